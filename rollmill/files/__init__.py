@@ -1,0 +1,1 @@
+"""Files: rows in, rows out, whole or not at all."""

@@ -1,0 +1,45 @@
+"""Output files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import orjson
+
+
+@contextmanager
+def write_whole(path: Path) -> Iterator[BinaryIO]:
+    """Opens a file beside `path` that takes its name when the block ends well, and is removed when it does not.
+
+    The bytes are on disk (fsync) before the name is. Raises `OSError` as the file system does.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with beside.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def write_bytes_whole(path: Path, content: bytes) -> None:
+    """Writes one file whole."""
+    with write_whole(path) as file:
+        file.write(content)
+
+
+def write_json_whole(path: Path, value: object) -> None:
+    """Writes one indented JSON file whole; floats that are not finite become null."""
+    write_bytes_whole(path, orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
