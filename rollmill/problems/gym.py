@@ -1,0 +1,161 @@
+"""reasoning-gym's procedural problems: the one module that knows how its entries are made again."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import os
+import random
+import warnings
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import unquote
+
+import orjson
+
+from rollmill.errors import InputError
+from rollmill.files.rows import BadRow
+from rollmill.records import Problem
+
+PREFIX = "reasoning_gym:"
+DEFAULT_SIZE = 500
+DEFAULT_SEED = 42
+
+# Their generators walk through sets (measured on 0.1.25, 41 problems of each of 105 data sets under two hash seeds).
+_FOLLOW_HASH_SEED = frozenset(
+    {
+        "codeio",
+        "intermediate_integration",
+        "isomorphic_strings",
+        "knight_swap",
+        "polynomial_multiplication",
+        "ransom_note",
+        "word_ladder",
+    }
+)
+
+
+def known_names() -> list[str]:
+    """The names that reasoning-gym registers. Imports it, which takes seconds."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its dependencies' SyntaxWarnings
+        from reasoning_gym.factory import DATASETS
+    return sorted(DATASETS)
+
+
+def close_names(name: str) -> list[str]:
+    """Registered names that look like `name`."""
+    return difflib.get_close_matches(name, known_names(), n=3)
+
+
+def read_problems(spec: str, max_problems: int | None) -> Iterator[tuple[int, Problem | BadRow]]:
+    """Yields (1-based position, problem) of `NAME?size=100&seed=7&min_digits=1`, with or without `reasoning_gym:`.
+
+    There are `size` problems (500), or `max_problems` where that is fewer. Problem i is the same whatever the two are.
+    `fields["reasoning_gym"]` holds the `name`, `config` and `index` from which `make_entry` makes the entry again. An
+    entry without an answer, to be scored by reasoning-gym alone, makes a problem without one. Raises `InputError` for
+    an unknown name and a bad configuration.
+    """
+    name, _, query = spec.removeprefix(PREFIX).partition("?")
+    config = _parse_query(name, query)
+    _check_name(name)
+    size = config.get("size", DEFAULT_SIZE)
+    seed = config.get("seed", DEFAULT_SEED)
+    for key, value in (("size", size), ("seed", seed)):
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise InputError(f"reasoning_gym {name}: {key} must be an integer, found {value!r}")
+    if size < 1:
+        raise InputError(f"reasoning_gym {name}: size must be at least 1, found {size}")
+    # A few data sets (acre) make other problems for another size: so small ones are the beginning of the default one.
+    rest = {key: config[key] for key in sorted(config) if key not in {"seed", "size"}}
+    config = {**rest, "seed": seed, "size": max(size, DEFAULT_SIZE)}
+    dataset = create_dataset(name, config)
+    return _make_all(dataset, name, config, min(size, max_problems or size))
+
+
+def create_dataset(name: str, config: dict[str, Any]) -> Any:
+    """reasoning-gym's data set, its warnings kept quiet. Raises `InputError` for a configuration it refuses."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import reasoning_gym
+
+        try:
+            return reasoning_gym.create_dataset(name, **config)
+        except Exception as error:  # its data sets check with assertions and let the rest happen
+            raise InputError(f"reasoning_gym {name} refuses its configuration {config}: {error}") from error
+
+
+def make_entry(dataset: Any, index: int) -> dict[str, Any]:
+    """One entry of a data set (`question`, `answer`, `metadata`), the same each time.
+
+    Some generators (list_functions) draw from Python's global generator too: it is seeded for the entry, then put
+    back.
+    """
+    state = random.getstate()
+    random.seed(f"{dataset.seed}-{index}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            entry: dict[str, Any] = dataset[index]
+            return entry
+    finally:
+        random.setstate(state)
+
+
+def _make_all(dataset: Any, name: str, config: dict[str, Any], count: int) -> Iterator[tuple[int, Problem | BadRow]]:
+    for index in range(count):
+        source = {"name": name, "config": config, "index": index}
+        try:
+            entry = make_entry(dataset, index)
+        except Exception as error:  # a generator that gives up on one entry
+            yield (
+                index + 1,
+                BadRow(index + 1, None, f"reasoning_gym raised {type(error).__name__}: {error}", str(source)),
+            )
+            continue
+        answer = entry["answer"]
+        yield (
+            index + 1,
+            Problem(
+                instance_id=f"{name}-{index}",
+                prompt=str(entry["question"]),
+                answer=None if answer is None else str(answer),
+                fields={"reasoning_gym": source},
+            ),
+        )
+
+
+def _check_name(name: str) -> None:
+    if name not in known_names():
+        close = close_names(name)
+        advice = f"did you mean {', '.join(close)}?" if close else f"known: {', '.join(known_names())}"
+        raise InputError(f"reasoning_gym has no data set {name!r}: {advice}")
+    if name in _FOLLOW_HASH_SEED and os.environ.get("PYTHONHASHSEED", "random") in {"", "random"}:
+        raise InputError(
+            f"reasoning_gym {name} makes other problems in every process, because its generator follows Python's "
+            "hash seed: set PYTHONHASHSEED=0 in the environment and start again"
+        )
+
+
+def _parse_query(name: str, query: str) -> dict[str, Any]:
+    config: dict[str, Any] = {}
+    for pair in filter(None, query.split("&")):
+        key, equals, text = pair.partition("=")
+        if not equals or not key or key in config:
+            raise InputError(f"reasoning_gym {name}: expected key=value pairs joined by &, each once, found {pair!r}")
+        config[key] = _parse_value(unquote(text))
+    return config
+
+
+def _parse_value(text: str) -> Any:
+    """JSON or a Python literal where it is one (`true`, `[1, 2]`, `None`), else text."""
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        pass
+    try:
+        value = ast.literal_eval(text)
+        orjson.dumps(value)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return text
+    return value

@@ -1,0 +1,92 @@
+"""Data sets of the Hugging Face hub and local dataset directories: the one module that knows `datasets`."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rollmill.errors import InputError
+from rollmill.files.rows import BadRow, Row
+from rollmill.problems.arrow_rows import BATCH_ROWS, read_batches
+
+_HUB = "https://huggingface.co"
+
+
+def read_hub(dataset: str, split: str, hint: str = "") -> Iterator[tuple[int, Row | BadRow]]:
+    """Yields (1-based position, row) of a hub data set, `org/name` or `org/name:config`, images undecoded.
+
+    `HF_ENDPOINT`, `HF_TOKEN`, `HF_HOME` and `HF_HUB_OFFLINE` count as everywhere. Raises `InputError` where the hub
+    cannot be reached, or has no such data set, config or split; `hint` ends its message.
+    """
+    from datasets import load_dataset
+
+    name, _, config = dataset.partition(":")
+    try:
+        rows = load_dataset(name, config or None, split=split)
+    except Exception as error:  # its builders raise whatever they meet
+        message = f"cannot load {dataset} (split {split}): {_shown(error)}; {_advice(error, name)}{hint}"
+        raise InputError(message) from error
+    return _read(rows)
+
+
+def read_directory(folder: Path, split: str) -> Iterator[tuple[int, Row | BadRow]]:
+    """Yields (1-based position, row) of a directory that `save_to_disk` made, or one of data files.
+
+    Raises `InputError` where the directory holds neither, or has no such split.
+    """
+    from datasets import load_dataset
+
+    if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
+        return _read(_load_saved(folder, split))
+    try:
+        rows = load_dataset(str(folder), split=split)
+    except Exception as error:  # its builders raise whatever they meet
+        message = f"cannot load the directory {folder} (split {split}): {_shown(error)}; {_advice(error, '')}"
+        raise InputError(message) from error
+    return _read(rows)
+
+
+def _load_saved(folder: Path, split: str) -> Any:
+    from datasets import DatasetDict, load_from_disk
+
+    try:
+        saved = load_from_disk(str(folder))
+    except Exception as error:  # as above
+        raise InputError(f"cannot load the directory {folder}: {error}") from error
+    if isinstance(saved, DatasetDict):
+        if split not in saved:
+            raise InputError(f"{folder} has no split {split!r}: choose one of {', '.join(saved)} with --split")
+        return saved[split]
+    own = str(saved.split or split)
+    if own.split("[")[0] != split.split("[")[0]:
+        raise InputError(f"{folder} has no split {split!r}: it holds {own!r} alone; choose it with --split")
+    return saved
+
+
+def _read(rows: Any) -> Iterator[tuple[int, Row | BadRow]]:
+    # The arrow format hands out what is stored: images stay bytes and paths, and nothing is decoded on the way.
+    return read_batches(rows.with_format("arrow").iter(batch_size=BATCH_ROWS))
+
+
+def _shown(error: Exception) -> str:
+    causes = f"{error} ({error.__cause__})" if error.__cause__ else str(error)
+    return causes[:400]
+
+
+def _advice(error: Exception, name: str) -> str:
+    text = str(error)
+    if isinstance(error, ConnectionError) or "Couldn't reach" in text:
+        hub = os.environ.get("HF_ENDPOINT", _HUB)
+        return f"check the network and HF_ENDPOINT ({hub}), or give a local file or directory"
+    if "gated" in text or "authenticated" in text:
+        return f"ask for access at {os.environ.get('HF_ENDPOINT', _HUB)}/datasets/{name}, then set HF_TOKEN"
+    if re.search("(unknown|bad|invalid) split", text, re.IGNORECASE):
+        return "choose one of its splits with --split"
+    if "Config name is missing" in text or "BuilderConfig" in text:
+        return f"write the config after the name, as in {name}:CONFIG"
+    if isinstance(error, FileNotFoundError) and name:
+        return "check the name, and HF_TOKEN where the data set is private, or give a local file or directory"
+    return "name a directory of JSON or Parquet files, or of save_to_disk; or give the path of one file in it"

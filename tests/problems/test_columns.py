@@ -1,0 +1,72 @@
+import pytest
+
+from rollmill.errors import InputError
+from rollmill.problems import ProblemSource
+from rollmill.problems.columns import ANSWER_COLUMNS, MISSING, PROMPT_COLUMNS, choose_columns, get, without
+
+
+def choose(row, **settings):
+    return choose_columns(ProblemSource(dataset="d", **settings), [row])
+
+
+@pytest.mark.parametrize("column", PROMPT_COLUMNS)
+def test_prompt_column_is_detected(column):
+    assert choose({"other": 1, column: "q", "answer": "a"}).prompt == column
+
+
+@pytest.mark.parametrize("column", [column for column in ANSWER_COLUMNS if "." not in column])
+def test_answer_column_is_detected(column):
+    assert choose({"prompt": "q", column: "a"}).answer == column
+
+
+@pytest.mark.parametrize("column", ["instance_id", "id", "problem_id", "task_id", "uid", "index"])
+def test_id_column_is_detected(column):
+    assert choose({"prompt": "q", "answer": "a", column: 1}).id == column
+
+
+def test_order_of_candidates_and_nested_answer():
+    row = {"question": "q", "problem": "p", "label": 1, "reward_model": {"ground_truth": "7", "style": "rule"}}
+    assert choose(row)[:3] == ("problem", "reward_model.ground_truth", None)
+
+
+def test_a_column_of_nulls_is_not_detected():
+    assert choose({"prompt": None, "question": "q", "answer": "a"}).prompt == "question"
+
+
+def test_named_columns_win():
+    row = {"prompt": "q", "x": {"y": "q"}, "answer": "a", "b": "c", "k": 1}
+    assert choose(row, prompt_field="x.y", answer_field="b", id_field="k")[:3] == ("x.y", "b", "k")
+
+
+@pytest.mark.parametrize("flag", ["prompt_field", "answer_field", "id_field", "image_field"])
+def test_named_column_that_is_absent(flag):
+    with pytest.raises(InputError, match=rf"no column 'nope' \(--{flag}\).*prompt, answer, n, n\.m"):
+        choose({"prompt": "q", "answer": "a", "n": {"m": 1}}, **{flag: "nope"})
+
+
+def test_undetected_columns_name_the_flag_and_the_columns():
+    with pytest.raises(InputError, match=r"--prompt_field; its columns: foo, answer"):
+        choose({"foo": 1, "answer": 2})
+    with pytest.raises(InputError, match=r"--answer_field; its columns: prompt, bar"):
+        choose({"prompt": 1, "bar": 2})
+
+
+def test_no_answer_and_no_images_on_request():
+    columns = choose({"prompt": "q", "image": "docker/name"}, answer_field="", image_field="")
+    assert columns == ("prompt", None, None, None)
+
+
+def test_image_column():
+    assert choose({"prompt": "q", "answer": "a", "image": "x"}).images == "image"
+    assert choose({"prompt": "q", "answer": "a", "image": "x", "images": ["y"]}).images == "images"
+    assert choose({"prompt": "q", "answer": "a", "image": "x", "pic": "y"}, image_field="pic").images == "pic"
+
+
+def test_get_and_without_reach_into_nested_columns():
+    row = {"a": {"b": {"c": 1, "d": 2}}, "e.f": 3}
+    assert get(row, "a.b.c") == 1
+    assert get(row, "e.f") == 3
+    assert get(row, "a.x") is MISSING
+    assert get(row, "e") is MISSING
+    assert without(row, ["a.b.c", "e.f", "a.x.y"]) == {"a": {"b": {"d": 2}}}
+    assert row["a"]["b"]["c"] == 1

@@ -1,0 +1,141 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rollmill.errors import InputError
+
+from .conftest import make_png
+
+PROMPTS = ["what?", "and <image>?", "text alone"]
+
+
+def dataset_with_images(column: str):
+    from datasets import Dataset, Features, Image, List, Value
+
+    one, two = make_png(1), make_png(2)
+    if column == "image":
+        feature, cells = Image(), [{"bytes": one}, {"bytes": two}, None]
+    else:
+        feature, cells = List(Image()), [[{"bytes": one}, {"bytes": two}], [{"bytes": two}], []]
+    features = Features({"prompt": Value("string"), "answer": Value("int64"), column: feature})
+    return Dataset.from_dict({"prompt": PROMPTS, "answer": [1, 2, 3], column: cells}, features=features)
+
+
+@pytest.mark.parametrize(("column", "counts"), [("image", [1, 1, 0]), ("images", [2, 1, 0])])
+def test_saved_dataset_with_images(load, tmp_path: Path, column, counts):
+    dataset_with_images(column).save_to_disk(tmp_path / "saved")
+    loaded = load(str(tmp_path / "saved"))
+    assert [problem.prompt for problem in loaded.problems] == PROMPTS
+    assert [problem.answer for problem in loaded.problems] == ["1", "2", "3"]
+    assert [len(problem.images) for problem in loaded.problems] == counts
+    assert (loaded.report.path.parent / loaded.problems[0].images[0].path).read_bytes() == make_png(1)
+
+
+def test_saved_dataset_dict(load, tmp_path: Path):
+    from datasets import Dataset, DatasetDict
+
+    train, test = (Dataset.from_dict({"question": [name], "label": [0.5]}) for name in ("train", "test"))
+    DatasetDict({"train": train, "test": test}).save_to_disk(tmp_path / "saved")
+    assert load(str(tmp_path / "saved")).problems[0].prompt == "train"
+    assert load(str(tmp_path / "saved"), split="test").problems[0].prompt == "test"
+    with pytest.raises(InputError, match="no split 'dev': choose one of train, test with --split"):
+        load(str(tmp_path / "saved"), split="dev")
+    (tmp_path / "saved" / "train" / "state.json").unlink()
+    with pytest.raises(InputError, match="cannot load the directory"):
+        load(str(tmp_path / "saved"))
+
+
+def test_saved_single_split_under_another_name(load, tmp_path: Path):
+    from datasets import Dataset
+
+    Dataset.from_dict({"question": ["q"], "label": [1]}, split="test").save_to_disk(tmp_path / "saved")
+    assert load(str(tmp_path / "saved"), split="test").report.count == 1
+    with pytest.raises(InputError, match="no split 'train': it holds 'test' alone"):
+        load(str(tmp_path / "saved"))
+
+
+def test_folder_of_parquet_files(load, tmp_path: Path):
+    folder = tmp_path / "parquet"
+    folder.mkdir()
+    for shard in range(2):
+        dataset_with_images("images").to_parquet(folder / f"train-{shard:05}-of-00002.parquet")
+    loaded = load(str(folder), max_problems=5)
+    assert loaded.report.count == 5
+    assert [len(problem.images) for problem in loaded.problems] == [2, 1, 0, 2, 1]
+    with pytest.raises(InputError, match=r"(?s)split tset.*\['train'\].*--split"):
+        load(str(folder), split="tset")
+
+
+def test_folder_that_cannot_be_loaded(load, tmp_path: Path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    with pytest.raises(InputError, match="doesn't contain any data files"):
+        load(str(folder))
+    (folder / "a.jsonl").write_bytes(b'{"a": 1}\n{bad\n')
+    with pytest.raises(InputError, match="cannot load the directory") as caught:
+        load(str(folder))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_unreachable_hub_is_one_line(tmp_path: Path):
+    code = f"""
+import time
+time.sleep = lambda seconds: None  # the hub's client waits between its tries
+from pathlib import Path
+from rollmill.errors import InputError
+from rollmill.problems import ProblemSource, load_problems
+try:
+    load_problems(ProblemSource(dataset="org/name", split="test"), Path({str(tmp_path / "run")!r}))
+except InputError as error:
+    print(error)
+"""
+    environment = {
+        "HF_ENDPOINT": "http://127.0.0.1:9",
+        "HF_HUB_ETAG_TIMEOUT": "1",
+        "HF_HUB_DOWNLOAD_TIMEOUT": "1",
+        "HF_HOME": str(tmp_path / "home"),
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True, timeout=60
+    )
+    (line,) = done.stdout.splitlines()
+    assert "cannot load org/name (split test)" in line
+    assert "check the network and HF_ENDPOINT (http://127.0.0.1:9)" in line
+
+
+@pytest.mark.parametrize(
+    ("error", "advice"),
+    [
+        (
+            ValueError("Unknown split \"dev\". Should be one of ['train', 'test']."),
+            "['train', 'test'].; choose one of its",
+        ),
+        (FileNotFoundError("Dataset 'org/name' doesn't exist on the Hub"), "check the name, and HF_TOKEN"),
+        (
+            FileNotFoundError("Dataset 'org/name' is a gated dataset on the Hub."),
+            "/datasets/org/name, then set HF_TOKEN",
+        ),
+        (
+            ValueError("Config name is missing. Please pick one: ['main']"),
+            "write the config after the name, as in org/name:",
+        ),
+        (RuntimeError("several\nlines"), "several lines"),
+    ],
+)
+def test_what_the_hub_refuses(load, monkeypatch, error, advice):
+    import datasets
+
+    def refuse(name, config, *, split):
+        assert (name, config, split) == ("org/name", "main", "dev")
+        raise error
+
+    monkeypatch.setattr(datasets, "load_dataset", refuse)
+    with pytest.raises(InputError) as caught:
+        load("org/name:main", split="dev")
+    assert "cannot load org/name:main (split dev)" in str(caught.value)
+    assert advice in str(caught.value)
+    assert "\n" not in str(caught.value)
