@@ -1,0 +1,1 @@
+"""Curation: which rollouts become training rows, and how these are written."""

@@ -1,0 +1,1 @@
+"""Plots: numbers in, a PNG out. matplotlib is imported only while drawing."""

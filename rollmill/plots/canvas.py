@@ -1,0 +1,67 @@
+"""Canvas: figures with a background of their own, readable on light and dark pages, and never `pyplot`'s globals."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+PAPER = "#ffffff"
+INK = "#1f2328"
+FAINT = "#d0d7de"
+MAIN = "#6aa5e3"
+OTHER = "#c2500a"
+GUESS = "#d6246e"
+ACCEPT = "#0b5d1e"
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of so many inches, 130 dots each."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(
+        figsize=(width, height), dpi=130, facecolor=PAPER, edgecolor=FAINT, linewidth=2, layout="constrained"
+    )
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def style(axes: Axes) -> None:
+    """Quiet frame, faint grid behind the marks."""
+    axes.set_facecolor(PAPER)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(INK)
+    axes.tick_params(colors=INK, labelsize=9)
+    axes.grid(axis="both", color=FAINT, linewidth=0.6)
+    axes.set_axisbelow(True)
+
+
+def say(axes: Axes, text: str) -> None:
+    """Words in place of a plot that cannot be drawn."""
+    axes.set_axis_off()
+    axes.text(0.5, 0.5, text, ha="center", va="center", color=INK, fontsize=12, transform=axes.transAxes)
+
+
+def plain(text: str, longest: int = 60) -> str:
+    """Text from outside: no formula, not endless."""
+    shown = text if len(text) <= longest else f"{text[: longest // 2 - 1]}...{text[-longest // 2 + 2 :]}"
+    return shown.replace("$", r"\$")
+
+
+def per_cent(share: float, _: object = None) -> str:
+    """A share as matplotlib shall write it at a tick."""
+    return f"{share * 100:.4g}%"
+
+
+def to_png(figure: Figure) -> bytes:
+    """The figure as the bytes of a PNG file."""
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # a model's name may be in any script
+        figure.savefig(buffer, format="png", facecolor=PAPER, edgecolor=FAINT)
+    return buffer.getvalue()

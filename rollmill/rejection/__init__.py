@@ -1,0 +1,1 @@
+"""Rejection sampling: from the rollouts of a run to its results, statistics and warnings."""

@@ -1,0 +1,129 @@
+"""What one run leaves in its directory: results, statistics, plot, training data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from rollmill.curation.sft_export import ExportCounts, export_sft
+from rollmill.files.whole import write_bytes_whole
+from rollmill.plots.error_distribution import draw_error_distribution
+from rollmill.rejection.advice import advice
+from rollmill.rejection.checkpoint import Checkpoint
+from rollmill.rejection.parameters import RejectSampling
+from rollmill.rejection.report import format_statistics, number, share
+from rollmill.rejection.results import write_results
+from rollmill.rejection.statistics import Statistics
+from rollmill.rollouts.progress import Progress
+from rollmill.rollouts.run import Run
+
+RESULTS = "reject_sampling_results.json"
+STATISTICS = "statistics.txt"
+PLOT = "error_distribution.png"
+SFT = "sft.jsonl"
+
+
+class RunOutcome(BaseModel):
+    """One run when it is over: numbers, and the paths of what was written."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    directory: Path
+    statistics: Statistics
+    export: ExportCounts
+    warnings: list[str]
+    quarantined: int
+    made: int
+    """Rollouts of this call; the others were journaled before."""
+    tokens_per_s: float | None
+    """Completion tokens of this call by its time on the server; None when it made none."""
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """What was written, by what it is."""
+        found = {
+            "results": self.directory / RESULTS,
+            "statistics": self.directory / STATISTICS,
+            "plot": self.directory / PLOT,
+            "training data": self.directory / SFT,
+            "journal": self.directory / "rollouts",
+        }
+        if self.quarantined:
+            found["quarantine"] = self.directory / "quarantine.jsonl"
+        return found
+
+    def row(self) -> dict[str, str]:
+        """The run as one row of a table."""
+        one = self.statistics
+        return {
+            "run": self.name,
+            "problems": f"{one.problems:,}",
+            "rollouts": f"{one.coverage.expected - one.coverage.missing:,}",
+            "success": share(one.accepted_of_judged),
+            "error": number(one.error.mean if one.error else None),
+            "least error": number(one.least_error.mean if one.least_error else None),
+            "failed": f"{one.coverage.failed:,}",
+            "tokens/s": "-" if self.tokens_per_s is None else f"{self.tokens_per_s:,.0f}",
+            "kept": f"{self.export.kept:,}",
+        }
+
+
+def write_outcome(
+    run: Run, parameters: RejectSampling, checkpoint: Checkpoint, *, progress: Progress | None = None
+) -> RunOutcome:
+    """Writes everything that the seed's users find in `<output_dir>/<model_name>/`, from the journal.
+
+    Coverage is checked before anything is exported; see `rollmill.rejection.coverage`.
+    """
+    numeric = parameters.verifier == "numeric"
+    metadata: dict[str, Any] = {
+        "model_name": checkpoint.name,
+        "model_path": checkpoint.path,
+        "identity": run.manifest.identity_key,
+        "problems": run.manifest.problems,
+        "num_rollout": run.num_rollout,
+        **parameters.sampling.model_dump(),
+        **run.manifest.identity.verification,
+    }
+    results = write_results(
+        run.directory / RESULTS,
+        run.groups(),
+        metadata=metadata,
+        problems=run.problem_count,
+        num_rollout=run.num_rollout,
+        accept_error=parameters.accept_error,
+        numeric=numeric,
+    )
+    statistics = results.statistics
+    warnings = advice(statistics, temperature=parameters.temperature)
+    text = format_statistics(statistics, title=f"Rejection sampling: {checkpoint.name}", warnings=warnings)
+    write_bytes_whole(run.directory / STATISTICS, text.encode())
+    plot = draw_error_distribution(
+        results.least_errors,
+        results.errors,
+        title=f"Rejection sampling: {checkpoint.name}",
+        problems=statistics.problems,
+        rollouts=statistics.coverage.judged,
+        num_rollout=run.num_rollout,
+        parse_rate=statistics.parse_rate,
+        guess_baseline=statistics.guess_baseline.mean_least_error,
+        accept_error=parameters.accept_error,
+    )
+    write_bytes_whole(run.directory / PLOT, plot)
+    origin = {"identity": run.manifest.identity_key}
+    export = export_sft(run.directory / SFT, run.groups(), model=checkpoint.name, run=origin)
+    outcome = RunOutcome(
+        name=checkpoint.name,
+        directory=run.directory,
+        statistics=statistics,
+        export=export,
+        warnings=warnings,
+        quarantined=int(run.manifest.problems["quarantined"]),
+        made=progress.tally.done if progress else 0,
+        tokens_per_s=progress.tokens_per_s if progress else None,
+    )
+    run.finish({"coverage": statistics.coverage.model_dump(), "accepted": statistics.accepted, "kept": export.kept})
+    return outcome

@@ -1,0 +1,211 @@
+"""The parameters of a rejection sampling run: command line, form and deployment defaults in one."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from rollmill.problems import ProblemSource
+from rollmill.rollouts.chat import Sampling
+
+
+def _field(default: Any, group: str, title: str, description: str, *, env: bool = False, **bounds: Any) -> Any:
+    extra: dict[str, Any] = {"group": group, "env": env}
+    return Field(default, title=title, description=description, json_schema_extra=extra, **bounds)
+
+
+class RejectSampling(BaseModel):
+    """Give every problem N rollouts, score each, report the errors, keep the good ones as training data."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    model_path: list[str] = _field(
+        ...,
+        "Model",
+        "Model path",
+        "Directory or hub id of the model; several give one run each.",
+        env=True,
+        min_length=1,
+    )
+    model_name: list[str] = _field(
+        ...,
+        "Model",
+        "Model name",
+        "Name of the run, of its folder and of the served model; one per model path.",
+        env=True,
+        min_length=1,
+    )
+
+    dataset: str = _field(
+        "Coobiw/merged_agiqa5k_prompt_1022", "Problems", "Data set",
+        "Hub id, local directory, .jsonl/.json/.parquet file, or reasoning_gym:NAME?size=100&seed=7.",
+    )  # fmt: skip
+    dataset_split: str = _field("train", "Problems", "Split", "Split of a hub or directory data set.")
+    prompt_field: str | None = _field(None, "Problems", "Prompt field", "Column of the question; found when obvious.")
+    answer_field: str | None = _field(
+        None, "Problems", "Answer field", "Column of the ground truth; dots reach into nested columns."
+    )
+    id_field: str | None = _field(None, "Problems", "Id field", "Column of the problems' ids; else the row number.")
+    image_field: str = _field("images", "Problems", "Image field", "Column of the images that go with the question.")
+    max_data: int | None = _field(None, "Problems", "Max data", "Only the first so many problems.", env=True, ge=1)
+    max_bad_share: float = _field(
+        0.1,
+        "Problems",
+        "Largest share of bad rows",
+        "Stop when more than this share of the rows is unusable.",
+        ge=0,
+        le=1,
+    )
+
+    prompt_template: str | None = _field(
+        None, "Prompt", "Prompt template", "Text, or a file of it, with {prompt} and other {columns}; {{ }} for braces."
+    )
+    few_shot: str | None = _field(
+        None, "Prompt", "Few-shot examples", "JSON Lines file of examples (prompt, answer) to put before the question."
+    )
+    system_prompt: str | None = _field(None, "Prompt", "System prompt", "Text of a system message.")
+
+    num_rollout: int = _field(16, "Sampling", "Rollouts per problem", "Rollouts per problem.", env=True, ge=1, le=65536)
+    temperature: float = _field(1.0, "Sampling", "Temperature", "Sampling temperature.", env=True, ge=0, le=10)
+    top_p: float = _field(1.0, "Sampling", "Top p", "Nucleus of the sampling.", gt=0, le=1)
+    max_tokens: int = _field(2048, "Sampling", "Max tokens", "Longest completion, in tokens.", ge=1)
+    seed: int = _field(0, "Sampling", "Seed", "Seed of the run; every rollout's own seed follows from it.", ge=0)
+
+    verifier: str = _field(
+        "numeric", "Verification", "Verifier", "numeric, exact, math, reasoning_gym, or the dotted path of one's own."
+    )
+    accept_error: float = _field(
+        0.0, "Verification", "Accepted error", "A rollout is accepted when its error is at most this.", ge=0
+    )
+
+    skip_vllm_launch: bool = _field(
+        False,
+        "Server",
+        "Skip the launch of vLLM",
+        "Use a server that is running, at --base_url or --model_port.",
+        env=True,
+    )
+    model_port: int | None = _field(
+        None,
+        "Server",
+        "Port",
+        "Port to serve at, or of the running server (8000); else a free one.",
+        env=True,
+        ge=1,
+        le=65535,
+    )
+    base_url: list[str] = _field(
+        [], "Server", "Base URLs", "Running OpenAI-compatible servers (http://host:8000/v1); requests are balanced."
+    )
+    endpoint_block: str | None = _field(
+        None, "Server", "Endpoint block", "Name of an inference-endpoint block: URLs and key of running servers."
+    )
+    server_block: str | None = _field(
+        None, "Server", "Server block", "Name of a vllm-server block: how this machine starts vLLM."
+    )
+    vllm_args: str = _field("", "Server", "vLLM arguments", "More arguments for vLLM, as in a shell, in one string.")
+
+    concurrency: int = _field(
+        8,
+        "Running",
+        "Concurrency",
+        "Problems at a time; requests in flight: this times --num_rollout.",
+        env=True,
+        ge=1,
+        le=65536,
+    )
+    max_retries: int = _field(
+        10, "Running", "Max retries", "Retries of a request that failed on the way.", env=True, ge=0
+    )
+    request_timeout: float = _field(600.0, "Running", "Request timeout", "Seconds that one request may take.", gt=0)
+    retry: Literal["failed", "truncated"] | None = _field(
+        None, "Running", "Redo", "Of the run on disk, redo only the rollouts that failed, or that were cut off."
+    )
+    reverify: bool = _field(
+        False, "Running", "Score again", "Score the completions on disk with another verifier; generate nothing."
+    )
+    no_canary: bool = _field(False, "Running", "No canary", "Do not try a few problems first.")
+    output_dir: str = _field(
+        "reject_sampling_results", "Running", "Output directory", "Runs are written to folders of their names in here."
+    )
+    log_dir: str = _field("logs", "Running", "Log directory", "Where <model_name>_vllm.log goes.")
+
+    @field_validator("model_path", "model_name", "base_url", mode="before")
+    @classmethod
+    def _one_is_a_list(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+    @field_validator("model_name")
+    @classmethod
+    def _names_are_folders(cls, names: list[str]) -> list[str]:
+        for name in names:
+            if not name.strip() or name != name.strip() or any(part in ("", ".", "..") for part in name.split("/")):
+                raise ValueError(f"{name!r} cannot be the name of a folder")
+        if len(set(names)) < len(names):
+            raise ValueError("every run needs a name of its own")
+        return names
+
+    @field_validator("base_url")
+    @classmethod
+    def _urls_are_http(cls, urls: list[str]) -> list[str]:
+        for url in urls:
+            if not url.startswith(("http://", "https://")):
+                raise ValueError(f"{url!r} does not start with http:// or https://")
+        trimmed = [url.rstrip("/") for url in urls]
+        return [url if url.endswith("/v1") else f"{url}/v1" for url in trimmed]
+
+    @field_validator("vllm_args")
+    @classmethod
+    def _arguments_are_a_shell_line(cls, line: str) -> str:
+        shlex.split(line)
+        return line
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if len(self.model_path) != len(self.model_name):
+            raise ValueError(
+                f"{len(self.model_path)} --model_path but {len(self.model_name)} --model_name: give as many"
+            )
+        if self.external and len(self.model_name) > 1:
+            raise ValueError(
+                "several models need servers of their own: leave out --base_url, --endpoint_block, --skip_vllm_launch"
+            )
+        if self.reverify and self.retry:
+            raise ValueError("--reverify generates nothing and --retry does: give one of them")
+        return self
+
+    @property
+    def external(self) -> bool:
+        """Whether servers that are running already are used."""
+        return bool(self.skip_vllm_launch or self.base_url or self.endpoint_block)
+
+    @property
+    def base_urls(self) -> list[str]:
+        """Addresses of the running servers."""
+        return self.base_url or [f"http://127.0.0.1:{self.model_port or 8000}/v1"]
+
+    @property
+    def sampling(self) -> Sampling:
+        """How the policy samples."""
+        return Sampling(temperature=self.temperature, top_p=self.top_p, max_tokens=self.max_tokens, seed=self.seed)
+
+    @property
+    def source(self) -> ProblemSource:
+        """Where the problems are."""
+        return ProblemSource(
+            dataset=self.dataset,
+            split=self.dataset_split,
+            prompt_field=self.prompt_field,
+            answer_field=self.answer_field,
+            id_field=self.id_field,
+            image_field=self.image_field,
+            max_problems=self.max_data,
+            max_bad_share=self.max_bad_share,
+        )
+
+    @property
+    def slots(self) -> int:
+        """Requests in flight at most."""
+        return self.concurrency * self.num_rollout
