@@ -1,0 +1,119 @@
+"""The score that a reasoning-gym data set gives to an answer."""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+from types import ModuleType
+from typing import Any
+
+import orjson
+
+from rollmill.errors import InputError
+from rollmill.records import Problem, Verdict
+from rollmill.verifiers.answer_tag import answer_or_all
+from rollmill.verifiers.failure import describe
+from rollmill.verifiers.tolerance import is_accepted
+
+
+class ReasoningGymVerifier:
+    """The data set's own score, 0 to 1, as reward; the error is 1 - score.
+
+    Success is an error of at most `accept_error`, by default the full score.
+
+    `problem.fields["reasoning_gym"]` is `{"name": str, "config": dict, "index": int}`: the entry that the scorer wants
+    is made again from it, since its metadata does not survive JSON. The answer is what stands in the `<answer>` pair,
+    or the whole completion where no tag opens.
+    """
+
+    name = "reasoning_gym"
+
+    def __init__(self, *, accept_error: float = 0.0) -> None:
+        self.accept_error = accept_error
+        try:
+            self.version = f"1+{importlib.metadata.version('reasoning-gym')}"
+        except importlib.metadata.PackageNotFoundError:
+            raise InputError("the verifier reasoning_gym needs the package reasoning-gym: install it") from None
+
+    def prepare(self) -> None:
+        """Imports reasoning-gym: three to four seconds."""
+        _gym().known_names()
+
+    def problem_fault(self, problem: Problem) -> str | None:
+        """Why the entry cannot be made again, or None; only the shape is looked at."""
+        origin = problem.fields.get("reasoning_gym")
+        if not isinstance(origin, dict):
+            return 'there is no "reasoning_gym" with name, config and index'
+        if not isinstance(origin.get("name"), str):
+            return "reasoning_gym.name is not a text"
+        config, index = origin.get("config"), origin.get("index")
+        if not isinstance(config, dict):
+            return "reasoning_gym.config is not an object"
+        if not isinstance(config.get("seed"), int):
+            return "reasoning_gym.config has no seed, so that the entry cannot be made again"
+        if not isinstance(index, int) or isinstance(index, bool) or index < 0:
+            return "reasoning_gym.index is not a number from 0"
+        return None
+
+    def verify(self, problem: Problem, completion: str) -> Verdict:
+        """Raises `ValueError`, naming the instance, where the entry cannot be made again or is another one."""
+        dataset, entry = self._entry(problem)
+        answer = answer_or_all(completion)
+        if not answer:
+            return self._unparseable("the answer is empty")
+        try:
+            score = float(dataset.score_answer(answer, entry))
+        except Exception as error:
+            # Some scorers (prime_factorization) raise on an answer that they cannot read, and only on that.
+            dataset.score_answer(entry["answer"], entry)
+            return self._unparseable(f"the scorer cannot read the answer: {describe(error, limit=200)}")
+        if not 0 <= score <= 1:
+            raise ValueError(f"{problem.instance_id}: the scorer gave {score}, which is not between 0 and 1")
+        return Verdict(
+            verifier=f"{self.name}@{self.version}",
+            status="ok",
+            answer=answer,
+            error=1 - score,
+            reward=score,
+            success=is_accepted(1 - score, self.accept_error, 1.0),
+        )
+
+    def _entry(self, problem: Problem) -> tuple[Any, dict[str, Any]]:
+        if fault := self.problem_fault(problem):
+            raise ValueError(f"{problem.instance_id}: {fault}")
+        origin = problem.fields["reasoning_gym"]
+        name, index = origin["name"], origin["index"]
+        config = orjson.dumps(origin["config"], option=orjson.OPT_SORT_KEYS)
+        try:
+            entry = _entry(name, config, index)
+        except Exception as error:
+            raise ValueError(
+                f"{problem.instance_id}: entry {index} of {name} cannot be made: {describe(error)}"
+            ) from error
+        if isinstance(problem.prompt, str) and entry["question"].strip() not in problem.prompt:
+            raise ValueError(
+                f"{problem.instance_id}: entry {index} of {name} made again asks something else than the prompt: "
+                "another release of reasoning-gym, another config, or a data set that is not reproducible"
+            )
+        return _dataset(name, config), entry
+
+    def _unparseable(self, reason: str) -> Verdict:
+        name = f"{self.name}@{self.version}"
+        return Verdict(verifier=name, status="unparseable", reason=reason, reward=0.0, success=False)
+
+
+def _gym() -> ModuleType:
+    from rollmill.problems import gym  # it makes the loader's entries, so that these are the same
+
+    return gym
+
+
+@functools.lru_cache(maxsize=64)
+def _dataset(name: str, config: bytes) -> Any:
+    return _gym().create_dataset(name, orjson.loads(config))
+
+
+@functools.lru_cache(maxsize=1024)
+def _entry(name: str, config: bytes, index: int) -> dict[str, Any]:
+    entry: dict[str, Any] = _gym().make_entry(_dataset(name, config), index)
+    return entry

@@ -1,0 +1,18 @@
+"""When an error is small enough."""
+
+from __future__ import annotations
+
+import math
+
+
+def is_accepted(error: float, accept_error: float, magnitude: float) -> bool:
+    """Whether `error` <= `accept_error`, forgiving the rounding of decimals to binary floats.
+
+    3.4 - 3.3 is 0.10000000000000009 in floats, yet must pass `accept_error` 0.1. Both numbers, their difference and
+    the limit are each rounded to the nearest float, which adds up to less than 4 units in the last place of
+    `magnitude`, the larger of the two numbers' absolute values: that much is forgiven. `accept_error` 0 asks for the
+    same number and forgives nothing.
+    """
+    if accept_error == 0:
+        return error == 0
+    return error <= accept_error + 4 * math.ulp(magnitude)

@@ -1,0 +1,119 @@
+"""The process that runs one untrusted verifier: `python -m rollmill.verifiers.worker PARENT_PID`.
+
+It reads `{"spec", "accept_error", "path", "environment"}` once and answers `{"ready": true}`; then it answers each
+`{"problem", "completion"}` with `{"verdict"}` or `{"raised"}`. It ends with its input, and with its parent.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+from io import TextIOWrapper
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import orjson
+
+from rollmill.records import Problem, Verdict
+from rollmill.verifiers import frames
+from rollmill.verifiers.failure import describe
+from rollmill.verifiers.protocol import Verifier
+from rollmill.verifiers.registry import make_verifier
+
+PR_SET_PDEATHSIG = 1
+
+
+def main(parent: int) -> None:
+    """Serves until the input ends."""
+    die_with(parent)
+    be_first_out_of_memory()
+    requests, replies = take_pipes()
+    start = frames.read(requests)
+    if start is None:
+        return
+    sys.path[:] = start["path"]
+    restore_environment(start["environment"])
+    verifier = prepared(start["spec"], start["accept_error"])
+    message: dict[str, Any] = {"ready": True}
+    me = os.getpid()
+    while True:
+        replies.write(frames.pack(message))
+        replies.flush()
+        request = frames.read(requests)
+        if request is None:
+            return
+        message = answer(verifier, request)
+        if os.getpid() != me:
+            os._exit(1)  # a child that the verifier forked and lost: a second answer would go to the next question
+
+
+def die_with(parent: int) -> None:
+    """Has the kernel kill this process when the thread that started it ends, however it ends."""
+    if sys.platform != "linux":
+        return
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it ended before the kernel was asked
+        os._exit(1)
+
+
+def be_first_out_of_memory() -> None:
+    """Where memory runs out, the kernel shall take a worker rather than the run."""
+    try:
+        Path("/proc/self/oom_score_adj").write_text("1000")
+    except OSError:
+        return
+
+
+def take_pipes() -> tuple[BinaryIO, BinaryIO]:
+    """Takes the two pipes away from file descriptors 0 and 1, which belong to the verifier's own code.
+
+    What that prints goes to stderr; what it reads is empty.
+    """
+    requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    os.dup2(2, 1)
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)
+    return requests, replies
+
+
+def restore_environment(original: dict[str, str | None]) -> None:
+    """Undoes for the verifier's own child processes what was set for this one alone."""
+    for name, value in original.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
+def prepared(spec: str, accept_error: float) -> Verifier | str:
+    """The verifier, ready to judge; or why there is none."""
+    try:
+        verifier = make_verifier(spec, accept_error=accept_error)
+        prepare = getattr(verifier, "prepare", None)
+        if prepare:
+            prepare()
+    except BaseException as error:
+        return f"cannot start: {describe(error)}"
+    return verifier
+
+
+def answer(verifier: Verifier | str, request: dict[str, Any]) -> dict[str, Any]:
+    """The reply to one request; whatever the verifier raises, `SystemExit` included, is an answer too."""
+    if isinstance(verifier, str):
+        return {"raised": verifier}
+    try:
+        verdict: object = verifier.verify(Problem.model_validate(request["problem"]), request["completion"])
+        if not isinstance(verdict, Verdict):
+            return {"raised": f"verify returned {type(verdict).__name__}, not a Verdict"}
+        return {"verdict": orjson.loads(verdict.model_dump_json())}
+    except BaseException as error:
+        return {"raised": describe(error)}
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

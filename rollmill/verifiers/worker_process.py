@@ -1,0 +1,147 @@
+"""One worker, seen from the run that started it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, cast
+
+from rollmill.verifiers import frames
+from rollmill.verifiers.failure import VerifierFailed
+
+START_LIMIT_S = 120.0
+"""For a worker's start, heavy imports of its verifier included."""
+
+_LAST_WORDS_S = 0.2
+
+
+class WorkerProcess(asyncio.SubprocessProtocol):
+    """A worker in a session of its own, asked one thing at a time.
+
+    `usable` says whether it can be asked: false while it is busy, and for good once it was late, died, or was left in
+    the middle of a question. Then `end` it.
+    """
+
+    def __init__(self) -> None:
+        loop = asyncio.get_running_loop()
+        self.usable = False
+        self._buffer = bytearray()
+        self._gone = False
+        self._reply: asyncio.Future[dict[str, Any] | None] | None = None
+        self._exited: asyncio.Future[None] = loop.create_future()
+        self._closed: asyncio.Future[None] = loop.create_future()
+        self._transport: asyncio.SubprocessTransport
+
+    @classmethod
+    async def spawn(cls) -> WorkerProcess:
+        """A worker whose process is there; raises `VerifierFailed` where none can be started."""
+        command = [sys.executable, "-P", "-m", "rollmill.verifiers.worker", str(os.getpid())]
+        environment = {**os.environ, **_own_environment()}
+        try:
+            transport, worker = await asyncio.get_running_loop().subprocess_exec(
+                cls, *command, stderr=None, env=environment, start_new_session=True
+            )
+        except OSError as error:
+            raise VerifierFailed("verifier_died", f"a worker cannot be started: {error}") from error
+        worker._transport = transport
+        return worker
+
+    async def prepare(self, spec: str, accept_error: float) -> None:
+        """Has it import and make its verifier, for its first question; raises `VerifierFailed` as `ask` does."""
+        original = {name: os.environ.get(name) for name in _own_environment()}
+        first = {"spec": spec, "accept_error": accept_error, "path": _search_path(), "environment": original}
+        await self.ask(frames.pack(first), START_LIMIT_S, "start")
+
+    async def ask(self, frame: bytes, limit_s: float, what: str = "verdict") -> dict[str, Any]:
+        """The reply to one frame; raises `VerifierFailed` where none comes within the limit or at all."""
+        self.usable = False
+        self._reply = asyncio.get_running_loop().create_future()
+        if self._gone:
+            self._reply.set_result(None)
+        else:
+            cast(asyncio.WriteTransport, self._transport.get_pipe_transport(0)).write(frame)
+        done, _ = await asyncio.wait({self._reply}, timeout=limit_s)
+        if not done:
+            raise VerifierFailed("verifier_timeout", f"no {what} within {limit_s:g} s")
+        reply = self._reply.result()
+        if reply is None:
+            await asyncio.wait({self._exited}, timeout=1)
+            raise VerifierFailed("verifier_died", _how_it_ended(self._transport.get_returncode()))
+        self.usable = True
+        return reply
+
+    def kill(self) -> None:
+        """SIGKILL to the worker and what it started, now."""
+        self.usable = False
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._transport.get_pid(), signal.SIGKILL)
+
+    async def end(self) -> None:
+        """Kills it and waits until it is reaped and its pipes are closed."""
+        self.kill()
+        try:
+            await asyncio.shield(self._exited)
+        finally:
+            self._transport.close()
+        await asyncio.shield(self._closed)
+
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        """Takes a reply apart from the stream."""
+        self._buffer += data
+        message = frames.take(self._buffer)
+        if message is not None:
+            self._settle(message)
+
+    def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
+        """Notes the end of the replies."""
+        if fd == 1:
+            self._settle_gone()
+
+    def process_exited(self) -> None:
+        """Notes the end of the process: a reply that it has just written may still be in the pipe."""
+        if not self._exited.done():
+            self._exited.set_result(None)
+        # The pipe's own end may never come, where a process that the verifier left behind holds it.
+        asyncio.get_running_loop().call_later(_LAST_WORDS_S, self._settle_gone)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Notes that the process is reaped and all pipes are closed."""
+        if not self._closed.done():
+            self._closed.set_result(None)
+
+    def _settle_gone(self) -> None:
+        self._gone = True
+        self.usable = False
+        self._settle(None)
+
+    def _settle(self, reply: dict[str, Any] | None) -> None:
+        if self._reply and not self._reply.done():
+            self._reply.set_result(reply)
+
+
+def _search_path() -> list[str]:
+    return [str(Path(folder).absolute()) for folder in sys.path]  # "" there is the current directory
+
+
+def _own_environment() -> dict[str, str]:
+    # What walks over sets (sympy, some of reasoning-gym) must do the same in every worker, and, where the user has
+    # fixed the hash seed, the same as in this process.
+    given = os.environ.get("PYTHONHASHSEED", "")
+    seed = given if given.isdecimal() else "0"
+    return {"PYTHONPATH": os.pathsep.join(_search_path()), "PYTHONHASHSEED": seed}
+
+
+def _how_it_ended(returncode: int | None) -> str:
+    if returncode is None:
+        return "the worker closed its pipe"
+    if returncode >= 0:
+        return f"the worker left with exit code {returncode}"
+    try:
+        name = signal.Signals(-returncode).name
+    except ValueError:
+        name = f"signal {-returncode}"
+    return f"the worker was killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")

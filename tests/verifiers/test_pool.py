@@ -1,0 +1,229 @@
+import asyncio
+import gc
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from rollmill.errors import InputError
+from rollmill.verifiers import VerifierFailed, VerifierPool
+
+
+@pytest.fixture(autouse=True)
+def _nothing_stays(custom):
+    before = set(psutil.Process().children(recursive=True))
+    yield
+    assert set(psutil.Process().children(recursive=True)) <= before
+    gc.collect()  # what was not closed or retrieved warns here, and warnings are errors
+
+
+def ask(problem, *completions, spec="unruly:Unruly", time_limit_s=20.0, workers=1):
+    """Each completion's answer, or its failure; asked all at once, answered in their order."""
+
+    async def one(pool, completion):
+        try:
+            return (await pool.verify(problem, completion)).answer
+        except VerifierFailed as failure:
+            return failure
+
+    async def run():
+        async with VerifierPool(spec, accept_error=0.0, time_limit_s=time_limit_s, workers=workers) as pool:
+            return await asyncio.gather(*(one(pool, completion) for completion in completions))
+
+    return asyncio.run(run())
+
+
+def test_a_trusted_verifier_answers_in_place(make_problem):
+    async def run():
+        async with VerifierPool("numeric", accept_error=0.1) as pool:
+            assert pool.identity == {"verifier": "numeric@1", "accept_error": 0.1}
+            assert (await pool.verify(make_problem("3.3"), "<answer>3.4</answer>")).success
+            with pytest.raises(VerifierFailed, match="p-1: answer 'abc' is not a number") as caught:
+                await pool.verify(make_problem("abc"), "<answer>3.4</answer>")
+            assert caught.value.type == "verifier_raised"
+
+    asyncio.run(run())
+
+
+def test_bad_input_is_said_before_anything_starts():
+    with pytest.raises(InputError, match="there is no verifier"):
+        VerifierPool("nummeric", accept_error=0.0)
+
+
+def test_a_verifier_that_raises_fails_alone(make_problem):
+    first, raised, exited, second = ask(make_problem(), "pid", "raises", "exits", "pid")
+    assert (raised.type, raised.message) == ("verifier_raised", r"KeyError: 'two\nlines'")
+    assert (exited.type, exited.message) == ("verifier_raised", "SystemExit: 3")
+    assert first == second
+
+
+@pytest.mark.parametrize(
+    ("order", "message"),
+    [
+        ("text", "verify returned str, not a Verdict"),
+        ("nothing", "verify returned NoneType, not a Verdict"),
+        ("broken", "verify returned a broken Verdict: .*status"),
+        ("surrogate", "surrogates not allowed"),
+        ("swells", "MemoryError"),
+    ],
+)
+def test_garbage_is_no_verdict(make_problem, order, message, capfd):
+    failure, fine = ask(make_problem(), order, "fine 1")
+    assert failure.type == "verifier_raised"
+    assert re.search(message, failure.message)
+    assert fine == "1"
+
+
+def test_a_worker_that_dies_is_replaced(make_problem):
+    first, left, crashed, orphaned, second = ask(make_problem(), "pid", "leaves", "crashes", "orphans", "pid")
+    assert (left.type, left.message) == ("verifier_died", "the worker left with exit code 7")
+    assert (crashed.type, crashed.message) == ("verifier_died", "the worker was killed by SIGSEGV")
+    assert (orphaned.type, orphaned.message) == ("verifier_died", "the worker left with exit code 1")
+    assert first != second
+    assert not [p for p in psutil.process_iter(["cmdline"]) if "4242.25" in (p.info["cmdline"] or [])]
+
+
+def test_a_worker_over_its_limit_is_replaced(make_problem):
+    start = time.monotonic()
+    answers = ask(make_problem(), "sleeps", "spins", "deaf", "fine 1", time_limit_s=0.5)
+    assert [answer.message for answer in answers[:3]] == ["no verdict within 0.5 s"] * 3
+    assert {answer.type for answer in answers[:3]} == {"verifier_timeout"}
+    assert answers[3] == "1"
+    assert time.monotonic() - start < 15
+
+
+def test_the_limit_is_not_for_the_start(make_problem):
+    assert ask(make_problem(), "fine 1", spec="unruly:SlowStart", time_limit_s=0.5) == ["1"]
+
+
+def test_a_worker_that_cannot_start_says_why(make_problem):
+    (died,) = ask(make_problem(), "fine 1", spec="unruly:DiesAtStart")
+    assert (died.type, died.message) == ("verifier_died", "the worker left with exit code 9")
+    failures = ask(make_problem(), "fine 1", "fine 2", spec="unruly:FailsAtStart")
+    assert [failure.message for failure in failures] == ["cannot start: RuntimeError: no licence"] * 2
+
+
+def test_what_a_verifier_prints_and_forks_is_no_answer(make_problem, capfd):
+    assert ask(make_problem(), "prints", "forks", "fine 1") == ["printed", "parent", "1"]
+    captured = capfd.readouterr()
+    assert "from a child" in captured.err
+    assert captured.out == ""
+
+
+def test_workers_work_at_the_same_time_and_no_more_than_asked_for(make_problem):
+    pids = ask(make_problem(), *["pid"] * 6, workers=2)
+    assert len(set(pids)) == 2
+    start = time.monotonic()
+    one, two = ask(make_problem(), "nap 1.5", "nap 1.5", workers=2)
+    assert abs(float(one) - float(two)) < 1
+    assert time.monotonic() - start < 30
+
+
+def test_the_worker_sees_the_problem_and_the_users_environment(make_problem, monkeypatch):
+    monkeypatch.delenv("PYTHONHASHSEED", raising=False)
+    monkeypatch.setenv("PYTHONPATH", "/somewhere")
+    problem = make_problem(shape=(1, 2), ratio=float("nan"))
+    orders = ["field shape", "field ratio", "environment PYTHONPATH", "environment PYTHONHASHSEED", "fine \ud800é"]
+    assert ask(problem, *orders) == ["[1, 2]", "None", "/somewhere", None, "?é"]
+
+
+def test_a_problem_that_json_cannot_hold_fails_alone(make_problem):
+    (failure,) = ask(make_problem(thing=object()), "fine 1")
+    assert failure.type == "verifier_raised"
+    assert "p-1: the problem cannot be sent to a worker as JSON" in failure.message
+
+
+def test_a_cancelled_verification_takes_its_worker_along(make_problem):
+    async def run():
+        async with VerifierPool("unruly:Unruly", accept_error=0.0, workers=1) as pool:
+            await pool.verify(make_problem(), "fine 1")
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(pool.verify(make_problem(), "sleeps"), 0.3)
+            assert (await pool.verify(make_problem(), "fine 2")).answer == "2"
+            starting = asyncio.create_task(pool.verify(make_problem(), "sleeps"))
+            await asyncio.sleep(0.1)
+            starting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await starting
+
+    asyncio.run(run())
+
+
+def test_a_worker_that_dies_idle_costs_nothing(make_problem):
+    async def run():
+        async with VerifierPool("unruly:Unruly", accept_error=0.0, workers=1) as pool:
+            pid = int((await pool.verify(make_problem(), "pid")).answer)
+            os.kill(pid, 9)
+            await asyncio.sleep(0.5)
+            assert (await pool.verify(make_problem(), "fine 1")).answer == "1"
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.05, 1.5])
+def test_closing_ends_what_is_under_way(make_problem, delay):
+    async def run():
+        async with VerifierPool("unruly:Unruly", accept_error=0.0, workers=1) as pool:
+            asked = [asyncio.create_task(pool.verify(make_problem(), "sleeps")) for _ in range(3)]
+            await asyncio.sleep(delay)
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    failures = asyncio.run(run())
+    assert {failure.type for failure in failures} == {"verifier_died"}
+
+
+def test_it_works_outside_the_main_thread(make_problem):
+    answers = []
+    thread = threading.Thread(target=lambda: answers.extend(ask(make_problem(), "fine 1", "leaves", "fine 2")))
+    thread.start()
+    thread.join()
+    assert (answers[0], answers[1].type, answers[2]) == ("1", "verifier_died", "2")
+
+
+@pytest.mark.parametrize("order", ["sleeps", "spins", "fine 1"])
+def test_kill_9_of_the_run_leaves_no_worker(tmp_path, order):
+    run = tmp_path / "run.py"
+    run.write_text(f"""
+import asyncio
+from rollmill.records import Problem
+from rollmill.verifiers import VerifierPool
+
+async def main():
+    problem = Problem(instance_id="p", prompt="?")
+    async with VerifierPool("unruly:Unruly", accept_error=0.0, workers=2) as pool:
+        print(*[(await pool.verify(problem, "pid")).answer], flush=True)
+        await asyncio.gather(pool.verify(problem, "{order}"), pool.verify(problem, "{order}"), asyncio.sleep(60))
+
+asyncio.run(main())
+""")
+    folders = os.pathsep.join([str(Path(__file__).parent / "custom"), *filter(None, sys.path)])
+    environment = {**os.environ, "PYTHONPATH": folders}
+    with subprocess.Popen([sys.executable, str(run)], stdout=subprocess.PIPE, text=True, env=environment) as process:
+        worker = psutil.Process(int(process.stdout.readline()))
+        while len(workers := psutil.Process(process.pid).children(recursive=True)) < 2:
+            time.sleep(0.05)
+        assert worker in workers
+        process.kill()
+    _, alive = psutil.wait_procs(workers, timeout=5)
+    assert not alive
+
+
+@pytest.mark.slow
+def test_heavy_verifiers_work_in_workers(make_problem):
+    assert ask(make_problem("1/2"), "<answer>0.5</answer>", spec="math", time_limit_s=5) == [r"\frac{1}{2}"]
+    problem = make_problem(reasoning_gym={"name": "leg_counting", "config": {"seed": 7}, "index": 1})
+    problem = problem.model_copy(update={"prompt": [{"role": "user", "content": "in a chat"}]})
+    assert ask(problem, "<answer>12</answer>", spec="reasoning_gym", time_limit_s=5) == ["12"]
+
+
+@pytest.mark.slow
+def test_an_endless_simplification_is_ended(make_problem):
+    failure, fine = ask(make_problem("7"), "$9^{9^{9^{9}}}$", "$7$", spec="math", time_limit_s=1)
+    assert failure.type == "verifier_timeout"
+    assert fine == "7"

@@ -1,0 +1,91 @@
+import importlib.metadata
+
+import pytest
+
+from rollmill.problems import gym
+from rollmill.records import Problem
+from rollmill.verifiers.reasoning_gym_score import ReasoningGymVerifier
+
+
+def entry_of(name, index=1, **config):
+    origin = {"name": name, "config": {"seed": 7, "size": 20, **config}, "index": index}
+    entry = gym.make_entry(gym.create_dataset(name, origin["config"]), index)
+    return entry, Problem(instance_id="p-1", prompt=entry["question"], fields={"reasoning_gym": origin})
+
+
+def test_its_version_names_the_installed_release():
+    assert ReasoningGymVerifier().version == "1+" + importlib.metadata.version("reasoning-gym")
+
+
+@pytest.mark.parametrize("completion", ["{}", " {}\n", "so <answer> {} </answer> it is"])
+def test_the_right_answer_scores_fully(completion):
+    entry, problem = entry_of("leg_counting")
+    verdict = ReasoningGymVerifier().verify(problem, completion.format(entry["answer"]))
+    assert (verdict.status, verdict.reward, verdict.error, verdict.success) == ("ok", 1.0, 0.0, True)
+    assert verdict.verifier.startswith("reasoning_gym@1+")
+
+
+def test_a_part_of_the_score_is_the_reward():
+    entry, problem = entry_of("leg_counting")
+    completion = f"<answer>{entry['answer'].ljust(5, '.')}</answer>"
+    score = len(entry["answer"]) / 5
+    strict = ReasoningGymVerifier().verify(problem, completion)
+    assert (strict.reward, strict.error, strict.success) == (score, 1 - score, False)
+    assert ReasoningGymVerifier(accept_error=1 - score).verify(problem, completion).success
+
+
+def test_a_scorer_without_one_right_answer_judges_too():
+    _, problem = entry_of("graph_color")
+    assert ReasoningGymVerifier().verify(problem, "<answer>{}</answer>").reward < 1
+
+
+@pytest.mark.parametrize(
+    ("name", "completion"), [("prime_factorization", "zzz 5"), ("leg_counting", "<answer></answer>")]
+)
+def test_what_the_scorer_cannot_read_is_unparseable(name, completion):
+    _, problem = entry_of(name)
+    verdict = ReasoningGymVerifier().verify(problem, completion)
+    assert (verdict.status, verdict.reward, verdict.error) == ("unparseable", 0, None)
+    assert verdict.reason
+
+
+def test_the_prompt_may_surround_the_question():
+    entry, problem = entry_of("leg_counting")
+    framed = problem.model_copy(update={"prompt": f"Think.\n{problem.prompt}\nUse <answer>."})
+    assert ReasoningGymVerifier().verify(framed, entry["answer"]).success
+    as_chat = problem.model_copy(update={"prompt": [{"role": "user", "content": problem.prompt}]})
+    assert ReasoningGymVerifier().verify(as_chat, entry["answer"]).success
+
+
+def test_another_entry_than_the_prompt_asks_for_is_an_error():
+    _, problem = entry_of("leg_counting")
+    other = problem.model_copy(update={"prompt": "How many legs has a cat?"})
+    with pytest.raises(ValueError, match="p-1: entry 1 of leg_counting made again asks something else"):
+        ReasoningGymVerifier().verify(other, "4")
+
+
+@pytest.mark.parametrize(
+    ("origin", "fault"),
+    [
+        (None, "there is no"),
+        ({"name": 3}, "name is not a text"),
+        ({"name": "leg_counting", "config": []}, "config is not an object"),
+        ({"name": "leg_counting", "config": {}, "index": 0}, "no seed"),
+        ({"name": "leg_counting", "config": {"seed": 1}, "index": -1}, "index is not a number from 0"),
+        ({"name": "leg_counting", "config": {"seed": 1}}, "index is not a number from 0"),
+    ],
+)
+def test_a_faulty_origin_is_named(origin, fault):
+    problem = Problem(instance_id="p-1", prompt="?", fields={"reasoning_gym": origin} if origin else {})
+    verifier = ReasoningGymVerifier()
+    assert fault in verifier.problem_fault(problem)
+    with pytest.raises(ValueError, match="p-1: .*" + fault):
+        verifier.verify(problem, "4")
+
+
+@pytest.mark.parametrize("name", ["no_such_set", "leg_counting"])
+def test_a_data_set_that_cannot_be_made_is_named(name):
+    origin = {"name": name, "config": {"seed": 1, "no_such_option": 1}, "index": 0}
+    problem = Problem(instance_id="p-1", prompt="?", fields={"reasoning_gym": origin})
+    with pytest.raises(ValueError, match=f"p-1: entry 0 of {name} cannot be made"):
+        ReasoningGymVerifier().verify(problem, "4")

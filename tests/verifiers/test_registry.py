@@ -1,0 +1,72 @@
+import subprocess
+import sys
+
+import pytest
+
+from rollmill.errors import InputError
+from rollmill.records import Problem
+from rollmill.verifiers import BUILT_IN, is_trusted, make_verifier, problem_fault
+from rollmill.verifiers.numeric import NumericVerifier
+
+
+@pytest.mark.parametrize("spec", list(BUILT_IN))
+def test_built_in_verifiers_have_names_versions_and_faults(spec):
+    verifier = make_verifier(spec, accept_error=0.1)
+    assert verifier.name == spec
+    assert verifier.version.startswith("1")
+    assert problem_fault(verifier, Problem(instance_id="p", prompt="?"))
+
+
+def test_only_what_ends_soon_is_trusted(custom):
+    assert [spec for spec in BUILT_IN if is_trusted(make_verifier(spec))] == ["numeric", "exact"]
+    assert is_trusted(make_verifier("rollmill.verifiers.numeric:NumericVerifier"))
+    assert not is_trusted(type("Own", (NumericVerifier,), {})())
+    assert not is_trusted(make_verifier("unruly:Unruly"))
+
+
+@pytest.mark.parametrize("spec", ["unruly:Unruly", "unruly.Unruly", "unruly:ready"])
+def test_a_verifier_of_ones_own_is_found(custom, spec):
+    verifier = make_verifier(spec)
+    assert (verifier.name, verifier.version) == ("unruly", "1")
+    assert problem_fault(verifier, Problem(instance_id="p", prompt="?")) is None
+
+
+def test_the_accepted_error_is_passed_on(custom):
+    assert make_verifier("unruly:Tolerant", accept_error=0.5).version == "1-0.5"
+    assert make_verifier("numeric", accept_error=0.5).accept_error == 0.5
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("nummeric", "there is no verifier 'nummeric': use numeric, exact, math, reasoning_gym, or the path"),
+        ("", "there is no verifier ''"),
+        ("unruly:", "there is no verifier 'unruly:'"),
+        ("no_such_module:Thing", "cannot import 'no_such_module' .*PYTHONPATH"),
+        (".relative:Thing", "cannot import '.relative'"),
+        ("unruly:Missing", "the module 'unruly' has no 'Missing'"),
+        ("unruly:NeedsMore", "cannot be made: TypeError"),
+        ("unruly:NoVersion", "has no version"),
+        ("unruly:number", "has no method verify"),
+    ],
+)
+def test_what_cannot_be_used_is_said_in_one_line(custom, spec, message):
+    with pytest.raises(InputError, match=message) as caught:
+        make_verifier(spec)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("accept_error", [-0.1, float("nan"), float("inf")])
+def test_the_accepted_error_is_a_distance(accept_error):
+    with pytest.raises(InputError, match="accept_error must be a number from 0"):
+        make_verifier("numeric", accept_error=accept_error)
+
+
+def test_what_is_slow_to_import_is_not_imported():
+    code = """
+import sys
+from rollmill.verifiers import BUILT_IN, make_verifier
+for spec in BUILT_IN: make_verifier(spec)
+print([name for name in ("sympy", "math_verify", "reasoning_gym", "prefect") if name in sys.modules])
+"""
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "[]\n"
