@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ from rollmill.rollouts.identity import Identity
 from rollmill.rollouts.lock import lock_directory
 from rollmill.rollouts.run import QUARANTINE, Run, loading_folder, open_run
 from rollmill.serving.model_identity import model_identity
-from rollmill.verifiers import VerifierPool, make_verifier
+from rollmill.verifiers import VerifierPool, make_verifier, problem_fault
 
 JOB = "reject_sampling"
 RECIPE_VERSION = 1
@@ -77,7 +78,7 @@ def open_checkpoint_run(parameters: RejectSampling, checkpoint: Checkpoint) -> I
         loaded = load_problems(
             parameters.source,
             folder,
-            problem_fault=getattr(verifier, "problem_fault", None),
+            problem_fault=partial(problem_fault, verifier),
             quarantine_path=checkpoint.directory / QUARANTINE,
         )
         prompting(parameters).check_columns(loaded.fields)

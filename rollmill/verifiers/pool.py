@@ -13,7 +13,7 @@ from rollmill.records import Problem, Verdict
 from rollmill.verifiers import frames
 from rollmill.verifiers.answer_tag import encodable
 from rollmill.verifiers.failure import VerifierFailed, describe
-from rollmill.verifiers.registry import is_trusted, make_verifier
+from rollmill.verifiers.registry import BUILT_IN, is_trusted, make_verifier
 from rollmill.verifiers.worker_process import WorkerProcess
 
 
@@ -39,7 +39,11 @@ class VerifierPool:
         self._idle: list[WorkerProcess] = []
         self._workers: set[WorkerProcess] = set()
         self._closed = False
-        self.identity = {"verifier": f"{self._verifier.name}@{self._verifier.version}", "accept_error": accept_error}
+        named = f"{self._verifier.name}@{self._verifier.version}"
+        self.identity = {
+            "verifier": named if spec in BUILT_IN else f"{spec} ({named})",
+            "accept_error": accept_error,
+        }
 
     async def __aenter__(self) -> VerifierPool:
         return self

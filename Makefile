@@ -1,0 +1,25 @@
+.PHONY: setup demo test check benchmarks
+
+# Everything that is needed, installed: the project in .venv, the inference server in .venv-vllm.
+setup:
+	@scripts/setup
+
+# From nothing to scored rollouts of a small real model on real problems.
+demo: setup
+	@scripts/demo_model
+	@examples/demo.sh
+
+# All tests, real vLLM included.
+test: setup
+	@scripts/demo_model
+	.venv/bin/python -m pytest
+
+check: setup
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+# What the README quotes.
+benchmarks: setup
+	scripts/benchmarks

@@ -1,0 +1,1 @@
+"""Prefect blocks: where outside things are, and the secrets to them."""

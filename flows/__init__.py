@@ -1,0 +1,1 @@
+"""One file per job that a user runs: `python -m flows.<name>`."""

@@ -1,0 +1,91 @@
+"""Rejection sampling: N rollouts for every problem, each scored; the errors reported, the good ones kept."""
+
+from rollmill.command_line import parse_command_line, report_errors
+from rollmill.rejection.parameters import RejectSampling
+
+EXAMPLES = """\
+examples:
+  python -m flows.reject_sampling --model_path /models/qwen --model_name qwen --num_rollout 4 --max_data 10
+  python -m flows.reject_sampling --model_path Qwen/Qwen3-8B --model_name qwen3 --dataset problems.jsonl --verifier math
+  python -m flows.reject_sampling --model_path step18 step36 --model_name s18 s36    # one run each, compared
+  python -m flows.reject_sampling --model_path m --model_name m --base_url http://a:8000 --base_url http://b:8000
+  MODEL_PATH=/models/qwen MODEL_NAME=qwen NUM_ROLLOUT=32 python -m flows.reject_sampling
+
+The same command again continues a run that was interrupted. HF_ENDPOINT names a mirror of the Hugging Face hub,
+VLLM_API_KEY the key of the server, ROLLMILL_VLLM_PYTHON the Python that has vLLM.
+"""
+
+if __name__ == "__main__":
+    # Before Prefect is imported, which takes seconds: help and mistakes answer at once.
+    given = parse_command_line(
+        RejectSampling, prog="reject_sampling", description=RejectSampling.__doc__ or "", examples=EXAMPLES
+    )
+
+from prefect import flow, runtime
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from blocks.inference import endpoint_config, server_config
+from rollmill.rejection.checkpoint import Checkpoint, checkpoints, hold, open_checkpoint_run, prompting, verifier_pool
+from rollmill.rejection.display import print_outcomes
+from rollmill.rejection.outcome import RunOutcome
+from rollmill.rejection.servers import served
+from rollmill.rollouts.progress import Progress, progress_of
+from rollmill.rollouts.run import Run
+from rollmill.rollouts.session import RolloutSession
+from tasks.desk_server import desk_server
+from tasks.generation import generate_all, try_canary
+from tasks.outcomes import failing_in_one_line
+from tasks.rejection import compare_runs, score_again, write_results
+from tasks.watching import watched
+
+
+@flow(
+    name="reject-sampling",
+    flow_run_name=lambda: f"reject-sampling {', '.join(runtime.flow_run.parameters['parameters'].model_name)}",
+    task_runner=ThreadPoolTaskRunner(max_workers=32),  # type: ignore[arg-type]  # Prefect's own type is invariant
+)
+@failing_in_one_line
+def reject_sampling(parameters: RejectSampling) -> list[RunOutcome]:
+    """Gives every problem N rollouts, scores each, reports the errors, keeps the good ones as training data."""
+    outcomes = [sample_checkpoint(parameters, checkpoint) for checkpoint in checkpoints(parameters)]
+    if len(outcomes) > 1:
+        compare_runs(parameters, outcomes)
+    return outcomes
+
+
+def sample_checkpoint(parameters: RejectSampling, checkpoint: Checkpoint) -> RunOutcome:
+    """One checkpoint: only what its run still misses is generated, and its results are written anew."""
+    with hold(checkpoint), open_checkpoint_run(parameters, checkpoint) as run:
+        progress = progress_of(run)
+        if parameters.reverify:
+            score_again(run, parameters)
+        elif progress.left:
+            generate(run, parameters, checkpoint, progress)
+        return write_results(run, parameters, checkpoint, progress)
+
+
+def generate(run: Run, parameters: RejectSampling, checkpoint: Checkpoint, progress: Progress) -> None:
+    """Serves the model and makes the rollouts that are missing."""
+    server, endpoint = server_config(parameters.server_block), endpoint_config(parameters.endpoint_block)
+    with served(parameters, checkpoint, server=server, endpoint=endpoint) as model:
+        progress.start()
+        session = RolloutSession(
+            run,
+            model.endpoints,
+            verifier_pool(parameters),
+            model=model.model,
+            sampling=parameters.sampling,
+            prompting=prompting(parameters),
+            slots=parameters.slots,
+            progress=progress,
+            client=model.client,
+        )
+        with session, watched(progress, checkpoint.name):
+            if not parameters.no_canary:
+                try_canary(session)
+            generate_all(session)
+
+
+if __name__ == "__main__":
+    with report_errors("reject_sampling"), desk_server():
+        print_outcomes(reject_sampling(given))

@@ -1,0 +1,138 @@
+"""Single-turn rollouts: one prompt, one completion, one verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field
+
+from rollmill.errors import InputError
+from rollmill.files.rows import dump_line
+from rollmill.problems import Prompting, build_messages, to_openai
+from rollmill.records import SCHEMA_VERSION, Problem, RolloutError, Usage, Verdict
+from rollmill.rollouts.engine import Made
+from rollmill.rollouts.identity import rollout_seed
+from rollmill.rollouts.run import Run
+from rollmill.rollouts.tally import Outcome
+from rollmill.serving.client import ChatClient, Completion, RequestFailedError
+from rollmill.verifiers import VerifierFailed, VerifierPool
+
+
+class Sampling(BaseModel):
+    """How the policy samples; part of a run's identity."""
+
+    model_config = ConfigDict(frozen=True)
+
+    temperature: float = Field(default=1.0, ge=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    max_tokens: int = Field(default=1024, gt=0)
+    seed: int = 0
+
+
+class PreparedProblem(NamedTuple):
+    """A problem with its prompt rendered once for all its rollouts."""
+
+    problem: Problem
+    messages: orjson.Fragment
+    """For the journal: images as paths."""
+    body: bytes
+    """The request's JSON but for the seed and the closing brace: images as base64."""
+
+
+class ChatWork(NamedTuple):
+    """One rollout to make."""
+
+    prepared: PreparedProblem
+    sample_id: int
+    attempt: int
+
+
+class ChatRollouts:
+    """Makes single-turn rollouts with a client and a verifier: what an `Engine` calls."""
+
+    def __init__(self, client: ChatClient, verifiers: VerifierPool, *, model: str, sampling: Sampling) -> None:
+        self._client = client
+        self._verifiers = verifiers
+        self._model = model
+        self._sampling = sampling
+
+    def work(
+        self, run: Run, problems: list[Problem], prompting: Prompting, *, samples: range | None = None
+    ) -> Iterator[ChatWork]:
+        """What a run still wants of some problems, each prepared only when its turn comes."""
+        for problem in problems:
+            wanted = run.wanted(problem, samples)
+            if wanted:
+                prepared = self.prepare(problem, prompting, run)
+                for sample_id, attempt in wanted:
+                    yield ChatWork(prepared, sample_id, attempt)
+
+    def prepare(self, problem: Problem, prompting: Prompting, run: Run) -> PreparedProblem:
+        """Renders the prompt and reads the images. Raises `InputError` where a template's column is missing."""
+        messages = build_messages(problem, prompting)
+        try:
+            journaled = orjson.dumps(messages)
+        except TypeError as error:
+            raise InputError(f"the prompt of {problem.instance_id} cannot be sent as JSON: {error}") from error
+        sent = to_openai(messages, run.directory) if problem.images else messages
+        body = {
+            "model": self._model,
+            "messages": sent,
+            "temperature": self._sampling.temperature,
+            "top_p": self._sampling.top_p,
+            "max_tokens": self._sampling.max_tokens,
+        }
+        return PreparedProblem(problem, orjson.Fragment(journaled), orjson.dumps(body)[:-1])
+
+    async def __call__(self, work: ChatWork) -> Made:
+        """Asks, verifies, and makes the journal's row; a failure on the way is the row's `error`."""
+        problem = work.prepared.problem
+        seed = rollout_seed(self._sampling.seed, problem.instance_id, work.sample_id, work.attempt)
+        completion: Completion | None = None
+        verdict: Verdict | None = None
+        error: RolloutError | None = None
+        calls = 0
+        try:
+            completion = await self._client.complete(b'%s,"seed":%d}' % (work.prepared.body, seed))
+            calls = completion.calls
+            verdict = await self._verifiers.verify(problem, completion.text)
+        except RequestFailedError as failure:
+            error, calls = RolloutError(type=failure.type, message=failure.message), failure.calls
+        except VerifierFailed as failure:
+            error = RolloutError(type=failure.type, message=failure.message)
+        return self._made(work, seed, completion, verdict, error, calls)
+
+    def _made(
+        self,
+        work: ChatWork,
+        seed: int,
+        completion: Completion | None,
+        verdict: Verdict | None,
+        error: RolloutError | None,
+        calls: int,
+    ) -> Made:
+        metadata = {"model": self._model, "attempt": work.attempt, "max_tokens": self._sampling.max_tokens}
+        if completion is not None and completion.reasoning is not None:
+            metadata["reasoning"] = completion.reasoning
+        usage = completion.usage if completion else Usage()
+        row = {
+            "schema_version": SCHEMA_VERSION,
+            "instance_id": work.prepared.problem.instance_id,
+            "sample_id": work.sample_id,
+            "seed": seed,
+            "messages": work.prepared.messages,
+            "completion": completion.text if completion else None,
+            "reward": verdict.reward if verdict else None,
+            "success": verdict.success if verdict else None,
+            "verdict": verdict.__dict__ if verdict else None,
+            "error": error.__dict__ if error else None,
+            "usage": usage.__dict__,
+            "latency_s": round(completion.latency_s, 4) if completion else None,
+            "finish_reason": completion.finish_reason if completion else None,
+            "model_calls": calls,
+            "metadata": metadata,
+        }
+        failure = error.message if error else None
+        return Made(work.prepared.problem.instance_id, work.sample_id, dump_line(row), Outcome.of_row(row), failure)

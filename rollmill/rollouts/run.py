@@ -1,0 +1,194 @@
+"""A run: one directory, one identity, one journal that counts."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import orjson
+
+from rollmill.errors import InputError
+from rollmill.problems import LoadedProblems, read_problems
+from rollmill.records import Problem, Rollout
+from rollmill.rollouts.identity import Identity
+from rollmill.rollouts.journal import Journal
+from rollmill.rollouts.manifest import Manifest, git_commit, host, now, read_manifest, versions
+
+Retry = Literal["failed", "truncated"]
+PROBLEMS = "problems.jsonl"
+QUARANTINE = "quarantine.jsonl"
+IMAGES = "images"
+
+
+class Run:
+    """An open run directory. Made by `open_run`."""
+
+    def __init__(
+        self,
+        directory: Path,
+        manifest: Manifest,
+        journal: Journal,
+        *,
+        num_rollout: int,
+        retry: Retry | None,
+        max_tokens: int,
+    ) -> None:
+        self.directory = directory
+        self.manifest = manifest
+        self.journal = journal
+        self.num_rollout = num_rollout
+        self.retry = retry
+        self.max_tokens = max_tokens
+        self.problem_count = int(manifest.problems["count"])
+
+    @property
+    def expected(self) -> int:
+        """Rollouts of the whole run."""
+        return self.problem_count * self.num_rollout
+
+    def problems(self) -> Iterator[Problem]:
+        """The problems in input order, read from the run's own copy."""
+        return read_problems(self.directory / PROBLEMS)
+
+    def wanted(self, problem: Problem, samples: range | None = None) -> list[tuple[int, int]]:
+        """(sample_id, attempt) of a problem's rollouts that are still to be made."""
+        wanted = []
+        for sample_id in samples or range(self.num_rollout):
+            attempt = self.journal.attempt_for(
+                problem.instance_id, sample_id, retry=self.retry, max_tokens=self.max_tokens
+            )
+            if attempt is not None:
+                wanted.append((sample_id, attempt))
+        return wanted
+
+    def missing(self) -> int:
+        """How many rollouts are still to be made."""
+        return sum(len(self.wanted(problem)) for problem in self.problems())
+
+    def next_journal(self) -> str:
+        """Name, relative to the run directory, of a journal that is not there yet."""
+        return f"rollouts/{int(Path(self.manifest.journal).stem) + 1:04d}.jsonl"
+
+    def switch_journal(self, name: str, identity: Identity) -> None:
+        """Makes another journal the one that counts, and the run the one with that identity."""
+        update = {"journal": name, "identity": identity, "identity_key": identity.key}
+        self.manifest = self.manifest.model_copy(update=update)
+        self.manifest.write(self.directory)
+        self.journal.close()
+        self.journal = Journal(self.directory / name)
+
+    def groups(self) -> Iterator[tuple[Problem, list[Rollout | None]]]:
+        """Every problem with its rollouts by sample_id, in input order; None where a rollout is missing."""
+        for problem in self.problems():
+            yield problem, self.journal.group(problem.instance_id, self.num_rollout)
+
+    def finish(self, totals: dict[str, Any]) -> None:
+        """Notes the end and what came of it."""
+        self.manifest = self.manifest.model_copy(update={"ended_at": now(), "totals": totals})
+        self.manifest.write(self.directory)
+
+
+def take_problems(loaded: LoadedProblems, directory: Path) -> None:
+    """Moves freshly loaded problems and their images into the run directory."""
+    fresh = loaded.path.parent
+    if (fresh / IMAGES).is_dir():
+        (directory / IMAGES).mkdir(exist_ok=True)
+        for image in (fresh / IMAGES).iterdir():
+            image.replace(directory / IMAGES / image.name)
+    loaded.path.replace(directory / PROBLEMS)
+
+
+@contextmanager
+def loading_folder(directory: Path) -> Iterator[Path]:
+    """A folder inside the run directory for problems that are not yet known to be this run's; removed at the end."""
+    folder = directory / f".loading-{os.getpid()}"
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def open_run(
+    directory: Path,
+    *,
+    job: str,
+    identity: Identity,
+    parameters: dict[str, Any],
+    seed: int,
+    loaded: LoadedProblems,
+    num_rollout: int,
+    retry: Retry | None = None,
+    reverify: bool = False,
+) -> Iterator[Run]:
+    """Opens or continues the run in a directory that this process has locked.
+
+    Raises `InputError` when another run is there, naming every parameter that differs, and when `retry` or `reverify`
+    finds no run.
+    """
+    old = read_manifest(directory)
+    if old is None and (retry or reverify):
+        what = "--reverify" if reverify else f"--retry {retry}"
+        raise InputError(f"{what} needs a run in {directory}, and there is none: check --output_dir and --model_name")
+    if old is not None:
+        check_same_run(old, identity, directory=directory, retry=retry, reverify=reverify)
+    take_problems(loaded, directory)
+    manifest = Manifest(
+        job=job,
+        identity_key=identity.key,
+        identity=identity,
+        parameters=parameters,
+        seed=seed,
+        journal=old.journal if old else "rollouts/0001.jsonl",
+        problems={"path": PROBLEMS, "sha256": loaded.sha256, "count": loaded.count, "quarantined": loaded.quarantined},
+        versions=versions(),
+        git_commit=git_commit(),
+        host=host(),
+        started_at=old.started_at if old else now(),
+        totals=old.totals if old else {},
+    )
+    if reverify and old is not None and old.identity.verification != identity.verification:
+        manifest = manifest.model_copy(update={"identity_key": old.identity_key, "identity": old.identity})
+    manifest.write(directory)
+    max_tokens = int(identity.generation["sampling"]["max_tokens"])
+    journal = Journal(directory / manifest.journal)
+    run = Run(directory, manifest, journal, num_rollout=num_rollout, retry=retry, max_tokens=max_tokens)
+    try:
+        yield run
+    finally:
+        run.journal.close()
+
+
+def check_same_run(old: Manifest, new: Identity, *, directory: Path, retry: Retry | None, reverify: bool) -> None:
+    """Raises `InputError`, naming what differs, unless `new` continues the run on disk."""
+    differences = old.identity.differences(new)
+    if reverify:
+        differences = {name: pair for name, pair in differences.items() if name in old.identity.generation}
+    advice = "give another --model_name or --output_dir for another run, or the old value to continue this one"
+    if set(differences) <= set(new.verification):
+        advice += "; --reverify scores the stored completions again"
+    limits = old.identity.generation["sampling"]["max_tokens"], new.generation["sampling"]["max_tokens"]
+    told = [text for name, pair in differences.items() for text in _told(name, *pair)]
+    raised = told == [f"max_tokens ({limits[0]} on disk, {limits[1]} now)"] and limits[1] > limits[0]
+    if raised:
+        advice += "; --retry truncated redoes just what the old limit cut off"
+    if differences and not (raised and retry == "truncated"):
+        raise InputError(f"{directory} holds another run: {', '.join(told)}: {advice}")
+
+
+def _told(name: str, there: object, here: object) -> list[str]:
+    if isinstance(there, dict) and isinstance(here, dict):
+        keys = [*there, *(key for key in here if key not in there)]
+        pairs = [(key, there.get(key), here.get(key)) for key in keys]
+        return [text for key, old, new in pairs if old != new for text in _told(key, old, new)]
+    return [f"{name} ({_short(there)} on disk, {_short(here)} now)"]
+
+
+def _short(value: object) -> str:
+    text = orjson.dumps(value).decode()
+    return text if len(text) <= 60 else f"{text[:57]}..."

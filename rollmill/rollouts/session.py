@@ -1,0 +1,117 @@
+"""The engine on a thread of its own, for callers that are not asynchronous, and for several of them at once."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import threading
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+from rollmill.errors import RunStoppedError
+from rollmill.problems import Prompting
+from rollmill.records import Problem
+from rollmill.rollouts.chat import ChatRollouts, ChatWork, Sampling
+from rollmill.rollouts.engine import Engine
+from rollmill.rollouts.progress import Progress
+from rollmill.rollouts.run import Run
+from rollmill.rollouts.tally import Tally
+from rollmill.serving.client import ChatClient, ClientConfig
+from rollmill.serving.endpoints import Endpoint, EndpointPool
+from rollmill.verifiers import VerifierPool
+
+
+class RolloutSession:
+    """Makes a run's rollouts on given endpoints, for the time of a `with` block.
+
+    Any number of threads may hand in problems; all share the same slots, so that one shard's stragglers never leave
+    slots idle that another shard could use.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        endpoints: Sequence[Endpoint],
+        verifiers: VerifierPool,
+        *,
+        model: str,
+        sampling: Sampling,
+        prompting: Prompting,
+        slots: int,
+        progress: Progress,
+        client: ClientConfig,
+    ) -> None:
+        self.run = run
+        self.slots = slots
+        self.progress = progress
+        self._endpoints = endpoints
+        self._verifiers = verifiers
+        self._model = model
+        self._sampling = sampling
+        self._prompting = prompting
+        self._client_config = client
+        self._promised = 0
+        self._ready: concurrent.futures.Future[None] = concurrent.futures.Future()
+        self._thread = threading.Thread(target=self._run_loop, name="rollout-session", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self._ready.result()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._loop.call_soon_threadsafe(self._closing.set)
+        self._thread.join()
+
+    def _run_loop(self) -> None:
+        try:
+            asyncio.run(self._main())
+        except BaseException as error:  # handed to the thread that waits for it
+            if self._ready.done():
+                raise
+            self._ready.set_exception(error)
+
+    async def _main(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._closing = asyncio.Event()
+        client = ChatClient(EndpointPool(self._endpoints), self._client_config)
+        self._rollouts = ChatRollouts(client, self._verifiers, model=self._model, sampling=self._sampling)
+        engine: Engine[ChatWork] = Engine(
+            self._rollouts, self.run.journal, slots=self.slots, observe=self.progress.observe
+        )
+        async with self._verifiers, client, engine:
+            self._engine = engine
+            self._ready.set_result(None)
+            await self._closing.wait()
+
+    def generate(self, problems: Sequence[Problem], *, samples: range | None = None) -> Tally:
+        """Makes what the run still wants of these problems, and returns when all of it is journaled.
+
+        Raises what stopped the engine; see `Engine`.
+        """
+        made = asyncio.run_coroutine_threadsafe(self._generate(list(problems), samples), self._loop)
+        try:
+            return made.result()
+        except concurrent.futures.CancelledError:
+            raise RunStoppedError("the run was stopped; the same command continues it") from None
+
+    async def _generate(self, problems: list[Problem], samples: range | None) -> Tally:
+        size = sum(len(self.run.wanted(problem, samples)) for problem in problems)
+        self._promised = 0
+        work = self._rollouts.work(self.run, problems, self._prompting, samples=samples)
+        return await self._engine.add(work, size)
+
+    def wait_for_room(self) -> None:
+        """Returns when the slots will soon need another shard: fewer than two rollouts per slot wait.
+
+        Also when the engine has stopped: handing in then raises why. A shard that was promised here counts from now.
+        """
+        while self._promised > 0 or self._engine.waiting >= 2 * self.slots:
+            if self._engine.stopped_by is not None:
+                return
+            time.sleep(0.005)
+        self._promised = 1

@@ -1,0 +1,86 @@
+"""Counting rollouts as they come in."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Self
+
+
+class Outcome(NamedTuple):
+    """What counts about one rollout."""
+
+    status: str
+    """`ok`, `unparseable` or `failed`."""
+    success: bool
+    error: float | None
+    error_type: str | None
+    truncated: bool
+    prompt_tokens: int
+    completion_tokens: int
+    latency_s: float
+    attempt: int
+    max_tokens: int
+
+    @property
+    def failed(self) -> bool:
+        """Whether the rollout has no verdict."""
+        return self.status == "failed"
+
+    @classmethod
+    def of_row(cls, row: dict[str, Any]) -> Self:
+        """From a journal's row. Raises LookupError, TypeError or AttributeError for what is no rollout."""
+        verdict, error, usage, metadata = row["verdict"], row["error"], row["usage"], row["metadata"]
+        return cls(
+            status=verdict["status"] if verdict else "failed",
+            success=bool(row["success"]),
+            error=verdict["error"] if verdict else None,
+            error_type=error["type"] if error else None,
+            truncated=row["finish_reason"] == "length",
+            prompt_tokens=usage["prompt_tokens"],
+            completion_tokens=usage["completion_tokens"],
+            latency_s=row["latency_s"] or 0.0,
+            attempt=metadata.get("attempt", 0),
+            max_tokens=metadata.get("max_tokens", 0),
+        )
+
+
+@dataclass
+class Tally:
+    """Running totals of rollouts."""
+
+    done: int = 0
+    ok: int = 0
+    unparseable: int = 0
+    failed: int = 0
+    success: int = 0
+    truncated: int = 0
+    error_sum: float = 0.0
+    errors_counted: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    latency_sum_s: float = 0.0
+    error_types: Counter[str] = field(default_factory=Counter)
+
+    def add(self, outcome: Outcome) -> None:
+        """Counts one rollout."""
+        self.done += 1
+        if outcome.status == "ok":
+            self.ok += 1
+        elif outcome.status == "unparseable":
+            self.unparseable += 1
+        else:
+            self.failed += 1
+            self.error_types[outcome.error_type or "unknown"] += 1
+        self.success += outcome.success
+        self.truncated += outcome.truncated
+        if outcome.error is not None:
+            self.error_sum += outcome.error
+            self.errors_counted += 1
+        self.prompt_tokens += outcome.prompt_tokens
+        self.completion_tokens += outcome.completion_tokens
+        self.latency_sum_s += outcome.latency_s
+
+    def counts(self) -> tuple[int, int, int, int]:
+        """Done, ok, unparseable, failed."""
+        return self.done, self.ok, self.unparseable, self.failed

@@ -1,0 +1,1 @@
+"""Model servers: starting and ending them, finding them, asking them."""

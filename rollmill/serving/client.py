@@ -1,0 +1,210 @@
+"""The one HTTP client: chat completions with retries, over a pool of endpoints."""
+
+from __future__ import annotations
+
+import asyncio
+import email.utils
+import random
+import time
+from collections import Counter
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+import aiohttp
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+from rollmill.records import Usage
+from rollmill.serving.endpoints import Endpoint, EndpointPool
+
+_RETRIED_STATUSES = frozenset({408, 409, 429})
+_LONGEST_BACKOFF_S = 30.0
+_LONGEST_RETRY_AFTER_S = 600.0
+# Below the 5 s after which uvicorn, and so vLLM, drops an idle connection: a request must not meet a closing one.
+_KEEPALIVE_S = 4.0
+
+
+class RequestFailedError(Exception):
+    """A request that got no completion after all its tries. `type` is a word to count by."""
+
+    def __init__(self, type_: str, message: str, calls: int) -> None:
+        super().__init__(message)
+        self.type = type_
+        self.message = " ".join(message.split())[:1000]
+        self.calls = calls
+
+
+class ClientConfig(BaseModel):
+    """How requests are sent."""
+
+    model_config = ConfigDict(frozen=True)
+
+    api_key: SecretStr | None = None
+    request_timeout_s: float = Field(default=600.0, gt=0)
+    """For one try, from sending to the last byte."""
+    max_retries: int = Field(default=10, ge=0)
+
+
+class Completion(NamedTuple):
+    """What the server made of one prompt."""
+
+    text: str
+    reasoning: str | None
+    finish_reason: str | None
+    usage: Usage
+    latency_s: float
+    """Seconds of the try that succeeded."""
+    calls: int
+    """Requests sent, retries included."""
+
+
+@dataclass
+class _TryFailedError(Exception):
+    """One try failed. `final`: no other try can succeed."""
+
+    type: str
+    message: str
+    final: bool = False
+    refused: bool = False
+    retry_after_s: float | None = None
+    reached: bool = True
+    """The server did its part: a failure that says nothing against sending it more."""
+
+
+def backoff_s(retry: int) -> float:
+    """Seconds to wait before the `retry`-th retry (0-based): 1, 2, 4, ..., at most 30, with up to 25% taken off."""
+    longest: float = min(_LONGEST_BACKOFF_S, 2.0 ** min(retry, 10))
+    return longest * random.uniform(0.75, 1.0)
+
+
+def parse_retry_after(value: str | None) -> float | None:
+    """Seconds that a `Retry-After` header asks for, as a number or as an HTTP date (RFC 9110, 10.2.3)."""
+    if value is None:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
+        except ValueError:
+            return None
+    return min(max(seconds, 0.0), _LONGEST_RETRY_AFTER_S) if seconds == seconds else None
+
+
+class ChatClient:
+    """Sends chat completion requests; open it with `async with`.
+
+    Transport errors, time-outs, 408, 409, 429, 5xx and answers that are not a chat completion are tried again, at most
+    `max_retries` times; any other 4xx fails at once with the server's own words.
+    """
+
+    def __init__(self, endpoints: EndpointPool, config: ClientConfig) -> None:
+        self._endpoints = endpoints
+        self._timeout_s = config.request_timeout_s
+        self._max_retries = config.max_retries
+        self._timeout = aiohttp.ClientTimeout(total=self._timeout_s, sock_connect=min(30.0, self._timeout_s))
+        self._headers = {"Content-Type": "application/json"}
+        if config.api_key is not None:
+            self._headers["Authorization"] = f"Bearer {config.api_key.get_secret_value()}"
+        self.retries: Counter[str] = Counter()
+        """Tries that failed and were repeated, by type."""
+
+    async def __aenter__(self) -> Self:
+        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE_S)
+        self._session = aiohttp.ClientSession(connector=connector, timeout=self._timeout, headers=self._headers)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._session.close()
+
+    async def complete(self, body: bytes) -> Completion:
+        """The completion for one JSON request body.
+
+        Raises `RequestFailedError`, and `ServingError` when no endpoint is left.
+        """
+        calls = 0
+        while True:
+            endpoint = await self._endpoints.acquire()
+            calls += 1
+            started = time.monotonic()
+            try:
+                text, reasoning, finish_reason, usage = await self._try(endpoint, body)
+                endpoint.answered()
+                return Completion(text, reasoning, finish_reason, usage, time.monotonic() - started, calls)
+            except _TryFailedError as caught:
+                failure = caught
+            finally:
+                self._endpoints.release(endpoint)
+            if failure.reached:
+                endpoint.answered()
+            else:
+                endpoint.failed(refused=failure.refused)
+            if failure.final or calls > self._max_retries:
+                raise RequestFailedError(failure.type, failure.message, calls)
+            self.retries[failure.type] += 1
+            await asyncio.sleep(self._pause_s(failure, calls - 1))
+
+    def _pause_s(self, failure: _TryFailedError, retry: int) -> float:
+        if failure.retry_after_s is not None:
+            return failure.retry_after_s + random.uniform(0.0, 0.25)
+        if failure.refused and self._endpoints.pick() is not None:
+            return 0.0  # another server can take it now
+        return backoff_s(retry)
+
+    async def _try(self, endpoint: Endpoint, body: bytes) -> tuple[str, str | None, str | None, Usage]:
+        try:
+            async with self._session.post(f"{endpoint.base_url}/chat/completions", data=body) as response:
+                content = await response.read()
+                status, headers = response.status, response.headers
+        except aiohttp.ClientConnectorError as error:
+            raise _TryFailedError("connection", str(error), refused=True, reached=False) from None
+        except TimeoutError:
+            message = f"no answer from {endpoint.base_url} within {self._timeout_s:g} s"
+            raise _TryFailedError("timeout", message, reached=False) from None
+        except (aiohttp.ClientError, ConnectionError) as error:
+            raise _TryFailedError("connection", f"{type(error).__name__}: {error}", reached=False) from None
+        if status == 200:
+            return read_completion(content)
+        retry_after = parse_retry_after(headers.get("Retry-After"))
+        retried = status in _RETRIED_STATUSES or status >= 500
+        message = f"{endpoint.base_url} answers {status}: {server_words(content)}"
+        raise _TryFailedError(
+            f"http_{status}", message, final=not retried, reached=status < 500, retry_after_s=retry_after
+        )
+
+
+def read_completion(content: bytes) -> tuple[str, str | None, str | None, Usage]:
+    """Text, reasoning, finish reason and usage of a chat completion's JSON."""
+    try:
+        answer: dict[str, Any] = orjson.loads(content)
+        choice = answer["choices"][0]
+        message = choice["message"]
+        text = message["content"]
+        reasoning = message.get("reasoning") or message.get("reasoning_content")
+        if text is None and reasoning is not None:
+            text = ""  # a thinking model that ran into its limit before it said anything
+        usage = answer.get("usage") or {}
+        counted = Usage(
+            prompt_tokens=usage.get("prompt_tokens") or 0, completion_tokens=usage.get("completion_tokens") or 0
+        )
+        if not isinstance(text, str):
+            raise TypeError(f"content is {type(text).__name__}")
+    except (orjson.JSONDecodeError, LookupError, TypeError, AttributeError, ValueError) as error:
+        shown = content[:200].decode("utf-8", "replace")
+        reason = f"not a chat completion ({type(error).__name__}: {error}): {shown!r}"
+        raise _TryFailedError("malformed_response", reason) from None
+    return text, reasoning, choice.get("finish_reason"), counted
+
+
+def server_words(content: bytes) -> str:
+    """The server's own message in an error body, as OpenAI, vLLM and FastAPI write it, or the body's beginning."""
+    try:
+        body = orjson.loads(content)
+        error = body.get("error", body)
+        said = error if isinstance(error, str) else error.get("message") or body.get("detail") or body.get("message")
+    except (orjson.JSONDecodeError, AttributeError):
+        said = None
+    return str(said or content[:500].decode("utf-8", "replace") or "(empty)")

@@ -1,0 +1,95 @@
+"""Keeps one command, and ends it with all its descendants when whoever asked for it is gone.
+
+Run by path with nothing but the standard library: `keeper.py WATCHED_FD GRACE_SECONDS COMMAND...`. The caller keeps the
+other end of the pipe WATCHED_FD: when that closes, even by SIGKILL, or when the keeper gets SIGTERM or SIGINT, the
+command's process group gets SIGTERM and, after the grace, every descendant SIGKILL. Descendants that left the group or
+lost their parent are found too: the keeper is their subreaper. When the command ends by itself, what it left behind is
+killed, and the keeper exits with its code (128 + signal number for a signal).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+
+
+def descendants(root: int) -> list[int]:
+    """The living descendants of a process, from /proc; zombies are left out."""
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                # The second field is the name in parentheses, and may hold spaces and parentheses itself.
+                state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
+            except (OSError, ValueError):
+                continue
+            if state != "Z":
+                children.setdefault(int(parent), []).append(int(entry.name))
+    found = list(children.get(root, []))
+    for pid in found:  # grows while it is walked
+        found.extend(children.get(pid, []))
+    return found
+
+
+def send(pids: list[int], number: int) -> None:
+    """Signals processes, those that are gone already excepted."""
+    for pid in pids:
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            continue
+
+
+def reap() -> None:
+    """Collects every child that has ended, adopted ones included."""
+    while True:
+        try:
+            if os.waitpid(-1, os.WNOHANG)[0] == 0:
+                return
+        except ChildProcessError:
+            return
+
+
+def end_all(grace: float) -> None:
+    """SIGTERM to all descendants, SIGKILL to what is left after `grace` seconds, until none is left."""
+    me = os.getpid()
+    send(descendants(me), signal.SIGTERM)
+    deadline = time.monotonic() + grace
+    while left := descendants(me):
+        if time.monotonic() > deadline:
+            send(left, signal.SIGKILL)
+        time.sleep(0.05)
+        reap()
+
+
+def main(watched: int, grace: float, command: list[str]) -> int:
+    """Keeps `command` until it ends or must end; the exit code to leave with."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    wake_read, wake_write = os.pipe()
+    os.set_blocking(wake_write, False)
+    signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
+        signal.signal(number, lambda *_: None)
+    child = subprocess.Popen(command, preexec_fn=lambda: libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0))
+    while child.poll() is None:
+        ready, _, _ = select.select([watched, wake_read], [], [])
+        if watched in ready or set(os.read(wake_read, 4096)) - {signal.SIGCHLD}:
+            end_all(grace)
+            return 143
+    # Popen has reaped it: what is left of its tree is ours now.
+    end_all(0)
+    return child.returncode if child.returncode >= 0 else 128 - child.returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1]), float(sys.argv[2]), sys.argv[3:]))

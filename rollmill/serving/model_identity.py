@@ -1,0 +1,38 @@
+"""Which model it is, whatever it is called."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
+_CONFIGURATION = (".json", ".jinja", ".model", ".txt")
+# What trainers leave beside the weights and no server reads.
+_NOT_THE_MODEL = ("optimizer", "scheduler", "rng_state", "training_args", "trainer_state")
+_SAMPLES = 64
+_SAMPLE_BYTES = 65536
+
+
+def model_identity(model_path: str) -> str:
+    """A fingerprint of a local checkpoint, or the hub id as it stands.
+
+    Of a directory: SHA-256 over the names and sizes of its configuration, tokenizer and weight files, the whole of the
+    small ones, and of each large file of weights 64 samples of 64 KiB spread over its length, so that a checkpoint of
+    any size takes a moment. Two checkpoints of one training differ nearly everywhere.
+    """
+    folder = Path(model_path)
+    if not folder.is_dir():
+        return model_path
+    digest = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        if path.suffix in _WEIGHTS + _CONFIGURATION and not path.name.startswith((".", *_NOT_THE_MODEL)):
+            size = path.stat().st_size
+            digest.update(f"{path.name}\0{size}\0".encode())
+            with path.open("rb") as file:
+                if path.suffix in _WEIGHTS and size > _SAMPLES * _SAMPLE_BYTES:
+                    for index in range(_SAMPLES):
+                        file.seek(index * (size - _SAMPLE_BYTES) // (_SAMPLES - 1))
+                        digest.update(file.read(_SAMPLE_BYTES))
+                else:
+                    digest.update(hashlib.file_digest(file, "sha256").digest())
+    return f"sha256:{digest.hexdigest()}"

@@ -1,0 +1,220 @@
+"""A vLLM server of our own: started, watched, restarted, ended."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import sys
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+from rollmill.errors import InputError, ServingError
+from rollmill.serving.endpoints import Endpoint
+from rollmill.serving.kept_process import KeptProcess
+from rollmill.serving.ports import LOOPBACK, PortReservation
+from rollmill.serving.probe import NotAnsweringError, check_model, healthy
+
+log = logging.getLogger(__name__)
+
+SERVER_ENVIRONMENT = Path(".venv-vllm/bin/python")
+"""Where `make setup` puts the server's own environment, relative to the project."""
+
+_OUT_OF_MEMORY = ("out of memory", "OutOfMemory", "No available memory for the cache blocks", "Free memory on device")
+
+
+class ServerConfig(BaseModel):
+    """How this machine runs an inference server: everything but the model."""
+
+    model_config = ConfigDict(frozen=True)
+
+    python: str = ""
+    """Interpreter of the environment that vLLM is installed in; empty: `ROLLMILL_VLLM_PYTHON`, the project's own
+    `.venv-vllm`, or else this one."""
+    module: str = "vllm.entrypoints.openai.api_server"
+    arguments: tuple[str, ...] = ()
+    """More arguments for the server, after ours: the last one of a name wins."""
+    environment: dict[str, str] = Field(default_factory=dict)
+    startup_timeout_s: float = Field(default=1800.0, gt=0)
+    max_restarts: int = Field(default=3, ge=0)
+    """How often a server that died in the middle of a run is started again."""
+    grace_s: float = Field(default=10.0, ge=0)
+    """Seconds between SIGTERM and SIGKILL."""
+
+    def interpreter(self) -> str:
+        """The Python to run the server with. Raises `InputError` where the one that was named does not exist."""
+        named = self.python or os.environ.get("ROLLMILL_VLLM_PYTHON", "")
+        if named:
+            if not os.access(named, os.X_OK):
+                raise InputError(
+                    f"the inference server's Python {named!r} is not there: name the right one, or run `make setup`"
+                )
+            return named
+        beside = Path(__file__).parents[2] / SERVER_ENVIRONMENT
+        return str(beside) if beside.exists() else sys.executable
+
+
+def has_accelerator() -> bool:
+    """Whether the machine has an NVIDIA or AMD device."""
+    return Path("/dev/nvidiactl").exists() or Path("/dev/kfd").exists()
+
+
+def cpu_arguments() -> tuple[list[str], dict[str, str]]:
+    """Arguments and environment for vLLM where there is no accelerator: all cores, no compilation at start.
+
+    Without chunked prefill: vLLM 0.32 on the CPU ends with "CPU Generator does not use offset" when a request with a
+    seed is prefilled in more than one piece.
+    """
+    cores = ",".join(map(str, sorted(os.sched_getaffinity(0))))
+    environment = {"VLLM_CPU_OMP_THREADS_BIND": cores, "VLLM_CPU_KVCACHE_SPACE": "2"}
+    return ["--dtype", "float32", "--enforce-eager", "--no-enable-chunked-prefill"], environment
+
+
+class ModelServer:
+    """One model served on one local port, for the time of a `with` block.
+
+    Ready when `/health` answers and `/v1/models` names the model. When the server dies in the middle it is started
+    again, at most `max_restarts` times; meanwhile its endpoint says that it is recovering, and after the last failure
+    that it is gone.
+    """
+
+    def __init__(
+        self,
+        config: ServerConfig,
+        *,
+        model_path: str,
+        model_name: str,
+        log_path: Path,
+        port: int | None = None,
+        api_key: SecretStr | None = None,
+    ) -> None:
+        self._config = config
+        self._model_path = model_path
+        self._model_name = model_name
+        self._log_path = log_path
+        self._wanted_port = port
+        self._api_key = api_key
+        self._process: KeptProcess | None = None
+        self._ending = threading.Event()
+        self._watcher = threading.Thread(target=self._watch, name="model-server-watcher", daemon=True)
+        self.restarts = 0
+
+    def __enter__(self) -> Self:
+        self._reservation = PortReservation(self._wanted_port)
+        self.endpoint = Endpoint(f"http://{LOOPBACK}:{self._reservation.port}/v1")
+        try:
+            self._start()
+        except BaseException:
+            self._end()
+            raise
+        self._watcher.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ending.set()
+        self._end()
+        self._watcher.join()
+
+    @property
+    def pid(self) -> int:
+        """The process group's number."""
+        assert self._process is not None
+        return self._process.pid
+
+    def _command(self) -> tuple[list[str], dict[str, str]]:
+        more, environment = ([], {}) if has_accelerator() else cpu_arguments()
+        environment = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "PYTHONUNBUFFERED": "1"} | environment
+        for name in list(environment):
+            environment[name] = os.environ.get(name, environment[name])
+        if Path(self._model_path).is_dir():
+            environment["HF_HUB_OFFLINE"] = "1"
+        command = [self._config.interpreter(), "-m", self._config.module]
+        command += ["--model", self._model_path, "--served-model-name", self._model_name]
+        command += ["--host", LOOPBACK, "--port", str(self._reservation.port), *more, *self._config.arguments]
+        return command, environment | self._config.environment
+
+    def _start(self) -> None:
+        command, environment = self._command()
+        started = time.monotonic()
+        log.info("starting %s, log in %s", shlex.join(command), self._log_path)
+        self._process = KeptProcess(command, log=self._log_path, environment=environment, grace_s=self._config.grace_s)
+        self._log_start = self._log_path.stat().st_size
+        while not self._ready():
+            if self._process.returncode is not None:
+                raise self._death_while_starting()
+            if time.monotonic() - started > self._config.startup_timeout_s:
+                raise ServingError(
+                    f"the server was not ready after {self._config.startup_timeout_s:.0f} s: see {self._log_path}",
+                    details=self._last_lines(),
+                )
+            if self._ending.wait(0.25):
+                return
+        log.info("%s is ready at %s after %.0f s", self._model_name, self.endpoint.base_url, time.monotonic() - started)
+
+    def _ready(self) -> bool:
+        if not healthy(self.endpoint.base_url):
+            return False
+        key = self._api_key.get_secret_value() if self._api_key else None
+        try:
+            check_model(self.endpoint.base_url, (self._model_name,), api_key=key)
+        except NotAnsweringError:
+            return False
+        return True
+
+    def _watch(self) -> None:
+        while not self._ending.is_set():
+            process = self._process
+            assert process is not None
+            if process.wait(0.5) is None or self._ending.is_set():
+                continue
+            self.endpoint.recovering = True
+            process.end()
+            if not self._restarted(process.returncode):
+                return
+
+    def _restarted(self, code: int | None) -> bool:
+        if self.restarts >= self._config.max_restarts:
+            self.endpoint.gone = (
+                f"the server ended with code {code} after {self.restarts} restarts: see {self._log_path}"
+            )
+            return False
+        self.restarts += 1
+        log.warning("the server ended with code %s; restart %s of %s", code, self.restarts, self._config.max_restarts)
+        try:
+            self._start()
+        except ServingError as error:
+            self.endpoint.gone = str(error)
+            return False
+        self.endpoint.recovering = False
+        return True
+
+    def _end(self) -> None:
+        if self._process is not None:
+            self._process.end()
+        self._reservation.release()
+
+    def _last_lines(self, count: int = 25) -> str:
+        with self._log_path.open("rb") as file:
+            file.seek(max(self._log_start, self._log_path.stat().st_size - 100_000))
+            return "\n".join(file.read().decode("utf-8", "replace").splitlines()[-count:])
+
+    def _death_while_starting(self) -> ServingError:
+        assert self._process is not None
+        lines = self._last_lines()
+        said = [line for line in self._last_lines(400).splitlines() if "Error" in line]
+        why = f": {said[-1].strip()[-300:]}" if said else ""
+        advice = ""
+        if any(sign in line for line in said for sign in _OUT_OF_MEMORY):
+            advice = (
+                "; out of memory: lower --gpu-memory-utilization or --max-model-len in --vllm_args, or free the device"
+            )
+        code = self._process.returncode
+        message = f"the server ended with code {code} while starting{why}{advice} (log: {self._log_path})"
+        return ServingError(message, details=lines)

@@ -1,0 +1,27 @@
+"""How flows and tasks end: a mistake or an outside failure is a failed state with its one line, not a traceback."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+from prefect.client.schemas.objects import State, StateType
+
+from rollmill.errors import RollmillError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def failing_in_one_line(function: Callable[P, R]) -> Callable[P, R]:
+    """For the function under `@flow` or `@task`: a `RollmillError` ends it in a failed state with the error's message."""
+
+    @functools.wraps(function)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except RollmillError as error:
+            return State(type=StateType.FAILED, message=str(error), data=error)
+
+    return wrapped

@@ -1,0 +1,89 @@
+"""Watching a run: its progress as a Prefect artifact, its end as table, text and picture."""
+
+from __future__ import annotations
+
+import base64
+import re
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import copy_context
+from pathlib import Path
+from typing import cast
+from uuid import UUID
+
+from httpx import HTTPError
+from prefect.artifacts import (
+    create_image_artifact,
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+from prefect.exceptions import PrefectException
+from prefect.logging import get_run_logger
+
+from rollmill.rollouts.bar import progress_bar
+from rollmill.rollouts.progress import Progress
+
+_EVERY_S = 5.0
+
+
+@contextmanager
+def watched(progress: Progress, title: str) -> Iterator[None]:
+    """Shows progress in the terminal and in a progress artifact, for the time of the block."""
+    ended = threading.Event()
+    artifact = cast(UUID, create_progress_artifact(_share(progress), description=_described(progress, title)))
+
+    def update() -> None:
+        while not ended.wait(_EVERY_S):
+            _update(artifact, progress, title)
+
+    # A thread begins with an empty context, and without the run's context Prefect looks for another server.
+    thread = threading.Thread(target=copy_context().run, args=(update,), name="progress-artifact", daemon=True)
+    thread.start()
+    try:
+        with progress_bar(progress, title):
+            yield
+    finally:
+        ended.set()
+        thread.join()
+        _update(artifact, progress, title)
+        get_run_logger().info(_described(progress, title))
+
+
+def _update(artifact: UUID, progress: Progress, title: str) -> None:
+    try:
+        update_progress_artifact(artifact, _share(progress), description=_described(progress, title))
+    except (PrefectException, HTTPError) as error:  # a busy server must not cost a rollout
+        get_run_logger().warning("the progress artifact was not updated: %s", error)
+
+
+def _share(progress: Progress) -> float:
+    snapshot = progress.snapshot()
+    return 100.0 * snapshot.done / snapshot.total if snapshot.total else 100.0
+
+
+def _described(progress: Progress, title: str) -> str:
+    return f"{title}: {progress.snapshot().describe()}"
+
+
+def show_table(key: str, rows: Sequence[Mapping[str, str]], description: str) -> None:
+    """A table artifact."""
+    create_table_artifact([dict(row) for row in rows], key=key, description=description)
+
+
+def show_text(key: str, text: str, description: str) -> None:
+    """A markdown artifact with preformatted text."""
+    create_markdown_artifact(f"```\n{text}\n```", key=key, description=description)
+
+
+def show_picture(key: str, path: Path, description: str) -> None:
+    """An image artifact: the picture itself, since the server that shows it may not see this machine's files."""
+    url = "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+    create_image_artifact(url, key=key, description=description)
+
+
+def artifact_key(name: str) -> str:
+    """A run's name as an artifact's key: lower case letters, digits and dashes."""
+    return f"reject-sampling-{re.sub('[^a-z0-9]+', '-', name.lower()).strip('-') or 'run'}"
