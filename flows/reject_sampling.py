@@ -49,7 +49,7 @@ def reject_sampling(parameters: RejectSampling) -> list[RunOutcome]:
     """Gives every problem N rollouts, scores each, reports the errors, keeps the good ones as training data."""
     outcomes = [sample_checkpoint(parameters, checkpoint) for checkpoint in checkpoints(parameters)]
     if len(outcomes) > 1:
-        compare_runs(parameters, outcomes)
+        compare_runs.submit(parameters, outcomes).result()
     return outcomes
 
 
@@ -58,10 +58,10 @@ def sample_checkpoint(parameters: RejectSampling, checkpoint: Checkpoint) -> Run
     with hold(checkpoint), open_checkpoint_run(parameters, checkpoint) as run:
         progress = progress_of(run)
         if parameters.reverify:
-            score_again(run, parameters)
+            score_again.submit(run, parameters).result()
         elif progress.left:
             generate(run, parameters, checkpoint, progress)
-        return write_results(run, parameters, checkpoint, progress)
+        return write_results.submit(run, parameters, checkpoint, progress).result()
 
 
 def generate(run: Run, parameters: RejectSampling, checkpoint: Checkpoint, progress: Progress) -> None:
@@ -82,7 +82,7 @@ def generate(run: Run, parameters: RejectSampling, checkpoint: Checkpoint, progr
         )
         with session, watched(progress, checkpoint.name):
             if not parameters.no_canary:
-                try_canary(session)
+                try_canary.submit(session).result()
             generate_all(session)
 
 

@@ -30,7 +30,8 @@ def desk_server() -> Iterator[None]:
     Raises `ServingError` when it does not start in the time that Prefect's settings give it.
     """
     if PREFECT_API_URL.value():
-        yield
+        with _drained():
+            yield
         return
     settings = get_current_settings()
     reservation = PortReservation(None)
@@ -49,15 +50,21 @@ def desk_server() -> Iterator[None]:
         )
         try:
             _wait(server, api, log, timeout_s=settings.server.ephemeral.startup_timeout_seconds)
-            with temporary_settings({PREFECT_API_URL: api}):
-                try:
-                    yield
-                finally:  # what Prefect still has to say, it must say before its server goes
-                    APILogWorker.drain_all(timeout=_DRAIN_S)
-                    EventsWorker.drain_all(timeout=_DRAIN_S)
+            with temporary_settings({PREFECT_API_URL: api}), _drained():
+                yield
         finally:
             server.end()
             reservation.release()
+
+
+@contextmanager
+def _drained() -> Iterator[None]:
+    """What Prefect still has to say at the end of the block, it says before its server goes and the user is told."""
+    try:
+        yield
+    finally:
+        APILogWorker.drain_all(timeout=_DRAIN_S)
+        EventsWorker.drain_all(timeout=_DRAIN_S)
 
 
 def _wait(server: KeptProcess, api: str, log: Path, *, timeout_s: float) -> None:

@@ -15,7 +15,10 @@ R = TypeVar("R")
 
 
 def failing_in_one_line(function: Callable[P, R]) -> Callable[P, R]:
-    """For the function under `@flow` or `@task`: a `RollmillError` ends it in a failed state with the error's message."""
+    """For the function under `@flow` or `@task`: a `RollmillError` ends it in a failed state with the error's message.
+
+    Tasks are then to be submitted: Prefect hands a state that a task returns to a direct caller as it is, unraised.
+    """
 
     @functools.wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> Any:

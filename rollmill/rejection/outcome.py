@@ -17,7 +17,7 @@ from rollmill.rejection.report import format_statistics, number, share
 from rollmill.rejection.results import write_results
 from rollmill.rejection.statistics import Statistics
 from rollmill.rollouts.progress import Progress
-from rollmill.rollouts.run import Run
+from rollmill.rollouts.run import QUARANTINE, Run
 
 RESULTS = "reject_sampling_results.json"
 STATISTICS = "statistics.txt"
@@ -52,7 +52,7 @@ class RunOutcome(BaseModel):
             "journal": self.directory / "rollouts",
         }
         if self.quarantined:
-            found["quarantine"] = self.directory / "quarantine.jsonl"
+            found["quarantine"] = self.directory / QUARANTINE
         return found
 
     def row(self) -> dict[str, str]:
@@ -99,6 +99,9 @@ def write_outcome(
     )
     statistics = results.statistics
     warnings = advice(statistics, temperature=parameters.temperature)
+    quarantined = int(run.manifest.problems["quarantined"])
+    if quarantined:
+        warnings.append(f"{quarantined} rows of the data set could not be used: see {run.directory / QUARANTINE}")
     text = format_statistics(statistics, title=f"Rejection sampling: {checkpoint.name}", warnings=warnings)
     write_bytes_whole(run.directory / STATISTICS, text.encode())
     plot = draw_error_distribution(
@@ -121,7 +124,7 @@ def write_outcome(
         statistics=statistics,
         export=export,
         warnings=warnings,
-        quarantined=int(run.manifest.problems["quarantined"]),
+        quarantined=quarantined,
         made=progress.tally.done if progress else 0,
         tokens_per_s=progress.tokens_per_s if progress else None,
     )

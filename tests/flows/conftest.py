@@ -1,0 +1,128 @@
+"""One harness for all flows: a Prefect server for the session, and jobs run as users run them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from rollmill.serving.kept_process import KeptProcess
+from rollmill.serving.ports import PortReservation
+from rollmill.serving.probe import healthy
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def prefect_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The environment of a job: a Prefect server of the session's own."""
+    home = tmp_path_factory.mktemp("prefect")
+    port = PortReservation(None)
+    environment = {"PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+    command = [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"]
+    command += ["--port", str(port.port), "--log-level", "error"]
+    server = KeptProcess(command, log=home / "server.log", environment=environment)
+    api = f"http://127.0.0.1:{port.port}/api"
+    deadline = time.monotonic() + 180
+    while not healthy(api):
+        assert server.returncode is None, (home / "server.log").read_text()
+        assert time.monotonic() < deadline, "Prefect's server does not start"
+        time.sleep(0.2)
+    yield dict(os.environ, **environment, PREFECT_API_URL=api)
+    server.end()
+    port.release()
+
+
+class Job:
+    """Runs one flow as a user does, in a folder of its own."""
+
+    def __init__(self, name: str, folder: Path, environment: dict[str, str]) -> None:
+        self.name = name
+        self.folder = folder
+        self.environment = environment
+
+    def command(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", f"flows.{self.name}", *arguments]
+
+    def run(self, *arguments: str, timeout: float = 120, **environment: str) -> subprocess.CompletedProcess[str]:
+        process = self.start(*arguments, **environment)
+        try:
+            output, errors = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            output, errors = process.communicate()
+            raise AssertionError(f"still running after {timeout} s:\n{output}\n{errors}") from None
+        return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
+
+    def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            self.command(*arguments),
+            cwd=self.folder,
+            env=self.environment | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+
+@pytest.fixture
+def stand_in(prefect_environment: dict[str, str]) -> dict[str, str]:
+    """Lets jobs start the scripted server in vLLM's place."""
+    path = os.pathsep.join([str(ROOT), str(Path(__file__).parent / "stand_in")])
+    return prefect_environment | {"ROLLMILL_VLLM_PYTHON": sys.executable, "PYTHONPATH": path}
+
+
+def script(**behaviour: Any) -> tuple[str, str]:
+    """Flags that make the stand-in behave like this."""
+    return "--vllm_args", f"--script '{json.dumps(behaviour)}'"
+
+
+def write_problems(path: Path, count: int) -> Path:
+    """Problems whose answers are the last digits of their numbers."""
+    rows = [{"id": f"p{number}", "question": f"{number} modulo 10?", "answer": number % 10} for number in range(count)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def wait_until(condition: Any, timeout: float = 60.0) -> None:
+    """Waits for something to become true."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+def journal_lines(folder: Path) -> list[bytes]:
+    """The whole lines of every journal under a folder."""
+    lines = [line for path in folder.rglob("rollouts/*.jsonl") for line in path.read_bytes().splitlines(keepends=True)]
+    return [line for line in lines if line.endswith(b"\n")]
+
+
+def processes_of(marker: str) -> list[psutil.Process]:
+    """Living processes whose environment or command line holds a marker."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.status() != psutil.STATUS_ZOMBIE and process.pid != os.getpid():
+                values = [*process.environ().values(), *process.cmdline()]
+                if any(marker in value for value in values):
+                    found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def stop(process: subprocess.Popen[str], number: signal.Signals, timeout: float = 60.0) -> tuple[int, str]:
+    """Sends a signal, waits for the end; the exit code and what was said."""
+    process.send_signal(number)
+    output, errors = process.communicate(timeout=timeout)
+    return process.returncode, output + errors

@@ -1,0 +1,92 @@
+"""The job as a deployment: registered from prefect.yaml, run and cancelled through a worker."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from rollmill.rejection.parameters import RejectSampling
+from tests.flows.conftest import ROOT, journal_lines, processes_of, script, wait_until, write_problems
+
+pytestmark = pytest.mark.slow
+
+DEPLOYMENT = "reject-sampling/reject-sampling"
+PREFECT = [sys.executable, "-m", "prefect"]
+
+
+def test_every_deployment_binds_to_its_parameters() -> None:
+    for deployment in yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]:
+        assert RejectSampling.model_validate(deployment["parameters"]["parameters"])
+        assert (ROOT / deployment["entrypoint"].split(":")[0]).exists()
+
+
+class Deployed:
+    """A worker on the registered deployment, and what a user types."""
+
+    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+        self.folder = folder
+        self.environment = environment
+
+    def prefect(self, *arguments: str) -> str:
+        done = subprocess.run(
+            [*PREFECT, *arguments], cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=120
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def start_run(self, **parameters: object) -> str:
+        """Starts a run of the deployment; its id."""
+        value = json.dumps({"model_path": ["m"], "model_name": ["m"], **parameters})
+        said = self.prefect("deployment", "run", DEPLOYMENT, "--param", f"parameters={value}")
+        return said.split("UUID: ")[1].split()[0]
+
+    def state(self, run: str) -> str:
+        return json.loads(self.prefect("flow-run", "inspect", run, "--output", "json"))["state"]["type"]
+
+
+@pytest.fixture
+def deployed(tmp_path: Path, stand_in: dict[str, str]) -> Iterator[Deployed]:
+    environment = stand_in | {"ROLLMILL_TEST": uuid.uuid4().hex}
+    deployed = Deployed(tmp_path, environment)
+    deployed.prefect("work-pool", "create", "local", "--type", "process", "--overwrite")
+    deployed.prefect("--no-prompt", "deploy", "--all")
+    with (tmp_path / "worker.log").open("wb") as log:
+        worker = subprocess.Popen(
+            [*PREFECT, "worker", "start", "--pool", "local"], cwd=ROOT, env=environment, stdout=log, stderr=log
+        )
+        yield deployed
+        worker.terminate()
+        worker.wait(timeout=60)
+
+
+def test_a_run_through_a_worker_and_its_cancellation(deployed: Deployed) -> None:
+    folder = deployed.folder
+    common = {
+        "dataset": str(write_problems(folder / "problems.jsonl", 40)),
+        "num_rollout": 4,
+        "log_dir": str(folder / "logs"),
+    }
+    slow = script(latency_s=0.5, children=True)[1]
+    run = deployed.start_run(**common, output_dir=str(folder / "cancelled"), concurrency=1, vllm_args=slow)
+    wait_until(lambda: len(journal_lines(folder / "cancelled")) >= 8, timeout=90)
+    deployed.prefect("flow-run", "cancel", run)
+    wait_until(lambda: not processes_of("--served-model-name"), timeout=60)
+    wait_until(lambda: not processes_of("scripted engine"), timeout=5)
+    wait_until(lambda: deployed.state(run) == "CANCELLED", timeout=60)
+
+    fast = script(children=True)[1]
+    run = deployed.start_run(**common, output_dir=str(folder / "cancelled"), concurrency=8, vllm_args=fast)
+    wait_until(lambda: deployed.state(run) in ("COMPLETED", "FAILED", "CRASHED"), timeout=120)
+    assert deployed.state(run) == "COMPLETED", (folder / "worker.log").read_text()[-3000:]
+    assert len(journal_lines(folder / "cancelled")) == 160
+    assert (folder / "cancelled" / "m" / "statistics.txt").exists()
+    assert "160" in deployed.prefect("artifact", "inspect", "reject-sampling-m-summary")
+    assert "pass@k" in deployed.prefect("artifact", "inspect", "reject-sampling-m-statistics")
+    assert "data:image/png;base64" in deployed.prefect("artifact", "inspect", "reject-sampling-m-errors")

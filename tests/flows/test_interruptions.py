@@ -1,0 +1,147 @@
+"""What a run survives: kill -9, SIGTERM, Ctrl-C, a full disk, a second process, a dying server."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import uuid
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from rollmill.serving.scripted import Script, ScriptedServer
+from tests.flows.conftest import Job, journal_lines, processes_of, script, stop, wait_until, write_problems
+
+pytestmark = pytest.mark.slow
+
+MODEL = ("--model_path", "m", "--model_name", "m", "--dataset", "problems.jsonl", "--num_rollout", "4", "--no_canary")
+
+
+@pytest.fixture
+def job(tmp_path: Path, stand_in: dict[str, str]) -> Job:
+    write_problems(tmp_path / "problems.jsonl", 40)
+    return Job("reject_sampling", tmp_path, stand_in | {"ROLLMILL_TEST": uuid.uuid4().hex})
+
+
+def seeds(lines: list[bytes]) -> Counter[int]:
+    return Counter(json.loads(line)["seed"] for line in lines)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_interrupted_runs_leave_no_process_and_repeat_nothing(job: Job, number: signal.Signals) -> None:
+    slow = script(latency_s=0.3, children=True)
+    process = job.start(*MODEL, *slow, "--concurrency", "2")
+    wait_until(lambda: len(journal_lines(job.folder)) >= 30)
+    code, said = stop(process, number)
+    assert code != 0
+    wait_until(lambda: not processes_of(job.environment["ROLLMILL_TEST"]), timeout=20)
+    before = journal_lines(job.folder)
+    assert 30 <= len(before) < 160
+    if number != signal.SIGKILL:
+        assert "Traceback" not in said
+    done = job.run(*MODEL, *slow, "--concurrency", "8")
+    assert done.returncode == 0, done.stderr
+    after = journal_lines(job.folder)
+    assert after[: len(before)] == before
+    assert len(seeds(after)) == 160
+    assert max(seeds(after).values()) == 1
+    assert not processes_of(job.environment["ROLLMILL_TEST"])
+
+
+def test_kill_at_any_time_asks_again_only_what_was_in_flight(job: Job) -> None:
+    with ScriptedServer(Script(model="m", latency_s=0.1)) as server:
+        outside = (*MODEL, "--base_url", server.base_url, "--concurrency", "2")
+        process = job.start(*outside)
+        wait_until(lambda: server.requests >= 60)
+        stop(process, signal.SIGKILL)
+        asked, kept = server.requests, len(journal_lines(job.folder))
+        assert asked - kept <= 8
+        assert job.run(*outside).returncode == 0
+        assert len(server.seeds) == 160
+        assert server.requests == 160 + asked - kept
+
+
+def test_a_server_that_dies_is_started_again(job: Job) -> None:
+    done = job.run(*MODEL, *script(die_after=100, latency_s=0.01, children=True))
+    assert done.returncode == 0, done.stderr
+    lines = journal_lines(job.folder)
+    assert len(seeds(lines)) == 160
+    assert not [line for line in lines if json.loads(line)["error"]]
+    assert (job.folder / "logs" / "m_vllm.log").read_text().count("serving on port") == 2
+
+
+def test_a_server_that_does_not_start_is_said_at_once(job: Job) -> None:
+    failed = job.run(*MODEL, *script(start_error="ValueError: no such architecture"), timeout=30)
+    assert failed.returncode == 1
+    assert "no such architecture" in failed.stderr
+    assert "Traceback" not in failed.stderr
+
+
+def test_a_port_in_use_says_who_holds_it(job: Job) -> None:
+    with ScriptedServer(Script()) as server:
+        failed = job.run(*MODEL, *script(), "--model_port", str(server.port))
+    assert failed.returncode == 1
+    assert f"process {os.getpid()}" in failed.stderr.strip().splitlines()[-1]
+
+
+def test_two_processes_on_one_run(job: Job) -> None:
+    with ScriptedServer(Script(model="m", latency_s=0.3)) as server:
+        outside = (*MODEL, "--base_url", server.base_url, "--concurrency", "2")
+        first = job.start(*outside)
+        wait_until(lambda: server.requests >= 8)
+        second = job.run(*outside)
+        assert second.returncode == 1
+        assert f"in use by process {first.pid} on " in second.stderr.strip().splitlines()[-1]
+        assert first.wait(timeout=60) == 0
+        first.communicate()
+    assert max(seeds(journal_lines(job.folder)).values()) == 1
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 300 kB."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting a tmpfs needs root")
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", folder], capture_output=True, text=True)
+    if mounted.returncode != 0:
+        pytest.skip(f"a tmpfs cannot be mounted here: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def test_a_full_disk_stops_the_run_and_loses_nothing(job: Job, small_disk: Path) -> None:
+    with ScriptedServer(Script(model="m", completion_bytes=3000)) as server:
+        outside = (*MODEL, "--base_url", server.base_url, "--output_dir", str(small_disk))
+        stopped = job.run(*outside)
+        assert stopped.returncode == 1
+        assert "the disk is full" in stopped.stderr.strip().splitlines()[-1]
+        assert "Traceback" not in stopped.stderr
+        before = journal_lines(small_disk)
+        assert len(before) > 20
+        assert all(json.loads(line) for line in before)
+        subprocess.run(["mount", "-o", "remount,size=20m", small_disk], check=True)
+        done = job.run(*outside)
+        assert done.returncode == 0, done.stderr
+    after = journal_lines(small_disk)
+    assert after[: len(before)] == before
+    assert len(seeds(after)) == 160
+    assert max(seeds(after).values()) == 1
+
+
+def test_two_servers_share_the_work_and_a_dead_one_is_left_out(job: Job) -> None:
+    with ScriptedServer(Script(model="m", latency_s=0.05)) as one:
+        urls = ("--base_url", one.base_url, "--concurrency", "2")
+        with ScriptedServer(Script(model="m", latency_s=0.05)) as two:
+            process = job.start(*MODEL, *urls, "--base_url", two.base_url)
+            wait_until(lambda: two.requests >= 20 and one.requests >= 20)
+        output, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    lines = journal_lines(job.folder)
+    assert len(seeds(lines)) == 160
+    assert not [line for line in lines if json.loads(line)["error"]]

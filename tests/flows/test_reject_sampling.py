@@ -1,0 +1,204 @@
+"""The job as users meet it: run, continued, refused, interrupted."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rollmill.serving.scripted import Script, ScriptedServer
+from tests.flows.conftest import Job, journal_lines, write_problems
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def job(tmp_path: Path, prefect_environment: dict[str, str]) -> Job:
+    write_problems(tmp_path / "problems.jsonl", 20)
+    return Job("reject_sampling", tmp_path, prefect_environment | {"PYTHONPATH": str(Path(__file__).parents[2])})
+
+
+BASE = ("--model_path", "scripted", "--model_name", "scripted", "--dataset", "problems.jsonl", "--num_rollout", "4")
+
+
+def at(server: ScriptedServer) -> tuple[str, ...]:
+    return (*BASE, "--base_url", server.base_url)
+
+
+def only_line(text: str) -> str:
+    """What the user is told: the last line; there must be no traceback anywhere."""
+    assert "Traceback" not in text
+    return text.strip().splitlines()[-1]
+
+
+def test_a_run_its_files_and_its_second_run(job: Job) -> None:
+    folder = job.folder / "reject_sampling_results" / "scripted"
+    with ScriptedServer(Script(latency_s=0.01)) as server:
+        done = job.run(*at(server))
+        assert done.returncode == 0, done.stderr
+        assert server.requests == 80
+        assert max(server.seeds.values()) == 1
+        assert "success" in done.stdout
+        assert "tokens/s" in done.stdout
+        results = (folder / "reject_sampling_results.json").read_bytes()
+        again = job.run(*at(server))
+        assert server.requests == 80
+    assert "already complete" in again.stdout
+    assert (folder / "reject_sampling_results.json").read_bytes() == results
+    rows = json.loads(results)["results"]
+    assert [row["instance_id"] for row in rows] == [f"p{number}" for number in range(20)]
+    assert all(row["counts"] == {"ok": 4, "unparseable": 0, "failed": 0, "missing": 0} for row in rows)
+    assert all(row["min_error"] == min(row["errors"]) for row in rows)
+    statistics = (folder / "statistics.txt").read_text()
+    assert "expected 80 = ok 80 + unparseable 0 + failed 0 + missing 0" in statistics
+    assert (folder / "error_distribution.png").read_bytes().startswith(b"\x89PNG")
+    accepted = sum(row["accepted"] for row in rows)
+    kept = [json.loads(line) for line in (folder / "sft.jsonl").read_text().splitlines()]
+    assert 0 < len(kept) <= accepted
+    assert all(row["metadata"]["error"] == 0 and row["messages"][-1]["role"] == "assistant" for row in kept)
+
+
+def test_more_rollouts_continue_the_run_and_other_parameters_are_refused(job: Job) -> None:
+    with ScriptedServer(Script()) as server:
+        assert job.run(*at(server)).returncode == 0
+        assert job.run(*at(server), "--num_rollout", "6").returncode == 0
+        assert server.requests == 120
+        refused = job.run(*at(server), "--temperature", "0.5", "--verifier", "exact")
+    assert refused.returncode == 1
+    said = only_line(refused.stderr)
+    assert "temperature (1.0 on disk, 0.5 now)" in said
+    assert 'verifier ("numeric@1" on disk, "exact@1" now)' in said
+    assert len(journal_lines(job.folder)) == 120
+
+
+def test_reverify_scores_again_without_generating(job: Job) -> None:
+    folder = job.folder / "reject_sampling_results" / "scripted"
+    with ScriptedServer(Script()) as server:
+        assert job.run(*at(server)).returncode == 0
+        before = json.loads((folder / "reject_sampling_results.json").read_text())["summary"]["accepted"]
+        asked = server.requests
+        loose = (*at(server), "--accept_error", "3", "--reverify")
+        assert job.run(*loose).returncode == 0
+        assert server.requests == asked
+    after = json.loads((folder / "reject_sampling_results.json").read_text())["summary"]["accepted"]
+    assert after > before
+    assert sorted(path.name for path in (folder / "rollouts").iterdir()) == ["0001.jsonl", "0002.jsonl"]
+
+
+def test_retry_redoes_only_what_failed_and_only_what_was_cut_off(job: Job) -> None:
+    folder = job.folder / "reject_sampling_results" / "scripted"
+    with ScriptedServer(Script(faults=["400"] * 5)) as server:
+        assert job.run(*at(server), "--no_canary").returncode == 0
+        assert "failed 5" in (folder / "statistics.txt").read_text()
+        assert job.run(*at(server), "--retry", "failed").returncode == 0
+        assert server.requests == 85
+        assert "ok 80 + unparseable 0 + failed 0" in (folder / "statistics.txt").read_text()
+        server.script.finish_reason = "length"
+        assert job.run(*at(server), "--num_rollout", "5", "--no_canary").returncode == 0
+        assert server.requests == 105
+        server.script.finish_reason = "stop"
+        refused = job.run(*at(server), "--num_rollout", "5", "--max_tokens", "4096")
+        assert "--retry truncated" in only_line(refused.stderr)
+        longer = (*at(server), "--num_rollout", "5", "--max_tokens", "4096", "--retry", "truncated")
+        assert job.run(*longer).returncode == 0
+        assert server.requests == 125
+
+
+def test_canary_stops_a_run_that_nobody_wants(job: Job) -> None:
+    with ScriptedServer(Script(completion="I cannot say.")) as server:
+        stopped = job.run(*at(server))
+        assert stopped.returncode == 1
+        assert "only 0% of the canary's completions hold an answer" in only_line(stopped.stderr)
+        assert server.requests == 16
+        assert job.run(*at(server), "--no_canary").returncode == 0
+        assert server.requests == 80
+
+
+def test_several_checkpoints_are_compared(job: Job, stand_in: dict[str, str]) -> None:
+    job.environment = stand_in
+    models = ("--model_path", "a", "b", "--model_name", "step1", "step2", "--dataset", "problems.jsonl")
+    done = job.run(*models, "--num_rollout", "2")
+    assert done.returncode == 0, done.stderr
+    folder = job.folder / "reject_sampling_results"
+    assert "step1" in (folder / "comparison.txt").read_text()
+    assert (folder / "comparison.png").read_bytes().startswith(b"\x89PNG")
+    assert (folder / "step1" / "statistics.txt").exists()
+    assert (folder / "step2" / "statistics.txt").exists()
+    assert "serving on port" in (job.folder / "logs" / "step2_vllm.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("--base_url", "http://127.0.0.1:9/v1"), "no server answers at http://127.0.0.1:9/v1"),
+        (("--dataset", "nowhere.jsonl"), "nowhere.jsonl"),
+        (("--few_shot", "nowhere.jsonl"), "nowhere.jsonl"),
+        (("--verifier", "no_such"), "no_such"),
+        (("--prompt_template", "Say {question}"), "{prompt}"),
+        (("--answer_field", "solution"), "--answer_field"),
+        (("--retry", "failed"), "there is none"),
+        (("--endpoint_block", "no-such"), "no-such"),
+    ],
+)
+def test_mistakes_are_one_line(job: Job, arguments: tuple[str, ...], expected: str) -> None:
+    with ScriptedServer(Script()) as server:
+        failed = job.run(*BASE, "--base_url", server.base_url, *arguments)
+        if arguments[0] == "--base_url":
+            failed = job.run(*BASE, *arguments)
+    assert failed.returncode in (1, 2), failed.stderr
+    assert expected in only_line(failed.stderr)
+
+
+def test_wrong_model_name_names_what_is_served(job: Job) -> None:
+    with ScriptedServer(Script(model="other")) as server:
+        failed = job.run(*at(server))
+    assert "does not serve 'scripted' but 'other'" in only_line(failed.stderr)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"", "holds no rows"),
+        (b'{"question": "q"}\n', "--answer_field"),
+        (b'{"question": 5, "answer": []}\n', "problems.jsonl"),
+        (b"\xff\xfe\x00garbage\n", "problems.jsonl"),
+        (b'{"question": "\\ud800", "answer": 1}\n', "problems.jsonl"),
+        (b'{"id": 1, "question": "q", "answer": "many"}\n', "problems.jsonl"),
+    ],
+)
+def test_unusable_input_is_one_line(job: Job, content: bytes, expected: str) -> None:
+    (job.folder / "problems.jsonl").write_bytes(content)
+    with ScriptedServer(Script()) as server:
+        failed = job.run(*at(server))
+    assert failed.returncode == 1
+    assert expected in only_line(failed.stderr)
+
+
+def test_bad_rows_are_set_aside_and_said(job: Job) -> None:
+    rows = (job.folder / "problems.jsonl").read_bytes().splitlines(keepends=True)
+    rows[3] = b'{"id": "p3", "question": "\\ud800", "answer": 3}\n'
+    rows[5] = rows[4]
+    rows[7] = json.dumps({"id": "p7", "question": "long " * 2_000_000, "answer": 7}).encode() + b"\n"
+    (job.folder / "problems.jsonl").write_bytes(b"".join(rows))
+    with ScriptedServer(Script()) as server:
+        done = job.run(*at(server), "--num_rollout", "2", "--no_canary")
+        assert done.returncode == 0, done.stderr
+        assert server.requests == 36
+    folder = job.folder / "reject_sampling_results" / "scripted"
+    quarantined = [json.loads(line) for line in (folder / "quarantine.jsonl").read_text().splitlines()]
+    assert [row["row"] for row in quarantined] == [4, 6]
+    assert "duplicate id" in quarantined[1]["reason"]
+    assert "2 rows" in done.stdout
+
+
+def test_the_key_stays_secret(job: Job) -> None:
+    key = "canary-key-5b1c"
+    with ScriptedServer(Script(faults=["401", "400"])) as server:
+        done = job.run(*at(server), VLLM_API_KEY=key)
+    assert done.returncode == 0, done.stderr
+    assert key not in done.stdout + done.stderr
+    written = [path for path in job.folder.rglob("*") if path.is_file()]
+    written += [path for path in Path(job.environment["PREFECT_HOME"]).rglob("*") if path.is_file()]
+    assert len(written) > 5
+    assert not [path for path in written if key.encode() in path.read_bytes()]

@@ -1,0 +1,62 @@
+"""The job on real vLLM with the small real model."""
+
+from __future__ import annotations
+
+import json
+import signal
+import uuid
+from pathlib import Path
+
+import pytest
+
+from tests.flows.conftest import ROOT, Job, journal_lines, processes_of, stop, wait_until
+
+MODEL = ROOT / "models" / "SmolLM2-135M-Instruct"
+SERVER = ROOT / ".venv-vllm" / "bin" / "python"
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.vllm,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(not SERVER.exists(), reason="no vLLM here: run `make setup`"),
+    pytest.mark.skipif(not MODEL.exists(), reason="no model here: run `scripts/demo_model`"),
+]
+
+RUN = (
+    *("--model_path", str(MODEL), "--model_name", "smol", "--vllm_args", "--max-model-len 2048"),
+    *("--dataset", "reasoning_gym:chain_sum?size=40&seed=7&min_terms=2&max_terms=2&min_digits=1&max_digits=2"),
+    *("--few_shot", str(ROOT / "examples" / "chain_sum_few_shot.jsonl")),
+    *("--num_rollout", "4", "--temperature", "0.8", "--max_tokens", "32", "--concurrency", "4"),
+)
+
+
+def test_killed_flow_and_killed_server(tmp_path: Path, prefect_environment: dict[str, str]) -> None:
+    mark = uuid.uuid4().hex
+    job = Job("reject_sampling", tmp_path, prefect_environment | {"PYTHONPATH": str(ROOT), "ROLLMILL_TEST": mark})
+    process = job.start(*RUN)
+    wait_until(lambda: len(journal_lines(tmp_path)) >= 20 or process.poll() is not None, timeout=400)
+    assert process.poll() is None, process.communicate()
+    assert len(processes_of(mark)) >= 4, "the flow, the keeper, vLLM's API and its engine"
+    stop(process, signal.SIGKILL)
+    wait_until(lambda: not processes_of(mark), timeout=30)
+    before = journal_lines(tmp_path)
+
+    process = job.start(*RUN)
+    wait_until(lambda: len(journal_lines(tmp_path)) >= len(before) + 20 or process.poll() is not None, timeout=400)
+    assert process.poll() is None, process.communicate()
+    servers = [found for found in processes_of("vllm.entrypoints.openai.api_server") if found in processes_of(mark)]
+    api = next(found for found in servers if "keeper" not in " ".join(found.cmdline()))
+    api.kill()
+    output, errors = process.communicate(timeout=600)
+    assert process.returncode == 0, errors
+    assert "restart 1 of 3" in errors
+    wait_until(lambda: not processes_of(mark), timeout=30)
+
+    after = journal_lines(tmp_path)
+    rows = [json.loads(line) for line in after]
+    assert after[: len(before)] == before
+    assert len({(row["instance_id"], row["sample_id"]) for row in rows}) == len(rows) == 160
+    assert not [row for row in rows if row["error"]]
+    assert sum(row["verdict"]["status"] == "ok" for row in rows) > 120
+    assert all(row["usage"]["completion_tokens"] > 0 for row in rows)
+    assert "kept" in output
