@@ -81,7 +81,7 @@ def generate(run: Run, parameters: RejectSampling, checkpoint: Checkpoint, progr
             client=model.client,
         )
         with session, watched(progress, checkpoint.name):
-            if not parameters.no_canary:
+            if parameters.canary:
                 try_canary.submit(session).result()
             generate_all(session)
 

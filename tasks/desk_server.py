@@ -38,6 +38,7 @@ def desk_server() -> Iterator[None]:
     api = f"http://{LOOPBACK}:{reservation.port}/api"
     environment = settings.to_environment_variables(exclude_unset=True) | {
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_UI_API_URL": api,
         "PREFECT__SERVER_EPHEMERAL": "1",
         "PREFECT__SERVER_FINAL": "1",
     }

@@ -27,9 +27,9 @@ MOST_SHARDS = 400
 def try_canary(session: RolloutSession) -> None:
     """Makes a few rollouts, says what the rest will cost, and stops the run where it is not worth it."""
     run = session.run
-    problems = list(run.problems())
-    session.generate(canary.choose(problems), samples=canary.CANARY_SAMPLES)
-    projection = canary.project(run, canary.canary_rollouts(run, problems), slots=session.slots)
+    chosen = canary.choose(run.problems(), run.problem_count)
+    session.generate(chosen, first=canary.CANARY_ROLLOUTS)
+    projection = canary.project(run, canary.canary_rollouts(run, chosen), slots=session.slots)
     if projection is not None:
         get_run_logger().info(projection.describe())
         canary.check(projection, directory=run.directory, max_tokens=run.max_tokens)

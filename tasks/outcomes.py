@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
 from prefect.client.schemas.objects import State, StateType
+from prefect.logging import get_run_logger
 
 from rollmill.errors import RollmillError
 
@@ -25,6 +26,8 @@ def failing_in_one_line(function: Callable[P, R]) -> Callable[P, R]:
         try:
             return function(*args, **kwargs)
         except RollmillError as error:
+            if error.details:
+                get_run_logger().error(error.details)
             return State(type=StateType.FAILED, message=str(error), data=error)
 
     return wrapped

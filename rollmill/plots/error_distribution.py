@@ -99,7 +99,7 @@ def _bars(
 def _histogram(axes: Axes, least: Numbers, errors: Numbers, labels: tuple[str, str], lines: list[Line]) -> None:
     """Least errors filled, all errors as an outline, both as shares of their own number."""
     upper = upper_end(least, errors)
-    edges = bin_edges(np.concatenate([least, errors]), upper, least.size)
+    edges = bin_edges(np.concatenate([least, errors]), upper, max(least.size, errors.size))
     upper = float(edges[-1])
     axes.stairs(np.histogram(least, edges)[0] / least.size, edges, fill=True, color=MAIN, label=labels[0])
     if errors.size:

@@ -206,6 +206,11 @@ class RejectSampling(BaseModel):
         )
 
     @property
+    def canary(self) -> bool:
+        """Whether a few problems are tried first: not where only parts of a run are redone."""
+        return not self.no_canary and self.retry is None
+
+    @property
     def slots(self) -> int:
         """Requests in flight at most."""
         return self.concurrency * self.num_rollout

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ from rollmill.rollouts.progress import format_seconds
 from rollmill.rollouts.run import Run
 
 CANARY_PROBLEMS = 8
-CANARY_SAMPLES = range(2)
+CANARY_ROLLOUTS = 2
 _NEARLY_ALL = 0.9
 _FEWEST_TO_JUDGE = 8
 
@@ -44,18 +44,19 @@ class Projection(NamedTuple):
         )
 
 
-def choose(problems: Sequence[Problem]) -> list[Problem]:
-    """A few problems, spread evenly over all."""
-    step = max(1, len(problems) / CANARY_PROBLEMS)
-    return [problems[int(index * step)] for index in range(min(CANARY_PROBLEMS, len(problems)))]
+def choose(problems: Iterable[Problem], count: int) -> list[Problem]:
+    """A few of `count` problems, spread evenly over all."""
+    few = min(CANARY_PROBLEMS, count)
+    places = {index * count // few for index in range(few)}
+    return [problem for place, problem in enumerate(problems) if place in places]
 
 
-def canary_rollouts(run: Run, problems: Sequence[Problem]) -> list[Rollout]:
+def canary_rollouts(run: Run, chosen: Sequence[Problem]) -> list[Rollout]:
     """The canary's rollouts as they stand in the journal."""
-    samples = min(len(CANARY_SAMPLES), run.num_rollout)
+    samples = min(CANARY_ROLLOUTS, run.num_rollout)
     return [
         rollout
-        for problem in choose(problems)
+        for problem in chosen
         for rollout in run.journal.group(problem.instance_id, samples)
         if rollout is not None
     ]

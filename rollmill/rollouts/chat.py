@@ -59,11 +59,11 @@ class ChatRollouts:
         self._sampling = sampling
 
     def work(
-        self, run: Run, problems: list[Problem], prompting: Prompting, *, samples: range | None = None
+        self, run: Run, problems: list[Problem], prompting: Prompting, *, first: int | None = None
     ) -> Iterator[ChatWork]:
         """What a run still wants of some problems, each prepared only when its turn comes."""
         for problem in problems:
-            wanted = run.wanted(problem, samples)
+            wanted = run.wanted(problem, first)
             if wanted:
                 prepared = self.prepare(problem, prompting, run)
                 for sample_id, attempt in wanted:

@@ -54,10 +54,10 @@ class Run:
         """The problems in input order, read from the run's own copy."""
         return read_problems(self.directory / PROBLEMS)
 
-    def wanted(self, problem: Problem, samples: range | None = None) -> list[tuple[int, int]]:
-        """(sample_id, attempt) of a problem's rollouts that are still to be made."""
+    def wanted(self, problem: Problem, first: int | None = None) -> list[tuple[int, int]]:
+        """(sample_id, attempt) of what is still to be made of a problem: of its first few rollouts, if `first` is given."""
         wanted = []
-        for sample_id in samples or range(self.num_rollout):
+        for sample_id in range(self.num_rollout)[:first]:
             attempt = self.journal.attempt_for(
                 problem.instance_id, sample_id, retry=self.retry, max_tokens=self.max_tokens
             )

@@ -88,21 +88,21 @@ class RolloutSession:
             self._ready.set_result(None)
             await self._closing.wait()
 
-    def generate(self, problems: Sequence[Problem], *, samples: range | None = None) -> Tally:
+    def generate(self, problems: Sequence[Problem], *, first: int | None = None) -> Tally:
         """Makes what the run still wants of these problems, and returns when all of it is journaled.
 
         Raises what stopped the engine; see `Engine`.
         """
-        made = asyncio.run_coroutine_threadsafe(self._generate(list(problems), samples), self._loop)
+        made = asyncio.run_coroutine_threadsafe(self._generate(list(problems), first), self._loop)
         try:
             return made.result()
         except concurrent.futures.CancelledError:
             raise RunStoppedError("the run was stopped; the same command continues it") from None
 
-    async def _generate(self, problems: list[Problem], samples: range | None) -> Tally:
-        size = sum(len(self.run.wanted(problem, samples)) for problem in problems)
+    async def _generate(self, problems: list[Problem], first: int | None) -> Tally:
+        size = sum(len(self.run.wanted(problem, first)) for problem in problems)
         self._promised = 0
-        work = self._rollouts.work(self.run, problems, self._prompting, samples=samples)
+        work = self._rollouts.work(self.run, problems, self._prompting, first=first)
         return await self._engine.add(work, size)
 
     def wait_for_room(self) -> None:

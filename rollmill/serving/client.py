@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import email.utils
+import io
+import json
 import random
 import time
 from collections import Counter
@@ -23,6 +25,7 @@ _LONGEST_BACKOFF_S = 30.0
 _LONGEST_RETRY_AFTER_S = 600.0
 # Below the 5 s after which uvicorn, and so vLLM, drops an idle connection: a request must not meet a closing one.
 _KEEPALIVE_S = 4.0
+_LARGE_BODY = 2**20
 
 
 class RequestFailedError(Exception):
@@ -105,8 +108,9 @@ class ChatClient:
         self._max_retries = config.max_retries
         self._timeout = aiohttp.ClientTimeout(total=self._timeout_s, sock_connect=min(30.0, self._timeout_s))
         self._headers = {"Content-Type": "application/json"}
-        if config.api_key is not None:
-            self._headers["Authorization"] = f"Bearer {config.api_key.get_secret_value()}"
+        self._key = config.api_key.get_secret_value() if config.api_key else ""
+        if self._key:
+            self._headers["Authorization"] = f"Bearer {self._key}"
         self.retries: Counter[str] = Counter()
         """Tries that failed and were repeated, by type."""
 
@@ -156,7 +160,9 @@ class ChatClient:
 
     async def _try(self, endpoint: Endpoint, body: bytes) -> tuple[str, str | None, str | None, Usage]:
         try:
-            async with self._session.post(f"{endpoint.base_url}/chat/completions", data=body) as response:
+            # aiohttp sends large bytes in one piece, and warns of it; a file it sends piece by piece.
+            data = body if len(body) <= _LARGE_BODY else io.BytesIO(body)
+            async with self._session.post(f"{endpoint.base_url}/chat/completions", data=data) as response:
                 content = await response.read()
                 status, headers = response.status, response.headers
         except aiohttp.ClientConnectorError as error:
@@ -170,7 +176,10 @@ class ChatClient:
             return read_completion(content)
         retry_after = parse_retry_after(headers.get("Retry-After"))
         retried = status in _RETRIED_STATUSES or status >= 500
-        message = f"{endpoint.base_url} answers {status}: {server_words(content)}"
+        words = server_words(content)
+        if self._key:
+            words = words.replace(self._key, "***")  # some servers repeat a key that they refuse
+        message = f"{endpoint.base_url} answers {status}: {words}"
         raise _TryFailedError(
             f"http_{status}", message, final=not retried, reached=status < 500, retry_after_s=retry_after
         )
@@ -179,7 +188,7 @@ class ChatClient:
 def read_completion(content: bytes) -> tuple[str, str | None, str | None, Usage]:
     """Text, reasoning, finish reason and usage of a chat completion's JSON."""
     try:
-        answer: dict[str, Any] = orjson.loads(content)
+        answer = _parse(content)
         choice = answer["choices"][0]
         message = choice["message"]
         text = message["content"]
@@ -192,11 +201,25 @@ def read_completion(content: bytes) -> tuple[str, str | None, str | None, Usage]
         )
         if not isinstance(text, str):
             raise TypeError(f"content is {type(text).__name__}")
-    except (orjson.JSONDecodeError, LookupError, TypeError, AttributeError, ValueError) as error:
+        finish_reason = choice.get("finish_reason")
+        if not isinstance(reasoning, str | None) or not isinstance(finish_reason, str | None):
+            raise TypeError("reasoning or finish_reason is no text")
+    except (orjson.JSONDecodeError, LookupError, TypeError, AttributeError, ValueError, RecursionError) as error:
         shown = content[:200].decode("utf-8", "replace")
         reason = f"not a chat completion ({type(error).__name__}: {error}): {shown!r}"
         raise _TryFailedError("malformed_response", reason) from None
-    return text, reasoning, choice.get("finish_reason"), counted
+    return text, reasoning, finish_reason, counted
+
+
+def _parse(content: bytes) -> dict[str, Any]:
+    """The JSON; lone surrogates, which a model may produce and a journal cannot hold, are replaced by `?`."""
+    try:
+        parsed: dict[str, Any] = orjson.loads(content)
+    except orjson.JSONDecodeError:
+        if b"\\u" not in content:
+            raise
+        parsed = orjson.loads(json.dumps(json.loads(content), ensure_ascii=False).encode("utf-8", "replace"))
+    return parsed
 
 
 def server_words(content: bytes) -> str:

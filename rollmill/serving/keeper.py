@@ -1,10 +1,10 @@
 """Keeps one command, and ends it with all its descendants when whoever asked for it is gone.
 
 Run by path with nothing but the standard library: `keeper.py WATCHED_FD GRACE_SECONDS COMMAND...`. The caller keeps the
-other end of the pipe WATCHED_FD: when that closes, even by SIGKILL, or when the keeper gets SIGTERM or SIGINT, the
-command's process group gets SIGTERM and, after the grace, every descendant SIGKILL. Descendants that left the group or
-lost their parent are found too: the keeper is their subreaper. When the command ends by itself, what it left behind is
-killed, and the keeper exits with its code (128 + signal number for a signal).
+other end of the pipe WATCHED_FD: when that closes, even by SIGKILL, or when the keeper gets SIGTERM or SIGINT, every
+descendant of the keeper gets SIGTERM and, after the grace, SIGKILL. Descendants that left the group or lost their
+parent are found too: the keeper is their subreaper. When the command ends by itself, what it left behind is killed,
+and the keeper exits with its code (128 + signal number for a signal).
 """
 
 from __future__ import annotations
@@ -62,13 +62,24 @@ def reap() -> None:
 def end_all(grace: float) -> None:
     """SIGTERM to all descendants, SIGKILL to what is left after `grace` seconds, until none is left."""
     me = os.getpid()
-    send(descendants(me), signal.SIGTERM)
+    asked: set[int] = set()
     deadline = time.monotonic() + grace
     while left := descendants(me):
         if time.monotonic() > deadline:
             send(left, signal.SIGKILL)
+        else:
+            send([pid for pid in left if pid not in asked], signal.SIGTERM)  # once each, those born meanwhile too
+            asked.update(left)
         time.sleep(0.05)
         reap()
+
+
+def owner() -> list[int]:
+    """A file that becomes readable when the caller ends: a child that it forked may hold the pipe open longer."""
+    try:
+        return [os.pidfd_open(os.getppid())]
+    except OSError:  # before Linux 5.3
+        return []
 
 
 def main(watched: int, grace: float, command: list[str]) -> int:
@@ -80,10 +91,11 @@ def main(watched: int, grace: float, command: list[str]) -> int:
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
         signal.signal(number, lambda *_: None)
+    ends = [watched, *owner()]
     child = subprocess.Popen(command, preexec_fn=lambda: libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0))
     while child.poll() is None:
-        ready, _, _ = select.select([watched, wake_read], [], [])
-        if watched in ready or set(os.read(wake_read, 4096)) - {signal.SIGCHLD}:
+        ready, _, _ = select.select([*ends, wake_read], [], [])
+        if set(ends) & set(ready) or set(os.read(wake_read, 4096)) - {signal.SIGCHLD}:
             end_all(grace)
             return 143
     # Popen has reaped it: what is left of its tree is ours now.

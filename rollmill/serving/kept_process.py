@@ -6,10 +6,18 @@ import os
 import signal
 import subprocess
 import sys
+import time
+import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import psutil
+
 from rollmill.serving import keeper
+
+_MARK = "ROLLMILL_KEPT"
+"""Environment variable by which a command's descendants are known when their keeper is gone."""
+_LONGEST_KILL_S = 10.0
 
 
 class KeptProcess:
@@ -22,6 +30,7 @@ class KeptProcess:
         self, command: Sequence[str], *, log: Path, environment: Mapping[str, str] | None = None, grace_s: float = 10.0
     ) -> None:
         log.parent.mkdir(parents=True, exist_ok=True)
+        self._mark = uuid.uuid4().hex
         watched, self._leash = os.pipe()
         try:
             with log.open("ab") as output:
@@ -30,7 +39,7 @@ class KeptProcess:
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=subprocess.STDOUT,
-                    env=dict(os.environ, **(environment or {})),
+                    env={**os.environ, **(environment or {}), _MARK: self._mark},
                     pass_fds=(watched,),
                     start_new_session=True,
                 )
@@ -59,18 +68,30 @@ class KeptProcess:
             return None
 
     def end(self) -> None:
-        """SIGTERM, then SIGKILL after the grace, to the whole tree; returns when none of it is left."""
+        """SIGTERM, then SIGKILL after the grace, to the whole tree; returns when none of it is left.
+
+        What does not even end by SIGKILL is waited for 10 s.
+        """
         if self._leash >= 0:
             os.close(self._leash)
             self._leash = -1
-        if self.wait(self._grace_s + 10) is None:
-            self._kill_group()
-        elif self._keeper.returncode == -signal.SIGKILL:
-            self._kill_group()  # the keeper itself was killed: what it kept is on its own
-        self._keeper.wait()
+        if self.wait(self._grace_s + _LONGEST_KILL_S) is None:
+            self._keeper.kill()
+            self._keeper.wait()
+        if self._keeper.returncode == -signal.SIGKILL:
+            # The keeper itself was killed: what it kept is on its own, may be forking, and may be stuck in a driver.
+            deadline = time.monotonic() + _LONGEST_KILL_S
+            while self._kill_marked() and time.monotonic() < deadline:
+                time.sleep(0.02)
 
-    def _kill_group(self) -> None:
-        try:
-            os.killpg(self._keeper.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            return
+    def _kill_marked(self) -> bool:
+        """SIGKILL to whatever the command left; whether there was anything."""
+        found = False
+        for process in psutil.process_iter():
+            try:
+                if process.environ().get(_MARK) == self._mark and process.status() != psutil.STATUS_ZOMBIE:
+                    process.kill()
+                    found = True
+            except psutil.Error:
+                continue
+        return found

@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 SERVER_ENVIRONMENT = Path(".venv-vllm/bin/python")
 """Where `make setup` puts the server's own environment, relative to the project."""
 
+_SEE_ABOVE = "See root cause above"
+_WATCH_S = 0.1
 _OUT_OF_MEMORY = ("out of memory", "OutOfMemory", "No available memory for the cache blocks", "Free memory on device")
 
 
@@ -119,8 +121,10 @@ class ModelServer:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._ending.set()
-        self._end()
-        self._watcher.join()
+        try:
+            self._watcher.join()  # first: it may be starting the server again just now
+        finally:
+            self._end()
 
     @property
     def pid(self) -> int:
@@ -144,8 +148,8 @@ class ModelServer:
         command, environment = self._command()
         started = time.monotonic()
         log.info("starting %s, log in %s", shlex.join(command), self._log_path)
+        self._log_start = self._log_path.stat().st_size if self._log_path.exists() else 0
         self._process = KeptProcess(command, log=self._log_path, environment=environment, grace_s=self._config.grace_s)
-        self._log_start = self._log_path.stat().st_size
         while not self._ready():
             if self._process.returncode is not None:
                 raise self._death_while_starting()
@@ -172,7 +176,7 @@ class ModelServer:
         while not self._ending.is_set():
             process = self._process
             assert process is not None
-            if process.wait(0.5) is None or self._ending.is_set():
+            if process.wait(_WATCH_S) is None or self._ending.is_set():
                 continue
             self.endpoint.recovering = True
             process.end()
@@ -189,8 +193,8 @@ class ModelServer:
         log.warning("the server ended with code %s; restart %s of %s", code, self.restarts, self._config.max_restarts)
         try:
             self._start()
-        except ServingError as error:
-            self.endpoint.gone = str(error)
+        except Exception as error:  # whatever it is, requests must not wait for a server that will not come
+            self.endpoint.gone = " ".join(str(error).split())
             return False
         self.endpoint.recovering = False
         return True
@@ -209,7 +213,8 @@ class ModelServer:
         assert self._process is not None
         lines = self._last_lines()
         said = [line for line in self._last_lines(400).splitlines() if "Error" in line]
-        why = f": {said[-1].strip()[-300:]}" if said else ""
+        telling = [line for line in said if _SEE_ABOVE not in line] or said
+        why = f": {telling[-1].strip()[-300:]}" if telling else ""
         advice = ""
         if any(sign in line for line in said for sign in _OUT_OF_MEMORY):
             advice = (

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from rollmill.serving.scripted import Script, ScriptedServer
 from tests.flows.conftest import Job, journal_lines, write_problems
+from tests.problems.conftest import make_png
 
 pytestmark = pytest.mark.slow
 
@@ -115,6 +119,15 @@ def test_canary_stops_a_run_that_nobody_wants(job: Job) -> None:
         assert server.requests == 80
 
 
+def test_one_rollout_per_problem_and_temperature_zero(job: Job) -> None:
+    with ScriptedServer(Script()) as server:
+        done = job.run(*at(server), "--num_rollout", "1")
+        assert done.returncode == 0, done.stderr
+        assert server.requests == 20
+        same = job.run(*at(server), "--temperature", "0", "--output_dir", "greedy")
+        assert "at --temperature 0 the 4 rollouts of a problem are the same answer" in same.stdout
+
+
 def test_several_checkpoints_are_compared(job: Job, stand_in: dict[str, str]) -> None:
     job.environment = stand_in
     models = ("--model_path", "a", "b", "--model_name", "step1", "step2", "--dataset", "problems.jsonl")
@@ -190,6 +203,48 @@ def test_bad_rows_are_set_aside_and_said(job: Job) -> None:
     assert [row["row"] for row in quarantined] == [4, 6]
     assert "duplicate id" in quarantined[1]["reason"]
     assert "2 rows" in done.stdout
+
+
+def test_images_go_to_the_server_in_order(job: Job) -> None:
+    images = [make_png(number) for number in range(3)]
+    for number, image in enumerate(images):
+        (job.folder / f"{number}.png").write_bytes(image)
+    rows = [{"prompt": "<image> or <image>?", "answer": 1, "images": [f"{n}.png", "2.png"]} for n in range(2)]
+    (job.folder / "problems.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with ScriptedServer(Script()) as server:
+        done = job.run(*at(server), "--num_rollout", "1", "--no_canary")
+        assert done.returncode == 0, done.stderr
+        sent = [body["messages"][0]["content"] for body in server.bodies]
+    urls = sorted([part["image_url"]["url"] for part in parts if part["type"] == "image_url"] for parts in sent)
+    data = ["data:image/png;base64," + base64.b64encode(image).decode() for image in images]
+    assert urls == sorted([[data[0], data[2]], [data[1], data[2]]])
+    folder = job.folder / "reject_sampling_results" / "scripted"
+    journaled = json.loads(journal_lines(folder)[0])["messages"][0]["content"]
+    paths = [part["image"] for part in journaled if part["type"] == "image"]
+    assert (folder / paths[1]).read_bytes() == images[2]
+
+
+SAVE_BLOCKS = """
+import sys
+from blocks.inference import InferenceEndpoint, VLLMServer
+InferenceEndpoint(base_urls=[sys.argv[1]], api_key=sys.argv[2]).save("desk")
+VLLMServer(python=sys.executable, startup_timeout_s=60).save("desk")
+"""
+
+
+def test_blocks_name_servers_and_their_key(job: Job, stand_in: dict[str, str]) -> None:
+    key = "canary-key-77aa"
+    with ScriptedServer(Script()) as server:
+        saved = [sys.executable, "-c", SAVE_BLOCKS, server.base_url, key]
+        subprocess.run(saved, env=job.environment, check=True, cwd=job.folder, capture_output=True)
+        done = job.run(*BASE, "--endpoint_block", "desk")
+        assert done.returncode == 0, done.stderr
+        assert server.requests == 80
+    assert not [path for path in job.folder.rglob("*") if path.is_file() and key.encode() in path.read_bytes()]
+    job.environment = {**stand_in, "ROLLMILL_VLLM_PYTHON": "/nowhere"}
+    own = ("--model_path", "m", "--model_name", "own", "--dataset", "problems.jsonl", "--num_rollout", "2")
+    done = job.run(*own, "--server_block", "desk")
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_key_stays_secret(job: Job) -> None:
