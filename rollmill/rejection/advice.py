@@ -28,10 +28,11 @@ def _failed(statistics: Statistics) -> str | None:
     if not attempted or failed / attempted < _MANY_FAILED:
         return None
     kinds = ", ".join(f"{kind} {count:,}" for kind, count in list(statistics.failed_kinds.items())[:3])
-    return (
-        f"{failed:,} of {attempted:,} rollouts failed outside the model ({kinds}): "
-        "see the server's log, then run again with --retry failed"
+    verifier = all(kind.startswith("verifier_") for kind in statistics.failed_kinds)
+    remedy = (
+        "mend the verifier, then --reverify" if verifier else "see the server's log, then run again with --retry failed"
     )
+    return f"{failed:,} of {attempted:,} rollouts failed outside the model ({kinds}): {remedy}"
 
 
 def _truncated(statistics: Statistics) -> str | None:

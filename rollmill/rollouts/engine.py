@@ -50,7 +50,7 @@ class Engine(Generic[WorkT]):
     belongs to. Each piece is taken from its iterator only when a slot is free, so that work may be made lazily.
 
     `attempt` makes one rollout and does not raise for what goes wrong with it: what it does raise stops the engine, as
-    does a journal that cannot be written, and as do `max(64, 2 * slots)` failed rollouts in a row.
+    does a journal that cannot be written, and as do `max(64, 2 * slots)` rollouts in a row without a completion.
     """
 
     def __init__(
@@ -145,7 +145,8 @@ class Engine(Generic[WorkT]):
             await self._stop(error)
 
     def _note_failures(self, made: Made) -> None:
-        self._failures_in_a_row = self._failures_in_a_row + 1 if made.outcome.failed else 0
+        got_nothing = made.outcome.failed and not made.outcome.completed
+        self._failures_in_a_row = self._failures_in_a_row + 1 if got_nothing else 0
         if self._failures_in_a_row >= max(_FEWEST_FAILURES_TO_STOP, 2 * self._slots):
             raise RunStoppedError(
                 f"the last {self._failures_in_a_row} rollouts all failed, the latest with {made.outcome.error_type}: "

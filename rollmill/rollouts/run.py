@@ -55,7 +55,7 @@ class Run:
         return read_problems(self.directory / PROBLEMS)
 
     def wanted(self, problem: Problem, first: int | None = None) -> list[tuple[int, int]]:
-        """(sample_id, attempt) of what is still to be made of a problem: of its first few rollouts, if `first` is given."""
+        """(sample_id, attempt) of what is still to be made of a problem, or of its first few rollouts."""
         wanted = []
         for sample_id in range(self.num_rollout)[:first]:
             attempt = self.journal.attempt_for(

@@ -105,13 +105,18 @@ class RolloutSession:
         work = self._rollouts.work(self.run, problems, self._prompting, first=first)
         return await self._engine.add(work, size)
 
+    @property
+    def stopped(self) -> bool:
+        """Whether the engine has ended before its time: handing in then raises why."""
+        return self._engine.stopped_by is not None
+
     def wait_for_room(self) -> None:
         """Returns when the slots will soon need another shard: fewer than two rollouts per slot wait.
 
         Also when the engine has stopped: handing in then raises why. A shard that was promised here counts from now.
         """
         while self._promised > 0 or self._engine.waiting >= 2 * self.slots:
-            if self._engine.stopped_by is not None:
+            if self.stopped:
                 return
             time.sleep(0.005)
         self._promised = 1

@@ -16,6 +16,8 @@ class Outcome(NamedTuple):
     error: float | None
     error_type: str | None
     truncated: bool
+    completed: bool
+    """The server answered: what failed then is the verifier."""
     prompt_tokens: int
     completion_tokens: int
     latency_s: float
@@ -37,6 +39,7 @@ class Outcome(NamedTuple):
             error=verdict["error"] if verdict else None,
             error_type=error["type"] if error else None,
             truncated=row["finish_reason"] == "length",
+            completed=row["completion"] is not None,
             prompt_tokens=usage["prompt_tokens"],
             completion_tokens=usage["completion_tokens"],
             latency_s=row["latency_s"] or 0.0,

@@ -257,3 +257,37 @@ def test_the_key_stays_secret(job: Job) -> None:
     written += [path for path in Path(job.environment["PREFECT_HOME"]).rglob("*") if path.is_file()]
     assert len(written) > 5
     assert not [path for path in written if key.encode() in path.read_bytes()]
+
+
+BROKEN_VERIFIER = '''
+import os, time
+
+class Broken:
+    name, version = "broken", "1"
+
+    def verify(self, problem, completion):
+        from rollmill.records import Verdict
+        if os.path.exists("mended"):
+            return Verdict(verifier="broken@1", status="ok", answer="1", error=0.0, reward=1.0, success=True)
+        if problem.instance_id == "p1":
+            os._exit(3)
+        if problem.instance_id != "p2":
+            raise ValueError("no idea")
+        return Verdict(verifier="broken@1", status="ok", answer="1", error=1.0, reward=0.0, success=False)
+'''
+
+
+def test_a_broken_verifier_costs_rows_and_is_mended_without_generating(job: Job) -> None:
+    (job.folder / "broken.py").write_text(BROKEN_VERIFIER)
+    folder = job.folder / "reject_sampling_results" / "scripted"
+    own = ("--verifier", "broken:Broken", "--no_canary")
+    with ScriptedServer(Script()) as server:
+        done = job.run(*at(server), *own)
+        assert done.returncode == 0, done.stderr
+        assert "mend the verifier, then --reverify" in done.stdout.replace("\n", " ")
+        statistics = (folder / "statistics.txt").read_text()
+        assert "expected 80 = ok 4 + unparseable 0 + failed 76 + missing 0" in statistics
+        (job.folder / "mended").touch()
+        assert job.run(*at(server), *own, "--reverify").returncode == 0
+        assert server.requests == 80
+    assert "expected 80 = ok 80" in (folder / "statistics.txt").read_text()
