@@ -46,7 +46,7 @@ class BadRow(NamedTuple):
 def dump_line(value: object) -> bytes:
     """One line of JSON, newline included; floats that are not finite become null.
 
-    Raises `ValueError` (orjson's) for what JSON in UTF-8 cannot hold, such as a lone surrogate.
+    Raises `TypeError` (orjson's) for what JSON in UTF-8 cannot hold, such as a lone surrogate.
     """
     return orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY)
 

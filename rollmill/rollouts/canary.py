@@ -95,7 +95,7 @@ def check(projection: Projection, *, directory: Path, max_tokens: int) -> None:
             f"{projection.truncation_rate:.0%} of the canary's completions were cut off at --max_tokens {max_tokens}: "
             f"raise it and add --retry truncated, or go on all the same with --no_canary (see {directory})"
         )
-    if projection.parse_rate <= 1 - _NEARLY_ALL:
+    if 1 - projection.parse_rate >= _NEARLY_ALL:
         raise RunStoppedError(
             f"only {projection.parse_rate:.0%} of the canary's completions hold an answer that can be read: ask for "
             "<answer></answer> tags in --prompt_template or --system_prompt, show some with --few_shot, or choose "

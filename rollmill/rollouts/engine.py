@@ -36,7 +36,8 @@ class Batch(Generic[WorkT]):
     """Work that was handed in together, and the future that tells when all of it is journaled."""
 
     work: Iterator[WorkT]
-    size: int
+    left: int
+    """Pieces that are still to be taken, as far as the caller knew their number."""
     done: asyncio.Future[Tally]
     tally: Tally = field(default_factory=Tally)
     outstanding: int = 0
@@ -112,8 +113,10 @@ class Engine(Generic[WorkT]):
             batch = self._batches[0]
             for work in batch.work:
                 batch.outstanding += 1
+                batch.left -= 1
                 self.waiting -= 1
                 return batch, work
+            self.waiting -= batch.left
             self._batches.popleft()
             batch.exhausted = True
             self._settle(batch)
@@ -168,5 +171,5 @@ class Engine(Generic[WorkT]):
             while True:
                 await asyncio.sleep(_SYNC_EVERY_S)
                 await asyncio.to_thread(self._journal.sync)
-        except OSError as error:
-            await self._stop(RunStoppedError(f"cannot bring {self._journal.path} to disk: {error}"))
+        except Exception as error:
+            await self._stop(error)

@@ -11,14 +11,16 @@ from types import TracebackType
 from typing import Self
 
 import orjson
+from pydantic import ValidationError
 
-from rollmill.errors import RunStoppedError
+from rollmill.errors import InputError, RunStoppedError
 from rollmill.records import Rollout
 from rollmill.rollouts.tally import Outcome, Tally
 
 log = logging.getLogger(__name__)
 
 _NOWHERE = -1
+_MOST_SAMPLES = 2**20
 
 
 class _Group:
@@ -78,9 +80,11 @@ class Journal:
         self.close()
 
     def close(self) -> None:
-        """Brings everything to disk and closes the file."""
-        self.sync()
-        os.close(self._file)
+        """Brings everything to disk and closes the file; raises as `sync` does."""
+        try:
+            self.sync()
+        finally:
+            os.close(self._file)
 
     def _read(self) -> None:
         offset = 0
@@ -109,10 +113,11 @@ class Journal:
         try:
             row = orjson.loads(line)
             outcome = Outcome.of_row(row)
+            outcome.check()
             instance_id, sample_id = row["instance_id"], row["sample_id"]
-            if not isinstance(instance_id, str) or not isinstance(sample_id, int) or sample_id < 0:
+            if type(instance_id) is not str or type(sample_id) is not int or not 0 <= sample_id < _MOST_SAMPLES:
                 raise TypeError("instance_id or sample_id")
-        except (orjson.JSONDecodeError, LookupError, TypeError, AttributeError):
+        except (LookupError, TypeError, ValueError, AttributeError):  # orjson's own is a ValueError
             self.garbage_lines.append(number)
             return
         self._note(instance_id, sample_id, offset, outcome)
@@ -144,10 +149,16 @@ class Journal:
         self._unsynced = True
 
     def sync(self) -> None:
-        """Brings what was appended to disk (fdatasync), for the case that the machine fails."""
+        """Brings what was appended to disk (fdatasync), for the case that the machine fails.
+
+        Raises `RunStoppedError` when the disk fails.
+        """
         if self._unsynced:
             self._unsynced = False
-            os.fdatasync(self._file)
+            try:
+                os.fdatasync(self._file)
+            except OSError as error:
+                raise RunStoppedError(f"cannot bring {self.path} to disk: {error}") from error
 
     def attempt_for(self, instance_id: str, sample_id: int, *, retry: str | None, max_tokens: int) -> int | None:
         """The attempt number under which a rollout is to be made now; None when it is journaled and stays.
@@ -175,14 +186,22 @@ class Journal:
         return len(group.offsets) if group else 0
 
     def group(self, instance_id: str, num_rollout: int) -> list[Rollout | None]:
-        """A problem's rollouts by sample_id, None where there is none; read from the file."""
+        """A problem's rollouts by sample_id, None where there is none; read from the file.
+
+        Raises `InputError` for a row that looks like a rollout and is none.
+        """
         group = self._groups.get(instance_id)
         offsets = list(group.offsets[:num_rollout]) if group else []
         offsets += [_NOWHERE] * (num_rollout - len(offsets))
-        return [None if offset == _NOWHERE else self._rollout_at(offset) for offset in offsets]
+        return [None if offset == _NOWHERE else self._rollout_at(offset, instance_id) for offset in offsets]
 
-    def _rollout_at(self, offset: int) -> Rollout:
+    def _rollout_at(self, offset: int, instance_id: str) -> Rollout:
         line = os.pread(self._file, 65536, offset)
-        while b"\n" not in line:
-            line += os.pread(self._file, max(65536, len(line)), offset + len(line))
-        return Rollout.model_validate_json(line[: line.index(b"\n")])
+        while b"\n" not in line and (more := os.pread(self._file, max(65536, len(line)), offset + len(line))):
+            line += more
+        try:
+            return Rollout.model_validate_json(line.partition(b"\n")[0])
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = f"{self.path}: a row of {instance_id}, at byte {offset}, is not a rollout"
+            raise InputError(f"{where}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error

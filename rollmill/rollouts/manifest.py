@@ -52,6 +52,8 @@ def read_manifest(directory: Path) -> Manifest | None:
         return Manifest.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
     except ValidationError as error:
         where = ".".join(map(str, error.errors()[0]["loc"])) or "the whole file"
         raise InputError(

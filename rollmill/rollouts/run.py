@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -105,7 +104,9 @@ def take_problems(loaded: LoadedProblems, directory: Path) -> None:
 @contextmanager
 def loading_folder(directory: Path) -> Iterator[Path]:
     """A folder inside the run directory for problems that are not yet known to be this run's; removed at the end."""
-    folder = directory / f".loading-{os.getpid()}"
+    for left in directory.glob(".loading*"):  # by a process that was killed: this one has locked the directory
+        shutil.rmtree(left, ignore_errors=True)
+    folder = directory / ".loading"
     folder.mkdir()
     try:
         yield folder

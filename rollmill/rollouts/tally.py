@@ -6,6 +6,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
 
+_NUMBERS = (float, int)
+
 
 class Outcome(NamedTuple):
     """What counts about one rollout."""
@@ -46,6 +48,16 @@ class Outcome(NamedTuple):
             attempt=metadata.get("attempt", 0),
             max_tokens=metadata.get("max_tokens", 0),
         )
+
+    def check(self) -> None:
+        """Raises TypeError or ValueError where a row from a file only looks like a rollout's."""
+        if self.status not in ("ok", "unparseable", "failed"):
+            raise ValueError("status")
+        for count in (self.prompt_tokens, self.completion_tokens, self.attempt, self.max_tokens):
+            if type(count) is not int or not 0 <= count < 2**63:
+                raise TypeError("a count")
+        if type(self.latency_s) not in _NUMBERS or (self.error is not None and type(self.error) not in _NUMBERS):
+            raise TypeError("a number")
 
 
 @dataclass

@@ -22,8 +22,8 @@ PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 
 
-def descendants(root: int) -> list[int]:
-    """The living descendants of a process, from /proc; zombies are left out."""
+def descendants(root: int) -> dict[int, int]:
+    """The living descendants of a process and the parent of each, from /proc; zombies are left out."""
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -34,9 +34,12 @@ def descendants(root: int) -> list[int]:
                 continue
             if state != "Z":
                 children.setdefault(int(parent), []).append(int(entry.name))
-    found = list(children.get(root, []))
-    for pid in found:  # grows while it is walked
-        found.extend(children.get(pid, []))
+    found: dict[int, int] = {}
+    parents = [root]
+    for pid in parents:  # grows while it is walked
+        born = children.get(pid, [])
+        found.update(dict.fromkeys(born, pid))
+        parents.extend(born)
     return found
 
 
@@ -66,10 +69,13 @@ def end_all(grace: float) -> None:
     deadline = time.monotonic() + grace
     while left := descendants(me):
         if time.monotonic() > deadline:
-            send(left, signal.SIGKILL)
+            send(list(left), signal.SIGKILL)
         else:
-            send([pid for pid in left if pid not in asked], signal.SIGTERM)  # once each, those born meanwhile too
-            asked.update(left)
+            # All at first, then those that were born meanwhile and lost their parent. What a parent starts in order to
+            # end well is left to it.
+            new = [pid for pid, parent in left.items() if pid not in asked and (not asked or parent == me)]
+            send(new, signal.SIGTERM)
+            asked.update(new)
         time.sleep(0.05)
         reap()
 
@@ -98,8 +104,8 @@ def main(watched: int, grace: float, command: list[str]) -> int:
         if set(ends) & set(ready) or set(os.read(wake_read, 4096)) - {signal.SIGCHLD}:
             end_all(grace)
             return 143
-    # Popen has reaped it: what is left of its tree is ours now.
-    end_all(0)
+    # Popen has reaped it: what is left of its tree is ours now. It may still have shared memory to remove.
+    end_all(min(grace, 5.0))
     return child.returncode if child.returncode >= 0 else 128 - child.returncode
 
 

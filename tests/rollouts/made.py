@@ -1,0 +1,93 @@
+"""Rollouts, journals' rows and runs made by hand."""
+
+from contextlib import contextmanager
+
+import orjson
+
+from rollmill.files.rows import dump_line
+from rollmill.problems import ProblemSource, Prompting, load_problems
+from rollmill.records import Rollout, RolloutError, Usage, Verdict
+from rollmill.rollouts.engine import Made
+from rollmill.rollouts.identity import Identity
+from rollmill.rollouts.run import loading_folder, open_run
+from rollmill.rollouts.tally import Outcome
+
+PLAIN = Prompting()
+
+
+def rollout(
+    instance_id="p", sample_id=0, *, state="ok", error=0.0, finish_reason="stop", attempt=0, max_tokens=100, **fields
+):
+    """`state` is `ok`, `unparseable`, or `failed:type`."""
+    verdict = failure = None
+    if state.startswith("failed"):
+        failure = RolloutError(type=state.partition(":")[2] or "timeout", message="m")
+    else:
+        good = state == "ok" and error == 0
+        said = {"answer": "1", "error": error} if state == "ok" else {"reason": "no tags"}
+        verdict = Verdict(verifier="numeric@1", status=state, reward=float(good), success=good, **said)
+    return Rollout.model_validate(
+        {
+            "instance_id": instance_id,
+            "sample_id": sample_id,
+            "seed": sample_id,
+            "messages": [{"role": "user", "content": "q"}],
+            "completion": None if failure else f"<answer>{sample_id}</answer>",
+            "reward": verdict.reward if verdict else None,
+            "success": verdict.success if verdict else None,
+            "verdict": verdict,
+            "error": failure,
+            "usage": Usage(prompt_tokens=3, completion_tokens=5),
+            "latency_s": None if failure else 0.5,
+            "finish_reason": None if failure else finish_reason,
+            "model_calls": 1,
+            "metadata": {"attempt": attempt, "max_tokens": max_tokens},
+        }
+        | fields
+    )
+
+
+def made(*where, **fields):
+    """A rollout as an engine's attempt makes it."""
+    row = rollout(*where, **fields).model_dump(mode="json")
+    failure = row["error"]["message"] if row["error"] else None
+    return Made(row["instance_id"], row["sample_id"], dump_line(row), Outcome.of_row(row), failure)
+
+
+def append(journal, *where, **fields):
+    """One more row."""
+    one = made(*where, **fields)
+    journal.append(one.instance_id, one.sample_id, one.line, one.outcome)
+    return one.line
+
+
+def identity(*, model="m", max_tokens=100, verifier="numeric@1", **generation):
+    """A run's identity."""
+    sampling = {"temperature": 1.0, "max_tokens": max_tokens}
+    return Identity(
+        generation={"model": model, "sampling": sampling} | generation,
+        verification={"verifier": verifier, "accept_error": 0.0},
+    )
+
+
+@contextmanager
+def opened(directory, *, rows=3, num_rollout=2, same=None, **settings):
+    """An open run in `directory`; `rows` is a number of problems, or their rows."""
+    if isinstance(rows, int):
+        rows = [{"id": f"p{index}", "prompt": f"question {index}", "answer": str(index)} for index in range(rows)]
+    directory.mkdir(exist_ok=True)
+    data = directory / "data.jsonl"
+    data.write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
+    with loading_folder(directory) as fresh:
+        loaded = load_problems(ProblemSource(dataset=str(data)), fresh)
+        with open_run(
+            directory,
+            job="test",
+            identity=same or identity(),
+            parameters={"a": 1},
+            seed=0,
+            loaded=loaded,
+            num_rollout=num_rollout,
+            **settings,
+        ) as run:
+            yield run

@@ -1,0 +1,44 @@
+"""Watching processes come and go."""
+
+import random
+import time
+
+import psutil
+
+
+def wait_until(true, seconds=10.0):
+    """Polls until `true()` holds; fails when it does not in time."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+def living(pids):
+    """Those of `pids` that still run: zombies do not."""
+    return [pid for pid in pids if psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE]
+
+
+class Tree:
+    """A command with a child in its group, one that left the session, and a daemon forked twice; all sleep."""
+
+    def __init__(self, before="", after="wait"):
+        self.mark = f"600.{random.SystemRandom().randrange(10**12):012d}"
+        sleep = f"sleep {self.mark}"
+        self.command = ["bash", "-c", f"{before}{sleep} & setsid {sleep} & (setsid {sleep} &); {after}"]
+
+    def processes(self, name=None):
+        """Those whose command line has the mark, of one program or of all (keeper included)."""
+        found = []
+        for process in psutil.process_iter(["cmdline", "status"]):
+            line = process.info["cmdline"] or []
+            marked = any(self.mark in part for part in line) and process.info["status"] != psutil.STATUS_ZOMBIE
+            if marked and name in (None, line[0]):
+                found.append(process)
+        return found
+
+    def stands(self):
+        return len(self.processes("sleep")) == 3
+
+    def is_gone(self):
+        return not self.processes()
