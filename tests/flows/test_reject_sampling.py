@@ -259,7 +259,7 @@ def test_the_key_stays_secret(job: Job) -> None:
     assert not [path for path in written if key.encode() in path.read_bytes()]
 
 
-BROKEN_VERIFIER = '''
+BROKEN_VERIFIER = """
 import os, time
 
 class Broken:
@@ -274,7 +274,7 @@ class Broken:
         if problem.instance_id != "p2":
             raise ValueError("no idea")
         return Verdict(verifier="broken@1", status="ok", answer="1", error=1.0, reward=0.0, success=False)
-'''
+"""
 
 
 def test_a_broken_verifier_costs_rows_and_is_mended_without_generating(job: Job) -> None:

@@ -1,0 +1,97 @@
+"""Running a contender in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import orjson
+
+ROOT = Path(__file__).parent.parent
+OPTIONAL_PYTHON = ROOT / ".venv-benchmarks/bin/python"
+LONGEST_S = 900.0
+"""A contender that takes longer is killed."""
+
+
+class Contender(NamedTuple):
+    """A way to make the requests."""
+
+    name: str
+    module: str
+    flags: tuple[str, ...] = ()
+    optional: bool = False
+    """Lives in `.venv-benchmarks`."""
+
+    @property
+    def python(self) -> Path:
+        """Whose interpreter runs it."""
+        return OPTIONAL_PYTHON if self.optional else Path(sys.executable)
+
+    @property
+    def installed(self) -> bool:
+        """Whether it can run here."""
+        return self.python.exists()
+
+
+BARE = Contender("bare aiohttp (the limit)", "bare_aiohttp")
+ENGINE = Contender("rollmill engine", "engine")
+SESSION = Contender("rollmill session, in shards", "engine", ("--via", "session"))
+BARRIER = Contender("a barrier after every batch", "engine", ("--via", "barrier"))
+OTHERS = (
+    Contender("openai SDK on aiohttp", "openai_sdk", ("--transport", "aiohttp"), optional=True),
+    Contender("openai SDK as it comes (httpx)", "openai_sdk", ("--transport", "httpx"), optional=True),
+    Contender("bespokelabs-curator", "curator_llm", optional=True),
+    Contender("distilabel", "distilabel_pipeline", optional=True),
+)
+
+
+def run_contender(
+    contender: Contender, base_url: str, *, requests: int, in_flight: int, flags: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """The figures that the contender reports. Raises `RuntimeError` with its last words where it fails."""
+    with scratch_folder() as folder:
+        command = [str(contender.python), "-m", f"benchmarks.contenders.{contender.module}"]
+        command += ["--base_url", base_url, "--requests", str(requests), "--in_flight", str(in_flight)]
+        command += ["--folder", str(folder), *contender.flags, *flags]
+        done = subprocess.run(
+            command, cwd=ROOT, env=environment(folder), capture_output=True, text=True, timeout=LONGEST_S, check=False
+        )
+    figures = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    if done.returncode or not figures:
+        raise RuntimeError(f"{contender.name} ended with code {done.returncode}: {done.stderr[-2000:]}")
+    return dict(orjson.loads(figures[-1]))
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """What keeps caches in the folder, and telemetry and the network out."""
+    return os.environ | {
+        "HOME": str(folder),
+        "HF_HOME": str(folder),
+        "HF_HUB_OFFLINE": "1",
+        "CURATOR_DISABLE_CACHE": "1",
+        "CURATOR_CACHE_DIR": str(folder),
+        "CURATOR_DISABLE_RICH_DISPLAY": "1",
+        "TELEMETRY_ENABLED": "0",
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+        "OPENAI_API_KEY": "none",
+        "NO_PROXY": "127.0.0.1,localhost",
+        "MPLBACKEND": "Agg",
+    }
+
+
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """A folder for the time of the block, on the disk of the checkout: a journal in memory would cost nothing."""
+    (ROOT / "build").mkdir(exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="benchmark-", dir=ROOT / "build"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

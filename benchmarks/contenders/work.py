@@ -1,0 +1,77 @@
+"""The requests that every contender makes, and the line in which it says how long they took.
+
+Imports nothing but the standard library: it is also used where rollmill is not installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+MODEL = "scripted"
+ROLLOUTS = 16
+"""Per problem."""
+TEMPERATURE = 1.0
+TOP_P = 1.0
+MAX_TOKENS = 64
+
+
+class Work(NamedTuple):
+    """Where to send what."""
+
+    base_url: str
+    requests: int
+    in_flight: int
+    folder: Path
+
+    @property
+    def problems(self) -> int:
+        """How many problems the requests are for."""
+        return -(-self.requests // ROLLOUTS)
+
+    @property
+    def prompts(self) -> list[str]:
+        """One per problem."""
+        return [
+            f"What is the last digit of {index}? Answer as <answer>digit</answer>." for index in range(self.problems)
+        ]
+
+    @property
+    def conversations(self) -> list[list[dict[str, str]]]:
+        """The messages of every request: each problem's as often as it has rollouts."""
+        prompts = self.prompts
+        return [[{"role": "user", "content": prompts[index // ROLLOUTS]}] for index in range(self.requests)]
+
+    def write_problems(self) -> Path:
+        """The problems as a data set."""
+        path = self.folder / "problems.jsonl"
+        rows = ({"id": f"p{i}", "prompt": prompt, "answer": str(i % 10)} for i, prompt in enumerate(self.prompts))
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return path
+
+
+def in_whole_problems(text: str) -> int:
+    """Reads a number of requests, raised to whole problems."""
+    return -(-int(text) // ROLLOUTS) * ROLLOUTS
+
+
+def parser() -> argparse.ArgumentParser:
+    """Takes what makes a `Work`."""
+    made = argparse.ArgumentParser(allow_abbrev=False)
+    made.add_argument("--base_url", required=True)
+    made.add_argument("--requests", type=in_whole_problems, required=True)
+    made.add_argument("--in_flight", type=in_whole_problems, required=True)
+    made.add_argument("--folder", type=Path, required=True)
+    return made
+
+
+def work_of(options: argparse.Namespace) -> Work:
+    """What the command line asks for."""
+    return Work(options.base_url, options.requests, options.in_flight, options.folder)
+
+
+def report(**figures: float) -> None:
+    """Prints the figures where the benchmark looks for them."""
+    print(json.dumps(figures), flush=True)

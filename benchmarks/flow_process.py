@@ -1,0 +1,123 @@
+"""The flow as a user starts it, with a Prefect home of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from datetime import datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks.contender_process import LONGEST_S, ROOT, scratch_folder
+from benchmarks.contenders.work import MAX_TOKENS, MODEL, ROLLOUTS, Work
+from benchmarks.scripted_process import scripted_process
+from rollmill.serving.scripted import Script
+
+
+class FlowRun(NamedTuple):
+    """One finished run of the flow."""
+
+    rollouts: int
+    wall_s: float
+    """Of the whole command: imports, Prefect's server, loading, generating, results."""
+    generating_s: float
+    """From the start of the first shard's task to the end of the last one's."""
+    longest_pause_s: float
+    """The longest time in which no shard ended."""
+    task_runs: dict[str, int]
+    """Task runs of the flow run by the task's name."""
+
+
+class DeskFlow:
+    """Starts `python -m flows.reject_sampling` in a Prefect home where Prefect has made its database already."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._database = folder / "prefect/prefect.db"
+
+    def command(self, work: Work, name: str) -> list[str]:
+        """The command line. `name` is also the run's folder."""
+        options = ["--model_path", MODEL, "--model_name", name, "--dataset", str(work.write_problems()), "--no_canary"]
+        options += ["--base_url", work.base_url, "--num_rollout", str(ROLLOUTS), "--max_tokens", str(MAX_TOKENS)]
+        options += ["--concurrency", str(max(1, work.in_flight // ROLLOUTS)), "--output_dir", str(self.results)]
+        return [sys.executable, "-m", "flows.reject_sampling", *options]
+
+    @property
+    def results(self) -> Path:
+        """Where the runs are written."""
+        return self._folder / "results"
+
+    def work(self, base_url: str, *, requests: int, in_flight: int) -> Work:
+        """Work with its problems in this flow's folder."""
+        return Work(base_url, requests, in_flight, self._folder)
+
+    def start(self, work: Work, name: str) -> subprocess.Popen[bytes]:
+        """Starts the command; what it says goes to `<name>.log`."""
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT_")}
+        environment |= {"PREFECT_HOME": str(self._folder / "prefect"), "NO_PROXY": "127.0.0.1,localhost"}
+        with (self._folder / f"{name}.log").open("ab") as log:
+            return subprocess.Popen(
+                self.command(work, name),
+                cwd=ROOT,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+
+    def run(self, work: Work, name: str) -> FlowRun:
+        """Starts the command and waits. Raises `RuntimeError` with its last words where it fails."""
+        before = self._flow_runs()
+        started = time.perf_counter()
+        process = self.start(work, name)
+        try:
+            code = process.wait(LONGEST_S)
+        finally:
+            if process.poll() is None:
+                process.send_signal(signal.SIGKILL)
+                process.wait()
+        wall_s = time.perf_counter() - started
+        if code:
+            said = (self._folder / f"{name}.log").read_text(errors="replace")
+            raise RuntimeError(f"the flow ended with code {code}: {said[-2000:]}")
+        [flow_run] = self._flow_runs() - before
+        moments = self._moments(flow_run)
+        pause_s = max(after - before for before, after in pairwise(moments))
+        return FlowRun(work.requests, wall_s, moments[-1] - moments[0], pause_s, self._task_runs(flow_run))
+
+    def _query(self, sql: str, *values: str) -> list[tuple[str, ...]]:
+        if not self._database.exists():
+            return []
+        with closing(sqlite3.connect(f"file:{self._database}?mode=ro", uri=True)) as database:
+            return database.execute(sql, values).fetchall()
+
+    def _flow_runs(self) -> set[str]:
+        return {row[0] for row in self._query("SELECT id FROM flow_run")}
+
+    def _moments(self, flow_run: str) -> list[float]:
+        """When the first shard started and when each ended, in seconds since 1970."""
+        sql = "SELECT min(start_time) FROM task_run WHERE flow_run_id = ?1 AND name LIKE 'rollouts%' UNION ALL "
+        sql += "SELECT end_time FROM task_run WHERE flow_run_id = ?1 AND name LIKE 'rollouts%'"
+        return sorted(datetime.fromisoformat(moment).timestamp() for (moment,) in self._query(sql, flow_run))
+
+    def _task_runs(self, flow_run: str) -> dict[str, int]:
+        sql = "SELECT CASE WHEN name LIKE 'rollouts%' THEN 'rollouts' ELSE name END AS kind, count(*)"
+        rows = self._query(f"{sql} FROM task_run WHERE flow_run_id = ? GROUP BY kind", flow_run)
+        return {kind: int(count) for kind, count in rows}
+
+
+@contextmanager
+def desk_flow() -> Iterator[DeskFlow]:
+    """A `DeskFlow` after a first small run."""
+    with scratch_folder() as folder:
+        flow = DeskFlow(folder)
+        with scripted_process(Script()) as server:
+            flow.run(flow.work(server.base_url, requests=ROLLOUTS, in_flight=ROLLOUTS), "warm")
+        yield flow

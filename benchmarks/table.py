@@ -1,0 +1,16 @@
+"""Figures in columns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+
+def show(title: str, rows: Sequence[Mapping[str, str]]) -> None:
+    """Prints rows of cells under their names: the first column to the left, the others to the right."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    widths = {name: max(len(name), *(len(row.get(name, "")) for row in rows)) for name in columns}
+    print(f"\n{title}")
+    for row in ({name: name for name in columns}, *rows):
+        first, *others = columns
+        cells = [row.get(first, "").ljust(widths[first]), *(row.get(name, "").rjust(widths[name]) for name in others)]
+        print("  ".join(cells).rstrip())

@@ -1,0 +1,88 @@
+"""Every benchmark, tiny: it ends, and its figures are there."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+NAMES = ("rollout_overhead", "heavy_tail", "resume", "memory", "task_runs")
+
+
+def run(name, *flags):
+    done = subprocess.run(
+        [sys.executable, "-m", f"benchmarks.{name}", *flags], cwd=ROOT, capture_output=True, text=True, timeout=280
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def cells(output, start):
+    """The cells of the first line that starts so; more than one space parts them."""
+    [line, *_] = [line for line in output.splitlines() if line.startswith(start)]
+    return re.split(r"\s{2,}", line.strip())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_help_says_what_it_measures(name):
+    assert "--check" in run(name, "--help")
+
+
+@pytest.mark.slow
+def test_heavy_tail():
+    said = run("heavy_tail", "--requests", "64", "--in_flight", "16", "--least_s", "0.01", "--longest_s", "0.1")
+    rollouts, longest, shared, took, over = map(float, cells(said, "rollmill engine")[1:])
+    assert rollouts == 64
+    assert 0.01 <= longest <= 0.1
+    assert over == pytest.approx(took / max(longest, shared), rel=0.1)
+    assert cells(said, "a barrier after every batch")[1] == "16"
+    assert "engine over the bound" in said
+
+
+def test_memory():
+    said = run("memory", "--few", "32", "--many", "320", "--in_flight", "16")
+    assert float(cells(said, "32 ")[1]) > 10
+    assert float(cells(said, "320 ")[2].replace(",", "")) > 0
+    assert "growth of peak memory" in said
+
+
+@pytest.mark.slow
+def test_rollout_overhead():
+    said = run(
+        "rollout_overhead", "--requests", "64", "--in_flight", "16", "--repeat", "1", "--minutes", "0.02", "--no_others"
+    )
+    bare = cells(said, "bare aiohttp")
+    assert bare[2] == bare[5] == "1.000"
+    assert 0 < float(cells(said, "rollmill engine")[1]) <= 32
+    assert float(cells(said, "flow")[5]) > 0
+    assert "flow of engine at 0.5 s" in said
+
+
+@pytest.mark.slow
+def test_resume():
+    said = run("resume", "--requests", "256", "--in_flight", "32", "--rows", "1000", "--latency_s", "0.2", "--check")
+    asked, journaled, in_flight, twice, twice_though_journaled, missing = map(int, cells(said, "256 "))
+    assert asked == 256
+    assert journaled >= 128
+    assert twice <= in_flight <= 32
+    assert twice_though_journaled == missing == 0
+    assert cells(said, "1,000 ")[1] == "2"
+
+
+@pytest.mark.slow
+def test_task_runs():
+    said = run("task_runs", "--requests", "1024")
+    assert 2 <= int(cells(said, "all ")[1]) <= 8
+    assert "rollouts per task run" in said
+
+
+@pytest.mark.slow
+def test_a_missed_target_counts_only_when_asked():
+    command = [sys.executable, "-m", "benchmarks.heavy_tail", "--requests", "16", "--in_flight", "16"]
+    command += ["--least_s", "0.001", "--longest_s", "0.001"]  # the bound is far below what starting the engine takes
+    assert subprocess.run(command, cwd=ROOT, capture_output=True).returncode == 0
+    missed = subprocess.run([*command, "--check"], cwd=ROOT, capture_output=True, text=True)
+    assert missed.returncode == 1
+    assert "MISSED" in missed.stdout
