@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
@@ -9,7 +10,9 @@ from typing import Any, ParamSpec, TypeVar
 from prefect.client.schemas.objects import State, StateType
 from prefect.logging import get_run_logger
 
-from rollmill.errors import RollmillError
+from rollmill.errors import RollmillError, RunStoppedError
+
+_THE_DISK_SAYS_NO = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENOTDIR, errno.ENAMETOOLONG}
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -26,8 +29,14 @@ def failing_in_one_line(function: Callable[P, R]) -> Callable[P, R]:
         try:
             return function(*args, **kwargs)
         except RollmillError as error:
-            if error.details:
-                get_run_logger().error(error.details)
-            return State(type=StateType.FAILED, message=str(error), data=error)
+            failure = error
+        except OSError as error:
+            if error.errno not in _THE_DISK_SAYS_NO:
+                raise
+            where = f": {error.filename}" if error.filename else ""
+            failure = RunStoppedError(f"{error.strerror}{where}; mend that, and the same command continues")
+        if failure.details:
+            get_run_logger().error(failure.details)
+        return State(type=StateType.FAILED, message=str(failure), data=failure)
 
     return wrapped

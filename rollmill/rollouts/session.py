@@ -23,6 +23,7 @@ from rollmill.serving.endpoints import Endpoint, EndpointPool
 from rollmill.verifiers import VerifierPool
 
 _AHEAD_S = 90.0
+_PROMISE_S = 300.0
 
 
 class RolloutSession:
@@ -119,9 +120,15 @@ class RolloutSession:
         take a minute to time out. Returns at once when the engine has stopped: handing in then raises why. Work that
         was promised here and is not handed in yet counts as waiting.
         """
+        started = time.monotonic()
         while self._promised > 0 or self._engine.waiting >= self._enough():
             if self.stopped:
                 return
+            if self._promised > 0 and time.monotonic() - started > _PROMISE_S:
+                raise RunStoppedError(
+                    f"work for the engine was not handed in within {_PROMISE_S:.0f} s: see the orchestrator's log; "
+                    "the same command continues"
+                )
             time.sleep(0.01)
         self._promised = 1
 

@@ -136,6 +136,26 @@ def test_a_full_disk_stops_the_run_and_loses_nothing(job: Job, small_disk: Path)
     assert max(seeds(after).values()) == 1
 
 
+def test_a_folder_that_cannot_be_written_is_one_line(job: Job) -> None:
+    (job.folder / "taken").write_text("a file")
+    with ScriptedServer(Script(model="m")) as server:
+        stopped = job.run(*MODEL, "--base_url", server.base_url, "--output_dir", "taken")
+    assert stopped.returncode == 1
+    assert "Traceback" not in stopped.stderr
+    assert "Not a directory: taken" in stopped.stderr.strip().splitlines()[-1]
+
+
+def test_a_full_disk_before_the_first_rollout(job: Job, small_disk: Path) -> None:
+    with (small_disk / "ballast").open("wb", buffering=0) as ballast, pytest.raises(OSError, match="No space left"):
+        while True:
+            ballast.write(bytes(4096))
+    with ScriptedServer(Script(model="m")) as server:
+        stopped = job.run(*MODEL, "--base_url", server.base_url, "--output_dir", str(small_disk))
+    assert stopped.returncode == 1
+    assert "Traceback" not in stopped.stderr
+    assert "No space left on device" in stopped.stderr.strip().splitlines()[-1]
+
+
 def test_two_servers_share_the_work_and_a_dead_one_is_left_out(job: Job) -> None:
     with ScriptedServer(Script(model="m", latency_s=0.05)) as one:
         urls = ("--base_url", one.base_url, "--concurrency", "2")
