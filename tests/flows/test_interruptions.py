@@ -145,10 +145,15 @@ def test_a_folder_that_cannot_be_written_is_one_line(job: Job) -> None:
     assert "Not a directory: taken" in stopped.stderr.strip().splitlines()[-1]
 
 
-def test_a_full_disk_before_the_first_rollout(job: Job, small_disk: Path) -> None:
-    with (small_disk / "ballast").open("wb", buffering=0) as ballast, pytest.raises(OSError, match="No space left"):
+def fill(path: Path) -> None:
+    with path.open("wb", buffering=0) as file:
         while True:
-            ballast.write(bytes(4096))
+            file.write(bytes(4096))
+
+
+def test_a_full_disk_before_the_first_rollout(job: Job, small_disk: Path) -> None:
+    with pytest.raises(OSError, match="No space left"):
+        fill(small_disk / "ballast")
     with ScriptedServer(Script(model="m")) as server:
         stopped = job.run(*MODEL, "--base_url", server.base_url, "--output_dir", str(small_disk))
     assert stopped.returncode == 1
