@@ -4,7 +4,6 @@ from rollmill.command_line import parse_command_line, report_errors
 from rollmill.rejection.parameters import RejectSampling
 
 EXAMPLES = """\
-examples:
   python -m flows.reject_sampling --model_path /models/qwen --model_name qwen --num_rollout 4 --max_data 10
   python -m flows.reject_sampling --model_path Qwen/Qwen3-8B --model_name qwen3 --dataset problems.jsonl --verifier math
   python -m flows.reject_sampling --model_path step18 step36 --model_name s18 s36    # one run each, compared

@@ -11,8 +11,28 @@ from rollmill.problems import ProblemSource
 from rollmill.rollouts.chat import Sampling
 
 
+_METAVARS = {
+    "Model path": "PATH",
+    "Model name": "NAME",
+    "Prompt field": "COLUMN",
+    "Answer field": "COLUMN",
+    "Id field": "COLUMN",
+    "Image field": "COLUMN",
+    "Few-shot examples": "FILE",
+    "Base URLs": "URL",
+    "Endpoint block": "BLOCK",
+    "Server block": "BLOCK",
+    "vLLM arguments": "ARGS",
+    "Request timeout": "SECONDS",
+    "Output directory": "DIR",
+    "Log directory": "DIR",
+}
+
+
 def _field(default: Any, group: str, title: str, description: str, *, env: bool = False, **bounds: Any) -> Any:
     extra: dict[str, Any] = {"group": group, "env": env}
+    if title in _METAVARS:
+        extra["metavar"] = _METAVARS[title]
     return Field(default, title=title, description=description, json_schema_extra=extra, **bounds)
 
 
