@@ -10,7 +10,6 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from rollmill.problems import ProblemSource
 from rollmill.rollouts.chat import Sampling
 
-
 _METAVARS = {
     "Model path": "PATH",
     "Model name": "NAME",
