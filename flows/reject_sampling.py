@@ -41,7 +41,8 @@ from tasks.watching import watched
 @flow(
     name="reject-sampling",
     flow_run_name=lambda: f"reject-sampling {', '.join(runtime.flow_run.parameters['parameters'].model_name)}",
-    task_runner=ThreadPoolTaskRunner(max_workers=32),  # type: ignore[arg-type]  # Prefect's own type is invariant
+    # A shard's thread only waits, and as long as its last straggler: too few threads would keep the next shard back.
+    task_runner=ThreadPoolTaskRunner(max_workers=512),  # type: ignore[arg-type]  # Prefect's own type is invariant
 )
 @failing_in_one_line
 def reject_sampling(parameters: RejectSampling) -> list[RunOutcome]:
