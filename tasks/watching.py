@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import logging
 import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +23,8 @@ from prefect.artifacts import (
 )
 from prefect.exceptions import PrefectException
 from prefect.logging import get_run_logger
+from prefect.logging.handlers import PrefectConsoleHandler
+from rich.console import Console
 
 from rollmill.rollouts.bar import progress_bar
 from rollmill.rollouts.progress import Progress
@@ -43,13 +46,19 @@ def watched(progress: Progress, title: str) -> Iterator[None]:
     thread = threading.Thread(target=copy_context().run, args=(update,), name="progress-artifact", daemon=True)
     thread.start()
     try:
-        with progress_bar(progress, title):
+        with progress_bar(progress, title, console=_log_console()):
             yield
     finally:
         ended.set()
         thread.join()
         _update(artifact, progress, title)
         get_run_logger().info(_described(progress, title))
+
+
+def _log_console() -> Console | None:
+    """Where Prefect prints its log lines."""
+    handlers = logging.getLogger().handlers
+    return next((handler.console for handler in handlers if isinstance(handler, PrefectConsoleHandler)), None)
 
 
 def _update(artifact: UUID, progress: Progress, title: str) -> None:

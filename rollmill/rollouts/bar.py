@@ -6,18 +6,28 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from rollmill.rollouts.progress import Progress
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _PLAIN_EVERY_S = 30.0
 
 
 @contextmanager
-def progress_bar(progress: Progress, title: str) -> Iterator[None]:
-    """Shows a run's progress on stderr for the time of the block: a bar on a terminal, else a line every 30 s."""
+def progress_bar(progress: Progress, title: str, *, console: Console | None = None) -> Iterator[None]:
+    """Shows a run's progress on stderr for the time of the block: a bar on a terminal, else a line every 30 s.
+
+    `console` is the one that log lines are printed to, so that they appear above the bar and not in it.
+    """
     ended = threading.Event()
-    show = _show_bar if sys.stderr.isatty() else _show_lines
-    thread = threading.Thread(target=show, args=(progress, title, ended), name="progress-bar", daemon=True)
+    arguments: tuple[Any, ...] = (progress, title, ended)
+    if sys.stderr.isatty():
+        thread = threading.Thread(target=_show_bar, args=(*arguments, console), name="progress-bar", daemon=True)
+    else:
+        thread = threading.Thread(target=_show_lines, args=arguments, name="progress-lines", daemon=True)
     thread.start()
     try:
         yield
@@ -26,13 +36,18 @@ def progress_bar(progress: Progress, title: str) -> Iterator[None]:
         thread.join()
 
 
-def _show_bar(progress: Progress, title: str, ended: threading.Event) -> None:
+def _show_bar(progress: Progress, title: str, ended: threading.Event, console: Console | None) -> None:
     from rich.console import Console
     from rich.progress import BarColumn, TextColumn
     from rich.progress import Progress as Bar
 
-    columns = (TextColumn("[bold]{task.description}"), BarColumn(), TextColumn("{task.fields[said]}"))
-    with Bar(*columns, console=Console(stderr=True), refresh_per_second=4) as bar:
+    # Styles by their colours: a console that is made for log lines need not know rich's own names.
+    columns = (
+        TextColumn("[bold]{task.description}"),
+        BarColumn(style="grey50", complete_style="cyan", finished_style="green", pulse_style="cyan"),
+        TextColumn("{task.fields[said]}"),
+    )
+    with Bar(*columns, console=console or Console(stderr=True), refresh_per_second=4) as bar:
         task = bar.add_task(title, total=progress.total, said="")
         while True:
             last = ended.wait(0.25)

@@ -172,3 +172,14 @@ def test_two_servers_share_the_work_and_a_dead_one_is_left_out(job: Job) -> None
     lines = journal_lines(job.folder)
     assert len(seeds(lines)) == 160
     assert not [line for line in lines if json.loads(line)["error"]]
+
+
+def test_a_server_that_fails_for_20_s_costs_no_rollout(job: Job) -> None:
+    with ScriptedServer(Script(model="m", failing_s=20)) as server:
+        done = job.run(*MODEL, "--base_url", server.base_url)
+        assert done.returncode == 0, done.stderr
+        assert server.requests > 160
+    lines = journal_lines(job.folder)
+    assert len(seeds(lines)) == len(lines) == 160
+    assert not [line for line in lines if json.loads(line)["error"]]
+    assert max(json.loads(line)["model_calls"] for line in lines) > 1
