@@ -42,11 +42,6 @@ def prefect_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[di
     port.release()
 
 
-def heed_interrupts() -> None:
-    """In a child: Ctrl-C counts, even where the tests were started in the background, which ignores it."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 class Job:
     """Runs one flow as a user does, in a folder of its own."""
 
@@ -76,7 +71,6 @@ class Job:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            preexec_fn=heed_interrupts,
         )
 
 

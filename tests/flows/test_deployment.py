@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from rollmill.rejection.parameters import RejectSampling
-from tests.flows.conftest import ROOT, heed_interrupts, journal_lines, processes_of, script, wait_until, write_problems
+from tests.flows.conftest import ROOT, journal_lines, processes_of, script, wait_until, write_problems
 
 pytestmark = pytest.mark.slow
 
@@ -74,7 +74,6 @@ def deployed(tmp_path: Path, stand_in: dict[str, str]) -> Iterator[Deployed]:
             env=environment,
             stdout=log,
             stderr=log,
-            preexec_fn=heed_interrupts,
         )
         yield deployed
         worker.terminate()
