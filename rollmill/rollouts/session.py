@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import logging
 import threading
 import time
 from collections.abc import Sequence
@@ -21,6 +22,8 @@ from rollmill.rollouts.tally import Tally
 from rollmill.serving.client import ChatClient, ClientConfig
 from rollmill.serving.endpoints import Endpoint, EndpointPool
 from rollmill.verifiers import VerifierPool
+
+log = logging.getLogger(__name__)
 
 _AHEAD_S = 90.0
 _PROMISE_S = 300.0
@@ -90,6 +93,9 @@ class RolloutSession:
             self._engine = engine
             self._ready.set_result(None)
             await self._closing.wait()
+        if client.retries:
+            said = ", ".join(f"{kind} {count}" for kind, count in client.retries.most_common())
+            log.warning("requests that failed on the way and were sent again: %s", said)
 
     def generate(self, problems: Sequence[Problem], *, first: int | None = None) -> Tally:
         """Makes what the run still wants of these problems, and returns when all of it is journaled.

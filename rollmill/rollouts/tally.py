@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
 _NUMBERS = (float, int)
@@ -69,13 +68,9 @@ class Tally:
     unparseable: int = 0
     failed: int = 0
     success: int = 0
-    truncated: int = 0
     error_sum: float = 0.0
     errors_counted: int = 0
-    prompt_tokens: int = 0
     completion_tokens: int = 0
-    latency_sum_s: float = 0.0
-    error_types: Counter[str] = field(default_factory=Counter)
 
     def add(self, outcome: Outcome) -> None:
         """Counts one rollout."""
@@ -86,15 +81,11 @@ class Tally:
             self.unparseable += 1
         else:
             self.failed += 1
-            self.error_types[outcome.error_type or "unknown"] += 1
         self.success += outcome.success
-        self.truncated += outcome.truncated
         if outcome.error is not None:
             self.error_sum += outcome.error
             self.errors_counted += 1
-        self.prompt_tokens += outcome.prompt_tokens
         self.completion_tokens += outcome.completion_tokens
-        self.latency_sum_s += outcome.latency_s
 
     def counts(self) -> tuple[int, int, int, int]:
         """Done, ok, unparseable, failed."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import urllib.request
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -57,6 +59,14 @@ class Deployed:
         said = self.prefect("deployment", "run", DEPLOYMENT, "--param", f"parameters={value}")
         return said.split("UUID: ")[1].split()[0]
 
+    def artifacts(self, run: str) -> list[dict[str, Any]]:
+        """What a run showed."""
+        asked = json.dumps({"artifacts": {"flow_run_id": {"any_": [run]}}}).encode()
+        url = self.environment["PREFECT_API_URL"] + "/artifacts/filter"
+        request = urllib.request.Request(url, asked, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=30) as response:
+            return json.loads(response.read())
+
     def state(self, run: str) -> str:
         return json.loads(self.prefect("flow-run", "inspect", run, "--output", "json"))["state"]["type"]
 
@@ -101,6 +111,9 @@ def test_a_run_through_a_worker_and_its_cancellation(deployed: Deployed) -> None
     assert deployed.state(run) == "COMPLETED", (folder / "worker.log").read_text()[-3000:]
     assert len(journal_lines(folder / "cancelled")) == 160
     assert (folder / "cancelled" / "m" / "statistics.txt").exists()
+    [progress] = [found for found in deployed.artifacts(run) if found["type"] == "progress"]
+    assert progress["data"] == 100
+    assert "m: 160/160 rollouts, success" in progress["description"]
     assert "160" in deployed.prefect("artifact", "inspect", "reject-sampling-m-summary")
     assert "pass@k" in deployed.prefect("artifact", "inspect", "reject-sampling-m-statistics")
     assert "data:image/png;base64" in deployed.prefect("artifact", "inspect", "reject-sampling-m-errors")

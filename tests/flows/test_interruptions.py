@@ -178,6 +178,7 @@ def test_a_server_that_fails_for_20_s_costs_no_rollout(job: Job) -> None:
     with ScriptedServer(Script(model="m", failing_s=20)) as server:
         done = job.run(*MODEL, "--base_url", server.base_url)
         assert done.returncode == 0, done.stderr
+        assert "failed on the way and were sent again: http_500" in done.stderr
         assert server.requests > 160
     lines = journal_lines(job.folder)
     assert len(seeds(lines)) == len(lines) == 160

@@ -36,7 +36,6 @@ def test_rows_come_back_by_sample(path):
         assert journal.group("p", 1) == [rollout("p", 0)]
         assert (journal.size("p"), journal.size("q"), journal.size("r")) == (3, 1, 0)
         assert journal.tally.counts() == (3, 2, 0, 1)
-        assert journal.tally.error_types == {"http_400": 1}
 
 
 def test_the_later_row_counts(path):
