@@ -2,31 +2,16 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
-import fsspec
-import fsspec.compression
 import orjson
 
 from rollmill.errors import InputError
+from rollmill.files.json_array import BYTE_ORDER_MARK, JsonArray, RawRow
+from rollmill.files.opening import open_binary
 
 Row = dict[str, Any]
-
-_LIST_KEYS = ("examples", "data", "rows", "results", "problems")
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-
-
-def _open_zstd(file: BinaryIO, mode: str = "rb") -> io.BufferedReader:
-    import pyarrow as pa
-
-    return io.BufferedReader(pa.CompressedInputStream(pa.PythonFile(file, mode="r"), "zstd"))
-
-
-# fsspec knows .zst only where one of two optional packages is installed; without them it would hand out packed bytes.
-if "zstd" not in fsspec.compression.compr:
-    fsspec.compression.register_compression("zstd", _open_zstd, "zst")
 
 
 class BadRow(NamedTuple):
@@ -53,6 +38,8 @@ def dump_line(value: object) -> bytes:
 
 def parse_line(number: int, line: bytes) -> Row | BadRow:
     """The object on one line, or why there is none."""
+    if not line:
+        return BadRow(number, None, "nothing stands here: the document is cut off, or has a comma too many", "")
     try:
         value = orjson.loads(line)
     except orjson.JSONDecodeError as error:
@@ -62,45 +49,47 @@ def parse_line(number: int, line: bytes) -> Row | BadRow:
     return BadRow(number, None, f"expected a JSON object, found {type(value).__name__}", _shown(line))
 
 
+def raw_json_lines(path: str) -> Iterator[RawRow]:
+    """Every line that is not blank, its end included. Raises `InputError` where the file cannot be read."""
+    with open_binary(path) as file:
+        for number, line in enumerate(file, start=1):
+            text = line.removeprefix(BYTE_ORDER_MARK) if number == 1 else line
+            if not text.isspace() and text:
+                yield RawRow(number, text)
+
+
+def raw_json_array(path: str, rest: Row | None = None) -> Iterator[RawRow]:
+    """Every row of a document that is an array, or an object with one; what else the object holds goes into `rest`.
+
+    Raises `InputError` where the file cannot be read or holds no such array; see `JsonArray`.
+    """
+    with open_binary(path) as file:
+        array = JsonArray(file)
+        try:
+            yield from array
+        except ValueError as error:
+            raise InputError(f"{path} cannot be read as a JSON document: {error}") from error
+        if rest is not None:
+            rest.update(array.rest)
+
+
 def read_json_lines(path: str) -> Iterator[tuple[int, Row | BadRow]]:
     """Yields (line number, row) for every line that is not blank.
 
     `path` is a local path or any fsspec URL; `.gz`, `.zst`, `.xz`, `.bz2` are read through.
     Raises `InputError` where the file cannot be opened or read.
     """
-    try:
-        with fsspec.open(path, "rb", compression="infer") as file:
-            for number, line in enumerate(file, start=1):
-                text = line.removeprefix(_BYTE_ORDER_MARK) if number == 1 else line
-                if text.strip():
-                    yield number, parse_line(number, text)
-    except Exception as error:  # every file system and decompressor raises types of its own
-        raise InputError(f"cannot read {path}: {error}") from error
+    for number, text in raw_json_lines(path):
+        yield number, parse_line(number, text)
 
 
 def read_json(path: str) -> Iterator[tuple[int, Row | BadRow]]:
     """Yields (position, row) of a file that holds one JSON array, or an object with one under a usual key.
 
-    The keys tried are `examples`, `data`, `rows`, `results`, `problems`. The file is read whole.
-    Raises `InputError` where the file cannot be read or holds no such array.
+    The keys looked for are `LIST_KEYS`. Raises `InputError` where the file cannot be read or holds no such array.
     """
-    try:
-        with fsspec.open(path, "rb", compression="infer") as file:
-            value = orjson.loads(file.read().removeprefix(_BYTE_ORDER_MARK))
-    except orjson.JSONDecodeError as error:
-        raise InputError(f"{path} is not valid JSON in UTF-8: {error}") from error
-    except Exception as error:  # every file system and decompressor raises types of its own
-        raise InputError(f"cannot read {path}: {error}") from error
-    if isinstance(value, dict):
-        value = next((value[key] for key in _LIST_KEYS if isinstance(value.get(key), list)), value)
-    if not isinstance(value, list):
-        raise InputError(f"{path} holds neither a JSON array nor an object with one under {', '.join(_LIST_KEYS)}")
-    for number, row in enumerate(value, start=1):
-        if isinstance(row, dict):
-            yield number, row
-        else:
-            reason = f"expected a JSON object, found {type(row).__name__}"
-            yield number, BadRow(number, None, reason, _shown(orjson.dumps(row)))
+    for number, text in raw_json_array(path):
+        yield number, parse_line(number, text)
 
 
 def _shown(line: bytes) -> str:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from rollmill.errors import InputError
+from rollmill.files.arrow_rows import BATCH_ROWS, read_batches
 from rollmill.files.rows import BadRow, Row
-from rollmill.problems.arrow_rows import BATCH_ROWS, read_batches
 
 _HUB = "https://huggingface.co"
 

@@ -111,12 +111,23 @@ def test_an_array_of_other_things(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("content", [b'[{"a": 1}, {"a"', b'{"x": [1], "rows": [{"a": 1}, {"a"'])
+def test_a_document_that_is_cut_off_keeps_its_whole_rows(tmp_path, content):
+    path = tmp_path / "rows.json"
+    path.write_bytes(content)
+    (_, first), (_, torn), (_, end) = read(path, read_json)
+    assert first == {"a": 1}
+    assert (torn.number, torn.raw, end.number) == (2, '{"a"', 3)
+    assert "is cut off" in end.reason
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"", "is not valid JSON in UTF-8"),
-        (b"[1", "is not valid JSON in UTF-8"),
-        (b'["\xff"]', "is not valid JSON in UTF-8"),
+        (b"", "cannot be read as a JSON document: .*empty document"),
+        (b'{"data": [1], "x": }', "cannot be read as a JSON document: "),
+        (b"[1] [2]", "cannot be read as a JSON document: "),
+        (b'{"\xff": 1}', "cannot be read as a JSON document: "),
         (b"7", "holds neither a JSON array nor an object with one under examples, data"),
         (b'{"data": {"a": 1}}', "holds neither a JSON array"),
     ],

@@ -1,0 +1,71 @@
+"""The table of rollouts: one row per rollout, its scalars, and where its record stands.
+
+Messages are not in it: they are dead weight for every question but reading them, and stay in their files.
+"""
+
+from __future__ import annotations
+
+import polars as pl
+
+SCHEMA: dict[str, pl.DataType] = {
+    "row": pl.UInt32(),
+    "source": pl.UInt32(),
+    "number": pl.UInt32(),
+    "offset": pl.UInt64(),
+    "length": pl.UInt64(),
+    "instance_id": pl.String(),
+    "sample_id": pl.Int64(),
+    "reward": pl.Float64(),
+    "success": pl.Boolean(),
+    "claimed_success": pl.Boolean(),
+    "status": pl.String(),
+    "error_type": pl.String(),
+    "answer_error": pl.Float64(),
+    "speedup": pl.Float64(),
+    "exit_status": pl.String(),
+    "finish_reason": pl.String(),
+    "model_calls": pl.Int64(),
+    "latency_s": pl.Float64(),
+    "prompt_tokens": pl.Int64(),
+    "completion_tokens": pl.Int64(),
+    "tokens": pl.Int64(),
+    "messages": pl.UInt32(),
+    "turns": pl.UInt32(),
+    "empty": pl.Boolean(),
+    "completion_hash": pl.UInt64(),
+}
+"""The columns, all but `row`, `source`, `number`, `instance_id`, `sample_id`, `status` nullable:
+
+- `row`: 0-based place in the reading order of all inputs; the table is sorted by it. `source`: index of the input file.
+  `number`: 1-based line, or position in an array or Parquet file. `offset`, `length`: bytes of the record in its
+  (unpacked) file; null where it has no place of its own (Parquet).
+- `instance_id`, `sample_id`: as recorded; where `sample_id` is missing, the rollout's 0-based number within its problem.
+- `reward`: as recorded; null where there is none, where it is not finite, and where the rollout failed (`error_type`).
+- `success`: the record's `success`, and not what its own evaluation denies: a build or test that failed is no success,
+  whatever the agent said. Null where it failed or nothing was recorded. `claimed_success`: as recorded.
+- `status`: `failed` (has an error: something outside broke, no verdict on the model), `unparseable` (judged, no answer
+  in it) or `ok` (everything else).
+- `error_type`: the kind of error by its type, or the leading word of an error that is text.
+- `answer_error`: the verifier's distance to the ground truth. `speedup`: null where it was not measured (recorded as a
+  negative number). `latency_s`: seconds.
+- `prompt_tokens`, `completion_tokens`: as the server counted them. `tokens`: length of the whole trajectory in tokens:
+  counted by a tokenizer where one was named, else the two together where there was one answer only, else null.
+- `messages`: messages of the trajectory, its completion included. `turns`: those of the model. `empty`: whether the
+  model wrote nothing but white space in all of them.
+- `completion_hash`: hash of everything that the model wrote; equal for equal completions.
+"""
+
+SQL_COLUMNS = [name for name in SCHEMA if name not in {"row", "source", "offset", "completion_hash"}]
+"""The columns that a user's expression may speak of."""
+
+OPTIONAL_COLUMNS: dict[str, pl.DataType] = {
+    "signature": pl.List(pl.UInt32()),
+    "contaminated_by": pl.String(),
+}
+"""Made only where a rule needs them: MinHash signature of everything the model wrote (for near-duplicates), and the
+benchmark file and item that the rollout shares an n-gram with (null: none)."""
+
+
+def empty_table() -> pl.DataFrame:
+    """A table with no rollout."""
+    return pl.DataFrame(schema=SCHEMA)

@@ -1,0 +1,147 @@
+"""Cutting the rows out of one large JSON document without parsing it, and without holding it.
+
+Only the structure outside strings is looked at, a few megabytes at a time, by numpy; a row stays the bytes that it is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import BinaryIO, NamedTuple, cast
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+LIST_KEYS = ("examples", "data", "rows", "results", "problems", "trajectories")
+"""Keys under which an object's rows are looked for."""
+
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_CHUNK = 4 << 20
+_LARGEST_ROW = 1 << 30
+_QUOTE, _BACKSLASH, _COMMA, _BRACKET = b'"\\,['
+_STEP = np.zeros(256, dtype=np.int64)
+_STEP[list(b"{[")] = 1
+_STEP[list(b"}]")] = -1
+_MARKED = _STEP != 0
+_MARKED[[_QUOTE, _COMMA]] = True
+_KEY_BEFORE = re.compile(rb'"([^"\\]*)"\s*:\s*$')
+
+
+class RawRow(NamedTuple):
+    """The bytes of one row, and its 1-based line or position."""
+
+    number: int
+    text: bytes
+
+
+class JsonArray:
+    """The rows of one document: an array, or the first array under one of `LIST_KEYS` in an object.
+
+    Iterating, possible once, yields what stands between the array's commas, be it JSON or not. A document that is cut
+    off yields what it has of its last row, and then an empty one. Raises `ValueError` where there is no such array,
+    where what is around it is not JSON, and for a row of more than a gigabyte.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.rest: dict[str, object] = {}
+        """What else the object holds; complete once all rows were read."""
+        self._file = file
+        self._depth = 0
+        self._in_string = False
+
+    def __iter__(self) -> Iterator[RawRow]:
+        head, text = self._find()
+        inside, number, pending = self._depth, 0, b""
+        while text:
+            at = 0
+            where, levels = self._marks(text)
+            ends = (levels < inside) | ((levels == inside) & (_bytes(text)[where] == _COMMA))
+            for end, level in zip(where[ends].tolist(), levels[ends].tolist(), strict=True):
+                row = RawRow(number + 1, (pending + text[at:end]).strip())
+                if row.text or level == inside:
+                    number += 1
+                    yield row
+                if level < inside:
+                    if not self._read_rest(head + text[end:]):
+                        yield RawRow(number + 1, b"")
+                    return
+                at, pending = end + 1, b""
+            pending += text[at:]
+            if len(pending) > _LARGEST_ROW:
+                raise ValueError(f"row {number + 1} has more than {_LARGEST_ROW:,} bytes, or a quote too many")
+            text = self._read()
+        if pending.strip():
+            yield RawRow(number := number + 1, pending.strip())
+        yield RawRow(number + 1, b"")
+
+    def _find(self) -> tuple[bytes, bytes]:
+        """All up to the array's opening bracket, that included, and what was read beyond it."""
+        head = b""
+        while text := self._read():
+            text = text.removeprefix(BYTE_ORDER_MARK) if not head else text
+            where, levels = self._marks(text)
+            for place in where[(levels <= 2) & (_bytes(text)[where] == _BRACKET)].tolist():
+                before = head + text[:place]
+                key = _KEY_BEFORE.search(before[-200:])
+                if not before.strip() or (key and key[1].decode("utf-8", "replace") in LIST_KEYS):
+                    self._depth, self._in_string = (2 if before.strip() else 1), False
+                    return before + b"[", text[place + 1 :] or self._read()
+            head += text
+        value = orjson.loads(head)
+        raise ValueError(
+            f"it holds neither a JSON array nor an object with one under {', '.join(LIST_KEYS)}: {_kind(value)}"
+        )
+
+    def _read(self) -> bytes:
+        """The next megabytes; never torn within a run of backslashes, whose number decides what they mean."""
+        text = self._file.read(_CHUNK)
+        while text.endswith(b"\\") and (more := self._file.read(1)):
+            text += more
+        return text
+
+    def _read_rest(self, around: bytes) -> bool:
+        """Reads what follows the array; whether the document has an end."""
+        try:
+            value = orjson.loads(around + self._file.read())
+        except orjson.JSONDecodeError as error:
+            if "unexpected end of data" in str(error):
+                return False
+            raise
+        self.rest = {key: item for key, item in value.items() if item != []} if isinstance(value, dict) else {}
+        return True
+
+    def _marks(self, text: bytes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Where brackets, braces and commas stand outside strings, and how deep it is after each."""
+        every = _bytes(text)
+        where = np.flatnonzero(_MARKED[every])
+        kinds = every[where]
+        quotes = kinds == _QUOTE
+        if b"\\" in text:
+            quotes[quotes] = ~_escaped(every, where[quotes])
+        outside = ~quotes & (kinds != _QUOTE) & ((np.cumsum(quotes) + self._in_string) % 2 == 0)
+        self._in_string = bool((int(quotes.sum()) + self._in_string) % 2)
+        levels = self._depth + np.cumsum(_STEP[kinds[outside]])
+        self._depth = int(levels[-1]) if levels.size else self._depth
+        return where[outside], levels
+
+
+def _bytes(text: bytes) -> NDArray[np.uint8]:
+    return np.frombuffer(text, dtype=np.uint8)
+
+
+def _escaped(every: NDArray[np.uint8], places: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which places follow an odd number of backslashes."""
+    slashes = np.flatnonzero(every == _BACKSLASH)
+    begins = slashes[np.diff(slashes, prepend=-2) != 1]
+    after = (places > 0) & (every[places - 1] == _BACKSLASH)
+    begin = begins[np.searchsorted(begins, places, side="left") - 1]
+    return cast(NDArray[np.bool_], after & ((places - begin) % 2 == 1))
+
+
+def _kind(value: object) -> str:
+    return (
+        f"an object with {', '.join(map(repr, list(value)[:10]))}"
+        if isinstance(value, dict)
+        else f"a {type(value).__name__}"
+    )

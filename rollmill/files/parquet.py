@@ -1,0 +1,32 @@
+"""Opening Parquet files, local or remote, compressed from outside or not."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rollmill.errors import InputError
+from rollmill.files.opening import is_packed, open_binary
+
+
+@contextmanager
+def open_parquet(path: str) -> Iterator[Any]:
+    """A `pyarrow.parquet.ParquetFile`. Raises `InputError` where it cannot be opened or, inside the block, read."""
+    import pyarrow.parquet as pq
+
+    try:
+        with open_binary(path) as file:
+            if not is_packed(path):
+                yield pq.ParquetFile(file)
+                return
+            # Parquet is read from its end, where a packed stream cannot begin.
+            with tempfile.TemporaryFile() as unpacked:
+                shutil.copyfileobj(file, unpacked)
+                yield pq.ParquetFile(unpacked)
+    except InputError:
+        raise
+    except Exception as error:  # Arrow raises types of its own
+        raise InputError(f"cannot read {path}: {error}") from error
