@@ -33,6 +33,8 @@ class RawRow(NamedTuple):
 
     number: int
     text: bytes
+    offset: int | None = None
+    """Of a line: where it begins in the unpacked file."""
 
 
 class JsonArray:

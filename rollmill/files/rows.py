@@ -49,13 +49,19 @@ def parse_line(number: int, line: bytes) -> Row | BadRow:
     return BadRow(number, None, f"expected a JSON object, found {type(value).__name__}", _shown(line))
 
 
-def raw_json_lines(path: str) -> Iterator[RawRow]:
-    """Every line that is not blank, its end included. Raises `InputError` where the file cannot be read."""
+def raw_json_lines(path: str, *, offset: int = 0, lines: int = 0) -> Iterator[RawRow]:
+    """Every line that is not blank, its end included; from `offset` on, before which there are so many `lines`.
+
+    Raises `InputError` where the file cannot be read.
+    """
     with open_binary(path) as file:
-        for number, line in enumerate(file, start=1):
+        if offset:
+            file.seek(offset)
+        for number, line in enumerate(file, start=lines + 1):
             text = line.removeprefix(BYTE_ORDER_MARK) if number == 1 else line
-            if not text.isspace() and text:
-                yield RawRow(number, text)
+            if text and not text.isspace():
+                yield RawRow(number, text, offset + len(line) - len(text))
+            offset += len(line)
 
 
 def raw_json_array(path: str, rest: Row | None = None) -> Iterator[RawRow]:
@@ -79,7 +85,7 @@ def read_json_lines(path: str) -> Iterator[tuple[int, Row | BadRow]]:
     `path` is a local path or any fsspec URL; `.gz`, `.zst`, `.xz`, `.bz2` are read through.
     Raises `InputError` where the file cannot be opened or read.
     """
-    for number, text in raw_json_lines(path):
+    for number, text, _ in raw_json_lines(path):
         yield number, parse_line(number, text)
 
 
@@ -88,7 +94,7 @@ def read_json(path: str) -> Iterator[tuple[int, Row | BadRow]]:
 
     The keys looked for are `LIST_KEYS`. Raises `InputError` where the file cannot be read or holds no such array.
     """
-    for number, text in raw_json_array(path):
+    for number, text, _ in raw_json_array(path):
         yield number, parse_line(number, text)
 
 

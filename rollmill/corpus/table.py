@@ -39,7 +39,7 @@ SCHEMA: dict[str, pl.DataType] = {
 - `row`: 0-based place in the reading order of all inputs; the table is sorted by it. `source`: index of the input file.
   `number`: 1-based line, or position in an array or Parquet file. `offset`, `length`: bytes of the record in its
   (unpacked) file; null where it has no place of its own (Parquet).
-- `instance_id`, `sample_id`: as recorded; where `sample_id` is missing, the rollout's 0-based number within its problem.
+- `instance_id`, `sample_id`: as recorded; a missing `sample_id` is the rollout's 0-based number within its problem.
 - `reward`: as recorded; null where there is none, where it is not finite, and where the rollout failed (`error_type`).
 - `success`: the record's `success`, and not what its own evaluation denies: a build or test that failed is no success,
   whatever the agent said. Null where it failed or nothing was recorded. `claimed_success`: as recorded.

@@ -19,7 +19,7 @@ NOTHING = msgspec.Raw()
 _NULL = b"null"
 
 
-class Message(msgspec.Struct, omit_defaults=True):
+class Message(msgspec.Struct, omit_defaults=True, gc=False):
     """One message, with what training needs of it; an agent's bookkeeping (`extra`, times, costs) is left behind."""
 
     role: str
@@ -35,7 +35,7 @@ Turns = list[Message] | str | None
 """A conversation, or the text of its only message."""
 
 
-class Record(msgspec.Struct):
+class Record(msgspec.Struct, gc=False):
     """A record's fields: any JSON value in the scalars, since files of others hold any; text in what may be large."""
 
     instance_id: Any = None
@@ -100,7 +100,9 @@ def _texts(value: Any) -> Iterator[str]:
 def written_text(record: Record) -> str:
     """Everything that the model wrote, message by message, tool calls as JSON."""
     turns = (turn for turn in record.conversation() or [] if turn.role == "assistant")
-    return "\n".join(text for turn in turns for text in (content_text(turn.content), bytes(turn.tool_calls).decode()) if text)
+    return "\n".join(
+        text for turn in turns for text in (content_text(turn.content), bytes(turn.tool_calls).decode()) if text
+    )
 
 
 def whole_text(record: Record) -> str:
@@ -109,7 +111,7 @@ def whole_text(record: Record) -> str:
 
 
 def without_non_numbers(line: bytes) -> bytes | None:
-    """The line with null in place of NaN and Infinity, which Python's `json` writes; None where that is not the matter."""
+    """The line with null for NaN and Infinity, which Python's `json` writes; None where that is not the matter."""
     if b"NaN" not in line and b"Infinity" not in line:
         return None
     try:

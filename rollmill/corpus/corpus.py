@@ -1,0 +1,201 @@
+"""The corpus: rollouts of one or many files, as a table of scalars and a way back to each record."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import polars as pl
+
+from rollmill.corpus.inputs import Source, find_sources
+from rollmill.corpus.journal_index import Indexed, read_index, write_index
+from rollmill.corpus.record import without_non_numbers
+from rollmill.corpus.scan import Scan
+from rollmill.corpus.table import SCHEMA
+from rollmill.errors import InputError
+from rollmill.files.rows import BadRow, Row, raw_json_lines
+from rollmill.problems.loading import read_instance_ids
+from rollmill.rollouts.manifest import read_manifest
+from rollmill.rollouts.run import PROBLEMS
+
+OnBadRow = Callable[[Source, BadRow], None]
+
+
+class _Read(NamedTuple):
+    """What came of one source: its part of the table, how many bad rows, which records held NaN or Infinity."""
+
+    table: pl.DataFrame
+    bad: int
+    repaired: set[int]
+    metadata: Row
+
+
+class Corpus:
+    """What was read. Made by `read_corpus`."""
+
+    def __init__(self, files: Sequence[Source], read: Sequence[_Read]) -> None:
+        self.files = list(files)
+        self.sources = [source.path for source in files]
+        """Paths and URLs; the table's `source` counts them."""
+        self.table = _whole_table([one.table for one in read])
+        self.metadata = _agreed([one.metadata for one in read])
+        """What the inputs say of themselves (a document's `metadata`; a run's `model_name` and `identity`), as far as
+        they agree."""
+        self.quarantined = sum(one.bad for one in read)
+        """Rows that could not be used."""
+        self.repaired = sum(len(one.repaired) for one in read)
+        """Records that held NaN or Infinity, which is no JSON and became null."""
+        self._repaired = [one.repaired for one in read]
+
+    @property
+    def name(self) -> str:
+        """A short title: the run's, or the file's name."""
+        names = [source.run.resolve().name if source.run else source.path.rsplit("/", 1)[-1] for source in self.files]
+        return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+
+    def image_root(self, source: int) -> Path | None:
+        """The local folder that image paths in a source's records are relative to."""
+        return self.files[source].folder
+
+    def records(self, table: pl.DataFrame) -> Iterator[bytes]:
+        """The JSON object of each row of `table`, without a line's end. `table` is sorted by `row`.
+
+        Raises `InputError` where a file is no longer what it was when the table was made.
+        """
+        places = table.select("source", "number", "offset", "length")
+        for part in places.partition_by("source", maintain_order=True):
+            source, repaired = self.files[part["source"][0]], self._repaired[part["source"][0]]
+            texts = _at_places(source, part) if source.anywhere else _in_order(source, part["number"])
+            for number, text in zip(part["number"], texts, strict=True):
+                yield (without_non_numbers(text) or text) if number in repaired else text
+
+
+def read_corpus(inputs: Sequence[str], on_bad_row: OnBadRow | None = None) -> Corpus:
+    """Reads all records of files, folders, patterns, run directories and URLs, as a table; bad rows go to `on_bad_row`.
+
+    Of a run's journal the latest row of a rollout counts, in the order of its problems. Raises `InputError` where an
+    input is none or cannot be read.
+    """
+    files = find_sources(inputs)
+    return Corpus(files, [_read(source, on_bad_row) for source in files])
+
+
+def index_run(directory: Path, num_rollout: int) -> Corpus:
+    """Reads the first `num_rollout` rollouts of every problem of a run, and leaves the index of its journal beside it.
+
+    With the index, reading the run again takes hardly any time. Raises `InputError` as `read_corpus` does.
+    """
+    (source,) = find_sources([str(directory)])
+    journal = Path(source.path)
+    scan, indexed, bad = _scan_journal(journal, lambda _: None)
+    if not bad and not scan.repaired:  # an index has no room for what was wrong with a record
+        write_index(journal, indexed.table, indexed.covered, indexed.lines)
+    counted = indexed._replace(table=indexed.table.filter(pl.col("sample_id") < num_rollout))
+    return Corpus([source], [_read_run(directory, counted, bad, scan.repaired)])
+
+
+def _read(source: Source, on_bad_row: OnBadRow | None) -> _Read:
+    def put_aside(row: BadRow) -> None:
+        if on_bad_row:
+            on_bad_row(source, row)
+
+    if source.run:
+        scan, indexed, bad = _scan_journal(Path(source.path), put_aside)
+        return _read_run(source.run, indexed, bad, scan.repaired)
+    scan, bad = Scan(), 0
+    rest: Row = {}
+    for number, text, offset in source.raw_rows(rest):
+        fault = scan.add(number, text, offset if source.anywhere else None)
+        if fault:
+            bad += 1
+            put_aside(fault)
+    metadata = rest.get("metadata")
+    return _Read(scan.table(), bad, scan.repaired, metadata if isinstance(metadata, dict) else {})
+
+
+def _read_run(directory: Path, indexed: Indexed, bad: int, repaired: set[int]) -> _Read:
+    manifest = read_manifest(directory)
+    about = {"model_name": directory.resolve().name, "identity": manifest.identity_key} if manifest else {}
+    return _Read(_latest(indexed.table, directory), bad, repaired, about)
+
+
+def _agreed(said: Sequence[Row]) -> Row:
+    first = said[0] if said else {}
+    return {key: value for key, value in first.items() if all(one.get(key) == value for one in said)}
+
+
+def _scan_journal(journal: Path, put_aside: Callable[[BadRow], None]) -> tuple[Scan, Indexed, int]:
+    """All rows of a journal, from its index and, what was appended since, from itself; and how many were bad."""
+    indexed = read_index(journal)
+    covered, lines = (indexed.covered, indexed.lines) if indexed else (0, 0)
+    scan, bad = Scan(), 0
+    for number, text, offset in raw_json_lines(str(journal), offset=covered, lines=lines):
+        if not text.endswith(b"\n"):
+            break  # being written at this moment, or torn by a crash: not yet a row
+        fault = scan.add(number, text, offset)
+        covered, lines = (offset or 0) + len(text), number
+        if fault:
+            bad += 1
+            put_aside(fault)
+    table = pl.concat([indexed.table, scan.table()]) if indexed else scan.table()
+    return scan, Indexed(table, covered, lines), bad
+
+
+def _latest(table: pl.DataFrame, run: Path) -> pl.DataFrame:
+    """The rows that count, in the order of the run's problems."""
+    ids = pl.Series("instance_id", read_instance_ids(run / PROBLEMS), dtype=pl.String)
+    order = pl.DataFrame([ids]).with_row_index("position")
+    return (
+        table.unique(["instance_id", "sample_id"], keep="last", maintain_order=True)
+        .join(order, on="instance_id", how="left", maintain_order="left")
+        .sort("position", "sample_id", nulls_last=True, maintain_order=True)
+        .drop("position")
+    )
+
+
+def _whole_table(parts: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    """One table of all sources, with the columns that follow from others."""
+    if not parts:
+        return pl.DataFrame(schema=SCHEMA)
+    numbered = [part.with_columns(pl.lit(index, pl.UInt32).alias("source")) for index, part in enumerate(parts)]
+    unnumbered = pl.int_range(pl.len(), dtype=pl.Int64).over("source", "instance_id")
+    one_answer = pl.when(pl.col("turns") == 1).then(pl.col("prompt_tokens") + pl.col("completion_tokens"))
+    return (
+        pl.concat(numbered)
+        .with_row_index("row")
+        .with_columns(pl.coalesce("sample_id", unnumbered).alias("sample_id"), one_answer.alias("tokens"))
+        .select(pl.col(name).cast(kind) for name, kind in SCHEMA.items())
+    )
+
+
+def _at_places(source: Source, part: pl.DataFrame) -> Iterator[bytes]:
+    file = os.open(source.path, os.O_RDONLY)
+    try:
+        for offset, length in zip(part["offset"], part["length"], strict=True):
+            text = os.pread(file, length, offset)
+            if len(text) < length or not text.startswith(b"{", len(text) - len(text.lstrip())):
+                raise _changed(source)
+            yield text.strip()
+    except OSError as error:
+        raise InputError(f"cannot read {source.path}: {error.strerror}") from error
+    finally:
+        os.close(file)
+
+
+def _in_order(source: Source, numbers: pl.Series) -> Iterator[bytes]:
+    wanted = iter(numbers)
+    number = next(wanted, None)
+    for found, text, _ in source.raw_rows():
+        if found == number:
+            yield text.strip()
+            number = next(wanted, None)
+        if number is None:
+            return
+    if number is not None:
+        raise _changed(source)
+
+
+def _changed(source: Source) -> InputError:
+    return InputError(f"{source.path} was changed while it was read: run the command again")
