@@ -1,0 +1,127 @@
+"""The dataset card: a README.md beside the exports that says what they are, and lets `datasets` load them by name."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rollmill.errors import InputError
+from rollmill.exports.card_section import Provenance, config, section
+from rollmill.exports.exported import Exported
+from rollmill.exports.packing import output_kind
+from rollmill.exports.splitting import TRAIN
+from rollmill.files.whole import write_bytes_whole
+
+if TYPE_CHECKING:
+    from rollmill.corpus.corpus import Corpus
+
+README = "README.md"
+
+_SECTION = re.compile(r"<!-- rollmill:export (\{.*?\}) -->\n.*?\n<!-- rollmill:end -->\n?", re.DOTALL)
+_FRONT_MATTER = re.compile(r"\A---\n(.*?)^---\n", re.DOTALL | re.MULTILINE)
+_CONFIGS = re.compile(r"^configs:.*\n(?:[ -].*\n)*", re.MULTILINE)
+_TITLE = "\n# Training data from rollouts\n\nLoad an export with `datasets.load_dataset(folder, name)`.\n"
+
+
+def write_card(
+    exported: Exported,
+    *,
+    corpus: Corpus,
+    filters: Sequence[str] = (),
+    filtered: Mapping[str, int] | None = None,
+    origin: Mapping[str, Any] | None = None,
+) -> Path:
+    """Writes or brings up to date the card in the export's folder, and returns its path.
+
+    `filters`: the rules in words, one each. `filtered`: rollouts by the reason that kept them from the export; with
+    what the export kept and dropped they are all that the corpus holds. `origin`: as given to the export; its `model`
+    or `models` (else the input's own `model_name`) are the models. An earlier section of the same export is replaced;
+    those of others, and what people wrote around them, stay. A README.md without any section of ours is left alone,
+    and the card is `<stem>.card.md`.
+
+    Raises `RuntimeError` where the counts do not add up (a bug in rollmill), `InputError` where a card cannot be read.
+    """
+    told = Provenance(
+        sources=corpus.sources,
+        models=_models(corpus.metadata, origin or {}),
+        origin=origin or {},
+        filters=filters,
+        filtered=filtered or {},
+        read=corpus.table.height,
+        quarantined=corpus.quarantined,
+    )
+    _check_sum(exported, told)
+    file = exported.files[TRAIN]
+    path = file.with_name(README)
+    before = _read(path)
+    if before and not _SECTION.search(before):
+        path = file.with_name(f"{output_kind(file).stem}.card.md")
+        before = ""
+    write_bytes_whole(path, _card(before, exported, told, path.parent).encode())
+    return path
+
+
+def _card(before: str, exported: Exported, told: Provenance, folder: Path) -> str:
+    """The whole card: front matter, and the text with one section changed or added."""
+    front = _FRONT_MATTER.match(before)
+    body = before[front.end() :] if front else before or _TITLE
+    configured = config(exported)
+    marked = json.dumps(configured).replace(">", "\\u003e")
+    ours = f"<!-- rollmill:export {marked} -->\n\n{section(exported, told)}\n\n<!-- rollmill:end -->\n"
+    earlier = next((found for found in _SECTION.finditer(body) if _name(found) == configured["name"]), None)
+    begin, end = earlier.span() if earlier else (len(body), len(body))
+    body = f"{body[:begin].rstrip()}\n\n{ours}{body[end:]}"
+    kept = _CONFIGS.sub("", front[1]) if front else ""
+    front_matter = _configs(body, folder) + kept
+    return (f"---\n{front_matter}---\n\n" if front_matter else "") + body.lstrip()
+
+
+def _name(found: re.Match[str]) -> object:
+    return json.loads(found[1]).get("name")
+
+
+def _configs(body: str, folder: Path) -> str:
+    """The `configs` of the front matter, as YAML: one for each section whose files are there."""
+    found = [json.loads(match[1]) for match in _SECTION.finditer(body)]
+    usable = [one for one in found if one["files"] and all((folder / name).exists() for name in one["files"].values())]
+    return "configs:\n" + "".join(map(_config, usable)) if usable else ""
+
+
+def _config(one: Mapping[str, Any]) -> str:
+    lines = [f"- config_name: {_yaml(one['name'])}", "  data_files:"]
+    for split, name in one["files"].items():
+        lines += [f"  - split: {_yaml(split)}", f"    path: {_yaml(name)}"]
+    if "field" in one:
+        lines.append(f"  field: {_yaml(one['field'])}")
+    return "\n".join(lines) + "\n"
+
+
+def _yaml(text: str) -> str:
+    """A string as JSON writes it, which is YAML too."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text("utf-8").replace("\r\n", "\n")
+    except FileNotFoundError:
+        return ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read {path}, where the dataset card belongs: {error}") from error
+
+
+def _models(metadata: Mapping[str, Any], origin: Mapping[str, Any]) -> list[str]:
+    named = origin.get("models") or origin.get("model") or metadata.get("model_name") or []
+    return [str(model) for model in (named if isinstance(named, list | tuple) else [named])]
+
+
+def _check_sum(exported: Exported, told: Provenance) -> None:
+    total = sum(told.filtered.values()) + exported.kept + exported.dropped.height
+    if total != told.read:
+        raise RuntimeError(
+            f"rows lost before the export, a bug in rollmill: {told.read} read, "
+            f"{sum(told.filtered.values())} filtered, {exported.kept} kept, {exported.dropped.height} dropped"
+        )

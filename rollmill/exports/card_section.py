@@ -1,0 +1,107 @@
+"""The section of a dataset card that tells of one export, and the configuration that lets `datasets` load it."""
+
+from __future__ import annotations
+
+import html
+import importlib.metadata
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from rollmill.exports.exported import Exported, Form
+from rollmill.exports.packing import output_kind
+from rollmill.exports.splitting import TRAIN
+
+_MOST_SOURCES = 20
+
+_COLUMNS: dict[Form, str] = {
+    "messages": "`messages`: a conversation that ends with the assistant, for supervised fine-tuning.",
+    "prompt_completion": "`prompt`: all messages before the first assistant turn; `completion`: the rest. "
+    "TRL's conversational prompt-completion format.",
+    "preferences": "`prompt`, `chosen`, `rejected`: messages, in TRL's conversational preference format.",
+    "trajectories": "`trajectory`: all messages as recorded, beside `problem_statement`, `git_diff`, `exit_status`, "
+    "`reward`, `speedup`, `success`, `model_calls`.",
+}
+_METADATA: dict[Form, str] = {
+    "messages": "which rollout it is, its `reward` and `success`, and where it came from.",
+    "prompt_completion": "which rollout it is, its `reward` and `success`, and where it came from.",
+    "preferences": "the problem, both rollouts and their rewards, the `margin` between them, and where they came from.",
+    "trajectories": "as recorded.",
+}
+
+
+class Provenance(NamedTuple):
+    """What a card says beside the export's own counts."""
+
+    sources: Sequence[str]
+    models: Sequence[str]
+    origin: Mapping[str, Any]
+    filters: Sequence[str]
+    filtered: Mapping[str, int]
+    """Rollouts by the reason that kept them from the export."""
+    read: int
+    quarantined: int
+
+
+def config(exported: Exported) -> dict[str, Any]:
+    """The export as `datasets` shall know it: `name`, `files` by split, and `field` where rows are under a key."""
+    first = exported.files[TRAIN]
+    rows_under = {"field": "trajectories"} if output_kind(first).layout == ".json" else {}
+    files = {split: path.name for split, path in exported.files.items() if exported.rows[split]}
+    return {"name": output_kind(first).stem, "files": files, **rows_under}
+
+
+def section(exported: Exported, told: Provenance) -> str:
+    """Markdown."""
+    name = output_kind(exported.files[TRAIN]).stem
+    written = f"Written by rollmill {importlib.metadata.version('rollmill')} on {datetime.now(UTC):%Y-%m-%d}."
+    parts = [
+        f"## {_plain(name)}",
+        f"{written} Format `{exported.form}`.",
+        _table(("split", "file", "rows", "problems"), _splits(exported)),
+        f"Columns: {_COLUMNS[exported.form]} `metadata`: {_METADATA[exported.form]}",
+        f"### Where it came from\n\n{_bullets(_origins(told))}",
+        f"### Filters\n\n{_bullets(map(_plain, told.filters)) or 'None.'}",
+        f"### Counts\n\n{_table(('rollouts', 'count'), _counts(exported, told))}",
+    ]
+    return "\n\n".join(parts)
+
+
+def _splits(exported: Exported) -> list[tuple[object, ...]]:
+    return [
+        (split, path.name, f"{exported.rows[split]:,}", f"{exported.problems[split]:,}")
+        for split, path in exported.files.items()
+    ]
+
+
+def _origins(told: Provenance) -> list[str]:
+    sources = [f"source: {_plain(source)}" for source in told.sources[:_MOST_SOURCES]]
+    if len(told.sources) > _MOST_SOURCES:
+        sources.append(f"and {len(told.sources) - _MOST_SOURCES:,} more sources")
+    models = [f"model: {_plain(model)}" for model in told.models]
+    facts = [f"{_plain(key)}: {_plain(value)}" for key, value in told.origin.items() if key not in {"model", "models"}]
+    return [*sources, *models, *facts]
+
+
+def _counts(exported: Exported, told: Provenance) -> list[tuple[object, ...]]:
+    """Read, every reason, kept: the first is the sum of the others."""
+    filtered = [(f"filtered: {reason}", f"{count:,}") for reason, count in told.filtered.items() if count]
+    dropped = [(f"dropped: {reason}", f"{count:,}") for reason, count in exported.reasons.items()]
+    kept = ("kept", f"{exported.kept:,}")
+    aside = ("quarantined (rows that could not be read, not counted above)", f"{told.quarantined:,}")
+    return [("read", f"{told.read:,}"), *filtered, *dropped, kept, aside]
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    lines = [head, ["---"] * len(head), *([_plain(cell) for cell in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _bullets(lines: Iterable[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _plain(value: object) -> str:
+    """Text from outside, on one line, that neither Markdown nor HTML takes for its own."""
+    text = html.escape(" ".join(str(value).split()), quote=False)
+    return "".join(f"\\{char}" if char in "\\`*_[]|" else char for char in text)

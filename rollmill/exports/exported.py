@@ -1,0 +1,48 @@
+"""What an export did with every row that it was given."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import polars as pl
+
+Form = Literal["messages", "prompt_completion", "preferences", "trajectories"]
+
+DROPPED_SCHEMA: dict[str, pl.DataType] = {"row": pl.UInt32(), "drop_reason": pl.String()}
+
+
+class Exported(NamedTuple):
+    """The files of one export by split (`train`, `validation`), what is in them, and what is not and why."""
+
+    form: Form
+    files: dict[str, Path]
+    rows: dict[str, int]
+    """Lines (of preferences: pairs) in each file."""
+    problems: dict[str, int]
+    kept: int
+    """Rollouts that the files hold."""
+    dropped: pl.DataFrame
+    """`row`, `drop_reason` of every other rollout, sorted by `row`."""
+
+    @property
+    def reasons(self) -> dict[str, int]:
+        """Rollouts by the reason that dropped them, most frequent first."""
+        counted = self.dropped.group_by("drop_reason").len().sort(["len", "drop_reason"], descending=[True, False])
+        return dict(counted.iter_rows())
+
+
+def account(given: pl.DataFrame, used: Iterable[int], dropped: Iterable[tuple[int, str]]) -> pl.DataFrame:
+    """The dropped rows as a table, sorted by row.
+
+    Raises `RuntimeError` where not every row of `given` is used or dropped, once: a bug in rollmill.
+    """
+    table = pl.DataFrame(list(dropped), schema=DROPPED_SCHEMA, orient="row").sort("row")
+    seen = pl.concat([pl.Series("row", list(used), dtype=pl.UInt32), table["row"]])
+    if not seen.sort().equals(given["row"].cast(pl.UInt32).sort()):
+        raise RuntimeError(
+            f"rows lost in the export, a bug in rollmill: {given.height} given, "
+            f"{seen.len() - table.height} used, {table.height} dropped"
+        )
+    return table

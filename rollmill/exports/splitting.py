@@ -1,0 +1,53 @@
+"""Train and validation: parted by problem, so that no problem is on both sides."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Set
+from dataclasses import dataclass
+
+import orjson
+
+from rollmill.errors import InputError
+
+TRAIN = "train"
+VALIDATION = "validation"
+
+
+@dataclass(frozen=True)
+class Split:
+    """A share of the problems, 0 < share < 1, that is set aside for validation; the seed says which."""
+
+    validation_share: float
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.validation_share < 1:
+            raise InputError(
+                f"validation share {self.validation_share} is not between 0 and 1: give a share such as 0.05"
+            )
+
+    def validation(self, problems: Iterable[str], train: Set[str] = frozenset()) -> frozenset[str]:
+        """The problems for validation: those whose hash falls into the share, whatever other problems there are.
+
+        Those in `train` are not among them. Of two problems or more at least one is on each side: that with the least
+        hash (of `train` only where there is no other), or all but that with the greatest.
+        """
+        places = {problem: self._place(problem) for problem in problems}
+        if len(places) < 2:
+            return frozenset()
+        ordered = sorted(places, key=lambda problem: (problem in train, places[problem], problem))
+        chosen = [problem for problem in ordered if places[problem] < self.validation_share and problem not in train]
+        return frozenset(chosen[: len(places) - 1] or ordered[:1])
+
+    def _place(self, problem: str) -> float:
+        """A number in [0, 1) that seed and problem determine."""
+        digest = hashlib.sha256(orjson.dumps([self.seed, problem])).digest()
+        return int.from_bytes(digest[:6], "big") / (1 << 48)
+
+
+def check_disjoint(problems: Mapping[str, set[str]]) -> None:
+    """Raises `RuntimeError` where a problem is on both sides: a bug in rollmill."""
+    both = problems.get(TRAIN, set()) & problems.get(VALIDATION, set())
+    if both:
+        raise RuntimeError(f"a problem is in both train and validation, a bug in rollmill: {min(both)!r}")

@@ -1,0 +1,277 @@
+"""JSON Lines files that trainers read: one form of content in all rows, columns that a loader finds, split or not."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import msgspec
+import polars as pl
+
+from rollmill.corpus.record import Message
+from rollmill.errors import InputError
+from rollmill.exports import exported
+from rollmill.exports.contents import Form, NeedsPartsError, Place, shape
+from rollmill.exports.exported import Exported, account
+from rollmill.exports.splitting import TRAIN, VALIDATION, Split, check_disjoint
+from rollmill.files.whole import write_whole
+
+FIRST_BYTES = 1 << 20
+"""A column that first appears after so many bytes may be news to a loader, which infers them from the first 10 MB."""
+
+MOST_LATE_BYTES = 8 << 20
+"""More at the head would not be among the first megabytes."""
+
+BATCH = 64
+_BLOCK = 4 << 20
+
+
+class Sample(NamedTuple):
+    """One training row to be: the rows of the table that it uses, and its messages by column."""
+
+    rows: tuple[int, ...]
+    instance_id: str
+    turns: dict[str, list[Message]]
+    metadata: dict[str, Any]
+    place: Place
+
+
+class Refused(NamedTuple):
+    """Rows of the table that make no sample, each with its reason."""
+
+    reasons: tuple[tuple[int, str], ...]
+
+
+class Line(NamedTuple):
+    """A sample as it is written."""
+
+    sample: Sample
+    text: bytes
+    columns: set[str]
+    turns: list[Message]
+
+
+Made = Iterator[Sample | Refused]
+Accept = Callable[[list[Line]], list[str | None]]
+"""A batch of lines -> for each the reason that drops it, or None."""
+
+
+class _AgainError(Exception):
+    """The sides as written will not do: write again, these problems parted anew, `train` of them on that side."""
+
+    def __init__(self, problems: set[str], train: set[str]) -> None:
+        super().__init__()
+        self.problems = problems
+        self.train = train
+
+
+class _Tally:
+    """What has been written and refused so far."""
+
+    def __init__(self) -> None:
+        self.rows = {TRAIN: 0, VALIDATION: 0}
+        self.problems: dict[str, set[str]] = {TRAIN: set(), VALIDATION: set()}
+        self.shown: dict[str, dict[str, str]] = {TRAIN: {}, VALIDATION: {}}
+        """By side: columns, and the first problem that shows each."""
+        self.used: list[int] = []
+        self.dropped: list[tuple[int, str]] = []
+
+    def add(self, side: str, line: Line) -> None:
+        self.rows[side] += 1
+        self.problems[side].add(line.sample.instance_id)
+        self.used.extend(line.sample.rows)
+        for column in line.columns - self.shown[side].keys():
+            self.shown[side][column] = line.sample.instance_id
+
+    def check_sides(self, forced: frozenset[str]) -> None:
+        """Raises `_AgainError` where one side is empty, or validation shows a column that train does not."""
+        written = self.problems[TRAIN] | self.problems[VALIDATION]
+        news = self.shown[VALIDATION].keys() - self.shown[TRAIN].keys()
+        train = {self.shown[VALIDATION][column] for column in news} | forced
+        if len(written) > 1 and (not all(self.rows.values()) or train > forced):
+            raise _AgainError(written, train)
+
+
+class TrainingLines:
+    """Lines of one file whose columns can be inferred from its beginning.
+
+    `datasets` takes the columns from the first megabytes and refuses a file that shows another one later. So a line
+    that is the first to have some column, and comes late, goes to the head of the file; all others keep their order.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.late: list[bytes] = []
+        self._file = file
+        self._seen: set[str] = set()
+        self._bytes = self._late_bytes = 0
+
+    def write(self, line: bytes, columns: set[str]) -> None:
+        """Takes one line, newline included, and what it shows."""
+        if not columns <= self._seen:
+            self._seen |= columns
+            if self._bytes > FIRST_BYTES and self._late_bytes < MOST_LATE_BYTES:
+                self.late.append(line)
+                self._late_bytes += len(line)
+                return
+        self._file.write(line)
+        self._bytes += len(line)
+
+
+@contextmanager
+def open_training_file(path: Path) -> Iterator[TrainingLines]:
+    """A file that appears whole when the block ends well."""
+    with write_whole(path) as file:
+        lines = TrainingLines(file)
+        yield lines
+        file.flush()
+        if lines.late:
+            _put_in_front(Path(file.name), b"".join(lines.late))
+
+
+def _put_in_front(path: Path, head: bytes) -> None:
+    """Moves a file's content back, last block first, and writes the head before it."""
+    with path.open("r+b") as file:
+        end = file.seek(0, os.SEEK_END)
+        while end:
+            begin = max(0, end - _BLOCK)
+            file.seek(begin)
+            block = file.read(end - begin)
+            file.seek(begin + len(head))
+            file.write(block)
+            end = begin
+        file.seek(0)
+        file.write(head)
+
+
+def check_path(path: Path) -> None:
+    """Raises `InputError` for a name that is no JSON Lines file's."""
+    if path.suffix != ".jsonl":
+        raise InputError(f"cannot write training rows to {path}: give a path that ends in .jsonl")
+
+
+def validation_path(path: Path) -> Path:
+    """`<stem>.validation.jsonl` beside `<stem>.jsonl`."""
+    return path.with_name(f"{path.stem}.{VALIDATION}{path.suffix}")
+
+
+def write_samples(
+    path: Path,
+    make: Callable[[], Made],
+    kept: pl.DataFrame,
+    *,
+    form: exported.Form,
+    split: Split | None,
+    accept: Accept | None = None,
+) -> Exported:
+    """Writes what `make()` yields; every row of `kept` must be in it once.
+
+    All contents are strings, and lists of text parts become strings. Where any row holds another kind of part (an
+    image), all contents of the file are lists of parts, and each row lists its image paths under `images`. That is
+    known only when such a row is met: then `make()` is called, and the file written, once more.
+
+    Likewise where drops leave one side of the split empty, and where validation shows a column that train does not:
+    loaders take the columns of both from train, so the first problem that shows it goes there.
+    Raises `InputError` for a path that does not end in `.jsonl`.
+    """
+    check_path(path)
+    contents: Form = "text"
+    expected = set(kept["instance_id"].unique()) if split else set()
+    forced: frozenset[str] = frozenset()
+    while True:
+        validation = split.validation(expected, forced) if split else frozenset()
+        try:
+            tally = _write(path, _lines(make(), contents), validation, accept, forced if split else None)
+            break
+        except NeedsPartsError:
+            contents = "parts"
+        except _AgainError as again:
+            expected, forced = again.problems, frozenset(again.train)
+    check_disjoint(tally.problems)
+    sides = [TRAIN, VALIDATION] if tally.rows[VALIDATION] else [TRAIN]
+    return Exported(
+        form=form,
+        files={side: path if side == TRAIN else validation_path(path) for side in sides},
+        rows={side: tally.rows[side] for side in sides},
+        problems={side: len(tally.problems[side]) for side in sides},
+        kept=len(tally.used),
+        dropped=account(kept, tally.used, tally.dropped),
+    )
+
+
+def _write(
+    path: Path,
+    made: Iterator[Line | Refused],
+    validation: frozenset[str],
+    accept: Accept | None,
+    forced: frozenset[str] | None,
+) -> _Tally:
+    tally = _Tally()
+    with ExitStack() as stack:
+        files = {TRAIN: stack.enter_context(open_training_file(path))}
+        for line in _accepted(made, tally, accept):
+            side = VALIDATION if line.sample.instance_id in validation else TRAIN
+            if side not in files:
+                files[side] = stack.enter_context(open_training_file(validation_path(path)))
+            files[side].write(line.text, line.columns)
+            tally.add(side, line)
+        if forced is not None:
+            tally.check_sides(forced)
+    return tally
+
+
+def _accepted(made: Iterator[Line | Refused], tally: _Tally, accept: Accept | None) -> Iterator[Line]:
+    """The lines to write; the others are noted. Judged in batches, where somebody judges."""
+    lines = _noting(made, tally)
+    if accept is None:
+        yield from lines
+        return
+    while batch := list(islice(lines, BATCH)):
+        for line, reason in zip(batch, accept(batch), strict=True):
+            if reason is None:
+                yield line
+            else:
+                tally.dropped.extend((row, reason) for row in line.sample.rows)
+
+
+def _noting(made: Iterable[Line | Refused], tally: _Tally) -> Iterator[Line]:
+    for item in made:
+        if isinstance(item, Refused):
+            tally.dropped.extend(item.reasons)
+        else:
+            yield item
+
+
+_encoder = msgspec.json.Encoder(enc_hook=str)
+
+
+def _lines(made: Made, form: Form) -> Iterator[Line | Refused]:
+    for item in made:
+        yield item if isinstance(item, Refused) else _line(item, form)
+
+
+def _line(sample: Sample, form: Form) -> Line | Refused:
+    shaped = {column: shape(turns, form, sample.place) for column, turns in sample.turns.items()}
+    columns = {f"metadata.{key}" for key in sample.metadata}.union(*(part.columns for part in shaped.values()))
+    row: dict[str, Any] = {column: part.turns for column, part in shaped.items()} | {"metadata": sample.metadata}
+    if form == "parts":
+        row["images"] = [image for part in shaped.values() for image in part.images]
+        columns |= {"images"} if row["images"] else set()
+    text = _encoder.encode(row) + b"\n"
+    if not is_unicode(text):
+        return Refused(tuple((number, "not_unicode") for number in sample.rows))
+    return Line(sample, text, columns, [turn for part in shaped.values() for turn in part.turns])
+
+
+def is_unicode(text: bytes) -> bool:
+    """Whether bytes are UTF-8; contents that nobody decoded need not be."""
+    if text.isascii():
+        return True
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

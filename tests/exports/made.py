@@ -1,0 +1,82 @@
+"""Rollouts made by hand, as the corpus that exporters read."""
+
+from pathlib import Path
+
+import orjson
+import polars as pl
+
+from rollmill.corpus.record import decode_record, written_text
+from rollmill.corpus.table import SCHEMA
+
+
+class MadeCorpus:
+    """Stands in for `rollmill.corpus.corpus.Corpus`: records in memory, read in the order of rows only."""
+
+    name = "made"
+
+    def __init__(self, records, root=None):
+        self.lines = [record if isinstance(record, bytes) else orjson.dumps(record) for record in records]
+        self.sources = ["made.jsonl"]
+        self.metadata = {"model_name": "org/model", "temperature": 1.0}
+        self.quarantined = 2
+        self.table = pl.DataFrame([_facts(row, line) for row, line in enumerate(self.lines)], schema=SCHEMA)
+        self._root = root
+        self.readings = 0
+
+    def image_root(self, source):
+        return self._root if self._root is None or isinstance(self._root, Path) else self._root[source]
+
+    def records(self, table):
+        assert table["row"].is_sorted()
+        self.readings += 1
+        for row in table["row"]:
+            yield self.lines[row]
+
+
+def _facts(row, line):
+    record = decode_record(line)
+    turns = record.conversation() or []
+    text = written_text(record) if line.isascii() else ""
+    error = orjson.loads(line)["error"] if line.isascii() and b'"error"' in line else None
+    return {
+        "row": row,
+        "source": 0,
+        "number": row + 1,
+        "instance_id": record.instance_id,
+        "sample_id": record.sample_id,
+        "reward": None if error else record.reward,
+        "success": None if error else record.success,
+        "status": "failed" if error else "ok",
+        "speedup": record.speedup,
+        "exit_status": record.exit_status,
+        "model_calls": record.model_calls,
+        "messages": len(turns),
+        "turns": sum(turn.role == "assistant" for turn in turns),
+        "empty": not text.strip(),
+        "completion_hash": hash(text) & 0xFFFFFFFF,
+    }
+
+
+def said(role, content, **more):
+    return {"role": role, "content": content, **more}
+
+
+def rollout(problem="p0", sample=0, reward=1.0, *, success=..., answer="a", **more):
+    """A rollout with a system turn, a question and an answer; its success follows the reward."""
+    messages = [said("system", "s"), said("user", f"q of {problem}"), said("assistant", answer)]
+    return {
+        "instance_id": problem,
+        "sample_id": sample,
+        "reward": reward,
+        "success": (reward or 0) > 0.5 if success is ... else success,
+        "messages": messages,
+        **more,
+    }
+
+
+def lines_of(path):
+    return [orjson.loads(line) for line in path.read_bytes().splitlines()]
+
+
+def reasons_of(exported):
+    return dict(exported.dropped.iter_rows())

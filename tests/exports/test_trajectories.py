@@ -1,0 +1,111 @@
+import gzip
+
+import orjson
+import pytest
+
+from rollmill.corpus.record import decode_record
+from rollmill.errors import InputError
+from rollmill.exports.trajectories import export_trajectory
+from tests.exports.made import MadeCorpus, lines_of, reasons_of, rollout, said
+
+KEYS = [
+    "instance_id",
+    "sample_id",
+    "problem_statement",
+    "trajectory",
+    "git_diff",
+    "exit_status",
+    "reward",
+    "speedup",
+    "success",
+    "model_calls",
+    "metadata",
+]
+ASKED = [said("system", "s", extra={"t": 1}), said("user", "q")]
+
+
+def export(path, records, **options):
+    corpus = MadeCorpus(records)
+    return export_trajectory(path, corpus, corpus.table, **options)
+
+
+def record(**fields):
+    return {"instance_id": "p", "sample_id": 0, **fields}
+
+
+def test_everything_is_kept_and_facts_are_the_tables(tmp_path):
+    recorded = record(
+        problem_statement="make it fast",
+        messages=[*ASKED, said("assistant", "a"), said("exit", "Submitted")],
+        git_diff="--- a",
+        exit_status="Submitted",
+        reward=0.5,
+        success=True,
+        speedup=2.0,
+        model_calls=3,
+        metadata={"k": [1]},
+    )
+    corpus = MadeCorpus([recorded])
+    table = corpus.table.with_columns(success=False)
+    exported = export_trajectory(tmp_path / "t.jsonl", corpus, table)
+    (line,) = lines_of(tmp_path / "t.jsonl")
+    assert list(line) == KEYS
+    assert line == {key: recorded.get(key) for key in KEYS} | {"trajectory": recorded["messages"], "success": False}
+    assert (exported.form, exported.rows, exported.problems) == ("trajectories", {"train": 1}, {"train": 1})
+
+
+@pytest.mark.parametrize(
+    ("fields", "trajectory"),
+    [
+        ({}, []),
+        ({"messages": None, "completion": None}, []),
+        ({"messages": ASKED, "completion": "a"}, [*ASKED, said("assistant", "a")]),
+        ({"messages": [*ASKED, said("assistant", "a")], "completion": "a"}, [*ASKED, said("assistant", "a")]),
+        ({"messages": [], "completion": "a"}, [said("assistant", "a")]),
+        ({"trajectory": ASKED}, ASKED),
+        ({"prompt": "q", "completion": "a"}, [said("user", "q"), said("assistant", "a")]),
+        ({"prompt": ASKED, "completion": [said("assistant", "a", k=1)]}, [*ASKED, said("assistant", "a", k=1)]),
+        ({"completion": "a"}, [said("assistant", "a")]),
+    ],
+)
+def test_a_completion_that_stands_apart_is_appended(tmp_path, fields, trajectory):
+    export(tmp_path / "t.jsonl", [record(**fields)])
+    assert lines_of(tmp_path / "t.jsonl")[0]["trajectory"] == trajectory
+
+
+def test_one_document_with_the_origin(tmp_path):
+    exported = export(tmp_path / "t.json", [rollout(), rollout(sample=1)], origin={"run": "abc"})
+    document = orjson.loads((tmp_path / "t.json").read_bytes())
+    assert document["metadata"] == {"run": "abc"}
+    assert [one["sample_id"] for one in document["trajectories"]] == [0, 1]
+    assert exported.kept == 2
+
+
+def test_no_rows_make_an_empty_document(tmp_path):
+    export(tmp_path / "t.json", [])
+    assert orjson.loads((tmp_path / "t.json").read_bytes()) == {"metadata": {}, "trajectories": []}
+
+
+def test_indented_records_stay_on_one_line_each(tmp_path):
+    text = orjson.dumps(rollout(), option=orjson.OPT_INDENT_2)
+    export(tmp_path / "t.jsonl.gz", [text, text])
+    lines = gzip.decompress((tmp_path / "t.jsonl.gz").read_bytes()).splitlines()
+    assert [orjson.loads(line)["trajectory"] for line in lines] == [rollout()["messages"]] * 2
+
+
+def test_what_is_no_unicode_is_dropped(tmp_path):
+    exported = export(tmp_path / "t.jsonl", [b'{"instance_id":"p","sample_id":0,"git_diff":"\xff"}', rollout()])
+    assert reasons_of(exported) == {0: "not_unicode"}
+    assert len(lines_of(tmp_path / "t.jsonl")) == exported.kept == 1
+
+
+def test_what_is_written_reads_back(tmp_path):
+    recorded = record(messages=ASKED, completion="é\n")
+    export(tmp_path / "t.jsonl", [recorded])
+    line = (tmp_path / "t.jsonl").read_bytes()
+    assert decode_record(line).conversation() == decode_record(orjson.dumps(recorded)).conversation()
+
+
+def test_other_names_are_refused(tmp_path):
+    with pytest.raises(InputError, match=r"\.json or \.jsonl"):
+        export(tmp_path / "t.parquet", [])
