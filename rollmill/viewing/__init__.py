@@ -1,0 +1,1 @@
+"""Viewing: trajectories as people read them, in a terminal and as pages."""

@@ -1,0 +1,27 @@
+"""Escapes: what a terminal would obey and a reader would not see, written out in text from outside."""
+
+from __future__ import annotations
+
+import re
+
+_HIDDEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # controls but tab and newline; with them every terminal escape sequence
+    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # direction overrides: text that reads other than it stands
+    "\u2028\u2029\ufeff\ufff9-\ufffb"  # line separators, byte order mark, annotations
+    "\ud800-\udfff\U000e0000-\U000e007f]"  # lone surrogates, which no output can encode, and invisible tag letters
+)
+
+
+def visible(text: str) -> str:
+    r"""The text with hidden and controlling characters written out, such as `\x1b`; `\r\n` becomes a newline.
+
+    Tabs and newlines stay. What comes out holds no character that moves a cursor, changes a terminal or reorders text.
+    """
+    return _HIDDEN.sub(_escape, text.replace("\r\n", "\n"))
+
+
+def _escape(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    if code == 0x0D:
+        return "\\r"
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
