@@ -133,7 +133,7 @@ def parse_command_line(
     An environment variable that is set but empty counts as not set.
     Every mistake is one line on stderr that names the flag or variable; then the exit status is 2.
     """
-    flags = {name: _Flag(name, field) for name, field in model.model_fields.items()}
+    flags = {field.alias or name: _Flag(field.alias or name, field) for name, field in model.model_fields.items()}
     parser = _build(flags, prog, description, examples)
     parsed, unknown = parser.parse_known_args(_normal(list(sys.argv[1:] if argv is None else argv), parser))
     if unknown:
@@ -152,6 +152,40 @@ def parse_command_line(
         _fail(prog, [str(error)])
 
 
+def parse_command(
+    commands: Mapping[str, type[BaseModel]],
+    argv: Sequence[str] | None = None,
+    *,
+    prog: str,
+    description: str,
+    examples: str,
+) -> BaseModel:
+    """The parameters of the command that the first argument names, `-` and `_` alike; see `parse_command_line`.
+
+    A model's docstring says what its command does. Without a command, all of them are listed.
+    """
+    given = list(sys.argv[1:] if argv is None else argv)
+    name = given[0].replace("-", "_") if given else ""
+    if name in commands:
+        what = commands[name].__doc__ or ""
+        return parse_command_line(commands[name], given[1:], prog=f"{prog} {name}", description=what, examples="")
+    if not given or given[0] in {"-h", "--help", "help"}:
+        sys.stdout.write(_list_commands(commands, prog, description, examples))
+        raise SystemExit(0 if given else 2)
+    close = difflib.get_close_matches(name, commands, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(commands)}"
+    return _fail(prog, [f"{_shown(given[0])} is no command: {hint}"])
+
+
+def _list_commands(commands: Mapping[str, type[BaseModel]], prog: str, description: str, examples: str) -> str:
+    width = max(map(len, commands))
+    lines = [f"  {name:{width}}  {(model.__doc__ or '').splitlines()[0]}" for name, model in commands.items()]
+    return "\n".join(
+        [f"usage: {prog} COMMAND [flags]", "", description, "", "commands:", *lines, "",
+         f"{prog} COMMAND --help lists a command's flags.", "", "examples:", examples]
+    )  # fmt: skip
+
+
 @contextmanager
 def report_errors(prog: str) -> Iterator[None]:
     """Ends the process on what the user should read: status 1 and one line for `RollmillError`, 130 for Ctrl-C.
@@ -163,6 +197,9 @@ def report_errors(prog: str) -> Iterator[None]:
     except RollmillError as error:
         sys.stderr.write(f"{prog}: {error}\n")
         raise SystemExit(1) from None
+    except BrokenPipeError:  # whoever read has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(141) from None
     except KeyboardInterrupt:
         sys.stderr.write(f"\n{prog}: stopped: the same command continues\n")
         raise SystemExit(130) from None

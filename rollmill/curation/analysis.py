@@ -1,0 +1,213 @@
+"""Analysis: what a table of rollouts comes to, in numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import polars as pl
+from pydantic import BaseModel, ConfigDict, Field
+
+from rollmill.curation.per_problem import REWARD, per_problem
+from rollmill.plots.histogram import Histogram, make_histogram
+from rollmill.plots.intervals import wilson_interval
+
+_MOST_KINDS = 40
+_MOST_SAMPLE_COUNTS = 20
+_LARGE = 1e150
+"""Above this, squares and sums could leave the range of floats: the numbers are scaled first."""
+_STATISTICS = ("count", "mean", "std", "min", "p25", "median", "p75", "max")
+
+
+class Spread(BaseModel):
+    """Of the rows that have the number. Quartiles interpolate linearly; `std` is the population's (divided by n)."""
+
+    model_config = ConfigDict(frozen=True)
+
+    count: int
+    mean: float = Field(allow_inf_nan=False)
+    std: float = Field(allow_inf_nan=False)
+    min: float = Field(allow_inf_nan=False)
+    p25: float = Field(allow_inf_nan=False)
+    median: float = Field(allow_inf_nan=False)
+    p75: float = Field(allow_inf_nan=False)
+    max: float = Field(allow_inf_nan=False)
+
+
+class Analysis(BaseModel):
+    """Shares are between 0 and 1. None is what is not known, never a number that stands for it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    rollouts: int
+    problems: int
+    quarantined: int = Field(description="rows of the input that could not be used; in none of the other numbers")
+    failed: int = Field(description="something outside the model broke: neither right nor wrong")
+    judged: int = Field(description="rollouts that did not fail")
+    unparseable: int = Field(description="judged, but no answer could be found in what the model wrote")
+    empty: int = Field(description="the model wrote nothing but white space")
+
+    verdicts: int = Field(description="rollouts whose `success` is known")
+    successes: int
+    success_rate: float | None = Field(description="successes of verdicts")
+    success_interval: tuple[float, float] | None = Field(description="95 % Wilson interval of the success rate")
+    contradicted: int = Field(description="recorded as a success, although the record's own evaluation says no")
+
+    reward: Spread | None
+    reward_histogram: Histogram | None
+    reward_missing: int = Field(description="judged rollouts without a reward")
+    answer_error: Spread | None = Field(description="the verifier's distance to the ground truth")
+    speedup: Spread | None
+
+    model_calls: Spread | None
+    total_model_calls: int | None
+    messages: Spread | None = Field(description="length of the trajectories in messages")
+    tokens: Spread | None = Field(description="length of the trajectories in tokens")
+    completion_tokens: Spread | None
+
+    samples_per_problem: Spread | None
+    samples_counts: dict[int, int] | None = Field(description="problems by number of rollouts; None where too various")
+    problem_reward: Spread | None = Field(description="of the problems' mean rewards")
+    problem_reward_histogram: Histogram | None
+    problems_none_right: int = Field(description="problems with verdicts, none of them a success")
+    problems_some_right: int
+    problems_all_right: int
+    problems_unjudged: int = Field(description="problems without any verdict")
+
+    duplicates: int = Field(description="completions equal to an earlier one of their problem")
+    duplicate_share: float | None = Field(description="of the completions that are not empty")
+    repeated_problems: int = Field(description="problems with several completions that are not empty")
+    identical_problems: int = Field(description="those of them whose completions are all the same")
+
+    exit_statuses: dict[str, int] = Field(description="most frequent first; kinds beyond 40 are counted together")
+    errors: dict[str, int]
+    finish_reasons: dict[str, int]
+    notes: list[str] = Field(description="what a user should look at, worst first")
+
+
+_SPREADS = ("reward", "answer_error", "speedup", "model_calls", "messages", "tokens", "completion_tokens")
+_KINDS = {"exit_statuses": "exit_status", "errors": "error_type", "finish_reasons": "finish_reason"}
+
+
+def analyse(table: pl.DataFrame, *, quarantined: int = 0) -> Analysis:
+    """The numbers of a table of rollouts (columns of `rollmill.corpus.table.SCHEMA`, any number of rows).
+
+    `quarantined` is how many rows of the input could not be used.
+    """
+    from rollmill.curation.analysis_notes import make_notes
+
+    rows = table.lazy()
+    scalars, rewards, problems, *kinds = pl.collect_all(
+        [
+            rows.select(*_counts(), *(part for name in _SPREADS for part in _spread_parts(_number(name), name))),
+            rows.select(REWARD.alias("reward")).group_by("reward").len(),
+            per_problem(rows),
+            *(_kinds(rows, column) for column in _KINDS.values()),
+        ]
+    )
+    numbers: dict[str, Any] = scalars.row(0, named=True)
+    values: dict[str, Any] = {
+        **{name: value for name, value in numbers.items() if "." not in name},
+        **{name: _spread(numbers, name) for name in _SPREADS},
+        **{name: _at_most(kind, _MOST_KINDS) for name, kind in zip(_KINDS, kinds, strict=True)},
+        **_of_problems(problems),
+        "quarantined": quarantined,
+        "success_rate": numbers["successes"] / numbers["verdicts"] if numbers["verdicts"] else None,
+        "success_interval": wilson_interval(numbers["successes"], numbers["verdicts"]),
+        "reward_histogram": make_histogram(rewards["reward"].to_numpy(), rewards["len"].to_numpy()),
+    }
+    analysis = Analysis(**values, notes=[])
+    return analysis.model_copy(update={"notes": make_notes(analysis)})
+
+
+def spread_of(numbers: pl.Series) -> Spread | None:
+    """The spread of the finite numbers of a column; None of none at all."""
+    values = pl.col("x").filter(pl.col("x").is_finite())
+    row = numbers.cast(pl.Float64).alias("x").to_frame().select(*_spread_parts(values, "x")).row(0, named=True)
+    return _spread(row, "x")
+
+
+def _counts() -> list[pl.Expr]:
+    failed = pl.col("status") == "failed"
+    contradicted = pl.col("claimed_success") & ~pl.col("success")
+    counts = {
+        "failed": failed,
+        "judged": ~failed,
+        "unparseable": pl.col("status") == "unparseable",
+        "empty": pl.col("empty"),
+        "verdicts": pl.col("success").is_not_null(),
+        "successes": pl.col("success"),
+        "contradicted": contradicted,
+        "reward_missing": ~failed & ~pl.col("reward").is_finite().fill_null(value=False),
+    }
+    calls = pl.col("model_calls")
+    return [
+        pl.len().cast(pl.Int64).alias("rollouts"),
+        pl.col("instance_id").n_unique().cast(pl.Int64).alias("problems"),
+        pl.when(calls.count() > 0).then(calls.sum()).alias("total_model_calls"),
+        *(condition.sum().cast(pl.Int64).alias(name) for name, condition in counts.items()),
+    ]
+
+
+def _number(column: str) -> pl.Expr:
+    number = pl.col(column).cast(pl.Float64)
+    return number.filter(number.is_finite())
+
+
+def _spread_parts(numbers: pl.Expr, name: str) -> list[pl.Expr]:
+    """One value each, named `name.count` and so on."""
+    largest = numbers.abs().max()
+    scale = pl.when(largest > _LARGE).then(largest).otherwise(1.0)
+    scaled = (numbers / scale).sort()  # once: each quantile of unsorted numbers would sort anew
+    parts = {
+        "count": numbers.len().cast(pl.Int64),
+        "mean": scaled.mean() * scale,
+        "std": scaled.std(ddof=0) * scale,
+        "min": numbers.min(),
+        "max": numbers.max(),
+        **{key: scaled.quantile(at, "linear") * scale for key, at in {"p25": 0.25, "median": 0.5, "p75": 0.75}.items()},
+    }
+    return [part.alias(f"{name}.{key}") for key, part in parts.items()]
+
+
+def _spread(numbers: dict[str, Any], name: str) -> Spread | None:
+    parts = {key: numbers[f"{name}.{key}"] for key in _STATISTICS}
+    if not parts["count"]:
+        return None
+    for key in ("mean", "p25", "median", "p75"):  # scaling rounds
+        parts[key] = min(max(parts[key], parts["min"]), parts["max"])
+    return Spread(**parts)
+
+
+def _kinds(rows: pl.LazyFrame, column: str) -> pl.LazyFrame:
+    kinds = rows.select(pl.col(column).alias("kind")).drop_nulls().group_by("kind").len()
+    return kinds.sort("len", "kind", descending=[True, False])
+
+
+def _at_most(kinds: pl.DataFrame, most: int) -> dict[str, int]:
+    counted = dict(kinds.head(most).iter_rows())
+    others = kinds.slice(most)
+    return {**counted, f"({others.height:,} other kinds)": int(others["len"].sum())} if others.height else counted
+
+
+def _of_problems(problems: pl.DataFrame) -> dict[str, Any]:
+    samples = problems["samples"].value_counts().sort("samples")
+    judged = problems.filter(pl.col("judged") > 0)
+    successes, verdicts = judged["successes"], judged["judged"]
+    none, every = int((successes == 0).sum()), int((successes == verdicts).sum())
+    repeated = problems.filter(pl.col("written") > 1)
+    duplicates, written = int(problems["duplicates"].sum()), int(problems["written"].sum())
+    means = problems["mean_reward"].drop_nulls()
+    return {
+        "samples_per_problem": spread_of(problems["samples"]),
+        "samples_counts": dict(samples.iter_rows()) if samples.height <= _MOST_SAMPLE_COUNTS else None,
+        "problem_reward": spread_of(means),
+        "problem_reward_histogram": make_histogram(means.to_numpy()),
+        "problems_none_right": none,
+        "problems_some_right": judged.height - none - every,
+        "problems_all_right": every,
+        "problems_unjudged": problems.height - judged.height,
+        "duplicates": duplicates,
+        "duplicate_share": duplicates / written if written else None,
+        "repeated_problems": repeated.height,
+        "identical_problems": int((repeated["duplicates"] == repeated["written"] - 1).sum()),
+    }

@@ -1,0 +1,186 @@
+"""The commands: each reads, does one thing, and says what it did. None needs a server."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+import polars as pl
+from pydantic import BaseModel
+
+from rollmill.corpus.corpus import Corpus
+from rollmill.curation.exporters import preference_exporter, sft_exporter, trajectory_exporter
+from rollmill.curation.exporting import Exporter, export_corpus
+from rollmill.curation.filtering import filter_corpus
+from rollmill.curation.filters import Filters, select
+from rollmill.curation.parameters import (
+    Analyze,
+    Compare,
+    ExportPreferences,
+    ExportSft,
+    ExportTrajectory,
+    FilterData,
+    Overview,
+    QualityReport,
+    ShowExample,
+    Writing,
+)
+from rollmill.curation.reading import analyse_corpus, reading
+from rollmill.errors import InputError
+from rollmill.files.whole import write_bytes_whole
+
+
+def analyze(parameters: Analyze) -> None:
+    """Prints the analysis, as text or JSON."""
+    from rollmill.curation.analysis_text import analysis_text
+
+    with reading(parameters.input) as corpus:
+        analysis = analyse_corpus(corpus, parameters.tokenizer)
+        if parameters.json_:
+            _say([orjson.dumps(analysis.model_dump(mode="json"), option=orjson.OPT_INDENT_2).decode()])
+        else:
+            _say([analysis_text(analysis, corpus.name)])
+
+
+def filter_data(parameters: FilterData) -> None:
+    """Writes what meets the conditions, and what does not."""
+    path = Path(parameters.output)
+    with reading(parameters.input, path) as corpus:
+        _say(filter_corpus(corpus, parameters, path).lines())
+
+
+def export_sft(parameters: ExportSft) -> None:
+    """Writes conversations."""
+    exporter, filters = sft_exporter(Path(parameters.output), parameters, parameters)
+    _export(parameters, filters, exporter)
+
+
+def export_trajectory(parameters: ExportTrajectory) -> None:
+    """Writes whole trajectories."""
+    _export(parameters, parameters, trajectory_exporter(Path(parameters.output)))
+
+
+def export_preferences(parameters: ExportPreferences) -> None:
+    """Writes pairs."""
+    _export(parameters, parameters, preference_exporter(Path(parameters.output), parameters, parameters))
+
+
+def _export(parameters: Writing, filters: Filters, exporter: Exporter) -> None:
+    with reading(parameters.input, Path(parameters.output)) as corpus:
+        _say(export_corpus(corpus, filters, exporter).lines())
+
+
+def show_example(parameters: ShowExample) -> None:
+    """Shows one trajectory, or writes the page of many."""
+    with reading(parameters.input) as corpus:
+        chosen = select(corpus, parameters).kept
+        if parameters.instance_id is not None:
+            chosen = chosen.filter(pl.col("instance_id") == parameters.instance_id)
+        if not chosen.height:
+            raise InputError(f"none of the {corpus.table.height:,} rollouts of {corpus.name} meets the conditions")
+        if parameters.html:
+            _write_page(corpus, chosen, Path(parameters.html), parameters.most)
+        else:
+            _show(corpus, chosen, parameters.index, whole=parameters.whole)
+
+
+def _show(corpus: Corpus, chosen: pl.DataFrame, index: int, *, whole: bool) -> None:
+    from rich.console import Console
+
+    from rollmill.viewing.terminal import show_example as show
+
+    if not -chosen.height <= index < chosen.height:
+        raise InputError(f"--index {index}: there are {chosen.height:,} rollouts, 0 to {chosen.height - 1:,}")
+    one = chosen[[index % chosen.height]]
+    show(Console(), one.row(0, named=True), next(corpus.records(one)), whole=whole)
+
+
+def _write_page(corpus: Corpus, chosen: pl.DataFrame, path: Path, most: int) -> None:
+    from rollmill.viewing.pages import write_pages
+
+    shown = chosen.head(most)
+    rows = zip(shown.iter_rows(named=True), corpus.records(shown), strict=True)
+    write_pages(path, corpus.name, rows, left_out=chosen.height - shown.height)
+    _say([f"{shown.height:,} of {chosen.height:,} trajectories: {path}"])
+
+
+def overview(parameters: Overview) -> None:
+    """Draws the overview."""
+    from rollmill.plots.overview import draw_overview
+
+    with reading(parameters.input) as corpus:
+        path = Path(parameters.output) if parameters.output else _beside(corpus, "overview.png")
+        write_bytes_whole(path, draw_overview(corpus.table, corpus.name))
+        _say([f"overview: {path}"])
+
+
+def compare(parameters: Compare) -> None:
+    """Prints and draws the comparison."""
+    from rollmill.plots.rollouts_compared import compare_rows, draw_compared
+
+    tables = []
+    for one in parameters.input:
+        with reading([one]) as corpus:
+            tables.append((corpus.name, corpus.table))
+    if len({name for name, _ in tables}) < len(tables):
+        tables = [(one, table) for one, (_, table) in zip(parameters.input, tables, strict=True)]
+    path = Path(parameters.output)
+    write_bytes_whole(path, draw_compared(tables))
+    _say([*_columns(compare_rows(tables)), f"comparison: {path}"])
+
+
+def quality_report(parameters: QualityReport) -> None:
+    """Writes the report."""
+    from rollmill.curation.quality_report import quality_report as make_report
+
+    with reading(parameters.input) as corpus:
+        path = Path(parameters.output) if parameters.output else _beside(corpus, "quality_report.html")
+        write_bytes_whole(path, make_report(corpus.name, corpus.table, analyse_corpus(corpus), corpus.sources))
+        _say([f"quality report: {path}"])
+
+
+_COMMANDS: dict[str, tuple[type[BaseModel], Callable[[Any], None]]] = {
+    "analyze": (Analyze, analyze),
+    "filter_data": (FilterData, filter_data),
+    "export_sft": (ExportSft, export_sft),
+    "export_trajectory": (ExportTrajectory, export_trajectory),
+    "export_preferences": (ExportPreferences, export_preferences),
+    "show_example": (ShowExample, show_example),
+    "overview": (Overview, overview),
+    "compare": (Compare, compare),
+    "quality_report": (QualityReport, quality_report),
+}
+
+COMMANDS: dict[str, type[BaseModel]] = {name: model for name, (model, _) in _COMMANDS.items()}
+"""The parameters of every command, by its name."""
+
+
+def run_command(parameters: BaseModel) -> None:
+    """Does what the command of these parameters does. Raises `InputError` as its parts do."""
+    next(command for model, command in _COMMANDS.values() if model is type(parameters))(parameters)
+
+
+def _beside(corpus: Corpus, name: str) -> Path:
+    """A file in the run's directory, or beside the first input and named after it; here, where that is remote."""
+    source = corpus.files[0]
+    if source.run:
+        return source.run / name
+    stem = corpus.sources[0].rsplit("/", 1)[-1].split(".", 1)[0]
+    return (source.folder or Path.cwd()) / f"{stem}_{name}"
+
+
+def _columns(rows: list[dict[str, str]]) -> list[str]:
+    names = list(rows[0])
+    widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in names}
+    head, *others = names
+    cells = [{name: name for name in names}, *rows]
+    return [
+        "  ".join([row[head].ljust(widths[head]), *(row[name].rjust(widths[name]) for name in others)]) for row in cells
+    ]
+
+
+def _say(lines: Sequence[str]) -> None:
+    sys.stdout.writelines(f"{line}\n" for line in lines)

@@ -1,0 +1,81 @@
+"""The flow's steps: each reads the inputs, and leaves its files in the output directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from rollmill.curation.analysis import Analysis
+from rollmill.curation.exporters import preference_exporter, sft_exporter, trajectory_exporter
+from rollmill.curation.exporting import ExportOutcome, export_corpus
+from rollmill.curation.filtering import Filtered, filter_corpus
+from rollmill.curation.parameters import Curate, Export
+from rollmill.curation.reading import analyse_corpus, reading
+from rollmill.files.whole import write_bytes_whole
+
+
+class Analysed(NamedTuple):
+    """What was read: its title, and what is to be said of it."""
+
+    name: str
+    analysis: Analysis
+
+
+class Report(NamedTuple):
+    """The pictures and the page."""
+
+    overview: Path
+    page: Path
+
+
+class Curated(NamedTuple):
+    """What a flow made."""
+
+    kept: Filtered
+    exports: list[ExportOutcome]
+    report: Report | None
+
+    def lines(self) -> list[str]:
+        """What a user should read."""
+        exports = [line for export in self.exports for line in ["", *export.lines()]]
+        report = ["", f"report: {self.report.page}", f"overview: {self.report.overview}"] if self.report else []
+        return [*self.kept.lines(), *exports, *report]
+
+
+def analyse_inputs(parameters: Curate) -> Analysed:
+    """Reads and analyses."""
+    with reading(parameters.input) as corpus:
+        return Analysed(corpus.name, analyse_corpus(corpus, parameters.tokenizer))
+
+
+def write_kept(parameters: Curate) -> Filtered:
+    """`rollouts.jsonl`, what meets the conditions, and beside it what does not."""
+    path = Path(parameters.output_dir) / "rollouts.jsonl"
+    with reading(parameters.input, path) as corpus:
+        return filter_corpus(corpus, parameters, path)
+
+
+def write_export(parameters: Curate, kind: Export) -> ExportOutcome:
+    """`sft.jsonl`, `trajectories.jsonl` or `preferences.jsonl`, with its card."""
+    path = Path(parameters.output_dir) / f"{kind}.jsonl"
+    exporter, filters = sft_exporter(path, parameters, parameters)
+    if kind == "trajectories":
+        exporter, filters = trajectory_exporter(path), parameters
+    elif kind == "preferences":
+        exporter, filters = preference_exporter(path, parameters, parameters), parameters
+    with reading(parameters.input, path) as corpus:
+        return export_corpus(corpus, filters, exporter)
+
+
+def write_report(parameters: Curate) -> Report:
+    """`overview.png` and `quality_report.html`, of all that was read."""
+    from rollmill.curation.quality_report import quality_report
+    from rollmill.plots.overview import draw_overview
+
+    folder = Path(parameters.output_dir)
+    report = Report(folder / "overview.png", folder / "quality_report.html")
+    with reading(parameters.input) as corpus:
+        analysis = analyse_corpus(corpus, parameters.tokenizer)
+        write_bytes_whole(report.overview, draw_overview(corpus.table, corpus.name))
+        write_bytes_whole(report.page, quality_report(corpus.name, corpus.table, analysis, corpus.sources))
+    return report

@@ -1,0 +1,95 @@
+"""Exporting a corpus: filtered, written for training, with a card beside it that says so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import polars as pl
+
+from rollmill.corpus.corpus import Corpus
+from rollmill.curation.filters import Filters, count_reasons, select
+from rollmill.exports.card import write_card
+from rollmill.exports.exported import Exported
+from rollmill.exports.packing import output_kind
+from rollmill.files.rows import dump_line
+from rollmill.files.whole import write_whole
+
+Exporter = Callable[[Corpus, pl.DataFrame, dict[str, Any]], Exported]
+"""Corpus, rows of its table, origin -> what was written."""
+
+
+class ExportOutcome(NamedTuple):
+    """What was written, and what became of every rollout: `kept` + all `reasons` = `read`."""
+
+    exported: Exported
+    card: Path
+    dropped_path: Path
+    read: int
+    kept: int
+    reasons: dict[str, int]
+    notes: list[str]
+
+    def lines(self) -> list[str]:
+        """What a user should read."""
+        dropped = ", ".join(f"{reason} {count:,}" for reason, count in self.reasons.items()) or "none"
+        files = [
+            f"{split}: {self.exported.rows[split]:,} rows of {self.exported.problems[split]:,} problems: {path}"
+            for split, path in self.exported.files.items()
+        ]
+        return [
+            f"used {self.kept:,} of {self.read:,} rollouts",
+            *files,
+            f"dropped {self.read - self.kept:,} ({dropped}): {self.dropped_path}",
+            f"card: {self.card}",
+            *self.notes,
+        ]
+
+
+def export_corpus(
+    corpus: Corpus, filters: Filters, exporter: Exporter, *, origin: dict[str, Any] | None = None
+) -> ExportOutcome:
+    """Filters a corpus and exports what is left. Rollouts that failed are never exported.
+
+    Beside the export: the card, and `<stem>.dropped.jsonl` with place and reason of every rollout that is not in it.
+    `origin` goes into every row's metadata; by default the inputs' model and identity. Raises as `select` and the
+    exporter do.
+    """
+    origin = _origin(corpus) if origin is None else origin
+    selected = select(corpus, filters.model_copy(update={"drop_errors": ["any"]}))
+    exported = exporter(corpus, selected.kept, origin)
+    card = write_card(
+        exported, corpus=corpus, filters=selected.words, filtered=count_reasons(selected.dropped), origin=origin
+    )
+    dropped = _all_dropped(selected.judged, exported.dropped)
+    file = exported.files["train"]
+    aside = file.with_name(f"{output_kind(file).stem}.dropped.jsonl")
+    _write_places(aside, corpus, dropped)
+    return ExportOutcome(
+        exported, card, aside, selected.judged.height, exported.kept, count_reasons(dropped), selected.notes
+    )
+
+
+def _origin(corpus: Corpus) -> dict[str, Any]:
+    known = {"model": corpus.metadata.get("model_name"), "identity": corpus.metadata.get("identity")}
+    return {key: value for key, value in known.items() if value is not None}
+
+
+def _all_dropped(judged: pl.DataFrame, dropped: pl.DataFrame) -> pl.DataFrame:
+    later = judged.join(dropped.rename({"drop_reason": "later"}), on="row", how="left", maintain_order="left")
+    reason = pl.coalesce("drop_reason", "later")
+    return later.with_columns(reason.alias("drop_reason")).drop("later").filter(pl.col("drop_reason").is_not_null())
+
+
+def _write_places(path: Path, corpus: Corpus, dropped: pl.DataFrame) -> None:
+    sources = pl.Series("path", corpus.sources, dtype=pl.String)
+    rows = dropped.select(
+        sources.gather(dropped["source"]).alias("source"),
+        pl.col("number").alias("row"),
+        "instance_id",
+        "sample_id",
+        "drop_reason",
+    )
+    with write_whole(path) as file:
+        file.writelines(dump_line(row) for row in rows.iter_rows(named=True))

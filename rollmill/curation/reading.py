@@ -1,0 +1,41 @@
+"""Reading for a job: the corpus, what could not be used put aside, and the analysis."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import polars as pl
+
+from rollmill.corpus.corpus import Corpus, read_corpus
+from rollmill.curation.analysis import Analysis, analyse
+from rollmill.curation.quarantine import open_quarantine
+from rollmill.exports.packing import output_kind
+
+
+@contextmanager
+def reading(inputs: Sequence[str], output: Path | None = None) -> Iterator[Corpus]:
+    """The corpus of some inputs; what could not be used goes beside the output, and is said on stderr at the end."""
+    aside = output.with_name(f"{output_kind(output).stem}.quarantine.jsonl") if output else None
+    with open_quarantine(aside) as quarantine:
+        corpus = read_corpus(inputs, quarantine)
+        yield corpus
+    if corpus.repaired:
+        quarantine.note(f"{corpus.repaired:,} records held NaN or Infinity, which is no JSON: read as null")
+    sys.stderr.writelines(f"{line}\n" for line in quarantine.lines())
+
+
+def analyse_corpus(corpus: Corpus, tokenizer: str | None = None) -> Analysis:
+    """The analysis, tokens counted by a tokenizer where one is named. Raises `InputError` where it cannot be loaded."""
+    table = corpus.table
+    if tokenizer:
+        from rollmill.curation.text_features import with_text_features
+        from rollmill.curation.tokens import TokenCounter
+
+        everything = pl.Series([True] * table.height, dtype=pl.Boolean)
+        table = with_text_features(
+            corpus, table, everything, signatures=False, benchmarks=None, counter=TokenCounter(tokenizer)
+        )
+    return analyse(table, quarantined=corpus.quarantined)

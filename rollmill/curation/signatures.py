@@ -1,0 +1,233 @@
+"""Near-duplicates: words of texts, MinHash signatures of their runs, and which rollouts of a problem repeat another.
+
+The signature of a set is a list of minima under random permutations; two sets agree at a position with probability
+equal to their Jaccard similarity, so the share of equal positions estimates it (Broder 1997, "On the resemblance and
+containment of documents").
+"""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+from rensa import RMinHash  # type: ignore[import-untyped]
+
+from rollmill.errors import InputError
+
+NUM_PERM = 128
+"""Positions of a signature; the estimate's standard error is at most 0.044."""
+
+SHINGLE = 5
+"""Words, or characters of a text with fewer words, that make one element of the set compared."""
+
+NEAR_DUPLICATE = 0.8
+"""Estimated Jaccard similarity from which two completions count as the same."""
+
+Hashes = npt.NDArray[np.uint64]
+Positions = npt.NDArray[np.int64]
+
+_SEED = 42
+_BASE = 0x9E3779B97F4A7C15
+_MODULUS = 1 << 64
+_LARGE_PROBLEM = 256
+_CHUNK_ROWS = 1 << 16
+_BITS = 2
+
+# Scripts that put no space between words: each of their characters is a word.
+_UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]"
+_WORD = r"[\p{L}\p{M}\p{N}]+"
+_CHARACTER = r"(?s)."
+_EDGE = "\0" * (SHINGLE - 1)
+
+
+class Words(NamedTuple):
+    """The words of several texts, one text after the other."""
+
+    text: pl.Series
+    """String, one per word, lower-cased."""
+    hashes: Hashes
+    """One per word, the same for equal words within a process."""
+    offsets: Positions
+    """Where each text begins, and the end of the last: one more than there are texts."""
+
+    def starts(self, length: int) -> Positions:
+        """Where the runs of `length` words begin that lie within one text, ascending."""
+        texts = np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
+        return np.flatnonzero(texts[: max(len(texts) - length + 1, 0)] == texts[length - 1 :])
+
+
+def split_words(texts: Sequence[str]) -> Words:
+    """Words of texts in NFKC and lower case: runs of letters, marks and digits.
+
+    Of scripts written without spaces (Chinese, Japanese, Thai, Lao, Khmer, Burmese) every character is a word.
+    """
+    series = _normalized(texts).str.replace_all(_UNSPACED, " $0 ")
+    return _flat(series.str.extract_all(_WORD))
+
+
+def run_hashes(hashes: Hashes, length: int) -> Hashes:
+    """Polynomial hash (modulo 2^64) of each run of `length` neighbours, by its first: `len(hashes) - length + 1`."""
+    if len(hashes) < length:
+        return np.empty(0, np.uint64)
+    total, covered = hashes[:0], 0
+    block, width = hashes, 1
+    while True:
+        power = np.uint64(pow(_BASE, width, _MODULUS))
+        if length & width:
+            total = total[: len(block) - covered] * power + block[covered:] if covered else block
+            covered += width
+        if covered == length:
+            return total
+        block, width = block[:-width] * power + block[width:], 2 * width
+
+
+def run_hashes_at(hashes: Hashes, positions: Positions, length: int) -> Hashes:
+    """The same hash of the runs at some positions only; each must end within `hashes`."""
+    total = np.zeros(len(positions), np.uint64)
+    for step in range(length):
+        total = total * np.uint64(_BASE) + hashes[positions + step]
+    return total
+
+
+def signatures(texts: Sequence[str]) -> list[list[int]]:
+    """MinHash signatures, `NUM_PERM` integers of 32 bits for each text; an empty list for one that is blank.
+
+    The set behind one is that of the text's runs of five words (`split_words`). A text of fewer words has no such
+    run: its runs of five characters are taken then, punctuation included, white space as one space, padded at both
+    ends, so that every character is in five of them and a changed digit of a bare answer shows. Seeded: equal texts
+    have equal signatures within an installation (the hash of a word is Polars', which its releases may change).
+    """
+    words = split_words(texts)
+    few = np.diff(words.offsets) < SHINGLE
+    result = _minhash(words)
+    short: list[int] = np.flatnonzero(few).tolist()
+    if short:
+        plain = _normalized([texts[place] for place in short]).str.replace_all(r"\s+", " ").str.strip_chars(" ")
+        padded = pl.select(pl.when(plain != "").then(_EDGE + plain + _EDGE).otherwise(pl.lit(""))).to_series()
+        for place, signature in zip(short, _minhash(_flat(padded.str.extract_all(_CHARACTER))), strict=True):
+            result[place] = signature
+    return result
+
+
+def near_duplicates(column: pl.Series, *, threshold: float = NEAR_DUPLICATE) -> pl.Series:
+    """Which rows repeat an earlier row of their problem: Boolean, one per row, for `map_batches` on a whole column.
+
+    `column` is a struct of `instance_id`, `signature` (list of `NUM_PERM` integers, null or empty where there is
+    nothing to compare) and `alive`. In row order, an alive row is a near-duplicate where its estimated Jaccard
+    similarity with an earlier alive row of the same problem, itself no near-duplicate, is at least `threshold`.
+    So the rows left are pairwise below it, and doing it twice changes nothing. Every pair is decided by the whole
+    signature: none is missed as by banding. Time grows with the problem's rows times those kept.
+
+    Raises `InputError` for a threshold that is not above 0 and at most 1.
+    """
+    if not 0 < threshold <= 1:
+        raise InputError(
+            f"near-duplicate threshold {threshold}: a similarity above 0 and at most 1 is needed, e.g. 0.8"
+        )
+    signature = column.struct.field("signature")
+    usable = column.struct.field("alive").fill_null(False) & (signature.list.len().fill_null(0) > 0)
+    flags = np.zeros(len(column), bool)
+    rows = usable.arg_true().to_numpy().astype(np.int64)
+    if len(rows):
+        problem = column.struct.field("instance_id").filter(usable).rank("dense").to_numpy().astype(np.int64)
+        matrix = signature.filter(usable).explode().cast(pl.UInt32).to_numpy().reshape(len(rows), NUM_PERM)
+        flags[rows] = _Comparison(matrix, math.ceil(threshold * NUM_PERM - 1e-9)).repeated(problem)
+    return pl.Series(column.name, flags)
+
+
+def _normalized(texts: Sequence[str]) -> pl.Series:
+    # Python's own normalization first checks whether there is anything to do; Polars' takes 30 times as long.
+    return pl.Series([unicodedata.normalize("NFKC", text) for text in texts], dtype=pl.String).str.to_lowercase()
+
+
+def _flat(lists: pl.Series) -> Words:
+    text = lists.explode().drop_nulls()
+    offsets = np.concatenate([[0], np.cumsum(lists.list.len().to_numpy(), dtype=np.int64)])
+    return Words(text, text.hash(_SEED).to_numpy(), offsets)
+
+
+def _minhash(words: Words) -> list[list[int]]:
+    starts = words.starts(SHINGLE)
+    shingles = run_hashes(words.hashes, SHINGLE)[starts]
+    offsets = np.searchsorted(starts, words.offsets).astype(np.uint64)
+    rows: list[list[int]] = RMinHash.digest_matrix_from_flat_token_hashes(shingles, offsets, NUM_PERM, _SEED).to_rows()
+    empty = offsets[1:] == offsets[:-1]
+    return [[] if nothing else row for nothing, row in zip(empty, rows, strict=True)]
+
+
+class _Comparison:
+    """Compares signatures, first by the lowest bits of each position: where they differ, the positions do.
+
+    So this test passes every pair that is similar, and few others, at a small part of the cost of whole signatures.
+    """
+
+    def __init__(self, signatures: npt.NDArray[np.uint32], needed: int) -> None:
+        self.signatures = signatures
+        self.needed = needed
+        self.unequal = NUM_PERM - needed
+        self.bits = np.empty((_BITS, NUM_PERM // 64, len(signatures)), np.uint64)
+        """Bit by bit the positions of each row, in words of 64."""
+        for bit in range(_BITS):
+            for start in range(0, len(signatures), _CHUNK_ROWS):
+                chunk = slice(start, start + _CHUNK_ROWS)
+                ones = ((signatures[chunk] >> bit) & 1).astype(np.uint8)
+                self.bits[bit, :, chunk] = np.packbits(ones, axis=1).view(np.uint64).T
+
+    def repeated(self, problem: Positions) -> npt.NDArray[np.bool_]:
+        """Which rows are near-duplicates, by the number of each row's problem."""
+        result = np.zeros(len(problem), bool)
+        order = np.argsort(problem, kind="stable")
+        _, sizes = np.unique(problem, return_counts=True)
+        small = np.repeat(sizes <= _LARGE_PROBLEM, sizes)
+        self._compare_small(order[small], problem, result)
+        for rows in np.split(order[~small], np.cumsum(sizes[sizes > _LARGE_PROBLEM])):
+            self._compare_large(rows, result)
+        return result
+
+    def _compare_small(self, rows: Positions, problem: Positions, result: npt.NDArray[np.bool_]) -> None:
+        """All small problems at once: each one's first undecided row is kept, and takes what is near it along."""
+        while len(rows):
+            starts = np.flatnonzero(np.diff(problem[rows], prepend=-1))
+            firsts = rows[starts]
+            first_of = np.repeat(firsts, np.diff(starts, append=len(rows)))
+            near = np.flatnonzero(_unequal(self.bits[..., rows], self.bits[..., first_of]) <= self.unequal)
+            near = near[self._similar(rows[near], first_of[near])]
+            result[rows[near]] = True
+            result[firsts] = False
+            rows = np.delete(rows, near)
+
+    def _compare_large(self, rows: Positions, result: npt.NDArray[np.bool_]) -> None:
+        """One large problem in the same way, on bits that are copied only where duplicates leave them."""
+        bits = self.bits[..., rows]
+        while len(rows):
+            first, rows, others = rows[0], rows[1:], bits[..., 1:]
+            near = np.flatnonzero(_unequal(others, bits[..., :1]) <= self.unequal)
+            near = near[self._similar(rows[near], np.broadcast_to(first, len(near)))]
+            result[rows[near]] = True
+            rows, bits = (np.delete(rows, near), np.delete(others, near, axis=-1)) if len(near) else (rows, others)
+
+    def _similar(self, rows: Positions, others: Positions) -> npt.NDArray[np.bool_]:
+        result = np.empty(len(rows), bool)
+        for start in range(0, len(rows), _CHUNK_ROWS):
+            chunk = slice(start, start + _CHUNK_ROWS)
+            equal = self.signatures[rows[chunk]] == self.signatures[others[chunk]]
+            result[chunk] = np.count_nonzero(equal, axis=1) >= self.needed
+        return result
+
+
+def _unequal(bits: Hashes, others: Hashes) -> npt.NDArray[np.uint8]:
+    """Positions that differ in a bit, at most `NUM_PERM`, of each row."""
+    count: npt.NDArray[np.uint8] | None = None
+    for half in range(bits.shape[1]):
+        differing = bits[0, half] ^ others[0, half]
+        for bit in range(1, len(bits)):
+            differing |= bits[bit, half] ^ others[bit, half]
+        ones = np.bitwise_count(differing)
+        count = ones if count is None else count + ones
+    assert count is not None
+    return count

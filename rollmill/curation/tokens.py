@@ -1,0 +1,82 @@
+"""Lengths of conversations in tokens, as training will see them: through the tokenizer's chat template."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+from rollmill.errors import InputError
+
+
+class TokenCounter:
+    """Counts the tokens of conversations with one tokenizer of the hub or of a local directory."""
+
+    def __init__(self, tokenizer: str) -> None:
+        """Loads the tokenizer. Raises `InputError` where `transformers` cannot."""
+        from transformers import AutoTokenizer
+
+        try:
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(tokenizer)
+        except Exception as error:  # the hub, files and tokenizers raise types of their own
+            raise InputError(
+                f"cannot load the tokenizer {tokenizer}, tried as a directory and as a model of the Hugging Face hub: "
+                f"{error}; name one with tokenizer files, and set HF_TOKEN where the model is gated"
+            ) from error
+        # The Rust tokenizer itself hands out lengths without making Python lists of ids; some files have it cut or pad.
+        self._backend: Any = getattr(self._tokenizer, "backend_tokenizer", None)
+        if self._backend is not None:
+            self._backend.no_truncation()
+            self._backend.no_padding()
+        self.without_template = 0
+        """Conversations counted as their contents alone: the tokenizer has no template, or it refused them."""
+
+    def count(self, conversations: Sequence[list[dict[str, Any]]]) -> list[int]:
+        """Tokens of each conversation (messages with `role`, `content`, `tool_calls`, ...) in the chat template.
+
+        Contents may be text, a list of parts, of which images and the like count nothing, or null. What the template
+        adds is counted, no further special tokens are. A conversation that the template refuses is counted as its
+        contents, a line break between.
+        """
+        texts = [self._written([_plain(message) for message in conversation]) for conversation in conversations]
+        if not texts:
+            return []
+        if self._backend is not None:
+            return [len(encoding) for encoding in self._backend.encode_batch_fast(texts, add_special_tokens=False)]
+        return [len(ids) for ids in self._tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]]
+
+    def _written(self, conversation: list[dict[str, Any]]) -> str:
+        if self._tokenizer.chat_template and conversation:
+            try:
+                return str(self._tokenizer.apply_chat_template(conversation, tokenize=False))
+            except Exception:  # noqa: S110  # a template is a program of its own: it may raise anything
+                pass
+        self.without_template += 1
+        return "\n".join(message["content"] for message in conversation)
+
+
+def _plain(message: dict[str, Any]) -> dict[str, Any]:
+    """The message as templates expect it: content as text, the arguments of tool calls as objects."""
+    calls = message.get("tool_calls")
+    plain = {**message, "content": "\n".join(_texts(message.get("content")))}
+    return {**plain, "tool_calls": [_call(call) for call in calls]} if isinstance(calls, list) else plain
+
+
+def _texts(content: Any) -> list[str]:
+    if isinstance(content, str):
+        return [content]
+    parts = content if isinstance(content, list) else []
+    texts = [part.get("text") if isinstance(part, dict) else part for part in parts]
+    return [text for text in texts if isinstance(text, str)]
+
+
+def _call(call: Any) -> Any:
+    """A tool call whose arguments, which the OpenAI format has as JSON text, are an object again."""
+    function = call.get("function") if isinstance(call, dict) else None
+    if not isinstance(function, dict) or not isinstance(function.get("arguments"), str):
+        return call
+    try:
+        return {**call, "function": {**function, "arguments": orjson.loads(function["arguments"])}}
+    except orjson.JSONDecodeError:
+        return call

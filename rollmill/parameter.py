@@ -1,0 +1,28 @@
+"""One parameter of a flow: what the command line, the form and the deployment say of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+
+def parameter(
+    default: Any,
+    group: str,
+    title: str,
+    description: str,
+    *,
+    metavar: str | None = None,
+    env: bool = False,
+    **bounds: Any,
+) -> Any:
+    """A field of a parameter model: `...` as default for a required one, `bounds` as pydantic's `Field` takes them.
+
+    `group` is its heading in `--help`, `metavar` what its value is called there; with `env` the environment variable
+    of its name in capitals sets it, too.
+    """
+    extra: dict[str, Any] = {"group": group, "env": env}
+    if metavar:
+        extra["metavar"] = metavar
+    return Field(default, title=title, description=description, json_schema_extra=extra, **bounds)
