@@ -1,0 +1,54 @@
+"""Curation: look at rollouts, filter them, export them; as quick commands, and as a flow."""
+
+import sys
+
+from rollmill.command_line import parse_command, report_errors
+from rollmill.curation.commands import COMMANDS, run_command
+from rollmill.curation.parameters import Curate
+
+DESCRIPTION = """\
+Looks at rollouts of any generating job, filters them, and exports what training reads. Inputs are this project's runs
+and journals, documents with "metadata", "examples" and "summary", JSON Lines and Parquet, compressed or not."""
+
+EXAMPLES = """\
+  python -m flows.curate analyze --input training_data/small_dataset.json
+  python -m flows.curate filter_data --input raw.json --output high_quality.json --min-reward 0.7 --successful-only
+  python -m flows.curate export_sft --input high_quality.json --output sft.jsonl --validation-share 0.05
+  python -m flows.curate export_preferences --input raw.json --output pairs.jsonl --min-margin 0.3
+  python -m flows.curate show_example --input raw.json --index 0
+  python -m flows.curate show_example --input raw.json --unsuccessful-only --html failures.html
+  python -m flows.curate compare --input reject_sampling_results/step18 reject_sampling_results/step36
+  python -m flows.curate run --input reject_sampling_results/qwen --output_dir curated --where "reward >= 0.5"
+"""
+
+if __name__ == "__main__":
+    # Before Prefect is imported, which takes seconds, and which the quick commands never need.
+    with report_errors("curate"):
+        given = parse_command({**COMMANDS, "run": Curate}, prog="curate", description=DESCRIPTION, examples=EXAMPLES)
+        if not isinstance(given, Curate):
+            run_command(given)
+            raise SystemExit(0)
+    asked: Curate = given
+
+from prefect import flow, runtime
+
+from rollmill.curation.curating import Curated
+from tasks.curation import analyse_rollouts, export_rollouts, filter_rollouts, report_rollouts
+from tasks.desk_server import desk_server
+from tasks.outcomes import failing_in_one_line
+
+
+@flow(name="curate", flow_run_name=lambda: f"curate {runtime.flow_run.parameters['parameters'].input[0]}")
+@failing_in_one_line
+def curate(parameters: Curate) -> Curated:
+    """Analyses rollouts, filters them, and exports what is left."""
+    analyse_rollouts.submit(parameters).result()
+    kept = filter_rollouts.submit(parameters).result()
+    exports = [export_rollouts.submit(parameters, kind).result() for kind in parameters.export]
+    report = None if parameters.no_report else report_rollouts.submit(parameters).result()
+    return Curated(kept, exports, report)
+
+
+if __name__ == "__main__":
+    with report_errors("curate"), desk_server():
+        sys.stdout.writelines(f"{line}\n" for line in curate(asked).lines())

@@ -1,0 +1,60 @@
+"""The steps of curation, and what they show."""
+
+from __future__ import annotations
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.logging import get_run_logger
+
+from rollmill.curation.analysis_text import analysis_rows, analysis_text
+from rollmill.curation.curating import Report, analyse_inputs, write_export, write_kept, write_report
+from rollmill.curation.exporting import ExportOutcome
+from rollmill.curation.filtering import Filtered
+from rollmill.curation.parameters import Curate, Export
+from tasks.outcomes import failing_in_one_line
+from tasks.watching import show_picture, show_table, show_text
+
+
+@task(name="analyse", cache_policy=NO_CACHE)
+@failing_in_one_line
+def analyse_rollouts(parameters: Curate) -> None:
+    """Shows what was read."""
+    name, analysis = analyse_inputs(parameters)
+    show_table("curate-analysis", analysis_rows(analysis), f"Rollouts of {name}")
+    show_text("curate-analysis-text", analysis_text(analysis, name), f"Analysis of {name}")
+    for note in analysis.notes:
+        get_run_logger().warning(note)
+
+
+@task(name="filter", cache_policy=NO_CACHE)
+@failing_in_one_line
+def filter_rollouts(parameters: Curate) -> Filtered:
+    """Writes what meets the conditions, and what does not."""
+    filtered = write_kept(parameters)
+    show_table("curate-filter", _accounts("kept", filtered.kept, filtered.reasons), "Rollouts kept and dropped")
+    get_run_logger().info(filtered.lines()[0])
+    return filtered
+
+
+@task(name="export", task_run_name="export {kind}", cache_policy=NO_CACHE)
+@failing_in_one_line
+def export_rollouts(parameters: Curate, kind: Export) -> ExportOutcome:
+    """Writes one export."""
+    outcome = write_export(parameters, kind)
+    show_table(f"curate-export-{kind}", _accounts("used", outcome.kept, outcome.reasons), f"Export: {kind}")
+    get_run_logger().info(outcome.lines()[0])
+    return outcome
+
+
+@task(name="report", cache_policy=NO_CACHE)
+@failing_in_one_line
+def report_rollouts(parameters: Curate) -> Report:
+    """Draws, and writes the quality report."""
+    report = write_report(parameters)
+    show_picture("curate-overview", report.overview, "Overview of the rollouts")
+    return report
+
+
+def _accounts(first: str, count: int, reasons: dict[str, int]) -> list[dict[str, str]]:
+    rows = {first: count, **{f"dropped: {reason}": dropped for reason, dropped in reasons.items()}}
+    return [{"rollouts": what, "count": f"{number:,}"} for what, number in rows.items()]
