@@ -11,10 +11,11 @@ from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+import msgspec
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from rollmill.errors import InputError
-from rollmill.files.rows import BadRow, Row, dump_line, read_json_lines
+from rollmill.files.rows import BadRow, Row, dump_line, raw_json_lines, read_json_lines
 from rollmill.files.whole import write_whole
 from rollmill.problems import gym
 from rollmill.problems.columns import choose_columns
@@ -119,6 +120,22 @@ def read_problems(path: Path) -> Iterator[Problem]:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
             raise InputError(f"{path} line {number} is not a problem: {where}: {first['msg']}") from error
+
+
+class _Identified(msgspec.Struct):
+    instance_id: str
+
+
+def read_instance_ids(path: Path) -> list[str]:
+    """Only the ids of a `problems.jsonl`, in order. Raises `InputError` where a line is not a problem."""
+    decoder = msgspec.json.Decoder(_Identified)
+    found = []
+    for number, line, _ in raw_json_lines(str(path)):
+        try:
+            found.append(decoder.decode(line).instance_id)
+        except msgspec.DecodeError as error:
+            raise InputError(f"{path} line {number} is not a problem: {error}") from error
+    return found
 
 
 class _Sieve:

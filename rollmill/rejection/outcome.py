@@ -7,7 +7,11 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from rollmill.curation.sft_export import ExportCounts, export_sft
+from rollmill.corpus.corpus import index_run
+from rollmill.curation.exporters import sft_exporter
+from rollmill.curation.exporting import ExportOutcome, export_corpus
+from rollmill.curation.filters import Filters
+from rollmill.curation.parameters import Sft
 from rollmill.files.whole import write_bytes_whole
 from rollmill.plots.error_distribution import draw_error_distribution
 from rollmill.rejection.advice import advice
@@ -24,6 +28,11 @@ STATISTICS = "statistics.txt"
 PLOT = "error_distribution.png"
 SFT = "sft.jsonl"
 
+ACCEPTED = Filters(
+    drop_errors=["any"], drop_unparseable=True, successful_only=True, drop_empty=True, drop_duplicates=True
+)
+"""Which rollouts are training data: of equal completions to one problem, the first."""
+
 
 class RunOutcome(BaseModel):
     """One run when it is over: numbers, and the paths of what was written."""
@@ -33,7 +42,8 @@ class RunOutcome(BaseModel):
     name: str
     directory: Path
     statistics: Statistics
-    export: ExportCounts
+    kept: int
+    """Rollouts in the training data."""
     warnings: list[str]
     quarantined: int
     made: int
@@ -67,7 +77,7 @@ class RunOutcome(BaseModel):
             "least error": number(one.least_error.mean if one.least_error else None),
             "failed": f"{one.coverage.failed:,}",
             "tokens/s": "-" if self.tokens_per_s is None else f"{self.tokens_per_s:,.0f}",
-            "kept": f"{self.export.kept:,}",
+            "kept": f"{self.kept:,}",
         }
 
 
@@ -116,17 +126,23 @@ def write_outcome(
         accept_error=parameters.accept_error,
     )
     write_bytes_whole(run.directory / PLOT, plot)
-    origin = {"identity": run.manifest.identity_key}
-    export = export_sft(run.directory / SFT, run.groups(), model=checkpoint.name, run=origin)
+    kept = export_accepted(run, checkpoint.name).kept
     outcome = RunOutcome(
         name=checkpoint.name,
         directory=run.directory,
         statistics=statistics,
-        export=export,
+        kept=kept,
         warnings=warnings,
         quarantined=quarantined,
         made=progress.tally.done if progress else 0,
         tokens_per_s=progress.tokens_per_s if progress else None,
     )
-    run.finish({"coverage": statistics.coverage.model_dump(), "accepted": statistics.accepted, "kept": export.kept})
+    run.finish({"coverage": statistics.coverage.model_dump(), "accepted": statistics.accepted, "kept": kept})
     return outcome
+
+
+def export_accepted(run: Run, model: str) -> ExportOutcome:
+    """Leaves the index of the run's journal, for whoever reads the run again, and writes the training data."""
+    corpus = index_run(run.directory, run.num_rollout)
+    exporter, filters = sft_exporter(run.directory / SFT, Sft(), ACCEPTED)
+    return export_corpus(corpus, filters, exporter, origin={"model": model, "identity": run.manifest.identity_key})

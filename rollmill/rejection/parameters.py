@@ -5,8 +5,9 @@ from __future__ import annotations
 import shlex
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
+from rollmill.parameter import parameter
 from rollmill.problems import ProblemSource
 from rollmill.rollouts.chat import Sampling
 
@@ -28,11 +29,8 @@ _METAVARS = {
 }
 
 
-def _field(default: Any, group: str, title: str, description: str, *, env: bool = False, **bounds: Any) -> Any:
-    extra: dict[str, Any] = {"group": group, "env": env}
-    if title in _METAVARS:
-        extra["metavar"] = _METAVARS[title]
-    return Field(default, title=title, description=description, json_schema_extra=extra, **bounds)
+def _field(default: Any, group: str, title: str, description: str, **more: Any) -> Any:
+    return parameter(default, group, title, description, metavar=_METAVARS.get(title), **more)
 
 
 class RejectSampling(BaseModel):

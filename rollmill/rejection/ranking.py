@@ -1,4 +1,4 @@
-"""Ranking: which rollouts of one problem are better than others."""
+"""Ranking: which rollouts of one problem are better than others; in tables, `rollmill.curation.rules.beyond_best`."""
 
 from __future__ import annotations
 

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rollmill.curation.ranking import closeness, rollout_error
 from rollmill.records import Problem, Rollout
 from rollmill.rejection.coverage import CoverageError
+from rollmill.rejection.ranking import closeness, rollout_error
 from rollmill.rejection.spread import mean, median
 
 

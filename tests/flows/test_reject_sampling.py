@@ -87,7 +87,7 @@ def test_reverify_scores_again_without_generating(job: Job) -> None:
         assert server.requests == asked
     after = json.loads((folder / "reject_sampling_results.json").read_text())["summary"]["accepted"]
     assert after > before
-    assert sorted(path.name for path in (folder / "rollouts").iterdir()) == ["0001.jsonl", "0002.jsonl"]
+    assert sorted(path.name for path in (folder / "rollouts").glob("*.jsonl")) == ["0001.jsonl", "0002.jsonl"]
 
 
 def test_retry_redoes_only_what_failed_and_only_what_was_cut_off(job: Job) -> None:
