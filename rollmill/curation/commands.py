@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -49,7 +50,7 @@ def filter_data(parameters: FilterData) -> None:
     """Writes what meets the conditions, and what does not."""
     path = Path(parameters.output)
     with reading(parameters.input, path) as corpus:
-        _say(filter_corpus(corpus, parameters, path).lines())
+        _say(filter_corpus(corpus, parameters, path, parameters.dropped).lines())
 
 
 def export_sft(parameters: ExportSft) -> None:
@@ -80,7 +81,10 @@ def show_example(parameters: ShowExample) -> None:
         if parameters.instance_id is not None:
             chosen = chosen.filter(pl.col("instance_id") == parameters.instance_id)
         if not chosen.height:
-            raise InputError(f"none of the {corpus.table.height:,} rollouts of {corpus.name} meets the conditions")
+            unread = f", and {corpus.quarantined:,} rows could not be used" if corpus.quarantined else ""
+            raise InputError(
+                f"none of the {corpus.table.height:,} rollouts of {corpus.name} meets the conditions{unread}"
+            )
         if parameters.html:
             _write_page(corpus, chosen, Path(parameters.html), parameters.most)
         else:
@@ -142,6 +146,19 @@ def quality_report(parameters: QualityReport) -> None:
         _say([f"quality report: {path}"])
 
 
+_THE_DISK_SAYS_NO = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EISDIR,
+    errno.ENOTDIR,
+    errno.EEXIST,
+    errno.ENAMETOOLONG,
+}
+
 _COMMANDS: dict[str, tuple[type[BaseModel], Callable[[Any], None]]] = {
     "analyze": (Analyze, analyze),
     "filter_data": (FilterData, filter_data),
@@ -159,8 +176,17 @@ COMMANDS: dict[str, type[BaseModel]] = {name: model for name, (model, _) in _COM
 
 
 def run_command(parameters: BaseModel) -> None:
-    """Does what the command of these parameters does. Raises `InputError` as its parts do."""
-    next(command for model, command in _COMMANDS.values() if model is type(parameters))(parameters)
+    """Does what the command of these parameters does.
+
+    Raises `InputError` as its parts do, and where the file system refuses what is to be written.
+    """
+    command = next(command for model, command in _COMMANDS.values() if model is type(parameters))
+    try:
+        command(parameters)
+    except OSError as error:
+        if error.errno not in _THE_DISK_SAYS_NO:
+            raise
+        raise InputError(f"{error.filename or 'output'}: {error.strerror}: mend that, or write elsewhere") from error
 
 
 def _beside(corpus: Corpus, name: str) -> Path:

@@ -52,7 +52,7 @@ def write_kept(parameters: Curate) -> Filtered:
     """`rollouts.jsonl`, what meets the conditions, and beside it what does not."""
     path = Path(parameters.output_dir) / "rollouts.jsonl"
     with reading(parameters.input, path) as corpus:
-        return filter_corpus(corpus, parameters, path)
+        return filter_corpus(corpus, parameters, path, parameters.dropped)
 
 
 def write_export(parameters: Curate, kind: Export) -> ExportOutcome:

@@ -9,12 +9,10 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from rollmill.corpus.corpus import Corpus
+from rollmill.curation.dropped import places_path, write_places
 from rollmill.curation.filters import Filters, count_reasons, select
 from rollmill.exports.card import write_card
 from rollmill.exports.exported import Exported
-from rollmill.exports.packing import output_kind
-from rollmill.files.rows import dump_line
-from rollmill.files.whole import write_whole
 
 Exporter = Callable[[Corpus, pl.DataFrame, dict[str, Any]], Exported]
 """Corpus, rows of its table, origin -> what was written."""
@@ -63,9 +61,8 @@ def export_corpus(
         exported, corpus=corpus, filters=selected.words, filtered=count_reasons(selected.dropped), origin=origin
     )
     dropped = _all_dropped(selected.judged, exported.dropped)
-    file = exported.files["train"]
-    aside = file.with_name(f"{output_kind(file).stem}.dropped.jsonl")
-    _write_places(aside, corpus, dropped)
+    aside = places_path(exported.files["train"])
+    write_places(aside, corpus, dropped)
     return ExportOutcome(
         exported, card, aside, selected.judged.height, exported.kept, count_reasons(dropped), selected.notes
     )
@@ -80,16 +77,3 @@ def _all_dropped(judged: pl.DataFrame, dropped: pl.DataFrame) -> pl.DataFrame:
     later = judged.join(dropped.rename({"drop_reason": "later"}), on="row", how="left", maintain_order="left")
     reason = pl.coalesce("drop_reason", "later")
     return later.with_columns(reason.alias("drop_reason")).drop("later").filter(pl.col("drop_reason").is_not_null())
-
-
-def _write_places(path: Path, corpus: Corpus, dropped: pl.DataFrame) -> None:
-    sources = pl.Series("path", corpus.sources, dtype=pl.String)
-    rows = dropped.select(
-        sources.gather(dropped["source"]).alias("source"),
-        pl.col("number").alias("row"),
-        "instance_id",
-        "sample_id",
-        "drop_reason",
-    )
-    with write_whole(path) as file:
-        file.writelines(dump_line(row) for row in rows.iter_rows(named=True))

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import os
-import shutil
-from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-import orjson
-import polars as pl
-
 from rollmill.corpus.corpus import Corpus
+from rollmill.curation.dropped import Dropped, dropped_path, places_path, write_dropped_records, write_places
 from rollmill.curation.filters import Filters, count_reasons, select
-from rollmill.exports.packing import output_kind
 from rollmill.exports.seed_format import generated_metadata, summary, write_seed_format
+from rollmill.files.whole import write_bytes_whole
 from rollmill.rollouts.run import IMAGES
 
 
@@ -40,24 +37,26 @@ class Filtered(NamedTuple):
         ]
 
 
-def dropped_path(path: Path) -> Path:
-    """Where the dropped rows of an output go: `rows.json.gz` -> `rows.dropped.json.gz`."""
-    stem = output_kind(path).stem
-    return path.with_name(f"{stem}.dropped{path.name.removeprefix(stem)}")
+def filter_corpus(corpus: Corpus, filters: Filters, path: Path, what_of_dropped: Dropped = "records") -> Filtered:
+    """Writes the records that meet the filters to `path`; of the others, beside it, whole records or places.
 
-
-def filter_corpus(corpus: Corpus, filters: Filters, path: Path) -> Filtered:
-    """Writes the records that meet the filters to `path`, the others beside it with `drop_reason`; both whole.
-
-    Records are copied, not rewritten. The kind of file follows from the name: see `write_seed_format`.
-    Raises `InputError` as `select` and `output_kind` do.
+    Records are copied, not rewritten. The kind of file follows from the name: see `write_seed_format`. Both files
+    appear, or neither. Raises `InputError` as `select` and `output_kind` do, `OSError` as the file system does.
     """
-    aside = dropped_path(path)
+    aside = dropped_path(path) if what_of_dropped == "records" else places_path(path)
     selected = select(corpus, filters)
     kept, dropped = selected.kept, selected.dropped
-    write_seed_format(aside, generated_metadata(corpus, dropped), _with_reasons(corpus, dropped), summary(dropped))
-    write_seed_format(path, generated_metadata(corpus, kept), corpus.records(kept), summary(kept))
-    carry_images(corpus, path.parent)
+    write_dropped = write_dropped_records if what_of_dropped == "records" else write_places
+    try:
+        with ThreadPoolExecutor(1) as beside:  # reading and writing wait for the kernel, so both files grow at once
+            writing = beside.submit(write_dropped, aside, corpus, dropped)
+            write_seed_format(path, generated_metadata(corpus, kept), corpus.records(kept), summary(kept))
+            writing.result()
+        carry_images(corpus, path.parent)
+    except BaseException:
+        for file in (path, aside):
+            file.unlink(missing_ok=True)
+        raise
     return Filtered(
         read=selected.judged.height,
         kept=kept.height,
@@ -67,14 +66,6 @@ def filter_corpus(corpus: Corpus, filters: Filters, path: Path) -> Filtered:
         dropped_path=aside,
         notes=selected.notes,
     )
-
-
-def _with_reasons(corpus: Corpus, dropped: pl.DataFrame) -> Iterator[bytes]:
-    for reason, record in zip(dropped["drop_reason"], corpus.records(dropped), strict=True):
-        if b'"drop_reason"' in record:  # filtered before
-            yield orjson.dumps({**orjson.loads(record), "drop_reason": reason})
-        else:
-            yield b'%s,"drop_reason":%s}' % (record[:-1].rstrip(), orjson.dumps(reason))
 
 
 def carry_images(corpus: Corpus, folder: Path) -> None:
@@ -94,4 +85,4 @@ def carry_images(corpus: Corpus, folder: Path) -> None:
             try:
                 os.link(image, target)
             except OSError:
-                shutil.copyfile(image, target)
+                write_bytes_whole(target, image.read_bytes())

@@ -92,7 +92,7 @@ class Filters(BaseModel):
             least, most = getattr(self, f"min_{name}"), getattr(self, f"max_{name}")
             if least is not None and most is not None and least > most:
                 raise ValueError(
-                    f"--min_{name} {least:g} is more than --max_{name} {most:g}: together they keep nothing"
+                    f"--min_{name} {least:.12g} is more than --max_{name} {most:.12g}: together they keep nothing"
                 )
         if self.where is not None:
             try:
@@ -101,8 +101,19 @@ class Filters(BaseModel):
                 raise ValueError(str(error)) from error
         return self
 
+    @property
+    def counts_tokens(self) -> bool:
+        """Whether a condition speaks of tokens, and a tokenizer is to count them."""
+        bounded = self.min_tokens is not None or self.max_tokens is not None
+        return self.tokenizer is not None and (
+            bounded or (self.where is not None and "tokens" in rules.where(self.where).drops.meta.root_names())
+        )
+
     def rules(self) -> list[Rule]:
-        """The rules, in the order in which they are applied: what costs little and says most comes first."""
+        """The rules, in the order in which they are applied: what costs little and says most comes first.
+
+        Those that compare the rollouts of a problem come last: so what another rule drops takes no other's place.
+        """
         return [*self._of_a_rollout(), *self._within_a_problem()]
 
     def _of_a_rollout(self) -> Iterator[Rule]:
@@ -118,19 +129,19 @@ class Filters(BaseModel):
         if self.exit_status:
             yield rules.exit_status(self.exit_status)
         if self.where is not None:
-            yield rules.where(self.where)
+            rule = rules.where(self.where)
+            yield rule._replace(needs_text=self.counts_tokens and "tokens" in rule.drops.meta.root_names())
         if self.drop_empty:
             yield rules.empty()
-
-    def _within_a_problem(self) -> Iterator[Rule]:
-        """And what needs texts, which are read of as few rollouts as possible."""
-        if self.drop_duplicates:
-            yield rules.duplicate()
-        yield from (rule._replace(needs_text=self.tokenizer is not None) for rule in self._bounds("tokens"))
-        if self.near_duplicates is not None:
-            yield rules.near_duplicate(self.near_duplicates)
+        yield from (rule._replace(needs_text=self.counts_tokens) for rule in self._bounds("tokens"))
         if self.benchmark:
             yield rules.contaminated(self.benchmark, self.benchmark_ngram)
+
+    def _within_a_problem(self) -> Iterator[Rule]:
+        if self.drop_duplicates:
+            yield rules.duplicate()
+        if self.near_duplicates is not None:
+            yield rules.near_duplicate(self.near_duplicates)
         if self.best_k is not None:
             yield rules.beyond_best(self.best_k)
         if self.at_most_k is not None:
@@ -174,7 +185,7 @@ def count_reasons(dropped: pl.DataFrame) -> dict[str, int]:
 def select(corpus: Corpus, filters: Filters) -> Selected:
     """Divides a corpus by filters. Texts are read only where a rule needs them, and only of rows left until then.
 
-    Raises `InputError` for benchmark files and tokenizers that cannot be read.
+    Raises `InputError` for benchmark files and tokenizers that cannot be read, and as `rules.apply` does.
     """
     asked = filters.rules()
     table, notes = corpus.table, list[str]()
@@ -192,8 +203,7 @@ def _with_text_columns(corpus: Corpus, filters: Filters, judged: pl.DataFrame) -
     from rollmill.curation.text_features import with_text_features
     from rollmill.curation.tokens import TokenCounter
 
-    counting = filters.min_tokens is not None or filters.max_tokens is not None
-    counter = TokenCounter(filters.tokenizer) if counting and filters.tokenizer else None
+    counter = TokenCounter(filters.tokenizer) if filters.tokenizer and filters.counts_tokens else None
     benchmarks = Benchmarks.read(filters.benchmark, ngram=filters.benchmark_ngram) if filters.benchmark else None
     signatures = filters.near_duplicates is not None
     left = judged.select(LEFT).to_series()

@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
+from rollmill.curation.dropped import Dropped
 from rollmill.curation.filters import Filters
 from rollmill.errors import InputError
 from rollmill.exports.packing import output_kind
@@ -31,6 +32,14 @@ class Reading(BaseModel):
     @classmethod
     def _one_is_a_list(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _not_onto_itself(self) -> Self:
+        for name in ("output", "html"):
+            path = getattr(self, name, None)
+            if path and any(Path(one).resolve() == Path(path).resolve() for one in self.input):
+                raise ValueError(f"--{name} {path} is an input: give another name")
+        return self
 
 
 class Splitting(BaseModel):
@@ -69,6 +78,14 @@ def _output(description: str, kinds: str) -> Any:
     return parameter(..., "Output", "Output", f"{description} ({kinds}).", metavar="FILE")
 
 
+_DROPPED = parameter(
+    "records",
+    "Output",
+    "What of the dropped",
+    "Write whole records of what is dropped, or only where they stand and why.",
+)
+
+
 class Analyze(Reading):
     """Count, and describe: success, rewards, lengths, problems, duplicates, errors.
 
@@ -96,17 +113,12 @@ class Writing(Filters, Reading):
             raise ValueError(str(error)) from error
         return path
 
-    @model_validator(mode="after")
-    def _not_onto_itself(self) -> Self:
-        if any(Path(one).resolve() == Path(self.output).resolve() for one in self.input):
-            raise ValueError(f"--output {self.output} is an input: give another name")
-        return self
-
 
 class FilterData(Writing):
     """Keep the rollouts that meet all conditions; the others are written, too, each with its reason."""
 
     output: str = _output("Where the kept rollouts go; those dropped go beside it", ".json, .jsonl, also .gz, .zst")
+    dropped: Dropped = _DROPPED
 
 
 class ExportSft(Sft, Writing):
@@ -171,5 +183,6 @@ class Curate(Pairs, Sft, Filters, Reading):
     output_dir: str = parameter(
         "curated", "Output", "Output directory", "Everything is written in here.", metavar="DIR"
     )
+    dropped: Dropped = _DROPPED
     export: list[Export] = parameter(["sft"], "Output", "Exports", "What is made of the kept rollouts.")
     no_report: bool = parameter(False, "Output", "No report", "Leave out the pictures and the report.")

@@ -10,14 +10,24 @@ from pathlib import Path
 import polars as pl
 
 from rollmill.corpus.corpus import Corpus, read_corpus
+from rollmill.corpus.inputs import find_sources
 from rollmill.curation.analysis import Analysis, analyse
 from rollmill.curation.quarantine import open_quarantine
+from rollmill.errors import InputError
 from rollmill.exports.packing import output_kind
+from rollmill.exports.splitting import VALIDATION
+from rollmill.files.opening import is_remote
 
 
 @contextmanager
 def reading(inputs: Sequence[str], output: Path | None = None) -> Iterator[Corpus]:
-    """The corpus of some inputs; what could not be used goes beside the output, and is said on stderr at the end."""
+    """The corpus of some inputs; what could not be used goes beside the output, and is said on stderr at the end.
+
+    Raises `InputError` where the inputs cannot be read, and where one would be overwritten by what goes to `output`
+    and beside it.
+    """
+    if output:
+        _keep_inputs(inputs, output)
     aside = output.with_name(f"{output_kind(output).stem}.quarantine.jsonl") if output else None
     with open_quarantine(aside) as quarantine:
         corpus = read_corpus(inputs, quarantine)
@@ -25,6 +35,17 @@ def reading(inputs: Sequence[str], output: Path | None = None) -> Iterator[Corpu
     if corpus.repaired:
         quarantine.note(f"{corpus.repaired:,} records held NaN or Infinity, which is no JSON: read as null")
     sys.stderr.writelines(f"{line}\n" for line in quarantine.lines())
+
+
+def _keep_inputs(inputs: Sequence[str], output: Path) -> None:
+    """Also those that a folder or a pattern stands for, which the parameters do not show."""
+    kind = output_kind(output)
+    stem, ending = f"{output.resolve().parent}/{kind.stem}", f"{kind.layout}{kind.packed}"
+    written = {str(output.resolve()), f"{stem}{ending}", f"{stem}.dropped{ending}"}
+    written |= {f"{stem}.{part}.jsonl" for part in ("dropped", "quarantine", VALIDATION)}
+    for source in find_sources([one for one in inputs if not is_remote(one)]):
+        if str(Path(source.path).resolve()) in written:
+            raise InputError(f"{source.path} is an input, and would be overwritten: give another name than {output}")
 
 
 def analyse_corpus(corpus: Corpus, tokenizer: str | None = None) -> Analysis:

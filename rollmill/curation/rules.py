@@ -19,6 +19,9 @@ from rollmill.errors import InputError
 LEFT = pl.col("drop_reason").is_null()
 """Rows that no rule before has dropped."""
 
+WHERE = "where"
+"""The reason of a user's own expression."""
+
 
 class Rule(NamedTuple):
     """A reason, the rows it drops (never null), and what it asks for, in words."""
@@ -31,12 +34,22 @@ class Rule(NamedTuple):
 
 
 def apply(table: pl.DataFrame, rules: Sequence[Rule]) -> pl.DataFrame:
-    """The table with a column `drop_reason`: null for rows that every rule keeps."""
+    """The table with a column `drop_reason`: null for rows that every rule keeps.
+
+    Raises `InputError` where the values of some row are too much for a user's expression (see `where`).
+    """
     plan = table.lazy().with_columns(pl.lit(None, pl.String).alias("drop_reason"))
     for rule in rules:
         reason = pl.when(LEFT & rule.drops).then(pl.lit(rule.reason)).otherwise("drop_reason")
         plan = plan.with_columns(reason.alias("drop_reason"))
-    return plan.collect()
+    try:
+        return plan.collect()
+    except pl.exceptions.PolarsError as error:
+        asked = next((rule.words for rule in rules if rule.reason == WHERE), None)
+        if asked is None:
+            raise
+        why = str(error).splitlines()[0]
+        raise InputError(f"--{asked}: cannot be worked out for every rollout: {why}") from error
 
 
 def failed() -> Rule:
@@ -66,12 +79,12 @@ def successful() -> Rule:
 
 def at_least(column: str, least: float) -> list[Rule]:
     """A number that is missing, or less."""
-    return [_missing(column), Rule(f"{column}_below_min", pl.col(column) < least, f"{column} at least {least:g}")]
+    return [_missing(column), Rule(f"{column}_below_min", pl.col(column) < least, f"{column} at least {least:.12g}")]
 
 
 def at_most(column: str, most: float) -> list[Rule]:
     """A number that is missing, or more."""
-    return [_missing(column), Rule(f"{column}_above_max", pl.col(column) > most, f"{column} at most {most:g}")]
+    return [_missing(column), Rule(f"{column}_above_max", pl.col(column) > most, f"{column} at most {most:.12g}")]
 
 
 def _missing(column: str) -> Rule:
@@ -101,7 +114,7 @@ def where(expression: str) -> Rule:
         raise InputError(f"--where {expression!r} is no SQL expression over the columns {columns}: {reason}") from error
     if kind != pl.Boolean:
         raise InputError(f"--where {expression!r} is of type {kind}, neither true nor false: compare it with something")
-    return Rule("where", ~parsed.fill_null(False), f"where {expression}")
+    return Rule(WHERE, ~parsed.fill_null(False), f"where {expression}")
 
 
 def empty() -> Rule:
@@ -110,11 +123,10 @@ def empty() -> Rule:
 
 
 def duplicate() -> Rule:
-    """The same as an earlier one of the problem."""
+    """The same as an earlier one of the problem. Where nothing was written, nothing was written twice."""
     again = LEFT.cum_sum().over("instance_id", "completion_hash") > 1
-    return Rule(
-        "duplicate_completion", again & pl.col("completion_hash").is_not_null(), "no duplicates within a problem"
-    )
+    written = pl.col("completion_hash").is_not_null() & ~pl.col("empty").fill_null(False)
+    return Rule("duplicate_completion", again & written, "no duplicates within a problem")
 
 
 def near_duplicate(threshold: float) -> Rule:

@@ -135,14 +135,21 @@ def _shape_list(content: msgspec.Raw, form: Form, place: Place, images: list[str
         if not all(map(_is_text, parts)):
             raise NeedsPartsError
         return _encode("\n".join(part["text"] for part in parts))
-    for part in parts:
-        if _is_text(part):
-            continue
-        if part.get("type") == "image" and isinstance(part.get("image"), str):
-            part["image"] = place(part["image"])
-            images.append(part["image"])
-        columns.update(_paths(part, "content"))
-    return _encode([_text_only(part) for part in parts])
+    shaped = [_shape_part(part, place, images) for part in parts]
+    for part in shaped:
+        if not _is_text(part):
+            columns.update(_paths(part, "content"))
+    return _encode(shaped)
+
+
+def _shape_part(part: Part, place: Place, images: list[str]) -> Part:
+    """Text less what an agent hung on it, such as marks for a cache; of an image the mark that TRL puts one in for."""
+    if _is_text(part):
+        return {"type": "text", "text": part["text"]}
+    if part.get("type") == "image" and isinstance(part.get("image"), str):
+        images.append(place(part["image"]))
+        return {"type": "image"}
+    return part
 
 
 def _as_parts(content: msgspec.Raw) -> msgspec.Raw:
@@ -153,11 +160,6 @@ def _as_parts(content: msgspec.Raw) -> msgspec.Raw:
 
 def _is_text(part: Part) -> bool:
     return part.get("type") == "text" and isinstance(part.get("text"), str)
-
-
-def _text_only(part: Part) -> Part:
-    """A part of text less what an agent hung on it, such as marks for a cache."""
-    return {"type": "text", "text": part["text"]} if _is_text(part) else part
 
 
 def _encode(value: object) -> msgspec.Raw:

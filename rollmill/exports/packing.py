@@ -75,16 +75,17 @@ def _zstd(file: BinaryIO) -> Iterator[BinaryIO]:
 def write_rows(file: BinaryIO, rows: Iterable[bytes], layout: Layout) -> None:
     """Writes JSON objects, copied: as the lines of a JSON Lines file, or between the brackets of an array."""
     if layout == ".jsonl":
-        file.writelines(on_one_line(row) + b"\n" for row in rows)
+        for row in rows:
+            file.write(on_one_line(row))
+            file.write(b"\n")
         return
     separator = b"\n"
     for row in rows:
         file.write(separator)
-        file.write(row.strip())
+        file.write(row)
         separator = b",\n"
 
 
 def on_one_line(row: bytes) -> bytes:
     """The same JSON without a line break."""
-    row = row.strip()
     return msgspec.json.format(row, indent=-1) if b"\n" in row or b"\r" in row else row

@@ -192,6 +192,8 @@ def write_samples(
             expected, forced = again.problems, frozenset(again.train)
     check_disjoint(tally.problems)
     sides = [TRAIN, VALIDATION] if tally.rows[VALIDATION] else [TRAIN]
+    if VALIDATION not in sides:
+        validation_path(path).unlink(missing_ok=True)  # an earlier export's: its problems may be in this one's train
     return Exported(
         form=form,
         files={side: path if side == TRAIN else validation_path(path) for side in sides},

@@ -10,6 +10,8 @@ from typing import BinaryIO
 
 import orjson
 
+_BUFFER = 1 << 20
+
 
 @contextmanager
 def write_whole(path: Path) -> Iterator[BinaryIO]:
@@ -20,7 +22,7 @@ def write_whole(path: Path) -> Iterator[BinaryIO]:
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with beside.open("wb") as file:
+        with beside.open("wb", buffering=_BUFFER) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

@@ -123,7 +123,7 @@ def test_all_contents_become_parts_where_one_row_shows_an_image(tmp_path):
     exported = export(tmp_path / "out", corpus)
     first, second = lines_of(tmp_path / "out" / "sft.jsonl")
     assert first["messages"][2]["content"] == [{"type": "text", "text": "a"}]
-    assert second["messages"][0]["content"][0] == {"type": "image", "image": "../run/images/x.png"}
+    assert second["messages"][0]["content"] == [{"type": "image"}, {"type": "text", "text": "q"}]
     assert (first["images"], second["images"]) == ([], ["../run/images/x.png"])
     assert (exported.kept, corpus.readings) == (2, 2)
     assert loaded(exported, tmp_path)["train"][1]["images"] == ["../run/images/x.png"]

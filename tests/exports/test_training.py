@@ -110,3 +110,20 @@ def test_one_step_of_dpo(tmp_path, tokenizer, model):
         model=model, args=DPOConfig(**arguments(tmp_path)), train_dataset=rows, processing_class=tokenizer
     )
     assert trainer.train().training_loss > 0
+
+
+def test_trl_puts_images_where_they_were_shown(tmp_path):
+    from trl.data_utils import prepare_multimodal_messages
+
+    parts = [{"type": "text", "text": "a"}, {"type": "image", "image": "x.png"}, {"type": "image", "image": "y.png"}]
+    messages = [{"role": "user", "content": parts}, {"role": "assistant", "content": "b"}]
+    corpus = MadeCorpus([{"instance_id": "p", "sample_id": 0, "messages": messages}], tmp_path)
+    exported = export_sft(tmp_path / "sft.jsonl", corpus, corpus.table)
+    (row,) = load_dataset("json", data_files=str(exported.files["train"]), cache_dir=str(tmp_path / "c"))["train"]
+    messages = [
+        {**one, "content": [{key: part[key] for key in part if part[key] is not None} for part in one["content"]]}
+        for one in row["messages"]
+    ]
+    prepared = prepare_multimodal_messages(messages, images=row["images"])
+    shown = [part["image"] for part in prepared[0]["content"] if part["type"] == "image"]
+    assert shown == ["x.png", "y.png"]
