@@ -1,7 +1,7 @@
 """Filtering trajectories by reward and success and writing messages and metadata: time, and peak memory.
 
-Every contender reads the same file, in a process of its own, after its imports, with the file in the page cache. Files are
-written to memory (/dev/shm), where there is room, since the disk is not what is measured.
+Every contender reads the same file, in a process of its own, after its imports, with the file in the page cache. Output
+goes to memory (/dev/shm), where there is room, since the disk is not what is measured.
 """
 
 from __future__ import annotations

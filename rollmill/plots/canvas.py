@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from functools import cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,6 +18,11 @@ MAIN = "#6aa5e3"
 OTHER = "#c2500a"
 GUESS = "#d6246e"
 ACCEPT = "#0b5d1e"
+
+_OTHER_SCRIPTS = (
+    *("Noto Sans CJK SC", "Noto Sans CJK JP", "Source Han Sans SC", "WenQuanYi Zen Hei", "WenQuanYi Micro Hei"),
+    *("Microsoft YaHei", "SimHei", "PingFang SC", "Hiragino Sans GB", "Arial Unicode MS", "Unifont"),
+)
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -59,9 +65,23 @@ def per_cent(share: float, _: object = None) -> str:
 
 
 def to_png(figure: Figure) -> bytes:
-    """The figure as the bytes of a PNG file."""
+    """The figure as the bytes of a PNG file; text in any script that a font of this machine has."""
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        if not text.get_text().isascii():
+            text.set_fontfamily(_families())
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")  # a model's name may be in any script
         figure.savefig(buffer, format="png", facecolor=PAPER, edgecolor=FAINT)
     return buffer.getvalue()
+
+
+@cache
+def _families() -> list[str]:
+    """Matplotlib's own font, and those for other scripts that are installed."""
+    from matplotlib.font_manager import fontManager
+
+    installed = {font.name for font in fontManager.ttflist}
+    return ["DejaVu Sans", *(name for name in _OTHER_SCRIPTS if name in installed)]

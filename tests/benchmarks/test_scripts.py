@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
-NAMES = ("rollout_overhead", "heavy_tail", "resume", "memory", "task_runs")
+NAMES = ("rollout_overhead", "heavy_tail", "resume", "memory", "task_runs", "curation")
 
 
 def run(name, *flags):
@@ -86,3 +86,13 @@ def test_a_missed_target_counts_only_when_asked():
     missed = subprocess.run([*command, "--check"], cwd=ROOT, capture_output=True, text=True)
     assert missed.returncode == 1
     assert "MISSED" in missed.stdout
+
+
+@pytest.mark.slow
+def test_curation():
+    said = run("curation", "--rows", "40", "--repeat", "1")
+    assert "40 trajectories" in said
+    assert float(cells(said, "orjson loop")[2]) == 1
+    for name in ("datasets", "polars scan to sink", "rollmill export_sft", "rollmill analyze, from a run"):
+        assert float(cells(said, name)[3].replace(",", "")) > 10
+    assert "filter_data, places of the dropped, from a run, over the orjson loop" in said
