@@ -10,27 +10,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from rollmill.curation.per_problem import REWARD, per_problem
 from rollmill.plots.histogram import Histogram, make_histogram
 from rollmill.plots.intervals import wilson_interval
+from rollmill.spread import LARGE, Spread
 
 _MOST_KINDS = 40
 _MOST_SAMPLE_COUNTS = 20
-_LARGE = 1e150
-"""Above this, squares and sums could leave the range of floats: the numbers are scaled first."""
-_STATISTICS = ("count", "mean", "std", "min", "p25", "median", "p75", "max")
-
-
-class Spread(BaseModel):
-    """Of the rows that have the number. Quartiles interpolate linearly; `std` is the population's (divided by n)."""
-
-    model_config = ConfigDict(frozen=True)
-
-    count: int
-    mean: float = Field(allow_inf_nan=False)
-    std: float = Field(allow_inf_nan=False)
-    min: float = Field(allow_inf_nan=False)
-    p25: float = Field(allow_inf_nan=False)
-    median: float = Field(allow_inf_nan=False)
-    p75: float = Field(allow_inf_nan=False)
-    max: float = Field(allow_inf_nan=False)
+_QUANTILES = {"p25": 0.25, "median": 0.5, "p75": 0.75, "p90": 0.9, "p95": 0.95}
 
 
 class Analysis(BaseModel):
@@ -156,7 +140,7 @@ def _number(column: str) -> pl.Expr:
 def _spread_parts(numbers: pl.Expr, name: str) -> list[pl.Expr]:
     """One value each, named `name.count` and so on."""
     largest = numbers.abs().max()
-    scale = pl.when(largest > _LARGE).then(largest).otherwise(1.0)
+    scale = pl.when(largest > LARGE).then(largest).otherwise(1.0)
     scaled = (numbers / scale).sort()  # once: each quantile of unsorted numbers would sort anew
     parts = {
         "count": numbers.len().cast(pl.Int64),
@@ -164,16 +148,16 @@ def _spread_parts(numbers: pl.Expr, name: str) -> list[pl.Expr]:
         "std": scaled.std(ddof=0) * scale,
         "min": numbers.min(),
         "max": numbers.max(),
-        **{key: scaled.quantile(at, "linear") * scale for key, at in {"p25": 0.25, "median": 0.5, "p75": 0.75}.items()},
+        **{key: scaled.quantile(at, "linear") * scale for key, at in _QUANTILES.items()},
     }
     return [part.alias(f"{name}.{key}") for key, part in parts.items()]
 
 
 def _spread(numbers: dict[str, Any], name: str) -> Spread | None:
-    parts = {key: numbers[f"{name}.{key}"] for key in _STATISTICS}
+    parts = {key: numbers[f"{name}.{key}"] for key in Spread.model_fields}
     if not parts["count"]:
         return None
-    for key in ("mean", "p25", "median", "p75"):  # scaling rounds
+    for key in ("mean", *_QUANTILES):  # scaling rounds
         parts[key] = min(max(parts[key], parts["min"]), parts["max"])
     return Spread(**parts)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rollmill.plots.labels import one_line, share
+from rollmill.plots.labels import counted, one_line, share
 
 if TYPE_CHECKING:
     from rollmill.curation.analysis import Analysis
@@ -39,7 +39,7 @@ def make_notes(analysis: Analysis) -> list[str]:
 def _quarantined(analysis: Analysis) -> str | None:
     count = analysis.quarantined
     return (
-        f"{_many(count, 'row')} of the input could not be used and {_is(count)} in none of the numbers"
+        f"{counted(count, 'row')} of the input could not be used and {_is(count)} in none of the numbers"
         if count
         else None
     )
@@ -50,7 +50,7 @@ def _failed(analysis: Analysis) -> str | None:
         return None
     kinds = ", ".join(f"{one_line(kind)} {count:,}" for kind, count in list(analysis.errors.items())[:3])
     return (
-        f"{analysis.failed:,} of {_many(analysis.rollouts, 'rollout')} failed outside the model"
+        f"{analysis.failed:,} of {counted(analysis.rollouts, 'rollout')} failed outside the model"
         f"{f' ({kinds})' if kinds else ''}; they are in neither the success rate nor the rewards"
     )
 
@@ -61,7 +61,7 @@ def _contradicted(analysis: Analysis) -> str | None:
         return None
     verb, pronoun = ("are", "they are") if count > 1 else ("is", "it is")
     return (
-        f"{_many(count, 'rollout')} {verb} recorded as success, but the evaluation says no: "
+        f"{counted(count, 'rollout')} {verb} recorded as success, but the evaluation says no: "
         f"{pronoun} counted as not successful"
     )
 
@@ -115,7 +115,7 @@ def _truncated(analysis: Analysis) -> str | None:
 def _empty(analysis: Analysis) -> str | None:
     if not analysis.empty or analysis.empty < _MANY_EMPTY * analysis.rollouts:
         return None
-    return f"in {analysis.empty:,} of {_many(analysis.rollouts, 'rollout')} the model wrote nothing"
+    return f"in {analysis.empty:,} of {counted(analysis.rollouts, 'rollout')} the model wrote nothing"
 
 
 def _without_reward(analysis: Analysis) -> str | None:
@@ -128,10 +128,6 @@ def _without_reward(analysis: Analysis) -> str | None:
         else f"{missing:,} of {analysis.judged:,} judged rollouts have no"
     )
     return f"{which}{' a' if missing == analysis.judged else ''} reward: rules about rewards drop what has none"
-
-
-def _many(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _is(count: int) -> str:

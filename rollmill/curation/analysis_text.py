@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 from rich.cells import cell_len, set_cell_size
 
-from rollmill.curation.analysis import Analysis, Spread
+from rollmill.curation.analysis import Analysis
 from rollmill.plots.histogram import Histogram
-from rollmill.plots.labels import number, one_line, share
+from rollmill.plots.labels import counted, number, one_line, share
+from rollmill.spread import Spread
 
 _WIDTH = 100
 _NAME, _VALUE, _BAR = 28, 11, 40
@@ -21,7 +22,7 @@ Line = tuple[str, str, str]
 
 def analysis_text(analysis: Analysis, title: str) -> str:
     """Plain text of at most 100 columns, ending in a newline."""
-    counts = f"{_count(analysis.rollouts, 'rollout')} of {_count(analysis.problems, 'problem')}"
+    counts = f"{counted(analysis.rollouts, 'rollout')} of {counted(analysis.problems, 'problem')}"
     lines = [set_cell_size(one_line(title), min(cell_len(one_line(title)), _WIDTH)), counts]
     for note in analysis.notes:
         lines.extend(_wrapped(note))
@@ -41,8 +42,8 @@ def analysis_rows(analysis: Analysis) -> list[dict[str, str]]:
         *((f"problems: {name}", value, remark) for name, value, remark in _problems(analysis)),
     ]
     kinds = {"exit status": analysis.exit_statuses, "error": analysis.errors, "finish reason": analysis.finish_reasons}
-    for what, counted in kinds.items():
-        rows += [(f"{what}: {one_line(kind)}", number(count), "") for kind, count in counted.items()]
+    for what, found in kinds.items():
+        rows += [(f"{what}: {one_line(kind)}", number(count), "") for kind, count in found.items()]
     return [{"measure": name, "value": f"{value} ({remark})" if remark else value} for name, value, remark in rows]
 
 
@@ -134,7 +135,7 @@ def _problems(analysis: Analysis) -> Iterator[Line]:
         remark = f"{analysis.duplicate_share:.1%} of the completions, each within its problem"
         yield "duplicate completions", number(analysis.duplicates), remark
     if analysis.identical_problems:
-        remark = f"of {_count(analysis.repeated_problems, 'problem')} with several completions"
+        remark = f"of {counted(analysis.repeated_problems, 'problem')} with several completions"
         yield "all completions the same", number(analysis.identical_problems), remark
 
 
@@ -211,7 +212,3 @@ def _narrow(value: float) -> str:
 
 def _edge(value: float) -> str:
     return f"{value:.4g}"
-
-
-def _count(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"

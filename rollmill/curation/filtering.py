@@ -12,6 +12,7 @@ from rollmill.curation.dropped import Dropped, dropped_path, places_path, write_
 from rollmill.curation.filters import Filters, count_reasons, select
 from rollmill.exports.seed_format import generated_metadata, summary, write_seed_format
 from rollmill.files.whole import write_bytes_whole
+from rollmill.plots.labels import counted
 from rollmill.rollouts.run import IMAGES
 
 
@@ -31,7 +32,7 @@ class Filtered(NamedTuple):
         """What a user should read."""
         dropped = ", ".join(f"{reason} {count:,}" for reason, count in self.reasons.items()) or "none"
         return [
-            f"kept {self.kept:,} of {self.read:,} rollouts, of {self.problems:,} problems: {self.path}",
+            f"kept {self.kept:,} of {self.read:,} rollouts, of {counted(self.problems, 'problem')}: {self.path}",
             f"dropped {self.read - self.kept:,} ({dropped}): {self.dropped_path}",
             *self.notes,
         ]

@@ -12,7 +12,7 @@ from rollmill.curation.analysis import Analysis
 from rollmill.curation.analysis_text import analysis_rows
 from rollmill.curation.per_problem import hardest_first, per_problem
 from rollmill.curation.quality_report_page import PAGE, SCRIPT, STYLE
-from rollmill.plots.labels import number, one_line, share
+from rollmill.plots.labels import counted, number, one_line, share
 
 _MOST_PROBLEMS = 1000
 _MOST_SOURCES = 50
@@ -57,11 +57,11 @@ def quality_report(title: str, table: pl.DataFrame, analysis: Analysis, sources:
 
 def _heading(title: str, analysis: Analysis, sources: Sequence[str]) -> Iterator[str]:
     yield f"<h1>{escape(one_line(title))}</h1>"
-    yield f"<p>{_count(analysis.rollouts, 'rollout')} of {_count(analysis.problems, 'problem')}</p>"
+    yield f"<p>{counted(analysis.rollouts, 'rollout')} of {counted(analysis.problems, 'problem')}</p>"
     if sources:
         shown = "".join(f"<li><code>{escape(source)}</code></li>" for source in sources[:_MOST_SOURCES])
         more = f"<li>and {len(sources) - _MOST_SOURCES:,} more</li>" if len(sources) > _MOST_SOURCES else ""
-        yield f"<details><summary>Read from {_count(len(sources), 'source')}</summary><ul>{shown}{more}</ul></details>"
+        yield f"<details><summary>Read from {counted(len(sources), 'source')}</summary><ul>{shown}{more}</ul></details>"
 
 
 def _tiles(analysis: Analysis) -> Iterator[str]:
@@ -163,9 +163,9 @@ def _duplicates(analysis: Analysis) -> Iterator[str]:
         yield "<p>No completion is recorded, so none can be compared.</p>"
         return
     yield (
-        f"<p>{_count(analysis.duplicates, 'completion')} ({analysis.duplicate_share:.1%}) equal to an earlier one of "
+        f"<p>{counted(analysis.duplicates, 'completion')} ({analysis.duplicate_share:.1%}) equal to an earlier one of "
         f"the same problem. All completions are the same in {analysis.identical_problems:,} of "
-        f"{_count(analysis.repeated_problems, 'problem')} with several.</p>"
+        f"{counted(analysis.repeated_problems, 'problem')} with several.</p>"
     )
 
 
@@ -186,13 +186,9 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]
 def _picture_words(analysis: Analysis) -> str:
     return (
         f"Six panels: rewards, problems, lengths, model calls, success over sample index and ends of "
-        f"{_count(analysis.rollouts, 'rollout')}; the numbers are in the tables of this page"
+        f"{counted(analysis.rollouts, 'rollout')}; the numbers are in the tables of this page"
     )
 
 
 def _sentence(note: str) -> str:
     return f"{note[:1].upper()}{note[1:]}."
-
-
-def _count(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"

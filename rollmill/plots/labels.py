@@ -32,3 +32,8 @@ def share(part: float, whole: float, missing: str = "-") -> str:
     if text == "0.0%" and part:
         return "<0.1%"
     return ">99.9%" if text == "100.0%" and part != whole else text
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 rollout`, `24 rollouts`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

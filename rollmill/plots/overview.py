@@ -12,7 +12,7 @@ from rollmill.plots.bins import Numbers
 from rollmill.plots.canvas import FAINT, INK, MAIN, OTHER, PAPER, per_cent, say, style, to_png
 from rollmill.plots.histogram import usual_range
 from rollmill.plots.intervals import wilson_interval
-from rollmill.plots.labels import label, number
+from rollmill.plots.labels import counted, label, number
 from rollmill.plots.outcomes import (
     NO_SUCCESS,
     SUCCESS,
@@ -39,7 +39,7 @@ def draw_overview(table: pl.DataFrame, title: str) -> bytes:
     """
     figure = roomy_figure(13, 10)
     problems = hardest_first(per_problem(table.lazy()).collect())
-    counts = f"{_count(table.height, 'rollout')} of {_count(problems.height, 'problem')}"
+    counts = f"{counted(table.height, 'rollout')} of {counted(problems.height, 'problem')}"
     figure.suptitle(f"{label(title, 100)}\n{counts}", color=INK, fontsize=13, x=0.01, ha="left")
     panels = figure.subplots(3, 2)
     for axes, name in zip(
@@ -188,7 +188,3 @@ def _draw_ends(axes: Axes, table: pl.DataFrame) -> None:
     axes.grid(visible=False, axis="y")
     whole_numbers(axes.xaxis)
     axes.set_xlabel("rollouts", color=INK)
-
-
-def _count(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"

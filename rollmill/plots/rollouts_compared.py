@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from rollmill.curation.analysis import Analysis, Spread, analyse, spread_of
+from rollmill.curation.analysis import Analysis, analyse, spread_of
 from rollmill.curation.per_problem import per_problem
 from rollmill.plots.bins import Numbers
 from rollmill.plots.canvas import ACCEPT, GUESS, INK, MAIN, OTHER, PAPER, per_cent, say, style, to_png
@@ -15,6 +15,7 @@ from rollmill.plots.histogram import LARGEST, make_histogram, usual_range
 from rollmill.plots.intervals import wilson_interval
 from rollmill.plots.labels import label, number, one_line, share
 from rollmill.plots.outcomes import roomy_figure
+from rollmill.spread import Spread
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from rollmill.rejection.report import number, share
 from rollmill.rejection.statistics import Statistics
+from rollmill.text_table import aligned
 
 
 class ComparisonRow(BaseModel):
@@ -70,10 +71,7 @@ def comparison_cells(rows: Sequence[ComparisonRow]) -> list[dict[str, str]]:
 
 def format_comparison(rows: Sequence[ComparisonRow]) -> str:
     """An aligned text table, newline at the end."""
-    cells = [list(_COLUMNS.values()), *(list(row.values()) for row in comparison_cells(rows))]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in cells]
-    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]]) + "\n"
+    return "\n".join(aligned(list(_COLUMNS.values()), comparison_cells(rows))) + "\n"
 
 
 def _cell(row: ComparisonRow, name: str) -> str:

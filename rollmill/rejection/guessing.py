@@ -7,7 +7,7 @@ import math
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from rollmill.rejection.spread import Numbers, spread
+from rollmill.spread import Numbers, spread
 
 _BUDGET = 100_000_000
 """Distances looked at, about two seconds' worth; above it a seeded sample of problems stands for all."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from rollmill.rejection.spread import Spread
 from rollmill.rejection.statistics import Statistics
+from rollmill.spread import Spread
 
 _WIDTH = 34
 

@@ -11,10 +11,10 @@ import orjson
 from rollmill.files.rows import dump_line
 from rollmill.files.whole import write_whole
 from rollmill.records import Problem, Rollout
-from rollmill.rejection.spread import Numbers
 from rollmill.rejection.statistics import Statistics, make_statistics
 from rollmill.rejection.summary import summarise
 from rollmill.rejection.tally import Tally
+from rollmill.spread import Numbers
 
 Group = tuple[Problem, list[Rollout | None]]
 """A problem and its rollouts: sample i at index i, None where it is missing."""

@@ -7,8 +7,8 @@ from pydantic import BaseModel, ConfigDict
 from rollmill.rejection.coverage import Coverage
 from rollmill.rejection.guessing import GuessBaseline
 from rollmill.rejection.pass_at_k import PassAtK, pass_at_ks
-from rollmill.rejection.spread import Spread, spread
 from rollmill.rejection.tally import Tally
+from rollmill.spread import Spread, spread
 
 
 class Statistics(BaseModel):

@@ -11,7 +11,7 @@ from typing import Any
 from rollmill.records import Problem, Rollout
 from rollmill.rejection.coverage import CoverageError
 from rollmill.rejection.ranking import closeness, rollout_error
-from rollmill.rejection.spread import mean, median
+from rollmill.spread import mean, median
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,8 @@ import numpy as np
 
 from rollmill.rejection.coverage import Coverage
 from rollmill.rejection.guessing import GuessBaseline, guess_baseline
-from rollmill.rejection.spread import Numbers
 from rollmill.rejection.summary import Summary
+from rollmill.spread import Numbers
 
 
 class Tally:

@@ -53,7 +53,18 @@ def test_rewards_of_a_few_values_get_a_bar_each():
     assert analysis.reward_histogram.values == [-0.2, 0.0, 0.3]
     assert analysis.reward_histogram.counts == [1, 3, 1]
     assert analysis.reward.model_dump() == pytest.approx(
-        {"count": 5, "mean": 0.02, "std": 0.16, "min": -0.2, "p25": 0, "median": 0, "p75": 0, "max": 0.3}
+        {
+            "count": 5,
+            "mean": 0.02,
+            "std": 0.16,
+            "min": -0.2,
+            "p25": 0,
+            "median": 0,
+            "p75": 0,
+            "p90": 0.18,
+            "p95": 0.24,
+            "max": 0.3,
+        }
     )
     assert analysis.reward_missing == 1
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rollmill.rejection import guessing
 from rollmill.rejection.guessing import guess_baseline
 from rollmill.rejection.pass_at_k import ladder, pass_at_k, pass_at_ks
-from rollmill.rejection.spread import mean, median, spread
+from rollmill.spread import mean, median, spread
 
 
 @given(st.integers(1, 7).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n), st.integers(1, n))))

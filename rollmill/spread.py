@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Numbers = NDArray[np.float64]
 
-_LARGE = 1e150
+LARGE = 1e150
 """Above this, squares and sums could leave the range of floats: the numbers are scaled first."""
 
 
@@ -73,4 +73,4 @@ def median(numbers: Sequence[float]) -> float | None:
 
 
 def _scale(largest: float) -> float:
-    return largest if largest > _LARGE else 1.0
+    return largest if largest > LARGE else 1.0
