@@ -15,12 +15,22 @@ from rollmill.corpus.record import without_non_numbers
 from rollmill.corpus.scan import Scan
 from rollmill.corpus.table import SCHEMA
 from rollmill.errors import InputError
+from rollmill.files.opening import is_remote
 from rollmill.files.rows import BadRow, Row, raw_json_lines
 from rollmill.problems.loading import read_instance_ids
 from rollmill.rollouts.manifest import read_manifest
 from rollmill.rollouts.run import PROBLEMS
 
 OnBadRow = Callable[[Source, BadRow], None]
+
+
+class _State(NamedTuple):
+    """Which file it was that was read, and how it was then."""
+
+    device: int
+    inode: int
+    size: int
+    changed_ns: int
 
 
 class _Read(NamedTuple):
@@ -30,6 +40,7 @@ class _Read(NamedTuple):
     bad: int
     repaired: set[int]
     metadata: Row
+    state: _State | None
 
 
 class Corpus:
@@ -48,6 +59,7 @@ class Corpus:
         self.repaired = sum(len(one.repaired) for one in read)
         """Records that held NaN or Infinity, which is no JSON and became null."""
         self._repaired = [one.repaired for one in read]
+        self._states = [one.state for one in read]
 
     @property
     def name(self) -> str:
@@ -66,7 +78,9 @@ class Corpus:
         """
         places = table.select("source", "number", "offset", "length")
         for part in places.partition_by("source", maintain_order=True):
-            source, repaired = self.files[part["source"][0]], self._repaired[part["source"][0]]
+            index = part["source"][0]
+            source, repaired = self.files[index], self._repaired[index]
+            _check_state(source, self._states[index])
             texts = _at_places(source, part) if source.anywhere else _in_order(source, part["number"])
             for number, text in zip(part["number"], texts, strict=True):
                 yield (without_non_numbers(text) or text) if number in repaired else text
@@ -89,11 +103,12 @@ def index_run(directory: Path, num_rollout: int) -> Corpus:
     """
     (source,) = find_sources([str(directory)])
     journal = Path(source.path)
+    state = _state(source)
     scan, indexed, bad = _scan_journal(journal, lambda _: None)
     if not bad and not scan.repaired:  # an index has no room for what was wrong with a record
         write_index(journal, indexed.table, indexed.covered, indexed.lines)
     counted = indexed._replace(table=indexed.table.filter(pl.col("sample_id") < num_rollout))
-    return Corpus([source], [_read_run(directory, counted, bad, scan.repaired)])
+    return Corpus([source], [_read_run(directory, counted, bad, scan.repaired, state)])
 
 
 def _read(source: Source, on_bad_row: OnBadRow | None) -> _Read:
@@ -101,24 +116,25 @@ def _read(source: Source, on_bad_row: OnBadRow | None) -> _Read:
         if on_bad_row:
             on_bad_row(source, row)
 
+    state = _state(source)
     if source.run:
         scan, indexed, bad = _scan_journal(Path(source.path), put_aside)
-        return _read_run(source.run, indexed, bad, scan.repaired)
+        return _read_run(source.run, indexed, bad, scan.repaired, state)
     scan, bad = Scan(), 0
     rest: Row = {}
-    for number, text, offset in source.raw_rows(rest):
-        fault = scan.add(number, text, offset if source.anywhere else None)
+    for row in source.raw_rows(rest):
+        fault = row if isinstance(row, BadRow) else scan.add(*row if source.anywhere else row._replace(offset=None))
         if fault:
             bad += 1
             put_aside(fault)
     metadata = rest.get("metadata")
-    return _Read(scan.table(), bad, scan.repaired, metadata if isinstance(metadata, dict) else {})
+    return _Read(scan.table(), bad, scan.repaired, metadata if isinstance(metadata, dict) else {}, state)
 
 
-def _read_run(directory: Path, indexed: Indexed, bad: int, repaired: set[int]) -> _Read:
+def _read_run(directory: Path, indexed: Indexed, bad: int, repaired: set[int], state: _State | None) -> _Read:
     manifest = read_manifest(directory)
     about = {"model_name": directory.resolve().name, "identity": manifest.identity_key} if manifest else {}
-    return _Read(_latest(indexed.table, directory), bad, repaired, about)
+    return _Read(_latest(indexed.table, directory), bad, repaired, about, state)
 
 
 def _agreed(said: Sequence[Row]) -> Row:
@@ -175,9 +191,10 @@ def _at_places(source: Source, part: pl.DataFrame) -> Iterator[bytes]:
     try:
         for offset, length in zip(part["offset"], part["length"], strict=True):
             text = os.pread(file, length, offset)
-            if len(text) < length or not text.startswith(b"{", len(text) - len(text.lstrip())):
+            record = text.strip()
+            if len(text) < length or record[:1] != b"{" or record[-1:] != b"}":
                 raise _changed(source)
-            yield text.strip()
+            yield record
     except OSError as error:
         raise InputError(f"cannot read {source.path}: {error.strerror}") from error
     finally:
@@ -187,13 +204,32 @@ def _at_places(source: Source, part: pl.DataFrame) -> Iterator[bytes]:
 def _in_order(source: Source, numbers: pl.Series) -> Iterator[bytes]:
     wanted = iter(numbers)
     number = next(wanted, None)
-    for found, text, _ in source.raw_rows():
-        if found == number:
-            yield text.strip()
+    for row in source.raw_rows():
+        if row.number == number:
+            if isinstance(row, BadRow):
+                break
+            yield row.text.strip()
             number = next(wanted, None)
         if number is None:
             return
     if number is not None:
+        raise _changed(source)
+
+
+def _state(source: Source) -> _State | None:
+    """How a local file is now; None for any other."""
+    try:
+        found = None if is_remote(source.path) else Path(source.path).stat()
+    except OSError:
+        return None  # reading it says what is the matter
+    return found and _State(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+def _check_state(source: Source, then: _State | None) -> None:
+    """Raises `InputError` where it is another file, or has other contents; lines may have been added to its end."""
+    now = _state(source)
+    grown = source.anywhere and now and then and now[:2] == then[:2] and now.size > then.size
+    if now != then and not grown:
         raise _changed(source)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import fsspec
+import msgspec
 import orjson
 
 from rollmill.errors import InputError
@@ -22,8 +23,14 @@ from rollmill.rollouts.manifest import MANIFEST, read_manifest
 
 _STRUCTURED = frozenset({"messages", "trajectory", "verdict", "evaluation_info", "metadata", "usage", "error"})
 _PATTERN = frozenset("*?[")
-ASIDE = (".dropped.", ".quarantine.")
-"""Parts of the names of what was put aside; a folder's files are read without them."""
+ASIDE = (".dropped.", ".quarantine.", ".index.parquet")
+"""Parts of the names of what was put aside, and of journals' indexes; a folder's files, and those that a pattern
+matches, are read without them."""
+JOURNALS = "rollouts"
+"""The folder of a run's journals."""
+_HTTP = ("http://", "https://")
+_FILE = "file://"
+_json_text = msgspec.json.Decoder(msgspec.Raw)
 
 
 class Source(NamedTuple):
@@ -43,8 +50,8 @@ class Source(NamedTuple):
         """The local folder that paths in its records are relative to; None for a remote file."""
         return None if is_remote(self.path) else self.run or Path(self.path).resolve().parent
 
-    def raw_rows(self, rest: Row | None = None) -> Iterator[RawRow]:
-        """The records' bytes, in order; what a document holds beside them goes into `rest`."""
+    def raw_rows(self, rest: Row | None = None) -> Iterator[RawRow | BadRow]:
+        """The records' bytes, in order, or why there are none; what a document holds beside them goes into `rest`."""
         if self.kind == "lines":
             return raw_json_lines(self.path)
         return raw_json_array(self.path, rest) if self.kind == "document" else _parquet_rows(self.path)
@@ -52,7 +59,10 @@ class Source(NamedTuple):
 
 def find_sources(inputs: Sequence[str]) -> list[Source]:
     """The files behind what the user named, in its order. Raises `InputError` where one is none, or given twice."""
-    sources = [source for given in inputs for source in _sources(given)]
+    try:
+        sources = [source for given in inputs for source in _sources(given.removeprefix(_FILE))]
+    except OSError as error:
+        raise InputError(f"cannot read {error.filename}: {error.strerror}") from error
     seen: set[str] = set()
     for source in sources:
         place = source.path if is_remote(source.path) else str(Path(source.path).resolve())
@@ -63,6 +73,8 @@ def find_sources(inputs: Sequence[str]) -> list[Source]:
 
 
 def _sources(given: str) -> list[Source]:
+    if not given:
+        raise InputError("an input is empty: name a file, a folder, a pattern or a URL")
     if is_remote(given):
         return [_file(path) for path in _remote(given)]
     path = Path(given).expanduser()
@@ -72,18 +84,23 @@ def _sources(given: str) -> list[Source]:
         return [_journal(path) or _file(str(path))]
     if not _PATTERN.isdisjoint(given):
         found = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207  # absolute patterns, with **
-        if found:
+        if found := _without_aside(found, given):
             return [source for one in found for source in _sources(one)]
         raise InputError(f"{given}: no file matches this pattern")
     raise InputError(f"{given}: there is no such file or folder")
 
 
+def _without_aside(found: list[str], pattern: str) -> list[str]:
+    parts = [part for part in ASIDE if part not in pattern]
+    return [path for path in found if not any(part in path.rsplit("/", 1)[-1] for part in parts)]
+
+
 def _remote(given: str) -> list[str]:
-    if _PATTERN.isdisjoint(given):
+    if _PATTERN.isdisjoint(given) or given.startswith(_HTTP):  # where a question mark begins a query
         return [given]
     try:
         system, pattern = fsspec.core.url_to_fs(given)
-        found = [system.unstrip_protocol(path) for path in sorted(system.glob(pattern))]
+        found = [system.unstrip_protocol(path) for path in _without_aside(sorted(system.glob(pattern)), given)]
     except Exception as error:  # every file system raises types of its own
         raise InputError(f"cannot read {given}: {error}") from error
     if not found:
@@ -104,9 +121,10 @@ def _file(path: str) -> Source:
 
 def _in_folder(folder: Path) -> list[Source]:
     """A run's journal; else the files in a folder, and the runs right in it."""
-    manifest = read_manifest(folder)
+    run = folder.resolve().parent if folder.resolve().name == JOURNALS else folder
+    manifest = read_manifest(run)
     if manifest is not None:
-        return [Source(str(folder / manifest.journal), "lines", folder)]
+        return [Source(str(run / manifest.journal), "lines", run)]
     files = [path for path in sorted(folder.iterdir()) if path.is_file() and _is_data(path.name)]
     runs = [path.parent for path in sorted(folder.glob(f"*/{MANIFEST}"))]
     if not files and not runs:
@@ -121,23 +139,27 @@ def _is_data(name: str) -> bool:
 def _journal(path: Path) -> Source | None:
     """The journal of a run by its own path: as the run's."""
     run = path.resolve().parent.parent
-    if path.suffix != ".jsonl" or path.resolve().parent.name != "rollouts" or not (run / MANIFEST).is_file():
+    if path.suffix != ".jsonl" or path.resolve().parent.name != JOURNALS or not (run / MANIFEST).is_file():
         return None
     return Source(str(path), "lines", run)
 
 
-def _parquet_rows(path: str) -> Iterator[RawRow]:
+def _parquet_rows(path: str) -> Iterator[RawRow | BadRow]:
     with open_parquet(path) as file:
         for number, row in read_batches(file.iter_batches(batch_size=BATCH_ROWS)):
-            yield RawRow(number, b"" if isinstance(row, BadRow) else _as_json(row))
+            yield row if isinstance(row, BadRow) else RawRow(number, _as_json(row))
 
 
 def _as_json(row: dict[str, Any]) -> bytes:
     """A Parquet row as JSON; structured fields that a column holds as JSON text become what they say."""
-    opened = {
-        key: orjson.Fragment(value)
-        if key in _STRUCTURED and isinstance(value, str) and value[:1] in ("[", "{")
-        else value
-        for key, value in row.items()
-    }
+    opened = {key: _opened(value) if key in _STRUCTURED else value for key, value in row.items()}
     return orjson.dumps(opened, default=str, option=orjson.OPT_NON_STR_KEYS)
+
+
+def _opened(value: Any) -> Any:
+    if not isinstance(value, str) or value[:1] not in ("[", "{"):
+        return value
+    try:
+        return orjson.Fragment(bytes(_json_text.decode(value)))
+    except (msgspec.DecodeError, RecursionError):
+        return value  # it only looks like JSON: "[Errno 111] Connection refused"

@@ -13,12 +13,13 @@ import orjson
 import polars as pl
 import xxhash
 
+from rollmill.corpus.scan import COLUMNS
 from rollmill.files.whole import write_whole
 
-VERSION = "1"
+VERSION = "2"
 """Raised whenever the columns or their meaning change."""
 
-_KEY = "rollmill.journal_index"
+_KEY = b"rollmill.journal_index"
 _SEEN = 4096
 
 
@@ -36,22 +37,35 @@ def index_path(journal: Path) -> Path:
 
 
 def read_index(journal: Path) -> Indexed | None:
-    """The index of a journal; None where there is none that is of this version and of this journal."""
-    path = index_path(journal)
+    """The index of a journal; None where there is none that is whole, of this version and of this journal."""
+    import pyarrow.parquet as pq
+
     try:
-        about = orjson.loads(pl.read_parquet_metadata(path)[_KEY])
-        if about["version"] != VERSION or about["seen"] != _fingerprint(journal, about["covered"]):
-            return None
-        return Indexed(pl.read_parquet(path), about["covered"], about["lines"])
-    except (OSError, KeyError, pl.exceptions.PolarsError, orjson.JSONDecodeError):
-        return None
+        with pq.ParquetFile(index_path(journal), page_checksum_verification=True) as file:
+            about = orjson.loads(file.schema_arrow.metadata[_KEY])
+            if about != _about(journal, about["covered"], about["lines"]):
+                return None
+            read = file.read()
+        read.validate(full=True)
+        table = pl.DataFrame([pl.Series(name, read[name]) for name in COLUMNS])
+    except (OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError):
+        return None  # ValueError: also what Arrow and orjson raise for a damaged file
+    return Indexed(table, about["covered"], about["lines"]) if table.schema == COLUMNS else None
 
 
 def write_index(journal: Path, table: pl.DataFrame, covered: int, lines: int) -> None:
     """Writes whole the index of a journal's first `covered` bytes, which are so many lines. Raises `OSError`."""
-    about = {"version": VERSION, "covered": covered, "lines": lines, "seen": _fingerprint(journal, covered)}
+    import pyarrow.parquet as pq
+
+    about = {_KEY: orjson.dumps(_about(journal, covered, lines))}
     with write_whole(index_path(journal)) as file:
-        table.write_parquet(file, metadata={_KEY: orjson.dumps(about).decode()})
+        pq.write_table(
+            table.to_arrow().replace_schema_metadata(about), file, compression="zstd", write_page_checksum=True
+        )
+
+
+def _about(journal: Path, covered: int, lines: int) -> dict[str, object]:
+    return {"version": VERSION, "covered": covered, "lines": lines, "seen": _fingerprint(journal, covered)}
 
 
 def _fingerprint(journal: Path, covered: int) -> str:

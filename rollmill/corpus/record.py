@@ -65,9 +65,16 @@ class Record(msgspec.Struct, gc=False):
         written = _turns(self.completion, "assistant")
         if written is None:
             return turns
-        if turns and turns[-1].role == "assistant" and turns[-1].content == written[-1:][0].content:
+        if turns and turns[-1].role == "assistant" and _same(turns[-1].content, written[-1].content):
             return turns
         return [*(turns or []), *written]
+
+
+def _same(one: msgspec.Raw, other: msgspec.Raw) -> bool:
+    """Whether two contents say the same, however it was written down."""
+    if one == other:
+        return True
+    return bool(bytes(one) and bytes(other)) and bool(msgspec.json.decode(one) == msgspec.json.decode(other))
 
 
 def _turns(value: Turns, role: str) -> list[Message] | None:

@@ -40,7 +40,8 @@ SCHEMA: dict[str, pl.DataType] = {
   `number`: 1-based line, or position in an array or Parquet file. `offset`, `length`: bytes of the record in its
   (unpacked) file; null where it has no place of its own (Parquet).
 - `instance_id`, `sample_id`: as recorded; a missing `sample_id` is the rollout's 0-based number within its problem.
-- `reward`: as recorded; null where there is none, where it is not finite, and where the rollout failed (`error_type`).
+- `reward`: as recorded, true as 1; null where there is none, where it is NaN or Infinity, and where the rollout failed
+  (`error_type`).
 - `success`: the record's `success`, and not what its own evaluation denies: a build or test that failed is no success,
   whatever the agent said. Null where it failed or nothing was recorded. `claimed_success`: as recorded.
 - `status`: `failed` (has an error: something outside broke, no verdict on the model), `unparseable` (judged, no answer
@@ -52,7 +53,8 @@ SCHEMA: dict[str, pl.DataType] = {
   counted by a tokenizer where one was named, else the two together where there was one answer only, else null.
 - `messages`: messages of the trajectory, its completion included. `turns`: those of the model. `empty`: whether the
   model wrote nothing but white space in all of them.
-- `completion_hash`: hash of everything that the model wrote; equal for equal completions.
+- `completion_hash`: hash of everything that the model wrote, its reasoning and tool calls included; equal for equal
+  completions, whatever escapes, order of keys and null fields their files have.
 """
 
 SQL_COLUMNS = [name for name in SCHEMA if name not in {"row", "source", "offset", "completion_hash"}]

@@ -1,0 +1,223 @@
+import random
+
+import orjson
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+from rollmill.corpus import journal_index
+from rollmill.corpus.corpus import index_run, read_corpus
+from rollmill.corpus.journal_index import index_path, read_index
+from rollmill.corpus.scan import COLUMNS
+from rollmill.errors import InputError
+from tests.corpus.made import lines, make_run, record, without_places
+from tests.rollouts.made import append, opened
+
+ROWS = [record("a", 0), record("b", 1), record("b", 0), record("a", 1)]
+
+
+@pytest.fixture
+def journal(tmp_path):
+    return make_run(tmp_path / "run", ROWS)
+
+
+def read(journal):
+    corpus = read_corpus([str(journal.parent.parent)])
+    return corpus, corpus.table.select("instance_id", "sample_id", "reward").rows()
+
+
+def blind(journal):
+    """Makes what the index covers unreadable, all but the end by which it is known."""
+    content = journal.read_bytes()
+    journal.write_bytes(b"x" * (len(content) - journal_index._SEEN) + content[-journal_index._SEEN :])
+
+
+def many(count=200):
+    return [record(problem, sample, answer="x" * 40) for sample in range(count // 2) for problem in ("a", "b")]
+
+
+def test_the_latest_row_counts_in_the_order_of_problems(tmp_path):
+    rows = [
+        *ROWS,
+        record("a", 0, reward=0.0),
+        record("z", 0),
+        record("b", 1, error="timeout"),
+        record("b", 1, reward=0.5),
+    ]
+    journal = make_run(tmp_path / "run", rows)
+    corpus, found = read(journal)
+    assert found == [("b", 0, 1.0), ("b", 1, 0.5), ("a", 0, 0.0), ("a", 1, 1.0), ("z", 0, 1.0)]
+    assert [orjson.loads(one) for one in corpus.records(corpus.table)] == [rows[2], rows[7], rows[4], rows[3], rows[5]]
+    assert corpus.table["number"].to_list() == [3, 8, 5, 4, 6]
+
+
+def test_a_line_that_is_being_written_is_no_row(journal):
+    whole = read(journal)[1]
+    content = journal.read_bytes()
+    for torn in (b"{", orjson.dumps(record("a", 0, reward=0.0)), b'\xff"'):
+        journal.write_bytes(content + torn)
+        corpus, found = read(journal)
+        assert found == whole
+        assert corpus.quarantined == 0
+
+
+def test_rows_of_a_journal_that_cannot_be_used(tmp_path):
+    journal = make_run(tmp_path / "run", [ROWS[0], b"garbage", b"", ROWS[1]])
+    bad = []
+    corpus = read_corpus([str(tmp_path / "run")], lambda source, row: bad.append((source.run, row.number)))
+    assert bad == [(tmp_path / "run", 2)]
+    assert corpus.table["number"].to_list() == [4, 1]
+    index_run(tmp_path / "run", 2)
+    assert not index_path(journal).exists()
+    assert read_corpus([str(tmp_path / "run")]).quarantined == 1
+
+
+def test_the_index_is_read_in_place_of_what_it_covers(tmp_path):
+    journal = make_run(tmp_path / "run", many())
+    scanned, _ = read(journal)
+    assert_frame_equal(index_run(tmp_path / "run", 1000).table, scanned.table)
+    blind(journal)
+    indexed, _ = read(journal)
+    assert_frame_equal(indexed.table, scanned.table)
+    assert indexed.quarantined == 0
+    index_path(journal).unlink()
+    assert read(journal)[0].quarantined > 0
+
+
+def test_index_run_counts_the_first_rollouts_and_indexes_all(journal):
+    run = journal.parent.parent
+    assert index_run(run, 1).table.select("instance_id", "sample_id").rows() == [("b", 0), ("a", 0)]
+    assert read_index(journal).table.height == 4
+    assert (read_index(journal).covered, read_index(journal).lines) == (journal.stat().st_size, 4)
+    assert read(journal)[0].table.height == 4
+
+
+def test_what_was_appended_since_is_seen(journal):
+    run = journal.parent.parent
+    index_run(run, 2)
+    with journal.open("ab") as file:
+        file.write(b"\n" + lines([record("a", 0, reward=0.25), record("b", 2)]) + b'{"torn')
+    corpus, found = read(journal)
+    assert found == [("b", 0, 1.0), ("b", 1, 1.0), ("b", 2, 1.0), ("a", 0, 0.25), ("a", 1, 1.0)]
+    assert corpus.table["number"].to_list() == [3, 2, 7, 6, 4]
+    assert [orjson.loads(one)["reward"] for one in corpus.records(corpus.table)] == [1.0, 1.0, 1.0, 0.25, 1.0]
+    index_run(run, 2)
+    assert read_index(journal).lines == 7
+    assert read(journal)[1] == found
+
+
+def test_bad_rows_after_the_index_leave_it_as_it_is(journal):
+    index_run(journal.parent.parent, 2)
+    with journal.open("ab") as file:
+        file.write(b"garbage\n")
+    index_run(journal.parent.parent, 2)
+    assert read_index(journal).lines == 4
+    for _ in range(2):
+        corpus, _found = read(journal)
+        assert (corpus.table.height, corpus.quarantined) == (4, 1)
+
+
+@pytest.mark.parametrize("case", ["cut", "cut to a line", "other", "cut and grown", "empty", "one byte"])
+def test_an_index_of_another_journal_is_not_used(journal, case):
+    index_run(journal.parent.parent, 2)
+    content = journal.read_bytes()
+    other = lines([record("b", 0, reward=0.5), record("a", 0, reward=0.5)])
+    changed = {
+        "cut": content[:-3],
+        "cut to a line": lines(ROWS[:3]),
+        "other": other,
+        "cut and grown": lines(ROWS[:2]) + other + other,
+        "empty": b"",
+        "one byte": content[:-40].replace(b"1.0", b"0.5") + content[-40:],
+    }[case]
+    journal.write_bytes(changed)
+    assert read_index(journal) is None
+    found = read(journal)[1]
+    index_path(journal).unlink()
+    assert read(journal)[1] == found
+
+
+def test_an_index_of_another_version_is_not_used(journal, monkeypatch):
+    index_run(journal.parent.parent, 2)
+    assert read_index(journal) is not None
+    monkeypatch.setattr(journal_index, "VERSION", "next")
+    assert read_index(journal) is None
+    index_run(journal.parent.parent, 2)
+    assert read_index(journal) is not None
+
+
+def test_changed_bytes_that_an_index_covers_are_found_when_they_are_read(tmp_path):
+    journal = make_run(tmp_path / "run", many())
+    index_run(tmp_path / "run", 1000)
+    blind(journal)
+    corpus, _ = read(journal)
+    with pytest.raises(InputError, match="was changed while it was read"):
+        list(corpus.records(corpus.table))
+
+
+def test_an_index_with_other_columns_is_not_used(journal):
+    index_run(journal.parent.parent, 2)
+    table = read_index(journal).table
+    size = journal.stat().st_size
+    for other in (
+        table.drop("reward"),
+        table.with_columns(pl.col("reward").cast(pl.String)),
+        table.select(reversed(table.columns)),
+    ):
+        journal_index.write_index(journal, other, size, 4)
+        found = read_index(journal)
+        assert found is None or found.table.schema == COLUMNS
+        assert len(read(journal)[1]) == 4
+
+
+def test_a_damaged_index_is_not_used(tmp_path):
+    journal = make_run(tmp_path / "run", many(40))
+    index_run(tmp_path / "run", 100)
+    whole, table = index_path(journal).read_bytes(), read_index(journal).table
+    size_of_journal = journal.stat().st_size
+    chance = random.Random(0)
+    damaged = [b"", b"PAR1", b"PAR1PAR1", b"x" * 1000, whole[:-1], whole[: len(whole) // 2], whole[4:], whole + b"x"]
+    for _ in range(300):
+        at, size = chance.randrange(len(whole)), chance.choice([1, 1, 40])
+        damaged.append(whole[:at] + chance.randbytes(size) + whole[at + size :])
+    unused = 0
+    for content in damaged:
+        index_path(journal).write_bytes(content)
+        found = read_index(journal)
+        unused += found is None
+        assert found is None or (found.table.equals(table) and found[1:] == (size_of_journal, 40))
+    assert 250 < unused < len(damaged)  # a few bytes of it are never looked at
+    index_path(journal).write_bytes(damaged[0])
+    assert read(journal)[0].table.height == 40
+
+
+def test_an_index_that_is_a_folder(journal):
+    index_path(journal).mkdir()
+    assert read_index(journal) is None
+    assert len(read(journal)[1]) == 4
+
+
+def test_an_empty_journal(tmp_path):
+    journal = make_run(tmp_path / "run", [])
+    assert index_run(tmp_path / "run", 2).table.height == 0
+    assert read_index(journal).covered == 0
+    assert read(journal)[1] == []
+    journal.write_bytes(lines(ROWS))
+    assert len(read(journal)[1]) == 4
+
+
+def test_a_run_of_the_engine(tmp_path):
+    with opened(tmp_path / "run", rows=3) as run:
+        for instance_id, sample_id, state in (("p2", 0, "ok"), ("p0", 1, "failed:timeout"), ("p0", 0, "unparseable")):
+            append(run.journal, instance_id, sample_id, state=state)
+        append(run.journal, "p0", 1, attempt=1)
+    scanned = read_corpus([str(tmp_path / "run")])
+    facts = scanned.table.select("instance_id", "sample_id", "status", "success", "reward", "prompt_tokens", "tokens")
+    assert facts.rows() == [
+        ("p0", 0, "unparseable", False, 0.0, 3, 8),
+        ("p0", 1, "ok", True, 1.0, 3, 8),
+        ("p2", 0, "ok", True, 1.0, 3, 8),
+    ]
+    assert scanned.table["turns"].to_list() == [1, 1, 1]
+    index_run(tmp_path / "run", 2)
+    assert_frame_equal(without_places(read_corpus([str(tmp_path / "run")]).table), without_places(scanned.table))
