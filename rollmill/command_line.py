@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import inspect
 import os
 import shlex
 import sys
@@ -167,8 +168,9 @@ def parse_command(
     given = list(sys.argv[1:] if argv is None else argv)
     name = given[0].replace("-", "_") if given else ""
     if name in commands:
-        what = commands[name].__doc__ or ""
-        return parse_command_line(commands[name], given[1:], prog=f"{prog} {name}", description=what, examples="")
+        return parse_command_line(
+            commands[name], given[1:], prog=f"{prog} {name}", description=_what(commands[name]), examples=""
+        )
     if not given or given[0] in {"-h", "--help", "help"}:
         sys.stdout.write(_list_commands(commands, prog, description, examples))
         raise SystemExit(0 if given else 2)
@@ -177,9 +179,13 @@ def parse_command(
     return _fail(prog, [f"{_shown(given[0])} is no command: {hint}"])
 
 
+def _what(model: type[BaseModel]) -> str:
+    return inspect.cleandoc(model.__doc__ or "")
+
+
 def _list_commands(commands: Mapping[str, type[BaseModel]], prog: str, description: str, examples: str) -> str:
     width = max(map(len, commands))
-    lines = [f"  {name:{width}}  {(model.__doc__ or '').splitlines()[0]}" for name, model in commands.items()]
+    lines = [f"  {name:{width}}  {_what(model).partition(chr(10))[0]}".rstrip() for name, model in commands.items()]
     return "\n".join(
         [f"usage: {prog} COMMAND [flags]", "", description, "", "commands:", *lines, "",
          f"{prog} COMMAND --help lists a command's flags.", "", "examples:", examples]
@@ -190,10 +196,14 @@ def _list_commands(commands: Mapping[str, type[BaseModel]], prog: str, descripti
 def report_errors(prog: str) -> Iterator[None]:
     """Ends the process on what the user should read: status 1 and one line for `RollmillError`, 130 for Ctrl-C.
 
+    Status 141, and nothing said, where nobody reads the output any more (`| head`).
     Anything else is a bug and keeps its traceback. Works as a `with` block and as a decorator.
     """
     try:
-        yield
+        try:
+            yield
+        finally:
+            sys.stdout.flush()  # a pipe that nobody reads shows here, and not when the interpreter ends
     except RollmillError as error:
         sys.stderr.write(f"{prog}: {error}\n")
         raise SystemExit(1) from None

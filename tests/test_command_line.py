@@ -1,3 +1,4 @@
+import io
 import subprocess
 import sys
 import textwrap
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field, field_validator, model_validator
 
-from rollmill.command_line import parse_command_line, report_errors
+from rollmill.command_line import parse_command, parse_command_line, report_errors
 from rollmill.errors import InputError
 
 
@@ -280,3 +281,107 @@ def test_a_mistake_in_a_process(tmp_path):
     done = run_script(tmp_path, "--model_path", "m", "--num-rollout", "0")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "job: --num_rollout: 0 is too small: must be at least 1\n"
+
+
+class Look(BaseModel):
+    """Looks at it.
+
+    Twice, where
+        needed.
+    """
+
+    path: str
+    index: int = 0
+
+
+class LookAway(BaseModel):
+    path: str = "away"
+
+
+COMMANDS = {"look": Look, "look_away": LookAway}
+
+
+def command(capsys, *argv):
+    """Parameters, or the exit status; what was printed, and what was said on stderr."""
+    try:
+        found = parse_command(COMMANDS, argv, prog="job", description="Does it.", examples="  job look --path x")
+    except SystemExit as stop:
+        found = stop.code
+    return (found, *capsys.readouterr())
+
+
+def test_the_first_argument_names_the_command(capsys):
+    assert command(capsys, "look", "--path", "x", "--index", "-1") == (Look(path="x", index=-1), "", "")
+    assert command(capsys, "look_away")[0] == LookAway(path="away")
+
+
+@pytest.mark.parametrize("name", ["look_away", "look-away"])
+def test_commands_by_either_spelling(capsys, name):
+    assert command(capsys, name, "--path=y") == (LookAway(path="y"), "", "")
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["lok"], "job: 'lok' is no command: did you mean look?"),
+        (["look-awy"], "job: 'look-awy' is no command: did you mean look_away?"),
+        (["zzz", "--path", "x"], "job: 'zzz' is no command: there are look, look_away"),
+        (["--path", "x"], "job: '--path' is no command: there are look, look_away"),
+        (["a\nb"], "job: 'a\\nb' is no command: there are look, look_away"),
+        (["look"], "job look: --path: required"),
+        (["look", "--path", "x", "more"], "job look: 'more' follows no flag that takes it; see --help"),
+        (["look-away", "--pth", "x"], "job look_away: --pth: unknown flag; did you mean --path?"),
+    ],
+)
+def test_a_mistake_in_a_command_is_one_line(capsys, argv, said):
+    assert command(capsys, *argv) == (2, "", said + "\n")
+
+
+@pytest.mark.parametrize(("argv", "status"), [([], 2), (["--help"], 0), (["-h"], 0), (["help"], 0)])
+def test_the_commands_are_listed(capsys, argv, status):
+    found, out, err = command(capsys, *argv)
+    assert (found, err) == (status, "")
+    assert out == (
+        "usage: job COMMAND [flags]\n\nDoes it.\n\ncommands:\n  look       Looks at it.\n  look_away\n\n"
+        "job COMMAND --help lists a command's flags.\n\nexamples:\n  job look --path x\n"
+    ).rstrip("\n")
+
+
+def test_help_of_one_command_is_its_docstring(capsys):
+    found, out, err = command(capsys, "look", "--help")
+    assert (found, err) == (0, "")
+    assert out.startswith("usage: job look --path TEXT [flags]\n\nLooks at it.\n\nTwice, where\n    needed.\n")
+
+
+@given(st.lists(st.text(st.characters(blacklist_categories=["Cs"]), max_size=12), max_size=4))
+def test_any_words_give_parameters_or_an_exit(argv):
+    try:
+        parse_command(COMMANDS, argv, prog="job", description="", examples="")
+    except SystemExit as stop:
+        code = stop.code
+    else:
+        code = 0
+    assert code in (0, 2)
+
+
+class ClosedPipe(io.StringIO):
+    """What is left of a pipe when its reader has gone: writing is buffered, flushing fails."""
+
+    def __init__(self, file):
+        super().__init__()
+        self.file = file
+
+    def flush(self):
+        raise BrokenPipeError
+
+    def fileno(self):
+        return self.file.fileno()
+
+
+@pytest.mark.parametrize("end", [BrokenPipeError(), SystemExit(0), InputError("no such file")])
+def test_a_reader_that_has_gone_is_no_error(monkeypatch, tmp_path, end):
+    with (tmp_path / "out").open("w") as file:
+        monkeypatch.setattr("sys.stdout", ClosedPipe(file))
+        with pytest.raises(SystemExit) as stop, report_errors("job"):
+            raise end
+    assert stop.value.code == 141

@@ -32,6 +32,7 @@ from rollmill.curation.parameters import (
 from rollmill.curation.reading import analyse_corpus, reading
 from rollmill.errors import InputError
 from rollmill.files.whole import write_bytes_whole
+from rollmill.text_table import aligned
 
 
 def analyze(parameters: Analyze) -> None:
@@ -133,7 +134,8 @@ def compare(parameters: Compare) -> None:
         tables = [(one, table) for one, (_, table) in zip(parameters.input, tables, strict=True)]
     path = Path(parameters.output)
     write_bytes_whole(path, draw_compared(tables))
-    _say([*_columns(compare_rows(tables)), f"comparison: {path}"])
+    rows = compare_rows(tables)
+    _say([*aligned(list(rows[0]), rows), f"comparison: {path}"])
 
 
 def quality_report(parameters: QualityReport) -> None:
@@ -196,16 +198,6 @@ def _beside(corpus: Corpus, name: str) -> Path:
         return source.run / name
     stem = corpus.sources[0].rsplit("/", 1)[-1].split(".", 1)[0]
     return (source.folder or Path.cwd()) / f"{stem}_{name}"
-
-
-def _columns(rows: list[dict[str, str]]) -> list[str]:
-    names = list(rows[0])
-    widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in names}
-    head, *others = names
-    cells = [{name: name for name in names}, *rows]
-    return [
-        "  ".join([row[head].ljust(widths[head]), *(row[name].rjust(widths[name]) for name in others)]) for row in cells
-    ]
 
 
 def _say(lines: Sequence[str]) -> None:

@@ -48,14 +48,17 @@ def filter_corpus(corpus: Corpus, filters: Filters, path: Path, what_of_dropped:
     selected = select(corpus, filters)
     kept, dropped = selected.kept, selected.dropped
     write_dropped = write_dropped_records if what_of_dropped == "records" else write_places
+    written: list[Path] = []
     try:
         with ThreadPoolExecutor(1) as beside:  # reading and writing wait for the kernel, so both files grow at once
             writing = beside.submit(write_dropped, aside, corpus, dropped)
+            writing.add_done_callback(lambda done: None if done.exception() else written.append(aside))
             write_seed_format(path, generated_metadata(corpus, kept), corpus.records(kept), summary(kept))
+            written.append(path)
             writing.result()
         carry_images(corpus, path.parent)
     except BaseException:
-        for file in (path, aside):
+        for file in written:  # and no file of an earlier call, which this one has not replaced
             file.unlink(missing_ok=True)
         raise
     return Filtered(

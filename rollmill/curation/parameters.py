@@ -34,10 +34,14 @@ class Reading(BaseModel):
         return [value] if isinstance(value, str) else value
 
     @model_validator(mode="after")
-    def _not_onto_itself(self) -> Self:
+    def _written_elsewhere(self) -> Self:
         for name in ("output", "html"):
             path = getattr(self, name, None)
-            if path and any(Path(one).resolve() == Path(path).resolve() for one in self.input):
+            if path is None:
+                continue
+            if Path(path).is_dir():
+                raise ValueError(f"--{name} {path} is a folder: name a file in it")
+            if any(Path(one).resolve() == Path(path).resolve() for one in self.input):
                 raise ValueError(f"--{name} {path} is an input: give another name")
         return self
 

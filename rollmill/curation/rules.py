@@ -22,6 +22,10 @@ LEFT = pl.col("drop_reason").is_null()
 WHERE = "where"
 """The reason of a user's own expression."""
 
+_UNSIGNED = pl.Schema(
+    {name: kind for name, kind in SCHEMA.items() if name in SQL_COLUMNS and kind.is_unsigned_integer()}
+)
+
 
 class Rule(NamedTuple):
     """A reason, the rows it drops (never null), and what it asks for, in words."""
@@ -41,7 +45,11 @@ def apply(table: pl.DataFrame, rules: Sequence[Rule]) -> pl.DataFrame:
     plan = table.lazy().with_columns(pl.lit(None, pl.String).alias("drop_reason"))
     for rule in rules:
         reason = pl.when(LEFT & rule.drops).then(pl.lit(rule.reason)).otherwise("drop_reason")
-        plan = plan.with_columns(reason.alias("drop_reason"))
+        judged = reason.alias("drop_reason")
+        if rule.reason == WHERE:  # a user's `turns - messages` is to be less than zero, not to wrap around
+            plan = plan.cast(dict.fromkeys(_UNSIGNED, pl.Int64)).with_columns(judged).cast(_UNSIGNED)
+        else:
+            plan = plan.with_columns(judged)
     try:
         return plan.collect()
     except pl.exceptions.PolarsError as error:
@@ -98,7 +106,7 @@ def exit_status(statuses: Sequence[str]) -> Rule:
 
 
 def where(expression: str) -> Rule:
-    """Not true of a row: false, or null.
+    """Not true of a row: false, or null. An aggregate in it is over all that was read.
 
     Raises `InputError` for what is no SQL expression, speaks of other columns, or is neither true nor false.
     """

@@ -15,18 +15,22 @@ import psutil
 import pytest
 import yaml
 
+from rollmill.curation.parameters import Curate
 from rollmill.rejection.parameters import RejectSampling
 from tests.flows.conftest import ROOT, journal_lines, processes_of, script, wait_until, write_problems
 
 pytestmark = pytest.mark.slow
 
 DEPLOYMENT = "reject-sampling/reject-sampling"
+PARAMETERS = {"reject-sampling": RejectSampling, "curate": Curate}
 PREFECT = [sys.executable, "-m", "prefect"]
 
 
 def test_every_deployment_binds_to_its_parameters() -> None:
-    for deployment in yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]:
-        assert RejectSampling.model_validate(deployment["parameters"]["parameters"])
+    deployments = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+    assert {deployment["name"] for deployment in deployments} == set(PARAMETERS)
+    for deployment in deployments:
+        assert PARAMETERS[deployment["name"]].model_validate(deployment["parameters"]["parameters"])
         assert (ROOT / deployment["entrypoint"].split(":")[0]).exists()
 
 
@@ -55,8 +59,11 @@ class Deployed:
 
     def start_run(self, **parameters: object) -> str:
         """Starts a run of the deployment; its id."""
-        value = json.dumps({"model_path": ["m"], "model_name": ["m"], **parameters})
-        said = self.prefect("deployment", "run", DEPLOYMENT, "--param", f"parameters={value}")
+        return self.start(DEPLOYMENT, model_path=["m"], model_name=["m"], **parameters)
+
+    def start(self, deployment: str, **parameters: object) -> str:
+        """Starts a run of any deployment; its id."""
+        said = self.prefect("deployment", "run", deployment, "--param", f"parameters={json.dumps(parameters)}")
         return said.split("UUID: ")[1].split()[0]
 
     def artifacts(self, run: str) -> list[dict[str, Any]]:
@@ -117,3 +124,9 @@ def test_a_run_through_a_worker_and_its_cancellation(deployed: Deployed) -> None
     assert "160" in deployed.prefect("artifact", "inspect", "reject-sampling-m-summary")
     assert "pass@k" in deployed.prefect("artifact", "inspect", "reject-sampling-m-statistics")
     assert "data:image/png;base64" in deployed.prefect("artifact", "inspect", "reject-sampling-m-errors")
+
+    run = deployed.start("curate/curate", input=[str(folder / "cancelled" / "m")], output_dir=str(folder / "curated"))
+    wait_until(lambda: deployed.state(run) in ("COMPLETED", "FAILED", "CRASHED"), timeout=120)
+    assert deployed.state(run) == "COMPLETED", (folder / "worker.log").read_text()[-3000:]
+    assert len((folder / "curated" / "rollouts.jsonl").read_bytes().splitlines()) == 160
+    assert "curate-overview" in {found["key"] for found in deployed.artifacts(run)}

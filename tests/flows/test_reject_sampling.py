@@ -61,6 +61,17 @@ def test_a_run_its_files_and_its_second_run(job: Job) -> None:
     kept = [json.loads(line) for line in (folder / "sft.jsonl").read_text().splitlines()]
     assert 0 < len(kept) <= accepted
     assert all(row["metadata"]["error"] == 0 and row["messages"][-1]["role"] == "assistant" for row in kept)
+    assert {row["metadata"]["model"] for row in kept} == {"scripted"}
+    dropped = [json.loads(line)["drop_reason"] for line in (folder / "sft.dropped.jsonl").read_text().splitlines()]
+    assert len(kept) + len(dropped) == 80
+    assert set(dropped) == {"not_successful", "duplicate_completion"}
+    assert dropped.count("not_successful") == 80 - accepted
+    assert f"| kept | {len(kept)} |" in (folder / "README.md").read_text()
+    analysed = Job("curate", job.folder, job.environment).run("analyze", "--input", str(folder), "--json")
+    assert analysed.returncode == 0, analysed.stderr
+    found = json.loads(analysed.stdout)
+    assert (found["rollouts"], found["problems"], found["successes"]) == (80, 20, accepted)
+    assert found["duplicates"] >= dropped.count("duplicate_completion")
 
 
 def test_more_rollouts_continue_the_run_and_other_parameters_are_refused(job: Job) -> None:
@@ -212,7 +223,7 @@ def test_images_go_to_the_server_in_order(job: Job) -> None:
     rows = [{"prompt": "<image> or <image>?", "answer": 1, "images": [f"{n}.png", "2.png"]} for n in range(2)]
     (job.folder / "problems.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     with ScriptedServer(Script()) as server:
-        done = job.run(*at(server), "--num_rollout", "1", "--no_canary")
+        done = job.run(*at(server), "--num_rollout", "1", "--no_canary", "--accept_error", "9")
         assert done.returncode == 0, done.stderr
         sent = [body["messages"][0]["content"] for body in server.bodies]
     urls = sorted([part["image_url"]["url"] for part in parts if part["type"] == "image_url"] for parts in sent)
@@ -222,6 +233,11 @@ def test_images_go_to_the_server_in_order(job: Job) -> None:
     journaled = json.loads(journal_lines(folder)[0])["messages"][0]["content"]
     paths = [part["image"] for part in journaled if part["type"] == "image"]
     assert (folder / paths[1]).read_bytes() == images[2]
+    kept = [json.loads(line)["images"] for line in (folder / "sft.jsonl").read_text().splitlines()]
+    assert [[(folder / path).read_bytes() for path in row] for row in kept] == [
+        [images[0], images[2]],
+        [images[1], images[2]],
+    ]
 
 
 SAVE_BLOCKS = """

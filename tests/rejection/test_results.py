@@ -151,7 +151,6 @@ import resource, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from rejection.made import group
-from rollmill.curation.sft_export import export_sft
 from rollmill.rejection.results import write_results
 
 def groups(problems):
@@ -164,7 +163,6 @@ def groups(problems):
 def run(problems):
     options = {"metadata": {}, "problems": problems, "num_rollout": 16, "accept_error": 0.1, "numeric": True}
     write_results(Path(sys.argv[2]), groups(problems), **options)
-    export_sft(Path(sys.argv[3]), groups(problems), model="m", run={})
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 small = run(63)
@@ -175,7 +173,7 @@ print((run(6250) - small) // 1024)
 @pytest.mark.slow
 def test_memory_of_a_hundred_thousand_rollouts(request, tmp_path):
     tests = request.config.rootpath / "tests"
-    argv = [sys.executable, "-c", MEASURE, tests, tmp_path / "r.json", tmp_path / "sft.jsonl"]
+    argv = [sys.executable, "-c", MEASURE, tests, tmp_path / "r.json"]
     done = subprocess.run(argv, capture_output=True, text=True, check=True)
     assert int(done.stdout) < 25, "megabytes more for 100,000 rollouts than for 1,000"
     assert len(strictly((tmp_path / "r.json").read_text())["results"]) == 6250
