@@ -73,7 +73,7 @@ def rollmill_export(source: str, target: Path) -> None:
     from rollmill.curation.parameters import Sft
 
     exporter, filters = sft_exporter(target, Sft(), Filters(min_reward=LEAST, successful_only=True))
-    export_corpus(read_corpus([source]), filters, exporter)
+    export_corpus(read_corpus([source], hashed=False), filters, exporter)
 
 
 def rollmill_filter(source: str, target: Path) -> None:
@@ -82,7 +82,7 @@ def rollmill_filter(source: str, target: Path) -> None:
     from rollmill.curation.filtering import filter_corpus
     from rollmill.curation.filters import Filters
 
-    filter_corpus(read_corpus([source]), Filters(min_reward=LEAST, successful_only=True), target)
+    filter_corpus(read_corpus([source], hashed=False), Filters(min_reward=LEAST, successful_only=True), target)
 
 
 def rollmill_filter_places(source: str, target: Path) -> None:
@@ -91,7 +91,9 @@ def rollmill_filter_places(source: str, target: Path) -> None:
     from rollmill.curation.filtering import filter_corpus
     from rollmill.curation.filters import Filters
 
-    filter_corpus(read_corpus([source]), Filters(min_reward=LEAST, successful_only=True), target, "places")
+    filter_corpus(
+        read_corpus([source], hashed=False), Filters(min_reward=LEAST, successful_only=True), target, "places"
+    )
 
 
 def rollmill_analyze(source: str, target: Path) -> None:

@@ -46,8 +46,10 @@ class _Read(NamedTuple):
 class Corpus:
     """What was read. Made by `read_corpus`."""
 
-    def __init__(self, files: Sequence[Source], read: Sequence[_Read]) -> None:
+    def __init__(self, files: Sequence[Source], read: Sequence[_Read], *, hashed: bool = True) -> None:
         self.files = list(files)
+        self.hashed = hashed
+        """Whether every rollout with messages has its `completion_hash`."""
         self.sources = [source.path for source in files]
         """Paths and URLs; the table's `source` counts them."""
         self.table = _whole_table([one.table for one in read])
@@ -86,14 +88,15 @@ class Corpus:
                 yield (without_non_numbers(text) or text) if number in repaired else text
 
 
-def read_corpus(inputs: Sequence[str], on_bad_row: OnBadRow | None = None) -> Corpus:
+def read_corpus(inputs: Sequence[str], on_bad_row: OnBadRow | None = None, *, hashed: bool = True) -> Corpus:
     """Reads all records of files, folders, patterns, run directories and URLs, as a table; bad rows go to `on_bad_row`.
 
-    Of a run's journal the latest row of a rollout counts, in the order of its problems. Raises `InputError` where an
+    Of a run's journal the latest row of a rollout counts, in the order of its problems. Without `hashed` the column
+    `completion_hash` may be null: reading takes less time, and duplicates cannot be told. Raises `InputError` where an
     input is none or cannot be read.
     """
     files = find_sources(inputs)
-    return Corpus(files, [_read(source, on_bad_row) for source in files])
+    return Corpus(files, [_read(source, on_bad_row, hashed=hashed) for source in files], hashed=hashed)
 
 
 def index_run(directory: Path, num_rollout: int) -> Corpus:
@@ -111,7 +114,7 @@ def index_run(directory: Path, num_rollout: int) -> Corpus:
     return Corpus([source], [_read_run(directory, counted, bad, scan.repaired, state)])
 
 
-def _read(source: Source, on_bad_row: OnBadRow | None) -> _Read:
+def _read(source: Source, on_bad_row: OnBadRow | None, *, hashed: bool) -> _Read:
     def put_aside(row: BadRow) -> None:
         if on_bad_row:
             on_bad_row(source, row)
@@ -120,10 +123,11 @@ def _read(source: Source, on_bad_row: OnBadRow | None) -> _Read:
     if source.run:
         scan, indexed, bad = _scan_journal(Path(source.path), put_aside)
         return _read_run(source.run, indexed, bad, scan.repaired, state)
-    scan, bad = Scan(), 0
+    scan, bad = Scan(hashed=hashed), 0
     rest: Row = {}
+    anywhere = source.anywhere
     for row in source.raw_rows(rest):
-        fault = row if isinstance(row, BadRow) else scan.add(*row if source.anywhere else row._replace(offset=None))
+        fault = row if isinstance(row, BadRow) else scan.add(*row if anywhere else row._replace(offset=None))
         if fault:
             bad += 1
             put_aside(fault)

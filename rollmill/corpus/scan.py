@@ -93,9 +93,10 @@ _metadata = msgspec.json.Decoder(_Metadata | None)
 
 
 class Scan:
-    """Collects the rows of one source, some tens of thousands at a time."""
+    """Collects the rows of one source, some tens of thousands at a time; see `written` for `hashed`."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, hashed: bool = True) -> None:
+        self._hashed = hashed
         self.repaired: set[int] = set()
         """Numbers of records that held NaN or Infinity, which are no JSON: they are read as null."""
         self._values: list[Any] = []  # row after row; tuples kept by the thousand would keep the collector busy
@@ -125,9 +126,9 @@ class Scan:
             if not text.isascii():
                 text.decode()  # msgspec passes over the bytes of what it does not decode
             try:
-                found = usual_facts(_usual.decode(text))
+                found = usual_facts(_usual.decode(text), hashed=self._hashed)
             except msgspec.ValidationError:
-                found = facts(decode_record(text))
+                found = facts(decode_record(text), hashed=self._hashed)
             self._values += (number, offset, length, *found)
         except _FaultyField as fault:
             return _bad(number, fault.field, str(fault), text)
@@ -149,7 +150,7 @@ class Scan:
         self._values = []
 
 
-def usual_facts(record: Usual) -> tuple[Any, ...]:
+def usual_facts(record: Usual, *, hashed: bool = True) -> tuple[Any, ...]:
     """The same as `facts`, in half the time. Raises `msgspec.ValidationError` for what only `facts` can tell."""
     claimed, reward, speedup, verdict = record.success, record.reward, record.speedup, record.verdict
     if claimed is None and reward is None and record.metadata is not NOTHING:
@@ -170,11 +171,11 @@ def usual_facts(record: Usual) -> tuple[Any, ...]:
         record.model_calls,
         record.latency_s,
         *((record.usage.prompt_tokens, record.usage.completion_tokens) if record.usage else (None, None)),
-        *written(record.conversation()),
+        *written(record.conversation(), hashed=hashed),
     )
 
 
-def facts(record: Record) -> tuple[Any, ...]:
+def facts(record: Record, *, hashed: bool = True) -> tuple[Any, ...]:
     """What the table says of a record, from `instance_id` on.
 
     Raises `_FaultyField` for a field of a wrong kind, and as `written` does.
@@ -203,7 +204,7 @@ def facts(record: Record) -> tuple[Any, ...]:
         _lenient(record.latency_s),
         _count(usage.get("prompt_tokens")),
         _count(usage.get("completion_tokens")),
-        *written(record.conversation()),
+        *written(record.conversation(), hashed=hashed),
     )
 
 

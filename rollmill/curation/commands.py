@@ -50,7 +50,7 @@ def analyze(parameters: Analyze) -> None:
 def filter_data(parameters: FilterData) -> None:
     """Writes what meets the conditions, and what does not."""
     path = Path(parameters.output)
-    with reading(parameters.input, path) as corpus:
+    with reading(parameters.input, path, hashed=parameters.drop_duplicates) as corpus:
         _say(filter_corpus(corpus, parameters, path, parameters.dropped).lines())
 
 
@@ -71,7 +71,8 @@ def export_preferences(parameters: ExportPreferences) -> None:
 
 
 def _export(parameters: Writing, filters: Filters, exporter: Exporter) -> None:
-    with reading(parameters.input, Path(parameters.output)) as corpus:
+    hashed = parameters.drop_duplicates or isinstance(parameters, ExportPreferences)
+    with reading(parameters.input, Path(parameters.output), hashed=hashed) as corpus:
         _say(export_corpus(corpus, filters, exporter).lines())
 
 

@@ -51,7 +51,7 @@ def analyse_inputs(parameters: Curate) -> Analysed:
 def write_kept(parameters: Curate) -> Filtered:
     """`rollouts.jsonl`, what meets the conditions, and beside it what does not."""
     path = Path(parameters.output_dir) / "rollouts.jsonl"
-    with reading(parameters.input, path) as corpus:
+    with reading(parameters.input, path, hashed=parameters.drop_duplicates) as corpus:
         return filter_corpus(corpus, parameters, path, parameters.dropped)
 
 

@@ -187,6 +187,8 @@ def select(corpus: Corpus, filters: Filters) -> Selected:
 
     Raises `InputError` for benchmark files and tokenizers that cannot be read, and as `rules.apply` does.
     """
+    if filters.drop_duplicates and not corpus.hashed:
+        raise RuntimeError("a corpus without hashes has no duplicates to drop, a bug in rollmill")
     asked = filters.rules()
     table, notes = corpus.table, list[str]()
     if any(rule.needs_text for rule in asked):

@@ -20,9 +20,10 @@ from rollmill.files.opening import is_remote
 
 
 @contextmanager
-def reading(inputs: Sequence[str], output: Path | None = None) -> Iterator[Corpus]:
+def reading(inputs: Sequence[str], output: Path | None = None, *, hashed: bool = True) -> Iterator[Corpus]:
     """The corpus of some inputs; what could not be used goes beside the output, and is said on stderr at the end.
 
+    `hashed` as `read_corpus` has it: where duplicates do not matter, reading takes less time without.
     Raises `InputError` where the inputs cannot be read, and where one would be overwritten by what goes to `output`
     and beside it.
     """
@@ -30,7 +31,7 @@ def reading(inputs: Sequence[str], output: Path | None = None) -> Iterator[Corpu
         _keep_inputs(inputs, output)
     aside = output.with_name(f"{output_kind(output).stem}.quarantine.jsonl") if output else None
     with open_quarantine(aside) as quarantine:
-        corpus = read_corpus(inputs, quarantine)
+        corpus = read_corpus(inputs, quarantine, hashed=hashed)
         yield corpus
     if corpus.repaired:
         quarantine.note(f"{corpus.repaired:,} records held NaN or Infinity, which is no JSON: read as null")
@@ -43,7 +44,7 @@ def _keep_inputs(inputs: Sequence[str], output: Path) -> None:
     stem, ending = f"{output.resolve().parent}/{kind.stem}", f"{kind.layout}{kind.packed}"
     written = {str(output.resolve()), f"{stem}{ending}", f"{stem}.dropped{ending}"}
     written |= {f"{stem}.{part}.jsonl" for part in ("dropped", "quarantine", VALIDATION)}
-    for source in find_sources([one for one in inputs if not is_remote(one)]):
+    for source in find_sources([one for one in inputs if one.startswith("file:") or not is_remote(one)]):
         if str(Path(source.path).resolve()) in written:
             raise InputError(f"{source.path} is an input, and would be overwritten: give another name than {output}")
 

@@ -487,3 +487,19 @@ def test_any_line_is_a_row_or_a_reason(text, data):
         assert orjson.dumps(bad.to_json())
     elif not scan.repaired:
         assert isinstance(json.loads(text), dict)  # takes numbers beyond a float, in fields that are not read
+
+
+@given(
+    st.lists(
+        st.sampled_from(['"a"', '" \\n"', '"\\u0020"', "null", '[{"type": "text", "text": " "}]', '"\\u00e9"']),
+        max_size=3,
+    )
+)
+def test_without_hashes_all_else_is_the_same(contents):
+    turns = "".join(f', {{"role": "assistant", "content": {content}}}' for content in contents)
+    line = f'{{"instance_id": "p", "reward": 1, "messages": [{{"role": "user", "content": "q"}}{turns}]}}'
+    hashed, unhashed = Scan(), Scan(hashed=False)
+    assert hashed.add(1, line.encode(), 0) is None
+    assert unhashed.add(1, line.encode(), 0) is None
+    assert unhashed.table()["completion_hash"].to_list() == [None]
+    assert unhashed.table().drop("completion_hash").equals(hashed.table().drop("completion_hash"))

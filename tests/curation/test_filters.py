@@ -23,6 +23,8 @@ QUESTION = "How many ways are there to seat seven guests at a round table when t
 class Texts:
     """Stands in for a corpus whose records must be read; notes which rows were."""
 
+    hashed = True
+
     def __init__(self, table, completions, question="q"):
         self.table = table
         self.completions = completions
@@ -40,7 +42,7 @@ class Texts:
 def judge(rows, **asked):
     """The drop reason of each row, None for those kept."""
     table = rows if isinstance(rows, pl.DataFrame) else made_table(*rows)
-    return reasons(SimpleNamespace(table=table), **asked)
+    return reasons(SimpleNamespace(hashed=True, table=table), **asked)
 
 
 def reasons(corpus, **asked):
@@ -60,7 +62,7 @@ def test_no_condition_keeps_everything():
     rows = [{"status": "failed", "error_type": "timeout"}, {"reward": None}, {"reward": -1.0, "empty": True}]
     assert judge(rows) == [None] * 3
     assert judge([]) == []
-    assert select(SimpleNamespace(table=made_table(*rows)), Filters()).words == []
+    assert select(SimpleNamespace(hashed=True, table=made_table(*rows)), Filters()).words == []
 
 
 @pytest.mark.parametrize(
@@ -238,7 +240,7 @@ def test_where_counts_below_zero():
     rows = [{"turns": 3, "messages": 5}, {"turns": 5, "messages": 3}]
     assert judge(rows, where="turns - messages < 0") == [None, "where"]
     assert judge(rows, where="turns - 4 > 0") == ["where", None]
-    judged = select(SimpleNamespace(table=made_table(*rows)), Filters(where="turns - 4 > 0")).judged
+    judged = select(SimpleNamespace(hashed=True, table=made_table(*rows)), Filters(where="turns - 4 > 0")).judged
     assert judged.drop("drop_reason").schema == SCHEMA
 
 
@@ -298,7 +300,7 @@ def test_words_are_one_line_per_condition():
         min_reward=0.5, max_reward=1.0, max_tokens=1234567, successful_only=True, where="turns < 9",
         drop_errors=["timeout", "http_500"], best_k=2,
     )  # fmt: skip
-    assert select(SimpleNamespace(table=made_table()), asked).words == [
+    assert select(SimpleNamespace(hashed=True, table=made_table()), asked).words == [
         "no error timeout, http_500",
         "successful only",
         "reward at least 0.5",
@@ -456,3 +458,8 @@ def test_any_filters_on_any_table(made, asked):
     assert select(again, Filters(**asked)).dropped.height == 0
     if not asked:
         assert kept.height == corpus.table.height
+
+
+def test_duplicates_cannot_be_told_without_hashes():
+    with pytest.raises(RuntimeError, match="a bug in rollmill"):
+        select(SimpleNamespace(hashed=False, table=made_table()), Filters(drop_duplicates=True))
