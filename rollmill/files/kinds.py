@@ -6,7 +6,7 @@ from typing import Literal
 
 import orjson
 
-from rollmill.files.json_array import BYTE_ORDER_MARK
+from rollmill.files.json_array import BYTE_ORDER_MARK, LIST_KEYS
 from rollmill.files.opening import open_binary
 
 Kind = Literal["lines", "document", "parquet"]
@@ -35,10 +35,13 @@ def file_kind(path: str) -> Kind | None:
 
 
 def _holds_lines(path: str) -> bool:
-    """Whether the first line is an object by itself, with something after it."""
+    """Whether the first line is an object by itself: with something after it, or without an array of rows in it."""
     with open_binary(path) as file:
         first, _, more = file.read(_BEGINNING).removeprefix(BYTE_ORDER_MARK).lstrip().partition(b"\n")
     try:
-        return bool(more.strip()) and isinstance(orjson.loads(first), dict)
+        value = orjson.loads(first)
     except orjson.JSONDecodeError:
         return False
+    return isinstance(value, dict) and (
+        bool(more.strip()) or not any(isinstance(value.get(key), list) for key in LIST_KEYS)
+    )
