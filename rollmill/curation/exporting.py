@@ -10,7 +10,7 @@ import polars as pl
 
 from rollmill.corpus.corpus import Corpus
 from rollmill.curation.dropped import places_path, write_places
-from rollmill.curation.filters import Filters, count_reasons, select
+from rollmill.curation.filters import Filters, all_filters, count_reasons, select
 from rollmill.exports.card import write_card
 from rollmill.exports.exported import Exported
 
@@ -58,7 +58,11 @@ def export_corpus(
     selected = select(corpus, filters.model_copy(update={"drop_errors": ["any"]}))
     exported = exporter(corpus, selected.kept, origin)
     card = write_card(
-        exported, corpus=corpus, filters=selected.words, filtered=count_reasons(selected.dropped), origin=origin
+        exported,
+        corpus=corpus,
+        filters=all_filters(corpus, selected.words),
+        filtered=count_reasons(selected.dropped),
+        origin=origin,
     )
     dropped = _all_dropped(selected.judged, exported.dropped)
     aside = places_path(exported.files["train"])

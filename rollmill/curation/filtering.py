@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from rollmill.corpus.corpus import Corpus
 from rollmill.curation.dropped import Dropped, dropped_path, places_path, write_dropped_records, write_places
-from rollmill.curation.filters import Filters, count_reasons, select
+from rollmill.curation.filters import Filters, count_reasons, said_filters, select
 from rollmill.exports.seed_format import generated_metadata, summary, write_seed_format
 from rollmill.files.whole import write_bytes_whole
 from rollmill.plots.labels import counted
@@ -53,7 +53,8 @@ def filter_corpus(corpus: Corpus, filters: Filters, path: Path, what_of_dropped:
         with ThreadPoolExecutor(1) as beside:  # reading and writing wait for the kernel, so both files grow at once
             writing = beside.submit(write_dropped, aside, corpus, dropped)
             writing.add_done_callback(lambda done: None if done.exception() else written.append(aside))
-            write_seed_format(path, generated_metadata(corpus, kept), corpus.records(kept), summary(kept))
+            metadata = {**generated_metadata(corpus, kept), **said_filters(corpus, selected.words)}
+            write_seed_format(path, metadata, corpus.records(kept), summary(kept))
             written.append(path)
             writing.result()
         carry_images(corpus, path.parent)

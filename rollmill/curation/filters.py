@@ -176,6 +176,19 @@ class Selected(NamedTuple):
         return self.judged.filter(~LEFT)
 
 
+def all_filters(corpus: Corpus, words: Sequence[str]) -> list[str]:
+    """What was asked for, after what an earlier filter has left in the inputs' metadata."""
+    earlier = corpus.metadata.get("filters")
+    lines = earlier if isinstance(earlier, list) and all(isinstance(line, str) for line in earlier) else []
+    return [*lines, *(line for line in words if line not in lines)]
+
+
+def said_filters(corpus: Corpus, words: Sequence[str]) -> dict[str, list[str]]:
+    """The same as an item of a document's metadata; none where nothing was asked for."""
+    lines = all_filters(corpus, words)
+    return {"filters": lines} if lines else {}
+
+
 def count_reasons(dropped: pl.DataFrame) -> dict[str, int]:
     """Rows by `drop_reason`, most frequent first."""
     counted = dropped.group_by("drop_reason").len().sort("len", "drop_reason", descending=[True, False])

@@ -14,8 +14,11 @@ import pytest
 from rollmill.corpus.corpus import read_corpus
 from rollmill.curation import filtering
 from rollmill.curation.dropped import dropped_path, places_path
+from rollmill.curation.exporters import sft_exporter
+from rollmill.curation.exporting import export_corpus
 from rollmill.curation.filtering import filter_corpus
 from rollmill.curation.filters import Filters
+from rollmill.curation.parameters import Sft
 from rollmill.errors import InputError
 from rollmill.files.opening import open_binary
 
@@ -89,6 +92,7 @@ def test_documents_have_the_seeds_keys(tmp_path, kind):
         "nested": {"a": [1]},
         "total_tasks": 1,
         "total_samples": 1,
+        "filters": ["reward at least 0.5"],
     }
     assert kept["summary"] == {
         "total_examples": 1,
@@ -118,7 +122,8 @@ def test_nothing_kept_and_nothing_dropped_are_files_too(tmp_path, lines):
     for name in ("all.dropped.json", "none.json"):
         found = json.loads((tmp_path / name).read_text())
         assert found["examples"] == []
-        assert found["metadata"] == {"samples_per_task": 0, "total_tasks": 0, "total_samples": 0}
+        filters = {"filters": ["reward at least 2"]} if name == "none.json" else {}
+        assert found["metadata"] == {"samples_per_task": 0, "total_tasks": 0, "total_samples": 0, **filters}
         assert found["summary"]["average_reward"] == 0.0
 
 
@@ -272,6 +277,7 @@ from pathlib import Path
 from rollmill.corpus.corpus import read_corpus
 from rollmill.curation.filtering import filter_corpus
 from rollmill.curation.filters import Filters
+from rollmill.curation.parameters import Sft
 
 corpus = read_corpus([sys.argv[1]])
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -294,3 +300,18 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path, kind, large):
     done = subprocess.run(argv, capture_output=True, text=True, check=True)
     assert done.stdout == f"{errno.EFBIG}\n", done.stderr
     assert list(path.parent.iterdir()) == []
+
+
+def test_a_card_tells_of_the_filters_before(tmp_path, lines):
+    filter_corpus(read_corpus([lines]), GOOD, tmp_path / "once.json")
+    filter_corpus(read_corpus([str(tmp_path / "once.json")]), Filters(at_most_k=1), tmp_path / "twice.json")
+    assert json.loads((tmp_path / "twice.json").read_text())["metadata"]["filters"] == [
+        "reward at least 0.5",
+        "at most 1 of a problem",
+    ]
+    exporter, filters = sft_exporter(tmp_path / "sft.jsonl", Sft(), Filters())
+    export_corpus(read_corpus([str(tmp_path / "twice.json")]), filters, exporter)
+    card = (tmp_path / "README.md").read_text()
+    assert (
+        card.index("- reward at least 0.5") < card.index("- at most 1 of a problem") < card.index("- without an error")
+    )
