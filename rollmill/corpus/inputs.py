@@ -121,7 +121,8 @@ def _file(path: str) -> Source:
 
 def _in_folder(folder: Path) -> list[Source]:
     """A run's journal; else the files in a folder, and the runs right in it."""
-    run = folder.resolve().parent if folder.resolve().name == JOURNALS else folder
+    of_a_run = folder.resolve().name == JOURNALS and not (folder / MANIFEST).is_file()
+    run = folder.resolve().parent if of_a_run else folder
     manifest = read_manifest(run)
     if manifest is not None:
         return [Source(str(run / manifest.journal), "lines", run)]

@@ -199,3 +199,9 @@ def test_a_run_without_a_journal_yet(tmp_path):
     Path(journal).unlink()
     with pytest.raises(InputError, match=f"cannot read {journal}"):
         read_corpus([str(tmp_path / "run")])
+
+
+def test_a_run_may_have_the_name_of_the_folder_of_journals(tmp_path):
+    make_run(tmp_path / "rollouts", [record("a")])
+    assert [source.run for source in find_sources([str(tmp_path / "rollouts")])] == [tmp_path / "rollouts"]
+    assert find_sources([str(tmp_path)])[0].run == tmp_path / "rollouts"
