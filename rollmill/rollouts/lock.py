@@ -17,8 +17,8 @@ LOCK = ".lock"
 
 
 @contextmanager
-def lock_directory(directory: Path) -> Iterator[None]:
-    """Holds a run directory; the lock falls with the process, however that ends.
+def lock_directory(directory: Path, *, flag: str = "--model_name") -> Iterator[None]:
+    """Holds a run directory; the lock falls with the process, however that ends. `flag` names another directory.
 
     Raises `InputError` with the holder's process number and host when another process holds it.
     """
@@ -30,7 +30,7 @@ def lock_directory(directory: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise InputError(
-                f"{directory} is in use by {_holder(path)}: wait for it, or give another --model_name"
+                f"{directory} is in use by {_holder(path)}: wait for it, or give another {flag}"
             ) from None
         os.ftruncate(file, 0)
         os.pwrite(file, orjson.dumps({"pid": os.getpid(), "host": host(), "since": now()}), 0)
