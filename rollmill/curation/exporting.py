@@ -13,6 +13,7 @@ from rollmill.curation.dropped import places_path, write_places
 from rollmill.curation.filters import Filters, all_filters, count_reasons, select
 from rollmill.exports.card import write_card
 from rollmill.exports.exported import Exported
+from rollmill.plots.labels import counted
 
 Exporter = Callable[[Corpus, pl.DataFrame, dict[str, Any]], Exported]
 """Corpus, rows of its table, origin -> what was written."""
@@ -33,7 +34,8 @@ class ExportOutcome(NamedTuple):
         """What a user should read."""
         dropped = ", ".join(f"{reason} {count:,}" for reason, count in self.reasons.items()) or "none"
         files = [
-            f"{split}: {self.exported.rows[split]:,} rows of {self.exported.problems[split]:,} problems: {path}"
+            f"{split}: {counted(self.exported.rows[split], 'row')} of "
+            f"{counted(self.exported.problems[split], 'problem')}: {path}"
             for split, path in self.exported.files.items()
         ]
         return [

@@ -10,6 +10,7 @@ from typing import BinaryIO
 from rollmill.corpus.inputs import Source
 from rollmill.files.rows import BadRow, dump_line
 from rollmill.files.whole import write_whole
+from rollmill.plots.labels import counted
 
 _SHOWN = 5
 
@@ -46,7 +47,7 @@ class Quarantine:
             return self._notes
         where = f"; they are in {self.path}" if self.path else ""
         more = [f"  ... and {self.count - len(self._first):,} more"] if self.count > len(self._first) else []
-        said = [f"{self.count:,} rows could not be used{where}", *(f"  {line}" for line in self._first), *more]
+        said = [f"{counted(self.count, 'row')} could not be used{where}", *(f"  {line}" for line in self._first), *more]
         return [*said, *self._notes]
 
 

@@ -153,7 +153,7 @@ def test_preferences_of_a_document(tmp_path, document):
     }
     assert (done.read, done.kept) == (6, 2)
     assert left_out(done) == [(3, "empty_completion"), (4, "failed"), (5, "no_contrast"), (6, "no_contrast")]
-    assert "train: 1 rows of 1 problems" in done.lines()[1]
+    assert "train: 1 row of 1 problem" in done.lines()[1]
 
 
 def test_the_split_is_by_problem_and_the_same_again(tmp_path):

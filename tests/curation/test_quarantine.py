@@ -97,7 +97,7 @@ def test_reading_for_an_output(tmp_path, capsys):
     aside = tmp_path / "out.quarantine.jsonl"
     assert len(aside.read_bytes().splitlines()) == 1
     first, second, third = capsys.readouterr().err.splitlines()
-    assert first == f"1 rows could not be used; they are in {aside}"
+    assert first == f"1 row could not be used; they are in {aside}"
     assert second.startswith(f"  {path}: row 2: not valid JSON in UTF-8: ")
     assert third == "1 records held NaN or Infinity, which is no JSON: read as null"
 

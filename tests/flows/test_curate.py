@@ -47,7 +47,7 @@ def test_a_run_of_the_flow(job: Job) -> None:
     done = job.run("run", "--input", "raw.jsonl", "--output_dir", "out", "--drop-duplicates", *exports)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
-    assert "1 rows could not be used; they are in out/rollouts.quarantine.jsonl" in done.stderr
+    assert "1 row could not be used; they are in out/rollouts.quarantine.jsonl" in done.stderr
     said = done.stdout.splitlines()
     assert said[0] == "kept 4 of 5 rollouts, of 2 problems: out/rollouts.jsonl"
     assert said[1] == "dropped 1 (duplicate_completion 1): out/rollouts.dropped.jsonl"
