@@ -1,0 +1,28 @@
+import subprocess
+import sys
+
+import pytest
+
+WAIT = """
+import os, signal, sys, threading, time
+signal.signal(signal.SIGINT, signal.default_int_handler)
+__import__(sys.argv[1])
+lock = threading.Lock()
+lock.acquire()
+for seconds, then in ((0.5, lambda: os.kill(os.getpid(), signal.SIGINT)), (20, lock.release)):
+    timer = threading.Timer(seconds, then)
+    timer.daemon = True
+    timer.start()
+try:
+    lock.acquire()
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+@pytest.mark.parametrize(
+    "module", ["rollmill.corpus.corpus", "rollmill.rejection.outcome", "rollmill.curation.commands"]
+)
+def test_ctrl_c_wakes_a_main_thread_that_waits(module):
+    done = subprocess.run([sys.executable, "-c", WAIT, module], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "interrupted\n", done.stderr
