@@ -1,0 +1,150 @@
+"""A training run's manifest: what it is, and what came of it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from pathlib import Path
+from typing import Any, Literal
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from rollmill.errors import InputError
+from rollmill.files.whole import write_json_whole
+from rollmill.rollouts.identity import Identity
+from rollmill.rollouts.manifest import MANIFEST
+from rollmill.training.data_files import DataFile, DataFiles
+from rollmill.training.parameters import TrainLora
+
+RECIPE = 1
+"""Raised when the same parameters and data come to train other weights."""
+_NOT_THE_RUN = ("model_path", "train_data", "validation_data", "output_dir", "merge", "save_steps", "num_gpus")
+_SHOWN = ("model_path", "train_data", "validation_data")
+_ADVICE = "give another --output_dir for another run, or the old value to continue this one"
+
+
+class Trained(BaseModel):
+    """What came of a run."""
+
+    model_config = ConfigDict(frozen=True)
+
+    directory: Path
+    adapter: Path | None
+    """The folder of the adapter: the run's; None where all weights were trained, and the folder holds a model."""
+    merged: Path | None
+    """The folder of the base with the adapter merged into it."""
+    steps: int
+    """Optimizer steps that were made."""
+    best_step: int
+    """The step whose weights these are: with validation data that of the least loss, else the last."""
+    epochs: float
+    train_loss: float
+    """Mean over the steps."""
+    eval_loss: float | None
+    """Of these weights; None without validation data."""
+    tokens: int
+    seconds: float
+    rows: int
+    validation_rows: int
+    dropped: dict[str, int]
+    """Rows left out, by reason; each is in `dropped.jsonl`."""
+
+
+class TrainingManifest(BaseModel):
+    """`manifest.json`."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    schema_version: Literal[1] = 1
+    job: Literal["train_lora"] = "train_lora"
+    identity_key: str
+    identity: Identity
+    parameters: dict[str, Any]
+    """As given."""
+    base: str
+    """The base model: an absolute path, or a hub id."""
+    data: dict[str, list[dict[str, str]]]
+    """`train` and `validation`: `path` and `sha256` of each file."""
+    versions: dict[str, str]
+    git_commit: str | None
+    host: str
+    started_at: str
+    ended_at: str | None = None
+    result: Trained | None = Field(default=None)
+
+    def write(self, directory: Path) -> None:
+        """Writes it whole."""
+        write_json_whole(directory / MANIFEST, self.model_dump(mode="json"))
+
+
+def training_identity(parameters: TrainLora, base_identity: str, data: DataFiles) -> Identity:
+    """What determines the weights: base, data and hyperparameters; not where they go, nor how often they are saved."""
+    hyperparameters = {
+        name: value for name, value in parameters.model_dump(mode="json").items() if name not in _NOT_THE_RUN
+    }
+    return Identity(
+        generation={
+            "model_path": base_identity,
+            "train_data": [file.sha256 for file in data.train],
+            "validation_data": [file.sha256 for file in data.validation],
+            **hyperparameters,
+            "num_gpus": parameters.processes,
+            "recipe": RECIPE,
+        },
+        verification={},
+    )
+
+
+def file_facts(files: list[DataFile]) -> list[dict[str, str]]:
+    """As the manifest has them."""
+    return [file._asdict() for file in files]
+
+
+def read_training_manifest(directory: Path) -> TrainingManifest | None:
+    """The manifest of a training run, None where there is none.
+
+    Raises `InputError` when it cannot be read, or is another kind of run's.
+    """
+    path = directory / MANIFEST
+    try:
+        return TrainingManifest.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValidationError) as error:
+        raise InputError(
+            f"{path} is not the manifest of a training run that this version reads: give another --output_dir"
+        ) from error
+
+
+def check_same_training(old: TrainingManifest, new: TrainingManifest, directory: Path) -> None:
+    """Raises `InputError`, naming each parameter that differs, unless `new` is the run on disk."""
+    differences = old.identity.differences(new.identity)
+    if not differences:
+        return
+    told = []
+    for name, (there, here) in differences.items():
+        if name in _SHOWN:
+            there, here = old.parameters.get(name), new.parameters.get(name)
+        told.append(
+            f"{name} ({_short(here)}, whose content has changed)"
+            if there == here
+            else f"{name} ({_short(there)} on disk, {_short(here)} now)"
+        )
+    raise InputError(f"{directory} holds another run: {', '.join(told)}: {_ADVICE}")
+
+
+def training_versions() -> dict[str, str]:
+    """Versions of what determines weights."""
+    found = {"python": platform.python_version()}
+    for name in ("rollmill", "torch", "transformers", "trl", "peft", "accelerate"):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _short(value: object) -> str:
+    text = orjson.dumps(value).decode()
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,0 +1,99 @@
+"""The model card: what was trained, on what, how, and how it went."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from rollmill.training.manifest import TrainingManifest
+from rollmill.training.prepared import Prepared
+
+_ELSEWHERE = frozenset({"model_path", "train_data", "validation_data", "output_dir", "merge"})
+
+
+def model_card(manifest: TrainingManifest, prepared: Prepared) -> str:
+    """README.md of a finished run: front matter that the hub reads, and text."""
+    result = manifest.result
+    assert result is not None
+    is_local = Path(manifest.base).is_absolute()
+    front = [
+        *([] if is_local else [f"base_model: {json.dumps(manifest.base)}"]),
+        *(["library_name: peft"] if result.adapter else ["library_name: transformers"]),
+        "pipeline_tag: text-generation",
+        "tags:",
+        *(f"- {tag}" for tag in ("sft", "trl", *(["lora"] if result.adapter else []))),
+    ]
+    parts = [
+        "---\n" + "\n".join(front) + "\n---",
+        f"# {_plain(result.directory.name)}",
+        f"{'A LoRA adapter for' if result.adapter else 'All weights trained from'} `{Path(manifest.base).name}`, "
+        f"made by rollmill on {(manifest.ended_at or '')[:10]}. The loss was on the assistant's turns only.",
+        f"Base: {_plain(manifest.base)} ({_plain(manifest.identity.generation['model_path'])})",
+        "## Data\n\n" + _data(manifest, prepared),
+        "## Hyperparameters\n\n" + _table(("parameter", "value"), _hyperparameters(manifest)),
+        "## Result\n\n" + _table(("", ""), _result(manifest)) + "\n\n![Loss](loss.png)",
+        "## Made with\n\n" + ", ".join(f"{name} {version}" for name, version in manifest.versions.items()),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _data(manifest: TrainingManifest, prepared: Prepared) -> str:
+    files = [
+        (side, file["path"], file["sha256"]) for side in ("train", "validation") for file in manifest.data.get(side, [])
+    ]
+    counts = [
+        (
+            name,
+            f"{side.rows:,}",
+            f"{side.problems:,}",
+            f"{side.tokens:,}",
+            f"{side.learnt_tokens:,}",
+            f"{side.longest:,}",
+        )
+        for name, side in (("train", prepared.train), ("validation", prepared.validation))
+        if side.rows
+    ]
+    parts = [
+        _table(("side", "file", "SHA-256 of the content"), files),
+        _table(("side", "rows", "problems", "tokens", "learnt tokens", "longest row"), counts),
+    ]
+    if prepared.dropped:
+        dropped = ", ".join(f"{count:,} {reason}" for reason, count in prepared.dropped.items())
+        parts.append(f"Rows left out, each in `dropped.jsonl`: {dropped}.")
+    return "\n\n".join(parts)
+
+
+def _hyperparameters(manifest: TrainingManifest) -> list[tuple[str, object]]:
+    return [
+        (name, ", ".join(map(str, value)) if isinstance(value, list) else value)
+        for name, value in manifest.parameters.items()
+        if name not in _ELSEWHERE and value is not None
+    ]
+
+
+def _result(manifest: TrainingManifest) -> list[tuple[str, object]]:
+    result = manifest.result
+    assert result is not None
+    evaluated = [] if result.eval_loss is None else [("loss in evaluation", f"{result.eval_loss:.4f}")]
+    return [
+        ("optimizer steps", f"{result.steps:,}"),
+        ("weights of step", f"{result.best_step:,}"),
+        ("epochs", f"{result.epochs:g}"),
+        ("mean loss in training", f"{result.train_loss:.4f}"),
+        *evaluated,
+        ("tokens seen", f"{result.tokens:,}"),
+        ("seconds", f"{result.seconds:,.0f}"),
+    ]
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    lines = [head, ["---"] * len(head), *([_plain(cell) for cell in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _plain(value: object) -> str:
+    """Text from outside, on one line, that neither Markdown nor HTML takes for its own."""
+    text = html.escape(" ".join(str(value).split()), quote=False)
+    return "".join(f"\\{char}" if char in "\\`*_[]|" else char for char in text)

@@ -1,0 +1,104 @@
+"""The worker process as its owner sees it: started, watched, ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from rollmill.errors import InputError, RunStoppedError
+from rollmill.serving.kept_process import KeptProcess
+from rollmill.training.advice import less_memory
+from rollmill.training.metrics import METRICS, MetricsTail, Progress
+from rollmill.training.work import LOGS, Work, read_outcome
+
+LOG = "training.log"
+_LOOK_S = 0.2
+_KILLED = (128 + signal.SIGKILL, -signal.SIGKILL)
+"""The worker's end, and its keeper's."""
+_TAIL_BYTES = 4000
+
+
+def run_worker(work: Work, on_progress: Callable[[Progress], None] | None = None) -> None:
+    """Does one stage of a run in a process of its own, to its end; that process ends with this one.
+
+    Raises `InputError` with what the worker says, or with advice on memory where it was killed, and `RunStoppedError`
+    where it says nothing.
+    """
+    work.folder.mkdir(parents=True, exist_ok=True)
+    work.write()
+    log = work.directory / LOGS / LOG
+    begun = log.stat().st_size if log.exists() else 0
+    tail = MetricsTail(work.directory / METRICS).skip()
+    process = KeptProcess(worker_command(work), log=log, environment=_environment(work, os.environ))
+    try:
+        code = None
+        while code is None:
+            code = process.wait(_LOOK_S)
+            for progress in tail.news():
+                if on_progress:
+                    on_progress(progress)
+    finally:
+        process.end()
+    if code:
+        _fail(work, code, log, begun)
+
+
+def worker_command(work: Work) -> list[str]:
+    """One process, or as many as GPUs.
+
+    By torchrun, which is what `accelerate launch --multi_gpu` runs, too, and which also starts processes without GPUs.
+    """
+    worker = ["-m", "rollmill.training.worker", str(work.spec)]
+    processes = work.parameters.processes
+    if work.stage != "train" or processes == 1:
+        return [sys.executable, *worker]
+    launch = ["--standalone", "--nproc_per_node", str(processes)]
+    return [sys.executable, "-m", "torch.distributed.run", *launch, *worker]
+
+
+def visible_devices(wanted: int, environment: Mapping[str, str]) -> str:
+    """What `CUDA_VISIBLE_DEVICES` becomes: the first so many of those that are visible now.
+
+    Raises `InputError` where the variable shows fewer.
+    """
+    shown = environment.get("CUDA_VISIBLE_DEVICES")
+    if shown is None:
+        return ",".join(map(str, range(wanted)))
+    devices = [device for device in shown.split(",") if device.strip()]
+    if wanted > max(1, len(devices)):
+        raise InputError(f"--num_gpus {wanted}: CUDA_VISIBLE_DEVICES shows {len(devices)}")
+    return ",".join(devices[:wanted])
+
+
+def _environment(work: Work, environment: Mapping[str, str]) -> dict[str, str]:
+    return {
+        "CUDA_VISIBLE_DEVICES": visible_devices(work.parameters.num_gpus, environment),
+        "HF_DATASETS_CACHE": str(work.folder / "cache"),
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "PYTHONUNBUFFERED": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+
+
+def _fail(work: Work, code: int, log: Path, begun: int) -> None:
+    """Raises what a worker's end means."""
+    with log.open("rb") as file:
+        file.seek(max(begun, log.stat().st_size - _TAIL_BYTES))
+        words = file.read().decode("utf-8", "replace").strip()
+    outcome = read_outcome(work.outcome)
+    if outcome is not None and outcome.error:
+        raise InputError(outcome.error, details=words)
+    if code in _KILLED or "exitcode  : -9" in words or "exitcode: -9" in words:
+        raise InputError(
+            f"the training process was killed, most likely because the machine's memory ran out: "
+            f"{less_memory(work.parameters)}; where somebody ended it, the same command continues",
+            details=words,
+        )
+    last = words.splitlines()[-1] if words else "it left no words"
+    raise RunStoppedError(
+        f"the training process ended with code {code} ({last[:200]}): see {log}; the same command continues",
+        details=words,
+    )

@@ -1,0 +1,120 @@
+"""The process that trains: `python -m rollmill.training.worker WORK.json`, started by `run_training`.
+
+It ends with all its memory. What went wrong is written beside the work, in one line for the user.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import traceback
+import warnings
+from pathlib import Path
+from typing import Any
+
+from rollmill.errors import InputError, RollmillError
+from rollmill.exports.splitting import Split
+from rollmill.files.whole import write_bytes_whole
+from rollmill.training.advice import is_out_of_memory, less_memory
+from rollmill.training.masks import Masks
+from rollmill.training.prepared import Prepared, prepare_rows, read_prepared
+from rollmill.training.work import CONFIG, Outcome, Work
+from rollmill.training.worker_lock import hold
+
+
+def main(spec: Path) -> int:
+    """Does the work that is written down there; the exit code."""
+    work = Work.model_validate_json(spec.read_bytes())
+    outcome = Outcome()
+    first = os.environ.get("RANK", "0") == "0"
+    if first:
+        hold(work.lock)
+    # Libraries announce what their next versions will do; the log shall show what this run does.
+    warnings.simplefilter("ignore", FutureWarning)
+    warnings.simplefilter("ignore", DeprecationWarning)
+    try:
+        do(work)
+    except RollmillError as error:
+        outcome = Outcome(error=str(error))
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        traceback.print_exc()
+        outcome = Outcome(error=f"memory ran out: {less_memory(work.parameters)}")
+    if outcome.error or first:
+        write_bytes_whole(work.outcome, outcome.model_dump_json().encode())
+    return 1 if outcome.error else 0
+
+
+def do(work: Work) -> None:
+    """One stage. Raises `RollmillError` for what the user can mend."""
+    if work.stage == "merge":
+        from rollmill.training.merging import merge
+
+        merge(work)
+        return
+    tokenizer = _tokenizer(work.base)
+    prepare(work, tokenizer)
+    if work.stage == "train":
+        _check_devices(work)
+        from rollmill.training.trainer import train
+
+        train(work, tokenizer)
+
+
+def prepare(work: Work, tokenizer: Any) -> Prepared:
+    """Makes the rows ready, unless they are."""
+    prepared = read_prepared(work.folder)
+    if prepared is not None:
+        return prepared
+    parameters = work.parameters
+    share = parameters.validation_share
+    config = _base_file(work.base, CONFIG)
+    if config:
+        shutil.copyfile(config, work.folder / CONFIG)
+    return prepare_rows(
+        work.folder,
+        Masks(tokenizer, work.base),
+        work.train,
+        work.validation,
+        max_length=parameters.max_length,
+        split=Split(share, parameters.seed) if share else None,
+        packing=parameters.packing,
+    )
+
+
+def _check_devices(work: Work) -> None:
+    import torch
+
+    wanted, there = work.parameters.num_gpus, torch.cuda.device_count()
+    if wanted > max(1, there):
+        raise InputError(f"--num_gpus {wanted}: this machine shows {there}")
+
+
+def _tokenizer(base: str) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer: Any = AutoTokenizer.from_pretrained(base)
+    except Exception as error:  # the hub, files and tokenizers raise types of their own
+        raise InputError(
+            f"cannot load the tokenizer of {base}, tried as a directory and as a model of the Hugging Face hub: {error}"
+        ) from error
+    if tokenizer.pad_token is None and tokenizer.eos_token is None:
+        raise InputError(f"the tokenizer of {base} has neither a padding nor an end token")
+    return tokenizer
+
+
+def _base_file(base: str, name: str) -> str | None:
+    from transformers.utils.hub import cached_file
+
+    try:
+        found: str | None = cached_file(base, name)
+    except OSError:
+        return None
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

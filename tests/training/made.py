@@ -1,0 +1,100 @@
+"""The smallest of models, tokenizers with one chat template or another, and rows."""
+
+import os
+from pathlib import Path
+
+import orjson
+
+PLAIN = (
+    "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<eos>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+MARKED = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+    "{% if m.role == 'assistant' %}{% generation %}{{ m.content }}<|im_end|>\n{% endgeneration %}"
+    "{% else %}{{ m.content }}<|im_end|>\n{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+MARKED_CONTENT = MARKED.replace("<|im_end|>\n{% endgeneration %}", "{% endgeneration %}<|im_end|>\n")
+LLAMA = (
+    "{{ '<bos>' }}{% for m in messages %}<|start_header_id|>{{ m.role }}<|end_header_id|>\n\n"
+    "{{ m.content | trim }}<|eot_id|>{% endfor %}"
+    "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
+)
+QWEN = (  # leaves out the reasoning of earlier turns, and shows the last one's, empty if need be
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+    "{% if m.role == 'assistant' %}"
+    "{% if loop.last %}<think>\n{{ m.reasoning_content or '' }}\n</think>\n\n{% endif %}"
+    "{{ m.content.split('</think>')[-1] | trim }}"
+    "{% else %}{{ m.content }}{% endif %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+TOOLS = (
+    "{% for m in messages %}<|im_start|>{{ 'user' if m.role == 'tool' else m.role }}\n"
+    "{% if m.role == 'tool' %}<tool_response>{{ m.content }}</tool_response>{% else %}{{ m.content }}{% endif %}"
+    "{% for c in m.tool_calls or [] %}\n"
+    "<tool_call>{{ c.function.name }} {{ c.function.arguments | tojson }}</tool_call>"
+    "{% endfor %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+SPECIAL = [
+    *("<pad>", "<eos>", "<bos>", "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>"),
+    *("<|im_start|>", "<|im_end|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
+]
+
+
+def make_tokenizer(template=PLAIN, eos="<eos>"):
+    """A byte-level tokenizer: one token for each byte, and the special ones."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    made = Tokenizer(models.BPE({token: number for number, token in enumerate([*SPECIAL, *letters])}, []))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    made.add_special_tokens(SPECIAL)
+    return PreTrainedTokenizerFast(tokenizer_object=made, pad_token="<pad>", eos_token=eos, chat_template=template)
+
+
+def make_base(folder: Path, template=PLAIN, hidden=32, seed=0):
+    """A random llama of two layers, on disk."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    tokenizer = make_tokenizer(template)
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=hidden,
+        intermediate_size=hidden,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=None,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def row(number=0, answer="yes", **more):
+    """One conversation of one problem."""
+    messages = [{"role": "user", "content": f"question {number}"}, {"role": "assistant", "content": answer}]
+    return {"messages": messages, "metadata": {"instance_id": f"p{number}"}, **more}
+
+
+def write_rows(path: Path, rows):
+    """JSON Lines; text stands as it is."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"".join((one.encode() if isinstance(one, str) else orjson.dumps(one)) + b"\n" for one in rows))
+    return str(path)
+
+
+def one_thread(monkeypatch):
+    """Workers use one thread each: as fast here, and the same sums whatever the machine."""
+    monkeypatch.setitem(os.environ, "OMP_NUM_THREADS", "1")
