@@ -1,0 +1,57 @@
+"""The loop: rounds of rollouts, training and evaluation, kept only where they make the policy better."""
+
+import sys
+
+from rollmill.command_line import parse_command_line, report_errors
+from rollmill.improvement.parameters import Improve
+
+EXAMPLES = """\
+  python -m flows.improve --model_path /models/qwen --dataset train.jsonl --held_out test.jsonl
+  python -m flows.improve --model_path /models/qwen --dataset train.jsonl --held_out test.jsonl \\
+      --few_shot examples.jsonl --rounds 5 --at_most_k 2 --verifier math
+
+The same command again continues where it was interrupted. What a round makes is kept in <output_dir>/round_<n>/.
+"""
+
+if __name__ == "__main__":
+    # Before Prefect is imported, which takes seconds: help and mistakes answer at once.
+    given = parse_command_line(Improve, prog="improve", description=Improve.__doc__ or "", examples=EXAMPLES)
+
+from prefect import flow, runtime
+
+from flows.reject_sampling import reject_sampling
+from rollmill.improvement.history import History
+from rollmill.improvement.rounds import Improved, base_evaluations, hold, plan_round
+from tasks.desk_server import desk_server
+from tasks.improvement import begin_history, check_problems, choose_training_rows, end_history, judge_round
+from tasks.outcomes import failing_in_one_line
+from tasks.training import train
+
+
+@flow(name="improve", flow_run_name=lambda: f"improve {runtime.flow_run.parameters['parameters'].model_path}")
+@failing_in_one_line
+def improve(parameters: Improve) -> Improved:
+    """Makes a policy better on its own filtered rollouts, as long as held-out problems show that it gets better."""
+    with hold(parameters):
+        check_problems.submit(parameters).result()
+        for evaluation in base_evaluations(parameters):
+            reject_sampling(evaluation)
+        history = begin_history.submit(parameters).result()
+        while history.goes_on(parameters.rounds):
+            history = play_round(parameters, history)
+        return end_history.submit(parameters, history).result()
+
+
+def play_round(parameters: Improve, history: History) -> History:
+    """One round: only what it still misses is made."""
+    plan = plan_round(parameters, history)
+    reject_sampling(plan.generation)
+    chosen = choose_training_rows.submit(parameters, plan).result()
+    trained = train.submit(plan.training).result()
+    reject_sampling(parameters.evaluation(str(trained.merged), str(plan.folder)))
+    return judge_round.submit(parameters, history, plan, chosen, trained).result()
+
+
+if __name__ == "__main__":
+    with report_errors("improve"), desk_server():
+        sys.stdout.writelines(f"{line}\n" for line in improve(given).lines())

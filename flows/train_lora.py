@@ -1,0 +1,45 @@
+"""LoRA training on exported rows, evaluated before and after on held-out problems."""
+
+import sys
+
+from rollmill.command_line import parse_command_line, report_errors
+from rollmill.evaluation.before_after import TrainAndEvaluate
+
+EXAMPLES = """\
+  python -m flows.train_lora --model_path /models/qwen --train_data curated/sft.jsonl --output_dir adapter
+  python -m flows.train_lora --model_path /models/qwen --train_data curated --output_dir adapter --merge \\
+      --held_out test.jsonl --verifier math
+
+The same command again continues from the last checkpoint.
+"""
+
+if __name__ == "__main__":
+    # Before Prefect is imported, which takes seconds: help and mistakes answer at once.
+    given = parse_command_line(
+        TrainAndEvaluate, prog="train_lora", description=TrainAndEvaluate.__doc__ or "", examples=EXAMPLES
+    )
+
+from prefect import flow, runtime
+
+from flows.reject_sampling import reject_sampling
+from rollmill.training.manifest import Trained
+from tasks.desk_server import desk_server
+from tasks.outcomes import failing_in_one_line
+from tasks.training import compare, train
+
+
+@flow(name="train-lora", flow_run_name=lambda: f"train-lora {runtime.flow_run.parameters['parameters'].output_dir}")
+@failing_in_one_line
+def train_lora(parameters: TrainAndEvaluate) -> Trained:
+    """Trains an adapter and, where there are held-out problems, shows what it changed."""
+    trained = train.submit(parameters.training()).result()
+    if parameters.held_out is not None:
+        reject_sampling(parameters.before())
+        reject_sampling(parameters.after(trained))
+        compare.submit(trained).result()
+    return trained
+
+
+if __name__ == "__main__":
+    with report_errors("train_lora"), desk_server():
+        sys.stdout.write(f"{train_lora(given).model_dump_json(indent=2)}\n")

@@ -1,0 +1,1 @@
+"""Improvement: rounds of rollouts, training and evaluation, kept only where they make the policy better."""

@@ -1,0 +1,66 @@
+"""The steps of the improvement loop, and what they show."""
+
+from __future__ import annotations
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.logging import get_run_logger
+
+from rollmill.curation.exporting import ExportOutcome
+from rollmill.improvement import rounds
+from rollmill.improvement.history import History
+from rollmill.improvement.parameters import Improve
+from rollmill.improvement.rounds import Improved, Plan
+from rollmill.training.manifest import Trained
+from tasks.outcomes import failing_in_one_line
+from tasks.watching import show_picture, show_table
+
+
+@task(name="check problems", cache_policy=NO_CACHE)
+@failing_in_one_line
+def check_problems(parameters: Improve) -> None:
+    """Refuses held-out problems that are trained on."""
+    get_run_logger().info("%d held-out problems, none of them trained on", rounds.check_problems(parameters))
+
+
+@task(name="begin", cache_policy=NO_CACHE)
+@failing_in_one_line
+def begin_history(parameters: Improve) -> History:
+    """Reads the base's evaluations."""
+    history = rounds.begin(parameters)
+    _show(history)
+    return history
+
+
+@task(name="choose training rows", cache_policy=NO_CACHE)
+@failing_in_one_line
+def choose_training_rows(parameters: Improve, plan: Plan) -> ExportOutcome:
+    """Writes the rows of a round."""
+    chosen = rounds.choose_rows(parameters, plan)
+    get_run_logger().info(
+        "round %d: %d rows of %d problems", plan.number, chosen.kept, sum(chosen.exported.problems.values())
+    )
+    return chosen
+
+
+@task(name="judge", cache_policy=NO_CACHE)
+@failing_in_one_line
+def judge_round(parameters: Improve, history: History, plan: Plan, chosen: ExportOutcome, trained: Trained) -> History:
+    """Keeps a round or rolls it back."""
+    history = rounds.judge(parameters, history, plan, chosen, trained)
+    rounds.write_history(parameters, history)
+    _show(history)
+    return history
+
+
+@task(name="end", cache_policy=NO_CACHE)
+@failing_in_one_line
+def end_history(parameters: Improve, history: History) -> Improved:
+    """Writes the rounds' numbers and picture."""
+    improved = rounds.write_history(parameters, history)
+    show_picture("improve-picture", improved.files["picture"], "Held-out accuracy after each round")
+    return improved
+
+
+def _show(history: History) -> None:
+    show_table("improve-rounds", rounds.round_rows(history), "Held-out accuracy after each round")

@@ -1,0 +1,110 @@
+"""The loop as users meet it: a round that makes it better, one that does not, and kill -9 at every stage."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.flows.conftest import ROOT, Job, processes_of, wait_until
+from tests.training.made import CHATML, make_base
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+GUESS = {"completion": "<answer>{digit}</answer>"}
+LEARNED = {"completion": "<answer>7</answer>"}
+
+
+def write(path: Path, count: int, words: str) -> None:
+    rows = [{"id": f"{words}{number}", "prompt": f"{words} {number}", "answer": 7} for number in range(count)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+@pytest.fixture
+def job(tmp_path: Path, stand_in: dict[str, str]) -> Job:
+    make_base(tmp_path / "base", CHATML)
+    write(tmp_path / "train.jsonl", 12, "train")
+    write(tmp_path / "held_out.jsonl", 20, "held out")
+    write(tmp_path / "few_shot.jsonl", 2, "example")
+    return Job("improve", tmp_path, stand_in | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""})
+
+
+def flags(learned: dict[str, Any] = LEARNED) -> list[str]:
+    script = f"--script '{json.dumps(GUESS)}' --learned '{json.dumps(learned)}'"
+    data = ["--dataset", "train.jsonl", "--held_out", "held_out.jsonl", "--few_shot", "few_shot.jsonl"]
+    small = ["--lora_r", "2", "--num_train_epochs", "1", "--max_tokens", "16", "--num_rollout", "8"]
+    return ["--model_path", "base", *data, *small, "--rounds", "3", "--vllm_args", script]
+
+
+def numbers(job: Job) -> dict[str, Any]:
+    return json.loads((job.folder / "improved/rounds.json").read_text())
+
+
+def test_it_stops_when_it_no_longer_improves(job: Job) -> None:
+    done = job.run(*flags(), timeout=400)
+    assert done.returncode == 0, done.stderr
+    found = numbers(job)
+    assert [one["kept"] for one in found["rounds"]] == [True, False]
+    assert found["base_accuracy"]["mean"] < 0.5
+    assert found["rounds"][0]["accuracy"]["mean"] == 1.0
+    assert found["stopped"] == "round 2 was not better beyond noise, and was rolled back"
+    assert "policy: improved/round_01/adapter/merged" in done.stdout
+    assert (job.folder / "improved/improvement.png").read_bytes().startswith(b"\x89PNG")
+    rows = [json.loads(line) for line in (job.folder / "improved/round_01/training_data/sft.jsonl").open()]
+    assert len(rows) == found["rounds"][0]["rows"] > 0
+    assert all([turn["role"] for turn in row["messages"]] == ["user", "assistant"] for row in rows)
+    again = job.run(*flags(), timeout=200)
+    assert again.returncode == 0, again.stderr
+    assert numbers(job) == found
+    assert processes_of(str(job.folder)) == []
+
+
+def test_a_problem_on_both_sides_is_refused(job: Job) -> None:
+    write(job.folder / "held_out.jsonl", 20, "train")
+    done = job.run(*flags())
+    assert done.returncode == 1
+    assert "12 of 20 held-out problems are trained on" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (job.folder / "improved/base").exists()
+
+
+def test_killed_at_every_stage_it_ends_as_if_nothing_had_happened(job: Job, tmp_path: Path) -> None:
+    stages = [
+        "base/evaluation/rollouts/0001.jsonl",
+        "round_01/rollouts/rollouts/0001.jsonl",
+        "round_01/training_data/chosen.json",
+        "round_01/adapter/manifest.json",
+        "round_01/adapter/metrics.jsonl",
+        "round_01/evaluation/rollouts/0001.jsonl",
+    ]
+    for stage in stages:
+        process = job.start(*flags({"completion": "<answer>1</answer>"}))
+        wait_until(lambda: (job.folder / "improved" / stage).exists() or process.poll() is not None, timeout=200)  # noqa: B023
+        process.send_signal(signal.SIGKILL)
+        process.communicate(timeout=60)
+        wait_until(lambda: processes_of(str(job.folder)) == [])
+    done = job.run(*flags({"completion": "<answer>1</answer>"}), timeout=300)
+    assert done.returncode == 0, done.stderr
+    found = numbers(job)
+    assert [one["kept"] for one in found["rounds"]] == [False]
+    assert found["stopped"].startswith("round 1 was not better")
+    (job.folder / "improved").rename(tmp_path / "killed")
+    assert job.run(*flags({"completion": "<answer>1</answer>"}), timeout=300).returncode == 0
+    assert numbers(job) == found
+    one, other = (
+        root / "round_01/adapter/adapter_model.safetensors" for root in (tmp_path / "killed", job.folder / "improved")
+    )
+    assert one.read_bytes() == other.read_bytes()
+
+
+def test_the_examples_problems_share_no_question() -> None:
+    folder = ROOT / "examples/improve"
+    questions = [
+        json.loads(line)["prompt"]
+        for name in ("few_shot", "train", "held_out")
+        for line in (folder / f"{name}.jsonl").read_text().splitlines()
+    ]
+    assert len(set(questions)) == len(questions) == 6 + 210 + 96
