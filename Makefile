@@ -1,4 +1,4 @@
-.PHONY: setup demo test check benchmarks
+.PHONY: setup demo improve test check benchmarks
 
 # Everything that is needed, installed: the project in .venv, the inference server in .venv-vllm.
 setup:
@@ -8,6 +8,11 @@ setup:
 demo: setup
 	@scripts/demo_model
 	@examples/demo.sh
+
+# A small real model gets better on its own filtered attempts.
+improve: setup
+	@scripts/demo_model
+	@examples/improve.sh
 
 # All tests, real vLLM included.
 test: setup

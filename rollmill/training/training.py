@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 from rollmill.errors import InputError
@@ -47,7 +46,7 @@ def run_training(parameters: TrainLora, *, on_progress: OnProgress | None = None
     directory = Path(parameters.output_dir)
     data = find_data(parameters.train_data, parameters.validation_data, own_validation=not parameters.validation_share)
     base = _base(parameters.model_path)
-    with _locked(directory):
+    with lock_directory(directory, flag="--output_dir"):
         work = _work(parameters, data, base, directory)
         wait_until_free(work.lock)
         manifest = _open(parameters, data, base, directory)
@@ -171,13 +170,3 @@ def _base(model_path: str) -> str:
     if model_path.startswith((".", "/", "~")) or model_path.count("/") > 1:
         raise InputError(f"there is no model directory {model_path}: check --model_path")
     return model_path
-
-
-@contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(lock_directory(directory))
-        except InputError as error:  # a run of rollouts is named by another flag
-            raise InputError(str(error).replace("--model_name", "--output_dir")) from None
-        yield
