@@ -29,9 +29,7 @@ def lock_directory(directory: Path, *, flag: str = "--model_name") -> Iterator[N
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise InputError(
-                f"{directory} is in use by {_holder(path)}: wait for it, or give another {flag}"
-            ) from None
+            raise InputError(f"{directory} is in use by {_holder(path)}: wait for it, or give another {flag}") from None
         os.ftruncate(file, 0)
         os.pwrite(file, orjson.dumps({"pid": os.getpid(), "host": host(), "since": now()}), 0)
         yield
