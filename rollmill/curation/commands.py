@@ -78,7 +78,7 @@ def _export(parameters: Writing, filters: Filters, exporter: Exporter) -> None:
 
 def show_example(parameters: ShowExample) -> None:
     """Shows one trajectory, or writes the page of many."""
-    with reading(parameters.input) as corpus:
+    with reading(parameters.input, hashed=parameters.drop_duplicates) as corpus:
         chosen = select(corpus, parameters).kept
         if parameters.instance_id is not None:
             chosen = chosen.filter(pl.col("instance_id") == parameters.instance_id)
