@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.exports.made import lines_of
 from tests.flows.conftest import ROOT, Job, processes_of, wait_until
 from tests.training.made import CHATML, make_base
 
@@ -53,7 +54,7 @@ def test_it_stops_when_it_no_longer_improves(job: Job) -> None:
     assert found["stopped"] == "round 2 was not better beyond noise, and was rolled back"
     assert "policy: improved/round_01/adapter/merged" in done.stdout
     assert (job.folder / "improved/improvement.png").read_bytes().startswith(b"\x89PNG")
-    rows = [json.loads(line) for line in (job.folder / "improved/round_01/training_data/sft.jsonl").open()]
+    rows = lines_of(job.folder / "improved/round_01/training_data/sft.jsonl")
     assert len(rows) == found["rounds"][0]["rows"] > 0
     assert all([turn["role"] for turn in row["messages"]] == ["user", "assistant"] for row in rows)
     again = job.run(*flags(), timeout=200)
