@@ -22,6 +22,12 @@ _END = 200
 _OF_THIS_READING = {"row", "source", "number", "completion_hash"}
 
 
+def dropped_line(count: int, reasons: dict[str, int], path: Path) -> str:
+    """What a user should read of what was left out."""
+    listed = ", ".join(f"{reason} {number:,}" for reason, number in reasons.items()) or "none"
+    return f"dropped {count:,} ({listed}): {path}"
+
+
 def dropped_path(path: Path) -> Path:
     """Where the dropped records of an output go: `rows.json.gz` -> `rows.dropped.json.gz`."""
     stem = output_kind(path).stem

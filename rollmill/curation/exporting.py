@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from rollmill.corpus.corpus import Corpus
-from rollmill.curation.dropped import places_path, write_places
-from rollmill.curation.filters import Filters, all_filters, count_reasons, select
+from rollmill.curation.dropped import dropped_line, places_path, write_places
+from rollmill.curation.filters import Filters, all_filters, select
 from rollmill.exports.card import write_card
-from rollmill.exports.exported import Exported
+from rollmill.exports.exported import Exported, count_reasons
 from rollmill.plots.labels import counted
 
 Exporter = Callable[[Corpus, pl.DataFrame, dict[str, Any]], Exported]
@@ -32,7 +32,6 @@ class ExportOutcome(NamedTuple):
 
     def lines(self) -> list[str]:
         """What a user should read."""
-        dropped = ", ".join(f"{reason} {count:,}" for reason, count in self.reasons.items()) or "none"
         files = [
             f"{split}: {counted(self.exported.rows[split], 'row')} of "
             f"{counted(self.exported.problems[split], 'problem')}: {path}"
@@ -41,7 +40,7 @@ class ExportOutcome(NamedTuple):
         return [
             f"used {self.kept:,} of {self.read:,} rollouts",
             *files,
-            f"dropped {self.read - self.kept:,} ({dropped}): {self.dropped_path}",
+            dropped_line(self.read - self.kept, self.reasons, self.dropped_path),
             f"card: {self.card}",
             *self.notes,
         ]

@@ -8,8 +8,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rollmill.corpus.corpus import Corpus
-from rollmill.curation.dropped import Dropped, dropped_path, places_path, write_dropped_records, write_places
-from rollmill.curation.filters import Filters, count_reasons, said_filters, select
+from rollmill.curation.dropped import (
+    Dropped,
+    dropped_line,
+    dropped_path,
+    places_path,
+    write_dropped_records,
+    write_places,
+)
+from rollmill.curation.filters import Filters, said_filters, select
+from rollmill.exports.exported import count_reasons
 from rollmill.exports.seed_format import generated_metadata, summary, write_seed_format
 from rollmill.files.whole import write_bytes_whole
 from rollmill.plots.labels import counted
@@ -30,10 +38,9 @@ class Filtered(NamedTuple):
 
     def lines(self) -> list[str]:
         """What a user should read."""
-        dropped = ", ".join(f"{reason} {count:,}" for reason, count in self.reasons.items()) or "none"
         return [
             f"kept {self.kept:,} of {self.read:,} rollouts, of {counted(self.problems, 'problem')}: {self.path}",
-            f"dropped {self.read - self.kept:,} ({dropped}): {self.dropped_path}",
+            dropped_line(self.read - self.kept, self.reasons, self.dropped_path),
             *self.notes,
         ]
 

@@ -189,12 +189,6 @@ def said_filters(corpus: Corpus, words: Sequence[str]) -> dict[str, list[str]]:
     return {"filters": lines} if lines else {}
 
 
-def count_reasons(dropped: pl.DataFrame) -> dict[str, int]:
-    """Rows by `drop_reason`, most frequent first."""
-    counted = dropped.group_by("drop_reason").len().sort("len", "drop_reason", descending=[True, False])
-    return dict(counted.iter_rows())
-
-
 def select(corpus: Corpus, filters: Filters) -> Selected:
     """Divides a corpus by filters. Texts are read only where a rule needs them, and only of rows left until then.
 

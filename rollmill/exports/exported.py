@@ -29,8 +29,13 @@ class Exported(NamedTuple):
     @property
     def reasons(self) -> dict[str, int]:
         """Rollouts by the reason that dropped them, most frequent first."""
-        counted = self.dropped.group_by("drop_reason").len().sort(["len", "drop_reason"], descending=[True, False])
-        return dict(counted.iter_rows())
+        return count_reasons(self.dropped)
+
+
+def count_reasons(dropped: pl.DataFrame) -> dict[str, int]:
+    """Rows by `drop_reason`, most frequent first."""
+    counted = dropped.group_by("drop_reason").len().sort("len", "drop_reason", descending=[True, False])
+    return dict(counted.iter_rows())
 
 
 def account(given: pl.DataFrame, used: Iterable[int], dropped: Iterable[tuple[int, str]]) -> pl.DataFrame:

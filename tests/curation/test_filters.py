@@ -11,8 +11,9 @@ from pydantic import ValidationError
 
 from rollmill.corpus.table import SCHEMA
 from rollmill.curation.analysis import analyse
-from rollmill.curation.filters import Filters, count_reasons, select
+from rollmill.curation.filters import Filters, select
 from rollmill.errors import InputError
+from rollmill.exports.exported import count_reasons
 
 from .made_rollouts import made_table
 
