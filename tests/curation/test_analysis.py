@@ -185,7 +185,7 @@ rollouts = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.lists(rollouts, max_size=40))
 def test_any_table_makes_numbers_that_add_up(rows):
     analysis = analyse(made_table(*rows))

@@ -148,7 +148,7 @@ def test_equal_hashes_decide_nothing(tmp_path, monkeypatch):
     assert marks.contaminated(["quite other words " * 20, f"before this: {LONG}"])[0] is None
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     items=st.lists(st.lists(st.sampled_from("abc"), max_size=9), min_size=1, max_size=6),
     texts=st.lists(st.lists(st.sampled_from("abc"), max_size=25), max_size=4),

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import orjson
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -444,7 +444,6 @@ any_filters = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(rows_of_tables, completions), max_size=12), any_filters)
 def test_any_filters_on_any_table(made, asked):
     corpus = Texts(made_table(*(row for row, _ in made)), [text for _, text in made])

@@ -154,7 +154,7 @@ made_rows = st.lists(
 
 
 @pytest.mark.parametrize("large", [1, 256])
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(rows=made_rows, threshold=st.sampled_from([0.5, 0.8, 0.9, 1.0]))
 def test_greedy_and_idempotent(rows, threshold, large):
     with pytest.MonkeyPatch.context() as patch:

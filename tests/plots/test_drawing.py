@@ -48,7 +48,7 @@ def test_names_from_outside_are_no_formulas():
     draw(np.zeros(3), title="$\\frac{1$ 模型 " + "x" * 300)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(st.lists(st.floats(0, allow_infinity=False), min_size=1, max_size=40), st.one_of(st.none(), st.floats(0, 1e300)))
 def test_any_errors_draw(errors, guess):
     numbers = np.array(errors)

@@ -4,7 +4,7 @@ import sys
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rollmill.corpus.table import empty_table
@@ -93,7 +93,6 @@ def test_rows_of_a_comparison():
 
 
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=80))
-@settings(deadline=None)
 def test_histograms_lose_no_number(numbers):
     histogram = make_histogram(np.array(numbers))
     assert sum(histogram.counts) + histogram.below + histogram.above == len(numbers)

@@ -229,7 +229,7 @@ def scratch(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("fuzz")
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 @given(
     lines=st.lists(ROWS.map(as_line) | st.binary(max_size=30).map(lambda line: line.replace(b"\n", b" ")), max_size=8)
 )

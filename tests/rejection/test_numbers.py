@@ -4,7 +4,7 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rollmill.rejection import guessing
@@ -54,7 +54,6 @@ def baseline(truths, draws):
     return guess_baseline(truths, truths, np.broadcast_to(np.array(draws, float), truths.shape), np.zeros(truths.size))
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(-4, 4).map(lambda i: i / 2), min_size=1, max_size=5), st.integers(1, 4))
 def test_guessing_is_the_mean_over_all_draws(truths, n):
     draws = list(itertools.product(truths, repeat=n))

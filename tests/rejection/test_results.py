@@ -130,7 +130,7 @@ states = st.one_of(
 truths = st.one_of(st.none(), st.sampled_from(["3", "nan", "inf", "x", "1e308", "-1e308"]))
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(1, 5).flatmap(lambda n: st.lists(st.tuples(st.lists(states, min_size=n, max_size=n), truths))))
 @pytest.mark.filterwarnings("ignore:overflow")
 def test_any_rollouts_give_valid_json_and_text(tmp_path, made):

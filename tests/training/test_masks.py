@@ -156,7 +156,7 @@ def test_the_real_tokenizer():
 words = st.text(st.sampled_from("ab é\n<|>谢"), max_size=12)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     name=st.sampled_from(["plain", "smollm2", "marked", "marked_content", "llama"]),
     turns=st.lists(st.tuples(words, words.filter(str.strip)), min_size=1, max_size=4),

@@ -213,7 +213,7 @@ def test_code_of_every_language_is_shown_whole(language):
 MESSY = st.text(st.characters(), max_size=120)
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(MESSY, MESSY, MESSY, st.integers(40, 130), st.booleans())
 def test_any_text_fits_any_width_and_loses_nothing(words, code, name, width, whole):
     record = {
