@@ -24,7 +24,8 @@ from prefect import flow, runtime
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from blocks.inference import endpoint_config, server_config
-from rollmill.rejection.checkpoint import Checkpoint, checkpoints, hold, open_checkpoint_run, prompting, verifier_pool
+from rollmill.rejection.asking import chat_rollouts
+from rollmill.rejection.checkpoint import Checkpoint, checkpoints, hold, open_checkpoint_run
 from rollmill.rejection.display import print_outcomes
 from rollmill.rejection.outcome import RunOutcome
 from rollmill.rejection.servers import served
@@ -69,17 +70,8 @@ def generate(run: Run, parameters: RejectSampling, checkpoint: Checkpoint, progr
     server, endpoint = server_config(parameters.server_block), endpoint_config(parameters.endpoint_block)
     with served(parameters, checkpoint, server=server, endpoint=endpoint) as model:
         progress.start()
-        session = RolloutSession(
-            run,
-            model.endpoints,
-            verifier_pool(parameters),
-            model=model.model,
-            sampling=parameters.sampling,
-            prompting=prompting(parameters),
-            slots=parameters.slots,
-            progress=progress,
-            client=model.client,
-        )
+        asking = chat_rollouts(parameters, model)
+        session = RolloutSession(run, asking, slots=parameters.slots, progress=progress)
         with session, watched(progress, checkpoint.name):
             if parameters.canary:
                 try_canary.submit(session).result()

@@ -46,16 +46,25 @@ def parameters_of(work: Work) -> RejectSampling:
     )
 
 
+def rollouts_of(parameters: RejectSampling) -> ChatRollouts:
+    """What the engine calls."""
+    return ChatRollouts(
+        ChatClient(EndpointPool([Endpoint(url) for url in parameters.base_urls]), ClientConfig()),
+        verifier_pool(parameters),
+        model=MODEL,
+        sampling=parameters.sampling,
+        prompting=prompting(parameters),
+    )
+
+
 @asynccontextmanager
 async def opened(
     run: Run, parameters: RejectSampling, progress: Progress
 ) -> AsyncIterator[tuple[Engine[ChatWork], ChatRollouts]]:
     """The engine, ready for work."""
-    client = ChatClient(EndpointPool([Endpoint(url) for url in parameters.base_urls]), ClientConfig())
-    verifiers = verifier_pool(parameters)
-    rollouts = ChatRollouts(client, verifiers, model=MODEL, sampling=parameters.sampling)
+    rollouts = rollouts_of(parameters)
     engine: Engine[ChatWork] = Engine(rollouts, run.journal, slots=parameters.slots, observe=progress.observe)
-    async with verifiers, client, engine:
+    async with rollouts.opened(), engine:
         yield engine, rollouts
 
 
@@ -63,31 +72,21 @@ async def through_engine(run: Run, parameters: RejectSampling, progress: Progres
     """All problems in one batch."""
     problems = list(run.problems())
     async with opened(run, parameters, progress) as (engine, rollouts):
-        await engine.add(rollouts.work(run, problems, prompting(parameters)), run.expected)
+        await engine.add(rollouts.work(run, problems), run.expected)
 
 
 async def through_barriers(run: Run, parameters: RejectSampling, progress: Progress) -> None:
     """As many rollouts as there are slots, and the next only when the last of them is there."""
     problems = list(run.problems())
     async with opened(run, parameters, progress) as (engine, rollouts):
-        work: Iterator[ChatWork] = rollouts.work(run, problems, prompting(parameters))
+        work: Iterator[ChatWork] = rollouts.work(run, problems)
         while batch := list(itertools.islice(work, parameters.slots)):
             await engine.add(iter(batch), len(batch))
 
 
 def through_session(run: Run, parameters: RejectSampling, progress: Progress) -> None:
     """Shards of problems from several threads, each handed in when the slots will soon need it."""
-    session = RolloutSession(
-        run,
-        [Endpoint(url) for url in parameters.base_urls],
-        verifier_pool(parameters),
-        model=MODEL,
-        sampling=parameters.sampling,
-        prompting=prompting(parameters),
-        slots=parameters.slots,
-        progress=progress,
-        client=ClientConfig(),
-    )
+    session = RolloutSession(run, rollouts_of(parameters), slots=parameters.slots, progress=progress)
     problems: Iterator[Problem] = run.problems()
     with session, ThreadPoolExecutor(32) as threads:
         shards = []

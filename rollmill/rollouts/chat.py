@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from typing import NamedTuple
 
 import orjson
@@ -52,26 +53,33 @@ class ChatWork(NamedTuple):
 class ChatRollouts:
     """Makes single-turn rollouts with a client and a verifier: what an `Engine` calls."""
 
-    def __init__(self, client: ChatClient, verifiers: VerifierPool, *, model: str, sampling: Sampling) -> None:
+    def __init__(
+        self, client: ChatClient, verifiers: VerifierPool, *, model: str, sampling: Sampling, prompting: Prompting
+    ) -> None:
         self._client = client
         self._verifiers = verifiers
         self._model = model
         self._sampling = sampling
+        self._prompting = prompting
 
-    def work(
-        self, run: Run, problems: list[Problem], prompting: Prompting, *, first: int | None = None
-    ) -> Iterator[ChatWork]:
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[None]:
+        """Holds the client's connections and the verifiers' processes."""
+        async with self._verifiers, self._client:
+            yield
+
+    def work(self, run: Run, problems: list[Problem], *, first: int | None = None) -> Iterator[ChatWork]:
         """What a run still wants of some problems, each prepared only when its turn comes."""
         for problem in problems:
             wanted = run.wanted(problem, first)
             if wanted:
-                prepared = self.prepare(problem, prompting, run)
+                prepared = self.prepare(problem, run)
                 for sample_id, attempt in wanted:
                     yield ChatWork(prepared, sample_id, attempt)
 
-    def prepare(self, problem: Problem, prompting: Prompting, run: Run) -> PreparedProblem:
+    def prepare(self, problem: Problem, run: Run) -> PreparedProblem:
         """Renders the prompt and reads the images. Raises `InputError` where a template's column is missing."""
-        messages = build_messages(problem, prompting)
+        messages = build_messages(problem, self._prompting)
         try:
             journaled = orjson.dumps(messages)
         except TypeError as error:

@@ -4,60 +4,52 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import Self
+from typing import Any, Protocol, Self
 
 from rollmill.errors import RunStoppedError
-from rollmill.problems import Prompting
 from rollmill.records import Problem
-from rollmill.rollouts.chat import ChatRollouts, ChatWork, Sampling
-from rollmill.rollouts.engine import Engine
+from rollmill.rollouts.engine import Engine, Made
 from rollmill.rollouts.progress import Progress
 from rollmill.rollouts.run import Run
 from rollmill.rollouts.tally import Tally
-from rollmill.serving.client import ChatClient, ClientConfig
-from rollmill.serving.endpoints import Endpoint, EndpointPool
-from rollmill.verifiers import VerifierPool
-
-log = logging.getLogger(__name__)
 
 _AHEAD_S = 90.0
 _PROMISE_S = 300.0
 
 
+class Maker(Protocol):
+    """Makes rollouts of one kind: single completions, an agent's trajectories."""
+
+    def opened(self) -> AbstractAsyncContextManager[object]:
+        """Holds, on the engine's event loop, what it needs: clients, processes, threads."""
+        ...
+
+    def work(self, run: Run, problems: list[Problem], *, first: int | None = None) -> Iterator[Any]:
+        """What a run still wants of some problems, each piece prepared only when its turn comes."""
+        ...
+
+    async def __call__(self, work: Any) -> Made:
+        """One rollout; see `Engine`."""
+        ...
+
+
 class RolloutSession:
-    """Makes a run's rollouts on given endpoints, for the time of a `with` block.
+    """Makes a run's rollouts, for the time of a `with` block.
 
     Any number of threads may hand in problems; all share the same slots, so that one shard's stragglers never leave
     slots idle that another shard could use.
     """
 
-    def __init__(
-        self,
-        run: Run,
-        endpoints: Sequence[Endpoint],
-        verifiers: VerifierPool,
-        *,
-        model: str,
-        sampling: Sampling,
-        prompting: Prompting,
-        slots: int,
-        progress: Progress,
-        client: ClientConfig,
-    ) -> None:
+    def __init__(self, run: Run, maker: Maker, *, slots: int, progress: Progress) -> None:
         self.run = run
         self.slots = slots
         self.progress = progress
-        self._endpoints = endpoints
-        self._verifiers = verifiers
-        self._model = model
-        self._sampling = sampling
-        self._prompting = prompting
-        self._client_config = client
+        self._maker = maker
         self._promised = 0
         self._ready: concurrent.futures.Future[None] = concurrent.futures.Future()
         self._thread = threading.Thread(target=self._run_loop, name="rollout-session", daemon=True)
@@ -84,18 +76,11 @@ class RolloutSession:
     async def _main(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._closing = asyncio.Event()
-        client = ChatClient(EndpointPool(self._endpoints), self._client_config)
-        self._rollouts = ChatRollouts(client, self._verifiers, model=self._model, sampling=self._sampling)
-        engine: Engine[ChatWork] = Engine(
-            self._rollouts, self.run.journal, slots=self.slots, observe=self.progress.observe
-        )
-        async with self._verifiers, client, engine:
+        engine: Engine[Any] = Engine(self._maker, self.run.journal, slots=self.slots, observe=self.progress.observe)
+        async with self._maker.opened(), engine:
             self._engine = engine
             self._ready.set_result(None)
             await self._closing.wait()
-        if client.retries:
-            said = ", ".join(f"{kind} {count}" for kind, count in client.retries.most_common())
-            log.warning("requests that failed on the way and were sent again: %s", said)
 
     def generate(self, problems: Sequence[Problem], *, first: int | None = None) -> Tally:
         """Makes what the run still wants of these problems, and returns when all of it is journaled.
@@ -111,7 +96,7 @@ class RolloutSession:
     async def _generate(self, problems: list[Problem], first: int | None) -> Tally:
         size = sum(len(self.run.wanted(problem, first)) for problem in problems)
         self._promised = 0
-        work = self._rollouts.work(self.run, problems, self._prompting, first=first)
+        work = self._maker.work(self.run, problems, first=first)
         return await self._engine.add(work, size)
 
     @property

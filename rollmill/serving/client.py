@@ -6,6 +6,7 @@ import asyncio
 import email.utils
 import io
 import json
+import logging
 import random
 import time
 from collections import Counter
@@ -19,6 +20,8 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from rollmill.records import Usage
 from rollmill.serving.endpoints import Endpoint, EndpointPool
+
+log = logging.getLogger(__name__)
 
 _RETRIED_STATUSES = frozenset({408, 409, 429})
 _LONGEST_BACKOFF_S = 30.0
@@ -123,6 +126,9 @@ class ChatClient:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._session.close()
+        if self.retries:
+            said = ", ".join(f"{kind} {count}" for kind, count in self.retries.most_common())
+            log.warning("requests that failed on the way and were sent again: %s", said)
 
     async def complete(self, body: bytes) -> Completion:
         """The completion for one JSON request body.

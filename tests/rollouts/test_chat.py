@@ -27,9 +27,9 @@ def make(run, url, *, problem=None, prompting=PLAIN, sampling=SAMPLING, max_retr
     async def main():
         client = ChatClient(EndpointPool([Endpoint(url)]), ClientConfig(max_retries=max_retries))
         async with VerifierPool("numeric", accept_error=0.0) as verifiers, client:
-            rollouts = ChatRollouts(client, verifiers, model="scripted", sampling=sampling)
+            rollouts = ChatRollouts(client, verifiers, model="scripted", sampling=sampling, prompting=prompting)
             problems = [problem] if problem else list(run.problems())
-            return [await rollouts(work) for work in rollouts.work(run, problems, prompting)]
+            return [await rollouts(work) for work in rollouts.work(run, problems)]
 
     return asyncio.run(main())
 
@@ -192,8 +192,8 @@ def test_a_problem_is_prepared_when_its_turn_comes(tmp_path, monkeypatch):
     real = module.build_messages
     monkeypatch.setattr(module, "build_messages", lambda problem, p: prepared.append(problem) or real(problem, p))
     with opened(tmp_path, rows=3, num_rollout=2) as run:
-        rollouts = ChatRollouts(None, None, model="m", sampling=SAMPLING)
-        work = rollouts.work(run, list(run.problems()), PLAIN)
+        rollouts = ChatRollouts(None, None, model="m", sampling=SAMPLING, prompting=PLAIN)
+        work = rollouts.work(run, list(run.problems()))
         assert [next(work).sample_id, next(work).sample_id] == [0, 1]
         assert len(prepared) == 1
         assert next(work).sample_id == 0

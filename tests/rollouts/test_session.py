@@ -6,11 +6,11 @@ import pytest
 
 from rollmill.errors import InputError, RunStoppedError, ServingError
 from rollmill.problems import Prompting
-from rollmill.rollouts.chat import Sampling
+from rollmill.rollouts.chat import ChatRollouts, Sampling
 from rollmill.rollouts.progress import progress_of
 from rollmill.rollouts.session import RolloutSession
-from rollmill.serving.client import ClientConfig
-from rollmill.serving.endpoints import Endpoint
+from rollmill.serving.client import ChatClient, ClientConfig
+from rollmill.serving.endpoints import Endpoint, EndpointPool
 from rollmill.serving.scripted import Script, ScriptedServer
 from rollmill.verifiers import VerifierPool
 
@@ -20,14 +20,15 @@ from .made import PLAIN, opened
 def session(run, *urls, slots=4, prompting=PLAIN, gone=None, max_retries=0):
     return RolloutSession(
         run,
-        [Endpoint(url, gone=gone) for url in urls],
-        VerifierPool("numeric", accept_error=0.0),
-        model="scripted",
-        sampling=Sampling(max_tokens=100),
-        prompting=prompting,
+        ChatRollouts(
+            ChatClient(EndpointPool([Endpoint(url, gone=gone) for url in urls]), ClientConfig(max_retries=max_retries)),
+            VerifierPool("numeric", accept_error=0.0),
+            model="scripted",
+            sampling=Sampling(max_tokens=100),
+            prompting=prompting,
+        ),
         slots=slots,
         progress=progress_of(run),
-        client=ClientConfig(max_retries=max_retries),
     )
 
 
