@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
-
 from prefect.blocks.core import Block
 from pydantic import Field, SecretStr
 
-from rollmill.errors import InputError
-from rollmill.rejection.servers import EndpointConfig
+from blocks.loading import load_block
 from rollmill.serving.probe import served_models
+from rollmill.serving.served import EndpointConfig
 from rollmill.serving.server import ServerConfig
 
 
@@ -59,26 +57,11 @@ class VLLMServer(Block):
         )
 
 
-BlockT = TypeVar("BlockT", bound=Block)
-
-
 def endpoint_config(name: str | None) -> EndpointConfig | None:
     """The config of a saved `InferenceEndpoint`; None for no name. Raises `InputError` where there is no such block."""
-    return None if name is None else _load(InferenceEndpoint, name).to_config()
+    return None if name is None else load_block(InferenceEndpoint, name).to_config()
 
 
 def server_config(name: str | None) -> ServerConfig | None:
     """The config of a saved `VLLMServer`; None for no name. Raises `InputError` where there is no such block."""
-    return None if name is None else _load(VLLMServer, name).to_config()
-
-
-def _load(kind: type[BlockT], name: str) -> BlockT:
-    try:
-        block = kind.load(name)
-    except ValueError as error:
-        raise InputError(
-            f"there is no block {kind.get_block_type_slug()}/{name} on the Prefect server: "
-            "`prefect block ls` lists them, the UI's Blocks page makes them"
-        ) from error
-    assert isinstance(block, kind)
-    return block
+    return None if name is None else load_block(VLLMServer, name).to_config()

@@ -28,10 +28,10 @@ from rollmill.rejection.asking import chat_rollouts
 from rollmill.rejection.checkpoint import Checkpoint, checkpoints, hold, open_checkpoint_run
 from rollmill.rejection.display import print_outcomes
 from rollmill.rejection.outcome import RunOutcome
-from rollmill.rejection.servers import served
 from rollmill.rollouts.progress import Progress, progress_of
 from rollmill.rollouts.run import Run
 from rollmill.rollouts.session import RolloutSession
+from rollmill.serving.served import served
 from tasks.desk_server import desk_server
 from tasks.generation import generate_all, try_canary
 from tasks.outcomes import failing_in_one_line
@@ -68,7 +68,7 @@ def sample_checkpoint(parameters: RejectSampling, checkpoint: Checkpoint) -> Run
 def generate(run: Run, parameters: RejectSampling, checkpoint: Checkpoint, progress: Progress) -> None:
     """Serves the model and makes the rollouts that are missing."""
     server, endpoint = server_config(parameters.server_block), endpoint_config(parameters.endpoint_block)
-    with served(parameters, checkpoint, server=server, endpoint=endpoint) as model:
+    with served(parameters, checkpoint.model, server=server, endpoint=endpoint) as model:
         progress.start()
         asking = chat_rollouts(parameters, model)
         session = RolloutSession(run, asking, slots=parameters.slots, progress=progress)

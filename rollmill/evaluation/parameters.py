@@ -61,11 +61,14 @@ class Evaluating(Serving, Verifying):
             )
         return self
 
-    def evaluation(self, model: str, folder: str, *, few_shot: str | None = None) -> RejectSampling:
-        """The run that evaluates a model; its directory is `<folder>/evaluation`."""
+    def evaluation(
+        self, model: str, folder: str, *, few_shot: str | None = None, adapter: str | None = None
+    ) -> RejectSampling:
+        """The run that evaluates a model, or an adapter on it; its directory is `<folder>/evaluation`."""
         own = {
             "model_path": [model],
             "model_name": [NAME],
+            "adapter": [adapter] if adapter else [],
             "dataset": self.held_out,
             "dataset_split": self.held_out_split,
             "max_data": self.max_held_out,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from rollmill.rejection.checkpoint import prompting, verifier_pool
 from rollmill.rejection.parameters import RejectSampling
-from rollmill.rejection.servers import Served
 from rollmill.rollouts.chat import ChatRollouts
 from rollmill.serving.client import ChatClient
 from rollmill.serving.endpoints import EndpointPool
+from rollmill.serving.served import Served
 
 
 def chat_rollouts(parameters: RejectSampling, served: Served) -> ChatRollouts:

@@ -13,7 +13,10 @@ from rollmill.rejection.parameters import RejectSampling
 from rollmill.rollouts.identity import Identity
 from rollmill.rollouts.lock import lock_directory
 from rollmill.rollouts.run import QUARANTINE, Run, loading_folder, open_run
+from rollmill.serving.adapter import Adapter
 from rollmill.serving.model_identity import model_identity
+from rollmill.serving.served import ServedModel
+from rollmill.training.base_check import check_adapter
 from rollmill.verifiers import VerifierPool, make_verifier, problem_fault
 
 JOB = "reject_sampling"
@@ -28,18 +31,26 @@ class Checkpoint(NamedTuple):
     name: str
     directory: Path
     log_path: Path
+    adapter: Adapter | None = None
+    """Served on the model in `path`."""
+
+    @property
+    def model(self) -> ServedModel:
+        """What is served for it."""
+        return ServedModel(self.path, self.name, self.log_path, self.adapter)
 
 
 def checkpoints(parameters: RejectSampling) -> list[Checkpoint]:
-    """The models of a call, in its order."""
+    """The models of a call, in its order. Raises `InputError` for an adapter that is none, or another base's."""
     return [
         Checkpoint(
             path=path,
             name=name,
             directory=Path(parameters.output_dir) / name,
             log_path=Path(parameters.log_dir) / f"{name.replace('/', '--')}_vllm.log",
+            adapter=check_adapter(adapter, path) if adapter else None,
         )
-        for path, name in zip(parameters.model_path, parameters.model_name, strict=True)
+        for path, name, adapter in zip(parameters.model_path, parameters.model_name, parameters.adapters, strict=True)
     ]
 
 
@@ -62,6 +73,8 @@ def identity(parameters: RejectSampling, checkpoint: Checkpoint, loaded: LoadedP
         "prompting": prompting(parameters).identity,
         "sampling": parameters.sampling.model_dump(),
     }
+    if checkpoint.adapter is not None:
+        generation["adapter"] = checkpoint.adapter.identity
     return Identity(generation=generation, verification=verifier_pool(parameters).identity)
 
 

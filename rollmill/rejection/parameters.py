@@ -14,6 +14,7 @@ from rollmill.rollouts.chat import Sampling
 _METAVARS = {
     "Model path": "PATH",
     "Model name": "NAME",
+    "Adapter": "DIR",
     "Prompt field": "COLUMN",
     "Answer field": "COLUMN",
     "Id field": "COLUMN",
@@ -53,6 +54,9 @@ class RejectSampling(BaseModel):
         "Name of the run, of its folder and of the served model; one per model path.",
         env=True,
         min_length=1,
+    )
+    adapter: list[str] = _field(
+        [], "Model", "Adapter", "Directory of a LoRA adapter to serve on the model; one per model path, '' for none."
     )
 
     dataset: str = _field(
@@ -149,7 +153,7 @@ class RejectSampling(BaseModel):
     )
     log_dir: str = _field("logs", "Running", "Log directory", "Where <model_name>_vllm.log goes.")
 
-    @field_validator("model_path", "model_name", "base_url", mode="before")
+    @field_validator("model_path", "model_name", "adapter", "base_url", mode="before")
     @classmethod
     def _one_is_a_list(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) else value
@@ -189,6 +193,15 @@ class RejectSampling(BaseModel):
             raise ValueError(
                 "several models need servers of their own: leave out --base_url, --endpoint_block, --skip_vllm_launch"
             )
+        if self.adapter and len(self.adapter) != len(self.model_path):
+            raise ValueError(
+                f"{len(self.adapter)} --adapter but {len(self.model_path)} --model_path: give as many, '' for none"
+            )
+        if self.external and any(self.adapter):
+            raise ValueError(
+                "--adapter: running servers decide what they serve: leave it out, and give its directory as "
+                "--model_path and the name under which they serve it as --model_name"
+            )
         if self.reverify and self.retry:
             raise ValueError("--reverify generates nothing and --retry does: give one of them")
         return self
@@ -197,6 +210,11 @@ class RejectSampling(BaseModel):
     def external(self) -> bool:
         """Whether servers that are running already are used."""
         return bool(self.skip_vllm_launch or self.base_url or self.endpoint_block)
+
+    @property
+    def adapters(self) -> list[str]:
+        """For each model path a directory, or empty."""
+        return self.adapter or [""] * len(self.model_path)
 
     @property
     def base_urls(self) -> list[str]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
 _CONFIGURATION = (".json", ".jinja", ".model", ".txt")
-# What trainers leave beside the weights and no server reads.
-_NOT_THE_MODEL = ("optimizer", "scheduler", "rng_state", "training_args", "trainer_state")
+# What trainers, and evaluations, leave beside the weights and no server reads.
+_NOT_THE_MODEL = ("optimizer", "scheduler", "rng_state", "training_args", "trainer_state", "evaluation.")
 _SAMPLES = 64
 _SAMPLE_BYTES = 65536
 
@@ -23,16 +24,24 @@ def model_identity(model_path: str) -> str:
     folder = Path(model_path)
     if not folder.is_dir():
         return model_path
+    return fingerprint(
+        path
+        for path in sorted(folder.iterdir())
+        if path.suffix in _WEIGHTS + _CONFIGURATION and not path.name.startswith((".", *_NOT_THE_MODEL))
+    )
+
+
+def fingerprint(files: Iterable[Path]) -> str:
+    """`sha256:` and 64 hexadecimal digits, of names, sizes and content; large files of weights are sampled."""
     digest = hashlib.sha256()
-    for path in sorted(folder.iterdir()):
-        if path.suffix in _WEIGHTS + _CONFIGURATION and not path.name.startswith((".", *_NOT_THE_MODEL)):
-            size = path.stat().st_size
-            digest.update(f"{path.name}\0{size}\0".encode())
-            with path.open("rb") as file:
-                if path.suffix in _WEIGHTS and size > _SAMPLES * _SAMPLE_BYTES:
-                    for index in range(_SAMPLES):
-                        file.seek(index * (size - _SAMPLE_BYTES) // (_SAMPLES - 1))
-                        digest.update(file.read(_SAMPLE_BYTES))
-                else:
-                    digest.update(hashlib.file_digest(file, "sha256").digest())
+    for path in files:
+        size = path.stat().st_size
+        digest.update(f"{path.name}\0{size}\0".encode())
+        with path.open("rb") as file:
+            if path.suffix in _WEIGHTS and size > _SAMPLES * _SAMPLE_BYTES:
+                for index in range(_SAMPLES):
+                    file.seek(index * (size - _SAMPLE_BYTES) // (_SAMPLES - 1))
+                    digest.update(file.read(_SAMPLE_BYTES))
+            else:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
     return f"sha256:{digest.hexdigest()}"

@@ -15,6 +15,7 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from rollmill.errors import InputError, ServingError
+from rollmill.serving.adapter import Adapter
 from rollmill.serving.endpoints import Endpoint
 from rollmill.serving.kept_process import KeptProcess
 from rollmill.serving.ports import LOOPBACK, PortReservation
@@ -80,6 +81,7 @@ def cpu_arguments() -> tuple[list[str], dict[str, str]]:
 class ModelServer:
     """One model served on one local port, for the time of a `with` block.
 
+    With an adapter, `model_name` is the adapter on its base, and the base itself is served as `<model_name>-base`.
     Ready when `/health` answers and `/v1/models` names the model. When the server dies in the middle it is started
     again, at most `max_restarts` times; meanwhile its endpoint says that it is recovering, and after the last failure
     that it is gone.
@@ -92,12 +94,14 @@ class ModelServer:
         model_path: str,
         model_name: str,
         log_path: Path,
+        adapter: Adapter | None = None,
         port: int | None = None,
         api_key: SecretStr | None = None,
     ) -> None:
         self._config = config
         self._model_path = model_path
         self._model_name = model_name
+        self._adapter = adapter
         self._log_path = log_path
         self._wanted_port = port
         self._api_key = api_key
@@ -140,7 +144,11 @@ class ModelServer:
         if Path(self._model_path).is_dir():
             environment["HF_HUB_OFFLINE"] = "1"
         command = [self._config.interpreter(), "-m", self._config.module]
-        command += ["--model", self._model_path, "--served-model-name", self._model_name]
+        command += ["--model", self._model_path, "--served-model-name"]
+        if self._adapter is None:
+            command += [self._model_name]
+        else:
+            command += [f"{self._model_name}-base", *self._adapter.arguments(self._model_name)]
         command += ["--host", LOOPBACK, "--port", str(self._reservation.port), *more, *self._config.arguments]
         return command, environment | self._config.environment
 

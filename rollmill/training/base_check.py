@@ -3,47 +3,39 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import orjson
 
 from rollmill.errors import InputError
 from rollmill.rollouts.manifest import MANIFEST
+from rollmill.serving.adapter import ADAPTER_WEIGHTS, Adapter, read_adapter
 from rollmill.serving.model_identity import model_identity
 from rollmill.training.manifest import read_training_manifest
 
-ADAPTER_CONFIG = "adapter_config.json"
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _PREFIX = "base_model.model."
 
 
-def check_adapter(adapter_dir: str | Path, base: str) -> None:
-    """Raises `InputError`, naming both bases, where the adapter was trained for another base than `base`.
+def check_adapter(adapter_dir: str | Path, base: str) -> Adapter:
+    """The adapter, which fits its base. Raises `InputError`, naming both bases, where it was trained for another one.
 
     `base` is a directory or a hub id. With the manifest of our own run the content of both is compared, so that a base
-    may be moved; else the names, and where both are on disk the shapes of the weights.
+    may be moved; else the names, and where both are on disk the shapes of the weights. Raises as `read_adapter` does.
     """
-    folder = Path(adapter_dir)
-    try:
-        config: dict[str, Any] = orjson.loads((folder / ADAPTER_CONFIG).read_bytes())
-    except (OSError, orjson.JSONDecodeError) as error:
-        raise InputError(f"{folder} is not a LoRA adapter: {ADAPTER_CONFIG} cannot be read ({error})") from error
-    manifest = read_training_manifest(folder) if (folder / MANIFEST).exists() else None
-    trained_for = manifest.base if manifest else str(config.get("base_model_name_or_path"))
+    adapter = read_adapter(adapter_dir)
+    manifest = read_training_manifest(adapter.folder) if (adapter.folder / MANIFEST).exists() else None
     if manifest is not None:
         if manifest.identity.generation["model_path"] != model_identity(base):
-            raise _refusal(folder, trained_for, base, "their contents differ")
-        return
-    if not Path(base).is_dir():
-        if trained_for != base:
-            raise _refusal(folder, trained_for, base, "their names differ")
-        return
-    if why := _misfit(folder / ADAPTER_WEIGHTS, Path(base)):
-        raise _refusal(folder, trained_for, base, why)
+            raise _refusal(adapter_dir, manifest.base, base, "their contents differ")
+    elif not Path(base).is_dir():
+        if adapter.base != base:
+            raise _refusal(adapter_dir, adapter.base, base, "their names differ")
+    elif why := _misfit(adapter.folder / ADAPTER_WEIGHTS, Path(base)):
+        raise _refusal(adapter_dir, adapter.base, base, why)
+    return adapter
 
 
-def _refusal(folder: Path, trained_for: str, base: str, why: str) -> InputError:
-    return InputError(f"the adapter {folder} was trained for {trained_for}, not for {base} ({why}): give its own base")
+def _refusal(adapter: str | Path, trained_for: str, base: str, why: str) -> InputError:
+    return InputError(f"the adapter {adapter} was trained for {trained_for}, not for {base} ({why}): give its own base")
 
 
 def _misfit(weights: Path, base: Path) -> str | None:
@@ -51,7 +43,7 @@ def _misfit(weights: Path, base: Path) -> str | None:
     there: dict[str, list[int]] = {}
     for file in sorted(base.glob("*.safetensors")):
         there |= _shapes(file)
-    if not there or not weights.exists():
+    if not there:
         return None
     for name, shape in _shapes(weights).items():
         for part, side in ((".lora_A.weight", 1), (".lora_B.weight", 0)):

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.flows.conftest import ROOT, Job, journal_lines, processes_of, stop, wait_until
+from tests.flows.conftest import ROOT, Job, journal_lines, processes_of, stop, wait_until, write_problems
+from tests.serving.adapters import make_adapter
 
 MODEL = ROOT / "models" / "SmolLM2-135M-Instruct"
 SERVER = ROOT / ".venv-vllm" / "bin" / "python"
@@ -60,3 +61,20 @@ def test_killed_flow_and_killed_server(tmp_path: Path, prefect_environment: dict
     assert sum(row["verdict"]["status"] == "ok" for row in rows) > 120
     assert all(row["usage"]["completion_tokens"] > 0 for row in rows)
     assert "kept" in output
+
+
+def test_an_adapter_is_served_on_its_base(tmp_path: Path, prefect_environment: dict[str, str]) -> None:
+    make_adapter(tmp_path / "adapter", MODEL, scale=0.5)
+    write_problems(tmp_path / "problems.jsonl", 4)
+    job = Job("reject_sampling", tmp_path, prefect_environment | {"PYTHONPATH": str(ROOT)})
+    models = ("--model_path", str(MODEL), str(MODEL), "--model_name", "plain", "adapted", "--adapter", "", "adapter")
+    asked = ("--dataset", "problems.jsonl", "--num_rollout", "1", "--temperature", "0", "--max_tokens", "8")
+    done = job.run(*models, *asked, "--no_canary", "--vllm_args", "--max-model-len 512", timeout=800)
+    assert done.returncode == 0, done.stderr
+    said: dict[str, dict[str, str]] = {}
+    for name in ("plain", "adapted"):
+        rows = [json.loads(line) for line in journal_lines(tmp_path / "reject_sampling_results" / name)]
+        assert [row["error"] for row in rows] == [None] * 4
+        assert all(row["usage"]["completion_tokens"] > 0 for row in rows)
+        said[name] = {row["instance_id"]: row["completion"] for row in rows}
+    assert all(said["plain"][problem] != said["adapted"][problem] for problem in said["plain"]), said

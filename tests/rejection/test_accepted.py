@@ -150,7 +150,7 @@ rollouts_of_problems = st.lists(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25, deadline=None)
 @given(rollouts_of_problems)
 def test_kept_and_dropped_are_what_was_read(tmp_path_factory, made_rollouts):
     folder = tmp_path_factory.mktemp("run")

@@ -19,7 +19,14 @@ def test_a_hub_id_stands_for_itself():
 def test_it_does_not_depend_on_place_and_what_trainers_leave(checkpoint):
     before = model_identity(str(checkpoint))
     assert before.startswith("sha256:")
-    for name in ("optimizer.pt", "rng_state_0.pth", "trainer_state.json", "README.md", ".cache.json"):
+    for name in (
+        "optimizer.pt",
+        "rng_state_0.pth",
+        "trainer_state.json",
+        "evaluation.json",
+        "README.md",
+        ".cache.json",
+    ):
         (checkpoint / name).write_text("x")
     assert model_identity(str(checkpoint.rename(checkpoint.with_name("elsewhere")))) == before
 

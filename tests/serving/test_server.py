@@ -14,12 +14,14 @@ from pydantic import SecretStr
 
 from rollmill.errors import InputError, ServingError
 from rollmill.serving import server as server_module
+from rollmill.serving.adapter import read_adapter
 from rollmill.serving.client import ChatClient, ClientConfig
 from rollmill.serving.endpoints import EndpointPool
 from rollmill.serving.probe import healthy, served_models
 from rollmill.serving.scripted import Script
 from rollmill.serving.server import ModelServer, ServerConfig
 
+from .adapters import write_adapter
 from .processes import living, wait_until
 
 
@@ -37,13 +39,16 @@ def _nothing_stays():
     assert us.num_fds() == files
 
 
-def model_server(log, *, port=None, api_key=None, model_path="some/model", model_name="m", config=None, **script):
+def model_server(
+    log, *, port=None, api_key=None, model_path="some/model", model_name="m", config=None, adapter=None, **script
+):
     arguments = ("--script", orjson.dumps(Script(**script).model_dump(exclude_unset=True)).decode())
     settings = {"python": sys.executable, "arguments": arguments, "grace_s": 5.0} | (config or {})
     return ModelServer(
         ServerConfig(module="rollmill.serving.scripted", **settings),
         model_path=model_path,
         model_name=model_name,
+        adapter=adapter,
         log_path=log,
         port=port,
         api_key=api_key,
@@ -177,6 +182,21 @@ def test_what_the_server_is_started_with(log, monkeypatch, tmp_path):
         words = caught.value.details.split(" --port ")
         assert words[0] == f"-m rollmill.serving.scripted --model {path} --served-model-name m --host 127.0.0.1"
         assert words[2] == f"1 0 1 {offline}more"  # the user's own arguments come last, and win
+
+
+def test_an_adapter_is_what_is_waited_for_also_after_a_restart(log, tmp_path):
+    """The stand-in serves one name, the base's, unless its script names another one."""
+    adapter = read_adapter(write_adapter(tmp_path / "adapter", r=9))
+    with pytest.raises(ServingError, match="does not serve 'm' but 'm-base'"):
+        model_server(log, adapter=adapter).__enter__()
+    with model_server(log, adapter=adapter, model="m") as server:
+        before = psutil.Process(server.pid).cmdline()
+        kill_server(server)
+        wait_until(lambda: server.restarts == 1 and not server.endpoint.recovering)
+        after = psutil.Process(server.pid).cmdline()
+    start = before.index("--served-model-name")
+    assert before[start + 1 : start + 7] == ["m-base", *adapter.arguments("m")]
+    assert after[after.index("-m") :] == before[before.index("-m") :]
 
 
 def test_a_server_without_an_accelerator():

@@ -1,37 +1,23 @@
-import orjson
 import pytest
 
 from rollmill.errors import InputError
 from rollmill.training.base_check import check_adapter
+from tests.serving.adapters import write_adapter, write_safetensors
 
 NAME = "base_model.model.model.layers.0.self_attn.q_proj"
 
 
-def safetensors(path, shapes):
-    header = orjson.dumps(
-        {name: {"dtype": "F32", "shape": shape, "data_offsets": [0, 0]} for name, shape in shapes.items()}
-    )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(len(header).to_bytes(8, "little") + header)
-    return path.parent
-
-
 @pytest.fixture
 def adapter(tmp_path):
-    folder = safetensors(
-        tmp_path / "adapter" / "adapter_model.safetensors",
-        {f"{NAME}.lora_A.weight": [4, 32], f"{NAME}.lora_B.weight": [16, 4]},
-    )
-    (folder / "adapter_config.json").write_bytes(orjson.dumps({"base_model_name_or_path": "org/base"}))
-    return folder
+    return write_adapter(tmp_path / "adapter", {f"{NAME}.lora_A.weight": [4, 32], f"{NAME}.lora_B.weight": [16, 4]})
 
 
 def base(tmp_path, shape, layer="model.layers.0.self_attn.q_proj"):
-    return str(safetensors(tmp_path / "base" / "model.safetensors", {f"{layer}.weight": shape}))
+    return str(write_safetensors(tmp_path / "base" / "model.safetensors", {f"{layer}.weight": shape}))
 
 
 def test_an_adapter_of_others_is_judged_by_name_and_shapes(tmp_path, adapter):
-    check_adapter(adapter, "org/base")
+    assert check_adapter(adapter, "org/base").folder == adapter
     check_adapter(adapter, base(tmp_path, [16, 32]))
     with pytest.raises(InputError, match=r"was trained for org/base, not for org/other \(their names differ\)"):
         check_adapter(adapter, "org/other")

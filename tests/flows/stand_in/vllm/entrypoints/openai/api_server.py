@@ -1,17 +1,73 @@
 """Stands in for vLLM where a test needs a server that fails on cue: same command line, scripted behaviour.
 
-`--learned SCRIPT` is the behaviour of a model that was trained and merged.
+`--learned SCRIPT` is the behaviour of what was trained: of a merged model, and of an adapter. Adapters are checked, and
+listed beside their base, as vLLM does it.
 """
 
+import argparse
+import asyncio
 import sys
+from pathlib import Path
+from typing import ClassVar
 
-from rollmill.serving.scripted import main
+import orjson
+
+from rollmill.serving import scripted
+from rollmill.serving.scripted import Script, ScriptedServer
+
+RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+
+
+class WithAdapters(ScriptedServer):
+    """Also answers for adapters, by the names in `adapters`."""
+
+    adapters: ClassVar[dict[str, Script]]
+
+    def handle(self, transport: asyncio.Transport, path: str, body: bytes) -> None:
+        if not hasattr(self, "base"):
+            self.base = self.script
+        if path == "/v1/models":
+            names = [self.base.model, *self.adapters]
+            listing = orjson.dumps({"object": "list", "data": [{"id": name, "object": "model"} for name in names]})
+            scripted._respond(transport, 200, listing)
+            return
+        if path == "/v1/chat/completions":
+            self.script = self.adapters.get(orjson.loads(body).get("model"), self.base)
+        super().handle(transport, path, body)
+
+
+def check_adapter(module: dict[str, str], rank: int) -> None:
+    """As vLLM does it when it starts."""
+    folder = Path(module["path"])
+    own = orjson.loads((folder / "adapter_config.json").read_bytes())["r"]
+    if own > rank:
+        sys.exit(f"ValueError: LoRA rank {own} is greater than max_lora_rank {rank}.")
+    if not (folder / "adapter_model.safetensors").exists():
+        sys.exit(f"ValueError: {folder} doesn't contain tensors")
+
+
+def main() -> None:
+    """Takes what is ours off the command line; the scripted server reads the rest."""
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--script", default="{}")
+    parser.add_argument("--learned")
+    parser.add_argument("--enable-lora", action="store_true")
+    parser.add_argument("--max-lora-rank", type=int, choices=RANKS, default=16)
+    parser.add_argument("--lora-modules", nargs="*", type=orjson.loads, default=[])
+    options, others = parser.parse_known_args()
+    if options.lora_modules and not options.enable_lora:
+        sys.exit("ValueError: --lora-modules without --enable-lora")
+    for module in options.lora_modules:
+        check_adapter(module, options.max_lora_rank)
+    learned = options.learned or options.script
+    WithAdapters.adapters = {
+        module["name"]: Script.model_validate({"model": module["name"]} | orjson.loads(learned))
+        for module in options.lora_modules
+    }
+    scripted.ScriptedServer = WithAdapters
+    scripted.main([*others, "--script", learned if "/merged" in options.model else options.script])
+
 
 if __name__ == "__main__":
-    if "--learned" in sys.argv:
-        place = sys.argv.index("--learned")
-        learned = sys.argv[place + 1]
-        del sys.argv[place : place + 2]
-        if "/merged" in sys.argv[sys.argv.index("--model") + 1]:
-            sys.argv[sys.argv.index("--script") + 1] = learned
     main()

@@ -1,21 +1,25 @@
-"""The servers of a rejection sampling run: its own, or those that are running."""
+"""A model that can be asked, for the time of a job: on a server of its own, or on those that are running."""
 
 from __future__ import annotations
 
+import logging
 import os
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple, Protocol
 
 from pydantic import BaseModel, ConfigDict, SecretStr
 
 from rollmill.errors import ServingError
-from rollmill.rejection.checkpoint import Checkpoint
-from rollmill.rejection.parameters import RejectSampling
+from rollmill.serving.adapter import Adapter
 from rollmill.serving.client import ClientConfig
 from rollmill.serving.endpoints import Endpoint
 from rollmill.serving.probe import check_model
-from rollmill.serving.server import ModelServer, ServerConfig
+from rollmill.serving.server import ModelServer, ServerConfig, has_accelerator
+
+log = logging.getLogger(__name__)
 
 
 class EndpointConfig(BaseModel):
@@ -25,6 +29,50 @@ class EndpointConfig(BaseModel):
 
     base_urls: tuple[str, ...]
     api_key: SecretStr | None = None
+
+
+class ServedModel(NamedTuple):
+    """What is to be served, and under which name."""
+
+    path: str
+    name: str
+    log_path: Path
+    adapter: Adapter | None = None
+    """Served on the model in `path`."""
+
+
+class ServingParameters(Protocol):
+    """What a job's parameters say of servers."""
+
+    @property
+    def external(self) -> bool:
+        """Whether servers that are running already are used."""
+        ...
+
+    @property
+    def base_urls(self) -> list[str]:
+        """Their addresses."""
+        ...
+
+    @property
+    def request_timeout(self) -> float:
+        """Seconds."""
+        ...
+
+    @property
+    def max_retries(self) -> int:
+        """Of a request that failed on the way."""
+        ...
+
+    @property
+    def vllm_args(self) -> str:
+        """More arguments for vLLM, as in a shell."""
+        ...
+
+    @property
+    def model_port(self) -> int | None:
+        """Where to serve; None for a free port."""
+        ...
 
 
 class Served(BaseModel):
@@ -46,8 +94,8 @@ def environment_key() -> SecretStr | None:
 
 @contextmanager
 def served(
-    parameters: RejectSampling,
-    checkpoint: Checkpoint,
+    parameters: ServingParameters,
+    wanted: ServedModel,
     *,
     server: ServerConfig | None = None,
     endpoint: EndpointConfig | None = None,
@@ -60,22 +108,27 @@ def served(
     client = ClientConfig(api_key=key, request_timeout_s=parameters.request_timeout, max_retries=parameters.max_retries)
     if parameters.external:
         urls = endpoint.base_urls if endpoint else tuple(parameters.base_urls)
-        names = (checkpoint.name, checkpoint.path)
+        names = (wanted.name, wanted.path)
         found = [check_model(url, names, api_key=key.get_secret_value() if key else None) for url in urls]
         if len(set(found)) > 1:
             known = ", ".join(f"{url}: {name}" for url, name in zip(urls, found, strict=True))
             raise ServingError(f"the servers know the model by different names ({known}): give them the same one")
         yield Served(endpoints=[Endpoint(url) for url in urls], model=found[0], client=client)
         return
+    if wanted.adapter is not None and not has_accelerator():
+        log.warning(
+            "on a CPU vLLM is many times slower with an adapter: merge it (flows.train_lora --merge) to be faster"
+        )
     config = server or ServerConfig()
     arguments = (*config.arguments, *shlex.split(parameters.vllm_args))
     own = ModelServer(
         config.model_copy(update={"arguments": arguments}),
-        model_path=checkpoint.path,
-        model_name=checkpoint.name,
-        log_path=checkpoint.log_path,
+        model_path=wanted.path,
+        model_name=wanted.name,
+        adapter=wanted.adapter,
+        log_path=wanted.log_path,
         port=parameters.model_port,
         api_key=key,
     )
     with own as running:
-        yield Served(endpoints=[running.endpoint], model=checkpoint.name, client=client)
+        yield Served(endpoints=[running.endpoint], model=wanted.name, client=client)

@@ -1,0 +1,66 @@
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from rollmill.evaluation import before_after
+from rollmill.evaluation.before_after import TrainAndEvaluate
+from rollmill.training.manifest import Trained
+
+
+def given(**more):
+    return TrainAndEvaluate(model_path="base", train_data="sft.jsonl", output_dir="out", **more)
+
+
+def trained(*, adapter=None, merged=None):
+    return Trained(
+        directory=Path("out"), adapter=adapter, merged=merged, steps=1, best_step=1, epochs=1, train_loss=1,
+        eval_loss=None, tokens=1, seconds=1, rows=1, validation_rows=0, dropped={},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("serve", "accelerator", "more", "adapter"),
+    [
+        ("auto", True, {}, True),
+        ("auto", False, {}, False),
+        ("auto", True, {"lora_r": 512}, True),
+        ("auto", True, {"lora_r": 513}, False),
+        ("adapter", False, {}, True),
+        ("merged", True, {}, False),
+    ],
+)
+def test_what_is_served_and_that_no_more_is_merged(monkeypatch, serve, accelerator, more, adapter):
+    monkeypatch.setattr(before_after, "has_accelerator", lambda: accelerator)
+    parameters = given(serve=serve, held_out="test.jsonl", **more)
+    assert parameters.training().merge is not adapter
+    assert not given(serve=serve, **more).training().merge
+    assert given(serve=serve, held_out="test.jsonl", merge=True, **more).training().merge
+    after = parameters.after(trained(adapter=Path("out"), merged=None if adapter else Path("out/merged")))
+    assert (after.model_path, after.adapter) == ((["base"], ["out"]) if adapter else (["out/merged"], []))
+    assert (after.model_name, after.output_dir) == (["evaluation"], "out/after")
+    before = parameters.before()
+    assert (before.model_path, before.adapter, before.output_dir) == (["base"], [], "out/before")
+
+
+@pytest.mark.parametrize("accelerator", [True, False])
+def test_a_whole_model_is_served_as_it_is(monkeypatch, accelerator):
+    monkeypatch.setattr(before_after, "has_accelerator", lambda: accelerator)
+    parameters = given(use_lora=False, held_out="test.jsonl")
+    assert not parameters.training().merge
+    after = parameters.after(trained())
+    assert (after.model_path, after.adapter) == (["out"], [])
+
+
+@pytest.mark.parametrize(
+    ("mistake", "words"),
+    [
+        ({"serve": "adapter", "use_lora": False}, "--serve: without --use_lora there is no adapter"),
+        ({"serve": "merged", "use_lora": False}, "--serve: without --use_lora there is no adapter"),
+        ({"serve": "adapter", "lora_r": 513}, "vLLM serves ranks up to 512: lower --lora_r, or --serve merged"),
+        ({"serve": "both"}, "'auto', 'adapter' or 'merged'"),
+    ],
+)
+def test_mistakes(mistake, words):
+    with pytest.raises(ValidationError, match=words):
+        given(**mistake)
