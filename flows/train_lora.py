@@ -9,6 +9,8 @@ EXAMPLES = """\
   python -m flows.train_lora --model_path /models/qwen --train_data curated/sft.jsonl --output_dir adapter
   python -m flows.train_lora --model_path /models/qwen --train_data curated --output_dir adapter --merge \\
       --held_out test.jsonl --verifier math
+  python -m flows.train_lora --model_path /shared/qwen --train_data /shared/sft.jsonl --output_dir /shared/adapter \\
+      --cluster_block gpus    # on a worker of the Dask cluster that the block dask-cluster/gpus names
 
 The same command again continues from the last checkpoint.
 """
@@ -25,14 +27,14 @@ from flows.reject_sampling import reject_sampling
 from rollmill.training.manifest import Trained
 from tasks.desk_server import desk_server
 from tasks.outcomes import failing_in_one_line
-from tasks.training import compare, train
+from tasks.training import compare, train_watched
 
 
 @flow(name="train-lora", flow_run_name=lambda: f"train-lora {runtime.flow_run.parameters['parameters'].output_dir}")
 @failing_in_one_line
 def train_lora(parameters: TrainAndEvaluate) -> Trained:
     """Trains an adapter and, where there are held-out problems, shows what it changed."""
-    trained = train.submit(parameters.training()).result()
+    trained = train_watched(parameters.training(), parameters.cluster_block)
     if parameters.held_out is not None:
         reject_sampling(parameters.before())
         reject_sampling(parameters.after(trained))

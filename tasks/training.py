@@ -2,27 +2,57 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
+from blocks.cluster import dask_cluster, given_up
+from rollmill.errors import RunStoppedError
 from rollmill.evaluation.before_after import compare_before_after
 from rollmill.text_table import aligned
-from rollmill.training.manifest import Trained
+from rollmill.training.manifest import Trained, read_training_manifest
 from rollmill.training.parameters import TrainLora
+from rollmill.training.prepared import DROPPED
+from rollmill.training.progress import TrainingProgress
 from rollmill.training.training import run_training
+from tasks.cluster import run_on_cluster
 from tasks.outcomes import failing_in_one_line
-from tasks.watching import show_picture, show_table
+from tasks.watching import show_picture, show_table, watched
 
 
 @task(name="train", cache_policy=NO_CACHE, tags=["training"])
 @failing_in_one_line
 def train(parameters: TrainLora) -> Trained:
     """Trains in a process of its own; continues what was interrupted."""
-    trained = run_training(parameters)
+    trained = run_training(parameters, stop=given_up())
     get_run_logger().info("%d steps on %d rows, loss %.4g", trained.steps, trained.rows, trained.train_loss)
+    if trained.dropped:
+        left_out = ", ".join(f"{count} {reason}" for reason, count in trained.dropped.items())
+        get_run_logger().warning("rows left out, each in %s: %s", trained.directory / DROPPED, left_out)
     show_picture("train-loss", trained.directory / "loss.png", "Loss")
     return trained
+
+
+def train_watched(parameters: TrainLora, cluster_block: str | None) -> Trained:
+    """Trains here, or on a worker of the cluster that a block names, and shows how far that is.
+
+    Raises `InputError` where there is no such block, and `RunStoppedError` where that worker's files are not seen here.
+    """
+    cluster, directory = dask_cluster(cluster_block), Path(parameters.output_dir)
+    with watched(TrainingProgress(directory), f"train {directory}"):
+        if cluster is None:
+            return train.submit(parameters).result()
+        there = {"parameters": parameters.anywhere()}
+        trained = run_on_cluster(cluster, train, there, amount=parameters.num_gpus)
+        manifest = read_training_manifest(directory)
+        if manifest is None or manifest.result is None:
+            raise RunStoppedError(
+                f"the cluster's worker has trained into its own {trained.directory}, which is not here: "
+                "let both share --output_dir"
+            )
+        return trained.at(directory)
 
 
 @task(name="compare before and after", cache_policy=NO_CACHE)

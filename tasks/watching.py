@@ -26,14 +26,13 @@ from prefect.logging import get_run_logger
 from prefect.logging.handlers import PrefectConsoleHandler
 from rich.console import Console
 
-from rollmill.rollouts.bar import progress_bar
-from rollmill.rollouts.progress import Progress
+from rollmill.progress_bar import Watched, progress_bar
 
 _EVERY_S = 5.0
 
 
 @contextmanager
-def watched(progress: Progress, title: str) -> Iterator[None]:
+def watched(progress: Watched, title: str) -> Iterator[None]:
     """Shows progress in the terminal and in a progress artifact, for the time of the block."""
     ended = threading.Event()
     artifact = cast(UUID, create_progress_artifact(_share(progress), description=_described(progress, title)))
@@ -61,19 +60,21 @@ def _log_console() -> Console | None:
     return next((handler.console for handler in handlers if isinstance(handler, PrefectConsoleHandler)), None)
 
 
-def _update(artifact: UUID, progress: Progress, title: str) -> None:
+def _update(artifact: UUID, progress: Watched, title: str) -> None:
     try:
         update_progress_artifact(artifact, _share(progress), description=_described(progress, title))
     except (PrefectException, HTTPError) as error:  # a busy server must not cost a rollout
         get_run_logger().warning("the progress artifact was not updated: %s", error)
 
 
-def _share(progress: Progress) -> float:
+def _share(progress: Watched) -> float:
     snapshot = progress.snapshot()
+    if snapshot.total is None:
+        return 0.0
     return 100.0 * snapshot.done / snapshot.total if snapshot.total else 100.0
 
 
-def _described(progress: Progress, title: str) -> str:
+def _described(progress: Watched, title: str) -> str:
     return f"{title}: {progress.snapshot().describe()}"
 
 

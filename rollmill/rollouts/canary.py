@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rollmill.errors import RunStoppedError
+from rollmill.rates import format_seconds
 from rollmill.records import Problem, Rollout
-from rollmill.rollouts.progress import format_seconds
 from rollmill.rollouts.run import Run
 
 CANARY_PROBLEMS = 8

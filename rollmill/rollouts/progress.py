@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from dataclasses import replace
 from typing import NamedTuple
 
+from rollmill.rates import LastMinute, format_seconds
 from rollmill.rollouts.run import Run
 from rollmill.rollouts.tally import Outcome, Tally
-
-_RATE_WINDOW_S = 60.0
 
 
 class Snapshot(NamedTuple):
@@ -38,16 +36,6 @@ class Snapshot(NamedTuple):
         )
 
 
-def format_seconds(seconds: float) -> str:
-    """`45 s`, `3 min 05 s`, `2 h 10 min`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-
-
 class Progress:
     """Counts one run's rollouts as they are journaled; written by the engine's thread, read by any.
 
@@ -65,7 +53,7 @@ class Progress:
     def start(self) -> None:
         """Begins the time that rates are taken over."""
         self._started = time.monotonic()
-        self._marks: deque[tuple[float, int, int]] = deque([(self._started, 0, 0)])
+        self._recent = LastMinute(self._started, 0, 0)
         self._last_s = 0.0
 
     def observe(self, outcome: Outcome) -> None:
@@ -73,10 +61,7 @@ class Progress:
         self.tally.add(outcome)
         now = time.monotonic()
         self._last_s = now - self._started
-        if now - self._marks[-1][0] >= 1.0:
-            self._marks.append((now, self.tally.done, self.tally.completion_tokens))
-            while len(self._marks) > 2 and now - self._marks[0][0] > _RATE_WINDOW_S:
-                self._marks.popleft()
+        self._recent.mark(now, self.tally.done, self.tally.completion_tokens)
 
     @property
     def tokens_per_s(self) -> float | None:
@@ -85,9 +70,7 @@ class Progress:
 
     def snapshot(self) -> Snapshot:
         """The run as it is now; rates are those of the last minute."""
-        since, done_then, tokens_then = self._marks[0]
-        elapsed = max(time.monotonic() - since, 1e-3)
-        rate = (self.tally.done - done_then) / elapsed
+        rate, tokens_per_s = self._recent.rates(time.monotonic(), self.tally.done, self.tally.completion_tokens)
         done = self.total - self.left + self.tally.done
         judged = self._before.ok + self._before.unparseable + self.tally.ok + self.tally.unparseable
         counted = self._before.errors_counted + self.tally.errors_counted
@@ -97,7 +80,7 @@ class Progress:
             success_rate=(self._before.success + self.tally.success) / judged if judged else None,
             mean_error=(self._before.error_sum + self.tally.error_sum) / counted if counted else None,
             failed=self._before.failed + self.tally.failed,
-            tokens_per_s=(self.tally.completion_tokens - tokens_then) / elapsed,
+            tokens_per_s=tokens_per_s,
             rollouts_per_s=rate,
             eta_s=(self.total - done) / rate if rate > 0 else None,
         )

@@ -126,18 +126,19 @@ def open_run(
     num_rollout: int,
     retry: Retry | None = None,
     reverify: bool = False,
+    flags: str = "--model_name or --output_dir",
 ) -> Iterator[Run]:
     """Opens or continues the run in a directory that this process has locked.
 
     Raises `InputError` when another run is there, naming every parameter that differs, and when `retry` or `reverify`
-    finds no run.
+    finds no run. `flags` name another directory.
     """
     old = read_manifest(directory)
     if old is None and (retry or reverify):
         what = "--reverify" if reverify else f"--retry {retry}"
-        raise InputError(f"{what} needs a run in {directory}, and there is none: check --output_dir and --model_name")
+        raise InputError(f"{what} needs a run in {directory}, and there is none: check {flags}")
     if old is not None:
-        check_same_run(old, identity, directory=directory, retry=retry, reverify=reverify)
+        check_same_run(old, identity, directory=directory, retry=retry, reverify=reverify, flags=flags)
     take_problems(loaded, directory)
     manifest = Manifest(
         job=job,
@@ -165,12 +166,20 @@ def open_run(
         run.journal.close()
 
 
-def check_same_run(old: Manifest, new: Identity, *, directory: Path, retry: Retry | None, reverify: bool) -> None:
+def check_same_run(
+    old: Manifest,
+    new: Identity,
+    *,
+    directory: Path,
+    retry: Retry | None,
+    reverify: bool,
+    flags: str = "--model_name or --output_dir",
+) -> None:
     """Raises `InputError`, naming what differs, unless `new` continues the run on disk."""
     differences = old.identity.differences(new)
     if reverify:
         differences = {name: pair for name, pair in differences.items() if name in old.identity.generation}
-    advice = "give another --model_name or --output_dir for another run, or the old value to continue this one"
+    advice = f"give another {flags} for another run, or the old value to continue this one"
     if set(differences) <= set(new.verification):
         advice += "; --reverify scores the stored completions again"
     limits = old.identity.generation["sampling"]["max_tokens"], new.generation["sampling"]["max_tokens"]

@@ -15,6 +15,7 @@ from rollmill.files.whole import write_json_whole
 from rollmill.rollouts.identity import Identity
 from rollmill.rollouts.manifest import MANIFEST
 from rollmill.training.data_files import DataFile, DataFiles
+from rollmill.training.merging import MERGED
 from rollmill.training.parameters import TrainLora
 
 RECIPE = 1
@@ -49,6 +50,14 @@ class Trained(BaseModel):
     validation_rows: int
     dropped: dict[str, int]
     """Rows left out, by reason; each is in `dropped.jsonl`."""
+
+    def at(self, directory: Path) -> Trained:
+        """The same with the paths as they are from here: directories are moved, and seen from several machines."""
+        adapter = directory if self.adapter else None
+        merged = directory / MERGED
+        return self.model_copy(
+            update={"directory": directory, "adapter": adapter, "merged": merged if merged.is_dir() else None}
+        )
 
 
 class TrainingManifest(BaseModel):

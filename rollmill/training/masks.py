@@ -12,6 +12,11 @@ IGNORED = -100
 """The label of a token that has no part in the loss (PyTorch's `ignore_index`)."""
 
 
+OVER_MAX_LENGTH = "over_max_length"
+OVER_MODEL_LENGTH = "over_model_length"
+"""Reasons to leave a row out: what the user wants, what the model can take."""
+
+
 class Tokens(NamedTuple):
     """One row, tokenised: both lists have one entry for each token."""
 
@@ -34,10 +39,13 @@ class Masks:
         if not tokenizer.is_fast:
             raise InputError(f"the tokenizer of {name} cannot say where its tokens stand: it needs a tokenizer.json")
         self._tokenizer = tokenizer
+        self._name = name
         self._template = ChatTemplate(tokenizer, name)
 
-    def encode(self, row: TrainingRow, max_length: int) -> Tokens:
+    def encode(self, row: TrainingRow, max_length: int, most: int | None = None) -> Tokens:
         """The row's tokens, all of them. Raises `RefusedError` for a row that cannot be learnt or is too long.
+
+        `most` is what the model itself can take.
 
         A token is learnt when any of its characters is in an assistant turn. The first token of a row never is: nothing
         predicts it.
@@ -46,7 +54,9 @@ class Masks:
         encoded = self._tokenizer(written.text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         ids: list[int] = encoded["input_ids"]
         if len(ids) > max_length:
-            raise RefusedError("over_max_length", f"{len(ids)} tokens, more than --max_length {max_length}")
+            raise RefusedError(OVER_MAX_LENGTH, f"{len(ids)} tokens, more than --max_length {max_length}")
+        if most is not None and len(ids) > most:
+            raise RefusedError(OVER_MODEL_LENGTH, f"{len(ids)} tokens, more than the {most} that {self._name} takes")
         labels = [IGNORED] * len(ids)
         turns = iter(written.turns)
         turn = next(turns, None)

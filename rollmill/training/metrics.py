@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -56,6 +57,7 @@ class MetricsTail:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._offset = 0
+        self._file: int | None = None
 
     def skip(self) -> MetricsTail:
         """Leaves out what is there already."""
@@ -63,10 +65,13 @@ class MetricsTail:
         return self
 
     def news(self) -> list[Progress]:
-        """The lines that are whole by now and were not read before."""
+        """The lines that are whole by now and were not read before; all, where the file was written anew."""
         if not self._path.exists():
             return []
         with self._path.open("rb") as file:
+            number = os.fstat(file.fileno()).st_ino
+            if number != self._file:
+                self._file, self._offset = number, 0
             file.seek(self._offset)
             whole, newline, _ = file.read().rpartition(b"\n")
         self._offset += len(whole) + len(newline)

@@ -59,6 +59,9 @@ def _data(manifest: TrainingManifest, prepared: Prepared) -> str:
         _table(("side", "file", "SHA-256 of the content"), files),
         _table(("side", "rows", "problems", "tokens", "learnt tokens", "longest row"), counts),
     ]
+    if prepared.model_length is not None:
+        most = manifest.parameters["max_length"]
+        parts.append(f"The model takes {prepared.model_length:,} tokens, fewer than --max_length {most}.")
     if prepared.dropped:
         dropped = ", ".join(f"{count:,} {reason}" for reason, count in prepared.dropped.items())
         parts.append(f"Rows left out, each in `dropped.jsonl`: {dropped}.")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
+from rollmill.files.opening import is_remote
 from rollmill.parameter import parameter
 
 Schedule = Literal["cosine", "linear", "constant", "constant_with_warmup"]
@@ -95,6 +97,16 @@ class Hyperparameters(BaseModel):
     )  # fmt: skip
 
 
+class Placing(BaseModel):
+    """Where it is trained: no part of what the run is."""
+
+    cluster_block: str | None = parameter(
+        None, "Hardware", "Cluster block",
+        "Name of a dask-cluster block: a worker with --num_gpus GPUs trains; it shares files with this machine.",
+        metavar="BLOCK",
+    )  # fmt: skip
+
+
 class TrainLora(Hyperparameters, Material):
     """Train a LoRA adapter on conversations; the loss is on what the assistant says, and on nothing else."""
 
@@ -117,7 +129,23 @@ class TrainLora(Hyperparameters, Material):
             raise ValueError(f"--target_modules: {ALL_LINEAR} stands alone")
         return self
 
+    def anywhere(self) -> TrainLora:
+        """The same with absolute paths, for a process that runs in another folder."""
+        paths = {name: [_absolute(path) for path in getattr(self, name)] for name in ("train_data", "validation_data")}
+        model = Path(self.model_path).expanduser()
+        return self.model_copy(
+            update={
+                **paths,
+                "output_dir": _absolute(self.output_dir),
+                "model_path": str(model.absolute()) if model.is_dir() else self.model_path,
+            }
+        )
+
     @property
     def processes(self) -> int:
         """How many processes train."""
         return max(1, self.num_gpus)
+
+
+def _absolute(path: str) -> str:
+    return path if is_remote(path) else str(Path(path).absolute())

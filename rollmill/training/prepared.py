@@ -16,7 +16,7 @@ from rollmill.errors import InputError
 from rollmill.exports.splitting import Split
 from rollmill.files.rows import BadRow, dump_line
 from rollmill.files.whole import write_json_whole, write_whole
-from rollmill.training.masks import Masks, Tokens
+from rollmill.training.masks import OVER_MAX_LENGTH, Masks, Tokens
 from rollmill.training.packing import pack_rows
 from rollmill.training.rows import TrainingRow, read_training_rows
 from rollmill.training.turns import RefusedError
@@ -50,6 +50,8 @@ class Prepared(BaseModel):
     train: Side
     validation: Side
     dropped: dict[str, int]
+    model_length: int | None = None
+    """The tokens that the model takes, where they are fewer than `max_length`: no row is longer."""
 
 
 def rows_file(folder: Path, side: str) -> Path:
@@ -70,16 +72,18 @@ def prepare_rows(
     validation: Sequence[str],
     *,
     max_length: int,
+    model_length: int | None = None,
     split: Split | None = None,
     packing: bool = False,
 ) -> Prepared:
     """Writes into the folder: `train.arrow`, `validation.arrow`, `rows.json`, and to `dropped.jsonl` the rows left out.
 
     With a split, problems of `train` are set aside for validation; with `packing`, rows of `train` share packs of at
-    most `max_length` tokens, whose column `seq_lengths` says where each begins. Raises `InputError` where no row of a
-    side can be used, and where a problem is on both sides.
+    most `max_length` tokens, whose column `seq_lengths` says where each begins. Rows of more than `max_length` tokens,
+    or than the `model_length` that the model takes, are left out. Raises `InputError` where no row of a side can be
+    used, and where a problem is on both sides.
     """
-    writing = _Writing(folder, masks, max_length)
+    writing = _Writing(folder, masks, max_length, model_length)
     with ExitStack() as stack:
         writing.open(stack, [TRAIN, VALIDATION] if validation or split else [TRAIN])
         aside = _aside(train, split) if split else frozenset()
@@ -148,10 +152,11 @@ class _Reason(NamedTuple):
 
 
 class _Writing:
-    def __init__(self, folder: Path, masks: Masks, max_length: int) -> None:
+    def __init__(self, folder: Path, masks: Masks, max_length: int, model_length: int | None) -> None:
         self._folder = folder
         self._masks = masks
         self._max_length = max_length
+        self._model_length = model_length if model_length is not None and model_length < max_length else None
         self._files: dict[str, _File] = {}
         self._totals: dict[str, Counter[str]] = {TRAIN: Counter(), VALIDATION: Counter()}
         self._problems: dict[str, set[str]] = {TRAIN: set(), VALIDATION: set()}
@@ -181,7 +186,7 @@ class _Writing:
         if isinstance(row, BadRow):
             return _Reason(UNUSABLE, f"{row.field}: {row.reason}" if row.field else row.reason)
         try:
-            return self._masks.encode(row, self._max_length)
+            return self._masks.encode(row, self._max_length, self._model_length)
         except RefusedError as error:
             return _Reason(error.reason, str(error))
 
@@ -206,7 +211,7 @@ class _Writing:
         dropped = self._dropped[side]
         if not dropped:
             return f"the {side} data has no rows: check --{side}_data"
-        if set(dropped) == {"over_max_length"}:
+        if set(dropped) == {OVER_MAX_LENGTH}:
             many = f"all {dropped.total()} rows" if dropped.total() > 1 else "the only row"
             have = "have" if dropped.total() > 1 else "has"
             return f"{many} of the {side} data {have} more than --max_length {self._max_length} tokens: raise it"
@@ -215,7 +220,8 @@ class _Writing:
 
     def prepared(self) -> Prepared:
         sides = {side: Side(problems=len(self._problems[side]), **self._totals[side]) for side in (TRAIN, VALIDATION)}
-        return Prepared(**sides, dropped=dict(self._dropped[TRAIN] + self._dropped[VALIDATION]))
+        dropped = dict(self._dropped[TRAIN] + self._dropped[VALIDATION])
+        return Prepared(**sides, dropped=dropped, model_length=self._model_length)
 
 
 def learnt_rows(path: Path) -> Iterator[Tokens]:

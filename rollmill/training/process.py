@@ -11,7 +11,6 @@ from pathlib import Path
 from rollmill.errors import InputError, RunStoppedError
 from rollmill.serving.kept_process import KeptProcess
 from rollmill.training.advice import less_memory
-from rollmill.training.metrics import METRICS, MetricsTail, Progress
 from rollmill.training.work import LOGS, Work, read_outcome
 
 LOG = "training.log"
@@ -21,25 +20,23 @@ _KILLED = (128 + signal.SIGKILL, -signal.SIGKILL)
 _TAIL_BYTES = 4000
 
 
-def run_worker(work: Work, on_progress: Callable[[Progress], None] | None = None) -> None:
+def run_worker(work: Work, stop: Callable[[], bool] | None = None) -> None:
     """Does one stage of a run in a process of its own, to its end; that process ends with this one.
 
     Raises `InputError` with what the worker says, or with advice on memory where it was killed, and `RunStoppedError`
-    where it says nothing.
+    where it says nothing, or where `stop`, asked every 0.2 s, answers True: then the process is ended before.
     """
     work.folder.mkdir(parents=True, exist_ok=True)
     work.write()
     log = work.directory / LOGS / LOG
     begun = log.stat().st_size if log.exists() else 0
-    tail = MetricsTail(work.directory / METRICS).skip()
     process = KeptProcess(worker_command(work), log=log, environment=_environment(work, os.environ))
     try:
-        code = None
-        while code is None:
-            code = process.wait(_LOOK_S)
-            for progress in tail.news():
-                if on_progress:
-                    on_progress(progress)
+        while (code := process.wait(_LOOK_S)) is None:
+            if stop and stop():
+                raise RunStoppedError(
+                    f"training in {work.directory} was stopped from outside; the same command continues"
+                )
     finally:
         process.end()
     if code:

@@ -30,18 +30,18 @@ from rollmill.training.publishing import explain, publish
 from rollmill.training.work import LOGS, WORK, Stage, Work
 from rollmill.training.worker_lock import wait_until_free
 
-OnProgress = Callable[[Progress], None]
+Stop = Callable[[], bool]
 
 
-def run_training(parameters: TrainLora, *, on_progress: OnProgress | None = None) -> Trained:
+def run_training(parameters: TrainLora, *, stop: Stop | None = None) -> Trained:
     """Trains, or goes on where an interrupted run of the same parameters was; a finished run is left as it is.
 
-    The model lives in a process of its own, which ends with this one, however that ends. `on_progress` gets each step
-    and evaluation as it comes, in this process. The output directory then holds weights and tokenizer, `metrics.jsonl`,
+    The model lives in a process of its own, which ends with this one, however that ends. `stop` is asked while it
+    works, and ends it by answering True. The output directory then holds weights and tokenizer, `metrics.jsonl`,
     `loss.png`, `README.md`, `manifest.json`, `dropped.jsonl`, `logs/`, and with `merge` also `merged/`.
 
     Raises `InputError` for what the user can mend (data, a directory of another run, memory, a loss that diverged), and
-    `RunStoppedError` where the process ended for no known reason.
+    `RunStoppedError` where the process ended for no known reason, or was stopped.
     """
     directory = Path(parameters.output_dir)
     data = find_data(parameters.train_data, parameters.validation_data, own_validation=not parameters.validation_share)
@@ -51,25 +51,24 @@ def run_training(parameters: TrainLora, *, on_progress: OnProgress | None = None
         wait_until_free(work.lock)
         manifest = _open(parameters, data, base, directory)
         if manifest.result is None:
-            manifest = _train(manifest, work, on_progress)
+            manifest = _train(manifest, work, stop)
         if parameters.merge and not (directory / MERGED).is_dir():
-            run_worker(_staged(work, "merge"))
+            run_worker(_staged(work, "merge"), stop)
         for folder in (work.folder, work.checkpoints):
             shutil.rmtree(folder, ignore_errors=True)
         assert manifest.result is not None
-        merged = directory / MERGED
-        return _here(manifest.result, directory, merged if merged.is_dir() else None)
+        return manifest.result.at(directory)
 
 
-def _train(manifest: TrainingManifest, work: Work, on_progress: OnProgress | None) -> TrainingManifest:
+def _train(manifest: TrainingManifest, work: Work, stop: Stop | None) -> TrainingManifest:
     """From the last checkpoint to a finished directory."""
     last = last_checkpoint(work.checkpoints)
     cut_metrics(work.directory / METRICS, last.step if last else 0)
     work = work.model_copy(update={"resume": last.step if last else None})
     if last is None or not last.over:
         if work.parameters.processes > 1:  # one process reads the rows, so that the others do not wait for it
-            run_worker(_staged(work, "prepare"))
-        run_worker(work, on_progress)
+            run_worker(_staged(work, "prepare"), stop)
+        run_worker(work, stop)
         last = last_checkpoint(work.checkpoints)
     prepared = read_prepared(work.folder)
     assert last is not None
@@ -154,12 +153,6 @@ def _work(parameters: TrainLora, data: DataFiles, base: str, directory: Path) ->
 
 def _staged(work: Work, stage: Stage) -> Work:
     return work.model_copy(update={"stage": stage})
-
-
-def _here(result: Trained, directory: Path, merged: Path | None) -> Trained:
-    """The result with the paths as they are now: directories may be moved."""
-    adapter = directory if result.adapter else None
-    return result.model_copy(update={"directory": directory, "adapter": adapter, "merged": merged})
 
 
 def _base(model_path: str) -> str:

@@ -22,6 +22,9 @@ from rollmill.training.prepared import Prepared, prepare_rows, read_prepared
 from rollmill.training.work import CONFIG, Outcome, Work
 from rollmill.training.worker_lock import hold
 
+_STRETCHED = ("linear", "dynamic", "yarn")
+"""Kinds of rotary positions whose `max_position_embeddings` is that before stretching; others' is that after."""
+
 
 def main(spec: Path) -> int:
     """Does the work that is written down there; the exit code."""
@@ -79,9 +82,25 @@ def prepare(work: Work, tokenizer: Any) -> Prepared:
         work.train,
         work.validation,
         max_length=parameters.max_length,
+        model_length=model_length(work.base),
         split=Split(share, parameters.seed) if share else None,
         packing=parameters.packing,
     )
+
+
+def model_length(base: str) -> int | None:
+    """The tokens that a model takes, stretched rotary positions included; None where its configuration does not say."""
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(base).get_text_config()
+    except (OSError, ValueError):  # loading the model says it
+        return None
+    most = getattr(config, "max_position_embeddings", None)
+    rope = getattr(config, "rope_parameters", None) or {}
+    if isinstance(most, int) and rope.get("rope_type") in _STRETCHED:
+        return int(rope.get("factor", 1.0) * (rope.get("original_max_position_embeddings") or most))
+    return most if isinstance(most, int) else None
 
 
 def _check_devices(work: Work) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 import urllib.request
@@ -15,14 +16,22 @@ import psutil
 import pytest
 import yaml
 
+from rollmill.command_line import parse_command_line
 from rollmill.curation.parameters import Curate
+from rollmill.evaluation.before_after import TrainAndEvaluate
+from rollmill.improvement.parameters import Improve
 from rollmill.rejection.parameters import RejectSampling
 from tests.flows.conftest import ROOT, journal_lines, processes_of, script, wait_until, write_problems
 
 pytestmark = pytest.mark.slow
 
 DEPLOYMENT = "reject-sampling/reject-sampling"
-PARAMETERS = {"reject-sampling": RejectSampling, "curate": Curate}
+PARAMETERS = {
+    "reject-sampling": RejectSampling,
+    "curate": Curate,
+    "train-lora": TrainAndEvaluate,
+    "improve": Improve,
+}
 PREFECT = [sys.executable, "-m", "prefect"]
 
 
@@ -32,6 +41,25 @@ def test_every_deployment_binds_to_its_parameters() -> None:
     for deployment in deployments:
         assert PARAMETERS[deployment["name"]].model_validate(deployment["parameters"]["parameters"])
         assert (ROOT / deployment["entrypoint"].split(":")[0]).exists()
+
+
+def given_to(name: str) -> dict[str, Any]:
+    """The parameters of one deployment."""
+    deployments = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+    return next(one["parameters"]["parameters"] for one in deployments if one["name"] == name)
+
+
+def test_the_deployments_of_a_chain_take_what_the_one_before_leaves() -> None:
+    sampled, curated, trained = (given_to(name) for name in ("reject-sampling", "curate", "train-lora"))
+    assert curated["input"] == [f"reject_sampling_results/{sampled['model_name'][0]}"]
+    assert trained["train_data"] == [curated["output_dir"]]
+    assert trained["model_path"] == sampled["model_path"][0]
+
+
+def test_the_improve_deployment_is_the_example() -> None:
+    script = (ROOT / "examples/improve.sh").read_text().partition("flows.improve")[2].partition('"$@"')[0]
+    given = parse_command_line(Improve, shlex.split(script.replace("\\\n", " ")), prog="", description="", examples="")
+    assert Improve.model_validate(given_to("improve")) == given
 
 
 def serves(process: psutil.Process) -> bool:

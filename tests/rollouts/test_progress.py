@@ -1,13 +1,7 @@
-import io
-import sys
-import time
-
 import pytest
 
-from rollmill.rollouts import bar
 from rollmill.rollouts import progress as module
-from rollmill.rollouts.bar import progress_bar
-from rollmill.rollouts.progress import Progress, Snapshot, format_seconds, progress_of
+from rollmill.rollouts.progress import Progress, Snapshot, progress_of
 from rollmill.rollouts.tally import Outcome, Tally
 
 from .made import append, opened, rollout
@@ -24,23 +18,6 @@ def clock(monkeypatch):
 
 def outcome(**fields):
     return Outcome.of_row(rollout(**fields).model_dump(mode="json"))
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0, "0 s"),
-        (0.4, "0 s"),
-        (59.4, "59 s"),
-        (59.6, "1 min 00 s"),
-        (185, "3 min 05 s"),
-        (3599.7, "1 h 00 min"),
-        (7800, "2 h 10 min"),
-        (90_000, "25 h 00 min"),
-    ],
-)
-def test_seconds(seconds, text):
-    assert format_seconds(seconds) == text
 
 
 def test_nothing_is_done_yet(clock):
@@ -114,39 +91,3 @@ def test_time_begins_at_start(clock):
     clock.now += 1
     progress.observe(outcome())
     assert progress.snapshot().rollouts_per_s == 1.0
-
-
-def test_lines_where_there_is_no_terminal(monkeypatch, capsys):
-    monkeypatch.setattr(bar, "_PLAIN_EVERY_S", 0.05)
-    progress = Progress(total=4, left=4, before=Tally())
-    with progress_bar(progress, "run m"):
-        time.sleep(0.18)
-        progress.observe(outcome())
-    lines = capsys.readouterr().err.splitlines()
-    assert 2 <= len(lines) <= 5
-    assert lines[0].startswith("run m: 0/4 rollouts")
-    assert lines[-1].startswith("run m: 1/4 rollouts, success 100.0%")
-
-
-def test_a_bar_on_a_terminal(monkeypatch):
-    class Terminal(io.StringIO):
-        def isatty(self):
-            return True
-
-    monkeypatch.setattr(sys, "stderr", Terminal())
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("COLUMNS", "200")
-    progress = Progress(total=4, left=4, before=Tally())
-    with progress_bar(progress, "run m"):
-        progress.observe(outcome())
-    shown = sys.stderr.getvalue()
-    assert "run m" in shown
-    assert "1/4 rollouts" in shown
-
-
-def test_the_bar_ends_with_the_block():
-    import threading
-
-    with pytest.raises(KeyError), progress_bar(Progress(total=1, left=1, before=Tally()), "m"):
-        raise KeyError
-    assert "progress-bar" not in {thread.name for thread in threading.enumerate()}

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any, cast
+
 import pytest
 
-from tasks.watching import artifact_key
+from tasks.watching import _share, artifact_key
 
 
 @pytest.mark.parametrize(
@@ -15,3 +18,9 @@ from tasks.watching import artifact_key
 )
 def test_artifact_keys_are_what_prefect_takes(name, key):
     assert artifact_key(name) == key
+
+
+@pytest.mark.parametrize(("done", "total", "share"), [(0, None, 0.0), (1, 4, 25.0), (4, 4, 100.0), (0, 0, 100.0)])
+def test_the_share_of_what_has_an_end(done, total, share):
+    snapshot = SimpleNamespace(done=done, total=total)
+    assert _share(cast(Any, SimpleNamespace(snapshot=lambda: snapshot))) == share

@@ -65,6 +65,17 @@ def test_what_determines_weights_is_the_identity():
     assert len({key(), *(key(**more) for more in other), *(key(data) for data in more_data)}) == 9
 
 
+def test_a_process_in_another_folder_finds_the_same_files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "m").mkdir()
+    given = TrainLora(**{**GIVEN, "train_data": ["a.jsonl", "s3://b/c.jsonl", "/d.jsonl"]})
+    there = given.anywhere()
+    assert (there.model_path, there.output_dir) == (str(tmp_path / "m"), str(tmp_path / "out"))
+    assert there.train_data == [str(tmp_path / "a.jsonl"), "s3://b/c.jsonl", "/d.jsonl"]
+    assert there.model_copy(update=GIVEN) == TrainLora(**GIVEN)
+    assert given.model_copy(update={"model_path": "org/model"}).anywhere().model_path == "org/model"
+
+
 def test_metrics_are_read_as_they_come_and_cut_at_a_step(tmp_path):
     path = tmp_path / "metrics.jsonl"
     tail = MetricsTail(path)
@@ -77,7 +88,7 @@ def test_metrics_are_read_as_they_come_and_cut_at_a_step(tmp_path):
     assert tail.news() == lines[1:3]
     assert tail.news() == []
     cut_metrics(path, 2)
-    assert read_metrics(path) == lines[:2]
+    assert read_metrics(path) == tail.news() == lines[:2]
     assert MetricsTail(path).skip().news() == []
 
 

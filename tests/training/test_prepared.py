@@ -22,6 +22,19 @@ def prepare(folder, train, validation=(), **options):
     return prepare_rows(folder, Masks(TOKENIZER, "base"), *paths, **{"max_length": 64, **options})
 
 
+def test_rows_that_the_model_cannot_take_are_left_out_whatever_max_length_is(tmp_path):
+    rows = [row(1), row(2, "a" * 50), row(3, "a" * 90)]
+    prepared = prepare(tmp_path / "bounded", [rows], max_length=80, model_length=60)
+    assert prepared.dropped == {"over_model_length": 1, "over_max_length": 1}
+    assert (prepared.train.rows, prepared.model_length) == (1, 60)
+    why = orjson.loads((tmp_path / "bounded" / "dropped.jsonl").read_bytes().splitlines()[0])
+    assert why["detail"] == f"{LENGTH + 47} tokens, more than the 60 that base takes"
+    prepared = prepare(tmp_path / "roomy", [rows], max_length=80, model_length=80)
+    assert (prepared.dropped, prepared.model_length) == ({"over_max_length": 1}, None)
+    with pytest.raises(InputError, match=r"can be used \(1 over_model_length\); the first: .*60 that base takes"):
+        prepare(tmp_path / "none", [rows[1:2]], max_length=80, model_length=60)
+
+
 def test_every_row_is_used_or_left_out_with_a_reason(tmp_path):
     long = row(2, "a" * 100)
     rows = [row(), "{", {"messages": []}, long, row(1, "no")]

@@ -14,13 +14,20 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rollmill.errors import InputError
+from rollmill.errors import InputError, RunStoppedError
 from rollmill.training.base_check import check_adapter
-from rollmill.training.checkpoints import Checkpoint, checkpoint_path, last_checkpoint
+from rollmill.training.checkpoints import (
+    CHECKPOINTS,
+    Checkpoint,
+    checkpoint_path,
+    last_checkpoint,
+    whole_checkpoints,
+)
 from rollmill.training.metrics import METRICS, read_metrics
 from rollmill.training.parameters import TrainLora
 from rollmill.training.prepared import read_prepared
 from rollmill.training.process import run_worker, worker_command
+from rollmill.training.progress import TrainingProgress
 from rollmill.training.training import run_training
 from rollmill.training.work import Work
 from tests.serving.processes import wait_until
@@ -72,9 +79,8 @@ def parameters(folder, name, **more):
 
 @pytest.fixture(scope="module")
 def finished(folder):
-    """A run from beginning to end, and what was told on the way."""
-    told = []
-    return run_training(parameters(folder, "whole", merge=True), on_progress=told.append), told
+    """A run from beginning to end."""
+    return run_training(parameters(folder, "whole", merge=True))
 
 
 def adapter(directory):
@@ -82,12 +88,11 @@ def adapter(directory):
 
 
 def test_what_a_run_leaves(folder, finished):
-    trained, told = finished
-    directory = folder / "whole"
+    trained, directory = finished, folder / "whole"
+    told = read_metrics(directory / METRICS)
     assert (trained.directory, trained.adapter, trained.merged) == (directory, directory, directory / "merged")
     assert (trained.steps, trained.epochs, trained.rows, trained.validation_rows) == (72, 3.0, 96, 4)
     assert trained.dropped == {"unusable": 1, "over_max_length": 1}
-    assert told == read_metrics(directory / METRICS)
     steps = [one for one in told if one.loss is not None]
     assert [one.step for one in steps] == list(range(1, 73))
     assert trained.train_loss == pytest.approx(sum(one.loss for one in steps) / 72)
@@ -115,7 +120,7 @@ def test_the_card_tells_it_all(folder, finished):
         "![Loss](loss.png)",
     ):
         assert said in card
-    assert f"| weights of step | {finished[0].best_step} |" in card
+    assert f"| weights of step | {finished.best_step} |" in card
 
 
 def test_merged_weights_say_what_the_adapter_says(folder, finished):
@@ -127,18 +132,18 @@ def test_merged_weights_say_what_the_adapter_says(folder, finished):
     with torch.no_grad():
         plain = base(ids).logits
         adapted = PeftModel.from_pretrained(base, folder / "whole")(ids).logits
-        merged = AutoModelForCausalLM.from_pretrained(finished[0].merged)(ids).logits
+        merged = AutoModelForCausalLM.from_pretrained(finished.merged)(ids).logits
     torch.testing.assert_close(merged, adapted, rtol=1e-4, atol=1e-5)
     assert (merged - plain).abs().max() > 1e-2
 
 
 def test_a_finished_run_is_left_as_it_is(folder, finished):
     before = {path: path.stat().st_mtime_ns for path in (folder / "whole").rglob("*") if path.name != ".lock"}
-    told = []
-    assert run_training(parameters(folder, "whole", merge=True), on_progress=told.append) == finished[0]
+    assert run_training(parameters(folder, "whole", merge=True)) == finished
     after = {path: path.stat().st_mtime_ns for path in (folder / "whole").rglob("*") if path.name != ".lock"}
-    assert told == []
     assert after == before
+    snapshot = TrainingProgress(folder / "whole").snapshot()
+    assert (snapshot.done, snapshot.total, snapshot.is_loading) == (72, 72, False)
 
 
 def test_another_run_is_refused_with_what_differs(folder, finished, tmp_path):
@@ -171,6 +176,10 @@ def workers(directory: Path):
     return [one for one in found if one.info["cmdline"][1:3] == ["-m", "rollmill.training.worker"]]  # no keepers
 
 
+def steps_of(directory: Path):
+    return max((one.step for one in read_metrics(directory / METRICS)), default=0)
+
+
 def train_in_the_background(given):
     run_training(given)
 
@@ -180,29 +189,31 @@ def test_killed_twice_a_run_ends_with_the_same_weights(folder, finished):
     given, directory = parameters(folder, "killed"), folder / "killed"
     at = random.SystemRandom().randrange(4, 16)
 
-    def kill(progress):
-        if progress.step == at:
+    def kill():
+        if steps_of(directory) >= at:
             for process in workers(directory):
                 process.kill()
+        return False
 
     with pytest.raises(
         InputError, match="was killed, most likely because the machine's memory ran out: lower --per_dev"
     ):
-        run_training(given, on_progress=kill)
-    reached = max(one.step for one in read_metrics(directory / METRICS))
+        run_training(given, stop=kill)
+    reached = steps_of(directory)
     assert at <= reached < 72
 
     owner = multiprocessing.get_context("spawn").Process(target=train_in_the_background, args=(given,))
     owner.start()
     later = random.SystemRandom().randrange(reached + 4, reached + 12)
-    wait_until(lambda: max((one.step for one in read_metrics(directory / METRICS)), default=0) >= later, 60)
+    wait_until(lambda: steps_of(directory) >= later, 60)
     os.kill(owner.pid, signal.SIGKILL)
     owner.join()
     wait_until(lambda: not workers(directory))
 
-    told = []
-    trained = run_training(given, on_progress=told.append)
-    assert told[0].step > 1
+    snapshot = TrainingProgress(directory).snapshot()
+    assert snapshot.done == whole_checkpoints(directory / CHECKPOINTS)[-1].step > 0
+    assert snapshot.describe() == f"{snapshot.done}/72 steps, loading model and rows"
+    trained = run_training(given)
     expected = adapter(folder / "whole")
     for name, weight in adapter(directory).items():
         assert torch.equal(weight, expected.pop(name)), f"{name} differs, killed at {at} and {later}"
@@ -212,7 +223,25 @@ def test_killed_twice_a_run_ends_with_the_same_weights(folder, finished):
         return [(one.step, one.loss, one.eval_loss, one.tokens) for one in read_metrics(folder / run / METRICS)]
 
     assert numbers("killed") == numbers("whole")
-    assert (trained.best_step, trained.eval_loss) == (finished[0].best_step, finished[0].eval_loss)
+    assert (trained.best_step, trained.eval_loss) == (finished.best_step, finished.eval_loss)
+
+
+def test_stopped_a_run_of_all_weights_ends_with_the_same_weights(folder):
+    """Without LoRA: optimizer state of every weight; the worker ends as soon as it is told to."""
+    small = {"use_lora": False, "num_train_epochs": 1, "learning_rate": 1e-3}
+    run_training(parameters(folder, "all_whole", **small))
+    given, directory = parameters(folder, "all_stopped", **small), folder / "all_stopped"
+    with pytest.raises(RunStoppedError, match=r"training in .*/all_stopped was stopped from outside; the same command"):
+        run_training(given, stop=lambda: steps_of(directory) >= 7)
+    assert workers(directory) == []
+    assert whole_checkpoints(directory / CHECKPOINTS)[-1].step in range(5, 24)
+    trained = run_training(given)
+    assert (trained.adapter, trained.steps) == (None, 24)
+    written, expected = (load_file(folder / run / "model.safetensors") for run in ("all_stopped", "all_whole"))
+    before = load_file(folder / "base" / "model.safetensors")
+    assert written.keys() == expected.keys() == before.keys()
+    assert all(torch.equal(written[name], expected[name]) for name in written)
+    assert not any(torch.equal(written[name], before[name]) for name in written if "proj" in name)
 
 
 def test_a_run_that_never_began_gives_way(folder, tmp_path):

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig
 
 from rollmill.training import worker
 from rollmill.training.checkpoints import checkpoint_path, last_checkpoint
@@ -12,7 +13,7 @@ from rollmill.training.metrics import METRICS, read_metrics
 from rollmill.training.parameters import TrainLora
 from rollmill.training.prepared import read_prepared
 from rollmill.training.work import Work, read_outcome
-from tests.training.made import make_base, row, write_rows
+from tests.training.made import make_base, make_tokenizer, row, write_rows
 
 pytestmark = [
     pytest.mark.slow,
@@ -52,6 +53,34 @@ def train_here(tmp_path, base, monkeypatch):
 
 def losses(work):
     return [one.loss for one in read_metrics(work.directory / METRICS) if one.loss is not None]
+
+
+@pytest.mark.parametrize(
+    ("more", "takes"),
+    [
+        ({}, 64),
+        ({"rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}}, 256),
+        ({"rope_scaling": {"rope_type": "linear", "factor": 2.0}}, 128),
+        ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 8,
+                           "low_freq_factor": 1.0, "high_freq_factor": 4.0}}, 64),
+    ],
+)  # fmt: skip
+def test_what_a_model_takes(tmp_path, more, takes):
+    LlamaConfig(max_position_embeddings=64, **more).save_pretrained(tmp_path)
+    assert worker.model_length(str(tmp_path)) == takes
+
+
+def test_learnt_positions_bound_the_rows(train_here, tmp_path):
+    """A model that has a vector for each of 64 positions, and none for the 65th."""
+    tokenizer = make_tokenizer()
+    config = GPT2Config(vocab_size=len(tokenizer), n_positions=64, n_embd=16, n_layer=1, n_head=2, bos_token_id=None,
+                        eos_token_id=tokenizer.eos_token_id)  # fmt: skip
+    GPT2LMHeadModel(config).save_pretrained(tmp_path / "short")
+    tokenizer.save_pretrained(tmp_path / "short")
+    work, error = train_here([row(), row(1, "a" * 80)], model=tmp_path / "short", max_steps=1, use_lora=False)
+    assert error is None
+    prepared = read_prepared(work.folder)
+    assert (prepared.train.rows, prepared.dropped, prepared.model_length) == (1, {"over_model_length": 1}, 64)
 
 
 def test_one_row_trains(train_here):

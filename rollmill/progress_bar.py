@@ -1,4 +1,4 @@
-"""The terminal's progress bar."""
+"""The terminal's progress bar, of anything that is watched."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
-
-from rollmill.rollouts.progress import Progress
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -16,9 +14,31 @@ if TYPE_CHECKING:
 _PLAIN_EVERY_S = 30.0
 
 
+class Snapshot(Protocol):
+    """Something at one moment."""
+
+    @property
+    def done(self) -> int:
+        """How many of `total`."""
+
+    @property
+    def total(self) -> int | None:
+        """None while nobody knows."""
+
+    def describe(self) -> str:
+        """The moment in one line."""
+
+
+class Watched(Protocol):
+    """What can be watched, from any thread."""
+
+    def snapshot(self) -> Snapshot:
+        """As it is now."""
+
+
 @contextmanager
-def progress_bar(progress: Progress, title: str, *, console: Console | None = None) -> Iterator[None]:
-    """Shows a run's progress on stderr for the time of the block: a bar on a terminal, else a line every 30 s.
+def progress_bar(progress: Watched, title: str, *, console: Console | None = None) -> Iterator[None]:
+    """Shows progress on stderr for the time of the block: a bar on a terminal, else a line every 30 s.
 
     `console` is the one that log lines are printed to, so that they appear above the bar and not in it.
     """
@@ -36,7 +56,7 @@ def progress_bar(progress: Progress, title: str, *, console: Console | None = No
         thread.join()
 
 
-def _show_bar(progress: Progress, title: str, ended: threading.Event, console: Console | None) -> None:
+def _show_bar(progress: Watched, title: str, ended: threading.Event, console: Console | None) -> None:
     from rich.console import Console
     from rich.progress import BarColumn, TextColumn
     from rich.progress import Progress as Bar
@@ -48,16 +68,16 @@ def _show_bar(progress: Progress, title: str, ended: threading.Event, console: C
         TextColumn("{task.fields[said]}"),
     )
     with Bar(*columns, console=console or Console(stderr=True), refresh_per_second=4) as bar:
-        task = bar.add_task(title, total=progress.total, said="")
+        task = bar.add_task(title, total=None, said="")
         while True:
             last = ended.wait(0.25)
             snapshot = progress.snapshot()
-            bar.update(task, completed=snapshot.done, said=snapshot.describe())
+            bar.update(task, total=snapshot.total, completed=snapshot.done, said=snapshot.describe())
             if last:
                 return
 
 
-def _show_lines(progress: Progress, title: str, ended: threading.Event) -> None:
+def _show_lines(progress: Watched, title: str, ended: threading.Event) -> None:
     while not ended.wait(_PLAIN_EVERY_S):
         sys.stderr.write(f"{title}: {progress.snapshot().describe()}\n")
     sys.stderr.write(f"{title}: {progress.snapshot().describe()}\n")

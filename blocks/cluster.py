@@ -1,0 +1,101 @@
+"""The Dask cluster whose workers have the GPUs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+from prefect.blocks.core import Block
+from pydantic import Field
+
+from blocks.loading import load_block
+from rollmill.errors import RunStoppedError
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+CONNECT_S = 10
+
+
+class Offers(NamedTuple):
+    """The workers of a cluster, and how much each has of the resource."""
+
+    cluster: DaskCluster
+    supplies: dict[str, float]
+    """Worker's address -> amount; 0 where it has none."""
+
+    def suffices(self, amount: int) -> bool:
+        """Whether any worker has as much."""
+        return any(supply >= max(amount, 1) for supply in self.supplies.values())
+
+    def describe(self) -> str:
+        """One line."""
+        resource, having = self.cluster.resource, {name: had for name, had in self.supplies.items() if had > 0}
+        named = ": " + ", ".join(f"{name} {had:g}" for name, had in having.items()) if having else ""
+        return f"{self.cluster.scheduler}: {len(self.supplies)} workers, {len(having)} with {resource}{named}"
+
+
+class DaskCluster(Block):
+    """A running Dask cluster; what it shall run needs this project and this machine's files on its workers."""
+
+    _block_type_name = "Dask cluster"
+    _block_type_slug = "dask-cluster"
+
+    scheduler: str = Field(
+        description="Address of the scheduler, such as tcp://host:8786.", pattern=r"^[a-z]+://[^/\s]+:\d+$"
+    )
+    resource: str = Field(
+        default="GPU",
+        min_length=1,
+        description="What workers call their GPUs: one started with `dask worker --resources GPU=1` has one.",
+    )
+
+    def check(self) -> str:
+        """Its workers, and how many have the resource. Raises `RunStoppedError` where no scheduler answers."""
+        from distributed import Client
+
+        try:
+            with Client(self.scheduler, timeout=CONNECT_S, set_as_default=False) as client:
+                return self.offers(client).describe()
+        except OSError as error:
+            raise self.no_answer(error) from error
+
+    def offers(self, client: Client) -> Offers:
+        """What its workers have now."""
+        workers = client.scheduler_info()["workers"]
+        return Offers(self, {name: facts["resources"].get(self.resource, 0) for name, facts in workers.items()})
+
+    def no_answer(self, error: OSError) -> RunStoppedError:
+        """What to say when its scheduler cannot be reached."""
+        return RunStoppedError(
+            f"no Dask scheduler answers at {self.scheduler}: start it (`dask scheduler`), or correct the address "
+            "in the dask-cluster block",
+            details=str(error),
+        )
+
+
+def dask_cluster(name: str | None) -> DaskCluster | None:
+    """A saved `DaskCluster`; None for no name. Raises `InputError` where there is no such block."""
+    return None if name is None else load_block(DaskCluster, name)
+
+
+def given_up() -> Callable[[], bool] | None:
+    """For a task on a worker of a cluster: whether that no longer wants it, or is ending itself; elsewhere None.
+
+    A scheduler forgets a task when the client that wants it is gone, however that ended.
+    """
+    distributed = sys.modules.get("distributed")  # a worker has it
+    if distributed is None:
+        return None
+    try:
+        worker = distributed.get_worker()
+    except ValueError:
+        return None
+    key = worker.get_current_task()
+
+    def is_given_up() -> bool:
+        task = worker.state.tasks.get(key)
+        return task is None or task.state != "executing" or worker.status.name not in ("running", "paused")
+
+    return is_given_up

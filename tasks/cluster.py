@@ -1,0 +1,72 @@
+"""A task on a worker of a Dask cluster."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from prefect.tasks import Task
+
+from blocks.cluster import CONNECT_S, DaskCluster
+from rollmill.errors import RunStoppedError
+
+if TYPE_CHECKING:
+    from distributed import Client
+    from prefect_dask.task_runners import PrefectDaskFuture
+
+LOOK_S = 2.0
+PATIENCE_S = 20.0
+"""How long a cluster may be without a worker that could run the task."""
+
+R = TypeVar("R")
+
+
+def run_on_cluster(cluster: DaskCluster, task: Task[..., R], parameters: dict[str, Any], *, amount: int) -> R:
+    """Runs a task on a worker that has the amount of the cluster's resource, to the end; waits for one that is busy.
+
+    The cluster gives the task up when this process ends. Raises `RunStoppedError` where no scheduler answers, where no
+    worker has as much, and where the cluster loses the task.
+    """
+    from dask.base import annotate
+    from prefect_dask.task_runners import DaskTaskRunner
+
+    runner = DaskTaskRunner(address=cluster.scheduler, client_kwargs={"timeout": CONNECT_S})
+    with runner:
+        try:
+            client = runner.client
+        except OSError as error:
+            raise cluster.no_answer(error) from error
+        with annotate(resources={cluster.resource: amount}):
+            future = runner.submit(task, parameters)
+        _wait(cluster, client, future, amount)
+        return _result(cluster, future)
+
+
+def _wait(cluster: DaskCluster, client: Client, future: PrefectDaskFuture[Any], amount: int) -> None:
+    """Returns when the task is over; raises `RunStoppedError` where nobody could run it for a while."""
+    possible = time.monotonic()
+    while not future.wrapped_future.done():
+        offers = cluster.offers(client)
+        if offers.suffices(amount):
+            possible = time.monotonic()
+        elif time.monotonic() - possible > PATIENCE_S:
+            wanted = f"{cluster.resource}={max(amount, 1)}"
+            raise RunStoppedError(
+                f"no worker has {wanted} ({offers.describe()}): "
+                f"start one with `dask worker {cluster.scheduler} --resources {wanted}`; the same command continues"
+            )
+        future.wait(LOOK_S)
+
+
+def _result(cluster: DaskCluster, future: PrefectDaskFuture[R]) -> R:
+    """What the task returned or raised."""
+    lost = future.wrapped_future.status != "finished"  # of the task's own failures Dask knows nothing
+    try:
+        return future.result()
+    except Exception as error:
+        if not lost:
+            raise
+        raise RunStoppedError(
+            f"the Dask cluster at {cluster.scheduler} lost the task ({type(error).__name__}: {str(error)[:300]}): "
+            "its workers need this project in the same version; the same command continues"
+        ) from error

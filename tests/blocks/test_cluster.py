@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from pydantic import ValidationError
+
+from blocks.cluster import DaskCluster, Offers, dask_cluster, given_up
+from rollmill.errors import RunStoppedError
+from rollmill.serving.ports import PortReservation
+
+
+@pytest.mark.parametrize("address", ["host:8786", "tcp://host", "http//host:1", ""])
+def test_an_address_has_a_kind_and_a_port(address):
+    with pytest.raises(ValidationError, match="scheduler"):
+        DaskCluster(scheduler=address)
+
+
+def test_what_a_cluster_offers():
+    cluster = DaskCluster(scheduler="tcp://host:8786")
+    offers = Offers(cluster, {"tcp://a:1": 0, "tcp://b:1": 2, "tcp://c:1": 1.0})
+    assert offers.describe() == "tcp://host:8786: 3 workers, 2 with GPU: tcp://b:1 2, tcp://c:1 1"
+    assert [offers.suffices(amount) for amount in (0, 1, 2, 3)] == [True, True, True, False]
+    assert not Offers(cluster, {"tcp://a:1": 0}).suffices(0)
+    assert Offers(cluster, {}).describe() == "tcp://host:8786: 0 workers, 0 with GPU"
+
+
+def test_a_scheduler_that_does_not_answer_is_said_in_one_line(monkeypatch):
+    monkeypatch.setattr("blocks.cluster.CONNECT_S", 1)
+    port = PortReservation(None)
+    address = f"tcp://127.0.0.1:{port.port}"
+    port.release()
+    with pytest.raises(RunStoppedError, match=f"no Dask scheduler answers at {address}: start it") as raised:
+        DaskCluster(scheduler=address).check()
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.slow
+def test_a_cluster_checks_by_asking_its_scheduler_and_gives_up_what_nobody_waits_for(tmp_path):
+    """In a process of its own: the cluster's threads and sockets end with it."""
+    code = """
+import time
+from distributed import Client, LocalCluster
+from blocks.cluster import DaskCluster, given_up
+
+def work():
+    stop, began = given_up(), time.monotonic()
+    wanted = not stop()
+    while not stop() and time.monotonic() - began < 30:
+        time.sleep(0.05)
+    open(PATH, "w").write(f"{wanted} {time.monotonic() - began < 20}")
+
+if __name__ == "__main__":
+    with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, resources={"GPU": 2}, dashboard_address=None,
+                      host="127.0.0.1", protocol="tcp") as cluster:
+        print(DaskCluster(scheduler=cluster.scheduler_address).check())
+        with Client(cluster.scheduler_address) as client:
+            future = client.submit(work, resources={"GPU": 1})
+            time.sleep(1)
+            assert future.status == "pending"
+        time.sleep(2)
+        print(open(PATH).read())
+"""
+    path = tmp_path / "work.py"
+    path.write_text(f"PATH = {str(tmp_path / 'said')!r}\n{code}")
+    done = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, check=False, timeout=120)
+    checked, said = done.stdout.splitlines()
+    assert "1 workers, 1 with GPU: tcp://127.0.0.1:" in checked
+    assert checked.endswith(" 2")
+    assert said == "True True"
+
+
+def test_every_field_is_described():
+    own = set(DaskCluster.model_fields) - set(DaskCluster.__mro__[1].model_fields)
+    assert own == {"scheduler", "resource"}
+    assert all(DaskCluster.model_fields[name].description for name in own)
+
+
+def test_no_name_is_no_block():
+    assert dask_cluster(None) is None
+
+
+def test_outside_a_cluster_nothing_is_given_up():
+    assert given_up() is None
