@@ -9,6 +9,8 @@ EXAMPLES = """\
   python -m flows.improve --model_path /models/qwen --dataset train.jsonl --held_out test.jsonl
   python -m flows.improve --model_path /models/qwen --dataset train.jsonl --held_out test.jsonl \\
       --few_shot examples.jsonl --rounds 5 --at_most_k 2 --verifier math
+  python -m flows.improve --model_path /models/qwen --dataset train.jsonl --held_out test.jsonl \\
+      --feed reject_sampling=harder.yaml data=agents/rollouts.json    # rows of other problems, and rows that exist
 
 The same command again continues where it was interrupted. What a round makes is kept in <output_dir>/round_<n>/.
 """
@@ -25,7 +27,10 @@ from rollmill.improvement.rounds import Improved, base_evaluations, hold, plan_r
 from tasks.desk_server import desk_server
 from tasks.improvement import begin_history, check_problems, choose_training_rows, end_history, judge_round
 from tasks.outcomes import failing_in_one_line
-from tasks.training import train
+from tasks.training import train_watched
+
+GENERATING = {"reject_sampling": reject_sampling}
+"""The flows that feed a round, by their names in `rollmill.improvement.feeds.FEEDS`."""
 
 
 @flow(name="improve", flow_run_name=lambda: f"improve {runtime.flow_run.parameters['parameters'].model_path}")
@@ -45,9 +50,10 @@ def improve(parameters: Improve) -> Improved:
 def play_round(parameters: Improve, history: History) -> History:
     """One round: only what it still misses is made."""
     plan = plan_round(parameters, history)
-    reject_sampling(plan.generation)
+    for feed in plan.to_make:
+        GENERATING[feed.kind](feed.parameters)
     chosen = choose_training_rows.submit(parameters, plan).result()
-    trained = train.submit(plan.training).result()
+    trained = train_watched(plan.training, parameters.cluster_block)
     reject_sampling(parameters.evaluation(str(trained.merged), str(plan.folder)))
     return judge_round.submit(parameters, history, plan, chosen, trained).result()
 

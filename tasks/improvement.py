@@ -6,11 +6,11 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
-from rollmill.curation.exporting import ExportOutcome
 from rollmill.improvement import rounds
 from rollmill.improvement.history import History
 from rollmill.improvement.parameters import Improve
 from rollmill.improvement.rounds import Improved, Plan
+from rollmill.improvement.training_rows import TrainingRows
 from rollmill.training.manifest import Trained
 from tasks.outcomes import failing_in_one_line
 from tasks.watching import show_picture, show_table
@@ -34,18 +34,16 @@ def begin_history(parameters: Improve) -> History:
 
 @task(name="choose training rows", cache_policy=NO_CACHE)
 @failing_in_one_line
-def choose_training_rows(parameters: Improve, plan: Plan) -> ExportOutcome:
+def choose_training_rows(parameters: Improve, plan: Plan) -> TrainingRows:
     """Writes the rows of a round."""
     chosen = rounds.choose_rows(parameters, plan)
-    get_run_logger().info(
-        "round %d: %d rows of %d problems", plan.number, chosen.kept, sum(chosen.exported.problems.values())
-    )
+    get_run_logger().info("round %d: %s", plan.number, chosen.line())
     return chosen
 
 
 @task(name="judge", cache_policy=NO_CACHE)
 @failing_in_one_line
-def judge_round(parameters: Improve, history: History, plan: Plan, chosen: ExportOutcome, trained: Trained) -> History:
+def judge_round(parameters: Improve, history: History, plan: Plan, chosen: TrainingRows, trained: Trained) -> History:
     """Keeps a round or rolls it back."""
     history = rounds.judge(parameters, history, plan, chosen, trained)
     rounds.write_history(parameters, history)

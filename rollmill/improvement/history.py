@@ -19,6 +19,8 @@ class Round(BaseModel):
     right: int
     rows: int
     """Rows that were trained on."""
+    feeds: dict[str, int] = {}
+    """The same by feed."""
     steps: int
     train_loss: float
     model: str

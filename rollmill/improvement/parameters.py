@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
 from rollmill.curation.filters import Filters
-from rollmill.evaluation.parameters import Evaluating
+from rollmill.errors import InputError
+from rollmill.evaluation.parameters import Evaluating, Verifying
+from rollmill.improvement.feeds import Aim, Aimed, Feed, read_feeds
 from rollmill.parameter import parameter
-from rollmill.rejection.parameters import RejectSampling
-from rollmill.training.parameters import Hyperparameters, TrainLora
+from rollmill.training.parameters import Hyperparameters, Placing, TrainLora
 
 ROLLOUTS = "rollouts"
 
@@ -22,9 +24,16 @@ class Looping(BaseModel):
     model_path: str = parameter(
         ..., "Model", "Model", "Directory or hub id of the model to improve.", metavar="PATH", env=True
     )
-    dataset: str = parameter(..., "Problems", "Problems", "Problems to learn from: hub id, directory or file.")
+    dataset: str | None = parameter(
+        None, "Problems", "Problems", "Problems to learn from: hub id, directory or file; required without --feed."
+    )
     dataset_split: str = parameter("train", "Problems", "Split", "Split of a hub or directory data set.")
     max_data: int | None = parameter(None, "Problems", "Max data", "Only the first so many problems.", ge=1)
+    feed: list[str] = parameter(
+        [], "Problems", "Feeds", metavar="NAME=FILE",
+        description="More rows for each round: reject_sampling=FILE, that flow's parameters as YAML or JSON, other "
+        "problems say; data=PATH, rollouts that exist, of any producer.",
+    )  # fmt: skip
 
     few_shot: str | None = parameter(
         None, "Prompt", "Few-shot examples", "Examples before the question in rollouts, not in training or evaluation.",
@@ -41,7 +50,7 @@ class Looping(BaseModel):
         1,
         "Selection",
         "Most of a problem",
-        "Right rollouts of one problem to train on: easy ones shall not take over.",
+        "Right rollouts of one problem to train on, those that differ most: easy ones shall not take over.",
         ge=1,
     )
     near_duplicates: float | None = parameter(
@@ -58,15 +67,28 @@ class Looping(BaseModel):
     )
 
 
-class Improve(Hyperparameters, Evaluating, Looping):
+class Improve(Placing, Hyperparameters, Evaluating, Looping):
     """Rounds of rollouts, training and evaluation; a round is kept only where it is better beyond noise."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
+    @field_validator("feed", mode="before")
+    @classmethod
+    def _one_is_a_list(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
     @model_validator(mode="after")
-    def _has_held_out(self) -> Self:
+    def _has_problems(self) -> Self:
         if self.held_out is None:
             raise ValueError("--held_out: required: without held-out problems nobody can tell whether it got better")
+        if self.dataset is None and not self.feed:
+            raise ValueError("--dataset: required where there is no --feed: there is nothing to learn from")
+        if self.dataset is None and self.few_shot:
+            raise ValueError("--few_shot: goes with --dataset, which is not given: a feed's file has its own")
+        try:
+            read_feeds(self.feed)
+        except InputError as error:
+            raise ValueError(str(error)) from error
         return self
 
     @property
@@ -74,30 +96,29 @@ class Improve(Hyperparameters, Evaluating, Looping):
         """Which rollouts are trained on."""
         return Filters(
             drop_errors=["any"], drop_unparseable=True, successful_only=True, drop_empty=True, drop_duplicates=True,
-            near_duplicates=self.near_duplicates, at_most_k=self.at_most_k,
+            near_duplicates=self.near_duplicates,
         )  # fmt: skip
+
+    @property
+    def feeds(self) -> list[Feed]:
+        """What gives a round its rows, `--dataset` first."""
+        return [*self._own_feed(), *read_feeds(self.feed)]
 
     def folder(self, number: int) -> Path:
         """Where a round's data, adapter and numbers are kept; 0 is the base's evaluation."""
         return Path(self.output_dir) / (f"round_{number:02d}" if number else "base")
 
-    def generation(self, number: int, policy: str) -> RejectSampling:
-        """The rollouts of a round; other ones in each."""
-        own = {
-            "model_path": [policy],
-            "model_name": [ROLLOUTS],
-            "dataset": self.dataset,
-            "dataset_split": self.dataset_split,
-            "max_data": self.max_data,
-            "few_shot": self.few_shot,
-            "num_rollout": self.num_rollout,
-            "temperature": self.temperature,
-            "top_p": self.top_p,
-            "seed": self.seed + number,
-            "concurrency": max(1, self.slots // self.num_rollout),
-            "output_dir": str(self.folder(number)),
-        }
-        return RejectSampling.model_validate(own | self.asking())
+    def aimed(self, number: int, policy: str) -> tuple[Aimed, ...]:
+        """The feeds in a round; other rollouts in each."""
+        serving = {name: value for name, value in self.asking().items() if name not in Verifying.model_fields}
+        aim = Aim(policy, self.folder(number), number, serving, self.slots)
+        return tuple(feed.aimed(aim) for feed in self.feeds)
+
+    def _own_feed(self) -> Iterator[Feed]:
+        if self.dataset is not None:
+            shared = {"dataset_split", "max_data", "few_shot", "num_rollout", "temperature", "top_p", "seed"}
+            own = {name: getattr(self, name) for name in ("dataset", *shared)}
+            yield Feed(ROLLOUTS, "reject_sampling", own | self.asking())
 
     def training(self, number: int, start: str) -> TrainLora:
         """The training of a round, from `start`, on its rows."""

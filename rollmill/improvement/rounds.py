@@ -9,16 +9,15 @@ from typing import NamedTuple
 import polars as pl
 
 from rollmill.corpus.corpus import read_corpus
-from rollmill.curation.exporting import ExportOutcome
 from rollmill.evaluation.accuracy import Accuracy, accuracy, paired_difference
 from rollmill.evaluation.parameters import NAME
 from rollmill.files.whole import write_bytes_whole, write_json_whole
-from rollmill.improvement.held_out import check_held_out
+from rollmill.improvement.feeds import Aimed
+from rollmill.improvement.held_out import HeldOut, check_held_out
 from rollmill.improvement.history import History, Round
-from rollmill.improvement.parameters import ROLLOUTS, Improve
-from rollmill.improvement.training_rows import write_training_rows
+from rollmill.improvement.parameters import Improve
+from rollmill.improvement.training_rows import TrainingRows, write_training_rows
 from rollmill.plots.improvement import Mark, draw_improvement
-from rollmill.problems import Prompting
 from rollmill.rejection.parameters import RejectSampling
 from rollmill.rollouts.lock import lock_directory
 from rollmill.text_table import aligned
@@ -29,13 +28,18 @@ WITH_EXAMPLES = "with_examples"
 
 
 class Plan(NamedTuple):
-    """One round: its number, the policy that makes its rollouts, and where it is kept."""
+    """One round: its number, the policy that makes its rollouts, where it is kept, and what gives it rows."""
 
     number: int
     policy: str
     folder: Path
-    generation: RejectSampling
+    feeds: tuple[Aimed, ...]
     training: TrainLora
+
+    @property
+    def to_make(self) -> list[Aimed]:
+        """The feeds that are not there already."""
+        return [feed for feed in self.feeds if feed.made]
 
 
 class Improved(NamedTuple):
@@ -59,8 +63,11 @@ def hold(parameters: Improve) -> AbstractContextManager[None]:
 
 def check_problems(parameters: Improve) -> int:
     """How many held-out problems there are. Raises `InputError` where one of them is trained on."""
-    train = parameters.generation(1, parameters.model_path)
-    return check_held_out(train, parameters.evaluation(parameters.model_path, str(parameters.folder(0))))
+    held_out = HeldOut.read(parameters.evaluation(parameters.model_path, str(parameters.folder(0))).source)
+    learnt: dict[str, str] = {}
+    for feed in parameters.aimed(1, parameters.model_path):
+        learnt = feed.learnt(held_out) | learnt
+    return check_held_out(held_out, learnt, str(parameters.held_out))
 
 
 def base_evaluations(parameters: Improve) -> list[RejectSampling]:
@@ -87,28 +94,28 @@ def plan_round(parameters: Improve, history: History) -> Plan:
     """The next round."""
     number = len(history.rounds) + 1
     start = history.policy if parameters.train_from == "policy" else history.base
-    generation, training = parameters.generation(number, history.policy), parameters.training(number, start)
-    return Plan(number, history.policy, parameters.folder(number), generation, training)
+    feeds, training = parameters.aimed(number, history.policy), parameters.training(number, start)
+    return Plan(number, history.policy, parameters.folder(number), feeds, training)
 
 
-def choose_rows(parameters: Improve, plan: Plan) -> ExportOutcome:
+def choose_rows(parameters: Improve, plan: Plan) -> TrainingRows:
     """Writes the round's training rows; see `write_training_rows`."""
-    prompting = Prompting.from_flags(parameters.prompt_template, None, parameters.system_prompt)
-    return write_training_rows(
-        plan.folder / ROLLOUTS, plan.folder / "training_data", accepted=parameters.accepted, prompting=prompting
-    )
+    folder = plan.folder / "training_data"
+    return write_training_rows(plan.feeds, folder, accepted=parameters.accepted, at_most_k=parameters.at_most_k)
 
 
-def judge(parameters: Improve, history: History, plan: Plan, chosen: ExportOutcome, trained: Trained) -> History:
+def judge(parameters: Improve, history: History, plan: Plan, chosen: TrainingRows, trained: Trained) -> History:
     """Compares the round's policy with the one that stands, on the same problems, and keeps it or rolls it back."""
-    made, after = _table(plan.folder / ROLLOUTS), _table(plan.folder / NAME)
+    made = read_corpus([one for feed in plan.to_make for one in feed.inputs]).table
+    after = _table(plan.folder / NAME)
     difference = paired_difference(_table(parameters.folder(history.standing) / NAME), after)
     one = Round(
         number=plan.number,
         policy=plan.policy,
         rollouts=made.height,
         right=int(made["success"].sum() or 0),
-        rows=chosen.kept,
+        rows=chosen.rows,
+        feeds=chosen.feeds,
         steps=trained.steps,
         train_loss=trained.train_loss,
         model=str(trained.merged),
@@ -147,7 +154,9 @@ def round_rows(history: History) -> list[dict[str, str]]:
     if history.with_examples:
         rows.append({"policy": "base, with examples", **_accuracy_cells(history.with_examples), **empty})
     for one in history.rounds:
-        made = {"rollouts": f"{one.rollouts:,}", "right": f"{one.right:,}", "trained on": f"{one.rows:,}"}
+        fed = ", ".join(f"{name} {rows:,}" for name, rows in one.feeds.items())
+        rows_of = f"{one.rows:,} ({fed})" if len(one.feeds) > 1 else f"{one.rows:,}"
+        made = {"rollouts": f"{one.rollouts:,}", "right": f"{one.right:,}", "trained on": rows_of}
         change = f"{one.difference.mean:+.1%} ({one.difference.low:+.1%} to {one.difference.high:+.1%})"
         verdict = "kept" if one.kept else "rolled back"
         rows.append(

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from rollmill.improvement.feeds import FEEDS
 from tests.exports.made import lines_of
 from tests.flows.conftest import ROOT, Job, processes_of, wait_until
+from tests.improvement.made import recorded, write_lines
 from tests.training.made import CHATML, make_base
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -31,6 +33,15 @@ def job(tmp_path: Path, stand_in: dict[str, str]) -> Job:
     write(tmp_path / "held_out.jsonl", 20, "held out")
     write(tmp_path / "few_shot.jsonl", 2, "example")
     return Job("improve", tmp_path, stand_in | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""})
+
+
+def add_feeds(job: Job) -> list[str]:
+    """Flags for a second generating feed, and for one of rollouts that exist: two verified, one only claimed."""
+    write(job.folder / "other.jsonl", 6, "other")
+    (job.folder / "other.yaml").write_text("dataset: other.jsonl\nnum-rollout: 8\nmax_tokens: 16\nseed: 7\n")
+    rows = [recorded(f"e{number}", f"episode {number}", "<answer>7</answer>") for number in range(3)]
+    write_lines(job.folder / "episodes.jsonl", [*rows[:2], rows[2] | {"verdict": None}])
+    return ["--feed", "reject_sampling=other.yaml", "data=episodes.jsonl"]
 
 
 def flags(learned: dict[str, Any] = LEARNED) -> list[str]:
@@ -72,33 +83,62 @@ def test_a_problem_on_both_sides_is_refused(job: Job) -> None:
     assert not (job.folder / "improved/base").exists()
 
 
+def test_a_mistake_in_a_feed_s_file_is_one_line_before_anything_starts(job: Job) -> None:
+    (job.folder / "other.yaml").write_text("dataset: other.jsonl\nnum_rollouts: 8\n")
+    done = job.run(*flags(), "--feed", "reject_sampling=other.yaml")
+    assert done.returncode == 2
+    place = "improve: --feed reject_sampling: other.yaml line 2: num_rollouts"
+    assert done.stderr == f"{place}: no such parameter; did you mean num_rollout?\n"
+    assert not (job.folder / "improved").exists()
+
+
+def test_every_feed_that_a_flow_makes_has_its_flow() -> None:
+    from flows.improve import GENERATING
+
+    assert set(GENERATING) == {name for name, kind in FEEDS.items() if not kind.exists}
+
+
 def test_killed_at_every_stage_it_ends_as_if_nothing_had_happened(job: Job, tmp_path: Path) -> None:
     stages = [
         "base/evaluation/rollouts/0001.jsonl",
         "round_01/rollouts/rollouts/0001.jsonl",
+        "round_01/reject_sampling_1/rollouts/0001.jsonl",
         "round_01/training_data/chosen.json",
         "round_01/adapter/manifest.json",
         "round_01/adapter/metrics.jsonl",
         "round_01/evaluation/rollouts/0001.jsonl",
     ]
+    command = [*flags({"completion": "<answer>1</answer>"}), *add_feeds(job)]
     for stage in stages:
-        process = job.start(*flags({"completion": "<answer>1</answer>"}))
+        process = job.start(*command)
         wait_until(lambda: (job.folder / "improved" / stage).exists() or process.poll() is not None, timeout=200)  # noqa: B023
         process.send_signal(signal.SIGKILL)
         process.communicate(timeout=60)
         wait_until(lambda: processes_of(str(job.folder)) == [])
-    done = job.run(*flags({"completion": "<answer>1</answer>"}), timeout=300)
+    done = job.run(*command, timeout=300)
     assert done.returncode == 0, done.stderr
     found = numbers(job)
     assert [one["kept"] for one in found["rounds"]] == [False]
     assert found["stopped"].startswith("round 1 was not better")
+    one = found["rounds"][0]
+    assert one["rollouts"] == (12 + 6) * 8
+    assert one["feeds"]["data_2"] == 2
+    assert all(0 < rows <= most for rows, most in zip(one["feeds"].values(), (12, 6, 2), strict=True))
+    assert one["rows"] == sum(one["feeds"].values())
+    assert "unverified 1" in done.stderr + done.stdout
+    [dropped] = (
+        row
+        for row in lines_of(job.folder / "improved/round_01/training_data/chosen.dropped.jsonl")
+        if row["drop_reason"] == "unverified"
+    )
+    assert dropped["instance_id"] == "e2"
     (job.folder / "improved").rename(tmp_path / "killed")
-    assert job.run(*flags({"completion": "<answer>1</answer>"}), timeout=300).returncode == 0
+    assert job.run(*command, timeout=300).returncode == 0
     assert numbers(job) == found
-    one, other = (
+    first, second = (
         root / "round_01/adapter/adapter_model.safetensors" for root in (tmp_path / "killed", job.folder / "improved")
     )
-    assert one.read_bytes() == other.read_bytes()
+    assert first.read_bytes() == second.read_bytes()
 
 
 def test_the_examples_problems_share_no_question() -> None:

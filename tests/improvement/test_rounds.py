@@ -4,10 +4,9 @@ import json
 
 import pytest
 
-from rollmill.curation.exporting import ExportOutcome
 from rollmill.errors import InputError
 from rollmill.evaluation.parameters import NAME
-from rollmill.improvement.held_out import question_key
+from rollmill.improvement.history import History
 from rollmill.improvement.parameters import ROLLOUTS, Improve
 from rollmill.improvement.rounds import (
     WITH_EXAMPLES,
@@ -20,8 +19,8 @@ from rollmill.improvement.rounds import (
     write_history,
 )
 from rollmill.problems import Prompting
-from rollmill.records import Problem
 from rollmill.training.manifest import Trained
+from tests.improvement.made import recorded, write_lines
 from tests.rollouts.made import append, opened
 
 PROBLEMS = 12
@@ -80,11 +79,22 @@ def test_a_problem_that_is_trained_on_is_refused(tmp_path, parameters):
     assert "\n" not in str(caught.value)
 
 
-def test_questions_are_the_same_but_for_space_and_capitals():
-    one = Problem(instance_id="a", prompt="What is\n 1+1?")
-    other = Problem(instance_id="b", prompt="what is 1+1?", answer="2")
-    assert question_key(one) == question_key(other)
-    assert question_key(one) != question_key(Problem(instance_id="a", prompt="What is 1+2?"))
+def test_a_problem_of_any_feed_is_refused(tmp_path, parameters):
+    other = write_rows(tmp_path / "other.jsonl", ["new", "held out 3"])
+    settings = tmp_path / "other.yaml"
+    settings.write_text(f"dataset: {other}\nprompt_template: 'Think. {{prompt}}'\n")
+    data = tmp_path / "rows.jsonl"
+    rows = [recorded("a", "new"), recorded("b", "Answer this:\nHELD OUT 5"), recorded("c", "held out 3")]
+    write_lines(data, rows)
+    fed = parameters.model_copy(update={"feed": [f"reject_sampling={settings}", f"data={data}"]})
+    with pytest.raises(InputError, match="2 of 12 held-out problems are trained on") as caught:
+        check_problems(fed)
+    assert f"row-3 is row-1 of {other}" in str(caught.value)
+    assert f"row-5 is row 2 of {data}" in str(caught.value)
+    assert str(parameters.held_out) in str(caught.value)
+    write_lines(data, rows[:1])
+    write_rows(tmp_path / "other.jsonl", ["new"])
+    assert check_problems(fed) == PROBLEMS
 
 
 def test_held_out_problems_are_required(parameters):
@@ -98,8 +108,11 @@ def test_rows_are_asked_without_the_examples(parameters):
     history = begin(parameters)
     assert (history.base_accuracy.mean, history.with_examples.mean) == (0.0, 5 / PROBLEMS)
     _, plan, chosen = play(parameters, history, 12)
-    assert isinstance(chosen, ExportOutcome)
-    assert (chosen.read, chosen.kept) == (1, 1)
+    assert (chosen.rows, chosen.feeds, chosen.dropped) == (
+        1,
+        {"rollouts": 1},
+        {"failed": 1, "not_successful": 1, "over_limit": 1},
+    )
     [row] = map(json.loads, (plan.folder / "training_data/sft.jsonl").read_text().splitlines())
     assert row["messages"][0] == {"role": "system", "content": "be brief"}
     assert [turn["role"] for turn in row["messages"]] == ["system", "user", "assistant"]
@@ -115,10 +128,10 @@ def test_a_better_round_is_kept_and_the_next_begins_from_it(parameters):
     history, plan, _ = play(parameters, begin(parameters), 10)
     assert (history.rounds[0].kept, history.standing, history.stopped) == (True, 1, None)
     assert history.goes_on(parameters.rounds)
-    assert (plan.policy, plan.training.model_path, plan.generation.seed) == ("base", "base", 1)
+    assert (plan.policy, plan.training.model_path, plan.feeds[0].parameters.seed) == ("base", "base", 1)
     second = plan_round(parameters, history)
     assert second.policy == second.training.model_path == str(plan.folder / "adapter/merged")
-    assert second.generation.seed == 2
+    assert second.feeds[0].parameters.seed == 2
     anew = plan_round(parameters.model_copy(update={"train_from": "base"}), history)
     assert (anew.policy, anew.training.model_path) == (second.policy, "base")
 
@@ -149,8 +162,33 @@ def test_everything_is_written(parameters):
     assert improved.lines()[-4].startswith("policy: ")
 
 
+def test_the_feeds_rows_are_told(tmp_path, parameters):
+    data = write_lines(tmp_path / "rows.jsonl", [recorded("a", "new"), recorded("b", "newer", verdict=None)])
+    fed = parameters.model_copy(update={"feed": [f"data={data}"]})
+    evaluated(fed.folder(0), 0)
+    evaluated(fed.folder(0), 0, WITH_EXAMPLES)
+    history, plan, chosen = play(fed, begin(fed), 12)
+    assert [feed.name for feed in plan.to_make] == ["rollouts"]
+    one = history.rounds[0]
+    assert (one.rollouts, one.right, one.rows, one.feeds) == (4, 2, 2, {"rollouts": 1, "data_1": 1})
+    assert round_rows(history)[-1]["trained on"] == "2 (rollouts 1, data_1 1)"
+    assert chosen.line() == (
+        "2 rows of 2 problems (rollouts 1, data_1 1); dropped: failed 1, not_successful 1, over_limit 1, unverified 1"
+    )
+
+
+def test_a_history_from_before_there_were_feeds_is_read(parameters):
+    evaluated(parameters.folder(0), 0)
+    evaluated(parameters.folder(0), 0, WITH_EXAMPLES)
+    history, _, _ = play(parameters, begin(parameters), 12)
+    kept = json.loads(history.model_dump_json())
+    del kept["rounds"][0]["feeds"]
+    assert History.model_validate(kept).rounds[0].feeds == {}
+
+
 def test_prompting_of_rollouts_and_of_training_differ_only_in_examples(parameters):
-    generation = parameters.generation(1, "m")
+    [feed] = parameters.aimed(1, "m")
+    generation = feed.parameters
     evaluation = parameters.evaluation("m", "folder")
     assert generation.few_shot == parameters.few_shot
     assert evaluation.few_shot is None
