@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 from prefect import task
@@ -24,9 +25,9 @@ from tasks.watching import show_picture, show_table, watched
 
 @task(name="train", cache_policy=NO_CACHE, tags=["training"])
 @failing_in_one_line
-def train(parameters: TrainLora) -> Trained:
-    """Trains in a process of its own; continues what was interrupted."""
-    trained = run_training(parameters, stop=given_up())
+def train(parameters: TrainLora, stop: threading.Event | None = None) -> Trained:
+    """Trains in a process of its own, until `stop` is set; continues what was interrupted."""
+    trained = run_training(parameters, stop=stop.is_set if stop else given_up())
     get_run_logger().info("%d steps on %d rows, loss %.4g", trained.steps, trained.rows, trained.train_loss)
     if trained.dropped:
         left_out = ", ".join(f"{count} {reason}" for reason, count in trained.dropped.items())
@@ -43,7 +44,7 @@ def train_watched(parameters: TrainLora, cluster_block: str | None) -> Trained:
     cluster, directory = dask_cluster(cluster_block), Path(parameters.output_dir)
     with watched(TrainingProgress(directory), f"train {directory}"):
         if cluster is None:
-            return train.submit(parameters).result()
+            return _train_here(parameters)
         there = {"parameters": parameters.anywhere()}
         trained = run_on_cluster(cluster, train, there, amount=parameters.num_gpus)
         manifest = read_training_manifest(directory)
@@ -53,6 +54,16 @@ def train_watched(parameters: TrainLora, cluster_block: str | None) -> Trained:
                 "let both share --output_dir"
             )
         return trained.at(directory)
+
+
+def _train_here(parameters: TrainLora) -> Trained:
+    """Trains on this machine; a signal that ends the flow ends the training, too."""
+    stop = threading.Event()
+    try:
+        return train.submit(parameters, stop).result()
+    except BaseException:  # Ctrl-C, SIGTERM: the task's thread gets neither, and the flow waits for it
+        stop.set()
+        raise
 
 
 @task(name="compare before and after", cache_policy=NO_CACHE)

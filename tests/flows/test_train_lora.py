@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.flows.conftest import Job, journal_lines, processes_of, wait_until, write_problems
+from tests.flows.conftest import Job, journal_lines, processes_of, stop, wait_until, write_problems
 from tests.serving.adapters import make_adapter
 from tests.training.made import CHATML, make_base, row, write_rows
 
@@ -113,6 +113,19 @@ def test_killed_in_training_and_in_evaluation_it_ends_the_same(job: Job) -> None
     killed = numbers(folder)
     assert job.run(*flags("adapter", output_dir="whole"), timeout=300).returncode == 0
     assert numbers(job.folder / "whole") == killed
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_in_training_ends_it(job: Job, number: signal.Signals) -> None:
+    given = flags("adapter", num_train_epochs="400", max_steps="2000")
+    metrics = job.folder / "trained/metrics.jsonl"
+    process = job.start(*given)
+    wait_until(lambda: metrics.exists() or process.poll() is not None, timeout=200)
+    code, said = stop(process, number, timeout=60)
+    assert code != 0
+    assert "Traceback" not in said
+    assert processes_of(str(job.folder)) == []
+    assert len(metrics.read_bytes().splitlines()) < 1500
 
 
 def test_one_row(job: Job) -> None:
