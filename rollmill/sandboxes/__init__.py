@@ -1,0 +1,1 @@
+"""Sandboxes: places where commands run that nobody vouches for."""

@@ -1,0 +1,285 @@
+"""Sandboxes on this machine by bubblewrap: no daemon, no network, every command in namespaces of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import subprocess
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from rollmill.errors import InputError
+from rollmill.sandboxes.images import copy_image, image_folder
+from rollmill.sandboxes.namespace import Namespace
+from rollmill.sandboxes.output import CappedOutput
+from rollmill.sandboxes.owned_folder import OwnedFolder, remove_tree
+from rollmill.sandboxes.sandbox import TIMED_OUT, Execution, SandboxError, SandboxSpec
+from rollmill.sandboxes.shell import check_environment, refused, shell_arguments
+from rollmill.sandboxes.system import ENVIRONMENT, as_other_user, build_system
+from rollmill.sandboxes.watch import Watch
+
+WORKSPACE = "/workspace"
+"""The work tree inside."""
+
+_KILLED = 137
+_LONGEST_PROBE_S = 10.0
+_USERS_PER_PROCESS = 256
+
+
+class BubblewrapHost:
+    """Starts sandboxes from directory trees.
+
+    `images`: a folder with a subfolder per image, each read once. `root`: where sandboxes' files are, by default a
+    folder of this user's in the system's temporary folder. `packages`: what Python has in sandboxes (see
+    `system.PYTHON`). Raises `InputError` where bubblewrap or user namespaces are missing.
+    """
+
+    def __init__(self, images: Path, *, root: Path | None = None, packages: Sequence[str] = ("pytest",)) -> None:
+        if not images.is_dir():
+            raise InputError(f"{images}: no such folder: give the folder that holds the images")
+        if not shutil.which("bwrap"):
+            raise InputError("bubblewrap is not installed: install the package bubblewrap, or use Docker")
+        if root is None:
+            root = Path(tempfile.gettempdir()) / f"rollmill-sandboxes-{os.geteuid()}"
+        self._images = images.resolve()
+        self._folder = OwnedFolder(root)
+        self._lock = threading.Lock()
+        self._sandboxes: dict[str, BubblewrapSandbox] = {}
+        self._trees: dict[str, Path] = {}
+        self._started = 0
+        self._closed = False
+        try:
+            _check_reachable(root.resolve())
+            self._settings = build_system(self._folder.path / "system", packages)
+            (self._folder.path / "images").mkdir(mode=0o700)
+            _check_namespaces(as_other_user(_user_number(0)), self._settings)
+        except BaseException:
+            self._folder.close()
+            raise
+
+    def start(self, spec: SandboxSpec) -> BubblewrapSandbox:
+        """A new one, with a copy of the image's tree at /workspace; see `SandboxHost`."""
+        check_environment(spec.env)
+        with self._lock:
+            if self._closed:
+                raise SandboxError("this host of sandboxes is closed", type_="start")
+            tree = self._tree(spec.image)
+            self._started += 1
+            user = _user_number(self._started)
+        name = uuid.uuid4().hex
+        folder = self._folder.path / name
+        try:
+            _fill(folder, tree, user)
+        except BaseException:
+            remove_tree(folder)
+            raise
+        sandbox = BubblewrapSandbox(name, spec, folder, as_other_user(user), self._settings, self._forget)
+        with self._lock:
+            self._sandboxes[name] = sandbox
+            late = self._closed
+        if late:
+            sandbox.close()
+            raise SandboxError("this host of sandboxes is closed", type_="start")
+        return sandbox
+
+    def find(self, sandbox_id: str) -> BubblewrapSandbox:
+        """One that was started here and is not closed; see `SandboxHost`."""
+        with self._lock:
+            found = self._sandboxes.get(sandbox_id)
+        if found is None:
+            raise SandboxError(f"there is no sandbox {sandbox_id!r} here", type_="unknown_sandbox")
+        return found
+
+    def close(self) -> None:
+        """Ends all that are left and removes every file of this host."""
+        with self._lock:
+            self._closed = True
+            left = list(self._sandboxes.values())
+        for sandbox in left:
+            sandbox.close()
+        self._folder.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _forget(self, sandbox_id: str) -> None:
+        with self._lock:
+            self._sandboxes.pop(sandbox_id, None)
+
+    def _tree(self, image: str) -> Path:
+        if image not in self._trees:
+            into = self._folder.path / "images" / uuid.uuid4().hex
+            try:
+                copy_image(image_folder(self._images, image), into)
+            except BaseException:
+                remove_tree(into)
+                raise
+            self._trees[image] = into
+        return self._trees[image]
+
+
+class BubblewrapSandbox:
+    """A work tree and a /tmp in a folder of the host's; one command at a time, others wait for it."""
+
+    def __init__(
+        self,
+        sandbox_id: str,
+        spec: SandboxSpec,
+        folder: Path,
+        launcher: list[str],
+        system: list[str],
+        forget: Callable[[str], None],
+    ) -> None:
+        self._id = sandbox_id
+        self._spec = spec
+        self._folder = folder
+        self._launcher = launcher
+        self._forget = forget
+        own = ["--bind", str(folder / "work"), WORKSPACE, "--bind", str(folder / "tmp"), "/tmp"]  # noqa: S108
+        self._settings = [*system, *own, "--remount-ro", "/"]
+        self._one_at_a_time = threading.Lock()
+        self._state = threading.Lock()
+        self._running: Namespace | None = None
+        self._closed = False
+
+    @property
+    def id(self) -> str:
+        """Unique on its host."""
+        return self._id
+
+    def execute(
+        self,
+        command: str,
+        *,
+        cwd: str = "",
+        timeout_s: float | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> Execution:
+        """Runs a bash command to its end; see `Sandbox`. `InputError` for an `env` that no process can have."""
+        given = check_environment({**ENVIRONMENT, **self._spec.env, **(env or {})})
+        cwd = cwd or self._spec.cwd or WORKSPACE
+        no = refused(command, cwd)
+        if no:
+            return no
+        variables = [part for name, value in given.items() for part in ("--setenv", name, value)]
+        with self._one_at_a_time:
+            with self._state:
+                if self._closed:
+                    raise SandboxError(f"sandbox {self._id} is closed", type_="unknown_sandbox")
+                arguments = shell_arguments(command, cwd, self._spec.limits)
+                self._running = Namespace(self._launcher, [*self._settings, *variables], arguments)
+            try:
+                return self._follow(self._running, self._spec.timeout_s if timeout_s is None else timeout_s)
+            finally:
+                self._running = None
+
+    def close(self) -> None:
+        """Ends it, a running command included, and removes its files; may be called again."""
+        with self._state:
+            self._closed = True
+            if self._running:
+                self._running.kill()
+        with self._one_at_a_time:
+            if self._folder.exists():
+                remove_tree(self._folder)
+        self._forget(self._id)
+
+    def _follow(self, running: Namespace, timeout_s: float) -> Execution:
+        """Stays with a command until all of it is gone."""
+        began = time.monotonic()
+        output = CappedOutput(self._spec.limits.output_bytes)
+        watch = Watch(running.pid, self._spec.limits, [self._folder / "work", self._folder / "tmp"])
+        late, broken = False, None
+        try:
+            while not running.wait(min(watch.due_s(), began + timeout_s - time.monotonic()), output):
+                late = time.monotonic() >= began + timeout_s
+                broken = watch.broken()
+                if late or broken:
+                    break
+            late = late and not broken
+        finally:
+            watch.close()
+            ended = time.monotonic()
+            code = running.finish(output)
+        if self._closed:
+            raise SandboxError(f"sandbox {self._id} was closed under a command", type_="unknown_sandbox")
+        if code is None and not late and not broken:
+            said = output.text().strip()
+            last = said.splitlines()[-1:] or ["it was killed"]
+            raise SandboxError(f"bubblewrap could not run a command: {last[0]}", type_="start", details=said)
+        return Execution(
+            output=output.text(),
+            returncode=TIMED_OUT if late else _KILLED if broken or code is None else code,
+            timed_out=late,
+            truncated=output.full,
+            killed_by=broken,
+            seconds=max(ended - running.began, 0.0),
+        )
+
+
+def _fill(folder: Path, tree: Path, user: int | None) -> None:
+    try:
+        folder.mkdir(mode=0o700)
+        (folder / "tmp").mkdir()
+        (folder / "tmp").chmod(0o777)
+    except OSError as error:
+        raise SandboxError(f"a sandbox's files cannot be made: {error}", type_="start") from error
+    commands = [["cp", "-a", "--reflink=auto", "--", str(tree), str(folder / "work")]]
+    if user is not None:
+        commands.append(["chown", "-hR", f"{user}:{user}", str(folder)])
+    for command in commands:
+        done = subprocess.run(command, capture_output=True, check=False, stdin=subprocess.DEVNULL)
+        if done.returncode:
+            said = done.stderr.decode(errors="replace")
+            raise SandboxError(f"a sandbox's files cannot be made: {said.strip()}", type_="start", details=said)
+
+
+def _user_number(count: int) -> int | None:
+    """A user for the `count`th sandbox, one that no live sandbox of another process has; None: this process's own.
+
+    Only root can give its sandboxes other users. It has to: no limit on processes holds for root, and every file of
+    the host is root's.
+    """
+    if os.geteuid() != 0:
+        return None
+    mapped = [line.split() for line in Path("/proc/self/uid_map").read_text().splitlines()]
+    span = max(int(length) for first, _, length in mapped if first == "0")
+    upper = min(span, 1 << 31) // 2
+    if upper < _USERS_PER_PROCESS:
+        return None
+    return upper + (os.getpid() * _USERS_PER_PROCESS + count % _USERS_PER_PROCESS) % upper
+
+
+def _check_reachable(root: Path) -> None:
+    if _user_number(0) is None:
+        return
+    for folder in (root, *root.parents):
+        if not stat.S_IMODE(folder.stat().st_mode) & 0o001:
+            raise InputError(f"{folder} is closed to other users, sandboxes' own included: give a root elsewhere")
+
+
+def _check_namespaces(launcher: Sequence[str], settings: Sequence[str]) -> None:
+    output = CappedOutput(10_000)
+    probe = Namespace(launcher, [*settings, "--setenv", "PATH", ENVIRONMENT["PATH"]], ["/bin/bash", "-c", "exit 0"])
+    while not probe.wait(_LONGEST_PROBE_S, output):
+        pass
+    if probe.finish(output) != 0:
+        said = output.text().strip()
+        raise InputError(
+            f"bubblewrap cannot make a sandbox here ({said}): take its release 0.8 or later and allow user "
+            "namespaces (sysctl kernel.unprivileged_userns_clone=1; on Ubuntu "
+            "kernel.apparmor_restrict_unprivileged_userns=0; in a container --security-opt seccomp=unconfined), or "
+            "use Docker"
+        )

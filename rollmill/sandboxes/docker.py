@@ -1,0 +1,250 @@
+"""Sandboxes on a Docker engine: every one a container without a network."""
+
+from __future__ import annotations
+
+import math
+import platform
+import re
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Self
+
+import psutil
+
+from rollmill.sandboxes.docker_engine import DockerEngine
+from rollmill.sandboxes.followed_process import FollowedProcess
+from rollmill.sandboxes.output import CappedOutput
+from rollmill.sandboxes.sandbox import TIMED_OUT, Execution, Limits, SandboxError, SandboxSpec
+from rollmill.sandboxes.shell import check_environment, printable, refused, shell_arguments
+
+_LABEL = "rollmill.owner"
+_LONGEST_END_S = 10.0
+_SIGNALLED = 128
+_KILLED = 137
+
+# The first process of a container waits, adopts what is orphaned, and kills all others when it is told to. It starts
+# nothing for that: where a command has used up all processes, nothing can be started. And it is the one process that
+# nothing in the container can kill.
+_FIRST = 'trap "kill -9 -1" USR1; exec {f}<> <(:); while (( SECONDS < $0 )); do read -rt 0.2 -u $f; done; exit 0'
+# Kills what the command leaves behind, then says so, with how often the container's memory was out so far: without that
+# line, it was ended from outside.
+_OUT_OF_MEMORY = (
+    "for f in /sys/fs/cgroup/memory.events /sys/fs/cgroup/memory/memory.oom_control; do "
+    '[ -r $f ] && while read -r k v; do [ "$k" = oom_kill ] && n=$v; done < $f; done'
+)
+_AROUND = (
+    'exec 2> /dev/null; echo 1000 > /proc/self/oom_score_adj; echo "$0"; "$@" 2>&1; code=$?; '
+    f'kill -9 -1; {_OUT_OF_MEMORY}; echo "$0 $code ${{n:-0}}"; exit $code'
+)
+
+
+class DockerHost:
+    """Starts sandboxes from an engine's images, which need bash.
+
+    `docker_host`: the engine's address; None for what DOCKER_HOST says. `executable`: the docker command. `run_args`:
+    more arguments of `docker run`. `container_timeout_s`: after that a container ends by itself. `pull_timeout_s`: for
+    an image that the engine does not have. `cpus`: of each container; None for all.
+
+    Raises `InputError` without the command, `SandboxError` where the engine does not answer. Of `Limits`, Docker holds
+    `memory_mb` and `processes` for the whole container; `cpu_s` and `disk_mb` for one process and one file.
+    """
+
+    def __init__(
+        self,
+        *,
+        docker_host: str | None = None,
+        executable: str = "docker",
+        run_args: Sequence[str] = (),
+        container_timeout_s: float = 7200.0,
+        pull_timeout_s: float = 600.0,
+        cpus: float | None = None,
+    ) -> None:
+        self._engine = DockerEngine(docker_host, executable)
+        self._run_args = [*run_args, *(["--cpus", f"{cpus:g}"] if cpus else [])]
+        self._container_timeout_s = container_timeout_s
+        self._pull_timeout_s = pull_timeout_s
+        self._lock = threading.Lock()
+        self._sandboxes: dict[str, DockerSandbox] = {}
+        self._owner = _owner(psutil.Process())
+        self._sweep()
+
+    def start(self, spec: SandboxSpec) -> DockerSandbox:
+        """A new container; see `SandboxHost`."""
+        check_environment(spec.env)
+        self._engine.provide(spec.image, self._pull_timeout_s)
+        name = f"rollmill-{uuid.uuid4().hex}"
+        settings = ["--detach", "--name", name, "--label", f"{_LABEL}={self._owner}", "--network", "none"]
+        settings += ["--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--hostname", "sandbox"]
+        settings += [*_bounds(spec.limits), *self._run_args, "--entrypoint", "/bin/bash"]
+        try:
+            life = str(math.ceil(self._container_timeout_s))
+            self._engine.call("run", *settings, "--", spec.image, "-c", _FIRST, life)
+        except BaseException:
+            self._engine.remove([name])  # made, perhaps, but not started
+            raise
+        sandbox = DockerSandbox(name, spec, self._engine, self._forget)
+        with self._lock:
+            self._sandboxes[name] = sandbox
+        return sandbox
+
+    def find(self, sandbox_id: str) -> DockerSandbox:
+        """One that was started here and is not closed; see `SandboxHost`."""
+        with self._lock:
+            found = self._sandboxes.get(sandbox_id)
+        if found is None:
+            raise SandboxError(f"there is no sandbox {sandbox_id!r} here", type_="unknown_sandbox")
+        return found
+
+    def close(self) -> None:
+        """Ends all that are left."""
+        with self._lock:
+            left = list(self._sandboxes.values())
+        for sandbox in left:
+            sandbox.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _forget(self, sandbox_id: str) -> None:
+        with self._lock:
+            self._sandboxes.pop(sandbox_id, None)
+
+    def _sweep(self) -> None:
+        """Removes the containers of processes of this machine that are gone."""
+        form = f'{{{{.ID}}}} {{{{.Label "{_LABEL}"}}}}'
+        listed = self._engine.call("ps", "--all", "--filter", f"label={_LABEL}", "--format", form)
+        owned = [line.split(None, 1) for line in listed.splitlines()]
+        self._engine.remove([each[0] for each in owned if len(each) == 2 and _is_gone(each[1])])
+
+
+class DockerSandbox:
+    """One container; one command at a time, others wait for it."""
+
+    def __init__(self, name: str, spec: SandboxSpec, engine: DockerEngine, forget: Callable[[str], None]) -> None:
+        self._name = name
+        self._spec = spec
+        self._engine = engine
+        self._forget = forget
+        self._one_at_a_time = threading.Lock()
+        self._closed = False
+        self._out_of_memory = 0
+
+    @property
+    def id(self) -> str:
+        """The container's name."""
+        return self._name
+
+    def execute(
+        self,
+        command: str,
+        *,
+        cwd: str = "",
+        timeout_s: float | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> Execution:
+        """Runs a bash command to its end; see `Sandbox`. `InputError` for an `env` that no process can have."""
+        given = check_environment({**self._spec.env, **(env or {})})
+        cwd = cwd or self._spec.cwd
+        no = refused(command, cwd)
+        if no:
+            return no
+        mark = uuid.uuid4().hex
+        variables = [part for name, value in given.items() for part in ("--env", printable(f"{name}={value}"))]
+        around = ["/bin/bash", "-c", _AROUND, mark, *shell_arguments(command, cwd)]
+        with self._one_at_a_time:
+            if self._closed:
+                raise SandboxError(f"sandbox {self._name} is closed", type_="unknown_sandbox")
+            arguments = [*self._engine.command, "exec", *variables, self._name, *around]
+            return self._follow(arguments, mark, self._spec.timeout_s if timeout_s is None else timeout_s)
+
+    def close(self) -> None:
+        """Ends it, a running command included; may be called again."""
+        if not self._closed:
+            self._closed = True
+            self._engine.remove([self._name])
+        self._forget(self._name)
+
+    def _follow(self, arguments: list[str], mark: str, timeout_s: float) -> Execution:
+        """Stays with a command until all of it is gone."""
+        output = CappedOutput(self._spec.limits.output_bytes)
+        began = time.monotonic()
+        running = FollowedProcess(arguments, env=self._engine.environment)
+        late = False
+        try:
+            while not late and not running.wait(began + timeout_s - time.monotonic(), output):
+                late = time.monotonic() >= began + timeout_s
+            ended = time.monotonic()
+            if late:
+                self._kill_all()
+                while not running.wait(ended + _LONGEST_END_S - time.monotonic(), output):
+                    if time.monotonic() > ended + _LONGEST_END_S:
+                        raise SandboxError("processes of a container do not end", type_="end")
+        finally:
+            running.kill()
+            while not running.wait(1.0, output):
+                pass
+            code = running.finish(output)
+        text = output.text().removeprefix(f"{mark}\n")
+        end = re.search(rf"{mark} \d+ (\d+)\n\Z", text)
+        said = text[: end.start()] if end else text
+        killed_by = None
+        if end:
+            before, self._out_of_memory = self._out_of_memory, int(end[1])
+            if code == _KILLED and self._out_of_memory > before:
+                killed_by = f"memory limit of {self._spec.limits.memory_mb} MiB"
+        elif not late:
+            self._check_own_doing(code or 0, said)
+            self._kill_all()
+        return Execution(
+            output=said,
+            returncode=TIMED_OUT if late else code or 0,
+            timed_out=late,
+            truncated=output.full,
+            killed_by=killed_by,
+            seconds=ended - began,
+        )
+
+    def _kill_all(self) -> None:
+        if not self._closed:
+            self._engine.call("kill", "--signal", "USR1", self._name)
+
+    def _check_own_doing(self, code: int, said: str) -> None:
+        """A command can kill what runs around it; all else that hides its end is a failure of the container's."""
+        running = not self._closed and self._engine.call("inspect", "--format", "{{.State.Running}}", self._name)
+        if code <= _SIGNALLED or running != "true":
+            last = said.strip().splitlines()[-1:] or ["without a word"]
+            raise SandboxError(f"a command in container {self._name} was lost: {last[0]}", type_="engine", details=said)
+
+
+def _bounds(limits: Limits) -> list[str]:
+    memory = f"{limits.memory_mb}m"
+    bounds = ["--memory", memory, "--memory-swap", memory, "--pids-limit", str(limits.processes + 3)]
+    for name, value in (
+        ("core", 0),
+        ("cpu", math.ceil(limits.cpu_s) + 1),
+        ("fsize", limits.disk_mb << 20),
+    ):
+        bounds += ["--ulimit", f"{name}={value}"]
+    return bounds
+
+
+def _owner(process: psutil.Process) -> str:
+    return f"{platform.node()}/{process.pid}/{process.create_time():.2f}"
+
+
+def _is_gone(owner: str) -> bool:
+    node, _, process = owner.partition("/")
+    if node != platform.node():
+        return False
+    try:
+        return _owner(psutil.Process(int(process.partition("/")[0]))) != owner
+    except (psutil.NoSuchProcess, ValueError):
+        return True

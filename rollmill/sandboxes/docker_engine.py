@@ -1,0 +1,79 @@
+"""The docker command, its answers and its failures."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+
+from rollmill.errors import InputError
+from rollmill.sandboxes.sandbox import SandboxError
+
+_LONGEST_CALL_S = 60.0
+
+
+class DockerEngine:
+    """An engine, reached by the docker command. `address`: as DOCKER_HOST has it; None for what that says."""
+
+    def __init__(self, address: str | None, program: str) -> None:
+        """Raises `InputError` without the command, `SandboxError` where the engine does not answer."""
+        if not shutil.which(program):
+            raise InputError(f"{program!r} is not installed: install Docker, or use bubblewrap")
+        self.command = [program, *(["--host", address] if address else [])]
+        self.environment = dict(os.environ)
+        self.call("version", "--format", "{{.Server.Version}}")
+
+    def call(self, *arguments: str, timeout_s: float = _LONGEST_CALL_S) -> str:
+        """What a docker command prints. Raises `SandboxError` with what it says where it fails."""
+        try:
+            done = subprocess.run(
+                [*self.command, *arguments],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=timeout_s,
+                check=False,
+                env=self.environment,
+            )
+        except subprocess.TimeoutExpired:
+            message = f"docker {arguments[0]} does not answer within {timeout_s:g} s"
+            raise SandboxError(message, type_="engine") from None
+        said = done.stderr.decode(errors="replace").strip()
+        if done.returncode:
+            raise SandboxError(f"docker {arguments[0]}: {_last_line(said)}", type_="engine", details=said)
+        return done.stdout.decode(errors="replace").strip()
+
+    def provide(self, image: str, pull_timeout_s: float) -> None:
+        """Pulls an image that the engine does not have. Raises `InputError` where it cannot be had."""
+        if image.startswith("-") or not image:
+            raise InputError(f"image {image!r}: no image has that name")
+        if self._has(image):
+            return
+        try:
+            self.call("pull", "--quiet", "--", image, timeout_s=pull_timeout_s)
+        except SandboxError as error:
+            raise InputError(
+                f"image {image!r} is not on the engine and cannot be pulled ({error}): name another"
+            ) from None
+
+    def _has(self, image: str) -> bool:
+        try:
+            self.call("image", "inspect", "--format", "{{.Id}}", "--", image)
+        except SandboxError as error:
+            if "No such image" not in error.details:
+                raise
+            return False
+        return True
+
+    def remove(self, containers: Sequence[str]) -> None:
+        """Ends and deletes containers; those that are gone already are fine."""
+        if containers:
+            try:
+                self.call("rm", "--force", "--volumes", *containers)
+            except SandboxError as error:
+                if "No such container" not in error.details:
+                    raise
+
+
+def _last_line(text: str) -> str:
+    return text.splitlines()[-1] if text else "it failed without a word"

@@ -1,0 +1,112 @@
+"""Files in and out of any sandbox, by its commands alone.
+
+What ran in a sandbox may have replaced its programs. Then a file fails to come or comes with other content, and no
+more: what is read is bounded, and never unpacked here.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import shlex
+import uuid
+
+from rollmill.sandboxes.sandbox import Execution, Sandbox, SandboxError
+
+_WRITTEN_AT_ONCE = 90_000
+"""Bytes; 120,000 as base64, below the 131,071 that one argument of a process may have."""
+_READ_AT_ONCE = 540_000
+"""Bytes; 720,000 as base64, below the million of output that is kept where nothing else is said."""
+_LEAST_READ = 256
+_TIMEOUT_S = 120.0
+_CLEAN = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "BASH_ENV": "", "LD_PRELOAD": "", "LD_LIBRARY_PATH": ""}
+
+
+def write_file(sandbox: Sandbox, path: str, data: bytes) -> None:
+    """Writes a file whole, with its folders: it has its name only when its SHA-256 is right.
+
+    Raises `SandboxError`, of type `contents` where the sandbox does not take it.
+    """
+    part = f"{path}.{uuid.uuid4().hex}.part"
+    name, part_name = shlex.quote(path), shlex.quote(part)
+    _must(sandbox, f'mkdir -p -- "$(dirname -- {name})" && : > {part_name}', path)
+    for begin in range(0, len(data), _WRITTEN_AT_ONCE):
+        piece = base64.b64encode(data[begin : begin + _WRITTEN_AT_ONCE]).decode()
+        _must(sandbox, f"printf %s {piece} | base64 -d >> {part_name}", path)
+    sha256 = hashlib.sha256(data).hexdigest()
+    check = f'[ "$(sha256sum < {part_name})" = "{sha256}  -" ]'
+    _must(sandbox, f"{check} && mv -fT -- {part_name} {name} || {{ rm -f -- {part_name}; exit 1; }}", path)
+
+
+def read_file(sandbox: Sandbox, path: str, *, most: int) -> bytes:
+    """The content of a regular file of at most `most` bytes.
+
+    Raises `SandboxError`, of type `contents` where there is no such file, it is longer, or it does not come whole.
+    """
+    data, at_once = bytearray(), min(_READ_AT_ONCE, max(most, _LEAST_READ))
+    while True:
+        command = (
+            f'f={shlex.quote(path)}; [ -f "$f" ] && s=$(wc -c < "$f") && [ $s -le {most} ] || '
+            '{ echo "${s:-no regular file}"; exit 9; }; '
+            f'p=$(tail -c +{len(data) + 1} -- "$f" | head -c {at_once} | base64 | tr -d "\\n"); '
+            'echo $s "$(printf %s "$p" | sha256sum)" "$p"'
+        )
+        done = _run(sandbox, command)
+        if done.returncode:
+            said = done.output.strip()
+            why = f"{said} bytes, {most} are taken" if said.isdecimal() else said[-200:]
+            raise SandboxError(f"{path} cannot be read from a sandbox: {why}", type_="contents", details=done.output)
+        size, piece = _take_piece(done)
+        if piece is None:
+            at_once //= 2  # more than this sandbox's output holds
+            if at_once < _LEAST_READ:
+                raise SandboxError(f"{path} does not come whole from a sandbox", type_="contents")
+            continue
+        data += piece
+        if len(data) == size:
+            return bytes(data)
+        if not piece or len(data) > min(size, most):
+            raise SandboxError(f"{path} changes while it is read from a sandbox", type_="contents")
+
+
+def read_tree(sandbox: Sandbox, cwd: str, *, most: int) -> bytes:
+    """A tar archive of a folder's files without `.git`, with names that begin with `./`; at most `most` bytes.
+
+    Raises `SandboxError`, of type `contents` where something cannot be read or there is more. Hostile as the rest:
+    unpack it with `tarfile`'s filter `data`, or in another sandbox.
+    """
+    archive = f"/tmp/.{uuid.uuid4().hex}.tar"  # noqa: S108
+    pack = f"tar -cf - --exclude=./.git -C {shlex.quote(cwd)} . | head -c {most + 1} > {archive}"
+    try:
+        # More than is taken ends by a broken pipe; that is said as what it is when the archive is read.
+        _must(sandbox, f'{pack}; [ "${{PIPESTATUS[0]}}" = 0 ] || [ $(wc -c < {archive}) -gt {most} ]', cwd)
+        return read_file(sandbox, archive, most=most)
+    finally:
+        _run(sandbox, f"rm -f {archive}")
+
+
+def _run(sandbox: Sandbox, command: str) -> Execution:
+    return sandbox.execute(command, cwd="/", env=_CLEAN, timeout_s=_TIMEOUT_S)
+
+
+def _must(sandbox: Sandbox, command: str, path: str) -> None:
+    done = _run(sandbox, f"set -o pipefail; {command}")
+    if done.returncode:
+        said = done.output.strip()[-200:] or f"return code {done.returncode}"
+        raise SandboxError(f"{path} in a sandbox: {said}", type_="contents", details=done.output)
+
+
+def _take_piece(done: Execution) -> tuple[int, bytes | None]:
+    """The file's size, and a piece of its content; None for a piece that did not come as it was sent."""
+    fields = done.output.split()
+    if len(fields) == 3:
+        fields.append("")
+    if len(fields) != 4 or not fields[0].isdecimal() or len(fields[0]) > 15:
+        return 0, None
+    if hashlib.sha256(fields[3].encode()).hexdigest() != fields[1]:
+        return 0, None
+    try:
+        return int(fields[0]), base64.b64decode(fields[3], validate=True)
+    except binascii.Error:
+        return 0, None

@@ -1,0 +1,94 @@
+"""A child process whose output is read as it comes, however much that is."""
+
+from __future__ import annotations
+
+import os
+import select
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+
+from rollmill.sandboxes.output import CappedOutput
+
+_PIECE = 1 << 16
+_SLOWED_S = 0.002
+"""Pause after each piece of output that is only counted: what prints for ever is not to take a core of ours."""
+
+
+class FollowedProcess:
+    """A process in a session of its own, without input, its standard output and error in one pipe."""
+
+    def __init__(self, command: Sequence[str], *, env: Mapping[str, str], pass_fds: Sequence[int] = ()) -> None:
+        """Raises `OSError` where it cannot be started."""
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            bufsize=0,
+            env=env,
+            pass_fds=pass_fds,
+            start_new_session=True,
+        )
+        assert self._process.stdout
+        self.pid = self._process.pid
+        self._output = self._process.stdout.fileno()
+        self._outside = os.pidfd_open(self.pid)
+        self._poll = select.poll()
+        self._watch(self._output)
+        self._watch(self._outside)
+
+    def wait(self, seconds: float, output: CappedOutput) -> bool:
+        """Takes what output there is, for at most so long; whether the process has ended."""
+        for file, _ in self._poll.poll(max(seconds, 0) * 1000):
+            if file == self._output:
+                self._read_output(output)
+            else:
+                self._ready(file)
+        return self._process.poll() is not None
+
+    def kill(self) -> None:
+        """SIGKILL to the process alone."""
+        self._process.kill()
+
+    def finish(self, output: CappedOutput) -> int | None:
+        """Takes the rest of the output of a process that has ended, what is left of it by now; its return code."""
+        while self._read_output(output):
+            pass
+        self._close()
+        return self._process.poll()
+
+    def _watch(self, file: int) -> None:
+        os.set_blocking(file, False)
+        self._poll.register(file, select.POLLIN)
+
+    def _forget(self, file: int) -> None:
+        with suppress(KeyError):
+            self._poll.unregister(file)
+
+    def _ready(self, file: int) -> None:
+        """A watched file that is not the output can be read."""
+
+    def _read_output(self, output: CappedOutput) -> bool:
+        piece = read_available(self._output)
+        if piece == b"":
+            self._forget(self._output)
+        if piece:
+            output.add(piece)
+            if output.full:
+                time.sleep(_SLOWED_S)
+        return bool(piece)
+
+    def _close(self) -> None:
+        assert self._process.stdout
+        self._process.stdout.close()
+        os.close(self._outside)
+
+
+def read_available(file: int) -> bytes | None:
+    """The next bytes; none at the end, None where there are none yet."""
+    try:
+        return os.read(file, _PIECE)
+    except BlockingIOError:
+        return None

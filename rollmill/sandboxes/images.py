@@ -1,0 +1,83 @@
+"""Images of bubblewrap sandboxes: directory trees, and the git repository that is made of one."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+from rollmill.errors import InputError
+from rollmill.sandboxes.sandbox import SandboxError
+
+_DATE = "2020-01-01T00:00:00+0000"
+_IDENTITY = {
+    f"GIT_{role}_{what}": value
+    for role in ("AUTHOR", "COMMITTER")
+    for what, value in (("NAME", "rollmill"), ("EMAIL", "rollmill@localhost"), ("DATE", _DATE))
+}
+_ENVIRONMENT = {
+    "PATH": "/usr/local/bin:/usr/bin:/bin",
+    "HOME": "/nonexistent",
+    "LC_ALL": "C",
+    "GIT_CONFIG_NOSYSTEM": "1",
+    "GIT_CONFIG_GLOBAL": "/dev/null",
+    "GIT_ATTR_NOSYSTEM": "1",
+    "GIT_DEFAULT_HASH": "sha1",
+    **_IDENTITY,
+}
+
+
+def image_folder(images: Path, name: str) -> Path:
+    """The folder of an image. Raises `InputError` where there is none of that name."""
+    folder = images / name
+    known = "\0" not in name and name.strip("/.") and folder.resolve().is_relative_to(images.resolve())
+    if not known or not folder.is_dir():
+        raise InputError(f"image {name!r}: no such folder in {images}: name one of its subfolders")
+    return folder
+
+
+def copy_image(image: Path, into: Path) -> None:
+    """Copies an image's tree to `into`, which must not be there yet, as a git repository.
+
+    Without a `.git` of its own, its files become one commit (`commit_tree`); with one, everything is as it is.
+    """
+    _run(["cp", "-a", "--no-preserve=ownership", "--reflink=auto", "--", str(image), str(into)], into.parent)
+    into.chmod(0o755)
+    if not (into / ".git").exists():
+        commit_tree(into)
+
+
+def commit_tree(tree: Path) -> str:
+    """Makes a tree a repository of one commit of all its files; the commit's id.
+
+    The id is a function of the files' names, contents and executable bits alone: author, committer, date and message
+    are fixed, ignore files and the user's configuration count for nothing. Raises `SandboxError` where git fails.
+    """
+    _git(tree, "init", "--quiet", "--template=", "--initial-branch=main")
+    for name, value in (("core.autocrlf", "false"), ("core.fileMode", "true"), ("core.safecrlf", "false")):
+        _git(tree, "config", name, value)
+    _git(tree, "add", "--all", "--force", ".")
+    _git(tree, "commit", "--quiet", "--allow-empty", "--no-verify", "--no-gpg-sign", "--message=start")
+    return _git(tree, "rev-parse", "HEAD").strip()
+
+
+def image_commit(image: Path, scratch: Path) -> str:
+    """The id of the commit that sandboxes of an image start from; `scratch`: a folder for a copy, not there yet."""
+    copy_image(image, scratch)
+    return _git(scratch, "rev-parse", "HEAD").strip()
+
+
+def _git(tree: Path, *arguments: str) -> str:
+    return _run(["git", *arguments], tree)
+
+
+def _run(arguments: list[str], cwd: Path) -> str:
+    try:
+        done = subprocess.run(
+            arguments, cwd=cwd, env=_ENVIRONMENT, stdin=subprocess.DEVNULL, capture_output=True, check=False
+        )
+    except OSError as error:
+        raise SandboxError(f"{arguments[0]} cannot be run: {error}", type_="image") from error
+    said = done.stderr.decode(errors="replace")
+    if done.returncode:
+        raise SandboxError(f"{' '.join(arguments[:2])} failed on {cwd}: {said.strip()}", type_="image", details=said)
+    return done.stdout.decode(errors="replace")

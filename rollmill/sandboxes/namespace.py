@@ -1,0 +1,124 @@
+"""One command in namespaces of its own, which end with it."""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import orjson
+
+from rollmill.sandboxes.followed_process import FollowedProcess, read_available
+from rollmill.sandboxes.output import CappedOutput
+from rollmill.sandboxes.sandbox import SandboxError
+from rollmill.sandboxes.system_calls import filter_program
+
+_LONGEST_END_S = 10.0
+
+
+class Namespace(FollowedProcess):
+    """A bwrap process seen from outside.
+
+    Its processes die when this process does, and when the thread that started it ends (the kernel counts the thread as
+    the parent): start it and `finish` it in one thread.
+    """
+
+    def __init__(self, launcher: Sequence[str], settings: Sequence[str], command: Sequence[str]) -> None:
+        """Settings go by a file in memory: no list of processes shows them, and they may be long."""
+        given = [_in_memory(b"".join(each.encode(errors="replace") + b"\0" for each in settings))]
+        self._status, told = os.pipe()
+        self._told = bytearray()
+        self._first = -1
+        self._files = threading.Lock()
+        started = [*launcher, "bwrap", "--args", str(given[0]), "--json-status-fd", str(told)]
+        calls = filter_program()
+        if calls:
+            given.append(_in_memory(calls))
+            started += ["--seccomp", str(given[1])]
+        # This is all that the namespace's first process shows of an environment in its /proc/1/environ.
+        env = {"PATH": "/usr/local/bin:/usr/bin:/bin"}
+        try:
+            super().__init__([*started, "--", *command], env=env, pass_fds=(*given, told))
+        except OSError as error:
+            os.close(self._status)
+            raise SandboxError(f"bubblewrap cannot be started: {error}", type_="start") from error
+        finally:
+            for file in (*given, told):
+                os.close(file)
+        self.began = time.monotonic()
+        self._watch(self._status)
+
+    def kill(self) -> None:
+        """Ends all its processes at once; may be called from another thread, and again."""
+        with self._files, suppress(OSError):
+            if self._first >= 0:
+                signal.pidfd_send_signal(self._first, signal.SIGKILL)
+            if self._outside >= 0:
+                signal.pidfd_send_signal(self._outside, signal.SIGKILL)
+
+    def finish(self, output: CappedOutput) -> int | None:
+        """Ends what is left and waits until it is gone; the return code, None where no command was started.
+
+        Raises `SandboxError` where processes do not even end by SIGKILL.
+        """
+        try:
+            self._ready(self._status)
+            self.kill()
+            self._process.wait(_LONGEST_END_S)
+            self._ready(self._status)
+            if self._first >= 0 and not select.select([self._first], [], [], _LONGEST_END_S)[0]:
+                raise subprocess.TimeoutExpired("bwrap", _LONGEST_END_S)
+        except subprocess.TimeoutExpired:
+            self._close()
+            raise SandboxError(f"processes of a sandbox do not end within {_LONGEST_END_S:g} s", type_="end") from None
+        super().finish(output)
+        whole = self._told.rpartition(b"\n")[0]  # bwrap may have been killed in the middle of a line
+        said = [orjson.loads(line) for line in whole.splitlines() if line.strip()]
+        codes = [int(line["exit-code"]) for line in said if "exit-code" in line]
+        return codes[0] if codes else None
+
+    def _close(self) -> None:
+        with self._files:
+            super()._close()
+            for file in (self._status, *([self._first] if self._first >= 0 else [])):
+                os.close(file)
+            self._first = self._outside = -1
+
+    def _ready(self, file: int) -> None:
+        if file != self._status:
+            return
+        piece = read_available(file)
+        if piece == b"":
+            self._forget(file)
+        self._told += piece or b""
+        if self._first < 0 and b"\n" in self._told:
+            self._first = _open_first(orjson.loads(self._told.split(b"\n", 1)[0])["child-pid"])
+            self.began = time.monotonic()
+
+
+def _in_memory(content: bytes) -> int:
+    file = os.memfd_create("given")
+    os.write(file, content)
+    os.lseek(file, 0, os.SEEK_SET)
+    return file
+
+
+def _open_first(pid: int) -> int:
+    """A handle on a namespace's first process; -1 where it is gone, its number perhaps another's already."""
+    try:
+        file = os.pidfd_open(pid)
+    except OSError:
+        return -1
+    with suppress(OSError):
+        status = Path(f"/proc/{pid}/status").read_text()
+        if re.search(r"^NSpid:(\t\d+)+\t1$", status, re.MULTILINE):
+            return file
+    os.close(file)
+    return -1

@@ -1,0 +1,117 @@
+"""What every sandbox can do, wherever it is: start from an image, run commands, end without a trace."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Protocol, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from rollmill.errors import RollmillError
+
+TIMED_OUT = 124
+"""Return code of a command that was ended because its time was over, as that of `timeout(1)`."""
+
+
+class SandboxError(RollmillError):
+    """The sandbox itself failed: no verdict on what ran in it. `type` is a word to count by."""
+
+    def __init__(self, message: str, *, type_: str = "sandbox", details: str = "") -> None:
+        super().__init__(message, details=details)
+        self.type = type_
+
+
+class Limits(BaseModel):
+    """What the commands of one sandbox may take together."""
+
+    model_config = ConfigDict(frozen=True)
+
+    memory_mb: int = Field(default=2048, ge=16)
+    """Resident memory of all processes together, in MiB, its /tmp included where that is memory."""
+    processes: int = Field(default=256, ge=1)
+    cpu_s: float = Field(default=600.0, gt=0)
+    """Of one command and all its children."""
+    disk_mb: int = Field(default=2048, ge=1)
+    """Work tree and /tmp together, in MiB; looked at, not enforced to the byte."""
+    output_bytes: int = Field(default=1_000_000, ge=1000)
+    """Of one command's output: its beginning and its end are kept."""
+
+
+class SandboxSpec(BaseModel):
+    """What a sandbox is made of."""
+
+    model_config = ConfigDict(frozen=True)
+
+    image: str
+    """What it starts from: a folder of the image folder for bubblewrap, an image's name for Docker."""
+    cwd: str = ""
+    """Where commands run; empty for the image's own work tree."""
+    env: dict[str, str] = Field(default_factory=dict)
+    timeout_s: float = Field(default=60.0, gt=0)
+    """Of a command that names none."""
+    limits: Limits = Limits()
+
+
+class Execution(BaseModel):
+    """What a command left."""
+
+    model_config = ConfigDict(frozen=True)
+
+    output: str
+    """Standard output and error together, in the order in which they came; bytes that are no UTF-8 replaced."""
+    returncode: int
+    timed_out: bool = False
+    """Its time was over: `returncode` is 124, `output` what there was by then, and none of its processes lives."""
+    truncated: bool = False
+    """`output` is not all of it."""
+    killed_by: str | None = None
+    """The limit that ended it, in words; None for none."""
+    seconds: float = 0.0
+    """Wall time from the start of the command to its end, without the start of the sandbox around it where known."""
+
+
+class Sandbox(Protocol):
+    """One sandbox. Its work tree and /tmp stay from command to command; its processes do not."""
+
+    @property
+    def id(self) -> str:
+        """Unique on its host."""
+        ...
+
+    def execute(
+        self,
+        command: str,
+        *,
+        cwd: str = "",
+        timeout_s: float | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> Execution:
+        """Runs a bash command to its end. Raises `SandboxError` where the sandbox failed, never for the command."""
+        ...
+
+    def close(self) -> None:
+        """Ends it: no process, no file of it is left. May be called again."""
+        ...
+
+
+class SandboxHost(Protocol):
+    """Where sandboxes are started."""
+
+    def start(self, spec: SandboxSpec) -> Sandbox:
+        """A new one. Raises `InputError` for an image that is not there, `SandboxError` for what else fails."""
+        ...
+
+    def find(self, sandbox_id: str) -> Sandbox:
+        """One that was started here and is not closed. Raises `SandboxError` (type `unknown_sandbox`)."""
+        ...
+
+    def close(self) -> None:
+        """Ends all that are left."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None: ...

@@ -1,0 +1,61 @@
+"""A bash command as arguments of a process, the same for every kind of sandbox."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from rollmill.errors import InputError
+from rollmill.sandboxes.sandbox import Execution, Limits
+
+LONGEST = (1 << 17) - 1
+"""Bytes of one argument of a process (MAX_ARG_STRLEN of Linux, less its end)."""
+
+_NOT_EXECUTABLE = 126
+_START = f'cd -- "$2" || exit {_NOT_EXECUTABLE}; unset OLDPWD; exec /bin/bash -c "$1"'
+_BACKSTOPS = (
+    'ulimit -c 0; ulimit -u "$3"; ulimit -f "$4"; ulimit -t "$5"; ulimit -d "$6"; echo 1000 > /proc/self/oom_score_adj'
+)
+
+
+def shell_arguments(command: str, cwd: str, limits: Limits | None = None) -> list[str]:
+    """A process's arguments that run `command` in `cwd`, with backstops where `limits` are given.
+
+    Those are what a process can be bound by itself: processes of its user (root is free of it), size of a file, CPU
+    seconds and private memory of one process. A folder that is not there is the command's failure: return code 126.
+    """
+    arguments = ["bash", printable(command), printable(cwd)]
+    if limits is None:
+        return ["/bin/bash", "-c", _START, *arguments]
+    numbers = [
+        limits.processes + 2,  # the shell itself, and the namespace's first process
+        limits.disk_mb * 1024,
+        math.ceil(limits.cpu_s) + 1,
+        limits.memory_mb * 1024 * 2,
+    ]
+    # Where a limit is lower already, or the file cannot be written, the command runs all the same.
+    return ["/bin/bash", "-c", f"{{ {_BACKSTOPS}; }} 2> /dev/null; {_START}", *arguments, *map(str, numbers)]
+
+
+def refused(command: str, cwd: str) -> Execution | None:
+    """What a shell would have said to arguments that no process can have; None for others."""
+    for what, text in (("command", command), ("working directory", cwd)):
+        if "\0" in text:
+            return Execution(output=f"bash: the {what} has a NUL byte\n", returncode=_NOT_EXECUTABLE)
+        if len(printable(text).encode()) > LONGEST:
+            said = f"bash: Argument list too long: the {what} has more than {LONGEST} bytes\n"
+            return Execution(output=said, returncode=_NOT_EXECUTABLE)
+    return None
+
+
+def printable(text: str) -> str:
+    """The text with lone surrogates, which no UTF-8 has, replaced."""
+    return text.encode(errors="replace").decode()
+
+
+def check_environment(env: Mapping[str, str]) -> Mapping[str, str]:
+    """The same variables. Raises `InputError` for one that no process can have."""
+    for name, value in env.items():
+        if not name or "=" in name or "\0" in name or "\0" in value:
+            raise InputError(f"environment variable {name!r}: names have no '=', and neither part has a NUL byte")
+    return env

@@ -1,0 +1,146 @@
+"""The system that a bubblewrap sandbox sees: the host's programs and nothing of its people."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from pathlib import Path
+
+from rollmill.errors import InputError
+
+PYTHON = "/opt/python"
+"""A virtual environment inside every sandbox, first on PATH: python3 with the packages that the host was given."""
+ENVIRONMENT = {
+    "PATH": f"{PYTHON}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "HOME": "/tmp",  # noqa: S108
+    "USER": "sandbox",
+    "LANG": "C.UTF-8",
+    "TERM": "dumb",
+    "PYTHONDONTWRITEBYTECODE": "1",  # `git status` is to show what was changed, not what was run
+}
+"""What commands find in their environment, beside what they are given."""
+
+_SHARED_MEMORY_BYTES = 64 << 20
+_ETC = {
+    "passwd": "root:x:0:0:root:/:/usr/sbin/nologin\nsandbox:x:1000:1000::/tmp:/bin/bash\n"
+    "nobody:x:65534:65534::/:/usr/sbin/nologin\n",
+    "group": "root:x:0:\nsandbox:x:1000:\nnogroup:x:65534:\n",
+    "hosts": "127.0.0.1 localhost sandbox\n::1 localhost\n",
+    "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
+    "gitconfig": "[user]\n\tname = sandbox\n\temail = sandbox@localhost\n[safe]\n\tdirectory = *\n",
+}
+
+
+def build_system(folder: Path, packages: Sequence[str]) -> list[str]:
+    """Makes what the host itself cannot lend, in `folder`; bubblewrap's settings for the whole system.
+
+    `packages`: distributions of this Python's environment that `PYTHON` has too, with what they require. Raises
+    `InputError` for one that is not installed.
+    """
+    folder.mkdir(mode=0o755)
+    _make_etc(folder / "etc")
+    base = _make_python(folder / "python", packages)
+    settings = ["--unshare-all", "--unshare-user", "--disable-userns", "--die-with-parent", "--new-session"]
+    settings += ["--hostname", "sandbox", "--uid", "1000", "--gid", "1000", "--clearenv", "--ro-bind", "/usr", "/usr"]
+    for name in ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"):
+        if Path(name).is_symlink():
+            settings += ["--symlink", str(Path(name).readlink()), name]
+        elif Path(name).is_dir():
+            settings += ["--ro-bind", name, name]
+    settings += ["--ro-bind", str(folder / "etc"), "/etc", "--ro-bind", str(folder / "python"), PYTHON]
+    if base:
+        settings += ["--ro-bind", str(base), str(base)]  # its libraries may be found by their paths
+    settings += ["--proc", "/proc", "--dev", "/dev", "--size", str(_SHARED_MEMORY_BYTES), "--tmpfs", "/dev/shm"]  # noqa: S108
+    # Both are memory, which nobody would count.
+    return [*settings, "--symlink", "../tmp", "/var/tmp", "--remount-ro", "/dev", "--chdir", "/"]  # noqa: S108
+
+
+def as_other_user(uid: int | None) -> list[str]:
+    """What starts a command as that user and group, with no others; nothing for None."""
+    if uid is None:
+        return []
+    return ["setpriv", "--reuid", str(uid), "--regid", str(uid), "--clear-groups", "--"]
+
+
+def _make_etc(etc: Path) -> None:
+    etc.mkdir(mode=0o755)
+    for name, text in _ETC.items():
+        (etc / name).write_text(text)
+        (etc / name).chmod(0o644)
+    if Path("/etc/ld.so.cache").exists():
+        shutil.copy2("/etc/ld.so.cache", etc)
+    if Path("/etc/alternatives").is_dir():  # where Debian's /usr/bin/cc, awk and others lead
+        shutil.copytree("/etc/alternatives", etc / "alternatives", symlinks=True)
+
+
+def _make_python(folder: Path, packages: Sequence[str]) -> Path | None:
+    """A virtual environment made by hand; the folder of its interpreter where that is not in /usr."""
+    executable = _interpreter()
+    if executable is None:
+        (folder / "bin").mkdir(parents=True)
+        return None
+    asked = "import sys; print(sys.base_prefix, *sys.version_info[:2])"
+    arguments = [str(executable), "-I", "-S", "-c", asked]
+    prefix, major, minor = subprocess.run(arguments, check=True, capture_output=True, text=True).stdout.rsplit(
+        maxsplit=2
+    )
+    base = None if Path(prefix).is_relative_to("/usr") else Path(prefix)
+    home = executable.parent
+    (folder / "bin").mkdir(parents=True)
+    folder.chmod(0o755)
+    (folder / "pyvenv.cfg").write_text(f"home = {home}\ninclude-system-site-packages = false\n")
+    name = f"python{major}.{minor}"
+    (folder / "bin" / name).symlink_to(f"{home}/{name}")
+    for other in ("python3", "python"):
+        (folder / "bin" / other).symlink_to(name)
+    library = folder / "lib" / name / "site-packages"
+    library.mkdir(parents=True)
+    for package in _with_requirements(packages):
+        _copy_package(package, library, folder / "bin")
+    return base
+
+
+def _interpreter() -> Path | None:
+    """The one of this process where the sandbox's user can reach it, else the system's."""
+    own = Path(getattr(sys, "_base_executable", sys.executable)).resolve()
+    reachable = os.geteuid() != 0 or all(folder.stat().st_mode & 0o001 for folder in own.parents)
+    hidden = own.is_relative_to("/tmp") or own.is_relative_to("/var/tmp")  # noqa: S108  beneath the sandbox's own
+    for candidate in ([own] if reachable and not hidden else []) + [Path("/usr/bin/python3")]:
+        if candidate.exists():
+            return candidate
+    return None
+
+
+def _with_requirements(names: Sequence[str]) -> list[Distribution]:
+    from packaging.requirements import Requirement
+
+    found: dict[str, Distribution] = {}
+    waiting = list(names)
+    while waiting:
+        name = waiting.pop()
+        if name in found:
+            continue
+        try:
+            found[name] = distribution(name)
+        except PackageNotFoundError:
+            raise InputError(f"Python package {name!r}, wanted in sandboxes, is not installed: install it") from None
+        required = map(Requirement, found[name].requires or [])
+        waiting += [each.name for each in required if each.marker is None or each.marker.evaluate({"extra": ""})]
+    return list(found.values())
+
+
+def _copy_package(package: Distribution, library: Path, programs: Path) -> None:
+    for file in package.files or []:
+        source = Path(str(package.locate_file(file)))
+        if ".." not in file.parts and source.is_file():
+            (library / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, library / file)  # times kept: what is compiled stays valid
+    for entry in package.entry_points.select(group="console_scripts"):
+        program = programs / entry.name
+        call = f"import sys\nfrom {entry.module} import {entry.attr}\nsys.exit({entry.attr}())\n"
+        program.write_text(f"#!{PYTHON}/bin/python3\n{call}")
+        program.chmod(0o755)

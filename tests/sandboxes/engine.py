@@ -1,0 +1,115 @@
+"""A Docker engine of the tests' own, and an image for it made of this machine's programs."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tarfile
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+IMAGE = "rollmill-test:1"
+_PROGRAMS = [
+    "bash", "base64", "cat", "chmod", "cp", "dd", "dirname", "env", "git", "grep", "head", "id", "ls", "mkdir", "mv",
+    "nohup", "python3", "rm", "sed", "setsid", "sh", "sha256sum", "sleep", "tail", "tar", "touch", "tr", "true", "wc",
+    "yes",
+]  # fmt: skip
+_FLAGS = ["--iptables=false", "--ip6tables=false", "--bridge=none", "--storage-driver=vfs"]
+
+
+def why_no_engine() -> str:
+    """Why none can be started here; empty where it can."""
+    if os.geteuid() != 0:
+        return "dockerd needs root"
+    missing = [name for name in ("dockerd", "docker") if not shutil.which(name)]
+    return f"{' and '.join(missing)} not installed (Debian: docker.io)" if missing else ""
+
+
+@contextmanager
+def running_engine() -> Iterator[str]:
+    """The address of an engine that ends with the block. Raises `RuntimeError` with its last words."""
+    folder = Path(tempfile.mkdtemp(prefix="rollmill-engine-"))
+    address = f"unix://{folder}/docker.sock"
+    places = ["--data-root", str(folder / "data"), "--exec-root", str(folder / "exec"), "-H", address]
+    with (folder / "log").open("wb") as log:
+        daemon = subprocess.Popen(
+            ["dockerd", *_FLAGS, *places, "--pidfile", str(folder / "pid")],
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+        deadline = time.monotonic() + 60
+        while subprocess.run(["docker", "-H", address, "version"], capture_output=True, check=False).returncode:
+            if daemon.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError((folder / "log").read_text()[-300:])
+            time.sleep(0.2)
+        yield address
+    finally:
+        daemon.terminate()
+        try:
+            daemon.wait(30)
+        except subprocess.TimeoutExpired:
+            os.killpg(daemon.pid, signal.SIGKILL)
+            daemon.wait()
+        subprocess.run(f"umount -R {folder}/* 2>/dev/null; rm -rf {folder}", shell=True, check=False)
+
+
+def import_image(address: str, tree: Path, name: str = IMAGE) -> str:
+    """Makes an image of bash, git, coreutils and Python, with `tree` at its work directory."""
+    with tempfile.TemporaryFile() as file:
+        with tarfile.open(fileobj=file, mode="w", dereference=False) as tar:
+            _add_system(tar)
+            tar.add(tree, "workspace")
+        file.seek(0)
+        done = subprocess.run(
+            ["docker", "-H", address, "import", "--change", "WORKDIR /workspace", "-", name],
+            stdin=file,
+            capture_output=True,
+            check=False,
+        )
+    assert done.stdout.startswith(b"sha256:"), done.stderr
+    return name
+
+
+def _add_system(tar: tarfile.TarFile) -> None:
+    for folder in ("usr", "usr/bin", "usr/lib", "etc", "tmp", "root"):
+        entry = tarfile.TarInfo(folder)
+        entry.type, entry.mode = tarfile.DIRTYPE, 0o1777 if folder == "tmp" else 0o755
+        tar.addfile(entry)
+    for name in ("bin", "lib", "lib64"):
+        link = tarfile.TarInfo(name)
+        link.type, link.linkname = tarfile.SYMTYPE, "usr/lib" if name.startswith("lib") else "usr/bin"
+        tar.addfile(link)
+    passwd = b"root:x:0:0:root:/root:/bin/bash\n"
+    entry = tarfile.TarInfo("etc/passwd")
+    entry.size = len(passwd)
+    tar.addfile(entry, io.BytesIO(passwd))
+    libraries: set[str] = set()
+    for program in _PROGRAMS:
+        path = shutil.which(program, path="/usr/bin:/bin")
+        assert path, program
+        tar.add(Path(path).resolve(), f"usr/bin/{program}")
+        libraries |= _libraries(Path(path))
+    python = Path("/usr/bin/python3").resolve().name
+    tar.add(f"/usr/bin/{python}", f"usr/bin/{python}")
+    tar.add(f"/usr/lib/{python}", f"usr/lib/{python}", filter=_small)
+    for library in sorted(libraries):
+        tar.add(Path(library).resolve(), f"usr/lib/{Path(library).name}")
+
+
+def _libraries(program: Path) -> set[str]:
+    said = subprocess.run(["ldd", str(program)], capture_output=True, text=True, check=True).stdout
+    return set(re.findall(r"(/\S+) \(0x", said))
+
+
+def _small(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    left_out = ("/test", "/__pycache__", "/lib2to3", "/pydoc_data", "/ensurepip", "/idlelib", "/tkinter", "/config-")
+    return None if any(part in entry.name for part in left_out) else entry

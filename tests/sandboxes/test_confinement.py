@@ -1,0 +1,179 @@
+"""What commands try to reach, on real bubblewrap: each attempt is made for real and has to fail."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import threading
+from pathlib import Path
+
+import pytest
+
+from rollmill.sandboxes.system_calls import _ARCHITECTURE, _NUMBERS, filter_program
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/root", "/home", "/work", "/var/log", "/run", "/sys", "/boot", "/srv", "/mnt", "/etc/shadow", "/etc/hostname"],
+)
+def test_the_hosts_folders_are_not_there(start, path):
+    done = start().execute(f"ls -d {path}")
+    assert done.returncode == 2
+    assert "No such file or directory" in done.output
+
+
+@pytest.mark.parametrize(
+    "path", ["/usr/bin/x", "/usr/x", "/etc/x", "/x", "/dev/x", "/opt/python/bin/x", "/bin/x", "/proc/x", "/var/x"]
+)
+def test_the_system_cannot_be_written(start, path):
+    done = start().execute(f"touch {path}; mkdir {path}")
+    assert done.returncode == 1
+    assert not Path(path).exists()
+
+
+def test_the_hosts_and_the_repositorys_files_are_nowhere(start, tmp_path):
+    secret = tmp_path / "secret-of-the-host"
+    secret.write_text("x")
+    done = start().execute(
+        f"ls {tmp_path}; ls /tmp; find / -xdev -name 'secret-of-the-host' 2> /dev/null; ls {Path(__file__).parent}"
+    )
+    assert done.output.count("No such file or directory") == 2
+    assert "secret-of-the-host\n" not in done.output
+
+
+def test_other_sandboxes_files_and_processes_are_not_seen(start):
+    one, two = start(), start()
+    one.execute("echo secret > /tmp/mine; echo secret > mine")
+    seen = two.execute("cat /tmp/mine mine; ls /tmp; ls / | tr '\\n' ' '")
+    assert "secret" not in seen.output
+    assert two.execute("ls -d /proc/[0-9]* | wc -l").output.strip() in {"4", "5"}  # the namespace's own
+
+
+def test_the_hosts_environment_and_arguments_do_not_leak(start, monkeypatch):
+    monkeypatch.setenv("SECRET_TOKEN", "sesame-of-the-host")
+    done = start().execute("env; cat /proc/*/environ | tr '\\0' '\\n'", env={"GIVEN": "1"})
+    assert "sesame" not in done.output
+    assert "GIVEN=1" in done.output
+    names = {line.split("=")[0] for line in start().execute("env").output.splitlines()}
+    assert names == {"PATH", "HOME", "USER", "LANG", "TERM", "PYTHONDONTWRITEBYTECODE", "PWD", "SHLVL", "_"}
+
+
+def test_no_file_of_the_host_is_open(start):
+    done = start().execute("for f in /proc/self/fd/*; do readlink $f; done | sed 's/[0-9]//g' | sort -u")
+    assert done.output == "/dev/null\npipe:[]\n"
+
+
+def test_nothing_can_be_gained(start):
+    done = start().execute("grep -E 'Cap(Prm|Eff|Bnd|Amb)|NoNewPrivs' /proc/self/status | cut -f2 | tr '\\n' ' '")
+    assert done.output.split() == ["0" * 16] * 4 + ["1"]
+    assert start().execute("unshare --user true || unshare --mount true || mount -t tmpfs x /tmp").returncode != 0
+    if os.geteuid() == 0:
+        outside = start()
+        [work] = {path.stat().st_uid for path in [outside._folder / "work"]}
+        assert work > 65_536
+
+
+def test_no_socket_leads_out(start, root):
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.socket(socket.AF_UNIX) as unix:
+        unix.bind(str(root / "socket"))
+        unix.listen()
+        with socket.socket(socket.AF_UNIX) as abstract:
+            abstract.bind(f"\0rollmill-{os.getpid()}")
+            abstract.listen()
+            done = start().execute(f"""python3 - << 'END'
+import socket
+def attempt(family, address):
+    s = socket.socket(family)
+    s.settimeout(2)
+    try:
+        s.connect(address)
+        print("reached", address)
+    except OSError as error:
+        print(type(error).__name__)
+attempt(socket.AF_INET, ("127.0.0.1", {server.getsockname()[1]}))
+attempt(socket.AF_INET, ("192.0.2.1", 80))
+attempt(socket.AF_UNIX, "{root}/socket")
+attempt(socket.AF_UNIX, "\\0rollmill-{os.getpid()}")
+END""")
+    assert done.output.split() == ["ConnectionRefusedError", "OSError", "FileNotFoundError", "ConnectionRefusedError"]
+
+
+def test_no_process_of_the_host_can_be_signalled_or_traced(start):
+    done = start().execute(f"""python3 - << 'END'
+import ctypes, os
+try:
+    os.kill({os.getpid()}, 9)
+except ProcessLookupError:
+    print("nobody")
+libc = ctypes.CDLL(None, use_errno=True)
+print(libc.ptrace(16, {os.getpid()}, 0, 0), os.strerror(ctypes.get_errno()))
+END""")
+    assert done.output == "nobody\n-1 No such process\n"
+
+
+def test_killing_everything_ends_no_more_than_the_command(start):
+    sandbox, other = start(), start()
+    beside = threading.Thread(target=lambda: results.append(other.execute("sleep 1; echo alive").output))
+    results: list[str] = []
+    beside.start()
+    killing = sandbox.execute("sleep 60 & (sleep 0.1; kill -9 -1) & kill -9 1; wait; echo survived", timeout_s=20)
+    assert killing.returncode == 137
+    assert sandbox.execute("echo next").output == "next\n"
+    beside.join()
+    assert results == ["alive\n"]
+
+
+def test_a_link_out_of_the_work_tree_leads_nowhere(start):
+    sandbox = start()
+    assert sandbox.execute("ln -s /root out; ln -s ../../../../.. up; ls out/").returncode == 2
+    assert "workspace" in sandbox.execute("ls up/").output
+    sandbox.close()
+    assert Path("/root").exists()
+
+
+def test_what_a_command_makes_executable_gains_nothing(start):
+    assert start().execute("cp /usr/bin/id /tmp/id; chmod 4755 /tmp/id; /tmp/id -u").output == "1000\n"
+
+
+@pytest.mark.skipif(not filter_program(), reason="no filter for this kind of processor")
+def test_system_calls_that_hide_memory_are_not_there(start):
+    done = start().execute("""python3 - << 'END'
+import ctypes, errno, mmap, os, platform
+try:
+    os.memfd_create("x")
+except OSError as error:
+    print(error.errno == errno.ENOSYS)
+libc = ctypes.CDLL(None, use_errno=True)
+print(libc.shmget(0, 4096, 0o1600), ctypes.get_errno() == errno.ENOSYS)
+# The same call by the numbers of x32, and one that is fine.
+number = 319 | 0x40000000 if platform.machine() == "x86_64" else 279
+print(libc.syscall(ctypes.c_long(number), b"x", 0), ctypes.get_errno() == errno.ENOSYS)
+print(libc.syscall(ctypes.c_long(-1)), len(mmap.mmap(-1, 4096)))
+END""")
+    assert done.output.splitlines() == ["True", "-1 True", "-1 True", "-1 4096"]
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_the_filter_refuses_what_it_names_and_nothing_else(machine):
+    numbers = set(_NUMBERS[machine].values())
+    for number in [*range(500), 0x40000000, 0x40000000 | 319, 0xFFFFFFFF]:
+        refused = number in numbers or number >= 0x40000000
+        assert (verdict(machine, number, _ARCHITECTURE[machine]) != 0x7FFF0000) == refused
+        assert verdict(machine, number, 0x40000003) != 0x7FFF0000
+    assert filter_program("mips") == b""
+
+
+def verdict(machine: str, number: int, architecture: int) -> int:
+    """What the filter says, played as the kernel does."""
+    steps = list(struct.iter_unpack("=HBBI", filter_program(machine)))
+    place, value = 0, 0
+    while True:
+        code, yes, no, operand = steps[place]
+        place += 1
+        if code == 0x06:
+            return operand
+        if code == 0x20:
+            value = {0: number, 4: architecture}[operand]
+        else:
+            place += yes if (value == operand if code == 0x15 else value >= operand) else no

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+
+import pytest
+
+from rollmill.errors import InputError
+from rollmill.sandboxes.images import copy_image, image_commit, image_folder
+
+
+def git(folder, *arguments):
+    return subprocess.run(["git", "-C", folder, *arguments], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_the_commit_is_a_function_of_the_files_alone(images, tmp_path, monkeypatch):
+    first = image_commit(images / "small", tmp_path / "first")
+    other = tmp_path / "other"
+    shutil.copytree(images / "small", other)
+    os.utime(other / "run.sh", (1, 1))
+    (other / "src").chmod(0o700)
+    monkeypatch.setenv("GIT_AUTHOR_NAME", "somebody")
+    monkeypatch.setenv("GIT_DIR", "/nowhere")
+    monkeypatch.setenv("GIT_CONFIG_COUNT", "1")
+    monkeypatch.setenv("GIT_CONFIG_KEY_0", "core.autocrlf")
+    monkeypatch.setenv("GIT_CONFIG_VALUE_0", "input")
+    assert image_commit(other, tmp_path / "second") == first == "9a99bc5b10ede007cf5939e37e16872e48fcbeae"
+
+
+@pytest.mark.parametrize("change", ["content", "mode", "name"])
+def test_every_change_of_the_files_is_another_commit(images, tmp_path, change):
+    first = image_commit(images / "small", tmp_path / "first")
+    other = tmp_path / "other"
+    shutil.copytree(images / "small", other)
+    if change == "content":
+        (other / "kept.log").write_text("other\n")
+    elif change == "mode":
+        (other / "run.sh").chmod(0o644)
+    else:
+        (other / "kept.log").rename(other / "moved.log")
+    assert image_commit(other, tmp_path / "second") != first
+
+
+def test_all_files_are_in_it_as_they_are(images, tmp_path):
+    image = tmp_path / "image"
+    shutil.copytree(images / "small", image)
+    (image / "crlf.txt").write_bytes(b"a\r\nb\n")
+    (image / "link").symlink_to("src/one.py")
+    copy_image(image, tmp_path / "copy")
+    assert git(tmp_path / "copy", "status", "--porcelain", "--ignored") == ""
+    listed = git(tmp_path / "copy", "ls-tree", "-r", "--format=%(objectmode) %(path)", "HEAD").splitlines()
+    assert listed == [
+        "100644 .gitignore", "100644 crlf.txt", "100644 kept.log", "120000 link", "100755 run.sh", "100644 src/one.py",
+    ]  # fmt: skip
+    shown = subprocess.run(["git", "-C", tmp_path / "copy", "show", "HEAD:crlf.txt"], capture_output=True, check=True)
+    assert shown.stdout == b"a\r\nb\n"
+    assert not (image / ".git").exists()
+
+
+def test_a_repository_is_copied_as_it_is(images, tmp_path):
+    image = tmp_path / "image"
+    copy_image(images / "small", image)
+    (image / "untracked").write_text("x")
+    identity = ["-c", "user.name=a", "-c", "user.email=b"]
+    git(image, *identity, "commit", "--allow-empty", "--message", "second")
+    copy_image(image, tmp_path / "copy")
+    assert git(tmp_path / "copy", "rev-parse", "HEAD") == git(image, "rev-parse", "HEAD")
+    assert git(tmp_path / "copy", "status", "--porcelain") == "?? untracked"
+
+
+def test_an_empty_image_is_an_empty_commit(tmp_path):
+    (tmp_path / "empty").mkdir()
+    assert len(image_commit(tmp_path / "empty", tmp_path / "copy")) == 40
+
+
+@pytest.mark.parametrize("name", ["", ".", "/", "..", "../images", "absent", "/etc", "a\0"])
+def test_names_that_are_no_image(images, name):
+    with pytest.raises(InputError, match="name one of its subfolders"):
+        image_folder(images, name)

@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rollmill.sandboxes.output import CappedOutput
+
+
+@given(st.lists(st.binary(max_size=60)), st.integers(2, 50))
+def test_both_ends_are_kept_whatever_the_pieces(pieces, most):
+    output = CappedOutput(most)
+    for piece in pieces:
+        output.add(piece)
+    whole, half = b"".join(pieces), most // 2
+    assert output.full == (len(whole) > 2 * half)
+    if not output.full:
+        assert output.text() == whole.decode(errors="replace")
+    else:
+        head, tail = whole[:half].decode(errors="replace"), whole[-half:].decode(errors="replace")
+        dropped = len(whole) - 2 * half
+        assert output.text() == f"{head}\n[{dropped} bytes of output are left out here]\n{tail}"
+
+
+def test_what_is_held_is_bounded():
+    output = CappedOutput(1000)
+    for _ in range(1000):
+        output.add(b"x" * 700)
+        assert len(output._head) + len(output._tail) <= 2500
+    output.add(b"end")
+    assert output.text().endswith("xend")
