@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import email.utils
 import io
 import json
 import logging
@@ -19,16 +18,17 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from rollmill.records import Usage
+from rollmill.serving.backoff import backoff_s, parse_retry_after
 from rollmill.serving.endpoints import Endpoint, EndpointPool
 
 log = logging.getLogger(__name__)
 
 _RETRIED_STATUSES = frozenset({408, 409, 429})
-_LONGEST_BACKOFF_S = 30.0
-_LONGEST_RETRY_AFTER_S = 600.0
 # Below the 5 s after which uvicorn, and so vLLM, drops an idle connection: a request must not meet a closing one.
 _KEEPALIVE_S = 4.0
 _LARGE_BODY = 2**20
+
+_Read = tuple[str, str | None, str | None, Usage, tuple["ToolCall", ...]]
 
 
 class RequestFailedError(Exception):
@@ -52,6 +52,15 @@ class ClientConfig(BaseModel):
     max_retries: int = Field(default=10, ge=0)
 
 
+class ToolCall(NamedTuple):
+    """A tool call as the model made it, however malformed: texts that nobody has looked at, empty where missing."""
+
+    id: str
+    name: str
+    arguments: str
+    """JSON, if the model got it right."""
+
+
 class Completion(NamedTuple):
     """What the server made of one prompt."""
 
@@ -63,6 +72,7 @@ class Completion(NamedTuple):
     """Seconds of the try that succeeded."""
     calls: int
     """Requests sent, retries included."""
+    tool_calls: tuple[ToolCall, ...] = ()
 
 
 @dataclass
@@ -76,26 +86,6 @@ class _TryFailedError(Exception):
     retry_after_s: float | None = None
     reached: bool = True
     """The server did its part: a failure that says nothing against sending it more."""
-
-
-def backoff_s(retry: int) -> float:
-    """Seconds to wait before the `retry`-th retry (0-based): 1, 2, 4, ..., at most 30, with up to 25% taken off."""
-    longest: float = min(_LONGEST_BACKOFF_S, 2.0 ** min(retry, 10))
-    return longest * random.uniform(0.75, 1.0)
-
-
-def parse_retry_after(value: str | None) -> float | None:
-    """Seconds that a `Retry-After` header asks for, as a number or as an HTTP date (RFC 9110, 10.2.3)."""
-    if value is None:
-        return None
-    try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
-        except ValueError:
-            return None
-    return min(max(seconds, 0.0), _LONGEST_RETRY_AFTER_S) if seconds == seconds else None
 
 
 class ChatClient:
@@ -141,9 +131,10 @@ class ChatClient:
             calls += 1
             started = time.monotonic()
             try:
-                text, reasoning, finish_reason, usage = await self._try(endpoint, body)
+                text, reasoning, finish_reason, usage, tool_calls = await self._try(endpoint, body)
                 endpoint.answered()
-                return Completion(text, reasoning, finish_reason, usage, time.monotonic() - started, calls)
+                seconds = time.monotonic() - started
+                return Completion(text, reasoning, finish_reason, usage, seconds, calls, tool_calls)
             except _TryFailedError as caught:
                 failure = caught
             finally:
@@ -164,7 +155,7 @@ class ChatClient:
             return 0.0  # another server can take it now
         return backoff_s(retry)
 
-    async def _try(self, endpoint: Endpoint, body: bytes) -> tuple[str, str | None, str | None, Usage]:
+    async def _try(self, endpoint: Endpoint, body: bytes) -> _Read:
         try:
             # aiohttp sends large bytes in one piece, and warns of it; a file it sends piece by piece.
             data = body if len(body) <= _LARGE_BODY else io.BytesIO(body)
@@ -191,16 +182,17 @@ class ChatClient:
         )
 
 
-def read_completion(content: bytes) -> tuple[str, str | None, str | None, Usage]:
-    """Text, reasoning, finish reason and usage of a chat completion's JSON."""
+def read_completion(content: bytes) -> _Read:
+    """Text, reasoning, finish reason, usage and tool calls of a chat completion's JSON."""
     try:
         answer = _parse(content)
         choice = answer["choices"][0]
         message = choice["message"]
-        text = message["content"]
+        tool_calls = _tool_calls(message.get("tool_calls"))
+        text = message.get("content") if tool_calls else message["content"]
         reasoning = message.get("reasoning") or message.get("reasoning_content")
-        if text is None and reasoning is not None:
-            text = ""  # a thinking model that ran into its limit before it said anything
+        if text is None and (reasoning is not None or tool_calls):
+            text = ""  # a thinking model that ran into its limit before it said anything, or one that only acts
         usage = answer.get("usage") or {}
         counted = Usage(
             prompt_tokens=usage.get("prompt_tokens") or 0, completion_tokens=usage.get("completion_tokens") or 0
@@ -214,7 +206,25 @@ def read_completion(content: bytes) -> tuple[str, str | None, str | None, Usage]
         shown = content[:200].decode("utf-8", "replace")
         reason = f"not a chat completion ({type(error).__name__}: {error}): {shown!r}"
         raise _TryFailedError("malformed_response", reason) from None
-    return text, reasoning, finish_reason, counted
+    return text, reasoning, finish_reason, counted, tool_calls
+
+
+def _tool_calls(value: Any) -> tuple[ToolCall, ...]:
+    """What the model called; of a call of a wrong shape all of it as its arguments, for the model to be told."""
+    made = []
+    for call in (value if isinstance(value, list) else [value]) if value else []:
+        function = call.get("function") if isinstance(call, dict) else None
+        if isinstance(function, dict):
+            made.append(
+                ToolCall(*(_text(one) for one in (call.get("id"), function.get("name"), function.get("arguments"))))
+            )
+        else:
+            made.append(ToolCall("", "", _text(call)))
+    return tuple(made)
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else "" if value is None else orjson.dumps(value).decode()
 
 
 def _parse(content: bytes) -> dict[str, Any]:

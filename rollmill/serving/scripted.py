@@ -2,7 +2,7 @@
 
 `python -m rollmill.serving.scripted --port P --served-model-name NAME` takes vLLM's own arguments for these (and
 passes over the others it is started with), so that it can be started in vLLM's place. An answer depends on the
-request's seed alone. `GET /scripted` tells what was asked.
+request's seed alone, or on its messages and its seed. `GET /scripted` tells what was asked.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-import random
 import subprocess
 import sys
 import threading
@@ -21,55 +20,10 @@ from types import TracebackType
 from typing import Any, Self
 
 import orjson
-from pydantic import BaseModel, ConfigDict
 
+from rollmill.serving.script import Answer, Conversation, Script
 
-class Script(BaseModel):
-    """How the server behaves."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    model: str = "scripted"
-    latency_s: float = 0.0
-    tail: float | None = None
-    """Exponent of a Pareto distribution of latencies with the least value `latency_s`; None: all the same."""
-    longest_s: float = 60.0
-    """Latencies of the tail end there."""
-    completion: str = "It is <answer>{digit}</answer>."
-    """`{digit}`: the seed's last decimal; `{seed}`: the seed."""
-    completion_bytes: int = 0
-    """Completions are filled up to this length."""
-    finish_reason: str = "stop"
-    faults: list[str] = []
-    """What the first requests meet, one each: `reset`, `hang`, `garbage`, `empty`, `close`, or a status such as `429`,
-    `500`, `400`. After these, requests are answered."""
-    always: str | None = None
-    """A fault that every later request meets."""
-    failing_s: float = 0.0
-    """For this long after the start every request is answered 500."""
-    retry_after: str | None = None
-    """Sent with 429 and 503."""
-    die_after: int | None = None
-    """The process kills itself with SIGKILL at this request."""
-    start_s: float = 0.0
-    """Seconds before the server listens."""
-    start_error: str | None = None
-    """Instead of listening, say this and end with code 1."""
-    children: bool = False
-    """Start two processes as vLLM does its engine: one in the group, one that leaves the session."""
-
-    def latency(self, seed: int) -> float:
-        """Seconds that the request with this seed takes."""
-        if self.tail is None:
-            return self.latency_s
-        uniform = random.Random(seed).random()
-        pareto: float = self.latency_s / (1.0 - uniform) ** (1.0 / self.tail)
-        return min(self.longest_s, pareto)
-
-    def text(self, seed: int) -> str:
-        """The completion of the request with this seed."""
-        said = self.completion.replace("{digit}", str(seed % 10)).replace("{seed}", str(seed))
-        return said + "." * (self.completion_bytes - len(said))
+__all__ = ["Answer", "Conversation", "Script", "ScriptedServer", "main", "start_children"]
 
 
 class _Connection(asyncio.Protocol):
@@ -192,25 +146,34 @@ class ScriptedServer:
         if request.get("model") != self.script.model:
             _respond(transport, 404, orjson.dumps({"error": {"message": f"no model {request.get('model')}"}}))
             return
+        if self.script.context_tokens is not None and len(body) // 4 > self.script.context_tokens:
+            words = (
+                f"This model's maximum context length is {self.script.context_tokens} tokens. However, you requested "
+            )
+            _respond(transport, 400, orjson.dumps({"error": {"message": f"{words}{len(body) // 4} tokens."}}))
+            return
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         latency = self.script.latency(seed)
+        said = self.script.answer(request, seed)
         if latency:
-            self._loop.call_later(latency, self._answer, transport, seed, latency)
+            self._loop.call_later(latency, self._answer, transport, seed, said, latency)
         else:
-            self._answer(transport, seed, latency)
+            self._answer(transport, seed, said, latency)
 
-    def _answer(self, transport: asyncio.Transport, seed: int, latency: float) -> None:
+    def _answer(self, transport: asyncio.Transport, seed: int, said: Answer, latency: float) -> None:
         self.in_flight -= 1
         self.latencies_s = [self.latencies_s[0] + latency, max(self.latencies_s[1], latency)]
-        text = self.script.text(seed)
-        message = {"role": "assistant", "content": text}
+        text = said.content or ""
+        message: dict[str, Any] = {"role": "assistant", "content": said.content}
+        if said.tool_calls:
+            message["tool_calls"] = said.tool_calls
         answer = {
             "object": "chat.completion",
             "id": f"chatcmpl-{seed}",
             "created": 0,
             "model": self.script.model,
-            "choices": [{"index": 0, "message": message, "finish_reason": self.script.finish_reason}],
+            "choices": [{"index": 0, "message": message, "finish_reason": said.finish_reason}],
             "usage": {
                 "prompt_tokens": 16,
                 "completion_tokens": len(text) // 4 + 1,

@@ -17,13 +17,14 @@ from rollmill.serving.client import (
     ChatClient,
     ClientConfig,
     RequestFailedError,
+    ToolCall,
     backoff_s,
     parse_retry_after,
     read_completion,
     server_words,
 )
 from rollmill.serving.endpoints import Endpoint, EndpointPool
-from rollmill.serving.scripted import Script, ScriptedServer
+from rollmill.serving.scripted import Answer, Conversation, Script, ScriptedServer
 
 from .raw_server import RawServer
 
@@ -345,7 +346,7 @@ def test_what_is_no_completion(content):
 
 
 def test_lone_surrogates_are_data():
-    text, reasoning, _, _ = read_completion(
+    text, reasoning, *_ = read_completion(
         rb'{"choices": [{"message": {"content": "a\ud800b \u00e9", "reasoning": "\udfff"}}]}'
     )
     assert (text, reasoning) == ("a?b é", "?")
@@ -367,3 +368,49 @@ def test_lone_surrogates_are_data():
 )
 def test_the_servers_own_words(content, words):
     assert server_words(content) == words
+
+
+def tool_call(**function):
+    return {"id": "a", "type": "function", "function": function}
+
+
+def test_tool_calls_are_read():
+    called = [tool_call(name="bash", arguments='{"command": "ls"}'), tool_call(name="bash", arguments="{")]
+    read = completion({"content": None, "tool_calls": called})
+    assert read[0] == ""
+    assert read[4] == (ToolCall("a", "bash", '{"command": "ls"}'), ToolCall("a", "bash", "{"))
+    assert completion({"content": "so", "tool_calls": called[:1]})[::4] == ("so", read[4][:1])
+    assert completion({"tool_calls": called})[:1] == ("",)
+
+
+@pytest.mark.parametrize("none", [None, [], ...])
+def test_no_tool_calls(none):
+    message = {"content": "x"} | ({} if none is ... else {"tool_calls": none})
+    assert completion(message)[4] == ()
+    with pytest.raises(Exception, match="not a chat completion"):
+        completion(message | {"content": None})
+
+
+@pytest.mark.parametrize(
+    ("called", "found"),
+    [
+        ([tool_call(name="bash", arguments={"command": "ls"})], [("a", "bash", '{"command":"ls"}')]),
+        ([tool_call(name=None, arguments=None)], [("a", "", "")]),
+        ([{"function": {}}], [("", "", "")]),
+        ([{"id": 3, "function": {"name": 4, "arguments": 5}}], [("3", "4", "5")]),
+        ([{"id": "a"}, "ls", 7, None], [("", "", '{"id":"a"}'), ("", "", "ls"), ("", "", "7"), ("", "", "")]),
+        ({"name": "bash"}, [("", "", '{"name":"bash"}')]),
+        ("ls", [("", "", "ls")]),
+    ],
+)
+def test_a_malformed_tool_call_is_what_the_model_said_and_no_failure(called, found):
+    assert completion({"content": None, "tool_calls": called})[4] == tuple(ToolCall(*one) for one in found)
+
+
+def test_tool_calls_arrive():
+    answer = Answer(content=None, tool_calls=[tool_call(name="bash", arguments="{}")], finish_reason="tool_calls")
+    script = Script(conversations=[Conversation(answers=[answer])])
+    with ScriptedServer(script) as server:
+        answered, _ = ask_one(server.base_url)
+    assert (answered.text, answered.tool_calls) == ("", (ToolCall("a", "bash", "{}"),))
+    assert (answered.finish_reason, answered.calls) == ("tool_calls", 1)

@@ -1,0 +1,1 @@
+"""Coding agents: mini-swe-agent plays in a sandbox with a model behind this project's endpoints."""

@@ -1,0 +1,157 @@
+"""Reads mini-swe-agent's YAML configuration as it is: `agent`, `environment` and `model` sections."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]  # stubs are a package of their own
+from jinja2 import Environment, TemplateSyntaxError
+from pydantic import ValidationError
+
+from rollmill.agents.config_keys import Section, drop_costs, drop_unused, from_version_1, request_fields, start_config
+from rollmill.agents.settings import OBSERVATION, TEXT_ERROR, TEXT_REGEX, TOOL_ERROR, V1_REGEX, AgentSettings, Mode
+from rollmill.errors import InputError
+
+log = logging.getLogger(__name__)
+
+_SECTIONS = ("agent", "environment", "model")
+_NAMES = {"timeout_s": "environment.timeout", "wall_time_limit_s": "agent.wall_time_limit_seconds"}
+_PLACES = {
+    "cwd": "environment",
+    "env": "environment",
+    "model_name": "model",
+    "action_regex": "model",
+    "observation_template": "model",
+    "format_error_template": "model",
+}
+_SAYS_V2_TEXT = "```mswea_bash_command"
+_SAYS_V1_TEXT = re.compile(r"\b(one|single)\b[^.]{0,40}\b(code block|triple backticks)|EXACTLY ONE action", re.I)
+
+
+def read_agent_config(config: str, *, mode: Mode | None = None) -> AgentSettings:
+    """The settings of a file, or of a configuration that comes with mini-swe-agent (`mini`, `mini_textbased`, ...).
+
+    `mode` overrules what the file says. Warns of every key that is read as another, or has no meaning here. Raises
+    `InputError` for what is no such file, in one line.
+    """
+    path, packaged = _find(config)
+    agent, environment, model = _sections(path)
+
+    def warn(key: str, what: str) -> None:
+        if not packaged:
+            log.warning("%s: %s is %s", path.name, key, what)
+
+    is_v1 = from_version_1(agent, model, warn) or environment.get("environment_class") == "docker_remote"
+    drop_costs(agent, warn)
+    starting = start_config(environment, warn)
+    _check_agent_class(path, agent)
+    for name, section in zip(_SECTIONS, (agent, environment, model), strict=True):
+        drop_unused(name, section, warn)
+    kwargs = model.pop("model_kwargs", None) or {}
+    if not isinstance(kwargs, dict):
+        raise InputError(f"{path}: model.model_kwargs is a {type(kwargs).__name__}: give keys and values")
+    request = request_fields(kwargs, warn)
+    found = mode or _mode(agent, model, is_v1=is_v1)
+    model.pop("model_class", None)
+    fields = _defaults(found, agent, model) | agent | environment | model | {"mode": found}
+    fields |= {"request": request, "start_config": starting}
+    for name, key in (("timeout", "timeout_s"), ("wall_time_limit_seconds", "wall_time_limit_s")):
+        if name in fields:
+            fields[key] = fields.pop(name)
+    return _checked(path, fields)
+
+
+def _find(config: str) -> tuple[Path, bool]:
+    """The file, and whether it comes with mini-swe-agent."""
+    path = Path(config).expanduser()
+    if path.is_file():
+        return path, False
+    spec = importlib.util.find_spec("minisweagent")  # found without being imported
+    folders = [Path(place, "config") for place in (spec.submodule_search_locations if spec else None) or ()]
+    known = {one.stem: one for folder in folders for one in (*folder.glob("*.yaml"), *folder.glob("benchmarks/*.yaml"))}
+    named = known.get(config.removesuffix(".yaml"))
+    if named is None:
+        raise InputError(f"--config {config}: no such file, and none of {', '.join(sorted(known))}: give one of these")
+    return named, True
+
+
+def _sections(path: Path) -> list[Section]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is no YAML: {error}") from None
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path} holds no sections: it needs agent, environment and model")
+    sections = []
+    for name in _SECTIONS:
+        section = content.pop(name, None) or {}
+        if not isinstance(section, dict):
+            raise InputError(f"{path}: {name} is a {type(section).__name__}: give keys and values")
+        sections.append(dict(section))
+    for name in content:
+        log.warning("%s: %s is a section that is not used", path.name, name)
+    return sections
+
+
+def _check_agent_class(path: Path, agent: Section) -> None:
+    given = agent.pop("agent_class", "default")
+    if str(given).rsplit(".", 1)[-1] not in {"default", "interactive", "DefaultAgent", "InteractiveAgent"}:
+        raise InputError(f"{path}: agent.agent_class is {given}: only mini-swe-agent's default agent plays here")
+
+
+def _mode(agent: Section, model: Section, *, is_v1: bool) -> Mode:
+    """What the file is written for: its classes and keys tell it, or else its templates."""
+    if is_v1 or "action_regex" in model or "textbased" in str(model.get("model_class")).lower():
+        return "text"
+    told = _told(agent, model)
+    if _SAYS_V2_TEXT in told:
+        return "text"
+    return "text" if _SAYS_V1_TEXT.search(told) and "tool" not in told.lower() else "tools"
+
+
+def _told(agent: Section, model: Section) -> str:
+    """All that the model is told of how to answer."""
+    templates = (agent.get("system_template"), agent.get("instance_template"), model.get("format_error_template"))
+    return "\n".join(str(template) for template in templates)
+
+
+def _defaults(mode: Mode, agent: Section, model: Section) -> dict[str, Any]:
+    """As mini-swe-agent's models have them; the regular expression is the one for the blocks that templates show."""
+    told = _told(agent, model)
+    as_in_v1 = mode == "text" and "```bash" in told and _SAYS_V2_TEXT not in told
+    return {
+        "action_regex": V1_REGEX if as_in_v1 else TEXT_REGEX,
+        "observation_template": OBSERVATION,
+        "format_error_template": TEXT_ERROR if mode == "text" else TOOL_ERROR,
+    }
+
+
+def _checked(path: Path, fields: dict[str, Any]) -> AgentSettings:
+    try:
+        settings = AgentSettings.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        name = str(first["loc"][0])
+        place = _NAMES.get(name) or f"{_PLACES.get(name, 'agent')}.{place}"
+        given = "" if first["type"] == "missing" else f" ({first['input']!r:.80})"
+        raise InputError(f"{path}: {place}{given}: {first['msg']}") from None
+    for name in ("system_template", "instance_template", "observation_template", "format_error_template"):
+        try:
+            Environment().parse(getattr(settings, name))  # noqa: S701  # no HTML here
+        except TemplateSyntaxError as error:
+            place = f"{_PLACES.get(name, 'agent')}.{name}"
+            raise InputError(f"{path}: {place}, line {error.lineno} of it: {error.message}") from None
+    try:
+        groups = re.compile(settings.action_regex).groups
+    except re.error as error:
+        raise InputError(f"{path}: model.action_regex is no regular expression: {error}") from None
+    if groups > 1:
+        raise InputError(f"{path}: model.action_regex has {groups} groups: the command is to be the only one")
+    return settings

@@ -1,0 +1,75 @@
+"""The environment: mini-swe-agent's interface over a sandbox."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from typing import Any
+
+from rollmill.agents.mini_swe import Submitted
+from rollmill.agents.settings import AgentSettings
+from rollmill.sandboxes.sandbox import Sandbox
+from rollmill.sandboxes.shell import printable, refused
+
+_SENTINELS = frozenset(("COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT", "MINI_SWE_AGENT_FINAL_OUTPUT"))
+"""First lines that submit: of version 2, and of version 1."""
+_UNAME = {"system": "s", "node": "n", "release": "r", "version": "v", "machine": "m", "processor": "p"}
+_SHORTEST_S = 1.0
+
+
+class SandboxEnvironment:
+    """One rollout's environment. Template variables tell of the sandbox, never of the machine that this runs on."""
+
+    def __init__(self, sandbox: Sandbox, settings: AgentSettings, *, cwd: str, ends_at: float | None) -> None:
+        """`ends_at`: the time (`time.monotonic`) past which no command runs on. Raises `SandboxError`."""
+        self.config = settings
+        self._sandbox = sandbox
+        self._cwd = cwd
+        self._ends_at = ends_at
+        asked = "; ".join(f"uname -{flag} 2>/dev/null || echo" for flag in _UNAME.values())
+        told = sandbox.execute(asked).output.splitlines()
+        self._system = {name: line.strip() for name, line in zip(_UNAME, [*told, *[""] * len(_UNAME)], strict=False)}
+
+    def execute(self, action: dict[str, Any], cwd: str = "") -> dict[str, Any]:
+        """Runs `action["command"]`: `output`, `returncode`, and in `exception_info` what ended it before its time.
+
+        Raises `Submitted` where its output begins with the line that submits, and `SandboxError`.
+        """
+        command, cwd, timeout_s = printable(action["command"]), cwd or self._cwd, self._timeout_s()
+        done = refused(command, cwd) or self._sandbox.execute(
+            command, cwd=cwd, timeout_s=timeout_s, env=self.config.env or None
+        )
+        output = printable(done.output)
+        if done.timed_out:
+            late = str(subprocess.TimeoutExpired(command, round(timeout_s, 1)))
+            return _told(output, -1, late) | {"timed_out": command}
+        if done.killed_by:
+            return _told(output, done.returncode, done.killed_by)
+        if done.returncode == 0:
+            _check_submitted(output)
+        return {"output": output, "returncode": done.returncode, "exception_info": ""}
+
+    def _timeout_s(self) -> float:
+        if self._ends_at is None:
+            return self.config.timeout_s
+        return min(self.config.timeout_s, max(_SHORTEST_S, self._ends_at - time.monotonic()))
+
+    def get_template_vars(self, **kwargs: Any) -> dict[str, Any]:
+        """`system`, `node`, `release`, `version`, `machine` and `processor` of the sandbox; `cwd`, `env`, `timeout`."""
+        return {**self._system, "cwd": self._cwd, "env": self.config.env, "timeout": self.config.timeout_s, **kwargs}
+
+    def serialize(self) -> dict[str, Any]:
+        """Nothing: the rollout's row and the run's manifest have it."""
+        return {}
+
+
+def _told(output: str, returncode: int, what: str) -> dict[str, Any]:
+    told = f"An error occurred while executing the command: {what}"
+    return {"output": output, "returncode": returncode, "exception_info": told}
+
+
+def _check_submitted(output: str) -> None:
+    first, _, rest = output.lstrip().partition("\n")
+    if first.strip() in _SENTINELS:
+        extra = {"exit_status": "Submitted", "submission": rest}
+        raise Submitted({"role": "exit", "content": rest, "extra": extra})

@@ -1,0 +1,45 @@
+"""mini-swe-agent without what it does when it is imported: it greets, and makes a folder in the home directory."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in ("MSWEA_SILENT_STARTUP", "MSWEA_GLOBAL_CONFIG_DIR")}
+    with tempfile.TemporaryDirectory() as scratch:
+        os.environ.update(MSWEA_SILENT_STARTUP="1", MSWEA_GLOBAL_CONFIG_DIR=scratch)
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                os.environ.pop(name)
+                if value is not None:
+                    os.environ[name] = value
+
+
+with _quiet():
+    from minisweagent.agents.default import DefaultAgent
+    from minisweagent.exceptions import FormatError, InterruptAgentFlow, Submitted
+    from minisweagent.models.utils.actions_text import format_observation_messages, parse_regex_actions
+    from minisweagent.models.utils.actions_toolcall import (
+        BASH_TOOL,
+        format_toolcall_observation_messages,
+        parse_toolcall_actions,
+    )
+
+__all__ = [
+    "BASH_TOOL",
+    "DefaultAgent",
+    "FormatError",
+    "InterruptAgentFlow",
+    "Submitted",
+    "format_observation_messages",
+    "format_toolcall_observation_messages",
+    "parse_regex_actions",
+    "parse_toolcall_actions",
+]

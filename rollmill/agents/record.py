@@ -1,0 +1,95 @@
+"""The journal's row of one agent rollout."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from rollmill.agents.playing import Played
+from rollmill.grading.evaluation import Evaluation
+from rollmill.grading.problem import GradedProblem
+from rollmill.records import Rollout, RolloutError, Verdict
+
+VERIFIER = "performance@1"
+
+
+class AgentRollout(Rollout):
+    """A rollout with what documents of agents' rollouts have besides.
+
+    `completion` is null: what the agent made is `git_diff`. `latency_s`: seconds that it played. `finish_reason`: of
+    the model's last answer.
+    """
+
+    problem_statement: str
+    git_diff: str | None
+    """One patch against the start commit; null where nobody looked."""
+    exit_status: str
+    speedup: float | None = Field(allow_inf_nan=False)
+    evaluation_info: dict[str, Any] | None
+    """The `Evaluation`."""
+
+
+def make_record(
+    problem: GradedProblem,
+    played: Played,
+    evaluation: Evaluation | None,
+    *,
+    sample_id: int,
+    seed: int,
+    metadata: dict[str, Any],
+    git_diff: str | None = None,
+) -> AgentRollout:
+    """The row: a verdict where the agent played and its work was graded, else what failed on the way.
+
+    `evaluation` is None where `played` has an error. `git_diff` is the evaluation's where none is given. `metadata` is
+    the run's (`model`, `attempt`, ...); `steps` and the agent's `submission` join it.
+    """
+    error = played.error or (_grading_error(evaluation) if evaluation else None)
+    if evaluation is None and error is None:
+        raise ValueError("a rollout that was played to its end has an evaluation")
+    verdict = _verdict(evaluation) if evaluation and not error else None
+    if git_diff is None and evaluation and evaluation.git_precheck:
+        git_diff = evaluation.git_precheck.raw_diff
+    own = {"steps": played.steps} | ({"submission": played.submission} if played.submission else {})
+    return AgentRollout(
+        instance_id=problem.instance_id,
+        sample_id=sample_id,
+        seed=seed,
+        problem_statement=problem.problem_statement,
+        messages=played.messages,
+        completion=None,
+        git_diff=git_diff,
+        exit_status=played.exit_status,
+        reward=verdict.reward if verdict else None,
+        speedup=evaluation.speedup if verdict and evaluation else None,
+        success=verdict.success if verdict else None,
+        verdict=verdict,
+        error=error,
+        usage=played.usage,
+        latency_s=round(played.seconds, 4),
+        finish_reason=played.finish_reason,
+        model_calls=played.model_calls,
+        evaluation_info=evaluation.model_dump(mode="json") if evaluation else None,
+        metadata=metadata | own,
+    )
+
+
+def _grading_error(evaluation: Evaluation) -> RolloutError | None:
+    if evaluation.error is not None:
+        return RolloutError(type=evaluation.error_type or "grading", message=evaluation.error)
+    if evaluation.reward is None or evaluation.success is None:
+        return RolloutError(type="grading", message="the evaluation says neither reward nor error")
+    return None
+
+
+def _verdict(evaluation: Evaluation) -> Verdict:
+    assert evaluation.reward is not None
+    assert evaluation.success is not None
+    return Verdict(
+        verifier=VERIFIER,
+        status="ok",
+        reason=evaluation.reason,
+        reward=evaluation.reward,
+        success=evaluation.success,
+    )

@@ -1,0 +1,74 @@
+"""How an agent plays: what a configuration file comes down to."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Mode = Literal["text", "tools"]
+
+TEXT_REGEX = r"```mswea_bash_command\s*\n(.*?)\n```"
+"""Where an action stands in a text, as in mini-swe-agent 2."""
+V1_REGEX = r"```bash\s*\n(.*?)\n```"
+"""The same, as in mini-swe-agent 1."""
+OBSERVATION = (
+    "{% if output.exception_info %}<exception>{{output.exception_info}}</exception>\n{% endif %}"
+    "<returncode>{{output.returncode}}</returncode>\n<output>\n{{output.output}}</output>"
+)
+TEXT_ERROR = "Please always provide EXACTLY ONE action in triple backticks, found {{actions|length}} actions."
+TOOL_ERROR = "{{ error }}"
+STEPS_FOR_COSTS = 250
+"""Steps of an agent that only its costs were to limit: endpoints here have no prices. As mini-swe-agent's SWE-bench
+configuration has it."""
+
+
+class AgentSettings(BaseModel):
+    """An agent's templates, limits and requests. All of it determines what comes out: part of a run's identity."""
+
+    model_config = ConfigDict(frozen=True)
+
+    mode: Mode
+    """`text`: a command stands in the answer's text. `tools`: it is the argument of a call of the tool `bash`."""
+    system_template: str
+    instance_template: str
+    observation_template: str
+    format_error_template: str
+    action_regex: str
+    """Finds the commands in a text (`re.DOTALL`); not used in tool mode."""
+    step_limit: int = Field(default=0, ge=0)
+    """Answers of the model; 0 for no limit."""
+    wall_time_limit_s: int = Field(default=0, ge=0)
+    """From the first request on; 0 for no limit. No command runs on past it by more than a second."""
+    max_consecutive_format_errors: int = Field(default=3, ge=0)
+    """0 for no limit."""
+    cwd: str = ""
+    """Where commands run; empty for where the sandbox runs them."""
+    env: dict[str, str] = Field(default_factory=dict)
+    """Of every command."""
+    timeout_s: float = Field(default=30.0, gt=0)
+    """Of a command."""
+    start_config: dict[str, Any] = Field(default_factory=dict)
+    """What the file says of how a sandbox service is to start containers (`run_args`, `pull_timeout`, ...)."""
+    model_name: str | None = None
+    """The model that the file names."""
+    request: dict[str, Any] = Field(default_factory=dict)
+    """Fields of every chat request, such as `temperature`."""
+
+    def with_overrides(
+        self,
+        *,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        max_tokens: int | None = None,
+        step_limit: int | None = None,
+        wall_time_limit_s: int | None = None,
+    ) -> Self:
+        """With what is given here instead of what the file says."""
+        sampling = {"temperature": temperature, "top_p": top_p, "max_tokens": max_tokens}
+        given = {name: value for name, value in sampling.items() if value is not None}
+        replaced = {"max_completion_tokens"} if max_tokens is not None else set()
+        request = {name: value for name, value in self.request.items() if name not in replaced} | given
+        limits = {"step_limit": step_limit, "wall_time_limit_s": wall_time_limit_s}
+        update = {name: value for name, value in limits.items() if value is not None}
+        return type(self).model_validate(self.model_dump() | update | {"request": request})

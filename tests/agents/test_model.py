@@ -1,0 +1,212 @@
+import hashlib
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rollmill.agents.mini_swe import FormatError
+from rollmill.agents.model import ChatModel, ContextLengthExceeded, call_seed, is_too_long, sendable
+from rollmill.records import Usage
+from rollmill.serving.client import Completion, RequestFailedError, ToolCall
+
+from .made import bash, text_settings, tool_settings
+
+MODES = {"text": text_settings(), "tools": tool_settings()}
+FIRST = [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]
+
+
+class Answers:
+    """A client that has its answers already."""
+
+    def __init__(self, *answers):
+        self.answers = list(answers)
+        self.bodies = []
+
+    def complete(self, body):
+        self.bodies.append(orjson.loads(body))
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def said(text="", *calls, finish="stop", reasoning=None, requests=1):
+    usage = Usage(prompt_tokens=10, completion_tokens=3)
+    return Completion(text, reasoning, finish, usage, 0.1, requests, tuple(ToolCall(*call) for call in calls))
+
+
+def model(how, *answers, seed=5):
+    return ChatModel(Answers(*answers), how, model="m", seed=seed)
+
+
+def refused(how, answer):
+    with pytest.raises(FormatError) as error:
+        model(how, answer).query(FIRST)
+    return error.value.messages
+
+
+def test_a_text_and_its_command():
+    chat = model(
+        text_settings(request={"temperature": 0.5, "seed": 1, "tool_choice": "auto"}), said(bash("ls -l"), requests=3)
+    )
+    assert chat.query(FIRST) == {
+        "role": "assistant",
+        "content": bash("ls -l"),
+        "extra": {"finish_reason": "stop", "actions": [{"command": "ls -l"}]},
+    }
+    assert chat._client.bodies == [{"temperature": 0.5, "model": "m", "messages": FIRST, "seed": call_seed(5, 1)}]
+    assert (chat.asked, chat.calls, chat.finish_reason) == (1, 3, "stop")
+
+
+def test_calls_and_usage_are_summed_and_every_call_has_its_seed():
+    failure = RequestFailedError("http_500", "no", 4)
+    chat = model(text_settings(), said(bash("a"), requests=2), said("no action"), said(bash("b")), failure)
+    chat.query(FIRST)
+    with pytest.raises(FormatError):
+        chat.query(FIRST)
+    chat.query(FIRST)
+    with pytest.raises(RequestFailedError):
+        chat.query(FIRST)
+    assert chat.usage == Usage(prompt_tokens=30, completion_tokens=9)
+    assert (chat.asked, chat.calls) == (4, 8)
+    assert [body["seed"] for body in chat._client.bodies] == [call_seed(5, call) for call in (1, 2, 3, 4)]
+
+
+def test_seeds_of_calls():
+    assert call_seed(0, 1) == int(hashlib.sha256(b"[0,1]").hexdigest()[:8], 16) >> 1 == 589272268
+    found = {call_seed(seed, call) for seed in range(30) for call in range(30)}
+    assert len(found) == 900
+    assert all(0 <= seed < 2**31 for seed in found)
+
+
+def test_tool_calls():
+    calls = [("a", "bash", '{"command": "ls"}'), ("", "bash", '{"command": "pwd"}')]
+    chat = model(
+        tool_settings(request={"tool_choice": "auto"}), said("I look.", *calls, finish="tool_calls", reasoning="hm")
+    )
+    answer = chat.query(FIRST)
+    assert answer == {
+        "role": "assistant",
+        "content": "I look.",
+        "reasoning_content": "hm",
+        "tool_calls": [
+            {"id": "a", "type": "function", "function": {"name": "bash", "arguments": '{"command": "ls"}'}},
+            {"id": "call_1_1", "type": "function", "function": {"name": "bash", "arguments": '{"command": "pwd"}'}},
+        ],
+        "extra": {
+            "finish_reason": "tool_calls",
+            "actions": [{"command": "ls", "tool_call_id": "a"}, {"command": "pwd", "tool_call_id": "call_1_1"}],
+        },
+    }
+    (body,) = chat._client.bodies
+    assert body["tools"][0]["function"]["name"] == "bash"
+    assert body["tool_choice"] == "auto"
+    assert sendable(answer).keys() == {"role", "content", "tool_calls"}
+
+
+@pytest.mark.parametrize("text", ["nothing", bash("a") + bash("b"), ""])
+def test_a_text_without_exactly_one_command(text):
+    answer, told = refused(text_settings(), said(text))
+    assert answer == {"role": "assistant", "content": text, "extra": {"finish_reason": "stop"}}
+    assert (told["role"], told["extra"]["interrupt_type"]) == ("user", "FormatError")
+    assert f"Expected exactly 1 action, found {text.count('mswea')}." in told["content"]
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "words"),
+    [
+        ("bash", "{", "Error parsing tool call arguments"),
+        ("bash", "", "Error parsing tool call arguments"),
+        ("bash", "[" * 100_000, "Error parsing tool call arguments"),
+        ("bash", "9" * 5000, "Error parsing tool call arguments"),
+        ("bash", "{}", "Missing 'command' argument"),
+        ("bash", "[]", "Missing 'command' argument"),
+        ("bash", "null", "Missing 'command' argument"),
+        ("bash", '{"command": ["ls"]}', "The 'command' argument must be a string."),
+        ("bash", '{"command": null}', "The 'command' argument must be a string."),
+        ("python", '{"command": "ls"}', "Unknown tool 'python'."),
+        ("", "", "Unknown tool ''."),
+    ],
+)
+def test_malformed_tool_calls_are_kept_and_each_is_answered(name, arguments, words):
+    good = ("a", "bash", '{"command": "ls"}')
+    answer, *told = refused(tool_settings(), said("", good, ("b", name, arguments)))
+    assert answer["tool_calls"][1]["function"] == {"name": name, "arguments": arguments}
+    assert [(one["role"], one["tool_call_id"]) for one in told] == [("tool", "a"), ("tool", "b")]
+    assert all(words in one["content"] for one in told)
+    for call in sendable(answer)["tool_calls"]:
+        assert isinstance(orjson.loads(call["function"]["arguments"]), dict)
+
+
+def test_no_tool_call():
+    answer, told = refused(tool_settings(), said("I am done."))
+    assert answer["content"] == "I am done."
+    assert "tool_calls" not in answer
+    assert told["role"] == "user"
+    assert "No tool calls found in the response." in told["content"]
+
+
+def test_tool_calls_in_text_mode_are_not_looked_at():
+    answer, _ = refused(text_settings(), said("", ("a", "bash", '{"command": "ls"}')))
+    assert "tool_calls" not in answer
+
+
+@pytest.mark.parametrize("mode", ["text", "tools"])
+def test_the_template_is_told_of_an_answer_that_was_cut_off(mode):
+    *_, told = refused(MODES[mode], said("and then", finish="length"))
+    assert "reached the output token limit (finish_reason=length)" in told["content"]
+
+
+def test_an_answer_of_wrong_mode_is_told_all_variables():
+    *_, told = refused(tool_settings(mode="text"), said("x", finish="tool_calls"))
+    assert "reached the output token limit" in told["content"]
+
+
+@pytest.mark.parametrize(
+    ("type_", "words", "too_long"),
+    [
+        ("http_400", "This model's maximum context length is 4096 tokens. However, you requested 5000 tokens", True),
+        (
+            "http_400",
+            "'max_tokens' or 'max_completion_tokens' is too large: 80. This model's maximum context length",
+            True,
+        ),
+        ("http_400", "The decoder prompt (length 9) is longer than the maximum model length of 8.", True),
+        ("http_400", "The input (900 tokens) is longer than the model's context length (800 tokens).", True),
+        ("http_400", "the request exceeds the available context size, try increasing it", True),
+        ("http_400", "error code: context_length_exceeded", True),
+        ("http_422", "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 4096.", True),
+        ("http_413", "prompt is too long: 9 tokens > 8 maximum", True),
+        ("http_400", '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set', False),
+        ("http_500", "maximum context length", False),
+        ("timeout", "maximum context length", False),
+    ],
+)
+def test_what_a_conversation_that_is_too_long_looks_like(type_, words, too_long):
+    assert is_too_long(RequestFailedError(type_, f"http://h/v1 answers 400: {words}", 1)) == too_long
+
+
+def test_a_conversation_that_grew_too_long_is_the_agents_end_and_a_first_prompt_is_not():
+    failure = RequestFailedError("http_400", "maximum context length is 9", 1)
+    chat = model(text_settings(), said(bash("a")), failure)
+    chat.query(FIRST)
+    with pytest.raises(ContextLengthExceeded) as end:
+        chat.query(FIRST)
+    assert end.value.messages[0]["extra"]["exit_status"] == "ContextLengthExceeded"
+    with pytest.raises(RequestFailedError):
+        model(text_settings(), failure).query(FIRST)
+
+
+@settings(deadline=None)
+@given(st.text(), st.lists(st.tuples(st.text(), st.text(), st.text()), max_size=3), st.sampled_from(["text", "tools"]))
+def test_whatever_a_model_says_is_an_answer_or_a_format_error(text, calls, mode):
+    chat = model(MODES[mode], said(text, *calls))
+    try:
+        messages = [chat.query(FIRST)]
+    except FormatError as error:
+        messages = list(error.messages)
+        assert len(messages) == 1 + max(1, len(calls) if mode == "tools" else 0)
+    assert messages[0]["content"] == text
+    for call in sendable(messages[0]).get("tool_calls", []):
+        assert isinstance(orjson.loads(call["function"]["arguments"]), dict)
