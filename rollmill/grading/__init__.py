@@ -1,0 +1,1 @@
+"""Grading: whether a change to a repository is allowed, right and faster."""

@@ -1,0 +1,157 @@
+"""Fresh sandboxes of a problem's image, brought to the state that is to be judged."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from typing import NamedTuple
+
+from rollmill.grading.patch import ATTRIBUTES, CLEAN_GIT
+from rollmill.grading.problem import GradedProblem
+from rollmill.grading.tree import REGULAR, BadTreeError, File, Marks, Tree, read_tar, write_tar
+from rollmill.sandboxes.files import read_file, read_tree, write_file
+from rollmill.sandboxes.sandbox import Execution, Limits, Sandbox, SandboxError, SandboxHost, SandboxSpec
+
+COMMAND_ENVIRONMENT = {"PYTHONHASHSEED": "0", "PYTHONNOUSERSITE": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+"""Of every build, test and benchmark: what a set's order decides is the same in every run."""
+
+_APPLY = f"""set -e
+git init --quiet --bare --template= "$stage/clean.git"
+mkdir "$stage/clean.git/info"
+printf '%s' '{ATTRIBUTES}' > "$stage/clean.git/info/attributes"
+export GIT_DIR="$stage/clean.git" GIT_WORK_TREE="$PWD"
+git -c core.bare=false -c core.autocrlf=false apply --whitespace=nowarn "$given"
+"""
+# All files get one time, so that make finds nothing older than what it was made from.
+_RESTORE = """set -e
+tar -xf "$given" --no-same-owner -C "$stage"
+xargs -0 -r rm -rf -- < "$stage/gone"
+if [ -d "$stage/new" ]; then
+    find "$stage/new" -exec touch --no-dereference -d "@$(date +%s.%N)" {} +
+    cp -a --no-preserve=ownership --remove-destination "$stage/new/." .
+fi
+"""
+_TRACKED = """set -e
+git -c safe.directory='*' rev-parse --show-toplevel --show-prefix HEAD
+git -c safe.directory='*' ls-tree -r -z --name-only --full-tree HEAD > "$given"
+"""
+
+
+class ProblemError(SandboxError):
+    """The problem itself cannot be graded: nothing that an agent did."""
+
+    def __init__(self, message: str, *, details: str = "") -> None:
+        super().__init__(message, type_="problem", details=details)
+
+
+class NoRepositoryError(BadTreeError):
+    """The work tree has no `.git`."""
+
+
+class Overlay(NamedTuple):
+    """What makes a built work tree of one as it starts."""
+
+    files: Tree
+    gone: list[bytes]
+
+
+class Start(NamedTuple):
+    """What an image's work tree holds before anybody touched it."""
+
+    folder: str
+    """The repository's root inside."""
+    prefix: str
+    """From there to where commands run; empty or with `/` at its end."""
+    commit: str
+    tracked: list[bytes]
+    tree: Tree
+
+
+class CleanCopies:
+    """Fresh sandboxes of one problem."""
+
+    def __init__(self, host: SandboxHost, problem: GradedProblem, limits: Limits, most_bytes: int) -> None:
+        self._host = host
+        self._spec = SandboxSpec(
+            image=problem.image_name, cwd=problem.workdir, timeout_s=problem.timeout_s, limits=limits
+        )
+        self._most = most_bytes
+
+    @contextmanager
+    def fresh(self) -> Iterator[Sandbox]:
+        """A sandbox of the image that ends with the block."""
+        with closing(self._host.start(self._spec)) as sandbox:
+            yield sandbox
+
+    def read(self, sandbox: Sandbox, folder: str) -> Tree:
+        """A work tree's files. Raises `BadTreeError` for one that cannot be taken, `SandboxError`."""
+        try:
+            archive = read_tree(sandbox, folder, most=2 * self._most)
+        except SandboxError as error:
+            if error.type != "contents":
+                raise
+            raise BadTreeError(str(error)) from error
+        return read_tar(archive, most=self._most)
+
+    def read_start(self, sandbox: Sandbox) -> Start:
+        """Of a fresh sandbox. Raises `ProblemError` where the image's work tree is no repository with a commit."""
+        given = _new_path()
+        done = _run(sandbox, _TRACKED, given)
+        if done.returncode:
+            raise ProblemError(
+                f"image {self._spec.image!r} has no git repository with a commit in its work tree", details=done.output
+            )
+        tracked = read_file(sandbox, given, most=self._most)
+        sandbox.execute(f"rm -f {given}")
+        folder, prefix, commit = done.output.splitlines()[:3]
+        return Start(folder, prefix, commit, tracked.split(b"\0")[:-1], self.read(sandbox, folder))
+
+    def apply(self, sandbox: Sandbox, folder: str, diff: str) -> None:
+        """`git apply` in a fresh sandbox. Raises `SandboxError` where it fails: the patch was made for this tree."""
+        _hand_over(sandbox, folder, diff.encode(), _APPLY, "the patch cannot be applied to a clean copy", CLEAN_GIT)
+
+    def restore(self, sandbox: Sandbox, folder: str, overlay: Overlay) -> None:
+        """Makes a fresh sandbox's work tree the built one. Raises `SandboxError`."""
+        if not overlay.files and not overlay.gone:
+            return
+        first = [*overlay.gone, *overlay.files]
+        parts: Tree = {b"gone": File(REGULAR, b"".join(b"./%s\0" % path for path in first))}
+        parts |= {b"new/" + path: file for path, file in overlay.files.items()}
+        _hand_over(sandbox, folder, write_tar(parts), _RESTORE, "a built tree cannot be restored", {})
+
+
+def difference(start: Marks, tree: Tree) -> Overlay:
+    """What makes `tree` of the start's."""
+    files = {path: file for path, file in tree.items() if start.get(path) != file.mark}
+    return Overlay(files, [path for path in start if path not in tree])
+
+
+def read_left(copies: CleanCopies, sandbox: Sandbox, folder: str) -> Tree:
+    """The tree that an agent left in its own sandbox; its repository is not asked for anything.
+
+    Raises `BadTreeError` where the agent made it unreadable, `SandboxError` where the sandbox does not answer.
+    """
+    if sandbox.execute("[ -e .git ]", cwd=folder, timeout_s=30).returncode:
+        raise NoRepositoryError("it is no git repository any more")
+    return copies.read(sandbox, folder)
+
+
+def _hand_over(
+    sandbox: Sandbox, folder: str, content: bytes, script: str, failure: str, env: Mapping[str, str]
+) -> None:
+    given = _new_path()
+    write_file(sandbox, given, content)
+    done = _run(sandbox, f"{script} rm -f {given}", given, env, folder)
+    if done.returncode:
+        raise SandboxError(f"{failure}: return code {done.returncode}", type_="clean_copy", details=done.output)
+
+
+def _run(sandbox: Sandbox, script: str, given: str, env: Mapping[str, str] | None = None, cwd: str = "") -> Execution:
+    """Runs a script that knows the file `$given` and a folder `$stage` that goes with it."""
+    begin = f"given={given}; stage={given}.stage; mkdir $stage; trap 'rm -rf $stage' EXIT\n"
+    return sandbox.execute(begin + script, env=env, cwd=cwd)
+
+
+def _new_path() -> str:
+    return f"/tmp/{secrets.token_hex(8)}"  # noqa: S108  # inside a sandbox

@@ -1,0 +1,219 @@
+"""Grading in this process: precheck, clean copy, build, tests, benchmark."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import weakref
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import gettempdir, mkdtemp
+from threading import Lock
+from typing import Any
+
+from rollmill.errors import RollmillError
+from rollmill.grading import allowed, ladder
+from rollmill.grading.clean_copy import CleanCopies, NoRepositoryError, Overlay, difference, read_left
+from rollmill.grading.evaluation import Evaluation, GitPrecheck, SpeedupDetails
+from rollmill.grading.measuring import Measurement, WrongBenchmarkError
+from rollmill.grading.passing import summary
+from rollmill.grading.patch import Patch
+from rollmill.grading.prepared import Prepared, failure, prepare, run_command
+from rollmill.grading.problem import GradedProblem
+from rollmill.grading.speedup import Pairs, compare
+from rollmill.grading.tree import BadTreeError, show
+from rollmill.sandboxes.output import CappedOutput
+from rollmill.sandboxes.owned_folder import OwnedFolder
+from rollmill.sandboxes.sandbox import Execution, Limits, Sandbox, SandboxHost
+
+OUTPUT_BYTES = 20_000
+"""Of each phase, in an evaluation."""
+
+
+class LocalGrader:
+    """Grades in this process what agents left in a host's sandboxes; may be used from several threads.
+
+    Nothing of the agent's sandbox but its files' content is believed. What they change is made one patch, looked at,
+    and applied in new sandboxes of the image, where it is built, tested and measured against the start commit. One
+    benchmark runs at a time. The start commit is built and tested once for each problem.
+    """
+
+    def __init__(
+        self,
+        problems: Mapping[str, GradedProblem],
+        host: SandboxHost,
+        *,
+        ladder: ladder.Ladder = ladder.DEFAULT,
+        pairs: Pairs | None = None,
+        limits: Limits | None = None,
+        most_bytes: int = 256 << 20,
+    ) -> None:
+        """`limits` are those of the clean sandboxes, `most_bytes` bounds a work tree's content."""
+        self._problems = problems
+        self._host = host
+        self._ladder = ladder
+        self._pairs = pairs or Pairs()
+        self._limits = limits or Limits()
+        self._most = most_bytes
+        self._measuring = Lock()
+        self._preparing: defaultdict[str, Lock] = defaultdict(Lock)
+        self._prepared: dict[str, Prepared] = {}
+        folder = OwnedFolder(Path(gettempdir()) / f"rollmill-grading-{os.geteuid()}")
+        weakref.finalize(self, folder.close)
+        self._scratch = folder.path
+
+    def grade(self, instance_id: str, sandbox_id: str) -> Evaluation:
+        """Never raises for what the change did; an evaluation with an `error` is a failure of grading."""
+        case = _Case(instance_id)
+        try:
+            if instance_id not in self._problems:
+                return case.error(f"no problem {instance_id!r} is known here", "unknown_instance")
+            sandbox = self._host.find(sandbox_id)
+            return self._judge(case, self._prepare(self._problems[instance_id]), sandbox)
+        except _EndedError as ended:
+            return case.evaluation(ended.phase, ended.reason, self._ladder.failed)
+        except RollmillError as error:
+            return case.error(str(error), str(getattr(error, "type", "input")), error.details)
+        except OSError as error:
+            return case.error(str(error), "system")
+
+    def _prepare(self, problem: GradedProblem) -> Prepared:
+        key = problem.instance_id
+        with self._preparing[key]:
+            if key not in self._prepared:
+                copies = CleanCopies(self._host, problem, self._limits, self._most)
+                scratch = Path(mkdtemp(dir=self._scratch))
+                self._prepared[key] = prepare(problem, copies, scratch)
+            return self._prepared[key]
+
+    def _judge(self, case: _Case, prepared: Prepared, left: Sandbox) -> Evaluation:
+        patch = _take_patch(case, prepared, left)
+        changed = _build_and_test(case, prepared, patch)
+        with self._measuring:
+            details = self._measure(case, prepared, patch, changed)
+        reward = self._ladder.reward(details.average_speedup, details.low)
+        if details.low > 1:
+            return case.evaluation(None, None, reward)
+        found = f"{details.average_speedup:.3f} times as fast (95% interval {details.low:.3f} to {details.high:.3f})"
+        kind = "slower" if details.high < 1 else "not faster beyond noise"
+        return case.evaluation("benchmark", f"{kind}: {found}", reward)
+
+    def _measure(self, case: _Case, prepared: Prepared, patch: Patch, changed: Overlay) -> SpeedupDetails:
+        measurement = Measurement(prepared, changed)
+        order = random.Random(prepared.problem.instance_id + hashlib.sha256(patch.diff.encode()).hexdigest())
+        try:
+            details = compare(measurement.run_pair, self._pairs, order)
+        except WrongBenchmarkError as error:
+            raise _EndedError("benchmark", str(error)) from error
+        finally:
+            case.note("benchmark", measurement.last)
+        case.found |= {"speedup": details.average_speedup, "speedup_details": details}
+        case.found["metadata"] = {
+            "start_commit": prepared.commit,
+            "overhead_s": measurement.overhead_s,
+            "reward_by": self._ladder.by,
+        }
+        return details
+
+
+class _EndedError(Exception):
+    """The change failed: in which phase, and why."""
+
+    def __init__(self, phase: str, reason: str) -> None:
+        super().__init__(reason)
+        self.phase, self.reason = phase, reason
+
+
+class _Case:
+    """What is found out about one change, phase by phase."""
+
+    def __init__(self, instance_id: str) -> None:
+        self._instance_id = instance_id
+        self.found: dict[str, Any] = {}
+
+    def note(self, phase: str, done: Execution) -> None:
+        """Keeps what a phase's command left."""
+        output = CappedOutput(OUTPUT_BYTES)
+        output.add(done.output.encode("utf-8", "replace"))
+        self.found |= {f"{phase}_returncode": done.returncode, f"{phase}_output": output.text()}
+
+    def evaluation(self, phase: str | None, reason: str | None, reward: float) -> Evaluation:
+        """The verdict with all that was found; no phase where all were passed."""
+        return Evaluation(
+            instance_id=self._instance_id,
+            success=phase is None,
+            reward=reward,
+            reason=reason,
+            phase=phase,
+            **self.found,
+        )
+
+    def error(self, message: str, type_: str, details: str = "") -> Evaluation:
+        """No verdict, since grading failed."""
+        if details:
+            self.found["metadata"] = {**self.found.get("metadata", {}), "error_details": details[-OUTPUT_BYTES:]}
+        return Evaluation(
+            instance_id=self._instance_id, success=None, reward=None, error=message, error_type=type_, **self.found
+        )
+
+
+def _take_patch(case: _Case, prepared: Prepared, left: Sandbox) -> Patch:
+    """The change as one patch, if it is allowed."""
+    try:
+        patch = prepared.start.take_patch(read_left(prepared.copies, left, prepared.folder))
+    except BadTreeError as error:
+        reason = f"the work tree cannot be judged: {error}"
+        is_git = not isinstance(error, NoRepositoryError)
+        case.found["git_precheck"] = GitPrecheck(is_git=is_git, ok=False, reason=reason)
+        raise _EndedError("git_precheck", reason) from error
+    refused = allowed.refusal(patch.changes, prepared.allowed)
+    case.found["git_precheck"] = GitPrecheck(
+        is_git=True,
+        ok=refused is None,
+        changed_files=[change.path for change in patch.changes],
+        raw_status=patch.status,
+        raw_diff=patch.diff,
+        reason=refused,
+    )
+    if refused:
+        raise _EndedError("git_precheck", f"not allowed: {refused}")
+    if not patch.changes:
+        raise _EndedError("git_precheck", "no change")
+    return patch
+
+
+def _build_and_test(case: _Case, prepared: Prepared, patch: Patch) -> Overlay:
+    """What makes the built work tree of a fresh one; it is taken before the tests run anything in it."""
+    problem, copies = prepared.problem, prepared.copies
+    with copies.fresh() as sandbox:
+        copies.apply(sandbox, prepared.folder, patch.diff)
+        built = run_command(sandbox, problem.build_command)
+        case.note("build", built)
+        why = failure(built)
+        if why:
+            raise _EndedError("build", f"the build failed: {why}")
+        try:
+            overlay = difference(prepared.start.marks, copies.read(sandbox, prepared.folder))
+        except BadTreeError as error:
+            raise _EndedError("build", f"the built work tree cannot be judged: {error}") from error
+        _require_own_changes(prepared, patch, overlay)
+        tested = run_command(sandbox, problem.test_command)
+    case.note("test", tested)
+    why = failure(tested)
+    if why:
+        raise _EndedError("test", f"the tests failed: {why}")
+    said = summary(tested.output)
+    if said != prepared.test_summary:
+        raise _EndedError("test", f"the tests did not end as at the start commit: {said}, not {prepared.test_summary}")
+    return overlay
+
+
+def _require_own_changes(prepared: Prepared, patch: Patch, overlay: Overlay) -> None:
+    """A build may make files, and change tracked ones only as it does at the start commit."""
+    mine = {change.path for change in patch.changes}
+    also = {*prepared.overlay.files, *prepared.overlay.gone}
+    for path in (*overlay.files, *overlay.gone):
+        if path in prepared.start.tracked and path not in also and show(path) not in mine:
+            raise _EndedError("build", f"the build changed {show(path)}")

@@ -1,0 +1,203 @@
+"""A folder of graded problems with known solutions, and the proof that it is sound.
+
+FOLDER/dataset.json                             the problems
+FOLDER/images/IMAGE/...                         the repository that agents of a problem see
+FOLDER/solutions/INSTANCE/{good,wrong}.patch    for `git apply`; no agent and no image has them
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Collection, Iterator
+from contextlib import closing
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+from pydantic import BaseModel, ConfigDict
+
+from rollmill.command_line import parse_command, report_errors
+from rollmill.errors import InputError
+from rollmill.files.rows import read_json
+from rollmill.files.whole import write_json_whole
+from rollmill.grading.evaluation import Evaluation, Grader
+from rollmill.grading.grader import LocalGrader
+from rollmill.grading.ladder import DEFAULT
+from rollmill.grading.problem import GradedProblem
+from rollmill.grading.problems import read_graded_problems
+from rollmill.grading.speedup import Pairs
+from rollmill.parameter import parameter
+from rollmill.sandboxes.bubblewrap import BubblewrapHost
+from rollmill.sandboxes.files import write_file
+from rollmill.sandboxes.images import image_commit, image_folder
+from rollmill.sandboxes.sandbox import SandboxHost, SandboxSpec
+from rollmill.text_table import aligned
+
+PROG = "python -m rollmill.grading.pack"
+LEAST_SPEEDUP = 1.5
+"""Of a known-good patch."""
+
+_PATCH = "/tmp/solution.patch"  # noqa: S108
+
+
+class Pack:
+    """The folder; `problems` are those of its dataset. Raises `InputError` where that cannot be read."""
+
+    def __init__(self, folder: Path) -> None:
+        folder = folder.resolve()
+        self.dataset = folder / "dataset.json"
+        self.images = folder / "images"
+        self.problems = read_graded_problems(str(self.dataset))
+        self._solutions = folder / "solutions"
+
+    def solution(self, instance_id: str, kind: str) -> bytes:
+        """The `good` or the `wrong` patch of a problem. Raises `InputError` where there is none."""
+        path = self._solutions / instance_id / f"{kind}.patch"
+        if not path.is_file():
+            raise InputError(f"{path} is missing: every problem has a good and a wrong solution")
+        return path.read_bytes()
+
+    def write_commits(self) -> int:
+        """Makes `commit_id` of every row that of its image; how many changed. Raises `InputError`."""
+        rows = [row for _, row in read_json(str(self.dataset)) if isinstance(row, dict)]
+        changed = 0
+        for row in rows:
+            with TemporaryDirectory(prefix="rollmill-pack-") as scratch:
+                commit = image_commit(image_folder(self.images, row["image_name"]), Path(scratch) / "tree")
+            changed += row.get("commit_id") != commit
+            row["commit_id"] = commit
+        write_json_whole(self.dataset, rows)
+        return changed
+
+
+class Proof(NamedTuple):
+    """One problem graded three times."""
+
+    instance_id: str
+    unchanged: Evaluation
+    good: Evaluation
+    wrong: Evaluation
+
+    @property
+    def faults(self) -> list[str]:
+        """What is not as it has to be, in words."""
+        faults = [
+            f"{name}: {evaluation.error_type}: {evaluation.error}"
+            for name, evaluation in (("unchanged", self.unchanged), ("good", self.good), ("wrong", self.wrong))
+            if evaluation.error
+        ]
+        if faults:
+            return faults
+        if (self.unchanged.success, self.unchanged.reward, self.unchanged.reason) != (False, 0.0, "no change"):
+            faults.append(f"unchanged: reward {self.unchanged.reward}, {self.unchanged.reason}")
+        good = self.good
+        if not good.success:
+            faults.append(f"good: no success: {good.reason}")
+        elif (good.speedup or 0) < LEAST_SPEEDUP or (good.reward or 0) <= DEFAULT.steps[0].reward:
+            faults.append(f"good: speedup {good.speedup}, reward {good.reward}")
+        if self.wrong.success or self.wrong.reward != 0.0:
+            faults.append(f"wrong: success {self.wrong.success}, reward {self.wrong.reward}")
+        elif self.wrong.phase not in ("test", "benchmark") or self.wrong.speedup is not None:
+            faults.append(f"wrong: caught by neither tests nor outputs: {self.wrong.phase}: {self.wrong.reason}")
+        return faults
+
+    def row(self) -> dict[str, str]:
+        """For a table of proofs."""
+        details = self.good.speedup_details
+        interval = f"{details.low:.1f}-{details.high:.1f}" if details else "-"
+        return {
+            "problem": self.instance_id,
+            "unchanged": _shown(self.unchanged.reward),
+            "good": _shown(self.good.reward),
+            "speedup": _shown(self.good.speedup),
+            "95%": interval,
+            "wrong": _shown(self.wrong.reward),
+            "caught by": self.wrong.phase or "-",
+            "sound": "no" if self.faults else "yes",
+        }
+
+
+def prove(pack: Pack, host: SandboxHost, grader: Grader, instance_id: str) -> Proof:
+    """Grades the start, the good and the wrong patch, each in a sandbox of its own.
+
+    Raises `InputError` for a patch that is missing or does not apply, `SandboxError`.
+    """
+    problem = pack.problems[instance_id]
+
+    def grade(patch: bytes | None) -> Evaluation:
+        with closing(host.start(SandboxSpec(image=problem.image_name, cwd=problem.workdir))) as sandbox:
+            if patch is not None:
+                write_file(sandbox, _PATCH, patch)
+                applied = sandbox.execute(f"git apply {_PATCH}")
+                if applied.returncode:
+                    raise InputError(f"a patch of {instance_id} does not apply: {applied.output}")
+            return grader.grade(instance_id, sandbox.id)
+
+    return Proof(instance_id, grade(None), *(grade(pack.solution(instance_id, kind)) for kind in ("good", "wrong")))
+
+
+def prove_all(pack: Pack, instances: Collection[str], pairs: Pairs) -> Iterator[Proof]:
+    """The proofs of these problems, one after the other, on bubblewrap; of all where none is named."""
+    problems: dict[str, GradedProblem] = {name: pack.problems[name] for name in instances or pack.problems}
+    with BubblewrapHost(pack.images, packages=()) as host:
+        grader = LocalGrader(problems, host, pairs=pairs)
+        for instance_id in problems:
+            yield prove(pack, host, grader, instance_id)
+
+
+class _Commits(BaseModel):
+    """Writes the commits that sandboxes of the images start from into the dataset."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    pack: Path = parameter(Path("examples/performance_problems"), "Pack", "Pack", "Folder of the pack.", metavar="PATH")
+
+
+class _Check(_Commits):
+    """Proves that problems are sound: the start scores 0, the good patch high, the wrong one 0."""
+
+    instance: list[str] = parameter([], "Pack", "Problems", "Only these problems.", metavar="ID")
+    least_pairs: int = parameter(5, "Measuring", "Pairs", "Pairs of runs at least.", ge=3)
+    most_pairs: int = parameter(15, "Measuring", "Most pairs", "Pairs of runs at most.", ge=3)
+
+
+def _check(asked: _Check) -> None:
+    pack = Pack(asked.pack)
+    for name in asked.instance:
+        if name not in pack.problems:
+            raise InputError(f"no problem {name!r} in {pack.dataset}: there are {', '.join(pack.problems)}")
+    if asked.most_pairs < asked.least_pairs:
+        raise InputError(f"--most_pairs {asked.most_pairs} is less than --least_pairs {asked.least_pairs}")
+    pairs = Pairs(least=asked.least_pairs, most=asked.most_pairs)
+    proofs = []
+    for proof in prove_all(pack, asked.instance, pairs):
+        sys.stderr.write(f"{proof.instance_id}: {'; '.join(proof.faults) or 'sound'}\n")
+        proofs.append(proof)
+    rows = [proof.row() for proof in proofs]
+    sys.stdout.write("\n".join(aligned(list(rows[0]), rows)) + "\n")
+    unsound = [proof.instance_id for proof in proofs if proof.faults]
+    if unsound:
+        raise InputError(f"{len(unsound)} of {len(proofs)} problems are not sound: {', '.join(unsound)}")
+
+
+def _shown(number: float | None) -> str:
+    return "-" if number is None else f"{number:.2f}"
+
+
+def main() -> None:
+    """The command."""
+    asked = parse_command(
+        {"commits": _Commits, "check": _Check},
+        prog=PROG,
+        description="Keeps a pack of graded problems sound.",
+        examples=f"  {PROG} commits\n  {PROG} check --instance spanset__merge",
+    )
+    if isinstance(asked, _Check):
+        _check(asked)
+    elif isinstance(asked, _Commits):
+        sys.stdout.write(f"{Pack(asked.pack).write_commits()} commits changed\n")
+
+
+if __name__ == "__main__":
+    with report_errors(PROG):
+        main()

@@ -1,0 +1,81 @@
+"""A problem made ready for grading: what its start commit holds, builds and says when it is tested."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from rollmill.grading.clean_copy import COMMAND_ENVIRONMENT, CleanCopies, Overlay, ProblemError, difference
+from rollmill.grading.passing import summary
+from rollmill.grading.patch import StartTree
+from rollmill.grading.problem import GradedProblem
+from rollmill.grading.tree import BadTreeError
+from rollmill.sandboxes.sandbox import Execution, Sandbox
+
+
+class Prepared(NamedTuple):
+    """A problem and its start commit, built and tested."""
+
+    problem: GradedProblem
+    copies: CleanCopies
+    folder: str
+    """The repository's root inside."""
+    allowed: list[str]
+    """The patterns, from there."""
+    commit: str
+    start: StartTree
+    overlay: Overlay
+    """What the build adds to the start tree."""
+    test_summary: list[str]
+
+
+def prepare(problem: GradedProblem, copies: CleanCopies, scratch: Path) -> Prepared:
+    """Builds and tests the start commit in a fresh sandbox.
+
+    Raises `ProblemError` where that fails, since then no change can be judged; `SandboxError`.
+    """
+    if not problem.benchmark_command:
+        raise ProblemError(f"{problem.instance_id} has no benchmark_command: it says what is to be measured")
+    if not problem.allowed:
+        raise ProblemError(f"{problem.instance_id} has neither allowed_paths nor path_in_repo: nothing may be changed")
+    with copies.fresh() as sandbox:
+        try:
+            folder, prefix, commit, tracked, tree = copies.read_start(sandbox)
+            if not commit.startswith(problem.commit_id):
+                raise ProblemError(f"image {problem.image_name!r} is at commit {commit}, not {problem.commit_id}")
+            start = StartTree(tree, tracked, scratch)
+            _require(problem, "build", run_command(sandbox, problem.build_command))
+            overlay = (
+                difference(start.marks, copies.read(sandbox, folder)) if problem.build_command else Overlay({}, [])
+            )
+        except BadTreeError as error:
+            raise ProblemError(f"the work tree of image {problem.image_name!r} cannot be used: {error}") from error
+        tested = run_command(sandbox, problem.test_command)
+    _require(problem, "test", tested)
+    said = summary(tested.output)
+    if problem.test_command and not said:
+        raise ProblemError(f"test_command of {problem.instance_id} prints nothing: it has to say how many tests passed")
+    patterns = [prefix + pattern.removeprefix("./") for pattern in problem.allowed]
+    return Prepared(problem, copies, folder, patterns, commit, start, overlay, said)
+
+
+def run_command(sandbox: Sandbox, command: str) -> Execution:
+    """A problem's own command; an empty one does nothing well."""
+    return sandbox.execute(command, env=COMMAND_ENVIRONMENT) if command else Execution(output="", returncode=0)
+
+
+def failure(execution: Execution) -> str | None:
+    """Why a command did not end well, in words; None where it did."""
+    if execution.timed_out:
+        return "its time was over"
+    if execution.killed_by:
+        return f"it was ended by the limit on {execution.killed_by}"
+    return f"return code {execution.returncode}" if execution.returncode else None
+
+
+def _require(problem: GradedProblem, phase: str, done: Execution) -> None:
+    why = failure(done)
+    if why:
+        raise ProblemError(
+            f"{phase}_command of {problem.instance_id} fails at the start commit: {why}", details=done.output[-4000:]
+        )

@@ -1,0 +1,118 @@
+"""A work tree's content in memory, read from an archive that nobody vouches for; it never touches a file system."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tarfile
+from typing import NamedTuple
+
+REGULAR, EXECUTABLE, LINK = "100644", "100755", "120000"
+"""The modes that git knows of files."""
+
+
+class BadTreeError(Exception):
+    """What was left cannot be taken as a work tree; the message says why."""
+
+
+class File(NamedTuple):
+    """A file or a symbolic link."""
+
+    mode: str
+    content: bytes
+    """A link's is where it points."""
+
+    @property
+    def mark(self) -> bytes:
+        """Equal for equal files alone."""
+        return hashlib.sha256(self.mode.encode() + self.content).digest()
+
+
+Tree = dict[bytes, File]
+"""Files by path: relative to the work tree's root, `/` between names, as the file system's bytes."""
+Marks = dict[bytes, bytes]
+"""Files' marks by path."""
+
+_LONGEST_PATH = 4000
+
+
+def read_tar(archive: bytes, *, most: int) -> Tree:
+    """The files of a tar, at most so many bytes of content; git's own folders, empty folders and devices left out.
+
+    Raises `BadTreeError` for an archive that is damaged, too large, or names what lies outside.
+    """
+    tree: Tree = {}
+    size = 0
+    try:
+        with tarfile.open(fileobj=io.BytesIO(archive), mode="r:", errors="surrogateescape") as tar:
+            for member in tar:
+                if member.isdir() or not (names := _names(member.name)):
+                    continue
+                file = _read_member(tar, member, most - size, tree)
+                if file is not None:
+                    size += len(file.content)
+                    tree[b"/".join(names)] = file
+    except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
+        raise BadTreeError(f"its archive cannot be read: {error}") from error
+    for path in tree:
+        names = path.split(b"/")
+        if any(b"/".join(names[:end]) in tree for end in range(1, len(names))):
+            raise BadTreeError(f"{show(path)} lies beneath a file")
+    return tree
+
+
+def write_tar(tree: Tree) -> bytes:
+    """A tar of these files."""
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w", format=tarfile.GNU_FORMAT, errors="surrogateescape") as tar:
+        for path, file in tree.items():
+            member = tarfile.TarInfo(path.decode("utf-8", "surrogateescape"))
+            member.mode = 0o755 if file.mode == EXECUTABLE else 0o644
+            if file.mode == LINK:
+                member.type = tarfile.SYMTYPE
+                member.linkname = file.content.decode("utf-8", "surrogateescape")
+                tar.addfile(member)
+            else:
+                member.size = len(file.content)
+                tar.addfile(member, io.BytesIO(file.content))
+    return archive.getvalue()
+
+
+def marks(tree: Tree) -> Marks:
+    """What is needed to tell later which files changed."""
+    return {path: file.mark for path, file in tree.items()}
+
+
+def show(path: bytes) -> str:
+    """A path as text; bytes that are no UTF-8 by their numbers."""
+    return path.decode("utf-8", "backslashreplace")
+
+
+def _names(name: str) -> list[bytes]:
+    """The names on the way to a member; none where it is git's own. Raises `BadTreeError` for one outside."""
+    path = name.encode("utf-8", "surrogateescape")
+    names = [part for part in path.split(b"/") if part not in {b"", b"."}]
+    if path.startswith(b"/") or b".." in names or b"\0" in path:
+        raise BadTreeError(f"{show(path)} lies outside")
+    if len(path) > _LONGEST_PATH:
+        raise BadTreeError(f"it holds a path of {len(path)} bytes")
+    return [] if any(part.lower() == b".git" for part in names) else names
+
+
+def _read_member(tar: tarfile.TarFile, member: tarfile.TarInfo, most: int, tree: Tree) -> File | None:
+    if member.issym():
+        return File(LINK, member.linkname.encode("utf-8", "surrogateescape"))
+    if member.islnk():
+        same = tree.get(b"/".join(_names(member.linkname)))
+        if same is None or len(same.content) > most:
+            raise BadTreeError(f"{member.name!r} is a hard link to what is not there, or too much")
+        return same
+    if not member.isreg():
+        return None
+    if member.size > most:
+        raise BadTreeError("it holds more than may be looked at")
+    content = tar.extractfile(member)
+    data = content.read() if content else b""
+    if len(data) != member.size:
+        raise BadTreeError(f"{member.name!r} is cut off")
+    return File(EXECUTABLE if member.mode & 0o100 else REGULAR, data)

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from rollmill.grading.evaluation import Evaluation
+from rollmill.grading.grader import LocalGrader
+from rollmill.grading.problem import GradedProblem
+from rollmill.grading.speedup import Pairs
+from rollmill.sandboxes.bubblewrap import BubblewrapHost
+from rollmill.sandboxes.sandbox import SandboxSpec
+from tests.grading.repositories import FLAKY, PROBLEMS, PYTHON, C
+
+Play = Callable[..., Evaluation]
+
+
+def write(images: Path, name: str, files: dict[str, str]) -> None:
+    for path, text in files.items():
+        place = images / name / path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(text)
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("images")
+    for name, files in {"py": PYTHON, "c": C, "flaky": FLAKY}.items():
+        write(folder, name, files)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def host(images: Path) -> Iterator[BubblewrapHost]:
+    if not shutil.which("bwrap"):
+        pytest.skip("bubblewrap is not installed (scripts/debian_packages)")
+    folder = Path(tempfile.mkdtemp(prefix="rollmill-test-"))
+    folder.chmod(0o711)
+    with BubblewrapHost(images, root=folder) as started:
+        yield started
+        assert not started._sandboxes, "grading leaves no sandbox behind"
+    subprocess.run(["rm", "-rf", str(folder)], check=True)
+
+
+@pytest.fixture(scope="session")
+def problems() -> dict[str, GradedProblem]:
+    return {row["instance_id"]: GradedProblem.model_validate(row) for row in PROBLEMS}
+
+
+@pytest.fixture(scope="session")
+def grader(host: BubblewrapHost, problems: dict[str, GradedProblem]) -> LocalGrader:
+    """As few pairs as there can be."""
+    return LocalGrader(problems, host, pairs=Pairs(least=3, most=3))
+
+
+@pytest.fixture
+def play(host: BubblewrapHost, grader: LocalGrader) -> Iterator[Play]:
+    """Runs an agent's commands in a sandbox of the problem, and grades what it left."""
+    started = []
+
+    def graded(instance_id: str, *commands: str) -> Evaluation:
+        sandbox = host.start(SandboxSpec(image=instance_id))
+        started.append(sandbox)
+        for command in commands:
+            sandbox.execute(command)
+        return grader.grade(instance_id, sandbox.id)
+
+    yield graded
+    for sandbox in started:
+        sandbox.close()

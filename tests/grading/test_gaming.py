@@ -1,0 +1,323 @@
+"""What an agent may try instead of making the code faster. Each has to earn nothing, and to be told why."""
+
+from __future__ import annotations
+
+import psutil
+import pytest
+
+from rollmill.grading.evaluation import Evaluation
+from tests.grading.conftest import Play
+from tests.grading.repositories import C_FAST, C_SLOW, FAST
+from tests.grading.test_grader import put
+
+FASTER = put("lib/total.py", FAST)
+FORGED = "print('0' * 64)\n"
+BENCH = put("bench.py", FORGED)
+
+
+def caught(found: Evaluation, phase: str, reason: str) -> None:
+    assert (found.success, found.reward, found.error) == (False, 0.0, None)
+    assert found.phase == phase
+    assert reason in str(found.reason)
+
+
+OUTSIDE = {
+    "tests changed": (put("tests/test_total.py", ""), "tests/test_total.py was changed"),
+    "tests deleted": ("rm -r tests", "tests/__init__.py was deleted"),
+    "benchmark changed": (BENCH, "bench.py was changed"),
+    "staged": (f"{BENCH}\ngit add -A", "bench.py was changed"),
+    "staged and taken back in the work tree": (
+        f"{BENCH}\ngit add -A; git show HEAD:bench.py > bench.py; touch x",
+        "x was",
+    ),
+    "committed away": (f"{BENCH}\ngit commit -qam x", "bench.py was changed"),
+    "start commit amended": (f"{BENCH}\ngit commit -qa --amend -m start", "bench.py was changed"),
+    "another history": (
+        f"{BENCH}\ngit checkout -q --orphan y; git add -A; git commit -qm start",
+        "bench.py was changed",
+    ),
+    "a ref that moves HEAD": (
+        f"{BENCH}\ngit commit -qam x; git update-ref refs/heads/main HEAD;"
+        "git reflog expire --all; git gc -q --prune=now",
+        "bench.py was changed",
+    ),
+    "git replace": (
+        f"{BENCH}\nold=$(git rev-parse HEAD:bench.py); git replace $old $(git hash-object -w bench.py); git add -A",
+        "bench.py was changed",
+    ),
+    "assume-unchanged": (f"git update-index --assume-unchanged bench.py\n{BENCH}", "bench.py was changed"),
+    "skip-worktree": (f"git update-index --skip-worktree bench.py\n{BENCH}", "bench.py was changed"),
+    "an index of its own": (f"{BENCH}\nrm .git/index; ln -s /dev/null .git/index", "bench.py was changed"),
+    "untracked": ("touch other.py", "other.py was added"),
+    "untracked and hidden by .gitignore": ("echo other.py >> .gitignore; touch other.py", ".gitignore was changed"),
+    "untracked and excluded": (
+        "mkdir -p .git/info; echo '*' > .git/info/exclude; touch other.py",
+        "other.py was added",
+    ),
+    "excluded by configuration": (
+        "echo '*' > /tmp/x; git config core.excludesFile /tmp/x; touch other.py",
+        "other.py was added",
+    ),
+    "attributes that hide it": (
+        f"echo 'bench.py -diff filter=x' > .gitattributes\n{BENCH}",
+        ".gitattributes was added",
+    ),
+    "attributes in .git": (
+        "mkdir -p .git/info; echo '* filter=x' > .git/info/attributes;"
+        f"git config filter.x.clean 'git show HEAD:bench.py'\n{BENCH}",
+        "bench.py was changed",
+    ),
+    "hooks, fsmonitor, external diff": (
+        "printf '#!/bin/sh\\ngit checkout bench.py\\n' > /tmp/h; chmod +x /tmp/h; mkdir -p .git/hooks;"
+        "for h in pre-commit post-index-change fsmonitor-watchman; do cp /tmp/h .git/hooks/$h; done;"
+        "git config core.fsmonitor /tmp/h; git config diff.external /tmp/h; git config core.pager /tmp/h;"
+        f"git config alias.diff '!true'; git config core.worktree /tmp; git config core.bare true\n{BENCH}",
+        "bench.py was changed",
+    ),
+    "another work tree": (f"{BENCH}\nrm -r .git; git init -q /tmp/y; cp -r /tmp/y/.git .git", "bench.py was changed"),
+    "a link out": (f"{put('/tmp/fast.py', FAST)}\nln -sf /tmp/fast.py lib/total.py", "lib/total.py is a symbolic link"),
+    "a linked folder": ("cp -r lib /tmp/lib; rm -r lib; ln -s /tmp/lib lib", "lib was added"),
+    "a nested repository": ("mkdir new; cd new; git init -q; touch x; git add x; git commit -qm x", "new/x was added"),
+    "a submodule": (
+        "mkdir /tmp/s; cd /tmp/s; git init -q; touch x; git add x; git commit -qm x; cd /workspace;"
+        "git -c protocol.file.allow=always submodule --quiet add /tmp/s sub",
+        ".gitmodules was added",
+    ),
+    "conftest": ("touch conftest.py", "conftest.py was added"),
+    "conftest where files may be": ("touch lib/conftest.py", "lib/conftest.py has a name"),
+    "sitecustomize": ("touch sitecustomize.py", "sitecustomize.py was added"),
+    "usercustomize where files may be": ("touch lib/usercustomize.py", "lib/usercustomize.py has a name"),
+    "a .pth": ("echo 'import os' > lib/x.pth", "lib/x.pth has a name"),
+    "unittest of its own": (put("unittest.py", FORGED), "unittest.py was added"),
+    "hashlib where files may be": (put("lib/hashlib.py", ""), "lib/hashlib.py would hide a module"),
+    "an executable bit": ("chmod +x bench.py", "bench.py was changed"),
+    "everything deleted": ("rm -rf * .git*", "no git repository any more"),
+    "no repository": (f"rm -rf .git\n{FASTER}", "no git repository any more"),
+    "an unreadable folder": (f"mkdir lib/x; touch lib/x/y; chmod 000 lib/x\n{FASTER}", "cannot be judged"),
+    "names that would lead out": (r"touch '..\x' $'new\nline'", "was added"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", OUTSIDE)
+def test_what_is_outside_the_allowed_paths_counts_however_it_is_hidden(play: Play, what: str) -> None:
+    command, reason = OUTSIDE[what]
+    caught(play("py", FASTER, command), "git_precheck", reason)
+
+
+def test_a_git_of_the_agents_is_not_asked(play: Play) -> None:
+    planted = (
+        "mkdir -p /tmp/bin; printf '#!/bin/sh\\nexit 0\\n' > /tmp/bin/git; chmod +x /tmp/bin/git; cp /tmp/bin/git ."
+    )
+    profile = "for f in .bashrc .profile .bash_profile .bash_env; do echo 'PATH=/tmp/bin; tar() { :; }' > /tmp/$f; done"
+    caught(play("py", planted, profile, "rm git", BENCH), "git_precheck", "bench.py was changed")
+
+
+ENDS = {
+    "ends at import": "import os\nos._exit(0)\n",
+    "ends politely": "raise SystemExit(0)\n",
+    "ends when called": "import os\ndef total(numbers):\n    os._exit(0)\n",
+    "skips the tests": "import unittest\nraise unittest.SkipTest('x')\n",
+    "takes tests away": (
+        "import unittest\nunittest.TestLoader.getTestCaseNames = lambda *a: ['test_none']\n"
+        "def total(numbers):\n    return 0\n"
+    ),
+    "forges another end": "import os\nprint('Ran 3 tests in 0.1s\\n\\nOK', flush=True)\nos._exit(0)\n",
+}
+
+
+@pytest.mark.parametrize("what", ENDS)
+def test_a_test_run_that_does_not_come_to_its_end_is_not_passed(play: Play, what: str) -> None:
+    caught(play("py", put("lib/total.py", ENDS[what])), "test", "the tests")
+
+
+WRONG = {
+    "only the tests' inputs": "def total(numbers):\n    return {0: 0, 3: 6}.get(len(numbers), 499 * 10**9)\n",
+    "another seed's result": (
+        "import random\ndef total(numbers):\n    if len(numbers) < 10:\n        return sum(numbers)\n"
+        "    rng = random.Random(0)\n    return sum(rng.randrange(10**9) for _ in range(1000))\n"
+    ),
+    "assertions that assert nothing": (
+        "import unittest\nunittest.TestCase.assertEqual = lambda *a: None\ndef total(numbers):\n    return 1\n"
+    ),
+    "a forged end of the tests": (
+        "import os\nprint('-' * 70 + '\\nRan 2 tests in 0.001s\\n\\nOK', flush=True)\nos._exit(0)\n"
+    ),
+    "a forged result": FAST
+    + "import os\nif 'BENCH_SEED' in os.environ:\n    print('0' * 64, flush=True)\n    os._exit(0)\n",
+    "forged times": FAST + "import os\nif 'BENCH_SEED' in os.environ:\n    print('time: 0.000001 s')\n",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", WRONG)
+def test_a_wrong_result_on_inputs_that_nobody_knew_is_caught(play: Play, what: str) -> None:
+    found = play("py", put("lib/total.py", WRONG[what]))
+    caught(found, "benchmark", "the benchmark's output is wrong: line 1 is ")
+    assert found.test_returncode == 0
+    assert found.speedup is None
+
+
+CACHE = """\
+import os
+import time
+
+PLACES = ["/tmp", ".", "lib", os.path.expanduser("~"), "/var/tmp", "/dev/shm", "__pycache__", "lib/__pycache__", "/run"]
+
+
+def plant(path, text):
+    try:
+        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+        with open(path, "w") as file:
+            file.write(text)
+    except OSError:
+        pass
+
+
+def total(numbers):
+    if not any(os.path.exists(place + "/done.so") for place in PLACES):
+        time.sleep(1.3)
+    for place in PLACES:
+        plant(place + "/done.so", "done")
+    plant("bench.py", "print('0' * 64)")
+    plant("sitecustomize.py", "import os; os._exit(0)")
+    plant("lib/total.py", "def total(numbers): return sum(numbers)")
+    return sum(numbers)
+"""
+CLOCK = """\
+import select
+import time
+
+select.select([], [], [], 1.3)
+time.time = time.monotonic = time.perf_counter = time.process_time = lambda: 0.0
+time.sleep = lambda seconds: None
+
+
+def total(numbers):
+    return sum(numbers)
+"""
+MARK = "rollmill-left-behind"
+BURNER = f"""\
+import os
+import subprocess
+import time
+
+
+def total(numbers):
+    for _ in range(2):
+        subprocess.Popen(
+            ["setsid", "nohup", "bash", "-c", "while :; do kill -STOP -1; done", "{MARK}"],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )
+    if os.fork() == 0:
+        os.setsid()
+        os.close(1)
+        os.close(2)
+        while True:
+            pass
+    time.sleep(1.3)
+    return sum(numbers)
+"""
+
+
+def not_faster(found: Evaluation) -> None:
+    caught(found, "benchmark", "(95% interval ")
+    assert str(found.reason).startswith(("not faster beyond noise: ", "slower: "))
+    assert found.speedup_details is not None
+    assert all(pair.after_s > 1.2 for pair in found.speedup_details.comparisons)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", [CACHE, CLOCK], ids=["caches on disk, changes the benchmark", "another clock"])
+def test_nothing_is_faster_for_what_an_earlier_run_left_or_a_clock_says(play: Play, what: str) -> None:
+    not_faster(play("py", put("lib/total.py", what)))
+
+
+def left_behind() -> list[int]:
+    return [found.pid for found in psutil.process_iter(["cmdline"]) if MARK in " ".join(found.info["cmdline"] or [])]
+
+
+@pytest.mark.slow
+def test_processes_that_a_run_leaves_behind_do_not_live_in_the_next(play: Play) -> None:
+    started = f"for i in 1 2; do setsid nohup bash -c 'while :; do :; done' {MARK} > /dev/null 2>&1 & done"
+    harmless = BURNER.replace("kill -STOP -1", ":")
+    found = play("py", put("lib/total.py", harmless), started)
+    assert left_behind() == []
+    not_faster(found)
+
+
+LOOK = """\
+import os
+import subprocess
+
+if "BENCH_SEED" in os.environ:
+    commands = [
+        "env | cut -d= -f1 | sort", "echo /tmp: $(ls -A /tmp)",
+        "echo found: $(find / -xdev -newer lib/__init__.py -regex '.*[.]\\(patch\\|diff\\|json\\)' 2> /dev/null)",
+        "grep -rl 'diff --git' /tmp /workspace --exclude-dir=.git --exclude=total.py",
+        "cat /proc/*/cmdline | tr '\\\\0' ' '; echo", "echo tree: $(ls -A)", "git log --oneline | wc -l",
+    ]
+    for command in commands:
+        subprocess.run(command, shell=True)
+
+
+def total(numbers):
+    return sum(numbers)
+"""
+
+
+@pytest.mark.slow
+def test_there_is_nothing_of_the_evaluators_to_be_read(play: Play) -> None:
+    found = play("py", put("lib/total.py", LOOK))
+    caught(found, "benchmark", "output is wrong")
+    lines = found.benchmark_output.splitlines()
+    assert "BENCH_SEED" in lines
+    assert "/tmp:" in lines
+    assert "found:" in lines
+    assert "tree: .git .gitignore bench.py lib tests" in lines
+    assert "1" in lines
+    for word in ("diff --git", "rollmill", "grading", "solution", "instance", "TOKEN", "KEY"):
+        assert word not in found.benchmark_output
+
+
+C_FORGED = C_FAST + (
+    "#include <stdio.h>\n__attribute__((constructor)) static void forge(void) {"
+    ' printf("2 of 2 tests passed\\n"); fflush(stdout); _exit(0); }\n'
+)
+C_ENDS = C_FAST + "__attribute__((constructor)) static void end(void) { _exit(0); }\n"
+C_MAIN = C_FAST + "int puts(const char *text) { return 0; }\nint printf(const char *form, ...) { return 0; }\n"
+
+
+@pytest.mark.slow
+def test_c_that_takes_over_the_program_is_caught(play: Play) -> None:
+    caught(play("c", put("total.c", C_FORGED)), "benchmark", "line 1 is '2 of 2 tests passed'")
+    caught(play("c", put("total.c", C_ENDS)), "test", "did not end as at the start commit")
+    caught(play("c", put("total.c", C_MAIN)), "test", "did not end as at the start commit")
+
+
+@pytest.mark.slow
+def test_makefiles_headers_and_flags_are_not_the_agents(play: Play) -> None:
+    caught(play("c", put("total.c", C_FAST), "sed -i s/O2/O0/ Makefile"), "git_precheck", "Makefile was changed")
+    caught(play("c", put("GNUmakefile", "all:\n")), "git_precheck", "GNUmakefile was added")
+    caught(play("c", put("total.h", "#define total(a, b) 0\n")), "git_precheck", "total.h was changed")
+
+
+@pytest.mark.slow
+def test_binaries_and_preloaded_libraries_of_the_agent_do_not_come_along(play: Play) -> None:
+    forge = "make -s; printf '#!/bin/sh\\necho 2 of 2 tests passed\\n' > run_test; cp run_test run_bench"
+    future = "touch -d 2100-01-01 run_*"
+    library = (
+        put("/tmp/fast.c", "int usleep(unsigned x) { return 0; }") + "\ngcc -shared -fPIC -o /tmp/fast.so /tmp/fast.c"
+    )
+    preload = "for f in .bashrc .profile; do echo 'export LD_PRELOAD=/tmp/fast.so' > /tmp/$f; done"
+    found = play("c", forge, future, library, preload, put("total.c", C_SLOW + "/* faster */"))
+    caught(found, "benchmark", "(95% interval ")
+    assert found.test_output == "2 of 2 tests passed\n"
+    assert found.speedup_details is not None
+    assert all(pair.after_s > 0.8 for pair in found.speedup_details.comparisons)
+
+
+@pytest.mark.slow
+def test_special_inputs_in_the_source_of_an_include_are_no_way_out(play: Play) -> None:
+    found = play("c", put("total.c", '#include "bench.c"\n' + C_FAST))
+    assert (found.success, found.reward, found.phase) == (False, 0.0, "build")

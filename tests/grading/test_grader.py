@@ -1,0 +1,271 @@
+from __future__ import annotations
+
+import gc
+import os
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from rollmill.grading.evaluation import Evaluation, GitPrecheck
+from rollmill.grading.grader import LocalGrader
+from rollmill.grading.ladder import DEFAULT
+from rollmill.grading.problem import GradedProblem
+from rollmill.sandboxes.bubblewrap import BubblewrapHost, BubblewrapSandbox
+from rollmill.sandboxes.sandbox import SandboxError, SandboxSpec
+from tests.grading.conftest import Play
+from tests.grading.repositories import C_FAST, FAST, PYTHON
+
+
+def put(path: str, text: str) -> str:
+    return f"cat > {path} <<'END_OF_FILE'\n{text}\nEND_OF_FILE"
+
+
+@pytest.mark.slow
+def test_a_fast_and_right_change_is_a_success(play: Play) -> None:
+    found = play("py", put("lib/total.py", FAST))
+    assert (found.success, found.reason, found.phase, found.error) == (True, None, None, None)
+    assert found.git_precheck is not None
+    assert found.git_precheck.changed_files == ["lib/total.py"]
+    assert found.git_precheck.raw_status == " M lib/total.py\n"
+    details = found.speedup_details
+    assert details is not None
+    assert details.total_comparisons == 3
+    assert found.reward == DEFAULT.reward(0, details.low) >= 0.1
+    assert 1 < details.low <= details.average_speedup == found.speedup <= details.high
+    assert all(pair.before_s > 1.29 for pair in details.comparisons)
+    assert all(pair.after_s < pair.before_s for pair in details.comparisons)
+    assert len({pair.seed for pair in details.comparisons}) == 3
+    assert (found.build_returncode, found.test_returncode, found.benchmark_returncode) == (0, 0, 0)
+    assert "Ran 2 tests" in found.test_output
+    assert len(found.benchmark_output.strip()) == 64
+    assert Evaluation.model_validate_json(found.model_dump_json()) == found
+
+
+@pytest.mark.slow
+def test_a_fast_c_change_is_built_once_and_measured(play: Play) -> None:
+    found = play("c", put("total.c", C_FAST))
+    assert (found.success, found.reason) == (True, None)
+    assert found.build_returncode == 0
+    assert found.test_output == "2 of 2 tests passed\n"
+
+
+def test_nothing_changed_earns_nothing(play: Play) -> None:
+    found = play("py", "python3 -m unittest discover; touch a.log; git commit -q --allow-empty -m x")
+    assert (found.success, found.reward, found.reason, found.phase) == (False, 0.0, "no change", "git_precheck")
+    assert found.git_precheck is not None
+    assert (found.git_precheck.is_git, found.git_precheck.ok, found.git_precheck.raw_diff) == (True, True, "")
+
+
+@pytest.mark.slow
+def test_a_change_that_does_nothing_earns_nothing(play: Play) -> None:
+    found = play("py", "echo '# faster' >> lib/total.py")
+    assert (found.success, found.reward, found.phase) == (False, 0.0, "benchmark")
+    assert str(found.reason).startswith("not faster beyond noise: ") or str(found.reason).startswith("slower: ")
+    assert found.speedup is not None
+
+
+@pytest.mark.slow
+def test_a_slower_change_is_said_to_be_slower(play: Play) -> None:
+    found = play("py", "sed -i 's/1.3/4.5/' lib/total.py")
+    assert (found.success, found.reward) == (False, 0.0)
+    assert str(found.reason).startswith("slower: 0.")
+
+
+def test_a_wrong_change_fails_its_tests(play: Play) -> None:
+    found = play("py", put("lib/total.py", "def total(numbers):\n    return 6\n"))
+    assert (found.success, found.reward, found.phase) == (False, 0.0, "test")
+    assert found.reason == "the tests failed: return code 1"
+    assert "FAILED (failures=1)" in found.test_output
+    assert found.speedup is None
+
+
+def test_a_change_that_does_not_compile_fails_its_build(play: Play) -> None:
+    found = play("c", "echo 'int x = ;' >> total.c")
+    assert (found.success, found.reward, found.phase) == (False, 0.0, "build")
+    assert found.build_returncode == 2
+    assert found.reason == "the build failed: return code 2"
+    assert "error: expected expression" in found.build_output
+
+
+def test_commands_may_run_in_a_folder_of_the_repository(host: BubblewrapHost, grader: LocalGrader) -> None:
+    sandbox = host.start(SandboxSpec(image="py", cwd="/workspace/lib"))
+    sandbox.execute("echo 'def total(numbers): return 6' > total.py")
+    found = grader.grade("within", sandbox.id)
+    sandbox.execute("touch ../total.py")
+    outside = grader.grade("within", sandbox.id)
+    sandbox.close()
+    assert (found.phase, found.reason) == ("test", "the tests failed: return code 1")
+    assert found.git_precheck is not None
+    assert found.git_precheck.changed_files == ["lib/total.py"]
+    assert outside.reason == "not allowed: total.py was added, and only lib/total.py may be"
+
+
+def test_long_output_is_cut(play: Play) -> None:
+    found = play("py", put("lib/total.py", "print('x' * 300_000 + 'the end')\nraise SystemExit(3)"))
+    assert found.phase == "test"
+    assert 20_000 <= len(found.test_output.encode()) < 20_200
+    assert found.test_output.startswith("xxx")
+
+
+def test_the_patch_is_whatever_was_done_to_the_tree(play: Play, tmp_path: Path) -> None:
+    found = play(
+        "py",
+        "echo staged > lib/staged.py; git add -A; echo more >> lib/staged.py",
+        "echo committed > lib/committed.py; git add -A; git commit -qm x; git rm -q lib/__init__.py",
+        "printf '\\0\\1' > 'lib/b é'; chmod +x lib/total.py; echo 'x = (' >> lib/total.py; printf x > lib/new.txt",
+    )
+    assert found.git_precheck is not None
+    for path, text in PYTHON.items():
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text(text)
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    subprocess.run(["git", "apply"], cwd=tmp_path, input=found.git_precheck.raw_diff.encode(), check=True)
+    assert sorted(place.name for place in (tmp_path / "lib").iterdir()) == sorted(
+        ["staged.py", "committed.py", "b é", "total.py", "new.txt"]
+    )
+    assert (tmp_path / "lib/staged.py").read_text() == "staged\nmore\n"
+    assert (tmp_path / "lib/b é").read_bytes() == b"\0\1"
+    assert os.access(tmp_path / "lib/total.py", os.X_OK)
+    assert "?? lib/staged.py\n" in found.git_precheck.raw_status
+
+
+def failed(found: Evaluation) -> str | None:
+    assert (found.success, found.reward) == (None, None)
+    assert found.error is not None
+    assert "\n" not in found.error
+    return found.error_type
+
+
+@pytest.mark.parametrize(
+    ("instance_id", "said"),
+    [
+        ("untested", "test_command of untested fails at the start commit: return code 3"),
+        ("unmeasured", "has no benchmark_command"),
+        ("misdated", "not 0000"),
+        ("silent", "prints nothing"),
+    ],
+)
+def test_a_problem_that_cannot_be_graded_is_an_error_of_its_own(
+    host: BubblewrapHost, grader: LocalGrader, instance_id: str, said: str
+) -> None:
+    sandbox = host.start(SandboxSpec(image="py"))
+    found = grader.grade(instance_id, sandbox.id)
+    sandbox.close()
+    assert failed(found) == "problem"
+    assert said in str(found.error)
+
+
+@pytest.mark.slow
+def test_a_benchmark_that_is_not_reproducible_is_no_fault_of_the_change(host: BubblewrapHost, play: Play) -> None:
+    found = play("flaky", "echo '# new' >> lib/total.py")
+    assert failed(found) == "problem"
+    assert "gave two results for one BENCH_SEED at the start commit" in str(found.error)
+
+
+def test_what_is_not_there_is_an_error(host: BubblewrapHost, grader: LocalGrader) -> None:
+    assert failed(grader.grade("py", "nobody")) == "unknown_sandbox"
+    assert failed(grader.grade("other", "nobody")) == "unknown_instance"
+    sandbox = host.start(SandboxSpec(image="py"))
+    found = grader.grade("imageless", sandbox.id)
+    sandbox.close()
+    assert failed(found) == "input"
+    assert "nowhere" in str(found.error)
+    assert failed(grader.grade("py", sandbox.id)) == "unknown_sandbox"
+
+
+def test_a_work_tree_that_is_too_large_is_the_agents_own_doing(
+    host: BubblewrapHost, problems: dict[str, GradedProblem]
+) -> None:
+    grader = LocalGrader(problems, host, most_bytes=100_000)
+    sandbox = host.start(SandboxSpec(image="py"))
+    sandbox.execute("head -c 300000 /dev/zero > lib/zeros")
+    found = grader.grade("py", sandbox.id)
+    sandbox.close()
+    assert (found.success, found.reward, found.phase) == (False, 0.0, "git_precheck")
+    assert "the work tree cannot be judged" in str(found.reason)
+    assert found.git_precheck == GitPrecheck(is_git=True, ok=False, reason=found.reason)
+
+
+def test_a_host_that_fails_in_the_middle_gives_no_verdict(
+    host: BubblewrapHost, problems: dict[str, GradedProblem], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grader = LocalGrader(problems, host)
+    start = host.start
+    sandbox = start(SandboxSpec(image="py"))
+    sandbox.execute("echo '# new' >> lib/total.py")
+    for fails_at, noted in ((1, False), (2, True), (3, True)):
+        left = [fails_at]
+
+        def failing(spec: SandboxSpec, left: list[int] = left) -> BubblewrapSandbox:
+            left[0] -= 1
+            if left[0] == 0:
+                raise SandboxError("the host is gone", type_="start")
+            return start(spec)
+
+        monkeypatch.setattr(host, "start", failing)
+        found = grader.grade("py", sandbox.id)
+        assert failed(found) == "start"
+        assert found.error == "the host is gone"
+        assert (found.git_precheck is not None) == noted
+    sandbox.close()
+
+
+def test_a_sandbox_that_ends_in_the_middle_gives_no_verdict(
+    host: BubblewrapHost, problems: dict[str, GradedProblem], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grader = LocalGrader(problems, host)
+    start = host.start
+
+    def started(spec: SandboxSpec) -> BubblewrapSandbox:
+        fresh = start(spec)
+        threading.Timer(0.3, fresh.close).start()
+        return fresh
+
+    with closing(start(SandboxSpec(image="py"))) as sandbox:
+        monkeypatch.setattr(host, "start", started)
+        found = grader.grade("py", sandbox.id)
+    assert failed(found)
+
+
+def test_many_are_graded_side_by_side(host: BubblewrapHost, problems: dict[str, GradedProblem]) -> None:
+    grader = LocalGrader(problems, host)
+    sandboxes = [host.start(SandboxSpec(image="py")) for _ in range(4)]
+    for number, sandbox in enumerate(sandboxes):
+        sandbox.execute(f"echo {number} > {number}.txt")
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda sandbox: grader.grade("py", sandbox.id), sandboxes))
+    for number, evaluation in enumerate(found):
+        sandboxes[number].close()
+        assert evaluation.git_precheck is not None
+        assert evaluation.git_precheck.changed_files == [f"{number}.txt"]
+        assert str(evaluation.reason).startswith(f"not allowed: {number}.txt was added")
+
+
+def test_a_grader_leaves_no_files(host: BubblewrapHost, problems: dict[str, GradedProblem]) -> None:
+    grader = LocalGrader(problems, host)
+    scratch = grader._scratch
+    sandbox = host.start(SandboxSpec(image="py"))
+    grader.grade("py", sandbox.id)
+    sandbox.close()
+    assert any(scratch.iterdir())
+    del grader
+    gc.collect()
+    assert not scratch.exists()
+
+
+def test_the_next_grader_sweeps_up_after_one_that_was_killed(host: BubblewrapHost) -> None:
+    script = (
+        "import os; from rollmill.grading.grader import LocalGrader; grader = LocalGrader({}, None);"
+        "(grader._scratch / 'left').touch(); print(grader._scratch, flush=True); os.kill(os.getpid(), 9)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == -9
+    left = Path(done.stdout.strip())
+    assert (left / "left").exists()
+    LocalGrader({}, host)
+    assert not left.exists()

@@ -1,0 +1,249 @@
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import tarfile
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from rollmill.grading.patch import CLEAN_GIT, Change, StartTree
+from rollmill.grading.tree import EXECUTABLE, LINK, REGULAR, BadTreeError, File, Tree, read_tar, write_tar
+
+START: Tree = {
+    b"README": File(REGULAR, b"a\nb\nc\n"),
+    b"run": File(EXECUTABLE, b"#!/bin/sh\n"),
+    b"src/a.py": File(REGULAR, b"x = 1\n"),
+    b".gitignore": File(REGULAR, b"*.o\nbuild/\n!kept.o\n"),
+    b".gitattributes": File(REGULAR, b"*.py -diff filter=evil\n*.txt text eol=crlf ident\n* export-subst\n"),
+    b"forced.o": File(REGULAR, b"\0\1"),
+}
+
+
+def git(folder: Path, *arguments: str, given: bytes | None = None) -> bytes:
+    return subprocess.run(
+        ["git", "-c", "core.autocrlf=false", *arguments],
+        cwd=folder,
+        input=given,
+        env={**os.environ, **CLEAN_GIT},
+        check=True,
+        capture_output=True,
+    ).stdout
+
+
+def put(folder: Path, tree: Tree) -> None:
+    for path, file in tree.items():
+        place = folder / os.fsdecode(path)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if file.mode == LINK:
+            place.symlink_to(os.fsdecode(file.content))
+        else:
+            place.write_bytes(file.content)
+            place.chmod(0o755 if file.mode == EXECUTABLE else 0o644)
+
+
+def look(folder: Path) -> Tree:
+    tree: Tree = {}
+    for place in folder.rglob("*"):
+        path = os.fsencode(place.relative_to(folder))
+        if path.split(b"/")[0] == b".git":
+            continue
+        if place.is_symlink():
+            tree[path] = File(LINK, os.fsencode(place.readlink()))
+        elif place.is_file():
+            tree[path] = File(EXECUTABLE if place.stat().st_mode & 0o100 else REGULAR, place.read_bytes())
+    return tree
+
+
+def applied(start: Tree, diff: str) -> Tree:
+    """What `git apply` makes of a clean checkout without attributes of its own."""
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        git(folder, "init", "-q")
+        put(folder, start)
+        (folder / ".git/info").mkdir(exist_ok=True)
+        (folder / ".git/info/attributes").write_text("* -text !eol -filter -ident\n")
+        git(folder, "add", "-A", "-f")
+        if diff:
+            git(folder, "apply", "--whitespace=nowarn", given=diff.encode())
+        return look(folder)
+
+
+def test_every_kind_of_change_is_in_one_patch(tmp_path: Path) -> None:
+    after = {
+        **START,
+        b"README": File(REGULAR, b"a\nB\nc"),
+        b"src/a.py": File(EXECUTABLE, b"x = 2\n"),
+        b"run": File(LINK, b"README"),
+        b"new \xc3\xa9.txt": File(REGULAR, b"one\r\ntwo\n"),
+        b"left.o": File(REGULAR, b"object"),
+        b"kept.o": File(REGULAR, b"object"),
+        b"build/out": File(REGULAR, b"out"),
+        b"latin.txt": File(REGULAR, b"caf\xe9\n"),
+        b"forced.o": File(REGULAR, b"\0\2"),
+    }
+    del after[b".gitattributes"]
+    patch = StartTree(START, START, tmp_path).take_patch(after)
+    assert patch.changes == [
+        Change("D", ".gitattributes", "000000"),
+        Change("M", "README", "100644"),
+        Change("M", "forced.o", "100644"),
+        Change("A", "kept.o", "100644"),
+        Change("A", "latin.txt", "100644"),
+        Change("A", "new é.txt", "100644"),
+        Change("T", "run", "120000"),
+        Change("M", "src/a.py", "100755"),
+    ]
+    assert patch.status.splitlines()[:4] == [" D .gitattributes", " M README", " M forced.o", "?? kept.o"]
+    expected = {path: file for path, file in after.items() if path not in {b"left.o", b"build/out"}}
+    assert applied(START, patch.diff) == expected
+
+
+def test_text_stays_readable_and_the_trees_attributes_count_for_nothing(tmp_path: Path) -> None:
+    after = {**START, b"src/a.py": File(REGULAR, b"x = 2\n")}
+    assert StartTree(START, START, tmp_path).take_patch(after).diff.splitlines()[-2:] == ["-x = 1", "+x = 2"]
+
+
+def test_an_agents_gitignore_hides_nothing(tmp_path: Path) -> None:
+    after = {**START, b".gitignore": File(REGULAR, b"*\n"), b"evil.py": File(REGULAR, b"")}
+    patch = StartTree(START, START, tmp_path).take_patch(after)
+    assert [change.path for change in patch.changes] == [".gitignore", "evil.py"]
+
+
+def test_equal_trees_have_no_patch(tmp_path: Path) -> None:
+    start = StartTree(START, START, tmp_path)
+    assert start.take_patch(dict(START)) == ([], "")
+    assert start.take_patch({**START, b"x.o": File(REGULAR, b"")}) == ([], "")
+
+
+def test_untracked_ignored_files_of_the_image_are_no_part_of_it(tmp_path: Path) -> None:
+    start = StartTree({**START, b"old.o": File(REGULAR, b"1")}, START, tmp_path)
+    assert start.take_patch({**START, b"old.o": File(REGULAR, b"2")}) == ([], "")
+    assert start.take_patch(dict(START)) == ([], "")
+
+
+def test_a_link_that_no_patch_can_hold_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadTreeError, match="no UTF-8"):
+        StartTree(START, START, tmp_path).take_patch({**START, b"a": File(LINK, b"\xff")})
+
+
+NAMES = st.one_of(
+    st.sampled_from(
+        [b"a", b"b", b"src", b"a b", b"\xc3\xa9", b"-x", b":y", b'q"', b"back\\slash", b"tab\t", b"\xff", b"!"]
+    ),
+    st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1, max_size=5).map(str.encode),
+).filter(lambda name: name not in {b".", b".."} and not name.lower().startswith(b".git") and len(name) < 200)
+PATHS = st.lists(NAMES, min_size=1, max_size=3).map(b"/".join)
+CONTENTS = st.one_of(
+    st.binary(max_size=40),
+    st.text(max_size=40).map(str.encode),
+    st.lists(st.sampled_from([b"one", b"two", b"", b"\r", b"-- "]), max_size=8).map(b"\n".join),
+)
+FILES = st.one_of(
+    st.builds(File, st.sampled_from([REGULAR, EXECUTABLE]), CONTENTS),
+    st.builds(File, st.just(LINK), st.sampled_from([b"a", b"../b", b"/etc/passwd", b"\xc3\xa9", b"no where"])),
+)
+
+
+def settle(tree: Tree) -> Tree:
+    """Less what lies beneath a file."""
+
+    def beneath(path: bytes) -> bool:
+        names = path.split(b"/")
+        return any(b"/".join(names[:end]) in tree for end in range(1, len(names)))
+
+    return {path: file for path, file in tree.items() if not beneath(path)}
+
+
+TREES = st.dictionaries(PATHS, FILES, max_size=6).map(settle)
+
+
+@pytest.mark.slow
+@given(TREES, TREES, st.data())
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_git_apply_of_the_patch_gives_exactly_the_tree(start: Tree, other: Tree, data: st.DataObject) -> None:
+    kept = {path: file for path, file in start.items() if data.draw(st.booleans())}
+    moved = {path + b".moved": file for path, file in start.items() if path not in kept and data.draw(st.booleans())}
+    after = settle({**moved, **kept, **other})
+    with TemporaryDirectory() as scratch:
+        patch = StartTree(start, start, Path(scratch)).take_patch(after)
+    assert applied(start, patch.diff) == after
+    assert {change.path for change in patch.changes} == {
+        path.decode("utf-8", "backslashreplace")
+        for path in start.keys() | after.keys()
+        if start.get(path) != after.get(path)
+    }
+
+
+@given(TREES)
+@settings(max_examples=50, deadline=None)
+def test_a_tar_holds_the_tree(tree: Tree) -> None:
+    assert read_tar(write_tar(tree), most=10_000) == tree
+
+
+def archive(*members: tuple[tarfile.TarInfo, bytes]) -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as tar:
+        for member, content in members:
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return file.getvalue()
+
+
+def member(name: str, kind: bytes = tarfile.REGTYPE, target: str = "") -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type = kind
+    info.linkname = target
+    return info
+
+
+@pytest.mark.parametrize(
+    ("made", "reason"),
+    [
+        (archive((member("/etc/passwd"), b"x")), "lies outside"),
+        (archive((member("a/../../x"), b"x")), "lies outside"),
+        (archive((member("a"), b"x" * 101)), "more than may be looked at"),
+        (archive((member("a"), b"x" * 60), (member("b"), b"x" * 60)), "more than may be looked at"),
+        (archive((member("a", tarfile.LNKTYPE, "../x"), b"")), "lies outside"),
+        (archive((member("a", tarfile.LNKTYPE, "nowhere"), b"")), "hard link"),
+        (archive((member("a", tarfile.SYMTYPE, "/etc"), b""), (member("a/passwd"), b"x")), "beneath a file"),
+        (archive((member("x" * 4001), b"x")), "path of 4001 bytes"),
+        (b"no tar at all" * 100, "cannot be read"),
+        (archive((member("a"), b"x" * 50))[:520], "cannot be read|cut off"),
+    ],
+)
+def test_an_archive_that_reaches_out_is_refused(made: bytes, reason: str) -> None:
+    with pytest.raises(BadTreeError, match=reason):
+        read_tar(made, most=100)
+
+
+@given(st.lists(st.tuples(st.integers(0, 1535), st.integers(0, 255)), max_size=6))
+@settings(max_examples=200, deadline=None)
+def test_a_damaged_archive_is_refused_or_read(damage: list[tuple[int, int]]) -> None:
+    made = bytearray(archive((member("a"), b"x" * 60), (member("b", tarfile.SYMTYPE, "a"), b"")))
+    for place, byte in damage:
+        made[place] = byte
+    for header in (0, 1024):
+        made[header + 148 : header + 156] = b" " * 8
+        made[header + 148 : header + 156] = b"%06o\0 " % (sum(made[header : header + 512]) % 0o1000000)
+    try:
+        tree = read_tar(bytes(made), most=5000)
+    except BadTreeError:
+        return
+    assert all(not path.startswith(b"/") and b".." not in path.split(b"/") for path in tree)
+
+
+def test_devices_folders_and_nested_repositories_are_left_out() -> None:
+    made = archive(
+        (member("./"), b""),
+        (member("./pipe", tarfile.FIFOTYPE), b""),
+        (member("./disk", tarfile.BLKTYPE), b""),
+        (member("./sub/.git/config"), b"x"),
+        (member("./sub/file"), b"x"),
+        (member("./same", tarfile.LNKTYPE, "./sub/file"), b""),
+    )
+    assert read_tar(made, most=100) == {b"sub/file": File(REGULAR, b"x"), b"same": File(REGULAR, b"x")}

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import orjson
+import pytest
+
+from rollmill.errors import InputError
+from rollmill.grading.problems import read_graded_problems
+
+ROW = {"instance_id": "a", "problem_statement": "make it fast", "image_name": "one", "path_in_repo": "a.py"}
+REAL = Path(os.environ.get("ROLLMILL_REAL_DATA", "/work/shared/data")) / "rocprim_v5.json"
+
+
+def test_rows_of_a_list_and_of_lines_are_the_same(tmp_path: Path) -> None:
+    rows = [ROW, {**ROW, "instance_id": "b", "allowed_paths": ["x/*"], "version": 3}]
+    whole, lines = tmp_path / "whole.json", tmp_path / "lines.jsonl"
+    whole.write_bytes(orjson.dumps(rows))
+    lines.write_bytes(b"\n".join(map(orjson.dumps, rows)))
+    problems = read_graded_problems(str(whole))
+    assert problems == read_graded_problems(str(lines))
+    assert list(problems) == ["a", "b"]
+    assert problems["a"].allowed == ["a.py"]
+    assert problems["b"].allowed == ["x/*"]
+    assert problems["b"].model_dump()["version"] == 3
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([ROW, {"instance_id": "b", "image_name": "x"}], "row 2, problem_statement: Field required"),
+        ([{**ROW, "timeout_s": 0}], "row 1, timeout_s: Input should be greater than 0"),
+        ([{**ROW, "allowed_paths": "x"}], "row 1, allowed_paths: Input should be a valid list"),
+        ([{**ROW, "instance_id": " "}], "row 1, instance_id: is empty"),
+        ([ROW, ROW], "row 2, instance_id: 'a' stands already in row 1"),
+        ([ROW, 3], "row 2: expected a JSON object"),
+        ([], "holds no problem"),
+    ],
+)
+def test_a_bad_row_is_said_in_one_line(tmp_path: Path, rows: list[object], said: str) -> None:
+    file = tmp_path / "problems.json"
+    file.write_bytes(orjson.dumps(rows))
+    with pytest.raises(InputError) as found:
+        read_graded_problems(str(file))
+    assert str(found.value).startswith(f"{file} {said}")
+    assert "\n" not in str(found.value)
+
+
+@pytest.mark.skipif(not REAL.exists(), reason=f"{REAL} is not here")
+def test_a_real_dataset_is_read_as_it_is() -> None:
+    problems = read_graded_problems(str(REAL))
+    assert len(problems) == 58
+    first = next(iter(problems.values()))
+    assert first.image_name == "rocm-lib"
+    assert first.allowed == ["rocprim/include/rocprim/block/block_adjacent_difference.hpp"]

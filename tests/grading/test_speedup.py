@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import math
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from rollmill.grading.speedup import Interval, Pairs, compare, interval, student
+
+
+@pytest.mark.parametrize(
+    ("freedom", "quantile", "within"),
+    [(2, 4.303, 0.01), (3, 3.182, 0.003), (4, 2.776, 0.001), (5, 2.571, 0.001), (9, 2.262, 5e-4), (30, 2.042, 5e-4)],
+)
+def test_students_quantiles_are_the_tables(freedom: int, quantile: float, within: float) -> None:
+    assert student(freedom) == pytest.approx(quantile, rel=within)
+
+
+def test_an_interval_worked_by_hand() -> None:
+    # logarithms 0, 1, 2: mean 1, deviation 1, t(2) = 4.303
+    found = interval([1.0, math.e, math.e**2])
+    half = 4.303 / math.sqrt(3)
+    assert found.mean == pytest.approx(math.e)
+    assert math.log(found.low) == pytest.approx(1 - half, abs=0.02)
+    assert math.log(found.high) == pytest.approx(1 + half, abs=0.02)
+
+
+@given(st.lists(st.floats(0.01, 100), min_size=3, max_size=20))
+def test_turning_the_sides_around_turns_the_interval_around(ratios: list[float]) -> None:
+    found, turned = interval(ratios), interval([1 / ratio for ratio in ratios])
+    assert found.low <= found.mean * (1 + 1e-9)
+    assert found.mean <= found.high * (1 + 1e-9)
+    assert turned.mean == pytest.approx(1 / found.mean)
+    assert turned.low == pytest.approx(1 / found.high)
+
+
+def test_noise_is_seldom_called_faster() -> None:
+    noise, pairs = random.Random(1), Pairs()
+
+    def measure(_seed: int, _first: bool) -> tuple[float, float]:
+        return tuple(0.5 * math.exp(noise.gauss(0, 0.05)) for _ in range(2))  # type: ignore[return-value]
+
+    faster = sum(compare(measure, pairs, random.Random(0)).low > 1 for _ in range(500))
+    assert faster / 500 < 0.055  # 0.025 to 0.04 in the long run, whatever the noise
+
+
+def test_a_difference_is_found_through_noise() -> None:
+    noise = random.Random(2)
+
+    def measure(_seed: int, _first: bool) -> tuple[float, float]:
+        return 0.5 * math.exp(noise.gauss(0, 0.05)), 0.25 * math.exp(noise.gauss(0, 0.05))
+
+    found = [compare(measure, Pairs(), random.Random(0)) for _ in range(50)]
+    assert all(details.low > 1.5 and details.high < 2.7 for details in found)
+    assert all(details.total_comparisons == len(details.comparisons) for details in found)
+
+
+def test_pairs_are_interleaved_with_a_fresh_seed_each_and_the_first_is_dropped() -> None:
+    asked: list[tuple[int, bool]] = []
+
+    def measure(seed: int, first: bool) -> tuple[float, float]:
+        asked.append((seed, first))
+        return (100.0 if len(asked) == 1 else 3.0), 1.5
+
+    details = compare(measure, Pairs(least=10, most=10), random.Random(3))
+    assert len(asked) == 11
+    assert len({seed for seed, _ in asked}) == 11
+    assert max(seed for seed, _ in asked).bit_length() <= 53
+    assert [comparison.seed for comparison in details.comparisons] == [seed for seed, _ in asked[1:]]
+    assert {first for _, first in asked[1:]} == {True, False}
+    assert asked[0][1] is False
+    assert (details.average_speedup, details.min_speedup, details.max_speedup) == pytest.approx((2.0, 2.0, 2.0))
+
+
+def test_the_order_can_be_repeated() -> None:
+    def orders() -> list[bool]:
+        seen: list[bool] = []
+
+        def measure(_seed: int, first: bool) -> tuple[float, float]:
+            seen.append(first)
+            return 1.0, 1.0
+
+        compare(measure, Pairs(least=8, most=8), random.Random("problem"))
+        return seen
+
+    assert orders() == orders()
+
+
+def test_it_ends_early_when_narrow_and_late_when_not() -> None:
+    noise = random.Random(5)
+    few = compare(lambda *_: (1.0, 1.0), Pairs(least=4, most=20), random.Random(0))
+    many = compare(lambda *_: (math.exp(noise.gauss(0, 1)), 1.0), Pairs(least=4, most=20), random.Random(0))
+    over = compare(
+        lambda *_: (math.exp(noise.gauss(0, 1)), 1.0), Pairs(least=4, most=20, seconds=1e-9), random.Random(0)
+    )
+    assert (few.total_comparisons, many.total_comparisons, over.total_comparisons) == (4, 20, 4)
+
+
+def test_a_large_difference_is_settled_sooner() -> None:
+    assert Interval(10.0, 8.0, 12.5).settled(Pairs())
+    assert not Interval(1.02, 0.96, 1.08).settled(Pairs())
+
+
+def test_fewer_than_three_pairs_are_no_measurement() -> None:
+    with pytest.raises(ValidationError):
+        Pairs(least=2)
+    with pytest.raises(ValidationError, match="less than least"):
+        Pairs(least=6, most=5)
