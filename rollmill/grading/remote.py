@@ -1,0 +1,134 @@
+"""Grading by a service that answers `/evaluate_v3`, this project's own or another."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, SecretStr, ValidationError
+
+from rollmill.grading.evaluation import Evaluation, GitPrecheck, SpeedupDetails
+from rollmill.services.connection import CallFailedError, ServiceConnection
+
+TOKEN_VARIABLE = "ROLLMILL_EVALUATION_TOKEN"  # noqa: S105 - a name
+"""The environment variable that holds an evaluation service's token, at the service and at its clients."""
+
+INFRASTRUCTURE = "infrastructure"
+"""The `phase` of an answer without a grade."""
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+_PHASES = {"precheck": "git_precheck", "build_test": "build", "build_benchmark": "build"}
+_READ = frozenset({"instance_id", "success", "reward", "speedup", "reason", "phase", "error", "error_type", "metadata"})
+_STEPS = ("build", "test", "benchmark")
+
+
+class RemoteGrader:
+    """Asks the service at `host:port` or a URL; may be used by many threads.
+
+    `timeout_s`: of one evaluation, its wait in the service's queue included. A request that did not reach the service
+    is sent again, `max_retries` times; no other is.
+    """
+
+    def __init__(
+        self, address: str, *, token: SecretStr | None = None, timeout_s: float = 3600.0, max_retries: int = 5
+    ) -> None:
+        self._connection = ServiceConnection(address, token)
+        self._timeout_s = timeout_s
+        self._max_retries = max_retries
+
+    def grade(self, instance_id: str, sandbox_id: str) -> Evaluation:
+        """The service's grade; see `Grader`. What fails on the way is the evaluation's `error`, without a reward."""
+        try:
+            answer = self._connection.post_again(
+                "/evaluate_v3",
+                {"instance_id": instance_id, "container_id": sandbox_id, "mode": "benchmark"},
+                timeout_s=self._timeout_s,
+                retries=self._max_retries,
+                wanted=lambda failure: not failure.reached,
+            )
+        except CallFailedError as failure:
+            return _failed(instance_id, str(failure), failure.type)
+        return read_evaluation(instance_id, answer)
+
+    def close(self) -> None:
+        """Gives the connections back; requests that wait to be sent again are given up."""
+        self._connection.close()
+
+
+def read_evaluation(instance_id: str, answer: Mapping[str, Any]) -> Evaluation:
+    """What a service's answer says.
+
+    A grade is a finite `reward` with a success, or with a reason why it is none; anything else is a failure of the
+    service. Fields that `Evaluation` does not have are in its `metadata`.
+    """
+    reward, reason = _number(answer.get("reward")), _text(answer.get("reason"))
+    error, phase = _text(answer.get("error")), _text(answer.get("phase"))
+    won = answer.get("success") is True
+    if reward is None or phase == INFRASTRUCTURE or not (won or reason or phase):
+        said = error or reason or f"no grade in the service's answer ({', '.join(sorted(answer)) or 'empty'})"
+        return _failed(instance_id, said, _text(answer.get("error_type")) or "evaluation", _rest(answer))
+    details = _valid(SpeedupDetails, answer.get("speedup_details"))
+    metadata = _rest(answer)
+    if details is None and answer.get("speedup_details") is not None:
+        metadata["speedup_details"] = answer["speedup_details"]
+    steps: dict[str, Any] = {}
+    for step in _STEPS:
+        steps[f"{step}_output"] = _text(answer.get(f"{step}_output")) or ""
+        steps[f"{step}_returncode"] = _code(answer, step)
+    return Evaluation(
+        instance_id=instance_id,
+        success=won,
+        reward=reward,
+        speedup=_number(answer.get("speedup")),
+        reason=reason or error,
+        phase=_PHASES.get(phase, phase) if phase else None,
+        git_precheck=_valid(GitPrecheck, answer.get("git_precheck")),
+        speedup_details=details,
+        metadata=metadata,
+        **steps,
+    )
+
+
+def _failed(instance_id: str, error: str, error_type: str, metadata: dict[str, Any] | None = None) -> Evaluation:
+    return Evaluation(
+        instance_id=instance_id,
+        success=None,
+        reward=None,
+        error=error,
+        error_type=error_type,
+        metadata=metadata or {},
+    )
+
+
+def _rest(answer: Mapping[str, Any]) -> dict[str, Any]:
+    taken = _READ | {"git_precheck", "speedup_details"}
+    taken |= {f"{step}_{what}" for step in _STEPS for what in ("output", "returncode", "exit_code", "success")}
+    own = answer.get("metadata")
+    return {**(own if isinstance(own, dict) else {}), **{name: answer[name] for name in answer if name not in taken}}
+
+
+def _code(answer: Mapping[str, Any], step: str) -> int | None:
+    for name in ("returncode", "exit_code"):
+        code = answer.get(f"{step}_{name}")
+        if isinstance(code, int) and not isinstance(code, bool):
+            return code
+    success = answer.get(f"{step}_success")
+    return int(not success) if isinstance(success, bool) else None
+
+
+def _number(value: object) -> float | None:
+    fits = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return float(value) if fits else None  # type: ignore[arg-type]
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value.strip() else None
+
+
+def _valid(kind: type[ModelT], value: object) -> ModelT | None:
+    try:
+        return None if value is None else kind.model_validate(value)
+    except ValidationError:
+        return None

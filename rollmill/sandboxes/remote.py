@@ -1,0 +1,252 @@
+"""Sandboxes of a service, by the protocol of `/start`, `/execute` and `/cleanup`."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+import uuid
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
+from typing import Any, Self
+
+from pydantic import SecretStr
+
+from rollmill.errors import InputError
+from rollmill.sandboxes.output import CappedOutput
+from rollmill.sandboxes.sandbox import TIMED_OUT, Execution, Limits, SandboxError, SandboxSpec
+from rollmill.sandboxes.shell import printable
+from rollmill.services.connection import CallFailedError, ServiceConnection
+
+log = logging.getLogger(__name__)
+
+TOKEN_VARIABLE = "ROLLMILL_SANDBOX_TOKEN"  # noqa: S105 - a name
+"""The environment variable that holds a sandbox service's token, at the service and at its clients."""
+
+_CLEANUP_S = 30.0
+_ALIVE_S = 10.0
+_CLEANUP_RETRIES = 2
+_CLEANUPS_AT_A_TIME = 16
+_DEFAULT_TIMEOUT_S = 60.0
+
+
+class RemoteHost:
+    """Sandboxes of the service at `host:port` or a URL; may be used by many threads.
+
+    A start is sent again after failures on the way, `max_retries` times, and as long as the service is full, for at
+    most `patience_s`; a command is sent once. `request_timeout_s`: of one start, its wait in the service's queue
+    included. `slack_s`: how much longer than a command may take its answer is waited for. `start_config`: more of
+    `/start`'s `config`, such as `run_args`. `for_grading`: take the places that a service keeps for grading: agents
+    that wait for their grade may hold all others.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        token: SecretStr | None = None,
+        request_timeout_s: float = 900.0,
+        slack_s: float = 60.0,
+        max_retries: int = 5,
+        patience_s: float = 3600.0,
+        start_config: Mapping[str, Any] | None = None,
+        for_grading: bool = False,
+    ) -> None:
+        self._connection = ServiceConnection(address, token)
+        self._request_timeout_s = request_timeout_s
+        self._slack_s = slack_s
+        self._max_retries = max_retries
+        self._patience_s = patience_s
+        self._start_config = dict(start_config or {})
+        self._for_grading = for_grading
+        self._lock = threading.Lock()
+        self._left: dict[str, RemoteSandbox] = {}
+        self._name = uuid.uuid4().hex
+        self._beating: threading.Thread | None = None
+
+    def start(self, spec: SandboxSpec) -> RemoteSandbox:
+        """A new one; see `SandboxHost`. What the service refuses (an image, the token) is an `InputError`."""
+        config = {"image": spec.image, "env": spec.env, "timeout": math.ceil(spec.timeout_s)}
+        if spec.cwd:
+            config["cwd"] = spec.cwd
+        # The id makes it safe to ask again. Only `config` is common to all services: what else is known here stands
+        # beside it, where those that do not know it look over it.
+        body = {
+            "config": {**config, **self._start_config},
+            "request_id": uuid.uuid4().hex,
+            "limits": spec.limits.model_dump(),
+            "client": self._name,
+            "for_grading": self._for_grading,
+        }
+        sandbox_id = self._ask_for_one(body)
+        sandbox = RemoteSandbox(sandbox_id, self._connection, spec, self._slack_s, self._left)
+        with self._lock:
+            self._left[sandbox_id] = sandbox
+        if self._connection.closing:
+            sandbox.close()
+            raise SandboxError("the sandboxes were closed while one was started", type_="closed")
+        return sandbox
+
+    def find(self, sandbox_id: str) -> RemoteSandbox:
+        """A handle on one that anybody started; whether it is there shows at its first command."""
+        with self._lock:
+            return self._left.get(sandbox_id) or RemoteSandbox(
+                sandbox_id, self._connection, None, self._slack_s, self._left
+            )
+
+    def close(self) -> None:
+        """Ends all that were started here and are left; starts under way give up."""
+        self._connection.stop_waiting()
+        with self._lock:
+            left = list(self._left.values())
+        if left:
+            with ThreadPoolExecutor(min(_CLEANUPS_AT_A_TIME, len(left)), thread_name_prefix="cleanup") as threads:
+                list(threads.map(RemoteSandbox.close, left))
+        self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _ask_for_one(self, body: dict[str, Any]) -> str:
+        try:
+            answer = self._connection.post_again(
+                "/start",
+                body,
+                timeout_s=self._request_timeout_s,
+                retries=self._max_retries,
+                wanted=lambda failure: failure.passing,
+                patience_s=self._patience_s,
+            )
+        except CallFailedError as failure:
+            if failure.passing:
+                raise SandboxError(str(failure), type_=failure.type) from failure
+            hint = f": set {TOKEN_VARIABLE} to its token" if failure.status in {401, 403} else ""
+            raise InputError(f"{failure}{hint}") from failure
+        sandbox_id = answer.get("container_id")
+        if not isinstance(sandbox_id, str) or not sandbox_id:
+            raise SandboxError(f"{self._connection.url}/start names no container_id", type_="malformed_answer")
+        beat_s = answer.get("beat_s")
+        if isinstance(beat_s, (int, float)) and beat_s > 0:
+            self._stay_alive(beat_s)
+        return sandbox_id
+
+    def _stay_alive(self, beat_s: float) -> None:
+        """The service wants to be told that this client lives, since nothing else may be asked for a long time."""
+        with self._lock:
+            if self._beating is None:
+                self._beating = threading.Thread(target=self._beat, args=(beat_s,), name="alive", daemon=True)
+                self._beating.start()
+
+    def _beat(self, beat_s: float) -> None:
+        while not self._connection.wait(beat_s):
+            try:
+                self._connection.post("/alive", {"client": self._name}, timeout_s=_ALIVE_S)
+            except CallFailedError as failure:
+                log.debug("%s", failure)  # the next beat may come through
+
+
+class RemoteSandbox:
+    """One sandbox of a service; `RemoteHost` makes it."""
+
+    def __init__(
+        self,
+        sandbox_id: str,
+        connection: ServiceConnection,
+        spec: SandboxSpec | None,
+        slack_s: float,
+        left: dict[str, RemoteSandbox],
+    ) -> None:
+        self._id = sandbox_id
+        self._connection = connection
+        self._cwd = spec.cwd if spec else ""
+        self._env = spec.env if spec else {}
+        self._timeout_s = spec.timeout_s if spec else _DEFAULT_TIMEOUT_S
+        self._limits = spec.limits if spec else Limits()
+        self._slack_s = slack_s
+        self._left = left
+        self._closed = False
+
+    @property
+    def id(self) -> str:
+        """The service's `container_id`."""
+        return self._id
+
+    def execute(
+        self,
+        command: str,
+        *,
+        cwd: str = "",
+        timeout_s: float | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> Execution:
+        """Runs a bash command to its end; see `Sandbox`. Whatever happens on the way is a `SandboxError`."""
+        if self._closed:
+            raise SandboxError(f"sandbox {self._id} is closed", type_="unknown_sandbox")
+        timeout_s = self._timeout_s if timeout_s is None else timeout_s
+        variables = {printable(name): printable(value) for name, value in {**self._env, **(env or {})}.items()}
+        body = {
+            "container_id": self._id,
+            "command": printable(command),
+            "cwd": printable(cwd or self._cwd),
+            "timeout": math.ceil(timeout_s),
+            "timeout_s": timeout_s,
+            "env": variables,
+        }
+        began = time.monotonic()
+        try:
+            answer = self._connection.post("/execute", body, timeout_s=timeout_s + self._slack_s)
+        except CallFailedError as failure:
+            known = "unknown_sandbox" if failure.status == 404 else failure.type
+            raise SandboxError(str(failure), type_=known) from failure
+        return self._execution(answer, time.monotonic() - began, timeout_s)
+
+    def close(self) -> None:
+        """Asks the service to end it; where that fails, the service ends it by itself when it is idle."""
+        if self._closed:
+            return
+        self._closed = True
+        self._left.pop(self._id, None)
+        try:
+            self._connection.post_again(
+                "/cleanup",
+                {"container_id": self._id},
+                timeout_s=_CLEANUP_S,
+                retries=_CLEANUP_RETRIES,
+                wanted=lambda failure: failure.passing,
+            )
+        except CallFailedError as failure:
+            if failure.status != 404:
+                log.warning("sandbox %s may be left at its service: %s", self._id, failure)
+
+    def _execution(self, answer: Mapping[str, Any], seconds: float, timeout_s: float) -> Execution:
+        """What an answer says; services in use give `output` and `returncode` alone."""
+        output, code = answer.get("output"), answer.get("returncode")
+        if not isinstance(output, str) or not isinstance(code, int) or isinstance(code, bool):
+            raise SandboxError("the sandbox service's answer lacks output or returncode", type_="malformed_answer")
+        if "truncated" in answer:
+            return _whole_execution(answer)
+        capped = CappedOutput(self._limits.output_bytes)
+        capped.add(output.encode(errors="replace"))
+        return Execution(
+            output=capped.text(),
+            returncode=code,
+            timed_out=code == TIMED_OUT and seconds >= timeout_s,
+            truncated=capped.full,
+            seconds=seconds,
+        )
+
+
+def _whole_execution(answer: Mapping[str, Any]) -> Execution:
+    try:
+        return Execution.model_validate(answer)
+    except ValueError as error:
+        raise SandboxError(
+            f"the sandbox service's answer is no execution: {error}", type_="malformed_answer"
+        ) from error

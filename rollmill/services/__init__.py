@@ -1,0 +1,1 @@
+"""Sandboxes and grading for other machines, by HTTP."""

@@ -1,0 +1,101 @@
+"""The evaluation service's paths."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from pydantic import SecretStr
+
+from rollmill.grading.evaluation import Evaluation, Grader
+from rollmill.grading.remote import INFRASTRUCTURE
+from rollmill.services.protocol import EvaluateRequest
+from rollmill.services.serving import failure, guard, json_response
+
+_CLIENT_CLOSED_REQUEST = 499
+
+
+class Evaluations:
+    """A grader's work, `workers` at a time; others wait in the order in which they came."""
+
+    def __init__(self, grader: Grader, workers: int) -> None:
+        self._grader = grader
+        self._workers = workers
+        self._places = asyncio.Semaphore(workers)
+        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="evaluation")
+        self._asked = 0
+        self._done = 0
+
+    async def grade(self, request: Request, body: EvaluateRequest) -> Evaluation | None:
+        """The evaluation; None where the client hung up before it began."""
+        self._asked += 1
+        try:
+            async with self._places:
+                if await request.is_disconnected():
+                    return None
+                running = asyncio.get_running_loop().run_in_executor(
+                    self._threads, self._grader.grade, body.instance_id, body.container_id
+                )
+                return await asyncio.shield(running)
+        finally:
+            self._done += 1
+
+    def counts(self) -> dict[str, int]:
+        """What there is now."""
+        under_way = self._asked - self._done
+        return {
+            "workers": self._workers,
+            "running": min(under_way, self._workers),
+            "waiting": max(under_way - self._workers, 0),
+            "done": self._done,
+        }
+
+    def shut_down(self) -> None:
+        """Waits for what runs; for after the event loop's end, and after what it works with was closed."""
+        self._threads.shutdown(cancel_futures=True)
+
+
+def evaluation_app(evaluations: Evaluations, instance_ids: frozenset[str], *, token: SecretStr | None) -> FastAPI:
+    """`/evaluate_v3`, `/status`, and `/health` for anybody."""
+    app = FastAPI(title="rollmill evaluation", openapi_url=None)
+    guard(app, token)
+
+    @app.get("/health")
+    async def health() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.get("/status")
+    async def status() -> dict[str, str | int]:
+        return {"service": "evaluation", "problems": len(instance_ids), **evaluations.counts()}
+
+    @app.post("/evaluate_v3")
+    async def evaluate(request: Request, body: EvaluateRequest) -> Response:
+        if body.instance_id not in instance_ids:
+            return failure(404, f"there is no problem {body.instance_id!r} in this service's data set")
+        evaluation = await evaluations.grade(request, body)
+        if evaluation is None:
+            return failure(_CLIENT_CLOSED_REQUEST, "the client hung up")
+        return json_response(answer(evaluation, body.container_id))
+
+    return app
+
+
+def answer(evaluation: Evaluation, container_id: str) -> dict[str, Any]:
+    """An evaluation as clients in use read it: its own fields, and theirs.
+
+    `success` is true or false, `error` says why it is false. Without a grade `reward` is null, and `phase` says so.
+    """
+    fields = evaluation.model_dump(mode="json")
+    for phase in ("build", "test", "benchmark"):
+        code = fields[f"{phase}_returncode"]
+        if code is not None:
+            fields |= {f"{phase}_success": code == 0, f"{phase}_exit_code": code}
+    failed = evaluation.error is not None
+    return fields | {
+        "container_id": container_id,
+        "success": evaluation.success is True,
+        "phase": INFRASTRUCTURE if failed else evaluation.phase,
+        "error": evaluation.error if failed or evaluation.success else evaluation.reason,
+    }

@@ -1,0 +1,147 @@
+"""What is asked of the services: the bodies of their requests, and what of a request for a sandbox is granted."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from rollmill.errors import InputError
+from rollmill.sandboxes.sandbox import Limits, SandboxSpec
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)")
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+# What every sandbox does anyway: it is gone when it ends.
+_HARMLESS = frozenset({"--rm"})
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class StartConfig(_Body):
+    """What a client wants of its sandbox, by the names that clients in use have; others are ignored."""
+
+    image: str = Field(min_length=1)
+    cwd: str = ""
+    """Where commands run; empty for the image's own work tree."""
+    env: dict[str, str] = {}
+    forward_env: list[str] = []
+    """Names of variables of the service's own environment."""
+    timeout: float = Field(default=60.0, gt=0, allow_inf_nan=False)
+    """Seconds of a command that names none."""
+    executable: str = ""
+    run_args: list[str] = []
+    container_timeout: str | float | None = None
+    """How long the sandbox may live: seconds, or as `sleep` takes it: `2h`."""
+    pull_timeout: float | None = None
+    """Taken and of no effect: images are here, or the start fails."""
+
+
+class StartRequest(_Body):
+    """Of `POST /start`."""
+
+    config: StartConfig
+    request_id: str | None = Field(default=None, min_length=1, max_length=200)
+    """The same id is answered with the same sandbox: a start whose answer was lost can be asked again."""
+    limits: Limits | None = None
+    """Of the sandbox; the service's own count where they are lower."""
+    client: str | None = Field(default=None, min_length=1, max_length=200)
+    """Who it is for: a client that says so, and then is not heard of any more, loses its sandboxes."""
+    for_grading: bool = False
+    """It takes one of the places that are kept for grading."""
+
+
+class ExecuteRequest(_Body):
+    """Of `POST /execute`."""
+
+    container_id: str
+    command: str
+    cwd: str = ""
+    timeout: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    timeout_s: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """The same to a fraction of a second; counts where both are given."""
+    env: dict[str, str] = {}
+    forward_env: list[str] = []
+    executable: str = ""
+
+
+class CleanupRequest(_Body):
+    """Of `POST /cleanup`."""
+
+    container_id: str
+    executable: str = ""
+
+
+class AliveRequest(_Body):
+    """Of `POST /alive`."""
+
+    client: str
+
+
+class EvaluateRequest(_Body):
+    """Of `POST /evaluate_v3`."""
+
+    instance_id: str
+    container_id: str
+    mode: Literal["benchmark"] = "benchmark"
+
+
+@dataclass(frozen=True)
+class Grants:
+    """What clients may have. What is refused raises `InputError`, so that nobody believes to have got it."""
+
+    limits: Limits = field(default_factory=Limits)
+    """The most that a sandbox has."""
+    forward_env: frozenset[str] = frozenset()
+    """Variables of the service's environment that may be handed on."""
+    executable: str = ""
+    """What runs containers; empty where nothing does, and then what clients say of it does not matter."""
+    run_args: frozenset[str] = frozenset()
+    """What every container is started with, so that clients may ask for it."""
+
+    def spec(self, request: StartRequest) -> SandboxSpec:
+        """The sandbox to start."""
+        config = request.config
+        self.check_executable(config.executable)
+        refused = [argument for argument in config.run_args if argument not in _HARMLESS | self.run_args]
+        if refused:
+            raise InputError(
+                f"run_args {refused[0]!r} is refused: sandboxes are started with this service's own --run_args"
+            )
+        return SandboxSpec(
+            image=config.image,
+            cwd=config.cwd,
+            env=self.environment(config.forward_env, config.env),
+            timeout_s=config.timeout,
+            limits=_lower(self.limits, request.limits) if request.limits else self.limits,
+        )
+
+    def check_executable(self, executable: str) -> None:
+        """Clients may name what runs containers, and change nothing by it."""
+        if self.executable and executable not in {"", self.executable}:
+            raise InputError(f"executable {executable!r} is refused: this service runs {self.executable}")
+
+    def environment(self, forward_env: list[str], env: dict[str, str]) -> dict[str, str]:
+        """Variables of the service's own that are asked for, granted and set, and over them those given."""
+        refused = [name for name in forward_env if name not in self.forward_env]
+        if refused:
+            raise InputError(f"forward_env {refused[0]!r} is refused: the service hands on what --forward_env names")
+        return {name: os.environ[name] for name in forward_env if name in os.environ} | env
+
+
+def lifetime_s(config: StartConfig) -> float | None:
+    """Seconds that `container_timeout` asks for; None for no end. Raises `InputError`."""
+    if config.container_timeout is None:
+        return None
+    match = _DURATION.fullmatch(str(config.container_timeout).strip())
+    if not match or not float(match[1]):
+        raise InputError(f"container_timeout {config.container_timeout!r} is no time: give seconds, or 30m, or 2h")
+    return float(match[1]) * _UNITS[match[2]]
+
+
+def _lower(most: Limits, wanted: Limits) -> Limits:
+    return Limits(**{name: min(getattr(most, name), getattr(wanted, name)) for name in Limits.model_fields})

@@ -1,0 +1,152 @@
+"""The sandbox service: `python -m rollmill.services.sandbox --images DIR`."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, field_validator, model_validator
+
+from rollmill.command_line import parse_command_line, report_errors
+from rollmill.parameter import parameter
+from rollmill.sandboxes.sandbox import Limits, SandboxHost
+from rollmill.services.protocol import Grants
+
+PROG = "python -m rollmill.services.sandbox"
+PORT = 9527
+_DEFAULTS = Limits()
+_LONGEST_CONTAINER_S = 86400.0
+"""Containers end by themselves after a day; the service ends them before that, at what clients ask for."""
+
+
+class SandboxService(BaseModel):
+    """Starts sandboxes and runs commands in them for clients that ask by HTTP."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    backend: Literal["bubblewrap", "docker"] = parameter("bubblewrap", "Sandboxes", "Backend", "What makes sandboxes.")
+    images: Path | None = parameter(
+        None, "Sandboxes", "Images", "Folder of bubblewrap's images, one folder each.", metavar="DIR"
+    )
+    max_sandboxes: int = parameter(8, "Sandboxes", "Most sandboxes", "At a time; more wait.", ge=1, le=4096)
+    grading_sandboxes: int = parameter(
+        4, "Sandboxes", "Sandboxes for grading", "More, kept for graders: agents that wait for them hold the others.",
+        ge=0, le=4096,
+    )  # fmt: skip
+    queue_s: float = parameter(
+        300.0, "Sandboxes", "Queue", "Seconds that a start waits for a place before it is told to come again.", ge=0
+    )
+    idle_s: float = parameter(
+        1800.0, "Sandboxes", "Idle time", "Seconds after which a sandbox that is asked nothing is closed.", gt=0
+    )
+    gone_s: float = parameter(
+        90.0, "Sandboxes", "Gone", "Seconds after which a client that was to say that it is alive counts as dead.", gt=0
+    )
+
+    memory_mb: int = parameter(_DEFAULTS.memory_mb, "Limits", "Memory", "Of one sandbox, in MiB.", ge=16)
+    processes: int = parameter(_DEFAULTS.processes, "Limits", "Processes", "Of one sandbox.", ge=1)
+    cpu_s: float = parameter(_DEFAULTS.cpu_s, "Limits", "CPU time", "Seconds of one command.", gt=0)
+    disk_mb: int = parameter(_DEFAULTS.disk_mb, "Limits", "Disk", "Of one sandbox, in MiB.", ge=1)
+    output_bytes: int = parameter(_DEFAULTS.output_bytes, "Limits", "Output", "Kept of one command's.", ge=1000)
+
+    executable: str = parameter("docker", "Docker", "Executable", "docker, or a command that does the same.")
+    docker_host: str | None = parameter(
+        None, "Docker", "Engine", "Its address; else what DOCKER_HOST says.", metavar="URL"
+    )
+    run_args: str = parameter(
+        "", "Docker", "Run arguments", "Of every container, as in a shell, in one string; clients may ask for these.",
+        metavar="ARGS",
+    )  # fmt: skip
+
+    forward_env: list[str] = parameter(
+        [], "Clients", "Forwarded variables", "Variables of this environment that clients may ask for.", metavar="NAME"
+    )
+
+    host: str = parameter("127.0.0.1", "Address", "Host", "Address to listen at; others than loopback need a token.")
+    port: int = parameter(PORT, "Address", "Port", "Port to listen at; 0 for a free one.", ge=0, le=65535)
+
+    @field_validator("run_args")
+    @classmethod
+    def _arguments_are_a_shell_line(cls, line: str) -> str:
+        shlex.split(line)
+        return line
+
+    @model_validator(mode="after")
+    def _has_images(self) -> Self:
+        if self.backend == "bubblewrap" and self.images is None:
+            raise ValueError("--images is required: the folder that holds bubblewrap's images")
+        return self
+
+    @property
+    def limits(self) -> Limits:
+        """The most that a sandbox has."""
+        return Limits(**{name: getattr(self, name) for name in Limits.model_fields})
+
+
+def open_host(parameters: SandboxService) -> SandboxHost:
+    """What makes sandboxes. Raises `InputError` where it cannot work here."""
+    if parameters.images is not None and parameters.backend == "bubblewrap":
+        from rollmill.sandboxes.bubblewrap import BubblewrapHost
+
+        return BubblewrapHost(parameters.images)
+    from rollmill.sandboxes.docker import DockerHost
+
+    return DockerHost(
+        docker_host=parameters.docker_host,
+        executable=parameters.executable,
+        run_args=shlex.split(parameters.run_args),
+        container_timeout_s=_LONGEST_CONTAINER_S,
+    )
+
+
+def grants(parameters: SandboxService) -> Grants:
+    """What clients may have."""
+    docker = parameters.backend == "docker"
+    return Grants(
+        limits=parameters.limits,
+        forward_env=frozenset(parameters.forward_env),
+        executable=parameters.executable if docker else "",
+        run_args=frozenset(shlex.split(parameters.run_args) if docker else []),
+    )
+
+
+def main() -> None:
+    """Serves until it is ended; no sandbox outlives it."""
+    parameters = parse_command_line(
+        SandboxService,
+        prog=PROG,
+        description="Starts sandboxes and runs commands in them for clients that ask by HTTP.\n"
+        "Clients send the token that ROLLMILL_SANDBOX_TOKEN holds in this process's environment.",
+        examples=f"  {PROG} --images examples/performance_problems/images\n"
+        f"  {PROG} --backend docker --max_sandboxes 32",
+    )
+    from rollmill.sandboxes.remote import TOKEN_VARIABLE
+    from rollmill.services.connection import token_from_environment
+    from rollmill.services.held import HeldSandboxes
+    from rollmill.services.sandbox_app import sandbox_app
+    from rollmill.services.serving import address_of, listen, serve
+
+    token = token_from_environment(TOKEN_VARIABLE)
+    with listen(parameters.host, parameters.port, token, TOKEN_VARIABLE) as listening:
+        held = HeldSandboxes(
+            open_host(parameters),
+            max_sandboxes=parameters.max_sandboxes,
+            grading_sandboxes=parameters.grading_sandboxes,
+            queue_s=parameters.queue_s,
+            idle_s=parameters.idle_s,
+            gone_s=parameters.gone_s,
+        )
+        try:
+            app = sandbox_app(held, grants(parameters), kind=parameters.backend, token=token)
+            sys.stdout.write(f"{address_of(listening)}: {parameters.backend}, {parameters.max_sandboxes} sandboxes\n")
+            sys.stdout.flush()
+            serve(app, listening, held.end)
+        finally:
+            held.shut_down()
+
+
+if __name__ == "__main__":
+    with report_errors(PROG):
+        main()

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import pytest
+from pydantic import SecretStr
+
+from blocks.sandboxes import EvaluationService, SandboxService, evaluation_service, sandbox_service
+from rollmill.errors import InputError, ServingError
+from tests.serving.raw_server import RawServer
+
+BLOCKS = pytest.mark.parametrize("block", [SandboxService, EvaluationService])
+
+
+@BLOCKS
+def test_a_check_says_what_is_there_in_one_line(block):
+    with RawServer(lambda headers, path: (200, b'{"service": "s", "max_sandboxes": 8}')) as server:
+        url = server.base_url.removesuffix("/v1")
+        assert block(address=url, token=SecretStr("k")).check() == f"{url}: service s, max sandboxes 8"
+        assert server.headers[0]["Authorization"] == "Bearer k"
+
+
+@BLOCKS
+def test_a_service_of_others_may_say_nothing(block):
+    with RawServer(lambda headers, path: (404, b"")) as server:
+        url = server.base_url.removesuffix("/v1")
+        assert block(address=url).check() == f"{url}: a server answers, which says nothing of itself"
+    with pytest.raises(ServingError, match="no service answers"):
+        block(address=url).check()
+
+
+@BLOCKS
+def test_a_refused_token_is_said(block):
+    server = RawServer(lambda headers, path: (401, b'{"detail": "not the right one"}'))
+    with server, pytest.raises(ServingError, match="answers 401: not the right one"):
+        block(address=server.base_url).check()
+
+
+@BLOCKS
+def test_a_block_keeps_its_token_secret(block):
+    made = block(address="host:1/", token=SecretStr("canary"))
+    config = made.to_config()
+    assert "canary" not in repr(made) + repr(config) + config.model_dump_json()
+    assert config.address == "http://host:1"
+    assert config.token is not None
+    assert config.token.get_secret_value() == "canary"
+
+
+@BLOCKS
+def test_what_is_no_address_is_said(block):
+    with pytest.raises(InputError, match="is no address"):
+        block(address="ftp://x").to_config()
+
+
+@BLOCKS
+def test_every_field_is_described(block):
+    assert all(block.model_fields[name].description for name in ("address", "token"))
+
+
+def test_no_name_is_no_block():
+    assert sandbox_service(None) is None
+    assert evaluation_service(None) is None

@@ -1,0 +1,183 @@
+"""Grades of a service: what its answers say, and what fails on the way."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from rollmill.grading.evaluation import Evaluation, GitPrecheck, SpeedupDetails
+from rollmill.grading.remote import RemoteGrader, read_evaluation
+from rollmill.services.evaluation_app import answer
+from tests.services.running import RawTCP, read_request, reset
+from tests.serving.raw_server import RawServer
+
+REAL = Path(__file__).parents[3] / "shared/data/evaluated_rollouts.json"
+
+FAILED = {
+    "success": False,
+    "reward": -1.0,
+    "error": "Test build failed",
+    "reason": "Build failed",
+    "phase": "build_test",
+}
+
+
+def no_grade(evaluation):
+    return (evaluation.success, evaluation.reward, evaluation.speedup) == (None, None, None)
+
+
+@pytest.mark.skipif(not REAL.exists(), reason="the real answers are not part of the repository")
+def test_real_answers_are_read():
+    rows = json.loads(REAL.read_text())
+    infos = [row["evaluation_info"] for row in rows]
+    found = [read_evaluation("p", info["response"]["json"]) for info in infos if "response" in info]
+    assert len(found) == 23
+    assert all(evaluation.error is None for evaluation in found)
+    assert sorted({evaluation.reward for evaluation in found}) == [-1.0, -0.2, 0.3]
+    assert {evaluation.phase for evaluation in found} == {None, "git_precheck", "build"}
+    [best] = [evaluation for evaluation in found if evaluation.reward == 0.3]
+    assert best.success
+    assert best.speedup == 0.9952063634913164
+    assert best.reason == "Slight performance degradation (speedup: 0.9952)"
+    assert (best.build_returncode, best.test_returncode, best.benchmark_returncode) == (0, 0, 0)
+    assert best.test_output.startswith("Running main()")
+    assert best.git_precheck is not None
+    assert best.git_precheck.changed_files == ["projects/rocprim/analyze_block_histogram.sh"]
+    assert best.metadata["speedup_details"]["total_comparisons"] == 72
+    assert best.metadata["gpu_id"] == 3
+    json.dumps(best.model_dump(mode="json"), allow_nan=False)
+
+
+def test_a_failed_build_is_a_grade():
+    found = read_evaluation("p", FAILED)
+    assert (found.success, found.reward, found.error, found.phase) == (False, -1.0, None, "build")
+    assert found.reason == "Build failed"
+
+
+@pytest.mark.parametrize(
+    ("said", "error"),
+    [
+        ({}, "no grade in the service's answer (empty)"),
+        ({"success": False}, "no grade in the service's answer (success)"),
+        ({"success": True, "reward": None}, "no grade in the service's answer (reward, success)"),
+        ({"success": True, "reward": "1.0"}, "no grade in the service's answer (reward, success)"),
+        ({"success": True, "reward": True}, "no grade in the service's answer (reward, success)"),
+        ({"success": False, "error": "container not found"}, "container not found"),
+        ({"success": False, "reward": 0.0, "error": "no GPU is free"}, "no GPU is free"),
+        ({"success": False, "reward": 0.0, "reason": "r", "error": "e", "phase": "infrastructure"}, "e"),
+    ],
+)
+def test_no_grade_is_no_reward(said, error):
+    found = read_evaluation("p", said)
+    assert no_grade(found)
+    assert (found.error, found.error_type) == (error, "evaluation")
+
+
+def test_odd_fields_do_no_harm():
+    found = read_evaluation(
+        "p",
+        {
+            "success": "yes", "reward": 1, "speedup": "fast", "reason": "r", "git_precheck": "ok", "test_output": None,
+            "test_exit_code": "0", "benchmark_success": False, "speedup_details": [1], "metadata": 5, "gpu_id": 1,
+        },
+    )  # fmt: skip
+    assert (found.success, found.reward, found.speedup, found.git_precheck) == (False, 1.0, None, None)
+    assert (found.test_output, found.test_returncode, found.benchmark_returncode) == ("", None, 1)
+    assert found.metadata == {"speedup_details": [1], "gpu_id": 1}
+
+
+@pytest.mark.parametrize(
+    "evaluation",
+    [
+        Evaluation(
+            instance_id="p", success=True, reward=0.7, speedup=1.5, git_precheck=GitPrecheck(is_git=True, ok=True),
+            build_returncode=0, test_returncode=0, test_output="3 passed", benchmark_returncode=0,
+            metadata={"by": "low"},
+            speedup_details=SpeedupDetails(
+                average_speedup=1.5, min_speedup=1.4, max_speedup=1.6, low=1.41, high=1.59, total_comparisons=0,
+                comparisons=[],
+            ),
+        ),
+        Evaluation(instance_id="p", success=False, reward=0.0, reason="no change", phase="git_precheck"),
+        Evaluation(instance_id="p", success=None, reward=None, error="the host is gone", error_type="connection"),
+    ],
+)  # fmt: skip
+def test_our_own_service_s_answers_come_back_as_they_were(evaluation):
+    said = json.loads(json.dumps(answer(evaluation, "c0ffee"), allow_nan=False))
+    found = read_evaluation("p", said)
+    found.metadata.pop("container_id")
+    assert found == evaluation
+
+
+def test_our_own_answers_have_what_clients_of_the_seeds_read():
+    said = answer(Evaluation(instance_id="p", success=None, reward=None, error="e", error_type="t"), "c")
+    assert (said["success"], said["reward"], said["error"], said["phase"]) == (False, None, "e", "infrastructure")
+    failed = Evaluation(instance_id="p", success=False, reward=0.0, reason="1 failed", phase="test", test_returncode=1)
+    said = answer(failed, "c")
+    assert (said["success"], said["reward"], said["error"], said["reason"]) == (False, 0.0, "1 failed", "1 failed")
+    assert (said["phase"], said["test_exit_code"], said["test_success"]) == ("test", 1, False)
+
+
+@pytest.mark.parametrize(
+    ("said", "type_"),
+    [
+        ((500, b'{"detail": "broken"}'), "http_500"),
+        ((404, b'{"detail": "no such problem"}'), "http_404"),
+        ((401, b"{}"), "http_401"),
+        ((503, b"{}"), "http_503"),
+        ((200, b"<html>"), "malformed_answer"),
+        ((200, b"[]"), "malformed_answer"),
+    ],
+)
+def test_what_fails_on_the_way_is_visible_and_not_sent_again(said, type_):
+    sent = []
+
+    def reply(headers, body):
+        sent.append(json.loads(body))
+        return said
+
+    with RawServer(reply) as server:
+        grader = RemoteGrader(server.base_url.removesuffix("/v1"))
+        found = grader.grade("p", "c")
+        grader.close()
+    assert no_grade(found)
+    assert found.error_type == type_
+    assert found.error
+    assert sent == [{"instance_id": "p", "container_id": "c", "mode": "benchmark"}]
+
+
+def test_a_reset_is_not_sent_again():
+    def reply(connection, number):
+        read_request(connection)
+        reset(connection)
+
+    with RawTCP(reply) as server:
+        found = RemoteGrader(server.address).grade("p", "c")
+        assert server.connections == 1
+    assert no_grade(found)
+    assert found.error_type == "connection"
+
+
+def test_a_service_that_is_too_slow():
+    def reply(connection, number):
+        read_request(connection)
+        time.sleep(2)
+
+    with RawTCP(reply) as server:
+        found = RemoteGrader(server.address, timeout_s=0.3).grade("p", "c")
+    assert no_grade(found)
+    assert found.error_type == "timeout"
+
+
+def test_a_service_that_is_not_there_yet_is_waited_for(monkeypatch):
+    waits = []
+    monkeypatch.setattr("rollmill.services.connection.backoff_s", lambda retry: waits.append(retry) or 0.05)
+    with RawTCP(lambda connection, number: None) as server:
+        nobody = server.address
+    found = RemoteGrader(nobody, max_retries=2).grade("p", "c")
+    assert no_grade(found)
+    assert found.error_type == "connection"
+    assert waits[:2] == [0, 1]

@@ -1,0 +1,316 @@
+"""The client of a sandbox service: against other services, against a bad network, and against the real one."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+from pydantic import SecretStr
+
+from rollmill.errors import InputError
+from rollmill.sandboxes.files import read_file, write_file
+from rollmill.sandboxes.remote import RemoteHost
+from rollmill.sandboxes.sandbox import Limits, SandboxError, SandboxSpec
+from rollmill.services.connection import service_url
+from tests.services.running import PLAIN, RawTCP, Service, in_thread, losing_answers, make_images, read_request, reset
+from tests.serving.processes import wait_until
+from tests.serving.raw_server import RawServer
+
+STARTED = b'{"container_id": "c0ffee", "status": "started"}'
+
+
+def raw(answers):
+    """A server whose answers to requests, by number, are given; the last one from then on. And what it was sent."""
+    sent = []
+
+    def answer(headers, body):
+        sent.append(json.loads(body))
+        return answers[min(len(sent), len(answers)) - 1]
+
+    return RawServer(answer), sent
+
+
+def address(server):
+    return server.base_url.removesuffix("/v1").removeprefix("http://")
+
+
+def done(**more):
+    return 200, json.dumps({"output": "out\n", "returncode": 0, **more}).encode()
+
+
+def test_another_service_is_understood():
+    server, sent = raw([(200, STARTED), done()])
+    spec = SandboxSpec(image="i", cwd="/app", env={"A": "1"}, timeout_s=2.5)
+    with server, RemoteHost(address(server)) as host:
+        sandbox = host.start(spec)
+        assert sandbox.id == "c0ffee"
+        execution = sandbox.execute("ls", env={"B": "2"})
+        assert (execution.output, execution.returncode) == ("out\n", 0)
+        assert (execution.timed_out, execution.truncated, execution.killed_by) == (False, False, None)
+        assert 0 < execution.seconds < 5
+        host.find("other").execute("ls", cwd="/x", timeout_s=7)
+    start, first, second, cleanup = sent
+    assert start["config"] == {"image": "i", "cwd": "/app", "env": {"A": "1"}, "timeout": 3}
+    assert {name: first[name] for name in ("container_id", "command", "cwd", "timeout", "env")} == {
+        "container_id": "c0ffee", "command": "ls", "cwd": "/app", "timeout": 3, "env": {"A": "1", "B": "2"},
+    }  # fmt: skip
+    assert (second["container_id"], second["cwd"], second["timeout"]) == ("other", "/x", 7)
+    assert cleanup == {"container_id": "c0ffee"}
+
+
+def test_another_service_s_time_out_and_long_output():
+    server, _ = raw([(200, STARTED), done(returncode=124), done(output="x" * 5_000_000)])
+    with server, RemoteHost(address(server)) as host:
+        sandbox = host.start(SandboxSpec(image="i", limits=Limits(output_bytes=1000)))
+        assert not sandbox.execute("timeout 1 sleep 2").timed_out  # the command's own 124
+        execution = sandbox.execute("yes")
+        assert execution.truncated
+        assert len(execution.output) < 1100
+
+
+@pytest.mark.parametrize(
+    ("answer", "type_"),
+    [
+        ((500, b'{"detail": "broken"}'), "http_500"),
+        ((502, b"<html>bad gateway"), "http_502"),
+        ((401, b"{}"), "http_401"),
+        ((404, b'{"detail": "no such container"}'), "unknown_sandbox"),
+        ((200, b"not json"), "malformed_answer"),
+        ((200, b"[1]"), "malformed_answer"),
+        ((200, b'{"output": "x"}'), "malformed_answer"),
+        ((200, b'{"output": 1, "returncode": 0}'), "malformed_answer"),
+        ((200, b'{"output": "x", "returncode": true}'), "malformed_answer"),
+        ((200, b'{"output": "x", "returncode": 0, "truncated": "perhaps"}'), "malformed_answer"),
+    ],
+)
+def test_a_command_that_failed_on_the_way_is_sent_once(answer, type_):
+    server, sent = raw([answer])
+    with server, RemoteHost(address(server)) as host, pytest.raises(SandboxError) as caught:
+        host.find("c").execute("rm -rf .")
+    assert caught.value.type == type_
+    assert len(sent) == 1
+
+
+def test_a_reset_connection_is_no_result():
+    def answer(connection, number):
+        read_request(connection)
+        reset(connection)
+
+    with RawTCP(answer) as server, RemoteHost(server.address) as host:
+        with pytest.raises(SandboxError) as caught:
+            host.find("c").execute("ls")
+        assert (caught.value.type, server.connections) == ("connection", 1)
+
+
+def test_a_cut_off_answer_is_no_result():
+    def answer(connection, number):
+        read_request(connection)
+        connection.sendall(b'HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"output": "", "returncode": 0}')
+
+    with RawTCP(answer) as server, RemoteHost(server.address) as host:
+        with pytest.raises(SandboxError) as caught:
+            host.find("c").execute("ls")
+        assert caught.value.type == "connection"
+
+
+@pytest.mark.parametrize("drip", [False, True])
+def test_an_answer_that_is_too_slow_is_no_result(drip):
+    def answer(connection, number):
+        read_request(connection)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n" if drip else b"")
+        for _ in range(60):
+            time.sleep(0.1)
+            if drip:
+                try:
+                    connection.sendall(b" ")
+                except OSError:
+                    return
+
+    with RawTCP(answer) as server, RemoteHost(server.address, slack_s=0.5) as host:
+        began = time.monotonic()
+        with pytest.raises(SandboxError) as caught:
+            host.find("c").execute("ls", timeout_s=0.5)
+    assert caught.value.type == "timeout"
+    assert 0.9 < time.monotonic() - began < 4
+
+
+def test_a_start_is_sent_again_with_the_same_id(monkeypatch):
+    monkeypatch.setattr("rollmill.services.connection.backoff_s", lambda retry: 0.01 * retry)
+    server, sent = raw([(500, b"{}"), (429, b"{}"), (200, STARTED)])
+    with server, RemoteHost(address(server), max_retries=2) as host:
+        assert host.start(PLAIN).id == "c0ffee"
+        starts = [body["request_id"] for body in sent]
+        assert len(starts) == 3
+        assert len(set(starts)) == 1
+        host.start(PLAIN)
+        assert sent[-1]["request_id"] != starts[0]
+
+
+def test_a_start_that_fails_for_good(monkeypatch):
+    monkeypatch.setattr("rollmill.services.connection.backoff_s", lambda retry: 0.01)
+    server, sent = raw([(500, b'{"detail": "no disk"}')])
+    with server, RemoteHost(address(server), max_retries=2) as host:
+        with pytest.raises(SandboxError, match="no disk") as caught:
+            host.start(PLAIN)
+        assert (caught.value.type, len(sent)) == ("http_500", 3)
+
+
+def test_a_full_service_costs_no_retry():
+    full = (503, b'{"detail": "full"}', {"Retry-After": "0.05"})
+    server, sent = raw([full] * 10 + [(200, STARTED)])
+    with server, RemoteHost(address(server), max_retries=0) as host:
+        host.start(PLAIN)
+        assert len(sent) == 11
+    server, sent = raw([full])
+    with server, RemoteHost(address(server), max_retries=0, patience_s=0.3) as host:
+        with pytest.raises(SandboxError) as caught:
+            host.start(PLAIN)
+        assert caught.value.type == "http_503"
+        assert 2 < len(sent) <= 7
+
+
+@pytest.mark.parametrize(
+    ("status", "says"), [(400, "no image"), (401, "set ROLLMILL_SANDBOX_TOKEN"), (422, "no image")]
+)
+def test_what_the_service_refuses_is_the_user_s(status, says):
+    server, sent = raw([(status, b'{"detail": "no image"}')])
+    with server, RemoteHost(address(server)) as host, pytest.raises(InputError, match=says):
+        host.start(PLAIN)
+    assert len(sent) == 1
+
+
+@pytest.mark.parametrize("answer", [b"{}", b'{"container_id": ""}', b'{"container_id": 5}'])
+def test_a_start_without_an_id_is_a_failure(answer):
+    server, _ = raw([(200, answer)])
+    with server, RemoteHost(address(server)) as host, pytest.raises(SandboxError, match="container_id"):
+        host.start(PLAIN)
+
+
+def test_nobody_there():
+    with RawTCP(lambda connection, number: None) as server:
+        nobody = server.address
+    with RemoteHost(nobody, max_retries=0) as host:
+        with pytest.raises(SandboxError, match="no service answers") as caught:
+            host.start(PLAIN)
+        assert caught.value.type == "connection"
+        host.find("c").close()  # says so, and does not raise
+
+
+def test_closing_ends_a_start_that_waits_to_be_sent_again():
+    server, sent = raw([(500, b"{}")])
+    with server:
+        host = RemoteHost(address(server))
+        waiting = in_thread(lambda: host.start(PLAIN))
+        wait_until(lambda: sent)
+        began = time.monotonic()
+        host.close()
+        assert isinstance(waiting(), SandboxError)
+        assert time.monotonic() - began < 0.7
+    with pytest.raises(SandboxError) as caught:
+        host.find("c").execute("ls")
+    assert caught.value.type == "closed"
+
+
+def test_the_token_is_sent_and_not_shown():
+    server, _ = raw([(200, STARTED)])
+    with server, RemoteHost(address(server), token=SecretStr("canary")) as host:
+        host.start(PLAIN)
+        assert server.headers[0]["Authorization"] == "Bearer canary"
+        assert "canary" not in repr(vars(host))
+
+
+def test_no_proxy_comes_between(monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    server, _ = raw([(200, STARTED)])
+    with server, RemoteHost(address(server)) as host:
+        host.start(PLAIN)
+
+
+@pytest.mark.parametrize(
+    ("given", "url"),
+    [
+        ("host:9527", "http://host:9527"),
+        (" 10.0.0.1:1/ ", "http://10.0.0.1:1"),
+        ("https://host/sandboxes/", "https://host/sandboxes"),
+        ("[::1]:9527", "http://[::1]:9527"),
+    ],
+)
+def test_addresses(given, url):
+    assert service_url(given) == url
+
+
+@pytest.mark.parametrize(
+    "given", ["", "http://", "ftp://host", "host:port", "http://user:pass@host", "host:99999", "a b"]
+)
+def test_what_is_no_address(given):
+    with pytest.raises(InputError, match="is no address"):
+        service_url(given)
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory):
+    with Service("sandbox", "--images", make_images(tmp_path_factory.mktemp("remote") / "images")) as running:
+        yield running
+
+
+@pytest.mark.slow
+def test_a_start_whose_answer_was_lost_leaks_nothing(service):
+    with losing_answers(service, 2) as network, RemoteHost(network.address) as host:
+        sandbox = host.start(PLAIN)
+        assert network.connections == 3
+        assert service.counts()["sandboxes"] == 1
+        assert sandbox.execute("cat word.txt").output == "hello\n"
+    assert service.counts()["sandboxes"] == 0
+
+
+@pytest.mark.slow
+def test_a_command_whose_answer_was_lost_ran_once(service):
+    with service.remote() as near:
+        sandbox = near.start(PLAIN)
+        with losing_answers(service, 1) as network, RemoteHost(network.address) as far:
+            with pytest.raises(SandboxError):
+                far.find(sandbox.id).execute("echo once >> log")
+            assert network.connections == 1
+        assert sandbox.execute("cat log").output == "once\n"
+
+
+@pytest.mark.slow
+def test_a_sandbox_is_found_by_another_client(service):
+    with service.remote() as one, service.remote() as other:
+        sandbox = one.start(PLAIN)
+        sandbox.execute("echo left > here")
+        assert other.find(sandbox.id).execute("cat here").output == "left\n"
+        other.close()
+        assert sandbox.execute("cat here").output == "left\n"
+        one.find(sandbox.id).close()
+        with pytest.raises(SandboxError) as caught:
+            sandbox.execute("true")
+        assert caught.value.type == "unknown_sandbox"
+
+
+@pytest.mark.slow
+def test_files_go_in_and_come_out(service):
+    data = bytes(range(256)) * 2000
+    with service.remote() as host:
+        sandbox = host.start(PLAIN)
+        write_file(sandbox, "/workspace/a b/data", data)
+        assert read_file(sandbox, "/workspace/a b/data", most=10**6) == data
+
+
+@pytest.mark.slow
+def test_closing_a_host_closes_what_it_started_and_no_more(service):
+    with service.remote() as other:
+        kept = other.start(PLAIN)
+        with service.remote() as host:
+            for _ in range(3):
+                host.start(PLAIN)
+            assert service.counts()["sandboxes"] == 4
+        assert service.counts()["sandboxes"] == 1
+        assert kept.execute("true").returncode == 0
+
+
+@pytest.mark.slow
+def test_an_image_that_is_not_there_is_the_user_s(service):
+    with service.remote() as host, pytest.raises(InputError, match="image 'absent'"):
+        host.start(SandboxSpec(image="absent"))

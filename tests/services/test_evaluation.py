@@ -1,0 +1,203 @@
+"""The evaluation service over the sandbox service, both as processes, with a small real problem."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from pydantic import SecretStr
+
+from rollmill.grading.remote import RemoteGrader
+from rollmill.sandboxes.sandbox import SandboxSpec
+from tests.services.running import Service, in_thread, marked
+from tests.serving.processes import wait_until
+
+pytestmark = pytest.mark.slow
+
+SLOW = "import time\n\n\ndef double(number):\n    time.sleep(0.4)\n    return 2 * number\n"
+FAST = "def double(number):\n    return 2 * number\n"
+TEST = "from double import double\n\nassert double(3) == 6\nassert double(-1) == -2\nprint('2 passed')\n"
+BENCHMARK = "import os\n\nfrom double import double\n\nprint(double(int(os.environ['BENCH_SEED'])))\n"
+
+PROBLEM = {
+    "instance_id": "double",
+    "problem_statement": "Make double faster.",
+    "image_name": "double",
+    "path_in_repo": "double.py",
+    "test_command": "python3 test.py",
+    "benchmark_command": "python3 benchmark.py",
+    "timeout_s": 30,
+}
+# What is tested hangs in one process that can be found.
+_HANGING, hanging = marked()
+HANGS = {**PROBLEM, "instance_id": "hangs", "test_command": f"{_HANGING}; echo passed", "timeout_s": 100}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("evaluation")
+    image = folder / "images" / "double"
+    image.mkdir(parents=True)
+    for name, text in {"double.py": SLOW, "test.py": TEST, "benchmark.py": BENCHMARK}.items():
+        (image / name).write_text(text)
+    (folder / "problems.jsonl").write_text("".join(json.dumps(problem) + "\n" for problem in (PROBLEM, HANGS)))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def sandboxes(folder):
+    """With one place, which the agent has while it is graded."""
+    with Service("sandbox", "--images", folder / "images", "--max_sandboxes", 1, token="s1") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def evaluation(folder, sandboxes):
+    with evaluation_service(folder, sandboxes) as running:
+        yield running
+
+
+def evaluation_service(folder, sandboxes):
+    arguments = ["--dataset", folder / "problems.jsonl", "--sandbox_server", f"127.0.0.1:{sandboxes.port}"]
+    return Service("evaluation", *arguments, env={"ROLLMILL_SANDBOX_TOKEN": sandboxes.token}, token="e1")
+
+
+@pytest.fixture
+def agent(sandboxes):
+    with sandboxes.remote() as host:
+        yield host.start(SandboxSpec(image="double"))
+
+
+@pytest.fixture
+def grader(evaluation):
+    grader = RemoteGrader(evaluation.url, token=SecretStr(evaluation.token))
+    yield grader
+    grader.close()
+
+
+def test_a_faster_solution_is_graded(agent, grader):
+    agent.execute(f"cat > double.py <<'END'\n{FAST}END")
+    found = grader.grade("double", agent.id)
+    assert (found.error, found.success, found.phase) == (None, True, None)
+    assert found.reward is not None
+    assert found.reward > 0
+    assert found.speedup is not None
+    assert found.speedup > 1.2
+    assert found.git_precheck is not None
+    assert found.git_precheck.changed_files == ["double.py"]
+    assert found.test_output == "2 passed\n"
+    assert found.speedup_details is not None
+    assert found.speedup_details.low > 1
+
+
+def test_nothing_changed(agent, grader):
+    found = grader.grade("double", agent.id)
+    assert (found.success, found.reward, found.phase, found.reason) == (False, 0.0, "git_precheck", "no change")
+
+
+def test_a_wrong_solution(agent, evaluation):
+    agent.execute("printf 'def double(number):\\n    return 6\\n' > double.py")
+    asked = {"instance_id": "double", "container_id": agent.id, "mode": "benchmark"}
+    said = evaluation.ask("/evaluate_v3", asked).json()
+    assert (said["success"], said["reward"], said["phase"], said["test_success"]) == (False, 0.0, "test", False)
+    assert said["test_exit_code"] == said["test_returncode"] == 1
+    assert said["error"] == said["reason"]
+    assert said["container_id"] == agent.id
+
+
+def test_a_sandbox_that_is_not_there_is_no_grade(grader):
+    found = grader.grade("double", "nobody")
+    assert (found.success, found.reward, found.error_type) == (None, None, "unknown_sandbox")
+
+
+def test_a_problem_that_is_not_there_is_404(evaluation, grader):
+    answer = evaluation.ask("/evaluate_v3", {"instance_id": "absent", "container_id": "c", "mode": "benchmark"})
+    assert answer.status_code == 404
+    assert "there is no problem 'absent'" in answer.json()["detail"]
+    found = grader.grade("absent", "c")
+    assert (found.reward, found.error_type) == (None, "http_404")
+
+
+@pytest.mark.parametrize(
+    "body", [{}, {"instance_id": "double"}, {"instance_id": "p", "container_id": "c", "mode": "x"}]
+)
+def test_a_wrong_body_is_422(evaluation, body):
+    answer = evaluation.ask("/evaluate_v3", body)
+    assert answer.status_code == 422
+    assert isinstance(answer.json()["detail"], str)
+
+
+def test_nobody_comes_in_without_the_token(evaluation):
+    for path, body in (("/evaluate_v3", {}), ("/status", None)):
+        assert evaluation.ask(path, body, headers={"Authorization": "Bearer s1"}).status_code == 401
+    assert evaluation.ask("/health", headers={"Authorization": ""}).json() == {"status": "ok"}
+    assert evaluation.counts()["problems"] == 2
+
+
+def test_one_evaluation_at_a_time(agent, evaluation, grader):
+    waiting = [in_thread(lambda: grader.grade("double", agent.id)) for _ in range(3)]
+    seen = []
+
+    def done():
+        counts = evaluation.counts()
+        seen.append(counts["running"])
+        return counts["running"] + counts["waiting"] == 0 and len(seen) > 3
+
+    wait_until(done, 60)
+    assert max(seen) <= 1
+    assert [join().reason for join in waiting] == ["no change"] * 3
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_an_evaluator_that_ends_in_the_middle(folder, sandboxes, agent, number):
+    agent.execute("echo '# faster' >> double.py")
+    with evaluation_service(folder, sandboxes) as running:
+        grader = RemoteGrader(running.url, token=SecretStr("e1"))
+        graded = in_thread(lambda: grader.grade("hangs", agent.id))
+        wait_until(hanging, 20)
+        began = time.monotonic()
+        status, _ = running.end(number)
+        found = graded()
+        grader.close()
+    assert (found.success, found.reward) == (None, None)
+    assert found.error_type
+    assert status == {signal.SIGTERM: 143, signal.SIGKILL: -9}[number]
+    assert time.monotonic() - began < 20
+    wait_until(lambda: not hanging())  # its sandboxes end with it
+
+
+def test_a_sandbox_service_that_ends_in_the_middle(folder):
+    sandboxes = Service("sandbox", "--images", folder / "images", token="s2")
+    with sandboxes, evaluation_service(folder, sandboxes) as running, sandboxes.remote() as host:
+        agent = host.start(SandboxSpec(image="double"))
+        agent.execute("echo '# faster' >> double.py")
+        grader = RemoteGrader(running.url, token=SecretStr("e1"))
+        graded = in_thread(lambda: grader.grade("hangs", agent.id))
+        wait_until(hanging, 20)
+        sandboxes.end(signal.SIGKILL)
+        found = graded(60)
+        grader.close()
+    assert (found.success, found.reward, found.error_type) == (None, None, "connection")
+    wait_until(lambda: not hanging())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "says"),
+    [
+        (["--dataset", "/no/such/file.jsonl"], 1, "/no/such/file.jsonl"),
+        ([], 2, "--dataset"),
+        (["--dataset", "PROBLEMS", "--ladder", "steep"], 1, "no ladder 'steep'"),
+        (["--dataset", "PROBLEMS", "--sandbox_server", "ftp://x"], 1, "is no address"),
+        (["--dataset", "PROBLEMS", "--host", "0.0.0.0"], 1, "set ROLLMILL_EVALUATION_TOKEN"),
+    ],
+)
+def test_mistakes_are_one_line(folder, arguments, status, says):
+    given = [str(folder / "problems.jsonl") if one == "PROBLEMS" else one for one in arguments]
+    command = [sys.executable, "-m", "rollmill.services.evaluation", *given]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, len(done.stderr.splitlines())) == (status, 1)
+    assert says in done.stderr
