@@ -1,0 +1,77 @@
+"""Agent rollouts: N attempts at every coding problem, in sandboxes, scored by tests and speed."""
+
+import sys
+
+from rollmill.agent_rollouts.commands import parse
+from rollmill.agent_rollouts.parameters import AgentRollouts
+from rollmill.command_line import report_errors
+
+DESCRIPTION = """\
+Lets an agent (mini-swe-agent) work on repositories in sandboxes, any number of times each, scores every attempt by
+tests and by speed, and writes one document of all of them."""
+
+EXAMPLES = """\
+  python -m flows.agent_rollouts generate-multi --dataset examples/performance_problems/dataset.json \\
+      --model /models/qwen --output training_data/small.json --samples-per-task 8 --workers 4
+  python -m flows.agent_rollouts generate-multi --dataset data.json --model Qwen/Qwen3-8B --base-url http://host:8000 \\
+      --docker-server host:9527 --eval-server host:9528 --output out.json --samples-per-task 32
+  python -m flows.agent_rollouts generate-single --instance instance.json --model m --base-url http://host:8000 \\
+      --output one.json
+
+The same command again continues a run that was interrupted. VLLM_API_KEY holds the key of the server.
+"""
+
+if __name__ == "__main__":
+    # Before Prefect is imported, which takes seconds: help and mistakes answer at once.
+    with report_errors("agent_rollouts"):
+        asked = parse(sys.argv[1:], description=DESCRIPTION, examples=EXAMPLES)
+
+from prefect import flow, runtime
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from blocks.inference import endpoint_config, server_config
+from blocks.sandboxes import evaluation_service, sandbox_service
+from rollmill.agent_rollouts.outcome import AgentOutcome
+from rollmill.agent_rollouts.places import agents_of, model_of
+from rollmill.agent_rollouts.run import hold, open_agent_run
+from rollmill.rollouts.progress import Progress, progress_of
+from rollmill.rollouts.run import Run
+from rollmill.rollouts.session import RolloutSession
+from rollmill.serving.served import served
+from tasks.agent_rollouts import write_document
+from tasks.desk_server import desk_server
+from tasks.generation import generate_all
+from tasks.outcomes import failing_in_one_line
+from tasks.watching import watched
+
+
+@flow(
+    name="agent-rollouts",
+    flow_run_name=lambda: f"agent-rollouts {runtime.flow_run.parameters['parameters'].directory.name}",
+    task_runner=ThreadPoolTaskRunner(max_workers=512),  # type: ignore[arg-type]  # Prefect's own type is invariant
+)
+@failing_in_one_line
+def agent_rollouts(parameters: AgentRollouts) -> AgentOutcome:
+    """Gives every coding problem N attempts by an agent in a sandbox, and scores each by tests and speed."""
+    with hold(parameters), open_agent_run(parameters) as run:
+        progress = progress_of(run)
+        if progress.left:
+            generate(run, parameters, progress)
+        return write_document.submit(run, parameters, progress).result()
+
+
+def generate(run: Run, parameters: AgentRollouts, progress: Progress) -> None:
+    """Serves the model and makes the attempts that are missing."""
+    sandboxes, evaluations = sandbox_service(parameters.sandbox_block), evaluation_service(parameters.eval_block)
+    server, endpoint = server_config(parameters.server_block), endpoint_config(parameters.endpoint_block)
+    with served(parameters, model_of(parameters), server=server, endpoint=endpoint) as model:
+        progress.start()
+        agents = agents_of(parameters, run, model, sandboxes=sandboxes, evaluations=evaluations)
+        session = RolloutSession(run, agents, slots=parameters.workers, progress=progress)
+        with session, watched(progress, parameters.directory.name):
+            generate_all(session)
+
+
+if __name__ == "__main__":
+    with report_errors("agent_rollouts"), desk_server():
+        sys.stdout.writelines(f"{line}\n" for line in agent_rollouts(asked).lines())

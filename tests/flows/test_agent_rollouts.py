@@ -1,0 +1,211 @@
+"""Agent rollouts as users meet them: scripted agents of known outcome in real sandboxes, really graded."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+
+from benchmarks.scripted_agents import CONFIG, SUBMIT, act, does, script_of
+from rollmill.grading.pack import Pack
+from rollmill.serving.kept_process import KeptProcess
+from rollmill.serving.ports import PortReservation
+from rollmill.serving.probe import healthy
+from rollmill.serving.script import Conversation, Script
+from rollmill.serving.scripted import ScriptedServer
+from tests.flows.conftest import ROOT, Job, journal_lines, processes_of, wait_until
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+FOLDER = ROOT / "examples/performance_problems"
+SEEDS_KEYS = {
+    "instance_id", "sample_id", "problem_statement", "messages", "git_diff", "exit_status", "reward", "speedup",
+    "success", "model_calls", "evaluation_info", "error", "metadata",
+}  # fmt: skip
+
+
+@pytest.fixture
+def sandboxes() -> Iterator[Path]:
+    """Where the job's sandboxes are: in a folder that other users may enter, as those of pytest are not."""
+    with TemporaryDirectory(prefix="sandboxes-of-a-test-") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+@pytest.fixture
+def job(tmp_path: Path, sandboxes: Path, prefect_environment: dict[str, str]) -> Job:
+    return Job("agent_rollouts", tmp_path, prefect_environment | {"PYTHONPATH": str(ROOT), "TMPDIR": str(sandboxes)})
+
+
+def flags(url: str, *more: str, output: str = "out.json", samples: int = 4, tasks: int = 2) -> list[str]:
+    sampling = ["--samples-per-task", str(samples), "--max-tasks", str(tasks), "--max-tokens", "900", "--workers", "2"]
+    where = ["--dataset", str(FOLDER / "dataset.json"), "--output", output]
+    return ["generate-multi", "--model", "scripted", "--base-url", url, "--config", CONFIG, *where, *sampling, *more]
+
+
+def document(job: Job, name: str = "out.json") -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((job.folder / name).read_text())
+    return found
+
+
+def check_outcomes(examples: list[dict[str, Any]], tasks: int, samples: int) -> None:
+    expected = list(Pack(FOLDER).problems)[:tasks]
+    assert [(one["instance_id"], one["sample_id"]) for one in examples] == [
+        (instance, sample) for instance in expected for sample in range(samples)
+    ]
+    for one in examples:
+        deed, phase = does(0, one["instance_id"], one["sample_id"]), (one["evaluation_info"] or {}).get("phase")
+        assert one["error"] is None
+        assert one["exit_status"] == "Submitted"
+        assert one["success"] == (deed == "good"), (one["instance_id"], deed, one["evaluation_info"])
+        assert (one["reward"] > 0) == (deed == "good")
+        assert bool(one["git_diff"]) == (deed != "nothing")
+        if deed in {"nothing", "forbidden"}:
+            assert phase == "git_precheck"
+        if deed == "wrong":
+            assert phase in {"test", "benchmark"}
+
+
+def test_the_outcome_is_known_and_the_document_is_the_seeds(job: Job, sandboxes: Path) -> None:
+    with ScriptedServer(script_of(Pack(FOLDER))) as server:
+        done = job.run(*flags(server.base_url), timeout=300, VLLM_API_KEY="k-canary-1")
+        assert done.returncode == 0, done.stderr
+        asked = server.requests
+        again = job.run(*flags(server.base_url), "--api-key", "k-canary-2", timeout=120)
+        assert again.returncode == 0, again.stderr
+        assert server.requests == asked
+    assert "already complete, nothing was generated" in again.stdout
+    found = document(job)
+    assert set(found) == {"metadata", "examples", "summary"}
+    check_outcomes(found["examples"], 2, 4)
+    assert all(set(one) >= SEEDS_KEYS for one in found["examples"])
+    good = sum(bool(one["success"]) for one in found["examples"])
+    assert 0 < good < 8
+    assert found["summary"]["successful"] == good
+    assert found["metadata"]["total_samples"] == 8
+    assert found["metadata"]["samples_per_task"] == 4
+    for path in [*job.folder.rglob("*.json"), *job.folder.rglob("*.jsonl"), *job.folder.rglob("*.txt")]:
+        assert b"k-canary" not in path.read_bytes(), path
+    assert processes_of(str(sandboxes)) == []
+    curate = Job("curate", job.folder, job.environment)
+    kept = curate.run("filter_data", "--input", "out.json", "--output", "good.json", "--successful-only")
+    assert kept.returncode == 0, kept.stderr
+    assert len(document(job, "good.json")["examples"]) == good
+    exported = curate.run("export_sft", "--input", "good.json", "--output", "sft.jsonl")
+    assert exported.returncode == 0, exported.stderr
+    rows = [json.loads(line) for line in (job.folder / "sft.jsonl").read_text().splitlines()]
+    assert len(rows) == good
+    assert [turn["role"] for turn in rows[0]["messages"][:3]] == ["system", "user", "assistant"]
+
+
+def test_killed_in_the_middle_it_repeats_nothing_and_ends_the_same(job: Job, sandboxes: Path) -> None:
+    with ScriptedServer(script_of(Pack(FOLDER), latency_s=0.2)) as server:
+        journal = job.folder / "out/rollouts/0001.jsonl"
+        process = job.start(*flags(server.base_url))
+        wait_until(lambda: journal.exists() and journal.read_bytes().count(b"\n") >= 2, timeout=200)
+        process.send_signal(signal.SIGKILL)
+        process.communicate(timeout=60)
+        wait_until(lambda: processes_of(str(sandboxes)) == [], timeout=30)
+        before = journal_lines(job.folder)
+        assert 2 <= len(before) < 8
+        done = job.run(*flags(server.base_url), timeout=300)
+    assert done.returncode == 0, done.stderr
+    after = journal_lines(job.folder)
+    assert after[: len(before)] == before
+    assert len(after) == 8
+    check_outcomes(document(job)["examples"], 2, 4)
+    assert not list(sandboxes.glob("*/*/work")), "sandboxes were left"
+
+
+@contextmanager
+def service(name: str, *arguments: str, log: Path, environment: dict[str, str]) -> Iterator[str]:
+    """A service of ours on a free port; its address."""
+    port = PortReservation(None)
+    command = [sys.executable, "-m", f"rollmill.services.{name}", "--port", str(port.port), *arguments]
+    process = KeptProcess(command, log=log, environment=environment)
+    try:
+        wait_until(lambda: healthy(f"http://127.0.0.1:{port.port}") or process.returncode is not None)
+        assert process.returncode is None, log.read_text()
+        yield f"127.0.0.1:{port.port}"
+    finally:
+        process.end()
+        port.release()
+
+
+def test_the_same_over_both_services(job: Job) -> None:
+    tokens = {"ROLLMILL_SANDBOX_TOKEN": "t-1", "ROLLMILL_EVALUATION_TOKEN": "t-2"}
+    own = os.environ | tokens | {"PYTHONPATH": str(ROOT), "TMPDIR": job.environment["TMPDIR"]}
+    starting = service("sandbox", "--images", str(FOLDER / "images"), log=job.folder / "sandbox.log", environment=own)
+    with starting as sandbox_address, ScriptedServer(script_of(Pack(FOLDER))) as server:
+        given = ["--sandbox_server", sandbox_address, "--dataset", str(FOLDER / "dataset.json")]
+        with service("evaluation", *given, log=job.folder / "evaluation.log", environment=own) as evaluation_address:
+            there = ["--docker-server", sandbox_address, "--eval-server", evaluation_address]
+            done = job.run(*flags(server.base_url, *there), timeout=400, **tokens)
+            assert done.returncode == 0, done.stderr
+            refused = job.run(*flags(server.base_url, *there, output="other.json", tasks=1, samples=1), timeout=120)
+    check_outcomes(document(job)["examples"], 2, 4)
+    assert refused.returncode == 1
+    assert "token" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_what_agents_do_wrong_is_their_exit_status(job: Job) -> None:
+    problem = next(iter(Pack(FOLDER).problems.values()))
+    endless = Conversation(when=problem.problem_statement, answers=[act("yes | head -c 3000000; false")])
+    with ScriptedServer(Script(conversations=[endless])) as server:
+        one = ["--dataset", str(FOLDER / "dataset.json"), "--instance", problem.instance_id, "--output", "one.json"]
+        agent = ["--model", "scripted", "--base-url", server.base_url, "--config", CONFIG, "--step_limit", "3"]
+        done = job.run("generate_single", *one, *agent, timeout=120)
+        assert done.returncode == 0, done.stderr
+    [example] = document(job, "one.json")["examples"]
+    assert example["exit_status"] == "LimitsExceeded"
+    assert example["model_calls"] == 3
+    assert (example["success"], example["reward"], example["git_diff"]) == (False, 0.0, "")
+    assert max(len(str(turn["content"])) for turn in example["messages"]) < 30_000
+    alone = job.folder / "alone.json"
+    alone.write_text(json.dumps(json.loads((FOLDER / "dataset.json").read_text())[0]))
+    with ScriptedServer(Script(completion=act(SUBMIT))) as server:
+        agent = ["--model", "scripted", "--base-url", server.base_url, "--config", CONFIG]
+        images = ["--images", str(FOLDER / "images"), "--output", "two.json"]
+        done = job.run("generate-single", "--instance", str(alone), *agent, *images, timeout=120)
+        assert done.returncode == 0, done.stderr
+    assert document(job, "two.json")["examples"][0]["exit_status"] == "Submitted"
+
+
+def test_a_server_that_fails_costs_attempts_and_no_rewards(job: Job) -> None:
+    with ScriptedServer(Script(always="400")) as server:
+        done = job.run(*flags(server.base_url, samples=1), timeout=120)
+        assert done.returncode == 0, done.stderr
+    examples = document(job)["examples"]
+    assert [(one["reward"], one["success"], one["error"]["type"]) for one in examples] == [(None, None, "http_400")] * 2
+    with ScriptedServer(script_of(Pack(FOLDER), ["nothing"])) as server:
+        done = job.run(*flags(server.base_url, "--retry", "failed", samples=1), timeout=120)
+        assert done.returncode == 0, done.stderr
+    assert [(one["reward"], one["error"]) for one in document(job)["examples"]] == [(0.0, None)] * 2
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--temperature", "0"], "--samples_per_task 4 at --temperature 0 gives the same attempt again"),
+        (["--images", "nowhere"], "nowhere: no such folder"),
+        (["--instance", "nobody"], "has no problem of this instance_id"),
+        (["--config", "nothing.yaml"], "nothing.yaml"),
+        (["--eval-server", "127.0.0.1:9"], "give --docker_server, too"),
+        (["--ladder", "steep"], "steep"),
+    ],
+)
+def test_mistakes_are_one_line(job: Job, more: list[str], said: str) -> None:
+    with ScriptedServer(Script()) as server:
+        done = job.run(*flags(server.base_url), *more)
+    assert done.returncode in (1, 2)
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
