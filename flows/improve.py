@@ -1,6 +1,7 @@
 """The loop: rounds of rollouts, training and evaluation, kept only where they make the policy better."""
 
 import sys
+from typing import Any
 
 from rollmill.command_line import parse_command_line, report_errors
 from rollmill.improvement.parameters import Improve
@@ -19,8 +20,9 @@ if __name__ == "__main__":
     # Before Prefect is imported, which takes seconds: help and mistakes answer at once.
     given = parse_command_line(Improve, prog="improve", description=Improve.__doc__ or "", examples=EXAMPLES)
 
-from prefect import flow, runtime
+from prefect import Flow, flow, runtime
 
+from flows.agent_rollouts import agent_rollouts
 from flows.reject_sampling import reject_sampling
 from rollmill.improvement.history import History
 from rollmill.improvement.rounds import Improved, base_evaluations, hold, plan_round
@@ -29,7 +31,7 @@ from tasks.improvement import begin_history, check_problems, choose_training_row
 from tasks.outcomes import failing_in_one_line
 from tasks.training import train_watched
 
-GENERATING = {"reject_sampling": reject_sampling}
+GENERATING: dict[str, Flow[..., Any]] = {"reject_sampling": reject_sampling, "agent_rollouts": agent_rollouts}
 """The flows that feed a round, by their names in `rollmill.improvement.feeds.FEEDS`."""
 
 

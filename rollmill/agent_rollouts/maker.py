@@ -10,7 +10,7 @@ from contextlib import ExitStack, asynccontextmanager, closing
 from dataclasses import replace
 from typing import NamedTuple
 
-from rollmill.agent_rollouts.run import graded_problem
+from rollmill.agent_rollouts.problems import graded_problem
 from rollmill.agents.playing import Played, play, unplayed
 from rollmill.agents.record import make_record
 from rollmill.agents.settings import AgentSettings

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from rollmill.agent_rollouts.maker import AgentRolloutsMaker
 from rollmill.agent_rollouts.parameters import AgentRollouts
-from rollmill.agent_rollouts.run import agent_settings, graded_problem
+from rollmill.agent_rollouts.problems import graded_problem
+from rollmill.agent_rollouts.run import agent_settings
 from rollmill.grading.evaluation import Grader
 from rollmill.grading.grader import LocalGrader
 from rollmill.grading.ladder import read_ladder

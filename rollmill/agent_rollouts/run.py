@@ -4,22 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from rollmill.agent_rollouts.parameters import AgentRollouts
+from rollmill.agent_rollouts.problems import problem_fault, problem_source
 from rollmill.agents.config import read_agent_config
 from rollmill.agents.settings import AgentSettings
-from rollmill.errors import InputError
-from rollmill.files.rows import BadRow, dump_line
-from rollmill.files.whole import write_bytes_whole
 from rollmill.grading.ladder import read_ladder
-from rollmill.grading.problem import GradedProblem
-from rollmill.problems import LoadedProblems, ProblemSource, load_problems
-from rollmill.problems.data_files import read_data_file
-from rollmill.records import Problem
+from rollmill.problems import LoadedProblems, load_problems
 from rollmill.rollouts.identity import Identity
 from rollmill.rollouts.lock import lock_directory
 from rollmill.rollouts.run import QUARANTINE, Run, loading_folder, open_run
@@ -29,23 +21,6 @@ JOB = "agent_rollouts"
 RECIPE_VERSION = 1
 """Raised whenever the code makes other attempts, or other grades, of the same parameters."""
 RUN_FLAGS = "--output"
-
-
-def graded_problem(problem: Problem) -> GradedProblem:
-    """A problem with what its grading needs. Raises pydantic's `ValidationError`."""
-    statement = problem.prompt if isinstance(problem.prompt, str) else problem.prompt[-1].get("content", "")
-    own = {"instance_id": problem.instance_id, "problem_statement": statement}
-    return GradedProblem.model_validate({**problem.fields, **own})
-
-
-def problem_fault(problem: Problem) -> str | None:
-    """Why a problem cannot be worked on; None where it can."""
-    try:
-        graded_problem(problem)
-    except ValidationError as error:
-        first = error.errors()[0]
-        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-    return None
 
 
 def agent_settings(parameters: AgentRollouts) -> AgentSettings:
@@ -80,32 +55,6 @@ def identity(parameters: AgentRollouts, loaded: LoadedProblems) -> Identity:
         },
     }
     return Identity(generation=generation, verification={})
-
-
-def problem_source(parameters: AgentRollouts, folder: Path) -> ProblemSource:
-    """Where the problems are; of one that is named by its id a file of its own is made in `folder`.
-
-    Raises `InputError` where there is no such file, or no such problem in it.
-    """
-    file = parameters.problem_file
-    if not Path(file).is_file():
-        raise InputError(f"--dataset {file}: there is no such file")
-    if parameters.instance_id is not None:
-        rows = (row for _, row in read_data_file(file) if not isinstance(row, BadRow))
-        found = [row for row in rows if row.get("instance_id") == parameters.instance_id]
-        if not found:
-            raise InputError(f"--instance {parameters.instance_id}: {file} has no problem of this instance_id")
-        file = str(folder / "instance.jsonl")
-        write_bytes_whole(Path(file), dump_line(found[0]))
-    return ProblemSource(
-        dataset=file,
-        prompt_field="problem_statement",
-        answer_field="",
-        id_field="instance_id",
-        image_field="",
-        max_problems=parameters.max_tasks,
-        max_bad_share=parameters.max_bad_share,
-    )
 
 
 def hold(parameters: AgentRollouts) -> AbstractContextManager[None]:

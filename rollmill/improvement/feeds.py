@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
+from rollmill.agent_rollouts.parameters import AgentRollouts
+from rollmill.agent_rollouts.problems import source_of
 from rollmill.corpus.inputs import find_sources
 from rollmill.errors import InputError
 from rollmill.improvement.feed_file import Settings, read_settings
@@ -136,6 +138,13 @@ def _aim_sampling(settings: Settings, name: str, aim: Aim) -> RejectSampling:
     return asked.model_copy(update={"seed": asked.seed + aim.seed, "concurrency": concurrency})
 
 
+def _aim_agents(settings: Settings, name: str, aim: Aim) -> AgentRollouts:
+    serving = {key: value for key, value in aim.serving.items() if key in AgentRollouts.model_fields}
+    own = {"model": aim.policy, "output": str(aim.folder / f"{name}.json")}
+    asked = AgentRollouts.model_validate({**serving, **settings, **own})
+    return asked.model_copy(update={"seed": asked.seed + aim.seed})
+
+
 FEEDS = {
     "reject_sampling": Kind(
         model=RejectSampling,
@@ -147,6 +156,13 @@ FEEDS = {
         inputs=lambda given: [str(Path(given.output_dir) / given.model_name[0])],
         learnt=lambda given, held_out: held_out.among(given.source),
         prompting=lambda given: Prompting.from_flags(given.prompt_template, None, given.system_prompt),
+    ),
+    "agent_rollouts": Kind(
+        model=AgentRollouts,
+        decided=frozenset({"model", "output", "retry", "base_url", "endpoint_block"}),
+        aimed=_aim_agents,
+        inputs=lambda given: [given.output],
+        learnt=lambda given, held_out: held_out.among(source_of(given, given.problem_file)),
     ),
     "data": Kind(
         model=Existing,

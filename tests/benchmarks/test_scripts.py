@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
-NAMES = ("rollout_overhead", "heavy_tail", "resume", "memory", "task_runs", "curation")
+NAMES = ("rollout_overhead", "heavy_tail", "resume", "memory", "task_runs", "curation", "training", "agent_rollouts")
 
 
 def run(name, *flags):
@@ -96,3 +96,15 @@ def test_curation():
     for name in ("datasets", "polars scan to sink", "rollmill export_sft", "rollmill analyze, from a run"):
         assert float(cells(said, name)[3].replace(",", "")) > 10
     assert "filter_data, places of the dropped, from a run, over the orjson loop" in said
+
+
+@pytest.mark.slow
+def test_agent_rollouts():
+    said = run(
+        "agent_rollouts", "--commands", "3", "--attempts", "6", "--workers", "2", "--latency_s", "0.05", "--check"
+    )
+    assert float(cells(said, "bubblewrap")[1]) > 0
+    assert float(cells(said, "service over bubblewrap")[1]) > 0
+    assert cells(said, "2 ")[1] == "6"
+    for what in ("the flow", "the sandbox service", "the evaluation service"):
+        assert cells(said, what)[2] == cells(said, what)[4] == "0"

@@ -46,6 +46,18 @@ def test_what_the_feed_says_of_serving_stands(tmp_path):
     assert aimed.prompting.few_shot == ()  # nor is its file opened: training asks without
 
 
+def test_agents_are_aimed_at_a_policy(tmp_path):
+    given = {"dataset": "problems.json", "samples-per-task": 4, "config": "mini_textbased.yaml", "seed": 5}
+    [feed] = read_feeds([f"agent-rollouts={write(tmp_path / 'feed.json', given)}"])
+    aimed = feed.aimed(aim())
+    asked = aimed.parameters
+    assert (asked.model, asked.output, asked.samples_per_task) == ("m", "r/agent_rollouts_1.json", 4)
+    assert (asked.seed, asked.server_block, asked.vllm_args) == (7, "here", "--x")
+    assert aimed.inputs == ["r/agent_rollouts_1.json"]
+    assert aimed.prompting is None  # what an agent was told stays
+    assert aimed.made
+
+
 def test_data_is_there_already(tmp_path):
     path = write(tmp_path / "rows.jsonl", "{}\n")
     feed = read_feeds([f"data={path}", f"data={path}"])[1]
@@ -82,7 +94,7 @@ def test_a_mistake_in_a_file_is_one_line_with_its_place(tmp_path, text, message)
 @pytest.mark.parametrize(
     ("flag", "message"),
     [
-        ("agents=f.yaml", r"--feed agents=f.yaml: give NAME=FILE, NAME one of reject_sampling, data"),
+        ("agents=f.yaml", r"--feed agents=f.yaml: give NAME=FILE, NAME one of reject_sampling, agent_rollouts, data"),
         ("f.yaml", "give NAME=FILE"),
         ("data=", "give NAME=FILE"),
         ("data=nowhere.json", "--feed data: nowhere.json: there is no such file or folder"),

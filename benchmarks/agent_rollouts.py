@@ -1,0 +1,318 @@
+"""Agent rollouts: what a command costs in each kind of sandbox, attempts per second by workers, and what kill -9 costs.
+
+Agents are scripted and change nothing, so that what is measured is everything around them: sandboxes, commands, model
+calls, the precheck of the grading, the journal. The sandbox service and the evaluation service run in processes of
+their own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks.contender_process import ROOT
+from benchmarks.machine import machine
+from benchmarks.scripted_agents import CONFIG, script_of
+from benchmarks.scripted_process import scripted_process
+from benchmarks.table import show
+from benchmarks.targets import Targets, arguments
+from rollmill.grading.pack import Pack
+from rollmill.sandboxes.bubblewrap import BubblewrapHost
+from rollmill.sandboxes.docker import DockerHost
+from rollmill.sandboxes.remote import RemoteHost
+from rollmill.sandboxes.sandbox import SandboxHost, SandboxSpec
+from rollmill.serving.kept_process import KeptProcess
+from rollmill.serving.ports import PortReservation
+from rollmill.serving.probe import healthy
+
+FOLDER = ROOT / "examples/performance_problems"
+CALLS = 4
+"""Model calls of an attempt."""
+START_S = 60.0
+
+
+class Place:
+    """A folder that sandboxes' users may enter, and the environment of what runs in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.chmod(0o755)
+        own = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT_")}
+        self.environment = own | {
+            "TMPDIR": str(folder), "PREFECT_HOME": str(folder / "prefect"), "NO_PROXY": "127.0.0.1,localhost",
+        }  # fmt: skip
+
+
+@contextmanager
+def place() -> Iterator[Place]:
+    """For the time of the block."""
+    with tempfile.TemporaryDirectory(prefix="agent-rollouts-") as folder:
+        yield Place(Path(folder))
+
+
+class Service:
+    """A service of ours, in a process of its own on a port that stays the same."""
+
+    def __init__(self, here: Place, name: str, *given: str) -> None:
+        self._here, self._name = here, name
+        self._port = PortReservation(None)
+        self.address = f"127.0.0.1:{self._port.port}"
+        self._command = [sys.executable, "-m", f"rollmill.services.{name}", "--port", str(self._port.port), *given]
+        self.start()
+
+    def start(self) -> None:
+        """Starts it, and waits until it answers. Raises `RuntimeError` with its last words."""
+        log = self._here.folder / f"{self._name}.log"
+        self._process = KeptProcess(self._command, log=log, environment=self._here.environment)
+        deadline = time.monotonic() + START_S
+        while not healthy(f"http://{self.address}"):
+            if self._process.returncode is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"the {self._name} service did not start: {log.read_text()[-2000:]}")
+            time.sleep(0.05)
+
+    def kill(self) -> None:
+        """By SIGKILL."""
+        subprocess.run(["pkill", "-KILL", "-f", f"services.{self._name} --port {self._port.port}"], check=False)
+        self._process.end()
+
+    def close(self) -> None:
+        """Ends it."""
+        self._process.end()
+        self._port.release()
+
+
+def time_commands(execute: Callable[[], object], count: int) -> list[float]:
+    """Seconds of each of so many."""
+    taken = []
+    for _ in range(count):
+        started = time.perf_counter()
+        execute()
+        taken.append(time.perf_counter() - started)
+    return taken
+
+
+def overheads(count: int, image: str) -> dict[str, list[float]]:
+    """Seconds of each command `true`, one after the other, by where it runs."""
+    bare = ["bash", "-c", "true"]
+    found = {"bare subprocess": time_commands(lambda: subprocess.run(bare, check=True), count)}
+    with place() as here, ExitStack() as stack:
+        os.environ["TMPDIR"] = str(here.folder)
+        service = stack.enter_context(closing(Service(here, "sandbox", "--images", str(FOLDER / "images"))))
+        hosts: dict[str, tuple[SandboxHost, str]] = {
+            "bubblewrap": (BubblewrapHost(FOLDER / "images"), image),
+            "service over bubblewrap": (RemoteHost(service.address), image),
+        }
+        if (engine := _docker(stack)) is not None:
+            hosts["Docker"] = engine
+        for name, (host, wanted) in hosts.items():
+            with host, closing(host.start(SandboxSpec(image=wanted))) as sandbox:
+                found[name] = time_commands(lambda: sandbox.execute("true"), count)
+    return found
+
+
+def _docker(stack: ExitStack) -> tuple[SandboxHost, str] | None:
+    """A host on an engine of its own; None, and said, where none can be started."""
+    from tests.sandboxes.engine import IMAGE, import_image, running_engine, why_no_engine
+
+    if why := why_no_engine():
+        print(f"Docker is not measured: {why}")
+        return None
+    address = stack.enter_context(running_engine())
+    import_image(address, FOLDER / "images/spanset", IMAGE)
+    return DockerHost(docker_host=address), IMAGE
+
+
+class Run(NamedTuple):
+    """One run of the flow."""
+
+    seconds: float
+    """From its first journaled attempt to its last, scaled to all of them."""
+    attempts: int
+    lost: int
+    """Attempts that failed on the way."""
+
+
+class Runs:
+    """Runs of the flow over both services."""
+
+    def __init__(self, here: Place, url: str, sandboxes: Service, evaluations: Service, attempts: int) -> None:
+        self._here, self._url = here, url
+        self._services = ["--docker_server", sandboxes.address, "--eval_server", evaluations.address]
+        self._tasks = min(10, attempts)
+        self._samples = attempts // self._tasks
+        self.attempts = self._tasks * self._samples
+
+    def start(self, name: str, workers: int, *more: str) -> subprocess.Popen[bytes]:
+        """Starts the flow; what it says goes to `<name>.log`."""
+        given = ["--dataset", str(FOLDER / "dataset.json"), "--max_tasks", str(self._tasks), "--config", CONFIG]
+        given += ["--samples_per_task", str(self._samples), "--model", "scripted", "--base_url", self._url]
+        given += ["--workers", str(workers), "--output", str(self._here.folder / f"{name}.json"), *self._services]
+        with (self._here.folder / f"{name}.log").open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "flows.agent_rollouts", "generate_multi", *given, *more],
+                cwd=ROOT, env=self._here.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            )  # fmt: skip
+
+    def finish(self, name: str, process: subprocess.Popen[bytes]) -> Run:
+        """Waits for the end. Raises `RuntimeError` with the flow's last words where it failed."""
+        if process.wait(1800):
+            raise RuntimeError((self._here.folder / f"{name}.log").read_text(errors="replace")[-2000:])
+        examples = json.loads((self._here.folder / f"{name}.json").read_bytes())["examples"]
+        return Run(0.0, len(examples), sum(one["error"] is not None for one in examples))
+
+    def run(self, name: str, workers: int, *more: str) -> Run:
+        """The flow, from its start to its end, timed by its journal."""
+        process = self.start(name, workers, *more)
+        first = self.wait_for(name, 1, process)
+        last = self.wait_for(name, self.attempts, process)
+        run = self.finish(name, process)
+        return run._replace(seconds=(last - first) * self.attempts / max(self.attempts - 1, 1))
+
+    def lines(self, name: str) -> list[bytes]:
+        """The journal's whole lines."""
+        path = self._here.folder / name / "rollouts/0001.jsonl"
+        return path.read_bytes().rpartition(b"\n")[0].splitlines() if path.exists() else []
+
+    def wait_for(self, name: str, count: int, process: subprocess.Popen[bytes]) -> float:
+        """When the journal has so many lines."""
+        while len(self.lines(name)) < count and process.poll() is None:
+            time.sleep(0.02)
+        return time.perf_counter()
+
+
+class Killed(NamedTuple):
+    """A run in whose middle something was killed."""
+
+    journaled: int
+    lost: int
+    """Of these, at the end."""
+    failed: int
+    """Attempts that the kill cost: they have an error, and no reward."""
+    left: int
+    """Of these, after the same command with --retry failed."""
+
+
+def kill_in_the_middle(runs: Runs, name: str, kill: Callable[[subprocess.Popen[bytes]], None], workers: int) -> Killed:
+    """Kills when a third is journaled, lets the run end, redoes what failed."""
+    process = runs.start(name, workers)
+    runs.wait_for(name, runs.attempts // 3, process)
+    kill(process)
+    before = runs.lines(name)
+    if process.poll() is not None:
+        process = runs.start(name, workers)
+    failed = runs.finish(name, process).lost
+    left = runs.finish(name, runs.start(name, workers, "--retry", "failed")).lost
+    return Killed(len(before), len(set(before) - set(runs.lines(name))), failed, left)
+
+
+def kills(runs: Runs, sandboxes: Service, evaluations: Service, workers: int) -> dict[str, Killed]:
+    """By what is killed."""
+
+    def kill_service(service: Service) -> Callable[[subprocess.Popen[bytes]], None]:
+        def kill(_: subprocess.Popen[bytes]) -> None:
+            service.kill()
+            service.start()
+
+        return kill
+
+    def kill_flow(process: subprocess.Popen[bytes]) -> None:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
+    return {
+        "the flow": kill_in_the_middle(runs, "killed-flow", kill_flow, workers),
+        "the sandbox service": kill_in_the_middle(runs, "killed-sandboxes", kill_service(sandboxes), workers),
+        "the evaluation service": kill_in_the_middle(runs, "killed-evaluations", kill_service(evaluations), workers),
+    }
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    parser.add_argument("--commands", type=int, default=100, help="commands in each kind of sandbox")
+    parser.add_argument("--attempts", type=int, default=320, help="attempts of each run")
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4, 8], help="sandboxes at a time")
+    parser.add_argument("--latency_s", type=float, default=0.5, help="the model's")
+    options = parser.parse_args()
+    where = machine()
+    targets = Targets()
+    report_overheads(overheads(options.commands, "spanset"), where)
+    pack = Pack(FOLDER)
+    with place() as here, scripted_process(script_of(pack, ["nothing"], latency_s=options.latency_s)) as model:
+        most = str(max(options.workers))
+        given = ["--images", str(FOLDER / "images"), "--max_sandboxes", most, "--grading_sandboxes", most]
+        with closing(Service(here, "sandbox", *given)) as sandboxes:
+            told = ["--sandbox_server", sandboxes.address, "--dataset", str(FOLDER / "dataset.json"), "--workers", most]
+            with closing(Service(here, "evaluation", *told)) as evaluations:
+                runs = Runs(here, model.base_url, sandboxes, evaluations, options.attempts)
+                report_workers(runs, options, targets)
+                report_kills(kills(runs, sandboxes, evaluations, max(options.workers)), targets)
+    targets.end(check=options.check)
+
+
+def report_overheads(found: dict[str, list[float]], where: str) -> None:
+    """Prints what a command costs."""
+    bare = statistics.median(found["bare subprocess"])
+    rows = [
+        {
+            "": name,
+            "median ms": f"{1e3 * statistics.median(taken):.1f}",
+            "least ms": f"{1e3 * min(taken):.1f}",
+            "over bare, median ms": f"{1e3 * (statistics.median(taken) - bare):.1f}",
+        }
+        for name, taken in found.items()
+    ]
+    show(f"a command on {where}", rows)
+
+
+def report_workers(runs: Runs, options: argparse.Namespace, targets: Targets) -> None:
+    """Runs with each number of workers, prints the rates."""
+    rows, lost = [], 0
+    for workers in options.workers:
+        run = runs.run(f"workers-{workers}", workers)
+        lost += run.lost
+        limit = f"{workers / (CALLS * options.latency_s):.2f}" if options.latency_s else "-"
+        rows.append(
+            {
+                "workers": str(workers),
+                "attempts": f"{run.attempts:,}",
+                "attempts/s": f"{run.attempts / run.seconds:.2f}",
+                "the model alone": limit,
+                "failed on the way": str(run.lost),
+            }
+        )
+    show(f"over both services, model latency {options.latency_s:g} s", rows)
+    targets.at_most("attempts lost to the infrastructure", lost, 0)
+
+
+def report_kills(found: dict[str, Killed], targets: Targets) -> None:
+    """Prints what kill -9 cost."""
+    names = {
+        "journaled": "journaled then",
+        "lost": "of those lost",
+        "failed": "failed on the way",
+        "left": "after --retry failed",
+    }
+    show(
+        "kill -9 in the middle",
+        [
+            {"": what, **{title: str(getattr(one, name)) for name, title in names.items()}}
+            for what, one in found.items()
+        ],
+    )
+    targets.at_most("journaled attempts lost", sum(one.lost for one in found.values()), 0)
+    targets.at_most("attempts that --retry failed leaves", sum(one.left for one in found.values()), 0)
+
+
+if __name__ == "__main__":
+    main()
