@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,12 +17,14 @@ import pytest
 
 from benchmarks.scripted_agents import CONFIG, SUBMIT, act, does, script_of
 from rollmill.grading.pack import Pack
+from rollmill.sandboxes.images import copy_image
 from rollmill.serving.kept_process import KeptProcess
 from rollmill.serving.ports import PortReservation
 from rollmill.serving.probe import healthy
 from rollmill.serving.script import Conversation, Script
 from rollmill.serving.scripted import ScriptedServer
 from tests.flows.conftest import ROOT, Job, journal_lines, processes_of, wait_until
+from tests.sandboxes.engine import IMAGE, import_image, running_engine, why_no_engine
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -157,6 +160,24 @@ def test_the_same_over_both_services(job: Job) -> None:
     assert "Traceback" not in refused.stderr
 
 
+@pytest.mark.docker
+def test_the_same_on_a_docker_engine(job: Job, sandboxes: Path) -> None:
+    if why := why_no_engine():
+        pytest.skip(why)
+    problem = next(iter(Pack(FOLDER).problems.values()))
+    copy_image(FOLDER / "images" / problem.image_name, sandboxes / "tree")
+    dataset = job.folder / "dataset.json"
+    dataset.write_text(json.dumps([problem.model_dump() | {"image_name": IMAGE}]))
+    with running_engine() as engine, ScriptedServer(script_of(Pack(FOLDER))) as server:
+        import_image(engine, sandboxes / "tree")
+        where = ["--sandbox", "docker", "--dataset", str(dataset)]
+        done = job.run(*flags(server.base_url, *where, tasks=1), timeout=400, DOCKER_HOST=engine)
+        assert done.returncode == 0, done.stderr
+        left = subprocess.run(["docker", "-H", engine, "ps", "-aq"], capture_output=True, check=True).stdout
+    check_outcomes(document(job)["examples"], 1, 4)
+    assert left == b""
+
+
 def test_what_agents_do_wrong_is_their_exit_status(job: Job) -> None:
     problem = next(iter(Pack(FOLDER).problems.values()))
     endless = Conversation(when=problem.problem_statement, answers=[act("yes | head -c 3000000; false")])
@@ -190,6 +211,18 @@ def test_a_server_that_fails_costs_attempts_and_no_rewards(job: Job) -> None:
         done = job.run(*flags(server.base_url, "--retry", "failed", samples=1), timeout=120)
         assert done.returncode == 0, done.stderr
     assert [(one["reward"], one["error"]) for one in document(job)["examples"]] == [(0.0, None)] * 2
+
+
+def test_the_example_scripts_take_more_flags(job: Job) -> None:
+    for script in sorted((ROOT / "examples").glob("generate_*_dataset.sh")):
+        with ScriptedServer(Script(completion=act(SUBMIT))) as server:
+            more = ["--base-url", server.base_url, "--config", CONFIG, "--max-tasks", "1", "--samples-per-task", "2"]
+            own = {"MODEL": "scripted", "OUTPUT": str(job.folder / f"{script.stem}.json"), "WORKERS": "2"}
+            done = subprocess.run(
+                [script, *more], env=job.environment | own, capture_output=True, text=True, timeout=120
+            )
+        assert done.returncode == 0, done.stderr
+        assert document(job, f"{script.stem}.json")["summary"]["total_examples"] == 2
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ import psutil
 import pytest
 import yaml
 
+from rollmill.agent_rollouts.parameters import AgentRollouts
 from rollmill.command_line import parse_command_line
 from rollmill.curation.parameters import Curate
 from rollmill.evaluation.before_after import TrainAndEvaluate
@@ -27,6 +28,7 @@ pytestmark = pytest.mark.slow
 
 DEPLOYMENT = "reject-sampling/reject-sampling"
 PARAMETERS = {
+    "agent-rollouts": AgentRollouts,
     "reject-sampling": RejectSampling,
     "curate": Curate,
     "train-lora": TrainAndEvaluate,

@@ -78,3 +78,23 @@ def test_an_adapter_is_served_on_its_base(tmp_path: Path, prefect_environment: d
         assert all(row["usage"]["completion_tokens"] > 0 for row in rows)
         said[name] = {row["instance_id"]: row["completion"] for row in rows}
     assert all(said["plain"][problem] != said["adapted"][problem] for problem in said["plain"]), said
+
+
+def test_agents_of_a_small_model(tmp_path: Path, prefect_environment: dict[str, str]) -> None:
+    job = Job("agent_rollouts", tmp_path, prefect_environment | {"PYTHONPATH": str(ROOT)})
+    pack = ("--dataset", str(ROOT / "examples/performance_problems/dataset.json"), "--max_tasks", "2")
+    agent = ("--config", "mini_textbased.yaml", "--step_limit", "2", "--max_tokens", "64", "--samples_per_task", "2")
+    model = ("--model", str(MODEL), "--vllm_args", "--max-model-len 8192", "--workers", "4", "--output", "out.json")
+    done = job.run("generate_multi", *pack, *agent, *model, timeout=800)
+    assert done.returncode == 0, done.stderr
+    examples = json.loads((tmp_path / "out.json").read_text())["examples"]
+    assert len({(one["instance_id"], one["sample_id"]) for one in examples}) == len(examples) == 4
+    for one in examples:
+        assert one["error"] is None
+        assert one["exit_status"] in {"LimitsExceeded", "Submitted"}
+        assert one["reward"] == 0.0
+        assert one["evaluation_info"]["phase"] == "git_precheck"
+        roles = [turn["role"] for turn in one["messages"]]
+        assert roles[:3] == ["system", "user", "assistant"]
+        assert one["usage"]["completion_tokens"] > 0
+    assert len({one["seed"] for one in examples}) == 4
