@@ -240,7 +240,10 @@ def kills(runs: Runs, sandboxes: Service, evaluations: Service, workers: int) ->
 def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--commands", type=int, default=100, help="commands in each kind of sandbox")
-    parser.add_argument("--attempts", type=int, default=320, help="attempts of each run")
+    parser.add_argument("--attempts", type=int, default=320, help="attempts of the run with the most workers")
+    parser.add_argument(
+        "--fewer", type=int, default=80, help="attempts of the other runs, and of those that are killed"
+    )
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4, 8], help="sandboxes at a time")
     parser.add_argument("--latency_s", type=float, default=0.5, help="the model's")
     options = parser.parse_args()
@@ -254,8 +257,11 @@ def main() -> None:
         with closing(Service(here, "sandbox", *given)) as sandboxes:
             told = ["--sandbox_server", sandboxes.address, "--dataset", str(FOLDER / "dataset.json"), "--workers", most]
             with closing(Service(here, "evaluation", *told)) as evaluations:
-                runs = Runs(here, model.base_url, sandboxes, evaluations, options.attempts)
-                report_workers(runs, options, targets)
+                runs, many = (
+                    Runs(here, model.base_url, sandboxes, evaluations, count)
+                    for count in (options.fewer, options.attempts)
+                )
+                report_workers(runs, many, options, targets)
                 report_kills(kills(runs, sandboxes, evaluations, max(options.workers)), targets)
     targets.end(check=options.check)
 
@@ -275,11 +281,11 @@ def report_overheads(found: dict[str, list[float]], where: str) -> None:
     show(f"a command on {where}", rows)
 
 
-def report_workers(runs: Runs, options: argparse.Namespace, targets: Targets) -> None:
-    """Runs with each number of workers, prints the rates."""
+def report_workers(runs: Runs, many: Runs, options: argparse.Namespace, targets: Targets) -> None:
+    """Runs with each number of workers, `many` with the most of them, prints the rates."""
     rows, lost = [], 0
     for workers in options.workers:
-        run = runs.run(f"workers-{workers}", workers)
+        run = (many if workers == max(options.workers) else runs).run(f"workers-{workers}", workers)
         lost += run.lost
         limit = f"{workers / (CALLS * options.latency_s):.2f}" if options.latency_s else "-"
         rows.append(

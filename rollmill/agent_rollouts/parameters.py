@@ -84,7 +84,7 @@ class AgentRollouts(BaseModel):
         metavar="BLOCK",
     )  # fmt: skip
     ladder: str = parameter(
-        "default", "Grading", "Ladder", "Reward by speedup: default, observed, or a JSON or YAML file.", metavar="NAME"
+        "default", "Grading", "Ladder", "Reward by speedup: default, observed, or a JSON file of steps.", metavar="NAME"
     )
 
     base_url: list[str] = parameter(

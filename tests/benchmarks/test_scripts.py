@@ -101,7 +101,18 @@ def test_curation():
 @pytest.mark.slow
 def test_agent_rollouts():
     said = run(
-        "agent_rollouts", "--commands", "3", "--attempts", "6", "--workers", "2", "--latency_s", "0.05", "--check"
+        "agent_rollouts",
+        "--commands",
+        "3",
+        "--attempts",
+        "6",
+        "--fewer",
+        "6",
+        "--workers",
+        "2",
+        "--latency_s",
+        "0.05",
+        "--check",
     )
     assert float(cells(said, "bubblewrap")[1]) > 0
     assert float(cells(said, "service over bubblewrap")[1]) > 0
