@@ -27,7 +27,7 @@ def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--model", type=Path, default=MODEL, help="directory of a model; scripts/demo_model makes one")
     parser.add_argument("--rows", type=int, default=32, help="conversations of about 60 tokens")
-    parser.add_argument("--repeat", type=int, default=2, help="times that each is run; the best counts")
+    parser.add_argument("--repeat", type=int, default=3, help="times that each is run; the best counts")
     options = parser.parse_args()
     if not options.model.is_dir():
         parser.error(f"there is no model in {options.model}: make one with scripts/demo_model, or name another")
