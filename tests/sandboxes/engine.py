@@ -17,9 +17,9 @@ from pathlib import Path
 
 IMAGE = "rollmill-test:1"
 _PROGRAMS = [
-    "bash", "base64", "cat", "chmod", "cp", "dd", "dirname", "env", "git", "grep", "head", "id", "ls", "mkdir", "mv",
-    "nohup", "python3", "rm", "sed", "setsid", "sh", "sha256sum", "sleep", "tail", "tar", "touch", "tr", "true", "wc",
-    "yes",
+    "bash", "base64", "cat", "chmod", "cp", "date", "dd", "dirname", "env", "find", "git", "grep", "head", "id", "ls",
+    "mkdir", "mv", "nohup", "python3", "rm", "sed", "setsid", "sh", "sha256sum", "sleep", "tail", "tar", "touch", "tr",
+    "true", "wc", "xargs", "yes",
 ]  # fmt: skip
 _FLAGS = ["--iptables=false", "--ip6tables=false", "--bridge=none", "--storage-driver=vfs"]
 
