@@ -42,7 +42,7 @@ from tasks.agent_rollouts import write_document
 from tasks.desk_server import desk_server
 from tasks.generation import generate_all
 from tasks.outcomes import failing_in_one_line
-from tasks.watching import watched
+from tasks.watching import logged_to, watched
 
 
 @flow(
@@ -53,7 +53,7 @@ from tasks.watching import watched
 @failing_in_one_line
 def agent_rollouts(parameters: AgentRollouts) -> AgentOutcome:
     """Gives every coding problem N attempts by an agent in a sandbox, and scores each by tests and speed."""
-    with hold(parameters), open_agent_run(parameters) as run:
+    with logged_to(parameters.log_file), hold(parameters), open_agent_run(parameters) as run:
         progress = progress_of(run)
         if progress.left:
             generate(run, parameters, progress)

@@ -54,6 +54,26 @@ def watched(progress: Watched, title: str) -> Iterator[None]:
         get_run_logger().info(_described(progress, title))
 
 
+@contextmanager
+def logged_to(path: str | None) -> Iterator[None]:
+    """Also writes what is logged to the end of a file, for the time of the block; None for no file."""
+    if path is None:
+        yield
+        return
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s | %(levelname)-7s | %(name)s | %(message)s"))
+    loggers = [logging.getLogger(), logging.getLogger("prefect")]  # Prefect's do not propagate to the root
+    for logger in loggers:
+        logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeHandler(handler)
+        handler.close()
+
+
 def _log_console() -> Console | None:
     """Where Prefect prints its log lines."""
     handlers = logging.getLogger().handlers

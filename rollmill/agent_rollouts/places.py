@@ -12,18 +12,18 @@ from rollmill.agent_rollouts.run import agent_settings
 from rollmill.grading.evaluation import Grader
 from rollmill.grading.grader import LocalGrader
 from rollmill.grading.ladder import read_ladder
+from rollmill.grading.remote import TOKEN_VARIABLE as EVALUATION_TOKEN
 from rollmill.grading.remote import RemoteGrader
 from rollmill.rollouts.run import Run
 from rollmill.sandboxes.bubblewrap import BubblewrapHost
 from rollmill.sandboxes.docker import DockerHost
+from rollmill.sandboxes.remote import TOKEN_VARIABLE as SANDBOX_TOKEN
 from rollmill.sandboxes.remote import RemoteHost
 from rollmill.sandboxes.sandbox import Limits, SandboxHost
 from rollmill.services.connection import ServiceConfig, service_url, token_from_environment
 from rollmill.serving.client import ChatClient
 from rollmill.serving.endpoints import EndpointPool
 from rollmill.serving.served import Served, ServedModel
-
-SANDBOX_TOKEN, EVALUATION_TOKEN = "ROLLMILL_SANDBOX_TOKEN", "ROLLMILL_EVALUATION_TOKEN"  # names
 
 
 def model_of(parameters: AgentRollouts) -> ServedModel:

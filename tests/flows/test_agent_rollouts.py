@@ -195,10 +195,11 @@ def test_what_agents_do_wrong_is_their_exit_status(job: Job) -> None:
     alone.write_text(json.dumps(json.loads((FOLDER / "dataset.json").read_text())[0]))
     with ScriptedServer(Script(completion=act(SUBMIT))) as server:
         agent = ["--model", "scripted", "--base-url", server.base_url, "--config", CONFIG]
-        images = ["--images", str(FOLDER / "images"), "--output", "two.json"]
+        images = ["--images", str(FOLDER / "images"), "--output", "two.json", "--log-file", "logged/two.log"]
         done = job.run("generate-single", "--instance", str(alone), *agent, *images, timeout=120)
         assert done.returncode == 0, done.stderr
     assert document(job, "two.json")["examples"][0]["exit_status"] == "Submitted"
+    assert "1 rollouts: 1 ok, 0 unparseable, 0 failed" in (job.folder / "logged/two.log").read_text()
 
 
 def test_a_server_that_fails_costs_attempts_and_no_rewards(job: Job) -> None:
