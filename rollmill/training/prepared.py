@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -222,11 +222,3 @@ class _Writing:
         sides = {side: Side(problems=len(self._problems[side]), **self._totals[side]) for side in (TRAIN, VALIDATION)}
         dropped = dict(self._dropped[TRAIN] + self._dropped[VALIDATION])
         return Prepared(**sides, dropped=dropped, model_length=self._model_length)
-
-
-def learnt_rows(path: Path) -> Iterator[Tokens]:
-    """The rows of a file that `prepare_rows` wrote."""
-    with pa.memory_map(str(path)) as file, pa.ipc.open_stream(file) as stream:
-        for batch in stream:
-            for row in batch.to_pylist():
-                yield Tokens(row["input_ids"], row["labels"])

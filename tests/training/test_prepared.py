@@ -6,13 +6,19 @@ from hypothesis import strategies as st
 
 from rollmill.errors import InputError
 from rollmill.exports.splitting import Split
-from rollmill.training.masks import Masks
+from rollmill.training.masks import Masks, Tokens
 from rollmill.training.packing import pack_rows
-from rollmill.training.prepared import TRAIN, VALIDATION, learnt_rows, prepare_rows, read_prepared, rows_file
+from rollmill.training.prepared import TRAIN, VALIDATION, prepare_rows, read_prepared, rows_file
 from tests.training.made import make_tokenizer, row, write_rows
 
 TOKENIZER = make_tokenizer()
 LENGTH = len("question 0") + len("yes") + 4
+
+
+def learnt_rows(path):
+    """The rows of a file that `prepare_rows` wrote."""
+    with pa.memory_map(str(path)) as file, pa.ipc.open_stream(file) as stream:
+        return [Tokens(row["input_ids"], row["labels"]) for batch in stream for row in batch.to_pylist()]
 
 
 def prepare(folder, train, validation=(), **options):
