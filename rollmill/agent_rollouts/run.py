@@ -79,7 +79,7 @@ def open_agent_run(parameters: AgentRollouts) -> Iterator[Run]:
             parameters=parameters.model_dump(),
             seed=parameters.seed,
             loaded=loaded,
-            num_rollout=parameters.samples_per_task,
+            expected=loaded.count * parameters.samples_per_task,
             retry=parameters.retry,
             flags=RUN_FLAGS,
         )

@@ -102,7 +102,7 @@ def open_checkpoint_run(parameters: RejectSampling, checkpoint: Checkpoint) -> I
             parameters=parameters.model_dump(),
             seed=parameters.seed,
             loaded=loaded,
-            num_rollout=parameters.num_rollout,
+            expected=loaded.count * parameters.num_rollout,
             retry=parameters.retry,
             reverify=parameters.reverify,
         )

@@ -12,12 +12,15 @@ from typing import Self
 
 import orjson
 from pydantic import ValidationError
+from typing_extensions import TypeVar
 
 from rollmill.errors import InputError, RunStoppedError
 from rollmill.records import Rollout
 from rollmill.rollouts.tally import Outcome, Tally
 
 log = logging.getLogger(__name__)
+
+RolloutT = TypeVar("RolloutT", bound=Rollout, default=Rollout)
 
 _NOWHERE = -1
 _MOST_SAMPLES = 2**20
@@ -185,7 +188,12 @@ class Journal:
         group = self._groups.get(instance_id)
         return len(group.offsets) if group else 0
 
-    def group(self, instance_id: str, num_rollout: int) -> list[Rollout | None]:
+    def group(
+        self,
+        instance_id: str,
+        num_rollout: int,
+        kind: type[RolloutT] = Rollout,  # type: ignore[assignment]
+    ) -> list[RolloutT | None]:
         """A problem's rollouts by sample_id, None where there is none; read from the file.
 
         Raises `InputError` for a row that looks like a rollout and is none.
@@ -193,14 +201,14 @@ class Journal:
         group = self._groups.get(instance_id)
         offsets = list(group.offsets[:num_rollout]) if group else []
         offsets += [_NOWHERE] * (num_rollout - len(offsets))
-        return [None if offset == _NOWHERE else self._rollout_at(offset, instance_id) for offset in offsets]
+        return [None if offset == _NOWHERE else self._rollout_at(offset, instance_id, kind) for offset in offsets]
 
-    def _rollout_at(self, offset: int, instance_id: str) -> Rollout:
+    def _rollout_at(self, offset: int, instance_id: str, kind: type[RolloutT]) -> RolloutT:
         line = os.pread(self._file, 65536, offset)
         while b"\n" not in line and (more := os.pread(self._file, max(65536, len(line)), offset + len(line))):
             line += more
         try:
-            return Rollout.model_validate_json(line.partition(b"\n")[0])
+            return kind.model_validate_json(line.partition(b"\n")[0])
         except ValidationError as error:
             first = error.errors()[0]
             where = f"{self.path}: a row of {instance_id}, at byte {offset}, is not a rollout"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +16,7 @@ from rollmill.errors import InputError
 from rollmill.problems import LoadedProblems, read_problems
 from rollmill.records import Problem, Rollout
 from rollmill.rollouts.identity import Identity
-from rollmill.rollouts.journal import Journal
+from rollmill.rollouts.journal import Journal, RolloutT
 from rollmill.rollouts.manifest import Manifest, git_commit, host, now, read_manifest, versions
 
 Retry = Literal["failed", "truncated"]
@@ -32,22 +34,29 @@ class Run:
         manifest: Manifest,
         journal: Journal,
         *,
-        num_rollout: int,
+        expected: int,
         retry: Retry | None,
         max_tokens: int,
     ) -> None:
         self.directory = directory
         self.manifest = manifest
         self.journal = journal
-        self.num_rollout = num_rollout
+        self.expected = expected
+        """Rollouts of the whole run."""
         self.retry = retry
         self.max_tokens = max_tokens
         self.problem_count = int(manifest.problems["count"])
 
     @property
-    def expected(self) -> int:
-        """Rollouts of the whole run."""
-        return self.problem_count * self.num_rollout
+    def num_rollout(self) -> int:
+        """The most rollouts that a problem gets."""
+        return -(-self.expected // self.problem_count)
+
+    @cached_property
+    def _first_problems(self) -> frozenset[str] | None:
+        """The first problems, where the rollouts do not come out even: the others get one less. None where they do."""
+        more = self.expected % self.problem_count
+        return frozenset(problem.instance_id for problem in islice(self.problems(), more)) if more else None
 
     def problems(self) -> Iterator[Problem]:
         """The problems in input order, read from the run's own copy."""
@@ -56,7 +65,7 @@ class Run:
     def wanted(self, problem: Problem, first: int | None = None) -> list[tuple[int, int]]:
         """(sample_id, attempt) of what is still to be made of a problem, or of its first few rollouts."""
         wanted = []
-        for sample_id in range(self.num_rollout)[:first]:
+        for sample_id in range(self._rollouts_of(problem))[:first]:
             attempt = self.journal.attempt_for(
                 problem.instance_id, sample_id, retry=self.retry, max_tokens=self.max_tokens
             )
@@ -80,10 +89,17 @@ class Run:
         self.journal.close()
         self.journal = Journal(self.directory / name)
 
-    def groups(self) -> Iterator[tuple[Problem, list[Rollout | None]]]:
+    def groups(
+        self,
+        kind: type[RolloutT] = Rollout,  # type: ignore[assignment]
+    ) -> Iterator[tuple[Problem, list[RolloutT | None]]]:
         """Every problem with its rollouts by sample_id, in input order; None where a rollout is missing."""
         for problem in self.problems():
-            yield problem, self.journal.group(problem.instance_id, self.num_rollout)
+            yield problem, self.journal.group(problem.instance_id, self._rollouts_of(problem), kind)
+
+    def _rollouts_of(self, problem: Problem) -> int:
+        first = self._first_problems
+        return self.num_rollout - (first is not None and problem.instance_id not in first)
 
     def finish(self, totals: dict[str, Any]) -> None:
         """Notes the end and what came of it."""
@@ -123,7 +139,7 @@ def open_run(
     parameters: dict[str, Any],
     seed: int,
     loaded: LoadedProblems,
-    num_rollout: int,
+    expected: int,
     retry: Retry | None = None,
     reverify: bool = False,
     flags: str = "--model_name or --output_dir",
@@ -131,7 +147,8 @@ def open_run(
     """Opens or continues the run in a directory that this process has locked.
 
     Raises `InputError` when another run is there, naming every parameter that differs, and when `retry` or `reverify`
-    finds no run. `flags` name another directory.
+    finds no run. The problems share the `expected` rollouts evenly, but for one more for the first ones where that does
+    not come out even. `flags` name another directory.
     """
     old = read_manifest(directory)
     if old is None and (retry or reverify):
@@ -159,7 +176,7 @@ def open_run(
     manifest.write(directory)
     max_tokens = int(identity.generation["sampling"]["max_tokens"])
     journal = Journal(directory / manifest.journal)
-    run = Run(directory, manifest, journal, num_rollout=num_rollout, retry=retry, max_tokens=max_tokens)
+    run = Run(directory, manifest, journal, expected=expected, retry=retry, max_tokens=max_tokens)
     try:
         yield run
     finally:

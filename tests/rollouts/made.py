@@ -71,7 +71,7 @@ def identity(*, model="m", max_tokens=100, verifier="numeric@1", **generation):
 
 
 @contextmanager
-def opened(directory, *, rows=3, num_rollout=2, same=None, **settings):
+def opened(directory, *, rows=3, num_rollout=2, expected=None, same=None, **settings):
     """An open run in `directory`; `rows` is a number of problems, or their rows."""
     if isinstance(rows, int):
         rows = [{"id": f"p{index}", "prompt": f"question {index}", "answer": str(index)} for index in range(rows)]
@@ -87,7 +87,7 @@ def opened(directory, *, rows=3, num_rollout=2, same=None, **settings):
             parameters={"a": 1},
             seed=0,
             loaded=loaded,
-            num_rollout=num_rollout,
+            expected=loaded.count * num_rollout if expected is None else expected,
             **settings,
         ) as run:
             yield run

@@ -53,6 +53,16 @@ def test_more_rollouts_continue_a_run(tmp_path):
         assert run.missing() == 2
 
 
+@pytest.mark.parametrize(
+    ("expected", "shares"), [(1, [1, 0, 0]), (2, [1, 1, 0]), (3, [1, 1, 1]), (5, [2, 2, 1]), (6, [2, 2, 2])]
+)
+def test_rollouts_that_do_not_come_out_even(tmp_path, expected, shares):
+    with opened(tmp_path, rows=3, expected=expected) as run:
+        assert [len(run.wanted(problem)) for problem in run.problems()] == shares
+        assert [len(rollouts) for _, rollouts in run.groups()] == shares
+        assert (run.expected, run.missing(), run.num_rollout) == (expected, expected, max(shares))
+
+
 @pytest.mark.parametrize(("first", "wanted"), [(None, [0, 1, 2]), (0, []), (1, [0]), (2, [0, 1]), (9, [0, 1, 2])])
 def test_only_the_first_few(tmp_path, first, wanted):
     with opened(tmp_path, num_rollout=3) as run:
