@@ -11,9 +11,8 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from rollmill.errors import InputError
 from rollmill.sandboxes.images import copy_image, image_folder
@@ -22,6 +21,7 @@ from rollmill.sandboxes.output import CappedOutput
 from rollmill.sandboxes.owned_folder import OwnedFolder, remove_tree
 from rollmill.sandboxes.sandbox import TIMED_OUT, Execution, SandboxError, SandboxSpec
 from rollmill.sandboxes.shell import check_environment, refused, shell_arguments
+from rollmill.sandboxes.started import StartedSandboxes
 from rollmill.sandboxes.system import ENVIRONMENT, as_other_user, build_system
 from rollmill.sandboxes.watch import Watch
 
@@ -33,7 +33,7 @@ _LONGEST_PROBE_S = 10.0
 _USERS_PER_PROCESS = 256
 
 
-class BubblewrapHost:
+class BubblewrapHost(StartedSandboxes["BubblewrapSandbox"]):
     """Starts sandboxes from directory trees.
 
     `images`: a folder with a subfolder per image, each read once. `root`: where sandboxes' files are, by default a
@@ -42,6 +42,7 @@ class BubblewrapHost:
     """
 
     def __init__(self, images: Path, *, root: Path | None = None, packages: Sequence[str] = ("pytest",)) -> None:
+        super().__init__()
         if not images.is_dir():
             raise InputError(f"{images}: no such folder: give the folder that holds the images")
         if not shutil.which("bwrap"):
@@ -50,16 +51,13 @@ class BubblewrapHost:
             root = Path(tempfile.gettempdir()) / f"rollmill-sandboxes-{os.geteuid()}"
         self._images = images.resolve()
         self._folder = OwnedFolder(root)
-        self._lock = threading.Lock()
-        self._sandboxes: dict[str, BubblewrapSandbox] = {}
         self._trees: dict[str, Path] = {}
         self._started = 0
-        self._closed = False
         try:
             _check_reachable(root.resolve())
             self._settings = build_system(self._folder.path / "system", packages)
             (self._folder.path / "images").mkdir(mode=0o700)
-            _check_namespaces(as_other_user(_user_number(0)), self._settings)
+            _check_namespaces(self._folder.path.name, as_other_user(_user_number(0)), self._settings)
         except BaseException:
             self._folder.close()
             raise
@@ -68,8 +66,7 @@ class BubblewrapHost:
         """A new one, with a copy of the image's tree at /workspace; see `SandboxHost`."""
         check_environment(spec.env)
         with self._lock:
-            if self._closed:
-                raise SandboxError("this host of sandboxes is closed", type_="start")
+            self._check_open()
             tree = self._tree(spec.image)
             self._started += 1
             user = _user_number(self._started)
@@ -80,43 +77,12 @@ class BubblewrapHost:
         except BaseException:
             remove_tree(folder)
             raise
-        sandbox = BubblewrapSandbox(name, spec, folder, as_other_user(user), self._settings, self._forget)
-        with self._lock:
-            self._sandboxes[name] = sandbox
-            late = self._closed
-        if late:
-            sandbox.close()
-            raise SandboxError("this host of sandboxes is closed", type_="start")
-        return sandbox
-
-    def find(self, sandbox_id: str) -> BubblewrapSandbox:
-        """One that was started here and is not closed; see `SandboxHost`."""
-        with self._lock:
-            found = self._sandboxes.get(sandbox_id)
-        if found is None:
-            raise SandboxError(f"there is no sandbox {sandbox_id!r} here", type_="unknown_sandbox")
-        return found
+        return self._add(BubblewrapSandbox(name, spec, folder, as_other_user(user), self._settings, self._forget))
 
     def close(self) -> None:
         """Ends all that are left and removes every file of this host."""
-        with self._lock:
-            self._closed = True
-            left = list(self._sandboxes.values())
-        for sandbox in left:
-            sandbox.close()
+        super().close()
         self._folder.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _forget(self, sandbox_id: str) -> None:
-        with self._lock:
-            self._sandboxes.pop(sandbox_id, None)
 
     def _tree(self, image: str) -> Path:
         if image not in self._trees:
@@ -147,6 +113,7 @@ class BubblewrapSandbox:
         self._folder = folder
         self._launcher = launcher
         self._forget = forget
+        self._mark = f"{folder.parent.name}/{folder.name}"
         own = ["--bind", str(folder / "work"), WORKSPACE, "--bind", str(folder / "tmp"), "/tmp"]  # noqa: S108
         self._settings = [*system, *own, "--remount-ro", "/"]
         self._one_at_a_time = threading.Lock()
@@ -179,7 +146,7 @@ class BubblewrapSandbox:
                 if self._closed:
                     raise SandboxError(f"sandbox {self._id} is closed", type_="unknown_sandbox")
                 arguments = shell_arguments(command, cwd, self._spec.limits)
-                self._running = Namespace(self._launcher, [*self._settings, *variables], arguments)
+                self._running = Namespace(self._mark, self._launcher, [*self._settings, *variables], arguments)
             try:
                 return self._follow(self._running, self._spec.timeout_s if timeout_s is None else timeout_s)
             finally:
@@ -200,17 +167,17 @@ class BubblewrapSandbox:
         """Stays with a command until all of it is gone."""
         began = time.monotonic()
         output = CappedOutput(self._spec.limits.output_bytes)
-        watch = Watch(running.pid, self._spec.limits, [self._folder / "work", self._folder / "tmp"])
+        folders = [self._folder / "work", self._folder / "tmp"]
         late, broken = False, None
         try:
-            while not running.wait(min(watch.due_s(), began + timeout_s - time.monotonic()), output):
-                late = time.monotonic() >= began + timeout_s
-                broken = watch.broken()
-                if late or broken:
-                    break
-            late = late and not broken
+            with closing(Watch(running.pid, self._spec.limits, folders)) as watch:
+                while not running.wait(min(watch.due_s(), began + timeout_s - time.monotonic()), output):
+                    late = time.monotonic() >= began + timeout_s
+                    broken = watch.broken()
+                    if late or broken:
+                        break
+                late = late and not broken
         finally:
-            watch.close()
             ended = time.monotonic()
             code = running.finish(output)
         if self._closed:
@@ -270,9 +237,10 @@ def _check_reachable(root: Path) -> None:
             raise InputError(f"{folder} is closed to other users, sandboxes' own included: give a root elsewhere")
 
 
-def _check_namespaces(launcher: Sequence[str], settings: Sequence[str]) -> None:
+def _check_namespaces(owner: str, launcher: Sequence[str], settings: Sequence[str]) -> None:
     output = CappedOutput(10_000)
-    probe = Namespace(launcher, [*settings, "--setenv", "PATH", ENVIRONMENT["PATH"]], ["/bin/bash", "-c", "exit 0"])
+    settings = [*settings, "--setenv", "PATH", ENVIRONMENT["PATH"]]
+    probe = Namespace(f"{owner}/probe", launcher, settings, ["/bin/bash", "-c", "exit 0"])
     while not probe.wait(_LONGEST_PROBE_S, output):
         pass
     if probe.finish(output) != 0:

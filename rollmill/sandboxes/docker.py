@@ -9,8 +9,6 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from types import TracebackType
-from typing import Self
 
 import psutil
 
@@ -19,6 +17,7 @@ from rollmill.sandboxes.followed_process import FollowedProcess
 from rollmill.sandboxes.output import CappedOutput
 from rollmill.sandboxes.sandbox import TIMED_OUT, Execution, Limits, SandboxError, SandboxSpec
 from rollmill.sandboxes.shell import check_environment, printable, refused, shell_arguments
+from rollmill.sandboxes.started import StartedSandboxes
 
 _LABEL = "rollmill.owner"
 _LONGEST_END_S = 10.0
@@ -41,7 +40,7 @@ _AROUND = (
 )
 
 
-class DockerHost:
+class DockerHost(StartedSandboxes["DockerSandbox"]):
     """Starts sandboxes from an engine's images, which need bash.
 
     `docker_host`: the engine's address; None for what DOCKER_HOST says. `executable`: the docker command. `run_args`:
@@ -62,18 +61,18 @@ class DockerHost:
         pull_timeout_s: float = 600.0,
         cpus: float | None = None,
     ) -> None:
+        super().__init__()
         self._engine = DockerEngine(docker_host, executable)
         self._run_args = [*run_args, *(["--cpus", f"{cpus:g}"] if cpus else [])]
         self._container_timeout_s = container_timeout_s
         self._pull_timeout_s = pull_timeout_s
-        self._lock = threading.Lock()
-        self._sandboxes: dict[str, DockerSandbox] = {}
         self._owner = _owner(psutil.Process())
         self._sweep()
 
     def start(self, spec: SandboxSpec) -> DockerSandbox:
         """A new container; see `SandboxHost`."""
         check_environment(spec.env)
+        self._check_open()
         self._engine.provide(spec.image, self._pull_timeout_s)
         name = f"rollmill-{uuid.uuid4().hex}"
         settings = ["--detach", "--name", name, "--label", f"{_LABEL}={self._owner}", "--network", "none"]
@@ -85,37 +84,7 @@ class DockerHost:
         except BaseException:
             self._engine.remove([name])  # made, perhaps, but not started
             raise
-        sandbox = DockerSandbox(name, spec, self._engine, self._forget)
-        with self._lock:
-            self._sandboxes[name] = sandbox
-        return sandbox
-
-    def find(self, sandbox_id: str) -> DockerSandbox:
-        """One that was started here and is not closed; see `SandboxHost`."""
-        with self._lock:
-            found = self._sandboxes.get(sandbox_id)
-        if found is None:
-            raise SandboxError(f"there is no sandbox {sandbox_id!r} here", type_="unknown_sandbox")
-        return found
-
-    def close(self) -> None:
-        """Ends all that are left."""
-        with self._lock:
-            left = list(self._sandboxes.values())
-        for sandbox in left:
-            sandbox.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _forget(self, sandbox_id: str) -> None:
-        with self._lock:
-            self._sandboxes.pop(sandbox_id, None)
+        return self._add(DockerSandbox(name, spec, self._engine, self._forget))
 
     def _sweep(self) -> None:
         """Removes the containers of processes of this machine that are gone."""

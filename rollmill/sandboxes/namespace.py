@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-import select
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Sequence
@@ -18,9 +16,8 @@ import orjson
 from rollmill.sandboxes.followed_process import FollowedProcess, read_available
 from rollmill.sandboxes.output import CappedOutput
 from rollmill.sandboxes.sandbox import SandboxError
+from rollmill.sandboxes.strays import end_strays, marked_bwrap, wait_for_end
 from rollmill.sandboxes.system_calls import filter_program
-
-_LONGEST_END_S = 10.0
 
 
 class Namespace(FollowedProcess):
@@ -30,14 +27,18 @@ class Namespace(FollowedProcess):
     the parent): start it and `finish` it in one thread.
     """
 
-    def __init__(self, launcher: Sequence[str], settings: Sequence[str], command: Sequence[str]) -> None:
-        """Settings go by a file in memory: no list of processes shows them, and they may be long."""
+    def __init__(self, mark: str, launcher: Sequence[str], settings: Sequence[str], command: Sequence[str]) -> None:
+        """`mark`: no other that lives has it; `OWNER/...` for one whose files are in an `OwnedFolder` of that name.
+
+        Settings go by a file in memory: no list of processes shows them, and they may be long.
+        """
+        self._mark = mark
         given = [_in_memory(b"".join(each.encode(errors="replace") + b"\0" for each in settings))]
         self._status, told = os.pipe()
         self._told = bytearray()
         self._first = -1
         self._files = threading.Lock()
-        started = [*launcher, "bwrap", "--args", str(given[0]), "--json-status-fd", str(told)]
+        started = [*launcher, *marked_bwrap(mark), "--args", str(given[0]), "--json-status-fd", str(told)]
         calls = filter_program()
         if calls:
             given.append(_in_memory(calls))
@@ -71,14 +72,21 @@ class Namespace(FollowedProcess):
         try:
             self._ready(self._status)
             self.kill()
-            self._process.wait(_LONGEST_END_S)
+            wait_for_end(self._outside)
             self._ready(self._status)
-            if self._first >= 0 and not select.select([self._first], [], [], _LONGEST_END_S)[0]:
-                raise subprocess.TimeoutExpired("bwrap", _LONGEST_END_S)
-        except subprocess.TimeoutExpired:
+            code = self._code()
+            if self._first >= 0:
+                self.kill()  # bwrap may have been killed before that one was bound to die with it
+                wait_for_end(self._first)
+            elif code is None:  # it may have been started all the same, but bwrap was killed before it said so
+                end_strays([self._mark])
+        except SandboxError:
             self._close()
-            raise SandboxError(f"processes of a sandbox do not end within {_LONGEST_END_S:g} s", type_="end") from None
+            raise
         super().finish(output)
+        return code
+
+    def _code(self) -> int | None:
         whole = self._told.rpartition(b"\n")[0]  # bwrap may have been killed in the middle of a line
         said = [orjson.loads(line) for line in whole.splitlines() if line.strip()]
         codes = [int(line["exit-code"]) for line in said if "exit-code" in line]

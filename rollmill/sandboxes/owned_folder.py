@@ -6,12 +6,15 @@ import fcntl
 import os
 import subprocess
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import orjson
 
 from rollmill.errors import InputError
 from rollmill.sandboxes.sandbox import SandboxError
+from rollmill.sandboxes.strays import end_strays
 
 _MARK = "owner.json"
 
@@ -25,14 +28,14 @@ class OwnedFolder:
         if root.is_symlink() or root.stat().st_uid != os.geteuid():
             raise InputError(f"{root} is not this user's own folder: remove it, or give another for sandboxes")
         root.chmod(0o711)
-        sweep(root)
-        making = root / f".{uuid.uuid4().hex}"
-        making.mkdir(0o711)
-        making.chmod(0o711)
-        self._lock = os.open(making / _MARK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with _alone_in(root):  # nobody may sweep the new folder before it is locked
+            sweep(root)
+            self.path = root / uuid.uuid4().hex
+            self.path.mkdir(0o711)
+            self.path.chmod(0o711)
+            self._lock = os.open(self.path / _MARK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.write(self._lock, orjson.dumps({"pid": os.getpid()}))
-        self.path = making.rename(root / making.name[1:])
 
     def close(self) -> None:
         """Removes the folder and all in it."""
@@ -42,9 +45,22 @@ class OwnedFolder:
             self._lock = -1
 
 
+@contextmanager
+def _alone_in(root: Path) -> Iterator[None]:
+    """Keeps others that make folders in `root` out of the block."""
+    folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
+
+
 def sweep(root: Path) -> list[Path]:
-    """Removes the folders in `root` whose owner is gone; which those were."""
+    """Removes the folders in `root` whose owner is gone, and ends what still runs in them; which those were."""
     left = [folder for folder in root.iterdir() if _is_left(folder)]
+    if left:
+        end_strays([f"{folder.name}/" for folder in left])
     for folder in left:
         remove_tree(folder)
     return left

@@ -7,10 +7,9 @@ import math
 import threading
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from pydantic import SecretStr
 
@@ -18,6 +17,7 @@ from rollmill.errors import InputError
 from rollmill.sandboxes.output import CappedOutput
 from rollmill.sandboxes.sandbox import TIMED_OUT, Execution, Limits, SandboxError, SandboxSpec
 from rollmill.sandboxes.shell import printable
+from rollmill.sandboxes.started import StartedSandboxes
 from rollmill.services.connection import CallFailedError, ServiceConnection
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ _CLEANUPS_AT_A_TIME = 16
 _DEFAULT_TIMEOUT_S = 60.0
 
 
-class RemoteHost:
+class RemoteHost(StartedSandboxes["RemoteSandbox"]):
     """Sandboxes of the service at `host:port` or a URL; may be used by many threads.
 
     A start is sent again after failures on the way, `max_retries` times, and as long as the service is full, for at
@@ -54,6 +54,7 @@ class RemoteHost:
         start_config: Mapping[str, Any] | None = None,
         for_grading: bool = False,
     ) -> None:
+        super().__init__()
         self._connection = ServiceConnection(address, token)
         self._request_timeout_s = request_timeout_s
         self._slack_s = slack_s
@@ -61,8 +62,6 @@ class RemoteHost:
         self._patience_s = patience_s
         self._start_config = dict(start_config or {})
         self._for_grading = for_grading
-        self._lock = threading.Lock()
-        self._left: dict[str, RemoteSandbox] = {}
         self._name = uuid.uuid4().hex
         self._beating: threading.Thread | None = None
 
@@ -81,38 +80,25 @@ class RemoteHost:
             "for_grading": self._for_grading,
         }
         sandbox_id = self._ask_for_one(body)
-        sandbox = RemoteSandbox(sandbox_id, self._connection, spec, self._slack_s, self._left)
-        with self._lock:
-            self._left[sandbox_id] = sandbox
-        if self._connection.closing:
-            sandbox.close()
-            raise SandboxError("the sandboxes were closed while one was started", type_="closed")
-        return sandbox
+        return self._add(RemoteSandbox(sandbox_id, self._connection, spec, self._slack_s, self._forget))
 
     def find(self, sandbox_id: str) -> RemoteSandbox:
         """A handle on one that anybody started; whether it is there shows at its first command."""
         with self._lock:
-            return self._left.get(sandbox_id) or RemoteSandbox(
-                sandbox_id, self._connection, None, self._slack_s, self._left
-            )
+            found = self._sandboxes.get(sandbox_id)
+        return found or RemoteSandbox(sandbox_id, self._connection, None, self._slack_s, self._forget)
 
     def close(self) -> None:
         """Ends all that were started here and are left; starts under way give up."""
         self._connection.stop_waiting()
-        with self._lock:
-            left = list(self._left.values())
+        left = self._stop_starting()
         if left:
             with ThreadPoolExecutor(min(_CLEANUPS_AT_A_TIME, len(left)), thread_name_prefix="cleanup") as threads:
                 list(threads.map(RemoteSandbox.close, left))
         self._connection.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+    def _refusal(self) -> SandboxError:
+        return SandboxError("the sandboxes were closed while one was started", type_="closed")
 
     def _ask_for_one(self, body: dict[str, Any]) -> str:
         try:
@@ -161,7 +147,7 @@ class RemoteSandbox:
         connection: ServiceConnection,
         spec: SandboxSpec | None,
         slack_s: float,
-        left: dict[str, RemoteSandbox],
+        forget: Callable[[str], None],
     ) -> None:
         self._id = sandbox_id
         self._connection = connection
@@ -170,7 +156,7 @@ class RemoteSandbox:
         self._timeout_s = spec.timeout_s if spec else _DEFAULT_TIMEOUT_S
         self._limits = spec.limits if spec else Limits()
         self._slack_s = slack_s
-        self._left = left
+        self._forget = forget
         self._closed = False
 
     @property
@@ -212,7 +198,7 @@ class RemoteSandbox:
         if self._closed:
             return
         self._closed = True
-        self._left.pop(self._id, None)
+        self._forget(self._id)
         try:
             self._connection.post_again(
                 "/cleanup",

@@ -1,0 +1,78 @@
+"""Processes of bwrap whose own watch over each other has failed, found by a mark in their arguments.
+
+bwrap's two processes die with their parents, but only from when they have asked the kernel for that: the namespace's
+first one asks at the end of its set-up. Where bwrap is killed before, that process stays for ever, its parent then
+process 1, and waits for a word of bwrap's or even runs the command.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rollmill.sandboxes.sandbox import SandboxError
+
+_LONGEST_END_S = 10.0
+
+
+def marked_bwrap(mark: str) -> list[str]:
+    """The beginning of bwrap's arguments, which all processes of bwrap's own show."""
+    return ["bwrap", "--unsetenv", mark]  # an option without an effect: no variable has such a name
+
+
+def end_strays(beginnings: Sequence[str]) -> None:
+    """Ends all processes whose marks begin so, their namespaces with them, and waits until they are gone.
+
+    Raises `SandboxError` where they do not end.
+    """
+    wanted = [b"\0".join(map(os.fsencode, ["", *marked_bwrap(each)])) for each in beginnings]
+    deadline = time.monotonic() + _LONGEST_END_S
+    # One that is killed may have started another meanwhile.
+    while killed := [file for pid in _processes() if (file := _kill(pid, wanted)) is not None]:
+        try:
+            for file in killed:
+                wait_for_end(file, deadline - time.monotonic())
+        finally:
+            for file in killed:
+                os.close(file)
+
+
+def wait_for_end(process: int, seconds: float = _LONGEST_END_S) -> None:
+    """Waits until the process of that pidfd is gone. Raises `SandboxError` where it is not in time."""
+    poll = select.poll()
+    poll.register(process, select.POLLIN)
+    if not poll.poll(max(seconds, 0) * 1000):
+        raise SandboxError(f"processes of a sandbox do not end within {_LONGEST_END_S:g} s", type_="end")
+
+
+def _processes() -> list[int]:
+    return [int(folder.name) for folder in Path("/proc").iterdir() if folder.name.isdigit()]
+
+
+def _kill(pid: int, wanted: Sequence[bytes]) -> int | None:
+    """A pidfd of that process where it is one of those wanted, now killed."""
+    if not _is_wanted(pid, wanted):
+        return None
+    file = -1
+    try:
+        file = os.pidfd_open(pid)
+        if _is_wanted(pid, wanted):  # not another that has got the number since
+            signal.pidfd_send_signal(file, signal.SIGKILL)
+            return file
+    except OSError:  # it has ended, or is another user's and only looks like one of ours
+        pass
+    if file >= 0:
+        os.close(file)
+    return None
+
+
+def _is_wanted(pid: int, wanted: Sequence[bytes]) -> bool:
+    try:
+        arguments = b"\0" + Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+    return any(each in arguments for each in wanted)
