@@ -9,5 +9,5 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How long one example takes says how busy the machine is.
-settings.register_profile("no deadline")
+settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
