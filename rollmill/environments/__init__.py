@@ -1,0 +1,1 @@
+"""Environments: worlds in which agents act, turn by turn, until an episode is over."""

@@ -1,0 +1,19 @@
+"""A problem's question as agents are shown it."""
+
+from __future__ import annotations
+
+from rollmill.records import Problem
+
+
+def question_text(problem: Problem) -> str:
+    """The question as one text; of a chat prompt the messages, with their roles where a model speaks among them."""
+    if isinstance(problem.prompt, str):
+        return problem.prompt.strip()
+    turns = [(str(turn["role"]), str(turn["content"]).strip()) for turn in problem.prompt]
+    named = any(role == "assistant" for role, _ in turns)
+    return "\n\n".join(f"{role}: {content}" if named else content for role, content in turns)
+
+
+def question_fault(problem: Problem) -> str | None:
+    """Why the question cannot be shown as text, or None."""
+    return "it has images, and this environment shows text alone" if problem.images else None

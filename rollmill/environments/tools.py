@@ -1,0 +1,60 @@
+"""What environments may use of the world outside."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple, Protocol
+
+from rollmill.records import Problem, Verdict
+from rollmill.sandboxes.sandbox import Execution
+
+Tool = Literal["python", "verifier", "search"]
+
+
+class Document(NamedTuple):
+    """One document that a search found."""
+
+    id: str
+    title: str
+    text: str
+    score: float
+    """Greater is better; comparable within one search."""
+
+
+class PythonRunner(Protocol):
+    """Runs programs that nobody vouches for, each in a sandbox of its own that ends with it."""
+
+    @property
+    def timeout_s(self) -> float:
+        """Of a run that names none."""
+        ...
+
+    def run(self, program: str, *, stdin: str = "", timeout_s: float | None = None) -> Execution:
+        """Runs Python source to its end. Raises `SandboxError` where the sandbox failed, never for the program."""
+        ...
+
+
+class Verification(Protocol):
+    """Judges answers, in processes that can be ended."""
+
+    def verify(self, verifier: str, problem: Problem, completion: str) -> Verdict:
+        """The verdict of a verifier (`math`, `reasoning_gym`) on a completion; see `Verifier`.
+
+        Raises `VerifierFailed` where there is none. Called from an environment's thread.
+        """
+        ...
+
+
+class Searcher(Protocol):
+    """Finds documents."""
+
+    def search(self, query: str, top_k: int) -> list[Document]:
+        """The best first, at most `top_k`; none for a query without words. Raises `ServingError`."""
+        ...
+
+
+class Tools(NamedTuple):
+    """The tools of a run's episodes; None for one that its environment does not need."""
+
+    python: PythonRunner | None = None
+    verification: Verification | None = None
+    searcher: Searcher | None = None
