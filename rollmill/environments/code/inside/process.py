@@ -1,0 +1,93 @@
+"""Processes beside each other: how they are made, closed to others, and talk."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import random
+import select
+import time
+from collections.abc import Callable
+from typing import Any
+
+MOST_SHOWN = 300
+"""Characters of one value in what is said."""
+_MOST_BYTES = 1 << 24
+_PR_SET_DUMPABLE = 4
+_MOST_FILES = 1024
+
+
+class Pipe:
+    """One end for reading, one for writing; a message is JSON behind its length."""
+
+    def __init__(self, reads: int, writes: int) -> None:
+        self._reads, self._writes = reads, writes
+
+    def send(self, value: Any) -> None:
+        """Raises `BrokenPipeError` where nobody reads."""
+        data = json.dumps(value).encode()
+        data = len(data).to_bytes(8, "big") + data
+        while data:
+            data = data[os.write(self._writes, data) :]
+
+    def receive(self, deadline: float | None = None) -> Any:
+        """The next message. Raises `EOFError`, `TimeoutError` at the deadline, another `Exception` for no message."""
+        size = int.from_bytes(self._read(8, deadline), "big")
+        if size > _MOST_BYTES:
+            raise ValueError(f"a message of {size} bytes")
+        return json.loads(self._read(size, deadline))
+
+    def _read(self, size: int, deadline: float | None) -> bytes:
+        data = bytearray()
+        while len(data) < size:
+            if deadline is not None:
+                left = deadline - time.monotonic()
+                if left <= 0 or not select.select([self._reads], [], [], left)[0]:
+                    raise TimeoutError
+            piece = os.read(self._reads, size - len(data))
+            if not piece:
+                raise EOFError
+            data += piece
+        return bytes(data)
+
+
+def fork(play: Callable[[], None], *files: int) -> int:
+    """Starts a process that has those files open and no others; its standard input and output are /dev/null."""
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        low = 3
+        for file in sorted(files):
+            os.closerange(low, file)
+            low = file + 1
+        os.closerange(low, _MOST_FILES)
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for standard in range(3):
+            os.dup2(nothing, standard)
+        os.close(nothing)
+        random.seed(0)
+        play()
+    finally:
+        os._exit(0)
+
+
+def set_dumpable(dumpable: bool) -> None:
+    """Whether other processes of the same user may look into this one, by /proc or ptrace. Raises `OSError`."""
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, int(dumpable), 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "prctl")
+
+
+def shown(value: Any) -> str:
+    """A value, or an error with its type, on one line, whatever its own methods do."""
+    try:
+        said = f"{type(value).__name__}: {value}" if isinstance(value, BaseException) else repr(value)
+        return shortened(" ".join(said.split()))
+    except BaseException:
+        return type(value).__name__
+
+
+def shortened(text: str) -> str:
+    """At most `MOST_SHOWN` characters of a text."""
+    return text if len(text) <= MOST_SHOWN else text[: MOST_SHOWN - 3] + "..."

