@@ -1,0 +1,1 @@
+"""Mathematics: one agent reasons, another computes, and they have to agree."""
