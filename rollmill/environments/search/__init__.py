@@ -1,0 +1,1 @@
+"""Search: one agent splits a question, one searches a corpus, one answers."""

@@ -1,0 +1,122 @@
+"""Questions that a corpus answers, looked up by agents with three roles."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from pydantic import BaseModel
+
+from rollmill.environments.environment import Agent
+from rollmill.environments.question import question_fault, question_text
+from rollmill.environments.search.agents import ANSWERER, DECOMPOSER, SEARCHER, Answerer, Decomposer, Searcher
+from rollmill.environments.search.corpus import OWN_QUESTIONS, corpus_sha256
+from rollmill.environments.search.scoring import normalized
+from rollmill.environments.search.settings import SearchSettings
+from rollmill.environments.search.state import State
+from rollmill.environments.tools import Tool, Tools
+from rollmill.errors import InputError
+from rollmill.problems import ProblemSource
+from rollmill.records import Problem
+
+_LISTS = ("aliases", "supports", "queries")
+
+
+class SearchEnvironment:
+    """A question is split, looked up and answered, and looked up further as long as the answerer wants more.
+
+    An answer ends the episode; it succeeds where the answer equals the ground truth, or one of `fields["aliases"]`,
+    once normalised (see `normalized`): never because one holds the other. `fields["supports"]` names the documents
+    that are needed, by id or title.
+
+    Rewards: an answer that is right 1.0, that is wrong 0.0; asking for more 0.0; a decomposer the share of the
+    supports that are found already or that its sub-questions find as queries; a searcher the share that is found
+    after its searches; both 0.0 where no supports are named; malformed completions -0.5.
+    """
+
+    name: ClassVar[str] = "search_env"
+    version: ClassVar[str] = "1"
+    Settings: ClassVar[type[BaseModel]] = SearchSettings
+    needs: ClassVar[frozenset[Tool]] = frozenset({"search"})
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._agents: dict[str, Agent] = {
+            DECOMPOSER: Decomposer(state),
+            SEARCHER: Searcher(state),
+            ANSWERER: Answerer(state),
+        }
+
+    @classmethod
+    def agent_names(cls, settings: SearchSettings) -> tuple[str, ...]:
+        """See `Environment`."""
+        return (DECOMPOSER, SEARCHER, ANSWERER)
+
+    @classmethod
+    def identity(cls, settings: SearchSettings) -> dict[str, Any]:
+        """What determines episodes besides the settings: the corpus's content. Raises `InputError`."""
+        return {"corpus_sha256": corpus_sha256(settings.corpus)}
+
+    @classmethod
+    def source(cls, settings: SearchSettings, folder: Path) -> ProblemSource:
+        """The questions that ship. Raises `InputError` for another corpus than the one that ships."""
+        if settings.corpus:
+            raise InputError(
+                f"search_env has no questions about the corpus {settings.corpus}: name a data set of your own with "
+                "--dataset (question, answer, and maybe aliases and supports)"
+            )
+        return ProblemSource(dataset=str(OWN_QUESTIONS), prompt_field="question", answer_field="answer", id_field="id")
+
+    @classmethod
+    def problem_fault(cls, settings: SearchSettings, problem: Problem) -> str | None:
+        """See `Environment`."""
+        if fault := question_fault(problem):
+            return fault
+        if not normalized(problem.answer or ""):
+            return "there is no answer" if problem.answer is None else "the answer has no words in it"
+        for name in _LISTS:
+            values = problem.fields.get(name) or []
+            if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+                return f"fields.{name} is no list of texts"
+        return None
+
+    @classmethod
+    def make(cls, problem: Problem, seed: int, settings: SearchSettings, tools: Tools) -> Self:
+        """See `Environment`; there is no chance in it, so that the seed changes nothing."""
+        if tools.searcher is None:
+            raise ValueError("search_env needs something to search in")
+        if fault := cls.problem_fault(settings, problem):
+            raise ValueError(fault)
+        aliases, supports, queries = (problem.fields.get(name) or [] for name in _LISTS)
+        question = question_text(problem)
+        return cls(
+            State(
+                question=question,
+                accepted=[problem.answer or "", *aliases],
+                supports=frozenset(supports),
+                queries=queries or [" ".join(question.split())],
+                searcher=tools.searcher,
+                settings=settings,
+            )
+        )
+
+    @property
+    def agents(self) -> Mapping[str, Agent]:
+        """See `Environment`."""
+        return self._agents
+
+    @property
+    def turn_order(self) -> Sequence[str]:
+        """All three."""
+        return tuple(self._agents)
+
+    @property
+    def done(self) -> bool:
+        """Whether an answer was given."""
+        return self._state.answer is not None
+
+    @property
+    def success(self) -> bool:
+        """Whether the answer is the one wanted."""
+        return self._state.right

@@ -1,0 +1,79 @@
+"""Search by a service that answers `/retrieve`, as the retrieval servers of Search-R1 do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import SecretStr
+
+from rollmill.environments.search.corpus import split_contents
+from rollmill.environments.tools import Document
+from rollmill.errors import ServingError
+from rollmill.services.connection import CallFailedError, ServiceConnection
+from rollmill.verifiers.answer_tag import encodable
+
+TOKEN_VARIABLE = "ROLLMILL_SEARCH_TOKEN"  # noqa: S105 - a name
+"""The environment variable that holds a search service's token."""
+
+_PATIENCE_S = 600.0
+
+
+class RemoteSearcher:
+    """Asks the service at `host:port` or a URL; may be used by many threads.
+
+    The protocol is that of `search_r1/search/retrieval_server.py` in PeterGriffinJin/Search-R1: `{"queries": [str],
+    "topk": int, "return_scores": true}` is answered by `{"result": [[{"document": {"id", "contents"}, "score"}]]}`.
+    `title` and `text` instead of `contents` are understood, too, and documents without scores. `timeout_s`: of one
+    request; it is sent again after failures on the way and 5xx, `max_retries` times.
+    """
+
+    def __init__(
+        self, address: str, *, token: SecretStr | None = None, timeout_s: float = 60.0, max_retries: int = 5
+    ) -> None:
+        self._connection = ServiceConnection(address, token)
+        self._timeout_s = timeout_s
+        self._max_retries = max_retries
+
+    def search(self, query: str, top_k: int) -> list[Document]:
+        """What the service finds; see `Searcher`. Raises `ServingError` where it stays away or says something else."""
+        query = encodable(query.strip())
+        if not query or top_k < 1:
+            return []
+        try:
+            answer = self._connection.post_again(
+                "/retrieve",
+                {"queries": [query], "topk": top_k, "return_scores": True},
+                timeout_s=self._timeout_s,
+                retries=self._max_retries,
+                wanted=lambda failure: failure.passing and failure.type != "malformed_answer",
+                patience_s=_PATIENCE_S,
+            )
+        except CallFailedError as failure:
+            hint = f": set {TOKEN_VARIABLE} to its token" if failure.status in {401, 403} else ""
+            raise ServingError(f"{failure}{hint}") from failure
+        try:
+            (found,) = answer["result"]
+            if not isinstance(found, list):
+                raise TypeError("the documents must be a list")
+            return [_document(item, rank) for rank, item in enumerate(found[:top_k], start=1)]
+        except (KeyError, TypeError, ValueError) as error:
+            raise ServingError(
+                f"{self._connection.url}/retrieve answers something else than one list of documents: {error!r}"
+            ) from error
+
+    def close(self) -> None:
+        """Gives the connections back; requests that wait to be sent again are given up."""
+        self._connection.close()
+
+
+def _document(item: Any, rank: int) -> Document:
+    """Raises `KeyError`, `TypeError` or `ValueError` for what is none."""
+    if not isinstance(item, dict) or not isinstance(document := item.get("document", item), dict):
+        raise TypeError("a document must be an object")
+    title, text = document.get("title") or "", document.get("text", document.get("contents"))
+    if not isinstance(title, str) or not isinstance(text, str):
+        raise TypeError("a document's title and text must be texts")
+    if "text" not in document and not title:
+        title, text = split_contents(text)
+    # Where the service has no ids, a text is its own.
+    return Document(str(document.get("id", text)), title, text, float(item.get("score", -rank)))

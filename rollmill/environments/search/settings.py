@@ -1,0 +1,23 @@
+"""What a user may set of the search environment."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class SearchSettings(BaseModel):
+    """The corpus, and how much of it agents see."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    corpus: str = ""
+    """A folder of `.txt` and `.md` files, or a data file whose rows have `id`, `title` and `text` (or `contents`);
+    empty for the corpus that ships. Of no account where a search service is named."""
+    top_k: int = Field(default=3, ge=1, le=100)
+    """Documents that one query gets."""
+    max_queries: int = Field(default=4, ge=1, le=32)
+    """Queries, and sub-questions, in one turn; more are left out."""
+    max_documents: int = Field(default=12, ge=1, le=1000)
+    """Documents shown in a prompt: the latest of those found."""
+    document_chars: int = Field(default=1200, ge=50)
+    """Characters shown of one document: its beginning."""

@@ -1,0 +1,99 @@
+"""What the agents of one question share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from rollmill.environments.environment import Step
+from rollmill.environments.search.scoring import is_exact_match
+from rollmill.environments.search.settings import SearchSettings
+from rollmill.environments.tools import Document, Searcher
+from rollmill.records import Message
+
+RIGHT = 1.0
+WRONG = 0.0
+MALFORMED = -0.5
+"""Reward for what holds no action of the wanted form."""
+
+
+@dataclass
+class State:
+    """One episode."""
+
+    question: str
+    accepted: Sequence[str]
+    """The answer and its other names."""
+    supports: frozenset[str]
+    """Ids or titles of the documents that are needed; empty where nobody says."""
+    queries: Sequence[str]
+    """What one who knows the documents searches for."""
+    searcher: Searcher
+    settings: SearchSettings
+    parts: list[str] = field(default_factory=list)
+    """The sub-questions."""
+    searched: dict[str, int] = field(default_factory=dict)
+    """By query: how many documents it added."""
+    found: dict[str, Document] = field(default_factory=dict)
+    """By id, in the order in which they were found."""
+    missing: str | None = None
+    """What the answerer still wants to know."""
+    answer: str | None = None
+    faults: dict[str, str] = field(default_factory=dict)
+    """By agent: what was wrong with what it said last."""
+
+    @property
+    def right(self) -> bool:
+        """Whether the answer given is the one wanted."""
+        return self.answer is not None and is_exact_match(self.answer, self.accepted)
+
+    def support_share(self, also: Sequence[Document] = ()) -> float:
+        """The share of the documents needed that are found, with those in `also`; 0 where nobody says which."""
+        if not self.supports:
+            return 0.0
+        names = {name for document in (*self.found.values(), *also) for name in (document.id, document.title)}
+        return len(self.supports & names) / len(self.supports)
+
+    def search(self, query: str) -> list[Document]:
+        """Raises `ServingError`."""
+        return self.searcher.search(query, self.settings.top_k)
+
+    def refuse(self, agent: str, fault: str) -> Step:
+        """What an agent said holds no action: nothing changes."""
+        self.faults[agent] = fault
+        return Step(MALFORMED, {"fault": fault})
+
+    def shown(self, agent: str, system: str, *parts: str) -> list[Message]:
+        """A prompt: the question, and what of the state the role needs."""
+        fault = self.faults.get(agent)
+        texts = [
+            f"Question: {self.question}",
+            *filter(None, parts),
+            *([f"Your last message did not count: {fault}."] if fault else []),
+        ]
+        return [{"role": "system", "content": system}, {"role": "user", "content": "\n\n".join(texts)}]
+
+    def parts_text(self) -> str:
+        """The sub-questions, for a prompt."""
+        return "Sub-questions:\n" + "\n".join(f"- {part}" for part in self.parts) if self.parts else ""
+
+    def searched_text(self) -> str:
+        """The searches so far, for a prompt."""
+        lines = [f"- {query} ({count} new)" for query, count in self.searched.items()]
+        return "Searches so far, with the number of new documents:\n" + "\n".join(lines) if lines else ""
+
+    def missing_text(self) -> str:
+        """What is missing, for a prompt."""
+        return f"Still missing: {self.missing}" if self.missing else ""
+
+    def documents_text(self) -> str:
+        """The latest documents, cut, for a prompt."""
+        if not self.found:
+            return "Documents found: none"
+        shown = list(self.found.values())[-self.settings.max_documents :]
+        texts = [f"[{document.title or document.id}] {self._cut(document.text)}" for document in shown]
+        return "Documents found:\n" + "\n\n".join(texts)
+
+    def _cut(self, text: str) -> str:
+        most, text = self.settings.document_chars, text.strip()
+        return text if len(text) <= most else f"{text[:most]}..."

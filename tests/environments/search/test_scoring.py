@@ -1,0 +1,50 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rollmill.environments.search.scoring import is_exact_match, normalized
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ("The Grinder", "the grinder"),
+        ("  a   barometer. ", "barometer"),
+        ("7,300", "7300"),
+        ("Saint Osk's Church", "saint osks church"),
+        ("An apple a day", "Apple day"),
+        ("SALTWICK!", "Saltwick"),
+    ],
+)
+def test_case_punctuation_articles_and_spaces_say_nothing(given, wanted):
+    assert is_exact_match(given, [wanted])
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ("Saltwick Regis", "Saltwick"),
+        ("Saltwick", "Saltwick Regis"),
+        ("Saltwick or Dunmere", "Saltwick"),
+        ("It is Saltwick", "Saltwick"),
+        ("18", "188"),
+        ("thea", "a the a"),
+        ("", "Saltwick"),
+        ("the", "a"),
+        ("...", "!"),
+    ],
+)
+def test_a_part_or_more_is_not_the_answer(given, wanted):
+    assert not is_exact_match(given, [wanted])
+
+
+def test_any_of_those_accepted_will_do():
+    assert is_exact_match("seven arches", ["seven", "7", "Seven Arches"])
+    assert not is_exact_match("seven", [])
+
+
+@given(st.text())
+def test_normalising_settles(text):
+    once = normalized(text)
+    assert once == " ".join(once.split())
+    assert normalized(f"The {once}!") == normalized(once)
