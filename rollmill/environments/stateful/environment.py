@@ -1,0 +1,99 @@
+"""Planner and tool caller in a small world with a state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar, Self
+
+from rollmill.environments.environment import Demonstrator
+from rollmill.environments.stateful.agents import Planner, ToolCaller
+from rollmill.environments.stateful.game import Game
+from rollmill.environments.stateful.making import write_problems
+from rollmill.environments.stateful.settings import StatefulSettings
+from rollmill.environments.stateful.worlds import world_of
+from rollmill.environments.tools import Tool, Tools
+from rollmill.problems import ProblemSource
+from rollmill.records import Problem
+
+
+class StatefulEnvironment:
+    """Path finding, sokoban, sudoku, eight queens or blocksworld, as each problem says.
+
+    A problem's `fields` hold `world`, `state` as the world stores it, and `optimal_length`; or it is one of
+    reasoning-gym's sokoban, sudoku, mini_sudoku, n_queens and shortest_path. The episode is over when the goal is
+    reached, or where the world sees that it never will be.
+    """
+
+    name: ClassVar[str] = "stateful_env"
+    version: ClassVar[str] = "1"
+    Settings: ClassVar[type[StatefulSettings]] = StatefulSettings
+    needs: ClassVar[frozenset[Tool]] = frozenset()
+    without_answers: ClassVar[bool] = True
+
+    def __init__(self, game: Game, settings: StatefulSettings) -> None:
+        self._game = game
+        acting = ToolCaller(game, settings, planned=not settings.single_agent)
+        roles: list[Demonstrator] = [acting] if settings.single_agent else [Planner(game, settings), acting]
+        self._agents = dict(zip(self.agent_names(settings), roles, strict=True))
+
+    @classmethod
+    def agent_names(cls, settings: StatefulSettings) -> tuple[str, ...]:
+        """See `Environment`."""
+        return ("stateful_single_agent",) if settings.single_agent else ("planner", "tool_caller")
+
+    @classmethod
+    def source(cls, settings: StatefulSettings, folder: Path) -> ProblemSource:
+        """See `Environment`."""
+        path = folder / "stateful_problems.jsonl"
+        write_problems(settings, path)
+        return ProblemSource(
+            dataset=str(path), prompt_field="prompt", answer_field="", id_field="instance_id", image_field=""
+        )
+
+    @classmethod
+    def problem_fault(cls, settings: StatefulSettings, problem: Problem) -> str | None:
+        """See `Environment`."""
+        try:
+            world_of(problem)
+            _stored_length(problem)
+        except ValueError as error:
+            return str(error)
+        return None
+
+    @classmethod
+    def make(cls, problem: Problem, seed: int, settings: StatefulSettings, tools: Tools) -> Self:
+        """See `Environment`. Nothing is drawn, so that `seed` does not matter."""
+        world = world_of(problem)
+        shortest = _stored_length(problem)
+        if shortest is None:
+            plan = world.plan(world.start)
+            shortest = None if plan is None else len(plan)
+        return cls(Game(world, shortest), settings)
+
+    @property
+    def agents(self) -> Mapping[str, Demonstrator]:
+        """See `Environment`."""
+        return self._agents
+
+    @property
+    def turn_order(self) -> Sequence[str]:
+        """See `Environment`."""
+        return tuple(self._agents)
+
+    @property
+    def done(self) -> bool:
+        """Whether the goal is reached, or out of reach for good."""
+        return self.success or self._game.distance is None
+
+    @property
+    def success(self) -> bool:
+        """Whether the state is the goal."""
+        return self._game.solved
+
+
+def _stored_length(problem: Problem) -> int | None:
+    length = problem.fields.get("optimal_length")
+    if length is not None and (not isinstance(length, int) or isinstance(length, bool) or length < 1):
+        raise ValueError(f"fields.optimal_length is {length!r}: it must be a number from 1, or left out")
+    return length

@@ -1,0 +1,213 @@
+"""Sokoban: boxes are pushed onto goals, and never pulled."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple, Self
+
+from rollmill.environments.stateful.cells import DIRECTIONS, Cell, beside, find_cells, find_one, read_rows, spelled
+from rollmill.environments.stateful.pictures import BLUE, BROWN, DARK, GREEN, WHITE, Picture, Tile
+from rollmill.environments.stateful.sokoban_solver import Boxes, Room, solve
+from rollmill.environments.stateful.world import Difficulty, IllegalActionError
+
+_SYMBOLS = "#-.@+$* "
+_PUSHES = {f"push {direction}": direction for direction in DIRECTIONS}
+_LETTERS = dict(zip("UDLR", DIRECTIONS, strict=True))
+_LETTER_OF = {direction: letter for letter, direction in _LETTERS.items()}
+_SEARCHED = 1500
+"""States that a search for a new puzzle looks at; rooms that want more are passed over."""
+
+
+class Place(NamedTuple):
+    """A state: where the player and the boxes are."""
+
+    player: Cell
+    boxes: Boxes
+
+
+class _Kind(NamedTuple):
+    side: int
+    """With the walls around."""
+    boxes: int
+    walls: int
+    """Inside."""
+    at_least: int
+    """Actions of the shortest solution."""
+
+
+_KINDS: dict[Difficulty, _Kind] = {
+    "easy": _Kind(7, 1, 3, 12),
+    "medium": _Kind(7, 2, 2, 16),
+    "hard": _Kind(8, 3, 4, 24),
+}
+
+
+class Sokoban:
+    """A warehouse.
+
+    Stored as `{"grid": [...]}` in the characters that are usual for Sokoban, with `-` or a space for floor, and
+    perhaps `"solution"`, one of U, D, L, R for each step, which is then the plan along its way. `easy` has one box
+    and a shortest solution of at least 12 actions, `medium` two boxes and 16, on 7 x 7 cells; `hard` three boxes and
+    24 on 8 x 8.
+    """
+
+    name: ClassVar[str] = "sokoban"
+    rules: ClassVar[str] = (
+        'You push boxes in a warehouse. "up", "down", "left" and "right" move you one cell, onto a free cell. '
+        '"push up", "push down", "push left" and "push right" move you onto the cell of the box beside you, and the '
+        "box one cell on, which must be free. A box cannot be pulled: one in a corner is stuck for good."
+    )
+    symbols: ClassVar[str] = "@ you, $ a box, . a goal, * a box on a goal, + you on a goal, # a wall, - floor"
+    example: ClassVar[tuple[str, ...]] = ("up", "push left", "down")
+    goal = "Every goal has a box on it."
+
+    def __init__(self, room: Room, start: Place, solution: str = "") -> None:
+        """`solution`: as stored. Raises `ValueError` where it is none, or where the puzzle is a dead end."""
+        self._room = room
+        self.start = start
+        self._solution = solution
+        if room.least_pushes(start.boxes) is None:
+            raise ValueError("a box can never reach a goal")
+        self._known = self._follow(solution)
+
+    @classmethod
+    def generate(cls, rng: random.Random, difficulty: Difficulty) -> Self:
+        """See `World`."""
+        kind = _KINDS[difficulty]
+        inside = [(r, c) for r in range(1, kind.side - 1) for c in range(1, kind.side - 1)]
+        while True:
+            cells = rng.sample(inside, kind.walls + 2 * kind.boxes + 1)
+            walls, rest = cells[: kind.walls], cells[kind.walls :]
+            room = Room(frozenset(inside) - frozenset(walls), frozenset(rest[1 : kind.boxes + 1]))
+            start = Place(rest[0], frozenset(rest[kind.boxes + 1 :]))
+            if (room.least_pushes(start.boxes) or 0) * 2 < kind.at_least - 4:
+                continue  # cheaper than the search below, which most rooms would not pass
+            steps = solve(room, start.player, start.boxes, _SEARCHED)
+            if steps is not None and len(steps) >= kind.at_least:
+                return cls(room, start, "".join(_LETTER_OF[step] for step in steps))
+
+    @classmethod
+    def parse(cls, stored: Mapping[str, Any]) -> Self:
+        """See `World`."""
+        rows = read_rows(stored, _SYMBOLS)
+        boxes, goals = frozenset(find_cells(rows, "$*")), frozenset(find_cells(rows, ".+*"))
+        if not boxes or len(boxes) != len(goals):
+            raise ValueError(f"there are {len(boxes)} boxes and {len(goals)} goals: there must be as many")
+        if len(boxes) > 10:
+            raise ValueError(f"there are {len(boxes)} boxes: at most 10 can be played")
+        solution = stored.get("solution", "")
+        if not isinstance(solution, str) or set(solution) - set(_LETTERS):
+            raise ValueError("solution is not a text of U, D, L and R")
+        room = Room(frozenset(find_cells(rows, "- .@+$*")), goals, (len(rows), len(rows[0])))
+        return cls(room, Place(find_one(rows, "@+", "player"), boxes), solution)
+
+    def dump(self, state: Place) -> dict[str, Any]:
+        """See `World`. The solution is left out of every state but the first."""
+        rows, columns = self._room.size
+        grid = ["".join(self._symbol((r, c), state) for c in range(columns)) for r in range(rows)]
+        return {"grid": grid, "solution": self._solution} if self._solution and state == self.start else {"grid": grid}
+
+    def read_action(self, text: str) -> str | None:
+        """See `World`."""
+        action = spelled(text)
+        return action if action in DIRECTIONS or action in _PUSHES else None
+
+    def legal_actions(self, state: Place) -> list[str]:
+        """See `World`."""
+        return [action for action in (*DIRECTIONS, *_PUSHES) if self._fault(state, action) is None]
+
+    def after(self, state: Place, action: str) -> Place:
+        """See `World`."""
+        if fault := self._fault(state, action):
+            raise IllegalActionError(fault)
+        direction = _PUSHES.get(action, action)
+        player = beside(state.player, direction)
+        boxes = state.boxes
+        return Place(player, boxes - {player} | {beside(player, direction)} if action in _PUSHES else boxes)
+
+    def is_goal(self, state: Place) -> bool:
+        """See `World`."""
+        return state.boxes == self._room.goals
+
+    def distance(self, state: Place) -> int | None:
+        """The least pushes if every box had the room for itself; None where a box can never reach a goal.
+
+        Not every dead end is seen.
+        """
+        return self._room.least_pushes(state.boxes)
+
+    def plan(self, state: Place) -> list[str] | None:
+        """The rest of the stored solution where the state is on its way, else the shortest solution."""
+        known = self._known.get(state)
+        if known is not None:
+            return known
+        steps = solve(self._room, state.player, state.boxes)
+        return None if steps is None else self._spell(state, steps)
+
+    def render(self, state: Place) -> str:
+        """See `World`."""
+        return "\n".join(self.dump(state)["grid"])
+
+    def picture(self, state: Place) -> Picture:
+        """See `World`."""
+        tiles = {
+            "#": Tile(DARK),
+            "-": Tile(WHITE),
+            ".": Tile(WHITE, "ring", GREEN),
+            "$": Tile(WHITE, "box", BROWN),
+            "*": Tile(WHITE, "box", GREEN),
+            "@": Tile(WHITE, "disc", BLUE),
+            "+": Tile("#bfe6c8", "disc", BLUE),
+        }
+        names = {"@": "you", "+": "you on a goal", "$": "a box", ".": "a goal", "*": "a box on a goal", "#": "a wall"}
+        rows = [[tiles[symbol] for symbol in row] for row in self.dump(state)["grid"]]
+        return Picture(rows, [(tiles[symbol], name) for symbol, name in names.items()])
+
+    def _fault(self, state: Place, action: str) -> str | None:
+        direction = _PUSHES.get(action, action)
+        cell = beside(state.player, direction)
+        if cell not in self._room.floor:
+            return "a wall is there"
+        if action not in _PUSHES:
+            return f'a box is there: "push {direction}" would push it' if cell in state.boxes else None
+        if cell not in state.boxes:
+            return "no box is there"
+        behind = beside(cell, direction)
+        if behind not in self._room.floor:
+            return "a wall is behind the box"
+        return "another box is behind the box" if behind in state.boxes else None
+
+    def _spell(self, state: Place, steps: list[str]) -> list[str]:
+        """Directions as actions."""
+        actions = []
+        for direction in steps:
+            action = f"push {direction}" if beside(state.player, direction) in state.boxes else direction
+            state = self.after(state, action)
+            actions.append(action)
+        return actions
+
+    def _follow(self, solution: str) -> dict[Place, list[str]]:
+        """What is left of the stored solution, by state on its way."""
+        if not solution:
+            return {}
+        try:
+            actions = self._spell(self.start, [_LETTERS[letter] for letter in solution])
+        except IllegalActionError as error:
+            raise ValueError(f"the stored solution cannot be walked: {error}") from None
+        states = [self.start]
+        for action in actions:
+            states.append(self.after(states[-1], action))
+        if not self.is_goal(states[-1]):
+            raise ValueError("the stored solution does not reach the goal")
+        return {state: actions[number:] for number, state in enumerate(states)}
+
+    def _symbol(self, cell: Cell, state: Place) -> str:
+        if cell not in self._room.floor:
+            return "#"
+        on_goal = cell in self._room.goals
+        if cell == state.player:
+            return "+" if on_goal else "@"
+        if cell in state.boxes:
+            return "*" if on_goal else "$"
+        return "." if on_goal else "-"

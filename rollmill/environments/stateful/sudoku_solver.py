@@ -1,0 +1,74 @@
+"""Solutions of a sudoku: the cell with the fewest digits left is tried first."""
+
+from __future__ import annotations
+
+import functools
+import random
+
+Digits = tuple[int, ...]
+"""All cells, row by row; 0 for an empty one."""
+
+BLOCKS = {4: (2, 2), 6: (2, 3), 9: (3, 3)}
+"""Rows and columns of a box, by side."""
+
+
+@functools.cache
+def peers(side: int) -> list[tuple[int, ...]]:
+    """For every cell the others of its row, column and box."""
+    rows, columns = BLOCKS[side]
+
+    def groups(cell: int) -> tuple[int, int, tuple[int, int]]:
+        r, c = divmod(cell, side)
+        return r, c, (r // rows, c // columns)
+
+    cells = range(side * side)
+    return [
+        tuple(
+            other
+            for other in cells
+            if other != cell and any(a == b for a, b in zip(groups(cell), groups(other), strict=True))
+        )
+        for cell in cells
+    ]
+
+
+def solutions(digits: Digits, at_most: int, rng: random.Random | None = None) -> list[Digits]:
+    """The first solutions that a depth-first search finds; digits are tried in order, or as `rng` shuffles them."""
+    side = int(len(digits) ** 0.5)
+    left = [(1 << side) - 1] * len(digits)
+    """Bit d - 1: digit d may stand there."""
+    cells = list(digits)
+    for cell, digit in enumerate(digits):
+        if digit and not left[cell] >> (digit - 1) & 1:
+            return []
+        if digit:
+            for peer in peers(side)[cell]:
+                left[peer] &= ~(1 << (digit - 1))
+    found: list[Digits] = []
+    _search(cells, left, side, at_most, rng, found)
+    return found
+
+
+def _search(
+    cells: list[int], left: list[int], side: int, at_most: int, rng: random.Random | None, found: list[Digits]
+) -> None:
+    empty = [cell for cell, digit in enumerate(cells) if not digit]
+    if not empty:
+        found.append(tuple(cells))
+        return
+    cell = min(empty, key=lambda one: left[one].bit_count())
+    digits = [digit for digit in range(1, side + 1) if left[cell] >> (digit - 1) & 1]
+    if rng:
+        rng.shuffle(digits)
+    for digit in digits:
+        bit = 1 << (digit - 1)
+        changed = [peer for peer in peers(side)[cell] if left[peer] & bit]
+        cells[cell] = digit
+        for peer in changed:
+            left[peer] ^= bit
+        _search(cells, left, side, at_most, rng, found)
+        for peer in changed:
+            left[peer] ^= bit
+        cells[cell] = 0
+        if len(found) >= at_most:
+            return
