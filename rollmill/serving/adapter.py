@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,9 +35,19 @@ class Adapter(NamedTuple):
 
     def arguments(self, name: str) -> list[str]:
         """Makes vLLM serve it as `name`. As JSON, since both names and paths may have `=` and `,`."""
-        rank = next(rank for rank in RANKS if rank >= self.rank)
-        module = orjson.dumps({"name": name, "path": str(self.folder)}).decode()
-        return ["--enable-lora", "--max-lora-rank", str(rank), "--lora-modules", module]
+        return adapter_arguments({name: self})
+
+
+def adapter_arguments(adapters: Mapping[str, Adapter]) -> list[str]:
+    """Makes one vLLM serve adapters on its model by their names, any of them in any batch; nothing for none."""
+    if not adapters:
+        return []
+    needed = max(adapter.rank for adapter in adapters.values())
+    arguments = ["--enable-lora", "--max-lora-rank", str(next(rank for rank in RANKS if rank >= needed))]
+    if len(adapters) > 1:
+        arguments += ["--max-loras", str(len(adapters))]
+    modules = [{"name": name, "path": str(adapter.folder)} for name, adapter in adapters.items()]
+    return [*arguments, "--lora-modules", *(orjson.dumps(module).decode() for module in modules)]
 
 
 def read_adapter(adapter_dir: str | Path) -> Adapter:

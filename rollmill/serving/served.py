@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 from pydantic import BaseModel, ConfigDict, SecretStr
@@ -39,6 +40,8 @@ class ServedModel(NamedTuple):
     log_path: Path
     adapter: Adapter | None = None
     """Served on the model in `path`."""
+    also: Mapping[str, Adapter | None] = MappingProxyType({})
+    """Further names on the same server: of adapters, or of the model itself."""
 
 
 class ServingParameters(Protocol):
@@ -104,31 +107,45 @@ def served(
 
     Raises `ServingError` when a server does not start, does not answer, or serves another model.
     """
-    key = (endpoint.api_key if endpoint else None) or environment_key()
-    client = ClientConfig(api_key=key, request_timeout_s=parameters.request_timeout, max_retries=parameters.max_retries)
+    client = client_config(parameters, endpoint)
     if parameters.external:
         urls = endpoint.base_urls if endpoint else tuple(parameters.base_urls)
-        names = (wanted.name, wanted.path)
-        found = [check_model(url, names, api_key=key.get_secret_value() if key else None) for url in urls]
-        if len(set(found)) > 1:
-            known = ", ".join(f"{url}: {name}" for url, name in zip(urls, found, strict=True))
-            raise ServingError(f"the servers know the model by different names ({known}): give them the same one")
-        yield Served(endpoints=[Endpoint(url) for url in urls], model=found[0], client=client)
+        yield running(urls, (wanted.name, wanted.path), client)
         return
-    if wanted.adapter is not None and not has_accelerator():
+    with own_server(parameters, wanted, server or ServerConfig()) as own:
+        yield Served(endpoints=[own.endpoint], model=wanted.name, client=client)
+
+
+def client_config(parameters: ServingParameters, endpoint: EndpointConfig | None) -> ClientConfig:
+    """How servers are asked: with the endpoint's key, or that of the environment."""
+    key = (endpoint.api_key if endpoint else None) or environment_key()
+    return ClientConfig(api_key=key, request_timeout_s=parameters.request_timeout, max_retries=parameters.max_retries)
+
+
+def running(urls: Sequence[str], names: tuple[str, ...], client: ClientConfig) -> Served:
+    """The model that servers know by one of `names`. Raises `ServingError` as `check_model` does."""
+    key = client.api_key.get_secret_value() if client.api_key else None
+    found = [check_model(url, names, api_key=key) for url in urls]
+    if len(set(found)) > 1:
+        known = ", ".join(f"{url}: {name}" for url, name in zip(urls, found, strict=True))
+        raise ServingError(f"the servers know the model by different names ({known}): give them the same one")
+    return Served(endpoints=[Endpoint(url) for url in urls], model=found[0], client=client)
+
+
+def own_server(parameters: ServingParameters, wanted: ServedModel, config: ServerConfig) -> ModelServer:
+    """A server of our own, for a `with` block; `parameters` say how, beyond `config`."""
+    if any((wanted.adapter, *wanted.also.values())) and not has_accelerator():
         log.warning(
             "on a CPU vLLM is many times slower with an adapter: merge it (flows.train_lora --merge) to be faster"
         )
-    config = server or ServerConfig()
     arguments = (*config.arguments, *shlex.split(parameters.vllm_args))
-    own = ModelServer(
+    return ModelServer(
         config.model_copy(update={"arguments": arguments}),
         model_path=wanted.path,
         model_name=wanted.name,
         adapter=wanted.adapter,
+        also=wanted.also,
         log_path=wanted.log_path,
         port=parameters.model_port,
-        api_key=key,
+        api_key=environment_key(),
     )
-    with own as running:
-        yield Served(endpoints=[running.endpoint], model=wanted.name, client=client)

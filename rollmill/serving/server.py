@@ -8,14 +8,15 @@ import shlex
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from rollmill.errors import InputError, ServingError
-from rollmill.serving.adapter import Adapter
+from rollmill.serving.adapter import Adapter, adapter_arguments
 from rollmill.serving.endpoints import Endpoint
 from rollmill.serving.kept_process import KeptProcess
 from rollmill.serving.ports import LOOPBACK, PortReservation
@@ -81,8 +82,9 @@ def cpu_arguments() -> tuple[list[str], dict[str, str]]:
 class ModelServer:
     """One model served on one local port, for the time of a `with` block.
 
-    With an adapter, `model_name` is the adapter on its base, and the base itself is served as `<model_name>-base`.
-    Ready when `/health` answers and `/v1/models` names the model. When the server dies in the middle it is started
+    With an adapter, `model_name` is the adapter on its base, and the base itself is served as `<model_name>-base`, or
+    by the names of `also` that have no adapter. `also` are further names, each of an adapter or of the base.
+    Ready when `/health` answers and `/v1/models` names every model. When the server dies in the middle it is started
     again, at most `max_restarts` times; meanwhile its endpoint says that it is recovering, and after the last failure
     that it is gone.
     """
@@ -95,13 +97,14 @@ class ModelServer:
         model_name: str,
         log_path: Path,
         adapter: Adapter | None = None,
+        also: Mapping[str, Adapter | None] = MappingProxyType({}),
         port: int | None = None,
         api_key: SecretStr | None = None,
     ) -> None:
         self._config = config
         self._model_path = model_path
         self._model_name = model_name
-        self._adapter = adapter
+        self._models = {model_name: adapter, **also}
         self._log_path = log_path
         self._wanted_port = port
         self._api_key = api_key
@@ -130,6 +133,10 @@ class ModelServer:
         finally:
             self._end()
 
+    def give_up(self) -> None:
+        """Ends the waiting of a start in another thread, which then returns; leave the block as ever."""
+        self._ending.set()
+
     @property
     def pid(self) -> int:
         """The process group's number."""
@@ -145,10 +152,9 @@ class ModelServer:
             environment["HF_HUB_OFFLINE"] = "1"
         command = [self._config.interpreter(), "-m", self._config.module]
         command += ["--model", self._model_path, "--served-model-name"]
-        if self._adapter is None:
-            command += [self._model_name]
-        else:
-            command += [f"{self._model_name}-base", *self._adapter.arguments(self._model_name)]
+        bare = [name for name, adapter in self._models.items() if adapter is None] or [f"{self._model_name}-base"]
+        adapters = {name: adapter for name, adapter in self._models.items() if adapter is not None}
+        command += [*bare, *adapter_arguments(adapters)]
         command += ["--host", LOOPBACK, "--port", str(self._reservation.port), *more, *self._config.arguments]
         return command, environment | self._config.environment
 
@@ -175,7 +181,8 @@ class ModelServer:
             return False
         key = self._api_key.get_secret_value() if self._api_key else None
         try:
-            check_model(self.endpoint.base_url, (self._model_name,), api_key=key)
+            for name in self._models:
+                check_model(self.endpoint.base_url, (name,), api_key=key)
         except NotAnsweringError:
             return False
         return True

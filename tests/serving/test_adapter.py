@@ -2,7 +2,7 @@ import orjson
 import pytest
 
 from rollmill.errors import InputError
-from rollmill.serving.adapter import read_adapter
+from rollmill.serving.adapter import adapter_arguments, read_adapter
 
 from .adapters import write_adapter
 
@@ -15,6 +15,14 @@ def test_what_vllm_is_told(tmp_path, monkeypatch):
     *flags, module = adapter.arguments("run=1,a")
     assert flags == ["--enable-lora", "--max-lora-rank", "8", "--lora-modules"]
     assert orjson.loads(module) == {"name": "run=1,a", "path": str(tmp_path / "a=1,b")}
+
+
+def test_several_are_served_in_one_batch_by_the_greatest_rank(tmp_path):
+    adapters = {name: read_adapter(write_adapter(tmp_path / name, r=rank)) for name, rank in (("a", 4), ("b", 9))}
+    *flags, a, b = adapter_arguments(adapters)
+    assert flags == ["--enable-lora", "--max-lora-rank", "16", "--max-loras", "2", "--lora-modules"]
+    assert [orjson.loads(module)["name"] for module in (a, b)] == ["a", "b"]
+    assert adapter_arguments({}) == []
 
 
 @pytest.mark.parametrize(

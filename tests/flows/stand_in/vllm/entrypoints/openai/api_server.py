@@ -1,5 +1,6 @@
 """Stands in for vLLM where a test needs a server that fails on cue: same command line, scripted behaviour.
 
+Of several names of the base the further ones answer as the first.
 `--learned SCRIPT` is the behaviour of what was trained: of a merged model, and of an adapter. Adapters are checked, and
 listed beside their base, as vLLM does it.
 """
@@ -50,6 +51,7 @@ def main() -> None:
     """Takes what is ours off the command line; the scripted server reads the rest."""
     parser = argparse.ArgumentParser(allow_abbrev=False)
     parser.add_argument("--model", required=True)
+    parser.add_argument("--served-model-name", nargs="+", required=True)
     parser.add_argument("--script", default="{}")
     parser.add_argument("--learned")
     parser.add_argument("--enable-lora", action="store_true")
@@ -61,11 +63,15 @@ def main() -> None:
     for module in options.lora_modules:
         check_adapter(module, options.max_lora_rank)
     learned = options.learned or options.script
+    first, *further = options.served_model_name
     WithAdapters.adapters = {
+        name: Script.model_validate({"model": name} | orjson.loads(options.script)) for name in further
+    } | {
         module["name"]: Script.model_validate({"model": module["name"]} | orjson.loads(learned))
         for module in options.lora_modules
     }
     scripted.ScriptedServer = WithAdapters
+    others += ["--served-model-name", first]
     scripted.main([*others, "--script", learned if "/merged" in options.model else options.script])
 
 

@@ -1,0 +1,75 @@
+"""Several servers of our own at a time: who gets which accelerator, and how they start and end together."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from rollmill.serving.server import ModelServer, ServerConfig, has_accelerator
+
+_VISIBLE = "CUDA_VISIBLE_DEVICES"
+_MEMORY_SHARE = 0.9
+_DEVICE = re.compile(r"nvidia\d+")
+
+
+def placed(config: ServerConfig, count: int) -> list[ServerConfig]:
+    """The configuration of each of `count` servers.
+
+    With a device for each, each has devices of its own; else they share one's memory in equal parts, and what
+    `config` says of that wins.
+    """
+    devices = _devices(config)
+    if count == 1 or not has_accelerator():
+        return [config] * count
+    if len(devices) >= count:
+        each = len(devices) // count
+        own = [",".join(devices[index * each : (index + 1) * each]) for index in range(count)]
+        return [config.model_copy(update={"environment": {**config.environment, _VISIBLE: one}}) for one in own]
+    share = ("--gpu-memory-utilization", f"{_MEMORY_SHARE / count:.3f}")
+    return [config.model_copy(update={"arguments": (*share, *config.arguments)})] * count
+
+
+def side_by_side(configs: Sequence[ServerConfig]) -> bool:
+    """Whether servers may start at the same time: where they share no device, whose memory each of them measures."""
+    places = [config.environment.get(_VISIBLE) for config in configs]
+    return len(places) > 1 and None not in places and len(set(places)) == len(places)
+
+
+@contextmanager
+def started(servers: Sequence[ModelServer], *, together: bool) -> Iterator[None]:
+    """All servers, ready, for the time of the block. Raises as the first one does that does not start."""
+    with ExitStack() as stack:
+        if together:
+            _start_together(servers, stack)
+        else:
+            for server in servers:
+                stack.enter_context(server)
+        yield
+
+
+def _start_together(servers: Sequence[ModelServer], stack: ExitStack) -> None:
+    with ThreadPoolExecutor(len(servers)) as pool:
+        starts = {pool.submit(server.__enter__): server for server in servers}
+        try:
+            for start in as_completed(starts):
+                start.result()
+        except BaseException:
+            for server in servers:
+                server.give_up()
+            raise
+        finally:
+            for start, server in starts.items():
+                if start.exception() is None:
+                    stack.push(server)
+
+
+def _devices(config: ServerConfig) -> list[str]:
+    """The devices that servers may use, as `CUDA_VISIBLE_DEVICES` names them; none where that cannot be told."""
+    named = config.environment.get(_VISIBLE, os.environ.get(_VISIBLE))
+    if named is not None:
+        return [name for name in named.split(",") if name.strip()]
+    return sorted(path.name.removeprefix("nvidia") for path in Path("/dev").iterdir() if _DEVICE.fullmatch(path.name))
