@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import difflib
 import inspect
+import operator
 import os
 import shlex
 import sys
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
@@ -22,6 +23,8 @@ from pydantic_core import ErrorDetails
 from rollmill.errors import RollmillError
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
+
+Settle = Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]]
 
 _METAVARS = {int: "N", float: "X", Path: "PATH"}
 
@@ -127,9 +130,11 @@ def parse_command_line(
     description: str,
     examples: str,
     environ: Mapping[str, str] | None = None,
+    settle: Settle = operator.or_,
 ) -> ModelT:
     """The parameters of one call: flags over environment variables over the model's defaults.
 
+    `settle` makes the values of what the environment and what the flags give, by field.
     A field's `json_schema_extra` may hold `group`, `metavar`, and `env` (True for the name in capitals, or a name).
     An environment variable that is set but empty counts as not set.
     Every mistake is one line on stderr that names the flag or variable; then the exit status is 2.
@@ -139,13 +144,14 @@ def parse_command_line(
     parsed, unknown = parser.parse_known_args(_normal(list(sys.argv[1:] if argv is None else argv), parser))
     if unknown:
         _fail(prog, _unknown_texts(unknown, list(parser._option_string_actions)))
-    values, sources, mistakes = _read_environment(flags, os.environ if environ is None else environ)
-    for name, value in vars(parsed).items():
-        values[name], sources[name] = value, f"--{name}"
-    mistakes = {name: text for name, text in mistakes.items() if name not in values}
+    found, sources, mistakes = _read_environment(flags, os.environ if environ is None else environ)
+    given = vars(parsed)
+    sources |= {name: f"--{name}" for name in given}
+    mistakes = {name: text for name, text in mistakes.items() if name not in given}
     if mistakes:
         _fail(prog, list(mistakes.values()))
     try:
+        values = settle(found, given)
         return model.model_validate({name: flags[name].choose(value) for name, value in values.items()})
     except ValidationError as error:
         _fail(prog, _error_texts(error, flags, sources))

@@ -385,3 +385,25 @@ def test_a_reader_that_has_gone_is_no_error(monkeypatch, tmp_path, end):
         with pytest.raises(SystemExit) as stop, report_errors("job"):
             raise end
     assert stop.value.code == 141
+
+
+def test_what_else_is_given_is_settled_before_it_is_judged(capsys):
+    def settle(environment, flags):
+        assert (environment["num_rollout"], flags["seed"]) == ("3", "7")
+        return {**environment, "num_rollout": 5, "level": 2, **flags}
+
+    def settled(settle):
+        return parse_command_line(
+            Parameters, [*BASE, "--seed", "7"], prog="job", description="", examples="",
+            environ={"NUM_ROLLOUT": "3"}, settle=settle,
+        )  # fmt: skip
+
+    given = settled(settle)
+    assert (given.num_rollout, given.level, given.seed) == (5, 2, 7)
+
+    def refuse(environment, flags):
+        raise InputError("file line 3: no")
+
+    with pytest.raises(SystemExit):
+        settled(refuse)
+    assert capsys.readouterr().err == "job: file line 3: no\n"

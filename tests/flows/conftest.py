@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import psutil
@@ -79,6 +80,14 @@ def stand_in(prefect_environment: dict[str, str]) -> dict[str, str]:
     """Lets jobs start the scripted server in vLLM's place."""
     path = os.pathsep.join([str(ROOT), str(Path(__file__).parent / "stand_in")])
     return prefect_environment | {"ROLLMILL_VLLM_PYTHON": sys.executable, "PYTHONPATH": path}
+
+
+@pytest.fixture
+def sandboxes() -> Iterator[Path]:
+    """Where the job's sandboxes are: in a folder that other users may enter, as those of pytest are not."""
+    with TemporaryDirectory(prefix="sandboxes-of-a-test-") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
 
 
 def script(**behaviour: Any) -> tuple[str, str]:

@@ -10,7 +10,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -33,14 +32,6 @@ SEEDS_KEYS = {
     "instance_id", "sample_id", "problem_statement", "messages", "git_diff", "exit_status", "reward", "speedup",
     "success", "model_calls", "evaluation_info", "error", "metadata",
 }  # fmt: skip
-
-
-@pytest.fixture
-def sandboxes() -> Iterator[Path]:
-    """Where the job's sandboxes are: in a folder that other users may enter, as those of pytest are not."""
-    with TemporaryDirectory(prefix="sandboxes-of-a-test-") as folder:
-        Path(folder).chmod(0o755)
-        yield Path(folder)
 
 
 @pytest.fixture

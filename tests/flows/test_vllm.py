@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import signal
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from rollmill.serving.server import ModelServer, ServerConfig
 from tests.flows.conftest import ROOT, Job, journal_lines, processes_of, stop, wait_until, write_problems
 from tests.serving.adapters import make_adapter
 
@@ -80,11 +82,20 @@ def test_an_adapter_is_served_on_its_base(tmp_path: Path, prefect_environment: d
     assert all(said["plain"][problem] != said["adapted"][problem] for problem in said["plain"]), said
 
 
-def test_agents_of_a_small_model(tmp_path: Path, prefect_environment: dict[str, str]) -> None:
+@pytest.fixture(scope="module")
+def smol(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a vLLM that serves the small model as `smol`."""
+    config = ServerConfig(arguments=("--max-model-len", "8192"))
+    log = tmp_path_factory.mktemp("vllm") / "vllm.log"
+    with ModelServer(config, model_path=str(MODEL), model_name="smol", log_path=log) as server:
+        yield server.endpoint.base_url
+
+
+def test_agents_of_a_small_model(tmp_path: Path, prefect_environment: dict[str, str], smol: str) -> None:
     job = Job("agent_rollouts", tmp_path, prefect_environment | {"PYTHONPATH": str(ROOT)})
     pack = ("--dataset", str(ROOT / "examples/performance_problems/dataset.json"), "--max_tasks", "2")
     agent = ("--config", "mini_textbased.yaml", "--step_limit", "2", "--max_tokens", "64", "--samples_per_task", "2")
-    model = ("--model", str(MODEL), "--vllm_args", "--max-model-len 8192", "--workers", "4", "--output", "out.json")
+    model = ("--model", "smol", "--base_url", smol, "--workers", "4", "--output", "out.json")
     done = job.run("generate_multi", *pack, *agent, *model, timeout=800)
     assert done.returncode == 0, done.stderr
     examples = json.loads((tmp_path / "out.json").read_text())["examples"]
@@ -98,3 +109,33 @@ def test_agents_of_a_small_model(tmp_path: Path, prefect_environment: dict[str, 
         assert roles[:3] == ["system", "user", "assistant"]
         assert one["usage"]["completion_tokens"] > 0
     assert len({one["seed"] for one in examples}) == 4
+
+
+@pytest.mark.parametrize("env_name", ["code_env", "math_env", "search_env", "stateful_env"])
+def test_episodes_of_a_small_model(
+    tmp_path: Path, sandboxes: Path, prefect_environment: dict[str, str], smol: str, env_name: str
+) -> None:
+    environment = prefect_environment | {"PYTHONPATH": str(ROOT), "TMPDIR": str(sandboxes)}
+    job = Job("collect_episodes", tmp_path, environment)
+    asked = (
+        "--model_path",
+        "smol",
+        "--base_url",
+        smol,
+        "--num_episodes",
+        "4",
+        "--max_turns",
+        "1",
+        "--max_tokens",
+        "48",
+    )
+    done = job.run("--env_name", env_name, *asked, "--no_only_success", timeout=400)
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in journal_lines(tmp_path)]
+    assert [row["error"] for row in rows] == [None] * 4
+    assert all(row["usage"]["completion_tokens"] > 0 and row["turns"] for row in rows)
+    assert all(turn["reward"] is not None for row in rows for turn in row["turns"])
+    [data] = (tmp_path / "sft_data").glob("sft_data_*.jsonl")
+    lines = [json.loads(line) for line in data.read_text().splitlines()]
+    assert len(lines) == sum(len(row["turns"]) for row in rows)
+    assert all(line["messages"][-1]["role"] == "assistant" for line in lines)

@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# 100 episodes of math_env; a LoRA adapter is trained on the turns of those that succeed. More flags may follow:
+#   MODEL_PATH=/models/qwen examples/math_sft_collect_and_train.sh training.sft_num_episodes=500
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export MODEL_PATH="${MODEL_PATH:?set MODEL_PATH to the directory or hub id of a model}"
+exec .venv/bin/python -m flows.collect_episodes --config examples/episodes/math.yaml "$@"

@@ -1,0 +1,79 @@
+"""Environments: episodes of one or several agents, filtered by success, that become training data."""
+
+import sys
+
+from rollmill.command_line import report_errors
+from rollmill.episodes.commands import parse
+from rollmill.episodes.parameters import CollectEpisodes
+
+EXAMPLES = """\
+  python -m flows.collect_episodes --env_name code_env --model_path /models/qwen --num_episodes 100
+  python -m flows.collect_episodes --config code.yaml training.sft_num_episodes=500 env.max_turns=3
+  python -m flows.collect_episodes --env_name math_env --policy solver=/models/a coder=/models/b,adapter=/adapters/c \\
+      --agent reasoner=solver tool_user=coder --dataset problems.jsonl
+  python -m flows.collect_episodes --env_name stateful_env --env world=sokoban --model_path oracle
+
+The same command again continues a run that was interrupted. VLLM_API_KEY holds the key of the server.
+"""
+
+if __name__ == "__main__":
+    # Before Prefect is imported, which takes seconds: help and mistakes answer at once.
+    with report_errors("collect_episodes"):
+        asked = parse(sys.argv[1:], description=CollectEpisodes.__doc__ or "", examples=EXAMPLES)
+
+from prefect import flow, runtime
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from blocks.inference import endpoint_config, server_config
+from blocks.sandboxes import sandbox_service
+from blocks.search import search_service
+from rollmill.episodes.casting import policies_of, serving_cast
+from rollmill.episodes.outcome import CollectionOutcome
+from rollmill.episodes.run import hold, open_collection
+from rollmill.episodes.stage import episodes_of
+from rollmill.rollouts.progress import Progress, progress_of
+from rollmill.rollouts.run import Run
+from rollmill.rollouts.session import RolloutSession
+from tasks.desk_server import desk_server
+from tasks.episodes import write_training_rows
+from tasks.generation import generate_all
+from tasks.outcomes import failing_in_one_line
+from tasks.training import train_watched
+from tasks.watching import watched
+
+
+@flow(
+    name="collect-episodes",
+    flow_run_name=lambda: f"collect-episodes {runtime.flow_run.parameters['parameters'].directory.name}",
+    task_runner=ThreadPoolTaskRunner(max_workers=512),  # type: ignore[arg-type]  # Prefect's own type is invariant
+)
+@failing_in_one_line
+def collect_episodes(parameters: CollectEpisodes) -> CollectionOutcome:
+    """Plays episodes in an environment, keeps the turns of those that succeed, and trains on them if asked to."""
+    with hold(parameters), open_collection(parameters) as run:
+        progress = progress_of(run)
+        if progress.left:
+            collect(run, parameters, progress)
+        outcome = write_training_rows.submit(run, parameters, progress).result()
+    training = parameters.training(str(outcome.data)) if outcome.rows else None
+    if training is None:
+        return outcome
+    trained = train_watched(training, parameters.cluster_block)
+    return outcome.model_copy(update={"adapter": trained.directory})
+
+
+def collect(run: Run, parameters: CollectEpisodes, progress: Progress) -> None:
+    """Serves the policies and plays the episodes that are missing."""
+    sandboxes, search = sandbox_service(parameters.sandbox_block), search_service(parameters.search_block)
+    server, endpoint = server_config(parameters.server_block), endpoint_config(parameters.endpoint_block)
+    with serving_cast(parameters, policies_of(parameters), server=server, endpoint=endpoint) as served:
+        progress.start()
+        maker = episodes_of(parameters, run, served, sandboxes=sandboxes, search=search)
+        session = RolloutSession(run, maker, slots=parameters.concurrency, progress=progress)
+        with session, watched(progress, parameters.directory.name):
+            generate_all(session)
+
+
+if __name__ == "__main__":
+    with report_errors("collect_episodes"), desk_server():
+        sys.stdout.writelines(f"{line}\n" for line in collect_episodes(asked).lines())

@@ -1,0 +1,1 @@
+"""Episodes: collected in environments, filtered by success, written as training rows."""

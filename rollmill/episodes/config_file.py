@@ -1,0 +1,120 @@
+"""Settings from a file and from dotted overrides, laid under the flags of a call."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from rollmill.episodes.dotted import Asked, UnusableSettingError, flat, passes_over
+from rollmill.episodes.parameters import CollectEpisodes
+from rollmill.episodes.settings import policy_text, read_value
+from rollmill.errors import InputError
+from rollmill.settings_file import SettingsFile, shown
+
+Values = dict[str, Any]
+"""Parameters by name."""
+
+_INTERPOLATION = re.compile(r"\$\{([^}]*)\}")
+
+
+def read_asked(file: SettingsFile | None, overrides: Sequence[str]) -> Asked:
+    """What a file and `NAME=VALUE` overrides ask for; overrides win.
+
+    Raises `InputError`, naming the line or the override, for a setting that is unknown or wrong by itself.
+    """
+    given = [*_in_file(file), *_in_overrides(overrides)]
+    values = {name: value for name, value, _ in given}
+    asked = Asked()
+    places: dict[str, str] = {}
+    for name, value, place in given:
+        if passes_over(name):
+            asked.passed_over.append(name)
+            continue
+        try:
+            field = asked.set(name, _filled(value, values, (name,)))
+        except UnusableSettingError as error:
+            raise InputError(f"{place}: {error}") from None
+        if field is not None:
+            places[field] = place
+    _check(asked, places)
+    return asked
+
+
+def laid_under(asked: Asked, environment: Mapping[str, Any], flags: Mapping[str, Any]) -> Values:
+    """Parameters: flags over what is asked for over the environment; `KEY=VALUE` items one by one.
+
+    Raises `InputError` for a policy without a model.
+    """
+    values = {**asked.fields, **flags}
+    pairs = {**asked.pairs, "agent": asked.cast(), "policy": _policies(asked, values, flags, environment)}
+    for name, items in pairs.items():
+        own = list(flags.get(name, []))
+        keys = {item.partition("=")[0] for item in own}
+        below = [f"{key}={text}" for key, text in items.items() if key not in keys]
+        if below or own:
+            values[name] = below + own
+    return {**environment, **values}
+
+
+def _policies(asked: Asked, values: Values, flags: Mapping[str, Any], environment: Mapping[str, Any]) -> dict[str, str]:
+    """The text of each policy; in `values`, `model_path` for one that has the name of its policy and only a model."""
+    said = asked.policies()
+    default = str(values.get("model_name", CollectEpisodes.model_fields["model_name"].default))
+    own = said.get(default)
+    if own is not None:
+        model = flags.get("model_path") or own.get("model") or {**environment, **values}.get("model_path")
+        said = {default: own | {"model": model}} | {name: one for name, one in said.items() if name != default}
+        values["model_path"] = None
+        if own.keys() <= {"model"}:
+            values["model_path"] = model
+            del said[default]
+    try:
+        return {name: policy_text(name, one) for name, one in said.items()}
+    except ValueError as error:
+        raise InputError(f"policy {error}: give its path, or leave it out") from None
+
+
+def _in_file(file: SettingsFile | None) -> Iterator[tuple[str, Any, str]]:
+    if file is not None:
+        yield from ((name, value, file.place(name)) for name, value in flat(file.settings))
+
+
+def _in_overrides(overrides: Sequence[str]) -> Iterator[tuple[str, Any, str]]:
+    for override in overrides:
+        name, equals, text = override.lstrip("+").partition("=")
+        if not equals or not name or name.startswith("~"):
+            raise InputError(f"{override!r} is no override: give NAME=VALUE, as in training.sft_num_episodes=500")
+        try:
+            value = read_value(text)
+        except ValueError as error:
+            raise InputError(f"{override}: {error}") from None
+        yield from ((one, value, override) for one, value in flat({name: value}))
+
+
+def _filled(value: Any, values: Mapping[str, Any], names: tuple[str, ...]) -> Any:
+    """The value with `${name}` replaced by that setting's."""
+    if not isinstance(value, str):
+        return value
+
+    def named(match: re.Match[str]) -> Any:
+        name = match[1].strip()
+        if name not in values or name in names:
+            raise UnusableSettingError(f"{match[0]} names no setting that has a value")
+        return _filled(values[name], values, (*names, name))
+
+    whole = _INTERPOLATION.fullmatch(value)
+    return named(whole) if whole else _INTERPOLATION.sub(lambda match: str(named(match)), value)
+
+
+def _check(asked: Asked, places: Mapping[str, str]) -> None:
+    try:
+        CollectEpisodes.model_validate(asked.fields)
+    except ValidationError as error:
+        for detail in error.errors(include_url=False):
+            if detail["loc"]:  # what concerns several settings is judged with the flags
+                place = places[str(detail["loc"][0])]
+                said = detail["msg"].removeprefix("Value error, ")
+                raise InputError(f"{place}: {shown(detail['input'])}: {said}") from None

@@ -1,0 +1,125 @@
+"""Makes episodes: an environment, agents that play in it, a journal's row."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from functools import partial
+from typing import Any, NamedTuple
+
+from rollmill.environments.environment import Environment
+from rollmill.environments.tools import Tools
+from rollmill.episodes.playing import Cast, Played, play
+from rollmill.episodes.record import EpisodeRollout
+from rollmill.episodes.tools import VerifierPools
+from rollmill.files.rows import dump_line
+from rollmill.records import Problem, Verdict
+from rollmill.rollouts.engine import Made
+from rollmill.rollouts.identity import rollout_seed
+from rollmill.rollouts.run import Run
+from rollmill.rollouts.tally import Outcome
+from rollmill.serving.client import ChatClient
+
+
+class Stage(NamedTuple):
+    """The environment of a run, and what makes its episodes the ones they are."""
+
+    environment: type[Environment]
+    settings: Any
+    seed: int
+    """Of the run."""
+    metadata: Mapping[str, Any]
+    """Of every row: `max_tokens`, ..."""
+
+
+class EpisodeWork(NamedTuple):
+    """One episode to make."""
+
+    problem: Problem
+    sample_id: int
+    attempt: int
+
+
+class EpisodesMaker:
+    """Makes episodes, as many at a time as the engine has slots.
+
+    What belongs to an environment blocks, so that it is called in threads; policies are asked from the event loop.
+    """
+
+    def __init__(
+        self, stage: Stage, cast: Cast, *, clients: list[ChatClient], tools: Tools, closing: ExitStack, threads: int
+    ) -> None:
+        """`closing` is closed at the end: it ends the tools."""
+        self._stage = stage
+        self._cast = cast
+        self._clients = clients
+        self._tools = tools
+        self._closing = closing
+        self._thread_count = threads
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[None]:
+        """Holds connections, verifiers and threads; at the end environments under way are given up."""
+        self._threads = ThreadPoolExecutor(self._thread_count, thread_name_prefix="environment")
+        try:
+            async with AsyncExitStack() as stack:
+                for client in self._clients:
+                    await stack.enter_async_context(client)
+                verifiers = await stack.enter_async_context(VerifierPools())
+                self._tools = self._tools._replace(verification=verifiers)
+                try:
+                    yield
+                finally:
+                    await asyncio.to_thread(self._closing.close)
+        finally:
+            await asyncio.to_thread(self._threads.shutdown)
+
+    def work(self, run: Run, problems: list[Problem], *, first: int | None = None) -> Iterator[EpisodeWork]:
+        """What a run still wants of some problems."""
+        for problem in problems:
+            for sample_id, attempt in run.wanted(problem, first):
+                yield EpisodeWork(problem, sample_id, attempt)
+
+    async def __call__(self, work: EpisodeWork) -> Made:
+        """One episode; a failure on the way is the row's `error`."""
+        seed = rollout_seed(self._stage.seed, work.problem.instance_id, work.sample_id, work.attempt)
+        make = partial(self._stage.environment.make, work.problem, seed, self._stage.settings, self._tools)
+        played = await play(make, self._cast, seed=seed, in_thread=self._in_thread)
+        record = self._record(work, seed, played)
+        row = record.model_dump(mode="json")
+        failed = record.error.message if record.error else None
+        return Made(work.problem.instance_id, work.sample_id, dump_line(row), Outcome.of_row(row), failed)
+
+    async def _in_thread(self, call: Callable[[], Any]) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+
+    def _record(self, work: EpisodeWork, seed: int, played: Played) -> EpisodeRollout:
+        environment = self._stage.environment
+        verdict = None
+        if played.success is not None:
+            verdict = Verdict(
+                verifier=f"{environment.name}@{environment.version}",
+                status="ok",
+                reward=float(played.success),
+                success=played.success,
+            )
+        return EpisodeRollout(
+            instance_id=work.problem.instance_id,
+            sample_id=work.sample_id,
+            seed=seed,
+            messages=played.messages,
+            completion=None,
+            reward=verdict.reward if verdict else None,
+            success=verdict.success if verdict else None,
+            verdict=verdict,
+            error=played.error,
+            usage=played.usage,
+            latency_s=round(played.seconds, 4),
+            finish_reason=played.finish_reason,
+            model_calls=played.calls,
+            metadata={**self._stage.metadata, "attempt": work.attempt},
+            env_name=environment.name,
+            turns=played.turns,
+        )

@@ -1,0 +1,102 @@
+"""The tools that a run's environments use, opened for the time of the run."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+from contextlib import AsyncExitStack, ExitStack
+from types import TracebackType
+from typing import Any, Self
+
+from rollmill.environments.python_runs import IMAGE, SandboxedPython, empty_images
+from rollmill.environments.search.index import open_index
+from rollmill.environments.search.remote import TOKEN_VARIABLE as SEARCH_TOKEN
+from rollmill.environments.search.remote import RemoteSearcher
+from rollmill.environments.tools import PythonRunner, Searcher, Tool, Tools
+from rollmill.episodes.parameters import CollectEpisodes
+from rollmill.records import Problem, Verdict
+from rollmill.sandboxes.bubblewrap import BubblewrapHost
+from rollmill.sandboxes.docker import DockerHost
+from rollmill.sandboxes.remote import TOKEN_VARIABLE as SANDBOX_TOKEN
+from rollmill.sandboxes.remote import RemoteHost
+from rollmill.sandboxes.sandbox import Limits, SandboxHost, SandboxSpec
+from rollmill.services.connection import ServiceConfig, service_url, token_from_environment
+from rollmill.verifiers import VerifierPool
+
+
+def open_tools(
+    parameters: CollectEpisodes,
+    needs: Collection[Tool],
+    settings: Any,
+    closing: ExitStack,
+    *,
+    sandboxes: ServiceConfig | None,
+    search: ServiceConfig | None,
+) -> Tools:
+    """The tools that an environment needs, but for verification; `closing` ends them.
+
+    `sandboxes` and `search` come from blocks. Raises `InputError` for a place or a corpus that cannot be used.
+    """
+    return Tools(
+        python=_open_python(parameters, closing, sandboxes) if "python" in needs else None,
+        searcher=_open_searcher(parameters, settings, closing, search) if "search" in needs else None,
+    )
+
+
+def _open_python(parameters: CollectEpisodes, closing: ExitStack, service: ServiceConfig | None) -> PythonRunner:
+    host: SandboxHost
+    if parameters.place == "bubblewrap":
+        host = BubblewrapHost(closing.enter_context(empty_images()), packages=())
+    elif parameters.place == "docker":
+        host = DockerHost()
+    else:
+        if parameters.docker_server:
+            address = service_url(parameters.docker_server)
+            service = ServiceConfig(address=address, token=token_from_environment(SANDBOX_TOKEN))
+        assert service is not None
+        host = RemoteHost(service.address, token=service.token)
+    closing.callback(host.close)
+    spec = SandboxSpec(
+        image=parameters.sandbox_image or IMAGE,
+        timeout_s=parameters.code_timeout,
+        limits=Limits(memory_mb=parameters.memory_mb, processes=parameters.processes),
+    )
+    return SandboxedPython(host, spec=spec, at_once=parameters.sandboxes_at_once)
+
+
+def _open_searcher(
+    parameters: CollectEpisodes, settings: Any, closing: ExitStack, service: ServiceConfig | None
+) -> Searcher:
+    if parameters.search_server:
+        address = service_url(parameters.search_server)
+        service = ServiceConfig(address=address, token=token_from_environment(SEARCH_TOKEN))
+    if service is not None:
+        return RemoteSearcher(service.address, token=service.token)
+    return closing.enter_context(open_index(settings.corpus))
+
+
+class VerifierPools:
+    """Verifiers by name, for the threads of environments; an asynchronous context manager."""
+
+    def __init__(self) -> None:
+        self._pools: dict[str, VerifierPool] = {}
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.aclose()
+
+    def verify(self, verifier: str, problem: Problem, completion: str) -> Verdict:
+        """The verdict of a verifier; see `Verification`. Called from any thread but the loop's own."""
+        return asyncio.run_coroutine_threadsafe(self._verify(verifier, problem, completion), self._loop).result()
+
+    async def _verify(self, verifier: str, problem: Problem, completion: str) -> Verdict:
+        if verifier not in self._pools:
+            self._pools[verifier] = pool = VerifierPool(verifier, accept_error=0.0)
+            await self._stack.enter_async_context(pool)
+        return await self._pools[verifier].verify(problem, completion)

