@@ -8,7 +8,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
-NAMES = ("rollout_overhead", "heavy_tail", "resume", "memory", "task_runs", "curation", "training", "agent_rollouts")
+NAMES = (
+    "rollout_overhead",
+    "heavy_tail",
+    "resume",
+    "memory",
+    "task_runs",
+    "curation",
+    "training",
+    "agent_rollouts",
+    "episodes",
+)
 
 
 def run(name, *flags):
@@ -119,3 +129,14 @@ def test_agent_rollouts():
     assert cells(said, "2 ")[1] == "6"
     for what in ("the flow", "the sandbox service", "the evaluation service"):
         assert cells(said, what)[2] == cells(said, what)[4] == "0"
+
+
+@pytest.mark.slow
+def test_episodes():
+    said = run("episodes", "--in_flight", "4", "--rounds", "2", "--latency_s", "0.2", "--sandboxed", "2")
+    for name, in_flight, calls in (("stateful_env", 4, 48), ("search_env", 4, 72), ("math_env", 2, 24)):
+        row = cells(said, name)
+        assert [int(row[1]), int(row[2])] == [in_flight, 2 * in_flight]
+        assert int(row[3]) == calls
+        assert 0 < float(row[5]) <= 1
+    assert int(cells(said, "code_env")[2]) == 4

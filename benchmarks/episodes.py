@@ -1,0 +1,119 @@
+"""Episodes per second against the number in flight, with a scripted model of set latency.
+
+No agent ever solves anything, so that every episode asks the model the same number of times: the ideal is
+in flight / (calls x latency). The scripted server is another process; environments, sandboxes, the journal are in this
+one, and real.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+from benchmarks.machine import machine
+from benchmarks.scripted_process import scripted_process
+from benchmarks.table import show
+from benchmarks.targets import Targets, arguments
+from rollmill.episodes.casting import policies_of, serving_cast
+from rollmill.episodes.parameters import CollectEpisodes
+from rollmill.episodes.run import hold, open_collection
+from rollmill.episodes.stage import episodes_of
+from rollmill.rollouts.progress import progress_of
+from rollmill.rollouts.session import RolloutSession
+from rollmill.serving.scripted import Script
+
+OF_IDEAL = 0.95
+LOST_ANSWERS = {
+    "stateful_env": '<plan>wait</plan> <actions>["no such action"]</actions>',
+    "math_env": "\\boxed{0}",
+    "search_env": "<questions>\nwho\n</questions> <search>harbour</search> <more>more</more>",
+    "code_env": "```python\nassert False\n```",
+}
+"""What never solves anything, in the right form."""
+
+
+class Collected(NamedTuple):
+    """One run."""
+
+    env_name: str
+    in_flight: int
+    episodes: int
+    calls: int
+    seconds: float
+    latency_s: float
+
+    @property
+    def rate(self) -> float:
+        """Episodes per second."""
+        return self.episodes / self.seconds
+
+    @property
+    def of_ideal(self) -> float:
+        """The rate as a share of what the model alone would allow."""
+        return self.calls * self.latency_s / self.in_flight / self.seconds
+
+    def row(self) -> dict[str, str]:
+        """Its line of the table."""
+        return {
+            "environment": self.env_name,
+            "in flight": str(self.in_flight),
+            "episodes": str(self.episodes),
+            "model calls": str(self.calls),
+            "episodes/s": f"{self.rate:.2f}",
+            "of ideal": f"{self.of_ideal:.3f}",
+        }
+
+
+def collect(env_name: str, in_flight: int, options: argparse.Namespace) -> Collected:
+    """Plays episodes in a new folder."""
+    episodes = in_flight * options.rounds
+    script = Script(completion=LOST_ANSWERS[env_name], latency_s=options.latency_s)
+    with scripted_process(script) as server, TemporaryDirectory() as folder:
+        parameters = CollectEpisodes(
+            env_name=env_name, model_path=script.model, base_url=[server.base_url], num_episodes=episodes,
+            concurrency=in_flight, output_dir=str(Path(folder) / "run"),
+        )  # fmt: skip
+        with hold(parameters), open_collection(parameters) as run:
+            progress = progress_of(run)
+            with serving_cast(parameters, policies_of(parameters)) as served:
+                maker = episodes_of(parameters, run, served)
+                progress.start()
+                with RolloutSession(run, maker, slots=in_flight, progress=progress) as session:
+                    problems = list(run.problems())
+                    began = time.monotonic()
+                    tally = session.generate(problems)
+                    seconds = time.monotonic() - began
+        calls = server.facts()["requests"]
+    if tally.failed or tally.success:
+        raise RuntimeError(f"{tally.failed} episodes failed, {tally.success} succeeded: none should")
+    return Collected(env_name, in_flight, episodes, calls, seconds, options.latency_s)
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    parser.add_argument("--in_flight", type=int, nargs="+", default=[8, 32, 128], help="episodes in flight")
+    parser.add_argument("--rounds", type=int, default=4, help="episodes are so many times those in flight")
+    parser.add_argument("--latency_s", type=float, default=0.5, help="the model's")
+    parser.add_argument("--sandboxed", type=int, default=8, help="episodes in flight of environments that run code")
+    options = parser.parse_args()
+    logging.disable(logging.WARNING)
+    where = machine()
+    runs = [
+        collect(env_name, in_flight, options)
+        for env_name in ("stateful_env", "search_env")
+        for in_flight in options.in_flight
+    ]
+    runs += [collect(env_name, options.sandboxed, options) for env_name in ("math_env", "code_env")]
+    show(f"episodes on {where}; model latency {options.latency_s:g} s", [run.row() for run in runs])
+    targets = Targets()
+    for run in runs[: 2 * len(options.in_flight)]:
+        targets.at_least(f"{run.env_name}, {run.in_flight} in flight, of ideal", run.of_ideal, OF_IDEAL)
+    targets.end(check=options.check)
+
+
+if __name__ == "__main__":
+    main()
