@@ -19,6 +19,7 @@ import yaml
 from rollmill.agent_rollouts.parameters import AgentRollouts
 from rollmill.command_line import parse_command_line
 from rollmill.curation.parameters import Curate
+from rollmill.episodes.parameters import CollectEpisodes
 from rollmill.evaluation.before_after import TrainAndEvaluate
 from rollmill.improvement.parameters import Improve
 from rollmill.rejection.parameters import RejectSampling
@@ -29,6 +30,7 @@ pytestmark = pytest.mark.slow
 DEPLOYMENT = "reject-sampling/reject-sampling"
 PARAMETERS = {
     "agent-rollouts": AgentRollouts,
+    "collect-episodes": CollectEpisodes,
     "reject-sampling": RejectSampling,
     "curate": Curate,
     "train-lora": TrainAndEvaluate,
