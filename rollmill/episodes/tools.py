@@ -71,7 +71,9 @@ def _open_searcher(
         address = service_url(parameters.search_server)
         service = ServiceConfig(address=address, token=token_from_environment(SEARCH_TOKEN))
     if service is not None:
-        return RemoteSearcher(service.address, token=service.token)
+        remote = RemoteSearcher(service.address, token=service.token)
+        closing.callback(remote.close)
+        return remote
     return closing.enter_context(open_index(settings.corpus))
 
 

@@ -13,9 +13,12 @@ from typing import Any
 
 import pytest
 
+from rollmill.environments.search.environment import OWN_QUESTIONS
+from rollmill.environments.search.index import open_index
 from rollmill.serving.script import Conversation, Script
 from rollmill.serving.scripted import ScriptedServer
 from tests.flows.conftest import ROOT, Job, journal_lines, processes_of, wait_until
+from tests.serving.raw_server import RawServer
 from tests.training.made import make_base
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -159,6 +162,33 @@ def test_an_environment_that_raises_is_recorded_and_said(job: Job) -> None:
         in wrong.stderr
     )
     assert "Traceback" not in wrong.stderr
+
+
+def test_a_search_service_is_asked(job: Job) -> None:
+    asked: list[Any] = []
+
+    def retrieve(headers: Any, body: bytes) -> tuple[int, bytes]:
+        asked.append(json.loads(body))
+        [query] = asked[-1]["queries"]
+        found = index.search(query, asked[-1]["topk"])
+        documents = [
+            {"document": {"id": one.id, "contents": f'"{one.title}"\n{one.text}'}, "score": 1} for one in found
+        ]
+        return 200, json.dumps({"result": [documents]}).encode()
+
+    flags = ["--env_name", "search_env", "--model_path", "oracle", "--num_episodes", "3"]
+    with open_index("") as index, RawServer(retrieve) as service:
+        where = ["--search_server", service.base_url.removesuffix("/v1")]
+        refused = job.run(*flags, *where)
+        done = job.run(*flags, *where, "--dataset", str(OWN_QUESTIONS), "--env", "top_k=2", ROLLMILL_SEARCH_TOKEN="t-9")
+    assert refused.returncode == 1
+    assert "--dataset: required with a search service" in refused.stderr
+    assert done.returncode == 0, done.stderr
+    assert len(asked) >= 3
+    assert {request["topk"] for request in asked} == {2}
+    assert {headers["Authorization"] for headers in service.headers} == {"Bearer t-9"}
+    counted = statistics_of(job.folder / "sft_data")
+    assert (counted["successes"], counted["agents"]["searcher"]["mean_reward"]) == (3, 1.0)
 
 
 HOSTILE = {
