@@ -14,10 +14,10 @@ improve: setup
 	@scripts/demo_model
 	@examples/improve.sh
 
-# All tests, real vLLM included.
+# All tests, real vLLM included; a file's tests run one after the other.
 test: setup
 	@scripts/demo_model
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
 check: setup
 	.venv/bin/ruff format --check .

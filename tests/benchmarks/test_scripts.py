@@ -23,7 +23,7 @@ NAMES = (
 
 def run(name, *flags):
     done = subprocess.run(
-        [sys.executable, "-m", f"benchmarks.{name}", *flags], cwd=ROOT, capture_output=True, text=True, timeout=280
+        [sys.executable, "-m", f"benchmarks.{name}", *flags], cwd=ROOT, capture_output=True, text=True, timeout=580
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
