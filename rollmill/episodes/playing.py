@@ -77,6 +77,20 @@ async def play(make: Callable[[], Environment], cast: Cast, *, seed: int, in_thr
     return played
 
 
+At = Callable[[str], None]
+"""Notes, in a thread, which of an environment's names is called next: what raises is attributed to it."""
+
+
+class _Ended(NamedTuple):
+    """What stands when an agent has acted."""
+
+    step: Step
+    order: Sequence[str]
+    """Of the next turn, where this one is over."""
+    success: bool | None
+    """None while the episode goes on."""
+
+
 class _Episode:
     def __init__(self, cast: Cast, seed: int, in_thread: InThread, played: Played) -> None:
         self._cast = cast
@@ -85,23 +99,55 @@ class _Episode:
         self._played = played
 
     async def play(self, make: Callable[[], Environment]) -> None:
-        environment = await self._call("making the environment", make)
-        for turn_idx in range(self._cast.max_turns):
-            order: Sequence[str] = await self._call("turn_order", lambda: tuple(environment.turn_order))
-            for agent_name in order:
-                if await self._play_turn(environment, agent_name, turn_idx):
-                    break
-            else:
-                continue
-            break
-        self._played.success = await self._call("success", lambda: _bool("success", environment.success))
+        def begin(at: At) -> tuple[Environment, Sequence[str]]:
+            at("making the environment")
+            environment = make()
+            at("turn_order")
+            return environment, _order(environment)
 
-    async def _play_turn(self, environment: Environment, agent_name: str, turn_idx: int) -> bool:
-        """One agent's turn; whether the episode is over."""
-        where = f"{agent_name}, turn {turn_idx}"
-        agent = await self._call(f"{where}: agents", lambda: environment.agents[agent_name])
-        shown = await self._call(f"{where}: prompt", lambda: self._cast.pictures.keep(agent.prompt()))
+        environment, order = await self._call("", begin)
+        for turn_idx in range(self._cast.max_turns):
+            for place, agent_name in enumerate(order, start=1):
+                last = place == len(order)
+                final = last and turn_idx + 1 == self._cast.max_turns
+                ended = await self._play_turn(environment, agent_name, turn_idx, last=last, final=final)
+                if ended.success is not None:
+                    self._played.success = ended.success
+                    return
+            order = ended.order
+
+    async def _play_turn(
+        self, environment: Environment, agent_name: str, turn_idx: int, *, last: bool, final: bool
+    ) -> _Ended:
+        """One agent's turn. Every hop into a thread costs: there is one before the answer and one after it."""
+        where = f"{agent_name}, turn {turn_idx}: "
+
+        def show(at: At) -> tuple[Agent, list[Message]]:
+            at("agents")
+            agent = environment.agents[agent_name]
+            at("prompt")
+            return agent, self._cast.pictures.keep(agent.prompt())
+
+        agent, shown = await self._call(where, show)
         answer, seed = await self._ask(agent, agent_name, turn_idx, shown)
+        turn = self._note(agent_name, turn_idx, shown, answer, seed)
+
+        def act(at: At) -> _Ended:
+            at("act")
+            step = _checked(agent.act(answer.text))
+            at("done")
+            over = _bool("done", environment.done) or final
+            at("success" if over else "turn_order")
+            success = _bool("success", environment.success) if over else None
+            return _Ended(step, _order(environment) if last and not over else (), success)
+
+        ended = await self._call(where, act)
+        info = dict(ended.step.info)
+        self._played.turns[-1] = turn.model_copy(update={"reward": ended.step.reward, "info": info})
+        return ended
+
+    def _note(self, agent_name: str, turn_idx: int, shown: list[Message], answer: Answer, seed: int) -> Turn:
+        """Adds what was said, before anything is made of it."""
         first = len(self._played.messages)
         said: Message = {"role": "assistant", "content": answer.text}
         if answer.reasoning is not None:
@@ -118,20 +164,17 @@ class _Episode:
             finish_reason=answer.finish_reason,
         )
         self._played.turns.append(turn)
-        step = await self._call(f"{where}: act", lambda: _checked(agent.act(answer.text)))
-        self._played.turns[-1] = turn.model_copy(update={"reward": step.reward, "info": dict(step.info)})
-        over: bool = await self._call(f"{where}: done", lambda: _bool("done", environment.done))
-        return over
+        return turn
 
     async def _ask(self, agent: Agent, agent_name: str, turn_idx: int, shown: list[Message]) -> tuple[Answer, int]:
         policy = self._cast.policies[agent_name]
         seed = rollout_seed(self._seed, agent_name, turn_idx)
-        where = f"{agent_name}, turn {turn_idx}"
+        where = f"{agent_name}, turn {turn_idx}: "
         try:
             answer = await policy.answer(agent, self._cast.pictures.sent(shown), seed, self._demonstrated(where))
         except RequestFailedError as failure:
             self._played.calls += failure.calls
-            raise _BrokenOffError(RolloutError(type=failure.type, message=f"{where}: {failure.message}")) from None
+            raise _BrokenOffError(RolloutError(type=failure.type, message=f"{where}{failure.message}")) from None
         before = self._played.usage
         self._played.usage = Usage(
             prompt_tokens=before.prompt_tokens + answer.usage.prompt_tokens,
@@ -143,21 +186,26 @@ class _Episode:
 
     def _demonstrated(self, where: str) -> Callable[[Callable[[], str]], Awaitable[str]]:
         async def call(demonstration: Callable[[], str]) -> str:
-            said: str = await self._call(f"{where}: demonstration", demonstration)
-            return said
+            def demonstrate(at: At) -> str:
+                at("demonstration")
+                return demonstration()
+
+            return await self._call(where, demonstrate)
 
         return call
 
-    async def _call(self, where: str, call: Callable[[], ResultT]) -> ResultT:
+    async def _call(self, where: str, call: Callable[[At], ResultT]) -> ResultT:
         """Calls what is the environment's. Whatever it raises ends the episode, and nothing else."""
+        names: list[str] = []
         try:
-            result: ResultT = await self._in_thread(call)
+            result: ResultT = await self._in_thread(lambda: call(names.append))
         except (SandboxError, VerifierFailed) as failure:
-            raise _BrokenOffError(RolloutError(type=failure.type, message=f"{where}: {failure}")) from failure
+            error = RolloutError(type=failure.type, message=f"{where}{names[-1]}: {failure}")
+            raise _BrokenOffError(error) from failure
         except RollmillError as failure:
-            raise _BrokenOffError(RolloutError(type="tool", message=f"{where}: {failure}")) from failure
+            raise _BrokenOffError(RolloutError(type="tool", message=f"{where}{names[-1]}: {failure}")) from failure
         except Exception as error:
-            message = f"{where}: {describe(error)}{_place(error)}"
+            message = f"{where}{names[-1]}: {describe(error)}{_place(error)}"
             raise _BrokenOffError(RolloutError(type=RAISED, message=message)) from error
         return result
 
@@ -169,6 +217,13 @@ def _checked(step: Step) -> Step:
         raise ValueError(f"a step's reward is {reward!r}: it must be a finite number")
     told = orjson.loads(orjson.dumps(dict(info)))
     return Step(float(reward), told)
+
+
+def _order(environment: Environment) -> Sequence[str]:
+    order = tuple(environment.turn_order)
+    if not order:
+        raise ValueError("turn_order is empty: somebody has to act")
+    return order
 
 
 def _bool(name: str, value: object) -> bool:

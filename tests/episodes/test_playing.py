@@ -93,7 +93,7 @@ def test_oracle_and_random(tmp_path):
         ("prompt", "first, turn 0: prompt", 0),
         ("act", "first, turn 0: act", 1),
         ("done", "first, turn 0: done", 1),
-        ("success", "success", 2),
+        ("success", "second, turn 0: success", 2),
     ],
 )
 def test_what_an_environment_raises_is_attributed_and_recorded(tmp_path, raises_in, where, turns):
