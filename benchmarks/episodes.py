@@ -87,9 +87,10 @@ def collect(env_name: str, in_flight: int, options: argparse.Namespace) -> Colle
                     began = time.monotonic()
                     tally = session.generate(problems)
                     seconds = time.monotonic() - began
+            errors = [one.error.message for _, group in run.groups() for one in group if one and one.error]
         calls = server.facts()["requests"]
-    if tally.failed or tally.success:
-        raise RuntimeError(f"{tally.failed} episodes failed, {tally.success} succeeded: none should")
+    if errors or tally.success:
+        raise RuntimeError(f"{len(errors)} episodes failed, {tally.success} succeeded, and none should: {errors[:1]}")
     return Collected(env_name, in_flight, episodes, calls, seconds, options.latency_s)
 
 
@@ -97,7 +98,7 @@ def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--in_flight", type=int, nargs="+", default=[8, 32, 128], help="episodes in flight")
     parser.add_argument("--rounds", type=int, default=4, help="episodes are so many times those in flight")
-    parser.add_argument("--latency_s", type=float, default=0.5, help="the model's")
+    parser.add_argument("--latency_s", type=float, default=1.0, help="the model's")
     parser.add_argument("--sandboxed", type=int, default=8, help="episodes in flight of environments that run code")
     options = parser.parse_args()
     logging.disable(logging.WARNING)
