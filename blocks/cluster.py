@@ -66,6 +66,14 @@ class DaskCluster(Block):
         workers = client.scheduler_info()["workers"]
         return Offers(self, {name: facts["resources"].get(self.resource, 0) for name, facts in workers.items()})
 
+    def no_worker(self, offers: Offers, amount: int) -> str:
+        """What to say when none of its workers has as much."""
+        wanted = f"{self.resource}={max(amount, 1)}"
+        return (
+            f"no worker has {wanted} ({offers.describe()}): "
+            f"start one with `dask worker {self.scheduler} --resources {wanted}`; the same command continues"
+        )
+
     def no_answer(self, error: OSError) -> RunStoppedError:
         """What to say when its scheduler cannot be reached."""
         return RunStoppedError(

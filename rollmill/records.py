@@ -37,7 +37,8 @@ class Problem(BaseModel):
     prompt: str | list[Message]
     """The question as text, or as the chat messages that the data set holds."""
     answer: str | None = None
-    """Ground truth as text; None where the verifier finds it in `fields`."""
+    """Ground truth as text, or the answer that the data set's messages end with; None where there is none of its own:
+    the verifier may find it in `fields`."""
     images: tuple[Image, ...] = ()
     fields: dict[str, Any] = Field(default_factory=dict)
     """The row's other columns, for prompt templates and verifiers."""
@@ -84,8 +85,9 @@ class Usage(BaseModel):
 class Rollout(BaseModel):
     """One attempt at one problem: one line of a journal.
 
-    A rollout has either a verdict or an error. `reward` and `success` are the verdict's, and null where there is an
-    error: what failed outside is not a wrong answer.
+    A rollout has either a verdict or an error, or neither where nobody verifies: samples that are drawn as training
+    data. `reward` and `success` are the verdict's, and null where there is none: what failed outside is not a wrong
+    answer.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -111,4 +113,4 @@ class Rollout(BaseModel):
     @property
     def status(self) -> Literal["ok", "unparseable", "failed"]:
         """How the rollout is counted."""
-        return self.verdict.status if self.verdict else "failed"
+        return self.verdict.status if self.verdict else "failed" if self.error else "ok"

@@ -50,11 +50,7 @@ def _wait(cluster: DaskCluster, client: Client, future: PrefectDaskFuture[Any], 
         if offers.suffices(amount):
             possible = time.monotonic()
         elif time.monotonic() - possible > PATIENCE_S:
-            wanted = f"{cluster.resource}={max(amount, 1)}"
-            raise RunStoppedError(
-                f"no worker has {wanted} ({offers.describe()}): "
-                f"start one with `dask worker {cluster.scheduler} --resources {wanted}`; the same command continues"
-            )
+            raise RunStoppedError(cluster.no_worker(offers, amount))
         future.wait(LOOK_S)
 
 

@@ -60,6 +60,17 @@ def read_prompt(value: Any, field: str) -> str | list[Message]:
     return messages
 
 
+def read_response(value: Any, field: str) -> str | None:
+    """The text of the assistant turn that chat messages end with; None where there is none.
+
+    Raises `UnusableCellError`.
+    """
+    last = value[-1] if isinstance(value, list) and value else None
+    if not isinstance(last, dict) or last.get("role") != "assistant":
+        return None
+    return _read_content(last.get("content"), field) or None
+
+
 def read_fields(row: dict[str, Any]) -> dict[str, Any]:
     """The columns that JSON can hold, as JSON holds them; bytes are dropped. Raises `UnusableCellError`."""
     fields: dict[str, Any] = {}

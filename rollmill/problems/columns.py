@@ -31,6 +31,8 @@ ANSWER_COLUMNS = (
     "score",
     "expected_answer",
 )
+RESPONSE_COLUMNS = ("response", "answer", "output", "completion")
+"""Where a data set may hold an answer as somebody gave it, right or wrong."""
 ID_COLUMNS = ("instance_id", "id", "problem_id", "task_id", "uid", "index")
 IMAGE_COLUMNS = ("images", "image")
 
@@ -101,7 +103,7 @@ def choose_columns(source: ProblemSource, head: Sequence[Row]) -> Columns:
         if answer is None:
             raise _undetected(source, head, "ground truth", "--answer_field", ANSWER_COLUMNS)
     identity = _named(source, head, source.id_field, "--id_field")
-    if identity is None:
+    if identity is None and source.id_field != "":
         identity = _first(head, [column for column in ID_COLUMNS if column not in {prompt, answer}])
     images = _first(head, [column for column in IMAGE_COLUMNS if column not in {prompt, answer, identity}])
     if source.image_field not in IMAGE_COLUMNS[:1]:

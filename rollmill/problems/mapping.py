@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from rollmill.files.rows import BadRow, Row
-from rollmill.problems.cells import UnusableCellError, read_answer, read_fields, read_id, read_prompt
+from rollmill.problems.cells import UnusableCellError, read_answer, read_fields, read_id, read_prompt, read_response
 from rollmill.problems.columns import Columns, get, without
 from rollmill.problems.images import ImageStore
 from rollmill.records import Problem
@@ -30,7 +30,9 @@ class RowMapper:
             return Problem(
                 instance_id=f"row-{position}" if identity is None else read_id(get(row, identity), identity),
                 prompt=read_prompt(get(row, prompt), prompt),
-                answer=None if answer is None else read_answer(get(row, answer), answer),
+                answer=read_response(get(row, prompt), prompt)
+                if answer is None
+                else read_answer(get(row, answer), answer),
                 fields=read_fields(without(row, self._used)),
                 images=() if images is None else self._images.keep_all(get(row, images), images),
             )

@@ -21,7 +21,7 @@ class ProblemSource(BaseModel):
     answer_field: str | None = None
     """Column with the ground truth (`reward_model.ground_truth`); None: detected; empty: the data have none."""
     id_field: str | None = None
-    """Column with the instance id; None: detected, or `row-<0-based number>` where there is none."""
+    """Column with the instance id; None: detected; empty, or where there is none: `row-<0-based number>`."""
     image_field: str = "images"
     """Column with the prompt's images; by default `images`, or else `image`, where there is one. Empty: no images."""
     max_problems: int | None = Field(default=None, ge=1)

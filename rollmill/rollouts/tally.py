@@ -27,7 +27,7 @@ class Outcome(NamedTuple):
 
     @property
     def failed(self) -> bool:
-        """Whether the rollout has no verdict."""
+        """Whether the rollout has an error in place of what was wanted."""
         return self.status == "failed"
 
     @classmethod
@@ -35,7 +35,7 @@ class Outcome(NamedTuple):
         """From a journal's row. Raises LookupError, TypeError or AttributeError for what is no rollout."""
         verdict, error, usage, metadata = row["verdict"], row["error"], row["usage"], row["metadata"]
         return cls(
-            status=verdict["status"] if verdict else "failed",
+            status=verdict["status"] if verdict else "failed" if error else "ok",
             success=bool(row["success"]),
             error=verdict["error"] if verdict else None,
             error_type=error["type"] if error else None,

@@ -24,6 +24,10 @@ def test_id_column_is_detected(column):
     assert choose({"prompt": "q", "answer": "a", column: 1}).id == column
 
 
+def test_no_id_on_request():
+    assert choose({"prompt": "q", "answer": "a", "id": 1}, id_field="").id is None
+
+
 def test_order_of_candidates_and_nested_answer():
     row = {"question": "q", "problem": "p", "label": 1, "reward_model": {"ground_truth": "7", "style": "rule"}}
     assert choose(row)[:3] == ("problem", "reward_model.ground_truth", None)

@@ -1,0 +1,68 @@
+"""Optimal sampling: training data drawn from q*, between a current policy and a target model."""
+
+import sys
+
+from rollmill.command_line import report_errors
+from rollmill.optimal_sampling.commands import analyze_diagnostics, parse
+from rollmill.optimal_sampling.parameters import AnalyzeDiagnostics, OptimalSampling
+
+DESCRIPTION = """\
+Draws one answer to every prompt of a data set, token by token, from q* ~ pi_theta^alpha * pi_t^(1-alpha): the geometric
+mixture of a current policy and a target model, with alpha, the weight of the policy, chosen at every token."""
+
+EXAMPLES = """\
+  python -m flows.optimal_sampling --model_theta meta-llama/Llama-2-7b-hf --model_t meta-llama/Llama-2-7b-chat-hf \\
+      --dataset agentica-org/DeepScaleR-Preview-Dataset --output data/generated.jsonl --save_diagnostics
+  python -m flows.optimal_sampling --model_theta /models/qwen --adapter_t /adapters/tuned --dataset prompts.jsonl \\
+      --alpha_method entropy --num_samples 1000 --output data/entropy.jsonl
+  python -m flows.optimal_sampling --model_theta /models/qwen --hint "The answer is {answer}." --dataset math.jsonl \\
+      --output data/hinted.jsonl
+  python -m flows.optimal_sampling analyze_diagnostics data/*.diagnostics.jsonl --output analysis.png
+
+The same command again continues a run that was interrupted; --start_idx and --num_samples add rows to it.
+"""
+
+if __name__ == "__main__":
+    # Before Prefect is imported, which takes seconds, and which the comparison of files never needs.
+    with report_errors("optimal_sampling"):
+        given = parse(sys.argv[1:], description=DESCRIPTION, examples=EXAMPLES)
+        if isinstance(given, AnalyzeDiagnostics):
+            analyze_diagnostics(given)
+            raise SystemExit(0)
+    asked: OptimalSampling = given
+
+from prefect import flow, runtime
+
+from rollmill.optimal_sampling.outcome import SamplingOutcome
+from rollmill.optimal_sampling.progress import SamplingProgress, sampling_progress
+from rollmill.optimal_sampling.run import hold, open_sampling
+from rollmill.rollouts.run import Run
+from tasks.desk_server import desk_server
+from tasks.optimal_sampling import draw_all, sampling_workers, write_all_samples
+from tasks.outcomes import failing_in_one_line
+from tasks.watching import watched
+
+
+@flow(
+    name="optimal-sampling",
+    flow_run_name=lambda: f"optimal-sampling {runtime.flow_run.parameters['parameters'].directory.name}",
+)
+@failing_in_one_line
+def optimal_sampling(parameters: OptimalSampling) -> SamplingOutcome:
+    """Draws the samples that are missing from q*, and writes all that there are."""
+    with hold(parameters), open_sampling(parameters) as run:
+        progress = sampling_progress(run, parameters)
+        if progress.left:
+            sample(run, parameters, progress)
+        return write_all_samples.submit(run, parameters, progress).result()
+
+
+def sample(run: Run, parameters: OptimalSampling, progress: SamplingProgress) -> None:
+    """Starts workers and lets them draw."""
+    with watched(progress, parameters.directory.name), sampling_workers(parameters) as workers:
+        draw_all(run, parameters, workers, progress)
+
+
+if __name__ == "__main__":
+    with report_errors("optimal_sampling"), desk_server():
+        sys.stdout.writelines(f"{line}\n" for line in optimal_sampling(asked).lines())

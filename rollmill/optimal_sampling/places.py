@@ -1,0 +1,31 @@
+"""Where the processes of a call draw: each on a GPU of its own, where there are some."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from rollmill.optimal_sampling.parameters import OptimalSampling
+
+_ANY_GPU = ("auto", "cuda")
+
+
+def environments(parameters: OptimalSampling, environ: Mapping[str, str] | None = None) -> list[dict[str, str]]:
+    """What is laid over each process's environment; one process for each GPU, or --workers of them.
+
+    More processes than GPUs share these. With a device that is named, such as `cpu` or `cuda:1`, all are on it.
+    """
+    if parameters.device not in _ANY_GPU:
+        return [{} for _ in range(parameters.workers or 1)]
+    gpus = _gpus(os.environ if environ is None else environ)
+    count = parameters.workers or len(gpus) or 1
+    return [{"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} if gpus else {} for number in range(count)]
+
+
+def _gpus(environ: Mapping[str, str]) -> list[str]:
+    """What `CUDA_VISIBLE_DEVICES` calls those that are visible."""
+    import torch
+
+    count = torch.cuda.device_count()
+    named = [name.strip() for name in environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    return (named or [str(number) for number in range(count)])[:count]

@@ -1,0 +1,139 @@
+"""Dask workers that stay for many tasks: a cluster's, or processes here."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from prefect.tasks import Task
+
+from blocks.cluster import CONNECT_S, DaskCluster
+from rollmill.errors import RunStoppedError
+from rollmill.serving.ports import LOOPBACK
+from tasks.cluster import LOOK_S, PATIENCE_S
+
+if TYPE_CHECKING:
+    from prefect_dask.task_runners import DaskTaskRunner, PrefectDaskFuture
+
+_DASK = "distributed"
+
+R = TypeVar("R")
+
+
+class Workers:
+    """Where tasks run, one at a time on each."""
+
+    def __init__(self, runner: DaskTaskRunner, cluster: DaskCluster | None) -> None:
+        self._runner = runner
+        self._cluster = cluster
+        self._possible = time.monotonic()
+
+    @property
+    def count(self) -> int:
+        """How many tasks can run now, at least 1."""
+        if self._cluster is not None:
+            return max(1, int(sum(self._cluster.offers(self._runner.client).supplies.values())))
+        return max(1, len(self._runner.client.scheduler_info()["workers"]))
+
+    def submit(self, task: Task[..., R], parameters: dict[str, Any]) -> PrefectDaskFuture[R]:
+        """Hands a task in; it begins when a worker is free."""
+        from dask.base import annotate
+
+        with annotate(resources={self._cluster.resource: 1} if self._cluster else {}):
+            return self._runner.submit(task, parameters)
+
+    def first_done(self, futures: Sequence[PrefectDaskFuture[R]]) -> PrefectDaskFuture[R]:
+        """Waits for the first of them.
+
+        Raises `RunStoppedError` where for a while no worker of the cluster could run any.
+        """
+        from distributed import TimeoutError as NotYet
+        from distributed import wait
+
+        while True:
+            for future in futures:
+                if future.wrapped_future.done():
+                    return future
+            try:
+                with self._runner.client.as_current():
+                    wait([future.wrapped_future for future in futures], timeout=LOOK_S, return_when="FIRST_COMPLETED")
+            except NotYet:
+                self._check()
+
+    def result(self, future: PrefectDaskFuture[R]) -> R:
+        """What the task returned or raised. Raises `RunStoppedError` where its worker died of it."""
+        lost = future.wrapped_future.status != "finished"  # of the task's own failures Dask knows nothing
+        try:
+            return future.result()
+        except Exception as error:
+            if not lost:
+                raise
+            where = f"the Dask cluster at {self._cluster.scheduler}" if self._cluster else "this machine"
+            raise RunStoppedError(
+                f"the workers of {where} lost a task ({type(error).__name__}: {str(error)[:300]}): memory may have run "
+                "out, or a cluster's worker has another version of this project; the same command continues"
+            ) from error
+
+    def _check(self) -> None:
+        if self._cluster is None:
+            return
+        offers = self._cluster.offers(self._runner.client)
+        if offers.suffices(1):
+            self._possible = time.monotonic()
+        elif time.monotonic() - self._possible > PATIENCE_S:
+            raise RunStoppedError(self._cluster.no_worker(offers, 1))
+
+
+@contextmanager
+def workers_of(cluster: DaskCluster) -> Iterator[Workers]:
+    """The workers of a cluster that have its resource. Raises `RunStoppedError` where no scheduler answers."""
+    from prefect_dask.task_runners import DaskTaskRunner
+
+    with DaskTaskRunner(address=cluster.scheduler, client_kwargs={"timeout": CONNECT_S}) as runner:
+        try:
+            runner.client  # noqa: B018  # connects
+        except OSError as error:
+            raise cluster.no_answer(error) from error
+        yield Workers(runner, cluster)
+
+
+@contextmanager
+def workers_here(environments: Sequence[Mapping[str, str]]) -> Iterator[Workers]:
+    """A process for each environment, which is laid over this one's. They end with the block, and with this process."""
+    from distributed import Nanny, Scheduler, SpecCluster
+    from prefect_dask.task_runners import DaskTaskRunner
+
+    # Dask would give each the whole machine's memory divided by their number, and end those that take more.
+    here: dict[str, Any] = {"host": LOOPBACK, "dashboard": False, "dashboard_address": f"{LOOPBACK}:0"}
+    own = {**here, "nthreads": 1, "memory_limit": 0}
+    given = {"OMP_NUM_THREADS": _threads(len(environments)), "TOKENIZERS_PARALLELISM": "false", "TQDM_DISABLE": "1"}
+    spec = {
+        number: {"cls": Nanny, "options": {**own, "env": given | dict(environment)}}
+        for number, environment in enumerate(environments)
+    }
+    scheduler = {"cls": Scheduler, "options": {**here, "port": 0}}
+    with _quieter(logging.WARNING), SpecCluster(workers=spec, scheduler=scheduler) as cluster:
+        with DaskTaskRunner(cluster=cluster) as runner:
+            yield Workers(runner, None)
+        logging.getLogger(_DASK).setLevel(logging.ERROR)  # it warns of processes that take their time to end
+
+
+@contextmanager
+def _quieter(level: int) -> Iterator[None]:
+    """Keeps what Dask says of its connections out of the log."""
+    logger = logging.getLogger(_DASK)
+    before = logger.level
+    logger.setLevel(level)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+def _threads(processes: int) -> str:
+    """Of each process: Dask would say 1."""
+    return os.environ.get("OMP_NUM_THREADS") or str(max(1, len(os.sched_getaffinity(0)) // processes))
