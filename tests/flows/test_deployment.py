@@ -22,6 +22,7 @@ from rollmill.curation.parameters import Curate
 from rollmill.episodes.parameters import CollectEpisodes
 from rollmill.evaluation.before_after import TrainAndEvaluate
 from rollmill.improvement.parameters import Improve
+from rollmill.optimal_sampling.parameters import OptimalSampling
 from rollmill.rejection.parameters import RejectSampling
 from tests.flows.conftest import ROOT, journal_lines, processes_of, script, wait_until, write_problems
 
@@ -35,6 +36,7 @@ PARAMETERS = {
     "curate": Curate,
     "train-lora": TrainAndEvaluate,
     "improve": Improve,
+    "optimal-sampling": OptimalSampling,
 }
 PREFECT = [sys.executable, "-m", "prefect"]
 
