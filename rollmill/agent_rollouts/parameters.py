@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
 from rollmill.parameter import parameter
 from rollmill.rollouts.chat import Sampling
+from rollmill.sandboxes.parameters import SandboxPlace
+from rollmill.serving.parameters import ServerParameters
 
-Place = Literal["bubblewrap", "docker", "remote"]
 
-
-class AgentRollouts(BaseModel):
-    """Give every coding problem N attempts by an agent in a sandbox, and score each by tests and speed."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+class Attempts(BaseModel):
+    """What is attempted, by whom, how often."""
 
     dataset: str | None = parameter(
         None, "Problems", "Data set", "JSON or JSON Lines file of problems; see examples/performance_problems.",
@@ -56,18 +53,12 @@ class AgentRollouts(BaseModel):
     max_tokens: int = parameter(8000, "Sampling", "Max tokens", "Longest answer of one model call, in tokens.", ge=1)
     seed: int = parameter(0, "Sampling", "Seed", "Seed of the run; every attempt's own seed follows from it.", ge=0)
 
-    sandbox: Place | None = parameter(
-        None, "Sandboxes", "Sandboxes", "Where attempts run; remote with --docker_server, else bubblewrap."
-    )
+
+class Grading(SandboxPlace):
+    """What sandboxes are like, and how attempts are graded."""
+
     images: str | None = parameter(
         None, "Sandboxes", "Images", "Folder of bubblewrap's images; else `images` beside the data set.", metavar="DIR"
-    )
-    docker_server: str | None = parameter(
-        None, "Sandboxes", "Docker server", "host:port of a sandbox service (/start, /execute, /cleanup).",
-        metavar="HOST:PORT",
-    )  # fmt: skip
-    sandbox_block: str | None = parameter(
-        None, "Sandboxes", "Sandbox block", "Name of a sandbox-service block: its address and token.", metavar="BLOCK"
     )
     command_timeout: float | None = parameter(
         None, "Sandboxes", "Command time-out", "Seconds of one command; else the configuration's.", gt=0
@@ -87,25 +78,11 @@ class AgentRollouts(BaseModel):
         "default", "Grading", "Ladder", "Reward by speedup: default, observed, or a JSON file of steps.", metavar="NAME"
     )
 
-    base_url: list[str] = parameter(
-        [], "Server", "Base URLs", "Running OpenAI-compatible servers (http://host:8000/v1); requests are balanced.",
-        metavar="URL",
-    )  # fmt: skip
-    endpoint_block: str | None = parameter(
-        None, "Server", "Endpoint block", "Name of an inference-endpoint block: URLs and key of running servers.",
-        metavar="BLOCK",
-    )  # fmt: skip
-    server_block: str | None = parameter(
-        None, "Server", "Server block", "Name of a vllm-server block: how this machine starts vLLM.", metavar="BLOCK"
-    )
-    vllm_args: str = parameter(
-        "", "Server", "vLLM arguments", "More arguments for vLLM, as in a shell, in one string.", metavar="ARGS"
-    )
-    model_port: int | None = parameter(None, "Server", "Port", "Port to serve at; else a free one.", ge=1, le=65535)
-    request_timeout: float = parameter(
-        600.0, "Server", "Request timeout", "Seconds that one request may take.", metavar="SECONDS", gt=0
-    )
-    max_retries: int = parameter(10, "Server", "Max retries", "Retries of a request that failed on the way.", ge=0)
+
+class AgentRollouts(ServerParameters, Grading, Attempts):
+    """Give every coding problem N attempts by an agent in a sandbox, and score each by tests and speed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     workers: int = parameter(4, "Running", "Workers", "Sandboxes at a time.", ge=1, le=4096)
     retry: Literal["failed"] | None = parameter(
@@ -119,17 +96,6 @@ class AgentRollouts(BaseModel):
     log_file: str | None = parameter(
         None, "Running", "Log file", "Also write what is logged to this file.", metavar="FILE"
     )
-
-    @field_validator("base_url", mode="before")
-    @classmethod
-    def _one_is_a_list(cls, value: Any) -> Any:
-        return [value] if isinstance(value, str) else value
-
-    @field_validator("vllm_args")
-    @classmethod
-    def _arguments_are_a_shell_line(cls, line: str) -> str:
-        shlex.split(line)
-        return line
 
     @field_validator("output")
     @classmethod
@@ -153,26 +119,13 @@ class AgentRollouts(BaseModel):
                 f"--samples_per_task {self.samples_per_task} at --temperature 0 gives the same attempt again and "
                 "again: raise the temperature, or ask for one sample"
             )
-        remote = self.docker_server is not None or self.sandbox_block is not None
-        if self.docker_server and self.sandbox_block:
-            raise ValueError("give --docker_server or --sandbox_block, not both")
         if self.eval_server and self.eval_block:
             raise ValueError("give --eval_server or --eval_block, not both")
-        if self.place == "remote" and not remote:
-            raise ValueError("--sandbox remote needs --docker_server or --sandbox_block")
-        if self.place != "remote" and remote:
-            raise ValueError(f"--sandbox {self.place} is here: leave out --docker_server and --sandbox_block")
         if self.grades_elsewhere and self.place != "remote":
             raise ValueError(
                 "an evaluation service sees only sandboxes of a sandbox service: give --docker_server, too"
             )
         return self
-
-    @property
-    def place(self) -> Place:
-        """Where attempts run."""
-        remote = self.docker_server is not None or self.sandbox_block is not None
-        return self.sandbox or ("remote" if remote else "bubblewrap")
 
     @property
     def grades_elsewhere(self) -> bool:
@@ -198,16 +151,6 @@ class AgentRollouts(BaseModel):
     def instance_id(self) -> str | None:
         """The only problem of the data set that is wanted; None for all."""
         return self.instance if self.dataset is not None else None
-
-    @property
-    def external(self) -> bool:
-        """Whether servers that are running already are used."""
-        return bool(self.base_url or self.endpoint_block)
-
-    @property
-    def base_urls(self) -> list[str]:
-        """Addresses of the running servers."""
-        return [url if url.endswith("/v1") else f"{url}/v1" for url in (one.rstrip("/") for one in self.base_url)]
 
     @property
     def sampling(self) -> Sampling:

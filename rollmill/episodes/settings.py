@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from rollmill.episodes.policies import DEMONSTRATIONS
 from rollmill.rollouts.chat import Sampling
+from rollmill.serving.parameters import check_urls
 
 _NAME = re.compile(r"[\w.\-]+(/[\w.\-]+)*")
 _KEY = re.compile(r"\w+")
@@ -147,17 +148,6 @@ def check_name(name: str) -> str:
     if not _NAME.fullmatch(name):
         raise ValueError(f"{name!r} cannot be a policy's name: use letters, digits, '_', '-', '.' and '/'")
     return name
-
-
-def check_urls(urls: Iterable[str]) -> list[str]:
-    """Addresses of servers, ending in `/v1`. Raises `ValueError` for one that is none."""
-    checked = []
-    for url in urls:
-        if not url.startswith(("http://", "https://")):
-            raise ValueError(f"{url!r} does not start with http:// or https://")
-        trimmed = url.rstrip("/")
-        checked.append(trimmed if trimmed.endswith("/v1") else f"{trimmed}/v1")
-    return checked
 
 
 def close_to(name: str, known: Collection[str]) -> str:
