@@ -20,7 +20,7 @@ from rollmill.optimal_sampling.sampler import SamplerSettings, ShardSamples, sam
 from rollmill.optimal_sampling.shards import Shard, shards
 from rollmill.rollouts.run import Run
 from tasks.outcomes import failing_in_one_line
-from tasks.watching import show_picture, show_table, show_text
+from tasks.watching import show_outcome
 from tasks.workers import Workers, workers_here, workers_of
 
 if TYPE_CHECKING:
@@ -81,10 +81,5 @@ def _say(samples: ShardSamples, seen: dict[int, int], batch_size: int) -> None:
 def write_all_samples(run: Run, parameters: OptimalSampling, progress: SamplingProgress) -> SamplingOutcome:
     """Writes the samples and their diagnostics from the journal, and shows what they say."""
     outcome = write_samples(run, parameters, progress)
-    name = outcome.output.stem
-    show_table("optimal-sampling", outcome.table, f"q* samples: {name}")
-    show_text("optimal-sampling-statistics", outcome.files["statistics"].read_text(), f"Statistics of {name}")
-    show_picture("optimal-sampling-overview", outcome.files["picture"], f"alpha, KL and ESS of {name}")
-    for note in outcome.notes:
-        get_run_logger().warning(note)
+    show_outcome("optimal-sampling", "q* samples", outcome.output.stem, outcome.table, outcome.files, outcome.notes)
     return outcome

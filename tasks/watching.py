@@ -114,6 +114,17 @@ def show_picture(key: str, path: Path, description: str) -> None:
     create_image_artifact(url, key=key, description=description)
 
 
+def show_outcome(
+    key: str, title: str, name: str, rows: Sequence[Mapping[str, str]], files: Mapping[str, Path], notes: Sequence[str]
+) -> None:
+    """A run when it is over: its table, its `statistics` and its `picture` as artifacts, its notes as warnings."""
+    show_table(key, rows, f"{title}: {name}")
+    show_text(f"{key}-statistics", files["statistics"].read_text(), f"Statistics of {name}")
+    show_picture(f"{key}-overview", files["picture"], f"{title}: overview of {name}")
+    for note in notes:
+        get_run_logger().warning(note)
+
+
 def artifact_key(name: str) -> str:
     """A run's name as an artifact's key: lower case letters, digits and dashes."""
     return f"reject-sampling-{re.sub('[^a-z0-9]+', '-', name.lower()).strip('-') or 'run'}"
