@@ -96,7 +96,7 @@ def environment_settings(parameters: CollectEpisodes, environment: type[Environm
         return environment.Settings.model_validate(parameters.env_settings)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        key = ".".join(map(str, first["loc"]))
+        key = str(first["loc"][0]) if first["loc"] else ""
         if first["type"] == "extra_forbidden":
             known = environment.Settings.model_fields
             raise InputError(f"--env {key}: {environment.name} has no such setting{close_to(key, known)}") from error
