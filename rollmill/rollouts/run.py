@@ -213,9 +213,10 @@ def _told(name: str, there: object, here: object) -> list[str]:
         keys = [*there, *(key for key in here if key not in there)]
         pairs = [(key, there.get(key), here.get(key)) for key in keys]
         return [text for key, old, new in pairs if old != new for text in _told(key, old, new)]
-    return [f"{name} ({_short(there)} on disk, {_short(here)} now)"]
+    return [f"{name} ({short(there)} on disk, {short(here)} now)"]
 
 
-def _short(value: object) -> str:
+def short(value: object) -> str:
+    """A value of a parameter in one line, shortened in its middle."""
     text = orjson.dumps(value).decode()
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    return text if len(text) <= 80 else f"{text[:30]}...{text[-47:]}"  # what tells paths apart stands at their ends

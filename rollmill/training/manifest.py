@@ -7,13 +7,13 @@ import platform
 from pathlib import Path
 from typing import Any, Literal
 
-import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rollmill.errors import InputError
 from rollmill.files.whole import write_json_whole
 from rollmill.rollouts.identity import Identity
 from rollmill.rollouts.manifest import MANIFEST
+from rollmill.rollouts.run import short
 from rollmill.training.data_files import DataFile, DataFiles
 from rollmill.training.merging import MERGED
 from rollmill.training.parameters import TrainLora
@@ -136,9 +136,9 @@ def check_same_training(old: TrainingManifest, new: TrainingManifest, directory:
         if name in _SHOWN:
             there, here = old.parameters.get(name), new.parameters.get(name)
         told.append(
-            f"{name} ({_short(here)}, whose content has changed)"
+            f"{name} ({short(here)}, whose content has changed)"
             if there == here
-            else f"{name} ({_short(there)} on disk, {_short(here)} now)"
+            else f"{name} ({short(there)} on disk, {short(here)} now)"
         )
     raise InputError(f"{directory} holds another run: {', '.join(told)}: {_ADVICE}")
 
@@ -152,8 +152,3 @@ def training_versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
-
-
-def _short(value: object) -> str:
-    text = orjson.dumps(value).decode()
-    return text if len(text) <= 80 else f"{text[:77]}..."
