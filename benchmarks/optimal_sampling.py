@@ -1,0 +1,144 @@
+"""q* beside plain generation: tokens per second by method and batch, on the real small model and an adapter of it.
+
+The bound is what two models alone would allow: plain Hugging Face `generate` of each, the times added. End tokens are
+ignored, so that everybody draws the same number of tokens. Contenders take turns, and the best of each counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+from benchmarks.contender_process import ROOT, scratch_folder
+from benchmarks.machine import machine
+from benchmarks.table import show
+from benchmarks.targets import Targets, arguments
+from rollmill.optimal_sampling.decoding import Decoder, SampleRequest
+from rollmill.optimal_sampling.network import Network
+from rollmill.optimal_sampling.pair import Pair, load_pair
+
+MODEL = ROOT / "models/SmolLM2-135M-Instruct"
+METHODS = ("fixed", "entropy", "kl_symmetry", "ess_balance", "reverse_kl_symmetry")
+OF_BOUND, KL_OF_FIXED = 0.9, 1.05
+PROMPT_TOKENS = 32
+
+
+def make_adapter(folder: Path, model: Path) -> Path:
+    """An adapter that changes what the model says."""
+    torch.manual_seed(0)
+    config = LoraConfig(r=16, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
+    adapted = get_peft_model(AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32), config)
+    for name, weight in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.05)
+    adapted.save_pretrained(folder)
+    return folder
+
+
+class Contenders:
+    """Everybody, on weights that are loaded once."""
+
+    def __init__(self, model: Path, adapter: Path, tokens: int) -> None:
+        self._tokens = tokens
+        pair = load_pair(str(model), adapter_t=str(adapter), device="cpu", dtype="float32")
+        self._pair = dataclasses.replace(pair, end_tokens=frozenset())
+        self._base = self._plain_model(model)
+        self._adapted = PeftModel.from_pretrained(self._plain_model(model), adapter).eval()
+        self._adapted.generation_config.eos_token_id = None
+        theta = dataclasses.replace(pair.theta, network=Network(self._base, str(model)))
+        t = dataclasses.replace(pair.t, network=Network(self._adapted, str(model)))
+        self._two_passes = dataclasses.replace(self._pair, theta=theta, t=t)
+
+    def _plain_model(self, model: Path) -> Any:
+        loaded = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
+        loaded.generation_config.eos_token_id = None
+        return loaded
+
+    def calls(self, batch: int) -> dict[str, Callable[[], None]]:
+        """By name, each drawing `tokens` tokens for `batch` prompts."""
+        generator = torch.Generator().manual_seed(batch)
+        prompts = torch.randint(100, 40_000, (batch, PROMPT_TOKENS), generator=generator)
+        found: dict[str, Callable[[], None]] = {
+            "generate, base": lambda: self._generate(self._base, prompts),
+            "generate, adapter": lambda: self._generate(self._adapted, prompts),
+        }
+        for method in METHODS:
+            found[f"q*, {method}"] = lambda method=method: self._draw(self._pair, method, prompts)
+        found["q*, kl_symmetry, two passes"] = lambda: self._draw(self._two_passes, "kl_symmetry", prompts)
+        return found
+
+    def _generate(self, model: Any, prompts: Tensor) -> None:
+        with torch.inference_mode():
+            made = model.generate(
+                prompts, attention_mask=torch.ones_like(prompts), do_sample=True, top_k=0, top_p=1.0,
+                max_new_tokens=self._tokens, pad_token_id=2,
+            )  # fmt: skip
+        assert made.shape[1] == prompts.shape[1] + self._tokens
+
+    def _draw(self, pair: Pair, method: str, prompts: Tensor) -> None:
+        decoder = Decoder(pair, alpha_method=method, batch_size=len(prompts), max_new_tokens=self._tokens)
+        requests = [SampleRequest(place, prompt, prompt, place) for place, prompt in enumerate(prompts.tolist())]
+        made = sum(len(one.token_ids) for one in decoder.decode(requests))
+        assert made == len(prompts) * self._tokens
+
+
+def measure(contenders: Contenders, batch: int, options: argparse.Namespace) -> dict[str, float]:
+    """Tokens per second by name: the best of several turns."""
+    seconds: dict[str, list[float]] = defaultdict(list)
+    for _ in range(options.repeat):
+        for name, call in contenders.calls(batch).items():
+            began = time.perf_counter()
+            call()
+            seconds[name].append(time.perf_counter() - began)
+    return {name: batch * options.tokens / min(times) for name, times in seconds.items()}
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    parser.add_argument("--model", type=Path, default=MODEL, help="directory of a model; scripts/demo_model makes one")
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 32], help="prompts at a time")
+    parser.add_argument("--tokens", type=int, default=32, help="drawn for each prompt")
+    parser.add_argument("--repeat", type=int, default=3, help="turns; the best counts")
+    options = parser.parse_args()
+    if not options.model.is_dir():
+        parser.error(f"there is no model in {options.model}: make one with scripts/demo_model, or name another")
+    where = machine()
+    with scratch_folder() as folder:
+        contenders = Contenders(options.model, make_adapter(folder / "adapter", options.model), options.tokens)
+        rates = {batch: measure(contenders, batch, options) for batch in options.batches}
+    targets = Targets()
+    rows = []
+    for name in next(iter(rates.values())):
+        row = {"": name}
+        for batch, found in rates.items():
+            row[f"batch {batch}: tokens/s"] = f"{found[name]:.1f}"
+            row[f"{batch}: of bound"] = f"{found[name] / bound(found):.2f}"
+        rows.append(row)
+    show(f"q* of {options.model.name} and an adapter on {where}, {options.tokens} tokens", rows)
+    for batch, found in rates.items():
+        for method in METHODS[:3]:
+            targets.at_least(f"batch {batch}, {method} of the bound", found[f"q*, {method}"] / bound(found), OF_BOUND)
+        cost = found["q*, fixed"] / found["q*, kl_symmetry"]
+        targets.at_most(f"batch {batch}, kl_symmetry over fixed, time", cost, KL_OF_FIXED)
+        gain = found["q*, kl_symmetry"] / found["q*, kl_symmetry, two passes"]
+        targets.at_least(f"batch {batch}, one pass over two, rate", gain, 1.0)
+    targets.end(check=options.check)
+
+
+def bound(found: dict[str, float]) -> float:
+    """Tokens per second where each takes both models' time and nothing more."""
+    return 1 / (1 / found["generate, base"] + 1 / found["generate, adapter"])
+
+
+if __name__ == "__main__":
+    main()
