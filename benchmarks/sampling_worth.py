@@ -1,0 +1,165 @@
+"""What data drawn from q* is worth: the same model trained on as many samples of q*, of pi_t and of pi_theta.
+
+pi_theta is a small real model on bare problems; pi_t is the same with worked examples in its prompt. Each training is a
+LoRA on the bare problems with the drawn answers. Then, on held-out problems: the loss on answers that pi_t draws there,
+and the drift: KL from the trained model to pi_theta, per token of those answers.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import orjson
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+from benchmarks.contender_process import ROOT, scratch_folder
+from benchmarks.machine import machine
+from benchmarks.optimal_sampling import MODEL
+from benchmarks.table import show
+from benchmarks.targets import Targets, arguments
+from rollmill.files.rows import BadRow
+from rollmill.optimal_sampling.mixture import kl
+from rollmill.optimal_sampling.model import OptimalSamplingModel
+from rollmill.problems.data_files import read_data_file
+from rollmill.training.parameters import TrainLora
+from rollmill.training.training import run_training
+
+DRAWN = {"q* (kl_symmetry)": ("kl_symmetry", 0.5), "pi_t": ("fixed", 0.0), "pi_theta": ("fixed", 1.0)}
+
+
+class Answers(NamedTuple):
+    """Problems and an answer to each."""
+
+    prompts: list[str]
+    texts: list[str]
+    tokens: list[list[int]]
+
+
+class Worth(NamedTuple):
+    """What one training came to."""
+
+    loss_under_t: float
+    """Nats per token of pi_t's held-out answers."""
+    drift: float
+    """KL(trained || pi_theta), nats per token."""
+
+
+def draw(options: argparse.Namespace, prompts: list[str], method: str, alpha: float, seed: int) -> Answers:
+    """One answer to each problem."""
+    model = OptimalSamplingModel(
+        str(options.model), alpha_method=method, fixed_alpha=alpha, device="cpu", dtype="float32", batch_size=16
+    )
+    examples = [row for _, row in read_data_file(str(options.few_shot)) if not isinstance(row, BadRow)]
+    shown = [turn for one in examples for turn in (said("user", one["prompt"]), said("assistant", one["answer"]))]
+    drawn = model.generate(
+        [[said("user", prompt)] for prompt in prompts],
+        max_new_tokens=options.tokens,
+        seed=seed,
+        return_diagnostics=False,
+        prompts_t=[[*shown, said("user", prompt)] for prompt in prompts],
+    )
+    return Answers(prompts, drawn.generated_texts, drawn.token_ids)
+
+
+def said(role: str, content: str) -> dict[str, str]:
+    return {"role": role, "content": content}
+
+
+def train(options: argparse.Namespace, answers: Answers, folder: Path) -> Path:
+    """An adapter, trained on the bare problems with these answers."""
+    rows = [
+        {"messages": [said("user", prompt), said("assistant", text)]}
+        for prompt, text in zip(answers.prompts, answers.texts, strict=True)
+        if text.strip()
+    ]
+    folder.mkdir()
+    (folder / "rows.jsonl").write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
+    parameters = TrainLora(
+        model_path=str(options.model), train_data=[str(folder / "rows.jsonl")], output_dir=str(folder / "adapter"),
+        num_train_epochs=options.epochs, per_device_train_batch_size=8, gradient_accumulation_steps=1,
+        learning_rate=3e-4, lora_r=16, lora_alpha=16, num_gpus=0,
+    )  # fmt: skip
+    return run_training(parameters).directory
+
+
+def judge(model: Any, adapter: Path | None, tokenizer: Any, held_out: Answers) -> Worth:
+    """The trained model, or the base itself, on pi_t's answers."""
+    judged = model if adapter is None else PeftModel.from_pretrained(model, adapter).eval()
+    losses, drifts = [], []
+    for prompt, tokens in zip(held_out.prompts, held_out.tokens, strict=True):
+        asked = tokenizer.apply_chat_template(
+            [said("user", prompt)], add_generation_prompt=True, return_tensors="pt", return_dict=False
+        )
+        whole = torch.cat([asked, torch.tensor([tokens])], dim=1)
+        with torch.inference_mode():
+            own = judged(whole).logits[0, asked.shape[1] - 1 : -1].log_softmax(-1)
+            if adapter is None:
+                base = own
+            else:
+                with judged.disable_adapter():
+                    base = judged(whole).logits[0, asked.shape[1] - 1 : -1].log_softmax(-1)
+        losses.append(-own.gather(1, torch.tensor(tokens)[:, None]).mean().item())
+        drifts.append(kl(own, base).mean().item())
+    if adapter is not None:
+        judged.unload()
+    return Worth(sum(losses) / len(losses), sum(drifts) / len(drifts))
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    parser.add_argument("--model", type=Path, default=MODEL, help="directory of a model; scripts/demo_model makes one")
+    parser.add_argument(
+        "--few_shot", type=Path, default=ROOT / "examples/improve/few_shot.jsonl", help="pi_t's examples"
+    )
+    parser.add_argument("--train", type=Path, default=ROOT / "examples/improve/train.jsonl", help="problems")
+    parser.add_argument("--held_out", type=Path, default=ROOT / "examples/improve/held_out.jsonl", help="problems")
+    parser.add_argument("--samples", type=int, default=96, help="drawn from each")
+    parser.add_argument("--judged", type=int, default=48, help="held-out problems")
+    parser.add_argument("--tokens", type=int, default=24, help="longest answer")
+    parser.add_argument("--epochs", type=int, default=2, help="of each training")
+    options = parser.parse_args()
+    if not options.model.is_dir():
+        parser.error(f"there is no model in {options.model}: make one with scripts/demo_model, or name another")
+    where = machine()
+    prompts = {
+        name: [str(row["prompt"]) for _, row in read_data_file(str(path)) if not isinstance(row, BadRow)][:count]
+        for name, path, count in (
+            ("train", options.train, options.samples), ("held_out", options.held_out, options.judged),
+        )
+    }  # fmt: skip
+    held_out = draw(options, prompts["held_out"], *DRAWN["pi_t"], seed=1)
+    with scratch_folder() as folder:
+        adapters = {
+            name: train(options, draw(options, prompts["train"], *how, seed=0), folder / str(place))
+            for place, (name, how) in enumerate(DRAWN.items())
+        }
+        tokenizer = OptimalSamplingModel(str(options.model), device="cpu").pair.theta.tokenizer
+        model = AutoModelForCausalLM.from_pretrained(options.model, dtype=torch.float32).eval()
+        found = {"untrained": judge(model, None, tokenizer, held_out)}
+        found |= {name: judge(model, adapter, tokenizer, held_out) for name, adapter in adapters.items()}
+    show(
+        f"trained on {options.samples} samples, {options.epochs} epochs, on {where}",
+        [
+            {
+                "samples of": name,
+                "loss under pi_t": f"{one.loss_under_t:.3f}",
+                "drift from pi_theta": f"{one.drift:.3f}",
+            }
+            for name, one in found.items()
+        ],
+    )
+    targets = Targets()
+    q, t = found["q* (kl_symmetry)"], found["pi_t"]
+    targets.at_most(
+        "q*'s loss under pi_t over the untrained model's", q.loss_under_t / found["untrained"].loss_under_t, 1
+    )
+    targets.at_most("q*'s drift over that of pi_t's samples", q.drift / t.drift, 1)
+    targets.end(check=options.check)
+
+
+if __name__ == "__main__":
+    main()
