@@ -18,6 +18,9 @@ NAMES = (
     "training",
     "agent_rollouts",
     "episodes",
+    "alpha_solver",
+    "optimal_sampling",
+    "sampling_worth",
 )
 
 
