@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from rollmill.corpus.corpus import index_run
 from rollmill.episodes.parameters import CollectEpisodes
-from rollmill.episodes.selection import Selection, episodes, rows
+from rollmill.episodes.selection import Selection, selected
 from rollmill.episodes.statistics import EpisodeStatistics
 from rollmill.files.rows import dump_line
 from rollmill.files.whole import write_bytes_whole, write_json_whole, write_whole
@@ -110,11 +110,11 @@ def write_rows(run: Run, selection: Selection, path: Path, env_name: str) -> Epi
     """Writes the selected turns as JSON Lines, whole or not at all; what was counted on the way."""
     chosen: dict[str, Any] = selection.model_dump(mode="json")
     statistics = EpisodeStatistics(env_name=env_name, wanted=run.expected, data_file=path.name, selection=chosen)
-    for episode in episodes(run):
-        statistics.add_episode(episode)
     with write_whole(path) as file:
-        for row in rows(run, selection):
-            statistics.add_row(row)
-            if row.left_out is None:
-                file.write(dump_line(row.to_json()))
+        for episode, rows in selected(run, selection):
+            statistics.add_episode(episode)
+            for row in rows:
+                statistics.add_row(row)
+                if row.left_out is None:
+                    file.write(dump_line(row.to_json()))
     return statistics

@@ -72,15 +72,17 @@ def episodes(run: Run) -> Iterator[Episode]:
         yield from (Episode(env_idx, rollout) for rollout in rollouts if rollout is not None)
 
 
-def rows(run: Run, selection: Selection) -> Iterator[Row]:
-    """Every turn of a run's episodes, with the reason where it is left out. Reads the run twice for balance."""
+def selected(run: Run, selection: Selection) -> Iterator[tuple[Episode, list[Row]]]:
+    """A run's episodes, each with all its turns and why one is left out. Reads the run twice for balance."""
     unbalanced = _unbalanced(run, selection.seed) if selection.balance_success else frozenset()
     for episode in episodes(run):
         key = episode.rollout.instance_id, episode.rollout.sample_id
         why = _why_not(episode.rollout, selection, unbalanced=key in unbalanced)
-        for turn in episode.rollout.turns:
-            other = bool(selection.agents) and turn.agent_name not in selection.agents
-            yield Row(episode, turn, why or (OTHER_AGENT if other else None))
+        yield episode, [Row(episode, turn, why or _other(turn, selection)) for turn in episode.rollout.turns]
+
+
+def _other(turn: Turn, selection: Selection) -> str | None:
+    return OTHER_AGENT if selection.agents and turn.agent_name not in selection.agents else None
 
 
 def _why_not(rollout: EpisodeRollout, selection: Selection, *, unbalanced: bool) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -79,7 +78,7 @@ class EpisodeStatistics(BaseModel):
         self.unsuccessful += rollout.success is False
         if rollout.error is not None:
             self.failed += 1
-            self.errors = dict(Counter(self.errors) + Counter([rollout.error.type]))
+            self.errors[rollout.error.type] = self.errors.get(rollout.error.type, 0) + 1
         self.model_calls += rollout.model_calls
         self.prompt_tokens += rollout.usage.prompt_tokens
         self.completion_tokens += rollout.usage.completion_tokens

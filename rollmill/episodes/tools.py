@@ -8,14 +8,13 @@ from contextlib import AsyncExitStack, ExitStack
 from types import TracebackType
 from typing import Any, Self
 
-from rollmill.environments.python_runs import IMAGE, SandboxedPython, empty_images
+from rollmill.environments.python_runs import SandboxedPython, bubblewrap_python
 from rollmill.environments.search.index import open_index
 from rollmill.environments.search.remote import TOKEN_VARIABLE as SEARCH_TOKEN
 from rollmill.environments.search.remote import RemoteSearcher
 from rollmill.environments.tools import PythonRunner, Searcher, Tool, Tools
 from rollmill.episodes.parameters import CollectEpisodes
 from rollmill.records import Problem, Verdict
-from rollmill.sandboxes.bubblewrap import BubblewrapHost
 from rollmill.sandboxes.docker import DockerHost
 from rollmill.sandboxes.remote import TOKEN_VARIABLE as SANDBOX_TOKEN
 from rollmill.sandboxes.remote import RemoteHost
@@ -44,24 +43,23 @@ def open_tools(
 
 
 def _open_python(parameters: CollectEpisodes, closing: ExitStack, service: ServiceConfig | None) -> PythonRunner:
-    host: SandboxHost
+    limits = Limits(memory_mb=parameters.memory_mb, processes=parameters.processes)
+    timeout_s, at_once = parameters.code_timeout, parameters.sandboxes_at_once
     if parameters.place == "bubblewrap":
-        host = BubblewrapHost(closing.enter_context(empty_images()), packages=())
-    elif parameters.place == "docker":
-        host = DockerHost()
-    else:
-        if parameters.docker_server:
-            address = service_url(parameters.docker_server)
-            service = ServiceConfig(address=address, token=token_from_environment(SANDBOX_TOKEN))
-        assert service is not None
-        host = RemoteHost(service.address, token=service.token)
-    closing.callback(host.close)
-    spec = SandboxSpec(
-        image=parameters.sandbox_image or IMAGE,
-        timeout_s=parameters.code_timeout,
-        limits=Limits(memory_mb=parameters.memory_mb, processes=parameters.processes),
-    )
-    return SandboxedPython(host, spec=spec, at_once=parameters.sandboxes_at_once)
+        return closing.enter_context(bubblewrap_python(limits=limits, timeout_s=timeout_s, at_once=at_once))
+    host = closing.enter_context(_host(parameters, service))
+    spec = SandboxSpec(image=parameters.sandbox_image, timeout_s=timeout_s, limits=limits)
+    return SandboxedPython(host, spec=spec, at_once=at_once)
+
+
+def _host(parameters: CollectEpisodes, service: ServiceConfig | None) -> SandboxHost:
+    if parameters.place == "docker":
+        return DockerHost()
+    if parameters.docker_server:
+        address = service_url(parameters.docker_server)
+        service = ServiceConfig(address=address, token=token_from_environment(SANDBOX_TOKEN))
+    assert service is not None
+    return RemoteHost(service.address, token=service.token)
 
 
 def _open_searcher(
