@@ -116,3 +116,20 @@ class Environment(Protocol):
     def success(self) -> bool:
         """Whether the problem is solved as things stand, by the ground truth and by nothing else."""
         ...
+
+
+class FixedCast:
+    """What environments derive from whose agents act in the same order in every turn."""
+
+    def __init__(self, agents: Mapping[str, Agent]) -> None:
+        self._agents = agents
+
+    @property
+    def agents(self) -> Mapping[str, Agent]:
+        """See `Environment`."""
+        return self._agents
+
+    @property
+    def turn_order(self) -> Sequence[str]:
+        """All of them, in the order in which they were given."""
+        return tuple(self._agents)

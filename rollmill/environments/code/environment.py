@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -14,7 +14,7 @@ from rollmill.environments.code.examples import example_tests
 from rollmill.environments.code.human_eval import human_eval
 from rollmill.environments.code.subject import read_subject
 from rollmill.environments.code.work import Work
-from rollmill.environments.environment import Agent
+from rollmill.environments.environment import Agent, FixedCast
 from rollmill.environments.tools import Tool, Tools
 from rollmill.problems import ProblemSource
 from rollmill.records import Problem
@@ -33,7 +33,7 @@ class CodeSettings(BaseModel):
     """Wrong variants of the reference solution that a test generator's tests are to find."""
 
 
-class CodeEnvironment:
+class CodeEnvironment(FixedCast):
     """A program is written until the tests pass on it that another agent writes.
 
     The episode ends when the two agree, right or wrong; success is that the ground-truth tests, which no agent ever
@@ -51,7 +51,7 @@ class CodeEnvironment:
 
     def __init__(self, work: Work, agents: Mapping[str, Agent]) -> None:
         self._work = work
-        self._agents = agents
+        super().__init__(agents)
 
     @classmethod
     def agent_names(cls, settings: CodeSettings) -> tuple[str, ...]:
@@ -85,16 +85,6 @@ class CodeEnvironment:
             return cls(work, {SINGLE: CodeGenerator(work, others="The problem's examples as tests")})
         writer = CodeGenerator(work, others="Another programmer's tests")
         return cls(work, {CODE: writer, TESTS: TestGenerator(work)})
-
-    @property
-    def agents(self) -> Mapping[str, Agent]:
-        """See `Environment`."""
-        return self._agents
-
-    @property
-    def turn_order(self) -> Sequence[str]:
-        """See `Environment`."""
-        return tuple(self._agents)
 
     @property
     def done(self) -> bool:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rollmill.environments.environment import Agent
+from rollmill.environments.environment import Agent, FixedCast
 from rollmill.environments.mathematics.agents import Reasoner, ToolUser
 from rollmill.environments.mathematics.judging import Judge, is_gym
 from rollmill.environments.mathematics.state import State
@@ -35,7 +35,7 @@ class MathSettings(BaseModel):
     `NAME?size=100&seed=7&key=value`."""
 
 
-class MathEnvironment:
+class MathEnvironment(FixedCast):
     r"""Agents state answers until they agree, and succeed where these are right.
 
     Every well-formed answer is judged against the ground truth: reward 1.0 for a right one, 0.0 for a wrong one, and
@@ -50,7 +50,7 @@ class MathEnvironment:
 
     def __init__(self, state: State, agents: Mapping[str, Agent]) -> None:
         self._state = state
-        self._agents = agents
+        super().__init__(agents)
 
     @classmethod
     def agent_names(cls, settings: MathSettings) -> tuple[str, ...]:
@@ -88,16 +88,6 @@ class MathEnvironment:
             state,
             {REASONER: Reasoner(state, REASONER), TOOL_USER: ToolUser(state, TOOL_USER, tools.python)},
         )
-
-    @property
-    def agents(self) -> Mapping[str, Agent]:
-        """See `Environment`."""
-        return self._agents
-
-    @property
-    def turn_order(self) -> Sequence[str]:
-        """The reasoner first."""
-        return tuple(self._agents)
 
     @property
     def done(self) -> bool:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel
 
-from rollmill.environments.environment import Agent
+from rollmill.environments.environment import FixedCast
 from rollmill.environments.question import question_fault, question_text
 from rollmill.environments.search.agents import ANSWERER, DECOMPOSER, SEARCHER, Answerer, Decomposer, Searcher
 from rollmill.environments.search.corpus import OWN_QUESTIONS, corpus_sha256
@@ -23,7 +22,7 @@ from rollmill.records import Problem
 _LISTS = ("aliases", "supports", "queries")
 
 
-class SearchEnvironment:
+class SearchEnvironment(FixedCast):
     """A question is split, looked up and answered, and looked up further as long as the answerer wants more.
 
     An answer ends the episode; it succeeds where the answer equals the ground truth, or one of `fields["aliases"]`,
@@ -42,11 +41,7 @@ class SearchEnvironment:
 
     def __init__(self, state: State) -> None:
         self._state = state
-        self._agents: dict[str, Agent] = {
-            DECOMPOSER: Decomposer(state),
-            SEARCHER: Searcher(state),
-            ANSWERER: Answerer(state),
-        }
+        super().__init__({DECOMPOSER: Decomposer(state), SEARCHER: Searcher(state), ANSWERER: Answerer(state)})
 
     @classmethod
     def agent_names(cls, settings: SearchSettings) -> tuple[str, ...]:
@@ -100,16 +95,6 @@ class SearchEnvironment:
                 settings=settings,
             )
         )
-
-    @property
-    def agents(self) -> Mapping[str, Agent]:
-        """See `Environment`."""
-        return self._agents
-
-    @property
-    def turn_order(self) -> Sequence[str]:
-        """All three."""
-        return tuple(self._agents)
 
     @property
     def done(self) -> bool:

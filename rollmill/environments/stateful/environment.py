@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Self
 
-from rollmill.environments.environment import Demonstrator
+from rollmill.environments.environment import Demonstrator, FixedCast
 from rollmill.environments.stateful.agents import Planner, ToolCaller
 from rollmill.environments.stateful.game import Game
 from rollmill.environments.stateful.making import write_problems
@@ -17,7 +16,7 @@ from rollmill.problems import ProblemSource
 from rollmill.records import Problem
 
 
-class StatefulEnvironment:
+class StatefulEnvironment(FixedCast):
     """Path finding, sokoban, sudoku, eight queens or blocksworld, as each problem says.
 
     A problem's `fields` hold `world`, `state` as the world stores it, and `optimal_length`; or it is one of
@@ -35,7 +34,7 @@ class StatefulEnvironment:
         self._game = game
         acting = ToolCaller(game, settings, planned=not settings.single_agent)
         roles: list[Demonstrator] = [acting] if settings.single_agent else [Planner(game, settings), acting]
-        self._agents = dict(zip(self.agent_names(settings), roles, strict=True))
+        super().__init__(dict(zip(self.agent_names(settings), roles, strict=True)))
 
     @classmethod
     def agent_names(cls, settings: StatefulSettings) -> tuple[str, ...]:
@@ -70,16 +69,6 @@ class StatefulEnvironment:
             plan = world.plan(world.start)
             shortest = None if plan is None else len(plan)
         return cls(Game(world, shortest), settings)
-
-    @property
-    def agents(self) -> Mapping[str, Demonstrator]:
-        """See `Environment`."""
-        return self._agents
-
-    @property
-    def turn_order(self) -> Sequence[str]:
-        """See `Environment`."""
-        return tuple(self._agents)
 
     @property
     def done(self) -> bool:
