@@ -21,6 +21,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from rollmill.errors import RollmillError
+from rollmill.interruption import interrupted, interruptions_noted
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -206,10 +207,15 @@ def report_errors(prog: str) -> Iterator[None]:
     Anything else is a bug and keeps its traceback. Works as a `with` block and as a decorator.
     """
     try:
-        try:
-            yield
-        finally:
-            sys.stdout.flush()  # a pipe that nobody reads shows here, and not when the interpreter ends
+        with interruptions_noted():
+            try:
+                yield
+            except Exception:
+                if interrupted():
+                    raise KeyboardInterrupt from None
+                raise
+            finally:
+                sys.stdout.flush()  # a pipe that nobody reads shows here, and not when the interpreter ends
     except RollmillError as error:
         sys.stderr.write(f"{prog}: {error}\n")
         raise SystemExit(1) from None

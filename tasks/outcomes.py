@@ -11,6 +11,7 @@ from prefect.client.schemas.objects import State, StateType
 from prefect.logging import get_run_logger
 
 from rollmill.errors import RollmillError, RunStoppedError
+from rollmill.interruption import interrupted
 
 _THE_DISK_SAYS_NO = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENOTDIR, errno.ENAMETOOLONG}
 
@@ -28,15 +29,24 @@ def failing_in_one_line(function: Callable[P, R]) -> Callable[P, R]:
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> Any:
         try:
             return function(*args, **kwargs)
-        except RollmillError as error:
-            failure = error
-        except OSError as error:
-            if error.errno not in _THE_DISK_SAYS_NO:
+        except Exception as error:
+            if interrupted():
+                raise KeyboardInterrupt from None
+            failure = _failure(error)
+            if failure is None:
                 raise
-            where = f": {error.filename}" if error.filename else ""
-            failure = RunStoppedError(f"{error.strerror}{where}; mend that, and the same command continues")
         if failure.details:
             get_run_logger().error(failure.details)
         return State(type=StateType.FAILED, message=str(failure), data=failure)
 
     return wrapped
+
+
+def _failure(error: Exception) -> RollmillError | None:
+    """What the user should read; None: a bug, which keeps its traceback."""
+    if isinstance(error, RollmillError):
+        return error
+    if isinstance(error, OSError) and error.errno in _THE_DISK_SAYS_NO:
+        where = f": {error.filename}" if error.filename else ""
+        return RunStoppedError(f"{error.strerror}{where}; mend that, and the same command continues")
+    return None

@@ -1,4 +1,5 @@
 import io
+import signal
 import subprocess
 import sys
 import textwrap
@@ -9,7 +10,8 @@ from typing import Annotated, Literal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, Field, field_validator, model_validator
+from pydantic import BaseModel, Field, field_validator, model_serializer, model_validator
+from pydantic_core import PydanticSerializationError
 
 from rollmill.command_line import parse_command, parse_command_line, report_errors
 from rollmill.errors import InputError
@@ -229,6 +231,26 @@ def test_report_errors(capsys):
     assert stop.value.code == 130
     assert "stopped: the same command continues" in capsys.readouterr().err
     with pytest.raises(ZeroDivisionError), report_errors("job"):
+        _ = 1 / 0
+
+
+class Given(BaseModel):
+    """Its serializer is interrupted."""
+
+    @model_serializer
+    def interrupt(self):
+        signal.raise_signal(signal.SIGINT)
+        return {}
+
+
+def test_ctrl_c_within_a_library_that_makes_it_an_error_of_its_own():
+    with pytest.raises(PydanticSerializationError):
+        Given().model_dump()
+    with pytest.raises(SystemExit) as stop, report_errors("job"):
+        Given().model_dump()
+    assert stop.value.code == 130
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    with pytest.raises(ZeroDivisionError), report_errors("job"):  # and nobody remembers it
         _ = 1 / 0
 
 
