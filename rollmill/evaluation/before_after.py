@@ -15,7 +15,7 @@ from rollmill.parameter import parameter
 from rollmill.plots.improvement import Mark, draw_improvement
 from rollmill.rejection.parameters import RejectSampling
 from rollmill.serving.adapter import RANKS
-from rollmill.serving.server import has_accelerator
+from rollmill.serving.machine import has_accelerator
 from rollmill.training.manifest import Trained
 from rollmill.training.parameters import Placing, TrainLora
 

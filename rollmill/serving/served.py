@@ -17,8 +17,9 @@ from rollmill.errors import ServingError
 from rollmill.serving.adapter import Adapter
 from rollmill.serving.client import ClientConfig
 from rollmill.serving.endpoints import Endpoint
+from rollmill.serving.machine import has_accelerator
 from rollmill.serving.probe import check_model
-from rollmill.serving.server import ModelServer, ServerConfig, has_accelerator
+from rollmill.serving.server import ModelServer, ServerConfig
 
 log = logging.getLogger(__name__)
 

@@ -19,17 +19,17 @@ from rollmill.errors import InputError, ServingError
 from rollmill.serving.adapter import Adapter, adapter_arguments
 from rollmill.serving.endpoints import Endpoint
 from rollmill.serving.kept_process import KeptProcess
+from rollmill.serving.machine import machine_arguments
 from rollmill.serving.ports import LOOPBACK, PortReservation
 from rollmill.serving.probe import NotAnsweringError, check_model, healthy
+from rollmill.serving.server_log import ServerLog
 
 log = logging.getLogger(__name__)
 
 SERVER_ENVIRONMENT = Path(".venv-vllm/bin/python")
 """Where `make setup` puts the server's own environment, relative to the project."""
 
-_SEE_ABOVE = "See root cause above"
 _WATCH_S = 0.1
-_OUT_OF_MEMORY = ("out of memory", "OutOfMemory", "No available memory for the cache blocks", "Free memory on device")
 
 
 class ServerConfig(BaseModel):
@@ -61,22 +61,6 @@ class ServerConfig(BaseModel):
             return named
         beside = Path(__file__).parents[2] / SERVER_ENVIRONMENT
         return str(beside) if beside.exists() else sys.executable
-
-
-def has_accelerator() -> bool:
-    """Whether the machine has an NVIDIA or AMD device."""
-    return Path("/dev/nvidiactl").exists() or Path("/dev/kfd").exists()
-
-
-def cpu_arguments() -> tuple[list[str], dict[str, str]]:
-    """Arguments and environment for vLLM where there is no accelerator: all cores, no compilation at start.
-
-    Without chunked prefill: vLLM 0.32 on the CPU ends with "CPU Generator does not use offset" when a request with a
-    seed is prefilled in more than one piece.
-    """
-    cores = ",".join(map(str, sorted(os.sched_getaffinity(0))))
-    environment = {"VLLM_CPU_OMP_THREADS_BIND": cores, "VLLM_CPU_KVCACHE_SPACE": "2"}
-    return ["--dtype", "float32", "--enforce-eager", "--no-enable-chunked-prefill"], environment
 
 
 class ModelServer:
@@ -144,12 +128,7 @@ class ModelServer:
         return self._process.pid
 
     def _command(self) -> tuple[list[str], dict[str, str]]:
-        more, environment = ([], {}) if has_accelerator() else cpu_arguments()
-        environment = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "PYTHONUNBUFFERED": "1"} | environment
-        for name in list(environment):
-            environment[name] = os.environ.get(name, environment[name])
-        if Path(self._model_path).is_dir():
-            environment["HF_HUB_OFFLINE"] = "1"
+        more, environment = machine_arguments(self._model_path)
         command = [self._config.interpreter(), "-m", self._config.module]
         command += ["--model", self._model_path, "--served-model-name"]
         bare = [name for name, adapter in self._models.items() if adapter is None] or [f"{self._model_name}-base"]
@@ -162,15 +141,15 @@ class ModelServer:
         command, environment = self._command()
         started = time.monotonic()
         log.info("starting %s, log in %s", shlex.join(command), self._log_path)
-        self._log_start = self._log_path.stat().st_size if self._log_path.exists() else 0
+        said = ServerLog(self._log_path)
         self._process = KeptProcess(command, log=self._log_path, environment=environment, grace_s=self._config.grace_s)
         while not self._ready():
             if self._process.returncode is not None:
-                raise self._death_while_starting()
+                raise said.death(self._process.returncode, "while starting")
             if time.monotonic() - started > self._config.startup_timeout_s:
                 raise ServingError(
                     f"the server was not ready after {self._config.startup_timeout_s:.0f} s: see {self._log_path}",
-                    details=self._last_lines(),
+                    details=said.last_lines(),
                 )
             if self._ending.wait(0.25):
                 return
@@ -218,23 +197,3 @@ class ModelServer:
         if self._process is not None:
             self._process.end()
         self._reservation.release()
-
-    def _last_lines(self, count: int = 25) -> str:
-        with self._log_path.open("rb") as file:
-            file.seek(max(self._log_start, self._log_path.stat().st_size - 100_000))
-            return "\n".join(file.read().decode("utf-8", "replace").splitlines()[-count:])
-
-    def _death_while_starting(self) -> ServingError:
-        assert self._process is not None
-        lines = self._last_lines()
-        said = [line for line in self._last_lines(400).splitlines() if "Error" in line]
-        telling = [line for line in said if _SEE_ABOVE not in line] or said
-        why = f": {telling[-1].strip()[-300:]}" if telling else ""
-        advice = ""
-        if any(sign in line for line in said for sign in _OUT_OF_MEMORY):
-            advice = (
-                "; out of memory: lower --gpu-memory-utilization or --max-model-len in --vllm_args, or free the device"
-            )
-        code = self._process.returncode
-        message = f"the server ended with code {code} while starting{why}{advice} (log: {self._log_path})"
-        return ServingError(message, details=lines)

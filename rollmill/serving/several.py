@@ -9,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from rollmill.serving.server import ModelServer, ServerConfig, has_accelerator
+from rollmill.serving.machine import has_accelerator
+from rollmill.serving.server import ModelServer, ServerConfig
 
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
 _MEMORY_SHARE = 0.9

@@ -157,7 +157,7 @@ def test_a_base_and_its_adapters_on_one_server_another_base_on_its_own(tmp_path,
         assert len({id(one.endpoints[0]) for one in served.values()}) == 2
         line = next(child.cmdline() for child in children if "org/base" in child.cmdline())
     names = line[line.index("--served-model-name") + 1 :]
-    assert names[:8] == ["plain", "hot", "--enable-lora", "--max-lora-rank", "16", "--max-loras", "2", "--lora-modules"]
+    assert names[:8] == ["plain", "hot", "--enable-lora", "--max-lora-rank", "16", "--max-loras", "3", "--lora-modules"]
     assert [json.loads(module)["name"] for module in names[8:10]] == ["a", "b"]
     assert psutil.Process().children() == []
 

@@ -2,25 +2,33 @@ import orjson
 import pytest
 
 from rollmill.errors import InputError
+from rollmill.serving import adapter as adapter_module
 from rollmill.serving.adapter import adapter_arguments, read_adapter
 
 from .adapters import write_adapter
 
 
-def test_what_vllm_is_told(tmp_path, monkeypatch):
+@pytest.fixture(params=[True, False])
+def places(request, monkeypatch):
+    """Those of one adapter, and of two: on a CPU one more, which stays empty."""
+    monkeypatch.setattr(adapter_module, "has_accelerator", lambda: request.param)
+    return ([], ["--max-loras", "2"]) if request.param else (["--max-loras", "2"], ["--max-loras", "3"])
+
+
+def test_what_vllm_is_told(tmp_path, monkeypatch, places):
     write_adapter(tmp_path / "a=1,b")
     monkeypatch.chdir(tmp_path)
     adapter = read_adapter("a=1,b")
     assert (adapter.folder, adapter.base, adapter.rank) == (tmp_path / "a=1,b", "org/base", 4)
     *flags, module = adapter.arguments("run=1,a")
-    assert flags == ["--enable-lora", "--max-lora-rank", "8", "--lora-modules"]
+    assert flags == ["--enable-lora", "--max-lora-rank", "8", *places[0], "--lora-modules"]
     assert orjson.loads(module) == {"name": "run=1,a", "path": str(tmp_path / "a=1,b")}
 
 
-def test_several_are_served_in_one_batch_by_the_greatest_rank(tmp_path):
+def test_several_are_served_in_one_batch_by_the_greatest_rank(tmp_path, places):
     adapters = {name: read_adapter(write_adapter(tmp_path / name, r=rank)) for name, rank in (("a", 4), ("b", 9))}
     *flags, a, b = adapter_arguments(adapters)
-    assert flags == ["--enable-lora", "--max-lora-rank", "16", "--max-loras", "2", "--lora-modules"]
+    assert flags == ["--enable-lora", "--max-lora-rank", "16", *places[1], "--lora-modules"]
     assert [orjson.loads(module)["name"] for module in (a, b)] == ["a", "b"]
     assert adapter_arguments({}) == []
 

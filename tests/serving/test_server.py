@@ -13,6 +13,7 @@ import pytest
 from pydantic import SecretStr
 
 from rollmill.errors import InputError, ServingError
+from rollmill.serving import machine
 from rollmill.serving import server as server_module
 from rollmill.serving.adapter import read_adapter
 from rollmill.serving.client import ChatClient, ClientConfig
@@ -169,7 +170,7 @@ def test_which_interpreter(monkeypatch):
 
 
 def test_what_the_server_is_started_with(log, monkeypatch, tmp_path):
-    monkeypatch.setattr(server_module, "has_accelerator", lambda: True)
+    monkeypatch.setattr(machine, "has_accelerator", lambda: True)
     monkeypatch.setenv("DO_NOT_TRACK", "0")
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     program = tmp_path / "echo"
@@ -195,12 +196,13 @@ def test_an_adapter_is_what_is_waited_for_also_after_a_restart(log, tmp_path):
         wait_until(lambda: server.restarts == 1 and not server.endpoint.recovering)
         after = psutil.Process(server.pid).cmdline()
     start = before.index("--served-model-name")
-    assert before[start + 1 : start + 7] == ["m-base", *adapter.arguments("m")]
+    told = ["m-base", *adapter.arguments("m")]
+    assert before[start + 1 : start + 1 + len(told)] == told
     assert after[after.index("-m") :] == before[before.index("-m") :]
 
 
 def test_a_server_without_an_accelerator():
-    arguments, environment = server_module.cpu_arguments()
+    arguments, environment = machine.cpu_arguments()
     assert "--enforce-eager" in arguments
     assert environment["VLLM_CPU_OMP_THREADS_BIND"].count(",") == len(os.sched_getaffinity(0)) - 1
 
@@ -292,7 +294,7 @@ def test_the_block_may_end_just_before_a_restart(log, monkeypatch):
             time.sleep(0.5)
             return False
 
-        monkeypatch.setattr(server_module, "has_accelerator", slow)
+        monkeypatch.setattr(machine, "has_accelerator", slow)
         kill_server(server)
         assert restarting.wait(10)
     # The fixture finds what is left.
