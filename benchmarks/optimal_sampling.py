@@ -23,9 +23,11 @@ from benchmarks.contender_process import ROOT, scratch_folder
 from benchmarks.machine import machine
 from benchmarks.table import show
 from benchmarks.targets import Targets, arguments
-from rollmill.optimal_sampling.decoding import Decoder, SampleRequest
+from rollmill.optimal_sampling.chosen import choose_pair
+from rollmill.optimal_sampling.decoding import Decoder
 from rollmill.optimal_sampling.network import Network
 from rollmill.optimal_sampling.pair import Pair, load_pair
+from rollmill.optimal_sampling.samples import SampleRequest
 
 MODEL = ROOT / "models/SmolLM2-135M-Instruct"
 METHODS = ("fixed", "entropy", "kl_symmetry", "ess_balance", "reverse_kl_symmetry")
@@ -50,7 +52,7 @@ class Contenders:
 
     def __init__(self, model: Path, adapter: Path, tokens: int) -> None:
         self._tokens = tokens
-        pair = load_pair(str(model), adapter_t=str(adapter), device="cpu", dtype="float32")
+        pair = load_pair(choose_pair(str(model), adapter_t=str(adapter)), device="cpu", dtype="float32")
         self._pair = dataclasses.replace(pair, end_tokens=frozenset())
         self._base = self._plain_model(model)
         self._adapted = PeftModel.from_pretrained(self._plain_model(model), adapter).eval()

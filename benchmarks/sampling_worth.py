@@ -137,7 +137,7 @@ def main() -> None:
             name: train(options, draw(options, prompts["train"], *how, seed=0), folder / str(place))
             for place, (name, how) in enumerate(DRAWN.items())
         }
-        tokenizer = OptimalSamplingModel(str(options.model), device="cpu").pair.theta.tokenizer
+        tokenizer = OptimalSamplingModel(str(options.model), device="cpu").chosen.theta.tokenizer
         model = AutoModelForCausalLM.from_pretrained(options.model, dtype=torch.float32).eval()
         found = {"untrained": judge(model, None, tokenizer, held_out)}
         found |= {name: judge(model, adapter, tokenizer, held_out) for name, adapter in adapters.items()}

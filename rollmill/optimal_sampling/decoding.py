@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,43 +15,13 @@ import torch
 from torch import Tensor
 
 from rollmill.errors import InputError, RunStoppedError
-from rollmill.optimal_sampling.alpha import METHODS, compute_alpha
-from rollmill.optimal_sampling.mixture import log_mixture, token_diagnostics
+from rollmill.optimal_sampling.drawing import Drawer, NoNumbersError, Uniforms, by_field, check, no_numbers
 from rollmill.optimal_sampling.network import Network
 from rollmill.optimal_sampling.pair import Pair
-from rollmill.optimal_sampling.truncation import constrain_support, draw, sampling_distribution
+from rollmill.optimal_sampling.samples import Decoded, SampleRequest
 from rollmill.training.advice import is_out_of_memory
 
 _log = logging.getLogger(__name__)
-
-FIELDS = ("alpha", "kl_theta", "kl_t", "kl_gap", "ess_ratio")
-"""What is told of every token, of q as it is before temperature, top-p and top-k."""
-
-
-@dataclass(frozen=True)
-class SampleRequest:
-    """One answer to draw. The same prompts and seed give the same answer, whatever is drawn beside it.
-
-    Its uniforms are float64, one for each token, from a `torch.Generator` on the CPU with `seed`.
-    """
-
-    key: Hashable
-    prompt_ids_theta: Sequence[int]
-    prompt_ids_t: Sequence[int]
-    seed: int
-
-
-@dataclass(frozen=True)
-class Decoded:
-    """One answer."""
-
-    key: Hashable
-    token_ids: list[int]
-    """Up to and including the end token."""
-    finish_reason: str
-    """`stop`: one of the models' end tokens; `length`: no room for more."""
-    diagnostics: dict[str, list[float]]
-    """Name in `FIELDS` -> one number for each token; `alpha` alone where no diagnostics were asked for."""
 
 
 @dataclass
@@ -59,57 +29,25 @@ class _Flight:
     """A sample on its way."""
 
     request: SampleRequest
-    generator: torch.Generator
+    uniforms: Uniforms
     room: int
     rows: tuple[int, int] = (-1, -1)
     """Its row in the network of theta, and in that of t."""
     tokens: list[int] = field(default_factory=list)
     told: list[list[float]] = field(default_factory=list)
 
-    def uniform(self) -> float:
-        """In [0, 1): one for each token."""
-        return float(torch.rand((), generator=self.generator, dtype=torch.float64))
-
 
 class Decoder:
     """Draws answers from q with both models' keys and values kept, in batches that are always full.
 
-    `top_k` -1 or 0 and `top_p` 1 leave q whole; `support_top_k`/`support_top_p` keep q to pi_t's most probable tokens.
-    `temperature` 0 takes the most probable token. Raises `InputError` for values that cannot be.
+    `drawing`: see `Drawer`. Raises `InputError` for values that cannot be.
     """
 
-    def __init__(
-        self,
-        pair: Pair,
-        *,
-        alpha_method: str = "kl_symmetry",
-        fixed_alpha: float = 0.5,
-        alpha_tol: float = 1e-6,
-        batch_size: int = 8,
-        max_new_tokens: int = 512,
-        temperature: float = 1.0,
-        top_p: float = 1.0,
-        top_k: int = -1,
-        support_top_k: int = -1,
-        support_top_p: float = 1.0,
-        diagnostics: bool = True,
-    ) -> None:
-        _check(alpha_method in METHODS, "alpha_method", alpha_method, f"one of {', '.join(METHODS)}")
-        _check(0 <= fixed_alpha <= 1, "fixed_alpha", fixed_alpha, "from 0 to 1")
-        _check(alpha_tol > 0, "alpha_tol", alpha_tol, "above 0")
-        _check(batch_size >= 1, "batch_size", batch_size, "1 or more")
-        _check(max_new_tokens >= 1, "max_new_tokens", max_new_tokens, "1 or more")
-        _check(0 <= temperature < float("inf"), "temperature", temperature, "0 or more")
-        for name, share in (("top_p", top_p), ("support_top_p", support_top_p)):
-            _check(0 < share <= 1, name, share, "above 0, up to 1")
-        for name, count in (("top_k", top_k), ("support_top_k", support_top_k)):
-            _check(count >= -1, name, count, "1 or more, or -1 for all")
+    def __init__(self, pair: Pair, *, batch_size: int = 8, max_new_tokens: int = 512, **drawing: Any) -> None:
+        check(batch_size >= 1, "batch_size", batch_size, "1 or more")
+        check(max_new_tokens >= 1, "max_new_tokens", max_new_tokens, "1 or more")
         self.pair, self.batch_size, self.max_new_tokens = pair, batch_size, max_new_tokens
-        self._weight: dict[str, Any] = {"method": alpha_method, "fixed_alpha": fixed_alpha, "tol": alpha_tol}
-        self._cut: dict[str, Any] = {"temperature": temperature, "top_p": top_p, "top_k": top_k}
-        self._support: dict[str, Any] = {"top_p": support_top_p, "top_k": support_top_k}
-        self._constrained = support_top_k > 0 or support_top_p < 1
-        self._diagnostics = diagnostics
+        self._drawer = Drawer(**drawing)
 
     def decode(self, samples: Iterable[SampleRequest]) -> Iterator[Decoded]:
         """Draws every sample; gives them as they are ready.
@@ -133,15 +71,7 @@ class Decoder:
 
     def refusal(self, request: SampleRequest) -> str | None:
         """Why there is no answer to draw for a prompt; None where there is one."""
-        shorter, longer = sorted([len(request.prompt_ids_theta), len(request.prompt_ids_t)])
-        if not shorter:
-            return "has no tokens: give it a word, or leave it out"
-        longest = self.pair.longest
-        if longest is not None and longer >= longest:
-            return (
-                f"has {longer:,} tokens, and the models take {longest:,} with the answer: shorten it, or leave it out"
-            )
-        return None
+        return request.refusal(self.pair.longest)
 
     def _out_of_memory(self, flights: list[_Flight], waiting: _Waiting, done: list[Decoded]) -> bool:
         """Whether memory ran out in one step. The error goes with all that its frames hold."""
@@ -184,8 +114,8 @@ class Decoder:
             raise InputError(f"the prompt of {request.key} {why}")
         room, longest = self.max_new_tokens, self.pair.longest
         if longest is not None:
-            room = min(room, longest - max(len(request.prompt_ids_theta), len(request.prompt_ids_t)))
-        return _Flight(request, torch.Generator().manual_seed(request.seed), room)
+            room = min(room, longest - request.longer)
+        return _Flight(request, Uniforms(request.seed), room)
 
     def _admit(self, newcomers: list[_Flight]) -> tuple[Tensor, Tensor]:
         """Reads newcomers' prompts; the logits after them of theta and of t, [n, vocabulary]."""
@@ -231,26 +161,16 @@ class Decoder:
 
     def _draw(self, flights: list[_Flight], logits_theta: Tensor, logits_t: Tensor) -> None:
         """One token of q for each."""
-        log_theta = _log_softmax(logits_theta, self.pair.vocabulary)
-        log_t = log_theta if logits_t is logits_theta else _log_softmax(logits_t, self.pair.vocabulary)
-        finite = torch.stack([log_theta.amax(-1), log_t.amax(-1)]).isfinite().all(0)
-        if not bool(finite.all()):
-            key = flights[int(finite.logical_not().nonzero()[0])].request.key
-            raise RunStoppedError(
-                f"the models' logits for {key} are no numbers after {len(flights[0].tokens)} tokens: "
-                "they overflow in this dtype, or the weights are broken: try bfloat16 or float32"
-            )
-        if self._constrained:
-            log_theta, log_t = constrain_support(log_theta, log_t, **self._support)
-        alpha = compute_alpha(log_theta, log_t, **self._weight)
-        log_q, _ = log_mixture(log_theta, log_t, alpha)
-        uniforms = torch.tensor([flight.uniform() for flight in flights], dtype=torch.float64, device=log_q.device)
-        tokens = draw(sampling_distribution(log_q, **self._cut), uniforms).tolist()
-        told = [alpha]
-        if self._diagnostics:
-            all_told = token_diagnostics(log_theta, log_t, log_q, alpha)
-            told = [getattr(all_told, name) for name in FIELDS]
-        for flight, token, numbers in zip(flights, tokens, torch.stack(told, -1).tolist(), strict=True):
+        ids = self.pair.vocabulary
+        theta = logits_theta[:, :ids]
+        t = theta if logits_t is logits_theta else logits_t[:, :ids]
+        uniforms = [flight.uniforms[len(flight.tokens)] for flight in flights]
+        try:
+            drawn = self._drawer.draw(theta, t, uniforms)
+        except NoNumbersError as error:
+            flight = flights[error.row]
+            raise RunStoppedError(no_numbers(flight.request.key, len(flight.tokens))) from None
+        for flight, token, numbers in zip(flights, drawn.tokens, drawn.told, strict=True):
             flight.tokens.append(token)
             flight.told.append(numbers)
 
@@ -264,8 +184,8 @@ class Decoder:
                 continue
             for network in self.pair.networks:
                 network.release(list(self._rows(flight, network)))
-            told = dict(zip(FIELDS, map(list, zip(*flight.told, strict=True)), strict=False))
-            done.append(Decoded(flight.request.key, flight.tokens, "stop" if stop else "length", told))
+            ended = "stop" if stop else "length"
+            done.append(Decoded(flight.request.key, flight.tokens, ended, by_field(flight.told)))
         flights[:] = going
 
 
@@ -293,13 +213,3 @@ class _Waiting:
         for sample in self._samples:
             yield sample
             return
-
-
-def _log_softmax(logits: Tensor, vocabulary: int) -> Tensor:
-    logits = logits[:, :vocabulary]
-    return (logits if logits.dtype == torch.float64 else logits.float()).log_softmax(-1)
-
-
-def _check(fits: bool, name: str, value: Any, what: str) -> None:
-    if not fits:
-        raise InputError(f"{name} {value}: give {what}")

@@ -7,18 +7,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from rollmill.errors import InputError
-from rollmill.optimal_sampling.decoding import FIELDS, Decoded, Decoder, SampleRequest
-from rollmill.optimal_sampling.pair import Side, load_pair
+from rollmill.optimal_sampling.chosen import Chosen, choose_pair
+from rollmill.optimal_sampling.decoding import Decoder
+from rollmill.optimal_sampling.drawing import FIELDS, Drawer, check
+from rollmill.optimal_sampling.pair import Pair, load_pair
+from rollmill.optimal_sampling.samples import Decoded, SampleRequest
+from rollmill.optimal_sampling.vllm_decoding import VllmDecoder, VllmPair
 from rollmill.rollouts.identity import rollout_seed
 
-BACKENDS = ("transformers",)
+BACKENDS = ("transformers", "vllm")
 
+PairDecoder = Decoder | VllmDecoder
 Prompt = str | Sequence[Mapping[str, Any]]
 """Text, taken as it stands, or chat messages, put through the model's own chat template."""
 
@@ -51,7 +57,9 @@ class OptimalSamplingModel:
     Paths are directories or hub ids; an adapter's directory stands for its base with the adapter. Without
     `model_t_path` both have the same weights, told apart by adapters or prompts; what both have is loaded once.
     `alpha_method`: see `compute_alpha`. `support_top_k`/`support_top_p` keep q to pi_t's most probable tokens.
-    Raises `InputError` for what cannot be loaded, does not go together, or is out of bounds.
+    `backend` `vllm` holds both in one vLLM, which takes one set of weights with adapters: see `VllmPair`; it
+    ends with `close`, or with the `with` block. Raises `InputError` for what cannot be loaded, does not go together, or
+    is out of bounds.
     """
 
     def __init__(
@@ -70,6 +78,7 @@ class OptimalSamplingModel:
         batch_size: int = 8,
         support_top_k: int = -1,
         support_top_p: float = 1.0,
+        vllm_args: str = "",
     ) -> None:
         if backend not in BACKENDS:
             raise InputError(f"backend {backend!r}: give one of {', '.join(BACKENDS)}")
@@ -81,30 +90,44 @@ class OptimalSamplingModel:
             "support_top_p": support_top_p,
         }
         self._batch_size = batch_size
-        self.pair = load_pair(
-            model_theta_path,
-            model_t_path,
-            adapter_theta=adapter_theta,
-            adapter_t=adapter_t,
-            device=device,
-            dtype=dtype,
-        )
-        self.decoder()  # says at once what is out of bounds
+        chosen = choose_pair(model_theta_path, model_t_path, adapter_theta=adapter_theta, adapter_t=adapter_t)
+        Drawer(**self._settings)  # says at once what is out of bounds
+        check(batch_size >= 1, "batch_size", batch_size, "1 or more")
+        self.chosen = chosen
+        self.pair: Pair | VllmPair
+        if backend == "vllm":
+            self.pair = VllmPair(chosen, device=device, dtype=dtype, batch_size=batch_size, arguments=vllm_args)
+        else:
+            self.pair = load_pair(chosen, device=device, dtype=dtype)
 
-    def decoder(self, **settings: Any) -> Decoder:
-        """A `Decoder` of this pair; `settings` are those of one answer: `max_new_tokens`, `temperature`, ..."""
-        return Decoder(self.pair, **{"batch_size": self._batch_size, **self._settings, **settings})
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends vLLM, where that is the backend."""
+        if isinstance(self.pair, VllmPair):
+            self.pair.close()
+
+    def decoder(self, **settings: Any) -> PairDecoder:
+        """A decoder of this pair; `settings` are those of one answer: `max_new_tokens`, `temperature`, ..."""
+        given = {"batch_size": self._batch_size, **self._settings, **settings}
+        return VllmDecoder(self.pair, **given) if isinstance(self.pair, VllmPair) else Decoder(self.pair, **given)
 
     def request(self, key: Any, prompt: Prompt, prompt_t: Prompt | None, seed: int) -> SampleRequest:
         """One answer to draw. Without `prompt_t` pi_t sees the same text or messages, through its own template."""
-        theta, t = self.pair.theta, self.pair.t
+        theta, t = self.chosen.theta, self.chosen.t
         ids = prompt_ids(theta, prompt)
         same = prompt_t is None and t.tokenizer is theta.tokenizer
         return SampleRequest(key, ids, ids if same else prompt_ids(t, prompt if prompt_t is None else prompt_t), seed)
 
     def text(self, token_ids: Sequence[int]) -> str:
         """An answer's text, without special tokens."""
-        return str(self.pair.theta.tokenizer.decode(token_ids, skip_special_tokens=True))
+        return str(self.chosen.theta.tokenizer.decode(token_ids, skip_special_tokens=True))
 
     def generate(
         self,
@@ -159,7 +182,7 @@ class OptimalSamplingModel:
         )
 
 
-def prompt_ids(side: Side, prompt: Prompt) -> list[int]:
+def prompt_ids(side: Chosen, prompt: Prompt) -> list[int]:
     """Token ids of a prompt. Raises `InputError` for messages where the tokenizer has no chat template."""
     tokenizer = side.tokenizer
     if isinstance(prompt, str):

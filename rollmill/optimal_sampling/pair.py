@@ -6,19 +6,17 @@ Imports torch, transformers and, for adapters, PEFT.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 
 from rollmill.errors import InputError
+from rollmill.optimal_sampling.chosen import ChosenPair
 from rollmill.optimal_sampling.network import BASE, Network
-from rollmill.optimal_sampling.vocabulary import check_vocabularies, common_size
-from rollmill.serving.adapter import ADAPTER_CONFIG, read_adapter
-from rollmill.training.base_check import check_adapter
+from rollmill.optimal_sampling.vocabulary import common_size
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 
@@ -27,12 +25,9 @@ DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch
 class Side:
     """One of the two models."""
 
-    name: str
-    """As the user gave it."""
     network: Network
     adapter: str
     """Of the network's adapters the one that this side has; `BASE` for none."""
-    tokenizer: Any
 
 
 @dataclass(frozen=True)
@@ -68,75 +63,43 @@ class Pair:
         return min((network.longest for network in self.networks if network.longest is not None), default=None)
 
 
-def load_pair(
-    model_theta: str,
-    model_t: str | None = None,
-    *,
-    adapter_theta: str | None = None,
-    adapter_t: str | None = None,
-    device: str | None = None,
-    dtype: str | torch.dtype | None = None,
-) -> Pair:
-    """Loads two models: directories or hub ids; a LoRA adapter's directory stands for its base with it.
+def load_pair(chosen: ChosenPair, *, device: str | None = None, dtype: str | torch.dtype | None = None) -> Pair:
+    """Loads two models. Weights that both have are loaded once, whatever adapters they have.
 
-    Without `model_t` both have the weights of `model_theta`. Weights that both have are loaded once, whatever adapters
-    they have. By default: `device`, a GPU where there is one; `dtype`, of the weights, bfloat16 there and float32 else.
-    Raises `InputError` for what cannot be loaded or does not go together.
+    By default: `device`, a GPU where there is one; `dtype`, of the weights, bfloat16 there and float32 else. Raises
+    `InputError` for what cannot be loaded.
     """
     place = _device(device)
     kind = _dtype(dtype, place)
-    base_theta, adapter_theta = _base_and_adapter(model_theta, adapter_theta)
-    base_t, adapter_t = _base_and_adapter(model_t, adapter_t) if model_t is not None else (base_theta, adapter_t)
-    if _place(base_theta) == _place(base_t):
-        network, (name_theta, name_t) = _load(base_theta, [adapter_theta, adapter_t], place, kind)
+    theta, t = chosen.theta, chosen.t
+    if chosen.shared:
+        network, (name_theta, name_t) = _load(theta.base, [theta.adapter, t.adapter], place, kind)
         networks = network, network
     else:
-        network_theta, (name_theta,) = _load(base_theta, [adapter_theta], place, kind)
-        network_t, (name_t,) = _load(base_t, [adapter_t], place, kind)
+        network_theta, (name_theta,) = _load(theta.base, [theta.adapter], place, kind)
+        network_t, (name_t,) = _load(t.base, [t.adapter], place, kind)
         networks = network_theta, network_t
-    homes = _tokenizer_home(base_theta, adapter_theta), _tokenizer_home(base_t, adapter_t)
-    tokenizers = {home: _tokenizer(home) for home in homes}
-    theta = Side(model_theta, networks[0], name_theta, tokenizers[homes[0]])
-    t = Side(model_t or model_theta, networks[1], name_t, tokenizers[homes[1]])
-    tokens = check_vocabularies(theta.tokenizer, t.tokenizer, names=(theta.name, t.name))
     return Pair(
-        theta=theta,
-        t=t,
-        vocabulary=common_size(tokens, {network.name: network.ids for network in networks}),
-        end_tokens=frozenset([*_end_tokens(theta), *_end_tokens(t)]),
+        theta=Side(networks[0], name_theta),
+        t=Side(networks[1], name_t),
+        vocabulary=common_size(chosen.tokens, {network.name: network.ids for network in networks}),
+        end_tokens=chosen.end_tokens,
         device=place,
     )
-
-
-def _base_and_adapter(model: str, adapter: str | None) -> tuple[str, str | None]:
-    if not (Path(model).expanduser() / ADAPTER_CONFIG).is_file():
-        return model, adapter
-    if adapter is not None:
-        raise InputError(f"{model} is an adapter, and {adapter} is given beside it: give its base, or it alone")
-    return read_adapter(model).base, model
-
-
-def _place(base: str) -> str:
-    """Equal for two names of one directory."""
-    folder = Path(base).expanduser()
-    return str(folder.resolve()) if folder.is_dir() else base
 
 
 def _load(
     base: str, adapters: Sequence[str | None], device: torch.device, dtype: torch.dtype
 ) -> tuple[Network, list[str]]:
     """One set of weights with the adapters that its sides have, and the name of each."""
-    for adapter in filter(None, adapters):
-        check_adapter(adapter, base)
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=dtype)
     except (OSError, ValueError) as error:
         raise InputError(f"cannot load the model {base}: {error}") from error
-    places = [None if adapter is None else _place(adapter) for adapter in adapters]
-    names = {place: f"adapter_{number}" for number, place in enumerate(dict.fromkeys(filter(None, places)))}
+    names = {place: f"adapter_{number}" for number, place in enumerate(dict.fromkeys(filter(None, adapters)))}
     if names:
         model = _adapted(model, names)
-    chosen = [names[place] if place else BASE for place in places]
+    chosen = [names[place] if place else BASE for place in adapters]
     return Network(model.to(device=device, dtype=dtype), base, mixed=len(set(chosen)) > 1), chosen
 
 
@@ -150,26 +113,6 @@ def _adapted(model: Any, names: dict[str, str]) -> Any:
         for place, other in others:
             adapted.load_adapter(place, adapter_name=other)
     return adapted
-
-
-def _tokenizer_home(base: str, adapter: str | None) -> str:
-    """An adapter may have a tokenizer of its own, with another chat template."""
-    own = adapter is not None and (Path(adapter).expanduser() / "tokenizer_config.json").is_file()
-    return _place(adapter if adapter is not None and own else base)
-
-
-def _tokenizer(home: str) -> Any:
-    try:
-        return AutoTokenizer.from_pretrained(home)
-    except Exception as error:  # the hub, files and tokenizers raise types of their own
-        raise InputError(f"cannot load the tokenizer of {home}: {error}") from error
-
-
-def _end_tokens(side: Side) -> Iterable[int]:
-    """Those of the generation configuration; where it has none, the tokenizer's."""
-    given = getattr(side.network.model.generation_config, "eos_token_id", None)
-    given = given if given is not None else side.tokenizer.eos_token_id
-    return given if isinstance(given, list | tuple) else [] if given is None else [given]
 
 
 def _device(device: str | None) -> torch.device:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -38,7 +39,13 @@ class Models(BaseModel):
         "for the data's own, and {prompt} for where the prompt goes (else behind it).",
         metavar="TEXT",
     )  # fmt: skip
-    backend: Literal["transformers"] = parameter("transformers", "Models", "Backend", "What runs the models.")
+    backend: Literal["transformers", "vllm"] = parameter(
+        "transformers", "Models", "Backend",
+        "What runs the models; vllm: both in one vLLM, exact too, for adapters of one model and for hints.",
+    )  # fmt: skip
+    vllm_args: str = parameter(
+        "", "Models", "vLLM arguments", "More arguments for vLLM, as in a shell, in one string.", metavar="ARGS"
+    )
     device: str = parameter("auto", "Models", "Device", "cuda, cuda:1, cpu, ...; auto: a GPU where there is one.")
     dtype: Dtype = parameter("auto", "Models", "Dtype", "Of the weights; auto: bfloat16 on a GPU, float32 else.")
 
@@ -140,6 +147,25 @@ class OptimalSampling(Data, Models):
     @classmethod
     def _at_home(cls, path: str | None) -> str | None:
         return str(Path(path).expanduser()) if path and path.startswith("~") else path
+
+    @field_validator("vllm_args")
+    @classmethod
+    def _arguments_are_a_shell_line(cls, line: str) -> str:
+        shlex.split(line)
+        return line
+
+    @model_validator(mode="after")
+    def _fits_the_backend(self) -> Self:
+        if self.backend != "vllm":
+            if self.vllm_args:
+                raise ValueError("--vllm_args is for --backend vllm")
+            return self
+        if self.device != "auto":
+            raise ValueError(
+                f"--device {self.device}: vLLM takes the device that it is built for; choose a GPU by "
+                "CUDA_VISIBLE_DEVICES"
+            )
+        return self
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

@@ -74,6 +74,7 @@ def identity(parameters: OptimalSampling, models: dict[str, Any], loaded: Loaded
             **{name: getattr(parameters, name) for name in sampling},
             "max_tokens": 0,  # what was cut off is not drawn again under another limit: that is another run
         },
+        "backend": parameters.backend,
         "dtype": parameters.dtype,
         "batch_size": parameters.batch_size,
         "shard_size": parameters.shard_size,

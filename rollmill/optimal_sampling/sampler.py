@@ -15,14 +15,14 @@ from pydantic import BaseModel, ConfigDict
 
 from rollmill.errors import RunStoppedError
 from rollmill.optimal_sampling.parameters import OptimalSampling
+from rollmill.optimal_sampling.samples import Decoded, SampleRequest
 from rollmill.optimal_sampling.shards import Shard, ShardRow
 from rollmill.records import SCHEMA_VERSION, Message
 from rollmill.rollouts.identity import rollout_seed
 
 if TYPE_CHECKING:
-    from rollmill.optimal_sampling.decoding import Decoded, Decoder, SampleRequest
-    from rollmill.optimal_sampling.model import OptimalSamplingModel, Prompt
-    from rollmill.optimal_sampling.pair import Side
+    from rollmill.optimal_sampling.chosen import Chosen
+    from rollmill.optimal_sampling.model import OptimalSamplingModel, PairDecoder, Prompt
 
 LISTED = ("alpha", "kl_theta", "kl_t", "ess_ratio")
 """What is kept of every token."""
@@ -40,8 +40,10 @@ class SamplerSettings(BaseModel):
     model_t: str | None
     adapter_theta: str | None
     adapter_t: str | None
+    backend: str
     device: str | None
     dtype: str | None
+    vllm_args: str
     alpha: dict[str, Any]
     decoding: dict[str, Any]
     seed: int
@@ -53,8 +55,10 @@ class SamplerSettings(BaseModel):
         alpha = ("alpha_method", "fixed_alpha", "alpha_tol", "batch_size", "support_top_k", "support_top_p")
         return cls(
             **{name: _anywhere(getattr(parameters, name)) for name in paths},
+            backend=parameters.backend,
             device=None if parameters.device == "auto" else parameters.device,
             dtype=None if parameters.dtype == "auto" else parameters.dtype,
+            vllm_args=parameters.vllm_args,
             alpha={name: getattr(parameters, name) for name in alpha},
             decoding={name: getattr(parameters, name) for name in ("max_new_tokens", "temperature", "top_p", "top_k")},
             seed=parameters.seed,
@@ -81,7 +85,7 @@ class ShardSamples(NamedTuple):
 class _Kept(NamedTuple):
     settings: SamplerSettings
     model: OptimalSamplingModel
-    decoder: Decoder
+    decoder: PairDecoder
 
 
 def sample_shard(
@@ -95,7 +99,11 @@ def sample_shard(
     with _lock:  # one shard at a time: the models' memory is for one
         load_s = _keep(settings)
         assert _kept is not None
-        rows = list(_draw(_kept, shard, is_given_up))
+        try:
+            rows = list(_draw(_kept, shard, is_given_up))
+        except BaseException:
+            _drop()  # the next shard is not to find an engine that has ended
+            raise
         return ShardSamples(rows, os.getpid(), load_s, _kept.decoder.batch_size)
 
 
@@ -106,19 +114,28 @@ def _keep(settings: SamplerSettings) -> float | None:
         return None
     from rollmill.optimal_sampling.model import OptimalSamplingModel
 
-    _kept = None
+    _drop()
     begun = time.monotonic()
     model = OptimalSamplingModel(
         settings.model_theta,
         settings.model_t,
+        settings.backend,
         adapter_theta=settings.adapter_theta,
         adapter_t=settings.adapter_t,
         device=settings.device,
         dtype=settings.dtype,
+        vllm_args=settings.vllm_args,
         **settings.alpha,
     )
     _kept = _Kept(settings, model, model.decoder(**settings.decoding))
     return time.monotonic() - begun
+
+
+def _drop() -> None:
+    global _kept
+    if _kept is not None:
+        _kept.model.close()
+    _kept = None
 
 
 def _draw(kept: _Kept, shard: Shard, is_given_up: Callable[[], bool] | None) -> Iterator[dict[str, Any]]:
@@ -149,7 +166,7 @@ def _request(kept: _Kept, row: ShardRow) -> SampleRequest | str:
     """The request, or why there is none."""
     from jinja2 import TemplateError
 
-    theta, t = kept.model.pair.theta, kept.model.pair.t
+    theta, t = kept.model.chosen.theta, kept.model.chosen.t
     prompt, prompt_t = _prompt(theta, row.messages), _prompt(t, row.messages_t or row.messages)
     same = row.messages_t is None and isinstance(prompt, str) == isinstance(prompt_t, str)
     seed = rollout_seed(kept.settings.seed, row.instance_id, 0)
@@ -157,15 +174,12 @@ def _request(kept: _Kept, row: ShardRow) -> SampleRequest | str:
         request = kept.model.request(row.instance_id, prompt, None if same else prompt_t, seed)
     except TemplateError as error:
         return f"the chat template refuses the prompt: {error}"
-    longest, most = max(len(request.prompt_ids_theta), len(request.prompt_ids_t)), kept.model.pair.longest
-    if most is not None and longest >= most:
-        return f"the prompt has {longest:,} tokens, and the models take {most:,} with the answer"
-    if not (request.prompt_ids_theta and request.prompt_ids_t):
-        return "the prompt has no tokens"
+    if why := kept.decoder.refusal(request):
+        return f"the prompt {why}"
     return request
 
 
-def _prompt(side: Side, messages: list[Message]) -> Prompt:
+def _prompt(side: Chosen, messages: list[Message]) -> Prompt:
     """The messages, or for a model without a chat template their text."""
     if side.tokenizer.chat_template:
         return messages

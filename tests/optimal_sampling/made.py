@@ -1,13 +1,17 @@
 """Tiny random models over a few words, on disk, and what their answers should be, by other code than the package's."""
 
 import functools
+import itertools
 
 import numpy as np
 import torch
 import transformers
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from rollmill.optimal_sampling.decoding import Decoder, SampleRequest
+from rollmill.optimal_sampling import pair
+from rollmill.optimal_sampling.chosen import choose_pair
+from rollmill.optimal_sampling.decoding import Decoder
+from rollmill.optimal_sampling.samples import SampleRequest
 
 WORDS = 12
 SIZES = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -108,6 +112,11 @@ def cut(log_q, temperature=1.0, top_p=1.0, top_k=-1):
     return out / out.sum()
 
 
+def load_pair(*models, adapter_theta=None, adapter_t=None, **settings):
+    chosen = choose_pair(*models, adapter_theta=adapter_theta, adapter_t=adapter_t)
+    return pair.load_pair(chosen, **settings)
+
+
 def requests(pairs, first=0):
     return [SampleRequest(first + n, list(a), list(b), seed=1000 + first + n) for n, (a, b) in enumerate(pairs)]
 
@@ -124,3 +133,36 @@ def count_passes(network):
         lambda _, args, kwargs: seen.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
     )
     return seen
+
+
+def answers(folders, prompts, ends, most, *, words=5, method, fixed=0.5, **cuts):
+    """Every answer of at most so many tokens -> its probability."""
+
+    @functools.cache
+    def follow(before):
+        log_theta, log_t = (log_probs(folder, [*p, *before]) for folder, p in zip(folders, prompts, strict=True))
+        return cut(mixture(log_theta, log_t, weight(log_theta, log_t, method, fixed)), **cuts)
+
+    found = {}
+    for length in range(1, most + 1):
+        for answer in itertools.product(range(words), repeat=length):
+            if set(answer[:-1]) & set(ends) or (length < most and answer[-1] not in ends):
+                continue
+            found[answer] = np.prod([follow(answer[:place])[answer[place]] for place in range(length)])
+    assert abs(sum(found.values()) - 1) < 1e-12
+    return found
+
+
+def chi_square(counts, wanted):
+    """The statistic and its degrees of freedom; answers that should come less than 10 times are counted as one."""
+    total = sum(counts.values())
+    rare = [answer for answer, p in wanted.items() if p * total < 10]
+    cells = [([answer], wanted[answer]) for answer in wanted if answer not in set(rare)]
+    cells += [(rare, sum(wanted[answer] for answer in rare))]
+    cells = [(sum(counts.get(answer, 0) for answer in group), p * total) for group, p in cells if p > 0]
+    return sum((seen - p) ** 2 / p for seen, p in cells), len(cells) - 1
+
+
+def upper_bound(degrees, z=3.72):
+    """What chi-square with so many degrees exceeds once in ten thousand times (Wilson and Hilferty)."""
+    return degrees * (1 - 2 / (9 * degrees) + z * (2 / (9 * degrees)) ** 0.5) ** 3

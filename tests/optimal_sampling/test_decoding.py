@@ -5,9 +5,19 @@ import pytest
 import torch
 
 from rollmill.errors import InputError, RunStoppedError
-from rollmill.optimal_sampling.decoding import FIELDS, Decoder, SampleRequest
-from rollmill.optimal_sampling.pair import load_pair
-from tests.optimal_sampling.made import count_passes, decode, log_probs, make_model, mixture, requests, weight
+from rollmill.optimal_sampling.decoding import Decoder
+from rollmill.optimal_sampling.drawing import FIELDS
+from rollmill.optimal_sampling.samples import SampleRequest
+from tests.optimal_sampling.made import (
+    count_passes,
+    decode,
+    load_pair,
+    log_probs,
+    make_model,
+    mixture,
+    requests,
+    weight,
+)
 
 PROMPTS = [
     ([3, 4, 5], [6, 7]),

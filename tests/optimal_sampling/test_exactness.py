@@ -1,16 +1,22 @@
 """Whether q is what is drawn: whole answers are enumerated in float64 by other code, and counted."""
 
-import functools
-import itertools
+from collections import Counter
 
-import numpy as np
 import pytest
 import torch
 from transformers import LogitsProcessor
 
-from rollmill.optimal_sampling.pair import load_pair
 from rollmill.optimal_sampling.truncation import draw, sampling_distribution
-from tests.optimal_sampling.made import cut, decode, log_probs, make_model, mixture, requests, weight, whole
+from tests.optimal_sampling.made import (
+    answers,
+    chi_square,
+    decode,
+    load_pair,
+    make_model,
+    requests,
+    upper_bound,
+    whole,
+)
 
 ENDS = (1, 2)
 LENGTH = 4
@@ -32,39 +38,6 @@ def models(tmp_path_factory):
     return make_model(folder / "theta", words=40), make_model(folder / "t", words=40, kind="gpt2", seed=1, eos=[2])
 
 
-def answers(folders, method, fixed=0.5, **cuts):
-    """Every answer of at most `LENGTH` tokens -> its probability."""
-
-    @functools.cache
-    def follow(before):
-        log_theta, log_t = (log_probs(folder, [*p, *before]) for folder, p in zip(folders, PROMPTS, strict=True))
-        return cut(mixture(log_theta, log_t, weight(log_theta, log_t, method, fixed)), **cuts)
-
-    found = {}
-    for length in range(1, LENGTH + 1):
-        for answer in itertools.product(range(5), repeat=length):
-            if set(answer[:-1]) & set(ENDS) or (length < LENGTH and answer[-1] not in ENDS):
-                continue
-            found[answer] = np.prod([follow(answer[:place])[answer[place]] for place in range(length)])
-    assert sum(found.values()) == pytest.approx(1, abs=1e-12)
-    return found
-
-
-def chi_square(counts, wanted):
-    """The statistic and its degrees of freedom; answers that should come less than 10 times are counted as one."""
-    total = sum(counts.values())
-    rare = [answer for answer, p in wanted.items() if p * total < 10]
-    cells = [([answer], wanted[answer]) for answer in wanted if answer not in set(rare)]
-    cells += [(rare, sum(wanted[answer] for answer in rare))]
-    cells = [(sum(counts.get(answer, 0) for answer in group), p * total) for group, p in cells if p > 0]
-    return sum((seen - p) ** 2 / p for seen, p in cells), len(cells) - 1
-
-
-def upper_bound(degrees, z=3.72):
-    """What chi-square with so many degrees exceeds once in ten thousand times (Wilson and Hilferty)."""
-    return degrees * (1 - 2 / (9 * degrees) + z * (2 / (9 * degrees)) ** 0.5) ** 3
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("draws", "settings"),
@@ -79,7 +52,7 @@ def upper_bound(degrees, z=3.72):
     ],
 )
 def test_whole_answers_have_the_probabilities_of_q(tiny, draws, settings):
-    wanted = answers(tiny, **settings)
+    wanted = answers(tiny, PROMPTS, ENDS, LENGTH, **settings)
     given = {"alpha_method": settings["method"], "fixed_alpha": settings.get("fixed", 0.5)}
     given |= {name: settings[name] for name in ("temperature", "top_p", "top_k") if name in settings}
     found = decode(
@@ -90,10 +63,7 @@ def test_whole_answers_have_the_probabilities_of_q(tiny, draws, settings):
         diagnostics=False,
         **given,
     )
-    counts = {}
-    for one in found.values():
-        answer = tuple(one.token_ids)
-        counts[answer] = counts.get(answer, 0) + 1
+    counts = Counter(tuple(one.token_ids) for one in found.values())
     assert sum(counts.values()) == draws
     assert all(wanted.get(answer, 0) > 0 for answer in counts)
     statistic, degrees = chi_square(counts, wanted)
@@ -103,7 +73,7 @@ def test_whole_answers_have_the_probabilities_of_q(tiny, draws, settings):
 
 @pytest.mark.slow
 def test_the_test_can_fail(tiny):
-    wanted = answers(tiny, "fixed", 0.3)
+    wanted = answers(tiny, PROMPTS, ENDS, LENGTH, method="fixed", fixed=0.3)
     found = decode(
         load_pair(*tiny),
         requests([PROMPTS] * 20_000),
@@ -113,9 +83,7 @@ def test_the_test_can_fail(tiny):
         fixed_alpha=0.36,
         diagnostics=False,
     )
-    counts = {}
-    for one in found.values():
-        counts[tuple(one.token_ids)] = counts.get(tuple(one.token_ids), 0) + 1
+    counts = Counter(tuple(one.token_ids) for one in found.values())
     statistic, degrees = chi_square(counts, wanted)
     assert statistic > upper_bound(degrees)
 

@@ -6,7 +6,7 @@ import torch
 
 from rollmill.errors import InputError
 from rollmill.optimal_sampling import OptimalSamplingModel, create_optimal_sampling_model
-from rollmill.optimal_sampling.decoding import FIELDS
+from rollmill.optimal_sampling.drawing import FIELDS
 from tests.optimal_sampling.made import log_probs, make_model, make_tokenizer
 
 PROMPTS = ["w3 w4", "w5", "w6 w7 w8 w9"]
@@ -108,7 +108,7 @@ def test_mistakes_are_said_in_one_line(model, call, said):
 
 
 def test_what_cannot_be_made(folders, tmp_path):
-    with pytest.raises(InputError, match="backend 'abacus': give one of transformers"):
+    with pytest.raises(InputError, match="backend 'abacus': give one of transformers, vllm"):
         OptimalSamplingModel(folders[0], backend="abacus")
     with pytest.raises(InputError, match="alpha_method magic: give one of"):
         OptimalSamplingModel(folders[0], alpha_method="magic")

@@ -5,10 +5,10 @@ import torch
 
 from rollmill.errors import InputError
 from rollmill.optimal_sampling.network import BASE, Network
-from rollmill.optimal_sampling.pair import load_pair
 from tests.optimal_sampling.made import (
     count_passes,
     decode,
+    load_pair,
     log_probs,
     make_config,
     make_model,

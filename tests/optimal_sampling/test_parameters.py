@@ -53,7 +53,10 @@ def test_whether_both_are_the_same(given, is_policy):
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (("--backend", "vllm"), "--backend: 'vllm' is not one of transformers"),
+        (("--backend", "abacus"), "--backend: 'abacus' is not one of transformers, vllm"),
+        (("--vllm_args", "--seed 1"), "--vllm_args is for --backend vllm"),
+        (("--backend", "vllm", "--vllm_args", "'"), "No closing quotation"),
+        (("--backend", "vllm", "--device", "cuda:1"), "--device cuda:1: vLLM takes the device that it is built for"),
         (("--alpha_method", "kl"), "'kl' is not one of kl_symmetry, fixed, entropy"),
         (("--fixed_alpha", "0.3"), "--fixed_alpha 0.3: --alpha_method kl_symmetry finds its own"),
         (("--fixed_alpha", "1.3", "--alpha_method", "fixed"), "--fixed_alpha: 1.3 is too large: must be at most 1"),
