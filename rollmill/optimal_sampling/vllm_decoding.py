@@ -61,7 +61,7 @@ class VllmPair:
         self.end_tokens = sorted(chosen.end_tokens)
         self.batch_size = batch_size
         adapters = [chosen.theta.adapter, chosen.t.adapter]
-        given, environment = _arguments(chosen, dtype, batch_size, arguments)
+        given, environment = engine_arguments(chosen, dtype, batch_size, arguments)
         self._folder = Path(tempfile.mkdtemp(prefix="rollmill-vllm-"))
         try:
             self._start(given, environment, adapters)
@@ -120,8 +120,8 @@ class VllmPair:
         return self._said.death(self._process.wait(_PATIENCE_S), when)
 
 
-def _arguments(chosen: ChosenPair, dtype: Any, batch_size: int, more: str) -> tuple[list[str], dict[str, str]]:
-    """VLLM's arguments and environment; of an argument that is given twice the last one counts."""
+def engine_arguments(chosen: ChosenPair, dtype: Any, batch_size: int, more: str) -> tuple[list[str], dict[str, str]]:
+    """Arguments and environment for vLLM; of an argument that is given twice the last one counts."""
     base = chosen.theta.base
     ours, environment = machine_arguments(base)
     kind = str(dtype).removeprefix("torch.") if dtype else "bfloat16" if has_accelerator() else "float32"

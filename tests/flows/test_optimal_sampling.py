@@ -8,6 +8,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from rollmill.serving.server import SERVER_ENVIRONMENT
@@ -55,6 +56,10 @@ def job(tmp_path: Path, models: Path, prefect_environment: dict[str, str]) -> Jo
 def flags(output: str, *more: str, tokens: int = 8) -> list[str]:
     models = ["--model_theta", "theta", "--model_t", "t", "--dataset", "rows.jsonl", "--output", output]
     return [*models, "--max_new_tokens", str(tokens), "--batch_size", "2", "--shard_size", "4", *more]
+
+
+def is_worker(process: psutil.Process) -> bool:
+    return any("spawn_main" in argument for argument in process.cmdline())
 
 
 def bytes_of(job: Job, name: str) -> tuple[bytes, bytes]:
@@ -124,8 +129,13 @@ def test_killed_in_the_middle_nothing_is_left_and_it_ends_with_the_same_bytes(jo
     assert code == 130, said
     assert processes_of(str(job.folder)) == []
 
-    done = job.run(*flags("killed.jsonl", *long, tokens=100), timeout=400)
-    assert done.returncode == 0, done.stderr
+    left = 24 - len(journal_lines(job.folder / "killed"))
+    process = job.start(*flags("killed.jsonl", *long, tokens=100))
+    wait_until(lambda: 24 - len(journal_lines(job.folder / "killed")) < left, timeout=200)
+    [worker] = [one for one in psutil.Process(process.pid).children(recursive=True) if is_worker(one)]
+    worker.kill()  # another one takes its place, and draws the shard again
+    said = process.communicate(timeout=400)
+    assert process.returncode == 0, said
     assert bytes_of(job, "killed") == bytes_of(job, "whole")
     after = journal_lines(job.folder / "killed")
     assert after[: len(before)] == before

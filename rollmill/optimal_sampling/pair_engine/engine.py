@@ -64,13 +64,13 @@ class PairEngine:
         given.skip_tokenizer_init = True
         given.async_scheduling = False  # a step is over before the next one is made
         given.logits_processors = [PairProcessor]
-        self._engine = LLMEngine.from_engine_args(given)
-        config = self._engine.vllm_config
+        self.vllm = LLMEngine.from_engine_args(given)
+        config = self.vllm.vllm_config
         if config.parallel_config.world_size > 1:
             raise InputError("--vllm_args: one engine of a pair is on one device: leave out parallel sizes")
         places = list(dict.fromkeys(filter(None, adapters)))
         lora = {place: LoRARequest(f"adapter_{number}", number, place) for number, place in enumerate(places, 1)}
-        self._lora = [lora[place] if place else None for place in adapters]
+        self.lora = [lora[place] if place else None for place in adapters]
         self._block = int(config.cache_config.block_size)
         self._blocks = int(config.cache_config.num_gpu_blocks) - 1  # vLLM keeps one for itself
         self._rows = int(config.scheduler_config.max_num_seqs)
@@ -116,7 +116,7 @@ class PairEngine:
     def _step(self) -> dict[int, dict[int, list[int]]]:
         """One pass of the engine: sample -> side -> the tokens that it gave."""
         emitted: dict[int, dict[int, list[int]]] = {}
-        for output in self._engine.step():
+        for output in self.vllm.step():
             number, side = map(int, output.request_id.split("-"))
             emitted.setdefault(number, {})[side] = list(output.outputs[0].token_ids)
         return emitted
@@ -173,11 +173,11 @@ class PairEngine:
             output_kind=RequestOutputKind.DELTA,
             extra_args={SAMPLE: number, SIDE: side},
         )
-        self._engine.add_request(
-            f"{number}-{side}", {"prompt_token_ids": list(prompt)}, params, lora_request=self._lora[side]
+        self.vllm.add_request(
+            f"{number}-{side}", {"prompt_token_ids": list(prompt)}, params, lora_request=self.lora[side]
         )
 
     def _leave(self, number: int, flights: dict[int, _Flight]) -> None:
-        self._engine.abort_request([f"{number}-{side}" for side in SIDES])
+        self.vllm.abort_request([f"{number}-{side}" for side in SIDES])
         flights.pop(number, None)
         BATCH.samples.pop(number, None)

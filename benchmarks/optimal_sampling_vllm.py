@@ -1,0 +1,82 @@
+"""q* with both models in one vLLM, beside that vLLM alone with the same number of rows, on the real small model.
+
+Alone: as many requests as q* has rows, with the same prompts and adapters, sampled as ever; its tokens are halved,
+since two rows of q* make one answer. A base with an adapter of it, and one model with two prompts. End tokens are
+ignored. Contenders take turns in one process, and the best of each counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from benchmarks.contender_process import LONGEST_S, ROOT, scratch_folder
+from benchmarks.machine import machine
+from benchmarks.optimal_sampling import MODEL, PROMPT_TOKENS, make_adapter
+from benchmarks.table import show
+from benchmarks.targets import Targets, arguments
+from rollmill.optimal_sampling.chosen import ChosenPair, choose_pair
+from rollmill.optimal_sampling.vllm_decoding import engine_arguments
+from rollmill.serving.server import ServerConfig
+
+ALONE = "vLLM alone"
+METHODS = ("fixed", "entropy", "kl_symmetry")
+OF_ALONE = 0.7
+
+
+def measure(chosen: ChosenPair, options: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """Batch -> name -> seconds. Raises `RuntimeError` with its last words where vLLM fails."""
+    arguments, environment = engine_arguments(chosen, None, max(options.batches), "--max-model-len 1024")
+    given: dict[str, Any] = {name: getattr(options, name) for name in ("batches", "tokens", "repeat")}
+    given |= {"arguments": arguments, "adapters": [chosen.theta.adapter, chosen.t.adapter]}
+    given |= {"prompt_tokens": PROMPT_TOKENS, "methods": METHODS}
+    command = [ServerConfig().interpreter(), "-m", "benchmarks.contenders.pair_engine", json.dumps(given)]
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment | {"VLLM_LOGGING_LEVEL": "ERROR"}, capture_output=True, text=True,
+        timeout=LONGEST_S, check=False,
+    )  # fmt: skip
+    figures = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    if done.returncode or not figures:
+        raise RuntimeError(f"vLLM ended with code {done.returncode}: {done.stderr[-2000:]}")
+    found: dict[str, dict[str, float]] = json.loads(figures[-1])
+    return found
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    parser.add_argument("--model", type=Path, default=MODEL, help="directory of a model; scripts/demo_model makes one")
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 32], help="answers at a time")
+    parser.add_argument("--tokens", type=int, default=16, help="drawn for each prompt")
+    parser.add_argument("--repeat", type=int, default=2, help="turns; the best counts")
+    options = parser.parse_args()
+    if not options.model.is_dir():
+        parser.error(f"there is no model in {options.model}: make one with scripts/demo_model, or name another")
+    where, model = machine(), str(options.model.resolve())
+    with scratch_folder() as folder:
+        adapter = str(make_adapter(folder / "adapter", options.model))
+        seconds = {
+            "base and adapter": measure(choose_pair(model, adapter_t=adapter), options),
+            "two prompts": measure(choose_pair(model), options),
+        }
+    targets, rows = Targets(), []
+    for pair, by_batch in seconds.items():
+        for name in next(iter(by_batch.values())):
+            row = {"": f"{pair}: {name}"}
+            for batch, took in by_batch.items():
+                row[f"batch {batch}: tokens/s"] = f"{int(batch) * options.tokens / took[name]:.1f}"
+                row[f"{batch}: of vLLM alone"] = f"{took[ALONE] / took[name]:.2f}"
+            rows.append(row)
+    show(f"q* in vLLM, {options.model.name} on {where}, {options.tokens} tokens", rows)
+    for pair, by_batch in seconds.items():
+        for batch, took in by_batch.items():
+            for method in METHODS:
+                share = took[ALONE] / took[f"q*, {method}"]
+                targets.at_least(f"{pair}, batch {batch}, {method} of vLLM alone", share, OF_ALONE)
+    targets.end(check=options.check)
+
+
+if __name__ == "__main__":
+    main()
