@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from rollmill.serving.server import SERVER_ENVIRONMENT
+from tests.optimal_sampling.made import make_model
+from tests.training.made import make_base
+
 ROOT = Path(__file__).parent.parent.parent
 NAMES = (
     "rollout_overhead",
@@ -20,6 +24,7 @@ NAMES = (
     "episodes",
     "alpha_solver",
     "optimal_sampling",
+    "optimal_sampling_vllm",
     "sampling_worth",
 )
 
@@ -143,3 +148,34 @@ def test_episodes():
         assert int(row[3]) == calls
         assert 0 < float(row[5]) <= 1
     assert int(cells(said, "code_env")[2]) == 4
+
+
+@pytest.fixture(scope="module")
+def small_model(tmp_path_factory):
+    """Tiny weights for as many ids as the prompts are drawn from."""
+    sizes = {"hidden_size": 64, "intermediate_size": 64, "num_attention_heads": 2, "num_key_value_heads": 2}
+    return make_model(tmp_path_factory.mktemp("model") / "model", ids=40_064, **sizes)
+
+
+@pytest.mark.slow
+def test_optimal_sampling(small_model):
+    said = run("optimal_sampling", "--model", small_model, "--batches", "1", "2", "--tokens", "4", "--repeat", "1")
+    assert all(float(cell) > 0 for cell in cells(said, "q*, kl_symmetry  ")[1:])
+    assert "batch 2, kl_symmetry over fixed, time: " in said
+
+
+@pytest.mark.slow
+@pytest.mark.vllm
+@pytest.mark.skipif(not SERVER_ENVIRONMENT.exists(), reason="no vLLM: `make setup` installs it")
+def test_optimal_sampling_vllm(small_model):
+    said = run("optimal_sampling_vllm", "--model", small_model, "--batches", "2", "--tokens", "4", "--repeat", "1")
+    for pair in ("base and adapter", "two prompts"):
+        assert float(cells(said, f"{pair}: vLLM alone")[2]) == 1
+        assert float(cells(said, f"{pair}: q*, kl_symmetry")[2]) > 0
+
+
+@pytest.mark.slow
+def test_sampling_worth(tmp_path):
+    make_base(tmp_path / "base")
+    said = run("sampling_worth", "--model", str(tmp_path / "base"), "--samples", "4", "--judged", "2", "--tokens", "4")
+    assert float(cells(said, "q* (kl_symmetry)")[1]) > 0

@@ -145,20 +145,17 @@ def test_killed_in_the_middle_nothing_is_left_and_it_ends_with_the_same_bytes(jo
 @pytest.mark.vllm
 @pytest.mark.skipif(not SERVER_ENVIRONMENT.exists(), reason="no vLLM: `make setup` installs it")
 def test_both_models_in_one_vllm(job: Job) -> None:
-    """The samples are those of Transformers; a run that was killed in the middle ends with the same ones."""
+    """Killed in the middle it ends with the bytes of a run that was not."""
     sizes = {"hidden_size": 64, "intermediate_size": 64, "num_attention_heads": 2, "num_key_value_heads": 2}
     base = make_model(job.folder / "base", words=40, initializer_range=0.3, eos=39, **sizes)
     make_adapter(job.folder / "adapter", base, scale=0.3)
     (job.folder / "rows.jsonl").write_text("".join(f'{{"question": "w{n} w{n + 3}"}}\n' for n in range(24)))
     asked = ("--save_diagnostics", "--model_theta", "base", "--model_t", "base", "--adapter_t", "adapter")
     vllm = ("--backend", "vllm", "--vllm_args", "--max-model-len 256")
-    plain = job.run(*flags("plain.jsonl", *asked, tokens=100), timeout=400)
-    assert plain.returncode == 0, plain.stderr
     whole = job.run(*flags("whole.jsonl", *asked, *vllm, tokens=100), timeout=400)
     assert whole.returncode == 0, whole.stderr
     assert "24 samples, " in whole.stdout
     assert whole.stderr.count(LOADED) == 1
-    assert [row["messages"] for row in rows_of(job, "whole")] == [row["messages"] for row in rows_of(job, "plain")]
     assert processes_of(str(job.folder)) == []
 
     process = job.start(*flags("killed.jsonl", *asked, *vllm, tokens=100))
@@ -171,10 +168,6 @@ def test_both_models_in_one_vllm(job: Job) -> None:
     assert done.returncode == 0, done.stderr
     assert before < 24
     assert bytes_of(job, "killed") == bytes_of(job, "whole")
-
-    two = job.run(*flags("two.jsonl", *asked, *vllm, "--model_t", "t"), timeout=200)
-    assert two.returncode == 1
-    assert "Traceback" not in two.stderr
 
 
 def test_a_class_of_ones_own_a_hint_and_the_warnings(job: Job) -> None:
