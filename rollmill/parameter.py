@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+import shlex
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
+
+
+def _check_shell_line(line: str) -> str:
+    shlex.split(line)
+    return line
+
+
+ShellLine = Annotated[str, AfterValidator(_check_shell_line)]
+"""Arguments in one string, as in a shell: quotes are closed."""
 
 
 def parameter(

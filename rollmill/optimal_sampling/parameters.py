@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
-from rollmill.parameter import parameter
+from rollmill.parameter import ShellLine, parameter
 
 CONVENTION = "q* ~ pi_theta^alpha * pi_t^(1-alpha)"
 ADAPTERS = ("auto", "deepscaler", "generic")
@@ -43,7 +42,7 @@ class Models(BaseModel):
         "transformers", "Models", "Backend",
         "What runs the models; vllm: both in one vLLM, exact too, for adapters of one model and for hints.",
     )  # fmt: skip
-    vllm_args: str = parameter(
+    vllm_args: ShellLine = parameter(
         "", "Models", "vLLM arguments", "More arguments for vLLM, as in a shell, in one string.", metavar="ARGS"
     )
     device: str = parameter("auto", "Models", "Device", "cuda, cuda:1, cpu, ...; auto: a GPU where there is one.")
@@ -147,12 +146,6 @@ class OptimalSampling(Data, Models):
     @classmethod
     def _at_home(cls, path: str | None) -> str | None:
         return str(Path(path).expanduser()) if path and path.startswith("~") else path
-
-    @field_validator("vllm_args")
-    @classmethod
-    def _arguments_are_a_shell_line(cls, line: str) -> str:
-        shlex.split(line)
-        return line
 
     @model_validator(mode="after")
     def _fits_the_backend(self) -> Self:

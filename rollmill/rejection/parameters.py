@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
-from rollmill.parameter import parameter
+from rollmill.parameter import ShellLine, parameter
 from rollmill.problems import ProblemSource
 from rollmill.rollouts.chat import Sampling
 
@@ -126,7 +125,9 @@ class RejectSampling(BaseModel):
     server_block: str | None = _field(
         None, "Server", "Server block", "Name of a vllm-server block: how this machine starts vLLM."
     )
-    vllm_args: str = _field("", "Server", "vLLM arguments", "More arguments for vLLM, as in a shell, in one string.")
+    vllm_args: ShellLine = _field(
+        "", "Server", "vLLM arguments", "More arguments for vLLM, as in a shell, in one string."
+    )
 
     concurrency: int = _field(
         8,
@@ -176,12 +177,6 @@ class RejectSampling(BaseModel):
                 raise ValueError(f"{url!r} does not start with http:// or https://")
         trimmed = [url.rstrip("/") for url in urls]
         return [url if url.endswith("/v1") else f"{url}/v1" for url in trimmed]
-
-    @field_validator("vllm_args")
-    @classmethod
-    def _arguments_are_a_shell_line(cls, line: str) -> str:
-        shlex.split(line)
-        return line
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

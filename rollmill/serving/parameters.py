@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable
 from typing import Any, Self
 
 from pydantic import BaseModel, field_validator, model_validator
 
-from rollmill.parameter import parameter
+from rollmill.parameter import ShellLine, parameter
 
 
 class ServerParameters(BaseModel):
@@ -25,7 +24,7 @@ class ServerParameters(BaseModel):
     server_block: str | None = parameter(
         None, "Server", "Server block", "Name of a vllm-server block: how this machine starts vLLM.", metavar="BLOCK"
     )
-    vllm_args: str = parameter(
+    vllm_args: ShellLine = parameter(
         "", "Server", "vLLM arguments", "More arguments for vLLM, as in a shell, in one string.", metavar="ARGS"
     )
     model_port: int | None = parameter(None, "Server", "Port", "Port to serve at; else a free one.", ge=1, le=65535)
@@ -43,12 +42,6 @@ class ServerParameters(BaseModel):
     @classmethod
     def _urls_are_http(cls, urls: list[str]) -> list[str]:
         return check_urls(urls)
-
-    @field_validator("vllm_args")
-    @classmethod
-    def _arguments_are_a_shell_line(cls, line: str) -> str:
-        shlex.split(line)
-        return line
 
     @model_validator(mode="after")
     def _one_kind_of_server(self) -> Self:
