@@ -27,6 +27,7 @@ _log = logging.getLogger(__name__)
 
 _WORKER = "rollmill.optimal_sampling.pair_engine.worker"
 _ROOT = Path(__file__).parents[2]
+_SOCKET = "socket"
 _LOOK_S = 0.25
 _PATIENCE_S = 10.0
 
@@ -62,15 +63,15 @@ class VllmPair:
         self.batch_size = batch_size
         adapters = [chosen.theta.adapter, chosen.t.adapter]
         given, environment = engine_arguments(chosen, dtype, batch_size, arguments)
-        self._folder = Path(tempfile.mkdtemp(prefix="rollmill-vllm-"))
+        self._folder, self._has_died = Path(tempfile.mkdtemp(prefix="rollmill-vllm-")), False
         try:
             self._start(given, environment, adapters)
         except BaseException:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self._tidy()
             raise
 
     def _start(self, arguments: list[str], environment: dict[str, str], adapters: list[str | None]) -> None:
-        config, log, path = ServerConfig(), self._folder / "log", self._folder / "socket"
+        config, log, path = ServerConfig(), self._folder / "log", self._folder / _SOCKET
         self._said = ServerLog(log)
         listener = Listener(path)
         command = [config.interpreter(), "-m", _WORKER, str(path)]
@@ -94,10 +95,16 @@ class VllmPair:
         """The tokens that it reads in one step."""
 
     def close(self) -> None:
-        """Ends vLLM, and forgets its log."""
+        """Ends vLLM, and forgets its log, unless it tells of an end before."""
         self._link.close()
         self._process.end()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._tidy()
+
+    def _tidy(self) -> None:
+        if self._has_died:
+            (self._folder / _SOCKET).unlink(missing_ok=True)
+        else:
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     def say(self, message: dict[str, Any]) -> None:
         """Raises `ServingError` where vLLM has ended."""
@@ -117,6 +124,7 @@ class VllmPair:
             raise self._death(when) from None
 
     def _death(self, when: str) -> ServingError:
+        self._has_died = True
         return self._said.death(self._process.wait(_PATIENCE_S), when)
 
 

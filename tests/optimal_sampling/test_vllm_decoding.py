@@ -2,10 +2,12 @@
 
 import random
 import re
+import shutil
 import time
 from collections import Counter
 from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 
 import psutil
 import pytest
@@ -71,6 +73,13 @@ def differing(found, wanted, rel=1e-3):
         for name, numbers in wanted[key].diagnostics.items():
             assert found[key].diagnostics[name] == pytest.approx(numbers, rel=rel, abs=1e-4)
     return others
+
+
+def remove_log(error):
+    """It stays, since the error sends somebody to it."""
+    log = Path(str(error).rpartition("(log: ")[2].rstrip(")"))
+    assert [path.name for path in log.parent.iterdir()] == ["log"]
+    shutil.rmtree(log.parent)
 
 
 @pytest.mark.parametrize(
@@ -171,8 +180,9 @@ def test_a_hint_and_an_engine_that_is_killed(folders):
         workers = keeper.children(recursive=True)
         for worker in workers:
             worker.kill()
-        with pytest.raises(ServingError, match="the server ended with code 137 while it was drawing"):
+        with pytest.raises(ServingError, match="the server ended with code 137 while it was drawing") as caught:
             model.generate(prompts, **settings)
+    remove_log(caught.value)
     deadline = time.monotonic() + 20
     while any(one.is_running() for one in [keeper, *workers]):
         assert time.monotonic() < deadline
@@ -185,5 +195,6 @@ def test_what_one_vllm_cannot_hold(folders, tmp_path):
         OptimalSamplingModel(folders[0], other, backend="vllm")
     with pytest.raises(InputError, match="device 'cpu': vLLM takes the device that it is built for"):
         OptimalSamplingModel(*folders, backend="vllm", device="cpu")
-    with pytest.raises(ServingError, match=r"while starting: .*unrecognized arguments: --wings"):
+    with pytest.raises(ServingError, match=r"while starting: .*unrecognized arguments: --wings") as caught:
         OptimalSamplingModel(*folders, backend="vllm", vllm_args="--wings 2")
+    remove_log(caught.value)
