@@ -161,7 +161,7 @@ def small_model(tmp_path_factory):
 def test_optimal_sampling(small_model):
     said = run("optimal_sampling", "--model", small_model, "--batches", "1", "2", "--tokens", "4", "--repeat", "1")
     assert all(float(cell) > 0 for cell in cells(said, "q*, kl_symmetry  ")[1:])
-    assert "batch 2, kl_symmetry over fixed, time: " in said
+    assert "batch 2, kl_symmetry over fixed, time of a step: " in said
 
 
 @pytest.mark.slow
