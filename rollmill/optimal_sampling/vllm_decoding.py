@@ -160,10 +160,10 @@ class VllmDecoder:
         self._drawing = drawing
 
     def decode(self, samples: Iterable[SampleRequest]) -> Iterator[Decoded]:
-        """Draws every sample; gives them as they are ready. Samples are all read before the first is drawn.
+        """Draws every sample; gives them as they are ready. All are read before the first is drawn.
 
-        Raises `InputError` for a prompt that `refusal` refuses, `RunStoppedError` for logits that are no numbers, and
-        `ServingError` where vLLM ends.
+        Their keys differ also as text. Raises `InputError` for a prompt that `refusal` refuses, `RunStoppedError` for
+        logits that are no numbers, and `ServingError` where vLLM ends.
         """
         requests = list(samples)
         for request in requests:
@@ -176,15 +176,16 @@ class VllmDecoder:
             "max_new_tokens": self.max_new_tokens,
             "batch_size": self.batch_size,
         }
-        numbered = [asdict(replace(request, key=number)) for number, request in enumerate(requests)]
-        self.pair.say({"job": job, "samples": numbered})
+        keys = {str(request.key): request.key for request in requests}
+        named = [asdict(replace(request, key=str(request.key))) for request in requests]
+        self.pair.say({"job": job, "samples": named})
         is_over = False
         try:
             while not is_over:
                 heard = self.pair.hear()
                 if "decoded" in heard:
                     decoded = Decoded(**heard["decoded"])
-                    yield replace(decoded, key=requests[int(str(decoded.key))].key)
+                    yield replace(decoded, key=keys[str(decoded.key)])
                 else:
                     is_over = True
                     _finish(heard, requests)

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
+from transformers import AutoModelForCausalLM
 
-from rollmill.errors import InputError, ServingError
+from rollmill.errors import InputError, RunStoppedError, ServingError
 from rollmill.optimal_sampling import pair as pair_module
 from rollmill.optimal_sampling import vllm_decoding
 from rollmill.optimal_sampling.chosen import choose_pair
@@ -187,6 +189,16 @@ def test_a_hint_and_an_engine_that_is_killed(folders):
     while any(one.is_running() for one in [keeper, *workers]):
         assert time.monotonic() < deadline
         time.sleep(0.1)
+
+
+def test_logits_that_are_no_numbers_end_the_run(tmp_path):
+    model = AutoModelForCausalLM.from_pretrained(make_model(tmp_path / "broken", **SIZES))
+    model.model.norm.weight.data[0] = torch.nan
+    model.save_pretrained(tmp_path / "broken")
+    said = "the models' logits for 0 are no numbers after 0 tokens: they overflow"
+    given = {"backend": "vllm", "vllm_args": "--max-model-len 64"}
+    with OptimalSamplingModel(str(tmp_path / "broken"), **given) as broken, pytest.raises(RunStoppedError, match=said):
+        broken.generate(["w3 w4"])
 
 
 def test_what_one_vllm_cannot_hold(folders, tmp_path):
