@@ -112,8 +112,8 @@ def cut(log_q, temperature=1.0, top_p=1.0, top_k=-1):
     return out / out.sum()
 
 
-def load_pair(*models, adapter_theta=None, adapter_t=None, **settings):
-    chosen = choose_pair(*models, adapter_theta=adapter_theta, adapter_t=adapter_t)
+def load_pair(model_theta, model_t=None, *, adapter_theta=None, adapter_t=None, **settings):
+    chosen = choose_pair(model_theta, model_t, adapter_theta=adapter_theta, adapter_t=adapter_t)
     return pair.load_pair(chosen, **settings)
 
 

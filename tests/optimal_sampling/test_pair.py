@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from rollmill.errors import InputError
+from rollmill.optimal_sampling.chosen import choose_pair
 from rollmill.optimal_sampling.network import BASE, Network
 from tests.optimal_sampling.made import (
     count_passes,
@@ -123,7 +124,8 @@ def test_weights_are_loaded_once(base, tmp_path):
         pair = load_pair(base, other)
         assert pair.shared
         assert pair.same
-    assert pair.theta.tokenizer is pair.t.tokenizer
+        chosen = choose_pair(base, other)
+        assert chosen.theta.tokenizer is chosen.t.tokenizer
     assert (pair.vocabulary, pair.end_tokens, pair.longest) == (12, {1}, 2048)
 
 
