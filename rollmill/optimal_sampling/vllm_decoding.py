@@ -212,6 +212,6 @@ class VllmDecoder:
 def _finish(heard: dict[str, Any], requests: list[SampleRequest]) -> None:
     """The last of a job's messages."""
     if failed := heard.get("failed"):
-        raise RunStoppedError(failed["message"])
+        raise RunStoppedError(failed)
     if redone := heard["done"]["redone"]:
         _log.info("%d times a sample of %d fell out of step in vLLM, and was drawn again", redone, len(requests))

@@ -4,7 +4,7 @@ Says JSON objects to whoever listens at the Unix socket, and is told some, one a
 
 - first it is told `{"arguments": [...], "adapters": [theta, t]}` and says `{"ready": {"longest", "step_tokens"}}`;
 - `{"job": {...}, "samples": [{...}]}` draws: `{"decoded": {...}}` for each sample, then `{"done": {"redone"}}`, or
-  `{"failed": {"kind", "message"}}`;
+  `{"failed": "why"}`;
 - `{"stop": true}` in the middle ends that, with `done`.
 
 It ends when the other end closes. Imports vLLM.
@@ -48,7 +48,7 @@ def serve(engine: PairEngine, link: Link, asked: dict[str, Any]) -> None:
         for decoded in engine.decode(Job(**asked["job"]), samples, link.has_more):
             link.say({"decoded": dataclasses.asdict(decoded)})
     except RollmillError as error:
-        link.say({"failed": {"kind": type(error).__name__, "message": str(error)}})
+        link.say({"failed": str(error)})
         return
     link.say({"done": {"redone": engine.redone - before}})
 
