@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 
 from pydantic import BaseModel, ConfigDict
 
@@ -54,7 +53,7 @@ def main() -> None:
     from rollmill.sandboxes.remote import RemoteHost
     from rollmill.services.connection import token_from_environment
     from rollmill.services.evaluation_app import Evaluations, evaluation_app
-    from rollmill.services.serving import address_of, listen, serve
+    from rollmill.services.serving import listen, serve
 
     problems, ladder = read_graded_problems(parameters.dataset), read_ladder(parameters.ladder)
     token = token_from_environment(TOKEN_VARIABLE)
@@ -64,11 +63,8 @@ def main() -> None:
         evaluations = Evaluations(LocalGrader(problems, sandboxes, ladder=ladder), parameters.workers)
         try:
             app = evaluation_app(evaluations, frozenset(problems), token=token)
-            sys.stdout.write(
-                f"{address_of(listening)}: {len(problems)} problems, sandboxes of {parameters.sandbox_server}\n"
-            )
-            sys.stdout.flush()
-            serve(app, listening, lambda: asyncio.to_thread(sandboxes.close))
+            what = f"{len(problems)} problems, sandboxes of {parameters.sandbox_server}"
+            serve(app, listening, what, lambda: asyncio.to_thread(sandboxes.close))
         finally:
             sandboxes.close()
             evaluations.shut_down()

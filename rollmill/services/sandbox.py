@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from pathlib import Path
 from typing import Literal, Self
 
@@ -126,7 +125,7 @@ def main() -> None:
     from rollmill.services.connection import token_from_environment
     from rollmill.services.held import HeldSandboxes
     from rollmill.services.sandbox_app import sandbox_app
-    from rollmill.services.serving import address_of, listen, serve
+    from rollmill.services.serving import listen, serve
 
     token = token_from_environment(TOKEN_VARIABLE)
     with listen(parameters.host, parameters.port, token, TOKEN_VARIABLE) as listening:
@@ -140,9 +139,7 @@ def main() -> None:
         )
         try:
             app = sandbox_app(held, grants(parameters), kind=parameters.backend, token=token)
-            sys.stdout.write(f"{address_of(listening)}: {parameters.backend}, {parameters.max_sandboxes} sandboxes\n")
-            sys.stdout.flush()
-            serve(app, listening, held.end)
+            serve(app, listening, f"{parameters.backend}, {parameters.max_sandboxes} sandboxes", held.end)
         finally:
             held.shut_down()
 

@@ -108,20 +108,31 @@ def address_of(listening: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
+_ENDS = (signal.SIGTERM, signal.SIGINT)
+
+
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, ending: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, config: uvicorn.Config, line: str, ending: Callable[[], Awaitable[None]]) -> None:
         super().__init__(config)
+        self._line = line
         self._ending = ending
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDS)
+        await super().startup(sockets)
+        sys.stdout.write(f"{self._line}\n")
+        sys.stdout.flush()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         await self._ending()
         await super().shutdown(sockets)
 
 
-def serve(app: FastAPI, listening: socket.socket, ending: Callable[[], Awaitable[None]]) -> None:
+def serve(app: FastAPI, listening: socket.socket, what: str, ending: Callable[[], Awaitable[None]]) -> None:
     """Answers requests until SIGTERM (then raises `SystemExit`) or SIGINT (then returns).
 
-    `ending` is called first then: it ends what requests wait for, so that they are answered.
+    Writes its address and `what` it is to standard output once it answers. `ending` is called first at its end: it
+    ends what requests wait for, so that they are answered.
     """
     config = uvicorn.Config(
         app, log_level="warning", access_log=False, ws="none",
@@ -129,8 +140,10 @@ def serve(app: FastAPI, listening: socket.socket, ending: Callable[[], Awaitable
     )  # fmt: skip
     # uvicorn ends with the signal that it got: the default handler would leave the sandboxes running.
     signal.signal(signal.SIGTERM, _exit)
+    # A signal now would be raised amid uvicorn's coroutines: it waits until uvicorn's own handlers are there.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDS)
     try:
-        _Server(config, ending).run(sockets=[listening])
+        _Server(config, f"{address_of(listening)}: {what}", ending).run(sockets=[listening])
     except KeyboardInterrupt:
         sys.stderr.write("\n")
 
