@@ -1,4 +1,4 @@
-.PHONY: setup demo improve test check benchmarks
+.PHONY: setup demo improve up down test check benchmarks
 
 # Everything that is needed, installed: the project in .venv, the inference server in .venv-vllm.
 setup:
@@ -14,10 +14,17 @@ improve: setup
 	@scripts/demo_model
 	@examples/improve.sh
 
+# Prefect at this machine: server, worker, everything registered; UP="--gpu_runs 4" for more. `down` ends it all.
+up: setup
+	@.venv/bin/python -m deployments.desk up $(UP)
+
+down:
+	@.venv/bin/python -m deployments.desk down $(DOWN)
+
 # All tests, real vLLM included; a file's tests run one after the other.
 test: setup
 	@scripts/demo_model
-	.venv/bin/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
+	.venv/bin/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder --durations 30
 
 check: setup
 	.venv/bin/ruff format --check .

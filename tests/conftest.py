@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import signal
+from collections import Counter
 
+import pytest
 from hypothesis import settings
 
 # Started in the background, a shell's child ignores Ctrl-C, and so would every process that a test starts.
@@ -11,3 +13,11 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # How long one example takes says how busy the machine is.
 settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that take longest come first: one of them at the end would keep one process busy and the others idle."""
+    weights: Counter[object] = Counter()
+    for item in items:
+        weights[item.path] += 100 * bool(item.get_closest_marker("vllm")) + 10 * bool(item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -weights[item.path])
