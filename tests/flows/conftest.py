@@ -102,12 +102,12 @@ def write_problems(path: Path, count: int) -> Path:
     return path
 
 
-def wait_until(condition: Any, timeout: float = 60.0) -> None:
-    """Waits for something to become true."""
+def wait_until(condition: Any, timeout: float = 60.0, *, every: float = 0.05) -> None:
+    """Waits for something to become true; asks every so many seconds."""
     deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
+        time.sleep(every)
 
 
 def journal_lines(folder: Path) -> list[bytes]:

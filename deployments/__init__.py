@@ -1,0 +1,1 @@
+"""What turns the flows into deployments: a desk's processes, registration, automations."""

@@ -1,0 +1,206 @@
+"""A Prefect server, a worker and everything registered, on one machine: `python -m deployments.desk up`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NoReturn
+
+import orjson
+import psutil
+from pydantic import BaseModel, ConfigDict
+
+from deployments.registration import POOL, ROOT, Registration
+from rollmill.command_line import parse_command, report_errors
+from rollmill.errors import InputError, ServingError
+from rollmill.files.whole import write_json_whole
+from rollmill.parameter import parameter
+from rollmill.rollouts.lock import LOCK, lock_directory
+from rollmill.serving.kept_process import KeptProcess
+from rollmill.serving.ports import PortReservation
+from rollmill.serving.probe import healthy
+
+PROG = "python -m deployments.desk"
+STATE, LOG = "desk.json", "desk.log"
+_SERVER_READY_S, _WORKER_READY_S = 300.0, 120.0
+_GRACE_S = 12.0
+
+
+class Place(BaseModel):
+    """Where the desk's database and logs are."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    folder: Path = parameter(ROOT / ".desk", "Desk", "Folder", "Of the database and the logs.", metavar="DIR")
+
+
+class Up(Place, Registration):
+    """Starts a Prefect server and a worker, registers everything, and returns when runs can be started."""
+
+    host: str = parameter("127.0.0.1", "Desk", "Host", "Address that the server listens at.")
+    port: int = parameter(4200, "Desk", "Port", "Of the server and its pages.", ge=1, le=65535)
+
+
+class Run(Up):
+    """The same in the foreground, until it is ended."""
+
+
+class Down(Place):
+    """Ends the server, the worker and all that runs on it; runs that were under way continue after the next `up`."""
+
+
+def up(given: Up) -> str:
+    """Starts `run` in the background; what to type next. Raises `ServingError` where it does not come up."""
+    there = _holder(given.folder)
+    if there is None:
+        there = _start(given)
+    else:
+        _register(given, _api(given.folder))
+    api = _api(given.folder)
+    return (
+        f"{api.removesuffix('/api')}: the pages; process {there.pid}, logs in {given.folder}\n"
+        f"export PREFECT_API_URL={api}    # then runs that are started at this desk are there, too\n"
+    )
+
+
+def _start(given: Up) -> psutil.Popen:
+    given.folder.mkdir(parents=True, exist_ok=True)
+    (given.folder / STATE).unlink(missing_ok=True)
+    flags = [f"--{name}={value}" for name, value in given.model_dump().items() if value is not None]
+    with (given.folder / LOG).open("wb") as log:
+        running = psutil.Popen(
+            [sys.executable, "-m", "deployments.desk", "run", *flags],
+            cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+        )  # fmt: skip
+    while not (given.folder / STATE).exists():
+        if running.poll() is not None:
+            said = _tail(given.folder / LOG).strip() or f"it ended with code {running.returncode}"
+            raise ServingError(said.splitlines()[-1].removeprefix(f"{PROG}: "), details=said)
+        time.sleep(0.1)
+    return running
+
+
+def down(given: Down) -> str:
+    """Ends what `up` started; one line. Raises `ServingError` where it does not end."""
+    there = _holder(given.folder)
+    if there is None:
+        return "nothing runs\n"
+    there.terminate()
+    try:
+        there.wait(3 * _GRACE_S)
+    except psutil.TimeoutExpired:
+        raise ServingError(f"process {there.pid} does not end: see {given.folder / LOG}") from None
+    return f"ended; what was recorded stays in {given.folder}\n"
+
+
+def run(given: Run) -> NoReturn:
+    """Keeps server and worker until this process is ended; whatever ends it, they end too.
+
+    A worker that ends is started again. Raises `ServingError` where one of them does not start.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    with lock_directory(given.folder, flag="--folder"), _server(given) as api:
+        _register(given, api)
+        while True:
+            with _worker(given, api) as worker:
+                write_json_whole(given.folder / STATE, {"api": api})
+                worker.wait()
+            sys.stderr.write(f"the worker ended with code {worker.returncode}: another one is started\n")
+
+
+@contextmanager
+def _server(given: Up) -> Iterator[str]:
+    """Prefect's server; its address."""
+    reservation = PortReservation(given.port)
+    api = f"http://{given.host}:{given.port}/api"
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", given.host, "--port", str(given.port)]
+    log = given.folder / "server.log"
+    server = KeptProcess(command, log=log, environment=_environment(given.folder), grace_s=_GRACE_S)
+    try:
+        deadline = time.monotonic() + _SERVER_READY_S
+        while not healthy(api):
+            if server.returncode is not None or time.monotonic() > deadline:
+                raise ServingError("the Prefect server does not start", details=_tail(log))
+            time.sleep(0.2)
+        yield api
+    finally:
+        server.end()
+        reservation.release()
+
+
+def _register(given: Up, api: str) -> None:
+    """In a process of its own: Prefect reads where its server is when it is imported."""
+    flags = given.model_dump(include=set(Registration.model_fields), exclude_none=True)
+    command = [sys.executable, "-m", "deployments.registration", *(f"--{name}={flags[name]}" for name in flags)]
+    environment = {**os.environ, **_environment(given.folder), "PREFECT_API_URL": api}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = (done.stderr or done.stdout).strip()
+        raise ServingError(said.splitlines()[-1], details=said)
+
+
+@contextmanager
+def _worker(given: Up, api: str) -> Iterator[KeptProcess]:
+    """A worker of the pool, once the server knows it."""
+    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, "--name", "desk"]
+    log = given.folder / "worker.log"
+    before = log.stat().st_size if log.exists() else 0
+    environment = {**_environment(given.folder), "PREFECT_API_URL": api}
+    worker = KeptProcess(command, log=log, environment=environment, grace_s=_GRACE_S)
+    try:
+        deadline = time.monotonic() + _WORKER_READY_S
+        while b"started!" not in log.read_bytes()[before:]:
+            if worker.returncode is not None or time.monotonic() > deadline:
+                raise ServingError("the worker does not start", details=_tail(log))
+            time.sleep(0.2)
+        yield worker
+    finally:
+        worker.end()
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    """Prefect's own place, unless the user named one."""
+    home = os.environ.get("PREFECT_HOME") or str(folder / "prefect")
+    return {"PREFECT_HOME": home, "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+
+
+def _holder(folder: Path) -> psutil.Process | None:
+    """The process that runs there."""
+    try:
+        with lock_directory(folder):
+            return None
+    except InputError:
+        return psutil.Process(orjson.loads((folder / LOCK).read_bytes())["pid"])
+
+
+def _api(folder: Path) -> str:
+    return str(orjson.loads((folder / STATE).read_bytes())["api"])
+
+
+def _tail(log: Path) -> str:
+    return log.read_text(errors="replace")[-3000:]
+
+
+COMMANDS: Mapping[str, type[BaseModel]] = {"up": Up, "down": Down, "run": Run}
+
+
+def main() -> None:
+    """Does what the command line says."""
+    given = parse_command(COMMANDS, prog=PROG, description=__doc__ or "", examples="")
+    if isinstance(given, Run):
+        run(given)
+    elif isinstance(given, Up):
+        sys.stdout.write(up(given))
+    elif isinstance(given, Down):
+        sys.stdout.write(down(given))
+
+
+if __name__ == "__main__":
+    with report_errors(PROG):
+        main()

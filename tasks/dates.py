@@ -1,0 +1,25 @@
+"""The date of a run, for parameters that stay the same from one scheduled run to the next."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from prefect import runtime
+from pydantic import BaseModel
+
+DATE = "{date}"
+
+ParametersT = TypeVar("ParametersT", bound=BaseModel)
+
+
+def dated(parameters: ParametersT) -> ParametersT:
+    """The parameters with `{date}` in `output_dir` replaced by the day, in UTC, on which the run was to begin.
+
+    A run that is started again later keeps its day, and so its folder.
+    """
+    folder: Any = getattr(parameters, "output_dir", None)
+    if not isinstance(folder, str) or DATE not in folder:
+        return parameters
+    begun: datetime = runtime.flow_run.scheduled_start_time or datetime.now(UTC)
+    return parameters.model_copy(update={"output_dir": folder.replace(DATE, begun.astimezone(UTC).date().isoformat())})

@@ -1,0 +1,118 @@
+"""A desk as `make up` makes it, with the stand-in where vLLM would be."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from rollmill.serving.ports import PortReservation
+from tests.flows.conftest import ROOT, wait_until, write_problems
+
+QUICK, WEEKLY, FULL = (f"reject-sampling/reject-sampling{name}" for name in ("-quick", "-weekly", ""))
+ENDED = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
+
+
+class Desk:
+    """`python -m deployments.desk` in a folder of its own, and what a user asks of it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.mark = uuid.uuid4().hex
+        reservation = PortReservation(None)
+        self.port = reservation.port
+        reservation.release()
+        self.url = f"http://127.0.0.1:{self.port}"
+        path = os.pathsep.join([str(ROOT), str(ROOT / "tests/flows/stand_in")])
+        self.environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")} | {
+            "ROLLMILL_VLLM_PYTHON": sys.executable,
+            "PYTHONPATH": path,
+            "ROLLMILL_TEST": self.mark,
+        }
+
+    def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """`up` or `down`."""
+        return subprocess.run(
+            [sys.executable, "-m", "deployments.desk", *arguments, f"--folder={self.folder}"],
+            cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=500,
+        )  # fmt: skip
+
+    def up(self, *arguments: str) -> str:
+        done = self.command("up", f"--port={self.port}", *arguments)
+        assert done.returncode == 0, done.stderr + self.logs()
+        return done.stdout
+
+    def logs(self) -> str:
+        return "\n".join(path.read_text(errors="replace")[-3000:] for path in self.folder.glob("*.log"))
+
+    def ask(self, path: str, body: Any = None, *, method: str = "POST") -> Any:
+        """Prefect's API. While its database is busy it answers 503, and is asked again, as by its own client."""
+        answers: list[httpx.Response] = []
+
+        def answered() -> bool:
+            answers.append(httpx.request(method, f"{self.url}/api/{path}", json=body, timeout=60, trust_env=False))
+            return answers[-1].status_code != 503
+
+        wait_until(answered, every=1.0)
+        assert answers[-1].is_success, answers[-1].text
+        return answers[-1].json() if answers[-1].content else None
+
+    def get(self, path: str) -> Any:
+        return self.ask(path, method="GET")
+
+    def deployment(self, name: str) -> Any:
+        """`flow/deployment`."""
+        return self.get(f"deployments/name/{name}")
+
+    def start(self, name: str, **parameters: Any) -> str:
+        """A run with the deployment's parameters, these laid over them; its id."""
+        deployment = self.deployment(name)
+        given = deployment["parameters"]["parameters"] | parameters
+        body = {"parameters": {"parameters": given}, "state": {"type": "SCHEDULED"}}
+        return str(self.ask(f"deployments/{deployment['id']}/create_flow_run", body)["id"])
+
+    def run(self, run_id: str) -> Any:
+        return self.get(f"flow_runs/{run_id}")
+
+    def state(self, run_id: str) -> str:
+        return str(self.run(run_id)["state"]["type"])
+
+    def wait(self, run_id: str, *states: str, timeout: float = 240) -> Any:
+        """The run, once it is in one of the states (ended, unless others are named)."""
+        wanted = set(states) or ENDED
+        wait_until(lambda: self.state(run_id) in wanted, timeout=timeout, every=0.5)
+        return self.run(run_id)
+
+    def artifacts(self, run_id: str) -> list[dict[str, Any]]:
+        found = self.ask("artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [run_id]}}})
+        return list(found)
+
+
+def script(**behaviour: Any) -> str:
+    """`vllm_args` that make the stand-in behave like this."""
+    return f"--script '{json.dumps(behaviour)}'"
+
+
+def asked(folder: Path, count: int = 4, **behaviour: Any) -> dict[str, Any]:
+    """Parameters of a rejection-sampling run with the stand-in, `count` problems of two rollouts."""
+    return {
+        "model_path": ["m"], "model_name": ["m"], "few_shot": None, "num_rollout": 2, "no_canary": True,
+        "dataset": str(write_problems(folder / "problems.jsonl", count)), "output_dir": str(folder / "out"),
+        "log_dir": str(folder / "logs"), "vllm_args": script(**behaviour),
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+    desk = Desk(tmp_path_factory.mktemp("desk"))
+    desk.up("--silent_s=45", "--late_s=10")
+    yield desk
+    desk.command("down")

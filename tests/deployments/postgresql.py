@@ -1,0 +1,61 @@
+"""A real PostgreSQL server, for the time of a block."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from rollmill.serving.kept_process import KeptProcess
+from rollmill.serving.ports import PortReservation
+
+PASSWORD = "a-password-of-tests"
+
+
+def binaries() -> Path | None:
+    """Where initdb and postgres are: Debian keeps them off the path."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    on_path = shutil.which("initdb")
+    return found[-1].parent if found else Path(on_path).parent if on_path else None
+
+
+@contextmanager
+def running_postgresql() -> Iterator[str]:
+    """The address of its database `prefect`, as SQLAlchemy takes it."""
+    where = binaries()
+    assert where is not None
+    account = "postgres" if os.geteuid() == 0 else None  # it refuses to run as root
+    with TemporaryDirectory(prefix="postgresql-of-a-test-") as name:
+        folder = Path(name)
+        (folder / "password").write_text(PASSWORD)
+        if account:
+            owner = pwd.getpwnam(account)
+            for path in (folder, folder / "password"):
+                os.chown(path, owner.pw_uid, owner.pw_gid)
+        made = ["-D", f"{folder}/data", "-U", "rollmill", "--auth=scram-sha-256", f"--pwfile={folder}/password", "-N"]
+        subprocess.run([str(where / "initdb"), *made], check=True, capture_output=True, user=account, timeout=120)
+        port = PortReservation(None)
+        port.release()
+        options = ["-D", f"{folder}/data", "-p", str(port.port), "-k", str(folder), "-h", "127.0.0.1", "-F"]
+        command = [str(where / "postgres"), *options]
+        if account:
+            command = ["setpriv", f"--reuid={account}", f"--regid={account}", "--init-groups", *command]
+        server = KeptProcess(command, log=folder / "server.log", grace_s=10.0)
+        environment = {"PGPASSWORD": PASSWORD, "PATH": os.environ["PATH"]}
+        client = ["-h", "127.0.0.1", "-p", str(port.port), "-U", "rollmill"]
+        try:
+            deadline = time.monotonic() + 60
+            create = [str(where / "createdb"), *client, "prefect"]
+            while subprocess.run(create, env=environment, capture_output=True, check=False, timeout=60).returncode:
+                assert server.returncode is None, (folder / "server.log").read_text()
+                assert time.monotonic() < deadline, "PostgreSQL does not start"
+                time.sleep(0.2)
+            yield f"postgresql+asyncpg://rollmill:{PASSWORD}@127.0.0.1:{port.port}/prefect"
+        finally:
+            server.end()

@@ -1,0 +1,70 @@
+"""The deployments of prefect.yaml, by themselves."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+import pytest
+import yaml
+from prefect.flows import load_flow_from_entrypoint
+from prefect.schedules import Cron
+
+from rollmill.command_line import parse_command_line
+from rollmill.improvement.parameters import Improve
+from tests.flows.conftest import ROOT
+
+DEPLOYMENTS = {one["name"]: one for one in yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]}
+
+
+def given_to(name: str) -> dict[str, Any]:
+    """The parameters of one deployment."""
+    given: dict[str, Any] = DEPLOYMENTS[name]["parameters"]["parameters"]
+    return given
+
+
+def test_every_flow_is_deployed() -> None:
+    flows = {path.stem for path in (ROOT / "flows").glob("*.py")} - {"__init__"}
+    assert {one["entrypoint"].split("/")[1].split(".")[0] for one in DEPLOYMENTS.values()} == flows
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", DEPLOYMENTS)
+def test_a_deployment_binds_to_its_flow(name: str) -> None:
+    flow = load_flow_from_entrypoint(str(ROOT / DEPLOYMENTS[name]["entrypoint"]))
+    bound = flow.validate_parameters({"parameters": given_to(name)})["parameters"]
+    for field, value in given_to(name).items():
+        assert field in type(bound).model_fields, f"{name} gives {field}, which is no parameter of its flow"
+        assert value is not None
+
+
+@pytest.mark.parametrize("name", DEPLOYMENTS)
+def test_a_deployment_says_what_it_is_and_waits_its_turn(name: str) -> None:
+    one = DEPLOYMENTS[name]
+    assert one["description"].endswith(".")
+    assert one["tags"]
+    assert one["concurrency_limit"] == {"limit": 1, "collision_strategy": "ENQUEUE"}
+    assert one["work_pool"]["work_queue_name"] == ("cpu" if name == "curate" else "gpu")
+    assert one["work_pool"]["job_variables"]["env"]["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] == "30"
+    for schedule in one.get("schedules", []):
+        assert schedule["active"] is False
+        assert "{date}" in given_to(name)["output_dir"], "the second time there would be nothing to do"
+        Cron(schedule["cron"], timezone=schedule["timezone"])
+
+
+def test_a_chain_takes_what_the_one_before_leaves() -> None:
+    sampled, curated, trained = (given_to(name) for name in ("reject-sampling", "curate", "train-lora"))
+    assert curated["input"] == [f"reject_sampling_results/{sampled['model_name'][0]}"]
+    assert trained["train_data"] == [curated["output_dir"]]
+    assert trained["model_path"] == sampled["model_path"][0]
+    assert given_to("reject-sampling-weekly")["model_path"] == [
+        sampled["model_path"][0], f"{trained['output_dir']}/merged",
+    ]  # fmt: skip
+    assert trained["merge"]
+
+
+def test_the_improve_deployments_are_the_example() -> None:
+    script = (ROOT / "examples/improve.sh").read_text().partition("flows.improve")[2].partition('"$@"')[0]
+    given = parse_command_line(Improve, shlex.split(script.replace("\\\n", " ")), prog="", description="", examples="")
+    for name in ("improve", "improve-nightly"):
+        assert Improve.model_validate(given_to(name) | {"output_dir": given.output_dir}) == given
