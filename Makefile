@@ -31,6 +31,7 @@ check: setup
 	.venv/bin/ruff check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
+	scripts/documentation
 
 # What the README quotes.
 benchmarks: setup

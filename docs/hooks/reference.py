@@ -1,0 +1,178 @@
+"""Reference: tables of parameters, records and blocks, made from the code itself when the pages are built.
+
+They stand in the place of marks: `<!-- parameters 2 package.module:Model -->` (all parameters of a model, their groups
+under headings of that level), `<!-- record package.module:Model -->` (the fields of a record), `<!-- blocks -->`, and
+`<!-- deployments -->` (those of prefect.yaml).
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+import types
+from collections.abc import Callable, Iterator
+from enum import Enum
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import griffe
+import yaml  # type: ignore[import-untyped]  # stubs are a package of their own
+from pydantic import BaseModel, SecretStr
+from pydantic.fields import FieldInfo
+
+DOCS = Path(__file__).parents[1]
+_MARK = re.compile(r"^<!-- (parameters|record|blocks|deployments) ?(.*?) ?-->$", re.MULTILINE)
+_KINDS = {str: "text", int: "whole number", float: "number", bool: "true or false", Path: "text", SecretStr: "secret"}
+_BOUNDS = (("ge", "at least"), ("gt", "more than"), ("le", "at most"), ("lt", "less than"))
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Puts the tables in the place of their marks."""
+    return _MARK.sub(lambda found: "\n".join(_MAKERS[found[1]](*found[2].split())), markdown)
+
+
+def parameters(level: str, path: str) -> Iterator[str]:
+    """A heading and a table for each group of a parameter model."""
+    groups: dict[str, list[str]] = {}
+    for name, field in _model(path).model_fields.items():
+        extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+        groups.setdefault(str(extra.get("group") or "Others"), []).append(_parameter(field.alias or name, field, extra))
+    for group, rows in groups.items():
+        yield from (f"{'#' * int(level)} {group}", "", "| flag | default | values | what it is |", "|---|---|---|---|")
+        yield from (*rows, "")
+
+
+def _parameter(name: str, field: FieldInfo, extra: dict[str, Any]) -> str:
+    flag = f"`--{name}`"
+    if field.annotation is bool and field.default is not False and not name.startswith("no_"):
+        flag += f"<br>`--no_{name}`"
+    told = [f"**{_cell(field.title)}.**"] if field.title else []
+    told.append(_cell(field.description or ""))
+    if extra.get("env"):
+        told.append(f"Environment: `{name.upper() if extra['env'] is True else extra['env']}`.")
+    return f"| {flag} | {_default(field)} | {_values(field)} | {' '.join(told)} |"
+
+
+def record(path: str) -> Iterator[str]:
+    """A table of a record's fields: its own, and those of what it derives from."""
+    model = _model(path)
+    yield from ("| field | type | what it is |", "|---|---|---|")
+    for name, field in model.model_fields.items():
+        yield f"| `{name}` | {_cell(_kind(field.annotation))} | {_cell(field.description or _attribute(model, name))} |"
+    yield ""
+
+
+def blocks() -> Iterator[str]:
+    """A section for each block: what it is, what its check does, its fields."""
+    for block in importlib.import_module("blocks.kinds").BLOCKS:
+        slug = block.get_block_type_slug()
+        yield from (f"## {block._block_type_name}", "", _paragraph(block.__doc__), "")
+        yield from (f"Block type `{slug}`; class `{block.__module__}.{block.__name__}`.", "")
+        yield from ("| field | default | values | what it is |", "|---|---|---|---|")
+        own = {name: field for name, field in block.model_fields.items() if not name.startswith("_")}
+        for name, field in own.items():
+            yield f"| `{name}` | {_default(field)} | {_values(field)} | {_cell(field.description or '')} |"
+        yield from ("", f"`check()`: {_paragraph(block.check.__doc__)}", "")
+        if (DOCS / f"images/ui-block-{slug}.png").is_file():
+            yield from (f"![The form of a {block._block_type_name} block](../images/ui-block-{slug}.png)", "")
+
+
+def deployments() -> Iterator[str]:
+    """A table of the deployments: their names, queues, schedules."""
+    yield from ("| deployment | queue | schedule (UTC) | what it does |", "|---|---|---|---|")
+    for one in yaml.safe_load((DOCS.parent / "prefect.yaml").read_text())["deployments"]:
+        times = ", ".join(_code(schedule["cron"]) for schedule in one.get("schedules", []))
+        yield f"| `{one['name']}` | {one['work_pool']['work_queue_name']} | {times} | {_cell(one['description'])} |"
+    yield ""
+
+
+def _model(path: str) -> Any:
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def _attribute(model: type[BaseModel], name: str) -> str:
+    """The text under a field in the source, of the class that has it."""
+    for base in model.__mro__:
+        if base.__module__.split(".")[0] in ("rollmill", "blocks"):
+            found = _source(base.__module__)[base.__name__].members.get(name)
+            if found is not None:
+                return found.docstring.value if found.docstring else ""
+    return ""
+
+
+@cache
+def _source(module: str) -> griffe.Module:
+    path = DOCS.parent.joinpath(*module.split(".")).with_suffix(".py")
+    return griffe.visit(module, filepath=path, code=path.read_text())
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    value = field.get_default(call_default_factory=True)
+    if value is None or value in ("", [], (), {}):
+        return ""
+    if isinstance(value, bool):
+        return "on" if value else ""
+    if isinstance(value, Path) and value.is_relative_to(DOCS.parent):
+        return _code(value.relative_to(DOCS.parent))
+    if isinstance(value, list | tuple):
+        return _code(" ".join(map(str, value)))
+    return _code(value.value if isinstance(value, Enum) else value)
+
+
+def _values(field: FieldInfo) -> str:
+    """Choices, or the kind and its bounds."""
+    bounds = [
+        f"{words} {getattr(one, name):g}"
+        for one in field.metadata
+        for name, words in _BOUNDS
+        if isinstance(getattr(one, name, None), int | float)
+    ]
+    kind = _kind(field.annotation).removesuffix(" or null")
+    kind = {"true or false": "switch"}.get(kind, kind)
+    return _cell(", ".join([kind, *bounds]))
+
+
+def _kind(annotation: Any) -> str:
+    """A type in words."""
+    origin, inside = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _kind(inside[0])
+    if origin in (Union, types.UnionType):
+        words = [_kind(part) for part in inside if part is not type(None)]
+        return " or ".join([*dict.fromkeys(words), *(["null"] if type(None) in inside else [])])
+    if origin is Literal:
+        return ", ".join(_code(one) for one in inside)
+    if origin in (list, tuple, set, frozenset):
+        return f"several: {_kind(inside[0])}" if inside and inside[0] is not Any else "several"
+    if isinstance(annotation, type) and issubclass(annotation, Enum):
+        return ", ".join(_code(one.value) for one in annotation)
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return f"object: {annotation.__name__}"
+    return _KINDS.get(annotation, "object" if origin is dict or annotation is dict else "any")
+
+
+def _code(value: object) -> str:
+    return f"`{value}`".replace("|", "\\|")
+
+
+def _cell(text: str) -> str:
+    """Text that a table's cell can hold; marks of Markdown and HTML stand for themselves, but for code."""
+    parts = " ".join(text.split()).replace("|", "\\|").split("`")
+    parts[::2] = [part.replace("<", "&lt;").replace("*", "\\*") for part in parts[::2]]
+    return "`".join(parts)
+
+
+def _paragraph(docstring: str | None) -> str:
+    return " ".join((docstring or "").split())
+
+
+_MAKERS: dict[str, Callable[..., Iterator[str]]] = {
+    "parameters": parameters,
+    "record": record,
+    "blocks": blocks,
+    "deployments": deployments,
+}

@@ -1,0 +1,58 @@
+"""The documentation is built strictly, of itself alone, and says what the code says."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from blocks.kinds import BLOCKS
+from rollmill.rejection.parameters import RejectSampling
+from tests.documentation.pages import PAGES, ROOT
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
+    command = [ROOT / "scripts/documentation", "--site-dir", folder]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1100, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+def test_every_page_is_built_and_fetches_nothing(site: Path) -> None:
+    built = {path.relative_to(site).with_suffix("") for path in site.rglob("*.html")} - {Path("404")}
+    assert built == {
+        path.relative_to(ROOT / "docs").with_suffix("") for path in PAGES if (ROOT / "docs") in path.parents
+    }
+    assert not list(site.rglob("hooks"))
+    for page in site.rglob("*.html"):
+        fetched = re.findall(r"<(?:script|link|img|iframe)\b[^>]*\b(?:src|href)=\"?(https?:[^\" >]+)", page.read_text())
+        assert not fetched, (page, fetched)
+
+
+def test_the_reference_has_every_parameter_and_block(site: Path) -> None:
+    page = (site / "reference/reject_sampling.html").read_text()
+    rows = {name: row for row in page.split("<tr>") for name in re.findall(r"^\s*<td><code>--(\w+)</code>", row)}
+    assert set(rows) == set(RejectSampling.model_fields)
+    assert "at least 0, at most 10" in rows["temperature"]
+    assert "<code>failed</code>, <code>truncated</code>" in rows["retry"]
+    assert "<code>NUM_ROLLOUT</code>" in rows["num_rollout"]
+    blocks = (site / "reference/blocks.html").read_text()
+    for block in BLOCKS:
+        assert f"<code>{block.get_block_type_slug()}</code>" in blocks
+        assert all(f"<td><code>{name}</code></td>" in blocks for name in block.model_fields if name[0] != "_")
+
+
+def test_no_mark_is_left_and_records_are_described(site: Path) -> None:
+    marks = re.compile(r"<!-- (parameters|record|blocks|deployments|run)\b")
+    left = [(page.name, found[0]) for page in site.rglob("*.html") for found in marks.finditer(page.read_text())]
+    assert {mark.split()[1] for _, mark in left} <= {"run"}
+    records = (site / "concepts/records.html").read_text()
+    assert "0-based within the problem." in records  # the text under a field of `Rollout`
+    assert "$$" not in (site / "concepts/q-star.html").read_text()
+    assert 'class="formula"' in (site / "concepts/q-star.html").read_text()

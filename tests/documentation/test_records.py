@@ -1,0 +1,41 @@
+"""What pages list by hand of files' fields is what stands in the files."""
+
+from __future__ import annotations
+
+import re
+
+import orjson
+
+from rollmill.records import Problem
+from rollmill.rejection.summary import summarise
+from tests.documentation.pages import ROOT
+
+PAGE = (ROOT / "docs/concepts/records.md").read_text()
+
+
+def first_cells(after: str) -> list[str]:
+    """The names in the first column of the table behind these words."""
+    rows = re.match(r"\s*((?:^\|.*\n)+)", PAGE.partition(after)[2], re.MULTILINE)
+    assert rows, after
+    return [name for row in rows[1].splitlines()[2:] for name in re.findall(r"`(\w+)`", row.split("|")[1])]
+
+
+def test_a_row_of_results() -> None:
+    row = summarise(0, Problem(instance_id="p", prompt="?", answer="1"), [None], numeric=True).to_json()
+    assert sorted(first_cells("A row of `results`:\n")) == sorted(row)
+    counts = re.search(r"^\| `counts` \| (.*) \|$", PAGE, re.MULTILINE)
+    assert counts
+    assert re.findall(r"`(\w+)`", counts[1]) == list(row["counts"])
+
+
+def test_an_episode_s_row_is_the_one_that_is_written() -> None:
+    from rollmill.episodes.record import EpisodeRollout, Turn
+    from rollmill.episodes.selection import Episode, Row
+
+    turn = Turn(agent_name="a", policy_name="p", turn_idx=0, first=0, end=1, reward=1.0, seed=0)
+    rollout = EpisodeRollout.model_construct(
+        messages=[{}], turns=[turn], success=True, env_name="e", sample_id=0, instance_id="i"
+    )
+    shown = orjson.loads(re.search(r"```json\n(.*?)```", PAGE.partition("## Episodes")[2], re.DOTALL)[1])
+    written = Row(Episode(0, rollout), turn, None).to_json()
+    assert (list(shown), list(shown["metadata"])) == (list(written), list(written["metadata"]))
