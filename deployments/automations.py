@@ -20,6 +20,7 @@ _FIRST_TIME = ["0", "1"]
 """How often a run had begun, the time that crashed included."""
 
 
+_ONCE = timedelta(seconds=10)
 _STARTING_S = 600.0
 """Seconds from a worker's taking a run to its beginning."""
 
@@ -83,7 +84,8 @@ def _absent(after: set[str], expected: set[str], within_s: float) -> EventTrigge
 
 
 def _seen(state: str, match: dict[str, Any] | None = None) -> EventTrigger:
-    return _trigger(posture=Posture.Reactive, expect={f"prefect.flow-run.{state}"}, match=match or {})
+    # Prefect's server may deliver one event several times: within some seconds only the first counts.
+    return _trigger(posture=Posture.Reactive, expect={f"prefect.flow-run.{state}"}, within=_ONCE, match=match or {})
 
 
 def _trigger(*, match: dict[str, Any], **how: Any) -> EventTrigger:

@@ -121,7 +121,8 @@ def _server(given: Up) -> Iterator[str]:
     api = f"http://{given.host}:{given.port}/api"
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", given.host, "--port", str(given.port)]
     log = given.folder / "server.log"
-    server = KeptProcess(command, log=log, environment=_environment(given.folder), grace_s=_GRACE_S)
+    pages = {"PREFECT_SERVER_UI_API_URL": "/api", "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false"}
+    server = KeptProcess(command, log=log, environment=_environment(given.folder) | pages, grace_s=_GRACE_S)
     try:
         deadline = time.monotonic() + _SERVER_READY_S
         while not healthy(api):

@@ -58,10 +58,10 @@ class Desk:
         answers: list[httpx.Response] = []
 
         def answered() -> bool:
-            answers.append(httpx.request(method, f"{self.url}/api/{path}", json=body, timeout=60, trust_env=False))
+            answers.append(httpx.request(method, f"{self.url}/api/{path}", json=body, timeout=120, trust_env=False))
             return answers[-1].status_code != 503
 
-        wait_until(answered, every=1.0)
+        wait_until(answered, timeout=180, every=1.0)
         assert answers[-1].is_success, answers[-1].text
         return answers[-1].json() if answers[-1].content else None
 
