@@ -24,6 +24,7 @@ down:
 # All tests, real vLLM included; a file's tests run one after the other.
 test: setup
 	@scripts/demo_model
+	@scripts/debian_packages requirements/debian-tests.txt "the tests that need them are skipped"
 	.venv/bin/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder --durations 30
 
 check: setup
