@@ -1,0 +1,206 @@
+"""The Dockerfile and the compose file: linted, and what linters do not know."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from tests.containers.reading import COMPOSE, DOCKERFILE, FOLDER, ROOT, SETTINGS, linked_folders, services, stages
+
+PROGRAMS = Path(sys.executable).parent
+
+
+def lint(*command: str | Path) -> None:
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_dockerfile_passes_hadolint():
+    lint(PROGRAMS / "hadolint", "--failure-threshold", "style", DOCKERFILE)
+
+
+def test_compose_file_keeps_to_its_specification():
+    lint(sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", COMPOSE)
+
+
+def test_images_of_others_have_a_version():
+    base = re.search(r"^ARG BASE=(\S+)$", DOCKERFILE.read_text(), re.MULTILINE)
+    others = [service["image"] for service in services().values() if "build" not in service]
+    assert base
+    assert others
+    for image in [base[1], *others]:
+        assert re.fullmatch(r"\w+:\d+\.\d+[\w.-]*", image), image
+
+
+def test_what_a_stage_copies_is_there_and_goes_to_the_engine():
+    sent = (FOLDER / "Dockerfile.dockerignore").read_text().splitlines()
+    allowed = {line[1:] for line in sent if line.startswith("!")}
+    assert sent[1] == "*"
+    for name in allowed:
+        assert (ROOT / name).exists(), name
+    copied = [rest.split()[:-1] for parts in stages().values() for word, rest in parts if word == "COPY"]
+    for name in {name for names in copied for name in names} - {"."}:
+        assert (ROOT / name).exists(), name
+        assert allowed & {str(parent) for parent in [Path(name), *Path(name).parents]}, name
+
+
+def test_a_change_of_code_installs_nothing():
+    before = [name for name in stages() if name != "rollmill"]
+    assert before == ["", "system", "locks", "environments-cpu", "environments-gpu"]
+    copied = {
+        source
+        for name in before
+        for word, rest in stages()[name]
+        if word in {"COPY", "ADD"}
+        for source in rest.split()[:-1]
+    }
+    needed = {f"scripts/{name}" for name in ("setup", "package_source", "debian_packages")}
+    assert copied == {"requirements", "requirements/debian.txt", "pyproject.toml"} | needed
+
+
+def test_stand_ins_of_the_packages_are_those_that_are_installed():
+    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]["find"]["include"]
+    made = re.search(r"for package in ([\w ]+);", next(rest for word, rest in stages()["locks"] if word == "RUN"))
+    assert made
+    assert [name.removesuffix("*") for name in sorted(wanted)] == made[1].split()
+
+
+def test_both_kinds_can_be_made():
+    for kind in ("cpu", "gpu"):
+        installed = [rest for word, rest in stages()[f"environments-{kind}"] if word == "RUN"]
+        assert f"ROLLMILL_KIND={kind} scripts/setup" in installed[0]
+    assert "ROLLMILL_KIND" in (ROOT / "scripts" / "setup").read_text()
+
+
+def test_processes_are_not_root_and_hold_no_capabilities():
+    assert [rest for word, rest in stages()["rollmill"] if word == "USER"] == ["1000:1000"]
+    for name, service in services().items():
+        assert "no-new-privileges:true" in service["security_opt"], name
+        assert not service.get("privileged"), name
+        assert "cap_add" not in service, name
+        assert "build" not in service or service["cap_drop"] == ["ALL"], name
+
+
+def test_only_this_machine_reaches_the_server_and_only_the_server_the_database():
+    started = services()
+    assert {name for name, service in started.items() if "ports" in service} == {"server"}
+    assert started["server"]["ports"] == ["127.0.0.1:4200:4200"]
+    assert {name for name, service in started.items() if "database" in service.get("networks", [])} == {
+        "postgres",
+        "server",
+    }
+    assert yaml.safe_load(COMPOSE.read_text())["networks"]["database"] == {"internal": True}
+
+
+def test_everything_is_watched_and_waits_for_what_it_needs():
+    started = services()
+    for name, service in started.items():
+        own = service.get("healthcheck", {})
+        assert "test" in own or name in {"setup", "worker-cpu", "worker-gpu"}, name  # a worker's is the image's
+    assert started["setup"]["healthcheck"] == {"disable": True}
+    assert any(word == "HEALTHCHECK" for word, _ in stages()["rollmill"])
+    waits = {name: service.get("depends_on") for name, service in started.items()}
+    set_up = {"setup": {"condition": "service_completed_successfully"}}
+    assert waits == {
+        "postgres": None,
+        "server": {"postgres": {"condition": "service_healthy"}},
+        "setup": {"server": {"condition": "service_healthy"}},
+        "worker-cpu": set_up,
+        "worker-gpu": set_up,
+    }
+
+
+def test_one_worker_a_kind_and_only_one_has_gpus():
+    started = services()
+    assert {name: service["profiles"] for name, service in started.items() if "profiles" in service} == {
+        "worker-cpu": ["cpu"],
+        "worker-gpu": ["gpu"],
+    }
+    devices = started["worker-gpu"]["deploy"]["resources"]["reservations"]["devices"]
+    assert devices == [{"driver": "nvidia", "count": "all", "capabilities": ["gpu"]}]
+    assert "deploy" not in started["worker-cpu"]
+    for name in ("worker-cpu", "worker-gpu"):  # vLLM 0.32 wants 160 MiB, and says so only in its log
+        assert started[name]["shm_size"] == "8gb"
+    assert services({**SETTINGS, "COMPOSE_PROFILES": "gpu"})["worker-gpu"]["image"] == "rollmill:gpu"
+
+
+def test_passwords_come_from_outside_only():
+    for missing in SETTINGS:
+        with pytest.raises(KeyError, match=missing):
+            services({name: value for name, value in SETTINGS.items() if name != missing})
+    secret = re.compile(r"password|token|secret|key|auth", re.IGNORECASE)
+    for name, service in services().items():
+        for variable, value in service.get("environment", {}).items():
+            if secret.search(variable):
+                assert value in {None, SETTINGS["POSTGRES_PASSWORD"]}, (name, variable)
+    holders = {name for name, service in services().items() if SETTINGS["POSTGRES_PASSWORD"] in str(service)}
+    assert holders == {"postgres", "server"}
+    example = dict(line.split("=") for line in (FOLDER / ".env.example").read_text().splitlines() if "=" in line)
+    assert example == {"COMPOSE_PROFILES": "cpu", "POSTGRES_PASSWORD": ""}
+    assert ".env" in (FOLDER / ".gitignore").read_text().split()
+    text = DOCKERFILE.read_text()
+    assert not re.search(r"^(ARG|ENV)\b.*(PASSWORD|TOKEN|SECRET|KEY)", text, re.MULTILINE)
+
+
+def test_the_server_finds_its_database():
+    environment = services()["server"]["environment"]
+    postgres = services()["postgres"]["environment"]
+    code = (
+        "from prefect.server.utilities.database import get_dialect\n"
+        "from prefect.settings import get_current_settings\n"
+        "from sqlalchemy.engine import make_url\n"
+        "server = get_current_settings().server\n"
+        "url = make_url(server.database.connection_url.get_secret_value())\n"
+        "print(get_dialect(url.render_as_string()).name, url.host, url.username, url.password, url.database)\n"
+        "print(server.ui.api_url, server.ui.static_directory)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={"PATH": "/usr/bin:/bin", **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    names = [postgres[f"POSTGRES_{name}"] for name in ("USER", "PASSWORD", "DB")]
+    assert done.stdout.split() == ["postgresql", "postgres", *names, "http://127.0.0.1:4200/api", "/data/prefect-ui"]
+
+
+@pytest.mark.slow
+def test_commands_are_those_of_prefect_and_of_the_project():
+    commands = [service["command"] for service in services().values() if "command" in service]
+    commands.append(yaml.safe_load(next(rest for word, rest in stages()["rollmill"] if word == "CMD")))
+    for command in commands:
+        if command[:2] == ["python", "-m"]:
+            assert importlib.util.find_spec(command[2]), command
+            continue
+        words = [word for word in command[1:] if not word.startswith("-") and word != "local"]
+        asked = [sys.executable, "-m", "prefect", *words, "--help"]
+        said = subprocess.run(asked, capture_output=True, text=True, check=True).stdout
+        for flag in [word.partition("=")[0] for word in command if word.startswith("--")]:
+            assert flag in said, command
+    assert len(commands) == 3
+
+
+def test_what_runs_write_by_default_is_on_the_volume():
+    deployments = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+    given = [deployment["parameters"]["parameters"] for deployment in deployments]
+    paths = [each[name] for each in given for name in ("output", "output_dir", "log_dir") if name in each]
+    assert len(paths) >= 5
+    for file in (ROOT / "rollmill").glob("*/parameters.py"):
+        for _, model in inspect.getmembers(
+            importlib.import_module(f"rollmill.{file.parent.name}.parameters"), inspect.isclass
+        ):
+            if issubclass(model, BaseModel):
+                fields = [model.model_fields.get(name) for name in ("output_dir", "log_dir")]
+                paths += [field.default for field in fields if field and isinstance(field.default, str)]
+    assert {Path(path).parts[0] for path in paths} <= linked_folders()
