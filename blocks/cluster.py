@@ -37,10 +37,14 @@ class Offers(NamedTuple):
 
 
 class DaskCluster(Block):
-    """A running Dask cluster; what it shall run needs this project and this machine's files on its workers."""
+    """A running Dask cluster; what it shall run needs this project and this machine's files on its workers.
+
+    `--cluster_block NAME` of a flow lets its workers do what needs GPUs.
+    """
 
     _block_type_name = "Dask cluster"
     _block_type_slug = "dask-cluster"
+    _description = "A running Dask cluster, whose workers have the GPUs."
 
     scheduler: str = Field(
         description="Address of the scheduler, such as tcp://host:8786.", pattern=r"^[a-z]+://[^/\s]+:\d+$"

@@ -6,24 +6,37 @@ from prefect.blocks.core import Block
 from pydantic import Field, SecretStr
 
 from blocks.loading import load_block
+from rollmill.serving.installed import describe_vllm
 from rollmill.serving.probe import served_models
 from rollmill.serving.served import EndpointConfig
 from rollmill.serving.server import ServerConfig
 
 
 class InferenceEndpoint(Block):
-    """OpenAI-compatible servers that are running, and the key to them."""
+    """OpenAI-compatible servers that are running, and the key to them.
+
+    `--endpoint_block NAME` of a flow asks these servers instead of starting one.
+    """
 
     _block_type_name = "Inference endpoint"
     _block_type_slug = "inference-endpoint"
+    _description = "OpenAI-compatible servers that are running already, such as vLLM's, and the key to them."
 
-    base_urls: list[str] = Field(min_length=1, description="Addresses ending in /v1; requests are balanced over them.")
-    api_key: SecretStr | None = Field(default=None, description="Sent as a bearer token; leave empty for none.")
+    base_urls: list[str] = Field(
+        min_length=1,
+        description="Addresses that end in /v1, such as http://host:8000/v1; requests are balanced over them.",
+    )
+    api_key: SecretStr | None = Field(
+        default=None, description="Sent as a bearer token; leave empty for none, or for that of VLLM_API_KEY."
+    )
 
-    def check(self) -> dict[str, list[str]]:
-        """The models served at each address. Raises `ServingError` where none answers."""
+    def check(self) -> str:
+        """The models that each address serves, in one line.
+
+        Raises `ServingError` where one does not answer, or refuses the key.
+        """
         key = self.api_key.get_secret_value() if self.api_key else None
-        return {url: list(served_models(url, api_key=key)) for url in self.base_urls}
+        return ", ".join(f"{url}: {' '.join(served_models(url, api_key=key))}" for url in self.base_urls)
 
     def to_config(self) -> EndpointConfig:
         """The domain's own config object."""
@@ -31,20 +44,31 @@ class InferenceEndpoint(Block):
 
 
 class VLLMServer(Block):
-    """How a machine starts vLLM."""
+    """How a machine starts vLLM.
+
+    `--server_block NAME` of a flow starts its servers so; without, the Python of `make setup` and vLLM's defaults do.
+    """
 
     _block_type_name = "vLLM server"
     _block_type_slug = "vllm-server"
+    _description = "How a machine starts vLLM: its Python, arguments and environment, and how long it may take."
 
-    python: str = Field(default="", description="Python of the environment that holds vLLM; empty: the project's own.")
-    arguments: list[str] = Field(default=[], description="More arguments for every server started.")
+    python: str = Field(
+        default="", description="Path of the Python that has vLLM; empty: the project's own, made by make setup."
+    )
+    arguments: list[str] = Field(
+        default=[], description="More arguments for every server, such as --max-model-len 8192."
+    )
     environment: dict[str, str] = Field(default={}, description="More environment variables; no secrets.")
     startup_timeout_s: float = Field(default=1800, gt=0, description="Seconds until a server must be ready.")
     max_restarts: int = Field(default=3, ge=0, description="How often a server that died is started again.")
 
     def check(self) -> str:
-        """The interpreter that will be used. Raises `InputError` where it is not there."""
-        return self.to_config().interpreter()
+        """The Python that will be used, its vLLM and this machine's GPUs, in one line.
+
+        Asks that Python. Raises `InputError` where it is not there, and `ServingError` where it has no vLLM.
+        """
+        return describe_vllm(self.to_config().interpreter(), self.environment)
 
     def to_config(self) -> ServerConfig:
         """The domain's own config object."""

@@ -10,12 +10,16 @@ from rollmill.services.connection import ServiceConfig, service_url
 
 
 class SandboxService(Block):
-    """A service that starts sandboxes and runs commands in them, and the token to it."""
+    """A service that starts sandboxes and runs commands in them, and the token to it.
+
+    `--sandbox_block NAME` of a flow lets agents' commands run there; `python -m rollmill.services.sandbox` is one.
+    """
 
     _block_type_name = "Sandbox service"
     _block_type_slug = "sandbox-service"
+    _description = "A service that starts sandboxes and runs agents' commands in them, and the token to it."
 
-    address: str = Field(description="host:port or a URL; 9527 is the usual port.")
+    address: str = Field(description="Where it is: host:port or a URL; 9527 is the usual port.")
     token: SecretStr | None = Field(default=None, description="Sent as a bearer token; leave empty for none.")
 
     def check(self) -> str:
@@ -28,12 +32,16 @@ class SandboxService(Block):
 
 
 class EvaluationService(Block):
-    """A service that grades what agents left in sandboxes, and the token to it."""
+    """A service that grades what agents left in sandboxes, and the token to it.
+
+    `--eval_block NAME` of a flow has attempts graded there; `python -m rollmill.services.evaluation` is one.
+    """
 
     _block_type_name = "Evaluation service"
     _block_type_slug = "evaluation-service"
+    _description = "A service that tests and times what agents left in sandboxes, and the token to it."
 
-    address: str = Field(description="host:port or a URL; 9528 is the usual port.")
+    address: str = Field(description="Where it is: host:port or a URL; 9528 is the usual port.")
     token: SecretStr | None = Field(default=None, description="Sent as a bearer token; leave empty for none.")
 
     def check(self) -> str:

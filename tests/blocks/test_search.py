@@ -38,9 +38,5 @@ def test_what_is_no_address_is_said():
         SearchService(address="ftp://x").to_config()
 
 
-def test_every_field_is_described():
-    assert all(SearchService.model_fields[name].description for name in ("address", "token"))
-
-
 def test_no_name_is_no_block():
     assert search_service(None) is None

@@ -1,0 +1,22 @@
+"""All kinds of blocks, as they are registered."""
+
+from __future__ import annotations
+
+from prefect.blocks.core import Block
+
+from blocks.cluster import DaskCluster
+from blocks.inference import InferenceEndpoint, VLLMServer
+from blocks.sandboxes import EvaluationService, SandboxService
+from blocks.search import SearchService
+from blocks.storage import ResultStore
+
+BLOCKS: tuple[type[Block], ...] = (
+    VLLMServer,
+    InferenceEndpoint,
+    SandboxService,
+    EvaluationService,
+    SearchService,
+    DaskCluster,
+    ResultStore,
+)
+"""In the order in which a new user needs them."""

@@ -1,0 +1,51 @@
+"""Storage: where results are copied to, and the key to that place."""
+
+from __future__ import annotations
+
+from prefect.blocks.core import Block
+from pydantic import Field, SecretStr
+
+from blocks.loading import load_block
+from rollmill.files.store import Store, StoreConfig
+
+
+class ResultStore(Block):
+    """A place that the results of runs are copied to, besides the output directory: a shared folder, or S3.
+
+    `--store_block NAME` of a flow copies what the run leaves to `<url>/<name of the run's directory>/`.
+    """
+
+    _block_type_name = "Result store"
+    _block_type_slug = "result-store"
+    _description = "A place that the results of runs are copied to: a folder that machines share, or a bucket of S3."
+
+    url: str = Field(
+        description="An absolute folder that is there (/shared/results), or a URL such as s3://bucket/prefix.",
+        min_length=1,
+    )
+    endpoint_url: str | None = Field(
+        default=None,
+        description="Address of a server that speaks S3 (http://minio:9000); leave empty for Amazon's own.",
+        pattern=r"^https?://\S+$",
+    )
+    key: SecretStr | None = Field(
+        default=None,
+        description="Access key id for S3; leave empty for the worker's own (AWS_ACCESS_KEY_ID, a profile or a role).",
+    )
+    secret: SecretStr | None = Field(default=None, description="Secret access key for S3; goes with the key.")
+
+    def check(self) -> str:
+        """Writes, reads and deletes a small file there; says so in one line.
+
+        Raises `InputError` where there is no such place or the key is refused, `RunStoppedError` where nothing answers.
+        """
+        return Store(self.to_config()).check()
+
+    def to_config(self) -> StoreConfig:
+        """The domain's own config object."""
+        return StoreConfig(url=self.url, endpoint_url=self.endpoint_url, key=self.key, secret=self.secret)
+
+
+def result_store(name: str) -> StoreConfig:
+    """The config of a saved `ResultStore`. Raises `InputError` where there is no such block."""
+    return load_block(ResultStore, name).to_config()

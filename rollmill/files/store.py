@@ -1,0 +1,235 @@
+"""A place for results that outlives one machine: a folder that machines share, or a bucket of S3."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+import orjson
+from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
+from pydantic import BaseModel, ConfigDict, SecretStr
+
+from rollmill.errors import InputError, RollmillError, RunStoppedError
+from rollmill.files.opening import is_remote
+from rollmill.files.whole import write_bytes_whole, write_whole
+from rollmill.rollouts.manifest import MANIFEST
+
+ATTEMPTS = 5
+"""How often botocore sends a request that meets no connection, a reset, 5xx or "slow down"; it waits in between."""
+_CONNECT_S = 10
+_S3 = ("s3", "s3a")
+_APPEAR_WHOLE = (*_S3, "gs", "gcs", "az", "abfs", "abfss")
+"""Object stores: what is sent is there when all of it is."""
+_BLOCK = "in the result-store block"
+
+
+class StoreConfig(BaseModel):
+    """Where results go, and the key to that place."""
+
+    model_config = ConfigDict(frozen=True)
+
+    url: str
+    endpoint_url: str | None = None
+    key: SecretStr | None = None
+    secret: SecretStr | None = None
+
+
+class Stored(NamedTuple):
+    """One file in the store."""
+
+    url: str
+    bytes: int
+
+
+class Copied(NamedTuple):
+    """What a job left, in the store: the folder, and the files in it."""
+
+    url: str
+    files: list[Stored]
+
+    def line(self) -> str:
+        """What a user should read."""
+        size = sum(file.bytes for file in self.files)
+        return f"{len(self.files):,} files ({size:,} bytes) copied to {self.url}"
+
+
+class Store:
+    """Files by their names beneath one URL.
+
+    A file appears whole or not at all, and is as long as its source. What S3 keeps is what was read: botocore sends a
+    checksum of its own with every part, which S3 compares.
+    """
+
+    def __init__(self, config: StoreConfig) -> None:
+        """Connects to nothing yet. Raises `InputError` for a URL that is none, or that needs what is not installed."""
+        self.url = store_url(config.url)
+        self._scheme = urlsplit(self.url).scheme
+        try:
+            self._files, root = url_to_fs(self.url, skip_instance_cache=True, **_options(config, self._scheme))
+        except (ImportError, ValueError) as error:
+            raise InputError(f"{self.url} cannot be used: {_said(error)}: correct the url {_BLOCK}") from error
+        self._root = root.rstrip("/")
+        self._local = isinstance(self._files, LocalFileSystem)
+
+    def check(self) -> str:
+        """Writes, reads and deletes a small file; says so in one line.
+
+        Raises `InputError` where there is no such bucket or folder, or where the key is refused, and `RunStoppedError`
+        where nothing answers.
+        """
+        if self._local and not Path(self._root).is_dir():  # a share that is not mounted must not become a folder here
+            raise InputError(f"{self.url}: there is no such folder: make or mount it, or correct the url {_BLOCK}")
+        path, content = f"{self._root}/.check-{uuid.uuid4().hex}", b"written by a check, which deletes it\n"
+        with self._checking():
+            if self._local:
+                write_bytes_whole(Path(path), content)
+            else:
+                self._files.pipe_file(path, content)
+            found = self._files.cat_file(path)
+            self._files.rm_file(path)
+        if found != content:
+            raise RunStoppedError(f"{self.url} gave back other bytes than were written: it is no place for results")
+        return f"{self.url}: a file was written, read and deleted"
+
+    def copy(self, source: Path, name: str) -> Stored:
+        """Copies a file. Raises `RunStoppedError` where another length arrives, else as the file system does."""
+        path = f"{self._root}/{name}"
+        if self._local:
+            with source.open("rb") as file, write_whole(Path(path)) as copied:
+                shutil.copyfileobj(file, copied)
+        elif self._scheme in _APPEAR_WHOLE:
+            self._files.put_file(str(source), path)
+        else:
+            folder, _, last = path.rpartition("/")
+            self._files.makedirs(folder, exist_ok=True)
+            self._files.put_file(str(source), f"{folder}/.{last}.part")
+            self._files.mv(f"{folder}/.{last}.part", path)
+        stored, read = int(self._files.info(path)["size"]), source.stat().st_size
+        if stored != read:
+            raise RunStoppedError(f"{self.url}/{name} has {stored:,} bytes, {source} has {read:,}")
+        return Stored(f"{self.url}/{name}", stored)
+
+    def read(self, name: str) -> bytes | None:
+        """The bytes of a file; None where there is none."""
+        try:
+            return bytes(self._files.cat_file(f"{self._root}/{name}"))
+        except FileNotFoundError:
+            return None
+
+    @contextmanager
+    def _checking(self) -> Iterator[None]:
+        try:
+            yield
+        except PermissionError as error:
+            raise InputError(
+                f"{self.url} may not be written ({_said(error)}): correct the key, or the rights there, {_BLOCK}"
+            ) from error
+        except FileNotFoundError as error:
+            raise InputError(
+                f"{self.url}: there is no such place ({_said(error)}): make the bucket, or correct the url {_BLOCK}"
+            ) from error
+        except Exception as error:  # every file system raises types of its own
+            raise RunStoppedError(
+                f"{self.url} cannot be written ({_said(error)}): correct the result-store block, or run without it"
+            ) from error
+
+
+def store_url(url: str) -> str:
+    """An absolute folder, or a URL with a place in it, without a slash at its end. Raises `InputError` for others."""
+    trimmed = url.strip().rstrip("/")
+    shown = url.rpartition("@")[2]  # what stands before may be a password
+    parts = urlsplit(trimmed)
+    if "@" in parts.netloc:
+        raise InputError(f"{shown!r}: a key has no place in a url: give it as key and secret {_BLOCK}")
+    if not (is_remote(trimmed) if parts.scheme else trimmed.startswith("/")):
+        raise InputError(f"{shown!r} is no place for results: give an absolute folder or s3://bucket/prefix {_BLOCK}")
+    return trimmed
+
+
+def copy_results(config: StoreConfig, directory: Path, files: Iterable[Path]) -> Copied:
+    """Copies a job's files to `<url>/<its directory>/`; where there is a manifest, the copy is complete.
+
+    Of a directory that is absolute, or not below the working directory, only the name counts.
+    Raises `InputError` where another run is there, and `RunStoppedError` where it cannot be copied.
+    """
+    store = Store(config)
+    below = not directory.is_absolute() and ".." not in directory.parts and directory.parts
+    name = directory.as_posix() if below else directory.resolve().name
+    url = f"{store.url}/{name}"
+    try:
+        _check_same_run(store.read(f"{name}/{MANIFEST}"), directory, url)
+        chosen = result_files(directory, files)
+        return Copied(url, [store.copy(file, f"{name}/{place}") for place, file in chosen.items()])
+    except InputError:
+        raise
+    except Exception as error:  # every file system raises types of its own
+        raise RunStoppedError(
+            f"the results are in {directory}, but could not be copied to {url} ({_said(error)}): "
+            "the same command copies them again"
+        ) from error
+
+
+def result_files(directory: Path, files: Iterable[Path]) -> dict[str, Path]:
+    """Files, also those in folders, by their names in the store, and last the directory's manifest.
+
+    `files` are in the directory or elsewhere. Hidden files are left out.
+    """
+    found: dict[str, Path] = {}
+    for path in files:
+        start = directory if path.is_relative_to(directory) else path.parent
+        for file in [path] if path.is_file() else sorted(path.rglob("*")):
+            place = file.relative_to(start)
+            if file.is_file() and not any(part.startswith(".") for part in place.parts):
+                found[place.as_posix()] = file
+    found.pop(MANIFEST, None)
+    if (directory / MANIFEST).is_file():
+        found[MANIFEST] = directory / MANIFEST
+    return found
+
+
+def _check_same_run(there: bytes | None, directory: Path, place: str) -> None:
+    here = directory / MANIFEST
+    if there is None or not here.is_file() or _makes(there) == _makes(here.read_bytes()):
+        return
+    raise InputError(
+        f"{place} holds another run: the results are in {directory} alone: give the run another name, or the "
+        "result-store block another url, or move away what is there"
+    )
+
+
+def _makes(manifest: bytes) -> tuple[Any, Any]:
+    """What kind of run it is, and what determines what it generates."""
+    try:
+        content = orjson.loads(manifest)
+        return content["job"], content["identity"]["generation"]
+    except (ValueError, KeyError, TypeError):
+        return None, None
+
+
+def _options(config: StoreConfig, scheme: str) -> dict[str, Any]:
+    """As fsspec's file system takes them."""
+    if scheme not in _S3:
+        if config.key or config.secret or config.endpoint_url:
+            raise InputError(f"key, secret and endpoint_url are for s3:// urls, not for {config.url!r}: leave them out")
+        return {}
+    if (config.key is None) != (config.secret is None):
+        raise InputError(f"key and secret go together: give both or none {_BLOCK}")
+    retries = {"mode": "standard", "total_max_attempts": ATTEMPTS}
+    return {
+        "key": config.key.get_secret_value() if config.key else None,
+        "secret": config.secret.get_secret_value() if config.secret else None,
+        "endpoint_url": config.endpoint_url,
+        "use_listings_cache": False,
+        "config_kwargs": {"retries": retries, "connect_timeout": _CONNECT_S},
+    }
+
+
+def _said(error: Exception) -> str:
+    text = str(error) if isinstance(error, RollmillError) else " ".join(str(error).split())[:300]
+    return text or type(error).__name__

@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import pytest
+from pydantic import SecretStr, ValidationError
+
+from blocks.storage import ResultStore
+from rollmill.errors import InputError
+from tests.files.s3 import S3Server
+
+
+def test_a_check_writes_and_says_so():
+    with S3Server() as server:
+        block = ResultStore(**dict(server.config()))
+        assert block.check() == "s3://results/runs: a file was written, read and deleted"
+        assert server.held() == {}
+
+
+def test_a_folder_needs_no_key(tmp_path):
+    assert ResultStore(url=str(tmp_path)).check() == f"{tmp_path}: a file was written, read and deleted"
+    with pytest.raises(InputError, match="there is no such folder"):
+        ResultStore(url=f"{tmp_path}/nothing").check()
+
+
+def test_a_block_keeps_its_key_secret():
+    made = ResultStore(url="s3://b", key=SecretStr("canary-1"), secret=SecretStr("canary-2"))
+    config = made.to_config()
+    assert "canary" not in repr(made) + repr(config) + config.model_dump_json()
+    assert config.key is not None
+    assert config.secret is not None
+    assert (config.key.get_secret_value(), config.secret.get_secret_value()) == ("canary-1", "canary-2")
+
+
+@pytest.mark.parametrize("values", [{"url": ""}, {"url": "s3://b", "endpoint_url": "minio:9000"}])
+def test_what_the_form_refuses(values):
+    with pytest.raises(ValidationError):
+        ResultStore(**values)
