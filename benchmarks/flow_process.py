@@ -8,7 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from datetime import datetime
 from itertools import pairwise
@@ -38,8 +38,10 @@ class FlowRun(NamedTuple):
 class DeskFlow:
     """Starts `python -m flows.reject_sampling` in a Prefect home where Prefect has made its database already."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, flags: Sequence[str] = (), environment: Mapping[str, str] | None = None) -> None:
         self._folder = folder
+        self._flags = flags
+        self._environment = environment or {}
         self._database = folder / "prefect/prefect.db"
 
     def command(self, work: Work, name: str) -> list[str]:
@@ -47,7 +49,7 @@ class DeskFlow:
         options = ["--model_path", MODEL, "--model_name", name, "--dataset", str(work.write_problems()), "--no_canary"]
         options += ["--base_url", work.base_url, "--num_rollout", str(ROLLOUTS), "--max_tokens", str(MAX_TOKENS)]
         options += ["--concurrency", str(max(1, work.in_flight // ROLLOUTS)), "--output_dir", str(self.results)]
-        return [sys.executable, "-m", "flows.reject_sampling", *options]
+        return [sys.executable, "-m", "flows.reject_sampling", *options, *self._flags]
 
     @property
     def results(self) -> Path:
@@ -62,6 +64,7 @@ class DeskFlow:
         """Starts the command; what it says goes to `<name>.log`."""
         environment = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT_")}
         environment |= {"PREFECT_HOME": str(self._folder / "prefect"), "NO_PROXY": "127.0.0.1,localhost"}
+        environment |= self._environment
         with (self._folder / f"{name}.log").open("ab") as log:
             return subprocess.Popen(
                 self.command(work, name),

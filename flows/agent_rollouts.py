@@ -42,6 +42,7 @@ from tasks.agent_rollouts import write_document
 from tasks.desk_server import desk_server
 from tasks.generation import generate_all
 from tasks.outcomes import failing_in_one_line
+from tasks.storing import storing
 from tasks.watching import logged_to, watched
 
 
@@ -53,11 +54,16 @@ from tasks.watching import logged_to, watched
 @failing_in_one_line
 def agent_rollouts(parameters: AgentRollouts) -> AgentOutcome:
     """Gives every coding problem N attempts by an agent in a sandbox, and scores each by tests and speed."""
-    with logged_to(parameters.log_file), hold(parameters), open_agent_run(parameters) as run:
+    with (
+        logged_to(parameters.log_file),
+        hold(parameters),
+        open_agent_run(parameters) as run,
+        storing(parameters.store_block) as store,
+    ):
         progress = progress_of(run)
         if progress.left:
             generate(run, parameters, progress)
-        return write_document.submit(run, parameters, progress).result()
+        return store(write_document.submit(run, parameters, progress).result())
 
 
 def generate(run: Run, parameters: AgentRollouts, progress: Progress) -> None:

@@ -38,6 +38,7 @@ from tasks.desk_server import desk_server
 from tasks.episodes import write_training_rows
 from tasks.generation import generate_all
 from tasks.outcomes import failing_in_one_line
+from tasks.storing import storing
 from tasks.training import train_watched
 from tasks.watching import watched
 
@@ -50,16 +51,17 @@ from tasks.watching import watched
 @failing_in_one_line
 def collect_episodes(parameters: CollectEpisodes) -> CollectionOutcome:
     """Plays episodes in an environment, keeps the turns of those that succeed, and trains on them if asked to."""
-    with hold(parameters), open_collection(parameters) as run:
-        progress = progress_of(run)
-        if progress.left:
-            collect(run, parameters, progress)
-        outcome = write_training_rows.submit(run, parameters, progress).result()
-    training = parameters.training(str(outcome.data)) if outcome.rows else None
-    if training is None:
-        return outcome
-    trained = train_watched(training, parameters.cluster_block)
-    return outcome.model_copy(update={"adapter": trained.directory})
+    with storing(parameters.store_block) as store:
+        with hold(parameters), open_collection(parameters) as run:
+            progress = progress_of(run)
+            if progress.left:
+                collect(run, parameters, progress)
+            outcome = store(write_training_rows.submit(run, parameters, progress).result())
+        training = parameters.training(str(outcome.data)) if outcome.rows else None
+        if training is None:
+            return outcome
+        trained = store(train_watched(training, parameters.cluster_block))
+        return outcome.model_copy(update={"adapter": trained.directory})
 
 
 def collect(run: Run, parameters: CollectEpisodes, progress: Progress) -> None:

@@ -36,17 +36,19 @@ from rollmill.curation.curating import Curated
 from tasks.curation import analyse_rollouts, export_rollouts, filter_rollouts, report_rollouts
 from tasks.desk_server import desk_server
 from tasks.outcomes import failing_in_one_line
+from tasks.storing import storing
 
 
 @flow(name="curate", flow_run_name=lambda: f"curate {runtime.flow_run.parameters['parameters'].input[0]}")
 @failing_in_one_line
 def curate(parameters: Curate) -> Curated:
     """Analyses rollouts, filters them, and exports what is left."""
-    analyse_rollouts.submit(parameters).result()
-    kept = filter_rollouts.submit(parameters).result()
-    exports = [export_rollouts.submit(parameters, kind).result() for kind in parameters.export]
-    report = None if parameters.no_report else report_rollouts.submit(parameters).result()
-    return Curated(kept, exports, report)
+    with storing(parameters.store_block) as store:
+        analyse_rollouts.submit(parameters).result()
+        kept = filter_rollouts.submit(parameters).result()
+        exports = [export_rollouts.submit(parameters, kind).result() for kind in parameters.export]
+        report = None if parameters.no_report else report_rollouts.submit(parameters).result()
+        return store(Curated(kept, exports, report))
 
 
 if __name__ == "__main__":

@@ -26,9 +26,11 @@ from flows.agent_rollouts import agent_rollouts
 from flows.reject_sampling import reject_sampling
 from rollmill.improvement.history import History
 from rollmill.improvement.rounds import Improved, base_evaluations, hold, plan_round
+from tasks.dates import dated
 from tasks.desk_server import desk_server
 from tasks.improvement import begin_history, check_problems, choose_training_rows, end_history, judge_round
 from tasks.outcomes import failing_in_one_line
+from tasks.storing import storing
 from tasks.training import train_watched
 
 GENERATING: dict[str, Flow[..., Any]] = {"reject_sampling": reject_sampling, "agent_rollouts": agent_rollouts}
@@ -39,14 +41,15 @@ GENERATING: dict[str, Flow[..., Any]] = {"reject_sampling": reject_sampling, "ag
 @failing_in_one_line
 def improve(parameters: Improve) -> Improved:
     """Makes a policy better on its own filtered rollouts, as long as held-out problems show that it gets better."""
-    with hold(parameters):
+    parameters = dated(parameters)
+    with hold(parameters), storing(parameters.store_block) as store:
         check_problems.submit(parameters).result()
         for evaluation in base_evaluations(parameters):
             reject_sampling(evaluation)
         history = begin_history.submit(parameters).result()
         while history.goes_on(parameters.rounds):
             history = play_round(parameters, history)
-        return end_history.submit(parameters, history).result()
+        return store(end_history.submit(parameters, history).result())
 
 
 def play_round(parameters: Improve, history: History) -> History:

@@ -40,6 +40,7 @@ from rollmill.rollouts.run import Run
 from tasks.desk_server import desk_server
 from tasks.optimal_sampling import draw_all, sampling_workers, write_all_samples
 from tasks.outcomes import failing_in_one_line
+from tasks.storing import storing
 from tasks.watching import watched
 
 
@@ -50,11 +51,11 @@ from tasks.watching import watched
 @failing_in_one_line
 def optimal_sampling(parameters: OptimalSampling) -> SamplingOutcome:
     """Draws the samples that are missing from q*, and writes all that there are."""
-    with hold(parameters), open_sampling(parameters) as run:
+    with hold(parameters), open_sampling(parameters) as run, storing(parameters.store_block) as store:
         progress = sampling_progress(run, parameters)
         if progress.left:
             sample(run, parameters, progress)
-        return write_all_samples.submit(run, parameters, progress).result()
+        return store(write_all_samples.submit(run, parameters, progress).result())
 
 
 def sample(run: Run, parameters: OptimalSampling, progress: SamplingProgress) -> None:

@@ -8,6 +8,7 @@ EXAMPLES = """\
   python -m flows.reject_sampling --model_path Qwen/Qwen3-8B --model_name qwen3 --dataset problems.jsonl --verifier math
   python -m flows.reject_sampling --model_path step18 step36 --model_name s18 s36    # one run each, compared
   python -m flows.reject_sampling --model_path m --model_name m --base_url http://a:8000 --base_url http://b:8000
+  python -m flows.reject_sampling --model_path m --model_name m --cluster_block gpus    # on many machines
   MODEL_PATH=/models/qwen MODEL_NAME=qwen NUM_ROLLOUT=32 python -m flows.reject_sampling
 
 The same command again continues a run that was interrupted. HF_ENDPOINT names a mirror of the Hugging Face hub,
@@ -32,10 +33,13 @@ from rollmill.rollouts.progress import Progress, progress_of
 from rollmill.rollouts.run import Run
 from rollmill.rollouts.session import RolloutSession
 from rollmill.serving.served import served
+from tasks.dates import dated
 from tasks.desk_server import desk_server
 from tasks.generation import generate_all, try_canary
 from tasks.outcomes import failing_in_one_line
-from tasks.rejection import compare_runs, score_again, write_results
+from tasks.rejection import compare_runs, score_again, sharded_rollouts, write_results
+from tasks.sharding import cluster_workers
+from tasks.storing import storing
 from tasks.watching import watched
 
 
@@ -48,10 +52,12 @@ from tasks.watching import watched
 @failing_in_one_line
 def reject_sampling(parameters: RejectSampling) -> list[RunOutcome]:
     """Gives every problem N rollouts, scores each, reports the errors, keeps the good ones as training data."""
-    outcomes = [sample_checkpoint(parameters, checkpoint) for checkpoint in checkpoints(parameters)]
-    if len(outcomes) > 1:
-        compare_runs.submit(parameters, outcomes).result()
-    return outcomes
+    parameters = dated(parameters)
+    with storing(parameters.store_block) as store:
+        outcomes = [store(sample_checkpoint(parameters, checkpoint)) for checkpoint in checkpoints(parameters)]
+        if len(outcomes) > 1:
+            compare_runs.submit(parameters, outcomes).result()
+        return outcomes
 
 
 def sample_checkpoint(parameters: RejectSampling, checkpoint: Checkpoint) -> RunOutcome:
@@ -60,6 +66,8 @@ def sample_checkpoint(parameters: RejectSampling, checkpoint: Checkpoint) -> Run
         progress = progress_of(run)
         if parameters.reverify:
             score_again.submit(run, parameters).result()
+        elif progress.left and parameters.cluster_block:
+            generate_there(run, parameters, checkpoint, progress)
         elif progress.left:
             generate(run, parameters, checkpoint, progress)
         return write_results.submit(run, parameters, checkpoint, progress).result()
@@ -76,6 +84,16 @@ def generate(run: Run, parameters: RejectSampling, checkpoint: Checkpoint, progr
             if parameters.canary:
                 try_canary.submit(session).result()
             generate_all(session)
+
+
+def generate_there(run: Run, parameters: RejectSampling, checkpoint: Checkpoint, progress: Progress) -> None:
+    """Lets the workers of a cluster serve the model and make the rollouts that are missing."""
+    with cluster_workers(parameters.cluster_block) as workers, watched(progress, checkpoint.name):
+        progress.start()
+        rollouts = sharded_rollouts(run, parameters, checkpoint, workers, progress)
+        if parameters.canary:
+            rollouts.try_canary()
+        rollouts.make_all()
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from flows.reject_sampling import reject_sampling
 from rollmill.training.manifest import Trained
 from tasks.desk_server import desk_server
 from tasks.outcomes import failing_in_one_line
+from tasks.storing import storing
 from tasks.training import compare, train_watched
 
 
@@ -34,12 +35,13 @@ from tasks.training import compare, train_watched
 @failing_in_one_line
 def train_lora(parameters: TrainAndEvaluate) -> Trained:
     """Trains an adapter and, where there are held-out problems, shows what it changed."""
-    trained = train_watched(parameters.training(), parameters.cluster_block)
-    if parameters.held_out is not None:
-        reject_sampling(parameters.before())
-        reject_sampling(parameters.after(trained))
-        compare.submit(trained).result()
-    return trained
+    with storing(parameters.store_block) as store:
+        trained = store(train_watched(parameters.training(), parameters.cluster_block))
+        if parameters.held_out is not None:
+            reject_sampling(parameters.before())
+            reject_sampling(parameters.after(trained))
+            store(compare.submit(trained).result())
+        return trained
 
 
 if __name__ == "__main__":

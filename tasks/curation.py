@@ -12,7 +12,7 @@ from rollmill.curation.exporting import ExportOutcome
 from rollmill.curation.filtering import Filtered
 from rollmill.curation.parameters import Curate, Export
 from tasks.outcomes import failing_in_one_line
-from tasks.watching import show_picture, show_table, show_text
+from tasks.watching import show_files, show_picture, show_table, show_text
 
 
 @task(name="analyse", cache_policy=NO_CACHE)
@@ -32,6 +32,8 @@ def filter_rollouts(parameters: Curate) -> Filtered:
     """Writes what meets the conditions, and what does not."""
     filtered = write_kept(parameters)
     show_table("curate-filter", _accounts("kept", filtered.kept, filtered.reasons), "Rollouts kept and dropped")
+    files = {"kept": filtered.path, "dropped": filtered.dropped_path}
+    show_files("curate-filter", "the filter", filtered.path.parent, files)
     get_run_logger().info(filtered.lines()[0])
     return filtered
 
@@ -42,6 +44,8 @@ def export_rollouts(parameters: Curate, kind: Export) -> ExportOutcome:
     """Writes one export."""
     outcome = write_export(parameters, kind)
     show_table(f"curate-export-{kind}", _accounts("used", outcome.kept, outcome.reasons), f"Export: {kind}")
+    files = outcome.exported.files | {"dropped": outcome.dropped_path, "card": outcome.card}
+    show_files(f"curate-export-{kind}", f"the export: {kind}", outcome.card.parent, files)
     get_run_logger().info(outcome.lines()[0])
     return outcome
 
@@ -52,6 +56,7 @@ def report_rollouts(parameters: Curate) -> Report:
     """Draws, and writes the quality report."""
     report = write_report(parameters)
     show_picture("curate-overview", report.overview, "Overview of the rollouts")
+    show_files("curate-report", "the report", report.page.parent, report._asdict())
     return report
 
 

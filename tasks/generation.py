@@ -13,6 +13,7 @@ from prefect.logging import get_run_logger
 from rollmill.records import Problem
 from rollmill.rollouts import canary
 from rollmill.rollouts.progress import Progress
+from rollmill.rollouts.run import Run
 from rollmill.rollouts.session import RolloutSession
 from tasks.outcomes import failing_in_one_line
 
@@ -29,7 +30,12 @@ def try_canary(session: RolloutSession) -> None:
     run = session.run
     chosen = canary.choose(run.problems(), run.problem_count)
     session.generate(chosen, first=canary.CANARY_ROLLOUTS)
-    projection = canary.project(run, canary.canary_rollouts(run, chosen), slots=session.slots)
+    judge_canary(run, chosen, slots=session.slots)
+
+
+def judge_canary(run: Run, chosen: Sequence[Problem], *, slots: int) -> None:
+    """Says what the canary's rollouts tell of the rest. Raises `RunStoppedError` where that is not worth it."""
+    projection = canary.project(run, canary.canary_rollouts(run, chosen), slots=slots)
     if projection is not None:
         get_run_logger().info(projection.describe())
         canary.check(projection, directory=run.directory, max_tokens=run.max_tokens)

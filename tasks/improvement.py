@@ -13,7 +13,7 @@ from rollmill.improvement.rounds import Improved, Plan
 from rollmill.improvement.training_rows import TrainingRows
 from rollmill.training.manifest import Trained
 from tasks.outcomes import failing_in_one_line
-from tasks.watching import show_picture, show_table
+from tasks.watching import show_files, show_picture, show_table
 
 
 @task(name="check problems", cache_policy=NO_CACHE)
@@ -57,6 +57,7 @@ def end_history(parameters: Improve, history: History) -> Improved:
     """Writes the rounds' numbers and picture."""
     improved = rounds.write_history(parameters, history)
     show_picture("improve-picture", improved.files["picture"], "Held-out accuracy after each round")
+    show_files("improve", improved.directory.name, improved.directory, improved.files)
     return improved
 
 

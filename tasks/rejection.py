@@ -1,22 +1,52 @@
-"""The end of a rejection sampling run, and of several."""
+"""A rejection sampling run on many machines, its end, and that of several."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
+from blocks.cluster import given_up
+from blocks.inference import endpoint_config, server_config
+from rollmill.rejection.asking import ChatOrder, chat_order, chat_session
 from rollmill.rejection.checkpoint import Checkpoint, verifier_pool
 from rollmill.rejection.comparing import write_comparison
 from rollmill.rejection.outcome import RunOutcome, write_outcome
 from rollmill.rejection.parameters import RejectSampling
+from rollmill.rollouts.kept_session import make_kept
 from rollmill.rollouts.progress import Progress
 from rollmill.rollouts.reverify import reverify
 from rollmill.rollouts.run import Run
+from rollmill.rollouts.session import RolloutSession
+from rollmill.rollouts.shard import Part, Shard, ShardRollouts
 from tasks.outcomes import failing_in_one_line
-from tasks.watching import artifact_key, show_picture, show_table, show_text
+from tasks.sharding import ShardedRollouts
+from tasks.watching import artifact_key, show_files, show_picture, show_table, show_text
+from tasks.workers import Workers
+
+
+@task(name="rollouts", task_run_name="rollouts of {first}..{last}", cache_policy=NO_CACHE)
+@failing_in_one_line
+def make_shard(order: ChatOrder, shard: Shard, first: int, last: int) -> ShardRollouts:
+    """Makes a shard on a worker, whose server stays for the next one."""
+
+    def opened(part: Part, is_given_up: Callable[[], bool]) -> AbstractContextManager[RolloutSession[Part]]:
+        server = server_config(order.parameters.server_block)
+        endpoint = endpoint_config(order.parameters.endpoint_block)
+        return chat_session(order, part, is_given_up, server=server, endpoint=endpoint)
+
+    return make_kept(order, opened, shard, is_given_up=given_up())
+
+
+def sharded_rollouts(
+    run: Run, parameters: RejectSampling, checkpoint: Checkpoint, workers: Workers, progress: Progress
+) -> ShardedRollouts:
+    """What makes the run's rollouts on workers. Raises as `chat_order` does."""
+    order = chat_order(parameters, checkpoint)
+    return ShardedRollouts(run, progress, workers, task=make_shard, order=order, slots=parameters.slots)
 
 
 @task(name="score again", cache_policy=NO_CACHE)
@@ -38,6 +68,7 @@ def write_results(
     show_table(f"{key}-summary", [outcome.row()], f"Rejection sampling: {checkpoint.name}")
     show_text(f"{key}-statistics", outcome.files["statistics"].read_text(), f"Statistics of {checkpoint.name}")
     show_picture(f"{key}-errors", outcome.files["plot"], f"Error distribution of {checkpoint.name}")
+    show_files(key, checkpoint.name, outcome.directory, outcome.files)
     for warning in outcome.warnings:
         get_run_logger().warning(warning)
     return outcome

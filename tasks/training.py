@@ -11,7 +11,7 @@ from prefect.logging import get_run_logger
 
 from blocks.cluster import dask_cluster, given_up
 from rollmill.errors import RunStoppedError
-from rollmill.evaluation.before_after import compare_before_after
+from rollmill.evaluation.before_after import BeforeAfter, compare_before_after
 from rollmill.text_table import aligned
 from rollmill.training.manifest import Trained, read_training_manifest
 from rollmill.training.parameters import TrainLora
@@ -20,7 +20,7 @@ from rollmill.training.progress import TrainingProgress
 from rollmill.training.training import run_training
 from tasks.cluster import run_on_cluster
 from tasks.outcomes import failing_in_one_line
-from tasks.watching import show_picture, show_table, watched
+from tasks.watching import show_files, show_picture, show_table, watched
 
 
 @task(name="train", cache_policy=NO_CACHE, tags=["training"])
@@ -33,6 +33,7 @@ def train(parameters: TrainLora, stop: threading.Event | None = None) -> Trained
         left_out = ", ".join(f"{count} {reason}" for reason, count in trained.dropped.items())
         get_run_logger().warning("rows left out, each in %s: %s", trained.directory / DROPPED, left_out)
     show_picture("train-loss", trained.directory / "loss.png", "Loss")
+    show_files("train", trained.directory.name, trained.directory, trained.files)
     return trained
 
 
@@ -68,10 +69,11 @@ def _train_here(parameters: TrainLora) -> Trained:
 
 @task(name="compare before and after", cache_policy=NO_CACHE)
 @failing_in_one_line
-def compare(trained: Trained) -> None:
+def compare(trained: Trained) -> BeforeAfter:
     """Shows what training changed on held-out problems."""
     found = compare_before_after(trained.directory)
     show_table("train-evaluation", found.rows(), "Right on held-out problems, before and after")
     show_picture("train-evaluation-picture", found.picture, "Right on held-out problems, before and after")
     for line in aligned(list(found.rows()[0]), found.rows()):
         get_run_logger().info(line)
+    return found

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import logging
+import os
 import re
+import socket
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -114,13 +116,20 @@ def show_picture(key: str, path: Path, description: str) -> None:
     create_image_artifact(url, key=key, description=description)
 
 
+def show_files(key: str, name: str, directory: Path, files: Mapping[str, Path]) -> None:
+    """A table artifact of where the results are: the machine, the directory, and the files as seen from there."""
+    rows = [{"what": what, "where": os.path.relpath(path, directory)} for what, path in files.items()]
+    show_table(f"{key}-files", rows, f"Results of {name}: {directory.absolute()} on {socket.gethostname()}")
+
+
 def show_outcome(
     key: str, title: str, name: str, rows: Sequence[Mapping[str, str]], files: Mapping[str, Path], notes: Sequence[str]
 ) -> None:
-    """A run when it is over: its table, its `statistics` and its `picture` as artifacts, its notes as warnings."""
+    """A run when it is over: its table, `statistics`, `picture` and files as artifacts, its notes as warnings."""
     show_table(key, rows, f"{title}: {name}")
     show_text(f"{key}-statistics", files["statistics"].read_text(), f"Statistics of {name}")
     show_picture(f"{key}-overview", files["picture"], f"{title}: overview of {name}")
+    show_files(key, name, files["statistics"].parent, files)
     for note in notes:
         get_run_logger().warning(note)
 

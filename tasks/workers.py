@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -31,20 +32,31 @@ class Workers:
         self._runner = runner
         self._cluster = cluster
         self._possible = time.monotonic()
+        self._counted = (-math.inf, 0)
 
     @property
     def count(self) -> int:
-        """How many tasks can run now, at least 1."""
-        if self._cluster is not None:
-            return max(1, int(sum(self._cluster.offers(self._runner.client).supplies.values())))
-        return max(1, len(self._runner.client.scheduler_info()["workers"]))
+        """How many tasks can run, at least 1; as it was 2 s ago at most, since a large cluster takes time to say it."""
+        now = time.monotonic()
+        if now - self._counted[0] > LOOK_S:
+            self._counted = (now, max(1, self._count()))
+        return self._counted[1]
 
-    def submit(self, task: Task[..., R], parameters: dict[str, Any]) -> PrefectDaskFuture[R]:
-        """Hands a task in; it begins when a worker is free."""
+    def _count(self) -> int:
+        if self._cluster is not None:
+            return int(sum(self._cluster.offers(self._runner.client).supplies.values()))
+        return len(self._runner.client.scheduler_info()["workers"])
+
+    def submit(self, task: Task[..., R], parameters: dict[str, Any], *, amount: float = 1) -> PrefectDaskFuture[R]:
+        """Hands a task in; it begins when a worker of the cluster has as much of the resource to spare."""
         from dask.base import annotate
 
-        with annotate(resources={self._cluster.resource: 1} if self._cluster else {}):
+        with annotate(resources={self._cluster.resource: amount} if self._cluster else {}):
             return self._runner.submit(task, parameters)
+
+    def everywhere(self, function: Callable[[], Awaitable[None]]) -> None:
+        """Calls on every worker, and waits; one that cannot be reached, or does not know the function, is left out."""
+        self._runner.client.run(function, on_error="ignore")
 
     def first_done(self, futures: Sequence[PrefectDaskFuture[R]]) -> PrefectDaskFuture[R]:
         """Waits for the first of them.

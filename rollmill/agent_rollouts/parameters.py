@@ -7,6 +7,8 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
+from rollmill.files.parameters import STORE_BLOCK
+from rollmill.form import Form
 from rollmill.parameter import parameter
 from rollmill.rollouts.chat import Sampling
 from rollmill.sandboxes.parameters import SandboxPlace
@@ -79,7 +81,7 @@ class Grading(SandboxPlace):
     )
 
 
-class AgentRollouts(ServerParameters, Grading, Attempts):
+class AgentRollouts(Form, ServerParameters, Grading, Attempts):
     """Give every coding problem N attempts by an agent in a sandbox, and score each by tests and speed."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
@@ -96,6 +98,7 @@ class AgentRollouts(ServerParameters, Grading, Attempts):
     log_file: str | None = parameter(
         None, "Running", "Log file", "Also write what is logged to this file.", metavar="FILE"
     )
+    store_block: str | None = STORE_BLOCK
 
     @field_validator("output")
     @classmethod

@@ -12,6 +12,7 @@ from rollmill.curation.filtering import Filtered, filter_corpus
 from rollmill.curation.parameters import Curate, Export
 from rollmill.curation.reading import analyse_corpus, reading
 from rollmill.files.whole import write_bytes_whole
+from rollmill.rollouts.run import IMAGES
 
 
 class Analysed(NamedTuple):
@@ -34,6 +35,21 @@ class Curated(NamedTuple):
     kept: Filtered
     exports: list[ExportOutcome]
     report: Report | None
+
+    @property
+    def directory(self) -> Path:
+        """The output directory."""
+        return self.kept.path.parent
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """What was written, by what it is."""
+        found = {"kept": self.kept.path, "dropped": self.kept.dropped_path, "images": self.directory / IMAGES}
+        for export in self.exports:
+            form = export.exported.form
+            found |= {f"{form}, {split}": path for split, path in export.exported.files.items()}
+            found |= {f"{form}, dropped": export.dropped_path, "card": export.card}
+        return found | (self.report._asdict() if self.report else {})
 
     def lines(self) -> list[str]:
         """What a user should read."""

@@ -13,6 +13,8 @@ from rollmill.errors import InputError
 from rollmill.exports.packing import output_kind
 from rollmill.exports.sft import Format
 from rollmill.exports.splitting import Split
+from rollmill.files.parameters import STORE_BLOCK
+from rollmill.form import Form
 from rollmill.parameter import parameter
 
 Export = Literal["sft", "trajectories", "preferences"]
@@ -181,7 +183,7 @@ class QualityReport(Reading):
     output: str | None = parameter(None, "Output", "Page", "The HTML file; else beside the input.", metavar="FILE")
 
 
-class Curate(Pairs, Sft, Filters, Reading):
+class Curate(Form, Pairs, Sft, Filters, Reading):
     """Analyse, filter and export in one go, as a Prefect flow: what the form and deployments start."""
 
     output_dir: str = parameter(
@@ -190,3 +192,4 @@ class Curate(Pairs, Sft, Filters, Reading):
     dropped: Dropped = _DROPPED
     export: list[Export] = parameter(["sft"], "Output", "Exports", "What is made of the kept rollouts.")
     no_report: bool = parameter(False, "Output", "No report", "Leave out the pictures and the report.")
+    store_block: str | None = STORE_BLOCK

@@ -18,6 +18,8 @@ from rollmill.episodes.settings import (
     read_policy,
     read_settings,
 )
+from rollmill.files.parameters import STORE_BLOCK
+from rollmill.form import Form
 from rollmill.parameter import parameter
 from rollmill.problems import ProblemSource
 from rollmill.rollouts.chat import Sampling
@@ -98,7 +100,7 @@ class Playing(BaseModel):
     )
 
 
-class CollectEpisodes(Outside, Playing):
+class CollectEpisodes(Form, Outside, Playing):
     """Let agents play episodes in an environment, and write the turns of those that succeeded as training rows."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
@@ -112,6 +114,7 @@ class CollectEpisodes(Outside, Playing):
         metavar="DIR",
     )  # fmt: skip
     log_dir: str = parameter("logs", "Running", "Log directory", "Where vLLM's log goes.", metavar="DIR")
+    store_block: str | None = STORE_BLOCK
 
     run_sft_training: bool = parameter(
         False, "Training", "Train", "Then train --model_path's model on the rows, as flows.train_lora does."

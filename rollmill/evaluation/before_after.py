@@ -10,7 +10,9 @@ from pydantic import model_validator
 from rollmill.corpus.corpus import read_corpus
 from rollmill.evaluation.accuracy import Accuracy, Difference, accuracy, paired_difference
 from rollmill.evaluation.parameters import NAME, Evaluating
+from rollmill.files.parameters import STORE_BLOCK
 from rollmill.files.whole import write_bytes_whole, write_json_whole
+from rollmill.form import Form
 from rollmill.parameter import parameter
 from rollmill.plots.improvement import Mark, draw_improvement
 from rollmill.rejection.parameters import RejectSampling
@@ -19,8 +21,12 @@ from rollmill.serving.machine import has_accelerator
 from rollmill.training.manifest import Trained
 from rollmill.training.parameters import Placing, TrainLora
 
+SIDES = ("before", "after")
+"""The folders of both evaluations."""
+NUMBERS = "evaluation.json"
 
-class TrainAndEvaluate(Placing, Evaluating, TrainLora):
+
+class TrainAndEvaluate(Form, Placing, Evaluating, TrainLora):
     """Train a LoRA adapter on conversations; with --held_out, evaluate before and after."""
 
     serve: Literal["auto", "adapter", "merged"] = parameter(
@@ -29,6 +35,7 @@ class TrainAndEvaluate(Placing, Evaluating, TrainLora):
         "Serve",
         "The adapter on its base, or merged into it; auto: merged where there is no GPU, which is faster there.",
     )
+    store_block: str | None = STORE_BLOCK
 
     @model_validator(mode="after")
     def _can_be_served(self) -> Self:
@@ -73,6 +80,17 @@ class BeforeAfter(NamedTuple):
     difference: Difference
     picture: Path
 
+    @property
+    def directory(self) -> Path:
+        """The training's."""
+        return self.picture.parent
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """What was written, by what it is."""
+        numbers = {"numbers": self.directory / NUMBERS, "picture": self.picture}
+        return numbers | {side: self.directory / side for side in SIDES}
+
     def rows(self) -> list[dict[str, str]]:
         """A row of text for each, and for the difference."""
         return [
@@ -83,16 +101,16 @@ class BeforeAfter(NamedTuple):
 
 def compare_before_after(directory: Path) -> BeforeAfter:
     """Reads both evaluations of a training's directory, and leaves `evaluation.json` and `evaluation.png` in it."""
-    before, after = (read_corpus([str(directory / side / NAME)]).table for side in ("before", "after"))
+    before, after = (read_corpus([str(directory / side / NAME)]).table for side in SIDES)
     found = BeforeAfter(
         accuracy(before), accuracy(after), paired_difference(before, after), directory / "evaluation.png"
     )
     marks = [
         Mark(name, one.mean, one.low, one.high, True)
-        for name, one in (("before", found.before), ("after", found.after))
+        for name, one in zip(SIDES, (found.before, found.after), strict=True)
     ]
     subtitle = f"{found.difference.problems:,} held-out problems, 95% intervals over problems"
     write_bytes_whole(found.picture, draw_improvement(marks, title=directory.resolve().name, subtitle=subtitle))
     numbers = {name: getattr(found, name).model_dump() for name in ("before", "after", "difference")}
-    write_json_whole(directory / "evaluation.json", numbers)
+    write_json_whole(directory / NUMBERS, numbers)
     return found

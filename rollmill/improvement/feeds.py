@@ -149,7 +149,7 @@ FEEDS = {
     "reject_sampling": Kind(
         model=RejectSampling,
         decided=frozenset(
-            {"model_path", "model_name", "adapter", "output_dir", "retry", "reverify"}
+            {"model_path", "model_name", "adapter", "output_dir", "store_block", "retry", "reverify"}
             | {"base_url", "endpoint_block", "skip_vllm_launch"}  # the loop serves each policy itself
         ),
         aimed=_aim_sampling,
@@ -159,7 +159,7 @@ FEEDS = {
     ),
     "agent_rollouts": Kind(
         model=AgentRollouts,
-        decided=frozenset({"model", "output", "retry", "base_url", "endpoint_block"}),
+        decided=frozenset({"model", "output", "store_block", "retry", "base_url", "endpoint_block"}),
         aimed=_aim_agents,
         inputs=lambda given: [given.output],
         learnt=lambda given, held_out: held_out.among(source_of(given, given.problem_file)),

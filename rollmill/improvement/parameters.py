@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 from rollmill.curation.filters import Filters
 from rollmill.errors import InputError
 from rollmill.evaluation.parameters import Evaluating, Verifying
+from rollmill.files.parameters import STORE_BLOCK
+from rollmill.form import Form
 from rollmill.improvement.feeds import Aim, Aimed, Feed, read_feeds
 from rollmill.parameter import parameter
 from rollmill.training.parameters import Hyperparameters, Placing, TrainLora
@@ -65,9 +67,10 @@ class Looping(BaseModel):
     output_dir: str = parameter(
         "improved", "Output", "Output directory", "Everything is written in here.", metavar="DIR"
     )
+    store_block: str | None = STORE_BLOCK
 
 
-class Improve(Placing, Hyperparameters, Evaluating, Looping):
+class Improve(Form, Placing, Hyperparameters, Evaluating, Looping):
     """Rounds of rollouts, training and evaluation; a round is kept only where it is better beyond noise."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())

@@ -48,6 +48,11 @@ class Improved(NamedTuple):
     history: History
     files: dict[str, Path]
 
+    @property
+    def directory(self) -> Path:
+        """The loop's."""
+        return self.files["rounds"].parent
+
     def lines(self) -> list[str]:
         """What a user should read."""
         rows = round_rows(self.history)
@@ -134,6 +139,8 @@ def write_history(parameters: Improve, history: History) -> Improved:
         "table": folder / "rounds.txt",
         "picture": folder / "improvement.png",
     }
+    if history.standing:
+        files["adapter"] = Path(history.policy).parent
     write_json_whole(files["rounds"], history.model_dump(mode="json"))
     rows = round_rows(history)
     write_bytes_whole(files["table"], ("\n".join(aligned(list(rows[0]), rows)) + "\n").encode())

@@ -7,6 +7,8 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
+from rollmill.files.parameters import STORE_BLOCK
+from rollmill.form import Form
 from rollmill.parameter import ShellLine, parameter
 
 CONVENTION = "q* ~ pi_theta^alpha * pi_t^(1-alpha)"
@@ -91,7 +93,7 @@ class Data(BaseModel):
     )  # fmt: skip
 
 
-class OptimalSampling(Data, Models):
+class OptimalSampling(Form, Data, Models):
     """Draw training samples, token by token, from q*: the geometric mixture of a policy and a target model."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
@@ -127,6 +129,7 @@ class OptimalSampling(Data, Models):
     save_diagnostics: bool = parameter(
         False, "Output", "Save diagnostics", "Also write FILE.diagnostics.jsonl: alpha, KL and ESS of every sample."
     )
+    store_block: str | None = STORE_BLOCK
 
     @field_validator("output")
     @classmethod

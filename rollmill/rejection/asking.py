@@ -1,21 +1,83 @@
-"""How a rejection sampling run asks its model."""
+"""How a rejection sampling run asks its model: here, or on a worker of a cluster."""
 
 from __future__ import annotations
 
-from rollmill.rejection.checkpoint import prompting, verifier_pool
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from rollmill.errors import RunStoppedError
+from rollmill.problems import Prompting
+from rollmill.rejection.checkpoint import Checkpoint, prompting, verifier_pool
 from rollmill.rejection.parameters import RejectSampling
 from rollmill.rollouts.chat import ChatRollouts
+from rollmill.rollouts.kept_session import worker
+from rollmill.rollouts.progress import Progress
+from rollmill.rollouts.session import RolloutSession
+from rollmill.rollouts.shard import Part
+from rollmill.rollouts.tally import Tally
 from rollmill.serving.client import ChatClient
 from rollmill.serving.endpoints import EndpointPool
-from rollmill.serving.served import Served
+from rollmill.serving.served import EndpointConfig, Served, served
+from rollmill.serving.server import ServerConfig
 
 
-def chat_rollouts(parameters: RejectSampling, served: Served) -> ChatRollouts:
+def chat_rollouts(parameters: RejectSampling, model: Served, how: Prompting | None = None) -> ChatRollouts:
     """What makes the run's rollouts. Raises `InputError` for a template, examples or a verifier that cannot be used."""
     return ChatRollouts(
-        ChatClient(EndpointPool(served.endpoints), served.client),
+        ChatClient(EndpointPool(model.endpoints), model.client),
         verifier_pool(parameters),
-        model=served.model,
+        model=model.model,
         sampling=parameters.sampling,
-        prompting=prompting(parameters),
+        prompting=how or prompting(parameters),
     )
+
+
+class ChatOrder(NamedTuple):
+    """What a worker has to know beside the problems. Paths are absolute, and secrets in blocks."""
+
+    parameters: RejectSampling
+    checkpoint: Checkpoint
+    prompting: Prompting
+
+    @property
+    def directory(self) -> Path:
+        """The run's."""
+        return self.checkpoint.directory
+
+
+def chat_order(parameters: RejectSampling, checkpoint: Checkpoint) -> ChatOrder:
+    """The part of a call in it. Raises `InputError` for a template or examples that cannot be used."""
+    path = Path(checkpoint.path)
+    there = checkpoint._replace(
+        path=str(path.absolute()) if path.is_dir() and not parameters.external else checkpoint.path,
+        directory=checkpoint.directory.absolute(),
+        log_path=checkpoint.log_path.absolute(),
+    )
+    return ChatOrder(parameters, there, prompting(parameters))
+
+
+@contextmanager
+def chat_session(
+    order: ChatOrder,
+    part: Part,
+    is_given_up: Callable[[], bool],
+    *,
+    server: ServerConfig | None,
+    endpoint: EndpointConfig | None,
+) -> Iterator[RolloutSession[Part]]:
+    """A session for a part of the run, on a worker: with a server there, or those that are running.
+
+    Raises `ServingError` as `served` does, and `RunStoppedError` when it was given up before the model could be asked.
+    """
+    parameters, log = order.parameters, order.checkpoint.log_path
+    own_log = log.with_name(f"{log.stem}.{worker().replace(':', '-')}{log.suffix}")  # a folder may be shared by many
+    wanted = order.checkpoint._replace(log_path=own_log).model
+    with served(parameters, wanted, server=server, endpoint=endpoint, is_given_up=is_given_up) as model:
+        if is_given_up():
+            raise RunStoppedError("the shard is not wanted any more")
+        asking = chat_rollouts(parameters, model, order.prompting)
+        progress = Progress(total=0, left=0, before=Tally())
+        with RolloutSession(part, asking, slots=parameters.slots, progress=progress) as session:
+            yield session

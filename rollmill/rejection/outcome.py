@@ -12,6 +12,7 @@ from rollmill.curation.exporters import sft_exporter
 from rollmill.curation.exporting import ExportOutcome, export_corpus
 from rollmill.curation.filters import Filters
 from rollmill.curation.parameters import Sft
+from rollmill.exports.card import README
 from rollmill.files.whole import write_bytes_whole
 from rollmill.plots.error_distribution import draw_error_distribution
 from rollmill.rejection.advice import advice
@@ -59,6 +60,7 @@ class RunOutcome(BaseModel):
             "statistics": self.directory / STATISTICS,
             "plot": self.directory / PLOT,
             "training data": self.directory / SFT,
+            "card": self.directory / README,
             "journal": self.directory / "rollouts",
         }
         if self.quarantined:

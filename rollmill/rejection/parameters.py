@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, field_validator, model_validator
+from pydantic import ConfigDict, field_validator, model_validator
 
+from rollmill.files.parameters import STORE_BLOCK
+from rollmill.form import Form
 from rollmill.parameter import ShellLine, parameter
 from rollmill.problems import ProblemSource
 from rollmill.rollouts.chat import Sampling
@@ -24,6 +26,7 @@ _METAVARS = {
     "Server block": "BLOCK",
     "vLLM arguments": "ARGS",
     "Request timeout": "SECONDS",
+    "Cluster block": "BLOCK",
     "Output directory": "DIR",
     "Log directory": "DIR",
 }
@@ -33,7 +36,7 @@ def _field(default: Any, group: str, title: str, description: str, **more: Any) 
     return parameter(default, group, title, description, metavar=_METAVARS.get(title), **more)
 
 
-class RejectSampling(BaseModel):
+class RejectSampling(Form):
     """Give every problem N rollouts, score each, report the errors, keep the good ones as training data."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
@@ -87,7 +90,9 @@ class RejectSampling(BaseModel):
     )
     system_prompt: str | None = _field(None, "Prompt", "System prompt", "Text of a system message.")
 
-    num_rollout: int = _field(16, "Sampling", "Rollouts per problem", "Rollouts per problem.", env=True, ge=1, le=65536)
+    num_rollout: int = _field(
+        16, "Sampling", "Rollouts per problem", "Attempts at each problem.", env=True, ge=1, le=65536
+    )
     temperature: float = _field(1.0, "Sampling", "Temperature", "Sampling temperature.", env=True, ge=0, le=10)
     top_p: float = _field(1.0, "Sampling", "Top p", "Nucleus of the sampling.", gt=0, le=1)
     max_tokens: int = _field(2048, "Sampling", "Max tokens", "Longest completion, in tokens.", ge=1)
@@ -133,7 +138,7 @@ class RejectSampling(BaseModel):
         8,
         "Running",
         "Concurrency",
-        "Problems at a time; requests in flight: this times --num_rollout.",
+        "Problems at a time; requests in flight (on every worker): this times --num_rollout.",
         env=True,
         ge=1,
         le=65536,
@@ -149,10 +154,16 @@ class RejectSampling(BaseModel):
         False, "Running", "Score again", "Score the completions on disk with another verifier; generate nothing."
     )
     no_canary: bool = _field(False, "Running", "No canary", "Do not try a few problems first.")
+    cluster_block: str | None = _field(
+        None, "Running", "Cluster block", "Name of a dask-cluster block: its workers serve the model and ask it."
+    )
     output_dir: str = _field(
         "reject_sampling_results", "Running", "Output directory", "Runs are written to folders of their names in here."
     )
-    log_dir: str = _field("logs", "Running", "Log directory", "Where <model_name>_vllm.log goes.")
+    log_dir: str = _field(
+        "logs", "Running", "Log directory", "Where NAME_vllm.log goes, the log of the server of run NAME."
+    )
+    store_block: str | None = STORE_BLOCK
 
     @field_validator("model_path", "model_name", "adapter", "base_url", mode="before")
     @classmethod
@@ -242,5 +253,5 @@ class RejectSampling(BaseModel):
 
     @property
     def slots(self) -> int:
-        """Requests in flight at most."""
+        """Requests in flight at most, of every worker."""
         return self.concurrency * self.num_rollout

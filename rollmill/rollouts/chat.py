@@ -15,7 +15,7 @@ from rollmill.problems import Prompting, build_messages, to_openai
 from rollmill.records import SCHEMA_VERSION, Problem, RolloutError, Usage, Verdict
 from rollmill.rollouts.engine import Made
 from rollmill.rollouts.identity import rollout_seed
-from rollmill.rollouts.run import Run
+from rollmill.rollouts.session import Wanting
 from rollmill.rollouts.tally import Outcome
 from rollmill.serving.client import ChatClient, Completion, RequestFailedError
 from rollmill.verifiers import VerifierFailed, VerifierPool
@@ -68,7 +68,7 @@ class ChatRollouts:
         async with self._verifiers, self._client:
             yield
 
-    def work(self, run: Run, problems: list[Problem], *, first: int | None = None) -> Iterator[ChatWork]:
+    def work(self, run: Wanting, problems: list[Problem], *, first: int | None = None) -> Iterator[ChatWork]:
         """What a run still wants of some problems, each prepared only when its turn comes."""
         for problem in problems:
             wanted = run.wanted(problem, first)
@@ -77,7 +77,7 @@ class ChatRollouts:
                 for sample_id, attempt in wanted:
                     yield ChatWork(prepared, sample_id, attempt)
 
-    def prepare(self, problem: Problem, run: Run) -> PreparedProblem:
+    def prepare(self, problem: Problem, run: Wanting) -> PreparedProblem:
         """Renders the prompt and reads the images. Raises `InputError` where a template's column is missing."""
         messages = build_messages(problem, self._prompting)
         try:

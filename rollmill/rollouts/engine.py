@@ -7,16 +7,27 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Generic, NamedTuple, Self, TypeVar
+from typing import Generic, NamedTuple, Protocol, Self, TypeVar
 
 from rollmill.errors import RunStoppedError
-from rollmill.rollouts.journal import Journal
 from rollmill.rollouts.tally import Outcome, Tally
 
 WorkT = TypeVar("WorkT")
 
 _SYNC_EVERY_S = 1.0
 _FEWEST_FAILURES_TO_STOP = 64
+
+
+class Sink(Protocol):
+    """Takes rollouts as they are made: a `Journal`, or what brings them to one."""
+
+    def append(self, instance_id: str, sample_id: int, line: bytes, outcome: Outcome) -> None:
+        """One rollout; see `Journal.append`."""
+        ...
+
+    def sync(self) -> None:
+        """Brings to disk what was appended; called once a second, from another thread."""
+        ...
 
 
 class Made(NamedTuple):
@@ -57,7 +68,7 @@ class Engine(Generic[WorkT]):
     def __init__(
         self,
         attempt: Callable[[WorkT], Awaitable[Made]],
-        journal: Journal,
+        journal: Sink,
         *,
         slots: int,
         observe: Callable[[Outcome], None] = lambda _: None,

@@ -6,30 +6,56 @@ import asyncio
 import concurrent.futures
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Generic, Protocol, Self
+
+from typing_extensions import TypeVar
 
 from rollmill.errors import RunStoppedError
 from rollmill.records import Problem
-from rollmill.rollouts.engine import Engine, Made
+from rollmill.rollouts.engine import Engine, Made, Sink
 from rollmill.rollouts.progress import Progress
 from rollmill.rollouts.run import Run
 from rollmill.rollouts.tally import Tally
 
 _AHEAD_S = 90.0
 _PROMISE_S = 300.0
+_LOOK_S = 0.25
 
 
-class Maker(Protocol):
+class Wanting(Protocol):
+    """A run as far as rollouts are made for it: a `Run`, or what a worker has of one."""
+
+    @property
+    def directory(self) -> Path:
+        """Where the paths of images start."""
+        ...
+
+    @property
+    def journal(self) -> Sink:
+        """Takes what is made."""
+        ...
+
+    def wanted(self, problem: Problem, first: int | None = None) -> list[tuple[int, int]]:
+        """(sample_id, attempt) of what is still to be made of a problem, or of its first few rollouts."""
+        ...
+
+
+RunT = TypeVar("RunT", bound=Wanting, default=Run)
+RunT_contra = TypeVar("RunT_contra", bound=Wanting, default=Run, contravariant=True)
+
+
+class Maker(Protocol[RunT_contra]):
     """Makes rollouts of one kind: single completions, an agent's trajectories."""
 
     def opened(self) -> AbstractAsyncContextManager[object]:
         """Holds, on the engine's event loop, what it needs: clients, processes, threads."""
         ...
 
-    def work(self, run: Run, problems: list[Problem], *, first: int | None = None) -> Iterator[Any]:
+    def work(self, run: RunT_contra, problems: list[Problem], *, first: int | None = None) -> Iterator[Any]:
         """What a run still wants of some problems, each piece prepared only when its turn comes."""
         ...
 
@@ -38,14 +64,14 @@ class Maker(Protocol):
         ...
 
 
-class RolloutSession:
+class RolloutSession(Generic[RunT]):
     """Makes a run's rollouts, for the time of a `with` block.
 
     Any number of threads may hand in problems; all share the same slots, so that one shard's stragglers never leave
     slots idle that another shard could use.
     """
 
-    def __init__(self, run: Run, maker: Maker, *, slots: int, progress: Progress) -> None:
+    def __init__(self, run: RunT, maker: Maker[RunT], *, slots: int, progress: Progress) -> None:
         self.run = run
         self.slots = slots
         self.progress = progress
@@ -82,12 +108,22 @@ class RolloutSession:
             self._ready.set_result(None)
             await self._closing.wait()
 
-    def generate(self, problems: Sequence[Problem], *, first: int | None = None) -> Tally:
+    def generate(
+        self,
+        problems: Sequence[Problem],
+        *,
+        first: int | None = None,
+        is_given_up: Callable[[], bool] | None = None,
+    ) -> Tally:
         """Makes what the run still wants of these problems, and returns when all of it is journaled.
 
-        Raises what stopped the engine; see `Engine`.
+        Raises what stopped the engine, see `Engine`, and `RunStoppedError` as soon as `is_given_up` says so: leave the
+        session then, what is under way ends with it.
         """
         made = asyncio.run_coroutine_threadsafe(self._generate(list(problems), first), self._loop)
+        while is_given_up and not concurrent.futures.wait([made], _LOOK_S).done:
+            if is_given_up():
+                raise RunStoppedError("the rollouts are not wanted any more")
         try:
             return made.result()
         except concurrent.futures.CancelledError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
@@ -103,17 +103,19 @@ def served(
     *,
     server: ServerConfig | None = None,
     endpoint: EndpointConfig | None = None,
+    is_given_up: Callable[[], bool] | None = None,
 ) -> Iterator[Served]:
     """The model, served for the time of the block: by the servers that run already, or by one of our own.
 
-    Raises `ServingError` when a server does not start, does not answer, or serves another model.
+    When it `is_given_up`, the start of our own ends at once, and the model may not be there. Raises `ServingError` when
+    a server does not start, does not answer, or serves another model.
     """
     client = client_config(parameters, endpoint)
     if parameters.external:
         urls = endpoint.base_urls if endpoint else tuple(parameters.base_urls)
         yield running(urls, (wanted.name, wanted.path), client)
         return
-    with own_server(parameters, wanted, server or ServerConfig()) as own:
+    with own_server(parameters, wanted, server or ServerConfig(), is_given_up=is_given_up) as own:
         yield Served(endpoints=[own.endpoint], model=wanted.name, client=client)
 
 
@@ -133,7 +135,13 @@ def running(urls: Sequence[str], names: tuple[str, ...], client: ClientConfig) -
     return Served(endpoints=[Endpoint(url) for url in urls], model=found[0], client=client)
 
 
-def own_server(parameters: ServingParameters, wanted: ServedModel, config: ServerConfig) -> ModelServer:
+def own_server(
+    parameters: ServingParameters,
+    wanted: ServedModel,
+    config: ServerConfig,
+    *,
+    is_given_up: Callable[[], bool] | None = None,
+) -> ModelServer:
     """A server of our own, for a `with` block; `parameters` say how, beyond `config`."""
     if any((wanted.adapter, *wanted.also.values())) and not has_accelerator():
         log.warning(
@@ -149,4 +157,5 @@ def own_server(parameters: ServingParameters, wanted: ServedModel, config: Serve
         log_path=wanted.log_path,
         port=parameters.model_port,
         api_key=environment_key(),
+        is_given_up=is_given_up,
     )

@@ -8,7 +8,7 @@ import shlex
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Self
@@ -70,7 +70,7 @@ class ModelServer:
     by the names of `also` that have no adapter. `also` are further names, each of an adapter or of the base.
     Ready when `/health` answers and `/v1/models` names every model. When the server dies in the middle it is started
     again, at most `max_restarts` times; meanwhile its endpoint says that it is recovering, and after the last failure
-    that it is gone.
+    that it is gone. A start ends early, and well, when it `is_given_up`.
     """
 
     def __init__(
@@ -84,8 +84,10 @@ class ModelServer:
         also: Mapping[str, Adapter | None] = MappingProxyType({}),
         port: int | None = None,
         api_key: SecretStr | None = None,
+        is_given_up: Callable[[], bool] | None = None,
     ) -> None:
         self._config = config
+        self._is_given_up = is_given_up or (lambda: False)
         self._model_path = model_path
         self._model_name = model_name
         self._models = {model_name: adapter, **also}
@@ -151,7 +153,7 @@ class ModelServer:
                     f"the server was not ready after {self._config.startup_timeout_s:.0f} s: see {self._log_path}",
                     details=said.last_lines(),
                 )
-            if self._ending.wait(0.25):
+            if self._ending.wait(0.25) or self._is_given_up():
                 return
         log.info("%s is ready at %s after %.0f s", self._model_name, self.endpoint.base_url, time.monotonic() - started)
 

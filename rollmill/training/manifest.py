@@ -51,6 +51,12 @@ class Trained(BaseModel):
     dropped: dict[str, int]
     """Rows left out, by reason; each is in `dropped.jsonl`."""
 
+    @property
+    def files(self) -> dict[str, Path]:
+        """What was written, by its name."""
+        found = {path.name: path for path in sorted(self.directory.iterdir()) if path.is_file()}
+        return found | ({MERGED: self.merged} if self.merged else {})
+
     def at(self, directory: Path) -> Trained:
         """The same with the paths as they are from here: directories are moved, and seen from several machines."""
         adapter = directory if self.adapter else None

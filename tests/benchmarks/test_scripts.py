@@ -18,6 +18,7 @@ NAMES = (
     "resume",
     "memory",
     "task_runs",
+    "scaling",
     "curation",
     "training",
     "agent_rollouts",
@@ -64,6 +65,17 @@ def test_memory():
     assert float(cells(said, "32 ")[1]) > 10
     assert float(cells(said, "320 ")[2].replace(",", "")) > 0
     assert "growth of peak memory" in said
+
+
+@pytest.mark.slow
+def test_scaling():
+    sizes = ("--workers", "1", "2", "--rollouts", "64", "--slots", "16", "--latency_s", "0.01")
+    said = run("scaling", *sizes)
+    [first, second] = [cells(said, f"{count}  ") for count in (1, 2)]
+    assert (first[1], first[4], second[1]) == ("64", "1.000", "128")
+    assert float(second[4]) == pytest.approx(float(second[3]) / 2 / float(first[3]), abs=0.02)
+    assert "efficiency of 2 workers" in said
+    assert "what a run costs its orchestrators" in said
 
 
 @pytest.mark.slow

@@ -64,3 +64,11 @@ def test_a_whole_model_is_served_as_it_is(monkeypatch, accelerator):
 def test_mistakes(mistake, words):
     with pytest.raises(ValidationError, match=words):
         given(**mistake)
+
+
+def test_what_is_written():
+    found = before_after.BeforeAfter(*3 * [None], picture=Path("out/evaluation.png"))
+    assert found.directory == Path("out")
+    assert sorted(map(str, found.files.values())) == [
+        "out/after", "out/before", "out/evaluation.json", "out/evaluation.png",
+    ]  # fmt: skip

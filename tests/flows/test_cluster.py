@@ -42,12 +42,13 @@ class Cluster:
         command = [sys.executable, "-m", "distributed.cli.dask_" + kind, *arguments]
         return KeptProcess(command, log=self.folder / f"{kind}.log", environment=self.environment)
 
-    def start_worker(self, resources: str) -> None:
-        """One thread for training, in a folder of its own: relative paths mean nothing there."""
+    def start_worker(self, resources: str, *more: str, threads: int = 1) -> KeptProcess:
+        """In a folder of its own: relative paths mean nothing there."""
         there = self.folder / "worker's"
         there.mkdir(exist_ok=True)
-        more = ("--host", "127.0.0.1", "--nthreads", "1", "--no-dashboard", "--local-directory", str(there))
-        self.processes.append(self.dask("worker", self.address, *more, "--resources", resources))
+        own = ("--host", "127.0.0.1", "--nthreads", str(threads), "--no-dashboard", "--local-directory", str(there))
+        self.processes.append(self.dask("worker", self.address, *own, "--resources", resources, *more))
+        return self.processes[-1]
 
     def end(self) -> None:
         for process in reversed(self.processes):

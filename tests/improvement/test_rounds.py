@@ -159,7 +159,7 @@ def test_everything_is_written(parameters):
     rows = round_rows(history)
     assert [row["policy"] for row in rows] == ["base", "base, with examples", "round 1"]
     assert rows[-1]["difference"] == "+100.0% (+100.0% to +100.0%)"
-    assert improved.lines()[-4].startswith("policy: ")
+    assert improved.lines()[-5].startswith("policy: ")
 
 
 def test_the_feeds_rows_are_told(tmp_path, parameters):

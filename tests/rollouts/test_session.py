@@ -17,19 +17,18 @@ from rollmill.verifiers import VerifierPool
 from .made import PLAIN, opened
 
 
-def session(run, *urls, slots=4, prompting=PLAIN, gone=None, max_retries=0):
-    return RolloutSession(
-        run,
-        ChatRollouts(
-            ChatClient(EndpointPool([Endpoint(url, gone=gone) for url in urls]), ClientConfig(max_retries=max_retries)),
-            VerifierPool("numeric", accept_error=0.0),
-            model="scripted",
-            sampling=Sampling(max_tokens=100),
-            prompting=prompting,
-        ),
-        slots=slots,
-        progress=progress_of(run),
+def asking(*urls, prompting=PLAIN, gone=None, max_retries=0):
+    return ChatRollouts(
+        ChatClient(EndpointPool([Endpoint(url, gone=gone) for url in urls]), ClientConfig(max_retries=max_retries)),
+        VerifierPool("numeric", accept_error=0.0),
+        model="scripted",
+        sampling=Sampling(max_tokens=100),
+        prompting=prompting,
     )
+
+
+def session(run, *urls, slots=4, **more):
+    return RolloutSession(run, asking(*urls, **more), slots=slots, progress=progress_of(run))
 
 
 def test_several_threads_share_the_slots(tmp_path):

@@ -1,0 +1,149 @@
+"""A session that stays in this process for one shard after another, with the server that it asks."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from rollmill.errors import RunStoppedError
+from rollmill.rollouts.engine import Made
+from rollmill.rollouts.session import RolloutSession
+from rollmill.rollouts.shard import Part, Shard, ShardRollouts
+
+IDLE_S = 60.0
+"""After so long without a shard the session ends, and with it a server of our own: others may want the accelerator."""
+_LOOK_S = 0.25
+
+IsGivenUp = Callable[[], bool]
+
+
+class Order(Protocol):
+    """What a worker has to know beside the shards; orders that are equal share a session."""
+
+    @property
+    def directory(self) -> Path:
+        """The run's."""
+        ...
+
+
+Opening = Callable[[Part, IsGivenUp], AbstractContextManager[RolloutSession[Part]]]
+"""Opens a session for a part of a run. It may take minutes; given up, it raises `RunStoppedError` within seconds."""
+
+
+class _Kept(NamedTuple):
+    order: Order
+    part: Part
+    session: RolloutSession[Part]
+    stack: ExitStack
+
+
+class SessionKeeper:
+    """At most one session at a time, for any number of threads with shards of the same order.
+
+    A shard of another order waits for those that are being made, and its session then takes the place of theirs.
+    """
+
+    def __init__(self, *, idle_s: float = IDLE_S) -> None:
+        self._idle_s = idle_s
+        self._changed = threading.Condition()
+        self._kept: _Kept | None = None
+        self._users = 0
+        self._uses = 0
+
+    def make(
+        self, order: Order, opening: Opening, shard: Shard, *, is_given_up: IsGivenUp | None = None
+    ) -> ShardRollouts:
+        """Makes a shard. What fails on the way ends the session, as does being given up.
+
+        Raises as `opening` and `RolloutSession.generate` do.
+        """
+        gone = is_given_up or (lambda: False)
+        made: list[Made] = []
+        ready_s: float | None = None
+        try:
+            with self._used(order, opening, gone) as (kept, ready_s):
+                made = kept.part.hold(shard)
+                try:
+                    kept.session.generate([one.problem for one in shard.problems], is_given_up=is_given_up)
+                finally:
+                    kept.part.release(shard)
+        except RunStoppedError:
+            if not gone():
+                raise
+            return ShardRollouts(list(made), worker(), ready_s, given_up=True)
+        return ShardRollouts(made, worker(), ready_s)
+
+    @contextmanager
+    def _used(self, order: Order, opening: Opening, gone: IsGivenUp) -> Iterator[tuple[_Kept, float | None]]:
+        with self._changed:
+            while self._users and self._kept and self._kept.order != order:
+                if gone():
+                    raise RunStoppedError("the shard is not wanted any more")
+                self._changed.wait(_LOOK_S)
+            kept, ready_s = self._open(order, opening, gone)
+            self._users += 1
+            self._uses += 1
+        try:
+            yield kept, ready_s
+        except BaseException:
+            with self._changed:
+                if self._kept is kept:
+                    self._end()
+            raise
+        finally:
+            with self._changed:
+                self._users -= 1
+                self._changed.notify_all()
+                if not self._users:
+                    self._end_later()
+
+    def _open(self, order: Order, opening: Opening, gone: IsGivenUp) -> tuple[_Kept, float | None]:
+        if self._kept is not None and self._kept.order == order:
+            return self._kept, None
+        self._end()
+        begun = time.monotonic()
+        part = Part(order.directory)
+        with ExitStack() as stack:
+            session = stack.enter_context(opening(part, gone))
+            self._kept = _Kept(order, part, session, stack.pop_all())
+        return self._kept, time.monotonic() - begun
+
+    def _end(self) -> None:
+        kept, self._kept = self._kept, None
+        if kept is not None:
+            kept.stack.close()
+
+    def _end_later(self) -> None:
+        timer = threading.Timer(self._idle_s, self.end, [self._uses])
+        timer.daemon = True
+        timer.start()
+
+    def end(self, uses: int | None = None) -> None:
+        """Ends the session, where no shard is being made; with a number only where none was since."""
+        with self._changed:
+            if not self._users and uses in (None, self._uses):
+                self._end()
+
+
+_keeper = SessionKeeper()
+
+
+def make_kept(order: Order, opening: Opening, shard: Shard, *, is_given_up: IsGivenUp | None = None) -> ShardRollouts:
+    """`SessionKeeper.make` of this process's own keeper."""
+    return _keeper.make(order, opening, shard, is_given_up=is_given_up)
+
+
+def end_kept() -> None:
+    """Ends the session that this process keeps, unless a shard is being made."""
+    _keeper.end()
+
+
+def worker() -> str:
+    """Host and number of the process that asks."""
+    return f"{socket.gethostname()}:{os.getpid()}"

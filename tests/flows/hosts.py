@@ -1,0 +1,80 @@
+"""Hosts on one machine: network namespaces with names of their own, joined by a bridge in the first."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from rollmill.serving.kept_process import KeptProcess
+from tests.flows.conftest import wait_until
+
+HOLD = 'hostname "$0" && echo ready && exec sleep 86400'
+
+
+class Host:
+    """A network namespace and a host name. Both live as long as a process is in them."""
+
+    def __init__(self, name: str, address: str, folder: Path) -> None:
+        self.name = name
+        self.address = address
+        log = folder / f"{name}.log"
+        command = ["unshare", "--net", "--uts", "sh", "-c", HOLD, name]
+        self.holder = KeptProcess(command, log=log)
+        wait_until(lambda: self.holder.returncode is not None or "ready" in log.read_text())
+        if self.holder.returncode is not None:
+            pytest.skip(f"no network namespace can be made here: {log.read_text().strip()}")
+        [inside] = psutil.Process(self.holder.pid).children()
+        self.pid = inside.pid
+
+    @property
+    def prefix(self) -> list[str]:
+        """Runs a command on the host."""
+        return ["nsenter", "--target", str(self.pid), "--net", "--uts"]
+
+    def do(self, *command: str) -> None:
+        done = subprocess.run([*self.prefix, *command], capture_output=True, text=True, timeout=60, check=False)
+        if done.returncode:
+            pytest.skip(f"{' '.join(command)} is not permitted here: {done.stderr.strip()}")
+
+    def start(self, *command: str, log: Path, environment: dict[str, str]) -> KeptProcess:
+        return KeptProcess([*self.prefix, sys.executable, *command], log=log, environment=environment)
+
+
+class Network:
+    """`hub`, and the hosts that reach each other through it."""
+
+    def __init__(self, hub: Host, others: dict[str, Host]) -> None:
+        self.hub = hub
+        self.others = others
+        hub.do("ip", "link", "set", "lo", "up")
+        hub.do("ip", "link", "add", "bridge", "type", "bridge")
+        hub.do("ip", "address", "add", f"{hub.address}/24", "dev", "bridge")
+        hub.do("ip", "link", "set", "bridge", "up")
+        for name, host in others.items():
+            hub.do("ip", "link", "add", name, "type", "veth", "peer", "name", "eth0", "netns", str(host.pid))
+            hub.do("ip", "link", "set", name, "master", "bridge", "up")
+            host.do("ip", "link", "set", "lo", "up")
+            host.do("ip", "address", "add", f"{host.address}/24", "dev", "eth0")
+            host.do("ip", "link", "set", "eth0", "up")
+
+    def cut_off(self, name: str) -> None:
+        """From now on nothing goes to or from the host, and nobody is told."""
+        self.hub.do("ip", "link", "set", name, "down")
+
+
+@contextmanager
+def network(folder: Path, *names: str) -> Iterator[Network]:
+    """Hosts with addresses of the documentation's range. Skips the test where they cannot be made."""
+    with ExitStack() as stack:
+        hosts = []
+        for number, name in enumerate(("hub", *names), start=1):
+            host = Host(name, f"192.0.2.{number}", folder)
+            stack.callback(host.holder.end)
+            hosts.append(host)
+        yield Network(hosts[0], {host.name: host for host in hosts[1:]})

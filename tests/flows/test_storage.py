@@ -1,0 +1,173 @@
+"""Results on shared storage: a real S3 server, flows as users run them, stores that fail at the wrong time."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from blocks.kinds import BLOCKS
+from rollmill.serving.script import Script
+from rollmill.serving.scripted import ScriptedServer
+from tests.exports.made import rollout
+from tests.files.s3 import S3Server
+from tests.flows.conftest import ROOT, Job, journal_lines, script, write_problems
+from tests.training.made import CHATML, make_base, row, write_rows
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+SAVE = """
+import json, sys
+from blocks.kinds import BLOCKS
+
+kinds = {kind.get_block_type_slug(): kind for kind in BLOCKS}
+for kind in BLOCKS:
+    kind.register_type_and_schema()
+for kind, name, values in json.loads(sys.stdin.read()):
+    kinds[kind](**values).save(name, overwrite=True)
+"""
+
+
+def save_blocks(environment: dict[str, str], *blocks: tuple[str, str, dict[str, Any]]) -> None:
+    """Saves blocks: (kind, name, values)."""
+    command = [sys.executable, "-c", SAVE]
+    done = subprocess.run(command, cwd=ROOT, env=environment, input=json.dumps(blocks), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory: pytest.TempPathFactory, prefect_environment: dict[str, str]) -> Iterator[S3Server]:
+    """With the blocks `store`, `share` (a folder), `closed` (a wrong secret) and `nowhere` (no such bucket)."""
+    with S3Server() as server:
+        given = {"url": "s3://results/runs", "endpoint_url": server.url, "key": server.key, "secret": server.secret}
+        save_blocks(
+            prefect_environment,
+            ("result-store", "store", given),
+            ("result-store", "share", {"url": str(tmp_path_factory.mktemp("share"))}),
+            ("result-store", "closed", given | {"secret": "canary-wrong"}),
+            ("result-store", "nowhere", given | {"url": "s3://nowhere"}),
+        )
+        yield server
+
+
+def only_line(text: str) -> str:
+    """What the user is told: the last line; there must be no traceback anywhere."""
+    assert "Traceback" not in text
+    return text.strip().splitlines()[-1]
+
+
+def check_copied(s3: S3Server, folder: Path, *elsewhere: Path) -> set[str]:
+    """All that is in the store of a run is as it is here, and its manifest is there; the names."""
+    within = folder.parent.name == "reject_sampling_results"
+    start = f"runs/{folder.parent.name}/{folder.name}/" if within else f"runs/{folder.name}/"
+    held = {name.removeprefix(start): content for name, content in s3.held().items() if name.startswith(start)}
+    beside = {path.name: path for path in elsewhere}
+    assert "manifest.json" in held
+    assert held == {name: beside.get(name, folder / name).read_bytes() for name in held}
+    return set(held)
+
+
+def test_all_blocks_are_registered(prefect_environment: dict[str, str], s3: S3Server) -> None:
+    url = f"{prefect_environment['PREFECT_API_URL']}/block_types/filter"
+    with urllib.request.urlopen(urllib.request.Request(url, method="POST"), timeout=30) as response:
+        found = {one["slug"]: one["description"] for one in json.loads(response.read())}
+    assert {kind.get_block_type_slug(): kind._description for kind in BLOCKS}.items() <= found.items()
+
+
+def test_checkpoints_are_copied_and_shown(tmp_path: Path, stand_in: dict[str, str], s3: S3Server) -> None:
+    write_problems(tmp_path / "problems.jsonl", 8)
+    job = Job("reject_sampling", tmp_path, stand_in)
+    models = ("--model_path", "a", "b", "--model_name", "step1", "step2", "--dataset", "problems.jsonl")
+    done = job.run(*models, "--num_rollout", "2", "--store_block", "store", *script())
+    assert done.returncode == 0, done.stderr
+    files = {"reject_sampling_results.json", "statistics.txt", "error_distribution.png", "sft.jsonl", "README.md"}
+    for name in ("step1", "step2"):
+        found = check_copied(s3, tmp_path / "reject_sampling_results" / name)
+        assert found >= files | {"manifest.json", "rollouts/0001.jsonl"}
+        assert f"copied to s3://results/runs/reject_sampling_results/{name}" in done.stdout + done.stderr
+    url = f"{job.environment['PREFECT_API_URL']}/artifacts/results-stored/latest"
+    with urllib.request.urlopen(url, timeout=30) as response:
+        shown = json.loads(response.read())
+    assert shown["description"].startswith("Copied to s3://results/runs/reject_sampling_results/step")
+    stored = "s3://results/runs/reject_sampling_results/step"
+    assert all(one["file"].startswith(stored) for one in json.loads(shown["data"]))
+
+
+def test_a_store_that_fails_at_the_end_loses_nothing(
+    tmp_path: Path, prefect_environment: dict[str, str], s3: S3Server
+) -> None:
+    write_problems(tmp_path / "problems.jsonl", 8)
+    job = Job("reject_sampling", tmp_path, prefect_environment | {"PYTHONPATH": str(ROOT)})
+    base = ("--model_path", "scripted", "--model_name", "scripted", "--dataset", "problems.jsonl", "--num_rollout", "2")
+    folder = tmp_path / "reject_sampling_results/scripted"
+    with ScriptedServer(Script()) as server:
+        at = (*base, "--base_url", server.base_url, "--store_block")
+        for block, said in (("closed", "correct the key"), ("nowhere", "there is no such place"), ("no", "no block")):
+            refused = job.run(*at, block)
+            assert refused.returncode == 1
+            assert said in only_line(refused.stderr)
+            assert "canary" not in refused.stdout + refused.stderr
+        assert server.requests == 0, "a store that cannot be written costs no rollouts"
+        s3.closed_to = "statistics.txt"
+        failed = job.run(*at, "store")
+        s3.closed_to = None
+        assert failed.returncode == 1
+        said = only_line(failed.stderr)
+        assert "the results are in reject_sampling_results/scripted, but could not be copied" in said
+        assert said.endswith("the same command copies them again")
+        assert len(journal_lines(folder)) == 16
+        assert (folder / "statistics.txt").exists()
+        assert "runs/reject_sampling_results/scripted/manifest.json" not in s3.held(), (
+            "what is not complete has no manifest"
+        )
+        asked = server.requests
+        again = job.run(*at, "store")
+        assert again.returncode == 0, again.stderr
+        assert server.requests == asked
+    assert "already complete" in again.stdout
+    assert "statistics.txt" in check_copied(s3, folder)
+
+
+def test_episodes_are_copied(tmp_path: Path, prefect_environment: dict[str, str], s3: S3Server) -> None:
+    job = Job("collect_episodes", tmp_path, prefect_environment | {"PYTHONPATH": str(ROOT)})
+    toy = ("--env_name", "tests.episodes.toy:ToyEnvironment", "--model_path", "oracle", "--num_episodes", "4")
+    done = job.run(*toy, "--store_block", "store")
+    assert done.returncode == 0, done.stderr
+    found = check_copied(s3, tmp_path / "sft_data")
+    assert {name.rpartition("_")[2] for name in found if name.startswith("sft_data_")} >= {"stats.json"}
+    assert {"overview.png", "rollouts/0001.jsonl"} <= found
+
+
+def test_a_trained_adapter_is_copied(tmp_path: Path, prefect_environment: dict[str, str], s3: S3Server) -> None:
+    make_base(tmp_path / "base", CHATML)
+    write_rows(tmp_path / "train.jsonl", [row(number, "7") for number in range(4)])
+    own = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    job = Job("train_lora", tmp_path, prefect_environment | own)
+    data = ("--model_path", "base", "--train_data", "train.jsonl", "--output_dir", "adapter", "--lora_r", "2")
+    done = job.run(*data, "--num_train_epochs", "1", "--merge", "--store_block", "store", timeout=300)
+    assert done.returncode == 0, done.stderr
+    found = check_copied(s3, tmp_path / "adapter")
+    assert {"adapter_model.safetensors", "adapter_config.json", "README.md", "loss.png"} <= found
+    assert "merged/model.safetensors" in found
+    assert not [name for name in found if name.startswith(("checkpoints", "logs", "."))]
+
+
+def test_curated_data_is_copied(tmp_path: Path, prefect_environment: dict[str, str], s3: S3Server) -> None:
+    write_rows(tmp_path / "raw.jsonl", [rollout("p0", 0, 1.0, answer="a"), rollout("p1", 0, 0.5, answer="b")])
+    job = Job("curate", tmp_path, prefect_environment | {"PYTHONPATH": str(ROOT)})
+    done = job.run("run", "--input", "raw.jsonl", "--store_block", "share")
+    assert done.returncode == 0, done.stderr
+    [url] = re.findall(r"copied to (\S+)", done.stdout + done.stderr)
+    made, copied = (
+        {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        for folder in (tmp_path / "curated", Path(url))
+    )
+    assert copied == made
+    assert {"sft.jsonl", "README.md", "rollouts.jsonl", "quality_report.html"} <= set(made)
