@@ -16,7 +16,7 @@ settings.load_profile("no deadline")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The files that take longest come first: one of them at the end would keep one process busy and the others idle."""
+    """The files that take longest come first: at the end, one would keep one process busy and the others idle."""
     weights: Counter[object] = Counter()
     for item in items:
         weights[item.path] += 100 * bool(item.get_closest_marker("vllm")) + 10 * bool(item.get_closest_marker("slow"))

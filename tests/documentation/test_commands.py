@@ -60,7 +60,7 @@ PARSERS: dict[str, Parse] = {
 }
 """As each module reads its command line."""
 
-DASK_WORKER = "dask worker tcp://scheduler:8786 --nthreads 1 --resources GPU=1"
+DASK_WORKER = "dask worker tcp://scheduler:8786 --nthreads 4 --resources GPU=1"
 ELSEWHERE = {
     "make setup": ".ci/run",
     "make check": ".ci/run",
