@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from rollmill.errors import ServingError
 
 _SEE_ABOVE = "See root cause above"
 _OUT_OF_MEMORY = ("out of memory", "OutOfMemory", "No available memory for the cache blocks", "Free memory on device")
-_TELLING = ("Error", ": error: ")
+_TELLING = re.compile(r"Error|: error: ")
+_MESSAGE = re.compile(r"\w*Error: \S|: error: \S")
+"""An error and what it says, not a line of code that a traceback quotes."""
 _LONGEST = 100_000
 
 
@@ -29,8 +32,9 @@ class ServerLog:
 
     def death(self, code: int | None, when: str) -> ServingError:
         """The error for a server that ended with a code `when` it should not have, with the most telling line."""
-        said = [line for line in self.last_lines(400).splitlines() if any(sign in line for sign in _TELLING)]
-        telling = [line for line in said if _SEE_ABOVE not in line] or said
+        said = [line for line in self.last_lines(400).splitlines() if _TELLING.search(line)]
+        messages = [line for line in said if _MESSAGE.search(line)]
+        telling = [line for line in messages if _SEE_ABOVE not in line] or messages or said
         why = f": {telling[-1].strip()[-300:]}" if telling else ""
         advice = ""
         if any(sign in line for line in said for sign in _OUT_OF_MEMORY):
