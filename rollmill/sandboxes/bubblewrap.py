@@ -248,6 +248,6 @@ def _check_namespaces(owner: str, launcher: Sequence[str], settings: Sequence[st
         raise InputError(
             f"bubblewrap cannot make a sandbox here ({said}): take its release 0.8 or later and allow user "
             "namespaces (sysctl kernel.unprivileged_userns_clone=1; on Ubuntu "
-            "kernel.apparmor_restrict_unprivileged_userns=0; in a container --security-opt seccomp=unconfined), or "
-            "use Docker"
+            "kernel.apparmor_restrict_unprivileged_userns=0; in a container --security-opt seccomp=unconfined "
+            "--security-opt apparmor=unconfined --security-opt systempaths=unconfined), or use Docker"
         )
