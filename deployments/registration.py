@@ -53,8 +53,9 @@ def register(given: Registration) -> None:
     Raises `InputError` for a notification block that is not there, `ServingError` where the server does not answer or
     refuses a deployment.
     """
-    from blocks.kinds import BLOCKS
     from prefect.client.orchestration import get_client
+
+    from blocks.kinds import BLOCKS
 
     for block in BLOCKS:
         block.register_type_and_schema()
