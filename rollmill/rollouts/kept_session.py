@@ -59,7 +59,7 @@ class SessionKeeper:
     def make(
         self, order: Order, opening: Opening, shard: Shard, *, is_given_up: IsGivenUp | None = None
     ) -> ShardRollouts:
-        """Makes a shard. What fails on the way ends the session, as does being given up.
+        """Makes a shard. What fails on the way ends the session, as does being given up where nobody else uses it.
 
         Raises as `opening` and `RolloutSession.generate` do.
         """
@@ -93,7 +93,7 @@ class SessionKeeper:
             yield kept, ready_s
         except BaseException:
             with self._changed:
-                if self._kept is kept:
+                if self._kept is kept and (self._users == 1 or not gone()):
                     self._end()
             raise
         finally:

@@ -79,8 +79,8 @@ class Part:
         return self
 
     def wanted(self, problem: Problem, first: int | None = None) -> list[tuple[int, int]]:
-        """As `Run.wanted`."""
-        return self._wanted[problem.instance_id][:first]
+        """As `Run.wanted`; nothing of a problem that is not held any more."""
+        return self._wanted.get(problem.instance_id, [])[:first]
 
     def append(self, instance_id: str, sample_id: int, line: bytes, outcome: Outcome) -> None:
         """One rollout of a shard that is held; one of another is nobody's any more."""

@@ -129,6 +129,29 @@ def test_given_up_it_gives_what_it_has_and_ends(tmp_path):
         assert len(left) == 16 - len(given.made)
 
 
+def test_a_shard_that_is_given_up_takes_nothing_from_the_others(tmp_path):
+    with opened(tmp_path, rows=8, num_rollout=4) as run, ScriptedServer(Script(latency_s=0.2)) as server:
+        keeper, opening, gone = SessionKeeper(), Openings(server.base_url), threading.Event()
+        one, other = shards_of(run, 16)
+        with ThreadPoolExecutor(2) as threads:
+            first = threads.submit(keeper.make, Order(tmp_path), opening, one, is_given_up=gone.is_set)
+            while not server.in_flight:
+                time.sleep(0.01)
+            second = threads.submit(keeper.make, Order(tmp_path), opening, other, is_given_up=lambda: False)
+            while keeper._users < 2:
+                time.sleep(0.01)
+            gone.set()
+            given = first.result()
+            assert given.given_up
+            assert len(given.made) < 16
+            assert not second.done()
+            assert len(second.result().made) == 16
+        rest = keeper.make(Order(tmp_path), opening, one.without(given.made))
+        assert len(lines(given, rest, second.result())) == 32
+        assert opening.noted == ["opened session 0"]
+        keeper.end()
+
+
 def test_who_waits_for_another_order_can_be_given_up(tmp_path):
     with opened(tmp_path, rows=2, num_rollout=1) as run, ScriptedServer(Script(latency_s=600)) as server:
         keeper, opening, gone = SessionKeeper(), Openings(server.base_url), threading.Event()
