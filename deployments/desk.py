@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
@@ -124,11 +124,7 @@ def _server(given: Up) -> Iterator[str]:
     pages = {"PREFECT_SERVER_UI_API_URL": "/api", "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false"}
     server = KeptProcess(command, log=log, environment=_environment(given.folder) | pages, grace_s=_GRACE_S)
     try:
-        deadline = time.monotonic() + _SERVER_READY_S
-        while not healthy(api):
-            if server.returncode is not None or time.monotonic() > deadline:
-                raise ServingError("the Prefect server does not start", details=_tail(log))
-            time.sleep(0.2)
+        _wait(server, lambda: healthy(api), _SERVER_READY_S, log, "the Prefect server")
         yield api
     finally:
         server.end()
@@ -155,14 +151,18 @@ def _worker(given: Up, api: str) -> Iterator[KeptProcess]:
     environment = {**_environment(given.folder), "PREFECT_API_URL": api}
     worker = KeptProcess(command, log=log, environment=environment, grace_s=_GRACE_S)
     try:
-        deadline = time.monotonic() + _WORKER_READY_S
-        while b"started!" not in log.read_bytes()[before:]:
-            if worker.returncode is not None or time.monotonic() > deadline:
-                raise ServingError("the worker does not start", details=_tail(log))
-            time.sleep(0.2)
+        _wait(worker, lambda: b"started!" in log.read_bytes()[before:], _WORKER_READY_S, log, "the worker")
         yield worker
     finally:
         worker.end()
+
+
+def _wait(process: KeptProcess, is_ready: Callable[[], bool], timeout_s: float, log: Path, what: str) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not is_ready():
+        if process.returncode is not None or time.monotonic() > deadline:
+            raise ServingError(f"{what} does not start", details=_tail(log))
+        time.sleep(0.2)
 
 
 def _environment(folder: Path) -> dict[str, str]:
