@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, Self
 
 import orjson
 import psutil
@@ -30,6 +30,7 @@ PROG = "python -m deployments.desk"
 STATE, LOG = "desk.json", "desk.log"
 _SERVER_READY_S, _WORKER_READY_S = 300.0, 120.0
 _GRACE_S = 12.0
+_LOOK_S = 0.5
 
 
 class Place(BaseModel):
@@ -102,33 +103,62 @@ def down(given: Down) -> str:
 def run(given: Run) -> NoReturn:
     """Keeps server and worker until this process is ended; whatever ends it, they end too.
 
-    A worker that ends is started again. Raises `ServingError` where one of them does not start.
+    One that ends is started again. Raises `ServingError` where one of them does not start.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    with lock_directory(given.folder, flag="--folder"), _server(given) as api:
-        _register(given, api)
+    with lock_directory(given.folder, flag="--folder"), _Server(given) as server:
+        _register(given, server.api)
         while True:
-            with _worker(given, api) as worker:
-                write_json_whole(given.folder / STATE, {"api": api})
-                worker.wait()
+            with _worker(given, server.api) as worker:
+                write_json_whole(given.folder / STATE, {"api": server.api})
+                while worker.returncode is None:
+                    server.keep_up()
+                    time.sleep(_LOOK_S)
             sys.stderr.write(f"the worker ended with code {worker.returncode}: another one is started\n")
 
 
-@contextmanager
-def _server(given: Up) -> Iterator[str]:
-    """Prefect's server; its address."""
-    reservation = PortReservation(given.port)
-    api = f"http://{given.host}:{given.port}/api"
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", given.host, "--port", str(given.port)]
-    log = given.folder / "server.log"
-    pages = {"PREFECT_SERVER_UI_API_URL": "/api", "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false"}
-    server = KeptProcess(command, log=log, environment=_environment(given.folder) | pages, grace_s=_GRACE_S)
-    try:
-        _wait(server, lambda: healthy(api), _SERVER_READY_S, log, "the Prefect server")
-        yield api
-    finally:
-        server.end()
-        reservation.release()
+class _Server:
+    """Prefect's server, for a `with` block."""
+
+    def __init__(self, given: Up) -> None:
+        self.api = f"http://{given.host}:{given.port}/api"
+        self._given = given
+        self._log = given.folder / "server.log"
+
+    def __enter__(self) -> Self:
+        self._reservation = PortReservation(self._given.port)
+        self._process = self._start()
+        try:
+            self._wait()
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end()
+
+    def keep_up(self) -> None:
+        """Starts it again where it has ended; runs go on meanwhile. Raises `ServingError` where it does not start."""
+        if self._process.returncode is not None:
+            sys.stderr.write(f"the Prefect server ended with code {self._process.returncode}: it is started again\n")
+            self._process.end()
+            self._process = self._start()
+            self._wait()
+
+    def _start(self) -> KeptProcess:
+        where = ["--host", self._given.host, "--port", str(self._given.port)]
+        command = [sys.executable, "-m", "prefect", "server", "start", *where]
+        pages = {"PREFECT_SERVER_UI_API_URL": "/api", "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false"}
+        environment = _environment(self._given.folder) | pages
+        return KeptProcess(command, log=self._log, environment=environment, grace_s=_GRACE_S)
+
+    def _wait(self) -> None:
+        _wait(self._process, lambda: healthy(self.api), _SERVER_READY_S, self._log, "the Prefect server")
+
+    def _end(self) -> None:
+        self._process.end()
+        self._reservation.release()
 
 
 def _register(given: Up, api: str) -> None:

@@ -17,6 +17,7 @@ import yaml
 
 from benchmarks.scripted_agents import CONFIG, act
 from rollmill.grading.pack import Pack
+from rollmill.serving.probe import healthy
 from rollmill.serving.script import Conversation, Script
 from rollmill.serving.scripted import ScriptedServer
 from tests.deployments.conftest import FULL, QUICK, WEEKLY, Desk, asked
@@ -61,7 +62,7 @@ def test_everything_is_registered_and_what_was_switched_on_stays_on(desk: Desk) 
     weekly = desk.deployment(WEEKLY)
     [schedule] = weekly["schedules"]
     desk.ask(f"deployments/{weekly['id']}/schedules/{schedule['id']}", {"active": True}, method="PATCH")
-    said = desk.up("--gpu_runs=1", "--silent_s=45", "--late_s=10")
+    said = desk.up("--gpu_runs=2", "--cpu_runs=8", "--silent_s=45", "--late_s=10")
     assert f"export PREFECT_API_URL={desk.url}/api" in said
     [schedule] = desk.deployment(WEEKLY)["schedules"]
     assert schedule["active"]
@@ -222,8 +223,12 @@ def test_people_are_told_of_runs_that_fail_or_are_late(desk: Desk, tmp_path: Pat
         server.server_close()
 
 
-def test_down_ends_everything_and_says_so(tmp_path: Path, desk: Desk) -> None:
+def test_a_dead_server_is_started_again_and_down_ends_everything(tmp_path: Path, desk: Desk) -> None:
     """The last: it ends the desk of the other tests."""
+    for process in running(desk, "prefect server start"):
+        process.kill()
+    wait_until(lambda: not healthy(f"{desk.url}/api"))
+    wait_until(lambda: healthy(f"{desk.url}/api"), timeout=300)  # it is started again
     desk.start(FULL, **asked(tmp_path, 400, latency_s=1.0))
     wait_until(lambda: journal_lines(tmp_path / "out"), timeout=180)
     began = time.monotonic()
