@@ -9,6 +9,7 @@ EXAMPLES = """\
   python -m flows.reject_sampling --model_path step18 step36 --model_name s18 s36    # one run each, compared
   python -m flows.reject_sampling --model_path m --model_name m --base_url http://a:8000 --base_url http://b:8000
   python -m flows.reject_sampling --model_path m --model_name m --cluster_block gpus    # on many machines
+  python -m flows.reject_sampling --model_path m --model_name m --gpu_workers 8         # one vLLM on each GPU here
   MODEL_PATH=/models/qwen MODEL_NAME=qwen NUM_ROLLOUT=32 python -m flows.reject_sampling
 
 The same command again continues a run that was interrupted. HF_ENDPOINT names a mirror of the Hugging Face hub,
@@ -38,7 +39,7 @@ from tasks.desk_server import desk_server
 from tasks.generation import generate_all, try_canary
 from tasks.outcomes import failing_in_one_line
 from tasks.rejection import compare_runs, score_again, sharded_rollouts, write_results
-from tasks.sharding import cluster_workers
+from tasks.sharding import on_workers, rollout_workers
 from tasks.storing import storing
 from tasks.watching import watched
 
@@ -56,7 +57,7 @@ def reject_sampling(parameters: RejectSampling) -> list[RunOutcome]:
     with storing(parameters.store_block) as store:
         outcomes = [store(sample_checkpoint(parameters, checkpoint)) for checkpoint in checkpoints(parameters)]
         if len(outcomes) > 1:
-            compare_runs.submit(parameters, outcomes).result()
+            store(compare_runs.submit(parameters, outcomes).result())
         return outcomes
 
 
@@ -66,7 +67,7 @@ def sample_checkpoint(parameters: RejectSampling, checkpoint: Checkpoint) -> Run
         progress = progress_of(run)
         if parameters.reverify:
             score_again.submit(run, parameters).result()
-        elif progress.left and parameters.cluster_block:
+        elif progress.left and on_workers(parameters):
             generate_there(run, parameters, checkpoint, progress)
         elif progress.left:
             generate(run, parameters, checkpoint, progress)
@@ -87,8 +88,8 @@ def generate(run: Run, parameters: RejectSampling, checkpoint: Checkpoint, progr
 
 
 def generate_there(run: Run, parameters: RejectSampling, checkpoint: Checkpoint, progress: Progress) -> None:
-    """Lets the workers of a cluster serve the model and make the rollouts that are missing."""
-    with cluster_workers(parameters.cluster_block) as workers, watched(progress, checkpoint.name):
+    """Lets workers serve the model and make the rollouts that are missing."""
+    with rollout_workers(parameters) as workers, watched(progress, checkpoint.name):
         progress.start()
         rollouts = sharded_rollouts(run, parameters, checkpoint, workers, progress)
         if parameters.canary:

@@ -2,43 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
-from blocks.cluster import given_up
 from blocks.inference import endpoint_config, server_config
 from rollmill.rejection.asking import ChatOrder, chat_order, chat_session
 from rollmill.rejection.checkpoint import Checkpoint, verifier_pool
-from rollmill.rejection.comparing import write_comparison
+from rollmill.rejection.comparing import Comparison, write_comparison
 from rollmill.rejection.outcome import RunOutcome, write_outcome
 from rollmill.rejection.parameters import RejectSampling
-from rollmill.rollouts.kept_session import make_kept
+from rollmill.rollouts.kept_session import IsGivenUp
 from rollmill.rollouts.progress import Progress
 from rollmill.rollouts.reverify import reverify
 from rollmill.rollouts.run import Run
 from rollmill.rollouts.session import RolloutSession
-from rollmill.rollouts.shard import Part, Shard, ShardRollouts
+from rollmill.rollouts.shard import Part
 from tasks.outcomes import failing_in_one_line
 from tasks.sharding import ShardedRollouts
 from tasks.watching import artifact_key, show_files, show_picture, show_table, show_text
 from tasks.workers import Workers
 
 
-@task(name="rollouts", task_run_name="rollouts of {first}..{last}", cache_policy=NO_CACHE)
-@failing_in_one_line
-def make_shard(order: ChatOrder, shard: Shard, first: int, last: int) -> ShardRollouts:
-    """Makes a shard on a worker, whose server stays for the next one."""
-
-    def opened(part: Part, is_given_up: Callable[[], bool]) -> AbstractContextManager[RolloutSession[Part]]:
-        server = server_config(order.parameters.server_block)
-        endpoint = endpoint_config(order.parameters.endpoint_block)
-        return chat_session(order, part, is_given_up, server=server, endpoint=endpoint)
-
-    return make_kept(order, opened, shard, is_given_up=given_up())
+def opened_chat(order: ChatOrder, part: Part, is_given_up: IsGivenUp) -> AbstractContextManager[RolloutSession[Part]]:
+    """The session of a worker, which reads the blocks there."""
+    server = server_config(order.parameters.server_block)
+    endpoint = endpoint_config(order.parameters.endpoint_block)
+    return chat_session(order, part, is_given_up, server=server, endpoint=endpoint)
 
 
 def sharded_rollouts(
@@ -46,7 +39,7 @@ def sharded_rollouts(
 ) -> ShardedRollouts:
     """What makes the run's rollouts on workers. Raises as `chat_order` does."""
     order = chat_order(parameters, checkpoint)
-    return ShardedRollouts(run, progress, workers, task=make_shard, order=order, slots=parameters.slots)
+    return ShardedRollouts(run, progress, workers, opening=opened_chat, order=order, slots=parameters.slots)
 
 
 @task(name="score again", cache_policy=NO_CACHE)
@@ -76,8 +69,9 @@ def write_results(
 
 @task(name="compare", cache_policy=NO_CACHE)
 @failing_in_one_line
-def compare_runs(parameters: RejectSampling, outcomes: Sequence[RunOutcome]) -> None:
+def compare_runs(parameters: RejectSampling, outcomes: Sequence[RunOutcome]) -> Comparison:
     """Writes and shows the comparison of several checkpoints."""
     comparison = write_comparison(parameters, outcomes)
     show_table("reject-sampling-comparison", comparison.cells, "Checkpoints compared")
     show_picture("reject-sampling-comparison-plot", comparison.plot, "Checkpoints compared")
+    return comparison

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
 
+from prefect import task
+from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
-from prefect.tasks import Task
 
-from blocks.cluster import dask_cluster
-from rollmill.errors import InputError
+from blocks.cluster import dask_cluster, given_up
+from blocks.inference import server_config
+from rollmill.errors import RollmillError
 from rollmill.rollouts import canary
-from rollmill.rollouts.kept_session import end_kept
+from rollmill.rollouts.kept_session import IsGivenUp, Order, end_kept, make_kept
 from rollmill.rollouts.progress import Progress
 from rollmill.rollouts.run import Run
-from rollmill.rollouts.shard import Shard, Sharding, ShardRollouts
+from rollmill.rollouts.session import RolloutSession
+from rollmill.rollouts.shard import Part, Shard, Sharding, ShardRollouts
+from rollmill.serving.server import ServerConfig
+from rollmill.serving.several import device_shares
 from tasks.generation import MOST_SHARD, SHARD_S, judge_canary
-from tasks.workers import Workers, workers_of
+from tasks.outcomes import failing_in_one_line
+from tasks.workers import Workers, workers_here, workers_of
 
 if TYPE_CHECKING:
     from prefect_dask.task_runners import PrefectDaskFuture
@@ -31,13 +39,47 @@ MOST_SHARDS_PER_S = 4.0
 """Of all workers together: with many of them shards become longer, since Prefect notes several events of each."""
 
 
+Opening = Callable[[Any, Part, IsGivenUp], AbstractContextManager[RolloutSession[Part]]]
+"""Opens, on a worker, a session for a part of the run of an order, which is the first argument."""
+
+
+class Placed(Protocol):
+    """What a job's parameters say of workers."""
+
+    @property
+    def cluster_block(self) -> str | None:
+        """Name of a dask-cluster block."""
+        ...
+
+    @property
+    def gpu_workers(self) -> int | None:
+        """How many here."""
+        ...
+
+    @property
+    def server_block(self) -> str | None:
+        """Name of a vllm-server block."""
+        ...
+
+
+def on_workers(parameters: Placed) -> bool:
+    """Whether a job's rollouts are made on workers, not in its own process."""
+    return parameters.cluster_block is not None or parameters.gpu_workers is not None
+
+
 @contextmanager
-def cluster_workers(block: str | None) -> Iterator[Workers]:
-    """The workers of a cluster; at the end what they have kept ends. Raises as `dask_cluster` and `workers_of` do."""
-    cluster = dask_cluster(block)
+def rollout_workers(parameters: Placed) -> Iterator[Workers]:
+    """The workers of a cluster, or processes here; at the end what they have kept ends.
+
+    Raises as `dask_cluster`, `workers_of` and `device_shares` do.
+    """
+    cluster = dask_cluster(parameters.cluster_block)
     if cluster is None:
-        raise InputError("no workers without --cluster_block")
-    with workers_of(cluster) as workers:
+        config = server_config(parameters.server_block) or ServerConfig()
+        there = workers_here(device_shares(parameters.gpu_workers or 1, config), threads=AHEAD)
+    else:
+        there = workers_of(cluster)
+    with there as workers:
         yield workers
         workers.everywhere(end_session)
 
@@ -47,10 +89,17 @@ async def end_session() -> None:
     await asyncio.to_thread(end_kept)
 
 
+@task(name="rollouts", task_run_name="rollouts of {first}..{last}", cache_policy=NO_CACHE)
+@failing_in_one_line
+def make_shard(order: Order, opening: Opening, shard: Shard, *, caller: str, first: int, last: int) -> ShardRollouts:
+    """Makes a shard on a worker, whose session, with its servers, stays for the next one of the order."""
+    return make_kept(order, partial(opening, order), shard, caller=caller, is_given_up=given_up())
+
+
 class ShardedRollouts:
     """Makes a run's rollouts on workers: this process alone writes.
 
-    `task` takes `order`, a shard, and the numbers of its first and last problem; `slots` are those of each worker.
+    `opening` opens the session of a worker, with `slots`, as `order` says; both travel there.
     """
 
     def __init__(
@@ -59,16 +108,17 @@ class ShardedRollouts:
         progress: Progress,
         workers: Workers,
         *,
-        task: Task[..., ShardRollouts],
-        order: Any,
+        opening: Opening,
+        order: Order,
         slots: int,
     ) -> None:
         self._run = run
         self._progress = progress
         self._workers = workers
-        self._task = task
+        self._opening = opening
         self._order = order
         self._slots = slots
+        self._caller = uuid.uuid4().hex
         self._sharding = Sharding(run, progress)
         self._pending: dict[PrefectDaskFuture[ShardRollouts], Shard] = {}
 
@@ -76,7 +126,7 @@ class ShardedRollouts:
         """Makes a few rollouts on one worker, says what the rest will cost, and stops where it is not worth it."""
         chosen = canary.choose(self._run.problems(), self._run.problem_count)
         self._hand_in(self._sharding.cut_first(chosen, canary.CANARY_ROLLOUTS))
-        self._take_all(lambda: None)
+        self._take_all(self._sharding.cut_again)
         judge_canary(self._run, chosen, slots=self._slots * self._workers.count)
 
     def make_all(self) -> None:
@@ -90,22 +140,33 @@ class ShardedRollouts:
             if not self._pending:
                 return
             done = self._workers.first_done(list(self._pending))
-            shard = self._pending.pop(done)
-            self._take(shard, self._workers.result(done))
+            given = self._workers.result(done)
+            self._take(self._pending.pop(done), given)
+            if given.refused is not None:
+                self._leave_out(done, given.worker, given.refused)
 
     def _hand_in(self, shard: Shard | None) -> bool:
         if shard is None:
             return False
-        given = {"order": self._order, "shard": shard, "first": shard.first, "last": shard.last}
-        self._pending[self._workers.submit(self._task, given, amount=1 / AHEAD)] = shard
+        own = {"order": self._order, "opening": self._opening, "caller": self._caller}
+        given = own | {"shard": shard, "first": shard.first, "last": shard.last}
+        self._pending[self._workers.submit(make_shard, given, amount=1 / AHEAD)] = shard
         return True
+
+    def _leave_out(self, done: PrefectDaskFuture[ShardRollouts], worker: str, error: RollmillError) -> None:
+        """Goes on without a worker that cannot serve the model. Raises its error where there is no other."""
+        if self._workers.leave_out(done):
+            get_run_logger().warning("%s gets no more of this run: %s", worker, error)
+        if not self._workers.any_left:
+            raise error
 
     def _take(self, shard: Shard, given: ShardRollouts) -> None:
         tally = self._sharding.take(shard, given)
         log = get_run_logger()
         if given.ready_s is not None:
             log.info("%s could ask the model after %.1f s", given.worker, given.ready_s)
-        log.info("%s: %d rollouts: %d ok, %d unparseable, %d failed", given.worker, *tally.counts())
+        if given.made:
+            log.info("%s: %d rollouts: %d ok, %d unparseable, %d failed", given.worker, *tally.counts())
         if given.given_up:
             log.warning("%s was to end: others make what it had in hand", given.worker)
 

@@ -26,33 +26,58 @@ R = TypeVar("R")
 
 
 class Workers:
-    """Where tasks run, one at a time on each."""
+    """Where tasks run."""
 
     def __init__(self, runner: DaskTaskRunner, cluster: DaskCluster | None) -> None:
         self._runner = runner
         self._cluster = cluster
         self._possible = time.monotonic()
         self._counted = (-math.inf, 0)
+        self._left_out: set[str] = set()
+        self._bound: dict[PrefectDaskFuture[Any], list[str]] = {}
 
     @property
     def count(self) -> int:
         """How many tasks can run, at least 1; as it was 2 s ago at most, since a large cluster takes time to say it."""
         now = time.monotonic()
         if now - self._counted[0] > LOOK_S:
-            self._counted = (now, max(1, self._count()))
+            self._counted = (now, max(1, int(sum(self._there().values()))))
         return self._counted[1]
 
-    def _count(self) -> int:
+    def _there(self) -> dict[str, float]:
+        """Address -> how much of the resource; of those that are not left out."""
         if self._cluster is not None:
-            return int(sum(self._cluster.offers(self._runner.client).supplies.values()))
-        return len(self._runner.client.scheduler_info()["workers"])
+            found = self._cluster.offers(self._runner.client).supplies
+        else:
+            found = dict.fromkeys(self._runner.client.scheduler_info()["workers"], 1.0)
+        return {address: amount for address, amount in found.items() if address not in self._left_out and amount > 0}
 
     def submit(self, task: Task[..., R], parameters: dict[str, Any], *, amount: float = 1) -> PrefectDaskFuture[R]:
         """Hands a task in; it begins when a worker of the cluster has as much of the resource to spare."""
         from dask.base import annotate
 
-        with annotate(resources={self._cluster.resource: amount} if self._cluster else {}):
-            return self._runner.submit(task, parameters)
+        where: dict[str, Any] = {"resources": {self._cluster.resource: amount}} if self._cluster else {}
+        if self._left_out:
+            where["workers"] = list(self._there())
+        with annotate(**where):
+            future = self._runner.submit(task, parameters)
+        if self._left_out:
+            self._bound[future] = where["workers"]
+        return future
+
+    def leave_out(self, future: PrefectDaskFuture[Any]) -> bool:
+        """Gives the worker that has done a task no more; False where it was left out before, or is gone."""
+        done = future.wrapped_future
+        holders = self._runner.client.who_has([done])  # type: ignore[no-untyped-call]
+        found = set(holders[done.key]) - self._left_out
+        self._left_out |= found
+        self._counted = (-math.inf, 0)
+        return bool(found)
+
+    @property
+    def any_left(self) -> bool:
+        """Whether there is one that is not left out."""
+        return bool(self._there())
 
     def everywhere(self, function: Callable[[], Awaitable[None]]) -> None:
         """Calls on every worker, and waits; one that cannot be reached, or does not know the function, is left out."""
@@ -61,7 +86,8 @@ class Workers:
     def first_done(self, futures: Sequence[PrefectDaskFuture[R]]) -> PrefectDaskFuture[R]:
         """Waits for the first of them.
 
-        Raises `RunStoppedError` where for a while no worker of the cluster could run any.
+        Raises `RunStoppedError` where for a while no worker of the cluster could run any, and where those that could
+        are gone and others left out.
         """
         from distributed import TimeoutError as NotYet
         from distributed import wait
@@ -69,6 +95,7 @@ class Workers:
         while True:
             for future in futures:
                 if future.wrapped_future.done():
+                    self._bound.pop(future, None)
                     return future
             try:
                 with self._runner.client.as_current():
@@ -91,6 +118,11 @@ class Workers:
             ) from error
 
     def _check(self) -> None:
+        if self._bound and not all(self._there().keys() & bound for bound in self._bound.values()):
+            raise RunStoppedError(
+                f"the workers are gone that could run a task, and {', '.join(self._left_out)} cannot: the same command "
+                "continues"
+            )
         if self._cluster is None:
             return
         offers = self._cluster.offers(self._runner.client)
@@ -114,14 +146,17 @@ def workers_of(cluster: DaskCluster) -> Iterator[Workers]:
 
 
 @contextmanager
-def workers_here(environments: Sequence[Mapping[str, str]]) -> Iterator[Workers]:
-    """A process for each environment, which is laid over this one's. They end with the block, and with this process."""
+def workers_here(environments: Sequence[Mapping[str, str]], *, threads: int = 1) -> Iterator[Workers]:
+    """A process for each environment, which is laid over this one's. They end with the block, and with this process.
+
+    `threads` is how many tasks each runs at a time.
+    """
     from distributed import Nanny, Scheduler, SpecCluster
     from prefect_dask.task_runners import DaskTaskRunner
 
     # Dask would give each the whole machine's memory divided by their number, and end those that take more.
     here: dict[str, Any] = {"host": LOOPBACK, "dashboard": False, "dashboard_address": f"{LOOPBACK}:0"}
-    own = {**here, "nthreads": 1, "memory_limit": 0}
+    own = {**here, "nthreads": threads, "memory_limit": 0}
     given = {"OMP_NUM_THREADS": _threads(len(environments)), "TOKENIZERS_PARALLELISM": "false", "TQDM_DISABLE": "1"}
     spec = {
         number: {"cls": Nanny, "options": {**own, "env": given | dict(environment)}}

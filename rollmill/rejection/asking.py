@@ -7,16 +7,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from rollmill.errors import RunStoppedError
 from rollmill.problems import Prompting
 from rollmill.rejection.checkpoint import Checkpoint, prompting, verifier_pool
 from rollmill.rejection.parameters import RejectSampling
 from rollmill.rollouts.chat import ChatRollouts
-from rollmill.rollouts.kept_session import worker
-from rollmill.rollouts.progress import Progress
+from rollmill.rollouts.kept_session import log_of_worker, part_session
 from rollmill.rollouts.session import RolloutSession
 from rollmill.rollouts.shard import Part
-from rollmill.rollouts.tally import Tally
 from rollmill.serving.client import ChatClient
 from rollmill.serving.endpoints import EndpointPool
 from rollmill.serving.served import EndpointConfig, Served, served
@@ -71,13 +68,9 @@ def chat_session(
 
     Raises `ServingError` as `served` does, and `RunStoppedError` when it was given up before the model could be asked.
     """
-    parameters, log = order.parameters, order.checkpoint.log_path
-    own_log = log.with_name(f"{log.stem}.{worker().replace(':', '-')}{log.suffix}")  # a folder may be shared by many
-    wanted = order.checkpoint._replace(log_path=own_log).model
+    parameters = order.parameters
+    wanted = order.checkpoint._replace(log_path=log_of_worker(order.checkpoint.log_path)).model
     with served(parameters, wanted, server=server, endpoint=endpoint, is_given_up=is_given_up) as model:
-        if is_given_up():
-            raise RunStoppedError("the shard is not wanted any more")
         asking = chat_rollouts(parameters, model, order.prompting)
-        progress = Progress(total=0, left=0, before=Tally())
-        with RolloutSession(part, asking, slots=parameters.slots, progress=progress) as session:
+        with part_session(part, asking, slots=parameters.slots, is_given_up=is_given_up) as session:
             yield session

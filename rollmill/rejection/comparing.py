@@ -20,6 +20,16 @@ class Comparison(NamedTuple):
     plot: Path
     cells: list[dict[str, str]]
 
+    @property
+    def directory(self) -> Path:
+        """The output directory, which the runs' are in."""
+        return self.table.parent
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """What was written, by what it is."""
+        return {"comparison": self.table, "plot": self.plot}
+
 
 def write_comparison(parameters: RejectSampling, outcomes: Sequence[RunOutcome]) -> Comparison:
     """Writes `comparison.txt` and `comparison.png` into the output directory."""

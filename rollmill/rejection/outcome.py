@@ -22,7 +22,7 @@ from rollmill.rejection.report import format_statistics, number, share
 from rollmill.rejection.results import write_results
 from rollmill.rejection.statistics import Statistics
 from rollmill.rollouts.progress import Progress
-from rollmill.rollouts.run import QUARANTINE, Run
+from rollmill.rollouts.run import QUARANTINE, Run, problem_files
 
 RESULTS = "reject_sampling_results.json"
 STATISTICS = "statistics.txt"
@@ -46,7 +46,6 @@ class RunOutcome(BaseModel):
     kept: int
     """Rollouts in the training data."""
     warnings: list[str]
-    quarantined: int
     made: int
     """Rollouts of this call; the others were journaled before."""
     tokens_per_s: float | None
@@ -55,17 +54,15 @@ class RunOutcome(BaseModel):
     @property
     def files(self) -> dict[str, Path]:
         """What was written, by what it is."""
-        found = {
+        return {
             "results": self.directory / RESULTS,
             "statistics": self.directory / STATISTICS,
             "plot": self.directory / PLOT,
             "training data": self.directory / SFT,
             "card": self.directory / README,
             "journal": self.directory / "rollouts",
+            **problem_files(self.directory),
         }
-        if self.quarantined:
-            found["quarantine"] = self.directory / QUARANTINE
-        return found
 
     def row(self) -> dict[str, str]:
         """The run as one row of a table."""
@@ -135,7 +132,6 @@ def write_outcome(
         statistics=statistics,
         kept=kept,
         warnings=warnings,
-        quarantined=quarantined,
         made=progress.tally.done if progress else 0,
         tokens_per_s=progress.tokens_per_s if progress else None,
     )

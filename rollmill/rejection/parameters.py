@@ -11,6 +11,7 @@ from rollmill.form import Form
 from rollmill.parameter import ShellLine, parameter
 from rollmill.problems import ProblemSource
 from rollmill.rollouts.chat import Sampling
+from rollmill.rollouts.parameters import CLUSTER_BLOCK, GPU_WORKERS, check_places
 
 _METAVARS = {
     "Model path": "PATH",
@@ -26,7 +27,6 @@ _METAVARS = {
     "Server block": "BLOCK",
     "vLLM arguments": "ARGS",
     "Request timeout": "SECONDS",
-    "Cluster block": "BLOCK",
     "Output directory": "DIR",
     "Log directory": "DIR",
 }
@@ -154,9 +154,8 @@ class RejectSampling(Form):
         False, "Running", "Score again", "Score the completions on disk with another verifier; generate nothing."
     )
     no_canary: bool = _field(False, "Running", "No canary", "Do not try a few problems first.")
-    cluster_block: str | None = _field(
-        None, "Running", "Cluster block", "Name of a dask-cluster block: its workers serve the model and ask it."
-    )
+    cluster_block: str | None = CLUSTER_BLOCK
+    gpu_workers: int | None = GPU_WORKERS
     output_dir: str = _field(
         "reject_sampling_results", "Running", "Output directory", "Runs are written to folders of their names in here."
     )
@@ -210,6 +209,11 @@ class RejectSampling(Form):
             )
         if self.reverify and self.retry:
             raise ValueError("--reverify generates nothing and --retry does: give one of them")
+        check_places(
+            cluster_block=self.cluster_block,
+            gpu_workers=self.gpu_workers,
+            own_port=None if self.external else self.model_port,
+        )
         return self
 
     @property

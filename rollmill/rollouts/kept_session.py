@@ -11,14 +11,18 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from rollmill.errors import RunStoppedError
+from rollmill.errors import InputError, RunStoppedError, ServingError
 from rollmill.rollouts.engine import Made
-from rollmill.rollouts.session import RolloutSession
+from rollmill.rollouts.progress import Progress
+from rollmill.rollouts.session import Maker, RolloutSession
 from rollmill.rollouts.shard import Part, Shard, ShardRollouts
+from rollmill.rollouts.tally import Tally
 
 IDLE_S = 60.0
 """After so long without a shard the session ends, and with it a server of our own: others may want the accelerator."""
 _LOOK_S = 0.25
+_CANNOT = InputError, ServingError
+"""What says that this host cannot serve the model, while others may."""
 
 IsGivenUp = Callable[[], bool]
 
@@ -33,7 +37,10 @@ class Order(Protocol):
 
 
 Opening = Callable[[Part, IsGivenUp], AbstractContextManager[RolloutSession[Part]]]
-"""Opens a session for a part of a run. It may take minutes; given up, it raises `RunStoppedError` within seconds."""
+"""Opens a session for a part of a run. It may take minutes; given up, it raises `RunStoppedError` within seconds.
+
+Raises `ServingError`, or `InputError`, where the model cannot be asked here.
+"""
 
 
 class _Kept(NamedTuple):
@@ -41,6 +48,11 @@ class _Kept(NamedTuple):
     part: Part
     session: RolloutSession[Part]
     stack: ExitStack
+
+
+class _Refusal(NamedTuple):
+    caller: str
+    error: InputError | ServingError
 
 
 class SessionKeeper:
@@ -53,26 +65,30 @@ class SessionKeeper:
         self._idle_s = idle_s
         self._changed = threading.Condition()
         self._kept: _Kept | None = None
+        self._refusal: _Refusal | None = None
         self._users = 0
         self._uses = 0
 
     def make(
-        self, order: Order, opening: Opening, shard: Shard, *, is_given_up: IsGivenUp | None = None
+        self, order: Order, opening: Opening, shard: Shard, *, caller: str = "", is_given_up: IsGivenUp | None = None
     ) -> ShardRollouts:
         """Makes a shard. What fails on the way ends the session, as does being given up where nobody else uses it.
 
-        Raises as `opening` and `RolloutSession.generate` do.
+        That the model cannot be asked here is told, not raised, with what was made before, and again, at once, to the
+        same caller's further shards. Raises what else `opening` and `RolloutSession.generate` do.
         """
         gone = is_given_up or (lambda: False)
         made: list[Made] = []
         ready_s: float | None = None
         try:
-            with self._used(order, opening, gone) as (kept, ready_s):
+            with self._used(order, opening, gone, caller) as (kept, ready_s):
                 made = kept.part.hold(shard)
                 try:
                     kept.session.generate([one.problem for one in shard.problems], is_given_up=is_given_up)
                 finally:
                     kept.part.release(shard)
+        except _CANNOT as error:
+            return ShardRollouts(list(made), worker(), ready_s, refused=error)
         except RunStoppedError:
             if not gone():
                 raise
@@ -80,19 +96,29 @@ class SessionKeeper:
         return ShardRollouts(made, worker(), ready_s)
 
     @contextmanager
-    def _used(self, order: Order, opening: Opening, gone: IsGivenUp) -> Iterator[tuple[_Kept, float | None]]:
+    def _used(
+        self, order: Order, opening: Opening, gone: IsGivenUp, caller: str
+    ) -> Iterator[tuple[_Kept, float | None]]:
         with self._changed:
             while self._users and self._kept and self._kept.order != order:
                 if gone():
                     raise RunStoppedError("the shard is not wanted any more")
                 self._changed.wait(_LOOK_S)
-            kept, ready_s = self._open(order, opening, gone)
+            if self._refusal and self._refusal.caller == caller:
+                raise self._refusal.error
+            try:
+                kept, ready_s = self._open(order, opening, gone)
+            except _CANNOT as error:
+                self._refusal = _Refusal(caller, error)
+                raise
             self._users += 1
             self._uses += 1
         try:
             yield kept, ready_s
-        except BaseException:
+        except BaseException as error:
             with self._changed:
+                if isinstance(error, _CANNOT):
+                    self._refusal = _Refusal(caller, error)
                 if self._kept is kept and (self._users == 1 or not gone()):
                     self._end()
             raise
@@ -134,14 +160,33 @@ class SessionKeeper:
 _keeper = SessionKeeper()
 
 
-def make_kept(order: Order, opening: Opening, shard: Shard, *, is_given_up: IsGivenUp | None = None) -> ShardRollouts:
+def make_kept(
+    order: Order, opening: Opening, shard: Shard, *, caller: str = "", is_given_up: IsGivenUp | None = None
+) -> ShardRollouts:
     """`SessionKeeper.make` of this process's own keeper."""
-    return _keeper.make(order, opening, shard, is_given_up=is_given_up)
+    return _keeper.make(order, opening, shard, caller=caller, is_given_up=is_given_up)
 
 
 def end_kept() -> None:
     """Ends the session that this process keeps, unless a shard is being made."""
     _keeper.end()
+
+
+@contextmanager
+def part_session(
+    part: Part, maker: Maker[Part], *, slots: int, is_given_up: IsGivenUp
+) -> Iterator[RolloutSession[Part]]:
+    """A session for a part of a run. Raises `RunStoppedError` where it is not wanted any more."""
+    if is_given_up():
+        raise RunStoppedError("the shard is not wanted any more")
+    progress = Progress(total=0, left=0, before=Tally())
+    with RolloutSession(part, maker, slots=slots, progress=progress) as session:
+        yield session
+
+
+def log_of_worker(log: Path) -> Path:
+    """Where this process writes a log of a run: a folder may be shared by many."""
+    return log.absolute().with_name(f"{log.stem}.{worker().replace(':', '-')}{log.suffix}")
 
 
 def worker() -> str:

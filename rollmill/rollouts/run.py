@@ -117,6 +117,12 @@ def take_problems(loaded: LoadedProblems, directory: Path) -> None:
     loaded.path.replace(directory / PROBLEMS)
 
 
+def problem_files(directory: Path) -> dict[str, Path]:
+    """What a run's data set gave besides problems, where it gave any, by what it is: unusable rows, and images."""
+    given = {"quarantine": directory / QUARANTINE, "images": directory / IMAGES}
+    return {what: path for what, path in given.items() if path.exists()}
+
+
 @contextmanager
 def loading_folder(directory: Path) -> Iterator[Path]:
     """A folder inside the run directory for problems that are not yet known to be this run's; removed at the end."""

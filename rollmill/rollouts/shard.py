@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from rollmill.errors import InputError, ServingError
 from rollmill.records import Problem
 from rollmill.rollouts.engine import Made, Sink
 from rollmill.rollouts.progress import Progress
@@ -60,6 +61,8 @@ class ShardRollouts(NamedTuple):
     """Seconds until the model could be asked; None where it could be before."""
     given_up: bool = False
     """The worker was to end: not all of the shard is made."""
+    refused: InputError | ServingError | None = None
+    """The worker cannot serve the model, or its server is gone: not all of the shard is made."""
 
 
 class Part:
@@ -124,8 +127,8 @@ class Sharding:
 
     def cut(self, size: int) -> Shard | None:
         """So many rollouts, rounded up to whole problems; first what came back unmade. None when nothing is left."""
-        if self._back:
-            return self._sent(self._back.popleft())
+        if again := self.cut_again():
+            return again
         first, problems, count = 0, list[ShardProblem](), 0
         while count < size and (numbered := next(self._problems, None)):
             number, problem = numbered
@@ -133,6 +136,10 @@ class Sharding:
             problems.append(problem)
             count += len(problem.wanted)
         return self._sent(Shard(first, problems)) if problems else None
+
+    def cut_again(self) -> Shard | None:
+        """What came back unmade; None for nothing."""
+        return self._sent(self._back.popleft()) if self._back else None
 
     def cut_first(self, problems: Iterable[Problem], rollouts: int) -> Shard | None:
         """The first few rollouts of some problems: a canary."""

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from rollmill.errors import InputError
 from rollmill.serving.machine import has_accelerator
 from rollmill.serving.server import ModelServer, ServerConfig
 
@@ -27,11 +28,29 @@ def placed(config: ServerConfig, count: int) -> list[ServerConfig]:
     if count == 1 or not has_accelerator():
         return [config] * count
     if len(devices) >= count:
-        each = len(devices) // count
-        own = [",".join(devices[index * each : (index + 1) * each]) for index in range(count)]
+        own = _shares(devices, count)
         return [config.model_copy(update={"environment": {**config.environment, _VISIBLE: one}}) for one in own]
     share = ("--gpu-memory-utilization", f"{_MEMORY_SHARE / count:.3f}")
     return [config.model_copy(update={"arguments": (*share, *config.arguments)})] * count
+
+
+def device_shares(count: int, config: ServerConfig) -> list[dict[str, str]]:
+    """What is laid over the environment of each of `count` processes, so that each has devices of its own.
+
+    Nothing where there is no accelerator. Raises `InputError` for fewer devices than processes, and where `config`
+    itself says which devices its servers take.
+    """
+    if not has_accelerator():
+        return [{} for _ in range(count)]
+    if _VISIBLE in config.environment:
+        raise InputError(
+            f"--gpu_workers {count}: --server_block sets {_VISIBLE}, so that all their servers would take the same: "
+            "leave it out of the block"
+        )
+    devices = _devices(config)
+    if len(devices) < count:
+        raise InputError(f"--gpu_workers {count}: there are {len(devices)} GPUs here: give at most as many")
+    return [{_VISIBLE: share} for share in _shares(devices, count)]
 
 
 def side_by_side(configs: Sequence[ServerConfig]) -> bool:
@@ -66,6 +85,12 @@ def _start_together(servers: Sequence[ModelServer], stack: ExitStack) -> None:
             for start, server in starts.items():
                 if start.exception() is None:
                     stack.push(server)
+
+
+def _shares(devices: Sequence[str], count: int) -> list[str]:
+    """As many devices for each, by name."""
+    each = len(devices) // count
+    return [",".join(devices[index * each : (index + 1) * each]) for index in range(count)]
 
 
 def _devices(config: ServerConfig) -> list[str]:

@@ -120,6 +120,34 @@ def test_the_flow_and_a_worker_are_killed_and_the_run_is_as_if_nothing_had_happe
     assert servers(job.folder) == []  # the run is over, the other worker is there
 
 
+def test_workers_here_each_have_a_server(job: Job) -> None:
+    process = job.start(*flags("there", "--gpu_workers", "2", "--no_canary", latency_s=0.2))
+    wait_until(lambda: len(servers(job.folder)) == 2 or process.poll() is not None, timeout=200)
+    _, said = process.communicate(timeout=300)
+    assert process.returncode == 0, said
+    assert len(makers(said)) == 2
+    assert sum(makers(said).values()) == len(rows_in(job.folder / "there")) == 320
+    assert servers(job.folder) == []
+
+
+def test_a_worker_that_cannot_serve_is_left_out(job: Job) -> None:
+    with cluster_in(job.folder / "cluster", job.environment) as cluster:
+        asked = flags("there", "--cluster_block", cluster.block, latency_s=0.05)
+        cluster.start_worker("GPU=1", threads=4)
+        wait_until(lambda: said_by(cluster.folder / "worker.log", REGISTERED) == 1, timeout=200)
+        cluster.environment = cluster.environment | {"ROLLMILL_VLLM_PYTHON": "/nowhere/python"}
+        cluster.start_worker("GPU=1", threads=4)
+        wait_until(lambda: said_by(cluster.folder / "worker.log", REGISTERED) == 2, timeout=200)
+        done = job.run(*asked, "--no_canary", timeout=300)
+        assert done.returncode == 0, done.stderr
+        [left_out] = re.findall(r"(\S+:\d+) gets no more of this run: (.*)", done.stderr)
+        assert "/nowhere/python" in left_out[1]
+        assert len(rows_in(job.folder / "there")) == 320
+        [(worker, count)] = makers(done.stderr).items()
+        assert worker != left_out[0]
+        assert count == 320
+
+
 DASK = {
     "DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP": "12s",
     "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "10s",

@@ -36,10 +36,10 @@ RUN = (
 def test_killed_flow_and_killed_server(tmp_path: Path, prefect_environment: dict[str, str]) -> None:
     mark = uuid.uuid4().hex
     job = Job("reject_sampling", tmp_path, prefect_environment | {"PYTHONPATH": str(ROOT), "ROLLMILL_TEST": mark})
-    process = job.start(*RUN)
+    process = job.start(*RUN, "--gpu_workers", "1")  # on a Dask worker; the second time in the flow's own process
     wait_until(lambda: len(journal_lines(tmp_path)) >= 20 or process.poll() is not None, timeout=400)
     assert process.poll() is None, process.communicate()
-    assert len(processes_of(mark)) >= 4, "the flow, the keeper, vLLM's API and its engine"
+    assert len(processes_of(mark)) >= 4, "the flow, its worker, vLLM's API and its engine"
     stop(process, signal.SIGKILL)
     wait_until(lambda: not processes_of(mark), timeout=30)
     before = journal_lines(tmp_path)

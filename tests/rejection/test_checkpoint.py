@@ -54,6 +54,8 @@ def test_all_adapters_are_checked_before_the_first_is_served(tmp_path):
 @pytest.mark.parametrize(
     ("mistake", "words"),
     [
+        ({"cluster_block": "gpus", "gpu_workers": 2}, "give --cluster_block or --gpu_workers, not both"),
+        ({"model_port": 8000, "gpu_workers": 2}, "--model_port 8000: there are 2 servers with --gpu_workers"),
         ({"adapter": ["a", "b"]}, "2 --adapter but 1 --model_path: give as many"),
         ({"adapter": "a", "base_url": "http://there"}, "running servers decide what they serve: leave it out, and"),
         ({"adapter": "a", "skip_vllm_launch": True}, "as --model_path and the name under which they serve it as"),

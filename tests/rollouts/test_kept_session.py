@@ -7,12 +7,13 @@ from typing import NamedTuple
 import orjson
 import pytest
 
-from rollmill.errors import RunStoppedError
+from rollmill.errors import RunStoppedError, ServingError
 from rollmill.rollouts.kept_session import SessionKeeper
 from rollmill.rollouts.progress import Progress, progress_of
 from rollmill.rollouts.session import RolloutSession
 from rollmill.rollouts.shard import Sharding
 from rollmill.rollouts.tally import Tally
+from rollmill.serving.endpoints import Endpoint
 from rollmill.serving.scripted import Script, ScriptedServer
 
 from .made import opened
@@ -176,6 +177,43 @@ def test_what_fails_ends_the_session_and_the_next_shard_has_another(tmp_path):
         server.script = Script()
         assert len(keeper.make(Order(tmp_path), opening, other).made) == 96
         keeper.end()
+
+
+def test_who_cannot_serve_the_model_says_so_at_once_to_the_same_caller(tmp_path):
+    with opened(tmp_path, rows=2, num_rollout=1) as run, ScriptedServer(Script()) as server:
+        one, other = shards_of(run, 1)
+        tried = []
+
+        @contextmanager
+        def failing(part, is_given_up):
+            tried.append(part)
+            raise ServingError("vLLM ended", details="out of memory")
+            yield
+
+        keeper = SessionKeeper()
+        refused = [keeper.make(Order(tmp_path), failing, shard, caller="run").refused for shard in (one, other)]
+        assert len(tried) == 1
+        assert [str(error) for error in refused] == ["vLLM ended"] * 2
+        opening = Openings(server.base_url)
+        again = keeper.make(Order(tmp_path), opening, one, caller="the run's second try")
+        assert (again.refused, len(again.made)) == (None, 1)
+        keeper.end()
+
+
+def test_a_server_that_is_gone_is_told_with_what_was_made(tmp_path):
+    with opened(tmp_path, rows=4, num_rollout=4) as run, ScriptedServer(Script(latency_s=0.05)) as server:
+        keeper, endpoint = SessionKeeper(), Endpoint(server.base_url)
+        opening = Openings(endpoint)
+        [shard] = shards_of(run, 16)
+        with ThreadPoolExecutor(1) as threads:
+            making = threads.submit(keeper.make, Order(tmp_path), opening, shard)
+            while server.requests <= 4:  # the first four have been answered then
+                time.sleep(0.01)
+            endpoint.gone = "it was killed"
+            given = making.result()
+        assert str(given.refused) == f"{server.base_url}: it was killed"
+        assert 4 <= len(given.made) < 16
+        assert opening.noted == ["opened session 0", "ended session 0"]
 
 
 def test_a_session_without_shards_ends(tmp_path):

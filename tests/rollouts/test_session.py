@@ -18,8 +18,9 @@ from .made import PLAIN, opened
 
 
 def asking(*urls, prompting=PLAIN, gone=None, max_retries=0):
+    endpoints = [url if isinstance(url, Endpoint) else Endpoint(url, gone=gone) for url in urls]
     return ChatRollouts(
-        ChatClient(EndpointPool([Endpoint(url, gone=gone) for url in urls]), ClientConfig(max_retries=max_retries)),
+        ChatClient(EndpointPool(endpoints), ClientConfig(max_retries=max_retries)),
         VerifierPool("numeric", accept_error=0.0),
         model="scripted",
         sampling=Sampling(max_tokens=100),

@@ -2,9 +2,10 @@
 
 import pytest
 
+from rollmill.errors import InputError
 from rollmill.serving import several
 from rollmill.serving.server import ServerConfig
-from rollmill.serving.several import placed, side_by_side
+from rollmill.serving.several import device_shares, placed, side_by_side
 
 CONFIG = ServerConfig(arguments=("--x",), environment={"MORE": "more"})
 
@@ -48,6 +49,17 @@ def test_servers_on_one_device_share_its_memory_and_start_one_after_the_other(de
     assert not side_by_side(configs)
     chosen = ServerConfig(environment={"CUDA_VISIBLE_DEVICES": "5"})
     assert not side_by_side(placed(chosen, 2))
+
+
+def test_processes_have_devices_of_their_own(devices):
+    devices("0,3,4,GPU-7,9")
+    assert device_shares(2, CONFIG) == [{"CUDA_VISIBLE_DEVICES": "0,3"}, {"CUDA_VISIBLE_DEVICES": "4,GPU-7"}]
+    with pytest.raises(InputError, match=r"^--gpu_workers 6: there are 5 GPUs here: give at most as many$"):
+        device_shares(6, CONFIG)
+    with pytest.raises(InputError, match="--server_block sets CUDA_VISIBLE_DEVICES"):
+        device_shares(2, ServerConfig(environment={"CUDA_VISIBLE_DEVICES": "5,6"}))
+    devices(None)
+    assert device_shares(2, CONFIG) == [{}, {}]
 
 
 def test_without_an_accelerator_nothing_is_placed(devices):
