@@ -19,14 +19,14 @@ from rollmill.rejection.parameters import RejectSampling
 from rollmill.serving.adapter import RANKS
 from rollmill.serving.machine import has_accelerator
 from rollmill.training.manifest import Trained
-from rollmill.training.parameters import Placing, TrainLora
+from rollmill.training.parameters import TrainLora
 
 SIDES = ("before", "after")
 """The folders of both evaluations."""
 NUMBERS = "evaluation.json"
 
 
-class TrainAndEvaluate(Form, Placing, Evaluating, TrainLora):
+class TrainAndEvaluate(Form, Evaluating, TrainLora):
     """Train a LoRA adapter on conversations; with --held_out, evaluate before and after."""
 
     serve: Literal["auto", "adapter", "merged"] = parameter(

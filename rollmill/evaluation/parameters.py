@@ -8,6 +8,8 @@ from pydantic import BaseModel, model_validator
 
 from rollmill.parameter import parameter
 from rollmill.rejection.parameters import RejectSampling
+from rollmill.rollouts.parameters import check_places
+from rollmill.training.parameters import Placing
 
 NAME = "evaluation"
 """Of the run directory, inside the folder that an evaluation is given."""
@@ -38,11 +40,13 @@ class Serving(BaseModel):
     vllm_args: str = parameter(
         "", "Server", "vLLM arguments", "More arguments for vLLM, as in a shell, in one string.", metavar="ARGS"
     )
-    slots: int = parameter(64, "Server", "Requests in flight", "Requests in flight at most.", ge=1, le=65536)
+    slots: int = parameter(
+        64, "Server", "Requests in flight", "Requests in flight at most, on every worker.", ge=1, le=65536
+    )
     log_dir: str = parameter("logs", "Output", "Log directory", "Where vLLM's logs go.", metavar="DIR")
 
 
-class Evaluating(Serving, Verifying):
+class Evaluating(Placing, Serving, Verifying):
     """On which problems, and how often each."""
 
     held_out: str | None = parameter(
@@ -59,6 +63,11 @@ class Evaluating(Serving, Verifying):
             raise ValueError(
                 "--eval_num_rollout above 1 repeats itself at --eval_temperature 0: raise one, or lower one"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        check_places(cluster_block=self.cluster_block, gpu_workers=self.gpu_workers, own_port=None)
         return self
 
     def evaluation(
@@ -83,4 +92,4 @@ class Evaluating(Serving, Verifying):
     def asking(self) -> dict[str, object]:
         """What a run that generates shares with one that evaluates."""
         shared = [*Verifying.model_fields, *(name for name in Serving.model_fields if name != "slots")]
-        return {**{name: getattr(self, name) for name in shared}, "no_canary": True}
+        return {name: getattr(self, name) for name in (*shared, *Placing.model_fields)} | {"no_canary": True}

@@ -15,7 +15,7 @@ from rollmill.files.parameters import STORE_BLOCK
 from rollmill.form import Form
 from rollmill.improvement.feeds import Aim, Aimed, Feed, read_feeds
 from rollmill.parameter import parameter
-from rollmill.training.parameters import Hyperparameters, Placing, TrainLora
+from rollmill.training.parameters import Hyperparameters, TrainLora
 
 ROLLOUTS = "rollouts"
 
@@ -70,7 +70,7 @@ class Looping(BaseModel):
     store_block: str | None = STORE_BLOCK
 
 
-class Improve(Form, Placing, Hyperparameters, Evaluating, Looping):
+class Improve(Form, Hyperparameters, Evaluating, Looping):
     """Rounds of rollouts, training and evaluation; a round is kept only where it is better beyond noise."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())

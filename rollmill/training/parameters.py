@@ -98,12 +98,16 @@ class Hyperparameters(BaseModel):
 
 
 class Placing(BaseModel):
-    """Where it is trained: no part of what the run is."""
+    """Where it is trained, and evaluated: no part of what the run is."""
 
     cluster_block: str | None = parameter(
         None, "Hardware", "Cluster block",
-        "Name of a dask-cluster block: a worker with --num_gpus GPUs trains; it shares files with this machine.",
+        "Name of a dask-cluster block: a worker with --num_gpus GPUs trains, all of them make rollouts.",
         metavar="BLOCK",
+    )  # fmt: skip
+    gpu_workers: int | None = parameter(
+        None, "Hardware", "GPU workers",
+        "Processes here that make rollouts, each with a server and GPUs of its own; else one server.", ge=1,
     )  # fmt: skip
 
 

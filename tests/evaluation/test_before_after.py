@@ -43,6 +43,12 @@ def test_what_is_served_and_that_no_more_is_merged(monkeypatch, serve, accelerat
     assert (before.model_path, before.adapter, before.output_dir) == (["base"], [], "out/before")
 
 
+def test_evaluations_run_where_the_user_says():
+    assert given(held_out="test.jsonl", cluster_block="gpus").before().cluster_block == "gpus"
+    assert given(held_out="test.jsonl", gpu_workers=4).after(trained(merged=Path("out/merged"))).gpu_workers == 4
+    assert given(held_out="test.jsonl").before().gpu_workers is None
+
+
 @pytest.mark.parametrize("accelerator", [True, False])
 def test_a_whole_model_is_served_as_it_is(monkeypatch, accelerator):
     monkeypatch.setattr(before_after, "has_accelerator", lambda: accelerator)
@@ -58,6 +64,7 @@ def test_a_whole_model_is_served_as_it_is(monkeypatch, accelerator):
         ({"serve": "adapter", "use_lora": False}, "--serve: without --use_lora there is no adapter"),
         ({"serve": "merged", "use_lora": False}, "--serve: without --use_lora there is no adapter"),
         ({"serve": "adapter", "lora_r": 513}, "vLLM serves ranks up to 512: lower --lora_r, or --serve merged"),
+        ({"cluster_block": "gpus", "gpu_workers": 2}, "give --cluster_block or --gpu_workers, not both"),
         ({"serve": "both"}, "'auto', 'adapter' or 'merged'"),
     ],
 )

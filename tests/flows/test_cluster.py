@@ -18,7 +18,7 @@ import pytest
 from rollmill.serving.kept_process import KeptProcess
 from rollmill.serving.ports import PortReservation
 from rollmill.training.metrics import METRICS, read_metrics
-from tests.flows.conftest import Job, processes_of, wait_until
+from tests.flows.conftest import Job, processes_of, script, wait_until, write_problems
 from tests.training.made import CHATML, make_base, row, write_rows
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -109,7 +109,9 @@ def test_killed_while_a_worker_trains_it_ends_as_if_nothing_had_happened(job: Jo
     assert re.search(r"train here: 192/192 steps, epoch 6\.00, loss \S+, \d+ tokens/s, 0 s left", here.stderr)
 
     cluster.start_worker("GPU=1")
-    there = [*flags("there"), "--cluster_block", cluster.block]
+    write_problems(job.folder / "held_out.jsonl", 4)
+    evaluated = ["--held_out", "held_out.jsonl", "--serve", "adapter", *script()]
+    there = [*flags("there"), "--cluster_block", cluster.block, *evaluated]
     process = job.start(*there)
     wait_until(lambda: steps(job, "there") >= 15 or process.poll() is not None, timeout=200)
     assert process.poll() is None, process.communicate()
@@ -128,6 +130,10 @@ def test_killed_while_a_worker_trains_it_ends_as_if_nothing_had_happened(job: Jo
     assert weights(job, "there") == weights(job, "here")
     assert json.loads(done.stdout)["adapter"] == "there"
     assert (job.folder / "there/README.md").exists()
+    assert json.loads((job.folder / "there/evaluation.json").read_text())["before"]["problems"] == 4
+    logs = [path.name for path in (job.folder / "logs").iterdir()]
+    assert all(re.fullmatch(r"evaluation_vllm\..+-\d+\.log", name) for name in logs), "the worker's servers' alone"
+    assert logs
 
 
 def test_what_a_cluster_cannot_do_is_said_in_one_line(job: Job, cluster: Cluster) -> None:
