@@ -220,15 +220,16 @@ def test_the_oracle_solves_and_chance_does_not(
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 @pytest.mark.skipif(not shutil.which("bwrap"), reason="bubblewrap is not installed")
-def test_all_of_human_eval(problems: list[Problem], tmp_path: Path) -> None:
-    """All 164 references pass, all tests made of the ground truth find all mutants, and chance solves nothing."""
+def test_human_eval_can_be_solved_and_not_by_chance(problems: list[Problem], tmp_path: Path) -> None:
+    """All 164 references pass; of every fifth problem, tests made of the ground truth find all mutants."""
     assert len(problems) == 164
     assert all(read_subject(problem).reference for problem in problems)
+    fifth = problems[::5]
     with bubblewrap_python(limits=Limits(memory_mb=1024, processes=64), timeout_s=20) as python:
-        oracle = play_all(problems, {CODE: "oracle", TESTS: "oracle"}, python, tmp_path)
-        assert [each.success for each in oracle] == [True] * 164
-        assert [[turn.reward for turn in each.turns] for each in oracle] == [[1.0, 1.0]] * 164
-        chance = play_all(problems, {CODE: "random", TESTS: "random"}, python, tmp_path)
-        assert [each.success for each in chance] == [False] * 164
         alone = play_all(problems, {SINGLE: "oracle"}, python, tmp_path)
         assert [each.success for each in alone] == [True] * 164
+        oracle = play_all(fifth, {CODE: "oracle", TESTS: "oracle"}, python, tmp_path)
+        assert [each.success for each in oracle] == [True] * 33
+        assert [[turn.reward for turn in each.turns] for each in oracle] == [[1.0, 1.0]] * 33
+        chance = play_all(fifth, {CODE: "random", TESTS: "random"}, python, tmp_path)
+        assert [each.success for each in chance] == [False] * 33
