@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -64,6 +64,18 @@ class Job:
             raise AssertionError(f"still running after {timeout} s:\n{output}\n{errors}") from None
         return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
+    def fail_each(self, *commands: Sequence[str], timeout: float = 300) -> Iterator[tuple[int, str]]:
+        """Exit code and last line of each, all in one process: its start takes longest. None may print a traceback."""
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.flows.one_process"], cwd=self.folder, env=self.environment,
+            input=json.dumps([f"flows.{self.name}", commands]), capture_output=True, text=True, timeout=timeout,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        results = [json.loads(line) for line in done.stdout.splitlines()]
+        assert "Traceback" not in done.stderr + "".join(said for _, said in results)
+        for code, said in results:
+            yield code, said.strip().splitlines()[-1]
+
     def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
             self.command(*arguments),
@@ -75,7 +87,7 @@ class Job:
         )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def stand_in(prefect_environment: dict[str, str]) -> dict[str, str]:
     """Lets jobs start the scripted server in vLLM's place."""
     path = os.pathsep.join([str(ROOT), str(Path(__file__).parent / "stand_in")])

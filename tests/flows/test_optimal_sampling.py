@@ -195,25 +195,24 @@ def test_on_a_cluster(job: Job, tmp_path: Path) -> None:
     assert len(rows_of(job, "there")) == 24
 
 
-@pytest.mark.parametrize(
-    ("given", "code", "said"),
-    [
-        (("--fixed_alpha", "0.2"), 2, "--fixed_alpha 0.2: --alpha_method kl_symmetry finds its own"),
-        (("--dataset", "nowhere.jsonl"), 1, "nowhere.jsonl"),
-        (("--prompt_field", "nope"), 1, "has no column 'nope' (--prompt_field)"),
-        (("--start_idx", "24"), 1, "--start_idx 24: rows.jsonl has 24 rows"),
-        (("--dataset_adapter", "own_data:Nobody"), 1, "--dataset_adapter own_data:Nobody: cannot import it"),
-        (("--hint", "{gold}"), 1, "--hint names {gold}, which row-0 does not have"),
-        (("--cluster_block", "nobody"), 1, "there is no block dask-cluster/nobody"),
-        (("--model_t", "./nowhere"), 1, "--model_t ./nowhere: there is no such directory"),
-        (("--model_t", "broken"), 1, "/broken: "),
-    ],
-)
-def test_a_mistake_is_one_line(job: Job, given: tuple[str, ...], code: int, said: str) -> None:
+MISTAKES = [
+    (("--fixed_alpha", "0.2"), 2, "--fixed_alpha 0.2: --alpha_method kl_symmetry finds its own"),
+    (("--dataset", "nowhere.jsonl"), 1, "nowhere.jsonl"),
+    (("--prompt_field", "nope"), 1, "has no column 'nope' (--prompt_field)"),
+    (("--start_idx", "24"), 1, "--start_idx 24: rows.jsonl has 24 rows"),
+    (("--dataset_adapter", "own_data:Nobody"), 1, "--dataset_adapter own_data:Nobody: cannot import it"),
+    (("--hint", "{gold}"), 1, "--hint names {gold}, which row-0 does not have"),
+    (("--cluster_block", "nobody"), 1, "there is no block dask-cluster/nobody"),
+    (("--model_t", "./nowhere"), 1, "--model_t ./nowhere: there is no such directory"),
+    (("--model_t", "broken"), 1, "/broken: "),
+]
+
+
+def test_mistakes_are_one_line(job: Job) -> None:
     (job.folder / "broken").mkdir()
     (job.folder / "broken/config.json").write_text("{}")
-    failed = job.run(*flags("out.jsonl", *given), timeout=300)
-    assert failed.returncode == code, failed.stderr
-    [line] = [line for line in failed.stderr.splitlines() if line.startswith("optimal_sampling: ")]
-    assert said in line
-    assert "Traceback" not in failed.stderr
+    failed = job.fail_each(*(flags(f"out_{at}.jsonl", *given) for at, (given, _, _) in enumerate(MISTAKES)))
+    for (code, line), (_, expected, said) in zip(failed, MISTAKES, strict=True):
+        assert code == expected, line
+        assert line.startswith("optimal_sampling: ")
+        assert said in line

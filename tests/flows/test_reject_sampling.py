@@ -152,26 +152,27 @@ def test_several_checkpoints_are_compared(job: Job, stand_in: dict[str, str]) ->
     assert "serving on port" in (job.folder / "logs" / "step2_vllm.log").read_text()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "expected"),
-    [
-        (("--base_url", "http://127.0.0.1:9/v1"), "no server answers at http://127.0.0.1:9/v1"),
-        (("--dataset", "nowhere.jsonl"), "nowhere.jsonl"),
-        (("--few_shot", "nowhere.jsonl"), "nowhere.jsonl"),
-        (("--verifier", "no_such"), "no_such"),
-        (("--prompt_template", "Say {question}"), "{prompt}"),
-        (("--answer_field", "solution"), "--answer_field"),
-        (("--retry", "failed"), "there is none"),
-        (("--endpoint_block", "no-such"), "no-such"),
-    ],
-)
-def test_mistakes_are_one_line(job: Job, arguments: tuple[str, ...], expected: str) -> None:
+MISTAKES = {
+    ("--base_url", "http://127.0.0.1:9/v1"): "no server answers at http://127.0.0.1:9/v1",
+    ("--dataset", "nowhere.jsonl"): "nowhere.jsonl",
+    ("--few_shot", "nowhere.jsonl"): "nowhere.jsonl",
+    ("--verifier", "no_such"): "no_such",
+    ("--prompt_template", "Say {question}"): "{prompt}",
+    ("--answer_field", "solution"): "--answer_field",
+    ("--retry", "failed"): "there is none",
+    ("--endpoint_block", "no-such"): "no-such",
+}
+
+
+def test_mistakes_are_one_line(job: Job) -> None:
     with ScriptedServer(Script()) as server:
-        failed = job.run(*BASE, "--base_url", server.base_url, *arguments)
-        if arguments[0] == "--base_url":
-            failed = job.run(*BASE, *arguments)
-    assert failed.returncode in (1, 2), failed.stderr
-    assert expected in only_line(failed.stderr)
+        given = [
+            [*(BASE if flags[0] == "--base_url" else at(server)), "--output_dir", f"out_{number}", *flags]
+            for number, flags in enumerate(MISTAKES)
+        ]
+        for (code, said), expected in zip(job.fail_each(*given), MISTAKES.values(), strict=True):
+            assert code in (1, 2), said
+            assert expected in said
 
 
 def test_wrong_model_name_names_what_is_served(job: Job) -> None:
@@ -180,23 +181,24 @@ def test_wrong_model_name_names_what_is_served(job: Job) -> None:
     assert "does not serve 'scripted' but 'other'" in only_line(failed.stderr)
 
 
-@pytest.mark.parametrize(
-    ("content", "expected"),
-    [
-        (b"", "holds no rows"),
-        (b'{"question": "q"}\n', "--answer_field"),
-        (b'{"question": 5, "answer": []}\n', "problems.jsonl"),
-        (b"\xff\xfe\x00garbage\n", "problems.jsonl"),
-        (b'{"question": "\\ud800", "answer": 1}\n', "problems.jsonl"),
-        (b'{"id": 1, "question": "q", "answer": "many"}\n', "problems.jsonl"),
-    ],
-)
-def test_unusable_input_is_one_line(job: Job, content: bytes, expected: str) -> None:
-    (job.folder / "problems.jsonl").write_bytes(content)
+UNUSABLE = {
+    b"": "holds no rows",
+    b'{"question": "q"}\n': "--answer_field",
+    b'{"question": 5, "answer": []}\n': "file_2.jsonl",
+    b"\xff\xfe\x00garbage\n": "file_3.jsonl",
+    b'{"question": "\\ud800", "answer": 1}\n': "file_4.jsonl",
+    b'{"id": 1, "question": "q", "answer": "many"}\n': "file_5.jsonl",
+}
+
+
+def test_unusable_input_is_one_line(job: Job) -> None:
+    for number, content in enumerate(UNUSABLE):
+        (job.folder / f"file_{number}.jsonl").write_bytes(content)
     with ScriptedServer(Script()) as server:
-        failed = job.run(*at(server))
-    assert failed.returncode == 1
-    assert expected in only_line(failed.stderr)
+        given = [[*at(server), "--dataset", f"file_{number}.jsonl"] for number in range(len(UNUSABLE))]
+        for (code, said), expected in zip(job.fail_each(*given), UNUSABLE.values(), strict=True):
+            assert code == 1, said
+            assert expected in said
 
 
 def test_bad_rows_are_set_aside_and_said(job: Job) -> None:
