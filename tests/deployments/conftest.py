@@ -12,12 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 from rollmill.serving.ports import PortReservation
-from tests.flows.conftest import ROOT, wait_until, write_problems
+from tests.flows.conftest import ROOT, processes_of, wait_until, write_problems
 
 QUICK, WEEKLY, FULL = (f"reject-sampling/reject-sampling{name}" for name in ("-quick", "-weekly", ""))
+CANCEL_S = 15
+"""In which what a run has started ends, once the run is cancelled."""
 ENDED = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 
 
@@ -94,6 +97,23 @@ class Desk:
     def artifacts(self, run_id: str) -> list[dict[str, Any]]:
         found = self.ask("artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [run_id]}}})
         return list(found)
+
+
+def running(desk: Desk, words: str) -> list[psutil.Process]:
+    """Processes of this desk with these words in their command lines."""
+    found = []
+    for process in processes_of(desk.mark):
+        try:
+            if words in " ".join(process.cmdline()):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def of_vllm(desk: Desk) -> list[psutil.Process]:
+    """The stand-ins for vLLM of this desk's runs, with their keepers."""
+    return running(desk, "--served-model-name")
 
 
 def script(**behaviour: Any) -> str:

@@ -16,8 +16,8 @@ from playwright.sync_api import Locator, Page, expect, sync_playwright
 
 from blocks.kinds import BLOCKS
 from deployments.automations import automations
-from tests.deployments.conftest import Desk, script
-from tests.flows.conftest import write_problems
+from tests.deployments.conftest import CANCEL_S, FULL, Desk, asked, of_vllm, script
+from tests.flows.conftest import journal_lines, wait_until, write_problems
 
 CHROMIUM = shutil.which("chromium")
 PATIENCE_MS = 120_000
@@ -154,6 +154,18 @@ def test_a_run_is_started_and_read_by_clicking(pages: Pages, tmp_path: Path) -> 
     expect(picture).to_be_visible()
     assert picture.evaluate("element => element.naturalWidth") > 500
     pages.take("picture")
+
+
+def test_cancelling_by_clicking_ends_vllm(pages: Pages, desk: Desk, tmp_path: Path) -> None:
+    run = desk.start(FULL, **asked(tmp_path, 4000, latency_s=1.0, children=True))
+    wait_until(lambda: journal_lines(tmp_path / "out"), timeout=180)
+    pages.page.goto(f"{desk.url}/runs/flow-run/{run}")
+    pages.page.get_by_role("button", name="Cancel", exact=True).click()
+    pages.reads("Cancel Flow Run")
+    assert of_vllm(desk)
+    pages.page.get_by_role("button", name="Confirm", exact=True).click()
+    wait_until(lambda: of_vllm(desk) == [], timeout=CANCEL_S)
+    expect(pages.page.get_by_text("Cancelled", exact=True).first).to_be_visible()
 
 
 def test_blocks_are_made_by_clicking_and_keep_their_secrets(pages: Pages) -> None:
