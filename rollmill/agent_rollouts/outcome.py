@@ -16,7 +16,7 @@ from rollmill.files.whole import write_bytes_whole
 from rollmill.plots.overview import draw_overview
 from rollmill.problems.loading import read_instance_ids
 from rollmill.rollouts.progress import Progress
-from rollmill.rollouts.run import PROBLEMS, QUARANTINE, Run
+from rollmill.rollouts.run import PROBLEMS, Run, problem_files
 
 STATISTICS = "statistics.txt"
 PLOT = "overview.png"
@@ -35,7 +35,6 @@ class AgentOutcome(BaseModel):
     successful: int
     failed: int
     """Failed on the way: without a reward."""
-    quarantined: int
     rows: list[dict[str, str]]
     """The analysis as a table."""
     notes: list[str]
@@ -43,15 +42,13 @@ class AgentOutcome(BaseModel):
     @property
     def files(self) -> dict[str, Path]:
         """What was written, by what it is."""
-        found = {
+        return {
             "document": self.output,
             "statistics": self.directory / STATISTICS,
             "picture": self.directory / PLOT,
             "journal": self.directory / "rollouts",
+            **problem_files(self.directory),
         }
-        if self.quarantined:
-            found["quarantine"] = self.directory / QUARANTINE
-        return found
 
     def lines(self) -> list[str]:
         """What a user should read."""
@@ -82,7 +79,6 @@ def write_outcome(run: Run, parameters: AgentRollouts, progress: Progress) -> Ag
         made=progress.tally.done,
         successful=int(table["success"].sum() or 0),
         failed=int(table["success"].is_null().sum()),
-        quarantined=int(run.manifest.problems["quarantined"]),
         rows=analysis_rows(analysis),
         notes=analysis.notes,
     )

@@ -45,6 +45,7 @@ class Curated(NamedTuple):
     def files(self) -> dict[str, Path]:
         """What was written, by what it is."""
         found = {"kept": self.kept.path, "dropped": self.kept.dropped_path, "images": self.directory / IMAGES}
+        found |= {path.name: path for path in sorted(self.directory.glob("*.quarantine.jsonl"))}
         for export in self.exports:
             form = export.exported.form
             found |= {f"{form}, {split}": path for split, path in export.exported.files.items()}

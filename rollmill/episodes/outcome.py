@@ -16,7 +16,7 @@ from rollmill.files.rows import dump_line
 from rollmill.files.whole import write_bytes_whole, write_json_whole, write_whole
 from rollmill.plots.overview import draw_overview
 from rollmill.rollouts.progress import Progress
-from rollmill.rollouts.run import QUARANTINE, Run
+from rollmill.rollouts.run import Run, problem_files
 
 PLOT = "overview.png"
 
@@ -37,7 +37,6 @@ class CollectionOutcome(BaseModel):
     failed: int
     """Failed on the way: neither a success nor none."""
     rows: int
-    quarantined: int
     table: list[dict[str, str]]
     notes: list[str]
     adapter: Path | None = None
@@ -51,9 +50,8 @@ class CollectionOutcome(BaseModel):
             "statistics": self.statistics,
             "picture": self.directory / PLOT,
             "journal": self.directory / "rollouts",
+            **problem_files(self.directory),
         }
-        if self.quarantined:
-            found["quarantine"] = self.directory / QUARANTINE
         if self.adapter is not None:
             found["adapter"] = self.adapter
         return found
@@ -88,7 +86,6 @@ def write_collection(run: Run, parameters: CollectEpisodes, progress: Progress) 
         successes=statistics.successes,
         failed=statistics.failed,
         rows=statistics.rows,
-        quarantined=int(run.manifest.problems["quarantined"]),
         table=statistics.table(),
         notes=statistics.notes(),
     )

@@ -18,7 +18,7 @@ from rollmill.optimal_sampling.progress import SamplingProgress
 from rollmill.plots.labels import counted
 from rollmill.plots.optimal_sampling import draw_by_position
 from rollmill.records import Problem, Rollout
-from rollmill.rollouts.run import QUARANTINE, Run
+from rollmill.rollouts.run import Run, problem_files
 from rollmill.text_table import aligned
 
 STATISTICS = "statistics.txt"
@@ -43,7 +43,6 @@ class SamplingOutcome(BaseModel):
     failed: int
     """Rows whose prompt the models cannot take."""
     tokens: int
-    quarantined: int
     table: list[dict[str, str]]
     notes: list[str]
 
@@ -53,14 +52,12 @@ class SamplingOutcome(BaseModel):
         found = {"samples": self.output}
         if self.diagnostics is not None:
             found["diagnostics"] = self.diagnostics
-        found |= {
+        return found | {
             "statistics": self.directory / STATISTICS,
             "picture": self.directory / PLOT,
             "journal": self.directory / "rollouts",
+            **problem_files(self.directory),
         }
-        if self.quarantined:
-            found["quarantine"] = self.directory / QUARANTINE
-        return found
 
     def lines(self) -> list[str]:
         """What a user should read."""
@@ -118,7 +115,6 @@ def write_samples(run: Run, parameters: OptimalSampling, progress: SamplingProgr
         made=progress.made,
         failed=counts.failed,
         tokens=measured.tokens,
-        quarantined=int(run.manifest.problems["quarantined"]),
         table=rows,
         notes=list(_notes(measured, counts, parameters)),
     )

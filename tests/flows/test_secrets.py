@@ -1,167 +1,222 @@
-"""No secret is anywhere but where it belongs: each one is planted, used and refused, and then looked for."""
+"""All flows with a store and with secrets: no secret is anywhere but where it belongs, and results are in the store."""
 
 from __future__ import annotations
 
 import json
-import sqlite3
 import subprocess
-import uuid
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import pytest
 
-from benchmarks.scripted_agents import CONFIG, SUBMIT, act
+from benchmarks.scripted_agents import CONFIG
 from rollmill.environments.search.environment import OWN_QUESTIONS
 from rollmill.environments.search.index import open_index
+from tests.exports.made import rollout
 from tests.files.s3 import S3Server
 from tests.flows.conftest import Job, journal_lines, script, write_problems
+from tests.flows.guarded import SECRETS, SEEN, agent, all_that_is_left, chat, guarded, retriever
 from tests.flows.test_agent_rollouts import FOLDER, service
-from tests.flows.test_storage import save_blocks
-from tests.serving.raw_server import RawServer
+from tests.flows.test_storage import check_copied, save_blocks
+from tests.training.made import CHATML, make_base, row, write_rows
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
-NAMES = (
-    "endpoint", "sandbox", "evaluation", "search", "store_key", "store_secret",
-    "VLLM_API_KEY", "HF_TOKEN", "ROLLMILL_SANDBOX_TOKEN", "ROLLMILL_EVALUATION_TOKEN", "ROLLMILL_SEARCH_TOKEN",
-    "wrong_endpoint", "wrong_store",
-)  # fmt: skip
-SECRETS = {name: f"canary{uuid.uuid4().hex}" for name in NAMES}
-SEEN = f"seen{uuid.uuid4().hex}"
-"""What is no secret, and must be found wherever secrets are looked for."""
-LOOK = "env; cat /proc/*/environ; ls /root /home; cat /etc/passwd"
-"""What an agent that looks for secrets runs in its sandbox."""
-
-Answer = Callable[[dict[str, str], bytes], tuple[int, bytes]]
-
-
-def guarded(name: str, answer: Callable[[bytes], bytes], used: set[str]) -> RawServer:
-    """A server that answers who has the secret; `used` notes that somebody had."""
-
-    def check(headers: dict[str, str], body: bytes) -> tuple[int, bytes]:
-        given = {header.lower(): value for header, value in headers.items()}
-        if given.get("authorization") != f"Bearer {SECRETS[name]}":
-            return 401, b'{"detail": "not the right one"}'
-        used.add(name)
-        return 200, answer(body)
-
-    return RawServer(check)
-
-
-def chat(body: bytes) -> bytes:
-    if body == b"/v1/models":
-        return b'{"data": [{"id": "scripted"}]}'
-    message = {"role": "assistant", "content": "<answer>1</answer>"}
-    usage = {"prompt_tokens": 1, "completion_tokens": 1}
-    return json.dumps({"choices": [{"message": message, "finish_reason": "stop"}], "usage": usage}).encode()
+AT_ONCE = 4
+"""Runs: what one waits for, another one uses."""
+HUB = ("nobody/model", "nobody/data")
+"""What is asked of the hub, which has none of it."""
+STORED = [
+    (
+        "improve",
+        "improved",
+        "rounds.json rounds.txt improvement.png round_01/adapter/manifest.json "
+        "round_01/adapter/adapter_model.safetensors round_01/adapter/merged/model.safetensors",
+    ),
+    (
+        "train",
+        "trained",
+        "manifest.json adapter_model.safetensors adapter_config.json README.md loss.png merged/model.safetensors "
+        "evaluation.json evaluation.png before/evaluation/manifest.json before/evaluation/rollouts/0001.jsonl "
+        "after/evaluation/manifest.json after/evaluation/rollouts/0001.jsonl",
+    ),
+    ("draw", "q", "manifest.json q.jsonl statistics.txt overview.png rollouts/0001.jsonl"),
+    ("agents", "a", "manifest.json a.json statistics.txt overview.png rollouts/0001.jsonl"),
+    (
+        "curate",
+        "curated",
+        "sft.jsonl sft.dropped.jsonl sft.quarantine.jsonl README.md rollouts.jsonl rollouts.dropped.jsonl "
+        "rollouts.quarantine.jsonl quality_report.html overview.png",
+    ),
+]
+"""Run, its directory, and what of it must be in the store."""
+GUESS = {"completion": "<answer>{digit}</answer>"}
+LEARNED = f"--learned '{json.dumps({'completion': '<answer>7</answer>'})}'"
 
 
-def tables(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Every table of a database, and all that its rows hold."""
-    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
-        names = [name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-        for name in names:
-            values = [value for row in database.execute(f'SELECT * FROM "{name}"') for value in row]
-            texts = [value if isinstance(value, bytes) else str(value).encode() for value in values]
-            yield f"{path.name}: {name}", b"\n".join(texts)
+class Address(NamedTuple):
+    """Where the servers are that runs are told of by address; the others are in blocks."""
+
+    sandboxes: str
+    evaluations: str
+    model: str
 
 
-def all_that_is_left(folders: list[Path], said: dict[str, str], s3: S3Server) -> Iterator[tuple[str, bytes]]:
-    """Everything that runs, servers and services have left anywhere: (where, bytes)."""
-    yield from ((where, text.encode()) for where, text in said.items())
-    yield from ((f"s3: {name}", content) for name, content in s3.held().items())
-    for folder in folders:
-        for path in folder.rglob("*"):
-            if path.is_file():
-                yield str(path), path.read_bytes()
-            if path.suffix == ".db":
-                yield from tables(path)
+class Ran(NamedTuple):
+    """What all runs did."""
+
+    folder: Path
+    done: dict[str, subprocess.CompletedProcess[str]]
+    left: dict[str, bytes]
+    """All there is, by where it is."""
+    stored: dict[str, bytes]
+    used: set[str]
+    """The secrets that servers were shown, and what was asked of the hub with its."""
 
 
-def runs(sandboxes: str, evaluations: str) -> dict[str, tuple[str, list[str]]]:
-    """Flow and arguments of each run, by its name; `fails_...` fail."""
-    sampling = ["--model_path", "scripted", "--dataset", "problems.jsonl", "--num_rollout", "2", "--no_canary"]
-    good = [*sampling, "--endpoint_block", "good"]
+def runs(at: Address) -> dict[str, tuple[str, list[str]]]:
+    """Flow and arguments of each run, by its name; `fails_...` fail. The longest come first."""
+    store, problems = ["--store_block", "good"], ["--dataset", "problems.jsonl"]
+    trains = ["--model_path", "base", "--held_out", "held_out.jsonl", "--lora_r", "2", "--num_train_epochs", "1"]
+    asks, answers = script(**GUESS)
+    trains += ["--max_tokens", "16", asks, f"{answers} {LEARNED}"]
+    draws = ["--model_theta", "base", *problems, "--max_new_tokens", "4"]
+    sampling = ["--model_path", "scripted", *problems, "--num_rollout", "2", "--no_canary"]
     agents = ["generate-multi", "--dataset", str(FOLDER / "dataset.json"), "--max-tasks", "1", "--config", CONFIG]
-    agents += ["--model", "m", *script(conversations=[{"answers": [act(LOOK), act(SUBMIT)]}])]
-    episodes = ["--env_name", "search_env", "--model_path", "oracle", "--num_episodes", "3"]
+    agents += ["--model", "scripted", "--base-url", at.model]
+    services = ["--docker-server", at.sandboxes, "--eval-server", at.evaluations]
+    episodes = ["--env_name", "search_env", "--model_path", "oracle", "--num_episodes", "3", "--search_block", "good"]
+    wrong = [*sampling, "--model_name", "endpoint", "--endpoint_block", "wrong"]
     return {
-        "sampling": ("reject_sampling", [*good, "--model_name", SEEN, "--store_block", "good"]),
-        "fails_store": ("reject_sampling", [*good, "--model_name", "store", "--store_block", "wrong"]),
-        "fails_endpoint": ("reject_sampling", [*sampling, "--model_name", "endpoint", "--endpoint_block", "wrong"]),
-        "fails_hub": ("reject_sampling", [*sampling, "--model_name", "hub", "--dataset", "nobody/nothing"]),
+        "improve": ("improve", [*trains, *problems, "--num_rollout", "8", "--rounds", "1", *store]),
+        "train": ("train_lora", [*trains, "--train_data", "train.jsonl", "--output_dir", "trained", *store]),
+        "draw": ("optimal_sampling", [*draws, "--model_t", "other", "--output", "q.jsonl", *store]),
+        "fails_draw": ("optimal_sampling", [*draws, "--model_t", HUB[0], "--output", "no.jsonl", *store]),
         "agents": (
             "agent_rollouts",
-            [*agents, "--output", "a.json", "--sandbox_block", "good", "--eval_block", "good"],
+            [*agents, "--output", "a.json", "--sandbox_block", "good", "--eval_block", "good", *store],
         ),
-        "fails_agents": (
-            "agent_rollouts",
-            [*agents, "--output", "b.json", "--docker-server", sandboxes, "--eval-server", evaluations],
-        ),
-        "episodes": ("collect_episodes", [*episodes, "--dataset", str(OWN_QUESTIONS), "--search_block", "good"]),
+        "fails_agents": ("agent_rollouts", [*agents, "--output", "b.json", *services, *store]),
+        "episodes": ("collect_episodes", [*episodes, "--dataset", str(OWN_QUESTIONS), "--store_block", "share"]),
+        "sampling": ("reject_sampling", [*sampling, "--model_name", SEEN, "--endpoint_block", "good", *store]),
+        "fails_store": ("reject_sampling", [*sampling, "--model_name", "store", "--store_block", "wrong"]),
+        "fails_endpoint": ("reject_sampling", [*wrong, *store]),
+        "fails_hub": ("reject_sampling", [*sampling, "--model_name", "hub", "--dataset", HUB[1], *store]),
+        "curate": ("curate", ["run", "--input", "raw.jsonl", *store]),
     }
 
 
-def test_no_secret_is_left_anywhere(tmp_path: Path, sandboxes: Path, stand_in: dict[str, str]) -> None:
-    used: set[str] = set()
-    write_problems(tmp_path / "problems.jsonl", 4)
+def write_inputs(folder: Path) -> None:
+    make_base(folder / "base", CHATML)
+    make_base(folder / "other", CHATML, seed=1)
+    write_problems(folder / "problems.jsonl", 4)
+    write_rows(folder / "held_out.jsonl", [{"prompt": f"held out {number}", "answer": 7} for number in range(10)])
+    write_rows(folder / "train.jsonl", [row(number, "7") for number in range(4)])
+    write_rows(folder / "raw.jsonl", [rollout("p0", 0, 1.0, answer="a"), rollout("p1", 0, 0.5, answer="b"), "torn"])
+
+
+@contextmanager
+def servers(
+    folder: Path, sandboxes: Path, environment: dict[str, str], used: set[str]
+) -> Iterator[tuple[Address, S3Server]]:
+    """All that runs ask, each with a secret of its own; blocks `good` and `wrong` for them, and `share`, a folder."""
     own = {"ROLLMILL_SANDBOX_TOKEN": SECRETS["sandbox"], "ROLLMILL_EVALUATION_TOKEN": SECRETS["evaluation"]}
-    there = stand_in | own | {"TMPDIR": str(sandboxes)}
+    there = environment | own | {"TMPDIR": str(sandboxes)}
     with ExitStack() as stack:
-        index = stack.enter_context(open_index(""))
-
-        def retrieve(body: bytes) -> bytes:
-            asked = json.loads(body)
-            found = index.search(asked["queries"][0], asked["topk"])
-            documents = [
-                {"document": {"id": one.id, "contents": f'"{one.title}"\n{one.text}'}, "score": 1} for one in found
-            ]
-            return json.dumps({"result": [documents]}).encode()
-
         s3 = stack.enter_context(S3Server(SECRETS["store_key"], SECRETS["store_secret"]))
-        endpoint = stack.enter_context(guarded("endpoint", chat, used))
-        search = stack.enter_context(guarded("search", retrieve, used))
-        hub = stack.enter_context(guarded("HF_TOKEN", lambda _: b"[]", used))
+        endpoint = stack.enter_context(guarded("endpoint", chat, used)).base_url
+        model = stack.enter_context(guarded("VLLM_API_KEY", agent, used)).base_url
+        search = stack.enter_context(guarded("search", retriever(stack.enter_context(open_index(""))), used))
         images = ["--images", str(FOLDER / "images")]
-        at = stack.enter_context(service("sandbox", *images, log=tmp_path / "sandbox.log", environment=there))
+        at = stack.enter_context(service("sandbox", *images, log=folder / "sandbox.log", environment=there))
         graded = ["--sandbox_server", at, "--dataset", str(FOLDER / "dataset.json")]
-        grader = service("evaluation", *graded, log=tmp_path / "evaluation.log", environment=there)
-        addresses = (at, stack.enter_context(grader))
-
+        grader = service("evaluation", *graded, log=folder / "evaluation.log", environment=there)
+        grading = stack.enter_context(grader)
         store = {"url": "s3://results", "endpoint_url": s3.url, "key": s3.key, "secret": s3.secret}
+        (folder / "share").mkdir()
         save_blocks(
-            stand_in,
-            ("inference-endpoint", "good", {"base_urls": [endpoint.base_url], "api_key": SECRETS["endpoint"]}),
-            ("inference-endpoint", "wrong", {"base_urls": [endpoint.base_url], "api_key": SECRETS["wrong_endpoint"]}),
-            ("sandbox-service", "good", {"address": addresses[0], "token": SECRETS["sandbox"]}),
-            ("evaluation-service", "good", {"address": addresses[1], "token": SECRETS["evaluation"]}),
+            environment,
+            ("inference-endpoint", "good", {"base_urls": [endpoint], "api_key": SECRETS["endpoint"]}),
+            ("inference-endpoint", "wrong", {"base_urls": [endpoint], "api_key": SECRETS["wrong_endpoint"]}),
+            ("sandbox-service", "good", {"address": at, "token": SECRETS["sandbox"]}),
+            ("evaluation-service", "good", {"address": grading, "token": SECRETS["evaluation"]}),
             ("search-service", "good", {"address": search.base_url[:-3], "token": SECRETS["search"]}),
             ("result-store", "good", store),
             ("result-store", "wrong", store | {"secret": SECRETS["wrong_store"]}),
+            ("result-store", "share", {"url": str(folder / "share")}),
         )
-        given = {name: value for name, value in SECRETS.items() if name.isupper()}
-        given |= {"TMPDIR": str(sandboxes), "HF_ENDPOINT": hub.base_url[:-3], "HF_HOME": str(tmp_path / "hub")}
-        given["HF_HUB_OFFLINE"] = "0"  # other tests keep off the hub
-        running: dict[str, subprocess.Popen[str]] = {}
-        for name, (flow, arguments) in runs(*addresses).items():
-            running[name] = Job(flow, tmp_path, stand_in).start(*arguments, **given)
-        said = {name: "".join(process.communicate(timeout=400)) for name, process in running.items()}
-        for name, process in running.items():
-            assert (process.returncode != 0) == name.startswith("fails_"), said[name]
-            assert "Traceback" not in said[name], said[name]
-        home = Path(stand_in["PREFECT_HOME"])
-        left = dict(all_that_is_left([tmp_path, sandboxes, home], said, s3))
+        yield Address(at, grading, model), s3
 
-    assert used == {"endpoint", "search", "HF_TOKEN"}
-    where_seen = {where for where, content in left.items() if SEEN.encode() in content}
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory, stand_in: dict[str, str]) -> Ran:
+    """Every flow, with every secret in its environment and in the blocks that it is given."""
+    folder, used = tmp_path_factory.mktemp("runs"), set[str]()
+    write_inputs(folder)
+
+    def hub(path: bytes) -> bytes:
+        used.update(name for name in HUB if name.encode() in path)
+        return b"[]"
+
+    with ExitStack() as stack:
+        sandboxes = Path(stack.enter_context(TemporaryDirectory(prefix="sandboxes-of-a-test-")))
+        sandboxes.chmod(0o755)
+        hub_url = stack.enter_context(guarded("HF_TOKEN", hub, used)).base_url[:-3]
+        at, s3 = stack.enter_context(servers(folder, sandboxes, stand_in, used))
+        given = {name: value for name, value in SECRETS.items() if name.isupper()}
+        given |= {"TMPDIR": str(sandboxes), "HF_ENDPOINT": hub_url, "HF_HOME": str(folder / "hub")}
+        given |= {"HF_HUB_OFFLINE": "0", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+        def run(flow: str, arguments: list[str]) -> subprocess.CompletedProcess[str]:
+            return Job(flow, folder, stand_in | given).run(*arguments, timeout=1200)
+
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            running = {name: pool.submit(run, *what) for name, what in runs(at).items()}
+        done = {name: future.result() for name, future in running.items()}
+        said = {name: one.stdout + one.stderr for name, one in done.items()}
+        left = all_that_is_left([folder, sandboxes, Path(stand_in["PREFECT_HOME"])], said, s3.held())
+        return Ran(folder, done, left, s3.held(), used)
+
+
+def test_runs_end_as_they_should_and_secrets_are_used(ran: Ran) -> None:
+    for name, done in ran.done.items():
+        said = done.stdout + done.stderr
+        assert (done.returncode != 0) == name.startswith("fails_"), said
+        assert "Traceback" not in said, said
+    assert ran.used == {"endpoint", "search", "VLLM_API_KEY", "HF_TOKEN", *HUB}
+    looked = b"".join(journal_lines(ran.folder / "a"))
+    assert b"PATH=" in looked, "the agent has looked at its environment"
+
+
+def test_no_secret_is_left_anywhere(ran: Ran) -> None:
+    where_seen = {where for where, content in ran.left.items() if SEEN.encode() in content}
     database = {f"prefect.db: {table}" for table in ("flow_run", "log", "artifact")}
     run = f"reject_sampling_results/{SEEN}"
-    files = {str(tmp_path / run / name) for name in ("manifest.json", "statistics.txt", "reject_sampling_results.json")}
+    names = ("manifest.json", "statistics.txt", "reject_sampling_results.json")
+    files = {str(ran.folder / run / name) for name in names}
     assert where_seen >= {"sampling", f"s3: {run}/statistics.txt"} | database | files
-    looked = b"".join(journal_lines(tmp_path / "a"))
-    assert b"PATH=" in looked, "the agent has looked at its environment"
-    assert left["prefect.db: block_document"].count(b"good") >= 5
+    assert ran.left["prefect.db: block_document"].count(b"good") >= 5
     for name, secret in SECRETS.items():
-        assert [where for where, content in left.items() if secret.encode() in content] == [], name
+        assert [where for where, content in ran.left.items() if secret.encode() in content] == [], name
+
+
+@pytest.mark.parametrize(("name", "directory", "least"), STORED, ids=[name for name, *_ in STORED])
+def test_what_a_flow_leaves_is_in_the_store(ran: Ran, name: str, directory: str, least: str) -> None:
+    beside = (ran.folder / f"{directory}.json", ran.folder / f"{directory}.jsonl")
+    found = check_copied(ran.stored, f"{directory}/", ran.folder / directory, *beside)
+    assert found >= set(least.split())
+    assert not [place for place in found if place.startswith(("checkpoints", "logs", "."))]
+    assert f"copied to s3://results/{directory}\n" in ran.left[name].decode()
+
+
+def test_a_shared_folder_takes_results_too(ran: Ran) -> None:
+    shared = ran.folder / "share/sft_data"
+    stored = {f"{path.relative_to(shared)}": path.read_bytes() for path in shared.rglob("*") if path.is_file()}
+    found = check_copied(stored, "", ran.folder / "sft_data")
+    assert {"manifest.json", "overview.png", "rollouts/0001.jsonl"} <= found
+    assert {name.rpartition("_")[2] for name in found if name.startswith("sft_data_")} >= {"stats.json"}
+    assert f"copied to {shared}\n" in ran.left["episodes"].decode()

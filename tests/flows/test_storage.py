@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
-import re
 import subprocess
 import sys
 import urllib.request
@@ -16,13 +17,13 @@ import pytest
 from blocks.kinds import BLOCKS
 from rollmill.serving.script import Script
 from rollmill.serving.scripted import ScriptedServer
-from tests.exports.made import rollout
 from tests.files.s3 import S3Server
 from tests.flows.conftest import ROOT, Job, journal_lines, script, write_problems
-from tests.training.made import CHATML, make_base, row, write_rows
+from tests.training.made import write_rows
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
+PNG = b"\x89PNG\r\n\x1a\n, and the rest of it"
 SAVE = """
 import json, sys
 from blocks.kinds import BLOCKS
@@ -43,14 +44,13 @@ def save_blocks(environment: dict[str, str], *blocks: tuple[str, str, dict[str, 
 
 
 @pytest.fixture(scope="module")
-def s3(tmp_path_factory: pytest.TempPathFactory, prefect_environment: dict[str, str]) -> Iterator[S3Server]:
-    """With the blocks `store`, `share` (a folder), `closed` (a wrong secret) and `nowhere` (no such bucket)."""
+def s3(prefect_environment: dict[str, str]) -> Iterator[S3Server]:
+    """With the blocks `store`, `closed` (a wrong secret) and `nowhere` (no such bucket)."""
     with S3Server() as server:
         given = {"url": "s3://results/runs", "endpoint_url": server.url, "key": server.key, "secret": server.secret}
         save_blocks(
             prefect_environment,
             ("result-store", "store", given),
-            ("result-store", "share", {"url": str(tmp_path_factory.mktemp("share"))}),
             ("result-store", "closed", given | {"secret": "canary-wrong"}),
             ("result-store", "nowhere", given | {"url": "s3://nowhere"}),
         )
@@ -63,14 +63,11 @@ def only_line(text: str) -> str:
     return text.strip().splitlines()[-1]
 
 
-def check_copied(s3: S3Server, folder: Path, *elsewhere: Path) -> set[str]:
-    """All that is in the store of a run is as it is here, and its manifest is there; the names."""
-    within = folder.parent.name == "reject_sampling_results"
-    start = f"runs/{folder.parent.name}/{folder.name}/" if within else f"runs/{folder.name}/"
-    held = {name.removeprefix(start): content for name, content in s3.held().items() if name.startswith(start)}
-    beside = {path.name: path for path in elsewhere}
-    assert "manifest.json" in held
-    assert held == {name: beside.get(name, folder / name).read_bytes() for name in held}
+def check_copied(stored: dict[str, bytes], start: str, folder: Path, *beside: Path) -> set[str]:
+    """All whose name in a store begins so is as it is in the folder, or beside it; the names, without their start."""
+    held = {name.removeprefix(start): content for name, content in stored.items() if name.startswith(start)}
+    elsewhere = {path.name: path for path in beside}
+    assert held == {name: elsewhere.get(name, folder / name).read_bytes() for name in held}
     return set(held)
 
 
@@ -82,21 +79,26 @@ def test_all_blocks_are_registered(prefect_environment: dict[str, str], s3: S3Se
 
 
 def test_checkpoints_are_copied_and_shown(tmp_path: Path, stand_in: dict[str, str], s3: S3Server) -> None:
-    write_problems(tmp_path / "problems.jsonl", 8)
+    """With images, and with a row that cannot be used."""
+    picture = f"data:image/png;base64,{base64.b64encode(PNG).decode()}"
+    problems = [{"question": f"{number}?", "answer": number, "images": [picture]} for number in range(10)]
+    write_rows(tmp_path / "problems.jsonl", [*problems, "torn"])
     job = Job("reject_sampling", tmp_path, stand_in)
     models = ("--model_path", "a", "b", "--model_name", "step1", "step2", "--dataset", "problems.jsonl")
     done = job.run(*models, "--num_rollout", "2", "--store_block", "store", *script())
     assert done.returncode == 0, done.stderr
-    files = {"reject_sampling_results.json", "statistics.txt", "error_distribution.png", "sft.jsonl", "README.md"}
-    for name in ("step1", "step2"):
-        found = check_copied(s3, tmp_path / "reject_sampling_results" / name)
-        assert found >= files | {"manifest.json", "rollouts/0001.jsonl"}
-        assert f"copied to s3://results/runs/reject_sampling_results/{name}" in done.stdout + done.stderr
+    found = check_copied(s3.held(), "runs/reject_sampling_results/", tmp_path / "reject_sampling_results")
+    files = ["manifest.json", "reject_sampling_results.json", "statistics.txt", "error_distribution.png", "sft.jsonl"]
+    files += ["README.md", "rollouts/0001.jsonl", "quarantine.jsonl", f"images/{hashlib.sha256(PNG).hexdigest()}.png"]
+    assert found >= {f"{run}/{name}" for run in ("step1", "step2") for name in files}
+    assert found >= {"comparison.txt", "comparison.png"}
+    for copied in ("/step1", "/step2", ""):
+        assert f"copied to s3://results/runs/reject_sampling_results{copied}\n" in done.stdout + done.stderr
     url = f"{job.environment['PREFECT_API_URL']}/artifacts/results-stored/latest"
     with urllib.request.urlopen(url, timeout=30) as response:
         shown = json.loads(response.read())
-    assert shown["description"].startswith("Copied to s3://results/runs/reject_sampling_results/step")
-    stored = "s3://results/runs/reject_sampling_results/step"
+    stored = "s3://results/runs/reject_sampling_results"
+    assert shown["description"].startswith(f"Copied to {stored}")
     assert all(one["file"].startswith(stored) for one in json.loads(shown["data"]))
 
 
@@ -132,42 +134,4 @@ def test_a_store_that_fails_at_the_end_loses_nothing(
         assert again.returncode == 0, again.stderr
         assert server.requests == asked
     assert "already complete" in again.stdout
-    assert "statistics.txt" in check_copied(s3, folder)
-
-
-def test_episodes_are_copied(tmp_path: Path, prefect_environment: dict[str, str], s3: S3Server) -> None:
-    job = Job("collect_episodes", tmp_path, prefect_environment | {"PYTHONPATH": str(ROOT)})
-    toy = ("--env_name", "tests.episodes.toy:ToyEnvironment", "--model_path", "oracle", "--num_episodes", "4")
-    done = job.run(*toy, "--store_block", "store")
-    assert done.returncode == 0, done.stderr
-    found = check_copied(s3, tmp_path / "sft_data")
-    assert {name.rpartition("_")[2] for name in found if name.startswith("sft_data_")} >= {"stats.json"}
-    assert {"overview.png", "rollouts/0001.jsonl"} <= found
-
-
-def test_a_trained_adapter_is_copied(tmp_path: Path, prefect_environment: dict[str, str], s3: S3Server) -> None:
-    make_base(tmp_path / "base", CHATML)
-    write_rows(tmp_path / "train.jsonl", [row(number, "7") for number in range(4)])
-    own = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    job = Job("train_lora", tmp_path, prefect_environment | own)
-    data = ("--model_path", "base", "--train_data", "train.jsonl", "--output_dir", "adapter", "--lora_r", "2")
-    done = job.run(*data, "--num_train_epochs", "1", "--merge", "--store_block", "store", timeout=300)
-    assert done.returncode == 0, done.stderr
-    found = check_copied(s3, tmp_path / "adapter")
-    assert {"adapter_model.safetensors", "adapter_config.json", "README.md", "loss.png"} <= found
-    assert "merged/model.safetensors" in found
-    assert not [name for name in found if name.startswith(("checkpoints", "logs", "."))]
-
-
-def test_curated_data_is_copied(tmp_path: Path, prefect_environment: dict[str, str], s3: S3Server) -> None:
-    write_rows(tmp_path / "raw.jsonl", [rollout("p0", 0, 1.0, answer="a"), rollout("p1", 0, 0.5, answer="b")])
-    job = Job("curate", tmp_path, prefect_environment | {"PYTHONPATH": str(ROOT)})
-    done = job.run("run", "--input", "raw.jsonl", "--store_block", "share")
-    assert done.returncode == 0, done.stderr
-    [url] = re.findall(r"copied to (\S+)", done.stdout + done.stderr)
-    made, copied = (
-        {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-        for folder in (tmp_path / "curated", Path(url))
-    )
-    assert copied == made
-    assert {"sft.jsonl", "README.md", "rollouts.jsonl", "quality_report.html"} <= set(made)
+    assert "statistics.txt" in check_copied(s3.held(), "runs/reject_sampling_results/scripted/", folder)

@@ -1,0 +1,94 @@
+"""Canaries: secrets that servers want to see, and that are then looked for in everything that anybody has left."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+from benchmarks.scripted_agents import SUBMIT, act
+from rollmill.environments.search.index import FullTextIndex
+from tests.serving.raw_server import RawServer
+
+NAMES = (
+    "endpoint", "sandbox", "evaluation", "search", "store_key", "store_secret",
+    "VLLM_API_KEY", "HF_TOKEN", "ROLLMILL_SANDBOX_TOKEN", "ROLLMILL_EVALUATION_TOKEN", "ROLLMILL_SEARCH_TOKEN",
+    "wrong_endpoint", "wrong_store",
+)  # fmt: skip
+SECRETS = {name: f"canary{uuid.uuid4().hex}" for name in NAMES}
+SEEN = f"seen{uuid.uuid4().hex}"
+"""What is no secret, and must be found wherever secrets are looked for."""
+LOOK = "env; cat /proc/*/environ; ls /root /home; cat /etc/passwd"
+"""What an agent that looks for secrets runs in its sandbox."""
+
+
+def guarded(name: str, answer: Callable[[bytes], bytes], used: set[str]) -> RawServer:
+    """A server that answers who has the secret; `used` notes that somebody had."""
+
+    def check(headers: dict[str, str], body: bytes) -> tuple[int, bytes]:
+        given = {header.lower(): value for header, value in headers.items()}
+        if given.get("authorization") != f"Bearer {SECRETS[name]}":
+            return 401, b'{"detail": "not the right one"}'
+        used.add(name)
+        return 200, answer(body)
+
+    return RawServer(check)
+
+
+def chat(body: bytes) -> bytes:
+    """A model that knows one answer."""
+    return _completion(body, ["<answer>1</answer>"])
+
+
+def agent(body: bytes) -> bytes:
+    """A model that looks for secrets and submits."""
+    return _completion(body, [act(LOOK), act(SUBMIT)])
+
+
+def _completion(body: bytes, answers: list[str]) -> bytes:
+    if body == b"/v1/models":
+        return b'{"data": [{"id": "scripted"}]}'
+    before = sum(turn["role"] == "assistant" for turn in json.loads(body)["messages"])
+    message = {"role": "assistant", "content": answers[before]}
+    usage = {"prompt_tokens": 1, "completion_tokens": 1}
+    return json.dumps({"choices": [{"message": message, "finish_reason": "stop"}], "usage": usage}).encode()
+
+
+def retriever(index: FullTextIndex) -> Callable[[bytes], bytes]:
+    """Answers searches from an index, as a search service does."""
+
+    def answer(body: bytes) -> bytes:
+        asked = json.loads(body)
+        found = index.search(asked["queries"][0], asked["topk"])
+        documents = [
+            {"document": {"id": one.id, "contents": f'"{one.title}"\n{one.text}'}, "score": 1} for one in found
+        ]
+        return json.dumps({"result": [documents]}).encode()
+
+    return answer
+
+
+def _tables(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Every table of a database, and all that its rows hold."""
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
+        names = [name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        for name in names:
+            values = [value for row in database.execute(f'SELECT * FROM "{name}"') for value in row]
+            texts = [value if isinstance(value, bytes) else str(value).encode() for value in values]
+            yield f"{path.name}: {name}", b"\n".join(texts)
+
+
+def all_that_is_left(folders: list[Path], said: dict[str, str], stored: dict[str, bytes]) -> dict[str, bytes]:
+    """Everything that runs, servers and services have left anywhere, by where it is."""
+    left = {where: text.encode() for where, text in said.items()}
+    left |= {f"s3: {name}": content for name, content in stored.items()}
+    for folder in folders:
+        for path in folder.rglob("*"):
+            if path.is_file():
+                left[str(path)] = path.read_bytes()
+            if path.suffix == ".db":
+                left |= _tables(path)
+    return left
