@@ -79,8 +79,9 @@ def collect(env_name: str, in_flight: int, options: argparse.Namespace) -> Colle
         )  # fmt: skip
         with hold(parameters), open_collection(parameters) as run:
             progress = progress_of(run)
-            with serving_cast(parameters, policies_of(parameters)) as served:
-                maker = episodes_of(parameters, run, served)
+            specs = policies_of(parameters)
+            with serving_cast(parameters, specs) as served:
+                maker = episodes_of(parameters, specs, run.directory, served)
                 progress.start()
                 with RolloutSession(run, maker, slots=in_flight, progress=progress) as session:
                     problems = list(run.problems())

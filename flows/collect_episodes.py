@@ -12,6 +12,7 @@ EXAMPLES = """\
   python -m flows.collect_episodes --env_name math_env --policy solver=/models/a coder=/models/b,adapter=/adapters/c \\
       --agent reasoner=solver tool_user=coder --dataset problems.jsonl
   python -m flows.collect_episodes --env_name stateful_env --env world=sokoban --model_path oracle
+  python -m flows.collect_episodes --env_name math_env --model_path /models/qwen --cluster_block gpus   # many machines
 
 The same command again continues a run that was interrupted. VLLM_API_KEY holds the key of the server.
 """
@@ -35,9 +36,10 @@ from rollmill.rollouts.progress import Progress, progress_of
 from rollmill.rollouts.run import Run
 from rollmill.rollouts.session import RolloutSession
 from tasks.desk_server import desk_server
-from tasks.episodes import write_training_rows
+from tasks.episodes import sharded_episodes, write_training_rows
 from tasks.generation import generate_all
 from tasks.outcomes import failing_in_one_line
+from tasks.sharding import on_workers, rollout_workers
 from tasks.storing import storing
 from tasks.training import train_watched
 from tasks.watching import watched
@@ -54,7 +56,9 @@ def collect_episodes(parameters: CollectEpisodes) -> CollectionOutcome:
     with storing(parameters.store_block) as store:
         with hold(parameters), open_collection(parameters) as run:
             progress = progress_of(run)
-            if progress.left:
+            if progress.left and on_workers(parameters):
+                collect_there(run, parameters, progress)
+            elif progress.left:
                 collect(run, parameters, progress)
             outcome = store(write_training_rows.submit(run, parameters, progress).result())
         training = parameters.training(str(outcome.data)) if outcome.rows else None
@@ -68,12 +72,20 @@ def collect(run: Run, parameters: CollectEpisodes, progress: Progress) -> None:
     """Serves the policies and plays the episodes that are missing."""
     sandboxes, search = sandbox_service(parameters.sandbox_block), search_service(parameters.search_block)
     server, endpoint = server_config(parameters.server_block), endpoint_config(parameters.endpoint_block)
-    with serving_cast(parameters, policies_of(parameters), server=server, endpoint=endpoint) as served:
+    specs = policies_of(parameters)
+    with serving_cast(parameters, specs, server=server, endpoint=endpoint) as served:
         progress.start()
-        maker = episodes_of(parameters, run, served, sandboxes=sandboxes, search=search)
+        maker = episodes_of(parameters, specs, run.directory, served, sandboxes=sandboxes, search=search)
         session = RolloutSession(run, maker, slots=parameters.concurrency, progress=progress)
         with session, watched(progress, parameters.directory.name):
             generate_all(session)
+
+
+def collect_there(run: Run, parameters: CollectEpisodes, progress: Progress) -> None:
+    """Lets workers serve the policies and play the episodes that are missing."""
+    with rollout_workers(parameters) as workers, watched(progress, parameters.directory.name):
+        progress.start()
+        sharded_episodes(run, parameters, workers, progress).make_all()
 
 
 if __name__ == "__main__":

@@ -1,16 +1,49 @@
-"""The end of a collection of episodes, and what it shows."""
+"""A collection of episodes on many machines, its end, and what it shows."""
 
 from __future__ import annotations
+
+from contextlib import AbstractContextManager
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from blocks.inference import endpoint_config, server_config
+from blocks.sandboxes import sandbox_service
+from blocks.search import search_service
 from rollmill.episodes.outcome import CollectionOutcome, write_collection
 from rollmill.episodes.parameters import CollectEpisodes
+from rollmill.episodes.stage import EpisodesOrder, episodes_order, episodes_session
+from rollmill.rollouts.kept_session import IsGivenUp
 from rollmill.rollouts.progress import Progress
 from rollmill.rollouts.run import Run
+from rollmill.rollouts.session import RolloutSession
+from rollmill.rollouts.shard import Part
 from tasks.outcomes import failing_in_one_line
+from tasks.sharding import ShardedRollouts
 from tasks.watching import show_outcome
+from tasks.workers import Workers
+
+
+def opened_episodes(
+    order: EpisodesOrder, part: Part, is_given_up: IsGivenUp
+) -> AbstractContextManager[RolloutSession[Part]]:
+    """The session of a worker, which reads the blocks there."""
+    parameters = order.parameters
+    return episodes_session(
+        order,
+        part,
+        is_given_up,
+        server=server_config(parameters.server_block),
+        endpoint=endpoint_config(parameters.endpoint_block),
+        sandboxes=sandbox_service(parameters.sandbox_block),
+        search=search_service(parameters.search_block),
+    )
+
+
+def sharded_episodes(run: Run, parameters: CollectEpisodes, workers: Workers, progress: Progress) -> ShardedRollouts:
+    """What plays the run's episodes on workers. Raises as `episodes_order` does."""
+    order = episodes_order(parameters)
+    return ShardedRollouts(run, progress, workers, opening=opened_episodes, order=order, slots=parameters.concurrency)
 
 
 @task(name="write training rows", cache_policy=NO_CACHE)

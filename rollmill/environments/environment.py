@@ -73,7 +73,10 @@ class Environment(Protocol):
     version: ClassVar[str]
     """Changes whenever prompts, transitions or rewards may change: part of a run's identity."""
     Settings: ClassVar[type[BaseModel]]
-    """What a user may set (`env.<name>=...`), frozen, `extra="forbid"`, with a default for everything."""
+    """What a user may set (`env.<name>=...`), frozen, `extra="forbid"`, with a default for everything.
+
+    What names a file is a `Path` (or a `rollmill.environments.paths.PathText`): workers in other folders find it, too.
+    """
     needs: ClassVar[frozenset[Tool]]
     """The tools that its episodes use."""
 

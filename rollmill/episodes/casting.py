@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -92,15 +92,22 @@ def serving_cast(
     *,
     server: ServerConfig | None = None,
     endpoint: EndpointConfig | None = None,
+    is_given_up: Callable[[], bool] | None = None,
+    log_of: Callable[[Path], Path] = lambda path: path,
 ) -> Iterator[dict[str, Served]]:
     """Each policy that is a model, by its name, served for the time of the block.
 
-    Policies on one base share a server. Raises `ServingError` as `served` does, `InputError` as `served_models`.
+    Policies on one base share a server, which writes to `log_of` its log's path. When it `is_given_up`, starts end at
+    once, and models may not be there. Raises `ServingError` as `served` does, `InputError` as `served_models`.
     """
     found = _on_running_servers(parameters, specs, endpoint)
-    wanted = served_models(specs, parameters)
+    models = served_models(specs, parameters)
+    wanted = [model._replace(log_path=log_of(model.log_path)) for model in models]
     configs = placed(server or ServerConfig(), len(wanted))
-    servers = [own_server(parameters, model, config) for model, config in zip(wanted, configs, strict=True)]
+    servers = [
+        own_server(parameters, model, config, is_given_up=is_given_up)
+        for model, config in zip(wanted, configs, strict=True)
+    ]
     client = client_config(parameters, None)
     with started(servers, together=side_by_side(configs)):
         for model, own in zip(wanted, servers, strict=True):

@@ -18,7 +18,7 @@ from rollmill.files.rows import dump_line
 from rollmill.records import Problem, Verdict
 from rollmill.rollouts.engine import Made
 from rollmill.rollouts.identity import rollout_seed
-from rollmill.rollouts.run import Run
+from rollmill.rollouts.session import Wanting
 from rollmill.rollouts.tally import Outcome
 from rollmill.serving.client import ChatClient
 
@@ -49,34 +49,42 @@ class EpisodesMaker:
     """
 
     def __init__(
-        self, stage: Stage, cast: Cast, *, clients: list[ChatClient], tools: Tools, closing: ExitStack, threads: int
+        self,
+        stage: Stage,
+        cast: Cast,
+        *,
+        clients: list[ChatClient],
+        open_tools: Callable[[ExitStack], Tools],
+        threads: int,
     ) -> None:
-        """`closing` is closed at the end: it ends the tools."""
+        """`open_tools`: all but verification; what ends them goes to the stack."""
         self._stage = stage
         self._cast = cast
         self._clients = clients
-        self._tools = tools
-        self._closing = closing
+        self._open_tools = open_tools
         self._thread_count = threads
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:
-        """Holds connections, verifiers and threads; at the end environments under way are given up."""
+        """Holds connections, tools and threads; at the end environments under way are given up.
+
+        Raises `InputError` where a tool cannot be used.
+        """
         self._threads = ThreadPoolExecutor(self._thread_count, thread_name_prefix="environment")
         try:
             async with AsyncExitStack() as stack:
                 for client in self._clients:
                     await stack.enter_async_context(client)
                 verifiers = await stack.enter_async_context(VerifierPools())
-                self._tools = self._tools._replace(verification=verifiers)
-                try:
-                    yield
-                finally:
-                    await asyncio.to_thread(self._closing.close)
+                closing = ExitStack()
+                stack.push_async_callback(asyncio.to_thread, closing.close)
+                tools = await asyncio.to_thread(self._open_tools, closing)
+                self._tools = tools._replace(verification=verifiers)
+                yield
         finally:
             await asyncio.to_thread(self._threads.shutdown)
 
-    def work(self, run: Run, problems: list[Problem], *, first: int | None = None) -> Iterator[EpisodeWork]:
+    def work(self, run: Wanting, problems: list[Problem], *, first: int | None = None) -> Iterator[EpisodeWork]:
         """What a run still wants of some problems."""
         for problem in problems:
             for sample_id, attempt in run.wanted(problem, first):

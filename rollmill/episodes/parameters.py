@@ -23,6 +23,7 @@ from rollmill.form import Form
 from rollmill.parameter import parameter
 from rollmill.problems import ProblemSource
 from rollmill.rollouts.chat import Sampling
+from rollmill.rollouts.parameters import CLUSTER_BLOCK, GPU_WORKERS, check_places
 from rollmill.training.parameters import Hyperparameters, Material, TrainLora
 
 SFT_KEYS = tuple(
@@ -105,7 +106,11 @@ class CollectEpisodes(Form, Outside, Playing):
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
-    concurrency: int = parameter(64, "Running", "Concurrency", "Episodes in flight.", env=True, ge=1, le=65536)
+    concurrency: int = parameter(
+        64, "Running", "Concurrency", "Episodes in flight, on every worker.", env=True, ge=1, le=65536
+    )
+    cluster_block: str | None = CLUSTER_BLOCK
+    gpu_workers: int | None = GPU_WORKERS
     retry: Literal["failed"] | None = parameter(
         None, "Running", "Redo", "Of the run on disk, redo only the episodes that failed on the way."
     )
@@ -125,9 +130,6 @@ class CollectEpisodes(Form, Outside, Playing):
     )  # fmt: skip
     sft_model_dir: str = parameter(
         "./sft_model", "Training", "Model directory", "Where the trained model goes.", metavar="DIR"
-    )
-    cluster_block: str | None = parameter(
-        None, "Training", "Cluster block", "Name of a dask-cluster block: a worker of it trains.", metavar="BLOCK"
     )
 
     @field_validator("env", "sft_config", "agent", mode="before")
@@ -166,6 +168,11 @@ class CollectEpisodes(Form, Outside, Playing):
     def _fits_together(self) -> Self:
         if self.balance_success and self.only_success:
             raise ValueError("--balance_success: there are no failed episodes to keep: add --no_only_success")
+        check_places(
+            cluster_block=self.cluster_block,
+            gpu_workers=self.gpu_workers,
+            own_port=None if self.external else self.model_port,
+        )
         return self
 
     @model_validator(mode="after")

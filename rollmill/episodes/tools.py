@@ -21,6 +21,7 @@ from rollmill.sandboxes.remote import RemoteHost
 from rollmill.sandboxes.sandbox import Limits, SandboxHost, SandboxSpec
 from rollmill.services.connection import ServiceConfig, service_url, token_from_environment
 from rollmill.verifiers import VerifierPool
+from rollmill.verifiers.failure import VerifierFailed
 
 
 def open_tools(
@@ -81,6 +82,7 @@ class VerifierPools:
     def __init__(self) -> None:
         self._pools: dict[str, VerifierPool] = {}
         self._stack = AsyncExitStack()
+        self._closed = False
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
@@ -89,6 +91,7 @@ class VerifierPools:
     async def __aexit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._closed = True
         await self._stack.aclose()
 
     def verify(self, verifier: str, problem: Problem, completion: str) -> Verdict:
@@ -96,6 +99,8 @@ class VerifierPools:
         return asyncio.run_coroutine_threadsafe(self._verify(verifier, problem, completion), self._loop).result()
 
     async def _verify(self, verifier: str, problem: Problem, completion: str) -> Verdict:
+        if self._closed:
+            raise VerifierFailed("verifier_died", "the verifier pool is closed")
         if verifier not in self._pools:
             self._pools[verifier] = pool = VerifierPool(verifier, accept_error=0.0)
             await self._stack.enter_async_context(pool)

@@ -24,6 +24,7 @@ def test_what_is_not_said():
     one = asked()
     assert (one.env_name, one.max_turns, one.num_episodes, one.only_success) == ("code_env", 3, 100, True)
     assert (one.sampling.temperature, one.sampling.max_tokens, one.concurrency) == (1.0, 1024, 64)
+    assert (one.cluster_block, one.gpu_workers) == (None, None)
     assert (one.place, one.source, one.external, one.training("rows.jsonl")) == ("bubblewrap", None, False, None)
     [policy] = one.policies
     assert (policy.name, policy.model, policy.adapter, policy.demonstration) == ("shared_model", "org/m", "", False)
@@ -101,6 +102,10 @@ def test_policies(monkeypatch):
          "model_name: 'a=' cannot be a policy's name: use letters, digits, '_', '-', '.' and '/'"),
         ({"balance_success": True}, "--balance_success: there are no failed episodes to keep: add --no_only_success"),
         ({"base_url": ["http://a"], "endpoint_block": "b"}, "give --base_url or --endpoint_block, not both"),
+        ({"cluster_block": "c", "gpu_workers": 2},
+         "give --cluster_block or --gpu_workers, not both: a cluster has workers of its own"),
+        ({"gpu_workers": 2, "model_port": 8000},
+         "--model_port 8000: there are 2 servers with --gpu_workers: leave it out, and each takes a free one"),
         ({"search_server": "h:1", "search_block": "b"}, "give --search_server or --search_block, not both"),
         ({"docker_server": "h:1"},
          "--sandbox_image: required with --sandbox remote: a Docker image with python3"),

@@ -15,9 +15,12 @@ import pytest
 
 from rollmill.environments.search.environment import OWN_QUESTIONS
 from rollmill.environments.search.index import open_index
+from rollmill.serving.kept_process import KeptProcess
 from rollmill.serving.script import Conversation, Script
 from rollmill.serving.scripted import ScriptedServer
-from tests.flows.conftest import ROOT, Job, journal_lines, processes_of, wait_until
+from tests.flows.conftest import ROOT, Job, journal_lines, processes_of, script, wait_until
+from tests.flows.test_cluster import cluster_in
+from tests.flows.test_many_machines import REGISTERED, dask_process, makers, rows_in, said_by, servers
 from tests.serving.raw_server import RawServer
 from tests.training.made import make_base
 
@@ -27,8 +30,8 @@ TOY = ("--env_name", "tests.episodes.toy:ToyEnvironment")
 
 
 @pytest.fixture
-def job(tmp_path: Path, sandboxes: Path, prefect_environment: dict[str, str]) -> Job:
-    return Job("collect_episodes", tmp_path, prefect_environment | {"PYTHONPATH": str(ROOT), "TMPDIR": str(sandboxes)})
+def job(tmp_path: Path, sandboxes: Path, stand_in: dict[str, str]) -> Job:
+    return Job("collect_episodes", tmp_path, stand_in | {"TMPDIR": str(sandboxes), "MARK": str(tmp_path)})
 
 
 def data_file(folder: Path) -> Path:
@@ -83,8 +86,9 @@ def test_a_run_its_rows_and_more_episodes(job: Job) -> None:
     again = job.run(*TOY, "--model_path", "oracle", "--num_episodes", "12")
     assert "already complete, nothing was played" in again.stdout
     assert data_file(folder).read_bytes() == before
-    more = job.run(*TOY, "--model_path", "oracle", "--num_episodes", "14")
+    more = job.run(*TOY, "--model_path", "oracle", "--num_episodes", "14", "--gpu_workers", "2", timeout=300)
     assert more.returncode == 0, more.stderr
+    assert sum(makers(more.stderr).values()) == 2
     assert [row for row in rows_of(folder) if row in rows] == rows
     assert len(rows_of(folder)) == 28
     assert len(journal_lines(folder)) == 14
@@ -125,23 +129,43 @@ def test_agents_have_policies_of_their_own(job: Job) -> None:
     assert "first, second" in unknown.stderr
 
 
-def test_killed_in_the_middle_it_loses_nothing_and_ends_the_same(job: Job) -> None:
-    digits = Script(completion="{digit}", latency_s=0.2)
-    flags = [*TOY, "--model_path", "scripted", "--num_episodes", "80", "--concurrency", "8", "--no_only_success"]
-    with ScriptedServer(digits) as server:
-        process = job.start(*flags, "--base_url", server.base_url)
-        wait_until(lambda: len(journal_lines(job.folder)) >= 16)
-        process.send_signal(signal.SIGKILL)
-        process.communicate(timeout=60)
-        before = journal_lines(job.folder)
-        done = job.run(*flags, "--base_url", server.base_url)
-        assert done.returncode == 0, done.stderr
-        whole = job.run(*flags, "--base_url", server.base_url, "--output_dir", "whole")
-        assert whole.returncode == 0, whole.stderr
-    after = journal_lines(job.folder / "sft_data")
-    assert after[: len(before)] == before
+def digits(*more: str, latency_s: float) -> list[str]:
+    """Eighty episodes of a model that says digits."""
+    small = ["--model_path", "org/digits", "--num_episodes", "80", "--concurrency", "4", "--no_only_success"]
+    return [*TOY, *small, *script(completion="{digit}", latency_s=latency_s), *more]
+
+
+def serving(job: Job, worker: KeptProcess) -> bool:
+    """Whether a Dask worker has a server."""
+    return any(dask_process(worker) in server.parents() for server in servers(job.folder))
+
+
+def test_killed_here_then_a_worker_of_many_it_loses_nothing_and_ends_the_same(job: Job) -> None:
+    process = job.start(*digits(latency_s=0.2))
+    wait_until(lambda: len(journal_lines(job.folder)) >= 16 or process.poll() is not None, timeout=200)
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=60)
+    before = journal_lines(job.folder)
     assert 16 <= len(before) < 80
+
+    with cluster_in(job.folder / "cluster", job.environment) as cluster:
+        workers = [cluster.start_worker("GPU=1", "--no-nanny", threads=4) for _ in range(2)]
+        wait_until(lambda: said_by(cluster.folder / "worker.log", REGISTERED) == 2, timeout=200)
+        process = job.start(*digits("--cluster_block", cluster.block, latency_s=0.3))
+        wait_until(lambda: len(journal_lines(job.folder)) > len(before) or process.poll() is not None, timeout=300)
+        assert process.poll() is None, process.communicate()
+        dask_process(next(worker for worker in workers if serving(job, worker))).send_signal(signal.SIGKILL)
+        _, said = process.communicate(timeout=300)
+        assert process.returncode == 0, said
+        assert servers(job.folder) == []  # the run is over, the other worker is there
+    after = journal_lines(job.folder)
+    assert after[: len(before)] == before
+    assert sum(makers(said).values()) == 80 - len(before)
+
+    whole = job.run(*digits("--output_dir", "whole", latency_s=0.01), timeout=300)
+    assert whole.returncode == 0, whole.stderr
     assert len({(row["instance_id"], row["sample_id"]) for row in map(json.loads, after)}) == len(after) == 80
+    assert rows_in(job.folder / "sft_data") == rows_in(job.folder / "whole")
     assert rows_of(job.folder / "sft_data") == rows_of(job.folder / "whole")
     assert len(rows_of(job.folder / "whole")) > 200
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from rollmill.environments.paths import PathText
+
 
 class SearchSettings(BaseModel):
     """The corpus, and how much of it agents see."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    corpus: str = ""
+    corpus: PathText = ""
     """A folder of `.txt` and `.md` files, or a data file whose rows have `id`, `title` and `text` (or `contents`);
     empty for the corpus that ships. Of no account where a search service is named."""
     top_k: int = Field(default=3, ge=1, le=100)
