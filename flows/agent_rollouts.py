@@ -17,6 +17,8 @@ EXAMPLES = """\
       --docker-server host:9527 --eval-server host:9528 --output out.json --samples-per-task 32
   python -m flows.agent_rollouts generate-single --instance instance.json --model m --base-url http://host:8000 \\
       --output one.json
+  python -m flows.agent_rollouts generate-multi --dataset /shared/data.json --model /shared/qwen --output out.json \\
+      --samples-per-task 32 --cluster-block gpus    # on many machines
 
 The same command again continues a run that was interrupted. VLLM_API_KEY holds the key of the server.
 """
@@ -38,10 +40,11 @@ from rollmill.rollouts.progress import Progress, progress_of
 from rollmill.rollouts.run import Run
 from rollmill.rollouts.session import RolloutSession
 from rollmill.serving.served import served
-from tasks.agent_rollouts import write_document
+from tasks.agent_rollouts import sharded_attempts, write_document
 from tasks.desk_server import desk_server
 from tasks.generation import generate_all
 from tasks.outcomes import failing_in_one_line
+from tasks.sharding import on_workers, rollout_workers
 from tasks.storing import storing
 from tasks.watching import logged_to, watched
 
@@ -61,7 +64,9 @@ def agent_rollouts(parameters: AgentRollouts) -> AgentOutcome:
         storing(parameters.store_block) as store,
     ):
         progress = progress_of(run)
-        if progress.left:
+        if progress.left and on_workers(parameters):
+            generate_there(run, parameters, progress)
+        elif progress.left:
             generate(run, parameters, progress)
         return store(write_document.submit(run, parameters, progress).result())
 
@@ -70,12 +75,21 @@ def generate(run: Run, parameters: AgentRollouts, progress: Progress) -> None:
     """Serves the model and makes the attempts that are missing."""
     sandboxes, evaluations = sandbox_service(parameters.sandbox_block), evaluation_service(parameters.eval_block)
     server, endpoint = server_config(parameters.server_block), endpoint_config(parameters.endpoint_block)
-    with served(parameters, model_of(parameters), server=server, endpoint=endpoint) as model:
+    with (
+        served(parameters, model_of(parameters), server=server, endpoint=endpoint) as model,
+        agents_of(parameters, model, sandboxes=sandboxes, evaluations=evaluations) as agents,
+    ):
         progress.start()
-        agents = agents_of(parameters, run, model, sandboxes=sandboxes, evaluations=evaluations)
         session = RolloutSession(run, agents, slots=parameters.workers, progress=progress)
         with session, watched(progress, parameters.directory.name):
             generate_all(session)
+
+
+def generate_there(run: Run, parameters: AgentRollouts, progress: Progress) -> None:
+    """Lets workers serve the model and make the attempts that are missing."""
+    with rollout_workers(parameters) as workers, watched(progress, parameters.directory.name):
+        progress.start()
+        sharded_attempts(run, parameters, workers, progress).make_all()
 
 
 if __name__ == "__main__":

@@ -1,16 +1,48 @@
-"""The end of a run of agents, and what it shows."""
+"""A run of agents on many machines, its end, and what it shows."""
 
 from __future__ import annotations
+
+from contextlib import AbstractContextManager
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from blocks.inference import endpoint_config, server_config
+from blocks.sandboxes import evaluation_service, sandbox_service
 from rollmill.agent_rollouts.outcome import AgentOutcome, write_outcome
 from rollmill.agent_rollouts.parameters import AgentRollouts
+from rollmill.agent_rollouts.places import AgentOrder, agent_session
+from rollmill.rollouts.kept_session import IsGivenUp
 from rollmill.rollouts.progress import Progress
 from rollmill.rollouts.run import Run
+from rollmill.rollouts.session import RolloutSession
+from rollmill.rollouts.shard import Part
 from tasks.outcomes import failing_in_one_line
+from tasks.sharding import ShardedRollouts
 from tasks.watching import show_outcome
+from tasks.workers import Workers
+
+
+def opened_agents(
+    order: AgentOrder, part: Part, is_given_up: IsGivenUp
+) -> AbstractContextManager[RolloutSession[Part]]:
+    """The session of a worker, which reads the blocks there."""
+    parameters = order.parameters
+    return agent_session(
+        order,
+        part,
+        is_given_up,
+        server=server_config(parameters.server_block),
+        endpoint=endpoint_config(parameters.endpoint_block),
+        sandboxes=sandbox_service(parameters.sandbox_block),
+        evaluations=evaluation_service(parameters.eval_block),
+    )
+
+
+def sharded_attempts(run: Run, parameters: AgentRollouts, workers: Workers, progress: Progress) -> ShardedRollouts:
+    """What makes the run's attempts on workers."""
+    order = AgentOrder(parameters.anywhere())
+    return ShardedRollouts(run, progress, workers, opening=opened_agents, order=order, slots=parameters.workers)
 
 
 @task(name="write document", cache_policy=NO_CACHE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager, closing
 from dataclasses import replace
 from typing import NamedTuple
@@ -21,7 +21,7 @@ from rollmill.records import Problem, RolloutError
 from rollmill.rollouts.chat import Sampling
 from rollmill.rollouts.engine import Made
 from rollmill.rollouts.identity import rollout_seed
-from rollmill.rollouts.run import Run
+from rollmill.rollouts.session import Wanting
 from rollmill.rollouts.tally import Outcome
 from rollmill.sandboxes.sandbox import Limits, SandboxError, SandboxHost, SandboxSpec
 from rollmill.serving.client import ChatClient, Completion
@@ -65,6 +65,7 @@ class AgentRolloutsMaker:
         self._workers = workers
         self._closing = closing
         self._stopping = threading.Event()
+        self._asked: set[Future[Completion]] = set()
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:
@@ -77,11 +78,13 @@ class AgentRolloutsMaker:
                     yield
                 finally:
                     self._stopping.set()
+                    for asked in tuple(self._asked):
+                        asked.cancel()
                     await asyncio.to_thread(self._closing.close)
         finally:
             await asyncio.to_thread(self._threads.shutdown)
 
-    def work(self, run: Run, problems: list[Problem], *, first: int | None = None) -> Iterator[AgentWork]:
+    def work(self, run: Wanting, problems: list[Problem], *, first: int | None = None) -> Iterator[AgentWork]:
         """What a run still wants of some problems."""
         for problem in problems:
             wanted = run.wanted(problem, first)
@@ -114,14 +117,19 @@ class AgentRolloutsMaker:
                 )  # fmt: skip
                 if played.error:
                     return played, None
-                return played, self._grader.grade(problem.instance_id, sandbox.id)
+                return played, self._grader.grade(problem, sandbox.id)
         except SandboxError as failure:
             error = RolloutError(type=failure.type, message=str(failure))
             return (replace(played, error=error) if played else unplayed(error)), None
 
     def complete(self, body: bytes) -> Completion:
         """One completion, for an attempt's thread. Raises as `ChatClient.complete` does."""
-        return asyncio.run_coroutine_threadsafe(self._client.complete(body), self._loop).result()
+        asked = asyncio.run_coroutine_threadsafe(self._client.complete(body), self._loop)
+        self._asked.add(asked)
+        try:
+            return asked.result()
+        finally:
+            self._asked.discard(asked)
 
     def _spec(self, problem: GradedProblem) -> SandboxSpec:
         return SandboxSpec(

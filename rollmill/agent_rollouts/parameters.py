@@ -9,8 +9,10 @@ from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
 from rollmill.files.parameters import STORE_BLOCK
 from rollmill.form import Form
+from rollmill.grading.ladder import LADDERS
 from rollmill.parameter import parameter
 from rollmill.rollouts.chat import Sampling
+from rollmill.rollouts.parameters import CLUSTER_BLOCK, GPU_WORKERS, check_places
 from rollmill.sandboxes.parameters import SandboxPlace
 from rollmill.serving.parameters import ServerParameters
 
@@ -86,7 +88,9 @@ class AgentRollouts(Form, ServerParameters, Grading, Attempts):
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
-    workers: int = parameter(4, "Running", "Workers", "Sandboxes at a time.", ge=1, le=4096)
+    workers: int = parameter(4, "Running", "Workers", "Sandboxes at a time, on every worker.", ge=1, le=4096)
+    cluster_block: str | None = CLUSTER_BLOCK
+    gpu_workers: int | None = GPU_WORKERS
     retry: Literal["failed"] | None = parameter(
         None, "Running", "Redo", "Of the run on disk, redo only the attempts that failed on the way."
     )
@@ -128,7 +132,24 @@ class AgentRollouts(Form, ServerParameters, Grading, Attempts):
             raise ValueError(
                 "an evaluation service sees only sandboxes of a sandbox service: give --docker_server, too"
             )
+        check_places(
+            cluster_block=self.cluster_block,
+            gpu_workers=self.gpu_workers,
+            own_port=None if self.external else self.model_port,
+        )
         return self
+
+    def anywhere(self) -> Self:
+        """The same with absolute paths, for a process that runs in another folder."""
+        paths = {"output": Path(self.output), "log_dir": Path(self.log_dir), "images": self.image_folder}
+        paths["instance" if self.dataset is None else "dataset"] = Path(self.problem_file)
+        if (config := Path(self.config).expanduser()).is_file():
+            paths["config"] = config
+        if self.ladder not in LADDERS:
+            paths["ladder"] = Path(self.ladder).expanduser()
+        if (model := Path(self.model)).is_dir() and not self.external:
+            paths["model"] = model
+        return self.model_copy(update={name: str(path.absolute()) for name, path in paths.items()})
 
     @property
     def grades_elsewhere(self) -> bool:

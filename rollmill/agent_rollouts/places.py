@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from rollmill.agent_rollouts.maker import AgentRolloutsMaker
 from rollmill.agent_rollouts.parameters import AgentRollouts
-from rollmill.agent_rollouts.problems import graded_problem
 from rollmill.agent_rollouts.run import agent_settings
-from rollmill.grading.evaluation import Grader
 from rollmill.grading.grader import LocalGrader
 from rollmill.grading.ladder import read_ladder
 from rollmill.grading.remote import TOKEN_VARIABLE as EVALUATION_TOKEN
 from rollmill.grading.remote import RemoteGrader
-from rollmill.rollouts.run import Run
+from rollmill.rollouts.kept_session import log_of_worker, part_session
+from rollmill.rollouts.session import RolloutSession
+from rollmill.rollouts.shard import Part
 from rollmill.sandboxes.bubblewrap import BubblewrapHost
 from rollmill.sandboxes.docker import DockerHost
 from rollmill.sandboxes.remote import TOKEN_VARIABLE as SANDBOX_TOKEN
@@ -23,7 +25,8 @@ from rollmill.sandboxes.sandbox import Limits, SandboxHost
 from rollmill.services.connection import ServiceConfig, service_url, token_from_environment
 from rollmill.serving.client import ChatClient
 from rollmill.serving.endpoints import EndpointPool
-from rollmill.serving.served import Served, ServedModel
+from rollmill.serving.served import EndpointConfig, Served, ServedModel, served
+from rollmill.serving.server import ServerConfig
 
 
 def model_of(parameters: AgentRollouts) -> ServedModel:
@@ -32,46 +35,46 @@ def model_of(parameters: AgentRollouts) -> ServedModel:
     return ServedModel(parameters.model, name, Path(parameters.log_dir) / f"{name}_vllm.log")
 
 
+@contextmanager
 def agents_of(
     parameters: AgentRollouts,
-    run: Run,
-    served: Served,
+    model: Served,
     *,
     sandboxes: ServiceConfig | None = None,
     evaluations: ServiceConfig | None = None,
-) -> AgentRolloutsMaker:
-    """What makes the run's attempts; `sandboxes` and `evaluations` come from blocks.
+) -> Iterator[AgentRolloutsMaker]:
+    """What makes the run's attempts, for the time of the block; `sandboxes` and `evaluations` come from blocks.
 
     Raises `InputError` where a place, or the agent's configuration, cannot be used.
     """
-    closing = ExitStack()
     if parameters.docker_server:
         sandboxes = _service(parameters.docker_server, SANDBOX_TOKEN)
-    host = sandbox_host(parameters, sandboxes)
-    closing.callback(host.close)
     if parameters.eval_server:
         evaluations = _service(parameters.eval_server, EVALUATION_TOKEN)
-    grader: Grader
-    if evaluations is not None:
-        grader = remote = RemoteGrader(evaluations.address, token=evaluations.token)
-        closing.callback(remote.close)
-    else:
-        own = host
-        if sandboxes is not None:  # the service keeps places for grading, so that agents cannot hold them all
-            own = RemoteHost(sandboxes.address, token=sandboxes.token, for_grading=True)
-            closing.callback(own.close)
-        grader = local_grader(parameters, run, own)
-    return AgentRolloutsMaker(
-        ChatClient(EndpointPool(served.endpoints), served.client),
-        host,
-        grader,
-        settings=agent_settings(parameters),
-        model=served.model,
-        sampling=parameters.sampling,
-        limits=limits_of(parameters),
-        workers=parameters.workers,
-        closing=closing,
-    )
+    with ExitStack() as closing:
+        host = sandbox_host(parameters, sandboxes)
+        closing.callback(host.close)
+        grader: RemoteGrader | LocalGrader
+        if evaluations is not None:
+            grader = RemoteGrader(evaluations.address, token=evaluations.token)
+        else:
+            own = host
+            if sandboxes is not None:  # the service keeps places for grading, so that agents cannot hold them all
+                own = RemoteHost(sandboxes.address, token=sandboxes.token, for_grading=True)
+                closing.callback(own.close)
+            grader = LocalGrader(own, ladder=read_ladder(parameters.ladder), limits=limits_of(parameters))
+        closing.callback(grader.close)
+        yield AgentRolloutsMaker(
+            ChatClient(EndpointPool(model.endpoints), model.client),
+            host,
+            grader,
+            settings=agent_settings(parameters),
+            model=model.model,
+            sampling=parameters.sampling,
+            limits=limits_of(parameters),
+            workers=parameters.workers,
+            closing=closing,
+        )
 
 
 def limits_of(parameters: AgentRollouts) -> Limits:
@@ -89,10 +92,41 @@ def sandbox_host(parameters: AgentRollouts, service: ServiceConfig | None) -> Sa
     return RemoteHost(service.address, token=service.token, start_config=agent_settings(parameters).start_config)
 
 
-def local_grader(parameters: AgentRollouts, run: Run, host: SandboxHost) -> LocalGrader:
-    """Grades in this process. Raises `InputError` for a ladder that is none."""
-    problems = {problem.instance_id: graded_problem(problem) for problem in run.problems()}
-    return LocalGrader(problems, host, ladder=read_ladder(parameters.ladder), limits=limits_of(parameters))
+class AgentOrder(NamedTuple):
+    """What a worker has to know beside the problems. Paths are absolute, and secrets in blocks."""
+
+    parameters: AgentRollouts
+
+    @property
+    def directory(self) -> Path:
+        """The run's."""
+        return self.parameters.directory
+
+
+@contextmanager
+def agent_session(
+    order: AgentOrder,
+    part: Part,
+    is_given_up: Callable[[], bool],
+    *,
+    server: ServerConfig | None,
+    endpoint: EndpointConfig | None,
+    sandboxes: ServiceConfig | None,
+    evaluations: ServiceConfig | None,
+) -> Iterator[RolloutSession[Part]]:
+    """A session for a part of the run, on a worker: its sandboxes and its server are there, or at those that run.
+
+    Raises as `served` and `agents_of` do, and `RunStoppedError` when it was given up before the model could be asked.
+    """
+    parameters = order.parameters
+    wanted = model_of(parameters)
+    wanted = wanted._replace(log_path=log_of_worker(wanted.log_path))
+    with (
+        served(parameters, wanted, server=server, endpoint=endpoint, is_given_up=is_given_up) as model,
+        agents_of(parameters, model, sandboxes=sandboxes, evaluations=evaluations) as agents,
+        part_session(part, agents, slots=parameters.workers, is_given_up=is_given_up) as session,
+    ):
+        yield session
 
 
 def _service(address: str, variable: str) -> ServiceConfig:

@@ -6,6 +6,8 @@ from typing import Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from rollmill.grading.problem import GradedProblem
+
 
 class GitPrecheck(BaseModel):
     """What was changed, and whether that is allowed."""
@@ -79,6 +81,6 @@ class Evaluation(BaseModel):
 class Grader(Protocol):
     """Grades what an agent left in a sandbox; in this process or behind a service."""
 
-    def grade(self, instance_id: str, sandbox_id: str) -> Evaluation:
+    def grade(self, problem: GradedProblem, sandbox_id: str) -> Evaluation:
         """Never raises for what the change did; an evaluation with an `error` is a failure of grading."""
         ...

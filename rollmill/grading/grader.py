@@ -7,7 +7,6 @@ import os
 import random
 import weakref
 from collections import defaultdict
-from collections.abc import Mapping
 from pathlib import Path
 from tempfile import gettempdir, mkdtemp
 from threading import Lock
@@ -24,6 +23,7 @@ from rollmill.grading.prepared import Prepared, failure, prepare, run_command
 from rollmill.grading.problem import GradedProblem
 from rollmill.grading.speedup import Pairs, compare
 from rollmill.grading.tree import BadTreeError, show
+from rollmill.grading.turns import Turns
 from rollmill.sandboxes.output import CappedOutput
 from rollmill.sandboxes.owned_folder import OwnedFolder
 from rollmill.sandboxes.sandbox import Execution, Limits, Sandbox, SandboxHost
@@ -37,12 +37,12 @@ class LocalGrader:
 
     Nothing of the agent's sandbox but its files' content is believed. What they change is made one patch, looked at,
     and applied in new sandboxes of the image, where it is built, tested and measured against the start commit. One
-    benchmark runs at a time. The start commit is built and tested once for each problem.
+    benchmark runs at a time, of all processes of this user on this machine. The start commit is built and tested once
+    for each problem.
     """
 
     def __init__(
         self,
-        problems: Mapping[str, GradedProblem],
         host: SandboxHost,
         *,
         ladder: ladder.Ladder = ladder.DEFAULT,
@@ -51,27 +51,29 @@ class LocalGrader:
         most_bytes: int = 256 << 20,
     ) -> None:
         """`limits` are those of the clean sandboxes, `most_bytes` bounds a work tree's content."""
-        self._problems = problems
         self._host = host
         self._ladder = ladder
         self._pairs = pairs or Pairs()
         self._limits = limits or Limits()
         self._most = most_bytes
-        self._measuring = Lock()
         self._preparing: defaultdict[str, Lock] = defaultdict(Lock)
         self._prepared: dict[str, Prepared] = {}
-        folder = OwnedFolder(Path(gettempdir()) / f"rollmill-grading-{os.geteuid()}")
+        root = Path(gettempdir()) / f"rollmill-grading-{os.geteuid()}"
+        folder = OwnedFolder(root)
         weakref.finalize(self, folder.close)
         self._scratch = folder.path
+        self._measuring = Turns(root / "measuring.lock")
 
-    def grade(self, instance_id: str, sandbox_id: str) -> Evaluation:
+    def close(self) -> None:
+        """Changes that wait to be measured get no grade."""
+        self._measuring.close()
+
+    def grade(self, problem: GradedProblem, sandbox_id: str) -> Evaluation:
         """Never raises for what the change did; an evaluation with an `error` is a failure of grading."""
-        case = _Case(instance_id)
+        case = _Case(problem.instance_id)
         try:
-            if instance_id not in self._problems:
-                return case.error(f"no problem {instance_id!r} is known here", "unknown_instance")
             sandbox = self._host.find(sandbox_id)
-            return self._judge(case, self._prepare(self._problems[instance_id]), sandbox)
+            return self._judge(case, self._prepare(problem), sandbox)
         except _EndedError as ended:
             return case.evaluation(ended.phase, ended.reason, self._ladder.failed)
         except RollmillError as error:
@@ -80,7 +82,7 @@ class LocalGrader:
             return case.error(str(error), "system")
 
     def _prepare(self, problem: GradedProblem) -> Prepared:
-        key = problem.instance_id
+        key = problem.model_dump_json()
         with self._preparing[key]:
             if key not in self._prepared:
                 copies = CleanCopies(self._host, problem, self._limits, self._most)
@@ -91,7 +93,7 @@ class LocalGrader:
     def _judge(self, case: _Case, prepared: Prepared, left: Sandbox) -> Evaluation:
         patch = _take_patch(case, prepared, left)
         changed = _build_and_test(case, prepared, patch)
-        with self._measuring:
+        with self._measuring.turn():
             details = self._measure(case, prepared, patch, changed)
         reward = self._ladder.reward(details.average_speedup, details.low)
         if details.low > 1:

@@ -23,7 +23,6 @@ from rollmill.files.whole import write_json_whole
 from rollmill.grading.evaluation import Evaluation, Grader
 from rollmill.grading.grader import LocalGrader
 from rollmill.grading.ladder import DEFAULT
-from rollmill.grading.problem import GradedProblem
 from rollmill.grading.problems import read_graded_problems
 from rollmill.grading.speedup import Pairs
 from rollmill.parameter import parameter
@@ -131,17 +130,16 @@ def prove(pack: Pack, host: SandboxHost, grader: Grader, instance_id: str) -> Pr
                 applied = sandbox.execute(f"git apply {_PATCH}")
                 if applied.returncode:
                     raise InputError(f"a patch of {instance_id} does not apply: {applied.output}")
-            return grader.grade(instance_id, sandbox.id)
+            return grader.grade(problem, sandbox.id)
 
     return Proof(instance_id, grade(None), *(grade(pack.solution(instance_id, kind)) for kind in ("good", "wrong")))
 
 
 def prove_all(pack: Pack, instances: Collection[str], pairs: Pairs) -> Iterator[Proof]:
     """The proofs of these problems, one after the other, on bubblewrap; of all where none is named."""
-    problems: dict[str, GradedProblem] = {name: pack.problems[name] for name in instances or pack.problems}
     with BubblewrapHost(pack.images, packages=()) as host:
-        grader = LocalGrader(problems, host, pairs=pairs)
-        for instance_id in problems:
+        grader = LocalGrader(host, pairs=pairs)
+        for instance_id in instances or pack.problems:
             yield prove(pack, host, grader, instance_id)
 
 

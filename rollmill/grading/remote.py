@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Mapping
+from concurrent.futures import Future, wait
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from rollmill.grading.evaluation import Evaluation, GitPrecheck, SpeedupDetails
+from rollmill.grading.problem import GradedProblem
 from rollmill.services.connection import CallFailedError, ServiceConnection
 
 TOKEN_VARIABLE = "ROLLMILL_EVALUATION_TOKEN"  # noqa: S105 - a name
@@ -16,6 +19,8 @@ TOKEN_VARIABLE = "ROLLMILL_EVALUATION_TOKEN"  # noqa: S105 - a name
 
 INFRASTRUCTURE = "infrastructure"
 """The `phase` of an answer without a grade."""
+
+_LOOK_S = 0.25
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -38,8 +43,26 @@ class RemoteGrader:
         self._timeout_s = timeout_s
         self._max_retries = max_retries
 
-    def grade(self, instance_id: str, sandbox_id: str) -> Evaluation:
-        """The service's grade; see `Grader`. What fails on the way is the evaluation's `error`, without a reward."""
+    def grade(self, problem: GradedProblem, sandbox_id: str) -> Evaluation:
+        """The service's grade; see `Grader`. What fails on the way is the evaluation's `error`, without a reward.
+
+        The service is told the problem's `instance_id`, and knows the rest.
+        """
+        answered: Future[Evaluation] = Future()
+
+        def ask() -> None:
+            try:
+                answered.set_result(self._ask(problem.instance_id, sandbox_id))
+            except BaseException as error:  # handed to the thread that waits for it
+                answered.set_exception(error)
+
+        threading.Thread(target=ask, name="grading", daemon=True).start()
+        while not wait([answered], _LOOK_S).done:
+            if self._connection.closing:
+                return _failed(problem.instance_id, "the grader was closed before the service answered", "closed")
+        return answered.result()
+
+    def _ask(self, instance_id: str, sandbox_id: str) -> Evaluation:
         try:
             answer = self._connection.post_again(
                 "/evaluate_v3",
@@ -53,7 +76,7 @@ class RemoteGrader:
         return read_evaluation(instance_id, answer)
 
     def close(self) -> None:
-        """Gives the connections back; requests that wait to be sent again are given up."""
+        """Gives up what is asked, and the connections."""
         self._connection.close()
 
 

@@ -60,12 +60,14 @@ def main() -> None:
     sandbox_token = token_from_environment(SANDBOX_TOKEN_VARIABLE)
     sandboxes = RemoteHost(parameters.sandbox_server, token=sandbox_token, for_grading=True)
     with listen(parameters.host, parameters.port, token, TOKEN_VARIABLE) as listening:
-        evaluations = Evaluations(LocalGrader(problems, sandboxes, ladder=ladder), parameters.workers)
+        grader = LocalGrader(sandboxes, ladder=ladder)
+        evaluations = Evaluations(grader, parameters.workers)
         try:
-            app = evaluation_app(evaluations, frozenset(problems), token=token)
+            app = evaluation_app(evaluations, problems, token=token)
             what = f"{len(problems)} problems, sandboxes of {parameters.sandbox_server}"
             serve(app, listening, what, lambda: asyncio.to_thread(sandboxes.close))
         finally:
+            grader.close()
             sandboxes.close()
             evaluations.shut_down()
 

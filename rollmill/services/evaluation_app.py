@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -10,6 +11,7 @@ from fastapi import FastAPI, Request, Response
 from pydantic import SecretStr
 
 from rollmill.grading.evaluation import Evaluation, Grader
+from rollmill.grading.problem import GradedProblem
 from rollmill.grading.remote import INFRASTRUCTURE
 from rollmill.services.protocol import EvaluateRequest
 from rollmill.services.serving import failure, guard, json_response
@@ -28,7 +30,7 @@ class Evaluations:
         self._asked = 0
         self._done = 0
 
-    async def grade(self, request: Request, body: EvaluateRequest) -> Evaluation | None:
+    async def grade(self, request: Request, problem: GradedProblem, sandbox_id: str) -> Evaluation | None:
         """The evaluation; None where the client hung up before it began."""
         self._asked += 1
         try:
@@ -36,7 +38,7 @@ class Evaluations:
                 if await request.is_disconnected():
                     return None
                 running = asyncio.get_running_loop().run_in_executor(
-                    self._threads, self._grader.grade, body.instance_id, body.container_id
+                    self._threads, self._grader.grade, problem, sandbox_id
                 )
                 return await asyncio.shield(running)
         finally:
@@ -57,8 +59,10 @@ class Evaluations:
         self._threads.shutdown(cancel_futures=True)
 
 
-def evaluation_app(evaluations: Evaluations, instance_ids: frozenset[str], *, token: SecretStr | None) -> FastAPI:
-    """`/evaluate_v3`, `/status`, and `/health` for anybody."""
+def evaluation_app(
+    evaluations: Evaluations, problems: Mapping[str, GradedProblem], *, token: SecretStr | None
+) -> FastAPI:
+    """`/evaluate_v3`, `/status`, and `/health` for anybody. `problems` by `instance_id`: those it can be asked for."""
     app = FastAPI(title="rollmill evaluation", openapi_url=None)
     guard(app, token)
 
@@ -68,13 +72,14 @@ def evaluation_app(evaluations: Evaluations, instance_ids: frozenset[str], *, to
 
     @app.get("/status")
     async def status() -> dict[str, str | int]:
-        return {"service": "evaluation", "problems": len(instance_ids), **evaluations.counts()}
+        return {"service": "evaluation", "problems": len(problems), **evaluations.counts()}
 
     @app.post("/evaluate_v3")
     async def evaluate(request: Request, body: EvaluateRequest) -> Response:
-        if body.instance_id not in instance_ids:
+        problem = problems.get(body.instance_id)
+        if problem is None:
             return failure(404, f"there is no problem {body.instance_id!r} in this service's data set")
-        evaluation = await evaluations.grade(request, body)
+        evaluation = await evaluations.grade(request, problem, body.container_id)
         if evaluation is None:
             return failure(_CLIENT_CLOSED_REQUEST, "the client hung up")
         return json_response(answer(evaluation, body.container_id))

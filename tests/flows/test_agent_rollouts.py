@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ from rollmill.serving.probe import healthy
 from rollmill.serving.script import Conversation, Script
 from rollmill.serving.scripted import ScriptedServer
 from tests.flows.conftest import ROOT, Job, journal_lines, processes_of, wait_until
+from tests.flows.test_cluster import cluster_in
+from tests.flows.test_many_machines import REGISTERED, dask_process, makers, said_by
 from tests.sandboxes.engine import IMAGE, import_image, running_engine, why_no_engine
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -117,6 +119,44 @@ def test_killed_in_the_middle_it_repeats_nothing_and_ends_the_same(job: Job, san
     assert len(after) == 8
     check_outcomes(document(job)["examples"], 2, 4)
     assert not list(sandboxes.glob("*/*/work")), "sandboxes were left"
+
+
+def plays(sandboxes: Path, pid: int) -> bool:
+    """Whether a process has a sandbox."""
+    with suppress(FileNotFoundError):  # hosts come and go
+        owners = [owner for owner in sandboxes.glob("*/*/owner.json") if f'"pid":{pid}}}' in owner.read_text()]
+        return any(list(owner.parent.glob("*/work")) for owner in owners)
+    return False
+
+
+def test_on_many_workers_of_which_one_is_killed(job: Job, sandboxes: Path) -> None:
+    agents = script_of(Pack(FOLDER), ["nothing"], latency_s=0.3)
+    with ScriptedServer(agents) as server, cluster_in(job.folder / "cluster", job.environment) as cluster:
+        workers = [cluster.start_worker("GPU=1", "--no-nanny", threads=4) for _ in range(2)]
+        first = job.run(*flags(server.base_url, "--gpu_workers", "2", samples=1), timeout=300)
+        assert first.returncode == 0, first.stderr
+        assert sum(makers(first.stderr).values()) == 2
+        wait_until(lambda: said_by(cluster.folder / "worker.log", REGISTERED) == 2, timeout=200)
+        before, others = journal_lines(job.folder), {process.pid for process in processes_of(str(sandboxes))}
+        assert len(before) == 2
+
+        process = job.start(*flags(server.base_url, "--cluster-block", cluster.block))
+        pids = [dask_process(worker).pid for worker in workers]
+        wait_until(lambda: any(plays(sandboxes, pid) for pid in pids) or process.poll() is not None, timeout=200)
+        assert process.poll() is None, process.communicate()
+        os.kill(next(pid for pid in pids if plays(sandboxes, pid)), signal.SIGKILL)
+        _, said = process.communicate(timeout=300)
+        assert process.returncode == 0, said
+        left = [process for process in processes_of(str(sandboxes)) if process.pid not in others]
+    assert left == []  # the run is over, the other worker was there
+    after = journal_lines(job.folder)
+    assert after[:2] == before
+    assert len(after) == 8
+    assert sum(makers(said).values()) == 6
+    examples = document(job)["examples"]
+    expected = [(instance, sample) for instance in list(Pack(FOLDER).problems)[:2] for sample in range(4)]
+    assert [(one["instance_id"], one["sample_id"]) for one in examples] == expected
+    assert [(one["error"], one["reward"]) for one in examples] == [(None, 0.0)] * 8
 
 
 @contextmanager

@@ -52,13 +52,13 @@ def problems() -> dict[str, GradedProblem]:
 
 
 @pytest.fixture(scope="session")
-def grader(host: BubblewrapHost, problems: dict[str, GradedProblem]) -> LocalGrader:
+def grader(host: BubblewrapHost) -> LocalGrader:
     """As few pairs as there can be."""
-    return LocalGrader(problems, host, pairs=Pairs(least=3, most=3))
+    return LocalGrader(host, pairs=Pairs(least=3, most=3))
 
 
 @pytest.fixture
-def play(host: BubblewrapHost, grader: LocalGrader) -> Iterator[Play]:
+def play(host: BubblewrapHost, grader: LocalGrader, problems: dict[str, GradedProblem]) -> Iterator[Play]:
     """Runs an agent's commands in a sandbox of the problem, and grades what it left."""
     started = []
 
@@ -67,7 +67,7 @@ def play(host: BubblewrapHost, grader: LocalGrader) -> Iterator[Play]:
         started.append(sandbox)
         for command in commands:
             sandbox.execute(command)
-        return grader.grade(instance_id, sandbox.id)
+        return grader.grade(problems[instance_id], sandbox.id)
 
     yield graded
     for sandbox in started:

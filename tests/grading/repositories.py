@@ -140,4 +140,10 @@ PROBLEMS: list[dict[str, Any]] = [
         "test_command": "cd .. && python3 -m unittest discover -s tests -t .",
     },
     {**_PYTHON_ROW, "instance_id": "silent", "test_command": "true"},
+    {
+        **_PYTHON_ROW,
+        "instance_id": "quick",
+        "test_command": "echo 1 passed",
+        "benchmark_command": "echo $BENCH_SEED",
+    },
 ]

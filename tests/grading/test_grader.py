@@ -92,12 +92,14 @@ def test_a_change_that_does_not_compile_fails_its_build(play: Play) -> None:
     assert "error: expected expression" in found.build_output
 
 
-def test_commands_may_run_in_a_folder_of_the_repository(host: BubblewrapHost, grader: LocalGrader) -> None:
+def test_commands_may_run_in_a_folder_of_the_repository(
+    host: BubblewrapHost, grader: LocalGrader, problems: dict[str, GradedProblem]
+) -> None:
     sandbox = host.start(SandboxSpec(image="py", cwd="/workspace/lib"))
     sandbox.execute("echo 'def total(numbers): return 6' > total.py")
-    found = grader.grade("within", sandbox.id)
+    found = grader.grade(problems["within"], sandbox.id)
     sandbox.execute("touch ../total.py")
-    outside = grader.grade("within", sandbox.id)
+    outside = grader.grade(problems["within"], sandbox.id)
     sandbox.close()
     assert (found.phase, found.reason) == ("test", "the tests failed: return code 1")
     assert found.git_precheck is not None
@@ -151,10 +153,10 @@ def failed(found: Evaluation) -> str | None:
     ],
 )
 def test_a_problem_that_cannot_be_graded_is_an_error_of_its_own(
-    host: BubblewrapHost, grader: LocalGrader, instance_id: str, said: str
+    host: BubblewrapHost, grader: LocalGrader, problems: dict[str, GradedProblem], instance_id: str, said: str
 ) -> None:
     sandbox = host.start(SandboxSpec(image="py"))
-    found = grader.grade(instance_id, sandbox.id)
+    found = grader.grade(problems[instance_id], sandbox.id)
     sandbox.close()
     assert failed(found) == "problem"
     assert said in str(found.error)
@@ -167,24 +169,25 @@ def test_a_benchmark_that_is_not_reproducible_is_no_fault_of_the_change(host: Bu
     assert "gave two results for one BENCH_SEED at the start commit" in str(found.error)
 
 
-def test_what_is_not_there_is_an_error(host: BubblewrapHost, grader: LocalGrader) -> None:
-    assert failed(grader.grade("py", "nobody")) == "unknown_sandbox"
-    assert failed(grader.grade("other", "nobody")) == "unknown_instance"
+def test_what_is_not_there_is_an_error(
+    host: BubblewrapHost, grader: LocalGrader, problems: dict[str, GradedProblem]
+) -> None:
+    assert failed(grader.grade(problems["py"], "nobody")) == "unknown_sandbox"
     sandbox = host.start(SandboxSpec(image="py"))
-    found = grader.grade("imageless", sandbox.id)
+    found = grader.grade(problems["imageless"], sandbox.id)
     sandbox.close()
     assert failed(found) == "input"
     assert "nowhere" in str(found.error)
-    assert failed(grader.grade("py", sandbox.id)) == "unknown_sandbox"
+    assert failed(grader.grade(problems["py"], sandbox.id)) == "unknown_sandbox"
 
 
 def test_a_work_tree_that_is_too_large_is_the_agents_own_doing(
     host: BubblewrapHost, problems: dict[str, GradedProblem]
 ) -> None:
-    grader = LocalGrader(problems, host, most_bytes=100_000)
+    grader = LocalGrader(host, most_bytes=100_000)
     sandbox = host.start(SandboxSpec(image="py"))
     sandbox.execute("head -c 300000 /dev/zero > lib/zeros")
-    found = grader.grade("py", sandbox.id)
+    found = grader.grade(problems["py"], sandbox.id)
     sandbox.close()
     assert (found.success, found.reward, found.phase) == (False, 0.0, "git_precheck")
     assert "the work tree cannot be judged" in str(found.reason)
@@ -194,7 +197,7 @@ def test_a_work_tree_that_is_too_large_is_the_agents_own_doing(
 def test_a_host_that_fails_in_the_middle_gives_no_verdict(
     host: BubblewrapHost, problems: dict[str, GradedProblem], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    grader = LocalGrader(problems, host)
+    grader = LocalGrader(host)
     start = host.start
     sandbox = start(SandboxSpec(image="py"))
     sandbox.execute("echo '# new' >> lib/total.py")
@@ -208,7 +211,7 @@ def test_a_host_that_fails_in_the_middle_gives_no_verdict(
             return start(spec)
 
         monkeypatch.setattr(host, "start", failing)
-        found = grader.grade("py", sandbox.id)
+        found = grader.grade(problems["py"], sandbox.id)
         assert failed(found) == "start"
         assert found.error == "the host is gone"
         assert (found.git_precheck is not None) == noted
@@ -218,7 +221,7 @@ def test_a_host_that_fails_in_the_middle_gives_no_verdict(
 def test_a_sandbox_that_ends_in_the_middle_gives_no_verdict(
     host: BubblewrapHost, problems: dict[str, GradedProblem], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    grader = LocalGrader(problems, host)
+    grader = LocalGrader(host)
     start = host.start
 
     def started(spec: SandboxSpec) -> BubblewrapSandbox:
@@ -228,17 +231,17 @@ def test_a_sandbox_that_ends_in_the_middle_gives_no_verdict(
 
     with closing(start(SandboxSpec(image="py"))) as sandbox:
         monkeypatch.setattr(host, "start", started)
-        found = grader.grade("py", sandbox.id)
+        found = grader.grade(problems["py"], sandbox.id)
     assert failed(found)
 
 
 def test_many_are_graded_side_by_side(host: BubblewrapHost, problems: dict[str, GradedProblem]) -> None:
-    grader = LocalGrader(problems, host)
+    grader = LocalGrader(host)
     sandboxes = [host.start(SandboxSpec(image="py")) for _ in range(4)]
     for number, sandbox in enumerate(sandboxes):
         sandbox.execute(f"echo {number} > {number}.txt")
     with ThreadPoolExecutor(4) as threads:
-        found = list(threads.map(lambda sandbox: grader.grade("py", sandbox.id), sandboxes))
+        found = list(threads.map(lambda sandbox: grader.grade(problems["py"], sandbox.id), sandboxes))
     for number, evaluation in enumerate(found):
         sandboxes[number].close()
         assert evaluation.git_precheck is not None
@@ -247,10 +250,10 @@ def test_many_are_graded_side_by_side(host: BubblewrapHost, problems: dict[str, 
 
 
 def test_a_grader_leaves_no_files(host: BubblewrapHost, problems: dict[str, GradedProblem]) -> None:
-    grader = LocalGrader(problems, host)
+    grader = LocalGrader(host)
     scratch = grader._scratch
     sandbox = host.start(SandboxSpec(image="py"))
-    grader.grade("py", sandbox.id)
+    grader.grade(problems["py"], sandbox.id)
     sandbox.close()
     assert any(scratch.iterdir())
     del grader
@@ -260,12 +263,12 @@ def test_a_grader_leaves_no_files(host: BubblewrapHost, problems: dict[str, Grad
 
 def test_the_next_grader_sweeps_up_after_one_that_was_killed(host: BubblewrapHost) -> None:
     script = (
-        "import os; from rollmill.grading.grader import LocalGrader; grader = LocalGrader({}, None);"
+        "import os; from rollmill.grading.grader import LocalGrader; grader = LocalGrader(None);"
         "(grader._scratch / 'left').touch(); print(grader._scratch, flush=True); os.kill(os.getpid(), 9)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == -9
     left = Path(done.stdout.strip())
     assert (left / "left").exists()
-    LocalGrader({}, host)
+    LocalGrader(host)
     assert not left.exists()

@@ -113,7 +113,7 @@ def host() -> Iterator[BubblewrapHost]:
 
 @pytest.fixture(scope="module")
 def grader(host: BubblewrapHost) -> LocalGrader:
-    return LocalGrader(PACK.problems, host, pairs=FEW)
+    return LocalGrader(host, pairs=FEW)
 
 
 @pytest.mark.slow
@@ -133,7 +133,7 @@ def test_a_pack_with_bad_solutions_is_not_sound(tmp_path: Path) -> None:
     (patches / "wrong.patch").rename(patches / "good.patch")
     (patches / "kept").rename(patches / "wrong.patch")
     with BubblewrapHost(pack.images, packages=()) as host:
-        grader = LocalGrader(pack.problems, host, pairs=FEW)
+        grader = LocalGrader(host, pairs=FEW)
         faults = prove(pack, host, grader, "spanset__merge").faults
         assert [fault.partition(":")[0] for fault in faults] == ["good", "wrong"]
         (patches / "good.patch").write_text("no patch\n")

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
 from rollmill.grading.evaluation import Evaluation, GitPrecheck, SpeedupDetails
+from rollmill.grading.problem import GradedProblem
 from rollmill.grading.remote import RemoteGrader, read_evaluation
 from rollmill.services.evaluation_app import answer
-from tests.services.running import RawTCP, read_request, reset
+from tests.services.running import RawTCP, in_thread, read_request, reset
 from tests.serving.raw_server import RawServer
+
+PROBLEM = GradedProblem(instance_id="p", problem_statement="make it fast", image_name="i")
 
 REAL = Path(__file__).parents[3] / "shared/data/evaluated_rollouts.json"
 
@@ -141,7 +145,7 @@ def test_what_fails_on_the_way_is_visible_and_not_sent_again(said, type_):
 
     with RawServer(reply) as server:
         grader = RemoteGrader(server.base_url.removesuffix("/v1"))
-        found = grader.grade("p", "c")
+        found = grader.grade(PROBLEM, "c")
         grader.close()
     assert no_grade(found)
     assert found.error_type == type_
@@ -155,7 +159,7 @@ def test_a_reset_is_not_sent_again():
         reset(connection)
 
     with RawTCP(reply) as server:
-        found = RemoteGrader(server.address).grade("p", "c")
+        found = RemoteGrader(server.address).grade(PROBLEM, "c")
         assert server.connections == 1
     assert no_grade(found)
     assert found.error_type == "connection"
@@ -167,9 +171,30 @@ def test_a_service_that_is_too_slow():
         time.sleep(2)
 
     with RawTCP(reply) as server:
-        found = RemoteGrader(server.address, timeout_s=0.3).grade("p", "c")
+        found = RemoteGrader(server.address, timeout_s=0.3).grade(PROBLEM, "c")
     assert no_grade(found)
     assert found.error_type == "timeout"
+
+
+def test_a_service_that_takes_its_time_is_left_when_the_grader_is_closed():
+    asked, over = threading.Event(), threading.Event()
+
+    def reply(connection, number):
+        read_request(connection)
+        asked.set()
+        over.wait(60)
+
+    with RawTCP(reply) as server:
+        grader = RemoteGrader(server.address)
+        graded = in_thread(lambda: grader.grade(PROBLEM, "c"))
+        assert asked.wait(20)
+        grader.close()
+        began = time.monotonic()
+        found = graded(20)
+        assert time.monotonic() - began < 15
+        over.set()
+    assert no_grade(found)
+    assert found.error_type == "closed"
 
 
 def test_a_service_that_is_not_there_yet_is_waited_for(monkeypatch):
@@ -177,7 +202,7 @@ def test_a_service_that_is_not_there_yet_is_waited_for(monkeypatch):
     monkeypatch.setattr("rollmill.services.connection.backoff_s", lambda retry: waits.append(retry) or 0.05)
     with RawTCP(lambda connection, number: None) as server:
         nobody = server.address
-    found = RemoteGrader(nobody, max_retries=2).grade("p", "c")
+    found = RemoteGrader(nobody, max_retries=2).grade(PROBLEM, "c")
     assert no_grade(found)
     assert found.error_type == "connection"
     assert waits[:2] == [0, 1]

@@ -48,11 +48,12 @@ def test_what_the_feed_says_of_serving_stands(tmp_path):
 
 def test_agents_are_aimed_at_a_policy(tmp_path):
     given = {"dataset": "problems.json", "samples-per-task": 4, "config": "mini_textbased.yaml", "seed": 5}
+    given["gpu_workers"] = 2
     [feed] = read_feeds([f"agent-rollouts={write(tmp_path / 'feed.json', given)}"])
     aimed = feed.aimed(aim())
     asked = aimed.parameters
     assert (asked.model, asked.output, asked.samples_per_task) == ("m", "r/agent_rollouts_1.json", 4)
-    assert (asked.seed, asked.server_block, asked.vllm_args) == (7, "here", "--x")
+    assert (asked.seed, asked.server_block, asked.vllm_args, asked.gpu_workers) == (7, "here", "--x", 2)
     assert aimed.inputs == ["r/agent_rollouts_1.json"]
     assert aimed.prompting is None  # what an agent was told stays
     assert aimed.made

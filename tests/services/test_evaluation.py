@@ -11,6 +11,7 @@ import time
 import pytest
 from pydantic import SecretStr
 
+from rollmill.grading.problem import GradedProblem
 from rollmill.grading.remote import RemoteGrader
 from rollmill.sandboxes.sandbox import SandboxSpec
 from tests.services.running import Service, in_thread, marked
@@ -35,6 +36,7 @@ PROBLEM = {
 # What is tested hangs in one process that can be found.
 _HANGING, hanging = marked()
 HANGS = {**PROBLEM, "instance_id": "hangs", "test_command": f"{_HANGING}; echo passed", "timeout_s": 100}
+DOUBLE = GradedProblem.model_validate(PROBLEM)
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +83,7 @@ def grader(evaluation):
 
 def test_a_faster_solution_is_graded(agent, grader):
     agent.execute(f"cat > double.py <<'END'\n{FAST}END")
-    found = grader.grade("double", agent.id)
+    found = grader.grade(DOUBLE, agent.id)
     assert (found.error, found.success, found.phase) == (None, True, None)
     assert found.reward is not None
     assert found.reward > 0
@@ -95,7 +97,7 @@ def test_a_faster_solution_is_graded(agent, grader):
 
 
 def test_nothing_changed(agent, grader):
-    found = grader.grade("double", agent.id)
+    found = grader.grade(DOUBLE, agent.id)
     assert (found.success, found.reward, found.phase, found.reason) == (False, 0.0, "git_precheck", "no change")
 
 
@@ -110,7 +112,7 @@ def test_a_wrong_solution(agent, evaluation):
 
 
 def test_a_sandbox_that_is_not_there_is_no_grade(grader):
-    found = grader.grade("double", "nobody")
+    found = grader.grade(DOUBLE, "nobody")
     assert (found.success, found.reward, found.error_type) == (None, None, "unknown_sandbox")
 
 
@@ -118,7 +120,7 @@ def test_a_problem_that_is_not_there_is_404(evaluation, grader):
     answer = evaluation.ask("/evaluate_v3", {"instance_id": "absent", "container_id": "c", "mode": "benchmark"})
     assert answer.status_code == 404
     assert "there is no problem 'absent'" in answer.json()["detail"]
-    found = grader.grade("absent", "c")
+    found = grader.grade(DOUBLE.model_copy(update={"instance_id": "absent"}), "c")
     assert (found.reward, found.error_type) == (None, "http_404")
 
 
@@ -139,7 +141,7 @@ def test_nobody_comes_in_without_the_token(evaluation):
 
 
 def test_one_evaluation_at_a_time(agent, evaluation, grader):
-    waiting = [in_thread(lambda: grader.grade("double", agent.id)) for _ in range(3)]
+    waiting = [in_thread(lambda: grader.grade(DOUBLE, agent.id)) for _ in range(3)]
     seen = []
 
     def done():
@@ -157,7 +159,7 @@ def test_an_evaluator_that_ends_in_the_middle(folder, sandboxes, agent, number):
     agent.execute("echo '# faster' >> double.py")
     with evaluation_service(folder, sandboxes) as running:
         grader = RemoteGrader(running.url, token=SecretStr("e1"))
-        graded = in_thread(lambda: grader.grade("hangs", agent.id))
+        graded = in_thread(lambda: grader.grade(GradedProblem.model_validate(HANGS), agent.id))
         wait_until(hanging, 20)
         began = time.monotonic()
         status, _ = running.end(number)
@@ -176,7 +178,7 @@ def test_a_sandbox_service_that_ends_in_the_middle(folder):
         agent = host.start(SandboxSpec(image="double"))
         agent.execute("echo '# faster' >> double.py")
         grader = RemoteGrader(running.url, token=SecretStr("e1"))
-        graded = in_thread(lambda: grader.grade("hangs", agent.id))
+        graded = in_thread(lambda: grader.grade(GradedProblem.model_validate(HANGS), agent.id))
         wait_until(hanging, 20)
         sandboxes.end(signal.SIGKILL)
         found = graded(60)
