@@ -44,7 +44,7 @@ from tasks.agent_rollouts import sharded_attempts, write_document
 from tasks.desk_server import desk_server
 from tasks.generation import generate_all
 from tasks.outcomes import failing_in_one_line
-from tasks.sharding import on_workers, rollout_workers
+from tasks.sharding import on_workers
 from tasks.storing import storing
 from tasks.watching import logged_to, watched
 
@@ -87,9 +87,8 @@ def generate(run: Run, parameters: AgentRollouts, progress: Progress) -> None:
 
 def generate_there(run: Run, parameters: AgentRollouts, progress: Progress) -> None:
     """Lets workers serve the model and make the attempts that are missing."""
-    with rollout_workers(parameters) as workers, watched(progress, parameters.directory.name):
-        progress.start()
-        sharded_attempts(run, parameters, workers, progress).make_all()
+    with sharded_attempts(run, parameters, progress) as attempts:
+        attempts.make_all()
 
 
 if __name__ == "__main__":

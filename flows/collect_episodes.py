@@ -39,7 +39,7 @@ from tasks.desk_server import desk_server
 from tasks.episodes import sharded_episodes, write_training_rows
 from tasks.generation import generate_all
 from tasks.outcomes import failing_in_one_line
-from tasks.sharding import on_workers, rollout_workers
+from tasks.sharding import on_workers
 from tasks.storing import storing
 from tasks.training import train_watched
 from tasks.watching import watched
@@ -83,9 +83,8 @@ def collect(run: Run, parameters: CollectEpisodes, progress: Progress) -> None:
 
 def collect_there(run: Run, parameters: CollectEpisodes, progress: Progress) -> None:
     """Lets workers serve the policies and play the episodes that are missing."""
-    with rollout_workers(parameters) as workers, watched(progress, parameters.directory.name):
-        progress.start()
-        sharded_episodes(run, parameters, workers, progress).make_all()
+    with sharded_episodes(run, parameters, progress) as episodes:
+        episodes.make_all()
 
 
 if __name__ == "__main__":

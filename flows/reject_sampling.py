@@ -39,7 +39,7 @@ from tasks.desk_server import desk_server
 from tasks.generation import generate_all, try_canary
 from tasks.outcomes import failing_in_one_line
 from tasks.rejection import compare_runs, score_again, sharded_rollouts, write_results
-from tasks.sharding import on_workers, rollout_workers
+from tasks.sharding import on_workers
 from tasks.storing import storing
 from tasks.watching import watched
 
@@ -89,9 +89,7 @@ def generate(run: Run, parameters: RejectSampling, checkpoint: Checkpoint, progr
 
 def generate_there(run: Run, parameters: RejectSampling, checkpoint: Checkpoint, progress: Progress) -> None:
     """Lets workers serve the model and make the rollouts that are missing."""
-    with rollout_workers(parameters) as workers, watched(progress, checkpoint.name):
-        progress.start()
-        rollouts = sharded_rollouts(run, parameters, checkpoint, workers, progress)
+    with sharded_rollouts(run, parameters, checkpoint, progress) as rollouts:
         if parameters.canary:
             rollouts.try_canary()
         rollouts.make_all()

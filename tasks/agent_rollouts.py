@@ -18,9 +18,8 @@ from rollmill.rollouts.run import Run
 from rollmill.rollouts.session import RolloutSession
 from rollmill.rollouts.shard import Part
 from tasks.outcomes import failing_in_one_line
-from tasks.sharding import ShardedRollouts
+from tasks.sharding import ShardedRollouts, sharded
 from tasks.watching import show_outcome
-from tasks.workers import Workers
 
 
 def opened_agents(
@@ -39,10 +38,12 @@ def opened_agents(
     )
 
 
-def sharded_attempts(run: Run, parameters: AgentRollouts, workers: Workers, progress: Progress) -> ShardedRollouts:
+def sharded_attempts(
+    run: Run, parameters: AgentRollouts, progress: Progress
+) -> AbstractContextManager[ShardedRollouts]:
     """What makes the run's attempts on workers."""
-    order = AgentOrder(parameters.anywhere())
-    return ShardedRollouts(run, progress, workers, opening=opened_agents, order=order, slots=parameters.workers)
+    order, name = AgentOrder(parameters.anywhere()), parameters.directory.name
+    return sharded(run, progress, parameters, name, opening=opened_agents, order=order, slots=parameters.workers)
 
 
 @task(name="write document", cache_policy=NO_CACHE)

@@ -19,9 +19,8 @@ from rollmill.rollouts.run import Run
 from rollmill.rollouts.session import RolloutSession
 from rollmill.rollouts.shard import Part
 from tasks.outcomes import failing_in_one_line
-from tasks.sharding import ShardedRollouts
+from tasks.sharding import ShardedRollouts, sharded
 from tasks.watching import show_outcome
-from tasks.workers import Workers
 
 
 def opened_episodes(
@@ -40,10 +39,12 @@ def opened_episodes(
     )
 
 
-def sharded_episodes(run: Run, parameters: CollectEpisodes, workers: Workers, progress: Progress) -> ShardedRollouts:
+def sharded_episodes(
+    run: Run, parameters: CollectEpisodes, progress: Progress
+) -> AbstractContextManager[ShardedRollouts]:
     """What plays the run's episodes on workers. Raises as `episodes_order` does."""
-    order = episodes_order(parameters)
-    return ShardedRollouts(run, progress, workers, opening=opened_episodes, order=order, slots=parameters.concurrency)
+    order, name = episodes_order(parameters), parameters.directory.name
+    return sharded(run, progress, parameters, name, opening=opened_episodes, order=order, slots=parameters.concurrency)
 
 
 @task(name="write training rows", cache_policy=NO_CACHE)

@@ -22,9 +22,8 @@ from rollmill.rollouts.run import Run
 from rollmill.rollouts.session import RolloutSession
 from rollmill.rollouts.shard import Part
 from tasks.outcomes import failing_in_one_line
-from tasks.sharding import ShardedRollouts
+from tasks.sharding import ShardedRollouts, sharded
 from tasks.watching import artifact_key, show_files, show_picture, show_table, show_text
-from tasks.workers import Workers
 
 
 def opened_chat(order: ChatOrder, part: Part, is_given_up: IsGivenUp) -> AbstractContextManager[RolloutSession[Part]]:
@@ -35,11 +34,11 @@ def opened_chat(order: ChatOrder, part: Part, is_given_up: IsGivenUp) -> Abstrac
 
 
 def sharded_rollouts(
-    run: Run, parameters: RejectSampling, checkpoint: Checkpoint, workers: Workers, progress: Progress
-) -> ShardedRollouts:
+    run: Run, parameters: RejectSampling, checkpoint: Checkpoint, progress: Progress
+) -> AbstractContextManager[ShardedRollouts]:
     """What makes the run's rollouts on workers. Raises as `chat_order` does."""
     order = chat_order(parameters, checkpoint)
-    return ShardedRollouts(run, progress, workers, opening=opened_chat, order=order, slots=parameters.slots)
+    return sharded(run, progress, parameters, checkpoint.name, opening=opened_chat, order=order, slots=parameters.slots)
 
 
 @task(name="score again", cache_policy=NO_CACHE)

@@ -26,6 +26,7 @@ from rollmill.serving.server import ServerConfig
 from rollmill.serving.several import device_shares
 from tasks.generation import MOST_SHARD, SHARD_S, judge_canary
 from tasks.outcomes import failing_in_one_line
+from tasks.watching import watched
 from tasks.workers import Workers, workers_here, workers_of
 
 if TYPE_CHECKING:
@@ -177,6 +178,19 @@ class ShardedRollouts:
             slots=self._slots,
             left=self._sharding.left,
         )
+
+
+@contextmanager
+def sharded(
+    run: Run, progress: Progress, parameters: Placed, name: str, *, opening: Opening, order: Order, slots: int
+) -> Iterator[ShardedRollouts]:
+    """What makes the run's rollouts on workers, which are there for the time of the block; see `ShardedRollouts`.
+
+    `name` is the run's in the progress that is shown. Raises as `rollout_workers` does.
+    """
+    with rollout_workers(parameters) as workers, watched(progress, name):
+        progress.start()
+        yield ShardedRollouts(run, progress, workers, opening=opening, order=order, slots=slots)
 
 
 def shard_size(*, rate: float, workers: int, slots: int, left: int) -> int:
