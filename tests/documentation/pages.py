@@ -1,10 +1,9 @@
-"""The pages of the documentation, and the blocks of code in them."""
+"""The pages of the documentation, the blocks of code in them, and the commands in these."""
 
 from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,10 +11,32 @@ ROOT = Path(__file__).parents[2]
 PAGES = [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "CONTRIBUTING.md"]
 
 _BLOCK = re.compile(
-    r'^(?:<!-- run(?:: leaves (?P<leaves>.*?))? -->\n(?P<runs>))?```(?P<language>\w+)(?: title="(?P<title>[^"]+)")?\n'
+    r'^(?:<!-- leaves (?P<leaves>.*?) -->\n)?```(?P<language>\w+)(?: title="(?P<title>[^"]+)")?\n'
     r"(?P<code>.*?)^```$",
     re.MULTILINE | re.DOTALL,
 )
+_OURS = re.compile(r"(?:[A-Z_]+=\S+ )*python -m (?:flows|rollmill\.services)\.\w+(?: .*)?")
+_DASK_WORKER = "dask worker tcp://scheduler:8786 --nthreads 4 --resources GPU=1"
+ELSEWHERE = {
+    "make setup": ".ci/run",
+    "make check": ".ci/run",
+    "make test": ".ci/run",
+    "make demo": "tests/flows/test_vllm.py",
+    "make improve": "tests/flows/test_improve.py",
+    "make up": "tests/deployments/test_desk.py",
+    "make up 'UP=--gpu_runs 2'": "tests/deployments/test_desk.py",
+    "make down": "tests/deployments/test_desk.py",
+    "python -m deployments.desk up --gpu_runs 2 --cpu_runs 8": "tests/deployments/test_desk.py",
+    "python -m deployments.desk up --notify slack-webhook/team": "tests/deployments/test_desk.py",
+    "scripts/documentation": "tests/documentation/test_build.py",
+    "python -m pytest tests/curation -m 'not slow' -q": ".ci/run",
+    "prefect deployment run reject-sampling/reject-sampling-quick": "tests/deployments/test_desk.py",
+    "dask scheduler --port 8786": "tests/flows/test_cluster.py",
+    f"CUDA_VISIBLE_DEVICES=0 {_DASK_WORKER}": "tests/flows/test_cluster.py",
+    f"CUDA_VISIBLE_DEVICES=1 {_DASK_WORKER}": "tests/flows/test_cluster.py",
+    "docker compose --file containers/compose.yaml up --build --detach": "tests/containers/test_files.py",
+}
+"""Commands that are no test of a page's: what else runs them."""
 
 
 class Block(NamedTuple):
@@ -26,27 +47,44 @@ class Block(NamedTuple):
     title: str | None
     """The name of the file that it is."""
     code: str
-    runs: bool
-    """Whether the page says that it is run: `<!-- run -->` before it."""
     leaves: list[str]
-    """The files that are there afterwards."""
+    """The files that are there afterwards, as the page says before it: `<!-- leaves a b -->`."""
 
-    def commands(self) -> Iterator[str]:
-        """The command lines, without comments; what is continued is one."""
-        for line in self.code.replace("\\\n", " ").splitlines():
-            if line.strip() and not line.strip().startswith("#"):
-                yield " ".join(shlex.quote(word) for word in shlex.split(line, comments=True))
+    def lines(self) -> list[str]:
+        """The command lines; what is continued is one."""
+        whole = self.code.replace("\\\n", " ").splitlines()
+        return [line for line in whole if line.strip() and not line.strip().startswith("#")]
 
 
 def blocks(page: Path) -> list[Block]:
     """All blocks of a page, in order."""
     return [
-        Block(page, found["language"], found["title"], found["code"], found["runs"] is not None,
-              (found["leaves"] or "").split())
+        Block(page, found["language"], found["title"], found["code"], (found["leaves"] or "").split())
         for found in _BLOCK.finditer(page.read_text())
-    ]  # fmt: skip
+    ]
+
+
+def commands(page: Path) -> list[str]:
+    """All command lines of a page."""
+    return [line for block in blocks(page) if block.language == "bash" for line in block.lines()]
+
+
+def plain(line: str) -> str:
+    """A command line without comments, its words one space apart: what two that say the same have in common."""
+    return shlex.join(shlex.split(line, comments=True))
+
+
+def is_ours(line: str) -> bool:
+    """Whether it is a flow or a service, which the tests of pages run."""
+    return _OURS.fullmatch(plain(line)) is not None
 
 
 def name(page: Path) -> str:
     """A page as tests name it."""
     return str(page.relative_to(ROOT))
+
+
+_RUN = [page for page in PAGES if any(map(is_ours, commands(page)))]
+TRAIN = [page for page in _RUN if re.search(r"flows\.(train_lora|improve)\b", page.read_text())]
+GENERATE = [page for page in _RUN if page not in TRAIN]
+"""A part for each of two test files, which run beside each other."""

