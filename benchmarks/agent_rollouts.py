@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -40,6 +40,7 @@ FOLDER = ROOT / "examples/performance_problems"
 CALLS = 4
 """Model calls of an attempt."""
 START_S = 60.0
+KILLED = {"flow": "the flow", "sandbox": "the sandbox service", "evaluation": "the evaluation service"}
 
 
 class Place:
@@ -216,8 +217,10 @@ def kill_in_the_middle(runs: Runs, name: str, kill: Callable[[subprocess.Popen[b
     return Killed(len(before), len(set(before) - set(runs.lines(name))), failed, left)
 
 
-def kills(runs: Runs, sandboxes: Service, evaluations: Service, workers: int) -> dict[str, Killed]:
-    """By what is killed."""
+def kills(
+    runs: Runs, sandboxes: Service, evaluations: Service, workers: int, which: Sequence[str]
+) -> dict[str, Killed]:
+    """By what is killed, of `KILLED`."""
 
     def kill_service(service: Service) -> Callable[[subprocess.Popen[bytes]], None]:
         def kill(_: subprocess.Popen[bytes]) -> None:
@@ -230,11 +233,8 @@ def kills(runs: Runs, sandboxes: Service, evaluations: Service, workers: int) ->
         process.send_signal(signal.SIGKILL)
         process.wait()
 
-    return {
-        "the flow": kill_in_the_middle(runs, "killed-flow", kill_flow, workers),
-        "the sandbox service": kill_in_the_middle(runs, "killed-sandboxes", kill_service(sandboxes), workers),
-        "the evaluation service": kill_in_the_middle(runs, "killed-evaluations", kill_service(evaluations), workers),
-    }
+    means = {"flow": kill_flow, "sandbox": kill_service(sandboxes), "evaluation": kill_service(evaluations)}
+    return {KILLED[name]: kill_in_the_middle(runs, f"killed-{name}", means[name], workers) for name in which}
 
 
 def main() -> None:
@@ -246,6 +246,7 @@ def main() -> None:
     )
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4, 8], help="sandboxes at a time")
     parser.add_argument("--latency_s", type=float, default=0.5, help="the model's")
+    parser.add_argument("--kill", nargs="+", choices=list(KILLED), default=list(KILLED), help="what is killed")
     options = parser.parse_args()
     where = machine()
     targets = Targets()
@@ -262,7 +263,7 @@ def main() -> None:
                     for count in (options.fewer, options.attempts)
                 )
                 report_workers(runs, many, options, targets)
-                report_kills(kills(runs, sandboxes, evaluations, max(options.workers)), targets)
+                report_kills(kills(runs, sandboxes, evaluations, max(options.workers), options.kill), targets)
     targets.end(check=options.check)
 
 

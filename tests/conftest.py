@@ -16,8 +16,13 @@ settings.load_profile("no deadline")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The files that take longest come first: at the end, one would keep one process busy and the others idle."""
+    """The files that take longest come first: at the end, one would keep one process busy and the others idle.
+
+    A file's tests run in one process, and those of vLLM all in the same: two that start take more than twice as long.
+    """
     weights: Counter[object] = Counter()
     for item in items:
         weights[item.path] += 100 * bool(item.get_closest_marker("vllm")) + 10 * bool(item.get_closest_marker("slow"))
     items.sort(key=lambda item: -weights[item.path])
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("vllm" if item.get_closest_marker("vllm") else str(item.path)))

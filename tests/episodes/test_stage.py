@@ -101,11 +101,13 @@ def test_a_worker_serves_policies_on_servers_of_its_own(tmp_path):
     script = """--script '{"completion": "1"}'"""
     parameters = asked(policy=policy, agent=["first=one", "second=two"], vllm_args=script, max_turns=6, **where)
     keeper = SessionKeeper()
+    before = set(psutil.Process().children(recursive=True))
     with shard_of(parameters) as shard:
         order = episodes_order(parameters)
         given = keeper.make(order, opening(order), shard)
-        servers = psutil.Process().children(recursive=True)
+        servers = set(psutil.Process().children(recursive=True)) - before
         keeper.end()
+    assert servers
     rows = {(one.instance_id, one.sample_id): orjson.loads(one.line) for one in given.made}
     assert len(rows) == len(given.made) == 12
     assert {row["success"] for row in rows.values()} == {True}

@@ -33,36 +33,28 @@ RUN = (
 )
 
 
-def test_killed_flow_and_killed_server(tmp_path: Path, prefect_environment: dict[str, str]) -> None:
+def test_killed_server_and_killed_flow(tmp_path: Path, prefect_environment: dict[str, str]) -> None:
     mark = uuid.uuid4().hex
     job = Job("reject_sampling", tmp_path, prefect_environment | {"PYTHONPATH": str(ROOT), "ROLLMILL_TEST": mark})
-    process = job.start(*RUN, "--gpu_workers", "1")  # on a Dask worker; the second time in the flow's own process
+    process = job.start(*RUN)
     wait_until(lambda: len(journal_lines(tmp_path)) >= 20 or process.poll() is not None, timeout=400)
     assert process.poll() is None, process.communicate()
-    assert len(processes_of(mark)) >= 4, "the flow, its worker, vLLM's API and its engine"
-    stop(process, signal.SIGKILL)
-    wait_until(lambda: not processes_of(mark), timeout=30)
-    before = journal_lines(tmp_path)
-
-    process = job.start(*RUN)
-    wait_until(lambda: len(journal_lines(tmp_path)) >= len(before) + 20 or process.poll() is not None, timeout=400)
-    assert process.poll() is None, process.communicate()
     servers = [found for found in processes_of("vllm.entrypoints.openai.api_server") if found in processes_of(mark)]
+    assert len(processes_of(mark)) >= 4, "the flow, the keeper, vLLM's API and its engine"
     api = next(found for found in servers if "keeper" not in " ".join(found.cmdline()))
     api.kill()
-    output, errors = process.communicate(timeout=600)
-    assert process.returncode == 0, errors
+    before = len(journal_lines(tmp_path))
+    wait_until(lambda: len(journal_lines(tmp_path)) >= before + 40 or process.poll() is not None, timeout=600)
+    assert process.poll() is None, process.communicate()
+    _, errors = stop(process, signal.SIGKILL)
     assert "restart 1 of 3" in errors
     wait_until(lambda: not processes_of(mark), timeout=30)
 
-    after = journal_lines(tmp_path)
-    rows = [json.loads(line) for line in after]
-    assert after[: len(before)] == before
-    assert len({(row["instance_id"], row["sample_id"]) for row in rows}) == len(rows) == 160
+    rows = [json.loads(line) for line in journal_lines(tmp_path)]
+    assert before + 40 <= len({(row["instance_id"], row["sample_id"]) for row in rows}) == len(rows)
     assert not [row for row in rows if row["error"]]
-    assert sum(row["verdict"]["status"] == "ok" for row in rows) > 120
+    assert sum(row["verdict"]["status"] == "ok" for row in rows) > len(rows) / 2
     assert all(row["usage"]["completion_tokens"] > 0 for row in rows)
-    assert "kept" in output
 
 
 def test_an_adapter_is_served_on_its_base(tmp_path: Path, prefect_environment: dict[str, str]) -> None:
@@ -71,7 +63,8 @@ def test_an_adapter_is_served_on_its_base(tmp_path: Path, prefect_environment: d
     job = Job("reject_sampling", tmp_path, prefect_environment | {"PYTHONPATH": str(ROOT)})
     models = ("--model_path", str(MODEL), str(MODEL), "--model_name", "plain", "adapted", "--adapter", "", "adapter")
     asked = ("--dataset", "problems.jsonl", "--num_rollout", "1", "--temperature", "0", "--max_tokens", "8")
-    done = job.run(*models, *asked, "--no_canary", "--vllm_args", "--max-model-len 512", timeout=800)
+    where = ("--gpu_workers", "1", "--no_canary", "--vllm_args", "--max-model-len 512")  # on a Dask worker
+    done = job.run(*models, *asked, *where, timeout=800)
     assert done.returncode == 0, done.stderr
     said: dict[str, dict[str, str]] = {}
     for name in ("plain", "adapted"):

@@ -207,12 +207,12 @@ def test_a_server_that_is_gone_is_told_with_what_was_made(tmp_path):
         [shard] = shards_of(run, 16)
         with ThreadPoolExecutor(1) as threads:
             making = threads.submit(keeper.make, Order(tmp_path), opening, shard)
-            while server.requests <= 4:  # the first four have been answered then
+            while server.requests <= 4:  # one of the first four has been answered then
                 time.sleep(0.01)
             endpoint.gone = "it was killed"
             given = making.result()
         assert str(given.refused) == f"{server.base_url}: it was killed"
-        assert 4 <= len(given.made) < 16
+        assert 1 <= len(given.made) < 16
         assert opening.noted == ["opened session 0", "ended session 0"]
 
 

@@ -2,6 +2,7 @@
 
 import random
 import time
+from contextlib import suppress
 
 import psutil
 
@@ -16,7 +17,12 @@ def wait_until(true, seconds=10.0):
 
 def living(pids):
     """Those of `pids` that still run: zombies do not."""
-    return [pid for pid in pids if psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE]
+    found = []
+    for pid in pids:
+        with suppress(psutil.NoSuchProcess):
+            if psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+                found.append(pid)
+    return found
 
 
 class Tree:
