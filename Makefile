@@ -21,11 +21,11 @@ up: setup
 down:
 	@.venv/bin/python -m deployments.desk down $(DOWN)
 
-# All tests, real vLLM included; a file's tests run one after the other, and so do those that start vLLM.
+# All tests, real vLLM included; a file's tests run one after the other.
 test: setup
 	@scripts/demo_model
 	@scripts/debian_packages requirements/debian-tests.txt "the tests that need them are skipped"
-	.venv/bin/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadgroup --no-loadscope-reorder --durations 30
+	.venv/bin/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder --durations 30
 
 check: setup
 	.venv/bin/ruff format --check .

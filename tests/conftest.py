@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import signal
 from collections import Counter
+from itertools import chain, zip_longest
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -18,11 +20,14 @@ settings.load_profile("no deadline")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The files that take longest come first: at the end, one would keep one process busy and the others idle.
 
-    A file's tests run in one process, and those of vLLM all in the same: two that start take more than twice as long.
+    Every other one starts vLLM: two that start at the same time take more than twice as long.
     """
-    weights: Counter[object] = Counter()
+    weights: Counter[Path] = Counter()
     for item in items:
-        weights[item.path] += 100 * bool(item.get_closest_marker("vllm")) + 10 * bool(item.get_closest_marker("slow"))
-    items.sort(key=lambda item: -weights[item.path])
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("vllm" if item.get_closest_marker("vllm") else str(item.path)))
+        weights[item.path] += bool(item.get_closest_marker("slow"))
+    files = [path for path, _ in weights.most_common()]
+    of_vllm = {item.path for item in items if item.get_closest_marker("vllm")}
+    others = [path for path in files if path not in of_vllm]
+    pairs = zip_longest((path for path in files if path in of_vllm), others)
+    places = {path: place for place, path in enumerate(chain.from_iterable(pairs)) if path is not None}
+    items.sort(key=lambda item: places[item.path])
