@@ -37,7 +37,7 @@ def _nothing_stays():
     files, children = us.num_fds(), us.children(recursive=True)
     yield
     assert [child for child in us.children(recursive=True) if child not in children] == []
-    assert us.num_fds() == files
+    assert us.num_fds() <= files  # what tests before have left may be closed meanwhile
 
 
 def model_server(
