@@ -32,25 +32,30 @@ class Workers:
         self._runner = runner
         self._cluster = cluster
         self._possible = time.monotonic()
-        self._counted = (-math.inf, 0)
+        self._seen: tuple[float, dict[str, float]] = (-math.inf, {})
         self._left_out: set[str] = set()
         self._bound: dict[PrefectDaskFuture[Any], list[str]] = {}
 
     @property
     def count(self) -> int:
-        """How many tasks can run, at least 1; as it was 2 s ago at most, since a large cluster takes time to say it."""
-        now = time.monotonic()
-        if now - self._counted[0] > LOOK_S:
-            self._counted = (now, max(1, int(sum(self._there().values()))))
-        return self._counted[1]
+        """How many tasks can run, at least 1; as it was 2 s ago at most."""
+        return max(1, int(sum(self._there().values())))
 
     def _there(self) -> dict[str, float]:
-        """Address -> how much of the resource; of those that are not left out."""
-        if self._cluster is not None:
-            found = self._cluster.offers(self._runner.client).supplies
-        else:
-            found = dict.fromkeys(self._runner.client.scheduler_info()["workers"], 1.0)
+        """Address -> how much of the resource; of those that are not left out.
+
+        As it was 2 s ago at most, since a large cluster takes time to say it.
+        """
+        now = time.monotonic()
+        if now - self._seen[0] > LOOK_S:
+            self._seen = (now, self._look())
+        found = self._seen[1]
         return {address: amount for address, amount in found.items() if address not in self._left_out and amount > 0}
+
+    def _look(self) -> dict[str, float]:
+        if self._cluster is not None:
+            return self._cluster.offers(self._runner.client).supplies
+        return dict.fromkeys(self._runner.client.scheduler_info()["workers"], 1.0)
 
     def submit(self, task: Task[..., R], parameters: dict[str, Any], *, amount: float = 1) -> PrefectDaskFuture[R]:
         """Hands a task in; it begins when a worker of the cluster has as much of the resource to spare."""
@@ -71,7 +76,6 @@ class Workers:
         holders = self._runner.client.who_has([done])  # type: ignore[no-untyped-call]
         found = set(holders[done.key]) - self._left_out
         self._left_out |= found
-        self._counted = (-math.inf, 0)
         return bool(found)
 
     @property
@@ -118,7 +122,8 @@ class Workers:
             ) from error
 
     def _check(self) -> None:
-        if self._bound and not all(self._there().keys() & bound for bound in self._bound.values()):
+        there = self._there()
+        if not all(there.keys() & bound for bound in self._bound.values()):
             raise RunStoppedError(
                 f"the workers are gone that could run a task, and {', '.join(self._left_out)} cannot: the same command "
                 "continues"
