@@ -66,9 +66,10 @@ class Job:
 
     def fail_each(self, *commands: Sequence[str], timeout: float = 300) -> Iterator[tuple[int, str]]:
         """Exit code and last line of each, all in one process: its start takes longest. None may print a traceback."""
+        asked = json.dumps([[f"flows.{self.name}", *each] for each in commands])
         done = subprocess.run(
             [sys.executable, "-m", "tests.flows.one_process"], cwd=self.folder, env=self.environment,
-            input=json.dumps([f"flows.{self.name}", commands]), capture_output=True, text=True, timeout=timeout,
+            input=asked, capture_output=True, text=True, timeout=timeout,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         results = [json.loads(line) for line in done.stdout.splitlines()]

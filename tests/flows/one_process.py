@@ -1,6 +1,6 @@
-"""Runs commands of one flow after each other in one process; prints of each its exit code and what it said.
+"""Runs commands after each other in one process; prints of each its exit code and what it said.
 
-Run as a program, it reads `[module, [[argument, ...], ...]]` from its input.
+Run as a program, it reads `[[module, argument, ...], ...]` from its input.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ import sys
 
 
 def main() -> None:
-    module, commands = json.load(sys.stdin)
-    for arguments in commands:
+    for module, *arguments in json.load(sys.stdin):
         sys.argv = [module, *arguments]
         said, code = io.StringIO(), 0
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
