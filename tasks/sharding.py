@@ -166,8 +166,7 @@ class ShardedRollouts:
         log = get_run_logger()
         if given.ready_s is not None:
             log.info("%s could ask the model after %.1f s", given.worker, given.ready_s)
-        if given.made:
-            log.info("%s: %d rollouts: %d ok, %d unparseable, %d failed", given.worker, *tally.counts())
+        log.info("%s: %d rollouts: %d ok, %d unparseable, %d failed", given.worker, *tally.counts())
         if given.given_up:
             log.warning("%s was to end: others make what it had in hand", given.worker)
 
