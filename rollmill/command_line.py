@@ -22,6 +22,7 @@ from pydantic_core import ErrorDetails
 
 from rollmill.errors import RollmillError
 from rollmill.interruption import interrupted, interruptions_noted
+from rollmill.stall_watch import watch
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -218,6 +219,9 @@ def report_errors(prog: str) -> Iterator[None]:
                 sys.stdout.flush()  # a pipe that nobody reads shows here, and not when the interpreter ends
     except RollmillError as error:
         sys.stderr.write(f"{prog}: {error}\n")
+        if watch.stalled:  # the interpreter would wait at its end for threads that never end
+            sys.stderr.flush()
+            os._exit(1)
         raise SystemExit(1) from None
     except BrokenPipeError:  # whoever read has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -30,12 +30,15 @@ def run_on_cluster(cluster: DaskCluster, task: Task[..., R], parameters: dict[st
     from dask.base import annotate
     from prefect_dask.task_runners import DaskTaskRunner
 
+    from tasks.worker_guard import guard_workers
+
     runner = DaskTaskRunner(address=cluster.scheduler, client_kwargs={"timeout": CONNECT_S})
     with runner:
         try:
             client = runner.client
         except OSError as error:
             raise cluster.no_answer(error) from error
+        guard_workers(client)
         with annotate(resources={cluster.resource: amount}):
             future = runner.submit(task, parameters)
         _wait(cluster, client, future, amount)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prefect import task
@@ -40,9 +41,9 @@ def sampling_workers(parameters: OptimalSampling) -> Iterator[Workers]:
 
 @task(name="samples", task_run_name="samples {first}..{last}", cache_policy=NO_CACHE)
 @failing_in_one_line
-def draw_shard(settings: SamplerSettings, shard: Shard, first: int, last: int) -> ShardSamples:
-    """Draws what is wanted of a shard, on a worker."""
-    return sample_shard(settings, shard, is_given_up=given_up())
+def draw_shard(settings: SamplerSettings, shard: Shard, run: Path, first: int, last: int) -> ShardSamples:
+    """Draws what is wanted of a shard, on a worker; `run` is the folder of its logs."""
+    return sample_shard(settings, shard, run, is_given_up=given_up())
 
 
 def draw_all(run: Run, parameters: OptimalSampling, workers: Workers, progress: SamplingProgress) -> None:
@@ -53,7 +54,8 @@ def draw_all(run: Run, parameters: OptimalSampling, workers: Workers, progress: 
     seen: dict[int, int] = {}
     while True:
         while len(pending) < AHEAD * workers.count and (shard := next(waiting, None)):
-            given = {"settings": settings, "shard": shard, "first": shard.first, "last": shard.last}
+            own = {"settings": settings, "shard": shard, "run": run.directory.absolute()}
+            given = own | {"first": shard.first, "last": shard.last}
             pending.append(workers.submit(draw_shard, given))
         if not pending:
             return

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from prefect import task
@@ -24,6 +25,7 @@ from rollmill.rollouts.session import RolloutSession
 from rollmill.rollouts.shard import Part, Shard, Sharding, ShardRollouts
 from rollmill.serving.server import ServerConfig
 from rollmill.serving.several import device_shares
+from rollmill.stall_watch import new_stacks
 from tasks.generation import MOST_SHARD, SHARD_S, judge_canary
 from tasks.outcomes import failing_in_one_line
 from tasks.watching import watched
@@ -122,6 +124,7 @@ class ShardedRollouts:
         self._caller = uuid.uuid4().hex
         self._sharding = Sharding(run, progress)
         self._pending: dict[PrefectDaskFuture[ShardRollouts], Shard] = {}
+        self._stacks_seen: set[Path] = set(new_stacks(run.directory, set()))
 
     def try_canary(self) -> None:
         """Makes a few rollouts on one worker, says what the rest will cost, and stops where it is not worth it."""
@@ -169,6 +172,8 @@ class ShardedRollouts:
         log.info("%s: %d rollouts: %d ok, %d unparseable, %d failed", given.worker, *tally.counts())
         if given.given_up:
             log.warning("%s was to end: others make what it had in hand", given.worker)
+        for stacks in new_stacks(self._run.directory, self._stacks_seen):
+            log.warning("a worker made no progress and was ended, others make its part; its stacks: %s", stacks)
 
     def _shard_size(self) -> int:
         return shard_size(

@@ -93,6 +93,11 @@ class AgentRolloutsMaker:
                 for sample_id, attempt in wanted:
                     yield AgentWork(graded, sample_id, attempt)
 
+    @property
+    def stall_limit_s(self) -> float:
+        """Return the limit of one request; commands declare their own."""
+        return self._client.request_timeout_s
+
     async def __call__(self, work: AgentWork) -> Made:
         """One attempt; a failure on the way is the row's `error`."""
         return await self._loop.run_in_executor(self._threads, self._make, work)

@@ -20,7 +20,7 @@ from rollmill.rollouts.engine import Made
 from rollmill.rollouts.identity import rollout_seed
 from rollmill.rollouts.session import Wanting
 from rollmill.rollouts.tally import Outcome
-from rollmill.serving.client import ChatClient
+from rollmill.serving.client import ChatClient, ClientConfig
 
 
 class Stage(NamedTuple):
@@ -89,6 +89,11 @@ class EpisodesMaker:
         for problem in problems:
             for sample_id, attempt in run.wanted(problem, first):
                 yield EpisodeWork(problem, sample_id, attempt)
+
+    @property
+    def stall_limit_s(self) -> float:
+        """Return the limit of one request, also for what an environment does between two."""
+        return max((client.request_timeout_s for client in self._clients), default=ClientConfig().request_timeout_s)
 
     async def __call__(self, work: EpisodeWork) -> Made:
         """One episode; a failure on the way is the row's `error`."""

@@ -19,6 +19,7 @@ from rollmill.optimal_sampling.drawing import Drawer, NoNumbersError, Uniforms, 
 from rollmill.optimal_sampling.network import Network
 from rollmill.optimal_sampling.pair import Pair
 from rollmill.optimal_sampling.samples import Decoded, SampleRequest
+from rollmill.stall_watch import note_progress
 from rollmill.training.advice import is_out_of_memory
 
 _log = logging.getLogger(__name__)
@@ -99,6 +100,7 @@ class Decoder:
     @torch.inference_mode()
     def _step(self, flights: list[_Flight], waiting: _Waiting, done: list[Decoded]) -> None:
         """Newcomers take the places that are free, with their first token; then everyone gets one token more."""
+        note_progress()
         while waiting and len(flights) < self.batch_size:
             newcomers = [self._flight(request) for request in waiting.take(self.batch_size - len(flights))]
             flights += newcomers

@@ -19,6 +19,7 @@ from rollmill.optimal_sampling.samples import Decoded, SampleRequest
 from rollmill.optimal_sampling.shards import Shard, ShardRow
 from rollmill.records import SCHEMA_VERSION, Message
 from rollmill.rollouts.identity import rollout_seed
+from rollmill.stall_watch import INTERPRETER_S, begin_step, note_progress, stacks_file, watch
 
 if TYPE_CHECKING:
     from rollmill.optimal_sampling.chosen import Chosen
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
 
 LISTED = ("alpha", "kl_theta", "kl_t", "ess_ratio")
 """What is kept of every token."""
+STALL_S = 1800.0
+"""Without a decoding step, or with vLLM an answer, for so long the process is stuck."""
+LOADING_S = 7200.0
+"""Loading two models, downloads included, may take so long."""
 _DIGITS = 5
 _lock = threading.Lock()
 _kept: _Kept | None = None
@@ -89,14 +94,16 @@ class _Kept(NamedTuple):
 
 
 def sample_shard(
-    settings: SamplerSettings, shard: Shard, *, is_given_up: Callable[[], bool] | None = None
+    settings: SamplerSettings, shard: Shard, run: Path, *, is_given_up: Callable[[], bool] | None = None
 ) -> ShardSamples:
     """Draws what is wanted of a shard. The models stay loaded for the next one of the same settings.
 
     A prompt that the models cannot take makes a row with an error. Raises `InputError` and `RunStoppedError` as
-    loading and decoding do, and the latter when `is_given_up` says so.
+    loading and decoding do, and the latter when `is_given_up` says so. A process in which decoding stands still ends,
+    and leaves the stacks of its threads among the logs of the folder `run`.
     """
-    with _lock:  # one shard at a time: the models' memory is for one
+    watched = watch.exit_on_stall(STALL_S, stacks_file(run), interpreter_s=INTERPRETER_S)
+    with _lock, watched:  # one shard at a time: the models' memory is for one
         load_s = _keep(settings)
         assert _kept is not None
         try:
@@ -115,6 +122,7 @@ def _keep(settings: SamplerSettings) -> float | None:
     from rollmill.optimal_sampling.model import OptimalSamplingModel
 
     _drop()
+    begin_step(LOADING_S)
     begun = time.monotonic()
     model = OptimalSamplingModel(
         settings.model_theta,
@@ -128,6 +136,7 @@ def _keep(settings: SamplerSettings) -> float | None:
         **settings.alpha,
     )
     _kept = _Kept(settings, model, model.decoder(**settings.decoding))
+    note_progress()
     return time.monotonic() - begun
 
 

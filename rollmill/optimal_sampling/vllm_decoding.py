@@ -22,6 +22,7 @@ from rollmill.serving.kept_process import KeptProcess
 from rollmill.serving.machine import has_accelerator, machine_arguments
 from rollmill.serving.server import ServerConfig
 from rollmill.serving.server_log import ServerLog
+from rollmill.stall_watch import begin_step, note_progress
 
 _log = logging.getLogger(__name__)
 
@@ -30,6 +31,8 @@ _ROOT = Path(__file__).parents[2]
 _SOCKET = "socket"
 _LOOK_S = 0.25
 _PATIENCE_S = 10.0
+_SLOWEST_TOKEN_S = 2.0
+"""vLLM says something when an answer is whole: so long may each of its tokens take before that counts as a stall."""
 
 
 class VllmPair:
@@ -115,7 +118,9 @@ class VllmPair:
 
     def hear(self) -> dict[str, Any]:
         """What vLLM says next. Raises `ServingError` where it has ended."""
-        return self._hear("while it was drawing")
+        heard = self._hear("while it was drawing")
+        note_progress()
+        return heard
 
     def _hear(self, when: str) -> dict[str, Any]:
         try:
@@ -182,6 +187,7 @@ class VllmDecoder:
         is_over = False
         try:
             while not is_over:
+                begin_step(_SLOWEST_TOKEN_S * self.max_new_tokens)
                 heard = self.pair.hear()
                 if "decoded" in heard:
                     decoded = Decoded(**heard["decoded"])

@@ -94,6 +94,11 @@ class ChatRollouts:
         }
         return PreparedProblem(problem, orjson.Fragment(journaled), orjson.dumps(body)[:-1])
 
+    @property
+    def stall_limit_s(self) -> float:
+        """Return the limit of one request."""
+        return self._client.request_timeout_s
+
     async def __call__(self, work: ChatWork) -> Made:
         """Asks, verifies, and makes the journal's row; a failure on the way is the row's `error`."""
         problem = work.prepared.problem

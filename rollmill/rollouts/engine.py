@@ -11,6 +11,7 @@ from typing import Generic, NamedTuple, Protocol, Self, TypeVar
 
 from rollmill.errors import RunStoppedError
 from rollmill.rollouts.tally import Outcome, Tally
+from rollmill.stall_watch import note_progress
 
 WorkT = TypeVar("WorkT")
 
@@ -153,6 +154,7 @@ class Engine(Generic[WorkT]):
                 batch.tally.add(made.outcome)
                 batch.outstanding -= 1
                 self._observe(made.outcome)
+                note_progress()
                 self._note_failures(made)
                 self._settle(batch)
         except Exception as error:

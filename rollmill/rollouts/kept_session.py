@@ -180,7 +180,7 @@ def part_session(
     if is_given_up():
         raise RunStoppedError("the shard is not wanted any more")
     progress = Progress(total=0, left=0, before=Tally())
-    with RolloutSession(part, maker, slots=slots, progress=progress) as session:
+    with RolloutSession(part, maker, slots=slots, progress=progress, exit_on_stall=True) as session:
         yield session
 
 

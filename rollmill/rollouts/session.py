@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,10 +21,13 @@ from rollmill.rollouts.engine import Engine, Made, Sink
 from rollmill.rollouts.progress import Progress
 from rollmill.rollouts.run import Run
 from rollmill.rollouts.tally import Tally
+from rollmill.stall_watch import CLEANUP_S, INTERPRETER_S, StallCheck, stacks_file, watch
 
 _AHEAD_S = 90.0
 _PROMISE_S = 300.0
 _LOOK_S = 0.25
+_STALLED_END_S = 15.0
+"""How long the thread of a session that stood still may take to end: what stands still may be in it."""
 
 
 class Wanting(Protocol):
@@ -63,19 +67,30 @@ class Maker(Protocol[RunT_contra]):
         """One rollout; see `Engine`."""
         ...
 
+    @property
+    def stall_limit_s(self) -> float:
+        """Return the seconds without any completed step after which the work counts as stalled."""
+        ...
+
 
 class RolloutSession(Generic[RunT]):
     """Makes a run's rollouts, for the time of a `with` block.
 
     Any number of threads may hand in problems; all share the same slots, so that one shard's stragglers never leave
     slots idle that another shard could use.
+
+    Work that stands still (see `stall_watch`) ends in `RunStoppedError`, and a minute later in the end of this process.
+    With `exit_on_stall` the process ends at once, for a worker that others replace.
     """
 
-    def __init__(self, run: RunT, maker: Maker[RunT], *, slots: int, progress: Progress) -> None:
+    def __init__(
+        self, run: RunT, maker: Maker[RunT], *, slots: int, progress: Progress, exit_on_stall: bool = False
+    ) -> None:
         self.run = run
         self.slots = slots
         self.progress = progress
         self._maker = maker
+        self._stall = None if exit_on_stall else StallCheck(maker.stall_limit_s)
         self._promised = 0
         self._ready: concurrent.futures.Future[None] = concurrent.futures.Future()
         self._thread = threading.Thread(target=self._run_loop, name="rollout-session", daemon=True)
@@ -89,7 +104,7 @@ class RolloutSession(Generic[RunT]):
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._loop.call_soon_threadsafe(self._closing.set)
-        self._thread.join()
+        self._thread.join(_STALLED_END_S if self._stall and self._stall.stalled else None)
 
     def _run_loop(self) -> None:
         try:
@@ -121,9 +136,14 @@ class RolloutSession(Generic[RunT]):
         session then, what is under way ends with it.
         """
         made = asyncio.run_coroutine_threadsafe(self._generate(list(problems), first), self._loop)
-        while is_given_up and not concurrent.futures.wait([made], _LOOK_S).done:
-            if is_given_up():
-                raise RunStoppedError("the rollouts are not wanted any more")
+        grace_s, interpreter_s = (CLEANUP_S, math.inf) if self._stall else (0.0, INTERPRETER_S)
+        limit_s, stacks = self._maker.stall_limit_s, stacks_file(self.run.directory)
+        with watch.exit_on_stall(limit_s, stacks, grace_s=grace_s, interpreter_s=interpreter_s):
+            while not concurrent.futures.wait([made], _LOOK_S).done:
+                if is_given_up and is_given_up():
+                    raise RunStoppedError("the rollouts are not wanted any more")
+                if self._stall:
+                    self._stall.check()
         try:
             return made.result()
         except concurrent.futures.CancelledError:

@@ -18,6 +18,7 @@ from rollmill.sandboxes.output import CappedOutput
 from rollmill.sandboxes.sandbox import TIMED_OUT, Execution, Limits, SandboxError, SandboxSpec
 from rollmill.sandboxes.shell import check_environment, printable, refused, shell_arguments
 from rollmill.sandboxes.started import StartedSandboxes
+from rollmill.stall_watch import begin_step, note_progress
 
 _LABEL = "rollmill.owner"
 _LONGEST_END_S = 10.0
@@ -132,7 +133,12 @@ class DockerSandbox:
             if self._closed:
                 raise SandboxError(f"sandbox {self._name} is closed", type_="unknown_sandbox")
             arguments = [*self._engine.command, "exec", *variables, self._name, *around]
-            return self._follow(arguments, mark, self._spec.timeout_s if timeout_s is None else timeout_s)
+            limit_s = self._spec.timeout_s if timeout_s is None else timeout_s
+            begin_step(limit_s)
+            try:
+                return self._follow(arguments, mark, limit_s)
+            finally:
+                note_progress()
 
     def close(self) -> None:
         """Ends it, a running command included; may be called again."""

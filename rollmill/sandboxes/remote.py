@@ -19,6 +19,7 @@ from rollmill.sandboxes.sandbox import TIMED_OUT, Execution, Limits, SandboxErro
 from rollmill.sandboxes.shell import printable
 from rollmill.sandboxes.started import StartedSandboxes
 from rollmill.services.connection import CallFailedError, ServiceConnection
+from rollmill.stall_watch import begin_step, note_progress
 
 log = logging.getLogger(__name__)
 
@@ -186,11 +187,14 @@ class RemoteSandbox:
             "env": variables,
         }
         began = time.monotonic()
+        begin_step(timeout_s + self._slack_s)
         try:
             answer = self._connection.post("/execute", body, timeout_s=timeout_s + self._slack_s)
         except CallFailedError as failure:
             known = "unknown_sandbox" if failure.status == 404 else failure.type
             raise SandboxError(str(failure), type_=known) from failure
+        finally:
+            note_progress()
         return self._execution(answer, time.monotonic() - began, timeout_s)
 
     def close(self) -> None:

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from rollmill.records import Usage
 from rollmill.serving.backoff import backoff_s, parse_retry_after
 from rollmill.serving.endpoints import Endpoint, EndpointPool
+from rollmill.stall_watch import begin_step, note_progress
 
 log = logging.getLogger(__name__)
 
@@ -97,9 +98,11 @@ class ChatClient:
 
     def __init__(self, endpoints: EndpointPool, config: ClientConfig) -> None:
         self._endpoints = endpoints
-        self._timeout_s = config.request_timeout_s
+        self.request_timeout_s = config.request_timeout_s
         self._max_retries = config.max_retries
-        self._timeout = aiohttp.ClientTimeout(total=self._timeout_s, sock_connect=min(30.0, self._timeout_s))
+        self._timeout = aiohttp.ClientTimeout(
+            total=self.request_timeout_s, sock_connect=min(30.0, self.request_timeout_s)
+        )
         self._headers = {"Content-Type": "application/json"}
         self._key = config.api_key.get_secret_value() if config.api_key else ""
         if self._key:
@@ -130,6 +133,7 @@ class ChatClient:
             endpoint = await self._endpoints.acquire()
             calls += 1
             started = time.monotonic()
+            begin_step(self.request_timeout_s)
             try:
                 text, reasoning, finish_reason, usage, tool_calls = await self._try(endpoint, body)
                 endpoint.answered()
@@ -139,6 +143,7 @@ class ChatClient:
                 failure = caught
             finally:
                 self._endpoints.release(endpoint)
+                note_progress()
             if failure.reached:
                 endpoint.answered()
             else:
@@ -146,7 +151,9 @@ class ChatClient:
             if failure.final or calls > self._max_retries:
                 raise RequestFailedError(failure.type, failure.message, calls)
             self.retries[failure.type] += 1
-            await asyncio.sleep(self._pause_s(failure, calls - 1))
+            pause_s = self._pause_s(failure, calls - 1)
+            begin_step(pause_s)
+            await asyncio.sleep(pause_s)
 
     def _pause_s(self, failure: _TryFailedError, retry: int) -> float:
         if failure.retry_after_s is not None:
@@ -165,7 +172,7 @@ class ChatClient:
         except aiohttp.ClientConnectorError as error:
             raise _TryFailedError("connection", str(error), refused=True, reached=False) from None
         except TimeoutError:
-            message = f"no answer from {endpoint.base_url} within {self._timeout_s:g} s"
+            message = f"no answer from {endpoint.base_url} within {self.request_timeout_s:g} s"
             raise _TryFailedError("timeout", message, reached=False) from None
         except (aiohttp.ClientError, ConnectionError) as error:
             raise _TryFailedError("connection", f"{type(error).__name__}: {error}", reached=False) from None

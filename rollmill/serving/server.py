@@ -23,6 +23,7 @@ from rollmill.serving.machine import machine_arguments
 from rollmill.serving.ports import LOOPBACK, PortReservation
 from rollmill.serving.probe import NotAnsweringError, check_model, healthy
 from rollmill.serving.server_log import ServerLog
+from rollmill.stall_watch import note_progress
 
 log = logging.getLogger(__name__)
 
@@ -155,6 +156,7 @@ class ModelServer:
                 )
             if self._ending.wait(0.25) or self._is_given_up():
                 return
+            note_progress()  # a start has a limit of its own, and requests wait for it
         log.info("%s is ready at %s after %.0f s", self._model_name, self.endpoint.base_url, time.monotonic() - started)
 
     def _ready(self) -> bool:

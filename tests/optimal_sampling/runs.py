@@ -46,7 +46,7 @@ def draw(asked: OptimalSampling, most: int | None = None):
     with opened(asked) as run:
         progress = sampling_progress(run, asked)
         for shard in shards(run, asked):
-            samples = sample_shard(SamplerSettings.of(asked), shard)
+            samples = sample_shard(SamplerSettings.of(asked), shard, run.directory)
             if most is not None:
                 samples = samples._replace(rows=samples.rows[: most - progress.made])
             journal_samples(run, samples, progress)

@@ -78,11 +78,11 @@ def test_rows_behind_the_last_that_is_wanted_are_not_drawn(call, monkeypatch):
     asked = call(start_idx=2, num_samples=1, batch_size=1)
     with opened(asked) as run:
         [shard] = shards(run, asked)
-        samples = sample_shard(SamplerSettings.of(asked), shard)
+        samples = sample_shard(SamplerSettings.of(asked), shard, run.directory)
         decoder = sampler._kept.decoder
         step = decoder._step
         monkeypatch.setattr(decoder, "_step", lambda *given: (drawn.append(1), step(*given))[1])
-        again = sample_shard(SamplerSettings.of(asked), shard)
+        again = sample_shard(SamplerSettings.of(asked), shard, run.directory)
     assert [row["instance_id"] for row in samples.rows] == ["row-2"]
     assert again.rows == samples.rows
     assert len(drawn) <= 3 * asked.max_new_tokens
@@ -91,7 +91,10 @@ def test_rows_behind_the_last_that_is_wanted_are_not_drawn(call, monkeypatch):
 def test_models_are_loaded_once_and_one_pair_at_a_time(call):
     def loaded(asked):
         with opened(asked) as run:
-            return [sample_shard(SamplerSettings.of(asked), shard).load_s is not None for shard in shards(run, asked)]
+            return [
+                sample_shard(SamplerSettings.of(asked), shard, run.directory).load_s is not None
+                for shard in shards(run, asked)
+            ]
 
     assert loaded(call("a", seed=3)) == [True, False, False]
     assert loaded(call("b", seed=3)) == [False] * 3
@@ -104,7 +107,7 @@ def test_a_shard_that_nobody_wants_any_more_ends(call):
     with opened(asked) as run:
         shard = next(shards(run, asked))
         with pytest.raises(RunStoppedError, match="not wanted any more"):
-            sample_shard(SamplerSettings.of(asked), shard, is_given_up=lambda: True)
+            sample_shard(SamplerSettings.of(asked), shard, run.directory, is_given_up=lambda: True)
 
 
 def test_prompts_that_do_not_fit_cost_their_rows_alone(tmp_path, models):

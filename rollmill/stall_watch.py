@@ -1,0 +1,215 @@
+"""Notices that this process's work stands still, keeps the stacks of all threads, and ends the process if it must.
+
+Whatever does a bounded step of work (a request, a command in a sandbox, a decoding step) declares its time limit by
+`begin_step` and its end by `note_progress`. A process in which no step completes although the limits of all have passed
+is stuck: in an endless call, a deadlock, a lost wake-up.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import math
+import os
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import FileIO
+from pathlib import Path
+
+from rollmill.errors import RunStoppedError
+
+MARGIN_S = 30.0
+"""Added to every limit: for what comes between two steps, such as writing to a slow disk."""
+CLEANUP_S = 60.0
+"""How long a stalled process may take to end in order before it is ended."""
+INTERPRETER_S = 240.0
+"""A worker in which no Python thread runs for so long is ended: before Dask (5 minutes), which would keep no stacks."""
+STACKS = "stalled.*.txt"
+"""Names of the files, in a run's folder of logs, that hold the stacks of a process that stood still."""
+_GAP_FACTOR = 3.0
+_MOST_LOOKS_S = 5.0
+
+
+class _Progress:
+    """When this process's work last completed a step. Written without a lock: each write is one assignment."""
+
+    def __init__(self) -> None:
+        self.last = time.monotonic()
+        self.longest_gap_s = 0.0
+        self.allowed_until = 0.0
+
+
+_progress = _Progress()
+
+
+def note_progress() -> None:
+    """Record that a step of work has completed."""
+    now = time.monotonic()
+    gap = now - _progress.last
+    if gap > _progress.longest_gap_s:
+        _progress.longest_gap_s = gap
+    _progress.last = now
+
+
+def begin_step(limit_s: float) -> None:
+    """Declare that a step begins which ends within `limit_s` by a limit of its own."""
+    until = time.monotonic() + limit_s
+    if until > _progress.allowed_until:
+        _progress.allowed_until = until
+
+
+def remaining_s(limit_s: float) -> float:
+    """Return the seconds until the work counts as stalled; negative once it does.
+
+    A gap between steps that ended by itself shows that gaps may be as long: up to three times as long is no stall.
+    """
+    limit = max(limit_s, _GAP_FACTOR * _progress.longest_gap_s)
+    return max(_progress.last + limit, _progress.allowed_until) + MARGIN_S - time.monotonic()
+
+
+def stacks_file(run: Path) -> Path:
+    """Return where this process writes its stacks: a run's folder may be shared by many machines."""
+    return run / "logs" / STACKS.replace("*", f"{socket.gethostname()}-{os.getpid()}")
+
+
+def new_stacks(run: Path, seen: set[Path]) -> list[Path]:
+    """Return the files of stacks that stalled processes have left in a run's logs since the last call.
+
+    Args:
+        run: the run's folder; only what its machine sees of it is found.
+        seen: files that were returned before; new ones are added.
+    """
+    found = sorted(path for path in (run / "logs").glob(STACKS) if path not in seen and path.stat().st_size)
+    seen.update(found)
+    return found
+
+
+class StallWatch:
+    """Watches this process for the time of `with` blocks, of any number of threads; the first one's limit counts.
+
+    The process is ended from outside Python (a C thread that needs no interpreter lock), so that it ends even where a
+    deadlock holds that lock. `faulthandler` has one timer per process, and so this class has one instance, `watch`.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._file: FileIO | None = None
+        self._stalled = False
+        self._path = Path()
+
+    @contextmanager
+    def exit_on_stall(
+        self, limit_s: float, stacks: Path, *, grace_s: float = 0.0, interpreter_s: float = math.inf
+    ) -> Iterator[None]:
+        """End this process with status 1 when its work stalls, after the stacks of all threads are in `stacks`.
+
+        Args:
+            limit_s: seconds without a completed step that count as a stall; see `remaining_s`.
+            stacks: file that is created, and removed at the end unless it was needed.
+            grace_s: seconds between the stall and the end of the process, for whoever notices it in Python.
+            interpreter_s: seconds in which no Python thread runs after which the process is ended, too.
+        """
+        with self._lock:
+            self._users += 1
+            if self._users == 1:
+                self._start(limit_s, stacks, grace_s, interpreter_s)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._users -= 1
+                if self._users == 0:
+                    self._stop()
+
+    def _start(self, limit_s: float, stacks: Path, grace_s: float, interpreter_s: float) -> None:
+        _progress.last = time.monotonic()  # nothing was to be done before, so its end is no gap
+        self._path, self._file = _open_stacks(stacks)
+        self._ended, self._stalled = threading.Event(), False
+        given = limit_s, grace_s, interpreter_s
+        self._arm(*given)
+        self._thread = threading.Thread(target=self._rearm, args=(*given, self._ended), name="stall-watch", daemon=True)
+        self._thread.start()
+
+    def _rearm(self, limit_s: float, grace_s: float, interpreter_s: float, ended: threading.Event) -> None:
+        """Move the deadline on while steps complete; a timer for every step would cost a thread each."""
+        while not ended.wait(min(limit_s / 10, _MOST_LOOKS_S)):
+            if remaining_s(limit_s) > 0 and not self._stalled:
+                self._arm(limit_s, grace_s, interpreter_s)
+
+    def _arm(self, limit_s: float, grace_s: float, interpreter_s: float) -> None:
+        assert self._file is not None
+        timeout = min(max(remaining_s(limit_s), 0.0) + grace_s, interpreter_s)
+        faulthandler.dump_traceback_later(timeout + 0.001, file=self._file, exit=True)
+
+    def _stop(self) -> None:
+        assert self._thread is not None
+        assert self._file is not None
+        self._ended.set()
+        self._thread.join()
+        if self._stalled:  # the process is to end, and is ended if it does not: the timer goes on
+            return
+        faulthandler.cancel_dump_traceback_later()
+        written = self._file.tell()
+        self._file.close()
+        if not written:
+            self._path.unlink(missing_ok=True)
+
+    @property
+    def stalled(self) -> bool:
+        """Whether this process stood still, so that threads of it may never end."""
+        return self._stalled
+
+    def dump_stacks(self) -> Path:
+        """Write the stacks of all threads to the file of the watch that is on, and return its path.
+
+        From now on the process has to end: what is left of the time until then is not extended any more.
+        """
+        assert self._file is not None
+        self._stalled = True
+        faulthandler.dump_traceback(self._file, all_threads=True)
+        return self._path
+
+
+def _open_stacks(path: Path) -> tuple[Path, FileIO]:
+    """Open the file for stacks, in the temporary folder where a run's folder does not exist on a cluster's worker."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path, FileIO(path, "w")
+    except OSError:
+        path = Path(tempfile.gettempdir()) / path.name
+        return path, FileIO(path, "w")
+
+
+watch = StallWatch()
+
+
+class StallCheck:
+    """Raises in Python where the work stalls, for a process that can still end in order."""
+
+    def __init__(self, limit_s: float) -> None:
+        self._limit_s = limit_s
+        self._lock = threading.Lock()
+        self._stacks: Path | None = None
+
+    @property
+    def stalled(self) -> bool:
+        """Whether it has raised."""
+        return self._stacks is not None
+
+    def check(self) -> None:
+        """Raise `RunStoppedError` where no step has completed for longer than the limit, in every thread that asks."""
+        with self._lock:
+            if self._stacks is None:
+                if remaining_s(self._limit_s) > 0:
+                    return
+                self._stacks = watch.dump_stacks()
+        raise RunStoppedError(
+            f"no request, command or rollout has completed for {self._limit_s:.0f} s or longer: {self._stacks} shows "
+            "where every thread is; the same command continues"
+        )

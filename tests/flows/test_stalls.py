@@ -1,0 +1,86 @@
+"""Work that stands still is noticed: here it ends the run, on one of several workers it costs that worker."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from rollmill.serving.scripted import Script, ScriptedServer
+from tests.flows.conftest import Job, journal_lines, processes_of, wait_until
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+STUCK = ("--env_name", "tests.flows.stuck_environment:StuckEnvironment", "--model_path", "m")
+EPISODES = ("--num_episodes", "40", "--concurrency", "2", "--request_timeout", "2")
+
+
+@pytest.fixture
+def server() -> Iterator[ScriptedServer]:
+    with ScriptedServer(Script(model="m", completion="1", latency_s=0.1)) as server:
+        yield server
+
+
+@pytest.fixture
+def job(tmp_path: Path, stand_in: dict[str, str]) -> Job:
+    own = {"ROLLMILL_TEST_STUCK": str(tmp_path / "trap"), "MARK": str(tmp_path)}
+    return Job("collect_episodes", tmp_path, stand_in | own)
+
+
+def flags(server: ScriptedServer, *more: str) -> list[str]:
+    return [*STUCK, *EPISODES, "--base_url", server.base_url, *more]
+
+
+def episodes(folder: Path) -> list[tuple[str, int]]:
+    rows = [json.loads(line) for line in journal_lines(folder)]
+    return sorted((row["instance_id"], row["sample_id"]) for row in rows if row["error"] is None)
+
+
+def stacks(folder: Path) -> str:
+    return "".join(path.read_text() for path in folder.rglob("stalled.*.txt"))
+
+
+@pytest.mark.parametrize("how", ["endless call", "interpreter lock held"])
+def test_a_worker_that_stands_still_is_replaced(job: Job, server: ScriptedServer, how: str) -> None:
+    (job.folder / "trap").write_text(how)
+    done = job.run(*flags(server, "--gpu_workers", "2"), timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert len(set(episodes(job.folder))) == len(episodes(job.folder)) == 40
+    assert "stand_still" in stacks(job.folder)
+    assert "a worker made no progress and was ended" in done.stderr
+    assert not processes_of(str(job.folder))
+
+
+def test_a_stopped_worker_is_replaced(job: Job, server: ScriptedServer) -> None:
+    process = job.start(*flags(server, "--gpu_workers", "2"), DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL="8s")
+    wait_until(lambda: len(journal_lines(job.folder)) >= 4 or process.poll() is not None, timeout=200)
+    assert process.poll() is None, process.communicate()
+    workers = [
+        one for one in psutil.Process(process.pid).children(recursive=True) if "spawn_main" in str(one.cmdline())
+    ]
+    workers[0].send_signal(signal.SIGSTOP)
+    _, said = process.communicate(timeout=300)
+    assert process.returncode == 0, said
+    assert len(set(episodes(job.folder))) == len(episodes(job.folder)) == 40
+    assert not processes_of(str(job.folder))
+
+
+@pytest.mark.parametrize("how", ["endless call", "interpreter lock held"])
+def test_where_there_is_no_other_worker_the_run_ends_and_can_go_on(job: Job, server: ScriptedServer, how: str) -> None:
+    (job.folder / "trap").write_text(how)
+    stopped = job.run(*flags(server), timeout=300)
+    assert stopped.returncode == 1
+    assert "Traceback" not in stopped.stderr
+    assert "stand_still" in stacks(job.folder)
+    if how == "endless call":
+        last = stopped.stderr.strip().splitlines()[-1]
+        assert re.search(r"no request, command or rollout has completed .* the same command continues$", last)
+    wait_until(lambda: not processes_of(str(job.folder)), timeout=20)
+    done = job.run(*flags(server), timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert len(set(episodes(job.folder))) == 40

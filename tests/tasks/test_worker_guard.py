@@ -1,0 +1,55 @@
+"""Workers of a real Dask cluster run neither Dask's profiler nor its diagnosis of the garbage collector."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import dask
+import distributed
+import pytest
+from distributed import Client, Nanny, Scheduler, SpecCluster
+
+import rollmill
+from tasks.worker_guard import guard_workers, is_guarded
+from tasks.workers import workers_here
+from tests.flows.conftest import wait_until
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def client():
+    """A cluster as a user starts it, with the profiler on; two workers."""
+    here = {"host": "127.0.0.1", "dashboard": False, "dashboard_address": "127.0.0.1:0"}
+    workers = {number: {"cls": Nanny, "options": {**here, "nthreads": 1, "memory_limit": 0}} for number in range(2)}
+    scheduler = {"cls": Scheduler, "options": {**here, "port": 0}}
+    with SpecCluster(workers=workers, scheduler=scheduler) as cluster, Client(cluster) as client:
+        yield client
+
+
+def test_workers_of_a_cluster_are_guarded_and_so_are_those_that_take_their_place(client):
+    assert list(client.run(is_guarded).values()) == [False, False]
+    guard_workers(client)
+    before = client.run(is_guarded)
+    assert list(before.values()) == [True, True]
+    os.kill(next(iter(client.run(os.getpid).values())), signal.SIGKILL)
+    wait_until(lambda: len(now := client.scheduler_info()["workers"]) == 2 and now.keys() != before.keys())
+    assert list(client.run(is_guarded).values()) == [True, True]
+
+
+def test_workers_here_never_start_the_profiler():
+    with workers_here([{}, {}]) as workers:
+        client = workers._runner.client
+        assert list(client.run(is_guarded).values()) == [True, True]
+        setting = lambda: dask.config.get("distributed.worker.profile.enabled")  # noqa: E731
+        assert list(client.run(setting).values()) == [False, False]
+        assert not distributed.gc._gc_diagnosis.enabled, "the scheduler is in this process"
+
+
+def test_nothing_of_this_project_looks_at_the_frames_of_threads():
+    root = Path(rollmill.__file__).parents[1]
+    files = [path for room in ("rollmill", "tasks", "blocks", "flows") for path in (root / room).rglob("*.py")]
+    callers = [path for path in files if "_current_frames(" in path.read_text().replace("sys._current_frames()`", "")]
+    assert [path.name for path in callers] == ["worker_guard.py"]
