@@ -22,8 +22,8 @@ from pathlib import Path
 from rollmill.errors import RunStoppedError
 
 MARGIN_S = 30.0
-"""Added to every limit: for what comes between two steps, such as writing to a slow disk."""
-CLEANUP_S = 60.0
+"""Added to a limit, or the limit once more where that is less: for what comes between two steps."""
+CLEANUP_S = 30.0
 """How long a stalled process may take to end in order before it is ended."""
 INTERPRETER_S = 240.0
 """A worker in which no Python thread runs for so long is ended: before Dask (5 minutes), which would keep no stacks."""
@@ -67,7 +67,7 @@ def remaining_s(limit_s: float) -> float:
     A gap between steps that ended by itself shows that gaps may be as long: up to three times as long is no stall.
     """
     limit = max(limit_s, _GAP_FACTOR * _progress.longest_gap_s)
-    return max(_progress.last + limit, _progress.allowed_until) + MARGIN_S - time.monotonic()
+    return max(_progress.last + limit, _progress.allowed_until) + min(limit_s, MARGIN_S) - time.monotonic()
 
 
 def stacks_file(run: Path) -> Path:

@@ -79,7 +79,7 @@ class RolloutSession(Generic[RunT]):
     Any number of threads may hand in problems; all share the same slots, so that one shard's stragglers never leave
     slots idle that another shard could use.
 
-    Work that stands still (see `stall_watch`) ends in `RunStoppedError`, and a minute later in the end of this process.
+    Work that stands still (see `stall_watch`) ends in `RunStoppedError`, half a minute later in the process's end.
     With `exit_on_stall` the process ends at once, for a worker that others replace.
     """
 

@@ -17,7 +17,7 @@ from tests.flows.conftest import Job, journal_lines, processes_of, wait_until
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 STUCK = ("--env_name", "tests.flows.stuck_environment:StuckEnvironment", "--model_path", "m")
-EPISODES = ("--num_episodes", "40", "--concurrency", "2", "--request_timeout", "2")
+EPISODES = ("--num_episodes", "40", "--concurrency", "2", "--request_timeout", "5")
 
 
 @pytest.fixture
