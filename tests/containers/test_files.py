@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import inspect
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -64,7 +65,7 @@ def test_a_change_of_code_installs_nothing():
         if word in {"COPY", "ADD"}
         for source in rest.split()[:-1]
     }
-    needed = {f"scripts/{name}" for name in ("setup", "package_source", "debian_packages")}
+    needed = {f"scripts/{name}" for name in ("setup", "package_source", "debian_packages", "device_kind")}
     assert copied == {"requirements", "requirements/debian.txt", "pyproject.toml"} | needed
 
 
@@ -78,8 +79,28 @@ def test_stand_ins_of_the_packages_are_those_that_are_installed():
 def test_both_kinds_can_be_made():
     for kind in ("cpu", "gpu"):
         installed = [rest for word, rest in stages()[f"environments-{kind}"] if word == "RUN"]
-        assert f"ROLLMILL_KIND={kind} scripts/setup" in installed[0]
+        assert f"ROLLMILL_KIND={kind} scripts/setup" in installed[-1]
     assert "ROLLMILL_KIND" in (ROOT / "scripts" / "setup").read_text()
+
+
+def test_the_gpu_image_compiles_and_asks_for_the_driver_of_its_torch():
+    parts = stages()["environments-gpu"]
+    assert any("requirements/debian-gpu.txt" in rest for word, rest in parts if word == "RUN")
+    assert {"g++", "python3-dev"} <= set((ROOT / "requirements/debian-gpu.txt").read_text().split())
+    settings = dict(pair.split("=", 1) for word, rest in parts if word == "ENV" for pair in shlex.split(rest))
+    locks = [(ROOT / f"requirements/{name}-gpu.txt").read_text() for name in ("training", "vllm")]
+    runtimes = {re.search(r"^nvidia-cuda-runtime==(\d+\.\d+)\.", lock, re.MULTILINE)[1] for lock in locks}
+    assert [settings["NVIDIA_REQUIRE_CUDA"]] == [f"cuda>={release}" for release in runtimes]
+    assert settings["VLLM_USE_FLASHINFER_SAMPLER"] == "0"
+
+
+@pytest.mark.parametrize("name", ["training", "vllm"])
+def test_cuda_s_compiler_and_headers_are_of_one_release(name):
+    lock = (ROOT / f"requirements/{name}-gpu.txt").read_text()
+    parts = "cuda-cccl|cuda-crt|cuda-cupti|cuda-nvcc|cuda-nvrtc|cuda-runtime|nvjitlink|nvvm"
+    releases = dict(re.findall(rf"^nvidia-({parts})==(\d+\.\d+)\.", lock, re.MULTILINE))
+    assert len(releases) >= 4
+    assert set(releases.values()) == {releases["cuda-runtime"]}
 
 
 def test_processes_are_not_root_and_hold_no_capabilities():

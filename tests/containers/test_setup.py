@@ -1,0 +1,154 @@
+"""`scripts/setup`: which build it installs, and when; with a uv that only notes what it is asked for."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.containers.reading import ROOT
+
+UV = """#!/bin/sh
+echo "$UV_FIND_LINKS|$*" >> asked
+[ ! -e fails ] || exit 1
+case "$1" in venv) mkdir -p .venv-vllm/bin && cp .venv/bin/python .venv-vllm/bin/ ;; esac
+"""
+PROGRAM = "#!/bin/sh\nexit 0\n"
+
+
+class Project:
+    """A folder that can be set up, on a machine of any kind."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for name in ("setup", "package_source"):
+            (folder / "scripts").mkdir(exist_ok=True)
+            shutil.copy2(ROOT / "scripts" / name, folder / "scripts" / name)
+        shutil.copytree(ROOT / "requirements", folder / "requirements")
+        shutil.copy2(ROOT / "pyproject.toml", folder)
+        self._program("scripts/debian_packages", '#!/bin/sh\necho "$1" >> debian\n')
+        self._program(".venv/bin/uv", UV)
+        self._program(".venv/bin/python", PROGRAM)
+
+    def _program(self, name: str, text: str) -> None:
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        path.chmod(0o755)
+
+    def set_up(self, found: str, *, fails: bool = False, **environment: str) -> tuple[list[str], list[str]]:
+        """What `make setup` says on a machine of a kind, and what uv is asked to synchronise."""
+        self._program("scripts/device_kind", f"#!/bin/sh\necho {found}\n")
+        for name in ("asked", "debian", "fails"):
+            (self.folder / name).unlink(missing_ok=True)
+        if fails:
+            (self.folder / "fails").touch()
+        given = {name: value for name, value in os.environ.items() if name != "ROLLMILL_KIND"}
+        given |= {"UV_FIND_LINKS": "/wheels", **environment}
+        done = subprocess.run(
+            ["scripts/setup"], cwd=self.folder, env=given, capture_output=True, text=True, check=False
+        )
+        assert (done.returncode != 0) == fails, done.stderr
+        asked = self.folder / "asked"
+        calls = asked.read_text().splitlines() if asked.exists() else []
+        return done.stdout.splitlines(), [call for call in calls if "pip sync" in call]
+
+    def debian(self) -> list[str]:
+        return (self.folder / "debian").read_text().split()
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return Project(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["cpu", "gpu"])
+def test_the_build_of_the_machine_is_installed_once(project: Project, kind: str) -> None:
+    said, synced = project.set_up(kind)
+    assert said == [
+        f"setup: the project, in .venv (requirements/training-{kind}.txt)",
+        f"setup: the inference server, in .venv-vllm (requirements/vllm-{kind}.txt)",
+        "setup: done",
+    ]
+    assert [call.split()[-1] for call in synced] == [f"requirements/{name}-{kind}.txt" for name in ("training", "vllm")]
+    assert {call.split("|")[0] for call in synced} == {"/wheels" if kind == "cpu" else ""}
+    assert ("requirements/debian-gpu.txt" in project.debian()) == (kind == "gpu")
+    assert project.set_up(kind) == (["setup: done"], [])
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "what"),
+    [
+        ("cpu", "gpu", "there is an NVIDIA GPU now: the build for GPUs takes the place of that for CPUs in .venv"),
+        ("gpu", "cpu", "there is no NVIDIA GPU any more: the build for CPUs takes the place of that for GPUs in .venv"),
+    ],
+)
+def test_the_other_build_is_installed_when_a_driver_appears_or_goes(
+    project: Project, before: str, now: str, what: str
+) -> None:
+    project.set_up(before)
+    said, synced = project.set_up(now)
+    assert [line for line in said if "takes the place" in line] == [f"setup: {what}", f"setup: {what}-vllm"]
+    assert [call.split()[-1] for call in synced] == [f"requirements/{name}-{now}.txt" for name in ("training", "vllm")]
+    # uv would keep torch 2.13.0+cpu where 2.13.0 is asked for
+    assert all("--reinstall-package torch" in call for call in synced)
+    assert project.set_up(now) == (["setup: done"], [])
+
+
+def test_a_kind_that_is_chosen_wins_and_is_said(project: Project) -> None:
+    project.set_up("gpu")
+    said, synced = project.set_up("gpu", ROLLMILL_KIND="cpu")
+    assert said[0] == "setup: ROLLMILL_KIND=cpu: the cpu build takes the place of the gpu build in .venv"
+    assert len(synced) == 2
+    assert project.set_up("gpu", ROLLMILL_KIND="cpu") == (["setup: done"], [])
+
+
+def test_an_amd_gpu_gets_one_line_and_the_build_for_cpus(project: Project) -> None:
+    said, synced = project.set_up("amd")
+    assert [line for line in said if "AMD" in line] == [said[0]]
+    assert "--base_url" in said[0]
+    assert "ROLLMILL_KIND=cpu" in said[0]
+    assert [call.split()[-1] for call in synced] == ["requirements/training-cpu.txt", "requirements/vllm-cpu.txt"]
+
+
+def test_a_lock_that_has_changed_is_installed(project: Project) -> None:
+    project.set_up("cpu")
+    lock = project.folder / "requirements/vllm-cpu.txt"
+    lock.write_text(lock.read_text() + "six==1.17.0\n")
+    said, synced = project.set_up("cpu")
+    assert said[0] == "setup: the inference server, in .venv-vllm (requirements/vllm-cpu.txt)"
+    assert ["reinstall" in call for call in synced] == [False]
+
+
+def test_an_installation_that_failed_is_done_again(project: Project) -> None:
+    project.set_up("cpu")
+    project.set_up("gpu", fails=True)
+    _, synced = project.set_up("cpu")
+    assert any("training-cpu.txt" in call and "--reinstall-package torch" in call for call in synced)
+
+
+def test_a_kind_that_is_none_is_refused(project: Project) -> None:
+    said, _ = project.set_up("cpu", fails=True, ROLLMILL_KIND="rocm")
+    assert said == ["setup: ROLLMILL_KIND=rocm: give cpu or gpu"]
+
+
+@pytest.mark.parametrize(
+    ("files", "kind"),
+    [
+        ([], "cpu"),
+        (["nvidiactl"], "gpu"),
+        (["nvidia3"], "gpu"),
+        (["dxg"], "gpu"),
+        (["nvidia-uvm", "nvidia-caps"], "cpu"),
+        (["kfd"], "amd"),
+        (["kfd", "nvidiactl"], "gpu"),
+    ],
+)
+def test_which_device_files_make_which_kind(tmp_path: Path, files: list[str], kind: str) -> None:
+    for name in files:
+        (tmp_path / name).touch()
+    script = ROOT / "scripts" / "device_kind"
+    assert subprocess.run([script, tmp_path], capture_output=True, text=True, check=True).stdout == f"{kind}\n"
