@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shlex
 import shutil
 import tempfile
@@ -18,8 +19,9 @@ from rollmill.optimal_sampling.pair_engine.link import Listener
 from rollmill.optimal_sampling.samples import Decoded, SampleRequest
 from rollmill.optimal_sampling.vocabulary import common_size
 from rollmill.serving.adapter import read_adapter, room_for_adapters
+from rollmill.serving.installed import check_devices, installed_vllm
 from rollmill.serving.kept_process import KeptProcess
-from rollmill.serving.machine import has_accelerator, machine_arguments
+from rollmill.serving.machine import machine_arguments
 from rollmill.serving.server import ServerConfig
 from rollmill.serving.server_log import ServerLog
 from rollmill.stall_watch import begin_step, note_progress
@@ -134,10 +136,15 @@ class VllmPair:
 
 
 def engine_arguments(chosen: ChosenPair, dtype: Any, batch_size: int, more: str) -> tuple[list[str], dict[str, str]]:
-    """Arguments and environment for vLLM; of an argument that is given twice the last one counts."""
-    base = chosen.theta.base
-    ours, environment = machine_arguments(base)
-    kind = str(dtype).removeprefix("torch.") if dtype else "bfloat16" if has_accelerator() else "float32"
+    """Arguments and environment for vLLM; of an argument that is given twice the last one counts.
+
+    Raises `ServingError` where the vLLM here cannot use what the machine has; see `check_devices`.
+    """
+    installed = installed_vllm(ServerConfig().interpreter(), {})
+    check_devices(installed, os.environ)
+    base, on_gpu = chosen.theta.base, installed.build != "cpu"
+    ours, environment = machine_arguments(base, on_gpu=on_gpu)
+    kind = str(dtype).removeprefix("torch.") if dtype else "bfloat16" if on_gpu else "float32"
     given = [
         *("--model", base, "--max-model-len", "auto", "--max-num-seqs", str(2 * batch_size)),
         "--no-enable-prefix-caching",  # an answer's last bits are not to depend on what was drawn before
@@ -146,7 +153,7 @@ def engine_arguments(chosen: ChosenPair, dtype: Any, batch_size: int, more: str)
         *room_for_adapters([read_adapter(adapter) for adapter in chosen.adapters]),
         *shlex.split(more),
     ]
-    environment |= {
+    environment |= installed.environment(os.environ) | {
         "PYTHONPATH": str(_ROOT),
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the rows of a pair are to come in before the same step
         "VLLM_USE_V2_MODEL_RUNNER": "0",  # it has no logits processors of one's own

@@ -15,11 +15,13 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
+from rollmill.devices import gpu_names
 from rollmill.errors import InputError, ServingError
 from rollmill.serving.adapter import Adapter, adapter_arguments
 from rollmill.serving.endpoints import Endpoint
+from rollmill.serving.installed import InstalledVllm, check_devices, installed_vllm
 from rollmill.serving.kept_process import KeptProcess
-from rollmill.serving.machine import machine_arguments
+from rollmill.serving.machine import has_accelerator, length_arguments, machine_arguments
 from rollmill.serving.ports import LOOPBACK, PortReservation
 from rollmill.serving.probe import NotAnsweringError, check_model, healthy
 from rollmill.serving.server_log import ServerLog
@@ -41,7 +43,8 @@ class ServerConfig(BaseModel):
     python: str = ""
     """Interpreter of the environment that vLLM is installed in; empty: `ROLLMILL_VLLM_PYTHON`, the project's own
     `.venv-vllm`, or else this one."""
-    module: str = "vllm.entrypoints.openai.api_server"
+    module: str = ""
+    """What the interpreter runs in vLLM's place, with the arguments of vLLM's API server."""
     arguments: tuple[str, ...] = ()
     """More arguments for the server, after ours: the last one of a name wins."""
     environment: dict[str, str] = Field(default_factory=dict)
@@ -96,6 +99,7 @@ class ModelServer:
         self._wanted_port = port
         self._api_key = api_key
         self._process: KeptProcess | None = None
+        self._installed: InstalledVllm | None = None
         self._ending = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="model-server-watcher", daemon=True)
         self.restarts = 0
@@ -131,14 +135,33 @@ class ModelServer:
         return self._process.pid
 
     def _command(self) -> tuple[list[str], dict[str, str]]:
-        more, environment = machine_arguments(self._model_path)
-        command = [self._config.interpreter(), "-m", self._config.module]
-        command += ["--model", self._model_path, "--served-model-name"]
+        """Return what starts the server, and its environment. Raises `ServingError` as `check_devices` does."""
+        python, module = self._config.interpreter(), self._config.module
+        if module:
+            more, environment = machine_arguments(self._model_path)
+            command = [python, "-m", module, "--model", self._model_path]
+        else:
+            installed = self._vllm(python)
+            more, environment = machine_arguments(self._model_path, on_gpu=installed.build != "cpu")
+            environment |= installed.environment(os.environ | self._config.environment)
+            command = installed.command(self._model_path)
         bare = [name for name, adapter in self._models.items() if adapter is None] or [f"{self._model_name}-base"]
         adapters = {name: adapter for name, adapter in self._models.items() if adapter is not None}
-        command += [*bare, *adapter_arguments(adapters)]
-        command += ["--host", LOOPBACK, "--port", str(self._reservation.port), *more, *self._config.arguments]
+        command += ["--served-model-name", *bare, *adapter_arguments(adapters)]
+        command += ["--host", LOOPBACK, "--port", str(self._reservation.port)]
+        command += [*length_arguments(self._config.arguments), *more, *self._config.arguments]
         return command, environment | self._config.environment
+
+    def _vllm(self, python: str) -> InstalledVllm:
+        """Return the vLLM that serves, asked for once: a restart uses the same."""
+        if self._installed is None:
+            found = installed_vllm(python, self._config.environment)
+            whole = os.environ | self._config.environment
+            check_devices(found, whole)
+            gpus = gpu_names() if has_accelerator(whole) else []
+            log.info("%s serves on %s", found.package, ", ".join(gpus) or "the CPU")
+            self._installed = found
+        return self._installed
 
     def _start(self) -> None:
         command, environment = self._command()
@@ -158,6 +181,10 @@ class ModelServer:
                 return
             note_progress()  # a start has a limit of its own, and requests wait for it
         log.info("%s is ready at %s after %.0f s", self._model_name, self.endpoint.base_url, time.monotonic() - started)
+        if lengths := said.reduced_length():
+            log.warning(
+                "%s takes %d tokens, prompt and answer: its %d do not fit into memory", self._model_name, lengths[1], lengths[0]
+            )
 
     def _ready(self) -> bool:
         if not healthy(self.endpoint.base_url):

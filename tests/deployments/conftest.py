@@ -37,6 +37,7 @@ class Desk:
         path = os.pathsep.join([str(ROOT), str(ROOT / "tests/flows/stand_in")])
         self.environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")} | {
             "ROLLMILL_VLLM_PYTHON": sys.executable,
+            "ROLLMILL_KIND": "cpu",
             "PYTHONPATH": path,
             "ROLLMILL_TEST": self.mark,
         }

@@ -121,7 +121,7 @@ def test_an_adapter_of_another_base_starts_nothing(tmp_path):
 def server():
     """How to start the scripted server where vLLM would be."""
     path = os.pathsep.join([str(ROOT), str(ROOT / "tests/flows/stand_in")])
-    return ServerConfig(python=sys.executable, environment={"PYTHONPATH": path}, grace_s=5.0)
+    return ServerConfig(python=sys.executable, environment={"PYTHONPATH": path, "ROLLMILL_KIND": "cpu"}, grace_s=5.0)
 
 
 def say(served, **request):
@@ -195,8 +195,9 @@ def test_demonstrations_need_no_server():
 def test_where_one_does_not_start_none_stays(tmp_path, server, monkeypatch, together):
     """The second one ends at once: the first is running by then, or, side by side, still starting."""
     if together:
-        monkeypatch.setattr(several, "has_accelerator", lambda: True)
-        server = server.model_copy(update={"environment": {**server.environment, "CUDA_VISIBLE_DEVICES": "0,1"}})
+        monkeypatch.setattr(several, "has_accelerator", lambda *_: True)
+        devices = {"CUDA_VISIBLE_DEVICES": "0,1", "ROLLMILL_KIND": ""}
+        server = server.model_copy(update={"environment": {**server.environment, **devices}})
     lora = write_adapter(tmp_path / "lora")
     start_s = 60 if together else 0
     parameters = asked(

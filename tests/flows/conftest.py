@@ -92,7 +92,8 @@ class Job:
 def stand_in(prefect_environment: dict[str, str]) -> dict[str, str]:
     """Lets jobs start the scripted server in vLLM's place."""
     path = os.pathsep.join([str(ROOT), str(Path(__file__).parent / "stand_in")])
-    return prefect_environment | {"ROLLMILL_VLLM_PYTHON": sys.executable, "PYTHONPATH": path}
+    kind = {"ROLLMILL_KIND": "cpu"}  # it says that it is the build for CPUs, which on a machine with a GPU is refused
+    return prefect_environment | kind | {"ROLLMILL_VLLM_PYTHON": sys.executable, "PYTHONPATH": path}
 
 
 @pytest.fixture

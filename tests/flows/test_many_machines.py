@@ -64,7 +64,7 @@ def servers(folder: Path) -> list[psutil.Process]:
     found = []
     for process in processes_of(str(folder)):
         with suppress(psutil.Error):
-            if "vllm.entrypoints.openai.api_server" in process.cmdline():
+            if "vllm.entrypoints.cli.main" in process.cmdline():
                 found.append(process)
     return found
 

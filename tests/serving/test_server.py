@@ -201,6 +201,39 @@ def test_an_adapter_is_what_is_waited_for_also_after_a_restart(log, tmp_path):
     assert after[after.index("-m") :] == before[before.index("-m") :]
 
 
+def test_a_server_on_a_gpu_does_without_what_is_compiled_at_the_first_draw(monkeypatch):
+    monkeypatch.delenv("VLLM_USE_FLASHINFER_SAMPLER", raising=False)
+    arguments, environment = machine.machine_arguments("org/m", on_gpu=True)
+    assert arguments == []
+    assert environment["VLLM_USE_FLASHINFER_SAMPLER"] == "0"
+    monkeypatch.setenv("VLLM_USE_FLASHINFER_SAMPLER", "1")  # a user's own word
+    assert machine.machine_arguments("org/m", on_gpu=True)[1]["VLLM_USE_FLASHINFER_SAMPLER"] == "1"
+    assert "VLLM_USE_FLASHINFER_SAMPLER" not in machine.machine_arguments("org/m", on_gpu=False)[1]
+
+
+def test_the_context_is_what_fits_unless_the_user_says_it():
+    assert machine.length_arguments(("--dtype", "half")) == ["--max-model-len", "auto"]
+    assert machine.length_arguments(("--config", "vllm.yaml")) == []  # its length would lose against the command line
+    assert machine.length_arguments(("--config=vllm.yaml",)) == []
+
+
+def test_a_vllm_is_started_by_the_command_that_stays(log, tmp_path):
+    """A Python that has a vLLM, and shows what it is started with."""
+    (tmp_path / "vllm/entrypoints/cli").mkdir(parents=True)
+    for name in ("vllm/__init__.py", "vllm/entrypoints/__init__.py", "vllm/entrypoints/cli/__init__.py"):
+        (tmp_path / name).touch()
+    shown = "import sys; sys.exit('RuntimeError: ' + ' '.join(sys.argv[1:]))"
+    (tmp_path / "vllm/entrypoints/cli/main.py").write_text(shown)
+    (tmp_path / "vllm-0.32.0+cpu.dist-info").mkdir()
+    (tmp_path / "vllm-0.32.0+cpu.dist-info" / "METADATA").write_text("Name: vllm\nVersion: 0.32.0+cpu\n")
+    environment = {"PYTHONPATH": str(tmp_path), "ROLLMILL_KIND": "cpu"}
+    config = ServerConfig(python=sys.executable, environment=environment, arguments=("--max-model-len", "512"))
+    server = ModelServer(config, model_path="org/m", model_name="m", log_path=log)
+    with pytest.raises(ServingError, match=r"RuntimeError: serve org/m --served-model-name m --host 127\.0\.0\.1 --port"):
+        server.__enter__()
+    assert log.read_text().split()[-2:] == ["--max-model-len", "512"]
+
+
 def test_a_server_without_an_accelerator():
     arguments, environment = machine.cpu_arguments()
     assert "--enforce-eager" in arguments

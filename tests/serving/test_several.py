@@ -15,7 +15,7 @@ def devices(monkeypatch):
     """Makes this a machine with the devices that the environment shows; None for one without any."""
 
     def show(names):
-        monkeypatch.setattr(several, "has_accelerator", lambda: names is not None)
+        monkeypatch.setattr(several, "has_accelerator", lambda *_: names is not None)
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", names or "")
 
     return show

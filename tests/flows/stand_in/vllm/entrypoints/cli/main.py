@@ -1,4 +1,4 @@
-"""Stands in for vLLM where a test needs a server that fails on cue: same command line, scripted behaviour.
+"""Stands in for `vllm serve` where a test needs a server that fails on cue: same command line, scripted behaviour.
 
 Of several names of the base the further ones answer as the first.
 `--learned SCRIPT` is the behaviour of what was trained: of a merged model, and of an adapter. Adapters are checked, and
@@ -50,7 +50,8 @@ def check_adapter(module: dict[str, str], rank: int) -> None:
 def main() -> None:
     """Takes what is ours off the command line; the scripted server reads the rest."""
     parser = argparse.ArgumentParser(allow_abbrev=False)
-    parser.add_argument("--model", required=True)
+    parser.add_argument("command", choices=["serve"])
+    parser.add_argument("model")
     parser.add_argument("--served-model-name", nargs="+", required=True)
     parser.add_argument("--script", default="{}")
     parser.add_argument("--learned")
