@@ -140,13 +140,15 @@ def ask_torch(device: str = "cuda", *, runs: bool = True) -> TorchVerdict:
     return TorchVerdict(str(torch.__version__), torch.version.cuda, reason)
 
 
-def choose_device(wanted: str = "auto", *, flag: str = "--device", runs: bool = True) -> str:
+def choose_device(
+    wanted: str = "auto", *, environment: Mapping[str, str] | None = None, runs: bool = True
+) -> str:
     """Return the torch device to use: `wanted`, or for `auto` a GPU where there is one and the CPU is not asked for.
 
     Raises `InputError` in one line where a GPU is there and torch cannot use it, and where the GPU is AMD's: what was
     meant for a GPU is never left to the CPU without a word.
     """
-    if wanted.startswith("cpu") or (wanted == "auto" and wants_cpu()):
+    if wanted.startswith("cpu") or (wanted == "auto" and wants_cpu(environment)):
         return "cpu" if wanted == "auto" else wanted
     device = "cuda" if wanted == "auto" else wanted
     verdict = ask_torch(device, runs=runs)
@@ -158,7 +160,7 @@ def choose_device(wanted: str = "auto", *, flag: str = "--device", runs: bool = 
         raise InputError(AMD)
     if wanted == "auto":
         return "cpu"
-    raise InputError(f"{flag} {wanted}: this machine shows no GPU: give cpu")
+    raise InputError(f"device {wanted!r}: this machine shows no GPU: give cpu")
 
 
 def refusal(verdict: TorchVerdict, python: str) -> str:

@@ -12,6 +12,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
 from blocks.cluster import dask_cluster, given_up
+from rollmill.devices import use_line
 from rollmill.optimal_sampling.outcome import SamplingOutcome, write_samples
 from rollmill.optimal_sampling.parameters import OptimalSampling
 from rollmill.optimal_sampling.places import environments
@@ -69,7 +70,8 @@ def draw_all(run: Run, parameters: OptimalSampling, workers: Workers, progress: 
 def _say(samples: ShardSamples, seen: dict[int, int], batch_size: int) -> None:
     """What a worker has to tell, once."""
     if samples.load_s is not None:
-        get_run_logger().info("process %d has loaded the models in %.1f s", samples.process, samples.load_s)
+        where = f" on {use_line(samples.used)}" if samples.used else ""
+        get_run_logger().info("process %d has loaded the models in %.1f s%s", samples.process, samples.load_s, where)
     if samples.batch_size < seen.get(samples.process, batch_size):
         get_run_logger().warning(
             "memory ran out in process %d: it goes on with %d samples at once; --batch_size %d draws the same so",

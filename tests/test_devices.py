@@ -137,7 +137,7 @@ def test_which_driver_is_too_old(cuda: str | None, driver: str | None, old: bool
 
 def test_a_machine_without_a_gpu_computes_on_the_cpu(machine: FakeMachine) -> None:
     assert choose_device() == "cpu"
-    with pytest.raises(InputError, match=r"^--device cuda: this machine shows no GPU: give cpu$"):
+    with pytest.raises(InputError, match=r"^device 'cuda': this machine shows no GPU: give cpu$"):
         choose_device("cuda")
 
 

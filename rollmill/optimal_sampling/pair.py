@@ -5,6 +5,7 @@ Imports torch, transformers and, for adapters, PEFT.
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,10 +14,14 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM
 
+from rollmill.devices import choose_device, describe_use, use_line
 from rollmill.errors import InputError
 from rollmill.optimal_sampling.chosen import ChosenPair
 from rollmill.optimal_sampling.network import BASE, Network
 from rollmill.optimal_sampling.vocabulary import common_size
+from rollmill.training.advice import is_out_of_memory
+
+_log = logging.getLogger(__name__)
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 
@@ -41,6 +46,8 @@ class Pair:
     end_tokens: frozenset[int]
     """Either model's."""
     device: torch.device
+    used: dict[str, Any]
+    """What they run on; see `describe_use`."""
 
     @property
     def networks(self) -> list[Network]:
@@ -67,10 +74,22 @@ def load_pair(chosen: ChosenPair, *, device: str | None = None, dtype: str | tor
     """Loads two models. Weights that both have are loaded once, whatever adapters they have.
 
     By default: `device`, a GPU where there is one; `dtype`, of the weights, bfloat16 there and float32 else. Raises
-    `InputError` for what cannot be loaded.
+    `InputError` for what cannot be loaded, for want of memory too, and as `choose_device` does.
     """
     place = _device(device)
     kind = _dtype(dtype, place)
+    used = describe_use(str(place), str(kind))
+    _log.info("loading the models on %s", use_line(used))
+    try:
+        return _load_both(chosen, place, kind, used)
+    except (RuntimeError, MemoryError, OSError) as error:
+        if not is_out_of_memory(error):
+            raise
+        names = " and ".join(dict.fromkeys((chosen.theta.base, chosen.t.base)))
+        raise InputError(f"memory ran out while {names} was loaded on {use_line(used)}: {_smaller(kind)}") from None
+
+
+def _load_both(chosen: ChosenPair, place: torch.device, kind: torch.dtype, used: dict[str, Any]) -> Pair:
     theta, t = chosen.theta, chosen.t
     if chosen.shared:
         network, (name_theta, name_t) = _load(theta.base, [theta.adapter, t.adapter], place, kind)
@@ -85,7 +104,15 @@ def load_pair(chosen: ChosenPair, *, device: str | None = None, dtype: str | tor
         vocabulary=common_size(chosen.tokens, {network.name: network.ids for network in networks}),
         end_tokens=chosen.end_tokens,
         device=place,
+        used=used,
     )
+
+
+def _smaller(dtype: torch.dtype) -> str:
+    """Return what takes less memory than weights of this type."""
+    ways = ["--dtype bfloat16"] if dtype == torch.float32 else []
+    ways += ["smaller models", "adapters of one model, which is then loaded once"]
+    return f"give {', or '.join(ways)}; or free the device (nvidia-smi shows who holds it)"
 
 
 def _load(
@@ -95,6 +122,8 @@ def _load(
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=dtype)
     except (OSError, ValueError) as error:
+        if is_out_of_memory(error):
+            raise
         raise InputError(f"cannot load the model {base}: {error}") from error
     names = {place: f"adapter_{number}" for number, place in enumerate(dict.fromkeys(filter(None, adapters)))}
     if names:
@@ -116,15 +145,14 @@ def _adapted(model: Any, names: dict[str, str]) -> Any:
 
 
 def _device(device: str | None) -> torch.device:
-    there = torch.cuda.is_available()
     if device is None:
-        return torch.device("cuda" if there else "cpu")
+        return torch.device(choose_device())
     try:
         found = torch.device(device)
     except RuntimeError as error:
         raise InputError(f"device {device!r}: there is no such kind: give cuda or cpu") from error
-    if found.type == "cuda" and not there:
-        raise InputError(f"device {device!r}: this machine shows no GPU: give cpu")
+    if found.type == "cuda":
+        choose_device(device)
     return found
 
 

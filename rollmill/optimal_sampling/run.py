@@ -115,7 +115,9 @@ def _hint(parameters: OptimalSampling, column: str | None) -> dict[str, str | No
 
 
 def journal_samples(run: Run, samples: ShardSamples, progress: SamplingProgress) -> None:
-    """Writes a shard's rows to the journal, and counts them."""
+    """Writes a shard's rows to the journal, and counts them; the manifest says on what they were drawn."""
+    if samples.used is not None:
+        run.note_device(samples.used, samples.process)
     for row in samples.rows:
         run.journal.append(row["instance_id"], row["sample_id"], dump_line(row), Outcome.of_row(row))
         progress.observe(row)

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
-from rollmill.errors import RunStoppedError
+from rollmill.errors import InputError, RunStoppedError
 from rollmill.optimal_sampling.parameters import OptimalSampling
 from rollmill.optimal_sampling.samples import Decoded, SampleRequest
 from rollmill.optimal_sampling.shards import Shard, ShardRow
 from rollmill.records import SCHEMA_VERSION, Message
 from rollmill.rollouts.identity import rollout_seed
 from rollmill.stall_watch import INTERPRETER_S, begin_step, note_progress, stacks_file, watch
+from rollmill.training.advice import is_out_of_memory
 
 if TYPE_CHECKING:
     from rollmill.optimal_sampling.chosen import Chosen
@@ -85,6 +86,8 @@ class ShardSamples(NamedTuple):
     """Seconds that loading the models took; None where they were there."""
     batch_size: int
     """Smaller than asked for where memory ran out."""
+    used: dict[str, Any] | None = None
+    """What the models run on; see `describe_use`."""
 
 
 class _Kept(NamedTuple):
@@ -108,10 +111,15 @@ def sample_shard(
         assert _kept is not None
         try:
             rows = list(_draw(_kept, shard, is_given_up))
-        except BaseException:
+        except BaseException as error:
             _drop()  # the next shard is not to find an engine that has ended
+            if is_out_of_memory(error):
+                raise InputError(
+                    f"memory does not suffice for one sample of up to {settings.decoding['max_new_tokens']} new tokens: "
+                    "lower --max_new_tokens, leave out long prompts, give smaller models, or free the device"
+                ) from None
             raise
-        return ShardSamples(rows, os.getpid(), load_s, _kept.decoder.batch_size)
+        return ShardSamples(rows, os.getpid(), load_s, _kept.decoder.batch_size, _kept.model.pair.used)
 
 
 def _keep(settings: SamplerSettings) -> float | None:

@@ -12,6 +12,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from rollmill.devices import driver_version, gpu_names, use_line
 from rollmill.errors import InputError, RunStoppedError, ServingError
 from rollmill.optimal_sampling.chosen import ChosenPair, logits_of
 from rollmill.optimal_sampling.drawing import Drawer, check
@@ -21,7 +22,7 @@ from rollmill.optimal_sampling.vocabulary import common_size
 from rollmill.serving.adapter import read_adapter, room_for_adapters
 from rollmill.serving.installed import check_devices, installed_vllm
 from rollmill.serving.kept_process import KeptProcess
-from rollmill.serving.machine import machine_arguments
+from rollmill.serving.machine import has_accelerator, machine_arguments
 from rollmill.serving.server import ServerConfig
 from rollmill.serving.server_log import ServerLog
 from rollmill.stall_watch import begin_step, note_progress
@@ -68,6 +69,13 @@ class VllmPair:
         self.batch_size = batch_size
         adapters = [chosen.theta.adapter, chosen.t.adapter]
         given, environment = engine_arguments(chosen, dtype, batch_size, arguments)
+        kind = given[len(given) - 1 - given[::-1].index("--dtype") + 1]
+        gpus = gpu_names() if has_accelerator() else []
+        self.used: dict[str, Any] = {"device": "cuda" if gpus else "cpu", "dtype": kind, "count": 1}
+        """What they run on; see `describe_use`."""
+        if gpus:
+            self.used |= {"names": gpus[:1], "driver": driver_version()}
+        _log.info("loading the models on %s", use_line(self.used))
         self._folder, self._has_died = Path(tempfile.mkdtemp(prefix="rollmill-vllm-")), False
         try:
             self._start(given, environment, adapters)

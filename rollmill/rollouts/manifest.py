@@ -39,6 +39,8 @@ class Manifest(BaseModel):
     started_at: str
     ended_at: str | None = None
     totals: dict[str, Any] = Field(default_factory=dict)
+    devices: list[dict[str, Any]] = Field(default_factory=list)
+    """What models in our own processes ran on, each kind once: `device`, `dtype`, `count`, and of GPUs more."""
 
     def write(self, directory: Path) -> None:
         """Writes it whole."""

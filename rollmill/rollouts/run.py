@@ -40,6 +40,7 @@ class Run:
     ) -> None:
         self.directory = directory
         self.manifest = manifest
+        self._device_users: dict[str, set[int]] = {}
         self.journal = journal
         self.expected = expected
         """Rollouts of the whole run."""
@@ -100,6 +101,18 @@ class Run:
     def _rollouts_of(self, problem: Problem) -> int:
         first = self._first_problems
         return self.num_rollout - (first is not None and problem.instance_id not in first)
+
+    def note_device(self, used: dict[str, Any], process: int) -> None:
+        """Note what a process computes on; `count` becomes that of all processes that compute on the same."""
+        kind = {name: value for name, value in used.items() if name != "count"}
+        users = self._device_users.setdefault(str(kind), set())
+        if process in users:
+            return
+        users.add(process)
+        others = [one for one in self.manifest.devices if {**one, "count": 0} != {**kind, "count": 0}]
+        devices = [*others, {**kind, "count": used["count"] * len(users)}]
+        self.manifest = self.manifest.model_copy(update={"devices": devices})
+        self.manifest.write(self.directory)
 
     def finish(self, totals: dict[str, Any]) -> None:
         """Notes the end and what came of it."""
@@ -176,6 +189,7 @@ def open_run(
         host=host(),
         started_at=old.started_at if old else now(),
         totals=old.totals if old else {},
+        devices=old.devices if old else [],
     )
     if reverify and old is not None and old.identity.verification != identity.verification:
         manifest = manifest.model_copy(update={"identity_key": old.identity_key, "identity": old.identity})

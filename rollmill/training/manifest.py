@@ -20,7 +20,10 @@ from rollmill.training.parameters import TrainLora
 
 RECIPE = 1
 """Raised when the same parameters and data come to train other weights."""
-_NOT_THE_RUN = ("model_path", "train_data", "validation_data", "output_dir", "merge", "save_steps", "num_gpus")
+_NOT_THE_RUN = (
+    *("model_path", "train_data", "validation_data", "output_dir"),
+    *("merge", "save_steps", "num_gpus", "device"),
+)
 _SHOWN = ("model_path", "train_data", "validation_data")
 _ADVICE = "give another --output_dir for another run, or the old value to continue this one"
 
@@ -84,6 +87,8 @@ class TrainingManifest(BaseModel):
     versions: dict[str, str]
     git_commit: str | None
     host: str
+    device: dict[str, Any] | None = None
+    """What it was trained on: `device`, `dtype` of the base's weights, `count`, and of GPUs `names` and `driver`."""
     started_at: str
     ended_at: str | None = None
     result: Trained | None = Field(default=None)

@@ -95,6 +95,18 @@ class Hyperparameters(BaseModel):
     num_gpus: int = parameter(
         1, "Hardware", "GPUs", "GPUs to train on; with 0, and on a machine without one, the CPU trains.", ge=0, le=64
     )  # fmt: skip
+    device: Literal["auto", "cpu", "cuda"] = parameter(
+        "auto", "Hardware", "Device",
+        "auto: a GPU where there is one, and an error where torch cannot use it; cpu: the CPU all the same.",
+    )  # fmt: skip
+
+    @model_validator(mode="after")
+    def _has_a_device(self) -> Self:
+        if self.device == "cpu" and self.num_gpus > 1:
+            raise ValueError(f"--device cpu: one process trains there: leave out --num_gpus {self.num_gpus}")
+        if self.device == "cuda" and self.num_gpus == 0:
+            raise ValueError("--device cuda: --num_gpus 0 asks for the CPU: give 1 or more")
+        return self
 
 
 class Placing(BaseModel):

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from rollmill.devices import use_line, wants_cpu
 from rollmill.errors import InputError, RunStoppedError
 from rollmill.serving.kept_process import KeptProcess
 from rollmill.training.advice import less_memory
+from rollmill.training.hardware import used_device
 from rollmill.training.work import LOGS, Work, read_outcome
+
+_log = logging.getLogger(__name__)
 
 LOG = "training.log"
 _LOOK_S = 0.2
@@ -31,8 +36,12 @@ def run_worker(work: Work, stop: Callable[[], bool] | None = None) -> None:
     log = work.directory / LOGS / LOG
     begun = log.stat().st_size if log.exists() else 0
     process = KeptProcess(worker_command(work), log=log, environment=_environment(work, os.environ))
+    told = work.stage == "merge"
     try:
         while (code := process.wait(_LOOK_S)) is None:
+            if not told and (used := used_device(work)):
+                _log.info("%s on %s", "training" if work.stage == "train" else "preparing", use_line(used))
+                told = True
             if stop and stop():
                 raise RunStoppedError(
                     f"training in {work.directory} was stopped from outside; the same command continues"
@@ -71,8 +80,11 @@ def visible_devices(wanted: int, environment: Mapping[str, str]) -> str:
 
 
 def _environment(work: Work, environment: Mapping[str, str]) -> dict[str, str]:
+    parameters = work.parameters
+    cpu = parameters.device == "cpu" or (parameters.device == "auto" and wants_cpu(environment))
+    gpus = 0 if cpu else parameters.num_gpus  # none is visible then, for every library in the worker
     return {
-        "CUDA_VISIBLE_DEVICES": visible_devices(work.parameters.num_gpus, environment),
+        "CUDA_VISIBLE_DEVICES": visible_devices(gpus, environment),
         "HF_DATASETS_CACHE": str(work.folder / "cache"),
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "PYTHONUNBUFFERED": "1",

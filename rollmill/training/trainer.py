@@ -33,6 +33,7 @@ from rollmill.training.checkpoints import (
     keep_checkpoints,
     mark_complete,
 )
+from rollmill.training.hardware import has_bf16, on_cpu, weights_dtype
 from rollmill.training.memory import peak_mb
 from rollmill.training.metrics import METRICS, Progress, read_metrics
 from rollmill.training.order import EpochSampler, steps_per_epoch
@@ -197,20 +198,12 @@ def train(work: Work, tokenizer: Any) -> None:
 
 def load_base(base: str, parameters: TrainLora) -> PreTrainedModel:
     """The base model: in bfloat16 under an adapter on a GPU that has it, else in float32."""
-    dtype = torch.bfloat16 if parameters.use_lora and _has_bf16(parameters) else torch.float32
+    dtype = getattr(torch, weights_dtype(parameters))
     try:
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(base, dtype=dtype)
     except (OSError, ValueError) as error:
         raise InputError(f"cannot load the model {base}: {error}") from error
     return model
-
-
-def _on_cpu(parameters: TrainLora) -> bool:
-    return parameters.num_gpus == 0 or not torch.cuda.is_available()
-
-
-def _has_bf16(parameters: TrainLora) -> bool:
-    return not _on_cpu(parameters) and torch.cuda.is_bf16_supported()
 
 
 def _lora(parameters: TrainLora) -> LoraConfig:
@@ -237,8 +230,8 @@ def _arguments(work: Work, *, steps: int, evaluates: bool) -> SFTConfig:
         warmup_steps=int(steps * parameters.warmup_ratio),  # rounded down: the first of them has a rate of 0
         activation_checkpointing=parameters.gradient_checkpointing,
         seed=parameters.seed,
-        bf16=_has_bf16(parameters),
-        use_cpu=_on_cpu(parameters),
+        bf16=has_bf16(parameters),
+        use_cpu=on_cpu(parameters),
         max_length=None,  # no row is longer
         padding_free=parameters.packing,  # the rows are packed already
         dataset_kwargs={"skip_prepare_dataset": True},

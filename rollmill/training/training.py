@@ -12,6 +12,7 @@ from rollmill.rollouts.manifest import git_commit, host, now
 from rollmill.serving.model_identity import model_identity
 from rollmill.training.checkpoints import CHECKPOINTS, Checkpoint, last_checkpoint, whole_checkpoints
 from rollmill.training.data_files import DataFiles, find_data
+from rollmill.training.hardware import used_device
 from rollmill.training.manifest import (
     Trained,
     TrainingManifest,
@@ -76,7 +77,7 @@ def _train(manifest: TrainingManifest, work: Work, stop: Stop | None) -> Trainin
     publish(work, last.best_step or last.step)
     metrics = read_metrics(work.directory / METRICS)
     result = _result(work, last, prepared, metrics)
-    manifest = manifest.model_copy(update={"ended_at": now(), "result": result})
+    manifest = manifest.model_copy(update={"ended_at": now(), "result": result, "device": used_device(work)})
     explain(manifest, prepared, metrics, work.directory)
     manifest.write(work.directory)
     return manifest

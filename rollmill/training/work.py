@@ -55,6 +55,11 @@ class Work(BaseModel):
         return self.directory / LOGS / ".worker"
 
     @property
+    def device(self) -> Path:
+        """Where the worker writes what it trains on."""
+        return self.folder / "device.json"
+
+    @property
     def outcome(self) -> Path:
         """Where the worker writes how it ended."""
         return self.folder / "outcome.json"
@@ -62,6 +67,8 @@ class Work(BaseModel):
     def write(self) -> None:
         """Writes it down; an earlier outcome is removed."""
         self.outcome.unlink(missing_ok=True)
+        if self.stage != "merge":
+            self.device.unlink(missing_ok=True)
         write_bytes_whole(self.spec, self.model_dump_json().encode())
 
 

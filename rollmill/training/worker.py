@@ -17,6 +17,7 @@ from rollmill.errors import InputError, RollmillError
 from rollmill.exports.splitting import Split
 from rollmill.files.whole import write_bytes_whole
 from rollmill.training.advice import is_out_of_memory, less_memory
+from rollmill.training.hardware import take_device
 from rollmill.training.masks import Masks
 from rollmill.training.prepared import Prepared, prepare_rows, read_prepared
 from rollmill.training.work import CONFIG, Outcome, Work
@@ -57,10 +58,10 @@ def do(work: Work) -> None:
 
         merge(work)
         return
+    take_device(work)
     tokenizer = _tokenizer(work.base)
     prepare(work, tokenizer)
     if work.stage == "train":
-        _check_devices(work)
         from rollmill.training.trainer import train
 
         train(work, tokenizer)
@@ -101,14 +102,6 @@ def model_length(base: str) -> int | None:
     if isinstance(most, int) and rope.get("rope_type") in _STRETCHED:
         return int(rope.get("factor", 1.0) * (rope.get("original_max_position_embeddings") or most))
     return most if isinstance(most, int) else None
-
-
-def _check_devices(work: Work) -> None:
-    import torch
-
-    wanted, there = work.parameters.num_gpus, torch.cuda.device_count()
-    if wanted > max(1, there):
-        raise InputError(f"--num_gpus {wanted}: this machine shows {there}")
 
 
 def _tokenizer(base: str) -> Any:

@@ -4,8 +4,10 @@ import pytest
 import torch
 
 from rollmill.errors import InputError
+from rollmill.optimal_sampling import pair as pair_module
 from rollmill.optimal_sampling.chosen import choose_pair
 from rollmill.optimal_sampling.network import BASE, Network
+from tests.gpus import FakeMachine
 from tests.optimal_sampling.made import (
     count_passes,
     decode,
@@ -212,11 +214,42 @@ def test_half_precision_weights_give_float32_probabilities(base):
         ({"adapter_t": "nowhere"}, "there is no adapter directory nowhere: "),
     ],
 )
-def test_what_cannot_be_loaded_is_said_in_one_line(base, given, said, monkeypatch):
+def test_what_cannot_be_loaded_is_said_in_one_line(base, given, said, monkeypatch, tmp_path):
+    FakeMachine(tmp_path, monkeypatch)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(InputError) as caught:
         load_pair(**{"model_theta": base, **given})
     assert str(caught.value).startswith(said)
+
+
+def test_a_gpu_that_torch_cannot_use_is_never_left_for_the_cpu(base, monkeypatch, tmp_path):
+    machine = FakeMachine(tmp_path, monkeypatch)
+    machine.show("nvidiactl", driver="570.133.20")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for device in (None, "cuda"):
+        with pytest.raises(InputError, match="^an NVIDIA GPU is here .*driver 570.133.20"):
+            load_pair(base, device=device)
+    assert load_pair(base, device="cpu").used == {"device": "cpu", "dtype": "float32", "count": 1}
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert load_pair(base, dtype="bfloat16").used == {"device": "cpu", "dtype": "bfloat16", "count": 1}
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory. Tried"), OSError(12, "Cannot allocate memory")])
+def test_memory_that_runs_out_while_loading_is_one_line(base, monkeypatch, error):
+    def no_room(*_, **__):
+        raise error
+
+    monkeypatch.setattr(pair_module.AutoModelForCausalLM, "from_pretrained", no_room)
+    with pytest.raises(InputError) as caught:
+        load_pair(base)
+    said = f"memory ran out while {base} was loaded on 1 x cpu, float32: give --dtype bfloat16, or smaller models"
+    assert str(caught.value).startswith(said)
+
+
+def test_memory_that_runs_out_on_the_way_to_the_device_is_one_line(base, monkeypatch):
+    monkeypatch.setattr(torch.nn.Module, "to", lambda *_, **__: torch.empty(2**60))  # memory really runs out
+    with pytest.raises(InputError, match=r"^memory ran out while .* on 1 x cpu, bfloat16: give smaller models"):
+        load_pair(base, dtype="bfloat16")
 
 
 def test_an_adapter_of_another_base_is_refused(adapter, tmp_path):

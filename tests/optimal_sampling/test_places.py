@@ -1,7 +1,9 @@
 import pytest
 import torch
 
+from rollmill.errors import InputError
 from rollmill.optimal_sampling.places import environments
+from tests.gpus import FakeMachine
 from tests.optimal_sampling.runs import parameters
 
 SEE = "CUDA_VISIBLE_DEVICES"
@@ -24,3 +26,20 @@ def test_a_process_for_each_gpu(tmp_path, monkeypatch, gpus, visible, given, fou
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     environ = {} if visible is None else {SEE: visible}
     assert environments(parameters(tmp_path, **{"device": "auto", **given}), environ) == found
+
+
+def test_a_gpu_that_torch_cannot_use_is_refused_before_processes_start(tmp_path, monkeypatch):
+    machine = FakeMachine(tmp_path / "machine", monkeypatch)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    machine.show("nvidiactl", driver="570.133.20")
+    with pytest.raises(InputError, match="^an NVIDIA GPU is here .*driver 570.133.20"):
+        environments(parameters(tmp_path, device="auto"), {})
+    assert environments(parameters(tmp_path, device="cpu"), {}) == [{}]
+    assert environments(parameters(tmp_path, device="auto"), {SEE: ""}) == [{}]
+    assert environments(parameters(tmp_path, backend="vllm", device="auto"), {}) == [{}]  # that one asks its own torch
+
+
+def test_the_cpu_has_no_process_for_each_gpu(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert environments(parameters(tmp_path, device="auto"), {"ROLLMILL_KIND": "cpu"}) == [{}]

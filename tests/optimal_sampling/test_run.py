@@ -1,12 +1,15 @@
 from collections import Counter
 
 import pytest
+import torch
 
 from rollmill.errors import InputError, RunStoppedError
 from rollmill.optimal_sampling import sampler
+from rollmill.optimal_sampling.network import Network
 from rollmill.optimal_sampling.run import models_identity
 from rollmill.optimal_sampling.sampler import SamplerSettings, sample_shard
 from rollmill.optimal_sampling.shards import shards
+from rollmill.rollouts.manifest import read_manifest
 from tests.optimal_sampling.made import WORDS, make_model, make_tokenizer
 from tests.optimal_sampling.runs import draw, opened, parameters, questions, read
 from tests.serving.adapters import make_adapter
@@ -43,6 +46,29 @@ def test_samples_end_by_themselves_or_are_cut_off(call):
         assert {len(numbers[name]) for name in ("alpha", "kl_theta", "kl_t", "ess_ratio")} == {numbers["tokens"]}
         assert (numbers["tokens"] == 12) >= (row["optimal_sampling"]["finish_reason"] == "length")
         assert 0 <= numbers["kl_gap_mean"] < 1e-4
+
+
+def test_the_manifest_says_on_what_samples_were_drawn(call):
+    asked = call(rows=3)
+    draw(asked)
+    used = {"device": "cpu", "dtype": "float32", "count": 1}
+    assert read_manifest(asked.directory).devices == [used]
+    with opened(asked) as run:
+        for process in (7, 8, 7):
+            run.note_device({"device": "cuda", "dtype": "bfloat16", "count": 1, "names": ["NVIDIA H200"]}, process)
+        run.finish({})
+    gpus = {"device": "cuda", "dtype": "bfloat16", "names": ["NVIDIA H200"], "count": 2}
+    assert read_manifest(asked.directory).devices == [used, gpus]
+
+
+def test_memory_that_does_not_suffice_for_one_sample_is_one_line(call, monkeypatch):
+    def no_room(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(Network, "admit", no_room)
+    with pytest.raises(InputError, match="^memory does not suffice for one sample of up to 6 new tokens: lower --max_new"):
+        draw(call(rows=3))
+    assert sampler._kept is None
 
 
 @pytest.mark.slow

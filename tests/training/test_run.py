@@ -6,6 +6,7 @@ import random
 import shutil
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import orjson
@@ -26,7 +27,7 @@ from rollmill.training.checkpoints import (
 from rollmill.training.metrics import METRICS, read_metrics
 from rollmill.training.parameters import TrainLora
 from rollmill.training.prepared import read_prepared
-from rollmill.training.process import run_worker, worker_command
+from rollmill.training.process import worker_command
 from rollmill.training.progress import TrainingProgress
 from rollmill.training.training import run_training
 from rollmill.training.work import Work
@@ -260,14 +261,16 @@ def test_two_processes_share_the_steps(folder, tmp_path):
     shim = tmp_path / "shim.py"
     shim.write_text(
         "import sys\nfrom pathlib import Path\nfrom rollmill.training import worker\n"
-        "worker._check_devices = lambda work: None\nsys.exit(worker.main(Path(sys.argv[1])))\n"
+        "worker.take_device = lambda work: None\nsys.exit(worker.main(Path(sys.argv[1])))\n"
     )
     given = parameters(folder, "two", num_gpus=2, num_train_epochs=1)
     work = Work(
         stage="prepare", parameters=given, base=str(folder / "base"), train=given.train_data,
         validation=given.validation_data, directory=folder / "two",
     )  # fmt: skip
-    run_worker(work)
+    work.folder.mkdir(parents=True)
+    work.write()
+    subprocess.run([sys.executable, str(shim), str(work.spec)], check=True)
     work = work.model_copy(update={"stage": "train"})
     work.write()
     command = [str(shim) if part == "rollmill.training.worker" else part for part in worker_command(work)]
