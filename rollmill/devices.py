@@ -28,8 +28,8 @@ OLDEST_DRIVERS = {"11": 450, "12": 525, "13": 580}
 """The oldest driver that runs programs of a CUDA release (https://docs.nvidia.com/deploy/cuda-compatibility)."""
 ASK_FOR_CPU = f"ask for the CPU: --device cpu where the flow has it, an empty {VISIBLE}, or {KIND}=cpu"
 AMD = (
-    "the AMD GPU here (/dev/kfd) is not used: nothing that `make setup` installs runs on it: serve the model elsewhere, "
-    f"with vLLM's build for ROCm, and give its address as --base_url; or {ASK_FOR_CPU}"
+    "the AMD GPU here (/dev/kfd) is not used: nothing that `make setup` installs runs on it: serve the model "
+    f"elsewhere, with vLLM's build for ROCm, and give its address as --base_url; or {ASK_FOR_CPU}"
 )
 _DEVICE = re.compile(r"nvidia(\d+)")
 _WSL = "dxg"
@@ -69,7 +69,7 @@ def wants_cpu(environment: Mapping[str, str] | None = None) -> bool:
 def visible_gpus(environment: Mapping[str, str] | None = None) -> list[str]:
     """Return the NVIDIA GPUs that may be used, as `CUDA_VISIBLE_DEVICES` names them.
 
-    Without that variable they are numbers from 0: in a container the one GPU may be /dev/nvidia3, and is still CUDA's 0.
+    Without that variable they are numbers from 0: a container's one GPU may be /dev/nvidia3, and is still CUDA's 0.
     """
     given = os.environ if environment is None else environment
     if wants_cpu(given):
@@ -85,7 +85,9 @@ def visible_gpus(environment: Mapping[str, str] | None = None) -> list[str]:
 def gpu_names() -> list[str]:
     """Return the model of each NVIDIA GPU as its driver tells it; `a GPU` where there is one that no driver names."""
     texts = [path.read_text(errors="replace") for path in sorted((DRIVER / "gpus").glob("*/information"))]
-    named = [line.partition(":")[2].strip() for text in texts for line in text.splitlines() if line.startswith("Model:")]
+    named = [
+        line.partition(":")[2].strip() for text in texts for line in text.splitlines() if line.startswith("Model:")
+    ]
     if named or not nvidia_files():
         return named
     return _nvidia_smi("name") or ["a GPU"]
@@ -129,7 +131,8 @@ def ask_torch(device: str = "cuda", *, runs: bool = True) -> TorchVerdict:
         warnings.simplefilter("always")
         try:
             if not torch.cuda.is_available():
-                torch.cuda.init()  # says why, also where `is_available` has warned in this process before
+                # It says why, also where `is_available` has warned in this process before.
+                torch.cuda.init()  # type: ignore[no-untyped-call]
                 reason = str(caught[-1].message) if caught else "torch.cuda.is_available() is False"
             elif runs:
                 torch.ones(1, device=device).add_(1).item()
@@ -140,9 +143,7 @@ def ask_torch(device: str = "cuda", *, runs: bool = True) -> TorchVerdict:
     return TorchVerdict(str(torch.__version__), torch.version.cuda, reason)
 
 
-def choose_device(
-    wanted: str = "auto", *, environment: Mapping[str, str] | None = None, runs: bool = True
-) -> str:
+def choose_device(wanted: str = "auto", *, environment: Mapping[str, str] | None = None, runs: bool = True) -> str:
     """Return the torch device to use: `wanted`, or for `auto` a GPU where there is one and the CPU is not asked for.
 
     Raises `InputError` in one line where a GPU is there and torch cannot use it, and where the GPU is AMD's: what was

@@ -1,4 +1,4 @@
-"""Machines with GPUs, as far as files and programs show them: what a driver leaves in /dev and /proc, and nvidia-smi."""
+"""Machines with GPUs, as files and programs show them: what a driver leaves in /dev and /proc, and nvidia-smi."""
 
 from __future__ import annotations
 
@@ -10,8 +10,12 @@ import pytest
 
 from rollmill import devices
 
-PROPRIETARY = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  {}  Sun Mar  2 10:00:00 UTC 2025\nGCC version:  gcc 12.2.0\n"
-OPEN = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  {}  Release Build  (dvs-builder)\nGCC version: 12.2.0\n"
+PROPRIETARY = (
+    "NVRM version: NVIDIA UNIX x86_64 Kernel Module  {}  Sun Mar  2 10:00:00 UTC 2025\nGCC version:  gcc 12.2.0\n"
+)
+OPEN = (
+    "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  {}  Release Build  (dvs-builder)\nGCC version: 12.2.0\n"
+)
 
 
 class FakeMachine:

@@ -18,8 +18,8 @@ from rollmill.errors import InputError
 from tests.gpus import OPEN, PROPRIETARY, FakeMachine
 
 OLD = (
-    "The NVIDIA driver on your system is too old (found version 12080). Please update your GPU driver by downloading and "
-    "installing a new version"
+    "The NVIDIA driver on your system is too old (found version 12080). Please update your GPU driver by downloading "
+    "and installing a new version"
 )
 
 
@@ -171,7 +171,9 @@ def test_an_old_driver_is_refused_with_torch_s_reason_and_the_driver_it_needs(
         choose_device()
     message = str(refused.value)
     assert "driver 570.133.20), and torch 2.13.0+cu130 of" in message
-    assert "(built for CUDA 13.0, which needs driver 580 or later) cannot use it: The NVIDIA driver on your sys" in message
+    assert (
+        "(built for CUDA 13.0, which needs driver 580 or later) cannot use it: The NVIDIA driver on your sys" in message
+    )
     assert ": install driver 580 or later, or ask for the CPU: --device cpu" in message
     assert "more of it" not in message
 
@@ -180,7 +182,9 @@ def test_an_old_driver_is_refused_with_torch_s_reason_and_the_driver_it_needs(
 def test_a_gpu_that_runs_nothing_is_refused(machine: FakeMachine, cuda, name: str) -> None:
     machine.show(name, driver="580.65.06")
     cuda(kernel="CUDA error: no kernel image is available for execution on the device\nCompile with ...")
-    with pytest.raises(InputError, match=r"no kernel image is available for execution on the device: see what nvidia-smi"):
+    with pytest.raises(
+        InputError, match=r"no kernel image is available for execution on the device: see what nvidia-smi"
+    ):
         choose_device()
     assert choose_device(runs=False) == "cuda"
 

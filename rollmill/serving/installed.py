@@ -114,7 +114,7 @@ def installed_vllm(python: str, environment: Mapping[str, str]) -> InstalledVllm
 def check_devices(installed: InstalledVllm, environment: Mapping[str, str]) -> None:
     """Check that a vLLM can serve on what this machine has, before it is started.
 
-    Raises `ServingError` where a GPU would be left idle or cannot be used, and where there is none for a build for GPUs.
+    Raises `ServingError` where a GPU would be left idle or cannot be used, and where a build for GPUs finds none.
     Importing torch takes seconds: it is only asked where the driver's version or the device files give reason to.
     """
     cpu = wants_cpu(environment)
@@ -127,8 +127,8 @@ def check_devices(installed: InstalledVllm, environment: Mapping[str, str]) -> N
     if installed.build == "cpu":
         if files:
             raise ServingError(
-                f"an NVIDIA GPU is here ({files[0]}, driver {driver_version() or 'of unknown version'}), and {where} is "
-                f"the build for CPUs: run `make setup`, which installs the build for GPUs, or {ASK_FOR_CPU}"
+                f"an NVIDIA GPU is here ({files[0]}, driver {driver_version() or 'of unknown version'}), and {where} "
+                f"is the build for CPUs: run `make setup`, which installs the build for GPUs, or {ASK_FOR_CPU}"
             )
         return
     if cpu or not files:

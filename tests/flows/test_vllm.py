@@ -39,7 +39,9 @@ def test_killed_server_and_killed_flow(tmp_path: Path, prefect_environment: dict
     process = job.start(*RUN)
     wait_until(lambda: len(journal_lines(tmp_path)) >= 20 or process.poll() is not None, timeout=400)
     assert process.poll() is None, process.communicate()
-    servers = [found for found in processes_of("vllm.entrypoints.launchers.api_server.entry") if found in processes_of(mark)]
+    servers = [
+        found for found in processes_of("vllm.entrypoints.launchers.api_server.entry") if found in processes_of(mark)
+    ]
     assert len(processes_of(mark)) >= 4, "the flow, the keeper, vLLM's API and its engine"
     api = next(found for found in servers if "keeper" not in " ".join(found.cmdline()))
     api.kill()

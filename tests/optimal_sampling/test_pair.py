@@ -227,14 +227,16 @@ def test_a_gpu_that_torch_cannot_use_is_never_left_for_the_cpu(base, monkeypatch
     machine.show("nvidiactl", driver="570.133.20")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     for device in (None, "cuda"):
-        with pytest.raises(InputError, match="^an NVIDIA GPU is here .*driver 570.133.20"):
+        with pytest.raises(InputError, match=r"^an NVIDIA GPU is here .*driver 570.133.20"):
             load_pair(base, device=device)
     assert load_pair(base, device="cpu").used == {"device": "cpu", "dtype": "float32", "count": 1}
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert load_pair(base, dtype="bfloat16").used == {"device": "cpu", "dtype": "bfloat16", "count": 1}
 
 
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory. Tried"), OSError(12, "Cannot allocate memory")])
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory. Tried"), OSError(12, "Cannot allocate memory")]
+)
 def test_memory_that_runs_out_while_loading_is_one_line(base, monkeypatch, error):
     def no_room(*_, **__):
         raise error

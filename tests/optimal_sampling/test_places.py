@@ -33,7 +33,7 @@ def test_a_gpu_that_torch_cannot_use_is_refused_before_processes_start(tmp_path,
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     machine.show("nvidiactl", driver="570.133.20")
-    with pytest.raises(InputError, match="^an NVIDIA GPU is here .*driver 570.133.20"):
+    with pytest.raises(InputError, match=r"^an NVIDIA GPU is here .*driver 570.133.20"):
         environments(parameters(tmp_path, device="auto"), {})
     assert environments(parameters(tmp_path, device="cpu"), {}) == [{}]
     assert environments(parameters(tmp_path, device="auto"), {SEE: ""}) == [{}]

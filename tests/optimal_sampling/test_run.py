@@ -66,7 +66,9 @@ def test_memory_that_does_not_suffice_for_one_sample_is_one_line(call, monkeypat
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
     monkeypatch.setattr(Network, "admit", no_room)
-    with pytest.raises(InputError, match="^memory does not suffice for one sample of up to 6 new tokens: lower --max_new"):
+    with pytest.raises(
+        InputError, match=r"^memory does not suffice for one sample of up to 6 new tokens: lower --max_new"
+    ):
         draw(call(rows=3))
     assert sampler._kept is None
 

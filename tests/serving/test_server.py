@@ -229,7 +229,9 @@ def test_a_vllm_is_started_by_the_command_that_stays(log, tmp_path):
     environment = {"PYTHONPATH": str(tmp_path), "ROLLMILL_KIND": "cpu"}
     config = ServerConfig(python=sys.executable, environment=environment, arguments=("--max-model-len", "512"))
     server = ModelServer(config, model_path="org/m", model_name="m", log_path=log)
-    with pytest.raises(ServingError, match=r"RuntimeError: serve org/m --served-model-name m --host 127\.0\.0\.1 --port"):
+    with pytest.raises(
+        ServingError, match=r"RuntimeError: serve org/m --served-model-name m --host 127\.0\.0\.1 --port"
+    ):
         server.__enter__()
     assert log.read_text().split()[-2:] == ["--max-model-len", "512"]
 
