@@ -115,8 +115,8 @@ def sample_shard(
             _drop()  # the next shard is not to find an engine that has ended
             if is_out_of_memory(error):
                 raise InputError(
-                    "memory does not suffice for one sample of up to "
-                    f"{settings.decoding['max_new_tokens']} new tokens: lower --max_new_tokens, leave out long prompts, give smaller models, or free the device"
+                    f"memory does not suffice for one sample of up to {settings.decoding['max_new_tokens']} new tokens"
+                    ": lower --max_new_tokens, leave out long prompts, give smaller models, or free the device"
                 ) from None
             raise
         return ShardSamples(rows, os.getpid(), load_s, _kept.decoder.batch_size, _kept.model.pair.used)

@@ -23,8 +23,8 @@ def _shorter_context(line: str) -> str:
     fitting = _FITTING.search(line)
     length = f"--max-model-len {fitting[1]}" if fitting else "--max-model-len auto"
     return (
-        f'out of memory: give a shorter context (--vllm_args "{length}") or more memory (--gpu-memory-utilization 0.95; '
-        "on a CPU VLLM_CPU_KVCACHE_SPACE, in GiB), or serve a smaller model"
+        f'out of memory: give a shorter context (--vllm_args "{length}") or more memory (--gpu-memory-utilization 0.95'
+        "; on a CPU VLLM_CPU_KVCACHE_SPACE, in GiB), or serve a smaller model"
     )
 
 

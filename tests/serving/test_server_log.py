@@ -32,10 +32,10 @@ def test_the_most_telling_line_of_a_log_is_the_last_error_that_says_what_it_is(t
 
 KV_CACHE = (
     "(EngineCore pid=7) ERROR 11-29 10:00:00 [core.py:1100] ValueError: To serve at least one request with the "
-    "model's max seq len (131072), (16.0 GiB KV cache is needed, which is larger than the available KV cache memory (4.52 GiB)"
-    ". Based on the available memory, the estimated maximum model length is 37024. Try increasing "
-    "`gpu_memory_utilization` (which also controls CPU memory on the CPU backend) or decreasing `max_model_len` when initializing the engine. "
-    "See https://docs.vllm.ai/en/latest/configuration/conserving_memory/ for more details.\n"
+    "model's max seq len (131072), (16.0 GiB KV cache is needed, which is larger than the available KV cache memory "
+    "(4.52 GiB). Based on the available memory, the estimated maximum model length is 37024. Try increasing "
+    "`gpu_memory_utilization` (which also controls CPU memory on the CPU backend) or decreasing `max_model_len` when "
+    "initializing the engine. See https://docs.vllm.ai/en/latest/configuration/conserving_memory/ for more details.\n"
 )
 NO_BLOCKS = "ValueError: No available memory for the cache blocks. Try increasing `gpu_memory_utilization`\n"
 HELD = (

@@ -7,6 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from rollmill.errors import InputError
+from rollmill.training import process
 from rollmill.training.advice import is_out_of_memory, less_memory
 from rollmill.training.checkpoints import (
     Checkpoint,
@@ -58,7 +59,14 @@ def test_what_determines_weights_is_the_identity():
     def key(data=DATA, model="x", **more):
         return training_identity(base.model_copy(update=more), model, data).key
 
-    same = ({"output_dir": "b"}, {"merge": True}, {"save_steps": 3}, {"num_gpus": 0}, {"train_data": ["b.jsonl"]})
+    same = (
+        {"output_dir": "b"},
+        {"merge": True},
+        {"save_steps": 3},
+        {"num_gpus": 0},
+        {"train_data": ["b.jsonl"]},
+        {"device": "cpu"},
+    )
     assert {key(**more) for more in ({}, *same)} == {key()}
     other = ({"seed": 1}, {"lora_r": 8}, {"packing": True}, {"num_gpus": 2}, {"eval_steps": 2}, {"model": "y"})
     more_data = DATA._replace(train=[DataFile("a.jsonl", "2")]), DATA._replace(validation=DATA.train)
@@ -141,6 +149,28 @@ def test_only_so_many_devices_are_shown_to_the_worker():
     assert visible_devices(1, {"CUDA_VISIBLE_DEVICES": ""}) == ""
     with pytest.raises(InputError, match="--num_gpus 2: CUDA_VISIBLE_DEVICES shows 1"):
         visible_devices(2, {"CUDA_VISIBLE_DEVICES": "3"})
+
+
+@pytest.mark.parametrize(
+    ("given", "environment", "visible"),
+    [
+        ({}, {}, "0"),
+        ({"num_gpus": 2}, {"CUDA_VISIBLE_DEVICES": "3,5,7"}, "3,5"),
+        ({"device": "cpu"}, {"CUDA_VISIBLE_DEVICES": "3"}, ""),
+        ({}, {"ROLLMILL_KIND": "cpu"}, ""),
+        ({"device": "cuda"}, {"ROLLMILL_KIND": "cpu"}, "0"),
+    ],
+)
+def test_who_asks_for_the_cpu_hides_all_gpus_from_the_worker(tmp_path, given, environment, visible):
+    asked = TrainLora(**GIVEN, **given)
+    work = Work(stage="train", parameters=asked, base="m", train=[], validation=[], directory=tmp_path)
+    assert process._environment(work, environment)["CUDA_VISIBLE_DEVICES"] == visible
+
+
+@pytest.mark.parametrize(("device", "gpus"), [("cpu", 2), ("cuda", 0)])
+def test_a_device_and_a_number_of_gpus_that_contradict_each_other(device, gpus):
+    with pytest.raises(ValidationError, match=f"--device {device}: "):
+        TrainLora(**GIVEN, device=device, num_gpus=gpus)
 
 
 def test_several_gpus_have_a_process_each(tmp_path):

@@ -110,6 +110,13 @@ def test_what_a_run_leaves(folder, finished):
     assert [orjson.loads(line)["line"] for line in (directory / "dropped.jsonl").read_bytes().splitlines()] == [97, 98]
 
 
+def test_the_manifest_says_what_it_was_trained_on(folder, finished):
+    manifest = orjson.loads((folder / "whole" / "manifest.json").read_bytes())
+    if not torch.cuda.is_available():
+        assert manifest["device"] == {"device": "cpu", "dtype": "float32", "count": 1}
+    assert "device" not in manifest["identity"]["generation"]
+
+
 def test_the_card_tells_it_all(folder, finished):
     card = (folder / "whole" / "README.md").read_text()
     sha = orjson.loads((folder / "whole" / "manifest.json").read_bytes())["data"]["train"][0]["sha256"]

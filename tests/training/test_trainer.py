@@ -9,10 +9,12 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig
 
 from rollmill.training import worker
 from rollmill.training.checkpoints import checkpoint_path, last_checkpoint
+from rollmill.training.hardware import used_device
 from rollmill.training.metrics import METRICS, read_metrics
 from rollmill.training.parameters import TrainLora
 from rollmill.training.prepared import read_prepared
 from rollmill.training.work import Work, read_outcome
+from tests.gpus import FakeMachine
 from tests.training.made import make_base, make_tokenizer, row, write_rows
 
 pytestmark = [
@@ -197,6 +199,27 @@ def test_more_gpus_than_there_are(train_here):
     if torch.cuda.device_count() < 63:
         _, error = train_here(num_gpus=63)
         assert error == f"--num_gpus 63: this machine shows {torch.cuda.device_count()}"
+
+
+def test_what_a_run_trains_on_is_written_down(train_here):
+    work, error = train_here(max_steps=1)
+    assert error is None
+    assert used_device(work) == {"device": "cpu", "dtype": "float32", "count": 1}
+
+
+def test_a_gpu_that_torch_cannot_use_is_refused_before_anything_is_read(train_here, tmp_path, monkeypatch):
+    machine = FakeMachine(tmp_path / "machine", monkeypatch)
+    machine.show("nvidiactl", driver="570.133.20")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    (tmp_path / "empty").mkdir()
+    _, error = train_here(model=tmp_path / "empty", num_gpus=1)
+    assert error.startswith(f"an NVIDIA GPU is here ({machine.dev}/nvidiactl, driver 570.133.20), and torch ")
+    assert "or ask for the CPU: --device cpu" in error
+    _, error = train_here(name="cpu", num_gpus=1, device="cpu", max_steps=1)
+    assert error is None
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    _, error = train_here(name="hidden", num_gpus=1, max_steps=1)
+    assert error is None
 
 
 def test_what_is_no_model_is_said_in_one_line(train_here, tmp_path):
