@@ -28,7 +28,7 @@ from rollmill.training.manifest import Trained
 from tasks.desk_server import desk_server
 from tasks.outcomes import failing_in_one_line
 from tasks.storing import storing
-from tasks.training import compare, train_watched
+from tasks.training import check_server, compare, train_watched
 
 
 @flow(name="train-lora", flow_run_name=lambda: f"train-lora {runtime.flow_run.parameters['parameters'].output_dir}")
@@ -36,6 +36,7 @@ from tasks.training import compare, train_watched
 def train_lora(parameters: TrainAndEvaluate) -> Trained:
     """Trains an adapter and, where there are held-out problems, shows what it changed."""
     with storing(parameters.store_block) as store:
+        check_server(parameters)
         trained = store(train_watched(parameters.training(), parameters.cluster_block))
         if parameters.held_out is not None:
             reject_sampling(parameters.before())

@@ -10,8 +10,10 @@ from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
 from blocks.cluster import dask_cluster, given_up
+from blocks.inference import server_config
 from rollmill.errors import RunStoppedError
-from rollmill.evaluation.before_after import BeforeAfter, compare_before_after
+from rollmill.evaluation.before_after import BeforeAfter, TrainAndEvaluate, compare_before_after
+from rollmill.serving.server import ServerConfig
 from rollmill.text_table import aligned
 from rollmill.training.manifest import Trained, read_training_manifest
 from rollmill.training.parameters import TrainLora
@@ -35,6 +37,19 @@ def train(parameters: TrainLora, stop: threading.Event | None = None) -> Trained
     show_picture("train-loss", trained.directory / "loss.png", "Loss")
     show_files("train", trained.directory.name, trained.directory, trained.files)
     return trained
+
+
+def check_server(parameters: TrainAndEvaluate) -> None:
+    """Check that what evaluates here can start, before hours of training.
+
+    Nothing where nothing is evaluated, where a cluster serves, and where the training is over. Raises as
+    `ServerConfig.vllm` does.
+    """
+    if parameters.held_out is None or parameters.cluster_block:
+        return
+    manifest = read_training_manifest(Path(parameters.output_dir))
+    if manifest is None or manifest.result is None:
+        (server_config(parameters.server_block) or ServerConfig()).vllm()
 
 
 def train_watched(parameters: TrainLora, cluster_block: str | None) -> Trained:

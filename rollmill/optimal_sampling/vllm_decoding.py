@@ -20,7 +20,6 @@ from rollmill.optimal_sampling.pair_engine.link import Listener
 from rollmill.optimal_sampling.samples import Decoded, SampleRequest
 from rollmill.optimal_sampling.vocabulary import common_size
 from rollmill.serving.adapter import read_adapter, room_for_adapters
-from rollmill.serving.installed import check_devices, installed_vllm
 from rollmill.serving.kept_process import KeptProcess
 from rollmill.serving.machine import has_accelerator, machine_arguments
 from rollmill.serving.server import ServerConfig
@@ -148,8 +147,7 @@ def engine_arguments(chosen: ChosenPair, dtype: Any, batch_size: int, more: str)
 
     Raises `ServingError` where the vLLM here cannot use what the machine has; see `check_devices`.
     """
-    installed = installed_vllm(ServerConfig().interpreter(), {})
-    check_devices(installed, os.environ)
+    installed = ServerConfig().vllm()
     base, on_gpu = chosen.theta.base, installed.build != "cpu"
     ours, environment = machine_arguments(base, on_gpu=on_gpu)
     kind = str(dtype).removeprefix("torch.") if dtype else "bfloat16" if on_gpu else "float32"

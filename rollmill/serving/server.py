@@ -66,6 +66,12 @@ class ServerConfig(BaseModel):
         beside = Path(__file__).parents[2] / SERVER_ENVIRONMENT
         return str(beside) if beside.exists() else sys.executable
 
+    def vllm(self) -> InstalledVllm:
+        """Ask the interpreter for its vLLM. Raises `ServingError` where it has none, and as `check_devices` does."""
+        found = installed_vllm(self.interpreter(), self.environment)
+        check_devices(found, os.environ | self.environment)
+        return found
+
 
 class ModelServer:
     """One model served on one local port, for the time of a `with` block.
@@ -141,7 +147,7 @@ class ModelServer:
             more, environment = machine_arguments(self._model_path)
             command = [python, "-m", module, "--model", self._model_path]
         else:
-            installed = self._vllm(python)
+            installed = self._vllm()
             more, environment = machine_arguments(self._model_path, on_gpu=installed.build != "cpu")
             environment |= installed.environment(os.environ | self._config.environment)
             command = installed.command(self._model_path)
@@ -152,13 +158,11 @@ class ModelServer:
         command += [*length_arguments(self._config.arguments), *more, *self._config.arguments]
         return command, environment | self._config.environment
 
-    def _vllm(self, python: str) -> InstalledVllm:
+    def _vllm(self) -> InstalledVllm:
         """Return the vLLM that serves, asked for once: a restart uses the same."""
         if self._installed is None:
-            found = installed_vllm(python, self._config.environment)
-            whole = os.environ | self._config.environment
-            check_devices(found, whole)
-            gpus = gpu_names() if has_accelerator(whole) else []
+            found = self._config.vllm()
+            gpus = gpu_names() if has_accelerator(os.environ | self._config.environment) else []
             log.info("%s serves on %s", found.package, ", ".join(gpus) or "the CPU")
             self._installed = found
         return self._installed
