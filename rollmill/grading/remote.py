@@ -34,7 +34,7 @@ class RemoteGrader:
     """Asks the service at `host:port` or a URL; may be used by many threads.
 
     `timeout_s`: of one evaluation, its wait in the service's queue included. A request that did not reach the service
-    is sent again, `max_retries` times; no other is.
+    is sent again, `max_retries` times, and one that it had no room for, for as long; no other is.
     """
 
     def __init__(
@@ -71,7 +71,8 @@ class RemoteGrader:
                 {"instance_id": instance_id, "container_id": sandbox_id, "mode": "benchmark"},
                 timeout_s=self._timeout_s,
                 retries=self._max_retries,
-                wanted=lambda failure: not failure.reached,
+                wanted=lambda failure: not failure.reached or failure.full,
+                patience_s=self._timeout_s,
             )
         except CallFailedError as failure:
             return _failed(instance_id, str(failure), failure.type)

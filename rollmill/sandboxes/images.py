@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import subprocess
+import unicodedata
 from pathlib import Path
 
 from rollmill.errors import InputError
 from rollmill.sandboxes.sandbox import SandboxError
 
+_LONGEST_NAME = 255
+_LONGEST_SHOWN = 80
 _DATE = "2020-01-01T00:00:00+0000"
 _IDENTITY = {
     f"GIT_{role}_{what}": value
@@ -27,12 +30,40 @@ _ENVIRONMENT = {
 
 
 def image_folder(images: Path, name: str) -> Path:
-    """The folder of an image. Raises `InputError` where there is none of that name."""
-    folder = images / name
-    known = "\0" not in name and name.strip("/.") and folder.resolve().is_relative_to(images.resolve())
-    if not known or not folder.is_dir():
-        raise InputError(f"image {name!r}: no such folder in {images}: name one of its subfolders")
-    return folder
+    """Return the folder of an image.
+
+    Raises `InputError` where there is none of exactly that name: a path that would have to be normalised, in letters,
+    in Unicode or by following links, is no name, since the same folder would have several.
+    """
+    why = _why_no_name(name) or _why_no_folder(images, name)
+    if why:
+        shown = ascii(name if len(name) <= _LONGEST_SHOWN else f"{name[:_LONGEST_SHOWN]}...")
+        raise InputError(f"image {shown}: {why} in {images}: name one of its subfolders")
+    return images / name
+
+
+def _why_no_name(name: str) -> str | None:
+    if not unicodedata.is_normalized("NFC", name):
+        return "no folder's name (Unicode that is not composed, NFC)"
+    if len(name.encode(errors="replace")) > _LONGEST_NAME:
+        return f"no folder's name (more than {_LONGEST_NAME} bytes)"
+    if "\\" in name or not name.isprintable():
+        return "no folder's name (a backslash, or what cannot be shown)"
+    if any(part in {"", ".", ".."} or part != part.strip() for part in name.split("/")):
+        return "no such folder"
+    return None
+
+
+def _why_no_folder(images: Path, name: str) -> str | None:
+    folder = images
+    for part in name.split("/"):
+        # Some file systems find a folder by names that it does not have: in other letters, or composed otherwise.
+        if not folder.is_dir() or all(each.name != part for each in folder.iterdir()):
+            return "no such folder"
+        folder /= part
+        if folder.is_symlink():
+            return "a symbolic link, not a folder,"
+    return None if folder.is_dir() else "no such folder"
 
 
 def copy_image(image: Path, into: Path) -> None:

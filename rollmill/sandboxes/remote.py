@@ -16,9 +16,10 @@ from pydantic import SecretStr
 from rollmill.errors import InputError
 from rollmill.sandboxes.output import CappedOutput
 from rollmill.sandboxes.sandbox import TIMED_OUT, Execution, Limits, SandboxError, SandboxSpec
-from rollmill.sandboxes.shell import printable
+from rollmill.sandboxes.shell import printable, refused
 from rollmill.sandboxes.started import StartedSandboxes
-from rollmill.services.connection import CallFailedError, ServiceConnection
+from rollmill.services.connection import CallFailedError, ServiceConnection, as_header
+from rollmill.services.grading_key import KEY_HEADER, KEY_VARIABLE, key_for
 from rollmill.stall_watch import begin_step, note_progress
 
 log = logging.getLogger(__name__)
@@ -29,8 +30,13 @@ TOKEN_VARIABLE = "ROLLMILL_SANDBOX_TOKEN"  # noqa: S105 - a name
 _CLEANUP_S = 30.0
 _ALIVE_S = 10.0
 _CLEANUP_RETRIES = 2
+_CLEANUP_PATIENCE_S = 60.0
 _CLEANUPS_AT_A_TIME = 16
 _DEFAULT_TIMEOUT_S = 60.0
+_USERS_MISTAKES = frozenset({400, 401, 403, 404, 422})
+_LONGEST_ID = 200
+_SHORTEST_BEAT_S = 0.1
+_LONGEST_BEAT_S = 3600.0
 
 
 class RemoteHost(StartedSandboxes["RemoteSandbox"]):
@@ -39,8 +45,8 @@ class RemoteHost(StartedSandboxes["RemoteSandbox"]):
     A start is sent again after failures on the way, `max_retries` times, and as long as the service is full, for at
     most `patience_s`; a command is sent once. `request_timeout_s`: of one start, its wait in the service's queue
     included. `slack_s`: how much longer than a command may take its answer is waited for. `start_config`: more of
-    `/start`'s `config`, such as `run_args`. `for_grading`: take the places that a service keeps for grading: agents
-    that wait for their grade may hold all others.
+    `/start`'s `config`, such as `run_args`. `for_grading`: take the places that a service keeps for grading, since
+    agents that wait for their grade may hold all others; they open with the service's key (see `grading_key`).
     """
 
     def __init__(
@@ -65,9 +71,10 @@ class RemoteHost(StartedSandboxes["RemoteSandbox"]):
         self._for_grading = for_grading
         self._name = uuid.uuid4().hex
         self._beating: threading.Thread | None = None
+        self._told_of_place = False
 
     def start(self, spec: SandboxSpec) -> RemoteSandbox:
-        """A new one; see `SandboxHost`. What the service refuses (an image, the token) is an `InputError`."""
+        """Start one; see `SandboxHost`. Where the service refuses an image, the token or a name: `InputError`."""
         config = {"image": spec.image, "env": spec.env, "timeout": math.ceil(spec.timeout_s)}
         if spec.cwd:
             config["cwd"] = spec.cwd
@@ -78,7 +85,6 @@ class RemoteHost(StartedSandboxes["RemoteSandbox"]):
             "request_id": uuid.uuid4().hex,
             "limits": spec.limits.model_dump(),
             "client": self._name,
-            "for_grading": self._for_grading,
         }
         sandbox_id = self._ask_for_one(body)
         return self._add(RemoteSandbox(sandbox_id, self._connection, spec, self._slack_s, self._forget))
@@ -102,6 +108,7 @@ class RemoteHost(StartedSandboxes["RemoteSandbox"]):
         return SandboxError("the sandboxes were closed while one was started", type_="closed")
 
     def _ask_for_one(self, body: dict[str, Any]) -> str:
+        key = key_for(self._connection.url) if self._for_grading else None
         try:
             answer = self._connection.post_again(
                 "/start",
@@ -110,18 +117,25 @@ class RemoteHost(StartedSandboxes["RemoteSandbox"]):
                 retries=self._max_retries,
                 wanted=lambda failure: failure.passing,
                 patience_s=self._patience_s,
+                headers={KEY_HEADER: as_header(key, KEY_VARIABLE)} if key else None,
             )
         except CallFailedError as failure:
-            if failure.passing:
+            if failure.status not in _USERS_MISTAKES:
                 raise SandboxError(str(failure), type_=failure.type) from failure
             hint = f": set {TOKEN_VARIABLE} to its token" if failure.status in {401, 403} else ""
             raise InputError(f"{failure}{hint}") from failure
         sandbox_id = answer.get("container_id")
-        if not isinstance(sandbox_id, str) or not sandbox_id:
+        if not isinstance(sandbox_id, str) or not 0 < len(sandbox_id) <= _LONGEST_ID:
             raise SandboxError(f"{self._connection.url}/start names no container_id", type_="malformed_answer")
         beat_s = answer.get("beat_s")
         if isinstance(beat_s, (int, float)) and beat_s > 0:
-            self._stay_alive(beat_s)
+            self._stay_alive(min(max(beat_s, _SHORTEST_BEAT_S), _LONGEST_BEAT_S))
+        if self._for_grading and answer.get("for_grading") is False and not self._told_of_place:
+            self._told_of_place = True
+            log.warning(
+                "%s gives none of the places that it keeps for grading: agents may hold all others until they are "
+                "graded. Set %s to the same value here and at the service", self._connection.url, KEY_VARIABLE,
+            )  # fmt: skip
         return sandbox_id
 
     def _stay_alive(self, beat_s: float) -> None:
@@ -177,6 +191,9 @@ class RemoteSandbox:
         if self._closed:
             raise SandboxError(f"sandbox {self._id} is closed", type_="unknown_sandbox")
         timeout_s = self._timeout_s if timeout_s is None else timeout_s
+        no = refused(command, cwd or self._cwd)
+        if no:
+            return no
         variables = {printable(name): printable(value) for name, value in {**self._env, **(env or {})}.items()}
         body = {
             "container_id": self._id,
@@ -210,6 +227,7 @@ class RemoteSandbox:
                 timeout_s=_CLEANUP_S,
                 retries=_CLEANUP_RETRIES,
                 wanted=lambda failure: failure.passing,
+                patience_s=_CLEANUP_PATIENCE_S,
             )
         except CallFailedError as failure:
             if failure.status != 404:

@@ -11,7 +11,13 @@ from rollmill.sandboxes.sandbox import Execution, Limits
 LONGEST = (1 << 17) - 1
 """Bytes of one argument of a process (MAX_ARG_STRLEN of Linux, less its end)."""
 
+LONGEST_PATH = 4095
+"""Bytes of a path (PATH_MAX of Linux, less its end)."""
+MOST_ENVIRONMENT = 1 << 20
+"""Bytes of all variables together: half of what Linux gives a process for its arguments and environment."""
+
 _NOT_EXECUTABLE = 126
+_LONGEST_SHOWN = 80
 _START = f'cd -- "$2" || exit {_NOT_EXECUTABLE}; unset OLDPWD; exec /bin/bash -c "$1"'
 _BACKSTOPS = (
     'ulimit -c 0; ulimit -u "$3"; ulimit -f "$4"; ulimit -t "$5"; ulimit -d "$6"; echo 1000 > /proc/self/oom_score_adj'
@@ -45,6 +51,8 @@ def refused(command: str, cwd: str) -> Execution | None:
         if len(printable(text).encode()) > LONGEST:
             said = f"bash: Argument list too long: the {what} has more than {LONGEST} bytes\n"
             return Execution(output=said, returncode=_NOT_EXECUTABLE)
+    if len(printable(cwd).encode()) > LONGEST_PATH:
+        return Execution(output="bash: cd: File name too long\n", returncode=_NOT_EXECUTABLE)
     return None
 
 
@@ -55,7 +63,15 @@ def printable(text: str) -> str:
 
 def check_environment(env: Mapping[str, str]) -> Mapping[str, str]:
     """The same variables. Raises `InputError` for one that no process can have."""
+    total = 0
     for name, value in env.items():
+        shown = ascii(name if len(name) <= _LONGEST_SHOWN else f"{name[:_LONGEST_SHOWN]}...")
         if not name or "=" in name or "\0" in name or "\0" in value:
-            raise InputError(f"environment variable {name!r}: names have no '=', and neither part has a NUL byte")
+            raise InputError(f"environment variable {shown}: names have no '=', and neither part has a NUL byte")
+        size = len(name.encode(errors="replace")) + len(value.encode(errors="replace")) + 1
+        total += size + 1
+        if size > LONGEST or total > MOST_ENVIRONMENT:
+            raise InputError(
+                f"environment variable {shown}: {size} bytes: one may have {LONGEST}, all together {MOST_ENVIRONMENT}"
+            )
     return env

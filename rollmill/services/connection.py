@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -79,11 +79,11 @@ class ServiceConnection:
     """Connections to one service, for many threads."""
 
     def __init__(self, address: str, token: SecretStr | None = None) -> None:
-        """`address`: `host:port` or a URL. Raises `InputError` for what is neither."""
+        """`address`: `host:port` or a URL. Raises `InputError` for what is neither, and for what is no token."""
         self.url = service_url(address)
         headers = {"Accept-Encoding": "identity", "Content-Type": "application/json"}
         if token:
-            headers["Authorization"] = f"Bearer {token.get_secret_value()}"
+            headers["Authorization"] = f"Bearer {as_header(token, 'the token')}"
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=_KEEPALIVE_S)
         # A proxy set for downloads must not come between a desk and its own service.
         self._client = httpx.Client(headers=headers, limits=limits, trust_env=False)
@@ -113,11 +113,13 @@ class ServiceConnection:
 
     def get(self, path: str, *, timeout_s: float) -> dict[str, Any]:
         """The JSON object at a path. Raises `CallFailedError`."""
-        return self._send("GET", path, None, timeout_s)
+        return self._send("GET", path, None, timeout_s, None)
 
-    def post(self, path: str, body: dict[str, Any], *, timeout_s: float) -> dict[str, Any]:
-        """The JSON object that answers `body`, sent once. Raises `CallFailedError`."""
-        return self._send("POST", path, body, timeout_s)
+    def post(
+        self, path: str, body: dict[str, Any], *, timeout_s: float, headers: Mapping[str, str] | None = None
+    ) -> dict[str, Any]:
+        """The JSON object that answers `body`, sent once, with more `headers`. Raises `CallFailedError`."""
+        return self._send("POST", path, body, timeout_s, headers)
 
     def post_again(
         self,
@@ -127,7 +129,8 @@ class ServiceConnection:
         timeout_s: float,
         retries: int,
         wanted: Callable[[CallFailedError], bool],
-        patience_s: float = float("inf"),
+        patience_s: float,
+        headers: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
         """As `post`, sent again after failures that are `wanted`; a service that is full costs no retry.
 
@@ -137,34 +140,48 @@ class ServiceConnection:
         failures = 0
         while True:
             try:
-                return self.post(path, body, timeout_s=timeout_s)
+                return self.post(path, body, timeout_s=timeout_s, headers=headers)
             except CallFailedError as failure:
                 failures += not failure.full
-                pause = backoff_s(failures - 1) if failure.retry_after_s is None else failure.retry_after_s
-                if not wanted(failure) or failures > retries or time.monotonic() + pause > deadline:
+                if not wanted(failure) or failures > retries:
                     raise
-                if self.wait(pause):
+                pause = backoff_s(failures - 1) if failure.retry_after_s is None else failure.retry_after_s
+                if time.monotonic() + pause > deadline or self.wait(pause):
                     raise
 
-    def _send(self, method: str, path: str, body: dict[str, Any] | None, timeout_s: float) -> dict[str, Any]:
+    def _send(
+        self,
+        method: str,
+        path: str,
+        body: dict[str, Any] | None,
+        timeout_s: float,
+        headers: Mapping[str, str] | None,
+    ) -> dict[str, Any]:
         with self._lock:
             if self._client.is_closed:
                 raise CallFailedError("closed", f"{self.url}: this client is closed", reached=False)
             self._under_way += 1
         try:
-            return self._exchange(method, path, body, timeout_s)
+            return self._exchange(method, path, body, timeout_s, headers)
         finally:
             with self._lock:
                 self._under_way -= 1
                 if self._closing.is_set() and not self._under_way:
                     self._client.close()
 
-    def _exchange(self, method: str, path: str, body: dict[str, Any] | None, timeout_s: float) -> dict[str, Any]:
+    def _exchange(
+        self,
+        method: str,
+        path: str,
+        body: dict[str, Any] | None,
+        timeout_s: float,
+        headers: Mapping[str, str] | None,
+    ) -> dict[str, Any]:
         where = f"{self.url}{path}"
         timeout = httpx.Timeout(timeout_s, connect=min(_CONNECT_S, timeout_s), pool=None)
         content = None if body is None else orjson.dumps(body)
         try:
-            with self._client.stream(method, where, content=content, timeout=timeout) as response:
+            with self._client.stream(method, where, content=content, timeout=timeout, headers=headers) as response:
                 answer = _read(response, where, time.monotonic() + timeout_s)
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             raise CallFailedError("connection", f"no service answers at {self.url}: {error}", reached=False) from None
@@ -188,6 +205,14 @@ def service_url(address: str) -> str:
         shown = address.rpartition("@")[2]  # what stands before may be a password
         raise InputError(f"{shown!r} is no address of a service: give host:port, or a URL without user and query")
     return url
+
+
+def as_header(secret: SecretStr, what: str) -> str:
+    """Return a secret as a header's value. Raises `InputError`, which does not show it, where it cannot be one."""
+    value = secret.get_secret_value()
+    if not value.isascii() or not value.isprintable():
+        raise InputError(f"{what} for the service has characters other than printable ASCII: set another on both sides")
+    return value
 
 
 def token_from_environment(variable: str) -> SecretStr | None:

@@ -13,8 +13,8 @@ from pydantic import SecretStr
 from rollmill.grading.evaluation import Evaluation, Grader
 from rollmill.grading.problem import GradedProblem
 from rollmill.grading.remote import INFRASTRUCTURE
+from rollmill.services.guard import failure, guard, json_response
 from rollmill.services.protocol import EvaluateRequest
-from rollmill.services.serving import failure, guard, json_response
 
 _CLIENT_CLOSED_REQUEST = 499
 
@@ -63,7 +63,7 @@ def evaluation_app(
     evaluations: Evaluations, problems: Mapping[str, GradedProblem], *, token: SecretStr | None
 ) -> FastAPI:
     """`/evaluate_v3`, `/status`, and `/health` for anybody. `problems` by `instance_id`: those it can be asked for."""
-    app = FastAPI(title="rollmill evaluation", openapi_url=None)
+    app = FastAPI(title="rollmill evaluation", openapi_url=None, redirect_slashes=False)
     guard(app, token)
 
     @app.get("/health")

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from rollmill.errors import RollmillError
 from rollmill.sandboxes.sandbox import Execution, Sandbox, SandboxError, SandboxHost, SandboxSpec
+from rollmill.services import bounds
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +38,10 @@ class ClientGoneError(RollmillError):
     """Nobody waits for the answer any more."""
 
 
+class ReusedIdError(RollmillError):
+    """A request id stands for another request already."""
+
+
 @dataclass
 class _Held:
     sandbox: Sandbox
@@ -51,6 +56,8 @@ class _Held:
 
 @dataclass
 class _Start:
+    content: dict[str, Any]
+    """Everything that was asked for."""
     task: asyncio.Task[str] | None = None
     waiting: int = 0
     queued: bool = True
@@ -88,6 +95,8 @@ class HeldSandboxes:
         # A sandbox's processes may die with the thread that started them: these stay until the end.
         self._commands = ThreadPoolExecutor(max_sandboxes + grading_sandboxes, thread_name_prefix="command")
         self._others = ThreadPoolExecutor(_STARTS_AT_A_TIME, thread_name_prefix="start")
+        # Of their own: a start may wait for minutes until an image has been pulled.
+        self._graders = ThreadPoolExecutor(_STARTS_AT_A_TIME, thread_name_prefix="grading start")
 
     def counts(self) -> dict[str, int]:
         """What there is now."""
@@ -117,14 +126,19 @@ class HeldSandboxes:
         lifetime_s: float | None = None,
         for_grading: bool = False,
         client: str | None = None,
+        content: Mapping[str, Any] | None = None,
     ) -> str:
-        """The id of a new sandbox, or of the one that was started for the same `request_id`.
+        """Return the id of a new sandbox, or of the one that was started for the same `request_id`.
 
-        `gone` ends when the client hangs up: then nobody takes the place that is waited for. Raises `FullError`,
-        `ClientGoneError`, and as `SandboxHost.start` does.
+        `gone` ends when the client hangs up: then nobody takes the place that is waited for. `content`: what else of
+        the request must be the same where its id is. Raises `FullError`, `ClientGoneError`, `ReusedIdError`, and as
+        `SandboxHost.start` does.
         """
         request_id = request_id or uuid.uuid4().hex
-        start = self._starts.setdefault(request_id, _Start())
+        given = {"lifetime_s": lifetime_s, "for_grading": for_grading, "client": client}
+        asked = {**spec.model_dump(), **(content or {}), **given}
+        start = self._starts.setdefault(request_id, _Start(asked))
+        _check_same(request_id, start.content, asked)
         if start.task is None:
             start.task = asyncio.create_task(self._start(start, spec, request_id, lifetime_s, for_grading, client))
             start.task.add_done_callback(partial(self._forget_failed, request_id, start))
@@ -201,7 +215,7 @@ class HeldSandboxes:
     def shut_down(self) -> None:
         """Ends all sandboxes; returns when none of their commands runs. For after the event loop's end."""
         self._host.close()
-        for threads in (self._commands, self._others):
+        for threads in (self._commands, self._others, self._graders):
             threads.shutdown(cancel_futures=True)
         self._host.close()  # what a thread was starting meanwhile
 
@@ -217,7 +231,8 @@ class HeldSandboxes:
         await self._take_place(for_grading)
         start.queued = False
         try:
-            sandbox = await self._call(self._others, partial(self._host.start, spec))
+            threads = self._graders if for_grading else self._others
+            sandbox = await self._call(threads, partial(self._host.start, spec))
         except BaseException:
             self._places[for_grading].release()
             raise
@@ -230,6 +245,8 @@ class HeldSandboxes:
         return sandbox.id
 
     async def _take_place(self, for_grading: bool) -> None:
+        if self._waiting >= bounds.WAITING_STARTS and not for_grading:
+            raise FullError(f"{self._waiting} starts wait for a place already")
         self._waiting += 1
         try:
             async with asyncio.timeout(self._queue_s):
@@ -279,6 +296,14 @@ class HeldSandboxes:
     @staticmethod
     async def _call(threads: ThreadPoolExecutor, call: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(threads, call)
+
+
+def _check_same(request_id: str, known: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+    other = sorted(name for name in known.keys() | asked.keys() if known.get(name) != asked.get(name))
+    if other:
+        raise ReusedIdError(
+            f"request_id {request_id!r} is that of a start with another {', '.join(other)}: give each request its own"
+        )
 
 
 async def _first(task: asyncio.Task[T], gone: Gone) -> None:

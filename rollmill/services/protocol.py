@@ -5,17 +5,44 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from rollmill.errors import InputError
 from rollmill.sandboxes.sandbox import Limits, SandboxSpec
+from rollmill.sandboxes.shell import LONGEST, LONGEST_PATH, check_environment
+from rollmill.services import bounds
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)")
+_DURATION_LENGTH = 32
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 # What every sandbox does anyway: it is gone when it ends.
 _HARMLESS = frozenset({"--rm"})
+
+
+def _check_path(path: str) -> str:
+    if len(path.encode()) > LONGEST_PATH:
+        raise ValueError(f"more than {LONGEST_PATH} bytes")
+    return path
+
+
+def _check_variables(env: dict[str, str]) -> dict[str, str]:
+    try:
+        check_environment(env)
+    except InputError as error:
+        raise ValueError(str(error)) from None
+    return env
+
+
+_Id = Annotated[str, Field(min_length=1, max_length=bounds.ID_LENGTH)]
+_Path = Annotated[str, AfterValidator(_check_path)]
+_Seconds = Annotated[float, Field(gt=0, le=bounds.TIMEOUT_S, allow_inf_nan=False)]
+_Argument = Annotated[str, Field(max_length=bounds.ARGUMENT_LENGTH)]
+_Name = Annotated[str, Field(max_length=bounds.VARIABLE_NAME_LENGTH)]
+_Names = Annotated[list[_Name], Field(max_length=bounds.VARIABLES)]
+_Value = Annotated[str, Field(max_length=LONGEST)]
+_Variables = Annotated[dict[_Name, _Value], Field(max_length=bounds.VARIABLES), AfterValidator(_check_variables)]
 
 
 class _Body(BaseModel):
@@ -25,17 +52,17 @@ class _Body(BaseModel):
 class StartConfig(_Body):
     """What a client wants of its sandbox, by the names that clients in use have; others are ignored."""
 
-    image: str = Field(min_length=1)
-    cwd: str = ""
+    image: str = Field(min_length=1, max_length=bounds.IMAGE_LENGTH)
+    cwd: _Path = ""
     """Where commands run; empty for the image's own work tree."""
-    env: dict[str, str] = {}
-    forward_env: list[str] = []
+    env: _Variables = {}
+    forward_env: _Names = []
     """Names of variables of the service's own environment."""
-    timeout: float = Field(default=60.0, gt=0, allow_inf_nan=False)
+    timeout: _Seconds = 60.0
     """Seconds of a command that names none."""
-    executable: str = ""
-    run_args: list[str] = []
-    container_timeout: str | float | None = None
+    executable: _Argument = ""
+    run_args: list[_Argument] = Field(default=[], max_length=bounds.ARGUMENTS)
+    container_timeout: Annotated[str, Field(max_length=_DURATION_LENGTH)] | float | None = None
     """How long the sandbox may live: seconds, or as `sleep` takes it: `2h`."""
     pull_timeout: float | None = None
     """Taken and of no effect: images are here, or the start fails."""
@@ -45,48 +72,51 @@ class StartRequest(_Body):
     """Of `POST /start`."""
 
     config: StartConfig
-    request_id: str | None = Field(default=None, min_length=1, max_length=200)
-    """The same id is answered with the same sandbox: a start whose answer was lost can be asked again."""
+    request_id: _Id | None = None
+    """The same request with the same id is answered with the same sandbox: one whose answer was lost can be sent again.
+
+    Another request with that id is refused as long as the sandbox lives.
+    """
     limits: Limits | None = None
     """Of the sandbox; the service's own count where they are lower."""
-    client: str | None = Field(default=None, min_length=1, max_length=200)
+    client: _Id | None = None
     """Who it is for: a client that says so, and then is not heard of any more, loses its sandboxes."""
     for_grading: bool = False
-    """It takes one of the places that are kept for grading."""
+    """Without effect, and refused without the key: that opens the places for grading, see `grading_key`."""
 
 
 class ExecuteRequest(_Body):
     """Of `POST /execute`."""
 
-    container_id: str
+    container_id: _Id
     command: str
-    cwd: str = ""
-    timeout: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    timeout_s: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    cwd: _Path = ""
+    timeout: _Seconds | None = None
+    timeout_s: _Seconds | None = None
     """The same to a fraction of a second; counts where both are given."""
-    env: dict[str, str] = {}
-    forward_env: list[str] = []
-    executable: str = ""
+    env: _Variables = {}
+    forward_env: _Names = []
+    executable: _Argument = ""
 
 
 class CleanupRequest(_Body):
     """Of `POST /cleanup`."""
 
-    container_id: str
-    executable: str = ""
+    container_id: _Id
+    executable: _Argument = ""
 
 
 class AliveRequest(_Body):
     """Of `POST /alive`."""
 
-    client: str
+    client: _Id
 
 
 class EvaluateRequest(_Body):
     """Of `POST /evaluate_v3`."""
 
-    instance_id: str
-    container_id: str
+    instance_id: str = Field(min_length=1, max_length=bounds.INSTANCE_LENGTH)
+    container_id: _Id
     mode: Literal["benchmark"] = "benchmark"
 
 

@@ -117,17 +117,19 @@ def main() -> None:
         SandboxService,
         prog=PROG,
         description="Starts sandboxes and runs commands in them for clients that ask by HTTP.\n"
-        "Clients send the token that ROLLMILL_SANDBOX_TOKEN holds in this process's environment.",
+        "Clients send the token that ROLLMILL_SANDBOX_TOKEN holds in this process's environment. The places for\n"
+        "grading open to this user's graders on this machine, and to those that have the same ROLLMILL_GRADING_KEY.",
         examples=f"  {PROG} --images examples/performance_problems/images\n"
         f"  {PROG} --backend docker --max_sandboxes 32",
     )
     from rollmill.sandboxes.remote import TOKEN_VARIABLE
     from rollmill.services.connection import token_from_environment
+    from rollmill.services.grading_key import service_keys
     from rollmill.services.held import HeldSandboxes
     from rollmill.services.sandbox_app import sandbox_app
     from rollmill.services.serving import listen, serve
 
-    token = token_from_environment(TOKEN_VARIABLE)
+    token, keys = token_from_environment(TOKEN_VARIABLE), service_keys()
     with listen(parameters.host, parameters.port, token, TOKEN_VARIABLE) as listening:
         held = HeldSandboxes(
             open_host(parameters),
@@ -138,7 +140,7 @@ def main() -> None:
             gone_s=parameters.gone_s,
         )
         try:
-            app = sandbox_app(held, grants(parameters), kind=parameters.backend, token=token)
+            app = sandbox_app(held, grants(parameters), kind=parameters.backend, token=token, grading_keys=keys)
             serve(app, listening, f"{parameters.backend}, {parameters.max_sandboxes} sandboxes", held.end)
         finally:
             held.shut_down()

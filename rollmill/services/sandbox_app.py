@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 
@@ -12,18 +12,27 @@ from pydantic import SecretStr
 
 from rollmill.errors import InputError
 from rollmill.sandboxes.sandbox import SandboxError
-from rollmill.services.held import ClientGoneError, FullError, HeldSandboxes
+from rollmill.services.grading_key import KEY_VARIABLE
+from rollmill.services.guard import failure, guard, is_grader, json_response
+from rollmill.services.held import ClientGoneError, FullError, HeldSandboxes, ReusedIdError
 from rollmill.services.protocol import AliveRequest, CleanupRequest, ExecuteRequest, Grants, StartRequest, lifetime_s
-from rollmill.services.serving import failure, guard, json_response, until_gone
+from rollmill.services.serving import until_gone
 
 _RETRY_AFTER = {"Retry-After": "1"}
 _CLIENT_CLOSED_REQUEST = 499
 
 
-def sandbox_app(held: HeldSandboxes, grants: Grants, *, kind: str, token: SecretStr | None) -> FastAPI:
-    """`/start`, `/execute`, `/cleanup`, `/alive`, `/status`, and `/health` for anybody.
+def sandbox_app(
+    held: HeldSandboxes,
+    grants: Grants,
+    *,
+    kind: str,
+    token: SecretStr | None,
+    grading_keys: Sequence[SecretStr] = (),
+) -> FastAPI:
+    """Return the application: `/start`, `/execute`, `/cleanup`, `/alive`, `/status`, and `/health` for anybody.
 
-    `kind`: what `/status` calls the host.
+    `kind`: what `/status` calls the host. `grading_keys` open the places that are kept for grading.
     """
 
     @asynccontextmanager
@@ -34,8 +43,8 @@ def sandbox_app(held: HeldSandboxes, grants: Grants, *, kind: str, token: Secret
         with suppress(asyncio.CancelledError):
             await expiring
 
-    app = FastAPI(title="rollmill sandboxes", lifespan=lifespan, openapi_url=None)
-    guard(app, token)
+    app = FastAPI(title="rollmill sandboxes", lifespan=lifespan, openapi_url=None, redirect_slashes=False)
+    guard(app, token, grading_keys)
     _answer_errors(app)
 
     @app.get("/health")
@@ -48,15 +57,20 @@ def sandbox_app(held: HeldSandboxes, grants: Grants, *, kind: str, token: Secret
 
     @app.post("/start")
     async def start(request: Request, body: StartRequest) -> Response:
+        for_grading = is_grader(request)
+        if body.for_grading and not for_grading:
+            return failure(403, f"for_grading: these places open to those who have the service's {KEY_VARIABLE}")
         container_id = await held.start(
             grants.spec(body),
             partial(until_gone, request),
             request_id=body.request_id,
             lifetime_s=lifetime_s(body.config),
-            for_grading=body.for_grading,
+            for_grading=for_grading,
             client=body.client,
+            content={**body.config.model_dump(), **body.model_dump(exclude={"config", "request_id"})},
         )
-        return json_response({"container_id": container_id, "status": "started", "beat_s": held.beat_s})
+        started = {"container_id": container_id, "status": "started", "for_grading": for_grading}
+        return json_response({**started, "beat_s": held.beat_s})
 
     @app.post("/alive")
     async def alive(body: AliveRequest) -> Response:
@@ -87,17 +101,21 @@ def sandbox_app(held: HeldSandboxes, grants: Grants, *, kind: str, token: Secret
 
 def _answer_errors(app: FastAPI) -> None:
     @app.exception_handler(InputError)
-    def mistake(request: Request, error: InputError) -> Response:
+    async def mistake(request: Request, error: InputError) -> Response:
         return failure(400, str(error))
 
     @app.exception_handler(SandboxError)
-    def broken(request: Request, error: SandboxError) -> Response:
+    async def broken(request: Request, error: SandboxError) -> Response:
         return failure(404 if error.type == "unknown_sandbox" else 500, str(error))
 
     @app.exception_handler(FullError)
-    def full(request: Request, error: FullError) -> Response:
+    async def full(request: Request, error: FullError) -> Response:
         return failure(503, str(error), _RETRY_AFTER)
 
+    @app.exception_handler(ReusedIdError)
+    async def reused(request: Request, error: ReusedIdError) -> Response:
+        return failure(409, str(error))
+
     @app.exception_handler(ClientGoneError)
-    def gone(request: Request, error: ClientGoneError) -> Response:
+    async def gone(request: Request, error: ClientGoneError) -> Response:
         return failure(_CLIENT_CLOSED_REQUEST, str(error))

@@ -1,0 +1,95 @@
+"""The key that opens the places that a sandbox service keeps for grading.
+
+On one machine a user's services and graders share it by a file that nobody else can read; on several, by a variable of
+the environment on both sides.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+from contextlib import suppress
+from pathlib import Path
+from tempfile import gettempdir
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
+
+from rollmill.errors import InputError
+
+KEY_VARIABLE = "ROLLMILL_GRADING_KEY"
+"""The environment variable that holds the key, at the sandbox service and at those who grade."""
+KEY_HEADER = "X-Rollmill-Grading-Key"
+_LOCAL = frozenset({"localhost", "::1"})
+_LONGEST = 1024
+
+
+def service_keys() -> list[SecretStr]:
+    """The keys that a service accepts: that of the environment, and this user's on this machine, made if missing.
+
+    Raises `InputError` where the file's folder belongs to somebody else.
+    """
+    given = os.environ.get(KEY_VARIABLE, "").strip()
+    own = _read_key() or _make_key()
+    return [*([SecretStr(given)] if given else []), own]
+
+
+def key_for(url: str) -> SecretStr | None:
+    """The key to show to the service at a URL; None where there is none for it."""
+    given = os.environ.get(KEY_VARIABLE, "").strip()
+    if given:
+        return SecretStr(given)
+    host = urlsplit(url).hostname or ""
+    return _read_key() if host in _LOCAL or host.startswith("127.") else None
+
+
+def _folder() -> Path:
+    return Path(gettempdir()) / f"rollmill-services-{os.geteuid()}"
+
+
+def _read_key() -> SecretStr | None:
+    """The key in the file; None where there is none, or others could have written or read it."""
+    try:
+        folder = os.open(_folder(), os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        if not _is_private(os.fstat(folder)):
+            return None
+        file = os.open("grading.key", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+    except OSError:
+        return None
+    finally:
+        os.close(folder)
+    with os.fdopen(file, "rb") as opened:
+        there = os.fstat(opened.fileno())
+        key = opened.read(_LONGEST).strip() if stat.S_ISREG(there.st_mode) and _is_private(there) else b""
+    return SecretStr(key.decode("ascii", errors="replace")) if key else None
+
+
+def _is_private(found: os.stat_result) -> bool:
+    return found.st_uid == os.geteuid() and not stat.S_IMODE(found.st_mode) & 0o077
+
+
+def _make_key() -> SecretStr:
+    folder = _folder()
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    if folder.is_symlink() or not _is_private(folder.stat()):
+        raise InputError(f"{folder} is not this user's own folder, closed to others: remove it")
+    part = folder / f"{secrets.token_hex(8)}.part"
+    file = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(file, "w") as opened:
+        opened.write(secrets.token_hex(32))
+    try:
+        os.link(part, folder / "grading.key")
+    except FileExistsError:
+        if _read_key() is None:  # empty, or open to others: replace it
+            part.replace(folder / "grading.key")
+    finally:
+        part.unlink(missing_ok=True)
+    found = _read_key()
+    if found is None:
+        raise InputError(f"{folder / 'grading.key'} cannot be read: remove it")
+    return found

@@ -1,0 +1,193 @@
+"""HTTP/1.1 on one connection, with deadlines and bounds that uvicorn does not have."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import h11
+import orjson
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from rollmill.services import bounds
+
+_RECEIVING = (h11.IDLE, h11.SEND_BODY)
+_SHARE_AT_ONCE = 16
+_PHRASES = {400: b"Bad Request", 408: b"Request Timeout", 413: b"Content Too Large", 414: b"URI Too Long"}
+_PHRASES[431] = b"Request Header Fields Too Large"
+
+
+class _Connection(h11.Connection):
+    """Bounds what h11 does not: a head that arrives in one read, and the number of a body's pieces."""
+
+    def __init__(self) -> None:
+        super().__init__(h11.SERVER, bounds.HEAD_BYTES)
+        self._pieces = 0
+
+    def next_event(self) -> Any:
+        event = super().next_event()
+        if isinstance(event, h11.Request):
+            self._pieces = 0
+            _check_head(event)
+        elif isinstance(event, h11.Data):
+            self._pieces += 1
+            if self._pieces > bounds.BODY_PIECES:
+                raise h11.RemoteProtocolError(f"a body in more than {bounds.BODY_PIECES} pieces", 413)
+        return event
+
+
+def _check_head(request: h11.Request) -> None:
+    if len(request.target) > bounds.TARGET_BYTES:
+        raise h11.RemoteProtocolError(f"a request target of more than {bounds.TARGET_BYTES} bytes", 414)
+    headers = list(request.headers)
+    if len(headers) > bounds.HEADERS:
+        raise h11.RemoteProtocolError(f"more than {bounds.HEADERS} headers", 431)
+    if sum(len(name) + len(value) + 4 for name, value in headers) > bounds.HEAD_BYTES:
+        raise h11.RemoteProtocolError(f"headers of more than {bounds.HEAD_BYTES} bytes", 431)
+
+
+class BoundedProtocol(H11Protocol):
+    """Ends connections that stand still, and makes room for new ones by ending those that wait longest.
+
+    The server calls `end_overdue` about once a second. What counts as standing still is in `bounds`.
+    """
+
+    most_connections = bounds.CONNECTIONS
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.conn = _Connection()
+        self._began = time.monotonic()
+        """Of the state that the connection is in."""
+        self._state: Any = h11.IDLE
+        self._head_begun = True  # a new connection owes a request at once; one that has had its answer does not
+        self._closing_since: float | None = None
+        self._stuck_since: float | None = None
+        self._refused = False
+
+    def connection_made(self, transport: Any) -> None:
+        """Accept a connection. Beyond the bound, those that have waited longest are ended."""
+        super().connection_made(transport)
+        if len(self.connections) > self.most_connections:
+            waiting = [one for one in self.connections if isinstance(one, BoundedProtocol) and one.waits]
+            waiting.sort(key=lambda one: one._began)
+            # Several at once, so that a flood of connections does not sort them all for each.
+            for one in waiting[: max(1, self.most_connections // _SHARE_AT_ONCE)]:
+                if one is not self:
+                    one.abort()
+
+    @property
+    def waits(self) -> bool:
+        """Whether this connection has no complete request that is being answered."""
+        answered = self.cycle is None or self.cycle.response_complete
+        return answered or self._refused or self.conn.their_state in _RECEIVING
+
+    def data_received(self, data: bytes) -> None:
+        """Take what the client sent; the first byte of a request starts its time."""
+        if self._refused or self.transport.is_closing():
+            return
+        if self._state is h11.IDLE and not self._head_begun:
+            self._head_begun = True
+            self._began = time.monotonic()
+        super().data_received(data)
+        self._note_state()
+
+    def on_response_complete(self) -> None:
+        """Wait for the next request."""
+        super().on_response_complete()
+        self._note_state()
+
+    def _note_state(self) -> None:
+        if self.conn.their_state is not self._state:
+            self._state = self.conn.their_state
+            self._began = time.monotonic()
+            self._head_begun = False
+
+    def pause_writing(self) -> None:
+        """Note since when the client has not been reading."""
+        super().pause_writing()
+        self._stuck_since = time.monotonic()
+
+    def resume_writing(self) -> None:
+        """Note that the client reads."""
+        super().resume_writing()
+        self._stuck_since = None
+
+    def abort(self) -> None:
+        """End the connection at once; what was not sent is lost."""
+        self._unset_keepalive_if_required()
+        self.transport.abort()
+
+    def end_overdue(self, now: float) -> None:
+        """End the connection where a bound on its time is passed; a request that was begun is answered by 408."""
+        if self._refused or self.transport.is_closing():
+            self._closing_since = self._closing_since or now
+            if now > self._closing_since + bounds.CLOSE_S:
+                self.abort()
+        elif self._stuck_since is not None and now > self._stuck_since + bounds.ANSWER_S:
+            self.abort()
+        elif now > self._began + self._allowed_s():
+            self.answer_in_one_line(408, "the request did not come in time")
+
+    def _allowed_s(self) -> float:
+        if self._state is h11.IDLE:
+            return bounds.HEAD_S if self._head_begun else float("inf")
+        if self._state is h11.SEND_BODY:
+            answered = self.cycle is not None and self.cycle.response_complete
+            return bounds.REFUSED_BODY_S if answered else bounds.BODY_S
+        return float("inf")
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no request, with the reason and the status that h11 has for it."""
+        error = sys.exception()
+        status = getattr(error, "error_status_hint", 400)
+        # h11 says 501 to encodings that it does not know: what is wrong is the request all the same.
+        self.answer_in_one_line(status if status < 500 else 400, str(error or msg)[: bounds.SHOWN])
+
+    def answer_in_one_line(self, status: int, detail: str) -> None:
+        """Answer in the application's place where it has not begun to, and end the connection."""
+        if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE) or not self._anything_came():
+            self.abort()
+            return
+        body = orjson.dumps({"detail": detail})
+        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        headers.append((b"connection", b"close"))
+        response = h11.Response(status_code=status, headers=headers, reason=_PHRASES.get(status, b"Bad Request"))
+        for event in (response, h11.Data(data=body), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(event) or b"")
+        self._unset_keepalive_if_required()
+        if self.cycle is not None:  # the application must not answer, too
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        # Closing now would reset the connection of a client that is still sending, which then sees no answer.
+        self._refused = True
+        self.transport.write_eof()
+
+    def _anything_came(self) -> bool:
+        return self.conn.their_state is not h11.IDLE or bool(self.conn.trailing_data[0])
+
+    def shutdown(self) -> None:
+        """Close the connection when its request is answered; at once where none is being answered."""
+        if self.waits or self._stuck_since is not None:
+            self.abort()
+        else:
+            super().shutdown()
+
+
+def end_overdue(connections: Iterable[Any]) -> None:
+    """Have every connection look at its time."""
+    now = time.monotonic()
+    for connection in list(connections):
+        if isinstance(connection, BoundedProtocol):
+            connection.end_overdue(now)
+
+
+def room_for_connections() -> int:
+    """Raise the limit on open files as far as it goes; how many connections there may be: half of that at most."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return bounds.CONNECTIONS if hard == resource.RLIM_INFINITY else max(8, min(bounds.CONNECTIONS, hard // 2))
