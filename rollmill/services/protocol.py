@@ -36,6 +36,10 @@ def _check_variables(env: dict[str, str]) -> dict[str, str]:
 
 
 _Id = Annotated[str, Field(min_length=1, max_length=bounds.ID_LENGTH)]
+# Strict: a text that is too long must not be taken as a number instead.
+_Duration = (
+    Annotated[str, Field(max_length=_DURATION_LENGTH)] | Annotated[float, Field(strict=True, le=bounds.TIMEOUT_S)]
+)
 _Path = Annotated[str, AfterValidator(_check_path)]
 _Seconds = Annotated[float, Field(gt=0, le=bounds.TIMEOUT_S, allow_inf_nan=False)]
 _Argument = Annotated[str, Field(max_length=bounds.ARGUMENT_LENGTH)]
@@ -62,7 +66,7 @@ class StartConfig(_Body):
     """Seconds of a command that names none."""
     executable: _Argument = ""
     run_args: list[_Argument] = Field(default=[], max_length=bounds.ARGUMENTS)
-    container_timeout: Annotated[str, Field(max_length=_DURATION_LENGTH)] | float | None = None
+    container_timeout: _Duration | None = None
     """How long the sandbox may live: seconds, or as `sleep` takes it: `2h`."""
     pull_timeout: float | None = None
     """Taken and of no effect: images are here, or the start fails."""

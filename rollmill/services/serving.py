@@ -18,6 +18,7 @@ from rollmill.services import bounds
 from rollmill.services.http_protocol import BoundedProtocol, end_overdue, room_for_connections
 from rollmill.serving.ports import holder
 
+_BACKLOG = 2048
 _LAST_ANSWERS_S = 3
 _TICKS_PER_SECOND = 10
 """How often uvicorn calls `on_tick`."""
@@ -48,7 +49,7 @@ def listen(host: str, port: int, token: SecretStr | None, variable: str) -> sock
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind(address)
-        listening.listen(2048)
+        listening.listen(_BACKLOG)
     except OSError as error:
         listening.close()
         taken = f": {holder(port)} holds it; give another --port, or 0 for a free one" if port else ""
@@ -74,6 +75,8 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDS)
         await super().startup(sockets)
+        for listening in sockets or []:
+            listening.listen(_BACKLOG)  # uvicorn's own is the number of connections that asyncio accepts at once
         sys.stdout.write(f"{self._line}\n")
         sys.stdout.flush()
 
@@ -93,11 +96,11 @@ def serve(app: FastAPI, listening: socket.socket, what: str, ending: Callable[[]
     Writes its address and `what` it is to standard output once it answers. `ending` is called first at its end: it
     ends what requests wait for, so that they are answered.
     """
-    BoundedProtocol.most_connections = room_for_connections()
+    BoundedProtocol.most_connections = room = room_for_connections()
     # What clients send wrongly is answered, and is no line of the log: they could fill the disk with it.
     config = uvicorn.Config(
         app, http=BoundedProtocol, log_level="error", access_log=False, ws="none", proxy_headers=False,
-        timeout_keep_alive=bounds.KEEP_ALIVE_S, timeout_graceful_shutdown=_LAST_ANSWERS_S,
+        backlog=max(1, room // 16), timeout_keep_alive=bounds.KEEP_ALIVE_S, timeout_graceful_shutdown=_LAST_ANSWERS_S,
     )  # fmt: skip
     # uvicorn ends with the signal that it got: the default handler would leave the sandboxes running.
     signal.signal(signal.SIGTERM, _exit)
