@@ -6,6 +6,7 @@ the environment on both sides.
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import secrets
 import stat
@@ -21,7 +22,6 @@ from rollmill.errors import InputError
 KEY_VARIABLE = "ROLLMILL_GRADING_KEY"
 """The environment variable that holds the key, at the sandbox service and at those who grade."""
 KEY_HEADER = "X-Rollmill-Grading-Key"
-_LOCAL = frozenset({"localhost", "::1"})
 _LONGEST = 1024
 
 
@@ -41,7 +41,11 @@ def key_for(url: str) -> SecretStr | None:
     if given:
         return SecretStr(given)
     host = urlsplit(url).hostname or ""
-    return _read_key() if host in _LOCAL or host.startswith("127.") else None
+    try:
+        here = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        here = False
+    return _read_key() if here else None
 
 
 def _folder() -> Path:
@@ -76,7 +80,7 @@ def _make_key() -> SecretStr:
     folder = _folder()
     with suppress(FileExistsError):
         folder.mkdir(mode=0o700)
-    if folder.is_symlink() or not _is_private(folder.stat()):
+    if folder.is_symlink() or not folder.is_dir() or not _is_private(folder.stat()):
         raise InputError(f"{folder} is not this user's own folder, closed to others: remove it")
     part = folder / f"{secrets.token_hex(8)}.part"
     file = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

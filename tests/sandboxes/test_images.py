@@ -78,3 +78,34 @@ def test_an_empty_image_is_an_empty_commit(tmp_path):
 def test_names_that_are_no_image(images, name):
     with pytest.raises(InputError, match="name one of its subfolders"):
         image_folder(images, name)
+
+
+LETTERS = "e\u0301"
+"""Two characters that Unicode composes to one."""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "small/../small", "./small", "small/.", "small/", "small//src", "/small", "small\\", "small\n", " small", "small ",
+        "SMALL", "alias", "outside", f"im{LETTERS}", "small/src/..", "x" * 300, "small\u200b", "\ud800", "small/run.sh",
+    ],
+)  # fmt: skip
+def test_an_image_has_no_second_name(images, tmp_path, name):
+    folder = tmp_path / "images"
+    shutil.copytree(images, folder)
+    (folder / "im\u00e9").mkdir()
+    (folder / f"im{LETTERS}").mkdir()
+    (folder / "alias").symlink_to("small")
+    (folder / "outside").symlink_to("/usr")
+    with pytest.raises(InputError, match="name one of its subfolders") as caught:
+        image_folder(folder, name)
+    assert str(caught.value).isascii()
+
+
+@pytest.mark.parametrize("name", ["small", "small/src", "im\u00e9"])
+def test_an_image_s_own_name(images, tmp_path, name):
+    folder = tmp_path / "images"
+    shutil.copytree(images, folder)
+    (folder / "im\u00e9").mkdir()
+    assert image_folder(folder, name) == folder / name

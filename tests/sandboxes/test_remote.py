@@ -180,6 +180,60 @@ def test_what_the_service_refuses_is_the_user_s(status, says):
     assert len(sent) == 1
 
 
+@pytest.mark.parametrize("status", [301, 405, 409, 413, 414, 415, 431])
+def test_what_the_service_refuses_otherwise_is_a_failure_outside(status):
+    server, sent = raw([(status, b'{"detail": "another image"}')])
+    with server, RemoteHost(address(server)) as host, pytest.raises(SandboxError, match="another image") as caught:
+        host.start(PLAIN)
+    assert (caught.value.type, len(sent)) == (f"http_{status}", 1)
+
+
+def test_a_service_that_is_always_full_does_not_hold_a_close_up(monkeypatch):
+    monkeypatch.setattr("rollmill.sandboxes.remote._CLEANUP_PATIENCE_S", 0.3)
+    server, sent = raw([(503, b'{"detail": "full"}', {"Retry-After": "0.05"})])
+    with server, RemoteHost(address(server)) as host:
+        host.find("c").close()
+    assert 2 < len(sent) <= 7
+
+
+@pytest.mark.parametrize(("command", "cwd"), [("true" + " " * 200_000, ""), ("true", "/x" * 3000), ("a\0b", "")])
+def test_a_command_that_no_process_can_have_is_not_sent(command, cwd):
+    server, sent = raw([done()])
+    with server, RemoteHost(address(server)) as host:
+        assert host.find("c").execute(command, cwd=cwd).returncode == 126
+    assert sent == []
+
+
+def test_the_key_to_the_places_for_grading_is_sent_by_graders_alone(monkeypatch):
+    monkeypatch.setenv("ROLLMILL_GRADING_KEY", "canary")
+    server, sent = raw([(200, STARTED)])
+    with server, RemoteHost(address(server)) as agents, RemoteHost(address(server), for_grading=True) as graders:
+        agents.start(PLAIN)
+        graders.start(PLAIN)
+    assert "X-Rollmill-Grading-Key" not in server.headers[0]
+    assert server.headers[1]["X-Rollmill-Grading-Key"] == "canary"
+    assert "canary" not in repr(sent)
+
+
+def test_a_grader_without_the_key_is_told_once(monkeypatch, caplog):
+    monkeypatch.delenv("ROLLMILL_GRADING_KEY", raising=False)
+    server, _ = raw([(200, b'{"container_id": "c", "for_grading": false}')])
+    with server, RemoteHost(address(server), for_grading=True) as graders:
+        graders.start(PLAIN)
+        graders.start(PLAIN)
+    assert [record.message for record in caplog.records if "ROLLMILL_GRADING_KEY" in record.message] == [
+        f"http://{address(server)} gives none of the places that it keeps for grading: agents may hold all others "
+        "until they are graded. Set ROLLMILL_GRADING_KEY to the same value here and at the service"
+    ]
+
+
+@pytest.mark.parametrize("token", ["sécret", "a\nb"])
+def test_what_is_no_token_is_said_without_showing_it(token):
+    with pytest.raises(InputError, match="printable ASCII") as caught:
+        RemoteHost("host:1", token=SecretStr(token))
+    assert token not in str(caught.value)
+
+
 @pytest.mark.parametrize("answer", [b"{}", b'{"container_id": ""}', b'{"container_id": 5}'])
 def test_a_start_without_an_id_is_a_failure(answer):
     server, _ = raw([(200, answer)])

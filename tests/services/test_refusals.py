@@ -41,6 +41,12 @@ def service(images):
         yield running
 
 
+@pytest.fixture(scope="module")
+def client(service):
+    with httpx.Client(trust_env=False, base_url=service.url, timeout=20) as client:
+        yield client
+
+
 def refusal(answer):
     """The reason that an answer gives in one line."""
     said = answer.json()
@@ -252,12 +258,11 @@ def is_fine(answer):
 
 @FEW
 @given(path=st.sampled_from(PATHS), body=BODIES)
-def test_random_json(service, path, body):
-    with httpx.Client(trust_env=False, base_url=service.url, timeout=20) as client:
-        answer = client.post(path, content=orjson.dumps(body), headers={"Content-Type": "application/json"})
-        assert is_fine(answer)
-        if answer.status_code == 200 and path == "/start":
-            client.post("/cleanup", json={"container_id": answer.json()["container_id"]})
+def test_random_json(client, path, body):
+    answer = client.post(path, content=orjson.dumps(body), headers={"Content-Type": "application/json"})
+    assert is_fine(answer)
+    if answer.status_code == 200 and path == "/start":
+        client.post("/cleanup", json={"container_id": answer.json()["container_id"]})
 
 
 @FEW
@@ -267,8 +272,8 @@ def test_random_json(service, path, body):
     body=st.binary(max_size=300),
     kind=st.sampled_from(["application/json", "text/plain", "application/x-www-form-urlencoded", "", 'a/b+json; x="y']),
 )
-def test_random_requests(service, method, path, body, kind):
-    with suppress(httpx.InvalidURL), httpx.Client(trust_env=False, base_url=service.url, timeout=20) as client:
+def test_random_requests(client, method, path, body, kind):
+    with suppress(httpx.InvalidURL):
         answer = client.request(method, path, content=body, headers={"Content-Type": kind})
         assert answer.status_code < 500
         if method != "HEAD" and answer.status_code >= 400:
