@@ -87,8 +87,9 @@ LETTERS = "e\u0301"
 @pytest.mark.parametrize(
     "name",
     [
-        "small/../small", "./small", "small/.", "small/", "small//src", "/small", "small\\", "small\n", " small", "small ",
-        "SMALL", "alias", "outside", f"im{LETTERS}", "small/src/..", "x" * 300, "small\u200b", "\ud800", "small/run.sh",
+        "small/../small", "./small", "small/.", "small/", "small//src", "/small", "small\\", "small\n", " small",
+        "small ", "SMALL", "alias", "outside", f"im{LETTERS}", "small/src/..", "x" * 300, "small\u200b", "\ud800",
+        "small/run.sh",
     ],
 )  # fmt: skip
 def test_an_image_has_no_second_name(images, tmp_path, name):

@@ -133,6 +133,18 @@ def test_a_wrong_body_is_422(evaluation, body):
     assert isinstance(answer.json()["detail"], str)
 
 
+def test_what_is_too_long_is_refused_in_one_line(evaluation):
+    for field in ("instance_id", "container_id"):
+        body = {"instance_id": "double", "container_id": "c", field: "x" * 1000}
+        answer = evaluation.ask("/evaluate_v3", body)
+        assert answer.status_code == 422
+        assert answer.json()["detail"].startswith(f"{field}: ")
+    answer = evaluation.ask("/evaluate_v3", {"instance_id": "double", "container_id": "c", "more": "x" * (5 << 20)})
+    assert answer.status_code == 413
+    answer = evaluation.ask("/evaluate_v3", {"instance_id": "absent\x1b[31m\n", "container_id": "c"})
+    assert answer.json() == {"detail": "there is no problem 'absent\\x1b[31m\\n' in this service's data set"}
+
+
 def test_nobody_comes_in_without_the_token(evaluation):
     for path, body in (("/evaluate_v3", {}), ("/status", None)):
         assert evaluation.ask(path, body, headers={"Authorization": "Bearer s1"}).status_code == 401
