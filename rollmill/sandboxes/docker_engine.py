@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -11,6 +12,9 @@ from rollmill.errors import InputError
 from rollmill.sandboxes.sandbox import SandboxError
 
 _LONGEST_CALL_S = 60.0
+_LONGEST_SHOWN = 80
+_REFERENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:@+-]{0,254}", re.ASCII)
+"""Characters of an image's name, tag and digest; the engine knows the rest of the grammar."""
 
 
 class DockerEngine:
@@ -45,8 +49,8 @@ class DockerEngine:
 
     def provide(self, image: str, pull_timeout_s: float) -> None:
         """Pulls an image that the engine does not have. Raises `InputError` where it cannot be had."""
-        if image.startswith("-") or not image:
-            raise InputError(f"image {image!r}: no image has that name")
+        if not _REFERENCE.fullmatch(image):
+            raise InputError(f"image {image[:_LONGEST_SHOWN]!a}: no image has that name")
         if self._has(image):
             return
         try:
@@ -60,7 +64,7 @@ class DockerEngine:
         try:
             self.call("image", "inspect", "--format", "{{.Id}}", "--", image)
         except SandboxError as error:
-            if "No such image" not in error.details:
+            if not any(says in error.details for says in ("No such image", "invalid reference format")):
                 raise
             return False
         return True

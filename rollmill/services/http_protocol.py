@@ -186,8 +186,12 @@ def end_overdue(connections: Iterable[Any]) -> None:
 
 
 def room_for_connections() -> int:
-    """Raise the limit on open files as far as it goes; how many connections there may be: half of that at most."""
+    """Raise the limit on open files; how many connections there may be: half of it, the rest is for sandboxes."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return bounds.CONNECTIONS if hard == resource.RLIM_INFINITY else max(8, min(bounds.CONNECTIONS, hard // 2))
+    enough = 4 * bounds.CONNECTIONS
+    # No further, since sandboxes' processes inherit it: some programs walk through all files that they could have open.
+    raised = enough if hard == resource.RLIM_INFINITY else min(hard, enough)
+    if soft != resource.RLIM_INFINITY and soft < raised:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (raised, hard))
+        soft = raised
+    return bounds.CONNECTIONS if soft == resource.RLIM_INFINITY else max(8, min(bounds.CONNECTIONS, soft // 2))
