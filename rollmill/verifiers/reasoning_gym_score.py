@@ -13,6 +13,7 @@ from rollmill.errors import InputError
 from rollmill.records import Problem, Verdict
 from rollmill.verifiers.answer_tag import answer_or_all
 from rollmill.verifiers.failure import describe
+from rollmill.verifiers.gym_answers import answer_fault
 from rollmill.verifiers.tolerance import is_accepted
 
 
@@ -23,7 +24,8 @@ class ReasoningGymVerifier:
 
     `problem.fields["reasoning_gym"]` is `{"name": str, "config": dict, "index": int}`: the entry that the scorer wants
     is made again from it, since its metadata does not survive JSON. The answer is what stands in the `<answer>` pair,
-    or the whole completion where no tag opens.
+    or the whole completion where no tag opens. What is outside the grammar of the data set's answers (`answer_fault`)
+    is unparseable: the scorer, which may evaluate an answer, does not see it.
     """
 
     name = "reasoning_gym"
@@ -61,6 +63,8 @@ class ReasoningGymVerifier:
         answer = answer_or_all(completion)
         if not answer:
             return self._unparseable("the answer is empty")
+        if fault := answer_fault(problem.fields["reasoning_gym"]["name"], answer, entry):
+            return self._unparseable(fault)
         try:
             score = float(dataset.score_answer(answer, entry))
         except Exception as error:
