@@ -15,6 +15,7 @@ import orjson
 
 from rollmill.errors import InputError
 from rollmill.files.rows import BadRow
+from rollmill.problems.gym_config import config_fault
 from rollmill.records import Problem
 
 PREFIX = "reasoning_gym:"
@@ -78,7 +79,10 @@ def create_dataset(name: str, config: dict[str, Any]) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import reasoning_gym
+        from reasoning_gym.factory import DATASETS
 
+        if name in DATASETS and (fault := config_fault(name, DATASETS[name][1], config)):
+            raise InputError(f"reasoning_gym {name} refuses its configuration: {fault}")
         try:
             return reasoning_gym.create_dataset(name, **config)
         except Exception as error:  # its data sets check with assertions and let the rest happen

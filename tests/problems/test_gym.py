@@ -138,3 +138,54 @@ for name in ("chain_sum", "list_functions"):
         for seed in ("1", "2")
     }
     assert len(outputs) == 1
+
+
+CODE = "__import__('os').system('id')"
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [
+        ("simple_integration", "symbols", ["x", CODE]),
+        ("simple_integration", "symbols", CODE),
+        ("simple_integration", "symbols", {"x": CODE}),
+        ("intermediate_integration", "symbols", [CODE]),
+        ("polynomial_multiplication", "variables", ["x", "y.real"]),
+        ("polynomial_multiplication", "variables", ["x:1000000000"]),
+        ("polynomial_multiplication", "variables", ["x__class__"]),
+        ("polynomial_multiplication", "variables", ["ｘ"]),
+        ("spell_backward", "data_file", "/etc/passwd"),
+        ("spell_backward", "data_file", "../factory.py"),
+        ("spell_backward", "data_file", ".."),
+        ("bitwise_arithmetic", "difficulty", CODE),
+        ("number_sorting", "min_value", [[[CODE]]]),
+    ],
+)
+def test_what_would_be_evaluated_or_opened_is_refused_by_name(name, key, value):
+    with pytest.raises(
+        InputError, match=f"reasoning_gym {name} refuses its configuration: {key} must be .*, found"
+    ) as refused:
+        gym.create_dataset(name, {"seed": 1, "size": 5, key: value})
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [
+        ("simple_integration", {"symbols": ["t", "x1"]}),
+        ("intermediate_integration", {"symbols": "X"}),
+        ("polynomial_multiplication", {"variables": ["x", "y_0"]}),
+        ("spell_backward", {"data_file": "holdout_words.txt"}),
+        ("calendar_arithmetic", {"tasks": None}),
+        ("chain_sum", {"allow_negation": True, "min_terms": 3}),
+    ],
+)
+def test_names_and_numbers_are_what_they_were(name, config):
+    dataset = gym.create_dataset(name, {"seed": 1, "size": 5, **config})
+    entry = gym.make_entry(dataset, 0)
+    assert dataset.score_answer(entry["answer"], entry) == 1
+
+
+def test_a_composite_is_refused_with_what_to_do():
+    with pytest.raises(InputError, match="composite is made of other data sets.*name one of those"):
+        gym.create_dataset("composite", {"seed": 1, "size": 5, "datasets": [{"name": "ab"}]})

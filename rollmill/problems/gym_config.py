@@ -1,0 +1,55 @@
+"""What a configuration of a reasoning-gym data set may say: it can come from a row of a data file.
+
+A few data sets hand texts of it on: to sympy's parser, which evaluates them, or to `open`. Those texts are names here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, fields
+from typing import Any
+
+_SYMBOL = re.compile(r"[A-Za-z][A-Za-z0-9]{0,19}(?:_[A-Za-z0-9]{1,20})?", re.ASCII)
+_FILE_NAME = re.compile(r"[A-Za-z0-9_-]{1,80}(?:\.[A-Za-z0-9]{1,10})?", re.ASCII)
+
+_NAMES: dict[tuple[str, str], tuple[re.Pattern[str], str]] = {
+    # The scorers parse integrands and products that these symbols stand in, and so evaluate them.
+    ("intermediate_integration", "symbols"): (_SYMBOL, "a symbol's name"),
+    ("polynomial_multiplication", "variables"): (_SYMBOL, "a symbol's name"),
+    ("simple_integration", "symbols"): (_SYMBOL, "a symbol's name"),
+    # A file of the package: it would open a path elsewhere as well.
+    ("spell_backward", "data_file"): (_FILE_NAME, "the name of a file of reasoning-gym's own data"),
+}
+
+
+def config_fault(name: str, config_class: type, config: Mapping[str, Any]) -> str | None:
+    """Why the data set `name` is not made from `config`, or None; what its own checks find is left to them.
+
+    Texts where a number belongs are refused for all data sets, since some evaluate problems written with them.
+    """
+    if name == "composite":
+        return "composite is made of other data sets, whose configurations cannot be given: name one of those instead"
+    for field in fields(config_class):
+        value = config.get(field.name)
+        if value is None:
+            continue
+        if _is_number(field) and not isinstance(value, int | float):
+            return f"{field.name} must be a number, found {_shown(value)}"
+        if (name, field.name) in _NAMES:
+            pattern, meaning = _NAMES[name, field.name]
+            for text in value if isinstance(value, list | tuple) else [value]:
+                if not (isinstance(text, str) and pattern.fullmatch(text)):
+                    return f"{field.name} must be {meaning}, found {_shown(text)}"
+    return None
+
+
+def _is_number(field: Field[Any]) -> bool:
+    return field.default is not MISSING and isinstance(field.default, int | float)
+
+
+def _shown(value: Any) -> str:
+    """A text, cut; of anything else only its type, since it may be large and deep."""
+    if isinstance(value, str):
+        return repr(value if len(value) <= 60 else value[:60] + "...")
+    return f"a value of type {type(value).__name__}"
