@@ -1,0 +1,32 @@
+"""Entries of reasoning-gym's data sets, made once for all tests."""
+
+import functools
+
+from rollmill.problems import gym
+from rollmill.records import Problem
+from rollmill.verifiers.gym_answers import answer_fault
+
+ARITHMETIC = ["countdown", "puzzle24"]
+IN_VARIABLES = ["intermediate_integration", "polynomial_multiplication", "simple_integration"]
+LITERAL = ["binary_matrix", "n_queens", "spiral_matrix", "string_insertion"]
+EVALUATING = sorted([*ARITHMETIC, *IN_VARIABLES, *LITERAL])
+
+
+@functools.cache
+def made(name, seed=7, index=0, **config):
+    """A data set, one of its entries and the problem that comes of it."""
+    config = {"seed": seed, "size": 500, **config}
+    dataset = gym.create_dataset(name, config)
+    entry = gym.make_entry(dataset, index)
+    origin = {"name": name, "config": config, "index": index}
+    return dataset, entry, Problem(instance_id="p-1", prompt=entry["question"], fields={"reasoning_gym": origin})
+
+
+def fault(name, answer):
+    """The fault of an answer that is not the data set's own."""
+    return answer_fault(name, answer, {**made(name)[1], "answer": "another"})
+
+
+def score(name, answer):
+    dataset, entry, _ = made(name)
+    return dataset.score_answer(answer, entry)

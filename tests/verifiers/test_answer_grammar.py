@@ -1,0 +1,125 @@
+"""What the grammars accept, as Python's own parser and sympy read it."""
+
+import ast
+import functools
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.verifiers.gym_entries import EVALUATING, LITERAL, fault, made
+
+SIGNS = [*"0123456789xXyCQ_AEeNSO+-*/%^!().,[]'\"{}:;=@&|~<>?\\ \n\t", "**", "//", "__", "0x1", "1e3", "1.5", "9**9"]
+WORDS = ["sin(", "exp(", "sqrt(", "factorial(", "abs(", "Symbol(", "eval(", "print(", "lambda", " if ", " for ", " in "]
+PARTS = ["pi", "C1", "constant", "__import__", ".real", "f'", "b'", "'A'", "['Q', '_']", "1, 2", "ｅ", "\x00", "#"]
+PIECES = st.sampled_from([*SIGNS, *WORDS, *PARTS])
+EXPRESSIONS = st.recursive(
+    st.sampled_from(["0", "1", "2", "9", "17", "1.5", "2e2", "x", "C", "99", "(1/2)"]),
+    lambda inner: st.one_of(
+        st.tuples(inner, st.sampled_from(["+", "-", "*", "/", "**", "//", "%", "^", " "]), inner).map("".join),
+        inner.map("({})".format),
+        inner.map("({})!".format),
+        st.tuples(st.sampled_from(["sin", "exp", "sqrt", "factorial", "-"]), inner).map("{0[0]}({0[1]})".format),
+    ),
+    max_leaves=8,
+)
+LITERALS = st.recursive(
+    st.sampled_from(["1", "-2", "1.5", "'Q'", '"_"', "'A B'"]),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4).map(", ".join).map("[{}]".format),
+        st.lists(inner, min_size=1, max_size=4).map(", ".join).map("({},)".format),
+    ),
+    max_leaves=10,
+)
+VALID = st.one_of(EXPRESSIONS, LITERALS)
+# A valid text with something put into it; and only pieces.
+TEXTS = st.one_of(
+    VALID,
+    st.tuples(VALID, PIECES, st.integers(0, 30)).map(
+        lambda parts: parts[0][: parts[2]] + parts[1] + parts[0][parts[2] :]
+    ),
+    st.lists(PIECES, max_size=12).map("".join),
+)
+HARMLESS = (
+    ast.Expression,
+    ast.BinOp,
+    ast.UnaryOp,
+    ast.Constant,
+    ast.List,
+    ast.Tuple,
+    ast.Load,
+    ast.operator,
+    ast.unaryop,
+)
+CALLS = {"Integer", "Float", "Symbol", "factorial", "factorial2", "sin", "exp", "sqrt", "Abs", "abs"}
+EVERY_TIME = settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+@functools.cache
+def sympy_names():
+    names = {}
+    exec("from sympy import *", names)  # as parse_expr does
+    return names | {"abs": abs}
+
+
+def evaluated(name, text):
+    """The code that the scorer evaluates, or None where it gives up before that."""
+    if name in LITERAL:
+        return text.lstrip(" \t")
+    from sympy.parsing.sympy_parser import TokenError, standard_transformations, stringify_expr
+
+    try:
+        return stringify_expr(text, {}, dict(sympy_names()), standard_transformations).strip()
+    except (TokenError, SyntaxError):
+        return None
+
+
+def harmless(node):
+    if isinstance(node, ast.Call):
+        plain = not node.keywords and not any(isinstance(argument, ast.Starred) for argument in node.args)
+        return plain and isinstance(node.func, ast.Name) and node.func.id in CALLS
+    if isinstance(node, ast.Name):
+        return "__" not in node.id and node.id.isascii()
+    return isinstance(node, HARMLESS)
+
+
+@pytest.mark.parametrize("name", EVALUATING)
+def test_python_reads_nothing_but_numbers_texts_and_functions_in_what_is_accepted(name):
+    made(name)
+
+    @EVERY_TIME
+    @given(TEXTS)
+    def check(text):
+        if fault(name, text) is not None or (code := evaluated(name, text)) is None:
+            return
+        try:
+            tree = ast.parse(code, mode="eval")
+        except SyntaxError:
+            return
+        assert [ast.dump(node) for node in ast.walk(tree) if not harmless(node)] == []
+
+    check()
+
+
+def test_what_is_accepted_as_arithmetic_has_a_value_of_bounded_size():
+    from sympy import Rational
+    from sympy.parsing.sympy_parser import parse_expr
+
+    made("countdown")
+    sizes = []
+
+    @EVERY_TIME
+    @given(EXPRESSIONS)
+    def check(text):
+        if fault("countdown", text) is not None:
+            return
+        try:
+            value = parse_expr(text)
+        except (SyntaxError, TypeError, ValueError, ZeroDivisionError, AttributeError):
+            return
+        if isinstance(value, Rational):
+            sizes.append(max(abs(value.p), value.q).bit_length())
+            assert sizes[-1] <= 4200
+
+    check()
+    assert max(sizes) > 100
