@@ -166,13 +166,13 @@ class _Literal(_Reader):
 class _Size:
     """Bounds of a value: log2 of its numerator and its denominator, and its degree in the names.
 
-    `whole` is the value itself where it is written as an integer: as an exponent it says more than its bound.
+    `number` is the value itself where it is written as one: as an exponent it says more than its bounds.
     """
 
     top: float = 0.0
     bottom: float = 0.0
     degree: float = 0.0
-    whole: int | None = None
+    number: float | None = None
 
     def checked(self, at: int) -> _Size:
         if max(self.top, self.bottom) > _MOST_BITS:
@@ -206,8 +206,8 @@ class _Expression(_Reader):
         if sign := self._takes("-", "+"):
             with self._deeper():
                 size = self._signed()
-            negated = -size.whole if sign == "-" and size.whole is not None else size.whole
-            return replace(size, whole=negated)
+            negated = -size.number if sign == "-" and size.number is not None else size.number
+            return replace(size, number=negated)
         base = self._postfix()
         if not self._takes("**"):
             return base
@@ -251,7 +251,7 @@ def _number(text: str) -> _Size:
     shift = int(exponent or 0)
     top = math.log2(max(1, int(before + after))) + max(0, shift) * math.log2(10)
     bottom = (len(after) - min(0, shift)) * math.log2(10)
-    return _Size(top, bottom, whole=int(mantissa) if mantissa.isdigit() and not exponent else None)
+    return _Size(top, bottom, number=float(text.replace("_", "")))
 
 
 def _combined(operator: str, left: _Size, right: _Size) -> _Size:
@@ -267,16 +267,16 @@ def _combined(operator: str, left: _Size, right: _Size) -> _Size:
 
 
 def _power(base: _Size, exponent: _Size, at: int) -> _Size:
-    if exponent.whole is None:
+    if exponent.number is None:
         times = _exponential(exponent.top)
         if exponent.degree:  # nothing multiplies it out; a tower of them grows like one of numbers
             larger, degree = max(base.top, base.bottom, 2.0) * times, base.degree
         else:
             larger, degree = max(base.top, base.bottom) * times, base.degree * times
         return _Size(larger, larger, degree).checked(at)
-    times = float(min(abs(exponent.whole), 2**20))  # refused for every base but 0, 1 and -1
+    times = min(abs(exponent.number), 2.0**20)  # refused for every base but 0, 1 and -1
     top, bottom = base.top * times, base.bottom * times
-    if exponent.whole < 0:
+    if exponent.number < 0:
         top, bottom = bottom, top
     return _Size(top, bottom, base.degree * times).checked(at)
 
@@ -296,4 +296,4 @@ def _applied(function: str, size: _Size, at: int) -> _Size:
         return _Size(larger, larger, size.degree).checked(at)
     if function == "factorial":
         return _factorial(size, at)
-    return replace(size, top=max(size.top, 2.0), whole=None)
+    return replace(size, top=max(size.top, 2.0), number=None)

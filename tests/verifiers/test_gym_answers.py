@@ -105,6 +105,7 @@ def matrix(answer):
         ("simple_integration", lambda answer: f"1.0*({answer})"),
         ("intermediate_integration", lambda answer: f"{answer} + sin(pi) + log(E) + sqrt(4)"),
         ("intermediate_integration", lambda answer: f"{answer} + Abs(C)**(1/2) - ln(2)"),
+        ("intermediate_integration", lambda answer: f"{answer} + C**12.75 / 2**-0.5"),
         ("polynomial_multiplication", lambda answer: answer.replace(" ", "")),
         ("polynomial_multiplication", lambda answer: f"{answer} + 1_000 - 1_000"),
     ],
