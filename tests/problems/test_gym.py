@@ -187,5 +187,5 @@ def test_names_and_numbers_are_what_they_were(name, config):
 
 
 def test_a_composite_is_refused_with_what_to_do():
-    with pytest.raises(InputError, match="composite is made of other data sets.*name one of those"):
+    with pytest.raises(InputError, match=r"composite is made of other data sets.*name one of those"):
         gym.create_dataset("composite", {"seed": 1, "size": 5, "datasets": [{"name": "ab"}]})
