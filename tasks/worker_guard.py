@@ -37,7 +37,7 @@ class DeadlockGuard(WorkerPlugin):
                 call.stop()
         # The event loop's own profiler is a thread that nothing can stop from outside, except that it ends by itself
         # when it does not find its event loop's thread.
-        profile.sys = _NoThreads  # type: ignore[assignment]
+        profile.sys = _NoThreads  # type: ignore[assignment,attr-defined]
         disable_gc_diagnosis(force=True)
 
 
