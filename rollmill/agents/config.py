@@ -9,11 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import yaml  # type: ignore[import-untyped]  # stubs are a package of their own
-from jinja2 import Environment, TemplateSyntaxError
+from jinja2 import TemplateSyntaxError
 from pydantic import ValidationError
 
+from rollmill.agents.action_search import ActionSearch
 from rollmill.agents.config_keys import Section, drop_costs, drop_unused, from_version_1, request_fields, start_config
-from rollmill.agents.settings import OBSERVATION, TEXT_ERROR, TEXT_REGEX, TOOL_ERROR, V1_REGEX, AgentSettings, Mode
+from rollmill.agents.settings import (
+    OBSERVATION,
+    TEMPLATES,
+    TEXT_ERROR,
+    TEXT_REGEX,
+    TOOL_ERROR,
+    V1_REGEX,
+    AgentSettings,
+    Mode,
+)
+from rollmill.agents.templates import AgentTemplate
 from rollmill.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -58,7 +69,7 @@ def read_agent_config(config: str, *, mode: Mode | None = None) -> AgentSettings
     found = mode or _mode(agent, model, is_v1=is_v1)
     model.pop("model_class", None)
     fields = _defaults(found, agent, model) | agent | environment | model | {"mode": found}
-    fields |= {"request": request, "start_config": starting}
+    fields |= {"request": request, "start_config": starting, "origin": str(path)}
     for name, key in (("timeout", "timeout_s"), ("wall_time_limit_seconds", "wall_time_limit_s")):
         if name in fields:
             fields[key] = fields.pop(name)
@@ -142,15 +153,14 @@ def _checked(path: Path, fields: dict[str, Any]) -> AgentSettings:
         place = _NAMES.get(name) or f"{_PLACES.get(name, 'agent')}.{place}"
         given = "" if first["type"] == "missing" else f" ({first['input']!r:.80})"
         raise InputError(f"{path}: {place}{given}: {first['msg']}") from None
-    for name in ("system_template", "instance_template", "observation_template", "format_error_template"):
+    for name, place in TEMPLATES.items():
         try:
-            Environment().parse(getattr(settings, name))  # noqa: S701  # no HTML here
+            AgentTemplate(getattr(settings, name))
         except TemplateSyntaxError as error:
-            place = f"{_PLACES.get(name, 'agent')}.{name}"
             raise InputError(f"{path}: {place}, line {error.lineno} of it: {error.message}") from None
     try:
-        groups = re.compile(settings.action_regex).groups
-    except re.error as error:
+        groups = ActionSearch.groups(settings.action_regex)
+    except ValueError as error:
         raise InputError(f"{path}: model.action_regex is no regular expression: {error}") from None
     if groups > 1:
         raise InputError(f"{path}: model.action_regex has {groups} groups: the command is to be the only one")

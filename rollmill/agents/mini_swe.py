@@ -1,4 +1,8 @@
-"""mini-swe-agent without what it does when it is imported: it greets, and makes a folder in the home directory."""
+"""mini-swe-agent without what it does when it is imported: it greets, and makes a folder in the home directory.
+
+Its own way to templates and to actions is replaced: it renders a file's templates outside of any sandbox, and matches
+its regular expression without a limit.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,9 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from rollmill.agents.action_search import ActionSearch
+from rollmill.agents.templates import AgentTemplate
 
 
 @contextmanager
@@ -23,14 +30,20 @@ def _quiet() -> Iterator[None]:
 
 
 with _quiet():
+    from minisweagent.agents import default
     from minisweagent.agents.default import DefaultAgent
     from minisweagent.exceptions import FormatError, InterruptAgentFlow, Submitted
+    from minisweagent.models.utils import actions_text, actions_toolcall
     from minisweagent.models.utils.actions_text import format_observation_messages, parse_regex_actions
     from minisweagent.models.utils.actions_toolcall import (
         BASH_TOOL,
         format_toolcall_observation_messages,
         parse_toolcall_actions,
     )
+
+for _module in (default, actions_text, actions_toolcall):
+    setattr(_module, "Template", AgentTemplate)  # noqa: B010  # it is no attribute that a type checker knows
+setattr(actions_text, "re", ActionSearch)  # noqa: B010
 
 __all__ = [
     "BASH_TOOL",

@@ -7,7 +7,6 @@ from types import SimpleNamespace
 from typing import Any, Protocol
 
 import orjson
-from jinja2 import StrictUndefined, Template
 
 from rollmill.agents.mini_swe import (
     BASH_TOOL,
@@ -19,6 +18,7 @@ from rollmill.agents.mini_swe import (
     parse_toolcall_actions,
 )
 from rollmill.agents.settings import AgentSettings
+from rollmill.agents.templates import AgentTemplate
 from rollmill.records import Message, Usage
 from rollmill.rollouts.identity import content_key
 from rollmill.serving.client import Completion, RequestFailedError, ToolCall
@@ -146,7 +146,7 @@ class ChatModel:
         if all(isinstance(action["command"], str) for action in actions):
             return actions
         told |= {"actions": [], "has_tool_calls": True, "error": "The 'command' argument must be a string."}
-        content = Template(template, undefined=StrictUndefined).render(told)
+        content = AgentTemplate(template).render(**told)
         raise FormatError({"role": "user", "content": content, "extra": {"interrupt_type": "FormatError"}})
 
     def format_message(self, **kwargs: Any) -> Message:

@@ -7,12 +7,12 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from jinja2 import TemplateError
-
+from rollmill.agents.action_search import ActionSearchError
 from rollmill.agents.environment import SandboxEnvironment
 from rollmill.agents.mini_swe import DefaultAgent, InterruptAgentFlow
 from rollmill.agents.model import BlockingClient, ChatModel, exit_message
 from rollmill.agents.settings import AgentSettings
+from rollmill.agents.templates import TemplateFailedError
 from rollmill.errors import InputError
 from rollmill.grading.problem import GradedProblem
 from rollmill.records import Message, RolloutError, Usage
@@ -98,7 +98,7 @@ def play(
     """Plays one rollout in a sandbox that is there; `stop` ends it before the next request or command.
 
     Nothing that the agent does raises: it is the exit status. A sandbox or request that fails for good is the `error`.
-    Raises `InputError` where a template names what is not there, and `ServingError` where no server is left.
+    Raises `InputError` where a template cannot be filled in, and `ServingError` where no server is left.
     """
     started = time.monotonic()
     stop = stop or threading.Event()
@@ -114,8 +114,11 @@ def play(
         error = RolloutError(type=failure.type, message=str(failure))
     except RequestFailedError as failure:
         error = RolloutError(type=failure.type, message=failure.message)
-    except TemplateError as mistake:
-        raise InputError(f"a template of the agent's configuration cannot be filled in: {mistake}") from mistake
+    except ActionSearchError as failure:
+        error = RolloutError(type="action_regex", message=str(failure))
+    except TemplateFailedError as mistake:
+        where = settings.place(mistake.source)
+        raise InputError(f"{where} cannot be filled in: {mistake}: correct the template") from mistake
     messages = agent.messages if agent else []
     end = messages[-1]["extra"] if messages and not error else {"exit_status": FAILED, "submission": ""}
     if end["exit_status"] == CANCELLED or (error and stop.is_set()):  # what is ended under it fails

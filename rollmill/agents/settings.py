@@ -22,6 +22,14 @@ STEPS_FOR_COSTS = 250
 """Steps of an agent that only its costs were to limit: endpoints here have no prices. As mini-swe-agent's SWE-bench
 configuration has it."""
 
+TEMPLATES = {
+    "system_template": "agent.system_template",
+    "instance_template": "agent.instance_template",
+    "observation_template": "model.observation_template",
+    "format_error_template": "model.format_error_template",
+}
+"""The settings that are templates, and where a file has them."""
+
 
 class AgentSettings(BaseModel):
     """An agent's templates, limits and requests. All of it determines what comes out: part of a run's identity."""
@@ -54,6 +62,13 @@ class AgentSettings(BaseModel):
     """The model that the file names."""
     request: dict[str, Any] = Field(default_factory=dict)
     """Fields of every chat request, such as `temperature`."""
+    origin: str = Field(default="", exclude=True)
+    """The file that says so, for messages."""
+
+    def place(self, template: str) -> str:
+        """Where a template stands: the beginning of a message."""
+        fields = (name for name in TEMPLATES if getattr(self, name) == template)
+        return f"{self.origin or 'the configuration'}: {TEMPLATES.get(next(fields, ''), 'agent')}"
 
     def with_overrides(
         self,
@@ -71,4 +86,5 @@ class AgentSettings(BaseModel):
         request = {name: value for name, value in self.request.items() if name not in replaced} | given
         limits = {"step_limit": step_limit, "wall_time_limit_s": wall_time_limit_s}
         update = {name: value for name, value in limits.items() if value is not None}
-        return type(self).model_validate(self.model_dump() | update | {"request": request})
+        own = {"request": request, "origin": self.origin}
+        return type(self).model_validate(self.model_dump() | update | own)

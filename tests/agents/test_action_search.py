@@ -1,0 +1,54 @@
+import re
+
+import pytest
+
+from rollmill.agents import action_search
+from rollmill.agents.action_search import ActionSearch, ActionSearchError
+from rollmill.agents.config import read_agent_config
+from rollmill.agents.settings import TEXT_REGEX, V1_REGEX
+from rollmill.errors import InputError
+from rollmill.serving.scripted import Conversation, Script, ScriptedServer
+
+from .made import ShellSandbox, play_on, text_settings
+
+ANSWERS = [
+    "",
+    "```bash\nls\n```",
+    "```bash\na\n```\n```bash  \nb\n\n```",
+    "```bash\n" * 50,
+    "```mswea_bash_command\nx\n```",
+]
+
+
+@pytest.mark.parametrize("pattern", [TEXT_REGEX, V1_REGEX, r"<cmd>(.*?)</cmd>", r"(?im)^run: (.*)$"])
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_it_finds_what_re_finds(pattern, answer):
+    assert ActionSearch.findall(pattern, answer, re.DOTALL) == re.findall(pattern, answer, re.DOTALL)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "answer"),
+    [
+        (r"(a|aa)+$", "a" * 60 + "b"),
+        (r"(.*?,){25}x", "," * 3000),
+        (r"(?:(?:(?:a{1,100}){1,100}){1,100})!", "a" * 3000),
+    ],
+)
+def test_a_search_without_end_is_a_failure_of_the_rollout(monkeypatch, tmp_path, pattern, answer):
+    monkeypatch.setattr(action_search, "LIMIT_S", 0.05)
+    with pytest.raises(ActionSearchError, match="takes more than"):
+        ActionSearch.findall(pattern, answer, re.DOTALL)
+    with ScriptedServer(Script(conversations=[Conversation(answers=[answer])])) as server:
+        played = play_on(server, ShellSandbox(tmp_path), text_settings(action_regex=pattern))
+    assert played.error.type == "action_regex"
+    assert "write it without repetitions in repetitions" in played.error.message
+    assert (played.exit_status, played.submission) == ("error", "")
+
+
+@pytest.mark.parametrize("pattern", ["(", "(" * 3000, "a{99999999999999999999}", "[", "(?P<x>"])
+def test_what_is_no_expression_is_one_line(tmp_path, pattern):
+    file = tmp_path / "mine.yaml"
+    file.write_text(f"agent: {{system_template: a, instance_template: b}}\nmodel: {{action_regex: '{pattern}'}}\n")
+    with pytest.raises(InputError) as refused:
+        read_agent_config(str(file))
+    assert str(refused.value).startswith(f"{file}: model.action_regex is no regular expression: ")
