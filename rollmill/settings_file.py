@@ -11,6 +11,8 @@ from pydantic import ValidationError
 from rollmill.errors import InputError
 from rollmill.files.rows import BadRow, parse_line
 
+_DEEPEST = 50
+
 
 class SettingsFile(NamedTuple):
     """What a file says."""
@@ -53,30 +55,32 @@ def _parse_json(path: str, text: bytes) -> SettingsFile:
     found = parse_line(1, text)
     if isinstance(found, BadRow):
         raise InputError(f"{path}: {found.reason}")
+    if _is_deeper(found, _DEEPEST):
+        raise InputError(f"{path}: it nests more than {_DEEPEST} deep: settings do not")
     return SettingsFile(path, found, {})
 
 
+def _is_deeper(value: Any, most: int) -> bool:
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return most == 0 or any(_is_deeper(part, most - 1) for part in parts)
+
+
 def _parse_yaml(path: str, text: bytes) -> SettingsFile:
-    import yaml  # type: ignore[import-untyped]  # stubs are a package of their own
+    from rollmill.files.bounded_yaml import BadYamlError, read_yaml
 
     try:
-        loader = yaml.SafeLoader(text)
-        node = loader.get_single_node()
-        if not isinstance(node, yaml.MappingNode):
-            raise InputError(f"{path}: expected parameters, as in `temperature: 0.7`, found none")
-        lines: dict[str, int] = {}
-        for name, line in _names(node, "", yaml.MappingNode):
-            if name in lines:
-                raise InputError(f"{path} line {line}: {name}: is given twice")
-            lines[name] = line
-        return SettingsFile(path, loader.construct_document(node), lines)
-    except yaml.MarkedYAMLError as error:
-        where = f" line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise InputError(f"{path}{where}: not valid YAML: {error.problem}") from error
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none
-        raise InputError(f"{path}: not valid YAML in UTF-8: {error}") from error
-    except RecursionError:
-        raise InputError(f"{path}: a setting is part of itself: write it out") from None
+        document = read_yaml(text)
+    except BadYamlError as error:
+        where = f" line {error.line}" if error.line else ""
+        raise InputError(f"{path}{where}: {error}") from error
+    if not isinstance(document.value, dict):
+        raise InputError(f"{path}: expected parameters, as in `temperature: 0.7`, found none")
+    lines: dict[str, int] = {}
+    for name, line in _names(document.node, "", type(document.node)):
+        if name in lines:
+            raise InputError(f"{path} line {line}: {name}: is given twice")
+        lines[name] = line
+    return SettingsFile(path, document.value, lines)
 
 
 def _names(node: Any, above: str, mapping: type) -> Iterator[tuple[str, int]]:

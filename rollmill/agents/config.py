@@ -8,7 +8,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]  # stubs are a package of their own
 from jinja2 import TemplateSyntaxError
 from pydantic import ValidationError
 
@@ -26,6 +25,7 @@ from rollmill.agents.settings import (
 )
 from rollmill.agents.templates import AgentTemplate
 from rollmill.errors import InputError
+from rollmill.files.bounded_yaml import BadYamlError, read_yaml
 
 log = logging.getLogger(__name__)
 
@@ -92,9 +92,10 @@ def _find(config: str) -> tuple[Path, bool]:
 
 def _sections(path: Path) -> list[Section]:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is no YAML: {error}") from None
+        content = read_yaml(path.read_bytes()).value
+    except BadYamlError as error:
+        where = f" line {error.line}" if error.line else ""
+        raise InputError(f"{path}{where} is no YAML that is read: {error}") from None
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from None
     if not isinstance(content, dict):

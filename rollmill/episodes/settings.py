@@ -71,15 +71,15 @@ def read_value(text: str) -> Any:
 
     Raises `ValueError` for text that is neither.
     """
-    import yaml  # type: ignore[import-untyped]  # stubs are a package of their own
+    from rollmill.files.bounded_yaml import BadYamlError, read_yaml
 
     try:
         return json.loads(text, parse_constant=str)  # first: to YAML 1.1 `5e-5` is text
-    except ValueError:
+    except (ValueError, RecursionError):
         pass
     try:
-        value = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError):  # ValueError: a date that is none
+        value = read_yaml(text).value
+    except BadYamlError:
         raise ValueError(f"{text!r} is no YAML value: put it in quotes") from None
     if value is None and text.strip() not in ("", "~", "null", "Null", "NULL"):
         return text  # a comment

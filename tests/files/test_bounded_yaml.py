@@ -1,0 +1,106 @@
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from rollmill.agents.config import read_agent_config
+from rollmill.episodes.settings import read_value
+from rollmill.errors import InputError
+from rollmill.files.bounded_yaml import BadYamlError, read_yaml
+from rollmill.settings_file import read_settings_file
+
+LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{n}: &a{n} [{', '.join(['*a' + str(n - 1)] * 10)}]\n" for n in range(1, 10)
+)
+MERGES = "a0: &a0 {x: 1}\n" + "".join(
+    f"a{n}: &a{n}\n  <<: [{', '.join(['*a' + str(n - 1)] * 10)}]\n" for n in range(1, 10)
+)
+CHAIN = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}]\n" for n in range(1, 3000))
+HOSTILE = {
+    "code": "a: !!python/object/apply:os.system ['touch pwned']",
+    "name": "a: !!python/name:os.system ''",
+    "new": "!!python/object/new:type [z, [], {a: !!python/name:eval ''}]",
+    "module": "a: !!python/module:os ''",
+    "laughs": LAUGHS,
+    "merges": MERGES,
+    "chain": CHAIN,
+    "itself": "a: &a [*a]",
+    "itself as a key": "&a {? *a : 1}",
+    "brackets": "a: " + "[" * 100_000,
+    "braces": "a: " + "{a: " * 20_000,
+    "indents": "".join(" " * n + "a:\n" for n in range(900)),
+    "sequences": "- " * 100_000,
+    "long": "a: " + "x" * 1_000_001,
+    "bytes": b"\xff\xfe\x00",
+    "number": "a: " + "9" * 5000,
+    "date": "a: 2020-99-99",
+    "two": "a: 1\n---\na: 2\n",
+}
+WALK = """
+import resource, sys
+from rollmill.errors import InputError
+from rollmill.settings_file import read_settings_file
+resource.setrlimit(resource.RLIMIT_CPU, (20, 20))
+resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
+try:
+    read_settings_file(sys.argv[1])
+except InputError as error:
+    sys.exit(str(error))
+"""
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_text_is_one_line(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BadYamlError) as refused:
+        read_yaml(HOSTILE[name])
+    assert "\n" not in str(refused.value)
+    assert len(str(refused.value)) < 400
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize("read", [read_settings_file, read_agent_config])
+def test_every_file_of_settings_is_read_so(tmp_path, read, name):
+    file = tmp_path / "theirs.yaml"
+    file.write_bytes(text if isinstance(text := HOSTILE[name], bytes) else text.encode())
+    with pytest.raises(InputError) as refused:
+        read(str(file))
+    assert str(refused.value).startswith(str(file))
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["laughs", "merges", "chain"])
+def test_aliases_take_neither_time_nor_memory(tmp_path, name):
+    file = tmp_path / "theirs.yaml"
+    file.write_text(HOSTILE[name])
+    done = subprocess.run([sys.executable, "-c", WALK, str(file)], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "with its aliases written out it is larger than what is read" in done.stderr
+
+
+def test_deep_json_is_one_line(tmp_path):
+    file = tmp_path / "theirs.json"
+    file.write_text('{"a":' * 900 + "1" + "}" * 900)
+    with pytest.raises(InputError, match="it nests more than 50 deep"):
+        read_settings_file(str(file))
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "!!python/name:os.system ''", "[" * 2000 + "]" * 2000])
+def test_a_flags_value_is_read_so(text):
+    with pytest.raises(ValueError, match="is no YAML value"):
+        read_value(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a: 1", "- &x {a: [1, 2.5, null, true]}\n- <<: *x\n  b: 2020-01-01\n", "text", "a: |\n  b\n  c\n"]
+)
+def test_plain_values_are_what_pyyaml_reads(text):
+    assert read_yaml(text).value == yaml.safe_load(text)
+
+
+def test_the_line_of_a_mistake_is_told():
+    with pytest.raises(BadYamlError) as refused:
+        read_yaml("a: 1\nb: [\n")
+    assert refused.value.line == 3
