@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shlex
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +13,17 @@ from rollmill.errors import InputError
 from rollmill.files.rows import BadRow, parse_line
 
 _DEEPEST = 50
+_OPTION_NAMES = """
+    async-scheduling attention-backend block-size cpu-offload-gb data-parallel-size disable-log-requests
+    disable-log-stats dtype enable-auto-tool-choice enable-chunked-prefill enable-expert-parallel enable-log-requests
+    enable-lora enable-prefix-caching enable-sleep-mode enforce-eager gpu-memory-utilization kv-cache-dtype
+    kv-cache-memory-bytes language-model-only limit-mm-per-prompt max-cpu-loras max-logprobs max-lora-rank max-loras
+    max-model-len max-num-batched-tokens max-num-seqs max-parallel-loading-workers mm-processor-cache-gb
+    no-async-scheduling no-enable-chunked-prefill no-enable-prefix-caching num-gpu-blocks-override optimization-level
+    performance-mode pipeline-parallel-size quantization reasoning-parser scheduling-policy seed stream-interval
+    swap-space tensor-parallel-size tool-call-parser
+"""
+_SERVER_OPTIONS = frozenset(f"--{name}" for name in _OPTION_NAMES.split())
 
 
 class SettingsFile(NamedTuple):
@@ -34,6 +46,42 @@ class SettingsFile(NamedTuple):
         if not first["loc"]:
             return f"{self.path}: {said}"
         return f"{self.place(str(first['loc'][0]))}: {shown(first['input'])}: {said}"
+
+
+def refuse_code(place: str, name: str, value: object, known: Collection[str]) -> None:
+    """Refuse a setting of a file that names code to run, such as `package.module:Name`.
+
+    A file may be anybody's: it names one of `known`; what runs the user's own code is named on the command line.
+    Raises `InputError`.
+    """
+    if isinstance(value, str) and value not in known:
+        raise InputError(
+            f"{place}: {shown(value)}: a file names {', '.join(known)} and no other code: give what is your own as "
+            f"--{name} on the command line"
+        )
+
+
+def refuse_server_options(place: str, line: object) -> None:
+    """Refuse vLLM's arguments in a file, but for those that say how large and how fast.
+
+    Others load code (`--trust-remote-code`, `--worker-cls`, `--tool-parser-plugin`, ...) or read files. Raises
+    `InputError`.
+    """
+    try:
+        words = shlex.split(line) if isinstance(line, str) else []
+    except ValueError:
+        return  # the parameter's own check says it
+    for word in words:
+        name = word.partition("=")[0].replace("_", "-")
+        if word.startswith("-") and not _is_number(word) and name not in _SERVER_OPTIONS:
+            raise InputError(
+                f"{place}: {shown(word)}: a file sets sizes and speed of a server, and no other option: give it as "
+                "--vllm_args on the command line"
+            )
+
+
+def _is_number(word: str) -> bool:
+    return word.removeprefix("-").replace(".", "", 1).isdigit()
 
 
 def shown(value: object) -> str:

@@ -67,7 +67,7 @@ def _asked(flags: Mapping[str, Any]) -> Asked:
         raise InputError("give --config or --config_name, not both")
     if name is not None:
         path = str(Path(flags.get("config_path", ".")) / (name if name.endswith((".yaml", ".yml")) else f"{name}.yaml"))
-    return read_asked(None if path is None else read_settings_file(path), flags.get("override", []))
+    return read_asked(None if path is None else read_settings_file(path), flags.get("override", []), typed=flags)
 
 
 def _spelled_out(argv: Sequence[str]) -> list[str]:

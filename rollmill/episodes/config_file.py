@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
 
+from rollmill.environments.registry import BUILT_IN
 from rollmill.episodes.dotted import Asked, UnusableSettingError, flat, passes_over
 from rollmill.episodes.parameters import CollectEpisodes
 from rollmill.episodes.settings import policy_text, read_value
 from rollmill.errors import InputError
-from rollmill.settings_file import SettingsFile, shown
+from rollmill.settings_file import SettingsFile, refuse_code, refuse_server_options, shown
 
 Values = dict[str, Any]
 """Parameters by name."""
@@ -20,12 +21,14 @@ Values = dict[str, Any]
 _INTERPOLATION = re.compile(r"\$\{([^}]*)\}")
 
 
-def read_asked(file: SettingsFile | None, overrides: Sequence[str]) -> Asked:
-    """What a file and `NAME=VALUE` overrides ask for; overrides win.
+def read_asked(file: SettingsFile | None, overrides: Sequence[str], typed: Collection[str] = ()) -> Asked:
+    """What a file and `NAME=VALUE` overrides ask for; overrides win. `typed`: the parameters that flags give.
 
-    Raises `InputError`, naming the line or the override, for a setting that is unknown or wrong by itself.
+    Raises `InputError`, naming the line or the override, for a setting that is unknown or wrong by itself, and for one
+    of the file that would run code and is given nowhere else.
     """
-    given = [*_in_file(file), *_in_overrides(overrides)]
+    filed, overriding = list(_in_file(file)), list(_in_overrides(overrides))
+    given = [*filed, *overriding]
     values = {name: value for name, value, _ in given}
     asked = Asked()
     places: dict[str, str] = {}
@@ -39,6 +42,8 @@ def read_asked(file: SettingsFile | None, overrides: Sequence[str]) -> Asked:
             raise InputError(f"{place}: {error}") from None
         if field is not None:
             places[field] = place
+    own = {place for _, _, place in overriding}
+    _check_code({name: place for name, place in places.items() if place not in own and name not in typed}, asked)
     _check(asked, places)
     return asked
 
@@ -107,6 +112,14 @@ def _filled(value: Any, values: Mapping[str, Any], names: tuple[str, ...]) -> An
 
     whole = _INTERPOLATION.fullmatch(value)
     return named(whole) if whole else _INTERPOLATION.sub(lambda match: str(named(match)), value)
+
+
+def _check_code(places: Mapping[str, str], asked: Asked) -> None:
+    """Refuses what a file says of code to run; `places`: the parameters that it decides."""
+    if "env_name" in places:
+        refuse_code(places["env_name"], "env_name", asked.fields["env_name"], BUILT_IN)
+    if "vllm_args" in places:
+        refuse_server_options(places["vllm_args"], asked.fields["vllm_args"])
 
 
 def _check(asked: Asked, places: Mapping[str, str]) -> None:

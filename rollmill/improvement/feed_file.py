@@ -9,19 +9,25 @@ from typing import Any
 from pydantic import ValidationError
 
 from rollmill.errors import InputError
-from rollmill.settings_file import SettingsFile, read_settings_file
+from rollmill.settings_file import SettingsFile, read_settings_file, refuse_code, refuse_server_options
 
 Settings = dict[str, Any]
 """Parameters of a generating flow, those that a user has given."""
 
 
 def read_settings(
-    path: str, *, known: Collection[str], decided: Collection[str], check: Callable[[Settings], object]
+    path: str,
+    *,
+    known: Collection[str],
+    decided: Collection[str],
+    verifiers: Collection[str],
+    check: Callable[[Settings], object],
 ) -> Settings:
     """The parameters in a file, YAML or JSON; `-` and `_` in their names are alike.
 
-    `known`: their names. `decided`: those that the loop sets. `check` raises pydantic's `ValidationError`. Raises
-    `InputError` where the file cannot be read, is no mapping, or a parameter is unknown, the loop's, or wrong.
+    `known`: their names. `decided`: those that the loop sets. `verifiers`: those that it may name. `check` raises
+    pydantic's `ValidationError`. Raises `InputError` where the file cannot be read, is no mapping, or a parameter is
+    unknown, the loop's, wrong, or would run code.
     """
     file = _with_underscores(read_settings_file(path))
     for key in file.settings:
@@ -30,6 +36,10 @@ def read_settings(
         if key not in known:
             close = difflib.get_close_matches(key, set(known) - set(decided), n=1)
             raise InputError(f"{file.place(key)}: no such parameter{f'; did you mean {close[0]}?' if close else ''}")
+        if key == "verifier":
+            refuse_code(file.place(key), key, file.settings[key], verifiers)
+        elif key == "vllm_args":
+            refuse_server_options(file.place(key), file.settings[key])
     try:
         check(file.settings)
     except ValidationError as error:

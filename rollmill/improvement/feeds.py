@@ -19,6 +19,7 @@ from rollmill.improvement.feed_file import Settings, read_settings
 from rollmill.improvement.held_out import HeldOut
 from rollmill.problems import Prompting
 from rollmill.rejection.parameters import RejectSampling
+from rollmill.verifiers import BUILT_IN
 
 
 class Aim(NamedTuple):
@@ -102,8 +103,11 @@ class Aimed(NamedTuple):
         return FEEDS[self.kind].learnt(self.parameters, held_out)
 
 
-def read_feeds(flags: list[str]) -> list[Feed]:
-    """The feeds that `NAME=FILE` flags name. Raises `InputError`, in one line that begins with the flag."""
+def read_feeds(flags: list[str], *, verifier: str | None = None) -> list[Feed]:
+    """The feeds that `NAME=FILE` flags name; files may name `verifier`, too, which the user has given.
+
+    Raises `InputError`, in one line that begins with the flag.
+    """
     feeds = []
     for number, flag in enumerate(flags, start=1):
         name, equals, value = flag.partition("=")
@@ -111,7 +115,7 @@ def read_feeds(flags: list[str]) -> list[Feed]:
         if not equals or not value or kind not in FEEDS:
             raise InputError(f"--feed {flag}: give NAME=FILE, NAME one of {', '.join(FEEDS)}")
         try:
-            feeds.append(Feed(f"{kind}_{number}", kind, _given(kind, value)))
+            feeds.append(Feed(f"{kind}_{number}", kind, _given(kind, value, verifier)))
         except InputError as error:
             raise InputError(f"--feed {kind}: {error}") from error
     return feeds
@@ -120,14 +124,18 @@ def read_feeds(flags: list[str]) -> list[Feed]:
 _NOWHERE = Aim("policy", Path(), 0, {}, 1)
 
 
-def _given(kind: str, value: str) -> Settings:
+def _given(kind: str, value: str, verifier: str | None) -> Settings:
     """What a flag's value says: the path of rollouts, or of a file with parameters."""
     one = FEEDS[kind]
     if one.exists:
         find_sources([value])
         return {"input": [value]}
     return read_settings(
-        value, known=one.model.model_fields, decided=one.decided, check=lambda given: one.aimed(given, kind, _NOWHERE)
+        value,
+        known=one.model.model_fields,
+        decided=one.decided,
+        verifiers=[*BUILT_IN, *([verifier] if verifier and verifier not in BUILT_IN else [])],
+        check=lambda given: one.aimed(given, kind, _NOWHERE),
     )
 
 

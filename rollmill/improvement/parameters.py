@@ -89,7 +89,7 @@ class Improve(Form, Hyperparameters, Evaluating, Looping):
         if self.dataset is None and self.few_shot:
             raise ValueError("--few_shot: goes with --dataset, which is not given: a feed's file has its own")
         try:
-            read_feeds(self.feed)
+            read_feeds(self.feed, verifier=self.verifier)
         except InputError as error:
             raise ValueError(str(error)) from error
         return self
@@ -105,7 +105,7 @@ class Improve(Form, Hyperparameters, Evaluating, Looping):
     @property
     def feeds(self) -> list[Feed]:
         """What gives a round its rows, `--dataset` first."""
-        return [*self._own_feed(), *read_feeds(self.feed)]
+        return [*self._own_feed(), *read_feeds(self.feed, verifier=self.verifier)]
 
     def folder(self, number: int) -> Path:
         """Where a round's data, adapter and numbers are kept; 0 is the base's evaluation."""

@@ -1,5 +1,7 @@
 """Settings from a file and from dotted overrides: what they come to, and where a mistake stands."""
 
+import json
+
 import pytest
 
 from rollmill.episodes.config_file import laid_under, read_asked
@@ -213,3 +215,50 @@ def test_mistakes_say_where_they_stand(tmp_path, text, override, why):
 def test_what_fits_together_only_with_the_flags_is_judged_with_them(tmp_path):
     one = asked(tmp_path, "balance_success: true", only_success=False)
     assert one.balance_success
+
+
+CODE_IN_VLLM = [
+    "--trust-remote-code",
+    "--trust_remote_code",
+    "--trust",
+    "--worker-cls evil.Worker",
+    "--worker-extension-cls=evil.Extension",
+    "--tool-parser-plugin /shared/evil.py",
+    "--logits-processors evil:Processor",
+    "--max-model-len 512 --kv-transfer-config '{}'",
+    "--hf-overrides.architectures evil",
+    "--distributed-executor-backend evil.Executor",
+    "--config /shared/evil.yaml",
+    "-O.backend=evil",
+]
+
+
+@pytest.mark.parametrize("arguments", CODE_IN_VLLM)
+def test_a_file_gives_a_server_no_code(tmp_path, arguments):
+    with pytest.raises(InputError, match=r"line 1: vllm_args: .*give it as --vllm_args on the command line"):
+        asked(tmp_path, f"vllm_args: {json.dumps(arguments)}")
+    assert asked(tmp_path, "", f"vllm_args={json.dumps(arguments)}").vllm_args == arguments
+
+
+def test_a_file_says_how_large_a_server_is(tmp_path):
+    line = "--max-model-len 512 --gpu_memory_utilization=0.5 --seed -1"
+    assert asked(tmp_path, f"vllm_args: {line}").vllm_args == line
+
+
+@pytest.mark.parametrize("name", ["evil:Environment", "evil.Environment", "os.system"])
+def test_a_file_names_no_environment_that_the_user_has_not_named(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "evil.py").write_text("open('pwned', 'w')\nclass Environment: pass\n")
+    for text in (f"env_name: {name}", f"env:\n  name: {name}", f"x: {name}\nenv_name: ${{x}}"):
+        with pytest.raises(InputError, match=r"no other code|no such setting"):
+            asked(tmp_path, text)
+    assert not (tmp_path / "pwned").exists()
+    assert asked(tmp_path, "env_name: math_env").env_name == "math_env"
+    assert asked(tmp_path, "env_name: math_env", f"env_name={name}").env_name == name
+
+
+def test_what_flags_give_is_not_the_files(tmp_path):
+    (tmp_path / "run.yaml").write_text("env_name: mine:Environment\nvllm_args: --worker-cls mine.Worker")
+    file = read_settings_file(str(tmp_path / "run.yaml"))
+    assert read_asked(file, (), typed={"env_name", "vllm_args"}).fields["env_name"] == "mine:Environment"

@@ -38,10 +38,10 @@ def test_a_feed_is_the_flow_s_parameters_aimed_at_a_policy(tmp_path, name):
 
 
 def test_what_the_feed_says_of_serving_stands(tmp_path):
-    text = "concurrency: 3\nvllm_args: --own\nsystem_prompt: be brief\nfew_shot: no.jsonl\n"
+    text = "concurrency: 3\nvllm_args: --max-model-len=512\nsystem_prompt: be brief\nfew_shot: no.jsonl\n"
     [feed] = read_feeds([f"reject_sampling={write(tmp_path / 'f.yml', text)}"])
     aimed = feed.aimed(aim())
-    assert (aimed.parameters.concurrency, aimed.parameters.vllm_args) == (3, "--own")
+    assert (aimed.parameters.concurrency, aimed.parameters.vllm_args) == (3, "--max-model-len=512")
     assert aimed.prompting.system_prompt == "be brief"
     assert aimed.prompting.few_shot == ()  # nor is its file opened: training asks without
 
@@ -141,3 +141,18 @@ def test_there_must_be_something_to_learn_from(tmp_path):
 def test_what_the_loop_sets_is_a_parameter_of_the_flow():
     for kind in FEEDS.values():
         assert kind.decided - {"adapter"} <= set(kind.model.model_fields)
+
+
+@pytest.mark.parametrize("text", ["verifier: evil:Verifier\n", "verifier: evil.Verifier\n", "{verifier: os.system}"])
+def test_a_file_names_no_code_that_the_user_has_not_named(tmp_path, monkeypatch, text):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    write(tmp_path / "evil.py", "open('pwned', 'w')\nclass Verifier: pass\n")
+    path = write(tmp_path / "f.yaml", text)
+    with pytest.raises(
+        InputError, match=r"f\.yaml line 1: verifier: .*give what is your own as --verifier on the comm"
+    ):
+        read_feeds([f"reject_sampling={path}"])
+    assert not (tmp_path / "pwned").exists()
+    [feed] = read_feeds([f"reject_sampling={write(tmp_path / 'own.yaml', 'verifier: mine:V')}"], verifier="mine:V")
+    assert feed.settings == {"verifier": "mine:V"}
