@@ -18,7 +18,9 @@ from rollmill.settings_file import SettingsFile, refuse_code, refuse_server_opti
 Values = dict[str, Any]
 """Parameters by name."""
 
-_INTERPOLATION = re.compile(r"\$\{([^}]*)\}")
+_INTERPOLATION = re.compile(r"\$\{([^{}]*)\}")
+_LONGEST = 100_000
+_MOST_NESTED = 50
 
 
 def read_asked(file: SettingsFile | None, overrides: Sequence[str], typed: Collection[str] = ()) -> Asked:
@@ -32,12 +34,13 @@ def read_asked(file: SettingsFile | None, overrides: Sequence[str], typed: Colle
     values = {name: value for name, value, _ in given}
     asked = Asked()
     places: dict[str, str] = {}
+    known: Values = {}
     for name, value, place in given:
         if passes_over(name):
             asked.passed_over.append(name)
             continue
         try:
-            field = asked.set(name, _filled(value, values, (name,)))
+            field = asked.set(name, _filled(value, values, (name,), known))
         except UnusableSettingError as error:
             raise InputError(f"{place}: {error}") from None
         if field is not None:
@@ -99,19 +102,30 @@ def _in_overrides(overrides: Sequence[str]) -> Iterator[tuple[str, Any, str]]:
         yield from ((one, value, override) for one, value in flat({name: value}))
 
 
-def _filled(value: Any, values: Mapping[str, Any], names: tuple[str, ...]) -> Any:
-    """The value with `${name}` replaced by that setting's."""
+def _filled(value: Any, values: Mapping[str, Any], names: tuple[str, ...], known: Values) -> Any:
+    """The value with `${name}` replaced by that setting's; `known` keeps what was found, which may be named often."""
     if not isinstance(value, str):
         return value
 
     def named(match: re.Match[str]) -> Any:
         name = match[1].strip()
-        if name not in values or name in names:
+        if name not in values or name in names or len(names) > _MOST_NESTED:
             raise UnusableSettingError(f"{match[0]} names no setting that has a value")
-        return _filled(values[name], values, (*names, name))
+        if name not in known:
+            known[name] = _filled(values[name], values, (*names, name), known)
+        return known[name]
 
+    def replaced(match: re.Match[str]) -> str:
+        nonlocal length
+        text = str(named(match))
+        length += len(text)
+        if length > _LONGEST:
+            raise UnusableSettingError(f"with what it names it has more than {_LONGEST:,} characters")
+        return text
+
+    length = 0
     whole = _INTERPOLATION.fullmatch(value)
-    return named(whole) if whole else _INTERPOLATION.sub(lambda match: str(named(match)), value)
+    return named(whole) if whole else _INTERPOLATION.sub(replaced, value)
 
 
 def _check_code(places: Mapping[str, str], asked: Asked) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import orjson
 
 from rollmill.errors import InputError
 from rollmill.exports.card_section import Provenance, config, section
@@ -20,10 +22,45 @@ if TYPE_CHECKING:
 
 README = "README.md"
 
-_SECTION = re.compile(r"<!-- rollmill:export (\{.*?\}) -->\n.*?\n<!-- rollmill:end -->\n?", re.DOTALL)
+_BEGIN = re.compile(r"^<!-- rollmill:export (\{.*\}) -->$", re.MULTILINE)
+_END = "\n<!-- rollmill:end -->"
 _FRONT_MATTER = re.compile(r"\A---\n(.*?)^---\n", re.DOTALL | re.MULTILINE)
 _CONFIGS = re.compile(r"^configs:.*\n(?:[ -].*\n)*", re.MULTILINE)
 _TITLE = "\n# Training data from rollouts\n\nLoad an export with `datasets.load_dataset(folder, name)`.\n"
+
+
+class Section(NamedTuple):
+    """A section of ours in a card: where it stands, and the export's configuration in it."""
+
+    begin: int
+    end: int
+    config: dict[str, Any]
+
+
+def read_sections(card: str) -> Iterator[Section]:
+    """The sections in a card, in time linear in its length; what only looks like one is people's own text."""
+    at = 0
+    while (begin := _BEGIN.search(card, at)) and (end := card.find(_END, begin.end() + 1)) >= 0:
+        at = end + len(_END)
+        at += card.startswith("\n", at)
+        if (config := read_config(begin[1])) is not None:
+            yield Section(begin.start(), at, config)
+
+
+def read_config(text: str) -> dict[str, Any] | None:
+    """The configuration of an export whose files lie in its folder; None for what is none."""
+    try:
+        found = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return None
+    files = found.get("files")
+    named = isinstance(found.get("name"), str) and isinstance(files, dict)
+    return found if named and all(isinstance(name, str) and _is_inside(name) for name in files.values()) else None
+
+
+def _is_inside(name: str) -> bool:
+    path = PurePath(name)
+    return bool(name) and not path.is_absolute() and ".." not in path.parts and "\0" not in name
 
 
 def write_card(
@@ -57,7 +94,7 @@ def write_card(
     file = exported.files[TRAIN]
     path = file.with_name(README)
     before = _read(path)
-    if before and not _SECTION.search(before):
+    if before and not any(read_sections(before)):
         path = file.with_name(f"{output_kind(file).stem}.card.md")
         before = ""
     write_bytes_whole(path, _card(before, exported, told, path.parent).encode())
@@ -71,21 +108,17 @@ def _card(before: str, exported: Exported, told: Provenance, folder: Path) -> st
     configured = config(exported)
     marked = json.dumps(configured).replace(">", "\\u003e")
     ours = f"<!-- rollmill:export {marked} -->\n\n{section(exported, told)}\n\n<!-- rollmill:end -->\n"
-    earlier = next((found for found in _SECTION.finditer(body) if _name(found) == configured["name"]), None)
-    begin, end = earlier.span() if earlier else (len(body), len(body))
+    earlier = next((found for found in read_sections(body) if found.config["name"] == configured["name"]), None)
+    begin, end = (earlier.begin, earlier.end) if earlier else (len(body), len(body))
     body = f"{body[:begin].rstrip()}\n\n{ours}{body[end:]}"
     kept = _CONFIGS.sub("", front[1]) if front else ""
     front_matter = _configs(body, folder) + kept
     return (f"---\n{front_matter}---\n\n" if front_matter else "") + body.lstrip()
 
 
-def _name(found: re.Match[str]) -> object:
-    return json.loads(found[1]).get("name")
-
-
 def _configs(body: str, folder: Path) -> str:
     """The `configs` of the front matter, as YAML: one for each section whose files are there."""
-    found = [json.loads(match[1]) for match in _SECTION.finditer(body)]
+    found = [section.config for section in read_sections(body)]
     usable = [one for one in found if one["files"] and all((folder / name).exists() for name in one["files"].values())]
     return "configs:\n" + "".join(map(_config, usable)) if usable else ""
 

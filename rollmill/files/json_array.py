@@ -83,12 +83,13 @@ class JsonArray:
         while text := self._read():
             text = text.removeprefix(BYTE_ORDER_MARK) if not head else text
             where, levels = self._marks(text)
+            blank = not head.strip()
             for place in where[(levels <= 2) & (_bytes(text)[where] == _BRACKET)].tolist():
-                before = head + text[:place]
-                key = _KEY_BEFORE.search(before[-200:])
-                if not before.strip() or (key and key[1].decode("utf-8", "replace") in LIST_KEYS):
-                    self._depth, self._in_string = (2 if before.strip() else 1), False
-                    return before + b"[", text[place + 1 :] or self._read()
+                key = _KEY_BEFORE.search((head[-200:] + text[max(0, place - 200) : place])[-200:])
+                whole = blank and place == len(text) - len(text.lstrip())
+                if whole or (key and key[1].decode("utf-8", "replace") in LIST_KEYS):
+                    self._depth, self._in_string = (1 if whole else 2), False
+                    return head + text[:place] + b"[", text[place + 1 :] or self._read()
             head += text
         value = orjson.loads(head)
         raise ValueError(

@@ -13,8 +13,11 @@ from rollmill.grading.patch import Change
 _RESERVED = re.compile(r"(conftest\.py|(site|user)customize\.py|.*\.pth|\.git.*)")
 """Names that Python, pytest or git read of themselves, wherever they lie."""
 _MODULE_ENDS = (".py", ".pyc", ".so")
+_FOLDERS = "folders/"
+"""Within what `**/` stands for: it is over after a `/`."""
+_PASSED = {"*": (1,), "**": (1,), "**/": (1, 2)}
+"""What may stand for nothing, and how many places that leads further."""
 _PIECES = re.compile(r"\*\*/|\*\*|\*|\?|[^*?]+")
-_MEANINGS = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
 
 
 def refusal(changes: Iterable[Change], patterns: Sequence[str]) -> str | None:
@@ -28,7 +31,7 @@ def refusal(changes: Iterable[Change], patterns: Sequence[str]) -> str | None:
     """
     for change in changes:
         path = change.path
-        if not any(_pattern(pattern).fullmatch(path) for pattern in patterns):
+        if not any(_fits(pattern, path) for pattern in patterns):
             what = {"A": "added", "D": "deleted"}.get(change.status, "changed")
             return f"{path} was {what}, and only {', '.join(patterns) or 'nothing'} may be"
         if change.mode == "120000":
@@ -42,12 +45,45 @@ def refusal(changes: Iterable[Change], patterns: Sequence[str]) -> str | None:
     return None
 
 
+def _fits(pattern: str, path: str) -> bool:
+    """Whether a pattern fits a whole path, in time that is at most the product of their lengths.
+
+    Keeps all places in the pattern at which a match may be: a regular expression of the same meaning tries one after
+    the other, and never ends on `**/**/**/...` and a path that is made for it.
+    """
+    pieces = _pieces(pattern)
+    places = _opened(pieces, {0})
+    for character in path:
+        further = set()
+        for place in places:
+            piece = pieces[place] if place < len(pieces) else None
+            if piece in ("**", _FOLDERS) or (piece == "*" and character != "/"):
+                further.add(place)
+            ends = piece == _FOLDERS and character == "/"
+            if ends or piece == character or (piece == "?" and character != "/"):
+                further.add(place + 1)
+        places = _opened(pieces, further)
+    return len(pieces) in places
+
+
+def _opened(pieces: Sequence[str], places: set[int]) -> set[int]:
+    """With the places behind pieces that may stand for nothing."""
+    waiting = list(places)
+    while waiting:
+        place = waiting.pop()
+        passed = _PASSED.get(pieces[place], ()) if place < len(pieces) else ()
+        for further in {place + step for step in passed} - places:
+            places.add(further)
+            waiting.append(further)
+    return places
+
+
 @cache
-def _pattern(pattern: str) -> re.Pattern[str]:
-    whole = pattern + ("**" if pattern.endswith("/") else "")
-    return re.compile(
-        "".join(_MEANINGS.get(piece, re.escape(piece)) for piece in _PIECES.findall(whole)), flags=re.DOTALL
-    )
+def _pieces(pattern: str) -> tuple[str, ...]:
+    """What stands for more than itself, and all other characters."""
+    found = _PIECES.findall(pattern + ("**" if pattern.endswith("/") else ""))
+    parts = ((piece, _FOLDERS) if piece == "**/" else (piece,) if piece[0] in "*?" else piece for piece in found)
+    return tuple(part for some in parts for part in some)
 
 
 def _hides_a_module(path: str) -> bool:

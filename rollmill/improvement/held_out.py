@@ -157,9 +157,12 @@ def _stands_in(question: str, text: str) -> bool:
     """Whether it does on its own: "3 + 1" is not in "13 + 12", nor in "3 + 1.5"."""
     if question[0] == "\n":
         return True
-    before = rf"(?<![{_WORD}])(?<!\d[.,])" if re.match(rf"[{_WORD}]", question[0]) else ""
-    after = rf"(?![{_WORD}]|[.,]\d)" if re.match(rf"[{_WORD}]", question[-1]) else ""
-    return re.search(f"{before}{re.escape(question)}{after}", text) is not None
+    before = re.compile(rf"(?<![{_WORD}])(?<!\d[.,])" if re.match(rf"[{_WORD}]", question[0]) else "")
+    after = re.compile(rf"(?![{_WORD}]|[.,]\d)" if re.match(rf"[{_WORD}]", question[-1]) else "")
+    at = text.find(question)
+    while at >= 0 and not (before.match(text, at) and after.match(text, at + len(question))):
+        at = text.find(question, at + 1)
+    return at >= 0
 
 
 def _user_turns(record: bytes) -> list[Message]:

@@ -10,7 +10,7 @@ from rollmill.errors import ServingError
 
 _SEE_ABOVE = "See root cause above"
 _TELLING = re.compile(r"Error|: (?:fatal )?error: ")
-_MESSAGE = re.compile(r"[\w.]*Error: \S|\S*: (?:fatal )?error: \S")
+_MESSAGE = re.compile(r"Error: \S|: (?:fatal )?error: \S")
 """An error and what it says, not a line of code that a traceback quotes."""
 _FITTING = re.compile(r"estimated maximum model length is (\d+)")
 _REDUCED = re.compile(r"Auto-fit max_model_len: reduced from (\d+) to (\d+)")
@@ -63,7 +63,7 @@ def _no_compiler(_: str) -> str:
 _ADVICE: tuple[tuple[re.Pattern[str], Callable[[str], str]], ...] = (
     (re.compile(r"To serve at least one request with the models?'?s? max seq len"), _shorter_context),
     (re.compile(r"No available memory for the cache blocks|Cannot auto-fit max_model_len"), _no_cache),
-    (re.compile(r"Free memory on device .* is less than"), _held_memory),
+    (re.compile(r"Free memory on device .{0,300} is less than"), _held_memory),
     (re.compile(r"out of memory|OutOfMemory", re.IGNORECASE), _less_memory),
     (
         re.compile(
@@ -73,7 +73,7 @@ _ADVICE: tuple[tuple[re.Pattern[str], Callable[[str], str]], ...] = (
         _unusable_gpu,
     ),
     (
-        re.compile(r"Could not find nvcc|nvcc.*not found|Python\.h: No such file|Failed to find C compiler"),
+        re.compile(r"Could not find nvcc|nvcc.{0,100}not found|Python\.h: No such file|Failed to find C compiler"),
         _no_compiler,
     ),
 )
@@ -127,5 +127,6 @@ def _known_cause(lines: list[str]) -> tuple[str, str] | None:
 def _message(line: str) -> str:
     """Return what a line says, without the log's own words in front of it."""
     begins = _MESSAGE.search(line)
-    message = line[begins.start() :].strip() if begins else line.strip()
+    first = line.rfind(" ", 0, begins.start()) + 1 if begins else 0  # the name before "Error", or the file's
+    message = line[first:].strip()
     return message if len(message) <= _MOST else f"{message[:_MOST].rstrip()}..."

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import orjson
-
 from rollmill.errors import InputError
-from rollmill.exports.card import README
+from rollmill.exports.card import README, read_sections
 from rollmill.exports.splitting import TRAIN, VALIDATION
 from rollmill.files.kinds import kind_by_name
 from rollmill.files.opening import is_remote, open_binary
 from rollmill.files.rows import BadRow, Row, read_json_lines
 from rollmill.training.rows import is_training_row
 
-_SECTION = re.compile(r"<!-- rollmill:export (\{.*?\}) -->")
 _BLOCK = 1 << 20
 
 
@@ -94,8 +90,8 @@ def _in_folder(folder: Path) -> dict[str, list[str]]:
 
 def _sections(card: Path) -> list[dict[str, Any]]:
     try:
-        return [orjson.loads(found[1]) for found in _SECTION.finditer(card.read_text("utf-8"))]
-    except (OSError, UnicodeDecodeError, orjson.JSONDecodeError) as error:
+        return [section.config for section in read_sections(card.read_text("utf-8"))]
+    except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read the card {card}: {error}; name the .jsonl files instead") from error
 
 

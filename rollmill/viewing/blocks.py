@@ -11,7 +11,7 @@ from rollmill.viewing.escapes import visible
 
 Kind = Literal["text", "code", "output", "command", "call", "image", "reasoning", "diff", "left_out"]
 
-_FENCE = re.compile(r"[ \t]*(`{3,}|~{3,})[ \t]*([^`]*)")
+_FENCE = re.compile(r"[ \t]*+(`{3,}+|~{3,}+)[ \t]*+([^`]*+)")
 _COMMAND_KEYS = ("command", "cmd", "code", "script", "input")
 _OUTPUT_STARTS = ("<returncode>", "<output>")
 _TOOL_ROLES = frozenset({"tool", "function", "ipython"})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import doctest
 
-from rollmill.environments.code.subject import Subject, find_function
+from rollmill.environments.code.subject import UNPARSED, Subject, find_function
 
 
 def example_tests(subject: Subject) -> str:
@@ -27,13 +27,13 @@ def example_tests(subject: Subject) -> str:
 def _assertion(example: doctest.Example) -> str:
     try:
         call = ast.unparse(ast.parse(example.source.strip(), mode="eval"))
-    except (SyntaxError, ValueError):
+    except UNPARSED:
         return example.source.strip()  # a statement that others need
     want = example.want.strip()
     if not want:
         return call
     try:
         ast.literal_eval(want)
-    except (SyntaxError, ValueError):
+    except UNPARSED:
         return f"assert repr({call}) == {want!r}"
     return f"assert {call} == {' '.join(want.split())}"

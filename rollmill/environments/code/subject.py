@@ -12,6 +12,8 @@ from rollmill.records import Problem
 
 _REFERENCES = ("canonical_solution", "code", "solution")
 _BUILT_IN = frozenset(dir(builtins))
+UNPARSED = (SyntaxError, ValueError, RecursionError, MemoryError)
+"""What Python's parser raises for a text: the last two for one that nests too deeply."""
 
 
 class Subject(NamedTuple):
@@ -120,7 +122,7 @@ def _read_reference(problem: Problem, entry: str) -> str | None:
 def _parse(source: str) -> ast.Module | None:
     try:
         return ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+    except UNPARSED:
         return None
 
 
