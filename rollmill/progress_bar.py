@@ -63,9 +63,9 @@ def _show_bar(progress: Watched, title: str, ended: threading.Event, console: Co
 
     # Styles by their colours: a console that is made for log lines need not know rich's own names.
     columns = (
-        TextColumn("[bold]{task.description}"),
+        TextColumn("{task.description}", style="bold", markup=False),
         BarColumn(style="grey50", complete_style="cyan", finished_style="green", pulse_style="cyan"),
-        TextColumn("{task.fields[said]}"),
+        TextColumn("{task.fields[said]}", markup=False),
     )
     with Bar(*columns, console=console or Console(stderr=True), refresh_per_second=4) as bar:
         task = bar.add_task(title, total=None, said="")

@@ -42,7 +42,7 @@ class SettingsFile(NamedTuple):
     def refusal(self, error: ValidationError) -> str:
         """What is wrong with the settings, in one line."""
         first = error.errors(include_url=False)[0]
-        said = first["msg"].removeprefix("Value error, ")
+        said = first["msg"].removeprefix("Value error, ")[:500]
         if not first["loc"]:
             return f"{self.path}: {said}"
         return f"{self.place(str(first['loc'][0]))}: {shown(first['input'])}: {said}"

@@ -107,7 +107,14 @@ def show_table(key: str, rows: Sequence[Mapping[str, str]], description: str) ->
 
 def show_text(key: str, text: str, description: str) -> None:
     """A markdown artifact with preformatted text."""
-    create_markdown_artifact(f"```\n{text}\n```", key=key, description=description)
+    create_markdown_artifact(fenced(text), key=key, description=description)
+
+
+def fenced(text: str) -> str:
+    """Markdown that shows the text as it stands: no fence in it ends the one around it."""
+    longest = max((len(run) for run in re.findall("`{3,}", text)), default=2)
+    fence = "`" * (longest + 1)
+    return f"{fence}\n{text}\n{fence}"
 
 
 def show_picture(key: str, path: Path, description: str) -> None:

@@ -144,4 +144,4 @@ def _check(asked: Asked, places: Mapping[str, str]) -> None:
             if detail["loc"]:  # what concerns several settings is judged with the flags
                 place = places[str(detail["loc"][0])]
                 said = detail["msg"].removeprefix("Value error, ")
-                raise InputError(f"{place}: {shown(detail['input'])}: {said}") from None
+                raise InputError(f"{place}: {shown(detail['input'])}: {said[:500]}") from None

@@ -140,7 +140,10 @@ def read_policy(item: str, sampling: Sampling) -> PolicySpec:
 
 def home(path: str) -> str:
     """A path whose `~` is written out: behind `=` no shell does it."""
-    return str(Path(path).expanduser()) if path.startswith("~") else path
+    try:
+        return str(Path(path).expanduser()) if path.startswith("~") else path
+    except RuntimeError:  # of nobody that this machine knows
+        return path
 
 
 def check_name(name: str) -> str:

@@ -67,7 +67,7 @@ def read_yaml(text: str | bytes) -> Document:
         return Document(loader.construct_document(node), node)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
-        raise BadYamlError(f"not valid YAML: {error.problem}", mark.line + 1 if mark else None) from error
+        raise BadYamlError(f"not valid YAML: {str(error.problem)[:300]}", mark.line + 1 if mark else None) from error
     except BadYamlError:
         raise
     except (yaml.YAMLError, ValueError, OverflowError) as error:  # ValueError: a date that is none, a huge number

@@ -54,7 +54,8 @@ def say(axes: Axes, text: str) -> None:
 
 
 def plain(text: str, longest: int = 60) -> str:
-    """Text from outside: no formula, not endless."""
+    """Text from outside: one line that every font can be asked for, no formula, not endless."""
+    text = " ".join(text.split()).encode("utf-8", "replace").decode()
     shown = text if len(text) <= longest else f"{text[: longest // 2 - 1]}...{text[-longest // 2 + 2 :]}"
     return shown.replace("$", r"\$")
 

@@ -5,12 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rollmill.rejection.outcome import RunOutcome
+from rollmill.viewing.escapes import visible
 
 
 def print_outcomes(outcomes: Sequence[RunOutcome]) -> None:
     """A table of the runs, what to know about them, and the paths of what was written, on stdout."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
+
+    def said(text: object, style: str = "") -> Text:
+        """Text from outside: what looks like rich's markup is none."""
+        return Text(visible(str(text)), style)
 
     console = Console(width=None if Console().is_terminal else 120, highlight=False)
     table = Table()
@@ -18,14 +24,15 @@ def print_outcomes(outcomes: Sequence[RunOutcome]) -> None:
     for title in rows[0]:
         table.add_column(title, justify="left" if title == "run" else "right", overflow="fold")
     for row in rows:
-        table.add_row(*row.values())
+        table.add_row(*map(said, row.values()))
     console.print(table)
     for outcome in outcomes:
         if outcome.made == 0:
-            console.print(f"{outcome.name}: already complete, nothing was generated")
+            console.print(said(f"{outcome.name}: already complete, nothing was generated"))
         for warning in outcome.warnings:
-            console.print(f"{outcome.name}: [yellow]{warning}[/yellow]", soft_wrap=True)
+            console.print(said(f"{outcome.name}: ") + said(warning, "yellow"), soft_wrap=True)
         for what, path in outcome.files.items():
-            console.print(f"  {what:<14} {path}", soft_wrap=True)
+            console.print(said(f"  {what:<14} {path}"), soft_wrap=True)
     if len(outcomes) > 1:
-        console.print(f"  {'comparison':<14} {outcomes[0].directory.parent / 'comparison.txt'}, comparison.png")
+        comparison = outcomes[0].directory.parent / "comparison.txt"
+        console.print(said(f"  {'comparison':<14} {comparison}, comparison.png"))

@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import pytest
 
-from tasks.watching import _share, artifact_key
+from tasks.watching import _share, artifact_key, fenced
 
 
 @pytest.mark.parametrize(
@@ -24,3 +24,14 @@ def test_artifact_keys_are_what_prefect_takes(name, key):
 def test_the_share_of_what_has_an_end(done, total, share):
     snapshot = SimpleNamespace(done=done, total=total)
     assert _share(cast(Any, SimpleNamespace(snapshot=lambda: snapshot))) == share
+
+
+@pytest.mark.parametrize(
+    "text", ["plain", "a\n```\n<img src=x onerror=alert(1)>\n[x](javascript:alert(1))", "`````", ""]
+)
+def test_no_text_ends_the_fence_around_it(text):
+    fence, *lines, end = fenced(text).split("\n")
+    assert fence == end
+    assert set(fence) == {"`"}
+    assert "\n".join(lines) == text
+    assert fence not in text

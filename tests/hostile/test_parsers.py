@@ -1,0 +1,25 @@
+"""No parser of other people's text takes more than time in proportion to its length."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from . import parsers
+
+pytestmark = pytest.mark.slow  # about 80 texts of 100,000 characters each
+
+
+@pytest.fixture(scope="module")
+def failed():
+    """The parsers that were ended by the kernel, or by an exception that is none of theirs; and what they say."""
+    done = subprocess.run([sys.executable, "-m", parsers.__name__], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout), done.stderr
+
+
+@pytest.mark.parametrize("name", parsers.PARSERS)
+def test_a_hostile_text_is_read_in_bounded_time(failed, name):
+    names, words = failed
+    assert name not in names, "\n".join(line for line in words.splitlines() if name in line)
