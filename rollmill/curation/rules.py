@@ -14,6 +14,7 @@ import polars as pl
 
 from rollmill.corpus.table import SCHEMA, SQL_COLUMNS
 from rollmill.curation.signatures import near_duplicates
+from rollmill.curation.where_text import fault
 from rollmill.errors import InputError
 
 LEFT = pl.col("drop_reason").is_null()
@@ -111,6 +112,8 @@ def where(expression: str) -> Rule:
     Raises `InputError` for what is no SQL expression, speaks of other columns, or is neither true nor false.
     """
     columns = ", ".join(SQL_COLUMNS)
+    if why := fault(expression):
+        raise InputError(f"--where {expression[:200]!r} is no SQL expression over the columns {columns}: {why}")
     try:
         parsed = pl.sql_expr(expression)
         unknown = sorted(set(parsed.meta.root_names()) - set(SQL_COLUMNS))

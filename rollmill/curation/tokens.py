@@ -18,7 +18,7 @@ class TokenCounter:
         from transformers import AutoTokenizer
 
         try:
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(tokenizer)
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False)
         except Exception as error:  # the hub, files and tokenizers raise types of their own
             raise InputError(
                 f"cannot load the tokenizer {tokenizer}, tried as a directory and as a model of the Hugging Face hub: "

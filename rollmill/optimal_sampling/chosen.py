@@ -105,7 +105,7 @@ def _tokenizer_home(base: str, adapter: str | None) -> str:
 
 def _tokenizer(home: str) -> Any:
     try:
-        return AutoTokenizer.from_pretrained(home)
+        return AutoTokenizer.from_pretrained(home, trust_remote_code=False)
     except Exception as error:  # the hub, files and tokenizers raise types of their own
         raise InputError(f"cannot load the tokenizer of {home}: {error}") from error
 
@@ -121,7 +121,7 @@ def _end_tokens(base: str) -> Any:
 
 def _configuration(base: str) -> Any:
     try:
-        return AutoConfig.from_pretrained(base)
+        return AutoConfig.from_pretrained(base, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise InputError(f"cannot load the model {base}: {error}") from error
 

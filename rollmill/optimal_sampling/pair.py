@@ -6,12 +6,14 @@ Imports torch, transformers and, for adapters, PEFT.
 from __future__ import annotations
 
 import logging
+import pickle
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM
 
 from rollmill.devices import choose_device, describe_use, use_line
@@ -120,8 +122,8 @@ def _load(
 ) -> tuple[Network, list[str]]:
     """One set of weights with the adapters that its sides have, and the name of each."""
     try:
-        model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=dtype)
-    except (OSError, ValueError) as error:
+        model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=dtype, trust_remote_code=False)
+    except (OSError, ValueError, pickle.UnpicklingError, SafetensorError) as error:
         if is_out_of_memory(error):
             raise
         raise InputError(f"cannot load the model {base}: {error}") from error

@@ -20,10 +20,10 @@ def merge(work: Work) -> None:
 
     beside = work.directory / f".{MERGED}.part"
     shutil.rmtree(beside, ignore_errors=True)
-    model = AutoModelForCausalLM.from_pretrained(work.base, dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(work.base, dtype=torch.float32, trust_remote_code=False)
     merged = PeftModel.from_pretrained(model, str(work.directory)).merge_and_unload()
-    kept = AutoConfig.from_pretrained(work.base).dtype
+    kept = AutoConfig.from_pretrained(work.base, trust_remote_code=False).dtype
     merged.to(kept if kept is not None else torch.float32).save_pretrained(beside)
-    AutoTokenizer.from_pretrained(work.directory).save_pretrained(beside)
+    AutoTokenizer.from_pretrained(work.directory, trust_remote_code=False).save_pretrained(beside)
     shutil.rmtree(work.directory / MERGED, ignore_errors=True)
     beside.rename(work.directory / MERGED)

@@ -23,7 +23,7 @@ _OF_THE_TRAINER = ("optimizer", "scheduler", "rng_state", "scaler", "trainer_sta
 def publish(work: Work, step: int) -> None:
     """Copies the weights, the tokenizer, and the base's configuration into the run's directory, each file whole."""
     for path in sorted(checkpoint_path(work.checkpoints, step).iterdir()):
-        if path.is_file() and not path.name.startswith(_OF_THE_TRAINER):
+        if path.is_file() and not path.is_symlink() and not path.name.startswith(_OF_THE_TRAINER):
             _copy_whole(path, work.directory / path.name)
     for name in (CONFIG, DROPPED) if work.parameters.use_lora else (DROPPED,):
         if (work.folder / name).exists():

@@ -200,7 +200,7 @@ def load_base(base: str, parameters: TrainLora) -> PreTrainedModel:
     """The base model: in bfloat16 under an adapter on a GPU that has it, else in float32."""
     dtype = getattr(torch, weights_dtype(parameters))
     try:
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(base, dtype=dtype)
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(base, dtype=dtype, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise InputError(f"cannot load the model {base}: {error}") from error
     return model

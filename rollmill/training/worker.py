@@ -6,6 +6,7 @@ It ends with all its memory. What went wrong is written beside the work, in one 
 from __future__ import annotations
 
 import os
+import pickle
 import shutil
 import sys
 import traceback
@@ -41,6 +42,12 @@ def main(spec: Path) -> int:
         do(work)
     except RollmillError as error:
         outcome = Outcome(error=str(error))
+    except pickle.UnpicklingError as error:  # nothing is unpickled but numbers: torch's `weights_only`
+        said = " ".join(str(error).split())[:200]
+        outcome = Outcome(
+            error=f"a file of the model {work.base} or of {work.checkpoints} holds more than numbers, and is not read "
+            f"({said}): take it away where it is not yours"
+        )
     except Exception as error:
         if not is_out_of_memory(error):
             raise
@@ -94,7 +101,7 @@ def model_length(base: str) -> int | None:
     from transformers import AutoConfig
 
     try:
-        config = AutoConfig.from_pretrained(base).get_text_config()
+        config = AutoConfig.from_pretrained(base, trust_remote_code=False).get_text_config()
     except (OSError, ValueError):  # loading the model says it
         return None
     most = getattr(config, "max_position_embeddings", None)
@@ -108,7 +115,7 @@ def _tokenizer(base: str) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer: Any = AutoTokenizer.from_pretrained(base)
+        tokenizer: Any = AutoTokenizer.from_pretrained(base, trust_remote_code=False)
     except Exception as error:  # the hub, files and tokenizers raise types of their own
         raise InputError(
             f"cannot load the tokenizer of {base}, tried as a directory and as a model of the Hugging Face hub: {error}"
