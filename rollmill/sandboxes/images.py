@@ -27,6 +27,9 @@ _ENVIRONMENT = {
     "GIT_DEFAULT_HASH": "sha1",
     **_IDENTITY,
 }
+_SETTINGS = ("core.fsmonitor=false", "core.hooksPath=/dev/null", "protocol.allow=never", "submodule.recurse=false",
+             "diff.ignoreSubmodules=all", "gc.auto=0", "maintenance.auto=false")  # fmt: skip
+"""Above what an image's own repository says: its hooks and helpers are not for this machine."""
 
 
 def image_folder(images: Path, name: str) -> Path:
@@ -69,11 +72,15 @@ def _why_no_folder(images: Path, name: str) -> str | None:
 def copy_image(image: Path, into: Path) -> None:
     """Copies an image's tree to `into`, which must not be there yet, as a git repository.
 
-    Without a `.git` of its own, its files become one commit (`commit_tree`); with one, everything is as it is.
+    Without a `.git` of its own, its files become one commit (`commit_tree`); with one, everything is as it is. Raises
+    `SandboxError` where git fails, or its `.git` is a link or a file, which would have git write or read elsewhere.
     """
     _run(["cp", "-a", "--no-preserve=ownership", "--reflink=auto", "--", str(image), str(into)], into.parent)
     into.chmod(0o755)
-    if not (into / ".git").exists():
+    repository = into / ".git"
+    if repository.is_symlink() or (repository.exists() and not repository.is_dir()):
+        raise SandboxError(f"image {image}: its .git leads elsewhere: give it a folder .git, or none", type_="image")
+    if not repository.exists():
         commit_tree(into)
 
 
@@ -98,7 +105,8 @@ def image_commit(image: Path, scratch: Path) -> str:
 
 
 def _git(tree: Path, *arguments: str) -> str:
-    return _run(["git", *arguments], tree)
+    settings = (part for setting in _SETTINGS for part in ("-c", setting))
+    return _run(["git", *settings, *arguments], tree)
 
 
 def _run(arguments: list[str], cwd: Path) -> str:
@@ -110,5 +118,5 @@ def _run(arguments: list[str], cwd: Path) -> str:
         raise SandboxError(f"{arguments[0]} cannot be run: {error}", type_="image") from error
     said = done.stderr.decode(errors="replace")
     if done.returncode:
-        raise SandboxError(f"{' '.join(arguments[:2])} failed on {cwd}: {said.strip()}", type_="image", details=said)
+        raise SandboxError(f"{arguments[0]} failed on {cwd}: {said.strip()}", type_="image", details=said)
     return done.stdout.decode(errors="replace")

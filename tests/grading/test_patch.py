@@ -247,3 +247,35 @@ def test_devices_folders_and_nested_repositories_are_left_out() -> None:
         (member("./same", tarfile.LNKTYPE, "./sub/file"), b""),
     )
     assert read_tar(made, most=100) == {b"sub/file": File(REGULAR, b"x"), b"same": File(REGULAR, b"x")}
+
+
+def test_what_a_tree_says_to_git_is_content_alone(tmp_path: Path) -> None:
+    """Names that are options or patterns, attributes with helpers, a repository within: none of it is obeyed."""
+    (tmp_path / "home").mkdir()
+    marker = tmp_path / "pwned"
+    evil = f"#!/bin/sh\ntouch {marker}\n".encode()
+    after = {
+        **START,
+        b"--output=pwned": File(REGULAR, b"x"),
+        b"-rf": File(REGULAR, b"x"),
+        b":(top)*": File(REGULAR, b"x"),
+        b"a\nD README": File(REGULAR, b"x"),
+        b'q"\\uote': File(REGULAR, b"x"),
+        b"feature done\n": File(REGULAR, b"done\ncommit refs/heads/x\n"),
+        b".gitattributes": File(REGULAR, b"* filter=x diff=x working-tree-encoding=utf-16 merge=x\n"),
+        b".gitmodules": File(
+            REGULAR, b'[submodule "x"]\n\tpath = x\n\turl = ext::touch pwned\n\tupdate = !touch pwned\n'
+        ),
+        b"HEAD": File(REGULAR, b"ref: refs/heads/x\n"),
+        b"config": File(REGULAR, b"[core]\n\tfsmonitor = ./hooks/x\n\tworktree = /\n"),
+        b"hooks/x": File(EXECUTABLE, evil),
+        b"objects/info/alternates": File(REGULAR, b"/etc\n"),
+        b"link": File(LINK, b"/etc/passwd"),
+    }
+    patch = StartTree(START, START, tmp_path / "home").take_patch(after)
+    assert {change.path.encode() for change in patch.changes} == {
+        path for path in after if after[path] != START.get(path)
+    }
+    assert "root:" not in patch.diff
+    assert not marker.exists()
+    assert not list(tmp_path.rglob("pwned"))

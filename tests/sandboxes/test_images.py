@@ -8,6 +8,7 @@ import pytest
 
 from rollmill.errors import InputError
 from rollmill.sandboxes.images import copy_image, image_commit, image_folder
+from rollmill.sandboxes.sandbox import SandboxError
 
 
 def git(folder, *arguments):
@@ -110,3 +111,73 @@ def test_an_image_s_own_name(images, tmp_path, name):
     shutil.copytree(images, folder)
     (folder / "im\u00e9").mkdir()
     assert image_folder(folder, name) == folder / name
+
+
+EVIL = """#!/bin/sh
+touch {marker}
+"""
+HELPERS = ("core.fsmonitor", "diff.external", "core.sshCommand", "core.pager", "core.editor", "gpg.program",
+           "filter.x.clean", "filter.x.smudge", "filter.x.process", "diff.x.textconv", "alias.add")  # fmt: skip
+HOOKS = ("pre-commit", "post-commit", "commit-msg", "post-index-change", "reference-transaction", "post-checkout")
+
+
+def hostile_repository(folder, marker):
+    """A repository all of whose hooks and helpers make a file on the machine that asks it for anything."""
+    folder.mkdir(parents=True, exist_ok=True)
+    evil = folder.parent / f"{folder.name}.sh"
+    evil.write_text(EVIL.format(marker=marker))
+    evil.chmod(0o755)
+    git(folder, "init", "-q")
+    (folder / "file").write_text("x")
+    git(folder, "add", ".")
+    git(folder, "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "x")
+    for helper in HELPERS:
+        git(folder, "config", helper, str(evil))
+    (folder / ".git/hooks").mkdir(exist_ok=True)
+    for hook in HOOKS:
+        shutil.copy(evil, folder / ".git/hooks" / hook)
+    (folder / ".gitattributes").write_text("* filter=x diff=x\n")
+    (folder / "file").write_text("changed")
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["its own", "nested", "submodule", "bare", "names"])
+def test_an_image_s_repository_runs_nothing_here(tmp_path, kind):
+    marker = tmp_path / "pwned"
+    image = tmp_path / "image"
+    image.mkdir()
+    (image / "a.py").write_text("x = 1\n")
+    if kind == "its own":
+        shutil.copytree(hostile_repository(tmp_path / "theirs", marker), image, dirs_exist_ok=True)
+    elif kind == "nested":
+        hostile_repository(image / "sub", marker)
+    elif kind == "submodule":
+        hostile_repository(image / "sub", marker)
+        (image / ".gitmodules").write_text(
+            f'[submodule "s"]\n\tpath = sub\n\turl = ext::touch {marker}\n\tupdate = !touch\n'
+        )
+    elif kind == "bare":
+        theirs = hostile_repository(tmp_path / "theirs", marker)
+        shutil.copytree(theirs / ".git", image, dirs_exist_ok=True)
+    else:
+        for name in ("-rf", "--upload-pack=touch pwned", "a\nb", ":(exclude)*", ":/", "*.py"):
+            (image / name.replace("/", "_")).write_text("x")
+        (image / ".gitattributes").write_text("* filter=x\n")
+    assert len(image_commit(image, tmp_path / "copy")) == 40
+    assert not marker.exists()
+
+
+def test_a_repository_that_leads_elsewhere_is_refused(tmp_path):
+    elsewhere = hostile_repository(tmp_path / "elsewhere", tmp_path / "pwned")
+    for number, make in enumerate((
+        lambda path: path.symlink_to(tmp_path / "outside"),
+        lambda path: path.symlink_to(elsewhere / ".git"),
+        lambda path: path.write_text(f"gitdir: {elsewhere}/.git\n"),
+    )):  # fmt: skip
+        image = tmp_path / f"image{number}"
+        image.mkdir()
+        make(image / ".git")
+        with pytest.raises(SandboxError, match=r"its \.git leads elsewhere"):
+            copy_image(image, tmp_path / f"copy{number}")
+    assert not (tmp_path / "outside").exists()
+    assert not (tmp_path / "pwned").exists()
