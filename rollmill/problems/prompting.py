@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import string
 from functools import cached_property
 from pathlib import Path
@@ -123,6 +124,8 @@ def _parse(template: str) -> list[_Piece]:
             raise _malformed(template, f"{{{column}}} names no column")
         if "{" in (spec or ""):
             raise _malformed(template, f"{{{column}:{spec}}} is nested")
+        if re.search("[0-9]{4}", spec or ""):  # a template may be in somebody else's file, and fill the memory so
+            raise _malformed(template, f"{{{column}:{spec}}} is more than 999 wide")
         pieces.append(_Piece(literal, column, conversion, spec or ""))
     return pieces
 

@@ -120,3 +120,17 @@ def test_identity_is_content(tmp_path: Path):
     assert made("b", "1").identity == first.identity
     assert made("c", "2").identity != first.identity
     assert pickle.loads(pickle.dumps(first)) == first
+
+
+@pytest.mark.parametrize("template", ["{prompt:9999999999}", "{prompt:>10000}", "{prompt:.99999}", "{prompt:{prompt}}"])
+def test_no_template_is_wider_than_any_prompt(template):
+    with pytest.raises(InputError, match=r"is more than 999 wide|is nested"):
+        Prompting(template=template)
+
+
+@pytest.mark.parametrize(
+    "template", ["{prompt.__class__}", "{prompt!r:.0}{x.__init__.__globals__}", "{0}", "{prompt[0]}"]
+)
+def test_a_template_reaches_columns_and_nothing_of_python_s(template):
+    with pytest.raises(InputError):
+        Prompting(template=template).render("question", {"x": {"y": 1}}, "row 1")
