@@ -54,7 +54,8 @@ _METHODS = {
 }
 _MADE = (safe_range, dict, Namespace, Cycler, Joiner)
 _OF_JINJA = (Macro, BlockReference, LoopContext, Cycler, Joiner)
-_WIDE = re.compile(r"%[^a-zA-Z%]{0,20}(\d{4}|\*)")
+_WIDE = re.compile(r"[%)][ #0+\-.]*+(?:\d*+\.\s*+)?+(?:0*+[1-9]\d{3}|\*|\d{1,3}\*)")
+"""A width or a precision of four digits, or one that is given beside the text; a `)` ends the name in `%(name)s`."""
 
 
 class _Meter:
