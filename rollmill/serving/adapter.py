@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +17,8 @@ ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """The values of `--max-lora-rank` that vLLM takes (`MaxLoRARanks` in `vllm/config/lora.py`)."""
+_REPEATED = re.compile(r"[*+}]")
+_REPEATED_GROUP = re.compile(r"\)[*+{]")
 _MERGE = "merge it into its base, and give that as --model_path"
 
 
@@ -76,6 +79,11 @@ def read_adapter(adapter_dir: str | Path) -> Adapter:
         raise InputError(
             f"{folder} is not a LoRA adapter: {ADAPTER_CONFIG} has ranks {ranks}: give whole numbers above 0"
         )
+    if pattern := _slow_pattern(config):
+        raise InputError(
+            f"{folder} has a pattern of modules that may match for ever ({pattern[:80]!r}): list the modules' names in "
+            f"{ADAPTER_CONFIG}, or repeat no group in it, and at most four times anything"
+        )
     rank = max(ranks)
     if why := _unserved(config, rank):
         raise InputError(f"vLLM does not serve the adapter {folder} beside its base: {why}: {_MERGE}")
@@ -96,6 +104,18 @@ def _config(folder: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise InputError(f"{folder} is not a LoRA adapter: {ADAPTER_CONFIG} is no object: give an adapter's directory")
     return config
+
+
+def _slow_pattern(config: dict[str, Any]) -> str | None:
+    """A regular expression in it that backtracks without a useful end: PEFT matches them with every layer's name."""
+    given = [config.get(name) for name in ("target_modules", "exclude_modules", "layers_pattern")]
+    given += [key for name in ("rank_pattern", "alpha_pattern") for key in _keys(config.get(name))]
+    patterns = (one for one in given if isinstance(one, str))
+    return next((one for one in patterns if _REPEATED_GROUP.search(one) or len(_REPEATED.findall(one)) > 4), None)
+
+
+def _keys(value: Any) -> list[str]:
+    return list(value) if isinstance(value, dict) else []
 
 
 def _unserved(config: dict[str, Any], rank: int) -> str | None:

@@ -98,3 +98,25 @@ def test_its_identity_is_what_is_served_and_nothing_beside_it(tmp_path):
         file.write(b"x")
     seen.add(read_adapter(moved).identity)
     assert len(seen) == 3
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"target_modules": "(a|aa)+$"},
+        {"target_modules": r"([\\w.]|[\\w.]{2})*!"},
+        {"exclude_modules": ".*.*.*.*.*x"},
+        {"rank_pattern": {"(.+)+x": 4}},
+        {"alpha_pattern": {"(?:.|..){1,99}x": 4}},
+    ],
+)
+def test_a_pattern_that_may_match_for_ever_is_refused(tmp_path, config):
+    with pytest.raises(InputError, match="has a pattern of modules that may match for ever"):
+        read_adapter(write_adapter(tmp_path, **config))
+
+
+@pytest.mark.parametrize(
+    "pattern", ["all-linear", r".*\\.layers\\.\\d+\\.self_attn\\.(q|k|v)_proj", ["q_proj", "v_proj"]]
+)
+def test_patterns_as_people_write_them_are_taken(tmp_path, pattern):
+    assert read_adapter(write_adapter(tmp_path, target_modules=pattern)).rank == 4
