@@ -17,9 +17,10 @@ from functools import lru_cache, wraps
 from typing import Any, NoReturn, cast
 
 from jinja2 import StrictUndefined, TemplateError, TemplateRuntimeError, TemplateSyntaxError, Undefined, nodes
+from jinja2.exceptions import SecurityError
 from jinja2.filters import FILTERS
 from jinja2.runtime import BlockReference, Context, LoopContext, Macro
-from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError, safe_range
+from jinja2.sandbox import ImmutableSandboxedEnvironment, safe_range
 from jinja2.utils import Cycler, Joiner, Namespace
 from jinja2.visitor import NodeTransformer
 
@@ -33,7 +34,16 @@ _ITEM = 20
 """Units of an item in a list or a mapping: looking at one takes as long as copying that many characters."""
 _DEEPEST = 50
 _MOST_BITS = 20_000
-_CONTAINERS = (list, tuple, set, frozenset, range, type({}.keys()), type({}.values()), type({}.items()))
+_CONTAINERS: tuple[type, ...] = (
+    list,
+    tuple,
+    set,
+    frozenset,
+    range,
+    type({}.keys()),
+    type({}.values()),
+    type({}.items()),
+)
 _FILTER_NAMES = """
     abs attr batch capitalize center count d default dictsort e escape filesizeformat first float forceescape format
     groupby indent int items join last length list lower map max min reject rejectattr replace reverse round safe select
@@ -127,7 +137,8 @@ class AgentTemplate:
         """The text. `TemplateFailedError` knows the template's own text."""
         token = _METER.set(_Meter(_STEP + len(self.source)))
         try:
-            return self._compiled.render(variables)
+            text: str = self._compiled.render(variables)
+            return text
         except TemplateError as error:
             raise TemplateFailedError(str(error.message), self.source) from error
         except Exception as error:  # a template is a program: it divides by zero, recurses, adds text to numbers
@@ -225,7 +236,7 @@ class _Metering(NodeTransformer):
         self.generic_visit(node)
         return _through("paid", node) if isinstance(node.arg, nodes.Slice) else node
 
-    def _built(self, node: Any) -> nodes.Node:
+    def _built(self, node: nodes.Expr) -> nodes.Node:
         self.generic_visit(node)
         return node if getattr(node, "ctx", "load") == "store" else _through("built", node)
 
@@ -237,7 +248,7 @@ class _Metering(NodeTransformer):
     visit_Include = visit_Import = visit_FromImport = visit_Extends = _other_files  # noqa: N815
 
 
-def _through(name: str, node: nodes.Expr) -> nodes.Filter:
+def _through(name: str, node: nodes.Node) -> nodes.Filter:
     return nodes.Filter(node, f"rollmill_{name}", [], [], None, None, lineno=node.lineno)
 
 
@@ -294,9 +305,9 @@ def _metered(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     return filtered
 
 
-def _of_numbers(test: Callable[..., bool]) -> Callable[..., bool]:
+def _of_numbers(test: Any) -> Callable[..., bool]:
     """A test that divides: of a text, `%` would make another one, of any width."""
-    return lambda *values: all(isinstance(value, int | float) for value in values) and test(*values)
+    return lambda *values: all(isinstance(value, int | float) for value in values) and bool(test(*values))
 
 
 def _check_operands(meter: _Meter, sign: str, left: Any, right: Any) -> None:

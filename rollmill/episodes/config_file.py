@@ -115,6 +115,8 @@ def _filled(value: Any, values: Mapping[str, Any], names: tuple[str, ...], known
             known[name] = _filled(values[name], values, (*names, name), known)
         return known[name]
 
+    length = 0
+
     def replaced(match: re.Match[str]) -> str:
         nonlocal length
         text = str(named(match))
@@ -123,7 +125,6 @@ def _filled(value: Any, values: Mapping[str, Any], names: tuple[str, ...], known
             raise UnusableSettingError(f"with what it names it has more than {_LONGEST:,} characters")
         return text
 
-    length = 0
     whole = _INTERPOLATION.fullmatch(value)
     return named(whole) if whole else _INTERPOLATION.sub(replaced, value)
 
