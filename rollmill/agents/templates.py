@@ -8,15 +8,12 @@ template is refused on every machine or on none.
 
 from __future__ import annotations
 
-import operator
-import re
 import types
-from collections.abc import Callable, Iterable, Iterator
-from contextvars import ContextVar
+from collections.abc import Callable, Iterator
 from functools import lru_cache, wraps
 from typing import Any, NoReturn, cast
 
-from jinja2 import StrictUndefined, TemplateError, TemplateRuntimeError, TemplateSyntaxError, Undefined, nodes
+from jinja2 import StrictUndefined, TemplateError, TemplateRuntimeError, TemplateSyntaxError, nodes
 from jinja2.exceptions import SecurityError
 from jinja2.filters import FILTERS
 from jinja2.runtime import BlockReference, Context, LoopContext, Macro
@@ -24,26 +21,10 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment, safe_range
 from jinja2.utils import Cycler, Joiner, Namespace
 from jinja2.visitor import NodeTransformer
 
-BUDGET = 40_000_000
-"""Units of one rendering: well under a second, and at most about 200 MB."""
+from rollmill.agents.template_meter import CHECKS, METER, METHODS, STEP, Meter, check_method, check_operands
+
 LONGEST = 100_000
 """Characters of a template."""
-_STEP = 100
-"""Units of an operation, however small its result."""
-_ITEM = 20
-"""Units of an item in a list or a mapping: looking at one takes as long as copying that many characters."""
-_DEEPEST = 50
-_MOST_BITS = 20_000
-_CONTAINERS: tuple[type, ...] = (
-    list,
-    tuple,
-    set,
-    frozenset,
-    range,
-    type({}.keys()),
-    type({}.values()),
-    type({}.items()),
-)
 _FILTER_NAMES = """
     abs attr batch capitalize center count d default dictsort e escape filesizeformat first float forceescape format
     groupby indent int items join last length list lower map max min reject rejectattr replace reverse round safe select
@@ -51,69 +32,8 @@ _FILTER_NAMES = """
 """
 _FILTERS = frozenset(_FILTER_NAMES.split())
 """Jinja's own, less those whose result has no bound that can be told beforehand, and `random`."""
-_TEXT_METHODS = """
-    capitalize casefold count endswith find index isalnum isalpha isascii isdecimal isdigit islower isnumeric isspace
-    istitle isupper join lower lstrip partition removeprefix removesuffix replace rfind rindex rpartition rsplit rstrip
-    split splitlines startswith strip swapcase title upper
-"""
-_METHODS = {
-    str: frozenset(_TEXT_METHODS.split()),
-    dict: frozenset(("get", "items", "keys", "values")),
-    list: frozenset(("count", "index")),
-    tuple: frozenset(("count", "index")),
-}
 _MADE = (safe_range, dict, Namespace, Cycler, Joiner)
 _OF_JINJA = (Macro, BlockReference, LoopContext, Cycler, Joiner)
-_WIDE = re.compile(r"[%)][ #0+\-.]*+(?:\d*+\.\s*+)?+(?:0*+[1-9]\d{3}|\*|\d{1,3}\*)")
-"""A width or a precision of four digits, or one that is given beside the text; a `)` ends the name in `%(name)s`."""
-
-
-class _Meter:
-    """What is left of one rendering's budget. `step`: units of an operation, those of the text around it included."""
-
-    def __init__(self, step: int) -> None:
-        self._left = BUDGET
-        self.step = step
-
-    def charge(self, units: int) -> None:
-        """Pay for something. Raises `TemplateRuntimeError` where nothing is left."""
-        self._left -= units
-        if self._left < 0:
-            raise TemplateRuntimeError(f"it does more than a template may ({BUDGET:,} characters and items, all told)")
-
-    def weigh(self, value: Any) -> int:
-        """Pay for a value with all that is in it, however often; what it weighs."""
-        before = self._left
-        waiting = [(value, 0)]
-        while waiting:
-            part, depth = waiting.pop()
-            if isinstance(part, str):
-                self.charge(1 + len(part))
-            elif isinstance(part, int) and part.bit_length() > _MOST_BITS:
-                raise TemplateRuntimeError(f"it computes with a number of more than {_MOST_BITS:,} bits")
-            elif part is None or isinstance(part, int | float | Undefined):
-                self.charge(1)
-            elif depth >= _DEEPEST:
-                raise TemplateRuntimeError(f"it nests values more than {_DEEPEST} deep")
-            elif isinstance(part, dict):
-                self.charge(1 + 2 * _ITEM * len(part))
-                waiting += [(one, depth + 1) for pair in part.items() for one in pair]
-            elif isinstance(part, _CONTAINERS):
-                self.charge(1 + _ITEM * len(part))
-                if not isinstance(part, range):
-                    waiting += [(one, depth + 1) for one in part]
-            else:
-                raise TemplateRuntimeError(f"{type(part).__name__} is no text, number, list or mapping")
-        return before - self._left
-
-    def counted(self, items: Iterable[Any]) -> Iterator[Any]:
-        """The items, each paid for as a step."""
-        for item in items:
-            self.charge(self.step)
-            yield item
-
-
-_METER: ContextVar[_Meter] = ContextVar("meter")
 
 
 class AgentTemplate:
@@ -135,7 +55,7 @@ class AgentTemplate:
 
     def render(self, **variables: Any) -> str:
         """The text. `TemplateFailedError` knows the template's own text."""
-        token = _METER.set(_Meter(_STEP + len(self.source)))
+        token = METER.set(Meter(STEP + len(self.source)))
         try:
             text: str = self._compiled.render(variables)
             return text
@@ -145,7 +65,7 @@ class AgentTemplate:
             what = f"{type(error).__name__}: {error}"[:300]
             raise TemplateFailedError(" ".join(what.split()), self.source) from error
         finally:
-            _METER.reset(token)
+            METER.reset(token)
 
 
 class TemplateFailedError(TemplateRuntimeError):
@@ -178,20 +98,20 @@ class _Environment(ImmutableSandboxedEnvironment):
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         """Do arithmetic; also what `*`, `**` and `%` do to text and lists."""
-        meter = _METER.get()
+        meter = METER.get()
         meter.charge(meter.step)
-        _check_operands(meter, operator, left, right)
+        check_operands(meter, operator, left, right)
         result = self.binop_table[operator](left, right)
         meter.weigh(result)
         return result
 
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
-        """Call a macro, one of `_MADE`, or a method of `_METHODS`."""
-        meter = _METER.get()
+        """Call a macro, one of `_MADE`, or a method of `METHODS`."""
+        meter = METER.get()
         meter.charge(meter.step)
         own = getattr(__obj, "__self__", None)
-        if isinstance(own, tuple(_METHODS)) and isinstance(__obj, types.BuiltinMethodType):
-            _check_method(meter, own, __obj.__name__, args, kwargs)
+        if isinstance(own, tuple(METHODS)) and isinstance(__obj, types.BuiltinMethodType):
+            check_method(meter, own, __obj.__name__, args, kwargs)
         elif isinstance(__obj, LoopContext) and args:
             args = (meter.counted(args[0]), *args[1:])
         elif __obj not in _MADE and not isinstance(__obj, _OF_JINJA) and not isinstance(own, _OF_JINJA):
@@ -253,30 +173,30 @@ def _through(name: str, node: nodes.Node) -> nodes.Filter:
 
 
 def _finalized(value: Any) -> str:
-    meter = _METER.get()
-    meter.charge(_STEP)
+    meter = METER.get()
+    meter.charge(STEP)
     meter.weigh(value)
     return str(value)
 
 
 def _paid(value: Any) -> Any:
     if isinstance(value, str | int | float | list | tuple | dict):
-        _METER.get().weigh(value)
+        METER.get().weigh(value)
     return value
 
 
 def _built(value: Any) -> Any:
-    _METER.get().weigh(value)
+    METER.get().weigh(value)
     return value
 
 
 def _joined(values: list[Any]) -> str:
-    _METER.get().weigh(values)
+    METER.get().weigh(values)
     return "".join(map(str, values))
 
 
 _OWN: dict[str, Callable[..., Any]] = {
-    "rollmill_counted": lambda items: _METER.get().counted(items),
+    "rollmill_counted": lambda items: METER.get().counted(items),
     "rollmill_paid": _paid,
     "rollmill_built": _built,
     "rollmill_joined": _joined,
@@ -289,13 +209,13 @@ def _metered(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(function)
     def filtered(*args: Any, **kwargs: Any) -> Any:
-        meter = _METER.get()
+        meter = METER.get()
         meter.charge(meter.step)
         given = [list(meter.counted(one)) if isinstance(one, Iterator) else one for one in args[skipped:]]
         for one in (*given, *kwargs.values()):
             if not (name in ("default", "d", "attr") and not isinstance(one, str | int | list | tuple | dict)):
                 meter.weigh(one)
-        if check := _CHECKS.get(name):
+        if check := CHECKS.get(name):
             check(meter, *given, **kwargs)
         result = function(*args[:skipped], *given, **kwargs)
         if isinstance(result, Iterator):
@@ -310,98 +230,8 @@ def _of_numbers(test: Any) -> Callable[..., bool]:
     return lambda *values: all(isinstance(value, int | float) for value in values) and bool(test(*values))
 
 
-def _check_operands(meter: _Meter, sign: str, left: Any, right: Any) -> None:
-    """Pay for what an operation will make, before it is made."""
-    if sign == "*":
-        for value, count in ((left, right), (right, left)):
-            if isinstance(count, int) and not isinstance(value, int | float):
-                meter.charge(meter.weigh(value) * max(count, 0))
-    elif sign == "**" and isinstance(left, int) and isinstance(right, int):
-        meter.charge(left.bit_length() * abs(right) * _STEP)
-        meter.weigh(left)
-    elif sign == "%" and isinstance(left, str):
-        _check_format(meter, left, right)
-    elif sign == "+":
-        meter.weigh(left)
-        meter.weigh(right)
-
-
-def _check_method(meter: _Meter, own: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    if not any(isinstance(own, kind) and name in names for kind, names in _METHODS.items()):
-        raise SecurityError(f"the method {name} of {type(own).__name__} is not for templates")
-    if name in ("get", "items", "keys", "values"):
-        return
-    for value in (own, *args, *kwargs.values()):
-        meter.weigh(value)
-    if name == "replace":
-        _check_replace(meter, own, *args)
-    elif name == "join" and args:
-        _check_join(meter, args[0], own)
-
-
 def _refuse_call(called: Any) -> NoReturn:
     raise SecurityError(f"{getattr(called, '__name__', type(called).__name__)} cannot be called in a template")
 
-
-def _check_format(meter: _Meter, text: Any, *args: Any, **kwargs: Any) -> None:
-    if _WIDE.search(str(text)):
-        raise TemplateRuntimeError("a format may be at most 999 wide")
-    meter.charge(str(text).count("%") * (1000 + meter.weigh([*args, *kwargs.values()])))
-
-
-def _check_replace(meter: _Meter, text: Any, old: Any = "", new: Any = "", *_: Any, **__: Any) -> None:
-    meter.charge((str(text).count(str(old)) + 1) * len(str(new)))
-
-
-def _check_join(meter: _Meter, values: Any, d: Any = "", attribute: Any = None) -> None:
-    meter.charge(len(values) * len(str(d)))
-
-
-def _check_indent(meter: _Meter, text: Any, width: Any = 4, *_: Any, **__: Any) -> None:
-    meter.charge((len(str(text).splitlines()) + 1) * _size(width))
-
-
-def _check_wrap(
-    meter: _Meter, text: Any, width: Any = 79, break_long_words: Any = True, wrapstring: Any = None, *_: Any, **__: Any
-) -> None:
-    meter.charge(len(str(text)) * (1 + len(str(wrapstring or ""))) * 10)  # textwrap is slow
-
-
-def _check_number(meter: _Meter, value: Any, number: Any = 0, *_: Any, **named: Any) -> None:
-    sizes = [_size(one) for one in (number, *named.values())]
-    meter.charge(sum(sizes) * (1 + (len(value) if isinstance(value, str) else 0)))
-
-
-def _check_round(meter: _Meter, value: Any, precision: Any = 0, *_: Any, **__: Any) -> None:
-    if not isinstance(precision, int) or abs(precision) > 100:
-        raise TemplateRuntimeError(f"cannot round to {str(precision)[:20]} places")
-
-
-def _check_json(meter: _Meter, value: Any, indent: Any = None) -> None:
-    meter.charge(meter.weigh(value) * (6 + _size(indent or 0) * _DEEPEST))
-
-
-def _check_sum(meter: _Meter, value: Any, attribute: Any = None, start: Any = 0) -> None:
-    if not isinstance(start, int | float):
-        raise TemplateRuntimeError("sum adds numbers")
-
-
-def _size(value: Any) -> int:
-    return abs(operator.index(value)) if isinstance(value, int) else len(str(value))
-
-
-_CHECKS: dict[str, Callable[..., None]] = {
-    "batch": _check_number,
-    "center": _check_number,
-    "format": _check_format,
-    "indent": _check_indent,
-    "join": _check_join,
-    "replace": _check_replace,
-    "round": _check_round,
-    "slice": _check_number,
-    "sum": _check_sum,
-    "tojson": _check_json,
-    "wordwrap": _check_wrap,
-}
 
 _ENVIRONMENT = _Environment()

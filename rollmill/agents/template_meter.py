@@ -1,0 +1,175 @@
+"""What a template's operations cost: paid for before, or right after, their result is made."""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextvars import ContextVar
+from typing import Any
+
+from jinja2 import TemplateRuntimeError, Undefined
+from jinja2.exceptions import SecurityError
+
+BUDGET = 40_000_000
+"""Units of one rendering: well under a second, and at most about 200 MB."""
+STEP = 100
+"""Units of an operation, however small its result."""
+_ITEM = 20
+"""Units of an item in a list or a mapping: looking at one takes as long as copying that many characters."""
+_DEEPEST = 50
+_MOST_BITS = 20_000
+_CONTAINERS: Any = (list, tuple, set, frozenset, range, type({}.keys()), type({}.values()), type({}.items()))
+_TEXT_METHODS = """
+    capitalize casefold count endswith find index isalnum isalpha isascii isdecimal isdigit islower isnumeric isspace
+    istitle isupper join lower lstrip partition removeprefix removesuffix replace rfind rindex rpartition rsplit rstrip
+    split splitlines startswith strip swapcase title upper
+"""
+METHODS = {
+    str: frozenset(_TEXT_METHODS.split()),
+    dict: frozenset(("get", "items", "keys", "values")),
+    list: frozenset(("count", "index")),
+    tuple: frozenset(("count", "index")),
+}
+_WIDE = re.compile(r"[%)][ #0+\-.]*+(?:\d*+\.\s*+)?+(?:0*+[1-9]\d{3}|\*|\d{1,3}\*)")
+"""A width or a precision of four digits, or one that is given beside the text; a `)` ends the name in `%(name)s`."""
+
+
+class Meter:
+    """What is left of one rendering's budget. `step`: units of an operation, those of the text around it included."""
+
+    def __init__(self, step: int) -> None:
+        self._left = BUDGET
+        self.step = step
+
+    def charge(self, units: int) -> None:
+        """Pay for something. Raises `TemplateRuntimeError` where nothing is left."""
+        self._left -= units
+        if self._left < 0:
+            raise TemplateRuntimeError(f"it does more than a template may ({BUDGET:,} characters and items, all told)")
+
+    def weigh(self, value: Any) -> int:
+        """Pay for a value with all that is in it, however often; what it weighs."""
+        before = self._left
+        waiting = [(value, 0)]
+        while waiting:
+            part, depth = waiting.pop()
+            if isinstance(part, str):
+                self.charge(1 + len(part))
+            elif isinstance(part, int) and part.bit_length() > _MOST_BITS:
+                raise TemplateRuntimeError(f"it computes with a number of more than {_MOST_BITS:,} bits")
+            elif part is None or isinstance(part, int | float | Undefined):
+                self.charge(1)
+            elif depth >= _DEEPEST:
+                raise TemplateRuntimeError(f"it nests values more than {_DEEPEST} deep")
+            elif isinstance(part, dict):
+                self.charge(1 + 2 * _ITEM * len(part))
+                waiting += [(one, depth + 1) for pair in part.items() for one in pair]
+            elif isinstance(part, _CONTAINERS):
+                self.charge(1 + _ITEM * len(part))
+                if not isinstance(part, range):
+                    waiting += [(one, depth + 1) for one in part]
+            else:
+                raise TemplateRuntimeError(f"{type(part).__name__} is no text, number, list or mapping")
+        return before - self._left
+
+    def counted(self, items: Iterable[Any]) -> Iterator[Any]:
+        """The items, each paid for as a step."""
+        for item in items:
+            self.charge(self.step)
+            yield item
+
+
+METER: ContextVar[Meter] = ContextVar("meter")
+
+
+def check_operands(meter: Meter, sign: str, left: Any, right: Any) -> None:
+    """Pay for what an operation will make, before it is made."""
+    if sign == "*":
+        for value, count in ((left, right), (right, left)):
+            if isinstance(count, int) and not isinstance(value, int | float):
+                meter.charge(meter.weigh(value) * max(count, 0))
+    elif sign == "**" and isinstance(left, int) and isinstance(right, int):
+        meter.charge(left.bit_length() * abs(right) * STEP)
+        meter.weigh(left)
+    elif sign == "%" and isinstance(left, str):
+        _check_format(meter, left, right)
+    elif sign == "+":
+        meter.weigh(left)
+        meter.weigh(right)
+
+
+def check_method(meter: Meter, own: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Pay for what a method of a text, list or mapping will make. Raises `SecurityError` for one not in `METHODS`."""
+    if not any(isinstance(own, kind) and name in names for kind, names in METHODS.items()):
+        raise SecurityError(f"the method {name} of {type(own).__name__} is not for templates")
+    if name in ("get", "items", "keys", "values"):
+        return
+    for value in (own, *args, *kwargs.values()):
+        meter.weigh(value)
+    if name == "replace":
+        _check_replace(meter, own, *args)
+    elif name == "join" and args:
+        _check_join(meter, args[0], own)
+
+
+def _check_format(meter: Meter, text: Any, *args: Any, **kwargs: Any) -> None:
+    if _WIDE.search(str(text)):
+        raise TemplateRuntimeError("a format may be at most 999 wide")
+    meter.charge(str(text).count("%") * (1000 + meter.weigh([*args, *kwargs.values()])))
+
+
+def _check_replace(meter: Meter, text: Any, old: Any = "", new: Any = "", *_: Any, **__: Any) -> None:
+    meter.charge((str(text).count(str(old)) + 1) * len(str(new)))
+
+
+def _check_join(meter: Meter, values: Any, d: Any = "", attribute: Any = None) -> None:
+    meter.charge(len(values) * len(str(d)))
+
+
+def _check_indent(meter: Meter, text: Any, width: Any = 4, *_: Any, **__: Any) -> None:
+    meter.charge((len(str(text).splitlines()) + 1) * _size(width))
+
+
+def _check_wrap(
+    meter: Meter, text: Any, width: Any = 79, break_long_words: Any = True, wrapstring: Any = None, *_: Any, **__: Any
+) -> None:
+    meter.charge(len(str(text)) * (1 + len(str(wrapstring or ""))) * 10)  # textwrap is slow
+
+
+def _check_number(meter: Meter, value: Any, number: Any = 0, *_: Any, **named: Any) -> None:
+    sizes = [_size(one) for one in (number, *named.values())]
+    meter.charge(sum(sizes) * (1 + (len(value) if isinstance(value, str) else 0)))
+
+
+def _check_round(meter: Meter, value: Any, precision: Any = 0, *_: Any, **__: Any) -> None:
+    if not isinstance(precision, int) or abs(precision) > 100:
+        raise TemplateRuntimeError(f"cannot round to {str(precision)[:20]} places")
+
+
+def _check_json(meter: Meter, value: Any, indent: Any = None) -> None:
+    meter.charge(meter.weigh(value) * (6 + _size(indent or 0) * _DEEPEST))
+
+
+def _check_sum(meter: Meter, value: Any, attribute: Any = None, start: Any = 0) -> None:
+    if not isinstance(start, int | float):
+        raise TemplateRuntimeError("sum adds numbers")
+
+
+def _size(value: Any) -> int:
+    return abs(operator.index(value)) if isinstance(value, int) else len(str(value))
+
+
+CHECKS: dict[str, Callable[..., None]] = {
+    "batch": _check_number,
+    "center": _check_number,
+    "format": _check_format,
+    "indent": _check_indent,
+    "join": _check_join,
+    "replace": _check_replace,
+    "round": _check_round,
+    "slice": _check_number,
+    "sum": _check_sum,
+    "tojson": _check_json,
+    "wordwrap": _check_wrap,
+}
