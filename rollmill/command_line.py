@@ -20,7 +20,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from rollmill.errors import RollmillError
+from rollmill.errors import RollmillError, file_error
 from rollmill.interruption import interrupted, interruptions_noted
 from rollmill.stall_watch import watch
 
@@ -204,7 +204,8 @@ def _list_commands(commands: Mapping[str, type[BaseModel]], prog: str, descripti
 def report_errors(prog: str) -> Iterator[None]:
     """Ends the process on what the user should read: status 1 and one line for `RollmillError`, 130 for Ctrl-C.
 
-    Status 141, and nothing said, where nobody reads the output any more (`| head`).
+    The same for files that cannot be used, see `file_error`. Status 141, and nothing said, where nobody reads the
+    output any more (`| head`).
     Anything else is a bug and keeps its traceback. Works as a `with` block and as a decorator.
     """
     try:
@@ -226,6 +227,11 @@ def report_errors(prog: str) -> Iterator[None]:
     except BrokenPipeError:  # whoever read has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(141) from None
+    except OSError as error:
+        if (failure := file_error(error)) is None:
+            raise
+        sys.stderr.write(f"{prog}: {failure}\n")
+        raise SystemExit(1) from None
     except KeyboardInterrupt:
         sys.stderr.write(f"\n{prog}: stopped: the same command continues\n")
         raise SystemExit(130) from None

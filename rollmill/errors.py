@@ -1,5 +1,10 @@
 """What rollmill raises on purpose. Everything else is a bug and keeps its traceback."""
 
+from __future__ import annotations
+
+import errno
+from os import PathLike, fspath
+
 
 class RollmillError(Exception):
     """Base of the errors whose message is meant for the user as it stands, on one line.
@@ -22,3 +27,52 @@ class ServingError(RollmillError):
 
 class RunStoppedError(RollmillError):
     """A run stopped before its end; what is journaled stays, and the same command continues it."""
+
+
+_AGAIN = "then run the same command again to continue"
+_IN_THE_WAY = {
+    errno.EISDIR: "a folder is where a file belongs: move it away, or write elsewhere",
+    errno.ENOTDIR: "a file is where a folder belongs: move it away, or write elsewhere",
+    errno.EEXIST: "something else is where a folder belongs: move it away, or write elsewhere",
+    errno.ENOTEMPTY: "a folder is in the way: move it away, or write elsewhere",
+    errno.ELOOP: "a symbolic link is where a file belongs: remove it, or write elsewhere",
+    errno.ENAMETOOLONG: "choose a shorter name",
+}
+"""What the user named cannot be what it has to be."""
+_OUTSIDE = {
+    errno.ENOSPC: "make room",
+    errno.EDQUOT: "make room",
+    errno.EROFS: "make it writable, or write elsewhere",
+    errno.EACCES: "allow this user to read and write there, or write elsewhere",
+    errno.EPERM: "allow this user to read and write there, or write elsewhere",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.ENFILE: "raise the system's limit of open files",
+    errno.EFBIG: "raise the limit of a file's size (ulimit -f), or write to another file system",
+    errno.ENOLCK: "write to a file system that has locks",
+    errno.ENOSYS: "write to a file system that has locks",
+    errno.EOPNOTSUPP: "write to a file system that has locks",
+    errno.ENOENT: "put it back",
+    errno.EIO: "see the system's log for the disk",
+    errno.ESTALE: "mount it again",
+    errno.ENXIO: "see what stands there",
+    errno.ENODEV: "see what stands there",
+    errno.EBUSY: "see what uses it",
+    errno.ETXTBSY: "see what uses it",
+}
+"""What may pass, or be mended, while the same command stays the right one."""
+
+
+def file_error(error: OSError, path: str | PathLike[str] | None = None) -> RollmillError | None:
+    """Return what the user should read of a failed use of a file; None where `error` is of another kind.
+
+    `path` is what was used, where the error itself does not say. A missing file counts only where it is named: without
+    a name it is a bug.
+    """
+    named = error.filename2 or error.filename or path  # of a rename, the place that it was for
+    where = f": {fspath(named)}" if isinstance(named, str | bytes | PathLike) else ""
+    said = f"{error.strerror}{where}"
+    if error.errno in _IN_THE_WAY:
+        return InputError(f"{said}; {_IN_THE_WAY[error.errno]}")
+    if error.errno in _OUTSIDE and (where or error.errno != errno.ENOENT):
+        return RunStoppedError(f"{said}; {_OUTSIDE[error.errno]}, {_AGAIN}")
+    return None

@@ -109,6 +109,9 @@ class Rollout(BaseModel):
     model_calls: int = 0
     """Requests sent, retries included."""
     metadata: dict[str, Any] = Field(default_factory=dict)
+    run_identity: str | None = Field(default=None, exclude=True)
+    """The first 16 digits of the identity of the run whose journal holds the row; the journal writes it, as the row's
+    last field. None in rows of older versions, and outside of journals."""
 
     @property
     def status(self) -> Literal["ok", "unparseable", "failed"]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import functools
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
@@ -10,10 +9,8 @@ from typing import Any, ParamSpec, TypeVar
 from prefect.client.schemas.objects import State, StateType
 from prefect.logging import get_run_logger
 
-from rollmill.errors import RollmillError, RunStoppedError
+from rollmill.errors import RollmillError, file_error
 from rollmill.interruption import interrupted
-
-_THE_DISK_SAYS_NO = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENOTDIR, errno.ENAMETOOLONG}
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -46,7 +43,4 @@ def _failure(error: Exception) -> RollmillError | None:
     """What the user should read; None: a bug, which keeps its traceback."""
     if isinstance(error, RollmillError):
         return error
-    if isinstance(error, OSError) and error.errno in _THE_DISK_SAYS_NO:
-        where = f": {error.filename}" if error.filename else ""
-        return RunStoppedError(f"{error.strerror}{where}; mend that, and the same command continues")
-    return None
+    return file_error(error) if isinstance(error, OSError) else None

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import polars as pl
 
 from rollmill.corpus.inputs import Source, find_sources
-from rollmill.corpus.journal_index import Indexed, read_index, write_index
+from rollmill.corpus.journal_index import Indexed, JournalState, read_index, write_index
 from rollmill.corpus.record import without_non_numbers
 from rollmill.corpus.scan import Scan
 from rollmill.corpus.table import SCHEMA
@@ -106,10 +106,10 @@ def index_run(directory: Path, num_rollout: int) -> Corpus:
     """
     (source,) = find_sources([str(directory)])
     journal = Path(source.path)
-    state = _state(source)
+    state, before = _state(source), JournalState.of(journal)
     scan, indexed, bad = _scan_journal(journal, lambda _: None)
     if not bad and not scan.repaired:  # an index has no room for what was wrong with a record
-        write_index(journal, indexed.table, indexed.covered, indexed.lines)
+        write_index(journal, indexed, before)
     counted = indexed._replace(table=indexed.table.filter(pl.col("sample_id") < num_rollout))
     return Corpus([source], [_read_run(directory, counted, bad, scan.repaired, state)])
 
@@ -226,7 +226,7 @@ def _state(source: Source) -> _State | None:
         found = None if is_remote(source.path) else Path(source.path).stat()
     except OSError:
         return None  # reading it says what is the matter
-    return found and _State(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+    return found and _State(found.st_dev, found.st_ino, found.st_size, found.st_ctime_ns)
 
 
 def _check_state(source: Source, then: _State | None) -> None:

@@ -20,14 +20,13 @@ from rollmill.files.opening import is_packed, is_remote
 from rollmill.files.parquet import open_parquet
 from rollmill.files.rows import BadRow, Row, raw_json_array, raw_json_lines
 from rollmill.rollouts.manifest import MANIFEST, read_manifest
+from rollmill.rollouts.run import JOURNALS
 
 _STRUCTURED = frozenset({"messages", "trajectory", "verdict", "evaluation_info", "metadata", "usage", "error"})
 _PATTERN = frozenset("*?[")
 ASIDE = (".dropped.", ".quarantine.", ".index.parquet")
 """Parts of the names of what was put aside, and of journals' indexes; a folder's files, and those that a pattern
 matches, are read without them."""
-JOURNALS = "rollouts"
-"""The folder of a run's journals."""
 _HTTP = ("http://", "https://")
 _FILE = "file://"
 _json_text = msgspec.json.Decoder(msgspec.Raw)

@@ -2,12 +2,17 @@
 
 A journal only grows. So the index says how many of its bytes it covers, and what was appended since is scanned; the
 messages are read from the journal, by place, when somebody wants them.
+
+Somebody may have edited rows all the same. So the index has a hash of the bytes that it covers. They are hashed again
+(gigabytes in a second) unless the file is the same and nobody has changed it since: no program can set a file's ctime
+back.
 """
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 import orjson
 import polars as pl
@@ -16,11 +21,13 @@ import xxhash
 from rollmill.corpus.scan import COLUMNS
 from rollmill.files.whole import write_whole
 
-VERSION = "2"
+VERSION = "3"
 """Raised whenever the columns or their meaning change."""
 
 _KEY = b"rollmill.journal_index"
-_SEEN = 4096
+_PIECE = 1 << 20
+_CLOCK_STEP_NS = 20_000_000
+"""Two changes that are closer than this may have the same ctime; steps of Linux's clock for files are up to 10 ms."""
 
 
 class Indexed(NamedTuple):
@@ -36,14 +43,30 @@ def index_path(journal: Path) -> Path:
     return journal.with_suffix(".index.parquet")
 
 
+class JournalState(NamedTuple):
+    """Which file a journal is, and when somebody last changed it."""
+
+    file: list[int]
+    settled: bool
+    """Whether the next change will have another ctime."""
+
+    @classmethod
+    def of(cls, journal: Path) -> Self:
+        """As it is now. Raises `OSError`."""
+        now = time.time_ns()
+        found = journal.stat()
+        numbers = [found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns]
+        return cls(numbers, found.st_ctime_ns < now - _CLOCK_STEP_NS)
+
+
 def read_index(journal: Path) -> Indexed | None:
-    """The index of a journal; None where there is none that is whole, of this version and of this journal."""
+    """The index of a journal; None where there is none that is whole, of this version and of the journal's rows."""
     import pyarrow.parquet as pq
 
     try:
         with pq.ParquetFile(index_path(journal), page_checksum_verification=True) as file:
             about = orjson.loads(file.schema_arrow.metadata[_KEY])
-            if about != _about(journal, about["covered"], about["lines"]):
+            if about["version"] != VERSION or not _is_of(journal, about):
                 return None
             read = file.read()
         read.validate(full=True)
@@ -53,23 +76,41 @@ def read_index(journal: Path) -> Indexed | None:
     return Indexed(table, about["covered"], about["lines"]) if table.schema == COLUMNS else None
 
 
-def write_index(journal: Path, table: pl.DataFrame, covered: int, lines: int) -> None:
-    """Writes whole the index of a journal's first `covered` bytes, which are so many lines. Raises `OSError`."""
+def write_index(journal: Path, indexed: Indexed, before: JournalState) -> None:
+    """Writes whole the index of a journal's rows, unless the journal is being changed. Raises `OSError`.
+
+    Args:
+        journal: the file.
+        indexed: what was found in it.
+        before: its state before it was read.
+    """
     import pyarrow.parquet as pq
 
-    about = {_KEY: orjson.dumps(_about(journal, covered, lines))}
+    about = {
+        "version": VERSION,
+        "covered": indexed.covered,
+        "lines": indexed.lines,
+        "content": _content_hash(journal, indexed.covered),
+        "file": before.file if before.settled else None,
+    }
+    if JournalState.of(journal).file != before.file:
+        return
+    table = indexed.table.to_arrow().replace_schema_metadata({_KEY: orjson.dumps(about)})
     with write_whole(index_path(journal)) as file:
-        pq.write_table(
-            table.to_arrow().replace_schema_metadata(about), file, compression="zstd", write_page_checksum=True
-        )
+        pq.write_table(table, file, compression="zstd", write_page_checksum=True)
 
 
-def _about(journal: Path, covered: int, lines: int) -> dict[str, object]:
-    return {"version": VERSION, "covered": covered, "lines": lines, "seen": _fingerprint(journal, covered)}
+def _is_of(journal: Path, about: dict[str, Any]) -> bool:
+    """Whether the journal begins with the bytes that an index is of."""
+    unchanged = about["file"] == JournalState.of(journal).file
+    return unchanged or bool(about["content"] == _content_hash(journal, about["covered"]))
 
 
-def _fingerprint(journal: Path, covered: int) -> str:
-    """Of the last bytes that are covered: another journal, or one cut back and grown again, has others."""
-    with journal.open("rb") as file:
-        file.seek(max(0, covered - _SEEN))
-        return f"{covered}:{xxhash.xxh3_64_hexdigest(file.read(min(_SEEN, covered)))}"
+def _content_hash(journal: Path, size: int) -> str | None:
+    """Return a hash of the first `size` bytes; None where there are fewer."""
+    digest = xxhash.xxh3_128()
+    with journal.open("rb", buffering=0) as file:
+        while size > 0 and (piece := file.read(min(size, _PIECE))):
+            digest.update(piece)
+            size -= len(piece)
+    return None if size else digest.hexdigest()

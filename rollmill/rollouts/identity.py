@@ -8,6 +8,8 @@ from typing import Any
 import orjson
 from pydantic import BaseModel, ConfigDict
 
+ROW_KEY_DIGITS = 16
+
 
 class Identity(BaseModel):
     """Everything that determines a run's outputs, and nothing else, in two parts.
@@ -25,6 +27,21 @@ class Identity(BaseModel):
     def key(self) -> str:
         """64 hexadecimal digits."""
         return content_key({"generation": self.generation, "verification": self.verification})
+
+    @property
+    def row_key(self) -> str:
+        """The first digits of `key`, which every row of the run's journal carries."""
+        return self.key[:ROW_KEY_DIGITS]
+
+    @property
+    def max_tokens(self) -> int:
+        """The limit of a completion's tokens."""
+        return int(self.generation["sampling"]["max_tokens"])
+
+    def with_max_tokens(self, limit: int) -> Identity:
+        """Return the identity of the run that is the same but for this limit."""
+        sampling = self.generation["sampling"] | {"max_tokens": limit}
+        return self.model_copy(update={"generation": self.generation | {"sampling": sampling}})
 
     def differences(self, other: Identity) -> dict[str, tuple[Any, Any]]:
         """Parameter -> (here, there) for every one that differs."""

@@ -14,8 +14,11 @@ import orjson
 from pydantic import ValidationError
 from typing_extensions import TypeVar
 
-from rollmill.errors import InputError, RunStoppedError
+from rollmill.errors import InputError, RunStoppedError, file_error
+from rollmill.files.regular import require_regular
 from rollmill.records import Rollout
+from rollmill.rollouts.lock import LOCK, lock_file
+from rollmill.rollouts.ownership import RUN_IDENTITY, Ownership
 from rollmill.rollouts.tally import Outcome, Tally
 
 log = logging.getLogger(__name__)
@@ -53,22 +56,32 @@ class _Group:
 
 
 class Journal:
-    """One journal file, open for appending by this process alone (the run directory's lock sees to that).
+    """One journal file, open for appending by this process alone: it is locked as long as it is open.
 
     Opening reads the file once: a torn last line is cut off, a line that is no rollout is left where it is and
-    passed over; both are said. The latest row of an (instance_id, sample_id) counts.
+    passed over; both are said. The latest row of an (instance_id, sample_id) counts. A row of another run is refused
+    before anything is changed, see `Ownership.check`.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, owner: Ownership) -> None:
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
+        self.owner = owner
         self._groups: dict[str, _Group] = {}
         self.tally = Tally()
         self.garbage_lines: list[int] = []
         self.repaired_bytes = 0
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            require_regular(path)
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        except OSError as error:
+            raise file_error(error, path) or error from error
+        try:
+            lock_file(self._file, path, path.resolve().parent.parent / LOCK, owner.flags)
             self._read()
+        except OSError as error:
+            os.close(self._file)
+            raise file_error(error, path) or error from error
         except BaseException:
             os.close(self._file)
             raise
@@ -123,6 +136,7 @@ class Journal:
         except (LookupError, TypeError, ValueError, AttributeError):  # orjson's own is a ValueError
             self.garbage_lines.append(number)
             return
+        self.owner.check(row.get(RUN_IDENTITY), outcome.max_tokens, self.path, number)
         self._note(instance_id, sample_id, offset, outcome)
 
     def _note(self, instance_id: str, sample_id: int, offset: int, outcome: Outcome) -> None:
@@ -135,8 +149,10 @@ class Journal:
     def append(self, instance_id: str, sample_id: int, line: bytes, outcome: Outcome) -> None:
         """Writes one row, `line` with its newline: when this returns, SIGKILL of this process cannot lose it.
 
-        Raises `RunStoppedError` when the disk is full or fails; the file then ends with the row before.
+        The row gets the run's identity. Raises `RunStoppedError` when the disk is full or fails; the file then ends
+        with the row before.
         """
+        line = self.owner.stamp(line)
         try:
             written = os.write(self._file, line)
             while written < len(line):
@@ -154,7 +170,7 @@ class Journal:
     def sync(self) -> None:
         """Brings what was appended to disk (fdatasync), for the case that the machine fails.
 
-        Raises `RunStoppedError` when the disk fails.
+        Raises `RunStoppedError` when the disk fails, and as `check_place` does.
         """
         if self._unsynced:
             self._unsynced = False
@@ -162,6 +178,22 @@ class Journal:
                 os.fdatasync(self._file)
             except OSError as error:
                 raise RunStoppedError(f"cannot bring {self.path} to disk: {error}") from error
+            self.check_place()
+
+    def check_place(self) -> None:
+        """Raise `RunStoppedError` where the file does not have its name any more.
+
+        Results would go to another folder than the rollouts, or the rollouts nowhere.
+        """
+        try:
+            in_place = os.path.samestat(self.path.stat(), os.fstat(self._file))
+        except OSError:
+            in_place = False
+        if not in_place:
+            raise RunStoppedError(
+                f"{self.path} was moved, replaced or deleted while the run wrote it: put it back, then run the same "
+                "command again to continue"
+            )
 
     def attempt_for(self, instance_id: str, sample_id: int, *, retry: str | None, max_tokens: int) -> int | None:
         """The attempt number under which a rollout is to be made now; None when it is journaled and stays.

@@ -12,9 +12,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
-from rollmill.errors import InputError
+from rollmill.errors import InputError, file_error
+from rollmill.files.regular import require_regular
 from rollmill.files.whole import write_json_whole
-from rollmill.rollouts.identity import Identity
+from rollmill.rollouts.identity import ROW_KEY_DIGITS, Identity
 
 MANIFEST = "manifest.json"
 
@@ -29,7 +30,7 @@ class Manifest(BaseModel):
     parameters: dict[str, Any]
     """As given, less secrets."""
     seed: int
-    journal: str
+    journal: str = Field(pattern=r"^rollouts/\d{4,}\.jsonl$")
     """The journal that counts, relative to the run directory."""
     problems: dict[str, Any]
     """`path`, `sha256`, `count`, `quarantined`."""
@@ -51,17 +52,27 @@ def read_manifest(directory: Path) -> Manifest | None:
     """The manifest of a run directory, None where there is no run. Raises `InputError` when it cannot be read."""
     path = directory / MANIFEST
     try:
+        require_regular(path)
         return Manifest.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
+        raise InputError(f"cannot read {path}: {file_error(error) or error.strerror}") from error
     except ValidationError as error:
         where = ".".join(map(str, error.errors()[0]["loc"])) or "the whole file"
         raise InputError(
             f"{path} is not a manifest that this version reads ({where}: {error.errors()[0]['msg']}): "
             "move the directory away, or give another --output_dir"
         ) from error
+
+
+def check_unaltered(path: Path, identity: Identity, key: str) -> None:
+    """Raise `InputError` where the identity in a manifest is not the one that its key was made of."""
+    if identity.key != key:
+        raise InputError(
+            f"{path} was edited: its identity has the key {identity.row_key}..., and its identity_key is "
+            f"{key[:ROW_KEY_DIGITS]}...: put back the {MANIFEST} as it was, or give another output directory"
+        )
 
 
 def now() -> str:

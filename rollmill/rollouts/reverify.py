@@ -9,6 +9,7 @@ from rollmill.files.rows import dump_line
 from rollmill.files.whole import write_whole
 from rollmill.records import Problem, Rollout, RolloutError
 from rollmill.rollouts.identity import Identity
+from rollmill.rollouts.ownership import Ownership
 from rollmill.rollouts.run import Run
 from rollmill.verifiers import VerifierFailed, VerifierPool
 
@@ -21,18 +22,18 @@ def reverify(run: Run, verifiers: VerifierPool) -> int:
     The journal before stays where it is. Rollouts without a completion stay failed. Returns how many were scored.
     """
     name = run.next_journal()
-    count = asyncio.run(_write(run, verifiers, name))
     identity = Identity(generation=run.manifest.identity.generation, verification=verifiers.identity)
+    count = asyncio.run(_write(run, verifiers, name, Ownership(identity, has_manifest=True)))
     run.switch_journal(name, identity)
     return count
 
 
-async def _write(run: Run, verifiers: VerifierPool, name: str) -> int:
+async def _write(run: Run, verifiers: VerifierPool, name: str, owner: Ownership) -> int:
     count = 0
     async with verifiers:
         with write_whole(run.directory / name) as file:
             async for rollout in _scored(run, verifiers):
-                file.write(dump_line(rollout.model_dump(mode="json")))
+                file.write(owner.stamp(dump_line(rollout.model_dump(mode="json"))))
                 count += rollout.completion is not None
     return count
 

@@ -17,12 +17,24 @@ from rollmill.problems import LoadedProblems, read_problems
 from rollmill.records import Problem, Rollout
 from rollmill.rollouts.identity import Identity
 from rollmill.rollouts.journal import Journal, RolloutT
-from rollmill.rollouts.manifest import Manifest, git_commit, host, now, read_manifest, versions
+from rollmill.rollouts.manifest import (
+    MANIFEST,
+    Manifest,
+    check_unaltered,
+    git_commit,
+    host,
+    now,
+    read_manifest,
+    versions,
+)
+from rollmill.rollouts.ownership import Ownership
 
 Retry = Literal["failed", "truncated"]
 PROBLEMS = "problems.jsonl"
 QUARANTINE = "quarantine.jsonl"
 IMAGES = "images"
+JOURNALS = "rollouts"
+"""The folder of a run's journals."""
 
 
 class Run:
@@ -80,7 +92,7 @@ class Run:
 
     def next_journal(self) -> str:
         """Name, relative to the run directory, of a journal that is not there yet."""
-        return f"rollouts/{int(Path(self.manifest.journal).stem) + 1:04d}.jsonl"
+        return f"{JOURNALS}/{int(Path(self.manifest.journal).stem) + 1:04d}.jsonl"
 
     def switch_journal(self, name: str, identity: Identity) -> None:
         """Makes another journal the one that counts, and the run the one with that identity."""
@@ -88,7 +100,8 @@ class Run:
         self.manifest = self.manifest.model_copy(update=update)
         self.manifest.write(self.directory)
         self.journal.close()
-        self.journal = Journal(self.directory / name)
+        owner = Ownership(identity, has_manifest=True, flags=self.journal.owner.flags)
+        self.journal = Journal(self.directory / name, owner)
 
     def groups(
         self,
@@ -115,7 +128,8 @@ class Run:
         self.manifest.write(self.directory)
 
     def finish(self, totals: dict[str, Any]) -> None:
-        """Notes the end and what came of it."""
+        """Notes the end and what came of it. Raises `RunStoppedError` where the directory is not the run's any more."""
+        self.journal.check_place()
         self.manifest = self.manifest.model_copy(update={"ended_at": now(), "totals": totals})
         self.manifest.write(self.directory)
 
@@ -165,9 +179,10 @@ def open_run(
 ) -> Iterator[Run]:
     """Opens or continues the run in a directory that this process has locked.
 
-    Raises `InputError` when another run is there, naming every parameter that differs, and when `retry` or `reverify`
-    finds no run. The problems share the `expected` rollouts evenly, but for one more for the first ones where that does
-    not come out even. `flags` name another directory.
+    Raises `InputError` when another run is there, naming every parameter that differs, when a row of the journal is of
+    another run, when the manifest was edited, and when `retry` or `reverify` finds no run. The problems share the
+    `expected` rollouts evenly, but for one more for the first ones where that does not come out even. `flags` name
+    another directory.
     """
     old = read_manifest(directory)
     if old is None and (retry or reverify):
@@ -175,14 +190,13 @@ def open_run(
         raise InputError(f"{what} needs a run in {directory}, and there is none: check {flags}")
     if old is not None:
         check_same_run(old, identity, directory=directory, retry=retry, reverify=reverify, flags=flags)
-    take_problems(loaded, directory)
     manifest = Manifest(
         job=job,
         identity_key=identity.key,
         identity=identity,
         parameters=parameters,
         seed=seed,
-        journal=old.journal if old else "rollouts/0001.jsonl",
+        journal=old.journal if old else _newest_journal(directory),
         problems={"path": PROBLEMS, "sha256": loaded.sha256, "count": loaded.count, "quarantined": loaded.quarantined},
         versions=versions(),
         git_commit=git_commit(),
@@ -193,14 +207,23 @@ def open_run(
     )
     if reverify and old is not None and old.identity.verification != identity.verification:
         manifest = manifest.model_copy(update={"identity_key": old.identity_key, "identity": old.identity})
-    manifest.write(directory)
-    max_tokens = int(identity.generation["sampling"]["max_tokens"])
-    journal = Journal(directory / manifest.journal)
-    run = Run(directory, manifest, journal, expected=expected, retry=retry, max_tokens=max_tokens)
+    # The journal first: where its rows are another run's, nothing in the directory is to change, least of all to a
+    # manifest that would make them this one's at the next try.
+    owner = Ownership(manifest.identity, has_manifest=old is not None, flags=flags)
+    journal = Journal(directory / manifest.journal, owner)
+    run = Run(directory, manifest, journal, expected=expected, retry=retry, max_tokens=identity.max_tokens)
     try:
+        take_problems(loaded, directory)
+        manifest.write(directory)
         yield run
     finally:
         run.journal.close()
+
+
+def _newest_journal(directory: Path) -> str:
+    """Name, relative to the run directory, of the journal that counts where no manifest says which."""
+    numbers = [int(path.stem) for path in (directory / JOURNALS).glob("*.jsonl") if path.stem.isdecimal()]
+    return f"{JOURNALS}/{max(numbers, default=1):04d}.jsonl"
 
 
 def check_same_run(
@@ -226,6 +249,7 @@ def check_same_run(
         advice += "; --retry truncated redoes just what the old limit cut off"
     if differences and not (raised and retry == "truncated"):
         raise InputError(f"{directory} holds another run: {', '.join(told)}: {advice}")
+    check_unaltered(directory / MANIFEST, old.identity, old.identity_key)
 
 
 def _told(name: str, there: object, here: object) -> list[str]:

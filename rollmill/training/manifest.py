@@ -10,9 +10,10 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rollmill.errors import InputError
+from rollmill.files.regular import require_regular
 from rollmill.files.whole import write_json_whole
 from rollmill.rollouts.identity import Identity
-from rollmill.rollouts.manifest import MANIFEST
+from rollmill.rollouts.manifest import MANIFEST, check_unaltered
 from rollmill.rollouts.run import short
 from rollmill.training.data_files import DataFile, DataFiles
 from rollmill.training.merging import MERGED
@@ -128,6 +129,7 @@ def read_training_manifest(directory: Path) -> TrainingManifest | None:
     """
     path = directory / MANIFEST
     try:
+        require_regular(path)
         return TrainingManifest.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         return None
@@ -141,6 +143,7 @@ def check_same_training(old: TrainingManifest, new: TrainingManifest, directory:
     """Raises `InputError`, naming each parameter that differs, unless `new` is the run on disk."""
     differences = old.identity.differences(new.identity)
     if not differences:
+        check_unaltered(directory / MANIFEST, old.identity, old.identity_key)
         return
     told = []
     for name, (there, here) in differences.items():

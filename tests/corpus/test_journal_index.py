@@ -1,4 +1,8 @@
+import os
 import random
+import shutil
+import time
+from contextlib import contextmanager
 
 import orjson
 import polars as pl
@@ -7,9 +11,8 @@ from polars.testing import assert_frame_equal
 
 from rollmill.corpus import journal_index
 from rollmill.corpus.corpus import index_run, read_corpus
-from rollmill.corpus.journal_index import index_path, read_index
-from rollmill.corpus.scan import COLUMNS
-from rollmill.errors import InputError
+from rollmill.corpus.journal_index import Indexed, JournalState, index_path, read_index
+from rollmill.corpus.scan import COLUMNS, Scan
 from tests.corpus.made import lines, make_run, record, without_places
 from tests.rollouts.made import append, opened
 
@@ -26,10 +29,36 @@ def read(journal):
     return corpus, corpus.table.select("instance_id", "sample_id", "reward").rows()
 
 
-def blind(journal):
-    """Makes what the index covers unreadable, all but the end by which it is known."""
+@contextmanager
+def no_row_scanned():
+    """A row that is scanned fails: what is read comes from the index."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Scan, "add", None)
+        yield
+
+
+def settle(journal):
+    """Lets the clock of the file system go on, so that the next change is another one."""
+    while not JournalState.of(journal).settled:
+        time.sleep(0.005)
+
+
+def index(journal):
+    settle(journal)
+    return index_run(journal.parent.parent, 1000)
+
+
+def edit(journal, old, new, *, hide=True):
+    """Changes rows in place; `hide` makes the file look as old as before."""
+    before = journal.stat()
     content = journal.read_bytes()
-    journal.write_bytes(b"x" * (len(content) - journal_index._SEEN) + content[-journal_index._SEEN :])
+    assert old in content
+    assert len(old) == len(new)
+    with journal.open("r+b") as file:
+        file.write(content.replace(old, new))
+    if hide:
+        os.utime(journal, ns=(before.st_atime_ns, before.st_mtime_ns))
+        assert (journal.stat().st_size, journal.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
 
 
 def many(count=200):
@@ -76,12 +105,106 @@ def test_the_index_is_read_in_place_of_what_it_covers(tmp_path):
     journal = make_run(tmp_path / "run", many())
     scanned, _ = read(journal)
     assert_frame_equal(index_run(tmp_path / "run", 1000).table, scanned.table)
-    blind(journal)
-    indexed, _ = read(journal)
+    with no_row_scanned():
+        indexed, _ = read(journal)
     assert_frame_equal(indexed.table, scanned.table)
     assert indexed.quarantined == 0
+
+
+def test_a_journal_that_nobody_touched_is_not_even_read(tmp_path, monkeypatch):
+    journal = make_run(tmp_path / "run", many())
+    index(journal)
+    monkeypatch.setattr(journal_index, "_content_hash", None)
+    with no_row_scanned():
+        assert read(journal)[0].table.height == 200
+
+
+def test_the_index_of_a_journal_that_was_just_written_is_used_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(journal_index, "_CLOCK_STEP_NS", 3600 * 10**9)
+    journal = make_run(tmp_path / "run", many())
+    index_run(tmp_path / "run", 1000)
+    with no_row_scanned():
+        assert read(journal)[0].table.height == 200
+    edit(journal, b'"reward":1.0', b'"reward":0.0')
+    assert sum(reward for _, _, reward in read(journal)[1]) == 0.0
+
+
+def test_a_copied_run_has_its_index(tmp_path):
+    index(make_run(tmp_path / "run", many()))
+    shutil.copytree(tmp_path / "run", tmp_path / "copy")
+    with no_row_scanned():
+        assert read_corpus([str(tmp_path / "copy")]).table.height == 200
+
+
+def replace_by_rename(journal):
+    other = journal.with_name("other")
+    other.write_bytes(journal.read_bytes().replace(b'"reward":1.0', b'"reward":0.5'))
+    shutil.copystat(journal, other)
+    other.rename(journal)
+
+
+def swap_rows(journal):
+    first, *rest = journal.read_bytes().splitlines(keepends=True)
+    edit(journal, journal.read_bytes(), b"".join([*rest, first]))
+
+
+def cut_and_grow(journal):
+    before = journal.stat()
+    content = journal.read_bytes()
+    os.truncate(journal, len(content) // 2)
+    with journal.open("ab") as file:
+        file.write(content[len(content) // 2 :].replace(b'"reward":1.0', b'"reward":0.5'))
+    os.utime(journal, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def take_index_of_another_run(journal):
+    other = make_run(journal.parent.parent.parent / "other", many()[::-1])
+    index(other)
+    assert other.stat().st_size == journal.stat().st_size
+    shutil.copy2(index_path(other), index_path(journal))
+
+
+CHANGES = {
+    "a reward in the first row": lambda journal: edit(journal, ROW_0, ROW_0.replace(b'"reward":1.0', b'"reward":0.5')),
+    "all rewards": lambda journal: edit(journal, b'"reward":1.0', b'"reward":0.5'),
+    "all rewards, openly": lambda journal: edit(journal, b'"reward":1.0', b'"reward":0.5', hide=False),
+    "an answer": lambda journal: edit(journal, b"x" * 40, b"y" * 40),
+    "swapped rows": swap_rows,
+    "renamed over it": replace_by_rename,
+    "cut and grown": cut_and_grow,
+    "index of another run": take_index_of_another_run,
+}
+ROW_0 = orjson.dumps(record("a", 0, answer="x" * 40))
+
+
+@pytest.mark.parametrize("grown", [False, True])
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_rows_that_were_changed_are_read_as_they_are_now(tmp_path, change, grown):
+    journal = make_run(tmp_path / "run", many())
+    index(journal)
+    change(journal)
+    if grown:
+        with journal.open("ab") as file:
+            file.write(lines([record("a", 500, reward=0.25)]))
+    found = read(journal)[0]
     index_path(journal).unlink()
-    assert read(journal)[0].quarantined > 0
+    now = read(journal)[0]
+    assert_frame_equal(found.table, now.table)
+    assert list(found.records(found.table)) == list(now.records(now.table))
+
+
+def test_a_journal_that_changes_while_it_is_indexed_gets_no_index(tmp_path, monkeypatch):
+    journal = make_run(tmp_path / "run", many())
+    settle(journal)
+    table = Scan.table
+
+    def edited_meanwhile(scan):
+        edit(journal, b'"reward":1.0', b'"reward":0.5')
+        return table(scan)
+
+    monkeypatch.setattr(Scan, "table", edited_meanwhile)
+    index_run(tmp_path / "run", 1000)
+    assert not index_path(journal).exists()
 
 
 def test_index_run_counts_the_first_rollouts_and_indexes_all(journal):
@@ -146,15 +269,6 @@ def test_an_index_of_another_version_is_not_used(journal, monkeypatch):
     assert read_index(journal) is not None
 
 
-def test_changed_bytes_that_an_index_covers_are_found_when_they_are_read(tmp_path):
-    journal = make_run(tmp_path / "run", many())
-    index_run(tmp_path / "run", 1000)
-    blind(journal)
-    corpus, _ = read(journal)
-    with pytest.raises(InputError, match="was changed while it was read"):
-        list(corpus.records(corpus.table))
-
-
 def test_an_index_with_other_columns_is_not_used(journal):
     index_run(journal.parent.parent, 2)
     table = read_index(journal).table
@@ -164,7 +278,7 @@ def test_an_index_with_other_columns_is_not_used(journal):
         table.with_columns(pl.col("reward").cast(pl.String)),
         table.select(reversed(table.columns)),
     ):
-        journal_index.write_index(journal, other, size, 4)
+        journal_index.write_index(journal, Indexed(other, size, 4), JournalState.of(journal))
         found = read_index(journal)
         assert found is None or found.table.schema == COLUMNS
         assert len(read(journal)[1]) == 4

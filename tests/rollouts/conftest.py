@@ -1,6 +1,6 @@
-import subprocess
-
 import pytest
+
+from .made import mounted
 
 
 @pytest.fixture
@@ -8,10 +8,5 @@ def small_disk(tmp_path):
     """A file system of 256 KiB."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", folder], capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        pytest.skip(f"a small file system cannot be mounted here: {done.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
+    with mounted("-t", "tmpfs", "-o", "size=256k", "tmpfs", folder):
+        yield folder

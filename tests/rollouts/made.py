@@ -1,14 +1,18 @@
 """Rollouts, journals' rows and runs made by hand."""
 
+import subprocess
 from contextlib import contextmanager
 
 import orjson
+import pytest
 
 from rollmill.files.rows import dump_line
 from rollmill.problems import ProblemSource, Prompting, load_problems
 from rollmill.records import Rollout, RolloutError, Usage, Verdict
 from rollmill.rollouts.engine import Made
 from rollmill.rollouts.identity import Identity
+from rollmill.rollouts.journal import Journal
+from rollmill.rollouts.ownership import Ownership
 from rollmill.rollouts.run import loading_folder, open_run
 from rollmill.rollouts.tally import Outcome
 
@@ -47,6 +51,11 @@ def rollout(
     )
 
 
+def journaled(*where, **fields):
+    """A rollout as it is read from a journal."""
+    return rollout(*where, run_identity=identity().row_key, **fields)
+
+
 def made(*where, **fields):
     """A rollout as an engine's attempt makes it."""
     row = rollout(*where, **fields).model_dump(mode="json")
@@ -55,10 +64,10 @@ def made(*where, **fields):
 
 
 def append(journal, *where, **fields):
-    """One more row."""
+    """One more row; its line as it stands in the file."""
     one = made(*where, **fields)
     journal.append(one.instance_id, one.sample_id, one.line, one.outcome)
-    return one.line
+    return journal.owner.stamp(one.line)
 
 
 def identity(*, model="m", max_tokens=100, verifier="numeric@1", **generation):
@@ -68,6 +77,28 @@ def identity(*, model="m", max_tokens=100, verifier="numeric@1", **generation):
         generation={"model": model, "sampling": sampling} | generation,
         verification={"verifier": verifier, "accept_error": 0.0},
     )
+
+
+@contextmanager
+def mounted(*how):
+    """For the time of the block, what `mount` mounts at its last argument."""
+    done = subprocess.run(["mount", *how], capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"nothing can be mounted here: {done.stderr.strip()}")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", how[-1]], check=True)
+
+
+def owner(same=None, **how):
+    """Whose rows are in a journal."""
+    return Ownership(same or identity(), **({"has_manifest": True} | how))
+
+
+def open_journal(path, same=None, **how):
+    """A journal of one's own."""
+    return Journal(path, owner(same, **how))
 
 
 @contextmanager

@@ -12,14 +12,13 @@ from hypothesis import strategies as st
 from rollmill.errors import RunStoppedError
 from rollmill.rollouts import engine as engine_module
 from rollmill.rollouts.engine import Engine
-from rollmill.rollouts.journal import Journal
 
-from .made import made
+from .made import made, open_journal
 
 
 @pytest.fixture
 def journal(tmp_path):
-    with Journal(tmp_path / "journal.jsonl") as opened:
+    with open_journal(tmp_path / "journal.jsonl") as opened:
         yield opened
 
 
@@ -145,7 +144,7 @@ def test_every_piece_of_work_is_made_once(batches, slots):
         assert [tally.done for tally in tallies] == [size for size, _ in batches]
         assert engine.waiting == 0
 
-    with tempfile.TemporaryDirectory() as folder, Journal(Path(folder) / "j") as journal:
+    with tempfile.TemporaryDirectory() as folder, open_journal(Path(folder) / "j") as journal:
         asyncio.run(run(journal))
         assert journal.tally.done == sum(size for size, _ in batches)
     expected = {(f"b{place}", sample): 1 for place, (size, _) in enumerate(batches) for sample in range(size)}
@@ -286,7 +285,7 @@ def test_a_full_disk_stops_it(small_disk):
                 await engine.add(work("a", 3000), 3000)
 
     path = small_disk / "journal.jsonl"
-    with Journal(path) as journal:
+    with open_journal(path) as journal:
         asyncio.run(run(journal))
         done = journal.tally.done
     assert path.read_bytes().endswith(b"\n")

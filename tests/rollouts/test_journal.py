@@ -8,9 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rollmill.errors import InputError, RunStoppedError
-from rollmill.rollouts.journal import Journal
 
-from .made import append, made, rollout
+from .made import append, journaled, made, open_journal
 
 _UNTIL_FULL = 10_000
 
@@ -21,46 +20,46 @@ def path(tmp_path):
 
 
 def test_rows_come_back_by_sample(path):
-    with Journal(path) as journal:
+    with open_journal(path) as journal:
         append(journal, "p", 2)
         append(journal, "q", 0, state="failed:http_400")
         append(journal, "p", 0)
         written = journal.group("p", 4), journal.group("q", 1), journal.group("r", 2)
     assert written == (
-        [rollout("p", 0), None, rollout("p", 2), None],
-        [rollout("q", state="failed:http_400")],
+        [journaled("p", 0), None, journaled("p", 2), None],
+        [journaled("q", state="failed:http_400")],
         [None] * 2,
     )
-    with Journal(path) as journal:
+    with open_journal(path) as journal:
         assert (journal.group("p", 4), journal.group("q", 1), journal.group("r", 2)) == written
-        assert journal.group("p", 1) == [rollout("p", 0)]
+        assert journal.group("p", 1) == [journaled("p", 0)]
         assert (journal.size("p"), journal.size("q"), journal.size("r")) == (3, 1, 0)
         assert journal.tally.counts() == (3, 2, 0, 1)
 
 
 def test_the_later_row_counts(path):
-    with Journal(path) as journal:
+    with open_journal(path) as journal:
         append(journal, state="failed")
         append(journal, attempt=1)
-    with Journal(path) as journal:
-        assert journal.group("p", 1) == [rollout(attempt=1)]
+    with open_journal(path) as journal:
+        assert journal.group("p", 1) == [journaled(attempt=1)]
         assert journal.tally.done == 1
     assert len(path.read_bytes().splitlines()) == 2
 
 
 def test_a_row_is_in_the_file_before_append_returns(path):
-    with Journal(path) as journal:
+    with open_journal(path) as journal:
         line = append(journal)
         assert path.read_bytes() == line
 
 
 def test_a_line_of_10_mb(path):
     long = "x" * 10_000_000
-    with Journal(path) as journal:
+    with open_journal(path) as journal:
         append(journal, completion=long)
         append(journal, "p", 1)
         assert [one.completion for one in journal.group("p", 2)] == [long, "<answer>1</answer>"]
-    with Journal(path) as journal:
+    with open_journal(path) as journal:
         assert journal.group("p", 1)[0].completion == long
 
 
@@ -75,24 +74,24 @@ def test_a_file_torn_anywhere_keeps_every_whole_line(cut):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "journal.jsonl"
         path.write_bytes(CONTENT[:cut])
-        with Journal(path) as journal:
+        with open_journal(path) as journal:
             assert journal.tally.done == whole
             assert journal.repaired_bytes == min(cut, len(CONTENT)) - (ENDS[whole - 1] if whole else 0)
             assert journal.garbage_lines == []
             append(journal, "q", 0)
-        with Journal(path) as journal:
+        with open_journal(path) as journal:
             assert (journal.tally.done, journal.repaired_bytes, journal.garbage_lines) == (whole + 1, 0, [])
             assert [one.completion for one in journal.group("p", whole)] == [
                 "x" * n for n in [0, 3, 900, 70_000, 1][:whole]
             ]
-            assert journal.group("q", 1) == [rollout("q")]
+            assert journal.group("q", 1) == [journaled("q")]
 
 
 def test_a_repair_is_said(path, caplog):
     path.parent.mkdir()
     path.write_bytes(ROWS[0].line + ROWS[1].line[:-1])
     with caplog.at_level(logging.WARNING):
-        Journal(path).close()
+        open_journal(path).close()
     assert "the last line was torn" in caplog.text
     assert path.read_bytes() == ROWS[0].line
 
@@ -127,7 +126,7 @@ def test_a_garbage_line_is_passed_over_and_counted(path, garbage, caplog):
     path.parent.mkdir()
     content = ROWS[1].line + garbage.rstrip(b"\n") + b"\n" + ROWS[2].line
     path.write_bytes(content)
-    with Journal(path) as journal:
+    with open_journal(path) as journal:
         assert journal.garbage_lines == [2]
         assert journal.tally.done == 2
         assert [one and one.sample_id for one in journal.group("p", 3)] == [None, 1, 2]
@@ -139,7 +138,7 @@ def test_a_row_that_is_almost_a_rollout_is_named(path):
     path.parent.mkdir()
     path.write_bytes(ROWS[0].line.replace(b'"messages"', b'"messengers"'))
     with (
-        Journal(path) as journal,
+        open_journal(path) as journal,
         pytest.raises(InputError, match=r"0001\.jsonl: a row of p, at byte 0, is not a rollout: messages"),
     ):
         journal.group("p", 1)
@@ -150,7 +149,7 @@ def test_any_garbage_at_all(lines):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "journal.jsonl"
         path.write_bytes(b"\n".join(lines) + b"\n" + ROWS[0].line)
-        with Journal(path) as journal:
+        with open_journal(path) as journal:
             assert journal.tally.done == 1
 
 
@@ -176,12 +175,12 @@ RETRIES = [
 @pytest.mark.parametrize(("row", "retry", "max_tokens", "attempt"), RETRIES)
 def test_what_is_made_again(path, row, retry, max_tokens, attempt):
     state, finish_reason, before, limit = row
-    with Journal(path) as journal:
+    with open_journal(path) as journal:
         append(journal, state=state, finish_reason=finish_reason, attempt=before, max_tokens=limit)
         assert journal.attempt_for("p", 0, retry=retry, max_tokens=max_tokens) == attempt
         for other in (("p", 1), ("q", 0)):
             assert journal.attempt_for(*other, retry=retry, max_tokens=max_tokens) == 0
-    with Journal(path) as journal:
+    with open_journal(path) as journal:
         assert journal.attempt_for("p", 0, retry=retry, max_tokens=max_tokens) == attempt
 
 
@@ -195,7 +194,7 @@ def fill(folder, left):
 @pytest.mark.parametrize("size", [10, 300, 5000])
 def test_a_full_disk_stops_with_a_whole_last_line(small_disk, size):
     path = small_disk / "journal.jsonl"
-    with Journal(path) as journal:
+    with open_journal(path) as journal:
         fill(small_disk, 16384)
         written = []
         with pytest.raises(RunStoppedError, match=r"cannot write .*journal\.jsonl: the disk is full; make room"):
@@ -206,14 +205,14 @@ def test_a_full_disk_stops_with_a_whole_last_line(small_disk, size):
         written.append(append(journal, "p", len(written), completion="y" * size))
         assert path.read_bytes() == b"".join(written)
         assert journal.group("p", len(written))[-1].completion == "y" * size
-    with Journal(path) as journal:
+    with open_journal(path) as journal:
         assert (journal.tally.done, journal.repaired_bytes, journal.garbage_lines) == (len(written), 0, [])
 
 
 def test_closing_brings_to_disk_and_closes_even_when_that_fails(path, monkeypatch):
     synced = []
     monkeypatch.setattr(os, "fdatasync", synced.append)
-    journal = Journal(path)
+    journal = open_journal(path)
     journal.sync()
     assert not synced
     append(journal)
@@ -225,7 +224,7 @@ def test_closing_brings_to_disk_and_closes_even_when_that_fails(path, monkeypatc
 
     monkeypatch.setattr(os, "fdatasync", fail)
     opened = len(list(Path("/proc/self/fd").iterdir()))
-    journal = Journal(path)
+    journal = open_journal(path)
     append(journal, "p", 1)
     with pytest.raises(RunStoppedError, match=r"cannot bring .* to disk: .*Input/output error"):
         journal.close()

@@ -42,7 +42,7 @@ def test_every_rollout_is_journaled_once(tmp_path):
         assert sharding.take(shard, ShardRollouts(rows, "w")).counts() == (4, 4, 0, 0)
         assert sharding.take(shard, ShardRollouts([*rows, made("nobody", 0)], "w")).counts() == (0, 0, 0, 0)
         assert journaled(run) == [("p0", 0), ("p0", 1), ("p1", 0), ("p1", 1)]
-        assert run.journal.path.read_bytes() == b"".join(one.line for one in rows)
+        assert run.journal.path.read_bytes() == b"".join(run.journal.owner.stamp(one.line) for one in rows)
         assert progress.snapshot().done == 4
         assert run.missing() == 0
 

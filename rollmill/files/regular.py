@@ -1,0 +1,35 @@
+"""Files of the project's own, where somebody may have put something else."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+from rollmill.errors import InputError
+
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+_ADVICE = "move it away, or write elsewhere"
+
+
+def require_regular(path: Path) -> None:
+    """Raise `InputError` unless a file, or nothing at all, stands at `path`.
+
+    Opening a pipe waits for ever, and through a link to nothing a file would be made somewhere else. Raises `OSError`
+    as the file system does.
+    """
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        if path.is_symlink():
+            raise InputError(
+                f"{path} is a link to {path.readlink()}, which is not there: mount or restore that, or remove the link"
+            ) from None
+        return
+    if not stat.S_ISREG(mode):
+        raise InputError(f"{path} is {_KINDS.get(stat.S_IFMT(mode), 'something else')}, and no file: {_ADVICE}")
