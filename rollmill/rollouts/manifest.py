@@ -49,7 +49,10 @@ class Manifest(BaseModel):
 
 
 def read_manifest(directory: Path) -> Manifest | None:
-    """The manifest of a run directory, None where there is no run. Raises `InputError` when it cannot be read."""
+    """The manifest of a run directory, None where there is no run.
+
+    Raises `InputError` when it cannot be read, or `RunStoppedError` where the file system refuses.
+    """
     path = directory / MANIFEST
     try:
         require_regular(path)
@@ -57,7 +60,7 @@ def read_manifest(directory: Path) -> Manifest | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise InputError(f"cannot read {path}: {file_error(error) or error.strerror}") from error
+        raise file_error(error, path) or error from error
     except ValidationError as error:
         where = ".".join(map(str, error.errors()[0]["loc"])) or "the whole file"
         raise InputError(

@@ -3,7 +3,7 @@ import re
 import pytest
 
 from rollmill.errors import InputError
-from rollmill.rollouts.manifest import MANIFEST, git_commit, now, read_manifest, versions
+from rollmill.rollouts.manifest import MANIFEST, check_unaltered, git_commit, now, read_manifest, versions
 
 from .made import identity, opened
 
@@ -40,6 +40,13 @@ def test_a_manifest_that_may_not_be_read(tmp_path):
     (tmp_path / MANIFEST).mkdir()
     with pytest.raises(InputError, match=r"manifest\.json is a folder, and no file: move it away"):
         read_manifest(tmp_path)
+
+
+def test_an_edited_manifest(tmp_path):
+    one, other = identity(), identity(model="other")
+    check_unaltered(tmp_path / MANIFEST, one, one.key)
+    with pytest.raises(InputError, match=f"was edited: its identity has the key {one.row_key}.*is {other.row_key}"):
+        check_unaltered(tmp_path / MANIFEST, one, other.key)
 
 
 def test_versions_and_commit():
