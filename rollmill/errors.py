@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from os import PathLike, fspath
+from os import PathLike, fsdecode
 
 
 class RollmillError(Exception):
@@ -69,10 +69,14 @@ def file_error(error: OSError, path: str | PathLike[str] | None = None) -> Rollm
     a name it is a bug.
     """
     named = error.filename2 or error.filename or path  # of a rename, the place that it was for
-    where = f": {fspath(named)}" if isinstance(named, str | bytes | PathLike) else ""
+    where = f": {_short(fsdecode(named))}" if isinstance(named, str | bytes | PathLike) else ""
     said = f"{error.strerror}{where}"
     if error.errno in _IN_THE_WAY:
         return InputError(f"{said}; {_IN_THE_WAY[error.errno]}")
     if error.errno in _OUTSIDE and (where or error.errno != errno.ENOENT):
         return RunStoppedError(f"{said}; {_OUTSIDE[error.errno]}, {_AGAIN}")
     return None
+
+
+def _short(path: str) -> str:
+    return path if len(path) <= 240 else f"{path[:120]}...{path[-100:]}"

@@ -19,6 +19,8 @@ import polars as pl
 import xxhash
 
 from rollmill.corpus.scan import COLUMNS
+from rollmill.errors import InputError
+from rollmill.files.regular import require_regular
 from rollmill.files.whole import write_whole
 
 VERSION = "3"
@@ -64,6 +66,7 @@ def read_index(journal: Path) -> Indexed | None:
     import pyarrow.parquet as pq
 
     try:
+        require_regular(index_path(journal))
         with pq.ParquetFile(index_path(journal), page_checksum_verification=True) as file:
             about = orjson.loads(file.schema_arrow.metadata[_KEY])
             if about["version"] != VERSION or not _is_of(journal, about):
@@ -71,7 +74,7 @@ def read_index(journal: Path) -> Indexed | None:
             read = file.read()
         read.validate(full=True)
         table = pl.DataFrame([pl.Series(name, read[name]) for name in COLUMNS])
-    except (OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError):
+    except (InputError, OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError):
         return None  # ValueError: also what Arrow and orjson raise for a damaged file
     return Indexed(table, about["covered"], about["lines"]) if table.schema == COLUMNS else None
 

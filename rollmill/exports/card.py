@@ -15,6 +15,7 @@ from rollmill.exports.card_section import Provenance, config, section
 from rollmill.exports.exported import Exported
 from rollmill.exports.packing import output_kind
 from rollmill.exports.splitting import TRAIN
+from rollmill.files.regular import require_regular
 from rollmill.files.whole import write_bytes_whole
 
 if TYPE_CHECKING:
@@ -139,6 +140,7 @@ def _yaml(text: str) -> str:
 
 def _read(path: Path) -> str:
     try:
+        require_regular(path)
         return path.read_text("utf-8").replace("\r\n", "\n")
     except FileNotFoundError:
         return ""

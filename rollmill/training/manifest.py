@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from rollmill.errors import InputError
+from rollmill.errors import InputError, file_error
 from rollmill.files.regular import require_regular
 from rollmill.files.whole import write_json_whole
 from rollmill.rollouts.identity import Identity
@@ -133,7 +133,9 @@ def read_training_manifest(directory: Path) -> TrainingManifest | None:
         return TrainingManifest.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         return None
-    except (OSError, ValidationError) as error:
+    except OSError as error:
+        raise file_error(error, path) or error from error
+    except ValidationError as error:
         raise InputError(
             f"{path} is not the manifest of a training run that this version reads: give another --output_dir"
         ) from error

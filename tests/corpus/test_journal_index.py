@@ -3,6 +3,7 @@ import random
 import shutil
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import orjson
 import polars as pl
@@ -305,8 +306,9 @@ def test_a_damaged_index_is_not_used(tmp_path):
     assert read(journal)[0].table.height == 40
 
 
-def test_an_index_that_is_a_folder(journal):
-    index_path(journal).mkdir()
+@pytest.mark.parametrize("swap", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("/nowhere/at/all")])
+def test_an_index_that_is_no_file(journal, swap):
+    swap(index_path(journal))
     assert read_index(journal) is None
     assert len(read(journal)[1]) == 4
 

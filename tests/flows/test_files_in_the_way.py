@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -11,13 +12,62 @@ import pytest
 
 from rollmill.serving.scripted import Script, ScriptedServer
 from tests.flows.conftest import ROOT, Job, write_problems
+from tests.rollouts.made import mounted
+from tests.training.made import make_base
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
+TOY = ["--env_name", "tests.episodes.toy:ToyEnvironment", "--model_path", "oracle", "--num_episodes", "4"]
+AGENTS = ["generate-multi", "--model", "m", "--dataset", str(ROOT / "examples/performance_problems/dataset.json")]
+FLOWS: dict[str, Callable[[str], list[str]]] = {
+    "reject_sampling": lambda place: ["--model_path", "m", "--model_name", "run", "--output_dir", place],
+    "collect_episodes": lambda place: [*TOY, "--output_dir", place],
+    "agent_rollouts": lambda place: [*AGENTS, "--base-url", "http://127.0.0.1:9", "--output", f"{place}/out.json"],
+    "optimal_sampling": lambda place: [
+        "--model_theta",
+        "base",
+        "--dataset",
+        "p.jsonl",
+        "--output",
+        f"{place}/out.jsonl",
+    ],
+    "train_lora": lambda place: ["--model_path", "base", "--train_data", "rows.jsonl", "--output_dir", place],
+    "improve": lambda place: [
+        "--model_path",
+        "base",
+        "--dataset",
+        "p.jsonl",
+        "--held_out",
+        "p.jsonl",
+        "--output_dir",
+        place,
+    ],
+}
+"""Each flow with the folder that it is to write to."""
+
 
 @pytest.fixture
-def environment(prefect_environment: dict[str, str]) -> dict[str, str]:
-    return prefect_environment | {"PYTHONPATH": str(ROOT)}
+def environment(tmp_path: Path, prefect_environment: dict[str, str]) -> dict[str, str]:
+    write_problems(tmp_path / "p.jsonl", 2)
+    own = {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "MARK": str(tmp_path)}
+    return prefect_environment | own
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_a_place_that_cannot_be_written(tmp_path: Path, environment: dict[str, str], name: str) -> None:
+    make_base(tmp_path / "base", seed=0)
+    row = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}
+    (tmp_path / "rows.jsonl").write_text(f"{json.dumps(row)}\n" * 4)
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("/nowhere/at/all")
+    (tmp_path / "disk").mkdir()
+    places = {"file": "file", "file/below": "file/below", "link": "link", "disk/new": "Read-only file system: disk/new"}
+    with mounted("-t", "tmpfs", "-o", "ro", "tmpfs", str(tmp_path / "disk")):
+        job = Job(name, tmp_path, environment)
+        for (code, said), expected in zip(job.fail_each(*map(FLOWS[name], places)), places.values(), strict=True):
+            assert code == 1, said
+            assert expected in said
+            assert "write elsewhere" in said
 
 
 def in_the_way(finished: Path, copies: Path) -> Iterator[tuple[Path, Path, bool]]:
@@ -28,14 +78,14 @@ def in_the_way(finished: Path, copies: Path) -> Iterator[tuple[Path, Path, bool]
     for number, there in enumerate(sorted(finished.rglob("*"))):
         swaps: dict[str, Callable[[Path], None]] = {"file": Path.touch}
         if not there.is_dir():
-            swaps = {"folder": Path.mkdir, "pipe": os.mkfifo, "link": lambda path: path.symlink_to("/nowhere/at/all")}
+            swaps = {"folder": Path.mkdir, "pipe": os.mkfifo}
         for name, swap in swaps.items():
             copy = copies / f"{number}_{name}"
             shutil.copytree(finished, copy)
             place = copy / there.relative_to(finished)
             shutil.rmtree(place) if place.is_dir() else place.unlink()
             swap(place)
-            yield copy, place, name in ("pipe", "link")
+            yield copy, place, name == "pipe"
 
 
 def check(job: Job, asked: list[tuple[list[str], Path, bool]]) -> None:
@@ -45,23 +95,23 @@ def check(job: Job, asked: list[tuple[list[str], Path, bool]]) -> None:
         assert code == 0 or place.name in said, (command, place, said)
 
 
-def test_rejection_sampling(tmp_path: Path, environment: dict[str, str]) -> None:
+def test_in_a_run_of_rejection_sampling(tmp_path: Path, environment: dict[str, str]) -> None:
     job = Job("reject_sampling", tmp_path, environment)
-    write_problems(tmp_path / "problems.jsonl", 2)
     with ScriptedServer(Script()) as server:
-        flags = ["--model_path", "scripted", "--dataset", str(tmp_path / "problems.jsonl"), "--num_rollout", "2"]
+        flags = ["--model_path", "scripted", "--dataset", str(tmp_path / "p.jsonl"), "--num_rollout", "2"]
         flags += ["--base_url", server.base_url]
         done = job.run(*flags, "--model_name", "run")
         assert done.returncode == 0, done.stderr
-        finished = tmp_path / "reject_sampling_results/run"
-        cases = in_the_way(finished, tmp_path / "copies")
-        check(job, [([*flags, "--output_dir", str(copy.parent), "--model_name", copy.name], *more) for copy, *more in cases])
+        cases = in_the_way(tmp_path / "reject_sampling_results/run", tmp_path / "copies")
+        check(
+            job,
+            [([*flags, "--output_dir", str(at.parent), "--model_name", at.name], *what) for at, *what in cases],
+        )
 
 
-def test_episodes(tmp_path: Path, environment: dict[str, str]) -> None:
+def test_in_a_collection(tmp_path: Path, environment: dict[str, str]) -> None:
     job = Job("collect_episodes", tmp_path, environment)
-    flags = ["--env_name", "tests.episodes.toy:ToyEnvironment", "--model_path", "oracle", "--num_episodes", "4"]
-    done = job.run(*flags, "--output_dir", "run", MARK=str(tmp_path))
+    done = job.run(*TOY, "--output_dir", "run")
     assert done.returncode == 0, done.stderr
     cases = in_the_way(tmp_path / "run", tmp_path / "copies")
-    check(job, [([*flags, "--output_dir", str(copy)], *more) for copy, *more in cases])
+    check(job, [([*TOY, "--output_dir", str(at)], *what) for at, *what in cases])
