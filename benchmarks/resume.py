@@ -19,8 +19,11 @@ from benchmarks.machine import machine, peak_mb
 from benchmarks.scripted_process import scripted_process
 from benchmarks.table import show
 from benchmarks.targets import Targets, arguments
+from rollmill.files.rows import dump_line
 from rollmill.records import Rollout, Verdict
+from rollmill.rollouts.identity import Identity
 from rollmill.rollouts.journal import Journal
+from rollmill.rollouts.ownership import Ownership
 from rollmill.serving.scripted import Script
 
 LONGEST_OPENING_S_PER_MILLION = 15.0
@@ -83,6 +86,7 @@ def seeds(journal: Path) -> set[str]:
 def write_journal(path: Path, rows: int, row_bytes: int) -> None:
     """A journal as the engine writes it."""
     verdict = Verdict(verifier="numeric@1", status="ok", answer="3", error=0.0, reward=1.0, success=True)
+    owner = journal_owner()
     with path.open("wb", buffering=1 << 20) as file:
         for number in range(rows):
             index, sample_id = divmod(number, ROLLOUTS)
@@ -93,18 +97,24 @@ def write_journal(path: Path, rows: int, row_bytes: int) -> None:
                 "usage": {"prompt_tokens": 64, "completion_tokens": 400}, "latency_s": 0.5, "finish_reason": "stop",
                 "model_calls": 1, "metadata": {"model": "scripted", "attempt": 0, "max_tokens": 2048},
             }  # fmt: skip
-            short = row_bytes - 1 - len(orjson.dumps(rollout))
+            short = row_bytes - len(owner.stamp(dump_line(rollout)))
             rollout["completion"] = 'It is "3",\n' * (short // 14) + "." * (short % 14)
-            file.write(orjson.dumps(rollout, option=orjson.OPT_APPEND_NEWLINE))
+            file.write(owner.stamp(dump_line(rollout)))
             if number == 0:
                 Rollout.model_validate(rollout)
+
+
+def journal_owner() -> Ownership:
+    """Whose the journal's rows are."""
+    sampling = {"temperature": 1.0, "max_tokens": 2048}
+    return Ownership(Identity(generation={"sampling": sampling}, verification={}), has_manifest=True)
 
 
 def open_journal(path: Path) -> dict[str, Any]:
     """Opens a journal: seconds, rows that it found, peak memory before and after."""
     before = peak_mb()
     started = time.perf_counter()
-    with Journal(path) as journal:
+    with Journal(path, journal_owner()) as journal:
         seconds = time.perf_counter() - started
         return {"seconds": seconds, "rows": journal.tally.done, "before_mb": before, "peak_mb": peak_mb()}
 

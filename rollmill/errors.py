@@ -68,8 +68,9 @@ def file_error(error: OSError, path: str | PathLike[str] | None = None) -> Rollm
     `path` is what was used, where the error itself does not say. A missing file counts only where it is named: without
     a name it is a bug.
     """
-    named = error.filename2 or error.filename or path  # of a rename, the place that it was for
-    where = f": {_short(fsdecode(named))}" if isinstance(named, str | bytes | PathLike) else ""
+    names = error.filename2, error.filename, path  # of a rename first the place that it was for
+    named = next((name for name in names if isinstance(name, str | bytes | PathLike)), None)
+    where = "" if named is None else f": {_short(fsdecode(named))}"
     said = f"{error.strerror}{where}"
     if error.errno in _IN_THE_WAY:
         return InputError(f"{said}; {_IN_THE_WAY[error.errno]}")

@@ -1,3 +1,4 @@
+import errno
 import io
 import signal
 import subprocess
@@ -230,8 +231,14 @@ def test_report_errors(capsys):
         raise KeyboardInterrupt
     assert stop.value.code == 130
     assert "stopped: the same command continues" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stop, report_errors("job"):
+        Path("/dev/null/below").mkdir()
+    assert stop.value.code == 1
+    assert capsys.readouterr().err.startswith("job: Not a directory: /dev/null/below; a file is where a folder belongs")
     with pytest.raises(ZeroDivisionError), report_errors("job"):
         _ = 1 / 0
+    with pytest.raises(ConnectionResetError), report_errors("job"):
+        raise ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
 
 
 class Given(BaseModel):

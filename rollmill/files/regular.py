@@ -14,7 +14,6 @@ _KINDS = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
-_ADVICE = "move it away, or write elsewhere"
 
 
 def require_regular(path: Path) -> None:
@@ -32,4 +31,5 @@ def require_regular(path: Path) -> None:
             ) from None
         return
     if not stat.S_ISREG(mode):
-        raise InputError(f"{path} is {_KINDS.get(stat.S_IFMT(mode), 'something else')}, and no file: {_ADVICE}")
+        kind = _KINDS.get(stat.S_IFMT(mode), "something else")
+        raise InputError(f"{path} is {kind}, and no file: move it away, or write elsewhere")
