@@ -32,6 +32,8 @@ class Manifest(BaseModel):
     seed: int
     journal: str = Field(pattern=r"^rollouts/\d{4,}\.jsonl$")
     """The journal that counts, relative to the run directory."""
+    older_rows: bool = True
+    """Whether rows of the journal may lack the run's identity, because a version that did not write it began it."""
     problems: dict[str, Any]
     """`path`, `sha256`, `count`, `quarantined`."""
     versions: dict[str, str]

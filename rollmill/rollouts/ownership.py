@@ -20,16 +20,20 @@ class Ownership:
 
     Args:
         identity: the run's.
-        has_manifest: whether the run directory says so too. Only then rows without an identity are taken, which
-            versions before wrote, and rows from before the limit of tokens was raised.
+        has_manifest: whether the run directory says so too. Only then rows from before the limit of tokens was
+            raised are taken.
+        older_rows: whether an older version began the run: rows without an identity are taken.
         flags: flags of the command line that name another directory.
     """
 
-    def __init__(self, identity: Identity, *, has_manifest: bool, flags: str = "--output_dir") -> None:
+    def __init__(
+        self, identity: Identity, *, has_manifest: bool, older_rows: bool = False, flags: str = "--output_dir"
+    ) -> None:
         self.key = identity.row_key
         self.flags = flags
         self._identity = identity
         self._has_manifest = has_manifest
+        self._older_rows = older_rows
         self._end = b',"%s":"%s"}\n' % (RUN_IDENTITY.encode(), self.key.encode())
         self._before_raising: dict[int, str] = {}
 
@@ -46,18 +50,17 @@ class Ownership:
             path: the journal.
             number: the row's line.
         """
-        if found == self.key or (
-            self._has_manifest and (found is None or found == self._key_before_raising(max_tokens))
-        ):
+        if found == self.key or (found is None and self._older_rows):
+            return
+        if found is not None and self._has_manifest and found == self._key_before_raising(max_tokens):
             return
         directory = path.parent.parent
+        whose = "does not say of which run it is" if found is None else f"is of the run {_shown(found)}"
         if self._has_manifest:
             raise InputError(
-                f"{path}: line {number} is of the run {_shown(found)}, and {directory} is the run {self.key}: a "
-                f"journal or a {MANIFEST} was copied or edited: put back the one that belongs here, or give another "
-                f"{self.flags}"
+                f"{path}: line {number} {whose}, and {directory} is the run {self.key}: a journal or a {MANIFEST} was "
+                f"copied or edited: put back the one that belongs here, or give another {self.flags}"
             )
-        whose = "does not say of which run it is" if found is None else f"is of the run {_shown(found)}"
         raise InputError(
             f"{path}: line {number} {whose}, the run asked for is {self.key}, and {directory} has no {MANIFEST}: "
             f"put the {MANIFEST} back, or give another {self.flags}"

@@ -96,7 +96,7 @@ class Run:
 
     def switch_journal(self, name: str, identity: Identity) -> None:
         """Makes another journal the one that counts, and the run the one with that identity."""
-        update = {"journal": name, "identity": identity, "identity_key": identity.key}
+        update = {"journal": name, "older_rows": False, "identity": identity, "identity_key": identity.key}
         self.manifest = self.manifest.model_copy(update=update)
         self.manifest.write(self.directory)
         self.journal.close()
@@ -197,6 +197,7 @@ def open_run(
         parameters=parameters,
         seed=seed,
         journal=old.journal if old else _newest_journal(directory),
+        older_rows=old is not None and old.older_rows,
         problems={"path": PROBLEMS, "sha256": loaded.sha256, "count": loaded.count, "quarantined": loaded.quarantined},
         versions=versions(),
         git_commit=git_commit(),
@@ -209,7 +210,7 @@ def open_run(
         manifest = manifest.model_copy(update={"identity_key": old.identity_key, "identity": old.identity})
     # The journal first: where its rows are another run's, nothing in the directory is to change, least of all to a
     # manifest that would make them this one's at the next try.
-    owner = Ownership(manifest.identity, has_manifest=old is not None, flags=flags)
+    owner = Ownership(manifest.identity, has_manifest=old is not None, older_rows=manifest.older_rows, flags=flags)
     journal = Journal(directory / manifest.journal, owner)
     run = Run(directory, manifest, journal, expected=expected, retry=retry, max_tokens=identity.max_tokens)
     try:
@@ -222,8 +223,8 @@ def open_run(
 
 def _newest_journal(directory: Path) -> str:
     """Name, relative to the run directory, of the journal that counts where no manifest says which."""
-    numbers = [int(path.stem) for path in (directory / JOURNALS).glob("*.jsonl") if path.stem.isdecimal()]
-    return f"{JOURNALS}/{max(numbers, default=1):04d}.jsonl"
+    names = [path.name for path in (directory / JOURNALS).glob("[0-9][0-9][0-9][0-9].jsonl")]
+    return f"{JOURNALS}/{max(names, default='0001.jsonl')}"
 
 
 def check_same_run(

@@ -37,7 +37,10 @@ def contents(folder):
 
 
 def without_identities(folder):
-    """Makes the journal one of an older version."""
+    """Makes the run one of an older version."""
+    manifest = orjson.loads((folder / MANIFEST).read_bytes())
+    del manifest["older_rows"]
+    (folder / MANIFEST).write_bytes(orjson.dumps(manifest))
     path = folder / "rollouts" / "0001.jsonl"
     rows = rows_of(folder)
     for row in rows:
@@ -131,6 +134,17 @@ def test_rows_of_older_versions_continue_with_their_manifest_only(tmp_path):
     (tmp_path / MANIFEST).unlink()
     for _ in range(2):  # the first try leaves nothing that the second would take for the run
         assert "line 1 does not say of which run it is" in refusal(tmp_path)
+
+
+def test_rows_of_older_versions_are_not_those_of_a_new_run(tmp_path):
+    begun(tmp_path / "old", same=OTHER)
+    without_identities(tmp_path / "old")
+    begun(tmp_path / "new", rows=0)
+    shutil.copy(tmp_path / "old/rollouts/0001.jsonl", tmp_path / "new/rollouts/0001.jsonl")
+    assert (
+        f"line 1 does not say of which run it is, and {tmp_path}/new is the run {HERE.row_key}: a journal"
+        in refusal(tmp_path / "new")
+    )
 
 
 @pytest.mark.parametrize("found", [7, [], {}, "", "x" * 5000, True, HERE.key])
