@@ -105,8 +105,9 @@ def write_index(journal: Path, indexed: Indexed, before: JournalState) -> None:
 
 def _is_of(journal: Path, about: dict[str, Any]) -> bool:
     """Whether the journal begins with the bytes that an index is of."""
-    unchanged = about["file"] == JournalState.of(journal).file
-    return unchanged or bool(about["content"] == _content_hash(journal, about["covered"]))
+    if JournalState.of(journal).file == about["file"]:
+        return True
+    return _content_hash(journal, about["covered"]) == str(about["content"])
 
 
 def _content_hash(journal: Path, size: int) -> str | None:
