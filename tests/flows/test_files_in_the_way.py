@@ -18,9 +18,10 @@ from tests.training.made import make_base
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 TOY = ["--env_name", "tests.episodes.toy:ToyEnvironment", "--model_path", "oracle", "--num_episodes", "4"]
+MODEL = ["--model_path", "m", "--model_name", "run"]
 AGENTS = ["generate-multi", "--model", "m", "--dataset", str(ROOT / "examples/performance_problems/dataset.json")]
 FLOWS: dict[str, Callable[[str], list[str]]] = {
-    "reject_sampling": lambda place: ["--model_path", "m", "--model_name", "run", "--output_dir", place],
+    "reject_sampling": lambda place: [*MODEL, "--dataset", "p.jsonl", "--output_dir", place],
     "collect_episodes": lambda place: [*TOY, "--output_dir", place],
     "agent_rollouts": lambda place: [*AGENTS, "--base-url", "http://127.0.0.1:9", "--output", f"{place}/out.json"],
     "optimal_sampling": lambda place: [
