@@ -92,8 +92,8 @@ def mounted(*how):
 
 
 def owner(same=None, **how):
-    """Whose rows are in a journal."""
-    return Ownership(same or identity(), **({"has_manifest": True} | how))
+    """Whose rows are in a journal, which takes rows without an identity, too."""
+    return Ownership(same or identity(), **({"has_manifest": True, "older_rows": True} | how))
 
 
 def open_journal(path, same=None, **how):
