@@ -22,7 +22,16 @@ def sft_exporter(path: Path, how: Sft, filters: Filters) -> tuple[Exporter, Filt
     budget = TokenBudget(filters.tokenizer, filters.max_tokens) if filters.tokenizer and filters.max_tokens else None
 
     def export(corpus: Corpus, kept: pl.DataFrame, origin: dict[str, Any]) -> Exported:
-        return export_sft(path, corpus, kept, format=how.format, budget=budget, split=how.split, origin=origin)
+        return export_sft(
+            path,
+            corpus,
+            kept,
+            format=how.format,
+            budget=budget,
+            split=how.split,
+            origin=origin,
+            image_folders=how.image_folders,
+        )
 
     return export, filters.model_copy(update={"max_tokens": None}) if budget else filters
 
@@ -41,6 +50,15 @@ def preference_exporter(path: Path, pairs: Pairs, how: Splitting) -> Exporter:
 
     def export(corpus: Corpus, kept: pl.DataFrame, origin: dict[str, Any]) -> Exported:
         margin, most = pairs.min_margin, pairs.max_pairs
-        return export_preferences(path, corpus, kept, min_margin=margin, max_pairs=most, split=how.split, origin=origin)
+        return export_preferences(
+            path,
+            corpus,
+            kept,
+            min_margin=margin,
+            max_pairs=most,
+            split=how.split,
+            origin=origin,
+            image_folders=pairs.image_folders,
+        )
 
     return export

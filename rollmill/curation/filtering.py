@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,9 +20,14 @@ from rollmill.curation.dropped import (
 from rollmill.curation.filters import Filters, said_filters, select
 from rollmill.exports.exported import count_reasons
 from rollmill.exports.seed_format import generated_metadata, summary, write_seed_format
+from rollmill.files.confined import ConfinedFileError, read_confined
 from rollmill.files.whole import write_bytes_whole
 from rollmill.plots.labels import counted
+from rollmill.problems.images import LARGEST_IMAGE
 from rollmill.rollouts.run import IMAGES
+from rollmill.viewing.escapes import visible
+
+log = logging.getLogger(__name__)
 
 
 class Filtered(NamedTuple):
@@ -83,18 +89,30 @@ def filter_corpus(corpus: Corpus, filters: Filters, path: Path, what_of_dropped:
 def carry_images(corpus: Corpus, folder: Path) -> None:
     """Puts the images of runs beside records that leave these runs, whose paths to them are relative.
 
-    Their names are their contents' hashes. They are linked where the file system can, else copied.
+    Their names are their contents' hashes. They are linked where the file system can, else copied. Only regular files
+    in the run's own folder are: a link to elsewhere would carry files of this machine along.
     """
     for source in corpus.files:
         images = source.run / IMAGES if source.run else None
         if images is None or not images.is_dir() or images.resolve() == (folder / IMAGES).resolve():
             continue
+        if images.is_symlink():
+            log.warning("%s is a link: its images are not copied", visible(str(images)))
+            continue
         (folder / IMAGES).mkdir(parents=True, exist_ok=True)
         for image in images.iterdir():
-            target = folder / IMAGES / image.name
-            if target.exists():
-                continue
-            try:
-                os.link(image, target)
-            except OSError:
-                write_bytes_whole(target, image.read_bytes())
+            _carry(image, folder / IMAGES / image.name)
+
+
+def _carry(image: Path, target: Path) -> None:
+    if image.is_symlink() or not image.is_file() or target.exists():
+        return
+    try:
+        os.link(image, target)
+    except OSError:
+        try:
+            content = read_confined(image.name, [image.parent], limit=LARGEST_IMAGE)
+        except ConfinedFileError as error:
+            log.warning("an image is not copied: %s", visible(str(error)))
+            return
+        write_bytes_whole(target, content)

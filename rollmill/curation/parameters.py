@@ -13,7 +13,7 @@ from rollmill.errors import InputError
 from rollmill.exports.packing import output_kind
 from rollmill.exports.sft import Format
 from rollmill.exports.splitting import Split
-from rollmill.files.parameters import STORE_BLOCK
+from rollmill.files.parameters import STORE_BLOCK, image_folders_field
 from rollmill.form import Form
 from rollmill.parameter import parameter
 
@@ -48,6 +48,17 @@ class Reading(BaseModel):
         return self
 
 
+class Showing(BaseModel):
+    """Which images training rows may name."""
+
+    image_folders: list[str] = image_folders_field("Input")
+
+    @field_validator("image_folders", mode="before")
+    @classmethod
+    def _one_folder_is_a_list(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+
 class Splitting(BaseModel):
     """How problems are parted."""
 
@@ -67,13 +78,13 @@ class Splitting(BaseModel):
         return Split(self.validation_share, self.seed) if self.validation_share else None
 
 
-class Sft(Splitting):
+class Sft(Showing, Splitting):
     """How conversations are written."""
 
     format: Format = parameter("messages", "Output", "Format", "messages, or TRL's prompt and completion.")
 
 
-class Pairs(BaseModel):
+class Pairs(Showing):
     """How pairs are made."""
 
     min_margin: float = parameter(0.0, "Pairs", "Least margin", "Least difference of reward within a pair.", ge=0)

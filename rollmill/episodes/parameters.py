@@ -18,7 +18,7 @@ from rollmill.episodes.settings import (
     read_policy,
     read_settings,
 )
-from rollmill.files.parameters import STORE_BLOCK
+from rollmill.files.parameters import STORE_BLOCK, image_folders_field
 from rollmill.form import Form
 from rollmill.parameter import parameter
 from rollmill.problems import ProblemSource
@@ -61,6 +61,7 @@ class Playing(BaseModel):
     id_field: str | None = parameter(
         None, "Problems", "Id field", "Column of the problems' ids; else the row number.", metavar="COLUMN"
     )
+    image_folders: list[str] = image_folders_field("Problems")
     max_data: int | None = parameter(None, "Problems", "Max data", "Only the first so many problems.", env=True, ge=1)
     max_bad_share: float = parameter(
         0.1, "Problems", "Largest share of bad rows", "Stop when more than this share of the rows is unusable.",
@@ -142,7 +143,7 @@ class CollectEpisodes(Form, Outside, Playing):
     def _policies(cls, value: Any) -> Any:
         return as_policies(value)
 
-    @field_validator("keep_agents", mode="before")
+    @field_validator("keep_agents", "image_folders", mode="before")
     @classmethod
     def _one_is_a_list(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) else value
@@ -234,6 +235,7 @@ class CollectEpisodes(Form, Outside, Playing):
             prompt_field=self.prompt_field,
             answer_field=self.answer_field,
             id_field=self.id_field,
+            image_folders=tuple(self.image_folders),
             max_problems=self.max_data,
             max_bad_share=self.max_bad_share,
         )

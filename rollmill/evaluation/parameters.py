@@ -6,6 +6,7 @@ from typing import Self
 
 from pydantic import BaseModel, model_validator
 
+from rollmill.files.parameters import image_folders_field
 from rollmill.parameter import parameter
 from rollmill.rejection.parameters import RejectSampling
 from rollmill.rollouts.parameters import check_places
@@ -27,6 +28,7 @@ class Verifying(BaseModel):
     prompt_template: str | None = parameter(
         None, "Prompt", "Prompt template", "Text, or a file of it, with {prompt} and other {columns}."
     )
+    image_folders: list[str] = image_folders_field("Evaluation")
     system_prompt: str | None = parameter(None, "Prompt", "System prompt", "Text of a system message.")
     max_tokens: int = parameter(2048, "Sampling", "Max tokens", "Longest completion, in tokens.", ge=1)
 

@@ -20,6 +20,8 @@ Place = Callable[[str], str]
 EXTRAS = ("tool_calls", "tool_call_id", "name", "reasoning_content")
 """What a message may have beside role and content."""
 
+_MEDIA = ("image", "video", "audio")
+_FILE_KEYS = ("url", "path", *_MEDIA, *(f"{kind}_url" for kind in _MEDIA))
 _NO_EXTRAS = (NOTHING,) * len(EXTRAS)
 _QUOTE, _BRACKET = b'"['
 _SHORT = {"\t": "t", "\n": "n", "\f": "f", "\r": "r"}
@@ -43,6 +45,10 @@ _BLANK = re.compile(
 
 class NeedsPartsError(Exception):
     """A content holds more than text: the file must be written in parts."""
+
+
+class OutsideImageError(Exception):
+    """A content shows an image file from a folder that its rollouts may not name files in."""
 
 
 class Shaped(NamedTuple):
@@ -111,7 +117,8 @@ def join_contents(contents: list[msgspec.Raw]) -> msgspec.Raw:
 def shape(turns: list[Message], form: Form, place: Place) -> Shaped:
     """Messages with their contents in one form, nothing decoded that can be copied.
 
-    Raises `NeedsPartsError` where the form is `text` and a content holds a part that is not text.
+    Raises `NeedsPartsError` where the form is `text` and a content holds a part that is not text, and what `place`
+    raises.
     """
     images: list[str] = []
     columns: set[str] = set()
@@ -149,7 +156,18 @@ def _shape_part(part: Part, place: Place, images: list[str]) -> Part:
     if part.get("type") == "image" and isinstance(part.get("image"), str):
         images.append(place(part["image"]))
         return {"type": "image"}
+    for name in _named_files(part):
+        place(name)
     return part
+
+
+def _named_files(part: Part) -> Iterator[str]:
+    """Yield the paths and URLs by which chat templates and loaders find an image, a video or a sound."""
+    for key in _FILE_KEYS:
+        value = part.get(key)
+        value = value.get("url") if isinstance(value, dict) else value
+        if isinstance(value, str) and value:
+            yield value
 
 
 def _as_parts(content: msgspec.Raw) -> msgspec.Raw:

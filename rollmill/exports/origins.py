@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +13,8 @@ import msgspec
 import polars as pl
 
 from rollmill.corpus.record import Record
-from rollmill.exports.contents import Place
+from rollmill.exports.contents import OutsideImageError, Place
+from rollmill.files.confined import ConfinedFileError, confined_path
 
 if TYPE_CHECKING:
     from rollmill.corpus.corpus import Corpus
@@ -31,6 +34,7 @@ FACT_COLUMNS = [
     "answer_error",
 ]
 _LARGEST = 1 << 63
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 
 
 class _Verdict(msgspec.Struct):
@@ -76,25 +80,37 @@ def _verifier(verdict: msgspec.Raw) -> str | None:
     return name if isinstance(name, str) else None
 
 
-def image_places(corpus: Corpus, folder: Path) -> Callable[[int], Place]:
-    """For the index of a source: how an image path that is relative to its folder reads from `folder`.
+def image_places(corpus: Corpus, folder: Path, further: Sequence[str] = ()) -> Callable[[int], Place]:
+    """Return, for the index of a source, how an image path that is relative to its folder reads from `folder`.
 
-    Absolute paths and URLs stay, and so does every path of a source that has no local folder.
+    URLs stay, absolute paths too, and so does every relative path of a source that has no local folder. Whoever trains
+    on the rows opens the files that they name: a path that leads outside of the source's folder (of a source without
+    one: of `folder`) and of those in `further` raises `OutsideImageError`.
     """
     known: dict[int, Place] = {}
 
     def places(source: int) -> Place:
         if source not in known:
-            known[source] = _place(corpus.image_root(source), folder)
+            known[source] = _place(corpus.image_root(source), folder, further)
         return known[source]
 
     return places
 
 
-def _place(root: Path | None, folder: Path) -> Place:
+def _place(root: Path | None, folder: Path, further: Sequence[str]) -> Place:
+    allowed = [root or folder, *map(Path, further)]
+
+    @lru_cache(1 << 16)  # the rollouts of a problem show the same images
     def place(path: str) -> str:
+        if _SCHEME.match(path) and path[:5].lower() != "file:":
+            return path
+        try:
+            found = confined_path(path, allowed)
+        except ConfinedFileError as error:
+            raise OutsideImageError(str(error)) from None
         if root is None or path.startswith("/") or ":" in path.split("/", 1)[0]:
             return path
-        return os.path.relpath(root / path, folder)
+        inside = os.path.realpath(root / path) == str(found)
+        return os.path.relpath(root / path if inside else found, folder)
 
     return place

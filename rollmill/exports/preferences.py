@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -43,20 +43,21 @@ def export_preferences(
     max_pairs: int = 4,
     split: Split | None = None,
     origin: Mapping[str, Any] | None = None,
+    image_folders: Sequence[str] = (),
 ) -> Exported:
     """Writes one line per pair: `{"prompt", "chosen", "rejected", "metadata"}`, messages in the first three.
 
     Metadata: `instance_id`, `chosen_sample_id`, `rejected_sample_id`, `chosen_reward`, `rejected_reward`, `margin`
     (their difference), then `origin`. Problems stand in the order of their first row in `kept`.
     Rows that make no pair are dropped for the reasons of `pair_up` and `clean`, and as `prompts_differ`, `no_prompt`
-    (the assistant speaks first); a row whose partner is refused has `no_contrast`.
-    Raises `InputError` for a path that does not end in `.jsonl`, a negative margin, fewer than one pair.
+    (the assistant speaks first), `image_outside` (see `image_places`); a row whose partner is refused has
+    `no_contrast`. Raises `InputError` for a path that does not end in `.jsonl`, a negative margin, fewer than one pair.
     """
     _check(min_margin, max_pairs)
     check_path(path)
     pairing = pair_up(kept, min_margin=min_margin, max_pairs=max_pairs)
     paired = pairing.paired.join(kept, on="row", how="left", maintain_order="left")
-    places = image_places(corpus, path.parent)
+    places = image_places(corpus, path.parent, image_folders)
 
     def samples(records: Spool) -> Made:
         yield Refused(tuple(pairing.dropped.iter_rows()))

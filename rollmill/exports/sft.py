@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
@@ -55,6 +55,7 @@ def export_sft(
     budget: TokenBudget | None = None,
     split: Split | None = None,
     origin: Mapping[str, Any] | None = None,
+    image_folders: Sequence[str] = (),
 ) -> Exported:
     """Writes the rows of `kept` (sorted by `row`), each as `{"messages", "metadata"}`.
 
@@ -65,12 +66,13 @@ def export_sft(
     `images`: see `write_samples`. A late row with a new column comes first: see `TrainingLines`.
 
     Rows are dropped for `clean`'s reasons, `no_prompt` (prompt_completion, and the assistant speaks first),
-    `over_token_budget` and `not_unicode`. With a split, the validation rows are in `<stem>.validation.jsonl`.
+    `over_token_budget`, `not_unicode` and `image_outside` (see `image_places`). With a split, the validation rows
+    are in `<stem>.validation.jsonl`.
     Raises `InputError` for a path that does not end in `.jsonl`, an unknown format, a tokenizer that cannot be loaded.
     """
     if format not in get_args(Format):
         raise InputError(f"unknown format {format!r}: give one of {', '.join(get_args(Format))}")
-    places = image_places(corpus, path.parent)
+    places = image_places(corpus, path.parent, image_folders)
 
     def samples() -> Made:
         for facts, line in rollouts(corpus, kept, FACT_COLUMNS):

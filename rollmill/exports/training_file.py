@@ -15,7 +15,7 @@ import polars as pl
 from rollmill.corpus.record import Message
 from rollmill.errors import InputError
 from rollmill.exports import exported
-from rollmill.exports.contents import Form, NeedsPartsError, Place, shape
+from rollmill.exports.contents import Form, NeedsPartsError, OutsideImageError, Place, shape
 from rollmill.exports.exported import Exported, account
 from rollmill.exports.splitting import TRAIN, VALIDATION, Split, check_disjoint
 from rollmill.files.whole import write_whole
@@ -256,7 +256,10 @@ def _lines(made: Made, form: Form) -> Iterator[Line | Refused]:
 
 
 def _line(sample: Sample, form: Form) -> Line | Refused:
-    shaped = {column: shape(turns, form, sample.place) for column, turns in sample.turns.items()}
+    try:
+        shaped = {column: shape(turns, form, sample.place) for column, turns in sample.turns.items()}
+    except OutsideImageError:
+        return Refused(tuple((number, "image_outside") for number in sample.rows))
     columns = {f"metadata.{key}" for key in sample.metadata}.union(*(part.columns for part in shaped.values()))
     row: dict[str, Any] = {column: part.turns for column, part in shaped.items()} | {"metadata": sample.metadata}
     if form == "parts":

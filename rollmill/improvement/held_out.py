@@ -16,7 +16,9 @@ from rollmill.corpus.corpus import Corpus, read_corpus
 from rollmill.corpus.record import Message, content_text, decode_record
 from rollmill.errors import InputError
 from rollmill.exports.contents import is_list, parts_of
+from rollmill.files.confined import ConfinedFileError, read_confined
 from rollmill.problems import ProblemSource, load_problems, read_problems
+from rollmill.problems.images import LARGEST_IMAGE
 from rollmill.records import Problem
 from rollmill.rollouts.identity import content_key
 from rollmill.rollouts.run import PROBLEMS
@@ -174,5 +176,12 @@ def _images(turns: list[Message], corpus: Corpus, source: int) -> set[str]:
     lists = [parts_of(turn.content) or [] for turn in turns if is_list(turn.content)]
     paths = [part.get("image") for parts in lists for part in parts if part.get("type") == "image"]
     root = corpus.image_root(source)
-    files = [(root or Path()) / path for path in paths if isinstance(path, str)]
-    return {hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else file.stem for file in files}
+    return {_image_hash(path, root) for path in paths if isinstance(path, str)}
+
+
+def _image_hash(path: str, root: Path | None) -> str:
+    try:
+        content = read_confined(path, [root or Path()], limit=LARGEST_IMAGE)
+    except ConfinedFileError:  # not at hand, or not one that these rollouts may name
+        return Path(path).stem
+    return hashlib.sha256(content).hexdigest()

@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from rollmill.errors import InputError
+from rollmill.files.confined import ConfinedFileError, read_confined
 from rollmill.problems.cells import IMAGE_MARKER
+from rollmill.problems.images import LARGEST_IMAGE
 from rollmill.problems.prompting import Prompting
 from rollmill.records import Image, Message, Problem
+from rollmill.viewing.escapes import visible
 
 
 def build_messages(problem: Problem, prompting: Prompting) -> list[Message]:
@@ -34,7 +37,8 @@ def build_messages(problem: Problem, prompting: Prompting) -> list[Message]:
 def to_openai(messages: list[Message], folder: Path) -> list[Message]:
     """The messages as the OpenAI API takes them: image parts carry the file's bytes as a data URL.
 
-    `folder` is where the images' paths start. Raises `InputError` where an image file cannot be read.
+    `folder` is where the images' paths start, and all of them lie. Raises `InputError` where an image file cannot be
+    read, or lies elsewhere.
     """
     return [
         {**message, "content": [_to_openai_part(part, folder) for part in message["content"]]}
@@ -89,8 +93,8 @@ def _to_openai_part(part: Any, folder: Path) -> Any:
     if not isinstance(part, dict) or part.get("type") != "image":
         return part
     try:
-        content = (folder / part["image"]).read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot read the image {part['image']}: {error.strerror}") from error
+        content = read_confined(str(part["image"]), [folder], limit=LARGEST_IMAGE)
+    except ConfinedFileError as error:
+        raise InputError(f"cannot read the image {visible(error.detail)} ({error.reason})") from None
     url = f"data:{part['media_type']};base64,{base64.b64encode(content).decode()}"
     return {"type": "image_url", "image_url": {"url": url}}

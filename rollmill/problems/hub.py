@@ -49,6 +49,22 @@ def read_directory(folder: Path, split: str) -> Iterator[tuple[int, Row | BadRow
     return _read(rows)
 
 
+def hub_folders(dataset: str) -> list[Path]:
+    """Return the folders in which the files of a hub data set lie once it is loaded: what its loader names is there."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+    from huggingface_hub.file_download import repo_folder_name
+
+    name = dataset.partition(":")[0]
+    return [Path(HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type="dataset"), *unpacked_folders()]
+
+
+def unpacked_folders() -> list[Path]:
+    """Return the folder in which `datasets` unpacks archives of images."""
+    from datasets import config
+
+    return [Path(config.EXTRACTED_DATASETS_PATH)]
+
+
 def _load_saved(folder: Path, split: str) -> Any:
     from datasets import DatasetDict, load_from_disk
 

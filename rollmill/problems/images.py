@@ -5,11 +5,14 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import io
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, unquote_to_bytes
 
+from rollmill.files.confined import ConfinedFileError, read_confined
 from rollmill.files.whole import write_bytes_whole
 from rollmill.problems.cells import UnusableCellError
 from rollmill.problems.columns import MISSING
@@ -23,6 +26,11 @@ _EXTENSIONS = {
     "image/bmp": "bmp",
     "image/tiff": "tiff",
 }
+LARGEST_IMAGE = 64 << 20
+"""Bytes of one image, packed as it is in its file."""
+MOST_PIXELS = 89_478_485
+"""Pixels of one image, a third of a gigabyte once they are decoded: where Pillow begins to warn of bombs."""
+_LONGEST_DATA_URL = 3 * LARGEST_IMAGE  # every byte may be written as `%XX`
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 
 
@@ -43,13 +51,42 @@ def media_type(content: bytes) -> str | None:
     return None
 
 
+def check_picture(content: bytes, kind: str) -> str | None:
+    """Return why an image of a media type cannot be used: it is too large, or does not decode. None where it can.
+
+    The size is read from the head before anything is unpacked, and only the first frame is decoded.
+    """
+    from PIL import Image as Pictures
+
+    if len(content) > LARGEST_IMAGE:
+        return f"image has more than {LARGEST_IMAGE:,} bytes"
+    try:
+        with Pictures.open(io.BytesIO(content), formats=[kind.removeprefix("image/")]) as picture:
+            width, height = picture.size
+            if width * height > MOST_PIXELS:
+                return f"image has more than {MOST_PIXELS:,} pixels"
+            picture.draft(None, (width // 8 or 1, height // 8 or 1))  # a JPEG is decoded to an eighth, which is faster
+            picture.load()
+    except (Pictures.DecompressionBombError, Pictures.DecompressionBombWarning):
+        return f"image has more than {MOST_PIXELS:,} pixels"
+    except Exception as error:  # decoders raise whatever they meet; what they say may show what the file holds
+        return f"image cannot be decoded ({type(error).__name__})"
+    return None
+
+
 class ImageStore:
     """Keeps images in a folder, each once, as `<sha256>.<extension>`."""
 
-    def __init__(self, folder: Path, beside: Path | None) -> None:
-        """`beside`: the folder from which a row's relative paths start; None where there is no such folder."""
+    def __init__(self, folder: Path, beside: Path | None, further: Sequence[Path] = ()) -> None:
+        """Keep images in `folder`.
+
+        Args:
+            folder: where they are kept.
+            beside: the folder in which rows may name files, and from which relative paths start; None for no such.
+            further: more folders in which rows may name files. Files anywhere else are never opened.
+        """
         self._folder = folder
-        self._beside = beside
+        self._folders = [*([] if beside is None else [beside]), *further]
 
     def keep_all(self, value: Any, field: str) -> tuple[Image, ...]:
         """Keeps the images of one cell, in order; a cell that is missing, null or an empty list holds none.
@@ -60,51 +97,59 @@ class ImageStore:
         if value is MISSING or value is None:
             return ()
         cells = value if isinstance(value, list) else [value]
-        return tuple(self._keep(self._read(cell, field), field) for cell in cells)
+        return tuple(self._keep(cell, field) for cell in cells)
 
-    def _read(self, cell: Any, field: str) -> bytes:
-        if isinstance(cell, dict):
-            cell = cell.get("bytes") or cell.get("path")
-        if isinstance(cell, bytes | bytearray | memoryview):
-            return bytes(cell)
-        if not isinstance(cell, str) or not cell:
-            raise UnusableCellError(field, "expected an image", f"found {type(cell).__name__}")
-        if cell.startswith("data:"):
-            return _read_data_url(cell, field)
-        if cell.startswith("file://"):
-            cell = unquote(cell.removeprefix("file://"))
-        elif _SCHEME.match(cell):
-            raise UnusableCellError(field, "image URLs are not fetched", cell[:200])
-        return self._read_path(cell, field)
-
-    def _read_path(self, cell: str, field: str) -> bytes:
-        path = Path(cell)
-        if not path.is_absolute():
-            if self._beside is None:
-                raise UnusableCellError(field, "a relative image path has no folder to start from", cell[:200])
-            path = self._beside / path
-        try:
-            return path.read_bytes()
-        except (OSError, ValueError) as error:
-            detail = f"{str(path)[:200]} ({getattr(error, 'strerror', None) or error})"
-            raise UnusableCellError(field, "image file cannot be read", detail) from error
-
-    def _keep(self, content: bytes, field: str) -> Image:
+    def _keep(self, cell: Any, field: str) -> Image:
+        content, named = self._read(cell, field)
         kind = media_type(content)
         if kind is None:
-            raise UnusableCellError(field, "not a png, jpeg, gif, webp, bmp or tiff image", f"begins {content[:12]!r}")
+            # Of a file that the row merely names nothing is shown, not even how it begins.
+            shown = f"begins {content[:12]!r}" if named is None else named[:200]
+            raise UnusableCellError(field, "not a png, jpeg, gif, webp, bmp or tiff image", shown)
         sha256 = hashlib.sha256(content).hexdigest()
         path = self._folder / f"{sha256}.{_EXTENSIONS[kind]}"
         if not path.exists():
+            fault = check_picture(content, kind)
+            if fault:
+                raise UnusableCellError(field, fault, (named or "")[:200])
             write_bytes_whole(path, content)
         return Image(path=f"{self._folder.name}/{path.name}", media_type=kind, sha256=sha256)
 
+    def _read(self, cell: Any, field: str) -> tuple[bytes, str | None]:
+        """The bytes of one image, and the name of the file that they are from, where they are from one."""
+        if isinstance(cell, dict):
+            cell = cell.get("bytes") or cell.get("path")
+        if isinstance(cell, bytes | bytearray | memoryview):
+            return bytes(cell), None
+        if not isinstance(cell, str) or not cell:
+            raise UnusableCellError(field, "expected an image", f"found {type(cell).__name__}")
+        if cell[:5].lower() == "data:":
+            return _read_data_url(cell, field), None
+        if cell[:7].lower() != "file://" and _SCHEME.match(cell):
+            raise UnusableCellError(field, "image URLs are not fetched", cell[:200])
+        return self._read_path(cell, field), cell
+
+    def _read_path(self, cell: str, field: str) -> bytes:
+        if not self._folders:
+            reason = "image files of this data set are not read"
+            raise UnusableCellError(field, reason, f"{cell[:200]} has no folder to start from{_ADVICE}")
+        try:
+            return read_confined(cell, self._folders, limit=LARGEST_IMAGE)
+        except ConfinedFileError as error:
+            advice = _ADVICE if "outside" in error.reason else ""
+            raise UnusableCellError(field, f"image {error.reason}", f"{error.detail}{advice}") from None
+
+
+_ADVICE = ": name its folder with --image_folders if it may be read"
+
 
 def _read_data_url(url: str, field: str) -> bytes:
+    if len(url) > _LONGEST_DATA_URL:
+        raise UnusableCellError(field, f"image has more than {LARGEST_IMAGE:,} bytes", url[:60])
     head, comma, body = url.partition(",")
     if not comma:
         raise UnusableCellError(field, "not a data URL", url[:60])
-    if not head.endswith(";base64"):
+    if not head.lower().endswith(";base64"):
         return unquote_to_bytes(body)
     try:
         return base64.b64decode("".join(unquote(body).split()), validate=True)

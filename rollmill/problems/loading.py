@@ -20,7 +20,7 @@ from rollmill.files.whole import write_whole
 from rollmill.problems import gym
 from rollmill.problems.columns import choose_columns
 from rollmill.problems.data_files import folder_of, is_data_file, read_data_file
-from rollmill.problems.hub import read_directory, read_hub
+from rollmill.problems.hub import hub_folders, read_directory, read_hub, unpacked_folders
 from rollmill.problems.images import ImageStore
 from rollmill.problems.mapping import RowMapper, show
 from rollmill.problems.source import ProblemSource
@@ -192,11 +192,13 @@ def _open(source: ProblemSource, image_folder: Path) -> _Opened:
     dataset = source.dataset
     if dataset.startswith(gym.PREFIX):
         return _open_gym(source)
+    further = _image_folders(source)
     if Path(dataset).expanduser().is_dir():
         folder = Path(dataset).expanduser().resolve()
-        return _open_rows(source, read_directory(folder, source.split), ImageStore(image_folder, folder))
+        rows = read_directory(folder, source.split)
+        return _open_rows(source, rows, ImageStore(image_folder, folder, [*further, *unpacked_folders()]))
     if is_data_file(dataset):
-        return _open_rows(source, read_data_file(dataset), ImageStore(image_folder, folder_of(dataset)))
+        return _open_rows(source, read_data_file(dataset), ImageStore(image_folder, folder_of(dataset), further))
     if dataset.startswith((".", "/", "~")):
         raise InputError(f"{dataset} does not exist")
     hint = ""
@@ -206,7 +208,17 @@ def _open(source: ProblemSource, image_folder: Path) -> _Opened:
             return _open_gym(source)
         close = gym.close_names(name)
         hint = f" (of reasoning-gym's data sets, {', '.join(close)} come close)" if close else ""
-    return _open_rows(source, read_hub(dataset, source.split, hint), ImageStore(image_folder, None))
+    rows = read_hub(dataset, source.split, hint)
+    return _open_rows(source, rows, ImageStore(image_folder, None, [*further, *hub_folders(dataset)]))
+
+
+def _image_folders(source: ProblemSource) -> list[Path]:
+    """Return the further folders of images. Raises `InputError` for one that is not there."""
+    folders = [Path(folder).expanduser() for folder in source.image_folders]
+    missing = next((folder for folder in folders if not folder.is_dir()), None)
+    if missing is not None:
+        raise InputError(f"--image_folders {str(missing)!r}: there is no such folder")
+    return folders
 
 
 def _open_gym(source: ProblemSource) -> _Opened:

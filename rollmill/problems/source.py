@@ -24,6 +24,8 @@ class ProblemSource(BaseModel):
     """Column with the instance id; None: detected; empty, or where there is none: `row-<0-based number>`."""
     image_field: str = "images"
     """Column with the prompt's images; by default `images`, or else `image`, where there is one. Empty: no images."""
+    image_folders: tuple[str, ...] = ()
+    """Further folders in which rows may name image files: by default only the folder of the data set itself."""
     max_problems: int | None = Field(default=None, ge=1)
     """Stop after so many usable problems."""
     max_bad_share: float = Field(default=0.1, ge=0, le=1)

@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import ConfigDict, field_validator, model_validator
 
-from rollmill.files.parameters import STORE_BLOCK
+from rollmill.files.parameters import STORE_BLOCK, image_folders_field
 from rollmill.form import Form
 from rollmill.parameter import ShellLine, parameter
 from rollmill.problems import ProblemSource
@@ -72,6 +72,7 @@ class RejectSampling(Form):
     )
     id_field: str | None = _field(None, "Problems", "Id field", "Column of the problems' ids; else the row number.")
     image_field: str = _field("images", "Problems", "Image field", "Column of the images that go with the question.")
+    image_folders: list[str] = image_folders_field("Problems")
     max_data: int | None = _field(None, "Problems", "Max data", "Only the first so many problems.", env=True, ge=1)
     max_bad_share: float = _field(
         0.1,
@@ -164,7 +165,7 @@ class RejectSampling(Form):
     )
     store_block: str | None = STORE_BLOCK
 
-    @field_validator("model_path", "model_name", "adapter", "base_url", mode="before")
+    @field_validator("model_path", "model_name", "adapter", "base_url", "image_folders", mode="before")
     @classmethod
     def _one_is_a_list(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) else value
@@ -246,6 +247,7 @@ class RejectSampling(Form):
             answer_field=self.answer_field,
             id_field=self.id_field,
             image_field=self.image_field,
+            image_folders=tuple(self.image_folders),
             max_problems=self.max_data,
             max_bad_share=self.max_bad_share,
         )

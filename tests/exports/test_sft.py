@@ -129,11 +129,45 @@ def test_all_contents_become_parts_where_one_row_shows_an_image(tmp_path):
     assert loaded(exported, tmp_path)["train"][1]["images"] == ["../run/images/x.png"]
 
 
-@pytest.mark.parametrize("path", ["/data/x.png", "https://host/x.png", "data:image/png;base64,AA=="])
+@pytest.mark.parametrize("path", ["{0}/run/x.png", "https://host/x.png", "data:image/png;base64,AA=="])
 def test_image_paths_that_are_not_relative_stay(tmp_path, path):
+    path = path.format(tmp_path)
     turns = [said("user", [{"type": "image", "image": path}]), said("assistant", "x")]
     export(tmp_path, [{"instance_id": "p", "sample_id": 0, "messages": turns}], tmp_path / "run")
     assert lines_of(tmp_path / "sft.jsonl")[0]["images"] == [path]
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "image", "image": "/etc/passwd"},
+        {"type": "image", "image": "../../secret.png"},
+        {"type": "image", "image": "file:///etc/passwd"},
+        {"type": "image", "image": "link.png"},
+        {"type": "image_url", "image_url": {"url": "file:///etc/passwd"}},
+        {"type": "image_url", "image_url": "FILE:///etc/passwd"},
+        {"type": "input_image", "image_url": "/etc/passwd"},
+        {"type": "image", "path": "/etc/passwd"},
+        {"type": "video", "video": "/etc/passwd"},
+    ],
+)
+def test_a_row_that_shows_a_file_outside_its_folder_is_dropped(tmp_path, part):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "link.png").symlink_to("/etc/passwd")
+    shown = [said("user", [part]), said("assistant", "x")]
+    fine = [said("user", [{"type": "image", "image": "images/x.png"}]), said("assistant", "x")]
+    rows = [{"instance_id": "p", "sample_id": number, "messages": turns} for number, turns in enumerate((shown, fine))]
+    exported = export(tmp_path, rows, tmp_path / "run")
+    assert exported.dropped["drop_reason"].to_list() == ["image_outside"]
+    assert len(lines_of(tmp_path / "sft.jsonl")) == 1
+
+
+def test_further_folders_of_images_are_named_by_a_flag(tmp_path):
+    (tmp_path / "pictures").mkdir()
+    turns = [said("user", [{"type": "image", "image": str(tmp_path / "pictures" / "a.png")}]), said("assistant", "x")]
+    rows = [{"instance_id": "p", "sample_id": 0, "messages": turns}]
+    export(tmp_path, rows, tmp_path / "run", image_folders=[str(tmp_path / "pictures")])
+    assert lines_of(tmp_path / "sft.jsonl")[0]["images"] == [str(tmp_path / "pictures" / "a.png")]
 
 
 def test_images_of_a_remote_source_keep_their_paths(tmp_path):

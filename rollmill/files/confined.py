@@ -1,0 +1,99 @@
+"""Reading files whose names come from data: from given folders only, regular files, up to a bound."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+_SHOWN = 200
+_READ_AT_ONCE = 1 << 20
+
+
+class ConfinedFileError(Exception):
+    """The file may not, or cannot, be read. `reason` is a word to count by; nothing here shows what a file holds."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+def confined_path(name: str, folders: Sequence[Path]) -> Path:
+    """Return the real path of a file that data name, symbolic links followed.
+
+    Args:
+        name: a path or `file://` URL; a relative path starts from the first of `folders` in which it is there.
+        folders: the file must lie in one of these. Without any, no file is read.
+
+    Raises `ConfinedFileError`, with the same words whether or not a file outside is there.
+    """
+    local = _local_path(name)
+    try:
+        roots = [os.path.realpath(folder) for folder in folders]
+        # An absolute name stays what it is when it is joined.
+        paths = [os.path.realpath(os.path.join(root, local)) for root in roots]  # noqa: PTH118
+        inside = [path for path in paths if any(os.path.commonpath([root, path]) == root for root in roots)]
+        found = next((path for path in inside if os.path.lexists(path)), inside[0] if inside else None)
+    except (OSError, ValueError) as error:  # ValueError: a NUL or a lone surrogate in the name
+        raise ConfinedFileError("file cannot be read", _said(name, error)) from None
+    if found is None:
+        raise ConfinedFileError("file lies outside the folders that data may name files in", name[:_SHOWN])
+    return Path(found)
+
+
+def read_confined(name: str, folders: Sequence[Path], *, limit: int) -> bytes:
+    """Return the content of a regular file of at most `limit` bytes; see `confined_path`.
+
+    Pipes, sockets, devices and folders are refused without waiting for them. At most `limit` + 1 bytes are read,
+    however long the file says it is. Raises `ConfinedFileError`.
+    """
+    path = confined_path(name, folders)
+    try:
+        _check_regular(path.lstat(), name)
+        # The path is real: whoever puts a link or a pipe in its place meanwhile gets an error, and nothing waits.
+        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+        try:
+            found = os.fstat(file)
+            _check_regular(found, name)
+            if found.st_size > limit:
+                raise ConfinedFileError("file is too large", f"{name[:_SHOWN]} (more than {limit:,} bytes)")
+            content = _read(file, limit + 1)
+        finally:
+            os.close(file)
+    except OSError as error:
+        raise ConfinedFileError("file cannot be read", _said(name, error)) from None
+    if len(content) > limit:
+        raise ConfinedFileError("file is too large", f"{name[:_SHOWN]} (more than {limit:,} bytes)")
+    return content
+
+
+def _local_path(name: str) -> str:
+    if not name[:7].lower().startswith("file://"):
+        return name
+    try:
+        parts = urlsplit(name)
+    except ValueError:
+        raise ConfinedFileError("not a file URL", name[:_SHOWN]) from None
+    if parts.netloc.lower() not in ("", "localhost"):
+        raise ConfinedFileError("file URL names another machine", name[:_SHOWN])
+    return unquote(parts.path)
+
+
+def _check_regular(found: os.stat_result, name: str) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        raise ConfinedFileError("not a regular file", name[:_SHOWN])
+
+
+def _read(file: int, most: int) -> bytes:
+    pieces, left = [], most
+    while left and (piece := os.read(file, min(left, _READ_AT_ONCE))):
+        pieces.append(piece)
+        left -= len(piece)
+    return b"".join(pieces)
+
+
+def _said(name: str, error: Exception) -> str:
+    return f"{name[:_SHOWN]}: {getattr(error, 'strerror', None) or 'no name of a file'}"
