@@ -1,0 +1,323 @@
+"""Rows that name files of the host, or pictures that would take all memory."""
+
+import base64
+import io
+import os
+import socket
+import struct
+import threading
+import zlib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image as Pictures
+
+from rollmill.errors import InputError
+from rollmill.files import confined
+from rollmill.files.confined import ConfinedFileError, confined_path, read_confined
+from rollmill.problems import images, to_openai
+from rollmill.problems.cells import UnusableCellError
+from rollmill.problems.images import ImageStore
+
+from .conftest import make_png
+
+SECRET = "token-of-the-host"
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Path:
+    """A data set's folder, `data`, with all kinds of entries in it, and files beside it."""
+    data = tmp_path / "data"
+    (data / "inside").mkdir(parents=True)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "secret.png").write_bytes(make_png(9))
+    (tmp_path / "secret.txt").write_text(SECRET)
+    (data / "a.png").write_bytes(make_png(1))
+    (data / "inside" / "b.png").write_bytes(make_png(2))
+    (data / "text.png").write_text(SECRET)
+    (data / "to_secret.png").symlink_to(tmp_path / "other" / "secret.png")
+    (data / "to_folder").symlink_to(tmp_path / "other")
+    (data / "to_inside.png").symlink_to(data / "inside" / "b.png")
+    (data / "to_zero.png").symlink_to("/dev/zero")
+    (data / "to_environment.png").symlink_to("/proc/self/environ")
+    (data / "loop.png").symlink_to(data / "loop.png")
+    os.mkfifo(data / "pipe.png")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(data / "socket.png"))
+        yield data
+
+
+OUTSIDE = "lies outside"
+
+
+@pytest.mark.parametrize(
+    ("cell", "reason"),
+    [
+        ("{top}/other/secret.png", OUTSIDE),
+        ("../other/secret.png", OUTSIDE),
+        ("inside/../../other/secret.png", OUTSIDE),
+        ("to_secret.png", OUTSIDE),
+        ("to_folder/secret.png", OUTSIDE),
+        ("to_folder/../other/secret.png", OUTSIDE),
+        ("file://{top}/other/secret.png", OUTSIDE),
+        ("FILE://localhost{top}/other/secret.png", OUTSIDE),
+        ("file://{top}/data/%2e%2e/other/secret.png", OUTSIDE),
+        ("file://elsewhere{top}/data/a.png", "another machine"),
+        ("file:{top}/data/a.png", "not fetched"),
+        ("../data-2/a.png", OUTSIDE),
+        ("/etc/passwd", OUTSIDE),
+        ("/etc/nothing-of-that-name", OUTSIDE),
+        ("/proc/self/environ", OUTSIDE),
+        ("/dev/zero", OUTSIDE),
+        ("/dev/stdin", OUTSIDE),
+        ("/proc/self/root/etc/passwd", OUTSIDE),
+        ("/proc/self/cwd/a.png", OUTSIDE),
+        ("to_zero.png", OUTSIDE),
+        ("to_environment.png", OUTSIDE),
+        ("pipe.png", "not a regular file"),
+        ("socket.png", "not a regular file"),
+        ("inside", "not a regular file"),
+        (".", "not a regular file"),
+        ("loop.png", "not a regular file"),
+        ("~/a.png", "cannot be read"),
+        ("~root/a.png", "cannot be read"),
+        ("a.png\0", "cannot be read"),
+        ("\ud800.png", "cannot be read"),
+        ("text.png", "not a png"),
+        ("http://host/a.png", "not fetched"),
+        ("gopher://host/a.png", "not fetched"),
+    ],
+)
+def test_files_that_are_not_read(folders, tmp_path, cell, reason):
+    cell = cell.format(top=tmp_path)
+    for form in (cell, {"bytes": None, "path": cell}, {"path": cell}):
+        with pytest.raises(UnusableCellError, match=reason) as raised:
+            ImageStore(tmp_path / "images", folders).keep_all(form, "images")
+        assert SECRET not in str(raised.value)
+        assert SECRET[:4] not in str(raised.value)
+    assert not (tmp_path / "images").exists()
+
+
+@pytest.mark.parametrize(
+    "cell", ["a.png", "{top}/data/a.png", "file://{top}/data/a.png", "to_inside.png", "./inside/../a.png"]
+)
+def test_files_of_the_folder_are_read(folders, tmp_path, cell):
+    (image,) = ImageStore(tmp_path / "images", folders).keep_all(cell.format(top=tmp_path), "images")
+    assert (tmp_path / image.path).exists()
+
+
+def test_further_folders(folders, tmp_path):
+    store = ImageStore(tmp_path / "images", folders, [tmp_path / "other"])
+    for cell in (str(tmp_path / "other" / "secret.png"), "to_secret.png", "../other/secret.png", "secret.png"):
+        (image,) = store.keep_all(cell, "images")
+        assert (tmp_path / image.path).read_bytes() == make_png(9)
+    with pytest.raises(UnusableCellError, match=OUTSIDE):
+        store.keep_all(str(tmp_path / "secret.txt"), "images")
+
+
+def test_a_data_set_without_a_folder_names_files_in_the_further_ones_only(folders, tmp_path):
+    with pytest.raises(UnusableCellError, match="--image_folders"):
+        ImageStore(tmp_path / "images", None).keep_all(str(folders / "a.png"), "images")
+    (image,) = ImageStore(tmp_path / "images", None, [folders]).keep_all("a.png", "images")
+    assert image.media_type == "image/png"
+
+
+def test_a_folder_that_is_itself_reached_by_a_link(folders, tmp_path):
+    (tmp_path / "link").symlink_to(folders)
+    assert read_confined("a.png", [tmp_path / "link"], limit=1000) == make_png(1)
+    assert read_confined(str(folders / "a.png"), [tmp_path / "link"], limit=1000) == make_png(1)
+
+
+def test_a_file_is_read_up_to_the_bound_even_where_it_grows(tmp_path, monkeypatch):
+    (tmp_path / "a").write_bytes(bytes(11))
+    assert len(read_confined("a", [tmp_path], limit=11)) == 11
+    with pytest.raises(ConfinedFileError, match=r"too large.*more than 10 bytes"):
+        read_confined("a", [tmp_path], limit=10)
+    original = os.fstat
+
+    def grown(file):
+        found = original(file)
+        with (tmp_path / "a").open("ab") as more:
+            more.write(bytes(1000))
+        return found
+
+    monkeypatch.setattr(confined.os, "fstat", grown)
+    with pytest.raises(ConfinedFileError, match="too large"):
+        read_confined("a", [tmp_path], limit=11)
+
+
+def test_a_pipe_that_takes_the_place_of_a_file_is_not_waited_for(tmp_path, monkeypatch):
+    """Between the look and the opening."""
+    (tmp_path / "a").write_bytes(b"x")
+    original = os.open
+
+    def swapped(path, flags, *more):
+        Path(path).unlink()
+        os.mkfifo(path)
+        return original(path, flags, *more)
+
+    monkeypatch.setattr(confined.os, "open", swapped)
+    with pytest.raises(ConfinedFileError, match="not a regular file"):
+        read_confined("a", [tmp_path], limit=10)
+
+
+@given(name=st.text(max_size=30) | st.lists(st.sampled_from(["..", ".", "a", "to_top", "/", "file://"])).map("/".join))
+def test_whatever_the_name_is_the_path_stays_inside(tmp_path_factory, name):
+    folder = tmp_path_factory.getbasetemp() / "confined"
+    (folder / "a").mkdir(parents=True, exist_ok=True)
+    if not (folder / "a" / "to_top").is_symlink():
+        (folder / "a" / "to_top").symlink_to("/")
+    try:
+        path = confined_path(name, [folder])
+    except ConfinedFileError:
+        return
+    assert path == path.resolve()
+    assert path.is_relative_to(folder.resolve())
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png(width: int, height: int, data: bytes) -> bytes:
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+
+
+def jpeg() -> bytes:
+    file = io.BytesIO()
+    Pictures.new("RGB", (64, 64)).save(file, "JPEG")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (png(60_000, 60_000, zlib.compress(b"")), "more than 89,478,485 pixels"),
+        (png(9_500, 9_500, zlib.compress(b"")), "more than 89,478,485 pixels"),
+        (png(2**31 - 1, 2**31 - 1, b""), "pixels"),
+        (png(4, 4, b"no zlib"), "cannot be decoded"),
+        (png(4, 4, zlib.compress(bytes(3))), "cannot be decoded"),
+        (png(0, 0, zlib.compress(b"")), "cannot be decoded"),
+        (make_png(1)[:30], "cannot be decoded"),
+        (b"\x89PNG\r\n\x1a\n", "cannot be decoded"),
+        (b"\xff\xd8\xff\xe0", "cannot be decoded"),
+        (jpeg()[:-300], "cannot be decoded"),
+        (b"GIF89a" + struct.pack("<HH", 65535, 65535) + bytes(20), "pixels|cannot be decoded"),
+        (b"BM" + bytes(60), "cannot be decoded"),
+        (b"II*\x00\xff\xff\xff\xff", "cannot be decoded"),
+        (b"RIFF\x00\x00\x00\x00WEBPVP8 ", "cannot be decoded"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_pictures_that_do_not_decode_or_are_bombs(tmp_path, content, reason):
+    (tmp_path / "a.png").write_bytes(content)
+    url = f"data:image/png;base64,{base64.b64encode(content).decode()}"
+    for cell in (content, "a.png", url, {"bytes": content, "path": "a.png"}):
+        with pytest.raises(UnusableCellError, match=reason):
+            ImageStore(tmp_path / "images", tmp_path).keep_all(cell, "images")
+    assert not (tmp_path / "images").exists()
+
+
+@pytest.mark.parametrize("kind", ["png", "jpeg", "gif", "webp", "bmp", "tiff"])
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_pictures_of_every_kind_are_kept(tmp_path, kind, mode):
+    file = io.BytesIO()
+    Pictures.new(mode, (33, 7), 5 if mode == "L" else (1, 2, 3)).save(file, kind)
+    (image,) = ImageStore(tmp_path / "images", None).keep_all(file.getvalue(), "images")
+    assert image.media_type == f"image/{kind}"
+
+
+def test_images_beyond_the_bound_of_bytes(tmp_path, monkeypatch):
+    monkeypatch.setattr(images, "LARGEST_IMAGE", 50)
+    monkeypatch.setattr(images, "_LONGEST_DATA_URL", 150)
+    (tmp_path / "a.png").write_bytes(make_png(1))
+    url = f"data:image/png;base64,{base64.b64encode(make_png(1)).decode()}"
+    for cell in (make_png(1), "a.png", url, "data:," + "x" * 200):
+        with pytest.raises(UnusableCellError, match=r"more than 50 bytes|not a png"):
+            ImageStore(tmp_path / "images", tmp_path).keep_all(cell, "images")
+
+
+def test_quarantine_shows_nothing_of_files_that_rows_name(load, write_lines, tmp_path):
+    (tmp_path / "inside.txt").write_text(SECRET)
+    outside = tmp_path.parent / f"{tmp_path.name}-outside.txt"
+    outside.write_text(SECRET)
+    cells = ["inside.txt", str(outside), f"../{outside.name}", outside.as_uri(), {"path": str(outside)}, "/etc/passwd"]
+    loaded = load(write_lines({"prompt": "q", "answer": 1}, *({"prompt": "q", "answer": 1, "image": c} for c in cells)))
+    assert (loaded.report.count, loaded.report.quarantined) == (1, len(cells))
+    written = b"".join(path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file())
+    assert SECRET.encode()[:6] not in written
+    assert b"root:" not in written
+    assert {"images", "image"}.isdisjoint(loaded.problems[0].fields)
+
+
+@pytest.mark.parametrize("whole_folder", [False, True])
+def test_parquet_that_names_files(load, tmp_path, whole_folder):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from datasets import Features, Image, Value
+
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "a.png").write_bytes(make_png(1))
+    (tmp_path / "secret.png").write_bytes(make_png(9))
+    cells = [
+        {"bytes": None, "path": str(tmp_path / "secret.png")},
+        {"bytes": None, "path": "../secret.png"},
+        {"bytes": None, "path": "a.png"},
+        {"bytes": make_png(2), "path": "/x"},
+    ]
+    features = Features({"prompt": Value("string"), "answer": Value("int64"), "image": Image()})
+    rows = {"prompt": ["a", "b", "c", "d"], "answer": [1, 2, 3, 4], "image": cells}
+    pq.write_table(pa.table(rows, schema=features.arrow_schema), folder / "data.parquet")
+    loaded = load(str(folder if whole_folder else folder / "data.parquet"))
+    assert [problem.prompt for problem in loaded.problems] == ["c", "d"]
+    assert all("lies outside" in row["reason"] for row in loaded.quarantine)
+
+
+def test_a_folder_of_pictures(load, tmp_path):
+    """`datasets` hands out absolute paths, which are those of the folder's own files."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number in range(2):
+        (folder / f"{number}.png").write_bytes(make_png(number))
+    lines = [f'{{"file_name": "{number}.png", "prompt": "q{number}", "answer": 1}}\n' for number in range(2)]
+    (folder / "metadata.jsonl").write_text("".join(lines))
+    loaded = load(str(folder))
+    assert [len(problem.images) for problem in loaded.problems] == [1, 1]
+
+
+def test_image_folders_reach_the_rows_and_must_be_there(load, write_lines, tmp_path):
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "a.png").write_bytes(make_png(1))
+    (tmp_path / "data").mkdir()
+    path = write_lines({"prompt": "q", "answer": 1, "image": str(tmp_path / "pictures" / "a.png")}, name="data/d.jsonl")
+    with pytest.raises(InputError, match="lies outside"):
+        load(path)
+    assert load(path, image_folders=(str(tmp_path / "pictures"),)).report.count == 1
+    with pytest.raises(InputError, match=r"--image_folders .*nowhere.*no such folder"):
+        load(path, image_folders=(str(tmp_path / "nowhere"),))
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "../secret.png", "images/link.png", "images/pipe.png"])
+def test_a_run_whose_problems_were_changed_sends_no_other_files(tmp_path, name):
+    (tmp_path / "secret.png").write_bytes(make_png(9))
+    (tmp_path / "run" / "images").mkdir(parents=True)
+    (tmp_path / "run" / "images" / "link.png").symlink_to(tmp_path / "secret.png")
+    os.mkfifo(tmp_path / "run" / "images" / "pipe.png")
+    part = {"type": "image", "image": name, "media_type": "image/png"}
+    with pytest.raises(InputError, match="cannot read the image"):
+        to_openai([{"role": "user", "content": [part]}], tmp_path / "run")
+
+
+def test_threads_keep_pictures_at_a_time(tmp_path):
+    store = ImageStore(tmp_path / "images", None)
+    kept = []
+    threads = [threading.Thread(target=lambda n=n: kept.append(store.keep_all(make_png(n), "i"))) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({image.sha256 for (image,) in kept}) == 8
