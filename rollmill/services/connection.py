@@ -14,11 +14,13 @@ import orjson
 from pydantic import BaseModel, ConfigDict, SecretStr
 
 from rollmill.errors import InputError, ServingError
+from rollmill.serving.answers import PLAIN, AnswerBody, AnswerError, check_redirect
 from rollmill.serving.backoff import backoff_s, parse_retry_after
+from rollmill.viewing.escapes import visible
 
+_LASTING = frozenset({"answer_too_large", "content_encoding", "redirect"})
 _CONNECT_S = 10.0
 _STATUS_S = 10.0
-_LONGEST_ANSWER = 1 << 26
 # Below the 5 s after which uvicorn drops an idle connection: a command must not meet a closing one.
 _KEEPALIVE_S = 4.0
 
@@ -35,7 +37,7 @@ class CallFailedError(Exception):
         reached: bool = True,
         retry_after_s: float | None = None,
     ) -> None:
-        super().__init__(" ".join(message.split())[:1000])
+        super().__init__(visible(" ".join(message.split()))[:1000])
         self.type = type_
         self.status = status
         self.reached = reached
@@ -45,6 +47,8 @@ class CallFailedError(Exception):
     @property
     def passing(self) -> bool:
         """Whether the same request may succeed later."""
+        if self.type in _LASTING:
+            return False
         return self.status is None or self.status in {408, 429} or self.status >= 500
 
     @property
@@ -81,7 +85,7 @@ class ServiceConnection:
     def __init__(self, address: str, token: SecretStr | None = None) -> None:
         """`address`: `host:port` or a URL. Raises `InputError` for what is neither, and for what is no token."""
         self.url = service_url(address)
-        headers = {"Accept-Encoding": "identity", "Content-Type": "application/json"}
+        headers = {"Content-Type": "application/json", **PLAIN}
         if token:
             headers["Authorization"] = f"Bearer {as_header(token, 'the token')}"
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=_KEEPALIVE_S)
@@ -187,7 +191,9 @@ class ServiceConnection:
             raise CallFailedError("connection", f"no service answers at {self.url}: {error}", reached=False) from None
         except httpx.TimeoutException:
             raise CallFailedError("timeout", f"{where} did not answer within {timeout_s:g} s") from None
-        except httpx.HTTPError as error:
+        except AnswerError as error:
+            raise CallFailedError(error.type, str(error)) from None
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise CallFailedError("connection", f"{where}: {str(error) or type(error).__name__}") from None
         return _understood(response, answer, where)
 
@@ -222,14 +228,13 @@ def token_from_environment(variable: str) -> SecretStr | None:
 
 
 def _read(response: httpx.Response, where: str, deadline: float) -> bytes:
-    answer = bytearray()
+    check_redirect(where, response.status_code, response.headers.get("Location"))
+    answer = AnswerBody(where, response.headers)
     for piece in response.iter_raw():
-        answer += piece
-        if len(answer) > _LONGEST_ANSWER:
-            raise CallFailedError("malformed_answer", f"{where}: an answer of more than {_LONGEST_ANSWER} bytes")
+        answer.add(piece)
         if time.monotonic() > deadline:
             raise CallFailedError("timeout", f"{where}: the answer came too slowly")
-    return bytes(answer)
+    return answer.content()
 
 
 def _understood(response: httpx.Response, answer: bytes, where: str) -> dict[str, Any]:

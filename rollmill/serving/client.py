@@ -18,9 +18,11 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from rollmill.records import Usage
+from rollmill.serving.answers import PLAIN, AnswerBody, AnswerError, check_redirect
 from rollmill.serving.backoff import backoff_s, parse_retry_after
 from rollmill.serving.endpoints import Endpoint, EndpointPool
 from rollmill.stall_watch import begin_step, note_progress
+from rollmill.viewing.escapes import visible
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +30,7 @@ _RETRIED_STATUSES = frozenset({408, 409, 429})
 # Below the 5 s after which uvicorn, and so vLLM, drops an idle connection: a request must not meet a closing one.
 _KEEPALIVE_S = 4.0
 _LARGE_BODY = 2**20
+_MOST_TOKENS = 2**53  # what every reader of JSON keeps exactly
 
 _Read = tuple[str, str | None, str | None, Usage, tuple["ToolCall", ...]]
 
@@ -38,7 +41,7 @@ class RequestFailedError(Exception):
     def __init__(self, type_: str, message: str, calls: int) -> None:
         super().__init__(message)
         self.type = type_
-        self.message = " ".join(message.split())[:1000]
+        self.message = visible(" ".join(message.split()))[:1000]
         self.calls = calls
 
 
@@ -92,8 +95,9 @@ class _TryFailedError(Exception):
 class ChatClient:
     """Sends chat completion requests; open it with `async with`.
 
-    Transport errors, time-outs, 408, 409, 429, 5xx and answers that are not a chat completion are tried again, at most
-    `max_retries` times; any other 4xx fails at once with the server's own words.
+    An answer has at most `LARGEST_ANSWER` bytes, packed or not, and leads nowhere else: a larger one, and a redirect,
+    fail at once. Transport errors, time-outs, 408, 409, 429, 5xx and answers that are not a chat completion are tried
+    again, at most `max_retries` times; any other 4xx fails at once with the server's own words.
     """
 
     def __init__(self, endpoints: EndpointPool, config: ClientConfig) -> None:
@@ -103,7 +107,7 @@ class ChatClient:
         self._timeout = aiohttp.ClientTimeout(
             total=self.request_timeout_s, sock_connect=min(30.0, self.request_timeout_s)
         )
-        self._headers = {"Content-Type": "application/json"}
+        self._headers = {"Content-Type": "application/json", **PLAIN}
         self._key = config.api_key.get_secret_value() if config.api_key else ""
         if self._key:
             self._headers["Authorization"] = f"Bearer {self._key}"
@@ -112,7 +116,14 @@ class ChatClient:
 
     async def __aenter__(self) -> Self:
         connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE_S)
-        self._session = aiohttp.ClientSession(connector=connector, timeout=self._timeout, headers=self._headers)
+        # Whoever unpacks while it reads has 2.6 GB of 1.2 MB before it can count them.
+        self._session = aiohttp.ClientSession(
+            connector=connector,
+            timeout=self._timeout,
+            headers=self._headers,
+            auto_decompress=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
         return self
 
     async def __aexit__(
@@ -163,12 +174,19 @@ class ChatClient:
         return backoff_s(retry)
 
     async def _try(self, endpoint: Endpoint, body: bytes) -> _Read:
+        url = f"{endpoint.base_url}/chat/completions"
         try:
             # aiohttp sends large bytes in one piece, and warns of it; a file it sends piece by piece.
             data = body if len(body) <= _LARGE_BODY else io.BytesIO(body)
-            async with self._session.post(f"{endpoint.base_url}/chat/completions", data=data) as response:
-                content = await response.read()
+            async with self._session.post(url, data=data, allow_redirects=False) as response:
                 status, headers = response.status, response.headers
+                check_redirect(url, status, headers.get("Location"))
+                body_read = AnswerBody(url, headers)
+                async for piece in response.content.iter_any():
+                    body_read.add(piece)
+            content = body_read.content()
+        except AnswerError as error:
+            raise _TryFailedError(error.type, str(error), final=True) from None
         except aiohttp.ClientConnectorError as error:
             raise _TryFailedError("connection", str(error), refused=True, reached=False) from None
         except TimeoutError:
@@ -204,6 +222,8 @@ def read_completion(content: bytes) -> _Read:
         counted = Usage(
             prompt_tokens=usage.get("prompt_tokens") or 0, completion_tokens=usage.get("completion_tokens") or 0
         )
+        if not all(0 <= count <= _MOST_TOKENS for count in (counted.prompt_tokens, counted.completion_tokens)):
+            raise ValueError("usage counts no tokens that there can be")  # noqa: TRY301
         if not isinstance(text, str):
             raise TypeError(f"content is {type(text).__name__}")
         finish_reason = choice.get("finish_reason")

@@ -3,15 +3,32 @@
 from __future__ import annotations
 
 import http.client
+import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterable
+from typing import Any
 
 import orjson
 
 from rollmill.errors import ServingError
+from rollmill.serving.answers import PLAIN, AnswerBody, AnswerError, check_redirect
+from rollmill.viewing.escapes import visible, visible_line
+
+_READ_AT_ONCE = 1 << 16
+_LARGEST_LISTING = 16 << 20
+_MOST_SHOWN = 20
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """Makes a redirect an `HTTPError`: the key goes to the address that the user gave, and nowhere else."""
+
+    def redirect_request(self, *_: Any, **__: Any) -> None:
+        """Follow none."""
+
 
 # A proxy set for downloads must not come between a desk and its own server; the engine's client asks none either.
-_opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+_opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirects())
 
 
 class NotAnsweringError(ServingError):
@@ -23,31 +40,60 @@ def served_models(base_url: str, *, api_key: str | None = None, timeout_s: float
 
     Raises `NotAnsweringError`.
     """
-    request = urllib.request.Request(f"{base_url}/models")  # noqa: S310 - the scheme is checked by the parameters
+    url = f"{base_url}/models"
+    request = urllib.request.Request(url, headers=PLAIN)  # noqa: S310 - the scheme is checked by the parameters
     if api_key:
         request.add_header("Authorization", f"Bearer {api_key}")
     try:
-        with _opener.open(request, timeout=timeout_s) as response:
-            listing = orjson.loads(response.read())
-        return {str(model["id"]): str(model.get("root") or model["id"]) for model in listing["data"]}
+        listing = orjson.loads(_get(request, timeout_s))
+        models = {str(model["id"]): str(model.get("root") or model["id"]) for model in listing["data"]}
+        return {visible(name): visible(root) for name, root in models.items()}
+    except AnswerError as error:
+        raise NotAnsweringError(str(error)) from error
     except urllib.error.HTTPError as error:
         error.close()  # it is the response, too
-        raise NotAnsweringError(f"{base_url}/models answers {error.code} {error.reason}") from error
+        raise NotAnsweringError(f"{url} answers {error.code} {visible(str(error.reason))[:200]}") from error
     except (urllib.error.URLError, OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error
-        raise NotAnsweringError(f"no server answers at {base_url}: {reason}") from error
+        raise NotAnsweringError(f"no server answers at {base_url}: {visible(str(reason))[:300]}") from error
     except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise NotAnsweringError(f"{base_url}/models is not an OpenAI-compatible list of models") from error
+        raise NotAnsweringError(f"{url} is not an OpenAI-compatible list of models") from error
+
+
+def _get(request: urllib.request.Request, timeout_s: float) -> bytes:
+    """Return an answer's body, up to a bound. Raises `AnswerError`, and as urllib does."""
+    deadline = time.monotonic() + timeout_s
+    try:
+        with _opener.open(request, timeout=timeout_s) as response:
+            body = AnswerBody(request.full_url, response.headers, limit=_LARGEST_LISTING)
+            while piece := response.read1(_READ_AT_ONCE):
+                body.add(piece)
+                if time.monotonic() > deadline:  # the socket's own limit is for each piece
+                    raise TimeoutError(f"{request.full_url} answers too slowly")
+            return body.content()
+    except urllib.error.HTTPError as error:
+        check_redirect(request.full_url, error.code, error.headers.get("Location"))
+        raise
 
 
 def healthy(base_url: str, *, timeout_s: float = 5.0) -> bool:
     """Whether `/health`, beside `/v1`, answers 200."""
     url = base_url.removesuffix("/v1") + "/health"
     try:
-        with _opener.open(url, timeout=timeout_s) as response:
+        with _opener.open(url, timeout=timeout_s) as response:  # whose body is not read
             return bool(response.status == 200)
+    except urllib.error.HTTPError as error:
+        error.close()
+        return False
     except (urllib.error.URLError, OSError, http.client.HTTPException):
         return False
+
+
+def listed(names: Iterable[str]) -> str:
+    """Return the names of models that a server gave, in one line."""
+    shown = [f"'{visible_line(name)[:200]}'" for name in names]
+    more = f" and {len(shown) - _MOST_SHOWN:,} more" if len(shown) > _MOST_SHOWN else ""
+    return ", ".join(shown[:_MOST_SHOWN]) + more
 
 
 def check_model(base_url: str, names: tuple[str, ...], *, api_key: str | None = None) -> str:
@@ -60,6 +106,6 @@ def check_model(base_url: str, names: tuple[str, ...], *, api_key: str | None = 
         if name in models:
             return name
     raise ServingError(
-        f"{base_url} does not serve {names[0]!r} but {', '.join(map(repr, models)) or 'nothing'}: "
+        f"{base_url} does not serve {names[0]!r} but {listed(models) or 'nothing'}: "
         "give the served name as --model_name, or another server"
     )

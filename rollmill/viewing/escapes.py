@@ -11,6 +11,8 @@ _HIDDEN = re.compile(
     "\ud800-\udfff\U000e0000-\U000e007f]"  # lone surrogates, which no output can encode, and invisible tag letters
 )
 
+_UNPRINTABLE = re.compile(r"[^ -~]")
+
 
 def visible(text: str) -> str:
     r"""The text with hidden and controlling characters written out, such as `\x1b`; `\r\n` becomes a newline.
@@ -18,6 +20,19 @@ def visible(text: str) -> str:
     Tabs and newlines stay. What comes out holds no character that moves a cursor, changes a terminal or reorders text.
     """
     return _HIDDEN.sub(_escape, text.replace("\r\n", "\n"))
+
+
+def visible_line(text: str) -> str:
+    r"""The text on one line: white space is single spaces, and whatever does not print is written out, too.
+
+    For names, labels and cells of tables, where also a soft hyphen or a zero-width space would hide something.
+    """
+    line = " ".join(visible(text).split())
+    return line if line.isprintable() else _UNPRINTABLE.sub(_escape_unprintable, line)
+
+
+def _escape_unprintable(match: re.Match[str]) -> str:
+    return match[0] if match[0].isprintable() else _escape(match)
 
 
 def _escape(match: re.Match[str]) -> str:

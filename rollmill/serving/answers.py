@@ -1,0 +1,88 @@
+"""The bounds that every client here puts on a server's answer: its length, packed and unpacked, and where it leads."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+
+from rollmill.viewing.escapes import visible
+
+LARGEST_ANSWER = 64 << 20
+"""Bytes of one answer, as sent and unpacked: some hundred thousand tokens, their log-probabilities included."""
+
+PLAIN = {"Accept-Encoding": "identity"}
+"""Asks for an answer as it is. What a server packs all the same is unpacked up to the bound."""
+
+_SHOWN = 300
+_REDIRECTS = range(300, 400)
+_GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
+
+
+class AnswerError(Exception):
+    """An answer that is not read to its end, or not followed. `type` is a word to count by.
+
+    The same request would be answered in the same way: none of these is worth sending again.
+    """
+
+    def __init__(self, type_: str, message: str) -> None:
+        super().__init__(message)
+        self.type = type_
+
+
+class AnswerBody:
+    """Takes the pieces of an answer's body as they come, and refuses what is beyond the bound."""
+
+    def __init__(self, url: str, headers: Mapping[str, str], *, limit: int = LARGEST_ANSWER) -> None:
+        """`headers` finds names whatever their case is. Raises `AnswerError` for what can be told from them."""
+        self._url = url
+        self._limit = limit
+        self._pieces: list[bytes] = []
+        self._bytes = 0
+        self._encoding = (headers.get("Content-Encoding") or "identity").strip().lower() or "identity"
+        if self._encoding not in ("identity", "gzip", "x-gzip", "deflate"):
+            shown = visible(self._encoding)[:_SHOWN]
+            raise AnswerError("content_encoding", f"{url} packs its answer as {shown!r}, which is not read here")
+        announced = headers.get("Content-Length") or ""
+        if announced.isdecimal() and (len(announced) > 20 or int(announced) > limit):
+            raise self._too_large()
+
+    def add(self, piece: bytes) -> None:
+        """Takes one piece. Raises `AnswerError` where the answer is too large with it."""
+        self._bytes += len(piece)
+        if self._bytes > self._limit:
+            raise self._too_large()
+        self._pieces.append(piece)
+
+    def content(self) -> bytes:
+        """Return the whole body, unpacked. Raises `AnswerError` where it is larger so, or not packed as it says."""
+        body = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        return body if self._encoding == "identity" or not body else self._unpacked(body)
+
+    def _unpacked(self, body: bytes) -> bytes:
+        wbits = -zlib.MAX_WBITS if self._encoding == "deflate" and not _is_zlib(body) else _GZIP_OR_ZLIB
+        unpacking = zlib.decompressobj(wbits)
+        try:
+            content = unpacking.decompress(body, self._limit + 1)
+        except zlib.error as error:
+            raise AnswerError("content_encoding", f"{self._url} sends no {self._encoding}: {error}") from None
+        if len(content) > self._limit:
+            raise self._too_large()
+        if not unpacking.eof or unpacking.unused_data:
+            raise AnswerError("content_encoding", f"{self._url} sends a torn {self._encoding} body")
+        return content
+
+    def _too_large(self) -> AnswerError:
+        return AnswerError("answer_too_large", f"{self._url} answers with more than {self._limit:,} bytes")
+
+
+def check_redirect(url: str, status: int, location: str | None) -> None:
+    """Raises `AnswerError` for a redirect: what is sent here, a key among it, goes nowhere else."""
+    if status in _REDIRECTS and location:
+        shown = visible(location)[:_SHOWN]
+        message = f"{url} answers {status}, a redirect to {shown}, which is not followed: give the right address"
+        raise AnswerError("redirect", message)
+
+
+def _is_zlib(body: bytes) -> bool:
+    """Whether a `deflate` body has zlib's head, which some servers leave out (RFC 9110, 8.4.1.2)."""
+    return len(body) > 1 and body[0] & 0x0F == 8 and (body[0] << 8 | body[1]) % 31 == 0

@@ -1,0 +1,355 @@
+"""Servers that answer with too much, with something else, or by leading elsewhere: each is a failure outside."""
+
+import asyncio
+import gzip
+import resource
+import zlib
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import SecretStr
+
+from rollmill.environments.search.remote import RemoteSearcher
+from rollmill.errors import ServingError
+from rollmill.sandboxes.remote import RemoteHost
+from rollmill.sandboxes.sandbox import SandboxError, SandboxSpec
+from rollmill.services.connection import CallFailedError, ServiceConnection
+from rollmill.serving import answers
+from rollmill.serving.answers import AnswerBody, AnswerError
+from rollmill.serving.client import ChatClient, ClientConfig, RequestFailedError
+from rollmill.serving.endpoints import Endpoint, EndpointPool
+from rollmill.serving.probe import NotAnsweringError, check_model, healthy, served_models
+
+from .byte_server import ByteServer, answering
+
+GOOD = orjson.dumps({"choices": [{"message": {"content": "yes"}, "finish_reason": "stop"}]})
+KEY = SecretStr("sk-only-for-the-right-one")
+
+
+def complete(url, **config):
+    """One completion, not sent again."""
+
+    async def ask():
+        pool = EndpointPool([Endpoint(url)])
+        async with ChatClient(pool, ClientConfig(max_retries=0, api_key=KEY, **config)) as client:
+            return await client.complete(b'{"model": "m", "messages": [], "seed": 7}')
+
+    return asyncio.run(ask())
+
+
+def failing(url, **config):
+    with pytest.raises(RequestFailedError) as raised:
+        complete(url, **config)
+    return raised.value
+
+
+def call(url):
+    connection = ServiceConnection(url.removesuffix("/v1"), KEY)
+    try:
+        return connection.post("/execute", {"command": "id"}, timeout_s=10)
+    finally:
+        connection.close()
+
+
+def gzipped_zeros(gigabytes: int) -> bytes:
+    packing = zlib.compressobj(9, wbits=31)
+    pieces = [packing.compress(bytes(1 << 24)) for _ in range(64 * gigabytes)]
+    return b"".join(pieces) + packing.flush()
+
+
+@pytest.fixture(scope="module")
+def bomb() -> bytes:
+    """A gigabyte in one megabyte."""
+    return gzipped_zeros(1)
+
+
+def peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+@pytest.mark.parametrize("status", ["200 OK", "400 Bad Request", "500 Internal Server Error"])
+def test_a_bomb_is_not_unpacked(bomb, status):
+    before = peak_mb()
+    with ByteServer(answering(bomb, "Content-Encoding: gzip", status=status)) as server:
+        assert failing(server.base_url).type == "answer_too_large"
+        with pytest.raises(CallFailedError, match="more than 67,108,864 bytes"):
+            call(server.base_url)
+        if status.startswith("200"):
+            with pytest.raises(NotAnsweringError, match="more than 16,777,216 bytes"):
+                served_models(server.base_url)
+    assert peak_mb() - before < 600
+
+
+@pytest.mark.parametrize("headers", [(), ("Content-Encoding: identity",), ("Content-Encoding: GZIP",)])
+def test_answers_that_are_packed_or_not_are_read(headers):
+    content = gzip.compress(GOOD) if "GZIP" in "".join(headers) else GOOD
+    with ByteServer(answering(content, *headers)) as server:
+        assert complete(server.base_url).text == "yes"
+        assert b"accept-encoding: identity" in server.requests[0][0].lower()
+        assert call(server.base_url)["choices"]
+
+
+@pytest.mark.parametrize(
+    "content", [zlib.compress(GOOD), zlib.compressobj(wbits=-15).compress(b"") + zlib.compress(GOOD)[2:-4]]
+)
+def test_both_forms_of_deflate_are_read(content):
+    with ByteServer(answering(content, "Content-Encoding: deflate")) as server:
+        assert complete(server.base_url).text == "yes"
+
+
+@pytest.mark.parametrize("encoding", ["br", "zstd", "gzip, gzip", "\x1b]0;x"])
+def test_other_packings_are_refused_by_name(encoding):
+    with ByteServer(answering(GOOD, f"Content-Encoding: {encoding}")) as server:
+        failure = failing(server.base_url)
+    assert failure.type in {"content_encoding", "connection"}
+    assert "\x1b" not in failure.message
+
+
+def endless(head: bytes, piece: bytes):
+    def answer(connection, _):
+        connection.sendall(head)
+        while True:
+            connection.sendall(piece)
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("head", "piece"),
+    [
+        (b"HTTP/1.1 200 OK\r\n\r\n", b"x" * 65536),
+        (b"HTTP/1.1 500 Oh\r\n\r\n", b"x" * 65536),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"10000\r\n" + b"x" * 65536 + b"\r\n"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 999999999999\r\n\r\n", b"x"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n", b"x"),
+        (b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n", b"data: {}\n\n" * 5000),
+    ],
+    ids=["to the end", "an error", "chunked", "announced", "announced absurdly", "a stream"],
+)
+def test_an_endless_body_ends(head, piece):
+    before = peak_mb()
+    with ByteServer(endless(head, piece)) as server:
+        assert failing(server.base_url).type in {"answer_too_large", "connection"}
+        with pytest.raises(CallFailedError):
+            call(server.base_url)
+        with pytest.raises(NotAnsweringError):
+            served_models(server.base_url)
+    assert peak_mb() - before < 500
+
+
+@pytest.mark.parametrize(
+    ("head", "piece"),
+    [
+        (b"HTTP/1.1 200 OK\r\n", b"X-More: " + b"x" * 60 + b"\r\n"),
+        (b"HTTP/1.1 200 OK\r\nX-Long: ", b"x" * 4096),
+        (b"HTTP/1.1 200 ", b"x" * 4096),
+        (b"", b"x" * 4096),
+    ],
+    ids=["many headers", "one long header", "a long reason", "no HTTP"],
+)
+def test_endless_heads_end(head, piece):
+    before = peak_mb()
+    with ByteServer(endless(head, piece)) as server:
+        assert failing(server.base_url).type == "connection"
+        with pytest.raises(CallFailedError) as raised:
+            call(server.base_url)
+        assert raised.value.type == "connection"
+        with pytest.raises(NotAnsweringError):
+            served_models(server.base_url)
+        assert not healthy(server.base_url)
+    assert peak_mb() - before < 300
+
+
+@pytest.mark.parametrize("code", [300, 301, 302, 303, 305, 307, 308])
+def test_a_redirect_is_not_followed_and_names_its_address(code):
+    with ByteServer(answering(GOOD)) as elsewhere:
+        aim = f"{elsewhere.base_url}/chat/completions"
+        with ByteServer(answering(b"", f"Location: {aim}", status=f"{code} Moved")) as server:
+            failure = failing(server.base_url)
+            assert failure.type == "redirect"
+            assert failure.calls == 1
+            assert aim in failure.message
+            assert f"answers {code}" in failure.message
+            with pytest.raises(CallFailedError, match=aim) as raised:
+                call(server.base_url)
+            assert not raised.value.passing
+            with pytest.raises(NotAnsweringError, match=aim):
+                served_models(server.base_url, api_key=KEY.get_secret_value())
+            assert not healthy(server.base_url)
+        assert elsewhere.requests == []
+
+
+def test_a_redirect_to_the_same_server_is_not_followed_either():
+    with ByteServer(answering(b"", "Location: /v1/chat/completions/", status="307 Moved")) as server:
+        assert "/v1/chat/completions/" in failing(server.base_url).message
+        assert len(server.requests) == 1
+
+
+def test_where_a_redirect_leads_is_shown_escaped():
+    with ByteServer(answering(b"", "Location: http://a/\x1b[2J\u202e", status="302 Found")) as server:
+        for message in (failing(server.base_url).message, _said(lambda: call(server.base_url))):
+            assert message.isprintable()
+
+
+def _said(act):
+    with pytest.raises(Exception) as raised:  # noqa: PT011  # what is said matters, not by which class
+        act()
+    return str(raised.value)
+
+
+def test_a_redirect_without_an_address_is_another_failure():
+    with ByteServer(answering(b"", status="304 Not Modified")) as server:
+        assert failing(server.base_url).type == "http_304"
+
+
+def test_sandboxes_and_searches_fail_outside_when_they_are_redirected():
+    with ByteServer(answering(b"{}", "Location: http://192.0.2.1/start", status="308 Moved")) as server:
+        host = RemoteHost(server.address, max_retries=3)
+        with pytest.raises(SandboxError, match=r"192\.0\.2\.1/start") as raised:
+            host.start(SandboxSpec(image="i"))
+        assert raised.value.type == "redirect"
+        host.close()
+        searcher = RemoteSearcher(server.address, max_retries=3)
+        with pytest.raises(ServingError, match=r"192\.0\.2\.1/start"):
+            searcher.search("q", 3)
+        searcher.close()
+        assert len(server.requests) == 2
+
+
+NESTED = b'{"choices": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+
+
+def said(content: str, **more) -> bytes:
+    return orjson.dumps({"choices": [{"message": {"content": content}, "finish_reason": "stop"}], **more})
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"null",
+        b"[]",
+        b"{}",
+        b"\xff\xfe{}",
+        b"NaN",
+        NESTED,
+        NESTED.replace(b'"choices"', b'"\\ud800"'),
+        b'{"choices": [{"message": {"content": "\xff"}}]}',
+        b'{"choices": [{"message": {"content": 7}}]}',
+        b'{"choices": [{"message": {"content": NaN}}]}',
+        b'{"choices": {"0": {}}}',
+        b'{"choices": [{"message": {"content": "a"}, "finish_reason": ["stop"]}]}',
+        said("a", usage={"prompt_tokens": "many"}),
+        said("a", usage={"prompt_tokens": -1}),
+        said("a", usage={"completion_tokens": 1e30}),
+        said("a")
+        .replace(b'"a"', b'"a\\ud800"')
+        .replace(b"}]}", b'}], "usage": {"prompt_tokens": 1' + b"0" * 5000 + b"}}"),
+        said("a", usage={"completion_tokens": 2**63}),
+        said("a")[:-1],
+        b"<html>no model here</html>",
+        b'data: {"choices": []}\n\ndata: [DONE]\n\n',
+    ],
+)
+def test_what_is_no_completion_is_a_failure(content):
+    with ByteServer(answering(content)) as server:
+        failure = failing(server.base_url)
+    assert failure.type == "malformed_response"
+    assert failure.message.isprintable()
+
+
+def test_of_a_key_that_stands_twice_the_last_counts():
+    content = b'{"choices": 7, "choices": [{"message": {"content": "a", "content": "b"}}]}'
+    with ByteServer(answering(content)) as server:
+        assert complete(server.base_url).text == "b"
+
+
+@pytest.mark.parametrize("content", [NESTED, b"\xff", b"[]", b"NaN", b'{"a": 1e999}', b'{"a": "\\ud800"}', b""])
+def test_what_is_no_object_is_a_failure_of_a_service(content):
+    with ByteServer(answering(content)) as server, pytest.raises(CallFailedError) as raised:
+        call(server.base_url)
+    assert raised.value.type == "malformed_answer"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        NESTED,
+        b"\xff",
+        b"[]",
+        b"{}",
+        b'{"data": 7}',
+        b'{"data": [7]}',
+        b'{"data": [{}]}',
+        b'{"data": {"id": 1}}',
+        b"NaN",
+    ],
+)
+def test_what_lists_no_models(content):
+    with ByteServer(answering(content)) as server, pytest.raises(NotAnsweringError, match="not an OpenAI-compatible"):
+        served_models(server.base_url)
+
+
+def test_names_of_models_are_shown_escaped_and_not_all_of_a_million():
+    names = ["\x1b[2Jm\u202e", "x" * 10_000, *(f"m{number}" for number in range(5000))]
+    listing = orjson.dumps({"data": [{"id": name} for name in names]})
+    with ByteServer(answering(listing)) as server, pytest.raises(ServingError) as raised:
+        check_model(server.base_url, ("mine",))
+    assert "\\x1b[2Jm\\u202e" in str(raised.value)
+    assert "4,982 more" in str(raised.value)
+    assert len(str(raised.value)) < 3000
+
+
+@pytest.mark.parametrize("status", ["400 Bad", "503 Later"])
+def test_what_a_server_says_is_shown_escaped(status):
+    content = orjson.dumps({"error": {"message": "\x1b]0;owned\x07 \u202e no"}, "detail": "\x1b]0;owned\x07"})
+    with ByteServer(answering(content, status=status)) as server:
+        assert "\\x1b]0;owned" in failing(server.base_url).message
+        assert "\\x1b]0;owned" in _said(lambda: call(server.base_url))
+
+
+def test_a_wait_that_a_server_asks_for_is_bounded():
+    for value in ("1e308", "inf", "nan", "-5", "99999999999", "Fri, 31 Dec 9999 23:59:59 GMT", "x" * 5000):
+        with ByteServer(answering(b"{}", f"Retry-After: {value}", status="429 Full")) as server:
+            assert failing(server.base_url).type == "http_429"
+
+
+@given(st.lists(st.binary(max_size=40), max_size=8), st.integers(0, 200))
+def test_a_body_is_what_was_sent_or_refused(pieces, limit):
+    body = AnswerBody("http://a", {}, limit=limit)
+    whole = b"".join(pieces)
+    try:
+        for piece in pieces:
+            body.add(piece)
+    except AnswerError:
+        assert len(whole) > limit
+    else:
+        assert body.content() == whole
+        assert len(whole) <= limit
+
+
+@given(st.binary(max_size=300), st.integers(0, 300), st.sampled_from(["gzip", "deflate", "raw"]))
+def test_a_packed_body_is_unpacked_up_to_the_bound(content, limit, form):
+    packing = zlib.compressobj(wbits={"gzip": 31, "deflate": 15, "raw": -15}[form])
+    packed = packing.compress(content) + packing.flush()
+    headers = {"Content-Encoding": "gzip" if form == "gzip" else "deflate"}
+    body = AnswerBody("http://a", headers, limit=max(limit, len(packed)))
+    body.add(packed)
+    if len(content) <= max(limit, len(packed)):
+        assert body.content() == content
+    else:
+        with pytest.raises(AnswerError, match="more than"):
+            body.content()
+
+
+@given(st.binary(min_size=1, max_size=60), st.sampled_from(["gzip", "deflate"]))
+def test_what_is_not_packed_as_it_says_is_refused_or_unpacked(content, encoding):
+    body = AnswerBody("http://a", {"Content-Encoding": encoding})
+    body.add(content)
+    try:
+        unpacked = body.content()
+    except AnswerError:
+        return
+    assert len(unpacked) <= answers.LARGEST_ANSWER
