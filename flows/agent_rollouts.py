@@ -40,6 +40,7 @@ from rollmill.rollouts.progress import Progress, progress_of
 from rollmill.rollouts.run import Run
 from rollmill.rollouts.session import RolloutSession
 from rollmill.serving.served import served
+from rollmill.viewing.escapes import write_lines
 from tasks.agent_rollouts import sharded_attempts, write_document
 from tasks.desk_server import desk_server
 from tasks.generation import generate_all
@@ -93,4 +94,4 @@ def generate_there(run: Run, parameters: AgentRollouts, progress: Progress) -> N
 
 if __name__ == "__main__":
     with report_errors("agent_rollouts"), desk_server():
-        sys.stdout.writelines(f"{line}\n" for line in agent_rollouts(asked).lines())
+        write_lines(sys.stdout, agent_rollouts(asked).lines())

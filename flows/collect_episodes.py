@@ -35,6 +35,7 @@ from rollmill.episodes.stage import episodes_of
 from rollmill.rollouts.progress import Progress, progress_of
 from rollmill.rollouts.run import Run
 from rollmill.rollouts.session import RolloutSession
+from rollmill.viewing.escapes import write_lines
 from tasks.desk_server import desk_server
 from tasks.episodes import sharded_episodes, write_training_rows
 from tasks.generation import generate_all
@@ -89,4 +90,4 @@ def collect_there(run: Run, parameters: CollectEpisodes, progress: Progress) -> 
 
 if __name__ == "__main__":
     with report_errors("collect_episodes"), desk_server():
-        sys.stdout.writelines(f"{line}\n" for line in collect_episodes(asked).lines())
+        write_lines(sys.stdout, collect_episodes(asked).lines())

@@ -33,6 +33,7 @@ if __name__ == "__main__":
 from prefect import flow, runtime
 
 from rollmill.curation.curating import Curated
+from rollmill.viewing.escapes import write_lines
 from tasks.curation import analyse_rollouts, export_rollouts, filter_rollouts, report_rollouts
 from tasks.desk_server import desk_server
 from tasks.outcomes import failing_in_one_line
@@ -53,4 +54,4 @@ def curate(parameters: Curate) -> Curated:
 
 if __name__ == "__main__":
     with report_errors("curate"), desk_server():
-        sys.stdout.writelines(f"{line}\n" for line in curate(asked).lines())
+        write_lines(sys.stdout, curate(asked).lines())

@@ -26,6 +26,7 @@ from flows.agent_rollouts import agent_rollouts
 from flows.reject_sampling import reject_sampling
 from rollmill.improvement.history import History
 from rollmill.improvement.rounds import Improved, base_evaluations, hold, plan_round
+from rollmill.viewing.escapes import write_lines
 from tasks.dates import dated
 from tasks.desk_server import desk_server
 from tasks.improvement import begin_history, check_problems, choose_training_rows, end_history, judge_round
@@ -65,4 +66,4 @@ def play_round(parameters: Improve, history: History) -> History:
 
 if __name__ == "__main__":
     with report_errors("improve"), desk_server():
-        sys.stdout.writelines(f"{line}\n" for line in improve(given).lines())
+        write_lines(sys.stdout, improve(given).lines())

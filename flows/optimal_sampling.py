@@ -37,6 +37,7 @@ from rollmill.optimal_sampling.outcome import SamplingOutcome
 from rollmill.optimal_sampling.progress import SamplingProgress, sampling_progress
 from rollmill.optimal_sampling.run import hold, open_sampling
 from rollmill.rollouts.run import Run
+from rollmill.viewing.escapes import write_lines
 from tasks.desk_server import desk_server
 from tasks.optimal_sampling import draw_all, sampling_workers, write_all_samples
 from tasks.outcomes import failing_in_one_line
@@ -66,4 +67,4 @@ def sample(run: Run, parameters: OptimalSampling, progress: SamplingProgress) ->
 
 if __name__ == "__main__":
     with report_errors("optimal_sampling"), desk_server():
-        sys.stdout.writelines(f"{line}\n" for line in optimal_sampling(asked).lines())
+        write_lines(sys.stdout, optimal_sampling(asked).lines())

@@ -23,6 +23,7 @@ from pydantic_core import ErrorDetails
 from rollmill.errors import RollmillError, file_error
 from rollmill.interruption import interrupted, interruptions_noted
 from rollmill.stall_watch import watch
+from rollmill.viewing.escapes import visible
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -219,7 +220,7 @@ def report_errors(prog: str) -> Iterator[None]:
             finally:
                 sys.stdout.flush()  # a pipe that nobody reads shows here, and not when the interpreter ends
     except RollmillError as error:
-        sys.stderr.write(f"{prog}: {error}\n")
+        sys.stderr.write(f"{prog}: {visible(str(error))}\n")
         if watch.stalled:  # the interpreter would wait at its end for threads that never end
             sys.stderr.flush()
             os._exit(1)
@@ -336,7 +337,7 @@ def _error_text(detail: ErrorDetails, flag: _Flag | None) -> str:
 
 def _fail(prog: str, texts: Sequence[str]) -> NoReturn:
     for text in texts:
-        sys.stderr.write(f"{prog}: {' '.join(text.split())}\n")
+        sys.stderr.write(f"{prog}: {' '.join(visible(text).split())}\n")
     raise SystemExit(2)
 
 

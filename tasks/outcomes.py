@@ -11,6 +11,7 @@ from prefect.logging import get_run_logger
 
 from rollmill.errors import RollmillError, file_error
 from rollmill.interruption import interrupted
+from rollmill.viewing.escapes import visible
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -33,8 +34,8 @@ def failing_in_one_line(function: Callable[P, R]) -> Callable[P, R]:
             if failure is None:
                 raise
         if failure.details:
-            get_run_logger().error(failure.details)
-        return State(type=StateType.FAILED, message=str(failure), data=failure)
+            get_run_logger().error(visible(failure.details))
+        return State(type=StateType.FAILED, message=visible(str(failure)), data=failure)
 
     return wrapped
 

@@ -29,6 +29,8 @@ from prefect.logging.handlers import PrefectConsoleHandler
 from rich.console import Console
 
 from rollmill.progress_bar import Watched, progress_bar
+from rollmill.viewing.escapes import visible, visible_line
+from rollmill.viewing.markdown import fenced
 
 _EVERY_S = 5.0
 
@@ -97,30 +99,24 @@ def _share(progress: Watched) -> float:
 
 
 def _described(progress: Watched, title: str) -> str:
-    return f"{title}: {progress.snapshot().describe()}"
+    return f"{visible_line(title)}: {progress.snapshot().describe()}"
 
 
 def show_table(key: str, rows: Sequence[Mapping[str, str]], description: str) -> None:
     """A table artifact."""
-    create_table_artifact([dict(row) for row in rows], key=key, description=description)
+    shown = [{visible_line(title): visible_line(cell) for title, cell in row.items()} for row in rows]
+    create_table_artifact(shown, key=key, description=visible_line(description))
 
 
 def show_text(key: str, text: str, description: str) -> None:
     """A markdown artifact with preformatted text."""
-    create_markdown_artifact(fenced(text), key=key, description=description)
-
-
-def fenced(text: str) -> str:
-    """Markdown that shows the text as it stands: no fence in it ends the one around it."""
-    longest = max((len(run) for run in re.findall("`{3,}", text)), default=2)
-    fence = "`" * (longest + 1)
-    return f"{fence}\n{text}\n{fence}"
+    create_markdown_artifact(fenced(visible(text)), key=key, description=visible_line(description))
 
 
 def show_picture(key: str, path: Path, description: str) -> None:
     """An image artifact: the picture itself, since the server that shows it may not see this machine's files."""
     url = "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
-    create_image_artifact(url, key=key, description=description)
+    create_image_artifact(url, key=key, description=visible_line(description))
 
 
 def show_files(key: str, name: str, directory: Path, files: Mapping[str, Path]) -> None:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 from rollmill.files.parameters import STORE_BLOCK
 from rollmill.form import Form
 from rollmill.grading.ladder import LADDERS
+from rollmill.names import ModelPath, NewPath
 from rollmill.parameter import parameter
 from rollmill.rollouts.chat import Sampling
 from rollmill.rollouts.parameters import CLUSTER_BLOCK, GPU_WORKERS, check_places
@@ -33,7 +34,7 @@ class Attempts(BaseModel):
         ge=0, le=1,
     )  # fmt: skip
 
-    model: str = parameter(
+    model: ModelPath = parameter(
         ..., "Model", "Model", "Directory or hub id to serve, or its name on servers that run.", metavar="PATH"
     )
     config: str = parameter(
@@ -94,12 +95,12 @@ class AgentRollouts(Form, ServerParameters, Grading, Attempts):
     retry: Literal["failed"] | None = parameter(
         None, "Running", "Redo", "Of the run on disk, redo only the attempts that failed on the way."
     )
-    output: str = parameter(
+    output: NewPath = parameter(
         ..., "Running", "Output", "The document of all attempts; the run is kept in a folder of its name.",
         metavar="FILE",
     )  # fmt: skip
-    log_dir: str = parameter("logs", "Running", "Log directory", "Where vLLM's log goes.", metavar="DIR")
-    log_file: str | None = parameter(
+    log_dir: NewPath = parameter("logs", "Running", "Log directory", "Where vLLM's log goes.", metavar="DIR")
+    log_file: NewPath | None = parameter(
         None, "Running", "Log file", "Also write what is logged to this file.", metavar="FILE"
     )
     store_block: str | None = STORE_BLOCK

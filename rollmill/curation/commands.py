@@ -33,6 +33,7 @@ from rollmill.curation.reading import analyse_corpus, reading
 from rollmill.errors import InputError
 from rollmill.files.whole import write_bytes_whole
 from rollmill.text_table import aligned
+from rollmill.viewing.escapes import write_lines
 
 
 def analyze(parameters: Analyze) -> None:
@@ -202,4 +203,4 @@ def _beside(corpus: Corpus, name: str) -> Path:
 
 
 def _say(lines: Sequence[str]) -> None:
-    sys.stdout.writelines(f"{line}\n" for line in lines)
+    write_lines(sys.stdout, lines)

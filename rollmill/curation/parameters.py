@@ -15,6 +15,7 @@ from rollmill.exports.sft import Format
 from rollmill.exports.splitting import Split
 from rollmill.files.parameters import STORE_BLOCK, image_folders_field
 from rollmill.form import Form
+from rollmill.names import NewPath
 from rollmill.parameter import parameter
 
 Export = Literal["sft", "trajectories", "preferences"]
@@ -119,7 +120,7 @@ class Analyze(Reading):
 class Writing(Filters, Reading):
     """What is read, which of it is kept, and where that goes."""
 
-    output: str
+    output: NewPath
 
     @field_validator("output")
     @classmethod
@@ -134,26 +135,26 @@ class Writing(Filters, Reading):
 class FilterData(Writing):
     """Keep the rollouts that meet all conditions; the others are written, too, each with its reason."""
 
-    output: str = _output("Where the kept rollouts go; those dropped go beside it", ".json, .jsonl, also .gz, .zst")
+    output: NewPath = _output("Where the kept rollouts go; those dropped go beside it", ".json, .jsonl, also .gz, .zst")
     dropped: Dropped = _DROPPED
 
 
 class ExportSft(Sft, Writing):
     """Write conversations for supervised fine-tuning; failed rollouts never are."""
 
-    output: str = _output("Where the rows go", ".jsonl")
+    output: NewPath = _output("Where the rows go", ".jsonl")
 
 
 class ExportTrajectory(Writing):
     """Write whole trajectories; failed rollouts never are."""
 
-    output: str = _output("Where the trajectories go", ".json, .jsonl, also .gz, .zst")
+    output: NewPath = _output("Where the trajectories go", ".json, .jsonl, also .gz, .zst")
 
 
 class ExportPreferences(Splitting, Pairs, Writing):
     """Write pairs of a better and a worse rollout of one problem (TRL's DPO format)."""
 
-    output: str = _output("Where the pairs go", ".jsonl")
+    output: NewPath = _output("Where the pairs go", ".jsonl")
 
 
 class ShowExample(Filters, Reading):
@@ -164,7 +165,7 @@ class ShowExample(Filters, Reading):
         None, "Which rollouts", "Problem", "Only rollouts of this problem.", metavar="ID"
     )
     whole: bool = parameter(False, "Output", "Whole", "Leave nothing out of long messages.")
-    html: str | None = parameter(
+    html: NewPath | None = parameter(
         None, "Output", "Page", "Write a page with search and filters for all of them instead.", metavar="FILE"
     )
     most: int = parameter(1000, "Output", "Most on a page", "Most trajectories on the page.", ge=1)
@@ -173,13 +174,15 @@ class ShowExample(Filters, Reading):
 class Overview(Reading):
     """Draw rewards, problems, lengths, calls, and success over the sample index."""
 
-    output: str | None = parameter(None, "Output", "Picture", "The PNG file; else beside the input.", metavar="FILE")
+    output: NewPath | None = parameter(
+        None, "Output", "Picture", "The PNG file; else beside the input.", metavar="FILE"
+    )
 
 
 class Compare(Reading):
     """Two or more inputs side by side, as a table and a picture."""
 
-    output: str = parameter("compare.png", "Output", "Picture", "The PNG file.", metavar="FILE")
+    output: NewPath = parameter("compare.png", "Output", "Picture", "The PNG file.", metavar="FILE")
 
     @model_validator(mode="after")
     def _several(self) -> Self:
@@ -191,13 +194,13 @@ class Compare(Reading):
 class QualityReport(Reading):
     """Write one page with everything that analyze and overview say."""
 
-    output: str | None = parameter(None, "Output", "Page", "The HTML file; else beside the input.", metavar="FILE")
+    output: NewPath | None = parameter(None, "Output", "Page", "The HTML file; else beside the input.", metavar="FILE")
 
 
 class Curate(Form, Pairs, Sft, Filters, Reading):
     """Analyse, filter and export in one go, as a Prefect flow: what the form and deployments start."""
 
-    output_dir: str = parameter(
+    output_dir: NewPath = parameter(
         "curated", "Output", "Output directory", "Everything is written in here.", metavar="DIR"
     )
     dropped: Dropped = _DROPPED

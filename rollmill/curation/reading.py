@@ -17,6 +17,7 @@ from rollmill.errors import InputError
 from rollmill.exports.packing import output_kind
 from rollmill.exports.splitting import VALIDATION
 from rollmill.files.opening import is_remote
+from rollmill.viewing.escapes import write_lines
 
 
 @contextmanager
@@ -35,7 +36,7 @@ def reading(inputs: Sequence[str], output: Path | None = None, *, hashed: bool =
         yield corpus
     if corpus.repaired:
         quarantine.note(f"{corpus.repaired:,} records held NaN or Infinity, which is no JSON: read as null")
-    sys.stderr.writelines(f"{line}\n" for line in quarantine.lines())
+    write_lines(sys.stderr, quarantine.lines())
 
 
 def _keep_inputs(inputs: Sequence[str], output: Path) -> None:

@@ -20,6 +20,7 @@ from rollmill.episodes.settings import (
 )
 from rollmill.files.parameters import STORE_BLOCK, image_folders_field
 from rollmill.form import Form
+from rollmill.names import ModelPath, NewPath
 from rollmill.parameter import parameter
 from rollmill.problems import ProblemSource
 from rollmill.rollouts.chat import Sampling
@@ -68,7 +69,7 @@ class Playing(BaseModel):
         ge=0, le=1,
     )  # fmt: skip
 
-    model_path: str | None = parameter(
+    model_path: ModelPath | None = parameter(
         None, "Policies", "Model path",
         "Directory or hub id to serve, its name on servers that run, or oracle or random; plays every agent.",
         metavar="PATH", env=True,
@@ -115,11 +116,11 @@ class CollectEpisodes(Form, Outside, Playing):
     retry: Literal["failed"] | None = parameter(
         None, "Running", "Redo", "Of the run on disk, redo only the episodes that failed on the way."
     )
-    output_dir: str = parameter(
+    output_dir: NewPath = parameter(
         "./sft_data", "Running", "Output directory", "The run, its sft_data_<time>.jsonl and _stats.json.",
         metavar="DIR",
     )  # fmt: skip
-    log_dir: str = parameter("logs", "Running", "Log directory", "Where vLLM's log goes.", metavar="DIR")
+    log_dir: NewPath = parameter("logs", "Running", "Log directory", "Where vLLM's log goes.", metavar="DIR")
     store_block: str | None = STORE_BLOCK
 
     run_sft_training: bool = parameter(
@@ -129,7 +130,7 @@ class CollectEpisodes(Form, Outside, Playing):
         [], "Training", "Training settings", "KEY=VALUE of flows.train_lora: num_train_epochs=1, lora_r=32, ...",
         metavar="KEY=VALUE",
     )  # fmt: skip
-    sft_model_dir: str = parameter(
+    sft_model_dir: NewPath = parameter(
         "./sft_model", "Training", "Model directory", "Where the trained model goes.", metavar="DIR"
     )
 

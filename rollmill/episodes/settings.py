@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from rollmill.episodes.policies import DEMONSTRATIONS
+from rollmill.names import LONGEST_NAME
 from rollmill.rollouts.chat import Sampling
 from rollmill.serving.parameters import check_urls
 
@@ -150,6 +151,8 @@ def check_name(name: str) -> str:
     """A policy's name. Raises `ValueError` for what a server cannot serve as one."""
     if not _NAME.fullmatch(name):
         raise ValueError(f"{name!r} cannot be a policy's name: use letters, digits, '_', '-', '.' and '/'")
+    if len(name.encode()) > LONGEST_NAME // 2 or ".." in name.split("/"):  # the name of a log has a run's, too
+        raise ValueError(f"{name!r} cannot be a policy's name: give one of at most {LONGEST_NAME // 2} bytes, no '..'")
     return name
 
 

@@ -7,6 +7,7 @@ from typing import Self
 from pydantic import BaseModel, model_validator
 
 from rollmill.files.parameters import image_folders_field
+from rollmill.names import NewPath
 from rollmill.parameter import parameter
 from rollmill.rejection.parameters import RejectSampling
 from rollmill.rollouts.parameters import check_places
@@ -45,7 +46,7 @@ class Serving(BaseModel):
     slots: int = parameter(
         64, "Server", "Requests in flight", "Requests in flight at most, on every worker.", ge=1, le=65536
     )
-    log_dir: str = parameter("logs", "Output", "Log directory", "Where vLLM's logs go.", metavar="DIR")
+    log_dir: NewPath = parameter("logs", "Output", "Log directory", "Where vLLM's logs go.", metavar="DIR")
 
 
 class Evaluating(Placing, Serving, Verifying):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import importlib.metadata
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple
 from rollmill.exports.exported import Exported, Form
 from rollmill.exports.packing import output_kind
 from rollmill.exports.splitting import TRAIN
+from rollmill.viewing.markdown import markdown_table, plain_markdown
 
 _MOST_SOURCES = 20
 
@@ -56,13 +56,13 @@ def section(exported: Exported, told: Provenance) -> str:
     name = output_kind(exported.files[TRAIN]).stem
     written = f"Written by rollmill {importlib.metadata.version('rollmill')} on {datetime.now(UTC):%Y-%m-%d}."
     parts = [
-        f"## {_plain(name)}",
+        f"## {plain_markdown(name)}",
         f"{written} Format `{exported.form}`.",
-        _table(("split", "file", "rows", "problems"), _splits(exported)),
+        markdown_table(("split", "file", "rows", "problems"), _splits(exported)),
         f"Columns: {_COLUMNS[exported.form]} `metadata`: {_METADATA[exported.form]}",
         f"### Where it came from\n\n{_bullets(_origins(told))}",
-        f"### Filters\n\n{_bullets(map(_plain, told.filters)) or 'None.'}",
-        f"### Counts\n\n{_table(('rollouts', 'count'), _counts(exported, told))}",
+        f"### Filters\n\n{_bullets(map(plain_markdown, told.filters)) or 'None.'}",
+        f"### Counts\n\n{markdown_table(('rollouts', 'count'), _counts(exported, told))}",
     ]
     return "\n\n".join(parts)
 
@@ -75,11 +75,15 @@ def _splits(exported: Exported) -> list[tuple[object, ...]]:
 
 
 def _origins(told: Provenance) -> list[str]:
-    sources = [f"source: {_plain(source)}" for source in told.sources[:_MOST_SOURCES]]
+    sources = [f"source: {plain_markdown(source)}" for source in told.sources[:_MOST_SOURCES]]
     if len(told.sources) > _MOST_SOURCES:
         sources.append(f"and {len(told.sources) - _MOST_SOURCES:,} more sources")
-    models = [f"model: {_plain(model)}" for model in told.models]
-    facts = [f"{_plain(key)}: {_plain(value)}" for key, value in told.origin.items() if key not in {"model", "models"}]
+    models = [f"model: {plain_markdown(model)}" for model in told.models]
+    facts = [
+        f"{plain_markdown(key)}: {plain_markdown(value)}"
+        for key, value in told.origin.items()
+        if key not in {"model", "models"}
+    ]
     return [*sources, *models, *facts]
 
 
@@ -92,16 +96,5 @@ def _counts(exported: Exported, told: Provenance) -> list[tuple[object, ...]]:
     return [("read", f"{told.read:,}"), *filtered, *dropped, kept, aside]
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    lines = [head, ["---"] * len(head), *([_plain(cell) for cell in row] for row in rows)]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-
-
 def _bullets(lines: Iterable[str]) -> str:
     return "\n".join(f"- {line}" for line in lines)
-
-
-def _plain(value: object) -> str:
-    """Text from outside, on one line, that neither Markdown nor HTML takes for its own."""
-    text = html.escape(" ".join(str(value).split()), quote=False)
-    return "".join(f"\\{char}" if char in "\\`*_[]|" else char for char in text)

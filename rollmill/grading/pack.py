@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict
 
 from rollmill.command_line import parse_command, report_errors
 from rollmill.errors import InputError
+from rollmill.files.confined import ConfinedFileError, read_confined
 from rollmill.files.rows import read_json
 from rollmill.files.whole import write_json_whole
 from rollmill.grading.evaluation import Evaluation, Grader
@@ -36,6 +37,7 @@ PROG = "python -m rollmill.grading.pack"
 LEAST_SPEEDUP = 1.5
 """Of a known-good patch."""
 
+_LARGEST_PATCH = 64 << 20
 _PATCH = "/tmp/solution.patch"  # noqa: S108
 
 
@@ -51,10 +53,14 @@ class Pack:
 
     def solution(self, instance_id: str, kind: str) -> bytes:
         """The `good` or the `wrong` patch of a problem. Raises `InputError` where there is none."""
-        path = self._solutions / instance_id / f"{kind}.patch"
-        if not path.is_file():
-            raise InputError(f"{path} is missing: every problem has a good and a wrong solution")
-        return path.read_bytes()
+        name = f"{instance_id}/{kind}.patch"
+        try:
+            return read_confined(name, [self._solutions], limit=_LARGEST_PATCH)
+        except ConfinedFileError as error:
+            path = self._solutions / name
+            raise InputError(
+                f"{path} is missing: every problem has a good and a wrong solution ({error.reason})"
+            ) from None
 
     def write_commits(self) -> int:
         """Makes `commit_id` of every row that of its image; how many changed. Raises `InputError`."""

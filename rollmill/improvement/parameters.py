@@ -14,6 +14,7 @@ from rollmill.evaluation.parameters import Evaluating, Verifying
 from rollmill.files.parameters import STORE_BLOCK
 from rollmill.form import Form
 from rollmill.improvement.feeds import Aim, Aimed, Feed, read_feeds
+from rollmill.names import NewPath
 from rollmill.parameter import parameter
 from rollmill.training.parameters import Hyperparameters, TrainLora
 
@@ -64,7 +65,7 @@ class Looping(BaseModel):
     train_from: Literal["policy", "base"] = parameter(
         "policy", "Loop", "Train from", "Each round trains the policy of the round before, or the base anew."
     )
-    output_dir: str = parameter(
+    output_dir: NewPath = parameter(
         "improved", "Output", "Output directory", "Everything is written in here.", metavar="DIR"
     )
     store_block: str | None = STORE_BLOCK

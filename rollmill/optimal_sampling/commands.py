@@ -9,6 +9,7 @@ from pathlib import Path
 from rollmill.command_line import parse_command_line
 from rollmill.optimal_sampling.parameters import AnalyzeDiagnostics, OptimalSampling
 from rollmill.text_table import aligned
+from rollmill.viewing.escapes import write_lines
 
 ANALYZE = "analyze_diagnostics"
 _PROG = "optimal_sampling"
@@ -34,7 +35,7 @@ def analyze_diagnostics(parameters: AnalyzeDiagnostics) -> None:
     write_bytes_whole(Path(parameters.output), draw_by_position(measured))
     rows = [one.row() for one in measured]
     lines = [*aligned(list(rows[0]), rows), "", f"picture: {parameters.output}"]
-    sys.stdout.writelines(f"{line}\n" for line in lines)
+    write_lines(sys.stdout, lines)
 
 
 def _with_flag(argv: Sequence[str]) -> list[str]:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
 from rollmill.files.parameters import STORE_BLOCK
 from rollmill.form import Form
+from rollmill.names import NewPath
 from rollmill.parameter import ShellLine, parameter
 
 CONVENTION = "q* ~ pi_theta^alpha * pi_t^(1-alpha)"
@@ -122,7 +123,7 @@ class OptimalSampling(Form, Data, Models):
         ge=1,
     )
     shard_size: int = parameter(64, "Running", "Shard size", "Rows that a worker draws for at a time.", ge=1)
-    output: str = parameter(
+    output: NewPath = parameter(
         ..., "Output", "Output", "JSON Lines file of the samples; the run is in the directory of its name.",
         metavar="FILE.jsonl",
     )  # fmt: skip
@@ -214,7 +215,7 @@ class AnalyzeDiagnostics(BaseModel):
         ..., "Input", "Files", "Files that --save_diagnostics wrote; the flag may be left out.", metavar="FILE",
         min_length=1,
     )  # fmt: skip
-    output: str = parameter("analysis.png", "Output", "Picture", "Where the picture goes.", metavar="FILE.png")
+    output: NewPath = parameter("analysis.png", "Output", "Picture", "Where the picture goes.", metavar="FILE.png")
 
     @field_validator("files", mode="before")
     @classmethod

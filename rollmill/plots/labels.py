@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from rollmill.plots.canvas import plain
+from rollmill.viewing.escapes import visible_line
 
 
 def one_line(text: str) -> str:
-    """The text on one line, without control characters: no escape sequence reaches a terminal."""
-    return "".join(sign for sign in " ".join(text.split()) if sign.isprintable()) or "(no name)"
+    """The text on one line, hidden and control characters written out: no escape sequence reaches a terminal."""
+    return visible_line(text) or "(no name)"
 
 
 def label(text: str, longest: int = 60) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rollmill.rejection.outcome import RunOutcome
-from rollmill.viewing.escapes import visible
+from rollmill.viewing.escapes import visible, visible_line
 
 
 def print_outcomes(outcomes: Sequence[RunOutcome]) -> None:
@@ -14,8 +14,8 @@ def print_outcomes(outcomes: Sequence[RunOutcome]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    def said(text: object, style: str = "") -> Text:
-        """Text from outside: what looks like rich's markup is none."""
+    def shown(text: object, style: str = "") -> Text:
+        """Show text from outside: what looks like rich's markup is none."""
         return Text(visible(str(text)), style)
 
     console = Console(width=None if Console().is_terminal else 120, highlight=False)
@@ -24,15 +24,15 @@ def print_outcomes(outcomes: Sequence[RunOutcome]) -> None:
     for title in rows[0]:
         table.add_column(title, justify="left" if title == "run" else "right", overflow="fold")
     for row in rows:
-        table.add_row(*map(said, row.values()))
+        table.add_row(*(shown(visible_line(cell)) for cell in row.values()))
     console.print(table)
     for outcome in outcomes:
         if outcome.made == 0:
-            console.print(said(f"{outcome.name}: already complete, nothing was generated"))
+            console.print(shown(f"{outcome.name}: already complete, nothing was generated"))
         for warning in outcome.warnings:
-            console.print(said(f"{outcome.name}: ") + said(warning, "yellow"), soft_wrap=True)
+            console.print(shown(f"{outcome.name}: ") + shown(warning, "yellow"), soft_wrap=True)
         for what, path in outcome.files.items():
-            console.print(said(f"  {what:<14} {path}"), soft_wrap=True)
+            console.print(shown(f"  {what:<14} {path}"), soft_wrap=True)
     if len(outcomes) > 1:
         comparison = outcomes[0].directory.parent / "comparison.txt"
-        console.print(said(f"  {'comparison':<14} {comparison}, comparison.png"))
+        console.print(shown(f"  {'comparison':<14} {comparison}, comparison.png"))

@@ -8,6 +8,7 @@ from pydantic import ConfigDict, field_validator, model_validator
 
 from rollmill.files.parameters import STORE_BLOCK, image_folders_field
 from rollmill.form import Form
+from rollmill.names import ModelPath, NewPath, RunName
 from rollmill.parameter import ShellLine, parameter
 from rollmill.problems import ProblemSource
 from rollmill.rollouts.chat import Sampling
@@ -41,7 +42,7 @@ class RejectSampling(Form):
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
-    model_path: list[str] = _field(
+    model_path: list[ModelPath] = _field(
         ...,
         "Model",
         "Model path",
@@ -49,7 +50,7 @@ class RejectSampling(Form):
         env=True,
         min_length=1,
     )
-    model_name: list[str] = _field(
+    model_name: list[RunName] = _field(
         ...,
         "Model",
         "Model name",
@@ -157,10 +158,10 @@ class RejectSampling(Form):
     no_canary: bool = _field(False, "Running", "No canary", "Do not try a few problems first.")
     cluster_block: str | None = CLUSTER_BLOCK
     gpu_workers: int | None = GPU_WORKERS
-    output_dir: str = _field(
+    output_dir: NewPath = _field(
         "reject_sampling_results", "Running", "Output directory", "Runs are written to folders of their names in here."
     )
-    log_dir: str = _field(
+    log_dir: NewPath = _field(
         "logs", "Running", "Log directory", "Where NAME_vllm.log goes, the log of the server of run NAME."
     )
     store_block: str | None = STORE_BLOCK
@@ -172,10 +173,7 @@ class RejectSampling(Form):
 
     @field_validator("model_name")
     @classmethod
-    def _names_are_folders(cls, names: list[str]) -> list[str]:
-        for name in names:
-            if not name.strip() or name != name.strip() or any(part in ("", ".", "..") for part in name.split("/")):
-                raise ValueError(f"{name!r} cannot be the name of a folder")
+    def _names_differ(cls, names: list[str]) -> list[str]:
         if len(set(names)) < len(names):
             raise ValueError("every run needs a name of its own")
         return names

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from rollmill.rejection.statistics import Statistics
 from rollmill.spread import Spread
+from rollmill.viewing.escapes import visible, visible_line
 
 _WIDTH = 34
 
@@ -19,7 +20,7 @@ def format_statistics(statistics: Statistics, *, title: str, warnings: Iterable[
         _line("problems", f"{statistics.problems:,}"),
         _line("rollouts per problem", f"{statistics.num_rollout:,}"),
         _line("coverage", coverage.line()),
-        *(_line(f"  failed: {kind}", f"{count:,}") for kind, count in statistics.failed_kinds.items()),
+        *(_line(f"  failed: {visible_line(kind)}", f"{count:,}") for kind, count in statistics.failed_kinds.items()),
     ]
     sections = [head]
     if coverage.ok == 0:
@@ -28,7 +29,7 @@ def format_statistics(statistics: Statistics, *, title: str, warnings: Iterable[
         sections += [_rollouts(statistics), _least_errors(statistics), _pass_at_k(statistics)]
     if coverage.ok:
         sections.append([_hidden(statistics)])
-    sections.append([f"WARNING: {warning}" for warning in warnings])
+    sections.append([f"WARNING: {visible(warning)}" for warning in warnings])
     return "\n\n".join("\n".join(lines) for lines in sections if lines) + "\n"
 
 

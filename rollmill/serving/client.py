@@ -223,7 +223,7 @@ def read_completion(content: bytes) -> _Read:
             prompt_tokens=usage.get("prompt_tokens") or 0, completion_tokens=usage.get("completion_tokens") or 0
         )
         if not all(0 <= count <= _MOST_TOKENS for count in (counted.prompt_tokens, counted.completion_tokens)):
-            raise ValueError("usage counts no tokens that there can be")  # noqa: TRY301
+            raise ValueError("usage counts no tokens that there can be")
         if not isinstance(text, str):
             raise TypeError(f"content is {type(text).__name__}")
         finish_reason = choice.get("finish_reason")

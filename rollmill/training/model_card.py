@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import html
 import json
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from rollmill.training.manifest import TrainingManifest
 from rollmill.training.prepared import Prepared
+from rollmill.viewing.markdown import markdown_code, markdown_table, plain_markdown
 
 _ELSEWHERE = frozenset({"model_path", "train_data", "validation_data", "output_dir", "merge"})
 
@@ -27,13 +26,14 @@ def model_card(manifest: TrainingManifest, prepared: Prepared) -> str:
     ]
     parts = [
         "---\n" + "\n".join(front) + "\n---",
-        f"# {_plain(result.directory.name)}",
-        f"{'A LoRA adapter for' if result.adapter else 'All weights trained from'} `{Path(manifest.base).name}`, "
-        f"made by rollmill on {(manifest.ended_at or '')[:10]}. The loss was on the assistant's turns only.",
-        f"Base: {_plain(manifest.base)} ({_plain(manifest.identity.generation['model_path'])})",
+        f"# {plain_markdown(result.directory.name)}",
+        f"{'A LoRA adapter for' if result.adapter else 'All weights trained from'} "
+        f"{markdown_code(Path(manifest.base).name)}, made by rollmill on {(manifest.ended_at or '')[:10]}. "
+        "The loss was on the assistant's turns only.",
+        f"Base: {plain_markdown(manifest.base)} ({plain_markdown(manifest.identity.generation['model_path'])})",
         "## Data\n\n" + _data(manifest, prepared),
-        "## Hyperparameters\n\n" + _table(("parameter", "value"), _hyperparameters(manifest)),
-        "## Result\n\n" + _table(("", ""), _result(manifest)) + "\n\n![Loss](loss.png)",
+        "## Hyperparameters\n\n" + markdown_table(("parameter", "value"), _hyperparameters(manifest)),
+        "## Result\n\n" + markdown_table(("", ""), _result(manifest)) + "\n\n![Loss](loss.png)",
         "## Made with\n\n" + ", ".join(f"{name} {version}" for name, version in manifest.versions.items()),
     ]
     return "\n\n".join(parts) + "\n"
@@ -56,14 +56,14 @@ def _data(manifest: TrainingManifest, prepared: Prepared) -> str:
         if side.rows
     ]
     parts = [
-        _table(("side", "file", "SHA-256 of the content"), files),
-        _table(("side", "rows", "problems", "tokens", "learnt tokens", "longest row"), counts),
+        markdown_table(("side", "file", "SHA-256 of the content"), files),
+        markdown_table(("side", "rows", "problems", "tokens", "learnt tokens", "longest row"), counts),
     ]
     if prepared.model_length is not None:
         most = manifest.parameters["max_length"]
         parts.append(f"The model takes {prepared.model_length:,} tokens, fewer than --max_length {most}.")
     if prepared.dropped:
-        dropped = ", ".join(f"{count:,} {reason}" for reason, count in prepared.dropped.items())
+        dropped = ", ".join(f"{count:,} {plain_markdown(reason)}" for reason, count in prepared.dropped.items())
         parts.append(f"Rows left out, each in `dropped.jsonl`: {dropped}.")
     return "\n\n".join(parts)
 
@@ -89,14 +89,3 @@ def _result(manifest: TrainingManifest) -> list[tuple[str, object]]:
         ("tokens seen", f"{result.tokens:,}"),
         ("seconds", f"{result.seconds:,.0f}"),
     ]
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    lines = [head, ["---"] * len(head), *([_plain(cell) for cell in row] for row in rows)]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-
-
-def _plain(value: object) -> str:
-    """Text from outside, on one line, that neither Markdown nor HTML takes for its own."""
-    text = html.escape(" ".join(str(value).split()), quote=False)
-    return "".join(f"\\{char}" if char in "\\`*_[]|" else char for char in text)

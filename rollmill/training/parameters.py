@@ -8,6 +8,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
 from rollmill.files.opening import is_remote
+from rollmill.names import NewPath
 from rollmill.parameter import parameter
 
 Schedule = Literal["cosine", "linear", "constant", "constant_with_warmup"]
@@ -32,7 +33,7 @@ class Material(BaseModel):
     validation_share: float = parameter(
         0.0, "Data", "Validation share", "Share of the training problems to evaluate on instead.", ge=0, lt=1
     )  # fmt: skip
-    output_dir: str = parameter(
+    output_dir: NewPath = parameter(
         ..., "Output", "Output directory", "Where the adapter and all that belongs to it goes.", metavar="DIR"
     )  # fmt: skip
     merge: bool = parameter(

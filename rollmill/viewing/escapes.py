@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from typing import TextIO
 
 _HIDDEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # controls but tab and newline; with them every terminal escape sequence
@@ -29,6 +31,11 @@ def visible_line(text: str) -> str:
     """
     line = " ".join(visible(text).split())
     return line if line.isprintable() else _UNPRINTABLE.sub(_escape_unprintable, line)
+
+
+def write_lines(stream: TextIO, lines: Iterable[str]) -> None:
+    """Write lines for people; what may be text from outside in them neither moves a cursor nor hides anything."""
+    stream.writelines(f"{visible(line)}\n" for line in lines)
 
 
 def _escape_unprintable(match: re.Match[str]) -> str:

@@ -139,7 +139,7 @@ def test_numbers_and_shares_in_few_signs():
     assert [share(*pair) for pair in ((0, 5), (1, 10**5), (10**5 - 1, 10**5), (2, 2), (0, 0))] == [
         "0.0%", "<0.1%", ">99.9%", "100.0%", "-",
     ]  # fmt: skip
-    assert one_line("a\x1b[31m\n b\u202e") == "a[31m b"
+    assert one_line("a\x1b[31m\n b\u202e") == r"a\x1b[31m b\u202e"
 
 
 def test_matplotlib_is_imported_only_to_draw():

@@ -5,7 +5,8 @@ from typing import Any, cast
 
 import pytest
 
-from tasks.watching import _share, artifact_key, fenced
+from rollmill.viewing.markdown import fenced
+from tasks.watching import _share, artifact_key
 
 
 @pytest.mark.parametrize(
