@@ -18,7 +18,8 @@ LIST_KEYS = ("examples", "data", "rows", "results", "problems", "trajectories")
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _CHUNK = 4 << 20
-_LARGEST_ROW = 1 << 30
+LARGEST_ROW = 1 << 28
+"""Bytes of one row, and of what stands around all rows: more is not a row but a mistake, or an attack on memory."""
 _QUOTE, _BACKSLASH, _COMMA, _BRACKET = b'"\\,['
 _STEP = np.zeros(256, dtype=np.int64)
 _STEP[list(b"{[")] = 1
@@ -42,7 +43,7 @@ class JsonArray:
 
     Iterating, possible once, yields what stands between the array's commas, be it JSON or not. A document that is cut
     off yields what it has of its last row, and then an empty one. Raises `ValueError` where there is no such array,
-    where what is around it is not JSON, and for a row of more than a gigabyte.
+    where what is around it is not JSON, and for more than `LARGEST_ROW` bytes in a row or around the rows.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -70,8 +71,7 @@ class JsonArray:
                     return
                 at, pending = end + 1, b""
             pending += text[at:]
-            if len(pending) > _LARGEST_ROW:
-                raise ValueError(f"row {number + 1} has more than {_LARGEST_ROW:,} bytes, or a quote too many")
+            _check_length(pending, f"row {number + 1}")
             text = self._read()
         if pending.strip():
             yield RawRow(number := number + 1, pending.strip())
@@ -91,6 +91,7 @@ class JsonArray:
                     self._depth, self._in_string = (1 if whole else 2), False
                     return head + text[:place] + b"[", text[place + 1 :] or self._read()
             head += text
+            _check_length(head, "what stands before its rows")
         value = orjson.loads(head)
         raise ValueError(
             f"it holds neither a JSON array nor an object with one under {', '.join(LIST_KEYS)}: {_kind(value)}"
@@ -99,14 +100,17 @@ class JsonArray:
     def _read(self) -> bytes:
         """The next megabytes; never torn within a run of backslashes, whose number decides what they mean."""
         text = self._file.read(_CHUNK)
-        while text.endswith(b"\\") and (more := self._file.read(1)):
+        while text.endswith(b"\\") and (more := self._file.read(_CHUNK)):
             text += more
+            _check_length(text, "a run of backslashes")
         return text
 
     def _read_rest(self, around: bytes) -> bool:
         """Reads what follows the array; whether the document has an end."""
         try:
-            value = orjson.loads(around + self._file.read())
+            around += self._file.read(LARGEST_ROW)
+            _check_length(around, "what stands around its rows")
+            value = orjson.loads(around)
         except orjson.JSONDecodeError as error:
             if "unexpected end of data" in str(error):
                 return False
@@ -127,6 +131,11 @@ class JsonArray:
         levels = self._depth + np.cumsum(_STEP[kinds[outside]])
         self._depth = int(levels[-1]) if levels.size else self._depth
         return where[outside], levels
+
+
+def _check_length(text: bytes, what: str) -> None:
+    if len(text) > LARGEST_ROW:
+        raise ValueError(f"{what} has more than {LARGEST_ROW:,} bytes, or a quote too many")
 
 
 def _bytes(text: bytes) -> NDArray[np.uint8]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
+import lzma
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 import fsspec
 import fsspec.compression
@@ -18,6 +19,57 @@ _BUFFER = 1 << 20  # lines of tens of kilobytes, read with Python's 8 kB, cost s
 _REMOTE = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]*(://|::)")
 
 
+MOST_MEMORY = 128 << 20
+"""Bytes that the window or dictionary of a packed file may take while it is read; `xz -9` takes 65 MiB.
+
+Of zstd, Arrow allows as much by itself. gzip and bzip2 take less than a megabyte and ten, whatever the file says.
+"""
+
+_NO_MEMORY = ("too much memory", "memory usage limit", "window too large", "cannot allocate memory")  # zstd, xz
+_REPACK = "pack it with a smaller window (zstd without --long or --ultra, xz -9 or less), or unpack it first"
+
+
+class _XzFile(io.RawIOBase):
+    """Reads `.xz` and `.lzma`, one stream behind the other, within `MOST_MEMORY`: `lzma.LZMAFile` has no limit."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._stream: lzma.LZMADecompressor | None = None
+        self._packed = b""
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Raises `lzma.LZMAError`, and `EOFError` where the file is cut off."""
+        while self._stream or self._next_stream():
+            assert self._stream is not None
+            packed = self._more() if self._stream.needs_input else b""
+            if self._stream.needs_input and not packed:
+                raise EOFError("it is cut off")
+            unpacked = self._stream.decompress(packed, len(buffer))
+            if self._stream.eof:
+                self._packed, self._stream = self._stream.unused_data, None
+            if unpacked:
+                buffer[: len(unpacked)] = unpacked
+                return len(unpacked)
+        return 0
+
+    def _more(self) -> bytes:
+        packed, self._packed = self._packed, b""
+        return packed or self._file.read(_BUFFER)
+
+    def _next_stream(self) -> bool:
+        """Begin the next stream, if there is one. Zero bytes between two, and at the end, are padding."""
+        while packed := self._more():
+            self._packed = packed.lstrip(b"\0")
+            if self._packed:
+                self._stream = lzma.LZMADecompressor(memlimit=MOST_MEMORY)
+                return True
+        return False
+
+
 def _open_zstd(file: BinaryIO, mode: str = "rb") -> io.BufferedReader:
     import pyarrow as pa
 
@@ -27,6 +79,10 @@ def _open_zstd(file: BinaryIO, mode: str = "rb") -> io.BufferedReader:
 # fsspec knows .zst only where one of two optional packages is installed; without them it would hand out packed bytes.
 if "zstd" not in fsspec.compression.compr:
     fsspec.compression.register_compression("zstd", _open_zstd, "zst")
+
+
+def _open_xz(file: BinaryIO) -> io.BufferedReader:
+    return io.BufferedReader(_XzFile(file), _BUFFER)
 
 
 def is_remote(path: str) -> bool:
@@ -46,8 +102,12 @@ def open_binary(path: str) -> Iterator[BinaryIO]:
     Raises `InputError` where the file cannot be opened or, inside the block, read.
     """
     try:
-        if is_remote(path) or is_packed(path):
-            with fsspec.open(path, "rb", compression="infer") as file:
+        packing = infer_compression(path)
+        if packing in ("xz", "lzma"):
+            with fsspec.open(path, "rb") as file:
+                yield cast(BinaryIO, _open_xz(file))
+        elif is_remote(path) or packing:
+            with fsspec.open(path, "rb", compression=packing) as file:
                 yield cast(BinaryIO, io.BufferedReader(file, _BUFFER))
         else:
             with open(path, "rb", buffering=_BUFFER) as file:  # noqa: PTH123  # the path is as the user wrote it
@@ -55,4 +115,11 @@ def open_binary(path: str) -> Iterator[BinaryIO]:
     except InputError:
         raise
     except Exception as error:  # every file system and decompressor raises types of its own
-        raise InputError(f"cannot read {path}: {error}") from error
+        raise InputError(f"cannot read {path}: {_why(error)}") from error
+
+
+def _why(error: Exception) -> str:
+    said = str(error) or type(error).__name__
+    if isinstance(error, MemoryError) or any(words in said.lower() for words in _NO_MEMORY):
+        return f"unpacking it needs more memory than {MOST_MEMORY:,} bytes, or than there is ({said}): {_REPACK}"
+    return said

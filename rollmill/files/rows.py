@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import orjson
 
 from rollmill.errors import InputError
-from rollmill.files.json_array import BYTE_ORDER_MARK, JsonArray, RawRow
+from rollmill.files.json_array import BYTE_ORDER_MARK, LARGEST_ROW, JsonArray, RawRow
 from rollmill.files.opening import open_binary
 
 Row = dict[str, Any]
@@ -52,12 +53,17 @@ def parse_line(number: int, line: bytes) -> Row | BadRow:
 def raw_json_lines(path: str, *, offset: int = 0, lines: int = 0) -> Iterator[RawRow]:
     """Every line that is not blank, its end included; from `offset` on, before which there are so many `lines`.
 
-    Raises `InputError` where the file cannot be read.
+    Raises `InputError` where the file cannot be read, or a line is longer than `LARGEST_ROW`.
     """
     with open_binary(path) as file:
         if offset:
             file.seek(offset)
-        for number, line in enumerate(file, start=lines + 1):
+        for number, line in enumerate(iter(partial(file.readline, LARGEST_ROW + 1), b""), start=lines + 1):
+            if len(line) > LARGEST_ROW:
+                raise InputError(
+                    f"{path} line {number} has more than {LARGEST_ROW:,} bytes, which are not read: "
+                    "give each row a line, and large files as paths"
+                )
             text = line.removeprefix(BYTE_ORDER_MARK) if number == 1 else line
             if text and not text.isspace():
                 yield RawRow(number, text, offset + len(line) - len(text))
