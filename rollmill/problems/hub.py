@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from rollmill.errors import InputError
 from rollmill.files.arrow_rows import BATCH_ROWS, read_batches
 from rollmill.files.rows import BadRow, Row
+from rollmill.viewing.escapes import visible_line
 
 _HUB = "https://huggingface.co"
 
@@ -26,6 +28,9 @@ def read_hub(dataset: str, split: str, hint: str = "") -> Iterator[tuple[int, Ro
     name, _, config = dataset.partition(":")
     try:
         rows = load_dataset(name, config or None, split=split)
+        _check_files(dataset, hub_folders(dataset), name, config or None)
+    except InputError:
+        raise
     except Exception as error:  # its builders raise whatever they meet
         message = f"cannot load {dataset} (split {split}): {_shown(error)}; {_advice(error, name)}{hint}"
         raise InputError(message) from error
@@ -42,11 +47,32 @@ def read_directory(folder: Path, split: str) -> Iterator[tuple[int, Row | BadRow
     if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
         return _read(_load_saved(folder, split))
     try:
+        _check_files(str(folder), [folder, *unpacked_folders()], str(folder), None)
         rows = load_dataset(str(folder), split=split)
+    except InputError:
+        raise
     except Exception as error:  # its builders raise whatever they meet
         message = f"cannot load the directory {folder} (split {split}): {_shown(error)}; {_advice(error, '')}"
         raise InputError(message) from error
     return _read(rows)
+
+
+def _check_files(dataset: str, folders: Sequence[Path], name: str, config: str | None) -> None:
+    """Raises `InputError` where the data set's own card names data files of this machine outside of its folders."""
+    from datasets import load_dataset_builder
+
+    files = load_dataset_builder(name, config).config.data_files or {}
+    for path in chain.from_iterable(files.values()):
+        local = path.rpartition("::")[2].removeprefix("file://")
+        if "://" in local:
+            continue
+        # Links are followed: a user's own folders, and the hub's cache, have them where the files are elsewhere.
+        path = Path(os.path.normpath(local))
+        if not any(path.is_relative_to(folder) for folder in folders):
+            raise InputError(
+                f"{dataset}: its README.md names {visible_line(local)[:200]} as a data file, which lies outside of it: "
+                "correct the card, or give that file as the data set"
+            )
 
 
 def hub_folders(dataset: str) -> list[Path]:

@@ -289,6 +289,18 @@ def test_a_folder_of_pictures(load, tmp_path):
     assert [len(problem.images) for problem in loaded.problems] == [1, 1]
 
 
+@pytest.mark.parametrize("named", ["../secret.jsonl", "{0}/secret.jsonl", "{0}/*.jsonl"])
+def test_a_folder_whose_card_names_data_files_elsewhere_is_refused(load, tmp_path, named):
+    (tmp_path / "secret.jsonl").write_text(f'{{"prompt": "{SECRET}", "answer": 1}}\n')
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "README.md").write_text(
+        f"---\nconfigs:\n- config_name: default\n  data_files: {named.format(tmp_path)}\n---\n"
+    )
+    with pytest.raises(InputError, match=r"README\.md names .* outside of it"):
+        load(str(folder))
+
+
 def test_image_folders_reach_the_rows_and_must_be_there(load, write_lines, tmp_path):
     (tmp_path / "pictures").mkdir()
     (tmp_path / "pictures" / "a.png").write_bytes(make_png(1))
