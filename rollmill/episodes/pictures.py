@@ -18,7 +18,8 @@ class PictureFolder:
     def __init__(self, directory: Path) -> None:
         """`directory`: the run's."""
         self._directory = directory
-        self._store = ImageStore(directory / IMAGES, None)
+        # An environment's code makes them, as bytes, at every turn: they need no look at their pixels.
+        self._store = ImageStore(directory / IMAGES, None, decoded=False)
         self._one_at_a_time = threading.Lock()  # two episodes may show the same picture
 
     def keep(self, messages: list[Message]) -> list[Message]:

@@ -58,8 +58,8 @@ def check_picture(content: bytes, kind: str) -> str | None:
     """
     from PIL import Image as Pictures
 
-    if len(content) > LARGEST_IMAGE:
-        return f"image has more than {LARGEST_IMAGE:,} bytes"
+    if fault := _too_large(content):
+        return fault
     try:
         with Pictures.open(io.BytesIO(content), formats=[kind.removeprefix("image/")]) as picture:
             width, height = picture.size
@@ -74,18 +74,26 @@ def check_picture(content: bytes, kind: str) -> str | None:
     return None
 
 
+def _too_large(content: bytes) -> str | None:
+    return f"image has more than {LARGEST_IMAGE:,} bytes" if len(content) > LARGEST_IMAGE else None
+
+
 class ImageStore:
     """Keeps images in a folder, each once, as `<sha256>.<extension>`."""
 
-    def __init__(self, folder: Path, beside: Path | None, further: Sequence[Path] = ()) -> None:
+    def __init__(
+        self, folder: Path, beside: Path | None, further: Sequence[Path] = (), *, decoded: bool = True
+    ) -> None:
         """Keep images in `folder`.
 
         Args:
             folder: where they are kept.
             beside: the folder in which rows may name files, and from which relative paths start; None for no such.
             further: more folders in which rows may name files. Files anywhere else are never opened.
+            decoded: only images that decode are kept; see `check_picture`.
         """
         self._folder = folder
+        self._decoded = decoded
         self._folders = [*([] if beside is None else [beside]), *further]
 
     def keep_all(self, value: Any, field: str) -> tuple[Image, ...]:
@@ -109,7 +117,7 @@ class ImageStore:
         sha256 = hashlib.sha256(content).hexdigest()
         path = self._folder / f"{sha256}.{_EXTENSIONS[kind]}"
         if not path.exists():
-            fault = check_picture(content, kind)
+            fault = check_picture(content, kind) if self._decoded else _too_large(content)
             if fault:
                 raise UnusableCellError(field, fault, (named or "")[:200])
             write_bytes_whole(path, content)

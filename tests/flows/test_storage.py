@@ -19,11 +19,12 @@ from rollmill.serving.script import Script
 from rollmill.serving.scripted import ScriptedServer
 from tests.files.s3 import S3Server
 from tests.flows.conftest import ROOT, Job, journal_lines, script, write_problems
+from tests.problems.conftest import make_png
 from tests.training.made import write_rows
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-PNG = b"\x89PNG\r\n\x1a\n, and the rest of it"
+PNG = make_png(1)
 SAVE = """
 import json, sys
 from blocks.kinds import BLOCKS
