@@ -25,7 +25,7 @@ MOST_MEMORY = 128 << 20
 Of zstd, Arrow allows as much by itself. gzip and bzip2 take less than a megabyte and ten, whatever the file says.
 """
 
-_NO_MEMORY = ("too much memory", "memory usage limit", "window too large", "cannot allocate memory")  # zstd, xz
+_NO_MEMORY = ("too much memory", "memory usage limit", "window too large")  # zstd, xz
 _REPACK = "pack it with a smaller window (zstd without --long or --ultra, xz -9 or less), or unpack it first"
 
 
@@ -115,11 +115,16 @@ def open_binary(path: str) -> Iterator[BinaryIO]:
     except InputError:
         raise
     except Exception as error:  # every file system and decompressor raises types of its own
-        raise InputError(f"cannot read {path}: {_why(error)}") from error
+        raise InputError(f"cannot read {path}: {why_unread(error)}") from error
 
 
-def _why(error: Exception) -> str:
+def why_unread(error: Exception) -> str:
+    """Return what a file system or decompressor says; where memory is the matter, also what to do."""
     said = str(error) or type(error).__name__
-    if isinstance(error, MemoryError) or any(words in said.lower() for words in _NO_MEMORY):
-        return f"unpacking it needs more memory than {MOST_MEMORY:,} bytes, or than there is ({said}): {_REPACK}"
+    if any(words in said.lower() for words in _NO_MEMORY):
+        return f"unpacking it needs more memory than {MOST_MEMORY:,} bytes ({said}): {_REPACK}"
+    if isinstance(error, MemoryError):
+        return (
+            f"it needs more memory than there is ({said}): split it into smaller files, or read it where there is more"
+        )
     return said

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from rollmill.errors import InputError
-from rollmill.files.opening import is_packed, open_binary
+from rollmill.files.opening import is_packed, open_binary, why_unread
 
 
 @contextmanager
@@ -29,4 +29,4 @@ def open_parquet(path: str) -> Iterator[Any]:
     except InputError:
         raise
     except Exception as error:  # Arrow raises types of its own
-        raise InputError(f"cannot read {path}: {error}") from error
+        raise InputError(f"cannot read {path}: {why_unread(error)}") from error

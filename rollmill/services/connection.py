@@ -16,10 +16,11 @@ from pydantic import BaseModel, ConfigDict, SecretStr
 from rollmill.errors import InputError, ServingError
 from rollmill.serving.answers import PLAIN, AnswerBody, AnswerError, check_redirect
 from rollmill.serving.backoff import backoff_s, parse_retry_after
-from rollmill.viewing.escapes import visible
+from rollmill.viewing.escapes import visible, visible_line
 
 _LASTING = frozenset({"answer_too_large", "content_encoding", "redirect"})
 _CONNECT_S = 10.0
+_MOST_SHOWN = 1000
 _STATUS_S = 10.0
 # Below the 5 s after which uvicorn drops an idle connection: a command must not meet a closing one.
 _KEEPALIVE_S = 4.0
@@ -76,7 +77,12 @@ class ServiceConfig(BaseModel):
             return f"{connection.url}: a server answers, which says nothing of itself"
         finally:
             connection.close()
-        return f"{connection.url}: " + ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in status.items())
+        return (
+            f"{connection.url}: "
+            + visible_line(", ".join(f"{name.replace('_', ' ')} {value}" for name, value in status.items()))[
+                :_MOST_SHOWN
+            ]
+        )
 
 
 class ServiceConnection:
@@ -229,12 +235,17 @@ def token_from_environment(variable: str) -> SecretStr | None:
 
 def _read(response: httpx.Response, where: str, deadline: float) -> bytes:
     check_redirect(where, response.status_code, response.headers.get("Location"))
-    answer = AnswerBody(where, response.headers)
-    for piece in response.iter_raw():
-        answer.add(piece)
-        if time.monotonic() > deadline:
-            raise CallFailedError("timeout", f"{where}: the answer came too slowly")
-    return answer.content()
+    try:
+        answer = AnswerBody(where, response.headers)
+        for piece in response.iter_raw():
+            answer.add(piece)
+            if time.monotonic() > deadline:
+                raise CallFailedError("timeout", f"{where}: the answer came too slowly")
+        return answer.content()
+    except AnswerError as error:
+        if response.status_code == 200:
+            raise
+        return str(error).encode()  # of an error the status counts, which says whether to try again
 
 
 def _understood(response: httpx.Response, answer: bytes, where: str) -> dict[str, Any]:

@@ -181,10 +181,7 @@ class ChatClient:
             async with self._session.post(url, data=data, allow_redirects=False) as response:
                 status, headers = response.status, response.headers
                 check_redirect(url, status, headers.get("Location"))
-                body_read = AnswerBody(url, headers)
-                async for piece in response.content.iter_any():
-                    body_read.add(piece)
-            content = body_read.content()
+                content = await _read_body(url, response)
         except AnswerError as error:
             raise _TryFailedError(error.type, str(error), final=True) from None
         except aiohttp.ClientConnectorError as error:
@@ -205,6 +202,19 @@ class ChatClient:
         raise _TryFailedError(
             f"http_{status}", message, final=not retried, reached=status < 500, retry_after_s=retry_after
         )
+
+
+async def _read_body(url: str, response: aiohttp.ClientResponse) -> bytes:
+    """Return an answer's body. Of an error that cannot be read it is why: the status says whether to try again."""
+    try:
+        body = AnswerBody(url, response.headers)
+        async for piece in response.content.iter_any():
+            body.add(piece)
+        return body.content()
+    except AnswerError as error:
+        if response.status == 200:
+            raise
+        return str(error).encode()
 
 
 def read_completion(content: bytes) -> _Read:

@@ -100,6 +100,16 @@ def test_the_quarantine_says_one_line_for_each_row(do):
     assert len(rows) == 2
 
 
+def test_the_name_of_a_file_is_shown_escaped(do, tmp_path):
+    name = "a\x1b[2J\u202e.jsonl"
+    (tmp_path / name).write_bytes((tmp_path / "rows.jsonl").read_bytes())
+    for command in (["analyze"], ["export_sft", "--output", "out.jsonl"], ["quality_report", "--output", "out.html"]):
+        code, printed = do(command[0], "--input", name, *command[1:])
+        assert code == 0
+        assert visible(printed) == printed
+    assert "a\\x1b[2J" in printed or "a\\x1b[2J" in (tmp_path / "out.html").read_text()
+
+
 def test_a_mistake_with_such_a_name_is_one_line(do):
     code, printed = do("analyze", "--input", "no\x1b[2J\u202ewhere\nelse")
     assert code == 1

@@ -1,6 +1,7 @@
 """Held-out problems found among problems, and in recorded conversations."""
 
 import hashlib
+import os
 
 import pytest
 from hypothesis import given, settings
@@ -107,6 +108,20 @@ def test_the_same_words_about_another_image_are_another_question(tmp_path):
     assert within(tmp_path, held, shown("b.png"), recorded("t", QUESTION)) == {}
     assert within(tmp_path, held, shown("a.png")).keys() == {"h0"}
     assert within(tmp_path, held, shown(f"elsewhere/{image.sha256}.png")).keys() == {"h0"}
+
+
+def test_images_that_rollouts_name_elsewhere_are_not_opened(tmp_path):
+    """Not even to compare them: a pipe would be waited for, and a device read until memory ends."""
+    folder = tmp_path / "rollouts"
+    folder.mkdir()
+    os.mkfifo(folder / "pipe.png")
+    (tmp_path / "a.png").write_bytes(b"a")
+    (folder / "link.png").symlink_to(tmp_path / "a.png")
+    image = Image(path="images/x.png", media_type="image/png", sha256=hashlib.sha256(b"a").hexdigest())
+    held = held_out(QUESTION, images=(image,))
+    for path in ("pipe.png", "link.png", "../a.png", str(tmp_path / "a.png"), "/dev/zero", "a\0.png"):
+        row = recorded("t", [{"type": "image", "image": path}, {"type": "text", "text": QUESTION}])
+        assert within(folder, held, row) == {}
 
 
 def test_the_first_row_that_asks_is_named_in_every_batch(tmp_path):
