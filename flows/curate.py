@@ -33,14 +33,17 @@ if __name__ == "__main__":
 from prefect import flow, runtime
 
 from rollmill.curation.curating import Curated
-from rollmill.viewing.escapes import write_lines
+from rollmill.viewing.escapes import visible_line, write_lines
 from tasks.curation import analyse_rollouts, export_rollouts, filter_rollouts, report_rollouts
 from tasks.desk_server import desk_server
 from tasks.outcomes import failing_in_one_line
 from tasks.storing import storing
 
 
-@flow(name="curate", flow_run_name=lambda: f"curate {runtime.flow_run.parameters['parameters'].input[0]}")
+@flow(
+    name="curate",
+    flow_run_name=lambda: f"curate {visible_line(runtime.flow_run.parameters['parameters'].input[0])}",
+)
 @failing_in_one_line
 def curate(parameters: Curate) -> Curated:
     """Analyses rollouts, filters them, and exports what is left."""

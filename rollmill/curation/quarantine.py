@@ -11,6 +11,7 @@ from rollmill.corpus.inputs import Source
 from rollmill.files.rows import BadRow, dump_line
 from rollmill.files.whole import write_whole
 from rollmill.plots.labels import counted
+from rollmill.viewing.escapes import visible_line
 
 _SHOWN = 5
 
@@ -31,7 +32,7 @@ class Quarantine:
         self.count += 1
         if len(self._first) < _SHOWN:
             field = f"{row.field}: " if row.field else ""
-            self._first.append(f"{source.path}: row {row.number}: {field}{row.reason}")
+            self._first.append(visible_line(f"{source.path}: row {row.number}: {field}{row.reason}"))
         if self.path and not self._file:
             self._file = self._stack.enter_context(write_whole(self.path))
         if self._file:

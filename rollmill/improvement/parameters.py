@@ -14,7 +14,7 @@ from rollmill.evaluation.parameters import Evaluating, Verifying
 from rollmill.files.parameters import STORE_BLOCK
 from rollmill.form import Form
 from rollmill.improvement.feeds import Aim, Aimed, Feed, read_feeds
-from rollmill.names import NewPath
+from rollmill.names import ModelPath, NewPath
 from rollmill.parameter import parameter
 from rollmill.training.parameters import Hyperparameters, TrainLora
 
@@ -24,7 +24,7 @@ ROLLOUTS = "rollouts"
 class Looping(BaseModel):
     """What is made better, on what problems, and for how long."""
 
-    model_path: str = parameter(
+    model_path: ModelPath = parameter(
         ..., "Model", "Model", "Directory or hub id of the model to improve.", metavar="PATH", env=True
     )
     dataset: str | None = parameter(

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
 from rollmill.files.parameters import STORE_BLOCK
 from rollmill.form import Form
-from rollmill.names import NewPath
+from rollmill.names import ModelPath, NewPath
 from rollmill.parameter import ShellLine, parameter
 
 CONVENTION = "q* ~ pi_theta^alpha * pi_t^(1-alpha)"
@@ -22,10 +22,10 @@ Dtype = Literal["auto", "float16", "bfloat16", "float32"]
 class Models(BaseModel):
     """The two models, and how they are weighed."""
 
-    model_theta: str = parameter(
+    model_theta: ModelPath = parameter(
         ..., "Models", "Policy", "The current policy pi_theta: directory or hub id.", metavar="PATH"
     )
-    model_t: str | None = parameter(
+    model_t: ModelPath | None = parameter(
         None, "Models", "Target", "The target pi_t: directory or hub id; else pi_theta's, with --adapter_* or --hint.",
         metavar="PATH",
     )  # fmt: skip

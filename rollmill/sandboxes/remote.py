@@ -21,6 +21,7 @@ from rollmill.sandboxes.started import StartedSandboxes
 from rollmill.services.connection import CallFailedError, ServiceConnection, as_header
 from rollmill.services.grading_key import KEY_HEADER, KEY_VARIABLE, key_for
 from rollmill.stall_watch import begin_step, note_progress
+from rollmill.viewing.escapes import visible_line
 
 log = logging.getLogger(__name__)
 
@@ -231,7 +232,7 @@ class RemoteSandbox:
             )
         except CallFailedError as failure:
             if failure.status != 404:
-                log.warning("sandbox %s may be left at its service: %s", self._id, failure)
+                log.warning("sandbox %s may be left at its service: %s", visible_line(self._id)[:200], failure)
 
     def _execution(self, answer: Mapping[str, Any], seconds: float, timeout_s: float) -> Execution:
         """What an answer says; services in use give `output` and `returncode` alone."""

@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
 from rollmill.files.opening import is_remote
-from rollmill.names import NewPath
+from rollmill.names import ModelPath, NewPath
 from rollmill.parameter import parameter
 
 Schedule = Literal["cosine", "linear", "constant", "constant_with_warmup"]
@@ -18,7 +18,7 @@ ALL_LINEAR = "all-linear"
 class Material(BaseModel):
     """What is trained, on what, and where that goes."""
 
-    model_path: str = parameter(
+    model_path: ModelPath = parameter(
         ..., "Model", "Base model", "Directory or hub id of the model that is trained.", metavar="PATH", env=True
     )  # fmt: skip
 

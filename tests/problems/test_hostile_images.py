@@ -9,6 +9,7 @@ import threading
 import zlib
 from pathlib import Path
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,7 +18,7 @@ from PIL import Image as Pictures
 from rollmill.errors import InputError
 from rollmill.files import confined
 from rollmill.files.confined import ConfinedFileError, confined_path, read_confined
-from rollmill.problems import images, to_openai
+from rollmill.problems import Prompting, build_messages, images, to_openai
 from rollmill.problems.cells import UnusableCellError
 from rollmill.problems.images import ImageStore
 
@@ -299,6 +300,29 @@ def test_a_folder_whose_card_names_data_files_elsewhere_is_refused(load, tmp_pat
     )
     with pytest.raises(InputError, match=r"README\.md names .* outside of it"):
         load(str(folder))
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "image_url", "image_url": {"url": "file:///etc/passwd"}},
+        {"type": "image_url", "image_url": {"url": "/dev/zero"}},
+        {"type": "image_url", "image_url": "http://192.0.2.1/a.png"},
+        {"type": "input_image", "image_url": "file:///etc/passwd"},
+        {"type": "file", "file": {"file_data": "/etc/passwd"}},
+        {"type": "image", "image": "/etc/passwd"},
+        {"type": "image", "path": "/dev/zero", "url": "file:///etc/passwd"},
+    ],
+)
+def test_parts_of_messages_open_and_send_no_file(load, write_lines, part):
+    content = [part, {"type": "text", "text": "q"}]
+    fine = {"prompt": "q", "answer": 1}
+    loaded = load(write_lines(fine, {"prompt": [{"role": "user", "content": content}], "answer": 1}))
+    assert b"root:" not in loaded.report.path.read_bytes()
+    sent = orjson.dumps([build_messages(problem, Prompting()) for problem in loaded.problems])
+    assert b"passwd" not in sent
+    assert b"/dev" not in sent
+    assert b"192.0.2.1" not in sent
 
 
 def test_image_folders_reach_the_rows_and_must_be_there(load, write_lines, tmp_path):
