@@ -178,12 +178,12 @@ def copy_results(config: StoreConfig, directory: Path, files: Iterable[Path]) ->
 def result_files(directory: Path, files: Iterable[Path]) -> dict[str, Path]:
     """Files, also those in folders, by their names in the store, and last the directory's manifest.
 
-    `files` are in the directory or elsewhere. Hidden files are left out.
+    `files` are in the directory or elsewhere. Hidden files are left out, and links in folders, which may lead anywhere.
     """
     found: dict[str, Path] = {}
     for path in files:
         start = directory if path.is_relative_to(directory) else path.parent
-        for file in [path] if path.is_file() else sorted(path.rglob("*")):
+        for file in [path] if path.is_file() else sorted(one for one in path.rglob("*") if not one.is_symlink()):
             place = file.relative_to(start)
             if file.is_file() and not any(part.startswith(".") for part in place.parts):
                 found[place.as_posix()] = file

@@ -198,3 +198,12 @@ def test_s3_is_imported_only_where_it_is_used():
     script = "import sys, rollmill.files.store; print(sorted({'s3fs', 'botocore', 'aiohttp'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_links_in_a_folder_of_results_are_not_copied(tmp_path):
+    (tmp_path / "secret.txt").write_text("secret")
+    (tmp_path / "run" / "images").mkdir(parents=True)
+    (tmp_path / "run" / "images" / "a.png").write_bytes(b"a")
+    (tmp_path / "run" / "images" / "link.png").symlink_to(tmp_path / "secret.txt")
+    (tmp_path / "run" / "images" / "folder").symlink_to(tmp_path)
+    assert list(result_files(tmp_path / "run", [tmp_path / "run" / "images"])) == ["images/a.png"]
