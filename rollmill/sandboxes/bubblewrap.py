@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import stat
 import subprocess
 import tempfile
@@ -16,7 +15,7 @@ from pathlib import Path
 
 from rollmill.errors import InputError
 from rollmill.sandboxes.images import copy_image, image_folder
-from rollmill.sandboxes.namespace import Namespace
+from rollmill.sandboxes.namespace import Namespace, installation_fault, sandbox_fault
 from rollmill.sandboxes.output import CappedOutput
 from rollmill.sandboxes.owned_folder import OwnedFolder, remove_tree
 from rollmill.sandboxes.sandbox import TIMED_OUT, Execution, SandboxError, SandboxSpec
@@ -30,7 +29,6 @@ WORKSPACE = "/workspace"
 """The work tree inside."""
 
 _KILLED = 137
-_LONGEST_PROBE_S = 10.0
 _USERS_PER_PROCESS = 256
 
 
@@ -46,8 +44,8 @@ class BubblewrapHost(StartedSandboxes["BubblewrapSandbox"]):
         super().__init__()
         if not images.is_dir():
             raise InputError(f"{images}: no such folder: give the folder that holds the images")
-        if not shutil.which("bwrap"):
-            raise InputError("bubblewrap is not installed: install the package bubblewrap, or use Docker")
+        if missing := installation_fault():
+            raise InputError(f"{missing}, or use Docker")
         if root is None:
             root = Path(tempfile.gettempdir()) / f"rollmill-sandboxes-{os.geteuid()}"
         self._images = images.resolve()
@@ -58,7 +56,10 @@ class BubblewrapHost(StartedSandboxes["BubblewrapSandbox"]):
             _check_reachable(root.resolve())
             self._settings = build_system(self._folder.path / "system", packages)
             (self._folder.path / "images").mkdir(mode=0o700)
-            _check_namespaces(self._folder.path.name, as_other_user(_user_number(0)), self._settings)
+            settings = [*self._settings, "--setenv", "PATH", ENVIRONMENT["PATH"]]
+            command = ["/bin/bash", "-c", "exit 0"]
+            if fault := sandbox_fault(self._folder.path.name, as_other_user(_user_number(0)), settings, command):
+                raise InputError(f"{fault}, or use Docker")
         except BaseException:
             self._folder.close()
             raise
@@ -239,19 +240,3 @@ def _check_reachable(root: Path) -> None:
     for folder in (root, *root.parents):
         if not stat.S_IMODE(folder.stat().st_mode) & 0o001:
             raise InputError(f"{folder} is closed to other users, sandboxes' own included: give a root elsewhere")
-
-
-def _check_namespaces(owner: str, launcher: Sequence[str], settings: Sequence[str]) -> None:
-    output = CappedOutput(10_000)
-    settings = [*settings, "--setenv", "PATH", ENVIRONMENT["PATH"]]
-    probe = Namespace(f"{owner}/probe", launcher, settings, ["/bin/bash", "-c", "exit 0"])
-    while not probe.wait(_LONGEST_PROBE_S, output):
-        pass
-    if probe.finish(output) != 0:
-        said = output.text().strip()
-        raise InputError(
-            f"bubblewrap cannot make a sandbox here ({said}): take its release 0.8 or later and allow user "
-            "namespaces (sysctl kernel.unprivileged_userns_clone=1; on Ubuntu "
-            "kernel.apparmor_restrict_unprivileged_userns=0; in a container --security-opt seccomp=unconfined "
-            "--security-opt apparmor=unconfined --security-opt systempaths=unconfined), or use Docker"
-        )

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import threading
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import orjson
@@ -19,6 +20,15 @@ from rollmill.sandboxes.sandbox import SandboxError
 from rollmill.sandboxes.strays import end_strays, marked_bwrap, wait_for_end
 from rollmill.sandboxes.system_calls import filter_program
 
+# This is all that the namespace's first process shows of an environment in its /proc/1/environ.
+BWRAP_ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin"}
+_LONGEST_PROBE_S = 10.0
+_REMEDY = (
+    "take its release 0.8 or later and allow user namespaces (sysctl kernel.unprivileged_userns_clone=1; on Ubuntu "
+    "kernel.apparmor_restrict_unprivileged_userns=0; in a container --security-opt seccomp=unconfined "
+    "--security-opt apparmor=unconfined --security-opt systempaths=unconfined)"
+)
+
 
 class Namespace(FollowedProcess):
     """A bwrap process seen from outside.
@@ -28,31 +38,21 @@ class Namespace(FollowedProcess):
     """
 
     def __init__(self, mark: str, launcher: Sequence[str], settings: Sequence[str], command: Sequence[str]) -> None:
-        """`mark`: no other that lives has it; `OWNER/...` for one whose files are in an `OwnedFolder` of that name.
-
-        Settings go by a file in memory: no list of processes shows them, and they may be long.
-        """
+        """`mark`: no other that lives has it; `OWNER/...` for one whose files are in an `OwnedFolder` of that name."""
         self._mark = mark
-        given = [_in_memory(b"".join(each.encode(errors="replace") + b"\0" for each in settings))]
         self._status, told = os.pipe()
         self._told = bytearray()
         self._first = -1
         self._files = threading.Lock()
-        started = [*launcher, *marked_bwrap(mark), "--args", str(given[0]), "--json-status-fd", str(told)]
-        calls = filter_program()
-        if calls:
-            given.append(_in_memory(calls))
-            started += ["--seccomp", str(given[1])]
-        # This is all that the namespace's first process shows of an environment in its /proc/1/environ.
-        env = {"PATH": "/usr/local/bin:/usr/bin:/bin"}
+        settings = [*settings, "--json-status-fd", str(told)]
         try:
-            super().__init__([*started, "--", *command], env=env, pass_fds=(*given, told))
+            with bwrap_arguments(mark, launcher, settings, command) as (arguments, files):
+                super().__init__(arguments, env=BWRAP_ENVIRONMENT, pass_fds=(*files, told))
         except OSError as error:
             os.close(self._status)
             raise SandboxError(f"bubblewrap cannot be started: {error}", type_="start") from error
         finally:
-            for file in (*given, told):
-                os.close(file)
+            os.close(told)
         self.began = time.monotonic()
         self._watch(self._status)
 
@@ -109,6 +109,43 @@ class Namespace(FollowedProcess):
         if self._first < 0 and b"\n" in self._told:
             self._first = _open_first(orjson.loads(self._told.split(b"\n", 1)[0])["child-pid"])
             self.began = time.monotonic()
+
+
+@contextmanager
+def bwrap_arguments(
+    mark: str, launcher: Sequence[str], settings: Sequence[str], command: Sequence[str]
+) -> Iterator[tuple[list[str], list[int]]]:
+    """A bwrap process's arguments, system calls filtered, and the files that it inherits, open during the block.
+
+    Settings go by a file in memory: no list of processes shows them, and they may be long.
+    """
+    files = [_in_memory(b"".join(each.encode(errors="replace") + b"\0" for each in settings))]
+    try:
+        arguments = [*launcher, *marked_bwrap(mark), "--args", str(files[0])]
+        calls = filter_program()
+        if calls:
+            files.append(_in_memory(calls))
+            arguments += ["--seccomp", str(files[1])]
+        yield [*arguments, "--", *command], files
+    finally:
+        for file in files:
+            os.close(file)
+
+
+def installation_fault() -> str | None:
+    """Says what to install where bubblewrap is missing."""
+    return None if shutil.which("bwrap") else "bubblewrap is not installed: install the package bubblewrap"
+
+
+def sandbox_fault(owner: str, launcher: Sequence[str], settings: Sequence[str], command: Sequence[str]) -> str | None:
+    """Why bubblewrap cannot run the command here, and what to do; None where it runs and returns 0."""
+    output = CappedOutput(10_000)
+    probe = Namespace(f"{owner}/probe", launcher, settings, command)
+    while not probe.wait(_LONGEST_PROBE_S, output):
+        pass
+    if probe.finish(output) == 0:
+        return None
+    return f"bubblewrap cannot make a sandbox here ({output.text().strip()}): {_REMEDY}"
 
 
 def _in_memory(content: bytes) -> int:

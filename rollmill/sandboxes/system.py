@@ -24,6 +24,15 @@ ENVIRONMENT = {
 }
 """What commands find in their environment, beside what they are given."""
 
+NAMESPACES = [
+    *("--unshare-all", "--unshare-user", "--disable-userns", "--die-with-parent", "--new-session"),
+    *("--hostname", "sandbox", "--uid", "1000", "--gid", "1000", "--clearenv"),
+]
+_LIBRARIES = ("/lib", "/lib32", "/lib64", "/libx32")
+SCRATCH = "/scratch"
+"""What a `python_system` can write to."""
+
+_SCRATCH_BYTES = 1 << 20
 _SHARED_MEMORY_BYTES = 64 << 20
 _ETC = {
     "passwd": "root:x:0:0:root:/:/usr/sbin/nologin\nsandbox:x:1000:1000::/tmp:/bin/bash\n"
@@ -44,19 +53,39 @@ def build_system(folder: Path, packages: Sequence[str]) -> list[str]:
     folder.mkdir(mode=0o755)
     _make_etc(folder / "etc")
     base = _make_python(folder / "python", packages)
-    settings = ["--unshare-all", "--unshare-user", "--disable-userns", "--die-with-parent", "--new-session"]
-    settings += ["--hostname", "sandbox", "--uid", "1000", "--gid", "1000", "--clearenv", "--ro-bind", "/usr", "/usr"]
-    for name in ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"):
-        if Path(name).is_symlink():
-            settings += ["--symlink", str(Path(name).readlink()), name]
-        elif Path(name).is_dir():
-            settings += ["--ro-bind", name, name]
+    settings = [*NAMESPACES, *_read_only(["/usr", "/bin", "/sbin", *_LIBRARIES])]
     settings += ["--ro-bind", str(folder / "etc"), "/etc", "--ro-bind", str(folder / "python"), PYTHON]
     if base:
         settings += ["--ro-bind", str(base), str(base)]  # its libraries may be found by their paths
     settings += ["--proc", "/proc", "--dev", "/dev", "--size", str(_SHARED_MEMORY_BYTES), "--tmpfs", "/dev/shm"]  # noqa: S108
     # Both are memory, which nobody would count.
     return [*settings, "--symlink", "../tmp", "/var/tmp", "--remount-ro", "/dev", "--chdir", "/"]  # noqa: S108
+
+
+def python_system(folders: Sequence[Path]) -> list[str]:
+    """Settings of a system with the interpreter of this process, what it needs, and `folders`, all read-only.
+
+    Everything is where it is on the host. `SCRATCH` takes a few small files: some packages want a folder to write to
+    when they are imported. There is no /proc, in which processes could look at one another, no shell,
+    and no other program. It has no root's rights, but is the host's user: files of others are theirs here, too.
+    """
+    needed = ["/usr/lib", *(f"/usr{name}" for name in _LIBRARIES[1:]), *_LIBRARIES]
+    needed += ["/etc/ld.so.cache", "/etc/alternatives"]
+    needed += [str(Path(sys.executable).resolve()), *(str(Path(sys.base_prefix) / name) for name in ("lib", "lib64"))]
+    settings = [*NAMESPACES, *_read_only([*needed, *map(str, folders)])]
+    settings += ["--dev", "/dev", "--remount-ro", "/dev", "--size", str(_SCRATCH_BYTES), "--tmpfs", SCRATCH]
+    return [*settings, "--remount-ro", "/", "--chdir", "/"]
+
+
+def _read_only(paths: Sequence[str]) -> list[str]:
+    """Settings that show those of the host's paths that exist, each once, as they are."""
+    settings: list[str] = []
+    for name in dict.fromkeys(paths):
+        if Path(name).is_symlink() and Path(name).parent == Path("/"):
+            settings += ["--symlink", str(Path(name).readlink()), name]
+        elif Path(name).exists():
+            settings += ["--ro-bind", name, name]
+    return settings
 
 
 def as_other_user(uid: int | None) -> list[str]:

@@ -2,7 +2,8 @@
 
 They hold memory that counts for no process (memory files, System V shared memory), keys of the user that the host
 keeps, or are much of the kernel that no program under test needs. As Docker's own profile does, they answer ENOSYS,
-which programs take for an older kernel.
+which programs take for an older kernel. A process that is to compute and nothing else lacks those, too, by which it
+could start, signal, change or look into a process, open a socket or a message queue, or make a file writable.
 """
 
 from __future__ import annotations
@@ -22,6 +23,28 @@ _NUMBERS = {
     },
 }  # fmt: skip
 """From the kernel's syscall_64.tbl and asm-generic/unistd.h."""
+_OF_PROCESSES = {
+    "x86_64": {
+        "clone": 56, "fork": 57, "vfork": 58, "execve": 59, "clone3": 435, "execveat": 322, "kill": 62, "tkill": 200,
+        "tgkill": 234, "rt_sigqueueinfo": 129, "rt_tgsigqueueinfo": 297, "pidfd_send_signal": 424, "pidfd_open": 434,
+        "pidfd_getfd": 438, "ptrace": 101, "process_vm_readv": 310, "process_vm_writev": 311, "process_madvise": 440,
+        "process_mrelease": 448, "kcmp": 312, "prlimit64": 302, "setpriority": 141, "sched_setparam": 142,
+        "sched_setscheduler": 144, "sched_setaffinity": 203, "sched_setattr": 314, "ioprio_set": 251,
+        "migrate_pages": 256, "move_pages": 279, "setns": 308, "unshare": 272, "mount": 165, "socket": 41,
+        "socketpair": 53, "msgget": 68, "semget": 64, "mq_open": 240, "chmod": 90, "fchmod": 91, "fchmodat": 268,
+        "fchmodat2": 452,
+    },
+    "aarch64": {
+        "clone": 220, "execve": 221, "clone3": 435, "execveat": 281, "kill": 129, "tkill": 130, "tgkill": 131,
+        "rt_sigqueueinfo": 138, "rt_tgsigqueueinfo": 240, "pidfd_send_signal": 424, "pidfd_open": 434,
+        "pidfd_getfd": 438, "ptrace": 117, "process_vm_readv": 270, "process_vm_writev": 271, "process_madvise": 440,
+        "process_mrelease": 448, "kcmp": 272, "prlimit64": 261, "setpriority": 140, "sched_setparam": 118,
+        "sched_setscheduler": 119, "sched_setaffinity": 122, "sched_setattr": 274, "ioprio_set": 30,
+        "migrate_pages": 238, "move_pages": 239, "setns": 268, "unshare": 97, "mount": 40, "socket": 198,
+        "socketpair": 199, "msgget": 186, "semget": 190, "mq_open": 180, "fchmod": 52, "fchmodat": 53,
+        "fchmodat2": 452,
+    },
+}  # fmt: skip
 _ARCHITECTURE = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 """AUDIT_ARCH_* of linux/audit.h: a program of another one would come by other numbers."""
 _FIRST_OF_X32 = 0x40000000
@@ -30,12 +53,15 @@ _AT_NUMBER, _AT_ARCHITECTURE = 0, 4
 _ALLOW, _REFUSE = 0x7FFF0000, 0x00050000 | errno.ENOSYS
 
 
-def filter_program(machine: str | None = None) -> bytes:
-    """The filter for this machine's kind of processor, as `struct sock_filter`s; empty for one that is not known."""
+def filter_program(machine: str | None = None, *, processes: bool = True) -> bytes:
+    """The filter for this machine's kind of processor, as `struct sock_filter`s; empty for one that is not known.
+
+    `processes`: whether what is filtered may start and reach processes.
+    """
     machine = machine or platform.machine()
     if machine not in _NUMBERS:
         return b""
-    numbers = sorted(_NUMBERS[machine].values())
+    numbers = sorted({**_NUMBERS[machine], **({} if processes else _OF_PROCESSES[machine])}.values())
     last = len(numbers)  # jumps go over what is left of the list, to the refusal at its end
     program = [
         (_LOAD, 0, 0, _AT_ARCHITECTURE),

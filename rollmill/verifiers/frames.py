@@ -25,9 +25,14 @@ def read(file: BinaryIO) -> dict[str, Any] | None:
     return _load(payload) if len(payload) == length else None
 
 
-def take(buffer: bytearray) -> dict[str, Any] | None:
-    """Removes the first whole message from `buffer`; None where there is none yet."""
+def take(buffer: bytearray, most_bytes: int) -> dict[str, Any] | None:
+    """Removes the first whole message from `buffer`; None where there is none yet.
+
+    Raises `ValueError` for one that is no object of JSON, or would be longer than `most_bytes`.
+    """
     end = _PREFIX + int.from_bytes(buffer[:_PREFIX])
+    if len(buffer) >= _PREFIX and end > most_bytes:
+        raise ValueError(f"a message of {end} bytes")
     if len(buffer) < _PREFIX or len(buffer) < end:
         return None
     message = _load(bytes(buffer[_PREFIX:end]))
@@ -36,5 +41,7 @@ def take(buffer: bytearray) -> dict[str, Any] | None:
 
 
 def _load(payload: bytes) -> dict[str, Any]:
-    message: dict[str, Any] = orjson.loads(payload)
+    message = orjson.loads(payload)
+    if not isinstance(message, dict):
+        raise ValueError("a message that is no object")
     return message

@@ -17,6 +17,10 @@ class Verifier(Protocol):
 
     `prepare()` does what is slow and done once, such as heavy imports: a worker calls it before its first
     verification, outside that one's time limit.
+
+    Two more are for built-in verifiers, whose answers are nobody's: `evaluates(problem) -> bool` says that judging
+    runs the answer as a program, which is then done in a fork, in a sandbox only; `prepare_problem(problem)` does
+    before the fork what is the same for all answers.
     """
 
     name: str

@@ -13,7 +13,8 @@ from rollmill.errors import InputError
 from rollmill.records import Problem, Verdict
 from rollmill.verifiers.answer_tag import answer_or_all
 from rollmill.verifiers.failure import describe
-from rollmill.verifiers.gym_answers import answer_fault
+from rollmill.verifiers.gym_answers import answer_fault, evaluates
+from rollmill.verifiers.surroundings import require_sandbox
 from rollmill.verifiers.tolerance import is_accepted
 
 
@@ -42,7 +43,24 @@ class ReasoningGymVerifier:
         _gym().known_names()
 
     def problem_fault(self, problem: Problem) -> str | None:
-        """Why the entry cannot be made again, or None; only the shape is looked at."""
+        """Why the entry cannot be made again, or None; only the shape is looked at.
+
+        Raises `InputError` where the scorer runs answers as programs, and no sandbox can be had for it here.
+        """
+        fault = self._origin_fault(problem)
+        if fault is None and self.evaluates(problem):
+            require_sandbox(problem.fields["reasoning_gym"]["name"])
+        return fault
+
+    def evaluates(self, problem: Problem) -> bool:
+        """Whether the data set's scorer runs answers as programs."""
+        return self._origin_fault(problem) is None and evaluates(problem.fields["reasoning_gym"]["name"])
+
+    def prepare_problem(self, problem: Problem) -> None:
+        """Makes the entry, which is kept; raises as `verify`."""
+        self._entry(problem)
+
+    def _origin_fault(self, problem: Problem) -> str | None:
         origin = problem.fields.get("reasoning_gym")
         if not isinstance(origin, dict):
             return 'there is no "reasoning_gym" with name, config and index'
@@ -83,7 +101,7 @@ class ReasoningGymVerifier:
         )
 
     def _entry(self, problem: Problem) -> tuple[Any, dict[str, Any]]:
-        if fault := self.problem_fault(problem):
+        if fault := self._origin_fault(problem):
             raise ValueError(f"{problem.instance_id}: {fault}")
         origin = problem.fields["reasoning_gym"]
         name, index = origin["name"], origin["index"]

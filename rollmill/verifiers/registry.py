@@ -42,8 +42,22 @@ def is_trusted(verifier: Verifier) -> bool:
     return type(verifier) in (NumericVerifier, ExactVerifier)  # a subclass may do anything
 
 
+def built_in_name(verifier: Verifier) -> str | None:
+    """The name of a verifier of this package; None for a user's own, be it a subclass of one."""
+    return next((name for name, kind in BUILT_IN.items() if type(verifier) is kind), None)
+
+
+def evaluates(verifier: Verifier, problem: Problem) -> bool:
+    """Whether a built-in verifier judges the problem's answers by running them as programs."""
+    ask = getattr(verifier, "evaluates", None)
+    return built_in_name(verifier) is not None and ask is not None and bool(ask(problem))
+
+
 def problem_fault(verifier: Verifier, problem: Problem) -> str | None:
-    """Why `verifier` cannot judge `problem` ("answer 'abc' is not a number"); None where it can or does not say."""
+    """Why `verifier` cannot judge `problem` ("answer 'abc' is not a number"); None where it can or does not say.
+
+    Raises `InputError` where it could judge such problems, but not on this machine.
+    """
     ask = getattr(verifier, "problem_fault", None)
     return ask(problem) if ask else None
 

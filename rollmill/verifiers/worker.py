@@ -1,7 +1,8 @@
 """The process that runs one untrusted verifier: `python -m rollmill.verifiers.worker PARENT_PID`.
 
-It reads `{"spec", "accept_error", "path", "environment"}` once and answers `{"ready": true}`; then it answers each
-`{"problem", "completion"}` with `{"verdict"}` or `{"raised"}`. It ends with its input, and with its parent.
+It reads `{"spec", "accept_error", "limits", "path", "environment"}` once and answers `{"ready": true}`; then it
+answers each `{"problem", "completion", "limit_s"}` with `{"verdict"}`, `{"raised"}` or `{"failed"}`. It ends with its
+input, and with its parent. A built-in verifier has limits, a user's own the user's search path and environment.
 """
 
 from __future__ import annotations
@@ -10,19 +11,28 @@ import ctypes
 import os
 import signal
 import sys
+from functools import partial
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import orjson
 
 from rollmill.records import Problem, Verdict
+from rollmill.sandboxes.sandbox import Limits
 from rollmill.verifiers import frames
+from rollmill.verifiers.confinement import bind, close_scratch, compute_only, memory_peak
 from rollmill.verifiers.failure import describe
+from rollmill.verifiers.fork import failed, judge_in_fork
 from rollmill.verifiers.protocol import Verifier
-from rollmill.verifiers.registry import make_verifier
+from rollmill.verifiers.reasoning_gym_score import ReasoningGymVerifier
+from rollmill.verifiers.registry import evaluates, make_verifier
 
 PR_SET_PDEATHSIG = 1
+_FIRST = 1
+"""The parent in a sandbox: its namespace's first process."""
+_BYTES_PER_CHARACTER = 12
+"""Of an answer in JSON at most, where each is an escape or a pair of them."""
 
 
 def main(parent: int) -> None:
@@ -33,9 +43,15 @@ def main(parent: int) -> None:
     start = frames.read(requests)
     if start is None:
         return
-    sys.path[:] = start["path"]
-    restore_environment(start["environment"])
+    limits = None if start["limits"] is None else Limits.model_validate(start["limits"])
+    if limits:
+        bind(limits)
+    else:
+        sys.path[:] = start["path"]
+        restore_environment(start["environment"])
     verifier = prepared(start["spec"], start["accept_error"])
+    if limits:
+        confine(verifier, sandboxed=parent == _FIRST)
     message: dict[str, Any] = {"ready": True}
     me = os.getpid()
     while True:
@@ -44,7 +60,7 @@ def main(parent: int) -> None:
         request = frames.read(requests)
         if request is None:
             return
-        message = answer(verifier, request)
+        message = answer_within(limits, verifier, request) if limits else answer(verifier, request)
         if os.getpid() != me:
             os._exit(1)  # a child that the verifier forked and lost: a second answer would go to the next question
 
@@ -100,6 +116,43 @@ def prepared(spec: str, accept_error: float) -> Verifier | str:
     except BaseException as error:
         return f"cannot start: {describe(error)}"
     return verifier
+
+
+def confine(verifier: Verifier | str, *, sandboxed: bool) -> None:
+    """Takes away from a process that is ready to judge what it does not need for that."""
+    if sandboxed:
+        close_scratch()
+    if not hasattr(verifier, "evaluates"):  # what does it in forks has to make them
+        compute_only()
+
+
+def answer_within(limits: Limits, verifier: Verifier | str, request: dict[str, Any]) -> dict[str, Any]:
+    """The reply of a built-in verifier to one request: in a fork where judging runs the answer as a program.
+
+    One that has taken too much memory is failed, whatever it says, and this process's last: it may have met its limit
+    and taken that for a wrong answer.
+    """
+    if isinstance(verifier, str):
+        return {"raised": verifier}
+    try:
+        problem = Problem.model_validate(request["problem"])
+        forked = evaluates(verifier, problem)
+        if forked:
+            cast(ReasoningGymVerifier, verifier).prepare_problem(problem)
+    except BaseException as error:
+        return {"raised": describe(error)}
+    if forked:
+        return judge_in_fork(
+            partial(answer, verifier, request),
+            verifier=f"{verifier.name}@{verifier.version}",
+            limits=limits,
+            limit_s=request["limit_s"],
+            most_bytes=limits.output_bytes + _BYTES_PER_CHARACTER * len(request["completion"]),
+        )
+    message = answer(verifier, request)
+    if memory_peak() > limits.memory_mb << 20:
+        return {**failed("verifier_died", f"the verification took more than {limits.memory_mb} MiB"), "last": True}
+    return message
 
 
 def answer(verifier: Verifier | str, request: dict[str, Any]) -> dict[str, Any]:

@@ -6,17 +6,22 @@ import asyncio
 import os
 import signal
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
 from rollmill.verifiers import frames
-from rollmill.verifiers.failure import VerifierFailed
+from rollmill.verifiers.failure import VerifierFailed, describe
+from rollmill.verifiers.surroundings import LIMITS, built_in_process
 
+MOST_REPLY_BYTES = 1 << 28
+"""Of one reply: a worker that goes on for ever is ended."""
 START_LIMIT_S = 120.0
 """For a worker's start, heavy imports of its verifier included."""
 
 _LAST_WORDS_S = 0.2
+_SIGNALLED = 128
 
 
 class WorkerProcess(asyncio.SubprocessProtocol):
@@ -30,30 +35,40 @@ class WorkerProcess(asyncio.SubprocessProtocol):
         loop = asyncio.get_running_loop()
         self.usable = False
         self._buffer = bytearray()
+        self._built_in = False
         self._gone = False
+        self._fault = ""
         self._reply: asyncio.Future[dict[str, Any] | None] | None = None
         self._exited: asyncio.Future[None] = loop.create_future()
         self._closed: asyncio.Future[None] = loop.create_future()
         self._transport: asyncio.SubprocessTransport
 
     @classmethod
-    async def spawn(cls) -> WorkerProcess:
-        """A worker whose process is there; raises `VerifierFailed` where none can be started."""
-        command = [sys.executable, "-P", "-m", "rollmill.verifiers.worker", str(os.getpid())]
-        environment = {**os.environ, **_own_environment()}
+    async def spawn(cls, *, built_in: bool) -> WorkerProcess:
+        """A worker whose process is there; raises `VerifierFailed` where none can be started.
+
+        That of a built-in verifier is in a sandbox where one can be had, its environment empty; a user's own verifier
+        has the user's environment.
+        """
         try:
-            transport, worker = await asyncio.get_running_loop().subprocess_exec(
-                cls, *command, stderr=None, env=environment, start_new_session=True
-            )
+            with built_in_process(_hash_seed()) if built_in else _users_process() as (command, environment, files):
+                transport, worker = await asyncio.get_running_loop().subprocess_exec(
+                    cls, *command, stderr=None, env=environment, pass_fds=files, start_new_session=True
+                )
         except OSError as error:
             raise VerifierFailed("verifier_died", f"a worker cannot be started: {error}") from error
         worker._transport = transport
+        worker._built_in = built_in
         return worker
 
     async def prepare(self, spec: str, accept_error: float) -> None:
         """Has it import and make its verifier, for its first question; raises `VerifierFailed` as `ask` does."""
-        original = {name: os.environ.get(name) for name in _own_environment()}
-        first = {"spec": spec, "accept_error": accept_error, "path": _search_path(), "environment": original}
+        first: dict[str, Any] = {"spec": spec, "accept_error": accept_error, "limits": None}
+        if self._built_in:
+            first["limits"] = LIMITS.model_dump()
+        else:
+            first["path"] = _search_path()
+            first["environment"] = {name: os.environ.get(name) for name in _own_environment()}
         await self.ask(frames.pack(first), START_LIMIT_S, "start")
 
     async def ask(self, frame: bytes, limit_s: float, what: str = "verdict") -> dict[str, Any]:
@@ -70,8 +85,8 @@ class WorkerProcess(asyncio.SubprocessProtocol):
         reply = self._reply.result()
         if reply is None:
             await asyncio.wait({self._exited}, timeout=1)
-            raise VerifierFailed("verifier_died", _how_it_ended(self._transport.get_returncode()))
-        self.usable = True
+            raise VerifierFailed("verifier_died", self._fault or _how_it_ended(self._transport.get_returncode()))
+        self.usable = not reply.get("last", False)
         return reply
 
     def kill(self) -> None:
@@ -91,8 +106,16 @@ class WorkerProcess(asyncio.SubprocessProtocol):
 
     def pipe_data_received(self, fd: int, data: bytes) -> None:
         """Takes a reply apart from the stream."""
+        if self._fault:
+            return
         self._buffer += data
-        message = frames.take(self._buffer)
+        try:
+            message = frames.take(self._buffer, MOST_REPLY_BYTES)
+        except ValueError as error:
+            self._fault = f"the worker sent no reply: {describe(error)}"
+            self._settle_gone()
+            self.kill()
+            return
         if message is not None:
             self._settle(message)
 
@@ -127,17 +150,29 @@ def _search_path() -> list[str]:
     return [str(Path(folder).absolute()) for folder in sys.path]  # "" there is the current directory
 
 
+@contextmanager
+def _users_process() -> Iterator[tuple[list[str], dict[str, str], list[int]]]:
+    """As `built_in_process`, for a verifier that is the user's own."""
+    command = [sys.executable, "-P", "-m", "rollmill.verifiers.worker", str(os.getpid())]
+    yield command, {**os.environ, **_own_environment()}, []
+
+
 def _own_environment() -> dict[str, str]:
+    return {"PYTHONPATH": os.pathsep.join(_search_path()), "PYTHONHASHSEED": _hash_seed()}
+
+
+def _hash_seed() -> str:
     # What walks over sets (sympy, some of reasoning-gym) must do the same in every worker, and, where the user has
     # fixed the hash seed, the same as in this process.
     given = os.environ.get("PYTHONHASHSEED", "")
-    seed = given if given.isdecimal() else "0"
-    return {"PYTHONPATH": os.pathsep.join(_search_path()), "PYTHONHASHSEED": seed}
+    return given if given.isdecimal() else "0"
 
 
 def _how_it_ended(returncode: int | None) -> str:
     if returncode is None:
         return "the worker closed its pipe"
+    if returncode > _SIGNALLED:  # what bubblewrap returns for the process in it
+        returncode = _SIGNALLED - returncode
     if returncode >= 0:
         return f"the worker left with exit code {returncode}"
     try:
