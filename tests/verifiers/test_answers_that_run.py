@@ -1,0 +1,168 @@
+"""The sandbox alone, without the check of answers that comes before: scorers are handed programs."""
+
+import asyncio
+import gc
+import socket
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+import pytest
+
+from rollmill.problems import gym
+from rollmill.records import Problem
+from rollmill.verifiers import VerifierFailed, VerifierPool, frames, surroundings
+from rollmill.verifiers.worker_process import WorkerProcess
+from tests.verifiers import attacks
+
+pytestmark = pytest.mark.skipif(surroundings.sandbox_missing() is not None, reason="there is no bubblewrap here")
+
+LIMIT_S = 3.0
+
+
+class After(NamedTuple):
+    """What an answer came to, and the two that came next in the same worker."""
+
+    outcome: float | VerifierFailed
+    right: float
+    wrong: float
+    same_worker: bool
+
+
+def entry_of(name, **config):
+    origin = {"name": name, "config": {"seed": 7, "size": 20, **config}, "index": 1}
+    entry = gym.make_entry(gym.create_dataset(name, origin["config"]), 1)
+    return entry["answer"], Problem(instance_id="p-1", prompt=entry["question"], fields={"reasoning_gym": origin})
+
+
+def bare(patch):
+    """Shows the package `bare` to workers of built-in verifiers."""
+    patch.syspath_prepend(Path(__file__).parent / "custom")
+    patch.setattr(surroundings, "_PACKAGES", (*surroundings._PACKAGES, "bare"))
+
+
+@pytest.fixture(scope="module")
+def came_to(tmp_path_factory):
+    """Each attack's name -> `After`: one worker for as long as it lives."""
+    folder = tmp_path_factory.mktemp("work")
+    (folder / "secret").write_text("secret")
+    with pytest.MonkeyPatch.context() as patch, socket.create_server(("127.0.0.1", 0)) as server:
+        bare(patch)
+        patch.chdir(folder)
+        patch.setenv("VLLM_API_KEY", "secret")
+        known = {**attacks.HOLD, **attacks.ENDLESS, **attacks.reaching(server.getsockname()[1], str(folder))}
+        outcomes = asyncio.run(attacked(known))
+        assert [each.name for each in folder.iterdir()] == ["secret"]
+    gc.collect()
+    return outcomes
+
+
+async def attacked(known):
+    right, problem = entry_of("string_insertion")
+    outcomes = {}
+    async with VerifierPool("reasoning_gym", accept_error=0.0, time_limit_s=LIMIT_S, workers=1) as pool:
+        pool._spec = "bare:verifier"
+
+        async def reward(answer):
+            return (await pool.verify(problem, f"<answer>{answer}</answer>")).reward
+
+        assert await reward(attacks.as_answer("ok = True", right)) == 0.1, "the scorer does not run the answer"
+        for name, code in known.items():
+            [worker] = pool._idle
+            try:
+                outcome = await reward(attacks.as_answer(code, right))
+            except VerifierFailed as failure:
+                outcome = failure
+            after = await reward(right), await reward("['wrong']")
+            outcomes[name] = After(outcome, *after, same_worker=pool._idle == [worker])
+    return outcomes
+
+
+NAMES = [*attacks.HOLD, *attacks.ENDLESS, *attacks.reaching(0, "")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_an_answer_that_runs_gets_nothing_and_changes_nothing(came_to, name):
+    after = came_to[name]
+    assert isinstance(after.outcome, VerifierFailed) or after.outcome == 0
+    assert (after.right, after.wrong, after.same_worker) == (1, 0, True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", attacks.ENDLESS)
+def test_one_without_end_is_ended_alone(came_to, name):
+    assert came_to[name].outcome.type in {"verifier_timeout", "verifier_died"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", attacks.OUT_OF_MEMORY)
+def test_a_lack_of_memory_is_no_wrong_answer(came_to, name):
+    assert str(came_to[name].outcome) == "verifier_died: the judgement ran out of memory"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("exits", "the judgement left with exit code 0"),
+        ("crashes", "the judgement was killed by SIGSEGV"),
+        ("forges for another", "the judgement gave no reply of its verifier's"),
+        ("forges frames", "the judgement gave no reply: "),
+        ("replies without end", "the judgement gave more than"),
+    ],
+)
+def test_what_gives_no_verdict_says_why(came_to, name, message):
+    assert came_to[name].outcome.message.startswith(message)
+
+
+@pytest.mark.parametrize("name", ["n_queens", "string_insertion"])
+def test_the_answer_that_ran_as_the_user_does_not(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    _, problem = entry_of(name)
+
+    async def run():
+        async with VerifierPool("reasoning_gym", accept_error=0.0, workers=1) as pool:
+            return await pool.verify(problem, "<answer>[__import__('os').system('id > pwned')]</answer>")
+
+    assert not asyncio.run(run()).success
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_needs_no_fork_has_the_same_around_it(make_problem, monkeypatch, tmp_path):
+    bare(monkeypatch)
+    monkeypatch.setenv("VLLM_API_KEY", "secret")
+    asked = {
+        "sorted(os.environ)": [
+            *("LANG", "MPLCONFIGDIR", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"),
+            *("PWD", "PYTHONDONTWRITEBYTECODE", "PYTHONHASHSEED"),
+        ],
+        f"os.path.exists({str(tmp_path)!r}) or os.path.exists('/proc') or os.path.exists('/bin/sh')": False,
+        "attempt(os.fork)": "Function not implemented",
+        "attempt(os.kill, 1, 9)": "Function not implemented",
+        "attempt(os.mkdir, '/here')": "Read-only file system",
+        "attempt(os.mkdir, '/scratch/here')": "Permission denied",
+    }
+    assert asyncio.run(peek(make_problem(), list(asked))) == [repr(answer) for answer in asked.values()]
+
+
+async def peek(problem, expressions):
+    worker = await WorkerProcess.spawn(built_in=True)
+    try:
+        await worker.prepare("bare:Peek", 0.0)
+        asked = [{"problem": problem.model_dump(), "completion": each, "limit_s": 9.0} for each in expressions]
+        return [(await worker.ask(frames.pack(each), 9.0))["verdict"]["answer"] for each in asked]
+    finally:
+        await worker.end()
+
+
+def test_kill_of_what_holds_the_sandbox_ends_all_in_it(make_problem):
+    async def run():
+        async with VerifierPool("math", accept_error=0.0, workers=1) as pool:
+            await pool.verify(make_problem(), "7")
+            inside = psutil.Process(pool._idle[0]._transport.get_pid()).children(recursive=True)
+            assert len(inside) == 2
+        _, alive = psutil.wait_procs(inside, timeout=5)
+        return alive
+
+    assert asyncio.run(run()) == []

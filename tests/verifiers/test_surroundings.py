@@ -1,0 +1,90 @@
+import asyncio
+import logging
+from functools import partial
+
+import pytest
+
+from rollmill.errors import InputError
+from rollmill.problems import ProblemSource, gym, load_problems
+from rollmill.records import Problem
+from rollmill.verifiers import VerifierPool, make_verifier, problem_fault, surroundings
+
+
+@pytest.fixture
+def no_bubblewrap(monkeypatch, tmp_path):
+    """A machine on which bubblewrap is not installed."""
+    cached = (surroundings.sandbox_missing, surroundings.say_unsandboxed)
+    for each in cached:
+        each.cache_clear()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    yield
+    for each in cached:
+        each.cache_clear()
+
+
+def of(name):
+    origin = {"name": name, "config": {"seed": 7, "size": 20}, "index": 1}
+    return Problem(instance_id="p-1", prompt=[{"role": "user", "content": "?"}], fields={"reasoning_gym": origin})
+
+
+def ask(spec, problem, completion, times=1):
+    async def run():
+        async with VerifierPool(spec, accept_error=0.0, workers=1) as pool:
+            return [await pool.verify(problem, completion) for _ in range(times)]
+
+    return asyncio.run(run())
+
+
+def test_without_a_sandbox_verdicts_go_on_and_that_is_said_once(no_bubblewrap, make_problem, caplog):
+    with caplog.at_level(logging.WARNING):
+        assert all(verdict.success for _ in range(2) for verdict in ask("math", make_problem("1/2"), "$0.5$", times=2))
+    [said] = [record.getMessage() for record in caplog.records]
+    assert said == (
+        "verdicts of math and reasoning_gym are made in processes without a sandbox: "
+        "bubblewrap is not installed: install the package bubblewrap"
+    )
+
+
+@pytest.mark.slow
+def test_without_a_sandbox_scorers_that_do_not_evaluate_go_on(no_bubblewrap):
+    problem = of("leg_counting")
+    entry = gym.make_entry(gym.create_dataset("leg_counting", {"seed": 7, "size": 20}), 1)
+    assert [verdict.success for verdict in ask("reasoning_gym", problem, entry["answer"])] == [True]
+
+
+@pytest.mark.parametrize("name", ["n_queens", "countdown", "simple_integration", "polynomial_multiplication"])
+def test_without_a_sandbox_scorers_that_evaluate_are_refused(no_bubblewrap, name):
+    verifier = make_verifier("reasoning_gym")
+    with pytest.raises(InputError, match=rf"^reasoning_gym {name}: .*install the package bubblewrap$"):
+        problem_fault(verifier, of(name))
+    with pytest.raises(InputError, match=f"reasoning_gym {name}: "):
+        ask("reasoning_gym", of(name), "1")
+    assert problem_fault(verifier, of("leg_counting")) is None
+
+
+def test_without_a_sandbox_a_run_is_refused_when_its_problems_are_loaded(no_bubblewrap, tmp_path):
+    fault = partial(problem_fault, make_verifier("reasoning_gym"))
+    with pytest.raises(InputError, match=r"reasoning_gym n_queens: .*install the package bubblewrap"):
+        load_problems(ProblemSource(dataset="reasoning_gym:n_queens?size=2"), tmp_path, problem_fault=fault)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_sandbox_the_environment_is_empty_all_the_same(no_bubblewrap, monkeypatch):
+    monkeypatch.setenv("VLLM_API_KEY", "secret")
+    with surroundings.built_in_process("7") as (command, environment, files):
+        assert (command[0].rpartition("/")[2][:6], files) == ("python", [])
+    assert environment.pop("PYTHONHASHSEED") == "7"
+    assert set(environment) == {"LANG", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "PYTHONDONTWRITEBYTECODE"}
+
+
+@pytest.mark.skipif(surroundings.sandbox_missing() is not None, reason="there is no bubblewrap here")
+def test_packages_that_are_not_in_site_packages_are_there_alone(monkeypatch, tmp_path):
+    package = tmp_path / "beside" / "checked_out"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    (package.parent / "notes.txt").write_text("mine")
+    monkeypatch.syspath_prepend(package.parent)
+    monkeypatch.setattr(surroundings, "_PACKAGES", ("rollmill", "checked_out"))
+    settings = surroundings._settings({})
+    assert str(package) in settings
+    assert str(package.parent) not in settings
