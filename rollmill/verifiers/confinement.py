@@ -16,6 +16,7 @@ from rollmill.sandboxes.system_calls import filter_program
 _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 4, 22, 38
 _SECCOMP_MODE_FILTER = 2
 _STATUS = Path("/proc/self/status")
+_HAS_STATUS = _STATUS.exists()
 _MIB = 1 << 20
 _MAPPED = 4
 """Times the limit on memory."""
@@ -75,7 +76,7 @@ def memory_peak() -> int:
     """Bytes that this process has held at most."""
     # `getrusage` tells the peak of what started this process, too, unless a namespace's first process did; there,
     # no /proc is.
-    if _STATUS.exists():
+    if _HAS_STATUS:
         return int(_STATUS.read_text().split("\nVmHWM:", 1)[1].split(None, 1)[0]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1024 if sys.platform == "linux" else 1)
 

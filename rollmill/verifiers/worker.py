@@ -60,7 +60,7 @@ def main(parent: int) -> None:
         request = frames.read(requests)
         if request is None:
             return
-        message = answer_within(limits, verifier, request) if limits else answer(verifier, request)
+        message = reply_to(verifier, request, limits)
         if os.getpid() != me:
             os._exit(1)  # a child that the verifier forked and lost: a second answer would go to the next question
 
@@ -126,41 +126,39 @@ def confine(verifier: Verifier | str, *, sandboxed: bool) -> None:
         compute_only()
 
 
-def answer_within(limits: Limits, verifier: Verifier | str, request: dict[str, Any]) -> dict[str, Any]:
-    """The reply of a built-in verifier to one request: in a fork where judging runs the answer as a program.
-
-    One that has taken too much memory is failed, whatever it says, and this process's last: it may have met its limit
-    and taken that for a wrong answer.
-    """
+def reply_to(verifier: Verifier | str, request: dict[str, Any], limits: Limits | None) -> dict[str, Any]:
+    """The reply to one request; `limits` are a built-in verifier's."""
     if isinstance(verifier, str):
         return {"raised": verifier}
     try:
         problem = Problem.model_validate(request["problem"])
-        forked = evaluates(verifier, problem)
+        forked = limits is not None and evaluates(verifier, problem)
         if forked:
             cast(ReasoningGymVerifier, verifier).prepare_problem(problem)
     except BaseException as error:
         return {"raised": describe(error)}
+    judge = partial(answer, verifier, problem, request["completion"])
+    if limits is None:
+        return judge()
     if forked:
         return judge_in_fork(
-            partial(answer, verifier, request),
+            judge,
             verifier=f"{verifier.name}@{verifier.version}",
             limits=limits,
             limit_s=request["limit_s"],
             most_bytes=limits.output_bytes + _BYTES_PER_CHARACTER * len(request["completion"]),
         )
-    message = answer(verifier, request)
+    message = judge()
     if memory_peak() > limits.memory_mb << 20:
+        # It may have met its limit and taken that for a wrong answer; and this process would stay as large.
         return {**failed("verifier_died", f"the verification took more than {limits.memory_mb} MiB"), "last": True}
     return message
 
 
-def answer(verifier: Verifier | str, request: dict[str, Any]) -> dict[str, Any]:
-    """The reply to one request; whatever the verifier raises, `SystemExit` included, is an answer too."""
-    if isinstance(verifier, str):
-        return {"raised": verifier}
+def answer(verifier: Verifier, problem: Problem, completion: str) -> dict[str, Any]:
+    """The reply about one completion; whatever the verifier raises, `SystemExit` included, is an answer too."""
     try:
-        verdict: object = verifier.verify(Problem.model_validate(request["problem"]), request["completion"])
+        verdict: object = verifier.verify(problem, completion)
         if not isinstance(verdict, Verdict):
             return {"raised": f"verify returned {type(verdict).__name__}, not a Verdict"}
         return {"verdict": orjson.loads(verdict.model_dump_json())}

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from rollmill.serving.server import SERVER_ENVIRONMENT
+from rollmill.verifiers.surroundings import sandbox_missing
 from tests.optimal_sampling.made import make_model
 from tests.training.made import make_base
 
@@ -16,6 +17,7 @@ ROOT = Path(__file__).parent.parent.parent
 NAMES = (
     "rollout_overhead",
     "heavy_tail",
+    "verdicts",
     "resume",
     "memory",
     "task_runs",
@@ -65,6 +67,16 @@ def test_heavy_tail():
     assert over == pytest.approx(took / max(longest, shared), rel=0.1)
     assert cells(said, "a barrier after every batch")[1] == "16"
     assert "engine over the bound" in said
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sandbox_missing() is not None, reason="there is no bubblewrap here")
+def test_verdicts():
+    said = run("verdicts", "--verdicts", "40", "--rounds", "1", "--workers", "1")
+    sandboxed, plain, ratio = map(float, cells(said, "math")[1:])
+    assert ratio == pytest.approx(sandboxed / plain, abs=0.02)
+    assert float(cells(said, "reasoning_gym n_queens, in forks")[1]) > 0
+    assert "reasoning_gym leg_counting, of plain" in said
 
 
 def test_memory():

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rollmill.sandboxes.system_calls import _ARCHITECTURE, _NUMBERS, filter_program
+from rollmill.sandboxes.system_calls import _ARCHITECTURE, _NUMBERS, _OF_PROCESSES, filter_program
 
 
 @pytest.mark.parametrize(
@@ -155,18 +155,19 @@ END""")
 
 
 @pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
-def test_the_filter_refuses_what_it_names_and_nothing_else(machine):
-    numbers = set(_NUMBERS[machine].values())
+@pytest.mark.parametrize("processes", [True, False])
+def test_the_filter_refuses_what_it_names_and_nothing_else(machine, processes):
+    numbers = set(_NUMBERS[machine].values()) | (set() if processes else set(_OF_PROCESSES[machine].values()))
     for number in [*range(500), 0x40000000, 0x40000000 | 319, 0xFFFFFFFF]:
         refused = number in numbers or number >= 0x40000000
-        assert (verdict(machine, number, _ARCHITECTURE[machine]) != 0x7FFF0000) == refused
-        assert verdict(machine, number, 0x40000003) != 0x7FFF0000
+        assert (verdict(machine, number, _ARCHITECTURE[machine], processes) != 0x7FFF0000) == refused
+        assert verdict(machine, number, 0x40000003, processes) != 0x7FFF0000
     assert filter_program("mips") == b""
 
 
-def verdict(machine: str, number: int, architecture: int) -> int:
+def verdict(machine: str, number: int, architecture: int, processes: bool) -> int:
     """What the filter says, played as the kernel does."""
-    steps = list(struct.iter_unpack("=HBBI", filter_program(machine)))
+    steps = list(struct.iter_unpack("=HBBI", filter_program(machine, processes=processes)))
     place, value = 0, 0
     while True:
         code, yes, no, operand = steps[place]

@@ -13,6 +13,7 @@ import pytest
 
 from rollmill.errors import InputError
 from rollmill.verifiers import VerifierFailed, VerifierPool
+from rollmill.verifiers.surroundings import sandbox_missing
 
 
 @pytest.fixture(autouse=True)
@@ -87,6 +88,14 @@ def test_a_worker_that_dies_is_replaced(make_problem):
     assert (orphaned.type, orphaned.message) == ("verifier_died", "the worker left with exit code 1")
     assert first != second
     assert not [p for p in psutil.process_iter(["cmdline"]) if "4242.25" in (p.info["cmdline"] or [])]
+
+
+@pytest.mark.parametrize("said", ["ff" * 16, f"{2:016x}5b5d"])
+def test_a_worker_that_sends_no_reply_is_replaced(make_problem, said):
+    first, garbled, second = ask(make_problem(), "pid", f"garbles {said}", "pid")
+    assert garbled.type == "verifier_died"
+    assert garbled.message.startswith("the worker sent no reply: ValueError: a message")
+    assert first != second
 
 
 def test_a_worker_over_its_limit_is_replaced(make_problem):
@@ -211,6 +220,32 @@ asyncio.run(main())
         assert worker in workers
         process.kill()
     _, alive = psutil.wait_procs(workers, timeout=5)
+    assert not alive
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sandbox_missing() is not None, reason="there is no bubblewrap here")
+def test_kill_9_of_the_run_leaves_nothing_in_a_sandbox(tmp_path):
+    run = tmp_path / "run.py"
+    run.write_text("""
+import asyncio
+from rollmill.records import Problem
+from rollmill.verifiers import VerifierPool
+
+async def main():
+    async with VerifierPool("math", accept_error=0.0, workers=1) as pool:
+        await pool.verify(Problem(instance_id="p", prompt="?", answer="7"), "7")
+        print("ready", flush=True)
+        await pool.verify(Problem(instance_id="p", prompt="?", answer="7"), "$9^{9^{9^{9}}}$")
+
+asyncio.run(main())
+""")
+    with subprocess.Popen([sys.executable, str(run)], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "ready\n"
+        inside = psutil.Process(process.pid).children(recursive=True)
+        process.kill()
+    assert len(inside) == 3  # bubblewrap, its namespace's first process, the worker
+    _, alive = psutil.wait_procs(inside, timeout=5)
     assert not alive
 
 

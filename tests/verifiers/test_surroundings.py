@@ -4,6 +4,7 @@ from functools import partial
 
 import pytest
 
+from rollmill.environments.mathematics.environment import MathEnvironment, MathSettings
 from rollmill.errors import InputError
 from rollmill.problems import ProblemSource, gym, load_problems
 from rollmill.records import Problem
@@ -60,6 +61,12 @@ def test_without_a_sandbox_scorers_that_evaluate_are_refused(no_bubblewrap, name
     with pytest.raises(InputError, match=f"reasoning_gym {name}: "):
         ask("reasoning_gym", of(name), "1")
     assert problem_fault(verifier, of("leg_counting")) is None
+
+
+def test_without_a_sandbox_mathematics_refuses_them_too(no_bubblewrap):
+    problem = of("countdown").model_copy(update={"prompt": "?", "answer": "1"})
+    with pytest.raises(InputError, match="reasoning_gym countdown: "):
+        MathEnvironment.problem_fault(MathSettings(), problem)
 
 
 def test_without_a_sandbox_a_run_is_refused_when_its_problems_are_loaded(no_bubblewrap, tmp_path):

@@ -1,5 +1,6 @@
 """A verifier of a user's own that does whatever the completion tells it to."""
 
+import contextlib
 import os
 import re
 import signal
@@ -70,6 +71,13 @@ class Unruly:
         subprocess.run(["echo", "from a child"], check=True)
         assert sys.stdin.read() == ""
         return _verdict(answer="printed")
+
+    def garbles(self, argument, problem):
+        """Writes to all it has, the pipe of replies among that."""
+        for file in range(3, 64):
+            with contextlib.suppress(OSError):
+                os.write(file, bytes.fromhex(argument))
+        return _verdict(answer="garbled")
 
     def forks(self, argument, problem):
         child = os.fork()
