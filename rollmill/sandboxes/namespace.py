@@ -23,11 +23,6 @@ from rollmill.sandboxes.system_calls import filter_program
 # This is all that the namespace's first process shows of an environment in its /proc/1/environ.
 BWRAP_ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin"}
 _LONGEST_PROBE_S = 10.0
-_REMEDY = (
-    "take its release 0.8 or later and allow user namespaces (sysctl kernel.unprivileged_userns_clone=1; on Ubuntu "
-    "kernel.apparmor_restrict_unprivileged_userns=0; in a container --security-opt seccomp=unconfined "
-    "--security-opt apparmor=unconfined --security-opt systempaths=unconfined)"
-)
 
 
 class Namespace(FollowedProcess):
@@ -145,7 +140,12 @@ def sandbox_fault(owner: str, launcher: Sequence[str], settings: Sequence[str], 
         pass
     if probe.finish(output) == 0:
         return None
-    return f"bubblewrap cannot make a sandbox here ({output.text().strip()}): {_REMEDY}"
+    return (
+        f"bubblewrap cannot make a sandbox here ({output.text().strip()}): take its release 0.8 or later and allow "
+        "user namespaces (sysctl kernel.unprivileged_userns_clone=1; on Ubuntu "
+        "kernel.apparmor_restrict_unprivileged_userns=0; in a container --security-opt seccomp=unconfined "
+        "--security-opt apparmor=unconfined --security-opt systempaths=unconfined)"
+    )
 
 
 def _in_memory(content: bytes) -> int:

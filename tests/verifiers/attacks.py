@@ -44,7 +44,7 @@ _STARTS = {
     "subprocess": "__import__('subprocess').run(['/bin/sh', '-c', 'exit 0']).returncode == 0",
     "spawned": "os.waitpid(os.posix_spawn(sys.executable, ['python', '-c', ''], {}), 0)",
     "fork": "os.fork() >= 0",
-    "fork bomb": "[os.fork() for each in range(1000)]",
+    "fork bomb": "[os.fork() for each in range(6)]",
     "thread": "__import__('threading').Thread(target=int).start() is None",
     "process": "__import__('multiprocessing').Process(target=int).start() is None",
     "raw clone": "ctypes.CDLL(None).syscall(56 if os.uname().machine == 'x86_64' else 220, 17, 0, 0, 0, 0) >= 0",
