@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
+from contextlib import suppress
 from types import ModuleType
 from typing import Any
 
@@ -57,8 +58,9 @@ class ReasoningGymVerifier:
         return self._origin_fault(problem) is None and evaluates(problem.fields["reasoning_gym"]["name"])
 
     def prepare_problem(self, problem: Problem) -> None:
-        """Makes the entry, which is kept; raises as `verify`."""
+        """Makes the entry, which is kept, and warms the scorer up; raises as `verify`."""
         self._entry(problem)
+        _warm_up(problem.fields["reasoning_gym"]["name"])
 
     def _origin_fault(self, problem: Problem) -> str | None:
         origin = problem.fields.get("reasoning_gym")
@@ -128,6 +130,18 @@ def _gym() -> ModuleType:
     from rollmill.problems import gym  # it makes the loader's entries, so that these are the same
 
     return gym
+
+
+@functools.cache
+def _warm_up(name: str) -> None:
+    """Has a scorer import and cache what it needs: sympy takes a tenth of a second for that.
+
+    Its data set is the library's own, since the problem's may hold what its scorer would run.
+    """
+    with suppress(Exception):  # composite has no settings of its own
+        dataset = _gym().create_dataset(name, {"seed": 0, "size": 1})
+        entry = _gym().make_entry(dataset, 0)
+        dataset.score_answer(entry["answer"], entry)
 
 
 @functools.lru_cache(maxsize=64)
