@@ -17,6 +17,8 @@ _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 4, 22, 38
 _SECCOMP_MODE_FILTER = 2
 _STATUS = Path("/proc/self/status")
 _HAS_STATUS = _STATUS.exists()
+MOST_FILES = 1024
+"""Open at a time; a new process's first ones have the lowest numbers."""
 _MIB = 1 << 20
 _MAPPED = 4
 """Times the limit on memory."""
@@ -38,6 +40,7 @@ def bind(limits: Limits) -> None:
     """
     _lower(resource.RLIMIT_AS, _MAPPED * limits.memory_mb * _MIB)
     _lower(resource.RLIMIT_FSIZE, 0)
+    _lower(resource.RLIMIT_NOFILE, MOST_FILES)
     _lower(resource.RLIMIT_CORE, 0)
     if sys.platform == "linux":
         _prctl(_PR_SET_DUMPABLE, 0)

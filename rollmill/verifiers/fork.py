@@ -22,7 +22,7 @@ from pydantic import ValidationError
 
 from rollmill.records import Verdict
 from rollmill.sandboxes.sandbox import Limits
-from rollmill.verifiers.confinement import compute_only
+from rollmill.verifiers.confinement import MOST_FILES, compute_only
 from rollmill.verifiers.failure import FailureType, describe
 
 _PIECE = 1 << 16
@@ -70,7 +70,7 @@ def _judge(judge: Callable[[], dict[str, Any]], pipe: int, limits: Limits, limit
     try:
         if pipe != 3:
             os.dup2(pipe, 3)
-        os.closerange(4, os.sysconf("SC_OPEN_MAX"))  # the pool's pipes among them
+        os.closerange(4, MOST_FILES)  # the pool's pipes among them
         compute_only(limit_s, limits.memory_mb)
         memory = _MemoryWatch()
         sys.settrace(memory.watch)

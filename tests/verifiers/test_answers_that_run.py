@@ -11,7 +11,8 @@ import pytest
 
 from rollmill.problems import gym
 from rollmill.records import Problem
-from rollmill.verifiers import VerifierFailed, VerifierPool, frames, surroundings
+from rollmill.sandboxes.sandbox import Limits
+from rollmill.verifiers import VerifierFailed, VerifierPool, frames, surroundings, worker_process
 from rollmill.verifiers.worker_process import WorkerProcess
 from tests.verifiers import attacks
 
@@ -143,7 +144,18 @@ def test_what_needs_no_fork_has_the_same_around_it(make_problem, monkeypatch, tm
         "attempt(os.mkdir, '/here')": "Read-only file system",
         "attempt(os.mkdir, '/scratch/here')": "Permission denied",
     }
-    assert asyncio.run(peek(make_problem(), list(asked))) == [repr(answer) for answer in asked.values()]
+    replies = asyncio.run(peek(make_problem(), list(asked)))
+    assert [reply["verdict"]["answer"] for reply in replies] == [repr(answer) for answer in asked.values()]
+
+
+def test_what_needs_no_fork_and_too_much_memory_is_no_verdict(make_problem, monkeypatch):
+    bare(monkeypatch)
+    monkeypatch.setattr(worker_process, "LIMITS", Limits(memory_mb=256))
+    small, refused, large = asyncio.run(peek(make_problem(), ["1", "len(b'x' * 2 * 10**9)", "len(b'x' * 3 * 10**8)"]))
+    assert small["verdict"]["answer"] == "1"
+    assert refused == {"raised": "MemoryError"}
+    message = "the verification took more than 256 MiB"
+    assert large == {"failed": {"type": "verifier_died", "message": message}, "last": True}
 
 
 async def peek(problem, expressions):
@@ -151,7 +163,7 @@ async def peek(problem, expressions):
     try:
         await worker.prepare("bare:Peek", 0.0)
         asked = [{"problem": problem.model_dump(), "completion": each, "limit_s": 9.0} for each in expressions]
-        return [(await worker.ask(frames.pack(each), 9.0))["verdict"]["answer"] for each in asked]
+        return [await worker.ask(frames.pack(each), 9.0) for each in asked]
     finally:
         await worker.end()
 
