@@ -236,13 +236,14 @@ async def main():
     async with VerifierPool("math", accept_error=0.0, workers=1) as pool:
         await pool.verify(Problem(instance_id="p", prompt="?", answer="7"), "7")
         print("ready", flush=True)
-        await pool.verify(Problem(instance_id="p", prompt="?", answer="7"), "$9^{9^{9^{9}}}$")
+        await asyncio.sleep(60)
 
 asyncio.run(main())
 """)
     with subprocess.Popen([sys.executable, str(run)], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "ready\n"
         inside = psutil.Process(process.pid).children(recursive=True)
+        inside[-1].suspend()  # it cannot see by itself that its input has ended
         process.kill()
     assert len(inside) == 3  # bubblewrap, its namespace's first process, the worker
     _, alive = psutil.wait_procs(inside, timeout=5)
