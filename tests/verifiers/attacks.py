@@ -26,6 +26,8 @@ _LOOKS_FOR_MORE = """
     for folder, folders, files in os.walk("/"):
         folders[:] = [name for name in folders if os.path.join(folder, name) not in known]
         ok += [name for name in files if os.path.join(folder, name) not in known]
+        if ok:
+            break
 """
 _WRITES = """
     ok = []
