@@ -85,7 +85,7 @@ class WorkerProcess(asyncio.SubprocessProtocol):
         reply = self._reply.result()
         if reply is None:
             await asyncio.wait({self._exited}, timeout=1)
-            raise VerifierFailed("verifier_died", self._fault or _how_it_ended(self._transport.get_returncode()))
+            raise VerifierFailed("verifier_died", self._fault or _how_it_ended(self._returncode()))
         self.usable = not reply.get("last", False)
         return reply
 
@@ -136,6 +136,12 @@ class WorkerProcess(asyncio.SubprocessProtocol):
         if not self._closed.done():
             self._closed.set_result(None)
 
+    def _returncode(self) -> int | None:
+        code = self._transport.get_returncode()
+        if self._built_in and code is not None and code > _SIGNALLED:
+            return _SIGNALLED - code  # bubblewrap's, of a process in it that a signal has ended
+        return code
+
     def _settle_gone(self) -> None:
         self._gone = True
         self.usable = False
@@ -171,8 +177,6 @@ def _hash_seed() -> str:
 def _how_it_ended(returncode: int | None) -> str:
     if returncode is None:
         return "the worker closed its pipe"
-    if returncode > _SIGNALLED:  # what bubblewrap returns for the process in it
-        returncode = _SIGNALLED - returncode
     if returncode >= 0:
         return f"the worker left with exit code {returncode}"
     try:

@@ -158,6 +158,14 @@ def test_what_needs_no_fork_and_too_much_memory_is_no_verdict(make_problem, monk
     assert large == {"failed": {"type": "verifier_died", "message": message}, "last": True}
 
 
+def test_how_a_worker_in_a_sandbox_died_is_said(make_problem, monkeypatch):
+    bare(monkeypatch)
+    with pytest.raises(VerifierFailed, match="verifier_died: the worker left with exit code 7"):
+        asyncio.run(peek(make_problem(), ["os._exit(7)"]))
+    with pytest.raises(VerifierFailed, match="verifier_died: the worker was killed by SIGSEGV"):
+        asyncio.run(peek(make_problem(), ["os.abort()"]))  # it cannot even signal itself
+
+
 async def peek(problem, expressions):
     worker = await WorkerProcess.spawn(built_in=True)
     try:
