@@ -39,9 +39,9 @@ class Namespace(FollowedProcess):
         self._told = bytearray()
         self._first = -1
         self._files = threading.Lock()
-        settings = [*settings, "--json-status-fd", str(told)]
+        report = ["--json-status-fd", str(told)]
         try:
-            with bwrap_arguments(mark, launcher, settings, command) as (arguments, files):
+            with bwrap_arguments(mark, launcher, settings, command, options=report) as (arguments, files):
                 super().__init__(arguments, env=BWRAP_ENVIRONMENT, pass_fds=(*files, told))
         except OSError as error:
             os.close(self._status)
@@ -108,15 +108,15 @@ class Namespace(FollowedProcess):
 
 @contextmanager
 def bwrap_arguments(
-    mark: str, launcher: Sequence[str], settings: Sequence[str], command: Sequence[str]
+    mark: str, launcher: Sequence[str], settings: Sequence[str], command: Sequence[str], *, options: Sequence[str] = ()
 ) -> Iterator[tuple[list[str], list[int]]]:
     """A bwrap process's arguments, system calls filtered, and the files that it inherits, open during the block.
 
-    Settings go by a file in memory: no list of processes shows them, and they may be long.
+    Settings go by a file in memory: no list of processes shows them, and they may be long. `options` do not.
     """
     files = [_in_memory(b"".join(each.encode(errors="replace") + b"\0" for each in settings))]
     try:
-        arguments = [*launcher, *marked_bwrap(mark), "--args", str(files[0])]
+        arguments = [*launcher, *marked_bwrap(mark), "--args", str(files[0]), *options]
         calls = filter_program()
         if calls:
             files.append(_in_memory(calls))
