@@ -19,8 +19,11 @@ from rollmill.sandboxes.system import SCRATCH, python_system
 
 log = logging.getLogger(__name__)
 
-LIMITS = Limits(memory_mb=2048, processes=1, disk_mb=1, output_bytes=1 << 20)
-"""Of a built-in verifier's process and of each fork of it. CPU time has the verdict's own time limit."""
+LIMITS = Limits(memory_mb=2048, output_bytes=1 << 20)
+"""Of a built-in verifier's process and of each fork of it: memory, and a reply beyond its answer.
+
+Neither starts a process or writes a file, and a fork has CPU time for as long as its verdict may take.
+"""
 
 _PACKAGES = ("rollmill", "math_verify", "reasoning_gym")
 """They may be elsewhere than what they require: an editable installation."""

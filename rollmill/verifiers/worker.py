@@ -11,6 +11,7 @@ import ctypes
 import os
 import signal
 import sys
+from contextlib import suppress
 from functools import partial
 from io import TextIOWrapper
 from pathlib import Path
@@ -120,8 +121,11 @@ def prepared(spec: str, accept_error: float) -> Verifier | str:
 
 def confine(verifier: Verifier | str, *, sandboxed: bool) -> None:
     """Takes away from a process that is ready to judge what it does not need for that."""
-    if sandboxed:
-        close_scratch()
+    if not sandboxed:
+        with suppress(OSError):  # where a kernel does not filter system calls, nothing can be had
+            compute_only()
+        return
+    close_scratch()
     if not hasattr(verifier, "evaluates"):  # what does it in forks has to make them
         compute_only()
 

@@ -1,6 +1,7 @@
 import asyncio
 import logging
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -8,7 +9,9 @@ from rollmill.environments.mathematics.environment import MathEnvironment, MathS
 from rollmill.errors import InputError
 from rollmill.problems import ProblemSource, gym, load_problems
 from rollmill.records import Problem
-from rollmill.verifiers import VerifierPool, make_verifier, problem_fault, surroundings
+from rollmill.sandboxes.system_calls import filter_program
+from rollmill.verifiers import VerifierPool, frames, make_verifier, problem_fault, surroundings
+from rollmill.verifiers.worker_process import WorkerProcess
 
 
 @pytest.fixture
@@ -74,6 +77,23 @@ def test_without_a_sandbox_a_run_is_refused_when_its_problems_are_loaded(no_bubb
     with pytest.raises(InputError, match=r"reasoning_gym n_queens: .*install the package bubblewrap"):
         load_problems(ProblemSource(dataset="reasoning_gym:n_queens?size=2"), tmp_path, problem_fault=fault)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not filter_program(processes=False), reason="no filter for this kind of processor")
+def test_without_a_sandbox_no_process_can_be_started_all_the_same(no_bubblewrap, make_problem, monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parent / "custom")
+    monkeypatch.setattr(surroundings, "_PACKAGES", (*surroundings._PACKAGES, "bare"))
+
+    async def run(expression):
+        worker = await WorkerProcess.spawn(built_in=True)
+        try:
+            await worker.prepare("bare:Peek", 0.0)
+            asked = {"problem": make_problem().model_dump(), "completion": expression, "limit_s": 9.0}
+            return (await worker.ask(frames.pack(asked), 9.0))["verdict"]["answer"]
+        finally:
+            await worker.end()
+
+    assert asyncio.run(run("attempt(os.fork)")) == "'Function not implemented'"
 
 
 def test_without_a_sandbox_the_environment_is_empty_all_the_same(no_bubblewrap, monkeypatch):
