@@ -179,7 +179,7 @@ def test_logits_that_are_no_numbers_end_the_run(tmp_path):
 
 def test_a_context_that_is_full_ends_an_answer(tmp_path):
     pair = load_pair(make_model(tmp_path / "m", kind="gpt2", n_positions=8, eos=None))
-    pair = type(pair)(pair.theta, pair.t, pair.vocabulary, frozenset(), pair.device)
+    pair = type(pair)(pair.theta, pair.t, pair.vocabulary, frozenset(), pair.device, pair.used)
     samples = requests([([3] * 7, [4]), ([3], [4] * 5)])
     found = decode(pair, samples, max_new_tokens=50)
     assert [len(found[key].token_ids) for key in range(2)] == [1, 3]

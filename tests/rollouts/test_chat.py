@@ -15,6 +15,7 @@ from rollmill.serving.endpoints import Endpoint, EndpointPool
 from rollmill.serving.scripted import Script, ScriptedServer
 from rollmill.verifiers import VerifierFailed, VerifierPool
 
+from ..problems.conftest import make_png
 from ..serving.raw_server import RawServer
 from .made import PLAIN, append, opened
 
@@ -153,7 +154,7 @@ def test_any_text_is_one_line_of_json(tmp_path, text):
 
 
 def test_images_are_sent_and_their_paths_kept(tmp_path):
-    pngs = [b"\x89PNG\r\n\x1a\n" + bytes([place]) * 20 for place in range(3)]
+    pngs = [make_png(place) for place in range(3)]
     for place, png in enumerate(pngs):
         (tmp_path / f"{place}.png").write_bytes(png)
     row = {"id": "p0", "prompt": "Look: <image> <image> <image>", "answer": "1", "images": ["2.png", "0.png", "1.png"]}

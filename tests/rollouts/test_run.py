@@ -7,6 +7,7 @@ from rollmill.records import Problem
 from rollmill.rollouts.manifest import read_manifest
 from rollmill.rollouts.run import loading_folder
 
+from ..problems.conftest import make_png
 from .made import append, identity, opened
 
 P0 = Problem(instance_id="p0", prompt="q")
@@ -148,7 +149,7 @@ def test_a_folder_left_by_a_killed_process_is_no_obstacle(tmp_path):
 
 
 def test_images_move_in(tmp_path):
-    png = b"\x89PNG\r\n\x1a\n" + bytes(20)
+    png = make_png(5)
     (tmp_path / "a.png").write_bytes(png)
     with opened(tmp_path, rows=[{"id": "p0", "prompt": "q", "answer": "1", "images": ["a.png"]}]) as run:
         (image,) = next(run.problems()).images
