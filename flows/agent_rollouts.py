@@ -2,6 +2,11 @@
 
 import sys
 
+from rollmill.interruption import interruptible, leave_when_interrupted
+
+if __name__ == "__main__":
+    leave_when_interrupted("agent_rollouts")  # first of all: the rest is imported for seconds
+
 from rollmill.agent_rollouts.commands import parse
 from rollmill.agent_rollouts.parameters import AgentRollouts
 from rollmill.command_line import report_errors
@@ -44,6 +49,7 @@ from rollmill.viewing.escapes import write_lines
 from tasks.agent_rollouts import sharded_attempts, write_document
 from tasks.desk_server import desk_server
 from tasks.generation import generate_all
+from tasks.interruption import result_of
 from tasks.outcomes import failing_in_one_line
 from tasks.sharding import on_workers
 from tasks.storing import storing
@@ -69,7 +75,7 @@ def agent_rollouts(parameters: AgentRollouts) -> AgentOutcome:
             generate_there(run, parameters, progress)
         elif progress.left:
             generate(run, parameters, progress)
-        return store(write_document.submit(run, parameters, progress).result())
+        return store(result_of(write_document.submit(run, parameters, progress)))
 
 
 def generate(run: Run, parameters: AgentRollouts, progress: Progress) -> None:
@@ -93,5 +99,5 @@ def generate_there(run: Run, parameters: AgentRollouts, progress: Progress) -> N
 
 
 if __name__ == "__main__":
-    with report_errors("agent_rollouts"), desk_server():
+    with report_errors("agent_rollouts"), interruptible(), desk_server():
         write_lines(sys.stdout, agent_rollouts(asked).lines())

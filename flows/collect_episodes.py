@@ -2,6 +2,11 @@
 
 import sys
 
+from rollmill.interruption import interruptible, leave_when_interrupted
+
+if __name__ == "__main__":
+    leave_when_interrupted("collect_episodes")  # first of all: the rest is imported for seconds
+
 from rollmill.command_line import report_errors
 from rollmill.episodes.commands import parse
 from rollmill.episodes.parameters import CollectEpisodes
@@ -39,6 +44,7 @@ from rollmill.viewing.escapes import write_lines
 from tasks.desk_server import desk_server
 from tasks.episodes import sharded_episodes, write_training_rows
 from tasks.generation import generate_all
+from tasks.interruption import result_of
 from tasks.outcomes import failing_in_one_line
 from tasks.sharding import on_workers
 from tasks.storing import storing
@@ -61,7 +67,7 @@ def collect_episodes(parameters: CollectEpisodes) -> CollectionOutcome:
                 collect_there(run, parameters, progress)
             elif progress.left:
                 collect(run, parameters, progress)
-            outcome = store(write_training_rows.submit(run, parameters, progress).result())
+            outcome = store(result_of(write_training_rows.submit(run, parameters, progress)))
         training = parameters.training(str(outcome.data)) if outcome.rows else None
         if training is None:
             return outcome
@@ -89,5 +95,5 @@ def collect_there(run: Run, parameters: CollectEpisodes, progress: Progress) -> 
 
 
 if __name__ == "__main__":
-    with report_errors("collect_episodes"), desk_server():
+    with report_errors("collect_episodes"), interruptible(), desk_server():
         write_lines(sys.stdout, collect_episodes(asked).lines())

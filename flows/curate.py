@@ -2,6 +2,11 @@
 
 import sys
 
+from rollmill.interruption import interruptible, leave_when_interrupted
+
+if __name__ == "__main__":
+    leave_when_interrupted("curate")  # first of all: the rest is imported for seconds
+
 from rollmill.command_line import parse_command, report_errors
 from rollmill.curation.commands import COMMANDS, run_command
 from rollmill.curation.parameters import Curate
@@ -26,7 +31,8 @@ if __name__ == "__main__":
     with report_errors("curate"):
         given = parse_command({**COMMANDS, "run": Curate}, prog="curate", description=DESCRIPTION, examples=EXAMPLES)
         if not isinstance(given, Curate):
-            run_command(given)
+            with interruptible():
+                run_command(given)
             raise SystemExit(0)
     asked: Curate = given
 
@@ -36,6 +42,7 @@ from rollmill.curation.curating import Curated
 from rollmill.viewing.escapes import visible_line, write_lines
 from tasks.curation import analyse_rollouts, export_rollouts, filter_rollouts, report_rollouts
 from tasks.desk_server import desk_server
+from tasks.interruption import result_of
 from tasks.outcomes import failing_in_one_line
 from tasks.storing import storing
 
@@ -48,13 +55,13 @@ from tasks.storing import storing
 def curate(parameters: Curate) -> Curated:
     """Analyses rollouts, filters them, and exports what is left."""
     with storing(parameters.store_block) as store:
-        analyse_rollouts.submit(parameters).result()
-        kept = filter_rollouts.submit(parameters).result()
-        exports = [export_rollouts.submit(parameters, kind).result() for kind in parameters.export]
-        report = None if parameters.no_report else report_rollouts.submit(parameters).result()
+        result_of(analyse_rollouts.submit(parameters))
+        kept = result_of(filter_rollouts.submit(parameters))
+        exports = [result_of(export_rollouts.submit(parameters, kind)) for kind in parameters.export]
+        report = None if parameters.no_report else result_of(report_rollouts.submit(parameters))
         return store(Curated(kept, exports, report))
 
 
 if __name__ == "__main__":
-    with report_errors("curate"), desk_server():
+    with report_errors("curate"), interruptible(), desk_server():
         write_lines(sys.stdout, curate(asked).lines())

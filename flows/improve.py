@@ -3,6 +3,11 @@
 import sys
 from typing import Any
 
+from rollmill.interruption import interruptible, leave_when_interrupted
+
+if __name__ == "__main__":
+    leave_when_interrupted("improve")  # first of all: the rest is imported for seconds
+
 from rollmill.command_line import parse_command_line, report_errors
 from rollmill.improvement.parameters import Improve
 
@@ -30,6 +35,7 @@ from rollmill.viewing.escapes import write_lines
 from tasks.dates import dated
 from tasks.desk_server import desk_server
 from tasks.improvement import begin_history, check_problems, choose_training_rows, end_history, judge_round
+from tasks.interruption import result_of
 from tasks.outcomes import failing_in_one_line
 from tasks.storing import storing
 from tasks.training import train_watched
@@ -44,13 +50,13 @@ def improve(parameters: Improve) -> Improved:
     """Makes a policy better on its own filtered rollouts, as long as held-out problems show that it gets better."""
     parameters = dated(parameters)
     with hold(parameters), storing(parameters.store_block) as store:
-        check_problems.submit(parameters).result()
+        result_of(check_problems.submit(parameters))
         for evaluation in base_evaluations(parameters):
             reject_sampling(evaluation)
-        history = begin_history.submit(parameters).result()
+        history = result_of(begin_history.submit(parameters))
         while history.goes_on(parameters.rounds):
             history = play_round(parameters, history)
-        return store(end_history.submit(parameters, history).result())
+        return store(result_of(end_history.submit(parameters, history)))
 
 
 def play_round(parameters: Improve, history: History) -> History:
@@ -58,12 +64,12 @@ def play_round(parameters: Improve, history: History) -> History:
     plan = plan_round(parameters, history)
     for feed in plan.to_make:
         GENERATING[feed.kind](feed.parameters)
-    chosen = choose_training_rows.submit(parameters, plan).result()
+    chosen = result_of(choose_training_rows.submit(parameters, plan))
     trained = train_watched(plan.training, parameters.cluster_block)
     reject_sampling(parameters.evaluation(str(trained.merged), str(plan.folder)))
-    return judge_round.submit(parameters, history, plan, chosen, trained).result()
+    return result_of(judge_round.submit(parameters, history, plan, chosen, trained))
 
 
 if __name__ == "__main__":
-    with report_errors("improve"), desk_server():
+    with report_errors("improve"), interruptible(), desk_server():
         write_lines(sys.stdout, improve(given).lines())

@@ -2,6 +2,11 @@
 
 import sys
 
+from rollmill.interruption import interruptible, leave_when_interrupted
+
+if __name__ == "__main__":
+    leave_when_interrupted("optimal_sampling")  # first of all: the rest is imported for seconds
+
 from rollmill.command_line import report_errors
 from rollmill.optimal_sampling.commands import analyze_diagnostics, parse
 from rollmill.optimal_sampling.parameters import AnalyzeDiagnostics, OptimalSampling
@@ -27,7 +32,8 @@ if __name__ == "__main__":
     with report_errors("optimal_sampling"):
         given = parse(sys.argv[1:], description=DESCRIPTION, examples=EXAMPLES)
         if isinstance(given, AnalyzeDiagnostics):
-            analyze_diagnostics(given)
+            with interruptible():
+                analyze_diagnostics(given)
             raise SystemExit(0)
     asked: OptimalSampling = given
 
@@ -39,6 +45,7 @@ from rollmill.optimal_sampling.run import hold, open_sampling
 from rollmill.rollouts.run import Run
 from rollmill.viewing.escapes import write_lines
 from tasks.desk_server import desk_server
+from tasks.interruption import result_of
 from tasks.optimal_sampling import draw_all, sampling_workers, write_all_samples
 from tasks.outcomes import failing_in_one_line
 from tasks.storing import storing
@@ -56,7 +63,7 @@ def optimal_sampling(parameters: OptimalSampling) -> SamplingOutcome:
         progress = sampling_progress(run, parameters)
         if progress.left:
             sample(run, parameters, progress)
-        return store(write_all_samples.submit(run, parameters, progress).result())
+        return store(result_of(write_all_samples.submit(run, parameters, progress)))
 
 
 def sample(run: Run, parameters: OptimalSampling, progress: SamplingProgress) -> None:
@@ -66,5 +73,5 @@ def sample(run: Run, parameters: OptimalSampling, progress: SamplingProgress) ->
 
 
 if __name__ == "__main__":
-    with report_errors("optimal_sampling"), desk_server():
+    with report_errors("optimal_sampling"), interruptible(), desk_server():
         write_lines(sys.stdout, optimal_sampling(asked).lines())

@@ -1,5 +1,10 @@
 """Rejection sampling: N rollouts for every problem, each scored; the errors reported, the good ones kept."""
 
+from rollmill.interruption import interruptible, leave_when_interrupted
+
+if __name__ == "__main__":
+    leave_when_interrupted("reject_sampling")  # first of all: the rest is imported for seconds
+
 from rollmill.command_line import parse_command_line, report_errors
 from rollmill.rejection.parameters import RejectSampling
 
@@ -37,6 +42,7 @@ from rollmill.serving.served import served
 from tasks.dates import dated
 from tasks.desk_server import desk_server
 from tasks.generation import generate_all, try_canary
+from tasks.interruption import result_of
 from tasks.outcomes import failing_in_one_line
 from tasks.rejection import compare_runs, score_again, sharded_rollouts, write_results
 from tasks.sharding import on_workers
@@ -57,7 +63,7 @@ def reject_sampling(parameters: RejectSampling) -> list[RunOutcome]:
     with storing(parameters.store_block) as store:
         outcomes = [store(sample_checkpoint(parameters, checkpoint)) for checkpoint in checkpoints(parameters)]
         if len(outcomes) > 1:
-            store(compare_runs.submit(parameters, outcomes).result())
+            store(result_of(compare_runs.submit(parameters, outcomes)))
         return outcomes
 
 
@@ -66,12 +72,12 @@ def sample_checkpoint(parameters: RejectSampling, checkpoint: Checkpoint) -> Run
     with hold(checkpoint), open_checkpoint_run(parameters, checkpoint) as run:
         progress = progress_of(run)
         if parameters.reverify:
-            score_again.submit(run, parameters).result()
+            result_of(score_again.submit(run, parameters))
         elif progress.left and on_workers(parameters):
             generate_there(run, parameters, checkpoint, progress)
         elif progress.left:
             generate(run, parameters, checkpoint, progress)
-        return write_results.submit(run, parameters, checkpoint, progress).result()
+        return result_of(write_results.submit(run, parameters, checkpoint, progress))
 
 
 def generate(run: Run, parameters: RejectSampling, checkpoint: Checkpoint, progress: Progress) -> None:
@@ -83,7 +89,7 @@ def generate(run: Run, parameters: RejectSampling, checkpoint: Checkpoint, progr
         session = RolloutSession(run, asking, slots=parameters.slots, progress=progress)
         with session, watched(progress, checkpoint.name):
             if parameters.canary:
-                try_canary.submit(session).result()
+                result_of(try_canary.submit(session))
             generate_all(session)
 
 
@@ -96,5 +102,5 @@ def generate_there(run: Run, parameters: RejectSampling, checkpoint: Checkpoint,
 
 
 if __name__ == "__main__":
-    with report_errors("reject_sampling"), desk_server():
+    with report_errors("reject_sampling"), interruptible(), desk_server():
         print_outcomes(reject_sampling(given))

@@ -2,6 +2,11 @@
 
 import sys
 
+from rollmill.interruption import interruptible, leave_when_interrupted
+
+if __name__ == "__main__":
+    leave_when_interrupted("train_lora")  # first of all: the rest is imported for seconds
+
 from rollmill.command_line import parse_command_line, report_errors
 from rollmill.evaluation.before_after import TrainAndEvaluate
 
@@ -26,6 +31,7 @@ from prefect import flow, runtime
 from flows.reject_sampling import reject_sampling
 from rollmill.training.manifest import Trained
 from tasks.desk_server import desk_server
+from tasks.interruption import result_of
 from tasks.outcomes import failing_in_one_line
 from tasks.storing import storing
 from tasks.training import check_server, compare, train_watched
@@ -41,10 +47,10 @@ def train_lora(parameters: TrainAndEvaluate) -> Trained:
         if parameters.held_out is not None:
             reject_sampling(parameters.before())
             reject_sampling(parameters.after(trained))
-            store(compare.submit(trained).result())
+            store(result_of(compare.submit(trained)))
         return trained
 
 
 if __name__ == "__main__":
-    with report_errors("train_lora"), desk_server():
+    with report_errors("train_lora"), interruptible(), desk_server():
         sys.stdout.write(f"{train_lora(given).model_dump_json(indent=2)}\n")

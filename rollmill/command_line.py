@@ -21,7 +21,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from rollmill.errors import RollmillError, file_error
-from rollmill.interruption import interrupted, interruptions_noted
+from rollmill.interruption import interrupted, interruptions_noted, look, status
 from rollmill.stall_watch import watch
 from rollmill.viewing.escapes import visible
 
@@ -205,8 +205,9 @@ def _list_commands(commands: Mapping[str, type[BaseModel]], prog: str, descripti
 def report_errors(prog: str) -> Iterator[None]:
     """Ends the process on what the user should read: status 1 and one line for `RollmillError`, 130 for Ctrl-C.
 
-    The same for files that cannot be used, see `file_error`. Status 141, and nothing said, where nobody reads the
-    output any more (`| head`).
+    143 for SIGTERM, where the block is `interruptible`, in which no signal raises anything until it is looked at. The
+    same as for `RollmillError` for files that cannot be used, see `file_error`. Status 141, and nothing said, where
+    nobody reads the output any more (`| head`).
     Anything else is a bug and keeps its traceback. Works as a `with` block and as a decorator.
     """
     try:
@@ -215,7 +216,7 @@ def report_errors(prog: str) -> Iterator[None]:
                 yield
             except Exception:
                 if interrupted():
-                    raise KeyboardInterrupt from None
+                    look(again=True)
                 raise
             finally:
                 sys.stdout.flush()  # a pipe that nobody reads shows here, and not when the interpreter ends
@@ -233,9 +234,9 @@ def report_errors(prog: str) -> Iterator[None]:
             raise
         sys.stderr.write(f"{prog}: {failure}\n")
         raise SystemExit(1) from None
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         sys.stderr.write(f"\n{prog}: stopped: the same command continues\n")
-        raise SystemExit(130) from None
+        raise SystemExit(status(error)) from None
 
 
 def _build(flags: Mapping[str, _Flag], prog: str, description: str, examples: str) -> _Parser:

@@ -1,14 +1,164 @@
-"""Ctrl-C, also where a library has caught it and given it back as a failure of its own."""
+"""Interruptions: SIGINT and SIGTERM are noted when they come, and raised where the main thread looks at them.
+
+A signal's handler may run between any two steps of the main thread: an exception there can leave a lock taken that
+others wait for, such as that of `logging`, for ever. So the handler of a command only notes the signal. The main thread
+looks wherever it waits (`look`, `result_of`), and raises it there. What stands still all the same is ended by the guard
+(see `guard`): 15 s after the first signal, or at the second one.
+"""
 
 from __future__ import annotations
 
+import concurrent.futures
+import os
 import signal
+import subprocess
+import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from types import FrameType
+from typing import Any, TypeVar
 
-_asked = threading.Event()
+from rollmill import guard
+from rollmill.errors import RunStoppedError
+
+T = TypeVar("T")
+
+LOOK_S = 0.2
+"""How often whoever waits looks."""
+BOTH = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupted(KeyboardInterrupt):
+    """The main thread has looked at a signal."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"interrupted by {signal.Signals(number).name}")
+        self.number = number
+
+
+class _State:
+    prog = "rollmill"
+    first: int | None = None
+    """The first signal that came."""
+    raised = False
+    """Whether `look` has raised it: what is cleaned up after that is not interrupted again."""
+    command = False
+    """Whether this process is a command's, within `interruptible`."""
+    guard: _GuardProcess | None = None
+
+
+class _GuardProcess:
+    """The guard of this process, see `guard`; all that this process starts from here on is marked as its."""
+
+    def __init__(self, prog: str, numbers: Sequence[int]) -> None:
+        mark = uuid.uuid4().hex
+        reading, self._writing = os.pipe()
+        os.set_blocking(self._writing, False)
+        arguments = [str(os.getpid()), mark, prog, *(str(int(number)) for number in numbers)]
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-S", guard.__file__, *arguments],
+                stdin=reading,
+                stdout=subprocess.DEVNULL,
+                env={name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ},
+                start_new_session=True,
+            )
+        finally:
+            os.close(reading)
+        self._outer = os.environ.get(guard.MARK)
+        os.environ[guard.MARK] = f"{self._outer} {mark}" if self._outer else mark
+        # Written by the handler in C, which runs also where no thread of Python can.
+        signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
+
+    def dismiss(self) -> None:
+        """Ends it, and the marking."""
+        signal.set_wakeup_fd(-1)
+        with suppress(BrokenPipeError):
+            os.write(self._writing, b"\0")
+        os.close(self._writing)
+        self._process.wait()
+        if self._outer is None:
+            del os.environ[guard.MARK]
+        else:
+            os.environ[guard.MARK] = self._outer
+
+
+def leave_when_interrupted(prog: str) -> None:
+    """From now on a signal ends this process at once, with one line and the usual status (130 or 143).
+
+    For the beginning of a command, while it holds nothing and imports for seconds; see `interruptible` for the rest.
+    """
+    _State.prog, _State.first, _State.raised = prog, None, False
+    for number in BOTH:
+        signal.signal(number, _leave)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """The work of a command, whose beginning was `leave_when_interrupted`: signals are noted and looked at.
+
+    From here to its end the process is guarded. Raises `Interrupted` at the end at the latest.
+    """
+    if _State.guard is None:
+        _State.guard = _GuardProcess(_State.prog, BOTH)
+    for number in BOTH:  # libraries may have put their own in front
+        signal.signal(number, note)
+    _State.command = True
+    try:
+        yield
+        look(again=True)
+    finally:
+        _State.command = False
+        for number in BOTH:
+            signal.signal(number, _leave)
+
+
+@contextmanager
+def terminable(prog: str) -> Iterator[None]:
+    """For work in a process of somebody else's: SIGTERM is noted and looked at, and the process guarded, meanwhile.
+
+    Changes nothing within `interruptible`, nor in a thread that is not the main one.
+    """
+    if _State.guard is not None or not in_main_thread():
+        yield
+        return
+    _State.first, _State.raised = None, False
+    _State.guard = _GuardProcess(prog, [signal.SIGTERM])
+    before = signal.signal(signal.SIGTERM, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        _State.guard.dismiss()
+        _State.guard = None
+
+
+def look(*, again: bool = False) -> None:
+    """Raises `Interrupted` in the main thread once a signal was noted, and `RunStoppedError` in another one.
+
+    In the main thread once only, so that what is cleaned up after it comes to its end, or `again`.
+    """
+    if _State.first is None:
+        return
+    if not in_main_thread():
+        raise RunStoppedError("the run was stopped; the same command continues it")
+    if again or not _State.raised:
+        _State.raised = True
+        raise Interrupted(_State.first)
+
+
+def wait_for(future: concurrent.futures.Future[Any]) -> None:
+    """Waits for the end of a future; looks for interruptions meanwhile."""
+    while not concurrent.futures.wait([future], LOOK_S).done:
+        look()
+
+
+def result_of(future: concurrent.futures.Future[T]) -> T:
+    """What a future gives or raises; looks for interruptions while it waits."""
+    wait_for(future)
+    return future.result()
 
 
 @contextmanager
@@ -17,27 +167,51 @@ def interruptions_noted() -> Iterator[None]:
 
     Changes nothing in another thread, or where somebody handles SIGINT already.
     """
-    if not _in_main_thread() or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+    if not in_main_thread() or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield
         return
-    _asked.clear()
-    signal.signal(signal.SIGINT, _note)
+    _State.first = None
+    signal.signal(signal.SIGINT, _raise)
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        _asked.clear()
+        _State.first = None
 
 
 def interrupted() -> bool:
     """Whether an error in the main thread can be what a library made of Ctrl-C: pydantic's serializer does that."""
-    return _asked.is_set() and _in_main_thread()
+    return _State.first is not None and in_main_thread()
 
 
-def _note(number: int, frame: FrameType | None) -> None:
-    _asked.set()
+def status(error: KeyboardInterrupt) -> int:
+    """The exit status of an interruption."""
+    return 128 + (error.number if isinstance(error, Interrupted) else _State.first or signal.SIGINT)
+
+
+def note(number: int, frame: FrameType | None = None) -> None:
+    """The handler of signals that are looked at later."""
+    if _State.first is None:
+        _State.first = number
+
+
+def in_command() -> bool:
+    """Whether this is the main thread of a command, within `interruptible`."""
+    return _State.command and in_main_thread()
+
+
+def in_main_thread() -> bool:
+    """Whether signals are handled in this thread."""
+    return threading.current_thread() is threading.main_thread()
+
+
+def _raise(number: int, frame: FrameType | None) -> None:
+    note(number)
     signal.default_int_handler(number, frame)
 
 
-def _in_main_thread() -> bool:
-    return threading.current_thread() is threading.main_thread()
+def _leave(number: int, frame: FrameType | None) -> None:
+    if _State.first is None:  # else somebody has said so
+        with suppress(OSError):
+            os.write(2, f"\n{_State.prog}: stopped: the same command continues\n".encode())
+    os._exit(128 + number)

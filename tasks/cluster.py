@@ -9,6 +9,7 @@ from prefect.tasks import Task
 
 from blocks.cluster import CONNECT_S, DaskCluster
 from rollmill.errors import RunStoppedError
+from rollmill.interruption import look
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -49,6 +50,7 @@ def _wait(cluster: DaskCluster, client: Client, future: PrefectDaskFuture[Any], 
     """Returns when the task is over; raises `RunStoppedError` where nobody could run it for a while."""
     possible = time.monotonic()
     while not future.wrapped_future.done():
+        look()
         offers = cluster.offers(client)
         if offers.suffices(amount):
             possible = time.monotonic()

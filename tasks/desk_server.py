@@ -14,9 +14,11 @@ from prefect.logging.handlers import APILogWorker
 from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
 
 from rollmill.errors import ServingError
+from rollmill.interruption import look
 from rollmill.serving.kept_process import KeptProcess
 from rollmill.serving.ports import LOOPBACK, PortReservation
 from rollmill.serving.probe import healthy
+from tasks.interruption import signals_noted
 
 _DRAIN_S = 10.0
 
@@ -29,10 +31,17 @@ def desk_server() -> Iterator[None]:
     Prefect's usual database, so that `prefect server start` shows them later.
     Raises `ServingError` when it does not start in the time that Prefect's settings give it.
     """
-    if PREFECT_API_URL.value():
-        with _drained():
+    with signals_noted():
+        if PREFECT_API_URL.value():
+            with _drained():
+                yield
+            return
+        with _temporary_server():
             yield
-        return
+
+
+@contextmanager
+def _temporary_server() -> Iterator[None]:
     settings = get_current_settings()
     reservation = PortReservation(None)
     api = f"http://{LOOPBACK}:{reservation.port}/api"
@@ -71,6 +80,7 @@ def _drained() -> Iterator[None]:
 def _wait(server: KeptProcess, api: str, log: Path, *, timeout_s: float) -> None:
     deadline = time.monotonic() + timeout_s
     while not healthy(api):
+        look()
         if server.returncode is not None or time.monotonic() > deadline:
             why = "was not ready in time" if server.returncode is None else f"ended with code {server.returncode}"
             details = log.read_text(errors="replace")[-3000:]

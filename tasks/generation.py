@@ -15,6 +15,7 @@ from rollmill.rollouts import canary
 from rollmill.rollouts.progress import Progress
 from rollmill.rollouts.run import Run
 from rollmill.rollouts.session import RolloutSession
+from tasks.interruption import result_of
 from tasks.outcomes import failing_in_one_line
 
 SHARD_S = 15.0
@@ -60,7 +61,7 @@ def generate_all(session: RolloutSession) -> None:
         if session.stopped:  # the shard just handed in raises why
             break
     for future in futures:
-        future.result()
+        result_of(future)
 
 
 def shards(session: RolloutSession) -> Iterator[tuple[int, list[Problem]]]:

@@ -10,8 +10,9 @@ from prefect.client.schemas.objects import State, StateType
 from prefect.logging import get_run_logger
 
 from rollmill.errors import RollmillError, file_error
-from rollmill.interruption import interrupted
+from rollmill.interruption import interrupted, look
 from rollmill.viewing.escapes import visible
+from tasks.interruption import interruptible_flow
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -26,10 +27,11 @@ def failing_in_one_line(function: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> Any:
         try:
-            return function(*args, **kwargs)
+            with interruptible_flow():
+                return function(*args, **kwargs)
         except Exception as error:
             if interrupted():
-                raise KeyboardInterrupt from None
+                look(again=True)
             failure = _failure(error)
             if failure is None:
                 raise

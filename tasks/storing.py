@@ -15,6 +15,7 @@ from prefect.logging import get_run_logger
 
 from blocks.storage import result_store
 from rollmill.files.store import Store, copy_results
+from tasks.interruption import result_of
 from tasks.outcomes import failing_in_one_line
 from tasks.watching import show_table
 
@@ -73,7 +74,7 @@ class Copies:
     def wait(self) -> None:
         """Until all is copied. Raises what the first copy that failed says."""
         for copy in self._copies:
-            copy.result()
+            result_of(copy)
 
 
 @contextmanager
@@ -84,7 +85,7 @@ def storing(block: str | None) -> Iterator[Copies]:
     where something was not copied.
     """
     if block is not None:
-        check_store.submit(block).result()
+        result_of(check_store.submit(block))
     copies = Copies(block)
     yield copies
     copies.wait()

@@ -21,6 +21,7 @@ from rollmill.training.prepared import DROPPED
 from rollmill.training.progress import TrainingProgress
 from rollmill.training.training import run_training
 from tasks.cluster import run_on_cluster
+from tasks.interruption import result_of
 from tasks.outcomes import failing_in_one_line
 from tasks.watching import show_files, show_picture, show_table, watched
 
@@ -76,7 +77,7 @@ def _train_here(parameters: TrainLora) -> Trained:
     """Trains on this machine; a signal that ends the flow ends the training, too."""
     stop = threading.Event()
     try:
-        return train.submit(parameters, stop).result()
+        return result_of(train.submit(parameters, stop))
     except BaseException:  # Ctrl-C, SIGTERM: the task's thread gets neither, and the flow waits for it
         stop.set()
         raise

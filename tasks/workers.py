@@ -14,6 +14,7 @@ from prefect.tasks import Task
 
 from blocks.cluster import CONNECT_S, DaskCluster
 from rollmill.errors import RunStoppedError
+from rollmill.interruption import look
 from rollmill.serving.ports import LOOPBACK
 from tasks.cluster import LOOK_S, PATIENCE_S
 
@@ -97,6 +98,7 @@ class Workers:
         from distributed import wait
 
         while True:
+            look()
             for future in futures:
                 if future.wrapped_future.done():
                     self._bound.pop(future, None)

@@ -22,6 +22,7 @@ from rollmill.exports.exported import count_reasons
 from rollmill.exports.seed_format import generated_metadata, summary, write_seed_format
 from rollmill.files.confined import ConfinedFileError, read_confined
 from rollmill.files.whole import write_bytes_whole
+from rollmill.interruption import result_of
 from rollmill.plots.labels import counted
 from rollmill.problems.images import LARGEST_IMAGE
 from rollmill.rollouts.run import IMAGES
@@ -69,7 +70,7 @@ def filter_corpus(corpus: Corpus, filters: Filters, path: Path, what_of_dropped:
             metadata = {**generated_metadata(corpus, kept), **said_filters(corpus, selected.words)}
             write_seed_format(path, metadata, corpus.records(kept), summary(kept))
             written.append(path)
-            writing.result()
+            result_of(writing)
         carry_images(corpus, path.parent)
     except BaseException:
         for file in written:  # and no file of an earlier call, which this one has not replaced

@@ -11,6 +11,7 @@ import orjson
 from rollmill.errors import InputError
 from rollmill.files.json_array import BYTE_ORDER_MARK, LARGEST_ROW, JsonArray, RawRow
 from rollmill.files.opening import open_binary
+from rollmill.interruption import look
 
 Row = dict[str, Any]
 
@@ -59,6 +60,7 @@ def raw_json_lines(path: str, *, offset: int = 0, lines: int = 0) -> Iterator[Ra
         if offset:
             file.seek(offset)
         for number, line in enumerate(iter(partial(file.readline, LARGEST_ROW + 1), b""), start=lines + 1):
+            look()
             if len(line) > LARGEST_ROW:
                 raise InputError(
                     f"{path} line {number} has more than {LARGEST_ROW:,} bytes, which are not read: "
@@ -78,7 +80,9 @@ def raw_json_array(path: str, rest: Row | None = None) -> Iterator[RawRow]:
     with open_binary(path) as file:
         array = JsonArray(file)
         try:
-            yield from array
+            for row in array:
+                look()
+                yield row
         except ValueError as error:
             raise InputError(f"{path} cannot be read as a JSON document: {error}") from error
         if rest is not None:

@@ -16,6 +16,7 @@ from typing import Any, Generic, Protocol, Self
 from typing_extensions import TypeVar
 
 from rollmill.errors import RunStoppedError
+from rollmill.interruption import Interrupted, look, result_of
 from rollmill.records import Problem
 from rollmill.rollouts.engine import Engine, Made, Sink
 from rollmill.rollouts.progress import Progress
@@ -97,12 +98,20 @@ class RolloutSession(Generic[RunT]):
 
     def __enter__(self) -> Self:
         self._thread.start()
-        self._ready.result()
+        try:
+            result_of(self._ready)
+        except Interrupted:  # what is being opened just now is closed again
+            if self._ready.exception() is None:
+                self._close()
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._close()
+
+    def _close(self) -> None:
         self._loop.call_soon_threadsafe(self._closing.set)
         self._thread.join(_STALLED_END_S if self._stall and self._stall.stalled else None)
 
@@ -176,6 +185,7 @@ class RolloutSession(Generic[RunT]):
                     f"work for the engine was not handed in within {_PROMISE_S:.0f} s: see the orchestrator's log; "
                     "the same command continues"
                 )
+            look()
             time.sleep(0.01)
         self._promised = 1
 

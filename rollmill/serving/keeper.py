@@ -22,8 +22,8 @@ PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 
 
-def descendants(root: int) -> dict[int, int]:
-    """The living descendants of a process and the parent of each, from /proc; zombies are left out."""
+def descendants(*roots: int) -> dict[int, int]:
+    """The living descendants of processes and the parent of each, from /proc; zombies are left out."""
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -35,7 +35,7 @@ def descendants(root: int) -> dict[int, int]:
             if state != "Z":
                 children.setdefault(int(parent), []).append(int(entry.name))
     found: dict[int, int] = {}
-    parents = [root]
+    parents = list(roots)
     for pid in parents:  # grows while it is walked
         born = children.get(pid, [])
         found.update(dict.fromkeys(born, pid))

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from rollmill.devices import gpu_names
 from rollmill.errors import InputError, ServingError
+from rollmill.interruption import look
 from rollmill.serving.adapter import Adapter, adapter_arguments
 from rollmill.serving.endpoints import Endpoint
 from rollmill.serving.installed import InstalledVllm, check_devices, installed_vllm
@@ -174,6 +175,7 @@ class ModelServer:
         said = ServerLog(self._log_path)
         self._process = KeptProcess(command, log=self._log_path, environment=environment, grace_s=self._config.grace_s)
         while not self._ready():
+            look()
             if self._process.returncode is not None:
                 raise said.death(self._process.returncode, "while starting")
             if time.monotonic() - started > self._config.startup_timeout_s:
