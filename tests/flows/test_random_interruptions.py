@@ -1,0 +1,147 @@
+"""Interruptions at random moments: each ends in time, in one line, leaves no process, and loses nothing.
+
+ROLLMILL_INTERRUPTIONS says how many each flow gets (6), ROLLMILL_INTERRUPTIONS_SEED which.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from benchmarks.scripted_agents import script_of
+from rollmill.grading.pack import Pack
+from rollmill.serving.scripted import ScriptedServer
+from tests.exports.made import rollout
+from tests.flows.conftest import ROOT, Job, journal_lines, processes_of, script, wait_until, write_problems
+from tests.flows.test_agent_rollouts import FOLDER
+from tests.flows.test_agent_rollouts import flags as agent_flags
+from tests.training.made import CHATML, make_base, row, write_rows
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
+
+COUNT = int(os.environ.get("ROLLMILL_INTERRUPTIONS", "6"))
+SEED = int(os.environ.get("ROLLMILL_INTERRUPTIONS_SEED", "0"))
+END_S = 20
+ENDED = {signal.SIGINT: 130, signal.SIGTERM: 143}
+
+
+class Flow(NamedTuple):
+    """A command that takes some seconds, in a folder of its own."""
+
+    name: str
+    arguments: list[str]
+    output: str
+    """What holds its results; a new one is begun when a run is complete."""
+    longest_s: float
+    """The latest moment of an interruption."""
+
+
+def rejecting(folder: Path) -> Flow:
+    write_problems(folder / "problems.jsonl", 60)
+    model = ["--model_path", "m", "--model_name", "m", "--dataset", "problems.jsonl", "--num_rollout", "4"]
+    work = ["--gpu_workers", "2", "--concurrency", "2", "--output_dir", "out", *script(latency_s=0.3, children=True)]
+    return Flow("reject_sampling", [*model, *work], "out", 18)
+
+
+def collecting(folder: Path) -> Flow:
+    toy = ["--env_name", "tests.episodes.toy:ToyEnvironment", "--model_path", "scripted", "--num_episodes", "200"]
+    work = ["--gpu_workers", "2", "--concurrency", "2", *script(latency_s=0.3, children=True)]
+    return Flow("collect_episodes", [*toy, *work, "--output_dir", "out"], "out", 18)
+
+
+def drawing(folder: Path) -> Flow:
+    for seed, name in enumerate(("theta", "t")):
+        make_base(folder / name, seed=seed)
+    rows = [{"question": f"what is {number}?", "answer": number} for number in range(60)]
+    write_rows(folder / "rows.jsonl", rows)
+    models = ["--model_theta", "theta", "--model_t", "t", "--dataset", "rows.jsonl", "--output", "out/drawn.jsonl"]
+    work = ["--max_new_tokens", "100", "--batch_size", "2", "--shard_size", "4", "--workers", "2"]
+    return Flow("optimal_sampling", [*models, *work], "out", 22)
+
+
+def training(folder: Path) -> Flow:
+    make_base(folder / "base", CHATML)
+    write_rows(folder / "train.jsonl", [row(number, "<answer>7</answer>") for number in range(40)])
+    data = ["--model_path", "base", "--train_data", "train.jsonl", "--output_dir", "out", "--save_steps", "10"]
+    work = ["--max_length", "256", "--num_train_epochs", "4", "--gradient_accumulation_steps", "1"]
+    return Flow("train_lora", [*data, *work], "out", 25)
+
+
+def curating(folder: Path) -> Flow:
+    answers = ("right", "wrong", "so so")
+    rows = [
+        rollout(f"p{number}", 0, (number % 4) / 4, answer=f"{answers[number % 3]} {number}") for number in range(60_000)
+    ]
+    (folder / "raw.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
+    data = ["run", "--input", "raw.jsonl", "--output_dir", "out", "--drop-duplicates"]
+    return Flow("curate", [*data, "--export", "sft", "trajectories", "preferences"], "out", 14)
+
+
+@contextmanager
+def started(flow: Flow, job: Job, **environment: str) -> Iterator[subprocess.Popen[str]]:
+    """The command in a process group of its own, which is killed at the end at the latest."""
+    with subprocess.Popen(
+        [*job.command(*flow.arguments)], cwd=job.folder, env=job.environment | environment,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0,
+    ) as process:  # fmt: skip
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def interrupt(flow: Flow, job: Job, moments: random.Random) -> None:
+    """Starts the command, interrupts it at a random moment, and looks at what is left."""
+    number = moments.choice([signal.SIGINT, signal.SIGTERM])
+    send: Callable[[int, int], None] = moments.choice([os.kill, os.killpg])
+    after_s, mark = moments.uniform(0.3, flow.longest_s), uuid.uuid4().hex
+    before = journal_lines(job.folder)
+    what = f"{number.name} by {send.__name__} after {after_s:.2f} s"
+    with started(flow, job, ROLLMILL_TEST=mark) as process:
+        try:
+            said = "".join(process.communicate(timeout=after_s))
+        except subprocess.TimeoutExpired:
+            send(process.pid, number)
+            said = "".join(process.communicate(timeout=END_S))
+        wait_until(lambda: processes_of(mark) == [], END_S)
+    print(what, process.returncode, said.strip().splitlines()[-1:])  # noqa: T201  # shown where the test fails
+    assert "Traceback" not in said, f"{what}: {said}"
+    assert process.returncode in {0, ENDED[number]}, f"{what}: {process.returncode}: {said}"
+    assert journal_lines(job.folder)[: len(before)] == before
+    if process.returncode == 0:
+        shutil.rmtree(job.folder / flow.output)
+
+
+@pytest.mark.parametrize("make", [rejecting, collecting, drawing, training, curating])
+def test_interruptions_at_random_moments(
+    make: Callable[[Path], Flow], tmp_path: Path, sandboxes: Path, stand_in: dict[str, str]
+) -> None:
+    flow = make(tmp_path)
+    here = {"TMPDIR": str(sandboxes), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    job = Job(flow.name, tmp_path, stand_in | here)
+    moments = random.Random(f"{SEED} {flow.name}")
+    for _ in range(COUNT):
+        interrupt(flow, job, moments)
+
+
+def test_interruptions_of_agents_at_random_moments(
+    tmp_path: Path, sandboxes: Path, prefect_environment: dict[str, str]
+) -> None:
+    job = Job("agent_rollouts", tmp_path, prefect_environment | {"PYTHONPATH": str(ROOT), "TMPDIR": str(sandboxes)})
+    moments = random.Random(f"{SEED} agents")
+    with ScriptedServer(script_of(Pack(FOLDER), latency_s=0.2)) as server:
+        arguments = agent_flags(server.base_url, "--gpu_workers", "2", output="out/agents.json", samples=8)
+        flow = Flow("agent_rollouts", arguments, "out", 25)
+        for _ in range(COUNT):
+            interrupt(flow, job, moments)
