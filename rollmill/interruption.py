@@ -179,6 +179,11 @@ def interruptions_noted() -> Iterator[None]:
         _State.first = None
 
 
+def noted() -> bool:
+    """Whether a signal has come, for threads that have something of their own to end then."""
+    return _State.first is not None
+
+
 def interrupted() -> bool:
     """Whether an error in the main thread can be what a library made of Ctrl-C: pydantic's serializer does that."""
     return _State.first is not None and in_main_thread()

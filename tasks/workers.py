@@ -16,6 +16,7 @@ from blocks.cluster import CONNECT_S, DaskCluster
 from rollmill.errors import RunStoppedError
 from rollmill.interruption import look
 from rollmill.serving.ports import LOOPBACK
+from tasks import worker_process
 from tasks.cluster import LOOK_S, PATIENCE_S
 
 if TYPE_CHECKING:
@@ -162,7 +163,7 @@ def workers_here(environments: Sequence[Mapping[str, str]], *, threads: int = 1)
     `threads` is how many tasks each runs at a time.
     """
     import dask.config
-    from distributed import Nanny, Scheduler, SpecCluster
+    from distributed import Scheduler, SpecCluster
     from prefect_dask.task_runners import DaskTaskRunner
 
     from tasks.worker_guard import guard_workers
@@ -171,8 +172,9 @@ def workers_here(environments: Sequence[Mapping[str, str]], *, threads: int = 1)
     here: dict[str, Any] = {"host": LOOPBACK, "dashboard": False, "dashboard_address": f"{LOOPBACK}:0"}
     own = {**here, "nthreads": threads, "memory_limit": 0}
     given = {"OMP_NUM_THREADS": _threads(len(environments)), "TOKENIZERS_PARALLELISM": "false", "TQDM_DISABLE": "1"}
+    own["preload"], nanny = [worker_process.__name__], worker_process.nanny_class()
     spec = {
-        number: {"cls": Nanny, "options": {**own, "env": given | dict(environment)}}
+        number: {"cls": nanny, "options": {**own, "env": given | dict(environment)}}
         for number, environment in enumerate(environments)
     }
     scheduler = {"cls": Scheduler, "options": {**here, "port": 0}}

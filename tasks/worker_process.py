@@ -1,0 +1,44 @@
+"""A Dask worker's process here: Ctrl-C at the terminal, which reaches every process, is its flow's to answer."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from multiprocessing import resource_tracker
+from typing import TYPE_CHECKING
+
+from rollmill.interruption import LOOK_S, noted
+
+if TYPE_CHECKING:
+    from distributed import Nanny, Worker
+
+
+def nanny_class() -> type[Nanny]:
+    """The nanny of a process that does not get SIGINT while it starts, and whose start ends at an interruption.
+
+    See `dask_setup` for SIGINT later on.
+    """
+    from distributed import Nanny
+    from distributed.core import Status
+
+    class ShieldingNanny(Nanny):
+        async def instantiate(self) -> Status:
+            resource_tracker.ensure_running()  # the first process of all starts it, and unblocks SIGINT then
+            # In the thread of the cluster's event loop. Threads that it starts inherit the mask, as do their processes.
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            starting = asyncio.ensure_future(super().instantiate())
+            while not (await asyncio.wait([starting], timeout=LOOK_S))[0]:
+                if noted() and self.process is not None and self.process.process is not None:
+                    await self.process.process.kill()  # which fails the start, for which the flow's main thread waits
+            return await starting
+
+    return ShieldingNanny
+
+
+def dask_setup(worker: Worker) -> None:
+    """Called by Dask in the main thread of the worker, which preloads this module: from now on SIGINT does nothing.
+
+    Neither blocked nor ignored, since what it starts would inherit that.
+    """
+    signal.signal(signal.SIGINT, lambda *_: None)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
