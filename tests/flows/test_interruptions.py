@@ -6,11 +6,14 @@ import json
 import os
 import signal
 import subprocess
+import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from rollmill.serving.scripted import Script, ScriptedServer
@@ -184,3 +187,78 @@ def test_a_server_that_fails_for_20_s_costs_no_rollout(job: Job) -> None:
     assert len(seeds(lines)) == len(lines) == 160
     assert not [line for line in lines if json.loads(line)["error"]]
     assert max(json.loads(line)["model_calls"] for line in lines) > 1
+
+
+STUCK = """
+import os, sys, threading, time
+
+def stand_still():
+    while not os.path.exists("stand_still"):
+        time.sleep(0.05)
+    {how}
+
+if any("{where}" in argument for argument in sys.orig_argv):
+    threading.Thread(target=stand_still, daemon=True).start()
+"""
+LOCKS_OF_LOGGING = """
+    import logging
+    for lock in [logging._lock, *(handler().lock for handler in logging._handlerList)]:
+        lock.acquire()
+    time.sleep(600)
+"""
+THE_INTERPRETER = "import ctypes; ctypes.PyDLL(None).sleep(600)"
+FLOW, WORKER = "flows.reject_sampling", "spawn_main"
+
+
+@contextmanager
+def standing_still(job: Job, where: str, how: str) -> Iterator[subprocess.Popen[str]]:
+    """A flow with two workers in which something stands still from now on, however that ends."""
+    (job.folder / "sitecustomize.py").write_text(STUCK.format(where=where, how=how))
+    path = f"{job.folder}{os.pathsep}{job.environment['PYTHONPATH']}"
+    slow = script(latency_s=0.3, children=True)
+    process = job.start(*MODEL, *slow, "--concurrency", "2", "--gpu_workers", "2", PYTHONPATH=path)
+    try:
+        wait_until(lambda: len(journal_lines(job.folder)) >= 8)
+        (job.folder / "stand_still").touch()
+        time.sleep(1)
+        yield process
+    finally:
+        for left in processes_of(job.environment["ROLLMILL_TEST"]):
+            left.kill()
+        process.communicate()
+
+
+def workers_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    children = psutil.Process(process.pid).children()
+    return [child for child in children if any(WORKER in argument for argument in child.cmdline())]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("where", "how"), [(FLOW, LOCKS_OF_LOGGING), (FLOW, THE_INTERPRETER), (WORKER, THE_INTERPRETER)]
+)
+def test_what_stands_still_ends_in_20_s_of_a_signal(job: Job, where: str, how: str, number: signal.Signals) -> None:
+    with standing_still(job, where, how) as process:
+        before = journal_lines(job.folder)
+        _, said = stop(process, number, timeout=18)
+        assert "reject_sampling: stopped: the same command continues" in said
+        assert "Traceback" not in said, said
+        wait_until(lambda: not processes_of(job.environment["ROLLMILL_TEST"]), timeout=5)
+    assert journal_lines(job.folder)[: len(before)] == before
+
+
+def test_the_second_signal_ends_what_stands_still_at_once(job: Job) -> None:
+    with standing_still(job, FLOW, THE_INTERPRETER) as process:
+        process.send_signal(signal.SIGINT)
+        time.sleep(1)
+        code, said = stop(process, signal.SIGINT, timeout=5)
+        assert code == -signal.SIGKILL
+        assert said.endswith("\nreject_sampling: stopped: the same command continues\n")
+        wait_until(lambda: not processes_of(job.environment["ROLLMILL_TEST"]), timeout=5)
+
+
+def test_workers_that_stand_still_end_with_a_flow_that_was_killed(job: Job) -> None:
+    with standing_still(job, WORKER, THE_INTERPRETER) as process:
+        workers_of(process)[0].suspend()
+        stop(process, signal.SIGKILL)
+        wait_until(lambda: not processes_of(job.environment["ROLLMILL_TEST"]), timeout=20)
