@@ -121,7 +121,8 @@ class Guard:
 
     def _marked(self) -> tuple[set[int], set[int]]:
         """Living processes with the mark: those without a keeper, those with one."""
-        plain, kept = set(), set()
+        plain: set[int] = set()
+        kept: set[int] = set()
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit():
                 try:
