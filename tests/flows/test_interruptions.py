@@ -262,3 +262,19 @@ def test_workers_that_stand_still_end_with_a_flow_that_was_killed(job: Job) -> N
         workers_of(process)[0].suspend()
         stop(process, signal.SIGKILL)
         wait_until(lambda: not processes_of(job.environment["ROLLMILL_TEST"]), timeout=20)
+
+
+@pytest.mark.parametrize("after_s", [0.1, 0.6, 1.5])
+def test_ctrl_c_at_a_terminal_while_workers_start(job: Job, after_s: float) -> None:
+    arguments = job.command(*MODEL, *script(), "--gpu_workers", "2")
+    process = subprocess.Popen(
+        arguments, cwd=job.folder, env=job.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        process_group=0,
+    )  # fmt: skip
+    wait_until(lambda: workers_of(process))
+    time.sleep(after_s)
+    os.killpg(process.pid, signal.SIGINT)
+    output, errors = process.communicate(timeout=20)
+    assert "Traceback" not in output + errors
+    assert errors.endswith("\nreject_sampling: stopped: the same command continues\n")
+    wait_until(lambda: not processes_of(job.environment["ROLLMILL_TEST"]), timeout=20)
