@@ -26,6 +26,8 @@ from tests.exports.made import rollout
 from tests.flows.conftest import ROOT, Job, journal_lines, processes_of, script, wait_until, write_problems
 from tests.flows.test_agent_rollouts import FOLDER
 from tests.flows.test_agent_rollouts import flags as agent_flags
+from tests.flows.test_improve import flags as improve_flags
+from tests.flows.test_improve import write
 from tests.training.made import CHATML, make_base, row, write_rows
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
@@ -88,6 +90,14 @@ def curating(folder: Path) -> Flow:
     return Flow("curate", [*data, "--export", "sft", "trajectories", "preferences"], "out", 14)
 
 
+def improving(folder: Path) -> Flow:
+    make_base(folder / "base", CHATML)
+    for words, name, count in (("train", "train", 12), ("held out", "held_out", 20), ("example", "few_shot", 2)):
+        write(folder / f"{name}.jsonl", count, words)
+    work = ["--gpu_workers", "2", "--output_dir", "out"]
+    return Flow("improve", [*improve_flags(), *work], "out", 40)
+
+
 @contextmanager
 def started(flow: Flow, job: Job, **environment: str) -> Iterator[subprocess.Popen[str]]:
     """The command in a process group of its own, which is killed at the end at the latest."""
@@ -101,12 +111,17 @@ def started(flow: Flow, job: Job, **environment: str) -> Iterator[subprocess.Pop
             process.kill()
 
 
+def journals(folder: Path) -> dict[Path, list[bytes]]:
+    """The whole lines of every journal under a folder."""
+    return {path: journal_lines(path.parents[1]) for path in folder.rglob("rollouts/*.jsonl")}
+
+
 def interrupt(flow: Flow, job: Job, moments: random.Random) -> None:
     """Starts the command, interrupts it at a random moment, and looks at what is left."""
     number = moments.choice([signal.SIGINT, signal.SIGTERM])
     send: Callable[[int, int], None] = moments.choice([os.kill, os.killpg])
     after_s, mark = moments.uniform(0.3, flow.longest_s), uuid.uuid4().hex
-    before = journal_lines(job.folder)
+    before = journals(job.folder)
     what = f"{number.name} by {send.__name__} after {after_s:.2f} s"
     with started(flow, job, ROLLMILL_TEST=mark) as process:
         try:
@@ -120,12 +135,13 @@ def interrupt(flow: Flow, job: Job, moments: random.Random) -> None:
     # Where the machine is slow, the guard may have ended what was on its way to an end of its own.
     assert process.returncode in {0, ENDED[number], -signal.SIGKILL}, f"{what}: {process.returncode}: {said}"
     assert process.returncode == 0 or said.count(f"{flow.name}: stopped: the same command continues") >= 1, said
-    assert journal_lines(job.folder)[: len(before)] == before
+    after = journals(job.folder)
+    assert {path: after[path][: len(lines)] for path, lines in before.items()} == before
     if process.returncode == 0:
         shutil.rmtree(job.folder / flow.output)
 
 
-@pytest.mark.parametrize("make", [rejecting, collecting, drawing, training, curating])
+@pytest.mark.parametrize("make", [rejecting, collecting, drawing, training, curating, improving])
 def test_interruptions_at_random_moments(
     make: Callable[[Path], Flow], tmp_path: Path, sandboxes: Path, stand_in: dict[str, str]
 ) -> None:
