@@ -23,6 +23,8 @@ def nanny_class() -> type[Nanny]:
 
     class ShieldingNanny(Nanny):
         async def instantiate(self) -> Status:
+            if noted():  # a signal to the whole group has ended the worker, too: there is no other one any more
+                return Status.failed
             resource_tracker.ensure_running()  # the first process of all starts it, and unblocks SIGINT then
             # In the thread of the cluster's event loop. Threads that it starts inherit the mask, as do their processes.
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
