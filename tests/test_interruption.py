@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -185,6 +186,7 @@ def test_what_stands_still_is_ended_in_20_s(started, script):
 def test_a_signal_that_comes_twice_at_once_is_one(started):
     started.append(command := Command(CLEANS_UP))
     command.process.send_signal(signal.SIGTERM)
+    time.sleep(0.1)
     command.process.send_signal(signal.SIGTERM)
     assert command.end() == (143, SAID)
     assert command.said == "cleaned up\n"
