@@ -144,10 +144,11 @@ class RolloutSession(Generic[RunT]):
         Raises what stopped the engine, see `Engine`, and `RunStoppedError` as soon as `is_given_up` says so: leave the
         session then, what is under way ends with it.
         """
-        made = asyncio.run_coroutine_threadsafe(self._generate(list(problems), first), self._loop)
         grace_s, interpreter_s = (CLEANUP_S, math.inf) if self._stall else (0.0, INTERPRETER_S)
         limit_s, stacks = self._maker.stall_limit_s, stacks_file(self.run.directory)
+        # The watch first: work that takes the interpreter's lock for ever must not begin before there is one.
         with watch.exit_on_stall(limit_s, stacks, grace_s=grace_s, interpreter_s=interpreter_s):
+            made = asyncio.run_coroutine_threadsafe(self._generate(list(problems), first), self._loop)
             while not concurrent.futures.wait([made], _LOOK_S).done:
                 if is_given_up and is_given_up():
                     raise RunStoppedError("the rollouts are not wanted any more")
