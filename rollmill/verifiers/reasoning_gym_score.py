@@ -35,7 +35,7 @@ class ReasoningGymVerifier:
     def __init__(self, *, accept_error: float = 0.0) -> None:
         self.accept_error = accept_error
         try:
-            self.version = f"1+{importlib.metadata.version('reasoning-gym')}"
+            self.version = f"2+{importlib.metadata.version('reasoning-gym')}"
         except importlib.metadata.PackageNotFoundError:
             raise InputError("the verifier reasoning_gym needs the package reasoning-gym: install it") from None
 

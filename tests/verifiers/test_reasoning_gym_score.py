@@ -14,7 +14,7 @@ def entry_of(name, index=1, **config):
 
 
 def test_its_version_names_the_installed_release():
-    assert ReasoningGymVerifier().version == "1+" + importlib.metadata.version("reasoning-gym")
+    assert ReasoningGymVerifier().version == "2+" + importlib.metadata.version("reasoning-gym")
 
 
 @pytest.mark.parametrize("completion", ["{}", " {}\n", "so <answer> {} </answer> it is"])
@@ -22,7 +22,7 @@ def test_the_right_answer_scores_fully(completion):
     entry, problem = entry_of("leg_counting")
     verdict = ReasoningGymVerifier().verify(problem, completion.format(entry["answer"]))
     assert (verdict.status, verdict.reward, verdict.error, verdict.success) == ("ok", 1.0, 0.0, True)
-    assert verdict.verifier.startswith("reasoning_gym@1+")
+    assert verdict.verifier.startswith("reasoning_gym@2+")
 
 
 def test_a_part_of_the_score_is_the_reward():
