@@ -1,6 +1,6 @@
 """Interruptions at random moments: each ends in time, in one line, leaves no process, and loses nothing.
 
-ROLLMILL_INTERRUPTIONS says how many each flow gets (6), ROLLMILL_INTERRUPTIONS_SEED which.
+ROLLMILL_INTERRUPTIONS says how many each flow gets (2), ROLLMILL_INTERRUPTIONS_SEED which.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from tests.training.made import CHATML, make_base, row, write_rows
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
 
-COUNT = int(os.environ.get("ROLLMILL_INTERRUPTIONS", "6"))
+COUNT = int(os.environ.get("ROLLMILL_INTERRUPTIONS", "2"))
 SEED = int(os.environ.get("ROLLMILL_INTERRUPTIONS_SEED", "0"))
 END_S = 20
 ENDED = {signal.SIGINT: 130, signal.SIGTERM: 143}
