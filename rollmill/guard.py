@@ -14,6 +14,7 @@ import select
 import signal
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 if __name__ == "__main__":
@@ -44,6 +45,7 @@ class Guard:
         self._prog = prog
         self._numbers = numbers
         self._first: tuple[float, int] | None = None
+        self._own_keeper = kept_by(environment_of(owner))
 
     def run(self) -> None:
         """Returns when the owner and what it started are gone, or when it is dismissed."""
@@ -51,7 +53,8 @@ class Guard:
             gone = [os.pidfd_open(self._owner)]
         except ProcessLookupError:
             gone = []
-        except OSError:  # before Linux 5.3: the end of the pipe says the same, unless a child that was forked holds it
+        except (OSError, AttributeError):
+            # Before Linux 5.3: the end of the pipe says the same, unless a child that was forked holds it.
             return self._watch(0, None)
         if gone and os.getppid() == self._owner:
             return self._watch(0, gone[0])
@@ -74,7 +77,8 @@ class Guard:
             if (heard is None and not ready) or self._insists(heard or b""):
                 self._end(at_once=bool(heard))
                 return
-        os.close(2)  # whoever reads what the owner says need not wait for what is left of it
+        with suppress(OSError):
+            os.close(2)  # whoever reads what the owner says need not wait for what is left of it
         self._sweep(set(), _PLAIN_S, _PLAIN_S if self._first else _KEPT_S)
 
     def _insists(self, heard: bytes) -> bool:
@@ -94,9 +98,10 @@ class Guard:
         send([self._owner], signal.SIGKILL)
         others |= set(descendants(*others))  # born meanwhile
         grace = 0.0 if at_once else _PLAIN_S
-        if select.select([], [2], [], 1.0)[1]:
-            os.write(2, f"\n{self._prog}: stopped: the same command continues\n".encode())
-        os.close(2)
+        with suppress(OSError):  # nobody may read it any more, and a terminal may be gone
+            if select.select([], [2], [], 1.0)[1]:
+                os.write(2, f"\n{self._prog}: stopped: the same command continues\n".encode())
+            os.close(2)
         self._sweep(others, grace, grace)
 
     def _sweep(self, others: set[int], plain_s: float, kept_s: float) -> None:
@@ -125,13 +130,25 @@ class Guard:
         kept: set[int] = set()
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit():
-                try:
-                    environment = (entry / "environ").read_bytes()
-                except OSError:
-                    continue
+                environment = environment_of(int(entry.name))
                 if self._mark in environment:  # a zombie's is empty
-                    (kept if _KEPT in environment else plain).add(int(entry.name))
+                    keeper = kept_by(environment)
+                    # What keeps the owner itself (that of a Prefect worker, say) ends nothing that the owner left.
+                    (kept if keeper and keeper != self._own_keeper else plain).add(int(entry.name))
         return plain, kept
+
+
+def environment_of(pid: int) -> bytes:
+    """The environment that a process was started with; nothing where it is gone, or another user's."""
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return b""
+
+
+def kept_by(environment: bytes) -> bytes:
+    """The mark of the keeper that ends a process with this environment; nothing where none does."""
+    return next((part for part in environment.split(b"\0") if part.startswith(_KEPT)), b"")
 
 
 def alive(pid: int) -> bool:

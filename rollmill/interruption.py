@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 
 from rollmill import guard
 from rollmill.errors import RunStoppedError
+from rollmill.stall_watch import RUN_OF_DEPLOYMENT, watch
 
 T = TypeVar("T")
 
@@ -47,6 +48,8 @@ class _State:
     command = False
     """Whether this process is a command's, within `interruptible`."""
     guard: _GuardProcess | None = None
+    inherited: _GuardProcess | None = None
+    """Of the process that forked this one."""
 
 
 class _GuardProcess:
@@ -70,11 +73,11 @@ class _GuardProcess:
         self._outer = os.environ.get(guard.MARK)
         os.environ[guard.MARK] = f"{self._outer} {mark}" if self._outer else mark
         # Written by the handler in C, which runs also where no thread of Python can.
-        signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
+        self._wakeup_before = signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
 
     def dismiss(self) -> None:
         """Ends it, and the marking."""
-        signal.set_wakeup_fd(-1)
+        signal.set_wakeup_fd(self._wakeup_before)
         with suppress(BrokenPipeError):
             os.write(self._writing, b"\0")
         os.close(self._writing)
@@ -105,12 +108,14 @@ def interruptible() -> Iterator[None]:
         _State.guard = _GuardProcess(_State.prog, BOTH)
     for number in BOTH:  # libraries may have put their own in front
         signal.signal(number, note)
-    _State.command = True
+    signal.signal(signal.SIGTSTP, watch.stop_process)
+    _State.command = watch.ends_process = True
     try:
         yield
         look(again=True)
     finally:
-        _State.command = False
+        _State.command = watch.ends_process = False
+        signal.signal(signal.SIGTSTP, signal.SIG_DFL)
         for number in BOTH:
             signal.signal(number, _leave)
 
@@ -129,10 +134,13 @@ def terminable(prog: str) -> Iterator[None]:
     before = signal.signal(signal.SIGTERM, note)
     try:
         yield
+        look(again=True)
     finally:
         signal.signal(signal.SIGTERM, before)
-        _State.guard.dismiss()
-        _State.guard = None
+        # A deployment's run is to end after a signal, with the tasks that its runner still waits for: its guard stays.
+        if _State.first is None or RUN_OF_DEPLOYMENT not in os.environ:
+            _State.guard.dismiss()
+            _State.guard, _State.first, _State.raised = None, None, False
 
 
 def look(*, again: bool = False) -> None:
@@ -208,6 +216,21 @@ def in_command() -> bool:
 def in_main_thread() -> bool:
     """Whether signals are handled in this thread."""
     return threading.current_thread() is threading.main_thread()
+
+
+def _be_nobodys_command() -> None:
+    """In a child that was forked: its signals are its own, and none of the guard's business."""
+    if _State.guard is None:
+        return
+    signal.set_wakeup_fd(-1)
+    for number in BOTH:
+        if signal.getsignal(number) in (note, _leave):
+            signal.signal(number, signal.SIG_DFL)
+    _State.inherited, _State.guard = _State.guard, None  # kept, or the guard's process would be missed
+    _State.command, _State.first = False, None
+
+
+os.register_at_fork(after_in_child=_be_nobodys_command)
 
 
 def _raise(number: int, frame: FrameType | None) -> None:

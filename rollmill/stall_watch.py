@@ -1,8 +1,8 @@
 """Notices that this process's work stands still, keeps the stacks of all threads, and ends the process if it must.
 
-Whatever does a bounded step of work (a request, a command in a sandbox, a decoding step) declares its time limit by
-`begin_step` and its end by `note_progress`. A process in which no step completes although the limits of all have passed
-is stuck: in an endless call, a deadlock, a lost wake-up.
+Whatever does a step of work that has a time limit of its own (a request, a command in a sandbox, loading a model) does
+it within `TimedStep`; what has none (a decoding step, a rollout) calls `note_progress`. A process in which nothing
+completes although the limits of all open steps have passed is stuck: in an endless call, a deadlock, a lost wake-up.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import faulthandler
 import math
 import os
+import signal
 import socket
 import tempfile
 import threading
@@ -18,6 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
+from types import FrameType
 
 from rollmill.errors import RunStoppedError
 
@@ -29,17 +31,22 @@ INTERPRETER_S = 240.0
 """A worker in which no Python thread runs for so long is ended: before Dask (5 minutes), which would keep no stacks."""
 STACKS = "stalled.*.txt"
 """Names of the files, in a run's folder of logs, that hold the stacks of a process that stood still."""
+RUN_OF_DEPLOYMENT = "PREFECT__FLOW_RUN_ID"
+"""The environment variable that Prefect sets for the process of a deployment's run."""
 _GAP_FACTOR = 3.0
 _MOST_LOOKS_S = 5.0
 
 
 class _Progress:
-    """When this process's work last completed a step. Written without a lock: each write is one assignment."""
+    """When this process's work last completed a step, and until when open ones may take.
+
+    Changed without a lock: each change is one operation of the interpreter.
+    """
 
     def __init__(self) -> None:
         self.last = time.monotonic()
         self.longest_gap_s = 0.0
-        self.allowed_until = 0.0
+        self.open: dict[int, float] = {}
 
 
 _progress = _Progress()
@@ -54,11 +61,18 @@ def note_progress() -> None:
     _progress.last = now
 
 
-def begin_step(limit_s: float) -> None:
-    """Declare that a step begins which ends within `limit_s` by a limit of its own."""
-    until = time.monotonic() + limit_s
-    if until > _progress.allowed_until:
-        _progress.allowed_until = until
+class TimedStep:
+    """A block that ends within `limit_s` by a limit of its own, and whose end is progress."""
+
+    def __init__(self, limit_s: float) -> None:
+        self._limit_s = limit_s
+
+    def __enter__(self) -> None:
+        _progress.open[id(self)] = time.monotonic() + self._limit_s
+
+    def __exit__(self, *raised: object) -> None:
+        _progress.open.pop(id(self), None)
+        note_progress()
 
 
 def remaining_s(limit_s: float) -> float:
@@ -67,7 +81,8 @@ def remaining_s(limit_s: float) -> float:
     A gap between steps that ended by itself shows that gaps may be as long: up to three times as long is no stall.
     """
     limit = max(limit_s, _GAP_FACTOR * _progress.longest_gap_s)
-    return max(_progress.last + limit, _progress.allowed_until) + min(limit_s, MARGIN_S) - time.monotonic()
+    allowed = max(list(_progress.open.values()), default=0.0)
+    return max(_progress.last + limit, allowed) + min(limit_s, MARGIN_S) - time.monotonic()
 
 
 def stacks_file(run: Path) -> Path:
@@ -95,12 +110,16 @@ class StallWatch:
     """
 
     def __init__(self) -> None:
+        self.ends_process = False
+        """Whether this process is a flow's command, not a program or notebook that calls flows and then goes on."""
         self._lock = threading.Lock()
         self._users = 0
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
         self._file: FileIO | None = None
         self._stalled = False
+        self._suspended = False
+        self._given = (0.0, 0.0, 0.0)
         self._path = Path()
 
     @contextmanager
@@ -128,10 +147,11 @@ class StallWatch:
                     self._stop()
 
     def _start(self, limit_s: float, stacks: Path, grace_s: float, interpreter_s: float) -> None:
-        _progress.last = time.monotonic()  # nothing was to be done before, so its end is no gap
+        # Nothing was to be done before: that was no gap.
+        _progress.last, _progress.longest_gap_s = time.monotonic(), 0.0
         self._path, self._file = _open_stacks(stacks)
         self._ended, self._stalled = threading.Event(), False
-        given = limit_s, grace_s, interpreter_s
+        given = self._given = limit_s, grace_s, interpreter_s
         self._arm(*given)
         self._thread = threading.Thread(target=self._rearm, args=(*given, self._ended), name="stall-watch", daemon=True)
         self._thread.start()
@@ -139,7 +159,7 @@ class StallWatch:
     def _rearm(self, limit_s: float, grace_s: float, interpreter_s: float, ended: threading.Event) -> None:
         """Move the deadline on while steps complete; a timer for every step would cost a thread each."""
         while not ended.wait(min(limit_s / 10, _MOST_LOOKS_S)):
-            if remaining_s(limit_s) > 0 and not self._stalled:
+            if remaining_s(limit_s) > 0 and not self._stalled and not self._suspended:
                 self._arm(limit_s, grace_s, interpreter_s)
 
     def _arm(self, limit_s: float, grace_s: float, interpreter_s: float) -> None:
@@ -152,8 +172,8 @@ class StallWatch:
         assert self._file is not None
         self._ended.set()
         self._thread.join()
-        if self._stalled:  # the process is to end, and is ended if it does not: the timer goes on
-            return
+        if self._stalled and (self.ends_process or RUN_OF_DEPLOYMENT in os.environ):
+            return  # the process is to end, and is ended if it does not: the timer goes on
         faulthandler.cancel_dump_traceback_later()
         written = self._file.tell()
         self._file.close()
@@ -164,6 +184,21 @@ class StallWatch:
     def stalled(self) -> bool:
         """Whether this process stood still, so that threads of it may never end."""
         return self._stalled
+
+    def stop_process(self, number: int = 0, frame: FrameType | None = None) -> None:
+        """Stop this process as Ctrl-Z does, for as handler of SIGTSTP; the time until it goes on is no stall.
+
+        The timer's own thread would find its time passed before any other runs.
+        """
+        self._suspended, begun = True, time.monotonic()
+        faulthandler.cancel_dump_traceback_later()
+        os.kill(os.getpid(), signal.SIGSTOP)
+        stopped_s = time.monotonic() - begun
+        _progress.last += stopped_s
+        _progress.open = {key: until + stopped_s for key, until in _progress.open.items()}
+        self._suspended = False
+        if self._users and not self._stalled:
+            self._arm(*self._given)
 
     def dump_stacks(self) -> Path:
         """Write the stacks of all threads to the file of the watch that is on, and return its path.

@@ -31,7 +31,7 @@ def run_on_cluster(cluster: DaskCluster, task: Task[..., R], parameters: dict[st
     from dask.base import annotate
     from prefect_dask.task_runners import DaskTaskRunner
 
-    from tasks.worker_guard import guard_workers
+    from tasks.worker_guard import guarded_workers
 
     runner = DaskTaskRunner(address=cluster.scheduler, client_kwargs={"timeout": CONNECT_S})
     with runner:
@@ -39,11 +39,11 @@ def run_on_cluster(cluster: DaskCluster, task: Task[..., R], parameters: dict[st
             client = runner.client
         except OSError as error:
             raise cluster.no_answer(error) from error
-        guard_workers(client)
-        with annotate(resources={cluster.resource: amount}):
-            future = runner.submit(task, parameters)
-        _wait(cluster, client, future, amount)
-        return _result(cluster, future)
+        with guarded_workers(client):
+            with annotate(resources={cluster.resource: amount}):
+                future = runner.submit(task, parameters)
+            _wait(cluster, client, future, amount)
+            return _result(cluster, future)
 
 
 def _wait(cluster: DaskCluster, client: Client, future: PrefectDaskFuture[Any], amount: int) -> None:

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import logging
+import sys
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
+import cloudpickle  # type: ignore[import-untyped]
 from distributed.diagnostics.plugin import WorkerPlugin
 
 if TYPE_CHECKING:
@@ -24,8 +29,6 @@ class DeadlockGuard(WorkerPlugin):
     among others). Dask's profiler calls that function a hundred times a second, and its diagnosis of the collector
     installs such a callback, so both are off. Nothing else that runs in a worker calls that function.
     """
-
-    name = "rollmill-deadlock-guard"
 
     def setup(self, worker: Worker) -> None:
         """Turn both off in one worker; Dask calls this on those of today and on those that join later."""
@@ -49,19 +52,35 @@ class _NoThreads:
         return {}
 
 
-def guard_workers(client: Client) -> None:
-    """Guard all workers of a client's cluster, and check it. One that cannot be guarded is named in the log.
+@contextmanager
+def guarded_workers(client: Client) -> Iterator[None]:
+    """Guard all workers of a client's cluster, those that join later too, for the time of the block, and check it.
 
-    Such a worker lacks this project, or has another version of it, and the first task that it gets says so.
+    One that cannot be guarded is named in the log. What goes to the workers, and to the scheduler, which others may
+    share, needs nothing of this project there, and is taken back at the end.
     """
     from distributed.gc import disable_gc_diagnosis
 
+    name = f"rollmill-deadlock-guard-{uuid.uuid4().hex[:8]}"
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
     try:
-        client.register_plugin(DeadlockGuard())
-    except Exception as error:  # what unpickling raises on a worker of another version is anybody's
-        _log.debug("the guard was not registered everywhere: %s", error)
+        try:
+            client.register_plugin(DeadlockGuard(), name=name)
+        except Exception as error:  # what unpickling raises on a worker of another version is anybody's
+            _log.debug("the guard was not registered everywhere: %s", error)
+        answers = client.run(is_guarded, on_error="return")
+    finally:
+        cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
     disable_gc_diagnosis(force=True)  # this process may have the scheduler, which turns it on, too
-    answers = client.run(is_guarded, on_error="return")
+    _name_unguarded(answers)
+    try:
+        yield
+    finally:
+        with suppress(Exception):  # the scheduler may be gone, whatever that raises
+            client.unregister_worker_plugin(name)
+
+
+def _name_unguarded(answers: dict[str, object]) -> None:
     if unguarded := sorted(address for address, answer in answers.items() if answer is not True):
         _log.warning(
             "Dask's profiler could not be turned off on %s, where it may stop a worker for good: start workers with "

@@ -8,6 +8,7 @@ from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING
 
 from rollmill.interruption import LOOK_S, noted
+from rollmill.stall_watch import watch
 
 if TYPE_CHECKING:
     from distributed import Nanny, Worker
@@ -43,4 +44,5 @@ def dask_setup(worker: Worker) -> None:
     Neither blocked nor ignored, since what it starts would inherit that.
     """
     signal.signal(signal.SIGINT, lambda *_: None)
+    signal.signal(signal.SIGTSTP, watch.stop_process)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})

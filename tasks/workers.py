@@ -145,15 +145,15 @@ def workers_of(cluster: DaskCluster) -> Iterator[Workers]:
     """The workers of a cluster that have its resource. Raises `RunStoppedError` where no scheduler answers."""
     from prefect_dask.task_runners import DaskTaskRunner
 
-    from tasks.worker_guard import guard_workers
+    from tasks.worker_guard import guarded_workers
 
     with DaskTaskRunner(address=cluster.scheduler, client_kwargs={"timeout": CONNECT_S}) as runner:
         try:
             runner.client  # noqa: B018  # connects
         except OSError as error:
             raise cluster.no_answer(error) from error
-        guard_workers(runner.client)
-        yield Workers(runner, cluster)
+        with guarded_workers(runner.client):
+            yield Workers(runner, cluster)
 
 
 @contextmanager
@@ -166,7 +166,7 @@ def workers_here(environments: Sequence[Mapping[str, str]], *, threads: int = 1)
     from distributed import Scheduler, SpecCluster
     from prefect_dask.task_runners import DaskTaskRunner
 
-    from tasks.worker_guard import guard_workers
+    from tasks.worker_guard import guarded_workers
 
     # Dask would give each the whole machine's memory divided by their number, and end those that take more.
     here: dict[str, Any] = {"host": LOOPBACK, "dashboard": False, "dashboard_address": f"{LOOPBACK}:0"}
@@ -180,8 +180,7 @@ def workers_here(environments: Sequence[Mapping[str, str]], *, threads: int = 1)
     scheduler = {"cls": Scheduler, "options": {**here, "port": 0}}
     quiet = dask.config.set({"distributed.worker.profile.enabled": False})  # workers inherit it; see `DeadlockGuard`
     with _quieter(logging.WARNING), quiet, SpecCluster(workers=spec, scheduler=scheduler) as cluster:
-        with DaskTaskRunner(cluster=cluster) as runner:
-            guard_workers(runner.client)
+        with DaskTaskRunner(cluster=cluster) as runner, guarded_workers(runner.client):
             yield Workers(runner, None)
         logging.getLogger(_DASK).setLevel(logging.ERROR)  # it warns of processes that take their time to end
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -17,8 +19,8 @@ PROGRAM = """
 import ctypes, sys, threading, time
 from pathlib import Path
 from rollmill import stall_watch
-stall_watch.MARGIN_S = 0.2
-with stall_watch.watch.exit_on_stall(0.3, Path("logs/stacks.txt")):
+stall_watch.MARGIN_S = 0.5
+with stall_watch.watch.exit_on_stall(1.5, Path("logs/stacks.txt")):
 {body}
 """
 
@@ -38,24 +40,57 @@ def test_a_process_that_stands_still_ends_and_leaves_its_stacks(tmp_path: Path, 
 
 
 def test_steps_that_complete_keep_a_process_alive_and_no_file_is_left(tmp_path: Path) -> None:
-    done = run(tmp_path, "for _ in range(20): time.sleep(0.1); stall_watch.note_progress()", "print('whole')")
+    done = run(tmp_path, "for _ in range(40): time.sleep(0.1); stall_watch.note_progress()", "print('whole')")
     assert (done.returncode, done.stdout) == (0, "whole\n")
     assert not (tmp_path / "logs/stacks.txt").exists()
 
 
 def test_a_step_may_take_as_long_as_its_own_limit(tmp_path: Path) -> None:
-    done = run(tmp_path, "stall_watch.begin_step(30)", "time.sleep(2)", "print('whole')")
+    done = run(tmp_path, "with stall_watch.TimedStep(30): time.sleep(4)", "print('whole')")
     assert (done.returncode, done.stdout) == (0, "whole\n")
 
 
 def test_gaps_that_ended_by_themselves_allow_longer_ones(tmp_path: Path) -> None:
-    gaps = "for gap in (0.4, 1.0, 2.5): time.sleep(gap); stall_watch.note_progress()"
+    gaps = "for gap in (1.0, 1.8, 4.5): time.sleep(gap); stall_watch.note_progress()"
     done = run(tmp_path, gaps, "print('whole')")
     assert (done.returncode, done.stdout) == (0, "whole\n")
 
 
+def test_a_step_that_has_ended_allows_nothing_any_more(tmp_path: Path) -> None:
+    done = run(tmp_path, "with stall_watch.TimedStep(30): pass", "time.sleep(20)", "print('whole')")
+    assert (done.returncode, done.stdout) == (1, "")
+
+
+def test_time_before_the_watch_and_in_a_stopped_process_is_no_gap(tmp_path: Path) -> None:
+    program = """
+import signal, time
+from pathlib import Path
+from rollmill import stall_watch
+stall_watch.MARGIN_S = 0.2
+signal.signal(signal.SIGTSTP, stall_watch.watch.stop_process)
+time.sleep(1.0)
+stall_watch.note_progress()
+with stall_watch.watch.exit_on_stall(0.8, Path("stacks.txt")):
+    print("ready", flush=True)
+    for _ in range(15):
+        time.sleep(0.1)
+        stall_watch.note_progress()
+    print("whole", flush=True)
+    time.sleep(20)
+"""
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGTSTP)
+        time.sleep(3.0)
+        process.send_signal(signal.SIGCONT)
+        assert process.stdout.readline() == "whole\n"
+        assert process.wait(15) == 1
+
+
 def test_nothing_is_watched_after_the_block(tmp_path: Path) -> None:
-    done = run(tmp_path, "pass\ntime.sleep(1.5)\nprint('whole')")
+    done = run(tmp_path, "pass\ntime.sleep(4)\nprint('whole')")
     assert (done.returncode, done.stdout) == (0, "whole\n")
 
 
@@ -66,6 +101,7 @@ from pathlib import Path
 from rollmill import stall_watch
 from rollmill.errors import RunStoppedError
 stall_watch.MARGIN_S = 0.2
+stall_watch.watch.ends_process = True
 check = stall_watch.StallCheck(0.3)
 try:
     with stall_watch.watch.exit_on_stall(0.3, Path("stacks.txt"), grace_s=2.0):

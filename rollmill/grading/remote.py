@@ -13,7 +13,6 @@ from pydantic import BaseModel, SecretStr, ValidationError
 from rollmill.grading.evaluation import Evaluation, GitPrecheck, SpeedupDetails
 from rollmill.grading.problem import GradedProblem
 from rollmill.services.connection import CallFailedError, ServiceConnection
-from rollmill.stall_watch import begin_step
 
 TOKEN_VARIABLE = "ROLLMILL_EVALUATION_TOKEN"  # noqa: S105 - a name
 """The environment variable that holds an evaluation service's token, at the service and at its clients."""
@@ -57,7 +56,6 @@ class RemoteGrader:
             except BaseException as error:  # handed to the thread that waits for it
                 answered.set_exception(error)
 
-        begin_step(self._timeout_s)
         threading.Thread(target=ask, name="grading", daemon=True).start()
         while not wait([answered], _LOOK_S).done:
             if self._connection.closing:

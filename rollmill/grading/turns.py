@@ -12,9 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rollmill.sandboxes.sandbox import SandboxError
-from rollmill.stall_watch import note_progress
+from rollmill.stall_watch import TimedStep
 
 _LOOK_S = 0.05
+_LONGEST_WAIT_S = 7200.0
 _AFTER_OWN_S = 2 * _LOOK_S
 """A process that had its turn lets others look first."""
 
@@ -34,7 +35,8 @@ class Turns:
         with self._threads:
             file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
             try:
-                self._wait(file)
+                with TimedStep(_LONGEST_WAIT_S):  # that others have their turns is no stall of this process
+                    self._wait(file)
                 yield
             finally:
                 self._ended = time.monotonic()
@@ -52,7 +54,6 @@ class Turns:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 pause = _LOOK_S
-                note_progress()  # another process has its turn, which is no stall of this one
             else:
                 return
         raise SandboxError("grading ended before this change was measured", type_="closed")

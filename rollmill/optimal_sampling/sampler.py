@@ -19,7 +19,7 @@ from rollmill.optimal_sampling.samples import Decoded, SampleRequest
 from rollmill.optimal_sampling.shards import Shard, ShardRow
 from rollmill.records import SCHEMA_VERSION, Message
 from rollmill.rollouts.identity import rollout_seed
-from rollmill.stall_watch import INTERPRETER_S, begin_step, note_progress, stacks_file, watch
+from rollmill.stall_watch import INTERPRETER_S, TimedStep, stacks_file, watch
 from rollmill.training.advice import is_out_of_memory
 
 if TYPE_CHECKING:
@@ -130,21 +130,20 @@ def _keep(settings: SamplerSettings) -> float | None:
     from rollmill.optimal_sampling.model import OptimalSamplingModel
 
     _drop()
-    begin_step(LOADING_S)
     begun = time.monotonic()
-    model = OptimalSamplingModel(
-        settings.model_theta,
-        settings.model_t,
-        settings.backend,
-        adapter_theta=settings.adapter_theta,
-        adapter_t=settings.adapter_t,
-        device=settings.device,
-        dtype=settings.dtype,
-        vllm_args=settings.vllm_args,
-        **settings.alpha,
-    )
+    with TimedStep(LOADING_S):
+        model = OptimalSamplingModel(
+            settings.model_theta,
+            settings.model_t,
+            settings.backend,
+            adapter_theta=settings.adapter_theta,
+            adapter_t=settings.adapter_t,
+            device=settings.device,
+            dtype=settings.dtype,
+            vllm_args=settings.vllm_args,
+            **settings.alpha,
+        )
     _kept = _Kept(settings, model, model.decoder(**settings.decoding))
-    note_progress()
     return time.monotonic() - begun
 
 

@@ -24,7 +24,7 @@ from rollmill.serving.kept_process import KeptProcess
 from rollmill.serving.machine import has_accelerator, machine_arguments
 from rollmill.serving.server import ServerConfig
 from rollmill.serving.server_log import ServerLog
-from rollmill.stall_watch import begin_step, note_progress
+from rollmill.stall_watch import TimedStep
 
 _log = logging.getLogger(__name__)
 
@@ -127,9 +127,7 @@ class VllmPair:
 
     def hear(self) -> dict[str, Any]:
         """What vLLM says next. Raises `ServingError` where it has ended."""
-        heard = self._hear("while it was drawing")
-        note_progress()
-        return heard
+        return self._hear("while it was drawing")
 
     def _hear(self, when: str) -> dict[str, Any]:
         try:
@@ -200,8 +198,8 @@ class VllmDecoder:
         is_over = False
         try:
             while not is_over:
-                begin_step(_SLOWEST_TOKEN_S * self.max_new_tokens)
-                heard = self.pair.hear()
+                with TimedStep(_SLOWEST_TOKEN_S * self.max_new_tokens):
+                    heard = self.pair.hear()
                 if "decoded" in heard:
                     decoded = Decoded(**heard["decoded"])
                     yield replace(decoded, key=keys[str(decoded.key)])

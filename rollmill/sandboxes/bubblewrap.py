@@ -23,7 +23,7 @@ from rollmill.sandboxes.shell import check_environment, refused, shell_arguments
 from rollmill.sandboxes.started import StartedSandboxes
 from rollmill.sandboxes.system import ENVIRONMENT, as_other_user, build_system
 from rollmill.sandboxes.watch import Watch
-from rollmill.stall_watch import begin_step, note_progress
+from rollmill.stall_watch import TimedStep
 
 WORKSPACE = "/workspace"
 """The work tree inside."""
@@ -150,12 +150,11 @@ class BubblewrapSandbox:
                 arguments = shell_arguments(command, cwd, self._spec.limits)
                 self._running = Namespace(self._mark, self._launcher, [*self._settings, *variables], arguments)
             limit_s = self._spec.timeout_s if timeout_s is None else timeout_s
-            begin_step(limit_s)
             try:
-                return self._follow(self._running, limit_s)
+                with TimedStep(limit_s):
+                    return self._follow(self._running, limit_s)
             finally:
                 self._running = None
-                note_progress()
 
     def close(self) -> None:
         """Ends it, a running command included, and removes its files; may be called again."""

@@ -18,7 +18,7 @@ from rollmill.sandboxes.output import CappedOutput
 from rollmill.sandboxes.sandbox import TIMED_OUT, Execution, Limits, SandboxError, SandboxSpec
 from rollmill.sandboxes.shell import check_environment, printable, refused, shell_arguments
 from rollmill.sandboxes.started import StartedSandboxes
-from rollmill.stall_watch import begin_step, note_progress
+from rollmill.stall_watch import TimedStep
 
 _LABEL = "rollmill.owner"
 _LONGEST_END_S = 10.0
@@ -134,11 +134,8 @@ class DockerSandbox:
                 raise SandboxError(f"sandbox {self._name} is closed", type_="unknown_sandbox")
             arguments = [*self._engine.command, "exec", *variables, self._name, *around]
             limit_s = self._spec.timeout_s if timeout_s is None else timeout_s
-            begin_step(limit_s)
-            try:
+            with TimedStep(limit_s):
                 return self._follow(arguments, mark, limit_s)
-            finally:
-                note_progress()
 
     def close(self) -> None:
         """Ends it, a running command included; may be called again."""

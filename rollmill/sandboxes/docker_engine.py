@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from rollmill.errors import InputError
 from rollmill.sandboxes.sandbox import SandboxError
+from rollmill.stall_watch import TimedStep
 
 _LONGEST_CALL_S = 60.0
 _LONGEST_SHOWN = 80
@@ -31,14 +32,15 @@ class DockerEngine:
     def call(self, *arguments: str, timeout_s: float = _LONGEST_CALL_S) -> str:
         """What a docker command prints. Raises `SandboxError` with what it says where it fails."""
         try:
-            done = subprocess.run(
-                [*self.command, *arguments],
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=timeout_s,
-                check=False,
-                env=self.environment,
-            )
+            with TimedStep(timeout_s):
+                done = subprocess.run(
+                    [*self.command, *arguments],
+                    stdin=subprocess.DEVNULL,
+                    capture_output=True,
+                    timeout=timeout_s,
+                    check=False,
+                    env=self.environment,
+                )
         except subprocess.TimeoutExpired:
             message = f"docker {arguments[0]} does not answer within {timeout_s:g} s"
             raise SandboxError(message, type_="engine") from None

@@ -20,7 +20,6 @@ from rollmill.sandboxes.shell import printable, refused
 from rollmill.sandboxes.started import StartedSandboxes
 from rollmill.services.connection import CallFailedError, ServiceConnection, as_header
 from rollmill.services.grading_key import KEY_HEADER, KEY_VARIABLE, key_for
-from rollmill.stall_watch import begin_step, note_progress
 from rollmill.viewing.escapes import visible_line
 
 log = logging.getLogger(__name__)
@@ -205,14 +204,11 @@ class RemoteSandbox:
             "env": variables,
         }
         began = time.monotonic()
-        begin_step(timeout_s + self._slack_s)
         try:
             answer = self._connection.post("/execute", body, timeout_s=timeout_s + self._slack_s)
         except CallFailedError as failure:
             known = "unknown_sandbox" if failure.status == 404 else failure.type
             raise SandboxError(str(failure), type_=known) from failure
-        finally:
-            note_progress()
         return self._execution(answer, time.monotonic() - began, timeout_s)
 
     def close(self) -> None:

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, SecretStr
 from rollmill.errors import InputError, ServingError
 from rollmill.serving.answers import PLAIN, AnswerBody, AnswerError, check_redirect
 from rollmill.serving.backoff import backoff_s, parse_retry_after
+from rollmill.stall_watch import TimedStep
 from rollmill.viewing.escapes import visible, visible_line
 
 _LASTING = frozenset({"answer_too_large", "content_encoding", "redirect"})
@@ -156,8 +157,11 @@ class ServiceConnection:
                 if not wanted(failure) or failures > retries:
                     raise
                 pause = backoff_s(failures - 1) if failure.retry_after_s is None else failure.retry_after_s
-                if time.monotonic() + pause > deadline or self.wait(pause):
+                if time.monotonic() + pause > deadline:
                     raise
+                with TimedStep(pause):
+                    if self.wait(pause):
+                        raise
 
     def _send(
         self,
@@ -172,7 +176,8 @@ class ServiceConnection:
                 raise CallFailedError("closed", f"{self.url}: this client is closed", reached=False)
             self._under_way += 1
         try:
-            return self._exchange(method, path, body, timeout_s, headers)
+            with TimedStep(timeout_s):
+                return self._exchange(method, path, body, timeout_s, headers)
         finally:
             with self._lock:
                 self._under_way -= 1

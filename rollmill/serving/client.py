@@ -21,7 +21,7 @@ from rollmill.records import Usage
 from rollmill.serving.answers import PLAIN, AnswerBody, AnswerError, check_redirect
 from rollmill.serving.backoff import backoff_s, parse_retry_after
 from rollmill.serving.endpoints import Endpoint, EndpointPool
-from rollmill.stall_watch import begin_step, note_progress
+from rollmill.stall_watch import TimedStep
 from rollmill.viewing.escapes import visible
 
 log = logging.getLogger(__name__)
@@ -144,9 +144,9 @@ class ChatClient:
             endpoint = await self._endpoints.acquire()
             calls += 1
             started = time.monotonic()
-            begin_step(self.request_timeout_s)
             try:
-                text, reasoning, finish_reason, usage, tool_calls = await self._try(endpoint, body)
+                with TimedStep(self.request_timeout_s):
+                    text, reasoning, finish_reason, usage, tool_calls = await self._try(endpoint, body)
                 endpoint.answered()
                 seconds = time.monotonic() - started
                 return Completion(text, reasoning, finish_reason, usage, seconds, calls, tool_calls)
@@ -154,7 +154,6 @@ class ChatClient:
                 failure = caught
             finally:
                 self._endpoints.release(endpoint)
-                note_progress()
             if failure.reached:
                 endpoint.answered()
             else:
@@ -163,8 +162,8 @@ class ChatClient:
                 raise RequestFailedError(failure.type, failure.message, calls)
             self.retries[failure.type] += 1
             pause_s = self._pause_s(failure, calls - 1)
-            begin_step(pause_s)
-            await asyncio.sleep(pause_s)
+            with TimedStep(pause_s):
+                await asyncio.sleep(pause_s)
 
     def _pause_s(self, failure: _TryFailedError, retry: int) -> float:
         if failure.retry_after_s is not None:

@@ -48,7 +48,7 @@ def send(pids: list[int], number: int) -> None:
     for pid in pids:
         try:
             os.kill(pid, number)
-        except ProcessLookupError:
+        except (ProcessLookupError, PermissionError):  # gone, or another user's
             continue
 
 
@@ -84,7 +84,7 @@ def owner() -> list[int]:
     """A file that becomes readable when the caller ends: a child that it forked may hold the pipe open longer."""
     try:
         return [os.pidfd_open(os.getppid())]
-    except OSError:  # before Linux 5.3
+    except (OSError, AttributeError):  # before Linux 5.3
         return []
 
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
+from rollmill.stall_watch import TimedStep
 from rollmill.verifiers import frames
 from rollmill.verifiers.failure import VerifierFailed, describe
 from rollmill.verifiers.surroundings import LIMITS, built_in_process
@@ -79,7 +80,8 @@ class WorkerProcess(asyncio.SubprocessProtocol):
             self._reply.set_result(None)
         else:
             cast(asyncio.WriteTransport, self._transport.get_pipe_transport(0)).write(frame)
-        done, _ = await asyncio.wait({self._reply}, timeout=limit_s)
+        with TimedStep(limit_s):
+            done, _ = await asyncio.wait({self._reply}, timeout=limit_s)
         if not done:
             raise VerifierFailed("verifier_timeout", f"no {what} within {limit_s:g} s")
         reply = self._reply.result()

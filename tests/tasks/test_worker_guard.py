@@ -12,7 +12,7 @@ import pytest
 from distributed import Client, Nanny, Scheduler, SpecCluster
 
 import rollmill
-from tasks.worker_guard import guard_workers, is_guarded
+from tasks.worker_guard import guarded_workers, is_guarded
 from tasks.workers import workers_here
 from tests.flows.conftest import wait_until
 
@@ -31,12 +31,20 @@ def client():
 
 def test_workers_of_a_cluster_are_guarded_and_so_are_those_that_take_their_place(client):
     assert list(client.run(is_guarded).values()) == [False, False]
-    guard_workers(client)
-    before = client.run(is_guarded)
-    assert list(before.values()) == [True, True]
-    os.kill(next(iter(client.run(os.getpid).values())), signal.SIGKILL)
-    wait_until(lambda: len(now := client.scheduler_info()["workers"]) == 2 and now.keys() != before.keys())
-    assert list(client.run(is_guarded).values()) == [True, True]
+    with guarded_workers(client):
+        before = client.run(is_guarded)
+        assert list(before.values()) == [True, True]
+        os.kill(next(iter(client.run(os.getpid).values())), signal.SIGKILL)
+        wait_until(lambda: len(now := client.scheduler_info()["workers"]) == 2 and now.keys() != before.keys())
+        assert list(client.run(is_guarded).values()) == [True, True]
+
+
+def test_what_goes_to_a_shared_scheduler_needs_nothing_of_this_project_and_is_taken_back(client):
+    plugins = lambda dask_scheduler: list(dask_scheduler.worker_plugins.values())  # noqa: E731
+    with guarded_workers(client):
+        [plugin] = [each for each in client.run_on_scheduler(plugins) if b"DeadlockGuard" in each]
+        assert b"tasks.worker_guard" not in plugin.replace(b"__module__", b"").split(b"DeadlockGuard")[0]
+    assert not [each for each in client.run_on_scheduler(plugins) if b"DeadlockGuard" in each]
 
 
 def test_workers_here_never_start_the_profiler():
