@@ -155,7 +155,7 @@ def test_a_checkpoint_that_somebody_has_changed_runs_nothing(base, tmp_path, mon
     import torch
 
     from rollmill.errors import InputError, RunStoppedError
-    from rollmill.training.checkpoints import CHECKPOINTS, whole_checkpoints
+    from rollmill.training.checkpoints import CHECKPOINTS, checkpoint_path, whole_checkpoints
     from rollmill.training.parameters import TrainLora
     from rollmill.training.training import run_training
     from tests.training.made import one_thread, row, write_rows
@@ -164,13 +164,13 @@ def test_a_checkpoint_that_somebody_has_changed_runs_nothing(base, tmp_path, mon
     rows = write_rows(tmp_path / "train.jsonl", [row(n, "ab" * (n % 5 + 1)) for n in range(24)])
     given = TrainLora(
         model_path=str(base), train_data=rows, output_dir=str(tmp_path / "run"), max_length=128, lora_r=4, save_steps=2,
-        num_train_epochs=2, num_gpus=0,
+        num_train_epochs=6, num_gpus=0,
     )  # fmt: skip
     checkpoints = tmp_path / "run" / CHECKPOINTS
     with pytest.raises(RunStoppedError):
         run_training(given, stop=lambda: bool(whole_checkpoints(checkpoints)))
-    planted = max(checkpoints.glob(f"checkpoint-*/{name}"))
-    torch.save({"state": Payload(marker)}, planted)
+    for checkpoint in whole_checkpoints(checkpoints):  # whichever is the one that it continues from
+        torch.save({"state": Payload(marker)}, checkpoint_path(checkpoints, checkpoint.step) / name)
     if name == "training_args.bin":
         run_training(given)  # nobody reads it
     else:

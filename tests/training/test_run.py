@@ -123,7 +123,7 @@ def test_the_card_tells_it_all(folder, finished):
     for said in (
         sha,
         "| train | 96 | 96 |",
-        "1 unusable, 1 over_max_length",
+        "1 unusable, 1 over\\_max\\_length",
         "| lora\\_r | 4 |",
         "![Loss](loss.png)",
     ):
