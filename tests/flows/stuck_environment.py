@@ -1,7 +1,11 @@
 """An environment in which one process, the first that finds a file, stands still for ever."""
 
 import ctypes
+import gc
 import os
+import sys
+import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -28,3 +32,22 @@ def stand_still(how):
             pass
     elif how == "interpreter lock held":  # what every thread sees of a deadlock of the interpreter
         ctypes.PyDLL(None).pause()
+    elif how == "deadlock":
+        deadlock()
+
+
+def deadlock():
+    """CPython's gh-106883, within seconds; where that is mended, an endless call."""
+    gc.callbacks.append(lambda phase, info: time.sleep(0))  # lets other threads run in the middle of a collection
+    gc.set_threshold(1, 1, 1)
+    for _ in range(2):
+        threading.Thread(target=start_threads, daemon=True).start()
+    while True:
+        sys._current_frames()  # collects while it holds the lock that a thread needs to start
+
+
+def start_threads():
+    while True:
+        thread = threading.Thread(target=int)
+        thread.start()
+        thread.join()

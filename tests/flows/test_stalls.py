@@ -45,7 +45,7 @@ def stacks(folder: Path) -> str:
     return "".join(path.read_text() for path in folder.rglob("stalled.*.txt"))
 
 
-@pytest.mark.parametrize("how", ["endless call", "interpreter lock held"])
+@pytest.mark.parametrize("how", ["endless call", "deadlock"])
 def test_a_worker_that_stands_still_is_replaced(job: Job, server: ScriptedServer, how: str) -> None:
     (job.folder / "trap").write_text(how)
     done = job.run(*flags(server, "--gpu_workers", "2"), timeout=300)
