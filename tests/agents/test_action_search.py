@@ -1,4 +1,7 @@
+import json
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -52,3 +55,50 @@ def test_what_is_no_expression_is_one_line(tmp_path, pattern):
     with pytest.raises(InputError) as refused:
         read_agent_config(str(file))
     assert str(refused.value).startswith(f"{file}: model.action_regex is no regular expression: ")
+
+
+LARGE = [
+    "a{10000000}",
+    "a{4294967294}",
+    "a{100000}?",
+    "(?:(?:(?:a{100}){100}){100}){100}",
+    "(?x) a{100 000 000}",
+    "(?x:a{1#\n00000000})",
+    "(?P<x>b|(?=(?:cd|[ef]{10000000})))",
+    "(a)?(?(1)a{100000000}|b)",
+    "ab{9000}" * 3,
+    "()" * 4000,
+]
+BOUNDED = """
+import json, resource, sys
+from rollmill.agents.action_search import ActionSearch
+resource.setrlimit(resource.RLIMIT_CPU, (20, 20))
+resource.setrlimit(resource.RLIMIT_AS, (1 << 29, 1 << 29))
+for pattern in json.loads(sys.argv[1]):
+    try:
+        ActionSearch.groups(pattern)
+    except ValueError:
+        continue
+    sys.exit(f"{pattern[:50]} is taken")
+"""
+
+
+def test_an_expression_that_fills_the_memory_is_not_compiled():
+    command = [sys.executable, "-c", BOUNDED, json.dumps(LARGE)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("pattern", LARGE)
+def test_a_large_expression_is_one_line(tmp_path, pattern):
+    file = tmp_path / "mine.json"
+    model = {"action_regex": pattern}
+    file.write_text(json.dumps({"agent": {"system_template": "a", "instance_template": "b"}, "model": model}))
+    with pytest.raises(InputError) as refused:
+        read_agent_config(str(file))
+    assert str(refused.value).startswith(f"{file}: model.action_regex is no regular expression: ")
+    assert "\n" not in str(refused.value)
+
+
+def test_usual_repetitions_are_taken():
+    assert ActionSearch.groups(r"(?x) ^ \d{4} - \d{2} \s* `{3,} (?: \w{1,99} [ ]? ){0,1000} (.*?) \{ a # brace") == 1
