@@ -53,11 +53,11 @@ def apply(table: pl.DataFrame, rules: Sequence[Rule]) -> pl.DataFrame:
             plan = plan.with_columns(judged)
     try:
         return plan.collect()
-    except pl.exceptions.PolarsError as error:
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         asked = next((rule.words for rule in rules if rule.reason == WHERE), None)
         if asked is None:
             raise
-        why = str(error).splitlines()[0]
+        why = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"--{asked}: cannot be worked out for every rollout: {why}") from error
 
 
@@ -120,8 +120,8 @@ def where(expression: str) -> Rule:
         if unknown:
             raise InputError(f"--where {expression!r}: there is no column {', '.join(unknown)}; there are {columns}")
         kind = pl.DataFrame(schema=SCHEMA).lazy().select(parsed.alias("where")).collect_schema()["where"]
-    except (pl.exceptions.PolarsError, ValueError, TypeError) as error:
-        reason = str(error).splitlines()[0]
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, ValueError, TypeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"--where {expression!r} is no SQL expression over the columns {columns}: {reason}") from error
     if kind != pl.Boolean:
         raise InputError(f"--where {expression!r} is of type {kind}, neither true nor false: compare it with something")

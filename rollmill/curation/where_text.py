@@ -1,7 +1,8 @@
 """What `--where` may say: comparisons and a few functions over columns; no query, no file, and not without end.
 
 Polars' SQL has functions that read files (`IN (SELECT ... FROM read_csv('/etc/passwd'))`) or make texts of any length
-(`LPAD`), and its parser overflows the stack, which ends the process, for a few thousand operators.
+(`LPAD`, a `REPLACE` in another), and its parser overflows the stack, which ends the process, for a few thousand
+operators.
 """
 
 from __future__ import annotations
@@ -58,4 +59,23 @@ def _call_fault(tokens: list[str]) -> str | None:
         is_name = name[0] in "\"`'_" or name[0].isalpha()
         if mark == "(" and is_name and name.lower() not in FUNCTIONS | _WORDS:
             return f"there is no function {name}: there are {', '.join(sorted(FUNCTIONS))}"
+    places = [place for place, token in enumerate(tokens) if token.lower() == "replace"]
+    if any(_grows(tokens[place + 1 :]) for place in places):
+        return "REPLACE puts in a text in quotes, no longer than the one that it takes out"
     return None
+
+
+def _grows(tokens: list[str]) -> bool:
+    """Whether a REPLACE may make a text longer, which ten in one another do without end; `tokens` follow its name."""
+    depth = 0
+    for place, mark in enumerate(tokens):
+        depth += {"(": 1, ")": -1}.get(mark, 0)
+        if depth <= 0:
+            between, old, and_then, new = ["", "", "", "", *tokens[:place]][-4:]
+            texts = between == and_then == "," and old[:1] == new[:1] == "'"
+            return not texts or len(_unquoted(new)) > len(_unquoted(old))
+    return True
+
+
+def _unquoted(text: str) -> str:
+    return text[1:-1].replace("''", "'")

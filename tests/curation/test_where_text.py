@@ -1,9 +1,11 @@
 import subprocess
 import sys
 
+import polars as pl
 import pytest
 
-from rollmill.curation.rules import where
+from rollmill.corpus.table import SCHEMA
+from rollmill.curation.rules import apply, where
 from rollmill.curation.where_text import fault
 from rollmill.errors import InputError
 
@@ -17,6 +19,7 @@ USED = [
     "COALESCE(reward, 0) IS DISTINCT FROM 1",
     "CAST(turns AS DOUBLE) / 2 = 1",
     "LOWER(\"exit_status\") = 'submitted'",
+    "REPLACE(REPLACE(exit_status, '_', ''), 'it''s', 'is') = 'submitted'",
     "EXTRACT(year FROM DATE '2020-01-01') = 2020",
 ]
 FILES = [
@@ -46,6 +49,12 @@ LARGE = [
     "reward + " * 250 + "1 > 0",
     "-" * 300 + "1 > 0",
     "CASE WHEN success THEN " * 250 + "success",
+    "REPLACE(" * 10 + "instance_id" + ", '', 'aaaaaaaaaaaaaaaa')" * 10 + " = 'x'",
+    "REPLACE(REPLACE(instance_id, 'a', 'bb'), 'b', 'aa') = 'x'",
+    "REPLACE(instance_id, '', instance_id) = 'x'",
+    "REPLACE(instance_id, 'ab', concat('a', instance_id)) = 'x'",
+    "replace (instance_id, lower('ABC'), 'abc') = 'x'",
+    "REPLACE(instance_id, '''', 'aa') = 'x'",
     "system('touch pwned') = 1",
 ]
 PARSE = "import sys; from rollmill.curation.rules import where; [where(text) for text in sys.argv[1:]]"
@@ -85,3 +94,11 @@ def test_the_largest_that_is_taken_does_not_end_the_process():
     assert done.returncode == 0, done.stderr[-500:]
     with pytest.raises(InputError):  # sqlparser's own bound
         where(taken[2])
+
+
+def test_a_panic_of_polars_is_one_line():
+    row = dict.fromkeys(SCHEMA) | {"turns": 1}
+    rule = where("CAST(CAST(turns * 2147483647 AS DATE) AS STRING) = 'x'")
+    with pytest.raises(InputError, match="cannot be worked out for every rollout") as refused:
+        apply(pl.DataFrame([row], schema=SCHEMA), [rule])
+    assert "\n" not in str(refused.value)
