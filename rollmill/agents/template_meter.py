@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from typing import Any
@@ -17,9 +18,12 @@ STEP = 100
 """Units of an operation, however small its result."""
 _ITEM = 20
 """Units of an item in a list or a mapping: looking at one takes as long as copying that many characters."""
+LIMIT_S = 5.0
+"""Of CPU in one rendering: ten times what the budget takes, for work that is priced too low."""
 _DEEPEST = 50
+_LONGEST_ATTRIBUTE = 200
 _MOST_BITS = 20_000
-_CONTAINERS: Any = (list, tuple, set, frozenset, range, type({}.keys()), type({}.values()), type({}.items()))
+CONTAINERS: Any = (list, tuple, set, frozenset, range, type({}.keys()), type({}.values()), type({}.items()))
 _TEXT_METHODS = """
     capitalize casefold count endswith find index isalnum isalpha isascii isdecimal isdigit islower isnumeric isspace
     istitle isupper join lower lstrip partition removeprefix removesuffix replace rfind rindex rpartition rsplit rstrip
@@ -31,6 +35,8 @@ METHODS = {
     list: frozenset(("count", "index")),
     tuple: frozenset(("count", "index")),
 }
+_BACKWARDS = frozenset(("rfind", "rindex", "rpartition", "rsplit", "strip", "lstrip", "rstrip"))
+"""Methods that Python has no quick way for: they may look through the argument at every character."""
 _WIDE = re.compile(r"[%)][ #0+\-.]*+(?:\d*+\.\s*+)?+(?:0*+[1-9]\d{3}|\*|\d{1,3}\*)")
 """A width or a precision of four digits, or one that is given beside the text; a `)` ends the name in `%(name)s`."""
 
@@ -40,7 +46,14 @@ class Meter:
 
     def __init__(self, step: int) -> None:
         self._left = BUDGET
+        self._ends = time.thread_time() + LIMIT_S
         self.step = step
+
+    def pay_step(self) -> None:
+        """Pay for an operation. Raises `TemplateRuntimeError` where nothing is left, or after `LIMIT_S`."""
+        self.charge(self.step)
+        if time.thread_time() > self._ends:
+            raise TemplateRuntimeError(f"it takes more than {LIMIT_S:g} s")
 
     def charge(self, units: int) -> None:
         """Pay for something. Raises `TemplateRuntimeError` where nothing is left."""
@@ -58,14 +71,16 @@ class Meter:
                 self.charge(1 + len(part))
             elif isinstance(part, int) and part.bit_length() > _MOST_BITS:
                 raise TemplateRuntimeError(f"it computes with a number of more than {_MOST_BITS:,} bits")
-            elif part is None or isinstance(part, int | float | Undefined):
+            elif isinstance(part, int):
+                self.charge(1 + (part.bit_length() ** 2 >> 16))  # digits, products and quotients take the square
+            elif part is None or isinstance(part, float | Undefined):
                 self.charge(1)
             elif depth >= _DEEPEST:
                 raise TemplateRuntimeError(f"it nests values more than {_DEEPEST} deep")
             elif isinstance(part, dict):
                 self.charge(1 + 2 * _ITEM * len(part))
                 waiting += [(one, depth + 1) for pair in part.items() for one in pair]
-            elif isinstance(part, _CONTAINERS):
+            elif isinstance(part, CONTAINERS):
                 self.charge(1 + _ITEM * len(part))
                 if not isinstance(part, range):
                     waiting += [(one, depth + 1) for one in part]
@@ -76,7 +91,7 @@ class Meter:
     def counted(self, items: Iterable[Any]) -> Iterator[Any]:
         """The items, each paid for as a step."""
         for item in items:
-            self.charge(self.step)
+            self.pay_step()
             yield item
 
 
@@ -103,11 +118,14 @@ def check_method(meter: Meter, own: Any, name: str, args: tuple[Any, ...], kwarg
     """Pay for what a method of a text, list or mapping will make. Raises `SecurityError` for one not in `METHODS`."""
     if not any(isinstance(own, kind) and name in names for kind, names in METHODS.items()):
         raise SecurityError(f"the method {name} of {type(own).__name__} is not for templates")
+    for value in (*args, *kwargs.values()):
+        meter.weigh(value)
     if name in ("get", "items", "keys", "values"):
         return
-    for value in (own, *args, *kwargs.values()):
-        meter.weigh(value)
-    if name == "replace":
+    meter.weigh(own)
+    if name in _BACKWARDS:
+        _check_product(meter, own, *args, **kwargs)
+    elif name == "replace":
         _check_replace(meter, own, *args)
     elif name == "join" and args:
         _check_join(meter, args[0], own)
@@ -135,6 +153,20 @@ def _check_wrap(
     meter: Meter, text: Any, width: Any = 79, break_long_words: Any = True, wrapstring: Any = None, *_: Any, **__: Any
 ) -> None:
     meter.charge(len(str(text)) * (1 + len(str(wrapstring or ""))) * 10)  # textwrap is slow
+    longest = max(map(len, str(text).split()), default=0)  # of which it copies the rest for every line
+    meter.charge(longest**2 // max(_size(width), 1) // 32)
+
+
+def _check_product(meter: Meter, text: Any, *args: Any, **kwargs: Any) -> None:
+    meter.charge(len(str(text)) * sum(len(one) for one in (*args, *kwargs.values()) if isinstance(one, str)))
+
+
+def check_attribute(meter: Meter, items: Any, attribute: Any) -> None:
+    """Pay for looking up an attribute, or several in each other, of every item."""
+    if isinstance(attribute, str):
+        if len(attribute) > _LONGEST_ATTRIBUTE:
+            raise TemplateRuntimeError(f"an attribute has at most {_LONGEST_ATTRIBUTE} characters")
+        meter.charge(len(items) * (attribute.count(".") + attribute.count(",")) * STEP)
 
 
 def _check_number(meter: Meter, value: Any, number: Any = 0, *_: Any, **named: Any) -> None:
@@ -160,6 +192,9 @@ def _size(value: Any) -> int:
     return abs(operator.index(value)) if isinstance(value, int) else len(str(value))
 
 
+ATTRIBUTES = {"groupby": 1, "join": 2, "map": 9, "max": 2, "min": 2, "rejectattr": 1, "selectattr": 1, "sort": 3,
+              "sum": 1, "unique": 2}  # fmt: skip
+"""Filters that look up an attribute, and which of their arguments that is where it has no name."""
 CHECKS: dict[str, Callable[..., None]] = {
     "batch": _check_number,
     "center": _check_number,
@@ -171,5 +206,6 @@ CHECKS: dict[str, Callable[..., None]] = {
     "slice": _check_number,
     "sum": _check_sum,
     "tojson": _check_json,
+    "trim": _check_product,
     "wordwrap": _check_wrap,
 }

@@ -2,8 +2,8 @@
 
 Jinja's immutable sandbox keeps templates from Python's objects. It does not bound them: nested loops, `'x' * 10**10` or
 a doubling list use up any time and memory. Here every operation whose result has a size is paid for, before or right
-after it, from a budget of about one unit for each character or item. The bound is a count, not a time, so that a
-template is refused on every machine or on none.
+after it, from a budget of about one unit for each character or item. The bound is a count, so that a
+template is refused on every machine or on none; a limit of CPU time, far beyond it, is for what is priced too low.
 """
 
 from __future__ import annotations
@@ -21,7 +21,18 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment, safe_range
 from jinja2.utils import Cycler, Joiner, Namespace
 from jinja2.visitor import NodeTransformer
 
-from rollmill.agents.template_meter import CHECKS, METER, METHODS, STEP, Meter, check_method, check_operands
+from rollmill.agents.template_meter import (
+    ATTRIBUTES,
+    CHECKS,
+    CONTAINERS,
+    METER,
+    METHODS,
+    STEP,
+    Meter,
+    check_attribute,
+    check_method,
+    check_operands,
+)
 
 LONGEST = 100_000
 """Characters of a template."""
@@ -89,7 +100,8 @@ class _Environment(ImmutableSandboxedEnvironment):
     def __init__(self) -> None:
         super().__init__(undefined=StrictUndefined, optimized=False, finalize=_finalized)
         self.globals = {name: value for name, value in self.globals.items() if name != "lipsum"}
-        self.tests = self.tests | {name: _of_numbers(self.tests[name]) for name in ("divisibleby", "even", "odd")}
+        of_numbers = {name: _of_numbers(self.tests[name]) for name in ("divisibleby", "even", "odd")}
+        self.tests = {name: _tested(name, test) for name, test in (self.tests | of_numbers).items()}
         self.filters = {name: _metered(name, FILTERS[name]) for name in _FILTERS} | _OWN
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
@@ -99,7 +111,10 @@ class _Environment(ImmutableSandboxedEnvironment):
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         """Do arithmetic; also what `*`, `**` and `%` do to text and lists."""
         meter = METER.get()
-        meter.charge(meter.step)
+        meter.pay_step()
+        for value in (left, right):
+            if isinstance(value, int):
+                meter.weigh(value)
         check_operands(meter, operator, left, right)
         result = self.binop_table[operator](left, right)
         meter.weigh(result)
@@ -108,7 +123,7 @@ class _Environment(ImmutableSandboxedEnvironment):
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
         """Call a macro, one of `_MADE`, or a method of `METHODS`."""
         meter = METER.get()
-        meter.charge(meter.step)
+        meter.pay_step()
         own = getattr(__obj, "__self__", None)
         if isinstance(own, tuple(METHODS)) and isinstance(__obj, types.BuiltinMethodType):
             check_method(meter, own, __obj.__name__, args, kwargs)
@@ -116,6 +131,11 @@ class _Environment(ImmutableSandboxedEnvironment):
             args = (meter.counted(args[0]), *args[1:])
         elif __obj not in _MADE and not isinstance(__obj, _OF_JINJA) and not isinstance(own, _OF_JINJA):
             _refuse_call(__obj)
+        else:  # `m(*items)` copies them; jinja's own helpers also look through them
+            meter.weigh([None] * (len(args) + len(kwargs)))
+            if not isinstance(__obj, Macro | BlockReference):
+                for value in (*args, *kwargs.values()):
+                    _paid(value)
         result = super().call(__context, __obj, *args, **kwargs)
         if isinstance(result, str | int | list | tuple | dict):
             meter.weigh(result)
@@ -144,17 +164,14 @@ class _Metering(NodeTransformer):
             operand.expr = _through("paid", operand.expr)
         return node
 
-    def visit_Test(self, node: nodes.Test) -> nodes.Node:  # noqa: N802
-        """Pay for what is tested, unless that is whether there is anything to test."""
-        self.generic_visit(node)
-        if node.name not in ("defined", "undefined"):
-            node.node = _through("paid", node.node)
-        return node
-
     def visit_Getitem(self, node: nodes.Getitem) -> nodes.Node:  # noqa: N802
-        """Pay for slices."""
+        """Pay for slices, and for keys, of which a tuple is looked through."""
         self.generic_visit(node)
-        return _through("paid", node) if isinstance(node.arg, nodes.Slice) else node
+        if isinstance(node.arg, nodes.Slice):
+            return _through("paid", node)
+        if not isinstance(node.arg, nodes.Const):
+            node.arg = _through("paid", node.arg)
+        return node
 
     def _built(self, node: nodes.Expr) -> nodes.Node:
         self.generic_visit(node)
@@ -180,7 +197,7 @@ def _finalized(value: Any) -> str:
 
 
 def _paid(value: Any) -> Any:
-    if isinstance(value, str | int | float | list | tuple | dict):
+    if isinstance(value, (str, int, float, dict, *CONTAINERS)):
         METER.get().weigh(value)
     return value
 
@@ -210,11 +227,13 @@ def _metered(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(function)
     def filtered(*args: Any, **kwargs: Any) -> Any:
         meter = METER.get()
-        meter.charge(meter.step)
+        meter.pay_step()
         given = [list(meter.counted(one)) if isinstance(one, Iterator) else one for one in args[skipped:]]
         for one in (*given, *kwargs.values()):
             if not (name in ("default", "d", "attr") and not isinstance(one, str | int | list | tuple | dict)):
                 meter.weigh(one)
+        if place := ATTRIBUTES.get(name):
+            check_attribute(meter, given[0], kwargs.get("attribute", given[place] if len(given) > place else None))
         if check := CHECKS.get(name):
             check(meter, *given, **kwargs)
         result = function(*args[:skipped], *given, **kwargs)
@@ -223,6 +242,22 @@ def _metered(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         return _paid(result)
 
     return filtered
+
+
+def _tested(name: str, test: Callable[..., Any]) -> Callable[..., Any]:
+    """A test of Jinja whose values are paid for, unless it is whether there is anything to test."""
+    if name in ("defined", "undefined"):
+        return test
+    skipped = 1 if hasattr(test, "jinja_pass_arg") else 0
+
+    @wraps(test)
+    def tested(*args: Any, **kwargs: Any) -> Any:
+        METER.get().pay_step()
+        for value in (*args[skipped:], *kwargs.values()):
+            _paid(value)
+        return test(*args, **kwargs)
+
+    return tested
 
 
 def _of_numbers(test: Any) -> Callable[..., bool]:

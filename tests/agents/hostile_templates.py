@@ -55,6 +55,49 @@ ENDLESS = [
     "{% filter upper %}{% for i in range(100000) %}{{ x }}{% endfor %}{% endfilter %}",
     "{{ range(100000) | map('string') | map('upper') | list | length }}" * 100,
 ]
+MANY = "{% set b = range(100000) | list %}{% set t = (1,) * 100000 %}{% set d = {t: 1} %}{% for i in range(3000) %}"
+UNPAID = [
+    MANY + "{% if -1 is in b %}{% endif %}{% endfor %}",
+    MANY + "{% if b is eq b %}{% endif %}{% endfor %}",
+    MANY + "{% if -1 in d.items() %}{% endif %}{% if -1 in {'a': b}.values() %}{% endif %}{% endfor %}",
+    MANY + "{{ d[t] }}{% endfor %}",
+    MANY + "{{ d.get(t) }}{% endfor %}",
+    MANY + "{{ cycler(*b) is none }}{% endfor %}",
+    MANY + "{{ namespace(d) is none }}{% endfor %}",
+    MANY + "{{ loop.cycle(*b) }}{% endfor %}",
+    MANY + "{% if loop.changed(b) %}{% endif %}{% endfor %}",
+    "{% macro m() %}{% if varargs %}{% endif %}{% endmacro %}" + MANY + "{{ m(*b) }}{% endfor %}",
+    "{{ range(3000) | map('abs') | map('float') | select('in', ['q'] * 100000) | list | length }}",
+    "{{ range(3000) | list | reject('in', range(100000) | list) | list | length }}",
+    "{{ ([{'a': -1}] * 3000) | selectattr('a', 'in', range(100000) | list) | list | length }}",
+    "{{ ([{'a': -1}] * 3000) | rejectattr('a', 'in', range(100000) | list) | list | length }}",
+    "{{ ('a' * 320000).rfind('ab' ~ 'a' * 160000) }}",
+    "{{ ('a' * 320000).rindex('ab' ~ 'a' * 160000) }}",
+    "{{ ('a' * 320000).rsplit('ab' ~ 'a' * 160000) }}",
+    "{{ ('a' * 320000).rsplit(sep='ab' ~ 'a' * 160000, maxsplit=-1) }}",
+    "{{ ('a' * 320000).rpartition('ab' ~ 'a' * 160000) }}",
+    "{{ ('x' * 300000).strip('y' * 300000 ~ 'x') }}",
+    "{{ ('x' * 300000).lstrip('y' * 300000 ~ 'x') }}",
+    "{{ ('x' * 300000).rstrip('y' * 300000 ~ 'x') }}",
+    "{{ ('x' * 300000) | trim('y' * 300000 ~ 'x') }}",
+    "{{ ('x' * 300000) | trim(chars='y' * 300000 ~ 'x') }}",
+    "{{ ('x' * 300000) | wordwrap(1) }}",
+    "{{ ('x' * 1000000) | wordwrap }}",
+    "{{ range(2000) | list | sort(attribute='real,' * 2000 ~ 'real') }}",
+    "{{ range(2000) | list | sort(false, false, 'real,' * 2000 ~ 'real') }}",
+    "{{ range(2000) | list | map(attribute='real.' * 2000 ~ 'real') | list }}",
+    "{{ range(2000) | list | sum('real.' * 2000 ~ 'real') }}",
+    "{{ range(2000) | list | unique(attribute='real.' * 2000 ~ 'real') | list }}",
+    "{{ range(2000) | list | groupby('real.' * 2000 ~ 'real') }}",
+    "{{ range(2000) | list | max(attribute='real.' * 2000 ~ 'real') }}",
+    "{{ range(2000) | list | join(',', 'real.' * 2000 ~ 'real') }}",
+    "{{ range(2000) | list | selectattr('real.' * 2000 ~ 'real') | list }}",
+    "{{ range(90000) | list | map(attribute='real.' * 39 ~ 'real') | list }}",
+    "{% set b = 7 ** 7000 %}{% set c = 7 ** 3000 %}{% for i in range(90000) %}{% set a = b // c %}{% endfor %}" * 4,
+    "{% set b = 7 ** 4000 %}{% for i in range(90000) %}{% set a = b | string %}{% endfor %}" * 4,
+    "{% set a = 'a' * 2499 %}{% set b = 'a' * 600 ~ 'b' ~ 'a' * 600 %}{% for i in range(90000) %}"
+    "{% if b in a %}{% endif %}{% endfor %}",
+]
 LARGE = [
     "{{ 'x' * 10**10 }}",
     "{{ 10**10 * 'x' }}",
@@ -119,7 +162,7 @@ DEEP = [
     "{% for i in [1] %}" * 50 + "{% endfor %}" * 50,
     "x" * 100_001,
 ]
-ALL = [*CODE, *ENDLESS, *LARGE, *DEEP]
+ALL = [*CODE, *ENDLESS, *UNPAID, *LARGE, *DEEP]
 
 
 def outcome(template):

@@ -8,7 +8,7 @@ import jinja2
 import pytest
 from jinja2 import StrictUndefined
 
-from rollmill.agents import mini_swe
+from rollmill.agents import mini_swe, template_meter
 from rollmill.agents.config import read_agent_config
 from rollmill.agents.templates import AgentTemplate, TemplateFailedError
 from rollmill.errors import InputError
@@ -73,6 +73,18 @@ def test_what_templates_are_for_is_written_as_jinja_writes_it(template):
 def test_a_long_output_fits_the_usual_templates():
     text = "x" * 2_000_000
     assert len(AgentTemplate(WRITTEN[0]).render(output={"output": text})) == 5000
+
+
+def test_usual_methods_of_a_long_output_are_within_the_budget():
+    text = "one two\n" * 100_000
+    template = "{{ out.strip().rsplit('\n', 1)[1] }}{{ out.rfind('\n') }}{{ (out | trim).rstrip('\n')[-3:] }}"
+    assert AgentTemplate(template).render(out=text) == "one two799999two"
+
+
+def test_work_that_is_priced_too_low_ends_by_its_time(monkeypatch):
+    monkeypatch.setattr(template_meter, "LIMIT_S", 0)
+    with pytest.raises(TemplateFailedError, match="it takes more than 0 s"):
+        AgentTemplate("{% for i in range(1000) %}{% endfor %}").render()
 
 
 def test_mini_swe_agents_own_modules_render_by_it():
