@@ -36,6 +36,8 @@ from rollmill.agents.template_meter import (
 
 LONGEST = 100_000
 """Characters of a template."""
+MOST_STATEMENTS = 500
+"""`{% %}`s of a template: jinja's compiler takes as long as there are of them, times the names that are set."""
 _FILTER_NAMES = """
     abs attr batch capitalize center count d default dictsort e escape filesizeformat first float forceescape format
     groupby indent int items join last length list lower map max min reject rejectattr replace reverse round safe select
@@ -57,6 +59,8 @@ class AgentTemplate:
         self.source = source
         if len(source) > LONGEST:
             raise TemplateSyntaxError(f"it has {len(source):,} characters: at most {LONGEST:,} are read", 1)
+        if source.count("{%") > MOST_STATEMENTS:
+            raise TemplateSyntaxError(f"it has more than {MOST_STATEMENTS:,} statements", 1)
         try:
             self._compiled = _compiled(source)
         except TemplateError:

@@ -161,6 +161,7 @@ DEEP = [
     "{% if 1 %}" * 500 + "{% endif %}" * 500,
     "{% for i in [1] %}" * 50 + "{% endfor %}" * 50,
     "x" * 100_001,
+    "".join(f"{{%set a{n}=1%}}" for n in range(2500)) + "{%if x%}{%endif%}" * 2800,
 ]
 ALL = [*CODE, *ENDLESS, *UNPAID, *LARGE, *DEEP]
 
