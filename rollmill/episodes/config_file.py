@@ -20,6 +20,7 @@ Values = dict[str, Any]
 
 _INTERPOLATION = re.compile(r"\$\{([^{}]*)\}")
 _LONGEST = 100_000
+_LONGEST_IN_ALL = 300_000
 _MOST_NESTED = 50
 
 
@@ -34,13 +35,13 @@ def read_asked(file: SettingsFile | None, overrides: Sequence[str], typed: Colle
     values = {name: value for name, value, _ in given}
     asked = Asked()
     places: dict[str, str] = {}
-    known: Values = {}
+    references = _References(values)
     for name, value, place in given:
         if passes_over(name):
             asked.passed_over.append(name)
             continue
         try:
-            field = asked.set(name, _filled(value, values, (name,), known))
+            field = asked.set(name, references.filled(value, (name,)))
         except UnusableSettingError as error:
             raise InputError(f"{place}: {error}") from None
         if field is not None:
@@ -102,31 +103,42 @@ def _in_overrides(overrides: Sequence[str]) -> Iterator[tuple[str, Any, str]]:
         yield from ((one, value, override) for one, value in flat({name: value}))
 
 
-def _filled(value: Any, values: Mapping[str, Any], names: tuple[str, ...], known: Values) -> Any:
-    """The value with `${name}` replaced by that setting's; `known` keeps what was found, which may be named often."""
-    if not isinstance(value, str):
-        return value
+class _References:
+    """What `${name}` stands for in a file and its overrides, within a length for each text and for all of them."""
 
-    def named(match: re.Match[str]) -> Any:
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self._values = values
+        self._known: Values = {}
+        self._left = _LONGEST_IN_ALL
+
+    def filled(self, value: Any, names: tuple[str, ...]) -> Any:
+        """The value with `${name}` replaced by that setting's; `names`: those that it stands in."""
+        if not isinstance(value, str):
+            return value
+        length = 0
+
+        def replaced(match: re.Match[str]) -> str:
+            nonlocal length
+            text = str(self._named(match, names))
+            length += len(text)
+            if length > _LONGEST:
+                raise UnusableSettingError(f"with what it names it has more than {_LONGEST:,} characters")
+            return text
+
+        whole = _INTERPOLATION.fullmatch(value)
+        return self._named(whole, names) if whole else _INTERPOLATION.sub(replaced, value)
+
+    def _named(self, match: re.Match[str], names: tuple[str, ...]) -> Any:
         name = match[1].strip()
-        if name not in values or name in names or len(names) > _MOST_NESTED:
+        if name not in self._values or name in names or len(names) > _MOST_NESTED:
             raise UnusableSettingError(f"{match[0]} names no setting that has a value")
-        if name not in known:
-            known[name] = _filled(values[name], values, (*names, name), known)
-        return known[name]
-
-    length = 0
-
-    def replaced(match: re.Match[str]) -> str:
-        nonlocal length
-        text = str(named(match))
-        length += len(text)
-        if length > _LONGEST:
-            raise UnusableSettingError(f"with what it names it has more than {_LONGEST:,} characters")
-        return text
-
-    whole = _INTERPOLATION.fullmatch(value)
-    return named(whole) if whole else _INTERPOLATION.sub(replaced, value)
+        if name not in self._known:
+            self._known[name] = self.filled(self._values[name], (*names, name))
+        found = self._known[name]
+        self._left -= len(str(found))
+        if self._left < 0:  # each is parsed again where it stands
+            raise UnusableSettingError(f"all that is named by ${{...}} has more than {_LONGEST_IN_ALL:,} characters")
+        return found
 
 
 def _check_code(places: Mapping[str, str], asked: Asked) -> None:

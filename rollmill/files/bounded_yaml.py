@@ -15,6 +15,13 @@ LONGEST = 1_000_000
 MOST_VALUES = 100_000
 """With what aliases stand for counted as often as it stands there."""
 DEEPEST = 50
+LONGEST_NUMBER = 300
+"""Characters: the time for one grows with their square, and Python writes no integer of over 4,300 digits."""
+_LARGEST_INT = 10**LONGEST_NUMBER
+
+
+_OF_A_TAG = (ValueError, OverflowError, LookupError, AttributeError, TypeError)
+"""What PyYAML fails with on a value that its tag is not true of: a date that is none, `!!bool x`, `!!int ''`."""
 
 
 class Document(NamedTuple):
@@ -50,6 +57,31 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # it has no types
         finally:
             self._depth -= 1
 
+    def construct_yaml_int(self, node: Any) -> Any:
+        """Make an integer that is also a float's size."""
+        self._check_length(node)
+        value = super().construct_yaml_int(node)
+        if abs(value) >= _LARGEST_INT:
+            raise self._too_long(node)
+        return value
+
+    def construct_yaml_float(self, node: Any) -> Any:
+        """Make a float."""
+        self._check_length(node)
+        return super().construct_yaml_float(node)
+
+    def _check_length(self, node: Any) -> None:
+        if len(node.value) > LONGEST_NUMBER:
+            raise self._too_long(node)
+
+    def _too_long(self, node: Any) -> BadYamlError:
+        what = f"{node.value[:40]}... is no number of at most {LONGEST_NUMBER} digits: a text is put in quotes"
+        return BadYamlError(what, node.start_mark.line + 1)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+_Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_yaml_float)
+
 
 def read_yaml(text: str | bytes) -> Document:
     """The one document in a text. Raises `BadYamlError`."""
@@ -70,7 +102,7 @@ def read_yaml(text: str | bytes) -> Document:
         raise BadYamlError(f"not valid YAML: {str(error.problem)[:300]}", mark.line + 1 if mark else None) from error
     except BadYamlError:
         raise
-    except (yaml.YAMLError, ValueError, OverflowError) as error:  # ValueError: a date that is none, a huge number
+    except (yaml.YAMLError, *_OF_A_TAG) as error:
         raise BadYamlError(f"not valid YAML in UTF-8: {' '.join(str(error).split())[:300]}") from error
 
 

@@ -262,3 +262,14 @@ def test_what_flags_give_is_not_the_files(tmp_path):
     (tmp_path / "run.yaml").write_text("env_name: mine:Environment\nvllm_args: --worker-cls mine.Worker")
     file = read_settings_file(str(tmp_path / "run.yaml"))
     assert read_asked(file, (), typed={"env_name", "vllm_args"}).fields["env_name"] == "mine:Environment"
+
+
+@pytest.mark.parametrize("text", ["${env.x}", "a ${env.x}"])
+@pytest.mark.parametrize("named", ["a " * 45_000, ["a"] * 19_000])
+def test_all_that_is_named_has_a_length(tmp_path, named, text):
+    file = tmp_path / "run.json"
+    file.write_text(json.dumps({"env": {"x": named} | {f"k{n}": text for n in range(400)}}))
+    with pytest.raises(InputError, match="more than 300,000 characters") as refused:
+        read_asked(read_settings_file(str(file)), ())
+    assert str(refused.value).startswith(f"{file}: env.k")
+    assert len(str(refused.value)) < 500

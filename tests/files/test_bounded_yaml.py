@@ -34,6 +34,18 @@ HOSTILE = {
     "long": "a: " + "x" * 1_000_001,
     "bytes": b"\xff\xfe\x00",
     "number": "a: " + "9" * 5000,
+    "hexadecimal": "a: 0x" + "f" * 9000,
+    "hexadecimal beyond floats": "a: 0x" + "f" * 290,
+    "binary": "a: 0b" + "1" * 900_000,
+    "octal as a key": "? 0" + "7" * 9000 + "\n: 1",
+    "sexagesimal": "a: 1" + ":1" * 100_000,
+    "sexagesimal float": "a: 1" + ":1" * 100_000 + ".0",
+    "float": "a: 1." + "1" * 900_000,
+    "quoted number": "a: !!int '" + "9" * 5000 + "'",
+    "no number": "a: !!int ''",
+    "no float": "a: !!float _",
+    "no truth": "a: !!bool x",
+    "no time": "a: !!timestamp x",
     "date": "a: 2020-99-99",
     "two": "a: 1\n---\na: 2\n",
 }
@@ -80,6 +92,14 @@ def test_aliases_take_neither_time_nor_memory(tmp_path, name):
     assert "with its aliases written out it is larger than what is read" in done.stderr
 
 
+def test_the_line_of_a_long_number_is_told(tmp_path):
+    file = tmp_path / "theirs.yaml"
+    file.write_text("a: 1\ntemperature: 0x" + "f" * 9000)
+    with pytest.raises(InputError) as refused:
+        read_settings_file(str(file))
+    assert str(refused.value).startswith(f"{file} line 2: 0xffff")
+
+
 def test_deep_json_is_one_line(tmp_path):
     file = tmp_path / "theirs.json"
     file.write_text('{"a":' * 900 + "1" + "}" * 900)
@@ -94,7 +114,15 @@ def test_a_flags_value_is_read_so(text):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "a: 1", "- &x {a: [1, 2.5, null, true]}\n- <<: *x\n  b: 2020-01-01\n", "text", "a: |\n  b\n  c\n"]
+    "text",
+    [
+        "",
+        "a: 1",
+        "- &x {a: [1, 2.5, null, true]}\n- <<: *x\n  b: 2020-01-01\n",
+        "text",
+        "a: |\n  b\n  c\n",
+        "[0x1F, 0b11, 017, 1:30, -1_000, 1:30.5, .inf, 1.5e+3, " + "9" * 299 + "]",
+    ],
 )
 def test_plain_values_are_what_pyyaml_reads(text):
     assert read_yaml(text).value == yaml.safe_load(text)
