@@ -19,6 +19,8 @@ from rollmill.problems.data_files import read_data_file
 
 _QUESTIONS = tuple(column for column in PROMPT_COLUMNS if column != "messages")
 _ANSWERS = ("completion", "answer", "response", "output", "solution", "expected_answer", "ground_truth", "target")
+_MOST_COLUMNS = 1000
+"""In a template: each may be as long as a prompt."""
 _LEAKS = "it would show the model the ground truth"
 
 
@@ -124,9 +126,11 @@ def _parse(template: str) -> list[_Piece]:
             raise _malformed(template, f"{{{column}}} names no column")
         if "{" in (spec or ""):
             raise _malformed(template, f"{{{column}:{spec}}} is nested")
-        if re.search("[0-9]{4}", spec or ""):  # a template may be in somebody else's file, and fill the memory so
+        if re.search(r"\d{4}", spec or ""):  # in any script, as `format` reads it; the template may be anybody's
             raise _malformed(template, f"{{{column}:{spec}}} is more than 999 wide")
         pieces.append(_Piece(literal, column, conversion, spec or ""))
+    if sum(piece.column is not None for piece in pieces) > _MOST_COLUMNS:
+        raise _malformed(template, f"more than {_MOST_COLUMNS:,} of them name columns")
     return pieces
 
 
@@ -147,7 +151,7 @@ def _render(piece: _Piece, question: str, columns: dict[str, Any], where: str) -
         value = json.dumps(value, ensure_ascii=False)
     try:
         return piece.literal + format(string.Formatter().convert_field(value, piece.conversion), piece.spec)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError, MemoryError) as error:
         raise InputError(f"{where}: the prompt template cannot format {{{piece.column}}}: {error}") from error
 
 

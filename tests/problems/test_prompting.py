@@ -122,9 +122,21 @@ def test_identity_is_content(tmp_path: Path):
     assert pickle.loads(pickle.dumps(first)) == first
 
 
-@pytest.mark.parametrize("template", ["{prompt:9999999999}", "{prompt:>10000}", "{prompt:.99999}", "{prompt:{prompt}}"])
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{prompt:9999999999}",
+        "{prompt:>10000}",
+        "{prompt:.99999}",
+        "{prompt:{prompt}}",
+        "{prompt:>" + "\u0669" * 8 + "}",
+        "{prompt:\uff19\u06699\u0967}",
+        "{prompt}{n:." + "\uff19" * 9 + "f}",
+        "{prompt}" * 1001,
+    ],
+)
 def test_no_template_is_wider_than_any_prompt(template):
-    with pytest.raises(InputError, match=r"is more than 999 wide|is nested"):
+    with pytest.raises(InputError, match=r"is more than 999 wide|is nested|more than 1,000 of them name columns"):
         Prompting(template=template)
 
 
@@ -134,3 +146,12 @@ def test_no_template_is_wider_than_any_prompt(template):
 def test_a_template_reaches_columns_and_nothing_of_python_s(template):
     with pytest.raises(InputError):
         Prompting(template=template).render("question", {"x": {"y": 1}}, "row 1")
+
+
+def test_a_number_that_cannot_be_formatted_is_one_line():
+    with pytest.raises(InputError, match=r"row 1: the prompt template cannot format \{n\}"):
+        Prompting(template="{prompt}{n:c}").render("q", {"n": 1 << 40}, "row 1")
+
+
+def test_a_template_may_have_many_braces():
+    assert Prompting(template="{{}}" * 2000 + "{prompt}").render("q", {}, "row 1") == "{}" * 2000 + "q"
