@@ -153,7 +153,9 @@ def _check_wrap(
     meter: Meter, text: Any, width: Any = 79, break_long_words: Any = True, wrapstring: Any = None, *_: Any, **__: Any
 ) -> None:
     meter.charge(len(str(text)) * (1 + len(str(wrapstring or ""))) * 10)  # textwrap is slow
-    longest = max(map(len, str(text).split()), default=0)  # of which it copies the rest for every line
+    longest = max(
+        map(len, re.findall(r"[^\S\n]+|\S+", str(text))), default=0
+    )  # of which it copies the rest for every line
     meter.charge(longest**2 // max(_size(width), 1) // 32)
 
 

@@ -104,8 +104,8 @@ class _Environment(ImmutableSandboxedEnvironment):
     def __init__(self) -> None:
         super().__init__(undefined=StrictUndefined, optimized=False, finalize=_finalized)
         self.globals = {name: value for name, value in self.globals.items() if name != "lipsum"}
-        of_numbers = {name: _of_numbers(self.tests[name]) for name in ("divisibleby", "even", "odd")}
-        self.tests = {name: _tested(name, test) for name, test in (self.tests | of_numbers).items()}
+        of_numbers: dict[str, Any] = {name: _of_numbers(self.tests[name]) for name in ("divisibleby", "even", "odd")}
+        self.tests = {name: _tested(name, test) for name, test in {**self.tests, **of_numbers}.items()}
         self.filters = {name: _metered(name, FILTERS[name]) for name in _FILTERS} | _OWN
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:

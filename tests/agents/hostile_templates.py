@@ -83,6 +83,7 @@ UNPAID = [
     "{{ ('x' * 300000) | trim(chars='y' * 300000 ~ 'x') }}",
     "{{ ('x' * 300000) | wordwrap(1) }}",
     "{{ ('x' * 1000000) | wordwrap }}",
+    "{{ (' ' * 900000) | wordwrap(20) }}",
     "{{ range(2000) | list | sort(attribute='real,' * 2000 ~ 'real') }}",
     "{{ range(2000) | list | sort(false, false, 'real,' * 2000 ~ 'real') }}",
     "{{ range(2000) | list | map(attribute='real.' * 2000 ~ 'real') | list }}",
