@@ -7,8 +7,9 @@ and on counts that they would carry out.
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from rollmill.verifiers.answer_grammar import Expressions, expression_fault, literal_fault, nesting_fault
@@ -19,7 +20,8 @@ LONGEST_ANSWER = 1_000_000
 
 _LONGEST_EVALUATED = 10_000
 _DEEPEST = 100
-_MOST_CUBE_MOVES = 10_000
+_MOST_STEPS = 10_000
+_LONGEST_COMPARED = 4_000
 
 _ARITHMETIC = Expressions(
     operators={"^": 1, "+": 2, "-": 2, "*": 3, "/": 3, "//": 3, "%": 3},
@@ -88,6 +90,20 @@ def _nested(answer: str, entry: Mapping[str, Any]) -> str | None:
     return nesting_fault(answer, _DEEPEST)
 
 
+def _compared(answer: str, entry: Mapping[str, Any]) -> str | None:
+    """The scorer takes the edit distance of each pair of texts in two trees, as often as their parts overlap."""
+    if fault := _nested(answer, entry):
+        return fault
+    compared = answer[answer.find("{") : answer.rfind("}") + 1]
+    if len(compared) <= max(_LONGEST_COMPARED, 2 * len(str(entry.get("answer")))):
+        return None
+    try:
+        json.loads(compared)
+    except ValueError:  # prose about an answer, which is not compared
+        return None
+    return f"the JSON in it has {len(compared)} characters"
+
+
 def _fraction(answer: str, entry: Mapping[str, Any]) -> str | None:
     """The scorer takes commas away, then makes a fraction of 1e999999999 with all its digits."""
     large = re.search(r"[eE][-+]?[\d_]{4}", answer.replace(",", ""))
@@ -95,11 +111,24 @@ def _fraction(answer: str, entry: Mapping[str, Any]) -> str | None:
 
 
 def _cube_moves(answer: str, entry: Mapping[str, Any]) -> str | None:
-    """The scorer writes F3 out as F F F, whatever the number."""
-    moves = 0
-    for number in re.findall(r"\d+", answer):
-        moves += int(number) if len(number) < 6 else _MOST_CUBE_MOVES + 1
-    return f"it turns more than {_MOST_CUBE_MOVES} times" if moves > _MOST_CUBE_MOVES else None
+    """The scorer writes F3 out as F F F, whatever the number and however long the text before it."""
+    moves = (re.fullmatch(r"(\D*)(\d+)", word) for word in answer.split())
+    return _carried_out((move[2], len(move[1])) for move in moves if move)
+
+
+def _car_moves(answer: str, entry: Mapping[str, Any]) -> str | None:
+    """The scorer moves by one in each of F+3's three steps, also where a wall has been met."""
+    return _carried_out((count, 1) for count in re.findall(r"[A-Z][+-](\d+)", answer))
+
+
+def _carried_out(counts: Iterable[tuple[str, int]]) -> str | None:
+    """Bound what a scorer repeats as often as the answer says: pairs of a number and of the work of each time."""
+    steps = 0
+    for number, each in counts:
+        steps += max(1, each) * (int(number) if len(number) < 6 else _MOST_STEPS + 1)
+        if steps > _MOST_STEPS:
+            return f"it takes more than {_MOST_STEPS} steps"
+    return None
 
 
 _NUMBERS = r"\s*(?:-?[0-9]{1,300}(?:\s+-?[0-9]{1,300})*)?\s*"
@@ -116,15 +145,20 @@ _GRAMMARS: dict[str, _Fault] = {
     "string_insertion": _literal_or(r"[A-E]+"),
 }
 
-_JSON = ["boxnet", "codeio", "game_of_life", "graph_color", "group_anagrams", "jugs", "knight_swap", "number_sorting"]
+_JSON = ["boxnet", "game_of_life", "graph_color", "group_anagrams", "jugs", "knight_swap", "number_sorting"]
 _BOUNDS: dict[str, _Fault] = {
     **dict.fromkeys([*_JSON, "palindrome_partitioning", "propositional_logic"], _nested),
     "coin_flip": _fraction,
+    "codeio": _compared,
     "rubiks_cube": _cube_moves,
+    "rush_hour": _car_moves,
 }
 
 _LONGEST: dict[str, int] = {
     **dict.fromkeys(_GRAMMARS, _LONGEST_EVALUATED),
+    "complex_arithmetic": 20_000,  # takes a bracket off each end at a time
+    "prime_factorization": 20_000,  # multiplies all numbers, whatever their digits
+    "quantum_lock": 20_000,  # as many doublings of a number as letters
     "boxnet": 20_000,  # a regular expression with two lazy parts: the square of it
     "propositional_logic": 2_000,  # reads a chain of operators from its end again and again: the square of it
     "rubiks_cube": 20_000,
