@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import decimal
 import difflib
 import os
 import random
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import unquote
 
@@ -92,18 +94,39 @@ def create_dataset(name: str, config: dict[str, Any]) -> Any:
 def make_entry(dataset: Any, index: int) -> dict[str, Any]:
     """One entry of a data set (`question`, `answer`, `metadata`), the same each time.
 
-    Some generators (list_functions) draw from Python's global generator too: it is seeded for the entry, then put
-    back.
+    Some generators (list_functions) draw from Python's global generator too: it is seeded for the entry.
     """
-    state = random.getstate()
-    random.seed(f"{dataset.seed}-{index}")
+    with _nothing_left(dataset), warnings.catch_warnings():
+        random.seed(f"{dataset.seed}-{index}")
+        warnings.simplefilter("ignore")
+        entry: dict[str, Any] = dataset[index]
+        return entry
+
+
+def score_answer(dataset: Any, answer: Any, entry: dict[str, Any]) -> float:
+    """The score that a data set gives to an answer to one of its entries, the same whatever was made before."""
+    # knight_swap keeps the boards of a right answer in the metadata.
+    entry = {**entry, "metadata": dict(entry["metadata"])}
+    with _nothing_left(dataset):
+        return float(dataset.score_answer(answer, entry))
+
+
+@contextmanager
+def _nothing_left(dataset: Any) -> Iterator[None]:
+    """Put back what generators and scorers set for the process: its random states and its decimal context.
+
+    decimal_arithmetic sets the precision to that of its configuration where it makes an entry, and counts on it where
+    it scores one; every other data set counts on Python's own.
+    """
+    import numpy
+
+    states = random.getstate(), numpy.random.get_state()  # the global one, which pool_matrix seeds
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            entry: dict[str, Any] = dataset[index]
-            return entry
+        with decimal.localcontext(decimal.Context(prec=getattr(dataset.config, "precision", None))):
+            yield
     finally:
-        random.setstate(state)
+        random.setstate(states[0])
+        numpy.random.set_state(states[1])
 
 
 def _make_all(dataset: Any, name: str, config: dict[str, Any], count: int) -> Iterator[tuple[int, Problem | BadRow]]:

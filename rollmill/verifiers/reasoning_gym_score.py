@@ -86,10 +86,10 @@ class ReasoningGymVerifier:
         if fault := answer_fault(problem.fields["reasoning_gym"]["name"], answer, entry):
             return self._unparseable(fault)
         try:
-            score = float(dataset.score_answer(answer, entry))
+            score = _gym().score_answer(dataset, answer, entry)
         except Exception as error:
             # Some scorers (prime_factorization) raise on an answer that they cannot read, and only on that.
-            dataset.score_answer(entry["answer"], entry)
+            _gym().score_answer(dataset, entry["answer"], entry)
             return self._unparseable(f"the scorer cannot read the answer: {describe(error, limit=200)}")
         if not 0 <= score <= 1:
             raise ValueError(f"{problem.instance_id}: the scorer gave {score}, which is not between 0 and 1")
@@ -141,7 +141,7 @@ def _warm_up(name: str) -> None:
     with suppress(Exception):  # composite has no settings of its own
         dataset = _gym().create_dataset(name, {"seed": 0, "size": 1})
         entry = _gym().make_entry(dataset, 0)
-        dataset.score_answer(entry["answer"], entry)
+        _gym().score_answer(dataset, entry["answer"], entry)
 
 
 @functools.lru_cache(maxsize=64)

@@ -1,8 +1,10 @@
+import decimal
 import os
 import random
 import subprocess
 import sys
 
+import numpy
 import pytest
 
 from rollmill.errors import InputError
@@ -57,6 +59,28 @@ def test_generator_that_draws_globally_repeats_itself_and_leaves_no_trace():
     assert random.getstate() == before
     random.seed(2)
     assert gym.make_entry(dataset, 13) == first
+
+
+def process_state():
+    numbers = numpy.random.get_state()
+    return random.getstate(), numbers[1].tolist(), numbers[2:], decimal.getcontext().prec, sys.getrecursionlimit()
+
+
+@pytest.mark.parametrize("name", ["decimal_arithmetic", "pool_matrix", "list_functions"])
+def test_neither_an_entry_nor_its_score_leaves_a_trace_in_the_process(name):
+    dataset = gym.create_dataset(name, {"seed": 7, "size": 500})
+    before = process_state()
+    entry = gym.make_entry(dataset, 13)
+    assert gym.score_answer(dataset, entry["answer"], entry) == 1.0
+    assert process_state() == before
+
+
+def test_a_scorer_adds_nothing_to_the_entry():
+    dataset = gym.create_dataset("knight_swap", {"seed": 7, "size": 500, "impossible_ratio": 0.0})
+    entry = gym.make_entry(dataset, 0)
+    before = sorted(entry["metadata"])
+    assert gym.score_answer(dataset, entry["answer"], entry) == 1.0
+    assert sorted(entry["metadata"]) == before
 
 
 def test_entry_that_cannot_be_made_is_quarantined(load, monkeypatch):

@@ -1,4 +1,5 @@
 import importlib.metadata
+from decimal import Decimal
 
 import pytest
 
@@ -47,6 +48,24 @@ def test_what_the_scorer_cannot_read_is_unparseable(name, completion):
     verdict = ReasoningGymVerifier().verify(problem, completion)
     assert (verdict.status, verdict.reward, verdict.error) == ("unparseable", 0, None)
     assert verdict.reason
+
+
+def test_no_row_changes_the_verdict_of_another():
+    entry, problem = entry_of("power_function")
+    _, other = entry_of("decimal_arithmetic", precision=2, min_num_decimal_places=0, max_num_decimal_places=0)
+    verifier = ReasoningGymVerifier()
+    verifier.verify(other, "1")
+    assert verifier.verify(problem, entry["answer"]).success
+
+
+def test_decimal_arithmetic_is_scored_in_the_precision_of_its_configuration():
+    places = {"precision": 4, "min_num_decimal_places": 2, "max_num_decimal_places": 2}
+    entry, problem = entry_of("decimal_arithmetic", **places)
+    nearly = Decimal(entry["answer"]) + Decimal("0.010004")  # a hundredth off in four digits
+    for precision in (12, 4):
+        assert ReasoningGymVerifier().verify(problem, f"{nearly}").success
+        entry_of("decimal_arithmetic", precision=precision, min_num_decimal_places=1, max_num_decimal_places=1)
+    assert not ReasoningGymVerifier().verify(problem, f"{nearly + Decimal('0.0001')}").success
 
 
 def test_the_prompt_may_surround_the_question():
