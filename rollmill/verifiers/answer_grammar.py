@@ -21,6 +21,11 @@ _MOST_BITS = 4096.0
 _MOST_DEGREE = 200.0
 _END = "the end"
 
+# How sympy writes a number by name, with how many integers, and functions of two arguments.
+_NUMBERS_BY_NAME = {"Integer": 1, "Rational": 2, "S": 1}
+_POWERS = frozenset({"Pow", "pow", "root"})
+_LOGARITHMS = frozenset({"ln", "log"})
+
 _DIGITS = r"[0-9](?:_?[0-9])*"
 _TOKEN = re.compile(
     rf"""(?P<space>[ \t\r\n]+)
@@ -34,7 +39,10 @@ _TOKEN = re.compile(
 
 @dataclass(frozen=True)
 class Expressions:
-    """What an expression may hold: infix operators with their precedence, functions of one argument, and names."""
+    """What an expression may hold: infix operators with their precedence, functions, and names.
+
+    Powers and rational numbers that are written as calls, as sympy writes them, may always stand in it.
+    """
 
     operators: Mapping[str, int]
     functions: frozenset[str]
@@ -231,12 +239,51 @@ class _Expression(_Reader):
         if token.kind == "name":
             self._take()
             if self._takes("("):
-                if token.text not in self._allowed.functions:
-                    raise token.outside("a function that may stand in it")
-                return _applied(token.text, self._inside(), self._token.at)
+                return self._call(token)
             if self._allowed.is_name(token.text):
                 return _Size(degree=1)
         raise token.outside("a number, a name of the problem or a bracket")
+
+    def _call(self, name: _Token) -> _Size:
+        if name.text in _NUMBERS_BY_NAME:
+            return self._named_number(most=_NUMBERS_BY_NAME[name.text])
+        if name.text not in self._allowed.functions | _POWERS:
+            raise name.outside("a function that may stand in it")
+        with self._deeper():
+            first = self._infix(0)
+            second = self._infix(0) if self._second(name.text) else None
+            self._expect(")")
+        at = self._token.at
+        if second is None:
+            return _applied(name.text, first, at)
+        if name.text in _LOGARITHMS:
+            return _combined("/", _applied("log", first, at), _applied("log", second, at)).checked(at)
+        return _power(first, _reciprocal(second) if name.text == "root" else second, at)
+
+    def _second(self, function: str) -> bool:
+        """Whether a second argument comes: powers have one, and logarithms may."""
+        if function in _POWERS:
+            self._expect(",")
+            return True
+        return function in _LOGARITHMS and bool(self._takes(","))
+
+    def _named_number(self, most: int) -> _Size:
+        """One or `most` written integers: `S` of anything else is handed to an interpreter."""
+        integers = [self._integer()]
+        while len(integers) < most and self._takes(","):
+            integers.append(self._integer())
+        self._expect(")")
+        top, bottom = [*integers, 1][:2]
+        if bottom == 0:
+            raise self._token.outside("a denominator other than 0 before it")
+        sizes = (math.log2(max(1, abs(integer))) for integer in (top, bottom))
+        return _Size(*sizes, number=top / bottom).checked(self._token.at)
+
+    def _integer(self) -> int:
+        sign = self._takes("-", "+")
+        if self._token.kind != "number" or not self._token.text.isdecimal():
+            raise self._token.outside("a whole number")
+        return int(sign + self._take().text)
 
     def _inside(self) -> _Size:
         with self._deeper():
@@ -279,6 +326,10 @@ def _power(base: _Size, exponent: _Size, at: int) -> _Size:
     if exponent.number < 0:
         top, bottom = bottom, top
     return _Size(top, bottom, base.degree * times).checked(at)
+
+
+def _reciprocal(size: _Size) -> _Size:
+    return _Size(size.bottom, size.top, size.degree, 1 / size.number if size.number else None)
 
 
 def _exponential(bits: float) -> float:

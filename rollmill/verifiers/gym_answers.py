@@ -30,7 +30,23 @@ _ARITHMETIC = Expressions(
 )
 _FOUR_OPERATIONS = {"+": 2, "-": 2, "*": 3, "/": 3}
 _FUNCTIONS = frozenset(
-    {"Abs", "abs", "acos", "acosh", "acot", "acsc", "asec", "asin", "asinh", "atan", "atanh", "cos", "cosh", "cot"}
+    {
+        "Abs",
+        "abs",
+        "acos",
+        "acosh",
+        "acot",
+        "acsc",
+        "asec",
+        "asin",
+        "asinh",
+        "atan",
+        "atanh",
+        "cbrt",
+        "cos",
+        "cosh",
+        "cot",
+    }
     | {"coth", "csc", "csch", "exp", "ln", "log", "sec", "sech", "sin", "sinh", "sqrt", "tan", "tanh"}
 )
 # Constants of integration: one letter, perhaps numbered, or the word. Sympy makes a symbol of each.

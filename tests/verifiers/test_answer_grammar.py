@@ -13,16 +13,20 @@ from hypothesis import strategies as st
 from tests.verifiers.gym_entries import EVALUATING, LITERAL, fault, made
 
 SIGNS = [*"0123456789xXyCQ_AEeNSO+-*/%^!().,[]'\"{}:;=@&|~<>?\\ \n\t", "**", "//", "__", "0x1", "1e3", "1.5", "9**9"]
+CALLED = ["Pow(", "pow(", "root(", "log(", "Rational(", "Integer(", "S("]
 WORDS = ["sin(", "exp(", "sqrt(", "factorial(", "abs(", "Symbol(", "eval(", "print(", "lambda", " if ", " for ", " in "]
 PARTS = ["pi", "C1", "constant", "__import__", ".real", "f'", "b'", "'A'", "['Q', '_']", "1, 2", "ｅ", "\x00", "#"]
-PIECES = st.sampled_from([*SIGNS, *WORDS, *PARTS])
+PIECES = st.sampled_from([*SIGNS, *WORDS, *CALLED, *PARTS])
 EXPRESSIONS = st.recursive(
     st.sampled_from(["0", "1", "2", "9", "17", "1.5", "2e2", "x", "C", "99", "(1/2)"]),
     lambda inner: st.one_of(
         st.tuples(inner, st.sampled_from(["+", "-", "*", "/", "**", "//", "%", "^", " "]), inner).map("".join),
         inner.map("({})".format),
         inner.map("({})!".format),
-        st.tuples(st.sampled_from(["sin", "exp", "sqrt", "factorial", "-"]), inner).map("{0[0]}({0[1]})".format),
+        st.tuples(st.sampled_from(["sin", "exp", "sqrt", "factorial", "-", "S"]), inner).map("{0[0]}({0[1]})".format),
+        st.tuples(st.sampled_from(["Pow", "pow", "root", "log", "Rational"]), inner, inner).map(
+            lambda parts: f"{parts[0]}({parts[1]}, {parts[2]})"
+        ),
     ),
     max_leaves=8,
 )
@@ -55,6 +59,7 @@ HARMLESS = (
     ast.unaryop,
 )
 CALLS = {"Integer", "Float", "Symbol", "factorial", "factorial2", "sin", "exp", "sqrt", "Abs", "abs"}
+CALLS |= {"Pow", "pow", "root", "log", "ln", "Rational", "S"}
 EVERY_TIME = settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
@@ -62,7 +67,7 @@ EVERY_TIME = settings(max_examples=400, deadline=None, suppress_health_check=[He
 def sympy_names():
     names = {}
     exec("from sympy import *", names)  # as parse_expr does
-    return names | {"abs": abs}
+    return names | {"abs": abs, "pow": pow}
 
 
 def evaluated(name, text):
@@ -108,12 +113,24 @@ def bits(value):
     return max(abs(value.numerator), value.denominator).bit_length()
 
 
+AS_OPERATOR = {"Pow": ast.Pow(), "pow": ast.Pow(), "root": ast.Pow(), "Rational": ast.Div()}
+
+
+def second(node):
+    """The second argument of a power; of a root, one over it."""
+    return ast.BinOp(ast.Constant(1), ast.Div(), node.args[1]) if node.func.id == "root" else node.args[1]
+
+
 def worked_out(node):
     """The exact value; None where there is none. Fails before it would work out a large one."""
     if isinstance(node, ast.Call):
-        if node.func.id in {"Integer", "Float"}:
+        if node.func.id in {"Integer", "Float"} and isinstance(node.args[0], ast.Constant):
             return Fraction(str(node.args[0].value))
+        if node.func.id in {"Pow", "pow", "root", "Rational"} and len(node.args) == 2:
+            return worked_out(ast.BinOp(node.args[0], AS_OPERATOR[node.func.id], second(node)))
         value = worked_out(node.args[0]) if node.args else None
+        if node.func.id in {"Integer", "S", "Rational"}:
+            return value
         if node.func.id != "factorial" or value is None or value < 0 or value.denominator > 1:
             return None
         assert value < 600
@@ -121,6 +138,8 @@ def worked_out(node):
     if isinstance(node, ast.UnaryOp):
         value = worked_out(node.operand)
         return -value if isinstance(node.op, ast.USub) and value is not None else value
+    if isinstance(node, ast.Constant):
+        return Fraction(node.value)
     if not isinstance(node, ast.BinOp):
         return None
     left, right = worked_out(node.left), worked_out(node.right)

@@ -1,6 +1,7 @@
 import ast
 import inspect
 import json
+import re
 import textwrap
 
 import pytest
@@ -106,6 +107,14 @@ def matrix(answer):
         ("intermediate_integration", lambda answer: f"{answer} + sin(pi) + log(E) + sqrt(4)"),
         ("intermediate_integration", lambda answer: f"{answer} + Abs(C)**(1/2) - ln(2)"),
         ("intermediate_integration", lambda answer: f"{answer} + C**12.75 / 2**-0.5"),
+        ("simple_integration", lambda answer: re.sub(r"(\d+)\*([A-Za-z])", r"Integer(\1)*\2", answer)),
+        ("simple_integration", lambda answer: re.sub(r"/(\d+)", r"*Rational(1, \1)", answer)),
+        ("simple_integration", lambda answer: re.sub(r"([a-zA-Z])\*\*(\d+)", r"Pow(\1, \2)", answer)),
+        ("simple_integration", lambda answer: re.sub(r"([a-zA-Z])\*\*(\d+)", r"pow(\1, \2)", answer)),
+        ("simple_integration", lambda answer: re.sub(r"(\d+)/(\d+)", r"S(\1)/\2", answer)),
+        ("intermediate_integration", lambda answer: f"{answer} + root(C, 2) + log(C, E) - Rational(-3, 2)"),
+        ("intermediate_integration", lambda answer: f"{answer} + C**Rational(3, 2) + ln(C, 10) + cbrt(S(-8))"),
+        ("countdown", lambda answer: f"({answer}) * Pow(1.0, 1.0)"),
         ("polynomial_multiplication", lambda answer: answer.replace(" ", "")),
         ("polynomial_multiplication", lambda answer: f"{answer} + 1_000 - 1_000"),
     ],
@@ -119,7 +128,22 @@ def test_other_ways_to_write_it_are_scored_as_before(name, written):
 
 @pytest.mark.parametrize(
     "answer",
-    ["2**3*3", "4! + 0", "3!!*8", "sqrt(16)*6", "49//2", "24%100", "8^16", "-(-24)", "2.4e1", "24.", "96/2**2"],
+    [
+        "2**3*3",
+        "4! + 0",
+        "3!!*8",
+        "sqrt(16)*6",
+        "49//2",
+        "24%100",
+        "8^16",
+        "-(-24)",
+        "2.4e1",
+        "24.",
+        "96/2**2",
+        "pow(2, 3)*3",
+        "S(24)/1",
+        "Rational(48, 2)",
+    ],
 )
 def test_arithmetic_beyond_the_four_operations_is_read(answer):
     assert fault("puzzle24", answer) is None
