@@ -30,6 +30,11 @@ LARGEST_IMAGE = 64 << 20
 """Bytes of one image, packed as it is in its file."""
 MOST_PIXELS = 89_478_485
 """Pixels of one image, a third of a gigabyte once they are decoded: where Pillow begins to warn of bombs."""
+_MOST_SCANS = 200
+"""Scans of one JPEG: each goes through all of its blocks again, in some bytes."""
+_LARGEST_TILE = 1 << 24
+"""Pixels of a TIFF's tile, where the picture has fewer: tiles are unpacked whole."""
+_MARKER = re.compile(rb"\xff([^\x00\xff])")
 _LONGEST_DATA_URL = 3 * LARGEST_IMAGE  # every byte may be written as `%XX`
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 
@@ -60,11 +65,15 @@ def check_picture(content: bytes, kind: str) -> str | None:
 
     if fault := _too_large(content):
         return fault
+    if kind == "image/jpeg" and _has_many_scans(content):
+        return f"image has more than {_MOST_SCANS} scans"
     try:
         with Pictures.open(io.BytesIO(content), formats=[kind.removeprefix("image/")]) as picture:
             width, height = picture.size
             if width * height > MOST_PIXELS:
                 return f"image has more than {MOST_PIXELS:,} pixels"
+            if kind == "image/tiff" and _tile_pixels(picture) > max(_LARGEST_TILE, 2 * width * height):
+                return "image has tiles that are far larger than it is"
             picture.draft(None, (width // 8 or 1, height // 8 or 1))  # a JPEG is decoded to an eighth, which is faster
             picture.load()
     except (Pictures.DecompressionBombError, Pictures.DecompressionBombWarning):
@@ -72,6 +81,27 @@ def check_picture(content: bytes, kind: str) -> str | None:
     except Exception as error:  # decoders raise whatever they meet; what they say may show what the file holds
         return f"image cannot be decoded ({type(error).__name__})"
     return None
+
+
+def _has_many_scans(content: bytes) -> bool:
+    """Whether a JPEG has more than `_MOST_SCANS`, found as its decoder finds them: other parts may hold such bytes."""
+    at, scans = 2, 0
+    while marker := _MARKER.search(content, at):
+        kind, at = marker[1][0], marker.end()
+        if kind == 0xD9:  # the end
+            return False
+        if kind == 0xDA:
+            scans += 1
+            if scans > _MOST_SCANS:
+                return True
+        if kind != 0x01 and not 0xD0 <= kind <= 0xD8:  # these have no length
+            at += int.from_bytes(content[at : at + 2], "big")
+    return False
+
+
+def _tile_pixels(picture: Any) -> int:
+    """Of a TIFF; 0 where it has strips. Raises where a side is not a number."""
+    return int(picture.tag_v2.get(322, 0)) * int(picture.tag_v2.get(323, 0))
 
 
 def _too_large(content: bytes) -> str | None:

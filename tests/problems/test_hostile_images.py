@@ -193,9 +193,56 @@ def jpeg() -> bytes:
     return file.getvalue()
 
 
+def segment(marker: int, data: bytes) -> bytes:
+    return bytes([0xFF, marker]) + struct.pack(">H", len(data) + 2) + data
+
+
+def jpeg_of_scans(count: int) -> bytes:
+    """A progressive JPEG of 8 x 8 pixels: one scan of it, and then the same further one again and again."""
+    tables = segment(0xDB, b"\0" + b"\1" * 64) + segment(0xC2, struct.pack(">BHHB", 8, 8, 8, 1) + b"\1\x11\0")
+    tables += b"".join(segment(0xC4, bytes([kind, 1]) + bytes(16)) for kind in (0x00, 0x10))
+    scans = segment(0xDA, b"\1\1\0\0\0\0") + b"\x7f" + (segment(0xDA, b"\1\1\0\1\x3f\0") + b"\x7f") * (count - 1)
+    return b"\xff\xd8" + tables + scans + b"\xff\xd9"
+
+
+def tiff_of_a_tile(side: int) -> bytes:
+    """A grey TIFF of 16 x 16 pixels in one packed tile."""
+    data = zlib.compress(bytes(side * side), 1)
+    tags = {
+        256: 16,
+        257: 16,
+        258: 8,
+        259: 8,
+        262: 1,
+        277: 1,
+        322: side,
+        323: side,
+        324: 8 + 2 + 120 + 4,
+        325: len(data),
+    }
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + data
+
+
+def test_scans_are_counted_where_the_decoder_finds_them():
+    assert images.check_picture(jpeg_of_scans(200), "image/jpeg") is None
+    other = segment(0xE2, b"\xff\xda" * 300)
+    inside = jpeg()[:2] + other + jpeg()[2:]
+    for content in (inside, jpeg() + b"\xff\xda" * 300, jpeg()):
+        assert images.check_picture(content, "image/jpeg") is None
+    hidden = b"\xff\xd8" + other + b"garbage\xff\xff" + jpeg_of_scans(201)[3:]
+    assert images.check_picture(hidden, "image/jpeg") == "image has more than 200 scans"
+
+
+def test_small_pictures_may_have_usual_tiles():
+    assert images.check_picture(tiff_of_a_tile(512), "image/tiff") is None
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
+        (jpeg_of_scans(201), "more than 200 scans"),
+        (tiff_of_a_tile(8192), "far larger than it is"),
         (png(60_000, 60_000, zlib.compress(b"")), "more than 89,478,485 pixels"),
         (png(9_500, 9_500, zlib.compress(b"")), "more than 89,478,485 pixels"),
         (png(2**31 - 1, 2**31 - 1, b""), "pixels"),
