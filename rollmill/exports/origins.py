@@ -34,7 +34,7 @@ FACT_COLUMNS = [
     "answer_error",
 ]
 _LARGEST = 1 << 63
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|(?:data|file):", re.IGNORECASE)
 
 
 class _Verdict(msgspec.Struct):
@@ -108,7 +108,7 @@ def _place(root: Path | None, folder: Path, further: Sequence[str]) -> Place:
             found = confined_path(path, allowed)
         except ConfinedFileError as error:
             raise OutsideImageError(str(error)) from None
-        if root is None or path.startswith("/") or ":" in path.split("/", 1)[0]:
+        if root is None or path.startswith("/") or _SCHEME.match(path):
             return path
         inside = os.path.realpath(root / path) == str(found)
         return os.path.relpath(root / path if inside else found, folder)

@@ -6,7 +6,7 @@ import os
 import stat
 from collections.abc import Sequence
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 _SHOWN = 200
 _READ_AT_ONCE = 1 << 20
@@ -36,7 +36,9 @@ def confined_path(name: str, folders: Sequence[Path]) -> Path:
         # An absolute name stays what it is when it is joined.
         paths = [os.path.realpath(os.path.join(root, local)) for root in roots]  # noqa: PTH118
         inside = [path for path in paths if any(os.path.commonpath([root, path]) == root for root in roots)]
-        found = next((path for path in inside if os.path.lexists(path)), inside[0] if inside else None)
+        found = next((path for path in inside if os.path.lexists(path)), None)
+        if found is None and len(inside) == len(paths) > 0:
+            found = inside[0]
     except (OSError, ValueError) as error:  # ValueError: a NUL or a lone surrogate in the name
         raise ConfinedFileError("file cannot be read", _said(name, error)) from None
     if found is None:
@@ -73,13 +75,10 @@ def read_confined(name: str, folders: Sequence[Path], *, limit: int) -> bytes:
 def _local_path(name: str) -> str:
     if not name[:7].lower().startswith("file://"):
         return name
-    try:
-        parts = urlsplit(name)
-    except ValueError:
-        raise ConfinedFileError("not a file URL", name[:_SHOWN]) from None
-    if parts.netloc.lower() not in ("", "localhost"):
+    host, _, path = name[7:].partition("/")
+    if host.lower() not in ("", "localhost"):
         raise ConfinedFileError("file URL names another machine", name[:_SHOWN])
-    return unquote(parts.path)
+    return unquote(f"/{path}")  # with what looks like a query or a fragment: files are called so, and have neither
 
 
 def _check_regular(found: os.stat_result, name: str) -> None:

@@ -47,7 +47,7 @@ def read_directory(folder: Path, split: str) -> Iterator[tuple[int, Row | BadRow
     if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
         return _read(_load_saved(folder, split))
     try:
-        _check_files(str(folder), [folder, *unpacked_folders()], str(folder), None)
+        _check_files(str(folder), [folder, *unpacked_folders(folder)], str(folder), None)
         rows = load_dataset(str(folder), split=split)
     except InputError:
         raise
@@ -81,14 +81,36 @@ def hub_folders(dataset: str) -> list[Path]:
     from huggingface_hub.file_download import repo_folder_name
 
     name = dataset.partition(":")[0]
-    return [Path(HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type="dataset"), *unpacked_folders()]
+    folder = Path(HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type="dataset")
+    return [folder, *unpacked_folders(Path(os.path.normpath(folder.absolute())))]  # as `datasets` names archives
 
 
-def unpacked_folders() -> list[Path]:
-    """Return the folder in which `datasets` unpacks archives of images."""
+def unpacked_folders(folder: Path) -> list[Path]:
+    """Return the folders into which `datasets` has unpacked the archives in `folder`, a data set's own.
+
+    They lie beside those of all other data sets, under the hash of the archive's path.
+    """
     from datasets import config
+    from datasets.utils.file_utils import hash_url_to_filename
 
-    return [Path(config.EXTRACTED_DATASETS_PATH)]
+    unpacked = Path(config.EXTRACTED_DATASETS_PATH)
+    there = {path.name for path in unpacked.iterdir()} if unpacked.is_dir() else set()
+    if not there:
+        return []
+    files = (os.path.join(at, name) for at, _, names in os.walk(folder) for name in names)  # noqa: PTH118
+    return [unpacked / name for path in files if (name := hash_url_to_filename(path)) in there]
+
+
+def snapshot_folders(folder: Path) -> list[Path]:
+    """Return where the links of `folder` lead, if it lies in a snapshot of the hub's cache: to the files beside it.
+
+    `<repo>/snapshots/<revision>` holds links to `<repo>/blobs`, which is no link itself.
+    """
+    for snapshots in folder.parents:
+        blobs = snapshots.parent / "blobs"
+        if snapshots.name == "snapshots" and blobs.is_dir() and not blobs.is_symlink():
+            return [blobs]
+    return []
 
 
 def _load_saved(folder: Path, split: str) -> Any:

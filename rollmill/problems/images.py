@@ -36,7 +36,7 @@ _LARGEST_TILE = 1 << 24
 """Pixels of a TIFF's tile, where the picture has fewer: tiles are unpacked whole."""
 _MARKER = re.compile(rb"\xff([^\x00\xff])")
 _LONGEST_DATA_URL = 3 * LARGEST_IMAGE  # every byte may be written as `%XX`
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://|file:/", re.IGNORECASE)  # files may have a colon in their name
 
 
 def media_type(content: bytes) -> str | None:
@@ -169,16 +169,16 @@ class ImageStore:
 
     def _read_path(self, cell: str, field: str) -> bytes:
         if not self._folders:
-            reason = "image files of this data set are not read"
-            raise UnusableCellError(field, reason, f"{cell[:200]} has no folder to start from{_ADVICE}")
+            reason = f"image files of this data set are not read{_ADVICE}"
+            raise UnusableCellError(field, reason, f"{cell[:200]} has no folder to start from")
         try:
             return read_confined(cell, self._folders, limit=LARGEST_IMAGE)
         except ConfinedFileError as error:
             advice = _ADVICE if "outside" in error.reason else ""
-            raise UnusableCellError(field, f"image {error.reason}", f"{error.detail}{advice}") from None
+            raise UnusableCellError(field, f"image {error.reason}{advice}", error.detail) from None
 
 
-_ADVICE = ": name its folder with --image_folders if it may be read"
+_ADVICE = " (--image_folders names further ones)"  # a part of the reason, which is what a summary shows
 
 
 def _read_data_url(url: str, field: str) -> bytes:

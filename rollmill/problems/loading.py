@@ -20,7 +20,7 @@ from rollmill.files.whole import write_whole
 from rollmill.problems import gym
 from rollmill.problems.columns import choose_columns
 from rollmill.problems.data_files import folder_of, is_data_file, read_data_file
-from rollmill.problems.hub import hub_folders, read_directory, read_hub, unpacked_folders
+from rollmill.problems.hub import hub_folders, read_directory, read_hub, snapshot_folders, unpacked_folders
 from rollmill.problems.images import ImageStore
 from rollmill.problems.mapping import RowMapper, show
 from rollmill.problems.source import ProblemSource
@@ -196,9 +196,15 @@ def _open(source: ProblemSource, image_folder: Path) -> _Opened:
     if Path(dataset).expanduser().is_dir():
         folder = Path(dataset).expanduser().resolve()
         rows = read_directory(folder, source.split)
-        return _open_rows(source, rows, ImageStore(image_folder, folder, [*further, *unpacked_folders()]))
+        further += [*snapshot_folders(folder), *unpacked_folders(folder)]
+        return _open_rows(source, rows, ImageStore(image_folder, folder, further))
     if is_data_file(dataset):
-        return _open_rows(source, read_data_file(dataset), ImageStore(image_folder, folder_of(dataset), further))
+        rows = read_data_file(dataset)
+        # A snapshot's file is a link to where files have hashes for names: those that rows give are beside the link.
+        beside = Path(dataset).expanduser().absolute().parent
+        if blobs := snapshot_folders(beside):
+            return _open_rows(source, rows, ImageStore(image_folder, beside, [*further, *blobs]))
+        return _open_rows(source, rows, ImageStore(image_folder, folder_of(dataset), further))
     if dataset.startswith((".", "/", "~")):
         raise InputError(f"{dataset} does not exist")
     hint = ""

@@ -6,11 +6,13 @@ import os
 import socket
 import struct
 import threading
+import zipfile
 import zlib
 from pathlib import Path
 
 import orjson
 import pytest
+from datasets.utils.extract import ExtractManager
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image as Pictures
@@ -20,6 +22,7 @@ from rollmill.files import confined
 from rollmill.files.confined import ConfinedFileError, confined_path, read_confined
 from rollmill.problems import Prompting, build_messages, images, to_openai
 from rollmill.problems.cells import UnusableCellError
+from rollmill.problems.hub import unpacked_folders
 from rollmill.problems.images import ImageStore
 
 from .conftest import make_png
@@ -107,6 +110,83 @@ def test_files_that_are_not_read(folders, tmp_path, cell, reason):
 def test_files_of_the_folder_are_read(folders, tmp_path, cell):
     (image,) = ImageStore(tmp_path / "images", folders).keep_all(cell.format(top=tmp_path), "images")
     assert (tmp_path / image.path).exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["a#b.png", "q?x.png", "photo-2024-01-01T12:30.png", "scan:1.png", "a;b.png", "A b.png", "\u00fc.png"]
+)
+def test_names_that_are_much_like_urls(folders, tmp_path, name):
+    (folders / name).write_bytes(make_png(3))
+    for cell in (
+        name,
+        f"./{name}",
+        str(folders / name),
+        f"file://{folders / name}",
+        f"file://localhost{folders}/{name}",
+    ):
+        (image,) = ImageStore(tmp_path / "images", folders).keep_all(cell, "images")
+        assert (tmp_path / image.path).read_bytes() == make_png(3)
+
+
+@pytest.mark.parametrize("whole_folder", [False, True])
+@pytest.mark.parametrize("there", [False, True])
+def test_a_linked_folder_of_pictures_is_refused_with_the_flag_that_admits_it(load, tmp_path, whole_folder, there):
+    (tmp_path / "ds").mkdir()
+    (tmp_path / "ds" / "images").symlink_to("../big")
+    if there:
+        (tmp_path / "big").mkdir()
+        (tmp_path / "big" / "1.png").write_bytes(make_png(1))
+    lines = tmp_path / "ds" / "train.jsonl"
+    lines.write_text('{"prompt": "q", "answer": "1", "image": "images/1.png"}\n')
+    dataset = str(lines.parent if whole_folder else lines)
+    with pytest.raises(InputError, match=r"1 x image: image file lies outside the folders .*--image_folders") as raised:
+        load(dataset)
+    assert "big" not in str(raised.value)
+    if there:
+        assert load(dataset, image_folders=(str(tmp_path / "big"),)).report.count == 1
+
+
+@pytest.fixture
+def snapshot(tmp_path):
+    """A data set as the hub's cache keeps it: links to files that have hashes for names."""
+    repo = tmp_path / "datasets--x--y"
+    (repo / "blobs").mkdir(parents=True)
+    (repo / "snapshots" / "abc" / "images").mkdir(parents=True)
+    (repo / "blobs" / "f0").write_bytes(make_png(1))
+    (repo / "blobs" / "f1").write_text('{"prompt": "q", "answer": "1", "image": "images/1.png"}\n')
+    (repo / "snapshots" / "abc" / "images" / "1.png").symlink_to("../../../blobs/f0")
+    (repo / "snapshots" / "abc" / "train.jsonl").symlink_to("../../blobs/f1")
+    return repo / "snapshots" / "abc"
+
+
+@pytest.mark.parametrize("name", ["", "train.jsonl"])
+def test_a_snapshot_of_the_hub_that_is_named_by_its_path(load, snapshot, name):
+    assert load(str(snapshot / name)).report.count == 1
+
+
+def test_a_snapshot_does_not_say_where_its_files_are(load, snapshot, tmp_path):
+    blobs = snapshot.parents[1] / "blobs"
+    blobs.rename(tmp_path / "elsewhere")
+    blobs.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match="lies outside"):
+        load(str(snapshot))
+
+
+def test_archives_of_other_data_sets_are_not_this_ones(tmp_path, monkeypatch):
+    monkeypatch.setattr("datasets.config.EXTRACTED_DATASETS_PATH", tmp_path / "extracted")
+    own = {}
+    for name in ("a", "b"):
+        (tmp_path / name / "inside").mkdir(parents=True)
+        with zipfile.ZipFile(tmp_path / name / "inside" / "images.zip", "w") as archive:
+            archive.writestr("1.png", make_png(1))
+        manager = ExtractManager(str(tmp_path))
+        manager.extract_dir = str(tmp_path / "extracted")
+        own[name] = Path(manager.extract(str(tmp_path / name / "inside" / "images.zip")))
+    assert own["a"] != own["b"]
+    for name, folder in own.items():
+        assert (folder / "1.png").is_file()
+        assert unpacked_folders(tmp_path / name) == [folder]
+    assert unpacked_folders(tmp_path / "a" / "nothing") == []
 
 
 def test_further_folders(folders, tmp_path):
