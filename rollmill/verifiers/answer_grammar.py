@@ -276,8 +276,8 @@ class _Expression(_Reader):
         top, bottom = [*integers, 1][:2]
         if bottom == 0:
             raise self._token.outside("a denominator other than 0 before it")
-        sizes = (math.log2(max(1, abs(integer))) for integer in (top, bottom))
-        return _Size(*sizes, number=top / bottom).checked(self._token.at)
+        size = _Size(math.log2(max(1, abs(top))), math.log2(abs(bottom)), number=top / bottom)
+        return size.checked(self._token.at)
 
     def _integer(self) -> int:
         sign = self._takes("-", "+")
