@@ -137,10 +137,17 @@ def test_image_paths_that_are_not_relative_stay(tmp_path, path):
     assert lines_of(tmp_path / "sft.jsonl")[0]["images"] == [path]
 
 
+def test_a_name_with_a_colon_is_a_path(tmp_path):
+    turns = [said("user", [{"type": "image", "image": "scan:1.png"}]), said("assistant", "x")]
+    export(tmp_path, [{"instance_id": "p", "sample_id": 0, "messages": turns}], tmp_path / "run")
+    assert lines_of(tmp_path / "sft.jsonl")[0]["images"] == ["run/scan:1.png"]
+
+
 @pytest.mark.parametrize(
     "part",
     [
         {"type": "image", "image": "/etc/passwd"},
+        {"type": "image", "image": "a:/../../secret.png"},
         {"type": "image", "image": "../../secret.png"},
         {"type": "image", "image": "file:///etc/passwd"},
         {"type": "image", "image": "link.png"},
