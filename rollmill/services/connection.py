@@ -14,7 +14,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, SecretStr
 
 from rollmill.errors import InputError, ServingError
-from rollmill.serving.answers import PLAIN, AnswerBody, AnswerError, check_redirect
+from rollmill.serving.answers import PLAIN, AnswerBody, AnswerError, check_redirect, words_of
 from rollmill.serving.backoff import backoff_s, parse_retry_after
 from rollmill.stall_watch import TimedStep
 from rollmill.viewing.escapes import visible, visible_line
@@ -263,7 +263,7 @@ def _understood(response: httpx.Response, answer: bytes, where: str) -> dict[str
         said = content.get("detail") if isinstance(content, dict) else None
         raise CallFailedError(
             f"http_{status}",
-            f"{where} answers {status}: {said or answer[:300].decode(errors='replace')}",
+            f"{where} answers {status}: {words_of(said, answer[:300])}",
             status=status,
             retry_after_s=parse_retry_after(response.headers.get("Retry-After")),
         )

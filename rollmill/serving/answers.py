@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
 
 from rollmill.viewing.escapes import visible
 
@@ -81,6 +83,14 @@ def check_redirect(url: str, status: int, location: str | None) -> None:
         shown = visible(location)[:_SHOWN]
         message = f"{url} answers {status}, a redirect to {shown}, which is not followed: give the right address"
         raise AnswerError("redirect", message)
+
+
+def words_of(said: Any, body: bytes) -> str:
+    """Return what a server said, or `body`, its beginning, where that is nothing or nested too deep to be shown."""
+    with suppress(RecursionError):
+        if words := str(said or ""):
+            return words
+    return body.decode("utf-8", "replace") or "(empty)"
 
 
 def _is_zlib(body: bytes) -> bool:

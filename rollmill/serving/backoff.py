@@ -25,6 +25,6 @@ def parse_retry_after(value: str | None) -> float | None:
     except ValueError:
         try:
             seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
-        except ValueError:
-            return None
+        except (ArithmeticError, LookupError, OSError, TypeError, ValueError):
+            return None  # no date that there can be: years and offsets of any length stand in a server's header
     return min(max(seconds, 0.0), _LONGEST_RETRY_AFTER_S) if seconds == seconds else None

@@ -18,7 +18,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from rollmill.records import Usage
-from rollmill.serving.answers import PLAIN, AnswerBody, AnswerError, check_redirect
+from rollmill.serving.answers import PLAIN, AnswerBody, AnswerError, check_redirect, words_of
 from rollmill.serving.backoff import backoff_s, parse_retry_after
 from rollmill.serving.endpoints import Endpoint, EndpointPool
 from rollmill.stall_watch import TimedStep
@@ -282,4 +282,4 @@ def server_words(content: bytes) -> str:
         said = error if isinstance(error, str) else error.get("message") or body.get("detail") or body.get("message")
     except (orjson.JSONDecodeError, AttributeError):
         said = None
-    return str(said or content[:500].decode("utf-8", "replace") or "(empty)")
+    return words_of(said, content[:500])

@@ -2,12 +2,14 @@
 
 import asyncio
 import gzip
+import json
 import resource
 import zlib
+from contextlib import suppress
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
@@ -18,6 +20,7 @@ from rollmill.sandboxes.sandbox import SandboxError, SandboxSpec
 from rollmill.services.connection import CallFailedError, ServiceConnection
 from rollmill.serving import answers
 from rollmill.serving.answers import AnswerBody, AnswerError
+from rollmill.serving.backoff import parse_retry_after
 from rollmill.serving.client import ChatClient, ClientConfig, RequestFailedError
 from rollmill.serving.endpoints import Endpoint, EndpointPool
 from rollmill.serving.probe import NotAnsweringError, check_model, healthy, served_models
@@ -45,10 +48,10 @@ def failing(url, **config):
     return raised.value
 
 
-def call(url):
+def call(url, timeout_s=10.0):
     connection = ServiceConnection(url.removesuffix("/v1"), KEY)
     try:
-        return connection.post("/execute", {"command": "id"}, timeout_s=10)
+        return connection.post("/execute", {"command": "id"}, timeout_s=timeout_s)
     finally:
         connection.close()
 
@@ -332,6 +335,100 @@ def test_a_wait_that_a_server_asks_for_is_bounded():
     for value in ("1e308", "inf", "nan", "-5", "99999999999", "Fri, 31 Dec 9999 23:59:59 GMT", "x" * 5000):
         with ByteServer(answering(b"{}", f"Retry-After: {value}", status="429 Full")) as server:
             assert failing(server.base_url).type == "http_429"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "Fri, 31 Dec 99999999999999999999 23:59:59 GMT",
+        "Fri, 31 Dec 9999 23:59:59 +99999999999999",
+        "Mon, 99999999999999999999 Jan 2001 00:00:00 GMT",
+        "Mon, 01 Jan 2001 99999999999999999999:00:00 -0000",
+    ],
+)
+def test_a_date_that_cannot_be_asks_for_no_wait(value):
+    assert parse_retry_after(value) is None
+    with ByteServer(answering(b"{}", f"Retry-After: {value}", status="429 Full")) as server:
+        assert failing(server.base_url).type == "http_429"
+        with pytest.raises(CallFailedError) as raised:
+            call(server.base_url)
+        assert raised.value.retry_after_s is None
+
+
+_DATES = st.from_regex(
+    r"[A-Z][a-z]{2}, [0-9]{1,22} (Jan|Feb|Dec|xyz) [0-9]{1,22} [0-9]{1,22}:[0-9]{1,3}(:[0-9]{1,22})? (GMT|[+-][0-9]{1,22})",
+    fullmatch=True,
+)
+
+
+@given(st.text() | _DATES | st.floats().map(str) | st.integers().map(str))
+def test_any_text_asks_for_a_wait_within_bounds_or_for_none(value):
+    seconds = parse_retry_after(value)
+    assert seconds is None or 0 <= seconds <= 600
+
+
+DEEP = 1000
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'{"error": {"message": ' + b"[" * DEEP + b"]" * DEEP + b"}}",
+        b'{"detail": ' + b'{"a": ' * DEEP + b"7" + b"}" * DEEP + b"}",
+    ],
+)
+def test_an_error_nested_too_deep_is_shown_from_its_beginning(content):
+    with ByteServer(answering(content, status="400 Bad")) as server:
+        assert content[:100].decode() in failing(server.base_url).message
+        with pytest.raises(CallFailedError, match="answers 400") as raised:
+            call(server.base_url)
+        assert raised.value.type == "http_400"
+
+
+_NAMES = ["Retry-After", "Content-Encoding", "Content-Length", "Content-Type", "Location", "Transfer-Encoding", "X"]
+_NAMES += ["Set-Cookie", "Connection", "Upgrade", "Link", "Content-Disposition", "WWW-Authenticate", "Refresh"]
+_WORDS = ["gzip", "deflate", "chunked", "close", "5", "-1", "429", "text/event-stream", "text/plain; charset=x", "h2c"]
+_HEADER = st.tuples(
+    st.sampled_from(_NAMES) | st.text(max_size=9),
+    _DATES | st.sampled_from(_WORDS) | st.text(max_size=30) | st.integers().map(str),
+)
+_LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9)
+_KEYS = ["choices", "message", "content", "reasoning", "tool_calls", "function", "arguments", "id", "usage", "error"]
+_KEYS += ["prompt_tokens", "completion_tokens", "finish_reason", "detail", "data", "root"]
+_JSON = st.recursive(
+    _LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(_KEYS), inner), max_leaves=20
+)
+_COMPLETIONS = st.builds(
+    lambda message, usage: {"choices": [{"message": message, "finish_reason": "stop"}], "usage": usage},
+    st.dictionaries(st.sampled_from(_KEYS), _JSON),
+    _JSON,
+)
+_BODIES = st.binary(max_size=60) | (_JSON | _COMPLETIONS).map(lambda value: json.dumps(value).encode())
+_STATUSES = st.sampled_from(["200 OK", "200 OK", "429 Full", "400 Bad", "500 Oh", "307 Moved", "204 None"])
+
+
+@pytest.fixture(scope="module")
+def any_server():
+    """A server whose answer each example of a test sets."""
+    answers_ = {}
+    with ByteServer(lambda connection, _: connection.sendall(answers_["bytes"])) as server:
+        yield server, answers_
+
+
+@given(_STATUSES | st.text(max_size=9), st.lists(_HEADER, max_size=5), _BODIES, st.booleans())
+@settings(max_examples=80)
+def test_whatever_a_server_sends_is_an_answer_or_a_failure(any_server, status, headers, body, measured):
+    """Whatever else were raised would end a whole run."""
+    server, answers_ = any_server
+    lines = [f"HTTP/1.1 {status}", *(f"{name}: {value}" for name, value in headers)]
+    lines += [f"Content-Length: {len(body)}"] if measured else ["Connection: close"]
+    answers_["bytes"] = "\r\n".join(lines).encode("utf-8", "surrogatepass") + b"\r\n\r\n" + body
+    with suppress(RequestFailedError):
+        complete(server.base_url, request_timeout_s=0.5)
+    with suppress(CallFailedError):
+        call(server.base_url, timeout_s=0.5)
+    with suppress(NotAnsweringError):
+        served_models(server.base_url, timeout_s=0.5)
 
 
 @given(st.lists(st.binary(max_size=40), max_size=8), st.integers(0, 200))
