@@ -14,6 +14,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, SecretStr
 
 from rollmill.errors import InputError, ServingError
+from rollmill.services.deadline import DeadlineBackend, until
 from rollmill.serving.answers import PLAIN, AnswerBody, AnswerError, check_redirect, words_of
 from rollmill.serving.backoff import backoff_s, parse_retry_after
 from rollmill.stall_watch import TimedStep
@@ -97,7 +98,9 @@ class ServiceConnection:
             headers["Authorization"] = f"Bearer {as_header(token, 'the token')}"
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=_KEEPALIVE_S)
         # A proxy set for downloads must not come between a desk and its own service.
-        self._client = httpx.Client(headers=headers, limits=limits, trust_env=False)
+        transport = httpx.HTTPTransport(limits=limits, trust_env=False)
+        transport._pool._network_backend = DeadlineBackend()  # httpx has no way to hand one over
+        self._client = httpx.Client(headers=headers, transport=transport, trust_env=False)
         self._lock = threading.Lock()
         self._under_way = 0
         self._closing = threading.Event()
@@ -196,8 +199,11 @@ class ServiceConnection:
         timeout = httpx.Timeout(timeout_s, connect=min(_CONNECT_S, timeout_s), pool=None)
         content = None if body is None else orjson.dumps(body)
         try:
-            with self._client.stream(method, where, content=content, timeout=timeout, headers=headers) as response:
-                answer = _read(response, where, time.monotonic() + timeout_s)
+            with (
+                until(time.monotonic() + timeout_s),
+                self._client.stream(method, where, content=content, timeout=timeout, headers=headers) as response,
+            ):
+                answer = _read(response, where)
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             raise CallFailedError("connection", f"no service answers at {self.url}: {error}", reached=False) from None
         except httpx.TimeoutException:
@@ -238,14 +244,12 @@ def token_from_environment(variable: str) -> SecretStr | None:
     return SecretStr(value) if value else None
 
 
-def _read(response: httpx.Response, where: str, deadline: float) -> bytes:
+def _read(response: httpx.Response, where: str) -> bytes:
     check_redirect(where, response.status_code, response.headers.get("Location"))
     try:
         answer = AnswerBody(where, response.headers)
         for piece in response.iter_raw():
             answer.add(piece)
-            if time.monotonic() > deadline:
-                raise CallFailedError("timeout", f"{where}: the answer came too slowly")
         return answer.content()
     except AnswerError as error:
         if response.status_code == 200:

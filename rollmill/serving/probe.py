@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import http.client
+import io
+import socket
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
 
 import orjson
 
@@ -15,9 +18,61 @@ from rollmill.errors import ServingError
 from rollmill.serving.answers import PLAIN, AnswerBody, AnswerError, check_redirect
 from rollmill.viewing.escapes import visible, visible_line
 
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
 _READ_AT_ONCE = 1 << 16
 _LARGEST_LISTING = 16 << 20
 _MOST_SHOWN = 20
+
+
+class _Reading(io.RawIOBase):
+    """Reads an answer until a deadline: a socket's own limit is for each piece, and a server may drip them for ever."""
+
+    def __init__(self, answer: io.BufferedReader, connected: socket.socket, deadline: float) -> None:
+        self._answer = answer.detach()
+        self._socket = connected
+        self._deadline = deadline
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int | None:
+        left_s = self._deadline - time.monotonic()
+        if left_s <= 0:
+            raise TimeoutError("timed out: the answer came too slowly")
+        self._socket.settimeout(left_s)
+        return cast(io.RawIOBase, self._answer).readinto(buffer)
+
+    def close(self) -> None:
+        self._answer.close()
+        super().close()
+
+
+class _Response(http.client.HTTPResponse):
+    def __init__(self, connected: socket.socket, *given: Any, deadline: float, **named: Any) -> None:
+        super().__init__(connected, *given, **named)
+        self.fp = io.BufferedReader(_Reading(self.fp, connected, deadline))
+
+
+class _UntilDeadline(urllib.request.AbstractHTTPHandler):
+    """Makes a request's time-out that of the whole exchange."""
+
+    def do_open(self, http_class: Callable[..., http.client.HTTPConnection], *given: Any, **named: Any) -> Any:
+        def connection(host: str, *, timeout: float, **more: Any) -> http.client.HTTPConnection:
+            made = http_class(host, timeout=timeout, **more)
+            made.response_class = partial(_Response, deadline=time.monotonic() + timeout)
+            return made
+
+        return super().do_open(connection, *given, **named)
+
+
+class _Http(_UntilDeadline, urllib.request.HTTPHandler):
+    pass
+
+
+class _Https(_UntilDeadline, urllib.request.HTTPSHandler):
+    pass
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
@@ -28,7 +83,7 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 
 
 # A proxy set for downloads must not come between a desk and its own server; the engine's client asks none either.
-_opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirects())
+_opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirects(), _Http(), _Https())
 
 
 class NotAnsweringError(ServingError):
@@ -62,14 +117,11 @@ def served_models(base_url: str, *, api_key: str | None = None, timeout_s: float
 
 def _get(request: urllib.request.Request, timeout_s: float) -> bytes:
     """Return an answer's body, up to a bound. Raises `AnswerError`, and as urllib does."""
-    deadline = time.monotonic() + timeout_s
     try:
         with _opener.open(request, timeout=timeout_s) as response:
             body = AnswerBody(request.full_url, response.headers, limit=_LARGEST_LISTING)
             while piece := response.read1(_READ_AT_ONCE):
                 body.add(piece)
-                if time.monotonic() > deadline:  # the socket's own limit is for each piece
-                    raise TimeoutError(f"{request.full_url} answers too slowly")
             return body.content()
     except urllib.error.HTTPError as error:
         check_redirect(request.full_url, error.code, error.headers.get("Location"))

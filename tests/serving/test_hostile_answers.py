@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import json
 import resource
+import time
 import zlib
 from contextlib import suppress
 
@@ -181,6 +182,50 @@ def test_endless_heads_end(head, piece):
             served_models(server.base_url)
         assert not healthy(server.base_url)
     assert peak_mb() - before < 300
+
+
+def dripping(head: bytes, piece: bytes, rest: bytes):
+    """What sends pieces for longer than it is waited for, each in time, and then is a good answer."""
+
+    def answer(connection, _):
+        connection.sendall(head)
+        for _ in range(40):
+            connection.sendall(piece)
+            time.sleep(0.03)
+        connection.sendall(rest)
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("head", "piece", "rest"),
+    [
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n"),
+        (b"HTTP/1.1 200 OK\r\nX: ", b"x", b"\r\nContent-Length: %d\r\n\r\n"),
+        (b"HTTP/1.1 200 ", b"x", b"\r\nContent-Length: %d\r\n\r\n"),
+        (b"HTTP/1.1 200 OK\r\n", b"X: x\r\n", b"Content-Length: %d\r\n\r\n"),
+    ],
+    ids=["continue", "a header", "the reason", "headers"],
+)
+def test_a_dripped_head_is_waited_for_no_longer_than_an_answer(head, piece, rest):
+    with ByteServer(dripping(head, piece, rest % len(GOOD) + GOOD)) as server:
+        assert failing(server.base_url, request_timeout_s=0.4).type == "timeout"
+        with pytest.raises(CallFailedError) as raised:
+            call(server.base_url, timeout_s=0.4)
+        assert raised.value.type == "timeout"
+        with pytest.raises(NotAnsweringError, match="timed out"):
+            served_models(server.base_url, timeout_s=0.4)
+        assert not healthy(server.base_url, timeout_s=0.4)
+
+
+def test_a_dripped_body_is_waited_for_no_longer_either():
+    for head in (b"Content-Length: %d\r\n\r\n" % (40 + len(GOOD)), b"\r\n"):
+        with ByteServer(dripping(b"HTTP/1.1 200 OK\r\n" + head, b" ", GOOD)) as server:
+            with pytest.raises(CallFailedError) as raised:
+                call(server.base_url, timeout_s=0.4)
+            assert raised.value.type == "timeout"
+            with pytest.raises(NotAnsweringError, match="timed out"):
+                served_models(server.base_url, timeout_s=0.4)
 
 
 @pytest.mark.parametrize("code", [300, 301, 302, 303, 305, 307, 308])
