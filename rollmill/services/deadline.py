@@ -46,6 +46,7 @@ class DeadlineBackend(httpcore.SyncBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
+        """Connect, as the base class does, within the deadline."""
         return _Stream(super().connect_tcp(host, port, _left(timeout), local_address, socket_options))
 
 

@@ -27,7 +27,7 @@ Gone = Callable[[], Coroutine[Any, Any, None]]
 UNCLAIMED_S = 120.0
 """A sandbox whose client hung up before it was started is kept so long for the client to ask again."""
 _LONGEST_SWEEP_S = 1.0
-_STARTS_AT_A_TIME = 8
+_AT_A_TIME = 8
 
 
 class FullError(RollmillError):
@@ -94,9 +94,9 @@ class HeldSandboxes:
         self._starts: dict[str, _Start] = {}
         # A sandbox's processes may die with the thread that started them: these stay until the end.
         self._commands = ThreadPoolExecutor(max_sandboxes + grading_sandboxes, thread_name_prefix="command")
-        self._others = ThreadPoolExecutor(_STARTS_AT_A_TIME, thread_name_prefix="start")
-        # Of their own: a start may wait for minutes until an image has been pulled.
-        self._graders = ThreadPoolExecutor(_STARTS_AT_A_TIME, thread_name_prefix="grading start")
+        # Graders' are their own, and closing waits for no start: one may take minutes until an image has been pulled.
+        self._starting = _threads("start")
+        self._closing = _threads("close")
 
     def counts(self) -> dict[str, int]:
         """What there is now."""
@@ -210,12 +210,12 @@ class HeldSandboxes:
         for start in self._starts.values():
             if start.queued and start.task:
                 start.task.cancel()
-        await self._call(self._others, self._host.close)
+        await self._call(self._closing[True], self._host.close)
 
     def shut_down(self) -> None:
         """Ends all sandboxes; returns when none of their commands runs. For after the event loop's end."""
         self._host.close()
-        for threads in (self._commands, self._others, self._graders):
+        for threads in (self._commands, *self._starting.values(), *self._closing.values()):
             threads.shutdown(cancel_futures=True)
         self._host.close()  # what a thread was starting meanwhile
 
@@ -231,8 +231,7 @@ class HeldSandboxes:
         await self._take_place(for_grading)
         start.queued = False
         try:
-            threads = self._graders if for_grading else self._others
-            sandbox = await self._call(threads, partial(self._host.start, spec))
+            sandbox = await self._call(self._starting[for_grading], partial(self._host.start, spec))
         except BaseException:
             self._places[for_grading].release()
             raise
@@ -273,7 +272,7 @@ class HeldSandboxes:
             return
         self._starts.pop(held.request_id, None)
         try:
-            await self._call(self._others, held.sandbox.close)
+            await self._call(self._closing[held.for_grading], held.sandbox.close)
         except Exception:  # whatever it is, the others have to be closed in their time
             log.exception("sandbox %s could not be closed", held.sandbox.id)
         finally:
@@ -296,6 +295,14 @@ class HeldSandboxes:
     @staticmethod
     async def _call(threads: ThreadPoolExecutor, call: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(threads, call)
+
+
+def _threads(what: str) -> dict[bool, ThreadPoolExecutor]:
+    """Threads for graders (True) and for the others."""
+    return {
+        grading: ThreadPoolExecutor(_AT_A_TIME, thread_name_prefix=f"{'grading ' * grading}{what}")
+        for grading in (False, True)
+    }
 
 
 def _check_same(request_id: str, known: Mapping[str, Any], asked: Mapping[str, Any]) -> None:

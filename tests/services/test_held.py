@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import tempfile
+import threading
 import time
 from contextlib import asynccontextmanager
 from functools import partial
@@ -39,7 +40,7 @@ async def holding(host, **settings):
     for sandbox in list(held._held.values()):
         await held.close(sandbox.sandbox.id)
     assert held._starts == {}
-    for threads in (held._commands, held._others):
+    for threads in (held._commands, *held._starting.values(), *held._closing.values()):
         threads.shutdown()
 
 
@@ -137,6 +138,62 @@ def test_who_waits_at_the_end_is_told_to_come_again(host):
             assert living() == []
 
     asyncio.run(run())
+
+
+class _Pulling:
+    """A host, on which starts of one image wait until it has been pulled."""
+
+    def __init__(self, host):
+        self._host = host
+        self.pulled = threading.Event()
+
+    def start(self, spec):
+        if spec.image == "pulled":
+            self.pulled.wait()
+            spec = PLAIN
+        return self._host.start(spec)
+
+    def close(self):
+        self._host.close()
+
+
+def test_closing_waits_for_no_start(host):
+    """A grader's place is free again, and the service ends, however many images are pulled."""
+    pulling = _Pulling(host)
+
+    async def run():
+        async with holding(pulling, max_sandboxes=20) as held:
+            starts = [asyncio.create_task(held.start(SandboxSpec(image="pulled"), stays)) for _ in range(20)]
+            await until(lambda: not any(start.queued for start in held._starts.values()))
+            try:
+                for _ in range(2):
+                    sandbox = await held.start(PLAIN, stays, for_grading=True)
+                    await asyncio.wait_for(held.close(sandbox), 10)
+                await asyncio.wait_for(held.end(), 10)
+            finally:
+                pulling.pulled.set()
+                await asyncio.gather(*starts, return_exceptions=True)
+
+    asyncio.run(run())
+
+
+def test_shutting_down_ends_all_threads(host):
+    async def run():
+        held = HeldSandboxes(host, max_sandboxes=1, grading_sandboxes=1, queue_s=5, idle_s=60, gone_s=60)
+        for grading in (False, True):
+            await held.close(await held.start(PLAIN, stays, for_grading=grading))
+        return held
+
+    before = set(threading.enumerate())
+    held = asyncio.run(run())
+    assert {thread.name.rpartition("_")[0] for thread in set(threading.enumerate()) - before} == {
+        "start",
+        "close",
+        "grading start",
+        "grading close",
+    }
+    held.shut_down()
+    assert set(threading.enumerate()) <= before
 
 
 def test_places_are_neither_lost_nor_made(host):

@@ -16,6 +16,7 @@ import httpx
 import psutil
 import pytest
 
+from rollmill.services.grading_key import KEY_HEADER
 from tests.services.running import reset
 from tests.serving.processes import wait_until
 
@@ -34,11 +35,12 @@ resource.setrlimit(resource.RLIMIT_NOFILE, (min(files, 64), files))
 
 import asyncio
 from fastapi import FastAPI, Request
+from pydantic import SecretStr
 from rollmill.services.guard import guard
 from rollmill.services.serving import listen, serve
 
 app = FastAPI(openapi_url=None)
-guard(app, None)
+guard(app, None, [SecretStr("key")])
 
 @app.get("/health")
 async def health():
@@ -377,7 +379,7 @@ def test_requests_in_progress_leave_room_for_health():
 
 
 def test_all_bodies_together_are_bounded():
-    with Echo(BODIES_BYTES=1_000_000, BODY_S=30) as echo:
+    with Echo(BODIES_BYTES=1_300_000, BODY_S=30) as echo:  # of which graders alone may have a quarter
         first = echo.connect(head(900_000) + b'{"a": "' + b"x" * 800_000)
         wait_until(lambda: read_answer(echo.connect(head(300_000) + b"x" * 300_000)).startswith(b"HTTP/1.1 503"))
         first.sendall(b"x" * 99_991 + b'"}')
@@ -385,6 +387,16 @@ def test_all_bodies_together_are_bounded():
         assert read_answer(echo.connect(head(900_000) + b'{"a": "' + b"x" * 899_991 + b'"}')).startswith(
             b"HTTP/1.1 200"
         )
+
+
+def test_bodies_of_others_leave_room_for_graders():
+    with Echo(BODIES_BYTES=1_000_000, BODY_S=30) as echo:
+        for _ in range(4):
+            echo.connect(head(200_000) + b"x" * 185_000)
+        whole = head(20_000) + b'{"a": "' + b"x" * 19_991 + b'"}'
+        wait_until(lambda: read_answer(echo.connect(whole)).startswith(b"HTTP/1.1 503"))
+        grader = echo.connect(head(200_000, more=[f"{KEY_HEADER}: key"]) + b'{"a": "' + b"x" * 199_991 + b'"}')
+        assert read_answer(grader).startswith(b"HTTP/1.1 200")
 
 
 def test_files_are_raised_to_the_limit(echo):
