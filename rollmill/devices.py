@@ -14,6 +14,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Mapping
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +22,8 @@ from rollmill.errors import InputError
 
 DEV = Path("/dev")
 DRIVER = Path("/proc/driver/nvidia")
+WSL = Path("/usr/lib/wsl/lib")
+"""Where WSL2 has the programs and libraries of Windows' driver."""
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 KIND = "ROLLMILL_KIND"
 """`cpu` asks for the CPU, of `make setup` and of everything else."""
@@ -32,8 +35,9 @@ AMD = (
     f"elsewhere, with vLLM's build for ROCm, and give its address as --base_url; or {ASK_FOR_CPU}"
 )
 _DEVICE = re.compile(r"nvidia(\d+)")
+_LISTED = re.compile(r"\d+|(?:GPU|MIG)-.*", re.ASCII)
+_NO_DEVICES = ("nodevfiles", "none", "void")
 _WSL = "dxg"
-_WSL_PROGRAMS = "/usr/lib/wsl/lib"
 _PATIENCE_S = 20.0
 
 
@@ -48,8 +52,13 @@ class TorchVerdict(NamedTuple):
 
 
 def nvidia_files() -> list[str]:
-    """Return the device files that show an NVIDIA GPU, WSL2's included; none on a machine without its driver."""
+    """Return the device files that show an NVIDIA GPU, WSL2's included; none on a machine without its driver.
+
+    WSL2 has one device file for graphics of any maker: it counts beside what comes with NVIDIA's driver alone.
+    """
     names = sorted(path.name for path in DEV.iterdir()) if DEV.is_dir() else []
+    if _WSL in names and not (WSL / "libcuda.so.1").exists() and _find_nvidia_smi() is None:
+        names.remove(_WSL)
     return [str(DEV / name) for name in names if name in ("nvidiactl", _WSL) or _DEVICE.fullmatch(name)]
 
 
@@ -59,11 +68,27 @@ def has_only_amd() -> bool:
 
 
 def wants_cpu(environment: Mapping[str, str] | None = None) -> bool:
-    """Whether the environment asks for the CPU: by `ROLLMILL_KIND`, or by hiding all GPUs, as `-1` does, too."""
+    """Whether the environment asks for the CPU: by `ROLLMILL_KIND`, or by hiding all GPUs.
+
+    An empty list hides them, a negative number, and the words that schedulers and containers write for none.
+    """
     given = os.environ if environment is None else environment
     shown = given.get(VISIBLE)
-    hidden = shown is not None and (not shown.strip(" ,") or shown.strip().startswith("-"))
-    return hidden or given.get(KIND) == "cpu"
+    if given.get(KIND) == "cpu" or shown is None:
+        return given.get(KIND) == "cpu"
+    return not shown.strip(" ,") or shown.strip().startswith("-") or shown.strip().lower() in _NO_DEVICES
+
+
+def listed_gpus(environment: Mapping[str, str]) -> list[str] | None:
+    """Return what `CUDA_VISIBLE_DEVICES` lists, as CUDA reads it; None where it is not set.
+
+    The list ends at the first entry that names no GPU (https://docs.nvidia.com/cuda/cuda-c-programming-guide), which
+    may be an empty one; of an entry that begins with a number the number counts.
+    """
+    if VISIBLE not in environment:
+        return None
+    found = (_LISTED.match(name.strip()) for name in environment[VISIBLE].split(","))
+    return [name[0] for name in takewhile(bool, found) if name]
 
 
 def visible_gpus(environment: Mapping[str, str] | None = None) -> list[str]:
@@ -74,10 +99,11 @@ def visible_gpus(environment: Mapping[str, str] | None = None) -> list[str]:
     given = os.environ if environment is None else environment
     if wants_cpu(given):
         return []
-    if VISIBLE in given:
-        return [name.strip() for name in given[VISIBLE].split(",") if name.strip()]
-    count = sum(bool(_DEVICE.fullmatch(Path(path).name)) for path in nvidia_files())
-    if not count and (DEV / _WSL).exists():
+    if (listed := listed_gpus(given)) is not None:
+        return listed
+    names = [Path(path).name for path in nvidia_files()]
+    count = sum(bool(_DEVICE.fullmatch(name)) for name in names)
+    if not count and _WSL in names:
         count = len(_nvidia_smi("index")) or 1
     return [str(number) for number in range(count)]
 
@@ -211,7 +237,7 @@ def use_line(used: Mapping[str, Any]) -> str:
 
 def _nvidia_smi(field: str) -> list[str]:
     """Return one field for each GPU; nothing where nvidia-smi is not there, or fails, as it does without a driver."""
-    program = shutil.which("nvidia-smi", path=f"{os.environ.get('PATH', '')}{os.pathsep}{_WSL_PROGRAMS}")
+    program = _find_nvidia_smi()
     if program is None:
         return []
     try:
@@ -222,6 +248,10 @@ def _nvidia_smi(field: str) -> list[str]:
     except (OSError, subprocess.SubprocessError):
         return []
     return [line.strip() for line in done.stdout.splitlines() if line.strip()]
+
+
+def _find_nvidia_smi() -> str | None:
+    return shutil.which("nvidia-smi", path=f"{os.environ.get('PATH', '')}{os.pathsep}{WSL}")
 
 
 if __name__ == "__main__":

@@ -22,20 +22,23 @@ class FakeMachine:
     """A machine without a GPU, until it is given one."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.dev, self.driver, self.programs = (folder / name for name in ("dev", "driver", "programs"))
-        for path in (self.dev, self.driver, self.programs):
+        self.dev, self.driver, self.programs, self.wsl = (
+            folder / name for name in ("dev", "driver", "programs", "wsl")
+        )
+        for path in (self.dev, self.driver, self.programs, self.wsl):
             path.mkdir(parents=True)
         self._monkeypatch = monkeypatch
         monkeypatch.setattr(devices, "DEV", self.dev)
         monkeypatch.setattr(devices, "DRIVER", self.driver)
+        monkeypatch.setattr(devices, "WSL", self.wsl)
         monkeypatch.setenv("PATH", f"{self.programs}{os.pathsep}/usr/bin{os.pathsep}/bin")
         for name in (devices.VISIBLE, devices.KIND):
             monkeypatch.delenv(name, raising=False)
 
     def show(self, *files: str, driver: str | None = None, names: Sequence[str] = (), text: str = PROPRIETARY) -> None:
-        """Adds device files, a driver's version, and GPUs that it names."""
+        """Adds device files, or WSL2's `libcuda.so.1`, a driver's version, and GPUs that it names."""
         for name in files:
-            (self.dev / name).touch()
+            ((self.wsl if name.startswith("lib") else self.dev) / name).touch()
         if driver:
             (self.driver / "version").write_text(text.format(driver))
         for number, name in enumerate(names):

@@ -63,6 +63,11 @@ def cuda(monkeypatch: pytest.MonkeyPatch):
         ({"CUDA_VISIBLE_DEVICES": ""}, True),
         ({"CUDA_VISIBLE_DEVICES": " "}, True),
         ({"CUDA_VISIBLE_DEVICES": "-1"}, True),
+        ({"CUDA_VISIBLE_DEVICES": "NoDevFiles"}, True),  # Slurm's
+        ({"CUDA_VISIBLE_DEVICES": "none"}, True),
+        ({"CUDA_VISIBLE_DEVICES": " void "}, True),
+        ({"CUDA_VISIBLE_DEVICES": "0,-1"}, False),
+        ({"CUDA_VISIBLE_DEVICES": "cuda:0"}, False),  # a slip, of which torch is to speak
         ({"ROLLMILL_KIND": "cpu"}, True),
         ({"ROLLMILL_KIND": "gpu"}, False),
     ],
@@ -77,9 +82,16 @@ def test_who_asks_for_the_cpu(environment: dict[str, str], cpu: bool) -> None:
         ([], {}, []),
         (["nvidiactl", "nvidia0", "nvidia1", "nvidia-uvm"], {}, ["0", "1"]),
         (["nvidiactl", "nvidia3"], {}, ["0"]),  # the one GPU of a container
-        (["dxg"], {}, ["0"]),
+        (["dxg", "libcuda.so.1"], {}, ["0"]),
+        (["dxg"], {}, []),  # of graphics of Intel or AMD
         (["nvidiactl", "nvidia0"], {"CUDA_VISIBLE_DEVICES": "4, GPU-7"}, ["4", "GPU-7"]),
         (["nvidiactl", "nvidia0"], {"CUDA_VISIBLE_DEVICES": ""}, []),
+        (["nvidia0"], {"CUDA_VISIBLE_DEVICES": "0,-1,1"}, ["0"]),
+        (["nvidia0"], {"CUDA_VISIBLE_DEVICES": "1, MIG-GPU-7/1/0 ,any,0"}, ["1", "MIG-GPU-7/1/0"]),
+        (["nvidia0"], {"CUDA_VISIBLE_DEVICES": "0,1,,2"}, ["0", "1"]),
+        (["nvidia0"], {"CUDA_VISIBLE_DEVICES": "0,1,"}, ["0", "1"]),
+        (["nvidia0"], {"CUDA_VISIBLE_DEVICES": "cuda:0"}, []),
+        (["nvidia0"], {"CUDA_VISIBLE_DEVICES": "NoDevFiles"}, []),
         (["kfd"], {}, []),
     ],
 )
@@ -141,6 +153,13 @@ def test_a_machine_without_a_gpu_computes_on_the_cpu(machine: FakeMachine) -> No
         choose_device("cuda")
 
 
+def test_graphics_of_wsl_that_are_not_nvidia_s_leave_the_cpu(machine: FakeMachine) -> None:
+    machine.show("dxg")
+    assert choose_device() == "cpu"
+    machine.nvidia_smi("0\\n")
+    assert devices.nvidia_files() == [f"{machine.dev}/dxg"]
+
+
 def test_a_gpu_is_used_where_torch_runs_on_it(machine: FakeMachine, cuda) -> None:
     machine.show("nvidiactl", "nvidia0", driver="580.65.06")
     cuda()
@@ -178,9 +197,9 @@ def test_an_old_driver_is_refused_with_torch_s_reason_and_the_driver_it_needs(
     assert "more of it" not in message
 
 
-@pytest.mark.parametrize("name", ["nvidiactl", "dxg"])
-def test_a_gpu_that_runs_nothing_is_refused(machine: FakeMachine, cuda, name: str) -> None:
-    machine.show(name, driver="580.65.06")
+@pytest.mark.parametrize("names", [["nvidiactl"], ["dxg", "libcuda.so.1"]])
+def test_a_gpu_that_runs_nothing_is_refused(machine: FakeMachine, cuda, names: list[str]) -> None:
+    machine.show(*names, driver="580.65.06")
     cuda(kernel="CUDA error: no kernel image is available for execution on the device\nCompile with ...")
     with pytest.raises(
         InputError, match=r"no kernel image is available for execution on the device: see what nvidia-smi"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from rollmill.devices import choose_device, wants_cpu
+from rollmill.devices import choose_device, listed_gpus, wants_cpu
 from rollmill.optimal_sampling.parameters import OptimalSampling
 
 _ANY_GPU = ("auto", "cuda")
@@ -34,5 +34,4 @@ def _gpus(environ: Mapping[str, str]) -> list[str]:
     import torch
 
     count = torch.cuda.device_count()
-    named = [name.strip() for name in environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
-    return (named or [str(number) for number in range(count)])[:count]
+    return (listed_gpus(environ) or [str(number) for number in range(count)])[:count]

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from rollmill.devices import use_line, wants_cpu
+from rollmill.devices import listed_gpus, use_line, wants_cpu
 from rollmill.errors import InputError, RunStoppedError
 from rollmill.serving.kept_process import KeptProcess
 from rollmill.training.advice import less_memory
@@ -70,10 +70,9 @@ def visible_devices(wanted: int, environment: Mapping[str, str]) -> str:
 
     Raises `InputError` where the variable shows fewer.
     """
-    shown = environment.get("CUDA_VISIBLE_DEVICES")
-    if shown is None:
+    devices = listed_gpus(environment)
+    if devices is None:
         return ",".join(map(str, range(wanted)))
-    devices = [device for device in shown.split(",") if device.strip()]
     if wanted > max(1, len(devices)):
         raise InputError(f"--num_gpus {wanted}: CUDA_VISIBLE_DEVICES shows {len(devices)}")
     return ",".join(devices[:wanted])

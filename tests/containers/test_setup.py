@@ -141,14 +141,19 @@ def test_a_kind_that_is_none_is_refused(project: Project) -> None:
         ([], "cpu"),
         (["nvidiactl"], "gpu"),
         (["nvidia3"], "gpu"),
-        (["dxg"], "gpu"),
+        (["dxg", "wsl/libcuda.so.1"], "gpu"),
+        (["dxg", "wsl/nvidia-smi"], "gpu"),
+        (["dxg"], "cpu"),
+        (["wsl/libcuda.so.1"], "cpu"),
         (["nvidia-uvm", "nvidia-caps"], "cpu"),
         (["kfd"], "amd"),
         (["kfd", "nvidiactl"], "gpu"),
     ],
 )
 def test_which_device_files_make_which_kind(tmp_path: Path, files: list[str], kind: str) -> None:
+    (tmp_path / "wsl").mkdir()
     for name in files:
-        (tmp_path / name).touch()
-    script = ROOT / "scripts" / "device_kind"
-    assert subprocess.run([script, tmp_path], capture_output=True, text=True, check=True).stdout == f"{kind}\n"
+        (tmp_path / name).touch(mode=0o755)
+    command = [ROOT / "scripts" / "device_kind", tmp_path, tmp_path / "wsl"]
+    bare = {"PATH": "/usr/bin:/bin"}
+    assert subprocess.run(command, capture_output=True, text=True, check=True, env=bare).stdout == f"{kind}\n"
