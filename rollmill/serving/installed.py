@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -78,6 +79,12 @@ class InstalledVllm(NamedTuple):
     """The folder of its programs, ninja for one."""
     module: str
     subcommand: tuple[str, ...]
+
+    @property
+    def fits_length(self) -> bool:
+        """Whether `--max-model-len` may be `auto` (https://github.com/vllm-project/vllm/pull/29431)."""
+        version = re.search(r" (\d+)\.(\d+)", self.package)
+        return version is not None and (int(version[1]), int(version[2])) >= (0, 14)
 
     def command(self, model: str) -> list[str]:
         """Return the command that serves a model; its other arguments follow."""

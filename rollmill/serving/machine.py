@@ -49,7 +49,7 @@ def machine_arguments(model_path: str, *, on_gpu: bool | None = None) -> tuple[l
 
 
 def length_arguments(given: Sequence[str]) -> list[str]:
-    """Return what lets vLLM take the longest context that fits into memory, where that is less than the model's.
+    """Return what lets a vLLM that can take the longest context that fits into memory, where the model's is longer.
 
     A `--max-model-len` among the arguments `given` comes later and wins. One in vLLM's own `--config` file would not,
     since the command line wins over it: then there is nothing here.

@@ -152,11 +152,13 @@ class ModelServer:
             more, environment = machine_arguments(self._model_path, on_gpu=installed.build != "cpu")
             environment |= installed.environment(os.environ | self._config.environment)
             command = installed.command(self._model_path)
+            if installed.fits_length:
+                more = [*length_arguments(self._config.arguments), *more]
         bare = [name for name, adapter in self._models.items() if adapter is None] or [f"{self._model_name}-base"]
         adapters = {name: adapter for name, adapter in self._models.items() if adapter is not None}
         command += ["--served-model-name", *bare, *adapter_arguments(adapters)]
         command += ["--host", LOOPBACK, "--port", str(self._reservation.port)]
-        command += [*length_arguments(self._config.arguments), *more, *self._config.arguments]
+        command += [*more, *self._config.arguments]
         return command, environment | self._config.environment
 
     def _vllm(self) -> InstalledVllm:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from itertools import pairwise
 
 import orjson
 import psutil
@@ -217,15 +218,18 @@ def test_the_context_is_what_fits_unless_the_user_says_it():
     assert machine.length_arguments(("--config=vllm.yaml",)) == []
 
 
-def test_a_vllm_is_started_by_the_command_that_stays(log, tmp_path):
+@pytest.mark.parametrize(
+    ("version", "lengths"), [("0.32.0+cpu", ["auto", "512"]), ("0.14.0+cpu", ["auto", "512"]), ("0.13.2+cpu", ["512"])]
+)
+def test_a_vllm_is_started_by_the_command_that_stays(log, tmp_path, version, lengths):
     """A Python that has a vLLM, and shows what it is started with."""
     (tmp_path / "vllm/entrypoints/cli").mkdir(parents=True)
     for name in ("vllm/__init__.py", "vllm/entrypoints/__init__.py", "vllm/entrypoints/cli/__init__.py"):
         (tmp_path / name).touch()
     shown = "import sys; sys.exit('RuntimeError: ' + ' '.join(sys.argv[1:]))"
     (tmp_path / "vllm/entrypoints/cli/main.py").write_text(shown)
-    (tmp_path / "vllm-0.32.0+cpu.dist-info").mkdir()
-    (tmp_path / "vllm-0.32.0+cpu.dist-info" / "METADATA").write_text("Name: vllm\nVersion: 0.32.0+cpu\n")
+    (tmp_path / f"vllm-{version}.dist-info").mkdir()
+    (tmp_path / f"vllm-{version}.dist-info" / "METADATA").write_text(f"Name: vllm\nVersion: {version}\n")
     environment = {"PYTHONPATH": str(tmp_path), "ROLLMILL_KIND": "cpu"}
     config = ServerConfig(python=sys.executable, environment=environment, arguments=("--max-model-len", "512"))
     server = ModelServer(config, model_path="org/m", model_name="m", log_path=log)
@@ -233,7 +237,18 @@ def test_a_vllm_is_started_by_the_command_that_stays(log, tmp_path):
         ServingError, match=r"RuntimeError: serve org/m --served-model-name m --host 127\.0\.0\.1 --port"
     ):
         server.__enter__()
-    assert log.read_text().split()[-2:] == ["--max-model-len", "512"]
+    words = log.read_text().split()
+    assert words[-2:] == ["--max-model-len", "512"]
+    assert [value for name, value in pairwise(words) if name == "--max-model-len"] == lengths
+
+
+def test_what_stands_in_for_vllm_gets_no_length_that_it_may_not_know(log, tmp_path):
+    (tmp_path / "stand_in.py").write_text("import sys; sys.exit(' '.join(sys.argv[1:]))")
+    config = ServerConfig(module="stand_in", environment={"PYTHONPATH": str(tmp_path)})
+    with pytest.raises(ServingError):
+        ModelServer(config, model_path="org/m", model_name="m", log_path=log).__enter__()
+    assert "--served-model-name m" in log.read_text()
+    assert "--max-model-len" not in log.read_text()
 
 
 def test_a_server_without_an_accelerator():
