@@ -5,7 +5,7 @@ import unicodedata
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from rollmill.agent_rollouts.parameters import AgentRollouts
 from rollmill.command_line import parse_command_line
@@ -13,7 +13,7 @@ from rollmill.curation.parameters import Curate, ExportSft, ShowExample
 from rollmill.episodes.parameters import CollectEpisodes
 from rollmill.episodes.settings import check_name
 from rollmill.improvement.parameters import Improve
-from rollmill.names import check_path, check_run_name
+from rollmill.names import check_model_path, check_new_run, check_path, check_run_name
 from rollmill.optimal_sampling.parameters import OptimalSampling
 from rollmill.rejection.parameters import RejectSampling
 from rollmill.training.parameters import TrainLora
@@ -37,7 +37,7 @@ HIDING = [
     "a\U000e0041b",
     "a\ud800b",
     "x" * 300,
-    "ä" * 101,
+    "ä" * 128,
     "a/" + "x" * 300,
 ]
 
@@ -49,6 +49,32 @@ def test_names_that_are_refused(name):
             check(name)
         assert "\n" not in str(raised.value)
         assert visible(str(raised.value)) == str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["x" * 201, "ä" * 101, "x" * 255])
+def test_a_long_name_is_taken_where_it_is_there_already(tmp_path, name):
+    """Older versions created it, or others did."""
+    for path in (name, f"{tmp_path}/{name}", f"{tmp_path}/{name}/data.jsonl"):
+        assert check_model_path(path) == path
+        with pytest.raises(ValueError, match=r"new name in it has .* at most 200"):
+            check_path(path)
+    assert check_run_name(name) == name
+    with pytest.raises(ValueError, match=r"new run's name has .* at most 200"):
+        check_new_run(name, tmp_path)
+    (tmp_path / name).mkdir()
+    check_new_run(name, tmp_path)
+    assert check_path(f"{tmp_path}/{name}/data.jsonl")
+    assert check_path(f"s3://bucket/{name}")
+    with pytest.raises(ValueError, match="new name in it"):
+        check_path(f"{tmp_path}/{name}/{name}")
+
+
+def test_a_run_that_is_there_continues_by_its_long_name(tmp_path):
+    given = {"model_path": ["m"], "model_name": ["x" * 201], "output_dir": str(tmp_path)}
+    with pytest.raises(ValidationError, match="new run's name has 201 bytes"):
+        RejectSampling(**given)
+    (tmp_path / ("x" * 201)).mkdir()
+    assert RejectSampling(**given).model_name == ["x" * 201]
 
 
 @pytest.mark.parametrize(
@@ -69,15 +95,15 @@ def test_names_that_are_taken(name):
 
 @given(st.text(max_size=260))
 def test_a_name_that_is_taken_shows_as_it_is_and_is_a_file(tmp_path_factory, name):
+    folder = tmp_path_factory.getbasetemp() / "names"
     try:
-        check_run_name(name)
+        check_new_run(check_run_name(name), folder)
     except ValueError:
         return
     assert visible(name) == name
     assert not any(unicodedata.category(sign) in ("Cc", "Cs", "Zl", "Zp") for sign in name)
     beside = f".{name.replace('/', '--')}_vllm.log.4194304.part"
     assert len(beside.encode()) <= 255
-    folder = tmp_path_factory.getbasetemp() / "names"
     (folder / name).mkdir(parents=True, exist_ok=True)
     assert (folder / name).resolve().is_relative_to(folder.resolve())
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import ConfigDict, field_validator, model_validator
 
 from rollmill.files.parameters import STORE_BLOCK, image_folders_field
 from rollmill.form import Form
-from rollmill.names import ModelPath, NewPath, RunName
+from rollmill.names import ModelPath, NewPath, RunName, check_new_run
 from rollmill.parameter import ShellLine, parameter
 from rollmill.problems import ProblemSource
 from rollmill.rollouts.chat import Sampling
@@ -193,6 +194,8 @@ class RejectSampling(Form):
             raise ValueError(
                 f"{len(self.model_path)} --model_path but {len(self.model_name)} --model_name: give as many"
             )
+        for name in self.model_name:
+            check_new_run(name, Path(self.output_dir))
         if self.external and len(self.model_name) > 1:
             raise ValueError(
                 "several models need servers of their own: leave out --base_url, --endpoint_block, --skip_vllm_launch"
