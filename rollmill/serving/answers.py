@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Mapping
 from contextlib import suppress
@@ -17,7 +18,12 @@ PLAIN = {"Accept-Encoding": "identity"}
 
 _SHOWN = 300
 _REDIRECTS = range(300, 400)
+_GZIP = 16 + zlib.MAX_WBITS
 _GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
+_GZIP_HEAD = b"\x1f\x8b"
+_MOST_MEMBERS = 4096  # of a gzip body, which has one as a rule, and each of which takes time however small it is
+_PADDING = re.compile(rb"\0*")
+_PIECE = 1 << 16
 
 
 class AnswerError(Exception):
@@ -61,17 +67,37 @@ class AnswerBody:
         return body if self._encoding == "identity" or not body else self._unpacked(body)
 
     def _unpacked(self, body: bytes) -> bytes:
-        wbits = -zlib.MAX_WBITS if self._encoding == "deflate" and not _is_zlib(body) else _GZIP_OR_ZLIB
-        unpacking = zlib.decompressobj(wbits)
-        try:
-            content = unpacking.decompress(body, self._limit + 1)
-        except zlib.error as error:
-            raise AnswerError("content_encoding", f"{self._url} sends no {self._encoding}: {error}") from None
-        if len(content) > self._limit:
-            raise self._too_large()
-        if not unpacking.eof or unpacking.unused_data:
-            raise AnswerError("content_encoding", f"{self._url} sends a torn {self._encoding} body")
-        return content
+        gzip = body.startswith(_GZIP_HEAD)
+        raw = self._encoding == "deflate" and not gzip and not _is_zlib(body)
+        form = _GZIP if gzip else -zlib.MAX_WBITS if raw else _GZIP_OR_ZLIB
+        content = bytearray()
+        at = 0
+        for _ in range(_MOST_MEMBERS if gzip else 1):
+            at = self._unpack(form, body, at, content)
+            if gzip and (padding := _PADDING.match(body, at)):
+                at = padding.end()
+            if at == len(body):
+                return bytes(content)
+        raise self._torn()
+
+    def _unpack(self, form: int, body: bytes, at: int, content: bytearray) -> int:
+        """Add to `content` what begins at a place of the body; return where it ends."""
+        unpacking = zlib.decompressobj(form)
+        while not unpacking.eof:
+            piece = memoryview(body)[at : at + _PIECE]  # what is left of it is copied at each end
+            if not piece:
+                raise self._torn()
+            try:
+                content += unpacking.decompress(piece, self._limit + 1 - len(content))
+            except zlib.error as error:
+                raise AnswerError("content_encoding", f"{self._url} sends no {self._encoding}: {error}") from None
+            if len(content) > self._limit:
+                raise self._too_large()
+            at += len(piece)
+        return at - len(unpacking.unused_data)
+
+    def _torn(self) -> AnswerError:
+        return AnswerError("content_encoding", f"{self._url} sends a torn {self._encoding} body")
 
     def _too_large(self) -> AnswerError:
         return AnswerError("answer_too_large", f"{self._url} answers with more than {self._limit:,} bytes")

@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import json
+import random
 import resource
 import time
 import zlib
@@ -502,6 +503,53 @@ def test_a_packed_body_is_unpacked_up_to_the_bound(content, limit, form):
     else:
         with pytest.raises(AnswerError, match="more than"):
             body.content()
+
+
+def unpacked(packed, encoding="gzip", **bounds):
+    body = AnswerBody("http://a", {"Content-Encoding": encoding}, **bounds)
+    body.add(packed)
+    return body.content()
+
+
+@given(st.lists(st.binary(max_size=90), min_size=1, max_size=6), st.integers(0, 9), st.integers(0, 400))
+def test_gzip_may_have_several_members_and_zeros_between(contents, zeros, limit):
+    packed = b"".join(gzip.compress(content) + bytes(zeros) for content in contents)
+    limit = max(limit, len(packed))
+    if sum(map(len, contents)) <= limit:
+        assert unpacked(packed, limit=limit) == b"".join(contents)
+    else:
+        with pytest.raises(AnswerError, match="more than"):
+            unpacked(packed, limit=limit)
+
+
+def test_a_bomb_of_several_members_is_not_unpacked():
+    packed = gzip.compress(bytes(900)) * 2
+    with pytest.raises(AnswerError, match="more than 1,000 bytes"):
+        unpacked(packed, limit=1000)
+
+
+def test_members_are_as_long_as_they_are():
+    content = random.Random(0).randbytes(300_000)
+    assert unpacked(gzip.compress(content) * 3) == content * 3
+    assert unpacked(zlib.compress(content), "deflate") == content
+    assert unpacked(gzip.compress(GOOD), "deflate") == GOOD  # as some servers call it
+
+
+@pytest.mark.parametrize(
+    "packed",
+    [
+        gzip.compress(GOOD) + b"\n",
+        gzip.compress(GOOD) + b"\0\n",
+        gzip.compress(GOOD)[:-1],
+        gzip.compress(GOOD) * 2 + b"\x1f\x8b",
+        zlib.compress(GOOD) + b"\0",
+        zlib.compress(GOOD) * 2,
+        gzip.compress(b"") * 5000,
+    ],
+)
+def test_what_else_follows_is_refused(packed):
+    with pytest.raises(AnswerError, match=r"sends no gzip|sends a torn gzip"):
+        unpacked(packed)
 
 
 @given(st.binary(min_size=1, max_size=60), st.sampled_from(["gzip", "deflate"]))
