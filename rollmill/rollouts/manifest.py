@@ -8,14 +8,16 @@ import socket
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, Field, ValidationError
+import orjson
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from rollmill.errors import InputError, file_error
 from rollmill.files.regular import require_regular
 from rollmill.files.whole import write_json_whole
 from rollmill.rollouts.identity import ROW_KEY_DIGITS, Identity
+from rollmill.viewing.escapes import visible_line
 
 MANIFEST = "manifest.json"
 
@@ -30,7 +32,7 @@ class Manifest(BaseModel):
     parameters: dict[str, Any]
     """As given, less secrets."""
     seed: int
-    journal: str = Field(pattern=r"^rollouts/\d{4,}\.jsonl$")
+    journal: str = Field(pattern=r"^rollouts/[0-9]{4,18}\.jsonl$")
     """The journal that counts, relative to the run directory."""
     older_rows: bool = True
     """Whether rows of the journal may lack the run's identity, because a version that did not write it began it."""
@@ -44,6 +46,14 @@ class Manifest(BaseModel):
     totals: dict[str, Any] = Field(default_factory=dict)
     devices: list[dict[str, Any]] = Field(default_factory=list)
     """What models in our own processes ran on, each kind once: `device`, `dtype`, `count`, and of GPUs more."""
+
+    @model_validator(mode="after")
+    def _is_of_a_run(self) -> Self:
+        sampling = self.identity.generation.get("sampling")
+        if not isinstance(sampling, dict) or type(sampling.get("max_tokens")) is not int:
+            raise ValueError("identity.generation.sampling has no number as max_tokens")
+        check_writable(self)
+        return self
 
     def write(self, directory: Path) -> None:
         """Writes it whole."""
@@ -66,9 +76,17 @@ def read_manifest(directory: Path) -> Manifest | None:
     except ValidationError as error:
         where = ".".join(map(str, error.errors()[0]["loc"])) or "the whole file"
         raise InputError(
-            f"{path} is not a manifest that this version reads ({where}: {error.errors()[0]['msg']}): "
-            "move the directory away, or give another --output_dir"
+            f"{path} is not a manifest that this version reads ({visible_line(where)}: "
+            f"{visible_line(error.errors()[0]['msg'])}): move the directory away, or give another --output_dir"
         ) from error
+
+
+def check_writable(manifest: BaseModel) -> None:
+    """Raise `ValueError` for what JSON may hold and we could not write again, such as a number of 30 digits."""
+    try:
+        orjson.dumps(manifest.model_dump(mode="json"))
+    except TypeError as error:
+        raise ValueError(f"cannot be written again: {error}") from error
 
 
 def check_unaltered(path: Path, identity: Identity, key: str) -> None:
@@ -76,7 +94,8 @@ def check_unaltered(path: Path, identity: Identity, key: str) -> None:
     if identity.key != key:
         raise InputError(
             f"{path} was edited: its identity has the key {identity.row_key}..., and its identity_key is "
-            f"{key[:ROW_KEY_DIGITS]}...: put back the {MANIFEST} as it was, or give another output directory"
+            f"{visible_line(key[:ROW_KEY_DIGITS])}...: "
+            f"put back the {MANIFEST} as it was, or give another output directory"
         )
 
 

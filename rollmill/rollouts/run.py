@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,12 +29,14 @@ from rollmill.rollouts.manifest import (
     versions,
 )
 from rollmill.rollouts.ownership import Ownership
+from rollmill.viewing.escapes import visible_line
 
 Retry = Literal["failed", "truncated"]
 PROBLEMS = "problems.jsonl"
 QUARANTINE = "quarantine.jsonl"
 IMAGES = "images"
 JOURNALS = "rollouts"
+_NUMBERED = re.compile(r"[0-9]{4}\.jsonl|[1-9][0-9]{4,17}\.jsonl")
 """The folder of a run's journals."""
 
 
@@ -223,8 +226,8 @@ def open_run(
 
 def _newest_journal(directory: Path) -> str:
     """Name, relative to the run directory, of the journal that counts where no manifest says which."""
-    names = [path.name for path in (directory / JOURNALS).glob("[0-9][0-9][0-9][0-9].jsonl")]
-    return f"{JOURNALS}/{max(names, default='0001.jsonl')}"
+    numbers = [int(path.stem) for path in (directory / JOURNALS).glob("*.jsonl") if _NUMBERED.fullmatch(path.name)]
+    return f"{JOURNALS}/{max(numbers, default=1):04d}.jsonl"
 
 
 def check_same_run(
@@ -258,10 +261,10 @@ def _told(name: str, there: object, here: object) -> list[str]:
         keys = [*there, *(key for key in here if key not in there)]
         pairs = [(key, there.get(key), here.get(key)) for key in keys]
         return [text for key, old, new in pairs if old != new for text in _told(key, old, new)]
-    return [f"{name} ({short(there)} on disk, {short(here)} now)"]
+    return [f"{visible_line(name)} ({short(there)} on disk, {short(here)} now)"]
 
 
 def short(value: object) -> str:
     """A value of a parameter in one line, shortened in its middle."""
-    text = orjson.dumps(value).decode()
+    text = visible_line(orjson.dumps(value).decode())
     return text if len(text) <= 80 else f"{text[:30]}...{text[-47:]}"  # what tells paths apart stands at their ends

@@ -5,19 +5,20 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from rollmill.errors import InputError, file_error
 from rollmill.files.regular import require_regular
 from rollmill.files.whole import write_json_whole
 from rollmill.rollouts.identity import Identity
-from rollmill.rollouts.manifest import MANIFEST, check_unaltered
+from rollmill.rollouts.manifest import MANIFEST, check_unaltered, check_writable
 from rollmill.rollouts.run import short
 from rollmill.training.data_files import DataFile, DataFiles
 from rollmill.training.merging import MERGED
 from rollmill.training.parameters import TrainLora
+from rollmill.viewing.escapes import visible_line
 
 RECIPE = 1
 """Raised when the same parameters and data come to train other weights."""
@@ -94,6 +95,13 @@ class TrainingManifest(BaseModel):
     ended_at: str | None = None
     result: Trained | None = Field(default=None)
 
+    @model_validator(mode="after")
+    def _is_of_a_training(self) -> Self:
+        if not isinstance(self.identity.generation.get("model_path"), str):
+            raise ValueError("identity.generation has no text as model_path")
+        check_writable(self)
+        return self
+
     def write(self, directory: Path) -> None:
         """Writes it whole."""
         write_json_whole(directory / MANIFEST, self.model_dump(mode="json"))
@@ -152,9 +160,9 @@ def check_same_training(old: TrainingManifest, new: TrainingManifest, directory:
         if name in _SHOWN:
             there, here = old.parameters.get(name), new.parameters.get(name)
         told.append(
-            f"{name} ({short(here)}, whose content has changed)"
+            f"{visible_line(name)} ({short(here)}, whose content has changed)"
             if there == here
-            else f"{name} ({short(there)} on disk, {short(here)} now)"
+            else f"{visible_line(name)} ({short(there)} on disk, {short(here)} now)"
         )
     raise InputError(f"{directory} holds another run: {', '.join(told)}: {_ADVICE}")
 

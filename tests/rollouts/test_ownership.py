@@ -1,3 +1,4 @@
+import json
 import shutil
 
 import orjson
@@ -120,6 +121,67 @@ def test_a_manifest_that_was_edited_does_not_make_the_run_another(tmp_path, old)
     (tmp_path / MANIFEST).write_bytes(orjson.dumps(manifest))
     if not old:
         assert "line 1 is of the run " + HERE.row_key in refusal(tmp_path, same=OTHER)
+
+
+def places(value, *path):
+    """Every place in a JSON value."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, one in inner:
+        yield (*path, key)
+        yield from places(one, *path, key)
+
+
+LARGE = 10**30
+EDITS = [7, "\x1b[2J\n\x7f\u202e", {"x\ny": [LARGE]}]
+
+
+def test_an_edit_anywhere_in_a_manifest_is_taken_or_refused_in_one_line(tmp_path):
+    begun(tmp_path, rows=1)
+    path = tmp_path / MANIFEST
+    manifest = path.read_text()
+    said = []
+    for place in places({**json.loads(manifest), "versions": {}}):
+        for edit in EDITS:
+            edited = json.loads(manifest)
+            inner = edited
+            for key in place[:-1]:
+                inner = inner[key]
+            inner[place[-1]] = edit
+            path.write_text(json.dumps(edited))
+            try:
+                with opened(tmp_path):
+                    pass
+            except InputError as error:
+                said.append(str(error))
+    assert len(said) > 50
+    assert [message for message in said if not message.isprintable()] == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('"sampling":{', '"sampling":7,"x":{', "identity.generation.sampling has no number as max_tokens"),
+        ("rollouts/0001.jsonl", "rollouts/\u0660\u0660\u0660\u0661.jsonl", "(journal: String should match"),
+        ("rollouts/0001.jsonl", f"rollouts/{'1' * 300}.jsonl", "(journal: String should match"),
+        ('"temperature":1.0', f'"temperature":{LARGE}', "cannot be written again: Integer exceeds 64-bit range"),
+    ],
+)
+def test_a_manifest_of_another_shape_is_refused(tmp_path, old, new, words):
+    path = begun(tmp_path) / MANIFEST
+    content = orjson.dumps(orjson.loads(path.read_bytes())).decode()
+    assert old in content
+    path.write_text(content.replace(old, new))
+    assert words in refusal(tmp_path)
+
+
+@pytest.mark.parametrize(("name", "counts"), [("9999", True), ("10000", True), ("\u0660\u0660\u0660\u0661", False)])
+def test_the_newest_journal_counts_without_a_manifest(tmp_path, name, counts):
+    journal = begun(tmp_path) / "rollouts" / "0001.jsonl"
+    shutil.copy(journal, journal.with_stem("9998"))
+    journal.replace(journal.with_stem(name))
+    (tmp_path / MANIFEST).unlink()
+    with opened(tmp_path) as run:
+        assert run.manifest.journal == f"rollouts/{name if counts else '9998'}.jsonl"
 
 
 def test_rows_of_older_versions_continue_with_their_manifest_only(tmp_path):

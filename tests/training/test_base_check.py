@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from rollmill.errors import InputError
@@ -40,3 +42,12 @@ def test_another_base_is_refused_with_both_names(tmp_path, adapter, shape, layer
 def test_what_is_no_adapter_is_said(tmp_path):
     with pytest.raises(InputError, match="is not a LoRA adapter"):
         check_adapter(tmp_path, "org/base")
+
+
+@pytest.mark.parametrize("generation", [{}, {"model_path": 7}, {"model_path": "org/base", "seed": 10**30}])
+def test_a_manifest_of_another_shape_is_refused_in_one_line(adapter, generation):
+    manifest = {"identity_key": "k", "identity": {"generation": generation, "verification": {}}, "parameters": {}}
+    manifest |= {"base": "org/base", "data": {}, "versions": {}, "git_commit": None, "host": "h", "started_at": "now"}
+    (adapter / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match="is not the manifest of a training run that this version reads"):
+        check_adapter(adapter, "org/base")
