@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import unicodedata
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator
 
-from rollmill.viewing.escapes import visible
+from rollmill.viewing.escapes import hidden_sign
 
 LONGEST_NAME = 200
 """Bytes of one name of a file or folder that is created. Systems take 255, and something is put around most."""
@@ -18,12 +17,10 @@ LONGEST_THERE = 255
 LONGEST_PATH = 3000
 """Bytes of a whole path. Linux takes 4096."""
 
-_JOINERS = "\u200c\u200d"  # letters of some scripts, and emoji, need them
-
 
 def check_model_path(path: str) -> str:
     """Return the path or name of what others have made. Raises `ValueError` for one that would not show as it is."""
-    hidden = next((sign for sign in path if _is_hidden(sign)), None)
+    hidden = hidden_sign(path)
     if hidden is not None:
         raise ValueError(f"holds {hidden!a}, which would not show: give a name without it")
     longest = max(path.split("/"), key=_bytes)
@@ -69,14 +66,6 @@ ModelPath = Annotated[str, AfterValidator(check_model_path)]
 
 RunName = Annotated[str, AfterValidator(check_run_name)]
 """The name of a run, of its folder and of the model that is served for it: see `check_new_run`."""
-
-
-def _is_hidden(sign: str) -> bool:
-    return (
-        visible(sign) != sign
-        or sign in "\t\n"
-        or (unicodedata.category(sign) in ("Cc", "Cf", "Cs", "Zl", "Zp") and sign not in _JOINERS)
-    )
 
 
 def _bytes(text: str) -> int:

@@ -35,6 +35,21 @@ HIDING = [
     "a\u2028b",
     "a\ufeffb",
     "a\U000e0041b",
+    "a\u3164b",
+    "a\u2800b",
+    "a\u034fb",
+    "a\u115fb",
+    "a\u1160b",
+    "a\uffa0b",
+    "a\u17b4b",
+    "a\u180bb",
+    "a\ufe0fb",
+    "a\ufe00b",
+    "葛\U000e0100",
+    "❤\ufe0f\ufe0f",
+    "a\u00a0b",
+    "a\u2003b",
+    "a\u3000b",
     "a\ud800b",
     "x" * 300,
     "ä" * 128,
@@ -86,7 +101,20 @@ def test_names_that_are_no_folder(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["a", "qwen3-8b", "org/model_v1.2", "Ünïcode", "模型", "می\u200cخواهم", "👩\u200d🔬", "a b", "x" * 200]
+    "name",
+    [
+        "a",
+        "qwen3-8b",
+        "org/model_v1.2",
+        "Ünïcode",
+        "模型",
+        "می\u200cخواهم",
+        "👩\u200d🔬",
+        "❤\ufe0f",
+        "1\ufe0f\u20e3",
+        "a b",
+        "x" * 200,
+    ],
 )
 def test_names_that_are_taken(name):
     assert check_run_name(name) == name

@@ -15,6 +15,7 @@ from rollmill.episodes.policies import DEMONSTRATIONS
 from rollmill.names import LONGEST_NAME
 from rollmill.rollouts.chat import Sampling
 from rollmill.serving.parameters import check_urls
+from rollmill.viewing.escapes import hidden_sign, visible_line
 
 _NAME = re.compile(r"[\w.\-]+(/[\w.\-]+)*")
 _KEY = re.compile(r"\w+")
@@ -149,10 +150,11 @@ def home(path: str) -> str:
 
 def check_name(name: str) -> str:
     """A policy's name. Raises `ValueError` for what a server cannot serve as one."""
-    if not _NAME.fullmatch(name):
-        raise ValueError(f"{name!r} cannot be a policy's name: use letters, digits, '_', '-', '.' and '/'")
+    shown = f"'{visible_line(name)}' cannot be a policy's name"
+    if not _NAME.fullmatch(name) or hidden_sign(name):
+        raise ValueError(f"{shown}: use letters, digits, '_', '-', '.' and '/'")
     if len(name.encode()) > LONGEST_NAME // 2 or ".." in name.split("/"):  # the name of a log has a run's, too
-        raise ValueError(f"{name!r} cannot be a policy's name: give one of at most {LONGEST_NAME // 2} bytes, no '..'")
+        raise ValueError(f"{shown}: give one of at most {LONGEST_NAME // 2} bytes, no '..'")
     return name
 
 

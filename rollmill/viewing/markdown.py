@@ -14,7 +14,8 @@ _MARKS = re.compile(r"[\\`*_\[\]|#~$]")
 def plain_markdown(value: object) -> str:
     """Return text from outside, on one line, that neither Markdown nor HTML takes for its own.
 
-    Hidden and control characters are written out, as the viewer does.
+    Hidden and control characters are written out, as the viewer does. A bare address stays as it is: a page that makes
+    a link of it shows where that leads.
     """
     return _MARKS.sub(r"\\\g<0>", html.escape(visible_line(str(value)), quote=False))
 

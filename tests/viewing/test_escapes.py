@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rollmill.viewing.escapes import visible
+from rollmill.viewing.escapes import visible, visible_line
 
 
 @pytest.mark.parametrize(
@@ -21,10 +21,19 @@ from rollmill.viewing.escapes import visible
         ("\ud800", "\\ud800"),
         ("\U000e0041", "\\U000e0041"),
         ("👩\u200d🚀", "👩\u200d🚀"),  # joins an emoji
+        ("❤\ufe0f 1\ufe0f\u20e3 👩\u200d⚕\ufe0f ‼\ufe0f", "❤\ufe0f 1\ufe0f\u20e3 👩\u200d⚕\ufe0f ‼\ufe0f"),
+        ("a\ufe0f❤\ufe0f\ufe0f", "a\\ufe0f❤\ufe0f\\ufe0f"),
+        ("a\ufe00\U000e0101", "a\\ufe00\\U000e0101"),
+        ("\u3164\u115f\u1160\uffa0\u034f", "\\u3164\\u115f\\u1160\\uffa0\\u034f"),
+        ("⠓\u2800⠊", "⠓\u2800⠊"),
     ],
 )
 def test_what_would_act_or_hide_is_written_out(text, shown):
     assert visible(text) == shown
+
+
+def test_in_a_line_blanks_of_other_scripts_are_written_out_too():
+    assert visible_line("⠓\u2800⠊\u00a0a\u200bb\u17b4") == "⠓\\u2800⠊ a\\u200bb\\u17b4"
 
 
 @given(st.text(st.characters()))
