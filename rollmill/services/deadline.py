@@ -26,7 +26,7 @@ def until(deadline: float) -> Iterator[None]:
 
 
 def _left(timeout: float | None) -> float | None:
-    deadline = getattr(_thread, "deadline", None)
+    deadline: float | None = getattr(_thread, "deadline", None)
     if deadline is None:
         return timeout
     left_s = deadline - time.monotonic()

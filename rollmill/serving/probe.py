@@ -10,7 +10,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -42,7 +42,7 @@ class _Reading(io.RawIOBase):
         if left_s <= 0:
             raise TimeoutError("timed out: the answer came too slowly")
         self._socket.settimeout(left_s)
-        return cast(io.RawIOBase, self._answer).readinto(buffer)
+        return self._answer.readinto(buffer)
 
     def close(self) -> None:
         self._answer.close()
@@ -59,9 +59,10 @@ class _UntilDeadline(urllib.request.AbstractHTTPHandler):
     """Makes a request's time-out that of the whole exchange."""
 
     def do_open(self, http_class: Callable[..., http.client.HTTPConnection], *given: Any, **named: Any) -> Any:
-        def connection(host: str, *, timeout: float, **more: Any) -> http.client.HTTPConnection:
+        def connection(host: str, /, *, timeout: float = 0.0, **more: Any) -> http.client.HTTPConnection:
             made = http_class(host, timeout=timeout, **more)
-            made.response_class = partial(_Response, deadline=time.monotonic() + timeout)
+            answer: Any = partial(_Response, deadline=time.monotonic() + timeout)
+            made.response_class = answer
             return made
 
         return super().do_open(connection, *given, **named)
