@@ -16,7 +16,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
 from types import FrameType
@@ -179,6 +179,8 @@ class StallWatch:
         self._file.close()
         if not written:
             self._path.unlink(missing_ok=True)
+            with suppress(OSError):  # others have files there
+                self._path.parent.rmdir()
 
     @property
     def stalled(self) -> bool:

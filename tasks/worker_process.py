@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING
@@ -43,6 +44,7 @@ def dask_setup(worker: Worker) -> None:
 
     Neither blocked nor ignored, since what it starts would inherit that.
     """
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # at its end it tells of a scheduler that is gone
     signal.signal(signal.SIGINT, lambda *_: None)
     signal.signal(signal.SIGTSTP, watch.stop_process)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
