@@ -23,7 +23,7 @@ from benchmarks.scripted_agents import script_of
 from rollmill.grading.pack import Pack
 from rollmill.serving.scripted import ScriptedServer
 from tests.exports.made import rollout
-from tests.flows.conftest import ROOT, Job, journal_lines, processes_of, script, wait_until, write_problems
+from tests.flows.conftest import ROOT, Job, processes_of, script, wait_until, write_problems
 from tests.flows.test_agent_rollouts import FOLDER
 from tests.flows.test_agent_rollouts import flags as agent_flags
 from tests.flows.test_improve import flags as improve_flags
@@ -113,7 +113,8 @@ def started(flow: Flow, job: Job, **environment: str) -> Iterator[subprocess.Pop
 
 def journals(folder: Path) -> dict[Path, list[bytes]]:
     """The whole lines of every journal under a folder."""
-    return {path: journal_lines(path.parents[1]) for path in folder.rglob("rollouts/*.jsonl")}
+    found = {path: path.read_bytes().splitlines(keepends=True) for path in folder.rglob("rollouts/[0-9]*.jsonl")}
+    return {path: [line for line in lines if line.endswith(b"\n")] for path, lines in found.items()}
 
 
 def interrupt(flow: Flow, job: Job, moments: random.Random) -> None:
