@@ -72,7 +72,7 @@ class TimedStep:
 
     def __exit__(self, *raised: object) -> None:
         _progress.open.pop(id(self), None)
-        note_progress()
+        _progress.last = time.monotonic()  # without `note_progress`: what has declared its limit was no gap
 
 
 def remaining_s(limit_s: float) -> float:
@@ -197,7 +197,9 @@ class StallWatch:
         os.kill(os.getpid(), signal.SIGSTOP)
         stopped_s = time.monotonic() - begun
         _progress.last += stopped_s
-        _progress.open = {key: until + stopped_s for key, until in _progress.open.items()}
+        for key, until in list(_progress.open.items()):  # other threads end steps meanwhile
+            if key in _progress.open:
+                _progress.open[key] = until + stopped_s
         self._suspended = False
         if self._users and not self._stalled:
             self._arm(*self._given)

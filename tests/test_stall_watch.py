@@ -61,6 +61,11 @@ def test_a_step_that_has_ended_allows_nothing_any_more(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (1, "")
 
 
+def test_a_long_step_lets_no_later_gap_be_longer(tmp_path: Path) -> None:
+    done = run(tmp_path, "with stall_watch.TimedStep(30): time.sleep(9)", "time.sleep(20)", "print('whole')")
+    assert (done.returncode, done.stdout) == (1, "")
+
+
 def test_time_before_the_watch_and_in_a_stopped_process_is_no_gap(tmp_path: Path) -> None:
     program = """
 import signal, time
