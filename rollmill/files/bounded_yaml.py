@@ -24,7 +24,7 @@ _OF_A_TAG = (ValueError, OverflowError, LookupError, AttributeError, TypeError)
 """What PyYAML fails with on a value that its tag is not true of: a date that is none, `!!bool x`, `!!int ''`."""
 
 
-class Document(NamedTuple):
+class YamlDocument(NamedTuple):
     """What a text says."""
 
     value: Any
@@ -83,7 +83,7 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 _Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_yaml_float)
 
 
-def read_yaml(text: str | bytes) -> Document:
+def read_yaml(text: str | bytes) -> YamlDocument:
     """The one document in a text. Raises `BadYamlError`."""
     if len(text) > LONGEST:
         raise BadYamlError(f"it is {len(text):,} characters long, at most {LONGEST:,} are read")
@@ -91,12 +91,12 @@ def read_yaml(text: str | bytes) -> Document:
         loader = _Loader(text)
         node = loader.get_single_node()
         if node is None:
-            return Document(None, None)
+            return YamlDocument(None, None)
         size = _measure(node, {})
         if size.values > MOST_VALUES or size.depth > DEEPEST:
             bounds = f"{MOST_VALUES:,} values, {DEEPEST} deep"
             raise BadYamlError(f"with its aliases written out it is larger than what is read ({bounds})")
-        return Document(loader.construct_document(node), node)
+        return YamlDocument(loader.construct_document(node), node)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         raise BadYamlError(f"not valid YAML: {str(error.problem)[:300]}", mark.line + 1 if mark else None) from error

@@ -24,6 +24,8 @@ _GZIP_HEAD = b"\x1f\x8b"
 _MOST_MEMBERS = 4096  # of a gzip body, which has one as a rule, and each of which takes time however small it is
 _PADDING = re.compile(rb"\0*")
 _PIECE = 1 << 16
+_MOST_WORDS = 4000
+"""Characters of what a server said of an error: messages show fewer, and each is looked at on the way there."""
 
 
 class AnswerError(Exception):
@@ -115,7 +117,7 @@ def words_of(said: Any, body: bytes) -> str:
     """Return what a server said, or `body`, its beginning, where that is nothing or nested too deep to be shown."""
     with suppress(RecursionError):
         if words := str(said or ""):
-            return words
+            return words[:_MOST_WORDS]
     return body.decode("utf-8", "replace") or "(empty)"
 
 

@@ -21,7 +21,7 @@ from rollmill.sandboxes.remote import RemoteHost
 from rollmill.sandboxes.sandbox import SandboxError, SandboxSpec
 from rollmill.services.connection import CallFailedError, ServiceConnection
 from rollmill.serving import answers
-from rollmill.serving.answers import AnswerBody, AnswerError
+from rollmill.serving.answers import AnswerBody, AnswerError, words_of
 from rollmill.serving.backoff import parse_retry_after
 from rollmill.serving.client import ChatClient, ClientConfig, RequestFailedError
 from rollmill.serving.endpoints import Endpoint, EndpointPool
@@ -561,3 +561,7 @@ def test_what_is_not_packed_as_it_says_is_refused_or_unpacked(content, encoding)
     except AnswerError:
         return
     assert len(unpacked) <= answers.LARGEST_ANSWER
+
+
+def test_a_server_s_words_have_a_bound():
+    assert len(words_of("x" * 10**7, b"")) == len(words_of({"a": "x" * 10**7}, b"")) == 4000
