@@ -111,7 +111,7 @@ def make_run(directory: Path, journal: Path) -> Path:
     with (directory / PROBLEMS).open("wb") as problems, journal.open("rb", buffering=1 << 20) as rows:
         seen = dict.fromkeys(orjson.loads(line)["instance_id"] for line in rows)
         problems.writelines(orjson.dumps({"instance_id": one, "prompt": one}) + b"\n" for one in seen)
-    identity = Identity(generation={}, verification={})
+    identity = Identity(generation={"sampling": {"max_tokens": 4096}}, verification={})
     manifest = Manifest(
         job="benchmark", identity_key=identity.key, identity=identity, parameters={}, seed=0,
         journal="rollouts/0001.jsonl", problems={}, versions={}, git_commit=None, host="", started_at="",

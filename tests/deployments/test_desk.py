@@ -189,7 +189,8 @@ def test_people_are_told_of_runs_that_fail_or_are_late(desk: Desk, tmp_path: Pat
         wait_until(lambda: any("reject-sampling failed" in one for one in messages), timeout=60)
         [told] = [one for one in messages if "reject-sampling failed" in one]
         assert "none.jsonl" in told
-        first = desk.start(QUICK, **asked(tmp_path, 40, latency_s=5.0))
+        # Longer than the wait below: a second run that gets the GPU in time is never late.
+        first = desk.start(QUICK, **asked(tmp_path, 40, latency_s=10.0), concurrency=2)
         desk.wait(first, "RUNNING")
         late = desk.start(WEEKLY, **asked(tmp_path))
         wait_until(lambda: any("has been late" in one for one in messages), timeout=180)
