@@ -44,6 +44,9 @@ def dask_setup(worker: Worker) -> None:
 
     Neither blocked nor ignored, since what it starts would inherit that.
     """
+    from tasks.worker_guard import DeadlockGuard
+
+    DeadlockGuard().setup(worker)
     logging.getLogger("distributed").setLevel(logging.CRITICAL)  # at its end it tells of a scheduler that is gone
     signal.signal(signal.SIGINT, lambda *_: None)
     signal.signal(signal.SIGTSTP, watch.stop_process)

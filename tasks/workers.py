@@ -164,9 +164,8 @@ def workers_here(environments: Sequence[Mapping[str, str]], *, threads: int = 1)
     """
     import dask.config
     from distributed import Scheduler, SpecCluster
+    from distributed.gc import disable_gc_diagnosis
     from prefect_dask.task_runners import DaskTaskRunner
-
-    from tasks.worker_guard import guarded_workers
 
     # Dask would give each the whole machine's memory divided by their number, and end those that take more.
     here: dict[str, Any] = {"host": LOOPBACK, "dashboard": False, "dashboard_address": f"{LOOPBACK}:0"}
@@ -178,9 +177,12 @@ def workers_here(environments: Sequence[Mapping[str, str]], *, threads: int = 1)
         for number, environment in enumerate(environments)
     }
     scheduler = {"cls": Scheduler, "options": {**here, "port": 0}}
-    quiet = dask.config.set({"distributed.worker.profile.enabled": False})  # workers inherit it; see `DeadlockGuard`
+    # Of the `DeadlockGuard`: each worker is guarded as it starts, by what it preloads. To ask them all at the end of a
+    # run whose interruption has ended them too would only make Dask complain.
+    quiet = dask.config.set({"distributed.worker.profile.enabled": False})  # workers inherit it
     with _quieter(logging.WARNING), quiet, SpecCluster(workers=spec, scheduler=scheduler) as cluster:
-        with DaskTaskRunner(cluster=cluster) as runner, guarded_workers(runner.client):
+        disable_gc_diagnosis(force=True)  # the scheduler in this process has turned it on
+        with DaskTaskRunner(cluster=cluster) as runner:
             yield Workers(runner, None)
         logging.getLogger(_DASK).setLevel(logging.ERROR)  # it warns of processes that take their time to end
 
