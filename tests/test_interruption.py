@@ -18,7 +18,8 @@ import pytest
 from rollmill.guard import MARK, alive
 from rollmill.interruption import terminable
 from rollmill.serving.keeper import send
-from tests.flows.conftest import processes_of, wait_until
+from tests.flows.conftest import processes_of
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[1]
 SAID = "\njob: stopped: the same command continues\n"

@@ -22,7 +22,7 @@ from rollmill.serving.script import Conversation, Script
 from rollmill.serving.scripted import ScriptedServer
 from rollmill.serving.server import ServerConfig
 from tests.services.running import in_thread, marked
-from tests.serving.processes import wait_until
+from tests.waiting import wait_until
 
 SCRIPTED = ServerConfig(python=sys.executable, module="rollmill.serving.scripted")
 with_bubblewrap = pytest.mark.skipif(not shutil.which("bwrap"), reason="bubblewrap is not installed")

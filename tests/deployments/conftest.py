@@ -16,7 +16,8 @@ import psutil
 import pytest
 
 from rollmill.serving.ports import PortReservation
-from tests.flows.conftest import ROOT, processes_of, wait_until, write_problems
+from tests.flows.conftest import ROOT, processes_of, write_problems
+from tests.waiting import wait_until
 
 QUICK, WEEKLY, FULL = (f"reject-sampling/reject-sampling{name}" for name in ("-quick", "-weekly", ""))
 CANCEL_S = 15

@@ -21,8 +21,9 @@ from rollmill.serving.probe import healthy
 from rollmill.serving.script import Conversation, Script
 from rollmill.serving.scripted import ScriptedServer
 from tests.deployments.conftest import CANCEL_S, FULL, QUICK, WEEKLY, Desk, asked, of_vllm, running
-from tests.flows.conftest import ROOT, journal_lines, processes_of, wait_until
+from tests.flows.conftest import ROOT, journal_lines, processes_of
 from tests.services.running import marked
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

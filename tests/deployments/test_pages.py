@@ -17,7 +17,8 @@ from playwright.sync_api import Locator, Page, expect, sync_playwright
 from blocks.kinds import BLOCKS
 from deployments.automations import automations
 from tests.deployments.conftest import CANCEL_S, FULL, Desk, asked, of_vllm, script
-from tests.flows.conftest import journal_lines, wait_until, write_problems
+from tests.flows.conftest import journal_lines, write_problems
+from tests.waiting import wait_until
 
 CHROMIUM = shutil.which("chromium")
 PATIENCE_MS = 120_000

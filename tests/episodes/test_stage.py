@@ -25,8 +25,8 @@ from rollmill.rollouts.shard import Part, Sharding
 from rollmill.serving.server import ServerConfig
 from tests.episodes.toy import Settings as ToySettings
 from tests.episodes.toy import ToyEnvironment
-from tests.flows.conftest import wait_until
 from tests.serving.adapters import write_adapter
+from tests.waiting import wait_until
 
 SCRIPTED = ServerConfig(python=sys.executable, module="rollmill.serving.scripted", grace_s=5.0)
 NOWHERE = {"endpoint": None, "sandboxes": None, "search": None}

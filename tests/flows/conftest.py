@@ -116,14 +116,6 @@ def write_problems(path: Path, count: int) -> Path:
     return path
 
 
-def wait_until(condition: Any, timeout: float = 60.0, *, every: float = 0.05) -> None:
-    """Waits for something to become true; asks every so many seconds."""
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(every)
-
-
 def journal_lines(folder: Path) -> list[bytes]:
     """The whole lines of every journal under a folder."""
     lines = [line for path in folder.rglob("rollouts/*.jsonl") for line in path.read_bytes().splitlines(keepends=True)]

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from rollmill.serving.kept_process import KeptProcess
-from tests.flows.conftest import wait_until
+from tests.waiting import wait_until
 
 HOLD = 'hostname "$0" && echo ready && exec sleep 86400'
 

@@ -22,10 +22,11 @@ from rollmill.serving.ports import PortReservation
 from rollmill.serving.probe import healthy
 from rollmill.serving.script import Conversation, Script
 from rollmill.serving.scripted import ScriptedServer
-from tests.flows.conftest import ROOT, Job, journal_lines, processes_of, wait_until
+from tests.flows.conftest import ROOT, Job, journal_lines, processes_of
 from tests.flows.test_cluster import cluster_in
 from tests.flows.test_many_machines import REGISTERED, dask_process, makers, said_by
 from tests.sandboxes.engine import IMAGE, import_image, running_engine, why_no_engine
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

@@ -18,8 +18,9 @@ import pytest
 from rollmill.serving.kept_process import KeptProcess
 from rollmill.serving.ports import PortReservation
 from rollmill.training.metrics import METRICS, read_metrics
-from tests.flows.conftest import Job, processes_of, script, wait_until, write_problems
+from tests.flows.conftest import Job, processes_of, script, write_problems
 from tests.training.made import CHATML, make_base, row, write_rows
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

@@ -18,11 +18,12 @@ from rollmill.environments.search.index import open_index
 from rollmill.serving.kept_process import KeptProcess
 from rollmill.serving.script import Conversation, Script
 from rollmill.serving.scripted import ScriptedServer
-from tests.flows.conftest import ROOT, Job, journal_lines, processes_of, script, wait_until
+from tests.flows.conftest import ROOT, Job, journal_lines, processes_of, script
 from tests.flows.test_cluster import cluster_in
 from tests.flows.test_many_machines import REGISTERED, dask_process, makers, rows_in, said_by, servers
 from tests.serving.raw_server import RawServer
 from tests.training.made import make_base
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

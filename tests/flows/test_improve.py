@@ -11,9 +11,10 @@ import pytest
 
 from rollmill.improvement.feeds import FEEDS
 from tests.exports.made import lines_of
-from tests.flows.conftest import ROOT, Job, processes_of, wait_until
+from tests.flows.conftest import ROOT, Job, processes_of
 from tests.improvement.made import recorded, write_lines
 from tests.training.made import CHATML, make_base
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

@@ -17,7 +17,8 @@ import psutil
 import pytest
 
 from rollmill.serving.scripted import Script, ScriptedServer
-from tests.flows.conftest import Job, journal_lines, processes_of, script, stop, wait_until, write_problems
+from tests.flows.conftest import Job, journal_lines, processes_of, script, stop, write_problems
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 

@@ -18,9 +18,10 @@ import pytest
 
 from rollmill.serving.kept_process import KeptProcess
 from tasks.sharding import AHEAD
-from tests.flows.conftest import Job, journal_lines, processes_of, script, wait_until, write_problems
+from tests.flows.conftest import Job, journal_lines, processes_of, script, write_problems
 from tests.flows.hosts import Host, Network, network
 from tests.flows.test_cluster import SAVE_BLOCK, Cluster, cluster_in
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

@@ -23,12 +23,13 @@ from benchmarks.scripted_agents import script_of
 from rollmill.grading.pack import Pack
 from rollmill.serving.scripted import ScriptedServer
 from tests.exports.made import rollout
-from tests.flows.conftest import ROOT, Job, processes_of, script, wait_until, write_problems
+from tests.flows.conftest import ROOT, Job, processes_of, script, write_problems
 from tests.flows.test_agent_rollouts import FOLDER
 from tests.flows.test_agent_rollouts import flags as agent_flags
 from tests.flows.test_improve import flags as improve_flags
 from tests.flows.test_improve import write
 from tests.training.made import CHATML, make_base, row, write_rows
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
 

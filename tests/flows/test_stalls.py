@@ -12,7 +12,8 @@ import psutil
 import pytest
 
 from rollmill.serving.scripted import Script, ScriptedServer
-from tests.flows.conftest import Job, journal_lines, processes_of, wait_until
+from tests.flows.conftest import Job, journal_lines, processes_of
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from rollmill.serving.server import ModelServer, ServerConfig
-from tests.flows.conftest import ROOT, Job, journal_lines, processes_of, stop, wait_until, write_problems
+from tests.flows.conftest import ROOT, Job, journal_lines, processes_of, stop, write_problems
 from tests.serving.adapters import make_adapter
+from tests.waiting import wait_until
 
 MODEL = ROOT / "models" / "SmolLM2-135M-Instruct"
 SERVER = ROOT / ".venv-vllm" / "bin" / "python"

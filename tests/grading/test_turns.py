@@ -18,7 +18,7 @@ from rollmill.grading.speedup import Pairs
 from rollmill.grading.turns import Turns
 from rollmill.sandboxes.bubblewrap import BubblewrapHost
 from rollmill.sandboxes.sandbox import SandboxError, SandboxSpec
-from tests.serving.processes import wait_until
+from tests.waiting import wait_until
 
 TAKES_TURNS = """
 import os, sys, time

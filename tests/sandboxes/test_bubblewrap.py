@@ -22,6 +22,7 @@ from rollmill.errors import InputError
 from rollmill.sandboxes.bubblewrap import BubblewrapHost
 from rollmill.sandboxes.images import image_commit
 from rollmill.sandboxes.sandbox import SandboxError, SandboxSpec
+from tests.waiting import wait_until
 
 
 def test_a_command_runs_in_a_fresh_repository_as_a_user_of_its_own(start, images, tmp_path):
@@ -123,7 +124,7 @@ def test_a_sandbox_that_is_closed_under_a_command_ends_it_and_is_unknown(host):
     mark = f"33{os.getpid()}"
     with ThreadPoolExecutor(1) as pool:
         running_one = pool.submit(sandbox.execute, f"sleep {mark}", timeout_s=60)
-        wait_for(lambda: running(mark))
+        wait_until(lambda: running(mark))
         sandbox.close()
         with pytest.raises(SandboxError, match="was closed under a command"):
             running_one.result(10)
@@ -173,13 +174,13 @@ def test_an_owner_that_is_killed_leaves_no_process_and_its_files_go_when_the_nex
         host.start(SandboxSpec(image="small")).execute("setsid sleep {mark} & sleep {mark}")
     """
     owner = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], start_new_session=True)
-    wait_for(lambda: len(running(mark)) == 2)
+    wait_until(lambda: len(running(mark)) == 2)
     [left] = root.iterdir()
     with BubblewrapHost(images, root=root):
         assert left.exists()  # its owner lives
     os.kill(owner.pid, signal.SIGKILL)
     owner.wait()
-    wait_for(lambda: not running(mark))
+    wait_until(lambda: not running(mark))
     assert left.exists()
     with BubblewrapHost(images, root=root):
         assert not left.exists()
@@ -292,10 +293,3 @@ def running(mark: str) -> list[int]:
         except psutil.Error:
             continue
     return found
-
-
-def wait_for(what, longest_s: float = 20.0) -> None:
-    deadline = time.monotonic() + longest_s
-    while not what():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)

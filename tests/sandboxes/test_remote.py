@@ -14,8 +14,8 @@ from rollmill.sandboxes.remote import RemoteHost
 from rollmill.sandboxes.sandbox import Limits, SandboxError, SandboxSpec
 from rollmill.services.connection import service_url
 from tests.services.running import PLAIN, RawTCP, Service, in_thread, losing_answers, make_images, read_request, reset
-from tests.serving.processes import wait_until
 from tests.serving.raw_server import RawServer
+from tests.waiting import wait_until
 
 STARTED = b'{"container_id": "c0ffee", "status": "started"}'
 

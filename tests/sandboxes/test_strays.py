@@ -25,7 +25,7 @@ from rollmill.sandboxes.namespace import Namespace
 from rollmill.sandboxes.output import CappedOutput
 from rollmill.sandboxes.sandbox import SandboxError, SandboxSpec
 from rollmill.sandboxes.strays import end_strays, marked_bwrap
-from tests.serving.processes import wait_until
+from tests.waiting import wait_until
 
 # Starts bwrap so that it comes no further: "untold": not to say who its child is, which waits for a word of bwrap's;
 # "told": it has given that word, and its child waits at the end of its set-up.

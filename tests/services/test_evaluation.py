@@ -15,7 +15,7 @@ from rollmill.grading.problem import GradedProblem
 from rollmill.grading.remote import RemoteGrader
 from rollmill.sandboxes.sandbox import SandboxSpec
 from tests.services.running import Service, in_thread, marked
-from tests.serving.processes import wait_until
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 

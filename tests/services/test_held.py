@@ -6,7 +6,6 @@ import asyncio
 import subprocess
 import tempfile
 import threading
-import time
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -19,6 +18,7 @@ from rollmill.sandboxes.sandbox import SandboxError, SandboxSpec
 from rollmill.services import held as held_module
 from rollmill.services.held import ClientGoneError, FullError, HeldSandboxes
 from tests.services.running import PLAIN, marked
+from tests.waiting import async_wait_until
 
 
 @pytest.fixture
@@ -48,16 +48,9 @@ async def stays():
     await asyncio.Event().wait()
 
 
-async def until(true, seconds=10.0):
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "waited in vain"
-        await asyncio.sleep(0.01)
-
-
 async def start_begun(held):
     """When a sandbox is being started, and is not yet."""
-    await until(lambda: any(not start.queued for start in held._starts.values()))
+    await async_wait_until(lambda: any(not start.queued for start in held._starts.values()))
 
 
 def test_a_start_that_nobody_claims_is_closed(host, monkeypatch):
@@ -67,9 +60,9 @@ def test_a_start_that_nobody_claims_is_closed(host, monkeypatch):
         async with holding(host, gone_s=0.4) as held:
             with pytest.raises(ClientGoneError):
                 await held.start(PLAIN, partial(start_begun, held), request_id="r")
-            await until(lambda: held.counts()["sandboxes"] == 1)
-            await until(lambda: held.counts()["sandboxes"] == 0)
-            await until(lambda: held._places[False]._value == 2)
+            await async_wait_until(lambda: held.counts()["sandboxes"] == 1)
+            await async_wait_until(lambda: held.counts()["sandboxes"] == 0)
+            await async_wait_until(lambda: held._places[False]._value == 2)
 
     asyncio.run(run())
 
@@ -81,7 +74,7 @@ def test_a_start_that_is_claimed_late_is_the_same_and_stays(host, monkeypatch):
         async with holding(host, gone_s=0.4) as held:
             with pytest.raises(ClientGoneError):
                 await held.start(PLAIN, partial(start_begun, held), request_id="r")
-            await until(lambda: held.counts()["sandboxes"] == 1)
+            await async_wait_until(lambda: held.counts()["sandboxes"] == 1)
             claimed = await held.start(PLAIN, stays, request_id="r")
             assert [claimed] == list(held._held)
             await asyncio.sleep(1.5)
@@ -97,7 +90,7 @@ def test_a_start_with_two_waiters_goes_on_when_one_leaves(host):
             leaving = asyncio.Event()
             one = asyncio.create_task(held.start(PLAIN, leaving.wait, request_id="r"))
             other = asyncio.create_task(held.start(PLAIN, stays, request_id="r"))
-            await until(lambda: held.counts()["waiting"] == 1)
+            await async_wait_until(lambda: held.counts()["waiting"] == 1)
             leaving.set()
             with pytest.raises(ClientGoneError):
                 await one
@@ -126,9 +119,9 @@ def test_who_waits_at_the_end_is_told_to_come_again(host):
         async with holding(host, max_sandboxes=1, grading_sandboxes=0) as held:
             first = await held.start(PLAIN, stays)
             waiting = [asyncio.create_task(held.start(PLAIN, stays, request_id=f"{n}")) for n in range(3)]
-            await until(lambda: held.counts()["waiting"] == 3)
+            await async_wait_until(lambda: held.counts()["waiting"] == 3)
             running = asyncio.create_task(held.execute(first, command, stays, cwd="", timeout_s=90, env={}))
-            await until(living)
+            await async_wait_until(living)
             await held.end()
             for one in waiting:
                 with pytest.raises(FullError, match="ending"):
@@ -164,7 +157,7 @@ def test_closing_waits_for_no_start(host):
     async def run():
         async with holding(pulling, max_sandboxes=20) as held:
             starts = [asyncio.create_task(held.start(SandboxSpec(image="pulled"), stays)) for _ in range(20)]
-            await until(lambda: not any(start.queued for start in held._starts.values()))
+            await async_wait_until(lambda: not any(start.queued for start in held._starts.values()))
             try:
                 for _ in range(2):
                     sandbox = await held.start(PLAIN, stays, for_grading=True)
@@ -215,8 +208,8 @@ def test_places_are_neither_lost_nor_made(host, monkeypatch):
     async def run():
         async with holding(host, queue_s=60.0, gone_s=0.4) as held:
             await asyncio.gather(*(client(held, number) for number in range(6)))
-            await until(lambda: held.counts()["waiting"] == 0)
-            await until(lambda: held._places[False]._value + held.counts()["sandboxes"] == 2)
+            await async_wait_until(lambda: held.counts()["waiting"] == 0)
+            await async_wait_until(lambda: held._places[False]._value + held.counts()["sandboxes"] == 2)
             for sandbox in list(held._held):
                 await held.close(sandbox)
             assert held._places[False]._value == 2

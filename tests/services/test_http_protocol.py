@@ -18,7 +18,7 @@ import pytest
 
 from rollmill.services.grading_key import KEY_HEADER
 from tests.services.running import reset
-from tests.serving.processes import wait_until
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 

@@ -13,7 +13,7 @@ import pytest
 
 from rollmill.sandboxes.sandbox import Limits, SandboxError, SandboxSpec
 from tests.services.running import PLAIN, Service, in_thread, marked, raw_request
-from tests.serving.processes import wait_until
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 

@@ -10,7 +10,7 @@ from rollmill.errors import InputError
 from rollmill.sandboxes.sandbox import SandboxError, SandboxSpec
 from tests.sandboxes.engine import IMAGE, import_image, running_engine, why_no_engine
 from tests.services.running import Service, in_thread, make_images, marked
-from tests.serving.processes import wait_until
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.docker, pytest.mark.skipif(bool(why_no_engine()), reason=why_no_engine())]
 

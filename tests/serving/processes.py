@@ -1,18 +1,9 @@
 """Watching processes come and go."""
 
 import random
-import time
 from contextlib import suppress
 
 import psutil
-
-
-def wait_until(true, seconds=10.0):
-    """Polls until `true()` holds; fails when it does not in time."""
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
 
 
 def living(pids):

@@ -11,8 +11,9 @@ import pytest
 
 from rollmill.serving import keeper
 from rollmill.serving.kept_process import KeptProcess
+from tests.waiting import wait_until
 
-from .processes import Tree, wait_until
+from .processes import Tree
 
 OWNER = """
 import os, sys, time

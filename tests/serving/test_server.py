@@ -22,9 +22,10 @@ from rollmill.serving.endpoints import EndpointPool
 from rollmill.serving.probe import healthy, served_models
 from rollmill.serving.scripted import Script
 from rollmill.serving.server import ModelServer, ServerConfig
+from tests.waiting import wait_until
 
 from .adapters import write_adapter
-from .processes import living, wait_until
+from .processes import living
 
 
 @pytest.fixture

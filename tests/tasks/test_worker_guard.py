@@ -14,7 +14,7 @@ from distributed import Client, Nanny, Scheduler, SpecCluster
 import rollmill
 from tasks.worker_guard import guarded_workers, is_guarded
 from tasks.workers import workers_here
-from tests.flows.conftest import wait_until
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 

@@ -31,8 +31,8 @@ from rollmill.training.process import worker_command
 from rollmill.training.progress import TrainingProgress
 from rollmill.training.training import run_training
 from rollmill.training.work import Work
-from tests.serving.processes import wait_until
 from tests.training.made import make_base, row, write_rows
+from tests.waiting import wait_until
 
 pytestmark = [
     pytest.mark.slow,
