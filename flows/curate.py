@@ -8,8 +8,7 @@ if __name__ == "__main__":
     leave_when_interrupted("curate")  # first of all: the rest is imported for seconds
 
 from rollmill.command_line import parse_command, report_errors
-from rollmill.curation.commands import COMMANDS, run_command
-from rollmill.curation.parameters import Curate
+from rollmill.curation.parameters import COMMANDS, Curate
 
 DESCRIPTION = """\
 Looks at rollouts of any generating job, filters them, and exports what training reads. Inputs are this project's runs
@@ -31,6 +30,8 @@ if __name__ == "__main__":
     with report_errors("curate"):
         given = parse_command({**COMMANDS, "run": Curate}, prog="curate", description=DESCRIPTION, examples=EXAMPLES)
         if not isinstance(given, Curate):
+            from rollmill.curation.commands import run_command
+
             with interruptible():
                 run_command(given)
             raise SystemExit(0)

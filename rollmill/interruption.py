@@ -8,21 +8,21 @@ looks wherever it waits (`look`, `result_of`), and raises it there. What stands 
 
 from __future__ import annotations
 
-import concurrent.futures
 import os
 import signal
-import subprocess
 import sys
 import threading
-import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rollmill import guard
 from rollmill.errors import RunStoppedError
 from rollmill.stall_watch import RUN_OF_DEPLOYMENT, watch
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 T = TypeVar("T")
 
@@ -56,7 +56,9 @@ class _GuardProcess:
     """The guard of this process, see `guard`; all that this process starts from here on is marked as its."""
 
     def __init__(self, prog: str, numbers: Sequence[int]) -> None:
-        mark = uuid.uuid4().hex
+        import subprocess
+
+        mark = os.urandom(16).hex()
         reading, self._writing = os.pipe()
         os.set_blocking(self._writing, False)
         arguments = [str(os.getpid()), mark, prog, *(str(int(number)) for number in numbers)]
@@ -157,13 +159,15 @@ def look(*, again: bool = False) -> None:
         raise Interrupted(_State.first)
 
 
-def wait_for(future: concurrent.futures.Future[Any]) -> None:
+def wait_for(future: Future[Any]) -> None:
     """Waits for the end of a future; looks for interruptions meanwhile."""
-    while not concurrent.futures.wait([future], LOOK_S).done:
+    from concurrent.futures import wait
+
+    while not wait([future], LOOK_S).done:
         look()
 
 
-def result_of(future: concurrent.futures.Future[T]) -> T:
+def result_of(future: Future[T]) -> T:
     """What a future gives or raises; looks for interruptions while it waits."""
     wait_for(future)
     return future.result()

@@ -11,8 +11,6 @@ import faulthandler
 import math
 import os
 import signal
-import socket
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -87,7 +85,7 @@ def remaining_s(limit_s: float) -> float:
 
 def stacks_file(run: Path) -> Path:
     """Return where this process writes its stacks: a run's folder may be shared by many machines."""
-    return run / "logs" / STACKS.replace("*", f"{socket.gethostname()}-{os.getpid()}")
+    return run / "logs" / STACKS.replace("*", f"{os.uname().nodename}-{os.getpid()}")
 
 
 def new_stacks(run: Path, seen: set[Path]) -> list[Path]:
@@ -221,6 +219,8 @@ def _open_stacks(path: Path) -> tuple[Path, FileIO]:
         path.parent.mkdir(parents=True, exist_ok=True)
         return path, FileIO(path, "w")
     except OSError:
+        import tempfile
+
         path = Path(tempfile.gettempdir()) / path.name
         return path, FileIO(path, "w")
 

@@ -70,7 +70,7 @@ def rollmill_export(source: str, target: Path) -> None:
     from rollmill.corpus.corpus import read_corpus
     from rollmill.curation.exporters import sft_exporter
     from rollmill.curation.exporting import export_corpus
-    from rollmill.curation.filters import Filters
+    from rollmill.curation.filter_spec import Filters
     from rollmill.curation.parameters import Sft
 
     exporter, filters = sft_exporter(target, Sft(), Filters(min_reward=LEAST, successful_only=True))
@@ -80,8 +80,8 @@ def rollmill_export(source: str, target: Path) -> None:
 def rollmill_filter(source: str, target: Path) -> None:
     """`filter_data`: writes whole records, the kept and the dropped."""
     from rollmill.corpus.corpus import read_corpus
+    from rollmill.curation.filter_spec import Filters
     from rollmill.curation.filtering import filter_corpus
-    from rollmill.curation.filters import Filters
 
     filter_corpus(read_corpus([source], hashed=False), Filters(min_reward=LEAST, successful_only=True), target)
 
@@ -89,8 +89,8 @@ def rollmill_filter(source: str, target: Path) -> None:
 def rollmill_filter_places(source: str, target: Path) -> None:
     """`filter_data --dropped places`: writes whole records of the kept, and where the dropped stand."""
     from rollmill.corpus.corpus import read_corpus
+    from rollmill.curation.filter_spec import Filters
     from rollmill.curation.filtering import filter_corpus
-    from rollmill.curation.filters import Filters
 
     filter_corpus(
         read_corpus([source], hashed=False), Filters(min_reward=LEAST, successful_only=True), target, "places"

@@ -18,9 +18,9 @@ from rollmill.files.rows import dump_line
 from rollmill.grading.evaluation import Evaluation, Grader
 from rollmill.grading.problem import GradedProblem
 from rollmill.records import Problem, RolloutError
-from rollmill.rollouts.chat import Sampling
 from rollmill.rollouts.engine import Made
 from rollmill.rollouts.identity import rollout_seed
+from rollmill.rollouts.sampling import Sampling
 from rollmill.rollouts.session import Wanting
 from rollmill.rollouts.tally import Outcome
 from rollmill.sandboxes.sandbox import Limits, SandboxError, SandboxHost, SandboxSpec

@@ -12,8 +12,8 @@ from rollmill.form import Form
 from rollmill.grading.ladder import LADDERS
 from rollmill.names import ModelPath, NewPath
 from rollmill.parameter import parameter
-from rollmill.rollouts.chat import Sampling
 from rollmill.rollouts.parameters import CLUSTER_BLOCK, GPU_WORKERS, check_places
+from rollmill.rollouts.sampling import Sampling
 from rollmill.sandboxes.parameters import SandboxPlace
 from rollmill.serving.parameters import ServerParameters
 

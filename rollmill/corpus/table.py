@@ -57,9 +57,6 @@ SCHEMA: dict[str, pl.DataType] = {
   completions, whatever escapes, order of keys and null fields their files have.
 """
 
-SQL_COLUMNS = [name for name in SCHEMA if name not in {"row", "source", "offset", "completion_hash"}]
-"""The columns that a user's expression may speak of."""
-
 OPTIONAL_COLUMNS: dict[str, pl.DataType] = {
     "signature": pl.List(pl.UInt32()),
     "contaminated_by": pl.String(),

@@ -15,8 +15,9 @@ from pydantic import BaseModel
 from rollmill.corpus.corpus import Corpus
 from rollmill.curation.exporters import preference_exporter, sft_exporter, trajectory_exporter
 from rollmill.curation.exporting import Exporter, export_corpus
+from rollmill.curation.filter_spec import Filters
 from rollmill.curation.filtering import filter_corpus
-from rollmill.curation.filters import Filters, select
+from rollmill.curation.filters import select
 from rollmill.curation.parameters import (
     Analyze,
     Compare,
@@ -163,20 +164,17 @@ _THE_DISK_SAYS_NO = {
     errno.ENAMETOOLONG,
 }
 
-_COMMANDS: dict[str, tuple[type[BaseModel], Callable[[Any], None]]] = {
-    "analyze": (Analyze, analyze),
-    "filter_data": (FilterData, filter_data),
-    "export_sft": (ExportSft, export_sft),
-    "export_trajectory": (ExportTrajectory, export_trajectory),
-    "export_preferences": (ExportPreferences, export_preferences),
-    "show_example": (ShowExample, show_example),
-    "overview": (Overview, overview),
-    "compare": (Compare, compare),
-    "quality_report": (QualityReport, quality_report),
+_COMMANDS: dict[type[BaseModel], Callable[[Any], None]] = {
+    Analyze: analyze,
+    FilterData: filter_data,
+    ExportSft: export_sft,
+    ExportTrajectory: export_trajectory,
+    ExportPreferences: export_preferences,
+    ShowExample: show_example,
+    Overview: overview,
+    Compare: compare,
+    QualityReport: quality_report,
 }
-
-COMMANDS: dict[str, type[BaseModel]] = {name: model for name, (model, _) in _COMMANDS.items()}
-"""The parameters of every command, by its name."""
 
 
 def run_command(parameters: BaseModel) -> None:
@@ -184,9 +182,8 @@ def run_command(parameters: BaseModel) -> None:
 
     Raises `InputError` as its parts do, and where the file system refuses what is to be written.
     """
-    command = next(command for model, command in _COMMANDS.values() if model is type(parameters))
     try:
-        command(parameters)
+        _COMMANDS[type(parameters)](parameters)
     except OSError as error:
         if error.errno not in _THE_DISK_SAYS_NO:
             raise

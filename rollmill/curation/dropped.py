@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 import polars as pl
@@ -14,8 +13,6 @@ from rollmill.corpus.table import SCHEMA
 from rollmill.exports.packing import output_kind
 from rollmill.exports.seed_format import generated_metadata, summary, write_seed_format
 from rollmill.files.whole import write_whole
-
-Dropped = Literal["records", "places"]
 
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _END = 200

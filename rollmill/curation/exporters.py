@@ -9,7 +9,7 @@ import polars as pl
 
 from rollmill.corpus.corpus import Corpus
 from rollmill.curation.exporting import Exporter
-from rollmill.curation.filters import Filters
+from rollmill.curation.filter_spec import Filters
 from rollmill.curation.parameters import Pairs, Sft, Splitting
 from rollmill.exports.exported import Exported
 from rollmill.exports.preferences import export_preferences

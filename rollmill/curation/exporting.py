@@ -10,7 +10,8 @@ import polars as pl
 
 from rollmill.corpus.corpus import Corpus
 from rollmill.curation.dropped import dropped_line, places_path, write_places
-from rollmill.curation.filters import Filters, all_filters, select
+from rollmill.curation.filter_spec import Filters
+from rollmill.curation.filters import all_filters, select
 from rollmill.exports.card import write_card
 from rollmill.exports.exported import Exported, count_reasons
 from rollmill.plots.labels import counted

@@ -10,14 +10,15 @@ from typing import NamedTuple
 
 from rollmill.corpus.corpus import Corpus
 from rollmill.curation.dropped import (
-    Dropped,
     dropped_line,
     dropped_path,
     places_path,
     write_dropped_records,
     write_places,
 )
-from rollmill.curation.filters import Filters, said_filters, select
+from rollmill.curation.filter_spec import Filters
+from rollmill.curation.filters import said_filters, select
+from rollmill.curation.parameters import Dropped
 from rollmill.exports.exported import count_reasons
 from rollmill.exports.seed_format import generated_metadata, summary, write_seed_format
 from rollmill.files.confined import ConfinedFileError, read_confined

@@ -7,11 +7,10 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
-from rollmill.curation.dropped import Dropped
-from rollmill.curation.filters import Filters
+from rollmill.curation.filter_spec import Filters
 from rollmill.errors import InputError
 from rollmill.exports.packing import output_kind
-from rollmill.exports.sft import Format
+from rollmill.exports.row_format import Format
 from rollmill.exports.splitting import Split
 from rollmill.files.parameters import STORE_BLOCK, image_folders_field
 from rollmill.form import Form
@@ -19,6 +18,8 @@ from rollmill.names import NewPath
 from rollmill.parameter import parameter
 
 Export = Literal["sft", "trajectories", "preferences"]
+Dropped = Literal["records", "places"]
+"""What is written of what is left out: whole records, or only where they stand."""
 
 
 class Reading(BaseModel):
@@ -207,3 +208,17 @@ class Curate(Form, Pairs, Sft, Filters, Reading):
     export: list[Export] = parameter(["sft"], "Output", "Exports", "What is made of the kept rollouts.")
     no_report: bool = parameter(False, "Output", "No report", "Leave out the pictures and the report.")
     store_block: str | None = STORE_BLOCK
+
+
+COMMANDS: dict[str, type[BaseModel]] = {
+    "analyze": Analyze,
+    "filter_data": FilterData,
+    "export_sft": ExportSft,
+    "export_trajectory": ExportTrajectory,
+    "export_preferences": ExportPreferences,
+    "show_example": ShowExample,
+    "overview": Overview,
+    "compare": Compare,
+    "quality_report": QualityReport,
+}
+"""The parameters of every quick command, by its name."""

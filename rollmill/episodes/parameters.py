@@ -23,8 +23,8 @@ from rollmill.form import Form
 from rollmill.names import ModelPath, NewPath
 from rollmill.parameter import parameter
 from rollmill.problems import ProblemSource
-from rollmill.rollouts.chat import Sampling
 from rollmill.rollouts.parameters import CLUSTER_BLOCK, GPU_WORKERS, check_places
+from rollmill.rollouts.sampling import Sampling
 from rollmill.training.parameters import Hyperparameters, Material, TrainLora
 
 SFT_KEYS = tuple(

@@ -11,11 +11,8 @@ import orjson
 from rollmill.environments.environment import Agent
 from rollmill.errors import InputError
 from rollmill.records import Message, Usage
-from rollmill.rollouts.chat import Sampling
+from rollmill.rollouts.sampling import Sampling
 from rollmill.serving.client import ChatClient
-
-DEMONSTRATIONS = ("oracle", "random")
-"""Policies without a model: the agents' own methods of these names."""
 
 
 class Answer(NamedTuple):

@@ -11,12 +11,13 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from rollmill.episodes.policies import DEMONSTRATIONS
 from rollmill.names import LONGEST_NAME
-from rollmill.rollouts.chat import Sampling
+from rollmill.rollouts.sampling import Sampling
 from rollmill.serving.parameters import check_urls
 from rollmill.viewing.escapes import hidden_sign, visible_line
 
+DEMONSTRATIONS = ("oracle", "random")
+"""Policies without a model: the agents' own methods of these names."""
 _NAME = re.compile(r"[\w.\-]+(/[\w.\-]+)*")
 _KEY = re.compile(r"\w+")
 POLICY_KEYS = ("adapter", "base_url", "temperature", "top_p", "max_tokens")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 import msgspec
 import polars as pl
@@ -14,13 +14,13 @@ from rollmill.errors import InputError
 from rollmill.exports.conversation import clean, part
 from rollmill.exports.exported import Exported
 from rollmill.exports.origins import FACT_COLUMNS, image_places, rollouts, row_metadata
+from rollmill.exports.row_format import Format
 from rollmill.exports.splitting import Split
 from rollmill.exports.training_file import Accept, Line, Made, Refused, Sample, write_samples
 
 if TYPE_CHECKING:
     from rollmill.corpus.corpus import Corpus
 
-Format = Literal["messages", "prompt_completion"]
 Count = Callable[[list[list[dict[str, Any]]]], list[int]]
 """Conversations -> the length of each in tokens, chat template applied."""
 

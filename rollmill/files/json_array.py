@@ -7,19 +7,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import BinaryIO, NamedTuple, cast
+from typing import BinaryIO, cast
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-LIST_KEYS = ("examples", "data", "rows", "results", "problems", "trajectories")
-"""Keys under which an object's rows are looked for."""
+from rollmill.files.raw_row import BYTE_ORDER_MARK, LARGEST_ROW, LIST_KEYS, RawRow
 
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _CHUNK = 4 << 20
-LARGEST_ROW = 1 << 28
-"""Bytes of one row, and of what stands around all rows: more is not a row but a mistake, or an attack on memory."""
 _QUOTE, _BACKSLASH, _COMMA, _BRACKET = b'"\\,['
 _STEP = np.zeros(256, dtype=np.int64)
 _STEP[list(b"{[")] = 1
@@ -27,15 +23,6 @@ _STEP[list(b"}]")] = -1
 _MARKED = _STEP != 0
 _MARKED[[_QUOTE, _COMMA]] = True
 _KEY_BEFORE = re.compile(rb'"([^"\\]*)"\s*:\s*$')
-
-
-class RawRow(NamedTuple):
-    """The bytes of one row, and its 1-based line or position."""
-
-    number: int
-    text: bytes
-    offset: int | None = None
-    """Of a line: where it begins in the unpacked file."""
 
 
 class JsonArray:

@@ -6,8 +6,8 @@ from typing import Literal
 
 import orjson
 
-from rollmill.files.json_array import BYTE_ORDER_MARK, LIST_KEYS
 from rollmill.files.opening import open_binary
+from rollmill.files.raw_row import BYTE_ORDER_MARK, LIST_KEYS
 
 Kind = Literal["lines", "document", "parquet"]
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import lzma
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO, cast
-
-import fsspec
-import fsspec.compression
-from fsspec.utils import infer_compression
 
 from rollmill.errors import InputError
 
@@ -76,9 +73,26 @@ def _open_zstd(file: BinaryIO, mode: str = "rb") -> io.BufferedReader:
     return io.BufferedReader(pa.CompressedInputStream(pa.PythonFile(file, mode="r"), "zstd"))
 
 
-# fsspec knows .zst only where one of two optional packages is installed; without them it would hand out packed bytes.
-if "zstd" not in fsspec.compression.compr:
-    fsspec.compression.register_compression("zstd", _open_zstd, "zst")
+@functools.cache
+def _fsspec() -> Any:
+    """Import fsspec, which takes long, and teach it `.zst`.
+
+    It knows that only where one of two optional packages is installed; without them it would hand out packed bytes.
+    """
+    import fsspec
+    import fsspec.compression
+
+    if "zstd" not in fsspec.compression.compr:
+        fsspec.compression.register_compression("zstd", _open_zstd, "zst")
+    return fsspec
+
+
+def _packing(path: str) -> str | None:
+    """Fsspec's name of a path's compression."""
+    _fsspec()
+    from fsspec.utils import infer_compression
+
+    return cast(str | None, infer_compression(path))
 
 
 def _open_xz(file: BinaryIO) -> io.BufferedReader:
@@ -92,7 +106,7 @@ def is_remote(path: str) -> bool:
 
 def is_packed(path: str) -> bool:
     """Whether a path's name says that it is compressed."""
-    return infer_compression(path) is not None
+    return _packing(path) is not None
 
 
 @contextmanager
@@ -102,12 +116,12 @@ def open_binary(path: str) -> Iterator[BinaryIO]:
     Raises `InputError` where the file cannot be opened or, inside the block, read.
     """
     try:
-        packing = infer_compression(path)
+        packing = _packing(path)
         if packing in ("xz", "lzma"):
-            with fsspec.open(path, "rb") as file:
+            with _fsspec().open(path, "rb") as file:
                 yield cast(BinaryIO, _open_xz(file))
         elif is_remote(path) or packing:
-            with fsspec.open(path, "rb", compression=packing) as file:
+            with _fsspec().open(path, "rb", compression=packing) as file:
                 yield cast(BinaryIO, io.BufferedReader(file, _BUFFER))
         else:
             with open(path, "rb", buffering=_BUFFER) as file:  # noqa: PTH123  # the path is as the user wrote it

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import orjson
 
 from rollmill.errors import InputError
-from rollmill.files.json_array import BYTE_ORDER_MARK, LARGEST_ROW, JsonArray, RawRow
 from rollmill.files.opening import open_binary
+from rollmill.files.raw_row import BYTE_ORDER_MARK, LARGEST_ROW, RawRow
 from rollmill.interruption import look
 
 Row = dict[str, Any]
@@ -75,8 +75,10 @@ def raw_json_lines(path: str, *, offset: int = 0, lines: int = 0) -> Iterator[Ra
 def raw_json_array(path: str, rest: Row | None = None) -> Iterator[RawRow]:
     """Every row of a document that is an array, or an object with one; what else the object holds goes into `rest`.
 
-    Raises `InputError` where the file cannot be read or holds no such array; see `JsonArray`.
+    Raises `InputError` where the file cannot be read or holds no such array; see `json_array.JsonArray`.
     """
+    from rollmill.files.json_array import JsonArray  # it brings numpy
+
     with open_binary(path) as file:
         array = JsonArray(file)
         try:

@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
-from rollmill.curation.filters import Filters
+from rollmill.curation.filter_spec import Filters
 from rollmill.errors import InputError
 from rollmill.evaluation.parameters import Evaluating, Verifying
 from rollmill.files.parameters import STORE_BLOCK

@@ -14,8 +14,9 @@ from rollmill.corpus.corpus import read_corpus
 from rollmill.curation.dropped import places_path, write_places
 from rollmill.curation.exporters import sft_exporter
 from rollmill.curation.exporting import ExportOutcome, export_corpus
+from rollmill.curation.filter_spec import Filters
 from rollmill.curation.filtering import carry_images
-from rollmill.curation.filters import Filters, said_filters
+from rollmill.curation.filters import said_filters
 from rollmill.curation.parameters import Sft
 from rollmill.curation.reading import reading
 from rollmill.curation.rules import LEFT

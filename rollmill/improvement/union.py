@@ -12,7 +12,8 @@ import polars as pl
 from rollmill.corpus.corpus import Corpus
 from rollmill.corpus.inputs import find_sources
 from rollmill.corpus.record import Record, decode_record
-from rollmill.curation.filters import Filters, select
+from rollmill.curation.filter_spec import Filters
+from rollmill.curation.filters import select
 from rollmill.improvement.different import at_most_different
 from rollmill.improvement.feeds import Aimed
 from rollmill.improvement.held_out import prompt_key, question_key

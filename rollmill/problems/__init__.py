@@ -1,9 +1,14 @@
 """Problems: loaded from anywhere, checked row by row, and turned into chat messages."""
 
-from rollmill.problems.chat import build_messages, to_openai
-from rollmill.problems.loading import LoadedProblems, load_problems, read_problems
-from rollmill.problems.prompting import Prompting
-from rollmill.problems.source import ProblemSource
+from typing import TYPE_CHECKING
+
+from rollmill.lazy_exports import lazy_exports
+
+if TYPE_CHECKING:
+    from rollmill.problems.chat import build_messages, to_openai
+    from rollmill.problems.loading import LoadedProblems, load_problems, read_problems
+    from rollmill.problems.prompting import Prompting
+    from rollmill.problems.source import ProblemSource
 
 __all__ = [
     "LoadedProblems",
@@ -14,3 +19,17 @@ __all__ = [
     "read_problems",
     "to_openai",
 ]
+
+# Imported when they are asked for: a command's `--help` needs the source alone, the others bring numpy and fsspec.
+__getattr__ = lazy_exports(
+    __name__,
+    {
+        "LoadedProblems": "loading",
+        "ProblemSource": "source",
+        "Prompting": "prompting",
+        "build_messages": "chat",
+        "load_problems": "loading",
+        "read_problems": "loading",
+        "to_openai": "chat",
+    },
+)

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from rollmill.corpus.corpus import index_run
 from rollmill.curation.exporters import sft_exporter
 from rollmill.curation.exporting import ExportOutcome, export_corpus
-from rollmill.curation.filters import Filters
+from rollmill.curation.filter_spec import Filters
 from rollmill.curation.parameters import Sft
 from rollmill.exports.card import README
 from rollmill.files.whole import write_bytes_whole

@@ -12,8 +12,8 @@ from rollmill.form import Form
 from rollmill.names import ModelPath, NewPath, RunName, check_new_run
 from rollmill.parameter import ShellLine, parameter
 from rollmill.problems import ProblemSource
-from rollmill.rollouts.chat import Sampling
 from rollmill.rollouts.parameters import CLUSTER_BLOCK, GPU_WORKERS, check_places
+from rollmill.rollouts.sampling import Sampling
 
 _METAVARS = {
     "Model path": "PATH",

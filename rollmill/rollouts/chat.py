@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 from typing import NamedTuple
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field
 
 from rollmill.errors import InputError
 from rollmill.files.rows import dump_line
@@ -15,21 +14,11 @@ from rollmill.problems import Prompting, build_messages, to_openai
 from rollmill.records import SCHEMA_VERSION, Problem, RolloutError, Usage, Verdict
 from rollmill.rollouts.engine import Made
 from rollmill.rollouts.identity import rollout_seed
+from rollmill.rollouts.sampling import Sampling
 from rollmill.rollouts.session import Wanting
 from rollmill.rollouts.tally import Outcome
 from rollmill.serving.client import ChatClient, Completion, RequestFailedError
 from rollmill.verifiers import VerifierFailed, VerifierPool
-
-
-class Sampling(BaseModel):
-    """How the policy samples; part of a run's identity."""
-
-    model_config = ConfigDict(frozen=True)
-
-    temperature: float = Field(default=1.0, ge=0)
-    top_p: float = Field(default=1.0, gt=0, le=1)
-    max_tokens: int = Field(default=1024, gt=0)
-    seed: int = 0
 
 
 class PreparedProblem(NamedTuple):

@@ -16,9 +16,9 @@ from rollmill.command_line import parse_command, report_errors
 from rollmill.corpus.corpus import read_corpus
 from rollmill.curation import commands
 from rollmill.curation.analysis import analyse
-from rollmill.curation.commands import COMMANDS, run_command
+from rollmill.curation.commands import run_command
 from rollmill.curation.curating import write_kept
-from rollmill.curation.parameters import Curate, FilterData
+from rollmill.curation.parameters import COMMANDS, Curate, FilterData
 from rollmill.errors import InputError
 
 from ..exports.made import lines_of, rollout

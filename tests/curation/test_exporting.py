@@ -9,7 +9,7 @@ import pytest
 from rollmill.corpus.corpus import read_corpus
 from rollmill.curation.exporters import preference_exporter, sft_exporter, trajectory_exporter
 from rollmill.curation.exporting import export_corpus
-from rollmill.curation.filters import Filters
+from rollmill.curation.filter_spec import Filters
 from rollmill.curation.parameters import Pairs, Sft, Splitting
 from rollmill.errors import InputError
 

@@ -16,8 +16,8 @@ from rollmill.curation import filtering
 from rollmill.curation.dropped import dropped_path, places_path
 from rollmill.curation.exporters import sft_exporter
 from rollmill.curation.exporting import export_corpus
+from rollmill.curation.filter_spec import Filters
 from rollmill.curation.filtering import filter_corpus
-from rollmill.curation.filters import Filters
 from rollmill.curation.parameters import Sft
 from rollmill.errors import InputError
 from rollmill.files.opening import open_binary
@@ -276,7 +276,7 @@ import resource, signal, sys
 from pathlib import Path
 from rollmill.corpus.corpus import read_corpus
 from rollmill.curation.filtering import filter_corpus
-from rollmill.curation.filters import Filters
+from rollmill.curation.filter_spec import Filters
 from rollmill.curation.parameters import Sft
 
 corpus = read_corpus([sys.argv[1]])

@@ -11,7 +11,8 @@ from pydantic import ValidationError
 
 from rollmill.corpus.table import SCHEMA
 from rollmill.curation.analysis import analyse
-from rollmill.curation.filters import Filters, select
+from rollmill.curation.filter_spec import Filters
+from rollmill.curation.filters import select
 from rollmill.errors import InputError
 from rollmill.exports.exported import count_reasons
 

@@ -9,8 +9,9 @@ import pytest
 
 from rollmill.command_line import parse_command, report_errors
 from rollmill.corpus.corpus import read_corpus
-from rollmill.curation.commands import COMMANDS, run_command
+from rollmill.curation.commands import run_command
 from rollmill.curation.filtering import carry_images
+from rollmill.curation.parameters import COMMANDS
 from rollmill.viewing.escapes import visible
 
 from ..problems.conftest import make_png

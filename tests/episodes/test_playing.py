@@ -5,8 +5,8 @@ import pytest
 from rollmill.episodes.policies import Answer, DemonstrationPolicy, ModelPolicy
 from rollmill.errors import InputError
 from rollmill.records import Usage
-from rollmill.rollouts.chat import Sampling
 from rollmill.rollouts.identity import rollout_seed
+from rollmill.rollouts.sampling import Sampling
 from rollmill.serving.client import ChatClient, ClientConfig, RequestFailedError
 from rollmill.serving.endpoints import Endpoint, EndpointPool
 from rollmill.serving.script import Script

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rollmill.corpus.corpus import read_corpus
-from rollmill.curation.filters import Filters, select
+from rollmill.curation.filter_spec import Filters
+from rollmill.curation.filters import select
 from rollmill.improvement.different import at_most_different, farthest_first
 from tests.improvement.made import recorded, write_lines
 

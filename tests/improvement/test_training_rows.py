@@ -6,7 +6,7 @@ import orjson
 import pytest
 
 from rollmill.corpus.record import decode_record
-from rollmill.curation.filters import Filters
+from rollmill.curation.filter_spec import Filters
 from rollmill.errors import InputError
 from rollmill.improvement.training_rows import write_training_rows
 from rollmill.improvement.union import is_verified

@@ -8,8 +8,9 @@ from rollmill.errors import InputError
 from rollmill.problems import Prompting
 from rollmill.records import Problem, Rollout
 from rollmill.rollouts import chat as module
-from rollmill.rollouts.chat import ChatRollouts, Sampling
+from rollmill.rollouts.chat import ChatRollouts
 from rollmill.rollouts.identity import rollout_seed
+from rollmill.rollouts.sampling import Sampling
 from rollmill.serving.client import ChatClient, ClientConfig
 from rollmill.serving.endpoints import Endpoint, EndpointPool
 from rollmill.serving.scripted import Script, ScriptedServer

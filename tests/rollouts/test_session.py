@@ -6,8 +6,9 @@ import pytest
 
 from rollmill.errors import InputError, RunStoppedError, ServingError
 from rollmill.problems import Prompting
-from rollmill.rollouts.chat import ChatRollouts, Sampling
+from rollmill.rollouts.chat import ChatRollouts
 from rollmill.rollouts.progress import progress_of
+from rollmill.rollouts.sampling import Sampling
 from rollmill.rollouts.session import RolloutSession
 from rollmill.serving.client import ChatClient, ClientConfig
 from rollmill.serving.endpoints import Endpoint, EndpointPool

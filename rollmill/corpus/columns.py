@@ -1,0 +1,7 @@
+"""The columns of the table of rollouts that a user's expression may speak of; `table.SCHEMA` has their types."""
+
+SQL_COLUMNS = (
+    "number", "length", "instance_id", "sample_id", "reward", "success", "claimed_success", "status", "error_type",
+    "answer_error", "speedup", "exit_status", "finish_reason", "model_calls", "latency_s", "prompt_tokens",
+    "completion_tokens", "tokens", "messages", "turns", "empty",
+)  # fmt: skip
