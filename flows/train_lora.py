@@ -8,7 +8,7 @@ if __name__ == "__main__":
     leave_when_interrupted("train_lora")  # first of all: the rest is imported for seconds
 
 from rollmill.command_line import parse_command_line, report_errors
-from rollmill.evaluation.before_after import TrainAndEvaluate
+from rollmill.evaluation.train_and_evaluate import TrainAndEvaluate
 
 EXAMPLES = """\
   python -m flows.train_lora --model_path /models/qwen --train_data curated/sft.jsonl --output_dir adapter

@@ -12,7 +12,8 @@ from prefect.logging import get_run_logger
 from blocks.cluster import dask_cluster, given_up
 from blocks.inference import server_config
 from rollmill.errors import RunStoppedError
-from rollmill.evaluation.before_after import BeforeAfter, TrainAndEvaluate, compare_before_after
+from rollmill.evaluation.before_after import BeforeAfter, compare_before_after
+from rollmill.evaluation.train_and_evaluate import TrainAndEvaluate
 from rollmill.serving.server import ServerConfig
 from rollmill.text_table import aligned
 from rollmill.training.manifest import Trained, read_training_manifest

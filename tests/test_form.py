@@ -11,7 +11,7 @@ from pydantic import BaseModel, create_model
 from rollmill.agent_rollouts.parameters import AgentRollouts
 from rollmill.curation.parameters import Curate
 from rollmill.episodes.parameters import CollectEpisodes
-from rollmill.evaluation.before_after import TrainAndEvaluate
+from rollmill.evaluation.train_and_evaluate import TrainAndEvaluate
 from rollmill.improvement.parameters import Improve
 from rollmill.optimal_sampling.parameters import OptimalSampling
 from rollmill.rejection.parameters import RejectSampling

@@ -6,7 +6,7 @@ from typing import Self
 
 from pydantic import BaseModel, model_validator
 
-from rollmill.corpus.columns import SQL_COLUMNS
+from rollmill.curation.columns import SQL_COLUMNS
 from rollmill.errors import InputError
 from rollmill.parameter import parameter
 

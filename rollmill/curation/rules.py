@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import polars as pl
 
-from rollmill.corpus.columns import SQL_COLUMNS
 from rollmill.corpus.table import SCHEMA
+from rollmill.curation.columns import SQL_COLUMNS
 from rollmill.curation.signatures import near_duplicates
 from rollmill.curation.where_text import fault
 from rollmill.errors import InputError

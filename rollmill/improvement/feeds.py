@@ -7,19 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
 from rollmill.agent_rollouts.parameters import AgentRollouts
-from rollmill.agent_rollouts.problems import source_of
-from rollmill.corpus.inputs import find_sources
 from rollmill.errors import InputError
 from rollmill.improvement.feed_file import Settings, read_settings
-from rollmill.improvement.held_out import HeldOut
-from rollmill.problems import Prompting
 from rollmill.rejection.parameters import RejectSampling
-from rollmill.verifiers import BUILT_IN
+from rollmill.verifiers.registry import BUILT_IN
+
+if TYPE_CHECKING:
+    from rollmill.improvement.held_out import HeldOut
+    from rollmill.problems import Prompting
 
 
 class Aim(NamedTuple):
@@ -128,6 +128,8 @@ def _given(kind: str, value: str, verifier: str | None) -> Settings:
     """What a flag's value says: the path of rollouts, or of a file with parameters."""
     one = FEEDS[kind]
     if one.exists:
+        from rollmill.corpus.inputs import find_sources
+
         find_sources([value])
         return {"input": [value]}
     return read_settings(
@@ -153,6 +155,18 @@ def _aim_agents(settings: Settings, name: str, aim: Aim) -> AgentRollouts:
     return asked.model_copy(update={"seed": asked.seed + aim.seed})
 
 
+def _learnt_by_agents(given: AgentRollouts, held_out: HeldOut) -> dict[str, str]:
+    from rollmill.agent_rollouts.problems import source_of
+
+    return held_out.among(source_of(given, given.problem_file))
+
+
+def _prompting(given: RejectSampling) -> Prompting:
+    from rollmill.problems.prompting import Prompting
+
+    return Prompting.from_flags(given.prompt_template, None, given.system_prompt)
+
+
 FEEDS = {
     "reject_sampling": Kind(
         model=RejectSampling,
@@ -163,14 +177,14 @@ FEEDS = {
         aimed=_aim_sampling,
         inputs=lambda given: [str(Path(given.output_dir) / given.model_name[0])],
         learnt=lambda given, held_out: held_out.among(given.source),
-        prompting=lambda given: Prompting.from_flags(given.prompt_template, None, given.system_prompt),
+        prompting=_prompting,
     ),
     "agent_rollouts": Kind(
         model=AgentRollouts,
         decided=frozenset({"model", "output", "store_block", "retry", "base_url", "endpoint_block"}),
         aimed=_aim_agents,
         inputs=lambda given: [given.output],
-        learnt=lambda given, held_out: held_out.among(source_of(given, given.problem_file)),
+        learnt=_learnt_by_agents,
     ),
     "data": Kind(
         model=Existing,

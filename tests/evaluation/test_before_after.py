@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from rollmill.evaluation import before_after
-from rollmill.evaluation.before_after import TrainAndEvaluate
+from rollmill.evaluation.train_and_evaluate import TrainAndEvaluate
 from rollmill.training.manifest import Trained
 
 
