@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import importlib
+from typing import TYPE_CHECKING
 
-from rollmill.environments.environment import Environment
 from rollmill.errors import InputError
 from rollmill.verifiers.failure import describe
+
+if TYPE_CHECKING:
+    from rollmill.environments.environment import Environment
 
 BUILT_IN = {
     "code_env": "rollmill.environments.code.environment:CodeEnvironment",

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rollmill.agent_rollouts.commands import secret_out_of
 from rollmill.command_line import parse_command_line
 from rollmill.episodes.config_file import laid_under, read_asked
 from rollmill.episodes.dotted import ROOTS, Asked
 from rollmill.episodes.parameters import CollectEpisodes
 from rollmill.errors import InputError
 from rollmill.parameter import parameter
+from rollmill.serving.api_key import secret_out_of
 from rollmill.settings_file import read_settings_file
 
 _CONFIGURATION = "Configuration (flags win over overrides, these over the file)"

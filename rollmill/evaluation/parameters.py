@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from pydantic import BaseModel, model_validator
 
 from rollmill.files.parameters import image_folders_field
 from rollmill.names import NewPath
 from rollmill.parameter import parameter
-from rollmill.rejection.parameters import RejectSampling
 from rollmill.rollouts.parameters import check_places
 from rollmill.training.parameters import Placing
+
+if TYPE_CHECKING:
+    from rollmill.rejection.parameters import RejectSampling
 
 NAME = "evaluation"
 """Of the run directory, inside the folder that an evaluation is given."""
@@ -77,6 +79,8 @@ class Evaluating(Placing, Serving, Verifying):
         self, model: str, folder: str, *, few_shot: str | None = None, adapter: str | None = None
     ) -> RejectSampling:
         """The run that evaluates a model, or an adapter on it; its directory is `<folder>/evaluation`."""
+        from rollmill.rejection.parameters import RejectSampling
+
         own = {
             "model_path": [model],
             "model_name": [NAME],

@@ -11,12 +11,12 @@ from rollmill.evaluation.parameters import Evaluating
 from rollmill.files.parameters import STORE_BLOCK
 from rollmill.form import Form
 from rollmill.parameter import parameter
-from rollmill.rejection.parameters import RejectSampling
 from rollmill.serving.adapter import RANKS
 from rollmill.serving.machine import has_accelerator
 from rollmill.training.parameters import TrainLora
 
 if TYPE_CHECKING:
+    from rollmill.rejection.parameters import RejectSampling
     from rollmill.training.manifest import Trained
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
@@ -13,10 +13,12 @@ from rollmill.errors import InputError
 from rollmill.evaluation.parameters import Evaluating, Verifying
 from rollmill.files.parameters import STORE_BLOCK
 from rollmill.form import Form
-from rollmill.improvement.feeds import Aim, Aimed, Feed, read_feeds
 from rollmill.names import ModelPath, NewPath
 from rollmill.parameter import parameter
 from rollmill.training.parameters import Hyperparameters, TrainLora
+
+if TYPE_CHECKING:
+    from rollmill.improvement.feeds import Aimed, Feed
 
 ROLLOUTS = "rollouts"
 
@@ -89,6 +91,10 @@ class Improve(Form, Hyperparameters, Evaluating, Looping):
             raise ValueError("--dataset: required where there is no --feed: there is nothing to learn from")
         if self.dataset is None and self.few_shot:
             raise ValueError("--few_shot: goes with --dataset, which is not given: a feed's file has its own")
+        if not self.feed:
+            return self
+        from rollmill.improvement.feeds import read_feeds  # brings the parameters of all flows that feed
+
         try:
             read_feeds(self.feed, verifier=self.verifier)
         except InputError as error:
@@ -106,6 +112,8 @@ class Improve(Form, Hyperparameters, Evaluating, Looping):
     @property
     def feeds(self) -> list[Feed]:
         """What gives a round its rows, `--dataset` first."""
+        from rollmill.improvement.feeds import read_feeds
+
         return [*self._own_feed(), *read_feeds(self.feed, verifier=self.verifier)]
 
     def folder(self, number: int) -> Path:
@@ -114,11 +122,15 @@ class Improve(Form, Hyperparameters, Evaluating, Looping):
 
     def aimed(self, number: int, policy: str) -> tuple[Aimed, ...]:
         """The feeds in a round; other rollouts in each."""
+        from rollmill.improvement.feeds import Aim
+
         serving = {name: value for name, value in self.asking().items() if name not in Verifying.model_fields}
         aim = Aim(policy, self.folder(number), number, serving, self.slots)
         return tuple(feed.aimed(aim) for feed in self.feeds)
 
     def _own_feed(self) -> Iterator[Feed]:
+        from rollmill.improvement.feeds import Feed
+
         if self.dataset is not None:
             shared = {"dataset_split", "max_data", "few_shot", "num_rollout", "temperature", "top_p", "seed"}
             own = {name: getattr(self, name) for name in ("dataset", *shared)}

@@ -9,11 +9,9 @@ and the keeper exits with its code (128 + signal number for a signal).
 
 from __future__ import annotations
 
-import ctypes
 import os
 import select
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -90,6 +88,9 @@ def owner() -> list[int]:
 
 def main(watched: int, grace: float, command: list[str]) -> int:
     """Keeps `command` until it ends or must end; the exit code to leave with."""
+    import ctypes  # both for a keeper's own process: a guard, and every command, import this module for the rest
+    import subprocess
+
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     wake_read, wake_write = os.pipe()
