@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel
+from rollmill.parameter import Parameters
 
 if TYPE_CHECKING:
     from pydantic import GetJsonSchemaHandler
@@ -16,7 +16,7 @@ _LAST = "Results"
 _FLAG = re.compile(r"--(no_)?(\w+)")
 
 
-class Form(BaseModel):
+class Form(Parameters):
     """Parameters whose JSON schema reads well as a form.
 
     Prefect's form has no headings: fields are sorted by their groups, and labelled `Group: Title`. Their help says the

@@ -1,11 +1,11 @@
-"""One parameter of a flow: what the command line, the form and the deployment say of it."""
+"""The parameters of flows: what the command line, the form and the deployment say of each."""
 
 from __future__ import annotations
 
 import shlex
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 
 def _check_shell_line(line: str) -> str:
@@ -15,6 +15,15 @@ def _check_shell_line(line: str) -> str:
 
 ShellLine = Annotated[str, AfterValidator(_check_shell_line)]
 """Arguments in one string, as in a shell: quotes are closed."""
+
+
+class Parameters(BaseModel):
+    """Parameters of a flow, or a part of them that several flows share.
+
+    Their validators are built when they are first used: `--help` uses none, and of a command's models only one is.
+    """
+
+    model_config = ConfigDict(defer_build=True)
 
 
 def parameter(

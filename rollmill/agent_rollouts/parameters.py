@@ -5,20 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, field_validator, model_validator
+from pydantic import ConfigDict, field_validator, model_validator
 
 from rollmill.files.parameters import STORE_BLOCK
 from rollmill.form import Form
 from rollmill.grading.ladder import LADDERS
 from rollmill.names import ModelPath, NewPath
-from rollmill.parameter import parameter
+from rollmill.parameter import Parameters, parameter
 from rollmill.rollouts.parameters import CLUSTER_BLOCK, GPU_WORKERS, check_places
 from rollmill.rollouts.sampling import Sampling
 from rollmill.sandboxes.parameters import SandboxPlace
 from rollmill.serving.parameters import ServerParameters
 
 
-class Attempts(BaseModel):
+class Attempts(Parameters):
     """What is attempted, by whom, how often."""
 
     dataset: str | None = parameter(

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Self
 
-from pydantic import BaseModel, model_validator
+from pydantic import model_validator
 
 from rollmill.curation.columns import SQL_COLUMNS
 from rollmill.errors import InputError
-from rollmill.parameter import parameter
+from rollmill.parameter import Parameters, parameter
 
 _GROUP = "Which rollouts"
 
 
-class Filters(BaseModel):
+class Filters(Parameters):
     """Conditions on rollouts; all of them hold for what is kept. Without any, everything is kept."""
 
     min_reward: float | None = parameter(

@@ -15,14 +15,14 @@ from rollmill.exports.splitting import Split
 from rollmill.files.parameters import STORE_BLOCK, image_folders_field
 from rollmill.form import Form
 from rollmill.names import NewPath
-from rollmill.parameter import parameter
+from rollmill.parameter import Parameters, parameter
 
 Export = Literal["sft", "trajectories", "preferences"]
 Dropped = Literal["records", "places"]
 """What is written of what is left out: whole records, or only where they stand."""
 
 
-class Reading(BaseModel):
+class Reading(Parameters):
     """What is read."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -50,7 +50,7 @@ class Reading(BaseModel):
         return self
 
 
-class Showing(BaseModel):
+class Showing(Parameters):
     """Which images training rows may name."""
 
     image_folders: list[str] = image_folders_field("Input")
@@ -61,7 +61,7 @@ class Showing(BaseModel):
         return [value] if isinstance(value, str) else value
 
 
-class Splitting(BaseModel):
+class Splitting(Parameters):
     """How problems are parted."""
 
     validation_share: float = parameter(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
+from pydantic import ConfigDict, ValidationError, field_validator, model_validator
 
 from rollmill.episodes.outside import Outside
 from rollmill.episodes.settings import (
@@ -21,7 +21,7 @@ from rollmill.episodes.settings import (
 from rollmill.files.parameters import STORE_BLOCK, image_folders_field
 from rollmill.form import Form
 from rollmill.names import ModelPath, NewPath
-from rollmill.parameter import parameter
+from rollmill.parameter import Parameters, parameter
 from rollmill.problems import ProblemSource
 from rollmill.rollouts.parameters import CLUSTER_BLOCK, GPU_WORKERS, check_places
 from rollmill.rollouts.sampling import Sampling
@@ -35,7 +35,7 @@ SFT_KEYS = tuple(
 """What `sft_config` may set."""
 
 
-class Playing(BaseModel):
+class Playing(Parameters):
     """What is played, on what problems, by whom."""
 
     env_name: str = parameter(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Self
 
-from pydantic import BaseModel, model_validator
+from pydantic import model_validator
 
 from rollmill.files.parameters import image_folders_field
 from rollmill.names import NewPath
-from rollmill.parameter import parameter
+from rollmill.parameter import Parameters, parameter
 from rollmill.rollouts.parameters import check_places
 from rollmill.training.parameters import Placing
 
@@ -19,7 +19,7 @@ NAME = "evaluation"
 """Of the run directory, inside the folder that an evaluation is given."""
 
 
-class Verifying(BaseModel):
+class Verifying(Parameters):
     """How completions are judged, and how problems are asked."""
 
     verifier: str = parameter(
@@ -36,7 +36,7 @@ class Verifying(BaseModel):
     max_tokens: int = parameter(2048, "Sampling", "Max tokens", "Longest completion, in tokens.", ge=1)
 
 
-class Serving(BaseModel):
+class Serving(Parameters):
     """How vLLM is started, and how much is asked of it at a time."""
 
     server_block: str | None = parameter(

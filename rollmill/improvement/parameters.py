@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, field_validator, model_validator
+from pydantic import ConfigDict, field_validator, model_validator
 
 from rollmill.curation.filter_spec import Filters
 from rollmill.errors import InputError
@@ -14,7 +14,7 @@ from rollmill.evaluation.parameters import Evaluating, Verifying
 from rollmill.files.parameters import STORE_BLOCK
 from rollmill.form import Form
 from rollmill.names import ModelPath, NewPath
-from rollmill.parameter import parameter
+from rollmill.parameter import Parameters, parameter
 from rollmill.training.parameters import Hyperparameters, TrainLora
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 ROLLOUTS = "rollouts"
 
 
-class Looping(BaseModel):
+class Looping(Parameters):
     """What is made better, on what problems, and for how long."""
 
     model_path: ModelPath = parameter(

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, field_validator, model_validator
+from pydantic import ConfigDict, field_validator, model_validator
 
 from rollmill.files.parameters import STORE_BLOCK
 from rollmill.form import Form
 from rollmill.names import ModelPath, NewPath
-from rollmill.parameter import ShellLine, parameter
+from rollmill.parameter import Parameters, ShellLine, parameter
 
 CONVENTION = "q* ~ pi_theta^alpha * pi_t^(1-alpha)"
 ADAPTERS = ("auto", "deepscaler", "generic")
@@ -19,7 +19,7 @@ AlphaMethod = Literal["kl_symmetry", "fixed", "entropy", "ess_balance", "reverse
 Dtype = Literal["auto", "float16", "bfloat16", "float32"]
 
 
-class Models(BaseModel):
+class Models(Parameters):
     """The two models, and how they are weighed."""
 
     model_theta: ModelPath = parameter(
@@ -61,7 +61,7 @@ class Models(BaseModel):
     )
 
 
-class Data(BaseModel):
+class Data(Parameters):
     """The prompts."""
 
     dataset: str = parameter(
@@ -206,7 +206,7 @@ class OptimalSampling(Form, Data, Models):
         return same_model and self.adapter_theta == self.adapter_t and self.hint is None
 
 
-class AnalyzeDiagnostics(BaseModel):
+class AnalyzeDiagnostics(Parameters):
     """Compare files of diagnostics: a table of them, and a picture of alpha, KL and ESS by position."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")

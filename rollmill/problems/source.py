@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 class ProblemSource(BaseModel):
     """Where problems come from, and how their rows are read."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     dataset: str = Field(min_length=1)
     """One of: a hub id (`org/name`, or `org/name:config`); a local directory (`save_to_disk`, or data files); a

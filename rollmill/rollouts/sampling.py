@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 class Sampling(BaseModel):
     """How the policy samples; part of a run's identity."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     temperature: float = Field(default=1.0, ge=0)
     top_p: float = Field(default=1.0, gt=0, le=1)

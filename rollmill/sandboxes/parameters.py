@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import BaseModel, model_validator
+from pydantic import model_validator
 
-from rollmill.parameter import parameter
+from rollmill.parameter import Parameters, parameter
 
 Place = Literal["bubblewrap", "docker", "remote"]
 
 
-class SandboxPlace(BaseModel):
+class SandboxPlace(Parameters):
     """Where sandboxes are: on this machine, or at a service."""
 
     sandbox: Place | None = parameter(

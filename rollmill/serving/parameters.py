@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Self
 
-from pydantic import BaseModel, field_validator, model_validator
+from pydantic import field_validator, model_validator
 
-from rollmill.parameter import ShellLine, parameter
+from rollmill.parameter import Parameters, ShellLine, parameter
 
 
-class ServerParameters(BaseModel):
+class ServerParameters(Parameters):
     """A job's `ServingParameters`."""
 
     base_url: list[str] = parameter(

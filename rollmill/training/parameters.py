@@ -5,17 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, field_validator, model_validator
+from pydantic import ConfigDict, field_validator, model_validator
 
 from rollmill.files.opening import is_remote
 from rollmill.names import ModelPath, NewPath
-from rollmill.parameter import parameter
+from rollmill.parameter import Parameters, parameter
 
 Schedule = Literal["cosine", "linear", "constant", "constant_with_warmup"]
 ALL_LINEAR = "all-linear"
 
 
-class Material(BaseModel):
+class Material(Parameters):
     """What is trained, on what, and where that goes."""
 
     model_path: ModelPath = parameter(
@@ -41,7 +41,7 @@ class Material(BaseModel):
     )  # fmt: skip
 
 
-class Hyperparameters(BaseModel):
+class Hyperparameters(Parameters):
     """How it is trained."""
 
     num_train_epochs: int = parameter(3, "Training", "Epochs", "How often each row is seen.", ge=1)
@@ -110,7 +110,7 @@ class Hyperparameters(BaseModel):
         return self
 
 
-class Placing(BaseModel):
+class Placing(Parameters):
     """Where it is trained, and evaluated: no part of what the run is."""
 
     cluster_block: str | None = parameter(
