@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from rollmill.errors import InputError
-from rollmill.files.rows import BadRow, parse_line
 
 _DEEPEST = 50
 _OPTION_NAMES = """
@@ -100,6 +99,11 @@ def read_settings_file(path: str) -> SettingsFile:
 
 
 def _parse_json(path: str, text: bytes) -> SettingsFile:
+    from rollmill.files.rows import (  # with what reads rows, which a command line without does not need
+        BadRow,
+        parse_line,
+    )
+
     found = parse_line(1, text)
     if isinstance(found, BadRow):
         raise InputError(f"{path}: {found.reason}")

@@ -9,7 +9,6 @@ from pydantic import ConfigDict, field_validator, model_validator
 
 from rollmill.files.parameters import STORE_BLOCK
 from rollmill.form import Form
-from rollmill.grading.ladder import LADDERS
 from rollmill.names import ModelPath, NewPath
 from rollmill.parameter import Parameters, parameter
 from rollmill.rollouts.parameters import CLUSTER_BLOCK, GPU_WORKERS, check_places
@@ -146,6 +145,8 @@ class AgentRollouts(Form, ServerParameters, Grading, Attempts):
         paths["instance" if self.dataset is None else "dataset"] = Path(self.problem_file)
         if (config := Path(self.config).expanduser()).is_file():
             paths["config"] = config
+        from rollmill.grading.ladder import LADDERS
+
         if self.ladder not in LADDERS:
             paths["ladder"] = Path(self.ladder).expanduser()
         if (model := Path(self.model)).is_dir() and not self.external:

@@ -15,7 +15,7 @@ from rollmill.corpus.record import without_non_numbers
 from rollmill.corpus.scan import Scan
 from rollmill.corpus.table import SCHEMA
 from rollmill.errors import InputError
-from rollmill.files.opening import is_remote
+from rollmill.files.remote import is_remote
 from rollmill.files.rows import BadRow, Row, raw_json_lines
 from rollmill.problems.loading import read_instance_ids
 from rollmill.rollouts.manifest import read_manifest

@@ -15,9 +15,10 @@ import orjson
 from rollmill.errors import InputError
 from rollmill.files.arrow_rows import BATCH_ROWS, read_batches
 from rollmill.files.kinds import COMPRESSED, SUFFIXES, Kind, file_kind, kind_by_name
-from rollmill.files.opening import is_packed, is_remote
+from rollmill.files.opening import is_packed
 from rollmill.files.parquet import open_parquet
 from rollmill.files.raw_row import RawRow
+from rollmill.files.remote import is_remote
 from rollmill.files.rows import BadRow, Row, raw_json_array, raw_json_lines
 from rollmill.rollouts.manifest import MANIFEST, read_manifest
 from rollmill.rollouts.run import JOURNALS

@@ -16,7 +16,7 @@ from rollmill.curation.quarantine import open_quarantine
 from rollmill.errors import InputError
 from rollmill.exports.packing import output_kind
 from rollmill.exports.splitting import VALIDATION
-from rollmill.files.opening import is_remote
+from rollmill.files.remote import is_remote
 from rollmill.viewing.escapes import write_lines
 
 

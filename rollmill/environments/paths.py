@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import BaseModel
 
-from rollmill.files.opening import is_remote
+from rollmill.files.remote import is_remote
 
 _NAMES_A_FILE = "names a file"
 

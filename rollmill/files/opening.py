@@ -5,15 +5,14 @@ from __future__ import annotations
 import functools
 import io
 import lzma
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO, cast
 
 from rollmill.errors import InputError
+from rollmill.files.remote import is_remote
 
 _BUFFER = 1 << 20  # lines of tens of kilobytes, read with Python's 8 kB, cost seven times as much
-_REMOTE = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]*(://|::)")
 
 
 MOST_MEMORY = 128 << 20
@@ -97,11 +96,6 @@ def _packing(path: str) -> str | None:
 
 def _open_xz(file: BinaryIO) -> io.BufferedReader:
     return io.BufferedReader(_XzFile(file), _BUFFER)
-
-
-def is_remote(path: str) -> bool:
-    """Whether a path is a URL of fsspec's."""
-    return _REMOTE.match(path) is not None
 
 
 def is_packed(path: str) -> bool:

@@ -16,7 +16,7 @@ from fsspec.implementations.local import LocalFileSystem
 from pydantic import BaseModel, ConfigDict, SecretStr
 
 from rollmill.errors import InputError, RollmillError, RunStoppedError
-from rollmill.files.opening import is_remote
+from rollmill.files.remote import is_remote
 from rollmill.files.whole import write_bytes_whole, write_whole
 from rollmill.rollouts.manifest import MANIFEST
 

@@ -11,7 +11,8 @@ from rollmill.errors import InputError
 from rollmill.exports.card import README, read_sections
 from rollmill.exports.splitting import TRAIN, VALIDATION
 from rollmill.files.kinds import kind_by_name
-from rollmill.files.opening import is_remote, open_binary
+from rollmill.files.opening import open_binary
+from rollmill.files.remote import is_remote
 from rollmill.files.rows import BadRow, Row, read_json_lines
 from rollmill.training.rows import is_training_row
 

@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 
 from pydantic import ConfigDict, field_validator, model_validator
 
-from rollmill.files.opening import is_remote
+from rollmill.files.remote import is_remote
 from rollmill.names import ModelPath, NewPath
 from rollmill.parameter import Parameters, parameter
 

@@ -1,0 +1,12 @@
+"""Which paths are URLs of file systems elsewhere."""
+
+from __future__ import annotations
+
+import re
+
+_REMOTE = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]*(://|::)")
+
+
+def is_remote(path: str) -> bool:
+    """Whether a path is a URL of fsspec's."""
+    return _REMOTE.match(path) is not None
