@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,6 +19,7 @@ import pytest
 from rollmill.serving.kept_process import KeptProcess
 from rollmill.serving.ports import PortReservation
 from rollmill.serving.probe import healthy
+from tests.flows.warm_interpreter import FIXED, WarmInterpreter
 
 ROOT = Path(__file__).parents[2]
 
@@ -43,6 +44,27 @@ def prefect_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[di
     port.release()
 
 
+_warm: dict[tuple[tuple[str, str], ...], WarmInterpreter] = {}
+
+
+def warm_interpreter(environment: Mapping[str, str]) -> WarmInterpreter:
+    """The interpreter for an environment; tests whose Prefect is the same share it."""
+    fixed = {name: value for name, value in environment.items() if name.startswith(FIXED) and name != "PYTHONPATH"}
+    key = tuple(sorted(fixed.items()))
+    if key not in _warm:
+        _warm[key] = WarmInterpreter(environment)
+    return _warm[key]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def warm_interpreters() -> Iterator[None]:
+    """Ends them with the session."""
+    yield
+    for interpreter in _warm.values():
+        interpreter.end()
+    _warm.clear()
+
+
 class Job:
     """Runs one flow as a user does, in a folder of its own."""
 
@@ -55,6 +77,14 @@ class Job:
         return [sys.executable, "-m", f"flows.{self.name}", *arguments]
 
     def run(self, *arguments: str, timeout: float = 120, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Runs it to its end, in a fork of an interpreter that has imported Prefect."""
+        whole = self.environment | environment
+        return warm_interpreter(whole).run(
+            f"flows.{self.name}", arguments, folder=self.folder, environment=whole, timeout=timeout
+        )
+
+    def run_alone(self, *arguments: str, timeout: float = 120, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Runs it to its end, in a new interpreter."""
         process = self.start(*arguments, **environment)
         try:
             output, errors = process.communicate(timeout=timeout)
