@@ -10,6 +10,8 @@ if __name__ == "__main__":
 from rollmill.agent_rollouts.commands import parse
 from rollmill.agent_rollouts.parameters import AgentRollouts
 from rollmill.command_line import report_errors
+from rollmill.rollouts.finished import has_finished
+from rollmill.viewing.escapes import write_lines
 
 DESCRIPTION = """\
 Lets an agent (mini-swe-agent) work on repositories in sandboxes, any number of times each, scores every attempt by
@@ -32,6 +34,14 @@ if __name__ == "__main__":
     # Before Prefect is imported, which takes seconds: help and mistakes answer at once.
     with report_errors("agent_rollouts"):
         asked = parse(sys.argv[1:], description=DESCRIPTION, examples=EXAMPLES)
+        if has_finished(asked.directory, asked):
+            from rollmill.agent_rollouts.finished import finished_outcome
+
+            with interruptible():
+                outcome = finished_outcome(asked)
+            if outcome is not None:
+                write_lines(sys.stdout, outcome.lines())
+                raise SystemExit(0)
 
 from prefect import flow, runtime
 from prefect.task_runners import ThreadPoolTaskRunner
@@ -45,7 +55,6 @@ from rollmill.rollouts.progress import Progress, progress_of
 from rollmill.rollouts.run import Run
 from rollmill.rollouts.session import RolloutSession
 from rollmill.serving.served import served
-from rollmill.viewing.escapes import write_lines
 from tasks.agent_rollouts import sharded_attempts, write_document
 from tasks.desk_server import desk_server
 from tasks.generation import generate_all

@@ -10,6 +10,8 @@ if __name__ == "__main__":
 from rollmill.command_line import report_errors
 from rollmill.episodes.commands import parse
 from rollmill.episodes.parameters import CollectEpisodes
+from rollmill.rollouts.finished import has_finished
+from rollmill.viewing.escapes import write_lines
 
 EXAMPLES = """\
   python -m flows.collect_episodes --env_name code_env --model_path /models/qwen --num_episodes 100
@@ -26,6 +28,14 @@ if __name__ == "__main__":
     # Before Prefect is imported, which takes seconds: help and mistakes answer at once.
     with report_errors("collect_episodes"):
         asked = parse(sys.argv[1:], description=CollectEpisodes.__doc__ or "", examples=EXAMPLES)
+        if has_finished(asked.directory, asked) and not asked.run_sft_training:
+            from rollmill.episodes.finished import finished_outcome
+
+            with interruptible():
+                outcome = finished_outcome(asked)
+            if outcome is not None:
+                write_lines(sys.stdout, outcome.lines())
+                raise SystemExit(0)
 
 from prefect import flow, runtime
 from prefect.task_runners import ThreadPoolTaskRunner
@@ -40,7 +50,6 @@ from rollmill.episodes.stage import episodes_of
 from rollmill.rollouts.progress import Progress, progress_of
 from rollmill.rollouts.run import Run
 from rollmill.rollouts.session import RolloutSession
-from rollmill.viewing.escapes import write_lines
 from tasks.desk_server import desk_server
 from tasks.episodes import sharded_episodes, write_training_rows
 from tasks.generation import generate_all

@@ -10,6 +10,8 @@ if __name__ == "__main__":
 from rollmill.command_line import report_errors
 from rollmill.optimal_sampling.commands import analyze_diagnostics, parse
 from rollmill.optimal_sampling.parameters import AnalyzeDiagnostics, OptimalSampling
+from rollmill.rollouts.finished import has_finished
+from rollmill.viewing.escapes import write_lines
 
 DESCRIPTION = """\
 Draws one answer to every prompt of a data set, token by token, from q* ~ pi_theta^alpha * pi_t^(1-alpha): the geometric
@@ -35,7 +37,15 @@ if __name__ == "__main__":
             with interruptible():
                 analyze_diagnostics(given)
             raise SystemExit(0)
-    asked: OptimalSampling = given
+        asked: OptimalSampling = given
+        if has_finished(asked.directory, asked):
+            from rollmill.optimal_sampling.finished import finished_outcome
+
+            with interruptible():
+                outcome = finished_outcome(asked)
+            if outcome is not None:
+                write_lines(sys.stdout, outcome.lines())
+                raise SystemExit(0)
 
 from prefect import flow, runtime
 
@@ -43,7 +53,6 @@ from rollmill.optimal_sampling.outcome import SamplingOutcome
 from rollmill.optimal_sampling.progress import SamplingProgress, sampling_progress
 from rollmill.optimal_sampling.run import hold, open_sampling
 from rollmill.rollouts.run import Run
-from rollmill.viewing.escapes import write_lines
 from tasks.desk_server import desk_server
 from tasks.interruption import result_of
 from tasks.optimal_sampling import draw_all, sampling_workers, write_all_samples

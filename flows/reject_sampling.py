@@ -7,6 +7,7 @@ if __name__ == "__main__":
 
 from rollmill.command_line import parse_command_line, report_errors
 from rollmill.rejection.parameters import RejectSampling
+from rollmill.rollouts.finished import has_finished
 
 EXAMPLES = """\
   python -m flows.reject_sampling --model_path /models/qwen --model_name qwen --num_rollout 4 --max_data 10
@@ -26,6 +27,16 @@ if __name__ == "__main__":
     given = parse_command_line(
         RejectSampling, prog="reject_sampling", description=RejectSampling.__doc__ or "", examples=EXAMPLES
     )
+    with report_errors("reject_sampling"):
+        if all(has_finished(directory, given) for directory in given.directories):
+            from rollmill.rejection.display import print_outcomes
+            from rollmill.rejection.finished import finished_outcomes
+
+            with interruptible():
+                complete = finished_outcomes(given)
+            if complete is not None:
+                print_outcomes(complete)
+                raise SystemExit(0)
 
 from prefect import flow, runtime
 from prefect.task_runners import ThreadPoolTaskRunner

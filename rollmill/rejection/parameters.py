@@ -224,6 +224,11 @@ class RejectSampling(Form):
         return bool(self.skip_vllm_launch or self.base_url or self.endpoint_block)
 
     @property
+    def directories(self) -> list[Path]:
+        """The run directory of each model."""
+        return [Path(self.output_dir) / name for name in self.model_name]
+
+    @property
     def adapters(self) -> list[str]:
         """For each model path a directory, or empty."""
         return self.adapter or [""] * len(self.model_path)

@@ -86,6 +86,7 @@ def test_a_run_its_rows_and_more_episodes(job: Job) -> None:
     before = data_file(folder).read_bytes()
     again = job.run(*TOY, "--model_path", "oracle", "--num_episodes", "12")
     assert "already complete, nothing was played" in again.stdout
+    assert "Flow run" not in again.stderr
     assert data_file(folder).read_bytes() == before
     more = job.run(*TOY, "--model_path", "oracle", "--num_episodes", "14", "--gpu_workers", "2", timeout=300)
     assert more.returncode == 0, more.stderr

@@ -49,6 +49,7 @@ def test_a_run_its_files_and_its_second_run(job: Job) -> None:
         again = job.run(*at(server))
         assert server.requests == 80
     assert "already complete" in again.stdout
+    assert "Flow run" not in again.stderr, "Prefect has nothing to do"
     assert (folder / "reject_sampling_results.json").read_bytes() == results
     rows = json.loads(results)["results"]
     assert [row["instance_id"] for row in rows] == [f"p{number}" for number in range(20)]
