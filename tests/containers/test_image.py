@@ -6,14 +6,13 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from tests.containers.environments import build, builder, make_environments
 from tests.containers.reading import ROOT, services
-from tests.sandboxes.engine import running_engine, why_no_engine
+from tests.sandboxes.engine import shared_engine
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
 
@@ -71,23 +70,19 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def engine(context: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+def engine(context: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Engine:
     """An engine that has built the image."""
-    why = why_no_engine()
-    if why:
-        pytest.skip(why)
+    address = shared_engine(request.config)
     if Path("/usr/bin/python3").resolve().name != f"python{sys.version_info.major}.{sys.version_info.minor}":
         pytest.skip("the environment's Python is another than the system's, of which the image is made")
-    with ExitStack() as stack:
-        try:
-            docker = builder()
-            address = stack.enter_context(running_engine())
-        except RuntimeError as error:
-            pytest.skip(f"no image can be built here: {error}")
-        make_environments(docker, address, tmp_path_factory.mktemp("environments"), "environments-test:latest")
-        recipe = context / "containers" / "Dockerfile"
-        build(docker, address, "--file", recipe, "--build-arg", "KIND=test", "--tag", IMAGE, context)
-        yield Engine(docker, address)
+    try:
+        docker = builder()
+    except RuntimeError as error:
+        pytest.skip(f"no image can be built here: {error}")
+    make_environments(docker, address, tmp_path_factory.mktemp("environments"), "environments-test:latest")
+    recipe = context / "containers" / "Dockerfile"
+    build(docker, address, "--file", recipe, "--build-arg", "KIND=test", "--tag", IMAGE, context)
+    return Engine(docker, address)
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ from rollmill.serving.scripted import ScriptedServer
 from tests.flows.conftest import ROOT, Job, journal_lines, processes_of
 from tests.flows.test_cluster import cluster_in
 from tests.flows.test_many_machines import REGISTERED, dask_process, makers, said_by
-from tests.sandboxes.engine import IMAGE, import_image, running_engine, why_no_engine
+from tests.sandboxes.engine import import_image, shared_engine
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -194,15 +194,14 @@ def test_the_same_over_both_services(job: Job) -> None:
 
 
 @pytest.mark.docker
-def test_the_same_on_a_docker_engine(job: Job, sandboxes: Path) -> None:
-    if why := why_no_engine():
-        pytest.skip(why)
+def test_the_same_on_a_docker_engine(job: Job, sandboxes: Path, request: pytest.FixtureRequest) -> None:
+    engine, image = shared_engine(request.config), "rollmill-test-problem:1"
     problem = next(iter(Pack(FOLDER).problems.values()))
     copy_image(FOLDER / "images" / problem.image_name, sandboxes / "tree")
     dataset = job.folder / "dataset.json"
-    dataset.write_text(json.dumps([problem.model_dump() | {"image_name": IMAGE}]))
-    with running_engine() as engine, ScriptedServer(script_of(Pack(FOLDER))) as server:
-        import_image(engine, sandboxes / "tree")
+    dataset.write_text(json.dumps([problem.model_dump() | {"image_name": image}]))
+    import_image(engine, sandboxes / "tree", image)
+    with ScriptedServer(script_of(Pack(FOLDER))) as server:
         where = ["--sandbox", "docker", "--dataset", str(dataset)]
         done = job.run(*flags(server.base_url, *where, tasks=1), timeout=400, DOCKER_HOST=engine)
         assert done.returncode == 0, done.stderr

@@ -4,7 +4,6 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ import pytest
 from rollmill.sandboxes.bubblewrap import BubblewrapHost, BubblewrapSandbox
 from rollmill.sandboxes.images import commit_tree
 from rollmill.sandboxes.sandbox import Limits, SandboxSpec
-from tests.sandboxes.engine import import_image, running_engine, why_no_engine
+from tests.sandboxes.engine import import_image, shared_engine
 
 
 @pytest.fixture(scope="session")
@@ -66,18 +65,11 @@ def start(host: BubblewrapHost) -> Iterator[Callable[..., BubblewrapSandbox]]:
 
 
 @pytest.fixture(scope="session")
-def engine(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def engine(images: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> str:
     """The address of a real Docker engine with the image `engine.IMAGE`, of the tree of `small`."""
-    why = why_no_engine()
-    if why:
-        pytest.skip(why)
+    address = shared_engine(request.config)
     tree = tmp_path_factory.mktemp("docker") / "tree"
     shutil.copytree(images / "small", tree)
     commit_tree(tree)
-    with ExitStack() as stack:
-        try:
-            address = stack.enter_context(running_engine())
-        except RuntimeError as error:
-            pytest.skip(f"dockerd does not start here: {error}")
-        import_image(address, tree)
-        yield address
+    import_image(address, tree)
+    return address

@@ -12,8 +12,10 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+
+import pytest
 
 IMAGE = "rollmill-test:1"
 _PROGRAMS = [
@@ -30,6 +32,26 @@ def why_no_engine() -> str:
         return "dockerd needs root"
     missing = [name for name in ("dockerd", "docker") if not shutil.which(name)]
     return f"{' and '.join(missing)} not installed (Debian: docker.io)" if missing else ""
+
+
+_SHARED = pytest.StashKey[str]()
+
+
+def shared_engine(config: pytest.Config) -> str:
+    """The address of this test process's engine, started when it is first asked for. Skips where none can start.
+
+    Who makes images there gives them names of their own, and leaves no containers.
+    """
+    if why := why_no_engine():
+        pytest.skip(why)
+    if _SHARED not in config.stash:
+        stack = ExitStack()
+        try:
+            config.stash[_SHARED] = stack.enter_context(running_engine())
+        except RuntimeError as error:
+            pytest.skip(f"dockerd does not start here: {error}")
+        config.add_cleanup(stack.close)
+    return config.stash[_SHARED]
 
 
 @contextmanager

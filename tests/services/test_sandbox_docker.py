@@ -8,19 +8,20 @@ import pytest
 
 from rollmill.errors import InputError
 from rollmill.sandboxes.sandbox import SandboxError, SandboxSpec
-from tests.sandboxes.engine import IMAGE, import_image, running_engine, why_no_engine
+from tests.sandboxes.engine import import_image, shared_engine
 from tests.services.running import Service, in_thread, make_images, marked
 from tests.waiting import wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.docker, pytest.mark.skipif(bool(why_no_engine()), reason=why_no_engine())]
+pytestmark = [pytest.mark.slow, pytest.mark.docker]
+
+IMAGE = "rollmill-test-service:1"
 
 
 @pytest.fixture(scope="module")
-def engine(tmp_path_factory):
-    tree = make_images(tmp_path_factory.mktemp("docker") / "images") / "plain"
-    with running_engine() as address:
-        import_image(address, tree)
-        yield address
+def engine(request, tmp_path_factory):
+    address = shared_engine(request.config)
+    import_image(address, make_images(tmp_path_factory.mktemp("docker") / "images") / "plain", IMAGE)
+    return address
 
 
 def test_the_service_over_docker(engine):

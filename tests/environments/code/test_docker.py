@@ -14,30 +14,25 @@ from rollmill.environments.python_runs import SandboxedPython
 from rollmill.sandboxes.docker import DockerHost
 from rollmill.sandboxes.sandbox import Limits, SandboxError, SandboxSpec
 from tests.environments.code.test_checking import HOSTILE, RIGHT, SEARCH, SEARCHED, TRUTH, checker, judge
-from tests.sandboxes.engine import IMAGE, import_image, running_engine, why_no_engine
+from tests.sandboxes.engine import import_image, shared_engine
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(600)]
+IMAGE = "rollmill-test-code:1"
 LIMITS = Limits(memory_mb=256, processes=48, output_bytes=100_000)
 
 
 @pytest.fixture(scope="module")
-def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerHost]:
-    why = why_no_engine()
-    if why:
-        pytest.skip(why)
+def host(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[DockerHost]:
+    address = shared_engine(request.config)
     tree = tmp_path_factory.mktemp("tree")
     libraries = list(Path("/usr/lib").glob(f"{os.uname().machine}-linux-gnu/libffi.so.*"))
     if not libraries:
         pytest.skip("there is no libffi for the image's ctypes")
     for library in libraries:
         shutil.copy(library.resolve(), tree / library.name)
-    try:
-        with running_engine() as address:
-            import_image(address, tree)
-            with DockerHost(docker_host=address) as started:
-                yield started
-    except RuntimeError as error:
-        pytest.skip(f"dockerd does not start here: {error}")
+    import_image(address, tree, IMAGE)
+    with DockerHost(docker_host=address) as started:
+        yield started
 
 
 @pytest.fixture(scope="module")
