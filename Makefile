@@ -1,4 +1,4 @@
-.PHONY: setup demo improve up down test check benchmarks
+.PHONY: setup demo improve up down test test-fast check benchmarks
 
 # Everything that is needed, installed: the project in .venv, the inference server in .venv-vllm.
 setup:
@@ -21,11 +21,18 @@ up: setup
 down:
 	@.venv/bin/python -m deployments.desk down $(DOWN)
 
-# All tests, real vLLM included; a file's tests run one after the other.
+# A file's tests run one after the other; what was skipped is listed at the end, with why.
+PYTEST = .venv/bin/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder -rfEs
+
+# All tests, real vLLM and Docker included.
 test: setup
 	@scripts/demo_model
 	@scripts/debian_packages requirements/debian-tests.txt "the tests that need them are skipped"
-	.venv/bin/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder --durations 30
+	$(PYTEST) --durations 30
+
+# Without those that take long, or start vLLM or Docker.
+test-fast: setup
+	$(PYTEST) -m "not slow and not vllm and not docker"
 
 check: setup
 	.venv/bin/ruff format --check .
