@@ -5,79 +5,42 @@ from __future__ import annotations
 import json
 import re
 import signal
-import subprocess
-import sys
-import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
 
-from rollmill.serving.kept_process import KeptProcess
-from rollmill.serving.ports import PortReservation
 from rollmill.training.metrics import METRICS, read_metrics
+from tests.flows.clusters import Cluster, cluster_in
 from tests.flows.conftest import Job, processes_of, script, write_problems
 from tests.training.made import CHATML, make_base, row, write_rows
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-SAVE_BLOCK = "import sys; from blocks.cluster import DaskCluster; DaskCluster(scheduler=sys.argv[1]).save(sys.argv[2])"
-
-
-class Cluster:
-    """A scheduler on loopback, and workers that are started when they are wanted."""
-
-    def __init__(self, folder: Path, environment: dict[str, str], port: int) -> None:
-        self.folder = folder
-        self.environment = environment
-        self.address = f"tcp://127.0.0.1:{port}"
-        self.processes = [self.dask("scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard")]
-        self.block = f"test-{uuid.uuid4().hex[:8]}"
-        command = [sys.executable, "-c", SAVE_BLOCK, self.address, self.block]
-        subprocess.run(command, env=environment, check=True, capture_output=True)
-
-    def dask(self, kind: str, *arguments: str) -> KeptProcess:
-        command = [sys.executable, "-m", "distributed.cli.dask_" + kind, *arguments]
-        return KeptProcess(command, log=self.folder / f"{kind}.log", environment=self.environment)
-
-    def start_worker(self, resources: str, *more: str, threads: int = 1) -> KeptProcess:
-        """In a folder of its own: relative paths mean nothing there."""
-        there = self.folder / "worker's"
-        there.mkdir(exist_ok=True)
-        own = ("--host", "127.0.0.1", "--nthreads", str(threads), "--no-dashboard", "--local-directory", str(there))
-        self.processes.append(self.dask("worker", self.address, *own, "--resources", resources, *more))
-        return self.processes[-1]
-
-    def end(self) -> None:
-        for process in reversed(self.processes):
-            process.end()
-
-
-@contextmanager
-def cluster_in(folder: Path, environment: dict[str, str]) -> Iterator[Cluster]:
-    port = PortReservation(None)
-    cluster = Cluster(folder, environment, port.port)
-    try:
-        yield cluster
-    finally:
-        cluster.end()
-        port.release()
+SMALL = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 
 @pytest.fixture
 def job(tmp_path: Path, stand_in: dict[str, str]) -> Job:
     make_base(tmp_path / "base", CHATML)
     write_rows(tmp_path / "train.jsonl", [row(number, "ab" * (number % 5 + 1)) for number in range(64)])
-    return Job("train_lora", tmp_path, stand_in | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""})
+    return Job("train_lora", tmp_path, stand_in | SMALL)
 
 
-@pytest.fixture
-def cluster(tmp_path: Path, job: Job) -> Iterator[Cluster]:
-    with cluster_in(tmp_path / "cluster", job.environment) as made:
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory, stand_in: dict[str, str]) -> Iterator[Cluster]:
+    with cluster_in(tmp_path_factory.mktemp("cluster"), stand_in | SMALL) as made:
         yield made
+
+
+@pytest.fixture(scope="module")
+def with_gpu(cluster: Cluster) -> Cluster:
+    """The cluster with a worker that has a GPU."""
+    cluster.start_worker("GPU=1")
+    return cluster
 
 
 def flags(output: str) -> list[str]:
@@ -104,15 +67,14 @@ def steps(job: Job, output: str) -> int:
     return max((one.step for one in read_metrics(job.folder / output / METRICS)), default=0)
 
 
-def test_killed_while_a_worker_trains_it_ends_as_if_nothing_had_happened(job: Job, cluster: Cluster) -> None:
+def test_killed_while_a_worker_trains_it_ends_as_if_nothing_had_happened(job: Job, with_gpu: Cluster) -> None:
     here = job.run(*flags("here"), timeout=200)
     assert here.returncode == 0, here.stderr
     assert re.search(r"train here: 192/192 steps, epoch 6\.00, loss \S+, \d+ tokens/s, 0 s left", here.stderr)
 
-    cluster.start_worker("GPU=1")
     write_problems(job.folder / "held_out.jsonl", 4)
     evaluated = ["--held_out", "held_out.jsonl", "--serve", "adapter", *script()]
-    there = [*flags("there"), "--cluster_block", cluster.block, *evaluated]
+    there = [*flags("there"), "--cluster_block", with_gpu.block, *evaluated]
     process = job.start(*there)
     wait_until(lambda: steps(job, "there") >= 15 or process.poll() is not None, timeout=200)
     assert process.poll() is None, process.communicate()
@@ -126,7 +88,7 @@ def test_killed_while_a_worker_trains_it_ends_as_if_nothing_had_happened(job: Jo
     assert 15 <= reached < 192
 
     done = job.run(*there, timeout=200)
-    assert done.returncode == 0, done.stderr + (job.folder / "cluster/worker.log").read_text()[-3000:]
+    assert done.returncode == 0, done.stderr + (with_gpu.folder / "worker.log").read_text()[-3000:]
     assert "train there: 192/192 steps" in done.stderr
     assert weights(job, "there") == weights(job, "here")
     assert json.loads(done.stdout)["adapter"] == "there"
@@ -137,7 +99,17 @@ def test_killed_while_a_worker_trains_it_ends_as_if_nothing_had_happened(job: Jo
     assert logs
 
 
+def test_a_mistake_is_told_by_the_worker_as_it_is_here(job: Job, with_gpu: Cluster) -> None:
+    (job.folder / "train.jsonl").write_text('{"messages": []}\n')
+    failed = job.run(*flags("there"), "--cluster_block", with_gpu.block, timeout=200)
+    assert failed.returncode == 1
+    assert "no row of the train data can be used (1 unusable)" in failed.stderr
+    assert "Traceback" not in failed.stderr
+
+
 def test_what_a_cluster_cannot_do_is_said_in_one_line(job: Job, cluster: Cluster) -> None:
+    """The last: it ends the cluster of the other tests."""
+    cluster.end_workers()
     cluster.start_worker("MEMORY=8")
     there = [*flags("there"), "--cluster_block"]
     failed = job.run(*there, cluster.block, timeout=200)
@@ -145,19 +117,7 @@ def test_what_a_cluster_cannot_do_is_said_in_one_line(job: Job, cluster: Cluster
     assert f"no worker has GPU=1 ({cluster.address}: 1 workers, 0 with GPU): start one with" in failed.stderr
     assert "Traceback" not in failed.stderr
     cluster.end()
-    failed = job.run(*there, cluster.block, timeout=200)
-    assert failed.returncode == 1
-    assert f"no Dask scheduler answers at {cluster.address}: start it (`dask scheduler`)" in failed.stderr
-    assert "Traceback" not in failed.stderr
-    failed = job.run(*there, "nobody", timeout=200)
-    assert failed.returncode == 1
-    assert "there is no block dask-cluster/nobody on the Prefect server" in failed.stderr
-
-
-def test_a_mistake_is_told_by_the_worker_as_it_is_here(job: Job, cluster: Cluster) -> None:
-    cluster.start_worker("GPU=1")
-    (job.folder / "train.jsonl").write_text('{"messages": []}\n')
-    failed = job.run(*flags("there"), "--cluster_block", cluster.block, timeout=200)
-    assert failed.returncode == 1
-    assert "no row of the train data can be used (1 unusable)" in failed.stderr
-    assert "Traceback" not in failed.stderr
+    ended, missing = job.fail_each([*there, cluster.block], [*there, "nobody"])
+    assert (ended[0], missing[0]) == (1, 1)
+    assert f"no Dask scheduler answers at {cluster.address}: start it (`dask scheduler`)" in ended[1]
+    assert "there is no block dask-cluster/nobody on the Prefect server" in missing[1]

@@ -1,0 +1,110 @@
+"""Dask clusters: real schedulers and workers on loopback, the blocks that name them, and what runs there leave."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from rollmill.serving.kept_process import KeptProcess
+from rollmill.serving.ports import PortReservation
+from tests.flows.conftest import journal_lines, processes_of
+
+MADE = re.compile(r"(\S+:\d+): (\d+) rollouts: \d+ ok")
+REGISTERED = "Registered to"
+
+
+def save_block(environment: dict[str, str], scheduler: str, name: str) -> None:
+    """Saves a dask-cluster block at the server of an environment."""
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    from blocks.cluster import DaskCluster
+
+    with temporary_settings({PREFECT_API_URL: environment["PREFECT_API_URL"]}):
+        DaskCluster(scheduler=scheduler).save(name, overwrite=True)
+
+
+class Cluster:
+    """A scheduler on loopback, and workers that are started when they are wanted."""
+
+    def __init__(self, folder: Path, environment: dict[str, str], port: int) -> None:
+        self.folder = folder
+        self.environment = environment
+        self.address = f"tcp://127.0.0.1:{port}"
+        self.processes = [self.dask("scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard")]
+        self.block = f"test-{uuid.uuid4().hex[:8]}"
+        save_block(environment, self.address, self.block)
+
+    def dask(self, kind: str, *arguments: str) -> KeptProcess:
+        command = [sys.executable, "-m", "distributed.cli.dask_" + kind, *arguments]
+        return KeptProcess(command, log=self.folder / f"{kind}.log", environment=self.environment)
+
+    def start_worker(self, resources: str, *more: str, threads: int = 1) -> KeptProcess:
+        """In a folder of its own: relative paths mean nothing there."""
+        there = self.folder / "worker's"
+        there.mkdir(exist_ok=True)
+        own = ("--host", "127.0.0.1", "--nthreads", str(threads), "--no-dashboard", "--local-directory", str(there))
+        self.processes.append(self.dask("worker", self.address, *own, "--resources", resources, *more))
+        return self.processes[-1]
+
+    def end_workers(self) -> None:
+        while len(self.processes) > 1:
+            self.processes.pop().end()
+
+    def end(self) -> None:
+        for process in reversed(self.processes):
+            process.end()
+
+
+@contextmanager
+def cluster_in(folder: Path, environment: dict[str, str]) -> Iterator[Cluster]:
+    port = PortReservation(None)
+    cluster = Cluster(folder, environment, port.port)
+    try:
+        yield cluster
+    finally:
+        cluster.end()
+        port.release()
+
+
+def dask_process(worker: KeptProcess) -> psutil.Process:
+    """The worker itself, under its keeper."""
+    [process] = psutil.Process(worker.pid).children()
+    return process
+
+
+def servers(folder: Path) -> list[psutil.Process]:
+    """The stand-ins for vLLM."""
+    found = []
+    for process in processes_of(str(folder)):
+        with suppress(psutil.Error):
+            if "vllm.entrypoints.cli.main" in process.cmdline():
+                found.append(process)
+    return found
+
+
+def makers(said: str) -> dict[str, int]:
+    """Rollouts by worker."""
+    counts: dict[str, int] = {}
+    for worker, count in MADE.findall(said):
+        counts[worker] = counts.get(worker, 0) + int(count)
+    return counts
+
+
+def rows_in(folder: Path) -> list[dict[str, Any]]:
+    """A run's journal, in order, less what differs from one time to the next."""
+    rows = [json.loads(line) for line in journal_lines(folder)]
+    assert all(row.pop("latency_s") for row in rows)
+    return sorted(rows, key=lambda row: (row["instance_id"], row["sample_id"]))
+
+
+def said_by(log: Path, words: str) -> int:
+    """How often a log says something."""
+    return log.read_text().count(words)
