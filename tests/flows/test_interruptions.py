@@ -10,7 +10,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import psutil
@@ -25,10 +25,20 @@ pytestmark = pytest.mark.slow
 MODEL = ("--model_path", "m", "--model_name", "m", "--dataset", "problems.jsonl", "--num_rollout", "4", "--no_canary")
 
 
+def made(folder: Path, environment: dict[str, str]) -> Job:
+    """A job whose processes can be told from those of all others."""
+    write_problems(folder / "problems.jsonl", 40)
+    return Job("reject_sampling", folder, environment | {"ROLLMILL_TEST": uuid.uuid4().hex})
+
+
 @pytest.fixture
 def job(tmp_path: Path, stand_in: dict[str, str]) -> Job:
-    write_problems(tmp_path / "problems.jsonl", 40)
-    return Job("reject_sampling", tmp_path, stand_in | {"ROLLMILL_TEST": uuid.uuid4().hex})
+    return made(tmp_path, stand_in)
+
+
+def all_ended(job: Job, timeout: float) -> None:
+    """Waits until no process of a job is left."""
+    wait_until(lambda: not processes_of(job.environment["ROLLMILL_TEST"]), timeout, every=0.3)
 
 
 def seeds(lines: list[bytes]) -> Counter[int]:
@@ -42,12 +52,12 @@ def test_interrupted_runs_leave_no_process_and_repeat_nothing(job: Job, number: 
     wait_until(lambda: len(journal_lines(job.folder)) >= 30)
     code, said = stop(process, number)
     assert code != 0
-    wait_until(lambda: not processes_of(job.environment["ROLLMILL_TEST"]), timeout=20)
+    all_ended(job, 20)
     before = journal_lines(job.folder)
     assert 30 <= len(before) < 160
     if number != signal.SIGKILL:
         assert "Traceback" not in said
-    done = job.run(*MODEL, *slow, "--concurrency", "8")
+    done = job.run(*MODEL, *slow, "--concurrency", "32")
     assert done.returncode == 0, done.stderr
     after = journal_lines(job.folder)
     assert after[: len(before)] == before
@@ -178,8 +188,8 @@ def test_two_servers_share_the_work_and_a_dead_one_is_left_out(job: Job) -> None
     assert not [line for line in lines if json.loads(line)["error"]]
 
 
-def test_a_server_that_fails_for_20_s_costs_no_rollout(job: Job) -> None:
-    with ScriptedServer(Script(model="m", failing_s=20)) as server:
+def test_a_server_that_fails_for_10_s_costs_no_rollout(job: Job) -> None:
+    with ScriptedServer(Script(model="m", failing_s=10)) as server:
         done = job.run(*MODEL, "--base_url", server.base_url)
         assert done.returncode == 0, done.stderr
         assert "failed on the way and were sent again: http_500" in done.stderr
@@ -234,18 +244,30 @@ def workers_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
     return [child for child in children if any(WORKER in argument for argument in child.cmdline())]
 
 
+WAYS = [(FLOW, LOCKS_OF_LOGGING), (FLOW, THE_INTERPRETER), (WORKER, THE_INTERPRETER)]
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize(
-    ("where", "how"), [(FLOW, LOCKS_OF_LOGGING), (FLOW, THE_INTERPRETER), (WORKER, THE_INTERPRETER)]
-)
-def test_what_stands_still_ends_in_20_s_of_a_signal(job: Job, where: str, how: str, number: signal.Signals) -> None:
-    with standing_still(job, where, how) as process:
-        before = journal_lines(job.folder)
-        _, said = stop(process, number, timeout=18)
-        assert "reject_sampling: stopped: the same command continues" in said
-        assert "Traceback" not in said, said
-        wait_until(lambda: not processes_of(job.environment["ROLLMILL_TEST"]), timeout=5)
-    assert journal_lines(job.folder)[: len(before)] == before
+def test_what_stands_still_ends_in_20_s_of_a_signal(
+    tmp_path: Path, stand_in: dict[str, str], number: signal.Signals
+) -> None:
+    """All ways together: each takes most of its time to end."""
+    with ExitStack() as stack:
+        running = []
+        for way, (where, how) in enumerate(WAYS):
+            (tmp_path / f"{way}").mkdir()
+            job = made(tmp_path / f"{way}", stand_in)
+            running.append((job, stack.enter_context(standing_still(job, where, how))))
+        before = [journal_lines(job.folder) for job, _ in running]
+        for _, process in running:
+            process.send_signal(number)
+        deadline = time.monotonic() + 18
+        for (job, process), journal in zip(running, before, strict=True):
+            said = "".join(process.communicate(timeout=max(0.1, deadline - time.monotonic())))
+            assert "reject_sampling: stopped: the same command continues" in said
+            assert "Traceback" not in said, said
+            all_ended(job, 5)
+            assert journal_lines(job.folder)[: len(journal)] == journal
 
 
 def test_the_second_signal_ends_what_stands_still_at_once(job: Job) -> None:
@@ -254,15 +276,16 @@ def test_the_second_signal_ends_what_stands_still_at_once(job: Job) -> None:
         time.sleep(1)
         code, said = stop(process, signal.SIGINT, timeout=5)
         assert code == -signal.SIGKILL
-        assert said.endswith("\nreject_sampling: stopped: the same command continues\n")
-        wait_until(lambda: not processes_of(job.environment["ROLLMILL_TEST"]), timeout=5)
+        # Python's resource tracker may have its say after that, of what the killed process has left.
+        assert "\nreject_sampling: stopped: the same command continues\n" in said
+        all_ended(job, 5)
 
 
 def test_workers_that_stand_still_end_with_a_flow_that_was_killed(job: Job) -> None:
     with standing_still(job, WORKER, THE_INTERPRETER) as process:
         workers_of(process)[0].suspend()
         stop(process, signal.SIGKILL)
-        wait_until(lambda: not processes_of(job.environment["ROLLMILL_TEST"]), timeout=20)
+        all_ended(job, 20)
 
 
 @pytest.mark.parametrize("after_s", [0.1, 0.6, 1.5])
@@ -278,4 +301,4 @@ def test_ctrl_c_at_a_terminal_while_workers_start(job: Job, after_s: float) -> N
     output, errors = process.communicate(timeout=20)
     assert "Traceback" not in output + errors
     assert errors.endswith("\nreject_sampling: stopped: the same command continues\n")
-    wait_until(lambda: not processes_of(job.environment["ROLLMILL_TEST"]), timeout=20)
+    all_ended(job, 20)
