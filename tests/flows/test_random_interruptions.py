@@ -53,24 +53,24 @@ class Flow(NamedTuple):
 def rejecting(folder: Path) -> Flow:
     write_problems(folder / "problems.jsonl", 60)
     model = ["--model_path", "m", "--model_name", "m", "--dataset", "problems.jsonl", "--num_rollout", "4"]
-    work = ["--gpu_workers", "2", "--concurrency", "2", "--output_dir", "out", *script(latency_s=0.3, children=True)]
-    return Flow("reject_sampling", [*model, *work], "out", 18)
+    work = ["--gpu_workers", "2", "--concurrency", "2", "--output_dir", "out", *script(latency_s=0.2, children=True)]
+    return Flow("reject_sampling", [*model, *work], "out", 14)
 
 
 def collecting(folder: Path) -> Flow:
-    toy = ["--env_name", "tests.episodes.toy:ToyEnvironment", "--model_path", "scripted", "--num_episodes", "200"]
-    work = ["--gpu_workers", "2", "--concurrency", "2", *script(latency_s=0.3, children=True)]
-    return Flow("collect_episodes", [*toy, *work, "--output_dir", "out"], "out", 18)
+    toy = ["--env_name", "tests.episodes.toy:ToyEnvironment", "--model_path", "scripted", "--num_episodes", "100"]
+    work = ["--concurrency", "4", *script(latency_s=0.3, children=True)]
+    return Flow("collect_episodes", [*toy, *work, "--output_dir", "out"], "out", 12)
 
 
 def drawing(folder: Path) -> Flow:
     for seed, name in enumerate(("theta", "t")):
         make_base(folder / name, seed=seed)
-    rows = [{"question": f"what is {number}?", "answer": number} for number in range(60)]
+    rows = [{"question": f"what is {number}?", "answer": number} for number in range(40)]
     write_rows(folder / "rows.jsonl", rows)
     models = ["--model_theta", "theta", "--model_t", "t", "--dataset", "rows.jsonl", "--output", "out/drawn.jsonl"]
     work = ["--max_new_tokens", "100", "--batch_size", "2", "--shard_size", "4", "--workers", "2"]
-    return Flow("optimal_sampling", [*models, *work], "out", 22)
+    return Flow("optimal_sampling", [*models, *work], "out", 16)
 
 
 def training(folder: Path) -> Flow:
@@ -78,17 +78,17 @@ def training(folder: Path) -> Flow:
     write_rows(folder / "train.jsonl", [row(number, "<answer>7</answer>") for number in range(40)])
     data = ["--model_path", "base", "--train_data", "train.jsonl", "--output_dir", "out", "--save_steps", "10"]
     work = ["--max_length", "256", "--num_train_epochs", "4", "--gradient_accumulation_steps", "1"]
-    return Flow("train_lora", [*data, *work], "out", 25)
+    return Flow("train_lora", [*data, *work], "out", 18)
 
 
 def curating(folder: Path) -> Flow:
     answers = ("right", "wrong", "so so")
     rows = [
-        rollout(f"p{number}", 0, (number % 4) / 4, answer=f"{answers[number % 3]} {number}") for number in range(60_000)
+        rollout(f"p{number}", 0, (number % 4) / 4, answer=f"{answers[number % 3]} {number}") for number in range(40_000)
     ]
     (folder / "raw.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
     data = ["run", "--input", "raw.jsonl", "--output_dir", "out", "--drop-duplicates"]
-    return Flow("curate", [*data, "--export", "sft", "trajectories", "preferences"], "out", 14)
+    return Flow("curate", [*data, "--export", "sft", "trajectories", "preferences"], "out", 11)
 
 
 def improving(folder: Path) -> Flow:
@@ -96,7 +96,7 @@ def improving(folder: Path) -> Flow:
     for words, name, count in (("train", "train", 12), ("held out", "held_out", 20), ("example", "few_shot", 2)):
         write(folder / f"{name}.jsonl", count, words)
     work = ["--gpu_workers", "2", "--output_dir", "out"]
-    return Flow("improve", [*improve_flags(), *work], "out", 40)
+    return Flow("improve", [*improve_flags(), *work], "out", 30)
 
 
 @contextmanager
@@ -131,7 +131,7 @@ def interrupt(flow: Flow, job: Job, moments: random.Random) -> None:
         except subprocess.TimeoutExpired:
             send(process.pid, number)
             said = "".join(process.communicate(timeout=END_S))
-        wait_until(lambda: processes_of(mark) == [], END_S)
+        wait_until(lambda: processes_of(mark) == [], END_S, every=0.3)
     print(what, process.returncode, said.strip().splitlines()[-1:])  # noqa: T201  # shown where the test fails
     assert "Traceback" not in said, f"{what}: {said}"
     # Where the machine is slow, the guard may have ended what was on its way to an end of its own. A command that is
@@ -165,6 +165,6 @@ def test_interruptions_of_agents_at_random_moments(
     moments = random.Random(f"{SEED} agents")
     with ScriptedServer(script_of(Pack(FOLDER), latency_s=0.2)) as server:
         arguments = agent_flags(server.base_url, "--gpu_workers", "2", output="out/agents.json", samples=8)
-        flow = Flow("agent_rollouts", arguments, "out", 25)
+        flow = Flow("agent_rollouts", arguments, "out", 18)
         for _ in range(COUNT):
             interrupt(flow, job, moments)
