@@ -20,8 +20,8 @@ from tests.exports.made import rollout
 from tests.files.s3 import S3Server
 from tests.flows.conftest import Job, journal_lines, script, write_problems
 from tests.flows.guarded import SECRETS, SEEN, agent, all_that_is_left, chat, guarded, retriever
+from tests.flows.stores import check_copied, save_blocks
 from tests.flows.test_agent_rollouts import FOLDER, service
-from tests.flows.test_storage import check_copied, save_blocks
 from tests.training.made import CHATML, make_base, row, write_rows
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]

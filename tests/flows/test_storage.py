@@ -5,12 +5,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import subprocess
-import sys
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -19,29 +16,13 @@ from rollmill.serving.script import Script
 from rollmill.serving.scripted import ScriptedServer
 from tests.files.s3 import S3Server
 from tests.flows.conftest import ROOT, Job, journal_lines, script, write_problems
+from tests.flows.stores import check_copied, save_blocks
 from tests.problems.conftest import make_png
 from tests.training.made import write_rows
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 PNG = make_png(1)
-SAVE = """
-import json, sys
-from blocks.kinds import BLOCKS
-
-kinds = {kind.get_block_type_slug(): kind for kind in BLOCKS}
-for kind in BLOCKS:
-    kind.register_type_and_schema()
-for kind, name, values in json.loads(sys.stdin.read()):
-    kinds[kind](**values).save(name, overwrite=True)
-"""
-
-
-def save_blocks(environment: dict[str, str], *blocks: tuple[str, str, dict[str, Any]]) -> None:
-    """Saves blocks: (kind, name, values)."""
-    command = [sys.executable, "-c", SAVE]
-    done = subprocess.run(command, cwd=ROOT, env=environment, input=json.dumps(blocks), capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -62,14 +43,6 @@ def only_line(text: str) -> str:
     """What the user is told: the last line; there must be no traceback anywhere."""
     assert "Traceback" not in text
     return text.strip().splitlines()[-1]
-
-
-def check_copied(stored: dict[str, bytes], start: str, folder: Path, *beside: Path) -> set[str]:
-    """All whose name in a store begins so is as it is in the folder, or beside it; the names, without their start."""
-    held = {name.removeprefix(start): content for name, content in stored.items() if name.startswith(start)}
-    elsewhere = {path.name: path for path in beside}
-    assert held == {name: elsewhere.get(name, folder / name).read_bytes() for name in held}
-    return set(held)
 
 
 def test_all_blocks_are_registered(prefect_environment: dict[str, str], s3: S3Server) -> None:

@@ -1,0 +1,28 @@
+"""Blocks at a Prefect server, and what is in the stores that some of them name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from blocks.kinds import BLOCKS
+
+
+def save_blocks(environment: dict[str, str], *blocks: tuple[str, str, dict[str, Any]]) -> None:
+    """Registers all kinds at the server of an environment, and saves blocks: (kind, name, values)."""
+    kinds = {kind.get_block_type_slug(): kind for kind in BLOCKS}
+    with temporary_settings({PREFECT_API_URL: environment["PREFECT_API_URL"]}):
+        for kind in BLOCKS:
+            kind.register_type_and_schema()
+        for slug, name, values in blocks:
+            kinds[slug](**values).save(name, overwrite=True)
+
+
+def check_copied(stored: dict[str, bytes], start: str, folder: Path, *beside: Path) -> set[str]:
+    """All whose name in a store begins so is as it is in the folder, or beside it; the names, without their start."""
+    held = {name.removeprefix(start): content for name, content in stored.items() if name.startswith(start)}
+    elsewhere = {path.name: path for path in beside}
+    assert held == {name: elsewhere.get(name, folder / name).read_bytes() for name in held}
+    return set(held)
