@@ -80,7 +80,7 @@ def held_pair(starter: psutil.Process) -> tuple[psutil.Process, psutil.Process]:
         time.sleep(0.2)
         return found[1].num_ctx_switches() == before
 
-    wait_until(both, seconds=20)
+    wait_until(both, 20)
     return found[0], found[1]
 
 
