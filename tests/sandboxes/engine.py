@@ -20,7 +20,7 @@ import pytest
 IMAGE = "rollmill-test:1"
 _PROGRAMS = [
     "bash", "base64", "cat", "chmod", "cp", "date", "dd", "dirname", "env", "find", "git", "grep", "head", "id", "ls",
-    "mkdir", "mv", "nohup", "python3", "rm", "sed", "setsid", "sh", "sha256sum", "sleep", "tail", "tar", "touch", "tr",
+    "mkdir", "mv", "nohup", "rm", "sed", "setsid", "sh", "sha256sum", "sleep", "tail", "tar", "touch", "tr",
     "true", "wc", "xargs", "yes",
 ]  # fmt: skip
 _FLAGS = ["--iptables=false", "--ip6tables=false", "--bridge=none", "--storage-driver=vfs"]
@@ -106,23 +106,24 @@ def _add_system(tar: tarfile.TarFile) -> None:
         entry = tarfile.TarInfo(folder)
         entry.type, entry.mode = tarfile.DIRTYPE, 0o1777 if folder == "tmp" else 0o755
         tar.addfile(entry)
-    for name in ("bin", "lib", "lib64"):
+    python = Path("/usr/bin/python3").resolve()
+    links = {"bin": "usr/bin", "lib": "usr/lib", "lib64": "usr/lib", "usr/bin/python3": python.name}
+    for name, target in links.items():
         link = tarfile.TarInfo(name)
-        link.type, link.linkname = tarfile.SYMTYPE, "usr/lib" if name.startswith("lib") else "usr/bin"
+        link.type, link.linkname = tarfile.SYMTYPE, target
         tar.addfile(link)
     passwd = b"root:x:0:0:root:/root:/bin/bash\n"
     entry = tarfile.TarInfo("etc/passwd")
     entry.size = len(passwd)
     tar.addfile(entry, io.BytesIO(passwd))
-    libraries: set[str] = set()
+    libraries = _libraries(python)
     for program in _PROGRAMS:
         path = shutil.which(program, path="/usr/bin:/bin")
         assert path, program
         tar.add(Path(path).resolve(), f"usr/bin/{program}")
         libraries |= _libraries(Path(path))
-    python = Path("/usr/bin/python3").resolve().name
-    tar.add(f"/usr/bin/{python}", f"usr/bin/{python}")
-    tar.add(f"/usr/lib/{python}", f"usr/lib/{python}", filter=_small)
+    tar.add(python, f"usr/bin/{python.name}")
+    tar.add(f"/usr/lib/{python.name}", f"usr/lib/{python.name}", filter=_small)
     for library in sorted(libraries):
         tar.add(Path(library).resolve(), f"usr/lib/{Path(library).name}")
 
@@ -133,5 +134,6 @@ def _libraries(program: Path) -> set[str]:
 
 
 def _small(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
-    left_out = ("/test", "/__pycache__", "/lib2to3", "/pydoc_data", "/ensurepip", "/idlelib", "/tkinter", "/config-")
+    """Every container is a copy of the image. Without what is compiled, every Python there would compile it again."""
+    left_out = ("/test", "/distutils", "/lib2to3", "/pydoc_data", "/ensurepip", "/idlelib", "/tkinter", "/config-")
     return None if any(part in entry.name for part in left_out) else entry
