@@ -13,10 +13,15 @@ EVALUATING = sorted([*ARITHMETIC, *IN_VARIABLES, *LITERAL])
 
 
 @functools.cache
+def _dataset(name, **config):
+    return gym.create_dataset(name, config)
+
+
+@functools.cache
 def made(name, seed=7, index=0, **config):
     """A data set, one of its entries and the problem that comes of it."""
     config = {"seed": seed, "size": 500, **config}
-    dataset = gym.create_dataset(name, config)
+    dataset = _dataset(name, **config)
     entry = gym.make_entry(dataset, index)
     origin = {"name": name, "config": config, "index": index}
     return dataset, entry, Problem(instance_id="p-1", prompt=entry["question"], fields={"reasoning_gym": origin})

@@ -218,18 +218,17 @@ def test_the_oracle_solves_and_chance_does_not(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1500)
-@pytest.mark.skipif(not shutil.which("bwrap"), reason="bubblewrap is not installed")
+@pytest.mark.skipif(not shutil.which("bwrap"), reason="bubblewrap is not installed (scripts/debian_packages)")
 def test_human_eval_can_be_solved_and_not_by_chance(problems: list[Problem], tmp_path: Path) -> None:
-    """All 164 references pass; of every fifth problem, tests made of the ground truth find all mutants."""
+    """Of every fifth problem, the reference passes; of every tenth, tests made of the ground truth find all mutants."""
     assert len(problems) == 164
     assert all(read_subject(problem).reference for problem in problems)
-    fifth = problems[::5]
+    fifth, tenth = problems[::5], problems[::10]
     with bubblewrap_python(limits=Limits(memory_mb=1024, processes=64), timeout_s=20) as python:
-        alone = play_all(problems, {SINGLE: "oracle"}, python, tmp_path)
-        assert [each.success for each in alone] == [True] * 164
-        oracle = play_all(fifth, {CODE: "oracle", TESTS: "oracle"}, python, tmp_path)
-        assert [each.success for each in oracle] == [True] * 33
-        assert [[turn.reward for turn in each.turns] for each in oracle] == [[1.0, 1.0]] * 33
-        chance = play_all(fifth, {CODE: "random", TESTS: "random"}, python, tmp_path)
-        assert [each.success for each in chance] == [False] * 33
+        alone = play_all(fifth, {SINGLE: "oracle"}, python, tmp_path)
+        assert [each.success for each in alone] == [True] * 33
+        oracle = play_all(tenth, {CODE: "oracle", TESTS: "oracle"}, python, tmp_path)
+        assert [each.success for each in oracle] == [True] * 17
+        assert [[turn.reward for turn in each.turns] for each in oracle] == [[1.0, 1.0]] * 17
+        chance = play_all(tenth, {CODE: "random", TESTS: "random"}, python, tmp_path)
+        assert [each.success for each in chance] == [False] * 17

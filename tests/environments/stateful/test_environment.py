@@ -41,17 +41,17 @@ def test_the_oracle_solves_every_problem_and_the_random_policy_none(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("difficulty", ["easy", "medium", "hard"])
-def test_two_hundred_problems_of_every_world(name, difficulty):
-    chosen = StatefulSettings(world=name, difficulty=difficulty, problems=200, single_agent=True)
+def test_the_oracle_takes_the_shortest_way_and_chance_finds_none(name, difficulty):
+    chosen = StatefulSettings(world=name, difficulty=difficulty, problems=40, single_agent=True)
     problems = list(brought(chosen))
-    assert len({orjson.dumps(one.fields["state"]) for one in problems}) >= 195
+    assert len({orjson.dumps(one.fields["state"]) for one in problems}) >= 39
     for one in problems:
         assert StatefulEnvironment.problem_fault(chosen, one) is None
         solved = play(one, chosen, "oracle")
         assert solved.success is True
         assert solved._game.used == one.fields["optimal_length"]
     lucky = sum(play(one, chosen, "random", seed=seed).success for seed, one in enumerate(problems))
-    assert lucky <= 4  # 2%
+    assert lucky <= 1
 
 
 def test_problems_are_loaded_as_they_were_made(tmp_path):
