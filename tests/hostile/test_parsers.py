@@ -8,7 +8,7 @@ import pytest
 
 from . import parsers
 
-pytestmark = pytest.mark.slow  # about 80 texts of 100,000 characters each
+pytestmark = pytest.mark.slow  # about 100 texts of 60,000 characters each
 
 
 @pytest.fixture(scope="module")
