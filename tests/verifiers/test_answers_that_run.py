@@ -18,7 +18,7 @@ from tests.verifiers import attacks
 
 pytestmark = pytest.mark.skipif(surroundings.sandbox_missing() is not None, reason="there is no bubblewrap here")
 
-LIMIT_S = 3.0
+LIMIT_S = 1.5
 
 
 class After(NamedTuple):

@@ -5,7 +5,6 @@ import re
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import psutil
@@ -14,14 +13,17 @@ import pytest
 from rollmill.errors import InputError
 from rollmill.verifiers import VerifierFailed, VerifierPool
 from rollmill.verifiers.surroundings import sandbox_missing
+from tests.waiting import wait_until
 
 
 @pytest.fixture(autouse=True)
 def _nothing_stays(custom):
     before = set(psutil.Process().children(recursive=True))
+    gc.freeze()  # all the imported packages are not searched for what this test left
     yield
     assert set(psutil.Process().children(recursive=True)) <= before
     gc.collect()  # what was not closed or retrieved warns here, and warnings are errors
+    gc.unfreeze()
 
 
 def ask(problem, *completions, spec="unruly:Unruly", time_limit_s=20.0, workers=1):
@@ -64,21 +66,19 @@ def test_a_verifier_that_raises_fails_alone(make_problem):
     assert first == second
 
 
-@pytest.mark.parametrize(
-    ("order", "message"),
-    [
-        ("text", "verify returned str, not a Verdict"),
-        ("nothing", "verify returned NoneType, not a Verdict"),
-        ("broken", "verify returned a broken Verdict: .*status"),
-        ("surrogate", "surrogates not allowed"),
-        ("swells", "MemoryError"),
-    ],
-)
-def test_garbage_is_no_verdict(make_problem, order, message, capfd):
-    failure, fine = ask(make_problem(), order, "fine 1")
-    assert failure.type == "verifier_raised"
-    assert re.search(message, failure.message)
-    assert fine == "1"
+def test_garbage_is_no_verdict(make_problem):
+    messages = {
+        "text": "verify returned str, not a Verdict",
+        "nothing": "verify returned NoneType, not a Verdict",
+        "broken": "verify returned a broken Verdict: .*status",
+        "surrogate": "surrogates not allowed",
+        "swells": "MemoryError",
+    }
+    first, *failures, last = ask(make_problem(), "pid", *messages, "pid")
+    for failure, message in zip(failures, messages.values(), strict=True):
+        assert failure.type == "verifier_raised"
+        assert re.search(message, failure.message)
+    assert first == last
 
 
 def test_a_worker_that_dies_is_replaced(make_problem):
@@ -99,12 +99,10 @@ def test_a_worker_that_sends_no_reply_is_replaced(make_problem, said):
 
 
 def test_a_worker_over_its_limit_is_replaced(make_problem):
-    start = time.monotonic()
     answers = ask(make_problem(), "sleeps", "spins", "deaf", "fine 1", time_limit_s=0.5)
     assert [answer.message for answer in answers[:3]] == ["no verdict within 0.5 s"] * 3
     assert {answer.type for answer in answers[:3]} == {"verifier_timeout"}
     assert answers[3] == "1"
-    assert time.monotonic() - start < 15
 
 
 def test_the_limit_is_not_for_the_start(make_problem):
@@ -128,10 +126,10 @@ def test_what_a_verifier_prints_and_forks_is_no_answer(make_problem, capfd):
 def test_workers_work_at_the_same_time_and_no_more_than_asked_for(make_problem):
     pids = ask(make_problem(), *["pid"] * 6, workers=2)
     assert len(set(pids)) == 2
-    start = time.monotonic()
-    one, two = ask(make_problem(), "nap 1.5", "nap 1.5", workers=2)
-    assert abs(float(one) - float(two)) < 1
-    assert time.monotonic() - start < 30
+    (one_began, one_ended), (two_began, two_ended) = (
+        map(float, answer.split()) for answer in ask(make_problem(), "nap 1.5", "nap 1.5", workers=2)
+    )
+    assert max(one_began, two_began) < min(one_ended, two_ended)
 
 
 def test_the_worker_sees_the_problem_and_the_users_environment(make_problem, monkeypatch):
@@ -215,8 +213,8 @@ asyncio.run(main())
     environment = {**os.environ, "PYTHONPATH": folders}
     with subprocess.Popen([sys.executable, str(run)], stdout=subprocess.PIPE, text=True, env=environment) as process:
         worker = psutil.Process(int(process.stdout.readline()))
-        while len(workers := psutil.Process(process.pid).children(recursive=True)) < 2:
-            time.sleep(0.05)
+        wait_until(lambda: len(psutil.Process(process.pid).children(recursive=True)) == 2)
+        workers = psutil.Process(process.pid).children(recursive=True)
         assert worker in workers
         process.kill()
     _, alive = psutil.wait_procs(workers, timeout=5)
