@@ -177,11 +177,13 @@ def test_the_second_signal_ends_what_stands_still(started, script, number):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("script", [HOLDS_THE_LOCK_OF_LOGGING, HOLDS_THE_INTERPRETER])
-def test_what_stands_still_is_ended_in_20_s(started, script):
-    started.append(command := Command(script))
-    command.process.send_signal(signal.SIGINT)
-    assert command.end(timeout=20) == (-signal.SIGKILL, SAID)
+def test_what_stands_still_is_ended_in_20_s(started):
+    for script in (HOLDS_THE_LOCK_OF_LOGGING, HOLDS_THE_INTERPRETER):
+        started.append(Command(script))
+    for command in started:
+        command.process.send_signal(signal.SIGINT)
+    for command in started:
+        assert command.end(timeout=20) == (-signal.SIGKILL, SAID)
 
 
 def test_a_signal_that_comes_twice_at_once_is_one(started):

@@ -1,10 +1,12 @@
 """Servers that answer with too much, with something else, or by leading elsewhere: each is a failure outside."""
 
 import asyncio
+import functools
 import gzip
 import json
 import random
 import resource
+import struct
 import time
 import zlib
 from contextlib import suppress
@@ -59,9 +61,11 @@ def call(url, timeout_s=10.0):
 
 
 def gzipped_zeros(gigabytes: int) -> bytes:
-    packing = zlib.compressobj(9, wbits=31)
-    pieces = [packing.compress(bytes(1 << 24)) for _ in range(64 * gigabytes)]
-    return b"".join(pieces) + packing.flush()
+    zeros, count = bytes(1 << 24), 64 * gigabytes
+    packing = zlib.compressobj(9, wbits=-15)
+    piece = packing.compress(zeros) + packing.flush(zlib.Z_FULL_FLUSH)  # the same wherever it stands
+    checksum = functools.reduce(lambda checksum, _: zlib.crc32(zeros, checksum), range(count), 0)
+    return gzip.compress(b"")[:10] + piece * count + b"\3\0" + struct.pack("<II", checksum, count << 24 & 0xFFFFFFFF)
 
 
 @pytest.fixture(scope="module")
