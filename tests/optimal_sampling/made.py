@@ -136,11 +136,12 @@ def count_passes(network):
 
 
 def answers(folders, prompts, ends, most, *, words=5, method, fixed=0.5, **cuts):
-    """Every answer of at most so many tokens -> its probability."""
+    """Every answer of at most so many tokens -> its probability; ids from `words` on are not drawn."""
 
     @functools.cache
     def follow(before):
-        log_theta, log_t = (log_probs(folder, [*p, *before]) for folder, p in zip(folders, prompts, strict=True))
+        known = (log_probs(folder, [*p, *before])[:words] for folder, p in zip(folders, prompts, strict=True))
+        log_theta, log_t = (log_p - np.logaddexp.reduce(log_p) for log_p in known)
         return cut(mixture(log_theta, log_t, weight(log_theta, log_t, method, fixed)), **cuts)
 
     found = {}

@@ -3,7 +3,6 @@
 import random
 import re
 import shutil
-import time
 from collections import Counter
 from dataclasses import replace
 from itertools import islice
@@ -16,9 +15,10 @@ from transformers import AutoModelForCausalLM
 
 from rollmill.errors import InputError, RunStoppedError, ServingError
 from rollmill.optimal_sampling import pair as pair_module
-from rollmill.optimal_sampling import vllm_decoding
+from rollmill.optimal_sampling import sampler, vllm_decoding
 from rollmill.optimal_sampling.chosen import choose_pair
 from rollmill.optimal_sampling.model import OptimalSamplingModel
+from rollmill.optimal_sampling.sampler import SamplerSettings
 from rollmill.optimal_sampling.vllm_decoding import VllmDecoder, VllmPair
 from rollmill.serving.server import SERVER_ENVIRONMENT
 from tests.optimal_sampling.made import (
@@ -30,9 +30,12 @@ from tests.optimal_sampling.made import (
     requests,
     upper_bound,
 )
+from tests.optimal_sampling.runs import draw, parameters, questions
 from tests.serving.adapters import make_adapter
+from tests.waiting import wait_until
 
 WORDS = 12
+NO_NUMBERS = WORDS + 1
 SIZES = {"hidden_size": 64, "intermediate_size": 64, "num_attention_heads": 2, "num_key_value_heads": 2, "words": WORDS}
 PROMPTS = [
     ([random.Random(number).randrange(WORDS) for _ in range(1 + number % 11)], [number % WORDS] * (1 + number % 5))
@@ -48,17 +51,38 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """A model of a few words, and an adapter of it that says something else."""
+    """A model of a few words, with ids that are no words as real ones have, and an adapter of it that says other ones.
+
+    Behind `NO_NUMBERS` its logits are no numbers.
+    """
     folder = tmp_path_factory.mktemp("models")
-    base = make_model(folder / "base", eos=[1, 2], initializer_range=0.3, **SIZES)
+    base = make_model(folder / "base", ids=WORDS + 4, eos=[1, 2], initializer_range=0.3, **SIZES)
+    model = AutoModelForCausalLM.from_pretrained(base)
+    model.model.embed_tokens.weight.data[NO_NUMBERS] = torch.nan
+    model.save_pretrained(base)
     return base, str(make_adapter(folder / "adapter", base, scale=0.5))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _small():
+    """Every vLLM here takes one thread, since those that wait for others in tiny models take most of the time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        patch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
+        yield
+
+
 @pytest.fixture(scope="module")
-def pair(folders):
-    started = VllmPair(choose_pair(*folders), batch_size=64, arguments="--max-model-len 128")
-    yield started
-    started.close()
+def model(folders):
+    """Both in one vLLM, for all tests that can share it: its start takes longer than they do. The last one kills it."""
+    arguments = {"backend": "vllm", "batch_size": 64, "vllm_args": "--max-model-len 128"}
+    with OptimalSamplingModel(*folders, **arguments) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def pair(model):
+    return model.pair
 
 
 def drawn(pair, samples, **settings):
@@ -148,13 +172,38 @@ def test_a_context_that_is_full_ends_an_answer(pair):
     assert len(found.token_ids) <= 2
 
 
+def test_what_theta_sees_and_what_t_sees_with_a_hint(folders, model):
+    prompts, hinted = ["w3 w4 w5", "w6"], ["w7 w8 w3 w4 w5", "w9 w6"]
+    settings = {"max_new_tokens": 20, "prompts_t": hinted}
+    wanted = OptimalSamplingModel(*folders).generate(prompts, **settings)
+    assert model.generate(prompts, **settings).token_ids == wanted.token_ids
+
+
+def test_interrupted_within_a_shard_it_ends_with_the_bytes_of_one_that_was_not(folders, model, tmp_path, monkeypatch):
+    given = {"model_theta": folders[0], "model_t": folders[1], "backend": "vllm", "device": "auto"}
+    whole, broken = (
+        parameters(tmp_path, questions(20), output=str(tmp_path / f"{name}.jsonl"), save_diagnostics=True, **given)
+        for name in ("whole", "broken")
+    )
+    settings = SamplerSettings.of(whole)
+    decoder = model.decoder(batch_size=whole.batch_size, **settings.decoding)
+    monkeypatch.setattr(sampler, "_kept", sampler._Kept(settings, model, decoder))
+    draw(whole)
+    for most in (3, 6, 5):  # in the first shard twice, then over its end
+        assert draw(broken, most) is None
+    outcome = draw(broken)
+    assert (outcome.made, outcome.samples) == (6, 20)
+    assert broken.directory.with_suffix(".jsonl").read_bytes() == whole.directory.with_suffix(".jsonl").read_bytes()
+    assert broken.diagnostics.read_bytes() == whole.diagnostics.read_bytes()
+
+
 def test_rows_that_fall_out_of_step_are_noticed_and_drawn_again(folders, monkeypatch, caplog):
     """A worker that lets everything in, a step that reads 32 tokens, and a cache that is too small."""
     monkeypatch.setattr(vllm_decoding, "_WORKER", "tests.optimal_sampling.careless_worker")
     caplog.set_level("INFO")
     few = "--max-model-len 64 --max-num-batched-tokens 32 --enable-chunked-prefill"
     few += " --block-size 32 --num-gpu-blocks-override 13"
-    chosen = choose_pair(*folders)
+    chosen = choose_pair(folders[1])  # the adapter on both sides
     endless = replace(
         chosen, **{name: replace(getattr(chosen, name), end_tokens=frozenset()) for name in ("theta", "t")}
     )
@@ -172,35 +221,6 @@ def test_rows_that_fall_out_of_step_are_noticed_and_drawn_again(folders, monkeyp
     assert int(redone[1]) >= 5
 
 
-def test_a_hint_and_an_engine_that_is_killed(folders):
-    prompts, hinted = ["w3 w4 w5", "w6"], ["w7 w8 w3 w4 w5", "w9 w6"]
-    settings = {"max_new_tokens": 20, "prompts_t": hinted}
-    wanted = OptimalSamplingModel(folders[1]).generate(prompts, **settings)
-    with OptimalSamplingModel(folders[1], backend="vllm", vllm_args="--max-model-len 64") as model:
-        assert model.generate(prompts, **settings).token_ids == wanted.token_ids
-        keeper = psutil.Process(model.pair._process.pid)
-        workers = keeper.children(recursive=True)
-        for worker in workers:
-            worker.kill()
-        with pytest.raises(ServingError, match="the server ended with code 137 while it was drawing") as caught:
-            model.generate(prompts, **settings)
-    remove_log(caught.value)
-    deadline = time.monotonic() + 20
-    while any(one.is_running() for one in [keeper, *workers]):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-
-
-def test_logits_that_are_no_numbers_end_the_run(tmp_path):
-    model = AutoModelForCausalLM.from_pretrained(make_model(tmp_path / "broken", **SIZES))
-    model.model.norm.weight.data[0] = torch.nan
-    model.save_pretrained(tmp_path / "broken")
-    said = "the models' logits for 0 are no numbers after 0 tokens: they overflow"
-    given = {"backend": "vllm", "vllm_args": "--max-model-len 64"}
-    with OptimalSamplingModel(str(tmp_path / "broken"), **given) as broken, pytest.raises(RunStoppedError, match=said):
-        broken.generate(["w3 w4"])
-
-
 def test_what_one_vllm_cannot_hold(folders, tmp_path):
     other = make_model(tmp_path / "other", seed=1, **SIZES)
     with pytest.raises(InputError, match="have weights of their own, and one vLLM holds one model with adapters"):
@@ -210,3 +230,18 @@ def test_what_one_vllm_cannot_hold(folders, tmp_path):
     with pytest.raises(ServingError, match=r"while starting: .*unrecognized arguments: --wings") as caught:
         OptimalSamplingModel(*folders, backend="vllm", vllm_args="--wings 2")
     remove_log(caught.value)
+
+
+def test_logits_that_are_no_numbers_and_an_engine_that_is_killed_end_a_run(model):
+    said = "the models' logits for 0 are no numbers after 0 tokens: they overflow"
+    with pytest.raises(RunStoppedError, match=said):
+        drawn(model.pair, requests([([3, NO_NUMBERS], [4])]))
+    keeper = psutil.Process(model.pair._process.pid)
+    workers = keeper.children(recursive=True)
+    for worker in workers:
+        worker.kill()
+    with pytest.raises(ServingError, match="the server ended with code 137 while it was drawing") as caught:
+        model.generate(["w3 w4 w5"])
+    model.close()
+    remove_log(caught.value)
+    wait_until(lambda: not any(one.is_running() for one in [keeper, *workers]), timeout=20)
