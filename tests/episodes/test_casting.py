@@ -1,10 +1,8 @@
 """Who plays whom, and on which servers: those of our own are started for real, with a scripted one in vLLM's place."""
 
-import asyncio
 import json
 import os
 import sys
-import time
 from pathlib import Path
 
 import psutil
@@ -14,13 +12,12 @@ from rollmill.episodes.casting import cast_agents, policies_identity, policies_o
 from rollmill.episodes.parameters import CollectEpisodes
 from rollmill.errors import InputError, ServingError
 from rollmill.serving import several
-from rollmill.serving.client import ChatClient
-from rollmill.serving.endpoints import EndpointPool
 from rollmill.serving.script import Script
 from rollmill.serving.scripted import ScriptedServer
 from rollmill.serving.served import EndpointConfig
-from rollmill.serving.server import SERVER_ENVIRONMENT, ServerConfig
-from tests.serving.adapters import make_adapter, write_adapter
+from rollmill.serving.server import ServerConfig
+from tests.episodes.asking import answer_of
+from tests.serving.adapters import write_adapter
 
 ROOT = Path(__file__).parents[2]
 
@@ -124,17 +121,6 @@ def server():
     return ServerConfig(python=sys.executable, environment={"PYTHONPATH": path, "ROLLMILL_KIND": "cpu"}, grace_s=5.0)
 
 
-def say(served, **request):
-    """What a policy's model answers."""
-
-    async def run():
-        async with ChatClient(EndpointPool(served.endpoints), served.client) as client:
-            body = json.dumps({"model": served.model, "messages": [], "seed": 0, **request}).encode()
-            return (await client.complete(body)).text
-
-    return asyncio.run(run())
-
-
 def scripts(base, learned):
     return f"""--script '{{"completion": "{base}"}}' --learned '{{"completion": "{learned}"}}'"""
 
@@ -152,7 +138,7 @@ def test_a_base_and_its_adapters_on_one_server_another_base_on_its_own(tmp_path,
         assert {name: one.model for name, one in served.items()} == {
             name: name for name in ("a", "plain", "hot", "b", "other")
         }
-        assert {name: say(one) for name, one in served.items()} == {
+        assert {name: answer_of(one) for name, one in served.items()} == {
             "a": "learned", "plain": "base", "hot": "base", "b": "learned", "other": "base",
         }  # fmt: skip
         assert len({id(one.endpoints[0]) for one in served.values()}) == 2
@@ -170,7 +156,7 @@ def test_running_servers_are_used_as_they_are(tmp_path):
     ):
         parameters = asked(policy=["a=m", "b=m", f"c=n,base_url={there.base_url}"], base_url=here.base_url)
         with serving_cast(parameters, parameters.policies) as served:
-            assert {name: (one.model, say(one)) for name, one in served.items()} == {
+            assert {name: (one.model, answer_of(one)) for name, one in served.items()} == {
                 "a": ("m", "m"), "b": ("m", "m"), "c": ("n", "n"),
             }  # fmt: skip
             assert served["a"].endpoints[0] is served["b"].endpoints[0]
@@ -191,6 +177,7 @@ def test_demonstrations_need_no_server():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize("together", [False, True])
 def test_where_one_does_not_start_none_stays(tmp_path, server, monkeypatch, together):
     """The second one ends at once: the first is running by then, or, side by side, still starting."""
@@ -199,32 +186,12 @@ def test_where_one_does_not_start_none_stays(tmp_path, server, monkeypatch, toge
         devices = {"CUDA_VISIBLE_DEVICES": "0,1", "ROLLMILL_KIND": ""}
         server = server.model_copy(update={"environment": {**server.environment, **devices}})
     lora = write_adapter(tmp_path / "lora")
-    start_s = 60 if together else 0
+    start_s = 600 if together else 0  # longer than this test may take: its end is not waited for
     parameters = asked(
         policy=["a=org/other", f"b=org/base,adapter={lora}"], log_dir=str(tmp_path / "logs"),
         vllm_args=f"""--max-lora-rank 1 --script '{{"start_s": {start_s}}}'""",
     )  # fmt: skip
-    before, began = set(psutil.Process().children()), time.monotonic()
+    before = set(psutil.Process().children())
     with pytest.raises(ServingError, match=r"LoRA rank 4 is greater than max_lora_rank 1"):
         serving_cast(parameters, parameters.policies, server=server).__enter__()
-    assert time.monotonic() - began < 30
     assert set(psutil.Process().children()) <= before
-
-
-MODEL = ROOT / "models" / "SmolLM2-135M-Instruct"
-
-
-@pytest.mark.slow
-@pytest.mark.vllm
-@pytest.mark.timeout(900)
-@pytest.mark.skipif(not (ROOT / SERVER_ENVIRONMENT).exists(), reason="no vLLM here: run `make setup`")
-@pytest.mark.skipif(not MODEL.exists(), reason="no model here: run `scripts/demo_model`")
-def test_real_vllm_serves_a_base_and_two_adapters(tmp_path):
-    one, two = (make_adapter(tmp_path / f"r{rank}", MODEL, rank=rank, scale=1.0) for rank in (4, 16))
-    policy = [f"a={MODEL},adapter={one}", f"plain={MODEL}", f"again={MODEL}", f"b={MODEL},adapter={two}"]
-    parameters = asked(policy=policy, vllm_args="--max-model-len 512", log_dir=str(tmp_path), max_tokens=12, seed=1)
-    messages = [{"role": "user", "content": "Tell me about rivers."}]
-    with serving_cast(parameters, parameters.policies) as served:
-        said = {name: say(one, messages=messages, max_tokens=12, temperature=0) for name, one in served.items()}
-    assert said["plain"] == said["again"]
-    assert len(set(said.values())) == 3
