@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -19,6 +20,17 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 SCRIPT = f"--script '{json.dumps({'completion': '<answer>1</answer>'})}'"
 LEARNED = f"--learned '{json.dumps({'completion': '<answer>7</answer>'})}'"
+SERVED = ("adapter", "merged")
+
+
+class Finished(NamedTuple):
+    """Runs from beginning to end, and what each said, by its way of serving."""
+
+    job: Job
+    said: dict[str, subprocess.CompletedProcess[str]]
+
+    def folder(self, serve: str) -> Path:
+        return self.job.folder / f"trained_{serve}"
 
 
 @pytest.fixture(scope="module")
@@ -31,13 +43,17 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def job_in(folder: Path, made: Path, environment: dict[str, str]) -> Job:
+    shutil.copytree(made, folder, dirs_exist_ok=True)
+    write_rows(folder / "train.jsonl", [row(number, "<answer>7</answer>") for number in range(12)])
+    problems = [{"id": f"p{number}", "prompt": f"{number}?", "answer": 7} for number in range(20)]
+    write_rows(folder / "held_out.jsonl", problems)
+    return Job("train_lora", folder, environment | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""})
+
+
 @pytest.fixture
 def job(made: Path, tmp_path: Path, stand_in: dict[str, str]) -> Job:
-    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
-    write_rows(tmp_path / "train.jsonl", [row(number, "<answer>7</answer>") for number in range(12)])
-    problems = [{"id": f"p{number}", "prompt": f"{number}?", "answer": 7} for number in range(20)]
-    write_rows(tmp_path / "held_out.jsonl", problems)
-    return Job("train_lora", tmp_path, stand_in | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""})
+    return job_in(tmp_path, made, stand_in)
 
 
 def flags(serve: str = "auto", *, output_dir: str = "trained", **more: str) -> list[str]:
@@ -66,17 +82,22 @@ def states(folder: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in lasting}
 
 
-@pytest.mark.parametrize("serve", ["adapter", "merged"])
-def test_before_and_after_in_both_ways_of_serving(job: Job, serve: str) -> None:
-    done = job.run(*flags(serve), timeout=300)
+@pytest.fixture(scope="module")
+def finished(made: Path, tmp_path_factory: pytest.TempPathFactory, stand_in: dict[str, str]) -> Finished:
+    """A run of the adapter's and one of the merged weights, in one folder; nobody writes in here but they again."""
+    job = job_in(tmp_path_factory.mktemp("finished"), made, stand_in)
+    said = {serve: job.run(*flags(serve, output_dir=f"trained_{serve}"), timeout=300) for serve in SERVED}
+    return Finished(job, said)
+
+
+@pytest.mark.parametrize("serve", SERVED)
+def test_before_and_after_in_both_ways_of_serving(finished: Finished, serve: str) -> None:
+    done = finished.said[serve]
     assert done.returncode == 0, done.stderr
-    folder = job.folder / "trained"
+    folder = finished.folder(serve)
     found = numbers(folder)
-    assert {name: one["mean"] for name, one in found["evaluation"].items()} == {
-        "before": 0,
-        "after": 1,
-        "difference": 1,
-    }
+    means = {name: one["mean"] for name, one in found["evaluation"].items()}
+    assert means == {"before": 0, "after": 1, "difference": 1}
     assert found["evaluation"]["difference"]["problems"] == 20
     assert len(found["steps"]) == 6
     assert (folder / "evaluation.png").read_bytes().startswith(b"\x89PNG")
@@ -84,18 +105,24 @@ def test_before_and_after_in_both_ways_of_serving(job: Job, serve: str) -> None:
     assert ("adapter" in found["generation"]) == (serve == "adapter")
     assert [word in done.stderr for word in ("held-out", "100.0%", "difference")] == [True] * 3
     assert ("many times slower with an adapter" in done.stderr) == (serve == "adapter")
-    before, log = states(folder), (job.folder / "logs/evaluation_vllm.log").read_bytes()
-    assert log.count(b"serving on port") == 2
-    again = job.run(*flags(serve), timeout=200)
-    assert again.returncode == 0, again.stderr
-    assert again.stdout == done.stdout
+    assert processes_of(str(finished.job.folder)) == []
+
+
+def test_a_finished_run_is_left_as_it_is(finished: Finished) -> None:
+    job = finished.job
+    before, found, log = {}, {}, (job.folder / "logs/evaluation_vllm.log").read_bytes()
+    for serve in SERVED:
+        before[serve], found[serve] = states(finished.folder(serve)), numbers(finished.folder(serve))
+    assert log.count(b"serving on port") == 4
+    again = job.fail_each(*(flags(serve, output_dir=f"trained_{serve}") for serve in SERVED))
+    for serve, (code, said) in zip(SERVED, again, strict=True):
+        assert (code, said) == (0, finished.said[serve].stdout.strip().splitlines()[-1])
+        assert states(finished.folder(serve)) == before[serve]
+        assert numbers(finished.folder(serve)) == found[serve]
     assert (job.folder / "logs/evaluation_vllm.log").read_bytes() == log, "a server was started again"
-    assert states(folder) == before
-    assert numbers(folder) == found
-    assert processes_of(str(job.folder)) == []
 
 
-def test_killed_in_training_and_in_evaluation_it_ends_the_same(job: Job) -> None:
+def test_killed_in_training_and_in_evaluation_it_ends_the_same(job: Job, finished: Finished) -> None:
     slow = json.dumps({"completion": "<answer>7</answer>", "latency_s": 0.5})
     given = flags("adapter", slots="4", vllm_args=f"{SCRIPT} --learned '{slow}'")
     folder = job.folder / "trained"
@@ -111,9 +138,7 @@ def test_killed_in_training_and_in_evaluation_it_ends_the_same(job: Job) -> None
     done = job.run(*given, timeout=300)
     assert done.returncode == 0, done.stderr
     assert len(journal_lines(folder / "after")) == 20
-    killed = numbers(folder)
-    assert job.run(*flags("adapter", output_dir="whole"), timeout=300).returncode == 0
-    assert numbers(job.folder / "whole") == killed
+    assert numbers(folder) == numbers(finished.folder("adapter"))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -127,15 +152,6 @@ def test_a_signal_in_training_ends_it(job: Job, number: signal.Signals) -> None:
     assert "Traceback" not in said
     assert processes_of(str(job.folder)) == []
     assert len(metrics.read_bytes().splitlines()) < 1500
-
-
-def test_one_row(job: Job) -> None:
-    write_rows(job.folder / "train.jsonl", [row(0, "<answer>7</answer>")])
-    done = job.run(*flags("adapter"), timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["steps"] == 1
-    assert json.loads(done.stdout)["rows"] == 1
-    assert numbers(job.folder / "trained")["evaluation"]["after"]["mean"] == 1
 
 
 def test_mistakes_in_how_to_serve_are_one_line(job: Job) -> None:
@@ -168,42 +184,31 @@ def test_base_and_adapter_side_by_side_and_a_server_that_dies(job: Job) -> None:
     assert answers(results / "plain") == {"<answer>1</answer>"}
     assert answers(results / "adapted") == {"<answer>7</answer>"}
     assert len(journal_lines(results / "adapted")) == 20
-    again = other.run(*line)
-    assert again.stdout.count("already complete") == 2
-    base = other.run(*line, "--adapter", "", "")
-    assert base.returncode == 2, "flags add up"
-    assert "4 --adapter but 2 --model_path" in base.stderr
+    before = journal_lines(results)
     _, swapped = sampling(job, "--model_path", "base", "--model_name", "adapted", *script)
-    refused = other.run(*swapped)
-    assert refused.returncode == 1
-    assert 'holds another run: adapter ("sha256:' in refused.stderr.strip().splitlines()[-1]
+    (again, said), (twice, too_many), (refused, differs) = other.fail_each(line, [*line, "--adapter", "", ""], swapped)
+    assert (again, said) == (0, done.stdout.strip().splitlines()[-1])
+    assert journal_lines(results) == before
+    assert twice == 2, "flags add up"
+    assert "4 --adapter but 2 --model_path" in too_many
+    assert refused == 1
+    assert 'holds another run: adapter ("sha256:' in differs
 
 
-def test_an_adapter_of_another_base_is_refused_before_anything_starts(job: Job) -> None:
-    given = ["--model_path", "base", "other", "--model_name", "good", "bad", "--adapter", "adapter", "adapter"]
-    other, line = sampling(job, *given, "--vllm_args", SCRIPT)
-    done = other.run(*line)
-    assert (done.returncode, done.stdout) == (1, "")
-    assert "Traceback" not in done.stderr
-    said = done.stderr.strip().splitlines()[-1]
+def test_what_is_no_adapter_of_the_base_is_refused_before_anything_starts(job: Job) -> None:
+    both = ["--model_path", "base", "other", "--model_name", "good", "bad", "--adapter", "adapter", "adapter"]
+    nowhere, whole = (["--model_path", "base", "--model_name", "m", "--adapter", name] for name in ("nowhere", "base"))
+    other, _ = sampling(job)
     trained_for = json.loads((job.folder / "adapter/adapter_config.json").read_bytes())["base_model_name_or_path"]
-    assert f"the adapter adapter was trained for {trained_for}, not for other (" in said
-    assert "inputs, the adapter 32" in said
-    assert not (job.folder / "reject_sampling_results").exists()
-    assert not (job.folder / "logs").exists()
-
-
-@pytest.mark.parametrize(
-    ("adapter", "words"),
-    [
-        ("nowhere", "there is no adapter directory nowhere: give a local one"),
-        ("base", "base is not a LoRA adapter but a whole model: give it as --model_path"),
-    ],
-)
-def test_what_is_no_adapter_is_refused(job: Job, adapter: str, words: str) -> None:
-    other, line = sampling(job, "--model_path", "base", "--model_name", "m", "--adapter", adapter)
-    done = other.run(*line)
-    assert done.returncode == 1
-    assert "Traceback" not in done.stderr
-    assert words in done.stderr.strip().splitlines()[-1]
+    expected = [
+        (f"the adapter adapter was trained for {trained_for}, not for other (", "inputs, the adapter 32"),
+        ("there is no adapter directory nowhere: give a local one",),
+        ("base is not a LoRA adapter but a whole model: give it as --model_path",),
+    ]
+    refused = other.fail_each(*(sampling(job, *given, "--vllm_args", SCRIPT)[1] for given in (both, nowhere, whole)))
+    for (code, said), words in zip(refused, expected, strict=True):
+        assert code == 1
+        assert all(part in said for part in words), said
+    results = job.folder / "reject_sampling_results"
+    assert not any((results / name).exists() for name in ("good", "bad"))
     assert not (job.folder / "logs").exists()
