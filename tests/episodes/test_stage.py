@@ -5,7 +5,6 @@ import shutil
 import sys
 import tempfile
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -121,21 +120,20 @@ def test_a_worker_serves_policies_on_servers_of_its_own(tmp_path):
     assert not [process for process in servers if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
 
 
+@pytest.mark.timeout(120)
 def test_servers_that_nobody_waits_for_any_more_end_before_they_are_ready(tmp_path):
     policy = ["one=org/one", "two=org/two"]
     script = """--script '{"start_s": 600}'"""
     order = episodes_order(asked(policy=policy, agent=["first=one", "second=two"], vllm_args=script,
                                  output_dir=str(tmp_path), log_dir=str(tmp_path)))  # fmt: skip
-    looks: list[float] = []
+    looks = iter([False] * 3)
 
     def is_given_up():
-        looks.append(time.monotonic())
-        return len(looks) > 3
+        return next(looks, True)
 
     before = set(psutil.Process().children())
     with pytest.raises(RunStoppedError, match="not wanted any more"):
         opening(order)(Part(tmp_path), is_given_up).__enter__()
-    assert time.monotonic() - looks[0] < 60
     assert set(psutil.Process().children()) <= before
 
 
@@ -166,10 +164,8 @@ def test_given_up_episodes_under_way_end_and_their_sandboxes_too(tmp_path, sandb
         making = threads.submit(keeper.make, order, opening(order, None), shard, is_given_up=gone.is_set)
         wait_until(lambda: list(running()).count("python3") == 2)
         gone.set()
-        begun = time.monotonic()
-        given = making.result(120)
+        given = making.result(60)
     assert (given.made, given.given_up) == ([], True)
-    assert time.monotonic() - begun < 60
     assert list(running()) == []
     assert [path for path in sandboxes.rglob("*") if path.is_file()] == []
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from rollmill.optimal_sampling import compute_alpha
 from rollmill.optimal_sampling.alpha import METHODS
 from rollmill.optimal_sampling.mixture import ess, kl, log_mixture, token_diagnostics
+from tests.optimal_sampling.distributions import numbers, pairs
 
 torch.set_num_threads(1)
 
@@ -16,13 +17,6 @@ SEARCHED = ("kl_symmetry", "reverse_kl_symmetry", "ess_balance")
 SHAPES = [(600, 2), (400, 5), (400, 50), (100, 1000), (8, 49_152), (2, 151_936)]
 SPREADS = [(1, 0.03), (1, 0.3), (0.1, 0.1), (3, 1), (3, 3), (8, 8), (20, 20)]
 """Of theta's logits, and of what t adds to them: near and far, flat and peaked, up to hardly a token in common."""
-
-
-def pairs(batch, size, spread=3.0, apart=1.0, seed=0, dtype=torch.float64):
-    generator = torch.Generator().manual_seed(seed)
-    logits = torch.randn(batch, size, generator=generator, dtype=torch.float64) * spread
-    other = logits + torch.randn(batch, size, generator=generator, dtype=torch.float64) * apart
-    return logits.log_softmax(-1).to(dtype), other.log_softmax(-1).to(dtype)
 
 
 def moments(theta, t, alpha):
@@ -44,10 +38,6 @@ def bisected(theta, t, steps=45):
         right = moments(theta, t, middle)[0] > 0
         low, high = np.where(right, middle, low), np.where(right, high, middle)
     return (low + high) / 2
-
-
-def numbers(*tensors):
-    return tuple(one.double().numpy() for one in tensors)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])

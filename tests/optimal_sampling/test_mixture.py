@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from rollmill.optimal_sampling.mixture import entropy, ess, kl, log_mixture, token_diagnostics
-from tests.optimal_sampling.test_alpha import numbers, pairs
+from tests.optimal_sampling.distributions import numbers, pairs
 
 torch.set_num_threads(1)
 

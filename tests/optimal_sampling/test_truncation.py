@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rollmill.optimal_sampling.truncation import constrain_support, draw, sampling_distribution
-from tests.optimal_sampling.test_alpha import pairs
+from tests.optimal_sampling.distributions import pairs
 
 torch.set_num_threads(1)
 
