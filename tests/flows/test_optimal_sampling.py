@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import signal
+import subprocess
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from rollmill.serving.server import SERVER_ENVIRONMENT
 from tests.flows.conftest import ROOT, Job, journal_lines, processes_of, stop
 from tests.flows.test_cluster import cluster_in
 from tests.optimal_sampling.made import make_model
+from tests.optimal_sampling.runs import draw, parameters
 from tests.serving.adapters import make_adapter
 from tests.training.made import make_base
 from tests.waiting import wait_until
@@ -33,6 +36,10 @@ class Counting:
         return {"level": idx}
 """
 LOADED = "has loaded the models"
+LONG = ("--save_diagnostics", "--max_new_tokens", "100", "--shard_size", "2")
+"""Of a run in which something is killed."""
+ROWS = 36
+"""Of that run: after three interruptions there is still something to draw."""
 
 
 @pytest.fixture(scope="module")
@@ -43,10 +50,14 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def write_questions(folder: Path, count: int) -> None:
+    rows = [{"question": f"what is {number}?", "answer": number, "level": number % 3} for number in range(count)]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
 @pytest.fixture
 def job(tmp_path: Path, models: Path, prefect_environment: dict[str, str]) -> Job:
-    rows = [{"question": f"what is {number}?", "answer": number, "level": number % 3} for number in range(24)]
-    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_questions(tmp_path, 24)
     for name in ("theta", "t"):
         (tmp_path / name).symlink_to(models / name)
     (tmp_path / "own_data.py").write_text(OWN)
@@ -59,8 +70,25 @@ def flags(output: str, *more: str, tokens: int = 8) -> list[str]:
     return [*models, "--max_new_tokens", str(tokens), "--batch_size", "2", "--shard_size", "4", *more]
 
 
-def is_worker(process: psutil.Process) -> bool:
-    return any("spawn_main" in argument for argument in process.cmdline())
+def workers(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    """The processes in which a flow's samples are drawn."""
+    found = []
+    for child in psutil.Process(process.pid).children(recursive=True):
+        with suppress(psutil.Error):
+            found += [child] if any("spawn_main" in argument for argument in child.cmdline()) else []
+    return found
+
+
+def samples(job: Job) -> list[bytes]:
+    """The journal's lines of the run that is killed."""
+    return journal_lines(job.folder / "killed")
+
+
+def loaders(said: str) -> set[str]:
+    """The processes that have loaded the models, each of them once."""
+    found = re.findall(rf"process (\d+) {LOADED}", said)
+    assert len(found) == len(set(found)), said
+    return set(found)
 
 
 def bytes_of(job: Job, name: str) -> tuple[bytes, bytes]:
@@ -71,104 +99,99 @@ def rows_of(job: Job, name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (job.folder / f"{name}.jsonl").read_text().splitlines()]
 
 
-def test_a_run_its_parts_and_two_workers(job: Job) -> None:
-    done = job.run(*flags("whole.jsonl", "--save_diagnostics"), timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert "24 samples, " in done.stdout
-    assert done.stderr.count(LOADED) == 1
-    assert "whole: 24/24 samples, mean alpha 0.5" in done.stderr
+def test_killed_in_the_middle_nothing_is_left_and_it_ends_with_the_same_bytes(job: Job) -> None:
+    """The flow is killed with its two workers, then interrupted; at last its worker is killed alone, and it ends."""
+    write_questions(job.folder, ROWS)
+    whole = job.run(*flags("whole.jsonl", *LONG, "--workers", "2"), timeout=400)
+    assert whole.returncode == 0, whole.stderr
+    assert f"{ROWS} samples, " in whole.stdout
+    assert len(loaders(whole.stderr)) == 2
+    assert f"whole: {ROWS}/{ROWS} samples, mean alpha 0.5" in whole.stderr
     first = rows_of(job, "whole")[0]
     assert set(first) == {"messages", "sample_idx", "question", "answer", "level", "optimal_sampling"}
     assert first["messages"][0] == {"role": "user", "content": "what is 0?"}
     assert first["optimal_sampling"]["convention"] == "q* ~ pi_theta^alpha * pi_t^(1-alpha)"
     assert processes_of(str(job.folder)) == []
 
-    for start, count in ((10, 9), (0, 3)):
-        part = ("--start_idx", str(start), "--num_samples", str(count), "--save_diagnostics")
-        assert job.run(*flags("parts.jsonl", *part), timeout=300).returncode == 0
-    assert [row["sample_idx"] for row in rows_of(job, "parts")] == [*range(3), *range(10, 19)]
-    rest = job.run(*flags("parts.jsonl", "--workers", "2"), timeout=300)
-    assert rest.returncode == 0, rest.stderr
-    assert bytes_of(job, "parts") == bytes_of(job, "whole")
-    processes = re.findall(rf"process (\d+) {LOADED}", rest.stderr)
-    assert len(processes) == len(set(processes)) == 2
-
-    again = job.run(*flags("parts.jsonl"), timeout=300)
-    assert "already complete, nothing was drawn" in again.stdout
-    assert LOADED not in again.stderr
-    other = job.run(*flags("parts.jsonl", "--seed", "1"), timeout=300)
-    assert other.returncode == 1
-    assert "parts holds another run: seed (0 on disk, 1 now)" in other.stderr
-    assert "Traceback" not in other.stderr
-
-    shown = job.run("analyze_diagnostics", "whole.diagnostics.jsonl", "parts.diagnostics.jsonl", PREFECT_API_URL="")
-    assert shown.returncode == 0, shown.stderr
-    assert [line.split()[:3] for line in shown.stdout.splitlines()[2:4]] == [
-        ["whole", "kl_symmetry", "24"],
-        ["parts", "kl_symmetry", "24"],
-    ]
-    assert (job.folder / "analysis.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_killed_in_the_middle_nothing_is_left_and_it_ends_with_the_same_bytes(job: Job) -> None:
-    long = ("--save_diagnostics",)
-    whole = job.run(*flags("whole.jsonl", *long, tokens=100), timeout=400)
-    assert whole.returncode == 0, whole.stderr
-    process = job.start(*flags("killed.jsonl", *long, "--workers", "2", tokens=100))
-    wait_until(lambda: len(journal_lines(job.folder / "killed")) >= 4 or process.poll() is not None, timeout=200)
+    killed = flags("killed.jsonl", *LONG)
+    process = job.start(*killed, "--workers", "2", "--start_idx", "3", "--num_samples", "20")
+    wait_until(lambda: len(samples(job)) >= 4 or process.poll() is not None, timeout=200)
     assert process.poll() is None, process.communicate()
     process.send_signal(signal.SIGKILL)
     process.communicate()
     wait_until(lambda: processes_of(str(job.folder)) == [], timeout=30)
-    before = journal_lines(job.folder / "killed")
-    assert 4 <= len(before) < 24
+    before = samples(job)
+    assert 4 <= len(before) < 20
+    assert {json.loads(line)["instance_id"] for line in before} <= {f"row-{number}" for number in range(3, 23)}
     assert not (job.folder / "killed.jsonl").exists()
 
-    process = job.start(*flags("killed.jsonl", *long, tokens=100))
-    wait_until(lambda: len(journal_lines(job.folder / "killed")) > len(before), timeout=200)
+    process = job.start(*killed)
+    wait_until(lambda: len(samples(job)) > len(before) or process.poll() is not None, timeout=200)
     code, said = stop(process, signal.SIGINT)
     assert code == 130, said
     assert processes_of(str(job.folder)) == []
 
-    left = 24 - len(journal_lines(job.folder / "killed"))
-    process = job.start(*flags("killed.jsonl", *long, tokens=100))
-    wait_until(lambda: 24 - len(journal_lines(job.folder / "killed")) < left, timeout=200)
-    [worker] = [one for one in psutil.Process(process.pid).children(recursive=True) if is_worker(one)]
+    made = len(samples(job))
+    process = job.start(*killed)
+    wait_until(lambda: workers(process) or process.poll() is not None, timeout=200)
+    [worker] = workers(process)
+    wait_until(lambda: len(samples(job)) > made or process.poll() is not None, timeout=200, every=0.01)
     worker.kill()  # another one takes its place, and draws the shard again
-    said = process.communicate(timeout=400)
+    _, said = process.communicate(timeout=400)
     assert process.returncode == 0, said
     assert bytes_of(job, "killed") == bytes_of(job, "whole")
-    after = journal_lines(job.folder / "killed")
+    after = samples(job)
     assert after[: len(before)] == before
-    assert len(after) == 24
+    assert len(after) == ROWS
+
+    (again, _), (other, refusal) = job.fail_each(killed, [*killed, "--seed", "1"])
+    assert (again, other) == (0, 1)
+    assert samples(job) == after
+    assert "killed holds another run: seed (0 on disk, 1 now)" in refusal
+    shown = job.run("analyze_diagnostics", "whole.diagnostics.jsonl", "killed.diagnostics.jsonl", PREFECT_API_URL="")
+    assert shown.returncode == 0, shown.stderr
+    assert [line.split()[:3] for line in shown.stdout.splitlines()[2:4]] == [
+        ["whole", "kl_symmetry", str(ROWS)],
+        ["killed", "kl_symmetry", str(ROWS)],
+    ]
+    assert (job.folder / "analysis.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.vllm
 @pytest.mark.skipif(not SERVER_ENVIRONMENT.exists(), reason="no vLLM: `make setup` installs it")
 def test_both_models_in_one_vllm(job: Job) -> None:
-    """Killed in the middle it ends with the bytes of a run that was not."""
+    """Killed in the middle it ends with what the same models give in Transformers without an interruption."""
     sizes = {"hidden_size": 64, "intermediate_size": 64, "num_attention_heads": 2, "num_key_value_heads": 2}
     base = make_model(job.folder / "base", words=40, initializer_range=0.3, eos=39, **sizes)
-    make_adapter(job.folder / "adapter", base, scale=0.3)
-    (job.folder / "rows.jsonl").write_text("".join(f'{{"question": "w{n} w{n + 3}"}}\n' for n in range(24)))
-    asked = ("--save_diagnostics", "--model_theta", "base", "--model_t", "base", "--adapter_t", "adapter")
-    vllm = ("--backend", "vllm", "--vllm_args", "--max-model-len 256")
-    whole = job.run(*flags("whole.jsonl", *asked, *vllm, tokens=100), timeout=400)
-    assert whole.returncode == 0, whole.stderr
-    assert "24 samples, " in whole.stdout
-    assert whole.stderr.count(LOADED) == 1
-    assert processes_of(str(job.folder)) == []
+    adapter = make_adapter(job.folder / "adapter", base, scale=0.3)
+    rows = [{"question": f"w{number} w{number + 3}"} for number in range(24)]
+    asked = (*flags("killed.jsonl", tokens=100), "--model_theta", "base", "--model_t", "base", "--adapter_t", "adapter")
+    expected = parameters(
+        job.folder, rows, model_t=base, adapter_t=str(adapter),
+        max_new_tokens=100, batch_size=24, save_diagnostics=True, output=str(job.folder / "expected.jsonl"),
+    )  # fmt: skip
+    draw(expected)
 
-    process = job.start(*flags("killed.jsonl", *asked, *vllm, tokens=100))
-    wait_until(lambda: len(journal_lines(job.folder / "killed")) >= 4, timeout=200)
+    vllm = ("--save_diagnostics", "--backend", "vllm", "--vllm_args", "--max-model-len 256")
+    process = job.start(*asked, *vllm)
+    wait_until(lambda: len(samples(job)) >= 4 or process.poll() is not None, timeout=200)
+    assert process.poll() is None, process.communicate()
     process.send_signal(signal.SIGKILL)
     process.communicate()
     wait_until(lambda: processes_of(str(job.folder)) == [], timeout=30)
-    before = len(journal_lines(job.folder / "killed"))
-    done = job.run(*flags("killed.jsonl", *asked, *vllm, tokens=100), timeout=400)
+    before = samples(job)
+    assert len(before) < 24
+    done = job.run(*asked, *vllm, timeout=400)
     assert done.returncode == 0, done.stderr
-    assert before < 24
-    assert bytes_of(job, "killed") == bytes_of(job, "whole")
+    assert "24 samples, " in done.stdout
+    assert len(loaders(done.stderr)) == 1
+    assert processes_of(str(job.folder)) == []
+    assert samples(job)[: len(before)] == before
+    for name in ("sample_idx", "messages", "question"):
+        assert [row[name] for row in rows_of(job, "killed")] == [row[name] for row in rows_of(job, "expected")]
+    for found, wanted in zip(rows_of(job, "killed.diagnostics"), rows_of(job, "expected.diagnostics"), strict=True):
+        for name in ("alpha", "kl_theta", "kl_t", "ess_ratio"):
+            assert found[name] == pytest.approx(wanted[name], rel=1e-3, abs=1e-4)
 
 
 def test_a_class_of_ones_own_a_hint_and_the_warnings(job: Job) -> None:
