@@ -29,8 +29,6 @@ from rollmill.serving.script import Script
 from tasks.sharding import AHEAD
 
 EFFICIENCY = 0.9
-SETTLE_S = 5.0
-"""Prefect's server writes events a little later."""
 START_S = 180.0
 BLOCK = "scaling"
 SAVE_BLOCK = "import sys; from blocks.cluster import DaskCluster; DaskCluster(scheduler=sys.argv[1]).save(sys.argv[2])"
@@ -145,7 +143,7 @@ def team(folder: Path) -> Iterator[Team]:
         yield made
 
 
-def measure(team: Team, count: int, *, rollouts: int, slots: int, latency_s: float) -> Scaled:
+def measure(team: Team, count: int, *, rollouts: int, slots: int, latency_s: float, settle_s: float) -> Scaled:
     """One run on so many workers, with `rollouts` for each."""
     flow = DeskFlow(team.folder, ("--cluster_block", BLOCK), team.environment)
     with team.workers(count), scripted_process(Script(latency_s=latency_s)) as server:
@@ -154,7 +152,7 @@ def measure(team: Team, count: int, *, rollouts: int, slots: int, latency_s: flo
         run = flow.run(work, f"on-{count}")
         processes = resource.getrusage(resource.RUSAGE_CHILDREN)  # of those that have ended: the flow's
         cpu_s = processes.ru_utime + processes.ru_stime - processes_before.ru_utime - processes_before.ru_stime
-        time.sleep(SETTLE_S)
+        time.sleep(settle_s)
         return Scaled(count, run, cpu_s, team.costs().since(before))
 
 
@@ -164,9 +162,11 @@ def main() -> None:
     parser.add_argument("--rollouts", type=in_whole_problems, default=1920, help="of each worker")
     parser.add_argument("--slots", type=in_whole_problems, default=ROLLOUTS, help="of each worker")
     parser.add_argument("--latency_s", type=float, default=0.5, help="of the server")
+    parser.add_argument("--settle_s", type=float, default=5.0, help="Prefect's server writes events a little later")
     options = parser.parse_args()
     where = machine()
     sizes = {"rollouts": options.rollouts, "slots": options.slots, "latency_s": options.latency_s}
+    sizes["settle_s"] = options.settle_s
     with scratch_folder() as folder, team(folder) as made:
         runs = [measure(made, count, **sizes) for count in options.workers]
     one = runs[0].rate / runs[0].workers

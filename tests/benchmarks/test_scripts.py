@@ -1,6 +1,7 @@
 """Every benchmark, tiny: it ends, and its figures are there."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 from rollmill.serving.server import SERVER_ENVIRONMENT
 from rollmill.verifiers.surroundings import sandbox_missing
 from tests.optimal_sampling.made import make_model
+from tests.prepared_python import prepared_python
 from tests.training.made import make_base
 
 ROOT = Path(__file__).parent.parent.parent
@@ -31,14 +33,44 @@ NAMES = (
     "optimal_sampling_vllm",
     "sampling_worth",
 )
+BENCHMARKS = [f"benchmarks.{name}" for name in NAMES]
+RUNS = ("benchmarks.", "distributed.cli.", "flows.", "rollmill.", "tests.flows.one_process", "uvicorn")
+IMPORTED = """
+    benchmarks.contenders.bare_aiohttp benchmarks.contenders.curation benchmarks.contenders.engine
+    flows.agent_rollouts flows.reject_sampling rollmill.curation.commands rollmill.training.trainer
+    rollmill.services.evaluation rollmill.services.sandbox rollmill.verifiers.worker_process
+    datasets distributed.cli.dask_scheduler distributed.cli.dask_worker matplotlib.backends.backend_agg polars
+    prefect.engine prefect.server.api.server prefect.utilities.visualization prefect_dask reasoning_gym
+    transformers.models.llama.modeling_llama uvicorn.lifespan.on uvicorn.loops.auto
+"""
 
 
-def run(name, *flags):
-    done = subprocess.run(
-        [sys.executable, "-m", f"benchmarks.{name}", *flags], cwd=ROOT, capture_output=True, text=True, timeout=580
+@pytest.fixture(scope="module")
+def python(tmp_path_factory):
+    """Has imported what benchmarks and the processes that they start import."""
+    folder = tmp_path_factory.mktemp("home")
+    environment = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HOME": str(folder), "HF_HUB_OFFLINE": "1"}
+    environment["PREFECT_HOME"] = str(folder / "prefect")
+    with prepared_python(imported=f"{IMPORTED} {' '.join(BENCHMARKS)}", runs=RUNS, environment=environment) as made:
+        yield made
+
+
+def start(python, module, *flags, **given):
+    return subprocess.run(
+        [python, "-m", module, *flags], cwd=ROOT, capture_output=True, text=True, timeout=580, **given
     )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+
+
+@pytest.fixture
+def run(python):
+    """Runs a benchmark; what it said."""
+
+    def run(name, *flags, python=python, **given):
+        done = start(python, f"benchmarks.{name}", *flags, **given)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
 
 
 def cells(output, start):
@@ -47,11 +79,10 @@ def cells(output, start):
     return re.split(r"\s{2,}", line.strip())
 
 
-def test_help_says_what_each_measures():
+def test_help_says_what_each_measures(python):
     """In one process: what takes long is what they import."""
-    command = [sys.executable, "-m", "tests.flows.one_process"]
-    asked = json.dumps([[f"benchmarks.{name}", "--help"] for name in NAMES])
-    done = subprocess.run(command, cwd=ROOT, input=asked, capture_output=True, text=True, timeout=580)
+    asked = json.dumps([[name, "--help"] for name in BENCHMARKS])
+    done = start(python, "tests.flows.one_process", input=asked)
     assert done.returncode == 0, done.stderr
     for name, (code, said) in zip(NAMES, map(json.loads, done.stdout.splitlines()), strict=True):
         assert code == 0, name
@@ -59,7 +90,7 @@ def test_help_says_what_each_measures():
 
 
 @pytest.mark.slow
-def test_heavy_tail():
+def test_heavy_tail(run):
     said = run("heavy_tail", "--requests", "64", "--in_flight", "16", "--least_s", "0.01", "--longest_s", "0.1")
     rollouts, longest, shared, took, over = map(float, cells(said, "rollmill engine")[1:])
     assert rollouts == 64
@@ -71,7 +102,7 @@ def test_heavy_tail():
 
 @pytest.mark.slow
 @pytest.mark.skipif(sandbox_missing() is not None, reason="there is no bubblewrap here")
-def test_verdicts():
+def test_verdicts(run):
     said = run("verdicts", "--verdicts", "40", "--rounds", "1", "--workers", "1")
     sandboxed, plain, ratio = map(float, cells(said, "math")[1:])
     assert ratio == pytest.approx(sandboxed / plain, abs=0.02)
@@ -79,16 +110,17 @@ def test_verdicts():
     assert "reasoning_gym leg_counting, of plain" in said
 
 
-def test_memory():
-    said = run("memory", "--few", "32", "--many", "320", "--in_flight", "16")
+def test_memory(run):
+    little = ("--few", "32", "--many", "320", "--in_flight", "16")
+    said = run("memory", *little, python=sys.executable)  # what is imported before would count as its own
     assert float(cells(said, "32 ")[1]) > 10
     assert float(cells(said, "320 ")[2].replace(",", "")) > 0
     assert "growth of peak memory" in said
 
 
 @pytest.mark.slow
-def test_scaling():
-    sizes = ("--workers", "1", "2", "--rollouts", "64", "--slots", "16", "--latency_s", "0.01")
+def test_scaling(run):
+    sizes = ("--workers", "1", "2", "--rollouts", "64", "--slots", "16", "--latency_s", "0.01", "--settle_s", "1")
     said = run("scaling", *sizes)
     [first, second] = [cells(said, f"{count}  ") for count in (1, 2)]
     assert (first[1], first[4], second[1]) == ("64", "1.000", "128")
@@ -98,7 +130,7 @@ def test_scaling():
 
 
 @pytest.mark.slow
-def test_rollout_overhead():
+def test_rollout_overhead(run):
     said = run(
         "rollout_overhead", "--requests", "64", "--in_flight", "16", "--repeat", "1", "--minutes", "0.02", "--no_others"
     )
@@ -110,7 +142,7 @@ def test_rollout_overhead():
 
 
 @pytest.mark.slow
-def test_resume():
+def test_resume(run):
     said = run("resume", "--requests", "256", "--in_flight", "32", "--rows", "1000", "--latency_s", "0.2")
     asked, journaled, in_flight, twice, twice_though_journaled, missing = map(int, cells(said, "256 "))
     assert asked == 256
@@ -121,24 +153,24 @@ def test_resume():
 
 
 @pytest.mark.slow
-def test_task_runs():
+def test_task_runs(run):
     said = run("task_runs", "--requests", "1024")
     assert 2 <= int(cells(said, "all ")[1]) <= 8
     assert "rollouts per task run" in said
 
 
 @pytest.mark.slow
-def test_a_missed_target_counts_only_when_asked():
-    command = [sys.executable, "-m", "benchmarks.heavy_tail", "--requests", "16", "--in_flight", "16"]
+def test_a_missed_target_counts_only_when_asked(python):
+    command = ["benchmarks.heavy_tail", "--requests", "16", "--in_flight", "16"]
     command += ["--least_s", "0.001", "--longest_s", "0.001"]  # the bound is far below what starting the engine takes
-    assert subprocess.run(command, cwd=ROOT, capture_output=True).returncode == 0
-    missed = subprocess.run([*command, "--check"], cwd=ROOT, capture_output=True, text=True)
+    assert start(python, *command).returncode == 0
+    missed = start(python, *command, "--check")
     assert missed.returncode == 1
     assert "MISSED" in missed.stdout
 
 
 @pytest.mark.slow
-def test_curation():
+def test_curation(run):
     said = run("curation", "--rows", "40", "--repeat", "1")
     assert "40 trajectories" in said
     assert float(cells(said, "orjson loop")[2]) == 1
@@ -148,7 +180,7 @@ def test_curation():
 
 
 @pytest.mark.slow
-def test_agent_rollouts():
+def test_agent_rollouts(run):
     said = run(
         "agent_rollouts",
         "--commands",
@@ -173,7 +205,7 @@ def test_agent_rollouts():
 
 
 @pytest.mark.slow
-def test_episodes():
+def test_episodes(run):
     said = run("episodes", "--in_flight", "4", "--rounds", "2", "--latency_s", "0.2", "--sandboxed", "2")
     for name, in_flight, calls in (("stateful_env", 4, 48), ("search_env", 4, 72), ("math_env", 2, 24)):
         row = cells(said, name)
@@ -191,7 +223,7 @@ def small_model(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_optimal_sampling(small_model):
+def test_optimal_sampling(run, small_model):
     said = run("optimal_sampling", "--model", small_model, "--batches", "1", "2", "--tokens", "4", "--repeat", "1")
     assert all(float(cell) > 0 for cell in cells(said, "q*, kl_symmetry  ")[1:])
     assert "batch 2, kl_symmetry over fixed, time of a step: " in said
@@ -200,15 +232,20 @@ def test_optimal_sampling(small_model):
 @pytest.mark.slow
 @pytest.mark.vllm
 @pytest.mark.skipif(not SERVER_ENVIRONMENT.exists(), reason="no vLLM: `make setup` installs it")
-def test_optimal_sampling_vllm(small_model):
-    said = run("optimal_sampling_vllm", "--model", small_model, "--batches", "2", "--tokens", "4", "--repeat", "1")
+def test_optimal_sampling_vllm(run, small_model):
+    """Both pairs' engines are forks of one process that has imported vLLM."""
+    imported = "benchmarks.contenders.pair_engine vllm.v1.engine.core vllm.v1.worker.cpu_worker"
+    given = {"imported": imported, "runs": ("benchmarks.",), "environment": {"PYTHONPATH": str(ROOT)}}
+    flags = ("--model", small_model, "--batches", "2", "--tokens", "4", "--repeat", "1")
+    with prepared_python(interpreter=SERVER_ENVIRONMENT, **given) as vllm:
+        said = run("optimal_sampling_vllm", *flags, env=dict(os.environ, ROLLMILL_VLLM_PYTHON=str(vllm)))
     for pair in ("base and adapter", "two prompts"):
         assert float(cells(said, f"{pair}: vLLM alone")[2]) == 1
         assert float(cells(said, f"{pair}: q*, kl_symmetry")[2]) > 0
 
 
 @pytest.mark.slow
-def test_sampling_worth(tmp_path):
+def test_sampling_worth(run, tmp_path):
     make_base(tmp_path / "base")
     said = run("sampling_worth", "--model", str(tmp_path / "base"), "--samples", "4", "--judged", "2", "--tokens", "4")
     assert float(cells(said, "q* (kl_symmetry)")[1]) > 0
