@@ -40,16 +40,22 @@ def test_a_scheduler_that_does_not_answer_is_said_in_one_line(monkeypatch):
 def test_a_cluster_checks_by_asking_its_scheduler_and_gives_up_what_nobody_waits_for(tmp_path):
     """In a process of its own: the cluster's threads and sockets end with it."""
     code = """
-import time
+import pathlib, time
 from distributed import Client, LocalCluster
 from blocks.cluster import DaskCluster, given_up
 
 def work():
     stop, began = given_up(), time.monotonic()
-    wanted = not stop()
-    while not stop() and time.monotonic() - began < 30:
-        time.sleep(0.05)
-    open(PATH, "w").write(f"{wanted} {time.monotonic() - began < 20}")
+    if not stop():
+        (HERE / "began").touch()
+    while not stop() and time.monotonic() - began < 60:
+        time.sleep(0.02)
+    (HERE / f"given up: {stop()}").touch()
+
+def wait_for(pattern):
+    while not (found := list(HERE.glob(pattern))):
+        time.sleep(0.02)
+    return found[0].name
 
 if __name__ == "__main__":
     with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, resources={"GPU": 2}, dashboard_address=None,
@@ -57,18 +63,17 @@ if __name__ == "__main__":
         print(DaskCluster(scheduler=cluster.scheduler_address).check())
         with Client(cluster.scheduler_address) as client:
             future = client.submit(work, resources={"GPU": 1})
-            time.sleep(1)
+            wait_for("began")
             assert future.status == "pending"
-        time.sleep(2)
-        print(open(PATH).read())
+        print(wait_for("given up: *"))
 """
     path = tmp_path / "work.py"
-    path.write_text(f"PATH = {str(tmp_path / 'said')!r}\n{code}")
+    path.write_text(code.replace("HERE", f"pathlib.Path({str(tmp_path)!r})"))
     done = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, check=False, timeout=120)
     checked, said = done.stdout.splitlines()
     assert "1 workers, 1 with GPU: tcp://127.0.0.1:" in checked
     assert checked.endswith(" 2")
-    assert said == "True True"
+    assert said == "given up: True"
 
 
 def test_no_name_is_no_block():

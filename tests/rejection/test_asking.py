@@ -1,6 +1,5 @@
 import pickle
 import sys
-import time
 from pathlib import Path
 
 import orjson
@@ -58,15 +57,16 @@ def test_a_worker_serves_the_model_itself(tmp_path):
     assert log.name == f"n_vllm.{worker().replace(':', '-')}.log"
 
 
+@pytest.mark.timeout(300)
 def test_a_server_that_nobody_waits_for_any_more_ends_before_it_is_ready(tmp_path):
     order = order_of(log_dir=str(tmp_path), vllm_args="""--script '{"start_s": 600}'""")
-    asked: list[float] = []
+    asked = 0
 
     def is_given_up():
-        asked.append(time.monotonic())
-        return len(asked) > 3
+        nonlocal asked
+        asked += 1
+        return asked > 3
 
     with pytest.raises(RunStoppedError, match="not wanted any more"):
         chat_session(order, Part(Path()), is_given_up, server=SCRIPTED, endpoint=None).__enter__()
-    assert len(asked) > 3
-    assert time.monotonic() - asked[0] < 60
+    assert asked > 3

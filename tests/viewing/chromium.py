@@ -8,6 +8,8 @@ from contextlib import contextmanager
 
 import aiohttp
 
+from tests.waiting import wait_until
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 SWITCHES = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-dev-shm-usage"]
 
@@ -25,10 +27,7 @@ def opened(path, profile):
     browser = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         port_file = profile / "DevToolsActivePort"
-        deadline = time.monotonic() + 60
-        while not (port_file.exists() and port_file.read_text().strip()):
-            assert time.monotonic() < deadline, "Chromium did not start"
-            time.sleep(0.1)
+        wait_until(lambda: port_file.exists() and port_file.read_text().strip())
         yield lambda *steps: asyncio.run(_ask(port_file.read_text().split()[0], steps))
     finally:
         browser.terminate()
