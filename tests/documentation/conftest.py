@@ -1,27 +1,15 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.documentation.reader import World
-from tests.flows.conftest import prefect_environment, sandboxes, stand_in
-from tests.prepared_python import prepared_python
+from tests.flows.conftest import MACHINE, end_prepared, prefect_environment, prepared, sandboxes, stand_in
 from tests.serving.adapters import make_adapter
 from tests.training.made import make_base
 
-MACHINE = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-RUNS = ("flows.", "rollmill.", "distributed.cli.")
-IMPORTED = """
-    flows.agent_rollouts flows.collect_episodes flows.curate flows.improve flows.optimal_sampling
-    rollmill.optimal_sampling.decoding rollmill.training.trainer rollmill.training.worker
-    rollmill.services.evaluation rollmill.services.sandbox rollmill.verifiers.worker_process
-    distributed.cli.dask_scheduler distributed.cli.dask_worker fastapi matplotlib.backends.backend_agg
-    PIL.GifImagePlugin PIL.JpegImagePlugin prefect.engine prefect.utilities.visualization prefect_dask reasoning_gym
-    transformers.models.llama.modeling_llama
-"""
-__all__ = ["prefect_environment", "sandboxes", "stand_in"]
+__all__ = ["end_prepared", "prefect_environment", "sandboxes", "stand_in"]
 
 
 def make_terse(folder: Path, seed: int) -> Path:
@@ -46,13 +34,6 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def python(stand_in: dict[str, str]) -> Iterator[Path]:
-    """Has imported what commands and the processes that they start import."""
-    with prepared_python(imported=IMPORTED, runs=RUNS, environment=stand_in | MACHINE) as made:
-        yield made
-
-
 @pytest.fixture
-def world(tmp_path: Path, models: Path, stand_in: dict[str, str], python: Path, sandboxes: Path) -> World:
-    return World(tmp_path, models, python, stand_in | MACHINE | {"TMPDIR": str(sandboxes)})
+def world(tmp_path: Path, models: Path, stand_in: dict[str, str], sandboxes: Path) -> World:
+    return World(tmp_path, models, prepared(), stand_in | MACHINE | {"TMPDIR": str(sandboxes)})

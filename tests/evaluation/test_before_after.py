@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from rollmill.evaluation import before_after
+from rollmill.evaluation import before_after, train_and_evaluate
 from rollmill.evaluation.train_and_evaluate import TrainAndEvaluate
 from rollmill.training.manifest import Trained
 
@@ -31,7 +31,7 @@ def trained(*, adapter=None, merged=None):
     ],
 )
 def test_what_is_served_and_that_no_more_is_merged(monkeypatch, serve, accelerator, more, adapter):
-    monkeypatch.setattr(before_after, "has_accelerator", lambda: accelerator)
+    monkeypatch.setattr(train_and_evaluate, "has_accelerator", lambda: accelerator)
     parameters = given(serve=serve, held_out="test.jsonl", **more)
     assert parameters.training().merge is not adapter
     assert not given(serve=serve, **more).training().merge
@@ -51,7 +51,7 @@ def test_evaluations_run_where_the_user_says():
 
 @pytest.mark.parametrize("accelerator", [True, False])
 def test_a_whole_model_is_served_as_it_is(monkeypatch, accelerator):
-    monkeypatch.setattr(before_after, "has_accelerator", lambda: accelerator)
+    monkeypatch.setattr(train_and_evaluate, "has_accelerator", lambda: accelerator)
     parameters = given(use_lora=False, held_out="test.jsonl")
     assert not parameters.training().merge
     after = parameters.after(trained())

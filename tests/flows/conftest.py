@@ -9,6 +9,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,7 +21,7 @@ import pytest
 from rollmill.serving.kept_process import KeptProcess
 from rollmill.serving.ports import PortReservation
 from rollmill.serving.probe import healthy
-from tests.flows.warm_interpreter import FIXED, WarmInterpreter
+from tests.prepared_python import prepared_python
 
 ROOT = Path(__file__).parents[2]
 
@@ -44,25 +46,32 @@ def prefect_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[di
     port.release()
 
 
-_warm: dict[tuple[tuple[str, str], ...], WarmInterpreter] = {}
+MACHINE = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+RUNS = ("flows.", "rollmill.", "distributed.cli.", "tests.flows.")
+IMPORTED = """
+    flows.agent_rollouts flows.collect_episodes flows.curate flows.improve flows.optimal_sampling
+    rollmill.optimal_sampling.decoding rollmill.training.trainer rollmill.training.worker
+    rollmill.services.evaluation rollmill.services.sandbox rollmill.verifiers.worker_process
+    distributed.cli.dask_scheduler distributed.cli.dask_worker fastapi matplotlib.backends.backend_agg
+    PIL.GifImagePlugin PIL.JpegImagePlugin prefect.engine prefect.utilities.visualization prefect_dask reasoning_gym
+    transformers.models.llama.modeling_llama
+"""
+_session = ExitStack()
 
 
-def warm_interpreter(environment: Mapping[str, str]) -> WarmInterpreter:
-    """The interpreter for an environment; tests whose Prefect is the same share it."""
-    fixed = {name: value for name, value in environment.items() if name.startswith(FIXED) and name != "PYTHONPATH"}
-    key = tuple(sorted(fixed.items()))
-    if key not in _warm:
-        _warm[key] = WarmInterpreter(environment)
-    return _warm[key]
+@cache
+def prepared() -> Path:
+    """A python that has imported what flows, and the processes that they start, import."""
+    environment = os.environ | MACHINE | {"PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+    return _session.enter_context(prepared_python(imported=IMPORTED, runs=RUNS, environment=environment))
 
 
 @pytest.fixture(scope="session", autouse=True)
-def warm_interpreters() -> Iterator[None]:
-    """Ends them with the session."""
+def end_prepared() -> Iterator[None]:
+    """Ends it with the session, or with the last module that has this fixture."""
     yield
-    for interpreter in _warm.values():
-        interpreter.end()
-    _warm.clear()
+    _session.close()
+    prepared.cache_clear()
 
 
 class Job:
@@ -73,19 +82,12 @@ class Job:
         self.folder = folder
         self.environment = environment
 
-    def command(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", f"flows.{self.name}", *arguments]
+    def command(self, *arguments: str, python: str = sys.executable) -> list[str]:
+        return [python, "-m", f"flows.{self.name}", *arguments]
 
     def run(self, *arguments: str, timeout: float = 120, **environment: str) -> subprocess.CompletedProcess[str]:
-        """Runs it to its end, in a fork of an interpreter that has imported Prefect."""
-        whole = self.environment | environment
-        return warm_interpreter(whole).run(
-            f"flows.{self.name}", arguments, folder=self.folder, environment=whole, timeout=timeout
-        )
-
-    def run_alone(self, *arguments: str, timeout: float = 120, **environment: str) -> subprocess.CompletedProcess[str]:
-        """Runs it to its end, in a new interpreter."""
-        process = self.start(*arguments, **environment)
+        """Runs it to its end, with imports that are done."""
+        process = self._start(self.command(*arguments, python=str(prepared())), environment)
         try:
             output, errors = process.communicate(timeout=timeout)
         except subprocess.TimeoutExpired:
@@ -98,7 +100,7 @@ class Job:
         """Exit code and last line of each, all in one process: its start takes longest. None may print a traceback."""
         asked = json.dumps([[f"flows.{self.name}", *each] for each in commands])
         done = subprocess.run(
-            [sys.executable, "-m", "tests.flows.one_process"], cwd=self.folder, env=self.environment,
+            [prepared(), "-m", "tests.flows.one_process"], cwd=self.folder, env=self.environment,
             input=asked, capture_output=True, text=True, timeout=timeout,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
@@ -108,10 +110,14 @@ class Job:
             yield code, said.strip().splitlines()[-1]
 
     def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+        """Starts it as a user does, in an interpreter of its own: for tests of how it ends."""
+        return self._start(self.command(*arguments), environment)
+
+    def _start(self, command: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            self.command(*arguments),
+            command,
             cwd=self.folder,
-            env=self.environment | environment,
+            env={**self.environment, **environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

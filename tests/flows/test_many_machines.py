@@ -134,7 +134,7 @@ class HubJob(Job):
 
     prefix: list[str]
 
-    def command(self, *arguments: str) -> list[str]:
+    def command(self, *arguments: str, python: str = sys.executable) -> list[str]:
         return [*self.prefix, *super().command(*arguments)]
 
 
