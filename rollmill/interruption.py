@@ -8,11 +8,13 @@ looks wherever it waits (`look`, `result_of`), and raises it there. What stands 
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -159,12 +161,35 @@ def look(*, again: bool = False) -> None:
         raise Interrupted(_State.first)
 
 
-def wait_for(future: Future[Any]) -> None:
-    """Waits for the end of a future; looks for interruptions meanwhile."""
+def wait_for(future: Future[Any], *, limit_s: float = math.inf) -> None:
+    """Wait for the end of a future, and look for interruptions meanwhile. Raises `TimeoutError` after `limit_s`."""
     from concurrent.futures import wait
 
+    end = time.monotonic() + limit_s
     while not wait([future], LOOK_S).done:
         look()
+        if time.monotonic() > end:
+            raise TimeoutError(f"no answer within {limit_s:g} s")
+
+
+def call_within(limit_s: float, function: Callable[[], T]) -> T:
+    """Call what may never return, in a thread of its own, and look for interruptions while waiting for its result.
+
+    Raises `TimeoutError` after `limit_s` seconds; the thread is left behind then, and does not keep the process.
+    """
+    from concurrent.futures import Future
+
+    future: Future[T] = Future()
+
+    def call() -> None:
+        try:
+            future.set_result(function())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=call, daemon=True).start()
+    wait_for(future, limit_s=limit_s)
+    return future.result()
 
 
 def result_of(future: Future[T]) -> T:

@@ -7,16 +7,21 @@ import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 import cloudpickle  # type: ignore[import-untyped]
 from distributed.diagnostics.plugin import WorkerPlugin
+
+from rollmill.interruption import call_within
 
 if TYPE_CHECKING:
     from distributed import Client, Worker
 
 _log = logging.getLogger(__name__)
 
+ANSWER_S = 30.0
+"""Seconds for all workers to answer: Dask waits without end for one that is stopped, or hangs."""
 PROFILER = ("profile", "profile-cycle")
 """A worker's periodic calls that look at the stacks of its threads."""
 
@@ -65,10 +70,10 @@ def guarded_workers(client: Client) -> Iterator[None]:
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
     try:
         try:
-            client.register_plugin(DeadlockGuard(), name=name)
+            call_within(ANSWER_S, partial(client.register_plugin, DeadlockGuard(), name=name))
         except Exception as error:  # what unpickling raises on a worker of another version is anybody's
             _log.debug("the guard was not registered everywhere: %s", error)
-        answers = client.run(is_guarded, on_error="return")
+        answers = _ask(client)
     finally:
         cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
     disable_gc_diagnosis(force=True)  # this process may have the scheduler, which turns it on, too
@@ -77,7 +82,16 @@ def guarded_workers(client: Client) -> Iterator[None]:
         yield
     finally:
         with suppress(Exception):  # the scheduler may be gone, whatever that raises
-            client.unregister_worker_plugin(name)
+            call_within(ANSWER_S, partial(client.unregister_worker_plugin, name))
+
+
+def _ask(client: Client) -> dict[str, object]:
+    """Whether each worker is guarded; nothing where one does not answer."""
+    try:
+        return call_within(ANSWER_S, partial(client.run, is_guarded, on_error="return"))
+    except TimeoutError as error:
+        _log.debug("not all workers say whether they are guarded: %s", error)
+        return {}
 
 
 def _name_unguarded(answers: dict[str, object]) -> None:

@@ -7,14 +7,15 @@ import math
 import os
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from prefect.tasks import Task
 
 from blocks.cluster import CONNECT_S, DaskCluster
 from rollmill.errors import RunStoppedError
-from rollmill.interruption import look
+from rollmill.interruption import call_within, look
 from rollmill.serving.ports import LOOPBACK
 from tasks import worker_process
 from tasks.cluster import LOOK_S, PATIENCE_S
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from prefect_dask.task_runners import DaskTaskRunner, PrefectDaskFuture
 
 _DASK = "distributed"
+_END_S = 60.0
+"""Seconds for what runs on all workers, such as ending their servers."""
 
 R = TypeVar("R")
 
@@ -87,7 +90,8 @@ class Workers:
 
     def everywhere(self, function: Callable[[], Awaitable[None]]) -> None:
         """Calls on every worker, and waits; one that cannot be reached, or does not know the function, is left out."""
-        self._runner.client.run(function, on_error="ignore")
+        with suppress(TimeoutError):  # of a worker that stands still others take the work
+            call_within(_END_S, partial(self._runner.client.run, function, on_error="ignore"))
 
     def first_done(self, futures: Sequence[PrefectDaskFuture[R]]) -> PrefectDaskFuture[R]:
         """Waits for the first of them.

@@ -12,6 +12,7 @@ import pytest
 from distributed import Client, Nanny, Scheduler, SpecCluster
 
 import rollmill
+from tasks import worker_guard
 from tasks.worker_guard import guarded_workers, is_guarded
 from tasks.workers import workers_here
 from tests.waiting import wait_until
@@ -45,6 +46,16 @@ def test_what_goes_to_a_shared_scheduler_needs_nothing_of_this_project_and_is_ta
         [plugin] = [each for each in client.run_on_scheduler(plugins) if b"DeadlockGuard" in each]
         assert b"tasks.worker_guard" not in plugin.replace(b"__module__", b"").split(b"DeadlockGuard")[0]
     assert not [each for each in client.run_on_scheduler(plugins) if b"DeadlockGuard" in each]
+
+
+def test_a_worker_that_is_stopped_holds_nobody_up(client, monkeypatch):
+    monkeypatch.setattr(worker_guard, "ANSWER_S", 1.0)
+    stopped = next(iter(client.run(os.getpid).values()))
+    with guarded_workers(client):
+        os.kill(stopped, signal.SIGSTOP)
+    with guarded_workers(client):
+        pass
+    os.kill(stopped, signal.SIGKILL)
 
 
 def test_workers_here_never_start_the_profiler():
