@@ -56,6 +56,8 @@ IMPORTED = """
     PIL.GifImagePlugin PIL.JpegImagePlugin prefect.engine prefect.utilities.visualization prefect_dask reasoning_gym
     transformers.models.llama.modeling_llama
 """
+READ_ONCE = ("HF_", "DASK_", "MPL", "PYTHON")
+"""How the names begin of what modules, or the interpreter, read of the environment when they are imported."""
 _session = ExitStack()
 
 
@@ -86,8 +88,11 @@ class Job:
         return [python, "-m", f"flows.{self.name}", *arguments]
 
     def run(self, *arguments: str, timeout: float = 120, **environment: str) -> subprocess.CompletedProcess[str]:
-        """Runs it to its end, with imports that are done."""
-        process = self._start(self.command(*arguments, python=str(prepared())), environment)
+        """Runs it to its end, with imports that are done, unless these read what the environment says."""
+        whole = {**self.environment, **environment}
+        changed = [name for name, value in whole.items() if os.environ.get(name) != value]
+        done = not any(name.startswith(READ_ONCE) and name != "PYTHONPATH" for name in changed)
+        process = self._start(self.command(*arguments, python=str(prepared()) if done else sys.executable), environment)
         try:
             output, errors = process.communicate(timeout=timeout)
         except subprocess.TimeoutExpired:
