@@ -16,13 +16,15 @@ improve: setup
 
 # Prefect at this machine: server, worker, everything registered; UP="--gpu_runs 4" for more. `down` ends it all.
 up: setup
-	@.venv/bin/python -m deployments.desk up $(UP)
+	@.venv/bin/python -m deployments.local up $(UP)
 
 down:
-	@.venv/bin/python -m deployments.desk down $(DOWN)
+	@.venv/bin/python -m deployments.local down $(DOWN)
 
-# A file's tests run one after the other; what was skipped is listed at the end, with why.
-PYTEST = .venv/bin/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder -rfEs
+# A file's tests run one after the other; what was skipped is listed at the end, with why. There is a process more than
+# cores, since tests wait for a third of their time.
+PYTEST = .venv/bin/python -m pytest --numprocesses $$(($$(nproc) + 1)) --maxprocesses 4 --dist loadfile \
+	--no-loadscope-reorder -rfEs
 
 # All tests, real vLLM and Docker included.
 test: setup

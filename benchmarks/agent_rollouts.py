@@ -28,13 +28,13 @@ from benchmarks.scripted_process import scripted_process
 from benchmarks.table import show
 from benchmarks.targets import Targets, arguments
 from rollmill.grading.pack import Pack
+from rollmill.inference.ports import PortReservation
+from rollmill.inference.probe import healthy
+from rollmill.inference.supervised_process import KeptProcess
 from rollmill.sandboxes.bubblewrap import BubblewrapHost
 from rollmill.sandboxes.docker import DockerHost
 from rollmill.sandboxes.remote import RemoteHost
 from rollmill.sandboxes.sandbox import SandboxHost, SandboxSpec
-from rollmill.serving.kept_process import KeptProcess
-from rollmill.serving.ports import PortReservation
-from rollmill.serving.probe import healthy
 
 FOLDER = ROOT / "examples/performance_problems"
 CALLS = 4

@@ -15,8 +15,8 @@ from torch import Tensor
 from benchmarks.machine import machine
 from benchmarks.table import show
 from benchmarks.targets import Targets, arguments
-from rollmill.optimal_sampling.alpha import METHODS, compute_alpha
-from rollmill.optimal_sampling.mixture import kl, log_mixture
+from rollmill.jobs.optimal_sampling.alpha import METHODS, compute_alpha
+from rollmill.jobs.optimal_sampling.mixture import kl, log_mixture
 
 SHAPES = ((8, 49_152), (32, 151_936))
 LEAST_TIMES_FASTER = 5

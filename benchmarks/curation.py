@@ -23,9 +23,10 @@ from benchmarks.table import show
 from benchmarks.targets import Targets, arguments
 from benchmarks.trajectories import ROWS_PER_GB, write_trajectories
 from rollmill.corpus.corpus import index_run
-from rollmill.rollouts.identity import Identity
-from rollmill.rollouts.manifest import MANIFEST, Manifest
-from rollmill.rollouts.run import PROBLEMS
+from rollmill.files.names import MANIFEST
+from rollmill.generation.identity import Identity
+from rollmill.generation.manifest import Manifest
+from rollmill.generation.run import PROBLEMS
 
 LOOP = "orjson_loop"
 FROM_FILE = {

@@ -18,13 +18,13 @@ from benchmarks.machine import machine
 from benchmarks.scripted_process import scripted_process
 from benchmarks.table import show
 from benchmarks.targets import Targets, arguments
-from rollmill.episodes.casting import policies_of, serving_cast
-from rollmill.episodes.parameters import CollectEpisodes
-from rollmill.episodes.run import hold, open_collection
-from rollmill.episodes.stage import episodes_of
-from rollmill.rollouts.progress import progress_of
-from rollmill.rollouts.session import RolloutSession
-from rollmill.serving.scripted import Script
+from rollmill.generation.progress import progress_of
+from rollmill.generation.session import RolloutSession
+from rollmill.inference.scripted import Script
+from rollmill.jobs.episodes.episode_session import episodes_of
+from rollmill.jobs.episodes.parameters import CollectEpisodes
+from rollmill.jobs.episodes.policy_assignment import policies_of, serving_cast
+from rollmill.jobs.episodes.run import hold, open_collection
 
 OF_IDEAL = 0.95
 LOST_ANSWERS = {

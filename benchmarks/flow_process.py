@@ -18,7 +18,7 @@ from typing import NamedTuple
 from benchmarks.contender_process import LONGEST_S, ROOT, scratch_folder
 from benchmarks.contenders.work import MAX_TOKENS, MODEL, ROLLOUTS, Work
 from benchmarks.scripted_process import scripted_process
-from rollmill.serving.scripted import Script
+from rollmill.inference.scripted import Script
 
 
 class FlowRun(NamedTuple):

@@ -8,7 +8,7 @@ from benchmarks.machine import machine
 from benchmarks.scripted_process import scripted_process
 from benchmarks.table import show
 from benchmarks.targets import Targets, arguments
-from rollmill.serving.scripted import Script
+from rollmill.inference.scripted import Script
 
 MOST_GROWTH_MB = 200
 

@@ -26,12 +26,12 @@ from benchmarks.contender_process import ROOT, scratch_folder
 from benchmarks.machine import machine
 from benchmarks.table import show
 from benchmarks.targets import Targets, arguments
-from rollmill.optimal_sampling.chosen import choose_pair
-from rollmill.optimal_sampling.decoding import Decoder
-from rollmill.optimal_sampling.drawing import Drawer
-from rollmill.optimal_sampling.network import Network
-from rollmill.optimal_sampling.pair import Pair, load_pair
-from rollmill.optimal_sampling.samples import SampleRequest
+from rollmill.jobs.optimal_sampling.decoding import Decoder
+from rollmill.jobs.optimal_sampling.model_spec import choose_pair
+from rollmill.jobs.optimal_sampling.network import Network
+from rollmill.jobs.optimal_sampling.pair import Pair, load_pair
+from rollmill.jobs.optimal_sampling.samples import SampleRequest
+from rollmill.jobs.optimal_sampling.token_sampler import Drawer
 
 MODEL = ROOT / "models/SmolLM2-135M-Instruct"
 METHODS = ("fixed", "entropy", "kl_symmetry", "ess_balance", "reverse_kl_symmetry")

@@ -18,9 +18,9 @@ from benchmarks.machine import machine
 from benchmarks.optimal_sampling import MODEL, PROMPT_TOKENS, make_adapter
 from benchmarks.table import show
 from benchmarks.targets import Targets, arguments
-from rollmill.optimal_sampling.chosen import ChosenPair, choose_pair
-from rollmill.optimal_sampling.vllm_decoding import engine_arguments
-from rollmill.serving.server import ServerConfig
+from rollmill.inference.server import ServerConfig
+from rollmill.jobs.optimal_sampling.model_spec import ChosenPair, choose_pair
+from rollmill.jobs.optimal_sampling.vllm_decoding import engine_arguments
 
 ALONE = "vLLM alone"
 METHODS = ("fixed", "entropy", "kl_symmetry")

@@ -20,11 +20,11 @@ from benchmarks.scripted_process import scripted_process
 from benchmarks.table import show
 from benchmarks.targets import Targets, arguments
 from rollmill.files.rows import dump_line
+from rollmill.generation.identity import Identity
+from rollmill.generation.journal import Journal
+from rollmill.generation.ownership import Ownership
+from rollmill.inference.scripted import Script
 from rollmill.records import Rollout, Verdict
-from rollmill.rollouts.identity import Identity
-from rollmill.rollouts.journal import Journal
-from rollmill.rollouts.ownership import Ownership
-from rollmill.serving.scripted import Script
 
 LONGEST_OPENING_S_PER_MILLION = 15.0
 

@@ -18,7 +18,7 @@ from benchmarks.machine import machine
 from benchmarks.scripted_process import scripted_process
 from benchmarks.table import show
 from benchmarks.targets import Targets, arguments
-from rollmill.serving.scripted import Script
+from rollmill.inference.scripted import Script
 
 ENGINE_OF_BARE = 0.95
 ENGINE_AT_ONCE = 1200

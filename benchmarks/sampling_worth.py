@@ -22,11 +22,11 @@ from benchmarks.optimal_sampling import MODEL
 from benchmarks.table import show
 from benchmarks.targets import Targets, arguments
 from rollmill.files.rows import BadRow
-from rollmill.optimal_sampling.mixture import kl
-from rollmill.optimal_sampling.model import OptimalSamplingModel
+from rollmill.jobs.optimal_sampling.mixture import kl
+from rollmill.jobs.optimal_sampling.model import OptimalSamplingModel
+from rollmill.jobs.training.parameters import TrainLora
+from rollmill.jobs.training.training import run_training
 from rollmill.problems.data_files import read_data_file
-from rollmill.training.parameters import TrainLora
-from rollmill.training.training import run_training
 
 DRAWN = {"q* (kl_symmetry)": ("kl_symmetry", 0.5), "pi_t": ("fixed", 0.0), "pi_theta": ("fixed", 1.0)}
 

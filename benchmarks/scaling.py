@@ -22,10 +22,10 @@ from benchmarks.machine import machine
 from benchmarks.scripted_process import scripted_process
 from benchmarks.table import show
 from benchmarks.targets import Targets, arguments
-from rollmill.serving.kept_process import KeptProcess
-from rollmill.serving.ports import LOOPBACK, PortReservation
-from rollmill.serving.probe import healthy
-from rollmill.serving.script import Script
+from rollmill.inference.ports import LOOPBACK, PortReservation
+from rollmill.inference.probe import healthy
+from rollmill.inference.script import Script
+from rollmill.inference.supervised_process import KeptProcess
 from tasks.sharding import AHEAD
 
 EFFICIENCY = 0.9

@@ -6,10 +6,10 @@ from collections.abc import Collection
 from typing import Literal
 
 from rollmill.agents.model import call_seed
+from rollmill.generation.identity import rollout_seed
 from rollmill.grading.pack import Pack
 from rollmill.grading.problem import GradedProblem
-from rollmill.rollouts.identity import rollout_seed
-from rollmill.serving.script import Conversation, Script
+from rollmill.inference.script import Conversation, Script
 
 Doing = Literal["good", "wrong", "nothing", "forbidden"]
 SUBMIT = "echo COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT"

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 import psutil
 
-from rollmill.serving.scripted import Script
+from rollmill.inference.scripted import Script
 
 _no_proxy = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -44,7 +44,7 @@ class ScriptedProcess:
 @contextmanager
 def scripted_process(script: Script) -> Iterator[ScriptedProcess]:
     """Serves for the time of the block."""
-    command = [sys.executable, "-m", "rollmill.serving.scripted", "--script", script.model_dump_json()]
+    command = [sys.executable, "-m", "rollmill.inference.scripted", "--script", script.model_dump_json()]
     with subprocess.Popen(
         [*command, "--served-model-name", script.model], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     ) as process:

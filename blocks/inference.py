@@ -6,10 +6,10 @@ from prefect.blocks.core import Block
 from pydantic import Field, SecretStr
 
 from blocks.loading import load_block
-from rollmill.serving.installed import describe_vllm
-from rollmill.serving.probe import served_models
-from rollmill.serving.served import EndpointConfig
-from rollmill.serving.server import ServerConfig
+from rollmill.inference.backend import EndpointConfig
+from rollmill.inference.probe import served_models
+from rollmill.inference.server import ServerConfig
+from rollmill.inference.vllm_install import describe_vllm
 
 
 class InferenceEndpoint(Block):

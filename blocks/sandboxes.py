@@ -6,7 +6,7 @@ from prefect.blocks.core import Block
 from pydantic import Field, SecretStr
 
 from blocks.loading import load_block
-from rollmill.services.connection import ServiceConfig, service_url
+from rollmill.inference.http_service import ServiceConfig, service_url
 
 
 class SandboxService(Block):

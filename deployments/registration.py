@@ -14,9 +14,9 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
 
-from rollmill.command_line import parse_command_line, report_errors
+from rollmill.config.command_line import parse_command_line, report_errors
+from rollmill.config.parameter import parameter
 from rollmill.errors import InputError, ServingError
-from rollmill.parameter import parameter
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient

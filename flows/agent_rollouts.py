@@ -2,16 +2,16 @@
 
 import sys
 
-from rollmill.interruption import interruptible, leave_when_interrupted
+from rollmill.terminal.interruption import interruptible, leave_when_interrupted
 
 if __name__ == "__main__":
     leave_when_interrupted("agent_rollouts")  # first of all: the rest is imported for seconds
 
-from rollmill.agent_rollouts.commands import parse
-from rollmill.agent_rollouts.parameters import AgentRollouts
-from rollmill.command_line import report_errors
-from rollmill.rollouts.finished import has_finished
-from rollmill.viewing.escapes import write_lines
+from rollmill.config.command_line import report_errors
+from rollmill.generation.finished import has_finished
+from rollmill.jobs.agent_rollouts.commands import parse
+from rollmill.jobs.agent_rollouts.parameters import AgentRollouts
+from rollmill.terminal.escapes import write_lines
 
 DESCRIPTION = """\
 Lets an agent (mini-swe-agent) work on repositories in sandboxes, any number of times each, scores every attempt by
@@ -35,7 +35,7 @@ if __name__ == "__main__":
     with report_errors("agent_rollouts"):
         asked = parse(sys.argv[1:], description=DESCRIPTION, examples=EXAMPLES)
         if has_finished(asked.directory, asked):
-            from rollmill.agent_rollouts.finished import finished_outcome
+            from rollmill.jobs.agent_rollouts.finished import finished_outcome
 
             with interruptible():
                 outcome = finished_outcome(asked)
@@ -48,21 +48,21 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from blocks.inference import endpoint_config, server_config
 from blocks.sandboxes import evaluation_service, sandbox_service
-from rollmill.agent_rollouts.outcome import AgentOutcome
-from rollmill.agent_rollouts.places import agents_of, model_of
-from rollmill.agent_rollouts.run import hold, open_agent_run
-from rollmill.rollouts.progress import Progress, progress_of
-from rollmill.rollouts.run import Run
-from rollmill.rollouts.session import RolloutSession
-from rollmill.serving.served import served
+from rollmill.generation.progress import Progress, progress_of
+from rollmill.generation.run import Run
+from rollmill.generation.session import RolloutSession
+from rollmill.inference.backend import served
+from rollmill.jobs.agent_rollouts.agent_session import agents_of, model_of
+from rollmill.jobs.agent_rollouts.outcome import AgentOutcome
+from rollmill.jobs.agent_rollouts.run import hold, open_agent_run
 from tasks.agent_rollouts import sharded_attempts, write_document
-from tasks.desk_server import desk_server
+from tasks.artifacts import logged_to, track_progress
+from tasks.ephemeral_server import desk_server
+from tasks.errors import report_failure
 from tasks.generation import generate_all
 from tasks.interruption import result_of
-from tasks.outcomes import failing_in_one_line
+from tasks.result_upload import storing
 from tasks.sharding import on_workers
-from tasks.storing import storing
-from tasks.watching import logged_to, watched
 
 
 @flow(
@@ -70,7 +70,7 @@ from tasks.watching import logged_to, watched
     flow_run_name=lambda: f"agent-rollouts {runtime.flow_run.parameters['parameters'].directory.name}",
     task_runner=ThreadPoolTaskRunner(max_workers=512),  # type: ignore[arg-type]  # Prefect's own type is invariant
 )
-@failing_in_one_line
+@report_failure
 def agent_rollouts(parameters: AgentRollouts) -> AgentOutcome:
     """Gives every coding problem N attempts by an agent in a sandbox, and scores each by tests and speed."""
     with (
@@ -97,7 +97,7 @@ def generate(run: Run, parameters: AgentRollouts, progress: Progress) -> None:
     ):
         progress.start()
         session = RolloutSession(run, agents, slots=parameters.workers, progress=progress)
-        with session, watched(progress, parameters.directory.name):
+        with session, track_progress(progress, parameters.directory.name):
             generate_all(session)
 
 

@@ -2,16 +2,16 @@
 
 import sys
 
-from rollmill.interruption import interruptible, leave_when_interrupted
+from rollmill.terminal.interruption import interruptible, leave_when_interrupted
 
 if __name__ == "__main__":
     leave_when_interrupted("collect_episodes")  # first of all: the rest is imported for seconds
 
-from rollmill.command_line import report_errors
-from rollmill.episodes.commands import parse
-from rollmill.episodes.parameters import CollectEpisodes
-from rollmill.rollouts.finished import has_finished
-from rollmill.viewing.escapes import write_lines
+from rollmill.config.command_line import report_errors
+from rollmill.generation.finished import has_finished
+from rollmill.jobs.episodes.commands import parse
+from rollmill.jobs.episodes.parameters import CollectEpisodes
+from rollmill.terminal.escapes import write_lines
 
 EXAMPLES = """\
   python -m flows.collect_episodes --env_name code_env --model_path /models/qwen --num_episodes 100
@@ -29,7 +29,7 @@ if __name__ == "__main__":
     with report_errors("collect_episodes"):
         asked = parse(sys.argv[1:], description=CollectEpisodes.__doc__ or "", examples=EXAMPLES)
         if has_finished(asked.directory, asked) and not asked.run_sft_training:
-            from rollmill.episodes.finished import finished_outcome
+            from rollmill.jobs.episodes.finished import finished_outcome
 
             with interruptible():
                 outcome = finished_outcome(asked)
@@ -43,22 +43,22 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from blocks.inference import endpoint_config, server_config
 from blocks.sandboxes import sandbox_service
 from blocks.search import search_service
-from rollmill.episodes.casting import policies_of, serving_cast
-from rollmill.episodes.outcome import CollectionOutcome
-from rollmill.episodes.run import hold, open_collection
-from rollmill.episodes.stage import episodes_of
-from rollmill.rollouts.progress import Progress, progress_of
-from rollmill.rollouts.run import Run
-from rollmill.rollouts.session import RolloutSession
-from tasks.desk_server import desk_server
+from rollmill.generation.progress import Progress, progress_of
+from rollmill.generation.run import Run
+from rollmill.generation.session import RolloutSession
+from rollmill.jobs.episodes.episode_session import episodes_of
+from rollmill.jobs.episodes.outcome import CollectionOutcome
+from rollmill.jobs.episodes.policy_assignment import policies_of, serving_cast
+from rollmill.jobs.episodes.run import hold, open_collection
+from tasks.artifacts import track_progress
+from tasks.ephemeral_server import desk_server
 from tasks.episodes import sharded_episodes, write_training_rows
+from tasks.errors import report_failure
 from tasks.generation import generate_all
 from tasks.interruption import result_of
-from tasks.outcomes import failing_in_one_line
+from tasks.result_upload import storing
 from tasks.sharding import on_workers
-from tasks.storing import storing
 from tasks.training import train_watched
-from tasks.watching import watched
 
 
 @flow(
@@ -66,7 +66,7 @@ from tasks.watching import watched
     flow_run_name=lambda: f"collect-episodes {runtime.flow_run.parameters['parameters'].directory.name}",
     task_runner=ThreadPoolTaskRunner(max_workers=512),  # type: ignore[arg-type]  # Prefect's own type is invariant
 )
-@failing_in_one_line
+@report_failure
 def collect_episodes(parameters: CollectEpisodes) -> CollectionOutcome:
     """Plays episodes in an environment, keeps the turns of those that succeed, and trains on them if asked to."""
     with storing(parameters.store_block) as store:
@@ -93,7 +93,7 @@ def collect(run: Run, parameters: CollectEpisodes, progress: Progress) -> None:
         progress.start()
         maker = episodes_of(parameters, specs, run.directory, served, sandboxes=sandboxes, search=search)
         session = RolloutSession(run, maker, slots=parameters.concurrency, progress=progress)
-        with session, watched(progress, parameters.directory.name):
+        with session, track_progress(progress, parameters.directory.name):
             generate_all(session)
 
 

@@ -2,13 +2,13 @@
 
 import sys
 
-from rollmill.interruption import interruptible, leave_when_interrupted
+from rollmill.terminal.interruption import interruptible, leave_when_interrupted
 
 if __name__ == "__main__":
     leave_when_interrupted("curate")  # first of all: the rest is imported for seconds
 
-from rollmill.command_line import parse_command, report_errors
-from rollmill.curation.parameters import COMMANDS, Curate
+from rollmill.config.command_line import parse_command, report_errors
+from rollmill.jobs.curation.parameters import COMMANDS, Curate
 
 DESCRIPTION = """\
 Looks at rollouts of any generating job, filters them, and exports what training reads. Inputs are this project's runs
@@ -30,7 +30,7 @@ if __name__ == "__main__":
     with report_errors("curate"):
         given = parse_command({**COMMANDS, "run": Curate}, prog="curate", description=DESCRIPTION, examples=EXAMPLES)
         if not isinstance(given, Curate):
-            from rollmill.curation.commands import run_command
+            from rollmill.jobs.curation.commands import run_command
 
             with interruptible():
                 run_command(given)
@@ -39,20 +39,20 @@ if __name__ == "__main__":
 
 from prefect import flow, runtime
 
-from rollmill.curation.curating import Curated
-from rollmill.viewing.escapes import visible_line, write_lines
+from rollmill.jobs.curation.flow_steps import Curated
+from rollmill.terminal.escapes import visible_line, write_lines
 from tasks.curation import analyse_rollouts, export_rollouts, filter_rollouts, report_rollouts
-from tasks.desk_server import desk_server
+from tasks.ephemeral_server import desk_server
+from tasks.errors import report_failure
 from tasks.interruption import result_of
-from tasks.outcomes import failing_in_one_line
-from tasks.storing import storing
+from tasks.result_upload import storing
 
 
 @flow(
     name="curate",
     flow_run_name=lambda: f"curate {visible_line(runtime.flow_run.parameters['parameters'].input[0])}",
 )
-@failing_in_one_line
+@report_failure
 def curate(parameters: Curate) -> Curated:
     """Analyses rollouts, filters them, and exports what is left."""
     with storing(parameters.store_block) as store:

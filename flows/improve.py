@@ -3,13 +3,13 @@
 import sys
 from typing import Any
 
-from rollmill.interruption import interruptible, leave_when_interrupted
+from rollmill.terminal.interruption import interruptible, leave_when_interrupted
 
 if __name__ == "__main__":
     leave_when_interrupted("improve")  # first of all: the rest is imported for seconds
 
-from rollmill.command_line import parse_command_line, report_errors
-from rollmill.improvement.parameters import Improve
+from rollmill.config.command_line import parse_command_line, report_errors
+from rollmill.jobs.improvement.parameters import Improve
 
 EXAMPLES = """\
   python -m flows.improve --model_path /models/qwen --dataset train.jsonl --held_out test.jsonl
@@ -29,23 +29,23 @@ from prefect import Flow, flow, runtime
 
 from flows.agent_rollouts import agent_rollouts
 from flows.reject_sampling import reject_sampling
-from rollmill.improvement.history import History
-from rollmill.improvement.rounds import Improved, base_evaluations, hold, plan_round
-from rollmill.viewing.escapes import write_lines
-from tasks.dates import dated
-from tasks.desk_server import desk_server
+from rollmill.jobs.improvement.history import History
+from rollmill.jobs.improvement.rounds import Improved, base_evaluations, hold, plan_round
+from rollmill.terminal.escapes import write_lines
+from tasks.ephemeral_server import desk_server
+from tasks.errors import report_failure
 from tasks.improvement import begin_history, check_problems, choose_training_rows, end_history, judge_round
 from tasks.interruption import result_of
-from tasks.outcomes import failing_in_one_line
-from tasks.storing import storing
+from tasks.result_upload import storing
+from tasks.run_date import dated
 from tasks.training import train_watched
 
 GENERATING: dict[str, Flow[..., Any]] = {"reject_sampling": reject_sampling, "agent_rollouts": agent_rollouts}
-"""The flows that feed a round, by their names in `rollmill.improvement.feeds.FEEDS`."""
+"""The flows that feed a round, by their names in `rollmill.jobs.improvement.data_sources.FEEDS`."""
 
 
 @flow(name="improve", flow_run_name=lambda: f"improve {runtime.flow_run.parameters['parameters'].model_path}")
-@failing_in_one_line
+@report_failure
 def improve(parameters: Improve) -> Improved:
     """Makes a policy better on its own filtered rollouts, as long as held-out problems show that it gets better."""
     parameters = dated(parameters)

@@ -2,16 +2,16 @@
 
 import sys
 
-from rollmill.interruption import interruptible, leave_when_interrupted
+from rollmill.terminal.interruption import interruptible, leave_when_interrupted
 
 if __name__ == "__main__":
     leave_when_interrupted("optimal_sampling")  # first of all: the rest is imported for seconds
 
-from rollmill.command_line import report_errors
-from rollmill.optimal_sampling.commands import analyze_diagnostics, parse
-from rollmill.optimal_sampling.parameters import AnalyzeDiagnostics, OptimalSampling
-from rollmill.rollouts.finished import has_finished
-from rollmill.viewing.escapes import write_lines
+from rollmill.config.command_line import report_errors
+from rollmill.generation.finished import has_finished
+from rollmill.jobs.optimal_sampling.commands import analyze_diagnostics, parse
+from rollmill.jobs.optimal_sampling.parameters import AnalyzeDiagnostics, OptimalSampling
+from rollmill.terminal.escapes import write_lines
 
 DESCRIPTION = """\
 Draws one answer to every prompt of a data set, token by token, from q* ~ pi_theta^alpha * pi_t^(1-alpha): the geometric
@@ -39,7 +39,7 @@ if __name__ == "__main__":
             raise SystemExit(0)
         asked: OptimalSampling = given
         if has_finished(asked.directory, asked):
-            from rollmill.optimal_sampling.finished import finished_outcome
+            from rollmill.jobs.optimal_sampling.finished import finished_outcome
 
             with interruptible():
                 outcome = finished_outcome(asked)
@@ -49,23 +49,23 @@ if __name__ == "__main__":
 
 from prefect import flow, runtime
 
-from rollmill.optimal_sampling.outcome import SamplingOutcome
-from rollmill.optimal_sampling.progress import SamplingProgress, sampling_progress
-from rollmill.optimal_sampling.run import hold, open_sampling
-from rollmill.rollouts.run import Run
-from tasks.desk_server import desk_server
+from rollmill.generation.run import Run
+from rollmill.jobs.optimal_sampling.outcome import SamplingOutcome
+from rollmill.jobs.optimal_sampling.progress import SamplingProgress, sampling_progress
+from rollmill.jobs.optimal_sampling.run import hold, open_sampling
+from tasks.artifacts import track_progress
+from tasks.ephemeral_server import desk_server
+from tasks.errors import report_failure
 from tasks.interruption import result_of
 from tasks.optimal_sampling import draw_all, sampling_workers, write_all_samples
-from tasks.outcomes import failing_in_one_line
-from tasks.storing import storing
-from tasks.watching import watched
+from tasks.result_upload import storing
 
 
 @flow(
     name="optimal-sampling",
     flow_run_name=lambda: f"optimal-sampling {runtime.flow_run.parameters['parameters'].directory.name}",
 )
-@failing_in_one_line
+@report_failure
 def optimal_sampling(parameters: OptimalSampling) -> SamplingOutcome:
     """Draws the samples that are missing from q*, and writes all that there are."""
     with hold(parameters), open_sampling(parameters) as run, storing(parameters.store_block) as store:
@@ -77,7 +77,7 @@ def optimal_sampling(parameters: OptimalSampling) -> SamplingOutcome:
 
 def sample(run: Run, parameters: OptimalSampling, progress: SamplingProgress) -> None:
     """Starts workers and lets them draw."""
-    with watched(progress, parameters.directory.name), sampling_workers(parameters) as workers:
+    with track_progress(progress, parameters.directory.name), sampling_workers(parameters) as workers:
         draw_all(run, parameters, workers, progress)
 
 

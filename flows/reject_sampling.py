@@ -1,13 +1,13 @@
 """Rejection sampling: N rollouts for every problem, each scored; the errors reported, the good ones kept."""
 
-from rollmill.interruption import interruptible, leave_when_interrupted
+from rollmill.terminal.interruption import interruptible, leave_when_interrupted
 
 if __name__ == "__main__":
     leave_when_interrupted("reject_sampling")  # first of all: the rest is imported for seconds
 
-from rollmill.command_line import parse_command_line, report_errors
-from rollmill.rejection.parameters import RejectSampling
-from rollmill.rollouts.finished import has_finished
+from rollmill.config.command_line import parse_command_line, report_errors
+from rollmill.generation.finished import has_finished
+from rollmill.jobs.rejection_sampling.parameters import RejectSampling
 
 EXAMPLES = """\
   python -m flows.reject_sampling --model_path /models/qwen --model_name qwen --num_rollout 4 --max_data 10
@@ -29,8 +29,8 @@ if __name__ == "__main__":
     )
     with report_errors("reject_sampling"):
         if all(has_finished(directory, given) for directory in given.directories):
-            from rollmill.rejection.display import print_outcomes
-            from rollmill.rejection.finished import finished_outcomes
+            from rollmill.jobs.rejection_sampling.display import print_outcomes
+            from rollmill.jobs.rejection_sampling.finished import finished_outcomes
 
             with interruptible():
                 complete = finished_outcomes(given)
@@ -42,23 +42,23 @@ from prefect import flow, runtime
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from blocks.inference import endpoint_config, server_config
-from rollmill.rejection.asking import chat_rollouts
-from rollmill.rejection.checkpoint import Checkpoint, checkpoints, hold, open_checkpoint_run
-from rollmill.rejection.display import print_outcomes
-from rollmill.rejection.outcome import RunOutcome
-from rollmill.rollouts.progress import Progress, progress_of
-from rollmill.rollouts.run import Run
-from rollmill.rollouts.session import RolloutSession
-from rollmill.serving.served import served
-from tasks.dates import dated
-from tasks.desk_server import desk_server
+from rollmill.generation.progress import Progress, progress_of
+from rollmill.generation.run import Run
+from rollmill.generation.session import RolloutSession
+from rollmill.inference.backend import served
+from rollmill.jobs.rejection_sampling.chat_session import chat_rollouts
+from rollmill.jobs.rejection_sampling.checkpoint import Checkpoint, checkpoints, hold, open_checkpoint_run
+from rollmill.jobs.rejection_sampling.display import print_outcomes
+from rollmill.jobs.rejection_sampling.outcome import RunOutcome
+from tasks.artifacts import track_progress
+from tasks.ephemeral_server import desk_server
+from tasks.errors import report_failure
 from tasks.generation import generate_all, try_canary
 from tasks.interruption import result_of
-from tasks.outcomes import failing_in_one_line
 from tasks.rejection import compare_runs, score_again, sharded_rollouts, write_results
+from tasks.result_upload import storing
+from tasks.run_date import dated
 from tasks.sharding import on_workers
-from tasks.storing import storing
-from tasks.watching import watched
 
 
 @flow(
@@ -67,7 +67,7 @@ from tasks.watching import watched
     # A shard's thread only waits, and as long as its last straggler: too few threads would keep the next shard back.
     task_runner=ThreadPoolTaskRunner(max_workers=512),  # type: ignore[arg-type]  # Prefect's own type is invariant
 )
-@failing_in_one_line
+@report_failure
 def reject_sampling(parameters: RejectSampling) -> list[RunOutcome]:
     """Gives every problem N rollouts, scores each, reports the errors, keeps the good ones as training data."""
     parameters = dated(parameters)
@@ -98,7 +98,7 @@ def generate(run: Run, parameters: RejectSampling, checkpoint: Checkpoint, progr
         progress.start()
         asking = chat_rollouts(parameters, model)
         session = RolloutSession(run, asking, slots=parameters.slots, progress=progress)
-        with session, watched(progress, checkpoint.name):
+        with session, track_progress(progress, checkpoint.name):
             if parameters.canary:
                 result_of(try_canary.submit(session))
             generate_all(session)

@@ -2,13 +2,13 @@
 
 import sys
 
-from rollmill.interruption import interruptible, leave_when_interrupted
+from rollmill.terminal.interruption import interruptible, leave_when_interrupted
 
 if __name__ == "__main__":
     leave_when_interrupted("train_lora")  # first of all: the rest is imported for seconds
 
-from rollmill.command_line import parse_command_line, report_errors
-from rollmill.evaluation.train_and_evaluate import TrainAndEvaluate
+from rollmill.config.command_line import parse_command_line, report_errors
+from rollmill.jobs.evaluation.train_and_evaluate import TrainAndEvaluate
 
 EXAMPLES = """\
   python -m flows.train_lora --model_path /models/qwen --train_data curated/sft.jsonl --output_dir adapter
@@ -29,16 +29,16 @@ if __name__ == "__main__":
 from prefect import flow, runtime
 
 from flows.reject_sampling import reject_sampling
-from rollmill.training.manifest import Trained
-from tasks.desk_server import desk_server
+from rollmill.jobs.training.manifest import Trained
+from tasks.ephemeral_server import desk_server
+from tasks.errors import report_failure
 from tasks.interruption import result_of
-from tasks.outcomes import failing_in_one_line
-from tasks.storing import storing
+from tasks.result_upload import storing
 from tasks.training import check_server, compare, train_watched
 
 
 @flow(name="train-lora", flow_run_name=lambda: f"train-lora {runtime.flow_run.parameters['parameters'].output_dir}")
-@failing_in_one_line
+@report_failure
 def train_lora(parameters: TrainAndEvaluate) -> Trained:
     """Trains an adapter and, where there are held-out problems, shows what it changed."""
     with storing(parameters.store_block) as store:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 SCHEMA_VERSION: Literal[1] = 1
 
@@ -47,7 +47,7 @@ class Problem(BaseModel):
 class Verdict(BaseModel):
     """What a verifier saw in one completion."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, serialize_by_alias=True)
 
     verifier: str
     """Name and version, such as `numeric@1`."""
@@ -55,15 +55,25 @@ class Verdict(BaseModel):
     """`ok`: an answer was found and judged. `unparseable`: the completion holds no answer that can be judged."""
     answer: str | None = None
     """The answer as it was read from the completion."""
-    error: float | None = Field(default=None, allow_inf_nan=False)
-    """Distance to the ground truth, 0 for a right answer; None where there is none."""
+    distance: float | None = Field(
+        default=None,
+        allow_inf_nan=False,
+        validation_alias=AliasChoices("distance", "error"),
+        serialization_alias="error",
+    )
+    """Distance to the ground truth, 0 for a right answer; None where there is none. In files its key is `error`."""
     reason: str | None = None
     """Why the completion is unparseable, or what the verifier wants to say."""
     reward: float = Field(allow_inf_nan=False)
     success: bool
 
+    @property
+    def error(self) -> float | None:
+        """The earlier name of `distance`, which verifiers of users may read."""
+        return self.distance
 
-class RolloutError(BaseModel):
+
+class Failure(BaseModel):
     """Why a rollout has no verdict: never the model's fault."""
 
     model_config = ConfigDict(frozen=True)
@@ -71,6 +81,10 @@ class RolloutError(BaseModel):
     type: str
     """A word to count by: `timeout`, `connection`, `http_400`, `malformed_response`, `verifier_raised`, ..."""
     message: str
+
+
+RolloutError = Failure
+"""The earlier name."""
 
 
 class Usage(BaseModel):
@@ -101,7 +115,7 @@ class Rollout(BaseModel):
     reward: float | None = Field(allow_inf_nan=False)
     success: bool | None
     verdict: Verdict | None
-    error: RolloutError | None
+    error: Failure | None
     usage: Usage = Usage()
     latency_s: float | None = None
     """Seconds from sending the request that succeeded to the end of its answer; None where none did."""

@@ -9,22 +9,22 @@ from prefect.cache_policies import NO_CACHE
 
 from blocks.inference import endpoint_config, server_config
 from blocks.sandboxes import evaluation_service, sandbox_service
-from rollmill.agent_rollouts.outcome import AgentOutcome, write_outcome
-from rollmill.agent_rollouts.parameters import AgentRollouts
-from rollmill.agent_rollouts.places import AgentOrder, agent_session
-from rollmill.rollouts.kept_session import IsGivenUp
-from rollmill.rollouts.progress import Progress
-from rollmill.rollouts.run import Run
-from rollmill.rollouts.session import RolloutSession
-from rollmill.rollouts.shard import Part
-from tasks.outcomes import failing_in_one_line
+from rollmill.generation.progress import Progress
+from rollmill.generation.run import Run
+from rollmill.generation.session import RolloutSession
+from rollmill.generation.shard import ShardRun
+from rollmill.generation.worker_session import IsGivenUp
+from rollmill.jobs.agent_rollouts.agent_session import AgentOrder, agent_session
+from rollmill.jobs.agent_rollouts.outcome import AgentOutcome, write_outcome
+from rollmill.jobs.agent_rollouts.parameters import AgentRollouts
+from tasks.artifacts import show_outcome
+from tasks.errors import report_failure
 from tasks.sharding import ShardedRollouts, sharded
-from tasks.watching import show_outcome
 
 
 def opened_agents(
-    order: AgentOrder, part: Part, is_given_up: IsGivenUp
-) -> AbstractContextManager[RolloutSession[Part]]:
+    order: AgentOrder, part: ShardRun, is_given_up: IsGivenUp
+) -> AbstractContextManager[RolloutSession[ShardRun]]:
     """The session of a worker, which reads the blocks there."""
     parameters = order.parameters
     return agent_session(
@@ -47,7 +47,7 @@ def sharded_attempts(
 
 
 @task(name="write document", cache_policy=NO_CACHE)
-@failing_in_one_line
+@report_failure
 def write_document(run: Run, parameters: AgentRollouts, progress: Progress) -> AgentOutcome:
     """Writes the document of all attempts from the journal, and shows what is in it."""
     outcome = write_outcome(run, parameters, progress)

@@ -9,7 +9,7 @@ from prefect.tasks import Task
 
 from blocks.cluster import CONNECT_S, DaskCluster
 from rollmill.errors import RunStoppedError
-from rollmill.interruption import look
+from rollmill.terminal.interruption import look
 
 if TYPE_CHECKING:
     from distributed import Client

@@ -6,17 +6,17 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
-from rollmill.curation.analysis_text import analysis_rows, analysis_text
-from rollmill.curation.curating import Report, analyse_inputs, write_export, write_kept, write_report
-from rollmill.curation.exporting import ExportOutcome
-from rollmill.curation.filtering import Filtered
-from rollmill.curation.parameters import Curate, Export
-from tasks.outcomes import failing_in_one_line
-from tasks.watching import show_files, show_picture, show_table, show_text
+from rollmill.jobs.curation.analysis_text import analysis_rows, analysis_text
+from rollmill.jobs.curation.apply_filters import Filtered
+from rollmill.jobs.curation.export_job import ExportOutcome
+from rollmill.jobs.curation.flow_steps import Report, analyse_inputs, write_export, write_kept, write_report
+from rollmill.jobs.curation.parameters import Curate, Export
+from tasks.artifacts import show_files, show_picture, show_table, show_text
+from tasks.errors import report_failure
 
 
 @task(name="analyse", cache_policy=NO_CACHE)
-@failing_in_one_line
+@report_failure
 def analyse_rollouts(parameters: Curate) -> None:
     """Shows what was read."""
     name, analysis = analyse_inputs(parameters)
@@ -27,7 +27,7 @@ def analyse_rollouts(parameters: Curate) -> None:
 
 
 @task(name="filter", cache_policy=NO_CACHE)
-@failing_in_one_line
+@report_failure
 def filter_rollouts(parameters: Curate) -> Filtered:
     """Writes what meets the conditions, and what does not."""
     filtered = write_kept(parameters)
@@ -39,7 +39,7 @@ def filter_rollouts(parameters: Curate) -> Filtered:
 
 
 @task(name="export", task_run_name="export {kind}", cache_policy=NO_CACHE)
-@failing_in_one_line
+@report_failure
 def export_rollouts(parameters: Curate, kind: Export) -> ExportOutcome:
     """Writes one export."""
     outcome = write_export(parameters, kind)
@@ -51,7 +51,7 @@ def export_rollouts(parameters: Curate, kind: Export) -> ExportOutcome:
 
 
 @task(name="report", cache_policy=NO_CACHE)
-@failing_in_one_line
+@report_failure
 def report_rollouts(parameters: Curate) -> Report:
     """Draws, and writes the quality report."""
     report = write_report(parameters)

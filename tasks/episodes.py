@@ -10,22 +10,22 @@ from prefect.cache_policies import NO_CACHE
 from blocks.inference import endpoint_config, server_config
 from blocks.sandboxes import sandbox_service
 from blocks.search import search_service
-from rollmill.episodes.outcome import CollectionOutcome, write_collection
-from rollmill.episodes.parameters import CollectEpisodes
-from rollmill.episodes.stage import EpisodesOrder, episodes_order, episodes_session
-from rollmill.rollouts.kept_session import IsGivenUp
-from rollmill.rollouts.progress import Progress
-from rollmill.rollouts.run import Run
-from rollmill.rollouts.session import RolloutSession
-from rollmill.rollouts.shard import Part
-from tasks.outcomes import failing_in_one_line
+from rollmill.generation.progress import Progress
+from rollmill.generation.run import Run
+from rollmill.generation.session import RolloutSession
+from rollmill.generation.shard import ShardRun
+from rollmill.generation.worker_session import IsGivenUp
+from rollmill.jobs.episodes.episode_session import EpisodesOrder, episodes_order, episodes_session
+from rollmill.jobs.episodes.outcome import CollectionOutcome, write_collection
+from rollmill.jobs.episodes.parameters import CollectEpisodes
+from tasks.artifacts import show_outcome
+from tasks.errors import report_failure
 from tasks.sharding import ShardedRollouts, sharded
-from tasks.watching import show_outcome
 
 
 def opened_episodes(
-    order: EpisodesOrder, part: Part, is_given_up: IsGivenUp
-) -> AbstractContextManager[RolloutSession[Part]]:
+    order: EpisodesOrder, part: ShardRun, is_given_up: IsGivenUp
+) -> AbstractContextManager[RolloutSession[ShardRun]]:
     """The session of a worker, which reads the blocks there."""
     parameters = order.parameters
     return episodes_session(
@@ -48,7 +48,7 @@ def sharded_episodes(
 
 
 @task(name="write training rows", cache_policy=NO_CACHE)
-@failing_in_one_line
+@report_failure
 def write_training_rows(run: Run, parameters: CollectEpisodes, progress: Progress) -> CollectionOutcome:
     """Writes the training rows and their statistics from the journal, and shows them."""
     outcome = write_collection(run, parameters, progress)

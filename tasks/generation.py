@@ -10,13 +10,13 @@ from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture
 from prefect.logging import get_run_logger
 
+from rollmill.generation import canary
+from rollmill.generation.progress import Progress
+from rollmill.generation.run import Run
+from rollmill.generation.session import RolloutSession
 from rollmill.records import Problem
-from rollmill.rollouts import canary
-from rollmill.rollouts.progress import Progress
-from rollmill.rollouts.run import Run
-from rollmill.rollouts.session import RolloutSession
+from tasks.errors import report_failure
 from tasks.interruption import result_of
-from tasks.outcomes import failing_in_one_line
 
 SHARD_S = 15.0
 """Seconds of work in one shard, at the rate of the last minute."""
@@ -25,7 +25,7 @@ LEAST_SHARD, MOST_SHARD = 512, 16_384
 
 
 @task(name="canary", cache_policy=NO_CACHE)
-@failing_in_one_line
+@report_failure
 def try_canary(session: RolloutSession) -> None:
     """Makes a few rollouts, says what the rest will cost, and stops the run where it is not worth it."""
     run = session.run
@@ -43,7 +43,7 @@ def judge_canary(run: Run, chosen: Sequence[Problem], *, slots: int) -> None:
 
 
 @task(name="rollouts", task_run_name="rollouts of {first}..{last}", cache_policy=NO_CACHE)
-@failing_in_one_line
+@report_failure
 def generate_shard(session: RolloutSession, problems: Sequence[Problem], first: int, last: int) -> None:
     """Makes what the run still wants of some problems."""
     tally = session.generate(problems)

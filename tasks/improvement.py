@@ -6,25 +6,25 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
-from rollmill.improvement import rounds
-from rollmill.improvement.history import History
-from rollmill.improvement.parameters import Improve
-from rollmill.improvement.rounds import Improved, Plan
-from rollmill.improvement.training_rows import TrainingRows
-from rollmill.training.manifest import Trained
-from tasks.outcomes import failing_in_one_line
-from tasks.watching import show_files, show_picture, show_table
+from rollmill.jobs.improvement import rounds
+from rollmill.jobs.improvement.history import History
+from rollmill.jobs.improvement.parameters import Improve
+from rollmill.jobs.improvement.rounds import Improved, Plan
+from rollmill.jobs.improvement.training_rows import TrainingRows
+from rollmill.jobs.training.manifest import Trained
+from tasks.artifacts import show_files, show_picture, show_table
+from tasks.errors import report_failure
 
 
 @task(name="check problems", cache_policy=NO_CACHE)
-@failing_in_one_line
+@report_failure
 def check_problems(parameters: Improve) -> None:
     """Refuses held-out problems that are trained on."""
     get_run_logger().info("%d held-out problems, none of them trained on", rounds.check_problems(parameters))
 
 
 @task(name="begin", cache_policy=NO_CACHE)
-@failing_in_one_line
+@report_failure
 def begin_history(parameters: Improve) -> History:
     """Reads the base's evaluations."""
     history = rounds.begin(parameters)
@@ -33,7 +33,7 @@ def begin_history(parameters: Improve) -> History:
 
 
 @task(name="choose training rows", cache_policy=NO_CACHE)
-@failing_in_one_line
+@report_failure
 def choose_training_rows(parameters: Improve, plan: Plan) -> TrainingRows:
     """Writes the rows of a round."""
     chosen = rounds.choose_rows(parameters, plan)
@@ -42,7 +42,7 @@ def choose_training_rows(parameters: Improve, plan: Plan) -> TrainingRows:
 
 
 @task(name="judge", cache_policy=NO_CACHE)
-@failing_in_one_line
+@report_failure
 def judge_round(parameters: Improve, history: History, plan: Plan, chosen: TrainingRows, trained: Trained) -> History:
     """Keeps a round or rolls it back."""
     history = rounds.judge(parameters, history, plan, chosen, trained)
@@ -52,7 +52,7 @@ def judge_round(parameters: Improve, history: History, plan: Plan, chosen: Train
 
 
 @task(name="end", cache_policy=NO_CACHE)
-@failing_in_one_line
+@report_failure
 def end_history(parameters: Improve, history: History) -> Improved:
     """Writes the rounds' numbers and picture."""
     improved = rounds.write_history(parameters, history)

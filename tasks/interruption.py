@@ -11,7 +11,7 @@ from prefect.exceptions import TerminationSignal
 from prefect.futures import PrefectConcurrentFuture, PrefectFuture
 from prefect.utilities import engine
 
-from rollmill.interruption import Interrupted, in_command, in_main_thread, look, note, terminable, wait_for
+from rollmill.terminal.interruption import Interrupted, in_command, in_main_thread, look, note, terminable, wait_for
 
 R = TypeVar("R")
 

@@ -12,17 +12,17 @@ from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
 from blocks.cluster import dask_cluster, given_up
-from rollmill.devices import use_line
-from rollmill.optimal_sampling.outcome import SamplingOutcome, write_samples
-from rollmill.optimal_sampling.parameters import OptimalSampling
-from rollmill.optimal_sampling.places import environments
-from rollmill.optimal_sampling.progress import SamplingProgress
-from rollmill.optimal_sampling.run import journal_samples
-from rollmill.optimal_sampling.sampler import SamplerSettings, ShardSamples, sample_shard
-from rollmill.optimal_sampling.shards import Shard, shards
-from rollmill.rollouts.run import Run
-from tasks.outcomes import failing_in_one_line
-from tasks.watching import show_outcome
+from rollmill.generation.run import Run
+from rollmill.inference.devices import use_line
+from rollmill.jobs.optimal_sampling.device_env import environments
+from rollmill.jobs.optimal_sampling.outcome import SamplingOutcome, write_samples
+from rollmill.jobs.optimal_sampling.parameters import OptimalSampling
+from rollmill.jobs.optimal_sampling.progress import SamplingProgress
+from rollmill.jobs.optimal_sampling.run import journal_samples
+from rollmill.jobs.optimal_sampling.sampler import SamplerSettings, ShardSamples, sample_shard
+from rollmill.jobs.optimal_sampling.shards import RowRange, shards
+from tasks.artifacts import show_outcome
+from tasks.errors import report_failure
 from tasks.workers import Workers, workers_here, workers_of
 
 if TYPE_CHECKING:
@@ -41,8 +41,8 @@ def sampling_workers(parameters: OptimalSampling) -> Iterator[Workers]:
 
 
 @task(name="samples", task_run_name="samples {first}..{last}", cache_policy=NO_CACHE)
-@failing_in_one_line
-def draw_shard(settings: SamplerSettings, shard: Shard, run: Path, first: int, last: int) -> ShardSamples:
+@report_failure
+def draw_shard(settings: SamplerSettings, shard: RowRange, run: Path, first: int, last: int) -> ShardSamples:
     """Draws what is wanted of a shard, on a worker; `run` is the folder of its logs."""
     return sample_shard(settings, shard, run, is_given_up=given_up())
 
@@ -81,7 +81,7 @@ def _say(samples: ShardSamples, seen: dict[int, int], batch_size: int) -> None:
 
 
 @task(name="write samples", cache_policy=NO_CACHE)
-@failing_in_one_line
+@report_failure
 def write_all_samples(run: Run, parameters: OptimalSampling, progress: SamplingProgress) -> SamplingOutcome:
     """Writes the samples and their diagnostics from the journal, and shows what they say."""
     outcome = write_samples(run, parameters, progress)

@@ -10,23 +10,25 @@ from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
 from blocks.inference import endpoint_config, server_config
-from rollmill.rejection.asking import ChatOrder, chat_order, chat_session
-from rollmill.rejection.checkpoint import Checkpoint, verifier_pool
-from rollmill.rejection.comparing import Comparison, write_comparison
-from rollmill.rejection.outcome import RunOutcome, write_outcome
-from rollmill.rejection.parameters import RejectSampling
-from rollmill.rollouts.kept_session import IsGivenUp
-from rollmill.rollouts.progress import Progress
-from rollmill.rollouts.reverify import reverify
-from rollmill.rollouts.run import Run
-from rollmill.rollouts.session import RolloutSession
-from rollmill.rollouts.shard import Part
-from tasks.outcomes import failing_in_one_line
+from rollmill.generation.progress import Progress
+from rollmill.generation.reverify import reverify
+from rollmill.generation.run import Run
+from rollmill.generation.session import RolloutSession
+from rollmill.generation.shard import ShardRun
+from rollmill.generation.worker_session import IsGivenUp
+from rollmill.jobs.rejection_sampling.chat_session import ChatOrder, chat_order, chat_session
+from rollmill.jobs.rejection_sampling.checkpoint import Checkpoint, verifier_pool
+from rollmill.jobs.rejection_sampling.comparison_files import ComparisonFiles, write_comparison
+from rollmill.jobs.rejection_sampling.outcome import RunOutcome, write_outcome
+from rollmill.jobs.rejection_sampling.parameters import RejectSampling
+from tasks.artifacts import artifact_key, show_files, show_picture, show_table, show_text
+from tasks.errors import report_failure
 from tasks.sharding import ShardedRollouts, sharded
-from tasks.watching import artifact_key, show_files, show_picture, show_table, show_text
 
 
-def opened_chat(order: ChatOrder, part: Part, is_given_up: IsGivenUp) -> AbstractContextManager[RolloutSession[Part]]:
+def opened_chat(
+    order: ChatOrder, part: ShardRun, is_given_up: IsGivenUp
+) -> AbstractContextManager[RolloutSession[ShardRun]]:
     """The session of a worker, which reads the blocks there."""
     server = server_config(order.parameters.server_block)
     endpoint = endpoint_config(order.parameters.endpoint_block)
@@ -42,7 +44,7 @@ def sharded_rollouts(
 
 
 @task(name="score again", cache_policy=NO_CACHE)
-@failing_in_one_line
+@report_failure
 def score_again(run: Run, parameters: RejectSampling) -> None:
     """Scores the completions on disk with the verifier of the parameters."""
     count = reverify(run, verifier_pool(parameters))
@@ -50,7 +52,7 @@ def score_again(run: Run, parameters: RejectSampling) -> None:
 
 
 @task(name="write results", cache_policy=NO_CACHE)
-@failing_in_one_line
+@report_failure
 def write_results(
     run: Run, parameters: RejectSampling, checkpoint: Checkpoint, progress: Progress | None = None
 ) -> RunOutcome:
@@ -67,8 +69,8 @@ def write_results(
 
 
 @task(name="compare", cache_policy=NO_CACHE)
-@failing_in_one_line
-def compare_runs(parameters: RejectSampling, outcomes: Sequence[RunOutcome]) -> Comparison:
+@report_failure
+def compare_runs(parameters: RejectSampling, outcomes: Sequence[RunOutcome]) -> ComparisonFiles:
     """Writes and shows the comparison of several checkpoints."""
     comparison = write_comparison(parameters, outcomes)
     show_table("reject-sampling-comparison", comparison.cells, "Checkpoints compared")

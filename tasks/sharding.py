@@ -17,18 +17,18 @@ from prefect.logging import get_run_logger
 from blocks.cluster import dask_cluster, given_up
 from blocks.inference import server_config
 from rollmill.errors import RollmillError
-from rollmill.rollouts import canary
-from rollmill.rollouts.kept_session import IsGivenUp, Order, end_kept, make_kept
-from rollmill.rollouts.progress import Progress
-from rollmill.rollouts.run import Run
-from rollmill.rollouts.session import RolloutSession
-from rollmill.rollouts.shard import Part, Shard, Sharding, ShardRollouts
-from rollmill.serving.server import ServerConfig
-from rollmill.serving.several import device_shares
-from rollmill.stall_watch import new_stacks
+from rollmill.generation import canary
+from rollmill.generation.progress import Progress
+from rollmill.generation.run import Run
+from rollmill.generation.session import RolloutSession
+from rollmill.generation.shard import Shard, ShardRollouts, ShardRun, ShardScheduler
+from rollmill.generation.worker_session import IsGivenUp, WorkerSpec, end_kept, run_shard
+from rollmill.inference.multi_server import device_shares
+from rollmill.inference.server import ServerConfig
+from rollmill.terminal.stall_watch import new_stacks
+from tasks.artifacts import track_progress
+from tasks.errors import report_failure
 from tasks.generation import MOST_SHARD, SHARD_S, judge_canary
-from tasks.outcomes import failing_in_one_line
-from tasks.watching import watched
 from tasks.workers import Workers, workers_here, workers_of
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ MOST_SHARDS_PER_S = 4.0
 """Of all workers together: with many of them shards become longer, since Prefect notes several events of each."""
 
 
-Opening = Callable[[Any, Part, IsGivenUp], AbstractContextManager[RolloutSession[Part]]]
+Opening = Callable[[Any, ShardRun, IsGivenUp], AbstractContextManager[RolloutSession[ShardRun]]]
 """Opens, on a worker, a session for a part of the run of an order, which is the first argument."""
 
 
@@ -93,10 +93,12 @@ async def end_session() -> None:
 
 
 @task(name="rollouts", task_run_name="rollouts of {first}..{last}", cache_policy=NO_CACHE)
-@failing_in_one_line
-def make_shard(order: Order, opening: Opening, shard: Shard, *, caller: str, first: int, last: int) -> ShardRollouts:
+@report_failure
+def make_shard(
+    order: WorkerSpec, opening: Opening, shard: Shard, *, caller: str, first: int, last: int
+) -> ShardRollouts:
     """Makes a shard on a worker, whose session, with its servers, stays for the next one of the order."""
-    return make_kept(order, partial(opening, order), shard, caller=caller, is_given_up=given_up())
+    return run_shard(order, partial(opening, order), shard, caller=caller, is_given_up=given_up())
 
 
 class ShardedRollouts:
@@ -112,7 +114,7 @@ class ShardedRollouts:
         workers: Workers,
         *,
         opening: Opening,
-        order: Order,
+        order: WorkerSpec,
         slots: int,
     ) -> None:
         self._run = run
@@ -122,7 +124,7 @@ class ShardedRollouts:
         self._order = order
         self._slots = slots
         self._caller = uuid.uuid4().hex
-        self._sharding = Sharding(run, progress)
+        self._sharding = ShardScheduler(run, progress)
         self._pending: dict[PrefectDaskFuture[ShardRollouts], Shard] = {}
         self._stacks_seen: set[Path] = set(new_stacks(run.directory, set()))
 
@@ -186,13 +188,13 @@ class ShardedRollouts:
 
 @contextmanager
 def sharded(
-    run: Run, progress: Progress, parameters: Placed, name: str, *, opening: Opening, order: Order, slots: int
+    run: Run, progress: Progress, parameters: Placed, name: str, *, opening: Opening, order: WorkerSpec, slots: int
 ) -> Iterator[ShardedRollouts]:
     """What makes the run's rollouts on workers, which are there for the time of the block; see `ShardedRollouts`.
 
     `name` is the run's in the progress that is shown. Raises as `rollout_workers` does.
     """
-    with rollout_workers(parameters) as workers, watched(progress, name):
+    with rollout_workers(parameters) as workers, track_progress(progress, name):
         progress.start()
         yield ShardedRollouts(run, progress, workers, opening=opening, order=order, slots=slots)
 

@@ -12,23 +12,23 @@ from prefect.logging import get_run_logger
 from blocks.cluster import dask_cluster, given_up
 from blocks.inference import server_config
 from rollmill.errors import RunStoppedError
-from rollmill.evaluation.before_after import BeforeAfter, compare_before_after
-from rollmill.evaluation.train_and_evaluate import TrainAndEvaluate
-from rollmill.serving.server import ServerConfig
-from rollmill.text_table import aligned
-from rollmill.training.manifest import Trained, read_training_manifest
-from rollmill.training.parameters import TrainLora
-from rollmill.training.prepared import DROPPED
-from rollmill.training.progress import TrainingProgress
-from rollmill.training.training import run_training
+from rollmill.inference.server import ServerConfig
+from rollmill.jobs.evaluation.before_after import BeforeAfter, compare_before_after
+from rollmill.jobs.evaluation.train_and_evaluate import TrainAndEvaluate
+from rollmill.jobs.training.manifest import Trained, read_training_manifest
+from rollmill.jobs.training.parameters import TrainLora
+from rollmill.jobs.training.prepared import DROPPED
+from rollmill.jobs.training.progress import TrainingProgress
+from rollmill.jobs.training.training import run_training
+from rollmill.terminal.text_table import aligned
+from tasks.artifacts import show_files, show_picture, show_table, track_progress
 from tasks.cluster import run_on_cluster
+from tasks.errors import report_failure
 from tasks.interruption import result_of
-from tasks.outcomes import failing_in_one_line
-from tasks.watching import show_files, show_picture, show_table, watched
 
 
 @task(name="train", cache_policy=NO_CACHE, tags=["training"])
-@failing_in_one_line
+@report_failure
 def train(parameters: TrainLora, stop: threading.Event | None = None) -> Trained:
     """Trains in a process of its own, until `stop` is set; continues what was interrupted."""
     trained = run_training(parameters, stop=stop.is_set if stop else given_up())
@@ -60,7 +60,7 @@ def train_watched(parameters: TrainLora, cluster_block: str | None) -> Trained:
     Raises `InputError` where there is no such block, and `RunStoppedError` where that worker's files are not seen here.
     """
     cluster, directory = dask_cluster(cluster_block), Path(parameters.output_dir)
-    with watched(TrainingProgress(directory), f"train {directory}"):
+    with track_progress(TrainingProgress(directory), f"train {directory}"):
         if cluster is None:
             return _train_here(parameters)
         there = {"parameters": parameters.anywhere()}
@@ -85,7 +85,7 @@ def _train_here(parameters: TrainLora) -> Trained:
 
 
 @task(name="compare before and after", cache_policy=NO_CACHE)
-@failing_in_one_line
+@report_failure
 def compare(trained: Trained) -> BeforeAfter:
     """Shows what training changed on held-out problems."""
     found = compare_before_after(trained.directory)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import cloudpickle  # type: ignore[import-untyped]
 from distributed.diagnostics.plugin import WorkerPlugin
 
-from rollmill.interruption import call_within
+from rollmill.terminal.interruption import call_within
 
 if TYPE_CHECKING:
     from distributed import Client, Worker
@@ -22,6 +22,7 @@ _log = logging.getLogger(__name__)
 
 ANSWER_S = 30.0
 """Seconds for all workers to answer: Dask waits without end for one that is stopped, or hangs."""
+_ADVICE = "start workers with DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED=False"
 PROFILER = ("profile", "profile-cycle")
 """A worker's periodic calls that look at the stacks of its threads."""
 
@@ -90,16 +91,16 @@ def _ask(client: Client) -> dict[str, object]:
     try:
         return call_within(ANSWER_S, partial(client.run, is_guarded, on_error="return"))
     except TimeoutError as error:
-        _log.debug("not all workers say whether they are guarded: %s", error)
+        _log.warning("not every worker says whether Dask's profiler is off there (%s): %s", error, _ADVICE)
         return {}
 
 
 def _name_unguarded(answers: dict[str, object]) -> None:
     if unguarded := sorted(address for address, answer in answers.items() if answer is not True):
         _log.warning(
-            "Dask's profiler could not be turned off on %s, where it may stop a worker for good: start workers with "
-            "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED=False",
+            "Dask's profiler could not be turned off on %s, where it may stop a worker for good: %s",
             ", ".join(unguarded),
+            _ADVICE,
         )
 
 

@@ -8,8 +8,8 @@ import signal
 from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING
 
-from rollmill.interruption import LOOK_S, noted
-from rollmill.stall_watch import watch
+from rollmill.terminal.interruption import LOOK_S, noted
+from rollmill.terminal.stall_watch import watch
 
 if TYPE_CHECKING:
     from distributed import Nanny, Worker

@@ -15,8 +15,8 @@ from prefect.tasks import Task
 
 from blocks.cluster import CONNECT_S, DaskCluster
 from rollmill.errors import RunStoppedError
-from rollmill.interruption import call_within, look
-from rollmill.serving.ports import LOOPBACK
+from rollmill.inference.ports import LOOPBACK
+from rollmill.terminal.interruption import call_within, look
 from tasks import worker_process
 from tasks.cluster import LOOK_S, PATIENCE_S
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rollmill import devices
+from rollmill.inference import devices
 
 PROPRIETARY = (
     "NVRM version: NVIDIA UNIX x86_64 Kernel Module  {}  Sun Mar  2 10:00:00 UTC 2025\nGCC version:  gcc 12.2.0\n"

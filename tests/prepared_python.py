@@ -102,7 +102,7 @@ def prepared_python(
     `imported` names the modules that are imported before, in this environment; `runs` is how the names of those begin
     that are run with `-m`.
     """
-    from rollmill.serving.kept_process import KeptProcess
+    from rollmill.inference.supervised_process import KeptProcess
     from tests.waiting import wait_until
 
     interpreter = Path(interpreter).absolute()

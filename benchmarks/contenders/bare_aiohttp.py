@@ -10,7 +10,7 @@ import aiohttp
 import orjson
 
 from benchmarks.contenders.work import MAX_TOKENS, MODEL, ROLLOUTS, TEMPERATURE, TOP_P, Work, parser, report, work_of
-from rollmill.rollouts.identity import rollout_seed
+from rollmill.generation.identity import rollout_seed
 
 
 def bodies(work: Work) -> list[bytes]:

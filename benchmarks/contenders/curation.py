@@ -68,10 +68,10 @@ def datasets_filter(source: str, target: Path) -> None:
 def rollmill_export(source: str, target: Path) -> None:
     """`export_sft`: also leaves bookkeeping behind, merges turns, and writes the card and every dropped row's place."""
     from rollmill.corpus.corpus import read_corpus
-    from rollmill.curation.exporters import sft_exporter
-    from rollmill.curation.exporting import export_corpus
-    from rollmill.curation.filter_spec import Filters
-    from rollmill.curation.parameters import Sft
+    from rollmill.jobs.curation.export_job import export_corpus
+    from rollmill.jobs.curation.exporters import sft_exporter
+    from rollmill.jobs.curation.filter_spec import Filters
+    from rollmill.jobs.curation.parameters import Sft
 
     exporter, filters = sft_exporter(target, Sft(), Filters(min_reward=LEAST, successful_only=True))
     export_corpus(read_corpus([source], hashed=False), filters, exporter)
@@ -80,8 +80,8 @@ def rollmill_export(source: str, target: Path) -> None:
 def rollmill_filter(source: str, target: Path) -> None:
     """`filter_data`: writes whole records, the kept and the dropped."""
     from rollmill.corpus.corpus import read_corpus
-    from rollmill.curation.filter_spec import Filters
-    from rollmill.curation.filtering import filter_corpus
+    from rollmill.jobs.curation.apply_filters import filter_corpus
+    from rollmill.jobs.curation.filter_spec import Filters
 
     filter_corpus(read_corpus([source], hashed=False), Filters(min_reward=LEAST, successful_only=True), target)
 
@@ -89,8 +89,8 @@ def rollmill_filter(source: str, target: Path) -> None:
 def rollmill_filter_places(source: str, target: Path) -> None:
     """`filter_data --dropped places`: writes whole records of the kept, and where the dropped stand."""
     from rollmill.corpus.corpus import read_corpus
-    from rollmill.curation.filter_spec import Filters
-    from rollmill.curation.filtering import filter_corpus
+    from rollmill.jobs.curation.apply_filters import filter_corpus
+    from rollmill.jobs.curation.filter_spec import Filters
 
     filter_corpus(
         read_corpus([source], hashed=False), Filters(min_reward=LEAST, successful_only=True), target, "places"
@@ -100,7 +100,7 @@ def rollmill_filter_places(source: str, target: Path) -> None:
 def rollmill_analyze(source: str, target: Path) -> None:
     """`analyze`."""
     from rollmill.corpus.corpus import read_corpus
-    from rollmill.curation.analysis import analyse
+    from rollmill.jobs.curation.analysis import analyse
 
     target.write_text(analyse(read_corpus([source]).table).model_dump_json())
 
@@ -112,7 +112,7 @@ CONTENDERS: dict[str, Callable[[str, Path], None]] = {
         rollmill_filter_places, rollmill_analyze,
     )
 }  # fmt: skip
-IMPORTS = {"polars_stream": "polars", "datasets_filter": "datasets", "rollmill": "rollmill.curation.commands"}
+IMPORTS = {"polars_stream": "polars", "datasets_filter": "datasets", "rollmill": "rollmill.jobs.curation.commands"}
 
 
 def main() -> None:

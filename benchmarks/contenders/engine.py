@@ -15,17 +15,17 @@ from contextlib import asynccontextmanager
 
 from benchmarks.contenders.work import MAX_TOKENS, MODEL, ROLLOUTS, TEMPERATURE, TOP_P, Work, parser, report, work_of
 from benchmarks.machine import peak_mb
+from rollmill.generation.chat import ChatRollouts, ChatWork
+from rollmill.generation.engine import Engine
+from rollmill.generation.progress import Progress, progress_of
+from rollmill.generation.run import Run
+from rollmill.generation.session import RolloutSession
+from rollmill.inference.client import ChatClient, ClientConfig
+from rollmill.inference.endpoints import Endpoint, EndpointPool
+from rollmill.jobs.rejection_sampling.checkpoint import checkpoints, hold, open_checkpoint_run, prompting, verifier_pool
+from rollmill.jobs.rejection_sampling.outcome import write_outcome
+from rollmill.jobs.rejection_sampling.parameters import RejectSampling
 from rollmill.records import Problem
-from rollmill.rejection.checkpoint import checkpoints, hold, open_checkpoint_run, prompting, verifier_pool
-from rollmill.rejection.outcome import write_outcome
-from rollmill.rejection.parameters import RejectSampling
-from rollmill.rollouts.chat import ChatRollouts, ChatWork
-from rollmill.rollouts.engine import Engine
-from rollmill.rollouts.progress import Progress, progress_of
-from rollmill.rollouts.run import Run
-from rollmill.rollouts.session import RolloutSession
-from rollmill.serving.client import ChatClient, ClientConfig
-from rollmill.serving.endpoints import Endpoint, EndpointPool
 
 SHARD_PROBLEMS = 256 // ROLLOUTS
 

@@ -17,8 +17,8 @@ import torch
 from vllm import SamplingParams
 from vllm.sampling_params import RequestOutputKind
 
-from rollmill.optimal_sampling.pair_engine.engine import Job, PairEngine
-from rollmill.optimal_sampling.samples import SampleRequest
+from rollmill.jobs.optimal_sampling.pair_engine.engine import Job, PairEngine
+from rollmill.jobs.optimal_sampling.samples import SampleRequest
 
 ALONE = "vLLM alone"
 IDS = 40_000

@@ -48,10 +48,10 @@ def rollmill_worker(model: str, rows: str, folder: Path) -> Ready:
     """What the worker process of `run_training` does: also counts, writes metrics, and keeps whole checkpoints."""
     from transformers import AutoTokenizer
 
-    from rollmill.training.parameters import TrainLora
-    from rollmill.training.trainer import make_trainer
-    from rollmill.training.work import Work
-    from rollmill.training.worker import prepare
+    from rollmill.jobs.training.parameters import TrainLora
+    from rollmill.jobs.training.trainer import make_trainer
+    from rollmill.jobs.training.work import TrainingWork
+    from rollmill.jobs.training.worker import prepare
 
     parameters = TrainLora(
         model_path=model, train_data=rows, output_dir=str(folder / "rollmill"), num_train_epochs=1,
@@ -59,7 +59,9 @@ def rollmill_worker(model: str, rows: str, folder: Path) -> Ready:
         lora_r=RANK, lora_alpha=ALPHA, lora_dropout=DROPOUT, max_length=LONGEST, warmup_ratio=0.0,
     )  # fmt: skip
     directory = folder / "rollmill"
-    work = Work(stage="train", parameters=parameters, base=model, train=[rows], validation=[], directory=directory)
+    work = TrainingWork(
+        stage="train", parameters=parameters, base=model, train=[rows], validation=[], directory=directory
+    )
     work.folder.mkdir(parents=True)
     tokenizer = AutoTokenizer.from_pretrained(model)
     prepared = prepare(work, tokenizer)

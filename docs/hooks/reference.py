@@ -59,7 +59,8 @@ def record(path: str) -> Iterator[str]:
     model = _model(path)
     yield from ("| field | type | what it is |", "|---|---|---|")
     for name, field in model.model_fields.items():
-        yield f"| `{name}` | {_cell(_kind(field.annotation))} | {_cell(field.description or _attribute(model, name))} |"
+        key = field.serialization_alias or name
+        yield f"| `{key}` | {_cell(_kind(field.annotation))} | {_cell(field.description or _attribute(model, name))} |"
     yield ""
 
 

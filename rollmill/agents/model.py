@@ -19,9 +19,9 @@ from rollmill.agents.mini_swe import (
 )
 from rollmill.agents.settings import AgentSettings
 from rollmill.agents.templates import AgentTemplate
+from rollmill.generation.identity import content_key
+from rollmill.inference.client import Completion, RequestFailedError, ToolCall
 from rollmill.records import Message, Usage
-from rollmill.rollouts.identity import content_key
-from rollmill.serving.client import Completion, RequestFailedError, ToolCall
 
 _FOR_TOOLS = ("parallel_tool_calls", "tool_choice")
 _SENT = ("role", "content", "tool_calls", "tool_call_id")

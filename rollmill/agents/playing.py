@@ -15,9 +15,9 @@ from rollmill.agents.settings import AgentSettings
 from rollmill.agents.templates import TemplateFailedError
 from rollmill.errors import InputError
 from rollmill.grading.problem import GradedProblem
-from rollmill.records import Message, RolloutError, Usage
+from rollmill.inference.client import RequestFailedError
+from rollmill.records import Failure, Message, Usage
 from rollmill.sandboxes.sandbox import Sandbox, SandboxError
-from rollmill.serving.client import RequestFailedError
 
 CANCELLED = "cancelled"
 """Type of the error of a rollout that was told to stop."""
@@ -28,7 +28,7 @@ _KEPT_EXTRA = ("returncode", "exception_info", "finish_reason", "interrupt_type"
 
 
 @dataclass(frozen=True)
-class Played:
+class AgentRun:
     """What an agent did."""
 
     messages: list[Message]
@@ -37,7 +37,7 @@ class Played:
     exit_status: str
     """`Submitted`, `LimitsExceeded`, `TimeExceeded`, `RepeatedFormatError`, `ContextLengthExceeded`; `error`."""
     submission: str
-    error: RolloutError | None
+    error: Failure | None
     """What failed on the outside, and left the agent no chance."""
     model_calls: int
     """Requests sent, retries included."""
@@ -94,7 +94,7 @@ def play(
     settings: AgentSettings,
     seed: int,
     stop: threading.Event | None = None,
-) -> Played:
+) -> AgentRun:
     """Plays one rollout in a sandbox that is there; `stop` ends it before the next request or command.
 
     Nothing that the agent does raises: it is the exit status. A sandbox or request that fails for good is the `error`.
@@ -105,25 +105,25 @@ def play(
     ends_at = started + settings.wall_time_limit_s if settings.wall_time_limit_s else None
     chat = ChatModel(client, settings, model=model, seed=seed)
     agent: _Agent | None = None
-    error: RolloutError | None = None
+    error: Failure | None = None
     try:
         environment = SandboxEnvironment(sandbox, settings, cwd=problem.workdir or settings.cwd, ends_at=ends_at)
         agent = _Agent(chat, environment, stop=stop, **_limits(settings))
         agent.run(problem.problem_statement, problem=problem.model_dump())
     except SandboxError as failure:
-        error = RolloutError(type=failure.type, message=str(failure))
+        error = Failure(type=failure.type, message=str(failure))
     except RequestFailedError as failure:
-        error = RolloutError(type=failure.type, message=failure.message)
+        error = Failure(type=failure.type, message=failure.message)
     except ActionSearchError as failure:
-        error = RolloutError(type="action_regex", message=str(failure))
+        error = Failure(type="action_regex", message=str(failure))
     except TemplateFailedError as mistake:
         where = settings.place(mistake.source)
         raise InputError(f"{where} cannot be filled in: {mistake}: correct the template") from mistake
     messages = agent.messages if agent else []
     end = messages[-1]["extra"] if messages and not error else {"exit_status": FAILED, "submission": ""}
     if end["exit_status"] == CANCELLED or (error and stop.is_set()):  # what is ended under it fails
-        error, end = RolloutError(type=CANCELLED, message="the run was stopped"), end | {"exit_status": FAILED}
-    return Played(
+        error, end = Failure(type=CANCELLED, message="the run was stopped"), end | {"exit_status": FAILED}
+    return AgentRun(
         messages=[_recorded(message) for message in messages if message["role"] != "exit"],
         exit_status=end["exit_status"],
         submission=end["submission"],
@@ -136,9 +136,9 @@ def play(
     )
 
 
-def unplayed(error: RolloutError) -> Played:
+def unplayed(error: Failure) -> AgentRun:
     """What there is of an agent that never began."""
-    return Played([], FAILED, "", error, model_calls=0, steps=0, usage=Usage(), finish_reason=None, seconds=0.0)
+    return AgentRun([], FAILED, "", error, model_calls=0, steps=0, usage=Usage(), finish_reason=None, seconds=0.0)
 
 
 def _limits(settings: AgentSettings) -> dict[str, Any]:

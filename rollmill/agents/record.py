@@ -6,10 +6,10 @@ from typing import Any
 
 from pydantic import Field
 
-from rollmill.agents.playing import Played
+from rollmill.agents.playing import AgentRun
 from rollmill.grading.evaluation import Evaluation
 from rollmill.grading.problem import GradedProblem
-from rollmill.records import Rollout, RolloutError, Verdict
+from rollmill.records import Failure, Rollout, Verdict
 
 VERIFIER = "performance@1"
 
@@ -32,7 +32,7 @@ class AgentRollout(Rollout):
 
 def make_record(
     problem: GradedProblem,
-    played: Played,
+    played: AgentRun,
     evaluation: Evaluation | None,
     *,
     sample_id: int,
@@ -75,11 +75,11 @@ def make_record(
     )
 
 
-def _grading_error(evaluation: Evaluation) -> RolloutError | None:
+def _grading_error(evaluation: Evaluation) -> Failure | None:
     if evaluation.error is not None:
-        return RolloutError(type=evaluation.error_type or "grading", message=evaluation.error)
+        return Failure(type=evaluation.error_type or "grading", message=evaluation.error)
     if evaluation.reward is None or evaluation.success is None:
-        return RolloutError(type="grading", message="the evaluation says neither reward nor error")
+        return Failure(type="grading", message="the evaluation says neither reward nor error")
     return None
 
 

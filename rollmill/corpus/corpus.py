@@ -17,9 +17,9 @@ from rollmill.corpus.table import SCHEMA
 from rollmill.errors import InputError
 from rollmill.files.remote import is_remote
 from rollmill.files.rows import BadRow, Row, raw_json_lines
+from rollmill.generation.manifest import read_manifest
+from rollmill.generation.run import PROBLEMS
 from rollmill.problems.loading import read_instance_ids
-from rollmill.rollouts.manifest import read_manifest
-from rollmill.rollouts.run import PROBLEMS
 
 OnBadRow = Callable[[Source, BadRow], None]
 

@@ -14,14 +14,15 @@ import orjson
 
 from rollmill.errors import InputError
 from rollmill.files.arrow_rows import BATCH_ROWS, read_batches
-from rollmill.files.kinds import COMPRESSED, SUFFIXES, Kind, file_kind, kind_by_name
-from rollmill.files.opening import is_packed
+from rollmill.files.formats import COMPRESSED, SUFFIXES, Kind, file_kind, kind_by_name
+from rollmill.files.io import is_packed
+from rollmill.files.names import MANIFEST
 from rollmill.files.parquet import open_parquet
 from rollmill.files.raw_row import RawRow
 from rollmill.files.remote import is_remote
 from rollmill.files.rows import BadRow, Row, raw_json_array, raw_json_lines
-from rollmill.rollouts.manifest import MANIFEST, read_manifest
-from rollmill.rollouts.run import JOURNALS
+from rollmill.generation.manifest import read_manifest
+from rollmill.generation.run import JOURNALS
 
 _STRUCTURED = frozenset({"messages", "trajectory", "verdict", "evaluation_info", "metadata", "usage", "error"})
 _PATTERN = frozenset("*?[")

@@ -20,8 +20,8 @@ import xxhash
 
 from rollmill.corpus.scan import COLUMNS
 from rollmill.errors import InputError
+from rollmill.files.atomic import atomic_write
 from rollmill.files.regular import require_regular
-from rollmill.files.whole import write_whole
 
 VERSION = "3"
 """Raised whenever the columns or their meaning change."""
@@ -99,7 +99,7 @@ def write_index(journal: Path, indexed: Indexed, before: JournalState) -> None:
     if JournalState.of(journal).file != before.file:
         return
     table = indexed.table.to_arrow().replace_schema_metadata({_KEY: orjson.dumps(about)})
-    with write_whole(index_path(journal)) as file:
+    with atomic_write(index_path(journal)) as file:
         pq.write_table(table, file, compression="zstd", write_page_checksum=True)
 
 

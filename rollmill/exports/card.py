@@ -12,11 +12,11 @@ import orjson
 
 from rollmill.errors import InputError
 from rollmill.exports.card_section import Provenance, config, section
-from rollmill.exports.exported import Exported
+from rollmill.exports.export_result import Exported
 from rollmill.exports.packing import output_kind
 from rollmill.exports.splitting import TRAIN
+from rollmill.files.atomic import atomic_write_bytes
 from rollmill.files.regular import require_regular
-from rollmill.files.whole import write_bytes_whole
 
 if TYPE_CHECKING:
     from rollmill.corpus.corpus import Corpus
@@ -98,7 +98,7 @@ def write_card(
     if before and not any(read_sections(before)):
         path = file.with_name(f"{output_kind(file).stem}.card.md")
         before = ""
-    write_bytes_whole(path, _card(before, exported, told, path.parent).encode())
+    atomic_write_bytes(path, _card(before, exported, told, path.parent).encode())
     return path
 
 

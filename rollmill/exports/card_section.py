@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from rollmill.exports.exported import Exported, Form
+from rollmill.exports.export_result import Exported, Form
 from rollmill.exports.packing import output_kind
 from rollmill.exports.splitting import TRAIN
-from rollmill.viewing.markdown import markdown_table, plain_markdown
+from rollmill.terminal.markdown import markdown_table, plain_markdown
 
 _MOST_SOURCES = 20
 

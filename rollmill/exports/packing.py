@@ -12,7 +12,7 @@ from typing import BinaryIO, Literal, NamedTuple
 import msgspec
 
 from rollmill.errors import InputError
-from rollmill.files.whole import write_whole
+from rollmill.files.atomic import atomic_write
 
 Layout = Literal[".json", ".jsonl"]
 
@@ -45,7 +45,7 @@ def output_kind(path: Path) -> OutputKind:
 @contextmanager
 def write_packed(path: Path) -> Iterator[BinaryIO]:
     """Opens a file that appears whole, compressed as its name says: `.gz` (level 6), `.zst`, or not."""
-    with write_whole(path) as file, ExitStack() as stack:
+    with atomic_write(path) as file, ExitStack() as stack:
         if path.suffix == ".gz":
             file = stack.enter_context(_gzip(file))
         elif path.suffix == ".zst":

@@ -14,7 +14,7 @@ from rollmill.corpus.record import Message, decode_record
 from rollmill.errors import InputError
 from rollmill.exports.contents import shows_images
 from rollmill.exports.conversation import clean, part
-from rollmill.exports.exported import Exported
+from rollmill.exports.export_result import Exported
 from rollmill.exports.origins import FACT_COLUMNS, Facts, image_places, with_origin
 from rollmill.exports.splitting import Split
 from rollmill.exports.spool import Spool, open_spool

@@ -12,7 +12,7 @@ import polars as pl
 from rollmill.corpus.record import Message, decode_record
 from rollmill.errors import InputError
 from rollmill.exports.conversation import clean, part
-from rollmill.exports.exported import Exported
+from rollmill.exports.export_result import Exported
 from rollmill.exports.origins import FACT_COLUMNS, image_places, rollouts, row_metadata
 from rollmill.exports.row_format import Format
 from rollmill.exports.splitting import Split
@@ -100,7 +100,7 @@ def _turns(conversation: list[Message] | None, form: Format) -> dict[str, list[M
 
 
 def _counter(tokenizer: str) -> Count:
-    from rollmill.curation.tokens import TokenCounter
+    from rollmill.exports.token_counter import TokenCounter
 
     count: Count = TokenCounter(tokenizer).count
     return count

@@ -14,11 +14,11 @@ import polars as pl
 
 from rollmill.corpus.record import Message
 from rollmill.errors import InputError
-from rollmill.exports import exported
+from rollmill.exports import export_result
 from rollmill.exports.contents import Form, NeedsPartsError, OutsideImageError, Place, shape
-from rollmill.exports.exported import Exported, account
+from rollmill.exports.export_result import Exported, account
 from rollmill.exports.splitting import TRAIN, VALIDATION, Split, check_disjoint
-from rollmill.files.whole import write_whole
+from rollmill.files.atomic import atomic_write
 
 FIRST_BYTES = 1 << 20
 """A column that first appears after so many bytes may be news to a loader, which infers them from the first 10 MB."""
@@ -124,7 +124,7 @@ class TrainingLines:
 @contextmanager
 def open_training_file(path: Path) -> Iterator[TrainingLines]:
     """A file that appears whole when the block ends well."""
-    with write_whole(path) as file:
+    with atomic_write(path) as file:
         lines = TrainingLines(file)
         yield lines
         file.flush()
@@ -163,7 +163,7 @@ def write_samples(
     make: Callable[[], Made],
     kept: pl.DataFrame,
     *,
-    form: exported.Form,
+    form: export_result.Form,
     split: Split | None,
     accept: Accept | None = None,
 ) -> Exported:

@@ -11,7 +11,7 @@ import orjson
 import polars as pl
 
 from rollmill.corpus.record import NOTHING, decode_record
-from rollmill.exports.exported import Exported, account
+from rollmill.exports.export_result import Exported, account
 from rollmill.exports.origins import rollouts
 from rollmill.exports.packing import output_kind, write_packed, write_rows
 from rollmill.exports.splitting import TRAIN

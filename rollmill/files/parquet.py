@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from rollmill.errors import InputError
-from rollmill.files.opening import is_packed, open_binary, why_unread
+from rollmill.files.io import is_packed, open_binary, why_unread
 
 
 @contextmanager

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import orjson
 
 from rollmill.errors import InputError
-from rollmill.files.opening import open_binary
+from rollmill.files.io import open_binary
 from rollmill.files.raw_row import BYTE_ORDER_MARK, LARGEST_ROW, RawRow
-from rollmill.interruption import look
+from rollmill.terminal.interruption import look
 
 Row = dict[str, Any]
 

@@ -16,9 +16,9 @@ from fsspec.implementations.local import LocalFileSystem
 from pydantic import BaseModel, ConfigDict, SecretStr
 
 from rollmill.errors import InputError, RollmillError, RunStoppedError
+from rollmill.files.atomic import atomic_write, atomic_write_bytes
+from rollmill.files.names import MANIFEST
 from rollmill.files.remote import is_remote
-from rollmill.files.whole import write_bytes_whole, write_whole
-from rollmill.rollouts.manifest import MANIFEST
 
 ATTEMPTS = 5
 """How often botocore sends a request that meets no connection, a reset, 5xx or "slow down"; it waits in between."""
@@ -88,7 +88,7 @@ class Store:
         path, content = f"{self._root}/.check-{uuid.uuid4().hex}", b"written by a check, which deletes it\n"
         with self._checking():
             if self._local:
-                write_bytes_whole(Path(path), content)
+                atomic_write_bytes(Path(path), content)
             else:
                 self._files.pipe_file(path, content)
             found = self._files.cat_file(path)
@@ -101,7 +101,7 @@ class Store:
         """Copies a file. Raises `RunStoppedError` where another length arrives, else as the file system does."""
         path = f"{self._root}/{name}"
         if self._local:
-            with source.open("rb") as file, write_whole(Path(path)) as copied:
+            with source.open("rb") as file, atomic_write(Path(path)) as copied:
                 shutil.copyfileobj(file, copied)
         elif self._scheme in _APPEAR_WHOLE:
             self._files.put_file(str(source), path)

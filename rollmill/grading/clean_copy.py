@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from rollmill.grading.patch import ATTRIBUTES, CLEAN_GIT
 from rollmill.grading.problem import GradedProblem
-from rollmill.grading.tree import REGULAR, BadTreeError, File, Marks, Tree, read_tar, write_tar
+from rollmill.grading.tree import REGULAR, BadTreeError, Marks, Tree, TreeEntry, read_tar, write_tar
 from rollmill.sandboxes.files import read_file, read_tree, write_file
 from rollmill.sandboxes.sandbox import Execution, Limits, Sandbox, SandboxError, SandboxHost, SandboxSpec
 
@@ -116,7 +116,7 @@ class CleanCopies:
         if not overlay.files and not overlay.gone:
             return
         first = [*overlay.gone, *overlay.files]
-        parts: Tree = {b"gone": File(REGULAR, b"".join(b"./%s\0" % path for path in first))}
+        parts: Tree = {b"gone": TreeEntry(REGULAR, b"".join(b"./%s\0" % path for path in first))}
         parts |= {b"new/" + path: file for path, file in overlay.files.items()}
         _hand_over(sandbox, folder, write_tar(parts), _RESTORE, "a built tree cannot be restored", {})
 

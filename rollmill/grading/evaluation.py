@@ -24,7 +24,7 @@ class GitPrecheck(BaseModel):
     reason: str | None = None
 
 
-class Comparison(BaseModel):
+class TimedPair(BaseModel):
     """One pair of runs on the same inputs. Seconds of wall time."""
 
     model_config = ConfigDict(frozen=True)
@@ -48,7 +48,7 @@ class SpeedupDetails(BaseModel):
     high: float
     """Bounds of the 95% interval of `average_speedup`."""
     total_comparisons: int
-    comparisons: list[Comparison]
+    comparisons: list[TimedPair]
 
 
 class Evaluation(BaseModel):

@@ -13,17 +13,17 @@ from threading import Lock
 from typing import Any
 
 from rollmill.errors import RollmillError
-from rollmill.grading import allowed, ladder
+from rollmill.grading import path_policy, reward_schedule
+from rollmill.grading.benchmark_runner import Measurement, WrongBenchmarkError
 from rollmill.grading.clean_copy import CleanCopies, NoRepositoryError, Overlay, difference, read_left
 from rollmill.grading.evaluation import Evaluation, GitPrecheck, SpeedupDetails
-from rollmill.grading.measuring import Measurement, WrongBenchmarkError
-from rollmill.grading.passing import summary
+from rollmill.grading.machine_lock import Turns
 from rollmill.grading.patch import Patch
-from rollmill.grading.prepared import Prepared, failure, prepare, run_command
+from rollmill.grading.prepared import BuiltProblem, failure, prepare, run_command
 from rollmill.grading.problem import GradedProblem
-from rollmill.grading.speedup import Pairs, compare
+from rollmill.grading.speedup import PairCount, compare
+from rollmill.grading.test_summary import summary
 from rollmill.grading.tree import BadTreeError, show
-from rollmill.grading.turns import Turns
 from rollmill.sandboxes.output import CappedOutput
 from rollmill.sandboxes.owned_folder import OwnedFolder
 from rollmill.sandboxes.sandbox import Execution, Limits, Sandbox, SandboxHost
@@ -45,19 +45,19 @@ class LocalGrader:
         self,
         host: SandboxHost,
         *,
-        ladder: ladder.Ladder = ladder.DEFAULT,
-        pairs: Pairs | None = None,
+        ladder: reward_schedule.RewardSchedule = reward_schedule.DEFAULT,
+        pairs: PairCount | None = None,
         limits: Limits | None = None,
         most_bytes: int = 256 << 20,
     ) -> None:
         """`limits` are those of the clean sandboxes, `most_bytes` bounds a work tree's content."""
         self._host = host
         self._ladder = ladder
-        self._pairs = pairs or Pairs()
+        self._pairs = pairs or PairCount()
         self._limits = limits or Limits()
         self._most = most_bytes
         self._preparing: defaultdict[str, Lock] = defaultdict(Lock)
-        self._prepared: dict[str, Prepared] = {}
+        self._prepared: dict[str, BuiltProblem] = {}
         root = Path(gettempdir()) / f"rollmill-grading-{os.geteuid()}"
         folder = OwnedFolder(root)
         weakref.finalize(self, folder.close)
@@ -81,7 +81,7 @@ class LocalGrader:
         except OSError as error:
             return case.error(str(error), "system")
 
-    def _prepare(self, problem: GradedProblem) -> Prepared:
+    def _prepare(self, problem: GradedProblem) -> BuiltProblem:
         key = problem.model_dump_json()
         with self._preparing[key]:
             if key not in self._prepared:
@@ -90,7 +90,7 @@ class LocalGrader:
                 self._prepared[key] = prepare(problem, copies, scratch)
             return self._prepared[key]
 
-    def _judge(self, case: _Case, prepared: Prepared, left: Sandbox) -> Evaluation:
+    def _judge(self, case: _Case, prepared: BuiltProblem, left: Sandbox) -> Evaluation:
         patch = _take_patch(case, prepared, left)
         changed = _build_and_test(case, prepared, patch)
         with self._measuring.turn():
@@ -102,7 +102,7 @@ class LocalGrader:
         kind = "slower" if details.high < 1 else "not faster beyond noise"
         return case.evaluation("benchmark", f"{kind}: {found}", reward)
 
-    def _measure(self, case: _Case, prepared: Prepared, patch: Patch, changed: Overlay) -> SpeedupDetails:
+    def _measure(self, case: _Case, prepared: BuiltProblem, patch: Patch, changed: Overlay) -> SpeedupDetails:
         measurement = Measurement(prepared, changed)
         order = random.Random(prepared.problem.instance_id + hashlib.sha256(patch.diff.encode()).hexdigest())
         try:
@@ -161,7 +161,7 @@ class _Case:
         )
 
 
-def _take_patch(case: _Case, prepared: Prepared, left: Sandbox) -> Patch:
+def _take_patch(case: _Case, prepared: BuiltProblem, left: Sandbox) -> Patch:
     """The change as one patch, if it is allowed."""
     try:
         patch = prepared.start.take_patch(read_left(prepared.copies, left, prepared.folder))
@@ -170,7 +170,7 @@ def _take_patch(case: _Case, prepared: Prepared, left: Sandbox) -> Patch:
         is_git = not isinstance(error, NoRepositoryError)
         case.found["git_precheck"] = GitPrecheck(is_git=is_git, ok=False, reason=reason)
         raise _EndedError("git_precheck", reason) from error
-    refused = allowed.refusal(patch.changes, prepared.allowed)
+    refused = path_policy.refusal(patch.changes, prepared.allowed)
     case.found["git_precheck"] = GitPrecheck(
         is_git=True,
         ok=refused is None,
@@ -186,7 +186,7 @@ def _take_patch(case: _Case, prepared: Prepared, left: Sandbox) -> Patch:
     return patch
 
 
-def _build_and_test(case: _Case, prepared: Prepared, patch: Patch) -> Overlay:
+def _build_and_test(case: _Case, prepared: BuiltProblem, patch: Patch) -> Overlay:
     """What makes the built work tree of a fresh one; it is taken before the tests run anything in it."""
     problem, copies = prepared.problem, prepared.copies
     with copies.fresh() as sandbox:
@@ -212,7 +212,7 @@ def _build_and_test(case: _Case, prepared: Prepared, patch: Patch) -> Overlay:
     return overlay
 
 
-def _require_own_changes(prepared: Prepared, patch: Patch, overlay: Overlay) -> None:
+def _require_own_changes(prepared: BuiltProblem, patch: Patch, overlay: Overlay) -> None:
     """A build may make files, and change tracked ones only as it does at the start commit."""
     mine = {change.path for change in patch.changes}
     also = {*prepared.overlay.files, *prepared.overlay.gone}

@@ -16,22 +16,22 @@ from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
-from rollmill.command_line import parse_command, report_errors
+from rollmill.config.command_line import parse_command, report_errors
+from rollmill.config.parameter import parameter
 from rollmill.errors import InputError
+from rollmill.files.atomic import atomic_write_json
 from rollmill.files.confined import ConfinedFileError, read_confined
 from rollmill.files.rows import read_json
-from rollmill.files.whole import write_json_whole
 from rollmill.grading.evaluation import Evaluation, Grader
 from rollmill.grading.grader import LocalGrader
-from rollmill.grading.ladder import DEFAULT
 from rollmill.grading.problems import read_graded_problems
-from rollmill.grading.speedup import Pairs
-from rollmill.parameter import parameter
+from rollmill.grading.reward_schedule import DEFAULT
+from rollmill.grading.speedup import PairCount
 from rollmill.sandboxes.bubblewrap import BubblewrapHost
 from rollmill.sandboxes.files import write_file
 from rollmill.sandboxes.images import image_commit, image_folder
 from rollmill.sandboxes.sandbox import SandboxHost, SandboxSpec
-from rollmill.text_table import aligned
+from rollmill.terminal.text_table import aligned
 
 PROG = "python -m rollmill.grading.pack"
 LEAST_SPEEDUP = 1.5
@@ -71,7 +71,7 @@ class Pack:
                 commit = image_commit(image_folder(self.images, row["image_name"]), Path(scratch) / "tree")
             changed += row.get("commit_id") != commit
             row["commit_id"] = commit
-        write_json_whole(self.dataset, rows)
+        atomic_write_json(self.dataset, rows)
         return changed
 
 
@@ -141,7 +141,7 @@ def prove(pack: Pack, host: SandboxHost, grader: Grader, instance_id: str) -> Pr
     return Proof(instance_id, grade(None), *(grade(pack.solution(instance_id, kind)) for kind in ("good", "wrong")))
 
 
-def prove_all(pack: Pack, instances: Collection[str], pairs: Pairs) -> Iterator[Proof]:
+def prove_all(pack: Pack, instances: Collection[str], pairs: PairCount) -> Iterator[Proof]:
     """The proofs of these problems, one after the other, on bubblewrap; of all where none is named."""
     with BubblewrapHost(pack.images, packages=()) as host:
         grader = LocalGrader(host, pairs=pairs)
@@ -172,7 +172,7 @@ def _check(asked: _Check) -> None:
             raise InputError(f"no problem {name!r} in {pack.dataset}: there are {', '.join(pack.problems)}")
     if asked.most_pairs < asked.least_pairs:
         raise InputError(f"--most_pairs {asked.most_pairs} is less than --least_pairs {asked.least_pairs}")
-    pairs = Pairs(least=asked.least_pairs, most=asked.most_pairs)
+    pairs = PairCount(least=asked.least_pairs, most=asked.most_pairs)
     proofs = []
     for proof in prove_all(pack, asked.instance, pairs):
         sys.stderr.write(f"{proof.instance_id}: {'; '.join(proof.faults) or 'sound'}\n")

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rollmill.grading.clean_copy import COMMAND_ENVIRONMENT, CleanCopies, Overlay, ProblemError, difference
-from rollmill.grading.passing import summary
 from rollmill.grading.patch import StartTree
 from rollmill.grading.problem import GradedProblem
+from rollmill.grading.test_summary import summary
 from rollmill.grading.tree import BadTreeError
 from rollmill.sandboxes.sandbox import Execution, Sandbox
 
 
-class Prepared(NamedTuple):
+class BuiltProblem(NamedTuple):
     """A problem and its start commit, built and tested."""
 
     problem: GradedProblem
@@ -29,7 +29,7 @@ class Prepared(NamedTuple):
     test_summary: list[str]
 
 
-def prepare(problem: GradedProblem, copies: CleanCopies, scratch: Path) -> Prepared:
+def prepare(problem: GradedProblem, copies: CleanCopies, scratch: Path) -> BuiltProblem:
     """Builds and tests the start commit in a fresh sandbox.
 
     Raises `ProblemError` where that fails, since then no change can be judged; `SandboxError`.
@@ -56,7 +56,7 @@ def prepare(problem: GradedProblem, copies: CleanCopies, scratch: Path) -> Prepa
     if problem.test_command and not said:
         raise ProblemError(f"test_command of {problem.instance_id} prints nothing: it has to say how many tests passed")
     patterns = [prefix + pattern.removeprefix("./") for pattern in problem.allowed]
-    return Prepared(problem, copies, folder, patterns, commit, start, overlay, said)
+    return BuiltProblem(problem, copies, folder, patterns, commit, start, overlay, said)
 
 
 def run_command(sandbox: Sandbox, command: str) -> Execution:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, SecretStr, ValidationError
 
 from rollmill.grading.evaluation import Evaluation, GitPrecheck, SpeedupDetails
 from rollmill.grading.problem import GradedProblem
-from rollmill.services.connection import CallFailedError, ServiceConnection
+from rollmill.inference.http_service import CallFailedError, ServiceConnection
 
 TOKEN_VARIABLE = "ROLLMILL_EVALUATION_TOKEN"  # noqa: S105 - a name
 """The environment variable that holds an evaluation service's token, at the service and at its clients."""

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from rollmill.grading.evaluation import Comparison, SpeedupDetails
+from rollmill.grading.evaluation import SpeedupDetails, TimedPair
 
 LEVEL = 0.95
 
@@ -26,7 +26,7 @@ _EXPANSION = (
 )
 
 
-class Pairs(BaseModel):
+class PairCount(BaseModel):
     """How many pairs of runs there are. One more comes before them, whose times do not count."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -41,7 +41,7 @@ class Pairs(BaseModel):
     """No more pairs after this time; `least` of them are run all the same."""
 
     @model_validator(mode="after")
-    def _ordered(self) -> Pairs:
+    def _ordered(self) -> PairCount:
         if self.most < self.least:
             raise ValueError(f"most ({self.most}) is less than least ({self.least})")
         return self
@@ -54,7 +54,7 @@ class Interval(NamedTuple):
     low: float
     high: float
 
-    def settled(self, pairs: Pairs) -> bool:
+    def settled(self, pairs: PairCount) -> bool:
         """Whether it is narrow enough."""
         half = math.log(self.high / self.mean)
         return half <= pairs.narrow + 0.2 * abs(math.log(self.mean))
@@ -88,15 +88,15 @@ Measure = Callable[[int, bool], tuple[float, float]]
 """Runs both sides on the inputs of a seed, the changed one first where the flag says so: seconds before and after."""
 
 
-def compare(measure: Measure, pairs: Pairs, order: random.Random) -> SpeedupDetails:
+def compare(measure: Measure, pairs: PairCount, order: random.Random) -> SpeedupDetails:
     """Runs pairs until the interval is narrow, there are enough, or time is up; what `measure` raises goes through."""
     ends = time.monotonic() + pairs.seconds
     measure(_new_seed(), False)
-    comparisons: list[Comparison] = []
+    comparisons: list[TimedPair] = []
     while True:
         seed = _new_seed()
         before, after = measure(seed, order.random() < 0.5)
-        comparisons.append(Comparison(seed=seed, before_s=before, after_s=after, speedup=before / after))
+        comparisons.append(TimedPair(seed=seed, before_s=before, after_s=after, speedup=before / after))
         if len(comparisons) < pairs.least:
             continue
         found = interval([comparison.speedup for comparison in comparisons])
@@ -104,7 +104,7 @@ def compare(measure: Measure, pairs: Pairs, order: random.Random) -> SpeedupDeta
             return _details(found, comparisons)
 
 
-def _details(found: Interval, comparisons: list[Comparison]) -> SpeedupDetails:
+def _details(found: Interval, comparisons: list[TimedPair]) -> SpeedupDetails:
     speedups = [comparison.speedup for comparison in comparisons]
     return SpeedupDetails(
         average_speedup=found.mean,

@@ -15,7 +15,7 @@ class BadTreeError(Exception):
     """What was left cannot be taken as a work tree; the message says why."""
 
 
-class File(NamedTuple):
+class TreeEntry(NamedTuple):
     """A file or a symbolic link."""
 
     mode: str
@@ -28,7 +28,7 @@ class File(NamedTuple):
         return hashlib.sha256(self.mode.encode() + self.content).digest()
 
 
-Tree = dict[bytes, File]
+Tree = dict[bytes, TreeEntry]
 """Files by path: relative to the work tree's root, `/` between names, as the file system's bytes."""
 Marks = dict[bytes, bytes]
 """Files' marks by path."""
@@ -99,9 +99,9 @@ def _names(name: str) -> list[bytes]:
     return [] if any(part.lower() == b".git" for part in names) else names
 
 
-def _read_member(tar: tarfile.TarFile, member: tarfile.TarInfo, most: int, tree: Tree) -> File | None:
+def _read_member(tar: tarfile.TarFile, member: tarfile.TarInfo, most: int, tree: Tree) -> TreeEntry | None:
     if member.issym():
-        return File(LINK, member.linkname.encode("utf-8", "surrogateescape"))
+        return TreeEntry(LINK, member.linkname.encode("utf-8", "surrogateescape"))
     if member.islnk():
         same = tree.get(b"/".join(_names(member.linkname)))
         if same is None or len(same.content) > most:
@@ -115,4 +115,4 @@ def _read_member(tar: tarfile.TarFile, member: tarfile.TarInfo, most: int, tree:
     data = content.read() if content else b""
     if len(data) != member.size:
         raise BadTreeError(f"{member.name!r} is cut off")
-    return File(EXECUTABLE if member.mode & 0o100 else REGULAR, data)
+    return TreeEntry(EXECUTABLE if member.mode & 0o100 else REGULAR, data)

@@ -12,7 +12,7 @@ from rollmill.problems.cells import IMAGE_MARKER
 from rollmill.problems.images import LARGEST_IMAGE
 from rollmill.problems.prompting import Prompting
 from rollmill.records import Image, Message, Problem
-from rollmill.viewing.escapes import visible
+from rollmill.terminal.escapes import visible
 
 
 def build_messages(problem: Problem, prompting: Prompting) -> list[Message]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rollmill.errors import InputError
 from rollmill.files.arrow_rows import BATCH_ROWS, read_batches
-from rollmill.files.kinds import COMPRESSED, SUFFIXES, file_kind, kind_by_name
+from rollmill.files.formats import COMPRESSED, SUFFIXES, file_kind, kind_by_name
 from rollmill.files.parquet import open_parquet
 from rollmill.files.rows import BadRow, Row, read_json, read_json_lines
 

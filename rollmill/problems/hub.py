@@ -12,7 +12,7 @@ from typing import Any
 from rollmill.errors import InputError
 from rollmill.files.arrow_rows import BATCH_ROWS, read_batches
 from rollmill.files.rows import BadRow, Row
-from rollmill.viewing.escapes import visible_line
+from rollmill.terminal.escapes import visible_line
 
 _HUB = "https://huggingface.co"
 

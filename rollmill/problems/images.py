@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, unquote_to_bytes
 
+from rollmill.files.atomic import atomic_write_bytes
 from rollmill.files.confined import ConfinedFileError, read_confined
-from rollmill.files.whole import write_bytes_whole
 from rollmill.problems.cells import UnusableCellError
 from rollmill.problems.columns import MISSING
 from rollmill.records import Image
@@ -150,7 +150,7 @@ class ImageStore:
             fault = check_picture(content, kind) if self._decoded else _too_large(content)
             if fault:
                 raise UnusableCellError(field, fault, (named or "")[:200])
-            write_bytes_whole(path, content)
+            atomic_write_bytes(path, content)
         return Image(path=f"{self._folder.name}/{path.name}", media_type=kind, sha256=sha256)
 
     def _read(self, cell: Any, field: str) -> tuple[bytes, str | None]:

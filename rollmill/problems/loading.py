@@ -15,8 +15,8 @@ import msgspec
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from rollmill.errors import InputError
+from rollmill.files.atomic import atomic_write
 from rollmill.files.rows import BadRow, Row, dump_line, raw_json_lines, read_json_lines
-from rollmill.files.whole import write_whole
 from rollmill.problems import gym
 from rollmill.problems.columns import choose_columns
 from rollmill.problems.data_files import folder_of, is_data_file, read_data_file
@@ -84,9 +84,9 @@ def load_problems(
     problems_path = folder / "problems.jsonl"
     quarantine_path = quarantine_path or folder / "quarantine.jsonl"
     refusal: InputError | None = None
-    with write_whole(quarantine_path) as rejected:
+    with atomic_write(quarantine_path) as rejected:
         try:
-            with write_whole(problems_path) as usable:
+            with atomic_write(problems_path) as usable:
                 opened = _open(source, folder / "images")
                 sieve = _Sieve(usable, rejected, problem_fault)
                 with closing(opened.outcomes) as outcomes:  # type: ignore[type-var]  # they are all generators

@@ -23,7 +23,7 @@ from rollmill.sandboxes.shell import check_environment, refused, shell_arguments
 from rollmill.sandboxes.started import StartedSandboxes
 from rollmill.sandboxes.system import ENVIRONMENT, as_other_user, build_system
 from rollmill.sandboxes.watch import Watch
-from rollmill.stall_watch import TimedStep
+from rollmill.terminal.stall_watch import TimedStep
 
 WORKSPACE = "/workspace"
 """The work tree inside."""

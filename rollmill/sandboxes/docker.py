@@ -18,7 +18,7 @@ from rollmill.sandboxes.output import CappedOutput
 from rollmill.sandboxes.sandbox import TIMED_OUT, Execution, Limits, SandboxError, SandboxSpec
 from rollmill.sandboxes.shell import check_environment, printable, refused, shell_arguments
 from rollmill.sandboxes.started import StartedSandboxes
-from rollmill.stall_watch import TimedStep
+from rollmill.terminal.stall_watch import TimedStep
 
 _LABEL = "rollmill.owner"
 _LONGEST_END_S = 10.0

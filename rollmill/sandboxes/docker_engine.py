@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from rollmill.errors import InputError
 from rollmill.sandboxes.sandbox import SandboxError
-from rollmill.stall_watch import TimedStep
+from rollmill.terminal.stall_watch import TimedStep
 
 _LONGEST_CALL_S = 60.0
 _LONGEST_SHOWN = 80

@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import model_validator
 
-from rollmill.parameter import Parameters, parameter
+from rollmill.config.parameter import Parameters, parameter
 
 Place = Literal["bubblewrap", "docker", "remote"]
 

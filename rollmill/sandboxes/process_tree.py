@@ -11,7 +11,7 @@ _TICK = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True)
-class Usage:
+class ResourceUsage:
     """Of one tree at one moment."""
 
     pids: list[int]
@@ -21,7 +21,7 @@ class Usage:
     """User and system time, that of children which were waited for included."""
 
 
-def usage(pid: int) -> Usage:
+def usage(pid: int) -> ResourceUsage:
     """Of the tree under `pid`, that process included; processes that end meanwhile count for what was seen."""
     pids, resident, ticks = [], 0, 0
     waiting = [pid]
@@ -37,7 +37,7 @@ def usage(pid: int) -> Usage:
             waiting += _children(process)
         except (OSError, ValueError):
             continue
-    return Usage(pids, resident, ticks / _TICK)
+    return ResourceUsage(pids, resident, ticks / _TICK)
 
 
 def proportional(pids: list[int]) -> int:

@@ -14,13 +14,13 @@ from typing import Any
 from pydantic import SecretStr
 
 from rollmill.errors import InputError
+from rollmill.inference.http_service import CallFailedError, ServiceConnection, as_header
+from rollmill.sandboxes.grading_key import KEY_HEADER, KEY_VARIABLE, key_for
 from rollmill.sandboxes.output import CappedOutput
 from rollmill.sandboxes.sandbox import TIMED_OUT, Execution, Limits, SandboxError, SandboxSpec
 from rollmill.sandboxes.shell import printable, refused
 from rollmill.sandboxes.started import StartedSandboxes
-from rollmill.services.connection import CallFailedError, ServiceConnection, as_header
-from rollmill.services.grading_key import KEY_HEADER, KEY_VARIABLE, key_for
-from rollmill.viewing.escapes import visible_line
+from rollmill.terminal.escapes import visible_line
 
 log = logging.getLogger(__name__)
 

@@ -6,14 +6,14 @@ import asyncio
 
 from pydantic import BaseModel, ConfigDict
 
-from rollmill.command_line import parse_command_line, report_errors
-from rollmill.parameter import parameter
+from rollmill.config.command_line import parse_command_line, report_errors
+from rollmill.config.parameter import parameter
 
 PROG = "python -m rollmill.services.evaluation"
 PORT = 9528
 
 
-class EvaluationService(BaseModel):
+class EvaluationServiceOptions(BaseModel):
     """Grades what agents left in the sandboxes of a sandbox service."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -38,7 +38,7 @@ class EvaluationService(BaseModel):
 def main() -> None:
     """Serves until it is ended; its own sandboxes end with it."""
     parameters = parse_command_line(
-        EvaluationService,
+        EvaluationServiceOptions,
         prog=PROG,
         description="Grades what agents left in the sandboxes of a sandbox service.\n"
         "Clients send the token that ROLLMILL_EVALUATION_TOKEN holds in this process's environment; the sandbox "
@@ -46,12 +46,12 @@ def main() -> None:
         examples=f"  {PROG} --dataset examples/performance_problems/problems.jsonl --sandbox_server 127.0.0.1:9527",
     )
     from rollmill.grading.grader import LocalGrader
-    from rollmill.grading.ladder import read_ladder
     from rollmill.grading.problems import read_graded_problems
     from rollmill.grading.remote import TOKEN_VARIABLE
+    from rollmill.grading.reward_schedule import read_ladder
+    from rollmill.inference.http_service import token_from_environment
     from rollmill.sandboxes.remote import TOKEN_VARIABLE as SANDBOX_TOKEN_VARIABLE
     from rollmill.sandboxes.remote import RemoteHost
-    from rollmill.services.connection import token_from_environment
     from rollmill.services.evaluation_app import Evaluations, evaluation_app
     from rollmill.services.serving import listen, serve
 

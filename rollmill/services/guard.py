@@ -15,8 +15,8 @@ from pydantic import SecretStr
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from rollmill.sandboxes.grading_key import KEY_HEADER
 from rollmill.services import bounds
-from rollmill.services.grading_key import KEY_HEADER
 from rollmill.services.http_protocol import BoundedProtocol
 
 OPEN_PATH = "/health"

@@ -8,8 +8,8 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
-from rollmill.command_line import parse_command_line, report_errors
-from rollmill.parameter import parameter
+from rollmill.config.command_line import parse_command_line, report_errors
+from rollmill.config.parameter import parameter
 from rollmill.sandboxes.sandbox import Limits, SandboxHost
 from rollmill.services.protocol import Grants
 
@@ -20,7 +20,7 @@ _LONGEST_CONTAINER_S = 86400.0
 """Containers end by themselves after a day; the service ends them before that, at what clients ask for."""
 
 
-class SandboxService(BaseModel):
+class SandboxServiceOptions(BaseModel):
     """Starts sandboxes and runs commands in them for clients that ask by HTTP."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -84,7 +84,7 @@ class SandboxService(BaseModel):
         return Limits(**{name: getattr(self, name) for name in Limits.model_fields})
 
 
-def open_host(parameters: SandboxService) -> SandboxHost:
+def open_host(parameters: SandboxServiceOptions) -> SandboxHost:
     """What makes sandboxes. Raises `InputError` where it cannot work here."""
     if parameters.images is not None and parameters.backend == "bubblewrap":
         from rollmill.sandboxes.bubblewrap import BubblewrapHost
@@ -100,7 +100,7 @@ def open_host(parameters: SandboxService) -> SandboxHost:
     )
 
 
-def grants(parameters: SandboxService) -> Grants:
+def grants(parameters: SandboxServiceOptions) -> Grants:
     """What clients may have."""
     docker = parameters.backend == "docker"
     return Grants(
@@ -114,7 +114,7 @@ def grants(parameters: SandboxService) -> Grants:
 def main() -> None:
     """Serves until it is ended; no sandbox outlives it."""
     parameters = parse_command_line(
-        SandboxService,
+        SandboxServiceOptions,
         prog=PROG,
         description="Starts sandboxes and runs commands in them for clients that ask by HTTP.\n"
         "Clients send the token that ROLLMILL_SANDBOX_TOKEN holds in this process's environment. The places for\n"
@@ -122,16 +122,16 @@ def main() -> None:
         examples=f"  {PROG} --images examples/performance_problems/images\n"
         f"  {PROG} --backend docker --max_sandboxes 32",
     )
+    from rollmill.inference.http_service import token_from_environment
+    from rollmill.sandboxes.grading_key import service_keys
     from rollmill.sandboxes.remote import TOKEN_VARIABLE
-    from rollmill.services.connection import token_from_environment
-    from rollmill.services.grading_key import service_keys
-    from rollmill.services.held import HeldSandboxes
     from rollmill.services.sandbox_app import sandbox_app
+    from rollmill.services.sandbox_pool import SandboxPool
     from rollmill.services.serving import listen, serve
 
     token, keys = token_from_environment(TOKEN_VARIABLE), service_keys()
     with listen(parameters.host, parameters.port, token, TOKEN_VARIABLE) as listening:
-        held = HeldSandboxes(
+        held = SandboxPool(
             open_host(parameters),
             max_sandboxes=parameters.max_sandboxes,
             grading_sandboxes=parameters.grading_sandboxes,

@@ -11,11 +11,11 @@ from fastapi import FastAPI, Request, Response
 from pydantic import SecretStr
 
 from rollmill.errors import InputError
+from rollmill.sandboxes.grading_key import KEY_VARIABLE
 from rollmill.sandboxes.sandbox import SandboxError
-from rollmill.services.grading_key import KEY_VARIABLE
 from rollmill.services.guard import failure, guard, is_grader, json_response
-from rollmill.services.held import ClientGoneError, FullError, HeldSandboxes, ReusedIdError
 from rollmill.services.protocol import AliveRequest, CleanupRequest, ExecuteRequest, Grants, StartRequest, lifetime_s
+from rollmill.services.sandbox_pool import ClientGoneError, FullError, ReusedIdError, SandboxPool
 from rollmill.services.serving import until_gone
 
 _RETRY_AFTER = {"Retry-After": "1"}
@@ -23,7 +23,7 @@ _CLIENT_CLOSED_REQUEST = 499
 
 
 def sandbox_app(
-    held: HeldSandboxes,
+    held: SandboxPool,
     grants: Grants,
     *,
     kind: str,

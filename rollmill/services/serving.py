@@ -14,9 +14,9 @@ from fastapi import FastAPI, Request
 from pydantic import SecretStr
 
 from rollmill.errors import InputError, ServingError
+from rollmill.inference.ports import holder
 from rollmill.services import bounds
 from rollmill.services.http_protocol import BoundedProtocol, end_overdue, room_for_connections
-from rollmill.serving.ports import holder
 
 _BACKLOG = 2048
 _LAST_ANSWERS_S = 3

@@ -42,7 +42,7 @@ class ExactVerifier:
             verifier="exact@1",
             status="ok",
             answer=answer,
-            error=0.0 if right else 1.0,
+            distance=0.0 if right else 1.0,
             reward=1.0 if right else 0.0,
             success=right,
         )

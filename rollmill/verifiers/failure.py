@@ -8,8 +8,8 @@ from typing import Literal
 FailureType = Literal["verifier_raised", "verifier_timeout", "verifier_died"]
 
 
-class VerifierFailed(Exception):  # noqa: N818 - reads as what happened, beside RolloutError, the record made of it
-    """One verification gave no verdict; `type` and `message` (one line) are what a `RolloutError` holds."""
+class VerifierFailed(Exception):  # noqa: N818 - reads as what happened, beside Failure, the record made of it
+    """One verification gave no verdict; `type` and `message` (one line) are what a `Failure` holds."""
 
     def __init__(self, type: FailureType, message: str) -> None:  # noqa: A002
         self.type: FailureType = type

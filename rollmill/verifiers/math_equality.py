@@ -53,7 +53,7 @@ class MathVerifier:
             status="ok",
             # math-verify gives the text that it read beside the expression, whose own text can take for ever to make.
             answer=next((part for part in parsed if isinstance(part, str)), None),
-            error=0.0 if right else 1.0,
+            distance=0.0 if right else 1.0,
             reward=1.0 if right else 0.0,
             success=right,
         )

@@ -68,7 +68,7 @@ class NumericVerifier:
             verifier="numeric@1",
             status="ok",
             answer=text,
-            error=distance,
+            distance=distance,
             reward=1.0 if success else 0.0,
             success=success,
         )

@@ -97,7 +97,7 @@ class ReasoningGymVerifier:
             verifier=f"{self.name}@{self.version}",
             status="ok",
             answer=answer,
-            error=1 - score,
+            distance=1 - score,
             reward=score,
             success=is_accepted(1 - score, self.accept_error, 1.0),
         )

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
-from rollmill.stall_watch import TimedStep
+from rollmill.terminal.stall_watch import TimedStep
 from rollmill.verifiers import frames
 from rollmill.verifiers.failure import VerifierFailed, describe
 from rollmill.verifiers.surroundings import LIMITS, built_in_process

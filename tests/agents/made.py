@@ -9,9 +9,9 @@ import time
 from rollmill.agents.config import read_agent_config
 from rollmill.agents.playing import play
 from rollmill.grading.problem import GradedProblem
+from rollmill.inference.client import ChatClient, ClientConfig
+from rollmill.inference.endpoints import Endpoint, EndpointPool
 from rollmill.sandboxes.sandbox import TIMED_OUT, Execution, SandboxError
-from rollmill.serving.client import ChatClient, ClientConfig
-from rollmill.serving.endpoints import Endpoint, EndpointPool
 
 PROBLEM = GradedProblem(instance_id="p", problem_statement="make it fast", image_name="p", path_in_repo="a.py")
 SUBMIT = "echo COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT"

@@ -10,9 +10,8 @@ from rollmill.agents.action_search import ActionSearch, ActionSearchError
 from rollmill.agents.config import read_agent_config
 from rollmill.agents.settings import TEXT_REGEX, V1_REGEX
 from rollmill.errors import InputError
-from rollmill.serving.scripted import Conversation, Script, ScriptedServer
-
-from .made import ShellSandbox, play_on, text_settings
+from rollmill.inference.scripted import Conversation, Script, ScriptedServer
+from tests.agents.made import ShellSandbox, play_on, text_settings
 
 ANSWERS = [
     "",

@@ -6,8 +6,7 @@ import pytest
 from rollmill.agents.environment import SandboxEnvironment
 from rollmill.agents.mini_swe import Submitted
 from rollmill.sandboxes.sandbox import Execution, SandboxError
-
-from .made import ShellSandbox, text_settings
+from tests.agents.made import ShellSandbox, text_settings
 
 
 class Told(ShellSandbox):

@@ -9,11 +9,10 @@ from pathlib import Path
 import pytest
 
 from rollmill.agents.playing import CANCELLED, FAILED
+from rollmill.inference.scripted import Conversation, Script, ScriptedAnswer, ScriptedServer
 from rollmill.sandboxes.bubblewrap import BubblewrapHost
 from rollmill.sandboxes.sandbox import Limits, SandboxSpec
-from rollmill.serving.scripted import Answer, Conversation, Script, ScriptedServer
-
-from .made import SUBMIT, bash, call, play_on, text_settings, tool_settings
+from tests.agents.made import SUBMIT, bash, call, play_on, text_settings, tool_settings
 
 pytestmark = pytest.mark.skipif(not shutil.which("bwrap"), reason="bubblewrap is not installed")
 
@@ -38,7 +37,7 @@ def sandbox(host):
 
 
 def playing(sandbox, settings, *answers, **rest):
-    made = [one if isinstance(one, str) else Answer(**one) for one in answers]
+    made = [one if isinstance(one, str) else ScriptedAnswer(**one) for one in answers]
     with ScriptedServer(Script(conversations=[Conversation(answers=made)])) as server:
         return play_on(server, sandbox, settings, **rest)
 

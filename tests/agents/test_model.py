@@ -7,10 +7,9 @@ from hypothesis import strategies as st
 
 from rollmill.agents.mini_swe import FormatError
 from rollmill.agents.model import ChatModel, ContextLengthExceeded, call_seed, is_too_long, sendable
+from rollmill.inference.client import Completion, RequestFailedError, ToolCall
 from rollmill.records import Usage
-from rollmill.serving.client import Completion, RequestFailedError, ToolCall
-
-from .made import bash, text_settings, tool_settings
+from tests.agents.made import bash, text_settings, tool_settings
 
 MODES = {"text": text_settings(), "tools": tool_settings()}
 FIRST = [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]

@@ -6,13 +6,12 @@ import pytest
 from rollmill.agents.model import call_seed
 from rollmill.agents.playing import CANCELLED, FAILED
 from rollmill.errors import InputError, ServingError
-from rollmill.serving.scripted import Answer, Conversation, Script, ScriptedServer
-
-from .made import PROBLEM, SUBMIT, ShellSandbox, bash, call, play_on, text_settings, tool_settings
+from rollmill.inference.scripted import Conversation, Script, ScriptedAnswer, ScriptedServer
+from tests.agents.made import PROBLEM, SUBMIT, ShellSandbox, bash, call, play_on, text_settings, tool_settings
 
 
 def served(*answers, **script):
-    made = [one if isinstance(one, str) else Answer(**one) for one in answers]
+    made = [one if isinstance(one, str) else ScriptedAnswer(**one) for one in answers]
     return ScriptedServer(Script(conversations=[Conversation(answers=made)], **script))
 
 

@@ -1,17 +1,16 @@
 import orjson
 import pytest
 
-from rollmill.agents.playing import FAILED, Played
+from rollmill.agents.playing import FAILED, AgentRun
 from rollmill.agents.record import AgentRollout, make_record
 from rollmill.corpus.corpus import read_corpus
 from rollmill.files.rows import dump_line
-from rollmill.grading.evaluation import Comparison, Evaluation, GitPrecheck, SpeedupDetails
-from rollmill.records import RolloutError, Usage
-from rollmill.rollouts.tally import Outcome
-from rollmill.viewing.trajectory import read_trajectory
+from rollmill.generation.tally import RolloutOutcome
+from rollmill.grading.evaluation import Evaluation, GitPrecheck, SpeedupDetails, TimedPair
+from rollmill.records import Failure, Usage
+from rollmill.reports.viewing.trajectory import read_trajectory
+from tests.agents.made import PROBLEM
 from tests.corpus.made import make_run
-
-from .made import PROBLEM
 
 MESSAGES = [
     {"role": "system", "content": "s"},
@@ -27,7 +26,7 @@ MESSAGES = [
 ]
 DETAILS = SpeedupDetails(
     average_speedup=1.8, min_speedup=1.5, max_speedup=2.0, low=1.6, high=1.9, total_comparisons=1,
-    comparisons=[Comparison(seed=1, before_s=0.1, after_s=0.0, speedup=float("inf"))],
+    comparisons=[TimedPair(seed=1, before_s=0.1, after_s=0.0, speedup=float("inf"))],
 )  # fmt: skip
 FASTER = Evaluation(
     instance_id="p", success=True, reward=2.0, speedup=1.8, speedup_details=DETAILS,
@@ -44,7 +43,7 @@ def played(status="Submitted", **update):
         "messages": MESSAGES, "exit_status": status, "submission": "my patch", "error": None, "model_calls": 5,
         "steps": 4, "usage": Usage(prompt_tokens=9, completion_tokens=2), "finish_reason": "stop", "seconds": 1.23456,
     }  # fmt: skip
-    return Played(**facts | update)
+    return AgentRun(**facts | update)
 
 
 def record(done, evaluation, *, sample_id=0, **more):
@@ -103,7 +102,7 @@ def test_what_an_agent_did_wrong_is_graded_all_the_same():
 
 @pytest.mark.parametrize("evaluation", [None, FASTER])
 def test_an_agent_that_had_no_chance_has_no_reward(evaluation):
-    error = RolloutError(type="sandbox_gone", message="gone")
+    error = Failure(type="sandbox_gone", message="gone")
     row = record(played(FAILED, error=error), evaluation)
     assert (row.reward, row.success, row.speedup, row.verdict, row.error) == (None, None, None, None, error)
 
@@ -121,7 +120,7 @@ def test_an_agent_that_had_no_chance_has_no_reward(evaluation):
 def test_grading_that_failed_is_no_reward(evaluation, type_, message):
     row = record(played(), evaluation)
     assert (row.reward, row.success, row.speedup, row.verdict) == (None, None, None, None)
-    assert row.error == RolloutError(type=type_, message=message)
+    assert row.error == Failure(type=type_, message=message)
     assert row.evaluation_info["phase"] == evaluation.phase
 
 
@@ -138,7 +137,7 @@ ROWS = [
     record(played(), FASTER),
     record(played("RepeatedFormatError"), SLOWER, sample_id=1),
     record(played(), UNGRADED, sample_id=2),
-    record(played(FAILED, error=RolloutError(type="http_500", message="no")), None, sample_id=3),
+    record(played(FAILED, error=Failure(type="http_500", message="no")), None, sample_id=3),
 ]
 FOUND = {
     "sample_id": [0, 1, 2, 3],
@@ -174,7 +173,7 @@ def test_the_corpus_reads_the_rows(tmp_path, kind):
 
 
 def test_what_the_journal_counts():
-    counted = [Outcome.of_row(orjson.loads(dump_line(row.model_dump()))) for row in ROWS]
+    counted = [RolloutOutcome.of_row(orjson.loads(dump_line(row.model_dump()))) for row in ROWS]
     assert [(one.status, one.success, one.error_type) for one in counted] == [
         ("ok", True, None),
         ("ok", False, None),

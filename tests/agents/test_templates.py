@@ -12,10 +12,9 @@ from rollmill.agents import mini_swe, template_meter
 from rollmill.agents.config import read_agent_config
 from rollmill.agents.templates import AgentTemplate, TemplateFailedError
 from rollmill.errors import InputError
-from rollmill.serving.scripted import Conversation, Script, ScriptedServer
-
-from . import hostile_templates
-from .made import SUBMIT, ShellSandbox, bash, play_on, text_settings
+from rollmill.inference.scripted import Conversation, Script, ScriptedServer
+from tests.agents import hostile_templates
+from tests.agents.made import SUBMIT, ShellSandbox, bash, play_on, text_settings
 
 TOUCH = "cycler.__init__.__globals__.os.system('touch pwned')"
 WRITTEN = [

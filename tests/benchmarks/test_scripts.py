@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from rollmill.serving.server import SERVER_ENVIRONMENT
+from rollmill.inference.server import SERVER_ENVIRONMENT
 from rollmill.verifiers.surroundings import sandbox_missing
-from tests.optimal_sampling.made import make_model
+from tests.jobs.optimal_sampling.made import make_model
+from tests.jobs.training.made import make_base
 from tests.prepared_python import prepared_python
-from tests.training.made import make_base
 
 ROOT = Path(__file__).parent.parent.parent
 NAMES = (
@@ -37,7 +37,7 @@ BENCHMARKS = [f"benchmarks.{name}" for name in NAMES]
 RUNS = ("benchmarks.", "distributed.cli.", "flows.", "rollmill.", "tests.flows.one_process", "uvicorn")
 IMPORTED = """
     benchmarks.contenders.bare_aiohttp benchmarks.contenders.curation benchmarks.contenders.engine
-    flows.agent_rollouts flows.reject_sampling rollmill.curation.commands rollmill.training.trainer
+    flows.agent_rollouts flows.reject_sampling rollmill.jobs.curation.commands rollmill.jobs.training.trainer
     rollmill.services.evaluation rollmill.services.sandbox rollmill.verifiers.worker_process
     datasets distributed.cli.dask_scheduler distributed.cli.dask_worker matplotlib.backends.backend_agg polars
     prefect.engine prefect.server.api.server prefect.utilities.visualization prefect_dask reasoning_gym

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from blocks.cluster import DaskCluster, Offers, dask_cluster, given_up
 from rollmill.errors import RunStoppedError
-from rollmill.serving.ports import PortReservation
+from rollmill.inference.ports import PortReservation
 
 
 @pytest.mark.parametrize("address", ["host:8786", "tcp://host", "http//host:1", ""])

@@ -7,9 +7,9 @@ from pydantic import SecretStr
 
 from blocks.inference import InferenceEndpoint, VLLMServer, endpoint_config, server_config
 from rollmill.errors import InputError, ServingError
-from rollmill.serving.scripted import Script, ScriptedServer
+from rollmill.inference.scripted import Script, ScriptedServer
 from tests.gpus import FakeMachine
-from tests.serving.raw_server import RawServer
+from tests.inference.raw_server import RawServer
 
 
 def test_an_endpoint_checks_by_asking_its_servers():

@@ -5,7 +5,7 @@ from pydantic import SecretStr
 
 from blocks.sandboxes import EvaluationService, SandboxService, evaluation_service, sandbox_service
 from rollmill.errors import InputError, ServingError
-from tests.serving.raw_server import RawServer
+from tests.inference.raw_server import RawServer
 
 BLOCKS = pytest.mark.parametrize("block", [SandboxService, EvaluationService])
 

@@ -5,7 +5,7 @@ from pydantic import SecretStr
 
 from blocks.search import SearchService, search_service
 from rollmill.errors import InputError, ServingError
-from tests.serving.raw_server import RawServer
+from tests.inference.raw_server import RawServer
 
 
 def test_a_check_says_what_is_there_in_one_line():

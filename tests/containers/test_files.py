@@ -217,10 +217,9 @@ def test_what_runs_write_by_default_is_on_the_volume():
     given = [deployment["parameters"]["parameters"] for deployment in deployments]
     paths = [each[name] for each in given for name in ("output", "output_dir", "log_dir") if name in each]
     assert len(paths) >= 5
-    for file in (ROOT / "rollmill").glob("*/parameters.py"):
-        for _, model in inspect.getmembers(
-            importlib.import_module(f"rollmill.{file.parent.name}.parameters"), inspect.isclass
-        ):
+    for file in (ROOT / "rollmill").rglob("parameters.py"):
+        module = ".".join(file.relative_to(ROOT).with_suffix("").parts)
+        for _, model in inspect.getmembers(importlib.import_module(module), inspect.isclass):
             if issubclass(model, BaseModel):
                 fields = [model.model_fields.get(name) for name in ("output_dir", "log_dir")]
                 paths += [field.default for field in fields if field and isinstance(field.default, str)]

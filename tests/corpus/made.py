@@ -9,8 +9,8 @@ import pyarrow as pa
 
 from rollmill.corpus.scan import Scan
 from rollmill.corpus.table import SCHEMA
-from rollmill.rollouts.manifest import Manifest
-from tests.rollouts.made import identity
+from rollmill.generation.manifest import Manifest
+from tests.generation.made import identity
 
 PACKERS = {
     "": bytes,

@@ -21,7 +21,7 @@ except KeyboardInterrupt:
 
 
 @pytest.mark.parametrize(
-    "module", ["rollmill.corpus.corpus", "rollmill.rejection.outcome", "rollmill.curation.commands"]
+    "module", ["rollmill.corpus.corpus", "rollmill.jobs.rejection_sampling.outcome", "rollmill.jobs.curation.commands"]
 )
 def test_ctrl_c_wakes_a_main_thread_that_waits(module):
     done = subprocess.run([sys.executable, "-c", WAIT, module], capture_output=True, text=True, timeout=60)

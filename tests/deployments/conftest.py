@@ -15,7 +15,7 @@ import httpx
 import psutil
 import pytest
 
-from rollmill.serving.ports import PortReservation
+from rollmill.inference.ports import PortReservation
 from tests.flows.conftest import ROOT, processes_of, write_problems
 from tests.waiting import wait_until
 
@@ -38,7 +38,7 @@ SHORT = {
 
 
 class Desk:
-    """`python -m deployments.desk` in a folder of its own, and what a user asks of it."""
+    """`python -m deployments.local` in a folder of its own, and what a user asks of it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -59,7 +59,7 @@ class Desk:
     def command(self, *arguments: str, timeout: float = 500) -> subprocess.CompletedProcess[str]:
         """`up` or `down`."""
         return subprocess.run(
-            [sys.executable, "-m", "deployments.desk", *arguments, f"--folder={self.folder}"],
+            [sys.executable, "-m", "deployments.local", *arguments, f"--folder={self.folder}"],
             cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=timeout,
         )  # fmt: skip
 

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from rollmill.serving.kept_process import KeptProcess
-from rollmill.serving.ports import PortReservation
+from rollmill.inference.ports import PortReservation
+from rollmill.inference.supervised_process import KeptProcess
 
 PASSWORD = "a-password-of-tests"
 

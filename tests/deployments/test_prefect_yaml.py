@@ -10,8 +10,8 @@ import yaml
 from prefect.flows import load_flow_from_entrypoint
 from prefect.schedules import Cron
 
-from rollmill.command_line import parse_command_line
-from rollmill.improvement.parameters import Improve
+from rollmill.config.command_line import parse_command_line
+from rollmill.jobs.improvement.parameters import Improve
 from tests.flows.conftest import ROOT
 
 DEPLOYMENTS = {one["name"]: one for one in yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]}

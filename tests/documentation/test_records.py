@@ -6,8 +6,8 @@ import re
 
 import orjson
 
+from rollmill.jobs.rejection_sampling.summary import summarise
 from rollmill.records import Problem
-from rollmill.rejection.summary import summarise
 from tests.documentation.pages import ROOT
 
 PAGE = (ROOT / "docs/concepts/records.md").read_text()
@@ -29,10 +29,10 @@ def test_a_row_of_results() -> None:
 
 
 def test_an_episode_s_row_is_the_one_that_is_written() -> None:
-    from rollmill.episodes.record import EpisodeRollout, Turn
-    from rollmill.episodes.selection import Episode, Row
+    from rollmill.jobs.episodes.record import EpisodeRollout, EpisodeTurn
+    from rollmill.jobs.episodes.selection import Episode, Row
 
-    turn = Turn(agent_name="a", policy_name="p", turn_idx=0, first=0, end=1, reward=1.0, seed=0)
+    turn = EpisodeTurn(agent_name="a", policy_name="p", turn_idx=0, first=0, end=1, reward=1.0, seed=0)
     rollout = EpisodeRollout.model_construct(
         messages=[{}], turns=[turn], success=True, env_name="e", sample_id=0, instance_id="i"
     )

@@ -9,8 +9,8 @@ from rollmill.corpus.record import decode_record
 from rollmill.errors import InputError
 from rollmill.exports.packing import output_kind
 from rollmill.exports.seed_format import generated_metadata, summary, write_seed_format
+from rollmill.files.io import open_binary
 from rollmill.files.json_array import JsonArray
-from rollmill.files.opening import open_binary
 from tests.exports.made import MadeCorpus, rollout
 
 RECORDS = [rollout("p0", 0, 1.0, model_calls=3), rollout("p0", 1, 0.0, model_calls=2), rollout("p1", 0, None)]

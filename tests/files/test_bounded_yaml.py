@@ -5,10 +5,10 @@ import pytest
 import yaml
 
 from rollmill.agents.config import read_agent_config
-from rollmill.episodes.settings import read_value
+from rollmill.config.settings_file import read_settings_file
 from rollmill.errors import InputError
 from rollmill.files.bounded_yaml import BadYamlError, read_yaml
-from rollmill.settings_file import read_settings_file
+from rollmill.jobs.episodes.override_values import read_value
 
 LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{n}: &a{n} [{', '.join(['*a' + str(n - 1)] * 10)}]\n" for n in range(1, 10)
@@ -52,7 +52,7 @@ HOSTILE = {
 WALK = """
 import resource, sys
 from rollmill.errors import InputError
-from rollmill.settings_file import read_settings_file
+from rollmill.config.settings_file import read_settings_file
 resource.setrlimit(resource.RLIMIT_CPU, (20, 20))
 resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
 try:

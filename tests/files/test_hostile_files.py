@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rollmill.errors import InputError
-from rollmill.files import json_array, opening, rows
-from rollmill.files.kinds import file_kind
-from rollmill.files.opening import open_binary
+from rollmill.files import io, json_array, rows
+from rollmill.files.formats import file_kind
+from rollmill.files.io import open_binary
 from rollmill.files.rows import read_json, read_json_lines
 
 LINE = b'{"a": 1}\n'
@@ -198,4 +198,4 @@ def test_the_kind_of_a_bomb_is_told_from_its_beginning(tmp_path):
 
 
 def test_the_bounds_are_those_that_are_documented():
-    assert (rows.LARGEST_ROW, json_array.LARGEST_ROW, opening.MOST_MEMORY) == (1 << 28, 1 << 28, 128 << 20)
+    assert (rows.LARGEST_ROW, json_array.LARGEST_ROW, io.MOST_MEMORY) == (1 << 28, 1 << 28, 128 << 20)

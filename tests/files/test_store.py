@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from rollmill.errors import InputError, RunStoppedError
 from rollmill.files import store as module
 from rollmill.files.store import Store, StoreConfig, copy_results, result_files, store_url
-from rollmill.serving.ports import PortReservation
+from rollmill.inference.ports import PortReservation
 from tests.files.s3 import S3Server
 
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import psutil
 
-from rollmill.serving.kept_process import KeptProcess
-from rollmill.serving.ports import PortReservation
+from rollmill.inference.ports import PortReservation
+from rollmill.inference.supervised_process import KeptProcess
 from tests.flows.conftest import journal_lines, processes_of
 
 MADE = re.compile(r"(\S+:\d+): (\d+) rollouts: \d+ ok")

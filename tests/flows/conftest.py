@@ -18,9 +18,9 @@ from typing import Any
 import psutil
 import pytest
 
-from rollmill.serving.kept_process import KeptProcess
-from rollmill.serving.ports import PortReservation
-from rollmill.serving.probe import healthy
+from rollmill.inference.ports import PortReservation
+from rollmill.inference.probe import healthy
+from rollmill.inference.supervised_process import KeptProcess
 from tests.prepared_python import prepared_python
 
 ROOT = Path(__file__).parents[2]
@@ -50,7 +50,7 @@ MACHINE = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
 RUNS = ("flows.", "rollmill.", "distributed.cli.", "tests.flows.")
 IMPORTED = """
     flows.agent_rollouts flows.collect_episodes flows.curate flows.improve flows.optimal_sampling
-    rollmill.optimal_sampling.decoding rollmill.training.trainer rollmill.training.worker
+    rollmill.jobs.optimal_sampling.decoding rollmill.jobs.training.trainer rollmill.jobs.training.worker
     rollmill.services.evaluation rollmill.services.sandbox rollmill.verifiers.worker_process
     distributed.cli.dask_scheduler distributed.cli.dask_worker fastapi matplotlib.backends.backend_agg
     PIL.GifImagePlugin PIL.JpegImagePlugin prefect.engine prefect.utilities.visualization prefect_dask reasoning_gym

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks.scripted_agents import SUBMIT, act
 from rollmill.environments.search.index import FullTextIndex
-from tests.serving.raw_server import RawServer
+from tests.inference.raw_server import RawServer
 
 NAMES = (
     "endpoint", "sandbox", "evaluation", "search", "store_key", "store_secret",

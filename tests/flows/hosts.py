@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from rollmill.serving.kept_process import KeptProcess
+from rollmill.inference.supervised_process import KeptProcess
 from tests.waiting import wait_until
 
 HOLD = 'hostname "$0" && echo ready && exec sleep 86400'

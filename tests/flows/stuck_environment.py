@@ -9,7 +9,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from tests.episodes.toy import ToyEnvironment
+from tests.jobs.episodes.toy import ToyEnvironment
 
 
 class StuckEnvironment(ToyEnvironment):

@@ -16,12 +16,12 @@ import pytest
 
 from benchmarks.scripted_agents import CONFIG, SUBMIT, act, does, script_of
 from rollmill.grading.pack import Pack
+from rollmill.inference.ports import PortReservation
+from rollmill.inference.probe import healthy
+from rollmill.inference.script import Conversation, Script
+from rollmill.inference.scripted import ScriptedServer
+from rollmill.inference.supervised_process import KeptProcess
 from rollmill.sandboxes.images import copy_image
-from rollmill.serving.kept_process import KeptProcess
-from rollmill.serving.ports import PortReservation
-from rollmill.serving.probe import healthy
-from rollmill.serving.script import Conversation, Script
-from rollmill.serving.scripted import ScriptedServer
 from tests.flows.conftest import ROOT, Job, journal_lines, processes_of
 from tests.flows.test_cluster import cluster_in
 from tests.flows.test_many_machines import REGISTERED, dask_process, makers, said_by

@@ -12,10 +12,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from rollmill.training.metrics import METRICS, read_metrics
+from rollmill.jobs.training.metrics import METRICS, read_metrics
 from tests.flows.clusters import Cluster, cluster_in
 from tests.flows.conftest import Job, processes_of, script, write_problems
-from tests.training.made import CHATML, make_base, row, write_rows
+from tests.jobs.training.made import CHATML, make_base, row, write_rows
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -54,7 +54,7 @@ def training(job: Job) -> list[psutil.Process]:
     found = []
     for process in processes_of(str(job.folder)):
         with suppress(psutil.Error):
-            if "rollmill.training.worker" in process.cmdline():
+            if "rollmill.jobs.training.worker" in process.cmdline():
                 found.append(process)
     return found
 

@@ -15,19 +15,19 @@ import pytest
 
 from rollmill.environments.search.environment import OWN_QUESTIONS
 from rollmill.environments.search.index import open_index
-from rollmill.serving.kept_process import KeptProcess
-from rollmill.serving.script import Conversation, Script
-from rollmill.serving.scripted import ScriptedServer
+from rollmill.inference.script import Conversation, Script
+from rollmill.inference.scripted import ScriptedServer
+from rollmill.inference.supervised_process import KeptProcess
 from tests.flows.conftest import ROOT, Job, journal_lines, processes_of, script
 from tests.flows.test_cluster import cluster_in
 from tests.flows.test_many_machines import REGISTERED, dask_process, makers, rows_in, said_by, servers
-from tests.serving.raw_server import RawServer
-from tests.training.made import make_base
+from tests.inference.raw_server import RawServer
+from tests.jobs.training.made import make_base
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-TOY = ("--env_name", "tests.episodes.toy:ToyEnvironment")
+TOY = ("--env_name", "tests.jobs.episodes.toy:ToyEnvironment")
 
 
 @pytest.fixture

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from rollmill.serving.scripted import Script, ScriptedServer
+from rollmill.inference.scripted import Script, ScriptedServer
 from tests.flows.conftest import ROOT, Job, write_problems
-from tests.rollouts.made import mounted
-from tests.training.made import make_base
+from tests.generation.made import mounted
+from tests.jobs.training.made import make_base
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-TOY = ["--env_name", "tests.episodes.toy:ToyEnvironment", "--model_path", "oracle", "--num_episodes", "4"]
+TOY = ["--env_name", "tests.jobs.episodes.toy:ToyEnvironment", "--model_path", "oracle", "--num_episodes", "4"]
 MODEL = ["--model_path", "m", "--model_name", "run"]
 AGENTS = ["generate-multi", "--model", "m", "--dataset", str(ROOT / "examples/performance_problems/dataset.json")]
 FLOWS: dict[str, Callable[[str], list[str]]] = {

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from rollmill.improvement.feeds import FEEDS
+from rollmill.jobs.improvement.data_sources import FEEDS
 from tests.exports.made import lines_of
 from tests.flows.conftest import ROOT, Job, processes_of
-from tests.improvement.made import recorded, write_lines
-from tests.training.made import CHATML, make_base
+from tests.jobs.improvement.made import recorded, write_lines
+from tests.jobs.training.made import CHATML, make_base
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]

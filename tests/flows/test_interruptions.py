@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from rollmill.serving.scripted import Script, ScriptedServer
+from rollmill.inference.scripted import Script, ScriptedServer
 from tests.flows.conftest import Job, journal_lines, processes_of, script, stop, write_problems
 from tests.waiting import wait_until
 

@@ -13,13 +13,13 @@ from typing import Any
 import psutil
 import pytest
 
-from rollmill.serving.server import SERVER_ENVIRONMENT
+from rollmill.inference.server import SERVER_ENVIRONMENT
 from tests.flows.conftest import ROOT, Job, journal_lines, processes_of, stop
 from tests.flows.test_cluster import cluster_in
-from tests.optimal_sampling.made import make_model
-from tests.optimal_sampling.runs import draw, parameters
-from tests.serving.adapters import make_adapter
-from tests.training.made import make_base
+from tests.inference.adapters import make_adapter
+from tests.jobs.optimal_sampling.made import make_model
+from tests.jobs.optimal_sampling.runs import draw, parameters
+from tests.jobs.training.made import make_base
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]

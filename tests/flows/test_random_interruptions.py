@@ -21,14 +21,14 @@ import pytest
 
 from benchmarks.scripted_agents import script_of
 from rollmill.grading.pack import Pack
-from rollmill.serving.scripted import ScriptedServer
+from rollmill.inference.scripted import ScriptedServer
 from tests.exports.made import rollout
 from tests.flows.conftest import ROOT, Job, processes_of, script, write_problems
 from tests.flows.test_agent_rollouts import FOLDER
 from tests.flows.test_agent_rollouts import flags as agent_flags
 from tests.flows.test_improve import flags as improve_flags
 from tests.flows.test_improve import write
-from tests.training.made import CHATML, make_base, row, write_rows
+from tests.jobs.training.made import CHATML, make_base, row, write_rows
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
@@ -58,7 +58,7 @@ def rejecting(folder: Path) -> Flow:
 
 
 def collecting(folder: Path) -> Flow:
-    toy = ["--env_name", "tests.episodes.toy:ToyEnvironment", "--model_path", "scripted", "--num_episodes", "100"]
+    toy = ["--env_name", "tests.jobs.episodes.toy:ToyEnvironment", "--model_path", "scripted", "--num_episodes", "100"]
     work = ["--concurrency", "4", *script(latency_s=0.3, children=True)]
     return Flow("collect_episodes", [*toy, *work, "--output_dir", "out"], "out", 12)
 

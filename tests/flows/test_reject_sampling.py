@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rollmill.serving.scripted import Script, ScriptedServer
+from rollmill.inference.scripted import Script, ScriptedServer
 from tests.flows.conftest import Job, journal_lines, write_problems
 from tests.problems.conftest import make_png
 

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from blocks.kinds import BLOCKS
-from rollmill.serving.script import Script
-from rollmill.serving.scripted import ScriptedServer
+from rollmill.inference.script import Script
+from rollmill.inference.scripted import ScriptedServer
 from tests.files.s3 import S3Server
 from tests.flows.conftest import ROOT, Job, journal_lines, script, write_problems
 from tests.flows.stores import check_copied, save_blocks
+from tests.jobs.training.made import write_rows
 from tests.problems.conftest import make_png
-from tests.training.made import write_rows
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.flows.conftest import Job, journal_lines, processes_of, stop, write_problems
-from tests.serving.adapters import make_adapter
-from tests.training.made import CHATML, make_base, row, write_rows
+from tests.inference.adapters import make_adapter
+from tests.jobs.training.made import CHATML, make_base, row, write_rows
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]

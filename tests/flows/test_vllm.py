@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from rollmill.episodes.casting import serving_cast
-from rollmill.episodes.parameters import CollectEpisodes
-from rollmill.serving.served import Served
-from rollmill.serving.server import ServerConfig
-from tests.episodes.asking import answer_of
+from rollmill.inference.backend import Served
+from rollmill.inference.server import ServerConfig
+from rollmill.jobs.episodes.parameters import CollectEpisodes
+from rollmill.jobs.episodes.policy_assignment import serving_cast
 from tests.flows.conftest import ROOT, Job, journal_lines, processes_of, stop, write_problems
-from tests.serving.adapters import make_adapter
-from tests.training.made import CHATML, make_base
+from tests.inference.adapters import make_adapter
+from tests.jobs.episodes.asking import answer_of
+from tests.jobs.training.made import CHATML, make_base
 from tests.waiting import wait_until
 
 MODEL = ROOT / "models" / "SmolLM2-135M-Instruct"
@@ -54,7 +54,7 @@ def test_killed_server_and_killed_flow(tmp_path: Path, prefect_environment: dict
         found for found in processes_of("vllm.entrypoints.launchers.api_server.entry") if found in processes_of(mark)
     ]
     assert len(processes_of(mark)) >= 4, "the flow, the keeper, vLLM's API and its engine"
-    api = next(found for found in servers if "keeper" not in " ".join(found.cmdline()))
+    api = next(found for found in servers if "process_supervisor" not in " ".join(found.cmdline()))
     api.kill()
     before = len(journal_lines(tmp_path))
     wait_until(lambda: len(journal_lines(tmp_path)) >= before + 20 or process.poll() is not None, timeout=600)

@@ -11,7 +11,7 @@ import pytest
 from rollmill.grading.evaluation import Evaluation
 from rollmill.grading.grader import LocalGrader
 from rollmill.grading.problem import GradedProblem
-from rollmill.grading.speedup import Pairs
+from rollmill.grading.speedup import PairCount
 from rollmill.sandboxes.bubblewrap import BubblewrapHost
 from rollmill.sandboxes.sandbox import SandboxSpec
 from tests.grading.repositories import FLAKY, PROBLEMS, PYTHON, C
@@ -54,7 +54,7 @@ def problems() -> dict[str, GradedProblem]:
 @pytest.fixture(scope="session")
 def grader(host: BubblewrapHost) -> LocalGrader:
     """As few pairs as there can be."""
-    return LocalGrader(host, pairs=Pairs(least=3, most=3))
+    return LocalGrader(host, pairs=PairCount(least=3, most=3))
 
 
 @pytest.fixture

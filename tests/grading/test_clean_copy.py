@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 from rollmill.grading.clean_copy import CleanCopies, difference
 from rollmill.grading.patch import StartTree
 from rollmill.grading.problem import GradedProblem
-from rollmill.grading.tree import EXECUTABLE, LINK, REGULAR, File, Tree, marks
+from rollmill.grading.tree import EXECUTABLE, LINK, REGULAR, Tree, TreeEntry, marks
 from rollmill.sandboxes.bubblewrap import BubblewrapHost
 from rollmill.sandboxes.sandbox import Limits, SandboxSpec
 from tests.grading.repositories import C_FAST
@@ -31,7 +31,7 @@ def test_a_built_tree_is_restored_as_it_was(host: BubblewrapHost, problems: dict
     assert overlay.gone == [b"bench.c"]
     assert {b"run_bench", b"link", b"new\nline", b"\xff", b"bench.c/x", b"total.h"} <= overlay.files.keys()
     assert b"test.c" not in overlay.files
-    assert overlay.files[b"link"] == File(LINK, b"total.h")
+    assert overlay.files[b"link"] == TreeEntry(LINK, b"total.h")
     with copies.fresh() as sandbox:
         copies.restore(sandbox, folder, overlay)
         assert copies.read(sandbox, folder) == built
@@ -54,9 +54,9 @@ def test_a_patch_is_applied_byte_by_byte_whatever_the_attributes_say(
         folder, _, _, tracked, tree = copies.read_start(sandbox)
         after: Tree = {
             **tree,
-            b"a.txt": File(EXECUTABLE, b"$Id$\none\r\nthree\r\n"),
-            b"b.dos": File(REGULAR, b"\r\n\n\r"),
-            b"c": File(REGULAR, b"\0\r\n"),
+            b"a.txt": TreeEntry(EXECUTABLE, b"$Id$\none\r\nthree\r\n"),
+            b"b.dos": TreeEntry(REGULAR, b"\r\n\n\r"),
+            b"c": TreeEntry(REGULAR, b"\0\r\n"),
         }
         patch = StartTree(tree, tracked, Path(scratch)).take_patch(after)
         copies.apply(sandbox, folder, patch.diff)

@@ -13,8 +13,8 @@ import pytest
 
 from rollmill.grading.evaluation import Evaluation, GitPrecheck
 from rollmill.grading.grader import LocalGrader
-from rollmill.grading.ladder import DEFAULT
 from rollmill.grading.problem import GradedProblem
+from rollmill.grading.reward_schedule import DEFAULT
 from rollmill.sandboxes.bubblewrap import BubblewrapHost, BubblewrapSandbox
 from rollmill.sandboxes.sandbox import SandboxError, SandboxSpec
 from tests.grading.conftest import Play

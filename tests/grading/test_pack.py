@@ -11,7 +11,7 @@ from rollmill.errors import InputError
 from rollmill.grading.evaluation import Evaluation
 from rollmill.grading.grader import LocalGrader
 from rollmill.grading.pack import Pack, Proof, prove
-from rollmill.grading.speedup import Pairs
+from rollmill.grading.speedup import PairCount
 from rollmill.sandboxes.bubblewrap import BubblewrapHost
 
 FOLDER = Path(__file__).parents[2] / "examples/performance_problems"
@@ -102,7 +102,7 @@ def test_what_is_a_fault(changed: dict[str, Evaluation], fault: str | None) -> N
         assert proof.row()["sound"] == "no"
 
 
-FEW = Pairs(least=3, most=6)
+FEW = PairCount(least=3, most=6)
 
 
 @pytest.fixture(scope="module")

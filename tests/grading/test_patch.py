@@ -12,15 +12,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rollmill.grading.patch import CLEAN_GIT, Change, StartTree
-from rollmill.grading.tree import EXECUTABLE, LINK, REGULAR, BadTreeError, File, Tree, read_tar, write_tar
+from rollmill.grading.tree import EXECUTABLE, LINK, REGULAR, BadTreeError, Tree, TreeEntry, read_tar, write_tar
 
 START: Tree = {
-    b"README": File(REGULAR, b"a\nb\nc\n"),
-    b"run": File(EXECUTABLE, b"#!/bin/sh\n"),
-    b"src/a.py": File(REGULAR, b"x = 1\n"),
-    b".gitignore": File(REGULAR, b"*.o\nbuild/\n!kept.o\n"),
-    b".gitattributes": File(REGULAR, b"*.py -diff filter=evil\n*.txt text eol=crlf ident\n* export-subst\n"),
-    b"forced.o": File(REGULAR, b"\0\1"),
+    b"README": TreeEntry(REGULAR, b"a\nb\nc\n"),
+    b"run": TreeEntry(EXECUTABLE, b"#!/bin/sh\n"),
+    b"src/a.py": TreeEntry(REGULAR, b"x = 1\n"),
+    b".gitignore": TreeEntry(REGULAR, b"*.o\nbuild/\n!kept.o\n"),
+    b".gitattributes": TreeEntry(REGULAR, b"*.py -diff filter=evil\n*.txt text eol=crlf ident\n* export-subst\n"),
+    b"forced.o": TreeEntry(REGULAR, b"\0\1"),
 }
 
 
@@ -53,9 +53,9 @@ def look(folder: Path) -> Tree:
         if path.split(b"/")[0] == b".git":
             continue
         if place.is_symlink():
-            tree[path] = File(LINK, os.fsencode(place.readlink()))
+            tree[path] = TreeEntry(LINK, os.fsencode(place.readlink()))
         elif place.is_file():
-            tree[path] = File(EXECUTABLE if place.stat().st_mode & 0o100 else REGULAR, place.read_bytes())
+            tree[path] = TreeEntry(EXECUTABLE if place.stat().st_mode & 0o100 else REGULAR, place.read_bytes())
     return tree
 
 
@@ -76,15 +76,15 @@ def applied(start: Tree, diff: str) -> Tree:
 def test_every_kind_of_change_is_in_one_patch(tmp_path: Path) -> None:
     after = {
         **START,
-        b"README": File(REGULAR, b"a\nB\nc"),
-        b"src/a.py": File(EXECUTABLE, b"x = 2\n"),
-        b"run": File(LINK, b"README"),
-        b"new \xc3\xa9.txt": File(REGULAR, b"one\r\ntwo\n"),
-        b"left.o": File(REGULAR, b"object"),
-        b"kept.o": File(REGULAR, b"object"),
-        b"build/out": File(REGULAR, b"out"),
-        b"latin.txt": File(REGULAR, b"caf\xe9\n"),
-        b"forced.o": File(REGULAR, b"\0\2"),
+        b"README": TreeEntry(REGULAR, b"a\nB\nc"),
+        b"src/a.py": TreeEntry(EXECUTABLE, b"x = 2\n"),
+        b"run": TreeEntry(LINK, b"README"),
+        b"new \xc3\xa9.txt": TreeEntry(REGULAR, b"one\r\ntwo\n"),
+        b"left.o": TreeEntry(REGULAR, b"object"),
+        b"kept.o": TreeEntry(REGULAR, b"object"),
+        b"build/out": TreeEntry(REGULAR, b"out"),
+        b"latin.txt": TreeEntry(REGULAR, b"caf\xe9\n"),
+        b"forced.o": TreeEntry(REGULAR, b"\0\2"),
     }
     del after[b".gitattributes"]
     patch = StartTree(START, START, tmp_path).take_patch(after)
@@ -104,12 +104,12 @@ def test_every_kind_of_change_is_in_one_patch(tmp_path: Path) -> None:
 
 
 def test_text_stays_readable_and_the_trees_attributes_count_for_nothing(tmp_path: Path) -> None:
-    after = {**START, b"src/a.py": File(REGULAR, b"x = 2\n")}
+    after = {**START, b"src/a.py": TreeEntry(REGULAR, b"x = 2\n")}
     assert StartTree(START, START, tmp_path).take_patch(after).diff.splitlines()[-2:] == ["-x = 1", "+x = 2"]
 
 
 def test_an_agents_gitignore_hides_nothing(tmp_path: Path) -> None:
-    after = {**START, b".gitignore": File(REGULAR, b"*\n"), b"evil.py": File(REGULAR, b"")}
+    after = {**START, b".gitignore": TreeEntry(REGULAR, b"*\n"), b"evil.py": TreeEntry(REGULAR, b"")}
     patch = StartTree(START, START, tmp_path).take_patch(after)
     assert [change.path for change in patch.changes] == [".gitignore", "evil.py"]
 
@@ -117,18 +117,18 @@ def test_an_agents_gitignore_hides_nothing(tmp_path: Path) -> None:
 def test_equal_trees_have_no_patch(tmp_path: Path) -> None:
     start = StartTree(START, START, tmp_path)
     assert start.take_patch(dict(START)) == ([], "")
-    assert start.take_patch({**START, b"x.o": File(REGULAR, b"")}) == ([], "")
+    assert start.take_patch({**START, b"x.o": TreeEntry(REGULAR, b"")}) == ([], "")
 
 
 def test_untracked_ignored_files_of_the_image_are_no_part_of_it(tmp_path: Path) -> None:
-    start = StartTree({**START, b"old.o": File(REGULAR, b"1")}, START, tmp_path)
-    assert start.take_patch({**START, b"old.o": File(REGULAR, b"2")}) == ([], "")
+    start = StartTree({**START, b"old.o": TreeEntry(REGULAR, b"1")}, START, tmp_path)
+    assert start.take_patch({**START, b"old.o": TreeEntry(REGULAR, b"2")}) == ([], "")
     assert start.take_patch(dict(START)) == ([], "")
 
 
 def test_a_link_that_no_patch_can_hold_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadTreeError, match="no UTF-8"):
-        StartTree(START, START, tmp_path).take_patch({**START, b"a": File(LINK, b"\xff")})
+        StartTree(START, START, tmp_path).take_patch({**START, b"a": TreeEntry(LINK, b"\xff")})
 
 
 NAMES = st.one_of(
@@ -144,8 +144,8 @@ CONTENTS = st.one_of(
     st.lists(st.sampled_from([b"one", b"two", b"", b"\r", b"-- "]), max_size=8).map(b"\n".join),
 )
 FILES = st.one_of(
-    st.builds(File, st.sampled_from([REGULAR, EXECUTABLE]), CONTENTS),
-    st.builds(File, st.just(LINK), st.sampled_from([b"a", b"../b", b"/etc/passwd", b"\xc3\xa9", b"no where"])),
+    st.builds(TreeEntry, st.sampled_from([REGULAR, EXECUTABLE]), CONTENTS),
+    st.builds(TreeEntry, st.just(LINK), st.sampled_from([b"a", b"../b", b"/etc/passwd", b"\xc3\xa9", b"no where"])),
 )
 
 
@@ -246,7 +246,7 @@ def test_devices_folders_and_nested_repositories_are_left_out() -> None:
         (member("./sub/file"), b"x"),
         (member("./same", tarfile.LNKTYPE, "./sub/file"), b""),
     )
-    assert read_tar(made, most=100) == {b"sub/file": File(REGULAR, b"x"), b"same": File(REGULAR, b"x")}
+    assert read_tar(made, most=100) == {b"sub/file": TreeEntry(REGULAR, b"x"), b"same": TreeEntry(REGULAR, b"x")}
 
 
 def test_what_a_tree_says_to_git_is_content_alone(tmp_path: Path) -> None:
@@ -256,21 +256,21 @@ def test_what_a_tree_says_to_git_is_content_alone(tmp_path: Path) -> None:
     evil = f"#!/bin/sh\ntouch {marker}\n".encode()
     after = {
         **START,
-        b"--output=pwned": File(REGULAR, b"x"),
-        b"-rf": File(REGULAR, b"x"),
-        b":(top)*": File(REGULAR, b"x"),
-        b"a\nD README": File(REGULAR, b"x"),
-        b'q"\\uote': File(REGULAR, b"x"),
-        b"feature done\n": File(REGULAR, b"done\ncommit refs/heads/x\n"),
-        b".gitattributes": File(REGULAR, b"* filter=x diff=x working-tree-encoding=utf-16 merge=x\n"),
-        b".gitmodules": File(
+        b"--output=pwned": TreeEntry(REGULAR, b"x"),
+        b"-rf": TreeEntry(REGULAR, b"x"),
+        b":(top)*": TreeEntry(REGULAR, b"x"),
+        b"a\nD README": TreeEntry(REGULAR, b"x"),
+        b'q"\\uote': TreeEntry(REGULAR, b"x"),
+        b"feature done\n": TreeEntry(REGULAR, b"done\ncommit refs/heads/x\n"),
+        b".gitattributes": TreeEntry(REGULAR, b"* filter=x diff=x working-tree-encoding=utf-16 merge=x\n"),
+        b".gitmodules": TreeEntry(
             REGULAR, b'[submodule "x"]\n\tpath = x\n\turl = ext::touch pwned\n\tupdate = !touch pwned\n'
         ),
-        b"HEAD": File(REGULAR, b"ref: refs/heads/x\n"),
-        b"config": File(REGULAR, b"[core]\n\tfsmonitor = ./hooks/x\n\tworktree = /\n"),
-        b"hooks/x": File(EXECUTABLE, evil),
-        b"objects/info/alternates": File(REGULAR, b"/etc\n"),
-        b"link": File(LINK, b"/etc/passwd"),
+        b"HEAD": TreeEntry(REGULAR, b"ref: refs/heads/x\n"),
+        b"config": TreeEntry(REGULAR, b"[core]\n\tfsmonitor = ./hooks/x\n\tworktree = /\n"),
+        b"hooks/x": TreeEntry(EXECUTABLE, evil),
+        b"objects/info/alternates": TreeEntry(REGULAR, b"/etc\n"),
+        b"link": TreeEntry(LINK, b"/etc/passwd"),
     }
     patch = StartTree(START, START, tmp_path / "home").take_patch(after)
     assert {change.path.encode() for change in patch.changes} == {

@@ -13,8 +13,8 @@ from rollmill.grading.evaluation import Evaluation, GitPrecheck, SpeedupDetails
 from rollmill.grading.problem import GradedProblem
 from rollmill.grading.remote import RemoteGrader, read_evaluation
 from rollmill.services.evaluation_app import answer
+from tests.inference.raw_server import RawServer
 from tests.services.running import RawTCP, in_thread, read_request, reset
-from tests.serving.raw_server import RawServer
 
 PROBLEM = GradedProblem(instance_id="p", problem_statement="make it fast", image_name="i")
 
@@ -199,7 +199,7 @@ def test_a_service_that_takes_its_time_is_left_when_the_grader_is_closed():
 
 def test_a_service_that_is_not_there_yet_is_waited_for(monkeypatch):
     waits = []
-    monkeypatch.setattr("rollmill.services.connection.backoff_s", lambda retry: waits.append(retry) or 0.05)
+    monkeypatch.setattr("rollmill.inference.http_service.backoff_s", lambda retry: waits.append(retry) or 0.05)
     with RawTCP(lambda connection, number: None) as server:
         nobody = server.address
     found = RemoteGrader(nobody, max_retries=2).grade(PROBLEM, "c")

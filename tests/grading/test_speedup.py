@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from rollmill.grading.speedup import Interval, Pairs, compare, interval, student
+from rollmill.grading.speedup import Interval, PairCount, compare, interval, student
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_turning_the_sides_around_turns_the_interval_around(ratios: list[float])
 
 
 def test_noise_is_seldom_called_faster() -> None:
-    noise, pairs = random.Random(1), Pairs()
+    noise, pairs = random.Random(1), PairCount()
 
     def measure(_seed: int, _first: bool) -> tuple[float, float]:
         return tuple(0.5 * math.exp(noise.gauss(0, 0.05)) for _ in range(2))  # type: ignore[return-value]
@@ -53,7 +53,7 @@ def test_a_difference_is_found_through_noise() -> None:
     def measure(_seed: int, _first: bool) -> tuple[float, float]:
         return 0.5 * math.exp(noise.gauss(0, 0.05)), 0.25 * math.exp(noise.gauss(0, 0.05))
 
-    found = [compare(measure, Pairs(), random.Random(0)) for _ in range(50)]
+    found = [compare(measure, PairCount(), random.Random(0)) for _ in range(50)]
     assert all(details.low > 1.5 and details.high < 2.7 for details in found)
     assert all(details.total_comparisons == len(details.comparisons) for details in found)
 
@@ -65,7 +65,7 @@ def test_pairs_are_interleaved_with_a_fresh_seed_each_and_the_first_is_dropped()
         asked.append((seed, first))
         return (100.0 if len(asked) == 1 else 3.0), 1.5
 
-    details = compare(measure, Pairs(least=10, most=10), random.Random(3))
+    details = compare(measure, PairCount(least=10, most=10), random.Random(3))
     assert len(asked) == 11
     assert len({seed for seed, _ in asked}) == 11
     assert max(seed for seed, _ in asked).bit_length() <= 53
@@ -83,7 +83,7 @@ def test_the_order_can_be_repeated() -> None:
             seen.append(first)
             return 1.0, 1.0
 
-        compare(measure, Pairs(least=8, most=8), random.Random("problem"))
+        compare(measure, PairCount(least=8, most=8), random.Random("problem"))
         return seen
 
     assert orders() == orders()
@@ -91,21 +91,21 @@ def test_the_order_can_be_repeated() -> None:
 
 def test_it_ends_early_when_narrow_and_late_when_not() -> None:
     noise = random.Random(5)
-    few = compare(lambda *_: (1.0, 1.0), Pairs(least=4, most=20), random.Random(0))
-    many = compare(lambda *_: (math.exp(noise.gauss(0, 1)), 1.0), Pairs(least=4, most=20), random.Random(0))
+    few = compare(lambda *_: (1.0, 1.0), PairCount(least=4, most=20), random.Random(0))
+    many = compare(lambda *_: (math.exp(noise.gauss(0, 1)), 1.0), PairCount(least=4, most=20), random.Random(0))
     over = compare(
-        lambda *_: (math.exp(noise.gauss(0, 1)), 1.0), Pairs(least=4, most=20, seconds=1e-9), random.Random(0)
+        lambda *_: (math.exp(noise.gauss(0, 1)), 1.0), PairCount(least=4, most=20, seconds=1e-9), random.Random(0)
     )
     assert (few.total_comparisons, many.total_comparisons, over.total_comparisons) == (4, 20, 4)
 
 
 def test_a_large_difference_is_settled_sooner() -> None:
-    assert Interval(10.0, 8.0, 12.5).settled(Pairs())
-    assert not Interval(1.02, 0.96, 1.08).settled(Pairs())
+    assert Interval(10.0, 8.0, 12.5).settled(PairCount())
+    assert not Interval(1.02, 0.96, 1.08).settled(PairCount())
 
 
 def test_fewer_than_three_pairs_are_no_measurement() -> None:
     with pytest.raises(ValidationError):
-        Pairs(least=2)
+        PairCount(least=2)
     with pytest.raises(ValidationError, match="less than least"):
-        Pairs(least=6, most=5)
+        PairCount(least=6, most=5)

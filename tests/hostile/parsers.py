@@ -19,6 +19,7 @@ from jinja2 import TemplateError
 from rollmill.agents.config import _SAYS_V1_TEXT
 from rollmill.agents.model import is_too_long
 from rollmill.agents.templates import AgentTemplate
+from rollmill.config.settings_file import SettingsFile
 from rollmill.corpus.scan import Scan, _error_kind
 from rollmill.environments.code.examples import example_tests
 from rollmill.environments.code.subject import Subject, read_subject
@@ -26,30 +27,29 @@ from rollmill.environments.parsing import all_tagged, last_boxed, last_python, l
 from rollmill.environments.search.index import _words
 from rollmill.environments.search.scoring import normalized
 from rollmill.environments.stateful import blocksworld, eight_queens, sudoku
-from rollmill.episodes.config_file import read_asked
-from rollmill.episodes.settings import split_policy
 from rollmill.errors import InputError
 from rollmill.exports.card import _CONFIGS, _FRONT_MATTER, read_sections
 from rollmill.exports.contents import is_blank
 from rollmill.files.bounded_yaml import read_yaml
 from rollmill.files.json_array import JsonArray
 from rollmill.files.rows import parse_line
-from rollmill.grading.allowed import refusal
-from rollmill.grading.passing import summary
 from rollmill.grading.patch import Change
-from rollmill.improvement.held_out import _stands_in
+from rollmill.grading.path_policy import refusal
+from rollmill.grading.test_summary import summary
+from rollmill.inference.client import RequestFailedError
+from rollmill.inference.server_log import ServerLog
+from rollmill.jobs.episodes.config_file import read_asked
+from rollmill.jobs.episodes.override_values import split_policy
+from rollmill.jobs.improvement.held_out import _stands_in
+from rollmill.jobs.training.turns import _MARKER
 from rollmill.records import Problem
-from rollmill.serving.client import RequestFailedError
-from rollmill.serving.server_log import ServerLog
-from rollmill.settings_file import SettingsFile
-from rollmill.training.turns import _MARKER
+from rollmill.reports.viewing.blocks import message_blocks
+from rollmill.reports.viewing.pages import embedded
+from rollmill.terminal.escapes import visible
 from rollmill.verifiers.answer_tag import answer_or_all, tagged_answer
 from rollmill.verifiers.exact import ExactVerifier
 from rollmill.verifiers.math_equality import _EXPONENT
 from rollmill.verifiers.numeric import NumericVerifier
-from rollmill.viewing.blocks import message_blocks
-from rollmill.viewing.escapes import visible
-from rollmill.viewing.pages import embedded
 
 N = 60_000
 LIMIT_S = 2

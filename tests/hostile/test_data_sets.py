@@ -7,8 +7,8 @@ import pytest
 
 from rollmill.errors import InputError
 from rollmill.exports.card import read_sections
+from rollmill.jobs.training.data_files import find_data
 from rollmill.problems.hub import read_directory
-from rollmill.training.data_files import find_data
 
 
 class Payload:

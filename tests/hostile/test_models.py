@@ -34,7 +34,7 @@ class Payload:
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    from tests.training.made import make_base
+    from tests.jobs.training.made import make_base
 
     return make_base(tmp_path_factory.mktemp("models") / "base")
 
@@ -63,12 +63,12 @@ def with_code(base, tmp_path, marker):
 
 def loads(folder):
     """Every way in which a model's folder is read here, by name."""
-    from rollmill.curation.tokens import TokenCounter
-    from rollmill.optimal_sampling.chosen import choose_pair, logits_of
-    from rollmill.optimal_sampling.pair import load_pair
-    from rollmill.training.parameters import TrainLora
-    from rollmill.training.trainer import load_base
-    from rollmill.training.worker import _tokenizer, model_length
+    from rollmill.exports.token_counter import TokenCounter
+    from rollmill.jobs.optimal_sampling.model_spec import choose_pair, logits_of
+    from rollmill.jobs.optimal_sampling.pair import load_pair
+    from rollmill.jobs.training.parameters import TrainLora
+    from rollmill.jobs.training.trainer import load_base
+    from rollmill.jobs.training.worker import _tokenizer, model_length
 
     parameters = TrainLora(model_path=folder, train_data=["x.jsonl"], output_dir="x")
     return {
@@ -109,8 +109,8 @@ def test_pickled_weights_run_nothing(base, tmp_path, marker, name):
 
 def test_pickled_weights_of_an_adapter_are_refused(base, tmp_path, marker):
     from rollmill.errors import InputError
-    from rollmill.optimal_sampling.chosen import choose_pair
-    from tests.serving.adapters import write_adapter
+    from rollmill.jobs.optimal_sampling.model_spec import choose_pair
+    from tests.inference.adapters import write_adapter
 
     folder = write_adapter(tmp_path / "adapter", base_model_name_or_path=str(base))
     (folder / "adapter_model.safetensors").unlink()
@@ -121,9 +121,9 @@ def test_pickled_weights_of_an_adapter_are_refused(base, tmp_path, marker):
 
 
 def test_a_module_that_an_adapter_names_is_not_imported(base, tmp_path, monkeypatch, marker):
-    from rollmill.optimal_sampling.chosen import choose_pair
-    from rollmill.optimal_sampling.pair import load_pair
-    from tests.serving.adapters import make_adapter
+    from rollmill.jobs.optimal_sampling.model_spec import choose_pair
+    from rollmill.jobs.optimal_sampling.pair import load_pair
+    from tests.inference.adapters import make_adapter
 
     (tmp_path / "evil.py").write_text(CODE.format(marker=str(marker)))
     monkeypatch.syspath_prepend(tmp_path)
@@ -138,7 +138,7 @@ def test_a_module_that_an_adapter_names_is_not_imported(base, tmp_path, monkeypa
 
 
 def test_a_chat_template_reaches_no_code(base, tmp_path, monkeypatch):
-    from rollmill.curation.tokens import TokenCounter
+    from rollmill.exports.token_counter import TokenCounter
 
     folder = Path(shutil.copytree(base, tmp_path / "theirs"))
     attack = "{{ cycler.__init__.__globals__.os.system('touch pwned') }}{{ messages.append(1) }}"
@@ -155,10 +155,10 @@ def test_a_checkpoint_that_somebody_has_changed_runs_nothing(base, tmp_path, mon
     import torch
 
     from rollmill.errors import InputError, RunStoppedError
-    from rollmill.training.checkpoints import CHECKPOINTS, checkpoint_path, whole_checkpoints
-    from rollmill.training.parameters import TrainLora
-    from rollmill.training.training import run_training
-    from tests.training.made import one_thread, row, write_rows
+    from rollmill.jobs.training.checkpoints import CHECKPOINTS, checkpoint_path, whole_checkpoints
+    from rollmill.jobs.training.parameters import TrainLora
+    from rollmill.jobs.training.training import run_training
+    from tests.jobs.training.made import one_thread, row, write_rows
 
     one_thread(monkeypatch)
     rows = write_rows(tmp_path / "train.jsonl", [row(n, "ab" * (n % 5 + 1)) for n in range(24)])

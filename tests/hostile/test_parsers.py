@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from . import parsers
+from tests.hostile import parsers
 
 pytestmark = pytest.mark.slow  # about 100 texts of 60,000 characters each
 

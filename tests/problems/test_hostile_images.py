@@ -24,8 +24,7 @@ from rollmill.problems import Prompting, build_messages, images, to_openai
 from rollmill.problems.cells import UnusableCellError
 from rollmill.problems.hub import unpacked_folders
 from rollmill.problems.images import ImageStore
-
-from .conftest import make_png
+from tests.problems.conftest import make_png
 
 SECRET = "token-of-the-host"
 

@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from rollmill.errors import InputError
-
-from .conftest import make_png
+from tests.problems.conftest import make_png
 
 PROMPTS = ["what?", "and <image>?", "text alone"]
 

@@ -5,8 +5,7 @@ import pytest
 
 from rollmill.problems.cells import UnusableCellError
 from rollmill.problems.images import ImageStore, media_type
-
-from .conftest import make_png
+from tests.problems.conftest import make_png
 
 PNG = make_png(1)
 OTHER = make_png(2)

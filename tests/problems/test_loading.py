@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from rollmill.errors import InputError
 from rollmill.problems import ProblemSource, load_problems, read_problems
-
-from .conftest import make_png
+from tests.problems.conftest import make_png
 
 
 def test_rows_become_problems(load, write_lines):

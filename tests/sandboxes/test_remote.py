@@ -9,12 +9,12 @@ import pytest
 from pydantic import SecretStr
 
 from rollmill.errors import InputError
+from rollmill.inference.http_service import service_url
 from rollmill.sandboxes.files import read_file, write_file
 from rollmill.sandboxes.remote import RemoteHost
 from rollmill.sandboxes.sandbox import Limits, SandboxError, SandboxSpec
-from rollmill.services.connection import service_url
+from tests.inference.raw_server import RawServer
 from tests.services.running import PLAIN, RawTCP, Service, in_thread, losing_answers, make_images, read_request, reset
-from tests.serving.raw_server import RawServer
 from tests.waiting import wait_until
 
 STARTED = b'{"container_id": "c0ffee", "status": "started"}'
@@ -136,7 +136,7 @@ def test_an_answer_that_is_too_slow_is_no_result(drip):
 
 
 def test_a_start_is_sent_again_with_the_same_id(monkeypatch):
-    monkeypatch.setattr("rollmill.services.connection.backoff_s", lambda retry: 0.01 * retry)
+    monkeypatch.setattr("rollmill.inference.http_service.backoff_s", lambda retry: 0.01 * retry)
     server, sent = raw([(500, b"{}"), (429, b"{}"), (200, STARTED)])
     with server, RemoteHost(address(server), max_retries=2) as host:
         assert host.start(PLAIN).id == "c0ffee"
@@ -148,7 +148,7 @@ def test_a_start_is_sent_again_with_the_same_id(monkeypatch):
 
 
 def test_a_start_that_fails_for_good(monkeypatch):
-    monkeypatch.setattr("rollmill.services.connection.backoff_s", lambda retry: 0.01)
+    monkeypatch.setattr("rollmill.inference.http_service.backoff_s", lambda retry: 0.01)
     server, sent = raw([(500, b'{"detail": "no disk"}')])
     with server, RemoteHost(address(server), max_retries=2) as host:
         with pytest.raises(SandboxError, match="no disk") as caught:

@@ -16,7 +16,7 @@ import httpx
 import psutil
 import pytest
 
-from rollmill.services.grading_key import KEY_HEADER
+from rollmill.sandboxes.grading_key import KEY_HEADER
 from tests.services.running import reset
 from tests.waiting import wait_until
 

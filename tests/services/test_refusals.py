@@ -12,8 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from rollmill.sandboxes.grading_key import key_for
 from rollmill.sandboxes.sandbox import SandboxSpec
-from rollmill.services.grading_key import key_for
 from tests.services.running import PLAIN, Service, make_images
 
 pytestmark = pytest.mark.slow

@@ -5,7 +5,7 @@ import signal
 import pytest
 from prefect.utilities.engine import capture_sigterm, is_prefect_sigterm_handler_installed
 
-from rollmill.interruption import note
+from rollmill.terminal.interruption import note
 from tasks.interruption import interruptible_flow, signals_noted
 
 

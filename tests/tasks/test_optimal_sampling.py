@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import logging
 
-from rollmill.optimal_sampling.sampler import ShardSamples
+from rollmill.jobs.optimal_sampling.sampler import ShardSamples
 from tasks import optimal_sampling
 from tasks.optimal_sampling import _say
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from rollmill.errors import InputError
-from rollmill.evaluation.train_and_evaluate import TrainAndEvaluate
+from rollmill.jobs.evaluation.train_and_evaluate import TrainAndEvaluate
 from tasks.training import check_server
 
 

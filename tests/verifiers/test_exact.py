@@ -20,13 +20,13 @@ from rollmill.verifiers.exact import ExactVerifier
 )
 def test_texts_are_compared(make_problem, truth, completion, right):
     verdict = ExactVerifier().verify(make_problem(truth), completion)
-    assert (verdict.success, verdict.error, verdict.reward) == (right, float(not right), float(right))
+    assert (verdict.success, verdict.distance, verdict.reward) == (right, float(not right), float(right))
 
 
 @pytest.mark.parametrize("completion", ["", " \n", "Paris <answer> </answer>"])
 def test_an_empty_answer_is_unparseable(make_problem, completion):
     verdict = ExactVerifier().verify(make_problem("Paris"), completion)
-    assert (verdict.status, verdict.error, verdict.reason) == ("unparseable", None, "the answer is empty")
+    assert (verdict.status, verdict.distance, verdict.reason) == ("unparseable", None, "the answer is empty")
 
 
 @pytest.mark.parametrize("answer", [None, "", "  "])

@@ -32,14 +32,14 @@ def test_its_version_belongs_to_one_release_of_math_verify():
 )
 def test_mathematics_is_compared(make_problem, truth, completion, right):
     verdict = MathVerifier().verify(make_problem(truth), completion)
-    assert (verdict.status, verdict.success, verdict.error) == ("ok", right, float(not right))
+    assert (verdict.status, verdict.success, verdict.distance) == ("ok", right, float(not right))
     assert verdict.answer
 
 
 @pytest.mark.parametrize("completion", ["", "I give up", "7 <answer></answer>"])
 def test_no_mathematics_is_unparseable(make_problem, completion):
     verdict = MathVerifier().verify(make_problem("7"), completion)
-    assert (verdict.status, verdict.error) == ("unparseable", None)
+    assert (verdict.status, verdict.distance) == ("unparseable", None)
     assert verdict.reason
 
 

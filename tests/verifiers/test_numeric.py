@@ -22,7 +22,7 @@ def problem(answer: str | None = "7") -> Problem:
 )
 def test_numbers_are_read(text, error):
     verdict = NumericVerifier().verify(problem(), f"<answer>{text}</answer>")
-    assert (verdict.status, verdict.error, verdict.success) == ("ok", error, error == 0)
+    assert (verdict.status, verdict.distance, verdict.success) == ("ok", error, error == 0)
     assert (verdict.verifier, verdict.answer, verdict.reward) == ("numeric@1", text.strip(), float(error == 0))
 
 
@@ -32,7 +32,7 @@ def test_numbers_are_read(text, error):
 )
 def test_other_text_is_no_number(text):
     verdict = NumericVerifier().verify(problem(), f"<answer>{text}</answer>")
-    assert (verdict.status, verdict.error, verdict.answer, verdict.reward) == ("unparseable", None, None, 0)
+    assert (verdict.status, verdict.distance, verdict.answer, verdict.reward) == ("unparseable", None, None, 0)
     assert "is not a number" in verdict.reason
 
 
@@ -56,7 +56,7 @@ def test_the_accepted_error_is_inside():
 
 def test_a_distance_beyond_every_float_stays_a_number():
     verdict = NumericVerifier().verify(problem("-1.7e308"), "<answer>1.7e308</answer>")
-    assert verdict.error == 1.7976931348623157e308
+    assert verdict.distance == 1.7976931348623157e308
 
 
 @pytest.mark.parametrize(
@@ -80,8 +80,8 @@ def test_a_faulty_ground_truth_is_named(answer, fault):
 @given(any_text | number_like, st.booleans(), st.floats(0, 1e308))
 def test_no_text_raises_and_every_error_is_finite(text, tagged, accept_error):
     verdict = NumericVerifier(accept_error=accept_error).verify(problem(), f"<answer>{text}" if tagged else text)
-    assert (verdict.status == "ok") == (verdict.error is not None)
-    assert verdict.error is None or math.isfinite(verdict.error)
+    assert (verdict.status == "ok") == (verdict.distance is not None)
+    assert verdict.distance is None or math.isfinite(verdict.distance)
     assert verdict.reward == float(verdict.success)
     verdict.model_dump_json()
 

@@ -22,7 +22,7 @@ def test_its_version_names_the_installed_release():
 def test_the_right_answer_scores_fully(completion):
     entry, problem = entry_of("leg_counting")
     verdict = ReasoningGymVerifier().verify(problem, completion.format(entry["answer"]))
-    assert (verdict.status, verdict.reward, verdict.error, verdict.success) == ("ok", 1.0, 0.0, True)
+    assert (verdict.status, verdict.reward, verdict.distance, verdict.success) == ("ok", 1.0, 0.0, True)
     assert verdict.verifier.startswith("reasoning_gym@2+")
 
 
@@ -31,7 +31,7 @@ def test_a_part_of_the_score_is_the_reward():
     completion = f"<answer>{entry['answer'].ljust(5, '.')}</answer>"
     score = len(entry["answer"]) / 5
     strict = ReasoningGymVerifier().verify(problem, completion)
-    assert (strict.reward, strict.error, strict.success) == (score, 1 - score, False)
+    assert (strict.reward, strict.distance, strict.success) == (score, 1 - score, False)
     assert ReasoningGymVerifier(accept_error=1 - score).verify(problem, completion).success
 
 
@@ -46,7 +46,7 @@ def test_a_scorer_without_one_right_answer_judges_too():
 def test_what_the_scorer_cannot_read_is_unparseable(name, completion):
     _, problem = entry_of(name)
     verdict = ReasoningGymVerifier().verify(problem, completion)
-    assert (verdict.status, verdict.reward, verdict.error) == ("unparseable", 0, None)
+    assert (verdict.status, verdict.reward, verdict.distance) == ("unparseable", 0, None)
     assert verdict.reason
 
 

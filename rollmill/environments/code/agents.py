@@ -6,7 +6,7 @@ import ast
 import random
 
 from rollmill.environments.code.subject import find_function
-from rollmill.environments.code.work import MALFORMED, Work
+from rollmill.environments.code.work import MALFORMED, CodeState
 from rollmill.environments.environment import Step
 from rollmill.environments.parsing import last_python
 from rollmill.records import Message
@@ -37,7 +37,7 @@ Good tests hold for every right program and fail for wrong ones: think of edge c
 class CodeGenerator:
     """Writes the code; sees its last one, the tests, and how they failed on it."""
 
-    def __init__(self, work: Work, *, others: str) -> None:
+    def __init__(self, work: CodeState, *, others: str) -> None:
         """`others`: what the tests in the prompt are ("Another programmer's tests")."""
         self._work = work
         self._others = others
@@ -63,7 +63,7 @@ class CodeGenerator:
         return _messages(_WRITE_CODE, [*parts, asked])
 
     def act(self, completion: str) -> Step:
-        """Takes a program; see `Work.take_code`. Reward `MALFORMED` without one. Raises `SandboxError`."""
+        """Takes a program; see `CodeState.take_code`. Reward `MALFORMED` without one. Raises `SandboxError`."""
         code, self._refused = _read(completion)
         return self._work.take_code(code) if code else Step(MALFORMED, {"reason": self._refused})
 
@@ -81,7 +81,7 @@ class CodeGenerator:
 class TestGenerator:
     """Writes the tests; sees its last ones, and how they fared on the code."""
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: CodeState) -> None:
         self._work = work
         self._refused = ""
 
@@ -98,7 +98,7 @@ class TestGenerator:
         return _messages(_WRITE_TESTS, [*parts, f"Write tests of the function {work.subject.entry}."])
 
     def act(self, completion: str) -> Step:
-        """Takes tests; see `Work.take_tests`. Reward `MALFORMED` without any. Raises `SandboxError`."""
+        """Takes tests; see `CodeState.take_tests`. Reward `MALFORMED` without any. Raises `SandboxError`."""
         tests, self._refused = _read(completion)
         return self._work.take_tests(tests) if tests else Step(MALFORMED, {"reason": self._refused})
 
@@ -122,13 +122,13 @@ def _read(completion: str) -> tuple[str, str]:
     return block, ""
 
 
-def _problem(work: Work) -> str:
+def _problem(work: CodeState) -> str:
     subject = work.subject
     named = "" if find_function(ast.parse(subject.prelude), subject.entry) else f"\n\n{subject.signature}"
     return f"Problem:\n{subject.text}{named}"
 
 
-def _signature(work: Work) -> str:
+def _signature(work: CodeState) -> str:
     begins = f"def {work.subject.entry}("
     lines = [line for line in work.code.split("\n") if line.startswith(begins)]
     return lines[-1][:200] if lines else work.subject.signature

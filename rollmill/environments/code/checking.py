@@ -47,7 +47,7 @@ class Case(NamedTuple):
     """Nobody is to know more than whether the tests pass."""
 
 
-class Outcome(NamedTuple):
+class CaseOutcome(NamedTuple):
     """What became of one case."""
 
     reason: str
@@ -75,18 +75,18 @@ class Checker:
         """Of one case that names none."""
         return self._python.timeout_s
 
-    def check(self, cases: Sequence[Case], *, timeout_s: float | None = None) -> list[Outcome]:
+    def check(self, cases: Sequence[Case], *, timeout_s: float | None = None) -> list[CaseOutcome]:
         """The outcomes, case by case. Raises `SandboxError` where the sandbox failed, never for code or tests.
 
         Cases of one call may stand in each other's way: code can end the judge of all. `timeout_s`: of each.
         """
         seconds = self._python.timeout_s if timeout_s is None else timeout_s
-        outcomes: list[Outcome] = []
+        outcomes: list[CaseOutcome] = []
         for begin in range(0, len(cases), _MOST_CASES):
             outcomes += self._check(cases[begin : begin + _MOST_CASES], seconds)
         return outcomes
 
-    def _check(self, cases: Sequence[Case], seconds: float) -> list[Outcome]:
+    def _check(self, cases: Sequence[Case], seconds: float) -> list[CaseOutcome]:
         key = secrets.token_bytes(32)
         given = {"key": key.hex(), "cases": [self._given(case, seconds) for case in cases]}
         done = self._python.run(
@@ -140,7 +140,7 @@ def _require_set_up(done: Execution) -> None:
         raise SandboxError(f"code cannot be judged in this sandbox: {last[0]}", type_="judge", details=done.output)
 
 
-def _outcome(said: dict[str, Any], case: Case) -> Outcome:
+def _outcome(said: dict[str, Any], case: Case) -> CaseOutcome:
     reason = said["reason"]
     shown = not case.secret or reason == "load"
-    return Outcome(reason, tuple(map(encodable, said["failures"])) if shown else ())
+    return CaseOutcome(reason, tuple(map(encodable, said["failures"])) if shown else ())

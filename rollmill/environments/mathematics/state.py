@@ -24,7 +24,7 @@ class Answer(NamedTuple):
 
 
 @dataclass
-class State:
+class MathState:
     """One episode."""
 
     question: str

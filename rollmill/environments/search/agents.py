@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from rollmill.environments.environment import Step
 from rollmill.environments.parsing import all_tagged, last_tagged
-from rollmill.environments.search.state import RIGHT, WRONG, State
+from rollmill.environments.search.state import RIGHT, WRONG, SearchState
 from rollmill.records import Message
 
 DECOMPOSER, SEARCHER, ANSWERER = "decomposer", "searcher", "answerer"
@@ -41,7 +41,7 @@ Another example:
 class Decomposer:
     """States sub-questions. Its reward is the share of the supporting documents that they find as queries."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: SearchState) -> None:
         self._state = state
 
     def prompt(self) -> list[Message]:
@@ -73,10 +73,10 @@ class Decomposer:
         return _questions([_shuffled(self._state.question, rng)])
 
 
-class Searcher:
+class SearchAgent:
     """Searches. Its reward is the share of the supporting documents found by then."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: SearchState) -> None:
         self._state = state
 
     def prompt(self) -> list[Message]:
@@ -114,7 +114,7 @@ class Searcher:
 class Answerer:
     """Answers, or says what is missing. A right answer is worth 1.0, a wrong one and none 0.0."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: SearchState) -> None:
         self._state = state
 
     def prompt(self) -> list[Message]:

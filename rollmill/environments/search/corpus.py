@@ -10,7 +10,7 @@ from typing import NamedTuple
 import orjson
 
 from rollmill.errors import InputError
-from rollmill.files.kinds import SUFFIXES
+from rollmill.files.formats import SUFFIXES
 from rollmill.files.rows import BadRow, Row
 from rollmill.problems.data_files import read_data_file
 

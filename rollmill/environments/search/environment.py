@@ -9,11 +9,11 @@ from pydantic import BaseModel
 
 from rollmill.environments.environment import FixedCast
 from rollmill.environments.question import question_fault, question_text
-from rollmill.environments.search.agents import ANSWERER, DECOMPOSER, SEARCHER, Answerer, Decomposer, Searcher
+from rollmill.environments.search.agents import ANSWERER, DECOMPOSER, SEARCHER, Answerer, Decomposer, SearchAgent
 from rollmill.environments.search.corpus import OWN_QUESTIONS, corpus_sha256
 from rollmill.environments.search.scoring import normalized
 from rollmill.environments.search.settings import SearchSettings
-from rollmill.environments.search.state import State
+from rollmill.environments.search.state import SearchState
 from rollmill.environments.tools import Tool, Tools
 from rollmill.errors import InputError
 from rollmill.problems import ProblemSource
@@ -39,9 +39,9 @@ class SearchEnvironment(FixedCast):
     Settings: ClassVar[type[BaseModel]] = SearchSettings
     needs: ClassVar[frozenset[Tool]] = frozenset({"search"})
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: SearchState) -> None:
         self._state = state
-        super().__init__({DECOMPOSER: Decomposer(state), SEARCHER: Searcher(state), ANSWERER: Answerer(state)})
+        super().__init__({DECOMPOSER: Decomposer(state), SEARCHER: SearchAgent(state), ANSWERER: Answerer(state)})
 
     @classmethod
     def agent_names(cls, settings: SearchSettings) -> tuple[str, ...]:
@@ -86,7 +86,7 @@ class SearchEnvironment(FixedCast):
         aliases, supports, queries = (problem.fields.get(name) or [] for name in _LISTS)
         question = question_text(problem)
         return cls(
-            State(
+            SearchState(
                 question=question,
                 accepted=[problem.answer or "", *aliases],
                 supports=frozenset(supports),

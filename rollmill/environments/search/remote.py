@@ -9,7 +9,7 @@ from pydantic import SecretStr
 from rollmill.environments.search.corpus import split_contents
 from rollmill.environments.tools import Document
 from rollmill.errors import ServingError
-from rollmill.services.connection import CallFailedError, ServiceConnection
+from rollmill.inference.http_service import CallFailedError, ServiceConnection
 from rollmill.verifiers.answer_tag import encodable
 
 TOKEN_VARIABLE = "ROLLMILL_SEARCH_TOKEN"  # noqa: S105 - a name

@@ -18,7 +18,7 @@ MALFORMED = -0.5
 
 
 @dataclass
-class State:
+class SearchState:
     """One episode."""
 
     question: str

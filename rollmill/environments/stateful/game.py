@@ -9,7 +9,7 @@ from rollmill.environments.stateful.world import IllegalActionError, World
 from rollmill.verifiers.answer_tag import shown
 
 
-class Outcome(NamedTuple):
+class ActionsOutcome(NamedTuple):
     """What became of a list of actions."""
 
     state: Any
@@ -54,23 +54,23 @@ class Game:
             self._distances[state] = self.world.distance(state)
         return self._distances[state]
 
-    def try_actions(self, actions: Sequence[str]) -> Outcome:
+    def try_actions(self, actions: Sequence[str]) -> ActionsOutcome:
         """Does them on a copy of the state, up to an invalid one, or to the goal."""
         state, done = self.state, list[str]()
         for number, text in enumerate(actions):
             if self.world.is_goal(state):
-                return Outcome(state, done, None, None, len(actions) - number)
+                return ActionsOutcome(state, done, None, None, len(actions) - number)
             action = self.world.read_action(text)
             try:
                 if action is None:
                     raise IllegalActionError("it is no action")
                 state = self.world.after(state, action)
             except IllegalActionError as error:
-                return Outcome(state, done, text, str(error), len(actions) - number - 1)
+                return ActionsOutcome(state, done, text, str(error), len(actions) - number - 1)
             done.append(action)
-        return Outcome(state, done, None, None, 0)
+        return ActionsOutcome(state, done, None, None, 0)
 
-    def perform(self, actions: Sequence[str]) -> Outcome:
+    def perform(self, actions: Sequence[str]) -> ActionsOutcome:
         """Does them."""
         outcome = self.try_actions(actions)
         self.state = outcome.state

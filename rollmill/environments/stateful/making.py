@@ -9,8 +9,8 @@ from typing import Any
 
 from rollmill.environments.stateful.settings import StatefulSettings
 from rollmill.environments.stateful.worlds import NAMES, WORLDS
+from rollmill.files.atomic import atomic_write
 from rollmill.files.rows import dump_line
-from rollmill.files.whole import write_whole
 
 
 def make_problems(settings: StatefulSettings) -> Iterator[dict[str, Any]]:
@@ -36,6 +36,6 @@ def make_problems(settings: StatefulSettings) -> Iterator[dict[str, Any]]:
 
 def write_problems(settings: StatefulSettings, path: Path) -> None:
     """Writes them as JSON Lines, whole."""
-    with write_whole(path) as file:
+    with atomic_write(path) as file:
         for row in make_problems(settings):
             file.write(dump_line(row))

@@ -19,7 +19,7 @@ _SEARCHED = 1500
 """States that a search for a new puzzle looks at; rooms that want more are passed over."""
 
 
-class Place(NamedTuple):
+class Layout(NamedTuple):
     """A state: where the player and the boxes are."""
 
     player: Cell
@@ -62,7 +62,7 @@ class Sokoban:
     example: ClassVar[tuple[str, ...]] = ("up", "push left", "down")
     goal = "Every goal has a box on it."
 
-    def __init__(self, room: Room, start: Place, solution: str = "") -> None:
+    def __init__(self, room: Room, start: Layout, solution: str = "") -> None:
         """`solution`: as stored. Raises `ValueError` where it is none, or where the puzzle is a dead end."""
         self._room = room
         self.start = start
@@ -80,7 +80,7 @@ class Sokoban:
             cells = rng.sample(inside, kind.walls + 2 * kind.boxes + 1)
             walls, rest = cells[: kind.walls], cells[kind.walls :]
             room = Room(frozenset(inside) - frozenset(walls), frozenset(rest[1 : kind.boxes + 1]))
-            start = Place(rest[0], frozenset(rest[kind.boxes + 1 :]))
+            start = Layout(rest[0], frozenset(rest[kind.boxes + 1 :]))
             if (room.least_pushes(start.boxes) or 0) * 2 < kind.at_least - 4:
                 continue  # cheaper than the search below, which most rooms would not pass
             steps = solve(room, start.player, start.boxes, _SEARCHED)
@@ -100,9 +100,9 @@ class Sokoban:
         if not isinstance(solution, str) or set(solution) - set(_LETTERS):
             raise ValueError("solution is not a text of U, D, L and R")
         room = Room(frozenset(find_cells(rows, "- .@+$*")), goals, (len(rows), len(rows[0])))
-        return cls(room, Place(find_one(rows, "@+", "player"), boxes), solution)
+        return cls(room, Layout(find_one(rows, "@+", "player"), boxes), solution)
 
-    def dump(self, state: Place) -> dict[str, Any]:
+    def dump(self, state: Layout) -> dict[str, Any]:
         """See `World`. The solution is left out of every state but the first."""
         rows, columns = self._room.size
         grid = ["".join(self._symbol((r, c), state) for c in range(columns)) for r in range(rows)]
@@ -113,31 +113,31 @@ class Sokoban:
         action = spelled(text)
         return action if action in DIRECTIONS or action in _PUSHES else None
 
-    def legal_actions(self, state: Place) -> list[str]:
+    def legal_actions(self, state: Layout) -> list[str]:
         """See `World`."""
         return [action for action in (*DIRECTIONS, *_PUSHES) if self._fault(state, action) is None]
 
-    def after(self, state: Place, action: str) -> Place:
+    def after(self, state: Layout, action: str) -> Layout:
         """See `World`."""
         if fault := self._fault(state, action):
             raise IllegalActionError(fault)
         direction = _PUSHES.get(action, action)
         player = beside(state.player, direction)
         boxes = state.boxes
-        return Place(player, boxes - {player} | {beside(player, direction)} if action in _PUSHES else boxes)
+        return Layout(player, boxes - {player} | {beside(player, direction)} if action in _PUSHES else boxes)
 
-    def is_goal(self, state: Place) -> bool:
+    def is_goal(self, state: Layout) -> bool:
         """See `World`."""
         return state.boxes == self._room.goals
 
-    def distance(self, state: Place) -> int | None:
+    def distance(self, state: Layout) -> int | None:
         """The least pushes if every box had the room for itself; None where a box can never reach a goal.
 
         Not every dead end is seen.
         """
         return self._room.least_pushes(state.boxes)
 
-    def plan(self, state: Place) -> list[str] | None:
+    def plan(self, state: Layout) -> list[str] | None:
         """The rest of the stored solution where the state is on its way, else the shortest solution."""
         known = self._known.get(state)
         if known is not None:
@@ -145,11 +145,11 @@ class Sokoban:
         steps = solve(self._room, state.player, state.boxes)
         return None if steps is None else self._spell(state, steps)
 
-    def render(self, state: Place) -> str:
+    def render(self, state: Layout) -> str:
         """See `World`."""
         return "\n".join(self.dump(state)["grid"])
 
-    def picture(self, state: Place) -> Picture:
+    def picture(self, state: Layout) -> Picture:
         """See `World`."""
         tiles = {
             "#": Tile(DARK),
@@ -164,7 +164,7 @@ class Sokoban:
         rows = [[tiles[symbol] for symbol in row] for row in self.dump(state)["grid"]]
         return Picture(rows, [(tiles[symbol], name) for symbol, name in names.items()])
 
-    def _fault(self, state: Place, action: str) -> str | None:
+    def _fault(self, state: Layout, action: str) -> str | None:
         direction = _PUSHES.get(action, action)
         cell = beside(state.player, direction)
         if cell not in self._room.floor:
@@ -178,7 +178,7 @@ class Sokoban:
             return "a wall is behind the box"
         return "another box is behind the box" if behind in state.boxes else None
 
-    def _spell(self, state: Place, steps: list[str]) -> list[str]:
+    def _spell(self, state: Layout, steps: list[str]) -> list[str]:
         """Directions as actions."""
         actions = []
         for direction in steps:
@@ -187,7 +187,7 @@ class Sokoban:
             actions.append(action)
         return actions
 
-    def _follow(self, solution: str) -> dict[Place, list[str]]:
+    def _follow(self, solution: str) -> dict[Layout, list[str]]:
         """What is left of the stored solution, by state on its way."""
         if not solution:
             return {}
@@ -202,7 +202,7 @@ class Sokoban:
             raise ValueError("the stored solution does not reach the goal")
         return {state: actions[number:] for number, state in enumerate(states)}
 
-    def _symbol(self, cell: Cell, state: Place) -> str:
+    def _symbol(self, cell: Cell, state: Layout) -> str:
         if cell not in self._room.floor:
             return "#"
         on_goal = cell in self._room.goals

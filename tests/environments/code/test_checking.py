@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from rollmill.environments.code.checking import Case, Checker, Outcome
+from rollmill.environments.code.checking import Case, CaseOutcome, Checker
 from rollmill.environments.code.subject import Subject
 from rollmill.environments.python_runs import SandboxedPython
 from rollmill.sandboxes.sandbox import Execution, SandboxError
@@ -21,7 +21,7 @@ def checker(python: SandboxedPython, prelude: str = "", names: tuple[str, ...] =
     return Checker(python, Subject("", prelude, names, TRUTH, None))
 
 
-def judge(python: SandboxedPython, code: str, tests: str = TRUTH, **case: Any) -> Outcome:
+def judge(python: SandboxedPython, code: str, tests: str = TRUTH, **case: Any) -> CaseOutcome:
     return checker(python).check([Case(code, tests, **case)], timeout_s=3)[0]
 
 
@@ -37,13 +37,13 @@ def test_right_code_passes_and_wrong_code_says_where(python: SandboxedPython) ->
         Case("1 / 0", TRUTH, secret=True),
     ]
     assert checker(python).check(cases) == [
-        Outcome("passed"),
-        Outcome("wrong", ("assert f(n) == n + 1, 'more'; AssertionError: more; f(2) is 2",)),
-        Outcome("load", ("the code does not run: SyntaxError: invalid syntax (<code>, line 1)",)),
-        Outcome("load", ("the code defines no f",)),
-        Outcome("load", ("the code does not run: ZeroDivisionError: division by zero",)),
-        Outcome("wrong"),
-        Outcome("load", ("the code does not run: ZeroDivisionError: division by zero",)),
+        CaseOutcome("passed"),
+        CaseOutcome("wrong", ("assert f(n) == n + 1, 'more'; AssertionError: more; f(2) is 2",)),
+        CaseOutcome("load", ("the code does not run: SyntaxError: invalid syntax (<code>, line 1)",)),
+        CaseOutcome("load", ("the code defines no f",)),
+        CaseOutcome("load", ("the code does not run: ZeroDivisionError: division by zero",)),
+        CaseOutcome("wrong"),
+        CaseOutcome("load", ("the code does not run: ZeroDivisionError: division by zero",)),
     ]
 
 
@@ -135,7 +135,7 @@ def test_state_arguments_and_exceptions_are_as_in_one_process(python: SandboxedP
         "assert raised([1], by=2)[0] == 'RaisedError'\n"
         "assert f(given) == 6\n"
     )
-    assert judge(python, code, tests) == Outcome("passed")
+    assert judge(python, code, tests) == CaseOutcome("passed")
 
 
 def test_what_the_problem_gives_is_there_for_code_and_tests(python: SandboxedPython) -> None:
@@ -223,7 +223,7 @@ def test_hostile_code_fails_and_no_more(python: SandboxedPython, name: str) -> N
     assert outcome.reason in {"wrong", "raised", "ended", "load", "time"}
     assert outcome.failures == () or outcome.reason == "load"
     assert time.monotonic() - began < 25
-    assert judge(python, RIGHT, secret=True) == Outcome("passed")
+    assert judge(python, RIGHT, secret=True) == CaseOutcome("passed")
 
 
 SEARCH = """
@@ -264,9 +264,9 @@ SEARCHED = (
 
 def test_no_memory_and_no_file_holds_the_tests(python: SandboxedPython) -> None:
     """The code searches all that it can read, its own memory too; the same search finds what is there."""
-    assert judge(python, SEARCH, SEARCHED.format("=="), secret=True) == Outcome("passed")
+    assert judge(python, SEARCH, SEARCHED.format("=="), secret=True) == CaseOutcome("passed")
     planted = "planted = 'Quetzalcoatl'\n" + SEARCH
-    assert judge(python, planted, SEARCHED.format("!="), secret=True) == Outcome("passed")
+    assert judge(python, planted, SEARCHED.format("!="), secret=True) == CaseOutcome("passed")
     assert judge(python, SEARCH, SEARCHED.format("!=")).passed  # tests that are no secret can be read
 
 
@@ -294,6 +294,6 @@ def test_an_outcome_that_is_not_signed_counts_for_nothing() -> None:
     forged = 'outcomes 00 [{"reason": "passed", "failures": []}]\noutcomes\noutcomes \udcff x\n'
     silent = Silent(Execution(output=forged, returncode=137))
     found = checker(silent).check([Case(RIGHT, TRUTH, secret=True), Case(RIGHT, TRUTH)])  # type: ignore[arg-type]
-    assert found == [Outcome("ended"), Outcome("ended", ("the process of the tests was ended",))]
+    assert found == [CaseOutcome("ended"), CaseOutcome("ended", ("the process of the tests was ended",))]
     late = Silent(Execution(output="", returncode=124, timed_out=True))
-    assert checker(late).check([Case(RIGHT, TRUTH, secret=True)]) == [Outcome("time")]  # type: ignore[arg-type]
+    assert checker(late).check([Case(RIGHT, TRUTH, secret=True)]) == [CaseOutcome("time")]  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rollmill.environments.code.checking import Case, Outcome
+from rollmill.environments.code.checking import Case, CaseOutcome
 from rollmill.environments.python_runs import SandboxedPython
 from rollmill.sandboxes.docker import DockerHost
 from rollmill.sandboxes.sandbox import Limits, SandboxError, SandboxSpec
@@ -43,13 +43,13 @@ def docker_python(host: DockerHost) -> SandboxedPython:
 
 def test_verdicts(docker_python: SandboxedPython) -> None:
     cases = [Case(RIGHT, TRUTH, secret=True), Case("def f(x): return 2", TRUTH, secret=True)]
-    assert checker(docker_python).check(cases) == [Outcome("passed"), Outcome("wrong")]
+    assert checker(docker_python).check(cases) == [CaseOutcome("passed"), CaseOutcome("wrong")]
     done = docker_python.run("import sys\nprint(list(set('abc')) == list(set('abc')), sys.stdin.read())", stdin="ä")
     assert (done.output, done.returncode) == ("True ä\n", 0)
 
 
 def test_the_tests_stay_secret(docker_python: SandboxedPython) -> None:
-    assert judge(docker_python, SEARCH, SEARCHED.format("=="), secret=True) == Outcome("passed")
+    assert judge(docker_python, SEARCH, SEARCHED.format("=="), secret=True) == CaseOutcome("passed")
     assert judge(docker_python, "planted = 'Quetzalcoatl'\n" + SEARCH, SEARCHED.format("!="), secret=True).passed
 
 
@@ -68,7 +68,7 @@ def test_the_tests_stay_secret(docker_python: SandboxedPython) -> None:
 )
 def test_hostile_code_fails_and_no_more(docker_python: SandboxedPython, name: str) -> None:
     assert not judge(docker_python, HOSTILE[name], secret=True).passed
-    assert judge(docker_python, RIGHT, secret=True) == Outcome("passed")
+    assert judge(docker_python, RIGHT, secret=True) == CaseOutcome("passed")
 
 
 def test_a_python_that_cannot_hide_its_memory_judges_nothing(host: DockerHost) -> None:

@@ -15,10 +15,10 @@ from rollmill.environments.code.subject import read_subject
 from rollmill.environments.python_runs import SandboxedPython, bubblewrap_python
 from rollmill.environments.registry import find_environment
 from rollmill.environments.tools import Tools
-from rollmill.episodes.pictures import PictureFolder
-from rollmill.episodes.playing import Cast, Played, play
-from rollmill.episodes.policies import DemonstrationPolicy
 from rollmill.errors import InputError
+from rollmill.jobs.episodes.episode import Cast, PlayedEpisode, play
+from rollmill.jobs.episodes.pictures import PictureFolder
+from rollmill.jobs.episodes.policies import DemonstrationPolicy
 from rollmill.records import Problem
 from rollmill.sandboxes.sandbox import Limits
 from tests.environments.code.conftest import make_problem
@@ -181,14 +181,14 @@ def test_it_is_listed_and_without_its_package_says_so(tmp_path: Path, monkeypatc
 
 def play_all(
     problems: Sequence[Problem], kinds: dict[str, str], python: SandboxedPython, folder: Path, turns: int = 1
-) -> list[Played]:
+) -> list[PlayedEpisode]:
     """Episodes by demonstration policies, two at a time."""
     settings = CodeSettings(single_agent=SINGLE in kinds)
     policies = {name: DemonstrationPolicy(kind, kind) for name, kind in kinds.items()}
     cast = Cast(policies, turns, PictureFolder(folder))  # type: ignore[arg-type]
     places = asyncio.Semaphore(2)
 
-    async def one(problem: Problem) -> Played:
+    async def one(problem: Problem) -> PlayedEpisode:
         async with places:
             return await play(
                 lambda: CodeEnvironment.make(problem, 0, settings, Tools(python=python)),
@@ -197,7 +197,7 @@ def play_all(
                 in_thread=asyncio.to_thread,
             )
 
-    async def all_of_them() -> list[Played]:
+    async def all_of_them() -> list[PlayedEpisode]:
         return await asyncio.gather(*map(one, problems))
 
     return asyncio.run(all_of_them())

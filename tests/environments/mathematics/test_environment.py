@@ -12,8 +12,7 @@ from rollmill.environments.registry import find_environment
 from rollmill.environments.tools import Tools
 from rollmill.records import Image
 from rollmill.verifiers.failure import VerifierFailed
-
-from .playing import VERIFIERS, box, new, problem, program, say
+from tests.environments.mathematics.playing import VERIFIERS, box, new, problem, program, say
 
 
 def shown(environment, agent):

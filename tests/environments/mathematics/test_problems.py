@@ -8,13 +8,12 @@ import pytest
 
 from rollmill.environments.mathematics.environment import MathEnvironment, MathSettings
 from rollmill.environments.tools import Tools
-from rollmill.episodes.pictures import PictureFolder
-from rollmill.episodes.playing import Cast, play
-from rollmill.episodes.policies import DemonstrationPolicy
-from rollmill.episodes.tools import VerifierPools
+from rollmill.jobs.episodes.episode import Cast, play
+from rollmill.jobs.episodes.pictures import PictureFolder
+from rollmill.jobs.episodes.policies import DemonstrationPolicy
+from rollmill.jobs.episodes.tools import VerifierPools
 from rollmill.problems import load_problems, read_problems
-
-from .playing import box, new, say
+from tests.environments.mathematics.playing import box, new, say
 
 pytestmark = pytest.mark.slow  # reasoning-gym takes seconds to import
 

@@ -14,10 +14,10 @@ from rollmill.environments.search.environment import SearchEnvironment
 from rollmill.environments.search.index import FullTextIndex, open_index
 from rollmill.environments.search.settings import SearchSettings
 from rollmill.environments.tools import Tools
-from rollmill.episodes.pictures import PictureFolder
-from rollmill.episodes.playing import Cast, play
-from rollmill.episodes.policies import DemonstrationPolicy
 from rollmill.errors import InputError, ServingError
+from rollmill.jobs.episodes.episode import Cast, play
+from rollmill.jobs.episodes.pictures import PictureFolder
+from rollmill.jobs.episodes.policies import DemonstrationPolicy
 from rollmill.problems import load_problems, read_problems
 from rollmill.records import Image, Problem
 

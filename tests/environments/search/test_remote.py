@@ -7,8 +7,8 @@ from pydantic import SecretStr
 from rollmill.environments.search.remote import RemoteSearcher
 from rollmill.environments.tools import Document
 from rollmill.errors import InputError, ServingError
-from rollmill.serving import backoff
-from tests.serving.raw_server import RawServer
+from rollmill.inference import backoff
+from tests.inference.raw_server import RawServer
 
 
 class Service:

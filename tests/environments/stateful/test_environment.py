@@ -15,10 +15,10 @@ from rollmill.environments.stateful.environment import StatefulEnvironment
 from rollmill.environments.stateful.settings import StatefulSettings
 from rollmill.environments.stateful.worlds import NAMES
 from rollmill.environments.tools import Tools
-from rollmill.episodes.pictures import PictureFolder
-from rollmill.episodes.playing import Cast
-from rollmill.episodes.playing import play as play_episode
-from rollmill.episodes.policies import DemonstrationPolicy
+from rollmill.jobs.episodes.episode import Cast
+from rollmill.jobs.episodes.episode import play as play_episode
+from rollmill.jobs.episodes.pictures import PictureFolder
+from rollmill.jobs.episodes.policies import DemonstrationPolicy
 from rollmill.problems import load_problems, read_problems
 from tests.environments.stateful.demonstrated import CORRIDOR, begin, brought, play, problem
 

@@ -20,7 +20,7 @@ class RaisedError(Exception):
 class Remote:
     """A function or an object of the code. Equal to nothing but itself: whether things are equal is not its to say."""
 
-    def __init__(self, link: Link, of: str | int, name: str) -> None:
+    def __init__(self, link: PipeToCode, of: str | int, name: str) -> None:
         self._link, self._of, self._name = link, of, name
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -52,7 +52,7 @@ class Remote:
         return f"<{self._name}>"
 
 
-class Link:
+class PipeToCode:
     """The tests' side of the pipes to the code."""
 
     def __init__(self, pipe: Pipe, *, telling: bool) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from rollmill.environments.code.inside.process import MOST_SHOWN, Pipe, set_dumpable, shortened, shown
-from rollmill.environments.code.inside.remote import Link, ProgramEnded, Remote
+from rollmill.environments.code.inside.remote import PipeToCode, ProgramEnded, Remote
 
 _TESTS = "<tests>"
 
@@ -33,13 +33,13 @@ def _outcome(tests: dict[str, Any], calls: Pipe) -> dict[str, Any]:
         return {"reason": "malformed", "failures": [f"the tests do not parse: {shown(error)}"]}
     if not any(isinstance(node, ast.Assert) for node in ast.walk(tree)):
         return {"reason": "malformed", "failures": ["the tests have no assert"]}
-    return _Tester(tests, tree, Link(calls, telling=not tests["secret"])).run()
+    return _Tester(tests, tree, PipeToCode(calls, telling=not tests["secret"])).run()
 
 
 class _Tester:
     """Runs statement by statement, then the functions `check(candidate)` and `test...()` among them."""
 
-    def __init__(self, tests: dict[str, Any], tree: ast.Module, link: Link) -> None:
+    def __init__(self, tests: dict[str, Any], tree: ast.Module, link: PipeToCode) -> None:
         self._link = link
         self._tree = tree
         self._most = tests["most"]

@@ -13,8 +13,8 @@ from typing import ClassVar
 
 import orjson
 
-from rollmill.serving import scripted
-from rollmill.serving.scripted import Script, ScriptedServer
+from rollmill.inference import scripted
+from rollmill.inference.scripted import Script, ScriptedServer
 
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 

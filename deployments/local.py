@@ -1,0 +1,237 @@
+"""A Prefect server, a worker and everything registered, on one machine: `python -m deployments.local up`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NoReturn, Self
+
+import orjson
+import psutil
+from pydantic import BaseModel, ConfigDict
+
+from deployments.registration import POOL, ROOT, Registration
+from rollmill.config.command_line import parse_command, report_errors
+from rollmill.config.parameter import parameter
+from rollmill.errors import InputError, ServingError
+from rollmill.files.atomic import atomic_write_json
+from rollmill.generation.lock import LOCK, lock_directory
+from rollmill.inference.ports import PortReservation
+from rollmill.inference.probe import healthy
+from rollmill.inference.supervised_process import KeptProcess
+
+PROG = "python -m deployments.local"
+STATE, LOG = "desk.json", "desk.log"
+_SERVER_READY_S, _WORKER_READY_S = 300.0, 120.0
+_GRACE_S = 12.0
+_LOOK_S = 0.5
+
+
+class StateDirectory(BaseModel):
+    """Where the desk's database and logs are."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    folder: Path = parameter(ROOT / ".desk", "Desk", "Folder", "Of the database and the logs.", metavar="DIR")
+
+
+class Up(StateDirectory, Registration):
+    """Starts a Prefect server and a worker, registers everything, and returns when runs can be started."""
+
+    host: str = parameter("127.0.0.1", "Desk", "Host", "Address that the server listens at.")
+    port: int = parameter(4200, "Desk", "Port", "Of the server and its pages.", ge=1, le=65535)
+
+
+class RunInForeground(Up):
+    """The same in the foreground, until it is ended."""
+
+
+class Down(StateDirectory):
+    """Ends the server, the worker and all that runs on it; runs that were under way continue after the next `up`."""
+
+
+def up(given: Up) -> str:
+    """Starts `run` in the background; what to type next. Raises `ServingError` where it does not come up."""
+    there = _holder(given.folder)
+    if there is None:
+        there = _start(given)
+    else:
+        _register(given, _api(given.folder))
+    api = _api(given.folder)
+    return (
+        f"{api.removesuffix('/api')}: the pages; process {there.pid}, logs in {given.folder}\n"
+        f"export PREFECT_API_URL={api}    # then runs that are started at this desk are there, too\n"
+    )
+
+
+def _start(given: Up) -> psutil.Popen:
+    given.folder.mkdir(parents=True, exist_ok=True)
+    (given.folder / STATE).unlink(missing_ok=True)
+    flags = [f"--{name}={value}" for name, value in given.model_dump().items() if value is not None]
+    with (given.folder / LOG).open("wb") as log:
+        running = psutil.Popen(
+            [sys.executable, "-m", "deployments.local", "run", *flags],
+            cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+        )  # fmt: skip
+    while not (given.folder / STATE).exists():
+        if running.poll() is not None:
+            said = _tail(given.folder / LOG).strip() or f"it ended with code {running.returncode}"
+            raise ServingError(said.splitlines()[-1].removeprefix(f"{PROG}: "), details=said)
+        time.sleep(0.1)
+    return running
+
+
+def down(given: Down) -> str:
+    """Ends what `up` started; one line. Raises `ServingError` where it does not end."""
+    there = _holder(given.folder)
+    if there is None:
+        return "nothing runs\n"
+    there.terminate()
+    try:
+        there.wait(3 * _GRACE_S)
+    except psutil.TimeoutExpired:
+        raise ServingError(f"process {there.pid} does not end: see {given.folder / LOG}") from None
+    return f"ended; what was recorded stays in {given.folder}\n"
+
+
+def run(given: RunInForeground) -> NoReturn:
+    """Keeps server and worker until this process is ended; whatever ends it, they end too.
+
+    One that ends is started again. Raises `ServingError` where one of them does not start.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    with lock_directory(given.folder, flag="--folder"), _Server(given) as server:
+        _register(given, server.api)
+        while True:
+            with _worker(given, server.api) as worker:
+                atomic_write_json(given.folder / STATE, {"api": server.api})
+                while worker.returncode is None:
+                    server.keep_up()
+                    time.sleep(_LOOK_S)
+            sys.stderr.write(f"the worker ended with code {worker.returncode}: another one is started\n")
+
+
+class _Server:
+    """Prefect's server, for a `with` block."""
+
+    def __init__(self, given: Up) -> None:
+        self.api = f"http://{given.host}:{given.port}/api"
+        self._given = given
+        self._log = given.folder / "server.log"
+
+    def __enter__(self) -> Self:
+        self._reservation = PortReservation(self._given.port)
+        self._process = self._start()
+        try:
+            self._wait()
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end()
+
+    def keep_up(self) -> None:
+        """Starts it again where it has ended; runs go on meanwhile. Raises `ServingError` where it does not start."""
+        if self._process.returncode is not None:
+            sys.stderr.write(f"the Prefect server ended with code {self._process.returncode}: it is started again\n")
+            self._process.end()
+            self._process = self._start()
+            self._wait()
+
+    def _start(self) -> KeptProcess:
+        where = ["--host", self._given.host, "--port", str(self._given.port)]
+        command = [sys.executable, "-m", "prefect", "server", "start", *where]
+        pages = {"PREFECT_SERVER_UI_API_URL": "/api", "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false"}
+        environment = _environment(self._given.folder) | pages
+        return KeptProcess(command, log=self._log, environment=environment, grace_s=_GRACE_S)
+
+    def _wait(self) -> None:
+        _wait(self._process, lambda: healthy(self.api), _SERVER_READY_S, self._log, "the Prefect server")
+
+    def _end(self) -> None:
+        self._process.end()
+        self._reservation.release()
+
+
+def _register(given: Up, api: str) -> None:
+    """In a process of its own: Prefect reads where its server is when it is imported."""
+    flags = given.model_dump(include=set(Registration.model_fields), exclude_none=True)
+    command = [sys.executable, "-m", "deployments.registration", *(f"--{name}={flags[name]}" for name in flags)]
+    environment = {**os.environ, **_environment(given.folder), "PREFECT_API_URL": api}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = (done.stderr or done.stdout).strip()
+        raise ServingError(said.splitlines()[-1], details=said)
+
+
+@contextmanager
+def _worker(given: Up, api: str) -> Iterator[KeptProcess]:
+    """A worker of the pool, once the server knows it."""
+    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, "--name", "desk"]
+    log = given.folder / "worker.log"
+    before = log.stat().st_size if log.exists() else 0
+    environment = {**_environment(given.folder), "PREFECT_API_URL": api}
+    worker = KeptProcess(command, log=log, environment=environment, grace_s=_GRACE_S)
+    try:
+        _wait(worker, lambda: b"started!" in log.read_bytes()[before:], _WORKER_READY_S, log, "the worker")
+        yield worker
+    finally:
+        worker.end()
+
+
+def _wait(process: KeptProcess, is_ready: Callable[[], bool], timeout_s: float, log: Path, what: str) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not is_ready():
+        if process.returncode is not None or time.monotonic() > deadline:
+            raise ServingError(f"{what} does not start", details=_tail(log))
+        time.sleep(0.2)
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    """Prefect's own place, unless the user named one."""
+    home = os.environ.get("PREFECT_HOME") or str(folder / "prefect")
+    return {"PREFECT_HOME": home, "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+
+
+def _holder(folder: Path) -> psutil.Process | None:
+    """The process that runs there."""
+    try:
+        with lock_directory(folder):
+            return None
+    except InputError:
+        return psutil.Process(orjson.loads((folder / LOCK).read_bytes())["pid"])
+
+
+def _api(folder: Path) -> str:
+    return str(orjson.loads((folder / STATE).read_bytes())["api"])
+
+
+def _tail(log: Path) -> str:
+    return log.read_text(errors="replace")[-3000:]
+
+
+COMMANDS: Mapping[str, type[BaseModel]] = {"up": Up, "down": Down, "run": RunInForeground}
+
+
+def main() -> None:
+    """Does what the command line says."""
+    given = parse_command(COMMANDS, prog=PROG, description=__doc__ or "", examples="")
+    if isinstance(given, RunInForeground):
+        run(given)
+    elif isinstance(given, Up):
+        sys.stdout.write(up(given))
+    elif isinstance(given, Down):
+        sys.stdout.write(down(given))
+
+
+if __name__ == "__main__":
+    with report_errors(PROG):
+        main()

@@ -1,0 +1,1 @@
+"""Configuration: parameters, command lines, forms, files of settings."""

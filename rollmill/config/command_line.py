@@ -1,0 +1,376 @@
+"""A command line made from a pydantic model: one flag per field, one line per mistake."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import inspect
+import operator
+import os
+import shlex
+import sys
+import types
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
+from rollmill.errors import RollmillError, file_error
+from rollmill.terminal.escapes import visible
+from rollmill.terminal.interruption import interrupted, interruptions_noted, look, status
+from rollmill.terminal.stall_watch import watch
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+Settle = Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]]
+
+_METAVARS = {int: "N", float: "X", Path: "PATH"}
+
+_ARGPARSE_TEXTS = {
+    "expected one argument": "needs a value",
+    "expected at least one argument": "needs a value",
+    "ignored explicit argument": "takes no value, found",
+}
+
+_TEXTS = {
+    "missing": "required",
+    "greater_than_equal": "{value} is too small: must be at least {ge}",
+    "greater_than": "{value} is too small: must be more than {gt}",
+    "less_than_equal": "{value} is too large: must be at most {le}",
+    "less_than": "{value} is too large: must be less than {lt}",
+    "multiple_of": "{value} is not a multiple of {multiple_of}",
+    "int_parsing": "{value} is not a whole number",
+    "int_parsing_size": "{value} has too many digits",
+    "float_parsing": "{value} is not a number",
+    "finite_number": "{value} is not a finite number",
+    "bool_parsing": "{value} is neither yes nor no: use 1, 0, true, false, yes or no",
+    "literal_error": "{value} is not one of {expected}",
+    "enum": "{value} is not one of {expected}",
+    "string_too_short": "{value} is too short: needs at least {min_length} characters",
+    "string_too_long": "{value} is too long: at most {max_length} characters",
+    "string_pattern_mismatch": "{value} does not match {pattern}",
+    "too_short": "{actual_length} values are too few: needs at least {min_length}",
+    "too_long": "{actual_length} values are too many: at most {max_length}",
+    "path_not_file": "{value} is not a file",
+    "path_not_directory": "{value} is not a directory",
+}
+
+
+class _Flag:
+    """One field as a flag."""
+
+    def __init__(self, name: str, field: FieldInfo) -> None:
+        self.name = name
+        self.field = field
+        extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+        self.group = str(extra.get("group", ""))
+        env = extra.get("env")
+        self.env = name.upper() if env is True else env if isinstance(env, str) else None
+        kinds = _members(field.annotation)
+        collections = [kind for kind in kinds if get_origin(kind) in (list, tuple, set, frozenset)]
+        self.many = bool(collections)
+        self.switch = bool in kinds and not self.many
+        self.default: Any = None if field.is_required() else field.get_default(call_default_factory=True)
+        self.negatable = self.switch and self.default is not False and not name.startswith("no_")
+        items = _members(get_args(collections[0])[0]) if collections else kinds
+        self.choices = {str(choice): choice for kind in items for choice in _choices(kind)}
+        kind = _METAVARS.get(next(iter(items), str), "TEXT")
+        self.metavar = str(extra.get("metavar", "{" + ",".join(self.choices) + "}" if self.choices else kind))
+
+    def add_to(self, group: argparse._ArgumentGroup) -> None:
+        """Declares the flag; values stay text, pydantic reads them."""
+        common: dict[str, Any] = {"dest": self.name, "default": argparse.SUPPRESS}
+        look: dict[str, Any] = {"action": "store_true"} if self.switch else {"metavar": self.metavar}
+        if self.many:
+            look |= {"nargs": "+", "action": "extend"}
+        group.add_argument(f"--{self.name}", help=self.help(), **look, **common)
+        if self.negatable:
+            group.add_argument(f"--no_{self.name}", action="store_false", help=f"not --{self.name}", **common)
+
+    def help(self) -> str:
+        """What `--help` says: the description, the default and the environment variable."""
+        notes = []
+        if self.field.is_required():
+            notes.append("required")
+        elif self.default is True:
+            notes.append("default: on")
+        elif self.default is not None and self.default is not False and self.default not in ("", [], (), {}):
+            notes.append(f"default: {_shown_default(self.default)}")
+        if self.env:
+            notes.append(f"env: {self.env}")
+        text = self.field.description or self.field.title or ""
+        return (f"{text} ({'; '.join(notes)})" if notes else text).strip().replace("%", "%%")
+
+    def from_environment(self, value: str) -> Any:
+        """The words of an environment variable. Raises `ValueError` (shlex's)."""
+        return shlex.split(value) if self.many else value.strip()
+
+    def choose(self, value: Any) -> Any:
+        """Choices that are not text, such as `Literal[1, 2]`, by their text; pydantic would refuse the text."""
+        if isinstance(value, list):
+            return [self.choose(item) for item in value]
+        return self.choices.get(value, value) if isinstance(value, str) else value
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        text = message.removeprefix("argument ")
+        for theirs, ours in _ARGPARSE_TEXTS.items():
+            text = text.replace(theirs, ours)
+        _fail(self.prog, [text])
+
+
+def parse_command_line(
+    model: type[ModelT],
+    argv: Sequence[str] | None = None,
+    *,
+    prog: str,
+    description: str,
+    examples: str,
+    environ: Mapping[str, str] | None = None,
+    settle: Settle = operator.or_,
+) -> ModelT:
+    """The parameters of one call: flags over environment variables over the model's defaults.
+
+    `settle` makes the values of what the environment and what the flags give, by field.
+    A field's `json_schema_extra` may hold `group`, `metavar`, and `env` (True for the name in capitals, or a name).
+    An environment variable that is set but empty counts as not set.
+    Every mistake is one line on stderr that names the flag or variable; then the exit status is 2.
+    """
+    flags = {field.alias or name: _Flag(field.alias or name, field) for name, field in model.model_fields.items()}
+    parser = _build(flags, prog, description, examples)
+    parsed, unknown = parser.parse_known_args(_normal(list(sys.argv[1:] if argv is None else argv), parser))
+    if unknown:
+        _fail(prog, _unknown_texts(unknown, list(parser._option_string_actions)))
+    found, sources, mistakes = _read_environment(flags, os.environ if environ is None else environ)
+    given = vars(parsed)
+    sources |= {name: f"--{name}" for name in given}
+    mistakes = {name: text for name, text in mistakes.items() if name not in given}
+    if mistakes:
+        _fail(prog, list(mistakes.values()))
+    try:
+        values = settle(found, given)
+        return model.model_validate({name: flags[name].choose(value) for name, value in values.items()})
+    except ValidationError as error:
+        _fail(prog, _error_texts(error, flags, sources))
+    except RollmillError as error:
+        _fail(prog, [str(error)])
+
+
+def parse_command(
+    commands: Mapping[str, type[BaseModel]],
+    argv: Sequence[str] | None = None,
+    *,
+    prog: str,
+    description: str,
+    examples: str,
+) -> BaseModel:
+    """The parameters of the command that the first argument names, `-` and `_` alike; see `parse_command_line`.
+
+    A model's docstring says what its command does. Without a command, all of them are listed.
+    """
+    given = list(sys.argv[1:] if argv is None else argv)
+    name = given[0].replace("-", "_") if given else ""
+    if name in commands:
+        return parse_command_line(
+            commands[name], given[1:], prog=f"{prog} {name}", description=_what(commands[name]), examples=""
+        )
+    if not given or given[0] in {"-h", "--help", "help"}:
+        sys.stdout.write(_list_commands(commands, prog, description, examples))
+        raise SystemExit(0 if given else 2)
+    close = difflib.get_close_matches(name, commands, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(commands)}"
+    return _fail(prog, [f"{_shown(given[0])} is no command: {hint}"])
+
+
+def _what(model: type[BaseModel]) -> str:
+    return inspect.cleandoc(model.__doc__ or "")
+
+
+def _list_commands(commands: Mapping[str, type[BaseModel]], prog: str, description: str, examples: str) -> str:
+    width = max(map(len, commands))
+    lines = [f"  {name:{width}}  {_what(model).partition(chr(10))[0]}".rstrip() for name, model in commands.items()]
+    return "\n".join(
+        [f"usage: {prog} COMMAND [flags]", "", description, "", "commands:", *lines, "",
+         f"{prog} COMMAND --help lists a command's flags.", "", "examples:", examples]
+    )  # fmt: skip
+
+
+@contextmanager
+def report_errors(prog: str) -> Iterator[None]:
+    """Ends the process on what the user should read: status 1 and one line for `RollmillError`, 130 for Ctrl-C.
+
+    143 for SIGTERM, where the block is `interruptible`, in which no signal raises anything until it is looked at. The
+    same as for `RollmillError` for files that cannot be used, see `file_error`. Status 141, and nothing said, where
+    nobody reads the output any more (`| head`).
+    Anything else is a bug and keeps its traceback. Works as a `with` block and as a decorator.
+    """
+    try:
+        with interruptions_noted():
+            try:
+                yield
+            except Exception:
+                if interrupted():
+                    look(again=True)
+                raise
+            finally:
+                sys.stdout.flush()  # a pipe that nobody reads shows here, and not when the interpreter ends
+    except RollmillError as error:
+        sys.stderr.write(f"{prog}: {visible(str(error))}\n")
+        if watch.stalled:  # the interpreter would wait at its end for threads that never end
+            sys.stderr.flush()
+            os._exit(1)
+        raise SystemExit(1) from None
+    except BrokenPipeError:  # whoever read has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(141) from None
+    except OSError as error:
+        if (failure := file_error(error)) is None:
+            raise
+        sys.stderr.write(f"{prog}: {failure}\n")
+        raise SystemExit(1) from None
+    except KeyboardInterrupt as error:
+        sys.stderr.write(f"\n{prog}: stopped: the same command continues\n")
+        raise SystemExit(status(error)) from None
+
+
+def _build(flags: Mapping[str, _Flag], prog: str, description: str, examples: str) -> _Parser:
+    needed = [f"--{flag.name} {flag.metavar}" for flag in flags.values() if flag.field.is_required()]
+    parser = _Parser(
+        prog=prog,
+        usage=" ".join([prog, *needed, "[flags]"]),
+        description=description,
+        epilog=f"examples:\n{examples}" if examples else None,
+        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=32),
+        allow_abbrev=False,
+    )
+    groups: dict[str, argparse._ArgumentGroup] = {"": parser._optionals}
+    for flag in flags.values():
+        if flag.group not in groups:
+            groups[flag.group] = parser.add_argument_group(flag.group)
+        flag.add_to(groups[flag.group])
+    return parser
+
+
+def _normal(argv: list[str], parser: argparse.ArgumentParser) -> list[str]:
+    """`--num-rollout` becomes `--num_rollout`; `--x -1e-3`, whose value argparse takes for a flag, `--x=-1e-3`."""
+    known = parser._option_string_actions
+    tokens: list[str] = []
+    for token in argv:
+        name, equals, value = token.partition("=")
+        spelled = "--" + name[2:].replace("-", "_")
+        before = known.get(tokens[-1]) if tokens else None
+        if name.startswith("--") and spelled in known:
+            tokens.append(spelled + equals + value)
+        elif before and before.nargs is None and token.startswith("-") and _is_number(token):
+            tokens[-1] += f"={token}"
+        else:
+            tokens.append(token)
+    return tokens
+
+
+def _unknown_texts(unknown: Sequence[str], known: Sequence[str]) -> list[str]:
+    texts = []
+    for token in unknown:
+        if token.startswith("-") and not _is_number(token):
+            name = token.partition("=")[0]
+            close = difflib.get_close_matches("--" + name.lstrip("-").replace("-", "_"), known, n=1)
+            texts.append(f"{name}: unknown flag" + (f"; did you mean {close[0]}?" if close else "; see --help"))
+    return texts or [f"{_shown(unknown[0])} follows no flag that takes it; see --help"]
+
+
+def _read_environment(
+    flags: Mapping[str, _Flag], environ: Mapping[str, str]
+) -> tuple[dict[str, Any], dict[str, str], dict[str, str]]:
+    """Values, where each came from, and mistakes, by field name."""
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    mistakes: dict[str, str] = {}
+    for name, flag in flags.items():
+        value = environ.get(flag.env, "") if flag.env else ""
+        if not value.strip():
+            continue
+        try:
+            values[name] = flag.from_environment(value)
+            sources[name] = f"{flag.env} (environment)"
+        except ValueError as error:
+            mistakes[name] = f"{flag.env} (environment): {_shown(value)} cannot be split into words: {error}"
+    return values, sources, mistakes
+
+
+def _error_texts(error: ValidationError, flags: Mapping[str, _Flag], sources: Mapping[str, str]) -> list[str]:
+    """One line per wrong value; what the members of a union say about the same value is joined."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for detail in error.errors(include_url=False):
+        name = str(detail["loc"][0]) if detail["loc"] else ""
+        flag = flags.get(name)
+        label = sources.get(name, f"--{name}") if name else ""
+        text = _error_text(detail, flag)
+        if detail["type"] == "missing" and flag and flag.env:
+            text += f" (or set {flag.env} in the environment)"
+        texts = found.setdefault((label, repr(detail["input"]) if name else text), [])
+        if text not in texts:
+            texts.append(text)
+    return [": ".join([*([label] if label else []), ", or ".join(texts)]) for (label, _), texts in found.items()]
+
+
+def _error_text(detail: ErrorDetails, flag: _Flag | None) -> str:
+    context = dict(detail.get("ctx", {}))
+    kind, value = detail["type"], _shown(detail["input"])
+    if kind in {"value_error", "assertion_error"}:
+        return f"{value}: {context['error']}" if detail["loc"] else str(context["error"])
+    if kind == "missing" and len(detail["loc"]) > 1:
+        return "needs more values"
+    if kind in {"literal_error", "enum"} and flag and flag.choices:
+        close = difflib.get_close_matches(str(detail["input"]), list(flag.choices), n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        return f"{value} is not one of {', '.join(flag.choices)}{hint}"
+    if kind in _TEXTS:
+        return _TEXTS[kind].format(**{**context, "value": value})
+    message = detail["msg"]
+    return f"{value}: {message[:1].lower()}{message[1:]}".replace("input should", "should")
+
+
+def _fail(prog: str, texts: Sequence[str]) -> NoReturn:
+    for text in texts:
+        sys.stderr.write(f"{prog}: {' '.join(visible(text).split())}\n")
+    raise SystemExit(2)
+
+
+def _members(annotation: Any) -> list[Any]:
+    """The types that a field may hold: `Annotated` opened, `Optional` and unions taken apart, None left out."""
+    if get_origin(annotation) is Annotated:
+        return _members(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, types.UnionType):
+        return [member for part in get_args(annotation) for member in _members(part)]
+    return [] if annotation in (None, type(None)) else [annotation]
+
+
+def _choices(kind: Any) -> list[Any]:
+    if get_origin(kind) is Literal:
+        return list(get_args(kind))
+    return [member.value for member in kind] if isinstance(kind, type) and issubclass(kind, Enum) else []
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _shown(value: Any) -> str:
+    text = value if isinstance(value, str) and _is_number(value) and value == value.strip() else repr(value)
+    return text if len(text) <= 100 else f"{text[:97]}..."
+
+
+def _shown_default(value: Any) -> str:
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return " ".join(_shown_default(item) for item in value)
+    return str(value.value if isinstance(value, Enum) else value)

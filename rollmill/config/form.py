@@ -1,0 +1,76 @@
+"""A job's parameters as a form in Prefect's pages."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from rollmill.config.parameter import Parameters
+
+if TYPE_CHECKING:
+    from pydantic import GetJsonSchemaHandler
+    from pydantic.json_schema import JsonSchemaValue
+    from pydantic_core import CoreSchema
+
+_LAST = "Results"
+_FLAG = re.compile(r"--(no_)?(\w+)")
+
+
+class Form(Parameters):
+    """Parameters whose JSON schema reads well as a form.
+
+    Prefect's form has no headings: fields are sorted by their groups, and labelled `Group: Title`. Their help says the
+    bounds, and names other fields as the form does. What may be missing is an empty field, not a choice of types.
+    """
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        schema = handler(core_schema)
+        model = handler.resolve_ref_schema(schema)
+        model["properties"] = _arranged(model["properties"])
+        return schema
+
+
+def _arranged(fields: dict[str, Any]) -> dict[str, Any]:
+    groups = list(dict.fromkeys(field["group"] for field in fields.values()))
+    titles = {name: field["title"] for name, field in fields.items()}
+    ordered = sorted(fields, key=lambda name: (fields[name]["group"] == _LAST, groups.index(fields[name]["group"])))
+    # A database may store the fields in another order: the form goes by `position`.
+    return {name: _shown(fields[name], titles) | {"position": at} for at, name in enumerate(ordered)}
+
+
+def _shown(field: dict[str, Any], titles: dict[str, str]) -> dict[str, Any]:
+    shown = _without_none(field)
+    description = _FLAG.sub(lambda flag: _named(flag, titles), field["description"])
+    shown["description"] = " ".join([description, *_bounds(shown)])
+    group, title = field["group"], field["title"]
+    shown["title"] = title if title.startswith(group) else f"{group}: {title}"
+    return shown
+
+
+def _without_none(field: dict[str, Any]) -> dict[str, Any]:
+    """What is not required and has no default may be null, too, unless it is a choice: Prefect's server sees it so."""
+    members = [member for member in field.get("anyOf", []) if member != {"type": "null"}]
+    if len(members) != 1:
+        return dict(field)
+    [member] = members
+    shown: dict[str, Any] = member | {key: value for key, value in field.items() if key != "anyOf"}
+    if shown.get("default") is None:
+        shown.pop("default", None)
+    return shown | {"enum": [shown.pop("const")]} if "const" in shown else shown
+
+
+def _named(flag: re.Match[str], titles: dict[str, str]) -> str:
+    negated, name = flag.groups()
+    if name not in titles:
+        return flag[0]
+    return f"“{titles[name]}” off" if negated else f"“{titles[name]}”"
+
+
+def _bounds(field: dict[str, Any]) -> list[str]:
+    """The range of a number, as a sentence."""
+    if "minimum" in field and "maximum" in field:
+        return [f"From {field['minimum']:,.12g} to {field['maximum']:,.12g}."]
+    words = {"minimum": "at least", "exclusiveMinimum": "more than", "maximum": "at most", "exclusiveMaximum": "below"}
+    found = [f"{said} {field[key]:,.12g}" for key, said in words.items() if key in field]
+    return [" and ".join(found).capitalize() + "."] if found else []

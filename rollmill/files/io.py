@@ -1,0 +1,138 @@
+"""Opening files: local or remote, plain or compressed, one way for all readers."""
+
+from __future__ import annotations
+
+import functools
+import io
+import lzma
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, BinaryIO, cast
+
+from rollmill.errors import InputError
+from rollmill.files.remote import is_remote
+
+_BUFFER = 1 << 20  # lines of tens of kilobytes, read with Python's 8 kB, cost seven times as much
+
+
+MOST_MEMORY = 128 << 20
+"""Bytes that the window or dictionary of a packed file may take while it is read; `xz -9` takes 65 MiB.
+
+Of zstd, Arrow allows as much by itself. gzip and bzip2 take less than a megabyte and ten, whatever the file says.
+"""
+
+_NO_MEMORY = ("too much memory", "memory usage limit", "window too large")  # zstd, xz
+_REPACK = "pack it with a smaller window (zstd without --long or --ultra, xz -9 or less), or unpack it first"
+
+
+class _XzFile(io.RawIOBase):
+    """Reads `.xz` and `.lzma`, one stream behind the other, within `MOST_MEMORY`: `lzma.LZMAFile` has no limit."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._stream: lzma.LZMADecompressor | None = None
+        self._packed = b""
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Raises `lzma.LZMAError`, and `EOFError` where the file is cut off."""
+        while self._stream or self._next_stream():
+            assert self._stream is not None
+            packed = self._more() if self._stream.needs_input else b""
+            if self._stream.needs_input and not packed:
+                raise EOFError("it is cut off")
+            unpacked = self._stream.decompress(packed, len(buffer))
+            if self._stream.eof:
+                self._packed, self._stream = self._stream.unused_data, None
+            if unpacked:
+                buffer[: len(unpacked)] = unpacked
+                return len(unpacked)
+        return 0
+
+    def _more(self) -> bytes:
+        packed, self._packed = self._packed, b""
+        return packed or self._file.read(_BUFFER)
+
+    def _next_stream(self) -> bool:
+        """Begin the next stream, if there is one. Zero bytes between two, and at the end, are padding."""
+        while packed := self._more():
+            self._packed = packed.lstrip(b"\0")
+            if self._packed:
+                self._stream = lzma.LZMADecompressor(memlimit=MOST_MEMORY)
+                return True
+        return False
+
+
+def _open_zstd(file: BinaryIO, mode: str = "rb") -> io.BufferedReader:
+    import pyarrow as pa
+
+    return io.BufferedReader(pa.CompressedInputStream(pa.PythonFile(file, mode="r"), "zstd"))
+
+
+@functools.cache
+def _fsspec() -> Any:
+    """Import fsspec, which takes long, and teach it `.zst`.
+
+    It knows that only where one of two optional packages is installed; without them it would hand out packed bytes.
+    """
+    import fsspec
+    import fsspec.compression
+
+    if "zstd" not in fsspec.compression.compr:
+        fsspec.compression.register_compression("zstd", _open_zstd, "zst", force=True)
+    return fsspec
+
+
+def _packing(path: str) -> str | None:
+    """Fsspec's name of a path's compression."""
+    _fsspec()
+    from fsspec.utils import infer_compression
+
+    return cast(str | None, infer_compression(path))
+
+
+def _open_xz(file: BinaryIO) -> io.BufferedReader:
+    return io.BufferedReader(_XzFile(file), _BUFFER)
+
+
+def is_packed(path: str) -> bool:
+    """Whether a path's name says that it is compressed."""
+    return _packing(path) is not None
+
+
+@contextmanager
+def open_binary(path: str) -> Iterator[BinaryIO]:
+    """Opens a local path or any fsspec URL for reading; `.gz`, `.zst`, `.xz`, `.bz2` are read through.
+
+    Raises `InputError` where the file cannot be opened or, inside the block, read.
+    """
+    try:
+        packing = _packing(path)
+        if packing in ("xz", "lzma"):
+            with _fsspec().open(path, "rb") as file:
+                yield cast(BinaryIO, _open_xz(file))
+        elif is_remote(path) or packing:
+            with _fsspec().open(path, "rb", compression=packing) as file:
+                yield cast(BinaryIO, io.BufferedReader(file, _BUFFER))
+        else:
+            with open(path, "rb", buffering=_BUFFER) as file:  # noqa: PTH123  # the path is as the user wrote it
+                yield file
+    except InputError:
+        raise
+    except Exception as error:  # every file system and decompressor raises types of its own
+        raise InputError(f"cannot read {path}: {why_unread(error)}") from error
+
+
+def why_unread(error: Exception) -> str:
+    """Return what a file system or decompressor says; where memory is the matter, also what to do."""
+    said = str(error) or type(error).__name__
+    if any(words in said.lower() for words in _NO_MEMORY):
+        return f"unpacking it needs more memory than {MOST_MEMORY:,} bytes ({said}): {_REPACK}"
+    if isinstance(error, MemoryError):
+        return (
+            f"it needs more memory than there is ({said}): split it into smaller files, or read it where there is more"
+        )
+    return said

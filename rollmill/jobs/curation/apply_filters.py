@@ -1,0 +1,120 @@
+"""Filtering a corpus into two files: what is kept, and what is not, each record with its reason."""
+
+from __future__ import annotations
+
+import logging
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+from rollmill.corpus.corpus import Corpus
+from rollmill.exports.export_result import count_reasons
+from rollmill.exports.seed_format import generated_metadata, summary, write_seed_format
+from rollmill.files.atomic import atomic_write_bytes
+from rollmill.files.confined import ConfinedFileError, read_confined
+from rollmill.generation.run import IMAGES
+from rollmill.jobs.curation.dropped import (
+    dropped_line,
+    dropped_path,
+    places_path,
+    write_dropped_records,
+    write_places,
+)
+from rollmill.jobs.curation.filter_spec import Filters
+from rollmill.jobs.curation.parameters import Dropped
+from rollmill.jobs.curation.select_rollouts import said_filters, select
+from rollmill.problems.images import LARGEST_IMAGE
+from rollmill.reports.plots.labels import counted
+from rollmill.terminal.escapes import visible
+from rollmill.terminal.interruption import result_of
+
+log = logging.getLogger(__name__)
+
+
+class Filtered(NamedTuple):
+    """Where the records went, and how many: `kept` + all `reasons` = `read`."""
+
+    read: int
+    kept: int
+    problems: int
+    """With at least one kept rollout."""
+    reasons: dict[str, int]
+    path: Path
+    dropped_path: Path
+    notes: list[str]
+
+    def lines(self) -> list[str]:
+        """What a user should read."""
+        return [
+            f"kept {self.kept:,} of {self.read:,} rollouts, of {counted(self.problems, 'problem')}: {self.path}",
+            dropped_line(self.read - self.kept, self.reasons, self.dropped_path),
+            *self.notes,
+        ]
+
+
+def filter_corpus(corpus: Corpus, filters: Filters, path: Path, what_of_dropped: Dropped = "records") -> Filtered:
+    """Writes the records that meet the filters to `path`; of the others, beside it, whole records or places.
+
+    Records are copied, not rewritten. The kind of file follows from the name: see `write_seed_format`. Both files
+    appear, or neither. Raises `InputError` as `select` and `output_kind` do, `OSError` as the file system does.
+    """
+    aside = dropped_path(path) if what_of_dropped == "records" else places_path(path)
+    selected = select(corpus, filters)
+    kept, dropped = selected.kept, selected.dropped
+    write_dropped = write_dropped_records if what_of_dropped == "records" else write_places
+    written: list[Path] = []
+    try:
+        with ThreadPoolExecutor(1) as beside:  # reading and writing wait for the kernel, so both files grow at once
+            writing = beside.submit(write_dropped, aside, corpus, dropped)
+            writing.add_done_callback(lambda done: None if done.exception() else written.append(aside))
+            metadata = {**generated_metadata(corpus, kept), **said_filters(corpus, selected.words)}
+            write_seed_format(path, metadata, corpus.records(kept), summary(kept))
+            written.append(path)
+            result_of(writing)
+        carry_images(corpus, path.parent)
+    except BaseException:
+        for file in written:  # and no file of an earlier call, which this one has not replaced
+            file.unlink(missing_ok=True)
+        raise
+    return Filtered(
+        read=selected.judged.height,
+        kept=kept.height,
+        problems=kept["instance_id"].n_unique(),
+        reasons=count_reasons(dropped),
+        path=path,
+        dropped_path=aside,
+        notes=selected.notes,
+    )
+
+
+def carry_images(corpus: Corpus, folder: Path) -> None:
+    """Puts the images of runs beside records that leave these runs, whose paths to them are relative.
+
+    Their names are their contents' hashes. They are linked where the file system can, else copied. Only regular files
+    in the run's own folder are: a link to elsewhere would carry files of this machine along.
+    """
+    for source in corpus.files:
+        images = source.run / IMAGES if source.run else None
+        if images is None or not images.is_dir() or images.resolve() == (folder / IMAGES).resolve():
+            continue
+        if images.is_symlink():
+            log.warning("%s is a link: its images are not copied", visible(str(images)))
+            continue
+        (folder / IMAGES).mkdir(parents=True, exist_ok=True)
+        for image in images.iterdir():
+            _carry(image, folder / IMAGES / image.name)
+
+
+def _carry(image: Path, target: Path) -> None:
+    if image.is_symlink() or not image.is_file() or target.exists():
+        return
+    try:
+        os.link(image, target)
+    except OSError:
+        try:
+            content = read_confined(image.name, [image.parent], limit=LARGEST_IMAGE)
+        except ConfinedFileError as error:
+            log.warning("an image is not copied: %s", visible(str(error)))
+            return
+        atomic_write_bytes(target, content)

@@ -1,0 +1,85 @@
+"""Exporting a corpus: filtered, written for training, with a card beside it that says so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import polars as pl
+
+from rollmill.corpus.corpus import Corpus
+from rollmill.exports.card import write_card
+from rollmill.exports.export_result import Exported, count_reasons
+from rollmill.jobs.curation.dropped import dropped_line, places_path, write_places
+from rollmill.jobs.curation.filter_spec import Filters
+from rollmill.jobs.curation.select_rollouts import all_filters, select
+from rollmill.reports.plots.labels import counted
+
+Exporter = Callable[[Corpus, pl.DataFrame, dict[str, Any]], Exported]
+"""Corpus, rows of its table, origin -> what was written."""
+
+
+class ExportOutcome(NamedTuple):
+    """What was written, and what became of every rollout: `kept` + all `reasons` = `read`."""
+
+    exported: Exported
+    card: Path
+    dropped_path: Path
+    read: int
+    kept: int
+    reasons: dict[str, int]
+    notes: list[str]
+
+    def lines(self) -> list[str]:
+        """What a user should read."""
+        files = [
+            f"{split}: {counted(self.exported.rows[split], 'row')} of "
+            f"{counted(self.exported.problems[split], 'problem')}: {path}"
+            for split, path in self.exported.files.items()
+        ]
+        return [
+            f"used {self.kept:,} of {self.read:,} rollouts",
+            *files,
+            dropped_line(self.read - self.kept, self.reasons, self.dropped_path),
+            f"card: {self.card}",
+            *self.notes,
+        ]
+
+
+def export_corpus(
+    corpus: Corpus, filters: Filters, exporter: Exporter, *, origin: dict[str, Any] | None = None
+) -> ExportOutcome:
+    """Filters a corpus and exports what is left. Rollouts that failed are never exported.
+
+    Beside the export: the card, and `<stem>.dropped.jsonl` with place and reason of every rollout that is not in it.
+    `origin` goes into every row's metadata; by default the inputs' model and identity. Raises as `select` and the
+    exporter do.
+    """
+    origin = _origin(corpus) if origin is None else origin
+    selected = select(corpus, filters.model_copy(update={"drop_errors": ["any"]}))
+    exported = exporter(corpus, selected.kept, origin)
+    card = write_card(
+        exported,
+        corpus=corpus,
+        filters=all_filters(corpus, selected.words),
+        filtered=count_reasons(selected.dropped),
+        origin=origin,
+    )
+    dropped = _all_dropped(selected.judged, exported.dropped)
+    aside = places_path(exported.files["train"])
+    write_places(aside, corpus, dropped)
+    return ExportOutcome(
+        exported, card, aside, selected.judged.height, exported.kept, count_reasons(dropped), selected.notes
+    )
+
+
+def _origin(corpus: Corpus) -> dict[str, Any]:
+    known = {"model": corpus.metadata.get("model_name"), "identity": corpus.metadata.get("identity")}
+    return {key: value for key, value in known.items() if value is not None}
+
+
+def _all_dropped(judged: pl.DataFrame, dropped: pl.DataFrame) -> pl.DataFrame:
+    later = judged.join(dropped.rename({"drop_reason": "later"}), on="row", how="left", maintain_order="left")
+    reason = pl.coalesce("drop_reason", "later")
+    return later.with_columns(reason.alias("drop_reason")).drop("later").filter(pl.col("drop_reason").is_not_null())

@@ -1,0 +1,98 @@
+"""The filters that a user may ask for, as parameters: imported by every command line, so it brings no Polars."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import model_validator
+
+from rollmill.config.parameter import Parameters, parameter
+from rollmill.errors import InputError
+from rollmill.jobs.curation.columns import SQL_COLUMNS
+
+_GROUP = "Which rollouts"
+
+
+class Filters(Parameters):
+    """Conditions on rollouts; all of them hold for what is kept. Without any, everything is kept."""
+
+    min_reward: float | None = parameter(
+        None, _GROUP, "Least reward", "Keep rewards of at least this.", allow_inf_nan=False
+    )
+    max_reward: float | None = parameter(
+        None, _GROUP, "Greatest reward", "Keep rewards of at most this.", allow_inf_nan=False
+    )
+    successful_only: bool = parameter(False, _GROUP, "Successful only", "Keep only rollouts that succeeded.")
+    unsuccessful_only: bool = parameter(False, _GROUP, "Unsuccessful only", "Keep only rollouts that did not succeed.")
+    min_speedup: float | None = parameter(
+        None, _GROUP, "Least speedup", "Keep speedups of at least this.", allow_inf_nan=False
+    )
+    min_messages: int | None = parameter(
+        None, _GROUP, "Fewest messages", "Keep trajectories of at least so many messages.", ge=0
+    )
+    max_messages: int | None = parameter(
+        None, _GROUP, "Most messages", "Keep trajectories of at most so many messages.", ge=0
+    )
+    min_tokens: int | None = parameter(
+        None, _GROUP, "Fewest tokens", "Keep trajectories of at least so many tokens.", ge=0
+    )
+    max_tokens: int | None = parameter(
+        None, _GROUP, "Most tokens", "Keep trajectories of at most so many tokens.", ge=1
+    )
+    tokenizer: str | None = parameter(
+        None, _GROUP, "Tokenizer", "Directory or hub id of the tokenizer that counts; else what the records say.",
+        metavar="PATH",
+    )  # fmt: skip
+    exit_status: list[str] = parameter([], _GROUP, "Exit statuses", "Keep only these exit statuses.", metavar="STATUS")
+    drop_errors: list[str] = parameter(
+        [],
+        _GROUP,
+        "Errors to drop",
+        "Drop failures of these kinds; 'any' for all rollouts with an error.",
+        metavar="KIND",
+    )
+    drop_unparseable: bool = parameter(
+        False, _GROUP, "Drop the unparseable", "Drop rollouts in which no answer was found."
+    )
+    where: str | None = parameter(
+        None, _GROUP, "Condition", metavar="SQL",
+        description=f"SQL expression, such as 'reward > 0.5 AND turns < 30', over {', '.join(SQL_COLUMNS)}.",
+    )  # fmt: skip
+    drop_empty: bool = parameter(False, _GROUP, "Drop the empty", "Drop rollouts in which the model wrote nothing.")
+    drop_duplicates: bool = parameter(
+        False, _GROUP, "Drop duplicates", "Of equal completions to one problem, keep the first."
+    )
+    near_duplicates: float | None = parameter(
+        None, _GROUP, "Near-duplicates", "Of completions to a problem this similar (Jaccard, say 0.8), keep the first.",
+        gt=0, le=1,
+    )  # fmt: skip
+    benchmark: list[str] = parameter(
+        [], _GROUP, "Benchmarks", "Drop what shares a run of words with these files (JSON, JSON Lines, Parquet, text).",
+        metavar="FILE",
+    )  # fmt: skip
+    benchmark_ngram: int = parameter(13, _GROUP, "Words in common", "Length of that run, in words.", ge=5)
+    best_k: int | None = parameter(
+        None, _GROUP, "Best of a problem", "Keep the k best of every problem.", metavar="K", ge=1
+    )
+    at_most_k: int | None = parameter(
+        None, _GROUP, "Most of a problem", "Keep the first k of every problem.", metavar="K", ge=1
+    )
+
+    @model_validator(mode="after")
+    def _can_be_met(self) -> Self:
+        if self.successful_only and self.unsuccessful_only:
+            raise ValueError("--successful_only and --unsuccessful_only together keep nothing: give one of them")
+        for name in ("reward", "messages", "tokens"):
+            least, most = getattr(self, f"min_{name}"), getattr(self, f"max_{name}")
+            if least is not None and most is not None and least > most:
+                raise ValueError(
+                    f"--min_{name} {least:.12g} is more than --max_{name} {most:.12g}: together they keep nothing"
+                )
+        if self.where is not None:
+            from rollmill.jobs.curation import rules
+
+            try:
+                rules.where(self.where)
+            except InputError as error:
+                raise ValueError(str(error)) from error
+        return self

@@ -1,0 +1,224 @@
+"""The parameters of curation: of the flow, and of each command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, field_validator, model_validator
+
+from rollmill.config.file_parameters import STORE_BLOCK, image_folders_field
+from rollmill.config.form import Form
+from rollmill.config.names import NewPath
+from rollmill.config.parameter import Parameters, parameter
+from rollmill.errors import InputError
+from rollmill.exports.packing import output_kind
+from rollmill.exports.row_format import Format
+from rollmill.exports.splitting import Split
+from rollmill.jobs.curation.filter_spec import Filters
+
+Export = Literal["sft", "trajectories", "preferences"]
+Dropped = Literal["records", "places"]
+"""What is written of what is left out: whole records, or only where they stand."""
+
+
+class Reading(Parameters):
+    """What is read."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    input: list[str] = parameter(
+        ..., "Input", "Input", "Files (.json, .jsonl, .parquet; .gz, .zst), patterns, folders, run directories, URLs.",
+        metavar="PATH", min_length=1,
+    )  # fmt: skip
+
+    @field_validator("input", mode="before")
+    @classmethod
+    def _one_is_a_list(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _written_elsewhere(self) -> Self:
+        for name in ("output", "html"):
+            path = getattr(self, name, None)
+            if path is None:
+                continue
+            if Path(path).is_dir():
+                raise ValueError(f"--{name} {path} is a folder: name a file in it")
+            if any(Path(one).resolve() == Path(path).resolve() for one in self.input):
+                raise ValueError(f"--{name} {path} is an input: give another name")
+        return self
+
+
+class Showing(Parameters):
+    """Which images training rows may name."""
+
+    image_folders: list[str] = image_folders_field("Input")
+
+    @field_validator("image_folders", mode="before")
+    @classmethod
+    def _one_folder_is_a_list(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+
+class Splitting(Parameters):
+    """How problems are parted."""
+
+    validation_share: float = parameter(
+        0.0,
+        "Split",
+        "Validation share",
+        "Share of the problems, with all their rows, set aside for validation.",
+        ge=0,
+        lt=1,
+    )
+    seed: int = parameter(0, "Split", "Seed", "Decides which problems those are.", ge=0)
+
+    @property
+    def split(self) -> Split | None:
+        """The split; None where nothing is set aside."""
+        return Split(self.validation_share, self.seed) if self.validation_share else None
+
+
+class Sft(Showing, Splitting):
+    """How conversations are written."""
+
+    format: Format = parameter("messages", "Output", "Format", "messages, or TRL's prompt and completion.")
+
+
+class PairOptions(Showing):
+    """How pairs are made."""
+
+    min_margin: float = parameter(0.0, "Pairs", "Least margin", "Least difference of reward within a pair.", ge=0)
+    max_pairs: int = parameter(4, "Pairs", "Most pairs", "Most pairs of one problem.", ge=1)
+
+
+def _output(description: str, kinds: str) -> Any:
+    return parameter(..., "Output", "Output", f"{description} ({kinds}).", metavar="FILE")
+
+
+_DROPPED = parameter(
+    "records",
+    "Output",
+    "What of the dropped",
+    "Write whole records of what is dropped, or only where they stand and why.",
+)
+
+
+class Analyze(Reading):
+    """Count, and describe: success, rewards, lengths, problems, duplicates, errors.
+
+    `success` is what the record says, unless its own evaluation denies it: a failed build is no success.
+    """
+
+    tokenizer: str | None = parameter(
+        None, "Input", "Tokenizer", "Directory or hub id of the tokenizer that counts; else what the records say.",
+        metavar="PATH",
+    )  # fmt: skip
+    json_: bool = parameter(False, "Output", "JSON", "Print JSON.", alias="json")
+
+
+class Writing(Filters, Reading):
+    """What is read, which of it is kept, and where that goes."""
+
+    output: NewPath
+
+    @field_validator("output")
+    @classmethod
+    def _rows_can_stand_there(cls, path: str) -> str:
+        try:
+            output_kind(Path(path))
+        except InputError as error:
+            raise ValueError(str(error)) from error
+        return path
+
+
+class FilterData(Writing):
+    """Keep the rollouts that meet all conditions; the others are written, too, each with its reason."""
+
+    output: NewPath = _output("Where the kept rollouts go; those dropped go beside it", ".json, .jsonl, also .gz, .zst")
+    dropped: Dropped = _DROPPED
+
+
+class ExportSft(Sft, Writing):
+    """Write conversations for supervised fine-tuning; failed rollouts never are."""
+
+    output: NewPath = _output("Where the rows go", ".jsonl")
+
+
+class ExportTrajectory(Writing):
+    """Write whole trajectories; failed rollouts never are."""
+
+    output: NewPath = _output("Where the trajectories go", ".json, .jsonl, also .gz, .zst")
+
+
+class ExportPreferences(Splitting, PairOptions, Writing):
+    """Write pairs of a better and a worse rollout of one problem (TRL's DPO format)."""
+
+    output: NewPath = _output("Where the pairs go", ".jsonl")
+
+
+class ShowExample(Filters, Reading):
+    """Show one trajectory in the terminal, or many on a page."""
+
+    index: int = parameter(0, "Which rollouts", "Index", "Which of the rollouts, from 0; negative from the end.")
+    instance_id: str | None = parameter(
+        None, "Which rollouts", "Problem", "Only rollouts of this problem.", metavar="ID"
+    )
+    whole: bool = parameter(False, "Output", "Whole", "Leave nothing out of long messages.")
+    html: NewPath | None = parameter(
+        None, "Output", "Page", "Write a page with search and filters for all of them instead.", metavar="FILE"
+    )
+    most: int = parameter(1000, "Output", "Most on a page", "Most trajectories on the page.", ge=1)
+
+
+class Overview(Reading):
+    """Draw rewards, problems, lengths, calls, and success over the sample index."""
+
+    output: NewPath | None = parameter(
+        None, "Output", "Picture", "The PNG file; else beside the input.", metavar="FILE"
+    )
+
+
+class Compare(Reading):
+    """Two or more inputs side by side, as a table and a picture."""
+
+    output: NewPath = parameter("compare.png", "Output", "Picture", "The PNG file.", metavar="FILE")
+
+    @model_validator(mode="after")
+    def _several(self) -> Self:
+        if len(self.input) < 2:
+            raise ValueError("--input: give two or more to compare")
+        return self
+
+
+class QualityReport(Reading):
+    """Write one page with everything that analyze and overview say."""
+
+    output: NewPath | None = parameter(None, "Output", "Page", "The HTML file; else beside the input.", metavar="FILE")
+
+
+class Curate(Form, PairOptions, Sft, Filters, Reading):
+    """Analyse, filter and export in one go, as a Prefect flow: what the form and deployments start."""
+
+    output_dir: NewPath = parameter(
+        "curated", "Output", "Output directory", "Everything is written in here.", metavar="DIR"
+    )
+    dropped: Dropped = _DROPPED
+    export: list[Export] = parameter(["sft"], "Output", "Exports", "What is made of the kept rollouts.")
+    no_report: bool = parameter(False, "Output", "No report", "Leave out the pictures and the report.")
+    store_block: str | None = STORE_BLOCK
+
+
+COMMANDS: dict[str, type[BaseModel]] = {
+    "analyze": Analyze,
+    "filter_data": FilterData,
+    "export_sft": ExportSft,
+    "export_trajectory": ExportTrajectory,
+    "export_preferences": ExportPreferences,
+    "show_example": ShowExample,
+    "overview": Overview,
+    "compare": Compare,
+    "quality_report": QualityReport,
+}
+"""The parameters of every quick command, by its name."""

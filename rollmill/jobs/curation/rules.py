@@ -1,0 +1,174 @@
+"""Rules: for each, an expression over the table that is true of the rows it drops.
+
+They are applied in order in one lazy plan, and a row's first one is its `drop_reason`. Rules that compare rollouts of a
+problem look only at those that the rules before have left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple
+
+import polars as pl
+
+from rollmill.corpus.table import SCHEMA
+from rollmill.errors import InputError
+from rollmill.jobs.curation.columns import SQL_COLUMNS
+from rollmill.jobs.curation.signatures import near_duplicates
+from rollmill.jobs.curation.where_text import fault
+
+LEFT = pl.col("drop_reason").is_null()
+"""Rows that no rule before has dropped."""
+
+WHERE = "where"
+"""The reason of a user's own expression."""
+
+_UNSIGNED = pl.Schema(
+    {name: kind for name, kind in SCHEMA.items() if name in SQL_COLUMNS and kind.is_unsigned_integer()}
+)
+
+
+class Rule(NamedTuple):
+    """A reason, the rows it drops (never null), and what it asks for, in words."""
+
+    reason: str
+    drops: pl.Expr
+    words: str
+    needs_text: bool = False
+    """Whether its columns must first be made from the rollouts' texts."""
+
+
+def apply(table: pl.DataFrame, rules: Sequence[Rule]) -> pl.DataFrame:
+    """The table with a column `drop_reason`: null for rows that every rule keeps.
+
+    Raises `InputError` where the values of some row are too much for a user's expression (see `where`).
+    """
+    plan = table.lazy().with_columns(pl.lit(None, pl.String).alias("drop_reason"))
+    for rule in rules:
+        reason = pl.when(LEFT & rule.drops).then(pl.lit(rule.reason)).otherwise("drop_reason")
+        judged = reason.alias("drop_reason")
+        if rule.reason == WHERE:  # a user's `turns - messages` is to be less than zero, not to wrap around
+            plan = plan.cast(dict.fromkeys(_UNSIGNED, pl.Int64)).with_columns(judged).cast(_UNSIGNED)
+        else:
+            plan = plan.with_columns(judged)
+    try:
+        return plan.collect()
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        asked = next((rule.words for rule in rules if rule.reason == WHERE), None)
+        if asked is None:
+            raise
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"--{asked}: cannot be worked out for every rollout: {why}") from error
+
+
+def failed() -> Rule:
+    """Something outside broke: no word on the model."""
+    return Rule("failed", pl.col("error_type").is_not_null(), "without an error")
+
+
+def error_kinds(kinds: Sequence[str]) -> Rule:
+    """Failures of certain kinds."""
+    return Rule("failed", pl.col("error_type").is_in(list(kinds)).fill_null(False), f"no error {', '.join(kinds)}")
+
+
+def unparseable() -> Rule:
+    """Judged, and no answer in it."""
+    return Rule("unparseable", pl.col("status") == "unparseable", "with an answer that can be read")
+
+
+def not_successful() -> Rule:
+    """`success` is false, or unknown."""
+    return Rule("not_successful", ~pl.col("success").fill_null(False), "successful only")
+
+
+def successful() -> Rule:
+    """`success` is true, or unknown."""
+    return Rule("not_unsuccessful", pl.col("success").fill_null(True), "unsuccessful only")
+
+
+def at_least(column: str, least: float) -> list[Rule]:
+    """A number that is missing, or less."""
+    return [_missing(column), Rule(f"{column}_below_min", pl.col(column) < least, f"{column} at least {least:.12g}")]
+
+
+def at_most(column: str, most: float) -> list[Rule]:
+    """A number that is missing, or more."""
+    return [_missing(column), Rule(f"{column}_above_max", pl.col(column) > most, f"{column} at most {most:.12g}")]
+
+
+def _missing(column: str) -> Rule:
+    return Rule(f"no_{column}", pl.col(column).is_null(), f"{column} known")
+
+
+def exit_status(statuses: Sequence[str]) -> Rule:
+    """Another exit status, or none."""
+    listed = pl.col("exit_status").is_in(list(statuses)).fill_null(False)
+    return Rule("exit_status", ~listed, f"exit status {' or '.join(statuses)}")
+
+
+def where(expression: str) -> Rule:
+    """Not true of a row: false, or null. An aggregate in it is over all that was read.
+
+    Raises `InputError` for what is no SQL expression, speaks of other columns, or is neither true nor false.
+    """
+    columns = ", ".join(SQL_COLUMNS)
+    if why := fault(expression):
+        raise InputError(f"--where {expression[:200]!r} is no SQL expression over the columns {columns}: {why}")
+    try:
+        parsed = pl.sql_expr(expression)
+        unknown = sorted(set(parsed.meta.root_names()) - set(SQL_COLUMNS))
+        if unknown:
+            raise InputError(f"--where {expression!r}: there is no column {', '.join(unknown)}; there are {columns}")
+        kind = pl.DataFrame(schema=SCHEMA).lazy().select(parsed.alias("where")).collect_schema()["where"]
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, ValueError, TypeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"--where {expression!r} is no SQL expression over the columns {columns}: {reason}") from error
+    if kind != pl.Boolean:
+        raise InputError(f"--where {expression!r} is of type {kind}, neither true nor false: compare it with something")
+    return Rule(WHERE, ~parsed.fill_null(False), f"where {expression}")
+
+
+def empty() -> Rule:
+    """The model wrote nothing but white space, where its words are known."""
+    return Rule("empty_completion", pl.col("empty").fill_null(False), "with words of the model")
+
+
+def duplicate() -> Rule:
+    """The same as an earlier one of the problem. Where nothing was written, nothing was written twice."""
+    again = LEFT.cum_sum().over("instance_id", "completion_hash") > 1
+    written = pl.col("completion_hash").is_not_null() & ~pl.col("empty").fill_null(False)
+    return Rule("duplicate_completion", again & written, "no duplicates within a problem")
+
+
+def near_duplicate(threshold: float) -> Rule:
+    """Nearly the same as an earlier one of the problem."""
+    seen = pl.struct("instance_id", "signature", LEFT.alias("alive"))
+    found = seen.map_batches(partial(near_duplicates, threshold=threshold), return_dtype=pl.Boolean)
+    return Rule(
+        "near_duplicate", found, f"no near-duplicates within a problem (Jaccard {threshold:g})", needs_text=True
+    )
+
+
+def contaminated(files: Sequence[str], ngram: int) -> Rule:
+    """Shares a run of words with a benchmark."""
+    words = f"no run of {ngram} words in common with {', '.join(files)}"
+    return Rule("contaminated", pl.col("contaminated_by").is_not_null(), words, needs_text=True)
+
+
+def beyond_best(count: int) -> Rule:
+    """Not among the best of its problem: least answer error, then highest reward, then lowest sample id."""
+    keys = [
+        ~LEFT,
+        pl.col("answer_error").fill_null(float("inf")),
+        -pl.col("reward").fill_null(float("-inf")),
+        pl.col("sample_id"),
+        pl.col("row"),
+    ]
+    place = pl.int_range(pl.len()).over("instance_id", order_by=keys)
+    return Rule("not_best", place >= count, f"the best {count} of a problem")
+
+
+def beyond_first(count: int) -> Rule:
+    """Not among the first of its problem."""
+    return Rule("over_limit", LEFT.cum_sum().over("instance_id") > count, f"at most {count} of a problem")

@@ -1,0 +1,186 @@
+"""What flags of episodes say in small: `KEY=VALUE` settings, and policies."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from rollmill.config.names import LONGEST_NAME
+from rollmill.generation.sampling import Sampling
+from rollmill.inference.parameters import check_urls
+from rollmill.terminal.escapes import hidden_sign, visible_line
+
+DEMONSTRATIONS = ("oracle", "random")
+"""Policies without a model: the agents' own methods of these names."""
+_NAME = re.compile(r"[\w.\-]+(/[\w.\-]+)*")
+_KEY = re.compile(r"\w+")
+POLICY_KEYS = ("adapter", "base_url", "temperature", "top_p", "max_tokens")
+"""What a policy's flag may say after its model."""
+
+
+class PolicySpec(NamedTuple):
+    """A policy as a user describes it."""
+
+    name: str
+    """As rows say it, and as a server of our own serves it."""
+    model: str
+    """Directory, hub id, name on servers that run, `oracle` or `random`."""
+    sampling: Sampling
+    adapter: str = ""
+    """Directory of an adapter on the model; empty for none."""
+    base_urls: tuple[str, ...] = ()
+    """Of servers that run and serve this policy; empty where the run's own servers do."""
+
+    @property
+    def demonstration(self) -> bool:
+        """Whether the agents' own demonstrations play, and no model."""
+        return self.model in DEMONSTRATIONS
+
+
+def as_pairs(value: Any) -> Any:
+    """`KEY=VALUE` texts of a mapping; one text as a list of it; anything else as it is."""
+    if isinstance(value, Mapping):
+        return [f"{key}={as_text(one)}" for key, one in value.items()]
+    return [value] if isinstance(value, str) else value
+
+
+def as_policies(value: Any) -> Any:
+    """Policies' flags of a mapping of names to models or to mappings (`model` and `POLICY_KEYS`); else `as_pairs`."""
+    if not isinstance(value, Mapping):
+        return as_pairs(value)
+    return [f"{name}={policy_text(str(name), one)}" for name, one in value.items()]
+
+
+def as_text(value: Any) -> str:
+    """A value such that `read_value` reads it back from the text."""
+    if isinstance(value, str):
+        try:
+            plain = read_value(value) == value
+        except ValueError:
+            plain = False
+        if plain:
+            return value
+    return json.dumps(value, default=str)
+
+
+def read_value(text: str) -> Any:
+    """A value as JSON or YAML has it; what is none of JSON's kinds (a date, say) stays text.
+
+    Raises `ValueError` for text that is neither.
+    """
+    from rollmill.files.bounded_yaml import BadYamlError, read_yaml
+
+    try:
+        return json.loads(text, parse_constant=str)  # first: to YAML 1.1 `5e-5` is text
+    except (ValueError, RecursionError):
+        pass
+    try:
+        value = read_yaml(text).value
+    except BadYamlError:
+        raise ValueError(f"{text!r} is no YAML value: put it in quotes") from None
+    if value is None and text.strip() not in ("", "~", "null", "Null", "NULL"):
+        return text  # a comment
+    return value if value is None or isinstance(value, bool | int | float | str | list | dict) else text
+
+
+def read_pairs(items: Iterable[str], *, known: Collection[str] | None = None) -> dict[str, str]:
+    """The texts of `KEY=VALUE` items by key. Raises `ValueError` for one that is none, unknown, or given twice."""
+    pairs: dict[str, str] = {}
+    for item in items:
+        key, equals, value = item.partition("=")
+        if not equals or not _KEY.fullmatch(key):
+            raise ValueError(f"{item!r} is not KEY=VALUE")
+        if known is not None and key not in known:
+            raise ValueError(f"there is no {key!r}{close_to(key, known)}")
+        if key in pairs:
+            raise ValueError(f"{key!r} is given twice")
+        pairs[key] = value
+    return pairs
+
+
+def read_settings(items: Iterable[str], *, known: Collection[str] | None = None) -> dict[str, Any]:
+    """The values of `KEY=VALUE` items by key, read as YAML; raises as `read_pairs` and `read_value` do."""
+    return {key: read_value(value) for key, value in read_pairs(items, known=known).items()}
+
+
+def split_policy(text: str) -> list[tuple[str, str]]:
+    """Key and value of each part of `MODEL[,KEY=VALUE...]`; the first is `model`'s."""
+    model, *options = re.split(r",(?=\w+=)", text)
+    return [("model", home(model)), *((key, value) for key, _, value in (option.partition("=") for option in options))]
+
+
+def read_policy(item: str, sampling: Sampling) -> PolicySpec:
+    """The policy of `NAME=MODEL[,KEY=VALUE...]`; `sampling` is what it does not say itself. Raises `ValueError`."""
+    name, _, text = item.partition("=")
+    (_, model), *given = split_policy(text)
+    if not model:
+        raise ValueError(f"{item!r} is not NAME=MODEL")
+    check_name(name)
+    for key, _ in given:
+        if key not in POLICY_KEYS:
+            raise ValueError(f"{name}: there is no {key!r}{close_to(key, POLICY_KEYS)}")
+        if key != "base_url" and [one for one, _ in given].count(key) > 1:
+            raise ValueError(f"{name}: {key!r} is given twice")
+    urls = check_urls([value for key, value in given if key == "base_url"])
+    said = {key: value for key, value in given if key != "base_url"}
+    adapter = home(said.pop("adapter", ""))
+    spec = PolicySpec(name, model, _sampling(name, sampling, said), adapter, tuple(urls))
+    if spec.demonstration and given:
+        raise ValueError(f"{name}: {model} is no model: it takes no {given[0][0]}")
+    if adapter and urls:
+        raise ValueError(
+            f"{name}: running servers decide what they serve: leave out adapter, and give the name under which they "
+            "serve it as MODEL"
+        )
+    return spec
+
+
+def home(path: str) -> str:
+    """A path whose `~` is written out: behind `=` no shell does it."""
+    try:
+        return str(Path(path).expanduser()) if path.startswith("~") else path
+    except RuntimeError:  # of nobody that this machine knows
+        return path
+
+
+def check_name(name: str) -> str:
+    """A policy's name. Raises `ValueError` for what a server cannot serve as one."""
+    shown = f"'{visible_line(name)}' cannot be a policy's name"
+    if not _NAME.fullmatch(name) or hidden_sign(name):
+        raise ValueError(f"{shown}: use letters, digits, '_', '-', '.' and '/'")
+    if len(name.encode()) > LONGEST_NAME // 2 or ".." in name.split("/"):  # the name of a log has a run's, too
+        raise ValueError(f"{shown}: give one of at most {LONGEST_NAME // 2} bytes, no '..'")
+    return name
+
+
+def close_to(name: str, known: Collection[str]) -> str:
+    """The end of a message on an unknown name: the known one that it is like, or all of them."""
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]}?" if close else f": there are {', '.join(known) or 'none'}"
+
+
+def _sampling(name: str, sampling: Sampling, said: Mapping[str, str]) -> Sampling:
+    try:
+        return Sampling.model_validate({**sampling.model_dump(), **said})
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise ValueError(f"{name}: {first['loc'][0]}: {first['input']!r}: {first['msg']}") from None
+
+
+def policy_text(name: str, value: Any) -> str:
+    """What a policy's flag says after its name. Raises `ValueError` for a policy without a model."""
+    if not isinstance(value, Mapping):
+        return str(value)
+    given = dict(value)
+    model = given.pop("model", None)
+    if model is None:
+        raise ValueError(f"{name}: says no model")
+    urls = given.pop("base_url", [])
+    options = [f"base_url={url}" for url in ([urls] if isinstance(urls, str) else urls)]
+    return ",".join([str(model), *options, *(f"{key}={one}" for key, one in given.items())])

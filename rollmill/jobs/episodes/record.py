@@ -1,0 +1,45 @@
+"""The journal's row of one episode."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from rollmill.records import Message, Rollout
+
+
+class EpisodeTurn(BaseModel):
+    """One agent's turn in an episode."""
+
+    model_config = ConfigDict(frozen=True)
+
+    agent_name: str
+    policy_name: str
+    turn_idx: int
+    """0-based round over the turn order."""
+    first: int
+    end: int
+    """The turn's prompt is `messages[first:end - 1]` of the episode, the agent's answer `messages[end - 1]`."""
+    reward: float | None = Field(allow_inf_nan=False)
+    """None where the environment failed on the answer."""
+    seed: int
+    finish_reason: str | None = None
+    info: dict[str, Any] = Field(default_factory=dict)
+    """What the environment saw in the answer."""
+
+
+class EpisodeRollout(Rollout):
+    """One episode: its problem is `instance_id`, its number there `sample_id`.
+
+    `messages` holds every turn's prompt and answer, one turn after the other; `completion` is null. `reward` is 1 for
+    success, else 0; the agents' own stand in `turns`. `latency_s`: seconds of the whole episode. `finish_reason`: of
+    the last answer.
+    """
+
+    env_name: str
+    turns: list[EpisodeTurn]
+
+    def turn_messages(self, turn: EpisodeTurn) -> list[Message]:
+        """A turn's conversation: what the agent was shown, and what it said."""
+        return self.messages[turn.first : turn.end]

@@ -1,0 +1,107 @@
+"""The tools that a run's environments use, opened for the time of the run."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+from contextlib import AsyncExitStack, ExitStack
+from types import TracebackType
+from typing import Any, Self
+
+from rollmill.environments.python_runs import SandboxedPython, bubblewrap_python
+from rollmill.environments.search.index import open_index
+from rollmill.environments.search.remote import TOKEN_VARIABLE as SEARCH_TOKEN
+from rollmill.environments.search.remote import RemoteSearcher
+from rollmill.environments.tools import PythonRunner, Searcher, Tool, Tools
+from rollmill.inference.http_service import ServiceConfig, service_url, token_from_environment
+from rollmill.jobs.episodes.parameters import CollectEpisodes
+from rollmill.records import Problem, Verdict
+from rollmill.sandboxes.docker import DockerHost
+from rollmill.sandboxes.remote import TOKEN_VARIABLE as SANDBOX_TOKEN
+from rollmill.sandboxes.remote import RemoteHost
+from rollmill.sandboxes.sandbox import Limits, SandboxHost, SandboxSpec
+from rollmill.verifiers import VerifierPool
+from rollmill.verifiers.failure import VerifierFailed
+
+
+def open_tools(
+    parameters: CollectEpisodes,
+    needs: Collection[Tool],
+    settings: Any,
+    closing: ExitStack,
+    *,
+    sandboxes: ServiceConfig | None,
+    search: ServiceConfig | None,
+) -> Tools:
+    """The tools that an environment needs, but for verification; `closing` ends them.
+
+    `sandboxes` and `search` come from blocks. Raises `InputError` for a place or a corpus that cannot be used.
+    """
+    return Tools(
+        python=_open_python(parameters, closing, sandboxes) if "python" in needs else None,
+        searcher=_open_searcher(parameters, settings, closing, search) if "search" in needs else None,
+    )
+
+
+def _open_python(parameters: CollectEpisodes, closing: ExitStack, service: ServiceConfig | None) -> PythonRunner:
+    limits = Limits(memory_mb=parameters.memory_mb, processes=parameters.processes)
+    timeout_s, at_once = parameters.code_timeout, parameters.sandboxes_at_once
+    if parameters.place == "bubblewrap":
+        return closing.enter_context(bubblewrap_python(limits=limits, timeout_s=timeout_s, at_once=at_once))
+    host = closing.enter_context(_host(parameters, service))
+    spec = SandboxSpec(image=parameters.sandbox_image, timeout_s=timeout_s, limits=limits)
+    return SandboxedPython(host, spec=spec, at_once=at_once)
+
+
+def _host(parameters: CollectEpisodes, service: ServiceConfig | None) -> SandboxHost:
+    if parameters.place == "docker":
+        return DockerHost()
+    if parameters.docker_server:
+        address = service_url(parameters.docker_server)
+        service = ServiceConfig(address=address, token=token_from_environment(SANDBOX_TOKEN))
+    assert service is not None
+    return RemoteHost(service.address, token=service.token)
+
+
+def _open_searcher(
+    parameters: CollectEpisodes, settings: Any, closing: ExitStack, service: ServiceConfig | None
+) -> Searcher:
+    if parameters.search_server:
+        address = service_url(parameters.search_server)
+        service = ServiceConfig(address=address, token=token_from_environment(SEARCH_TOKEN))
+    if service is not None:
+        remote = RemoteSearcher(service.address, token=service.token)
+        closing.callback(remote.close)
+        return remote
+    return closing.enter_context(open_index(settings.corpus))
+
+
+class VerifierPools:
+    """Verifiers by name, for the threads of environments; an asynchronous context manager."""
+
+    def __init__(self) -> None:
+        self._pools: dict[str, VerifierPool] = {}
+        self._stack = AsyncExitStack()
+        self._closed = False
+
+    async def __aenter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._closed = True
+        await self._stack.aclose()
+
+    def verify(self, verifier: str, problem: Problem, completion: str) -> Verdict:
+        """The verdict of a verifier; see `Verification`. Called from any thread but the loop's own."""
+        return asyncio.run_coroutine_threadsafe(self._verify(verifier, problem, completion), self._loop).result()
+
+    async def _verify(self, verifier: str, problem: Problem, completion: str) -> Verdict:
+        if self._closed:
+            raise VerifierFailed("verifier_died", "the verifier pool is closed")
+        if verifier not in self._pools:
+            self._pools[verifier] = pool = VerifierPool(verifier, accept_error=0.0)
+            await self._stack.enter_async_context(pool)
+        return await self._pools[verifier].verify(problem, completion)

@@ -1,0 +1,51 @@
+"""At most so many rollouts of a problem, and those that differ most."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from rollmill.corpus.corpus import Corpus
+from rollmill.jobs.curation.rules import LEFT
+from rollmill.jobs.curation.signatures import NUM_PERM
+from rollmill.jobs.curation.text_features import with_text_features
+
+OVER_LIMIT = "over_limit"
+
+
+def at_most_different(corpus: Corpus, judged: pl.DataFrame, count: int) -> pl.DataFrame:
+    """`judged` with the `drop_reason` `over_limit` for what is left of a problem beyond `count` rollouts.
+
+    The first is kept; then, each time, the one whose most similar kept one is least similar to it, the earlier of two
+    (farthest-first traversal: Gonzalez, Clustering to minimize the maximum intercluster distance, 1985).
+    Similarity is the share of equal positions of MinHash signatures.
+    """
+    left = judged.filter(LEFT)
+    crowded = left.filter(pl.len().over("instance_id") > count)
+    if count > 1 and "signature" not in crowded.columns:
+        every = pl.repeat(True, crowded.height, dtype=pl.Boolean, eager=True)
+        crowded = with_text_features(corpus, crowded, every, signatures=True)
+    over: list[int] = []
+    for _, problem in crowded.group_by("instance_id", maintain_order=True):
+        kept = farthest_first(_signatures(problem), count) if count > 1 else [0]
+        over += np.delete(problem["row"].to_numpy(), kept).tolist()
+    dropped = pl.col("row").is_in(over)
+    return judged.with_columns(pl.when(dropped).then(pl.lit(OVER_LIMIT)).otherwise("drop_reason").alias("drop_reason"))
+
+
+def farthest_first(signatures: npt.NDArray[np.uint32], count: int) -> list[int]:
+    """Places of `count` rows of `signatures` (rows, positions), ascending; all, where there are no more."""
+    chosen = [0]
+    nearest = np.full(len(signatures), -1.0)
+    while len(chosen) < min(count, len(signatures)):
+        nearest = np.maximum(nearest, (signatures == signatures[chosen[-1]]).mean(axis=1))
+        nearest[chosen] = 2.0  # more similar to a kept one than any other row can be
+        chosen.append(int(nearest.argmin()))
+    return sorted(chosen)
+
+
+def _signatures(problem: pl.DataFrame) -> npt.NDArray[np.uint32]:
+    """Of rollouts in which nothing was written, zeros."""
+    rows = [row or [0] * NUM_PERM for row in problem["signature"].to_list()]
+    return np.array(rows, dtype=np.uint32)

@@ -1,0 +1,146 @@
+"""The parameters of the loop, and the runs that each of its rounds consists of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from pydantic import ConfigDict, field_validator, model_validator
+
+from rollmill.config.file_parameters import STORE_BLOCK
+from rollmill.config.form import Form
+from rollmill.config.names import ModelPath, NewPath
+from rollmill.config.parameter import Parameters, parameter
+from rollmill.errors import InputError
+from rollmill.jobs.curation.filter_spec import Filters
+from rollmill.jobs.evaluation.parameters import Evaluating, Verifying
+from rollmill.jobs.training.parameters import Hyperparameters, TrainLora
+
+if TYPE_CHECKING:
+    from rollmill.jobs.improvement.data_sources import DataSource, PlannedSource
+
+ROLLOUTS = "rollouts"
+
+
+class Looping(Parameters):
+    """What is made better, on what problems, and for how long."""
+
+    model_path: ModelPath = parameter(
+        ..., "Model", "Model", "Directory or hub id of the model to improve.", metavar="PATH", env=True
+    )
+    dataset: str | None = parameter(
+        None, "Problems", "Problems", "Problems to learn from: hub id, directory or file; required without --feed."
+    )
+    dataset_split: str = parameter("train", "Problems", "Split", "Split of a hub or directory data set.")
+    max_data: int | None = parameter(None, "Problems", "Max data", "Only the first so many problems.", ge=1)
+    feed: list[str] = parameter(
+        [], "Problems", "Feeds", metavar="NAME=FILE",
+        description="More rows for each round: reject_sampling=FILE, that flow's parameters as YAML or JSON, other "
+        "problems say; data=PATH, rollouts that exist, of any producer.",
+    )  # fmt: skip
+
+    few_shot: str | None = parameter(
+        None, "Prompt", "Few-shot examples", "Examples before the question in rollouts, not in training or evaluation.",
+        metavar="FILE",
+    )  # fmt: skip
+
+    num_rollout: int = parameter(
+        4, "Sampling", "Rollouts per problem", "Rollouts per problem and round.", ge=1, le=65536
+    )
+    temperature: float = parameter(0.8, "Sampling", "Temperature", "Sampling temperature of rollouts.", gt=0, le=10)
+    top_p: float = parameter(1.0, "Sampling", "Top p", "Nucleus of the sampling.", gt=0, le=1)
+
+    at_most_k: int = parameter(
+        1,
+        "Selection",
+        "Most of a problem",
+        "Right rollouts of one problem to train on, those that differ most: easy ones shall not take over.",
+        ge=1,
+    )
+    near_duplicates: float | None = parameter(
+        None, "Selection", "Near-duplicates", "Of right rollouts of a problem this similar (Jaccard), keep the first.",
+        gt=0, le=1,
+    )  # fmt: skip
+
+    rounds: int = parameter(3, "Loop", "Rounds", "Most rounds.", ge=1, le=1000)
+    train_from: Literal["policy", "base"] = parameter(
+        "policy", "Loop", "Train from", "Each round trains the policy of the round before, or the base anew."
+    )
+    output_dir: NewPath = parameter(
+        "improved", "Output", "Output directory", "Everything is written in here.", metavar="DIR"
+    )
+    store_block: str | None = STORE_BLOCK
+
+
+class Improve(Form, Hyperparameters, Evaluating, Looping):
+    """Rounds of rollouts, training and evaluation; a round is kept only where it is better beyond noise."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    @field_validator("feed", mode="before")
+    @classmethod
+    def _one_is_a_list(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _has_problems(self) -> Self:
+        if self.held_out is None:
+            raise ValueError("--held_out: required: without held-out problems nobody can tell whether it got better")
+        if self.dataset is None and not self.feed:
+            raise ValueError("--dataset: required where there is no --feed: there is nothing to learn from")
+        if self.dataset is None and self.few_shot:
+            raise ValueError("--few_shot: goes with --dataset, which is not given: a feed's file has its own")
+        if not self.feed:
+            return self
+        from rollmill.jobs.improvement.data_sources import read_feeds  # brings the parameters of all flows that feed
+
+        try:
+            read_feeds(self.feed, verifier=self.verifier)
+        except InputError as error:
+            raise ValueError(str(error)) from error
+        return self
+
+    @property
+    def accepted(self) -> Filters:
+        """Which rollouts are trained on."""
+        return Filters(
+            drop_errors=["any"], drop_unparseable=True, successful_only=True, drop_empty=True, drop_duplicates=True,
+            near_duplicates=self.near_duplicates,
+        )  # fmt: skip
+
+    @property
+    def feeds(self) -> list[DataSource]:
+        """What gives a round its rows, `--dataset` first."""
+        from rollmill.jobs.improvement.data_sources import read_feeds
+
+        return [*self._own_feed(), *read_feeds(self.feed, verifier=self.verifier)]
+
+    def folder(self, number: int) -> Path:
+        """Where a round's data, adapter and numbers are kept; 0 is the base's evaluation."""
+        return Path(self.output_dir) / (f"round_{number:02d}" if number else "base")
+
+    def aimed(self, number: int, policy: str) -> tuple[PlannedSource, ...]:
+        """The feeds in a round; other rollouts in each."""
+        from rollmill.jobs.improvement.data_sources import RoundContext
+
+        serving = {name: value for name, value in self.asking().items() if name not in Verifying.model_fields}
+        aim = RoundContext(policy, self.folder(number), number, serving, self.slots)
+        return tuple(feed.aimed(aim) for feed in self.feeds)
+
+    def _own_feed(self) -> Iterator[DataSource]:
+        from rollmill.jobs.improvement.data_sources import DataSource
+
+        if self.dataset is not None:
+            shared = {"dataset_split", "max_data", "few_shot", "num_rollout", "temperature", "top_p", "seed"}
+            own = {name: getattr(self, name) for name in ("dataset", *shared)}
+            yield DataSource(ROLLOUTS, "reject_sampling", own | self.asking())
+
+    def training(self, number: int, start: str) -> TrainLora:
+        """The training of a round, from `start`, on its rows."""
+        shared: dict[str, Any] = {name: getattr(self, name) for name in Hyperparameters.model_fields}
+        folder = self.folder(number)
+        own = {"model_path": start, "train_data": [str(folder / "training_data/sft.jsonl")], "merge": True}
+        return TrainLora.model_validate(
+            {**shared, **own, "output_dir": str(folder / "adapter"), "seed": self.seed + number}
+        )

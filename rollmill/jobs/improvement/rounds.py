@@ -1,0 +1,190 @@
+"""The steps of the loop: what they read, what they leave, and what is decided."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import NamedTuple
+
+import polars as pl
+
+from rollmill.corpus.corpus import read_corpus
+from rollmill.files.atomic import atomic_write_bytes, atomic_write_json
+from rollmill.generation.lock import lock_directory
+from rollmill.jobs.evaluation.accuracy import Accuracy, accuracy, paired_difference
+from rollmill.jobs.evaluation.parameters import NAME
+from rollmill.jobs.improvement.data_sources import PlannedSource
+from rollmill.jobs.improvement.held_out import HeldOut, check_held_out
+from rollmill.jobs.improvement.history import History, Round
+from rollmill.jobs.improvement.parameters import Improve
+from rollmill.jobs.improvement.training_rows import TrainingRows, write_training_rows
+from rollmill.jobs.rejection_sampling.parameters import RejectSampling
+from rollmill.jobs.training.manifest import Trained
+from rollmill.jobs.training.parameters import TrainLora
+from rollmill.reports.plots.improvement import Mark, draw_improvement
+from rollmill.terminal.text_table import aligned
+
+WITH_EXAMPLES = "with_examples"
+
+
+class Plan(NamedTuple):
+    """One round: its number, the policy that makes its rollouts, where it is kept, and what gives it rows."""
+
+    number: int
+    policy: str
+    folder: Path
+    feeds: tuple[PlannedSource, ...]
+    training: TrainLora
+
+    @property
+    def to_make(self) -> list[PlannedSource]:
+        """The feeds that are not there already."""
+        return [feed for feed in self.feeds if feed.made]
+
+
+class Improved(NamedTuple):
+    """What the loop left."""
+
+    history: History
+    files: dict[str, Path]
+
+    @property
+    def directory(self) -> Path:
+        """The loop's."""
+        return self.files["rounds"].parent
+
+    def lines(self) -> list[str]:
+        """What a user should read."""
+        rows = round_rows(self.history)
+        stopped = [self.history.stopped] if self.history.stopped else []
+        files = [f"{what}: {path}" for what, path in self.files.items()]
+        return [*aligned(list(rows[0]), rows), *stopped, f"policy: {self.history.policy}", *files]
+
+
+def hold(parameters: Improve) -> AbstractContextManager[None]:
+    """Keeps other processes off the loop's directory."""
+    return lock_directory(Path(parameters.output_dir), flag="--output_dir")
+
+
+def check_problems(parameters: Improve) -> int:
+    """How many held-out problems there are. Raises `InputError` where one of them is trained on."""
+    held_out = HeldOut.read(parameters.evaluation(parameters.model_path, str(parameters.folder(0))).source)
+    learnt: dict[str, str] = {}
+    for feed in parameters.aimed(1, parameters.model_path):
+        learnt = feed.learnt(held_out) | learnt
+    return check_held_out(held_out, learnt, str(parameters.held_out))
+
+
+def base_evaluations(parameters: Improve) -> list[RejectSampling]:
+    """The runs that evaluate the base: as the policy will be asked and, where rollouts have examples, with these."""
+    folder = str(parameters.folder(0))
+    runs = [parameters.evaluation(parameters.model_path, folder)]
+    if parameters.few_shot:
+        with_examples = parameters.evaluation(parameters.model_path, folder, few_shot=parameters.few_shot)
+        runs.append(with_examples.model_copy(update={"model_name": [WITH_EXAMPLES]}))
+    return runs
+
+
+def begin(parameters: Improve) -> History:
+    """The history of no round yet, from the base's evaluations."""
+    folder = parameters.folder(0)
+    return History(
+        base=parameters.model_path,
+        base_accuracy=accuracy(_table(folder / NAME)),
+        with_examples=accuracy(_table(folder / WITH_EXAMPLES)) if parameters.few_shot else None,
+    )
+
+
+def plan_round(parameters: Improve, history: History) -> Plan:
+    """The next round."""
+    number = len(history.rounds) + 1
+    start = history.policy if parameters.train_from == "policy" else history.base
+    feeds, training = parameters.aimed(number, history.policy), parameters.training(number, start)
+    return Plan(number, history.policy, parameters.folder(number), feeds, training)
+
+
+def choose_rows(parameters: Improve, plan: Plan) -> TrainingRows:
+    """Writes the round's training rows; see `write_training_rows`."""
+    folder = plan.folder / "training_data"
+    return write_training_rows(plan.feeds, folder, accepted=parameters.accepted, at_most_k=parameters.at_most_k)
+
+
+def judge(parameters: Improve, history: History, plan: Plan, chosen: TrainingRows, trained: Trained) -> History:
+    """Compares the round's policy with the one that stands, on the same problems, and keeps it or rolls it back."""
+    made = read_corpus([one for feed in plan.to_make for one in feed.inputs]).table
+    after = _table(plan.folder / NAME)
+    difference = paired_difference(_table(parameters.folder(history.standing) / NAME), after)
+    one = Round(
+        number=plan.number,
+        policy=plan.policy,
+        rollouts=made.height,
+        right=int(made["success"].sum() or 0),
+        rows=chosen.rows,
+        feeds=chosen.feeds,
+        steps=trained.steps,
+        train_loss=trained.train_loss,
+        model=str(trained.merged),
+        accuracy=accuracy(after),
+        difference=difference,
+        kept=difference.better,
+    )
+    return history.after(one)
+
+
+def write_history(parameters: Improve, history: History) -> Improved:
+    """`rounds.json`, `rounds.txt`, `improvement.png`."""
+    folder = Path(parameters.output_dir)
+    files = {
+        "rounds": folder / "rounds.json",
+        "table": folder / "rounds.txt",
+        "picture": folder / "improvement.png",
+    }
+    if history.standing:
+        files["adapter"] = Path(history.policy).parent
+    atomic_write_json(files["rounds"], history.model_dump(mode="json"))
+    rows = round_rows(history)
+    atomic_write_bytes(files["table"], ("\n".join(aligned(list(rows[0]), rows)) + "\n").encode())
+    marks = [_mark("base", history.base_accuracy, kept=True)]
+    marks += [_mark(f"round {one.number}", one.accuracy, kept=one.kept) for one in history.rounds]
+    helped = history.with_examples
+    reference = _mark("base, with examples in its prompt", helped, kept=True) if helped else None
+    subtitle = f"{history.base_accuracy.problems:,} held-out problems, 95% intervals over problems"
+    picture = draw_improvement(marks, title=Path(history.base).name, subtitle=subtitle, reference=reference)
+    atomic_write_bytes(files["picture"], picture)
+    return Improved(history, files)
+
+
+def round_rows(history: History) -> list[dict[str, str]]:
+    """A row of text for the base and for each round."""
+    empty = dict.fromkeys(("rollouts", "right", "trained on", "difference", ""), "")
+    rows = [{"policy": "base", **_accuracy_cells(history.base_accuracy), **empty}]
+    if history.with_examples:
+        rows.append({"policy": "base, with examples", **_accuracy_cells(history.with_examples), **empty})
+    for one in history.rounds:
+        fed = ", ".join(f"{name} {rows:,}" for name, rows in one.feeds.items())
+        rows_of = f"{one.rows:,} ({fed})" if len(one.feeds) > 1 else f"{one.rows:,}"
+        made = {"rollouts": f"{one.rollouts:,}", "right": f"{one.right:,}", "trained on": rows_of}
+        change = f"{one.difference.mean:+.1%} ({one.difference.low:+.1%} to {one.difference.high:+.1%})"
+        verdict = "kept" if one.kept else "rolled back"
+        rows.append(
+            {
+                "policy": f"round {one.number}",
+                **_accuracy_cells(one.accuracy),
+                **made,
+                "difference": change,
+                "": verdict,
+            }
+        )
+    return rows
+
+
+def _accuracy_cells(one: Accuracy) -> dict[str, str]:
+    return {"accuracy": f"{one.mean:.1%}", "95% interval": f"{one.low:.1%} to {one.high:.1%}"}
+
+
+def _mark(name: str, one: Accuracy, *, kept: bool) -> Mark:
+    return Mark(name, one.mean, one.low, one.high, kept)
+
+
+def _table(run: Path) -> pl.DataFrame:
+    return read_corpus([str(run)]).table

@@ -1,0 +1,265 @@
+"""The weight alpha of pi_theta in the mixture q_alpha, chosen for every row.
+
+K(s) = log sum pi_theta^s * pi_t^(1-s) generates what is needed: under q_s, x = log pi_theta - log pi_t has the
+cumulants K'(s), K''(s), ...; K is convex, and K(0) = K(1) = 0 where both distributions have the same support. -min K is
+the Chernoff information (Chernoff 1952; Cover and Thomas, Elements of Information Theory, 11.9; Nielsen 2013, An
+information-geometric characterization of Chernoff information). Imports torch and the standard library only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from rollmill.jobs.optimal_sampling.mixture import SAFE_LOG_Z, entropy, lifted, refuse, refuse_no_overlap
+
+METHODS = ("fixed", "kl_symmetry", "reverse_kl_symmetry", "ess_balance", "entropy")
+
+INDISTINCT = 4
+"""In units of the type's precision: a variance of x below this makes the common KL, an eighth of it, unmeasurable."""
+SOUND = 100
+"""The square of x's mean over its variance, up to which cumulants from moments about 0 keep their figures."""
+FREE_STEPS = 8
+"""After so many steps every second one halves the bracket, which bounds the search whatever the distributions are."""
+
+
+class _Cumulants(NamedTuple):
+    """K(s), and the first four derivatives: each [rows]."""
+
+    k0: Tensor
+    k1: Tensor
+    k2: Tensor
+    k3: Tensor
+    k4: Tensor
+
+
+class _Taylor(NamedTuple):
+    """A rising function's value and three derivatives: each [rows]."""
+
+    value: Tensor
+    first: Tensor
+    second: Tensor
+    third: Tensor
+
+
+def compute_alpha(
+    log_probs_theta: Tensor,
+    log_probs_t: Tensor,
+    method: str = "kl_symmetry",
+    fixed_alpha: float = 0.5,
+    tol: float = 1e-6,
+) -> Tensor:
+    """The weight of pi_theta in q for each row of two [batch, vocabulary] log-probabilities: [batch].
+
+    The result is float32, float64 where an input is; half precision is taken up to float32 and normalised again. -inf
+    is a token outside the support. `tol` bounds the error of the two methods that search a root, down to what the type
+    can tell: the rounding of a sum over the variance of log pi_theta - log pi_t. Methods, with formulas in the source:
+
+    - `fixed`: `fixed_alpha`.
+    - `kl_symmetry`: KL(q || pi_theta) = KL(q || pi_t).
+    - `reverse_kl_symmetry`: KL(pi_theta || q) = KL(pi_t || q).
+    - `ess_balance`: ESS_theta(q) = ESS_t(q).
+    - `entropy`: H(pi_theta) / (H(pi_theta) + H(pi_t)); 0.5 where both are 0.
+
+    The three in the middle look at the common support only, and give 0.5 where the two agree. Raises `ValueError` for
+    an unknown method, a `fixed_alpha` outside [0, 1], a `tol` that is not positive, shapes that differ, NaN, and, by
+    its number, for a row with no common support.
+    """
+    if log_probs_theta.shape != log_probs_t.shape or log_probs_t.ndim != 2:
+        raise ValueError(f"{[*log_probs_theta.shape]} and {[*log_probs_t.shape]} are not one shape [batch, vocabulary]")
+    if not 0 <= fixed_alpha <= 1:
+        raise ValueError(f"fixed_alpha {fixed_alpha} is not in [0, 1]")
+    if not tol > 0:
+        raise ValueError(f"tol {tol} is not positive")
+    log_theta, log_t = lifted(log_probs_theta, log_probs_t)
+    if method == "fixed":
+        return log_t.new_full((len(log_t),), fixed_alpha)
+    if method == "entropy":
+        return _entropy_share(log_theta, log_t)
+    if method == "reverse_kl_symmetry":
+        return _reverse_kl_symmetry(log_theta, log_t)
+    if method == "ess_balance":
+        return _ess_balance(log_theta, log_t, tol)
+    if method == "kl_symmetry":
+        return _kl_symmetry(log_theta, log_t, tol)
+    raise ValueError(f"alpha method {method!r} is not one of {', '.join(METHODS)}")
+
+
+def _entropy_share(log_theta: Tensor, log_t: Tensor) -> Tensor:
+    """H_theta / (H_theta + H_t): the weight goes to the less certain of the two."""
+    h_theta, h_t = entropy(log_theta), entropy(log_t)
+    both = h_theta + h_t
+    refuse(both.isnan(), "NaN among the log-probabilities")
+    return torch.where(both > 0, h_theta / both, 0.5)
+
+
+def _reverse_kl_symmetry(log_theta: Tensor, log_t: Tensor) -> Tensor:
+    """KL(theta || t) / (KL(theta || t) + KL(t || theta)).
+
+    log q = alpha log theta + (1 - alpha) log t - K(alpha) gives KL(theta || q) = (1 - alpha) KL(theta || t) + K(alpha)
+    and KL(t || q) = alpha KL(t || theta) + K(alpha): their difference is linear in alpha and falls from KL(theta || t)
+    to -KL(t || theta), so there is one root. alpha KL(t || theta) there is the resistor average of the two (Johnson and
+    Sinanovic 2001, Symmetrizing the Kullback-Leibler distance). Both distributions are conditioned on the common
+    support, without which both sides can be infinite.
+    """
+    log_theta, log_t = _conditioned(log_theta, log_t)
+    x = log_theta - log_t
+    forward, backward = (log_theta.exp() * x).sum(-1), (log_t.exp() * x).sum(-1).neg()
+    both = forward + backward
+    return torch.where(both > _indistinct(both), forward / both, 0.5).clamp(0, 1)
+
+
+def _ess_balance(log_theta: Tensor, log_t: Tensor, tol: float) -> Tensor:
+    """The root of log ESS_theta(q) - log ESS_t(q) = K(-alpha) - K(2 - alpha).
+
+    For sum pi_theta^2 / q = exp(K(alpha) + K(2 - alpha)), sum pi_t^2 / q = exp(K(alpha) + K(-alpha)). It rises, its
+    derivative K'(2 - alpha) - K'(-alpha) being positive as K is convex, from -K(2) <= 0 to K(-1) >= 0: one root. Both
+    distributions are conditioned on the common support, without which both ESS can be 0.
+    """
+    log_theta, log_t = _conditioned(log_theta, log_t)
+    x = log_theta - log_t
+
+    def balance(rows: Tensor | None, alpha: Tensor) -> _Taylor:
+        parts = _chosen(rows, log_theta, log_t, x)
+        low, high = _cumulants(*parts, -alpha, careful=True), _cumulants(*parts, 2 - alpha, careful=True)
+        return _Taylor(low.k0 - high.k0, high.k1 - low.k1, low.k2 - high.k2, high.k3 - low.k3)
+
+    return _root(balance, log_t, tol)
+
+
+def _kl_symmetry(log_theta: Tensor, log_t: Tensor, tol: float) -> Tensor:
+    """The root of D(alpha) = E_q[log pi_t - log pi_theta] = KL(q || pi_theta) - KL(q || pi_t) = -K'(alpha).
+
+    D falls strictly, its derivative being -Var_q(x), and K is least at the root, where both KL are -K, the Chernoff
+    information. With one support, D(0) = KL(t || theta) > 0 > -KL(theta || t) = D(1): one root. Where a token is
+    outside one of the supports, q lives on the common support for 0 < alpha < 1 and D is taken there; it may then have
+    no root, and the answer is, within `tol`, the end that it points to, where K is least.
+
+    A step is one pass of exp, without the maximum: nothing underflows where K(1/2) > SAFE_LOG_Z, since K >= 2 K(1/2) on
+    [0, 1] by convexity. Other rows, those with -inf, and those whose cumulants would cancel are solved by themselves.
+    """
+    alpha = _least(log_theta, log_t, tol, careful=False)
+    hard = alpha.isnan()
+    if bool(hard.any()):
+        rows = hard.nonzero().squeeze(-1)
+        alpha[rows] = _least(*_on_common_support(log_theta, log_t, rows), tol, careful=True)
+    return alpha
+
+
+def _least(log_theta: Tensor, log_t: Tensor, tol: float, *, careful: bool) -> Tensor:
+    """Where K is least; NaN for a row that wants `careful` sums."""
+    x = log_theta - log_t
+    indistinct = _indistinct(log_t)
+
+    def slope(rows: Tensor | None, alpha: Tensor) -> _Taylor:
+        k = _cumulants(*_chosen(rows, log_theta, log_t, x), alpha, careful=careful)
+        sound = (k.k0 > SAFE_LOG_Z) & ((k.k1 * k.k1 <= SOUND * k.k2) | (k.k1.abs() <= 8 * indistinct))
+        value = k.k1 if careful else torch.where(sound, k.k1, torch.nan)
+        return _Taylor(value, k.k2, k.k3, k.k4)
+
+    return _root(slope, log_t, tol)
+
+
+def _cumulants(log_theta: Tensor, log_t: Tensor, x: Tensor, s: Tensor, *, careful: bool) -> _Cumulants:
+    """K(s) and its derivatives; `careful` takes out each row's greatest term, and x's mean, first.
+
+    Exp is most of the cost: another step costs six times what the two highest derivatives do.
+    """
+    terms = torch.lerp(log_t, log_theta, s.unsqueeze(-1))
+    if careful:
+        shift = terms.amax(-1)
+        z = terms.sub_(shift.unsqueeze(-1)).exp_().sum(-1)
+        m1 = torch.linalg.vecdot(terms, x) / z
+        _, m2, m3, m4 = _moments(terms, x - m1.unsqueeze(-1), z)
+        return _Cumulants(z.log() + shift, m1, m2, m3, m4 - 3 * m2 * m2)
+    z = terms.exp_().sum(-1)
+    m1, m2, m3, m4 = _moments(terms, x, z)
+    k3, k4 = m3 - m1 * (3 * m2 - 2 * m1 * m1), m4 - 4 * m1 * m3 - 3 * m2 * m2 + 12 * m1 * m1 * m2 - 6 * m1**4
+    return _Cumulants(z.log(), m1, m2 - m1 * m1, k3, k4)
+
+
+def _moments(terms: Tensor, x: Tensor, z: Tensor) -> tuple[Tensor, ...]:
+    """The first four moments of x under terms / z; `terms` is used up."""
+    return tuple(terms.mul_(x).sum(-1) / z for _ in range(4))
+
+
+def _root(function: Callable[[Tensor | None, Tensor], _Taylor], like: Tensor, tol: float) -> Tensor:
+    """The roots in (0, 1) of one rising function a row, [batch], within `tol`; NaN where a value is not finite.
+
+    From 0.5, by Householder's method of third order (Newton, Halley, and one derivative more), inside a bracket; where
+    it leaves that, and every second time after `FREE_STEPS`, the bracket is halved instead. `function` gets the numbers
+    of the rows still open (None for all) and their alpha: a row that is found is left alone, so that its root does not
+    depend on its neighbours. A step is the last where Halley's would have been the same within tol / 10 and it was
+    short: terms of weight e^(-|x| min(alpha, 1 - alpha)) that are not felt yet must not become so within it.
+
+    A function that is flat within the type's precision gives 0.5.
+    """
+    precision, indistinct = torch.finfo(like.dtype).eps, _indistinct(like)
+    alpha = found = like.new_full((len(like),), 0.5)
+    low, high = torch.zeros_like(alpha), torch.ones_like(alpha)
+    rows: Tensor | None = None
+    step = 0
+    while len(alpha):
+        at = function(rows, alpha)
+        low, high = torch.where(at.value <= 0, alpha, low), torch.where(at.value >= 0, alpha, high)
+        move, difference = _householder(at)
+        free = (alpha - move >= low) & (alpha - move <= high)
+        if step > FREE_STEPS and step % 2:
+            free = torch.zeros_like(free)
+        short = (difference <= tol / 10) & (move.abs() <= torch.minimum(alpha, 1 - alpha) / 8)
+        finite = at.value.isfinite()
+        done = (free & short) | (high - low <= max(tol, 2 * precision)) | ~finite
+        alpha = torch.where(finite, torch.where(free, alpha - move, (low + high) / 2), torch.nan)
+        if rows is None:
+            flat = (at.first <= indistinct) & (at.value.abs() <= 8 * indistinct)
+            alpha, done = torch.where(flat, 0.5, alpha), done | flat
+            found = alpha
+        else:
+            found[rows] = alpha
+        still = (~done).nonzero().squeeze(-1)
+        rows = still if rows is None else rows[still]
+        alpha, low, high = alpha[still], low[still], high[still]
+        step += 1
+    return found.clamp(precision, 1 - precision)
+
+
+def _householder(at: _Taylor) -> tuple[Tensor, Tensor]:
+    """How far the root is below, and how far that is from what Halley's method says (one order less)."""
+    newton = at.value / at.first
+    a, b = newton * at.second / (2 * at.first), newton * newton * at.third / (6 * at.first)
+    move = newton * (1 - a) / (1 - 2 * a + b)
+    return move, (move - newton / (1 - a)).abs()
+
+
+def _chosen(rows: Tensor | None, log_theta: Tensor, log_t: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """These rows of each; all for None."""
+    if rows is None:
+        return log_theta, log_t, x
+    return log_theta.index_select(0, rows), log_t.index_select(0, rows), x.index_select(0, rows)
+
+
+def _on_common_support(log_theta: Tensor, log_t: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """These rows, with the same finite and negligible number for both outside the common support."""
+    log_theta, log_t = log_theta[rows], log_t[rows]
+    common = (log_theta > -torch.inf) & (log_t > -torch.inf)
+    refuse((log_theta + log_t).isnan().any(-1), "NaN among the log-probabilities", rows)
+    refuse_no_overlap(~common.any(-1), rows)
+    negligible = torch.finfo(log_t.dtype).min / 8
+    return torch.where(common, log_theta, negligible), torch.where(common, log_t, negligible)
+
+
+def _conditioned(log_theta: Tensor, log_t: Tensor) -> tuple[Tensor, Tensor]:
+    """Both given the common support: normalised again where that is not the whole vocabulary."""
+    finite = ((log_theta > -torch.inf) & (log_t > -torch.inf)).all(-1)
+    if bool(finite.all()):
+        return log_theta, log_t
+    rows = (~finite).nonzero().squeeze(-1)
+    theta, t = _on_common_support(log_theta, log_t, rows)
+    return log_theta.index_copy(0, rows, theta.log_softmax(-1)), log_t.index_copy(0, rows, t.log_softmax(-1))
+
+
+def _indistinct(like: Tensor) -> float:
+    return INDISTINCT * torch.finfo(like.dtype).eps

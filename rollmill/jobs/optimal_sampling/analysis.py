@@ -1,0 +1,139 @@
+"""What diagnostics say of a file of samples: a line of a table, and curves by position. Needs no torch."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rollmill.errors import InputError
+from rollmill.files.rows import BadRow, read_json_lines
+from rollmill.reports.plots.labels import number, one_line
+
+SUFFIX = ".diagnostics.jsonl"
+LISTS = ("alpha", "kl_theta", "kl_t", "ess_ratio")
+_MOST_BINS = 128
+_FEWEST_LEFT = 0.05
+"""A curve ends where fewer of the samples are as long."""
+
+Numbers = NDArray[np.float64]
+
+
+class PositionCurve(NamedTuple):
+    """A number by position; all of one length."""
+
+    position: Numbers
+    mean: Numbers
+    low: Numbers
+    """The 10th percentile."""
+    high: Numbers
+    """The 90th percentile."""
+
+
+class Measured:
+    """The diagnostics of one file."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.samples = self.tokens = 0
+        self.methods: dict[str, None] = {}
+        self._lengths = array("q")
+        self._by_token = {field: array("d") for field in LISTS}
+        self._by_sample: dict[str, tuple[array[float], array[float]]] = {}
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Takes one line of a file of diagnostics, with or without the lists. Raises `KeyError`, `TypeError`."""
+        tokens = int(row.get("tokens") or 1)
+        self.samples += 1
+        self.tokens += tokens
+        self.methods.setdefault(str(row.get("alpha_method") or "?"))
+        means = {name: row[f"{name}_mean"] for name in LISTS}
+        gap = row.get("kl_gap_mean")
+        if gap is None and means["kl_theta"] is not None and means["kl_t"] is not None:
+            gap = abs(means["kl_theta"] - means["kl_t"])
+        for name, mean in (means | {"kl_gap": gap}).items():
+            values, weights = self._by_sample.setdefault(name, (array("d"), array("d")))
+            if mean is not None:
+                values.append(mean)
+                weights.append(tokens)
+        if all(isinstance(row.get(name), list) for name in LISTS):
+            self._lengths.append(len(row["alpha"]))
+            for name in LISTS:
+                self._by_token[name].extend(math.nan if value is None else value for value in row[name])
+
+    def mean(self, name: str) -> float | None:
+        """Over all tokens, of `alpha`, `kl_theta`, `kl_t`, `kl_gap` or `ess_ratio`; None of none."""
+        values, weights = self._by_sample.get(name, (array("d"), array("d")))
+        return float(np.average(values, weights=weights)) if values else None
+
+    def alphas(self) -> Numbers:
+        """Of every token; of every sample where the file does not list them."""
+        listed = self._by_token["alpha"] or self._by_sample.get("alpha", (array("d"),))[0]
+        found = np.array(listed, dtype=np.float64)
+        return found[np.isfinite(found)]
+
+    def row(self) -> dict[str, str]:
+        """The file in a table."""
+        alphas = self.alphas()
+        spread = [alphas.std(), alphas.min(), alphas.max()] if alphas.size else [None] * 3
+        return {
+            "file": one_line(self.name),
+            "method": ", ".join(self.methods) or "-",
+            "samples": number(self.samples),
+            "tokens": number(self.tokens),
+            "alpha": _shown(self.mean("alpha")),
+            **{name: _shown(value) for name, value in zip(("std", "min", "max"), spread, strict=True)},
+            "KL theta": _shown(self.mean("kl_theta")),
+            "KL t": _shown(self.mean("kl_t")),
+            "|gap|": _shown(self.mean("kl_gap")),
+            "ESS ratio": _shown(self.mean("ess_ratio")),
+        }
+
+    def curve(self, name: str) -> PositionCurve | None:
+        """`alpha`, `kl_theta`, `kl_t` or `ess_ratio` by position, counted from 1; None where the file lists none.
+
+        Positions that fewer than a twentieth of the samples reach are left out; long answers are put together by
+        several positions.
+        """
+        values = np.array(self._by_token[name], dtype=np.float64)
+        if not values.size:
+            return None
+        lengths = np.array(self._lengths, dtype=np.int64)
+        positions = np.arange(len(values)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        end = int(np.sort(lengths)[-max(1, math.ceil(_FEWEST_LEFT * len(lengths)))])
+        kept = np.isfinite(values) & (positions < end)
+        width = -(-end // _MOST_BINS)
+        bins, values = positions[kept] // width, values[kept]
+        order = np.argsort(bins, kind="stable")
+        which, starts = np.unique(bins[order], return_index=True)
+        groups = np.split(values[order], starts[1:])
+        if not len(which):
+            return None
+        low, high = np.array([np.percentile(group, [10, 90]) for group in groups]).T
+        middle = np.minimum((which + 0.5) * width, end) + 0.5
+        return PositionCurve(middle, np.array([group.mean() for group in groups]), low, high)
+
+
+def read_diagnostics(path: str) -> Measured:
+    """What a file holds. Raises `InputError` where it cannot be read or a line is no sample's diagnostics."""
+    measured = Measured(path.removesuffix(SUFFIX))
+    for line, row in read_json_lines(path):
+        try:
+            if isinstance(row, BadRow):
+                raise InputError(f"{path} line {line}: {row.reason}")
+            measured.add(row)
+        except (LookupError, TypeError, ValueError) as error:
+            raise InputError(
+                f"{path} line {line} holds no diagnostics ({error}): give files that --save_diagnostics wrote"
+            ) from error
+    if not measured.samples:
+        raise InputError(f"{path} holds no samples")
+    return measured
+
+
+def _shown(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"

@@ -1,0 +1,54 @@
+"""The command line of q* sampling, and of the comparison of what it left."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rollmill.config.command_line import parse_command_line
+from rollmill.jobs.optimal_sampling.parameters import AnalyzeDiagnostics, OptimalSampling
+from rollmill.terminal.escapes import write_lines
+from rollmill.terminal.text_table import aligned
+
+ANALYZE = "analyze_diagnostics"
+_PROG = "optimal_sampling"
+
+
+def parse(argv: Sequence[str], *, description: str, examples: str) -> OptimalSampling | AnalyzeDiagnostics:
+    """The parameters of one call; see `parse_command_line`. `analyze_diagnostics FILE...` compares files."""
+    if argv and argv[0].replace("-", "_") == ANALYZE:
+        return parse_command_line(
+            AnalyzeDiagnostics, _with_flag(argv[1:]), prog=f"{_PROG} {ANALYZE}",
+            description=AnalyzeDiagnostics.__doc__ or "", examples="",
+        )  # fmt: skip
+    return parse_command_line(OptimalSampling, argv, prog=_PROG, description=description, examples=examples)
+
+
+def analyze_diagnostics(parameters: AnalyzeDiagnostics) -> None:
+    """Prints the table of the files, and draws them. Raises `InputError` for a file that holds no diagnostics."""
+    from rollmill.files.atomic import atomic_write_bytes
+    from rollmill.jobs.optimal_sampling.analysis import read_diagnostics
+    from rollmill.reports.plots.optimal_sampling import draw_by_position
+
+    measured = [read_diagnostics(file) for file in parameters.files]
+    atomic_write_bytes(Path(parameters.output), draw_by_position(measured))
+    rows = [one.row() for one in measured]
+    lines = [*aligned(list(rows[0]), rows), "", f"picture: {parameters.output}"]
+    write_lines(sys.stdout, lines)
+
+
+def _with_flag(argv: Sequence[str]) -> list[str]:
+    """The arguments with bare file names under `--files`."""
+    files: list[str] = []
+    others: list[str] = []
+    given = iter(argv)
+    for argument in given:
+        if not argument.startswith("-"):
+            files.append(argument)
+            continue
+        others.append(argument)
+        if argument == "--output":
+            others += [value for value in [next(given, None)] if value is not None]
+    others = [argument for argument in others if argument != "--files"]
+    return [*others, "--files", *files] if files else others

@@ -1,0 +1,110 @@
+"""The rows of a vLLM batch that belong together, and the one token that each two of them get.
+
+A sample is a pair of requests, one for each model. Rows come to a logits processor as vLLM batches them; two that are
+in step, which have given the same number of tokens, get a token of q; a row that is alone is left as it is, and whoever
+drives the engine sees that its sample has fallen out of step. Imports torch and the standard library only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from rollmill.errors import RunStoppedError
+from rollmill.jobs.optimal_sampling.token_sampler import Drawer, NoNumbersError, Uniforms, no_numbers
+
+
+class PairRow(NamedTuple):
+    """One of the two rows of a sample."""
+
+    sample: int
+    side: int
+    """0: theta; 1: t."""
+    tokens: Sequence[int]
+    """What it has given so far; vLLM makes it longer."""
+
+
+@dataclass
+class PairSample:
+    """A sample in the engine."""
+
+    key: object
+    """By what the user knows it."""
+    uniforms: Uniforms
+    place: int = -1
+    """Of the token drawn last."""
+    token: int = -1
+    told: list[float] = field(default_factory=list)
+
+
+class PairBatch:
+    """The batch as vLLM has it, and the samples in flight by number."""
+
+    def __init__(self) -> None:
+        self.samples: dict[int, PairSample] = {}
+        self.drawer: Drawer | None = None
+        self.vocabulary = 0
+        self._rows: dict[int, PairRow] = {}
+
+    def update(
+        self,
+        removed: Iterable[int],
+        added: Iterable[tuple[int, PairRow | None]],
+        moved: Iterable[tuple[int, int, bool]],
+    ) -> None:
+        """Takes over what vLLM changed: rows by index, and moves from one to another, `True` for both ways."""
+        rows = self._rows
+        for index in removed:
+            rows.pop(index, None)
+        for index, row in added:
+            _put(rows, index, row)
+        for source, target, both in moved:
+            one, other = rows.pop(source, None), rows.pop(target, None)
+            _put(rows, target, one)
+            if both:
+                _put(rows, source, other)
+
+    def draw_into(self, logits: Tensor) -> Tensor:
+        """Makes both rows of every sample that is in step give the token that is drawn for it, whatever is sampled.
+
+        `logits` [rows, vocabulary] is changed where it is. Raises `RunStoppedError` for logits that are no numbers.
+        """
+        pairs = self._in_step()
+        if not pairs or self.drawer is None:
+            return logits
+        rows = torch.tensor([[theta, t] for theta, t, _ in pairs], device=logits.device)
+        theta, t = (logits[rows[:, side], : self.vocabulary] for side in (0, 1))
+        samples = [(self.samples[row.sample], len(row.tokens)) for _, _, row in pairs]
+        try:
+            drawn = self.drawer.draw(theta, t, [sample.uniforms[place] for sample, place in samples])
+        except NoNumbersError as error:
+            sample, place = samples[error.row]
+            raise RunStoppedError(no_numbers(sample.key, place)) from None
+        for (sample, place), token, told in zip(samples, drawn.tokens, drawn.told, strict=True):
+            sample.place, sample.token, sample.told = place, token, told
+        tokens = torch.tensor(drawn.tokens, device=logits.device)
+        logits[rows.T.flatten(), tokens.repeat(2)] = torch.finfo(logits.dtype).max
+        return logits
+
+    def _in_step(self) -> list[tuple[int, int, PairRow]]:
+        """The indices of theta's row and of t's, and one of the two."""
+        sides: dict[int, dict[int, tuple[int, PairRow]]] = {}
+        for index, row in sorted(self._rows.items()):
+            if row.sample in self.samples:
+                sides.setdefault(row.sample, {})[row.side] = index, row
+        return [
+            (found[0][0], found[1][0], found[0][1])
+            for found in sides.values()
+            if len(found) == 2 and len(found[0][1].tokens) == len(found[1][1].tokens)
+        ]
+
+
+def _put(rows: dict[int, PairRow], index: int, row: PairRow | None) -> None:
+    if row is None:
+        rows.pop(index, None)
+    else:
+        rows[index] = row

@@ -1,0 +1,62 @@
+"""JSON objects between two processes. Imports the standard library only."""
+
+from __future__ import annotations
+
+import json
+import socket
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Self
+
+
+class PairSocket:
+    """One end of a connected Unix socket, which it takes over."""
+
+    def __init__(self, connected: socket.socket) -> None:
+        connected.setblocking(True)
+        self._connection: Connection[Any, Any] = Connection(connected.detach())
+
+    @classmethod
+    def to(cls, path: str | Path) -> Self:
+        """The end of who connects. Raises `OSError` where nobody listens."""
+        connected = socket.socket(socket.AF_UNIX)
+        connected.connect(str(path))
+        return cls(connected)
+
+    def say(self, message: dict[str, Any]) -> None:
+        """Raises `OSError` where nobody listens any more."""
+        self._connection.send_bytes(json.dumps(message).encode())
+
+    def hear(self) -> dict[str, Any]:
+        """The next one. Raises `EOFError` or `OSError` where the other end has closed."""
+        heard: dict[str, Any] = json.loads(self._connection.recv_bytes())
+        return heard
+
+    def has_more(self) -> bool:
+        """Whether there is something to hear, or the other end has closed."""
+        return self._connection.poll()
+
+    def close(self) -> None:
+        """The other end then hears no more."""
+        self._connection.close()
+
+
+class Listener:
+    """Where the other end connects: a socket in a folder that only this user reads."""
+
+    def __init__(self, path: Path) -> None:
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.bind(str(path))
+        self._socket.listen(1)
+
+    def wait(self, timeout_s: float) -> PairSocket | None:
+        """The link, once there is one; None when the time was up."""
+        self._socket.settimeout(timeout_s)
+        try:
+            return PairSocket(self._socket.accept()[0])
+        except TimeoutError:
+            return None
+
+    def close(self) -> None:
+        """Nobody connects any more."""
+        self._socket.close()

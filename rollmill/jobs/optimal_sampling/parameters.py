@@ -1,0 +1,230 @@
+"""The parameters of q* sampling: command line, form and deployment defaults in one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import ConfigDict, field_validator, model_validator
+
+from rollmill.config.file_parameters import STORE_BLOCK
+from rollmill.config.form import Form
+from rollmill.config.names import ModelPath, NewPath
+from rollmill.config.parameter import Parameters, ShellLine, parameter
+
+CONVENTION = "q* ~ pi_theta^alpha * pi_t^(1-alpha)"
+ADAPTERS = ("auto", "deepscaler", "generic")
+
+AlphaMethod = Literal["kl_symmetry", "fixed", "entropy", "ess_balance", "reverse_kl_symmetry"]
+Dtype = Literal["auto", "float16", "bfloat16", "float32"]
+
+
+class Models(Parameters):
+    """The two models, and how they are weighed."""
+
+    model_theta: ModelPath = parameter(
+        ..., "Models", "Policy", "The current policy pi_theta: directory or hub id.", metavar="PATH"
+    )
+    model_t: ModelPath | None = parameter(
+        None, "Models", "Target", "The target pi_t: directory or hub id; else pi_theta's, with --adapter_* or --hint.",
+        metavar="PATH",
+    )  # fmt: skip
+    adapter_theta: str | None = parameter(
+        None, "Models", "Adapter of the policy", "Directory of a LoRA adapter on pi_theta's model.", metavar="DIR"
+    )
+    adapter_t: str | None = parameter(
+        None, "Models", "Adapter of the target", "Directory of a LoRA adapter on pi_t's model.", metavar="DIR"
+    )
+    hint: str | None = parameter(
+        None, "Models", "Hint",
+        "What pi_t alone is told: a text, a template or a file of one; it may name columns, as in {answer}, {response} "
+        "for the data's own, and {prompt} for where the prompt goes (else behind it).",
+        metavar="TEXT",
+    )  # fmt: skip
+    backend: Literal["transformers", "vllm"] = parameter(
+        "transformers", "Models", "Backend",
+        "What runs the models; vllm: both in one vLLM, exact too, for adapters of one model and for hints.",
+    )  # fmt: skip
+    vllm_args: ShellLine = parameter(
+        "", "Models", "vLLM arguments", "More arguments for vLLM, as in a shell, in one string.", metavar="ARGS"
+    )
+    device: str = parameter("auto", "Models", "Device", "cuda, cuda:1, cpu, ...; auto: a GPU where there is one.")
+    dtype: Dtype = parameter("auto", "Models", "Dtype", "Of the weights; auto: bfloat16 on a GPU, float32 else.")
+
+    alpha_method: AlphaMethod = parameter(
+        "kl_symmetry", "Weight", "Alpha method",
+        "How alpha, the weight of pi_theta, is found at every token; kl_symmetry: KL(q*||pi_theta) = KL(q*||pi_t).",
+    )  # fmt: skip
+    fixed_alpha: float = parameter(0.5, "Weight", "Fixed alpha", "The weight of --alpha_method fixed.", ge=0, le=1)
+    alpha_tol: float = parameter(
+        1e-6, "Weight", "Alpha tolerance", "How close the methods that solve for alpha come.", gt=0, le=0.1
+    )
+
+
+class Data(Parameters):
+    """The prompts."""
+
+    dataset: str = parameter(
+        ..., "Data", "Data set", "Hub id, local directory, .jsonl/.json/.parquet file, or reasoning_gym:NAME.",
+        metavar="NAME",
+    )  # fmt: skip
+    dataset_split: str = parameter("train", "Data", "Split", "Split of a hub or directory data set.")
+    dataset_adapter: str = parameter(
+        "auto", "Data", "Adapter",
+        "auto and deepscaler find the columns, generic takes --prompt_field's; or a class of your own as "
+        "package.module:Class, with get_prompt(idx), get_metadata(idx) and __len__.",
+        metavar="{auto,deepscaler,generic,MODULE:CLASS}",
+    )  # fmt: skip
+    prompt_field: str | None = parameter(
+        None, "Data", "Prompt field", "Column of the prompt, text or messages; found when obvious.", metavar="COLUMN"
+    )
+    response_field: str | None = parameter(
+        None, "Data", "Response field", "Column of the data's own answer, {response} in --hint; found when obvious.",
+        metavar="COLUMN",
+    )  # fmt: skip
+    num_samples: int | None = parameter(
+        None, "Data", "Samples", "Rows to draw an answer for, from --start_idx on; else all.", ge=1
+    )
+    start_idx: int = parameter(
+        0, "Data", "Start", "The first row, counted from 0. What was drawn before stays in the output.", ge=0
+    )
+    max_bad_share: float = parameter(
+        0.1, "Data", "Largest share of bad rows", "Stop when more than this share of the rows is unusable.",
+        ge=0, le=1,
+    )  # fmt: skip
+
+
+class OptimalSampling(Form, Data, Models):
+    """Draw training samples, token by token, from q*: the geometric mixture of a policy and a target model."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    max_new_tokens: int = parameter(512, "Sampling", "Max new tokens", "Longest answer, in tokens.", ge=1)
+    temperature: float = parameter(1.0, "Sampling", "Temperature", "Of q*; 0: its likeliest token.", ge=0, le=10)
+    top_p: float = parameter(1.0, "Sampling", "Top p", "Nucleus of q*.", gt=0, le=1)
+    top_k: int = parameter(-1, "Sampling", "Top k", "Only q*'s likeliest tokens; -1 for all.", ge=-1)
+    support_top_k: int = parameter(
+        -1, "Sampling", "Top k of the support", "q* is made on pi_t's likeliest tokens alone; -1 for all.", ge=-1
+    )
+    support_top_p: float = parameter(
+        1.0, "Sampling", "Top p of the support", "q* is made on pi_t's nucleus alone.", gt=0, le=1
+    )
+    seed: int = parameter(0, "Sampling", "Seed", "Seed of the run; every sample's own seed follows from it.", ge=0)
+    batch_size: int = parameter(8, "Sampling", "Batch size", "Samples in flight; halved where memory runs out.", ge=1)
+
+    cluster_block: str | None = parameter(
+        None, "Running", "Cluster block", "Name of a dask-cluster block: its workers draw.", metavar="BLOCK"
+    )
+    workers: int | None = parameter(
+        None,
+        "Running",
+        "Workers",
+        "Processes here, each with a pair of models of its own; else one for each GPU.",
+        ge=1,
+    )
+    shard_size: int = parameter(64, "Running", "Shard size", "Rows that a worker draws for at a time.", ge=1)
+    output: NewPath = parameter(
+        ..., "Output", "Output", "JSON Lines file of the samples; the run is in the directory of its name.",
+        metavar="FILE.jsonl",
+    )  # fmt: skip
+    save_diagnostics: bool = parameter(
+        False, "Output", "Save diagnostics", "Also write FILE.diagnostics.jsonl: alpha, KL and ESS of every sample."
+    )
+    store_block: str | None = STORE_BLOCK
+
+    @field_validator("output")
+    @classmethod
+    def _is_json_lines(cls, path: str) -> str:
+        if Path(path).suffix != ".jsonl" or Path(path).stem.endswith(".diagnostics"):
+            raise ValueError("give a name that ends in .jsonl, as in data/generated.jsonl")
+        return path
+
+    @field_validator("dataset_adapter")
+    @classmethod
+    def _is_an_adapter(cls, name: str) -> str:
+        if name not in ADAPTERS and ":" not in name:
+            raise ValueError(f"give {', '.join(ADAPTERS)}, or the path of a class as package.module:Class")
+        return name
+
+    @field_validator("model_theta", "model_t", "adapter_theta", "adapter_t")
+    @classmethod
+    def _at_home(cls, path: str | None) -> str | None:
+        return str(Path(path).expanduser()) if path and path.startswith("~") else path
+
+    @model_validator(mode="after")
+    def _fits_the_backend(self) -> Self:
+        if self.backend != "vllm":
+            if self.vllm_args:
+                raise ValueError("--vllm_args is for --backend vllm")
+            return self
+        if self.device != "auto":
+            raise ValueError(
+                f"--device {self.device}: vLLM takes the device that it is built for; choose a GPU by "
+                "CUDA_VISIBLE_DEVICES"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.alpha_method != "fixed" and self.fixed_alpha != 0.5:
+            raise ValueError(f"--fixed_alpha {self.fixed_alpha:g}: --alpha_method {self.alpha_method} finds its own")
+        if self.dataset_adapter == "generic" and self.prompt_field is None:
+            raise ValueError("--dataset_adapter generic needs --prompt_field: which column is the prompt")
+        if self.own_adapter and (self.prompt_field or self.response_field):
+            raise ValueError(f"--dataset_adapter {self.dataset_adapter} gives prompts: leave out --prompt_field and "
+                             "--response_field")  # fmt: skip
+        if self.batch_size > self.shard_size:
+            raise ValueError(
+                f"--batch_size {self.batch_size} is never filled by shards of {self.shard_size} rows: raise "
+                f"--shard_size, to {8 * self.batch_size} for example"
+            )
+        if self.cluster_block and self.workers:
+            raise ValueError("give --cluster_block or --workers, not both: a cluster has workers of its own")
+        if Path(self.output).resolve() == Path(self.dataset).resolve():
+            raise ValueError(f"--output {self.output} is the data set: give another name")
+        return self
+
+    @property
+    def directory(self) -> Path:
+        """The run's."""
+        return Path(self.output).with_suffix("")
+
+    @property
+    def diagnostics(self) -> Path:
+        """Where the diagnostics go."""
+        return Path(self.output).with_suffix(".diagnostics.jsonl")
+
+    @property
+    def own_adapter(self) -> bool:
+        """Whether the data set is read by a class of the user's."""
+        return self.dataset_adapter not in ADAPTERS
+
+    @property
+    def is_policy(self) -> bool:
+        """Whether pi_t is pi_theta, so that q* is both."""
+        same_model = self.model_t is None or Path(self.model_t).resolve() == Path(self.model_theta).resolve()
+        return same_model and self.adapter_theta == self.adapter_t and self.hint is None
+
+
+class AnalyzeDiagnostics(Parameters):
+    """Compare files of diagnostics: a table of them, and a picture of alpha, KL and ESS by position."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    files: list[str] = parameter(
+        ..., "Input", "Files", "Files that --save_diagnostics wrote; the flag may be left out.", metavar="FILE",
+        min_length=1,
+    )  # fmt: skip
+    output: NewPath = parameter("analysis.png", "Output", "Picture", "Where the picture goes.", metavar="FILE.png")
+
+    @field_validator("files", mode="before")
+    @classmethod
+    def _one_is_a_list(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+    @field_validator("output")
+    @classmethod
+    def _is_a_picture(cls, path: str) -> str:
+        if Path(path).suffix != ".png":
+            raise ValueError("give a name that ends in .png")
+        return path

@@ -1,0 +1,83 @@
+"""Comparison: several runs beside each other, one row each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from pydantic import BaseModel, ConfigDict
+
+from rollmill.jobs.rejection_sampling.report import number, share
+from rollmill.jobs.rejection_sampling.statistics import Statistics
+from rollmill.terminal.text_table import aligned
+
+
+class ComparisonRow(BaseModel):
+    """One run; None is what it cannot say."""
+
+    model_config = ConfigDict(frozen=True)
+
+    model: str
+    problems: int
+    rollouts: int
+    """Judged ones: ok and unparseable."""
+    parse_rate: float | None
+    accepted: float | None
+    """Share of the judged rollouts."""
+    mean_error: float | None
+    mean_least_error: float | None
+    pass_at_1: float | None
+    pass_at_n: float | None
+    guess_baseline: float | None
+
+
+_COLUMNS = {
+    "model": "model",
+    "problems": "problems",
+    "rollouts": "rollouts",
+    "parse_rate": "parsed",
+    "accepted": "accepted",
+    "mean_error": "mean error",
+    "mean_least_error": "mean least error",
+    "pass_at_1": "pass@1",
+    "pass_at_n": "pass@N",
+    "guess_baseline": "guessing",
+}
+_SHARES = {"parse_rate", "accepted", "pass_at_1", "pass_at_n"}
+
+
+def compare(runs: Iterable[tuple[str, Statistics]]) -> list[ComparisonRow]:
+    """One row per (model's name, its statistics), in the order given."""
+    return [
+        ComparisonRow(
+            model=model,
+            problems=one.problems,
+            rollouts=one.coverage.judged,
+            parse_rate=one.parse_rate,
+            accepted=one.accepted_of_judged,
+            mean_error=one.error.mean if one.error else None,
+            mean_least_error=one.least_error.mean if one.least_error else None,
+            pass_at_1=one.pass_at_k[0].value,
+            pass_at_n=one.pass_at_k[-1].value,
+            guess_baseline=one.guess_baseline.mean_least_error,
+        )
+        for model, one in runs
+    ]
+
+
+def comparison_cells(rows: Sequence[ComparisonRow]) -> list[dict[str, str]]:
+    """The rows as readable text by column title, for a table of any kind."""
+    return [{title: _cell(row, name) for name, title in _COLUMNS.items()} for row in rows]
+
+
+def format_comparison(rows: Sequence[ComparisonRow]) -> str:
+    """An aligned text table, newline at the end."""
+    return "\n".join(aligned(list(_COLUMNS.values()), comparison_cells(rows))) + "\n"
+
+
+def _cell(row: ComparisonRow, name: str) -> str:
+    value = getattr(row, name)
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int):
+        return f"{value:,}"
+    return share(value) if name in _SHARES else number(value)

@@ -1,0 +1,51 @@
+"""Several runs of one call, compared in files beside their folders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from rollmill.files.atomic import atomic_write_bytes
+from rollmill.jobs.rejection_sampling.comparison import compare, comparison_cells, format_comparison
+from rollmill.jobs.rejection_sampling.outcome import RunOutcome
+from rollmill.jobs.rejection_sampling.parameters import RejectSampling
+from rollmill.reports.plots.comparison import ModelCurve, draw_comparison
+
+
+class ComparisonFiles(NamedTuple):
+    """What was written, and the table's cells."""
+
+    table: Path
+    plot: Path
+    cells: list[dict[str, str]]
+
+    @property
+    def directory(self) -> Path:
+        """The output directory, which the runs' are in."""
+        return self.table.parent
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """What was written, by what it is."""
+        return {"comparison": self.table, "plot": self.plot}
+
+
+def write_comparison(parameters: RejectSampling, outcomes: Sequence[RunOutcome]) -> ComparisonFiles:
+    """Writes `comparison.txt` and `comparison.png` into the output directory."""
+    rows = compare((outcome.name, outcome.statistics) for outcome in outcomes)
+    folder = Path(parameters.output_dir)
+    comparison = ComparisonFiles(folder / "comparison.txt", folder / "comparison.png", comparison_cells(rows))
+    atomic_write_bytes(comparison.table, format_comparison(rows).encode())
+    curves = [
+        ModelCurve(
+            name=row.model,
+            pass_at_k=[(rung.k, rung.value) for rung in outcome.statistics.pass_at_k],
+            mean_error=row.mean_error,
+            mean_least_error=row.mean_least_error,
+            guess_baseline=row.guess_baseline,
+        )
+        for row, outcome in zip(rows, outcomes, strict=True)
+    ]
+    atomic_write_bytes(comparison.plot, draw_comparison(curves, title="Rejection sampling: checkpoints compared"))
+    return comparison

@@ -1,0 +1,38 @@
+"""What a call prints at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rollmill.jobs.rejection_sampling.outcome import RunOutcome
+from rollmill.terminal.escapes import visible, visible_line
+
+
+def print_outcomes(outcomes: Sequence[RunOutcome]) -> None:
+    """A table of the runs, what to know about them, and the paths of what was written, on stdout."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    def shown(text: object, style: str = "") -> Text:
+        """Show text from outside: what looks like rich's markup is none."""
+        return Text(visible(str(text)), style)
+
+    console = Console(width=None if Console().is_terminal else 120, highlight=False)
+    table = Table()
+    rows = [outcome.row() for outcome in outcomes]
+    for title in rows[0]:
+        table.add_column(title, justify="left" if title == "run" else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*(shown(visible_line(cell)) for cell in row.values()))
+    console.print(table)
+    for outcome in outcomes:
+        if outcome.made == 0:
+            console.print(shown(f"{outcome.name}: already complete, nothing was generated"))
+        for warning in outcome.warnings:
+            console.print(shown(f"{outcome.name}: ") + shown(warning, "yellow"), soft_wrap=True)
+        for what, path in outcome.files.items():
+            console.print(shown(f"  {what:<14} {path}"), soft_wrap=True)
+    if len(outcomes) > 1:
+        comparison = outcomes[0].directory.parent / "comparison.txt"
+        console.print(shown(f"  {'comparison':<14} {comparison}, comparison.png"))

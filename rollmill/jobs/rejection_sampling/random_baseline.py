@@ -1,0 +1,70 @@
+"""Guessing: the least error that drawing answers from the ground truths' own distribution would reach."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from rollmill.statistics.summary import Numbers, spread
+
+_BUDGET = 100_000_000
+"""Distances looked at, about two seconds' worth; above it a seeded sample of problems stands for all."""
+
+
+class GuessBaseline(BaseModel):
+    """What guessing reaches on the problems where the model reached a least error."""
+
+    model_config = ConfigDict(frozen=True)
+
+    mean_least_error: float | None
+    model_mean_least_error: float | None
+    """The model's, on the same problems."""
+    problems: int = 0
+    sampled: int = 0
+    """Problems that the expectation was computed for; fewer than `problems` where there are very many."""
+    reason: str | None = None
+    """Why there is no baseline."""
+
+
+def least_error_of_guesses(truth: float, draws: int, values: Numbers, weights: Numbers) -> float:
+    """E[min of |truth - g|] over `draws` independent guesses g from an empirical distribution; exact.
+
+    `values` are its distinct values ascending, `weights` their shares, which add up to 1.
+    With distances d_1 <= ... <= d_m: d_1 + sum over j of (d_{j+1} - d_j) * P(g farther than d_j)^draws.
+    """
+    distances = np.abs(values - truth)
+    order = np.argsort(distances, kind="stable")  # two ascending runs: a merge, not a sort
+    distances = distances[order]
+    farther = 1.0 - np.cumsum(weights[order])
+    return float(distances[0] + np.dot(np.diff(distances), np.clip(farther[:-1], 0.0, 1.0) ** draws))
+
+
+def guess_baseline(truths: Numbers, targets: Numbers, draws: Numbers, least_errors: Numbers) -> GuessBaseline:
+    """The baseline over problems: guesses come from all `truths`; `targets`, `draws`, `least_errors` are per problem.
+
+    `draws[i]` is how many judged rollouts problem i has, so that the guesser has as many tries as the model.
+    O(n log n) per distinct (target, draws), exact; over a seeded sample of problems above a fixed amount of work.
+    """
+    if targets.size == 0:
+        return GuessBaseline(mean_least_error=None, model_mean_least_error=None, reason="no problem has a least error")
+    values, counts = np.unique(truths, return_counts=True)
+    weights = counts / truths.size
+    pairs, times = np.unique(np.stack([targets, draws], axis=1), axis=0, return_counts=True)
+    limit = max(100, _BUDGET // values.size)
+    if len(pairs) > limit:
+        chosen = np.random.default_rng(0).choice(len(pairs), limit, replace=False)
+        pairs, times = pairs[chosen], times[chosen]
+    expected = np.array([least_error_of_guesses(float(t), int(n), values, weights) for t, n in pairs])
+    result = float(np.average(expected, weights=times))
+    if not math.isfinite(result):
+        reason = "the ground truths are too large to subtract"
+        return GuessBaseline(mean_least_error=None, model_mean_least_error=None, reason=reason)
+    model = spread(least_errors)
+    return GuessBaseline(
+        mean_least_error=result,
+        model_mean_least_error=model.mean if model else None,
+        problems=targets.size,
+        sampled=int(times.sum()),
+    )

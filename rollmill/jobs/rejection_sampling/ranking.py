@@ -1,0 +1,21 @@
+"""Ranking: which rollouts of one problem are better than others.
+
+In tables, `rollmill.jobs.curation.rules.beyond_best` does the same.
+"""
+
+from __future__ import annotations
+
+import math
+
+from rollmill.records import Rollout
+
+
+def rollout_error(rollout: Rollout | None) -> float | None:
+    """The error of a rollout that is ok; None of any other."""
+    return rollout.verdict.distance if rollout and rollout.verdict and rollout.status == "ok" else None
+
+
+def closeness(rollout: Rollout) -> tuple[float, float, int]:
+    """Sorts rollouts of one problem from best to worst: error, then reward, then sample id."""
+    error = rollout_error(rollout)
+    return (math.inf if error is None else error, -(rollout.reward or 0.0), rollout.sample_id)

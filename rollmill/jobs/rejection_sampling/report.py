@@ -1,0 +1,129 @@
+"""Report: `statistics.txt`, the statistics as text for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rollmill.jobs.rejection_sampling.statistics import Statistics
+from rollmill.statistics.summary import SummaryStats
+from rollmill.terminal.escapes import visible, visible_line
+
+_WIDTH = 34
+
+
+def format_statistics(statistics: Statistics, *, title: str, warnings: Iterable[str] = ()) -> str:
+    """The whole text, newline at the end."""
+    coverage = statistics.coverage
+    head = [
+        title,
+        "=" * len(title),
+        _line("problems", f"{statistics.problems:,}"),
+        _line("rollouts per problem", f"{statistics.num_rollout:,}"),
+        _line("coverage", coverage.line()),
+        *(_line(f"  failed: {visible_line(kind)}", f"{count:,}") for kind, count in statistics.failed_kinds.items()),
+    ]
+    sections = [head]
+    if coverage.ok == 0:
+        sections.append([_nothing_ok(statistics)])
+    if coverage.judged:
+        sections += [_rollouts(statistics), _least_errors(statistics), _pass_at_k(statistics)]
+    if coverage.ok:
+        sections.append([_hidden(statistics)])
+    sections.append([f"WARNING: {visible(warning)}" for warning in warnings])
+    return "\n\n".join("\n".join(lines) for lines in sections if lines) + "\n"
+
+
+def _nothing_ok(statistics: Statistics) -> str:
+    coverage = statistics.coverage
+    if coverage.unparseable:
+        return "No rollout has an answer that can be judged: there are no errors to describe."
+    if coverage.failed:
+        return "No rollout has an answer: those attempted failed outside the model, so nothing is known about it."
+    return "No rollout was attempted yet."
+
+
+def _rollouts(statistics: Statistics) -> list[str]:
+    tolerance = "" if statistics.accept_error is None else f" (error <= {number(statistics.accept_error)})"
+    return [
+        "Rollouts" + (" (one answer at a time)" if statistics.error else ""),
+        _line("  parse rate", share(statistics.parse_rate), "of ok + unparseable"),
+        _line("  truncated", share(statistics.truncation_rate), "of all completions"),
+        _line("  accepted", f"{statistics.accepted:,}", tolerance.strip()),
+        _line("  accepted of ok", share(statistics.accepted_of_ok)),
+        _line("  accepted of ok + unparseable", share(statistics.accepted_of_judged)),
+        *_spread("error", statistics.error),
+    ]
+
+
+def _least_errors(statistics: Statistics) -> list[str]:
+    baseline = statistics.guess_baseline
+    lines = [
+        f"Problems (best of {statistics.num_rollout})",
+        _line("  with an accepted rollout", share(statistics.share_solved), "of problems with ok or unparseable"),
+    ]
+    if statistics.least_error:
+        lines.append(_line("  least error exactly 0", share(statistics.share_exact)))
+    lines += _spread("least error", statistics.least_error)
+    if baseline.mean_least_error is None:
+        return [*lines, _line("  guessing's mean least error", "-", f"not applicable: {baseline.reason}")]
+    note = f"expected, drawing {statistics.num_rollout} of the ground truths at random per problem"
+    if baseline.sampled < baseline.problems:
+        note += f"; computed on a seeded sample of {baseline.sampled:,} problems"
+    return [*lines, _line("  guessing's mean least error", number(baseline.mean_least_error), note)]
+
+
+def _spread(what: str, values: SummaryStats | None) -> list[str]:
+    if values is None:
+        return []
+    shown = {
+        "mean": values.mean,
+        "median": values.median,
+        "std": values.std,
+        "min": values.min,
+        "25th percentile": values.p25,
+        "75th percentile": values.p75,
+        "90th percentile": values.p90,
+        "95th percentile": values.p95,
+        "max": values.max,
+    }
+    return [
+        _line(f"  {what}: {name}", number(value), f"over {values.count:,}" if name == "mean" else "")
+        for name, value in shown.items()
+    ]
+
+
+def _pass_at_k(statistics: Statistics) -> list[str]:
+    lines = ["pass@k (unbiased estimate, arXiv:2107.03374)"]
+    for rung in statistics.pass_at_k:
+        note = f"{rung.left_out:,} problems with fewer than {rung.k} judged rollouts left out" if rung.left_out else ""
+        lines.append(_line(f"  pass@{rung.k}", share(rung.value), note))
+    return lines
+
+
+def _hidden(statistics: Statistics) -> str:
+    n, error, least = statistics.num_rollout, statistics.error, statistics.least_error
+    if n == 1:
+        return "With one rollout per problem, the least error is that rollout's error."
+    if not error or not least:
+        return f"Best of {n} calls a problem solved when 1 of {n} answers is right: pass@1 is what one answer is worth."
+    text = (
+        f"What the least of {n} hides: it picks the answer with the ground truth in hand, so it shrinks as N grows"
+        f"\nfor any model, even a guessing one. One answer errs by {number(error.mean)} on average"
+        f" (median {number(error.median)}), the least of {n} by {number(least.mean)}"
+    )
+    guess = statistics.guess_baseline.mean_least_error
+    return text + ("." if guess is None else f",\nand guessing would reach {number(guess)} with as many tries.")
+
+
+def number(value: float | None) -> str:
+    """Four significant digits, or a dash."""
+    return "-" if value is None else f"{value:.4g}"
+
+
+def share(value: float | None) -> str:
+    """Per cent with one digit, or a dash."""
+    return "-" if value is None else f"{value:.1%}"
+
+
+def _line(name: str, value: str, note: str = "") -> str:
+    return f"{name:<{_WIDTH}}{value:>9}  {note}".rstrip() if len(value) <= 9 else f"{name:<{_WIDTH}}{value}"

@@ -1,0 +1,100 @@
+"""Summary: one problem's rollouts as one row of the results."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rollmill.jobs.rejection_sampling.coverage import CoverageError
+from rollmill.jobs.rejection_sampling.ranking import closeness, rollout_error
+from rollmill.records import Problem, Rollout
+from rollmill.statistics.summary import mean, median
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What the rollouts of one problem came to. Everything but the texts is kept until the statistics are made."""
+
+    index: int
+    """0-based, in the order of the input."""
+    instance_id: str
+    ground_truth: float | str | None
+    """A number where the run's errors are distances between numbers."""
+    min_error: float | None
+    best_sample_id: int | None
+    best_completion: str | None
+    best_answer: str | None
+    mean_error: float | None
+    median_error: float | None
+    errors: list[float | None]
+    """One per rollout, in sample order; None where there is no error to speak of."""
+    counts: dict[str, int]
+    accepted: int
+    truncated: int
+    generated: int
+    """Rollouts with a completion."""
+    failed_kinds: Counter[str]
+
+    @property
+    def judged(self) -> int:
+        """Rollouts that say something about the model: ok and unparseable."""
+        return self.counts["ok"] + self.counts["unparseable"]
+
+    def to_json(self) -> dict[str, Any]:
+        """The row as it stands in `reject_sampling_results.json`."""
+        return {name: getattr(self, name) for name in _COLUMNS}
+
+
+_COLUMNS = [name for name in Summary.__slots__ if name not in {"generated", "failed_kinds"}]
+
+
+def summarise(index: int, problem: Problem, rollouts: Sequence[Rollout | None], *, numeric: bool) -> Summary:
+    """The row of one problem. `rollouts[i]` is sample i, None where it is missing.
+
+    The best rollout is the ok one with the least error, then the highest reward, then the lowest sample id.
+    Raises `CoverageError` where a rollout stands in another's place.
+    """
+    for sample_id, rollout in enumerate(rollouts):
+        if rollout and (rollout.instance_id, rollout.sample_id) != (problem.instance_id, sample_id):
+            raise CoverageError(
+                f"rollout {rollout.sample_id} of {rollout.instance_id} stands where"
+                f" rollout {sample_id} of {problem.instance_id} belongs: a bug in rollmill"
+            )
+    present = [rollout for rollout in rollouts if rollout]
+    usable = [rollout for rollout in present if rollout.status == "ok"]
+    best = min(usable, key=closeness, default=None)
+    errors = [rollout_error(rollout) for rollout in rollouts]
+    known = [error for error in errors if error is not None]
+    counts = Counter(rollout.status if rollout else "missing" for rollout in rollouts)
+    return Summary(
+        index=index,
+        instance_id=problem.instance_id,
+        ground_truth=_truth(problem.answer, numeric),
+        min_error=min(known, default=None),
+        best_sample_id=best.sample_id if best else None,
+        best_completion=best.completion if best else None,
+        best_answer=best.verdict.answer if best and best.verdict else None,
+        mean_error=mean(known),
+        median_error=median(known),
+        errors=errors,
+        counts={status: counts[status] for status in ("ok", "unparseable", "failed", "missing")},
+        accepted=sum(rollout.success is True for rollout in usable),
+        truncated=sum(rollout.finish_reason == "length" for rollout in present),
+        generated=sum(rollout.completion is not None for rollout in present),
+        failed_kinds=Counter(
+            rollout.error.type if rollout.error else "?" for rollout in present if not rollout.verdict
+        ),
+    )
+
+
+def _truth(answer: str | None, numeric: bool) -> float | str | None:
+    if not numeric or answer is None:
+        return answer
+    try:
+        number = float(answer)
+    except ValueError:
+        return answer
+    return number if math.isfinite(number) else answer

@@ -1,0 +1,168 @@
+"""The parameters of a training run: command line, form and deployment defaults in one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import ConfigDict, field_validator, model_validator
+
+from rollmill.config.names import ModelPath, NewPath
+from rollmill.config.parameter import Parameters, parameter
+from rollmill.files.remote import is_remote
+
+Schedule = Literal["cosine", "linear", "constant", "constant_with_warmup"]
+ALL_LINEAR = "all-linear"
+
+
+class Material(Parameters):
+    """What is trained, on what, and where that goes."""
+
+    model_path: ModelPath = parameter(
+        ..., "Model", "Base model", "Directory or hub id of the model that is trained.", metavar="PATH", env=True
+    )  # fmt: skip
+
+    train_data: list[str] = parameter(
+        ..., "Data", "Training data", "JSON Lines of messages, or of prompt and completion; or an export's folder.",
+        metavar="PATH", min_length=1,
+    )  # fmt: skip
+    validation_data: list[str] = parameter(
+        [], "Data", "Validation data", "Files of the same kind to evaluate on; a folder's own are found.",
+        metavar="PATH",
+    )  # fmt: skip
+    validation_share: float = parameter(
+        0.0, "Data", "Validation share", "Share of the training problems to evaluate on instead.", ge=0, lt=1
+    )  # fmt: skip
+    output_dir: NewPath = parameter(
+        ..., "Output", "Output directory", "Where the adapter and all that belongs to it goes.", metavar="DIR"
+    )  # fmt: skip
+    merge: bool = parameter(
+        False, "Output", "Merge", "Also write the base with the adapter merged into it, to merged/."
+    )  # fmt: skip
+
+
+class Hyperparameters(Parameters):
+    """How it is trained."""
+
+    num_train_epochs: int = parameter(3, "Training", "Epochs", "How often each row is seen.", ge=1)
+    max_steps: int | None = parameter(
+        None, "Training", "Most steps", "End after so many optimizer steps, if the epochs have not ended before.", ge=1
+    )  # fmt: skip
+    per_device_train_batch_size: int = parameter(
+        2, "Training", "Batch size", "Rows (packs of rows with --packing) at a time on each device.", ge=1
+    )  # fmt: skip
+    gradient_accumulation_steps: int = parameter(
+        8, "Training", "Gradient accumulation", "Batches per optimizer step.", ge=1
+    )  # fmt: skip
+    learning_rate: float = parameter(5e-5, "Training", "Learning rate", "The highest learning rate.", gt=0, le=1)
+    lr_scheduler: Schedule = parameter("cosine", "Training", "Schedule", "How the learning rate goes down.")
+    warmup_ratio: float = parameter(
+        0.03, "Training", "Warm-up", "Share of the steps in which the learning rate rises.", ge=0, lt=1
+    )  # fmt: skip
+    group_by_length: bool = parameter(
+        True, "Training", "Group by length", "Put rows of like length into one batch, so that less is padded."
+    )  # fmt: skip
+    packing: bool = parameter(
+        False, "Training", "Packing", "Fill each row of --max_length tokens with several; they do not see each other."
+    )  # fmt: skip
+    max_length: int = parameter(
+        2048, "Training", "Longest row", "Rows of more tokens are left out, and counted; none is cut.",
+        metavar="TOKENS", ge=2,
+    )  # fmt: skip
+    gradient_checkpointing: bool = parameter(
+        False, "Training", "Gradient checkpointing", "Less memory, about a third slower."
+    )  # fmt: skip
+    seed: int = parameter(0, "Training", "Seed", "Decides the first weights, the order of rows, and dropout.", ge=0)
+
+    use_lora: bool = parameter(True, "LoRA", "LoRA", "Train an adapter; without, all weights of the model.")
+    lora_r: int = parameter(64, "LoRA", "Rank", "Rank of the adapter's matrices.", ge=1, le=4096)
+    lora_alpha: int = parameter(16, "LoRA", "Alpha", "The adapter is scaled by alpha over rank.", ge=1)
+    lora_dropout: float = parameter(0.05, "LoRA", "Dropout", "Dropout before the adapter.", ge=0, lt=1)
+    target_modules: list[str] = parameter(
+        [ALL_LINEAR], "LoRA", "Target modules", "Names of the layers that get an adapter; all-linear for all.",
+        min_length=1, metavar="NAME",
+    )  # fmt: skip
+
+    eval_steps: int | None = parameter(
+        None, "Evaluation", "Evaluation steps", "Evaluate every so many steps, and at the end of each epoch.", ge=1
+    )  # fmt: skip
+    early_stopping_patience: int | None = parameter(
+        None, "Evaluation", "Patience", "Stop after so many evaluations in a row without a lower loss.", ge=1
+    )  # fmt: skip
+    save_steps: int | None = parameter(
+        None, "Evaluation", "Checkpoint steps", "Keep a checkpoint every so many steps, and at each epoch's end.", ge=1
+    )  # fmt: skip
+
+    num_gpus: int = parameter(
+        1, "Hardware", "GPUs", "GPUs to train on; with 0, and on a machine without one, the CPU trains.", ge=0, le=64
+    )  # fmt: skip
+    device: Literal["auto", "cpu", "cuda"] = parameter(
+        "auto", "Hardware", "Device",
+        "auto: a GPU where there is one, and an error where torch cannot use it; cpu: the CPU all the same.",
+    )  # fmt: skip
+
+    @model_validator(mode="after")
+    def _has_a_device(self) -> Self:
+        if self.device == "cpu" and self.num_gpus > 1:
+            raise ValueError(f"--device cpu: one process trains there: leave out --num_gpus {self.num_gpus}")
+        if self.device == "cuda" and self.num_gpus == 0:
+            raise ValueError("--device cuda: --num_gpus 0 asks for the CPU: give 1 or more")
+        return self
+
+
+class Placing(Parameters):
+    """Where it is trained, and evaluated: no part of what the run is."""
+
+    cluster_block: str | None = parameter(
+        None, "Hardware", "Cluster block",
+        "Name of a dask-cluster block: a worker with --num_gpus GPUs trains, all of them make rollouts.",
+        metavar="BLOCK",
+    )  # fmt: skip
+    gpu_workers: int | None = parameter(
+        None, "Hardware", "GPU workers",
+        "Processes here that make rollouts, each with a server and GPUs of its own; else one server.", ge=1,
+    )  # fmt: skip
+
+
+class TrainLora(Hyperparameters, Material):
+    """Train a LoRA adapter on conversations; the loss is on what the assistant says, and on nothing else."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    @field_validator("train_data", "validation_data", "target_modules", mode="before")
+    @classmethod
+    def _one_is_a_list(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.validation_data and self.validation_share:
+            raise ValueError("give --validation_data or --validation_share, not both")
+        if self.merge and not self.use_lora:
+            raise ValueError("--merge has nothing to merge without --use_lora")
+        if self.use_lora and "lm_head" in self.target_modules:
+            raise ValueError("--target_modules: an adapter on lm_head is never trained by TRL: leave it out")
+        if ALL_LINEAR in self.target_modules and len(self.target_modules) > 1:
+            raise ValueError(f"--target_modules: {ALL_LINEAR} stands alone")
+        return self
+
+    def anywhere(self) -> TrainLora:
+        """The same with absolute paths, for a process that runs in another folder."""
+        paths = {name: [_absolute(path) for path in getattr(self, name)] for name in ("train_data", "validation_data")}
+        model = Path(self.model_path).expanduser()
+        return self.model_copy(
+            update={
+                **paths,
+                "output_dir": _absolute(self.output_dir),
+                "model_path": str(model.absolute()) if model.is_dir() else self.model_path,
+            }
+        )
+
+    @property
+    def processes(self) -> int:
+        """How many processes train."""
+        return max(1, self.num_gpus)
+
+
+def _absolute(path: str) -> str:
+    return path if is_remote(path) else str(Path(path).absolute())

@@ -1,0 +1,250 @@
+"""TRL's trainer as a run needs it: an order that can be taken up again, whole checkpoints, metrics as they come.
+
+Imports torch and TRL: only the worker process imports this module.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from typing import Any
+
+import pyarrow.compute as pc
+import torch
+from datasets import Dataset
+from peft import LoraConfig
+from transformers import (
+    AutoModelForCausalLM,
+    PreTrainedModel,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+from trl.trainer.sft_config import SFTConfig
+from trl.trainer.sft_trainer import SFTTrainer
+
+from rollmill.errors import InputError
+from rollmill.jobs.training.advice import not_a_number
+from rollmill.jobs.training.checkpoints import (
+    TrainingCheckpoint,
+    checkpoint_path,
+    keep_checkpoints,
+    mark_complete,
+)
+from rollmill.jobs.training.hardware import has_bf16, on_cpu, weights_dtype
+from rollmill.jobs.training.memory import peak_mb
+from rollmill.jobs.training.metrics import METRICS, MetricsLine, read_metrics
+from rollmill.jobs.training.order import EpochSampler, steps_per_epoch
+from rollmill.jobs.training.parameters import ALL_LINEAR, TrainLora
+from rollmill.jobs.training.prepared import TRAIN, VALIDATION, rows_file
+from rollmill.jobs.training.work import TrainingWork
+
+
+class RowsTrainer(SFTTrainer):
+    """Trains on tokenised rows. `epoch_steps`: optimizer steps per epoch."""
+
+    def __init__(self, work: TrainingWork, *, epoch_steps: int, **arguments: Any) -> None:
+        self._work = work
+        self._epoch_steps = epoch_steps
+        super().__init__(**arguments)
+
+    def create_model_card(self, *_: Any, **__: Any) -> None:
+        """None: the run writes its own when it is finished."""
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        rows: Any = self.train_dataset if train_dataset is None else train_dataset
+        parameters = self._work.parameters
+        lengths = pc.list_value_length(rows.data.column("input_ids")).to_pylist()
+        group = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        return EpochSampler(
+            lengths,
+            seed=parameters.seed,
+            group=group if parameters.group_by_length else None,
+            # Not by `set_epoch`: it does not reach the sampler of a resumed epoch on several devices.
+            epoch=lambda: self.state.global_step // self._epoch_steps,
+        )
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)  # type: ignore[no-untyped-call]
+        self.accelerator.wait_for_everyone()  # each process writes its own random state
+        if self.args.should_save:
+            step, best = self.state.global_step, self.state.best_global_step
+            over = self.control.should_training_stop or step >= self.state.max_steps
+            mark_complete(self._work.checkpoints, TrainingCheckpoint(step=step, best_step=best, over=over))
+            keep_checkpoints(self._work.checkpoints, {step, best or step})
+
+
+class Milestones(TrainerCallback):
+    """Evaluates and saves at the end of each epoch and of the run, saves what is best, stops what gets no better."""
+
+    def __init__(self, *, epoch_steps: int, evaluates: bool, patience: int | None) -> None:
+        self._epoch_steps = epoch_steps
+        self._evaluates = evaluates
+        self._patience = patience
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Asks for evaluation and checkpoint where an epoch or the run ends."""
+        if state.global_step % self._epoch_steps == 0 or state.global_step >= state.max_steps:
+            control.should_evaluate |= self._evaluates
+            control.should_save = True
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Asks for a checkpoint of what is best so far, and for the end when patience is out."""
+        losses = [entry["eval_loss"] for entry in state.log_history if "eval_loss" in entry]
+        worse = len(losses) - 1 - losses.index(min(losses))
+        if worse == 0:
+            control.should_save = True
+        if self._patience and worse >= self._patience:
+            control.should_save = control.should_training_stop = True
+
+
+class Recorder(TrainerCallback):
+    """Writes `metrics.jsonl`, and ends a run whose loss is no number."""
+
+    def __init__(self, work: TrainingWork) -> None:
+        self._path = work.directory / METRICS
+        self._parameters = work.parameters
+        self._seconds = max((one.seconds for one in read_metrics(self._path)), default=0.0)
+        self._started = self._step_began = time.perf_counter()
+        self._tokens = 0
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Starts the clock."""
+        self._started = time.perf_counter()
+        self._tokens = state.num_input_tokens_seen
+
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Starts the step's clock: evaluation and checkpoints lie between steps."""
+        self._step_began = time.perf_counter()
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **_: Any,
+    ) -> None:
+        """One line. Raises `InputError` where training has diverged."""
+        logs = logs or {}
+        for name, what in (("loss", "loss"), ("grad_norm", "gradient"), ("eval_loss", "loss in evaluation")):
+            if not math.isfinite(logs.get(name, 0.0)):
+                raise InputError(not_a_number(state.global_step, self._parameters, what=what))
+        if not state.is_world_process_zero or not {"loss", "eval_loss"} & logs.keys():
+            return
+        now = time.perf_counter()
+        speed = None
+        if "loss" in logs:
+            speed = (state.num_input_tokens_seen - self._tokens) / (now - self._step_began)
+            self._tokens = state.num_input_tokens_seen
+        progress = MetricsLine(
+            step=state.global_step,
+            steps=state.max_steps,
+            epoch=round(state.epoch or 0.0, 4),
+            loss=logs.get("loss"),
+            eval_loss=logs.get("eval_loss"),
+            learning_rate=logs.get("learning_rate"),
+            grad_norm=logs.get("grad_norm"),
+            tokens=state.num_input_tokens_seen,
+            tokens_per_s=speed,
+            seconds=self._seconds + now - self._started,
+            peak_memory_mb=peak_mb(),
+        )
+        with self._path.open("ab") as file:
+            file.write(progress.line())
+
+
+def make_trainer(work: TrainingWork, tokenizer: Any) -> RowsTrainer:
+    """The trainer of a run whose rows are prepared. Raises `InputError` where the base model cannot be loaded."""
+    parameters = work.parameters
+    rows = Dataset.from_file(str(rows_file(work.folder, TRAIN)))
+    evaluated = rows_file(work.folder, VALIDATION)
+    validation = Dataset.from_file(str(evaluated)) if evaluated.exists() else None
+    evaluates = validation is not None and len(validation) > 0
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world != parameters.processes:
+        raise InputError(f"--num_gpus {parameters.num_gpus}: {world} processes were started")
+    epoch_steps = steps_per_epoch(
+        len(rows),
+        batch_size=parameters.per_device_train_batch_size,
+        accumulation=parameters.gradient_accumulation_steps,
+        processes=parameters.processes,
+    )
+    steps = min(epoch_steps * parameters.num_train_epochs, parameters.max_steps or math.inf)
+    return RowsTrainer(
+        work,
+        epoch_steps=epoch_steps,
+        model=load_base(work.base, parameters),
+        args=_arguments(work, steps=int(steps), evaluates=evaluates),
+        train_dataset=rows,
+        eval_dataset=validation if evaluates else None,
+        processing_class=tokenizer,
+        peft_config=_lora(parameters) if parameters.use_lora else None,
+        callbacks=[
+            Milestones(epoch_steps=epoch_steps, evaluates=evaluates, patience=parameters.early_stopping_patience),
+            Recorder(work),
+        ],
+    )
+
+
+def train(work: TrainingWork, tokenizer: Any) -> None:
+    """Trains to the end, from a checkpoint on where the work names one."""
+    trainer = make_trainer(work, tokenizer)
+    resume = checkpoint_path(work.checkpoints, work.resume) if work.resume is not None else None
+    trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+
+
+def load_base(base: str, parameters: TrainLora) -> PreTrainedModel:
+    """The base model: in bfloat16 under an adapter on a GPU that has it, else in float32."""
+    dtype = getattr(torch, weights_dtype(parameters))
+    try:
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(base, dtype=dtype, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot load the model {base}: {error}") from error
+    return model
+
+
+def _lora(parameters: TrainLora) -> LoraConfig:
+    modules = parameters.target_modules
+    return LoraConfig(
+        r=parameters.lora_r,
+        lora_alpha=parameters.lora_alpha,
+        lora_dropout=parameters.lora_dropout,
+        target_modules=ALL_LINEAR if modules == [ALL_LINEAR] else modules,
+        task_type="CAUSAL_LM",
+    )
+
+
+def _arguments(work: TrainingWork, *, steps: int, evaluates: bool) -> SFTConfig:
+    parameters = work.parameters
+    return SFTConfig(
+        output_dir=str(work.checkpoints),
+        max_steps=steps,
+        per_device_train_batch_size=parameters.per_device_train_batch_size,
+        per_device_eval_batch_size=parameters.per_device_train_batch_size,
+        gradient_accumulation_steps=parameters.gradient_accumulation_steps,
+        learning_rate=parameters.learning_rate,
+        lr_scheduler_type=parameters.lr_scheduler,
+        warmup_steps=int(steps * parameters.warmup_ratio),  # rounded down: the first of them has a rate of 0
+        activation_checkpointing=parameters.gradient_checkpointing,
+        seed=parameters.seed,
+        bf16=has_bf16(parameters),
+        use_cpu=on_cpu(parameters),
+        max_length=None,  # no row is longer
+        padding_free=parameters.packing,  # the rows are packed already
+        dataset_kwargs={"skip_prepare_dataset": True},
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        include_num_input_tokens_seen="all" if parameters.packing else "non_padding",
+        save_strategy="steps",
+        save_steps=parameters.save_steps or steps,
+        eval_strategy="steps" if evaluates else "no",
+        eval_steps=parameters.eval_steps or steps,
+        metric_for_best_model="eval_loss" if evaluates else None,
+        greater_is_better=False,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        report_to="none",
+        disable_tqdm=True,
+    )

@@ -1,0 +1,168 @@
+"""A training run: one directory, one identity, a process of its own that can be killed and goes on where it was."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from rollmill.errors import InputError
+from rollmill.generation.lock import LOCK, lock_directory
+from rollmill.generation.manifest import git_commit, host, now
+from rollmill.inference.model_identity import model_identity
+from rollmill.jobs.training.checkpoints import CHECKPOINTS, TrainingCheckpoint, last_checkpoint, whole_checkpoints
+from rollmill.jobs.training.data_files import DataFiles, find_data
+from rollmill.jobs.training.hardware import used_device
+from rollmill.jobs.training.manifest import (
+    Trained,
+    TrainingManifest,
+    check_same_training,
+    file_facts,
+    read_training_manifest,
+    training_identity,
+    training_versions,
+)
+from rollmill.jobs.training.merging import MERGED
+from rollmill.jobs.training.metrics import METRICS, MetricsLine, cut_metrics, read_metrics
+from rollmill.jobs.training.parameters import TrainLora
+from rollmill.jobs.training.prepared import PreparedRows, read_prepared
+from rollmill.jobs.training.process import run_worker
+from rollmill.jobs.training.publishing import explain, publish
+from rollmill.jobs.training.work import LOGS, WORK, Stage, TrainingWork
+from rollmill.jobs.training.worker_lock import wait_until_free
+
+Stop = Callable[[], bool]
+
+
+def run_training(parameters: TrainLora, *, stop: Stop | None = None) -> Trained:
+    """Trains, or goes on where an interrupted run of the same parameters was; a finished run is left as it is.
+
+    The model lives in a process of its own, which ends with this one, however that ends. `stop` is asked while it
+    works, and ends it by answering True. The output directory then holds weights and tokenizer, `metrics.jsonl`,
+    `loss.png`, `README.md`, `manifest.json`, `dropped.jsonl`, `logs/`, and with `merge` also `merged/`.
+
+    Raises `InputError` for what the user can mend (data, a directory of another run, memory, a loss that diverged), and
+    `RunStoppedError` where the process ended for no known reason, or was stopped.
+    """
+    directory = Path(parameters.output_dir)
+    data = find_data(parameters.train_data, parameters.validation_data, own_validation=not parameters.validation_share)
+    base = _base(parameters.model_path)
+    with lock_directory(directory, flag="--output_dir"):
+        work = _work(parameters, data, base, directory)
+        wait_until_free(work.lock)
+        manifest = _open(parameters, data, base, directory)
+        if manifest.result is None:
+            manifest = _train(manifest, work, stop)
+        if parameters.merge and not (directory / MERGED).is_dir():
+            run_worker(_staged(work, "merge"), stop)
+        for folder in (work.folder, work.checkpoints):
+            shutil.rmtree(folder, ignore_errors=True)
+        assert manifest.result is not None
+        return manifest.result.at(directory)
+
+
+def _train(manifest: TrainingManifest, work: TrainingWork, stop: Stop | None) -> TrainingManifest:
+    """From the last checkpoint to a finished directory."""
+    last = last_checkpoint(work.checkpoints)
+    cut_metrics(work.directory / METRICS, last.step if last else 0)
+    work = work.model_copy(update={"resume": last.step if last else None})
+    if last is None or not last.over:
+        if work.parameters.processes > 1:  # one process reads the rows, so that the others do not wait for it
+            run_worker(_staged(work, "prepare"), stop)
+        run_worker(work, stop)
+        last = last_checkpoint(work.checkpoints)
+    prepared = read_prepared(work.folder)
+    assert last is not None
+    assert prepared is not None
+    publish(work, last.best_step or last.step)
+    metrics = read_metrics(work.directory / METRICS)
+    result = _result(work, last, prepared, metrics)
+    manifest = manifest.model_copy(update={"ended_at": now(), "result": result, "device": used_device(work)})
+    explain(manifest, prepared, metrics, work.directory)
+    manifest.write(work.directory)
+    return manifest
+
+
+def _result(
+    work: TrainingWork, last: TrainingCheckpoint, prepared: PreparedRows, metrics: list[MetricsLine]
+) -> Trained:
+    best = last.best_step or last.step
+    losses = [one.loss for one in metrics if one.loss is not None]
+    evaluated = [one.eval_loss for one in metrics if one.eval_loss is not None and one.step == best]
+    return Trained(
+        directory=work.directory,
+        adapter=work.directory if work.parameters.use_lora else None,
+        merged=None,
+        steps=last.step,
+        best_step=best,
+        epochs=max((one.epoch for one in metrics), default=0.0),
+        train_loss=sum(losses) / len(losses) if losses else 0.0,
+        eval_loss=evaluated[-1] if evaluated else None,
+        tokens=max((one.tokens for one in metrics), default=0),
+        seconds=max((one.seconds for one in metrics), default=0.0),
+        rows=prepared.train.rows,
+        validation_rows=prepared.validation.rows,
+        dropped=prepared.dropped,
+    )
+
+
+def _open(parameters: TrainLora, data: DataFiles, base: str, directory: Path) -> TrainingManifest:
+    """The manifest of this run, on disk from here on.
+
+    A run that ended before its first checkpoint gives way to another. Raises `InputError` where the directory is
+    another run's, or no run's.
+    """
+    identity = training_identity(parameters, model_identity(base), data)
+    old = read_training_manifest(directory)
+    new = TrainingManifest(
+        identity_key=identity.key,
+        identity=identity,
+        parameters=parameters.model_dump(mode="json"),
+        base=base,
+        data={"train": file_facts(data.train), "validation": file_facts(data.validation)},
+        versions=training_versions(),
+        git_commit=git_commit(),
+        host=host(),
+        started_at=old.started_at if old else now(),
+    )
+    if old is not None:
+        begun = old.result is not None or whole_checkpoints(directory / CHECKPOINTS)
+        if begun:
+            check_same_training(old, new, directory)
+        elif old.identity != identity:
+            shutil.rmtree(directory / WORK, ignore_errors=True)
+        if old.result is not None:
+            return old
+    else:
+        others = sorted(path.name for path in directory.iterdir() if path.name not in {LOCK, WORK, LOGS})
+        if others:
+            raise InputError(
+                f"{directory} is not a training run's, and holds {', '.join(others[:3])}: give a new --output_dir"
+            )
+    new.write(directory)
+    return new
+
+
+def _work(parameters: TrainLora, data: DataFiles, base: str, directory: Path) -> TrainingWork:
+    return TrainingWork(
+        stage="train",
+        parameters=parameters,
+        base=base,
+        train=[file.path for file in data.train],
+        validation=[file.path for file in data.validation],
+        directory=directory.resolve(),
+    )
+
+
+def _staged(work: TrainingWork, stage: Stage) -> TrainingWork:
+    return work.model_copy(update={"stage": stage})
+
+
+def _base(model_path: str) -> str:
+    """An absolute path, or the hub id as it stands."""
+    folder = Path(model_path).expanduser()
+    if folder.is_dir():
+        return str(folder.resolve())
+    if model_path.startswith((".", "/", "~")) or model_path.count("/") > 1:
+        raise InputError(f"there is no model directory {model_path}: check --model_path")
+    return model_path

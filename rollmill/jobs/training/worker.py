@@ -1,0 +1,139 @@
+"""The process that trains: `python -m rollmill.jobs.training.worker WORK.json`, started by `run_training`.
+
+It ends with all its memory. What went wrong is written beside the work, in one line for the user.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+import sys
+import traceback
+import warnings
+from pathlib import Path
+from typing import Any
+
+from rollmill.errors import InputError, RollmillError
+from rollmill.exports.splitting import Split
+from rollmill.files.atomic import atomic_write_bytes
+from rollmill.jobs.training.advice import is_out_of_memory, less_memory
+from rollmill.jobs.training.hardware import take_device
+from rollmill.jobs.training.masks import Masks
+from rollmill.jobs.training.prepared import PreparedRows, prepare_rows, read_prepared
+from rollmill.jobs.training.work import CONFIG, TrainingOutcome, TrainingWork
+from rollmill.jobs.training.worker_lock import hold
+
+_STRETCHED = ("linear", "dynamic", "yarn")
+"""Kinds of rotary positions whose `max_position_embeddings` is that before stretching; others' is that after."""
+
+
+def main(spec: Path) -> int:
+    """Does the work that is written down there; the exit code."""
+    work = TrainingWork.model_validate_json(spec.read_bytes())
+    outcome = TrainingOutcome()
+    first = os.environ.get("RANK", "0") == "0"
+    if first:
+        hold(work.lock)
+    # Libraries announce what their next versions will do; the log shall show what this run does.
+    warnings.simplefilter("ignore", FutureWarning)
+    warnings.simplefilter("ignore", DeprecationWarning)
+    try:
+        do(work)
+    except RollmillError as error:
+        outcome = TrainingOutcome(error=str(error))
+    except pickle.UnpicklingError as error:  # nothing is unpickled but numbers: torch's `weights_only`
+        said = " ".join(str(error).split())[:200]
+        outcome = TrainingOutcome(
+            error=f"a file of the model {work.base} or of {work.checkpoints} holds more than numbers, and is not read "
+            f"({said}): take it away where it is not yours"
+        )
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        traceback.print_exc()
+        outcome = TrainingOutcome(error=f"memory ran out: {less_memory(work.parameters)}")
+    if outcome.error or first:
+        atomic_write_bytes(work.outcome, outcome.model_dump_json().encode())
+    return 1 if outcome.error else 0
+
+
+def do(work: TrainingWork) -> None:
+    """One stage. Raises `RollmillError` for what the user can mend."""
+    if work.stage == "merge":
+        from rollmill.jobs.training.merging import merge
+
+        merge(work)
+        return
+    take_device(work)
+    tokenizer = _tokenizer(work.base)
+    prepare(work, tokenizer)
+    if work.stage == "train":
+        from rollmill.jobs.training.trainer import train
+
+        train(work, tokenizer)
+
+
+def prepare(work: TrainingWork, tokenizer: Any) -> PreparedRows:
+    """Makes the rows ready, unless they are."""
+    prepared = read_prepared(work.folder)
+    if prepared is not None:
+        return prepared
+    parameters = work.parameters
+    share = parameters.validation_share
+    config = _base_file(work.base, CONFIG)
+    if config:
+        shutil.copyfile(config, work.folder / CONFIG)
+    return prepare_rows(
+        work.folder,
+        Masks(tokenizer, work.base),
+        work.train,
+        work.validation,
+        max_length=parameters.max_length,
+        model_length=model_length(work.base),
+        split=Split(share, parameters.seed) if share else None,
+        packing=parameters.packing,
+    )
+
+
+def model_length(base: str) -> int | None:
+    """The tokens that a model takes, stretched rotary positions included; None where its configuration does not say."""
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(base, trust_remote_code=False).get_text_config()
+    except (OSError, ValueError):  # loading the model says it
+        return None
+    most = getattr(config, "max_position_embeddings", None)
+    rope = getattr(config, "rope_parameters", None) or {}
+    if isinstance(most, int) and rope.get("rope_type") in _STRETCHED:
+        return int(rope.get("factor", 1.0) * (rope.get("original_max_position_embeddings") or most))
+    return most if isinstance(most, int) else None
+
+
+def _tokenizer(base: str) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer: Any = AutoTokenizer.from_pretrained(base, trust_remote_code=False)
+    except Exception as error:  # the hub, files and tokenizers raise types of their own
+        raise InputError(
+            f"cannot load the tokenizer of {base}, tried as a directory and as a model of the Hugging Face hub: {error}"
+        ) from error
+    if tokenizer.pad_token is None and tokenizer.eos_token is None:
+        raise InputError(f"the tokenizer of {base} has neither a padding nor an end token")
+    return tokenizer
+
+
+def _base_file(base: str, name: str) -> str | None:
+    from transformers.utils.hub import cached_file
+
+    try:
+        found: str | None = cached_file(base, name)
+    except OSError:
+        return None
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

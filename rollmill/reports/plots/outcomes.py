@@ -1,0 +1,101 @@
+"""Outcomes: successful, not, and unknown, in the same colours and order wherever they are drawn."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from rollmill.reports.plots.bins import Numbers
+from rollmill.reports.plots.canvas import INK, PAPER, new_figure, say, style
+from rollmill.reports.plots.histogram import LARGEST, Histogram, make_histogram
+from rollmill.reports.plots.labels import number
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+SUCCESS, NO_SUCCESS, UNKNOWN = "#2f6db5", "#e8a04c", "#a9b2bb"  # apart for the colour-blind, and in grey
+_LOOKS = {"successful": (True, SUCCESS), "not successful": (False, NO_SUCCESS), "no verdict": (None, UNKNOWN)}
+_BARS_FOR = 256  # makes at most 40 bars
+
+
+def roomy_figure(width: float, height: float) -> Figure:
+    """A figure for several panels, with room between them and to its frame."""
+    figure = new_figure(width, height)
+    figure.get_layout_engine().set(w_pad=0.16, h_pad=0.12)  # type: ignore[union-attr, call-arg]
+    return figure
+
+
+def outcome_legend(figure: Figure) -> None:
+    """What the colours mean, once for all panels."""
+    from matplotlib.patches import Patch
+
+    patches = [Patch(facecolor=colour, label=name) for name, (_, colour) in _LOOKS.items()]
+    figure.legend(handles=patches, fontsize=9, loc="outside lower center", ncols=3, frameon=False, labelcolor=INK)
+
+
+def draw_by_outcome(axes: Axes, table: pl.DataFrame, column: str, *, name: str, missing: str) -> None:
+    """A histogram of one column, its bars stacked by outcome; `missing` in words where the column has no number."""
+    counted = (
+        table.lazy()
+        .select(pl.col(column).cast(pl.Float64).clip(-LARGEST, LARGEST).alias("value"), "success")
+        .filter(pl.col("value").is_finite())
+        .group_by("value", "success")
+        .len()
+        .collect()
+    )
+    histogram = make_histogram(counted["value"].to_numpy(), counted["len"].to_numpy(), bars_for=_BARS_FOR)
+    if histogram is None:
+        say(axes, missing)
+        return
+    style(axes)
+    parts = {
+        look: _part(histogram, counted.filter(pl.col("success").eq_missing(pl.lit(_LOOKS[look][0])))) for look in _LOOKS
+    }
+    _stack(axes, histogram, parts, whole=table.schema[column].is_integer())
+    axes.set_ylabel("rollouts", color=INK)
+    axes.set_xlabel(f"{name}{_beyond(histogram)}", color=INK)
+    whole_numbers(axes.yaxis)
+
+
+def whole_numbers(axis: Any) -> None:
+    """Ticks at whole numbers only, thousands separated."""
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1))
+    axis.set_major_formatter(lambda value, _: number(value))
+
+
+def _part(histogram: Histogram, counted: pl.DataFrame) -> Numbers:
+    edges = np.array(histogram.edges)
+    return np.histogram(counted["value"].to_numpy(), edges, weights=counted["len"].to_numpy())[0]
+
+
+def _stack(axes: Axes, histogram: Histogram, parts: dict[str, Numbers], *, whole: bool) -> None:
+    bars = len(histogram.counts)
+    edges = np.array(histogram.edges)
+    if histogram.values is not None:
+        edges = np.arange(bars + 1) - 0.5
+        axes.set_xticks(range(bars), [number(value) for value in histogram.values])
+        if bars > 6:
+            axes.tick_params(axis="x", rotation=45)
+        axes.set_xlim(-0.7 - (bars == 1), bars - 0.3 + (bars == 1))
+        axes.grid(visible=False, axis="x")
+    else:
+        axes.set_xlim(edges[0], edges[-1])
+        axes.xaxis.set_major_formatter(lambda value, _: number(value))
+        axes.locator_params(axis="x", nbins=6, integer=whole)
+    bottom = np.zeros(bars)
+    width = np.diff(edges) * (0.8 if histogram.values is not None else 1.0)
+    for name, counts in parts.items():
+        middles = (edges[:-1] + edges[1:]) / 2
+        axes.bar(middles, counts, width, bottom, color=_LOOKS[name][1], edgecolor=PAPER, linewidth=0.4)
+        bottom += counts
+    axes.set_ylim(0, max(bottom.max() * 1.06, 1.0))
+
+
+def _beyond(histogram: Histogram) -> str:
+    hidden = histogram.below + histogram.above
+    return f" ({hidden:,} beyond the axis not shown)" if hidden else ""

@@ -1,0 +1,1 @@
+"""Statistics: rates and summaries."""

@@ -1,0 +1,1 @@
+"""The terminal and this process: progress, text that is shown, interruptions, stalls."""

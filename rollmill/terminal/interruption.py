@@ -1,0 +1,274 @@
+"""Interruptions: SIGINT and SIGTERM are noted when they come, and raised where the main thread looks at them.
+
+A signal's handler may run between any two steps of the main thread: an exception there can leave a lock taken that
+others wait for, such as that of `logging`, for ever. So the handler of a command only notes the signal. The main thread
+looks wherever it waits (`look`, `result_of`), and raises it there. What stands still all the same is ended by the guard
+(see `guard`): 15 s after the first signal, or at the second one.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from rollmill.errors import RunStoppedError
+from rollmill.terminal import guard
+from rollmill.terminal.stall_watch import RUN_OF_DEPLOYMENT, watch
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+T = TypeVar("T")
+
+LOOK_S = 0.2
+"""How often whoever waits looks."""
+BOTH = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupted(KeyboardInterrupt):
+    """The main thread has looked at a signal."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"interrupted by {signal.Signals(number).name}")
+        self.number = number
+
+
+class _State:
+    prog = "rollmill"
+    first: int | None = None
+    """The first signal that came."""
+    raised = False
+    """Whether `look` has raised it: what is cleaned up after that is not interrupted again."""
+    command = False
+    """Whether this process is a command's, within `interruptible`."""
+    guard: _GuardProcess | None = None
+    inherited: _GuardProcess | None = None
+    """Of the process that forked this one."""
+
+
+class _GuardProcess:
+    """The guard of this process, see `guard`; all that this process starts from here on is marked as its."""
+
+    def __init__(self, prog: str, numbers: Sequence[int]) -> None:
+        import subprocess
+
+        mark = os.urandom(16).hex()
+        reading, self._writing = os.pipe()
+        os.set_blocking(self._writing, False)
+        arguments = [str(os.getpid()), mark, prog, *(str(int(number)) for number in numbers)]
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-S", guard.__file__, *arguments],
+                stdin=reading,
+                stdout=subprocess.DEVNULL,
+                env={name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ},
+                start_new_session=True,
+            )
+        finally:
+            os.close(reading)
+        self._outer = os.environ.get(guard.MARK)
+        os.environ[guard.MARK] = f"{self._outer} {mark}" if self._outer else mark
+        # Written by the handler in C, which runs also where no thread of Python can.
+        self._wakeup_before = signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
+
+    def dismiss(self) -> None:
+        """Ends it, and the marking."""
+        signal.set_wakeup_fd(self._wakeup_before)
+        with suppress(BrokenPipeError):
+            os.write(self._writing, b"\0")
+        os.close(self._writing)
+        self._process.wait()
+        if self._outer is None:
+            del os.environ[guard.MARK]
+        else:
+            os.environ[guard.MARK] = self._outer
+
+
+def leave_when_interrupted(prog: str) -> None:
+    """From now on a signal ends this process at once, with one line and the usual status (130 or 143).
+
+    For the beginning of a command, while it holds nothing and imports for seconds; see `interruptible` for the rest.
+    """
+    _State.prog, _State.first, _State.raised = prog, None, False
+    for number in BOTH:
+        signal.signal(number, _leave)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """The work of a command, whose beginning was `leave_when_interrupted`: signals are noted and looked at.
+
+    From here to its end the process is guarded. Raises `Interrupted` at the end at the latest.
+    """
+    if _State.guard is None:
+        _State.guard = _GuardProcess(_State.prog, BOTH)
+    for number in BOTH:  # libraries may have put their own in front
+        signal.signal(number, note)
+    signal.signal(signal.SIGTSTP, watch.stop_process)
+    _State.command = watch.ends_process = True
+    try:
+        yield
+        look(again=True)
+    finally:
+        _State.command = watch.ends_process = False
+        signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+        for number in BOTH:
+            signal.signal(number, _leave)
+
+
+@contextmanager
+def terminable(prog: str) -> Iterator[None]:
+    """For work in a process of somebody else's: SIGTERM is noted and looked at, and the process guarded, meanwhile.
+
+    Changes nothing within `interruptible`, nor in a thread that is not the main one.
+    """
+    if _State.guard is not None or not in_main_thread():
+        yield
+        return
+    _State.first, _State.raised = None, False
+    _State.guard = _GuardProcess(prog, [signal.SIGTERM])
+    before = signal.signal(signal.SIGTERM, note)
+    try:
+        yield
+        look(again=True)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        # A deployment's run is to end after a signal, with the tasks that its runner still waits for: its guard stays.
+        if _State.first is None or RUN_OF_DEPLOYMENT not in os.environ:
+            _State.guard.dismiss()
+            _State.guard, _State.first, _State.raised = None, None, False
+
+
+def look(*, again: bool = False) -> None:
+    """Raises `Interrupted` in the main thread once a signal was noted, and `RunStoppedError` in another one.
+
+    In the main thread once only, so that what is cleaned up after it comes to its end, or `again`.
+    """
+    if _State.first is None:
+        return
+    if not in_main_thread():
+        raise RunStoppedError("the run was stopped; the same command continues it")
+    if again or not _State.raised:
+        _State.raised = True
+        raise Interrupted(_State.first)
+
+
+def wait_for(future: Future[Any], *, limit_s: float = math.inf) -> None:
+    """Wait for the end of a future, and look for interruptions meanwhile. Raises `TimeoutError` after `limit_s`."""
+    from concurrent.futures import wait
+
+    end = time.monotonic() + limit_s
+    while not wait([future], LOOK_S).done:
+        look()
+        if time.monotonic() > end:
+            raise TimeoutError(f"no answer within {limit_s:g} s")
+
+
+def call_within(limit_s: float, function: Callable[[], T]) -> T:
+    """Call what may never return, in a thread of its own, and look for interruptions while waiting for its result.
+
+    Raises `TimeoutError` after `limit_s` seconds; the thread is left behind then, and does not keep the process.
+    """
+    from concurrent.futures import Future
+
+    future: Future[T] = Future()
+
+    def call() -> None:
+        try:
+            future.set_result(function())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=call, daemon=True).start()
+    wait_for(future, limit_s=limit_s)
+    return future.result()
+
+
+def result_of(future: Future[T]) -> T:
+    """What a future gives or raises; looks for interruptions while it waits."""
+    wait_for(future)
+    return future.result()
+
+
+@contextmanager
+def interruptions_noted() -> Iterator[None]:
+    """Within the block of a main thread, `interrupted` knows of Ctrl-C; `KeyboardInterrupt` is raised as ever.
+
+    Changes nothing in another thread, or where somebody handles SIGINT already.
+    """
+    if not in_main_thread() or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    _State.first = None
+    signal.signal(signal.SIGINT, _raise)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        _State.first = None
+
+
+def noted() -> bool:
+    """Whether a signal has come, for threads that have something of their own to end then."""
+    return _State.first is not None
+
+
+def interrupted() -> bool:
+    """Whether an error in the main thread can be what a library made of Ctrl-C: pydantic's serializer does that."""
+    return _State.first is not None and in_main_thread()
+
+
+def status(error: KeyboardInterrupt) -> int:
+    """The exit status of an interruption."""
+    return 128 + (error.number if isinstance(error, Interrupted) else _State.first or signal.SIGINT)
+
+
+def note(number: int, frame: FrameType | None = None) -> None:
+    """The handler of signals that are looked at later."""
+    if _State.first is None:
+        _State.first = number
+
+
+def in_command() -> bool:
+    """Whether this is the main thread of a command, within `interruptible`."""
+    return _State.command and in_main_thread()
+
+
+def in_main_thread() -> bool:
+    """Whether signals are handled in this thread."""
+    return threading.current_thread() is threading.main_thread()
+
+
+def _be_nobodys_command() -> None:
+    """In a child that was forked: its signals are its own, and none of the guard's business."""
+    if _State.guard is None:
+        return
+    signal.set_wakeup_fd(-1)
+    for number in BOTH:
+        if signal.getsignal(number) in (note, _leave):
+            signal.signal(number, signal.SIG_DFL)
+    _State.inherited, _State.guard = _State.guard, None  # kept, or the guard's process would be missed
+    _State.command, _State.first = False, None
+
+
+os.register_at_fork(after_in_child=_be_nobodys_command)
+
+
+def _raise(number: int, frame: FrameType | None) -> None:
+    note(number)
+    signal.default_int_handler(number, frame)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    if _State.first is None:  # else somebody has said so
+        with suppress(OSError):
+            os.write(2, f"\n{_State.prog}: stopped: the same command continues\n".encode())
+    os._exit(128 + number)

@@ -1,0 +1,142 @@
+"""Watching a run: its progress as a Prefect artifact, its end as table, text and picture."""
+
+from __future__ import annotations
+
+import base64
+import logging
+import os
+import re
+import socket
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import copy_context
+from pathlib import Path
+from typing import cast
+from uuid import UUID
+
+from httpx import HTTPError
+from prefect.artifacts import (
+    create_image_artifact,
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+from prefect.exceptions import PrefectException
+from prefect.logging import get_run_logger
+from prefect.logging.handlers import PrefectConsoleHandler
+from rich.console import Console
+
+from rollmill.terminal.escapes import visible, visible_line
+from rollmill.terminal.markdown import fenced
+from rollmill.terminal.progress_bar import Watched, progress_bar
+
+_EVERY_S = 5.0
+
+
+@contextmanager
+def track_progress(progress: Watched, title: str) -> Iterator[None]:
+    """Shows progress in the terminal and in a progress artifact, for the time of the block."""
+    ended = threading.Event()
+    artifact = cast(UUID, create_progress_artifact(_share(progress), description=_described(progress, title)))
+
+    def update() -> None:
+        while not ended.wait(_EVERY_S):
+            _update(artifact, progress, title)
+
+    # A thread begins with an empty context, and without the run's context Prefect looks for another server.
+    thread = threading.Thread(target=copy_context().run, args=(update,), name="progress-artifact", daemon=True)
+    thread.start()
+    try:
+        with progress_bar(progress, title, console=_log_console()):
+            yield
+    finally:
+        ended.set()
+        thread.join()
+        _update(artifact, progress, title)
+        get_run_logger().info(_described(progress, title))
+
+
+@contextmanager
+def logged_to(path: str | None) -> Iterator[None]:
+    """Also writes what is logged to the end of a file, for the time of the block; None for no file."""
+    if path is None:
+        yield
+        return
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s | %(levelname)-7s | %(name)s | %(message)s"))
+    loggers = [logging.getLogger(), logging.getLogger("prefect")]  # Prefect's do not propagate to the root
+    for logger in loggers:
+        logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeHandler(handler)
+        handler.close()
+
+
+def _log_console() -> Console | None:
+    """Where Prefect prints its log lines."""
+    handlers = logging.getLogger().handlers
+    return next((handler.console for handler in handlers if isinstance(handler, PrefectConsoleHandler)), None)
+
+
+def _update(artifact: UUID, progress: Watched, title: str) -> None:
+    try:
+        update_progress_artifact(artifact, _share(progress), description=_described(progress, title))
+    except (PrefectException, HTTPError) as error:  # a busy server must not cost a rollout
+        get_run_logger().warning("the progress artifact was not updated: %s", error)
+
+
+def _share(progress: Watched) -> float:
+    snapshot = progress.snapshot()
+    if snapshot.total is None:
+        return 0.0
+    return 100.0 * snapshot.done / snapshot.total if snapshot.total else 100.0
+
+
+def _described(progress: Watched, title: str) -> str:
+    return f"{visible_line(title)}: {progress.snapshot().describe()}"
+
+
+def show_table(key: str, rows: Sequence[Mapping[str, str]], description: str) -> None:
+    """A table artifact."""
+    shown = [{visible_line(title): visible_line(cell) for title, cell in row.items()} for row in rows]
+    create_table_artifact(shown, key=key, description=visible_line(description))
+
+
+def show_text(key: str, text: str, description: str) -> None:
+    """A markdown artifact with preformatted text."""
+    create_markdown_artifact(fenced(visible(text)), key=key, description=visible_line(description))
+
+
+def show_picture(key: str, path: Path, description: str) -> None:
+    """An image artifact: the picture itself, since the server that shows it may not see this machine's files."""
+    url = "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+    create_image_artifact(url, key=key, description=visible_line(description))
+
+
+def show_files(key: str, name: str, directory: Path, files: Mapping[str, Path]) -> None:
+    """A table artifact of where the results are: the machine, the directory, and the files as seen from there."""
+    rows = [{"what": what, "where": os.path.relpath(path, directory)} for what, path in files.items()]
+    show_table(f"{key}-files", rows, f"Results of {name}: {directory.absolute()} on {socket.gethostname()}")
+
+
+def show_outcome(
+    key: str, title: str, name: str, rows: Sequence[Mapping[str, str]], files: Mapping[str, Path], notes: Sequence[str]
+) -> None:
+    """A run when it is over: its table, `statistics`, `picture` and files as artifacts, its notes as warnings."""
+    show_table(key, rows, f"{title}: {name}")
+    show_text(f"{key}-statistics", files["statistics"].read_text(), f"Statistics of {name}")
+    show_picture(f"{key}-overview", files["picture"], f"{title}: overview of {name}")
+    show_files(key, name, files["statistics"].parent, files)
+    for note in notes:
+        get_run_logger().warning(note)
+
+
+def artifact_key(name: str) -> str:
+    """A run's name as an artifact's key: lower case letters, digits and dashes."""
+    return f"reject-sampling-{re.sub('[^a-z0-9]+', '-', name.lower()).strip('-') or 'run'}"

@@ -1,0 +1,88 @@
+"""A Prefect server for one command at a desk, where no server is configured."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from prefect.events.worker import EventsWorker
+from prefect.logging.handlers import APILogWorker
+from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
+
+from rollmill.errors import ServingError
+from rollmill.inference.ports import LOOPBACK, PortReservation
+from rollmill.inference.probe import healthy
+from rollmill.inference.supervised_process import KeptProcess
+from rollmill.terminal.interruption import look
+from tasks.interruption import signals_noted
+
+_DRAIN_S = 10.0
+
+
+@contextmanager
+def desk_server() -> Iterator[None]:
+    """Runs Prefect's server for the time of the block, unless `PREFECT_API_URL` names one.
+
+    Prefect would start one of its own too, but that one outlives a process that is killed. Its records are in
+    Prefect's usual database, so that `prefect server start` shows them later.
+    Raises `ServingError` when it does not start in the time that Prefect's settings give it.
+    """
+    with signals_noted():
+        if PREFECT_API_URL.value():
+            with _drained():
+                yield
+            return
+        with _temporary_server():
+            yield
+
+
+@contextmanager
+def _temporary_server() -> Iterator[None]:
+    settings = get_current_settings()
+    reservation = PortReservation(None)
+    api = f"http://{LOOPBACK}:{reservation.port}/api"
+    environment = settings.to_environment_variables(exclude_unset=True) | {
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_UI_API_URL": api,
+        "PREFECT__SERVER_EPHEMERAL": "1",
+        "PREFECT__SERVER_FINAL": "1",
+    }
+    command = [sys.executable, "-m", "uvicorn", "--factory"]
+    command += ["prefect.server.api.server:create_app", "--host", LOOPBACK, "--port", str(reservation.port)]
+    with tempfile.TemporaryDirectory(prefix="rollmill-prefect-") as folder:
+        log = Path(folder) / "server.log"
+        server = KeptProcess(
+            [*command, "--log-level", "error", "--lifespan", "on"], log=log, environment=environment, grace_s=5.0
+        )
+        try:
+            _wait(server, api, log, timeout_s=settings.server.ephemeral.startup_timeout_seconds)
+            with temporary_settings({PREFECT_API_URL: api}), _drained():
+                yield
+        finally:
+            server.end()
+            reservation.release()
+
+
+@contextmanager
+def _drained() -> Iterator[None]:
+    """What Prefect still has to say at the end of the block, it says before its server goes and the user is told."""
+    try:
+        yield
+    finally:
+        APILogWorker.drain_all(timeout=_DRAIN_S)
+        EventsWorker.drain_all(timeout=_DRAIN_S)
+
+
+def _wait(server: KeptProcess, api: str, log: Path, *, timeout_s: float) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not healthy(api):
+        look()
+        if server.returncode is not None or time.monotonic() > deadline:
+            why = "was not ready in time" if server.returncode is None else f"ended with code {server.returncode}"
+            details = log.read_text(errors="replace")[-3000:]
+            raise ServingError(f"Prefect's temporary server {why}; set PREFECT_API_URL to use another", details=details)
+        time.sleep(0.1)

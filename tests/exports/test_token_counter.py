@@ -1,0 +1,81 @@
+import pytest
+
+from rollmill.errors import InputError
+from rollmill.exports.token_counter import TokenCounter
+
+TEMPLATE = (
+    "{% for message in messages %}"
+    "{% if message.role == 'tool' %}{{ raise_exception('no tools') }}{% endif %}"
+    "<s> {{ message.role }} {{ message.content }}"
+    "{% for call in message.tool_calls or [] %} {{ call.function.arguments.path }}{% endfor %} </s> "
+    "{% endfor %}"
+)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    """Directories of a tokenizer that makes a token of every word: with a chat template, and without."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    base = Tokenizer(models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
+    base.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    base.enable_truncation(4)
+    base.enable_padding(length=9)
+    made = {}
+    for name, template in {"template": TEMPLATE, "plain": None}.items():
+        folder = tmp_path_factory.mktemp(name)
+        fast = PreTrainedTokenizerFast(tokenizer_object=base, unk_token="[UNK]", model_max_length=4)
+        fast.chat_template = template
+        fast.save_pretrained(folder)
+        made[name] = str(folder)
+    return made
+
+
+def user(content):
+    return {"role": "user", "content": content}
+
+
+def test_the_template_is_counted(tokenizer):
+    counter = TokenCounter(tokenizer["template"])
+    assert counter.count([[user("one two three")], [user("one"), {"role": "assistant", "content": "two"}]]) == [6, 8]
+    assert counter.count([]) == []
+    assert counter.without_template == 0
+
+
+def test_images_count_nothing_and_null_is_no_word(tokenizer):
+    counter = TokenCounter(tokenizer["template"])
+    parts = [{"type": "text", "text": "a b"}, {"type": "image", "image": "x.png"}, {"type": "text", "text": "c"}]
+    assert counter.count([[user(parts)], [user(None)]]) == [6, 3]
+
+
+def test_arguments_of_tool_calls_are_objects_for_the_template(tokenizer):
+    counter = TokenCounter(tokenizer["template"])
+    calls = [{"function": {"name": "read", "arguments": text}} for text in ('{"path": "a b c"}', {"path": "d"}, "{")]
+    assert counter.count([[{"role": "assistant", "content": None, "tool_calls": calls}]]) == [7]
+    assert counter.without_template == 0
+
+
+def test_what_the_template_refuses_is_counted_without_it(tokenizer):
+    counter = TokenCounter(tokenizer["template"])
+    refused = [user("one two"), {"role": "tool", "content": "three"}]
+    assert counter.count([refused, [user("one")], []]) == [3, 4, 0]
+    assert counter.without_template == 2
+
+
+def test_a_tokenizer_without_template(tokenizer):
+    counter = TokenCounter(tokenizer["plain"])
+    assert counter.count([[user("one two"), user("three")]]) == [3]
+    assert counter.without_template == 1
+
+
+def test_no_tokenizer(tmp_path):
+    with pytest.raises(InputError, match=f"cannot load the tokenizer {tmp_path}, tried as") as raised:
+        TokenCounter(str(tmp_path))
+    assert "\n" not in str(raised.value)
+
+
+def test_a_tokenizer_in_python_only(tokenizer):
+    counter = TokenCounter(tokenizer["template"])
+    counter._backend = None
+    assert counter.count([[user("one two three")], [user("one")]]) == [6, 4]

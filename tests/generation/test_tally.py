@@ -1,0 +1,31 @@
+from rollmill.generation.tally import RolloutOutcome, Tally
+from tests.generation.made import rollout
+
+
+def outcome(**fields):
+    return RolloutOutcome.of_row(rollout(**fields).model_dump(mode="json"))
+
+
+def test_counting():
+    tally = Tally()
+    for one in (
+        outcome(error=0.0),
+        outcome(error=2.0, finish_reason="length"),
+        outcome(state="unparseable"),
+        outcome(state="failed:timeout"),
+        outcome(state="failed:http_400"),
+    ):
+        tally.add(one)
+    assert tally.counts() == (5, 2, 1, 2)
+    assert tally.success == 1
+    assert (tally.error_sum, tally.errors_counted) == (2.0, 2)
+    assert tally.completion_tokens == 25
+
+
+def test_an_outcome():
+    said = outcome(state="failed:timeout", attempt=2, max_tokens=7)
+    assert said.failed
+    assert (said.error_type, said.success, said.error, said.latency_s) == ("timeout", False, None, 0.0)
+    assert (said.attempt, said.max_tokens, said.completed) == (2, 7, False)
+    assert not outcome(state="unparseable").failed
+    assert outcome(metadata={}).attempt == 0

@@ -1,0 +1,228 @@
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import orjson
+import pytest
+
+from rollmill.errors import RunStoppedError, ServingError
+from rollmill.generation.progress import Progress, progress_of
+from rollmill.generation.session import RolloutSession
+from rollmill.generation.shard import ShardScheduler
+from rollmill.generation.tally import Tally
+from rollmill.generation.worker_session import SessionCache
+from rollmill.inference.endpoints import Endpoint
+from rollmill.inference.scripted import Script, ScriptedServer
+from tests.generation.made import opened
+from tests.generation.test_session import asking, session
+
+
+class Order(NamedTuple):
+    directory: object
+    name: str = "one"
+
+
+class Openings:
+    """Opens sessions on a server, and notes when."""
+
+    def __init__(self, url, slots=4):
+        self.url = url
+        self.slots = slots
+        self.noted = []
+
+    @contextmanager
+    def __call__(self, part, is_given_up):
+        name = f"session {sum(one.startswith('opened') for one in self.noted)}"
+        self.noted.append(f"opened {name}")
+        progress = Progress(total=0, left=0, before=Tally())
+        try:
+            with RolloutSession(part, asking(self.url), slots=self.slots, progress=progress) as made:
+                yield made
+        finally:
+            self.noted.append(f"ended {name}")
+
+
+def shards_of(run, size):
+    sharding = ShardScheduler(run, progress_of(run))
+    return list(iter(lambda: sharding.cut(size), None))
+
+
+def without_latency(line):
+    row = orjson.loads(line)
+    assert row.pop("latency_s") is not None
+    row.pop("run_identity", None)  # which the run's own journal alone writes
+    return row
+
+
+def lines(*results):
+    rows = [without_latency(one.line) for result in results for one in result.made]
+    return sorted(rows, key=lambda row: (row["instance_id"], row["sample_id"]))
+
+
+def test_a_worker_makes_what_the_run_itself_would(tmp_path):
+    with opened(tmp_path, rows=6, num_rollout=3) as run, ScriptedServer(Script(latency_s=0.01)) as server:
+        shards = shards_of(run, 6)
+        keeper, opening = SessionCache(), Openings(server.base_url)
+        results = [keeper.make(Order(tmp_path), opening, shard) for shard in shards]
+        assert len(shards) == 3
+        assert opening.noted == ["opened session 0"]
+        assert [result.ready_s is not None for result in results] == [True, False, False]
+        assert not any(result.given_up for result in results)
+        keeper.end()
+        assert opening.noted == ["opened session 0", "ended session 0"]
+        with session(run, server.base_url) as here:
+            here.generate(list(run.problems()))
+        written = [without_latency(line) for line in run.journal.path.read_bytes().splitlines()]
+        assert sorted(written, key=lambda row: (row["instance_id"], row["sample_id"])) == lines(*results)
+        assert [one.outcome.status for one in results[0].made] == ["ok"] * 6
+
+
+def test_shards_at_the_same_time_share_the_slots(tmp_path):
+    with opened(tmp_path, rows=8, num_rollout=2) as run, ScriptedServer(Script(latency_s=0.2)) as server:
+        keeper, opening = SessionCache(), Openings(server.base_url, slots=6)
+        with ThreadPoolExecutor(4) as threads:
+            results = list(threads.map(lambda shard: keeper.make(Order(tmp_path), opening, shard), shards_of(run, 4)))
+        assert [len(result.made) for result in results] == [4] * 4
+        assert server.most_in_flight == 6
+        assert len(lines(*results)) == server.requests == 16
+        assert opening.noted == ["opened session 0"]
+        keeper.end()
+
+
+def test_another_order_waits_and_takes_the_place(tmp_path):
+    with opened(tmp_path, rows=2, num_rollout=2) as run, ScriptedServer(Script(latency_s=0.5)) as server:
+        keeper, opening = SessionCache(), Openings(server.base_url)
+        one, other = shards_of(run, 2)
+        with ThreadPoolExecutor(1) as threads:
+            first = threads.submit(keeper.make, Order(tmp_path), opening, one)
+            while not server.in_flight:
+                time.sleep(0.01)
+            second = keeper.make(Order(tmp_path, "two"), opening, other)
+            assert first.done()
+        assert len(lines(first.result(), second)) == 4
+        assert opening.noted == ["opened session 0", "ended session 0", "opened session 1"]
+        keeper.end()
+
+
+def test_given_up_it_gives_what_it_has_and_ends(tmp_path):
+    with opened(tmp_path, rows=4, num_rollout=4) as run:
+        script = Script(latency_s=0.05, tail=None)
+        with ScriptedServer(script) as server, ThreadPoolExecutor(1) as threads:
+            keeper, opening, gone = SessionCache(), Openings(server.base_url), threading.Event()
+            [shard] = shards_of(run, 16)
+            making = threads.submit(keeper.make, Order(tmp_path), opening, shard, is_given_up=gone.is_set)
+            while server.requests <= 4:  # the first four have been answered then
+                time.sleep(0.01)
+            server.script = Script(latency_s=600)
+            while server.in_flight < 4 or server.most_in_flight < 4:
+                time.sleep(0.01)
+            time.sleep(0.2)
+            gone.set()
+            started = time.monotonic()
+            given = making.result()
+            assert time.monotonic() - started < 10
+        assert given.given_up
+        assert 4 <= len(given.made) < 16
+        assert opening.noted == ["opened session 0", "ended session 0"]
+        left = shard.without(given.made)
+        assert len(left) == 16 - len(given.made)
+
+
+def test_a_shard_that_is_given_up_takes_nothing_from_the_others(tmp_path):
+    with opened(tmp_path, rows=8, num_rollout=4) as run, ScriptedServer(Script(latency_s=0.2)) as server:
+        keeper, opening, gone = SessionCache(), Openings(server.base_url), threading.Event()
+        one, other = shards_of(run, 16)
+        with ThreadPoolExecutor(2) as threads:
+            first = threads.submit(keeper.make, Order(tmp_path), opening, one, is_given_up=gone.is_set)
+            while not server.in_flight:
+                time.sleep(0.01)
+            second = threads.submit(keeper.make, Order(tmp_path), opening, other, is_given_up=lambda: False)
+            while keeper._users < 2:
+                time.sleep(0.01)
+            gone.set()
+            given = first.result()
+            assert given.given_up
+            assert len(given.made) < 16
+            assert not second.done()
+            assert len(second.result().made) == 16
+        rest = keeper.make(Order(tmp_path), opening, one.without(given.made))
+        assert len(lines(given, rest, second.result())) == 32
+        assert opening.noted == ["opened session 0"]
+        keeper.end()
+
+
+def test_who_waits_for_another_order_can_be_given_up(tmp_path):
+    with opened(tmp_path, rows=2, num_rollout=1) as run, ScriptedServer(Script(latency_s=600)) as server:
+        keeper, opening, gone = SessionCache(), Openings(server.base_url), threading.Event()
+        one, other = shards_of(run, 1)
+        with ThreadPoolExecutor(2) as threads:
+            first = threads.submit(keeper.make, Order(tmp_path), opening, one, is_given_up=gone.is_set)
+            while not server.in_flight:
+                time.sleep(0.01)
+            given = keeper.make(Order(tmp_path, "two"), opening, other, is_given_up=lambda: True)
+            assert (given.made, given.given_up, given.ready_s) == ([], True, None)
+            gone.set()
+            assert first.result().made == []
+
+
+def test_what_fails_ends_the_session_and_the_next_shard_has_another(tmp_path):
+    with opened(tmp_path, rows=12, num_rollout=16) as run, ScriptedServer(Script(always="401")) as server:
+        keeper, opening = SessionCache(), Openings(server.base_url)
+        one, other = shards_of(run, 96)
+        with pytest.raises(RunStoppedError, match="rollouts all failed, the latest with http_401"):
+            keeper.make(Order(tmp_path), opening, one, is_given_up=lambda: False)
+        assert opening.noted == ["opened session 0", "ended session 0"]
+        server.script = Script()
+        assert len(keeper.make(Order(tmp_path), opening, other).made) == 96
+        keeper.end()
+
+
+def test_who_cannot_serve_the_model_says_so_at_once_to_the_same_caller(tmp_path):
+    with opened(tmp_path, rows=2, num_rollout=1) as run, ScriptedServer(Script()) as server:
+        one, other = shards_of(run, 1)
+        tried = []
+
+        @contextmanager
+        def failing(part, is_given_up):
+            tried.append(part)
+            raise ServingError("vLLM ended", details="out of memory")
+            yield
+
+        keeper = SessionCache()
+        refused = [keeper.make(Order(tmp_path), failing, shard, caller="run").refused for shard in (one, other)]
+        assert len(tried) == 1
+        assert [str(error) for error in refused] == ["vLLM ended"] * 2
+        opening = Openings(server.base_url)
+        again = keeper.make(Order(tmp_path), opening, one, caller="the run's second try")
+        assert (again.refused, len(again.made)) == (None, 1)
+        keeper.end()
+
+
+def test_a_server_that_is_gone_is_told_with_what_was_made(tmp_path):
+    with opened(tmp_path, rows=4, num_rollout=4) as run, ScriptedServer(Script(latency_s=0.05)) as server:
+        keeper, endpoint = SessionCache(), Endpoint(server.base_url)
+        opening = Openings(endpoint)
+        [shard] = shards_of(run, 16)
+        with ThreadPoolExecutor(1) as threads:
+            making = threads.submit(keeper.make, Order(tmp_path), opening, shard)
+            while server.requests <= 4:  # one of the first four has been answered then
+                time.sleep(0.01)
+            endpoint.gone = "it was killed"
+            given = making.result()
+        assert str(given.refused) == f"{server.base_url}: it was killed"
+        assert 1 <= len(given.made) < 16
+        assert opening.noted == ["opened session 0", "ended session 0"]
+
+
+def test_a_session_without_shards_ends(tmp_path):
+    with opened(tmp_path, rows=2, num_rollout=1) as run, ScriptedServer(Script()) as server:
+        keeper, opening = SessionCache(idle_s=0.2), Openings(server.base_url)
+        one, other = shards_of(run, 1)
+        keeper.make(Order(tmp_path), opening, one)
+        while "ended session 0" not in opening.noted:
+            time.sleep(0.01)
+        keeper.make(Order(tmp_path), opening, other)
+        assert opening.noted[-1] == "opened session 1"
+        keeper.end()

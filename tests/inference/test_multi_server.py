@@ -1,0 +1,68 @@
+"""Several servers at a time: who gets which device."""
+
+import pytest
+
+from rollmill.errors import InputError
+from rollmill.inference import multi_server
+from rollmill.inference.multi_server import device_shares, placed, side_by_side
+from rollmill.inference.server import ServerConfig
+
+CONFIG = ServerConfig(arguments=("--x",), environment={"MORE": "more"})
+
+
+@pytest.fixture
+def devices(monkeypatch):
+    """Makes this a machine with the devices that the environment shows; None for one without any."""
+
+    def show(names):
+        monkeypatch.setattr(multi_server, "has_accelerator", lambda *_: names is not None)
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", names or "")
+
+    return show
+
+
+def test_one_server_has_all_of_the_machine(devices):
+    devices("0,1")
+    assert placed(CONFIG, 1) == [CONFIG]
+    assert not side_by_side([CONFIG])
+
+
+def test_each_has_devices_of_its_own_where_there_are_enough(devices):
+    devices("0,3,4,GPU-7,9")
+    configs = placed(CONFIG, 2)
+    assert [config.environment["CUDA_VISIBLE_DEVICES"] for config in configs] == ["0,3", "4,GPU-7"]
+    assert {config.environment["MORE"] for config in configs} == {"more"}
+    assert {config.arguments for config in configs} == {("--x",)}
+    assert side_by_side(configs)
+
+
+def test_a_user_s_own_choice_of_devices_counts(devices):
+    devices("0")
+    configs = placed(ServerConfig(environment={"CUDA_VISIBLE_DEVICES": "5,6"}), 2)
+    assert [config.environment["CUDA_VISIBLE_DEVICES"] for config in configs] == ["5", "6"]
+
+
+def test_servers_on_one_device_share_its_memory_and_start_one_after_the_other(devices):
+    devices("0,1")
+    configs = placed(CONFIG, 3)
+    assert [config.arguments for config in configs] == [("--gpu-memory-utilization", "0.300", "--x")] * 3
+    assert not side_by_side(configs)
+    chosen = ServerConfig(environment={"CUDA_VISIBLE_DEVICES": "5"})
+    assert not side_by_side(placed(chosen, 2))
+
+
+def test_processes_have_devices_of_their_own(devices):
+    devices("0,3,4,GPU-7,9")
+    assert device_shares(2, CONFIG) == [{"CUDA_VISIBLE_DEVICES": "0,3"}, {"CUDA_VISIBLE_DEVICES": "4,GPU-7"}]
+    with pytest.raises(InputError, match=r"^--gpu_workers 6: there are 5 GPUs here: give at most as many$"):
+        device_shares(6, CONFIG)
+    with pytest.raises(InputError, match="--server_block sets CUDA_VISIBLE_DEVICES"):
+        device_shares(2, ServerConfig(environment={"CUDA_VISIBLE_DEVICES": "5,6"}))
+    devices(None)
+    assert device_shares(2, CONFIG) == [{}, {}]
+
+
+def test_without_an_accelerator_nothing_is_placed(devices):
+    devices(None)
+    assert placed(CONFIG, 2) == [CONFIG, CONFIG]
+    assert not side_by_side([CONFIG, CONFIG])

@@ -1,0 +1,139 @@
+import json
+from contextlib import contextmanager
+
+import pytest
+
+from rollmill.files.rows import dump_line
+from rollmill.generation.tally import RolloutOutcome
+from rollmill.jobs.episodes.outcome import write_rows
+from rollmill.jobs.episodes.record import EpisodeRollout, EpisodeTurn
+from rollmill.jobs.episodes.selection import Selection
+from rollmill.records import Failure, Usage, Verdict
+from tests.generation.made import opened
+
+
+def episode(number, sample_id, success, *, turns=2, finish_reason="stop"):
+    """An episode of two agents who act in turn; `success` None for one that failed on the way."""
+    messages, played = [], []
+    for place in range(turns):
+        messages += [{"role": "user", "content": f"ask {place}"}, {"role": "assistant", "content": f"say {place}"}]
+        played.append(
+            EpisodeTurn(
+                agent_name=("coder", "tester")[place % 2],
+                policy_name="m",
+                turn_idx=place // 2,
+                first=2 * place,
+                end=2 * place + 2,
+                reward=0.5 * place,
+                seed=place,
+                finish_reason=finish_reason,
+            )
+        )
+    failed = Failure(type="connection", message="gone") if success is None else None
+    verdict = None if failed else Verdict(verifier="e@1", status="ok", reward=float(success), success=success)
+    return EpisodeRollout(
+        instance_id=f"p{number}", sample_id=sample_id, seed=1, messages=messages, completion=None,
+        reward=verdict and verdict.reward, success=success, verdict=verdict, error=failed,
+        usage=Usage(prompt_tokens=10, completion_tokens=2), latency_s=1.0, finish_reason=finish_reason,
+        model_calls=turns, env_name="toy_env", turns=played,
+    )  # fmt: skip
+
+
+@contextmanager
+def run_of(folder, *episodes, problems=3, expected=9):
+    with opened(folder, rows=problems, expected=expected) as run:
+        for one in episodes:
+            row = one.model_dump(mode="json")
+            run.journal.append(one.instance_id, one.sample_id, dump_line(row), RolloutOutcome.of_row(row))
+        yield run
+
+
+def written(folder, run, **selection):
+    statistics = write_rows(run, Selection(**selection), folder / "rows.jsonl", "toy_env")
+    lines = (folder / "rows.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines], statistics
+
+
+def keys(rows):
+    return [(row["metadata"]["env_idx"], row["metadata"]["rollout_idx"], row["metadata"]["turn_idx"]) for row in rows]
+
+
+def test_a_row_is_the_seeds(tmp_path):
+    with run_of(tmp_path, episode(1, 2, True, turns=1)) as run:
+        rows, _ = written(tmp_path, run)
+    assert rows == [
+        {
+            "messages": [{"role": "user", "content": "ask 0"}, {"role": "assistant", "content": "say 0"}],
+            "metadata": {
+                "agent_name": "coder", "policy_name": "m", "reward": 0.0, "env_success": True, "env_name": "toy_env",
+                "env_idx": 1, "rollout_idx": 2, "turn_idx": 0, "instance_id": "p1",
+            },
+        }
+    ]  # fmt: skip
+
+
+def test_all_turns_of_an_episode_or_none(tmp_path):
+    made = [episode(0, 0, True, turns=3), episode(0, 1, False, turns=4), episode(1, 0, None, turns=1)]
+    with run_of(tmp_path, *made) as run:
+        rows, statistics = written(tmp_path, run)
+        assert keys(rows) == [(0, 0, 0), (0, 0, 0), (0, 0, 1)]
+        assert statistics.left_out == {"episode did not succeed": 4, "episode failed on the way": 1}
+        rows, statistics = written(tmp_path, run, only_success=False)
+        assert len(rows) == 7
+        assert {row["metadata"]["env_success"] for row in rows} == {True, False}
+        assert statistics.left_out == {"episode failed on the way": 1}
+
+
+def test_statistics_are_honest(tmp_path):
+    made = [episode(0, 0, True), episode(0, 1, False, finish_reason="length"), episode(1, 0, None)]
+    with run_of(tmp_path, *made) as run:
+        _, statistics = written(tmp_path, run)
+    counted = statistics.to_json()
+    assert {name: counted[name] for name in ("wanted", "episodes", "successes", "unsuccessful", "failed")} == {
+        "wanted": 9, "episodes": 3, "successes": 1, "unsuccessful": 1, "failed": 1,
+    }  # fmt: skip
+    assert counted["success_rate"] == 0.5
+    assert (counted["turns"], counted["rows"]) == (6, 2)
+    assert counted["errors"] == {"connection": 1}
+    assert counted["agents"] == {
+        "coder": {"policy_name": "m", "turns": 3, "rows": 1, "mean_reward": 0.0, "truncated": 1},
+        "tester": {"policy_name": "m", "turns": 3, "rows": 1, "mean_reward": 0.5, "truncated": 1},
+    }
+    assert (counted["model_calls"], counted["prompt_tokens"], counted["completion_tokens"]) == (6, 30, 6)
+    assert "1 episodes failed on the way (1 connection); --retry failed plays just those again" in statistics.notes()
+    assert "33% of the answers of coder were cut off: raise --max_tokens" in statistics.notes()
+
+
+def test_only_some_agents(tmp_path):
+    with run_of(tmp_path, episode(0, 0, True, turns=4)) as run:
+        rows, statistics = written(tmp_path, run, agents=("tester",))
+        assert [row["metadata"]["agent_name"] for row in rows] == ["tester", "tester"]
+        assert statistics.left_out == {"other agent": 2}
+        rows, statistics = written(tmp_path, run, agents=("nobody",))
+    assert rows == []
+    assert statistics.notes() == ["no row was kept: no agent of --keep_agents acted in an episode that succeeded"]
+
+
+@pytest.mark.parametrize(("successes", "others"), [(3, 9), (9, 3), (4, 4), (0, 5)])
+def test_balance(tmp_path, successes, others):
+    made = [episode(number, 0, number < successes, turns=1) for number in range(successes + others)]
+    with run_of(tmp_path, *made, problems=len(made), expected=len(made)) as run:
+        rows, statistics = written(tmp_path, run, only_success=False, balance_success=True, seed=1)
+        again, _ = written(tmp_path, run, only_success=False, balance_success=True, seed=1)
+        other, _ = written(tmp_path, run, only_success=False, balance_success=True, seed=2)
+    fewer = min(successes, others)
+    assert [row["metadata"]["env_success"] for row in rows].count(True) == fewer
+    assert [row["metadata"]["env_success"] for row in rows].count(False) == fewer
+    assert statistics.left_out.get("episode left out for balance", 0) == len(made) - 2 * fewer
+    assert rows == again
+    assert (rows == other) == (fewer == 0 or successes == others)
+
+
+def test_nothing_played_is_an_empty_file_that_says_so(tmp_path):
+    with run_of(tmp_path) as run:
+        rows, statistics = written(tmp_path, run)
+    assert rows == []
+    assert statistics.to_json()["success_rate"] is None
+    with run_of(tmp_path / "other", episode(0, 0, False)) as run:
+        _, statistics = written(tmp_path / "other", run)
+    assert statistics.notes() == ["no row was kept: no episode succeeded; --no_only_success keeps the others, too"]

@@ -1,0 +1,28 @@
+"""Feeds made by hand."""
+
+import json
+
+from rollmill.jobs.improvement.data_sources import Existing, PlannedSource
+from rollmill.jobs.rejection_sampling.parameters import RejectSampling
+
+
+def write_lines(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def sampled(folder, name="rollouts", **more):
+    """A feed whose run is `<folder>/<name>`."""
+    own = {"model_path": "m", "model_name": name, "output_dir": str(folder), "dataset": "d"}
+    return PlannedSource(name, "reject_sampling", RejectSampling.model_validate(own | more))
+
+
+def existing(path, name="data_2"):
+    """A feed of rollouts that are there."""
+    return PlannedSource(name, "data", Existing(input=[str(path)]))
+
+
+def recorded(instance_id, question, answer="a", **more):
+    """A rollout of another producer, its verdict a success."""
+    turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    return {"instance_id": instance_id, "messages": turns, "success": True, "verdict": {"success": True}} | more

@@ -1,0 +1,158 @@
+"""Feeds as a user names them: what they come to, and mistakes in one line."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rollmill.config.command_line import parse_command_line
+from rollmill.errors import InputError
+from rollmill.jobs.improvement.data_sources import FEEDS, RoundContext, read_feeds
+from rollmill.jobs.improvement.parameters import Improve
+
+SERVING = {"server_block": "here", "vllm_args": "--x", "log_dir": "logs", "no_canary": True}
+
+
+def write(path, text):
+    path.write_text(text if isinstance(text, str) else json.dumps(text))
+    return str(path)
+
+
+def aim(**more):
+    return RoundContext(**{"policy": "m", "folder": Path("r"), "seed": 2, "serving": SERVING, "slots": 64} | more)
+
+
+@pytest.mark.parametrize("name", ["feed.yaml", "feed.json"])
+def test_a_feed_is_the_flow_s_parameters_aimed_at_a_policy(tmp_path, name):
+    given = {"dataset": "other.jsonl", "num-rollout": 16, "verifier": "math", "temperature": 1, "seed": 5}
+    [feed] = read_feeds([f"reject-sampling={write(tmp_path / name, given)}"])
+    assert (feed.name, feed.kind) == ("reject_sampling_1", "reject_sampling")
+    aimed = feed.aimed(aim())
+    asked = aimed.parameters
+    assert (asked.model_path, asked.model_name, asked.output_dir) == (["m"], ["reject_sampling_1"], "r")
+    assert (asked.dataset, asked.num_rollout, asked.verifier, asked.temperature) == ("other.jsonl", 16, "math", 1.0)
+    assert (asked.seed, asked.concurrency) == (7, 4)
+    assert (asked.server_block, asked.vllm_args, asked.no_canary) == ("here", "--x", True)
+    assert aimed.inputs == ["r/reject_sampling_1"]
+    assert aimed.made
+
+
+def test_what_the_feed_says_of_serving_stands(tmp_path):
+    text = "concurrency: 3\nvllm_args: --max-model-len=512\nsystem_prompt: be brief\nfew_shot: no.jsonl\n"
+    [feed] = read_feeds([f"reject_sampling={write(tmp_path / 'f.yml', text)}"])
+    aimed = feed.aimed(aim())
+    assert (aimed.parameters.concurrency, aimed.parameters.vllm_args) == (3, "--max-model-len=512")
+    assert aimed.prompting.system_prompt == "be brief"
+    assert aimed.prompting.few_shot == ()  # nor is its file opened: training asks without
+
+
+def test_agents_are_aimed_at_a_policy(tmp_path):
+    given = {"dataset": "problems.json", "samples-per-task": 4, "config": "mini_textbased.yaml", "seed": 5}
+    given["gpu_workers"] = 2
+    [feed] = read_feeds([f"agent-rollouts={write(tmp_path / 'feed.json', given)}"])
+    aimed = feed.aimed(aim())
+    asked = aimed.parameters
+    assert (asked.model, asked.output, asked.samples_per_task) == ("m", "r/agent_rollouts_1.json", 4)
+    assert (asked.seed, asked.server_block, asked.vllm_args, asked.gpu_workers) == (7, "here", "--x", 2)
+    assert aimed.inputs == ["r/agent_rollouts_1.json"]
+    assert aimed.prompting is None  # what an agent was told stays
+    assert aimed.made
+
+
+def test_data_is_there_already(tmp_path):
+    path = write(tmp_path / "rows.jsonl", "{}\n")
+    feed = read_feeds([f"data={path}", f"data={path}"])[1]
+    aimed = feed.aimed(aim())
+    assert (feed.name, aimed.inputs, aimed.prompting, aimed.made) == ("data_2", [path], None, False)
+
+
+MISTAKES = [
+    ("num_rollouts: 3\n", r"f\.yaml line 1: num_rollouts: no such parameter; did you mean num_rollout\?"),
+    ("seed: 1\nqqq: 3\n", r"f\.yaml line 2: qqq: no such parameter$"),
+    ("seed: 1\nmodel-path: m\n", r"f\.yaml line 2: model_path: the loop sets it: leave it out"),
+    ("base_url: http://a\n", "base_url: the loop sets it"),
+    ("adapter: a\n", "adapter: the loop sets it"),
+    ("\n\nnum_rollout: 0\n", r"f\.yaml line 3: num_rollout: 0: Input should be greater than or equal to 1"),
+    ("num_rollout: many\n", "line 1: num_rollout: 'many': Input should be a valid integer"),
+    ('vllm_args: "\'"\n', "line 1: vllm_args: .*No closing quotation"),
+    ("seed: 1\nseed: 2\n", "line 2: seed: is given twice"),
+    ("- 1\n", "expected parameters"),
+    ("", "expected parameters"),
+    ("a: [1\n", r"f\.yaml line 2: not valid YAML"),
+    ("a: 2026-13-45\n", "no such parameter|not valid YAML"),
+    ("a: \x01\n", "not valid YAML in UTF-8"),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), MISTAKES)
+def test_a_mistake_in_a_file_is_one_line_with_its_place(tmp_path, text, message):
+    with pytest.raises(InputError, match=message) as caught:
+        read_feeds([f"reject_sampling={write(tmp_path / 'f.yaml', text)}"])
+    assert str(caught.value).startswith("--feed reject_sampling: ")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("agents=f.yaml", r"--feed agents=f.yaml: give NAME=FILE, NAME one of reject_sampling, agent_rollouts, data"),
+        ("f.yaml", "give NAME=FILE"),
+        ("data=", "give NAME=FILE"),
+        ("data=nowhere.json", "--feed data: nowhere.json: there is no such file or folder"),
+        ("reject_sampling=nowhere.yaml", "--feed reject_sampling: cannot read nowhere.yaml: No such file"),
+    ],
+)
+def test_a_mistake_in_a_flag_is_one_line(flag, message):
+    with pytest.raises(InputError, match=message):
+        read_feeds([flag])
+
+
+def test_json_s_mistakes(tmp_path):
+    with pytest.raises(InputError, match=r"f\.json: not valid JSON"):
+        read_feeds([f"reject_sampling={write(tmp_path / 'f.json', '{')}"])
+    with pytest.raises(InputError, match=r"f\.json: tempersture: no such parameter; did you mean temperature"):
+        read_feeds([f"reject_sampling={write(tmp_path / 'f.json', {'tempersture': 1})}"])
+
+
+def test_the_command_line_says_so_before_anything_starts(tmp_path, capsys):
+    path = write(tmp_path / "f.yaml", "num_rollouts: 3\n")
+    command = ["--model_path", "m", "--held_out", "h", "--feed", f"reject_sampling={path}"]
+    with pytest.raises(SystemExit) as ended:
+        parse_command_line(Improve, command, prog="improve", description="", examples="")
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert said == (
+        f"improve: --feed reject_sampling: {path} line 1: num_rollouts: no such parameter; did you mean num_rollout?\n"
+    )
+
+
+def test_there_must_be_something_to_learn_from(tmp_path):
+    data = f"data={write(tmp_path / 'rows.jsonl', '{}')}"
+    with pytest.raises(ValueError, match="--dataset: required where there is no --feed"):
+        Improve(model_path="m", held_out="h")
+    with pytest.raises(ValueError, match="--few_shot: goes with --dataset"):
+        Improve(model_path="m", held_out="h", few_shot="f", feed=data)
+    only = Improve(model_path="m", held_out="h", feed=data)
+    assert [feed.name for feed in only.feeds] == ["data_1"]
+    both = Improve(model_path="m", held_out="h", feed=data, dataset="d")
+    assert [feed.name for feed in both.feeds] == ["rollouts", "data_1"]
+
+
+def test_what_the_loop_sets_is_a_parameter_of_the_flow():
+    for kind in FEEDS.values():
+        assert kind.decided - {"adapter"} <= set(kind.model.model_fields)
+
+
+@pytest.mark.parametrize("text", ["verifier: evil:Verifier\n", "verifier: evil.Verifier\n", "{verifier: os.system}"])
+def test_a_file_names_no_code_that_the_user_has_not_named(tmp_path, monkeypatch, text):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    write(tmp_path / "evil.py", "open('pwned', 'w')\nclass Verifier: pass\n")
+    path = write(tmp_path / "f.yaml", text)
+    with pytest.raises(
+        InputError, match=r"f\.yaml line 1: verifier: .*give what is your own as --verifier on the comm"
+    ):
+        read_feeds([f"reject_sampling={path}"])
+    assert not (tmp_path / "pwned").exists()
+    [feed] = read_feeds([f"reject_sampling={write(tmp_path / 'own.yaml', 'verifier: mine:V')}"], verifier="mine:V")
+    assert feed.settings == {"verifier": "mine:V"}

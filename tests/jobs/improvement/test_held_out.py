@@ -1,0 +1,138 @@
+"""Held-out problems found among problems, and in recorded conversations."""
+
+import hashlib
+import os
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rollmill.jobs.improvement.held_out import HeldOut, question_key
+from rollmill.problems import ProblemSource
+from rollmill.records import Image, Problem
+from tests.generation.made import append, opened
+from tests.jobs.improvement.made import recorded, write_lines
+
+QUESTION = "Which number is larger, 51 or 14?"
+
+
+def held_out(*prompts, **more):
+    return HeldOut(Problem(instance_id=f"h{place}", prompt=prompt, **more) for place, prompt in enumerate(prompts))
+
+
+def within(tmp_path, held, *rows):
+    return held.within([write_lines(tmp_path / "rows.jsonl", rows)])
+
+
+def test_questions_are_the_same_but_for_space_and_capitals():
+    one = Problem(instance_id="a", prompt="What is\n 1+1?")
+    other = Problem(instance_id="b", prompt="what is 1+1?", answer="2")
+    assert question_key(one) == question_key(other)
+    assert question_key(one) != question_key(Problem(instance_id="a", prompt="What is 1+2?"))
+
+
+def test_among_problems_the_whole_question_counts(tmp_path):
+    rows = [("a", f"{QUESTION} Say why."), ("b", "x")]
+    path = write_lines(tmp_path / "t.jsonl", [{"id": place, "prompt": prompt, "answer": 1} for place, prompt in rows])
+    assert held_out(QUESTION, " X ").among(ProblemSource(dataset=path)) == {"h1": f"b of {path}"}
+
+
+@pytest.mark.parametrize(
+    ("question", "said", "found"),
+    [
+        (QUESTION, "which  number is\nLARGER, 51 or 14?", True),
+        (QUESTION, f"Solve this.\n\nQuestion: {QUESTION} Answer in tags.", True),
+        (QUESTION, f"Q:{QUESTION}A:", True),
+        (QUESTION, "Which number is larger, 51 or 147?", False),
+        ("Which number is larger, 51 or 14", "Which number is larger, 51 or 147?", False),
+        ("Which number is larger, 51 or 14", "Which number is larger, 51 or 14.5?", False),
+        ("Which number is larger, 51 or 14", "Which number is larger, 51 or 14. Why?", True),
+        ("What is 3 + 1?", "What is 3 + 1?", True),
+        ("What is 3 + 1?", "Solve:\n  what is  3 + 1?\nAnswer:", True),
+        ("What is 3 + 1?", "Solve: What is 3 + 1? Answer:", False),  # short: it must stand alone on its line
+        ("3 + 1", "13 + 12", False),
+        ("3 + 1", "Add 3 + 1 and 5.", False),
+        ("one\ntwo", "zero\nOne\n\n two\nthree", True),
+        ("one\ntwo", "one\n1\ntwo", False),
+        (
+            "这个问题的答案是什么呢请用中文回答并且说明理由谢谢你",
+            "问题：这个问题的答案是什么呢请用中文回答并且说明理由谢谢你啊",
+            True,
+        ),
+    ],
+)
+def test_a_question_is_found_in_what_users_say(tmp_path, question, said, found):
+    held = held_out("another that nobody asks here", question)
+    place = f"row 1 of {tmp_path / 'rows.jsonl'}"
+    assert within(tmp_path, held, recorded("t", said)) == ({"h1": place} if found else {})
+
+
+def test_a_run_s_problems_are_looked_through_too(tmp_path):
+    rows = [{"id": "a", "prompt": "3 + 1", "answer": "4"}, {"id": "b", "prompt": "3 + 2", "answer": "5"}]
+    with opened(tmp_path / "run", rows=rows) as run:
+        append(run.journal, "a", 0, messages=[{"role": "user", "content": "Solve 3 + 1 and say why."}])
+    assert held_out("3 + 1", "3 + 3").within([str(tmp_path / "run")]) == {"h0": f"a of {tmp_path / 'run'}"}
+
+
+def test_every_user_turn_counts_and_what_the_model_says_does_not(tmp_path):
+    turns = [("user", "example"), ("assistant", QUESTION), ("user", QUESTION), ("assistant", "51")]
+    messages = [{"role": role, "content": content} for role, content in turns]
+    row = {"instance_id": "t", "messages": messages, "success": False}
+    assert within(tmp_path, held_out(QUESTION), row).keys() == {"h0"}
+    row["messages"] = messages[:2]
+    assert within(tmp_path, held_out(QUESTION), row) == {}
+
+
+def test_of_a_conversation_all_that_its_user_asks_must_be_said(tmp_path):
+    prompt = [
+        {"role": "system", "content": "be brief"},
+        {"role": "user", "content": "hello"},
+        {"role": "assistant", "content": "hi"},
+        {"role": "user", "content": QUESTION},
+    ]
+    held = HeldOut([Problem(instance_id="h", prompt=prompt)])
+    both = [{"role": "user", "content": "Hello"}, {"role": "user", "content": QUESTION}]
+    assert within(tmp_path, held, recorded("t", QUESTION)) == {}
+    assert within(tmp_path, held, recorded("t", "", messages=both)).keys() == {"h"}
+
+
+def test_the_same_words_about_another_image_are_another_question(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"a")
+    (tmp_path / "b.png").write_bytes(b"b")
+    image = Image(path="images/x.png", media_type="image/png", sha256=hashlib.sha256(b"a").hexdigest())
+    held = held_out(QUESTION, images=(image,))
+
+    def shown(path):
+        return recorded("t", [{"type": "image", "image": path}, {"type": "text", "text": QUESTION}])
+
+    assert within(tmp_path, held, shown("b.png"), recorded("t", QUESTION)) == {}
+    assert within(tmp_path, held, shown("a.png")).keys() == {"h0"}
+    assert within(tmp_path, held, shown(f"elsewhere/{image.sha256}.png")).keys() == {"h0"}
+
+
+def test_images_that_rollouts_name_elsewhere_are_not_opened(tmp_path):
+    """Not even to compare them: a pipe would be waited for, and a device read until memory ends."""
+    folder = tmp_path / "rollouts"
+    folder.mkdir()
+    os.mkfifo(folder / "pipe.png")
+    (tmp_path / "a.png").write_bytes(b"a")
+    (folder / "link.png").symlink_to(tmp_path / "a.png")
+    image = Image(path="images/x.png", media_type="image/png", sha256=hashlib.sha256(b"a").hexdigest())
+    held = held_out(QUESTION, images=(image,))
+    for path in ("pipe.png", "link.png", "../a.png", str(tmp_path / "a.png"), "/dev/zero", "a\0.png"):
+        row = recorded("t", [{"type": "image", "image": path}, {"type": "text", "text": QUESTION}])
+        assert within(folder, held, row) == {}
+
+
+def test_the_first_row_that_asks_is_named_in_every_batch(tmp_path):
+    rows = [recorded("t", f"number {place}") for place in range(700)]
+    rows[600] = rows[650] = recorded("t", QUESTION)
+    assert within(tmp_path, held_out(QUESTION), *rows) == {"h0": f"row 601 of {tmp_path / 'rows.jsonl'}"}
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.text("ab \n1.,", max_size=60), st.text("ab \n1.,"), st.text("ab \n1.,"))
+def test_a_question_on_lines_of_its_own_is_always_found(tmp_path_factory, question, before, after):
+    folder = tmp_path_factory.mktemp("held_out")
+    found = within(folder, held_out(question), recorded("t", f"{before}\n{question}\n{after}"))
+    assert found.keys() == ({"h0"} if question.strip() else set())

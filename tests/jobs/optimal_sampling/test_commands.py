@@ -1,0 +1,80 @@
+import json
+
+import pytest
+
+from rollmill.errors import InputError
+from rollmill.jobs.optimal_sampling.commands import analyze_diagnostics, parse
+from rollmill.jobs.optimal_sampling.parameters import AnalyzeDiagnostics, OptimalSampling
+
+
+def asked(*argv):
+    return parse(argv, description="", examples="")
+
+
+@pytest.mark.parametrize("name", ["analyze_diagnostics", "analyze-diagnostics"])
+@pytest.mark.parametrize(
+    ("given", "files", "output"),
+    [
+        (("a", "b"), ["a", "b"], "analysis.png"),
+        (("a", "--output", "x.png", "b"), ["a", "b"], "x.png"),
+        (("--files", "a", "b"), ["a", "b"], "analysis.png"),
+        (("--output=x.png", "a"), ["a"], "x.png"),
+    ],
+)
+def test_files_need_no_flag(name, given, files, output):
+    found = asked(name, *given)
+    assert isinstance(found, AnalyzeDiagnostics)
+    assert (found.files, found.output) == (files, output)
+
+
+def test_everything_else_is_sampling():
+    found = asked("--model_theta", "m", "--dataset", "d", "--output", "o.jsonl")
+    assert isinstance(found, OptimalSampling)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"), [((), "--files: required"), (("a", "--output", "x.pdf"), "ends in .png"), (("a", "--x"), "--x")]
+)
+def test_mistakes(given, said, capsys):
+    with pytest.raises(SystemExit):
+        asked("analyze_diagnostics", *given)
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("optimal_sampling analyze_diagnostics: ")
+    assert said in line
+
+
+def row(method, alpha, **more):
+    lists = {
+        "alpha": alpha,
+        "kl_theta": [0.1] * len(alpha),
+        "kl_t": [0.2] * len(alpha),
+        "ess_ratio": [1.0] * len(alpha),
+    }
+    means = {f"{name}_mean": sum(values) / len(values) for name, values in lists.items()}
+    return {"sample_idx": 0, **means, "kl_gap_mean": 0.1, "tokens": len(alpha), "alpha_method": method, **lists, **more}
+
+
+def test_the_table_and_the_picture(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name, alpha in (("fixed", [0.5, 0.5]), ("entropy", [0.25, 0.75, 0.5])):
+        (tmp_path / f"{name}.diagnostics.jsonl").write_text(json.dumps(row(name, alpha)) + "\n")
+    analyze_diagnostics(asked("analyze_diagnostics", "fixed.diagnostics.jsonl", "entropy.diagnostics.jsonl"))
+    shown = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert shown[2] == ["fixed", "fixed", "1", "2", "0.5", "0", "0.5", "0.5", "0.1", "0.2", "0.1", "1"]
+    assert shown[3] == ["entropy", "entropy", "1", "3", "0.5", "0.2041", "0.25", "0.75", "0.1", "0.2", "0.1", "1"]
+    assert (tmp_path / "analysis.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("", "holds no samples"), ('{"a": 1}\n', "line 1 holds no diagnostics"), ("{\n", "line 1: not valid JSON")],
+)
+def test_files_that_hold_none(tmp_path, text, said):
+    (tmp_path / "x.jsonl").write_text(text)
+    with pytest.raises(InputError, match=said):
+        analyze_diagnostics(asked("analyze_diagnostics", str(tmp_path / "x.jsonl")))
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(InputError, match="nowhere"):
+        analyze_diagnostics(asked("analyze_diagnostics", str(tmp_path / "nowhere.jsonl")))

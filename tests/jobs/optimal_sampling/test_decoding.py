@@ -1,0 +1,236 @@
+import logging
+
+import numpy as np
+import pytest
+import torch
+
+from rollmill.errors import InputError, RunStoppedError
+from rollmill.jobs.optimal_sampling.decoding import Decoder
+from rollmill.jobs.optimal_sampling.samples import SampleRequest
+from rollmill.jobs.optimal_sampling.token_sampler import FIELDS
+from tests.jobs.optimal_sampling.made import (
+    count_passes,
+    decode,
+    load_pair,
+    log_probs,
+    make_model,
+    mixture,
+    requests,
+    weight,
+)
+
+PROMPTS = [
+    ([3, 4, 5], [6, 7]),
+    ([8], [3, 4, 5, 6, 7, 8, 9, 10]),
+    ([9, 9], [9, 9]),
+    ([5, 4], [4]),
+    ([2] * 20, [3] * 7),
+    ([7], [7]),
+    ([10, 3], [3, 10]),
+]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    return make_model(folder / "theta"), make_model(folder / "t", kind="gpt2", seed=1, eos=[2])
+
+
+@pytest.fixture(scope="module")
+def pair(folders):
+    return load_pair(*folders)
+
+
+@pytest.mark.parametrize("method", ["fixed", "kl_symmetry", "entropy"])
+def test_what_is_told_is_what_whole_passes_say(method, folders, pair):
+    found = decode(pair, requests(PROMPTS), alpha_method=method, fixed_alpha=0.3, max_new_tokens=9, batch_size=3)
+    assert any(one.finish_reason == "stop" and len(one.token_ids) < 9 for one in found.values())
+    for key, (prompt_theta, prompt_t) in enumerate(PROMPTS):
+        one = found[key]
+        assert tuple(one.diagnostics) == FIELDS
+        assert {len(numbers) for numbers in one.diagnostics.values()} == {len(one.token_ids)}
+        for place in range(len(one.token_ids)):
+            before = one.token_ids[:place]
+            log_theta, log_t = log_probs(folders[0], prompt_theta + before), log_probs(folders[1], prompt_t + before)
+            alpha = weight(log_theta, log_t, method, 0.3)
+            log_q = mixture(log_theta, log_t, alpha)
+            q = np.exp(log_q)
+            kl_theta, kl_t = (q * (log_q - log_theta)).sum(), (q * (log_q - log_t)).sum()
+            ess_theta, ess_t = (1 / (np.exp(2 * log_p) / q).sum() for log_p in (log_theta, log_t))
+            wanted = [alpha, kl_theta, kl_t, abs(kl_theta - kl_t), ess_theta / ess_t]
+            told = [one.diagnostics[name][place] for name in FIELDS]
+            assert told == pytest.approx(wanted, rel=1e-3, abs=1e-4)
+
+
+def test_answers_end_with_either_models_end_token(pair):
+    found = decode(pair, requests(PROMPTS * 6), max_new_tokens=12)
+    last = {one.token_ids[-1] for one in found.values() if one.finish_reason == "stop"}
+    assert last == {1, 2}
+    for one in found.values():
+        assert not {1, 2} & set(one.token_ids[:-1])
+        assert one.finish_reason == "stop" or len(one.token_ids) == 12
+
+
+def test_neighbours_order_and_padding_change_nothing(pair):
+    samples = requests(PROMPTS * 3)
+    alone = decode(pair, samples, max_new_tokens=10, batch_size=1)
+    assert len({tuple(one.token_ids) for one in alone.values()}) > 10
+    for batch_size, order in ((2, samples), (5, samples[::-1]), (21, samples[7:] + samples[:7])):
+        found = decode(pair, order, max_new_tokens=10, batch_size=batch_size)
+        for key, one in alone.items():
+            assert found[key].token_ids == one.token_ids
+            assert found[key].finish_reason == one.finish_reason
+            for name, numbers in one.diagnostics.items():
+                assert found[key].diagnostics[name] == pytest.approx(numbers, rel=1e-3, abs=1e-4)
+
+
+def test_fewer_tokens_are_the_beginning_of_more(pair):
+    short = decode(pair, requests(PROMPTS), max_new_tokens=3)
+    long = decode(pair, requests(PROMPTS), max_new_tokens=10)
+    assert all(long[key].token_ids[:3] == one.token_ids for key, one in short.items())
+
+
+def test_ended_rows_are_replaced_at_once(folders):
+    pair, batch = load_pair(*folders), 4
+    passes = count_passes(pair.theta.network)
+    samples = requests([([4, 5 + n % 5], [3, 4]) for n in range(30)])
+    found = decode(pair, samples, batch_size=batch, max_new_tokens=10, alpha_method="fixed")
+    lengths = [len(one.token_ids) for one in found.values()]
+    assert len(set(lengths)) > 4
+    steps = [rows for rows, tokens in passes if tokens == 1]
+    assert sum(rows for rows, tokens in passes if tokens > 1) == len(samples)
+    # A prompt's pass gives the first token; every other one is one row of one step, and no step has an idle row.
+    assert sum(steps) == sum(lengths) - len(lengths)
+    # Steps are full until nobody waits, and then lose a row with every answer that ends.
+    full = steps.count(batch)
+    assert steps == [batch] * full + sorted(steps[full:], reverse=True)
+    assert len(steps) - full < 10
+
+
+def test_samples_are_taken_as_they_are_needed(pair):
+    taken = []
+
+    def source():
+        for sample in requests(PROMPTS * 3):
+            taken.append(sample.key)
+            yield sample
+
+    drawing = Decoder(pair, batch_size=2, max_new_tokens=5).decode(source())
+    first = next(drawing)
+    assert first.key in (0, 1)
+    assert len(taken) <= 5
+    drawing.close()
+    assert pair.theta.network._slots.lengths == []
+
+
+def test_memory_that_runs_out_halves_the_batch(folders, caplog):
+    plain = decode(load_pair(*folders), requests(PROMPTS), max_new_tokens=10)
+    pair = load_pair(*folders)
+
+    def too_many(_, args, kwargs):
+        if len(kwargs["input_ids"]) > 3:
+            torch.empty(2**60)  # memory really runs out
+
+    pair.t.network.model.register_forward_pre_hook(too_many, with_kwargs=True)
+    decoder = Decoder(pair, batch_size=7, max_new_tokens=10)
+    with caplog.at_level(logging.WARNING):
+        found = list(decoder.decode(requests(PROMPTS)))
+    assert sorted(one.key for one in found) == list(range(7))
+    for one in found:
+        assert one.token_ids == plain[one.key].token_ids
+    assert decoder.batch_size == 3
+    assert [line.getMessage() for line in caplog.records] == [
+        "memory ran out with 7 samples at once (batch 7): going on with 3"
+    ]
+
+
+def test_memory_that_runs_out_midway(folders, caplog):
+    samples = requests(PROMPTS * 2)
+    plain = decode(load_pair(*folders), samples, max_new_tokens=10)
+    pair = load_pair(*folders)
+    left = [6]
+
+    def sometimes(*_):
+        left[0] -= 1
+        if left[0] == 0:
+            torch.empty(2**60)
+
+    pair.t.network.model.register_forward_pre_hook(sometimes)
+    found = list(Decoder(pair, batch_size=5, max_new_tokens=10).decode(samples))
+    assert sorted(one.key for one in found) == list(range(14))
+    assert all(one.token_ids == plain[one.key].token_ids for one in found)
+    assert caplog.text.count("memory ran out") == 1
+
+
+def test_memory_that_does_not_suffice_for_one_sample_is_an_error(folders):
+    pair = load_pair(*folders)
+    pair.t.network.model.register_forward_pre_hook(lambda *_: torch.empty(2**60) and None)
+    with pytest.raises(RuntimeError, match="memory"):
+        decode(pair, requests(PROMPTS), max_new_tokens=4, batch_size=4)
+
+
+def test_logits_that_are_no_numbers_end_the_run(tmp_path):
+    pair = load_pair(make_model(tmp_path / "m"))
+    with torch.no_grad():
+        pair.theta.network.model.get_input_embeddings().weight[5] = torch.nan
+    with pytest.raises(RunStoppedError, match="logits for b are no numbers after 0 tokens"):
+        decode(pair, [SampleRequest("a", [3], [3], 0), SampleRequest("b", [5], [5], 0)])
+
+
+def test_a_context_that_is_full_ends_an_answer(tmp_path):
+    pair = load_pair(make_model(tmp_path / "m", kind="gpt2", n_positions=8, eos=None))
+    pair = type(pair)(pair.theta, pair.t, pair.vocabulary, frozenset(), pair.device, pair.used)
+    samples = requests([([3] * 7, [4]), ([3], [4] * 5)])
+    found = decode(pair, samples, max_new_tokens=50)
+    assert [len(found[key].token_ids) for key in range(2)] == [1, 3]
+    assert {one.finish_reason for one in found.values()} == {"length"}
+    with pytest.raises(InputError, match=r"^the prompt of 0 has 8 tokens, and the models take 8 with the answer"):
+        decode(pair, requests([([3], [4] * 8)]))
+
+
+def test_a_prompt_without_tokens_is_refused(pair):
+    with pytest.raises(InputError, match=r"^the prompt of 0 has no tokens"):
+        decode(pair, requests([([], [3])]))
+    assert Decoder(pair).refusal(SampleRequest(0, [3], [], 0))
+    assert Decoder(pair).refusal(SampleRequest(0, [3], [4], 0)) is None
+
+
+def test_nothing_to_draw(pair):
+    assert decode(pair, []) == {}
+
+
+def test_without_diagnostics_the_weight_is_told(pair):
+    plain = decode(pair, requests(PROMPTS), max_new_tokens=6)
+    found = decode(pair, requests(PROMPTS), max_new_tokens=6, diagnostics=False)
+    for key, one in found.items():
+        assert one.diagnostics == {"alpha": plain[key].diagnostics["alpha"]}
+        assert one.token_ids == plain[key].token_ids
+
+
+def test_a_support_constraint_keeps_to_the_targets_tokens(folders, pair):
+    found = decode(pair, requests(PROMPTS * 4), max_new_tokens=6, support_top_k=2)
+    for key, one in found.items():
+        for place, token in enumerate(one.token_ids):
+            log_t = log_probs(folders[1], PROMPTS[key % 7][1] + one.token_ids[:place])
+            assert token in np.argsort(-log_t)[:2]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"alpha_method": "magic"}, "alpha_method magic: give one of fixed, kl_symmetry,"),
+        ({"fixed_alpha": 1.5}, "fixed_alpha 1.5: give from 0 to 1"),
+        ({"alpha_tol": 0}, "alpha_tol 0: give above 0"),
+        ({"batch_size": 0}, "batch_size 0: give 1 or more"),
+        ({"max_new_tokens": 0}, "max_new_tokens 0: give 1 or more"),
+        ({"temperature": -1}, "temperature -1: give 0 or more"),
+        ({"temperature": float("nan")}, "temperature nan: give 0 or more"),
+        ({"top_p": 0}, "top_p 0: give above 0, up to 1"),
+        ({"top_k": -2}, "top_k -2: give 1 or more, or -1 for all"),
+        ({"support_top_p": 1.1}, "support_top_p 1.1: give above 0, up to 1"),
+    ],
+)
+def test_what_is_out_of_bounds(pair, given, said):
+    with pytest.raises(InputError) as caught:
+        Decoder(pair, **given)
+    assert str(caught.value).startswith(said)

@@ -1,0 +1,94 @@
+"""The rows of vLLM's batch, without vLLM."""
+
+import pytest
+import torch
+
+from rollmill.errors import RunStoppedError
+from rollmill.jobs.optimal_sampling.pair_engine.batch import PairBatch, PairRow, PairSample
+from rollmill.jobs.optimal_sampling.token_sampler import Drawer, Uniforms
+
+IDS = 20
+
+
+def row(sample, side, *tokens):
+    return PairRow(sample, side, list(tokens))
+
+
+@pytest.fixture
+def batch():
+    made = PairBatch()
+    made.drawer, made.vocabulary = Drawer(), IDS - 2  # a model rounds up
+    made.samples = {number: PairSample(f"row {number}", Uniforms(number)) for number in (1, 2, 3)}
+    return made
+
+
+def logits(rows, seed=0):
+    return torch.randn((rows, IDS), generator=torch.Generator().manual_seed(seed)) * 3
+
+
+def alone(theta, t, seed, place=0):
+    """The token that two rows of logits give."""
+    cut = theta[None, : IDS - 2], t[None, : IDS - 2]
+    return Drawer().draw(*cut, [Uniforms(seed)[place]]).tokens[0]
+
+
+def test_rows_of_a_pair_give_one_token_wherever_they_are(batch):
+    batch.update([], [(0, row(1, 0)), (1, row(2, 1)), (2, None), (3, row(2, 0)), (4, row(1, 1))], [])
+    given = logits(5)
+    before = given.clone()
+    given[2, 7] = before[2, 7] = 50.0
+    after = batch.draw_into(given)
+    one, two = alone(before[0], before[4], 1), alone(before[3], before[1], 2)
+    assert after.argmax(-1).tolist() == [one, two, 7, two, one]
+    assert torch.equal(after[2], before[2])
+    assert (batch.samples[1].place, batch.samples[1].token, len(batch.samples[1].told)) == (0, one, 5)
+
+
+def test_rows_that_moved_and_went_are_followed(batch):
+    batch.update([], [(0, row(1, 0)), (1, row(1, 1)), (2, row(2, 0)), (3, row(2, 1))], [])
+    batch.update([0], [], [(3, 0, False)])  # 1's first row went, and 2's second one took its place
+    batch.update([], [(3, row(3, 0))], [(2, 3, True)])
+    batch.update([], [(1, row(3, 1))], [])
+    given = logits(4)
+    before = given.clone()
+    three, two = alone(before[2], before[1], 3), alone(before[3], before[0], 2)
+    assert batch.draw_into(given).argmax(-1).tolist() == [two, three, three, two]
+
+
+def test_a_row_that_is_alone_or_behind_is_left_as_it_is(batch):
+    batch.update([], [(0, row(1, 0, 5)), (1, row(1, 1)), (2, row(2, 0)), (3, row(9, 0)), (4, row(9, 1))], [])
+    given = logits(5)
+    before = given.clone()
+    assert torch.equal(batch.draw_into(given), before)
+    assert batch.samples[1].place == -1
+
+
+def test_a_place_that_is_drawn_again_has_the_same_number(batch):
+    """Both rows may be read in parts: what is drawn in between is not given, and drawn again."""
+    first, second = row(1, 0), row(1, 1)
+    batch.update([], [(0, first), (1, second)], [])
+    batch.draw_into(logits(2, seed=5))
+    given = logits(2)
+    token = alone(given[0], given[1], 1)
+    assert batch.draw_into(given).argmax(-1).tolist() == [token, token]
+    first.tokens.append(token)
+    second.tokens.append(token)
+    given = logits(2, seed=6)
+    token = alone(given[0], given[1], 1, place=1)
+    assert batch.draw_into(given).argmax(-1).tolist() == [token, token]
+    assert batch.samples[1].place == 1
+
+
+def test_logits_that_are_no_numbers(batch):
+    batch.update([], [(0, row(1, 0)), (1, row(1, 1)), (2, row(2, 0, 4)), (3, row(2, 1, 4))], [])
+    given = logits(4)
+    given[3, 2] = torch.nan
+    with pytest.raises(RunStoppedError, match="logits for row 2 are no numbers after 1 tokens"):
+        batch.draw_into(given)
+
+
+def test_nothing_of_ours_in_the_batch(batch):
+    given = logits(3)
+    assert torch.equal(batch.draw_into(given), given)
+    batch.update([0, 1], [(0, None)], [(2, 1, False), (4, 5, True)])
+    assert torch.equal(batch.draw_into(given), given)

@@ -1,0 +1,87 @@
+import pytest
+
+from rollmill.errors import InputError
+from rollmill.jobs.optimal_sampling.hint import Hint
+from rollmill.jobs.optimal_sampling.progress import sampling_progress
+from rollmill.jobs.optimal_sampling.shards import shards
+from rollmill.records import Problem
+from tests.jobs.optimal_sampling.made import make_model
+from tests.jobs.optimal_sampling.runs import opened, parameters, questions
+
+
+@pytest.fixture
+def folder(tmp_path):
+    make_model(tmp_path / "base")
+    return tmp_path
+
+
+def cut(asked):
+    """(Row numbers, those that are wanted) of each shard."""
+    with opened(asked) as run:
+        found = [
+            ([int(row.instance_id[4:]) for row in shard.rows], [row.wanted for row in shard.rows])
+            for shard in shards(run, asked)
+        ]
+        progress = sampling_progress(run, asked)
+    assert progress.total == progress.left == sum(sum(wanted) for _, wanted in found)
+    return [(numbers, [n for n, wants in zip(numbers, wanted, strict=True) if wants]) for numbers, wanted in found]
+
+
+def test_shards_begin_at_multiples_of_their_size(folder):
+    assert cut(parameters(folder, questions(10), shard_size=4)) == [
+        ([0, 1, 2, 3], [0, 1, 2, 3]),
+        ([4, 5, 6, 7], [4, 5, 6, 7]),
+        ([8, 9], [8, 9]),
+    ]
+
+
+def test_a_part_is_cut_as_the_whole_is(folder):
+    assert cut(parameters(folder, questions(10), shard_size=4, start_idx=3, num_samples=3)) == [
+        ([0, 1, 2, 3], [3]),
+        ([4, 5, 6, 7], [4, 5]),
+    ]
+    assert cut(parameters(folder, start_idx=9, num_samples=100, shard_size=4)) == [([8, 9], [9])]
+
+
+def test_rows_that_cannot_be_used_leave_their_places_empty(folder):
+    rows = questions(6)
+    rows[1] = {"question": ""}
+    asked = parameters(folder, rows, shard_size=3, max_bad_share=0.5)
+    assert cut(asked) == [([0, 2], [0, 2]), ([3, 4, 5], [3, 4, 5])]
+
+
+def test_the_hint_is_for_the_target_alone(folder):
+    asked = parameters(folder, questions(1), hint="It is {answer}: {response}.")
+    with opened(asked) as run:
+        [shard] = shards(run, asked)
+    assert shard.rows[0].messages == [{"role": "user", "content": "w3"}]
+    assert shard.rows[0].messages_t == [{"role": "user", "content": "It is w0: w0.\n\nw3"}]
+    assert (shard.first, shard.last) == (0, 0)
+
+
+def problem(**fields):
+    turns = [{"role": "system", "content": "s"}, {"role": "user", "content": "q"}]
+    return Problem(instance_id="row-3", prompt=turns, fields=fields)
+
+
+def test_a_hint_says_where_the_prompt_goes_and_may_be_a_file(tmp_path):
+    assert Hint.from_flag("{prompt}\n(so: {a.b})").messages(problem(a={"b": 5}), None) == [
+        {"role": "system", "content": "s"},
+        {"role": "user", "content": "q\n(so: 5)"},
+    ]
+    (tmp_path / "hint.txt").write_text("Know {response}.\n")
+    assert Hint.from_flag(str(tmp_path / "hint.txt")).messages(problem(), "r")[1]["content"] == "Know r.\n\nq"
+    assert Hint.from_flag("in {{braces}}").messages(problem(), None)[1]["content"] == "in {braces}\n\nq"
+
+
+@pytest.mark.parametrize(
+    ("hint", "said"),
+    [
+        ("{answer}", r"--hint names \{answer\}, which row-3 does not have: it has prompt, response, level"),
+        ("{", "--hint: .*braces are malformed"),
+        ("{}", "--hint: .*names no column"),
+    ],
+)
+def test_a_hint_that_cannot_be(hint, said):
+    with pytest.raises(InputError, match=said):
+        Hint.from_flag(hint).messages(problem(level=1), "r")

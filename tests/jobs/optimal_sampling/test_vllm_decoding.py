@@ -1,0 +1,247 @@
+"""Both models in a real vLLM: what is drawn is what two models in Transformers give."""
+
+import random
+import re
+import shutil
+from collections import Counter
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from rollmill.errors import InputError, RunStoppedError, ServingError
+from rollmill.inference.server import SERVER_ENVIRONMENT
+from rollmill.jobs.optimal_sampling import pair as pair_module
+from rollmill.jobs.optimal_sampling import sampler, vllm_decoding
+from rollmill.jobs.optimal_sampling.model import OptimalSamplingModel
+from rollmill.jobs.optimal_sampling.model_spec import choose_pair
+from rollmill.jobs.optimal_sampling.sampler import SamplerSettings
+from rollmill.jobs.optimal_sampling.vllm_decoding import VllmDecoder, VllmPair
+from tests.inference.adapters import make_adapter
+from tests.jobs.optimal_sampling.made import (
+    answers,
+    chi_square,
+    decode,
+    load_pair,
+    make_model,
+    requests,
+    upper_bound,
+)
+from tests.jobs.optimal_sampling.runs import draw, parameters, questions
+from tests.waiting import wait_until
+
+WORDS = 12
+NO_NUMBERS = WORDS + 1
+SIZES = {"hidden_size": 64, "intermediate_size": 64, "num_attention_heads": 2, "num_key_value_heads": 2, "words": WORDS}
+PROMPTS = [
+    ([random.Random(number).randrange(WORDS) for _ in range(1 + number % 11)], [number % WORDS] * (1 + number % 5))
+    for number in range(150)
+]
+
+pytestmark = [
+    pytest.mark.vllm,
+    pytest.mark.slow,
+    pytest.mark.skipif(not SERVER_ENVIRONMENT.exists(), reason="no vLLM: `make setup` installs it"),
+]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """A model of a few words, with ids that are no words as real ones have, and an adapter of it that says other ones.
+
+    Behind `NO_NUMBERS` its logits are no numbers.
+    """
+    folder = tmp_path_factory.mktemp("models")
+    base = make_model(folder / "base", ids=WORDS + 4, eos=[1, 2], initializer_range=0.3, **SIZES)
+    model = AutoModelForCausalLM.from_pretrained(base)
+    model.model.embed_tokens.weight.data[NO_NUMBERS] = torch.nan
+    model.save_pretrained(base)
+    return base, str(make_adapter(folder / "adapter", base, scale=0.5))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _small():
+    """Every vLLM here takes one thread, since those that wait for others in tiny models take most of the time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        patch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
+        yield
+
+
+@pytest.fixture(scope="module")
+def model(folders):
+    """Both in one vLLM, for all tests that can share it: its start takes longer than they do. The last one kills it."""
+    arguments = {"backend": "vllm", "batch_size": 64, "vllm_args": "--max-model-len 128"}
+    with OptimalSamplingModel(*folders, **arguments) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def pair(model):
+    return model.pair
+
+
+def drawn(pair, samples, **settings):
+    """Key -> what was drawn."""
+    return {one.key: one for one in VllmDecoder(pair, **{"batch_size": 64, **settings}).decode(samples)}
+
+
+def differing(found, wanted, rel=1e-3):
+    """Answers that are not the same, and numbers of the others that are not nearly."""
+    assert found.keys() == wanted.keys()
+    others = [key for key in wanted if found[key].token_ids != wanted[key].token_ids]
+    for key in wanted.keys() - set(others):
+        assert found[key].finish_reason == wanted[key].finish_reason
+        for name, numbers in wanted[key].diagnostics.items():
+            assert found[key].diagnostics[name] == pytest.approx(numbers, rel=rel, abs=1e-4)
+    return others
+
+
+def remove_log(error):
+    """It stays, since the error sends somebody to it."""
+    log = Path(str(error).rpartition("(log: ")[2].rstrip(")"))
+    assert [path.name for path in log.parent.iterdir()] == ["log"]
+    shutil.rmtree(log.parent)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"alpha_method": "entropy", "temperature": 1.3},
+        {"alpha_method": "fixed", "fixed_alpha": 0.2, "top_p": 0.9, "top_k": 6},
+        {"temperature": 0},
+        {"support_top_k": 3, "diagnostics": False},
+        {"alpha_method": "fixed", "fixed_alpha": 1.0},
+        {"alpha_method": "fixed", "fixed_alpha": 0.0},
+    ],
+)
+def test_the_tokens_are_those_of_transformers(folders, pair, settings):
+    samples = requests(PROMPTS)
+    wanted = decode(load_pair(*folders), samples, batch_size=64, max_new_tokens=24, **settings)
+    found = drawn(pair, samples, max_new_tokens=24, **settings)
+    assert {"stop", "length"} == {one.finish_reason for one in wanted.values()}
+    assert differing(found, wanted) == []
+
+
+def test_neighbours_change_nothing(pair):
+    samples = requests(PROMPTS[:40])
+    together = drawn(pair, samples, max_new_tokens=30)
+    assert differing(drawn(pair, samples[::-1], max_new_tokens=30, batch_size=3), together) == []
+
+
+def test_whole_answers_have_the_probabilities_of_q(folders, pair):
+    prompts, most = ([3, 4, 0], [4]), 3
+    wanted = answers(folders, prompts, (1, 2), most, words=WORDS, method="kl_symmetry", temperature=1.2)
+    settings = {"max_new_tokens": most, "temperature": 1.2, "diagnostics": False}
+    found = drawn(pair, requests([prompts] * 10_000), **settings)
+    counts = Counter(tuple(one.token_ids) for one in found.values())
+    assert sum(counts.values()) == 10_000
+    assert all(wanted.get(answer, 0) > 0 for answer in counts)
+    statistic, degrees = chi_square(counts, wanted)
+    assert degrees > 50
+    assert statistic < upper_bound(degrees)
+    cold = answers(folders, prompts, (1, 2), most, words=WORDS, method="kl_symmetry", temperature=1.1)
+    statistic, degrees = chi_square(counts, cold)
+    assert statistic > upper_bound(degrees)  # what is nearly q is told from it
+
+
+def test_who_wants_no_more_ends_it_early(pair):
+    decoding = VllmDecoder(pair, batch_size=4, max_new_tokens=20).decode(requests(PROMPTS))
+    first = list(islice(decoding, 3))
+    decoding.close()
+    again = drawn(pair, requests(PROMPTS)[:20], max_new_tokens=20)
+    assert all(again[one.key].token_ids == one.token_ids for one in first)
+
+
+@pytest.mark.parametrize(
+    ("prompts", "said"),
+    [(([3] * 127, [3] * 128), "has 128 tokens, and the models take 128 with the answer"), (([], [3]), "has no tokens")],
+)
+def test_prompts_that_it_does_not_take(pair, prompts, said):
+    with pytest.raises(InputError, match=f"the prompt of 0 {said}"):
+        drawn(pair, requests([prompts]))
+
+
+def test_a_context_that_is_full_ends_an_answer(pair):
+    found = drawn(pair, requests([([3] * 120, [4] * 126)]), max_new_tokens=50)[0]
+    assert len(found.token_ids) <= 2
+
+
+def test_what_theta_sees_and_what_t_sees_with_a_hint(folders, model):
+    prompts, hinted = ["w3 w4 w5", "w6"], ["w7 w8 w3 w4 w5", "w9 w6"]
+    settings = {"max_new_tokens": 20, "prompts_t": hinted}
+    wanted = OptimalSamplingModel(*folders).generate(prompts, **settings)
+    assert model.generate(prompts, **settings).token_ids == wanted.token_ids
+
+
+def test_interrupted_within_a_shard_it_ends_with_the_bytes_of_one_that_was_not(folders, model, tmp_path, monkeypatch):
+    given = {"model_theta": folders[0], "model_t": folders[1], "backend": "vllm", "device": "auto"}
+    whole, broken = (
+        parameters(tmp_path, questions(20), output=str(tmp_path / f"{name}.jsonl"), save_diagnostics=True, **given)
+        for name in ("whole", "broken")
+    )
+    settings = SamplerSettings.of(whole)
+    decoder = model.decoder(batch_size=whole.batch_size, **settings.decoding)
+    monkeypatch.setattr(sampler, "_kept", sampler._Kept(settings, model, decoder))
+    draw(whole)
+    for most in (3, 6, 5):  # in the first shard twice, then over its end
+        assert draw(broken, most) is None
+    outcome = draw(broken)
+    assert (outcome.made, outcome.samples) == (6, 20)
+    assert broken.directory.with_suffix(".jsonl").read_bytes() == whole.directory.with_suffix(".jsonl").read_bytes()
+    assert broken.diagnostics.read_bytes() == whole.diagnostics.read_bytes()
+
+
+def test_rows_that_fall_out_of_step_are_noticed_and_drawn_again(folders, monkeypatch, caplog):
+    """A worker that lets everything in, a step that reads 32 tokens, and a cache that is too small."""
+    monkeypatch.setattr(vllm_decoding, "_WORKER", "tests.jobs.optimal_sampling.careless_worker")
+    caplog.set_level("INFO")
+    few = "--max-model-len 64 --max-num-batched-tokens 32 --enable-chunked-prefill"
+    few += " --block-size 32 --num-gpu-blocks-override 13"
+    chosen = choose_pair(folders[1])  # the adapter on both sides
+    endless = replace(
+        chosen, **{name: replace(getattr(chosen, name), end_tokens=frozenset()) for name in ("theta", "t")}
+    )
+    samples = requests(PROMPTS[:40])
+    wanted = decode(pair_module.load_pair(endless), samples, max_new_tokens=40)
+    started = VllmPair(endless, batch_size=8, arguments=few)
+    try:
+        found = drawn(started, samples, max_new_tokens=40, batch_size=8)
+    finally:
+        started.close()
+    assert differing(found, wanted) == []
+    assert {len(one.token_ids) for one in found.values()} == {40}
+    redone = re.search(r"(\d+) times a sample of 40 fell out of step", caplog.text)
+    assert redone
+    assert int(redone[1]) >= 5
+
+
+def test_what_one_vllm_cannot_hold(folders, tmp_path):
+    other = make_model(tmp_path / "other", seed=1, **SIZES)
+    with pytest.raises(InputError, match="have weights of their own, and one vLLM holds one model with adapters"):
+        OptimalSamplingModel(folders[0], other, backend="vllm")
+    with pytest.raises(InputError, match="device 'cpu': vLLM takes the device that it is built for"):
+        OptimalSamplingModel(*folders, backend="vllm", device="cpu")
+    with pytest.raises(ServingError, match=r"while starting: .*unrecognized arguments: --wings") as caught:
+        OptimalSamplingModel(*folders, backend="vllm", vllm_args="--wings 2")
+    remove_log(caught.value)
+
+
+def test_logits_that_are_no_numbers_and_an_engine_that_is_killed_end_a_run(model):
+    said = "the models' logits for 0 are no numbers after 0 tokens: they overflow"
+    with pytest.raises(RunStoppedError, match=said):
+        drawn(model.pair, requests([([3, NO_NUMBERS], [4])]))
+    keeper = psutil.Process(model.pair._process.pid)
+    workers = keeper.children(recursive=True)
+    for worker in workers:
+        worker.kill()
+    with pytest.raises(ServingError, match="the server ended with code 137 while it was drawing") as caught:
+        model.generate(["w3 w4 w5"])
+    model.close()
+    remove_log(caught.value)
+    wait_until(lambda: not any(one.is_running() for one in [keeper, *workers]), timeout=20)

@@ -1,0 +1,204 @@
+"""Parameters, metrics, checkpoints, the manifest's identity, advice, and the worker's command: no torch."""
+
+import subprocess
+import sys
+
+import pytest
+from pydantic import ValidationError
+
+from rollmill.errors import InputError
+from rollmill.jobs.training import process
+from rollmill.jobs.training.advice import is_out_of_memory, less_memory
+from rollmill.jobs.training.checkpoints import (
+    TrainingCheckpoint,
+    checkpoint_path,
+    keep_checkpoints,
+    last_checkpoint,
+    mark_complete,
+    whole_checkpoints,
+)
+from rollmill.jobs.training.data_files import DataFile, DataFiles
+from rollmill.jobs.training.manifest import training_identity
+from rollmill.jobs.training.metrics import MetricsLine, MetricsTail, cut_metrics, read_metrics
+from rollmill.jobs.training.parameters import TrainLora
+from rollmill.jobs.training.process import visible_devices, worker_command
+from rollmill.jobs.training.work import TrainingWork
+from rollmill.jobs.training.worker_lock import wait_until_free
+
+GIVEN = {"model_path": "m", "train_data": ["a.jsonl"], "output_dir": "out"}
+DATA = DataFiles([DataFile("a.jsonl", "1")], [])
+
+
+def test_the_defaults_are_the_seeds():
+    made = TrainLora(model_path="m", train_data="a.jsonl", output_dir="out")
+    assert (made.num_train_epochs, made.per_device_train_batch_size, made.gradient_accumulation_steps) == (3, 2, 8)
+    assert (made.learning_rate, made.lora_r, made.lora_alpha, made.lora_dropout) == (5e-5, 64, 16, 0.05)
+    assert made.train_data == ["a.jsonl"]
+    assert made.use_lora
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"validation_data": "v.jsonl", "validation_share": 0.1}, "not both"),
+        ({"use_lora": False, "merge": True}, "nothing to merge"),
+        ({"target_modules": "lm_head"}, "never trained"),
+        ({"target_modules": ["all-linear", "q_proj"]}, "stands alone"),
+        ({"lora_r": 0}, "greater than or equal to 1"),
+        ({"warmup_ratio": 1.0}, "less than 1"),
+    ],
+)
+def test_bounds_are_in_the_model(more, said):
+    with pytest.raises(ValidationError, match=said):
+        TrainLora(**GIVEN, **more)
+
+
+def test_what_determines_weights_is_the_identity():
+    base = TrainLora(**GIVEN)
+
+    def key(data=DATA, model="x", **more):
+        return training_identity(base.model_copy(update=more), model, data).key
+
+    same = (
+        {"output_dir": "b"},
+        {"merge": True},
+        {"save_steps": 3},
+        {"num_gpus": 0},
+        {"train_data": ["b.jsonl"]},
+        {"device": "cpu"},
+    )
+    assert {key(**more) for more in ({}, *same)} == {key()}
+    other = ({"seed": 1}, {"lora_r": 8}, {"packing": True}, {"num_gpus": 2}, {"eval_steps": 2}, {"model": "y"})
+    more_data = DATA._replace(train=[DataFile("a.jsonl", "2")]), DATA._replace(validation=DATA.train)
+    assert len({key(), *(key(**more) for more in other), *(key(data) for data in more_data)}) == 9
+
+
+def test_a_process_in_another_folder_finds_the_same_files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "m").mkdir()
+    given = TrainLora(**{**GIVEN, "train_data": ["a.jsonl", "s3://b/c.jsonl", "/d.jsonl"]})
+    there = given.anywhere()
+    assert (there.model_path, there.output_dir) == (str(tmp_path / "m"), str(tmp_path / "out"))
+    assert there.train_data == [str(tmp_path / "a.jsonl"), "s3://b/c.jsonl", "/d.jsonl"]
+    assert there.model_copy(update=GIVEN) == TrainLora(**GIVEN)
+    assert given.model_copy(update={"model_path": "org/model"}).anywhere().model_path == "org/model"
+
+
+def test_metrics_are_read_as_they_come_and_cut_at_a_step(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    tail = MetricsTail(path)
+    assert tail.news() == []
+    lines = [MetricsLine(step=step, steps=9, epoch=0, loss=1.0) for step in range(1, 5)]
+    path.write_bytes(lines[0].line() + lines[1].line()[:9])
+    assert tail.news() == lines[:1]
+    with path.open("ab") as file:
+        file.write(lines[1].line()[9:] + lines[2].line() + lines[3].line()[:-3])
+    assert tail.news() == lines[1:3]
+    assert tail.news() == []
+    cut_metrics(path, 2)
+    assert read_metrics(path) == tail.news() == lines[:2]
+    assert MetricsTail(path).skip().news() == []
+
+
+def checkpoint(folder, step, *, whole=True, **more):
+    path = checkpoint_path(folder, step)
+    path.mkdir(parents=True)
+    (path / "weights").write_text("w")
+    if whole:
+        mark_complete(folder, TrainingCheckpoint(step=step, **more))
+
+
+def test_what_is_not_whole_is_no_checkpoint(tmp_path):
+    assert last_checkpoint(tmp_path) is None
+    checkpoint(tmp_path, 2)
+    checkpoint(tmp_path, 10, best_step=2)
+    checkpoint(tmp_path, 4, best_step=4)
+    checkpoint(tmp_path, 12, whole=False)
+    assert [one.step for one in whole_checkpoints(tmp_path)] == [2, 4, 10]
+    assert last_checkpoint(tmp_path) == TrainingCheckpoint(step=10, best_step=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-10", "checkpoint-2"]
+    keep_checkpoints(tmp_path, {10})
+    assert [one.step for one in whole_checkpoints(tmp_path)] == [10]
+
+
+def test_memory_advice_names_parameters_and_values():
+    assert less_memory(TrainLora(**GIVEN)) == (
+        "lower --per_device_train_batch_size to 1 (and raise --gradient_accumulation_steps to 16), "
+        "add --gradient_checkpointing, lower --max_length from 2048, or lower --lora_r from 64"
+    )
+    tight = TrainLora(**GIVEN, per_device_train_batch_size=1, gradient_checkpointing=True, use_lora=False)
+    assert less_memory(tight) == "lower --max_length from 2048, or train an adapter (--use_lora)"
+
+
+def test_what_is_short_of_memory():
+    class OutOfMemoryError(RuntimeError):
+        pass
+
+    assert is_out_of_memory(OutOfMemoryError("any"))
+    assert is_out_of_memory(MemoryError())
+    assert is_out_of_memory(RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"))
+    assert is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 9 bytes"))
+    assert not is_out_of_memory(RuntimeError("shapes differ"))
+    assert not is_out_of_memory(ValueError("CUDA out of memory"))
+
+
+def test_only_so_many_devices_are_shown_to_the_worker():
+    assert visible_devices(1, {}) == "0"
+    assert visible_devices(0, {}) == ""
+    assert visible_devices(2, {"CUDA_VISIBLE_DEVICES": "3,5,7"}) == "3,5"
+    assert visible_devices(1, {"CUDA_VISIBLE_DEVICES": ""}) == ""
+    with pytest.raises(InputError, match="--num_gpus 2: CUDA_VISIBLE_DEVICES shows 1"):
+        visible_devices(2, {"CUDA_VISIBLE_DEVICES": "3"})
+
+
+@pytest.mark.parametrize(
+    ("given", "environment", "visible"),
+    [
+        ({}, {}, "0"),
+        ({"num_gpus": 2}, {"CUDA_VISIBLE_DEVICES": "3,5,7"}, "3,5"),
+        ({"device": "cpu"}, {"CUDA_VISIBLE_DEVICES": "3"}, ""),
+        ({}, {"ROLLMILL_KIND": "cpu"}, ""),
+        ({"device": "cuda"}, {"ROLLMILL_KIND": "cpu"}, "0"),
+    ],
+)
+def test_who_asks_for_the_cpu_hides_all_gpus_from_the_worker(tmp_path, given, environment, visible):
+    asked = TrainLora(**GIVEN, **given)
+    work = TrainingWork(stage="train", parameters=asked, base="m", train=[], validation=[], directory=tmp_path)
+    assert process._environment(work, environment)["CUDA_VISIBLE_DEVICES"] == visible
+
+
+@pytest.mark.parametrize(("device", "gpus"), [("cpu", 2), ("cuda", 0)])
+def test_a_device_and_a_number_of_gpus_that_contradict_each_other(device, gpus):
+    with pytest.raises(ValidationError, match=f"--device {device}: "):
+        TrainLora(**GIVEN, device=device, num_gpus=gpus)
+
+
+def test_several_gpus_have_a_process_each(tmp_path):
+    def command(gpus, stage="train"):
+        given = TrainLora(**GIVEN, num_gpus=gpus)
+        work = TrainingWork(stage=stage, parameters=given, base="m", train=[], validation=[], directory=tmp_path)
+        return " ".join(worker_command(work))
+
+    assert "torch.distributed.run --standalone --nproc_per_node 4 -m rollmill" in command(4)
+    assert "torch" not in command(1) + command(0) + command(4, "prepare") + command(4, "merge")
+
+
+def test_the_next_owner_waits_for_the_last_ones_worker(tmp_path):
+    path = tmp_path / "logs" / ".worker"
+    wait_until_free(path)
+    code = "import sys; from pathlib import Path; from rollmill.jobs.training.worker_lock import hold\n"
+    code += "hold(Path(sys.argv[1])); print(1, flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as worker:
+        worker.stdout.readline()
+        with pytest.raises(InputError, match=r"still holds .*\.worker after 0.3 s: end it first"):
+            wait_until_free(path, 0.3)
+        worker.kill()
+    wait_until_free(path, 0.3)
+
+
+def test_the_owner_needs_no_torch():
+    code = "import sys, rollmill.jobs.training.training\n"
+    code += "print({'torch', 'transformers', 'trl', 'peft'} & sys.modules.keys())"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout == b"set()\n"

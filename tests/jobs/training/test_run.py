@@ -1,0 +1,294 @@
+"""Whole runs, worker process and all: what they leave, and what kill -9 does to them."""
+
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import orjson
+import psutil
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from rollmill.errors import InputError, RunStoppedError
+from rollmill.jobs.training.base_check import check_adapter
+from rollmill.jobs.training.checkpoints import (
+    CHECKPOINTS,
+    TrainingCheckpoint,
+    checkpoint_path,
+    last_checkpoint,
+    whole_checkpoints,
+)
+from rollmill.jobs.training.metrics import METRICS, read_metrics
+from rollmill.jobs.training.parameters import TrainLora
+from rollmill.jobs.training.prepared import read_prepared
+from rollmill.jobs.training.process import worker_command
+from rollmill.jobs.training.progress import TrainingProgress
+from rollmill.jobs.training.training import run_training
+from rollmill.jobs.training.work import TrainingWork
+from tests.jobs.training.made import make_base, row, write_rows
+from tests.waiting import wait_until
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning"),
+]
+ROWS = [row(n, "ab" * (n % 5 + 1)) for n in range(96)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """As fast here, and the same sums whatever the machine."""
+    before = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = "1"
+    yield
+    os.environ.pop("OMP_NUM_THREADS")
+    if before is not None:
+        os.environ["OMP_NUM_THREADS"] = before
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    made = tmp_path_factory.mktemp("training")
+    make_base(made / "base")
+    write_rows(made / "train.jsonl", [*ROWS, "{", row(199, "a" * 300)])
+    write_rows(made / "validation.jsonl", [row(n, "abab") for n in range(140, 144)])
+    return made
+
+
+def parameters(folder, name, **more):
+    given = {
+        "model_path": str(folder / "base"),
+        "train_data": str(folder / "train.jsonl"),
+        "validation_data": str(folder / "validation.jsonl"),
+        "output_dir": str(folder / name),
+        "max_length": 128,
+        "lora_r": 4,
+        "lora_dropout": 0.2,
+        "learning_rate": 1e-2,
+        "gradient_accumulation_steps": 2,
+        "save_steps": 5,
+        "eval_steps": 10,
+    }
+    return TrainLora(**{**given, **more})
+
+
+@pytest.fixture(scope="module")
+def finished(folder):
+    """A run from beginning to end."""
+    return run_training(parameters(folder, "whole", merge=True))
+
+
+def adapter(directory):
+    return load_file(directory / "adapter_model.safetensors")
+
+
+def test_what_a_run_leaves(folder, finished):
+    trained, directory = finished, folder / "whole"
+    told = read_metrics(directory / METRICS)
+    assert (trained.directory, trained.adapter, trained.merged) == (directory, directory, directory / "merged")
+    assert (trained.steps, trained.epochs, trained.rows, trained.validation_rows) == (72, 3.0, 96, 4)
+    assert trained.dropped == {"unusable": 1, "over_max_length": 1}
+    steps = [one for one in told if one.loss is not None]
+    assert [one.step for one in steps] == list(range(1, 73))
+    assert trained.train_loss == pytest.approx(sum(one.loss for one in steps) / 72)
+    assert trained.tokens == steps[-1].tokens
+    evaluated = {one.step: one.eval_loss for one in told if one.eval_loss is not None}
+    assert sorted(evaluated) == [10, 20, 24, 30, 40, 48, 50, 60, 70, 72]
+    assert trained.eval_loss == min(evaluated.values()) == evaluated[trained.best_step]
+    assert {path.name for path in directory.iterdir()} == {
+        *("adapter_config.json", "adapter_model.safetensors", "chat_template.jinja", "config.json"),
+        *("tokenizer.json", "tokenizer_config.json", "training_args.bin", "README.md", "loss.png", "merged"),
+        *("dropped.jsonl", "manifest.json", "metrics.jsonl", "logs", ".lock"),
+    }
+    assert (directory / "config.json").read_bytes() == (folder / "base" / "config.json").read_bytes()
+    assert [orjson.loads(line)["line"] for line in (directory / "dropped.jsonl").read_bytes().splitlines()] == [97, 98]
+
+
+def test_the_manifest_says_what_it_was_trained_on(folder, finished):
+    manifest = orjson.loads((folder / "whole" / "manifest.json").read_bytes())
+    if not torch.cuda.is_available():
+        assert manifest["device"] == {"device": "cpu", "dtype": "float32", "count": 1}
+    assert "device" not in manifest["identity"]["generation"]
+
+
+def test_the_card_tells_it_all(folder, finished):
+    card = (folder / "whole" / "README.md").read_text()
+    sha = orjson.loads((folder / "whole" / "manifest.json").read_bytes())["data"]["train"][0]["sha256"]
+    for said in (
+        sha,
+        "| train | 96 | 96 |",
+        "1 unusable, 1 over\\_max\\_length",
+        "| lora\\_r | 4 |",
+        "![Loss](loss.png)",
+    ):
+        assert said in card
+    assert f"| weights of step | {finished.best_step} |" in card
+
+
+def test_merged_weights_say_what_the_adapter_says(folder, finished):
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    base = AutoModelForCausalLM.from_pretrained(folder / "base", dtype=torch.float32)
+    ids = torch.tensor([[1, 20, 30, 40, 50]])
+    with torch.no_grad():
+        plain = base(ids).logits
+        adapted = PeftModel.from_pretrained(base, folder / "whole")(ids).logits
+        merged = AutoModelForCausalLM.from_pretrained(finished.merged)(ids).logits
+    torch.testing.assert_close(merged, adapted, rtol=1e-4, atol=1e-5)
+    assert (merged - plain).abs().max() > 1e-2
+
+
+def test_a_finished_run_is_left_as_it_is(folder, finished):
+    before = {path: path.stat().st_mtime_ns for path in (folder / "whole").rglob("*") if path.name != ".lock"}
+    assert run_training(parameters(folder, "whole", merge=True)) == finished
+    after = {path: path.stat().st_mtime_ns for path in (folder / "whole").rglob("*") if path.name != ".lock"}
+    assert after == before
+    snapshot = TrainingProgress(folder / "whole").snapshot()
+    assert (snapshot.done, snapshot.total, snapshot.is_loading) == (72, 72, False)
+
+
+def test_another_run_is_refused_with_what_differs(folder, finished, tmp_path):
+    with pytest.raises(InputError, match=r"holds another run: seed \(0 on disk, 1 now\), lora_r \(4 on disk, 8 now\)"):
+        run_training(parameters(folder, "whole", lora_r=8, seed=1))
+    other = write_rows(tmp_path / "other.jsonl", ROWS[:3])
+    with pytest.raises(InputError, match=r"train_data \(.*train.jsonl.* on disk, .*other.jsonl.* now\): give another"):
+        run_training(parameters(folder, "whole", train_data=other))
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"is not a training run's, and holds thesis.txt: give a new --output_dir"):
+        run_training(parameters(folder, "whole", output_dir=str(tmp_path / "full")))
+
+
+def test_an_adapter_for_another_base_is_refused(folder, finished, tmp_path):
+    check_adapter(folder / "whole", str(folder / "base"))
+    check_adapter(folder / "whole", str(shutil.copytree(folder / "base", tmp_path / "moved")))
+    other = make_base(tmp_path / "other", seed=1)
+    with pytest.raises(InputError, match=f"trained for {folder / 'base'}, not for {other} .their contents differ"):
+        check_adapter(folder / "whole", str(other))
+
+
+def workers(directory: Path):
+    """The processes that work for a run."""
+    found = []
+    for process in psutil.process_iter(["cmdline", "status"]):
+        line = process.info["cmdline"] or []
+        if process.info["status"] != psutil.STATUS_ZOMBIE and any(str(directory) in part for part in line):
+            found.append(process)
+    return [one for one in found if one.info["cmdline"][1:3] == ["-m", "rollmill.jobs.training.worker"]]  # no keepers
+
+
+def steps_of(directory: Path):
+    return max((one.step for one in read_metrics(directory / METRICS)), default=0)
+
+
+def train_in_the_background(given):
+    run_training(given)
+
+
+def test_killed_twice_a_run_ends_with_the_same_weights(folder, finished):
+    """Once the worker, at any step; then the owner, later. Bit for bit, metrics included."""
+    given, directory = parameters(folder, "killed"), folder / "killed"
+    at = random.SystemRandom().randrange(4, 16)
+
+    def kill():
+        if steps_of(directory) >= at:
+            for process in workers(directory):
+                process.kill()
+        return False
+
+    with pytest.raises(
+        InputError, match="was killed, most likely because the machine's memory ran out: lower --per_dev"
+    ):
+        run_training(given, stop=kill)
+    reached = steps_of(directory)
+    assert at <= reached < 72
+
+    owner = multiprocessing.get_context("spawn").Process(target=train_in_the_background, args=(given,))
+    owner.start()
+    later = random.SystemRandom().randrange(reached + 4, reached + 12)
+    wait_until(lambda: steps_of(directory) >= later, 60)
+    os.kill(owner.pid, signal.SIGKILL)
+    owner.join()
+    wait_until(lambda: not workers(directory))
+
+    snapshot = TrainingProgress(directory).snapshot()
+    assert snapshot.done == whole_checkpoints(directory / CHECKPOINTS)[-1].step > 0
+    assert snapshot.describe() == f"{snapshot.done}/72 steps, loading model and rows"
+    trained = run_training(given)
+    expected = adapter(folder / "whole")
+    for name, weight in adapter(directory).items():
+        assert torch.equal(weight, expected.pop(name)), f"{name} differs, killed at {at} and {later}"
+    assert not expected
+
+    def numbers(run):
+        return [(one.step, one.loss, one.eval_loss, one.tokens) for one in read_metrics(folder / run / METRICS)]
+
+    assert numbers("killed") == numbers("whole")
+    assert (trained.best_step, trained.eval_loss) == (finished.best_step, finished.eval_loss)
+
+
+def test_stopped_a_run_of_all_weights_ends_with_the_same_weights(folder):
+    """Without LoRA: optimizer state of every weight; the worker ends as soon as it is told to."""
+    small = {"use_lora": False, "num_train_epochs": 1, "learning_rate": 1e-3}
+    run_training(parameters(folder, "all_whole", **small))
+    given, directory = parameters(folder, "all_stopped", **small), folder / "all_stopped"
+    with pytest.raises(RunStoppedError, match=r"training in .*/all_stopped was stopped from outside; the same command"):
+        run_training(given, stop=lambda: steps_of(directory) >= 7)
+    assert workers(directory) == []
+    assert whole_checkpoints(directory / CHECKPOINTS)[-1].step in range(5, 24)
+    trained = run_training(given)
+    assert (trained.adapter, trained.steps) == (None, 24)
+    written, expected = (load_file(folder / run / "model.safetensors") for run in ("all_stopped", "all_whole"))
+    before = load_file(folder / "base" / "model.safetensors")
+    assert written.keys() == expected.keys() == before.keys()
+    assert all(torch.equal(written[name], expected[name]) for name in written)
+    assert not any(torch.equal(written[name], before[name]) for name in written if "proj" in name)
+
+
+def test_a_run_that_never_began_gives_way(folder, tmp_path):
+    path = write_rows(tmp_path / "long.jsonl", [row(n, "a" * 300) for n in range(2)])
+    given = parameters(folder, "given_up", train_data=path, num_train_epochs=1)
+    with pytest.raises(
+        InputError, match="all 2 rows of the train data have more than --max_length 128 tokens: raise it"
+    ):
+        run_training(given)
+    trained = run_training(given.model_copy(update={"max_length": 512}))
+    assert (trained.rows, trained.steps, trained.dropped) == (2, 1, {})
+
+
+def test_two_processes_share_the_steps(folder, tmp_path):
+    """As on two GPUs, but on the CPU: half the steps, checkpoints with both processes' random states."""
+    shim = tmp_path / "shim.py"
+    shim.write_text(
+        "import sys\nfrom pathlib import Path\nfrom rollmill.jobs.training import worker\n"
+        "worker.take_device = lambda work: None\nsys.exit(worker.main(Path(sys.argv[1])))\n"
+    )
+    given = parameters(folder, "two", num_gpus=2, num_train_epochs=1)
+    work = TrainingWork(
+        stage="prepare", parameters=given, base=str(folder / "base"), train=given.train_data,
+        validation=given.validation_data, directory=folder / "two",
+    )  # fmt: skip
+    work.folder.mkdir(parents=True)
+    work.write()
+    subprocess.run([sys.executable, str(shim), str(work.spec)], check=True)
+    work = work.model_copy(update={"stage": "train"})
+    work.write()
+    command = [str(shim) if part == "rollmill.jobs.training.worker" else part for part in worker_command(work)]
+    command.pop(command.index(str(shim)) - 1)  # its -m
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    metrics = read_metrics(work.directory / METRICS)
+    assert [one.step for one in metrics if one.loss is not None] == list(range(1, 13))
+    assert metrics[-1].epoch == 1
+    assert metrics[-1].tokens == read_prepared(work.folder).train.tokens
+    last = last_checkpoint(work.checkpoints)
+    assert last == TrainingCheckpoint(step=12, best_step=last.best_step, over=True)
+    states = [path.name for path in checkpoint_path(work.checkpoints, 12).glob("rng_state_*")]
+    assert sorted(states) == ["rng_state_0.pth", "rng_state_1.pth"]

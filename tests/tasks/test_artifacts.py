@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from rollmill.terminal.markdown import fenced
+from tasks.artifacts import _share, artifact_key
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("Qwen/Qwen3-8B", "reject-sampling-qwen-qwen3-8b"),
+        ("step_18", "reject-sampling-step-18"),
+        ("模型", "reject-sampling-run"),
+    ],
+)
+def test_artifact_keys_are_what_prefect_takes(name, key):
+    assert artifact_key(name) == key
+
+
+@pytest.mark.parametrize(("done", "total", "share"), [(0, None, 0.0), (1, 4, 25.0), (4, 4, 100.0), (0, 0, 100.0)])
+def test_the_share_of_what_has_an_end(done, total, share):
+    snapshot = SimpleNamespace(done=done, total=total)
+    assert _share(cast(Any, SimpleNamespace(snapshot=lambda: snapshot))) == share
+
+
+@pytest.mark.parametrize(
+    "text", ["plain", "a\n```\n<img src=x onerror=alert(1)>\n[x](javascript:alert(1))", "`````", ""]
+)
+def test_no_text_ends_the_fence_around_it(text):
+    fence, *lines, end = fenced(text).split("\n")
+    assert fence == end
+    assert set(fence) == {"`"}
+    assert "\n".join(lines) == text
+    assert fence not in text

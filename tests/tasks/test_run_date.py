@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+from prefect import runtime
+
+from rollmill.jobs.rejection_sampling.parameters import RejectSampling
+from tasks.run_date import dated
+
+GIVEN = RejectSampling(model_path=["m"], model_name=["m"], output_dir="weekly/{date}", prompt_template="{date} {q}")
+
+
+@pytest.mark.parametrize(
+    ("begun", "day"),
+    [
+        (datetime(2026, 3, 1, 23, 30, tzinfo=UTC), "2026-03-01"),
+        (datetime(2026, 3, 1, 23, 30, tzinfo=timezone(-timedelta(hours=5))), "2026-03-02"),
+    ],
+)
+def test_the_folder_has_the_day_on_which_the_run_was_to_begin(monkeypatch, begun, day):
+    monkeypatch.setattr(runtime.flow_run, "scheduled_start_time", begun, raising=False)
+    assert dated(GIVEN) == GIVEN.model_copy(update={"output_dir": f"weekly/{day}"})
+
+
+def test_at_a_desk_it_is_today(monkeypatch):
+    monkeypatch.setattr(runtime.flow_run, "scheduled_start_time", None, raising=False)
+    assert dated(GIVEN).output_dir.startswith("weekly/20")
+    plain = GIVEN.model_copy(update={"output_dir": "weekly"})
+    assert dated(plain) is plain

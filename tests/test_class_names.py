@@ -1,0 +1,20 @@
+"""One word, one meaning: no public class of the project has the name of another."""
+
+from __future__ import annotations
+
+import ast
+from collections import defaultdict
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+ROOMS = ("rollmill", "tasks", "blocks", "flows", "deployments")
+
+
+def test_no_public_class_name_is_used_twice():
+    places = defaultdict(list)
+    for path in (path for room in ROOMS for path in (ROOT / room).rglob("*.py")):
+        for statement in ast.parse(path.read_text()).body:
+            if isinstance(statement, ast.ClassDef) and not statement.name.startswith("_"):
+                places[statement.name].append(str(path.relative_to(ROOT)))
+    assert len(places) > 300
+    assert {name: where for name, where in places.items() if len(where) > 1} == {}
