@@ -9,7 +9,7 @@ import time
 
 
 def total(numbers):
-    time.sleep(0.8)
+    time.sleep(1.3)
     return sum(numbers)
 """
 FAST = "def total(numbers):\n    return sum(numbers)\n"
@@ -56,12 +56,12 @@ C_SLOW = """\
 
 unsigned long total(const unsigned long *numbers, int count) {
     unsigned long sum = 0;
-    usleep(600000);
+    usleep(900000);
     for (int i = 0; i < count; i++) sum += numbers[i];
     return sum;
 }
 """
-C_FAST = C_SLOW.replace("    usleep(600000);\n", "")
+C_FAST = C_SLOW.replace("    usleep(900000);\n", "")
 C = {
     "total.h": "unsigned long total(const unsigned long *numbers, int count);\n",
     "total.c": C_SLOW,
