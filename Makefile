@@ -21,10 +21,8 @@ up: setup
 down:
 	@.venv/bin/python -m deployments.local down $(DOWN)
 
-# A file's tests run one after the other; what was skipped is listed at the end, with why. There is a process more than
-# cores, since tests wait for a third of their time.
-PYTEST = .venv/bin/python -m pytest --numprocesses $$(($$(nproc) + 1)) --maxprocesses 4 --dist loadfile \
-	--no-loadscope-reorder -rfEs
+# A file's tests run one after the other; what was skipped is listed at the end, with why.
+PYTEST = .venv/bin/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder -rfEs
 
 # All tests, real vLLM and Docker included.
 test: setup

@@ -85,7 +85,7 @@ def seeds(journal: Path) -> set[str]:
 
 def write_journal(path: Path, rows: int, row_bytes: int) -> None:
     """A journal as the engine writes it."""
-    verdict = Verdict(verifier="numeric@1", status="ok", answer="3", error=0.0, reward=1.0, success=True)
+    verdict = Verdict(verifier="numeric@1", status="ok", answer="3", distance=0.0, reward=1.0, success=True)
     owner = journal_owner()
     with path.open("wb", buffering=1 << 20) as file:
         for number in range(rows):
@@ -93,7 +93,7 @@ def write_journal(path: Path, rows: int, row_bytes: int) -> None:
             rollout = {
                 "schema_version": 1, "instance_id": f"p{index}", "sample_id": sample_id, "seed": number,
                 "messages": [{"role": "user", "content": "What is the last digit? " * 8}], "completion": "",
-                "reward": 1.0, "success": True, "verdict": verdict.__dict__, "error": None,
+                "reward": 1.0, "success": True, "verdict": verdict.model_dump(), "error": None,
                 "usage": {"prompt_tokens": 64, "completion_tokens": 400}, "latency_s": 0.5, "finish_reason": "stop",
                 "model_calls": 1, "metadata": {"model": "scripted", "attempt": 0, "max_tokens": 2048},
             }  # fmt: skip
