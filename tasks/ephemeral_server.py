@@ -10,10 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from prefect.events.worker import EventsWorker
+from prefect.exceptions import FailedRun
 from prefect.logging.handlers import APILogWorker
 from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
 
-from rollmill.errors import ServingError
+from rollmill.errors import RunStoppedError, ServingError
 from rollmill.inference.ports import LOOPBACK, PortReservation
 from rollmill.inference.probe import healthy
 from rollmill.inference.supervised_process import KeptProcess
@@ -29,15 +30,19 @@ def desk_server() -> Iterator[None]:
 
     Prefect would start one of its own too, but that one outlives a process that is killed. Its records are in
     Prefect's usual database, so that `prefect server start` shows them later.
-    Raises `ServingError` when it does not start in the time that Prefect's settings give it.
+    Raises `ServingError` when it does not start in the time that Prefect's settings give it, and `RunStoppedError` for
+    a flow that failed and whose error a server that was slow to answer did not give back: its message is the error's.
     """
-    with signals_noted():
-        if PREFECT_API_URL.value():
-            with _drained():
+    try:
+        with signals_noted():
+            if PREFECT_API_URL.value():
+                with _drained():
+                    yield
+                return
+            with _temporary_server():
                 yield
-            return
-        with _temporary_server():
-            yield
+    except FailedRun as error:
+        raise RunStoppedError(str(error)) from None
 
 
 @contextmanager

@@ -1,0 +1,19 @@
+"""The Prefect server of one command, and what becomes of its errors."""
+
+from __future__ import annotations
+
+import pytest
+from prefect.exceptions import FailedRun
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from rollmill.errors import RunStoppedError
+from tasks.ephemeral_server import desk_server
+
+
+def test_a_failure_whose_error_is_lost_is_its_message_in_one_line():
+    with (
+        temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}),
+        pytest.raises(RunStoppedError, match=r"^the disk is full$"),
+        desk_server(),
+    ):
+        raise FailedRun("the disk is full")
