@@ -63,7 +63,11 @@ def test_nothing_changed_earns_nothing(play: Play) -> None:
 
 @pytest.mark.slow
 def test_a_change_that_does_nothing_earns_nothing(play: Play) -> None:
-    found = play("py", "echo '# faster' >> lib/total.py")
+    # An interval of 95 % misses once in twenty times, on either side: twice in a row, on the same, it does not.
+    tries = [play("py", "echo '# faster' >> lib/total.py")]
+    if tries[-1].success:
+        tries.append(play("py", "echo '# faster' >> lib/total.py"))
+    found = tries[-1]
     assert (found.success, found.reward, found.phase) == (False, 0.0, "benchmark")
     assert str(found.reason).startswith("not faster beyond noise: ") or str(found.reason).startswith("slower: ")
     assert found.speedup is not None
