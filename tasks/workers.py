@@ -7,7 +7,7 @@ import math
 import os
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -22,6 +22,8 @@ from tasks.cluster import LOOK_S, PATIENCE_S
 
 if TYPE_CHECKING:
     from prefect_dask.task_runners import DaskTaskRunner, PrefectDaskFuture
+
+_log = logging.getLogger(__name__)
 
 _DASK = "distributed"
 _END_S = 60.0
@@ -90,8 +92,10 @@ class Workers:
 
     def everywhere(self, function: Callable[[], Awaitable[None]]) -> None:
         """Calls on every worker, and waits; one that cannot be reached, or does not know the function, is left out."""
-        with suppress(TimeoutError):  # of a worker that stands still others take the work
+        try:
             call_within(_END_S, partial(self._runner.client.run, function, on_error="ignore"))
+        except TimeoutError as error:
+            _log.warning("not every worker has ended what it holds for this run, a server perhaps: %s", error)
 
     def first_done(self, futures: Sequence[PrefectDaskFuture[R]]) -> PrefectDaskFuture[R]:
         """Waits for the first of them.

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import orjson
@@ -10,7 +9,7 @@ from rollmill.errors import InputError
 from rollmill.grading.problems import read_graded_problems
 
 ROW = {"instance_id": "a", "problem_statement": "make it fast", "image_name": "one", "path_in_repo": "a.py"}
-REAL = Path(os.environ.get("ROLLMILL_REAL_DATA", "/work/shared/data")) / "rocprim_v5.json"
+REAL = Path(__file__).parents[3] / "shared/data/rocprim_v5.json"
 
 
 def test_rows_of_a_list_and_of_lines_are_the_same(tmp_path: Path) -> None:

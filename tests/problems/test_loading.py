@@ -193,7 +193,7 @@ def test_read_problems_refuses_other_lines(tmp_path: Path):
 
 
 def test_real_data_of_the_seeds(load):
-    path = Path("/work/shared/data/rocprim_v5.json")
+    path = Path(__file__).parents[3] / "shared/data/rocprim_v5.json"
     if not path.exists():
         pytest.skip("the seeds' data are not on this machine")
     loaded = load(str(path), answer_field="")

@@ -48,6 +48,7 @@ def test_what_goes_to_a_shared_scheduler_needs_nothing_of_this_project_and_is_ta
     assert not [each for each in client.run_on_scheduler(plugins) if b"DeadlockGuard" in each]
 
 
+@pytest.mark.timeout(60)  # without a limit it would wait for ever
 def test_a_worker_that_is_stopped_holds_nobody_up(client, monkeypatch):
     monkeypatch.setattr(worker_guard, "ANSWER_S", 1.0)
     stopped = next(iter(client.run(os.getpid).values()))

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from rollmill.reports.viewing.blocks import Block
 from rollmill.reports.viewing.trajectory import Findings, ShownMessage, Trajectory, is_denied, read_trajectory, state
 
-REAL = Path("/work/shared/data/evaluated_rollouts.json")
+REAL = Path(__file__).parents[4] / "shared/data/evaluated_rollouts.json"
 
 
 def read(**fields):
