@@ -1,4 +1,4 @@
-.PHONY: setup demo improve up down test test-fast check benchmarks
+.PHONY: setup demo improve up down test test-setup test-fast check benchmarks
 
 # Everything that is needed, installed: the project in .venv, the inference server in .venv-vllm.
 setup:
@@ -21,17 +21,25 @@ up: setup
 down:
 	@.venv/bin/python -m deployments.local down $(DOWN)
 
-# A file's tests run one after the other; what was skipped is listed at the end, with why.
-PYTEST = .venv/bin/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder -rfEs
+# A file's tests run one after the other, see tests/scheduling.py; what was skipped is listed at the end, with why.
+PYTEST = .venv/bin/python -m pytest -p tests.scheduling --numprocesses logical --dist loadfile --no-loadscope-reorder -rfEs
 
-# All tests, real vLLM and Docker included.
-test: setup
+# Tests start hundreds of processes: where PYTHONDONTWRITEBYTECODE is set, each would compile the sources again.
+COMPILE = .venv/bin/python -m compileall -q -j 0 benchmarks blocks deployments flows rollmill tasks tests
+
+# What tests need besides: the small real model, and Debian packages.
+test-setup: setup
 	@scripts/demo_model
 	@scripts/debian_packages requirements/debian-tests.txt "the tests that need them are skipped"
+
+# All tests, real vLLM and Docker included.
+test: test-setup
+	$(COMPILE)
 	$(PYTEST) --durations 30
 
 # Without those that take long, or start vLLM or Docker.
 test-fast: setup
+	$(COMPILE)
 	$(PYTEST) -m "not slow and not vllm and not docker"
 
 check: setup

@@ -43,39 +43,39 @@ START_S = 60.0
 KILLED = {"flow": "the flow", "sandbox": "the sandbox service", "evaluation": "the evaluation service"}
 
 
-class Place:
+class Workspace:
     """A folder that sandboxes' users may enter, and the environment of what runs in it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.chmod(0o755)
-        own = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT_")}
-        self.environment = own | {
+        inherited = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT_")}
+        self.environment = inherited | {
             "TMPDIR": str(folder), "PREFECT_HOME": str(folder / "prefect"), "NO_PROXY": "127.0.0.1,localhost",
         }  # fmt: skip
 
 
 @contextmanager
-def place() -> Iterator[Place]:
+def temporary_workspace() -> Iterator[Workspace]:
     """For the time of the block."""
     with tempfile.TemporaryDirectory(prefix="agent-rollouts-") as folder:
-        yield Place(Path(folder))
+        yield Workspace(Path(folder))
 
 
 class Service:
     """A service of ours, in a process of its own on a port that stays the same."""
 
-    def __init__(self, here: Place, name: str, *given: str) -> None:
-        self._here, self._name = here, name
+    def __init__(self, workspace: Workspace, name: str, *flags: str) -> None:
+        self._workspace, self._name = workspace, name
         self._port = PortReservation(None)
         self.address = f"127.0.0.1:{self._port.port}"
-        self._command = [sys.executable, "-m", f"rollmill.services.{name}", "--port", str(self._port.port), *given]
+        self._command = [sys.executable, "-m", f"rollmill.services.{name}", "--port", str(self._port.port), *flags]
         self.start()
 
     def start(self) -> None:
-        """Starts it, and waits until it answers. Raises `RuntimeError` with its last words."""
-        log = self._here.folder / f"{self._name}.log"
-        self._process = KeptProcess(self._command, log=log, environment=self._here.environment)
+        """Start it, and wait until it answers. Raises `RuntimeError` with its last words."""
+        log = self._workspace.folder / f"{self._name}.log"
+        self._process = KeptProcess(self._command, log=log, environment=self._workspace.environment)
         deadline = time.monotonic() + START_S
         while not healthy(f"http://{self.address}"):
             if self._process.returncode is not None or time.monotonic() > deadline:
@@ -88,13 +88,13 @@ class Service:
         self._process.end()
 
     def close(self) -> None:
-        """Ends it."""
+        """End it."""
         self._process.end()
         self._port.release()
 
 
 def time_commands(execute: Callable[[], object], count: int) -> list[float]:
-    """Seconds of each of so many."""
+    """Return the seconds of each of `count` calls."""
     taken = []
     for _ in range(count):
         started = time.perf_counter()
@@ -104,12 +104,12 @@ def time_commands(execute: Callable[[], object], count: int) -> list[float]:
 
 
 def overheads(count: int, image: str) -> dict[str, list[float]]:
-    """Seconds of each command `true`, one after the other, by where it runs."""
+    """Return seconds of each command `true`, one after the other, by where it runs."""
     bare = ["bash", "-c", "true"]
-    found = {"bare subprocess": time_commands(lambda: subprocess.run(bare, check=True), count)}
-    with place() as here, ExitStack() as stack:
-        os.environ["TMPDIR"] = str(here.folder)
-        service = stack.enter_context(closing(Service(here, "sandbox", "--images", str(FOLDER / "images"))))
+    times = {"bare subprocess": time_commands(lambda: subprocess.run(bare, check=True), count)}
+    with temporary_workspace() as workspace, ExitStack() as stack:
+        os.environ["TMPDIR"] = str(workspace.folder)
+        service = stack.enter_context(closing(Service(workspace, "sandbox", "--images", str(FOLDER / "images"))))
         hosts: dict[str, tuple[SandboxHost, str]] = {
             "bubblewrap": (BubblewrapHost(FOLDER / "images"), image),
             "service over bubblewrap": (RemoteHost(service.address), image),
@@ -118,12 +118,12 @@ def overheads(count: int, image: str) -> dict[str, list[float]]:
             hosts["Docker"] = engine
         for name, (host, wanted) in hosts.items():
             with host, closing(host.start(SandboxSpec(image=wanted))) as sandbox:
-                found[name] = time_commands(lambda: sandbox.execute("true"), count)
-    return found
+                times[name] = time_commands(lambda: sandbox.execute("true"), count)
+    return times
 
 
 def _docker(stack: ExitStack) -> tuple[SandboxHost, str] | None:
-    """A host on an engine of its own; None, and said, where none can be started."""
+    """Return a host on an engine of its own; None, and said, where none can be started."""
     from tests.sandboxes.engine import IMAGE, import_image, running_engine, why_no_engine
 
     if why := why_no_engine():
@@ -147,33 +147,33 @@ class Run(NamedTuple):
 class Runs:
     """Runs of the flow over both services."""
 
-    def __init__(self, here: Place, url: str, sandboxes: Service, evaluations: Service, attempts: int) -> None:
-        self._here, self._url = here, url
+    def __init__(self, workspace: Workspace, url: str, sandboxes: Service, evaluations: Service, attempts: int) -> None:
+        self._workspace, self._url = workspace, url
         self._services = ["--docker_server", sandboxes.address, "--eval_server", evaluations.address]
         self._tasks = min(10, attempts)
         self._samples = attempts // self._tasks
         self.attempts = self._tasks * self._samples
 
     def start(self, name: str, workers: int, *more: str) -> subprocess.Popen[bytes]:
-        """Starts the flow; what it says goes to `<name>.log`."""
-        given = ["--dataset", str(FOLDER / "dataset.json"), "--max_tasks", str(self._tasks), "--config", CONFIG]
-        given += ["--samples_per_task", str(self._samples), "--model", "scripted", "--base_url", self._url]
-        given += ["--workers", str(workers), "--output", str(self._here.folder / f"{name}.json"), *self._services]
-        with (self._here.folder / f"{name}.log").open("ab") as log:
+        """Start the flow; what it says goes to `<name>.log`."""
+        flags = ["--dataset", str(FOLDER / "dataset.json"), "--max_tasks", str(self._tasks), "--config", CONFIG]
+        flags += ["--samples_per_task", str(self._samples), "--model", "scripted", "--base_url", self._url]
+        flags += ["--workers", str(workers), "--output", str(self._workspace.folder / f"{name}.json"), *self._services]
+        with (self._workspace.folder / f"{name}.log").open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", "flows.agent_rollouts", "generate_multi", *given, *more],
-                cwd=ROOT, env=self._here.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                [sys.executable, "-m", "flows.agent_rollouts", "generate_multi", *flags, *more],
+                cwd=ROOT, env=self._workspace.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
 
     def finish(self, name: str, process: subprocess.Popen[bytes]) -> Run:
-        """Waits for the end. Raises `RuntimeError` with the flow's last words where it failed."""
+        """Wait for the end. Raises `RuntimeError` with the flow's last words where it failed."""
         if process.wait(1800):
-            raise RuntimeError((self._here.folder / f"{name}.log").read_text(errors="replace")[-2000:])
-        examples = json.loads((self._here.folder / f"{name}.json").read_bytes())["examples"]
-        return Run(0.0, len(examples), sum(one["error"] is not None for one in examples))
+            raise RuntimeError((self._workspace.folder / f"{name}.log").read_text(errors="replace")[-2000:])
+        examples = json.loads((self._workspace.folder / f"{name}.json").read_bytes())["examples"]
+        return Run(0.0, len(examples), sum(example["error"] is not None for example in examples))
 
     def run(self, name: str, workers: int, *more: str) -> Run:
-        """The flow, from its start to its end, timed by its journal."""
+        """Return the flow, from its start to its end, timed by its journal."""
         process = self.start(name, workers, *more)
         first = self.wait_for(name, 1, process)
         last = self.wait_for(name, self.attempts, process)
@@ -181,12 +181,12 @@ class Runs:
         return run._replace(seconds=(last - first) * self.attempts / max(self.attempts - 1, 1))
 
     def lines(self, name: str) -> list[bytes]:
-        """The journal's whole lines."""
-        path = self._here.folder / name / "rollouts/0001.jsonl"
+        """Return the journal's whole lines."""
+        path = self._workspace.folder / name / "rollouts/0001.jsonl"
         return path.read_bytes().rpartition(b"\n")[0].splitlines() if path.exists() else []
 
     def wait_for(self, name: str, count: int, process: subprocess.Popen[bytes]) -> float:
-        """When the journal has so many lines."""
+        """Wait until the journal has `count` lines, and return when that was."""
         while len(self.lines(name)) < count and process.poll() is None:
             time.sleep(0.02)
         return time.perf_counter()
@@ -200,12 +200,12 @@ class Killed(NamedTuple):
     """Of these, at the end."""
     failed: int
     """Attempts that the kill cost: they have an error, and no reward."""
-    left: int
+    remaining: int
     """Of these, after the same command with --retry failed."""
 
 
 def kill_in_the_middle(runs: Runs, name: str, kill: Callable[[subprocess.Popen[bytes]], None], workers: int) -> Killed:
-    """Kills when a third is journaled, lets the run end, redoes what failed."""
+    """Kill when a third is journaled, let the run end, redo what failed."""
     process = runs.start(name, workers)
     runs.wait_for(name, runs.attempts // 3, process)
     kill(process)
@@ -213,8 +213,8 @@ def kill_in_the_middle(runs: Runs, name: str, kill: Callable[[subprocess.Popen[b
     if process.poll() is not None:
         process = runs.start(name, workers)
     failed = runs.finish(name, process).lost
-    left = runs.finish(name, runs.start(name, workers, "--retry", "failed")).lost
-    return Killed(len(before), len(set(before) - set(runs.lines(name))), failed, left)
+    remaining = runs.finish(name, runs.start(name, workers, "--retry", "failed")).lost
+    return Killed(len(before), len(set(before) - set(runs.lines(name))), failed, remaining)
 
 
 def kills(
@@ -252,14 +252,24 @@ def main() -> None:
     targets = Targets()
     report_overheads(overheads(options.commands, "spanset"), where)
     pack = Pack(FOLDER)
-    with place() as here, scripted_process(script_of(pack, ["nothing"], latency_s=options.latency_s)) as model:
+    with (
+        temporary_workspace() as workspace,
+        scripted_process(script_of(pack, ["nothing"], latency_s=options.latency_s)) as model,
+    ):
         most = str(max(options.workers))
-        given = ["--images", str(FOLDER / "images"), "--max_sandboxes", most, "--grading_sandboxes", most]
-        with closing(Service(here, "sandbox", *given)) as sandboxes:
-            told = ["--sandbox_server", sandboxes.address, "--dataset", str(FOLDER / "dataset.json"), "--workers", most]
-            with closing(Service(here, "evaluation", *told)) as evaluations:
+        sandbox_flags = ["--images", str(FOLDER / "images"), "--max_sandboxes", most, "--grading_sandboxes", most]
+        with closing(Service(workspace, "sandbox", *sandbox_flags)) as sandboxes:
+            evaluation_flags = [
+                "--sandbox_server",
+                sandboxes.address,
+                "--dataset",
+                str(FOLDER / "dataset.json"),
+                "--workers",
+                most,
+            ]
+            with closing(Service(workspace, "evaluation", *evaluation_flags)) as evaluations:
                 runs, many = (
-                    Runs(here, model.base_url, sandboxes, evaluations, count)
+                    Runs(workspace, model.base_url, sandboxes, evaluations, count)
                     for count in (options.fewer, options.attempts)
                 )
                 report_workers(runs, many, options, targets)
@@ -267,9 +277,9 @@ def main() -> None:
     targets.end(check=options.check)
 
 
-def report_overheads(found: dict[str, list[float]], where: str) -> None:
-    """Prints what a command costs."""
-    bare = statistics.median(found["bare subprocess"])
+def report_overheads(times: dict[str, list[float]], where: str) -> None:
+    """Print what a command costs."""
+    bare = statistics.median(times["bare subprocess"])
     rows = [
         {
             "": name,
@@ -277,13 +287,13 @@ def report_overheads(found: dict[str, list[float]], where: str) -> None:
             "least ms": f"{1e3 * min(taken):.1f}",
             "over bare, median ms": f"{1e3 * (statistics.median(taken) - bare):.1f}",
         }
-        for name, taken in found.items()
+        for name, taken in times.items()
     ]
     show(f"a command on {where}", rows)
 
 
 def report_workers(runs: Runs, many: Runs, options: argparse.Namespace, targets: Targets) -> None:
-    """Runs with each number of workers, `many` with the most of them, prints the rates."""
+    """Run with each number of workers, `many` with the most of them, and print the rates."""
     rows, lost = [], 0
     for workers in options.workers:
         run = (many if workers == max(options.workers) else runs).run(f"workers-{workers}", workers)
@@ -302,23 +312,23 @@ def report_workers(runs: Runs, many: Runs, options: argparse.Namespace, targets:
     targets.at_most("attempts lost to the infrastructure", lost, 0)
 
 
-def report_kills(found: dict[str, Killed], targets: Targets) -> None:
-    """Prints what kill -9 cost."""
+def report_kills(outcomes: dict[str, Killed], targets: Targets) -> None:
+    """Print what kill -9 cost."""
     names = {
         "journaled": "journaled then",
         "lost": "of those lost",
         "failed": "failed on the way",
-        "left": "after --retry failed",
+        "remaining": "after --retry failed",
     }
     show(
         "kill -9 in the middle",
         [
-            {"": what, **{title: str(getattr(one, name)) for name, title in names.items()}}
-            for what, one in found.items()
+            {"": what, **{title: str(getattr(killed, name)) for name, title in names.items()}}
+            for what, killed in outcomes.items()
         ],
     )
-    targets.at_most("journaled attempts lost", sum(one.lost for one in found.values()), 0)
-    targets.at_most("attempts that --retry failed leaves", sum(one.left for one in found.values()), 0)
+    targets.at_most("journaled attempts lost", sum(killed.lost for killed in outcomes.values()), 0)
+    targets.at_most("attempts that --retry failed leaves", sum(killed.remaining for killed in outcomes.values()), 0)
 
 
 if __name__ == "__main__":

@@ -43,6 +43,8 @@ class Contender(NamedTuple):
 BARE = Contender("bare aiohttp (the limit)", "bare_aiohttp")
 ENGINE = Contender("rollmill engine", "engine")
 SESSION = Contender("rollmill session, in shards", "engine", ("--via", "session"))
+BARE_WITH_TOKENS = Contender("bare aiohttp, with tokens", "bare_aiohttp", ("--tokens",))
+ENGINE_WITH_TOKENS = Contender("rollmill engine, with tokens", "engine", ("--tokens",))
 BARRIER = Contender("a barrier after every batch", "engine", ("--via", "barrier"))
 OTHERS = (
     Contender("openai SDK on aiohttp", "openai_sdk", ("--transport", "aiohttp"), optional=True),
@@ -55,7 +57,7 @@ OTHERS = (
 def run_contender(
     contender: Contender, base_url: str, *, requests: int, in_flight: int, flags: tuple[str, ...] = ()
 ) -> dict[str, Any]:
-    """The figures that the contender reports. Raises `RuntimeError` with its last words where it fails."""
+    """Return the figures that the contender reports. Raises `RuntimeError` with its last words where it fails."""
     with scratch_folder() as folder:
         command = [str(contender.python), "-m", f"benchmarks.contenders.{contender.module}"]
         command += ["--base_url", base_url, "--requests", str(requests), "--in_flight", str(in_flight)]
@@ -70,7 +72,7 @@ def run_contender(
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """What keeps caches in the folder, and telemetry and the network out."""
+    """Return what keeps caches in the folder, and telemetry and the network out."""
     return os.environ | {
         "HOME": str(folder),
         "HF_HOME": str(folder),
@@ -88,7 +90,7 @@ def environment(folder: Path) -> dict[str, str]:
 
 @contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """A folder for the time of the block, on the disk of the checkout: a journal in memory would cost nothing."""
+    """Yield a folder for the time of the block, on the disk of the checkout: a journal in memory would cost nothing."""
     (ROOT / "build").mkdir(exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="benchmark-", dir=ROOT / "build"))
     try:

@@ -64,21 +64,23 @@ def main() -> None:
             for name, (via, read) in jobs.items():
                 figures[name].append(measure(via, read, target, folder))
         gigabytes = source.stat().st_size / 1e9
-    best = {name: min(made, key=lambda one: one["seconds"]) for name, made in figures.items()}
+    best = {
+        name: min(repetitions, key=lambda repetition: repetition["seconds"]) for name, repetitions in figures.items()
+    }
     report(best, f"curation on {where}: {options.rows:,} trajectories, {gigabytes:.2f} GB", options.check)
 
 
 def report(best: dict[str, dict[str, Any]], title: str, check: bool) -> None:
-    """Prints the table and how the targets came out."""
+    """Print the table and how the targets came out."""
     loop = best["orjson loop"]["seconds"]
     rows = [
         {
             "": name,
-            "seconds": f"{one['seconds']:.2f}",
-            "of the loop": f"{one['seconds'] / loop:.2f}",
-            "peak MB": f"{one['peak_mb']:,.0f}",
+            "seconds": f"{figure['seconds']:.2f}",
+            "of the loop": f"{figure['seconds'] / loop:.2f}",
+            "peak MB": f"{figure['peak_mb']:,.0f}",
         }
-        for name, one in best.items()
+        for name, figure in best.items()
     ]
     show(title, rows)
     targets = Targets()
@@ -95,9 +97,9 @@ def report(best: dict[str, dict[str, Any]], title: str, check: bool) -> None:
 
 
 def measure(via: str, source: Path, target: Path, home: Path) -> dict[str, Any]:
-    """Seconds and peak memory of one contender. Raises `RuntimeError` with its last words where it fails."""
-    for left in target.iterdir():
-        shutil.rmtree(left) if left.is_dir() else left.unlink()
+    """Return seconds and peak memory of one contender. Raises `RuntimeError` with its last words where it fails."""
+    for entry in target.iterdir():
+        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
     command = [sys.executable, "-m", "benchmarks.contenders.curation", via, str(source), str(target / "out.jsonl")]
     done = subprocess.run(command, cwd=ROOT, env=environment(home), capture_output=True, text=True, check=False)
     if done.returncode:
@@ -106,12 +108,14 @@ def measure(via: str, source: Path, target: Path, home: Path) -> dict[str, Any]:
 
 
 def make_run(directory: Path, journal: Path) -> Path:
-    """A run directory whose journal is that file, indexed as at the end of a run."""
+    """Make a run directory whose journal is that file, indexed as at the end of a run."""
     (directory / "rollouts").mkdir(parents=True)
     (directory / "rollouts/0001.jsonl").hardlink_to(journal)
     with (directory / PROBLEMS).open("wb") as problems, journal.open("rb", buffering=1 << 20) as rows:
         seen = dict.fromkeys(orjson.loads(line)["instance_id"] for line in rows)
-        problems.writelines(orjson.dumps({"instance_id": one, "prompt": one}) + b"\n" for one in seen)
+        problems.writelines(
+            orjson.dumps({"instance_id": instance_id, "prompt": instance_id}) + b"\n" for instance_id in seen
+        )
     identity = Identity(generation={"sampling": {"max_tokens": 4096}}, verification={})
     manifest = Manifest(
         job="benchmark", identity_key=identity.key, identity=identity, parameters={}, seed=0,
@@ -124,7 +128,7 @@ def make_run(directory: Path, journal: Path) -> Path:
 
 @contextmanager
 def output_folder(rows: int) -> Iterator[Path]:
-    """A folder in memory where twice the rows would fit, else on the disk."""
+    """Yield a folder in memory where twice the rows would fit, else on the disk."""
     memory = Path("/dev/shm")
     roomy = memory.is_dir() and shutil.disk_usage(memory).free > 2.5 * rows / ROWS_PER_GB * 1e9
     folder = Path(tempfile.mkdtemp(prefix="rollmill-benchmark-", dir=memory if roomy else None))

@@ -18,13 +18,12 @@ from benchmarks.machine import machine
 from benchmarks.scripted_process import scripted_process
 from benchmarks.table import show
 from benchmarks.targets import Targets, arguments
-from rollmill.generation.progress import progress_of
+from rollmill.generation.job import opened_run
+from rollmill.generation.services import GeneratorContext
 from rollmill.generation.session import RolloutSession
 from rollmill.inference.scripted import Script
-from rollmill.jobs.episodes.episode_session import episodes_of
+from rollmill.jobs.episodes.job import EpisodesJob
 from rollmill.jobs.episodes.parameters import CollectEpisodes
-from rollmill.jobs.episodes.policy_assignment import policies_of, serving_cast
-from rollmill.jobs.episodes.run import hold, open_collection
 
 OF_IDEAL = 0.95
 LOST_ANSWERS = {
@@ -57,7 +56,7 @@ class Collected(NamedTuple):
         return self.calls * self.latency_s / self.in_flight / self.seconds
 
     def row(self) -> dict[str, str]:
-        """Its line of the table."""
+        """Return its line of the table."""
         return {
             "environment": self.env_name,
             "in flight": str(self.in_flight),
@@ -69,26 +68,25 @@ class Collected(NamedTuple):
 
 
 def collect(env_name: str, in_flight: int, options: argparse.Namespace) -> Collected:
-    """Plays episodes in a new folder."""
+    """Play episodes in a new folder."""
     episodes = in_flight * options.rounds
     script = Script(completion=LOST_ANSWERS[env_name], latency_s=options.latency_s)
     with scripted_process(script) as server, TemporaryDirectory() as folder:
         parameters = CollectEpisodes(
-            env_name=env_name, model_path=script.model, base_url=[server.base_url], num_episodes=episodes,
+            env_name=env_name, model_path=script.model, base_url=[server.base_url], total_rollouts=episodes,
             concurrency=in_flight, output_dir=str(Path(folder) / "run"),
         )  # fmt: skip
-        with hold(parameters), open_collection(parameters) as run:
-            progress = progress_of(run)
-            specs = policies_of(parameters)
-            with serving_cast(parameters, specs) as served:
-                maker = episodes_of(parameters, specs, run.directory, served)
+        job = EpisodesJob.of(parameters)
+        with opened_run(job) as run:
+            progress = job.progress(run)
+            with job.open_generator(GeneratorContext()) as episodes_maker:
                 progress.start()
-                with RolloutSession(run, maker, slots=in_flight, progress=progress) as session:
+                with RolloutSession(run, episodes_maker, slots=in_flight, progress=progress) as session:
                     problems = list(run.problems())
                     began = time.monotonic()
                     tally = session.generate(problems)
                     seconds = time.monotonic() - began
-            errors = [one.error.message for _, group in run.groups() for one in group if one and one.error]
+            errors = [record.error.message for _, group in run.groups() for record in group if record and record.error]
         calls = server.facts()["requests"]
     if errors or tally.success:
         raise RuntimeError(f"{len(errors)} episodes failed, {tally.success} succeeded, and none should: {errors[:1]}")

@@ -45,7 +45,7 @@ class DeskFlow:
         self._database = folder / "prefect/prefect.db"
 
     def command(self, work: Work, name: str) -> list[str]:
-        """The command line. `name` is also the run's folder."""
+        """Return the command line. `name` is also the run's folder."""
         options = ["--model_path", MODEL, "--model_name", name, "--dataset", str(work.write_problems()), "--no_canary"]
         options += ["--base_url", work.base_url, "--num_rollout", str(ROLLOUTS), "--max_tokens", str(MAX_TOKENS)]
         options += ["--concurrency", str(max(1, work.in_flight // ROLLOUTS)), "--output_dir", str(self.results)]
@@ -61,7 +61,7 @@ class DeskFlow:
         return Work(base_url, requests, in_flight, self._folder)
 
     def start(self, work: Work, name: str) -> subprocess.Popen[bytes]:
-        """Starts the command; what it says goes to `<name>.log`."""
+        """Start the command; what it says goes to `<name>.log`."""
         environment = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT_")}
         environment |= {"PREFECT_HOME": str(self._folder / "prefect"), "NO_PROXY": "127.0.0.1,localhost"}
         environment |= self._environment
@@ -76,7 +76,7 @@ class DeskFlow:
             )
 
     def run(self, work: Work, name: str) -> FlowRun:
-        """Starts the command and waits. Raises `RuntimeError` with its last words where it fails."""
+        """Start the command and wait. Raises `RuntimeError` with its last words where it fails."""
         before = self._flow_runs()
         started = time.perf_counter()
         process = self.start(work, name)
@@ -88,8 +88,8 @@ class DeskFlow:
                 process.wait()
         wall_s = time.perf_counter() - started
         if code:
-            said = (self._folder / f"{name}.log").read_text(errors="replace")
-            raise RuntimeError(f"the flow ended with code {code}: {said[-2000:]}")
+            output = (self._folder / f"{name}.log").read_text(errors="replace")
+            raise RuntimeError(f"the flow ended with code {code}: {output[-2000:]}")
         [flow_run] = self._flow_runs() - before
         moments = self._moments(flow_run)
         pause_s = max(after - before for before, after in pairwise(moments))
@@ -105,7 +105,7 @@ class DeskFlow:
         return {row[0] for row in self._query("SELECT id FROM flow_run")}
 
     def _moments(self, flow_run: str) -> list[float]:
-        """When the first shard started and when each ended, in seconds since 1970."""
+        """Return when the first shard started and when each ended, in seconds since 1970."""
         sql = "SELECT min(start_time) FROM task_run WHERE flow_run_id = ?1 AND name LIKE 'rollouts%' UNION ALL "
         sql += "SELECT end_time FROM task_run WHERE flow_run_id = ?1 AND name LIKE 'rollouts%'"
         return sorted(datetime.fromisoformat(moment).timestamp() for (moment,) in self._query(sql, flow_run))
@@ -118,7 +118,7 @@ class DeskFlow:
 
 @contextmanager
 def desk_flow() -> Iterator[DeskFlow]:
-    """A `DeskFlow` after a first small run."""
+    """Yield a `DeskFlow` after a first small run."""
     with scratch_folder() as folder:
         flow = DeskFlow(folder)
         with scripted_process(Script()) as server:

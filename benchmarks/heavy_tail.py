@@ -33,17 +33,17 @@ def main() -> None:
         if contender is BARRIER:
             requests = max(options.in_flight, in_whole_problems(str(options.requests // 8)))
         with scripted_process(script) as server:
-            made = run_contender(contender, server.base_url, requests=requests, in_flight=options.in_flight)
+            result = run_contender(contender, server.base_url, requests=requests, in_flight=options.in_flight)
             facts = server.facts()
         longest_s, shared_s = facts["latency_max_s"], facts["latency_sum_s"] / options.in_flight
         bound_s = max(longest_s, shared_s)
-        over[contender] = made["seconds"] / bound_s
+        over[contender] = result["seconds"] / bound_s
         rows.append({
             "scheduler": contender.name,
             "rollouts": f"{requests:,}",
             "longest s": f"{longest_s:.2f}",
             "sum / slots s": f"{shared_s:.2f}",
-            "took s": f"{made['seconds']:.2f}",
+            "took s": f"{result['seconds']:.2f}",
             "over bound": f"{over[contender]:.3f}",
         })  # fmt: skip
     tail = f"latencies from {options.least_s:g} s, exponent {options.tail:g}, at most {options.longest_s:g} s"

@@ -17,7 +17,7 @@ def machine() -> str:
 
 
 def peak_mb() -> float:
-    """Greatest resident memory of this process, in MB.
+    """Return the greatest resident memory of this process, in MB.
 
     Not `getrusage`, whose peak a child process inherits from the parent that started it.
     """

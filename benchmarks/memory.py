@@ -24,12 +24,12 @@ def main() -> None:
     rows, peaks = [], []
     for requests in (options.few, options.many):
         with scripted_process(Script(completion_bytes=options.completion_bytes)) as server:
-            made = run_contender(
+            result = run_contender(
                 ENGINE, server.base_url, requests=requests, in_flight=options.in_flight, flags=("--results",)
             )
-        peaks.append(made["peak_mb"])
-        rate = f"{requests / made['seconds']:,.0f}"
-        rows.append({"rollouts": f"{requests:,}", "peak MB": f"{made['peak_mb']:.0f}", "rollouts/s": rate})
+        peaks.append(result["peak_mb"])
+        rate = f"{requests / result['seconds']:,.0f}"
+        rows.append({"rollouts": f"{requests:,}", "peak MB": f"{result['peak_mb']:.0f}", "rollouts/s": rate})
     rows[1]["growth MB"] = f"{peaks[1] - peaks[0]:.0f}"
     show(f"memory on {where}, completions of {options.completion_bytes:,} bytes", rows)
     targets = Targets()

@@ -41,7 +41,7 @@ PASS = "pass"
 
 
 def make_adapter(folder: Path, model: Path) -> Path:
-    """An adapter that changes what the model says."""
+    """Make an adapter that changes what the model says."""
     torch.manual_seed(0)
     config = LoraConfig(r=16, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
     adapted = get_peft_model(AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32), config)
@@ -53,7 +53,7 @@ def make_adapter(folder: Path, model: Path) -> Path:
 
 
 def some_prompts(batch: int) -> Tensor:
-    """Random token ids [batch, PROMPT_TOKENS]."""
+    """Return random token ids [batch, PROMPT_TOKENS]."""
     generator = torch.Generator().manual_seed(batch)
     return torch.randint(100, 40_000, (batch, PROMPT_TOKENS), generator=generator)
 
@@ -84,32 +84,32 @@ class Contenders:
     def calls(self, batch: int) -> dict[str, Callable[[], None]]:
         """By name, each drawing `tokens` tokens for `batch` prompts."""
         prompts = some_prompts(batch)
-        found: dict[str, Callable[[], None]] = {
+        calls: dict[str, Callable[[], None]] = {
             "generate, base": lambda: self._generate(self._base, prompts),
             "generate, adapter": lambda: self._generate(self._adapted, prompts),
         }
         for method in METHODS:
-            found[f"q*, {method}"] = lambda method=method: self._draw(self._pair, method, prompts)
-        found["q*, kl_symmetry, two passes"] = lambda: self._draw(self._two_passes, "kl_symmetry", prompts)
-        return found
+            calls[f"q*, {method}"] = lambda method=method: self._draw(self._pair, method, prompts)
+        calls["q*, kl_symmetry, two passes"] = lambda: self._draw(self._two_passes, "kl_symmetry", prompts)
+        return calls
 
     def _generate(self, model: Any, prompts: Tensor) -> None:
         with torch.inference_mode():
-            made = model.generate(
+            drawn = model.generate(
                 prompts, attention_mask=torch.ones_like(prompts), do_sample=True, top_k=0, top_p=1.0,
                 max_new_tokens=self._tokens, pad_token_id=2,
             )  # fmt: skip
-        assert made.shape[1] == prompts.shape[1] + self._tokens
+        assert drawn.shape[1] == prompts.shape[1] + self._tokens
 
     def _draw(self, pair: Pair, method: str, prompts: Tensor) -> None:
         decoder = Decoder(pair, alpha_method=method, batch_size=len(prompts), max_new_tokens=self._tokens)
-        requests = [SampleRequest(place, prompt, prompt, place) for place, prompt in enumerate(prompts.tolist())]
-        made = sum(len(one.token_ids) for one in decoder.decode(requests))
-        assert made == len(prompts) * self._tokens
+        requests = [SampleRequest(index, prompt, prompt, index) for index, prompt in enumerate(prompts.tolist())]
+        count = sum(len(sample.token_ids) for sample in decoder.decode(requests))
+        assert count == len(prompts) * self._tokens
 
 
 def measure(contenders: Contenders, batch: int, options: argparse.Namespace) -> dict[str, float]:
-    """Tokens per second by name: the best of several turns."""
+    """Return tokens per second by name: the best of several turns."""
     seconds: dict[str, list[float]] = defaultdict(list)
     for _ in range(options.repeat):
         for name, call in contenders.calls(batch).items():
@@ -148,9 +148,9 @@ class _Timed(Decoder):
 
 
 def step_costs(pair: Pair, prompts: Tensor, tokens: int) -> dict[str, float]:
-    """Method -> seconds of one step, the models' pass and the draw: medians over the steps of one batch."""
+    """Return seconds of one step by method, the models' pass and the draw: medians over the steps of one batch."""
     decoder = _Timed(pair, batch_size=len(prompts), max_new_tokens=tokens)
-    requests = [SampleRequest(place, prompt, prompt, place) for place, prompt in enumerate(prompts.tolist())]
+    requests = [SampleRequest(index, prompt, prompt, index) for index, prompt in enumerate(prompts.tolist())]
     assert len(list(decoder.decode(requests))) == len(prompts)
     middle = {name: median(seconds) for name, seconds in decoder.seconds.items()}
     return {method: middle[PASS] + middle[method] for method in METHODS}
@@ -174,24 +174,26 @@ def main() -> None:
     rows = []
     for name in next(iter(rates.values())):
         row = {"": name}
-        for batch, found in rates.items():
-            row[f"batch {batch}: tokens/s"] = f"{found[name]:.1f}"
-            row[f"{batch}: of bound"] = f"{found[name] / bound(found):.2f}"
+        for batch, figures in rates.items():
+            row[f"batch {batch}: tokens/s"] = f"{figures[name]:.1f}"
+            row[f"{batch}: of bound"] = f"{figures[name] / bound(figures):.2f}"
         rows.append(row)
     show(f"q* of {options.model.name} and an adapter on {where}, {options.tokens} tokens", rows)
-    for batch, found in rates.items():
+    for batch, figures in rates.items():
         for method in METHODS[:3]:
-            targets.at_least(f"batch {batch}, {method} of the bound", found[f"q*, {method}"] / bound(found), OF_BOUND)
+            targets.at_least(
+                f"batch {batch}, {method} of the bound", figures[f"q*, {method}"] / bound(figures), OF_BOUND
+            )
         cost = steps[batch]["kl_symmetry"] / steps[batch]["fixed"]
         targets.at_most(f"batch {batch}, kl_symmetry over fixed, time of a step", cost, KL_OF_FIXED)
-        gain = found["q*, kl_symmetry"] / found["q*, kl_symmetry, two passes"]
+        gain = figures["q*, kl_symmetry"] / figures["q*, kl_symmetry, two passes"]
         targets.at_least(f"batch {batch}, one pass over two, rate", gain, 1.0)
     targets.end(check=options.check)
 
 
-def bound(found: dict[str, float]) -> float:
-    """Tokens per second where each takes both models' time and nothing more."""
-    return 1 / (1 / found["generate, base"] + 1 / found["generate, adapter"])
+def bound(figures: dict[str, float]) -> float:
+    """Return tokens per second where each takes both models' time and nothing more."""
+    return 1 / (1 / figures["generate, base"] + 1 / figures["generate, adapter"])
 
 
 if __name__ == "__main__":

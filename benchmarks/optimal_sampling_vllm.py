@@ -30,10 +30,10 @@ OF_ALONE = 0.7
 def measure(chosen: ChosenPair, options: argparse.Namespace) -> dict[str, dict[str, float]]:
     """Batch -> name -> seconds. Raises `RuntimeError` with its last words where vLLM fails."""
     arguments, environment = engine_arguments(chosen, None, max(options.batches), "--max-model-len 1024")
-    given: dict[str, Any] = {name: getattr(options, name) for name in ("batches", "tokens", "repeat")}
-    given |= {"arguments": arguments, "adapters": [chosen.theta.adapter, chosen.t.adapter]}
-    given |= {"prompt_tokens": PROMPT_TOKENS, "methods": METHODS}
-    command = [ServerConfig().interpreter(), "-m", "benchmarks.contenders.pair_engine", json.dumps(given)]
+    spec: dict[str, Any] = {name: getattr(options, name) for name in ("batches", "tokens", "repeat")}
+    spec |= {"arguments": arguments, "adapters": [chosen.theta.adapter, chosen.t.adapter]}
+    spec |= {"prompt_tokens": PROMPT_TOKENS, "methods": METHODS}
+    command = [ServerConfig().interpreter(), "-m", "benchmarks.contenders.pair_engine", json.dumps(spec)]
     done = subprocess.run(
         command, cwd=ROOT, env=environment | {"VLLM_LOGGING_LEVEL": "ERROR"}, capture_output=True, text=True,
         timeout=LONGEST_S, check=False,
@@ -41,8 +41,8 @@ def measure(chosen: ChosenPair, options: argparse.Namespace) -> dict[str, dict[s
     figures = [line for line in done.stdout.splitlines() if line.startswith("{")]
     if done.returncode or not figures:
         raise RuntimeError(f"vLLM ended with code {done.returncode}: {done.stderr[-2000:]}")
-    found: dict[str, dict[str, float]] = json.loads(figures[-1])
-    return found
+    result: dict[str, dict[str, float]] = json.loads(figures[-1])
+    return result
 
 
 def main() -> None:

@@ -45,7 +45,7 @@ class Repeated(NamedTuple):
 
 
 def kill_and_continue(options: argparse.Namespace) -> Repeated:
-    """Runs the flow, kills it with SIGKILL when half is journaled, and runs it again."""
+    """Run the flow, kill it with SIGKILL when half is journaled, and run it again."""
     with desk_flow() as flow, scripted_process(Script(latency_s=options.latency_s)) as server:
         work = flow.work(server.base_url, requests=options.requests, in_flight=options.in_flight)
         journal = flow.results / "killed/rollouts/0001.jsonl"
@@ -58,14 +58,14 @@ def kill_and_continue(options: argparse.Namespace) -> Repeated:
             process.kill()
             process.wait()
         journaled = seeds(journal)
-        asked = set(server.facts()["seeds"])
+        requested = set(server.facts()["seeds"])
         flow.run(work, "killed")
         counts = server.facts()["seeds"]
         twice = {seed for seed, count in counts.items() if count > 1}
         return Repeated(
             rollouts=options.requests,
             journaled=len(journaled),
-            in_flight=len(asked - journaled),
+            in_flight=len(requested - journaled),
             twice=len(twice),
             twice_though_journaled=len(twice & journaled),
             missing=options.requests - len(seeds(journal)),
@@ -73,18 +73,18 @@ def kill_and_continue(options: argparse.Namespace) -> Repeated:
 
 
 def lines(path: Path) -> int:
-    """How many lines a file has."""
+    """Return how many lines a file has."""
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
 def seeds(journal: Path) -> set[str]:
-    """The seeds of the whole rows of a journal."""
+    """Return the seeds of the whole rows of a journal."""
     whole = journal.read_bytes().rpartition(b"\n")[0].splitlines()
     return {str(orjson.loads(line)["seed"]) for line in whole}
 
 
 def write_journal(path: Path, rows: int, row_bytes: int) -> None:
-    """A journal as the engine writes it."""
+    """Write a journal as the engine writes it."""
     verdict = Verdict(verifier="numeric@1", status="ok", answer="3", distance=0.0, reward=1.0, success=True)
     owner = journal_owner()
     with path.open("wb", buffering=1 << 20) as file:
@@ -105,13 +105,13 @@ def write_journal(path: Path, rows: int, row_bytes: int) -> None:
 
 
 def journal_owner() -> Ownership:
-    """Whose the journal's rows are."""
+    """Return whose the journal's rows are."""
     sampling = {"temperature": 1.0, "max_tokens": 2048}
     return Ownership(Identity(generation={"sampling": sampling}, verification={}), has_manifest=True)
 
 
 def open_journal(path: Path) -> dict[str, Any]:
-    """Opens a journal: seconds, rows that it found, peak memory before and after."""
+    """Open a journal; return seconds, rows that it found, and peak memory before and after."""
     before = peak_mb()
     started = time.perf_counter()
     with Journal(path, journal_owner()) as journal:
@@ -120,7 +120,7 @@ def open_journal(path: Path) -> dict[str, Any]:
 
 
 def measure_opening(rows: int, row_bytes: int) -> dict[str, Any]:
-    """Opens a journal of so many rows in a fresh process. Raises `RuntimeError` where the disk has no room for it."""
+    """Open a journal of that many rows in a fresh process. Raises `RuntimeError` where the disk has no room for it."""
     with scratch_folder() as folder:
         needed, free = rows * row_bytes, shutil.disk_usage(folder).free
         if free < 1.5 * needed:

@@ -11,7 +11,16 @@ import argparse
 from collections import defaultdict
 from statistics import median
 
-from benchmarks.contender_process import BARE, ENGINE, OTHERS, SESSION, Contender, run_contender
+from benchmarks.contender_process import (
+    BARE,
+    BARE_WITH_TOKENS,
+    ENGINE,
+    ENGINE_WITH_TOKENS,
+    OTHERS,
+    SESSION,
+    Contender,
+    run_contender,
+)
 from benchmarks.contenders.work import in_whole_problems
 from benchmarks.flow_process import DeskFlow, FlowRun, desk_flow
 from benchmarks.machine import machine
@@ -34,22 +43,23 @@ class Rates:
         self._busy: dict[tuple[str, float], list[float]] = defaultdict(list)
 
     def measure(self, contender: Contender, latency_s: float, *, requests: int, in_flight: int) -> None:
-        """One repetition."""
+        """Measure one repetition."""
         with scripted_process(Script(latency_s=latency_s)) as server:
-            made = run_contender(contender, server.base_url, requests=requests, in_flight=in_flight)
-            self._busy[contender.name, latency_s].append(server.cpu_s / made["seconds"])
-        self._rates[contender.name, latency_s].append(made["requests"] / made["seconds"])
+            result = run_contender(contender, server.base_url, requests=requests, in_flight=in_flight)
+            self._busy[contender.name, latency_s].append(server.cpu_s / result["seconds"])
+        self._rates[contender.name, latency_s].append(result["requests"] / result["seconds"])
 
     def rate(self, contender: Contender, latency_s: float) -> float:
-        """Median of the repetitions."""
+        """Return the median of the repetitions."""
         return median(self._rates[contender.name, latency_s])
 
     def of_bare(self, contender: Contender, latency_s: float) -> float:
-        """The rate as a share of bare aiohttp's."""
-        return self.rate(contender, latency_s) / self.rate(BARE, latency_s)
+        """Return the rate as a share of bare aiohttp's, which asks for the same."""
+        bare = BARE_WITH_TOKENS if contender in (BARE_WITH_TOKENS, ENGINE_WITH_TOKENS) else BARE
+        return self.rate(contender, latency_s) / self.rate(bare, latency_s)
 
     def row(self, contender: Contender) -> dict[str, str]:
-        """The contender's line of the table."""
+        """Return the contender's line of the table."""
         cells = {"contender": contender.name}
         for latency_s in LATENCIES_S:
             if self._rates[contender.name, latency_s]:
@@ -65,7 +75,7 @@ def compare(options: argparse.Namespace) -> Rates:
     """Bare, engine, bare, engine, ..., then the others."""
     rates = Rates()
     size = {"requests": options.requests, "in_flight": options.in_flight}
-    contenders = [BARE, ENGINE, SESSION]
+    contenders = [BARE, ENGINE, SESSION, BARE_WITH_TOKENS, ENGINE_WITH_TOKENS]
     others = [] if options.no_others else list(OTHERS)
     for latency_s in LATENCIES_S:
         for _ in range(options.repeat):
@@ -91,11 +101,11 @@ class Pair:
         self.flow: list[FlowRun] = []
 
     def measure(self, flow: DeskFlow, in_flight: int) -> None:
-        """One repetition of each."""
+        """Measure one repetition of each."""
         script = Script(latency_s=self.latency_s)
         with scripted_process(script) as server:
-            made = run_contender(ENGINE, server.base_url, requests=self.requests, in_flight=in_flight)
-            self.engine.append(made["requests"] / made["seconds"])
+            result = run_contender(ENGINE, server.base_url, requests=self.requests, in_flight=in_flight)
+            self.engine.append(result["requests"] / result["seconds"])
         with scripted_process(script) as server:
             work = flow.work(server.base_url, requests=self.requests, in_flight=in_flight)
             self.flow.append(flow.run(work, f"flow-{self.latency_s:g}s-{len(self.flow)}"))
@@ -106,7 +116,7 @@ class Pair:
         return median(run.rollouts / run.generating_s for run in self.flow) / median(self.engine)
 
     def rows(self) -> list[dict[str, str]]:
-        """The engine's line and the flow's."""
+        """Return the engine's line and the flow's."""
         engine = median(self.engine)
         wall_s = median(run.wall_s for run in self.flow)
         generating_s = median(run.generating_s for run in self.flow)
@@ -153,6 +163,8 @@ def main() -> None:
     rates = compare(options)
     targets = Targets()
     targets.at_least("engine of bare aiohttp at 0.5 s", rates.of_bare(ENGINE, 0.5), ENGINE_OF_BARE)
+    with_tokens = rates.of_bare(ENGINE_WITH_TOKENS, 0.5)
+    targets.at_least("engine of bare aiohttp at 0.5 s, both with tokens", with_tokens, ENGINE_OF_BARE)
     targets.at_least("engine's completions/s at 0 s", rates.rate(ENGINE, 0.0), ENGINE_AT_ONCE)
     for pair in compare_flow(options, rates) if options.minutes else ():
         targets.at_least(f"flow of engine at {pair.latency_s:g} s", pair.flow_of_engine, FLOW_OF_ENGINE)

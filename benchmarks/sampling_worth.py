@@ -49,30 +49,34 @@ class Worth(NamedTuple):
 
 
 def draw(options: argparse.Namespace, prompts: list[str], method: str, alpha: float, seed: int) -> Answers:
-    """One answer to each problem."""
+    """Return one answer to each problem."""
     model = OptimalSamplingModel(
         str(options.model), alpha_method=method, fixed_alpha=alpha, device="cpu", dtype="float32", batch_size=16
     )
     examples = [row for _, row in read_data_file(str(options.few_shot)) if not isinstance(row, BadRow)]
-    shown = [turn for one in examples for turn in (said("user", one["prompt"]), said("assistant", one["answer"]))]
+    shown = [
+        turn
+        for example in examples
+        for turn in (message("user", example["prompt"]), message("assistant", example["answer"]))
+    ]
     drawn = model.generate(
-        [[said("user", prompt)] for prompt in prompts],
+        [[message("user", prompt)] for prompt in prompts],
         max_new_tokens=options.tokens,
         seed=seed,
         return_diagnostics=False,
-        prompts_t=[[*shown, said("user", prompt)] for prompt in prompts],
+        prompts_t=[[*shown, message("user", prompt)] for prompt in prompts],
     )
     return Answers(prompts, drawn.generated_texts, drawn.token_ids)
 
 
-def said(role: str, content: str) -> dict[str, str]:
+def message(role: str, content: str) -> dict[str, str]:
     return {"role": role, "content": content}
 
 
 def train(options: argparse.Namespace, answers: Answers, folder: Path) -> Path:
-    """An adapter, trained on the bare problems with these answers."""
+    """Train an adapter on the bare problems with these answers."""
     rows = [
-        {"messages": [said("user", prompt), said("assistant", text)]}
+        {"messages": [message("user", prompt), message("assistant", text)]}
         for prompt, text in zip(answers.prompts, answers.texts, strict=True)
         if text.strip()
     ]
@@ -87,23 +91,23 @@ def train(options: argparse.Namespace, answers: Answers, folder: Path) -> Path:
 
 
 def judge(model: Any, adapter: Path | None, tokenizer: Any, held_out: Answers) -> Worth:
-    """The trained model, or the base itself, on pi_t's answers."""
+    """Judge the trained model, or the base itself, on pi_t's answers."""
     judged = model if adapter is None else PeftModel.from_pretrained(model, adapter).eval()
     losses, drifts = [], []
     for prompt, tokens in zip(held_out.prompts, held_out.tokens, strict=True):
-        asked = tokenizer.apply_chat_template(
-            [said("user", prompt)], add_generation_prompt=True, return_tensors="pt", return_dict=False
+        prompt_ids = tokenizer.apply_chat_template(
+            [message("user", prompt)], add_generation_prompt=True, return_tensors="pt", return_dict=False
         )
-        whole = torch.cat([asked, torch.tensor([tokens])], dim=1)
+        whole = torch.cat([prompt_ids, torch.tensor([tokens])], dim=1)
         with torch.inference_mode():
-            own = judged(whole).logits[0, asked.shape[1] - 1 : -1].log_softmax(-1)
+            log_probs = judged(whole).logits[0, prompt_ids.shape[1] - 1 : -1].log_softmax(-1)
             if adapter is None:
-                base = own
+                base = log_probs
             else:
                 with judged.disable_adapter():
-                    base = judged(whole).logits[0, asked.shape[1] - 1 : -1].log_softmax(-1)
-        losses.append(-own.gather(1, torch.tensor(tokens)[:, None]).mean().item())
-        drifts.append(kl(own, base).mean().item())
+                    base = judged(whole).logits[0, prompt_ids.shape[1] - 1 : -1].log_softmax(-1)
+        losses.append(-log_probs.gather(1, torch.tensor(tokens)[:, None]).mean().item())
+        drifts.append(kl(log_probs, base).mean().item())
     if adapter is not None:
         judged.unload()
     return Worth(sum(losses) / len(losses), sum(drifts) / len(drifts))
@@ -134,28 +138,28 @@ def main() -> None:
     held_out = draw(options, prompts["held_out"], *DRAWN["pi_t"], seed=1)
     with scratch_folder() as folder:
         adapters = {
-            name: train(options, draw(options, prompts["train"], *how, seed=0), folder / str(place))
-            for place, (name, how) in enumerate(DRAWN.items())
+            name: train(options, draw(options, prompts["train"], *how, seed=0), folder / str(number))
+            for number, (name, how) in enumerate(DRAWN.items())
         }
         tokenizer = OptimalSamplingModel(str(options.model), device="cpu").chosen.theta.tokenizer
         model = AutoModelForCausalLM.from_pretrained(options.model, dtype=torch.float32).eval()
-        found = {"untrained": judge(model, None, tokenizer, held_out)}
-        found |= {name: judge(model, adapter, tokenizer, held_out) for name, adapter in adapters.items()}
+        worths = {"untrained": judge(model, None, tokenizer, held_out)}
+        worths |= {name: judge(model, adapter, tokenizer, held_out) for name, adapter in adapters.items()}
     show(
         f"trained on {options.samples} samples, {options.epochs} epochs, on {where}",
         [
             {
                 "samples of": name,
-                "loss under pi_t": f"{one.loss_under_t:.3f}",
-                "drift from pi_theta": f"{one.drift:.3f}",
+                "loss under pi_t": f"{worth.loss_under_t:.3f}",
+                "drift from pi_theta": f"{worth.drift:.3f}",
             }
-            for name, one in found.items()
+            for name, worth in worths.items()
         ],
     )
     targets = Targets()
-    q, t = found["q* (kl_symmetry)"], found["pi_t"]
+    q, t = worths["q* (kl_symmetry)"], worths["pi_t"]
     targets.at_most(
-        "q*'s loss under pi_t over the untrained model's", q.loss_under_t / found["untrained"].loss_under_t, 1
+        "q*'s loss under pi_t over the untrained model's", q.loss_under_t / worths["untrained"].loss_under_t, 1
     )
     targets.at_most("q*'s drift over that of pi_t's samples", q.drift / t.drift, 1)
     targets.end(check=options.check)

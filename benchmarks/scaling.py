@@ -22,11 +22,11 @@ from benchmarks.machine import machine
 from benchmarks.scripted_process import scripted_process
 from benchmarks.table import show
 from benchmarks.targets import Targets, arguments
+from rollmill.generation.job import GenerationJob
 from rollmill.inference.ports import LOOPBACK, PortReservation
 from rollmill.inference.probe import healthy
 from rollmill.inference.script import Script
 from rollmill.inference.supervised_process import KeptProcess
-from tasks.sharding import AHEAD
 
 EFFICIENCY = 0.9
 START_S = 180.0
@@ -46,7 +46,7 @@ class Costs(NamedTuple):
     database_kb: float
 
     def since(self, before: Costs) -> Costs:
-        """The difference."""
+        """Return the difference."""
         return Costs(*(now - then for now, then in zip(self, before, strict=True)))
 
 
@@ -64,7 +64,15 @@ class Team(NamedTuple):
         """So many workers."""
         with ExitStack() as stack:
             for number in range(count):
-                more = ("--nthreads", str(AHEAD), "--resources", "GPU=1", "--host", LOOPBACK, "--no-dashboard")
+                more = (
+                    "--nthreads",
+                    str(GenerationJob.shards_at_once),
+                    "--resources",
+                    "GPU=1",
+                    "--host",
+                    LOOPBACK,
+                    "--no-dashboard",
+                )
                 command = (sys.executable, "-m", "distributed.cli.dask_worker", self.scheduler, *more, "--no-nanny")
                 log = self.folder / f"worker-{number}.log"
                 worker = KeptProcess(command, log=log, environment=self.environment)
@@ -87,7 +95,7 @@ class Team(NamedTuple):
 
 
 class Scaled(NamedTuple):
-    """A run on so many workers."""
+    """A run on some number of workers."""
 
     workers: int
     run: FlowRun
@@ -107,13 +115,13 @@ class Scaled(NamedTuple):
 
 
 def _cpu_s(process: KeptProcess) -> float:
-    times = [one.cpu_times() for one in psutil.Process(process.pid).children(recursive=True)]
-    return float(sum(one.user + one.system for one in times))
+    times = [child.cpu_times() for child in psutil.Process(process.pid).children(recursive=True)]
+    return float(sum(child.user + child.system for child in times))
 
 
 @contextmanager
 def team(folder: Path) -> Iterator[Team]:
-    """Starts it, and saves the block that names the scheduler."""
+    """Start it, and save the block that names the scheduler."""
     api, dask = PortReservation(None), PortReservation(None)
     home = {"PREFECT_HOME": str(folder / "prefect"), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
     environment = home | {
@@ -132,19 +140,19 @@ def team(folder: Path) -> Iterator[Team]:
             log = folder / f"{name}.log"
             processes.append(KeptProcess((sys.executable, *command), log=log, environment=environment))
             stack.callback(processes[-1].end)
-        made = Team(folder, environment, f"tcp://{LOOPBACK}:{dask.port}", *processes)
+        started = Team(folder, environment, f"tcp://{LOOPBACK}:{dask.port}", *processes)
         deadline = time.monotonic() + START_S
         while not healthy(environment["PREFECT_API_URL"]):
             if time.monotonic() > deadline:
                 raise RuntimeError(f"Prefect's server does not start: {(folder / 'server.log').read_text()[-2000:]}")
             time.sleep(0.2)
-        command = [sys.executable, "-c", SAVE_BLOCK, made.scheduler, BLOCK]
+        command = [sys.executable, "-c", SAVE_BLOCK, started.scheduler, BLOCK]
         subprocess.run(command, env=os.environ | environment, check=True, capture_output=True)
-        yield made
+        yield started
 
 
 def measure(team: Team, count: int, *, rollouts: int, slots: int, latency_s: float, settle_s: float) -> Scaled:
-    """One run on so many workers, with `rollouts` for each."""
+    """Measure one run on `count` workers, with `rollouts` for each."""
     flow = DeskFlow(team.folder, ("--cluster_block", BLOCK), team.environment)
     with team.workers(count), scripted_process(Script(latency_s=latency_s)) as server:
         before, processes_before = team.costs(), resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -167,10 +175,10 @@ def main() -> None:
     where = machine()
     sizes = {"rollouts": options.rollouts, "slots": options.slots, "latency_s": options.latency_s}
     sizes["settle_s"] = options.settle_s
-    with scratch_folder() as folder, team(folder) as made:
-        runs = [measure(made, count, **sizes) for count in options.workers]
-    one = runs[0].rate / runs[0].workers
-    efficiencies = [run.rate / (run.workers * one) for run in runs]
+    with scratch_folder() as folder, team(folder) as started:
+        runs = [measure(started, count, **sizes) for count in options.workers]
+    rate_of_one = runs[0].rate / runs[0].workers
+    efficiencies = [run.rate / (run.workers * rate_of_one) for run in runs]
     rows = [
         {
             "workers": f"{run.workers}",

@@ -38,12 +38,12 @@ def script_of(pack: Pack, doing: Collection[Doing] = (), *, latency_s: float = 0
 
 
 def act(command: str) -> str:
-    """An answer with one command in it."""
+    """Return an answer with one command in it."""
     return f"THOUGHT: the next step.\n\n```mswea_bash_command\n{command}\n```"
 
 
 def does(run_seed: int, instance_id: str, sample_id: int) -> Doing:
-    """What the agent of a sample does."""
+    """Return what the agent of a sample does."""
     return DOES[call_seed(rollout_seed(run_seed, instance_id, sample_id), 2) % 10]
 
 

@@ -36,23 +36,23 @@ class ScriptedProcess:
         return self._cpu_s() - self._start_cpu_s
 
     def facts(self) -> dict[str, Any]:
-        """What was asked so far; see `ScriptedServer.facts`."""
+        """Return what was asked so far; see `ScriptedServer.facts`."""
         with _no_proxy.open(self._facts_url, timeout=60) as response:
             return dict(orjson.loads(response.read()))
 
 
 @contextmanager
 def scripted_process(script: Script) -> Iterator[ScriptedProcess]:
-    """Serves for the time of the block."""
+    """Serve for the time of the block."""
     command = [sys.executable, "-m", "rollmill.inference.scripted", "--script", script.model_dump_json()]
     with subprocess.Popen(
         [*command, "--served-model-name", script.model], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     ) as process:
         try:
             assert process.stderr is not None
-            said = process.stderr.readline()
-            if not said.startswith("serving on port "):
-                raise RuntimeError(f"the scripted server did not start: {said}{process.stderr.read()}")
-            yield ScriptedProcess(process.pid, int(said.rsplit(maxsplit=1)[1]))
+            line = process.stderr.readline()
+            if not line.startswith("serving on port "):
+                raise RuntimeError(f"the scripted server did not start: {line}{process.stderr.read()}")
+            yield ScriptedProcess(process.pid, int(line.rsplit(maxsplit=1)[1]))
         finally:
             process.kill()

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 
 def show(title: str, rows: Sequence[Mapping[str, str]]) -> None:
-    """Prints rows of cells under their names: the first column to the left, the others to the right."""
+    """Print rows of cells under their names: the first column to the left, the others to the right."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
     widths = {name: max(len(name), *(len(row.get(name, "")) for row in rows)) for name in columns}
     print(f"\n{title}")

@@ -20,17 +20,17 @@ class Targets:
         """`value` must not be greater than `bound`."""
         self._judge(f"{what}: {value:,.3g}, at most {bound:,g} wanted", reached=value <= bound)
 
-    def _judge(self, said: str, *, reached: bool) -> None:
+    def _judge(self, line: str, *, reached: bool) -> None:
         self._missed += not reached
-        print(f"{'reached' if reached else 'MISSED '}  {said}")
+        print(f"{'reached' if reached else 'MISSED '}  {line}")
 
     def end(self, *, check: bool) -> None:
-        """Ends the process with code 1 where a target was missed and that was asked for."""
+        """End the process with code 1 where a target was missed and that was asked for."""
         sys.exit(1 if check and self._missed else 0)
 
 
 def arguments(description: str | None) -> argparse.ArgumentParser:
-    """A parser with what every benchmark takes."""
+    """Return a parser with what every benchmark takes."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False
     )

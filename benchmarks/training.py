@@ -32,26 +32,26 @@ def main() -> None:
     if not options.model.is_dir():
         parser.error(f"there is no model in {options.model}: make one with scripts/demo_model, or name another")
     where = machine()
-    made: dict[str, list[dict[str, Any]]] = {name: [] for name in CONTENDERS}
+    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in CONTENDERS}
     for _ in range(options.repeat):
         for name, contender in CONTENDERS.items():
-            made[name].append(measure(contender, options.model.resolve(), options.rows))
-    best = {name: min(figures, key=lambda one: one["seconds"]) for name, figures in made.items()}
+            runs[name].append(measure(contender, options.model.resolve(), options.rows))
+    best = {name: min(figures, key=lambda run: run["seconds"]) for name, figures in runs.items()}
     report(best, f"training {options.model.name} on {where}: {options.rows} rows", check=options.check)
 
 
 def report(best: dict[str, dict[str, Any]], title: str, *, check: bool) -> None:
-    """Prints the table and how the targets came out."""
-    speed = {name: one["tokens"] / one["seconds"] for name, one in best.items()}
+    """Print the table and how the targets came out."""
+    speed = {name: figure["tokens"] / figure["seconds"] for name, figure in best.items()}
     rows = [
         {
             "": name,
-            "tokens": f"{one['tokens']:,}",
-            "seconds": f"{one['seconds']:.1f}",
+            "tokens": f"{figure['tokens']:,}",
+            "seconds": f"{figure['seconds']:.1f}",
             "tokens/s": f"{speed[name]:,.1f}",
-            "peak MB": f"{one['peak_mb']:,.0f}",
+            "peak MB": f"{figure['peak_mb']:,.0f}",
         }
-        for name, one in best.items()
+        for name, figure in best.items()
     ]
     show(title, rows)
     bare, ours = CONTENDERS
@@ -62,7 +62,10 @@ def report(best: dict[str, dict[str, Any]], title: str, *, check: bool) -> None:
 
 
 def measure(contender: str, model: Path, rows: int) -> dict[str, Any]:
-    """Seconds, tokens and peak memory of one contender. Raises `RuntimeError` with its last words where it fails."""
+    """Return seconds, tokens and peak memory of one contender.
+
+    Raises `RuntimeError` with its last words where it fails.
+    """
     with scratch_folder() as folder:
         data = folder / "rows.jsonl"
         data.write_bytes(b"".join(map(_row, range(rows))))
@@ -77,7 +80,7 @@ def measure(contender: str, model: Path, rows: int) -> dict[str, Any]:
 
 
 def _row(number: int) -> bytes:
-    """A sum with its steps, of varying length."""
+    """Return a sum with its steps, of varying length."""
     terms = [number * step % 89 + 1 for step in range(1, 4 + number % 4)]
     question = f"What is {' + '.join(map(str, terms))}?"
     steps = [f"{sum(terms[:end])} + {terms[end]} = {sum(terms[: end + 1])}" for end in range(1, len(terms))]

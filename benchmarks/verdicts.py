@@ -63,8 +63,8 @@ def main() -> None:
 
 
 def everything() -> Iterator[Work]:
-    problem = Problem(instance_id="p", prompt="?", answer="1/2")
-    yield Work("math", "math", f"{PLAIN}:PlainMath", problem, "{}/7")
+    problem = Problem(instance_id="p", prompt="?", answer=r"\frac{\sqrt{2}}{2}")
+    yield Work("math", "math", f"{PLAIN}:PlainMath", problem, r"\sqrt{{{}}}/7")  # not a number: sympy compares
     for name, answer, forked in (("leg_counting", "{}", False), ("n_queens", "[['_', 'Q']] * ({} + 2)", True)):
         origin = {"name": name, "config": {"seed": 7, "size": 20}, "index": 1}
         entry = gym.make_entry(gym.create_dataset(name, {"seed": 7, "size": 20}), 1)

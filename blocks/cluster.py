@@ -26,11 +26,11 @@ class Offers(NamedTuple):
     """Worker's address -> amount; 0 where it has none."""
 
     def suffices(self, amount: int) -> bool:
-        """Whether any worker has as much."""
+        """Return whether any worker has as much."""
         return any(supply >= max(amount, 1) for supply in self.supplies.values())
 
     def describe(self) -> str:
-        """One line."""
+        """Return one line."""
         resource, having = self.cluster.resource, {name: had for name, had in self.supplies.items() if had > 0}
         named = ": " + ", ".join(f"{name} {had:g}" for name, had in having.items()) if having else ""
         return f"{self.cluster.scheduler}: {len(self.supplies)} workers, {len(having)} with {resource}{named}"
@@ -56,7 +56,7 @@ class DaskCluster(Block):
     )
 
     def check(self) -> str:
-        """Its workers, and how many have the resource. Raises `RunStoppedError` where no scheduler answers."""
+        """Return its workers, and how many have the resource. Raises `RunStoppedError` where no scheduler answers."""
         from distributed import Client
 
         try:
@@ -66,12 +66,12 @@ class DaskCluster(Block):
             raise self.no_answer(error) from error
 
     def offers(self, client: Client) -> Offers:
-        """What its workers have now."""
+        """Return what its workers have now."""
         workers = client.scheduler_info()["workers"]
         return Offers(self, {name: facts["resources"].get(self.resource, 0) for name, facts in workers.items()})
 
     def no_worker(self, offers: Offers, amount: int) -> str:
-        """What to say when none of its workers has as much."""
+        """Return what to say when none of its workers has as much."""
         wanted = f"{self.resource}={max(amount, 1)}"
         return (
             f"no worker has {wanted} ({offers.describe()}): "
@@ -79,7 +79,7 @@ class DaskCluster(Block):
         )
 
     def no_answer(self, error: OSError) -> RunStoppedError:
-        """What to say when its scheduler cannot be reached."""
+        """Return what to say when its scheduler cannot be reached."""
         return RunStoppedError(
             f"no Dask scheduler answers at {self.scheduler}: start it (`dask scheduler`), or correct the address "
             "in the dask-cluster block",
@@ -88,7 +88,7 @@ class DaskCluster(Block):
 
 
 def dask_cluster(name: str | None) -> DaskCluster | None:
-    """A saved `DaskCluster`; None for no name. Raises `InputError` where there is no such block."""
+    """Return a saved `DaskCluster`; None for no name. Raises `InputError` where there is no such block."""
     return None if name is None else load_block(DaskCluster, name)
 
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import re
+
 from prefect.blocks.core import Block
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 
 from blocks.loading import load_block
-from rollmill.inference.backend import EndpointConfig
-from rollmill.inference.probe import served_models
+from rollmill.inference.backend import EndpointConfig, listed_at
+from rollmill.inference.client import ClientConfig
+from rollmill.inference.http_service import as_header
+from rollmill.inference.parameters import check_urls
 from rollmill.inference.server import ServerConfig
 from rollmill.inference.vllm_install import describe_vllm
+
+_HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
 
 
 class InferenceEndpoint(Block):
@@ -24,23 +30,44 @@ class InferenceEndpoint(Block):
 
     base_urls: list[str] = Field(
         min_length=1,
-        description="Addresses that end in /v1, such as http://host:8000/v1; requests are balanced over them.",
+        description="Addresses such as http://host:8000/v1; requests are balanced over them.",
     )
     api_key: SecretStr | None = Field(
         default=None, description="Sent as a bearer token; leave empty for none, or for that of VLLM_API_KEY."
     )
+    secret_headers: dict[str, SecretStr] = Field(
+        default={}, description="Sent with every request besides, such as api-key for Azure; kept secret."
+    )
+
+    @field_validator("base_urls")
+    @classmethod
+    def _are_addresses(cls, urls: list[str]) -> list[str]:
+        return check_urls(urls)
+
+    @field_validator("secret_headers")
+    @classmethod
+    def _are_headers(cls, headers: dict[str, SecretStr]) -> dict[str, SecretStr]:
+        for name, value in headers.items():
+            if not _HEADER.fullmatch(name):
+                raise ValueError(f"{name!r} is no name of a header")
+            as_header(value, f"header {name}")
+        return headers
 
     def check(self) -> str:
-        """The models that each address serves, in one line.
+        """Return the models that each address serves, in one line.
 
         Raises `ServingError` where one does not answer, or refuses the key.
         """
-        key = self.api_key.get_secret_value() if self.api_key else None
-        return ", ".join(f"{url}: {' '.join(served_models(url, api_key=key))}" for url in self.base_urls)
+        client = ClientConfig(api_key=self.api_key, headers=self.secret_headers)
+        listings = {url: listed_at(url, client) for url in self.base_urls}
+        return ", ".join(
+            f"{url}: {'answers, and lists no models' if models is None else ' '.join(models)}"
+            for url, models in listings.items()
+        )
 
     def to_config(self) -> EndpointConfig:
-        """The domain's own config object."""
-        return EndpointConfig(base_urls=tuple(self.base_urls), api_key=self.api_key)
+        """Return the domain's own config object."""
+        return EndpointConfig(base_urls=tuple(self.base_urls), api_key=self.api_key, headers=self.secret_headers)
 
 
 class VLLMServer(Block):
@@ -64,14 +91,14 @@ class VLLMServer(Block):
     max_restarts: int = Field(default=3, ge=0, description="How often a server that died is started again.")
 
     def check(self) -> str:
-        """The Python that will be used, its vLLM and this machine's GPUs, in one line.
+        """Return the Python that will be used, its vLLM and this machine's GPUs, in one line.
 
         Asks that Python. Raises `InputError` where it is not there, and `ServingError` where it has no vLLM.
         """
         return describe_vllm(self.to_config().interpreter(), self.environment)
 
     def to_config(self) -> ServerConfig:
-        """The domain's own config object."""
+        """Return the domain's own config object."""
         return ServerConfig(
             python=self.python,
             arguments=tuple(self.arguments),
@@ -82,10 +109,13 @@ class VLLMServer(Block):
 
 
 def endpoint_config(name: str | None) -> EndpointConfig | None:
-    """The config of a saved `InferenceEndpoint`; None for no name. Raises `InputError` where there is no such block."""
+    """Return the config of a saved `InferenceEndpoint`; None for no name.
+
+    Raises `InputError` where there is no such block.
+    """
     return None if name is None else load_block(InferenceEndpoint, name).to_config()
 
 
 def server_config(name: str | None) -> ServerConfig | None:
-    """The config of a saved `VLLMServer`; None for no name. Raises `InputError` where there is no such block."""
+    """Return the config of a saved `VLLMServer`; None for no name. Raises `InputError` where there is no such block."""
     return None if name is None else load_block(VLLMServer, name).to_config()

@@ -6,8 +6,7 @@ from prefect.blocks.core import Block
 
 from blocks.cluster import DaskCluster
 from blocks.inference import InferenceEndpoint, VLLMServer
-from blocks.sandboxes import EvaluationService, SandboxService
-from blocks.search import SearchService
+from blocks.services import EvaluationService, SandboxService, SearchService
 from blocks.storage import ResultStore
 
 BLOCKS: tuple[type[Block], ...] = (

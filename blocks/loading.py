@@ -12,7 +12,7 @@ BlockT = TypeVar("BlockT", bound=Block)
 
 
 def load_block(kind: type[BlockT], name: str) -> BlockT:
-    """The block of that name on the Prefect server. Raises `InputError` where there is none."""
+    """Return the block of that name on the Prefect server. Raises `InputError` where there is none."""
     try:
         block = kind.load(name)
     except ValueError as error:

@@ -35,17 +35,17 @@ class ResultStore(Block):
     secret: SecretStr | None = Field(default=None, description="Secret access key for S3; goes with the key.")
 
     def check(self) -> str:
-        """Writes, reads and deletes a small file there; says so in one line.
+        """Write, read and delete a small file there; return one line that says so.
 
         Raises `InputError` where there is no such place or the key is refused, `RunStoppedError` where nothing answers.
         """
         return Store(self.to_config()).check()
 
     def to_config(self) -> StoreConfig:
-        """The domain's own config object."""
+        """Return the domain's own config object."""
         return StoreConfig(url=self.url, endpoint_url=self.endpoint_url, key=self.key, secret=self.secret)
 
 
 def result_store(name: str) -> StoreConfig:
-    """The config of a saved `ResultStore`. Raises `InputError` where there is no such block."""
+    """Return the config of a saved `ResultStore`. Raises `InputError` where there is no such block."""
     return load_block(ResultStore, name).to_config()

@@ -1,1 +1,1 @@
-"""What turns the flows into deployments: a desk's processes, registration, automations."""
+"""What turns the flows into deployments: the server and worker of one machine, registration, automations."""

@@ -26,7 +26,7 @@ _STARTING_S = 600.0
 
 
 def automations(*, silent_s: float, late_s: float, notification: UUID | None) -> Iterator[AutomationCore]:
-    """All of them; those that tell somebody only where there is a notification block.
+    """Yield all of them; those that tell somebody only where there is a notification block.
 
     `silent_s`: seconds without a heartbeat after which a run is dead; `late_s`: for how long a run may be late before
     somebody is told.
@@ -89,7 +89,7 @@ def _seen(state: str, match: dict[str, Any] | None = None) -> EventTrigger:
 
 
 def _trigger(*, match: dict[str, Any], **how: Any) -> EventTrigger:
-    """Of runs of deployments: a run at a desk has somebody who sees it end."""
+    """Of runs of deployments: a run in a terminal has somebody who sees it end."""
     return EventTrigger(
         match={"prefect.resource.id": "prefect.flow-run.*", **match},
         match_related=_DEPLOYED,

@@ -34,7 +34,7 @@ _LOOK_S = 0.5
 
 
 class StateDirectory(BaseModel):
-    """Where the desk's database and logs are."""
+    """Where the server's database and the logs are."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -56,61 +56,61 @@ class Down(StateDirectory):
     """Ends the server, the worker and all that runs on it; runs that were under way continue after the next `up`."""
 
 
-def up(given: Up) -> str:
-    """Starts `run` in the background; what to type next. Raises `ServingError` where it does not come up."""
-    there = _holder(given.folder)
-    if there is None:
-        there = _start(given)
+def up(parameters: Up) -> str:
+    """Start `run` in the background; return what to type next. Raises `ServingError` where it does not come up."""
+    process = _holder(parameters.folder)
+    if process is None:
+        process = _start(parameters)
     else:
-        _register(given, _api(given.folder))
-    api = _api(given.folder)
+        _register(parameters, _api(parameters.folder))
+    api = _api(parameters.folder)
     return (
-        f"{api.removesuffix('/api')}: the pages; process {there.pid}, logs in {given.folder}\n"
-        f"export PREFECT_API_URL={api}    # then runs that are started at this desk are there, too\n"
+        f"{api.removesuffix('/api')}: the pages; process {process.pid}, logs in {parameters.folder}\n"
+        f"export PREFECT_API_URL={api}    # then runs that are started in this shell are shown there, too\n"
     )
 
 
-def _start(given: Up) -> psutil.Popen:
-    given.folder.mkdir(parents=True, exist_ok=True)
-    (given.folder / STATE).unlink(missing_ok=True)
-    flags = [f"--{name}={value}" for name, value in given.model_dump().items() if value is not None]
-    with (given.folder / LOG).open("wb") as log:
+def _start(parameters: Up) -> psutil.Popen:
+    parameters.folder.mkdir(parents=True, exist_ok=True)
+    (parameters.folder / STATE).unlink(missing_ok=True)
+    flags = [f"--{name}={value}" for name, value in parameters.model_dump().items() if value is not None]
+    with (parameters.folder / LOG).open("wb") as log:
         running = psutil.Popen(
             [sys.executable, "-m", "deployments.local", "run", *flags],
             cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
         )  # fmt: skip
-    while not (given.folder / STATE).exists():
+    while not (parameters.folder / STATE).exists():
         if running.poll() is not None:
-            said = _tail(given.folder / LOG).strip() or f"it ended with code {running.returncode}"
-            raise ServingError(said.splitlines()[-1].removeprefix(f"{PROG}: "), details=said)
+            output = _tail(parameters.folder / LOG).strip() or f"it ended with code {running.returncode}"
+            raise ServingError(output.splitlines()[-1].removeprefix(f"{PROG}: "), details=output)
         time.sleep(0.1)
     return running
 
 
-def down(given: Down) -> str:
-    """Ends what `up` started; one line. Raises `ServingError` where it does not end."""
-    there = _holder(given.folder)
-    if there is None:
+def down(parameters: Down) -> str:
+    """End what `up` started; return one line. Raises `ServingError` where it does not end."""
+    process = _holder(parameters.folder)
+    if process is None:
         return "nothing runs\n"
-    there.terminate()
+    process.terminate()
     try:
-        there.wait(3 * _GRACE_S)
+        process.wait(3 * _GRACE_S)
     except psutil.TimeoutExpired:
-        raise ServingError(f"process {there.pid} does not end: see {given.folder / LOG}") from None
-    return f"ended; what was recorded stays in {given.folder}\n"
+        raise ServingError(f"process {process.pid} does not end: see {parameters.folder / LOG}") from None
+    return f"ended; what was recorded stays in {parameters.folder}\n"
 
 
-def run(given: RunInForeground) -> NoReturn:
-    """Keeps server and worker until this process is ended; whatever ends it, they end too.
+def run(parameters: RunInForeground) -> NoReturn:
+    """Keep server and worker until this process is ended; whatever ends it, they end too.
 
     One that ends is started again. Raises `ServingError` where one of them does not start.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    with lock_directory(given.folder, flag="--folder"), _Server(given) as server:
-        _register(given, server.api)
+    with lock_directory(parameters.folder, flag="--folder"), _Server(parameters) as server:
+        _register(parameters, server.api)
         while True:
-            with _worker(given, server.api) as worker:
-                atomic_write_json(given.folder / STATE, {"api": server.api})
+            with _worker(parameters, server.api) as worker:
+                atomic_write_json(parameters.folder / STATE, {"api": server.api})
                 while worker.returncode is None:
                     server.keep_up()
                     time.sleep(_LOOK_S)
@@ -120,13 +120,13 @@ def run(given: RunInForeground) -> NoReturn:
 class _Server:
     """Prefect's server, for a `with` block."""
 
-    def __init__(self, given: Up) -> None:
-        self.api = f"http://{given.host}:{given.port}/api"
-        self._given = given
-        self._log = given.folder / "server.log"
+    def __init__(self, parameters: Up) -> None:
+        self.api = f"http://{parameters.host}:{parameters.port}/api"
+        self._parameters = parameters
+        self._log = parameters.folder / "server.log"
 
     def __enter__(self) -> Self:
-        self._reservation = PortReservation(self._given.port)
+        self._reservation = PortReservation(self._parameters.port)
         self._process = self._start()
         try:
             self._wait()
@@ -139,7 +139,7 @@ class _Server:
         self._end()
 
     def keep_up(self) -> None:
-        """Starts it again where it has ended; runs go on meanwhile. Raises `ServingError` where it does not start."""
+        """Start it again where it has ended; runs go on meanwhile. Raises `ServingError` where it does not start."""
         if self._process.returncode is not None:
             sys.stderr.write(f"the Prefect server ended with code {self._process.returncode}: it is started again\n")
             self._process.end()
@@ -147,10 +147,10 @@ class _Server:
             self._wait()
 
     def _start(self) -> KeptProcess:
-        where = ["--host", self._given.host, "--port", str(self._given.port)]
+        where = ["--host", self._parameters.host, "--port", str(self._parameters.port)]
         command = [sys.executable, "-m", "prefect", "server", "start", *where]
         pages = {"PREFECT_SERVER_UI_API_URL": "/api", "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false"}
-        environment = _environment(self._given.folder) | pages
+        environment = _environment(self._parameters.folder) | pages
         return KeptProcess(command, log=self._log, environment=environment, grace_s=_GRACE_S)
 
     def _wait(self) -> None:
@@ -161,24 +161,24 @@ class _Server:
         self._reservation.release()
 
 
-def _register(given: Up, api: str) -> None:
-    """In a process of its own: Prefect reads where its server is when it is imported."""
-    flags = given.model_dump(include=set(Registration.model_fields), exclude_none=True)
+def _register(parameters: Up, api: str) -> None:
+    """Register in a process of its own: Prefect reads where its server is when it is imported."""
+    flags = parameters.model_dump(include=set(Registration.model_fields), exclude_none=True)
     command = [sys.executable, "-m", "deployments.registration", *(f"--{name}={flags[name]}" for name in flags)]
-    environment = {**os.environ, **_environment(given.folder), "PREFECT_API_URL": api}
+    environment = {**os.environ, **_environment(parameters.folder), "PREFECT_API_URL": api}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
-        said = (done.stderr or done.stdout).strip()
-        raise ServingError(said.splitlines()[-1], details=said)
+        output = (done.stderr or done.stdout).strip()
+        raise ServingError(output.splitlines()[-1], details=output)
 
 
 @contextmanager
-def _worker(given: Up, api: str) -> Iterator[KeptProcess]:
-    """A worker of the pool, once the server knows it."""
+def _worker(parameters: Up, api: str) -> Iterator[KeptProcess]:
+    """Yield a worker of the pool, once the server knows it."""
     command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, "--name", "desk"]
-    log = given.folder / "worker.log"
+    log = parameters.folder / "worker.log"
     before = log.stat().st_size if log.exists() else 0
-    environment = {**_environment(given.folder), "PREFECT_API_URL": api}
+    environment = {**_environment(parameters.folder), "PREFECT_API_URL": api}
     worker = KeptProcess(command, log=log, environment=environment, grace_s=_GRACE_S)
     try:
         _wait(worker, lambda: b"started!" in log.read_bytes()[before:], _WORKER_READY_S, log, "the worker")
@@ -196,13 +196,13 @@ def _wait(process: KeptProcess, is_ready: Callable[[], bool], timeout_s: float, 
 
 
 def _environment(folder: Path) -> dict[str, str]:
-    """Prefect's own place, unless the user named one."""
+    """Return where Prefect keeps its files, unless the user named a place."""
     home = os.environ.get("PREFECT_HOME") or str(folder / "prefect")
     return {"PREFECT_HOME": home, "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
 
 
 def _holder(folder: Path) -> psutil.Process | None:
-    """The process that runs there."""
+    """Return the process that runs there."""
     try:
         with lock_directory(folder):
             return None
@@ -222,14 +222,14 @@ COMMANDS: Mapping[str, type[BaseModel]] = {"up": Up, "down": Down, "run": RunInF
 
 
 def main() -> None:
-    """Does what the command line says."""
-    given = parse_command(COMMANDS, prog=PROG, description=__doc__ or "", examples="")
-    if isinstance(given, RunInForeground):
-        run(given)
-    elif isinstance(given, Up):
-        sys.stdout.write(up(given))
-    elif isinstance(given, Down):
-        sys.stdout.write(down(given))
+    """Do what the command line says."""
+    parameters = parse_command(COMMANDS, prog=PROG, description=__doc__ or "", examples="")
+    if isinstance(parameters, RunInForeground):
+        run(parameters)
+    elif isinstance(parameters, Up):
+        sys.stdout.write(up(parameters))
+    elif isinstance(parameters, Down):
+        sys.stdout.write(down(parameters))
 
 
 if __name__ == "__main__":

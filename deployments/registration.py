@@ -47,8 +47,8 @@ class Registration(BaseModel):
     )  # fmt: skip
 
 
-def register(given: Registration) -> None:
-    """Registers everything at the server that `PREFECT_API_URL` names.
+def register(parameters: Registration) -> None:
+    """Register everything at the server that `PREFECT_API_URL` names.
 
     Raises `InputError` for a notification block that is not there, `ServingError` where the server does not answer or
     refuses a deployment.
@@ -60,11 +60,11 @@ def register(given: Registration) -> None:
     for block in BLOCKS:
         block.register_type_and_schema()
     with get_client(sync_client=True) as client:
-        _set_up_pool(client, {GPU: given.gpu_runs, CPU: given.cpu_runs})
+        _set_up_pool(client, {GPU: parameters.gpu_runs, CPU: parameters.cpu_runs})
         active = _active_schedules(client)
         _deploy()
         _switch_on(client, active)
-        _automate(client, given, _block_id(client, given.notify) if given.notify else None)
+        _automate(client, parameters, _block_id(client, parameters.notify) if parameters.notify else None)
 
 
 def _set_up_pool(client: SyncPrefectClient, limits: dict[str, int]) -> None:
@@ -111,9 +111,9 @@ def _switch_on(client: SyncPrefectClient, active: set[tuple[UUID, str]]) -> None
 def _block_id(client: SyncPrefectClient, name: str) -> UUID:
     from prefect.exceptions import ObjectNotFound
 
-    kind, _, own = name.partition("/")
+    kind, _, block_name = name.partition("/")
     try:
-        document = client.read_block_document_by_name(own, kind)
+        document = client.read_block_document_by_name(block_name, kind)
     except ObjectNotFound as error:
         raise InputError(
             f"--notify {name}: there is no such block on the Prefect server: `prefect block ls` lists them, "
@@ -123,10 +123,10 @@ def _block_id(client: SyncPrefectClient, name: str) -> UUID:
     return document.id
 
 
-def _automate(client: SyncPrefectClient, given: Registration, notification: UUID | None) -> None:
+def _automate(client: SyncPrefectClient, parameters: Registration, notification: UUID | None) -> None:
     from deployments.automations import automations
 
-    for automation in automations(silent_s=given.silent_s, late_s=given.late_s, notification=notification):
+    for automation in automations(silent_s=parameters.silent_s, late_s=parameters.late_s, notification=notification):
         same = client.read_automations_by_name(automation.name)
         if same:
             client.update_automation(same[0].id, automation)

@@ -28,14 +28,14 @@ EXAMPLES = """\
 if __name__ == "__main__":
     # Before Prefect is imported, which takes seconds, and which the quick commands never need.
     with report_errors("curate"):
-        given = parse_command({**COMMANDS, "run": Curate}, prog="curate", description=DESCRIPTION, examples=EXAMPLES)
-        if not isinstance(given, Curate):
+        command = parse_command({**COMMANDS, "run": Curate}, prog="curate", description=DESCRIPTION, examples=EXAMPLES)
+        if not isinstance(command, Curate):
             from rollmill.jobs.curation.commands import run_command
 
             with interruptible():
-                run_command(given)
+                run_command(command)
             raise SystemExit(0)
-    asked: Curate = given
+    call_parameters: Curate = command
 
 from prefect import flow, runtime
 
@@ -54,7 +54,7 @@ from tasks.result_upload import storing
 )
 @report_failure
 def curate(parameters: Curate) -> Curated:
-    """Analyses rollouts, filters them, and exports what is left."""
+    """Analyse rollouts, filter them, and export what is left."""
     with storing(parameters.store_block) as store:
         result_of(analyse_rollouts.submit(parameters))
         kept = result_of(filter_rollouts.submit(parameters))
@@ -65,4 +65,4 @@ def curate(parameters: Curate) -> Curated:
 
 if __name__ == "__main__":
     with report_errors("curate"), interruptible(), desk_server():
-        write_lines(sys.stdout, curate(asked).lines())
+        write_lines(sys.stdout, curate(call_parameters).lines())

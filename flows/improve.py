@@ -1,6 +1,7 @@
 """The loop: rounds of rollouts, training and evaluation, kept only where they make the policy better."""
 
 import sys
+from importlib import import_module
 from typing import Any
 
 from rollmill.terminal.interruption import interruptible, leave_when_interrupted
@@ -23,14 +24,13 @@ The same command again continues where it was interrupted. What a round makes is
 
 if __name__ == "__main__":
     # Before Prefect is imported, which takes seconds: help and mistakes answer at once.
-    given = parse_command_line(Improve, prog="improve", description=Improve.__doc__ or "", examples=EXAMPLES)
+    call_parameters = parse_command_line(Improve, prog="improve", description=Improve.__doc__ or "", examples=EXAMPLES)
 
 from prefect import Flow, flow, runtime
 
-from flows.agent_rollouts import agent_rollouts
 from flows.reject_sampling import reject_sampling
 from rollmill.jobs.improvement.history import History
-from rollmill.jobs.improvement.rounds import Improved, base_evaluations, hold, plan_round
+from rollmill.jobs.improvement.rounds import Improved, base_evaluations, lock_loop, plan_round
 from rollmill.terminal.escapes import write_lines
 from tasks.ephemeral_server import desk_server
 from tasks.errors import report_failure
@@ -40,16 +40,19 @@ from tasks.result_upload import storing
 from tasks.run_date import dated
 from tasks.training import train_watched
 
-GENERATING: dict[str, Flow[..., Any]] = {"reject_sampling": reject_sampling, "agent_rollouts": agent_rollouts}
-"""The flows that feed a round, by their names in `rollmill.jobs.improvement.data_sources.FEEDS`."""
+
+def generating_flow(kind: str) -> Flow[..., Any]:
+    """Return the flow that makes the rollouts of a kind of data source: both have one name."""
+    flow: Flow[..., Any] = getattr(import_module(f"flows.{kind}"), kind)
+    return flow
 
 
 @flow(name="improve", flow_run_name=lambda: f"improve {runtime.flow_run.parameters['parameters'].model_path}")
 @report_failure
 def improve(parameters: Improve) -> Improved:
-    """Makes a policy better on its own filtered rollouts, as long as held-out problems show that it gets better."""
+    """Make a policy better on its own filtered rollouts, as long as held-out problems show that it gets better."""
     parameters = dated(parameters)
-    with hold(parameters), storing(parameters.store_block) as store:
+    with lock_loop(parameters), storing(parameters.store_block) as store:
         result_of(check_problems.submit(parameters))
         for evaluation in base_evaluations(parameters):
             reject_sampling(evaluation)
@@ -60,10 +63,10 @@ def improve(parameters: Improve) -> Improved:
 
 
 def play_round(parameters: Improve, history: History) -> History:
-    """One round: only what it still misses is made."""
+    """Play one round; only what it still misses is made."""
     plan = plan_round(parameters, history)
     for feed in plan.to_make:
-        GENERATING[feed.kind](feed.parameters)
+        generating_flow(feed.kind)(feed.parameters)
     chosen = result_of(choose_training_rows.submit(parameters, plan))
     trained = train_watched(plan.training, parameters.cluster_block)
     reject_sampling(parameters.evaluation(str(trained.merged), str(plan.folder)))
@@ -72,4 +75,4 @@ def play_round(parameters: Improve, history: History) -> History:
 
 if __name__ == "__main__":
     with report_errors("improve"), interruptible(), desk_server():
-        write_lines(sys.stdout, improve(given).lines())
+        write_lines(sys.stdout, improve(call_parameters).lines())

@@ -22,7 +22,7 @@ The same command again continues from the last checkpoint.
 
 if __name__ == "__main__":
     # Before Prefect is imported, which takes seconds: help and mistakes answer at once.
-    given = parse_command_line(
+    call_parameters = parse_command_line(
         TrainAndEvaluate, prog="train_lora", description=TrainAndEvaluate.__doc__ or "", examples=EXAMPLES
     )
 
@@ -34,15 +34,15 @@ from tasks.ephemeral_server import desk_server
 from tasks.errors import report_failure
 from tasks.interruption import result_of
 from tasks.result_upload import storing
-from tasks.training import check_server, compare, train_watched
+from tasks.training import check_evaluation, compare, train_watched
 
 
 @flow(name="train-lora", flow_run_name=lambda: f"train-lora {runtime.flow_run.parameters['parameters'].output_dir}")
 @report_failure
 def train_lora(parameters: TrainAndEvaluate) -> Trained:
-    """Trains an adapter and, where there are held-out problems, shows what it changed."""
+    """Train an adapter and, where there are held-out problems, show what it changed."""
     with storing(parameters.store_block) as store:
-        check_server(parameters)
+        check_evaluation(parameters)
         trained = store(train_watched(parameters.training(), parameters.cluster_block))
         if parameters.held_out is not None:
             reject_sampling(parameters.before())
@@ -53,4 +53,4 @@ def train_lora(parameters: TrainAndEvaluate) -> Trained:
 
 if __name__ == "__main__":
     with report_errors("train_lora"), interruptible(), desk_server():
-        sys.stdout.write(f"{train_lora(given).model_dump_json(indent=2)}\n")
+        sys.stdout.write(f"{train_lora(call_parameters).model_dump_json(indent=2)}\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import traceback
 from os import PathLike, fsdecode
 
 
@@ -27,6 +28,12 @@ class ServingError(RollmillError):
 
 class RunStoppedError(RollmillError):
     """A run stopped before its end; what is journaled stays, and the same command continues it."""
+
+
+def describe(error: BaseException, limit: int = 500) -> str:
+    """Return an error's type and message on one line, for any error, even one whose own `str` fails."""
+    line = " ".join("".join(traceback.format_exception_only(error)).split())
+    return line if len(line) <= limit else line[: limit - 3] + "..."
 
 
 _AGAIN = "then run the same command again to continue"
@@ -71,11 +78,11 @@ def file_error(error: OSError, path: str | PathLike[str] | None = None) -> Rollm
     names = error.filename2, error.filename, path  # of a rename first the place that it was for
     named = next((name for name in names if isinstance(name, str | bytes | PathLike)), None)
     where = "" if named is None else f": {_short(fsdecode(named))}"
-    said = f"{error.strerror}{where}"
+    message = f"{error.strerror}{where}"
     if error.errno in _IN_THE_WAY:
-        return InputError(f"{said}; {_IN_THE_WAY[error.errno]}")
+        return InputError(f"{message}; {_IN_THE_WAY[error.errno]}")
     if error.errno in _OUTSIDE and (where or error.errno != errno.ENOENT):
-        return RunStoppedError(f"{said}; {_OUTSIDE[error.errno]}, {_AGAIN}")
+        return RunStoppedError(f"{message}; {_OUTSIDE[error.errno]}, {_AGAIN}")
     return None
 
 

@@ -13,7 +13,7 @@ GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 def main(package: Path, output: Path) -> None:
-    """Converts; the directory appears whole or not at all."""
+    """Convert the model; its directory appears whole or not at all."""
     gguf = next(package.rglob(GGUF))
     beside = output.with_name(f".{output.name}.part")
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)

@@ -12,19 +12,19 @@ TRAIN, HELD_OUT, EXAMPLES = 70, 32, 2  # of each kind
 
 
 def larger(rng: random.Random) -> tuple[str, int]:
-    """The larger of two numbers."""
+    """Ask for the larger of two numbers."""
     one, other = rng.sample(range(10, 100), 2)
     return f"Which number is larger, {one} or {other}?", max(one, other)
 
 
 def following(rng: random.Random) -> tuple[str, int]:
-    """The number after another."""
+    """Ask for the number after another."""
     number = rng.randrange(1, 500)
     return f"Which number comes right after {number}?", number + 1
 
 
 def largest(rng: random.Random) -> tuple[str, int]:
-    """The largest of four numbers."""
+    """Ask for the largest of four numbers."""
     numbers = rng.sample(range(10, 100), 4)
     return f"Which is the largest of these numbers: {', '.join(map(str, numbers))}?", max(numbers)
 
@@ -45,7 +45,7 @@ def problems(rng: random.Random) -> Iterator[tuple[str, str, int]]:
 
 
 def main() -> None:
-    """Writes the three files."""
+    """Write the three files."""
     made = problems(random.Random(0))
     FOLDER.mkdir(exist_ok=True)
     for name, count in (("few_shot", EXAMPLES), ("train", TRAIN), ("held_out", HELD_OUT)):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import logging
 import os
-import re
 import socket
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,6 +27,7 @@ from prefect.logging import get_run_logger
 from prefect.logging.handlers import PrefectConsoleHandler
 from rich.console import Console
 
+from rollmill.generation.outcome import JobOutcome
 from rollmill.terminal.escapes import visible, visible_line
 from rollmill.terminal.markdown import fenced
 from rollmill.terminal.progress_bar import Watched, progress_bar
@@ -37,7 +37,7 @@ _EVERY_S = 5.0
 
 @contextmanager
 def track_progress(progress: Watched, title: str) -> Iterator[None]:
-    """Shows progress in the terminal and in a progress artifact, for the time of the block."""
+    """Show progress in the terminal and in a progress artifact, for the time of the block."""
     ended = threading.Event()
     artifact = cast(UUID, create_progress_artifact(_share(progress), description=_described(progress, title)))
 
@@ -60,7 +60,7 @@ def track_progress(progress: Watched, title: str) -> Iterator[None]:
 
 @contextmanager
 def logged_to(path: str | None) -> Iterator[None]:
-    """Also writes what is logged to the end of a file, for the time of the block; None for no file."""
+    """Write what is logged to the end of a file, too, for the time of the block; None for no file."""
     if path is None:
         yield
         return
@@ -79,7 +79,7 @@ def logged_to(path: str | None) -> Iterator[None]:
 
 
 def _log_console() -> Console | None:
-    """Where Prefect prints its log lines."""
+    """Return the console on which Prefect prints its log lines."""
     handlers = logging.getLogger().handlers
     return next((handler.console for handler in handlers if isinstance(handler, PrefectConsoleHandler)), None)
 
@@ -103,40 +103,41 @@ def _described(progress: Watched, title: str) -> str:
 
 
 def show_table(key: str, rows: Sequence[Mapping[str, str]], description: str) -> None:
-    """A table artifact."""
+    """Create a table artifact."""
     shown = [{visible_line(title): visible_line(cell) for title, cell in row.items()} for row in rows]
     create_table_artifact(shown, key=key, description=visible_line(description))
 
 
 def show_text(key: str, text: str, description: str) -> None:
-    """A markdown artifact with preformatted text."""
+    """Create a markdown artifact with preformatted text."""
     create_markdown_artifact(fenced(visible(text)), key=key, description=visible_line(description))
 
 
 def show_picture(key: str, path: Path, description: str) -> None:
-    """An image artifact: the picture itself, since the server that shows it may not see this machine's files."""
+    """Create an image artifact with the picture itself: the server that shows it may not see this machine's files."""
     url = "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
     create_image_artifact(url, key=key, description=visible_line(description))
 
 
 def show_files(key: str, name: str, directory: Path, files: Mapping[str, Path]) -> None:
-    """A table artifact of where the results are: the machine, the directory, and the files as seen from there."""
+    """Create a table artifact of where the results are: the machine, the directory, and the files' paths within it.
+
+    Args:
+        key: The artifact's.
+        name: What the results are of, for the description.
+        directory: The job's.
+        files: The paths, by what they are.
+    """
     rows = [{"what": what, "where": os.path.relpath(path, directory)} for what, path in files.items()]
-    show_table(f"{key}-files", rows, f"Results of {name}: {directory.absolute()} on {socket.gethostname()}")
+    show_table(key, rows, f"Results of {name}: {directory.absolute()} on {socket.gethostname()}")
 
 
-def show_outcome(
-    key: str, title: str, name: str, rows: Sequence[Mapping[str, str]], files: Mapping[str, Path], notes: Sequence[str]
-) -> None:
-    """A run when it is over: its table, `statistics`, `picture` and files as artifacts, its notes as warnings."""
-    show_table(key, rows, f"{title}: {name}")
-    show_text(f"{key}-statistics", files["statistics"].read_text(), f"Statistics of {name}")
-    show_picture(f"{key}-overview", files["picture"], f"{title}: overview of {name}")
-    show_files(key, name, files["statistics"].parent, files)
-    for note in notes:
+def show_outcome(outcome: JobOutcome) -> None:
+    """Show a run when it is over: its table, `statistics`, picture and files as artifacts, its notes as warnings."""
+    keys, name, title = outcome.artifact_keys(), outcome.name, outcome.title
+    show_table(keys.table, outcome.table, f"{title}: {name}")
+    show_text(keys.statistics, outcome.files["statistics"].read_text(), f"Statistics of {name}")
+    show_picture(keys.picture, outcome.picture, f"{title}: {keys.picture.rpartition('-')[2]} of {name}")
+    show_files(keys.files, name, outcome.directory, outcome.files)
+    for note in [*outcome.notes, *outcome.health[1:]]:
         get_run_logger().warning(note)
-
-
-def artifact_key(name: str) -> str:
-    """A run's name as an artifact's key: lower case letters, digits and dashes."""
-    return f"reject-sampling-{re.sub('[^a-z0-9]+', '-', name.lower()).strip('-') or 'run'}"

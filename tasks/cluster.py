@@ -23,10 +23,16 @@ R = TypeVar("R")
 
 
 def run_on_cluster(cluster: DaskCluster, task: Task[..., R], parameters: dict[str, Any], *, amount: int) -> R:
-    """Runs a task on a worker that has the amount of the cluster's resource, to the end; waits for one that is busy.
+    """Run a task, to its end, on a worker that has the amount of the cluster's resource; wait for one that is busy.
 
     The cluster gives the task up when this process ends. Raises `RunStoppedError` where no scheduler answers, where no
     worker has as much, and where the cluster loses the task.
+
+    Args:
+        cluster: The cluster.
+        task: The task.
+        parameters: The task's, by name.
+        amount: How much of the cluster's resource the task takes.
     """
     from dask.base import annotate
     from prefect_dask.task_runners import DaskTaskRunner
@@ -47,7 +53,14 @@ def run_on_cluster(cluster: DaskCluster, task: Task[..., R], parameters: dict[st
 
 
 def _wait(cluster: DaskCluster, client: Client, future: PrefectDaskFuture[Any], amount: int) -> None:
-    """Returns when the task is over; raises `RunStoppedError` where nobody could run it for a while."""
+    """Return when the task is over; raise `RunStoppedError` where no worker could run it for a while.
+
+    Args:
+        cluster: The cluster.
+        client: A client of it.
+        future: The task's.
+        amount: How much of the cluster's resource the task takes.
+    """
     possible = time.monotonic()
     while not future.wrapped_future.done():
         look()
@@ -60,7 +73,7 @@ def _wait(cluster: DaskCluster, client: Client, future: PrefectDaskFuture[Any], 
 
 
 def _result(cluster: DaskCluster, future: PrefectDaskFuture[R]) -> R:
-    """What the task returned or raised."""
+    """Return what the task returned, or raise what it raised."""
     lost = future.wrapped_future.status != "finished"  # of the task's own failures Dask knows nothing
     try:
         return future.result()

@@ -26,7 +26,7 @@ _DRAIN_S = 10.0
 
 @contextmanager
 def desk_server() -> Iterator[None]:
-    """Runs Prefect's server for the time of the block, unless `PREFECT_API_URL` names one.
+    """Run Prefect's server for the time of the block, unless `PREFECT_API_URL` names one.
 
     Prefect would start one of its own too, but that one outlives a process that is killed. Its records are in
     Prefect's usual database, so that `prefect server start` shows them later.
@@ -74,7 +74,7 @@ def _temporary_server() -> Iterator[None]:
 
 @contextmanager
 def _drained() -> Iterator[None]:
-    """What Prefect still has to say at the end of the block, it says before its server goes and the user is told."""
+    """Send all of Prefect's logs and events to its server at the end of the block, before the server ends."""
     try:
         yield
     finally:

@@ -19,7 +19,7 @@ R = TypeVar("R")
 
 
 def report_failure(function: Callable[P, R]) -> Callable[P, R]:
-    """For the function under `@flow` or `@task`: a `RollmillError` ends it in a failed state with the error's message.
+    """Turn a `RollmillError` of the function under `@flow` or `@task` into a failed state with the error's message.
 
     Tasks are then to be submitted: Prefect hands a state that a task returns to a direct caller as it is, unraised.
     """
@@ -43,7 +43,7 @@ def report_failure(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def _failure(error: Exception) -> RollmillError | None:
-    """What the user should read; None: a bug, which keeps its traceback."""
+    """Return the error that the user should read; None for a bug, which keeps its traceback."""
     if isinstance(error, RollmillError):
         return error
     return file_error(error) if isinstance(error, OSError) else None

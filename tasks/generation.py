@@ -1,20 +1,27 @@
-"""Making rollouts: a canary, then shard after shard."""
+"""Making rollouts in this process: a canary, then shard after shard."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
+from typing import Any, Protocol
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture
 from prefect.logging import get_run_logger
 
+from blocks.services import find_services
 from rollmill.generation import canary
+from rollmill.generation.concurrency import PLANNED
+from rollmill.generation.job import GenerationJob
 from rollmill.generation.progress import Progress
 from rollmill.generation.run import Run
+from rollmill.generation.services import GeneratorContext
 from rollmill.generation.session import RolloutSession
 from rollmill.records import Problem
+from tasks.artifacts import track_progress
 from tasks.errors import report_failure
 from tasks.interruption import result_of
 
@@ -24,19 +31,64 @@ LEAST_SHARD, MOST_SHARD = 512, 16_384
 """Bounds of a shard, in rollouts."""
 
 
+class RolloutMaker(Protocol):
+    """Makes a run's rollouts, wherever that is."""
+
+    def try_canary(self) -> None:
+        """Make a few rollouts, say what the rest will cost, and stop where it is not worth it."""
+        ...
+
+    def make_all(self) -> None:
+        """Make all that the run still misses. Raises what ended the first shard that failed."""
+        ...
+
+
+class LocalRollouts:
+    """Makes a run's rollouts in this process, with the slots of one session: each is journaled as soon as it is made.
+
+    Shards are handed in ahead of the slots, as many as these need: a straggler of one shard holds up no other.
+    """
+
+    def __init__(self, session: RolloutSession) -> None:
+        self._session = session
+
+    def try_canary(self) -> None:
+        """Make a few rollouts, say what the rest will cost, and stop where it is not worth it."""
+        result_of(try_canary.submit(self._session))
+
+    def make_all(self) -> None:
+        """Make all that the run still misses. Raises what ended the first shard that failed."""
+        generate_all(self._session)
+
+
+@contextmanager
+def rollouts_here(job: GenerationJob[Any], run: Run, progress: Progress) -> Iterator[LocalRollouts]:
+    """Open a job's servers and sandboxes for the time of the block, and make its rollouts with them.
+
+    Raises as the job's `open_generator` does.
+    """
+    with job.open_generator(GeneratorContext(find_services(job.parameters))) as generator:
+        progress.start()
+        session = RolloutSession(run, generator, slots=job.slots, progress=progress)
+        with session, track_progress(progress, job.name):
+            yield LocalRollouts(session)
+
+
 @task(name="canary", cache_policy=NO_CACHE)
 @report_failure
 def try_canary(session: RolloutSession) -> None:
-    """Makes a few rollouts, says what the rest will cost, and stops the run where it is not worth it."""
+    """Make a few rollouts, say what the rest will cost, and stop the run where it is not worth it."""
     run = session.run
     chosen = canary.choose(run.problems(), run.problem_count)
     session.generate(chosen, first=canary.CANARY_ROLLOUTS)
-    judge_canary(run, chosen, slots=session.slots)
+    judge_canary(run, chosen, slots=PLANNED if session.found_slots else session.slots)
 
 
 def judge_canary(run: Run, chosen: Sequence[Problem], *, slots: int) -> None:
-    """Says what the canary's rollouts tell of the rest. Raises `RunStoppedError` where that is not worth it."""
-    projection = canary.project(run, canary.canary_rollouts(run, chosen), slots=slots)
+    """Log what the canary's rollouts predict for the rest. Raises `RunStoppedError` where that is not worth it."""
+    rollouts = canary.canary_rollouts(run, chosen)
+    canary.check_some_answered(rollouts, directory=run.directory)
+    projection = canary.project(run, rollouts, slots=slots)
     if projection is not None:
         get_run_logger().info(projection.describe())
         canary.check(projection, directory=run.directory, max_tokens=run.max_tokens)
@@ -45,13 +97,20 @@ def judge_canary(run: Run, chosen: Sequence[Problem], *, slots: int) -> None:
 @task(name="rollouts", task_run_name="rollouts of {first}..{last}", cache_policy=NO_CACHE)
 @report_failure
 def generate_shard(session: RolloutSession, problems: Sequence[Problem], first: int, last: int) -> None:
-    """Makes what the run still wants of some problems."""
+    """Make what the run still wants of some problems.
+
+    Args:
+        session: Makes the rollouts.
+        problems: The shard's.
+        first: Number of the first problem, for the task's name.
+        last: Number of the last problem, for the task's name.
+    """
     tally = session.generate(problems)
     get_run_logger().info("%d rollouts: %d ok, %d unparseable, %d failed", *tally.counts())
 
 
 def generate_all(session: RolloutSession) -> None:
-    """Hands in all problems, shard by shard, ahead of the slots, and waits for the end.
+    """Hand in all problems, shard by shard, ahead of the slots, and wait for the end.
 
     Raises what ended the first shard that failed.
     """
@@ -65,7 +124,7 @@ def generate_all(session: RolloutSession) -> None:
 
 
 def shards(session: RolloutSession) -> Iterator[tuple[int, list[Problem]]]:
-    """(Number of the first problem, problems), each when the slots will soon need it."""
+    """Yield (number of the first problem, problems), each when the slots will soon need it."""
     problems = session.run.problems()
     first = 0
     while True:
@@ -78,6 +137,6 @@ def shards(session: RolloutSession) -> Iterator[tuple[int, list[Problem]]]:
 
 
 def shard_size(progress: Progress, num_rollout: int) -> int:
-    """How many problems make a shard: some seconds of work, so that what Prefect does for each is small beside it."""
+    """Return how many problems make a shard: seconds of work, beside which Prefect's own work for each is small."""
     rollouts = progress.snapshot().rollouts_per_s * SHARD_S
     return -(-int(min(max(rollouts, LEAST_SHARD), MOST_SHARD)) // num_rollout)

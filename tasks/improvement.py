@@ -19,14 +19,14 @@ from tasks.errors import report_failure
 @task(name="check problems", cache_policy=NO_CACHE)
 @report_failure
 def check_problems(parameters: Improve) -> None:
-    """Refuses held-out problems that are trained on."""
+    """Refuse held-out problems that are trained on."""
     get_run_logger().info("%d held-out problems, none of them trained on", rounds.check_problems(parameters))
 
 
 @task(name="begin", cache_policy=NO_CACHE)
 @report_failure
 def begin_history(parameters: Improve) -> History:
-    """Reads the base's evaluations."""
+    """Read the base's evaluations."""
     history = rounds.begin(parameters)
     _show(history)
     return history
@@ -35,7 +35,7 @@ def begin_history(parameters: Improve) -> History:
 @task(name="choose training rows", cache_policy=NO_CACHE)
 @report_failure
 def choose_training_rows(parameters: Improve, plan: Plan) -> TrainingRows:
-    """Writes the rows of a round."""
+    """Write the rows of a round."""
     chosen = rounds.choose_rows(parameters, plan)
     get_run_logger().info("round %d: %s", plan.number, chosen.line())
     return chosen
@@ -44,7 +44,15 @@ def choose_training_rows(parameters: Improve, plan: Plan) -> TrainingRows:
 @task(name="judge", cache_policy=NO_CACHE)
 @report_failure
 def judge_round(parameters: Improve, history: History, plan: Plan, chosen: TrainingRows, trained: Trained) -> History:
-    """Keeps a round or rolls it back."""
+    """Keep a round or roll it back.
+
+    Args:
+        parameters: The loop's.
+        history: The rounds before.
+        plan: The round's.
+        chosen: The rows that the round trained on.
+        trained: The training's result.
+    """
     history = rounds.judge(parameters, history, plan, chosen, trained)
     rounds.write_history(parameters, history)
     _show(history)
@@ -54,10 +62,10 @@ def judge_round(parameters: Improve, history: History, plan: Plan, chosen: Train
 @task(name="end", cache_policy=NO_CACHE)
 @report_failure
 def end_history(parameters: Improve, history: History) -> Improved:
-    """Writes the rounds' numbers and picture."""
+    """Write the rounds' numbers and picture."""
     improved = rounds.write_history(parameters, history)
     show_picture("improve-picture", improved.files["picture"], "Held-out accuracy after each round")
-    show_files("improve", improved.directory.name, improved.directory, improved.files)
+    show_files("improve-files", improved.directory.name, improved.directory, improved.files)
     return improved
 
 

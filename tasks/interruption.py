@@ -18,7 +18,7 @@ R = TypeVar("R")
 
 @contextmanager
 def signals_noted() -> Iterator[None]:
-    """Lets Prefect's flow engine install our handler, which only notes the signal, in place of its own.
+    """Let Prefect's flow engine install our handler, which only notes the signal, in place of its own.
 
     The engine compares by identity whether its handler is installed, and tells a worker that cancels so. Therefore it
     is replaced where it is defined.
@@ -33,7 +33,7 @@ def signals_noted() -> Iterator[None]:
 
 @contextmanager
 def interruptible_flow() -> Iterator[None]:
-    """The body of a flow, in whatever process it runs; for a task this changes nothing.
+    """Make the body of a flow interruptible, in whatever process it runs; for a task this changes nothing.
 
     In a command, which is `interruptible` as a whole, raises `Interrupted` where a signal came before. In the process
     of a deployment's run, or of a program that calls the flow, SIGTERM is noted, and raised where the main thread looks
@@ -54,6 +54,6 @@ def interruptible_flow() -> Iterator[None]:
 
 
 def result_of(future: PrefectFuture[R]) -> R:
-    """What a task on a thread here returned or raised; looks for interruptions while it waits."""
+    """Return the result of a task on a thread of this process, or raise its error; look for interruptions meanwhile."""
     wait_for(cast("PrefectConcurrentFuture[R]", future).wrapped_future)
     return future.result()

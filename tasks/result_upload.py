@@ -25,12 +25,12 @@ class JobResult(Protocol):
 
     @property
     def directory(self) -> Path:
-        """The job's own."""
+        """Return the job's own directory."""
         ...
 
     @property
     def files(self) -> Mapping[str, Path]:
-        """Files and folders, by what they are."""
+        """Return the files and folders, by what they are."""
         ...
 
 
@@ -43,14 +43,14 @@ _ONE_AT_A_TIME = threading.Lock()
 @task(name="check store", cache_policy=NO_CACHE)
 @report_failure
 def check_store(block: str) -> None:
-    """Refuses a store that cannot be written, before anything is made for it."""
+    """Refuse a store that cannot be written, before anything is made for it."""
     get_run_logger().info(Store(result_store(block)).check())
 
 
 @task(name="store results", cache_policy=NO_CACHE)
 @report_failure
 def store_results(block: str, directory: Path, files: Sequence[Path]) -> None:
-    """Copies what a job left, and shows where it is."""
+    """Copy a job's results, and show where they are."""
     with _ONE_AT_A_TIME:
         copied = copy_results(result_store(block), directory, files)
     rows = [{"file": file.url, "bytes": f"{file.bytes:,}"} for file in copied.files]
@@ -66,20 +66,20 @@ class ResultUploader:
         self._copies: list[PrefectFuture[None]] = []
 
     def __call__(self, outcome: OutcomeT) -> OutcomeT:
-        """The outcome itself, whose files are on their way."""
+        """Start copying an outcome's files, and return the outcome."""
         if self._block is not None:
             self._copies.append(store_results.submit(self._block, outcome.directory, list(outcome.files.values())))
         return outcome
 
     def wait(self) -> None:
-        """Until all is copied. Raises what the first copy that failed says."""
+        """Wait until all is copied. Raises the error of the first copy that failed."""
         for copy in self._copies:
             result_of(copy)
 
 
 @contextmanager
 def storing(block: str | None) -> Iterator[ResultUploader]:
-    """Copies what it is called with to the store of a block; None for no store.
+    """Yield what copies outcomes to the store of a block; None for no store.
 
     The store is tried first: raises `InputError` or `RunStoppedError` where it cannot be written, and at the end
     where something was not copied.

@@ -14,7 +14,7 @@ ParametersT = TypeVar("ParametersT", bound=BaseModel)
 
 
 def dated(parameters: ParametersT) -> ParametersT:
-    """The parameters with `{date}` in `output_dir` replaced by the day, in UTC, on which the run was to begin.
+    """Replace `{date}` in the parameters' `output_dir` by the day, in UTC, on which the run was to begin.
 
     A run that is started again later keeps its day, and so its folder.
     """

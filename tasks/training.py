@@ -12,13 +12,18 @@ from prefect.logging import get_run_logger
 from blocks.cluster import dask_cluster, given_up
 from blocks.inference import server_config
 from rollmill.errors import RunStoppedError
+from rollmill.generation.job import check_problems
 from rollmill.inference.server import ServerConfig
 from rollmill.jobs.evaluation.before_after import BeforeAfter, compare_before_after
 from rollmill.jobs.evaluation.train_and_evaluate import TrainAndEvaluate
+from rollmill.jobs.rejection_sampling.job import jobs
+from rollmill.jobs.training.advice import many_texts
 from rollmill.jobs.training.manifest import Trained, read_training_manifest
 from rollmill.jobs.training.parameters import TrainLora
 from rollmill.jobs.training.prepared import DROPPED
 from rollmill.jobs.training.progress import TrainingProgress
+from rollmill.jobs.training.recorded_rows import recorded_line
+from rollmill.jobs.training.stop_tokens import GENERATION_CONFIG
 from rollmill.jobs.training.training import run_training
 from rollmill.terminal.text_table import aligned
 from tasks.artifacts import show_files, show_picture, show_table, track_progress
@@ -30,15 +35,39 @@ from tasks.interruption import result_of
 @task(name="train", cache_policy=NO_CACHE, tags=["training"])
 @report_failure
 def train(parameters: TrainLora, stop: threading.Event | None = None) -> Trained:
-    """Trains in a process of its own, until `stop` is set; continues what was interrupted."""
+    """Train in a process of its own, until `stop` is set; continue what was interrupted."""
     trained = run_training(parameters, stop=stop.is_set if stop else given_up())
     get_run_logger().info("%d steps on %d rows, loss %.4g", trained.steps, trained.rows, trained.train_loss)
+    if line := many_texts(trained.rows, trained.texts):
+        get_run_logger().warning(line)
     if trained.dropped:
-        left_out = ", ".join(f"{count} {reason}" for reason, count in trained.dropped.items())
-        get_run_logger().warning("rows left out, each in %s: %s", trained.directory / DROPPED, left_out)
+        dropped = ", ".join(f"{count} {reason}" for reason, count in trained.dropped.items())
+        get_run_logger().warning("rows left out, each in %s: %s", trained.directory / DROPPED, dropped)
+    if trained.turns_left_out:
+        turns = ", ".join(f"{count} {reason}" for reason, count in trained.turns_left_out.items())
+        get_run_logger().warning("turns left out of rows used, each in %s: %s", trained.directory / DROPPED, turns)
+    if line := recorded_line(trained.recorded_rows, trained.encoded_anew):
+        get_run_logger().info(line)
+    if trained.stops_added:
+        get_run_logger().info(
+            "the base does not stop at %s, which training teaches as the end: added to %s",
+            ", ".join(trained.stops_added), trained.directory / GENERATION_CONFIG,
+        )  # fmt: skip
     show_picture("train-loss", trained.directory / "loss.png", "Loss")
-    show_files("train", trained.directory.name, trained.directory, trained.files)
+    show_files("train-files", trained.directory.name, trained.directory, trained.files)
     return trained
+
+
+def check_evaluation(parameters: TrainAndEvaluate) -> None:
+    """Check that the evaluations can begin, before hours of training.
+
+    Raises `InputError` for held-out problems, a verifier or a template that cannot be used, and as `check_server` does.
+    """
+    if parameters.held_out is None:
+        return
+    for job in jobs(parameters.before()):
+        check_problems(job)
+    check_server(parameters)
 
 
 def check_server(parameters: TrainAndEvaluate) -> None:
@@ -55,16 +84,16 @@ def check_server(parameters: TrainAndEvaluate) -> None:
 
 
 def train_watched(parameters: TrainLora, cluster_block: str | None) -> Trained:
-    """Trains here, or on a worker of the cluster that a block names, and shows how far that is.
+    """Train here, or on a worker of the cluster that a block names, and show how far that is.
 
     Raises `InputError` where there is no such block, and `RunStoppedError` where that worker's files are not seen here.
     """
     cluster, directory = dask_cluster(cluster_block), Path(parameters.output_dir)
     with track_progress(TrainingProgress(directory), f"train {directory}"):
         if cluster is None:
-            return _train_here(parameters)
-        there = {"parameters": parameters.anywhere()}
-        trained = run_on_cluster(cluster, train, there, amount=parameters.num_gpus)
+            return _train_locally(parameters)
+        task_parameters = {"parameters": parameters.anywhere()}
+        trained = run_on_cluster(cluster, train, task_parameters, amount=parameters.num_gpus)
         manifest = read_training_manifest(directory)
         if manifest is None or manifest.result is None:
             raise RunStoppedError(
@@ -74,8 +103,8 @@ def train_watched(parameters: TrainLora, cluster_block: str | None) -> Trained:
         return trained.at(directory)
 
 
-def _train_here(parameters: TrainLora) -> Trained:
-    """Trains on this machine; a signal that ends the flow ends the training, too."""
+def _train_locally(parameters: TrainLora) -> Trained:
+    """Train on this machine; a signal that ends the flow ends the training, too."""
     stop = threading.Event()
     try:
         return result_of(train.submit(parameters, stop))
@@ -87,10 +116,10 @@ def _train_here(parameters: TrainLora) -> Trained:
 @task(name="compare before and after", cache_policy=NO_CACHE)
 @report_failure
 def compare(trained: Trained) -> BeforeAfter:
-    """Shows what training changed on held-out problems."""
-    found = compare_before_after(trained.directory)
-    show_table("train-evaluation", found.rows(), "Right on held-out problems, before and after")
-    show_picture("train-evaluation-picture", found.picture, "Right on held-out problems, before and after")
-    for line in aligned(list(found.rows()[0]), found.rows()):
+    """Show what training changed on held-out problems."""
+    comparison = compare_before_after(trained.directory)
+    show_table("train-evaluation", comparison.rows(), "Right on held-out problems, before and after")
+    show_picture("train-evaluation-picture", comparison.picture, "Right on held-out problems, before and after")
+    for line in aligned(list(comparison.rows()[0]), comparison.rows()):
         get_run_logger().info(line)
-    return found
+    return comparison

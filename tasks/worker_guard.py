@@ -87,7 +87,7 @@ def guarded_workers(client: Client) -> Iterator[None]:
 
 
 def _ask(client: Client) -> dict[str, object]:
-    """Whether each worker is guarded; nothing where one does not answer."""
+    """Return whether each worker is guarded; nothing where one does not answer."""
     try:
         return call_within(ANSWER_S, partial(client.run, is_guarded, on_error="return"))
     except TimeoutError as error:
@@ -105,7 +105,7 @@ def _name_unguarded(answers: dict[str, object]) -> None:
 
 
 def is_guarded(dask_worker: Worker) -> bool:
-    """Whether neither the profiler nor the collector's diagnosis runs in a worker."""
+    """Tell whether neither the profiler nor the collector's diagnosis runs in a worker."""
     from distributed import gc
 
     return not gc._gc_diagnosis.enabled and not set(PROFILER) & set(dask_worker.periodic_callbacks)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def nanny_class() -> type[Nanny]:
-    """The nanny of a process that does not get SIGINT while it starts, and whose start ends at an interruption.
+    """Return the nanny of a process that does not get SIGINT while it starts, and whose start ends at an interruption.
 
     See `dask_setup` for SIGINT later on.
     """
@@ -40,7 +40,7 @@ def nanny_class() -> type[Nanny]:
 
 
 def dask_setup(worker: Worker) -> None:
-    """Called by Dask in the main thread of the worker, which preloads this module: from now on SIGINT does nothing.
+    """Make SIGINT do nothing from now on; Dask calls this in the worker's main thread, as it preloads this module.
 
     Neither blocked nor ignored, since what it starts would inherit that.
     """

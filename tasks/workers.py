@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _DASK = "distributed"
+RESTART_S = 300.0
+"""How long a process here may take to start again: its imports alone take minutes on a machine that is overloaded."""
 _END_S = 60.0
 """Seconds for what runs on all workers, such as ending their servers."""
 
@@ -40,24 +42,24 @@ class Workers:
         self._cluster = cluster
         self._possible = time.monotonic()
         self._seen: tuple[float, dict[str, float]] = (-math.inf, {})
-        self._left_out: set[str] = set()
+        self._excluded: set[str] = set()
         self._bound: dict[PrefectDaskFuture[Any], list[str]] = {}
 
     @property
     def count(self) -> int:
-        """How many tasks can run, at least 1; as it was 2 s ago at most."""
-        return max(1, int(sum(self._there().values())))
+        """Return how many tasks can run, at least 1; as it was 2 s ago at most."""
+        return max(1, int(sum(self._available().values())))
 
-    def _there(self) -> dict[str, float]:
-        """Address -> how much of the resource; of those that are not left out.
+    def _available(self) -> dict[str, float]:
+        """Return how much of the resource each worker has, by address, without those that are excluded.
 
         As it was 2 s ago at most, since a large cluster takes time to say it.
         """
         now = time.monotonic()
         if now - self._seen[0] > LOOK_S:
             self._seen = (now, self._look())
-        found = self._seen[1]
-        return {address: amount for address, amount in found.items() if address not in self._left_out and amount > 0}
+        supplies = self._seen[1]
+        return {address: amount for address, amount in supplies.items() if address not in self._excluded and amount > 0}
 
     def _look(self) -> dict[str, float]:
         if self._cluster is not None:
@@ -65,40 +67,40 @@ class Workers:
         return dict.fromkeys(self._runner.client.scheduler_info()["workers"], 1.0)
 
     def submit(self, task: Task[..., R], parameters: dict[str, Any], *, amount: float = 1) -> PrefectDaskFuture[R]:
-        """Hands a task in; it begins when a worker of the cluster has as much of the resource to spare."""
+        """Hand in a task; it begins when a worker of the cluster has as much of the resource to spare."""
         from dask.base import annotate
 
         where: dict[str, Any] = {"resources": {self._cluster.resource: amount}} if self._cluster else {}
-        if self._left_out:
-            where["workers"] = list(self._there())
+        if self._excluded:
+            where["workers"] = list(self._available())
         with annotate(**where):
             future = self._runner.submit(task, parameters)
-        if self._left_out:
+        if self._excluded:
             self._bound[future] = where["workers"]
         return future
 
     def leave_out(self, future: PrefectDaskFuture[Any]) -> bool:
-        """Gives the worker that has done a task no more; False where it was left out before, or is gone."""
+        """Exclude the worker that ran this task; return False where it was excluded before, or is gone."""
         done = future.wrapped_future
         holders = self._runner.client.who_has([done])  # type: ignore[no-untyped-call]
-        found = set(holders[done.key]) - self._left_out
-        self._left_out |= found
-        return bool(found)
+        newly_excluded = set(holders[done.key]) - self._excluded
+        self._excluded |= newly_excluded
+        return bool(newly_excluded)
 
     @property
     def any_left(self) -> bool:
-        """Whether there is one that is not left out."""
-        return bool(self._there())
+        """Tell whether any worker is not excluded."""
+        return bool(self._available())
 
     def everywhere(self, function: Callable[[], Awaitable[None]]) -> None:
-        """Calls on every worker, and waits; one that cannot be reached, or does not know the function, is left out."""
+        """Call a function on every worker, and wait; leave out one that cannot be reached or does not know it."""
         try:
             call_within(_END_S, partial(self._runner.client.run, function, on_error="ignore"))
         except TimeoutError as error:
             _log.warning("not every worker has ended what it holds for this run, a server perhaps: %s", error)
 
     def first_done(self, futures: Sequence[PrefectDaskFuture[R]]) -> PrefectDaskFuture[R]:
-        """Waits for the first of them.
+        """Wait for the first of the futures that is done, and return it.
 
         Raises `RunStoppedError` where for a while no worker of the cluster could run any, and where those that could
         are gone and others left out.
@@ -119,7 +121,7 @@ class Workers:
                 self._check()
 
     def result(self, future: PrefectDaskFuture[R]) -> R:
-        """What the task returned or raised. Raises `RunStoppedError` where its worker died of it."""
+        """Return what the task returned, or raise what it raised, and `RunStoppedError` where its worker died of it."""
         lost = future.wrapped_future.status != "finished"  # of the task's own failures Dask knows nothing
         try:
             return future.result()
@@ -133,24 +135,35 @@ class Workers:
             ) from error
 
     def _check(self) -> None:
-        there = self._there()
-        if not all(there.keys() & bound for bound in self._bound.values()):
+        available = self._available()
+        if not all(available.keys() & bound for bound in self._bound.values()):
             raise RunStoppedError(
-                f"the workers are gone that could run a task, and {', '.join(self._left_out)} cannot: the same command "
+                f"the workers are gone that could run a task, and {', '.join(self._excluded)} cannot: the same command "
                 "continues"
             )
-        if self._cluster is None:
-            return
-        offers = self._cluster.offers(self._runner.client)
-        if offers.suffices(1):
+        if self._can_work():
             self._possible = time.monotonic()
-        elif time.monotonic() - self._possible > PATIENCE_S:
-            raise RunStoppedError(self._cluster.no_worker(offers, 1))
+        elif time.monotonic() - self._possible > (RESTART_S if self._cluster is None else PATIENCE_S):
+            raise RunStoppedError(self._no_worker())
+
+    def _can_work(self) -> bool:
+        if self._cluster is None:
+            return bool(self._look())
+        return self._cluster.offers(self._runner.client).suffices(1)
+
+    def _no_worker(self) -> str:
+        """Return what to say when no worker has come back for long."""
+        if self._cluster is None:
+            return (
+                f"no worker process here has started again in {RESTART_S:.0f} s: memory may have run out; the same "
+                "command continues"
+            )
+        return self._cluster.no_worker(self._cluster.offers(self._runner.client), 1)
 
 
 @contextmanager
 def workers_of(cluster: DaskCluster) -> Iterator[Workers]:
-    """The workers of a cluster that have its resource. Raises `RunStoppedError` where no scheduler answers."""
+    """Connect to a cluster's workers that have its resource. Raises `RunStoppedError` where no scheduler answers."""
     from prefect_dask.task_runners import DaskTaskRunner
 
     from tasks.worker_guard import guarded_workers
@@ -166,7 +179,7 @@ def workers_of(cluster: DaskCluster) -> Iterator[Workers]:
 
 @contextmanager
 def workers_here(environments: Sequence[Mapping[str, str]], *, threads: int = 1) -> Iterator[Workers]:
-    """A process for each environment, which is laid over this one's. They end with the block, and with this process.
+    """Start a process for each environment, laid over this one's. They end with the block, and with this process.
 
     `threads` is how many tasks each runs at a time.
     """
@@ -176,18 +189,21 @@ def workers_here(environments: Sequence[Mapping[str, str]], *, threads: int = 1)
     from prefect_dask.task_runners import DaskTaskRunner
 
     # Dask would give each the whole machine's memory divided by their number, and end those that take more.
-    here: dict[str, Any] = {"host": LOOPBACK, "dashboard": False, "dashboard_address": f"{LOOPBACK}:0"}
-    own = {**here, "nthreads": threads, "memory_limit": 0}
-    given = {"OMP_NUM_THREADS": _threads(len(environments)), "TOKENIZERS_PARALLELISM": "false", "TQDM_DISABLE": "1"}
-    own["preload"], nanny = [worker_process.__name__], worker_process.nanny_class()
+    common: dict[str, Any] = {"host": LOOPBACK, "dashboard": False, "dashboard_address": f"{LOOPBACK}:0"}
+    options = {**common, "nthreads": threads, "memory_limit": 0}
+    defaults = {"OMP_NUM_THREADS": _threads(len(environments)), "TOKENIZERS_PARALLELISM": "false", "TQDM_DISABLE": "1"}
+    options["preload"], nanny = [worker_process.__name__], worker_process.nanny_class()
     spec = {
-        number: {"cls": nanny, "options": {**own, "env": given | dict(environment)}}
+        number: {"cls": nanny, "options": {**options, "env": defaults | dict(environment)}}
         for number, environment in enumerate(environments)
     }
-    scheduler = {"cls": Scheduler, "options": {**here, "port": 0}}
+    scheduler = {"cls": Scheduler, "options": {**common, "port": 0}}
     # Of the `DeadlockGuard`: each worker is guarded as it starts, by what it preloads. To ask them all at the end of a
     # run whose interruption has ended them too would only make Dask complain.
-    quiet = dask.config.set({"distributed.worker.profile.enabled": False})  # workers inherit it
+    # A worker that died may take longer to start again than the 15 s after which Dask would end its nanny, and the run
+    # would wait for it for ever.
+    settings = {"distributed.worker.profile.enabled": False, "distributed.deploy.lost-worker-timeout": "1 hour"}
+    quiet = dask.config.set(settings)  # workers inherit it
     with _quieter(logging.WARNING), quiet, SpecCluster(workers=spec, scheduler=scheduler) as cluster:
         disable_gc_diagnosis(force=True)  # the scheduler in this process has turned it on
         with DaskTaskRunner(cluster=cluster) as runner:
@@ -197,7 +213,7 @@ def workers_here(environments: Sequence[Mapping[str, str]], *, threads: int = 1)
 
 @contextmanager
 def _quieter(level: int) -> Iterator[None]:
-    """Keeps what Dask says of its connections out of the log."""
+    """Keep Dask's messages about its connections out of the log."""
     logger = logging.getLogger(_DASK)
     before = logger.level
     logger.setLevel(level)
@@ -208,5 +224,5 @@ def _quieter(level: int) -> Iterator[None]:
 
 
 def _threads(processes: int) -> str:
-    """Of each process: Dask would say 1."""
+    """Return the number of OpenMP threads per worker process (Dask's default is 1)."""
     return os.environ.get("OMP_NUM_THREADS") or str(max(1, len(os.sched_getaffinity(0)) // processes))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import signal
 from collections import Counter
 from collections.abc import Generator
@@ -13,6 +14,10 @@ from hypothesis import settings
 # Started in the background, a shell's child ignores Ctrl-C, and so would every process that a test starts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Threads of PyTorch and NumPy wait for one another by spinning, which beside other tests takes most of the time. They
+# read this when they are imported, and so do the processes that tests start. With one, sums are the same everywhere.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 # How long one example takes says how busy the machine is.
 settings.register_profile("no deadline", deadline=None)

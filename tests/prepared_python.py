@@ -38,10 +38,10 @@ import marshal, os, signal, sys
 from array import array
 import _socket
 
-given = sys.argv[2:] if sys.argv[1:2] == ["-B"] else sys.argv[1:]
+given = sys.argv[2:] if sys.argv[1:2] in (["-B"], ["-u"]) else sys.argv[1:]
 kind, what = (*given, "", "")[:2]
 if not (kind == "-m" and what.startswith({runs!r}) or kind == "-c" and what.startswith({spawn!r})):
-    os.execv({python!r}, [{python!r}, *given])
+    os.execv({python!r}, [{python!r}, *sys.argv[1:]])
 files = [fd for fd in map(int, os.listdir("/proc/self/fd")) if os.path.exists(f"/proc/self/fd/{{fd}}")]
 server = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
 server.connect({address!r})
@@ -233,11 +233,13 @@ def python_path(environment: Mapping[str, str]) -> list[str]:
 def main(address: str, imported: Sequence[str]) -> list[str]:
     """Serves; returns in every fork, with the interpreter's arguments."""
     paths = [path for path in sys.path if path not in ("", str(Path.cwd()), *python_path(os.environ))]
+    gc.disable()  # what is imported is no garbage: to look for it takes a sixth of the time
     for name in imported:
         importlib.import_module(name)
     assert threading.active_count() == 1  # those of Polars' and PyArrow's allocators may stay behind
     gc.collect()
     gc.freeze()
+    gc.enable()
     asked = Server(address).serve()
     become(asked, paths)
     return asked.given

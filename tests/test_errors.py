@@ -24,7 +24,7 @@ KINDS = {
 
 
 @pytest.mark.parametrize(("number", "kind"), KINDS.items(), ids=[errno.errorcode[number] for number in KINDS])
-def test_what_a_file_system_refuses_is_one_line(number, kind):
+def test_file_system_error_is_one_line(number, kind):
     failure = file_error(OSError(number, os.strerror(number), "/data/a\nb"))
     assert type(failure) is kind
     assert str(failure).startswith(f"{os.strerror(number)}: /data/a b; ")
@@ -39,7 +39,7 @@ def test_a_missing_file_without_a_name_is_a_bug():
     assert file_error(FileNotFoundError(errno.ENOENT, "No such file or directory")) is None
 
 
-def test_of_a_rename_the_place_that_it_was_for_is_named(tmp_path):
+def test_rename_error_names_the_target(tmp_path):
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").touch()
     with pytest.raises(IsADirectoryError) as caught:
@@ -49,7 +49,7 @@ def test_of_a_rename_the_place_that_it_was_for_is_named(tmp_path):
     )
 
 
-def test_what_the_error_does_not_name():
+def test_error_without_a_path_uses_the_given_one():
     error = OSError(errno.ENOSPC, "No space left on device")
     assert str(file_error(error)).startswith("No space left on device; make room")
     assert str(file_error(error, "/given")).startswith("No space left on device: /given; make room")
@@ -58,6 +58,6 @@ def test_what_the_error_does_not_name():
 
 
 def test_a_long_path_is_shortened():
-    said = str(file_error(OSError(errno.ENAMETOOLONG, "File name too long", "/a" * 5000 + "/end")))
-    assert len(said) < 400
-    assert "/end; choose a shorter name" in said
+    message = str(file_error(OSError(errno.ENAMETOOLONG, "File name too long", "/a" * 5000 + "/end")))
+    assert len(message) < 400
+    assert "/end; choose a shorter name" in message

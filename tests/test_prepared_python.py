@@ -47,7 +47,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_module_runs_as_with_the_real_one_but_for_what_is_imported(python: Path, folder: Path) -> None:
+def test_prepared_python_runs_a_module_like_the_real_one(python: Path, folder: Path) -> None:
     environment = dict(os.environ, SAID="hello", PYTHONPATH="/somewhere")
     found = [
         subprocess.run(
@@ -63,7 +63,7 @@ def test_a_module_runs_as_with_the_real_one_but_for_what_is_imported(python: Pat
 
 
 def test_what_it_spawns_is_prepared_too(python: Path, folder: Path) -> None:
-    assert subprocess.check_output([python, "-m", "spawns"], cwd=folder) == b"True\n"
+    assert subprocess.check_output([python, "-u", "-m", "spawns"], cwd=folder) == b"True\n"
 
 
 def test_what_it_is_not_prepared_for_the_real_one_runs(python: Path) -> None:

@@ -18,18 +18,18 @@ LEAST = 0.7
 
 
 def kept(row: dict[str, Any]) -> bool:
-    """The filter that every contender applies."""
+    """Return the filter that every contender applies."""
     return bool(row["success"]) and row["reward"] >= LEAST
 
 
 def sample(row: dict[str, Any]) -> dict[str, Any]:
-    """What every contender writes."""
+    """Return what every contender writes."""
     names = ("instance_id", "sample_id", "reward", "speedup", "model_calls")
     return {"messages": row["messages"], "metadata": {name: row[name] for name in names}}
 
 
 def orjson_loop(source: str, target: Path) -> None:
-    """The shortest good program."""
+    """Do the work as the shortest good program does."""
     with Path(source).open("rb") as rows, target.open("wb") as file:
         for line in rows:
             row = orjson.loads(line)
@@ -38,7 +38,7 @@ def orjson_loop(source: str, target: Path) -> None:
 
 
 def json_loop(source: str, target: Path) -> None:
-    """The same with the standard library."""
+    """Do the same with the standard library."""
     with Path(source).open(encoding="utf-8") as rows, target.open("w", encoding="utf-8") as file:
         for line in rows:
             row = json.loads(line)
@@ -106,8 +106,8 @@ def rollmill_analyze(source: str, target: Path) -> None:
 
 
 CONTENDERS: dict[str, Callable[[str, Path], None]] = {
-    one.__name__: one
-    for one in (
+    contender.__name__: contender
+    for contender in (
         orjson_loop, json_loop, polars_stream, datasets_filter, rollmill_export, rollmill_filter,
         rollmill_filter_places, rollmill_analyze,
     )

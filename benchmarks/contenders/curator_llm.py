@@ -22,11 +22,11 @@ class Answerer(curator.LLM):
     """Asks the row's question."""
 
     def prompt(self, row):
-        """The question."""
+        """Return the question."""
         return row["question"]
 
     def parse(self, row, response):
-        """The answer beside the question."""
+        """Return the answer beside the question."""
         return {"question": row["question"], "answer": response}
 
 
@@ -47,9 +47,9 @@ def main() -> None:
     )
     rows = [{"question": messages[0]["content"]} for messages in work.conversations]
     started = time.perf_counter()
-    made = answerer(rows, working_dir=str(work.folder / "curator"))
+    result = answerer(rows, working_dir=str(work.folder / "curator"))
     seconds = time.perf_counter() - started
-    answers = getattr(made, "dataset", made)
+    answers = getattr(result, "dataset", result)
     if len(answers) != work.requests:
         raise RuntimeError(f"{len(answers)} rows where {work.requests} were asked for")
     report(requests=work.requests, seconds=seconds)

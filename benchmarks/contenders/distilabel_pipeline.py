@@ -21,10 +21,10 @@ def main() -> None:
         model = OpenAILLM(model=MODEL, base_url=work.base_url, api_key="none", generation_kwargs=sampling)
         load >> TextGeneration(llm=model, input_batch_size=work.in_flight, use_cache=False)
     started = time.perf_counter()
-    made = pipeline.run(use_cache=False)["default"]["train"]
+    result = pipeline.run(use_cache=False)["default"]["train"]
     seconds = time.perf_counter() - started
-    if len(made) != work.requests or not all(made["generation"]):
-        raise RuntimeError(f"{len(made)} rows, some without a completion, where {work.requests} were asked for")
+    if len(result) != work.requests or not all(result["generation"]):
+        raise RuntimeError(f"{len(result)} rows, some without a completion, where {work.requests} were asked for")
     report(requests=work.requests, seconds=seconds)
 
 

@@ -16,14 +16,16 @@ from contextlib import asynccontextmanager
 from benchmarks.contenders.work import MAX_TOKENS, MODEL, ROLLOUTS, TEMPERATURE, TOP_P, Work, parser, report, work_of
 from benchmarks.machine import peak_mb
 from rollmill.generation.chat import ChatRollouts, ChatWork
+from rollmill.generation.concurrency import Concurrency
 from rollmill.generation.engine import Engine
-from rollmill.generation.progress import Progress, progress_of
+from rollmill.generation.job import opened_run
+from rollmill.generation.progress import Progress
 from rollmill.generation.run import Run
 from rollmill.generation.session import RolloutSession
 from rollmill.inference.client import ChatClient, ClientConfig
 from rollmill.inference.endpoints import Endpoint, EndpointPool
-from rollmill.jobs.rejection_sampling.checkpoint import checkpoints, hold, open_checkpoint_run, prompting, verifier_pool
-from rollmill.jobs.rejection_sampling.outcome import write_outcome
+from rollmill.inference.sampled_tokens import UNKNOWN_SOURCE
+from rollmill.jobs.rejection_sampling.job import RejectionSamplingJob, jobs
 from rollmill.jobs.rejection_sampling.parameters import RejectSampling
 from rollmill.records import Problem
 
@@ -31,62 +33,81 @@ SHARD_PROBLEMS = 256 // ROLLOUTS
 
 
 def parameters_of(work: Work) -> RejectSampling:
-    """The flow's own parameters for this work."""
+    """Return the flow's own parameters for this work."""
     return RejectSampling(
         model_path=[MODEL],
         model_name=[MODEL],
         dataset=str(work.write_problems()),
         num_rollout=ROLLOUTS,
-        concurrency=max(1, work.in_flight // ROLLOUTS),
+        concurrent_problems=max(1, work.in_flight // ROLLOUTS),
         temperature=TEMPERATURE,
         top_p=TOP_P,
         max_tokens=MAX_TOKENS,
         base_url=[work.base_url],
+        record_tokens=work.tokens,
         output_dir=str(work.folder / "results"),
     )
 
 
-def rollouts_of(parameters: RejectSampling) -> ChatRollouts:
-    """What the engine calls."""
+def rollouts_of(job: RejectionSamplingJob, pool: EndpointPool | None = None) -> ChatRollouts:
+    """Return what the engine calls."""
     return ChatRollouts(
-        ChatClient(EndpointPool([Endpoint(url) for url in parameters.base_urls]), ClientConfig()),
-        verifier_pool(parameters),
+        ChatClient(
+            pool or EndpointPool([Endpoint(url) for url in job.parameters.base_urls]),
+            ClientConfig(token_source=UNKNOWN_SOURCE if job.parameters.record_tokens else None),
+        ),
+        job.verifiers(),
         model=MODEL,
-        sampling=parameters.sampling,
-        prompting=prompting(parameters),
+        sampling=job.sampling,
+        prompting=job.prompting,
     )
 
 
 @asynccontextmanager
 async def opened(
-    run: Run, parameters: RejectSampling, progress: Progress
+    run: Run, job: RejectionSamplingJob, progress: Progress
 ) -> AsyncIterator[tuple[Engine[ChatWork], ChatRollouts]]:
-    """The engine, ready for work."""
-    rollouts = rollouts_of(parameters)
-    engine: Engine[ChatWork] = Engine(rollouts, run.journal, slots=parameters.slots, observe=progress.observe)
+    """Yield the engine, ready for work."""
+    rollouts = rollouts_of(job)
+    engine: Engine[ChatWork] = Engine(rollouts, run.journal, slots=job.slots, observe=progress.observe)
     async with rollouts.opened(), engine:
         yield engine, rollouts
 
 
-async def through_engine(run: Run, parameters: RejectSampling, progress: Progress) -> None:
-    """All problems in one batch."""
+async def through_engine(run: Run, job: RejectionSamplingJob, progress: Progress) -> None:
+    """Generate all problems in one batch."""
     problems = list(run.problems())
-    async with opened(run, parameters, progress) as (engine, rollouts):
+    async with opened(run, job, progress) as (engine, rollouts):
         await engine.add(rollouts.work(run, problems), run.expected)
 
 
-async def through_barriers(run: Run, parameters: RejectSampling, progress: Progress) -> None:
+async def through_barriers(run: Run, job: RejectionSamplingJob, progress: Progress) -> None:
     """As many rollouts as there are slots, and the next only when the last of them is there."""
     problems = list(run.problems())
-    async with opened(run, parameters, progress) as (engine, rollouts):
+    async with opened(run, job, progress) as (engine, rollouts):
         work: Iterator[ChatWork] = rollouts.work(run, problems)
-        while batch := list(itertools.islice(work, parameters.slots)):
+        while batch := list(itertools.islice(work, job.slots)):
             await engine.add(iter(batch), len(batch))
 
 
-def through_session(run: Run, parameters: RejectSampling, progress: Progress) -> None:
-    """Shards of problems from several threads, each handed in when the slots will soon need it."""
-    session = RolloutSession(run, rollouts_of(parameters), slots=parameters.slots, progress=progress)
+def through_session(
+    run: Run,
+    job: RejectionSamplingJob,
+    progress: Progress,
+    *,
+    pool: EndpointPool | None = None,
+    slots: Concurrency | None = None,
+) -> None:
+    """Shards of problems from several threads, each handed in when the slots will soon need it.
+
+    Args:
+        run: The run.
+        job: Its job.
+        progress: Its progress.
+        pool: Where requests go; None for the job's own servers.
+        slots: Rollouts at a time; None for the job's.
+    """
+    session = RolloutSession(run, rollouts_of(job, pool), slots=slots or job.slots, progress=progress)
     problems: Iterator[Problem] = run.problems()
     with session, ThreadPoolExecutor(32) as threads:
         shards = []
@@ -97,14 +118,13 @@ def through_session(run: Run, parameters: RejectSampling, progress: Progress) ->
             done.result()
 
 
-def generate(run: Run, parameters: RejectSampling, via: str) -> float:
-    """Seconds for all rollouts, until the last is on disk."""
-    progress = progress_of(run)
+def generate(run: Run, job: RejectionSamplingJob, progress: Progress, via: str) -> float:
+    """Return seconds for all rollouts, until the last is on disk."""
     started = time.perf_counter()
     if via == "session":
-        through_session(run, parameters, progress)
+        through_session(run, job, progress)
     else:
-        asyncio.run((through_engine if via == "engine" else through_barriers)(run, parameters, progress))
+        asyncio.run((through_engine if via == "engine" else through_barriers)(run, job, progress))
     run.journal.sync()
     return time.perf_counter() - started
 
@@ -113,17 +133,17 @@ def main() -> None:
     options = parser()
     options.add_argument("--via", choices=["engine", "session", "barrier"], default="engine")
     options.add_argument("--results", action="store_true", help="also write the run's results")
-    given = options.parse_args()
-    work = work_of(given)
-    parameters = parameters_of(work)
-    [checkpoint] = checkpoints(parameters)
-    with hold(checkpoint), open_checkpoint_run(parameters, checkpoint) as run:
-        seconds = generate(run, parameters, given.via)
+    arguments = options.parse_args()
+    work = work_of(arguments)
+    [job] = jobs(parameters_of(work))
+    with opened_run(job) as run:
+        progress = job.progress(run)
+        seconds = generate(run, job, progress, arguments.via)
         tally = run.journal.tally
         if tally.ok != work.requests:
             raise RuntimeError(f"{tally.counts()} where {work.requests} rollouts should be ok")
-        if given.results:
-            write_outcome(run, parameters, checkpoint)
+        if arguments.results:
+            job.report(run, progress)
     report(requests=work.requests, seconds=seconds, peak_mb=peak_mb())
 
 

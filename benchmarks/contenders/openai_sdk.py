@@ -11,13 +11,13 @@ from benchmarks.contenders.work import MAX_TOKENS, MODEL, TEMPERATURE, TOP_P, Wo
 
 
 async def generate(work: Work, transport: str) -> float:
-    """Seconds for all requests."""
+    """Return seconds for all requests."""
     http_client = DefaultAioHttpClient() if transport == "aiohttp" else None
-    left = iter(enumerate(work.conversations))
+    unsent = iter(enumerate(work.conversations))
     async with AsyncOpenAI(base_url=work.base_url, api_key="none", http_client=http_client) as client:
 
         async def worker() -> None:
-            for seed, messages in left:
+            for seed, messages in unsent:
                 answer = await client.chat.completions.create(
                     model=MODEL,
                     messages=messages,
@@ -36,9 +36,9 @@ async def generate(work: Work, transport: str) -> float:
 def main() -> None:
     options = parser()
     options.add_argument("--transport", choices=["httpx", "aiohttp"], default="httpx")
-    given = options.parse_args()
-    work = work_of(given)
-    report(requests=work.requests, seconds=asyncio.run(generate(work, given.transport)))
+    arguments = options.parse_args()
+    work = work_of(arguments)
+    report(requests=work.requests, seconds=asyncio.run(generate(work, arguments.transport)))
 
 
 if __name__ == "__main__":

@@ -25,49 +25,51 @@ IDS = 40_000
 
 
 def requests(batch: int, tokens: int) -> list[SampleRequest]:
-    """Random prompts, another one for each side."""
+    """Return random prompts, another one for each side."""
     generator = torch.Generator().manual_seed(batch)
     prompts = torch.randint(100, IDS, (2, batch, tokens), generator=generator).tolist()
-    return [SampleRequest(place, prompts[0][place], prompts[1][place], place) for place in range(batch)]
+    return [SampleRequest(index, prompts[0][index], prompts[1][index], index) for index in range(batch)]
 
 
-def alone(engine: PairEngine, asked: list[SampleRequest], tokens: int) -> int:
+def alone(engine: PairEngine, samples: list[SampleRequest], tokens: int) -> int:
     """Ordinary sampling of the same prompts with the same adapters; the tokens that all rows gave."""
     params = SamplingParams(
         temperature=1.0, max_tokens=tokens, ignore_eos=True, detokenize=False, output_kind=RequestOutputKind.DELTA
     )
-    for place, request in enumerate(asked):
+    for index, request in enumerate(samples):
         for side, prompt in enumerate((request.prompt_ids_theta, request.prompt_ids_t)):
-            given = {"prompt_token_ids": list(prompt)}
-            engine.vllm.add_request(f"{place}-{side}", given, params, lora_request=engine.lora[side])
-    made = 0
+            prompt_input = {"prompt_token_ids": list(prompt)}
+            engine.vllm.add_request(f"{index}-{side}", prompt_input, params, lora_request=engine.lora[side])
+    count = 0
     while engine.vllm.has_unfinished_requests():
-        made += sum(len(output.outputs[0].token_ids) for output in engine.vllm.step())
-    return made
+        count += sum(len(output.outputs[0].token_ids) for output in engine.vllm.step())
+    return count
 
 
-def mixed(engine: PairEngine, asked: list[SampleRequest], tokens: int, method: str) -> int:
-    """Samples of q*; the tokens that all rows gave."""
-    job = Job({"alpha_method": method, "diagnostics": True}, IDS, [], tokens, len(asked))
-    return 2 * sum(len(one.token_ids) for one in engine.decode(job, asked))
+def mixed(engine: PairEngine, samples: list[SampleRequest], tokens: int, method: str) -> int:
+    """Draw samples of q*; return the tokens that all rows gave."""
+    job = Job({"alpha_method": method, "diagnostics": True}, IDS, [], tokens, len(samples))
+    return 2 * sum(len(sample.token_ids) for sample in engine.decode(job, samples))
 
 
 def main() -> None:
-    given: dict[str, Any] = json.loads(sys.argv[1])
-    engine = PairEngine(given["arguments"], given["adapters"])
+    spec: dict[str, Any] = json.loads(sys.argv[1])
+    engine = PairEngine(spec["arguments"], spec["adapters"])
     best: dict[int, dict[str, float]] = {}
-    for batch in given["batches"]:
-        asked = requests(batch, given["prompt_tokens"])
-        calls: dict[str, Callable[[], int]] = {ALONE: lambda asked=asked: alone(engine, asked, given["tokens"])}
-        for method in given["methods"]:
-            calls[f"q*, {method}"] = lambda asked=asked, method=method: mixed(engine, asked, given["tokens"], method)
+    for batch in spec["batches"]:
+        samples = requests(batch, spec["prompt_tokens"])
+        calls: dict[str, Callable[[], int]] = {ALONE: lambda samples=samples: alone(engine, samples, spec["tokens"])}
+        for method in spec["methods"]:
+            calls[f"q*, {method}"] = lambda samples=samples, method=method: mixed(
+                engine, samples, spec["tokens"], method
+            )
         seconds = defaultdict(list)
-        for _ in range(given["repeat"]):
+        for _ in range(spec["repeat"]):
             for name, call in calls.items():
                 began = time.perf_counter()
-                made = call()
+                count = call()
                 seconds[name].append(time.perf_counter() - began)
-                assert made == 2 * batch * given["tokens"]
+                assert count == 2 * batch * spec["tokens"]
         best[batch] = {name: min(times) for name, times in seconds.items()}
     assert engine.redone == 0
     print(json.dumps(best))

@@ -18,7 +18,7 @@ Ready = tuple[Callable[[], Any], Callable[[], int]]
 
 
 def bare_trl(model: str, rows: str, folder: Path) -> Ready:
-    """The shortest good script: `SFTTrainer` and `LoraConfig`, on the completions."""
+    """Prepare the shortest good script: `SFTTrainer` and `LoraConfig`, on the completions."""
     import torch
     from datasets import load_dataset
     from peft import LoraConfig
@@ -45,7 +45,10 @@ def bare_trl(model: str, rows: str, folder: Path) -> Ready:
 
 
 def rollmill_worker(model: str, rows: str, folder: Path) -> Ready:
-    """What the worker process of `run_training` does: also counts, writes metrics, and keeps whole checkpoints."""
+    """Prepare what the worker process of `run_training` does.
+
+    It also counts, writes metrics, and keeps whole checkpoints.
+    """
     from transformers import AutoTokenizer
 
     from rollmill.jobs.training.parameters import TrainLora
@@ -68,7 +71,7 @@ def rollmill_worker(model: str, rows: str, folder: Path) -> Ready:
     return make_trainer(work, tokenizer).train, lambda: prepared.train.tokens
 
 
-CONTENDERS = {one.__name__: one for one in (bare_trl, rollmill_worker)}
+CONTENDERS = {contender.__name__: contender for contender in (bare_trl, rollmill_worker)}
 
 
 def main() -> None:
@@ -86,7 +89,7 @@ def main() -> None:
 
 
 def device_mb() -> float:
-    """Most memory of the GPU, in MB; 0 without one."""
+    """Return the most memory of the GPU, in MB; 0 without one."""
     import torch
 
     return torch.cuda.max_memory_allocated() / 1e6 if torch.cuda.is_available() else 0.0

@@ -25,6 +25,8 @@ class Work(NamedTuple):
     requests: int
     in_flight: int
     folder: Path
+    tokens: bool = False
+    """Whether every answer is to have the ids and log-probabilities of its tokens."""
 
     @property
     def problems(self) -> int:
@@ -45,7 +47,7 @@ class Work(NamedTuple):
         return [[{"role": "user", "content": prompts[index // ROLLOUTS]}] for index in range(self.requests)]
 
     def write_problems(self) -> Path:
-        """The problems as a data set."""
+        """Write the problems as a data set."""
         path = self.folder / "problems.jsonl"
         rows = ({"id": f"p{i}", "prompt": prompt, "answer": str(i % 10)} for i, prompt in enumerate(self.prompts))
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -53,25 +55,26 @@ class Work(NamedTuple):
 
 
 def in_whole_problems(text: str) -> int:
-    """Reads a number of requests, raised to whole problems."""
+    """Read a number of requests, raised to whole problems."""
     return -(-int(text) // ROLLOUTS) * ROLLOUTS
 
 
 def parser() -> argparse.ArgumentParser:
-    """Takes what makes a `Work`."""
-    made = argparse.ArgumentParser(allow_abbrev=False)
-    made.add_argument("--base_url", required=True)
-    made.add_argument("--requests", type=in_whole_problems, required=True)
-    made.add_argument("--in_flight", type=in_whole_problems, required=True)
-    made.add_argument("--folder", type=Path, required=True)
-    return made
+    """Build the parser of what makes a `Work`."""
+    built = argparse.ArgumentParser(allow_abbrev=False)
+    built.add_argument("--base_url", required=True)
+    built.add_argument("--requests", type=in_whole_problems, required=True)
+    built.add_argument("--in_flight", type=in_whole_problems, required=True)
+    built.add_argument("--folder", type=Path, required=True)
+    built.add_argument("--tokens", action="store_true", help="ask for the tokens of every answer")
+    return built
 
 
 def work_of(options: argparse.Namespace) -> Work:
-    """What the command line asks for."""
-    return Work(options.base_url, options.requests, options.in_flight, options.folder)
+    """Return what the command line asks for."""
+    return Work(options.base_url, options.requests, options.in_flight, options.folder, options.tokens)
 
 
 def report(**figures: float) -> None:
-    """Prints the figures where the benchmark looks for them."""
+    """Print the figures where the benchmark looks for them."""
     print(json.dumps(figures), flush=True)

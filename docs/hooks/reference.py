@@ -1,8 +1,9 @@
-"""Reference: tables of parameters, records and blocks, made from the code itself when the pages are built.
+"""Reference: tables of parameters, records, blocks and registries, made from the code itself when the pages are built.
 
 They stand in the place of marks: `<!-- parameters 2 package.module:Model -->` (all parameters of a model, their groups
-under headings of that level), `<!-- record package.module:Model -->` (the fields of a record), `<!-- blocks -->`, and
-`<!-- deployments -->` (those of prefect.yaml).
+under headings of that level), `<!-- record package.module:Model -->` (the fields of a record), `<!-- blocks -->`,
+`<!-- deployments -->` (those of prefect.yaml), and `<!-- entries package.module:REGISTRY HEAD -->` (the entries of a
+registry, under a head for their names).
 """
 
 from __future__ import annotations
@@ -21,41 +22,45 @@ import yaml  # type: ignore[import-untyped]  # stubs are a package of their own
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
+from rollmill.config.parameter import environment_variables, field_aliases
+
 DOCS = Path(__file__).parents[1]
-_MARK = re.compile(r"^<!-- (parameters|record|blocks|deployments) ?(.*?) ?-->$", re.MULTILINE)
+_MARK = re.compile(r"^<!-- (parameters|record|blocks|deployments|entries) ?(.*?) ?-->$", re.MULTILINE)
 _KINDS = {str: "text", int: "whole number", float: "number", bool: "true or false", Path: "text", SecretStr: "secret"}
 _BOUNDS = (("ge", "at least"), ("gt", "more than"), ("le", "at most"), ("lt", "less than"))
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Puts the tables in the place of their marks."""
+    """Put the tables in the place of their marks."""
     return _MARK.sub(lambda found: "\n".join(_MAKERS[found[1]](*found[2].split())), markdown)
 
 
 def parameters(level: str, path: str) -> Iterator[str]:
-    """A heading and a table for each group of a parameter model."""
+    """Yield a heading and a table for each group of a parameter model."""
     groups: dict[str, list[str]] = {}
     for name, field in _model(path).model_fields.items():
         extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
-        groups.setdefault(str(extra.get("group") or "Others"), []).append(_parameter(field.alias or name, field, extra))
+        groups.setdefault(str(extra.get("group") or "Others"), []).append(_parameter(field.alias or name, field))
     for group, rows in groups.items():
         yield from (f"{'#' * int(level)} {group}", "", "| flag | default | values | what it is |", "|---|---|---|---|")
         yield from (*rows, "")
 
 
-def _parameter(name: str, field: FieldInfo, extra: dict[str, Any]) -> str:
+def _parameter(name: str, field: FieldInfo) -> str:
     flag = f"`--{name}`"
     if field.annotation is bool and field.default is not False and not name.startswith("no_"):
         flag += f"<br>`--no_{name}`"
-    told = [f"**{_cell(field.title)}.**"] if field.title else []
-    told.append(_cell(field.description or ""))
-    if extra.get("env"):
-        told.append(f"Environment: `{name.upper() if extra['env'] is True else extra['env']}`.")
-    return f"| {flag} | {_default(field)} | {_values(field)} | {' '.join(told)} |"
+    sentences = [f"**{_cell(field.title)}.**"] if field.title else []
+    sentences.append(_cell(field.description or ""))
+    if aliases := field_aliases(field):
+        sentences.append(f"Also: {', '.join(f'`--{alias}`' for alias in aliases)}.")
+    if variables := environment_variables(name, field):
+        sentences.append(f"Environment: {', '.join(f'`{variable}`' for variable in variables)}.")
+    return f"| {flag} | {_default(field)} | {_values(field)} | {' '.join(sentences)} |"
 
 
 def record(path: str) -> Iterator[str]:
-    """A table of a record's fields: its own, and those of what it derives from."""
+    """Yield a table of a record's fields: its own, and those of what it derives from."""
     model = _model(path)
     yield from ("| field | type | what it is |", "|---|---|---|")
     for name, field in model.model_fields.items():
@@ -65,7 +70,7 @@ def record(path: str) -> Iterator[str]:
 
 
 def blocks() -> Iterator[str]:
-    """A section for each block: what it is, what its check does, its fields."""
+    """Yield a section for each block: what it is, what its check does, its fields."""
     for block in importlib.import_module("blocks.kinds").BLOCKS:
         slug = block.get_block_type_slug()
         yield from (f"## {block._block_type_name}", "", _paragraph(block.__doc__), "")
@@ -80,12 +85,34 @@ def blocks() -> Iterator[str]:
 
 
 def deployments() -> Iterator[str]:
-    """A table of the deployments: their names, queues, schedules."""
+    """Yield a table of the deployments: their names, queues, schedules."""
     yield from ("| deployment | queue | schedule (UTC) | what it does |", "|---|---|---|---|")
     for one in yaml.safe_load((DOCS.parent / "prefect.yaml").read_text())["deployments"]:
         times = ", ".join(_code(schedule["cron"]) for schedule in one.get("schedules", []))
         yield f"| `{one['name']}` | {one['work_pool']['work_queue_name']} | {times} | {_cell(one['description'])} |"
     yield ""
+
+
+def entries(path: str, *head: str) -> Iterator[str]:
+    """Yield a table of what rollmill itself declares in a registry, with what an environment says of itself."""
+    registry = _model(path)
+    own = [entry for entry in registry.values() if entry.built_in]
+    environments = hasattr(own[0], "success")
+    more = ["agents", "success"] if environments else []
+    columns = [_code(" ".join(head)), "what it is", *more]
+    yield from (f"| {' | '.join(columns)} |", "|---" * len(columns) + "|")
+    for entry in own:
+        cells = [_code(_spelled(entry)), _cell(entry.description)]
+        if environments:
+            kind = registry.load(entry.name)
+            cells += [", ".join(map(_code, kind.agent_names(kind.Settings()))), _cell(entry.success)]
+        yield f"| {' | '.join(cells)} |"
+    yield ""
+
+
+def _spelled(entry: Any) -> str:
+    """As it is written on the command line."""
+    return f"{entry.name}={entry.value}" if hasattr(entry, "value") else str(entry.name)
 
 
 def _model(path: str) -> Any:
@@ -94,7 +121,7 @@ def _model(path: str) -> Any:
 
 
 def _attribute(model: type[BaseModel], name: str) -> str:
-    """The text under a field in the source, of the class that has it."""
+    """Return the text under a field in the source, of the class that has it."""
     for base in model.__mro__:
         if base.__module__.split(".")[0] in ("rollmill", "blocks"):
             found = _source(base.__module__)[base.__name__].members.get(name)
@@ -138,7 +165,7 @@ def _values(field: FieldInfo) -> str:
 
 
 def _kind(annotation: Any) -> str:
-    """A type in words."""
+    """Return a type in words."""
     origin, inside = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return _kind(inside[0])
@@ -176,4 +203,5 @@ _MAKERS: dict[str, Callable[..., Iterator[str]]] = {
     "record": record,
     "blocks": blocks,
     "deployments": deployments,
+    "entries": entries,
 }

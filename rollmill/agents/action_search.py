@@ -33,9 +33,9 @@ class ActionSearch:
 
     @staticmethod
     def findall(pattern: str, text: str, flags: int) -> list[Any]:
-        """As `re.findall`. Raises `ActionSearchError` after `LIMIT_S`."""
+        """Search as `re.findall` does. Raises `ActionSearchError` after `LIMIT_S`."""
         try:
-            found: list[Any] = _compiled(pattern, flags).findall(text, timeout=LIMIT_S, concurrent=True)
+            matches: list[Any] = _compiled(pattern, flags).findall(text, timeout=LIMIT_S, concurrent=True)
         except ValueError as error:
             raise ActionSearchError(f"model.action_regex: {error}: {pattern[:200]!r}") from None
         except (TimeoutError, MemoryError) as error:
@@ -44,11 +44,11 @@ class ActionSearch:
                 f"model.action_regex {what} on an answer of {len(text):,} characters: write it without repetitions in "
                 f"repetitions, as in (a+)+: {pattern[:200]!r}"
             ) from None
-        return found
+        return matches
 
     @staticmethod
     def groups(pattern: str) -> int:
-        """How many groups it has. Raises `ValueError` for what is no regular expression, or too large a one."""
+        """Return how many groups it has. Raises `ValueError` for what is no regular expression, or too large a one."""
         try:
             _compiled(pattern, re.DOTALL)
             count: int = re.compile(pattern, re.DOTALL).groups
@@ -69,7 +69,7 @@ def _compiled(pattern: str, flags: int) -> Any:
 
 
 def _parts(parsed: Any) -> int:
-    """How many parts what `re` has parsed has, with the fewest repetitions of each written out."""
+    """Return how many parts what `re` has parsed has, with the fewest repetitions of each written out."""
     if isinstance(parsed, tuple) and len(parsed) == 2 and str(parsed[0]).endswith("_REPEAT"):
         least, _, repeated = parsed[1]
         return max(1, int(least)) * _parts(repeated)

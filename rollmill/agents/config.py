@@ -44,7 +44,7 @@ _SAYS_V1_TEXT = re.compile(r"\b(one|single)\b[^.]{0,40}\b(code block|triple back
 
 
 def read_agent_config(config: str, *, mode: Mode | None = None) -> AgentSettings:
-    """The settings of a file, or of a configuration that comes with mini-swe-agent (`mini`, `mini_textbased`, ...).
+    """Return the settings of a file, or of a configuration of mini-swe-agent's own (`mini`, `mini_textbased`, ...).
 
     `mode` overrules what the file says. Warns of every key that is read as another, or has no meaning here. Raises
     `InputError` for what is no such file, in one line.
@@ -66,24 +66,26 @@ def read_agent_config(config: str, *, mode: Mode | None = None) -> AgentSettings
     if not isinstance(kwargs, dict):
         raise InputError(f"{path}: model.model_kwargs is a {type(kwargs).__name__}: give keys and values")
     request = request_fields(kwargs, warn)
-    found = mode or _mode(agent, model, is_v1=is_v1)
+    resolved_mode = mode or _mode(agent, model, is_v1=is_v1)
     model.pop("model_class", None)
-    fields = _defaults(found, agent, model) | agent | environment | model | {"mode": found}
+    fields = _defaults(resolved_mode, agent, model, is_v1=is_v1) | agent | environment | model | {"mode": resolved_mode}
     fields |= {"request": request, "start_config": starting, "origin": str(path)}
     for name, key in (("timeout", "timeout_s"), ("wall_time_limit_seconds", "wall_time_limit_s")):
         if name in fields:
             fields[key] = fields.pop(name)
-    return _checked(path, fields)
+    return _validated(path, fields)
 
 
 def _find(config: str) -> tuple[Path, bool]:
-    """The file, and whether it comes with mini-swe-agent."""
+    """Return the file, and whether it comes with mini-swe-agent."""
     path = Path(config).expanduser()
     if path.is_file():
         return path, False
     spec = importlib.util.find_spec("minisweagent")  # found without being imported
-    folders = [Path(place, "config") for place in (spec.submodule_search_locations if spec else None) or ()]
-    known = {one.stem: one for folder in folders for one in (*folder.glob("*.yaml"), *folder.glob("benchmarks/*.yaml"))}
+    folders = [Path(location, "config") for location in (spec.submodule_search_locations if spec else None) or ()]
+    known = {
+        file.stem: file for folder in folders for file in (*folder.glob("*.yaml"), *folder.glob("benchmarks/*.yaml"))
+    }
     named = known.get(config.removesuffix(".yaml"))
     if named is None:
         raise InputError(f"--config {config}: no such file, and none of {', '.join(sorted(known))}: give one of these")
@@ -112,31 +114,35 @@ def _sections(path: Path) -> list[Section]:
 
 
 def _check_agent_class(path: Path, agent: Section) -> None:
-    given = agent.pop("agent_class", "default")
-    if str(given).rsplit(".", 1)[-1] not in {"default", "interactive", "DefaultAgent", "InteractiveAgent"}:
-        raise InputError(f"{path}: agent.agent_class is {given}: only mini-swe-agent's default agent plays here")
+    agent_class = agent.pop("agent_class", "default")
+    if str(agent_class).rsplit(".", 1)[-1] not in {"default", "interactive", "DefaultAgent", "InteractiveAgent"}:
+        raise InputError(f"{path}: agent.agent_class is {agent_class}: only mini-swe-agent's default agent plays here")
 
 
 def _mode(agent: Section, model: Section, *, is_v1: bool) -> Mode:
-    """What the file is written for: its classes and keys tell it, or else its templates."""
+    """Return what the file is written for: its classes and keys tell it, or else its templates."""
     if is_v1 or "action_regex" in model or "textbased" in str(model.get("model_class")).lower():
         return "text"
-    told = _told(agent, model)
-    if _SAYS_V2_TEXT in told:
+    instructions = _instructions(agent, model)
+    if _SAYS_V2_TEXT in instructions:
         return "text"
-    return "text" if _SAYS_V1_TEXT.search(told) and "tool" not in told.lower() else "tools"
+    return "text" if _SAYS_V1_TEXT.search(instructions) and "tool" not in instructions.lower() else "tools"
 
 
-def _told(agent: Section, model: Section) -> str:
-    """All that the model is told of how to answer."""
+def _instructions(agent: Section, model: Section) -> str:
+    """Return all that the model is told of how to answer."""
     templates = (agent.get("system_template"), agent.get("instance_template"), model.get("format_error_template"))
     return "\n".join(str(template) for template in templates)
 
 
-def _defaults(mode: Mode, agent: Section, model: Section) -> dict[str, Any]:
-    """As mini-swe-agent's models have them; the regular expression is the one for the blocks that templates show."""
-    told = _told(agent, model)
-    as_in_v1 = mode == "text" and "```bash" in told and _SAYS_V2_TEXT not in told
+def _defaults(mode: Mode, agent: Section, model: Section, *, is_v1: bool) -> dict[str, Any]:
+    """Return mini-swe-agent's own defaults; the regular expression is for the blocks that templates show.
+
+    A file that is of version 1 by its keys has that version's, whatever words its templates have for a block.
+    """
+    instructions = _instructions(agent, model)
+    shows_v1 = is_v1 or "```bash" in instructions
+    as_in_v1 = mode == "text" and shows_v1 and _SAYS_V2_TEXT not in instructions
     return {
         "action_regex": V1_REGEX if as_in_v1 else TEXT_REGEX,
         "observation_template": OBSERVATION,
@@ -144,21 +150,21 @@ def _defaults(mode: Mode, agent: Section, model: Section) -> dict[str, Any]:
     }
 
 
-def _checked(path: Path, fields: dict[str, Any]) -> AgentSettings:
+def _validated(path: Path, fields: dict[str, Any]) -> AgentSettings:
     try:
         settings = AgentSettings.model_validate(fields)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
+        key = ".".join(str(part) for part in first["loc"])
         name = str(first["loc"][0])
-        place = _NAMES.get(name) or f"{_PLACES.get(name, 'agent')}.{place}"
-        given = "" if first["type"] == "missing" else f" ({first['input']!r:.80})"
-        raise InputError(f"{path}: {place}{given}: {first['msg']}") from None
-    for name, place in TEMPLATES.items():
+        key = _NAMES.get(name) or f"{_PLACES.get(name, 'agent')}.{key}"
+        shown_value = "" if first["type"] == "missing" else f" ({first['input']!r:.80})"
+        raise InputError(f"{path}: {key}{shown_value}: {first['msg']}") from None
+    for name, key in TEMPLATES.items():
         try:
             AgentTemplate(getattr(settings, name))
         except TemplateSyntaxError as error:
-            raise InputError(f"{path}: {place}, line {error.lineno} of it: {error.message}") from None
+            raise InputError(f"{path}: {key}, line {error.lineno} of it: {error.message}") from None
     try:
         groups = ActionSearch.groups(settings.action_regex)
     except ValueError as error:

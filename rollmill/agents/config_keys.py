@@ -61,7 +61,7 @@ _CONNECTION = frozenset(("api_base", "base_url", "api_key", "custom_llm_provider
 
 
 def from_version_1(agent: Section, model: Section, warn: Warn) -> bool:
-    """Moves what version 1 had elsewhere, in place. Whether the file is of that version."""
+    """Move what version 1 had elsewhere, in place; return whether the file is of that version."""
     is_v1 = any(key in agent for key in (*_MOVED, *_V1_ONLY))
     for key, name in _MOVED.items():
         if key in agent:
@@ -81,14 +81,14 @@ def from_version_1(agent: Section, model: Section, warn: Warn) -> bool:
 
 
 def _with_exception(template: Any) -> Any:
-    """An observation that tells what ended a command, which version 1 told elsewhere."""
+    """Return an observation that tells what ended a command, which version 1 told elsewhere."""
     if not isinstance(template, str) or "exception_info" in template:
         return template
     return "{% if output.exception_info %}{{ output.exception_info }}\n{% endif %}" + template
 
 
 def _with_timeout(timeout: Any, observation: Any) -> Any:
-    """One template of two: version 1 gave the first `action` and, as text, `output`."""
+    """Return one template of two: version 1 gave the first `action` and, as text, `output`."""
     if not isinstance(timeout, str) or not isinstance(observation, str | None):
         return observation if isinstance(timeout, str) else timeout
     rest = observation if observation is not None else "{{ output.output }}"
@@ -100,7 +100,7 @@ def _with_timeout(timeout: Any, observation: Any) -> Any:
 
 
 def drop_costs(agent: Section, warn: Warn) -> None:
-    """Replaces a limit of costs by one of steps where it was the only one, in place.
+    """Replace a limit of costs by one of steps where it was the only one, in place.
 
     A file that names no limit of costs has one all the same, of 3 dollars.
     """
@@ -114,27 +114,27 @@ def drop_costs(agent: Section, warn: Warn) -> None:
 
 
 def drop_unused(name: str, section: Section, warn: Warn) -> None:
-    """Removes the keys that have no meaning here, in place."""
+    """Remove the keys that have no meaning here, in place."""
     for key in [key for key in section if key not in _USED[name]]:
         del section[key]
-        place = f"{name}.{key}"
-        warn(place, _NOT_USED.get(place, "unknown, and not used"))
+        full_key = f"{name}.{key}"
+        warn(full_key, _NOT_USED.get(full_key, "unknown, and not used"))
 
 
 def start_config(environment: Section, warn: Warn) -> Section:
-    """What says how containers are started, taken out of the section."""
-    found = {key: environment.pop(key) for key in _START if key in environment}
-    for key in found:
+    """Return what says how containers are started, taken out of the section."""
+    options = {key: environment.pop(key) for key in _START if key in environment}
+    for key in options:
         warn(f"environment.{key}", "for a sandbox service, and not used for sandboxes of this machine")
-    return found
+    return options
 
 
 def request_fields(model_kwargs: Section, warn: Warn) -> Section:
-    """What of `model_kwargs` is sent with every request."""
+    """Return what of `model_kwargs` is sent with every request."""
     fields: Section = {}
     for key, value in model_kwargs.items():
         if key == "extra_body" and isinstance(value, dict):
-            fields |= {name: one for name, one in value.items() if name not in _OWN}
+            fields |= {name: setting for name, setting in value.items() if name not in _OWN}
             for name in sorted(_OWN & value.keys()):
                 warn(f"model.model_kwargs.extra_body.{name}", "not used: every request has its own")
         elif key in _SENT:

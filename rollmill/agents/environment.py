@@ -26,12 +26,14 @@ class SandboxEnvironment:
         self._sandbox = sandbox
         self._cwd = cwd
         self._ends_at = ends_at
-        asked = "; ".join(f"uname -{flag} 2>/dev/null || echo" for flag in _UNAME.values())
-        told = sandbox.execute(asked).output.splitlines()
-        self._system = {name: line.strip() for name, line in zip(_UNAME, [*told, *[""] * len(_UNAME)], strict=False)}
+        script = "; ".join(f"uname -{flag} 2>/dev/null || echo" for flag in _UNAME.values())
+        lines = sandbox.execute(script).output.splitlines()
+        self._system = {name: line.strip() for name, line in zip(_UNAME, [*lines, *[""] * len(_UNAME)], strict=False)}
 
     def execute(self, action: dict[str, Any], cwd: str = "") -> dict[str, Any]:
-        """Runs `action["command"]`: `output`, `returncode`, and in `exception_info` what ended it before its time.
+        """Run `action["command"]`.
+
+        Return `output`, `returncode`, and in `exception_info` what ended it before its time.
 
         Raises `Submitted` where its output begins with the line that submits, and `SandboxError`.
         """
@@ -42,9 +44,9 @@ class SandboxEnvironment:
         output = printable(done.output)
         if done.timed_out:
             late = str(subprocess.TimeoutExpired(command, round(timeout_s, 1)))
-            return _told(output, -1, late) | {"timed_out": command}
+            return _failed_observation(output, -1, late) | {"timed_out": command}
         if done.killed_by:
-            return _told(output, done.returncode, done.killed_by)
+            return _failed_observation(output, done.returncode, done.killed_by)
         if done.returncode == 0:
             _check_submitted(output)
         return {"output": output, "returncode": done.returncode, "exception_info": ""}
@@ -63,9 +65,9 @@ class SandboxEnvironment:
         return {}
 
 
-def _told(output: str, returncode: int, what: str) -> dict[str, Any]:
-    told = f"An error occurred while executing the command: {what}"
-    return {"output": output, "returncode": returncode, "exception_info": told}
+def _failed_observation(output: str, returncode: int, what: str) -> dict[str, Any]:
+    message = f"An error occurred while executing the command: {what}"
+    return {"output": output, "returncode": returncode, "exception_info": message}
 
 
 def _check_submitted(output: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from types import SimpleNamespace
 from typing import Any, Protocol
 
@@ -20,25 +19,23 @@ from rollmill.agents.mini_swe import (
 from rollmill.agents.settings import AgentSettings
 from rollmill.agents.templates import AgentTemplate
 from rollmill.generation.identity import content_key
-from rollmill.inference.client import Completion, RequestFailedError, ToolCall
-from rollmill.records import Message, Usage
+from rollmill.generation.sampling import request_context, stop_texts
+from rollmill.inference.answers import Completion, ToolCall
+from rollmill.inference.client import RequestFailedError
+from rollmill.inference.sampled_tokens import NO_TOKENS, SampledTokens
+from rollmill.records import Message, Usage, is_cut_off
 
 _FOR_TOOLS = ("parallel_tool_calls", "tool_choice")
 _SENT = ("role", "content", "tool_calls", "tool_call_id")
-_REFUSED_STATUSES = frozenset(("http_400", "http_413", "http_422"))
-# vLLM, SGLang, llama.cpp, TGI and OpenAI each have words of their own, some of them several.
-_TOO_LONG = re.compile(
-    r"context[ _]?(length|size|window)|maximum model length|maximum (input|sequence) length|max_model_len|"
-    r"prompt is too long|inputs.{0,40}tokens.{0,40}must be <=",
-    re.IGNORECASE,
-)
+MALFORMED = "malformed_arguments"
+"""The key of a JSON object that holds the arguments of a call which are none."""
 
 
 class BlockingClient(Protocol):
     """`ChatClient` for a thread that waits."""
 
     def complete(self, body: bytes) -> Completion:
-        """As `ChatClient.complete`."""
+        """Complete as `ChatClient.complete` does."""
         ...
 
 
@@ -47,13 +44,21 @@ class ContextLengthExceeded(InterruptAgentFlow):
 
 
 def call_seed(seed: int, call: int) -> int:
-    """The sampling seed of a rollout's `call`-th request (1-based), 0 <= seed < 2**31."""
+    """Return the sampling seed of a rollout's `call`-th request (1-based), 0 <= seed < 2**31."""
     return int(content_key([seed, call])[:8], 16) >> 1
 
 
 def is_too_long(failure: RequestFailedError) -> bool:
-    """Whether the server refused a request because it has too many tokens, by the server's own words."""
-    return failure.type in _REFUSED_STATUSES and _TOO_LONG.search(failure.message) is not None
+    """Return whether the server refused a request because it has too many tokens, by the server's own words."""
+    return failure.too_long
+
+
+def chat_fields(settings: AgentSettings) -> dict[str, Any]:
+    """Return what every request says beside model, messages and seed."""
+    if settings.mode == "tools":
+        return {**settings.request, "tools": [BASH_TOOL]}
+    # Servers refuse what is for tools where there are none.
+    return {name: value for name, value in settings.request.items() if name not in _FOR_TOOLS}
 
 
 class ChatModel:
@@ -64,61 +69,65 @@ class ChatModel:
         self._client = client
         self._model = model
         self._seed = seed
-        self.asked = 0
+        self._fixed = {**chat_fields(settings), "model": model}
+        self.context = request_context(self._fixed)
+        """What every request is rendered with beside its messages, as a row has it."""
+        self._stops = stop_texts(self._fixed)
+        self.requests = 0
         """Turns asked for."""
         self.calls = 0
         """Requests sent, retries included."""
         self.usage = Usage()
+        self.tokens: list[SampledTokens] = []
+        """Of each answer; an empty one where they are not known."""
         self.finish_reason: str | None = None
         """Of the last answer."""
 
     def query(self, messages: list[Message], **kwargs: Any) -> Message:
-        """The next answer, its commands in `extra.actions`.
+        """Return the next answer, its commands in `extra.actions`.
 
         Raises `FormatError`, with the answer and what is said of it, where it has no commands that can be run;
         `ContextLengthExceeded`; `RequestFailedError` and `ServingError` as the client does.
         """
         completion = self._ask(messages)
         calls = [
-            call._replace(id=call.id or f"call_{self.asked}_{number}")
+            call._replace(id=call.id or f"call_{self.requests}_{number}")
             for number, call in enumerate(completion.tool_calls if self.config.mode == "tools" else ())
         ]
         answer: Message = {"role": "assistant", "content": completion.text}
         if completion.reasoning is not None:
             answer["reasoning_content"] = completion.reasoning
         if calls:
-            answer["tool_calls"] = [
-                {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
-                for call in calls
-            ]
-        answer["extra"] = {"finish_reason": completion.finish_reason}
+            answer["tool_calls"] = [call.to_openai() for call in calls]
+        answer["finish_reason"] = completion.finish_reason
+        if (stop_text := completion.stop_text(self._stops)) is not None:
+            answer["stop_text"] = stop_text
+        answer["extra"] = {"reasoning_key": completion.reasoning_key}
+        if any(sent_arguments(call.arguments) != call.arguments for call in calls):
+            answer["extra"]["sent_arguments"] = [sent_arguments(call.arguments) for call in calls]
         try:
             answer["extra"]["actions"] = self._actions(completion, calls)
         except FormatError as error:
-            raise FormatError(answer, *_told(error.messages[0], calls)) from None
+            raise FormatError(answer, *_error_messages(error.messages[0], calls)) from None
         return answer
 
     def _ask(self, messages: list[Message]) -> Completion:
-        self.asked += 1
+        self.requests += 1
         body = {
-            **self.config.request,
-            "model": self._model,
-            "messages": [sendable(message) for message in messages],
-            "seed": call_seed(self._seed, self.asked),
+            **self._fixed,
+            "messages": [sendable(message, drop_reasoning=self.config.drop_reasoning) for message in messages],
+            "seed": call_seed(self._seed, self.requests),
         }
-        if self.config.mode == "tools":
-            body["tools"] = [BASH_TOOL]
-        else:  # servers refuse these where there are no tools
-            body = {name: value for name, value in body.items() if name not in _FOR_TOOLS}
         try:
             completion = self._client.complete(orjson.dumps(body))
         except RequestFailedError as failure:
             self.calls += failure.calls
-            if self.asked > 1 and is_too_long(failure):  # a first request that is too long is not the agent's doing
+            if self.requests > 1 and is_too_long(failure):  # a first request that is too long is not the agent's doing
                 raise ContextLengthExceeded(exit_message("ContextLengthExceeded", failure.message)) from None
             raise
         self.calls += completion.calls
         self.finish_reason = completion.finish_reason
+        self.tokens.append(completion.tokens or NO_TOKENS)
         self.usage = Usage(
             prompt_tokens=self.usage.prompt_tokens + completion.usage.prompt_tokens,
             completion_tokens=self.usage.completion_tokens + completion.usage.completion_tokens,
@@ -127,48 +136,50 @@ class ChatModel:
 
     def _actions(self, completion: Completion, calls: list[ToolCall]) -> list[dict[str, Any]]:
         template = self.config.format_error_template
-        told: dict[str, Any] = {"finish_reason": completion.finish_reason}
+        # mini-swe-agent's templates know one name for an answer that was cut off.
+        reason = "length" if is_cut_off(completion.finish_reason) else completion.finish_reason
+        error_context: dict[str, Any] = {"finish_reason": reason}
         if self.config.mode == "text":
-            found: list[dict[str, Any]] = parse_regex_actions(
+            parsed: list[dict[str, Any]] = parse_regex_actions(
                 completion.text,
                 action_regex=self.config.action_regex,
                 format_error_template=template,
-                template_kwargs=told | {"has_tool_calls": False},
+                template_kwargs=error_context | {"has_tool_calls": False},
             )
-            return found
-        read = [
+            return parsed
+        tool_calls = [
             SimpleNamespace(id=call.id, function=SimpleNamespace(name=call.name, arguments=call.arguments))
             for call in calls
         ]
         actions: list[dict[str, Any]] = parse_toolcall_actions(
-            read, format_error_template=template, template_kwargs=told
+            tool_calls, format_error_template=template, template_kwargs=error_context
         )
         if all(isinstance(action["command"], str) for action in actions):
             return actions
-        told |= {"actions": [], "has_tool_calls": True, "error": "The 'command' argument must be a string."}
-        content = AgentTemplate(template).render(**told)
+        error_context |= {"actions": [], "has_tool_calls": True, "error": "The 'command' argument must be a string."}
+        content = AgentTemplate(template).render(**error_context)
         raise FormatError({"role": "user", "content": content, "extra": {"interrupt_type": "FormatError"}})
 
     def format_message(self, **kwargs: Any) -> Message:
-        """A message as it is."""
+        """Return a message as it is."""
         return kwargs
 
     def format_observation_messages(
         self, message: Message, outputs: list[dict[str, Any]], template_vars: dict[str, Any] | None = None
     ) -> list[Message]:
-        """What an answer's commands did, for the model to read."""
+        """Return what an answer's commands did, for the model to read."""
         rendered: dict[str, Any] = {
             "observation_template": self.config.observation_template,
             "template_vars": template_vars,
         }
-        told: list[Message]
+        observations: list[Message]
         if self.config.mode == "text":
-            told = format_observation_messages(outputs, **rendered)
+            observations = format_observation_messages(outputs, **rendered)
         else:
-            told = format_toolcall_observation_messages(
+            observations = format_toolcall_observation_messages(
                 actions=message["extra"]["actions"], outputs=outputs, **rendered
             )
-        return told
+        return observations
 
     def get_template_vars(self, **kwargs: Any) -> dict[str, Any]:
         """`model_name` and `model_kwargs`."""
@@ -180,33 +191,39 @@ class ChatModel:
 
 
 def exit_message(status: str, content: str = "") -> Message:
-    """The message that ends an agent."""
+    """Return the message that ends an agent."""
     return {"role": "exit", "content": content, "extra": {"exit_status": status, "submission": ""}}
 
 
-def sendable(message: Message) -> Message:
-    """A message as servers take it: chat templates read a tool call's arguments as a JSON object."""
+def sendable(message: Message, *, drop_reasoning: bool = False) -> Message:
+    """Return a message as servers take it: chat templates read a tool call's arguments as a JSON object.
+
+    Thoughts go back by the name that the server itself has for them: some take no other, and a few refuse all, for
+    which they are dropped.
+    """
     sent = {key: message[key] for key in _SENT if key in message}
+    if "reasoning_content" in message and not drop_reasoning:
+        sent[message.get("extra", {}).get("reasoning_key", "reasoning_content")] = message["reasoning_content"]
     if "tool_calls" in sent:
         sent["tool_calls"] = [
-            call | {"function": call["function"] | {"arguments": _object(call["function"]["arguments"])}}
+            call | {"function": call["function"] | {"arguments": sent_arguments(call["function"]["arguments"])}}
             for call in sent["tool_calls"]
         ]
     return sent
 
 
-def _object(arguments: str) -> str:
-    """The JSON object that they are, or one that shows what they are instead."""
+def sent_arguments(arguments: str) -> str:
+    """Return the JSON object that a call's arguments are, or one that shows what they are instead."""
     try:
         if isinstance(orjson.loads(arguments), dict):
             return arguments
     except orjson.JSONDecodeError:
         pass
-    return orjson.dumps({"malformed_arguments": arguments}).decode()
+    return orjson.dumps({MALFORMED: arguments}).decode()
 
 
-def _told(error: Message, calls: list[ToolCall]) -> list[Message]:
-    """What is wrong with an answer; of tool calls each is to be answered, and none was run."""
+def _error_messages(error: Message, calls: list[ToolCall]) -> list[Message]:
+    """Return what is wrong with an answer; of tool calls each is to be answered, and none was run."""
     if not calls:
         return [error]
     return [error | {"role": "tool", "tool_call_id": call.id} for call in calls]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from rollmill.agents.action_search import ActionSearchError
@@ -16,6 +16,7 @@ from rollmill.agents.templates import TemplateFailedError
 from rollmill.errors import InputError
 from rollmill.grading.problem import GradedProblem
 from rollmill.inference.client import RequestFailedError
+from rollmill.inference.sampled_tokens import SampledTokens, known_tokens
 from rollmill.records import Failure, Message, Usage
 from rollmill.sandboxes.sandbox import Sandbox, SandboxError
 
@@ -23,8 +24,8 @@ CANCELLED = "cancelled"
 """Type of the error of a rollout that was told to stop."""
 FAILED = "error"
 """Exit status where something outside of the agent failed."""
-_KEPT = ("role", "content", "reasoning_content", "tool_calls", "tool_call_id")
-_KEPT_EXTRA = ("returncode", "exception_info", "finish_reason", "interrupt_type")
+_KEPT = ("role", "content", "reasoning_content", "tool_calls", "tool_call_id", "finish_reason", "stop_text")
+_KEPT_EXTRA = ("returncode", "exception_info", "interrupt_type", "sent_arguments")
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,8 @@ class AgentRun:
 
     messages: list[Message]
     """The conversation in OpenAI's shape, malformed answers and errors of tools in it. `extra`: what else is known of a
-    message, such as a command's `returncode`."""
+    message, such as a command's `returncode`; `sent_arguments`: those of its calls as later requests have them, where
+    they were no JSON objects."""
     exit_status: str
     """`Submitted`, `LimitsExceeded`, `TimeExceeded`, `RepeatedFormatError`, `ContextLengthExceeded`; `error`."""
     submission: str
@@ -47,6 +49,10 @@ class AgentRun:
     finish_reason: str | None
     """Of the last answer."""
     seconds: float
+    context: dict[str, Any] = field(default_factory=dict)
+    """What every request was rendered with beside its messages: `tools`, `chat_template_kwargs`."""
+    tokens: tuple[SampledTokens, ...] = ()
+    """Of each answer, in order; nothing where they are not recorded."""
 
 
 class _Cancelled(InterruptAgentFlow):
@@ -61,13 +67,13 @@ class _Agent(DefaultAgent):
         self._stop = stop
 
     def query(self) -> Message:
-        """The next answer."""
+        """Return the next answer."""
         self._check_stop()
         answer: Message = super().query()
         return answer
 
     def execute_actions(self, message: Message) -> list[Message]:
-        """Runs an answer's commands, and adds what they did."""
+        """Run an answer's commands, and add what they did."""
         actions = message["extra"]["actions"]
         outputs: list[dict[str, Any]] = []
         try:
@@ -76,9 +82,9 @@ class _Agent(DefaultAgent):
                 outputs.append(self.env.execute(action))
         finally:
             ran = message | {"extra": {"actions": actions[: len(outputs)]}}
-            told = self.model.format_observation_messages(ran, outputs, self.get_template_vars())
-            self.add_messages(*told)
-        return list(told)
+            observations = self.model.format_observation_messages(ran, outputs, self.get_template_vars())
+            self.add_messages(*observations)
+        return list(observations)
 
     def _check_stop(self) -> None:
         if self._stop.is_set():
@@ -95,7 +101,7 @@ def play(
     seed: int,
     stop: threading.Event | None = None,
 ) -> AgentRun:
-    """Plays one rollout in a sandbox that is there; `stop` ends it before the next request or command.
+    """Play one rollout in a sandbox that is there; `stop` ends it before the next request or command.
 
     Nothing that the agent does raises: it is the exit status. A sandbox or request that fails for good is the `error`.
     Raises `InputError` where a template cannot be filled in, and `ServingError` where no server is left.
@@ -117,32 +123,35 @@ def play(
     except ActionSearchError as failure:
         error = Failure(type="action_regex", message=str(failure))
     except TemplateFailedError as mistake:
-        where = settings.place(mistake.source)
+        where = settings.template_origin(mistake.source)
         raise InputError(f"{where} cannot be filled in: {mistake}: correct the template") from mistake
     messages = agent.messages if agent else []
     end = messages[-1]["extra"] if messages and not error else {"exit_status": FAILED, "submission": ""}
     if end["exit_status"] == CANCELLED or (error and stop.is_set()):  # what is ended under it fails
         error, end = Failure(type=CANCELLED, message="the run was stopped"), end | {"exit_status": FAILED}
+    answers = sum(message["role"] == "assistant" for message in messages)
     return AgentRun(
-        messages=[_recorded(message) for message in messages if message["role"] != "exit"],
+        messages=[_for_journal(message) for message in messages if message["role"] != "exit"],
         exit_status=end["exit_status"],
         submission=end["submission"],
         error=error,
         model_calls=chat.calls,
-        steps=chat.asked,
+        steps=chat.requests,
         usage=chat.usage,
         finish_reason=chat.finish_reason,
         seconds=time.monotonic() - started,
+        context=chat.context,
+        tokens=known_tokens(chat.tokens[:answers]),
     )
 
 
 def unplayed(error: Failure) -> AgentRun:
-    """What there is of an agent that never began."""
+    """Return what there is of an agent that never began."""
     return AgentRun([], FAILED, "", error, model_calls=0, steps=0, usage=Usage(), finish_reason=None, seconds=0.0)
 
 
 def _limits(settings: AgentSettings) -> dict[str, Any]:
-    """The agent's own part of the settings, by mini-swe-agent's names."""
+    """Return the agent's own part of the settings, by mini-swe-agent's names."""
     return {
         "system_template": settings.system_template,
         "instance_template": settings.instance_template,
@@ -153,8 +162,8 @@ def _limits(settings: AgentSettings) -> dict[str, Any]:
     }
 
 
-def _recorded(message: Message) -> Message:
-    """A message for the journal."""
-    kept = {key: message[key] for key in _KEPT if key in message}
+def _for_journal(message: Message) -> Message:
+    """Return a message for the journal."""
+    kept = {key: message[key] for key in _KEPT if key in message and (key, message[key]) != ("finish_reason", None)}
     extra = {key: value for key in _KEPT_EXTRA if (value := message.get("extra", {}).get(key)) not in (None, "")}
     return kept | ({"extra": extra} if extra else {})

@@ -40,7 +40,7 @@ def make_record(
     metadata: dict[str, Any],
     git_diff: str | None = None,
 ) -> AgentRollout:
-    """The row: a verdict where the agent played and its work was graded, else what failed on the way.
+    """Return the row: a verdict where the agent played and its work was graded, else what failed on the way.
 
     `evaluation` is None where `played` has an error. `git_diff` is the evaluation's where none is given. `metadata` is
     the run's (`model`, `attempt`, ...); `steps` and the agent's `submission` join it.
@@ -51,13 +51,14 @@ def make_record(
     verdict = _verdict(evaluation) if evaluation and not error else None
     if git_diff is None and evaluation and evaluation.git_precheck:
         git_diff = evaluation.git_precheck.raw_diff
-    own = {"steps": played.steps} | ({"submission": played.submission} if played.submission else {})
+    agent_metadata = {"steps": played.steps} | ({"submission": played.submission} if played.submission else {})
     return AgentRollout(
         instance_id=problem.instance_id,
         sample_id=sample_id,
         seed=seed,
         problem_statement=problem.problem_statement,
         messages=played.messages,
+        **played.context,
         completion=None,
         git_diff=git_diff,
         exit_status=played.exit_status,
@@ -71,7 +72,7 @@ def make_record(
         finish_reason=played.finish_reason,
         model_calls=played.model_calls,
         evaluation_info=evaluation.model_dump(mode="json") if evaluation else None,
-        metadata=metadata | own,
+        metadata=metadata | agent_metadata,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -62,29 +63,39 @@ class AgentSettings(BaseModel):
     """The model that the file names."""
     request: dict[str, Any] = Field(default_factory=dict)
     """Fields of every chat request, such as `temperature`."""
+    drop_reasoning: bool = Field(default=False, exclude_if=lambda value: not value)
+    """Whether the model's earlier thoughts are left out of its requests."""
     origin: str = Field(default="", exclude=True)
     """The file that says so, for messages."""
 
-    def place(self, template: str) -> str:
-        """Where a template stands: the beginning of a message."""
+    def template_origin(self, template: str) -> str:
+        """Return where a template stands: the beginning of a message."""
         fields = (name for name in TEMPLATES if getattr(self, name) == template)
         return f"{self.origin or 'the configuration'}: {TEMPLATES.get(next(fields, ''), 'agent')}"
 
     def with_overrides(
         self,
+        request: Mapping[str, Any] | None = None,
         *,
-        temperature: float | None = None,
-        top_p: float | None = None,
-        max_tokens: int | None = None,
         step_limit: int | None = None,
         wall_time_limit_s: int | None = None,
+        timeout_s: float | None = None,
+        drop_reasoning: bool = False,
     ) -> Self:
-        """With what is given here instead of what the file says."""
-        sampling = {"temperature": temperature, "top_p": top_p, "max_tokens": max_tokens}
-        given = {name: value for name, value in sampling.items() if value is not None}
-        replaced = {"max_completion_tokens"} if max_tokens is not None else set()
-        request = {name: value for name, value in self.request.items() if name not in replaced} | given
-        limits = {"step_limit": step_limit, "wall_time_limit_s": wall_time_limit_s}
-        update = {name: value for name, value in limits.items() if value is not None}
-        own = {"request": request, "origin": self.origin}
-        return type(self).model_validate(self.model_dump() | update | own)
+        """Return settings with what is given here instead of what the file says.
+
+        Args:
+            request: Fields of every chat request.
+            step_limit: Answers of the model.
+            wall_time_limit_s: Seconds from the first request on.
+            timeout_s: Seconds of a command.
+            drop_reasoning: Whether the model's earlier thoughts are left out of its requests.
+        """
+        overrides = dict(request or {})
+        replaced = {"max_completion_tokens"} if "max_tokens" in overrides else set()
+        request = {name: value for name, value in self.request.items() if name not in replaced} | overrides
+        limits = {"step_limit": step_limit, "wall_time_limit_s": wall_time_limit_s, "timeout_s": timeout_s}
+        update: dict[str, Any] = {name: value for name, value in limits.items() if value is not None}
+        update["drop_reasoning"] = drop_reasoning or self.drop_reasoning
+        computed = {"request": request, "origin": self.origin}
+        return type(self).model_validate(self.model_dump() | update | computed)

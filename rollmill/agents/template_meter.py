@@ -62,7 +62,7 @@ class Meter:
             raise TemplateRuntimeError(f"it does more than a template may ({BUDGET:,} characters and items, all told)")
 
     def weigh(self, value: Any) -> int:
-        """Pay for a value with all that is in it, however often; what it weighs."""
+        """Pay for a value with all that is in it, however often; return what it weighs."""
         before = self._left
         waiting = [(value, 0)]
         while waiting:
@@ -79,17 +79,17 @@ class Meter:
                 raise TemplateRuntimeError(f"it nests values more than {_DEEPEST} deep")
             elif isinstance(part, dict):
                 self.charge(1 + 2 * _ITEM * len(part))
-                waiting += [(one, depth + 1) for pair in part.items() for one in pair]
+                waiting += [(item, depth + 1) for pair in part.items() for item in pair]
             elif isinstance(part, CONTAINERS):
                 self.charge(1 + _ITEM * len(part))
                 if not isinstance(part, range):
-                    waiting += [(one, depth + 1) for one in part]
+                    waiting += [(item, depth + 1) for item in part]
             else:
                 raise TemplateRuntimeError(f"{type(part).__name__} is no text, number, list or mapping")
         return before - self._left
 
     def counted(self, items: Iterable[Any]) -> Iterator[Any]:
-        """The items, each paid for as a step."""
+        """Yield the items, each paid for as a step."""
         for item in items:
             self.pay_step()
             yield item
@@ -98,37 +98,37 @@ class Meter:
 METER: ContextVar[Meter] = ContextVar("meter")
 
 
-def check_operands(meter: Meter, sign: str, left: Any, right: Any) -> None:
+def check_operands(meter: Meter, operator: str, left: Any, right: Any) -> None:
     """Pay for what an operation will make, before it is made."""
-    if sign == "*":
+    if operator == "*":
         for value, count in ((left, right), (right, left)):
             if isinstance(count, int) and not isinstance(value, int | float):
                 meter.charge(meter.weigh(value) * max(count, 0))
-    elif sign == "**" and isinstance(left, int) and isinstance(right, int):
+    elif operator == "**" and isinstance(left, int) and isinstance(right, int):
         meter.charge(left.bit_length() * abs(right) * STEP)
         meter.weigh(left)
-    elif sign == "%" and isinstance(left, str):
+    elif operator == "%" and isinstance(left, str):
         _check_format(meter, left, right)
-    elif sign == "+":
+    elif operator == "+":
         meter.weigh(left)
         meter.weigh(right)
 
 
-def check_method(meter: Meter, own: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+def check_method(meter: Meter, receiver: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Pay for what a method of a text, list or mapping will make. Raises `SecurityError` for one not in `METHODS`."""
-    if not any(isinstance(own, kind) and name in names for kind, names in METHODS.items()):
-        raise SecurityError(f"the method {name} of {type(own).__name__} is not for templates")
+    if not any(isinstance(receiver, kind) and name in names for kind, names in METHODS.items()):
+        raise SecurityError(f"the method {name} of {type(receiver).__name__} is not for templates")
     for value in (*args, *kwargs.values()):
         meter.weigh(value)
     if name in ("get", "items", "keys", "values"):
         return
-    meter.weigh(own)
+    meter.weigh(receiver)
     if name in _BACKWARDS:
-        _check_product(meter, own, *args, **kwargs)
+        _check_product(meter, receiver, *args, **kwargs)
     elif name == "replace":
-        _check_replace(meter, own, *args)
+        _check_replace(meter, receiver, *args)
     elif name == "join" and args:
-        _check_join(meter, args[0], own)
+        _check_join(meter, args[0], receiver)
 
 
 def _check_format(meter: Meter, text: Any, *args: Any, **kwargs: Any) -> None:
@@ -160,7 +160,9 @@ def _check_wrap(
 
 
 def _check_product(meter: Meter, text: Any, *args: Any, **kwargs: Any) -> None:
-    meter.charge(len(str(text)) * sum(len(one) for one in (*args, *kwargs.values()) if isinstance(one, str)))
+    meter.charge(
+        len(str(text)) * sum(len(argument) for argument in (*args, *kwargs.values()) if isinstance(argument, str))
+    )
 
 
 def check_attribute(meter: Meter, items: Any, attribute: Any) -> None:
@@ -172,7 +174,7 @@ def check_attribute(meter: Meter, items: Any, attribute: Any) -> None:
 
 
 def _check_number(meter: Meter, value: Any, number: Any = 0, *_: Any, **named: Any) -> None:
-    sizes = [_size(one) for one in (number, *named.values())]
+    sizes = [_size(argument) for argument in (number, *named.values())]
     meter.charge(sum(sizes) * (1 + (len(value) if isinstance(value, str) else 0)))
 
 

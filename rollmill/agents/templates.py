@@ -69,7 +69,7 @@ class AgentTemplate:
             raise TemplateSyntaxError(f"it cannot be compiled: {type(error).__name__}", 1) from error
 
     def render(self, **variables: Any) -> str:
-        """The text. `TemplateFailedError` knows the template's own text."""
+        """Return the text. `TemplateFailedError` knows the template's own text."""
         token = METER.set(Meter(STEP + len(self.source)))
         try:
             text: str = self._compiled.render(variables)
@@ -102,7 +102,7 @@ class _Environment(ImmutableSandboxedEnvironment):
     intercepted_binops = frozenset(ImmutableSandboxedEnvironment.default_binop_table)
 
     def __init__(self) -> None:
-        super().__init__(undefined=StrictUndefined, optimized=False, finalize=_finalized)
+        super().__init__(undefined=StrictUndefined, optimized=False, finalize=_to_text)
         self.globals = {name: value for name, value in self.globals.items() if name != "lipsum"}
         of_numbers: dict[str, Any] = {name: _of_numbers(self.tests[name]) for name in ("divisibleby", "even", "odd")}
         self.tests = {name: _tested(name, test) for name, test in {**self.tests, **of_numbers}.items()}
@@ -128,18 +128,18 @@ class _Environment(ImmutableSandboxedEnvironment):
         """Call a macro, one of `_MADE`, or a method of `METHODS`."""
         meter = METER.get()
         meter.pay_step()
-        own = getattr(__obj, "__self__", None)
-        if isinstance(own, tuple(METHODS)) and isinstance(__obj, types.BuiltinMethodType):
-            check_method(meter, own, __obj.__name__, args, kwargs)
+        receiver = getattr(__obj, "__self__", None)
+        if isinstance(receiver, tuple(METHODS)) and isinstance(__obj, types.BuiltinMethodType):
+            check_method(meter, receiver, __obj.__name__, args, kwargs)
         elif isinstance(__obj, LoopContext) and args:
             args = (meter.counted(args[0]), *args[1:])
-        elif __obj not in _MADE and not isinstance(__obj, _OF_JINJA) and not isinstance(own, _OF_JINJA):
+        elif __obj not in _MADE and not isinstance(__obj, _OF_JINJA) and not isinstance(receiver, _OF_JINJA):
             _refuse_call(__obj)
         else:  # `m(*items)` copies them; jinja's own helpers also look through them
             meter.weigh([None] * (len(args) + len(kwargs)))
             if not isinstance(__obj, Macro | BlockReference):
                 for value in (*args, *kwargs.values()):
-                    _paid(value)
+                    _charged(value)
         result = super().call(__context, __obj, *args, **kwargs)
         if isinstance(result, str | int | list | tuple | dict):
             meter.weigh(result)
@@ -152,34 +152,34 @@ class _Metering(NodeTransformer):
     def visit_For(self, node: nodes.For) -> nodes.Node:  # noqa: N802
         """Pay for every pass."""
         self.generic_visit(node)
-        node.iter = _through("counted", node.iter)
+        node.iter = _filter_node("counted", node.iter)
         return node
 
     def visit_Concat(self, node: nodes.Concat) -> nodes.Node:  # noqa: N802
         """Pay for what `~` joins."""
         self.generic_visit(node)
-        return _through("joined", nodes.List(node.nodes, lineno=node.lineno))
+        return _filter_node("joined", nodes.List(node.nodes, lineno=node.lineno))
 
     def visit_Compare(self, node: nodes.Compare) -> nodes.Node:  # noqa: N802
         """Pay for what is looked through."""
         self.generic_visit(node)
-        node.expr = _through("paid", node.expr)
+        node.expr = _filter_node("paid", node.expr)
         for operand in node.ops:
-            operand.expr = _through("paid", operand.expr)
+            operand.expr = _filter_node("paid", operand.expr)
         return node
 
     def visit_Getitem(self, node: nodes.Getitem) -> nodes.Node:  # noqa: N802
         """Pay for slices, and for keys, of which a tuple is looked through."""
         self.generic_visit(node)
         if isinstance(node.arg, nodes.Slice):
-            return _through("paid", node)
+            return _filter_node("paid", node)
         if not isinstance(node.arg, nodes.Const):
-            node.arg = _through("paid", node.arg)
+            node.arg = _filter_node("paid", node.arg)
         return node
 
     def _built(self, node: nodes.Expr) -> nodes.Node:
         self.generic_visit(node)
-        return node if getattr(node, "ctx", "load") == "store" else _through("built", node)
+        return node if getattr(node, "ctx", "load") == "store" else _filter_node("built", node)
 
     visit_List = visit_Tuple = visit_Dict = _built  # noqa: N815
 
@@ -189,18 +189,18 @@ class _Metering(NodeTransformer):
     visit_Include = visit_Import = visit_FromImport = visit_Extends = _other_files  # noqa: N815
 
 
-def _through(name: str, node: nodes.Node) -> nodes.Filter:
+def _filter_node(name: str, node: nodes.Node) -> nodes.Filter:
     return nodes.Filter(node, f"rollmill_{name}", [], [], None, None, lineno=node.lineno)
 
 
-def _finalized(value: Any) -> str:
+def _to_text(value: Any) -> str:
     meter = METER.get()
     meter.charge(STEP)
     meter.weigh(value)
     return str(value)
 
 
-def _paid(value: Any) -> Any:
+def _charged(value: Any) -> Any:
     if isinstance(value, (str, int, float, dict, *CONTAINERS)):
         METER.get().weigh(value)
     return value
@@ -211,45 +211,52 @@ def _built(value: Any) -> Any:
     return value
 
 
-def _joined(values: list[Any]) -> str:
+def _join(values: list[Any]) -> str:
     METER.get().weigh(values)
     return "".join(map(str, values))
 
 
 _OWN: dict[str, Callable[..., Any]] = {
     "rollmill_counted": lambda items: METER.get().counted(items),
-    "rollmill_paid": _paid,
+    "rollmill_paid": _charged,
     "rollmill_built": _built,
-    "rollmill_joined": _joined,
+    "rollmill_joined": _join,
 }
 
 
 def _metered(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """A filter of Jinja whose arguments and result are paid for; what it makes piece by piece is made at once."""
+    """Return a filter of Jinja whose arguments and result are paid for.
+
+    What it makes piece by piece is made at once.
+    """
     skipped = 1 if hasattr(function, "jinja_pass_arg") else 0  # the context or the environment
 
     @wraps(function)
     def filtered(*args: Any, **kwargs: Any) -> Any:
         meter = METER.get()
         meter.pay_step()
-        given = [list(meter.counted(one)) if isinstance(one, Iterator) else one for one in args[skipped:]]
-        for one in (*given, *kwargs.values()):
-            if not (name in ("default", "d", "attr") and not isinstance(one, str | int | list | tuple | dict)):
-                meter.weigh(one)
-        if place := ATTRIBUTES.get(name):
-            check_attribute(meter, given[0], kwargs.get("attribute", given[place] if len(given) > place else None))
+        arguments = [
+            list(meter.counted(argument)) if isinstance(argument, Iterator) else argument for argument in args[skipped:]
+        ]
+        for argument in (*arguments, *kwargs.values()):
+            if not (name in ("default", "d", "attr") and not isinstance(argument, str | int | list | tuple | dict)):
+                meter.weigh(argument)
+        if position := ATTRIBUTES.get(name):
+            check_attribute(
+                meter, arguments[0], kwargs.get("attribute", arguments[position] if len(arguments) > position else None)
+            )
         if check := CHECKS.get(name):
-            check(meter, *given, **kwargs)
-        result = function(*args[:skipped], *given, **kwargs)
+            check(meter, *arguments, **kwargs)
+        result = function(*args[:skipped], *arguments, **kwargs)
         if isinstance(result, Iterator):
             result = list(meter.counted(result))
-        return _paid(result)
+        return _charged(result)
 
     return filtered
 
 
 def _tested(name: str, test: Callable[..., Any]) -> Callable[..., Any]:
-    """A test of Jinja whose values are paid for, unless it is whether there is anything to test."""
+    """Return a test of Jinja whose values are paid for, unless it is whether there is anything to test."""
     if name in ("defined", "undefined"):
         return test
     skipped = 1 if hasattr(test, "jinja_pass_arg") else 0
@@ -258,14 +265,14 @@ def _tested(name: str, test: Callable[..., Any]) -> Callable[..., Any]:
     def tested(*args: Any, **kwargs: Any) -> Any:
         METER.get().pay_step()
         for value in (*args[skipped:], *kwargs.values()):
-            _paid(value)
+            _charged(value)
         return test(*args, **kwargs)
 
     return tested
 
 
 def _of_numbers(test: Any) -> Callable[..., bool]:
-    """A test that divides: of a text, `%` would make another one, of any width."""
+    """Return a test that divides: of a text, `%` would make another one, of any width."""
     return lambda *values: all(isinstance(value, int | float) for value in values) and bool(test(*values))
 
 

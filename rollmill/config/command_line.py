@@ -20,6 +20,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from rollmill.config.parameter import environment_variables, field_aliases
 from rollmill.errors import RollmillError, file_error
 from rollmill.terminal.escapes import visible
 from rollmill.terminal.interruption import interrupted, interruptions_noted, look, status
@@ -69,11 +70,12 @@ class _Flag:
         self.field = field
         extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
         self.group = str(extra.get("group", ""))
-        env = extra.get("env")
-        self.env = name.upper() if env is True else env if isinstance(env, str) else None
+        self.aliases = field_aliases(field)
+        self.env = environment_variables(name, field)
+        """Environment variables that set it; the first that is set does."""
         kinds = _members(field.annotation)
         collections = [kind for kind in kinds if get_origin(kind) in (list, tuple, set, frozenset)]
-        self.many = bool(collections)
+        self.many = bool(collections) or extra.get("several") is True
         self.switch = bool in kinds and not self.many
         self.default: Any = None if field.is_required() else field.get_default(call_default_factory=True)
         self.negatable = self.switch and self.default is not False and not name.startswith("no_")
@@ -83,7 +85,7 @@ class _Flag:
         self.metavar = str(extra.get("metavar", "{" + ",".join(self.choices) + "}" if self.choices else kind))
 
     def add_to(self, group: argparse._ArgumentGroup) -> None:
-        """Declares the flag; values stay text, pydantic reads them."""
+        """Declare the flag; values stay text, pydantic reads them."""
         common: dict[str, Any] = {"dest": self.name, "default": argparse.SUPPRESS}
         look: dict[str, Any] = {"action": "store_true"} if self.switch else {"metavar": self.metavar}
         if self.many:
@@ -91,9 +93,19 @@ class _Flag:
         group.add_argument(f"--{self.name}", help=self.help(), **look, **common)
         if self.negatable:
             group.add_argument(f"--no_{self.name}", action="store_false", help=f"not --{self.name}", **common)
+        for alias in self.aliases:  # listed by the help of the flag itself
+            group.add_argument(f"--{alias}", help=argparse.SUPPRESS, **look, **common)
+            if self.negatable:
+                group.add_argument(f"--no_{alias}", action="store_false", help=argparse.SUPPRESS, **common)
+
+    @property
+    def options(self) -> set[str]:
+        """Return all its spellings on a command line."""
+        spellings = {f"--{name}" for name in (self.name, *self.aliases)}
+        return spellings | ({f"--no_{option[2:]}" for option in spellings} if self.negatable else set())
 
     def help(self) -> str:
-        """What `--help` says: the description, the default and the environment variable."""
+        """Return the text for `--help`: the description, the default and the environment variables."""
         notes = []
         if self.field.is_required():
             notes.append("required")
@@ -101,17 +113,19 @@ class _Flag:
             notes.append("default: on")
         elif self.default is not None and self.default is not False and self.default not in ("", [], (), {}):
             notes.append(f"default: {_shown_default(self.default)}")
+        if self.aliases:
+            notes.append(f"also: {', '.join(f'--{alias}' for alias in self.aliases)}")
         if self.env:
-            notes.append(f"env: {self.env}")
+            notes.append(f"env: {', '.join(self.env)}")
         text = self.field.description or self.field.title or ""
         return (f"{text} ({'; '.join(notes)})" if notes else text).strip().replace("%", "%%")
 
     def from_environment(self, value: str) -> Any:
-        """The words of an environment variable. Raises `ValueError` (shlex's)."""
+        """Return the value that an environment variable holds. Raises `ValueError` (shlex's)."""
         return shlex.split(value) if self.many else value.strip()
 
     def choose(self, value: Any) -> Any:
-        """Choices that are not text, such as `Literal[1, 2]`, by their text; pydantic would refuse the text."""
+        """Return the choice for its text where it is no text, as in `Literal[1, 2]`: pydantic would refuse the text."""
         if isinstance(value, list):
             return [self.choose(item) for item in value]
         return self.choices.get(value, value) if isinstance(value, str) else value
@@ -135,26 +149,38 @@ def parse_command_line(
     environ: Mapping[str, str] | None = None,
     settle: Settle = operator.or_,
 ) -> ModelT:
-    """The parameters of one call: flags over environment variables over the model's defaults.
+    """Parse the parameters of one call: flags over environment variables over the model's defaults.
 
-    `settle` makes the values of what the environment and what the flags give, by field.
-    A field's `json_schema_extra` may hold `group`, `metavar`, and `env` (True for the name in capitals, or a name).
+    A field's `json_schema_extra` may hold `group`, `metavar`, `aliases`, and `env` (True for the name in capitals, or
+    names).
     An environment variable that is set but empty counts as not set.
     Every mistake is one line on stderr that names the flag or variable; then the exit status is 2.
+
+    Args:
+        model: The parameters' model.
+        argv: The arguments; None for the process's own.
+        prog: Name of the command, for the usage and the messages.
+        description: What the command does, for `--help`.
+        examples: Calls, for `--help`.
+        environ: Environment variables; None for the process's own.
+        settle: Merges the values that the environment gives with those that the flags give, both by field.
     """
     flags = {field.alias or name: _Flag(field.alias or name, field) for name, field in model.model_fields.items()}
     parser = _build(flags, prog, description, examples)
-    parsed, unknown = parser.parse_known_args(_normal(list(sys.argv[1:] if argv is None else argv), parser))
+    tokens = _normal(list(sys.argv[1:] if argv is None else argv), parser)
+    parsed, unknown = parser.parse_known_args(tokens)
     if unknown:
-        _fail(prog, _unknown_texts(unknown, list(parser._option_string_actions)))
-    found, sources, mistakes = _read_environment(flags, os.environ if environ is None else environ)
-    given = vars(parsed)
-    sources |= {name: f"--{name}" for name in given}
-    mistakes = {name: text for name, text in mistakes.items() if name not in given}
+        refused = getattr(model, "refused", {})
+        _fail(prog, _unknown_texts(unknown, list(parser._option_string_actions), refused))
+    from_environment, sources, mistakes = _read_environment(flags, os.environ if environ is None else environ)
+    from_flags = vars(parsed)
+    spelled = {name: _spellings(flags[name], tokens) for name in from_flags}
+    sources |= {name: used[-1] if used else f"--{name}" for name, used in spelled.items()}
+    mistakes = {name: text for name, text in mistakes.items() if name not in from_flags}
     if mistakes:
         _fail(prog, list(mistakes.values()))
     try:
-        values = settle(found, given)
+        values = settle(from_environment, from_flags)
         return model.model_validate({name: flags[name].choose(value) for name, value in values.items()})
     except ValidationError as error:
         _fail(prog, _error_texts(error, flags, sources))
@@ -170,22 +196,29 @@ def parse_command(
     description: str,
     examples: str,
 ) -> BaseModel:
-    """The parameters of the command that the first argument names, `-` and `_` alike; see `parse_command_line`.
+    """Parse the parameters of the command that the first argument names, `-` and `_` alike; see `parse_command_line`.
 
     A model's docstring says what its command does. Without a command, all of them are listed.
+
+    Args:
+        commands: The model of each command's parameters.
+        argv: The arguments; None for the process's own.
+        prog: Name of the program, for the usage and the messages.
+        description: What the program does, for the list of commands.
+        examples: Calls, for the list of commands.
     """
-    given = list(sys.argv[1:] if argv is None else argv)
-    name = given[0].replace("-", "_") if given else ""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    name = arguments[0].replace("-", "_") if arguments else ""
     if name in commands:
         return parse_command_line(
-            commands[name], given[1:], prog=f"{prog} {name}", description=_what(commands[name]), examples=""
+            commands[name], arguments[1:], prog=f"{prog} {name}", description=_what(commands[name]), examples=""
         )
-    if not given or given[0] in {"-h", "--help", "help"}:
+    if not arguments or arguments[0] in {"-h", "--help", "help"}:
         sys.stdout.write(_list_commands(commands, prog, description, examples))
-        raise SystemExit(0 if given else 2)
+        raise SystemExit(0 if arguments else 2)
     close = difflib.get_close_matches(name, commands, n=1)
     hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(commands)}"
-    return _fail(prog, [f"{_shown(given[0])} is no command: {hint}"])
+    return _fail(prog, [f"{_shown(arguments[0])} is no command: {hint}"])
 
 
 def _what(model: type[BaseModel]) -> str:
@@ -203,7 +236,7 @@ def _list_commands(commands: Mapping[str, type[BaseModel]], prog: str, descripti
 
 @contextmanager
 def report_errors(prog: str) -> Iterator[None]:
-    """Ends the process on what the user should read: status 1 and one line for `RollmillError`, 130 for Ctrl-C.
+    """End the process on what the user should read: status 1 and one line for `RollmillError`, 130 for Ctrl-C.
 
     143 for SIGTERM, where the block is `interruptible`, in which no signal raises anything until it is looked at. The
     same as for `RollmillError` for files that cannot be used, see `file_error`. Status 141, and nothing said, where
@@ -258,7 +291,10 @@ def _build(flags: Mapping[str, _Flag], prog: str, description: str, examples: st
 
 
 def _normal(argv: list[str], parser: argparse.ArgumentParser) -> list[str]:
-    """`--num-rollout` becomes `--num_rollout`; `--x -1e-3`, whose value argparse takes for a flag, `--x=-1e-3`."""
+    """Rewrite arguments for argparse: `--num-rollout` as `--num_rollout`, and `--x -1e-3` as `--x=-1e-3`.
+
+    Argparse would take such a value for a flag.
+    """
     known = parser._option_string_actions
     tokens: list[str] = []
     for token in argv:
@@ -274,12 +310,26 @@ def _normal(argv: list[str], parser: argparse.ArgumentParser) -> list[str]:
     return tokens
 
 
-def _unknown_texts(unknown: Sequence[str], known: Sequence[str]) -> list[str]:
+def _spellings(flag: _Flag, tokens: Sequence[str]) -> list[str]:
+    """Return the names by which a flag is given, in order: the last gives the value.
+
+    The negation of a switch counts as its name.
+    """
+    used = [token.partition("=")[0] for token in tokens]
+    named = [option for option in used if option in flag.options]
+    return [f"--{option[2:].removeprefix('no_')}" for option in named] if flag.negatable else named
+
+
+def _unknown_texts(unknown: Sequence[str], known: Sequence[str], refused: Mapping[str, str]) -> list[str]:
     texts = []
     for token in unknown:
         if token.startswith("-") and not _is_number(token):
             name = token.partition("=")[0]
-            close = difflib.get_close_matches("--" + name.lstrip("-").replace("-", "_"), known, n=1)
+            spelled = name.lstrip("-").replace("-", "_")
+            if spelled in refused:
+                texts.append(f"{name}: {refused[spelled]}: leave it out")
+                continue
+            close = difflib.get_close_matches(f"--{spelled}", known, n=1)
             texts.append(f"{name}: unknown flag" + (f"; did you mean {close[0]}?" if close else "; see --help"))
     return texts or [f"{_shown(unknown[0])} follows no flag that takes it; see --help"]
 
@@ -287,36 +337,39 @@ def _unknown_texts(unknown: Sequence[str], known: Sequence[str]) -> list[str]:
 def _read_environment(
     flags: Mapping[str, _Flag], environ: Mapping[str, str]
 ) -> tuple[dict[str, Any], dict[str, str], dict[str, str]]:
-    """Values, where each came from, and mistakes, by field name."""
+    """Return values, where each came from, and mistakes, by field name."""
     values: dict[str, Any] = {}
     sources: dict[str, str] = {}
     mistakes: dict[str, str] = {}
     for name, flag in flags.items():
-        value = environ.get(flag.env, "") if flag.env else ""
-        if not value.strip():
+        variable = next((variable for variable in flag.env if environ.get(variable, "").strip()), None)
+        if variable is None:
             continue
         try:
-            values[name] = flag.from_environment(value)
-            sources[name] = f"{flag.env} (environment)"
+            values[name] = flag.from_environment(environ[variable])
+            sources[name] = f"{variable} (environment)"
         except ValueError as error:
-            mistakes[name] = f"{flag.env} (environment): {_shown(value)} cannot be split into words: {error}"
+            text = _shown(environ[variable])
+            mistakes[name] = f"{variable} (environment): {text} cannot be split into words: {error}"
     return values, sources, mistakes
 
 
 def _error_texts(error: ValidationError, flags: Mapping[str, _Flag], sources: Mapping[str, str]) -> list[str]:
-    """One line per wrong value; what the members of a union say about the same value is joined."""
-    found: dict[tuple[str, str], list[str]] = {}
+    """Return one line per wrong value; the messages of a union's members about the same value are joined."""
+    texts_by_value: dict[tuple[str, str], list[str]] = {}
     for detail in error.errors(include_url=False):
         name = str(detail["loc"][0]) if detail["loc"] else ""
         flag = flags.get(name)
         label = sources.get(name, f"--{name}") if name else ""
         text = _error_text(detail, flag)
         if detail["type"] == "missing" and flag and flag.env:
-            text += f" (or set {flag.env} in the environment)"
-        texts = found.setdefault((label, repr(detail["input"]) if name else text), [])
+            text += f" (or set {flag.env[0]} in the environment)"
+        texts = texts_by_value.setdefault((label, repr(detail["input"]) if name else text), [])
         if text not in texts:
             texts.append(text)
-    return [": ".join([*([label] if label else []), ", or ".join(texts)]) for (label, _), texts in found.items()]
+    return [
+        ": ".join([*([label] if label else []), ", or ".join(texts)]) for (label, _), texts in texts_by_value.items()
+    ]
 
 
 def _error_text(detail: ErrorDetails, flag: _Flag | None) -> str:
@@ -343,7 +396,7 @@ def _fail(prog: str, texts: Sequence[str]) -> NoReturn:
 
 
 def _members(annotation: Any) -> list[Any]:
-    """The types that a field may hold: `Annotated` opened, `Optional` and unions taken apart, None left out."""
+    """Return the types that a field may hold: `Annotated` opened, `Optional` and unions taken apart, None left out."""
     if get_origin(annotation) is Annotated:
         return _members(get_args(annotation)[0])
     if get_origin(annotation) in (Union, types.UnionType):

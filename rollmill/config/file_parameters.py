@@ -1,8 +1,6 @@
-"""What the parameters of several jobs say of files: where results are copied to, and what data may name."""
+"""What the parameters of several jobs say of files: where results are copied to."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from rollmill.config.parameter import parameter
 
@@ -14,14 +12,3 @@ STORE_BLOCK = parameter(
     metavar="BLOCK",
 )
 """`store_block: str | None` of a job; no part of what its run is."""
-
-
-def image_folders_field(group: str) -> Any:
-    """Make the field `image_folders: list[str]` of a job that reads images that data name; no part of what it is."""
-    return parameter(
-        [],
-        group,
-        "Image folders",
-        "Further folders in which rows may name image files; else only in the data's own folder.",
-        metavar="DIR",
-    )

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from pydantic_core import CoreSchema
 
 _LAST = "Results"
+_SHOWN_ONLY = {"title", "description", "default", "position", "group", "env", "metavar"}
+"""What a field's schema says to people."""
 _FLAG = re.compile(r"--(no_)?(\w+)")
 
 
@@ -27,8 +29,34 @@ class Form(Parameters):
     def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         schema = handler(core_schema)
         model = handler.resolve_ref_schema(schema)
+        aliases = {name: field.pop("aliases", []) for name, field in model["properties"].items()}
         model["properties"] = _arranged(model["properties"])
+        if any(aliases.values()):
+            _accept_aliases(model, aliases)
         return schema
+
+
+def _accept_aliases(model: dict[str, Any], aliases: dict[str, list[str]]) -> None:
+    """Let stored parameters of deployments use the names that parameters had before.
+
+    As patterns, since Prefect's form shows whatever is a property, while its server takes what the schema takes.
+    """
+    patterns = {}
+    for name, others in aliases.items():
+        if others:
+            value = {key: value for key, value in model["properties"][name].items() if key not in _SHOWN_ONLY}
+            # Prefect's server lets optional properties be null by itself, but not what a pattern matches.
+            patterns[f"^({'|'.join(others)})$"] = {"anyOf": [value, {"type": "null"}]}
+    model["patternProperties"] = patterns
+    required = model.get("required", [])
+    model["required"] = [name for name in required if not aliases[name]]
+    renamed = [name for name in required if aliases[name]]
+    assert len(renamed) <= 1, "one condition holds one parameter, and Prefect's form shows no list of conditions"
+    for name in renamed:
+        missing: dict[str, Any] = {"required": [name]}
+        for alias in aliases[name]:
+            missing = {"if": {"not": {"required": [alias]}}, "then": missing}
+        model |= missing
 
 
 def _arranged(fields: dict[str, Any]) -> dict[str, Any]:
@@ -49,7 +77,10 @@ def _shown(field: dict[str, Any], titles: dict[str, str]) -> dict[str, Any]:
 
 
 def _without_none(field: dict[str, Any]) -> dict[str, Any]:
-    """What is not required and has no default may be null, too, unless it is a choice: Prefect's server sees it so."""
+    """Replace the union of one type and null by the type.
+
+    Prefect's server lets what is not required and has no default be null anyway, unless it is a choice.
+    """
     members = [member for member in field.get("anyOf", []) if member != {"type": "null"}]
     if len(members) != 1:
         return dict(field)
@@ -68,9 +99,9 @@ def _named(flag: re.Match[str], titles: dict[str, str]) -> str:
 
 
 def _bounds(field: dict[str, Any]) -> list[str]:
-    """The range of a number, as a sentence."""
+    """Return the range of a number, as a sentence."""
     if "minimum" in field and "maximum" in field:
         return [f"From {field['minimum']:,.12g} to {field['maximum']:,.12g}."]
     words = {"minimum": "at least", "exclusiveMinimum": "more than", "maximum": "at most", "exclusiveMaximum": "below"}
-    found = [f"{said} {field[key]:,.12g}" for key, said in words.items() if key in field]
-    return [" and ".join(found).capitalize() + "."] if found else []
+    phrases = [f"{phrase} {field[key]:,.12g}" for key, phrase in words.items() if key in field]
+    return [" and ".join(phrases).capitalize() + "."] if phrases else []

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shlex
-from typing import Annotated, Any
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic.fields import FieldInfo
 
 
 def _check_shell_line(line: str) -> str:
@@ -17,6 +21,35 @@ ShellLine = Annotated[str, AfterValidator(_check_shell_line)]
 """Arguments in one string, as in a shell: quotes are closed."""
 
 
+def _read_json_object(value: Any) -> Any:
+    """Return the object that a text holds; anything else as it is. Raises `ValueError` for a text that holds none."""
+    if not isinstance(value, str):
+        return value
+    try:
+        parsed = json.loads(value or "{}")
+    except (ValueError, RecursionError):
+        parsed = None
+    if not isinstance(parsed, dict):
+        raise ValueError("""is no JSON object: give one, as in '{"enable_thinking": false}'""")
+    return parsed
+
+
+def _check_json_object(value: dict[str, Any]) -> dict[str, Any]:
+    """Check that a request's JSON can hold an object, which may have been read from YAML."""
+    import orjson
+
+    try:
+        json.dumps(value, allow_nan=False)
+        orjson.dumps(value)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"cannot be sent as JSON: {error}") from None
+    return value
+
+
+JsonObject = Annotated[dict[str, Any], BeforeValidator(_read_json_object), AfterValidator(_check_json_object)]
+"""A JSON object: as text on the command line, as a mapping in files and in Python."""
+
+
 class Parameters(BaseModel):
     """Parameters of a flow, or a part of them that several flows share.
 
@@ -24,6 +57,96 @@ class Parameters(BaseModel):
     """
 
     model_config = ConfigDict(defer_build=True)
+
+    refused: ClassVar[dict[str, str]] = {}
+    """Parameters of other flows that have no meaning in this one, and why."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _resolve_aliases(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        for name in cls.refused.keys() & values.keys():
+            raise ValueError(f"--{name}: {cls.refused[name]}: leave it out")
+        return canonical_names(cls, values)
+
+    if not TYPE_CHECKING:  # which is to find code of ours that reads an earlier name
+
+        def __getattr__(self, name: str) -> Any:
+            """Return a parameter by an earlier name, for code of users."""
+            field = alias_names(type(self)).get(name)
+            return super().__getattr__(name) if field is None else getattr(self, field)
+
+
+def canonical_names(model: type[BaseModel], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values by the names of the model's fields, whatever alias each was given by.
+
+    Prefect's form sends the defaults of all fields beside what a deployment has stored: an alias wins over its field's
+    default. Raises `ValueError` where a parameter is given by two of its names otherwise.
+    """
+    names = alias_names(model)
+    resolved = {name: value for name, value in values.items() if name not in names}
+    spellings = {name: name for name in resolved}
+    for alias, name in names.items():
+        if alias not in values:
+            continue
+        if name in spellings and not _is_default(model.model_fields[name], resolved[name]):
+            raise ValueError(f"{spellings[name]} and {alias} are the same parameter: give one of them")
+        spellings[name] = alias
+        resolved[name] = values[alias]
+    return resolved
+
+
+def _is_default(field: FieldInfo, value: Any) -> bool:
+    return not field.is_required() and bool(field.get_default(call_default_factory=True) == value)
+
+
+@cache
+def alias_names(model: type[BaseModel]) -> dict[str, str]:
+    """Return the field that each alias of a model stands for."""
+    return {alias: name for name, field in model.model_fields.items() for alias in field_aliases(field)}
+
+
+def field_aliases(field: FieldInfo) -> tuple[str, ...]:
+    """Return the other names that a parameter can be given by."""
+    extra = field.json_schema_extra
+    aliases = extra.get("aliases") if isinstance(extra, dict) else None
+    return tuple(map(str, aliases)) if isinstance(aliases, list) else ()
+
+
+def environment_variables(name: str, field: FieldInfo) -> tuple[str, ...]:
+    """Return the environment variables that set a parameter."""
+    extra = field.json_schema_extra
+    env = extra.get("env") if isinstance(extra, dict) else None
+    if env is True:
+        return (name.upper(),)
+    return (env,) if isinstance(env, str) else tuple(map(str, env)) if isinstance(env, list) else ()
+
+
+def redefine(model: type[BaseModel], name: str, default: Any = ..., **changes: Any) -> Any:
+    """Return a field like that of a shared model, for a job where it has another default, text or further aliases.
+
+    Args:
+        model: The shared model that declares the field.
+        name: The field's name.
+        default: The job's default; `...` where the field is required.
+        **changes: `title`, `description`, `group`, `aliases`, `metavar`, `env`, which take the place of the model's.
+    """
+    field = model.model_fields[name]
+    extra = field.json_schema_extra
+    assert isinstance(extra, dict)
+    bounds = {bound: value for piece in field.metadata for bound, value in _bounds(piece)}
+    shared = {"title": field.title, "description": field.description, **extra, **bounds}
+    return parameter(default, **(shared | changes))
+
+
+def _bounds(piece: object) -> list[tuple[str, Any]]:
+    """Return what one of pydantic's constraints says, as `Field` takes it."""
+    names = ("ge", "gt", "le", "lt", "min_length", "max_length")
+    bounds = [(name, getattr(piece, name)) for name in names if hasattr(piece, name)]
+    is_repeated = isinstance(piece, AfterValidator | BeforeValidator | WithJsonSchema)  # by the job's own annotation
+    assert bounds or is_repeated, f"redefine does not know the constraint {piece!r}"
+    return bounds
 
 
 def parameter(
@@ -33,15 +156,30 @@ def parameter(
     description: str,
     *,
     metavar: str | None = None,
-    env: bool = False,
+    env: bool | Sequence[str] = False,
+    aliases: Sequence[str] = (),
+    several: bool = False,
     **bounds: Any,
 ) -> Any:
-    """A field of a parameter model: `...` as default for a required one, `bounds` as pydantic's `Field` takes them.
+    """Return a field of a parameter model.
 
-    `group` is its heading in `--help`, `metavar` what its value is called there; with `env` the environment variable
-    of its name in capitals sets it, too.
+    Args:
+        default: The default; `...` for a required parameter.
+        group: Its heading in `--help` and in the form.
+        title: Its label in the form.
+        description: What it does, in one sentence.
+        metavar: What its value is called in `--help`.
+        env: Whether the environment variable of its name in capitals sets it, too; or the variables that do.
+        aliases: Names that it had, or that it has elsewhere: flags, settings in files and stored parameters of
+            deployments may use them.
+        several: Whether the flag of a text takes several values, which a validator of the field joins.
+        **bounds: `ge`, `lt`, `min_length` and so on, as pydantic's `Field` takes them.
     """
-    extra: dict[str, Any] = {"group": group, "env": env}
+    extra: dict[str, Any] = {"group": group, "env": env if isinstance(env, bool) else list(env)}
+    if aliases:
+        extra["aliases"] = list(aliases)
     if metavar:
         extra["metavar"] = metavar
+    if several:
+        extra["several"] = True
     return Field(default, title=title, description=description, json_schema_extra=extra, **bounds)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,35 +32,43 @@ class SettingsFile(NamedTuple):
     settings: dict[str, Any]
     lines: dict[str, int]
     """Of YAML, the line of each setting; nested ones by their names joined with dots."""
+    written: Mapping[str, str] = {}
+    """Setting -> its name in the file, where that is an alias."""
 
-    def place(self, name: str) -> str:
-        """Where a setting stands: the beginning of a message."""
+    def location(self, name: str) -> str:
+        """Return where a setting stands: the beginning of a message."""
         line = f" line {self.lines[name]}" if name in self.lines else ""
-        return f"{self.path}{line}: {name}"
+        return f"{self.path}{line}: {self.written.get(name, name)}"
 
     def refusal(self, error: ValidationError) -> str:
-        """What is wrong with the settings, in one line."""
+        """Return what is wrong with the settings, in one line."""
         first = error.errors(include_url=False)[0]
-        said = first["msg"].removeprefix("Value error, ")[:500]
+        message = first["msg"].removeprefix("Value error, ")[:500]
         if not first["loc"]:
-            return f"{self.path}: {said}"
-        return f"{self.place(str(first['loc'][0]))}: {shown(first['input'])}: {said}"
+            return f"{self.path}: {message}"
+        return f"{self.location(str(first['loc'][0]))}: {shown(first['input'])}: {message}"
 
 
-def refuse_code(place: str, name: str, value: object, known: Collection[str]) -> None:
+def refuse_code(location: str, name: str, value: object, known: Collection[str]) -> None:
     """Refuse a setting of a file that names code to run, such as `package.module:Name`.
 
     A file may be anybody's: it names one of `known`; what runs the user's own code is named on the command line.
     Raises `InputError`.
+
+    Args:
+        location: Where the setting stands, see `SettingsFile.location`.
+        name: The setting's.
+        value: Its value.
+        known: The names that a file may give.
     """
     if isinstance(value, str) and value not in known:
         raise InputError(
-            f"{place}: {shown(value)}: a file names {', '.join(known)} and no other code: give what is your own as "
+            f"{location}: {shown(value)}: a file names {', '.join(known)} and no other code: give what is your own as "
             f"--{name} on the command line"
         )
 
 
-def refuse_server_options(place: str, line: object) -> None:
+def refuse_server_options(location: str, line: object) -> None:
     """Refuse vLLM's arguments in a file, but for those that say how large and how fast.
 
     Others load code (`--trust-remote-code`, `--worker-cls`, `--tool-parser-plugin`, ...) or read files. Raises
@@ -74,7 +82,7 @@ def refuse_server_options(place: str, line: object) -> None:
         name = word.partition("=")[0].replace("_", "-")
         if word.startswith("-") and not _is_number(word) and name not in _SERVER_OPTIONS:
             raise InputError(
-                f"{place}: {shown(word)}: a file sets sizes and speed of a server, and no other option: give it as "
+                f"{location}: {shown(word)}: a file sets sizes and speed of a server, and no other option: give it as "
                 "--vllm_args on the command line"
             )
 
@@ -84,13 +92,13 @@ def _is_number(word: str) -> bool:
 
 
 def shown(value: object) -> str:
-    """A value as a message shows it."""
-    found = repr(value)
-    return found if len(found) <= 80 else f"{found[:77]}..."
+    """Return a value as a message shows it."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def read_settings_file(path: str) -> SettingsFile:
-    """The settings in a file, `.json` or else YAML. Raises `InputError` where it cannot be read or is no mapping."""
+    """Read a file of settings, `.json` or else YAML. Raises `InputError` where it is unreadable or no mapping."""
     try:
         text = Path(path).expanduser().read_bytes()
     except OSError as error:
@@ -104,12 +112,12 @@ def _parse_json(path: str, text: bytes) -> SettingsFile:
         parse_line,
     )
 
-    found = parse_line(1, text)
-    if isinstance(found, BadRow):
-        raise InputError(f"{path}: {found.reason}")
-    if _is_deeper(found, _DEEPEST):
+    settings = parse_line(1, text)
+    if isinstance(settings, BadRow):
+        raise InputError(f"{path}: {settings.reason}")
+    if _is_deeper(settings, _DEEPEST):
         raise InputError(f"{path}: it nests more than {_DEEPEST} deep: settings do not")
-    return SettingsFile(path, found, {})
+    return SettingsFile(path, settings, {})
 
 
 def _is_deeper(value: Any, most: int) -> bool:

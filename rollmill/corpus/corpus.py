@@ -9,9 +9,10 @@ from typing import NamedTuple
 
 import polars as pl
 
-from rollmill.corpus.inputs import Source, find_sources
+from rollmill.corpus.inputs import Source, find_sources, identify
 from rollmill.corpus.journal_index import Indexed, JournalState, read_index, write_index
-from rollmill.corpus.record import without_non_numbers
+from rollmill.corpus.record import repair
+from rollmill.corpus.row_reader import NO_NAMES, FieldNames
 from rollmill.corpus.scan import Scan
 from rollmill.corpus.table import SCHEMA
 from rollmill.errors import InputError
@@ -33,8 +34,8 @@ class _State(NamedTuple):
     changed_ns: int
 
 
-class _Read(NamedTuple):
-    """What came of one source: its part of the table, how many bad rows, which records held NaN or Infinity."""
+class _SourceRows(NamedTuple):
+    """What came of one source: its part of the table, how many bad rows, which records were repaired."""
 
     table: pl.DataFrame
     bad: int
@@ -46,22 +47,22 @@ class _Read(NamedTuple):
 class Corpus:
     """What was read. Made by `read_corpus`."""
 
-    def __init__(self, files: Sequence[Source], read: Sequence[_Read], *, hashed: bool = True) -> None:
+    def __init__(self, files: Sequence[Source], read: Sequence[_SourceRows], *, hashed: bool = True) -> None:
         self.files = list(files)
         self.hashed = hashed
         """Whether every rollout with messages has its `completion_hash`."""
         self.sources = [source.path for source in files]
         """Paths and URLs; the table's `source` counts them."""
-        self.table = _whole_table([one.table for one in read])
-        self.metadata = _agreed([one.metadata for one in read])
+        self.table = _whole_table([part.table for part in read])
+        self.metadata = _common_metadata([part.metadata for part in read])
         """What the inputs say of themselves (a document's `metadata`; a run's `model_name` and `identity`), as far as
         they agree."""
-        self.quarantined = sum(one.bad for one in read)
+        self.quarantined = sum(part.bad for part in read)
         """Rows that could not be used."""
-        self.repaired = sum(len(one.repaired) for one in read)
-        """Records that held NaN or Infinity, which is no JSON and became null."""
-        self._repaired = [one.repaired for one in read]
-        self._states = [one.state for one in read]
+        self.repaired = sum(len(part.repaired) for part in read)
+        """Records that held what JSON in UTF-8 has no place for: NaN and Infinity became null, lone surrogates `?`."""
+        self._repaired = [part.repaired for part in read]
+        self._states = [part.state for part in read]
 
     @property
     def name(self) -> str:
@@ -70,37 +71,45 @@ class Corpus:
         return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
 
     def image_root(self, source: int) -> Path | None:
-        """The local folder that image paths in a source's records are relative to."""
+        """Return the local folder that image paths in a source's records are relative to."""
         return self.files[source].folder
 
+    def tokens_root(self, source: int) -> Path | None:
+        """Return the local folder that a source's records find their tokens from: that of the file itself."""
+        path = self.files[source].path
+        return None if is_remote(path) else Path(path).resolve().parent
+
     def records(self, table: pl.DataFrame) -> Iterator[bytes]:
-        """The JSON object of each row of `table`, without a line's end. `table` is sorted by `row`.
+        """Yield the JSON object of each row of `table`, without a line's end. `table` is sorted by `row`.
 
         Raises `InputError` where a file is no longer what it was when the table was made.
         """
-        places = table.select("source", "number", "offset", "length")
-        for part in places.partition_by("source", maintain_order=True):
+        offsets = table.select("source", "number", "offset", "length")
+        for part in offsets.partition_by("source", maintain_order=True):
             index = part["source"][0]
             source, repaired = self.files[index], self._repaired[index]
             _check_state(source, self._states[index])
-            texts = _at_places(source, part) if source.anywhere else _in_order(source, part["number"])
+            texts = _read_at_offsets(source, part) if source.anywhere else _read_in_order(source, part["number"])
             for number, text in zip(part["number"], texts, strict=True):
-                yield (without_non_numbers(text) or text) if number in repaired else text
+                yield (repair(text) or text) if number in repaired else text
 
 
-def read_corpus(inputs: Sequence[str], on_bad_row: OnBadRow | None = None, *, hashed: bool = True) -> Corpus:
-    """Reads all records of files, folders, patterns, run directories and URLs, as a table; bad rows go to `on_bad_row`.
+def read_corpus(
+    inputs: Sequence[str], on_bad_row: OnBadRow | None = None, *, hashed: bool = True, fields: FieldNames = NO_NAMES
+) -> Corpus:
+    """Read all records of files, folders, patterns, run directories and URLs, as a table; bad rows go to `on_bad_row`.
 
     Of a run's journal the latest row of a rollout counts, in the order of its problems. Without `hashed` the column
-    `completion_hash` may be null: reading takes less time, and duplicates cannot be told. Raises `InputError` where an
-    input is none or cannot be read.
+    `completion_hash` may be null: reading takes less time, and duplicates cannot be told. `fields` names
+    fields of files that no run wrote. Rows of other producers are read by what they are. Raises `InputError` where an
+    input is none or cannot be read, or its rows are of no form that is known.
     """
-    files = find_sources(inputs)
+    files = [identify(source, fields) for source in find_sources(inputs)]
     return Corpus(files, [_read(source, on_bad_row, hashed=hashed) for source in files], hashed=hashed)
 
 
 def index_run(directory: Path, num_rollout: int) -> Corpus:
-    """Reads the first `num_rollout` rollouts of every problem of a run, and leaves the index of its journal beside it.
+    """Read the first `num_rollout` rollouts of every problem of a run, and leave the index of its journal beside it.
 
     With the index, reading the run again takes hardly any time. Raises `InputError` as `read_corpus` does.
     """
@@ -114,7 +123,7 @@ def index_run(directory: Path, num_rollout: int) -> Corpus:
     return Corpus([source], [_read_run(directory, counted, bad, scan.repaired, state)])
 
 
-def _read(source: Source, on_bad_row: OnBadRow | None, *, hashed: bool) -> _Read:
+def _read(source: Source, on_bad_row: OnBadRow | None, *, hashed: bool) -> _SourceRows:
     def put_aside(row: BadRow) -> None:
         if on_bad_row:
             on_bad_row(source, row)
@@ -132,22 +141,22 @@ def _read(source: Source, on_bad_row: OnBadRow | None, *, hashed: bool) -> _Read
             bad += 1
             put_aside(fault)
     metadata = rest.get("metadata")
-    return _Read(scan.table(), bad, scan.repaired, metadata if isinstance(metadata, dict) else {}, state)
+    return _SourceRows(scan.table(), bad, scan.repaired, metadata if isinstance(metadata, dict) else {}, state)
 
 
-def _read_run(directory: Path, indexed: Indexed, bad: int, repaired: set[int], state: _State | None) -> _Read:
+def _read_run(directory: Path, indexed: Indexed, bad: int, repaired: set[int], state: _State | None) -> _SourceRows:
     manifest = read_manifest(directory)
     about = {"model_name": directory.resolve().name, "identity": manifest.identity_key} if manifest else {}
-    return _Read(_latest(indexed.table, directory), bad, repaired, about, state)
+    return _SourceRows(_latest_rows(indexed.table, directory), bad, repaired, about, state)
 
 
-def _agreed(said: Sequence[Row]) -> Row:
-    first = said[0] if said else {}
-    return {key: value for key, value in first.items() if all(one.get(key) == value for one in said)}
+def _common_metadata(metadata: Sequence[Row]) -> Row:
+    first = metadata[0] if metadata else {}
+    return {key: value for key, value in first.items() if all(entry.get(key) == value for entry in metadata)}
 
 
 def _scan_journal(journal: Path, put_aside: Callable[[BadRow], None]) -> tuple[Scan, Indexed, int]:
-    """All rows of a journal, from its index and, what was appended since, from itself; and how many were bad."""
+    """Return all rows of a journal, from its index and, what was appended since, from itself; and how many were bad."""
     indexed = read_index(journal)
     covered, lines = (indexed.covered, indexed.lines) if indexed else (0, 0)
     scan, bad = Scan(), 0
@@ -163,8 +172,8 @@ def _scan_journal(journal: Path, put_aside: Callable[[BadRow], None]) -> tuple[S
     return scan, Indexed(table, covered, lines), bad
 
 
-def _latest(table: pl.DataFrame, run: Path) -> pl.DataFrame:
-    """The rows that count, in the order of the run's problems."""
+def _latest_rows(table: pl.DataFrame, run: Path) -> pl.DataFrame:
+    """Return the rows that count, in the order of the run's problems."""
     ids = pl.Series("instance_id", read_instance_ids(run / PROBLEMS), dtype=pl.String)
     order = pl.DataFrame([ids]).with_row_index("position")
     return (
@@ -176,7 +185,7 @@ def _latest(table: pl.DataFrame, run: Path) -> pl.DataFrame:
 
 
 def _whole_table(parts: Sequence[pl.DataFrame]) -> pl.DataFrame:
-    """One table of all sources, with the columns that follow from others."""
+    """Return one table of all sources, with the columns that follow from others."""
     if not parts:
         return pl.DataFrame(schema=SCHEMA)
     numbered = [part.with_columns(pl.lit(index, pl.UInt32).alias("source")) for index, part in enumerate(parts)]
@@ -190,14 +199,14 @@ def _whole_table(parts: Sequence[pl.DataFrame]) -> pl.DataFrame:
     )
 
 
-def _at_places(source: Source, part: pl.DataFrame) -> Iterator[bytes]:
+def _read_at_offsets(source: Source, part: pl.DataFrame) -> Iterator[bytes]:
     file = os.open(source.path, os.O_RDONLY)
     try:
         for offset, length in zip(part["offset"], part["length"], strict=True):
             text = os.pread(file, length, offset)
             record = text.strip()
             if len(text) < length or record[:1] != b"{" or record[-1:] != b"}":
-                raise _changed(source)
+                raise _changed_error(source)
             yield record
     except OSError as error:
         raise InputError(f"cannot read {source.path}: {error.strerror}") from error
@@ -205,7 +214,7 @@ def _at_places(source: Source, part: pl.DataFrame) -> Iterator[bytes]:
         os.close(file)
 
 
-def _in_order(source: Source, numbers: pl.Series) -> Iterator[bytes]:
+def _read_in_order(source: Source, numbers: pl.Series) -> Iterator[bytes]:
     wanted = iter(numbers)
     number = next(wanted, None)
     for row in source.raw_rows():
@@ -217,25 +226,26 @@ def _in_order(source: Source, numbers: pl.Series) -> Iterator[bytes]:
         if number is None:
             return
     if number is not None:
-        raise _changed(source)
+        raise _changed_error(source)
 
 
 def _state(source: Source) -> _State | None:
-    """How a local file is now; None for any other."""
+    """Return how a local file is now; None for any other."""
     try:
-        found = None if is_remote(source.path) else Path(source.path).stat()
+        status = None if is_remote(source.path) else Path(source.path).stat()
     except OSError:
         return None  # reading it says what is the matter
-    return found and _State(found.st_dev, found.st_ino, found.st_size, found.st_ctime_ns)
+    return status and _State(status.st_dev, status.st_ino, status.st_size, status.st_ctime_ns)
 
 
 def _check_state(source: Source, then: _State | None) -> None:
-    """Raises `InputError` where it is another file, or has other contents; lines may have been added to its end."""
+    """Raise `InputError` where it is another file, or has other contents; lines may have been added to its end."""
     now = _state(source)
+    # A journal grows while its run goes on: what was read stands where it stood.
     grown = source.anywhere and now and then and now[:2] == then[:2] and now.size > then.size
     if now != then and not grown:
-        raise _changed(source)
+        raise _changed_error(source)
 
 
-def _changed(source: Source) -> InputError:
+def _changed_error(source: Source) -> InputError:
     return InputError(f"{source.path} was changed while it was read: run the command again")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import re
 import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,39 +13,59 @@ import fsspec
 import msgspec
 import orjson
 
+from rollmill.corpus.row_reader import NO_NAMES, FieldNames, RowReader, find_reader, is_message, parsed_row
 from rollmill.errors import InputError
+from rollmill.files.arrow_json import is_json_of_python, json_columns
 from rollmill.files.arrow_rows import BATCH_ROWS, read_batches
-from rollmill.files.formats import COMPRESSED, SUFFIXES, Kind, file_kind, kind_by_name
+from rollmill.files.formats import COMPRESSED, SUFFIXES, Kind, content_kind, kind_by_name
 from rollmill.files.io import is_packed
 from rollmill.files.names import MANIFEST
 from rollmill.files.parquet import open_parquet
 from rollmill.files.raw_row import RawRow
 from rollmill.files.remote import is_remote
-from rollmill.files.rows import BadRow, Row, raw_json_array, raw_json_lines
+from rollmill.files.rows import BadRow, Row, raw_json_array, raw_json_documents, raw_json_lines
+from rollmill.files.zipped_rows import raw_zipped_rows
 from rollmill.generation.manifest import read_manifest
 from rollmill.generation.run import JOURNALS
 
-_STRUCTURED = frozenset({"messages", "trajectory", "verdict", "evaluation_info", "metadata", "usage", "error"})
+_STRUCTURED = frozenset({
+    "messages", "trajectory", "verdict", "evaluation_info", "metadata", "usage", "error", "tools",
+    "chat_template_kwargs",
+})  # fmt: skip
+_TEXTS = frozenset({
+    "messages", "trajectory", "prompt", "completion", "reasoning_content", "reasoning", "thinking", "tool_calls",
+})  # fmt: skip
+"""Columns of what models read and wrote."""
+_NUMBERS = frozenset({"reward", "speedup"})
+_NUMBER = re.compile(r"\s*[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?\s*")
 _PATTERN = frozenset("*?[")
 ASIDE = (".dropped.", ".quarantine.", ".index.parquet")
 """Parts of the names of what was put aside, and of journals' indexes; a folder's files, and those that a pattern
 matches, are read without them."""
+_OF_OTHERS = (".traj", ".eval")
+"""Endings of the files of SWE-agent and inspect_ai, which are read in folders, too."""
+_TRAJECTORIES = ("agent/trajectory.json", "*/agent/trajectory.json", "*/*.traj.json", "*/*.traj")
+"""Where the folders of Harbor, mini-swe-agent and SWE-agent have them: in a trial, in a folder of trials."""
+_ZIPPED_FOLDER = "samples/"
+"""Where the logs of inspect_ai have their rollouts."""
 _HTTP = ("http://", "https://")
 _FILE = "file://"
 _json_text = msgspec.json.Decoder(msgspec.Raw)
 
 
 class Source(NamedTuple):
-    """One file of records. `run`: the run directory whose journal it is."""
+    """One file of records. `run`: the run directory whose journal it is. `reader`: what makes records of its rows."""
 
     path: str
     kind: Kind
     run: Path | None = None
+    reader: RowReader | None = None
 
     @property
     def anywhere(self) -> bool:
         """Whether a record can be read at its place, without reading the file from its beginning."""
-        return self.kind == "lines" and not is_remote(self.path) and not is_packed(self.path)
+        is_plain = self.kind == "lines" and self.reader is None
+        return is_plain and not is_remote(self.path) and not is_packed(self.path)
 
     @property
     def folder(self) -> Path | None:
@@ -52,81 +73,126 @@ class Source(NamedTuple):
         return None if is_remote(self.path) else self.run or Path(self.path).resolve().parent
 
     def raw_rows(self, rest: Row | None = None) -> Iterator[RawRow | BadRow]:
-        """The records' bytes, in order, or why there are none; what a document holds beside them goes into `rest`."""
+        """Yield the records' bytes, in order, or why there are none.
+
+        What a document holds beside them goes into `rest`.
+        """
+        rows = self._stored_rows(rest)
+        return rows if self.reader is None else self.reader.rows(rows)
+
+    def _stored_rows(self, rest: Row | None = None) -> Iterator[RawRow | BadRow]:
         if self.kind == "lines":
             return raw_json_lines(self.path)
+        if self.kind == "documents":
+            return raw_json_documents(self.path)
+        if self.kind == "zip":
+            return raw_zipped_rows(self.path, _ZIPPED_FOLDER)
         return raw_json_array(self.path, rest) if self.kind == "document" else _parquet_rows(self.path)
+
+    def first_row(self) -> RawRow | BadRow | None:
+        """Return the first row as it is stored; None where there is none. Raises `InputError`."""
+        return next(self._stored_rows(), None)
 
 
 def find_sources(inputs: Sequence[str]) -> list[Source]:
-    """The files behind what the user named, in its order. Raises `InputError` where one is none, or given twice."""
+    """Return the files behind what the user named, in its order.
+
+    Raises `InputError` where one is none, or given twice.
+    """
     try:
-        sources = [source for given in inputs for source in _sources(given.removeprefix(_FILE))]
+        sources = [source for name in inputs for source in _sources(name.removeprefix(_FILE))]
     except OSError as error:
         raise InputError(f"cannot read {error.filename}: {error.strerror}") from error
     seen: set[str] = set()
     for source in sources:
-        place = source.path if is_remote(source.path) else str(Path(source.path).resolve())
-        if place in seen:
+        resolved = source.path if is_remote(source.path) else str(Path(source.path).resolve())
+        if resolved in seen:
             raise InputError(f"{source.path} is given twice: its rollouts would count twice")
-        seen.add(place)
+        seen.add(resolved)
     return sources
 
 
-def _sources(given: str) -> list[Source]:
-    if not given:
+def _sources(name: str) -> list[Source]:
+    if not name:
         raise InputError("an input is empty: name a file, a folder, a pattern or a URL")
-    if is_remote(given):
-        return [_file(path) for path in _remote(given)]
-    path = Path(given).expanduser()
+    if is_remote(name):
+        return [_file(path) for path in _remote(name)]
+    path = Path(name).expanduser()
     if path.is_dir():
         return _in_folder(path)
     if path.exists():
         return [_journal(path) or _file(str(path))]
-    if not _PATTERN.isdisjoint(given):
-        found = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207  # absolute patterns, with **
-        if found := _without_aside(found, given):
-            return [source for one in found for source in _sources(one)]
-        raise InputError(f"{given}: no file matches this pattern")
-    raise InputError(f"{given}: there is no such file or folder")
+    if not _PATTERN.isdisjoint(name):
+        matches = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207  # absolute patterns, with **
+        if matches := _drop_aside_files(matches, name):
+            return [source for match in matches for source in _sources(match)]
+        raise InputError(f"{name}: no file matches this pattern")
+    raise InputError(f"{name}: there is no such file or folder")
 
 
-def _without_aside(found: list[str], pattern: str) -> list[str]:
+def _drop_aside_files(paths: list[str], pattern: str) -> list[str]:
     parts = [part for part in ASIDE if part not in pattern]
-    return [path for path in found if not any(part in path.rsplit("/", 1)[-1] for part in parts)]
+    return [path for path in paths if not any(part in path.rsplit("/", 1)[-1] for part in parts)]
 
 
-def _remote(given: str) -> list[str]:
-    if _PATTERN.isdisjoint(given) or given.startswith(_HTTP):  # where a question mark begins a query
-        return [given]
+def _remote(name: str) -> list[str]:
+    if _PATTERN.isdisjoint(name) or name.startswith(_HTTP):  # where a question mark begins a query
+        return [name]
     try:
-        system, pattern = fsspec.core.url_to_fs(given)
-        found = [system.unstrip_protocol(path) for path in _without_aside(sorted(system.glob(pattern)), given)]
+        system, pattern = fsspec.core.url_to_fs(name)
+        matches = [system.unstrip_protocol(path) for path in _drop_aside_files(sorted(system.glob(pattern)), name)]
     except Exception as error:  # every file system raises types of its own
-        raise InputError(f"cannot read {given}: {error}") from error
-    if not found:
-        raise InputError(f"{given}: no file matches this pattern")
-    return found
+        raise InputError(f"cannot read {name}: {error}") from error
+    if not matches:
+        raise InputError(f"{name}: no file matches this pattern")
+    return matches
 
 
 def _file(path: str) -> Source:
     if not is_remote(path) and not stat.S_ISREG(Path(path).stat().st_mode):
         raise InputError(f"{path} is a stream, and it is read more than once: save it in a file first")
-    kind = file_kind(path)
+    kind = kind_by_name(path)
+    if kind not in ("lines", "parquet"):
+        kind = content_kind(path, kind)
     if kind is None:
         raise InputError(
-            f"{path} is of no kind that can be read: {', '.join(SUFFIXES)}, also with {', '.join(COMPRESSED)}"
+            f"{path} is of no kind that can be read: {', '.join(SUFFIXES)}, also with {', '.join(COMPRESSED)}, and "
+            "JSON and logs of inspect_ai under any name"
         )
     return Source(path, kind)
 
 
+def identify(source: Source, fields: FieldNames = NO_NAMES) -> Source:
+    """Return a source as its content is: its kind, and what makes records of rows of another producer.
+
+    A run's own journal is what it is. Raises `InputError` where it cannot be read, or its rows are of no form that is
+    known.
+
+    Args:
+        source: as `find_sources` returns it.
+        fields: what the user says of the fields of its rows.
+    """
+    if source.run:
+        return source
+    if source.kind == "lines":
+        source = source._replace(kind=content_kind(source.path, source.kind) or source.kind)
+    first = parsed_row(source.first_row())
+    if source.kind == "document" and is_message(first):
+        source = source._replace(kind="documents")
+        first = parsed_row(source.first_row())
+    return source._replace(reader=find_reader(source.path, first, fields))
+
+
 def _in_folder(folder: Path) -> list[Source]:
-    """A run's journal; else the files in a folder, and the runs right in it."""
+    """Return a run's journal; else the files in a folder, and the runs right in it, or the trajectories of others."""
     of_a_run = folder.resolve().name == JOURNALS and not (folder / MANIFEST).is_file()
     run = folder.resolve().parent if of_a_run else folder
     manifest = read_manifest(run)
     if manifest is not None:
         return [Source(str(run / manifest.journal), "lines", run)]
+    # What others put beside the trajectories of a folder is about all of them.
+    if trajectories := sorted({path for pattern in _TRAJECTORIES for path in folder.glob(pattern)}):
+        return [_file(str(path)) for path in trajectories]
     files = [path for path in sorted(folder.iterdir()) if path.is_file() and _is_data(path.name)]
     runs = [path.parent for path in sorted(folder.glob(f"*/{MANIFEST}"))]
     if not files and not runs:
@@ -135,11 +201,12 @@ def _in_folder(folder: Path) -> list[Source]:
 
 
 def _is_data(name: str) -> bool:
-    return kind_by_name(name) is not None and not name.startswith(".") and not any(part in name for part in ASIDE)
+    known = kind_by_name(name) is not None or name.endswith(_OF_OTHERS)
+    return known and not name.startswith(".") and not any(part in name for part in ASIDE)
 
 
 def _journal(path: Path) -> Source | None:
-    """The journal of a run by its own path: as the run's."""
+    """Return the journal of a run by its own path: as the run's."""
     run = path.resolve().parent.parent
     if path.suffix != ".jsonl" or path.resolve().parent.name != JOURNALS or not (run / MANIFEST).is_file():
         return None
@@ -148,20 +215,27 @@ def _journal(path: Path) -> Source | None:
 
 def _parquet_rows(path: str) -> Iterator[RawRow | BadRow]:
     with open_parquet(path) as file:
-        for number, row in read_batches(file.iter_batches(batch_size=BATCH_ROWS)):
+        columns = json_columns(file.schema_arrow, _TEXTS)
+        for number, row in read_batches(file.iter_batches(batch_size=BATCH_ROWS), columns):
             yield row if isinstance(row, BadRow) else RawRow(number, _as_json(row))
 
 
 def _as_json(row: dict[str, Any]) -> bytes:
-    """A Parquet row as JSON; structured fields that a column holds as JSON text become what they say."""
-    opened = {key: _opened(value) if key in _STRUCTURED else value for key, value in row.items()}
+    """Return a Parquet row as JSON; structured fields that a column holds as JSON text become what they say."""
+    opened = {key: _parse_json_text(value) if key in _STRUCTURED else value for key, value in row.items()}
+    for key in _NUMBERS.intersection(row):  # a column of text has no other form for them
+        if isinstance(row[key], str) and _NUMBER.fullmatch(row[key]):
+            opened[key] = float(row[key])
     return orjson.dumps(opened, default=str, option=orjson.OPT_NON_STR_KEYS)
 
 
-def _opened(value: Any) -> Any:
+def _parse_json_text(value: Any) -> Any:
+    if isinstance(value, list):  # of messages or tools, each as JSON text
+        return [_parse_json_text(item) for item in value]
     if not isinstance(value, str) or value[:1] not in ("[", "{"):
         return value
     try:
         return orjson.Fragment(bytes(_json_text.decode(value)))
     except (msgspec.DecodeError, RecursionError):
-        return value  # it only looks like JSON: "[Errno 111] Connection refused"
+        # NaN is mended where the row is read, as in lines; other text only looks like JSON, as "[Errno 111] refused".
+        return orjson.Fragment(value) if is_json_of_python(value) else value

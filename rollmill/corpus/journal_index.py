@@ -23,7 +23,7 @@ from rollmill.errors import InputError
 from rollmill.files.atomic import atomic_write
 from rollmill.files.regular import require_regular
 
-VERSION = "3"
+VERSION = "5"
 """Raised whenever the columns or their meaning change."""
 
 _KEY = b"rollmill.journal_index"
@@ -41,7 +41,7 @@ class Indexed(NamedTuple):
 
 
 def index_path(journal: Path) -> Path:
-    """Where a journal's index stands."""
+    """Return where a journal's index stands."""
     return journal.with_suffix(".index.parquet")
 
 
@@ -54,33 +54,36 @@ class JournalState(NamedTuple):
 
     @classmethod
     def of(cls, journal: Path) -> Self:
-        """As it is now. Raises `OSError`."""
+        """Return the state as it is now. Raises `OSError`."""
         now = time.time_ns()
-        found = journal.stat()
-        numbers = [found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns]
-        return cls(numbers, found.st_ctime_ns < now - _CLOCK_STEP_NS)
+        status = journal.stat()
+        numbers = [status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+        return cls(numbers, status.st_ctime_ns < now - _CLOCK_STEP_NS)
 
 
 def read_index(journal: Path) -> Indexed | None:
-    """The index of a journal; None where there is none that is whole, of this version and of the journal's rows."""
+    """Return the index of a journal.
+
+    Returns None where there is none that is whole, of this version and of the journal's rows.
+    """
     import pyarrow.parquet as pq
 
     try:
         require_regular(index_path(journal))
         with pq.ParquetFile(index_path(journal), page_checksum_verification=True) as file:
             about = orjson.loads(file.schema_arrow.metadata[_KEY])
-            if about["version"] != VERSION or not _is_of(journal, about):
+            if about["version"] != VERSION or not _matches(journal, about):
                 return None
             read = file.read()
         read.validate(full=True)
         table = pl.DataFrame([pl.Series(name, read[name]) for name in COLUMNS])
-    except (InputError, OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError):
-        return None  # ValueError: also what Arrow and orjson raise for a damaged file
+    except (InputError, OSError, ValueError, KeyError, TypeError, NotImplementedError, pl.exceptions.PolarsError):
+        return None  # ValueError, NotImplementedError: also what Arrow and orjson raise for a damaged file
     return Indexed(table, about["covered"], about["lines"]) if table.schema == COLUMNS else None
 
 
 def write_index(journal: Path, indexed: Indexed, before: JournalState) -> None:
-    """Writes whole the index of a journal's rows, unless the journal is being changed. Raises `OSError`.
+    """Write whole the index of a journal's rows, unless the journal is being changed. Raises `OSError`.
 
     Args:
         journal: the file.
@@ -97,16 +100,16 @@ def write_index(journal: Path, indexed: Indexed, before: JournalState) -> None:
         "file": before.file if before.settled else None,
     }
     if JournalState.of(journal).file != before.file:
-        return
+        return  # somebody writes to it: the index would be out of date at once
     table = indexed.table.to_arrow().replace_schema_metadata({_KEY: orjson.dumps(about)})
     with atomic_write(index_path(journal)) as file:
         pq.write_table(table, file, compression="zstd", write_page_checksum=True)
 
 
-def _is_of(journal: Path, about: dict[str, Any]) -> bool:
-    """Whether the journal begins with the bytes that an index is of."""
+def _matches(journal: Path, about: dict[str, Any]) -> bool:
+    """Return whether the journal begins with the bytes that an index is of."""
     if JournalState.of(journal).file == about["file"]:
-        return True
+        return True  # nobody has touched it since: gigabytes need not be hashed
     return _content_hash(journal, about["covered"]) == str(about["content"])
 
 

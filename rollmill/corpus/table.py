@@ -24,6 +24,8 @@ SCHEMA: dict[str, pl.DataType] = {
     "speedup": pl.Float64(),
     "exit_status": pl.String(),
     "finish_reason": pl.String(),
+    "truncated": pl.Boolean(),
+    "marked": pl.Boolean(),
     "model_calls": pl.Int64(),
     "latency_s": pl.Float64(),
     "prompt_tokens": pl.Int64(),
@@ -32,6 +34,9 @@ SCHEMA: dict[str, pl.DataType] = {
     "messages": pl.UInt32(),
     "turns": pl.UInt32(),
     "empty": pl.Boolean(),
+    "reasoning_only": pl.Boolean(),
+    "unanswered_calls": pl.UInt32(),
+    "stray_results": pl.UInt32(),
     "completion_hash": pl.UInt64(),
 }
 """The columns, all but `row`, `source`, `number`, `instance_id`, `sample_id`, `status` nullable:
@@ -51,8 +56,11 @@ SCHEMA: dict[str, pl.DataType] = {
   negative number). `latency_s`: seconds.
 - `prompt_tokens`, `completion_tokens`: as the server counted them. `tokens`: length of the whole trajectory in tokens:
   counted by a tokenizer where one was named, else the two together where there was one answer only, else null.
+- `truncated`: whether the completion was cut off at a limit on tokens, under any name that servers and producers have
+  for it. `marked`: whether the row says of itself that it is not to be trained on.
 - `messages`: messages of the trajectory, its completion included. `turns`: those of the model. `empty`: whether the
-  model wrote nothing but white space in all of them.
+  model wrote nothing but white space in all of them. `reasoning_only`: whether it is empty and has thoughts.
+- `unanswered_calls`: tool calls without a result, those of the last turn too. `stray_results`: results without a call.
 - `completion_hash`: hash of everything that the model wrote, its reasoning and tool calls included; equal for equal
   completions, whatever escapes, order of keys and null fields their files have.
 """
@@ -66,5 +74,5 @@ benchmark file and item that the rollout shares an n-gram with (null: none)."""
 
 
 def empty_table() -> pl.DataFrame:
-    """A table with no rollout."""
+    """Return a table with no rollout."""
     return pl.DataFrame(schema=SCHEMA)

@@ -1,4 +1,4 @@
-"""What an environment is: the world of one episode, and the agents that act in it."""
+"""The interface of environments: the world of one episode, and the agents that act in it."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ from rollmill.records import Message, Problem
 
 
 class Step(NamedTuple):
-    """What became of one action."""
+    """The outcome of one action."""
 
     reward: float
     """Of the agent, for this turn; finite."""
     info: Mapping[str, Any] = {}
-    """What the environment saw, as JSON: it stands in the journal."""
+    """Details as JSON, for the journal."""
 
 
 class Agent(Protocol):
-    """One role in an episode: sees the state that it shares with the others, and acts on it.
+    """One role in an episode: reads the state that it shares with the other agents, and acts on it.
 
-    Two methods more are optional, and looked for by name: `oracle() -> str`, what one who knows the solution says now,
-    and `random(rng: random.Random) -> str`, a well-formed action picked blindly. With them the policies `oracle` and
+    Two more methods are optional, see `Demonstrator`: `oracle() -> str`, the answer of a player who knows the solution,
+    and `random(rng: random.Random) -> str`, a well-formed action drawn at random. With them the policies `oracle` and
     `random` can play the role.
     """
 
     def prompt(self) -> list[Message]:
-        """What the agent is shown: chat messages, from the state as it is now.
+        """Return the chat messages for the agent, built from the current state.
 
         Content is text, or a list of `{"type": "text", "text": str}` and `{"type": "image", "image": bytes}`.
         """
         ...
 
     def act(self, completion: str) -> Step:
-        """Takes what the agent says. What is malformed is a step with its reward, never an exception.
+        """Apply a completion to the state. Malformed text is a step with its reward, never an exception.
 
         Raises `SandboxError`, or another `RollmillError`, where something outside fails.
         """
@@ -50,11 +50,11 @@ class Demonstrator(Agent, Protocol):
     """An agent that can be played without a model."""
 
     def oracle(self) -> str:
-        """What one who knows the solution says now."""
+        """Return what a player who knows the solution would answer now."""
         ...
 
     def random(self, rng: random.Random) -> str:
-        """A well-formed action, picked blindly."""
+        """Return a well-formed action, drawn at random."""
         ...
 
 
@@ -64,9 +64,9 @@ class Environment(Protocol):
     A turn is one round over `turn_order`; it breaks off as soon as `done`. Nothing here is asynchronous: what it does
     blocks a thread of its own. The class itself says what its episodes need.
 
-    Two names more are optional, and looked for: `without_answers = True` where the ground truth is in the problem's
+    Two more names are optional: `without_answers = True` where the ground truth is in the problem's
     `fields`, so that data sets need no column of answers, and the class method `identity(settings) -> dict`, what else
-    makes its episodes the ones they are (the hash of a file that the settings name).
+    determines its episodes (the hash of a file that the settings name).
     """
 
     name: ClassVar[str]
@@ -82,47 +82,54 @@ class Environment(Protocol):
 
     @classmethod
     def agent_names(cls, settings: Any) -> tuple[str, ...]:
-        """The roles of every episode, in turn order."""
+        """Return the names of the roles of every episode, in turn order."""
         ...
 
     @classmethod
     def source(cls, settings: Any, folder: Path) -> ProblemSource:
-        """The problems that it brings, for a user who names no data set; a file made for them goes to `folder`."""
+        """Return the built-in problems, used where no data set is given; generated files are written to `folder`."""
         ...
 
     @classmethod
     def problem_fault(cls, settings: Any, problem: Problem) -> str | None:
-        """Why a problem cannot be played ("fields.test is missing"); None where it can. Cheap."""
+        """Return why a problem cannot be played ("fields.test is missing"); None where it can. Must be fast."""
         ...
 
     @classmethod
     def make(cls, problem: Problem, seed: int, settings: Any, tools: Tools) -> Self:
-        """A new episode's world. Raises `ValueError` for a problem that cannot be played after all."""
+        """Make the environment of a new episode. Raises `ValueError` for a problem that cannot be played.
+
+        Args:
+            problem: The problem to play; `problem_fault` returned None for it.
+            seed: Seed of all random choices of the episode.
+            settings: An instance of the environment's settings model.
+            tools: Sandboxed Python, verification and search, as far as the environment needs them.
+        """
         ...
 
     @property
     def agents(self) -> Mapping[str, Agent]:
-        """By name: those of `agent_names`."""
+        """Return the agents by name: those of `agent_names`."""
         ...
 
     @property
     def turn_order(self) -> Sequence[str]:
-        """The agents of the next turn, in the order in which they act; asked before each turn."""
+        """Return the names of the agents of the next turn, in acting order; called before each turn."""
         ...
 
     @property
     def done(self) -> bool:
-        """Whether the episode is over before its last turn."""
+        """Return whether the episode ends before its last turn."""
         ...
 
     @property
     def success(self) -> bool:
-        """Whether the problem is solved as things stand, by the ground truth and by nothing else."""
+        """Return whether the problem is solved in the current state, by the ground truth alone."""
         ...
 
 
 class FixedCast:
-    """What environments derive from whose agents act in the same order in every turn."""
+    """Base class of environments whose agents act in the same order in every turn."""
 
     def __init__(self, agents: Mapping[str, Agent]) -> None:
         self._agents = agents
@@ -134,5 +141,5 @@ class FixedCast:
 
     @property
     def turn_order(self) -> Sequence[str]:
-        """All of them, in the order in which they were given."""
+        """Return all agents' names, in the order in which they were given."""
         return tuple(self._agents)

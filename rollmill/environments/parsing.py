@@ -1,18 +1,19 @@
-"""What stands in a completion: the last well-formed block counts, in time linear in the text's length."""
+"""Blocks in a completion after its thoughts: the last well-formed one counts, in time linear in the text's length."""
 
 from __future__ import annotations
 
 import re
 
-from rollmill.verifiers.answer_tag import encodable
+from rollmill.verifiers.answer_tag import after_thoughts, encodable
 
 _BRACES = re.compile(r"\\boxed\{|\\.|[{}]", re.DOTALL)
 
 
 def last_boxed(text: str) -> str | None:
-    r"""The stripped content of the last `\boxed{...}` whose braces match and that is not empty; None for none."""
+    r"""Return the stripped content of the last non-empty `\boxed{...}` with matching braces; None without one."""
     opened: list[int | None] = []
-    found, begin = None, -1
+    last, begin = None, -1
+    text = after_thoughts(text) or ""
     for mark in _BRACES.finditer(text):
         if mark[0] == "\\boxed{":
             opened.append(mark.end())
@@ -21,42 +22,43 @@ def last_boxed(text: str) -> str | None:
         elif mark[0] == "}" and opened:
             start = opened.pop()
             if start is not None and start > begin and (content := text[start : mark.start()].strip()):
-                found, begin = content, start
-    return None if found is None else encodable(found)
+                last, begin = content, start
+    return None if last is None else encodable(last)
 
 
 def last_python(text: str) -> str | None:
-    """The last closed block between a line "```python" and a line "```"; None for none."""
-    found: list[str] | None = None
+    """Return the last closed block between a line "```python" and a line "```"; None without one."""
+    last: list[str] | None = None
     lines: list[str] | None = None
-    for line in text.split("\n"):
+    for line in (after_thoughts(text) or "").split("\n"):
         fence = line.strip()
         if fence == "```python":
             lines = []
         elif fence == "```":
-            found, lines = (found if lines is None else lines), None
+            last, lines = (last if lines is None else lines), None
         elif lines is not None:
             lines.append(line)
-    return None if found is None else encodable("\n".join(found) + "\n")
+    return None if last is None else encodable("\n".join(last) + "\n")
 
 
 def last_tagged(text: str, *tags: str) -> tuple[str, str] | None:
-    """The tag and the stripped content of the last `<tag>...</tag>` that is not empty; None for none."""
-    ends = [(pairs[-1][0], tag, pairs[-1][1]) for tag in tags if (pairs := _pairs(text, tag))]
+    """Return the tag and the stripped content of the last non-empty `<tag>...</tag>`; None without one."""
+    answer = after_thoughts(text) or ""
+    ends = [(pairs[-1][0], tag, pairs[-1][1]) for tag in tags if (pairs := _pairs(answer, tag))]
     return max(ends)[1:] if ends else None
 
 
 def all_tagged(text: str, tag: str) -> list[str]:
-    """The stripped contents of all `<tag>...</tag>` that are not empty, in their order."""
-    return [content for _, content in _pairs(text, tag)]
+    """Return the stripped contents of all non-empty `<tag>...</tag>`, in their order."""
+    return [content for _, content in _pairs(after_thoughts(text) or "", tag)]
 
 
 def _pairs(text: str, tag: str) -> list[tuple[int, str]]:
-    """Where each pair ends, and what stands in it."""
-    found, end = [], 0
+    """Return the end position and the content of each pair of tags."""
+    pairs, end = [], 0
     for piece in text.split(f"</{tag}>")[:-1]:
         end += len(piece) + len(tag) + 3
         _, opening, content = piece.rpartition(f"<{tag}>")
         if opening and content.strip():
-            found.append((end, encodable(content.strip())))
-    return found
+            pairs.append((end, encodable(content.strip())))
+    return pairs

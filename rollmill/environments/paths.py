@@ -16,14 +16,14 @@ PathText = Annotated[str, _NAMES_A_FILE]
 
 
 def absolute_paths(settings: BaseModel) -> dict[str, str]:
-    """The settings that name files or folders here, with absolute paths.
+    """Return the settings that name local files or folders, with absolute paths.
 
-    Those are all whose value is a `Path`, and those that are declared as `PathText`.
+    These are all settings with a `Path` as value, and those declared as `PathText`.
     """
-    found = {}
+    paths = {}
     for name, field in type(settings).model_fields.items():
         value = getattr(settings, name)
         named = _NAMES_A_FILE in field.metadata and value and not is_remote(value)
         if named or isinstance(value, Path):
-            found[name] = str(Path(value).expanduser().absolute())
-    return found
+            paths[name] = str(Path(value).expanduser().absolute())
+    return paths

@@ -1,4 +1,4 @@
-"""Runs Python programs that nobody vouches for, each in a fresh sandbox."""
+"""Runs untrusted Python programs, each in a fresh sandbox."""
 
 from __future__ import annotations
 
@@ -28,10 +28,13 @@ _ENVIRONMENT = {"PYTHONHASHSEED": "0", "PYTHONSAFEPATH": "1", "PYTHONUTF8": "1"}
 
 
 class SandboxedPython:
-    """A `PythonRunner` over any host of sandboxes; may be used by many threads.
+    """A `PythonRunner` over any sandbox host; thread-safe.
 
-    `spec`: of every run's sandbox, whose image has bash, coreutils and python3. `at_once`: runs at a time, as many as
-    there are cores where None; more would eat into each other's time limits. Waiting for a place is no run's time.
+    Args:
+        host: Where the sandboxes are started.
+        spec: The sandbox of every run; its image has bash, coreutils and python3.
+        at_once: Concurrent runs, by default the number of cores, since more would use up each other's time limits.
+            Waiting for a free slot does not count towards a run's time limit.
     """
 
     def __init__(self, host: SandboxHost, *, spec: SandboxSpec, at_once: int | None = None) -> None:
@@ -41,14 +44,14 @@ class SandboxedPython:
 
     @property
     def timeout_s(self) -> float:
-        """Of a run that names none."""
+        """Return the time limit in seconds of a run that names none."""
         return self._spec.timeout_s
 
     def run(self, program: str, *, stdin: str = "", timeout_s: float | None = None) -> Execution:
-        """Runs Python source to its end; see `PythonRunner`.
+        """Run Python source to its end; see `PythonRunner`.
 
-        The order of sets and dictionaries is the same in every run. `stdin` is in no list of processes and in no file
-        once the program runs: until it is read, the program's processes alone can get at it.
+        Hashing is fixed, so that sets have the same order in every run. While the program runs, `stdin` is in no
+        process's arguments and in no file: only the program's own processes can read it.
         """
         *writes, start = _commands(program.encode(errors="replace"), stdin.encode(errors="replace"))
         with self._places:
@@ -63,7 +66,7 @@ class SandboxedPython:
 
 @contextmanager
 def empty_images() -> Iterator[Path]:
-    """A folder of images for `BubblewrapHost` with one that is empty, `IMAGE`: bubblewrap needs no more for Python."""
+    """Yield a folder of images for `BubblewrapHost` with one empty image, `IMAGE`, which suffices to run Python."""
     with tempfile.TemporaryDirectory(prefix="rollmill-images-") as folder:
         # With a .git of its own no repository is made of the image, whose files each sandbox would have to copy.
         (Path(folder) / IMAGE / ".git").mkdir(parents=True)
@@ -79,9 +82,16 @@ def bubblewrap_python(
     root: Path | None = None,
     packages: Sequence[str] = (),
 ) -> Iterator[SandboxedPython]:
-    """Python on this machine by bubblewrap, for the length of the block; `root` and `packages` as `BubblewrapHost`'s.
+    """Yield a runner of Python in bubblewrap on this machine, which is closed at the end of the block.
 
     Raises `InputError` where bubblewrap is missing.
+
+    Args:
+        limits: Limits of each sandbox.
+        timeout_s: Time limit of a run that names none, in seconds.
+        at_once: Concurrent runs; by default the number of cores.
+        root: Folder for the sandboxes' files, see `BubblewrapHost`.
+        packages: Distributions that Python has in the sandboxes, see `BubblewrapHost`.
     """
     from rollmill.sandboxes.bubblewrap import BubblewrapHost
 
@@ -91,10 +101,10 @@ def bubblewrap_python(
 
 
 def _commands(program: bytes, stdin: bytes) -> list[str]:
-    """What writes the two files, as few commands as hold them, and last what starts the program.
+    """Return as few commands as can write the two files, and last the command that starts the program.
 
-    A command can be read by all processes that it starts: what comes on standard input is written by others, which are
-    gone when the program starts.
+    A command is readable by all processes that it starts. Standard input is therefore written by separate processes,
+    which have ended when the program starts.
     """
     commands: list[list[str]] = [[]]
     room = _AT_ONCE
@@ -116,5 +126,7 @@ def _commands(program: bytes, stdin: bytes) -> list[str]:
 def _write(sandbox: Sandbox, command: str) -> None:
     done = sandbox.execute(command, timeout_s=_WRITE_TIMEOUT_S)
     if done.returncode:
-        said = done.output.strip()[-200:] or f"return code {done.returncode}"
-        raise SandboxError(f"a program cannot be written in a sandbox: {said}", type_="contents", details=done.output)
+        message = done.output.strip()[-200:] or f"return code {done.returncode}"
+        raise SandboxError(
+            f"a program cannot be written in a sandbox: {message}", type_="contents", details=done.output
+        )

@@ -6,7 +6,7 @@ from rollmill.records import Problem
 
 
 def question_text(problem: Problem) -> str:
-    """The question as one text; of a chat prompt the messages, with their roles where a model speaks among them."""
+    """Return the question as one text; a chat prompt's messages show their roles where one is the model's."""
     if isinstance(problem.prompt, str):
         return problem.prompt.strip()
     turns = [(str(turn["role"]), str(turn["content"]).strip()) for turn in problem.prompt]
@@ -15,5 +15,5 @@ def question_text(problem: Problem) -> str:
 
 
 def question_fault(problem: Problem) -> str | None:
-    """Why the question cannot be shown as text, or None."""
+    """Return why the question cannot be shown as text, or None."""
     return "it has images, and this environment shows text alone" if problem.images else None

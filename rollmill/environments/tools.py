@@ -1,4 +1,4 @@
-"""What environments may use of the world outside."""
+"""Tools that environments may use: sandboxed Python, verification, search."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Tool = Literal["python", "verifier", "search"]
 
 
 class Document(NamedTuple):
-    """One document that a search found."""
+    """One document that a search returned."""
 
     id: str
     title: str
@@ -21,23 +21,23 @@ class Document(NamedTuple):
 
 
 class PythonRunner(Protocol):
-    """Runs programs that nobody vouches for, each in a sandbox of its own that ends with it."""
+    """Runs untrusted programs, each in a sandbox of its own that ends with it."""
 
     @property
     def timeout_s(self) -> float:
-        """Of a run that names none."""
+        """Return the time limit in seconds of a run that names none."""
         ...
 
     def run(self, program: str, *, stdin: str = "", timeout_s: float | None = None) -> Execution:
-        """Runs Python source to its end. Raises `SandboxError` where the sandbox failed, never for the program."""
+        """Run Python source to its end. Raises `SandboxError` where the sandbox failed, never for the program."""
         ...
 
 
 class Verification(Protocol):
-    """Judges answers, in processes that can be ended."""
+    """Judges answers, in processes that can be stopped."""
 
     def verify(self, verifier: str, problem: Problem, completion: str) -> Verdict:
-        """The verdict of a verifier (`math`, `reasoning_gym`) on a completion; see `Verifier`.
+        """Return the verdict of a verifier (`math`, `reasoning_gym`) on a completion; see `Verifier`.
 
         Raises `VerifierFailed` where there is none. Called from an environment's thread.
         """
@@ -48,7 +48,7 @@ class Searcher(Protocol):
     """Finds documents."""
 
     def search(self, query: str, top_k: int) -> list[Document]:
-        """The best first, at most `top_k`; none for a query without words. Raises `ServingError`."""
+        """Return the best documents first, at most `top_k`; none for a query without words. Raises `ServingError`."""
         ...
 
 

@@ -39,7 +39,7 @@ class Section(NamedTuple):
 
 
 def read_sections(card: str) -> Iterator[Section]:
-    """The sections in a card, in time linear in its length; what only looks like one is people's own text."""
+    """Yield the sections in a card, in time linear in its length; what only looks like one is people's own text."""
     at = 0
     while (begin := _BEGIN.search(card, at)) and (end := card.find(_END, begin.end() + 1)) >= 0:
         at = end + len(_END)
@@ -49,14 +49,14 @@ def read_sections(card: str) -> Iterator[Section]:
 
 
 def read_config(text: str) -> dict[str, Any] | None:
-    """The configuration of an export whose files lie in its folder; None for what is none."""
+    """Return the configuration of an export whose files lie in its folder; None for what is none."""
     try:
-        found = orjson.loads(text)
+        parsed = orjson.loads(text)
     except orjson.JSONDecodeError:
         return None
-    files = found.get("files")
-    named = isinstance(found.get("name"), str) and isinstance(files, dict)
-    return found if named and all(isinstance(name, str) and _is_inside(name) for name in files.values()) else None
+    files = parsed.get("files")
+    named = isinstance(parsed.get("name"), str) and isinstance(files, dict)
+    return parsed if named and all(isinstance(name, str) and _is_inside(name) for name in files.values()) else None
 
 
 def _is_inside(name: str) -> bool:
@@ -72,7 +72,7 @@ def write_card(
     filtered: Mapping[str, int] | None = None,
     origin: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Writes or brings up to date the card in the export's folder, and returns its path.
+    """Write the card in the export's folder, or bring it up to date, and return its path.
 
     `filters`: the rules in words, one each. `filtered`: rollouts by the reason that kept them from the export; with
     what the export kept and dropped they are all that the corpus holds. `origin`: as given to the export; its `model`
@@ -82,7 +82,7 @@ def write_card(
 
     Raises `RuntimeError` where the counts do not add up (a bug in rollmill), `InputError` where a card cannot be read.
     """
-    told = Provenance(
+    provenance = Provenance(
         sources=corpus.sources,
         models=_models(corpus.metadata, origin or {}),
         origin=origin or {},
@@ -91,25 +91,27 @@ def write_card(
         read=corpus.table.height,
         quarantined=corpus.quarantined,
     )
-    _check_sum(exported, told)
+    _check_sum(exported, provenance)
     file = exported.files[TRAIN]
     path = file.with_name(README)
     before = _read(path)
     if before and not any(read_sections(before)):
         path = file.with_name(f"{output_kind(file).stem}.card.md")
         before = ""
-    atomic_write_bytes(path, _card(before, exported, told, path.parent).encode())
+    atomic_write_bytes(path, _card(before, exported, provenance, path.parent).encode())
     return path
 
 
-def _card(before: str, exported: Exported, told: Provenance, folder: Path) -> str:
-    """The whole card: front matter, and the text with one section changed or added."""
+def _card(before: str, exported: Exported, provenance: Provenance, folder: Path) -> str:
+    """Return the whole card: front matter, and the text with one section changed or added."""
     front = _FRONT_MATTER.match(before)
     body = before[front.end() :] if front else before or _TITLE
     configured = config(exported)
     marked = json.dumps(configured).replace(">", "\\u003e")
-    ours = f"<!-- rollmill:export {marked} -->\n\n{section(exported, told)}\n\n<!-- rollmill:end -->\n"
-    earlier = next((found for found in read_sections(body) if found.config["name"] == configured["name"]), None)
+    ours = f"<!-- rollmill:export {marked} -->\n\n{section(exported, provenance)}\n\n<!-- rollmill:end -->\n"
+    earlier = next(
+        (candidate for candidate in read_sections(body) if candidate.config["name"] == configured["name"]), None
+    )
     begin, end = (earlier.begin, earlier.end) if earlier else (len(body), len(body))
     body = f"{body[:begin].rstrip()}\n\n{ours}{body[end:]}"
     kept = _CONFIGS.sub("", front[1]) if front else ""
@@ -118,23 +120,27 @@ def _card(before: str, exported: Exported, told: Provenance, folder: Path) -> st
 
 
 def _configs(body: str, folder: Path) -> str:
-    """The `configs` of the front matter, as YAML: one for each section whose files are there."""
-    found = [section.config for section in read_sections(body)]
-    usable = [one for one in found if one["files"] and all((folder / name).exists() for name in one["files"].values())]
+    """Return the `configs` of the front matter, as YAML: one for each section whose files are there."""
+    configs = [section.config for section in read_sections(body)]
+    usable = [
+        entry
+        for entry in configs
+        if entry["files"] and all((folder / name).exists() for name in entry["files"].values())
+    ]
     return "configs:\n" + "".join(map(_config, usable)) if usable else ""
 
 
-def _config(one: Mapping[str, Any]) -> str:
-    lines = [f"- config_name: {_yaml(one['name'])}", "  data_files:"]
-    for split, name in one["files"].items():
+def _config(entry: Mapping[str, Any]) -> str:
+    lines = [f"- config_name: {_yaml(entry['name'])}", "  data_files:"]
+    for split, name in entry["files"].items():
         lines += [f"  - split: {_yaml(split)}", f"    path: {_yaml(name)}"]
-    if "field" in one:
-        lines.append(f"  field: {_yaml(one['field'])}")
+    if "field" in entry:
+        lines.append(f"  field: {_yaml(entry['field'])}")
     return "\n".join(lines) + "\n"
 
 
 def _yaml(text: str) -> str:
-    """A string as JSON writes it, which is YAML too."""
+    """Return a string as JSON writes it, which is YAML too."""
     return json.dumps(text, ensure_ascii=False)
 
 
@@ -153,10 +159,10 @@ def _models(metadata: Mapping[str, Any], origin: Mapping[str, Any]) -> list[str]
     return [str(model) for model in (named if isinstance(named, list | tuple) else [named])]
 
 
-def _check_sum(exported: Exported, told: Provenance) -> None:
-    total = sum(told.filtered.values()) + exported.kept + exported.dropped.height
-    if total != told.read:
+def _check_sum(exported: Exported, provenance: Provenance) -> None:
+    total = sum(provenance.filtered.values()) + exported.kept + exported.dropped.height
+    if total != provenance.read:
         raise RuntimeError(
-            f"rows lost before the export, a bug in rollmill: {told.read} read, "
-            f"{sum(told.filtered.values())} filtered, {exported.kept} kept, {exported.dropped.height} dropped"
+            f"rows lost before the export, a bug in rollmill: {provenance.read} read, "
+            f"{sum(provenance.filtered.values())} filtered, {exported.kept} kept, {exported.dropped.height} dropped"
         )

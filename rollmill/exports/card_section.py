@@ -14,12 +14,14 @@ from rollmill.terminal.markdown import markdown_table, plain_markdown
 
 _MOST_SOURCES = 20
 
+_BESIDE = " `tools`, `chat_template_kwargs`: what the requests had besides, where it is known."
 _COLUMNS: dict[Form, str] = {
-    "messages": "`messages`: a conversation that ends with the assistant, for supervised fine-tuning.",
-    "prompt_completion": "`prompt`: all messages before the first assistant turn; `completion`: the rest. "
-    "TRL's conversational prompt-completion format.",
-    "preferences": "`prompt`, `chosen`, `rejected`: messages, in TRL's conversational preference format.",
-    "trajectories": "`trajectory`: all messages as recorded, beside `problem_statement`, `git_diff`, `exit_status`, "
+    "messages": "`messages`: a conversation that ends with the assistant, for supervised fine-tuning." + _BESIDE,
+    "prompt_completion": "`prompt`: all messages before the first assistant turn that is learnt; `completion`: the "
+    "rest. TRL's conversational prompt-completion format." + _BESIDE,
+    "preferences": "`prompt`, `chosen`, `rejected`: messages, in TRL's conversational preference format." + _BESIDE,
+    "trajectories": "`trajectory`: all messages as recorded, beside `problem_statement`, `tools`, "
+    "`chat_template_kwargs`, `git_diff`, `exit_status`, "
     "`reward`, `speedup`, `success`, `model_calls`.",
 }
 _METADATA: dict[Form, str] = {
@@ -44,15 +46,18 @@ class Provenance(NamedTuple):
 
 
 def config(exported: Exported) -> dict[str, Any]:
-    """The export as `datasets` shall know it: `name`, `files` by split, and `field` where rows are under a key."""
+    """Return the export as `datasets` shall know it.
+
+    That is `name`, `files` by split, and `field` where rows are under a key.
+    """
     first = exported.files[TRAIN]
     rows_under = {"field": "trajectories"} if output_kind(first).layout == ".json" else {}
     files = {split: path.name for split, path in exported.files.items() if exported.rows[split]}
     return {"name": output_kind(first).stem, "files": files, **rows_under}
 
 
-def section(exported: Exported, told: Provenance) -> str:
-    """Markdown."""
+def section(exported: Exported, provenance: Provenance) -> str:
+    """Return the section as Markdown."""
     name = output_kind(exported.files[TRAIN]).stem
     written = f"Written by rollmill {importlib.metadata.version('rollmill')} on {datetime.now(UTC):%Y-%m-%d}."
     parts = [
@@ -60,9 +65,10 @@ def section(exported: Exported, told: Provenance) -> str:
         f"{written} Format `{exported.form}`.",
         markdown_table(("split", "file", "rows", "problems"), _splits(exported)),
         f"Columns: {_COLUMNS[exported.form]} `metadata`: {_METADATA[exported.form]}",
-        f"### Where it came from\n\n{_bullets(_origins(told))}",
-        f"### Filters\n\n{_bullets(map(plain_markdown, told.filters)) or 'None.'}",
-        f"### Counts\n\n{markdown_table(('rollouts', 'count'), _counts(exported, told))}",
+        f"### Where it came from\n\n{_bullets(_origins(provenance))}",
+        f"### Filters\n\n{_bullets(map(plain_markdown, provenance.filters)) or 'None.'}",
+        *([f"### Notes\n\n{_bullets(map(plain_markdown, exported.notes))}"] if exported.notes else []),
+        f"### Counts\n\n{markdown_table(('rollouts', 'count'), _counts(exported, provenance))}",
     ]
     return "\n\n".join(parts)
 
@@ -74,26 +80,26 @@ def _splits(exported: Exported) -> list[tuple[object, ...]]:
     ]
 
 
-def _origins(told: Provenance) -> list[str]:
-    sources = [f"source: {plain_markdown(source)}" for source in told.sources[:_MOST_SOURCES]]
-    if len(told.sources) > _MOST_SOURCES:
-        sources.append(f"and {len(told.sources) - _MOST_SOURCES:,} more sources")
-    models = [f"model: {plain_markdown(model)}" for model in told.models]
+def _origins(provenance: Provenance) -> list[str]:
+    sources = [f"source: {plain_markdown(source)}" for source in provenance.sources[:_MOST_SOURCES]]
+    if len(provenance.sources) > _MOST_SOURCES:
+        sources.append(f"and {len(provenance.sources) - _MOST_SOURCES:,} more sources")
+    models = [f"model: {plain_markdown(model)}" for model in provenance.models]
     facts = [
         f"{plain_markdown(key)}: {plain_markdown(value)}"
-        for key, value in told.origin.items()
+        for key, value in provenance.origin.items()
         if key not in {"model", "models"}
     ]
     return [*sources, *models, *facts]
 
 
-def _counts(exported: Exported, told: Provenance) -> list[tuple[object, ...]]:
+def _counts(exported: Exported, provenance: Provenance) -> list[tuple[object, ...]]:
     """Read, every reason, kept: the first is the sum of the others."""
-    filtered = [(f"filtered: {reason}", f"{count:,}") for reason, count in told.filtered.items() if count]
+    filtered = [(f"filtered: {reason}", f"{count:,}") for reason, count in provenance.filtered.items() if count]
     dropped = [(f"dropped: {reason}", f"{count:,}") for reason, count in exported.reasons.items()]
     kept = ("kept", f"{exported.kept:,}")
-    aside = ("quarantined (rows that could not be read, not counted above)", f"{told.quarantined:,}")
-    return [("read", f"{told.read:,}"), *filtered, *dropped, kept, aside]
+    aside = ("quarantined (rows that could not be read, not counted above)", f"{provenance.quarantined:,}")
+    return [("read", f"{provenance.read:,}"), *filtered, *dropped, kept, aside]
 
 
 def _bullets(lines: Iterable[str]) -> str:

@@ -4,32 +4,35 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from functools import lru_cache
+from operator import attrgetter
 from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from rollmill.corpus.record import NOTHING, Message
+from rollmill.corpus.message_forms import NOTHING, Message, is_absent
 
-Form = Literal["text", "parts"]
-"""`text`: every content is a string, parts of text joined, a line each. `parts`: every content is a list of parts."""
+Form = Literal["text", "parts", "images"]
+"""`text`: every content is a string, parts of text joined, a line each. `parts`: every content is a list of parts.
+`images`: the same, and each row lists its images."""
 
 Part = dict[str, Any]
-Place = Callable[[str], str]
+MediaPath = Callable[[str], str]
 """An image's path as recorded -> as the file shall have it."""
 
-EXTRAS = ("tool_calls", "tool_call_id", "name", "reasoning_content")
+EXTRAS = ("tool_calls", "tool_call_id", "name", "reasoning_content", "weight", "sent_arguments", "stop_text")
 """What a message may have beside role and content."""
 
 _MEDIA = ("image", "video", "audio")
 _FILE_KEYS = ("url", "path", *_MEDIA, *(f"{kind}_url" for kind in _MEDIA))
-_NO_EXTRAS = (NOTHING,) * len(EXTRAS)
+_extras, _NO_EXTRAS = attrgetter(*EXTRAS), (NOTHING,) * len(EXTRAS)
 _QUOTE, _BRACKET = b'"['
 _SHORT = {"\t": "t", "\n": "n", "\f": "f", "\r": "r"}
 _SPACES = [c for c in map(chr, range(0x10000)) if c.isspace()]
 
 
 def _spellings(space: str) -> Iterator[bytes]:
-    """The ways in which JSON may write one character of white space."""
+    """Yield the ways in which JSON may write one character of white space."""
     yield rb"\\u(?i:%04x)" % ord(space)
     if space in _SHORT:
         yield rb"\\" + _SHORT[space].encode()
@@ -44,7 +47,15 @@ _BLANK = re.compile(
 
 
 class NeedsPartsError(Exception):
-    """A content holds more than text: the file must be written in parts."""
+    """A content holds more than text: the file must be written in another form, `parts` or `images`."""
+
+    def __init__(self, form: Form) -> None:
+        super().__init__()
+        self.form = form
+
+
+class UnnamedImageError(Exception):
+    """An image has neither a file nor an address."""
 
 
 class OutsideImageError(Exception):
@@ -60,22 +71,17 @@ class Shaped(NamedTuple):
 
 
 def is_string(content: msgspec.Raw) -> bool:
-    """Whether JSON text is a string's."""
+    """Return whether JSON text is a string's."""
     return len(content) > 0 and memoryview(content)[0] == _QUOTE
 
 
 def is_list(content: msgspec.Raw) -> bool:
-    """Whether JSON text is a list's."""
+    """Return whether JSON text is a list's."""
     return len(content) > 0 and memoryview(content)[0] == _BRACKET
 
 
-def is_absent(content: msgspec.Raw) -> bool:
-    """Whether nothing was recorded, or null."""
-    return len(content) == 0 or (len(content) == 4 and bytes(content) == b"null")
-
-
 def parts_of(content: msgspec.Raw) -> list[Part] | None:
-    """A list content's parts, bare strings as parts of text; None where an item is neither."""
+    """Return a list content's parts, bare strings as parts of text; None where an item is neither."""
     parts = [{"type": "text", "text": item} if isinstance(item, str) else item for item in msgspec.json.decode(content)]
     if not all(isinstance(part, dict) for part in parts):
         return None
@@ -83,12 +89,12 @@ def parts_of(content: msgspec.Raw) -> list[Part] | None:
 
 
 def is_readable(content: msgspec.Raw) -> bool:
-    """Whether a content is a string, a list of parts, or null."""
+    """Return whether a content is a string, a list of parts, or null."""
     return is_string(content) or is_absent(content) or (is_list(content) and parts_of(content) is not None)
 
 
 def is_blank(content: msgspec.Raw) -> bool:
-    """Whether a content says nothing: null, white space (as `str.isspace` knows it), or parts of such text."""
+    """Return whether a content says nothing: null, white space (as `str.isspace` knows it), or parts of such text."""
     if is_string(content):
         return _BLANK.fullmatch(content) is not None
     if not is_list(content):
@@ -98,7 +104,7 @@ def is_blank(content: msgspec.Raw) -> bool:
 
 
 def shows_images(turns: list[Message]) -> bool:
-    """Whether any of the messages has a part that is an image."""
+    """Return whether any of the messages has a part that is an image."""
     lists = (parts_of(turn.content) or [] for turn in turns if is_list(turn.content))
     return any(part.get("type") == "image" for parts in lists for part in parts)
 
@@ -114,10 +120,10 @@ def join_contents(contents: list[msgspec.Raw]) -> msgspec.Raw:
     return msgspec.Raw(b"[" + b",".join(text for text in inner if text) + b"]")
 
 
-def shape(turns: list[Message], form: Form, place: Place) -> Shaped:
-    """Messages with their contents in one form, nothing decoded that can be copied.
+def shape(turns: list[Message], form: Form, media_path: MediaPath) -> Shaped:
+    """Return messages with their contents in one form, nothing decoded that can be copied.
 
-    Raises `NeedsPartsError` where the form is `text` and a content holds a part that is not text, and what `place`
+    Raises `NeedsPartsError` where the form is `text` and a content holds a part that is not text, and what `media_path`
     raises.
     """
     images: list[str] = []
@@ -128,36 +134,46 @@ def shape(turns: list[Message], form: Form, place: Place) -> Shaped:
             shaped.append(turn)
             continue
         if is_list(turn.content):
-            turn = msgspec.structs.replace(turn, content=_shape_list(turn.content, form, place, images, columns))
-        elif form == "parts" and not is_absent(turn.content):
+            turn = msgspec.structs.replace(turn, content=_shape_list(turn.content, form, media_path, images, columns))
+        elif form != "text" and not is_absent(turn.content):
             turn = msgspec.structs.replace(turn, content=_as_parts(turn.content))
-        columns.update(_extra_columns(turn))
+        if not is_bare(turn):
+            _add_extra_columns(turn, columns)
         shaped.append(turn)
     return Shaped(shaped, images, columns)
 
 
-def _shape_list(content: msgspec.Raw, form: Form, place: Place, images: list[str], columns: set[str]) -> msgspec.Raw:
+def _shape_list(
+    content: msgspec.Raw, form: Form, media_path: MediaPath, images: list[str], columns: set[str]
+) -> msgspec.Raw:
     parts = parts_of(content) or []
     if form == "text":
         if not all(map(_is_text, parts)):
-            raise NeedsPartsError
+            raise NeedsPartsError("images" if any(map(_is_image, parts)) else "parts")
         return _encode("\n".join(part["text"] for part in parts))
-    shaped = [_shape_part(part, place, images) for part in parts]
+    if form == "parts" and any(map(_is_image, parts)):
+        raise NeedsPartsError("images")
+    shaped = [_shape_part(part, media_path, images) for part in parts]
     for part in shaped:
         if not _is_text(part):
-            columns.update(_paths(part, "content"))
+            _add_columns(part, "content", columns)
     return _encode(shaped)
 
 
-def _shape_part(part: Part, place: Place, images: list[str]) -> Part:
-    """Text less what an agent hung on it, such as marks for a cache; of an image the mark that TRL puts one in for."""
+def _shape_part(part: Part, media_path: MediaPath, images: list[str]) -> Part:
+    """Return a part as training needs it.
+
+    That is text less what an agent hung on it, such as marks for a cache; of an image the mark that TRL replaces by it.
+    """
     if _is_text(part):
         return {"type": "text", "text": part["text"]}
-    if part.get("type") == "image" and isinstance(part.get("image"), str):
-        images.append(place(part["image"]))
+    if _is_image(part):
+        if not isinstance(part.get("image"), str):
+            raise UnnamedImageError
+        images.append(media_path(part["image"]))
         return {"type": "image"}
     for name in _named_files(part):
-        place(name)
+        media_path(name)
     return part
 
 
@@ -180,22 +196,26 @@ def _is_text(part: Part) -> bool:
     return part.get("type") == "text" and isinstance(part.get("text"), str)
 
 
+def _is_image(part: Part) -> bool:
+    return part.get("type") in ("image", "image_url", "input_image")
+
+
 def _encode(value: object) -> msgspec.Raw:
     return msgspec.Raw(msgspec.json.encode(value))
 
 
 def is_bare(turn: Message) -> bool:
-    """Whether a message has nothing beside role and content."""
-    extras = turn.tool_calls, turn.tool_call_id, turn.name, turn.reasoning_content
-    return extras == _NO_EXTRAS
+    """Return whether a message has nothing beside role and content."""
+    return bool(_extras(turn) == _NO_EXTRAS)
 
 
 def tidy(turn: Message) -> Message:
-    """The message with empty extras left out (a loader makes columns of nothing of them), and on one line."""
-    if is_bare(turn):
+    """Return the message with empty extras left out (a loader makes columns of nothing of them), and on one line."""
+    values = _extras(turn)
+    if not any(value is not NOTHING and (_is_empty(value) or b"\n" in bytes(value)) for value in values):
         return turn
-    kept = {name: NOTHING if _is_empty(value := getattr(turn, name)) else _on_one_line(value) for name in EXTRAS}
-    return msgspec.structs.replace(turn, **kept)
+    kept = (NOTHING if _is_empty(value) else _on_one_line(value) for value in values)
+    return Message(turn.role, turn.content, *kept)
 
 
 def _is_empty(value: msgspec.Raw) -> bool:
@@ -207,21 +227,30 @@ def _on_one_line(value: msgspec.Raw) -> msgspec.Raw:
     return msgspec.Raw(msgspec.json.format(text, indent=-1)) if b"\n" in text else value
 
 
-def _extra_columns(turn: Message) -> Iterator[str]:
-    if is_bare(turn):
-        return
-    for name in EXTRAS:
-        if len(value := getattr(turn, name)):
-            yield from _paths(msgspec.json.decode(value), name)
+def _add_extra_columns(turn: Message, columns: set[str]) -> None:
+    for name, value in zip(EXTRAS, _extras(turn), strict=True):
+        if value is not NOTHING and len(value):
+            _add_columns(msgspec.json.decode(value), name, columns)
 
 
-def _paths(value: object, path: str) -> Iterator[str]:
-    """The places and kinds of all that a value holds; null and empty lists have none."""
+@lru_cache(16)  # the rollouts of a run have the same
+def columns_of(value: bytes, name: str) -> frozenset[str]:
+    """Return what a loader sees as columns in a field beside the messages, given as JSON."""
+    columns: set[str] = set()
+    _add_columns(msgspec.json.decode(value), name, columns)
+    return frozenset(columns)
+
+
+def _add_columns(value: object, path: str, columns: set[str]) -> None:
+    """Add the places and kinds of all that a value holds; null and empty lists have none."""
     if isinstance(value, dict):
         for key, item in value.items():
-            yield from _paths(item, f"{path}.{key}")
+            if type(item) is str:
+                columns.add(f"{path}.{key}: str")
+            else:
+                _add_columns(item, f"{path}.{key}", columns)
     elif isinstance(value, list):
         for item in value:
-            yield from _paths(item, f"{path}[]")
+            _add_columns(item, f"{path}[]", columns)
     elif value is not None:
-        yield f"{path}: {type(value).__name__}"
+        columns.add(f"{path}: {type(value).__name__}")

@@ -25,6 +25,8 @@ class Exported(NamedTuple):
     """Rollouts that the files hold."""
     dropped: pl.DataFrame
     """`row`, `drop_reason` of every other rollout, sorted by `row`."""
+    notes: tuple[str, ...] = ()
+    """What a user should know of what was written."""
 
     @property
     def reasons(self) -> dict[str, int]:
@@ -33,21 +35,28 @@ class Exported(NamedTuple):
 
 
 def count_reasons(dropped: pl.DataFrame) -> dict[str, int]:
-    """Rows by `drop_reason`, most frequent first."""
+    """Return rows by `drop_reason`, most frequent first."""
     counted = dropped.group_by("drop_reason").len().sort("len", "drop_reason", descending=[True, False])
     return dict(counted.iter_rows())
 
 
-def account(given: pl.DataFrame, used: Iterable[int], dropped: Iterable[tuple[int, str]]) -> pl.DataFrame:
-    """The dropped rows as a table, sorted by row.
+def account(rows: pl.DataFrame, used: Iterable[int], dropped: Iterable[tuple[int, str]]) -> pl.DataFrame:
+    """Return the dropped rows as a table, sorted by row.
 
-    Raises `RuntimeError` where not every row of `given` is used or dropped, once: a bug in rollmill.
+    Raises `RuntimeError` where not every one of `rows` is used or dropped, once: a bug in rollmill.
     """
     table = pl.DataFrame(list(dropped), schema=DROPPED_SCHEMA, orient="row").sort("row")
     seen = pl.concat([pl.Series("row", list(used), dtype=pl.UInt32), table["row"]])
-    if not seen.sort().equals(given["row"].cast(pl.UInt32).sort()):
+    if not seen.sort().equals(rows["row"].cast(pl.UInt32).sort()):
         raise RuntimeError(
-            f"rows lost in the export, a bug in rollmill: {given.height} given, "
+            f"rows lost in the export, a bug in rollmill: {rows.height} given, "
             f"{seen.len() - table.height} used, {table.height} dropped"
         )
     return table
+
+
+def empty_notes(rows: pl.DataFrame) -> list[str]:
+    """Return what is to be said of kept rollouts in which the model wrote nothing; those that failed are others."""
+    is_empty = pl.col("empty").fill_null(value=False) & (pl.col("turns") > 0) & pl.col("status").ne("failed")
+    count = rows.select(is_empty.sum()).item()
+    return [f"in {count:,} of them the model wrote nothing: --drop_empty leaves them out"] if count else []

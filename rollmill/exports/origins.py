@@ -7,14 +7,15 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 import polars as pl
 
 from rollmill.corpus.record import Record
-from rollmill.exports.contents import OutsideImageError, Place
+from rollmill.exports.contents import MediaPath, OutsideImageError
 from rollmill.files.confined import ConfinedFileError, confined_path
+from rollmill.records import PREFERENCE, REJECTED, TokenLocation
 
 if TYPE_CHECKING:
     from rollmill.corpus.corpus import Corpus
@@ -32,7 +33,13 @@ FACT_COLUMNS = [
     "speedup",
     "model_calls",
     "answer_error",
+    "truncated",
+    "marked",
 ]
+CONTEXT: tuple[Literal["tools", "chat_template_kwargs"], ...] = ("tools", "chat_template_kwargs")
+"""What a rollout's prompts are rendered with beside its messages."""
+REJECTED_SIDE = "rejected_side_of_a_preference"
+"""Why the answer that a preference, or a label of KTO, is against is no row to imitate."""
 _LARGEST = 1 << 63
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|(?:data|file):", re.IGNORECASE)
 
@@ -45,15 +52,30 @@ _verdicts = msgspec.json.Decoder(_Verdict)
 
 
 def rollouts(corpus: Corpus, kept: pl.DataFrame, columns: list[str]) -> Iterator[tuple[dict[str, Any], bytes]]:
-    """Each row of `kept` with its record's bytes. Raises `ValueError` where `kept` is not sorted by `row`."""
+    """Yield each row of `kept` with its record's bytes. Raises `ValueError` where `kept` is not sorted by `row`."""
     if not kept["row"].is_sorted():
         raise ValueError("rows to export must be sorted by `row`: records are read in that order only")
     return zip(kept.select(columns).iter_rows(named=True), corpus.records(kept), strict=True)
 
 
-def row_metadata(facts: Facts, record: Record, origin: Mapping[str, Any] | None) -> dict[str, Any]:
-    """A training row's metadata: the table's facts, seed and verifier, then `origin`; what is null is left out."""
-    own = {
+def row_metadata(
+    facts: Facts,
+    record: Record,
+    origin: Mapping[str, Any] | None,
+    tokens: TokenLocation | None = None,
+    *,
+    no_end: bool = False,
+) -> dict[str, Any]:
+    """Return a training row's metadata: the table's facts, seed and verifier, then `origin`; nulls are left out.
+
+    Args:
+        facts: The table's row.
+        record: The rollout.
+        origin: As given to the export.
+        tokens: Where the tokens of the row's answers are.
+        no_end: Whether a stop text ended the last answer, so that the model wrote no end.
+    """
+    metadata = {
         "instance_id": facts["instance_id"],
         "sample_id": facts["sample_id"],
         "seed": record.seed if type(record.seed) is int and -_LARGEST <= record.seed < _LARGEST else None,
@@ -63,14 +85,30 @@ def row_metadata(facts: Facts, record: Record, origin: Mapping[str, Any] | None)
         "model_calls": facts["model_calls"],
         "error": facts["answer_error"],
         "verifier": _verifier(record.verdict),
+        "truncated": facts["truncated"] or None,
+        "no_end": no_end or None,
+        "reasoning_dropped": record.drops_reasoning() or None,
+        "tokens": tokens.model_dump(mode="json") if tokens else None,
     }
-    return with_origin(own, origin)
+    return with_origin(metadata, origin)
 
 
-def with_origin(own: dict[str, Any], origin: Mapping[str, Any] | None) -> dict[str, Any]:
-    """`own`, then `origin`, which says nothing that `own` says already; what is null is left out."""
-    found = {key: value for key, value in own.items() if value is not None}
-    return found | {key: value for key, value in (origin or {}).items() if value is not None and key not in found}
+def beside(record: Record) -> dict[str, msgspec.Raw]:
+    """Return what a training row has beside its messages: `tools` and `chat_template_kwargs`, where they are known."""
+    return {name: value for name in CONTEXT if len(value := record.beside(name))}
+
+
+def is_rejected(record: Record) -> bool:
+    """Return whether a rollout is the side of a preference that is not wanted."""
+    if len(record.metadata) <= 2 or PREFERENCE.encode() not in bytes(record.metadata):
+        return False
+    return bytes(record.metadata_fields().get(PREFERENCE, b"")) == msgspec.json.encode(REJECTED)
+
+
+def with_origin(metadata: dict[str, Any], origin: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return `metadata`, then what `origin` adds to it; what is null is left out."""
+    known = {key: value for key, value in metadata.items() if value is not None}
+    return known | {key: value for key, value in (origin or {}).items() if value is not None and key not in known}
 
 
 def _verifier(verdict: msgspec.Raw) -> str | None:
@@ -80,37 +118,38 @@ def _verifier(verdict: msgspec.Raw) -> str | None:
     return name if isinstance(name, str) else None
 
 
-def image_places(corpus: Corpus, folder: Path, further: Sequence[str] = ()) -> Callable[[int], Place]:
+def media_paths(corpus: Corpus, folder: Path, further: Sequence[str] = ()) -> Callable[[int], MediaPath]:
     """Return, for the index of a source, how an image path that is relative to its folder reads from `folder`.
 
     URLs stay, absolute paths too, and so does every relative path of a source that has no local folder. Whoever trains
     on the rows opens the files that they name: a path that leads outside of the source's folder (of a source without
     one: of `folder`) and of those in `further` raises `OutsideImageError`.
     """
-    known: dict[int, Place] = {}
+    known: dict[int, MediaPath] = {}
 
-    def places(source: int) -> Place:
+    def of_source(source: int) -> MediaPath:
         if source not in known:
-            known[source] = _place(corpus.image_root(source), folder, further)
+            known[source] = _resolver(corpus.image_root(source), folder, further)
         return known[source]
 
-    return places
+    return of_source
 
 
-def _place(root: Path | None, folder: Path, further: Sequence[str]) -> Place:
+def _resolver(root: Path | None, folder: Path, further: Sequence[str]) -> MediaPath:
+    """Return how an image path of one source reads from `folder`; see `media_paths`."""
     allowed = [root or folder, *map(Path, further)]
 
     @lru_cache(1 << 16)  # the rollouts of a problem show the same images
-    def place(path: str) -> str:
+    def media_path(path: str) -> str:
         if _SCHEME.match(path) and path[:5].lower() != "file:":
             return path
         try:
-            found = confined_path(path, allowed)
+            real_path = confined_path(path, allowed)
         except ConfinedFileError as error:
             raise OutsideImageError(str(error)) from None
         if root is None or path.startswith("/") or _SCHEME.match(path):
             return path
-        inside = os.path.realpath(root / path) == str(found)
-        return os.path.relpath(root / path if inside else found, folder)
+        inside = os.path.realpath(root / path) == str(real_path)
+        return os.path.relpath(root / path if inside else real_path, folder)
 
-    return place
+    return media_path

@@ -30,7 +30,7 @@ class OutputKind(NamedTuple):
 
 
 def output_kind(path: Path) -> OutputKind:
-    """Reads `<stem>.json` or `.jsonl`, with `.gz` or `.zst` behind it or not. Raises `InputError` for other names."""
+    """Read `<stem>.json` or `.jsonl`, with `.gz` or `.zst` behind it or not. Raises `InputError` for other names."""
     packed = path.suffix if path.suffix in _PACKED else ""
     plain = path.name.removesuffix(packed)
     layouts: tuple[Layout, ...] = (".json", ".jsonl")
@@ -44,7 +44,7 @@ def output_kind(path: Path) -> OutputKind:
 
 @contextmanager
 def write_packed(path: Path) -> Iterator[BinaryIO]:
-    """Opens a file that appears whole, compressed as its name says: `.gz` (level 6), `.zst`, or not."""
+    """Open a file that appears whole, compressed as its name says: `.gz` (level 6), `.zst`, or not."""
     with atomic_write(path) as file, ExitStack() as stack:
         if path.suffix == ".gz":
             file = stack.enter_context(_gzip(file))
@@ -73,7 +73,7 @@ def _zstd(file: BinaryIO) -> Iterator[BinaryIO]:
 
 
 def write_rows(file: BinaryIO, rows: Iterable[bytes], layout: Layout) -> None:
-    """Writes JSON objects, copied: as the lines of a JSON Lines file, or between the brackets of an array."""
+    """Write JSON objects, copied: as the lines of a JSON Lines file, or between the brackets of an array."""
     if layout == ".jsonl":
         for row in rows:
             file.write(on_one_line(row))
@@ -87,5 +87,5 @@ def write_rows(file: BinaryIO, rows: Iterable[bytes], layout: Layout) -> None:
 
 
 def on_one_line(row: bytes) -> bytes:
-    """The same JSON without a line break."""
+    """Return the same JSON without a line break."""
     return msgspec.json.format(row, indent=-1) if b"\n" in row or b"\r" in row else row

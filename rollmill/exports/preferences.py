@@ -3,28 +3,44 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import msgspec
 import polars as pl
 
-from rollmill.corpus.record import Message, decode_record
+from rollmill.corpus.message_forms import Message
+from rollmill.corpus.record import decode_record
 from rollmill.errors import InputError
 from rollmill.exports.contents import shows_images
 from rollmill.exports.conversation import clean, part
 from rollmill.exports.export_result import Exported
-from rollmill.exports.origins import FACT_COLUMNS, Facts, image_places, with_origin
+from rollmill.exports.origins import FACT_COLUMNS, Facts, beside, media_paths, rollouts, with_origin
+from rollmill.exports.row_format import Arguments
 from rollmill.exports.splitting import Split
-from rollmill.exports.spool import Spool, open_spool
-from rollmill.exports.training_file import Made, Refused, Sample, check_path, write_samples
+from rollmill.exports.tool_calls import CallNotes
+from rollmill.exports.training_file import Refused, Sample, SampleStream, check_path, or_unreadable, write_samples
 
 if TYPE_CHECKING:
     from rollmill.corpus.corpus import Corpus
 
 _ROUNDING = 1e-9
-_COLUMNS = ["row", "instance_id", "reward", "success", "status", "messages", "turns", "empty", "completion_hash"]
+_COLUMNS = [
+    "row",
+    "instance_id",
+    "reward",
+    "success",
+    "status",
+    "messages",
+    "turns",
+    "empty",
+    "completion_hash",
+    "truncated",
+    "marked",
+]
 
 
 class Pairing(NamedTuple):
@@ -44,54 +60,71 @@ def export_preferences(
     split: Split | None = None,
     origin: Mapping[str, Any] | None = None,
     image_folders: Sequence[str] = (),
+    arguments: Arguments = "object",
+    keep_truncated: bool = False,
+    allow_empty: bool = True,
 ) -> Exported:
-    """Writes one line per pair: `{"prompt", "chosen", "rejected", "metadata"}`, messages in the first three.
+    """Write one line per pair: `{"prompt", "chosen", "rejected", "metadata"}`, messages in the first three.
 
     Metadata: `instance_id`, `chosen_sample_id`, `rejected_sample_id`, `chosen_reward`, `rejected_reward`, `margin`
-    (their difference), then `origin`. Problems stand in the order of their first row in `kept`.
+    (their difference), `chosen_truncated`, `rejected_truncated` where they are, then `origin`.
+    Problems stand in the order of their first row in `kept`.
     Rows that make no pair are dropped for the reasons of `pair_up` and `clean`, and as `prompts_differ`, `no_prompt`
-    (the assistant speaks first), `image_outside` (see `image_places`); a row whose partner is refused has
+    (the assistant speaks first), `image_outside` (see `media_paths`); a row whose partner is refused has
     `no_contrast`. Raises `InputError` for a path that does not end in `.jsonl`, a negative margin, fewer than one pair.
     """
     _check(min_margin, max_pairs)
     check_path(path)
-    pairing = pair_up(kept, min_margin=min_margin, max_pairs=max_pairs)
+    pairing = pair_up(kept, min_margin=min_margin, max_pairs=max_pairs, keep_truncated=keep_truncated)
+    notes = CallNotes(arguments)
     paired = pairing.paired.join(kept, on="row", how="left", maintain_order="left")
-    places = image_places(corpus, path.parent, image_folders)
+    media_path_of = media_paths(corpus, path.parent, image_folders)
 
-    def samples(records: Spool) -> Made:
+    def samples(records: _Spool) -> SampleStream:
+        nonlocal notes
+        notes = CallNotes(arguments)  # the file may be written more than once
         yield Refused(tuple(pairing.dropped.iter_rows()))
         facts = paired.select(FACT_COLUMNS).iter_rows(named=True)
         for better, worse in zip(facts, facts, strict=True):
-            chosen = clean(decode_record(records.read(better["row"])).conversation())
-            rejected = clean(decode_record(records.read(worse["row"])).conversation())
+            chosen, context = _side(better["row"], records)
+            rejected, other_context = _side(worse["row"], records)
             one_folder = corpus.image_root(better["source"]) == corpus.image_root(worse["source"])
             turns = _contrast(chosen, rejected, better["row"], worse["row"], one_folder=one_folder)
             if isinstance(turns, Refused):
                 yield turns
+            elif _decoded(context) != _decoded(other_context):
+                yield Refused(((better["row"], "prompts_differ"), (worse["row"], "prompts_differ")))
             else:
+                turns = {column: notes.take(part) for column, part in turns.items()}
                 metadata = with_origin(_metadata(better, worse), origin)
                 rows = (better["row"], worse["row"])
-                yield Sample(rows, better["instance_id"], turns, metadata, places(better["source"]))
+                path_of = media_path_of(better["source"])
+                yield Sample(rows, better["instance_id"], turns, metadata, path_of, context)
 
-    with open_spool(corpus, paired.sort("row"), path.parent) as records:
-        return write_samples(path, lambda: samples(records), kept, form="preferences", split=split)
+    with _open_spool(corpus, paired.sort("row"), path.parent) as records:
+        exported = write_samples(
+            path, lambda: samples(records), kept, form="preferences", split=split, allow_empty=allow_empty
+        )
+    return exported._replace(notes=tuple(notes.lines()))
 
 
-def pair_up(kept: pl.DataFrame, *, min_margin: float, max_pairs: int) -> Pairing:
-    """Pairs within each problem: the best with the worst, the second best with the second worst, ...
+def pair_up(kept: pl.DataFrame, *, min_margin: float, max_pairs: int, keep_truncated: bool = False) -> Pairing:
+    """Return pairs within each problem: the best with the worst, the second best with the second worst, ...
 
-    Chosen are rollouts whose success is not False, rejected those whose success is not True; a pair's rewards differ
+    Chosen are rollouts whose success is not False and, unless `keep_truncated`, that were not cut off; rejected those
+    whose success is not True; a pair's rewards differ
     by more than 0 and at least `min_margin`; equal rewards rank in the order of `kept`. Each rollout is in one pair at
     most, and no completion is rejected that earned more elsewhere in the problem. Reasons of the others: `failed`,
+    `marked_not_for_training`,
     `no_messages`, `no_assistant_turn`, `empty_completion`, `no_reward`, `over_limit` (beyond `max_pairs`),
-    `no_contrast`.
+    `truncated` (cut off, and nothing is better), `no_contrast`.
     """
     rows = kept.select(_COLUMNS).with_row_index("place")
     rows = rows.with_columns(drop_reason=_unusable(), first=pl.col("place").min().over("instance_id"))
     usable = rows.filter(pl.col("drop_reason").is_null())
-    good = usable.filter(pl.col("success").fill_null(True))
-    most = good.group_by("instance_id", "completion_hash").agg(most=pl.col("reward").max())
+    right = usable.filter(pl.col("success").fill_null(True))
+    good = right if keep_truncated else right.filter(~pl.col("truncated").fill_null(False))
+    most = right.group_by("instance_id", "completion_hash").agg(most=pl.col("reward").max())
     bad = usable.filter(~pl.col("success").fill_null(False)).join(
         most, on=["instance_id", "completion_hash"], how="left"
     )
@@ -105,20 +138,23 @@ def pair_up(kept: pl.DataFrame, *, min_margin: float, max_pairs: int) -> Pairing
     pairs = pairs.filter(pl.col("rank") < max_pairs)
     rest = rows.join(_rows(pairs), on="row", how="anti", maintain_order="left")
     rest = rest.join(beyond, on="row", how="left", maintain_order="left")
-    dropped = rest.select("row", drop_reason=pl.coalesce("drop_reason", "beyond", pl.lit("no_contrast")))
+    cut_off = pl.when(pl.col("truncated").fill_null(False) & ~pl.lit(keep_truncated)).then(pl.lit("truncated"))
+    dropped = rest.select("row", drop_reason=pl.coalesce("drop_reason", "beyond", cut_off, pl.lit("no_contrast")))
     return Pairing(_rows(pairs), dropped)
 
 
 def _rows(pairs: pl.DataFrame) -> pl.DataFrame:
-    """The rows of pairs, the chosen one of each first."""
+    """Return the rows of pairs, the chosen one of each first."""
     return pairs.select(row=pl.concat_list("row", "row_worse")).explode("row")
 
 
 def _unusable() -> pl.Expr:
-    """Why a row can be in no pair, as far as the table knows."""
+    """Return why a row can be in no pair, as far as the table knows."""
     return (
         pl.when(pl.col("status") == "failed")
         .then(pl.lit("failed"))
+        .when(pl.col("marked").fill_null(False))
+        .then(pl.lit("marked_not_for_training"))
         .when(pl.col("messages").fill_null(0) == 0)
         .then(pl.lit("no_messages"))
         .when(pl.col("turns").fill_null(0) == 0)
@@ -136,10 +172,27 @@ def _ranked(rows: pl.DataFrame, *, descending: bool) -> pl.DataFrame:
     return ordered.select("row", "instance_id", "first", "reward", rank=pl.int_range(pl.len()).over("instance_id"))
 
 
+def _side(row: int, records: _Spool) -> tuple[list[Message] | str, dict[str, msgspec.Raw]]:
+    """Return a rollout's conversation, or why there is none, and what stands beside it."""
+
+    def read() -> tuple[list[Message] | str, dict[str, msgspec.Raw]]:
+        record = decode_record(records.read(row))
+        turns, context = clean(record.conversation()), beside(record)
+        # As it will be written: only what is read here is known to be this row's fault.
+        _decoded(context), _values(CallNotes("object").take(turns) if isinstance(turns, list) else [])
+        return turns, context
+
+    side = or_unreadable((row,), read)
+    return (side.reasons[0][1], {}) if isinstance(side, Refused) else side
+
+
 def _contrast(
     chosen: list[Message] | str, rejected: list[Message] | str, better: int, worse: int, *, one_folder: bool
 ) -> dict[str, list[Message]] | Refused:
-    """The messages by column, or why the two rows are no pair. `one_folder`: equal image paths are equal images."""
+    """Return the messages by column, or why the two rows are no pair.
+
+    `one_folder`: equal image paths are equal images.
+    """
     if isinstance(chosen, str) or isinstance(rejected, str):
         reasons = [turns if isinstance(turns, str) else "no_contrast" for turns in (chosen, rejected)]
         return Refused(((better, reasons[0]), (worse, reasons[1])))
@@ -156,13 +209,48 @@ def _contrast(
     return {"prompt": prompt, "chosen": right, "rejected": wrong}
 
 
-def _equal(one: list[Message], other: list[Message]) -> bool:
-    """Whether messages say the same, however their JSON spells it."""
-    return one == other or _values(one) == _values(other)
+def _equal(first: list[Message], second: list[Message]) -> bool:
+    """Return whether messages say the same, however their JSON spells it."""
+    return first == second or _values(first) == _values(second)
+
+
+def _decoded(fields: Mapping[str, msgspec.Raw]) -> dict[str, Any]:
+    return {name: msgspec.json.decode(value) for name, value in fields.items()}
 
 
 def _values(turns: list[Message]) -> Any:
     return msgspec.json.decode(msgspec.json.encode(turns))
+
+
+class _Spool:
+    """Records copied into a file that has no name, and where each stands in it: pairs read them in another order."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._positions: dict[int, tuple[int, int]] = {}
+        self._end = 0
+
+    def add(self, row: int, record: bytes) -> None:
+        """Take the record of one row of the table."""
+        self._positions[row] = (self._end, len(record))
+        self._end += self._file.write(record)
+
+    def read(self, row: int) -> bytes:
+        """Return a record that was taken."""
+        offset, length = self._positions[row]
+        self._file.seek(offset)
+        return self._file.read(length)
+
+
+@contextmanager
+def _open_spool(corpus: Corpus, table: pl.DataFrame, folder: Path) -> Iterator[_Spool]:
+    """Spool the records of `table`, which is sorted by `row`, on the disk of `folder` until the block ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder) as file:
+        spool = _Spool(file)
+        for facts, record in rollouts(corpus, table, ["row"]):
+            spool.add(facts["row"], record)
+        yield spool
 
 
 def _metadata(better: Facts, worse: Facts) -> dict[str, Any]:
@@ -173,6 +261,8 @@ def _metadata(better: Facts, worse: Facts) -> dict[str, Any]:
         "chosen_reward": better["reward"],
         "rejected_reward": worse["reward"],
         "margin": better["reward"] - worse["reward"],
+        "chosen_truncated": better["truncated"] or None,
+        "rejected_truncated": worse["truncated"] or None,
     }
 
 

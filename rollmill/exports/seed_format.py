@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def write_seed_format(path: Path, metadata: dict[str, Any], rows: Iterable[bytes], summary: dict[str, Any]) -> None:
-    """Writes records, copied as they are, whole or not at all, holding one at a time.
+    """Write records, copied as they are, whole or not at all, holding one at a time.
 
     `.json`: one document, a record per line where records have no line breaks of their own. `.jsonl`: the records
     only, a line each. `.gz` and `.zst` behind either compress it. Raises `InputError` for other names.
@@ -32,7 +32,10 @@ def write_seed_format(path: Path, metadata: dict[str, Any], rows: Iterable[bytes
 
 
 def generated_metadata(corpus: Corpus, table: pl.DataFrame) -> dict[str, Any]:
-    """The input's own metadata, and of the table: `samples_per_task` (the most), `total_tasks`, `total_samples`."""
+    """Return the input's own metadata, and what the table says.
+
+    That is `samples_per_task` (the most), `total_tasks` and `total_samples`.
+    """
     counts = table.group_by("instance_id").len()
     return {
         **corpus.metadata,
@@ -43,7 +46,7 @@ def generated_metadata(corpus: Corpus, table: pl.DataFrame) -> dict[str, Any]:
 
 
 def summary(table: pl.DataFrame) -> dict[str, Any]:
-    """The document's `summary` of a table of rollouts.
+    """Return the document's `summary` of a table of rollouts.
 
     `successful` + `failed` = `total_examples`: whatever is not known to be a success counts as failed, as the format
     has it. `average_reward`: over rollouts that have a reward; 0.0 where none has, since readers expect a number.

@@ -28,26 +28,26 @@ class Split:
             )
 
     def validation(self, problems: Iterable[str], train: Set[str] = frozenset()) -> frozenset[str]:
-        """The problems for validation: those whose hash falls into the share, whatever other problems there are.
+        """Return the problems for validation: those whose hash falls into the share, whatever other problems there are.
 
         Those in `train` are not among them. Of two problems or more at least one is on each side: that with the least
         hash (of `train` only where there is no other), or all but that with the greatest.
         """
-        places = {problem: self._place(problem) for problem in problems}
-        if len(places) < 2:
+        fractions = {problem: self._fraction(problem) for problem in problems}
+        if len(fractions) < 2:
             return frozenset()
-        ordered = sorted(places, key=lambda problem: (problem in train, places[problem], problem))
-        chosen = [problem for problem in ordered if places[problem] < self.validation_share and problem not in train]
-        return frozenset(chosen[: len(places) - 1] or ordered[:1])
+        ordered = sorted(fractions, key=lambda problem: (problem in train, fractions[problem], problem))
+        chosen = [problem for problem in ordered if fractions[problem] < self.validation_share and problem not in train]
+        return frozenset(chosen[: len(fractions) - 1] or ordered[:1])
 
-    def _place(self, problem: str) -> float:
-        """A number in [0, 1) that seed and problem determine."""
+    def _fraction(self, problem: str) -> float:
+        """Return a number in [0, 1) that seed and problem determine."""
         digest = hashlib.sha256(orjson.dumps([self.seed, problem])).digest()
         return int.from_bytes(digest[:6], "big") / (1 << 48)
 
 
 def check_disjoint(problems: Mapping[str, set[str]]) -> None:
-    """Raises `RuntimeError` where a problem is on both sides: a bug in rollmill."""
+    """Raise `RuntimeError` where a problem is on both sides: a bug in rollmill."""
     both = problems.get(TRAIN, set()) & problems.get(VALIDATION, set())
     if both:
         raise RuntimeError(f"a problem is in both train and validation, a bug in rollmill: {min(both)!r}")

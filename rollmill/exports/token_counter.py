@@ -2,19 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import orjson
 
 from rollmill.errors import InputError
 
+_REASONING = "reasoning_content"
+_READ_NAMES = (_REASONING, "reasoning", "thinking")
+
+
+class ContextualChat(list[dict[str, Any]]):
+    """Messages with what else their prompts are rendered with.
+
+    Args:
+        messages: The messages.
+        context: `tools` and `chat_template_kwargs`, where there are any.
+        reasoning_dropped: Whether the thoughts of earlier turns were not sent again.
+    """
+
+    def __init__(
+        self, messages: Iterable[dict[str, Any]], context: Mapping[str, Any], *, reasoning_dropped: bool = False
+    ) -> None:
+        super().__init__(messages)
+        self.tools: list[Any] | None = context.get("tools")
+        self.options: dict[str, Any] = context.get("chat_template_kwargs") or {}
+        if reasoning_dropped:
+            self[:-1] = [{key: value for key, value in each.items() if key != _REASONING} for each in self[:-1]]
+
 
 class TokenCounter:
     """Counts the tokens of conversations with one tokenizer of the hub or of a local directory."""
 
     def __init__(self, tokenizer: str) -> None:
-        """Loads the tokenizer. Raises `InputError` where `transformers` cannot."""
+        """Load the tokenizer. Raises `InputError` where `transformers` cannot."""
         from transformers import AutoTokenizer
 
         try:
@@ -33,33 +57,56 @@ class TokenCounter:
         """Conversations counted as their contents alone: the tokenizer has no template, or it refused them."""
 
     def count(self, conversations: Sequence[list[dict[str, Any]]]) -> list[int]:
-        """Tokens of each conversation (messages with `role`, `content`, `tool_calls`, ...) in the chat template.
+        """Return tokens of each conversation (messages with `role`, `content`, `tool_calls`, ...) in the chat template.
 
         Contents may be text, a list of parts, of which images and the like count nothing, or null. What the template
         adds is counted, no further special tokens are. A conversation that the template refuses is counted as its
-        contents, a line break between.
+        contents, a line break between. A `ContextualChat` is rendered with its tools and arguments. Thoughts count by
+        whatever name the template reads them; those of the last turn count also where it leaves them out, since
+        training learns them behind the prompt.
         """
-        texts = [self._written([_plain(message) for message in conversation]) for conversation in conversations]
+        texts = [self._text(conversation) for conversation in conversations]
         if not texts:
             return []
         if self._backend is not None:
             return [len(encoding) for encoding in self._backend.encode_batch_fast(texts, add_special_tokens=False)]
         return [len(ids) for ids in self._tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]]
 
-    def _written(self, conversation: list[dict[str, Any]]) -> str:
+    def _text(self, conversation: list[dict[str, Any]]) -> str:
+        name = self._reasoning_name
+        messages = [_template_message(message, name) for message in conversation]
+        context = conversation if isinstance(conversation, ContextualChat) else ContextualChat((), {})
+        text = self._render(messages, context)
+        thoughts = messages[-1].get(name) if messages else None
+        thoughts = thoughts.strip() if isinstance(thoughts, str) else ""
+        return text if thoughts in text else f"{thoughts}\n{text}"
+
+    @cached_property
+    def _reasoning_name(self) -> str:
+        """The name by which the template reads thoughts."""
+        source = str(self._tokenizer.chat_template or "")
+        return next((name for name in _READ_NAMES if re.search(rf"\b{name}\b", source)), _REASONING)
+
+    def _render(self, conversation: list[dict[str, Any]], context: ContextualChat) -> str:
         if self._tokenizer.chat_template and conversation:
             try:
-                return str(self._tokenizer.apply_chat_template(conversation, tokenize=False))
+                return str(
+                    self._tokenizer.apply_chat_template(
+                        conversation, tools=context.tools, tokenize=False, **context.options
+                    )
+                )
             except Exception:  # noqa: S110  # a template is a program of its own: it may raise anything
                 pass
         self.without_template += 1
         return "\n".join(message["content"] for message in conversation)
 
 
-def _plain(message: dict[str, Any]) -> dict[str, Any]:
-    """The message as templates expect it: content as text, the arguments of tool calls as objects."""
+def _template_message(message: dict[str, Any], reasoning_name: str) -> dict[str, Any]:
+    """Return the message as templates expect it: content as text, the arguments of tool calls as objects."""
     calls = message.get("tool_calls")
     plain = {**message, "content": "\n".join(_texts(message.get("content")))}
+    if _REASONING in plain:
+        plain[reasoning_name] = plain.pop(_REASONING)
     return {**plain, "tool_calls": [_call(call) for call in calls]} if isinstance(calls, list) else plain
 
 
@@ -72,7 +119,7 @@ def _texts(content: Any) -> list[str]:
 
 
 def _call(call: Any) -> Any:
-    """A tool call whose arguments, which the OpenAI format has as JSON text, are an object again."""
+    """Return a tool call whose arguments, which the OpenAI format has as JSON text, are an object again."""
     function = call.get("function") if isinstance(call, dict) else None
     if not isinstance(function, dict) or not isinstance(function.get("arguments"), str):
         return call

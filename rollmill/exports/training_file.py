@@ -3,22 +3,35 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 import msgspec
+import orjson
 import polars as pl
 
-from rollmill.corpus.record import Message
+from rollmill.corpus.message_forms import Message
+from rollmill.corpus.record import UNREADABLE
 from rollmill.errors import InputError
 from rollmill.exports import export_result
-from rollmill.exports.contents import Form, NeedsPartsError, OutsideImageError, Place, shape
+from rollmill.exports.contents import (
+    Form,
+    MediaPath,
+    NeedsPartsError,
+    OutsideImageError,
+    UnnamedImageError,
+    columns_of,
+    shape,
+)
 from rollmill.exports.export_result import Exported, account
 from rollmill.exports.splitting import TRAIN, VALIDATION, Split, check_disjoint
 from rollmill.files.atomic import atomic_write
+from rollmill.generation.row_digest import row_digest
 
 FIRST_BYTES = 1 << 20
 """A column that first appears after so many bytes may be news to a loader, which infers them from the first 10 MB."""
@@ -26,8 +39,12 @@ FIRST_BYTES = 1 << 20
 MOST_LATE_BYTES = 8 << 20
 """More at the head would not be among the first megabytes."""
 
+TOKEN_COLUMNS = ("input_ids", "labels")
+"""Columns of ids, which trainers take as they are."""
+
 BATCH = 64
 _BLOCK = 4 << 20
+_T = TypeVar("_T")
 
 
 class Sample(NamedTuple):
@@ -37,7 +54,9 @@ class Sample(NamedTuple):
     instance_id: str
     turns: dict[str, list[Message]]
     metadata: dict[str, Any]
-    place: Place
+    media_path: MediaPath
+    beside: dict[str, msgspec.Raw] = {}  # noqa: RUF012  # never changed
+    """`tools` and `chat_template_kwargs`, where the rollout has them."""
 
 
 class Refused(NamedTuple):
@@ -55,12 +74,12 @@ class Line(NamedTuple):
     turns: list[Message]
 
 
-Made = Iterator[Sample | Refused]
+SampleStream = Iterator[Sample | Refused]
 Accept = Callable[[list[Line]], list[str | None]]
 """A batch of lines -> for each the reason that drops it, or None."""
 
 
-class _AgainError(Exception):
+class _RewriteError(Exception):
     """The sides as written will not do: write again, these problems parted anew, `train` of them on that side."""
 
     def __init__(self, problems: set[str], train: set[str]) -> None:
@@ -88,12 +107,12 @@ class _Tally:
             self.shown[side][column] = line.sample.instance_id
 
     def check_sides(self, forced: frozenset[str]) -> None:
-        """Raises `_AgainError` where one side is empty, or validation shows a column that train does not."""
+        """Raise `_AgainError` where one side is empty, or validation shows a column that train does not."""
         written = self.problems[TRAIN] | self.problems[VALIDATION]
         news = self.shown[VALIDATION].keys() - self.shown[TRAIN].keys()
         train = {self.shown[VALIDATION][column] for column in news} | forced
         if len(written) > 1 and (not all(self.rows.values()) or train > forced):
-            raise _AgainError(written, train)
+            raise _RewriteError(written, train)
 
 
 class TrainingLines:
@@ -110,7 +129,7 @@ class TrainingLines:
         self._bytes = self._late_bytes = 0
 
     def write(self, line: bytes, columns: set[str]) -> None:
-        """Takes one line, newline included, and what it shows."""
+        """Take one line, newline included, and what it shows."""
         if not columns <= self._seen:
             self._seen |= columns
             if self._bytes > FIRST_BYTES and self._late_bytes < MOST_LATE_BYTES:
@@ -123,17 +142,17 @@ class TrainingLines:
 
 @contextmanager
 def open_training_file(path: Path) -> Iterator[TrainingLines]:
-    """A file that appears whole when the block ends well."""
+    """Open a file that appears whole when the block ends well."""
     with atomic_write(path) as file:
         lines = TrainingLines(file)
         yield lines
         file.flush()
         if lines.late:
-            _put_in_front(Path(file.name), b"".join(lines.late))
+            _prepend(Path(file.name), b"".join(lines.late))
 
 
-def _put_in_front(path: Path, head: bytes) -> None:
-    """Moves a file's content back, last block first, and writes the head before it."""
+def _prepend(path: Path, head: bytes) -> None:
+    """Move a file's content back, last block first, and write the head before it."""
     with path.open("r+b") as file:
         end = file.seek(0, os.SEEK_END)
         while end:
@@ -148,7 +167,7 @@ def _put_in_front(path: Path, head: bytes) -> None:
 
 
 def check_path(path: Path) -> None:
-    """Raises `InputError` for a name that is no JSON Lines file's."""
+    """Raise `InputError` for a name that is no JSON Lines file's."""
     if path.suffix != ".jsonl":
         raise InputError(f"cannot write training rows to {path}: give a path that ends in .jsonl")
 
@@ -160,22 +179,25 @@ def validation_path(path: Path) -> Path:
 
 def write_samples(
     path: Path,
-    make: Callable[[], Made],
+    make: Callable[[], SampleStream],
     kept: pl.DataFrame,
     *,
     form: export_result.Form,
     split: Split | None,
     accept: Accept | None = None,
+    allow_empty: bool = True,
 ) -> Exported:
-    """Writes what `make()` yields; every row of `kept` must be in it once.
+    """Write what `make()` yields; every row of `kept` must be in it once.
 
-    All contents are strings, and lists of text parts become strings. Where any row holds another kind of part (an
-    image), all contents of the file are lists of parts, and each row lists its image paths under `images`. That is
-    known only when such a row is met: then `make()` is called, and the file written, once more.
+    All contents are strings, and lists of text parts become strings. Where any row holds another kind of part, all
+    contents of the file are lists of parts; where any is an image, each row lists the paths, URLs or data URIs of its
+    images under `images`. That is known only when such a row is met: then `make()` is called, and the file written,
+    once more.
 
     Likewise where drops leave one side of the split empty, and where validation shows a column that train does not:
     loaders take the columns of both from train, so the first problem that shows it goes there.
-    Raises `InputError` for a path that does not end in `.jsonl`.
+    Raises `InputError` for a path that does not end in `.jsonl`, and, before anything is replaced, where no row is
+    left and not `allow_empty`.
     """
     check_path(path)
     contents: Form = "text"
@@ -184,11 +206,11 @@ def write_samples(
     while True:
         validation = split.validation(expected, forced) if split else frozenset()
         try:
-            tally = _write(path, _lines(make(), contents), validation, accept, forced if split else None)
+            tally = _write(path, _lines(make(), contents), validation, accept, forced if split else None, allow_empty)
             break
-        except NeedsPartsError:
-            contents = "parts"
-        except _AgainError as again:
+        except NeedsPartsError as needed:
+            contents = needed.form
+        except _RewriteError as again:
             expected, forced = again.problems, frozenset(again.train)
     check_disjoint(tally.problems)
     sides = [TRAIN, VALIDATION] if tally.rows[VALIDATION] else [TRAIN]
@@ -206,15 +228,16 @@ def write_samples(
 
 def _write(
     path: Path,
-    made: Iterator[Line | Refused],
+    items: Iterator[Line | Refused],
     validation: frozenset[str],
     accept: Accept | None,
     forced: frozenset[str] | None,
+    allow_empty: bool,
 ) -> _Tally:
     tally = _Tally()
     with ExitStack() as stack:
         files = {TRAIN: stack.enter_context(open_training_file(path))}
-        for line in _accepted(made, tally, accept):
+        for line in _accepted(items, tally, accept):
             side = VALIDATION if line.sample.instance_id in validation else TRAIN
             if side not in files:
                 files[side] = stack.enter_context(open_training_file(validation_path(path)))
@@ -222,12 +245,14 @@ def _write(
             tally.add(side, line)
         if forced is not None:
             tally.check_sides(forced)
+        if not tally.used and not allow_empty:
+            raise nothing_usable(path, [reason for _, reason in tally.dropped])
     return tally
 
 
-def _accepted(made: Iterator[Line | Refused], tally: _Tally, accept: Accept | None) -> Iterator[Line]:
-    """The lines to write; the others are noted. Judged in batches, where somebody judges."""
-    lines = _noting(made, tally)
+def _accepted(items: Iterator[Line | Refused], tally: _Tally, accept: Accept | None) -> Iterator[Line]:
+    """Yield the lines to write; the others are noted. Judged in batches, where somebody judges."""
+    lines = _note_refused(items, tally)
     if accept is None:
         yield from lines
         return
@@ -239,40 +264,74 @@ def _accepted(made: Iterator[Line | Refused], tally: _Tally, accept: Accept | No
                 tally.dropped.extend((row, reason) for row in line.sample.rows)
 
 
-def _noting(made: Iterable[Line | Refused], tally: _Tally) -> Iterator[Line]:
-    for item in made:
+def _note_refused(items: Iterable[Line | Refused], tally: _Tally) -> Iterator[Line]:
+    for item in items:
         if isinstance(item, Refused):
             tally.dropped.extend(item.reasons)
         else:
             yield item
 
 
+class NothingUsableError(InputError):
+    """An export would hold nothing: it says why, and that the file is as it was."""
+
+    def __init__(self, path: Path, reasons: dict[str, int]) -> None:
+        counted = ", ".join(f"{reason} {count:,}" for reason, count in reasons.items()) or "none was left"
+        super().__init__(f"no rollout can be written to {path}, which is left as it was: {counted}")
+        self.path = path
+        self.reasons = reasons
+
+
+def nothing_usable(path: Path, reasons: Sequence[str]) -> NothingUsableError:
+    """Return the error of an export that would hold nothing, its reasons counted."""
+    return NothingUsableError(path, dict(Counter(reasons).most_common()))
+
+
+def or_unreadable(rows: tuple[int, ...], convert: Callable[[], _T]) -> _T | Refused:
+    """Return what becomes of rows of the table; refuse them where their contents cannot be read."""
+    try:
+        return convert()
+    except UNREADABLE:
+        return Refused(tuple((row, "unreadable_content") for row in rows))
+
+
 _encoder = msgspec.json.Encoder(enc_hook=str)
 
 
-def _lines(made: Made, form: Form) -> Iterator[Line | Refused]:
-    for item in made:
-        yield item if isinstance(item, Refused) else _line(item, form)
+def _lines(samples: SampleStream, form: Form) -> Iterator[Line | Refused]:
+    for item in samples:
+        yield item if isinstance(item, Refused) else or_unreadable(item.rows, partial(_line, item, form))
 
 
 def _line(sample: Sample, form: Form) -> Line | Refused:
     try:
-        shaped = {column: shape(turns, form, sample.place) for column, turns in sample.turns.items()}
+        shaped = {column: shape(turns, form, sample.media_path) for column, turns in sample.turns.items()}
     except OutsideImageError:
         return Refused(tuple((number, "image_outside") for number in sample.rows))
+    except UnnamedImageError:
+        return Refused(tuple((number, "image_without_file") for number in sample.rows))
     columns = {f"metadata.{key}" for key in sample.metadata}.union(*(part.columns for part in shaped.values()))
-    row: dict[str, Any] = {column: part.turns for column, part in shaped.items()} | {"metadata": sample.metadata}
-    if form == "parts":
+    # Of ids there are thousands, all of one kind.
+    for name, value in sample.beside.items():
+        if name not in TOKEN_COLUMNS:
+            columns |= columns_of(bytes(value), name)
+    row: dict[str, Any] = {column: part.turns for column, part in shaped.items()} | sample.beside
+    row["metadata"] = sample.metadata
+    if form == "images":
         row["images"] = [image for part in shaped.values() for image in part.images]
         columns |= {"images"} if row["images"] else set()
     text = _encoder.encode(row) + b"\n"
+    if "tokens" in sample.metadata and is_unicode(text):
+        # Whoever trains on the row can tell by it that the tokens are those of its text.
+        tokens = sample.metadata["tokens"] | {"digest": row_digest(orjson.loads(text))}
+        text = _encoder.encode(row | {"metadata": sample.metadata | {"tokens": tokens}}) + b"\n"
     if not is_unicode(text):
         return Refused(tuple((number, "not_unicode") for number in sample.rows))
     return Line(sample, text, columns, [turn for part in shaped.values() for turn in part.turns])
 
 
 def is_unicode(text: bytes) -> bool:
-    """Whether bytes are UTF-8; contents that nobody decoded need not be."""
+    """Return whether bytes are UTF-8; contents that nobody decoded need not be."""
     if text.isascii():
         return True
     try:

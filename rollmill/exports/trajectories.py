@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-import orjson
 import polars as pl
 
-from rollmill.corpus.record import NOTHING, decode_record
-from rollmill.exports.export_result import Exported, account
+from rollmill.corpus.message_forms import NOTHING, is_absent
+from rollmill.corpus.record import Record, decode_record, holds, opened_json
+from rollmill.exports.atif import atif_document
+from rollmill.exports.export_result import Exported, account, empty_notes
 from rollmill.exports.origins import rollouts
 from rollmill.exports.packing import output_kind, write_packed, write_rows
+from rollmill.exports.row_format import TrajectoryFormat
 from rollmill.exports.splitting import TRAIN
-from rollmill.exports.training_file import is_unicode
+from rollmill.exports.training_file import Refused, is_unicode, nothing_usable, or_unreadable
 
 if TYPE_CHECKING:
     from rollmill.corpus.corpus import Corpus
@@ -24,35 +27,51 @@ _NULL = msgspec.Raw(b"null")
 _FACTS = ["row", "instance_id", "sample_id", "reward", "speedup", "success", "model_calls"]
 
 
-class _Recorded(msgspec.Struct):
-    """A record's fields as JSON text."""
+class _Recorded(Record):
+    """A record, with what is written as it stands as JSON text."""
 
     problem_statement: msgspec.Raw = _NULL
-    messages: msgspec.Raw = NOTHING
-    trajectory: msgspec.Raw = NOTHING
-    prompt: msgspec.Raw = NOTHING
-    completion: msgspec.Raw = NOTHING
+    messages: msgspec.Raw = NOTHING  # type: ignore[assignment]
+    trajectory: msgspec.Raw = NOTHING  # type: ignore[assignment]
+    prompt: msgspec.Raw = NOTHING  # type: ignore[assignment]
     git_diff: msgspec.Raw = _NULL
     exit_status: msgspec.Raw = _NULL
     metadata: msgspec.Raw = _NULL
 
 
+_OTHER_NAMES, _END_OF_NAMES = (b'"reasoning"', b'"thinking"'), b'ing"'
 _decoder = msgspec.json.Decoder(_Recorded)
+_items = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
 _encoder = msgspec.json.Encoder(enc_hook=str)
 
 
 def export_trajectory(
-    path: Path, corpus: Corpus, kept: pl.DataFrame, *, origin: Mapping[str, Any] | None = None
+    path: Path,
+    corpus: Corpus,
+    kept: pl.DataFrame,
+    *,
+    format: TrajectoryFormat = "recorded",  # noqa: A002  # the flag's name
+    origin: Mapping[str, Any] | None = None,
+    allow_empty: bool = True,
 ) -> Exported:
-    """Writes each row of `kept` whole, messages exactly as recorded, a completion that stands apart as the last.
+    """Write each row of `kept` whole, messages as recorded, a completion that stands apart as the last.
 
-    Keys, null where nothing was recorded: `instance_id`, `sample_id`, `problem_statement`, `trajectory` (a list),
+    Of messages only the name of the thoughts is changed, where it is another than `reasoning_content`.
+
+    Keys, null where nothing was recorded: `instance_id`, `sample_id`, `problem_statement`, `tools`,
+    `chat_template_kwargs`, `trajectory` (a list),
     `git_diff`, `exit_status`, `reward`, `speedup`, `success`, `model_calls`, `metadata`. Reward, speedup and success
     are the table's: what an evaluation denies is no success. `.json` -> `{"metadata": origin, "trajectories": [...]}`,
     `.jsonl` -> a line each, `.gz` and `.zst` behind either compress it. Dropped are only rows that are no UTF-8
-    (`not_unicode`). Raises `InputError` for other names.
+    (`not_unicode`) and whose contents cannot be read (`unreadable_content`).
+
+    `atif`: each row is a document of the Agent Trajectory Interchange Format (see `atif_document`); `.json` of one row
+    holds that document, of several a list of them.
+    Raises `InputError` for other names, and where nothing is left, unless `allow_empty`.
     """
     layout = output_kind(path).layout
+    convert = _atif_line if format == "atif" else _trajectory_line
+    opening, closing = _around(layout, format, kept.height, origin or {})
     used: list[int] = []
     problems: set[str] = set()
     dropped: list[tuple[int, str]] = []
@@ -63,27 +82,47 @@ def export_trajectory(
             if not is_unicode(line):
                 dropped.append((row, "not_unicode"))
                 continue
+            written = or_unreadable((row,), partial(convert, facts, line, origin or {}))
+            if isinstance(written, Refused):
+                dropped.extend(written.reasons)
+                continue
             used.append(row)
             problems.add(facts["instance_id"])
-            yield _whole(facts, line)
+            yield written
 
     with write_packed(path) as file:
-        if layout == ".json":
-            file.write(b'{"metadata": ' + _encoder.encode(dict(origin or {})) + b',\n"trajectories": [')
+        file.write(opening)
         write_rows(file, rows(), layout)
-        if layout == ".json":
-            file.write(b"\n]}\n")
+        file.write(closing)
+        if not used and not allow_empty:
+            raise nothing_usable(path, [reason for _, reason in dropped])
     table = account(kept, used, dropped)
-    return Exported("trajectories", {TRAIN: path}, {TRAIN: len(used)}, {TRAIN: len(problems)}, len(used), table)
+    notes = tuple(empty_notes(kept.join(table, on="row", how="anti")))
+    return Exported("trajectories", {TRAIN: path}, {TRAIN: len(used)}, {TRAIN: len(problems)}, len(used), table, notes)
 
 
-def _whole(facts: dict[str, Any], line: bytes) -> bytes:
+def _around(layout: str, format: TrajectoryFormat, rows: int, origin: Mapping[str, Any]) -> tuple[bytes, bytes]:  # noqa: A002
+    """Return what stands before and behind the rows of a file."""
+    if layout != ".json":
+        return b"", b""
+    if format == "recorded":
+        return b'{"metadata": ' + _encoder.encode(dict(origin)) + b',\n"trajectories": [', b"\n]}\n"
+    return (b"", b"\n") if rows == 1 else (b"[", b"\n]\n")
+
+
+def _atif_line(facts: dict[str, Any], line: bytes, origin: Mapping[str, Any]) -> bytes:
+    return _encoder.encode(atif_document(facts, decode_record(line), origin))
+
+
+def _trajectory_line(facts: dict[str, Any], line: bytes, _: Mapping[str, Any]) -> bytes:
     recorded = _decoder.decode(line)
     return _encoder.encode(
         {
             "instance_id": facts["instance_id"],
             "sample_id": facts["sample_id"],
             "problem_statement": recorded.problem_statement,
+            "tools": recorded.beside("tools") or None,
+            "chat_template_kwargs": recorded.beside("chat_template_kwargs") or None,
             "trajectory": _trajectory(recorded, line),
             "git_diff": recorded.git_diff,
             "exit_status": recorded.exit_status,
@@ -97,22 +136,46 @@ def _whole(facts: dict[str, Any], line: bytes) -> bytes:
 
 
 def _trajectory(recorded: _Recorded, line: bytes) -> msgspec.Raw:
-    """The recorded list of messages, the completion appended where `Record.conversation` appends it."""
-    turns = next((text for text in (recorded.messages, recorded.trajectory) if _is_given(text)), None)
-    if turns is not None and not _is_given(recorded.completion):
+    """Return the recorded list of messages, the completion appended where `Record.recorded` appends it."""
+    listed = (opened_json(text) for text in (recorded.messages, recorded.trajectory) if _is_present(text))
+    turns = next(listed, None)
+    thoughts = recorded.thoughts()
+    if turns is None or _is_present(recorded.completion) or thoughts is not None:
+        inner = _list_items(opened_json(recorded.prompt) if turns is None else turns, "user")
+        every = len(decode_record(line).recorded() or ())
+        before = len(_items.decode(b"[" + inner + b"]"))
+        # An answer of thoughts alone has no completion beside them.
+        answer = recorded.completion if _is_present(recorded.completion) else msgspec.Raw(b'""')
+        completion = _list_items(answer, "assistant") if every > before else b""
+        turns = msgspec.Raw(b"[" + b",".join(text for text in (inner, completion) if text) + b"]")
+    return _with_thoughts(turns, thoughts)
+
+
+def _with_thoughts(turns: msgspec.Raw, beside: msgspec.Raw | None) -> msgspec.Raw:
+    """Return messages with their thoughts under `reasoning_content`, those beside the completion in its message."""
+    text = bytes(turns)
+    if beside is None and not (holds(text, _END_OF_NAMES) and any(name in text for name in _OTHER_NAMES)):
         return turns
-    inner = _inside(turns if turns is not None else recorded.prompt, "user")
-    every = len(decode_record(line).conversation() or ())
-    completion = _inside(recorded.completion, "assistant") if every > len(orjson.loads(b"[" + inner + b"]")) else b""
-    return msgspec.Raw(b"[" + b",".join(text for text in (inner, completion) if text) + b"]")
+    messages = _items.decode(text)
+    for number, message in enumerate(messages, start=1):
+        names = [name for name in ("reasoning", "thinking") if bytes(message.get(name, NOTHING))[:1] == b'"']
+        if names and is_absent(message.get("reasoning_content", NOTHING)):
+            messages[number - 1] = {
+                "reasoning_content" if key == names[0] else key: value
+                for key, value in message.items()
+                if key != "reasoning_content"
+            }
+    if beside is not None and messages and is_absent(messages[-1].get("reasoning_content", NOTHING)):
+        messages[-1]["reasoning_content"] = beside
+    return msgspec.Raw(msgspec.json.encode(messages))
 
 
-def _is_given(text: msgspec.Raw) -> bool:
+def _is_present(text: msgspec.Raw) -> bool:
     return len(text) > 0 and bytes(text) != b"null"
 
 
-def _inside(text: msgspec.Raw, role: str) -> bytes:
-    """The messages of a JSON list, or the one message that a JSON string is, without brackets around them."""
+def _list_items(text: msgspec.Raw, role: str) -> bytes:
+    """Return the messages of a JSON list, or the one message that a JSON string is, without brackets around them."""
     value = bytes(text)
     if value.startswith(b"["):
         return value[1:-1].strip()

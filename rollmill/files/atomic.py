@@ -15,7 +15,7 @@ _BUFFER = 1 << 20
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """Opens a file beside `path` that takes its name when the block ends well, and is removed when it does not.
+    """Open a file beside `path` that takes its name when the block ends well, and is removed when it does not.
 
     The bytes are on disk (fsync) before the name is. Raises `OSError` as the file system does.
     """
@@ -37,11 +37,11 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 
 
 def atomic_write_bytes(path: Path, content: bytes) -> None:
-    """Writes one file whole."""
+    """Write one file whole."""
     with atomic_write(path) as file:
         file.write(content)
 
 
 def atomic_write_json(path: Path, value: object) -> None:
-    """Writes one indented JSON file whole; floats that are not finite become null."""
+    """Write one indented JSON file whole; floats that are not finite become null."""
     atomic_write_bytes(path, orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))

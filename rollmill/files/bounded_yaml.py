@@ -84,7 +84,7 @@ _Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_yaml_float)
 
 
 def read_yaml(text: str | bytes) -> YamlDocument:
-    """The one document in a text. Raises `BadYamlError`."""
+    """Return the one document in a text. Raises `BadYamlError`."""
     if len(text) > LONGEST:
         raise BadYamlError(f"it is {len(text):,} characters long, at most {LONGEST:,} are read")
     try:
@@ -112,7 +112,7 @@ class _Size(NamedTuple):
 
 
 def _measure(node: Any, known: dict[int, _Size | None]) -> _Size:
-    """A node's size with its aliases written out."""
+    """Return a node's size with its aliases written out."""
     if id(node) in known:
         size = known[id(node)]
         if size is None:
@@ -125,6 +125,6 @@ def _measure(node: Any, known: dict[int, _Size | None]) -> _Size:
     elif isinstance(node, yaml.SequenceNode):
         parts = node.value
     sizes = [_measure(part, known) for part in parts]
-    size = _Size(1 + sum(one.values for one in sizes), 1 + max((one.depth for one in sizes), default=0))
+    size = _Size(1 + sum(item.values for item in sizes), 1 + max((item.depth for item in sizes), default=0))
     known[id(node)] = size
     return size

@@ -36,14 +36,14 @@ def confined_path(name: str, folders: Sequence[Path]) -> Path:
         # An absolute name stays what it is when it is joined.
         paths = [os.path.realpath(os.path.join(root, local)) for root in roots]  # noqa: PTH118
         inside = [path for path in paths if any(os.path.commonpath([root, path]) == root for root in roots)]
-        found = next((path for path in inside if os.path.lexists(path)), None)
-        if found is None and len(inside) == len(paths) > 0:
-            found = inside[0]
+        resolved = next((path for path in inside if os.path.lexists(path)), None)
+        if resolved is None and len(inside) == len(paths) > 0:
+            resolved = inside[0]
     except (OSError, ValueError) as error:  # ValueError: a NUL or a lone surrogate in the name
-        raise ConfinedFileError("file cannot be read", _said(name, error)) from None
-    if found is None:
+        raise ConfinedFileError("file cannot be read", _reason(name, error)) from None
+    if resolved is None:
         raise ConfinedFileError("file lies outside the folders that data may name files in", name[:_SHOWN])
-    return Path(found)
+    return Path(resolved)
 
 
 def read_confined(name: str, folders: Sequence[Path], *, limit: int) -> bytes:
@@ -58,15 +58,15 @@ def read_confined(name: str, folders: Sequence[Path], *, limit: int) -> bytes:
         # The path is real: whoever puts a link or a pipe in its place meanwhile gets an error, and nothing waits.
         file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
         try:
-            found = os.fstat(file)
-            _check_regular(found, name)
-            if found.st_size > limit:
+            status = os.fstat(file)
+            _check_regular(status, name)
+            if status.st_size > limit:
                 raise ConfinedFileError("file is too large", f"{name[:_SHOWN]} (more than {limit:,} bytes)")
             content = _read(file, limit + 1)
         finally:
             os.close(file)
     except OSError as error:
-        raise ConfinedFileError("file cannot be read", _said(name, error)) from None
+        raise ConfinedFileError("file cannot be read", _reason(name, error)) from None
     if len(content) > limit:
         raise ConfinedFileError("file is too large", f"{name[:_SHOWN]} (more than {limit:,} bytes)")
     return content
@@ -81,18 +81,18 @@ def _local_path(name: str) -> str:
     return unquote(f"/{path}")  # with what looks like a query or a fragment: files are called so, and have neither
 
 
-def _check_regular(found: os.stat_result, name: str) -> None:
-    if not stat.S_ISREG(found.st_mode):
+def _check_regular(status: os.stat_result, name: str) -> None:
+    if not stat.S_ISREG(status.st_mode):
         raise ConfinedFileError("not a regular file", name[:_SHOWN])
 
 
 def _read(file: int, most: int) -> bytes:
-    pieces, left = [], most
-    while left and (piece := os.read(file, min(left, _READ_AT_ONCE))):
+    pieces, remaining = [], most
+    while remaining and (piece := os.read(file, min(remaining, _READ_AT_ONCE))):
         pieces.append(piece)
-        left -= len(piece)
+        remaining -= len(piece)
     return b"".join(pieces)
 
 
-def _said(name: str, error: Exception) -> str:
+def _reason(name: str, error: Exception) -> str:
     return f"{name[:_SHOWN]}: {getattr(error, 'strerror', None) or 'no name of a file'}"

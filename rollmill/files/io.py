@@ -34,14 +34,14 @@ class _XzFile(io.RawIOBase):
         self._packed = b""
 
     def readable(self) -> bool:
-        """Always."""
+        """Return True: it can always be read."""
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Raises `lzma.LZMAError`, and `EOFError` where the file is cut off."""
+        """Read into a buffer. Raises `lzma.LZMAError`, and `EOFError` where the file is cut off."""
         while self._stream or self._next_stream():
             assert self._stream is not None
-            packed = self._more() if self._stream.needs_input else b""
+            packed = self._read_packed() if self._stream.needs_input else b""
             if self._stream.needs_input and not packed:
                 raise EOFError("it is cut off")
             unpacked = self._stream.decompress(packed, len(buffer))
@@ -52,13 +52,13 @@ class _XzFile(io.RawIOBase):
                 return len(unpacked)
         return 0
 
-    def _more(self) -> bytes:
+    def _read_packed(self) -> bytes:
         packed, self._packed = self._packed, b""
         return packed or self._file.read(_BUFFER)
 
     def _next_stream(self) -> bool:
         """Begin the next stream, if there is one. Zero bytes between two, and at the end, are padding."""
-        while packed := self._more():
+        while packed := self._read_packed():
             self._packed = packed.lstrip(b"\0")
             if self._packed:
                 self._stream = lzma.LZMADecompressor(memlimit=MOST_MEMORY)
@@ -86,8 +86,8 @@ def _fsspec() -> Any:
     return fsspec
 
 
-def _packing(path: str) -> str | None:
-    """Fsspec's name of a path's compression."""
+def _compression(path: str) -> str | None:
+    """Return fsspec's name of a path's compression."""
     _fsspec()
     from fsspec.utils import infer_compression
 
@@ -99,18 +99,18 @@ def _open_xz(file: BinaryIO) -> io.BufferedReader:
 
 
 def is_packed(path: str) -> bool:
-    """Whether a path's name says that it is compressed."""
-    return _packing(path) is not None
+    """Return whether a path's name says that it is compressed."""
+    return _compression(path) is not None
 
 
 @contextmanager
 def open_binary(path: str) -> Iterator[BinaryIO]:
-    """Opens a local path or any fsspec URL for reading; `.gz`, `.zst`, `.xz`, `.bz2` are read through.
+    """Open a local path or any fsspec URL for reading; `.gz`, `.zst`, `.xz`, `.bz2` are read through.
 
     Raises `InputError` where the file cannot be opened or, inside the block, read.
     """
     try:
-        packing = _packing(path)
+        packing = _compression(path)
         if packing in ("xz", "lzma"):
             with _fsspec().open(path, "rb") as file:
                 yield cast(BinaryIO, _open_xz(file))
@@ -128,11 +128,12 @@ def open_binary(path: str) -> Iterator[BinaryIO]:
 
 def why_unread(error: Exception) -> str:
     """Return what a file system or decompressor says; where memory is the matter, also what to do."""
-    said = str(error) or type(error).__name__
-    if any(words in said.lower() for words in _NO_MEMORY):
-        return f"unpacking it needs more memory than {MOST_MEMORY:,} bytes ({said}): {_REPACK}"
+    message = str(error) or type(error).__name__
+    if any(words in message.lower() for words in _NO_MEMORY):
+        return f"unpacking it needs more memory than {MOST_MEMORY:,} bytes ({message}): {_REPACK}"
     if isinstance(error, MemoryError):
         return (
-            f"it needs more memory than there is ({said}): split it into smaller files, or read it where there is more"
+            f"it needs more memory than there is ({message}): split it into smaller files, or read it where there is "
+            "more"
         )
-    return said
+    return message

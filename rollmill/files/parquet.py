@@ -14,7 +14,10 @@ from rollmill.files.io import is_packed, open_binary, why_unread
 
 @contextmanager
 def open_parquet(path: str) -> Iterator[Any]:
-    """A `pyarrow.parquet.ParquetFile`. Raises `InputError` where it cannot be opened or, inside the block, read."""
+    """Open a `pyarrow.parquet.ParquetFile`.
+
+    Raises `InputError` where it cannot be opened or, inside the block, read.
+    """
     import pyarrow.parquet as pq
 
     try:

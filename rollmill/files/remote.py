@@ -8,5 +8,5 @@ _REMOTE = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]*(://|::)")
 
 
 def is_remote(path: str) -> bool:
-    """Whether a path is a URL of fsspec's."""
+    """Return whether a path is a URL of fsspec's."""
     return _REMOTE.match(path) is not None

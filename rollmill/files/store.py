@@ -54,7 +54,7 @@ class Copied(NamedTuple):
     files: list[Stored]
 
     def line(self) -> str:
-        """What a user should read."""
+        """Return what a user should read."""
         size = sum(file.bytes for file in self.files)
         return f"{len(self.files):,} files ({size:,} bytes) copied to {self.url}"
 
@@ -67,18 +67,18 @@ class Store:
     """
 
     def __init__(self, config: StoreConfig) -> None:
-        """Connects to nothing yet. Raises `InputError` for a URL that is none, or that needs what is not installed."""
+        """Connect to nothing yet. Raises `InputError` for a URL that is none, or that needs what is not installed."""
         self.url = store_url(config.url)
         self._scheme = urlsplit(self.url).scheme
         try:
             self._files, root = url_to_fs(self.url, skip_instance_cache=True, **_options(config, self._scheme))
         except (ImportError, ValueError) as error:
-            raise InputError(f"{self.url} cannot be used: {_said(error)}: correct the url {_BLOCK}") from error
+            raise InputError(f"{self.url} cannot be used: {_reason(error)}: correct the url {_BLOCK}") from error
         self._root = root.rstrip("/")
         self._local = isinstance(self._files, LocalFileSystem)
 
     def check(self) -> str:
-        """Writes, reads and deletes a small file; says so in one line.
+        """Write, read and delete a small file; return one line that says so.
 
         Raises `InputError` where there is no such bucket or folder, or where the key is refused, and `RunStoppedError`
         where nothing answers.
@@ -91,14 +91,14 @@ class Store:
                 atomic_write_bytes(Path(path), content)
             else:
                 self._files.pipe_file(path, content)
-            found = self._files.cat_file(path)
+            returned = self._files.cat_file(path)
             self._files.rm_file(path)
-        if found != content:
+        if returned != content:
             raise RunStoppedError(f"{self.url} gave back other bytes than were written: it is no place for results")
         return f"{self.url}: a file was written, read and deleted"
 
     def copy(self, source: Path, name: str) -> Stored:
-        """Copies a file. Raises `RunStoppedError` where another length arrives, else as the file system does."""
+        """Copy a file. Raises `RunStoppedError` where another length arrives, else as the file system does."""
         path = f"{self._root}/{name}"
         if self._local:
             with source.open("rb") as file, atomic_write(Path(path)) as copied:
@@ -116,7 +116,7 @@ class Store:
         return Stored(f"{self.url}/{name}", stored)
 
     def read(self, name: str) -> bytes | None:
-        """The bytes of a file; None where there is none."""
+        """Return the bytes of a file; None where there is none."""
         try:
             return bytes(self._files.cat_file(f"{self._root}/{name}"))
         except FileNotFoundError:
@@ -128,20 +128,23 @@ class Store:
             yield
         except PermissionError as error:
             raise InputError(
-                f"{self.url} may not be written ({_said(error)}): correct the key, or the rights there, {_BLOCK}"
+                f"{self.url} may not be written ({_reason(error)}): correct the key, or the rights there, {_BLOCK}"
             ) from error
         except FileNotFoundError as error:
             raise InputError(
-                f"{self.url}: there is no such place ({_said(error)}): make the bucket, or correct the url {_BLOCK}"
+                f"{self.url}: there is no such place ({_reason(error)}): make the bucket, or correct the url {_BLOCK}"
             ) from error
         except Exception as error:  # every file system raises types of its own
             raise RunStoppedError(
-                f"{self.url} cannot be written ({_said(error)}): correct the result-store block, or run without it"
+                f"{self.url} cannot be written ({_reason(error)}): correct the result-store block, or run without it"
             ) from error
 
 
 def store_url(url: str) -> str:
-    """An absolute folder, or a URL with a place in it, without a slash at its end. Raises `InputError` for others."""
+    """Return an absolute folder, or a URL with a place in it, without a slash at its end.
+
+    Raises `InputError` for others.
+    """
     trimmed = url.strip().rstrip("/")
     shown = url.rpartition("@")[2]  # what stands before may be a password
     parts = urlsplit(trimmed)
@@ -153,7 +156,7 @@ def store_url(url: str) -> str:
 
 
 def copy_results(config: StoreConfig, directory: Path, files: Iterable[Path]) -> Copied:
-    """Copies a job's files to `<url>/<its directory>/`; where there is a manifest, the copy is complete.
+    """Copy a job's files to `<url>/<its directory>/`; where there is a manifest, the copy is complete.
 
     Of a directory that is absolute, or not below the working directory, only the name counts.
     Raises `InputError` where another run is there, and `RunStoppedError` where it cannot be copied.
@@ -165,46 +168,46 @@ def copy_results(config: StoreConfig, directory: Path, files: Iterable[Path]) ->
     try:
         _check_same_run(store.read(f"{name}/{MANIFEST}"), directory, url)
         chosen = result_files(directory, files)
-        return Copied(url, [store.copy(file, f"{name}/{place}") for place, file in chosen.items()])
+        return Copied(url, [store.copy(file, f"{name}/{relative}") for relative, file in chosen.items()])
     except InputError:
         raise
     except Exception as error:  # every file system raises types of its own
         raise RunStoppedError(
-            f"the results are in {directory}, but could not be copied to {url} ({_said(error)}): "
+            f"the results are in {directory}, but could not be copied to {url} ({_reason(error)}): "
             "the same command copies them again"
         ) from error
 
 
 def result_files(directory: Path, files: Iterable[Path]) -> dict[str, Path]:
-    """Files, also those in folders, by their names in the store, and last the directory's manifest.
+    """Return files, also those in folders, by their names in the store, and last the directory's manifest.
 
     `files` are in the directory or elsewhere. Hidden files are left out, and links in folders, which may lead anywhere.
     """
-    found: dict[str, Path] = {}
+    named: dict[str, Path] = {}
     for path in files:
         start = directory if path.is_relative_to(directory) else path.parent
-        for file in [path] if path.is_file() else sorted(one for one in path.rglob("*") if not one.is_symlink()):
-            place = file.relative_to(start)
-            if file.is_file() and not any(part.startswith(".") for part in place.parts):
-                found[place.as_posix()] = file
-    found.pop(MANIFEST, None)
+        for file in [path] if path.is_file() else sorted(entry for entry in path.rglob("*") if not entry.is_symlink()):
+            relative = file.relative_to(start)
+            if file.is_file() and not any(part.startswith(".") for part in relative.parts):
+                named[relative.as_posix()] = file
+    named.pop(MANIFEST, None)
     if (directory / MANIFEST).is_file():
-        found[MANIFEST] = directory / MANIFEST
-    return found
+        named[MANIFEST] = directory / MANIFEST
+    return named
 
 
-def _check_same_run(there: bytes | None, directory: Path, place: str) -> None:
-    here = directory / MANIFEST
-    if there is None or not here.is_file() or _makes(there) == _makes(here.read_bytes()):
+def _check_same_run(remote: bytes | None, directory: Path, url: str) -> None:
+    local = directory / MANIFEST
+    if remote is None or not local.is_file() or _generation_of(remote) == _generation_of(local.read_bytes()):
         return
     raise InputError(
-        f"{place} holds another run: the results are in {directory} alone: give the run another name, or the "
+        f"{url} holds another run: the results are in {directory} alone: give the run another name, or the "
         "result-store block another url, or move away what is there"
     )
 
 
-def _makes(manifest: bytes) -> tuple[Any, Any]:
-    """What kind of run it is, and what determines what it generates."""
+def _generation_of(manifest: bytes) -> tuple[Any, Any]:
+    """Return what kind of run it is, and what determines what it generates."""
     try:
         content = orjson.loads(manifest)
         return content["job"], content["identity"]["generation"]
@@ -213,7 +216,7 @@ def _makes(manifest: bytes) -> tuple[Any, Any]:
 
 
 def _options(config: StoreConfig, scheme: str) -> dict[str, Any]:
-    """As fsspec's file system takes them."""
+    """Return the options as fsspec's file system takes them."""
     if scheme not in _S3:
         if config.key or config.secret or config.endpoint_url:
             raise InputError(f"key, secret and endpoint_url are for s3:// urls, not for {config.url!r}: leave them out")
@@ -230,6 +233,6 @@ def _options(config: StoreConfig, scheme: str) -> dict[str, Any]:
     }
 
 
-def _said(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     text = str(error) if isinstance(error, RollmillError) else " ".join(str(error).split())[:300]
     return text or type(error).__name__

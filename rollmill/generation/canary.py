@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from rollmill.errors import RunStoppedError
+from rollmill.generation.failures import remedy, shown_words, words_of_rollouts
 from rollmill.generation.run import Run
-from rollmill.records import Problem, Rollout
+from rollmill.generation.verification import CONTENT_FILTER, NO_TEXT, NO_TEXT_REASONS, REASONING_ONLY, REFUSAL
+from rollmill.records import Problem, Rollout, is_cut_off
 from rollmill.statistics.throughput import format_seconds
 
 CANARY_PROBLEMS = 8
 CANARY_ROLLOUTS = 2
 _NEARLY_ALL = 0.9
 _FEWEST_TO_JUDGE = 8
+_NO_TEXT = {
+    REASONING_ONLY: "the server takes all that the model writes for thoughts: see its reasoning parser, or turn "
+    "thinking off (--chat_template_kwargs)",
+    REFUSAL: "the model refuses: ask for something else, or another model",
+    CONTENT_FILTER: "the server's filter takes it: ask for something else, or another server",
+    NO_TEXT: "see what the server answers",
+}
+"""What to do about empty completions, by their reason."""
 
 
 class Projection(NamedTuple):
@@ -34,9 +45,11 @@ class Projection(NamedTuple):
     tokens: int
     """Completion tokens of the rest."""
     disk_bytes: int
+    no_text: tuple[str, int] | None = None
+    """The commonest reason for an empty completion, with how many have it; see `NO_TEXT_REASONS`."""
 
     def describe(self) -> str:
-        """The projection in one line."""
+        """Return the projection in one line."""
         return (
             f"canary: {self.rollouts} rollouts, {self.parse_rate:.0%} parseable, {self.truncation_rate:.0%} truncated, "
             f"{self.success_rate:.0%} accepted; the other {self.remaining} will take {format_seconds(self.shortest_s)} "
@@ -45,14 +58,14 @@ class Projection(NamedTuple):
 
 
 def choose(problems: Iterable[Problem], count: int) -> list[Problem]:
-    """A few of `count` problems, spread evenly over all."""
+    """Return at most `CANARY_PROBLEMS` of `count` problems, spread evenly over all."""
     few = min(CANARY_PROBLEMS, count)
-    places = {index * count // few for index in range(few)}
-    return [problem for place, problem in enumerate(problems) if place in places]
+    indices = {index * count // few for index in range(few)}
+    return [problem for index, problem in enumerate(problems) if index in indices]
 
 
 def canary_rollouts(run: Run, chosen: Sequence[Problem]) -> list[Rollout]:
-    """The canary's rollouts as they stand in the journal."""
+    """Return the canary's rollouts as they stand in the journal."""
     samples = min(CANARY_ROLLOUTS, run.num_rollout)
     return [
         rollout
@@ -63,7 +76,7 @@ def canary_rollouts(run: Run, chosen: Sequence[Problem]) -> list[Rollout]:
 
 
 def project(run: Run, rollouts: Sequence[Rollout], *, slots: int) -> Projection | None:
-    """What the canary's rollouts say about the rest of the run; None when not one of them was judged."""
+    """Project the rest of the run from the canary's rollouts; None when not one of them was judged."""
     judged = [rollout for rollout in rollouts if rollout.verdict is not None]
     if not judged:
         return None
@@ -76,24 +89,47 @@ def project(run: Run, rollouts: Sequence[Rollout], *, slots: int) -> Projection 
         rollouts=count,
         failed=len(rollouts) - count,
         parse_rate=sum(rollout.status == "ok" for rollout in judged) / count,
-        truncation_rate=sum(rollout.finish_reason == "length" for rollout in judged) / count,
+        truncation_rate=sum(is_cut_off(rollout.finish_reason) for rollout in judged) / count,
         success_rate=sum(bool(rollout.success) for rollout in judged) / count,
         remaining=remaining,
         shortest_s=remaining * latency / max(1, min(slots, remaining)),
         longest_s=remaining * latency / max(1, min(slots, count)),
         tokens=round(tokens * remaining),
         disk_bytes=round(size * remaining),
+        no_text=next(iter(_no_text_reasons(judged).most_common(1)), None),
     )
 
 
+def _no_text_reasons(rollouts: Sequence[Rollout]) -> Counter[str]:
+    reasons = (rollout.verdict.reason for rollout in rollouts if rollout.verdict is not None)
+    return Counter(reason for reason in reasons if reason in NO_TEXT_REASONS)
+
+
+def check_some_answered(rollouts: Sequence[Rollout], *, directory: Path) -> None:
+    """Raise `RunStoppedError`, with the commonest words, where all of a canary's rollouts failed."""
+    failures = words_of_rollouts(rollouts)
+    if failures and sum(each.count for each in failures) == len(rollouts):
+        words = "; ".join(shown_words(failures))
+        raise RunStoppedError(
+            f"all {len(rollouts)} rollouts of the canary failed: {words}: {remedy(failures)}, "
+            f"or go on all the same with --no_canary (see {directory})"
+        )
+
+
 def check(projection: Projection, *, directory: Path, max_tokens: int) -> None:
-    """Raises `RunStoppedError` with advice when nearly all of the canary was truncated or unparseable."""
+    """Raise `RunStoppedError` with advice when nearly all of the canary was truncated or unparseable."""
     if projection.rollouts < _FEWEST_TO_JUDGE:
         return
     if projection.truncation_rate >= _NEARLY_ALL:
         raise RunStoppedError(
             f"{projection.truncation_rate:.0%} of the canary's completions were cut off at --max_tokens {max_tokens}: "
             f"raise it and add --retry truncated, or go on all the same with --no_canary (see {directory})"
+        )
+    if projection.no_text is not None and projection.no_text[1] >= _NEARLY_ALL * projection.rollouts:
+        reason, count = projection.no_text
+        raise RunStoppedError(
+            f"{count} of the canary's {projection.rollouts} completions have no text ({reason}): {_NO_TEXT[reason]}; "
+            f"or go on all the same with --no_canary (see {directory})"
         )
     if 1 - projection.parse_rate >= _NEARLY_ALL:
         raise RunStoppedError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -12,13 +12,17 @@ from rollmill.errors import InputError
 from rollmill.files.rows import dump_line
 from rollmill.generation.engine import CompletedRollout
 from rollmill.generation.identity import rollout_seed
-from rollmill.generation.sampling import Sampling
+from rollmill.generation.sampling import Sampling, request_context, stop_texts
 from rollmill.generation.session import PendingRollouts
 from rollmill.generation.tally import RolloutOutcome
-from rollmill.inference.client import ChatClient, Completion, RequestFailedError
+from rollmill.generation.verification import no_text_reason, verify_completion
+from rollmill.inference.answers import Completion
+from rollmill.inference.client import ChatClient, RequestFailedError
 from rollmill.problems import Prompting, build_messages, to_openai
 from rollmill.records import SCHEMA_VERSION, Failure, Problem, Usage, Verdict
-from rollmill.verifiers import VerifierFailed, VerifierPool
+from rollmill.verifiers import CompletionJudge, VerifierFailed
+
+_MOST_OF_REFUSAL = 2000
 
 
 class PreparedProblem(NamedTuple):
@@ -43,31 +47,36 @@ class ChatRollouts:
     """Makes single-turn rollouts with a client and a verifier: what an `Engine` calls."""
 
     def __init__(
-        self, client: ChatClient, verifiers: VerifierPool, *, model: str, sampling: Sampling, prompting: Prompting
+        self, client: ChatClient, verifiers: CompletionJudge, *, model: str, sampling: Sampling, prompting: Prompting
     ) -> None:
         self._client = client
         self._verifiers = verifiers
         self._model = model
         self._sampling = sampling
         self._prompting = prompting
+        self._context = request_context(sampling.request_fields())
+        self._stops = stop_texts(sampling.request_fields())
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:
-        """Holds the client's connections and the verifiers' processes."""
+        """Hold the client's connections and the verifiers' processes for the time of the block."""
         async with self._verifiers, self._client:
             yield
 
     def work(self, run: PendingRollouts, problems: list[Problem], *, first: int | None = None) -> Iterator[ChatWork]:
-        """What a run still wants of some problems, each prepared only when its turn comes."""
-        for problem in problems:
-            wanted = run.wanted(problem, first)
-            if wanted:
-                prepared = self.prepare(problem, run)
-                for sample_id, attempt in wanted:
-                    yield ChatWork(prepared, sample_id, attempt)
+        """Yield the rollouts that a run still wants of some problems, each prepared only when its turn comes."""
+        groups = ((each.instance_id, self._of_problem(each, run, first)) for each in problems)
+        return self._client.endpoints.in_turns(groups)
+
+    def _of_problem(self, problem: Problem, run: PendingRollouts, first: int | None) -> Iterator[ChatWork]:
+        wanted = run.wanted(problem, first)
+        if wanted:
+            prepared = self.prepare(problem, run)
+            for sample_id, attempt in wanted:
+                yield ChatWork(prepared, sample_id, attempt)
 
     def prepare(self, problem: Problem, run: PendingRollouts) -> PreparedProblem:
-        """Renders the prompt and reads the images. Raises `InputError` where a template's column is missing."""
+        """Render the prompt and read the images. Raises `InputError` where a template's column is missing."""
         messages = build_messages(problem, self._prompting)
         try:
             journaled = orjson.dumps(messages)
@@ -77,9 +86,7 @@ class ChatRollouts:
         body = {
             "model": self._model,
             "messages": sent,
-            "temperature": self._sampling.temperature,
-            "top_p": self._sampling.top_p,
-            "max_tokens": self._sampling.max_tokens,
+            **self._sampling.request_fields(),
         }
         return PreparedProblem(problem, orjson.Fragment(journaled), orjson.dumps(body)[:-1])
 
@@ -88,8 +95,13 @@ class ChatRollouts:
         """Return the limit of one request."""
         return self._client.request_timeout_s
 
+    @property
+    def congested(self) -> int:
+        """Return the tries so far that a server had no room for."""
+        return self._client.endpoints.congested
+
     async def __call__(self, work: ChatWork) -> CompletedRollout:
-        """Asks, verifies, and makes the journal's row; a failure on the way is the row's `error`."""
+        """Request a completion, verify it, and build the journal's row; a failure becomes the row's `error`."""
         problem = work.prepared.problem
         seed = rollout_seed(self._sampling.seed, problem.instance_id, work.sample_id, work.attempt)
         completion: Completion | None = None
@@ -97,16 +109,25 @@ class ChatRollouts:
         error: Failure | None = None
         calls = 0
         try:
-            completion = await self._client.complete(b'%s,"seed":%d}' % (work.prepared.body, seed))
+            body = b'%s,"seed":%d}' % (work.prepared.body, seed)
+            with self._client.endpoints.conversation(problem.instance_id) as conversation:
+                completion = await self._client.complete(body, conversation)
             calls = completion.calls
-            verdict = await self._verifiers.verify(problem, completion.text)
+            no_text = no_text_reason(
+                completion.text,
+                reasoning=completion.reasoning,
+                has_calls=bool(completion.tool_calls),
+                finish_reason=completion.finish_reason,
+                refusal=completion.refusal,
+            )
+            verdict = await verify_completion(self._verifiers, problem, completion.text, no_text=no_text, seed=seed)
         except RequestFailedError as failure:
             error, calls = Failure(type=failure.type, message=failure.message), failure.calls
         except VerifierFailed as failure:
             error = Failure(type=failure.type, message=failure.message)
-        return self._made(work, seed, completion, verdict, error, calls)
+        return self._complete(work, seed, completion, verdict, error, calls)
 
-    def _made(
+    def _complete(
         self,
         work: ChatWork,
         seed: int,
@@ -115,9 +136,13 @@ class ChatRollouts:
         error: Failure | None,
         calls: int,
     ) -> CompletedRollout:
-        metadata = {"model": self._model, "attempt": work.attempt, "max_tokens": self._sampling.max_tokens}
-        if completion is not None and completion.reasoning is not None:
-            metadata["reasoning"] = completion.reasoning
+        metadata: dict[str, Any] = {
+            "model": self._model,
+            "attempt": work.attempt,
+            "max_tokens": self._sampling.max_tokens,
+        }
+        if completion and completion.refusal:
+            metadata["refusal"] = completion.refusal[:_MOST_OF_REFUSAL]
         usage = completion.usage if completion else Usage()
         row = {
             "schema_version": SCHEMA_VERSION,
@@ -126,6 +151,8 @@ class ChatRollouts:
             "seed": seed,
             "messages": work.prepared.messages,
             "completion": completion.text if completion else None,
+            **_beside_text(completion),
+            **self._context,
             "reward": verdict.reward if verdict else None,
             "success": verdict.success if verdict else None,
             "verdict": verdict.model_dump() if verdict else None,
@@ -133,10 +160,32 @@ class ChatRollouts:
             "usage": usage.__dict__,
             "latency_s": round(completion.latency_s, 4) if completion else None,
             "finish_reason": completion.finish_reason if completion else None,
+            **_ended_by(completion, self._stops),
             "model_calls": calls,
             "metadata": metadata,
         }
         failure = error.message if error else None
         return CompletedRollout(
-            work.prepared.problem.instance_id, work.sample_id, dump_line(row), RolloutOutcome.of_row(row), failure
+            work.prepared.problem.instance_id,
+            work.sample_id,
+            dump_line(row),
+            RolloutOutcome.of_row(row),
+            failure,
+            (completion.tokens,) if completion and completion.tokens else (),
         )
+
+
+def _beside_text(completion: Completion | None) -> dict[str, Any]:
+    """Return the row's fields for the model's thoughts and calls; nothing where it has none."""
+    fields: dict[str, Any] = {}
+    if completion and completion.reasoning is not None:
+        fields["reasoning_content"] = completion.reasoning
+    if completion and completion.tool_calls:
+        fields["tool_calls"] = [call.to_openai() for call in completion.tool_calls]
+    return fields
+
+
+def _ended_by(completion: Completion | None, stops: tuple[str, ...]) -> dict[str, str]:
+    """Return the row's field for the stop text that ended the completion; nothing where none did."""
+    stop_text = completion.stop_text(stops) if completion else None
+    return {} if stop_text is None else {"stop_text": stop_text}

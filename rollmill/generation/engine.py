@@ -1,34 +1,25 @@
-"""The engine: a fixed number of slots that are never idle while there is work."""
+"""The engine: slots that are never idle while there is work, as many as are given or as a controller finds best."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Generic, NamedTuple, Protocol, Self, TypeVar
+from typing import Generic, NamedTuple, Protocol, Self, TypeVar, cast
 
 from rollmill.errors import RunStoppedError
+from rollmill.generation.concurrency import ConcurrencyController, Ticket
 from rollmill.generation.tally import RolloutOutcome, Tally
+from rollmill.inference.sampled_tokens import SampledTokens
 from rollmill.terminal.stall_watch import note_progress
 
 WorkT = TypeVar("WorkT")
 
 _SYNC_EVERY_S = 1.0
 _FEWEST_FAILURES_TO_STOP = 64
-
-
-class Sink(Protocol):
-    """Takes rollouts as they are made: a `Journal`, or what brings them to one."""
-
-    def append(self, instance_id: str, sample_id: int, line: bytes, outcome: RolloutOutcome) -> None:
-        """One rollout; see `Journal.append`."""
-        ...
-
-    def sync(self) -> None:
-        """Brings to disk what was appended; called once a second, from another thread."""
-        ...
 
 
 class CompletedRollout(NamedTuple):
@@ -41,6 +32,20 @@ class CompletedRollout(NamedTuple):
     outcome: RolloutOutcome
     failure: str | None = None
     """What the rollout failed of, in words."""
+    tokens: tuple[SampledTokens, ...] = ()
+    """Of each request that the model answered, in order; nothing where they are not recorded."""
+
+
+class Sink(Protocol):
+    """Takes rollouts as they are made: a `Journal`, or what brings them to one."""
+
+    def append(self, rollout: CompletedRollout) -> None:
+        """Append one rollout; see `Journal.append`."""
+        ...
+
+    def sync(self) -> None:
+        """Bring to disk what was appended; called once a second, from another thread."""
+        ...
 
 
 @dataclass(eq=False)
@@ -48,8 +53,8 @@ class Batch(Generic[WorkT]):
     """Work that was handed in together, and the future that tells when all of it is journaled."""
 
     work: Iterator[WorkT]
-    left: int
-    """Pieces that are still to be taken, as far as the caller knew their number."""
+    untaken: int
+    """Pieces that no slot has taken yet, as far as the caller knew their number."""
     done: asyncio.Future[Tally]
     tally: Tally = field(default_factory=Tally)
     outstanding: int = 0
@@ -71,13 +76,26 @@ class Engine(Generic[WorkT]):
         attempt: Callable[[WorkT], Awaitable[CompletedRollout]],
         journal: Sink,
         *,
-        slots: int,
+        slots: int | ConcurrencyController,
         observe: Callable[[RolloutOutcome], None] = lambda _: None,
+        congested: Callable[[], int] = lambda: 0,
     ) -> None:
+        """Prepare to make rollouts.
+
+        Args:
+            attempt: Makes one.
+            journal: Takes those that are made.
+            slots: Rollouts at a time, or what finds how many are best.
+            observe: Is told of each that is journaled.
+            congested: Returns the tries so far that a server had no room for.
+        """
         self._attempt = attempt
         self._journal = journal
-        self._slots = slots
+        self._controller = slots if isinstance(slots, ConcurrencyController) else None
+        self._fixed_slots = 0 if isinstance(slots, ConcurrencyController) else slots
         self._observe = observe
+        self._congested = congested
+        self._slot_tasks: set[asyncio.Task[None]] = set()
         self._batches: deque[Batch[WorkT]] = deque()
         self._open: set[Batch[WorkT]] = set()
         self._failures_in_a_row = 0
@@ -88,7 +106,7 @@ class Engine(Generic[WorkT]):
 
     async def __aenter__(self) -> Self:
         self._arrived = asyncio.Event()
-        self._slot_tasks = [asyncio.create_task(self._slot()) for _ in range(self._slots)]
+        self._fill_slots()
         self._sync_task = asyncio.create_task(self._sync())
         return self
 
@@ -99,6 +117,16 @@ class Engine(Generic[WorkT]):
         for batch in self._open:
             batch.done.cancel()
 
+    @property
+    def slots(self) -> int:
+        """Return how many rollouts are made at a time now."""
+        return self._controller.limit if self._controller else self._fixed_slots
+
+    def _fill_slots(self) -> None:
+        """Open slots up to their number. Those beyond it close when their rollout is over."""
+        while len(self._slot_tasks) < self.slots and self.stopped_by is None:
+            self._slot_tasks.add(asyncio.create_task(self._slot()))
+
     async def _end_tasks(self) -> None:
         tasks = [task for task in (*self._slot_tasks, self._sync_task) if task is not asyncio.current_task()]
         for task in tasks:
@@ -106,9 +134,9 @@ class Engine(Generic[WorkT]):
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def add(self, work: Iterator[WorkT], size: int) -> asyncio.Future[Tally]:
-        """Queues `size` pieces of work; the future resolves to their tally when all are journaled.
+        """Queue `size` pieces of work; the future resolves to their tally when all are journaled.
 
-        It raises `RunStoppedError` or what else stopped the engine.
+        The future raises `RunStoppedError` or what else stopped the engine.
         """
         batch = Batch(work, size, asyncio.get_running_loop().create_future())
         if self.stopped_by is not None:
@@ -125,10 +153,10 @@ class Engine(Generic[WorkT]):
             batch = self._batches[0]
             for work in batch.work:
                 batch.outstanding += 1
-                batch.left -= 1
+                batch.untaken -= 1
                 self.waiting -= 1
                 return batch, work
-            self.waiting -= batch.left
+            self.waiting -= batch.untaken
             self._batches.popleft()
             batch.exhausted = True
             self._settle(batch)
@@ -142,31 +170,46 @@ class Engine(Generic[WorkT]):
 
     async def _slot(self) -> None:
         try:
-            while True:
+            while len(self._slot_tasks) <= self.slots:
                 taken = self._take()
                 if taken is None:
+                    if self._controller:
+                        self._controller.starve()
                     self._arrived.clear()
                     await self._arrived.wait()
                     continue
                 batch, work = taken
-                made = await self._attempt(work)
-                self._journal.append(made.instance_id, made.sample_id, made.line, made.outcome)
-                batch.tally.add(made.outcome)
+                ticket = self._controller.started(time.monotonic()) if self._controller else None
+                rollout = await self._attempt(work)
+                if ticket:
+                    self._measure(ticket, rollout.outcome)
+                self._journal.append(rollout)
+                batch.tally.add(rollout.outcome)
                 batch.outstanding -= 1
-                self._observe(made.outcome)
+                self._observe(rollout.outcome)
                 note_progress()
-                self._note_failures(made)
+                self._note_failures(rollout)
                 self._settle(batch)
         except Exception as error:
             await self._stop(error)
+        finally:
+            self._slot_tasks.discard(cast("asyncio.Task[None]", asyncio.current_task()))
 
-    def _note_failures(self, made: CompletedRollout) -> None:
-        got_nothing = made.outcome.failed and not made.outcome.completed
+    def _measure(self, ticket: Ticket, outcome: RolloutOutcome) -> None:
+        """Tell the controller of a rollout that is over. A server that counts no tokens is measured by answers."""
+        assert self._controller
+        work = float(max(outcome.completion_tokens, 1)) if outcome.completed or not outcome.failed else 0.0
+        self._controller.finished(time.monotonic(), ticket, work=work, congested=self._congested())
+        self._fill_slots()
+
+    def _note_failures(self, rollout: CompletedRollout) -> None:
+        got_nothing = rollout.outcome.failed and not rollout.outcome.completed
         self._failures_in_a_row = self._failures_in_a_row + 1 if got_nothing else 0
-        if self._failures_in_a_row >= max(_FEWEST_FAILURES_TO_STOP, 2 * self._slots):
+        if self._failures_in_a_row >= max(_FEWEST_FAILURES_TO_STOP, 2 * self.slots):
             raise RunStoppedError(
-                f"the last {self._failures_in_a_row} rollouts all failed, the latest with {made.outcome.error_type}: "
-                f"{made.failure}; mend that, then run the same command with --retry failed"
+                f"the last {self._failures_in_a_row} rollouts all failed, the latest with "
+                f"{rollout.outcome.error_type}: {rollout.failure}; fix this, "
+                "then run the same command with --retry failed"
             )
 
     async def _stop(self, error: Exception) -> None:
@@ -176,7 +219,7 @@ class Engine(Generic[WorkT]):
         for batch in stopping:
             if not batch.done.done():
                 batch.done.set_exception(error)
-                batch.done.exception()  # a batch that nobody waits for any more is no news
+                batch.done.exception()  # mark the exception as retrieved, or asyncio logs a warning
         await self._end_tasks()
 
     async def _sync(self) -> None:
@@ -184,5 +227,8 @@ class Engine(Generic[WorkT]):
             while True:
                 await asyncio.sleep(_SYNC_EVERY_S)
                 await asyncio.to_thread(self._journal.sync)
+                if self._controller:
+                    self._controller.look(time.monotonic())
+                    self._fill_slots()
         except Exception as error:
             await self._stop(error)

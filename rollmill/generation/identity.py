@@ -25,17 +25,17 @@ class Identity(BaseModel):
 
     @property
     def key(self) -> str:
-        """64 hexadecimal digits."""
+        """Return the identity's SHA-256: 64 hexadecimal digits."""
         return content_key({"generation": self.generation, "verification": self.verification})
 
     @property
     def row_key(self) -> str:
-        """The first digits of `key`, which every row of the run's journal carries."""
+        """Return the first digits of `key`, which every row of the run's journal carries."""
         return self.key[:ROW_KEY_DIGITS]
 
     @property
     def max_tokens(self) -> int:
-        """The limit of a completion's tokens."""
+        """Return the limit of a completion's tokens."""
         return int(self.generation["sampling"]["max_tokens"])
 
     def with_max_tokens(self, limit: int) -> Identity:
@@ -44,18 +44,25 @@ class Identity(BaseModel):
         return self.model_copy(update={"generation": self.generation | {"sampling": sampling}})
 
     def differences(self, other: Identity) -> dict[str, tuple[Any, Any]]:
-        """Parameter -> (here, there) for every one that differs."""
-        here, there = self.generation | self.verification, other.generation | other.verification
-        names = [*here, *(name for name in there if name not in here)]
-        return {name: (here.get(name), there.get(name)) for name in names if here.get(name) != there.get(name)}
+        """Return the parameters that differ, each with its values in this identity and in the other."""
+        mine, theirs = self.generation | self.verification, other.generation | other.verification
+        names = [*mine, *(name for name in theirs if name not in mine)]
+        return {name: (mine.get(name), theirs.get(name)) for name in names if mine.get(name) != theirs.get(name)}
 
 
 def content_key(value: object) -> str:
-    """SHA-256 of a value's canonical JSON, in hexadecimal."""
+    """Return the SHA-256 of a value's canonical JSON, in hexadecimal."""
     return hashlib.sha256(orjson.dumps(value, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
 def rollout_seed(run_seed: int, instance_id: str, sample_id: int, attempt: int = 0) -> int:
-    """The sampling seed of one rollout, 0 <= seed < 2**31, wherever and whenever it is made."""
+    """Derive the sampling seed of one rollout, 0 <= seed < 2**31: the same on every machine and in every call.
+
+    Args:
+        run_seed: The run's `--seed`.
+        instance_id: The problem's.
+        sample_id: Number of the rollout among the problem's.
+        attempt: Raised where a rollout is to be made again with another seed.
+    """
     named = orjson.dumps([run_seed, instance_id, sample_id, attempt])
     return int.from_bytes(hashlib.sha256(named).digest()[:4], "big") >> 1

@@ -23,7 +23,7 @@ _NO_FOLDER_LOCKS = {errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno
 
 @contextmanager
 def lock_directory(directory: Path, *, flag: str = "--model_name") -> Iterator[None]:
-    """Holds a run directory; the lock falls with the process, however that ends. `flag` names another directory.
+    """Hold a run directory; the lock falls with the process, however that ends. `flag` names another directory.
 
     The folder itself is locked, whatever its name and whatever becomes of the files in it, and `.lock`, which is all
     that older versions lock, and which says who holds it. Raises `InputError` with the holder's process number and
@@ -93,9 +93,9 @@ def _locking_process(file: int) -> int | None:
     A line of Linux's list: `1: FLOCK  ADVISORY  WRITE 4711 fe:00:2147715 0 EOF`; devices in hexadecimal.
     """
     state = os.fstat(file)
-    place = f"{os.major(state.st_dev):02x}:{os.minor(state.st_dev):02x}:{state.st_ino}"
+    device_and_inode = f"{os.major(state.st_dev):02x}:{os.minor(state.st_dev):02x}:{state.st_ino}"
     try:
         rows = [line.split() for line in _LOCKS.read_text().splitlines()]
     except OSError:
         return None
-    return next((int(row[4]) for row in rows if row[1:2] == ["FLOCK"] and row[5:6] == [place]), None)
+    return next((int(row[4]) for row in rows if row[1:2] == ["FLOCK"] and row[5:6] == [device_and_inode]), None)

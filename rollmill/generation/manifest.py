@@ -18,6 +18,7 @@ from rollmill.files.atomic import atomic_write_json
 from rollmill.files.names import MANIFEST
 from rollmill.files.regular import require_regular
 from rollmill.generation.identity import ROW_KEY_DIGITS, Identity
+from rollmill.inference.request_changes import RequestChanges
 from rollmill.terminal.escapes import visible_line
 
 
@@ -36,7 +37,7 @@ class Manifest(BaseModel):
     older_rows: bool = True
     """Whether rows of the journal may lack the run's identity, because a version that did not write it began it."""
     problems: dict[str, Any]
-    """`path`, `sha256`, `count`, `quarantined`."""
+    """`path`, `sha256`, `count`, `quarantined`, and `columns`: which one was taken for what."""
     versions: dict[str, str]
     git_commit: str | None
     host: str
@@ -45,6 +46,12 @@ class Manifest(BaseModel):
     totals: dict[str, Any] = Field(default_factory=dict)
     devices: list[dict[str, Any]] = Field(default_factory=list)
     """What models in our own processes ran on, each kind once: `device`, `dtype`, `count`, and of GPUs more."""
+    request_changes: dict[str, RequestChanges] = Field(default_factory=dict)
+    """What of every request was renamed or left out, since the servers do not take it, by whose requests they are."""
+    slots: int | None = None
+    """Rollouts at a time that were found to be best, of all workers together; None where the number was given."""
+    notes: list[str] = Field(default_factory=list)
+    """What the user was told at the last start, such as what a server adds to the sampling."""
 
     @model_validator(mode="after")
     def _is_of_a_run(self) -> Self:
@@ -55,12 +62,12 @@ class Manifest(BaseModel):
         return self
 
     def write(self, directory: Path) -> None:
-        """Writes it whole."""
+        """Write the manifest, whole or not at all."""
         atomic_write_json(directory / MANIFEST, self.model_dump(mode="json"))
 
 
 def read_manifest(directory: Path) -> Manifest | None:
-    """The manifest of a run directory, None where there is no run.
+    """Read the manifest of a run directory; None where there is no run.
 
     Raises `InputError` when it cannot be read, or `RunStoppedError` where the file system refuses.
     """
@@ -99,28 +106,28 @@ def check_unaltered(path: Path, identity: Identity, key: str) -> None:
 
 
 def now() -> str:
-    """The time in UTC, to the second."""
+    """Return the time in UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def versions() -> dict[str, str]:
-    """Versions of what determines results or may explain them."""
+    """Return the versions of the packages that determine results or may explain them."""
     names = ("rollmill", "aiohttp", "prefect", "datasets", "math-verify", "reasoning-gym")
-    found = {"python": platform.python_version()}
+    versions_by_name = {"python": platform.python_version()}
     for name in names:
         try:
-            found[name] = importlib.metadata.version(name)
+            versions_by_name[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return versions_by_name
 
 
 def git_commit() -> str | None:
-    """The commit of rollmill's own checkout, where it is one."""
-    here = Path(__file__).parent
+    """Return the commit of rollmill's own checkout, where it is one."""
+    folder = Path(__file__).parent
     try:
         done = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=10, check=False
+            ["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, timeout=10, check=False
         )
     except OSError:
         return None
@@ -128,5 +135,5 @@ def git_commit() -> str | None:
 
 
 def host() -> str:
-    """Name of the machine."""
+    """Return the name of the machine."""
     return socket.gethostname()

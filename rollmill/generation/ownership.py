@@ -1,4 +1,4 @@
-"""Whose a journal's rows are: each carries the beginning of its run's identity.
+"""The run that a journal's rows belong to: each carries the beginning of its run's identity.
 
 A manifest can be lost, copied or edited, and a journal copied in. So it is the rows that say which run they are of.
 """
@@ -41,21 +41,23 @@ class Ownership:
         """Return a row's line with the run's identity; at its end, where it counts whatever stands before."""
         return line[:-2] + self._end  # 2: the brace and the newline
 
-    def check(self, found: object, max_tokens: int, path: Path, number: int) -> None:
+    def check(self, row_identity: object, max_tokens: int, path: Path, number: int) -> None:
         """Raise `InputError` where a row is of another run or does not say of which.
 
         Args:
-            found: the row's `run_identity`; None where it has none.
+            row_identity: the row's `run_identity`; None where it has none.
             max_tokens: the limit under which it was made.
             path: the journal.
             number: the row's line.
         """
-        if found == self.key or (found is None and self._older_rows):
+        if row_identity == self.key or (row_identity is None and self._older_rows):
             return
-        if found is not None and self._has_manifest and found == self._key_before_raising(max_tokens):
+        if row_identity is not None and self._has_manifest and row_identity == self._key_before_raising(max_tokens):
             return
         directory = path.parent.parent
-        whose = "does not say of which run it is" if found is None else f"is of the run {_shown(found)}"
+        whose = (
+            "does not say of which run it is" if row_identity is None else f"is of the run {_shortened(row_identity)}"
+        )
         if self._has_manifest:
             raise InputError(
                 f"{path}: line {number} {whose}, and {directory} is the run {self.key}: a journal or a {MANIFEST} was "
@@ -75,6 +77,6 @@ class Ownership:
         return self._before_raising[max_tokens]
 
 
-def _shown(found: object) -> str:
-    text = str(found)
+def _shortened(row_identity: object) -> str:
+    text = str(row_identity)
     return text if len(text) <= 32 else f"{text[:32]}..."

@@ -17,23 +17,34 @@ class RolloutSnapshot(NamedTuple):
     done: int
     total: int
     success_rate: float | None
+    """None where nothing is judged."""
     mean_error: float | None
+    """Mean distance to the ground truths; None where there is none."""
+    mean_alpha: float | None
+    """Of q* sampling: the policy's weight, in the mean over tokens."""
     failed: int
     tokens_per_s: float
     rollouts_per_s: float
     eta_s: float | None
     """Seconds to the end at the present rate; None while there is none."""
+    noun: str = "rollouts"
+    """What the run's users call them."""
+    slots: int | None = None
+    """Rollouts at a time, as they were found to be best, of all workers together; None where the number was given."""
 
     def describe(self) -> str:
-        """The snapshot in one line."""
-        success = "-" if self.success_rate is None else f"{self.success_rate:.1%}"
-        error = "-" if self.mean_error is None else f"{self.mean_error:.3g}"
-        left = "-" if self.eta_s is None else format_seconds(self.eta_s)
-        failed = f", {self.failed} failed" if self.failed else ""
-        return (
-            f"{self.done}/{self.total} rollouts, success {success}, mean error {error}, "
-            f"{self.tokens_per_s:.0f} tokens/s, {left} left{failed}"
-        )
+        """Return the snapshot in one line."""
+        quality = [
+            *([] if self.success_rate is None else [f"success {self.success_rate:.1%}"]),
+            *([] if self.mean_error is None else [f"mean error {self.mean_error:.3g}"]),
+        ]
+        if self.mean_alpha is not None:  # samples of q* are not judged
+            quality = [f"mean alpha {self.mean_alpha:.3f}"]
+        remaining_time = "-" if self.eta_s is None else format_seconds(self.eta_s)
+        speed = [f"{self.tokens_per_s:.0f} tokens/s", f"{remaining_time} left"]
+        failed = [f"{self.failed:,} failed"] if self.failed else []
+        speed += [] if self.slots is None else [f"{self.slots:,} at a time"]
+        return ", ".join([f"{self.done:,}/{self.total:,} {self.noun}", *quality, *speed, *failed])
 
 
 class Progress:
@@ -42,8 +53,11 @@ class Progress:
     `left` are still to be made when this begins, of `total`; `before` counts those that were journaled then.
     """
 
-    def __init__(self, *, total: int, left: int, before: Tally) -> None:
+    def __init__(self, *, total: int, left: int, before: Tally, noun: str = "rollouts") -> None:
         self.total = total
+        self._noun = noun
+        self._slots: dict[str, int] = {}
+        """By worker."""
         self.left = left
         self._before = before
         self.tally = Tally()
@@ -51,41 +65,55 @@ class Progress:
         self.start()
 
     def start(self) -> None:
-        """Begins the time that rates are taken over."""
+        """Begin the time that rates are taken over."""
         self._started = time.monotonic()
         self._recent = RateMeter(self._started, 0, 0)
         self._last_s = 0.0
 
     def observe(self, outcome: RolloutOutcome) -> None:
-        """One more rollout is journaled."""
+        """Count one more rollout that is journaled."""
         self.tally.add(outcome)
         now = time.monotonic()
         self._last_s = now - self._started
         self._recent.mark(now, self.tally.done, self.tally.completion_tokens)
 
+    def note_slots(self, worker: str, slots: int | None) -> None:
+        """Note how many rollouts at a time a worker has found to be best; None where their number was given."""
+        if slots is not None:
+            self._slots[worker] = slots
+
+    @property
+    def slots(self) -> int | None:
+        """Return the rollouts at a time of all workers that have found how many are best; None where none has."""
+        return sum(self._slots.copy().values()) or None
+
     @property
     def tokens_per_s(self) -> float | None:
-        """Completion tokens by the time from the start to the last rollout; None while there is none."""
+        """Return completion tokens by the time from the start to the last rollout; None while there is none."""
         return self.tally.completion_tokens / self._last_s if self._last_s > 0 else None
 
     def snapshot(self) -> RolloutSnapshot:
-        """The run as it is now; rates are those of the last minute."""
+        """Return the run as it is now; rates are those of the last minute."""
         rate, tokens_per_s = self._recent.rates(time.monotonic(), self.tally.done, self.tally.completion_tokens)
         done = self.total - self.left + self.tally.done
         judged = self._before.ok + self._before.unparseable + self.tally.ok + self.tally.unparseable
         counted = self._before.errors_counted + self.tally.errors_counted
+        weighed = self._before.alpha_tokens + self.tally.alpha_tokens
         return RolloutSnapshot(
             done=done,
             total=self.total,
             success_rate=(self._before.success + self.tally.success) / judged if judged else None,
             mean_error=(self._before.error_sum + self.tally.error_sum) / counted if counted else None,
+            mean_alpha=(self._before.alpha_sum + self.tally.alpha_sum) / weighed if weighed else None,
             failed=self._before.failed + self.tally.failed,
             tokens_per_s=tokens_per_s,
             rollouts_per_s=rate,
             eta_s=(self.total - done) / rate if rate > 0 else None,
+            noun=self._noun,
+            slots=self.slots,
         )
 
 
 def progress_of(run: Run) -> Progress:
-    """The progress of a run that is just opened."""
+    """Return the progress of a run that is just opened."""
     return Progress(total=run.expected, left=run.missing(), before=replace(run.journal.tally))

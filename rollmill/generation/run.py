@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import orjson
@@ -19,6 +20,7 @@ from rollmill.generation.identity import Identity
 from rollmill.generation.journal import Journal, RolloutT
 from rollmill.generation.manifest import Manifest, check_unaltered, git_commit, host, now, read_manifest, versions
 from rollmill.generation.ownership import Ownership
+from rollmill.inference.request_changes import RequestChanges
 from rollmill.problems import LoadedProblems, read_problems
 from rollmill.records import Problem, Rollout
 from rollmill.terminal.escapes import visible_line
@@ -47,7 +49,7 @@ class Run:
     ) -> None:
         self.directory = directory
         self.manifest = manifest
-        self._device_users: dict[str, set[int]] = {}
+        self._device_users: dict[str, set[str]] = {}
         self.journal = journal
         self.expected = expected
         """Rollouts of the whole run."""
@@ -57,21 +59,21 @@ class Run:
 
     @property
     def num_rollout(self) -> int:
-        """The most rollouts that a problem gets."""
+        """Return the most rollouts that a problem gets."""
         return -(-self.expected // self.problem_count)
 
     @cached_property
     def _first_problems(self) -> frozenset[str] | None:
-        """The first problems, where the rollouts do not come out even: the others get one less. None where they do."""
+        """Return the problems that get one rollout more than the others; None where all get the same number."""
         more = self.expected % self.problem_count
         return frozenset(problem.instance_id for problem in islice(self.problems(), more)) if more else None
 
     def problems(self) -> Iterator[Problem]:
-        """The problems in input order, read from the run's own copy."""
+        """Yield the problems in input order, read from the run's own copy."""
         return read_problems(self.directory / PROBLEMS)
 
     def wanted(self, problem: Problem, first: int | None = None) -> list[tuple[int, int]]:
-        """(sample_id, attempt) of what is still to be made of a problem, or of its first few rollouts."""
+        """Return (sample_id, attempt) of what is still to be made of a problem, or of its `first` rollouts."""
         wanted = []
         for sample_id in range(self._rollouts_of(problem))[:first]:
             attempt = self.journal.attempt_for(
@@ -82,15 +84,15 @@ class Run:
         return wanted
 
     def missing(self) -> int:
-        """How many rollouts are still to be made."""
+        """Return how many rollouts are still to be made."""
         return sum(len(self.wanted(problem)) for problem in self.problems())
 
     def next_journal(self) -> str:
-        """Name, relative to the run directory, of a journal that is not there yet."""
+        """Return the name, relative to the run directory, of a journal that is not there yet."""
         return f"{JOURNALS}/{int(Path(self.manifest.journal).stem) + 1:04d}.jsonl"
 
     def switch_journal(self, name: str, identity: Identity) -> None:
-        """Makes another journal the one that counts, and the run the one with that identity."""
+        """Make another journal the one that counts, and the run the one with that identity."""
         update = {"journal": name, "older_rows": False, "identity": identity, "identity_key": identity.key}
         self.manifest = self.manifest.model_copy(update=update)
         self.manifest.write(self.directory)
@@ -102,7 +104,7 @@ class Run:
         self,
         kind: type[RolloutT] = Rollout,  # type: ignore[assignment]
     ) -> Iterator[tuple[Problem, list[RolloutT | None]]]:
-        """Every problem with its rollouts by sample_id, in input order; None where a rollout is missing."""
+        """Yield every problem with its rollouts by sample_id, in input order; None where a rollout is missing."""
         for problem in self.problems():
             yield problem, self.journal.group(problem.instance_id, self._rollouts_of(problem), kind)
 
@@ -110,27 +112,44 @@ class Run:
         first = self._first_problems
         return self.num_rollout - (first is not None and problem.instance_id not in first)
 
-    def note_device(self, used: dict[str, Any], process: int) -> None:
-        """Note what a process computes on; `count` becomes that of all processes that compute on the same."""
-        kind = {name: value for name, value in used.items() if name != "count"}
+    def note_device(self, device: dict[str, Any], worker: str) -> None:
+        """Note what a worker computes on; `count` becomes that of all workers that compute on the same."""
+        kind = {name: value for name, value in device.items() if name != "count"}
         users = self._device_users.setdefault(str(kind), set())
-        if process in users:
+        if worker in users:
             return
-        users.add(process)
-        others = [one for one in self.manifest.devices if {**one, "count": 0} != {**kind, "count": 0}]
-        devices = [*others, {**kind, "count": used["count"] * len(users)}]
+        users.add(worker)
+        others = [other for other in self.manifest.devices if {**other, "count": 0} != {**kind, "count": 0}]
+        devices = [*others, {**kind, "count": device["count"] * len(users)}]
         self.manifest = self.manifest.model_copy(update={"devices": devices})
         self.manifest.write(self.directory)
 
+    def note_changes(self, changes: dict[str, RequestChanges]) -> None:
+        """Note what the servers of this call want otherwise in requests."""
+        if changes != self.manifest.request_changes:
+            self.manifest = self.manifest.model_copy(update={"request_changes": changes})
+            self.manifest.write(self.directory)
+
+    def add_notes(self, notes: Sequence[str]) -> None:
+        """Add to what the user is told at the start; the manifest keeps it."""
+        if notes:
+            self.manifest = self.manifest.model_copy(update={"notes": [*self.manifest.notes, *notes]})
+            self.manifest.write(self.directory)
+
+    def note_slots(self, slots: int | None) -> None:
+        """Note, for the manifest, how many rollouts at a time were found to be best; None where none were searched."""
+        if slots is not None:
+            self.manifest = self.manifest.model_copy(update={"slots": slots})
+
     def finish(self, totals: dict[str, Any]) -> None:
-        """Notes the end and what came of it. Raises `RunStoppedError` where the directory is not the run's any more."""
+        """Note the end and the totals. Raises `RunStoppedError` where the directory is not the run's any more."""
         self.journal.check_place()
         self.manifest = self.manifest.model_copy(update={"ended_at": now(), "totals": totals})
         self.manifest.write(self.directory)
 
 
 def take_problems(loaded: LoadedProblems, directory: Path) -> None:
-    """Moves freshly loaded problems and their images into the run directory."""
+    """Move freshly loaded problems and their images into the run directory."""
     fresh = loaded.path.parent
     if (fresh / IMAGES).is_dir():
         (directory / IMAGES).mkdir(exist_ok=True)
@@ -140,16 +159,16 @@ def take_problems(loaded: LoadedProblems, directory: Path) -> None:
 
 
 def problem_files(directory: Path) -> dict[str, Path]:
-    """What a run's data set gave besides problems, where it gave any, by what it is: unusable rows, and images."""
-    given = {"quarantine": directory / QUARANTINE, "images": directory / IMAGES}
-    return {what: path for what, path in given.items() if path.exists()}
+    """Return the files that loading a run's data set left besides problems: unusable rows, and images."""
+    candidates = {"quarantine": directory / QUARANTINE, "images": directory / IMAGES}
+    return {what: path for what, path in candidates.items() if path.exists()}
 
 
 @contextmanager
 def loading_folder(directory: Path) -> Iterator[Path]:
-    """A folder inside the run directory for problems that are not yet known to be this run's; removed at the end."""
-    for left in directory.glob(".loading*"):  # by a process that was killed: this one has locked the directory
-        shutil.rmtree(left, ignore_errors=True)
+    """Create a folder for problems that are not yet known to be this run's; remove it at the end of the block."""
+    for leftover in directory.glob(".loading*"):  # a killed process's: this one has locked the directory
+        shutil.rmtree(leftover, ignore_errors=True)
     folder = directory / ".loading"
     folder.mkdir()
     try:
@@ -171,13 +190,29 @@ def open_run(
     retry: Retry | None = None,
     reverify: bool = False,
     flags: str = "--model_name or --output_dir",
+    notes: Sequence[str] = (),
+    request_changes: Mapping[str, RequestChanges] = MappingProxyType({}),
 ) -> Iterator[Run]:
-    """Opens or continues the run in a directory that this process has locked.
+    """Open or continue the run in a directory that this process has locked.
+
+    The problems share the `expected` rollouts evenly; where that does not come out even, the first ones get one more.
 
     Raises `InputError` when another run is there, naming every parameter that differs, when a row of the journal is of
-    another run, when the manifest was edited, and when `retry` or `reverify` finds no run. The problems share the
-    `expected` rollouts evenly, but for one more for the first ones where that does not come out even. `flags` name
-    another directory.
+    another run, when the manifest was edited, and when `retry` or `reverify` finds no run.
+
+    Args:
+        directory: The run's.
+        job: The job's name in manifests.
+        identity: What the outputs depend on.
+        parameters: The call's, for the manifest.
+        seed: The run's.
+        loaded: The problems, in a folder from which they are moved.
+        expected: Rollouts of the whole run.
+        retry: Which rollouts on disk are made again.
+        reverify: Whether another verification may be continued.
+        flags: Flags of the command line that name another directory.
+        notes: What the user is told at the start, for the manifest.
+        request_changes: What servers want otherwise in requests, for the manifest.
     """
     old = read_manifest(directory)
     if old is None and (retry or reverify):
@@ -193,13 +228,22 @@ def open_run(
         seed=seed,
         journal=old.journal if old else _newest_journal(directory),
         older_rows=old is not None and old.older_rows,
-        problems={"path": PROBLEMS, "sha256": loaded.sha256, "count": loaded.count, "quarantined": loaded.quarantined},
+        problems={
+            "path": PROBLEMS,
+            "sha256": loaded.sha256,
+            "count": loaded.count,
+            "quarantined": loaded.quarantined,
+            "columns": loaded.fields,
+        },
         versions=versions(),
         git_commit=git_commit(),
         host=host(),
         started_at=old.started_at if old else now(),
         totals=old.totals if old else {},
         devices=old.devices if old else [],
+        request_changes=dict(request_changes),
+        slots=old.slots if old else None,
+        notes=list(notes),
     )
     if reverify and old is not None and old.identity.verification != identity.verification:
         manifest = manifest.model_copy(update={"identity_key": old.identity_key, "identity": old.identity})
@@ -217,7 +261,7 @@ def open_run(
 
 
 def _newest_journal(directory: Path) -> str:
-    """Name, relative to the run directory, of the journal that counts where no manifest says which."""
+    """Return the name, relative to the run directory, of the journal that counts where no manifest says which."""
     numbers = [int(path.stem) for path in (directory / JOURNALS).glob("*.jsonl") if _NUMBERED.fullmatch(path.name)]
     return f"{JOURNALS}/{max(numbers, default=1):04d}.jsonl"
 
@@ -231,7 +275,16 @@ def check_same_run(
     reverify: bool,
     flags: str = "--model_name or --output_dir",
 ) -> None:
-    """Raises `InputError`, naming what differs, unless `new` continues the run on disk."""
+    """Raise `InputError`, naming what differs, unless `new` continues the run on disk.
+
+    Args:
+        old: The manifest on disk.
+        new: The identity of this call.
+        directory: The run's.
+        retry: Which rollouts on disk are made again.
+        reverify: Whether another verification may be continued.
+        flags: Flags of the command line that name another directory.
+    """
     differences = old.identity.differences(new)
     if reverify:
         differences = {name: pair for name, pair in differences.items() if name in old.identity.generation}
@@ -239,24 +292,24 @@ def check_same_run(
     if set(differences) <= set(new.verification):
         advice += "; --reverify scores the stored completions again"
     limits = old.identity.generation["sampling"]["max_tokens"], new.generation["sampling"]["max_tokens"]
-    told = [text for name, pair in differences.items() for text in _told(name, *pair)]
-    raised = told == [f"max_tokens ({limits[0]} on disk, {limits[1]} now)"] and limits[1] > limits[0]
+    texts = [text for name, pair in differences.items() for text in _difference_texts(name, *pair)]
+    raised = texts == [f"max_tokens ({limits[0]} on disk, {limits[1]} now)"] and limits[1] > limits[0]
     if raised:
         advice += "; --retry truncated redoes just what the old limit cut off"
     if differences and not (raised and retry == "truncated"):
-        raise InputError(f"{directory} holds another run: {', '.join(told)}: {advice}")
+        raise InputError(f"{directory} holds another run: {', '.join(texts)}: {advice}")
     check_unaltered(directory / MANIFEST, old.identity, old.identity_key)
 
 
-def _told(name: str, there: object, here: object) -> list[str]:
-    if isinstance(there, dict) and isinstance(here, dict):
-        keys = [*there, *(key for key in here if key not in there)]
-        pairs = [(key, there.get(key), here.get(key)) for key in keys]
-        return [text for key, old, new in pairs if old != new for text in _told(key, old, new)]
-    return [f"{visible_line(name)} ({short(there)} on disk, {short(here)} now)"]
+def _difference_texts(name: str, on_disk: object, current: object) -> list[str]:
+    if isinstance(on_disk, dict) and isinstance(current, dict):
+        keys = [*on_disk, *(key for key in current if key not in on_disk)]
+        pairs = [(key, on_disk.get(key), current.get(key)) for key in keys]
+        return [text for key, old, new in pairs if old != new for text in _difference_texts(key, old, new)]
+    return [f"{visible_line(name)} ({short(on_disk)} on disk, {short(current)} now)"]
 
 
 def short(value: object) -> str:
-    """A value of a parameter in one line, shortened in its middle."""
+    """Return a parameter's value in one line, shortened in its middle."""
     text = visible_line(orjson.dumps(value).decode())
     return text if len(text) <= 80 else f"{text[:30]}...{text[-47:]}"  # what tells paths apart stands at their ends

@@ -16,10 +16,11 @@ from typing import Any, Generic, Protocol, Self
 from typing_extensions import TypeVar
 
 from rollmill.errors import RunStoppedError
+from rollmill.generation.concurrency import AUTO, Concurrency, ConcurrencyController, most_at_a_time
 from rollmill.generation.engine import CompletedRollout, Engine, Sink
 from rollmill.generation.progress import Progress
 from rollmill.generation.run import Run
-from rollmill.generation.tally import Tally
+from rollmill.generation.tally import RolloutOutcome, Tally
 from rollmill.records import Problem
 from rollmill.terminal.interruption import Interrupted, look, result_of
 from rollmill.terminal.stall_watch import CLEANUP_S, INTERPRETER_S, StallCheck, stacks_file, watch
@@ -36,16 +37,16 @@ class PendingRollouts(Protocol):
 
     @property
     def directory(self) -> Path:
-        """Where the paths of images start."""
+        """Return the folder that the paths of images are relative to."""
         ...
 
     @property
     def journal(self) -> Sink:
-        """Takes what is made."""
+        """Return what takes the finished rollouts."""
         ...
 
     def wanted(self, problem: Problem, first: int | None = None) -> list[tuple[int, int]]:
-        """(sample_id, attempt) of what is still to be made of a problem, or of its first few rollouts."""
+        """Return (sample_id, attempt) of what is still to be made of a problem, or of its `first` rollouts."""
         ...
 
 
@@ -57,20 +58,25 @@ class RolloutGenerator(Protocol[RunT_contra]):
     """Makes rollouts of one kind: single completions, an agent's trajectories."""
 
     def opened(self) -> AbstractAsyncContextManager[object]:
-        """Holds, on the engine's event loop, what it needs: clients, processes, threads."""
+        """Hold, on the engine's event loop, what it needs: clients, processes, threads."""
         ...
 
     def work(self, run: RunT_contra, problems: list[Problem], *, first: int | None = None) -> Iterator[Any]:
-        """What a run still wants of some problems, each piece prepared only when its turn comes."""
+        """Yield what a run still wants of some problems, each piece prepared only when its turn comes."""
         ...
 
     async def __call__(self, work: Any) -> CompletedRollout:
-        """One rollout; see `Engine`."""
+        """Make one rollout; see `Engine`."""
         ...
 
     @property
     def stall_limit_s(self) -> float:
         """Return the seconds without any completed step after which the work counts as stalled."""
+        ...
+
+    @property
+    def congested(self) -> int:
+        """Return the tries so far that a server had no room for; see `EndpointPool`."""
         ...
 
 
@@ -85,10 +91,25 @@ class RolloutSession(Generic[RunT]):
     """
 
     def __init__(
-        self, run: RunT, maker: RolloutGenerator[RunT], *, slots: int, progress: Progress, exit_on_stall: bool = False
+        self,
+        run: RunT,
+        maker: RolloutGenerator[RunT],
+        *,
+        slots: Concurrency,
+        progress: Progress,
+        exit_on_stall: bool = False,
     ) -> None:
+        """Prepare a session.
+
+        Args:
+            run: Whose rollouts are made.
+            maker: Makes them.
+            slots: Rollouts at a time; `auto` for as many as give the most tokens per second.
+            progress: Is told of each that is journaled.
+            exit_on_stall: Whether the process ends at once where its work stands still.
+        """
         self.run = run
-        self.slots = slots
+        self._slots = ConcurrencyController(most=most_at_a_time()) if slots == AUTO else slots
         self.progress = progress
         self._maker = maker
         self._stall = None if exit_on_stall else StallCheck(maker.stall_limit_s)
@@ -126,11 +147,31 @@ class RolloutSession(Generic[RunT]):
     async def _main(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._closing = asyncio.Event()
-        engine: Engine[Any] = Engine(self._maker, self.run.journal, slots=self.slots, observe=self.progress.observe)
+        engine: Engine[Any] = Engine(
+            self._maker,
+            self.run.journal,
+            slots=self._slots,
+            observe=self._observe,
+            congested=lambda: self._maker.congested,
+        )
         async with self._maker.opened(), engine:
             self._engine = engine
             self._ready.set_result(None)
             await self._closing.wait()
+
+    @property
+    def slots(self) -> int:
+        """Return how many rollouts are made at a time now."""
+        return self._slots if isinstance(self._slots, int) else self._slots.limit
+
+    @property
+    def found_slots(self) -> int | None:
+        """Return how many rollouts at a time were found to be best; None where the number was given."""
+        return None if isinstance(self._slots, int) else self._slots.best
+
+    def _observe(self, outcome: RolloutOutcome) -> None:
+        self.progress.observe(outcome)
+        self.progress.note_slots("", self.found_slots)
 
     def generate(
         self,
@@ -139,7 +180,7 @@ class RolloutSession(Generic[RunT]):
         first: int | None = None,
         is_given_up: Callable[[], bool] | None = None,
     ) -> Tally:
-        """Makes what the run still wants of these problems, and returns when all of it is journaled.
+        """Make what the run still wants of these problems, and return when all of it is journaled.
 
         Raises what stopped the engine, see `Engine`, and `RunStoppedError` as soon as `is_given_up` says so: leave the
         session then, what is under way ends with it.
@@ -148,14 +189,14 @@ class RolloutSession(Generic[RunT]):
         limit_s, stacks = self._maker.stall_limit_s, stacks_file(self.run.directory)
         # The watch first: work that takes the interpreter's lock for ever must not begin before there is one.
         with watch.exit_on_stall(limit_s, stacks, grace_s=grace_s, interpreter_s=interpreter_s):
-            made = asyncio.run_coroutine_threadsafe(self._generate(list(problems), first), self._loop)
-            while not concurrent.futures.wait([made], _LOOK_S).done:
+            future = asyncio.run_coroutine_threadsafe(self._generate(list(problems), first), self._loop)
+            while not concurrent.futures.wait([future], _LOOK_S).done:
                 if is_given_up and is_given_up():
                     raise RunStoppedError("the rollouts are not wanted any more")
                 if self._stall:
                     self._stall.check()
         try:
-            return made.result()
+            return future.result()
         except concurrent.futures.CancelledError:
             raise RunStoppedError("the run was stopped; the same command continues it") from None
 
@@ -167,11 +208,11 @@ class RolloutSession(Generic[RunT]):
 
     @property
     def stopped(self) -> bool:
-        """Whether the engine has ended before its time: handing in then raises why."""
+        """Tell whether the engine has ended before its time: handing in then raises why."""
         return self._engine.stopped_by is not None
 
     def wait_for_room(self) -> None:
-        """Returns when the slots will soon need more work: within 90 s, at the rate of the last minute.
+        """Return when the slots will soon need more work: within 90 s, at the rate of the last minute.
 
         That is ahead enough for whoever hands in work to be held up by a slow orchestrator, whose own requests may
         take a minute to time out. Returns at once when the engine has stopped: handing in then raises why. Work that

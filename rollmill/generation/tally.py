@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
+from rollmill.records import is_cut_off
+
 _NUMBERS = (float, int)
 
 
@@ -24,39 +26,44 @@ class RolloutOutcome(NamedTuple):
     latency_s: float
     attempt: int
     max_tokens: int
+    mean_alpha: float | None = None
+    """Of q* sampling: the policy's weight, in the mean over the completion's tokens."""
 
     @property
     def failed(self) -> bool:
-        """Whether the rollout has an error in place of what was wanted."""
+        """Tell whether the rollout has an error in place of a verdict."""
         return self.status == "failed"
 
     @classmethod
     def of_row(cls, row: dict[str, Any]) -> Self:
-        """From a journal's row. Raises LookupError, TypeError or AttributeError for what is no rollout."""
+        """Read a journal's row. Raises LookupError, TypeError or AttributeError for what is no rollout."""
         verdict, error, usage, metadata = row["verdict"], row["error"], row["usage"], row["metadata"]
+        diagnostics = metadata.get("diagnostics")
         return cls(
             status=verdict["status"] if verdict else "failed" if error else "ok",
             success=bool(row["success"]),
             error=verdict["error"] if verdict else None,
             error_type=error["type"] if error else None,
-            truncated=row["finish_reason"] == "length",
+            truncated=is_cut_off(row["finish_reason"]),
             completed=row["completion"] is not None,
             prompt_tokens=usage["prompt_tokens"],
             completion_tokens=usage["completion_tokens"],
             latency_s=row["latency_s"] or 0.0,
             attempt=metadata.get("attempt", 0),
             max_tokens=metadata.get("max_tokens", 0),
+            mean_alpha=diagnostics.get("alpha_mean") if isinstance(diagnostics, dict) else None,
         )
 
     def check(self) -> None:
-        """Raises TypeError or ValueError where a row from a file only looks like a rollout's."""
+        """Raise TypeError or ValueError where a row from a file only looks like a rollout's."""
         if self.status not in ("ok", "unparseable", "failed"):
             raise ValueError("status")
         for count in (self.prompt_tokens, self.completion_tokens, self.attempt, self.max_tokens):
             if type(count) is not int or not 0 <= count < 2**63:
                 raise TypeError("a count")
-        if type(self.latency_s) not in _NUMBERS or (self.error is not None and type(self.error) not in _NUMBERS):
-            raise TypeError("a number")
+        for number in (self.latency_s, self.error, self.mean_alpha):
+            if number is not None and type(number) not in _NUMBERS:
+                raise TypeError("a number")
 
 
 @dataclass
@@ -71,9 +78,12 @@ class Tally:
     error_sum: float = 0.0
     errors_counted: int = 0
     completion_tokens: int = 0
+    alpha_sum: float = 0.0
+    """Sum of alpha over tokens."""
+    alpha_tokens: int = 0
 
     def add(self, outcome: RolloutOutcome) -> None:
-        """Counts one rollout."""
+        """Count one rollout."""
         self.done += 1
         if outcome.status == "ok":
             self.ok += 1
@@ -86,7 +96,10 @@ class Tally:
             self.error_sum += outcome.error
             self.errors_counted += 1
         self.completion_tokens += outcome.completion_tokens
+        if outcome.mean_alpha is not None:
+            self.alpha_sum += outcome.mean_alpha * outcome.completion_tokens
+            self.alpha_tokens += outcome.completion_tokens
 
     def counts(self) -> tuple[int, int, int, int]:
-        """Done, ok, unparseable, failed."""
+        """Return the counts: done, ok, unparseable, failed."""
         return self.done, self.ok, self.unparseable, self.failed

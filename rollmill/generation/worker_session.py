@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from rollmill.errors import InputError, RunStoppedError, ServingError
+from rollmill.generation.concurrency import Concurrency
 from rollmill.generation.engine import CompletedRollout
 from rollmill.generation.progress import Progress
 from rollmill.generation.session import RolloutGenerator, RolloutSession
-from rollmill.generation.shard import Shard, ShardRollouts, ShardRun
+from rollmill.generation.shard import ProblemShard, ShardRollouts, ShardRun
 from rollmill.generation.tally import Tally
 
 IDLE_S = 60.0
@@ -28,11 +29,11 @@ IsGivenUp = Callable[[], bool]
 
 
 class WorkerSpec(Protocol):
-    """What a worker has to know beside the shards; orders that are equal share a session."""
+    """What a worker needs to open a session; shards with equal specs share one."""
 
     @property
     def directory(self) -> Path:
-        """The run's."""
+        """Return the run's directory."""
         ...
 
 
@@ -44,7 +45,7 @@ Raises `ServingError`, or `InputError`, where the model cannot be asked here.
 
 
 class _Kept(NamedTuple):
-    order: WorkerSpec
+    spec: WorkerSpec
     part: ShardRun
     session: RolloutSession[ShardRun]
     stack: ExitStack
@@ -56,9 +57,9 @@ class _Refusal(NamedTuple):
 
 
 class SessionCache:
-    """At most one session at a time, for any number of threads with shards of the same order.
+    """At most one session at a time, for any number of threads with shards of the same spec.
 
-    A shard of another order waits for those that are being made, and its session then takes the place of theirs.
+    A shard of another spec waits for those that are being made, and its session then takes the place of theirs.
     """
 
     def __init__(self, *, idle_s: float = IDLE_S) -> None:
@@ -71,49 +72,56 @@ class SessionCache:
 
     def make(
         self,
-        order: WorkerSpec,
+        spec: WorkerSpec,
         opening: Opening,
-        shard: Shard,
+        shard: ProblemShard,
         *,
         caller: str = "",
         is_given_up: IsGivenUp | None = None,
     ) -> ShardRollouts:
-        """Makes a shard. What fails on the way ends the session, as does being given up where nobody else uses it.
+        """Make a shard. A failure on the way ends the session, and so does being given up where nobody else uses it.
 
-        That the model cannot be asked here is told, not raised, with what was made before, and again, at once, to the
-        same caller's further shards. Raises what else `opening` and `RolloutSession.generate` do.
+        Where the model cannot be asked here, the error is part of the result, beside the rollouts made before, and the
+        same caller's further shards get it at once. Raises what else `opening` and `RolloutSession.generate` do.
+
+        Args:
+            spec: What a session is opened for.
+            opening: Opens a session.
+            shard: What is to be made.
+            caller: Names the run's process, to which a refusal is repeated.
+            is_given_up: Says when nobody waits for the shard any more.
         """
         gone = is_given_up or (lambda: False)
-        made: list[CompletedRollout] = []
+        completed: list[CompletedRollout] = []
         ready_s: float | None = None
         try:
-            with self._used(order, opening, gone, caller) as (kept, ready_s):
-                made = kept.part.hold(shard)
+            with self._used(spec, opening, gone, caller) as (kept, ready_s):
+                completed = kept.part.take(shard)
                 try:
-                    kept.session.generate([one.problem for one in shard.problems], is_given_up=is_given_up)
+                    kept.session.generate([piece.problem for piece in shard.problems], is_given_up=is_given_up)
                 finally:
                     kept.part.release(shard)
         except _CANNOT as error:
-            return ShardRollouts(list(made), worker(), ready_s, refused=error)
+            return ShardRollouts(list(completed), worker(), ready_s, refused=error)
         except RunStoppedError:
             if not gone():
                 raise
-            return ShardRollouts(list(made), worker(), ready_s, given_up=True)
-        return ShardRollouts(made, worker(), ready_s)
+            return ShardRollouts(list(completed), worker(), ready_s, given_up=True)
+        return ShardRollouts(completed, worker(), ready_s, slots=kept.session.found_slots)
 
     @contextmanager
     def _used(
-        self, order: WorkerSpec, opening: Opening, gone: IsGivenUp, caller: str
+        self, spec: WorkerSpec, opening: Opening, gone: IsGivenUp, caller: str
     ) -> Iterator[tuple[_Kept, float | None]]:
         with self._changed:
-            while self._users and self._kept and self._kept.order != order:
+            while self._users and self._kept and self._kept.spec != spec:
                 if gone():
                     raise RunStoppedError("the shard is not wanted any more")
                 self._changed.wait(_LOOK_S)
             if self._refusal and self._refusal.caller == caller:
                 raise self._refusal.error
             try:
-                kept, ready_s = self._open(order, opening, gone)
+                kept, ready_s = self._open(spec, opening, gone)
             except _CANNOT as error:
                 self._refusal = _Refusal(caller, error)
                 raise
@@ -135,15 +143,15 @@ class SessionCache:
                 if not self._users:
                     self._end_later()
 
-    def _open(self, order: WorkerSpec, opening: Opening, gone: IsGivenUp) -> tuple[_Kept, float | None]:
-        if self._kept is not None and self._kept.order == order:
+    def _open(self, spec: WorkerSpec, opening: Opening, gone: IsGivenUp) -> tuple[_Kept, float | None]:
+        if self._kept is not None and self._kept.spec == spec:
             return self._kept, None
         self._end()
         begun = time.monotonic()
-        part = ShardRun(order.directory)
+        part = ShardRun(spec.directory)
         with ExitStack() as stack:
             session = stack.enter_context(opening(part, gone))
-            self._kept = _Kept(order, part, session, stack.pop_all())
+            self._kept = _Kept(spec, part, session, stack.pop_all())
         return self._kept, time.monotonic() - begun
 
     def _end(self) -> None:
@@ -157,7 +165,7 @@ class SessionCache:
         timer.start()
 
     def end(self, uses: int | None = None) -> None:
-        """Ends the session, where no shard is being made; with a number only where none was since."""
+        """End the session, where no shard is being made; with a number only where none was made since that many."""
         with self._changed:
             if not self._users and uses in (None, self._uses):
                 self._end()
@@ -167,22 +175,37 @@ _cache = SessionCache()
 
 
 def run_shard(
-    order: WorkerSpec, opening: Opening, shard: Shard, *, caller: str = "", is_given_up: IsGivenUp | None = None
+    spec: WorkerSpec, opening: Opening, shard: ProblemShard, *, caller: str = "", is_given_up: IsGivenUp | None = None
 ) -> ShardRollouts:
-    """`SessionCache.make` of this process's own cache."""
-    return _cache.make(order, opening, shard, caller=caller, is_given_up=is_given_up)
+    """Make a shard with this process's own cache; see `SessionCache.make`.
+
+    Args:
+        spec: What a session is opened for.
+        opening: Opens a session.
+        shard: What is to be made.
+        caller: Names the run's process, to which a refusal is repeated.
+        is_given_up: Says when nobody waits for the shard any more.
+    """
+    return _cache.make(spec, opening, shard, caller=caller, is_given_up=is_given_up)
 
 
 def end_kept() -> None:
-    """Ends the session that this process keeps, unless a shard is being made."""
+    """End the session that this process keeps, unless a shard is being made."""
     _cache.end()
 
 
 @contextmanager
 def part_session(
-    part: ShardRun, maker: RolloutGenerator[ShardRun], *, slots: int, is_given_up: IsGivenUp
+    part: ShardRun, maker: RolloutGenerator[ShardRun], *, slots: Concurrency, is_given_up: IsGivenUp
 ) -> Iterator[RolloutSession[ShardRun]]:
-    """A session for a part of a run. Raises `RunStoppedError` where it is not wanted any more."""
+    """Open a session for a part of a run. Raises `RunStoppedError` where it is not wanted any more.
+
+    Args:
+        part: What takes shards, and collects their rollouts.
+        maker: Makes the rollouts.
+        slots: Rollouts in flight at most, or `auto`.
+        is_given_up: Says when nobody waits for the session any more.
+    """
     if is_given_up():
         raise RunStoppedError("the shard is not wanted any more")
     progress = Progress(total=0, left=0, before=Tally())
@@ -191,10 +214,10 @@ def part_session(
 
 
 def log_of_worker(log: Path) -> Path:
-    """Where this process writes a log of a run: a folder may be shared by many."""
+    """Return where this process writes a log of a run: a folder may be shared by many."""
     return log.absolute().with_name(f"{log.stem}.{worker().replace(':', '-')}{log.suffix}")
 
 
 def worker() -> str:
-    """Host and number of the process that asks."""
+    """Return host and number of this process."""
     return f"{socket.gethostname()}:{os.getpid()}"

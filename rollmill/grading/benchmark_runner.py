@@ -31,7 +31,7 @@ class Measurement:
         """The latest run of the change."""
 
     def run_pair(self, seed: int, changed_first: bool) -> tuple[float, float]:
-        """Seconds before and after, on the inputs of that seed.
+        """Return seconds before and after, on the inputs of that seed.
 
         Raises `WrongBenchmarkError` where the change's output is not that of the start commit, `ProblemError` where
         the start commit's own run fails or does not give the same twice, `SandboxError`.
@@ -48,7 +48,9 @@ class Measurement:
             raise WrongBenchmarkError(f"the benchmark failed: {why}{slower}")
         if after.output != before.output:
             self._require_baseline_again(seed, before)
-            raise WrongBenchmarkError(f"the benchmark's output is wrong: {_compared(before.output, after.output)}")
+            raise WrongBenchmarkError(
+                f"the benchmark's output is wrong: {_first_difference(before.output, after.output)}"
+            )
         return before_s, self._seconds(after)
 
     def _run(self, changed: bool, seed: int) -> Execution:
@@ -79,13 +81,13 @@ class Measurement:
             name = self._prepared.problem.instance_id
             raise ProblemError(
                 f"benchmark_command of {name} gave two results for one BENCH_SEED at the start commit: "
-                + _compared(before.output, again.output)
+                + _first_difference(before.output, again.output)
             )
 
 
-def _compared(expected: str, found: str) -> str:
-    """The first line in which they differ."""
-    lines, others = expected.splitlines(), found.splitlines()
+def _first_difference(expected: str, actual: str) -> str:
+    """Return the first line in which they differ."""
+    lines, others = expected.splitlines(), actual.splitlines()
     for number, line in enumerate(lines):
         other = others[number] if number < len(others) else None
         if other != line:

@@ -21,11 +21,11 @@ git init --quiet --bare --template= "$stage/clean.git"
 mkdir "$stage/clean.git/info"
 printf '%s' '{ATTRIBUTES}' > "$stage/clean.git/info/attributes"
 export GIT_DIR="$stage/clean.git" GIT_WORK_TREE="$PWD"
-git -c core.bare=false -c core.autocrlf=false apply --whitespace=nowarn "$given"
+git -c core.bare=false -c core.autocrlf=false apply --whitespace=nowarn "$input"
 """
 # All files get one time, so that make finds nothing older than what it was made from.
 _RESTORE = """set -e
-tar -xf "$given" --no-same-owner -C "$stage"
+tar -xf "$input" --no-same-owner -C "$stage"
 xargs -0 -r rm -rf -- < "$stage/gone"
 if [ -d "$stage/new" ]; then
     find "$stage/new" -exec touch --no-dereference -d "@$(date +%s.%N)" {} +
@@ -34,7 +34,7 @@ fi
 """
 _TRACKED = """set -e
 git -c safe.directory='*' rev-parse --show-toplevel --show-prefix HEAD
-git -c safe.directory='*' ls-tree -r -z --name-only --full-tree HEAD > "$given"
+git -c safe.directory='*' ls-tree -r -z --name-only --full-tree HEAD > "$input"
 """
 
 
@@ -80,12 +80,12 @@ class CleanCopies:
 
     @contextmanager
     def fresh(self) -> Iterator[Sandbox]:
-        """A sandbox of the image that ends with the block."""
+        """Start a sandbox of the image that ends with the block."""
         with closing(self._host.start(self._spec)) as sandbox:
             yield sandbox
 
     def read(self, sandbox: Sandbox, folder: str) -> Tree:
-        """A work tree's files. Raises `BadTreeError` for one that cannot be taken, `SandboxError`."""
+        """Return a work tree's files. Raises `BadTreeError` for one that cannot be taken, `SandboxError`."""
         try:
             archive = read_tree(sandbox, folder, most=2 * self._most)
         except SandboxError as error:
@@ -95,40 +95,45 @@ class CleanCopies:
         return read_tar(archive, most=self._most)
 
     def read_start(self, sandbox: Sandbox) -> Start:
-        """Of a fresh sandbox. Raises `ProblemError` where the image's work tree is no repository with a commit."""
-        given = _new_path()
-        done = _run(sandbox, _TRACKED, given)
+        """Read the start of a fresh sandbox.
+
+        Raises `ProblemError` where its work tree is no repository with a commit.
+        """
+        path = _new_path()
+        done = _run(sandbox, _TRACKED, path)
         if done.returncode:
             raise ProblemError(
                 f"image {self._spec.image!r} has no git repository with a commit in its work tree", details=done.output
             )
-        tracked = read_file(sandbox, given, most=self._most)
-        sandbox.execute(f"rm -f {given}")
+        tracked = read_file(sandbox, path, most=self._most)
+        sandbox.execute(f"rm -f {path}")
         folder, prefix, commit = done.output.splitlines()[:3]
         return Start(folder, prefix, commit, tracked.split(b"\0")[:-1], self.read(sandbox, folder))
 
     def apply(self, sandbox: Sandbox, folder: str, diff: str) -> None:
         """`git apply` in a fresh sandbox. Raises `SandboxError` where it fails: the patch was made for this tree."""
-        _hand_over(sandbox, folder, diff.encode(), _APPLY, "the patch cannot be applied to a clean copy", CLEAN_GIT)
+        _run_with_input(
+            sandbox, folder, diff.encode(), _APPLY, "the patch cannot be applied to a clean copy", CLEAN_GIT
+        )
 
     def restore(self, sandbox: Sandbox, folder: str, overlay: Overlay) -> None:
-        """Makes a fresh sandbox's work tree the built one. Raises `SandboxError`."""
+        """Make a fresh sandbox's work tree the built one. Raises `SandboxError`."""
         if not overlay.files and not overlay.gone:
             return
         first = [*overlay.gone, *overlay.files]
         parts: Tree = {b"gone": TreeEntry(REGULAR, b"".join(b"./%s\0" % path for path in first))}
         parts |= {b"new/" + path: file for path, file in overlay.files.items()}
-        _hand_over(sandbox, folder, write_tar(parts), _RESTORE, "a built tree cannot be restored", {})
+        _run_with_input(sandbox, folder, write_tar(parts), _RESTORE, "a built tree cannot be restored", {})
 
 
 def difference(start: Marks, tree: Tree) -> Overlay:
-    """What makes `tree` of the start's."""
+    """Return what makes `tree` of the start's."""
     files = {path: file for path, file in tree.items() if start.get(path) != file.mark}
     return Overlay(files, [path for path in start if path not in tree])
 
 
-def read_left(copies: CleanCopies, sandbox: Sandbox, folder: str) -> Tree:
-    """The tree that an agent left in its own sandbox; its repository is not asked for anything.
+def read_agent_tree(copies: CleanCopies, sandbox: Sandbox, folder: str) -> Tree:
+    """Return the tree that an agent left in its own sandbox; its repository is not asked for anything.
 
     Raises `BadTreeError` where the agent made it unreadable, `SandboxError` where the sandbox does not answer.
     """
@@ -137,19 +142,19 @@ def read_left(copies: CleanCopies, sandbox: Sandbox, folder: str) -> Tree:
     return copies.read(sandbox, folder)
 
 
-def _hand_over(
+def _run_with_input(
     sandbox: Sandbox, folder: str, content: bytes, script: str, failure: str, env: Mapping[str, str]
 ) -> None:
-    given = _new_path()
-    write_file(sandbox, given, content)
-    done = _run(sandbox, f"{script} rm -f {given}", given, env, folder)
+    path = _new_path()
+    write_file(sandbox, path, content)
+    done = _run(sandbox, f"{script} rm -f {path}", path, env, folder)
     if done.returncode:
         raise SandboxError(f"{failure}: return code {done.returncode}", type_="clean_copy", details=done.output)
 
 
-def _run(sandbox: Sandbox, script: str, given: str, env: Mapping[str, str] | None = None, cwd: str = "") -> Execution:
-    """Runs a script that knows the file `$given` and a folder `$stage` that goes with it."""
-    begin = f"given={given}; stage={given}.stage; mkdir $stage; trap 'rm -rf $stage' EXIT\n"
+def _run(sandbox: Sandbox, script: str, path: str, env: Mapping[str, str] | None = None, cwd: str = "") -> Execution:
+    """Run a script that knows the file `$input` and a folder `$stage` that goes with it."""
+    begin = f"input={path}; stage={path}.stage; mkdir $stage; trap 'rm -rf $stage' EXIT\n"
     return sandbox.execute(begin + script, env=env, cwd=cwd)
 
 

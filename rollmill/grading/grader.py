@@ -15,7 +15,7 @@ from typing import Any
 from rollmill.errors import RollmillError
 from rollmill.grading import path_policy, reward_schedule
 from rollmill.grading.benchmark_runner import Measurement, WrongBenchmarkError
-from rollmill.grading.clean_copy import CleanCopies, NoRepositoryError, Overlay, difference, read_left
+from rollmill.grading.clean_copy import CleanCopies, NoRepositoryError, Overlay, difference, read_agent_tree
 from rollmill.grading.evaluation import Evaluation, GitPrecheck, SpeedupDetails
 from rollmill.grading.machine_lock import Turns
 from rollmill.grading.patch import Patch
@@ -65,7 +65,7 @@ class LocalGrader:
         self._measuring = Turns(root / "measuring.lock")
 
     def close(self) -> None:
-        """Changes that wait to be measured get no grade."""
+        """Give no grade to changes that wait to be measured."""
         self._measuring.close()
 
     def grade(self, problem: GradedProblem, sandbox_id: str) -> Evaluation:
@@ -90,17 +90,17 @@ class LocalGrader:
                 self._prepared[key] = prepare(problem, copies, scratch)
             return self._prepared[key]
 
-    def _judge(self, case: _Case, prepared: BuiltProblem, left: Sandbox) -> Evaluation:
-        patch = _take_patch(case, prepared, left)
+    def _judge(self, case: _Case, prepared: BuiltProblem, agent_sandbox: Sandbox) -> Evaluation:
+        patch = _take_patch(case, prepared, agent_sandbox)
         changed = _build_and_test(case, prepared, patch)
         with self._measuring.turn():
             details = self._measure(case, prepared, patch, changed)
         reward = self._ladder.reward(details.average_speedup, details.low)
         if details.low > 1:
             return case.evaluation(None, None, reward)
-        found = f"{details.average_speedup:.3f} times as fast (95% interval {details.low:.3f} to {details.high:.3f})"
+        measured = f"{details.average_speedup:.3f} times as fast (95% interval {details.low:.3f} to {details.high:.3f})"
         kind = "slower" if details.high < 1 else "not faster beyond noise"
-        return case.evaluation("benchmark", f"{kind}: {found}", reward)
+        return case.evaluation("benchmark", f"{kind}: {measured}", reward)
 
     def _measure(self, case: _Case, prepared: BuiltProblem, patch: Patch, changed: Overlay) -> SpeedupDetails:
         measurement = Measurement(prepared, changed)
@@ -111,8 +111,8 @@ class LocalGrader:
             raise _EndedError("benchmark", str(error)) from error
         finally:
             case.note("benchmark", measurement.last)
-        case.found |= {"speedup": details.average_speedup, "speedup_details": details}
-        case.found["metadata"] = {
+        case.facts |= {"speedup": details.average_speedup, "speedup_details": details}
+        case.facts["metadata"] = {
             "start_commit": prepared.commit,
             "overhead_s": measurement.overhead_s,
             "reward_by": self._ladder.by,
@@ -133,45 +133,45 @@ class _Case:
 
     def __init__(self, instance_id: str) -> None:
         self._instance_id = instance_id
-        self.found: dict[str, Any] = {}
+        self.facts: dict[str, Any] = {}
 
     def note(self, phase: str, done: Execution) -> None:
-        """Keeps what a phase's command left."""
+        """Keep what a phase's command left."""
         output = CappedOutput(OUTPUT_BYTES)
         output.add(done.output.encode("utf-8", "replace"))
-        self.found |= {f"{phase}_returncode": done.returncode, f"{phase}_output": output.text()}
+        self.facts |= {f"{phase}_returncode": done.returncode, f"{phase}_output": output.text()}
 
     def evaluation(self, phase: str | None, reason: str | None, reward: float) -> Evaluation:
-        """The verdict with all that was found; no phase where all were passed."""
+        """Return the verdict with all that was found; no phase where all were passed."""
         return Evaluation(
             instance_id=self._instance_id,
             success=phase is None,
             reward=reward,
             reason=reason,
             phase=phase,
-            **self.found,
+            **self.facts,
         )
 
     def error(self, message: str, type_: str, details: str = "") -> Evaluation:
         """No verdict, since grading failed."""
         if details:
-            self.found["metadata"] = {**self.found.get("metadata", {}), "error_details": details[-OUTPUT_BYTES:]}
+            self.facts["metadata"] = {**self.facts.get("metadata", {}), "error_details": details[-OUTPUT_BYTES:]}
         return Evaluation(
-            instance_id=self._instance_id, success=None, reward=None, error=message, error_type=type_, **self.found
+            instance_id=self._instance_id, success=None, reward=None, error=message, error_type=type_, **self.facts
         )
 
 
-def _take_patch(case: _Case, prepared: BuiltProblem, left: Sandbox) -> Patch:
-    """The change as one patch, if it is allowed."""
+def _take_patch(case: _Case, prepared: BuiltProblem, agent_sandbox: Sandbox) -> Patch:
+    """Return the change as one patch, if it is allowed."""
     try:
-        patch = prepared.start.take_patch(read_left(prepared.copies, left, prepared.folder))
+        patch = prepared.start.take_patch(read_agent_tree(prepared.copies, agent_sandbox, prepared.folder))
     except BadTreeError as error:
         reason = f"the work tree cannot be judged: {error}"
         is_git = not isinstance(error, NoRepositoryError)
-        case.found["git_precheck"] = GitPrecheck(is_git=is_git, ok=False, reason=reason)
+        case.facts["git_precheck"] = GitPrecheck(is_git=is_git, ok=False, reason=reason)
         raise _EndedError("git_precheck", reason) from error
     refused = path_policy.refusal(patch.changes, prepared.allowed)
-    case.found["git_precheck"] = GitPrecheck(
+    case.facts["git_precheck"] = GitPrecheck(
         is_git=True,
         ok=refused is None,
         changed_files=[change.path for change in patch.changes],
@@ -187,7 +187,7 @@ def _take_patch(case: _Case, prepared: BuiltProblem, left: Sandbox) -> Patch:
 
 
 def _build_and_test(case: _Case, prepared: BuiltProblem, patch: Patch) -> Overlay:
-    """What makes the built work tree of a fresh one; it is taken before the tests run anything in it."""
+    """Return what makes the built work tree of a fresh one; it is taken before the tests run anything in it."""
     problem, copies = prepared.problem, prepared.copies
     with copies.fresh() as sandbox:
         copies.apply(sandbox, prepared.folder, patch.diff)
@@ -206,14 +206,16 @@ def _build_and_test(case: _Case, prepared: BuiltProblem, patch: Patch) -> Overla
     why = failure(tested)
     if why:
         raise _EndedError("test", f"the tests failed: {why}")
-    said = summary(tested.output)
-    if said != prepared.test_summary:
-        raise _EndedError("test", f"the tests did not end as at the start commit: {said}, not {prepared.test_summary}")
+    test_summary = summary(tested.output)
+    if test_summary != prepared.test_summary:
+        raise _EndedError(
+            "test", f"the tests did not end as at the start commit: {test_summary}, not {prepared.test_summary}"
+        )
     return overlay
 
 
 def _require_own_changes(prepared: BuiltProblem, patch: Patch, overlay: Overlay) -> None:
-    """A build may make files, and change tracked ones only as it does at the start commit."""
+    """Refuse a build that changes tracked files other than it does at the start commit; it may make files."""
     mine = {change.path for change in patch.changes}
     also = {*prepared.overlay.files, *prepared.overlay.gone}
     for path in (*overlay.files, *overlay.gone):

@@ -31,7 +31,7 @@ class Turns:
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """Waits for a turn and has it for the time of the block. After `close`: `SandboxError`, of type `closed`."""
+        """Wait for a turn and have it for the time of the block. After `close`: `SandboxError`, of type `closed`."""
         with self._threads:
             file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
             try:

@@ -52,7 +52,7 @@ class Pack:
         self._solutions = folder / "solutions"
 
     def solution(self, instance_id: str, kind: str) -> bytes:
-        """The `good` or the `wrong` patch of a problem. Raises `InputError` where there is none."""
+        """Return the `good` or the `wrong` patch of a problem. Raises `InputError` where there is none."""
         name = f"{instance_id}/{kind}.patch"
         try:
             return read_confined(name, [self._solutions], limit=_LARGEST_PATCH)
@@ -63,7 +63,7 @@ class Pack:
             ) from None
 
     def write_commits(self) -> int:
-        """Makes `commit_id` of every row that of its image; how many changed. Raises `InputError`."""
+        """Make `commit_id` of every row that of its image; return how many changed. Raises `InputError`."""
         rows = [row for _, row in read_json(str(self.dataset)) if isinstance(row, dict)]
         changed = 0
         for row in rows:
@@ -123,7 +123,7 @@ class Proof(NamedTuple):
 
 
 def prove(pack: Pack, host: SandboxHost, grader: Grader, instance_id: str) -> Proof:
-    """Grades the start, the good and the wrong patch, each in a sandbox of its own.
+    """Grade the start, the good and the wrong patch, each in a sandbox of its own.
 
     Raises `InputError` for a patch that is missing or does not apply, `SandboxError`.
     """
@@ -142,7 +142,7 @@ def prove(pack: Pack, host: SandboxHost, grader: Grader, instance_id: str) -> Pr
 
 
 def prove_all(pack: Pack, instances: Collection[str], pairs: PairCount) -> Iterator[Proof]:
-    """The proofs of these problems, one after the other, on bubblewrap; of all where none is named."""
+    """Yield the proofs of these problems, one after the other, on bubblewrap; of all where none is named."""
     with BubblewrapHost(pack.images, packages=()) as host:
         grader = LocalGrader(host, pairs=pairs)
         for instance_id in instances or pack.problems:
@@ -165,16 +165,16 @@ class _Check(_Commits):
     most_pairs: int = parameter(15, "Measuring", "Most pairs", "Pairs of runs at most.", ge=3)
 
 
-def _check(asked: _Check) -> None:
-    pack = Pack(asked.pack)
-    for name in asked.instance:
+def _check(parameters: _Check) -> None:
+    pack = Pack(parameters.pack)
+    for name in parameters.instance:
         if name not in pack.problems:
             raise InputError(f"no problem {name!r} in {pack.dataset}: there are {', '.join(pack.problems)}")
-    if asked.most_pairs < asked.least_pairs:
-        raise InputError(f"--most_pairs {asked.most_pairs} is less than --least_pairs {asked.least_pairs}")
-    pairs = PairCount(least=asked.least_pairs, most=asked.most_pairs)
+    if parameters.most_pairs < parameters.least_pairs:
+        raise InputError(f"--most_pairs {parameters.most_pairs} is less than --least_pairs {parameters.least_pairs}")
+    pairs = PairCount(least=parameters.least_pairs, most=parameters.most_pairs)
     proofs = []
-    for proof in prove_all(pack, asked.instance, pairs):
+    for proof in prove_all(pack, parameters.instance, pairs):
         sys.stderr.write(f"{proof.instance_id}: {'; '.join(proof.faults) or 'sound'}\n")
         proofs.append(proof)
     rows = [proof.row() for proof in proofs]
@@ -189,17 +189,17 @@ def _shown(number: float | None) -> str:
 
 
 def main() -> None:
-    """The command."""
-    asked = parse_command(
+    """Run the command."""
+    parameters = parse_command(
         {"commits": _Commits, "check": _Check},
         prog=PROG,
         description="Keeps a pack of graded problems sound.",
         examples=f"  {PROG} commits\n  {PROG} check --instance spanset__merge",
     )
-    if isinstance(asked, _Check):
-        _check(asked)
-    elif isinstance(asked, _Commits):
-        sys.stdout.write(f"{Pack(asked.pack).write_commits()} commits changed\n")
+    if isinstance(parameters, _Check):
+        _check(parameters)
+    elif isinstance(parameters, _Commits):
+        sys.stdout.write(f"{Pack(parameters.pack).write_commits()} commits changed\n")
 
 
 if __name__ == "__main__":

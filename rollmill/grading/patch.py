@@ -70,9 +70,9 @@ class StartTree:
         self._ignoring.mkdir()
         for path, file in tree.items():
             if path.rpartition(b"/")[2] == b".gitignore" and path in self._tracked and file.mode != LINK:
-                place = self._ignoring / os.fsdecode(path)
-                place.parent.mkdir(parents=True, exist_ok=True)
-                place.write_bytes(file.content)
+                target = self._ignoring / os.fsdecode(path)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(file.content)
         _init(self._git)
         self.marks: Marks = marks(tree)
         """Of every file at the start, ignored ones too."""
@@ -88,7 +88,7 @@ class StartTree:
         return self._tracked
 
     def take_patch(self, after: Tree) -> Patch:
-        """What has to be done to the start tree to get this one.
+        """Return what has to be done to the start tree to get this one.
 
         Raises `BadTreeError` where no patch in UTF-8 can say it, `SandboxError` where git fails.
         """
@@ -124,12 +124,12 @@ class StartTree:
             raise BadTreeError("a symbolic link in it points to a name that is no UTF-8") from error
 
     def _ignored(self, paths: Iterable[bytes]) -> set[bytes]:
-        asked = [path for path in paths if path not in self._tracked]
-        if not asked:
+        candidates = [path for path in paths if path not in self._tracked]
+        if not candidates:
             return set()
-        named = b"".join(b"./%s\0" % path for path in asked)  # a bare `:x` would be one of git's patterns
-        found = _run(self._git, "check-ignore", "--no-index", "-z", "--stdin", tree=self._ignoring, given=named)
-        return {path.removeprefix(b"./") for path in found.split(b"\0")[:-1]}
+        named = b"".join(b"./%s\0" % path for path in candidates)  # a bare `:x` would be one of git's patterns
+        output = _run(self._git, "check-ignore", "--no-index", "-z", "--stdin", tree=self._ignoring, stdin=named)
+        return {path.removeprefix(b"./") for path in output.split(b"\0")[:-1]}
 
 
 def _init(git: Path, *, alternate: Path | None = None) -> None:
@@ -142,7 +142,7 @@ def _init(git: Path, *, alternate: Path | None = None) -> None:
 
 
 def _import(git: Path, branch: str, files: Tree, gone: Iterable[bytes], parent: str | None) -> None:
-    """Makes a commit of `files`, and of the parent's that are not `gone`."""
+    """Make a commit of `files`, and of the parent's that are not `gone`."""
     stream = [b"commit refs/heads/%s\ncommitter %sdata 0\n" % (branch.encode(), _AUTHOR)]
     if parent:
         stream.append(b"from %s\n" % parent.encode())
@@ -151,17 +151,17 @@ def _import(git: Path, branch: str, files: Tree, gone: Iterable[bytes], parent: 
         stream.append(b"M %s inline %s\ndata %d\n" % (file.mode.encode(), _quoted(path), len(file.content)))
         stream.append(file.content + b"\n")
     stream.append(b"done\n")
-    _run(git, "fast-import", "--quiet", "--done", "--date-format=raw", given=b"".join(stream))
+    _run(git, "fast-import", "--quiet", "--done", "--date-format=raw", stdin=b"".join(stream))
 
 
 def _quoted(path: bytes) -> bytes:
-    """A path in the quotes of C, as fast-import reads them."""
+    """Return a path in the quotes of C, as fast-import reads them."""
     plain = (b"%c" if 32 <= byte < 127 and byte not in b'"\\' else b"\\%03o" for byte in path)
     return b'"' + b"".join(form % byte for form, byte in zip(plain, path, strict=True)) + b'"'
 
 
-def _run(git: Path, command: str, *arguments: str, tree: Path | None = None, given: bytes | None = None) -> bytes:
-    """The output of a git command. Raises `SandboxError` where it fails."""
+def _run(git: Path, command: str, *arguments: str, tree: Path | None = None, stdin: bytes | None = None) -> bytes:
+    """Run a git command and return its output. Raises `SandboxError` where it fails."""
     settings = [part for setting in _SETTINGS for part in ("-c", setting)]
     environment: Mapping[str, str] = {"PATH": os.environ.get("PATH", os.defpath), "GIT_DIR": str(git), **CLEAN_GIT}
     if tree:
@@ -171,7 +171,7 @@ def _run(git: Path, command: str, *arguments: str, tree: Path | None = None, giv
             ["git", *settings, command, *arguments],
             cwd=tree or git.parent,
             env=environment,
-            input=given or b"",
+            input=stdin or b"",
             capture_output=True,
             check=False,
         )

@@ -21,7 +21,7 @@ _PIECES = re.compile(r"\*\*/|\*\*|\*|\?|[^*?]+")
 
 
 def refusal(changes: Iterable[Change], patterns: Sequence[str]) -> str | None:
-    """Why these changes are not allowed; None where they all are.
+    """Return why these changes are not allowed; None where they all are.
 
     A file may be changed, added or deleted where a pattern fits its whole path from the repository's root: `*` and
     `?` stay within a name, `**` does not, a pattern that ends in `/` is the folder. Never allowed, unless a pattern
@@ -36,7 +36,7 @@ def refusal(changes: Iterable[Change], patterns: Sequence[str]) -> str | None:
             return f"{path} was {what}, and only {', '.join(patterns) or 'nothing'} may be"
         if change.mode == "120000":
             return f"{path} is a symbolic link"
-        if path in patterns:
+        if path in patterns:  # named in full: whoever wrote the problem wants it changed
             continue
         if any(_RESERVED.fullmatch(name) for name in path.split("/")):
             return f"{path} has a name that is read by Python, pytest or git themselves"
@@ -46,43 +46,48 @@ def refusal(changes: Iterable[Change], patterns: Sequence[str]) -> str | None:
 
 
 def _fits(pattern: str, path: str) -> bool:
-    """Whether a pattern fits a whole path, in time that is at most the product of their lengths.
+    """Return whether a pattern fits a whole path, in time that is at most the product of their lengths.
 
     Keeps all places in the pattern at which a match may be: a regular expression of the same meaning tries one after
     the other, and never ends on `**/**/**/...` and a path that is made for it.
     """
     pieces = _pieces(pattern)
-    places = _opened(pieces, {0})
+    positions = _skip_optional(pieces, {0})
     for character in path:
+        # Every position of a piece that may stand for this character: it stays where the piece takes more of them
+        # (`*`, `**`), and moves on where the piece is over.
         further = set()
-        for place in places:
-            piece = pieces[place] if place < len(pieces) else None
+        for position in positions:
+            piece = pieces[position] if position < len(pieces) else None
             if piece in ("**", _FOLDERS) or (piece == "*" and character != "/"):
-                further.add(place)
+                further.add(position)
             ends = piece == _FOLDERS and character == "/"
             if ends or piece == character or (piece == "?" and character != "/"):
-                further.add(place + 1)
-        places = _opened(pieces, further)
-    return len(pieces) in places
+                further.add(position + 1)
+        positions = _skip_optional(pieces, further)
+    return len(pieces) in positions
 
 
-def _opened(pieces: Sequence[str], places: set[int]) -> set[int]:
-    """With the places behind pieces that may stand for nothing."""
-    waiting = list(places)
+def _skip_optional(pieces: Sequence[str], positions: set[int]) -> set[int]:
+    """Add the positions behind pieces that may stand for nothing."""
+    waiting = list(positions)
     while waiting:
-        place = waiting.pop()
-        passed = _PASSED.get(pieces[place], ()) if place < len(pieces) else ()
-        for further in {place + step for step in passed} - places:
-            places.add(further)
+        position = waiting.pop()
+        passed = _PASSED.get(pieces[position], ()) if position < len(pieces) else ()
+        for further in {position + step for step in passed} - positions:
+            positions.add(further)
             waiting.append(further)
-    return places
+    return positions
 
 
 @cache
 def _pieces(pattern: str) -> tuple[str, ...]:
-    """What stands for more than itself, and all other characters."""
-    found = _PIECES.findall(pattern + ("**" if pattern.endswith("/") else ""))
-    parts = ((piece, _FOLDERS) if piece == "**/" else (piece,) if piece[0] in "*?" else piece for piece in found)
+    """Split a pattern into what stands for more than itself, and all other characters one by one.
+
+    `**/` makes two pieces: it may stand for nothing at all, or for folders, which end with a `/` of the path.
+    """
+    tokens = _PIECES.findall(pattern + ("**" if pattern.endswith("/") else ""))
+    parts = ((piece, _FOLDERS) if piece == "**/" else (piece,) if piece[0] in "*?" else piece for piece in tokens)
     return tuple(part for some in parts for part in some)
 
 

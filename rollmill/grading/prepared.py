@@ -30,7 +30,7 @@ class BuiltProblem(NamedTuple):
 
 
 def prepare(problem: GradedProblem, copies: CleanCopies, scratch: Path) -> BuiltProblem:
-    """Builds and tests the start commit in a fresh sandbox.
+    """Build and test the start commit in a fresh sandbox.
 
     Raises `ProblemError` where that fails, since then no change can be judged; `SandboxError`.
     """
@@ -52,20 +52,20 @@ def prepare(problem: GradedProblem, copies: CleanCopies, scratch: Path) -> Built
             raise ProblemError(f"the work tree of image {problem.image_name!r} cannot be used: {error}") from error
         tested = run_command(sandbox, problem.test_command)
     _require(problem, "test", tested)
-    said = summary(tested.output)
-    if problem.test_command and not said:
+    test_summary = summary(tested.output)
+    if problem.test_command and not test_summary:
         raise ProblemError(f"test_command of {problem.instance_id} prints nothing: it has to say how many tests passed")
     patterns = [prefix + pattern.removeprefix("./") for pattern in problem.allowed]
-    return BuiltProblem(problem, copies, folder, patterns, commit, start, overlay, said)
+    return BuiltProblem(problem, copies, folder, patterns, commit, start, overlay, test_summary)
 
 
 def run_command(sandbox: Sandbox, command: str) -> Execution:
-    """A problem's own command; an empty one does nothing well."""
+    """Run a problem's own command; an empty one does nothing well."""
     return sandbox.execute(command, env=COMMAND_ENVIRONMENT) if command else Execution(output="", returncode=0)
 
 
 def failure(execution: Execution) -> str | None:
-    """Why a command did not end well, in words; None where it did."""
+    """Return why a command did not end well, in words; None where it did."""
     if execution.timed_out:
         return "its time was over"
     if execution.killed_by:

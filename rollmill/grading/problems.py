@@ -11,7 +11,7 @@ from rollmill.problems.data_files import read_data_file
 
 
 def read_graded_problems(path: str) -> dict[str, GradedProblem]:
-    """The problems of a file, by `instance_id`, in the file's order: JSON, JSON Lines or Parquet.
+    """Return the problems of a file, by `instance_id`, in the file's order: JSON, JSON Lines or Parquet.
 
     Raises `InputError`, with file, row and field, for the first row that is no problem, for an id that stands there
     twice, and for a file that cannot be read or holds no row.

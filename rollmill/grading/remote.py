@@ -44,7 +44,9 @@ class RemoteGrader:
         self._max_retries = max_retries
 
     def grade(self, problem: GradedProblem, sandbox_id: str) -> Evaluation:
-        """The service's grade; see `Grader`. What fails on the way is the evaluation's `error`, without a reward.
+        """Return the service's grade; see `Grader`.
+
+        What fails on the way is the evaluation's `error`, without a reward.
 
         The service is told the problem's `instance_id`, and knows the rest.
         """
@@ -77,12 +79,12 @@ class RemoteGrader:
         return read_evaluation(instance_id, answer)
 
     def close(self) -> None:
-        """Gives up what is asked, and the connections."""
+        """Give up what is asked, and the connections."""
         self._connection.close()
 
 
 def read_evaluation(instance_id: str, answer: Mapping[str, Any]) -> Evaluation:
-    """What a service's answer says.
+    """Return what a service's answer says.
 
     A grade is a finite `reward` with a success, or with a reason why it is none; anything else is a failure of the
     service. Fields that `Evaluation` does not have are in its `metadata`.
@@ -91,8 +93,8 @@ def read_evaluation(instance_id: str, answer: Mapping[str, Any]) -> Evaluation:
     error, phase = _text(answer.get("error")), _text(answer.get("phase"))
     won = answer.get("success") is True
     if reward is None or phase == INFRASTRUCTURE or not (won or reason or phase):
-        said = error or reason or f"no grade in the service's answer ({', '.join(sorted(answer)) or 'empty'})"
-        return _failed(instance_id, said, _text(answer.get("error_type")) or "evaluation", _rest(answer))
+        message = error or reason or f"no grade in the service's answer ({', '.join(sorted(answer)) or 'empty'})"
+        return _failed(instance_id, message, _text(answer.get("error_type")) or "evaluation", _rest(answer))
     details = _valid(SpeedupDetails, answer.get("speedup_details"))
     metadata = _rest(answer)
     if details is None and answer.get("speedup_details") is not None:
@@ -129,8 +131,11 @@ def _failed(instance_id: str, error: str, error_type: str, metadata: dict[str, A
 def _rest(answer: Mapping[str, Any]) -> dict[str, Any]:
     taken = _READ | {"git_precheck", "speedup_details"}
     taken |= {f"{step}_{what}" for step in _STEPS for what in ("output", "returncode", "exit_code", "success")}
-    own = answer.get("metadata")
-    return {**(own if isinstance(own, dict) else {}), **{name: answer[name] for name in answer if name not in taken}}
+    metadata = answer.get("metadata")
+    return {
+        **(metadata if isinstance(metadata, dict) else {}),
+        **{name: answer[name] for name in answer if name not in taken},
+    }
 
 
 def _code(answer: Mapping[str, Any], step: str) -> int | None:

@@ -56,7 +56,7 @@ class RewardSchedule(BaseModel):
     `PairCount`); or the average, which noise lifts above 1 in every second case."""
 
     @model_validator(mode="after")
-    def _climbs(self) -> Self:
+    def _check_ascending(self) -> Self:
         if not self.steps:
             raise ValueError("a ladder has at least one step")
         for lower, upper in pairwise(self.steps):
@@ -65,7 +65,7 @@ class RewardSchedule(BaseModel):
         return self
 
     def reward(self, average: float, low: float) -> float:
-        """What a speedup with that average and that lower bound of its interval earns."""
+        """Return what a speedup with that average and that lower bound of its interval earns."""
         value = low if self.by == "low" else average
         reached = [step.reward for step in self.steps if value > step.above]
         return reached[-1] if reached else self.not_faster
@@ -92,7 +92,7 @@ LADDERS = {"default": DEFAULT, "observed": OBSERVED}
 
 
 def read_ladder(source: str) -> RewardSchedule:
-    """The ladder of that name (`default`, `observed`), or that of a JSON file with `RewardSchedule`'s fields.
+    """Return the ladder of that name (`default`, `observed`), or that of a JSON file with `RewardSchedule`'s fields.
 
     Raises `InputError` where there is no such name or file, or where the file is no ladder.
     """

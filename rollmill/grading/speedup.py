@@ -55,13 +55,13 @@ class Interval(NamedTuple):
     high: float
 
     def settled(self, pairs: PairCount) -> bool:
-        """Whether it is narrow enough."""
+        """Return whether it is narrow enough."""
         half = math.log(self.high / self.mean)
         return half <= pairs.narrow + 0.2 * abs(math.log(self.mean))
 
 
 def interval(ratios: Sequence[float]) -> Interval:
-    """The geometric mean of at least three positive ratios, and its interval by Student's t on their logarithms.
+    """Return the geometric mean of at least three positive ratios, and its interval by Student's t on their logarithms.
 
     Georges, Buytaert and Eeckhout, Statistically Rigorous Java Performance Evaluation (OOPSLA 2007), section 3.2,
     for few measurements; of logarithms, since a ratio and its inverse are to weigh the same.
@@ -72,14 +72,14 @@ def interval(ratios: Sequence[float]) -> Interval:
 
 
 def student(freedom: int) -> float:
-    """The 97.5% quantile of Student's t, within 1% from two degrees of freedom on and 0.1% from four on.
+    """Return the 97.5% quantile of Student's t, within 1% from two degrees of freedom on and 0.1% from four on.
 
     Abramowitz and Stegun, Handbook of Mathematical Functions, 26.7.5: polynomials in the normal quantile.
     """
     normal = NormalDist().inv_cdf((1 + LEVEL) / 2)
     value = normal
     for power, (factors, divisor) in enumerate(_EXPANSION, start=1):
-        terms = sum(factor * normal ** (2 * place + 1) for place, factor in enumerate(factors))
+        terms = sum(factor * normal ** (2 * degree + 1) for degree, factor in enumerate(factors))
         value += terms / divisor / freedom**power
     return value
 
@@ -89,29 +89,30 @@ Measure = Callable[[int, bool], tuple[float, float]]
 
 
 def compare(measure: Measure, pairs: PairCount, order: random.Random) -> SpeedupDetails:
-    """Runs pairs until the interval is narrow, there are enough, or time is up; what `measure` raises goes through."""
+    """Run pairs until the interval is narrow, there are enough, or time is up; what `measure` raises goes through."""
     ends = time.monotonic() + pairs.seconds
-    measure(_new_seed(), False)
+    measure(_new_seed(), False)  # the first run fills caches and compiles modules: its times say nothing
     comparisons: list[TimedPair] = []
     while True:
         seed = _new_seed()
+        # Which side runs first is drawn by lot: what a first run leaves warm or hot then helps or hurts both alike.
         before, after = measure(seed, order.random() < 0.5)
         comparisons.append(TimedPair(seed=seed, before_s=before, after_s=after, speedup=before / after))
         if len(comparisons) < pairs.least:
             continue
-        found = interval([comparison.speedup for comparison in comparisons])
-        if found.settled(pairs) or len(comparisons) >= pairs.most or time.monotonic() > ends:
-            return _details(found, comparisons)
+        estimate = interval([comparison.speedup for comparison in comparisons])
+        if estimate.settled(pairs) or len(comparisons) >= pairs.most or time.monotonic() > ends:
+            return _details(estimate, comparisons)
 
 
-def _details(found: Interval, comparisons: list[TimedPair]) -> SpeedupDetails:
+def _details(estimate: Interval, comparisons: list[TimedPair]) -> SpeedupDetails:
     speedups = [comparison.speedup for comparison in comparisons]
     return SpeedupDetails(
-        average_speedup=found.mean,
+        average_speedup=estimate.mean,
         min_speedup=min(speedups),
         max_speedup=max(speedups),
-        low=found.low,
-        high=found.high,
+        low=estimate.low,
+        high=estimate.high,
         total_comparisons=len(comparisons),
         comparisons=comparisons,
     )

@@ -10,7 +10,7 @@ _LINES = 3
 
 
 def summary(output: str) -> list[str]:
-    """The last three lines that are not blank, all times in them replaced by `#`.
+    """Return the last three lines that are not blank, all times in them replaced by `#`.
 
     That is where the runners of tests say how many there were: `Ran 12 tests in #` and `OK`, `== 12 passed in # ==`,
     `[  PASSED  ] 12 tests.` A test run has passed where its return code is 0 and its summary is that of the start

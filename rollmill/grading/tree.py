@@ -37,7 +37,9 @@ _LONGEST_PATH = 4000
 
 
 def read_tar(archive: bytes, *, most: int) -> Tree:
-    """The files of a tar, at most so many bytes of content; git's own folders, empty folders and devices left out.
+    """Return the files of a tar, at most `most` bytes of content.
+
+    Git's own folders, empty folders and devices left out.
 
     Raises `BadTreeError` for an archive that is damaged, too large, or names what lies outside.
     """
@@ -54,6 +56,7 @@ def read_tar(archive: bytes, *, most: int) -> Tree:
                     tree[b"/".join(names)] = file
     except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
         raise BadTreeError(f"its archive cannot be read: {error}") from error
+    # Written out, a path beneath a link would leave the work tree; one beneath a file cannot be.
     for path in tree:
         names = path.split(b"/")
         if any(b"/".join(names[:end]) in tree for end in range(1, len(names))):
@@ -62,7 +65,7 @@ def read_tar(archive: bytes, *, most: int) -> Tree:
 
 
 def write_tar(tree: Tree) -> bytes:
-    """A tar of these files."""
+    """Return a tar of these files."""
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w", format=tarfile.GNU_FORMAT, errors="surrogateescape") as tar:
         for path, file in tree.items():
@@ -79,17 +82,17 @@ def write_tar(tree: Tree) -> bytes:
 
 
 def marks(tree: Tree) -> Marks:
-    """What is needed to tell later which files changed."""
+    """Return what is needed to tell later which files changed."""
     return {path: file.mark for path, file in tree.items()}
 
 
 def show(path: bytes) -> str:
-    """A path as text; bytes that are no UTF-8 by their numbers."""
+    """Return a path as text; bytes that are no UTF-8 by their numbers."""
     return path.decode("utf-8", "backslashreplace")
 
 
 def _names(name: str) -> list[bytes]:
-    """The names on the way to a member; none where it is git's own. Raises `BadTreeError` for one outside."""
+    """Return the names on the way to a member; none where it is git's own. Raises `BadTreeError` for one outside."""
     path = name.encode("utf-8", "surrogateescape")
     names = [part for part in path.split(b"/") if part not in {b"", b"."}]
     if path.startswith(b"/") or b".." in names or b"\0" in path:

@@ -10,16 +10,16 @@ _KEY_FLAGS = ("--api-key", "--api_key")
 
 
 def secret_out_of(argv: Sequence[str]) -> list[str]:
-    """The arguments without `--api-key KEY`, which goes to `VLLM_API_KEY` of this process.
+    """Return the arguments without `--api-key KEY`, which goes to `VLLM_API_KEY` of this process.
 
     A key is no parameter: parameters are stored, and shown to whoever sees the run.
     """
-    left: list[str] = []
-    given = iter(argv)
-    for argument in given:
+    remaining: list[str] = []
+    arguments = iter(argv)
+    for argument in arguments:
         flag, equals, value = argument.partition("=")
         if flag in _KEY_FLAGS:
-            os.environ[KEY_VARIABLE] = value if equals else next(given, "")
+            os.environ[KEY_VARIABLE] = value if equals else next(arguments, "")
         else:
-            left.append(argument)
-    return left
+            remaining.append(argument)
+    return remaining

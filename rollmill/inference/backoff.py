@@ -11,13 +11,16 @@ _LONGEST_RETRY_AFTER_S = 600.0
 
 
 def backoff_s(retry: int) -> float:
-    """Seconds to wait before the `retry`-th retry (0-based): 1, 2, 4, ..., at most 30, with up to 25% taken off."""
+    """Return seconds to wait before the `retry`-th retry (0-based).
+
+    They are 1, 2, 4, ..., at most 30, with up to 25% taken off.
+    """
     longest: float = min(_LONGEST_BACKOFF_S, 2.0 ** min(retry, 10))
     return longest * random.uniform(0.75, 1.0)
 
 
 def parse_retry_after(value: str | None) -> float | None:
-    """Seconds that a `Retry-After` header asks for, as a number or as an HTTP date (RFC 9110, 10.2.3)."""
+    """Return seconds that a `Retry-After` header asks for, as a number or as an HTTP date (RFC 9110, 10.2.3)."""
     if value is None:
         return None
     try:

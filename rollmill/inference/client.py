@@ -4,45 +4,65 @@ from __future__ import annotations
 
 import asyncio
 import io
-import json
 import logging
 import random
+import re
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Self
 
 import aiohttp
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from yarl import URL
 
-from rollmill.inference.answers import PLAIN, AnswerBody, AnswerError, check_redirect, words_of
+from rollmill.inference.answer_body import PLAIN, AnswerBody, AnswerError, check_redirect, same_host_redirect
+from rollmill.inference.answers import Completion, read_completion
 from rollmill.inference.backoff import backoff_s, parse_retry_after
-from rollmill.inference.endpoints import Endpoint, EndpointPool
-from rollmill.records import Usage
+from rollmill.inference.endpoints import CHAT_PATH, Endpoint, EndpointPool, RoutedConversation, is_congestion
+from rollmill.inference.request_changes import NO_CHANGES, RequestChanges
+from rollmill.inference.sampled_tokens import REQUEST_FIELDS, TokenSource
+from rollmill.inference.server_errors import FailedAnswerError, is_too_long, read_error
 from rollmill.terminal.escapes import visible
 from rollmill.terminal.stall_watch import TimedStep
 
 log = logging.getLogger(__name__)
 
-_RETRIED_STATUSES = frozenset({408, 409, 429})
 # Below the 5 s after which uvicorn, and so vLLM, drops an idle connection: a request must not meet a closing one.
 _KEEPALIVE_S = 4.0
+_REFUSED = frozenset(("http_400", "http_413", "http_422"))
+_EXCEEDED = re.compile(r"exceed\w*[ _](the )?(available |maximum )?context", re.IGNORECASE)
 _LARGE_BODY = 2**20
-_MOST_TOKENS = 2**53  # what every reader of JSON keeps exactly
-
-_Read = tuple[str, str | None, str | None, Usage, tuple["ToolCall", ...]]
+_ASKING_FOR_TOKENS = b"," + orjson.dumps(REQUEST_FIELDS)[1:]
+_NOT_STREAMED = b',"stream":false'
+_MOST_REDIRECTS = 4
 
 
 class RequestFailedError(Exception):
     """A request that got no completion after all its tries. `type` is a word to count by."""
 
-    def __init__(self, type_: str, message: str, calls: int) -> None:
+    def __init__(
+        self, type_: str, message: str, calls: int, *, final: bool = False, named: tuple[str, ...] = ()
+    ) -> None:
         super().__init__(message)
         self.type = type_
+        self.final = final
+        """The same request would fail again."""
+        self.named = named
+        """Fields of the request that the server names."""
         self.message = visible(" ".join(message.split()))[:1000]
         self.calls = calls
+
+    @property
+    def too_long(self) -> bool:
+        """Tell whether the request had more tokens than the model's context, by the server's own words."""
+        if self.type == "http_500":  # llama.cpp's; others speak of contexts in errors of their own
+            return _EXCEEDED.search(self.message) is not None
+        refused = self.type in _REFUSED or (self.final and not self.type.startswith("http_"))
+        return refused and is_too_long(self.message)
 
 
 class ClientConfig(BaseModel):
@@ -51,32 +71,15 @@ class ClientConfig(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     api_key: SecretStr | None = None
+    headers: Mapping[str, SecretStr] = {}
+    """Sent with every request, beside the key."""
+    changes: RequestChanges = NO_CHANGES
+    """What the servers want otherwise in a request than jobs write it."""
     request_timeout_s: float = Field(default=600.0, gt=0)
     """For one try, from sending to the last byte."""
     max_retries: int = Field(default=10, ge=0)
-
-
-class ToolCall(NamedTuple):
-    """A tool call as the model made it, however malformed: texts that nobody has looked at, empty where missing."""
-
-    id: str
-    name: str
-    arguments: str
-    """JSON, if the model got it right."""
-
-
-class Completion(NamedTuple):
-    """What the server made of one prompt."""
-
-    text: str
-    reasoning: str | None
-    finish_reason: str | None
-    usage: Usage
-    latency_s: float
-    """Seconds of the try that succeeded."""
-    calls: int
-    """Requests sent, retries included."""
-    tool_calls: tuple[ToolCall, ...] = ()
+    token_source: TokenSource | None = None
+    """Whose tokens answers hold; None where they are not asked for."""
 
 
 @dataclass
@@ -86,6 +89,7 @@ class _TryFailedError(Exception):
     type: str
     message: str
     final: bool = False
+    named: tuple[str, ...] = ()
     refused: bool = False
     retry_after_s: float | None = None
     reached: bool = True
@@ -95,9 +99,11 @@ class _TryFailedError(Exception):
 class ChatClient:
     """Sends chat completion requests; open it with `async with`.
 
-    An answer has at most `LARGEST_ANSWER` bytes, packed or not, and leads nowhere else: a larger one, and a redirect,
-    fail at once. Transport errors, time-outs, 408, 409, 429, 5xx and answers that are not a chat completion are tried
-    again, at most `max_retries` times; any other 4xx fails at once with the server's own words.
+    An answer has at most `LARGEST_ANSWER` bytes, packed or not, and leads to no other host: a larger one, and a
+    redirect elsewhere, fail at once. Transport errors, time-outs, 408, 409, 425, 429, 5xx and answers that are not a
+    chat completion are tried again, at most `max_retries` times; what the same request would meet again (any other
+    4xx, an empty purse, a prompt too long, the same as an error inside a good answer) fails at once with the server's
+    own words.
     """
 
     def __init__(self, endpoints: EndpointPool, config: ClientConfig) -> None:
@@ -111,6 +117,12 @@ class ChatClient:
         self._key = config.api_key.get_secret_value() if config.api_key else ""
         if self._key:
             self._headers["Authorization"] = f"Bearer {self._key}"
+        secrets = {name: value.get_secret_value() for name, value in config.headers.items()}
+        self._headers |= secrets
+        self._secrets = [secret for secret in (self._key, *secrets.values()) if secret]
+        self._changes = config.changes
+        self._token_source = config.token_source
+        self._without_tokens = 0
         self.retries: Counter[str] = Counter()
         """Tries that failed and were repeated, by type."""
 
@@ -131,35 +143,46 @@ class ChatClient:
     ) -> None:
         await self._session.close()
         if self.retries:
-            said = ", ".join(f"{kind} {count}" for kind, count in self.retries.most_common())
-            log.warning("requests that failed on the way and were sent again: %s", said)
+            counts = ", ".join(f"{kind} {count}" for kind, count in self.retries.most_common())
+            log.warning("requests that failed on the way and were sent again: %s", counts)
+        if self._without_tokens:
+            log.warning("%d answers came without the ids of their tokens, which were asked for", self._without_tokens)
 
-    async def complete(self, body: bytes) -> Completion:
-        """The completion for one JSON request body.
+    @property
+    def endpoints(self) -> EndpointPool:
+        """Return where requests go."""
+        return self._endpoints
+
+    async def complete(self, body: bytes, conversation: RoutedConversation | None = None) -> Completion:
+        """Return the completion for one JSON request body; all turns of a conversation go to one server.
 
         Raises `RequestFailedError`, and `ServingError` when no endpoint is left.
         """
         calls = 0
+        body = body[:-1] + (_NOT_STREAMED + _ASKING_FOR_TOKENS if self._token_source else _NOT_STREAMED + b"}")
+        if self._changes:
+            body = self._changes.apply(body)
         while True:
-            endpoint = await self._endpoints.acquire()
+            endpoint = await self._endpoints.acquire(conversation)
             calls += 1
             started = time.monotonic()
             try:
                 with TimedStep(self.request_timeout_s):
-                    text, reasoning, finish_reason, usage, tool_calls = await self._try(endpoint, body)
+                    completion = await self._try(endpoint, body)
                 endpoint.answered()
-                seconds = time.monotonic() - started
-                return Completion(text, reasoning, finish_reason, usage, seconds, calls, tool_calls)
+                self._without_tokens += self._token_source is not None and completion.tokens is None
+                return completion._replace(latency_s=time.monotonic() - started, calls=calls)
             except _TryFailedError as caught:
                 failure = caught
             finally:
-                self._endpoints.release(endpoint)
+                self._endpoints.release(endpoint, conversation)
+            self._endpoints.congested += is_congestion(failure.type)
             if failure.reached:
                 endpoint.answered()
             else:
                 endpoint.failed(refused=failure.refused)
             if failure.final or calls > self._max_retries:
-                raise RequestFailedError(failure.type, failure.message, calls)
+                raise RequestFailedError(failure.type, failure.message, calls, final=failure.final, named=failure.named)
             self.retries[failure.type] += 1
             pause_s = self._pause_s(failure, calls - 1)
             with TimedStep(pause_s):
@@ -172,17 +195,11 @@ class ChatClient:
             return 0.0  # another server can take it now
         return backoff_s(retry)
 
-    async def _try(self, endpoint: Endpoint, body: bytes) -> _Read:
-        url = f"{endpoint.base_url}/chat/completions"
+    async def _try(self, endpoint: Endpoint, body: bytes) -> Completion:
         try:
-            # aiohttp sends large bytes in one piece, and warns of it; a file it sends piece by piece.
-            data = body if len(body) <= _LARGE_BODY else io.BytesIO(body)
-            async with self._session.post(url, data=data, allow_redirects=False) as response:
-                status, headers = response.status, response.headers
-                check_redirect(url, status, headers.get("Location"))
-                content = await _read_body(url, response)
+            status, headers, content = await self._exchange(endpoint.chat_url, body)
         except AnswerError as error:
-            raise _TryFailedError(error.type, str(error), final=True) from None
+            raise _TryFailedError(error.type, self._hide(str(error)), final=True) from None
         except aiohttp.ClientConnectorError as error:
             raise _TryFailedError("connection", str(error), refused=True, reached=False) from None
         except TimeoutError:
@@ -190,17 +207,46 @@ class ChatClient:
             raise _TryFailedError("timeout", message, reached=False) from None
         except (aiohttp.ClientError, ConnectionError) as error:
             raise _TryFailedError("connection", f"{type(error).__name__}: {error}", reached=False) from None
-        if status == 200:
-            return read_completion(content)
-        retry_after = parse_retry_after(headers.get("Retry-After"))
-        retried = status in _RETRIED_STATUSES or status >= 500
-        words = server_words(content)
-        if self._key:
-            words = words.replace(self._key, "***")  # some servers repeat a key that they refuse
-        message = f"{endpoint.base_url} answers {status}: {words}"
-        raise _TryFailedError(
-            f"http_{status}", message, final=not retried, reached=status < 500, retry_after_s=retry_after
-        )
+        is_answer = 200 <= status < 300
+        try:
+            if is_answer:
+                return read_completion(content, self._token_source, charset=charset_of(headers.get("Content-Type")))
+            raise read_error(status, content)
+        except FailedAnswerError as error:
+            message = self._hide(error.message)
+            if not is_answer:
+                message = f"{endpoint.base_url} answers {status}: {message}"
+            raise _TryFailedError(
+                error.type,
+                message,
+                final=error.final,
+                named=error.named,
+                reached=status < 500 or error.final,
+                retry_after_s=None if is_answer else parse_retry_after(headers.get("Retry-After")),
+            ) from None
+
+    async def _exchange(self, url: str, body: bytes) -> tuple[int, Mapping[str, str], bytes]:
+        """Return status, head and body of an answer; a redirect that keeps the request is followed on the same host.
+
+        Raises `AnswerError`, and as aiohttp does.
+        """
+        for _ in range(_MOST_REDIRECTS):
+            # aiohttp sends large bytes in one piece, and warns of it; a file it sends piece by piece.
+            data = body if len(body) <= _LARGE_BODY else io.BytesIO(body)
+            async with self._session.post(URL(url, encoded=True), data=data, allow_redirects=False) as response:
+                location = response.headers.get("Location")
+                target = same_host_redirect(url, response.status, location)
+                if target is None:
+                    check_redirect(url, response.status, location, suffix=CHAT_PATH)
+                    return response.status, response.headers, await _read_body(url, response)
+            url = target
+        raise AnswerError("redirect", f"{url} leads from one address to another: give the last one")
+
+    def _hide(self, message: str) -> str:
+        """Return a server's message without secrets: some repeat a key that they refuse."""
+        for secret in self._secrets:
+            message = message.replace(secret, "***")
+        return message
 
 
 async def _read_body(url: str, response: aiohttp.ClientResponse) -> bytes:
@@ -211,75 +257,12 @@ async def _read_body(url: str, response: aiohttp.ClientResponse) -> bytes:
             body.add(piece)
         return body.content()
     except AnswerError as error:
-        if response.status == 200:
+        if 200 <= response.status < 300:
             raise
         return str(error).encode()
 
 
-def read_completion(content: bytes) -> _Read:
-    """Text, reasoning, finish reason, usage and tool calls of a chat completion's JSON."""
-    try:
-        answer = _parse(content)
-        choice = answer["choices"][0]
-        message = choice["message"]
-        tool_calls = _tool_calls(message.get("tool_calls"))
-        text = message.get("content") if tool_calls else message["content"]
-        reasoning = message.get("reasoning") or message.get("reasoning_content")
-        if text is None and (reasoning is not None or tool_calls):
-            text = ""  # a thinking model that ran into its limit before it said anything, or one that only acts
-        usage = answer.get("usage") or {}
-        counted = Usage(
-            prompt_tokens=usage.get("prompt_tokens") or 0, completion_tokens=usage.get("completion_tokens") or 0
-        )
-        if not all(0 <= count <= _MOST_TOKENS for count in (counted.prompt_tokens, counted.completion_tokens)):
-            raise ValueError("usage counts no tokens that there can be")
-        if not isinstance(text, str):
-            raise TypeError(f"content is {type(text).__name__}")
-        finish_reason = choice.get("finish_reason")
-        if not isinstance(reasoning, str | None) or not isinstance(finish_reason, str | None):
-            raise TypeError("reasoning or finish_reason is no text")
-    except (orjson.JSONDecodeError, LookupError, TypeError, AttributeError, ValueError, RecursionError) as error:
-        shown = content[:200].decode("utf-8", "replace")
-        reason = f"not a chat completion ({type(error).__name__}: {error}): {shown!r}"
-        raise _TryFailedError("malformed_response", reason) from None
-    return text, reasoning, finish_reason, counted, tool_calls
-
-
-def _tool_calls(value: Any) -> tuple[ToolCall, ...]:
-    """What the model called; of a call of a wrong shape all of it as its arguments, for the model to be told."""
-    made = []
-    for call in (value if isinstance(value, list) else [value]) if value else []:
-        function = call.get("function") if isinstance(call, dict) else None
-        if isinstance(function, dict):
-            made.append(
-                ToolCall(*(_text(one) for one in (call.get("id"), function.get("name"), function.get("arguments"))))
-            )
-        else:
-            made.append(ToolCall("", "", _text(call)))
-    return tuple(made)
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else "" if value is None else orjson.dumps(value).decode()
-
-
-def _parse(content: bytes) -> dict[str, Any]:
-    """The JSON; lone surrogates, which a model may produce and a journal cannot hold, are replaced by `?`."""
-    try:
-        parsed: dict[str, Any] = orjson.loads(content)
-    except orjson.JSONDecodeError:
-        if b"\\u" not in content:
-            raise
-        parsed = orjson.loads(json.dumps(json.loads(content), ensure_ascii=False).encode("utf-8", "replace"))
-    return parsed
-
-
-def server_words(content: bytes) -> str:
-    """The server's own message in an error body, as OpenAI, vLLM and FastAPI write it, or the body's beginning."""
-    try:
-        body = orjson.loads(content)
-        error = body.get("error", body)
-        said = error if isinstance(error, str) else error.get("message") or body.get("detail") or body.get("message")
-    except (orjson.JSONDecodeError, AttributeError):
-        said = None
-    return words_of(said, content[:500])
+def charset_of(content_type: str | None) -> str:
+    """Return the encoding that a `Content-Type` names; empty for none."""
+    _, _, charset = (content_type or "").lower().partition("charset=")
+    return charset.split(";")[0].strip(" \"'")[:40]

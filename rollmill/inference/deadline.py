@@ -25,7 +25,7 @@ def until(deadline: float) -> Iterator[None]:
         del _thread.deadline
 
 
-def _left(timeout: float | None) -> float | None:
+def _remaining(timeout: float | None) -> float | None:
     deadline: float | None = getattr(_thread, "deadline", None)
     if deadline is None:
         return timeout
@@ -47,7 +47,7 @@ class DeadlineBackend(httpcore.SyncBackend):
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
         """Connect, as the base class does, within the deadline."""
-        return _Stream(super().connect_tcp(host, port, _left(timeout), local_address, socket_options))
+        return _Stream(super().connect_tcp(host, port, _remaining(timeout), local_address, socket_options))
 
 
 class _Stream(httpcore.NetworkStream):
@@ -55,11 +55,11 @@ class _Stream(httpcore.NetworkStream):
         self._stream = stream
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return self._stream.read(max_bytes, _left(timeout))
+        return self._stream.read(max_bytes, _remaining(timeout))
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         for start in range(0, len(buffer), _PIECE):  # whose time counts anew for each
-            self._stream.write(buffer[start : start + _PIECE], _left(timeout))
+            self._stream.write(buffer[start : start + _PIECE], _remaining(timeout))
 
     def close(self) -> None:
         self._stream.close()
@@ -67,7 +67,7 @@ class _Stream(httpcore.NetworkStream):
     def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore.NetworkStream:
-        return _Stream(self._stream.start_tls(ssl_context, server_hostname, _left(timeout)))
+        return _Stream(self._stream.start_tls(ssl_context, server_hostname, _remaining(timeout)))
 
     def get_extra_info(self, info: str) -> Any:
         return self._stream.get_extra_info(info)

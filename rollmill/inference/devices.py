@@ -63,19 +63,19 @@ def nvidia_files() -> list[str]:
 
 
 def has_only_amd() -> bool:
-    """Whether the machine has an AMD GPU, and no NVIDIA GPU."""
+    """Return whether the machine has an AMD GPU, and no NVIDIA GPU."""
     return (DEV / "kfd").exists() and not nvidia_files()
 
 
 def wants_cpu(environment: Mapping[str, str] | None = None) -> bool:
-    """Whether the environment asks for the CPU: by `ROLLMILL_KIND`, or by hiding all GPUs.
+    """Return whether the environment asks for the CPU: by `ROLLMILL_KIND`, or by hiding all GPUs.
 
     An empty list hides them, a negative number, and the words that schedulers and containers write for none.
     """
-    given = os.environ if environment is None else environment
-    shown = given.get(VISIBLE)
-    if given.get(KIND) == "cpu" or shown is None:
-        return given.get(KIND) == "cpu"
+    variables = os.environ if environment is None else environment
+    shown = variables.get(VISIBLE)
+    if variables.get(KIND) == "cpu" or shown is None:
+        return variables.get(KIND) == "cpu"
     return not shown.strip(" ,") or shown.strip().startswith("-") or shown.strip().lower() in _NO_DEVICES
 
 
@@ -87,8 +87,8 @@ def listed_gpus(environment: Mapping[str, str]) -> list[str] | None:
     """
     if VISIBLE not in environment:
         return None
-    found = (_LISTED.match(name.strip()) for name in environment[VISIBLE].split(","))
-    return [name[0] for name in takewhile(bool, found) if name]
+    matches = (_LISTED.match(name.strip()) for name in environment[VISIBLE].split(","))
+    return [name[0] for name in takewhile(bool, matches) if name]
 
 
 def visible_gpus(environment: Mapping[str, str] | None = None) -> list[str]:
@@ -96,10 +96,10 @@ def visible_gpus(environment: Mapping[str, str] | None = None) -> list[str]:
 
     Without that variable they are numbers from 0: a container's one GPU may be /dev/nvidia3, and is still CUDA's 0.
     """
-    given = os.environ if environment is None else environment
-    if wants_cpu(given):
+    variables = os.environ if environment is None else environment
+    if wants_cpu(variables):
         return []
-    if (listed := listed_gpus(given)) is not None:
+    if (listed := listed_gpus(variables)) is not None:
         return listed
     names = [Path(path).name for path in nvidia_files()]
     count = sum(bool(_DEVICE.fullmatch(name)) for name in names)
@@ -125,8 +125,8 @@ def driver_version() -> str | None:
         text = (DRIVER / "version").read_text(errors="replace")
     except OSError:
         text = "\n".join(_nvidia_smi("driver_version"))
-    found = re.search(r"\b\d{3,}\.\d+(?:\.\d+)?\b", text)
-    return found[0] if found else None
+    match = re.search(r"\b\d{3,}\.\d+(?:\.\d+)?\b", text)
+    return match[0] if match else None
 
 
 def needed_driver(cuda: str | None) -> int | None:
@@ -135,7 +135,7 @@ def needed_driver(cuda: str | None) -> int | None:
 
 
 def is_driver_too_old(version: str | None, cuda: str | None) -> bool:
-    """Whether a driver is known to be older than a CUDA release needs."""
+    """Return whether a driver is known to be older than a CUDA release needs."""
     needed = needed_driver(cuda)
     return needed is not None and version is not None and int(version.partition(".")[0]) < needed
 

@@ -14,7 +14,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, SecretStr
 
 from rollmill.errors import InputError, ServingError
-from rollmill.inference.answers import PLAIN, AnswerBody, AnswerError, check_redirect, words_of
+from rollmill.inference.answer_body import PLAIN, AnswerBody, AnswerError, check_redirect, words_of
 from rollmill.inference.backoff import backoff_s, parse_retry_after
 from rollmill.inference.deadline import DeadlineBackend, until
 from rollmill.terminal.escapes import visible, visible_line
@@ -69,7 +69,7 @@ class ServiceConfig(BaseModel):
     token: SecretStr | None = None
 
     def describe(self) -> str:
-        """What is there, in one line. Raises `ServingError` where nothing answers or the token is refused."""
+        """Return what is there, in one line. Raises `ServingError` where nothing answers or the token is refused."""
         connection = ServiceConnection(self.address, self.token)
         try:
             status = connection.get("/status", timeout_s=_STATUS_S)
@@ -97,7 +97,7 @@ class ServiceConnection:
         if token:
             headers["Authorization"] = f"Bearer {as_header(token, 'the token')}"
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=_KEEPALIVE_S)
-        # A proxy set for downloads must not come between a desk and its own service.
+        # A proxy set for downloads must not come between this machine and a service on it.
         transport = httpx.HTTPTransport(limits=limits, trust_env=False)
         transport._pool._network_backend = DeadlineBackend()  # httpx has no way to hand one over
         self._client = httpx.Client(headers=headers, transport=transport, trust_env=False)
@@ -111,7 +111,7 @@ class ServiceConnection:
         return self._closing.is_set()
 
     def wait(self, seconds: float) -> bool:
-        """Waits so long, or until `close` or `stop_waiting`; whether that was it."""
+        """Wait so long, or until `close` or `stop_waiting`; return whether that was it."""
         return self._closing.wait(seconds)
 
     def stop_waiting(self) -> None:
@@ -119,20 +119,20 @@ class ServiceConnection:
         self._closing.set()
 
     def close(self) -> None:
-        """Gives the connections back, at the latest when the last request under way has ended."""
+        """Give the connections back, at the latest when the last request under way has ended."""
         self._closing.set()
         with self._lock:
             if not self._under_way:
                 self._client.close()
 
     def get(self, path: str, *, timeout_s: float) -> dict[str, Any]:
-        """The JSON object at a path. Raises `CallFailedError`."""
+        """Return the JSON object at a path. Raises `CallFailedError`."""
         return self._send("GET", path, None, timeout_s, None)
 
     def post(
         self, path: str, body: dict[str, Any], *, timeout_s: float, headers: Mapping[str, str] | None = None
     ) -> dict[str, Any]:
-        """The JSON object that answers `body`, sent once, with more `headers`. Raises `CallFailedError`."""
+        """Return the JSON object that answers `body`, sent once, with more `headers`. Raises `CallFailedError`."""
         return self._send("POST", path, body, timeout_s, headers)
 
     def post_again(
@@ -146,7 +146,7 @@ class ServiceConnection:
         patience_s: float,
         headers: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
-        """As `post`, sent again after failures that are `wanted`; a service that is full costs no retry.
+        """Post, and send again after failures that are `wanted`; a service that is full costs no retry.
 
         Gives up `patience_s` after the beginning.
         """
@@ -216,7 +216,10 @@ class ServiceConnection:
 
 
 def service_url(address: str) -> str:
-    """The URL, without a slash at its end, of `host:port` or of a URL. Raises `InputError` for what is neither."""
+    """Return the URL, without a slash at its end, of `host:port` or of a URL.
+
+    Raises `InputError` for what is neither.
+    """
     address = address.strip()
     url = (address if "://" in address else f"http://{address}").rstrip("/")
     try:
@@ -239,7 +242,7 @@ def as_header(secret: SecretStr, what: str) -> str:
 
 
 def token_from_environment(variable: str) -> SecretStr | None:
-    """The token that a variable of the environment holds; None for none."""
+    """Return the token that a variable of the environment holds; None for none."""
     value = os.environ.get(variable, "").strip()
     return SecretStr(value) if value else None
 
@@ -264,10 +267,10 @@ def _understood(response: httpx.Response, answer: bytes, where: str) -> dict[str
         content = None
     status = response.status_code
     if status != 200:
-        said = content.get("detail") if isinstance(content, dict) else None
+        detail = content.get("detail") if isinstance(content, dict) else None
         raise CallFailedError(
             f"http_{status}",
-            f"{where} answers {status}: {words_of(said, answer[:300])}",
+            f"{where} answers {status}: {words_of(detail, answer[:300])}",
             status=status,
             retry_after_s=parse_retry_after(response.headers.get("Retry-After")),
         )

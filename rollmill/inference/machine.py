@@ -10,7 +10,7 @@ from rollmill.inference.devices import nvidia_files, wants_cpu
 
 
 def has_accelerator(environment: Mapping[str, str] | None = None) -> bool:
-    """Whether servers here use an NVIDIA GPU: one is there, and the environment does not ask for the CPU."""
+    """Return whether servers here use an NVIDIA GPU: one is there, and the environment does not ask for the CPU."""
     return bool(nvidia_files()) and not wants_cpu(environment)
 
 
@@ -48,12 +48,22 @@ def machine_arguments(model_path: str, *, on_gpu: bool | None = None) -> tuple[l
     return arguments, environment
 
 
-def length_arguments(given: Sequence[str]) -> list[str]:
+def length_arguments(arguments: Sequence[str]) -> list[str]:
     """Return what lets a vLLM that can take the longest context that fits into memory, where the model's is longer.
 
-    A `--max-model-len` among the arguments `given` comes later and wins. One in vLLM's own `--config` file would not,
+    A `--max-model-len` among `arguments` comes later and wins. One in vLLM's own `--config` file would not,
     since the command line wins over it: then there is nothing here.
     """
-    if any(argument.partition("=")[0] == "--config" for argument in given):
+    if any(argument.partition("=")[0] == "--config" for argument in arguments):
         return []
     return ["--max-model-len", "auto"]
+
+
+def flag_value(arguments: Sequence[str], name: str) -> str | None:
+    """Return the value of a flag among vLLM's arguments, the last one where it is given more than once."""
+    value = None
+    for number, argument in enumerate(arguments):
+        flag, equals, text = argument.partition("=")
+        if flag.replace("_", "-") == name:
+            value = text if equals else next(iter(arguments[number + 1 :]), None)
+    return value

@@ -15,7 +15,7 @@ _SAMPLE_BYTES = 65536
 
 
 def model_identity(model_path: str) -> str:
-    """A fingerprint of a local checkpoint, or the hub id as it stands.
+    """Return a fingerprint of a local checkpoint, or the hub id as it stands.
 
     Of a directory: SHA-256 over the names and sizes of its configuration, tokenizer and weight files, the whole of the
     small ones, and of each large file of weights 64 samples of 64 KiB spread over its length, so that a checkpoint of

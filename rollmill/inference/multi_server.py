@@ -16,7 +16,7 @@ _MEMORY_SHARE = 0.9
 
 
 def placed(config: ServerConfig, count: int) -> list[ServerConfig]:
-    """The configuration of each of `count` servers.
+    """Return the configuration of each of `count` servers.
 
     With a device for each, each has devices of its own; else they share one's memory in equal parts, and what
     `config` says of that wins.
@@ -25,14 +25,14 @@ def placed(config: ServerConfig, count: int) -> list[ServerConfig]:
     if count == 1 or not has_accelerator(os.environ | config.environment):
         return [config] * count
     if len(devices) >= count:
-        own = _shares(devices, count)
-        return [config.model_copy(update={"environment": {**config.environment, VISIBLE: one}}) for one in own]
+        groups = _shares(devices, count)
+        return [config.model_copy(update={"environment": {**config.environment, VISIBLE: group}}) for group in groups]
     share = ("--gpu-memory-utilization", f"{_MEMORY_SHARE / count:.3f}")
     return [config.model_copy(update={"arguments": (*share, *config.arguments)})] * count
 
 
 def device_shares(count: int, config: ServerConfig) -> list[dict[str, str]]:
-    """What is laid over the environment of each of `count` processes, so that each has devices of its own.
+    """Return what is laid over the environment of each of `count` processes, so that each has devices of its own.
 
     Nothing where there is no accelerator. Raises `InputError` for fewer devices than processes, and where `config`
     itself says which devices its servers take.
@@ -51,14 +51,17 @@ def device_shares(count: int, config: ServerConfig) -> list[dict[str, str]]:
 
 
 def side_by_side(configs: Sequence[ServerConfig]) -> bool:
-    """Whether servers may start at the same time: where they share no device, whose memory each of them measures."""
+    """Return whether servers may start at the same time.
+
+    They may where they share no device, whose memory each of them measures.
+    """
     places = [config.environment.get(VISIBLE) for config in configs]
     return len(places) > 1 and None not in places and len(set(places)) == len(places)
 
 
 @contextmanager
 def started(servers: Sequence[ModelServer], *, together: bool) -> Iterator[None]:
-    """All servers, ready, for the time of the block. Raises as the first one does that does not start."""
+    """Start all servers for the time of the block. Raises as the first one does that does not start."""
     with ExitStack() as stack:
         if together:
             _start_together(servers, stack)
@@ -85,11 +88,11 @@ def _start_together(servers: Sequence[ModelServer], stack: ExitStack) -> None:
 
 
 def _shares(devices: Sequence[str], count: int) -> list[str]:
-    """As many devices for each, by name."""
+    """Return as many devices for each, by name."""
     each = len(devices) // count
     return [",".join(devices[index * each : (index + 1) * each]) for index in range(count)]
 
 
 def _devices(config: ServerConfig) -> list[str]:
-    """The devices that servers may use, as `CUDAVISIBLE_DEVICES` names them; none where that cannot be told."""
+    """Return the devices that servers may use, as `CUDAVISIBLE_DEVICES` names them; none where that cannot be told."""
     return visible_gpus(os.environ | config.environment)

@@ -19,7 +19,7 @@ class PortReservation:
     """
 
     def __init__(self, port: int | None) -> None:
-        """Takes `port`, or a free one for None. Raises `ServingError` naming the holder of a port in use."""
+        """Take `port`, or a free one for None. Raises `ServingError` naming the holder of a port in use."""
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -33,12 +33,12 @@ class PortReservation:
         self.port: int = self._socket.getsockname()[1]
 
     def release(self) -> None:
-        """Gives the port back."""
+        """Give the port back."""
         self._socket.close()
 
 
 def holder(port: int) -> str:
-    """Who listens on a local TCP port, as far as this user may know."""
+    """Return who listens on a local TCP port, as far as this user may know."""
     for connection in psutil.net_connections(kind="tcp"):
         if connection.laddr and connection.laddr.port == port and connection.status == psutil.CONN_LISTEN:
             if connection.pid is None:

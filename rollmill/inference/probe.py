@@ -8,14 +8,20 @@ import socket
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
+from pydantic import SecretStr
 
 from rollmill.errors import ServingError
-from rollmill.inference.answers import PLAIN, AnswerBody, AnswerError, check_redirect
+from rollmill.inference.answer_body import PLAIN, AnswerBody, AnswerError, check_redirect, same_host_redirect
+from rollmill.inference.endpoints import api_url
+from rollmill.inference.json_body import NotJsonError, parse_body
+from rollmill.inference.server_errors import server_words
+from rollmill.records import Message
 from rollmill.terminal.escapes import visible, visible_line
 
 if TYPE_CHECKING:
@@ -24,6 +30,10 @@ if TYPE_CHECKING:
 _READ_AT_ONCE = 1 << 16
 _LARGEST_LISTING = 16 << 20
 _MOST_SHOWN = 20
+_MOST_REDIRECTS = 4
+_LONGEST_ERROR = 1 << 16
+_NO_LISTING = (403, 404, 405, 501)
+"""No such path, or none for this key: OpenAI's restricted ones may complete, and not list."""
 
 
 class _Reading(io.RawIOBase):
@@ -50,22 +60,22 @@ class _Reading(io.RawIOBase):
 
 
 class _Response(http.client.HTTPResponse):
-    def __init__(self, connected: socket.socket, *given: Any, deadline: float, **named: Any) -> None:
-        super().__init__(connected, *given, **named)
+    def __init__(self, connected: socket.socket, *arguments: Any, deadline: float, **named: Any) -> None:
+        super().__init__(connected, *arguments, **named)
         self.fp = io.BufferedReader(_Reading(self.fp, connected, deadline))
 
 
 class _UntilDeadline(urllib.request.AbstractHTTPHandler):
     """Makes a request's time-out that of the whole exchange."""
 
-    def do_open(self, http_class: Callable[..., http.client.HTTPConnection], *given: Any, **named: Any) -> Any:
+    def do_open(self, http_class: Callable[..., http.client.HTTPConnection], *arguments: Any, **named: Any) -> Any:
         def connection(host: str, /, *, timeout: float = 0.0, **more: Any) -> http.client.HTTPConnection:
-            made = http_class(host, timeout=timeout, **more)
+            http_connection = http_class(host, timeout=timeout, **more)
             answer: Any = partial(_Response, deadline=time.monotonic() + timeout)
-            made.response_class = answer
-            return made
+            http_connection.response_class = answer
+            return http_connection
 
-        return super().do_open(connection, *given, **named)
+        return super().do_open(connection, *arguments, **named)
 
 
 class _Http(_UntilDeadline, urllib.request.HTTPHandler):
@@ -83,7 +93,7 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
         """Follow none."""
 
 
-# A proxy set for downloads must not come between a desk and its own server; the engine's client asks none either.
+# A proxy set for downloads must not come between this machine and a server on it; the engine's client asks none either.
 _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirects(), _Http(), _Https())
 
 
@@ -91,46 +101,160 @@ class NotAnsweringError(ServingError):
     """Nothing answers at an address, or not as an OpenAI-compatible server does."""
 
 
-def served_models(base_url: str, *, api_key: str | None = None, timeout_s: float = 10.0) -> dict[str, str]:
-    """Name -> root (the weights' path or id, where the server says so) of every model at `base_url` (`.../v1`).
+class NoListingError(NotAnsweringError):
+    """A server answers, and has no list of its models: not every one has."""
 
-    Raises `NotAnsweringError`.
+
+class ListedModel(NamedTuple):
+    """What a server's list says of a model."""
+
+    root: str
+    """The weights' path or id, where the server says so; else the model's name."""
+    owner: str
+    """`vllm` where it is served by vLLM."""
+    max_model_len: int | None = None
+    """Tokens of its context, prompt and answer, where the server says so."""
+
+
+def served_models(
+    base_url: str,
+    *,
+    api_key: str | None = None,
+    headers: Mapping[str, SecretStr] = MappingProxyType({}),
+    timeout_s: float = 10.0,
+) -> dict[str, ListedModel]:
+    """Return every model at `base_url` (`.../v1`) by its name.
+
+    Raises `NotAnsweringError`, and as one `NoListingError` where a server has no such list.
+
+    Args:
+        base_url: The server's address.
+        api_key: Sent as a bearer token.
+        headers: Sent besides.
+        timeout_s: Seconds for the whole exchange.
     """
-    url = f"{base_url}/models"
-    request = urllib.request.Request(url, headers=PLAIN)  # noqa: S310 - the scheme is checked by the parameters
-    if api_key:
-        request.add_header("Authorization", f"Bearer {api_key}")
+    url = api_url(base_url, "/models")
+    hidden = [secret for secret in (api_key, *(value.get_secret_value() for value in headers.values())) if secret]
     try:
-        listing = orjson.loads(_get(request, timeout_s))
-        models = {str(model["id"]): str(model.get("root") or model["id"]) for model in listing["data"]}
-        return {visible(name): visible(root) for name, root in models.items()}
+        return _listed_models(_get(url, _head(api_key, headers), timeout_s), url)
     except AnswerError as error:
-        raise NotAnsweringError(str(error)) from error
+        raise NotAnsweringError(_without(hidden, str(error))) from None
     except urllib.error.HTTPError as error:
-        error.close()  # it is the response, too
-        raise NotAnsweringError(f"{url} answers {error.code} {visible(str(error.reason))[:200]}") from error
+        words = _without(hidden, f"{visible(str(error.reason))[:200]}{_error_words(error)}")
+        kind = NoListingError if error.code in _NO_LISTING else NotAnsweringError
+        raise kind(f"{url} answers {error.code} {words}") from error
     except (urllib.error.URLError, OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error
         raise NotAnsweringError(f"no server answers at {base_url}: {visible(str(reason))[:300]}") from error
-    except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise NotAnsweringError(f"{url} is not an OpenAI-compatible list of models") from error
+    except (NotJsonError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        # Often the page that a server has for every path: whether it completes at all, a request tells.
+        raise NoListingError(f"{url} is not an OpenAI-compatible list of models") from error
 
 
-def _get(request: urllib.request.Request, timeout_s: float) -> bytes:
-    """Return an answer's body, up to a bound. Raises `AnswerError`, and as urllib does."""
+def _head(api_key: str | None, headers: Mapping[str, SecretStr]) -> dict[str, str]:
+    """Return what is sent with a request: the key, and a block's own headers."""
+    bearer = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+    return {**PLAIN, **bearer, **{name: value.get_secret_value() for name, value in headers.items()}}
+
+
+def _without(secrets: Iterable[str], words: str) -> str:
+    """Return a server's words without secrets: some repeat a key that they refuse."""
+    for secret in secrets:
+        words = words.replace(secret, "***")
+    return words
+
+
+def _listed_models(content: bytes, url: str) -> dict[str, ListedModel]:
+    listing = parse_body(content)
+    models = listing if isinstance(listing, list) and listing else listing["data"]
+    if not models:
+        raise NoListingError(f"{url} is not an OpenAI-compatible list of models: it lists none")
+    by_name = {str(model["id"]): model for model in models}
+    return {visible(name): _listed_model(name, model) for name, model in by_name.items()}
+
+
+def _listed_model(name: str, model: dict[str, Any]) -> ListedModel:
+    length = model.get("max_model_len")
+    return ListedModel(
+        visible(str(model.get("root") or name)),
+        visible(str(model.get("owned_by") or "")),
+        length if type(length) is int and 0 < length < 2**40 else None,
+    )
+
+
+def _error_words(error: urllib.error.HTTPError) -> str:
+    """Return what a server says of an error, after a colon; empty for nothing. Closes the response."""
     try:
-        with _opener.open(request, timeout=timeout_s) as response:
-            body = AnswerBody(request.full_url, response.headers, limit=_LARGEST_LISTING)
-            while piece := response.read1(_READ_AT_ONCE):
-                body.add(piece)
-            return body.content()
-    except urllib.error.HTTPError as error:
-        check_redirect(request.full_url, error.code, error.headers.get("Location"))
-        raise
+        body = error.read(_LONGEST_ERROR)
+    except (OSError, http.client.HTTPException):
+        body = b""
+    finally:
+        error.close()
+    words = visible_line(server_words(body))[:300] if body.strip() not in (b"", b"{}") else ""
+    return f": {words}" if words else ""
+
+
+def _get(url: str, headers: Mapping[str, str], timeout_s: float, body: bytes | None = None) -> bytes:
+    """Return an answer's body, up to a bound. Raises `AnswerError`, and as urllib does.
+
+    Args:
+        url: What is asked for.
+        headers: Sent with it, and with it to where a redirect on the same host leads.
+        timeout_s: Seconds for each exchange.
+        body: Posted, where there is one.
+    """
+    for _ in range(_MOST_REDIRECTS):
+        request = urllib.request.Request(url, body, dict(headers))  # noqa: S310 - checked by the parameters
+        try:
+            with _opener.open(request, timeout=timeout_s) as response:
+                answer = AnswerBody(url, response.headers, limit=_LARGEST_LISTING)
+                while piece := response.read1(_READ_AT_ONCE):
+                    answer.add(piece)
+                return answer.content()
+        except urllib.error.HTTPError as error:
+            location = error.headers.get("Location")
+            target = same_host_redirect(url, error.code, location)
+            if target is None:
+                try:
+                    check_redirect(url, error.code, location, suffix="/models")
+                except AnswerError:
+                    error.close()
+                    raise
+                raise
+            error.close()
+            url = target
+    raise AnswerError("redirect", f"{url} leads from one address to another: give the last one")
+
+
+def count_tokens(
+    base_url: str,
+    model: str,
+    messages: list[Message],
+    *,
+    api_key: str | None = None,
+    headers: Mapping[str, SecretStr] = MappingProxyType({}),
+) -> int | None:
+    """Return how many tokens a prompt has by vLLM's `/tokenize`; None where a server has no such path.
+
+    Args:
+        base_url: The server's address.
+        model: Its name for the model.
+        messages: The prompt.
+        api_key: Sent as a bearer token.
+        headers: Sent besides.
+    """
+    url = base_url.partition("?")[0].removesuffix("/v1") + "/tokenize"
+    try:
+        body = orjson.dumps({"model": model, "messages": messages})
+        answer = parse_body(_get(url, _head(api_key, headers) | {"Content-Type": "application/json"}, 30.0, body))
+    except (AnswerError, NotJsonError, RecursionError, OSError, http.client.HTTPException, TypeError):
+        return None
+    count = answer.get("count") if isinstance(answer, dict) else None
+    return count if type(count) is int and 0 <= count < 2**40 else None
 
 
 def healthy(base_url: str, *, timeout_s: float = 5.0) -> bool:
-    """Whether `/health`, beside `/v1`, answers 200."""
+    """Return whether `/health`, beside `/v1`, answers 200."""
     url = base_url.removesuffix("/v1") + "/health"
     try:
         with _opener.open(url, timeout=timeout_s) as response:  # whose body is not read
@@ -150,11 +274,21 @@ def listed(names: Iterable[str]) -> str:
 
 
 def check_model(base_url: str, names: tuple[str, ...], *, api_key: str | None = None) -> str:
-    """The name, of those in `names`, under which the server knows the model.
+    """Return the name, of those in `names`, under which the server knows the model.
 
     Raises `ServingError` naming what is served where none of them is, and `NotAnsweringError`.
     """
-    models = served_models(base_url, api_key=api_key)
+    return known_name(base_url, names, served_models(base_url, api_key=api_key))
+
+
+def known_name(base_url: str, names: tuple[str, ...], models: Mapping[str, ListedModel]) -> str:
+    """Return the first of `names` that a server lists. Raises `ServingError` naming what is served where none is.
+
+    Args:
+        base_url: The server's address.
+        names: The model's name, or what else it may be known by.
+        models: What the server lists.
+    """
     for name in names:
         if name in models:
             return name

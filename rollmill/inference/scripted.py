@@ -21,7 +21,7 @@ from typing import Any, Self
 
 import orjson
 
-from rollmill.inference.script import Conversation, Script, ScriptedAnswer
+from rollmill.inference.script import Conversation, Script, ScriptedAnswer, rendered, scripted_logprob, written
 
 __all__ = ["Conversation", "Script", "ScriptedAnswer", "ScriptedServer", "main", "start_children"]
 
@@ -63,6 +63,8 @@ class ScriptedServer:
         self.connections: set[asyncio.Transport] = set()
         self.seeds: Counter[int] = Counter()
         """How often each seed was asked for."""
+        self.prompts: Counter[str] = Counter()
+        """How often a conversation of each first message was asked for."""
         self.bodies: list[dict[str, Any]] = []
         """The last requests."""
         self.in_flight = 0
@@ -78,7 +80,7 @@ class ScriptedServer:
         return f"http://127.0.0.1:{self.port}/v1"
 
     async def listen(self) -> asyncio.Server:
-        """Starts listening; `port` is then the real one."""
+        """Start listening; `port` is then the real one."""
         self._loop = asyncio.get_running_loop()
         self._started = time.monotonic()
         server = await self._loop.create_server(lambda: _Connection(self), "127.0.0.1", self.port, backlog=4096)
@@ -108,11 +110,12 @@ class ScriptedServer:
             transport.abort()
 
     def handle(self, transport: asyncio.Transport, path: str, body: bytes) -> None:
-        """One request."""
+        """Answer one request."""
         if path == "/health":
             _respond(transport, 200, b"")
         elif path == "/v1/models":
-            models = {"object": "list", "data": [{"id": self.script.model, "object": "model"}]}
+            owner = {"owned_by": self.script.owned_by} if self.script.owned_by else {}
+            models = {"object": "list", "data": [{"id": self.script.model, "object": "model", **owner}]}
             _respond(transport, 200, orjson.dumps(models))
         elif path == "/scripted":
             _respond(transport, 200, orjson.dumps(self.facts()))
@@ -122,10 +125,11 @@ class ScriptedServer:
             _respond(transport, 404, b'{"error": {"message": "no such path"}}')
 
     def facts(self) -> dict[str, Any]:
-        """What was asked so far."""
+        """Return what was asked so far."""
         return {
             "requests": self.requests,
             "seeds": {str(seed): count for seed, count in self.seeds.items()},
+            "prompts": dict(self.prompts),
             "most_in_flight": self.most_in_flight,
             "latency_sum_s": self.latencies_s[0],
             "latency_max_s": self.latencies_s[1],
@@ -139,6 +143,8 @@ class ScriptedServer:
         seed = request.get("seed") or 0
         self.seeds[seed] += 1
         self.bodies = [*self.bodies[-15:], request]
+        if messages := request.get("messages"):
+            self.prompts[str(messages[0].get("content"))] += 1
         fault = self._fault()
         if fault is not None:
             self._fail(transport, fault)
@@ -154,32 +160,46 @@ class ScriptedServer:
             return
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
-        latency = self.script.latency(seed)
-        said = self.script.answer(request, seed)
+        latency = self.script.latency(seed, self.in_flight)
+        answer = self.script.answer(request, seed)
         if latency:
-            self._loop.call_later(latency, self._answer, transport, seed, said, latency)
+            self._loop.call_later(latency, self._answer, transport, request, seed, answer, latency)
         else:
-            self._answer(transport, seed, said, latency)
+            self._answer(transport, request, seed, answer, latency)
 
-    def _answer(self, transport: asyncio.Transport, seed: int, said: ScriptedAnswer, latency: float) -> None:
+    def _answer(
+        self, transport: asyncio.Transport, request: dict[str, Any], seed: int, scripted: ScriptedAnswer, latency: float
+    ) -> None:
         self.in_flight -= 1
         self.latencies_s = [self.latencies_s[0] + latency, max(self.latencies_s[1], latency)]
-        text = said.content or ""
-        message: dict[str, Any] = {"role": "assistant", "content": said.content}
-        if said.tool_calls:
-            message["tool_calls"] = said.tool_calls
+        text = scripted.content or ""
+        message: dict[str, Any] = {"role": "assistant", "content": scripted.content}
+        if scripted.reasoning is not None:
+            message |= dict.fromkeys(scripted.reasoning_keys, scripted.reasoning)
+        if scripted.tool_calls:
+            message["tool_calls"] = scripted.tool_calls
+        choice = {"index": 0, "message": message, "finish_reason": scripted.finish_reason}
+        choice["stop_reason"] = scripted.stop_reason
         answer = {
             "object": "chat.completion",
             "id": f"chatcmpl-{seed}",
             "created": 0,
             "model": self.script.model,
-            "choices": [{"index": 0, "message": message, "finish_reason": said.finish_reason}],
+            "choices": [choice],
             "usage": {
                 "prompt_tokens": 16,
                 "completion_tokens": len(text) // 4 + 1,
                 "total_tokens": len(text) // 4 + 17,
             },
         }
+        if request.get("return_token_ids"):
+            answer["prompt_token_ids"] = list(rendered(request.get("messages") or []))
+            stop_text = scripted.stop_reason if isinstance(scripted.stop_reason, str) else ""
+            ended = scripted.finish_reason != "length" and not stop_text
+            ids = list(written(message, ended=ended) + stop_text.encode())
+            choice["token_ids"] = ids
+            if request.get("logprobs"):
+                choice["logprobs"] = {"content": [{"token": "", "logprob": scripted_logprob(id_)} for id_ in ids]}
         _respond(transport, 200, orjson.dumps(answer))
 
     def _fault(self) -> str | None:
@@ -222,7 +242,7 @@ def start_children() -> list[subprocess.Popen[bytes]]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Serves until killed."""
+    """Serve until killed."""
     parser = argparse.ArgumentParser(allow_abbrev=False)
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--served-model-name", default="scripted")

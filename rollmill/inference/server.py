@@ -56,7 +56,7 @@ class ServerConfig(BaseModel):
     """Seconds between SIGTERM and SIGKILL."""
 
     def interpreter(self) -> str:
-        """The Python to run the server with. Raises `InputError` where the one that was named does not exist."""
+        """Return the Python to run the server with. Raises `InputError` where the one that was named does not exist."""
         named = self.python or os.environ.get("ROLLMILL_VLLM_PYTHON", "")
         if named:
             if not os.access(named, os.X_OK):
@@ -69,9 +69,9 @@ class ServerConfig(BaseModel):
 
     def vllm(self) -> InstalledVllm:
         """Ask the interpreter for its vLLM. Raises `ServingError` where it has none, and as `check_devices` does."""
-        found = installed_vllm(self.interpreter(), self.environment)
-        check_devices(found, os.environ | self.environment)
-        return found
+        installed = installed_vllm(self.interpreter(), self.environment)
+        check_devices(installed, os.environ | self.environment)
+        return installed
 
 
 class ModelServer:
@@ -132,7 +132,7 @@ class ModelServer:
             self._end()
 
     def give_up(self) -> None:
-        """Ends the waiting of a start in another thread, which then returns; leave the block as ever."""
+        """End the waiting of a start in another thread, which then returns; leave the block as ever."""
         self._ending.set()
 
     @property
@@ -164,32 +164,32 @@ class ModelServer:
     def _vllm(self) -> InstalledVllm:
         """Return the vLLM that serves, asked for once: a restart uses the same."""
         if self._installed is None:
-            found = self._config.vllm()
+            installed = self._config.vllm()
             gpus = gpu_names() if has_accelerator(os.environ | self._config.environment) else []
-            log.info("%s serves on %s", found.package, ", ".join(gpus) or "the CPU")
-            self._installed = found
+            log.info("%s serves on %s", installed.package, ", ".join(gpus) or "the CPU")
+            self._installed = installed
         return self._installed
 
     def _start(self) -> None:
         command, environment = self._command()
         started = time.monotonic()
         log.info("starting %s, log in %s", shlex.join(command), self._log_path)
-        said = ServerLog(self._log_path)
+        output = ServerLog(self._log_path)
         self._process = KeptProcess(command, log=self._log_path, environment=environment, grace_s=self._config.grace_s)
         while not self._ready():
             look()
             if self._process.returncode is not None:
-                raise said.death(self._process.returncode, "while starting")
+                raise output.death(self._process.returncode, "while starting")
             if time.monotonic() - started > self._config.startup_timeout_s:
                 raise ServingError(
                     f"the server was not ready after {self._config.startup_timeout_s:.0f} s: see {self._log_path}",
-                    details=said.last_lines(),
+                    details=output.last_lines(),
                 )
             if self._ending.wait(0.25) or self._is_given_up():
                 return
             note_progress()  # a start has a limit of its own, and requests wait for it
         log.info("%s is ready at %s after %.0f s", self._model_name, self.endpoint.base_url, time.monotonic() - started)
-        if lengths := said.reduced_length():
+        if lengths := output.reduced_length():
             log.warning(
                 "%s takes %d tokens, prompt and answer: its %d do not fit into memory",
                 self._model_name,
@@ -216,10 +216,10 @@ class ModelServer:
                 continue
             self.endpoint.recovering = True
             process.end()
-            if not self._restarted(process.returncode):
+            if not self._restart(process.returncode):
                 return
 
-    def _restarted(self, code: int | None) -> bool:
+    def _restart(self, code: int | None) -> bool:
         if self.restarts >= self._config.max_restarts:
             self.endpoint.gone = (
                 f"the server ended with code {code} after {self.restarts} restarts: see {self._log_path}"

@@ -88,7 +88,7 @@ class ServerLog:
         self._start = path.stat().st_size if path.exists() else 0
 
     def last_lines(self, count: int = 25) -> str:
-        """The last lines that it has."""
+        """Return the last lines that it has."""
         if not self.path.exists():
             return ""
         with self.path.open("rb") as file:
@@ -97,8 +97,8 @@ class ServerLog:
 
     def reduced_length(self) -> tuple[int, int] | None:
         """Return the model's context and the shorter one that fits into memory, where vLLM says that it took that."""
-        found = _REDUCED.search(self.last_lines(2000))
-        return (int(found[1]), int(found[2])) if found else None
+        match = _REDUCED.search(self.last_lines(2000))
+        return (int(match[1]), int(match[2])) if match else None
 
     def death(self, code: int | None, when: str) -> ServingError:
         """Return the error for a server that ended with a code `when` it should not have.
@@ -118,9 +118,9 @@ class ServerLog:
 def _known_cause(lines: list[str]) -> tuple[str, str] | None:
     """Return the last line of the most exact kind that there is advice for, and the advice."""
     for sign, advice in _ADVICE:
-        found = [line for line in lines if sign.search(line)]
-        if found:
-            return found[-1], advice(found[-1])
+        matches = [line for line in lines if sign.search(line)]
+        if matches:
+            return matches[-1], advice(matches[-1])
     return None
 
 

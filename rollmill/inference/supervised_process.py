@@ -61,14 +61,14 @@ class KeptProcess:
         return self._keeper.poll()
 
     def wait(self, timeout_s: float | None = None) -> int | None:
-        """Waits for the end; the exit code, or None when the time was up."""
+        """Wait for the end; return the exit code, or None when the time was up."""
         try:
             return self._keeper.wait(timeout_s)
         except subprocess.TimeoutExpired:
             return None
 
     def end(self) -> None:
-        """SIGTERM, then SIGKILL after the grace, to the whole tree; returns when none of it is left.
+        """Send SIGTERM, then SIGKILL after the grace, to the whole tree; return when none of it is left.
 
         What does not even end by SIGKILL is waited for 10 s.
         """
@@ -85,13 +85,13 @@ class KeptProcess:
                 time.sleep(0.02)
 
     def _kill_marked(self) -> bool:
-        """SIGKILL to whatever the command left; whether there was anything."""
-        found = False
+        """Send SIGKILL to whatever the command left; return whether there was anything."""
+        killed = False
         for process in psutil.process_iter():
             try:
                 if process.environ().get(_MARK) == self._mark and process.status() != psutil.STATUS_ZOMBIE:
                     process.kill()
-                    found = True
+                    killed = True
             except psutil.Error:
                 continue
-        return found
+        return killed

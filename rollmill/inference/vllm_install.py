@@ -91,28 +91,28 @@ class InstalledVllm(NamedTuple):
         named = [model] if self.subcommand else ["--model", model]
         return [self.python, "-m", self.module, *self.subcommand, *named]
 
-    def environment(self, given: Mapping[str, str]) -> dict[str, str]:
-        """Return what lets it compile for a GPU with the toolkit beside it, unless `given` names another one."""
+    def environment(self, variables: Mapping[str, str]) -> dict[str, str]:
+        """Return what lets it compile for a GPU with the toolkit beside it, unless `variables` name another one."""
         if self.build != "cuda":
             return {}
-        path = {"PATH": f"{self.scripts}{os.pathsep}{given.get('PATH', os.defpath)}"}
-        return path | ({"CUDA_HOME": self.toolkit} if self.toolkit and "CUDA_HOME" not in given else {})
+        path = {"PATH": f"{self.scripts}{os.pathsep}{variables.get('PATH', os.defpath)}"}
+        return path | ({"CUDA_HOME": self.toolkit} if self.toolkit and "CUDA_HOME" not in variables else {})
 
 
 def installed_vllm(python: str, environment: Mapping[str, str]) -> InstalledVllm:
     """Ask an interpreter for its vLLM. Raises `ServingError` where there is none."""
-    found = _ask(python, environment)
-    if found["files"] is None:
+    facts = _ask(python, environment)
+    if facts["files"] is None:
         raise ServingError(f"{python} has no vLLM: {_ADVICE}")
-    versions: dict[str, str] = found["versions"]
-    module, subcommand = _entry_point(versions, found["files"])
+    versions: dict[str, str] = facts["versions"]
+    module, subcommand = _entry_point(versions, facts["files"])
     return InstalledVllm(
         python=python,
         package=next((f"{name} {version}" for name, version in versions.items()), "vllm of an unknown version"),
-        build=_build(versions, found["torch"]),
-        cuda=(found["torch"] or {}).get("cuda"),
-        toolkit=found["toolkit"],
-        scripts=found["scripts"],
+        build=_build(versions, facts["torch"]),
+        cuda=(facts["torch"] or {}).get("cuda"),
+        toolkit=facts["toolkit"],
+        scripts=facts["scripts"],
         module=module,
         subcommand=subcommand,
     )
@@ -188,27 +188,27 @@ def _build(versions: Mapping[str, str], torch: Mapping[str, Any] | None) -> Lite
 
 def _ask(python: str, environment: Mapping[str, str]) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = json.loads(_last_line([python, "-c", _PROGRAM], environment))
+        facts: dict[str, Any] = json.loads(_last_line([python, "-c", _PROGRAM], environment))
     except subprocess.CalledProcessError as error:
         raise ServingError(
             f"{python} does not run Python (code {error.returncode}): {_ADVICE}", details=error.stderr[-3000:]
         ) from error
     except (OSError, subprocess.SubprocessError, LookupError, ValueError) as error:
         raise ServingError(f"{python} does not run Python ({type(error).__name__}): {_ADVICE}") from error
-    return found
+    return facts
 
 
 def _ask_torch(python: str, environment: Mapping[str, str]) -> TorchVerdict:
     """Ask the torch of another interpreter. What it says is the answer; where it says nothing, that is the reason."""
     paths = [str(_ROOT), *filter(None, [environment.get("PYTHONPATH")])]
     try:
-        told = _last_line(
+        verdict = _last_line(
             [python, "-m", "rollmill.inference.devices"], {**environment, "PYTHONPATH": os.pathsep.join(paths)}
         )
-        return TorchVerdict(**json.loads(told))
+        return TorchVerdict(**json.loads(verdict))
     except subprocess.CalledProcessError as error:
-        said = error.stderr.strip().splitlines()
-        return TorchVerdict("of unknown version", None, said[-1][:300] if said else f"code {error.returncode}")
+        errors = error.stderr.strip().splitlines()
+        return TorchVerdict("of unknown version", None, errors[-1][:300] if errors else f"code {error.returncode}")
     except (OSError, subprocess.SubprocessError, LookupError, ValueError, TypeError) as error:
         return TorchVerdict("of unknown version", None, type(error).__name__)
 

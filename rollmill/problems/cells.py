@@ -5,14 +5,28 @@ from __future__ import annotations
 import math
 from datetime import date, time, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 
-from rollmill.problems.columns import MISSING
+import orjson
+
 from rollmill.records import Message
+
+
+class Missing:
+    """The type of `MISSING`: nothing stands there, as opposed to null."""
+
+
+MISSING: Final = Missing()
 
 IMAGE_MARKER = "<image>"
 """In a prompt's text: an image belongs here."""
 
+PLACEHOLDER: Final = object()
+"""An image in a message that has its content elsewhere: the next one of the row's column of images."""
+
+_IMAGE_PARTS = ("image", "image_url", "input_image")
+_IMAGE_KEYS = ("image", "image_url", "url", "path", "base64", "source")
+_TEXT_PARTS = ("text", "input_text", None)
 _MAX_DEPTH = 100
 _EXACT_INTEGERS = 2**63
 _FULL_DIGITS = 16
@@ -28,21 +42,43 @@ class UnusableCellError(Exception):
 
 
 def read_id(value: Any, field: str) -> str:
-    """The instance id as text. Raises `UnusableCellError`."""
+    """Return the instance id as text. Raises `UnusableCellError`."""
     return _text_or_number(value, field)
 
 
 def read_answer(value: Any, field: str) -> str:
-    """The ground truth as text that keeps the value: 7 is `7`, 3.5 is `3.5`. Raises `UnusableCellError`."""
+    """Return the ground truth as text that keeps the value: 7 is `7`, 3.5 is `3.5`. Raises `UnusableCellError`."""
     return _text_or_number(value, field)
 
 
-def read_prompt(value: Any, field: str) -> str | list[Message]:
-    """The question: text as it stands, or chat messages less an assistant turn at their end.
+def read_answers(value: Any, field: str) -> tuple[str, ...]:
+    """Return ground truths that are equally right, each once: those of a list, or one. Raises `UnusableCellError`."""
+    value = _opened_list(value)
+    if not isinstance(value, list):
+        return (read_answer(value, field),)
+    if not value:
+        raise UnusableCellError(field, "is an empty list")
+    return tuple(dict.fromkeys(read_answer(item, field) for item in value))
 
-    A message's content comes out as text; parts of type `image` in it become `<image>`.
-    Raises `UnusableCellError`.
+
+def _opened_list(value: Any) -> Any:
+    """Return the one text of a list that is JSON text, as some data sets of verl's form hold the ground truth."""
+    if not isinstance(value, str) or not (value.startswith('["') and value.endswith('"]')):
+        return value
+    try:
+        items = orjson.loads(value)
+    except orjson.JSONDecodeError:
+        return value
+    return items if len(items) == 1 and isinstance(items[0], str) else value
+
+
+def read_prompt(value: Any, field: str, images: list[Any] | None = None) -> str | list[Message]:
+    """Return the question: text as it stands, or chat messages less an assistant turn at their end.
+
+    A message's content comes out as text; images in it become `<image>`, and what they hold goes into `images`, in
+    order: `PLACEHOLDER` for one that has its content elsewhere. Raises `UnusableCellError`.
     """
+    cells = [] if images is None else images
     _require(value, field)
     if isinstance(value, str):
         if not value.strip():
@@ -50,9 +86,8 @@ def read_prompt(value: Any, field: str) -> str | list[Message]:
         return value
     if not isinstance(value, list):
         raise UnusableCellError(field, "expected text or chat messages", f"found {_kind(value)}")
-    messages = [_read_message(message, field) for message in value]
-    if messages and messages[-1]["role"] == "assistant":
-        messages.pop()
+    ends_with_answer = bool(value) and isinstance(value[-1], dict) and value[-1].get("role") == "assistant"
+    messages = [_read_message(message, field, cells) for message in (value[:-1] if ends_with_answer else value)]
     if not messages or messages[-1]["role"] == "assistant":
         raise UnusableCellError(field, "holds no turn to answer")
     if not any(message["role"] == "user" and message["content"].strip() for message in messages):
@@ -61,18 +96,18 @@ def read_prompt(value: Any, field: str) -> str | list[Message]:
 
 
 def read_response(value: Any, field: str) -> str | None:
-    """The text of the assistant turn that chat messages end with; None where there is none.
+    """Return the text of the assistant turn that chat messages end with; None where there is none.
 
     Raises `UnusableCellError`.
     """
     last = value[-1] if isinstance(value, list) and value else None
     if not isinstance(last, dict) or last.get("role") != "assistant":
         return None
-    return _read_content(last.get("content"), field) or None
+    return _read_content(last.get("content"), field, []) or None
 
 
 def read_fields(row: dict[str, Any]) -> dict[str, Any]:
-    """The columns that JSON can hold, as JSON holds them; bytes are dropped. Raises `UnusableCellError`."""
+    """Return the columns that JSON can hold, as JSON holds them; bytes are dropped. Raises `UnusableCellError`."""
     fields: dict[str, Any] = {}
     for column, value in row.items():
         kept = _to_json(value, column, 0)
@@ -109,31 +144,49 @@ def _lost_digits(value: float) -> bool:
     return abs(value) >= _EXACT_INTEGERS and len(digits) >= _FULL_DIGITS
 
 
-def _read_message(message: Any, field: str) -> Message:
+def _read_message(message: Any, field: str, images: list[Any]) -> Message:
     if not isinstance(message, dict):
         raise UnusableCellError(field, "expected chat messages", f"found {_kind(message)} among them")
     role = message.get("role")
     if not isinstance(role, str) or not role:
         raise UnusableCellError(field, "holds a message without a role")
     rest = {key: value for key, value in message.items() if key not in {"role", "content"} and value is not None}
-    return {"role": role, "content": _read_content(message.get("content"), field), **read_fields(rest)}
+    return {"role": role, "content": _read_content(message.get("content"), field, images), **read_fields(rest)}
 
 
-def _read_content(content: Any, field: str) -> str:
+def _read_content(content: Any, field: str, images: list[Any]) -> str:
     if isinstance(content, str):
         return content
     if not isinstance(content, list):
         raise UnusableCellError(field, "holds a message without text", f"content is {_kind(content)}")
-    texts = []
-    for part in content:
-        kind = part.get("type") if isinstance(part, dict) else None
-        if kind == "text" and isinstance(part.get("text"), str):
-            texts.append(part["text"])
-        elif kind == "image":
-            texts.append(IMAGE_MARKER)
-        else:
-            raise UnusableCellError(field, "holds a content part that is neither text nor image", str(kind))
-    return "".join(texts)
+    return "".join(_read_part(part, field, images) for part in content)
+
+
+def _read_part(part: Any, field: str, images: list[Any]) -> str:
+    """Return a part's text, or the marker of an image, whose cell goes into `images`."""
+    kind = part.get("type") if isinstance(part, dict) else None
+    if isinstance(part, str):
+        return part
+    if isinstance(part, dict) and (kind in _IMAGE_PARTS or (kind is None and _image_cell(part) is not PLACEHOLDER)):
+        images.append(_image_cell(part))
+        return IMAGE_MARKER
+    if isinstance(part, dict) and kind in _TEXT_PARTS and isinstance(part.get("text"), str):
+        return str(part["text"])
+    raise UnusableCellError(field, "holds a content part that is neither text nor image", str(kind))
+
+
+def _image_cell(part: dict[str, Any]) -> Any:
+    """Return what a part says of its image; `PLACEHOLDER` where it says nothing.
+
+    Qwen's and Transformers' parts have `image`, `url`, `path` or `base64`, OpenAI's `image_url`, Anthropic's `source`.
+    """
+    for key in _IMAGE_KEYS:
+        cell = part.get(key)
+        while isinstance(cell, dict) and not cell.get("bytes"):
+            cell = next((cell[inner] for inner in ("path", "url", "data") if cell.get(inner)), None)
+        if cell:
+            return cell
+    return PLACEHOLDER
 
 
 def _to_json(value: Any, field: str, depth: int) -> Any:

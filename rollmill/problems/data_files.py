@@ -13,9 +13,12 @@ from rollmill.files.rows import BadRow, Row, read_json, read_json_lines
 
 _OTHERS = (".csv", ".tsv", ".txt", ".arrow", ".zip", ".tar", ".pkl", ".yaml", ".yml", ".md", ".xlsx")
 
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+LFS_ADVICE = "its content is still at Git LFS: `git lfs pull` in its folder fetches it"
+
 
 def is_data_file(dataset: str) -> bool:
-    """Whether a source means one file, by its name (`.jsonl`, `.json.gz`, ...), its URL, or what is on disk."""
+    """Return whether a source means one file, by its name (`.jsonl`, `.json.gz`, ...), its URL, or what is on disk."""
     return (
         kind_by_name(dataset) is not None
         or "://" in dataset
@@ -25,11 +28,13 @@ def is_data_file(dataset: str) -> bool:
 
 
 def read_data_file(path: str) -> Iterator[tuple[int, Row | BadRow]]:
-    """Yields (1-based line or position, row), streaming but for `.json`.
+    """Yield (1-based line or position, row), streaming but for `.json`.
 
     A `.json` file holds an array, an object with one, or JSON Lines. Raises `InputError` where the file cannot be
     read or is of no known kind.
     """
+    if "://" not in path and is_lfs_pointer(Path(path).expanduser()):
+        raise InputError(f"{path} holds no rows: {LFS_ADVICE}")
     kind = file_kind(path)
     if kind is None:
         raise InputError(
@@ -41,8 +46,17 @@ def read_data_file(path: str) -> Iterator[tuple[int, Row | BadRow]]:
     return read_json_lines(path) if kind == "lines" else read_json(path)
 
 
+def is_lfs_pointer(path: Path) -> bool:
+    """Return whether a local file stands for one that Git LFS has not fetched."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_LFS_POINTER)) == _LFS_POINTER
+    except OSError:
+        return False
+
+
 def folder_of(path: str) -> Path | None:
-    """The folder in which a local file lies; None for a remote one."""
+    """Return the folder in which a local file lies; None for a remote one."""
     return None if "://" in path else Path(path).expanduser().resolve().parent
 
 

@@ -39,7 +39,7 @@ _FOLLOW_HASH_SEED = frozenset(
 
 
 def known_names() -> list[str]:
-    """The names that reasoning-gym registers. Imports it, which takes seconds."""
+    """Return the names that reasoning-gym registers. Imports it, which takes seconds."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # its dependencies' SyntaxWarnings
         from reasoning_gym.factory import DATASETS
@@ -47,12 +47,12 @@ def known_names() -> list[str]:
 
 
 def close_names(name: str) -> list[str]:
-    """Registered names that look like `name`."""
+    """Return registered names that look like `name`."""
     return difflib.get_close_matches(name, known_names(), n=3)
 
 
 def read_problems(spec: str, max_problems: int | None) -> Iterator[tuple[int, Problem | BadRow]]:
-    """Yields (1-based position, problem) of `NAME?size=100&seed=7&min_digits=1`, with or without `reasoning_gym:`.
+    """Yield (1-based position, problem) of `NAME?size=100&seed=7&min_digits=1`, with or without `reasoning_gym:`.
 
     There are `size` problems (500), or `max_problems` where that is fewer. Problem i is the same whatever the two are.
     `fields["reasoning_gym"]` holds the `name`, `config` and `index` from which `make_entry` makes the entry again. An
@@ -77,7 +77,7 @@ def read_problems(spec: str, max_problems: int | None) -> Iterator[tuple[int, Pr
 
 
 def create_dataset(name: str, config: dict[str, Any]) -> Any:
-    """reasoning-gym's data set, its warnings kept quiet. Raises `InputError` for a configuration it refuses."""
+    """Make reasoning-gym's data set, its warnings kept quiet. Raises `InputError` for a configuration it refuses."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import reasoning_gym
@@ -92,11 +92,11 @@ def create_dataset(name: str, config: dict[str, Any]) -> Any:
 
 
 def make_entry(dataset: Any, index: int) -> dict[str, Any]:
-    """One entry of a data set (`question`, `answer`, `metadata`), the same each time.
+    """Return one entry of a data set (`question`, `answer`, `metadata`), the same each time.
 
     Some generators (list_functions) draw from Python's global generator too: it is seeded for the entry.
     """
-    with _nothing_left(dataset), warnings.catch_warnings():
+    with _restored_state(dataset), warnings.catch_warnings():
         random.seed(f"{dataset.seed}-{index}")
         warnings.simplefilter("ignore")
         entry: dict[str, Any] = dataset[index]
@@ -104,15 +104,15 @@ def make_entry(dataset: Any, index: int) -> dict[str, Any]:
 
 
 def score_answer(dataset: Any, answer: Any, entry: dict[str, Any]) -> float:
-    """The score that a data set gives to an answer to one of its entries, the same whatever was made before."""
+    """Return the score that a data set gives to an answer to one of its entries, the same whatever was made before."""
     # knight_swap keeps the boards of a right answer in the metadata.
     entry = {**entry, "metadata": dict(entry["metadata"])}
-    with _nothing_left(dataset):
+    with _restored_state(dataset):
         return float(dataset.score_answer(answer, entry))
 
 
 @contextmanager
-def _nothing_left(dataset: Any) -> Iterator[None]:
+def _restored_state(dataset: Any) -> Iterator[None]:
     """Put back what generators and scorers set for the process: its random states and its decimal context.
 
     decimal_arithmetic sets the precision to that of its configuration where it makes an entry, and counts on it where
@@ -175,7 +175,7 @@ def _parse_query(name: str, query: str) -> dict[str, Any]:
 
 
 def _parse_value(text: str) -> Any:
-    """JSON or a Python literal where it is one (`true`, `[1, 2]`, `None`), else text."""
+    """Read JSON or a Python literal where it is one (`true`, `[1, 2]`, `None`), else text."""
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError:

@@ -24,7 +24,7 @@ _NAMES: dict[tuple[str, str], tuple[re.Pattern[str], str]] = {
 
 
 def config_fault(name: str, config_class: type, config: Mapping[str, Any]) -> str | None:
-    """Why the data set `name` is not made from `config`, or None; what its own checks find is left to them.
+    """Return why the data set `name` is not made from `config`, or None; what its own checks find is left to them.
 
     Texts where a number belongs are refused for all data sets, since some evaluate problems written with them.
     """
@@ -49,7 +49,7 @@ def _is_number(field: Field[Any]) -> bool:
 
 
 def _shown(value: Any) -> str:
-    """A text, cut; of anything else only its type, since it may be large and deep."""
+    """Return a text, cut; of anything else only its type, since it may be large and deep."""
     if isinstance(value, str):
         return repr(value if len(value) <= 60 else value[:60] + "...")
     return f"a value of type {type(value).__name__}"

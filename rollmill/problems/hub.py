@@ -5,26 +5,33 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Sequence
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from rollmill.errors import InputError
 from rollmill.files.arrow_rows import BATCH_ROWS, read_batches
+from rollmill.files.formats import kind_by_name
 from rollmill.files.rows import BadRow, Row
+from rollmill.problems.data_files import LFS_ADVICE, is_lfs_pointer
+from rollmill.problems.source import ProblemSource
 from rollmill.terminal.escapes import visible_line
 
 _HUB = "https://huggingface.co"
+_SPLIT = re.compile(r"[^A-Za-z]")
+_SPLIT_NAMES = {"train", "training", "test", "testing", "validation", "valid", "val", "dev", "eval", "dataset"}
+_MOST_LOOKED_AT = 1000
 
 
-def read_hub(dataset: str, split: str, hint: str = "") -> Iterator[tuple[int, Row | BadRow]]:
-    """Yields (1-based position, row) of a hub data set, `org/name` or `org/name:config`, images undecoded.
+def read_hub(source: ProblemSource, hint: str = "") -> Iterator[tuple[int, Row | BadRow]]:
+    """Yield (1-based position, row) of a hub data set, `org/name` or `org/name:config`, images undecoded.
 
     `HF_ENDPOINT`, `HF_TOKEN`, `HF_HOME` and `HF_HUB_OFFLINE` count as everywhere. Raises `InputError` where the hub
     cannot be reached, or has no such data set, config or split; `hint` ends its message.
     """
     from datasets import load_dataset
 
+    dataset, split = source.dataset, source.split
     name, _, config = dataset.partition(":")
     try:
         rows = load_dataset(name, config or None, split=split)
@@ -32,33 +39,94 @@ def read_hub(dataset: str, split: str, hint: str = "") -> Iterator[tuple[int, Ro
     except InputError:
         raise
     except Exception as error:  # its builders raise whatever they meet
-        message = f"cannot load {dataset} (split {split}): {_shown(error)}; {_advice(error, name)}{hint}"
+        message = f"cannot load {dataset} (split {split}): {_shown(error)}; {_advice(error, source, name)}{hint}"
         raise InputError(message) from error
     return _read(rows)
 
 
-def read_directory(folder: Path, split: str) -> Iterator[tuple[int, Row | BadRow]]:
-    """Yields (1-based position, row) of a directory that `save_to_disk` made, or one of data files.
+def split_config(dataset: str) -> tuple[Path, str | None] | None:
+    """Return the folder of `folder` or `folder:config`, and the config; None where there is no such folder."""
+    whole = Path(dataset).expanduser()
+    if whole.is_dir():
+        return whole.resolve(), None
+    name, colon, config = dataset.rpartition(":")
+    folder = Path(name).expanduser()
+    if not colon or "://" in dataset or not name or not config or whole.exists() or not folder.is_dir():
+        return None
+    return folder.resolve(), config
 
-    Raises `InputError` where the directory holds neither, or has no such split.
+
+def read_directory(folder: Path, config: str | None, source: ProblemSource) -> Iterator[tuple[int, Row | BadRow]]:
+    """Yield (1-based position, row) of a directory that `save_to_disk` made, one of data files, or a hub clone.
+
+    Configs are those of the README.md, or else subfolders that have the same files each. Raises `InputError` where
+    the directory holds none of these, has no such config or split, or has several configs and none is named.
     """
     from datasets import load_dataset
 
+    split, name = source.split, str(folder)
+    configs = _folders_of_configs(folder)
+    if config in configs and config not in _configs_of_card(folder):
+        folder, name, config, configs = folder / config, f"{folder}:{config}", None, []
     if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
-        return _read(_load_saved(folder, split))
+        return _read(_load_saved(folder, source))
+    if configs and config is None and not _configs_of_card(folder):
+        raise InputError(
+            f"{name} has several configs, {', '.join(configs)}: name one, as in {_with_config(source, configs[0])}"
+        )
     try:
-        _check_files(str(folder), [folder, *unpacked_folders(folder)], str(folder), None)
-        rows = load_dataset(str(folder), split=split)
+        _check_files(name, [folder, *unpacked_folders(folder)], str(folder), config)
+        rows = load_dataset(str(folder), config, split=split)
     except InputError:
         raise
     except Exception as error:  # its builders raise whatever they meet
-        message = f"cannot load the directory {folder} (split {split}): {_shown(error)}; {_advice(error, '')}"
-        raise InputError(message) from error
+        advice = LFS_ADVICE if _has_pointers(folder) else _advice(error, source, "")
+        raise InputError(f"cannot load the directory {name} (split {split}): {_shown(error)}; {advice}") from error
     return _read(rows)
 
 
+def _with_config(source: ProblemSource, config: str) -> str:
+    flag, folder = source.flag("dataset"), source.dataset
+    return f"{flag} {folder}:{config}" if flag else f"{folder}:{config}"
+
+
+def _configs_of_card(folder: Path) -> list[str]:
+    """Return the configs that the README.md of a data set names; none where it names none, or cannot be read."""
+    from datasets.utils.metadata import MetadataConfigs
+    from huggingface_hub import DatasetCard
+
+    try:
+        card = DatasetCard.load(folder / "README.md")
+        return list(MetadataConfigs.from_dataset_card_data(card.data))
+    except Exception:  # whatever a file of anybody's holds: loading says what is wrong with it
+        return []
+
+
+def _folders_of_configs(folder: Path) -> list[str]:
+    """Return the subfolders that hold the same splits each, as `main/train-*` and `socratic/train-*`.
+
+    Loaded together they would be mixed. One that `save_to_disk` made counts, too.
+    """
+    splits: dict[str, set[str]] = {}
+    for child in sorted(folder.iterdir()):
+        if child.is_dir() and not child.name.startswith("."):
+            names = {_SPLIT.split(path.name, maxsplit=1)[0] for path in child.iterdir() if _is_data(path)}
+            splits[child.name] = names & _SPLIT_NAMES
+    if sum(map(bool, splits.values())) < 2 or not set.intersection(*filter(None, splits.values())):
+        return []
+    return [name for name, names in splits.items() if names]
+
+
+def _is_data(path: Path) -> bool:
+    return path.name == "dataset_dict.json" or (path.is_file() and kind_by_name(path.name) is not None)
+
+
+def _has_pointers(folder: Path) -> bool:
+    return any(is_lfs_pointer(path) for path in islice(folder.rglob("*"), _MOST_LOOKED_AT) if _is_data(path))
+
+
 def _check_files(dataset: str, folders: Sequence[Path], name: str, config: str | None) -> None:
-    """Raises `InputError` where the data set's own card names data files of this machine outside of its folders."""
+    """Raise `InputError` where the data set's own card names data files of this machine outside of its folders."""
     from datasets import load_dataset_builder
 
     files = load_dataset_builder(name, config).config.data_files or {}
@@ -94,11 +162,11 @@ def unpacked_folders(folder: Path) -> list[Path]:
     from datasets.utils.file_utils import hash_url_to_filename
 
     unpacked = Path(config.EXTRACTED_DATASETS_PATH)
-    there = {path.name for path in unpacked.iterdir()} if unpacked.is_dir() else set()
-    if not there:
+    hashes = {path.name for path in unpacked.iterdir()} if unpacked.is_dir() else set()
+    if not hashes:
         return []
     files = (os.path.join(at, name) for at, _, names in os.walk(folder) for name in names)  # noqa: PTH118
-    return [unpacked / name for path in files if (name := hash_url_to_filename(path)) in there]
+    return [unpacked / name for path in files if (name := hash_url_to_filename(path)) in hashes]
 
 
 def snapshot_folders(folder: Path) -> list[Path]:
@@ -113,20 +181,21 @@ def snapshot_folders(folder: Path) -> list[Path]:
     return []
 
 
-def _load_saved(folder: Path, split: str) -> Any:
+def _load_saved(folder: Path, source: ProblemSource) -> Any:
     from datasets import DatasetDict, load_from_disk
 
+    split, flag = source.split, source.flag("split")
     try:
         saved = load_from_disk(str(folder))
     except Exception as error:  # as above
         raise InputError(f"cannot load the directory {folder}: {error}") from error
     if isinstance(saved, DatasetDict):
         if split not in saved:
-            raise InputError(f"{folder} has no split {split!r}: choose one of {', '.join(saved)} with --split")
+            raise InputError(f"{folder} has no split {split!r}: choose one of {', '.join(saved)} with {flag}")
         return saved[split]
-    own = str(saved.split or split)
-    if own.split("[")[0] != split.split("[")[0]:
-        raise InputError(f"{folder} has no split {split!r}: it holds {own!r} alone; choose it with --split")
+    saved_split = str(saved.split or split)
+    if saved_split.split("[")[0] != split.split("[")[0]:
+        raise InputError(f"{folder} has no split {split!r}: it holds {saved_split!r} alone; choose it with {flag}")
     return saved
 
 
@@ -140,7 +209,7 @@ def _shown(error: Exception) -> str:
     return causes[:400]
 
 
-def _advice(error: Exception, name: str) -> str:
+def _advice(error: Exception, source: ProblemSource, name: str) -> str:
     text = str(error)
     if isinstance(error, ConnectionError) or "Couldn't reach" in text:
         hub = os.environ.get("HF_ENDPOINT", _HUB)
@@ -148,9 +217,11 @@ def _advice(error: Exception, name: str) -> str:
     if "gated" in text or "authenticated" in text:
         return f"ask for access at {os.environ.get('HF_ENDPOINT', _HUB)}/datasets/{name}, then set HF_TOKEN"
     if re.search("(unknown|bad|invalid) split", text, re.IGNORECASE):
-        return "choose one of its splits with --split"
+        return f"choose one of its splits with {source.flag('split')}"
     if "Config name is missing" in text or "BuilderConfig" in text:
-        return f"write the config after the name, as in {name}:CONFIG"
+        listed = re.search(r"\['([^']+)'", text)
+        plain = source.model_copy(update={"dataset": name or str((split_config(source.dataset) or [""])[0])})
+        return f"write the config after the name, as in {_with_config(plain, listed[1] if listed else 'CONFIG')}"
     if isinstance(error, FileNotFoundError) and name:
         return "check the name, and HF_TOKEN where the data set is private, or give a local file or directory"
     return "name a directory of JSON or Parquet files, or of save_to_disk; or give the path of one file in it"

@@ -14,8 +14,7 @@ from urllib.parse import unquote, unquote_to_bytes
 
 from rollmill.files.atomic import atomic_write_bytes
 from rollmill.files.confined import ConfinedFileError, read_confined
-from rollmill.problems.cells import UnusableCellError
-from rollmill.problems.columns import MISSING
+from rollmill.problems.cells import MISSING, UnusableCellError
 from rollmill.records import Image
 
 _EXTENSIONS = {
@@ -35,12 +34,14 @@ _MOST_SCANS = 200
 _LARGEST_TILE = 1 << 24
 """Pixels of a TIFF's tile, where the picture has fewer: tiles are unpacked whole."""
 _MARKER = re.compile(rb"\xff([^\x00\xff])")
+_SHORTEST_BASE64 = 32
+"""Characters that hold the beginning of any image."""
 _LONGEST_DATA_URL = 3 * LARGEST_IMAGE  # every byte may be written as `%XX`
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://|file:/", re.IGNORECASE)  # files may have a colon in their name
 
 
 def media_type(content: bytes) -> str | None:
-    """What an image's first bytes say it is: png, jpeg, gif, webp, bmp or tiff; None for anything else."""
+    """Return what an image's first bytes say it is: png, jpeg, gif, webp, bmp or tiff; None for anything else."""
     if content.startswith(b"\x89PNG\r\n\x1a\n"):
         return "image/png"
     if content.startswith(b"\xff\xd8\xff"):
@@ -84,7 +85,10 @@ def check_picture(content: bytes, kind: str) -> str | None:
 
 
 def _has_many_scans(content: bytes) -> bool:
-    """Whether a JPEG has more than `_MOST_SCANS`, found as its decoder finds them: other parts may hold such bytes."""
+    """Return whether a JPEG has more than `_MOST_SCANS`, found as its decoder finds them.
+
+    Other parts may hold such bytes.
+    """
     at, scans = 2, 0
     while marker := _MARKER.search(content, at):
         kind, at = marker[1][0], marker.end()
@@ -112,7 +116,13 @@ class ImageStore:
     """Keeps images in a folder, each once, as `<sha256>.<extension>`."""
 
     def __init__(
-        self, folder: Path, beside: Path | None, further: Sequence[Path] = (), *, decoded: bool = True
+        self,
+        folder: Path,
+        beside: Path | None,
+        further: Sequence[Path] = (),
+        *,
+        decoded: bool = True,
+        advice: str = " (--image_folders names further ones)",
     ) -> None:
         """Keep images in `folder`.
 
@@ -121,23 +131,26 @@ class ImageStore:
             beside: the folder in which rows may name files, and from which relative paths start; None for no such.
             further: more folders in which rows may name files. Files anywhere else are never opened.
             decoded: only images that decode are kept; see `check_picture`.
+            advice: what a user may do about a file that lies elsewhere.
         """
+        self._advice = advice  # a part of the reason, which is what a summary shows
         self._folder = folder
         self._decoded = decoded
         self._folders = [*([] if beside is None else [beside]), *further]
 
     def keep_all(self, value: Any, field: str) -> tuple[Image, ...]:
-        """Keeps the images of one cell, in order; a cell that is missing, null or an empty list holds none.
+        """Keep the images of one cell, in order; a cell that is missing, null or an empty list holds none.
 
-        A cell is an image or a list of them; an image is bytes, `{"bytes", "path"}`, a path or a data URL.
+        A cell is an image or a list of them; an image is bytes, `{"bytes", "path"}`, a path, a data URL or base64.
         Raises `UnusableCellError`.
         """
         if value is MISSING or value is None:
             return ()
         cells = value if isinstance(value, list) else [value]
-        return tuple(self._keep(cell, field) for cell in cells)
+        return tuple(self.keep(cell, field) for cell in cells)
 
-    def _keep(self, cell: Any, field: str) -> Image:
+    def keep(self, cell: Any, field: str) -> Image:
+        """Keep one image; see `keep_all`. Raises `UnusableCellError`."""
         content, named = self._read(cell, field)
         kind = media_type(content)
         if kind is None:
@@ -154,7 +167,7 @@ class ImageStore:
         return Image(path=f"{self._folder.name}/{path.name}", media_type=kind, sha256=sha256)
 
     def _read(self, cell: Any, field: str) -> tuple[bytes, str | None]:
-        """The bytes of one image, and the name of the file that they are from, where they are from one."""
+        """Return the bytes of one image, and the name of the file that they are from, where they are from one."""
         if isinstance(cell, dict):
             cell = cell.get("bytes") or cell.get("path")
         if isinstance(cell, bytes | bytearray | memoryview):
@@ -165,20 +178,31 @@ class ImageStore:
             return _read_data_url(cell, field), None
         if cell[:7].lower() != "file://" and _SCHEME.match(cell):
             raise UnusableCellError(field, "image URLs are not fetched", cell[:200])
+        if (content := _read_base64(cell)) is not None:
+            return content, None
         return self._read_path(cell, field), cell
 
     def _read_path(self, cell: str, field: str) -> bytes:
         if not self._folders:
-            reason = f"image files of this data set are not read{_ADVICE}"
+            reason = f"image files of this data set are not read{self._advice}"
             raise UnusableCellError(field, reason, f"{cell[:200]} has no folder to start from")
         try:
             return read_confined(cell, self._folders, limit=LARGEST_IMAGE)
         except ConfinedFileError as error:
-            advice = _ADVICE if "outside" in error.reason else ""
+            advice = self._advice if "outside" in error.reason else ""
             raise UnusableCellError(field, f"image {error.reason}{advice}", error.detail) from None
 
 
-_ADVICE = " (--image_folders names further ones)"  # a part of the reason, which is what a summary shows
+def _read_base64(text: str) -> bytes | None:
+    """Return the image that a text is in base64; None where it is none, as a path is."""
+    if len(text) < _SHORTEST_BASE64 or len(text) > 2 * LARGEST_IMAGE:
+        return None
+    try:
+        if media_type(base64.b64decode(text[:_SHORTEST_BASE64])) is None:
+            return None
+        return base64.b64decode("".join(text.split()), validate=True)
+    except (binascii.Error, ValueError):
+        return None
 
 
 def _read_data_url(url: str, field: str) -> bytes:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
+import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import closing
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -18,18 +21,30 @@ from rollmill.errors import InputError
 from rollmill.files.atomic import atomic_write
 from rollmill.files.rows import BadRow, Row, dump_line, raw_json_lines, read_json_lines
 from rollmill.problems import gym
-from rollmill.problems.columns import choose_columns
+from rollmill.problems.columns import MOST_BAD_IDS, choose_columns
 from rollmill.problems.data_files import folder_of, is_data_file, read_data_file
-from rollmill.problems.hub import hub_folders, read_directory, read_hub, snapshot_folders, unpacked_folders
+from rollmill.problems.hub import (
+    hub_folders,
+    read_directory,
+    read_hub,
+    snapshot_folders,
+    split_config,
+    unpacked_folders,
+)
 from rollmill.problems.images import ImageStore
 from rollmill.problems.mapping import RowMapper, show
 from rollmill.problems.source import ProblemSource
 from rollmill.records import Problem
+from rollmill.terminal.escapes import visible_line
+
+_log = logging.getLogger(__name__)
 
 HEAD_ROWS = 20
 """Readable rows from which the columns are chosen."""
 _MOST_BAD_AT_FIRST = 1000
 """Unreadable rows before the first readable one, after which the rest is not looked at."""
+
+_ID = "instance_id"
 
 ProblemFault = Callable[[Problem], str | None]
 _Outcomes = Iterator[tuple[int, Problem | BadRow]]
@@ -60,8 +75,18 @@ class _TooManyBadError(InputError):
 
 
 class _Opened(NamedTuple):
-    fields: dict[str, str]
     outcomes: _Outcomes
+    fields: Callable[[], dict[str, str]] = dict[str, str]
+    """Which column was taken for what, once all are read."""
+    lacks_images: Callable[[], bool] = bool
+
+
+class _NotAnIdError(Exception):
+    """A column that was taken for ids holds none."""
+
+    def __init__(self, column: str) -> None:
+        super().__init__(column)
+        self.column = column
 
 
 def load_problems(
@@ -71,27 +96,53 @@ def load_problems(
     problem_fault: ProblemFault | None = None,
     quarantine_path: Path | None = None,
 ) -> LoadedProblems:
-    """Streams a source's rows into `folder`: `problems.jsonl`, `quarantine.jsonl`, `images/<sha256>.<ext>`.
+    """Stream a source's rows into `folder`: `problems.jsonl`, `quarantine.jsonl`, `images/<sha256>.<ext>`.
 
-    The quarantine goes to `quarantine_path` where that is given.
+    The quarantine goes to `quarantine_path` where that is given. A column that was taken for ids and turns out to hold
+    none (see `MOST_BAD_IDS`) makes the rows be read again without it.
 
     `problem_fault` says why a problem that reads well cannot be used all the same (its verifier cannot parse the
     answer, say), or None. Both files appear whole or not at all. Raises `InputError` where the source cannot be
     read, its columns cannot be told, no row can be used, or more than `max_bad_share` cannot; in the last two cases
     the quarantine is written, the problems are not.
     """
-    folder = folder.resolve()
+    quarantine_path = quarantine_path or folder.resolve() / "quarantine.jsonl"
+    no_ids: list[str] = []
+    while True:
+        try:
+            loaded = _load(source, folder.resolve(), problem_fault, quarantine_path, no_ids)
+        except _NotAnIdError as error:
+            no_ids.append(error.column)
+        else:
+            break
+    if no_ids:
+        ignored = visible_line(", ".join(map(repr, no_ids)))
+        _log.warning("%s: %s holds the same value in many rows, and is not taken for ids", source.dataset, ignored)
+    return loaded
+
+
+def _load(
+    source: ProblemSource, folder: Path, fault: ProblemFault | None, quarantine_path: Path, no_ids: Collection[str]
+) -> LoadedProblems:
+    """Load the rows once. Raises as `load_problems` does, and `_NotAnIdError`."""
     problems_path = folder / "problems.jsonl"
-    quarantine_path = quarantine_path or folder / "quarantine.jsonl"
     refusal: InputError | None = None
     with atomic_write(quarantine_path) as rejected:
         try:
             with atomic_write(problems_path) as usable:
-                opened = _open(source, folder / "images")
-                sieve = _Sieve(usable, rejected, problem_fault)
+                opened = _open(source, folder / "images", no_ids)
+                sieve = _Sieve(usable, rejected, fault)
                 with closing(opened.outcomes) as outcomes:  # type: ignore[type-var]  # they are all generators
                     sieve.take_all(outcomes, source.max_problems)
+                fields = opened.fields()
+                if source.id_field is None and "id" in fields:
+                    sieve.check_ids(fields["id"])
                 _check_share(source, sieve, quarantine_path)
+                if opened.lacks_images():
+                    raise InputError(
+                        f"{source.dataset} has no column {source.image_field!r}{source.in_brackets('image')} in any of "
+                        f"the {sieve.seen:,} rows that were read"
+                    )
         except _TooManyBadError as error:
             refusal = error
     if refusal:
@@ -104,13 +155,30 @@ def load_problems(
         count=sieve.count,
         quarantined=sieve.quarantined,
         quarantine_path=quarantine_path if sieve.quarantined else None,
-        fields=opened.fields,
+        fields=fields,
         reasons=dict(sieve.reasons.most_common()),
     )
 
 
+def load_problems_again(source: ProblemSource, folder: Path, problems: Path, *, quarantined: int) -> LoadedProblems:
+    """Load from the source the problems that an earlier call has left at `problems`, whatever refused others then.
+
+    Files and errors are those of `load_problems`; no quarantine is left, and `quarantined` is the earlier call's.
+    """
+    wanted = set(read_instance_ids(problems))
+    everything = source.model_copy(update={"max_bad_share": 1.0})
+    with tempfile.TemporaryDirectory(prefix="rollmill-quarantine-") as rest:
+        loaded = load_problems(
+            everything,
+            folder,
+            problem_fault=lambda problem: None if problem.instance_id in wanted else "no problem of the run on disk",
+            quarantine_path=Path(rest) / "quarantine.jsonl",
+        )
+    return loaded.model_copy(update={"quarantined": quarantined, "quarantine_path": None, "reasons": {}})
+
+
 def read_problems(path: Path) -> Iterator[Problem]:
-    """Yields the problems of a `problems.jsonl`. Raises `InputError` where a line is not a problem."""
+    """Yield the problems of a `problems.jsonl`. Raises `InputError` where a line is not a problem."""
     for number, row in read_json_lines(str(path)):
         if isinstance(row, BadRow):
             raise InputError(f"{path} line {number}: {row.reason}")
@@ -127,15 +195,15 @@ class _Identified(msgspec.Struct):
 
 
 def read_instance_ids(path: Path) -> list[str]:
-    """Only the ids of a `problems.jsonl`, in order. Raises `InputError` where a line is not a problem."""
+    """Return only the ids of a `problems.jsonl`, in order. Raises `InputError` where a line is not a problem."""
     decoder = msgspec.json.Decoder(_Identified)
-    found = []
+    ids = []
     for number, line, _ in raw_json_lines(str(path)):
         try:
-            found.append(decoder.decode(line).instance_id)
+            ids.append(decoder.decode(line).instance_id)
         except msgspec.DecodeError as error:
             raise InputError(f"{path} line {number} is not a problem: {error}") from error
-    return found
+    return ids
 
 
 class _Sieve:
@@ -146,6 +214,7 @@ class _Sieve:
         self._rejected = rejected
         self._fault = fault
         self._first_at: dict[str, int] = {}
+        self._bad_fields: Counter[str | None] = Counter()
         self.digest = hashlib.sha256()
         self.quarantined = 0
         self.reasons: Counter[str] = Counter()
@@ -155,8 +224,19 @@ class _Sieve:
         """Usable problems so far."""
         return len(self._first_at)
 
+    @property
+    def seen(self) -> int:
+        """Rows so far, usable or not."""
+        return self.count + self.quarantined
+
+    def check_ids(self, column: str) -> None:
+        """Raise `_NotAnIdError` where too many rows have no id in a column, or one that others have."""
+        bad = self._bad_fields[column] + self._bad_fields[_ID]
+        if bad > MOST_BAD_IDS * self.seen:
+            raise _NotAnIdError(column)
+
     def take_all(self, outcomes: _Outcomes, max_problems: int | None) -> None:
-        """Takes outcomes until they end or there are enough problems."""
+        """Take outcomes until they end or there are enough problems."""
         for number, outcome in outcomes:
             bad = outcome if isinstance(outcome, BadRow) else self._take(number, outcome)
             if bad:
@@ -168,7 +248,7 @@ class _Sieve:
         row = problem.model_dump()
         first_at = self._first_at.get(problem.instance_id)
         if first_at is not None:
-            return BadRow(number, "instance_id", f"duplicate id, first at row {first_at}", show(row))
+            return BadRow(number, _ID, f"duplicate id, first at row {first_at}", show(row))
         fault = self._fault(problem) if self._fault else None
         if fault is not None:
             return BadRow(number, None, fault, show(row))
@@ -183,28 +263,30 @@ class _Sieve:
 
     def _reject(self, row: BadRow) -> None:
         self.quarantined += 1
+        self._bad_fields[row.field] += 1
         reason = re.split(r"[:,]", row.reason, maxsplit=1)[0]
         self.reasons[f"{row.field}: {reason}" if row.field else reason] += 1
         self._rejected.write(dump_line(row.to_json()))
 
 
-def _open(source: ProblemSource, image_folder: Path) -> _Opened:
+def _open(source: ProblemSource, image_folder: Path, no_ids: Collection[str]) -> _Opened:
     dataset = source.dataset
     if dataset.startswith(gym.PREFIX):
         return _open_gym(source)
     further = _image_folders(source)
-    if Path(dataset).expanduser().is_dir():
-        folder = Path(dataset).expanduser().resolve()
-        rows = read_directory(folder, source.split)
+    store = partial(ImageStore, image_folder, advice=_folder_advice(source))
+    if local := split_config(dataset):
+        folder, config = local
+        rows = read_directory(folder, config, source)
         further += [*snapshot_folders(folder), *unpacked_folders(folder)]
-        return _open_rows(source, rows, ImageStore(image_folder, folder, further))
+        return _open_rows(source, rows, store(folder, further), no_ids)
     if is_data_file(dataset):
         rows = read_data_file(dataset)
         # A snapshot's file is a link to where files have hashes for names: those that rows give are beside the link.
         beside = Path(dataset).expanduser().absolute().parent
         if blobs := snapshot_folders(beside):
-            return _open_rows(source, rows, ImageStore(image_folder, beside, [*further, *blobs]))
-        return _open_rows(source, rows, ImageStore(image_folder, folder_of(dataset), further))
+            return _open_rows(source, rows, store(beside, [*further, *blobs]), no_ids)
+        return _open_rows(source, rows, store(folder_of(dataset), further), no_ids)
     if dataset.startswith((".", "/", "~")):
         raise InputError(f"{dataset} does not exist")
     hint = ""
@@ -214,8 +296,13 @@ def _open(source: ProblemSource, image_folder: Path) -> _Opened:
             return _open_gym(source)
         close = gym.close_names(name)
         hint = f" (of reasoning-gym's data sets, {', '.join(close)} come close)" if close else ""
-    rows = read_hub(dataset, source.split, hint)
-    return _open_rows(source, rows, ImageStore(image_folder, None, [*further, *hub_folders(dataset)]))
+    rows = read_hub(source, hint)
+    return _open_rows(source, rows, store(None, [*further, *hub_folders(dataset)]), no_ids)
+
+
+def _folder_advice(source: ProblemSource) -> str:
+    flag = source.flag("image_folders")
+    return f" ({flag} names further ones)" if flag else ""
 
 
 def _image_folders(source: ProblemSource) -> list[Path]:
@@ -223,16 +310,17 @@ def _image_folders(source: ProblemSource) -> list[Path]:
     folders = [Path(folder).expanduser() for folder in source.image_folders]
     missing = next((folder for folder in folders if not folder.is_dir()), None)
     if missing is not None:
-        raise InputError(f"--image_folders {str(missing)!r}: there is no such folder")
+        raise InputError(f"{source.flag('image_folders')} {str(missing)!r}: there is no such folder")
     return folders
 
 
 def _open_gym(source: ProblemSource) -> _Opened:
-    outcomes = gym.read_problems(source.dataset, source.max_problems)
-    return _Opened({"prompt": "question", "answer": "answer"}, outcomes)
+    return _Opened(
+        gym.read_problems(source.dataset, source.max_problems), lambda: {"prompt": "question", "answer": "answer"}
+    )
 
 
-def _open_rows(source: ProblemSource, rows: _Rows, images: ImageStore) -> _Opened:
+def _open_rows(source: ProblemSource, rows: _Rows, images: ImageStore, no_ids: Collection[str]) -> _Opened:
     head: list[tuple[int, Row | BadRow]] = []
     readable: list[Row] = []
     while len(readable) < HEAD_ROWS and (readable or len(head) < _MOST_BAD_AT_FIRST):
@@ -243,9 +331,10 @@ def _open_rows(source: ProblemSource, rows: _Rows, images: ImageStore) -> _Opene
         if not isinstance(item[1], BadRow):
             readable.append(item[1])
     if not readable:
-        return _Opened({}, ((number, row) for number, row in head if isinstance(row, BadRow)))
-    columns = choose_columns(source, readable)
-    return _Opened(columns.to_fields(), _map_rows(chain(head, rows), RowMapper(columns, images)))
+        return _Opened((number, row) for number, row in head if isinstance(row, BadRow))
+    columns = choose_columns(source, readable, no_ids=no_ids)
+    mapper = RowMapper(columns, images, source.image_field)
+    return _Opened(_map_rows(chain(head, rows), mapper), lambda: mapper.fields, lambda: mapper.lacks_images)
 
 
 def _map_rows(rows: _Rows, mapper: RowMapper) -> _Outcomes:
@@ -254,7 +343,7 @@ def _map_rows(rows: _Rows, mapper: RowMapper) -> _Outcomes:
 
 
 def _check_share(source: ProblemSource, sieve: _Sieve, quarantine_path: Path) -> None:
-    seen = sieve.count + sieve.quarantined
+    seen = sieve.seen
     if not seen:
         raise InputError(f"{source.dataset} holds no rows")
     if sieve.count and sieve.quarantined <= source.max_bad_share * seen:

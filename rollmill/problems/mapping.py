@@ -7,10 +7,18 @@ from typing import Any
 import orjson
 
 from rollmill.files.rows import BadRow, Row
-from rollmill.problems.cells import UnusableCellError, read_answer, read_fields, read_id, read_prompt, read_response
-from rollmill.problems.columns import Columns, get, without
+from rollmill.problems.cells import (
+    PLACEHOLDER,
+    UnusableCellError,
+    read_answers,
+    read_fields,
+    read_id,
+    read_prompt,
+    read_response,
+)
+from rollmill.problems.columns import Columns, ImageColumns, get, without
 from rollmill.problems.images import ImageStore
-from rollmill.records import Problem
+from rollmill.records import Image, Problem
 
 _SHOWN = 2000
 
@@ -18,30 +26,75 @@ _SHOWN = 2000
 class RowMapper:
     """Maps the rows of one data set with the columns that were chosen for it."""
 
-    def __init__(self, columns: Columns, images: ImageStore) -> None:
+    def __init__(self, columns: Columns, images: ImageStore, image_field: str) -> None:
         self._columns = columns
         self._images = images
+        self._image_columns = ImageColumns(columns, image_field)
+        self._refuses_images = not image_field
         self._used = [column for column in columns if column is not None]
+        self._shown: dict[str, None] = {} if columns.images is None else {columns.images: None}
 
     def map(self, number: int, position: int, row: Row) -> Problem | BadRow:
-        """`number` is the row's own (see `BadRow`); `position` counts from 0, and makes an id where there is none."""
-        prompt, answer, identity, images = self._columns
+        """Map a row to a problem.
+
+        `number` is the row's own (see `BadRow`); `position` counts from 0, and makes an id where there is none.
+        """
+        prompt, answer, identity, _ = self._columns
+        parts: list[Any] = []
         try:
+            columns = self._image_columns.of(row)
+            value = get(row, prompt)
+            question = read_prompt(value, prompt, parts)
+            response = read_response(value, prompt) if answer is None else None
+            answers = (response,) if answer is None else read_answers(get(row, answer), answer)
             return Problem(
                 instance_id=f"row-{position}" if identity is None else read_id(get(row, identity), identity),
-                prompt=read_prompt(get(row, prompt), prompt),
-                answer=read_response(get(row, prompt), prompt)
-                if answer is None
-                else read_answer(get(row, answer), answer),
-                fields=read_fields(without(row, self._used)),
-                images=() if images is None else self._images.keep_all(get(row, images), images),
+                prompt=question,
+                answer=answers[0],
+                equivalent_answers=answers[1:],
+                fields=read_fields(without(row, [*self._used, *columns])),
+                images=self._keep(row, columns, parts),
             )
         except UnusableCellError as error:
             return BadRow(number, error.field, str(error), show(row))
 
+    @property
+    def fields(self) -> dict[str, str]:
+        """Return which column was taken for what, images by what the rows until now had."""
+        found = self._columns.to_fields()
+        return found | {"images": ", ".join(self._shown)} if self._shown else found
+
+    @property
+    def lacks_images(self) -> bool:
+        """Tell whether no row until now had the column of images that the user named."""
+        return self._image_columns.is_missing
+
+    def _keep(self, row: Row, columns: list[str], parts: list[Any]) -> tuple[Image, ...]:
+        """Keep a row's images in the order in which its messages show them.
+
+        Those of the column that no message shows, and that are not in the messages themselves, come after them.
+        """
+        prompt = self._columns.prompt
+        if parts and self._refuses_images:
+            raise UnusableCellError(prompt, "holds images where only text is read")
+        listed = [(column, image) for column in columns for image in self._images.keep_all(get(row, column), column)]
+        rest = iter(image for _, image in listed)
+        shown: list[Image] = []
+        for cell in parts:
+            image = next(rest, None) if cell is PLACEHOLDER else self._images.keep(cell, prompt)
+            if image is None:
+                raise UnusableCellError(prompt, "shows an image that is nowhere in the row")
+            shown.append(image)
+        inside = {image.sha256 for image in shown}
+        others = [image for image in rest if image.sha256 not in inside]
+        self._shown.update(dict.fromkeys(column for column, _ in listed))
+        if len(shown) > len(listed) - len(others):
+            self._shown[prompt] = None
+        return (*shown, *others)
+
 
 def show(row: Row) -> str:
-    """The beginning of a row, for people."""
+    """Return the beginning of a row, for people."""
     try:
         return orjson.dumps(row, default=_name_kind, option=orjson.OPT_NON_STR_KEYS)[:_SHOWN].decode("utf-8", "ignore")
     except TypeError:  # nested too deeply, or text that UTF-8 cannot hold

@@ -13,14 +13,23 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 from rollmill.errors import InputError
 from rollmill.files.rows import BadRow
-from rollmill.problems.cells import UnusableCellError, read_answer
-from rollmill.problems.columns import ANSWER_COLUMNS, MISSING, PROMPT_COLUMNS, get
+from rollmill.problems.cells import MISSING, UnusableCellError, read_answer
+from rollmill.problems.choices import COLUMNS as CHOICE_COLUMNS
+from rollmill.problems.columns import ANSWER_COLUMNS, PROMPT_COLUMNS, get, normalized
 from rollmill.problems.data_files import read_data_file
 
 _QUESTIONS = tuple(column for column in PROMPT_COLUMNS if column != "messages")
 _ANSWERS = ("completion", "answer", "response", "output", "solution", "expected_answer", "ground_truth", "target")
+_LATEX = (
+    "nabla natural ncong ne nearrow neg neq newcommand newline nexists ngeq ngtr ni nleftarrow nleq nless nmid "
+    "noindent nolimits nonumber norm normalsize not notin nparallel nprec nrightarrow nsim nsubseteq nsucc nsupseteq "
+    "nu num nwarrow"
+)
+_LINE_BREAK = re.compile(r"\\(\\n|n(?!(?:" + "|".join(name[1:] for name in _LATEX.split()) + r")(?![A-Za-z])))")
 _MOST_COLUMNS = 1000
 """In a template: each may be as long as a prompt."""
+PROMPT = "prompt"
+_USUAL = frozenset(map(normalized, _QUESTIONS))
 _LEAKS = "it would show the model the ground truth"
 
 
@@ -39,21 +48,26 @@ class Prompting(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     template: str | None = None
-    """Text with `{prompt}` and maybe `{column}`s in it; `{{` and `}}` make braces."""
+    """Text with `{prompt}` and maybe `{column}`s in it; `{{` and `}}` make braces. A question's column by one of its
+    usual names (`{question}`, `{problem}`) is `{prompt}` where that does not stand in it."""
     system_prompt: str | None = None
     few_shot: tuple[tuple[str, str], ...] = ()
     """(question, answer) pairs; questions go through the template, answers stand as they are."""
+    choices: bool = False
+    """Whether a problem's choices follow its question as lettered lines, where the template does not name them."""
 
     @classmethod
     def from_flags(cls, template: str | None, few_shot_path: str | None, system_prompt: str | None) -> Self:
-        """Reads what the flags name.
+        r"""Read what the flags name.
 
-        A template that is the path of a file is read from it, less one newline at its end. The examples' file is JSON
+        A template that is the path of a file is read from it, less one newline at its end; in one that is written on
+        one line, and in such a system prompt, `\n` is a line break: see `with_line_breaks`. The examples' file is JSON
         Lines or JSON (or Parquet) with a question (`prompt`, `question`, `problem`, ...) and an answer (`completion`,
         `answer`, `response`, ...) per row. Raises `InputError`, for a row with file, row and field.
         """
         few_shot = tuple(_read_examples(few_shot_path)) if few_shot_path else ()
-        return cls(template=_read_template(template), system_prompt=system_prompt, few_shot=few_shot)
+        system = None if system_prompt is None else with_line_breaks(system_prompt)
+        return cls(template=_read_template(template), system_prompt=system, few_shot=few_shot)
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -62,25 +76,45 @@ class Prompting(BaseModel):
             "template": self.template,
             "system_prompt": self.system_prompt,
             "few_shot": [list(pair) for pair in self.few_shot],
+            **({"choices": True} if self.choices else {}),
         }
 
+    @property
+    def shows_choices(self) -> bool:
+        """Tell whether choices follow the question."""
+        return self.choices and not any(piece.column in CHOICE_COLUMNS for piece in self._pieces)
+
     def check_columns(self, fields: dict[str, str]) -> None:
-        """Refuses a template that names the answer's column. `fields` is `LoadedProblems.fields`.
+        """Refuse a template that names the answer's column, or not the question's. `fields`: `LoadedProblems.fields`.
 
         Raises `InputError`.
         """
+        named, question = self._question, fields.get("prompt", PROMPT)
+        if self.template is not None and named != PROMPT and normalized(str(named)) != normalized(question):
+            raise InputError(
+                f"the prompt template has {{{named}}} for the question, and no {{{PROMPT}}}; the question is in the "
+                f"column {question}: write {{{PROMPT}}}, or name the column with --prompt_field {named}"
+            )
         for column in (piece.column for piece in self._pieces):
             if column is not None and column == fields.get("answer"):
                 raise InputError(f"the prompt template names the answer's column {{{column}}}: {_LEAKS}")
 
     def render(self, question: str, columns: dict[str, Any], where: str) -> str:
-        """The template with a question and its row's other columns put in; without a template, the question.
+        """Return the template with a question and its row's other columns put in; without a template, the question.
 
         `where` begins the message of the `InputError` for a column that is missing.
         """
         if self.template is None:
             return question
-        return "".join(_render(piece, question, columns, where) for piece in self._pieces)
+        columns = {**columns, self._question or PROMPT: question}
+        return "".join(_render(piece, columns, where) for piece in self._pieces)
+
+    @cached_property
+    def _question(self) -> str | None:
+        """The name by which the template has the question in it; None where it has none."""
+        columns = [piece.column for piece in self._pieces if piece.column is not None]
+        usual = (column for column in columns if normalized(column) in _USUAL)
+        return PROMPT if PROMPT in columns else next(usual, None)
 
     @cached_property
     def _pieces(self) -> tuple[_Piece, ...]:
@@ -89,26 +123,35 @@ class Prompting(BaseModel):
     @model_validator(mode="after")
     def _check_template(self) -> Self:
         columns = {piece.column for piece in self._pieces} - {None}
-        if self.template is not None and "prompt" not in columns:
+        if self.template is not None and self._question is None:
             raise InputError(f"the prompt template has no {{prompt}} in it, and is not a file: {self.template[:80]!r}")
         if "answer" in columns:
             raise InputError(f"the prompt template names {{answer}}: {_LEAKS}")
-        others = columns - {"prompt"}
+        others = columns - {self._question}
         if others and self.few_shot:
             shown = ", ".join(f"{{{column}}}" for column in sorted(map(str, others)))
             raise InputError(f"the prompt template names {shown}, which few-shot examples do not have: use one of both")
         return self
 
 
+def with_line_breaks(text: str) -> str:
+    r"""Return a text of one line with line breaks for `\n`, which a shell hands on as it is.
+
+    `\\n` is `\n` itself. LaTeX's commands (`\neq`, `\nu`) and all other backslashes stay, and so does a text with line
+    breaks of its own.
+    """
+    return text if "\n" in text else _LINE_BREAK.sub(lambda match: "\n" if match[1] == "n" else "\\n", text)
+
+
 def _read_template(template: str | None) -> str | None:
-    if template is None or "\n" in template:
-        return template
+    if template is None:
+        return None
     try:
         path = Path(template).expanduser()
         if not path.is_file():
-            return template
+            return with_line_breaks(template)
     except (OSError, RuntimeError):  # a text too long to be a path, or with a ~ that is no home
-        return template
+        return with_line_breaks(template)
     try:
         return path.read_text("utf-8").removesuffix("\n")
     except (OSError, UnicodeDecodeError) as error:
@@ -141,10 +184,10 @@ def _malformed(template: str, reason: str) -> InputError:
     )
 
 
-def _render(piece: _Piece, question: str, columns: dict[str, Any], where: str) -> str:
+def _render(piece: _Piece, columns: dict[str, Any], where: str) -> str:
     if piece.column is None:
         return piece.literal
-    value = question if piece.column == "prompt" else get(columns, piece.column)
+    value = get(columns, piece.column)
     if value is MISSING:
         raise _no_column(piece.column, columns, where)
     if isinstance(value, dict | list | bool) or value is None:
@@ -162,7 +205,7 @@ def _no_column(column: str, columns: dict[str, Any], where: str) -> InputError:
         why = "double the braces if they are meant as text"
     return InputError(
         f"{where} has no column {column!r} for {{{column}}} in the prompt template: it has "
-        f"{', '.join(['prompt', *columns])}; {why}"
+        f"{', '.join(dict.fromkeys([PROMPT, *columns]))}; {why}"
     )
 
 
@@ -170,7 +213,7 @@ def _read_examples(path: str) -> list[tuple[str, str]]:
     examples = []
     for number, row in read_data_file(path):
         if isinstance(row, BadRow):
-            raise InputError(f"{_place(path, number)}: {row.reason}")
+            raise InputError(f"{_location(path, number)}: {row.reason}")
         examples.append((_cell(path, number, row, _QUESTIONS), _cell(path, number, row, _ANSWERS)))
     if not examples:
         raise InputError(f"{path} holds no few-shot examples")
@@ -181,13 +224,13 @@ def _cell(path: str, number: int, row: dict[str, Any], candidates: tuple[str, ..
     column = next((name for name in candidates if row.get(name) is not None), None)
     if column is None:
         columns = ", ".join(row) or "none"
-        place = _place(path, number)
-        raise InputError(f"{place}: has none of the fields {', '.join(candidates)}; its fields: {columns}")
+        location = _location(path, number)
+        raise InputError(f"{location}: has none of the fields {', '.join(candidates)}; its fields: {columns}")
     try:
         return read_answer(row[column], column)
     except UnusableCellError as error:
-        raise InputError(f"{_place(path, number)}: field {column} {error}") from error
+        raise InputError(f"{_location(path, number)}: field {column} {error}") from error
 
 
-def _place(path: str, number: int) -> str:
+def _location(path: str, number: int) -> str:
     return f"{path} {'line' if '.jsonl' in path else 'row'} {number}"

@@ -2,7 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field
+
+Role = Literal["prompt", "answer", "id", "image"]
+"""What a column may hold."""
+Flag = Literal["dataset", "split", "prompt", "answer", "id", "image", "image_folders", "max_bad_share"]
+
+FLAGS: dict[Flag, str] = {
+    "dataset": "--dataset",
+    "split": "--dataset_split",
+    "prompt": "--prompt_field",
+    "answer": "--answer_field",
+    "id": "--id_field",
+    "image": "--image_field",
+    "image_folders": "--image_folders",
+    "max_bad_share": "--max_bad_share",
+}
+"""The flags of a command that reads any data set."""
 
 
 class ProblemSource(BaseModel):
@@ -11,7 +29,8 @@ class ProblemSource(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     dataset: str = Field(min_length=1)
-    """One of: a hub id (`org/name`, or `org/name:config`); a local directory (`save_to_disk`, or data files); a
+    """One of: a hub id (`org/name`, or `org/name:config`); a local directory (`save_to_disk`, or data files, or a clone
+    of a hub data set), or `directory:config`; a
     `.jsonl`, `.json` or `.parquet` file, local or a URL that fsspec knows, plain or `.gz`/`.zst`/`.xz`/`.bz2`;
     `reasoning_gym:NAME?size=100&seed=7&min_digits=1`; or the bare name of a reasoning-gym data set."""
     split: str = "train"
@@ -21,12 +40,29 @@ class ProblemSource(BaseModel):
     answer_field: str | None = None
     """Column with the ground truth (`reward_model.ground_truth`); None: detected; empty: the data have none."""
     id_field: str | None = None
-    """Column with the instance id; None: detected; empty, or where there is none: `row-<0-based number>`."""
+    """Column with the instance id; None: detected, where its values are ids; empty, or where there is none:
+    `row-<0-based number>`."""
     image_field: str = "images"
-    """Column with the prompt's images; by default `images`, or else `image`, where there is one. Empty: no images."""
+    """Column with the prompt's images; by default `images`, or else of each row the first of `IMAGE_COLUMNS` that holds
+    any. Empty: no images, and rows with images in their messages are refused."""
     image_folders: tuple[str, ...] = ()
     """Further folders in which rows may name image files: by default only the folder of the data set itself."""
     max_problems: int | None = Field(default=None, ge=1)
-    """Stop after so many usable problems."""
+    """Usable problems after which reading stops."""
     max_bad_share: float = Field(default=0.1, ge=0, le=1)
     """Refuse the data when more than this share of the rows read cannot be used."""
+    flags: dict[Flag, str] = Field(default=FLAGS)
+    """Those of the command that reads the data, for messages; what its user cannot say is left out."""
+
+    def flag(self, name: Flag) -> str | None:
+        """Return the flag by which the user says this; None where they cannot."""
+        return self.flags.get(name)
+
+    def in_brackets(self, name: Flag) -> str:
+        """Return the flag for the middle of a message."""
+        return f" ({self.flags[name]})" if name in self.flags else ""
+
+    def named(self, role: Role) -> str | None:
+        """Return the column that the user names for something."""
+        names = {"prompt": self.prompt_field, "answer": self.answer_field, "id": self.id_field}
+        return names.get(role, self.image_field)

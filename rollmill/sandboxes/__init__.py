@@ -1,1 +1,1 @@
-"""Sandboxes: places where commands run that nobody vouches for."""
+"""Sandboxes: isolated environments for untrusted commands."""

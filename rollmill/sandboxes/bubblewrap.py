@@ -12,18 +12,22 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Self
 
 from rollmill.errors import InputError
 from rollmill.sandboxes.images import copy_image, image_folder
 from rollmill.sandboxes.namespace import Namespace, installation_fault, sandbox_fault
 from rollmill.sandboxes.output import CappedOutput
 from rollmill.sandboxes.owned_folder import OwnedFolder, remove_tree
+from rollmill.sandboxes.registry import HostSettings, SandboxEntry
 from rollmill.sandboxes.sandbox import TIMED_OUT, Execution, SandboxError, SandboxSpec
 from rollmill.sandboxes.shell import check_environment, refused, shell_arguments
 from rollmill.sandboxes.started import StartedSandboxes
 from rollmill.sandboxes.system import ENVIRONMENT, as_other_user, build_system
 from rollmill.sandboxes.watch import Watch
 from rollmill.terminal.stall_watch import TimedStep
+
+ENTRY = SandboxEntry("bubblewrap", "BubblewrapHost", "on this machine", from_folders=True)
 
 WORKSPACE = "/workspace"
 """The work tree inside."""
@@ -35,9 +39,12 @@ _USERS_PER_PROCESS = 256
 class BubblewrapHost(StartedSandboxes["BubblewrapSandbox"]):
     """Starts sandboxes from directory trees.
 
-    `images`: a folder with a subfolder per image, each read once. `root`: where sandboxes' files are, by default a
-    folder of this user's in the system's temporary folder. `packages`: what Python has in sandboxes (see
-    `system.PYTHON`). Raises `InputError` where bubblewrap or user namespaces are missing.
+    Raises `InputError` where bubblewrap or user namespaces are missing.
+
+    Args:
+        images: Folder with a subfolder per image; each is read once.
+        root: Folder for the sandboxes' files; by default one of this user's in the system's temporary folder.
+        packages: Distributions that Python has in sandboxes (see `system.PYTHON`).
     """
 
     def __init__(self, images: Path, *, root: Path | None = None, packages: Sequence[str] = ("pytest",)) -> None:
@@ -64,8 +71,15 @@ class BubblewrapHost(StartedSandboxes["BubblewrapSandbox"]):
             self._folder.close()
             raise
 
+    @classmethod
+    def from_settings(cls, settings: HostSettings) -> Self:
+        """Open a host for images in folders; see `OpenableHost`."""
+        if settings.images is None:
+            raise InputError("bubblewrap needs the folder that holds the images: give --images")
+        return cls(settings.images, packages=settings.packages)
+
     def start(self, spec: SandboxSpec) -> BubblewrapSandbox:
-        """A new one, with a copy of the image's tree at /workspace; see `SandboxHost`."""
+        """Start a sandbox with a copy of the image's tree at /workspace; see `SandboxHost`."""
         check_environment(spec.env)
         with self._lock:
             self._check_open()
@@ -82,7 +96,7 @@ class BubblewrapHost(StartedSandboxes["BubblewrapSandbox"]):
         return self._add(BubblewrapSandbox(name, spec, folder, as_other_user(user), self._settings, self._forget))
 
     def close(self) -> None:
-        """Ends all that are left and removes every file of this host."""
+        """Close all open sandboxes and remove every file of this host."""
         super().close()
         self._folder.close()
 
@@ -99,7 +113,7 @@ class BubblewrapHost(StartedSandboxes["BubblewrapSandbox"]):
 
 
 class BubblewrapSandbox:
-    """A work tree and a /tmp in a folder of the host's; one command at a time, others wait for it."""
+    """A work tree and a /tmp in a folder of the host's; runs one command at a time, others wait."""
 
     def __init__(
         self,
@@ -116,8 +130,8 @@ class BubblewrapSandbox:
         self._launcher = launcher
         self._forget = forget
         self._mark = f"{folder.parent.name}/{folder.name}"
-        own = ["--bind", str(folder / "work"), WORKSPACE, "--bind", str(folder / "tmp"), "/tmp"]  # noqa: S108
-        self._settings = [*system, *own, "--remount-ro", "/"]
+        mounts = ["--bind", str(folder / "work"), WORKSPACE, "--bind", str(folder / "tmp"), "/tmp"]  # noqa: S108
+        self._settings = [*system, *mounts, "--remount-ro", "/"]
         self._one_at_a_time = threading.Lock()
         self._state = threading.Lock()
         self._running: Namespace | None = None
@@ -125,7 +139,7 @@ class BubblewrapSandbox:
 
     @property
     def id(self) -> str:
-        """Unique on its host."""
+        """Return an id that is unique on its host."""
         return self._id
 
     def execute(
@@ -136,7 +150,7 @@ class BubblewrapSandbox:
         timeout_s: float | None = None,
         env: Mapping[str, str] | None = None,
     ) -> Execution:
-        """Runs a bash command to its end; see `Sandbox`. `InputError` for an `env` that no process can have."""
+        """Run a bash command to its end; see `Sandbox`. Raises `InputError` for an `env` that no process can have."""
         given = check_environment({**ENVIRONMENT, **self._spec.env, **(env or {})})
         cwd = cwd or self._spec.cwd or WORKSPACE
         no = refused(command, cwd)
@@ -157,7 +171,7 @@ class BubblewrapSandbox:
                 self._running = None
 
     def close(self) -> None:
-        """Ends it, a running command included, and removes its files; may be called again."""
+        """Close the sandbox, a running command included, and remove its files; may be called again."""
         with self._state:
             self._closed = True
             if self._running:
@@ -168,7 +182,7 @@ class BubblewrapSandbox:
         self._forget(self._id)
 
     def _follow(self, running: Namespace, timeout_s: float) -> Execution:
-        """Stays with a command until all of it is gone."""
+        """Wait for the command and all its children to exit, enforcing the limits."""
         began = time.monotonic()
         output = CappedOutput(self._spec.limits.output_bytes)
         folders = [self._folder / "work", self._folder / "tmp"]
@@ -187,9 +201,9 @@ class BubblewrapSandbox:
         if self._closed:
             raise SandboxError(f"sandbox {self._id} was closed under a command", type_="unknown_sandbox")
         if code is None and not late and not broken:
-            said = output.text().strip()
-            last = said.splitlines()[-1:] or ["it was killed"]
-            raise SandboxError(f"bubblewrap could not run a command: {last[0]}", type_="start", details=said)
+            message = output.text().strip()
+            last = message.splitlines()[-1:] or ["it was killed"]
+            raise SandboxError(f"bubblewrap could not run a command: {last[0]}", type_="start", details=message)
         return Execution(
             output=output.text(),
             returncode=TIMED_OUT if late else _KILLED if broken or code is None else code,
@@ -213,15 +227,15 @@ def _fill(folder: Path, tree: Path, user: int | None) -> None:
     for command in commands:
         done = subprocess.run(command, capture_output=True, check=False, stdin=subprocess.DEVNULL)
         if done.returncode:
-            said = done.stderr.decode(errors="replace")
-            raise SandboxError(f"a sandbox's files cannot be made: {said.strip()}", type_="start", details=said)
+            message = done.stderr.decode(errors="replace")
+            raise SandboxError(f"a sandbox's files cannot be made: {message.strip()}", type_="start", details=message)
 
 
 def _user_number(count: int) -> int | None:
-    """A user for the `count`th sandbox, one that no live sandbox of another process has; None: this process's own.
+    """Return a user id for the `count`th sandbox that no live sandbox of another process has; None for this user's own.
 
-    Only root can give its sandboxes other users. It has to: no limit on processes holds for root, and every file of
-    the host is root's.
+    Only root can give its sandboxes other users, and must: root is exempt from limits on processes, and could write
+    every file of the host.
     """
     if os.geteuid() != 0:
         return None

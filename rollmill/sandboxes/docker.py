@@ -9,16 +9,20 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from typing import Self
 
 import psutil
 
 from rollmill.sandboxes.docker_engine import DockerEngine
 from rollmill.sandboxes.followed_process import FollowedProcess
 from rollmill.sandboxes.output import CappedOutput
+from rollmill.sandboxes.registry import HostSettings, SandboxEntry
 from rollmill.sandboxes.sandbox import TIMED_OUT, Execution, Limits, SandboxError, SandboxSpec
 from rollmill.sandboxes.shell import check_environment, printable, refused, shell_arguments
 from rollmill.sandboxes.started import StartedSandboxes
 from rollmill.terminal.stall_watch import TimedStep
+
+ENTRY = SandboxEntry("docker", "DockerHost", "containers", in_containers=True)
 
 _LABEL = "rollmill.owner"
 _LONGEST_END_S = 10.0
@@ -44,12 +48,16 @@ _AROUND = (
 class DockerHost(StartedSandboxes["DockerSandbox"]):
     """Starts sandboxes from an engine's images, which need bash.
 
-    `docker_host`: the engine's address; None for what DOCKER_HOST says. `executable`: the docker command. `run_args`:
-    more arguments of `docker run`. `container_timeout_s`: after that a container ends by itself. `pull_timeout_s`: for
-    an image that the engine does not have. `cpus`: of each container; None for all.
+    Of `Limits`, Docker enforces `memory_mb` and `processes` for the whole container; `cpu_s` and `disk_mb` for one
+    process and one file. Raises `InputError` without the command, `SandboxError` where the engine does not answer.
 
-    Raises `InputError` without the command, `SandboxError` where the engine does not answer. Of `Limits`, Docker holds
-    `memory_mb` and `processes` for the whole container; `cpu_s` and `disk_mb` for one process and one file.
+    Args:
+        docker_host: The engine's address; None for that in DOCKER_HOST.
+        executable: The docker command.
+        run_args: More arguments of `docker run`.
+        container_timeout_s: Seconds after which a container ends by itself.
+        pull_timeout_s: Time limit in seconds of pulling a missing image.
+        cpus: CPUs of each container; None for all.
     """
 
     def __init__(
@@ -70,8 +78,18 @@ class DockerHost(StartedSandboxes["DockerSandbox"]):
         self._owner = _owner(psutil.Process())
         self._sweep()
 
+    @classmethod
+    def from_settings(cls, settings: HostSettings) -> Self:
+        """Open a host at an engine; see `OpenableHost`."""
+        return cls(
+            docker_host=settings.engine,
+            executable=settings.executable,
+            run_args=settings.run_args,
+            container_timeout_s=settings.container_timeout_s,
+        )
+
     def start(self, spec: SandboxSpec) -> DockerSandbox:
-        """A new container; see `SandboxHost`."""
+        """Start a container; see `SandboxHost`."""
         check_environment(spec.env)
         self._check_open()
         self._engine.provide(spec.image, self._pull_timeout_s)
@@ -88,15 +106,15 @@ class DockerHost(StartedSandboxes["DockerSandbox"]):
         return self._add(DockerSandbox(name, spec, self._engine, self._forget))
 
     def _sweep(self) -> None:
-        """Removes the containers of processes of this machine that are gone."""
+        """Remove the containers of this machine's processes that have ended."""
         form = f'{{{{.ID}}}} {{{{.Label "{_LABEL}"}}}}'
         listed = self._engine.call("ps", "--all", "--filter", f"label={_LABEL}", "--format", form)
         owned = [line.split(None, 1) for line in listed.splitlines()]
-        self._engine.remove([each[0] for each in owned if len(each) == 2 and _is_gone(each[1])])
+        self._engine.remove([each[0] for each in owned if len(each) == 2 and _has_ended(each[1])])
 
 
 class DockerSandbox:
-    """One container; one command at a time, others wait for it."""
+    """One container; runs one command at a time, others wait."""
 
     def __init__(self, name: str, spec: SandboxSpec, engine: DockerEngine, forget: Callable[[str], None]) -> None:
         self._name = name
@@ -109,7 +127,7 @@ class DockerSandbox:
 
     @property
     def id(self) -> str:
-        """The container's name."""
+        """Return the container's name."""
         return self._name
 
     def execute(
@@ -120,7 +138,7 @@ class DockerSandbox:
         timeout_s: float | None = None,
         env: Mapping[str, str] | None = None,
     ) -> Execution:
-        """Runs a bash command to its end; see `Sandbox`. `InputError` for an `env` that no process can have."""
+        """Run a bash command to its end; see `Sandbox`. Raises `InputError` for an `env` that no process can have."""
         given = check_environment({**self._spec.env, **(env or {})})
         cwd = cwd or self._spec.cwd
         no = refused(command, cwd)
@@ -138,14 +156,20 @@ class DockerSandbox:
                 return self._follow(arguments, mark, limit_s)
 
     def close(self) -> None:
-        """Ends it, a running command included; may be called again."""
+        """Remove the container, a running command included; may be called again."""
         if not self._closed:
             self._closed = True
             self._engine.remove([self._name])
         self._forget(self._name)
 
     def _follow(self, arguments: list[str], mark: str, timeout_s: float) -> Execution:
-        """Stays with a command until all of it is gone."""
+        """Wait for the command and all its children to exit, enforcing the limits.
+
+        Args:
+            arguments: The docker command with its arguments.
+            mark: Random text that frames the command's output.
+            timeout_s: Time limit in seconds.
+        """
         output = CappedOutput(self._spec.limits.output_bytes)
         began = time.monotonic()
         running = FollowedProcess(arguments, env=self._engine.environment)
@@ -166,17 +190,17 @@ class DockerSandbox:
             code = running.finish(output)
         text = output.text().removeprefix(f"{mark}\n")
         end = re.search(rf"{mark} \d+ (\d+)\n\Z", text)
-        said = text[: end.start()] if end else text
+        written = text[: end.start()] if end else text
         killed_by = None
         if end:
             before, self._out_of_memory = self._out_of_memory, int(end[1])
             if code == _KILLED and self._out_of_memory > before:
                 killed_by = f"memory limit of {self._spec.limits.memory_mb} MiB"
         elif not late:
-            self._check_own_doing(code or 0, said)
+            self._check_killed_itself(code or 0, written)
             self._kill_all()
         return Execution(
-            output=said,
+            output=written,
             returncode=TIMED_OUT if late else code or 0,
             timed_out=late,
             truncated=output.full,
@@ -188,12 +212,14 @@ class DockerSandbox:
         if not self._closed:
             self._engine.call("kill", "--signal", "USR1", self._name)
 
-    def _check_own_doing(self, code: int, said: str) -> None:
-        """A command can kill what runs around it; all else that hides its end is a failure of the container's."""
+    def _check_killed_itself(self, code: int, output: str) -> None:
+        """Raise `SandboxError` unless the command itself killed the shell that runs it."""
         running = not self._closed and self._engine.call("inspect", "--format", "{{.State.Running}}", self._name)
         if code <= _SIGNALLED or running != "true":
-            last = said.strip().splitlines()[-1:] or ["without a word"]
-            raise SandboxError(f"a command in container {self._name} was lost: {last[0]}", type_="engine", details=said)
+            last = output.strip().splitlines()[-1:] or ["without a word"]
+            raise SandboxError(
+                f"a command in container {self._name} was lost: {last[0]}", type_="engine", details=output
+            )
 
 
 def _bounds(limits: Limits) -> list[str]:
@@ -212,7 +238,7 @@ def _owner(process: psutil.Process) -> str:
     return f"{platform.node()}/{process.pid}/{process.create_time():.2f}"
 
 
-def _is_gone(owner: str) -> bool:
+def _has_ended(owner: str) -> bool:
     node, _, process = owner.partition("/")
     if node != platform.node():
         return False

@@ -19,10 +19,10 @@ _REFERENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:@+-]{0,254}", re.ASCII)
 
 
 class DockerEngine:
-    """An engine, reached by the docker command. `address`: as DOCKER_HOST has it; None for what that says."""
+    """An engine, controlled by the docker command; `address` has the form of DOCKER_HOST, None takes the variable's."""
 
     def __init__(self, address: str | None, program: str) -> None:
-        """Raises `InputError` without the command, `SandboxError` where the engine does not answer."""
+        """Connect. Raises `InputError` without the command, `SandboxError` where the engine does not answer."""
         if not shutil.which(program):
             raise InputError(f"{program!r} is not installed: install Docker, or use bubblewrap")
         self.command = [program, *(["--host", address] if address else [])]
@@ -30,7 +30,7 @@ class DockerEngine:
         self.call("version", "--format", "{{.Server.Version}}")
 
     def call(self, *arguments: str, timeout_s: float = _LONGEST_CALL_S) -> str:
-        """What a docker command prints. Raises `SandboxError` with what it says where it fails."""
+        """Return the output of a docker command. Raises `SandboxError` with its error message where it fails."""
         try:
             with TimedStep(timeout_s):
                 done = subprocess.run(
@@ -44,13 +44,13 @@ class DockerEngine:
         except subprocess.TimeoutExpired:
             message = f"docker {arguments[0]} does not answer within {timeout_s:g} s"
             raise SandboxError(message, type_="engine") from None
-        said = done.stderr.decode(errors="replace").strip()
+        stderr = done.stderr.decode(errors="replace").strip()
         if done.returncode:
-            raise SandboxError(f"docker {arguments[0]}: {_last_line(said)}", type_="engine", details=said)
+            raise SandboxError(f"docker {arguments[0]}: {_last_line(stderr)}", type_="engine", details=stderr)
         return done.stdout.decode(errors="replace").strip()
 
     def provide(self, image: str, pull_timeout_s: float) -> None:
-        """Pulls an image that the engine does not have. Raises `InputError` where it cannot be had."""
+        """Pull an image that the engine does not have. Raises `InputError` where it cannot be pulled."""
         if not _REFERENCE.fullmatch(image):
             raise InputError(f"image {image[:_LONGEST_SHOWN]!a}: no image has that name")
         if self._has(image):
@@ -72,7 +72,7 @@ class DockerEngine:
         return True
 
     def remove(self, containers: Sequence[str]) -> None:
-        """Ends and deletes containers; those that are gone already are fine."""
+        """Stop and delete containers; missing ones are ignored."""
         if containers:
             try:
                 self.call("rm", "--force", "--volumes", *containers)

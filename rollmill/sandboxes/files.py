@@ -24,9 +24,9 @@ _CLEAN = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "BASH_ENV": "", "LD_PRELOAD": 
 
 
 def write_file(sandbox: Sandbox, path: str, data: bytes) -> None:
-    """Writes a file whole, with its folders: it has its name only when its SHA-256 is right.
+    """Write a file and its folders atomically: it gets its name only after its SHA-256 was checked.
 
-    Raises `SandboxError`, of type `contents` where the sandbox does not take it.
+    Raises `SandboxError`, of type `contents` where the sandbox does not accept it.
     """
     part = f"{path}.{uuid.uuid4().hex}.part"
     name, part_name = shlex.quote(path), shlex.quote(part)
@@ -40,9 +40,9 @@ def write_file(sandbox: Sandbox, path: str, data: bytes) -> None:
 
 
 def read_file(sandbox: Sandbox, path: str, *, most: int) -> bytes:
-    """The content of a regular file of at most `most` bytes.
+    """Return the content of a regular file of at most `most` bytes.
 
-    Raises `SandboxError`, of type `contents` where there is no such file, it is longer, or it does not come whole.
+    Raises `SandboxError`, of type `contents` where there is no such file, it is longer, or it arrives incomplete.
     """
     data, at_once = bytearray(), min(_READ_AT_ONCE, max(most, _LEAST_READ))
     while True:
@@ -54,8 +54,8 @@ def read_file(sandbox: Sandbox, path: str, *, most: int) -> bytes:
         )
         done = _run(sandbox, command)
         if done.returncode:
-            said = done.output.strip()
-            why = f"{said} bytes, {most} are taken" if said.isdecimal() else said[-200:]
+            message = done.output.strip()
+            why = f"{message} bytes, {most} are taken" if message.isdecimal() else message[-200:]
             raise SandboxError(f"{path} cannot be read from a sandbox: {why}", type_="contents", details=done.output)
         size, piece = _take_piece(done)
         if piece is None:
@@ -71,10 +71,10 @@ def read_file(sandbox: Sandbox, path: str, *, most: int) -> bytes:
 
 
 def read_tree(sandbox: Sandbox, cwd: str, *, most: int) -> bytes:
-    """A tar archive of a folder's files without `.git`, with names that begin with `./`; at most `most` bytes.
+    """Return a tar archive of a folder without `.git`, of at most `most` bytes; names begin with `./`.
 
-    Raises `SandboxError`, of type `contents` where something cannot be read or there is more. Hostile as the rest:
-    unpack it with `tarfile`'s filter `data`, or in another sandbox.
+    Raises `SandboxError`, of type `contents` where something cannot be read or there is more. The archive is
+    untrusted: unpack it with `tarfile`'s filter `data`, or in another sandbox.
     """
     archive = f"/tmp/.{uuid.uuid4().hex}.tar"  # noqa: S108
     pack = f"tar -cf - --exclude=./.git -C {shlex.quote(cwd)} . | head -c {most + 1} > {archive}"
@@ -93,12 +93,12 @@ def _run(sandbox: Sandbox, command: str) -> Execution:
 def _must(sandbox: Sandbox, command: str, path: str) -> None:
     done = _run(sandbox, f"set -o pipefail; {command}")
     if done.returncode:
-        said = done.output.strip()[-200:] or f"return code {done.returncode}"
-        raise SandboxError(f"{path} in a sandbox: {said}", type_="contents", details=done.output)
+        message = done.output.strip()[-200:] or f"return code {done.returncode}"
+        raise SandboxError(f"{path} in a sandbox: {message}", type_="contents", details=done.output)
 
 
 def _take_piece(done: Execution) -> tuple[int, bytes | None]:
-    """The file's size, and a piece of its content; None for a piece that did not come as it was sent."""
+    """Return the file's size and a piece of its content; None for a piece that arrived damaged."""
     fields = done.output.split()
     if len(fields) == 3:
         fields.append("")

@@ -1,4 +1,4 @@
-"""A child process whose output is read as it comes, however much that is."""
+"""A child process whose output is read as it arrives, in bounded memory."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from rollmill.sandboxes.output import CappedOutput
 
 _PIECE = 1 << 16
 _SLOWED_S = 0.002
-"""Pause after each piece of output that is only counted: what prints for ever is not to take a core of ours."""
+"""Pause in seconds after each piece of output that is only counted, so that endless output does not use up a core."""
 
 
 class FollowedProcess:
-    """A process in a session of its own, without input, its standard output and error in one pipe."""
+    """A process in a session of its own, without input, with standard output and error in one pipe."""
 
     def __init__(self, command: Sequence[str], *, env: Mapping[str, str], pass_fds: Sequence[int] = ()) -> None:
-        """Raises `OSError` where it cannot be started."""
+        """Start the process. Raises `OSError` where it cannot be started."""
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -40,7 +40,7 @@ class FollowedProcess:
         self._watch(self._outside)
 
     def wait(self, seconds: float, output: CappedOutput) -> bool:
-        """Takes what output there is, for at most so long; whether the process has ended."""
+        """Read available output for at most `seconds`; return whether the process has ended."""
         for file, _ in self._poll.poll(max(seconds, 0) * 1000):
             if file == self._output:
                 self._read_output(output)
@@ -49,11 +49,11 @@ class FollowedProcess:
         return self._process.poll() is not None
 
     def kill(self) -> None:
-        """SIGKILL to the process alone."""
+        """Send SIGKILL to the process alone."""
         self._process.kill()
 
     def finish(self, output: CappedOutput) -> int | None:
-        """Takes the rest of the output of a process that has ended, what is left of it by now; its return code."""
+        """Read the rest of the output of a process that has ended and return its return code."""
         while self._read_output(output):
             pass
         self._close()
@@ -68,7 +68,7 @@ class FollowedProcess:
             self._poll.unregister(file)
 
     def _ready(self, file: int) -> None:
-        """A watched file that is not the output can be read."""
+        """Handle a watched file, other than the output, that can be read."""
 
     def _read_output(self, output: CappedOutput) -> bool:
         piece = read_available(self._output)
@@ -87,7 +87,7 @@ class FollowedProcess:
 
 
 def read_available(file: int) -> bytes | None:
-    """The next bytes; none at the end, None where there are none yet."""
+    """Return the next bytes; empty at the end of the file, None where none are available yet."""
     try:
         return os.read(file, _PIECE)
     except BlockingIOError:

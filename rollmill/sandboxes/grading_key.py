@@ -26,17 +26,17 @@ _LONGEST = 1024
 
 
 def service_keys() -> list[SecretStr]:
-    """The keys that a service accepts: that of the environment, and this user's on this machine, made if missing.
+    """Return the keys that a service accepts: the environment's, and this user's on this machine, created if missing.
 
-    Raises `InputError` where the file's folder belongs to somebody else.
+    Raises `InputError` where the file's folder belongs to another user.
     """
     given = os.environ.get(KEY_VARIABLE, "").strip()
-    own = _read_key() or _make_key()
-    return [*([SecretStr(given)] if given else []), own]
+    shared = _read_key() or _make_key()
+    return [*([SecretStr(given)] if given else []), shared]
 
 
 def key_for(url: str) -> SecretStr | None:
-    """The key to show to the service at a URL; None where there is none for it."""
+    """Return the key to send to the service at a URL; None where there is none for it."""
     given = os.environ.get(KEY_VARIABLE, "").strip()
     if given:
         return SecretStr(given)
@@ -53,7 +53,7 @@ def _folder() -> Path:
 
 
 def _read_key() -> SecretStr | None:
-    """The key in the file; None where there is none, or others could have written or read it."""
+    """Return the key in the file; None where there is none, or where other users could have read or written it."""
     try:
         folder = os.open(_folder(), os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
@@ -67,13 +67,13 @@ def _read_key() -> SecretStr | None:
     finally:
         os.close(folder)
     with os.fdopen(file, "rb") as opened:
-        there = os.fstat(opened.fileno())
-        key = opened.read(_LONGEST).strip() if stat.S_ISREG(there.st_mode) and _is_private(there) else b""
+        status = os.fstat(opened.fileno())
+        key = opened.read(_LONGEST).strip() if stat.S_ISREG(status.st_mode) and _is_private(status) else b""
     return SecretStr(key.decode("ascii", errors="replace")) if key else None
 
 
-def _is_private(found: os.stat_result) -> bool:
-    return found.st_uid == os.geteuid() and not stat.S_IMODE(found.st_mode) & 0o077
+def _is_private(status: os.stat_result) -> bool:
+    return status.st_uid == os.geteuid() and not stat.S_IMODE(status.st_mode) & 0o077
 
 
 def _make_key() -> SecretStr:
@@ -93,7 +93,7 @@ def _make_key() -> SecretStr:
             part.replace(folder / "grading.key")
     finally:
         part.unlink(missing_ok=True)
-    found = _read_key()
-    if found is None:
+    key = _read_key()
+    if key is None:
         raise InputError(f"{folder / 'grading.key'} cannot be read: remove it")
-    return found
+    return key

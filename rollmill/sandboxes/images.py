@@ -70,7 +70,7 @@ def _why_no_folder(images: Path, name: str) -> str | None:
 
 
 def copy_image(image: Path, into: Path) -> None:
-    """Copies an image's tree to `into`, which must not be there yet, as a git repository.
+    """Copy an image's tree to `into`, which must not exist yet, as a git repository.
 
     Without a `.git` of its own, its files become one commit (`commit_tree`); with one, everything is as it is. Raises
     `SandboxError` where git fails, or its `.git` is a link or a file, which would have git write or read elsewhere.
@@ -85,10 +85,10 @@ def copy_image(image: Path, into: Path) -> None:
 
 
 def commit_tree(tree: Path) -> str:
-    """Makes a tree a repository of one commit of all its files; the commit's id.
+    """Make a tree a repository with one commit of all its files, and return the commit's id.
 
-    The id is a function of the files' names, contents and executable bits alone: author, committer, date and message
-    are fixed, ignore files and the user's configuration count for nothing. Raises `SandboxError` where git fails.
+    The id depends on the files' names, contents and executable bits alone: author, committer, date and message are
+    fixed, ignore files and the user's configuration are not read. Raises `SandboxError` where git fails.
     """
     _git(tree, "init", "--quiet", "--template=", "--initial-branch=main")
     for name, value in (("core.autocrlf", "false"), ("core.fileMode", "true"), ("core.safecrlf", "false")):
@@ -99,7 +99,7 @@ def commit_tree(tree: Path) -> str:
 
 
 def image_commit(image: Path, scratch: Path) -> str:
-    """The id of the commit that sandboxes of an image start from; `scratch`: a folder for a copy, not there yet."""
+    """Return the id of the commit that an image's sandboxes start from; `scratch` is a new folder for a copy."""
     copy_image(image, scratch)
     return _git(scratch, "rev-parse", "HEAD").strip()
 
@@ -116,7 +116,7 @@ def _run(arguments: list[str], cwd: Path) -> str:
         )
     except OSError as error:
         raise SandboxError(f"{arguments[0]} cannot be run: {error}", type_="image") from error
-    said = done.stderr.decode(errors="replace")
+    message = done.stderr.decode(errors="replace")
     if done.returncode:
-        raise SandboxError(f"{arguments[0]} failed on {cwd}: {said.strip()}", type_="image", details=said)
+        raise SandboxError(f"{arguments[0]} failed on {cwd}: {message.strip()}", type_="image", details=message)
     return done.stdout.decode(errors="replace")

@@ -1,4 +1,4 @@
-"""One command in namespaces of its own, which end with it."""
+"""One command in its own Linux namespaces, which end with it."""
 
 from __future__ import annotations
 
@@ -26,33 +26,40 @@ _LONGEST_PROBE_S = 10.0
 
 
 class Namespace(FollowedProcess):
-    """A bwrap process seen from outside.
+    """A bwrap process, controlled from outside its namespaces.
 
     Its processes die when this process does, and when the thread that started it ends (the kernel counts the thread as
     the parent): start it and `finish` it in one thread.
     """
 
     def __init__(self, mark: str, launcher: Sequence[str], settings: Sequence[str], command: Sequence[str]) -> None:
-        """`mark`: no other that lives has it; `OWNER/...` for one whose files are in an `OwnedFolder` of that name."""
+        """Start bwrap. Raises `SandboxError` where it cannot be started.
+
+        Args:
+            mark: Unique among live sandboxes; `OWNER/...` where the files are in an `OwnedFolder` of that name.
+            launcher: Command that starts bwrap, such as one that changes the user; may be empty.
+            settings: Arguments of bwrap.
+            command: The command to run in the sandbox.
+        """
         self._mark = mark
-        self._status, told = os.pipe()
-        self._told = bytearray()
+        self._status, status_end = os.pipe()
+        self._report = bytearray()
         self._first = -1
         self._files = threading.Lock()
-        report = ["--json-status-fd", str(told)]
+        report = ["--json-status-fd", str(status_end)]
         try:
             with bwrap_arguments(mark, launcher, settings, command, options=report) as (arguments, files):
-                super().__init__(arguments, env=BWRAP_ENVIRONMENT, pass_fds=(*files, told))
+                super().__init__(arguments, env=BWRAP_ENVIRONMENT, pass_fds=(*files, status_end))
         except OSError as error:
             os.close(self._status)
             raise SandboxError(f"bubblewrap cannot be started: {error}", type_="start") from error
         finally:
-            os.close(told)
+            os.close(status_end)
         self.began = time.monotonic()
         self._watch(self._status)
 
     def kill(self) -> None:
-        """Ends all its processes at once; may be called from another thread, and again."""
+        """Kill all its processes at once; may be called from another thread, and again."""
         with self._files, suppress(OSError):
             if self._first >= 0:
                 signal.pidfd_send_signal(self._first, signal.SIGKILL)
@@ -60,7 +67,7 @@ class Namespace(FollowedProcess):
                 signal.pidfd_send_signal(self._outside, signal.SIGKILL)
 
     def finish(self, output: CappedOutput) -> int | None:
-        """Ends what is left and waits until it is gone; the return code, None where no command was started.
+        """Kill what is left, wait for it to exit, and return the return code; None where no command was started.
 
         Raises `SandboxError` where processes do not even end by SIGKILL.
         """
@@ -82,9 +89,9 @@ class Namespace(FollowedProcess):
         return code
 
     def _code(self) -> int | None:
-        whole = self._told.rpartition(b"\n")[0]  # bwrap may have been killed in the middle of a line
-        said = [orjson.loads(line) for line in whole.splitlines() if line.strip()]
-        codes = [int(line["exit-code"]) for line in said if "exit-code" in line]
+        whole = self._report.rpartition(b"\n")[0]  # bwrap may have been killed in the middle of a line
+        reports = [orjson.loads(line) for line in whole.splitlines() if line.strip()]
+        codes = [int(line["exit-code"]) for line in reports if "exit-code" in line]
         return codes[0] if codes else None
 
     def _close(self) -> None:
@@ -100,9 +107,9 @@ class Namespace(FollowedProcess):
         piece = read_available(file)
         if piece == b"":
             self._forget(file)
-        self._told += piece or b""
-        if self._first < 0 and b"\n" in self._told:
-            self._first = _open_first(orjson.loads(self._told.split(b"\n", 1)[0])["child-pid"])
+        self._report += piece or b""
+        if self._first < 0 and b"\n" in self._report:
+            self._first = _open_first(orjson.loads(self._report.split(b"\n", 1)[0])["child-pid"])
             self.began = time.monotonic()
 
 
@@ -110,9 +117,16 @@ class Namespace(FollowedProcess):
 def bwrap_arguments(
     mark: str, launcher: Sequence[str], settings: Sequence[str], command: Sequence[str], *, options: Sequence[str] = ()
 ) -> Iterator[tuple[list[str], list[int]]]:
-    """A bwrap process's arguments, system calls filtered, and the files that it inherits, open during the block.
+    """Yield the arguments of a bwrap process with filtered system calls, and the files that it inherits.
 
-    Settings go by a file in memory: no list of processes shows them, and they may be long. `options` do not.
+    The files are open during the block.
+
+    Args:
+        mark: Mark of the sandbox in the process list.
+        launcher: Command that starts bwrap, such as one that changes the user; may be empty.
+        settings: Arguments of bwrap, passed by a file in memory: they may be long, and stay out of the process list.
+        command: The command to run.
+        options: Arguments of bwrap that are passed on its command line.
     """
     files = [_in_memory(b"".join(each.encode(errors="replace") + b"\0" for each in settings))]
     try:
@@ -128,12 +142,19 @@ def bwrap_arguments(
 
 
 def installation_fault() -> str | None:
-    """Says what to install where bubblewrap is missing."""
+    """Return what to install where bubblewrap is missing; None where it is installed."""
     return None if shutil.which("bwrap") else "bubblewrap is not installed: install the package bubblewrap"
 
 
 def sandbox_fault(owner: str, launcher: Sequence[str], settings: Sequence[str], command: Sequence[str]) -> str | None:
-    """Why bubblewrap cannot run the command here, and what to do; None where it runs and returns 0."""
+    """Return why bubblewrap cannot run the command here, and what to do; None where it returns 0.
+
+    Args:
+        owner: Name of the `OwnedFolder` that the probe belongs to.
+        launcher: Command that starts bwrap; may be empty.
+        settings: Arguments of bwrap.
+        command: The command to run.
+    """
     output = CappedOutput(10_000)
     probe = Namespace(f"{owner}/probe", launcher, settings, command)
     while not probe.wait(_LONGEST_PROBE_S, output):
@@ -156,7 +177,7 @@ def _in_memory(content: bytes) -> int:
 
 
 def _open_first(pid: int) -> int:
-    """A handle on a namespace's first process; -1 where it is gone, its number perhaps another's already."""
+    """Return a pidfd of a namespace's first process; -1 where it has ended and its number may be another's."""
     try:
         file = os.pidfd_open(pid)
     except OSError:

@@ -1,10 +1,10 @@
-"""The output of a command whose length nobody knows."""
+"""The output of a command, of unknown length, in bounded memory."""
 
 from __future__ import annotations
 
 
 class CappedOutput:
-    """Keeps the beginning and the end of a stream of bytes, each half of `most`, whatever comes between."""
+    """Keeps the beginning and the end of a stream of bytes, each half of `most`, and drops the middle."""
 
     def __init__(self, most: int) -> None:
         self._half = most // 2
@@ -13,7 +13,7 @@ class CappedOutput:
         self._dropped = 0
 
     def add(self, piece: bytes) -> None:
-        """Takes the next piece; never holds more than 1.5 times `most`."""
+        """Append a piece; never stores more than 1.5 times `most` bytes."""
         room = self._half - len(self._head)
         self._head += piece[:room]
         rest = piece[max(room, 0) :] if room < len(piece) else b""
@@ -26,11 +26,11 @@ class CappedOutput:
 
     @property
     def full(self) -> bool:
-        """Whether there is more than is kept."""
+        """Return whether bytes were dropped."""
         return self._dropped + max(len(self._tail) - self._half, 0) > 0
 
     def text(self) -> str:
-        """What is kept, with a line in the middle that says how much is not; no UTF-8 becomes U+FFFD."""
+        """Return the stored text with a line in the middle that counts dropped bytes; invalid UTF-8 becomes U+FFFD."""
         self._trim()
         head, tail = self._head.decode(errors="replace"), self._tail.decode(errors="replace")
         if self._dropped:

@@ -1,4 +1,4 @@
-"""A folder of this process's that the next one removes where this one could not."""
+"""A folder of this process that a later process removes if this one could not."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MARK = "owner.json"
 
 
 class OwnedFolder:
-    """A new folder in `root`, held by a lock that falls with this process. First sweeps what others left there."""
+    """A new folder in `root`, locked until this process ends; removes folders of ended processes first."""
 
     def __init__(self, root: Path) -> None:
         root.mkdir(parents=True, exist_ok=True)
@@ -38,7 +38,7 @@ class OwnedFolder:
         os.write(self._lock, orjson.dumps({"pid": os.getpid()}))
 
     def close(self) -> None:
-        """Removes the folder and all in it."""
+        """Remove the folder and its content."""
         remove_tree(self.path)
         if self._lock >= 0:
             os.close(self._lock)
@@ -47,7 +47,7 @@ class OwnedFolder:
 
 @contextmanager
 def _alone_in(root: Path) -> Iterator[None]:
-    """Keeps others that make folders in `root` out of the block."""
+    """Keep other processes from creating or sweeping folders in `root` during the block."""
     folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)
@@ -57,7 +57,7 @@ def _alone_in(root: Path) -> Iterator[None]:
 
 
 def sweep(root: Path) -> list[Path]:
-    """Removes the folders in `root` whose owner is gone, and ends what still runs in them; which those were."""
+    """Remove the folders in `root` whose owner has ended, kill what still runs in them, and return them."""
     left = [folder for folder in root.iterdir() if _is_left(folder)]
     if left:
         end_strays([f"{folder.name}/" for folder in left])
@@ -81,7 +81,7 @@ def _is_left(folder: Path) -> bool:
 
 
 def remove_tree(path: Path) -> None:
-    """Deletes a tree of any depth, number and mode. Raises `SandboxError` where something is left."""
+    """Delete a tree of any depth, size and mode. Raises `SandboxError` where something is left."""
     # rm and chmod walk by open folders: shutil.rmtree ends where a path or the recursion gets too long.
     for command in (["rm"], ["chmod", "-R", "u+rwX"], ["rm"]):
         arguments = [*command, *(["-rf", "--one-file-system"] if command == ["rm"] else []), "--", str(path)]

@@ -12,7 +12,7 @@ _TICK = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True)
 class ResourceUsage:
-    """Of one tree at one moment."""
+    """Resources of one process tree at one moment."""
 
     pids: list[int]
     resident: int
@@ -22,7 +22,7 @@ class ResourceUsage:
 
 
 def usage(pid: int) -> ResourceUsage:
-    """Of the tree under `pid`, that process included; processes that end meanwhile count for what was seen."""
+    """Return the usage of the tree under `pid`, itself included; processes that end meanwhile count as far as read."""
     pids, resident, ticks = [], 0, 0
     waiting = [pid]
     while waiting:
@@ -41,7 +41,7 @@ def usage(pid: int) -> ResourceUsage:
 
 
 def proportional(pids: list[int]) -> int:
-    """Bytes that the processes hold together, a shared page counted once among those that share it."""
+    """Return the bytes that the processes hold together; a page shared among them is counted once."""
     total = 0
     for pid in pids:
         try:

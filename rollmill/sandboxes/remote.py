@@ -9,7 +9,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Self
 
 from pydantic import SecretStr
 
@@ -17,10 +17,13 @@ from rollmill.errors import InputError
 from rollmill.inference.http_service import CallFailedError, ServiceConnection, as_header
 from rollmill.sandboxes.grading_key import KEY_HEADER, KEY_VARIABLE, key_for
 from rollmill.sandboxes.output import CappedOutput
+from rollmill.sandboxes.registry import HostSettings, SandboxEntry
 from rollmill.sandboxes.sandbox import TIMED_OUT, Execution, Limits, SandboxError, SandboxSpec
 from rollmill.sandboxes.shell import printable, refused
 from rollmill.sandboxes.started import StartedSandboxes
 from rollmill.terminal.escapes import visible_line
+
+ENTRY = SandboxEntry("remote", "RemoteHost", "at a service", remote=True)
 
 log = logging.getLogger(__name__)
 
@@ -40,13 +43,20 @@ _LONGEST_BEAT_S = 3600.0
 
 
 class RemoteHost(StartedSandboxes["RemoteSandbox"]):
-    """Sandboxes of the service at `host:port` or a URL; may be used by many threads.
+    """Client of the sandbox service at `host:port` or a URL; thread-safe.
 
-    A start is sent again after failures on the way, `max_retries` times, and as long as the service is full, for at
-    most `patience_s`; a command is sent once. `request_timeout_s`: of one start, its wait in the service's queue
-    included. `slack_s`: how much longer than a command may take its answer is waited for. `start_config`: more of
-    `/start`'s `config`, such as `run_args`. `for_grading`: take the places that a service keeps for grading, since
-    agents that wait for their grade may hold all others; they open with the service's key (see `grading_key`).
+    A start is sent again after connection failures, and while the service is full; a command is sent once.
+
+    Args:
+        address: `host:port` or a URL.
+        token: Bearer token of the service.
+        request_timeout_s: Time limit of one start in seconds, its wait in the service's queue included.
+        slack_s: Seconds to wait for a command's answer beyond the command's own limit.
+        max_retries: How often a start is sent again after connection failures.
+        patience_s: Seconds to keep asking a service that is full.
+        start_config: More of `/start`'s `config`, such as `run_args`.
+        for_grading: Take the slots that a service reserves for grading, since agents that wait for their grade may hold
+            all others; they open with the service's key (see `grading_key`).
     """
 
     def __init__(
@@ -70,11 +80,18 @@ class RemoteHost(StartedSandboxes["RemoteSandbox"]):
         self._start_config = dict(start_config or {})
         self._for_grading = for_grading
         self._name = uuid.uuid4().hex
-        self._beating: threading.Thread | None = None
-        self._told_of_place = False
+        self._heartbeat: threading.Thread | None = None
+        self._warned_of_grading = False
+
+    @classmethod
+    def from_settings(cls, settings: HostSettings) -> Self:
+        """Open a host at a service; see `OpenableHost`."""
+        if settings.service is None:
+            raise InputError("--sandbox remote needs --sandbox_server or --sandbox_block")
+        return cls(settings.service.address, token=settings.service.token, start_config=settings.start_config)
 
     def start(self, spec: SandboxSpec) -> RemoteSandbox:
-        """Start one; see `SandboxHost`. Where the service refuses an image, the token or a name: `InputError`."""
+        """Start a sandbox; see `SandboxHost`. Raises `InputError` where the service refuses image, token or name."""
         config = {"image": spec.image, "env": spec.env, "timeout": math.ceil(spec.timeout_s)}
         if spec.cwd:
             config["cwd"] = spec.cwd
@@ -90,13 +107,13 @@ class RemoteHost(StartedSandboxes["RemoteSandbox"]):
         return self._add(RemoteSandbox(sandbox_id, self._connection, spec, self._slack_s, self._forget))
 
     def find(self, sandbox_id: str) -> RemoteSandbox:
-        """A handle on one that anybody started; whether it is there shows at its first command."""
+        """Return a handle of a sandbox that any client started; whether it exists shows at its first command."""
         with self._lock:
-            found = self._sandboxes.get(sandbox_id)
-        return found or RemoteSandbox(sandbox_id, self._connection, None, self._slack_s, self._forget)
+            sandbox = self._sandboxes.get(sandbox_id)
+        return sandbox or RemoteSandbox(sandbox_id, self._connection, None, self._slack_s, self._forget)
 
     def close(self) -> None:
-        """Ends all that were started here and are left; starts under way give up."""
+        """Close all sandboxes that this client started; starts in progress are cancelled."""
         self._connection.stop_waiting()
         left = self._stop_starting()
         if left:
@@ -127,26 +144,28 @@ class RemoteHost(StartedSandboxes["RemoteSandbox"]):
         sandbox_id = answer.get("container_id")
         if not isinstance(sandbox_id, str) or not 0 < len(sandbox_id) <= _LONGEST_ID:
             raise SandboxError(f"{self._connection.url}/start names no container_id", type_="malformed_answer")
-        beat_s = answer.get("beat_s")
-        if isinstance(beat_s, (int, float)) and beat_s > 0:
-            self._stay_alive(min(max(beat_s, _SHORTEST_BEAT_S), _LONGEST_BEAT_S))
-        if self._for_grading and answer.get("for_grading") is False and not self._told_of_place:
-            self._told_of_place = True
+        interval_s = answer.get("beat_s")
+        if isinstance(interval_s, (int, float)) and interval_s > 0:
+            self._start_heartbeat(min(max(interval_s, _SHORTEST_BEAT_S), _LONGEST_BEAT_S))
+        if self._for_grading and answer.get("for_grading") is False and not self._warned_of_grading:
+            self._warned_of_grading = True
             log.warning(
                 "%s gives none of the places that it keeps for grading: agents may hold all others until they are "
                 "graded. Set %s to the same value here and at the service", self._connection.url, KEY_VARIABLE,
             )  # fmt: skip
         return sandbox_id
 
-    def _stay_alive(self, beat_s: float) -> None:
-        """The service wants to be told that this client lives, since nothing else may be asked for a long time."""
+    def _start_heartbeat(self, interval_s: float) -> None:
+        """Send the service a heartbeat at this interval, since commands may be far apart."""
         with self._lock:
-            if self._beating is None:
-                self._beating = threading.Thread(target=self._beat, args=(beat_s,), name="alive", daemon=True)
-                self._beating.start()
+            if self._heartbeat is None:
+                self._heartbeat = threading.Thread(
+                    target=self._send_heartbeats, args=(interval_s,), name="alive", daemon=True
+                )
+                self._heartbeat.start()
 
-    def _beat(self, beat_s: float) -> None:
-        while not self._connection.wait(beat_s):
+    def _send_heartbeats(self, interval_s: float) -> None:
+        while not self._connection.wait(interval_s):
             try:
                 self._connection.post("/alive", {"client": self._name}, timeout_s=_ALIVE_S)
             except CallFailedError as failure:
@@ -176,7 +195,7 @@ class RemoteSandbox:
 
     @property
     def id(self) -> str:
-        """The service's `container_id`."""
+        """Return the service's `container_id`."""
         return self._id
 
     def execute(
@@ -187,7 +206,7 @@ class RemoteSandbox:
         timeout_s: float | None = None,
         env: Mapping[str, str] | None = None,
     ) -> Execution:
-        """Runs a bash command to its end; see `Sandbox`. Whatever happens on the way is a `SandboxError`."""
+        """Run a bash command to its end; see `Sandbox`. Raises `SandboxError` for failures of the connection."""
         if self._closed:
             raise SandboxError(f"sandbox {self._id} is closed", type_="unknown_sandbox")
         timeout_s = self._timeout_s if timeout_s is None else timeout_s
@@ -212,7 +231,7 @@ class RemoteSandbox:
         return self._execution(answer, time.monotonic() - began, timeout_s)
 
     def close(self) -> None:
-        """Asks the service to end it; where that fails, the service ends it by itself when it is idle."""
+        """Ask the service to close the sandbox; where that fails, the service closes it when it is idle."""
         if self._closed:
             return
         self._closed = True
@@ -231,7 +250,7 @@ class RemoteSandbox:
                 log.warning("sandbox %s may be left at its service: %s", visible_line(self._id)[:200], failure)
 
     def _execution(self, answer: Mapping[str, Any], seconds: float, timeout_s: float) -> Execution:
-        """What an answer says; services in use give `output` and `returncode` alone."""
+        """Return an answer as an execution; some services send only `output` and `returncode`."""
         output, code = answer.get("output"), answer.get("returncode")
         if not isinstance(output, str) or not isinstance(code, int) or isinstance(code, bool):
             raise SandboxError("the sandbox service's answer lacks output or returncode", type_="malformed_answer")

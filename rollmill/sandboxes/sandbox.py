@@ -1,4 +1,4 @@
-"""What every sandbox can do, wherever it is: start from an image, run commands, end without a trace."""
+"""The interface of sandboxes: start from an image, run commands, leave nothing behind."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from rollmill.errors import RollmillError
 
 TIMED_OUT = 124
-"""Return code of a command that was ended because its time was over, as that of `timeout(1)`."""
+"""Return code of a command that exceeded its time limit, as that of `timeout(1)`."""
 
 
 class SandboxError(RollmillError):
-    """The sandbox itself failed: no verdict on what ran in it. `type` is a word to count by."""
+    """Raised where the sandbox itself failed: no verdict on the code in it. `type` is a word to count by."""
 
     def __init__(self, message: str, *, type_: str = "sandbox", details: str = "") -> None:
         super().__init__(message, details=details)
@@ -23,7 +23,7 @@ class SandboxError(RollmillError):
 
 
 class Limits(BaseModel):
-    """What the commands of one sandbox may take together."""
+    """Limits of all commands of one sandbox together."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -31,15 +31,15 @@ class Limits(BaseModel):
     """Resident memory of all processes together, in MiB, its /tmp included where that is memory."""
     processes: int = Field(default=256, ge=1)
     cpu_s: float = Field(default=600.0, gt=0)
-    """Of one command and all its children."""
+    """CPU seconds of one command and all its children."""
     disk_mb: int = Field(default=2048, ge=1)
     """Work tree and /tmp together, in MiB; looked at, not enforced to the byte."""
     output_bytes: int = Field(default=1_000_000, ge=1000)
-    """Of one command's output: its beginning and its end are kept."""
+    """Bytes kept of one command's output: its beginning and its end."""
 
 
 class SandboxSpec(BaseModel):
-    """What a sandbox is made of."""
+    """Image and limits of a sandbox."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -49,12 +49,12 @@ class SandboxSpec(BaseModel):
     """Where commands run; empty for the image's own work tree."""
     env: dict[str, str] = Field(default_factory=dict)
     timeout_s: float = Field(default=60.0, gt=0)
-    """Of a command that names none."""
+    """Time limit in seconds of a command that names none."""
     limits: Limits = Limits()
 
 
 class Execution(BaseModel):
-    """What a command left."""
+    """The result of a command."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -62,7 +62,7 @@ class Execution(BaseModel):
     """Standard output and error together, in the order in which they came; bytes that are no UTF-8 replaced."""
     returncode: int
     timed_out: bool = False
-    """Its time was over: `returncode` is 124, `output` what there was by then, and none of its processes lives."""
+    """It exceeded its time limit: `returncode` is 124, `output` ends there, and its processes were killed."""
     truncated: bool = False
     """`output` is not all of it."""
     killed_by: str | None = None
@@ -76,7 +76,7 @@ class Sandbox(Protocol):
 
     @property
     def id(self) -> str:
-        """Unique on its host."""
+        """Return an id that is unique on its host."""
         ...
 
     def execute(
@@ -87,27 +87,34 @@ class Sandbox(Protocol):
         timeout_s: float | None = None,
         env: Mapping[str, str] | None = None,
     ) -> Execution:
-        """Runs a bash command to its end. Raises `SandboxError` where the sandbox failed, never for the command."""
+        """Run a bash command to its end. Raises `SandboxError` where the sandbox failed, never for the command.
+
+        Args:
+            command: Text for `bash -c`.
+            cwd: Folder to run in; the work tree if empty.
+            timeout_s: Time limit in seconds; None for the sandbox's own.
+            env: More environment variables.
+        """
         ...
 
     def close(self) -> None:
-        """Ends it: no process, no file of it is left. May be called again."""
+        """Close the sandbox: all processes and files of it are removed. May be called again."""
         ...
 
 
 class SandboxHost(Protocol):
-    """Where sandboxes are started."""
+    """Starts sandboxes."""
 
     def start(self, spec: SandboxSpec) -> Sandbox:
-        """A new one. Raises `InputError` for an image that is not there, `SandboxError` for what else fails."""
+        """Start a sandbox. Raises `InputError` for an image that does not exist, `SandboxError` for other failures."""
         ...
 
     def find(self, sandbox_id: str) -> Sandbox:
-        """One that was started here and is not closed. Raises `SandboxError` (type `unknown_sandbox`)."""
+        """Return an open sandbox that was started here. Raises `SandboxError` (type `unknown_sandbox`)."""
         ...
 
     def close(self) -> None:
-        """Ends all that are left."""
+        """Close all open sandboxes."""
         ...
 
     def __enter__(self) -> Self: ...

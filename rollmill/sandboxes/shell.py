@@ -25,10 +25,10 @@ _BACKSTOPS = (
 
 
 def shell_arguments(command: str, cwd: str, limits: Limits | None = None) -> list[str]:
-    """A process's arguments that run `command` in `cwd`, with backstops where `limits` are given.
+    """Return the arguments of a process that runs `command` in `cwd`, with the limits that a shell can set itself.
 
-    Those are what a process can be bound by itself: processes of its user (root is free of it), size of a file, CPU
-    seconds and private memory of one process. A folder that is not there is the command's failure: return code 126.
+    These are the number of processes of its user (not for root), the size of a file, and CPU seconds and private
+    memory of one process. A missing folder is the command's failure: return code 126.
     """
     arguments = ["bash", printable(command), printable(cwd)]
     if limits is None:
@@ -44,25 +44,25 @@ def shell_arguments(command: str, cwd: str, limits: Limits | None = None) -> lis
 
 
 def refused(command: str, cwd: str) -> Execution | None:
-    """What a shell would have said to arguments that no process can have; None for others."""
+    """Return the failure that a shell would report for arguments that no process can have; None for valid ones."""
     for what, text in (("command", command), ("working directory", cwd)):
         if "\0" in text:
             return Execution(output=f"bash: the {what} has a NUL byte\n", returncode=_NOT_EXECUTABLE)
         if len(printable(text).encode()) > LONGEST:
-            said = f"bash: Argument list too long: the {what} has more than {LONGEST} bytes\n"
-            return Execution(output=said, returncode=_NOT_EXECUTABLE)
+            message = f"bash: Argument list too long: the {what} has more than {LONGEST} bytes\n"
+            return Execution(output=message, returncode=_NOT_EXECUTABLE)
     if len(printable(cwd).encode()) > LONGEST_PATH:
         return Execution(output="bash: cd: File name too long\n", returncode=_NOT_EXECUTABLE)
     return None
 
 
 def printable(text: str) -> str:
-    """The text with lone surrogates, which no UTF-8 has, replaced."""
+    """Return the text with lone surrogates, which UTF-8 cannot encode, replaced."""
     return text.encode(errors="replace").decode()
 
 
 def check_environment(env: Mapping[str, str]) -> Mapping[str, str]:
-    """The same variables. Raises `InputError` for one that no process can have."""
+    """Return the variables unchanged. Raises `InputError` for one that no process can have."""
     total = 0
     for name, value in env.items():
         shown = ascii(name if len(name) <= _LONGEST_SHOWN else f"{name[:_LONGEST_SHOWN]}...")

@@ -1,4 +1,4 @@
-"""The sandboxes that a host has started and that are not closed."""
+"""The open sandboxes of a host."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SandboxT = TypeVar("SandboxT", bound=Sandbox)
 
 
 class StartedSandboxes(Generic[SandboxT]):
-    """What every host derives from; may be used by many threads.
+    """Base class of hosts: the sandboxes that are open; thread-safe.
 
     A host gives each sandbox `_forget`, to be called with its id when it is closed.
     """
@@ -23,15 +23,15 @@ class StartedSandboxes(Generic[SandboxT]):
         self._closed = False
 
     def find(self, sandbox_id: str) -> SandboxT:
-        """One that was started here and is not closed; see `SandboxHost`."""
+        """Return an open sandbox that was started here; see `SandboxHost`."""
         with self._lock:
-            found = self._sandboxes.get(sandbox_id)
-        if found is None:
+            sandbox = self._sandboxes.get(sandbox_id)
+        if sandbox is None:
             raise SandboxError(f"there is no sandbox {sandbox_id!r} here", type_="unknown_sandbox")
-        return found
+        return sandbox
 
     def close(self) -> None:
-        """Ends all that are left; no more are started."""
+        """Close all open sandboxes; no more can be started."""
         for sandbox in self._stop_starting():
             sandbox.close()
 
@@ -44,7 +44,7 @@ class StartedSandboxes(Generic[SandboxT]):
         self.close()
 
     def _refusal(self) -> SandboxError:
-        """What a start comes to when the host is closed."""
+        """Return the error of a start after the host was closed."""
         return SandboxError("this host of sandboxes is closed", type_="start")
 
     def _check_open(self) -> None:
@@ -52,7 +52,7 @@ class StartedSandboxes(Generic[SandboxT]):
             raise self._refusal()
 
     def _add(self, sandbox: SandboxT) -> SandboxT:
-        """The same one, found here from now on. Where the host was closed meanwhile, it is ended: a `SandboxError`."""
+        """Register a new sandbox and return it. Raises `SandboxError` where the host was closed meanwhile."""
         with self._lock:
             self._sandboxes[sandbox.id] = sandbox
             late = self._closed
@@ -66,7 +66,7 @@ class StartedSandboxes(Generic[SandboxT]):
             self._sandboxes.pop(sandbox_id, None)
 
     def _stop_starting(self) -> list[SandboxT]:
-        """Those that are left."""
+        """Refuse further starts and return the open sandboxes."""
         with self._lock:
             self._closed = True
             return list(self._sandboxes.values())

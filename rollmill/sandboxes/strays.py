@@ -20,14 +20,14 @@ _LONGEST_END_S = 10.0
 
 
 def marked_bwrap(mark: str) -> list[str]:
-    """The beginning of bwrap's arguments, which all processes of bwrap's own show."""
+    """Return the first arguments of bwrap, which identify its own processes in the process list."""
     return ["bwrap", "--unsetenv", mark]  # an option without an effect: no variable has such a name
 
 
 def end_strays(beginnings: Sequence[str]) -> None:
-    """Ends all processes whose marks begin so, their namespaces with them, and waits until they are gone.
+    """Kill all processes whose marks begin so, with their namespaces, and wait until they have exited.
 
-    Raises `SandboxError` where they do not end.
+    Raises `SandboxError` where they do not exit.
     """
     wanted = [b"\0".join(map(os.fsencode, ["", *marked_bwrap(each)])) for each in beginnings]
     deadline = time.monotonic() + _LONGEST_END_S
@@ -42,7 +42,7 @@ def end_strays(beginnings: Sequence[str]) -> None:
 
 
 def wait_for_end(process: int, seconds: float = _LONGEST_END_S) -> None:
-    """Waits until the process of that pidfd is gone. Raises `SandboxError` where it is not in time."""
+    """Wait until the process of that pidfd has exited. Raises `SandboxError` where it takes longer than `seconds`."""
     poll = select.poll()
     poll.register(process, select.POLLIN)
     if not poll.poll(max(seconds, 0) * 1000):
@@ -54,7 +54,7 @@ def _processes() -> list[int]:
 
 
 def _kill(pid: int, wanted: Sequence[bytes]) -> int | None:
-    """A pidfd of that process where it is one of those wanted, now killed."""
+    """Kill a process if it is one of those wanted, and return its pidfd; None otherwise."""
     if not _is_wanted(pid, wanted):
         return None
     file = -1

@@ -1,4 +1,4 @@
-"""The system that a bubblewrap sandbox sees: the host's programs and nothing of its people."""
+"""The system that a bubblewrap sandbox sees: the host's programs without its users' files."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NAMESPACES = [
 ]
 _LIBRARIES = ("/lib", "/lib32", "/lib64", "/libx32")
 SCRATCH = "/scratch"
-"""What a `python_system` can write to."""
+"""The only folder of a `python_system` that can be written."""
 
 _SCRATCH_BYTES = 1 << 20
 _SHARED_MEMORY_BYTES = 64 << 20
@@ -45,7 +45,7 @@ _ETC = {
 
 
 def build_system(folder: Path, packages: Sequence[str]) -> list[str]:
-    """Makes what the host itself cannot lend, in `folder`; bubblewrap's settings for the whole system.
+    """Make the system files that cannot be mounted from the host in `folder`, and return bubblewrap's settings.
 
     `packages`: distributions of this Python's environment that `PYTHON` has too, with what they require. Raises
     `InputError` for one that is not installed.
@@ -63,11 +63,11 @@ def build_system(folder: Path, packages: Sequence[str]) -> list[str]:
 
 
 def python_system(folders: Sequence[Path]) -> list[str]:
-    """Settings of a system with the interpreter of this process, what it needs, and `folders`, all read-only.
+    """Return the settings of a system with this process's interpreter, its libraries, and `folders`, all read-only.
 
-    Everything is where it is on the host. `SCRATCH` takes a few small files: some packages want a folder to write to
-    when they are imported. There is no /proc, in which processes could look at one another, no shell,
-    and no other program. It has no root's rights, but is the host's user: files of others are theirs here, too.
+    Everything has the same path as on the host. `SCRATCH` holds a few small files, since some packages write to a
+    folder when they are imported. There is no /proc, in which processes could read one another, no shell, and no other
+    program. It runs as the host's user, without root's rights.
     """
     needed = ["/usr/lib", *(f"/usr{name}" for name in _LIBRARIES[1:]), *_LIBRARIES]
     needed += ["/etc/ld.so.cache", "/etc/alternatives"]
@@ -78,7 +78,7 @@ def python_system(folders: Sequence[Path]) -> list[str]:
 
 
 def _read_only(paths: Sequence[str]) -> list[str]:
-    """Settings that show those of the host's paths that exist, each once, as they are."""
+    """Return the settings that mount the existing paths among these read-only, each once."""
     settings: list[str] = []
     for name in dict.fromkeys(paths):
         if Path(name).is_symlink() and Path(name).parent == Path("/"):
@@ -89,7 +89,7 @@ def _read_only(paths: Sequence[str]) -> list[str]:
 
 
 def as_other_user(uid: int | None) -> list[str]:
-    """What starts a command as that user and group, with no others; nothing for None."""
+    """Return the command that starts another as that user and group, without further groups; empty for None."""
     if uid is None:
         return []
     return ["setpriv", "--reuid", str(uid), "--regid", str(uid), "--clear-groups", "--"]
@@ -107,7 +107,7 @@ def _make_etc(etc: Path) -> None:
 
 
 def _make_python(folder: Path, packages: Sequence[str]) -> Path | None:
-    """A virtual environment made by hand; the folder of its interpreter where that is not in /usr."""
+    """Build a virtual environment; return the folder of its interpreter where that is not in /usr."""
     executable = _interpreter()
     if executable is None:
         (folder / "bin").mkdir(parents=True)
@@ -134,11 +134,11 @@ def _make_python(folder: Path, packages: Sequence[str]) -> Path | None:
 
 
 def _interpreter() -> Path | None:
-    """The one of this process where the sandbox's user can reach it, else the system's."""
-    own = Path(getattr(sys, "_base_executable", sys.executable)).resolve()
-    reachable = os.geteuid() != 0 or all(folder.stat().st_mode & 0o001 for folder in own.parents)
-    hidden = own.is_relative_to("/tmp") or own.is_relative_to("/var/tmp")  # noqa: S108  beneath the sandbox's own
-    for candidate in ([own] if reachable and not hidden else []) + [Path("/usr/bin/python3")]:
+    """Return this process's interpreter where the sandbox's user can reach it, else the system's."""
+    base = Path(getattr(sys, "_base_executable", sys.executable)).resolve()
+    reachable = os.geteuid() != 0 or all(folder.stat().st_mode & 0o001 for folder in base.parents)
+    hidden = base.is_relative_to("/tmp") or base.is_relative_to("/var/tmp")  # noqa: S108  beneath the sandbox's own
+    for candidate in ([base] if reachable and not hidden else []) + [Path("/usr/bin/python3")]:
         if candidate.exists():
             return candidate
     return None
@@ -147,19 +147,19 @@ def _interpreter() -> Path | None:
 def _with_requirements(names: Sequence[str]) -> list[Distribution]:
     from packaging.requirements import Requirement
 
-    found: dict[str, Distribution] = {}
+    distributions: dict[str, Distribution] = {}
     waiting = list(names)
     while waiting:
         name = waiting.pop()
-        if name in found:
+        if name in distributions:
             continue
         try:
-            found[name] = distribution(name)
+            distributions[name] = distribution(name)
         except PackageNotFoundError:
             raise InputError(f"Python package {name!r}, wanted in sandboxes, is not installed: install it") from None
-        required = map(Requirement, found[name].requires or [])
+        required = map(Requirement, distributions[name].requires or [])
         waiting += [each.name for each in required if each.marker is None or each.marker.evaluate({"extra": ""})]
-    return list(found.values())
+    return list(distributions.values())
 
 
 def _copy_package(package: Distribution, library: Path, programs: Path) -> None:

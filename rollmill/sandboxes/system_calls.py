@@ -54,9 +54,11 @@ _ALLOW, _REFUSE = 0x7FFF0000, 0x00050000 | errno.ENOSYS
 
 
 def filter_program(machine: str | None = None, *, processes: bool = True) -> bytes:
-    """The filter for this machine's kind of processor, as `struct sock_filter`s; empty for one that is not known.
+    """Return the filter for this machine's processor, as `struct sock_filter`s; empty for an unknown one.
 
-    `processes`: whether what is filtered may start and reach processes.
+    Args:
+        machine: The processor, as `platform.machine` names it; by default this machine's.
+        processes: Whether the filtered process may start and reach other processes.
     """
     machine = machine or platform.machine()
     if machine not in _NUMBERS:
@@ -68,7 +70,7 @@ def filter_program(machine: str | None = None, *, processes: bool = True) -> byt
         (_IF_EQUAL, 0, last + 3, _ARCHITECTURE[machine]),
         (_LOAD, 0, 0, _AT_NUMBER),
         (_IF_AT_LEAST, last + 1, 0, _FIRST_OF_X32),
-        *((_IF_EQUAL, last - place, 0, number) for place, number in enumerate(numbers)),
+        *((_IF_EQUAL, last - index, 0, number) for index, number in enumerate(numbers)),
         (_RETURN, 0, 0, _ALLOW),
         (_RETURN, 0, 0, _REFUSE),
     ]

@@ -1,4 +1,4 @@
-"""Whether a command keeps to its limits, looked at while it runs."""
+"""Enforcement of a command's limits while it runs."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from rollmill.sandboxes.sandbox import Limits
 _EVERY_S = 0.05
 _DISK_EVERY_S = 1.0
 _DISK_SHARE = 20
-"""Looking at the files may take one such part of the time."""
+"""`du` may run for at most one part in this many of the time."""
 _MIB = 1 << 20
 
 
 class Watch:
-    """The processes under `pid`, and the files in `folders`."""
+    """Enforces the limits of the processes under `pid` and of the files in `folders`."""
 
     def __init__(self, pid: int, limits: Limits, folders: Sequence[Path]) -> None:
         self._pid = pid
@@ -29,11 +29,11 @@ class Watch:
         self._next = time.monotonic() + _EVERY_S
 
     def due_s(self) -> float:
-        """Seconds until it is to be asked again."""
+        """Return the seconds until the next check is due."""
         return max(self._next - time.monotonic(), 0.0)
 
     def broken(self) -> str | None:
-        """The limit that is broken, in words."""
+        """Return the limit that is exceeded, in words; None where none is."""
         if self.due_s() > 0:
             return None
         seen = usage(self._pid)
@@ -49,12 +49,12 @@ class Watch:
         return None
 
     def close(self) -> None:
-        """Ends what it has started."""
+        """Kill the running `du`."""
         self._disk.close()
 
 
 class _DiskWatch:
-    """Has `du` add up the files now and then: once a second, and at once when the file system has filled up by much."""
+    """Runs `du` over the files: once a second, and at once when the file system's use has grown by much."""
 
     def __init__(self, folders: Sequence[Path], most_mb: int) -> None:
         self._folders = folders
@@ -80,12 +80,12 @@ class _DiskWatch:
             return False
         if self._du.poll() is None:
             return False
-        said, _ = self._du.communicate()
+        sizes, _ = self._du.communicate()
         self._du = None
         took = now - self._began
         self._earliest = now + _DISK_SHARE * took
         self._next = max(self._earliest, now + _DISK_EVERY_S)
-        return bool(said) and int(said.splitlines()[-1].split()[0]) > self._most_mb
+        return bool(sizes) and int(sizes.splitlines()[-1].split()[0]) > self._most_mb
 
     def close(self) -> None:
         if self._du:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict
 
 from rollmill.config.command_line import parse_command_line, report_errors
-from rollmill.config.parameter import parameter
+from rollmill.config.parameter import Parameters, parameter
 
 PROG = "python -m rollmill.services.evaluation"
 PORT = 9528
 
 
-class EvaluationServiceOptions(BaseModel):
+class EvaluationServiceOptions(Parameters):
     """Grades what agents left in the sandboxes of a sandbox service."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -27,8 +27,14 @@ class EvaluationServiceOptions(BaseModel):
     ladder: str = parameter(
         "default", "Grading", "Ladder", "Reward by speedup: default, observed, or a JSON file.", metavar="NAME"
     )
-    workers: int = parameter(
-        1, "Grading", "Evaluations at a time", "Several at a time disturb each other's measurements.", ge=1, le=256
+    concurrency: int = parameter(
+        1,
+        "Grading",
+        "Concurrency",
+        "Evaluations at a time: several disturb each other's measurements.",
+        ge=1,
+        le=256,
+        aliases=("workers",),
     )
 
     host: str = parameter("127.0.0.1", "Address", "Host", "Address to listen at; others than loopback need a token.")
@@ -36,7 +42,7 @@ class EvaluationServiceOptions(BaseModel):
 
 
 def main() -> None:
-    """Serves until it is ended; its own sandboxes end with it."""
+    """Serve until it is ended; its own sandboxes end with it."""
     parameters = parse_command_line(
         EvaluationServiceOptions,
         prog=PROG,
@@ -61,7 +67,7 @@ def main() -> None:
     sandboxes = RemoteHost(parameters.sandbox_server, token=sandbox_token, for_grading=True)
     with listen(parameters.host, parameters.port, token, TOKEN_VARIABLE) as listening:
         grader = LocalGrader(sandboxes, ladder=ladder)
-        evaluations = Evaluations(grader, parameters.workers)
+        evaluations = Evaluations(grader, parameters.concurrency)
         try:
             app = evaluation_app(evaluations, problems, token=token)
             what = f"{len(problems)} problems, sandboxes of {parameters.sandbox_server}"

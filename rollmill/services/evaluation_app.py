@@ -20,21 +20,21 @@ _CLIENT_CLOSED_REQUEST = 499
 
 
 class Evaluations:
-    """A grader's work, `workers` at a time; others wait in the order in which they came."""
+    """A grader's work, `concurrency` evaluations at a time; others wait in the order in which they came."""
 
-    def __init__(self, grader: Grader, workers: int) -> None:
+    def __init__(self, grader: Grader, concurrency: int) -> None:
         self._grader = grader
-        self._workers = workers
-        self._places = asyncio.Semaphore(workers)
-        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="evaluation")
-        self._asked = 0
+        self._concurrency = concurrency
+        self._capacity = asyncio.Semaphore(concurrency)
+        self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="evaluation")
+        self._received = 0
         self._done = 0
 
     async def grade(self, request: Request, problem: GradedProblem, sandbox_id: str) -> Evaluation | None:
-        """The evaluation; None where the client hung up before it began."""
-        self._asked += 1
+        """Return the evaluation; None where the client hung up before it began."""
+        self._received += 1
         try:
-            async with self._places:
+            async with self._capacity:
                 if await request.is_disconnected():
                     return None
                 running = asyncio.get_running_loop().run_in_executor(
@@ -45,17 +45,17 @@ class Evaluations:
             self._done += 1
 
     def counts(self) -> dict[str, int]:
-        """What there is now."""
-        under_way = self._asked - self._done
+        """Return what there is now."""
+        under_way = self._received - self._done
         return {
-            "workers": self._workers,
-            "running": min(under_way, self._workers),
-            "waiting": max(under_way - self._workers, 0),
+            "workers": self._concurrency,
+            "running": min(under_way, self._concurrency),
+            "waiting": max(under_way - self._concurrency, 0),
             "done": self._done,
         }
 
     def shut_down(self) -> None:
-        """Waits for what runs; for after the event loop's end, and after what it works with was closed."""
+        """Wait for what runs; for after the event loop's end, and after what it works with was closed."""
         self._threads.shutdown(cancel_futures=True)
 
 
@@ -88,7 +88,7 @@ def evaluation_app(
 
 
 def answer(evaluation: Evaluation, container_id: str) -> dict[str, Any]:
-    """An evaluation as clients in use read it: its own fields, and theirs.
+    """Return an evaluation as clients in use read it: its own fields, and theirs.
 
     `success` is true or false, `error` says why it is false. Without a grade `reward` is null, and `phase` says so.
     """

@@ -27,12 +27,12 @@ _BODILESS = frozenset({"GET", "HEAD"})
 
 
 def json_response(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """An answer; what is no UTF-8 or no finite number is not in it."""
+    """Return an answer; what is no UTF-8 or no finite number is not in it."""
     return Response(orjson.dumps(content), status, headers, "application/json")
 
 
 def failure(status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:
-    """An answer that says what went wrong, in one line of bounded length."""
+    """Return an answer that says what went wrong, in one line of bounded length."""
     shown = "".join(mark if mark.isprintable() else ascii(mark)[1:-1] for mark in detail[: bounds.SHOWN])
     return json_response({"detail": shown}, status, headers)
 
@@ -51,7 +51,7 @@ def guard(app: FastAPI, token: SecretStr | None, grading_keys: Iterable[SecretSt
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
-        messages = (f"{'.'.join(map(str, one['loc'][1:])) or 'body'}: {one['msg']}" for one in error.errors())
+        messages = (f"{'.'.join(map(str, fault['loc'][1:])) or 'body'}: {fault['msg']}" for fault in error.errors())
         return failure(422, "; ".join(messages))
 
     @app.exception_handler(Exception)
@@ -60,7 +60,7 @@ def guard(app: FastAPI, token: SecretStr | None, grading_keys: Iterable[SecretSt
 
 
 def is_grader(request: Request) -> bool:
-    """Whether a request bears a key of those who grade."""
+    """Return whether a request bears a key of those who grade."""
     return bool(request.state.grader)
 
 
@@ -111,11 +111,11 @@ class _Guard:
         if self._expected is None:
             _check_local(headers)
         elif scope["path"] != OPEN_PATH:
-            given = headers.get(b"authorization", [])
-            if len(given) != 1 or not hmac.compare_digest(given[0], self._expected):
+            credentials = headers.get(b"authorization", [])
+            if len(credentials) != 1 or not hmac.compare_digest(credentials[0], self._expected):
                 raise _RefusedError(401, "no token, or not the right one", {"WWW-Authenticate": "Bearer"})
         key = b"".join(headers.get(KEY_HEADER.lower().encode(), []))
-        grader = any(hmac.compare_digest(key, own) for own in self._keys)
+        grader = any(hmac.compare_digest(key, grading_key) for grading_key in self._keys)
         scope.setdefault("state", {})["grader"] = grader
         # A share is left for graders, and for `/health` beyond: it answers however busy the service is.
         most = BoundedProtocol.most_connections * (6 if grader else 5) // 8
@@ -149,7 +149,7 @@ def _headers(scope: Scope) -> dict[bytes, list[bytes]]:
 
 
 def _check_local(headers: Mapping[bytes, list[bytes]]) -> None:
-    """Without a token: any web page may have the user's browser ask, by a name that it had resolved to loopback."""
+    """Check that a request without a token is local: web pages may ask by a name that they had resolved to loopback."""
     hosts = headers.get(b"host", [])
     if len(hosts) != 1 or not is_loopback_host(hosts[0].decode("latin-1")):
         shown = b", ".join(hosts).decode("latin-1")[: bounds.ID_LENGTH]
@@ -159,7 +159,7 @@ def _check_local(headers: Mapping[bytes, list[bytes]]) -> None:
 
 
 def is_loopback_host(host: str) -> bool:
-    """Whether the value of a Host header names this machine by a loopback address or as localhost."""
+    """Return whether the value of a Host header names this machine by a loopback address or as localhost."""
     match = _HOST.fullmatch(host.lower())
     if not match:
         return False
@@ -195,14 +195,14 @@ def _check_json(body: bytearray) -> None:
 
 
 def _replaying(body: bytes, receive: Receive) -> Receive:
-    """The body, then what else comes, which is the client's hanging up."""
-    given = False
+    """Return the body, then what else comes, which is the client's hanging up."""
+    sent = False
 
     async def replay() -> Message:
-        nonlocal given
-        if given:
+        nonlocal sent
+        if sent:
             return await receive()
-        given = True
+        sent = True
         return {"type": "http.request", "body": body, "more_body": False}
 
     return replay

@@ -72,12 +72,16 @@ class BoundedProtocol(H11Protocol):
         """Accept a connection. Beyond the bound, those that have waited longest are ended."""
         super().connection_made(transport)
         if len(self.connections) > self.most_connections:
-            waiting = [one for one in self.connections if isinstance(one, BoundedProtocol) and one.waits]
-            waiting.sort(key=lambda one: one._began)
+            waiting = [
+                connection
+                for connection in self.connections
+                if isinstance(connection, BoundedProtocol) and connection.waits
+            ]
+            waiting.sort(key=lambda connection: connection._began)
             # Several at once, so that a flood of connections does not sort them all for each.
-            for one in waiting[: max(1, self.most_connections // _SHARE_AT_ONCE)]:
-                if one is not self:
-                    one.abort()
+            for connection in waiting[: max(1, self.most_connections // _SHARE_AT_ONCE)]:
+                if connection is not self:
+                    connection.abort()
 
     @property
     def waits(self) -> bool:
@@ -149,7 +153,7 @@ class BoundedProtocol(H11Protocol):
 
     def answer_in_one_line(self, status: int, detail: str) -> None:
         """Answer in the application's place where it has not begun to, and end the connection."""
-        if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE) or not self._anything_came():
+        if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE) or not self._has_received():
             self.abort()
             return
         body = orjson.dumps({"detail": detail})
@@ -166,7 +170,7 @@ class BoundedProtocol(H11Protocol):
         self._refused = True
         self.transport.write_eof()
 
-    def _anything_came(self) -> bool:
+    def _has_received(self) -> bool:
         return self.conn.their_state is not h11.IDLE or bool(self.conn.trailing_data[0])
 
     def shutdown(self) -> None:

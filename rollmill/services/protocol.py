@@ -138,7 +138,7 @@ class Grants:
     """What every container is started with, so that clients may ask for it."""
 
     def spec(self, request: StartRequest) -> SandboxSpec:
-        """The sandbox to start."""
+        """Return the sandbox to start."""
         config = request.config
         self.check_executable(config.executable)
         refused = [argument for argument in config.run_args if argument not in _HARMLESS | self.run_args]
@@ -155,12 +155,12 @@ class Grants:
         )
 
     def check_executable(self, executable: str) -> None:
-        """Clients may name what runs containers, and change nothing by it."""
+        """Check what a client names to run containers: it may name it, and changes nothing by it."""
         if self.executable and executable not in {"", self.executable}:
             raise InputError(f"executable {executable!r} is refused: this service runs {self.executable}")
 
     def environment(self, forward_env: list[str], env: dict[str, str]) -> dict[str, str]:
-        """Variables of the service's own that are asked for, granted and set, and over them those given."""
+        """Return variables of the service's own that are asked for, granted and set, and over them those given."""
         refused = [name for name in forward_env if name not in self.forward_env]
         if refused:
             raise InputError(f"forward_env {refused[0]!r} is refused: the service hands on what --forward_env names")
@@ -168,7 +168,7 @@ class Grants:
 
 
 def lifetime_s(config: StartConfig) -> float | None:
-    """Seconds that `container_timeout` asks for; None for no end. Raises `InputError`."""
+    """Return seconds that `container_timeout` asks for; None for no end. Raises `InputError`."""
     if config.container_timeout is None:
         return None
     match = _DURATION.fullmatch(str(config.container_timeout).strip())

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Literal, Self
+from typing import Self
 
-from pydantic import BaseModel, ConfigDict, field_validator, model_validator
+from pydantic import ConfigDict, field_validator, model_validator
 
 from rollmill.config.command_line import parse_command_line, report_errors
-from rollmill.config.parameter import parameter
-from rollmill.sandboxes.sandbox import Limits, SandboxHost
+from rollmill.config.parameter import Parameters, parameter
+from rollmill.sandboxes.parameters import LocalSandboxKind
+from rollmill.sandboxes.registry import SANDBOXES, HostSettings, open_host
+from rollmill.sandboxes.sandbox import Limits
 from rollmill.services.protocol import Grants
 
 PROG = "python -m rollmill.services.sandbox"
@@ -20,12 +22,14 @@ _LONGEST_CONTAINER_S = 86400.0
 """Containers end by themselves after a day; the service ends them before that, at what clients ask for."""
 
 
-class SandboxServiceOptions(BaseModel):
+class SandboxServiceOptions(Parameters):
     """Starts sandboxes and runs commands in them for clients that ask by HTTP."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    backend: Literal["bubblewrap", "docker"] = parameter("bubblewrap", "Sandboxes", "Backend", "What makes sandboxes.")
+    sandbox: LocalSandboxKind = parameter(
+        "bubblewrap", "Sandboxes", "Sandboxes", "What makes sandboxes.", aliases=("backend",)
+    )
     images: Path | None = parameter(
         None, "Sandboxes", "Images", "Folder of bubblewrap's images, one folder each.", metavar="DIR"
     )
@@ -40,8 +44,13 @@ class SandboxServiceOptions(BaseModel):
     idle_s: float = parameter(
         1800.0, "Sandboxes", "Idle time", "Seconds after which a sandbox that is asked nothing is closed.", gt=0
     )
-    gone_s: float = parameter(
-        90.0, "Sandboxes", "Gone", "Seconds after which a client that was to say that it is alive counts as dead.", gt=0
+    heartbeat_timeout_s: float = parameter(
+        90.0,
+        "Sandboxes",
+        "Heartbeat time-out",
+        "Seconds without a heartbeat after which a client counts as dead, and its sandboxes end.",
+        gt=0,
+        aliases=("gone_s",),
     )
 
     memory_mb: int = parameter(_DEFAULTS.memory_mb, "Limits", "Memory", "Of one sandbox, in MiB.", ge=16)
@@ -74,8 +83,8 @@ class SandboxServiceOptions(BaseModel):
 
     @model_validator(mode="after")
     def _has_images(self) -> Self:
-        if self.backend == "bubblewrap" and self.images is None:
-            raise ValueError("--images is required: the folder that holds bubblewrap's images")
+        if SANDBOXES[self.sandbox].from_folders and self.images is None:
+            raise ValueError(f"--images is required: the folder that holds {self.sandbox}'s images")
         return self
 
     @property
@@ -84,16 +93,11 @@ class SandboxServiceOptions(BaseModel):
         return Limits(**{name: getattr(self, name) for name in Limits.model_fields})
 
 
-def open_host(parameters: SandboxServiceOptions) -> SandboxHost:
-    """What makes sandboxes. Raises `InputError` where it cannot work here."""
-    if parameters.images is not None and parameters.backend == "bubblewrap":
-        from rollmill.sandboxes.bubblewrap import BubblewrapHost
-
-        return BubblewrapHost(parameters.images)
-    from rollmill.sandboxes.docker import DockerHost
-
-    return DockerHost(
-        docker_host=parameters.docker_host,
+def host_settings(parameters: SandboxServiceOptions) -> HostSettings:
+    """Build the settings of what makes sandboxes."""
+    return HostSettings(
+        images=parameters.images,
+        engine=parameters.docker_host,
         executable=parameters.executable,
         run_args=shlex.split(parameters.run_args),
         container_timeout_s=_LONGEST_CONTAINER_S,
@@ -101,18 +105,18 @@ def open_host(parameters: SandboxServiceOptions) -> SandboxHost:
 
 
 def grants(parameters: SandboxServiceOptions) -> Grants:
-    """What clients may have."""
-    docker = parameters.backend == "docker"
+    """Return what clients may have."""
+    containers = SANDBOXES[parameters.sandbox].in_containers
     return Grants(
         limits=parameters.limits,
         forward_env=frozenset(parameters.forward_env),
-        executable=parameters.executable if docker else "",
-        run_args=frozenset(shlex.split(parameters.run_args) if docker else []),
+        executable=parameters.executable if containers else "",
+        run_args=frozenset(shlex.split(parameters.run_args) if containers else []),
     )
 
 
 def main() -> None:
-    """Serves until it is ended; no sandbox outlives it."""
+    """Serve until it is ended; no sandbox outlives it."""
     parameters = parse_command_line(
         SandboxServiceOptions,
         prog=PROG,
@@ -120,7 +124,7 @@ def main() -> None:
         "Clients send the token that ROLLMILL_SANDBOX_TOKEN holds in this process's environment. The places for\n"
         "grading open to this user's graders on this machine, and to those that have the same ROLLMILL_GRADING_KEY.",
         examples=f"  {PROG} --images examples/performance_problems/images\n"
-        f"  {PROG} --backend docker --max_sandboxes 32",
+        f"  {PROG} --sandbox docker --max_sandboxes 32",
     )
     from rollmill.inference.http_service import token_from_environment
     from rollmill.sandboxes.grading_key import service_keys
@@ -131,19 +135,19 @@ def main() -> None:
 
     token, keys = token_from_environment(TOKEN_VARIABLE), service_keys()
     with listen(parameters.host, parameters.port, token, TOKEN_VARIABLE) as listening:
-        held = SandboxPool(
-            open_host(parameters),
+        pool = SandboxPool(
+            open_host(parameters.sandbox, host_settings(parameters)),
             max_sandboxes=parameters.max_sandboxes,
             grading_sandboxes=parameters.grading_sandboxes,
             queue_s=parameters.queue_s,
             idle_s=parameters.idle_s,
-            gone_s=parameters.gone_s,
+            heartbeat_timeout_s=parameters.heartbeat_timeout_s,
         )
         try:
-            app = sandbox_app(held, grants(parameters), kind=parameters.backend, token=token, grading_keys=keys)
-            serve(app, listening, f"{parameters.backend}, {parameters.max_sandboxes} sandboxes", held.end)
+            app = sandbox_app(pool, grants(parameters), kind=parameters.sandbox, token=token, grading_keys=keys)
+            serve(app, listening, f"{parameters.sandbox}, {parameters.max_sandboxes} sandboxes", pool.end)
         finally:
-            held.shut_down()
+            pool.shut_down()
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ _CLIENT_CLOSED_REQUEST = 499
 
 
 def sandbox_app(
-    held: SandboxPool,
+    pool: SandboxPool,
     grants: Grants,
     *,
     kind: str,
@@ -37,7 +37,7 @@ def sandbox_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        expiring = asyncio.create_task(held.expire())
+        expiring = asyncio.create_task(pool.expire())
         yield
         expiring.cancel()
         with suppress(asyncio.CancelledError):
@@ -53,14 +53,14 @@ def sandbox_app(
 
     @app.get("/status")
     async def status() -> dict[str, str | int]:
-        return {"service": "sandbox", "backend": kind, **held.counts()}
+        return {"service": "sandbox", "backend": kind, **pool.counts()}
 
     @app.post("/start")
     async def start(request: Request, body: StartRequest) -> Response:
         for_grading = is_grader(request)
         if body.for_grading and not for_grading:
             return failure(403, f"for_grading: these places open to those who have the service's {KEY_VARIABLE}")
-        container_id = await held.start(
+        container_id = await pool.start(
             grants.spec(body),
             partial(until_gone, request),
             request_id=body.request_id,
@@ -70,17 +70,17 @@ def sandbox_app(
             content={**body.config.model_dump(), **body.model_dump(exclude={"config", "request_id"})},
         )
         started = {"container_id": container_id, "status": "started", "for_grading": for_grading}
-        return json_response({**started, "beat_s": held.beat_s})
+        return json_response({**started, "beat_s": pool.heartbeat_interval_s})  # the name that clients in use read
 
     @app.post("/alive")
     async def alive(body: AliveRequest) -> Response:
-        held.alive(body.client)
+        pool.alive(body.client)
         return json_response({"status": "heard"})
 
     @app.post("/execute")
     async def execute(request: Request, body: ExecuteRequest) -> Response:
         grants.check_executable(body.executable)
-        execution = await held.execute(
+        execution = await pool.execute(
             body.container_id,
             body.command,
             partial(until_gone, request),
@@ -93,7 +93,7 @@ def sandbox_app(
     @app.post("/cleanup")
     async def cleanup(body: CleanupRequest) -> Response:
         grants.check_executable(body.executable)
-        await held.close(body.container_id)
+        await pool.close(body.container_id)
         return json_response({"container_id": body.container_id, "status": "cleaned up"})
 
     return app

@@ -1,4 +1,4 @@
-"""The sandboxes that a service holds for its clients: places, turns, ends."""
+"""The sandboxes of a service's clients: how many there may be, whose turn it is, when they end."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class ReusedIdError(RollmillError):
 
 
 @dataclass
-class _Held:
+class _PooledSandbox:
     sandbox: Sandbox
     request_id: str
     for_grading: bool
@@ -64,12 +64,21 @@ class _Start:
 
 
 class SandboxPool:
-    """At most `max_sandboxes` of a host's at a time, and `grading_sandboxes` besides for those who grade.
+    """Keep at most `max_sandboxes` of a host at a time, and `grading_sandboxes` besides for those who grade.
 
-    A start waits for a place, first come first served, at most `queue_s`. A sandbox is closed when nothing was asked of
-    it for `idle_s`, when its client hangs up in the middle of a command, and when its client was to say that it is
-    alive and did not for `gone_s`. Commands of one sandbox run one after another, those of several side by side. All
-    methods belong to one event loop; the host's run in threads.
+    Commands of one sandbox run one after another, those of several side by side. All methods belong to one event loop;
+    the host's run in threads.
+
+    Args:
+        host: makes the sandboxes.
+        max_sandboxes: sandboxes at a time; a start beyond them waits, first come first served.
+        grading_sandboxes: those that are kept for grading, which agents cannot take.
+        queue_s: seconds that a start waits at most.
+        idle_s: seconds without a command after which a sandbox is closed.
+        heartbeat_timeout_s: seconds without a sign of life after which a client's sandboxes are closed. Only clients
+            that named themselves are expected to give one; see `heartbeat_interval_s`.
+
+    A sandbox is also closed when its client hangs up in the middle of a command.
     """
 
     def __init__(
@@ -80,17 +89,17 @@ class SandboxPool:
         grading_sandboxes: int,
         queue_s: float,
         idle_s: float,
-        gone_s: float,
+        heartbeat_timeout_s: float,
     ) -> None:
         self._host = host
         self._max = {False: max_sandboxes, True: grading_sandboxes}
         self._queue_s = queue_s
         self._idle_s = idle_s
-        self._gone_s = gone_s
-        self._heard: dict[str, float] = {}
-        self._places = {grading: asyncio.Semaphore(most) for grading, most in self._max.items()}
+        self._heartbeat_timeout_s = heartbeat_timeout_s
+        self._last_heard: dict[str, float] = {}
+        self._capacity = {grading: asyncio.Semaphore(most) for grading, most in self._max.items()}
         self._waiting = 0
-        self._held: dict[str, _Held] = {}
+        self._sandboxes: dict[str, _PooledSandbox] = {}
         self._starts: dict[str, _Start] = {}
         # A sandbox's processes may die with the thread that started them: these stay until the end.
         self._commands = ThreadPoolExecutor(max_sandboxes + grading_sandboxes, thread_name_prefix="command")
@@ -99,23 +108,23 @@ class SandboxPool:
         self._closing = _threads("close")
 
     def counts(self) -> dict[str, int]:
-        """What there is now."""
+        """Return what there is now."""
         return {
-            "sandboxes": len(self._held),
+            "sandboxes": len(self._sandboxes),
             "max_sandboxes": self._max[False],
             "grading_sandboxes": self._max[True],
-            "busy": sum(held.busy > 0 for held in self._held.values()),
+            "busy": sum(pooled.busy > 0 for pooled in self._sandboxes.values()),
             "waiting": self._waiting,
         }
 
     @property
-    def beat_s(self) -> float:
-        """How often a client should say that it is alive."""
-        return self._gone_s / 4
+    def heartbeat_interval_s(self) -> float:
+        """Seconds between two signs of life that a client should send: three may be lost before it counts as dead."""
+        return self._heartbeat_timeout_s / 4
 
     def alive(self, client: str) -> None:
-        """The client was heard of."""
-        self._heard[client] = time.monotonic()
+        """Note a sign of life of a client."""
+        self._last_heard[client] = time.monotonic()
 
     async def start(
         self,
@@ -135,18 +144,20 @@ class SandboxPool:
         `SandboxHost.start` does.
         """
         request_id = request_id or uuid.uuid4().hex
-        given = {"lifetime_s": lifetime_s, "for_grading": for_grading, "client": client}
-        asked = {**spec.model_dump(), **(content or {}), **given}
-        start = self._starts.setdefault(request_id, _Start(asked))
-        _check_same(request_id, start.content, asked)
+        options = {"lifetime_s": lifetime_s, "for_grading": for_grading, "client": client}
+        request = {**spec.model_dump(), **(content or {}), **options}
+        start = self._starts.setdefault(request_id, _Start(request))
+        _check_same(request_id, start.content, request)
         if start.task is None:
             start.task = asyncio.create_task(self._start(start, spec, request_id, lifetime_s, for_grading, client))
             start.task.add_done_callback(partial(self._forget_failed, request_id, start))
         start.waiting += 1
         try:
-            await _first(start.task, gone)
+            await _wait_unless_gone(start.task, gone)
         finally:
             start.waiting -= 1
+            # The last client that waited for it hung up: nobody would use the sandbox. Once it has its place it is
+            # started all the same, since the client may ask again by the same `request_id`.
             if not start.waiting and start.queued and start.task.cancel():
                 self._forget(request_id, start)
         if not start.task.done():
@@ -154,8 +165,8 @@ class SandboxPool:
         if start.task.cancelled():
             raise FullError("the service is ending")
         container_id = start.task.result()
-        if container_id in self._held:
-            self._held[container_id].expires_at = time.monotonic() + self._idle_s
+        if container_id in self._sandboxes:  # claimed: from now on the idle time counts, not the shorter `UNCLAIMED_S`
+            self._sandboxes[container_id].expires_at = time.monotonic() + self._idle_s
         return container_id
 
     async def execute(
@@ -168,52 +179,52 @@ class SandboxPool:
         timeout_s: float | None,
         env: Mapping[str, str],
     ) -> Execution:
-        """Runs a command in a sandbox held here; raises as `Sandbox.execute` does."""
-        held = self._find(container_id)
-        call = partial(held.sandbox.execute, command, cwd=cwd, timeout_s=timeout_s, env=env)
-        task = asyncio.create_task(self._in_turn(held, call))
+        """Run a command in one of the sandboxes; raises as `Sandbox.execute` does."""
+        pooled = self._find(container_id)
+        call = partial(pooled.sandbox.execute, command, cwd=cwd, timeout_s=timeout_s, env=env)
+        task = asyncio.create_task(self._in_turn(pooled, call))
         try:
-            await _first(task, gone)
+            await _wait_unless_gone(task, gone)
         finally:
             if not task.done():
                 task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # nobody else takes it
         if not task.done():
-            await self._close(held)
+            await self._close(pooled)
             raise ClientGoneError("the client hung up")
         return task.result()
 
     async def close(self, container_id: str) -> None:
-        """Ends one, whatever runs in it, and frees its place."""
+        """End one, whatever runs in it, and free its place."""
         await self._close(self._find(container_id))
 
     async def expire(self) -> None:
-        """Closes, for ever, what has been idle or lived for too long."""
+        """Close, for ever, what has been idle or lived for too long."""
         while True:
-            await asyncio.sleep(min(_LONGEST_SWEEP_S, self._idle_s / 4, self.beat_s))
-            for held in list(self._held.values()):
-                why = self._over(held, time.monotonic())
+            await asyncio.sleep(min(_LONGEST_SWEEP_S, self._idle_s / 4, self.heartbeat_interval_s))
+            for pooled in list(self._sandboxes.values()):
+                why = self._closing_reason(pooled, time.monotonic())
                 if why:
-                    log.warning("sandbox %s is closed: %s", held.sandbox.id, why)
-                    await self._close(held)
-            clients = {held.client for held in self._held.values()}
-            self._heard = {client: heard for client, heard in self._heard.items() if client in clients}
+                    log.warning("sandbox %s is closed: %s", pooled.sandbox.id, why)
+                    await self._close(pooled)
+            clients = {pooled.client for pooled in self._sandboxes.values()}
+            self._last_heard = {client: heard for client, heard in self._last_heard.items() if client in clients}
 
-    def _over(self, held: _Held, now: float) -> str | None:
-        if now >= held.ends_at:
+    def _closing_reason(self, pooled: _PooledSandbox, now: float) -> str | None:
+        if now >= pooled.ends_at:
             return "its container_timeout is over"
-        if held.client and now >= self._heard.get(held.client, now) + self._gone_s:
+        if pooled.client and now >= self._last_heard.get(pooled.client, now) + self._heartbeat_timeout_s:
             return "its client is gone"
-        return "nothing was asked of it" if not held.busy and now >= held.expires_at else None
+        return "nothing was asked of it" if not pooled.busy and now >= pooled.expires_at else None
 
     async def end(self) -> None:
-        """Ends all sandboxes, and with them the commands that run in them; nobody waits for a place any more."""
+        """End all sandboxes, and with them the commands that run in them; nobody waits for a place any more."""
         for start in self._starts.values():
             if start.queued and start.task:
                 start.task.cancel()
         await self._call(self._closing[True], self._host.close)
 
     def shut_down(self) -> None:
-        """Ends all sandboxes; returns when none of their commands runs. For after the event loop's end."""
+        """End all sandboxes and return when none of their commands runs. For after the event loop's end."""
         self._host.close()
         for threads in (self._commands, *self._starting.values(), *self._closing.values()):
             threads.shutdown(cancel_futures=True)
@@ -233,14 +244,14 @@ class SandboxPool:
         try:
             sandbox = await self._call(self._starting[for_grading], partial(self._host.start, spec))
         except BaseException:
-            self._places[for_grading].release()
+            self._capacity[for_grading].release()
             raise
         if client:
             self.alive(client)
         now = time.monotonic()
         claimed_by = now + min(self._idle_s, UNCLAIMED_S)
         ends_at = now + lifetime_s if lifetime_s else float("inf")
-        self._held[sandbox.id] = _Held(sandbox, request_id, for_grading, client, ends_at, claimed_by)
+        self._sandboxes[sandbox.id] = _PooledSandbox(sandbox, request_id, for_grading, client, ends_at, claimed_by)
         return sandbox.id
 
     async def _take_place(self, for_grading: bool) -> None:
@@ -249,7 +260,7 @@ class SandboxPool:
         self._waiting += 1
         try:
             async with asyncio.timeout(self._queue_s):
-                await self._places[for_grading].acquire()
+                await self._capacity[for_grading].acquire()
         except TimeoutError:
             raise FullError(
                 f"all {self._max[for_grading]} sandboxes are taken, and none became free within {self._queue_s:g} s"
@@ -257,32 +268,33 @@ class SandboxPool:
         finally:
             self._waiting -= 1
 
-    async def _in_turn(self, held: _Held, call: Callable[[], Execution]) -> Execution:
-        held.busy += 1
+    async def _in_turn(self, pooled: _PooledSandbox, call: Callable[[], Execution]) -> Execution:
+        pooled.busy += 1
         try:
-            async with held.turn:
-                self._find(held.sandbox.id)
+            async with pooled.turn:
+                # It may have been closed while this command waited for its turn.
+                self._find(pooled.sandbox.id)
                 return await self._call(self._commands, call)
         finally:
-            held.busy -= 1
-            held.expires_at = time.monotonic() + self._idle_s
+            pooled.busy -= 1
+            pooled.expires_at = time.monotonic() + self._idle_s
 
-    async def _close(self, held: _Held) -> None:
-        if self._held.pop(held.sandbox.id, None) is None:
+    async def _close(self, pooled: _PooledSandbox) -> None:
+        if self._sandboxes.pop(pooled.sandbox.id, None) is None:
             return
-        self._starts.pop(held.request_id, None)
+        self._starts.pop(pooled.request_id, None)
         try:
-            await self._call(self._closing[held.for_grading], held.sandbox.close)
+            await self._call(self._closing[pooled.for_grading], pooled.sandbox.close)
         except Exception:  # whatever it is, the others have to be closed in their time
-            log.exception("sandbox %s could not be closed", held.sandbox.id)
+            log.exception("sandbox %s could not be closed", pooled.sandbox.id)
         finally:
-            self._places[held.for_grading].release()
+            self._capacity[pooled.for_grading].release()
 
-    def _find(self, container_id: str) -> _Held:
-        held = self._held.get(container_id)
-        if held is None:
+    def _find(self, container_id: str) -> _PooledSandbox:
+        pooled = self._sandboxes.get(container_id)
+        if pooled is None:
             raise SandboxError(f"there is no sandbox {container_id!r} here", type_="unknown_sandbox")
-        return held
+        return pooled
 
     def _forget_failed(self, request_id: str, start: _Start, task: asyncio.Task[str]) -> None:
         if task.cancelled() or task.exception():
@@ -298,23 +310,23 @@ class SandboxPool:
 
 
 def _threads(what: str) -> dict[bool, ThreadPoolExecutor]:
-    """Threads for graders (True) and for the others."""
+    """Return threads for graders (True) and for the others."""
     return {
         grading: ThreadPoolExecutor(_AT_A_TIME, thread_name_prefix=f"{'grading ' * grading}{what}")
         for grading in (False, True)
     }
 
 
-def _check_same(request_id: str, known: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
-    other = sorted(name for name in known.keys() | asked.keys() if known.get(name) != asked.get(name))
+def _check_same(request_id: str, known: Mapping[str, Any], request: Mapping[str, Any]) -> None:
+    other = sorted(name for name in known.keys() | request.keys() if known.get(name) != request.get(name))
     if other:
         raise ReusedIdError(
             f"request_id {request_id!r} is that of a start with another {', '.join(other)}: give each request its own"
         )
 
 
-async def _first(task: asyncio.Task[T], gone: Gone) -> None:
-    """Returns when the task has ended, or the client is gone."""
+async def _wait_unless_gone(task: asyncio.Task[T], gone: Gone) -> None:
+    """Return when the task has ended, or the client is gone."""
     watching = asyncio.create_task(gone())
     try:
         await asyncio.wait({task, watching}, return_when=asyncio.FIRST_COMPLETED)

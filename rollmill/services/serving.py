@@ -25,13 +25,13 @@ _TICKS_PER_SECOND = 10
 
 
 async def until_gone(request: Request) -> None:
-    """Returns when the client has hung up."""
+    """Return when the client has hung up."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
 
 
 def listen(host: str, port: int, token: SecretStr | None, variable: str) -> socket.socket:
-    """A socket at that address; port 0 for a free one.
+    """Open a socket at that address; port 0 for a free one.
 
     Raises `InputError` for an address that others reach where there is no token, and for no address of this machine;
     `ServingError` for a port that is taken.
@@ -58,7 +58,7 @@ def listen(host: str, port: int, token: SecretStr | None, variable: str) -> sock
 
 
 def address_of(listening: socket.socket) -> str:
-    """Its URL."""
+    """Return its URL."""
     host, port = listening.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
@@ -91,7 +91,7 @@ class _Server(uvicorn.Server):
 
 
 def serve(app: FastAPI, listening: socket.socket, what: str, ending: Callable[[], Awaitable[None]]) -> None:
-    """Answers requests until SIGTERM (then raises `SystemExit`) or SIGINT (then returns).
+    """Answer requests until SIGTERM (then raise `SystemExit`) or SIGINT (then return).
 
     Writes its address and `what` it is to standard output once it answers. `ending` is called first at its end: it
     ends what requests wait for, so that they are answered.

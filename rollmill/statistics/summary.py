@@ -33,7 +33,7 @@ class SummaryStats(BaseModel):
 
 
 def spread(numbers: Numbers) -> SummaryStats | None:
-    """The spread of finite numbers; None of none at all."""
+    """Return the spread of finite numbers; None of none at all."""
     if numbers.size == 0:
         return None
     scale = _scale(float(np.abs(numbers).max()))
@@ -56,7 +56,7 @@ def spread(numbers: Numbers) -> SummaryStats | None:
 
 
 def mean(numbers: Sequence[float]) -> float | None:
-    """The mean of a few finite numbers; None of none."""
+    """Return the mean of a few finite numbers; None of none."""
     if not numbers:
         return None
     scale = _scale(max(map(abs, numbers)))
@@ -64,7 +64,7 @@ def mean(numbers: Sequence[float]) -> float | None:
 
 
 def median(numbers: Sequence[float]) -> float | None:
-    """The median of a few finite numbers; None of none."""
+    """Return the median of a few finite numbers; None of none."""
     if not numbers:
         return None
     ordered = sorted(numbers)

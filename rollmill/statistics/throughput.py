@@ -18,7 +18,7 @@ class RateMeter:
         self._marks: deque[tuple[float, tuple[int, ...]]] = deque([(now, counts)])
 
     def mark(self, now: float, *counts: int) -> None:
-        """Notes the counts, once a second at most."""
+        """Note the counts, once a second at most."""
         if now - self._marks[-1][0] < _EVERY_S:
             return
         self._marks.append((now, counts))
@@ -26,7 +26,7 @@ class RateMeter:
             self._marks.popleft()
 
     def rates(self, now: float, *counts: int) -> list[float]:
-        """Of each count, per second."""
+        """Return the rate of each count, per second."""
         since, then = self._marks[0]
         elapsed = max(now - since, 1e-3)
         return [(count - before) / elapsed for count, before in zip(counts, then, strict=True)]

@@ -25,7 +25,7 @@ _UNPRINTABLE = re.compile(r"[^ -~]")
 
 
 def visible(text: str) -> str:
-    r"""The text with hidden and controlling characters written out, such as `\x1b`; `\r\n` becomes a newline.
+    r"""Return the text with hidden and controlling characters written out, such as `\x1b`; `\r\n` becomes a newline.
 
     Tabs and newlines stay. What comes out holds no character that moves a cursor, changes a terminal or reorders text.
     """
@@ -33,7 +33,7 @@ def visible(text: str) -> str:
 
 
 def visible_line(text: str) -> str:
-    r"""The text on one line: white space is single spaces, and whatever does not print is written out, too.
+    r"""Return the text on one line: white space is single spaces, and whatever does not print is written out, too.
 
     For names, labels and cells of tables, where also a soft hyphen or a zero-width space would hide something.
     """
@@ -46,9 +46,9 @@ def hidden_sign(text: str) -> str | None:
 
     Zero-width joiners stay: letters of some scripts, and emoji, need them.
     """
-    found = [match[0] for pattern in (_HIDDEN, _BLANK_IN_LINE) if (match := pattern.search(text))]
-    found += [sign for sign in text if sign not in " \u200c\u200d" and unicodedata.category(sign) in _UNSEEN]
-    return min(found, key=text.index, default=None)
+    signs = [match[0] for pattern in (_HIDDEN, _BLANK_IN_LINE) if (match := pattern.search(text))]
+    signs += [sign for sign in text if sign not in " \u200c\u200d" and unicodedata.category(sign) in _UNSEEN]
+    return min(signs, key=text.index, default=None)
 
 
 def write_lines(stream: TextIO, lines: Iterable[str]) -> None:

@@ -48,7 +48,7 @@ class Guard:
         self._own_keeper = kept_by(environment_of(owner))
 
     def run(self) -> None:
-        """Returns when the owner and what it started are gone, or when it is dismissed."""
+        """Return when the owner and what it started are gone, or when it is dismissed."""
         try:
             gone = [os.pidfd_open(self._owner)]
         except ProcessLookupError:
@@ -63,8 +63,8 @@ class Guard:
     def _watch(self, pipe: int, gone: int | None) -> None:
         files = [pipe] if gone is None else [pipe, gone]
         while True:
-            left = None if self._first is None else max(0.0, self._first[0] + GRACE_S - time.monotonic())
-            ready, _, _ = select.select(files, [], [], left)
+            remaining_s = None if self._first is None else max(0.0, self._first[0] + GRACE_S - time.monotonic())
+            ready, _, _ = select.select(files, [], [], remaining_s)
             if gone in ready:
                 break
             heard = os.read(pipe, 4096) if pipe in ready else None
@@ -74,15 +74,15 @@ class Guard:
                     break
             elif heard and _DISMISSED in heard:
                 return
-            if (heard is None and not ready) or self._insists(heard or b""):
+            if (heard is None and not ready) or self._is_repeated_signal(heard or b""):
                 self._end(at_once=bool(heard))
                 return
         with suppress(OSError):
             os.close(2)  # whoever reads what the owner says need not wait for what is left of it
         self._sweep(set(), _PLAIN_S, _PLAIN_S if self._first else _KEPT_S)
 
-    def _insists(self, heard: bytes) -> bool:
-        """Notes the first signal; whether this is a later one."""
+    def _is_repeated_signal(self, heard: bytes) -> bool:
+        """Note the first signal; return whether this is a later one."""
         now = time.monotonic()
         for number in heard:
             if number in self._numbers:
@@ -93,7 +93,7 @@ class Guard:
         return False
 
     def _end(self, *, at_once: bool) -> None:
-        """Kills the owner, says so, and ends the rest, which is asked first where nobody is in a hurry."""
+        """Kill the owner, say so, and end the rest, which is asked first where nobody is in a hurry."""
         others = set(descendants(self._owner)) - {os.getpid()}
         send([self._owner], signal.SIGKILL)
         others |= set(descendants(*others))  # born meanwhile
@@ -105,27 +105,27 @@ class Guard:
         self._sweep(others, grace, grace)
 
     def _sweep(self, others: set[int], plain_s: float, kept_s: float) -> None:
-        """Ends `others`, those that are marked, and the descendants of both."""
+        """End `others`, those that are marked, and the descendants of both."""
         begun = time.monotonic()
-        asked: set[int] = set()
+        signalled: set[int] = set()
         while True:
-            plain, kept = self._marked()
+            plain, kept = self._marked_processes()
             kept |= set(descendants(*kept)) if kept else set()
             plain = (plain | {pid for pid in others if alive(pid)}) - kept
             plain |= set(descendants(*plain)) - kept if plain else set()
             passed = time.monotonic() - begun
             if not plain | kept or passed > kept_s + _LONGEST_KILL_S:
                 return
-            send(list(plain - asked), signal.SIGTERM)
-            asked |= plain
+            send(list(plain - signalled), signal.SIGTERM)
+            signalled |= plain
             if passed >= plain_s:
                 send(list(plain), signal.SIGKILL)
             if passed >= kept_s:
                 send(list(kept), signal.SIGKILL)
             time.sleep(0.05)
 
-    def _marked(self) -> tuple[set[int], set[int]]:
-        """Living processes with the mark: those without a keeper, those with one."""
+    def _marked_processes(self) -> tuple[set[int], set[int]]:
+        """Return living processes with the mark: those without a keeper, those with one."""
         plain: set[int] = set()
         kept: set[int] = set()
         for entry in Path("/proc").iterdir():
@@ -139,7 +139,7 @@ class Guard:
 
 
 def environment_of(pid: int) -> bytes:
-    """The environment that a process was started with; nothing where it is gone, or another user's."""
+    """Return the environment that a process was started with; nothing where it is gone, or another user's."""
     try:
         return Path(f"/proc/{pid}/environ").read_bytes()
     except OSError:
@@ -147,12 +147,12 @@ def environment_of(pid: int) -> bytes:
 
 
 def kept_by(environment: bytes) -> bytes:
-    """The mark of the keeper that ends a process with this environment; nothing where none does."""
+    """Return the mark of the keeper that ends a process with this environment; nothing where none does."""
     return next((part for part in environment.split(b"\0") if part.startswith(_KEPT)), b"")
 
 
 def alive(pid: int) -> bool:
-    """Whether a process is there, and no zombie."""
+    """Return whether a process is there, and no zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
@@ -160,7 +160,7 @@ def alive(pid: int) -> bool:
 
 
 def main(owner: int, mark: str, prog: str, numbers: set[int]) -> None:
-    """Watches one process."""
+    """Watch one process."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
     os.chdir("/")

@@ -21,7 +21,7 @@ PR_SET_CHILD_SUBREAPER = 36
 
 
 def descendants(*roots: int) -> dict[int, int]:
-    """The living descendants of processes and the parent of each, from /proc; zombies are left out."""
+    """Return the living descendants of processes and the parent of each, from /proc; zombies are left out."""
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -32,17 +32,17 @@ def descendants(*roots: int) -> dict[int, int]:
                 continue
             if state != "Z":
                 children.setdefault(int(parent), []).append(int(entry.name))
-    found: dict[int, int] = {}
+    parent_of: dict[int, int] = {}
     parents = list(roots)
     for pid in parents:  # grows while it is walked
         born = children.get(pid, [])
-        found.update(dict.fromkeys(born, pid))
+        parent_of.update(dict.fromkeys(born, pid))
         parents.extend(born)
-    return found
+    return parent_of
 
 
 def send(pids: list[int], number: int) -> None:
-    """Signals processes, those that are gone already excepted."""
+    """Signal processes, those that are gone already excepted."""
     for pid in pids:
         try:
             os.kill(pid, number)
@@ -51,7 +51,7 @@ def send(pids: list[int], number: int) -> None:
 
 
 def reap() -> None:
-    """Collects every child that has ended, adopted ones included."""
+    """Collect every child that has ended, adopted ones included."""
     while True:
         try:
             if os.waitpid(-1, os.WNOHANG)[0] == 0:
@@ -61,25 +61,28 @@ def reap() -> None:
 
 
 def end_all(grace: float) -> None:
-    """SIGTERM to all descendants, SIGKILL to what is left after `grace` seconds, until none is left."""
+    """Send SIGTERM to all descendants, SIGKILL to what is left after `grace` seconds, until none is left."""
     me = os.getpid()
-    asked: set[int] = set()
+    signalled: set[int] = set()
     deadline = time.monotonic() + grace
-    while left := descendants(me):
+    while living := descendants(me):
         if time.monotonic() > deadline:
-            send(list(left), signal.SIGKILL)
+            send(list(living), signal.SIGKILL)
         else:
             # All at first, then those that were born meanwhile and lost their parent. What a parent starts in order to
             # end well is left to it.
-            new = [pid for pid, parent in left.items() if pid not in asked and (not asked or parent == me)]
+            new = [pid for pid, parent in living.items() if pid not in signalled and (not signalled or parent == me)]
             send(new, signal.SIGTERM)
-            asked.update(new)
+            signalled.update(new)
         time.sleep(0.05)
         reap()
 
 
 def owner() -> list[int]:
-    """A file that becomes readable when the caller ends: a child that it forked may hold the pipe open longer."""
+    """Return a file that becomes readable when the caller ends.
+
+    A child that it forked may hold the pipe open longer.
+    """
     try:
         return [os.pidfd_open(os.getppid())]
     except (OSError, AttributeError):  # before Linux 5.3
@@ -87,7 +90,7 @@ def owner() -> list[int]:
 
 
 def main(watched: int, grace: float, command: list[str]) -> int:
-    """Keeps `command` until it ends or must end; the exit code to leave with."""
+    """Keep `command` until it ends or must end; return the exit code to leave with."""
     import ctypes  # both for a keeper's own process: a guard, and every command, import this module for the rest
     import subprocess
 

@@ -26,19 +26,19 @@ class Snapshot(Protocol):
         """None while nobody knows."""
 
     def describe(self) -> str:
-        """The moment in one line."""
+        """Return the moment in one line."""
 
 
 class Watched(Protocol):
     """What can be watched, from any thread."""
 
     def snapshot(self) -> Snapshot:
-        """As it is now."""
+        """Return the state as it is now."""
 
 
 @contextmanager
 def progress_bar(progress: Watched, title: str, *, console: Console | None = None) -> Iterator[None]:
-    """Shows progress on stderr for the time of the block: a bar on a terminal, else a line every 30 s.
+    """Show progress on stderr for the time of the block: a bar on a terminal, else a line every 30 s.
 
     `console` is the one that log lines are printed to, so that they appear above the bar and not in it.
     """
@@ -65,14 +65,14 @@ def _show_bar(progress: Watched, title: str, ended: threading.Event, console: Co
     columns = (
         TextColumn("{task.description}", style="bold", markup=False),
         BarColumn(style="grey50", complete_style="cyan", finished_style="green", pulse_style="cyan"),
-        TextColumn("{task.fields[said]}", markup=False),
+        TextColumn("{task.fields[details]}", markup=False),
     )
     with Bar(*columns, console=console or Console(stderr=True), refresh_per_second=4) as bar:
-        task = bar.add_task(title, total=None, said="")
+        task = bar.add_task(title, total=None, details="")
         while True:
             last = ended.wait(0.25)
             snapshot = progress.snapshot()
-            bar.update(task, total=snapshot.total, completed=snapshot.done, said=snapshot.describe())
+            bar.update(task, total=snapshot.total, completed=snapshot.done, details=snapshot.describe())
             if last:
                 return
 

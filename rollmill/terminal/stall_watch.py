@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from fnmatch import fnmatch
 from io import FileIO
 from pathlib import Path
 from types import FrameType
@@ -33,6 +34,7 @@ RUN_OF_DEPLOYMENT = "PREFECT__FLOW_RUN_ID"
 """The environment variable that Prefect sets for the process of a deployment's run."""
 _GAP_FACTOR = 3.0
 _MOST_LOOKS_S = 5.0
+_MOST_OPENINGS = 10
 
 
 class _Progress:
@@ -95,9 +97,22 @@ def new_stacks(run: Path, seen: set[Path]) -> list[Path]:
         run: the run's folder; only what its machine sees of it is found.
         seen: files that were returned before; new ones are added.
     """
-    found = sorted(path for path in (run / "logs").glob(STACKS) if path not in seen and path.stat().st_size)
-    seen.update(found)
-    return found
+    # Files and folder go while this looks, and the glob of a folder that goes is an error: a process that ends
+    # removes its own file, and the last one the folder.
+    files = []
+    with suppress(FileNotFoundError):
+        files = [path for path in (run / "logs").iterdir() if fnmatch(path.name, STACKS)]
+    new = sorted(path for path in files if path not in seen and _holds_stacks(path))
+    seen.update(new)
+    return new
+
+
+def _holds_stacks(path: Path) -> bool:
+    """Return whether a file is there and is not empty, as a running process's own is."""
+    try:
+        return path.stat().st_size > 0
+    except FileNotFoundError:
+        return False
 
 
 class StallWatch:
@@ -117,7 +132,7 @@ class StallWatch:
         self._file: FileIO | None = None
         self._stalled = False
         self._suspended = False
-        self._given = (0.0, 0.0, 0.0)
+        self._limits = (0.0, 0.0, 0.0)
         self._path = Path()
 
     @contextmanager
@@ -149,9 +164,11 @@ class StallWatch:
         _progress.last, _progress.longest_gap_s = time.monotonic(), 0.0
         self._path, self._file = _open_stacks(stacks)
         self._ended, self._stalled = threading.Event(), False
-        given = self._given = limit_s, grace_s, interpreter_s
-        self._arm(*given)
-        self._thread = threading.Thread(target=self._rearm, args=(*given, self._ended), name="stall-watch", daemon=True)
+        limits = self._limits = limit_s, grace_s, interpreter_s
+        self._arm(*limits)
+        self._thread = threading.Thread(
+            target=self._rearm, args=(*limits, self._ended), name="stall-watch", daemon=True
+        )
         self._thread.start()
 
     def _rearm(self, limit_s: float, grace_s: float, interpreter_s: float, ended: threading.Event) -> None:
@@ -200,7 +217,7 @@ class StallWatch:
                 _progress.open[key] = until + stopped_s
         self._suspended = False
         if self._users and not self._stalled:
-            self._arm(*self._given)
+            self._arm(*self._limits)
 
     def dump_stacks(self) -> Path:
         """Write the stacks of all threads to the file of the watch that is on, and return its path.
@@ -216,13 +233,24 @@ class StallWatch:
 def _open_stacks(path: Path) -> tuple[Path, FileIO]:
     """Open the file for stacks, in the temporary folder where a run's folder does not exist on a cluster's worker."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path, FileIO(path, "w")
+        return path, _open_in_new_folder(path)
     except OSError:
         import tempfile
 
         path = Path(tempfile.gettempdir()) / path.name
         return path, FileIO(path, "w")
+
+
+def _open_in_new_folder(path: Path) -> FileIO:
+    """Open a file for writing, in a folder that other processes of this machine make and remove meanwhile."""
+    for left in reversed(range(_MOST_OPENINGS)):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return FileIO(path, "w")
+        except (FileNotFoundError, FileExistsError):
+            if not left:
+                raise
+    raise AssertionError("unreachable")
 
 
 watch = StallWatch()

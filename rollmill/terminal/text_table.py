@@ -8,7 +8,7 @@ from rollmill.terminal.escapes import visible_line
 
 
 def aligned(titles: Sequence[str], rows: Sequence[Mapping[str, str]]) -> list[str]:
-    """Lines of a table: titles, a rule, the rows; the first column to the left, the others to the right.
+    """Return lines of a table: titles, a rule, the rows; the first column to the left, the others to the right.
 
     What a cell's text hides is written out.
     """

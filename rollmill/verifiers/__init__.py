@@ -7,16 +7,20 @@ from rollmill.lazy_exports import lazy_exports
 if TYPE_CHECKING:
     from rollmill.verifiers.failure import VerifierFailed
     from rollmill.verifiers.pool import VerifierPool
-    from rollmill.verifiers.protocol import Verifier
-    from rollmill.verifiers.registry import BUILT_IN, is_trusted, make_verifier, problem_fault
+    from rollmill.verifiers.protocol import CompletionJudge, Verifier
+    from rollmill.verifiers.registry import VERIFIERS, is_trusted, make_verifier, make_verifiers, problem_fault
+    from rollmill.verifiers.weighted import open_verifiers
 
 __all__ = [
-    "BUILT_IN",
+    "VERIFIERS",
+    "CompletionJudge",
     "Verifier",
     "VerifierFailed",
     "VerifierPool",
     "is_trusted",
     "make_verifier",
+    "make_verifiers",
+    "open_verifiers",
     "problem_fault",
 ]
 
@@ -24,12 +28,15 @@ __all__ = [
 __getattr__ = lazy_exports(
     __name__,
     {
-        "BUILT_IN": "registry",
+        "VERIFIERS": "registry",
+        "CompletionJudge": "protocol",
         "Verifier": "protocol",
         "VerifierFailed": "failure",
         "VerifierPool": "pool",
         "is_trusted": "registry",
         "make_verifier": "registry",
+        "make_verifiers": "registry",
+        "open_verifiers": "weighted",
         "problem_fault": "registry",
     },
 )

@@ -51,17 +51,20 @@ class Expressions:
 
 
 def literal_fault(text: str) -> str | None:
-    """Why `text` is not a number, a text, or lists and tuples of them, with or without the outermost brackets."""
+    """Return why `text` is not a literal; None for a number, a text, or lists and tuples of them.
+
+    The outermost brackets may be missing.
+    """
     return _fault_of(text, lambda tokens: _Literal(tokens).read())
 
 
 def expression_fault(text: str, allowed: Expressions) -> str | None:
-    """Why `text` is not an expression of what is allowed, or one whose value could grow too large to be worked out."""
+    """Return why `text` is not an allowed expression, or one whose value could grow too large; None for others."""
     return _fault_of(text, lambda tokens: _Expression(tokens, allowed).read())
 
 
 def nesting_fault(text: str, deepest: int) -> str | None:
-    """Why the brackets of `text` are nested too deeply for a parser that descends into them."""
+    """Return why the brackets of `text` are nested too deeply for a recursive parser; None for others."""
     depth = 0
     for match in re.finditer(r"[\[{(]|[\]})]", text):
         depth = depth + 1 if match.group() in "[{(" else max(0, depth - 1)
@@ -81,8 +84,8 @@ class _Token:
     at: int
 
     def outside(self, expected: str) -> _Outside:
-        found = self.text if self.text == _END else shown(self.text, limit=30)
-        return _Outside(f"expected {expected} and found {found} at character {self.at + 1}")
+        actual = self.text if self.text == _END else shown(self.text, limit=30)
+        return _Outside(f"expected {expected} and found {actual} at character {self.at + 1}")
 
 
 def _fault_of(text: str, read: Callable[[list[_Token]], None]) -> str | None:
@@ -126,7 +129,7 @@ class _Reader:
         return token
 
     def _takes(self, *signs: str) -> str:
-        """Take the next token where it is one of `signs`; its text, or nothing."""
+        """Take the next token where it is one of `signs`, and return its text; empty otherwise."""
         if self._token.kind == "sign" and self._token.text in signs:
             return self._take().text
         return ""
@@ -149,7 +152,7 @@ class _Literal(_Reader):
         self._items(_END)
 
     def _items(self, close: str) -> None:
-        """Values with commas between them, up to and with `close`."""
+        """Read values with commas between them, up to and including `close`."""
         while not self._takes(close):
             self._value()
             if not self._takes(","):
@@ -210,7 +213,7 @@ class _Expression(_Reader):
             left = _combined(operator, left, right).checked(self._token.at)
 
     def _signed(self) -> _Size:
-        """Signs bind less than a power, as in Python: -x**2 is -(x**2)."""
+        """Read a value with its signs, which bind less than a power, as in Python: -x**2 is -(x**2)."""
         if sign := self._takes("-", "+"):
             with self._deeper():
                 size = self._signed()
@@ -261,14 +264,14 @@ class _Expression(_Reader):
         return _power(first, _reciprocal(second) if name.text == "root" else second, at)
 
     def _second(self, function: str) -> bool:
-        """Whether a second argument comes: powers have one, and logarithms may."""
+        """Return whether a second argument follows: powers have one, and logarithms may."""
         if function in _POWERS:
             self._expect(",")
             return True
         return function in _LOGARITHMS and bool(self._takes(","))
 
     def _named_number(self, most: int) -> _Size:
-        """One or `most` written integers: `S` of anything else is handed to an interpreter."""
+        """Read one to `most` integer literals: sympy's `S` would evaluate anything else."""
         integers = [self._integer()]
         while len(integers) < most and self._takes(","):
             integers.append(self._integer())
@@ -308,8 +311,8 @@ def _combined(operator: str, left: _Size, right: _Size) -> _Size:
     if operator in {"/", "//"}:
         return _Size(left.top + right.bottom, left.bottom + right.top, degree)
     # Sum, difference, remainder, bitwise or: none is more than the sum over the common denominator.
-    one, other = left.top + right.bottom, right.top + left.bottom
-    top = max(one, other) + math.log2(1 + math.exp2(-abs(one - other)))
+    first, second = left.top + right.bottom, right.top + left.bottom
+    top = max(first, second) + math.log2(1 + math.exp2(-abs(first - second)))
     return _Size(top, left.bottom + right.bottom, max(left.degree, right.degree))
 
 

@@ -1,16 +1,103 @@
-"""Where the answer stands in a completion: between the first `<answer>` and the `</answer>` after it."""
+"""The answer in a completion: what follows the thoughts, and of that what the `<answer>` tags hold.
+
+This is the one place that decides what is judged. Two readings: `last`, as a person reads, and `first`, which takes the
+first pair of tags wherever it stands, thoughts included.
+"""
 
 from __future__ import annotations
+
+import re
+from typing import Literal
 
 OPEN = "<answer>"
 CLOSE = "</answer>"
 
+AnswerReading = Literal["last", "first"]
+"""Which pair of tags counts: the last one after the thoughts that holds an answer, or the first in the whole text."""
 
-def tagged_answer(completion: str) -> str | None:
-    """The stripped text of the first pair of tags; None where no tag opens.
+# Marks around thoughts that servers without a reasoning parser leave in the text. XML-like ones are DeepSeek's, Qwen's
+# and what people ask for in prompts; the others of Magistral, Kimi, Sky-T1, Cohere, Seed-OSS, Gemma and gpt-oss.
+_NAMES = r"(?:[a-z]{1,12}[:_])?(?:think(?:ing)?|thoughts?|reasoning|scratchpad|inner_monologue)"
+_BEGIN = (
+    rf"<\s*{_NAMES}\s*>|\[THINK\]|◁think▷|<\|begin_of_thought\|>|<\|START_THINKING\|>|<unused94>thought|"
+    r"<\|channel\|>\s*(?:analysis|commentary)\b|<\|channel>thought\b"
+)
+_END = (
+    rf"<\s*/\s*{_NAMES}\s*>|\[/THINK\]|◁/think▷|<\|end_of_thought\|>|<\|END_THINKING\|>|<unused95>|"
+    r"<\|channel\|>\s*final\s*(?:<\|[^|<>\n]{1,40}\|>[^|<>\n]{0,40})?<\|message\|>|<channel\|>"
+)
+_MARK_START = re.compile(r"[<\[◁]")  # searched for first: forty alternatives at each character would take long
+_THOUGHT_MARK = re.compile(rf"(?P<end>{_END})|(?P<begin>{_BEGIN})", re.IGNORECASE)
+# gpt-oss's marks as they look where a server left out special tokens.
+_BARE_CHANNEL = re.compile(r"\s*analysis(?=[A-Z])")
+_BARE_FINAL = "assistantfinal"
+_TAG = re.compile(r"<\s*(?P<close>/?)\s*answer\s*>", re.IGNORECASE)
+_TAG_WORD = re.compile(r"\s{0,3}(?:`|'|\")?\s{0,3}tags?\b", re.IGNORECASE)
+_QUOTES = frozenset("`'\"")
+_NO_ANSWER = re.compile(r"[\s.…_*\-]*|\[?\s*(?:your |the )?(?:final )?answer(?: here| goes here)?\s*\]?", re.IGNORECASE)
+_END_TOKEN = re.compile(r"(?:<\|[A-Za-z_]{1,20}\|>|<｜[^｜<>]{1,30}｜>|</s>|<eos>|<end_of_turn>)\Z")
+_LONGEST_END_TOKEN = 40
 
-    A pair that is not closed reads to the end: servers cut at the stop string `</answer>`.
+
+def after_thoughts(completion: str) -> str | None:
+    """Return what a completion says after its thoughts, less tokens of its end; None where they do not end.
+
+    A completion may begin within them: templates put the opening mark into the prompt.
     """
+    bare = _BARE_CHANNEL.match(completion)
+    if bare:
+        _, final, completion = completion.rpartition(_BARE_FINAL)
+        if not final:
+            return None
+    start, is_open = 0, False
+    marks = (_THOUGHT_MARK.match(completion, found.start()) for found in _MARK_START.finditer(completion))
+    for mark in filter(None, marks):
+        is_open = mark["begin"] is not None
+        if not is_open:
+            start = mark.end()
+    return None if is_open else _without_end_tokens(completion[start:])
+
+
+def tagged_answer(completion: str, reading: AnswerReading = "last") -> str | None:
+    """Return the stripped text of the pair of tags that counts; None where there is none.
+
+    A pair that is not closed reads to the end: servers cut at the stop string `</answer>`. In the reading `last`,
+    a pair with nothing in it, or with dots, is passed over, and so is a tag that is only spoken of ("in <answer>
+    tags"); where the text ends with such a pair and no other holds anything, the answer is empty.
+    """
+    if reading == "first":
+        return _first_pair(completion)
+    text = after_thoughts(completion)
+    if text is None:
+        return None
+    return _last_pair(text)
+
+
+def answer_or_all(completion: str, reading: AnswerReading = "last") -> str:
+    """Return the tagged answer where tags are, else all that follows the thoughts, stripped.
+
+    It is empty where the thoughts do not end.
+    """
+    answer = tagged_answer(completion, reading)
+    if answer is not None:
+        return answer
+    text = completion if reading == "first" else _TAG.sub(" ", after_thoughts(completion) or "")
+    return encodable(text.strip())
+
+
+def encodable(text: str) -> str:
+    """Return `text` with every lone surrogate, which UTF-8 and so JSON cannot hold, replaced by `?`."""
+    if text.isascii():
+        return text
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def shown(text: str, limit: int = 80) -> str:
+    """Return `text` as a quoted line for a message, cut at `limit` characters."""
+    return repr(text if len(text) <= limit else text[:limit] + "...")
+
+
+def _first_pair(completion: str) -> str | None:
     start = completion.find(OPEN)
     if start < 0:
         return None
@@ -19,19 +106,37 @@ def tagged_answer(completion: str) -> str | None:
     return encodable(completion[start : end if end >= 0 else None].strip())
 
 
-def answer_or_all(completion: str) -> str:
-    """The tagged answer where tags are, else the whole completion, stripped."""
-    answer = tagged_answer(completion)
-    return encodable(completion.strip()) if answer is None else answer
+def _last_pair(text: str) -> str | None:
+    answer: str | None = None
+    opened: re.Match[str] | None = None
+    is_empty, end = False, len(text.rstrip())  # of what stands last
+    for tag in _TAG.finditer(text):
+        if not tag["close"]:
+            opened = None if _is_spoken_of(text, tag) else tag
+        elif opened:
+            content = text[opened.end() : tag.start()]
+            is_empty = _NO_ANSWER.fullmatch(content) is not None and tag.end() >= end
+            answer = answer if _NO_ANSWER.fullmatch(content) else content
+            opened = None
+    if opened:
+        rest = text[opened.end() :]
+        is_empty = not rest.strip()
+        answer = answer if is_empty else rest
+    if answer is None:
+        return "" if is_empty else None
+    return encodable(answer.strip())
 
 
-def encodable(text: str) -> str:
-    """`text` with every lone surrogate, which UTF-8 and so JSON cannot hold, replaced by `?`."""
-    if text.isascii():
-        return text
-    return text.encode("utf-8", "replace").decode("utf-8")
+def _without_end_tokens(text: str) -> str:
+    """Return the text less tokens such as `<|im_end|>`, which some servers leave at its end."""
+    text = text.rstrip()
+    while end := _END_TOKEN.search(text, max(0, len(text) - _LONGEST_END_TOKEN)):
+        text = text[: end.start()].rstrip()
+    return text
 
 
-def shown(text: str, limit: int = 80) -> str:
-    """`text` as a quoted line for a message, cut at `limit` characters."""
-    return repr(text if len(text) <= limit else text[:limit] + "...")
+def _is_spoken_of(text: str, tag: re.Match[str]) -> bool:
+    """Tell whether an opening tag stands in prose about it: quoted, or before the word "tag"."""
+    quote = text[tag.start() - 1 : tag.start()]
+    is_quoted = quote in _QUOTES and text.startswith(quote, tag.end()) if quote else False
+    return is_quoted or _TAG_WORD.match(text, tag.end()) is not None

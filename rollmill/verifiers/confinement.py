@@ -1,11 +1,14 @@
-"""What a process that judges answers takes away from itself."""
+"""Restrictions that a process imposes on itself before it judges answers."""
 
 from __future__ import annotations
 
 import ctypes
 import os
 import resource
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from math import ceil
 from pathlib import Path
 
@@ -21,7 +24,7 @@ MOST_FILES = 1024
 """Open at a time; a new process's first ones have the lowest numbers."""
 _MIB = 1 << 20
 _MAPPED = 4
-"""Times the limit on memory."""
+"""Multiple of the memory limit that a process may map."""
 
 
 class _Program(ctypes.Structure):
@@ -31,12 +34,12 @@ class _Program(ctypes.Structure):
 
 
 def bind(limits: Limits) -> None:
-    """Limits this process and its forks: no file to write, no core, nobody to trace or read them; memory as a backstop.
+    """Limit this process and its forks: no writing of files, no core dump, no tracing by others; memory as a backstop.
 
-    Code that takes a lack of memory for a wrong answer must not meet it where nobody would know: a process may map
-    several times its limit, and whether it has held more is asked afterwards (`memory_peak`), or watched (`fork`).
+    A verifier may mistake a lack of memory for a wrong answer. A process may therefore map several times its limit,
+    and whether it used more is checked afterwards (`memory_peak`) or watched (`fork`).
 
-    What it prints from now on is gone: nobody waits for it, and it could be without end.
+    From now on its output is discarded: it is not needed, and could be endless.
     """
     _lower(resource.RLIMIT_AS, _MAPPED * limits.memory_mb * _MIB)
     _lower(resource.RLIMIT_FSIZE, 0)
@@ -51,18 +54,20 @@ def bind(limits: Limits) -> None:
 
 
 def close_scratch() -> None:
-    """Makes a sandbox's `SCRATCH` read-only; what only computes cannot change that."""
+    """Make a sandbox's `SCRATCH` read-only for this process, for good."""
     for folder, _, _ in os.walk(SCRATCH, topdown=False):
         Path(folder).chmod(0o555)
 
 
 def compute_only(cpu_s: float | None = None, memory_mb: int | None = None) -> None:
-    """From now on this process can start, signal and look into no process, and open no socket.
+    """Forbid this process to start, signal or inspect processes and to open sockets.
 
-    `cpu_s` more end it, and it maps `memory_mb` at most.
+    Raises `OSError` where the kernel does not filter system calls. On processors for which no filter is known, it
+    still cannot start a process unless it runs as root.
 
-    Raises `OSError` where the kernel does not filter system calls. On processors for which no filter is known, it can
-    still start no process unless it is root's.
+    Args:
+        cpu_s: CPU seconds from now on after which the process is killed.
+        memory_mb: Memory that the process may map, in MiB.
     """
     if cpu_s is not None:
         _lower(resource.RLIMIT_CPU, ceil(cpu_s) + 1)
@@ -75,8 +80,22 @@ def compute_only(cpu_s: float | None = None, memory_mb: int | None = None) -> No
         _prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.byref(_Program(len(program) // 8, program)))
 
 
+@contextmanager
+def cpu_limit(limit_s: float) -> Iterator[None]:
+    """Have the kernel end this process with SIGPROF once the block has used `limit_s` seconds of CPU time.
+
+    No handler of Python's: it would wait for the end of a computation in C.
+    """
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_PROF, limit_s)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+
+
 def memory_peak() -> int:
-    """Bytes that this process has held at most."""
+    """Return the most bytes of memory that this process has used."""
     # `getrusage` tells the peak of what started this process, too, unless a namespace's first process did; there,
     # no /proc is.
     if _HAS_STATUS:

@@ -5,44 +5,60 @@ from __future__ import annotations
 import unicodedata
 
 from rollmill.records import Problem, Verdict
-from rollmill.verifiers.answer_tag import answer_or_all
+from rollmill.verifiers.answer_tag import AnswerReading, answer_or_all
+from rollmill.verifiers.ground_truth import truths_of
+from rollmill.verifiers.registry import VerifierEntry
+
+ENTRY = VerifierEntry("exact", "ExactVerifier", "the same text", trusted=True)
 
 
 def fold(text: str) -> str:
-    """`text` in Unicode's NFC, stripped, with every run of white space as one space."""
+    """Return `text` in Unicode's NFC, stripped, with every run of white space as one space."""
     return " ".join(unicodedata.normalize("NFC", text).split())
 
 
 class ExactVerifier:
-    """Whether the answer is the ground truth, letter for letter, but for white space and Unicode's composition.
+    """Accepts an answer that is the ground truth, letter for letter, but for white space and Unicode's composition.
 
-    The answer is what stands in the `<answer>` pair, or the whole completion where no tag opens. The error is 0 or 1;
-    `accept_error` changes nothing.
+    The answer is what stands in the `<answer>` pair, or all that follows the thoughts where there is none. Of several
+    ground truths one is enough. The error is 0 or 1; `accept_error` changes nothing.
+
+    Args:
+        answer: Which pair of tags counts.
     """
 
     name = "exact"
-    version = "1"
+
+    def __init__(self, *, answer: AnswerReading = "last") -> None:
+        self._reading: AnswerReading = answer
+        self.version = "2" + "-first" * (answer == "first")
 
     def problem_fault(self, problem: Problem) -> str | None:
-        """Why there is nothing to compare with, or None."""
-        return None if fold(problem.answer or "") else "there is no answer"
+        """Return why there is no ground truth to compare with, or None."""
+        return None if _folded_truths(problem) else "there is no answer"
 
     def verify(self, problem: Problem, completion: str) -> Verdict:
-        """Raises `ValueError`, naming the instance, where the ground truth is missing or empty."""
-        truth = fold(problem.answer or "")
-        if not truth:
+        """Judge a completion. Raises `ValueError`, naming the instance, where the ground truth is missing or empty."""
+        truths = _folded_truths(problem)
+        if not truths:
             raise ValueError(f"{problem.instance_id}: there is no answer")
-        answer = fold(answer_or_all(completion))
+        verifier = f"exact@{self.version}"
+        answer = fold(answer_or_all(completion, self._reading))
         if not answer:
             return Verdict(
-                verifier="exact@1", status="unparseable", reason="the answer is empty", reward=0.0, success=False
+                verifier=verifier, status="unparseable", reason="the answer is empty", reward=0.0, success=False
             )
-        right = answer == truth
+        right = answer in truths
         return Verdict(
-            verifier="exact@1",
+            verifier=verifier,
             status="ok",
             answer=answer,
             distance=0.0 if right else 1.0,
             reward=1.0 if right else 0.0,
             success=right,
         )
+
+
+def _folded_truths(problem: Problem) -> set[str]:
+    """Return the ground truths; one that is a JSON list of texts is right as it stands, too."""
+    return {folded for text in (problem.answer or "", *truths_of(problem)) if (folded := fold(text))}

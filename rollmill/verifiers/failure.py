@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-import traceback
 from typing import Literal
 
-FailureType = Literal["verifier_raised", "verifier_timeout", "verifier_died"]
+from rollmill.errors import describe
+from rollmill.records import Verdict
+
+__all__ = ["CpuTimeExceededError", "FailureType", "VerifierFailed", "describe", "timeout_verdict"]
+
+FailureType = Literal[
+    "verifier_raised",
+    "verifier_timeout",
+    "verifier_died",
+    "verifier_unavailable",
+    "verifier_unparseable",
+    "problem_refused",
+]
+"""`verifier_unavailable`: what it waits for, a sandbox or a model, was not to be had. `verifier_unparseable`: a judge's
+answer has no score. `problem_refused`: the problem cannot be judged, whatever the completion."""
 
 
 class VerifierFailed(Exception):  # noqa: N818 - reads as what happened, beside Failure, the record made of it
-    """One verification gave no verdict; `type` and `message` (one line) are what a `Failure` holds."""
+    """Raised where a verification gave no verdict; `type` and `message` (one line) are those of a `Failure`."""
 
     def __init__(self, type: FailureType, message: str) -> None:  # noqa: A002
         self.type: FailureType = type
@@ -17,7 +30,13 @@ class VerifierFailed(Exception):  # noqa: N818 - reads as what happened, beside 
         super().__init__(f"{type}: {self.message}")
 
 
-def describe(error: BaseException, limit: int = 500) -> str:
-    """The error's type and message on one line, for any error, even one whose own `str` fails."""
-    line = " ".join("".join(traceback.format_exception_only(error)).split())
-    return line if len(line) <= limit else line[: limit - 3] + "..."
+class CpuTimeExceededError(VerifierFailed):
+    """Raised where a verification used up its CPU time, which is the answer's doing and no failure outside."""
+
+    def __init__(self, limit_s: float) -> None:
+        super().__init__("verifier_timeout", f"no verdict within {limit_s:g} s of CPU time")
+
+
+def timeout_verdict(verifier: str) -> Verdict:
+    """Return the verdict on an answer that took its verifier, `name@version`, all the CPU time that it may take."""
+    return Verdict(verifier=verifier, status="unparseable", reason="verifier_timeout", reward=0.0, success=False)

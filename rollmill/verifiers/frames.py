@@ -1,4 +1,4 @@
-"""How a pool and its workers talk: JSON objects, each after its length in 8 bytes, big end first."""
+"""Messages between a pool and its workers: JSON objects, each after its length in 8 bytes, big-endian."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ _PREFIX = 8
 
 
 def pack(message: dict[str, Any]) -> bytes:
-    """One frame; raises `TypeError` (orjson's) for what JSON cannot hold."""
+    """Return a message as one frame. Raises `TypeError` (orjson's) for what JSON cannot hold."""
     payload = orjson.dumps(message)
     return len(payload).to_bytes(_PREFIX) + payload
 
 
 def read(file: BinaryIO) -> dict[str, Any] | None:
-    """The next message of a blocking file, or None at its end."""
+    """Read the next message of a blocking file, or None at its end."""
     prefix = file.read(_PREFIX)
     if len(prefix) < _PREFIX:
         return None
@@ -26,7 +26,7 @@ def read(file: BinaryIO) -> dict[str, Any] | None:
 
 
 def take(buffer: bytearray, most_bytes: int) -> dict[str, Any] | None:
-    """Removes the first whole message from `buffer`; None where there is none yet.
+    """Remove the first complete message from `buffer` and return it; None where there is none yet.
 
     Raises `ValueError` for one that is no object of JSON, or would be longer than `most_bytes`.
     """

@@ -1,4 +1,4 @@
-"""What an answer to a reasoning-gym problem must look like before the scorer of its data set sees it.
+"""The form that an answer to a reasoning-gym problem must have before the scorer of its data set sees it.
 
 Some scorers hand the answer to `eval` or to sympy's `parse_expr`, which is `eval` after a change of tokens. Of those
 each has a grammar here: what is outside it never reaches them. The others get bounds: on the length, on what is nested
@@ -56,12 +56,12 @@ _Fault = Callable[[str, Mapping[str, Any]], str | None]
 
 
 def evaluates(name: str) -> bool:
-    """Whether the scorer of the data set `name` hands an answer to an interpreter; also where nobody has read it."""
+    """Return whether the scorer of the data set `name` evaluates answers as code; True for scorers not reviewed."""
     return name in _GRAMMARS or name not in REVIEWED
 
 
 def answer_fault(name: str, answer: str, entry: Mapping[str, Any]) -> str | None:
-    """Why the scorer of the data set `name` may not see `answer` to `entry`; None where it may.
+    """Return why the scorer of the data set `name` must not be given `answer` to `entry`; None where it may.
 
     `entry` is what the data set made: its own answer is always right to look at.
     """
@@ -78,7 +78,7 @@ def answer_fault(name: str, answer: str, entry: Mapping[str, Any]) -> str | None
 
 
 def _literal_or(plain: str) -> _Fault:
-    """A Python literal, or a text that matches `plain`, which holds nothing that could be evaluated."""
+    """Return a check for a Python literal, or a text that matches `plain`, which must hold nothing to evaluate."""
     pattern = re.compile(plain, re.ASCII)
 
     def fault(answer: str, entry: Mapping[str, Any]) -> str | None:
@@ -107,7 +107,7 @@ def _nested(answer: str, entry: Mapping[str, Any]) -> str | None:
 
 
 def _compared(answer: str, entry: Mapping[str, Any]) -> str | None:
-    """The scorer takes the edit distance of each pair of texts in two trees, as often as their parts overlap."""
+    """Bound the scorer's edit distances: it compares each pair of texts in two trees, as often as they overlap."""
     if fault := _nested(answer, entry):
         return fault
     compared = answer[answer.find("{") : answer.rfind("}") + 1]
@@ -121,24 +121,24 @@ def _compared(answer: str, entry: Mapping[str, Any]) -> str | None:
 
 
 def _fraction(answer: str, entry: Mapping[str, Any]) -> str | None:
-    """The scorer takes commas away, then makes a fraction of 1e999999999 with all its digits."""
+    """Bound exponents: the scorer removes commas, then makes a fraction of 1e999999999 with all its digits."""
     large = re.search(r"[eE][-+]?[\d_]{4}", answer.replace(",", ""))
     return f"the exponent at {shown(large.group())} has more than 3 digits" if large else None
 
 
 def _cube_moves(answer: str, entry: Mapping[str, Any]) -> str | None:
-    """The scorer writes F3 out as F F F, whatever the number and however long the text before it."""
+    """Bound repetitions: the scorer writes F3 out as F F F, whatever the number and the text's length before it."""
     moves = (re.fullmatch(r"(\D*)(\d+)", word) for word in answer.split())
     return _carried_out((move[2], len(move[1])) for move in moves if move)
 
 
 def _car_moves(answer: str, entry: Mapping[str, Any]) -> str | None:
-    """The scorer moves by one in each of F+3's three steps, also where a wall has been met."""
+    """Bound steps: the scorer moves by one in each of F+3's three steps, also after it has met a wall."""
     return _carried_out((count, 1) for count in re.findall(r"[A-Z][+-](\d+)", answer))
 
 
 def _carried_out(counts: Iterable[tuple[str, int]]) -> str | None:
-    """Bound what a scorer repeats as often as the answer says: pairs of a number and of the work of each time."""
+    """Bound the work that an answer requests: pairs of a number of repetitions and the work of each."""
     steps = 0
     for number, each in counts:
         steps += max(1, each) * (int(number) if len(number) < 6 else _MOST_STEPS + 1)

@@ -2,22 +2,44 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 import sys
+from fractions import Fraction
 
 from rollmill.records import Problem, Verdict
-from rollmill.verifiers.answer_tag import shown, tagged_answer
+from rollmill.verifiers.answer_tag import AnswerReading, answer_or_all, shown, tagged_answer
+from rollmill.verifiers.conclusion import (
+    conclusion,
+    last_sentence,
+    readings,
+    without_check,
+    without_comment,
+    without_struck,
+)
+from rollmill.verifiers.ground_truth import numbers_of
+from rollmill.verifiers.plain_text import LONGEST
+from rollmill.verifiers.registry import VerifierEntry
+from rollmill.verifiers.stated_answer import bold_answer, last_line, stated_answer
 from rollmill.verifiers.tolerance import is_accepted
+from rollmill.verifiers.units import is_hedged
+from rollmill.verifiers.written_number import WrittenNumber, read_only_number, read_written, written
+
+ENTRY = VerifierEntry("numeric", "NumericVerifier", "a number at most --accept_error away", trusted=True)
 
 # Python's own float() also takes "1_000" and the digits of every script.
 _NUMBER = re.compile(
     r"[+-]?(?:(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|inf|infinity|nan)", re.IGNORECASE | re.ASCII
 )
+_PROSE = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
+_SENTENCE_ENDS = (".", "!", ".)", ".*", ".**", "]", "$")
+_LIST_MARK = re.compile(r"[0-9]+[.)]")
+_MOST_TRUTHS = 1024
 
 
 def read_number(text: str) -> float:
-    """The finite number that `text`, already stripped, is as a whole; `ValueError` says what it is instead."""
+    """Return `text`, already stripped, as a finite number. Raises `ValueError` with what it is instead."""
     if not _NUMBER.fullmatch(text):
         raise ValueError(f"{shown(text)} is not a number")
     number = float(text)
@@ -26,46 +48,81 @@ def read_number(text: str) -> float:
     return number
 
 
-class NumericVerifier:
-    """|answer - truth| of the number in the first `<answer>` pair; success where that is at most `accept_error`.
+def read_stated(text: str, *, is_all_answer: bool) -> WrittenNumber:
+    """Read the number that a text states as its answer. Raises `ValueError` where there is none, or more than one.
 
-    The rule at the edge is `is_accepted`'s. Reward is 1.0 or 0.0.
+    Args:
+        text: What a completion says after its thoughts, or between its tags.
+        is_all_answer: Whether the text holds nothing but the answer, so that each number in it counts.
+    """
+    text = without_struck(text)
+    try:
+        return _finite(read_written(text))
+    except ValueError as error:
+        reason = str(error)
+    stated = stated_answer(text)
+    if stated is None:
+        text = without_check(text)
+        stated = bold_answer(text)
+    if stated is None:
+        return _finite(_only_number(text, is_all_answer=is_all_answer, reason=reason))
+    return _finite(_read_statement(stated))
+
+
+class NumericVerifier:
+    """Measures |answer - truth| of the number that a completion gives as its answer; success is at most `accept_error`.
+
+    The rule at the edge is `is_accepted`'s. Reward is 1.0 or 0.0. Between tags, or as the final statement of a
+    completion without, the number is read as people write it, see `read_written`; the ground truth alike, which may
+    also be a JSON list of equivalent ones. With a percent sign it is the number before the sign, and its hundredth
+    only where the ground truth has one.
+
+    Args:
+        accept_error: Largest distance of a success.
+        answer: Which pair of tags counts.
+        strict_numbers: Whether tags are needed, and nothing but digits, point, sign and exponent is a number, in the
+            ground truth, too. With `answer` as `first` that is version 1.
     """
 
     name = "numeric"
-    version = "1"
 
-    def __init__(self, *, accept_error: float = 0.0) -> None:
+    def __init__(
+        self, *, accept_error: float = 0.0, answer: AnswerReading = "last", strict_numbers: bool = False
+    ) -> None:
         self.accept_error = accept_error
+        self._reading: AnswerReading = answer
+        self._is_strict = strict_numbers
+        self.version = "1" if strict_numbers and answer == "first" else "2"
+        if self.version != "1":
+            self.version += "-first" * (answer == "first") + "-strict" * strict_numbers
 
     def problem_fault(self, problem: Problem) -> str | None:
-        """Why the ground truth is no finite number, or None."""
+        """Return why the ground truth is no finite number, or None."""
         if problem.answer is None:
             return "there is no answer"
         try:
-            read_number(problem.answer.strip())
+            self._truths(problem)
         except ValueError as error:
             return f"answer {error}"
         return None
 
     def verify(self, problem: Problem, completion: str) -> Verdict:
-        """Raises `ValueError`, naming the instance, where the ground truth is not a finite number."""
+        """Judge a completion. Raises `ValueError`, naming the instance, for a ground truth that is no finite number."""
         try:
-            truth = read_number((problem.answer or "").strip())
-        except ValueError:
-            raise ValueError(f"{problem.instance_id}: {self.problem_fault(problem)}") from None
-        text = tagged_answer(completion)
-        if text is None:
-            return _unparseable("there is no <answer> tag")
-        try:
-            number = read_number(text)
+            truths = self._truths(problem)
         except ValueError as error:
-            return _unparseable(str(error))
-        # Two finite numbers can be further apart than the largest float, and a record holds no infinity.
-        distance = min(abs(number - truth), sys.float_info.max)
-        success = is_accepted(distance, self.accept_error, max(abs(number), abs(truth)))
+            fault = "there is no answer" if problem.answer is None else f"answer {error}"
+            raise ValueError(f"{problem.instance_id}: {fault}") from None
+        try:
+            number, text = self._answer(completion)
+        except ValueError as error:
+            return self._unparseable(str(error))
+        distance, magnitude = min(
+            (_difference(number, truth) for truth in truths), key=lambda difference: difference[0]
+        )
+        success = is_accepted(distance, self.accept_error, magnitude)
         return Verdict(
-            verifier="numeric@1",
+            verifier=f"numeric@{self.version}",
             status="ok",
             answer=text,
             distance=distance,
@@ -73,6 +130,106 @@ class NumericVerifier:
             success=success,
         )
 
+    def _truths(self, problem: Problem) -> list[WrittenNumber]:
+        if self._is_strict:
+            return [_strict_truth(text.strip()) for text in (problem.answer or "", *problem.equivalent_answers)]
+        return [_read_truth(text) for text in numbers_of(problem) or [""]]
 
-def _unparseable(reason: str) -> Verdict:
-    return Verdict(verifier="numeric@1", status="unparseable", reason=reason, reward=0.0, success=False)
+    def _answer(self, completion: str) -> tuple[WrittenNumber, str]:
+        """Return the number that is the answer, and its text. Raises `ValueError`."""
+        tagged = tagged_answer(completion, self._reading)
+        if self._is_strict:
+            if tagged is None:
+                raise ValueError("there is no <answer> tag")
+            return WrittenNumber(Fraction(read_number(tagged))), tagged
+        text = answer_or_all(completion, self._reading) if tagged is None else tagged
+        if not text:
+            raise ValueError("the answer is empty")
+        number = read_stated(text, is_all_answer=tagged is not None)
+        return number, str(number)
+
+    def _unparseable(self, reason: str) -> Verdict:
+        return Verdict(
+            verifier=f"numeric@{self.version}", status="unparseable", reason=reason, reward=0.0, success=False
+        )
+
+
+@functools.lru_cache(_MOST_TRUTHS)
+def _strict_truth(text: str) -> WrittenNumber:
+    return WrittenNumber(Fraction(read_number(text)))
+
+
+@functools.lru_cache(_MOST_TRUTHS)
+def _read_truth(text: str) -> WrittenNumber:
+    """Read a ground truth, which may be a whole solution that ends with its answer. Raises `ValueError`."""
+    if _NUMBER.fullmatch(text):
+        read_number(text)  # which says of those that are not finite that they are not
+    try:
+        return _finite(read_written(text))
+    except ValueError:
+        stated = stated_answer(text)
+        if not stated:
+            raise
+        return _finite(read_written(stated))
+
+
+def _finite(number: WrittenNumber) -> WrittenNumber:
+    if abs(number.value) > Fraction(sys.float_info.max):
+        raise ValueError(f"{shown(written(number.value))} is not a finite number")
+    return number
+
+
+def _read_statement(stated: str) -> WrittenNumber:
+    """Read what is stated to be the answer, with a comment behind it at most. Raises `ValueError`."""
+    try:
+        return read_written(stated)
+    except ValueError:
+        if len(stated) > LONGEST:
+            raise
+        clause = without_comment(stated)
+        parts = [clause, *readings(clause, is_final=True)]
+        numbers = (number for part in parts if not is_hedged(part) and (number := _written(part)))
+        if (number := next(numbers, None)) is None:
+            raise
+        return number
+
+
+def _only_number(text: str, *, is_all_answer: bool, reason: str) -> WrittenNumber:
+    """Return what an answer, or a completion's last sentence, comes to. Raises `ValueError` with `reason`."""
+    line = text if is_all_answer else last_line(text)
+    sentence = line if is_all_answer else last_sentence(line)
+    is_final = is_all_answer or sentence == text.strip()
+    is_whole = is_final or sentence.endswith(_SENTENCE_ENDS)
+    if _LIST_MARK.fullmatch(line) and line != text.strip():
+        raise ValueError(reason)
+    clause = conclusion(sentence)
+    if not is_all_answer and _PROSE.search(clause):
+        clause = clause.rstrip("!")  # of joy: a factorial in words has the word
+    for part in (clause, *readings(clause, is_final=is_final)):
+        if not is_hedged(part) and (number := _written(part) or (read_only_number(part) if is_whole else None)):
+            return number
+    raise ValueError(reason)
+
+
+def _written(text: str) -> WrittenNumber | None:
+    try:
+        return read_written(text)
+    except ValueError:
+        return None
+
+
+def _difference(number: WrittenNumber, truth: WrittenNumber) -> tuple[float, float]:
+    """Return the least distance of the readings of a number from the truth, and the larger of the two magnitudes."""
+    pairs = [(number.value, truth.value)]
+    if truth.percent and not number.percent:
+        pairs.append((number.value, truth.value / 100))
+    return min(((_distance(a, b), float(max(abs(a), abs(b)))) for a, b in pairs), key=lambda pair: pair[0])
+
+
+def _distance(number: Fraction, truth: Fraction) -> float:
+    if number.denominator != 1 or truth.denominator != 1:
+        if float(number) == float(truth):  # 0.1 and its digits to the end of a float's are the same
+            return 0.0
+        return min(abs(float(number) - float(truth)), sys.float_info.max)
+    # Two finite numbers can be further apart than the largest float, and a record holds no infinity.
+    return float(min(abs(number - truth), Fraction(sys.float_info.max)))

@@ -1,46 +1,87 @@
-"""Verification for a run: at hand for what is trusted, in worker processes for everything else."""
+"""Verification for a run: in this process for trusted verifiers, in worker processes for all others."""
 
 from __future__ import annotations
 
 import asyncio
+import inspect
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 from pydantic import ValidationError
 
+from rollmill.errors import InputError, describe
 from rollmill.records import Problem, Verdict
 from rollmill.verifiers import frames
-from rollmill.verifiers.answer_tag import encodable
-from rollmill.verifiers.failure import VerifierFailed, describe
-from rollmill.verifiers.registry import BUILT_IN, built_in_name, evaluates, is_trusted, make_verifier, problem_fault
-from rollmill.verifiers.surroundings import sandbox_missing, say_unsandboxed
+from rollmill.verifiers.answer_tag import AnswerReading, encodable
+from rollmill.verifiers.failure import CpuTimeExceededError, VerifierFailed, timeout_verdict
+from rollmill.verifiers.fork import WALL_PER_CPU
+from rollmill.verifiers.registry import (
+    built_in_name,
+    evaluates,
+    is_built_in,
+    is_trusted,
+    make_verifier,
+    problem_fault,
+)
+from rollmill.verifiers.surroundings import sandbox_missing, warn_unsandboxed
 from rollmill.verifiers.worker_process import WorkerProcess
 
+if TYPE_CHECKING:  # it brings an HTTP client
+    from rollmill.verifiers.judge import JudgeConfig
+
 _GRACE_S = 5.0
-"""For what a worker does around a fork whose own time it keeps."""
+"""Seconds beyond a fork's own time limit before its worker is killed."""
+_ATTEMPTS = 2
+"""Of a built-in verifier, where its worker dies or gets no CPU time."""
 
 
 class VerifierPool:
     """Verifies completions for one event loop; an asynchronous context manager.
 
-    A trusted verifier is called in place. Any other runs in up to `workers` processes, started when they are first
-    needed, one verification at a time in each; one that takes more than `time_limit_s` seconds, or kills its process,
-    fails alone, and its worker is replaced. A worker's `problem` has been through JSON: tuples arrive as lists.
+    A trusted verifier is called in this process, and one that waits is awaited in it. Any other runs in up to
+    `workers` processes, started when they are needed, one verification at a time in each; one that uses more than
+    `time_limit_s` seconds of CPU time is a verdict, `unparseable` by the reason `verifier_timeout`: the answer is to
+    blame. One that gets so little CPU time that it takes four times as long, or whose process dies, fails alone, for a
+    built-in verifier after a second try; its worker is replaced. A worker's `problem` has been through JSON: tuples
+    arrive as lists.
 
-    Built-in verifiers work in a sandbox with an empty environment. Where none can be had, they go on without, which is
-    said once; but an answer that is judged by running it as a program is then refused. A user's own verifier is the
-    user's code. Raises `InputError` as `make_verifier` does.
+    Built-in verifiers run in a sandbox with an empty environment. Where none is available, they run without, with one
+    warning; but answers that are judged by running them as programs are then refused. A user's own verifier runs with
+    the user's rights. Raises `InputError` as `make_verifier` does.
+
+    Args:
+        spec: The verifier, see `make_verifier`.
+        accept_error: Largest distance of a success.
+        answer: Which pair of `<answer>` tags counts.
+        strict_numbers: Whether only a bare number between tags is one.
+        time_limit_s: CPU time that one verification in a worker may take, in seconds.
+        workers: Worker processes at most.
+        judge: Which model judges, where the verifier is `judge`.
     """
 
     identity: dict[str, Any]
     """What determines the verdicts: `{"verifier": "numeric@1", "accept_error": 0.0}`."""
 
-    def __init__(self, spec: str, *, accept_error: float, time_limit_s: float = 30.0, workers: int = 2) -> None:
-        self._verifier = make_verifier(spec, accept_error=accept_error)
+    def __init__(
+        self,
+        spec: str,
+        *,
+        accept_error: float,
+        answer: AnswerReading = "last",
+        strict_numbers: bool = False,
+        time_limit_s: float = 30.0,
+        workers: int = 2,
+        judge: JudgeConfig | None = None,
+    ) -> None:
+        self._verifier = make_verifier(spec, accept_error=accept_error, answer=answer, strict_numbers=strict_numbers)
+        if built_in_name(self._verifier) == "judge":
+            self._verifier = type(self._verifier)(judge)  # type: ignore[call-arg]
         self._trusted = is_trusted(self._verifier)
+        self._waits = inspect.iscoroutinefunction(self._verifier.verify)
         self._built_in = built_in_name(self._verifier)
-        self._accept_error = getattr(self._verifier, "accept_error", 0.0) if self._built_in else accept_error
+        tolerance = getattr(self._verifier, "accept_error", 0.0) if self._built_in else accept_error
+        self._arguments = {"accept_error": tolerance, "answer": answer, "strict_numbers": strict_numbers}
         self._spec = self._built_in or spec
         self._time_limit_s = time_limit_s
         self._slots = asyncio.Semaphore(workers)
@@ -49,37 +90,76 @@ class VerifierPool:
         self._closed = False
         named = f"{self._verifier.name}@{self._verifier.version}"
         self.identity = {
-            "verifier": named if spec in BUILT_IN else f"{spec} ({named})",
+            "verifier": named if is_built_in(spec) else f"{spec} ({named})",
             "accept_error": accept_error,
         }
+        if self._built_in == "judge":
+            self.identity |= self._verifier.identity  # type: ignore[attr-defined]
+        self._takes_seed = self._waits and "seed" in inspect.signature(self._verifier.verify).parameters
 
     async def __aenter__(self) -> VerifierPool:
+        if self._waits and hasattr(self._verifier, "__aenter__"):
+            await self._verifier.__aenter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._closed = True
+        if self._waits and hasattr(self._verifier, "__aexit__"):
+            await self._verifier.__aexit__(kind, error, trace)
         workers = list(self._workers)
         for worker in workers:
             worker.kill()
         await asyncio.gather(*(self._end(worker) for worker in workers))
 
-    async def verify(self, problem: Problem, completion: str) -> Verdict:
-        """The verdict on one completion; raises `VerifierFailed` where there is none.
+    async def verify(self, problem: Problem, completion: str, *, seed: int = 0) -> Verdict:
+        """Return the verdict on one completion. Raises `VerifierFailed` where there is none.
 
         Raises `InputError` for a problem whose answers would be run as programs where there is no sandbox.
+
+        Args:
+            problem: What the completion answers.
+            completion: Its text.
+            seed: The rollout's, for verifiers that draw.
         """
+        if self._waits:
+            return await self._await_verdict(problem, completion, seed)
         if not self._trusted:
-            return await self._verify_in_worker(problem, completion)
+            return await self._verify_in_workers(problem, completion)
         try:
             return self._verifier.verify(problem, completion)
         except Exception as error:
             raise VerifierFailed("verifier_raised", describe(error)) from error
 
+    async def _await_verdict(self, problem: Problem, completion: str, seed: int) -> Verdict:
+        given = {"seed": seed} if self._takes_seed else {}
+        try:
+            verdict: object = await self._verifier.verify(problem, completion, **given)  # type: ignore[misc]
+        except (VerifierFailed, InputError):
+            raise
+        except Exception as error:
+            raise VerifierFailed("verifier_raised", describe(error)) from error
+        if not isinstance(verdict, Verdict):
+            raise VerifierFailed("verifier_raised", f"verify returned {type(verdict).__name__}, not a Verdict")
+        return verdict
+
+    async def _verify_in_workers(self, problem: Problem, completion: str) -> Verdict:
+        """Verify in a worker, and once more in another where it failed and the answer need not be why."""
+        attempts = _ATTEMPTS if self._built_in else 1
+        while True:
+            attempts -= 1
+            try:
+                return await self._verify_in_worker(problem, completion)
+            except CpuTimeExceededError:
+                return timeout_verdict(f"{self._verifier.name}@{self._verifier.version}")
+            except VerifierFailed as failure:
+                if failure.type == "verifier_raised" or not attempts or self._closed:
+                    raise
+
     async def _verify_in_worker(self, problem: Problem, completion: str) -> Verdict:
         frame = _request(problem, completion, self._time_limit_s)
-        limit_s = self._time_limit_s
+        limit_s = WALL_PER_CPU * self._time_limit_s
         if evaluates(self._verifier, problem):
             await asyncio.to_thread(sandbox_missing)
             problem_fault(self._verifier, problem)
@@ -89,7 +169,7 @@ class VerifierPool:
                 raise VerifierFailed("verifier_died", "the verifier pool is closed")
             worker = await self._worker()
             try:
-                reply = await worker.ask(frame, limit_s)
+                reply = await worker.ask(frame, limit_s, cpu_s=self._time_limit_s)
             finally:
                 if worker.usable:
                     self._idle.append(worker)
@@ -98,20 +178,20 @@ class VerifierPool:
         return _verdict(reply)
 
     async def _worker(self) -> WorkerProcess:
-        """An idle worker, or a new one; those that died while idle cost nothing."""
+        """Return an idle worker, or a new one; workers that died while idle are skipped."""
         while self._idle:
             worker = self._idle.pop()
             if worker.usable:
                 return worker
             await self._end(worker)
         if self._built_in:
-            await asyncio.to_thread(say_unsandboxed)
+            await asyncio.to_thread(warn_unsandboxed)
         worker = await WorkerProcess.spawn(built_in=self._built_in is not None)
         self._workers.add(worker)
         try:
             if self._closed:
                 raise VerifierFailed("verifier_died", "the verifier pool is closed")
-            await worker.prepare(self._spec, self._accept_error)
+            await worker.prepare(self._spec, self._arguments)
         except BaseException:
             await self._end(worker)
             raise

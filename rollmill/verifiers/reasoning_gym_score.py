@@ -10,13 +10,15 @@ from typing import Any
 
 import orjson
 
-from rollmill.errors import InputError
+from rollmill.errors import InputError, describe
 from rollmill.records import Problem, Verdict
-from rollmill.verifiers.answer_tag import answer_or_all
-from rollmill.verifiers.failure import describe
+from rollmill.verifiers.answer_tag import AnswerReading, answer_or_all
 from rollmill.verifiers.gym_answers import answer_fault, evaluates
+from rollmill.verifiers.registry import VerifierEntry
 from rollmill.verifiers.surroundings import require_sandbox
 from rollmill.verifiers.tolerance import is_accepted
+
+ENTRY = VerifierEntry("reasoning_gym", "ReasoningGymVerifier", "the score of its reasoning-gym data set")
 
 
 class ReasoningGymVerifier:
@@ -26,25 +28,31 @@ class ReasoningGymVerifier:
 
     `problem.fields["reasoning_gym"]` is `{"name": str, "config": dict, "index": int}`: the entry that the scorer wants
     is made again from it, since its metadata does not survive JSON. The answer is what stands in the `<answer>` pair,
-    or the whole completion where no tag opens. What is outside the grammar of the data set's answers (`answer_fault`)
-    is unparseable: the scorer, which may evaluate an answer, does not see it.
+    or all that follows the thoughts where there is none. What is outside the grammar of the data set's answers
+    (`answer_fault`) is unparseable: the scorer, which may evaluate an answer, does not see it.
+
+    Args:
+        accept_error: Largest distance of a success.
+        answer: Which pair of tags counts.
     """
 
     name = "reasoning_gym"
 
-    def __init__(self, *, accept_error: float = 0.0) -> None:
+    def __init__(self, *, accept_error: float = 0.0, answer: AnswerReading = "last") -> None:
         self.accept_error = accept_error
+        self._reading: AnswerReading = answer
+        own = "2" if answer == "first" else "3"  # version 2 read the first pair
         try:
-            self.version = f"2+{importlib.metadata.version('reasoning-gym')}"
+            self.version = f"{own}+{importlib.metadata.version('reasoning-gym')}"
         except importlib.metadata.PackageNotFoundError:
             raise InputError("the verifier reasoning_gym needs the package reasoning-gym: install it") from None
 
     def prepare(self) -> None:
-        """Imports reasoning-gym: three to four seconds."""
+        """Import reasoning-gym, which takes three to four seconds."""
         _gym().known_names()
 
     def problem_fault(self, problem: Problem) -> str | None:
-        """Why the entry cannot be made again, or None; only the shape is looked at.
+        """Return why the entry cannot be generated again, or None; only its form is checked.
 
         Raises `InputError` where the scorer runs answers as programs, and no sandbox can be had for it here.
         """
@@ -54,11 +62,11 @@ class ReasoningGymVerifier:
         return fault
 
     def evaluates(self, problem: Problem) -> bool:
-        """Whether the data set's scorer runs answers as programs."""
+        """Return whether the data set's scorer runs answers as programs."""
         return self._origin_fault(problem) is None and evaluates(problem.fields["reasoning_gym"]["name"])
 
     def prepare_problem(self, problem: Problem) -> None:
-        """Makes the entry, which is kept, and warms the scorer up; raises as `verify`."""
+        """Generate and cache the entry, and warm up its scorer. Raises as `verify` does."""
         self._entry(problem)
         _warm_up(problem.fields["reasoning_gym"]["name"])
 
@@ -78,9 +86,9 @@ class ReasoningGymVerifier:
         return None
 
     def verify(self, problem: Problem, completion: str) -> Verdict:
-        """Raises `ValueError`, naming the instance, where the entry cannot be made again or is another one."""
+        """Judge a completion. Raises `ValueError`, naming the instance, where its entry cannot be generated again."""
         dataset, entry = self._entry(problem)
-        answer = answer_or_all(completion)
+        answer = answer_or_all(completion, self._reading)
         if not answer:
             return self._unparseable("the answer is empty")
         if fault := answer_fault(problem.fields["reasoning_gym"]["name"], answer, entry):
@@ -134,9 +142,9 @@ def _gym() -> ModuleType:
 
 @functools.cache
 def _warm_up(name: str) -> None:
-    """Has a scorer import and cache what it needs: sympy takes a tenth of a second for that.
+    """Make a scorer import and cache what it needs, which takes sympy a tenth of a second.
 
-    Its data set is the library's own, since the problem's may hold what its scorer would run.
+    Uses an entry of the library's own, since the problem's may hold what its scorer would run.
     """
     with suppress(Exception):  # composite has no settings of its own
         dataset = _gym().create_dataset(name, {"seed": 0, "size": 1})

@@ -1,4 +1,4 @@
-"""What built-in verifiers have around them: an empty environment, in a sandbox where one can be had."""
+"""The processes of built-in verifiers: an empty environment, in a sandbox where one is available."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _START = "import sys; sys.path += sys.argv[2:]; from rollmill.verifiers.worker i
 
 @functools.cache
 def sandbox_missing() -> str | None:
-    """Why no sandbox for verdicts can be had here, and what to do; None where one can. Tried once in a process."""
+    """Return why verdicts cannot run in a sandbox here, and what to do; None where they can. Cached."""
     if sys.platform != "linux":
         return "sandboxes need Linux and bubblewrap"
     probe = _command("import sys; sys.path += sys.argv[2:]; import rollmill.verifiers.worker", 1)
@@ -44,7 +44,7 @@ def sandbox_missing() -> str | None:
 
 
 def require_sandbox(name: str) -> None:
-    """Raises `InputError` where the data set's answers, which its scorer runs as programs, would run in no sandbox."""
+    """Raise `InputError` where the data set's scorer runs answers as programs and there is no sandbox for it."""
     if fault := sandbox_missing():
         raise InputError(
             f"reasoning_gym {name}: its scorer runs answers as programs, which is done in a sandbox only, and {fault}"
@@ -52,17 +52,17 @@ def require_sandbox(name: str) -> None:
 
 
 @functools.cache
-def say_unsandboxed() -> None:
-    """Warns, once in a process, where verdicts go on without a sandbox."""
+def warn_unsandboxed() -> None:
+    """Warn, once in a process, that verdicts run without a sandbox."""
     if fault := sandbox_missing():
         log.warning("verdicts of math and reasoning_gym are made in processes without a sandbox: %s", fault)
 
 
 @contextmanager
 def built_in_process(hash_seed: str) -> Iterator[tuple[list[str], dict[str, str], list[int]]]:
-    """A built-in verifier's process: arguments, environment, and the files that it inherits, open during the block.
+    """Yield a built-in verifier's process: arguments, environment, and inherited files, open during the block.
 
-    Without a sandbox, too, there is nothing of the user's in the environment.
+    Its environment has none of the user's variables, also without a sandbox.
     """
     variables = {**_ENVIRONMENT, "PYTHONHASHSEED": hash_seed}
     if sandbox_missing():
@@ -95,7 +95,7 @@ def _package_folders() -> list[Path]:
 
 
 def _elsewhere() -> list[Path]:
-    """The packages that are not where the others are."""
-    found = (importlib.util.find_spec(name) for name in _PACKAGES)
-    packages = [Path(spec.origin).parent.absolute() for spec in found if spec and spec.origin]
+    """Return the folders of packages that are not beside the others."""
+    specs = (importlib.util.find_spec(name) for name in _PACKAGES)
+    packages = [Path(spec.origin).parent.absolute() for spec in specs if spec and spec.origin]
     return [package for package in packages if package.parent not in _package_folders()]

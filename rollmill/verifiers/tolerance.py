@@ -1,4 +1,4 @@
-"""When an error is small enough."""
+"""Comparison of an error with its tolerance."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 
 
 def is_accepted(error: float, accept_error: float, magnitude: float) -> bool:
-    """Whether `error` <= `accept_error`, forgiving the rounding of decimals to binary floats.
+    """Return whether `error` <= `accept_error`, forgiving the rounding of decimals to binary floats.
 
     3.4 - 3.3 is 0.10000000000000009 in floats, yet must pass `accept_error` 0.1. Both numbers, their difference and
     the limit are each rounded to the nearest float, which adds up to less than 4 units in the last place of

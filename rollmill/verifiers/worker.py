@@ -1,6 +1,6 @@
 """The process that runs one untrusted verifier: `python -m rollmill.verifiers.worker PARENT_PID`.
 
-It reads `{"spec", "accept_error", "limits", "path", "environment"}` once and answers `{"ready": true}`; then it
+It reads `{"spec", "arguments", "limits", "path", "environment"}` once and answers `{"ready": true}`; then it
 answers each `{"problem", "completion", "limit_s"}` with `{"verdict"}`, `{"raised"}` or `{"failed"}`. It ends with its
 input, and with its parent. A built-in verifier has limits, a user's own the user's search path and environment.
 """
@@ -19,11 +19,11 @@ from typing import Any, BinaryIO, cast
 
 import orjson
 
+from rollmill.errors import describe
 from rollmill.records import Problem, Verdict
 from rollmill.sandboxes.sandbox import Limits
 from rollmill.verifiers import frames
-from rollmill.verifiers.confinement import bind, close_scratch, compute_only, memory_peak
-from rollmill.verifiers.failure import describe
+from rollmill.verifiers.confinement import bind, close_scratch, compute_only, cpu_limit, memory_peak
 from rollmill.verifiers.fork import failed, judge_in_fork
 from rollmill.verifiers.protocol import Verifier
 from rollmill.verifiers.reasoning_gym_score import ReasoningGymVerifier
@@ -37,7 +37,7 @@ _BYTES_PER_CHARACTER = 12
 
 
 def main(parent: int) -> None:
-    """Serves until the input ends."""
+    """Serve requests until the input ends."""
     die_with(parent)
     be_first_out_of_memory()
     requests, replies = take_pipes()
@@ -50,7 +50,7 @@ def main(parent: int) -> None:
     else:
         sys.path[:] = start["path"]
         restore_environment(start["environment"])
-    verifier = prepared(start["spec"], start["accept_error"])
+    verifier = prepared(start["spec"], start["arguments"])
     if limits:
         confine(verifier, sandboxed=parent == _FIRST)
     message: dict[str, Any] = {"ready": True}
@@ -67,7 +67,7 @@ def main(parent: int) -> None:
 
 
 def die_with(parent: int) -> None:
-    """Has the kernel kill this process when the thread that started it ends, however it ends."""
+    """Make the kernel kill this process when the thread that started it ends."""
     if sys.platform != "linux":
         return
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
@@ -76,7 +76,7 @@ def die_with(parent: int) -> None:
 
 
 def be_first_out_of_memory() -> None:
-    """Where memory runs out, the kernel shall take a worker rather than the run."""
+    """Make the kernel's out-of-memory killer prefer this process to the run."""
     try:
         Path("/proc/self/oom_score_adj").write_text("1000")
     except OSError:
@@ -84,9 +84,9 @@ def be_first_out_of_memory() -> None:
 
 
 def take_pipes() -> tuple[BinaryIO, BinaryIO]:
-    """Takes the two pipes away from file descriptors 0 and 1, which belong to the verifier's own code.
+    """Reserve the pipes of file descriptors 0 and 1 for messages, away from the verifier's own code.
 
-    What that prints goes to stderr; what it reads is empty.
+    What that code prints goes to stderr; what it reads is empty.
     """
     requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     nothing = os.open(os.devnull, os.O_RDONLY)
@@ -99,7 +99,7 @@ def take_pipes() -> tuple[BinaryIO, BinaryIO]:
 
 
 def restore_environment(original: dict[str, str | None]) -> None:
-    """Undoes for the verifier's own child processes what was set for this one alone."""
+    """Restore, for the verifier's own child processes, the variables that were set for this process alone."""
     for name, value in original.items():
         if value is None:
             os.environ.pop(name, None)
@@ -107,10 +107,10 @@ def restore_environment(original: dict[str, str | None]) -> None:
             os.environ[name] = value
 
 
-def prepared(spec: str, accept_error: float) -> Verifier | str:
-    """The verifier, ready to judge; or why there is none."""
+def prepared(spec: str, arguments: dict[str, Any]) -> Verifier | str:
+    """Make and prepare the verifier; return the error message where that fails."""
     try:
-        verifier = make_verifier(spec, accept_error=accept_error)
+        verifier = make_verifier(spec, **arguments)
         prepare = getattr(verifier, "prepare", None)
         if prepare:
             prepare()
@@ -120,7 +120,7 @@ def prepared(spec: str, accept_error: float) -> Verifier | str:
 
 
 def confine(verifier: Verifier | str, *, sandboxed: bool) -> None:
-    """Takes away from a process that is ready to judge what it does not need for that."""
+    """Drop the rights of a prepared process that judging does not need."""
     if not sandboxed:
         with suppress(OSError):  # where a kernel does not filter system calls, nothing can be had
             compute_only()
@@ -131,7 +131,7 @@ def confine(verifier: Verifier | str, *, sandboxed: bool) -> None:
 
 
 def reply_to(verifier: Verifier | str, request: dict[str, Any], limits: Limits | None) -> dict[str, Any]:
-    """The reply to one request; `limits` are a built-in verifier's."""
+    """Return the reply to one request; `limits` are those of a built-in verifier, else None."""
     if isinstance(verifier, str):
         return {"raised": verifier}
     try:
@@ -143,7 +143,8 @@ def reply_to(verifier: Verifier | str, request: dict[str, Any], limits: Limits |
         return {"raised": describe(error)}
     judge = partial(answer, verifier, problem, request["completion"])
     if limits is None:
-        return judge()
+        with cpu_limit(request["limit_s"]):
+            return judge()
     if forked:
         return judge_in_fork(
             judge,
@@ -152,7 +153,8 @@ def reply_to(verifier: Verifier | str, request: dict[str, Any], limits: Limits |
             limit_s=request["limit_s"],
             most_bytes=limits.output_bytes + _BYTES_PER_CHARACTER * len(request["completion"]),
         )
-    message = judge()
+    with cpu_limit(request["limit_s"]):
+        message = judge()
     if memory_peak() > limits.memory_mb << 20:
         # It may have met its limit and taken that for a wrong answer; and this process would stay as large.
         return {**failed("verifier_died", f"the verification took more than {limits.memory_mb} MiB"), "last": True}
@@ -160,7 +162,7 @@ def reply_to(verifier: Verifier | str, request: dict[str, Any], limits: Limits |
 
 
 def answer(verifier: Verifier, problem: Problem, completion: str) -> dict[str, Any]:
-    """The reply about one completion; whatever the verifier raises, `SystemExit` included, is an answer too."""
+    """Return the reply about one completion; all that the verifier raises, `SystemExit` included, becomes a reply."""
     try:
         verdict: object = verifier.verify(problem, completion)
         if not isinstance(verdict, Verdict):

@@ -1,4 +1,4 @@
-"""One worker, seen from the run that started it."""
+"""One worker process, controlled by the run that started it."""
 
 from __future__ import annotations
 
@@ -11,25 +11,26 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
+from rollmill.errors import describe
 from rollmill.terminal.stall_watch import TimedStep
 from rollmill.verifiers import frames
-from rollmill.verifiers.failure import VerifierFailed, describe
+from rollmill.verifiers.failure import CpuTimeExceededError, VerifierFailed
 from rollmill.verifiers.surroundings import LIMITS, built_in_process
 
 MOST_REPLY_BYTES = 1 << 28
-"""Of one reply: a worker that goes on for ever is ended."""
+"""Size limit of one reply; a worker that exceeds it is killed."""
 START_LIMIT_S = 120.0
-"""For a worker's start, heavy imports of its verifier included."""
+"""Seconds for a worker's start, heavy imports of its verifier included."""
 
 _LAST_WORDS_S = 0.2
 _SIGNALLED = 128
 
 
 class WorkerProcess(asyncio.SubprocessProtocol):
-    """A worker in a session of its own, asked one thing at a time.
+    """A worker in a session of its own that answers one request at a time.
 
-    `usable` says whether it can be asked: false while it is busy, and for good once it was late, died, or was left in
-    the middle of a question. Then `end` it.
+    `usable` is false while it is busy, and for good once it exceeded a limit, died, or was interrupted during a
+    request; `end` it then.
     """
 
     def __init__(self) -> None:
@@ -37,7 +38,7 @@ class WorkerProcess(asyncio.SubprocessProtocol):
         self.usable = False
         self._buffer = bytearray()
         self._built_in = False
-        self._gone = False
+        self._ended = False
         self._fault = ""
         self._reply: asyncio.Future[dict[str, Any] | None] | None = None
         self._exited: asyncio.Future[None] = loop.create_future()
@@ -46,9 +47,9 @@ class WorkerProcess(asyncio.SubprocessProtocol):
 
     @classmethod
     async def spawn(cls, *, built_in: bool) -> WorkerProcess:
-        """A worker whose process is there; raises `VerifierFailed` where none can be started.
+        """Start a worker. Raises `VerifierFailed` where none can be started.
 
-        That of a built-in verifier is in a sandbox where one can be had, its environment empty; a user's own verifier
+        A built-in verifier's process has an empty environment, and a sandbox where there is one; a user's own verifier
         has the user's environment.
         """
         try:
@@ -62,9 +63,12 @@ class WorkerProcess(asyncio.SubprocessProtocol):
         worker._built_in = built_in
         return worker
 
-    async def prepare(self, spec: str, accept_error: float) -> None:
-        """Has it import and make its verifier, for its first question; raises `VerifierFailed` as `ask` does."""
-        first: dict[str, Any] = {"spec": spec, "accept_error": accept_error, "limits": None}
+    async def prepare(self, spec: str, arguments: dict[str, Any]) -> None:
+        """Make the worker import and build its verifier before its first request. Raises `VerifierFailed`.
+
+        `arguments` are those of `make_verifier`.
+        """
+        first: dict[str, Any] = {"spec": spec, "arguments": arguments, "limits": None}
         if self._built_in:
             first["limits"] = LIMITS.model_dump()
         else:
@@ -72,11 +76,18 @@ class WorkerProcess(asyncio.SubprocessProtocol):
             first["environment"] = {name: os.environ.get(name) for name in _own_environment()}
         await self.ask(frames.pack(first), START_LIMIT_S, "start")
 
-    async def ask(self, frame: bytes, limit_s: float, what: str = "verdict") -> dict[str, Any]:
-        """The reply to one frame; raises `VerifierFailed` where none comes within the limit or at all."""
+    async def ask(self, frame: bytes, limit_s: float, what: str = "verdict", *, cpu_s: float = 0.0) -> dict[str, Any]:
+        """Send a frame and return the reply. Raises `VerifierFailed` where none arrives.
+
+        Args:
+            frame: The request.
+            limit_s: Seconds until it must be there, however little CPU time the worker had.
+            what: What is waited for, for messages.
+            cpu_s: The CPU time after which the worker ends itself: then a `CpuTimeExceededError` is raised.
+        """
         self.usable = False
         self._reply = asyncio.get_running_loop().create_future()
-        if self._gone:
+        if self._ended:
             self._reply.set_result(None)
         else:
             cast(asyncio.WriteTransport, self._transport.get_pipe_transport(0)).write(frame)
@@ -87,18 +98,20 @@ class WorkerProcess(asyncio.SubprocessProtocol):
         reply = self._reply.result()
         if reply is None:
             await asyncio.wait({self._exited}, timeout=1)
+            if self._returncode() == -signal.SIGPROF:
+                raise CpuTimeExceededError(cpu_s)
             raise VerifierFailed("verifier_died", self._fault or _how_it_ended(self._returncode()))
         self.usable = not reply.get("last", False)
         return reply
 
     def kill(self) -> None:
-        """SIGKILL to the worker and what it started, now."""
+        """Send SIGKILL to the worker and its children, without waiting."""
         self.usable = False
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._transport.get_pid(), signal.SIGKILL)
 
     async def end(self) -> None:
-        """Kills it and waits until it is reaped and its pipes are closed."""
+        """Kill the worker and wait until it is reaped and its pipes are closed."""
         self.kill()
         try:
             await asyncio.shield(self._exited)
@@ -107,7 +120,7 @@ class WorkerProcess(asyncio.SubprocessProtocol):
         await asyncio.shield(self._closed)
 
     def pipe_data_received(self, fd: int, data: bytes) -> None:
-        """Takes a reply apart from the stream."""
+        """Extract replies from the stream."""
         if self._fault:
             return
         self._buffer += data
@@ -115,26 +128,26 @@ class WorkerProcess(asyncio.SubprocessProtocol):
             message = frames.take(self._buffer, MOST_REPLY_BYTES)
         except ValueError as error:
             self._fault = f"the worker sent no reply: {describe(error)}"
-            self._settle_gone()
+            self._settle_ended()
             self.kill()
             return
         if message is not None:
             self._settle(message)
 
     def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
-        """Notes the end of the replies."""
+        """Record the end of the replies."""
         if fd == 1:
-            self._settle_gone()
+            self._settle_ended()
 
     def process_exited(self) -> None:
-        """Notes the end of the process: a reply that it has just written may still be in the pipe."""
+        """Record the end of the process; its last reply may still be in the pipe."""
         if not self._exited.done():
             self._exited.set_result(None)
         # The pipe's own end may never come, where a process that the verifier left behind holds it.
-        asyncio.get_running_loop().call_later(_LAST_WORDS_S, self._settle_gone)
+        asyncio.get_running_loop().call_later(_LAST_WORDS_S, self._settle_ended)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Notes that the process is reaped and all pipes are closed."""
+        """Record that the process is reaped and all pipes are closed."""
         if not self._closed.done():
             self._closed.set_result(None)
 
@@ -144,8 +157,8 @@ class WorkerProcess(asyncio.SubprocessProtocol):
             return _SIGNALLED - code  # bubblewrap's, of a process in it that a signal has ended
         return code
 
-    def _settle_gone(self) -> None:
-        self._gone = True
+    def _settle_ended(self) -> None:
+        self._ended = True
         self.usable = False
         self._settle(None)
 
@@ -160,7 +173,7 @@ def _search_path() -> list[str]:
 
 @contextmanager
 def _users_process() -> Iterator[tuple[list[str], dict[str, str], list[int]]]:
-    """As `built_in_process`, for a verifier that is the user's own."""
+    """Yield the process of a user's own verifier, as `built_in_process` does."""
     command = [sys.executable, "-P", "-m", "rollmill.verifiers.worker", str(os.getpid())]
     yield command, {**os.environ, **_own_environment()}, []
 

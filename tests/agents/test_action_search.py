@@ -48,7 +48,7 @@ def test_a_search_without_end_is_a_failure_of_the_rollout(monkeypatch, tmp_path,
 
 
 @pytest.mark.parametrize("pattern", ["(", "(" * 3000, "a{99999999999999999999}", "[", "(?P<x>"])
-def test_what_is_no_expression_is_one_line(tmp_path, pattern):
+def test_invalid_expression_is_refused_in_one_line(tmp_path, pattern):
     file = tmp_path / "mine.yaml"
     file.write_text(f"agent: {{system_template: a, instance_template: b}}\nmodel: {{action_regex: '{pattern}'}}\n")
     with pytest.raises(InputError) as refused:

@@ -101,7 +101,7 @@ def test_packaged_configurations_are_taken_as_they_are(name, mode, caplog):
 
 
 def test_a_version_1_file_is_mapped_and_every_key_named(read):
-    settings, said = read(V1)
+    settings, messages = read(V1)
     assert settings.model_dump(exclude={"system_template", "instance_template", "observation_template"}) == {
         "mode": "text",
         "format_error_template": "EXACTLY ONE action, found {{actions|length}}.",
@@ -116,7 +116,7 @@ def test_a_version_1_file_is_mapped_and_every_key_named(read):
         "model_name": "Qwen/Qwen3-8B",
         "request": {"temperature": 0.0},
     }
-    assert [line.split(" ")[:2] for line in said] == [
+    assert [line.split(" ")[:2] for line in messages] == [
         ["mine.yaml:", f"{key}"]
         for key in (
             "agent.action_observation_template",
@@ -128,8 +128,11 @@ def test_a_version_1_file_is_mapped_and_every_key_named(read):
             "environment.environment_class",
         )
     ]
-    assert said[0] == "mine.yaml: agent.action_observation_template is of version 1: read as model.observation_template"
-    assert said[4] == "mine.yaml: agent.max_observation_tokens is unknown, and not used"
+    assert (
+        messages[0]
+        == "mine.yaml: agent.action_observation_template is of version 1: read as model.observation_template"
+    )
+    assert messages[4] == "mine.yaml: agent.max_observation_tokens is unknown, and not used"
 
 
 def test_observations_of_a_version_1_file(read):
@@ -143,10 +146,10 @@ def test_observations_of_a_version_1_file(read):
 
 
 def test_the_file_of_the_seeds(read):
-    settings, said = read(SEED)
+    settings, messages = read(SEED)
     assert (settings.mode, settings.step_limit, settings.timeout_s) == ("text", STEPS_FOR_COSTS, 60)
     assert settings.request == {"temperature": 0.0}
-    assert said == [
+    assert messages == [
         "mine.yaml: agent.cost_limit is not used: endpoints here have no prices; step_limit is 250 instead",
         "mine.yaml: environment.environment_class is not used: where sandboxes are is told where the run is started",
     ]
@@ -164,8 +167,8 @@ def test_the_file_of_the_seeds(read):
     ],
 )
 def test_a_limit_of_costs_becomes_one_of_steps(read, limits, steps, warned):
-    settings, said = read({"agent": {"system_template": "s", "instance_template": "i"} | limits})
-    assert (settings.step_limit, len(said)) == (steps, warned)
+    settings, messages = read({"agent": {"system_template": "s", "instance_template": "i"} | limits})
+    assert (settings.step_limit, len(messages)) == (steps, warned)
 
 
 @pytest.mark.parametrize(
@@ -179,7 +182,8 @@ def test_a_limit_of_costs_becomes_one_of_steps(read, limits, steps, warned):
         ("agent", {"system_template": "```mswea_bash_command\nls\n```"}, "text", TEXT_REGEX),
         ("agent", {"system_template": "exactly ONE bash code block\n```bash\nls\n```"}, "text", V1_REGEX),
         ("agent", {"system_template": "use the bash tool, not one code block\n```bash\nls\n```"}, "tools", TEXT_REGEX),
-        ("agent", {"action_observation_template": "{{output.output}}"}, "text", TEXT_REGEX),
+        ("agent", {"action_observation_template": "{{output.output}}"}, "text", V1_REGEX),
+        ("agent", {"timeout_template": "{{action}}", "system_template": "```mswea_bash_command"}, "text", TEXT_REGEX),
         ("environment", {"environment_class": "docker"}, "tools", TEXT_REGEX),
     ],
 )
@@ -194,22 +198,22 @@ def test_the_mode_can_be_given(read):
     assert read(LEAST)[0].format_error_template == TOOL_ERROR
 
 
-def test_what_of_model_kwargs_is_sent(read):
+def test_supported_model_kwargs_are_sent(read):
     given = {
         "temperature": 0.5, "max_tokens": 9, "seed": 3, "api_key": "sk-secret", "api_base": "http://there", "odd": 1,
         "extra_body": {"top_k": 20, "model": "other"}, "drop_params": True,
     }  # fmt: skip
-    settings, said = read(changed("model", model_kwargs=given))
+    settings, messages = read(changed("model", model_kwargs=given))
     assert settings.request == {"temperature": 0.5, "max_tokens": 9, "top_k": 20}
-    named = [line.split(" ")[1].removeprefix("model.model_kwargs.") for line in said[1:]]
+    named = [line.split(" ")[1].removeprefix("model.model_kwargs.") for line in messages[1:]]
     assert sorted(named) == ["api_base", "api_key", "extra_body.model", "odd", "seed"]
-    assert "sk-secret" not in f"{said}{settings}"
+    assert "sk-secret" not in f"{messages}{settings}"
 
 
 def test_how_a_service_starts_containers(read):
-    settings, said = read(changed("environment", run_args=["--rm"], pull_timeout=9, image="i", timeout=5))
+    settings, messages = read(changed("environment", run_args=["--rm"], pull_timeout=9, image="i", timeout=5))
     assert (settings.start_config, settings.timeout_s) == ({"run_args": ["--rm"], "pull_timeout": 9}, 5)
-    assert [line.split(" ")[1] for line in said[1:]] == [
+    assert [line.split(" ")[1] for line in messages[1:]] == [
         f"environment.{key}" for key in ("run_args", "pull_timeout", "image")
     ]
 
@@ -217,7 +221,7 @@ def test_how_a_service_starts_containers(read):
 def test_overrides(read):
     settings, _ = read(changed("model", model_kwargs={"temperature": 0.0, "max_completion_tokens": 5}))
     assert settings.with_overrides() == settings
-    made = settings.with_overrides(temperature=0.7, max_tokens=8000, step_limit=4, wall_time_limit_s=60)
+    made = settings.with_overrides({"temperature": 0.7, "max_tokens": 8000}, step_limit=4, wall_time_limit_s=60)
     assert made.request == {"temperature": 0.7, "max_tokens": 8000}
     assert (made.step_limit, made.wall_time_limit_s, made.timeout_s) == (4, 60, settings.timeout_s)
 
@@ -247,7 +251,7 @@ def test_overrides(read):
         (changed("agent", agent_class="my.Agent"), "agent.agent_class is my.Agent"),
     ],
 )
-def test_mistakes_are_told_in_one_line_with_file_and_key(read, content, words):
+def test_mistakes_are_reported_with_file_and_key(read, content, words):
     with pytest.raises(InputError) as error:
         read(content)
     assert words in str(error.value)

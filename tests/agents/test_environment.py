@@ -43,7 +43,7 @@ def test_cwd(made, tmp_path):
     assert made(cwd="inner").execute({"command": "pwd"}, cwd=str(tmp_path))["output"] == f"{tmp_path}\n"
 
 
-def test_a_time_out_is_told_as_mini_swe_agent_tells_it(made):
+def test_timeout_message_is_that_of_mini_swe_agent(made):
     done = made(timeout_s=0.3).execute({"command": "echo early; sleep 5"})
     assert done == {
         "output": "early\n",
@@ -55,7 +55,7 @@ def test_a_time_out_is_told_as_mini_swe_agent_tells_it(made):
     }
 
 
-def test_a_limit_that_ended_a_command_is_told(made):
+def test_exceeded_limit_is_reported(made):
     killed = Execution(output="COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT", returncode=137, killed_by="memory: 64 MiB")
     assert made(Told(killed)).execute({"command": "x"}) == {
         "output": "COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT",

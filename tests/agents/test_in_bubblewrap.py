@@ -75,13 +75,13 @@ def test_nothing_of_the_host_is_told(sandbox, monkeypatch):
         ("(", 2),
     ],
 )
-def test_whatever_a_command_does_is_an_observation(sandbox, command, found):
+def test_any_command_gives_an_observation(sandbox, command, found):
     played = playing(sandbox, text_settings(), bash(command), bash(SUBMIT))
     assert (played.exit_status, played.error) == ("Submitted", None)
     assert played.messages[3]["extra"]["returncode"] == found
 
 
-def test_a_time_out_is_told(sandbox):
+def test_timeout_is_reported(sandbox):
     settings = text_settings(timeout_s=1.0)
     played = playing(sandbox, settings, bash("echo early; sleep 20"), bash(SUBMIT))
     assert played.exit_status == "Submitted"
@@ -89,7 +89,7 @@ def test_a_time_out_is_told(sandbox):
     assert "early" in played.messages[3]["content"]
 
 
-def test_a_limit_that_was_reached_is_told(sandbox):
+def test_exceeded_limit_is_reported(sandbox):
     eat = "python3 -c 'import time; a = b\"x\" * (150 << 20); time.sleep(20)'"
     played = playing(sandbox, text_settings(), bash(f"{eat} & {eat} & wait"), bash(SUBMIT))
     assert played.exit_status == "Submitted"

@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rollmill.agents.mini_swe import FormatError
-from rollmill.agents.model import ChatModel, ContextLengthExceeded, call_seed, is_too_long, sendable
-from rollmill.inference.client import Completion, RequestFailedError, ToolCall
+from rollmill.agents.model import ChatModel, ContextLengthExceeded, call_seed, chat_fields, is_too_long, sendable
+from rollmill.inference.answers import Completion, ToolCall
+from rollmill.inference.client import RequestFailedError
 from rollmill.records import Usage
 from tests.agents.made import bash, text_settings, tool_settings
 
@@ -45,6 +46,13 @@ def refused(how, answer):
     return error.value.messages
 
 
+def test_what_is_for_tools_is_sent_with_tools_alone():
+    request = {"temperature": 0.5, "parallel_tool_calls": True}
+    assert chat_fields(text_settings(request=request)) == {"temperature": 0.5}
+    with_tools = chat_fields(tool_settings(request=request))
+    assert (with_tools["parallel_tool_calls"], len(with_tools["tools"])) == (True, 1)
+
+
 def test_a_text_and_its_command():
     chat = model(
         text_settings(request={"temperature": 0.5, "seed": 1, "tool_choice": "auto"}), said(bash("ls -l"), requests=3)
@@ -52,13 +60,14 @@ def test_a_text_and_its_command():
     assert chat.query(FIRST) == {
         "role": "assistant",
         "content": bash("ls -l"),
-        "extra": {"finish_reason": "stop", "actions": [{"command": "ls -l"}]},
+        "finish_reason": "stop",
+        "extra": {"reasoning_key": "reasoning_content", "actions": [{"command": "ls -l"}]},
     }
     assert chat._client.bodies == [{"temperature": 0.5, "model": "m", "messages": FIRST, "seed": call_seed(5, 1)}]
-    assert (chat.asked, chat.calls, chat.finish_reason) == (1, 3, "stop")
+    assert (chat.requests, chat.calls, chat.finish_reason) == (1, 3, "stop")
 
 
-def test_calls_and_usage_are_summed_and_every_call_has_its_seed():
+def test_calls_and_usage_are_summed_and_seeds_differ():
     failure = RequestFailedError("http_500", "no", 4)
     chat = model(text_settings(), said(bash("a"), requests=2), said("no action"), said(bash("b")), failure)
     chat.query(FIRST)
@@ -68,7 +77,7 @@ def test_calls_and_usage_are_summed_and_every_call_has_its_seed():
     with pytest.raises(RequestFailedError):
         chat.query(FIRST)
     assert chat.usage == Usage(prompt_tokens=30, completion_tokens=9)
-    assert (chat.asked, chat.calls) == (4, 8)
+    assert (chat.requests, chat.calls) == (4, 8)
     assert [body["seed"] for body in chat._client.bodies] == [call_seed(5, call) for call in (1, 2, 3, 4)]
 
 
@@ -93,21 +102,28 @@ def test_tool_calls():
             {"id": "a", "type": "function", "function": {"name": "bash", "arguments": '{"command": "ls"}'}},
             {"id": "call_1_1", "type": "function", "function": {"name": "bash", "arguments": '{"command": "pwd"}'}},
         ],
+        "finish_reason": "tool_calls",
         "extra": {
-            "finish_reason": "tool_calls",
+            "reasoning_key": "reasoning_content",
             "actions": [{"command": "ls", "tool_call_id": "a"}, {"command": "pwd", "tool_call_id": "call_1_1"}],
         },
     }
     (body,) = chat._client.bodies
     assert body["tools"][0]["function"]["name"] == "bash"
     assert body["tool_choice"] == "auto"
-    assert sendable(answer).keys() == {"role", "content", "tool_calls"}
+    assert sendable(answer).keys() == {"role", "content", "tool_calls", "reasoning_content"}
+    assert sendable(answer, drop_reasoning=True).keys() == {"role", "content", "tool_calls"}
 
 
 @pytest.mark.parametrize("text", ["nothing", bash("a") + bash("b"), ""])
 def test_a_text_without_exactly_one_command(text):
     answer, told = refused(text_settings(), said(text))
-    assert answer == {"role": "assistant", "content": text, "extra": {"finish_reason": "stop"}}
+    assert answer == {
+        "role": "assistant",
+        "content": text,
+        "finish_reason": "stop",
+        "extra": {"reasoning_key": "reasoning_content"},
+    }
     assert (told["role"], told["extra"]["interrupt_type"]) == ("user", "FormatError")
     assert f"Expected exactly 1 action, found {text.count('mswea')}." in told["content"]
 
@@ -152,8 +168,9 @@ def test_tool_calls_in_text_mode_are_not_looked_at():
 
 
 @pytest.mark.parametrize("mode", ["text", "tools"])
-def test_the_template_is_told_of_an_answer_that_was_cut_off(mode):
-    *_, told = refused(MODES[mode], said("and then", finish="length"))
+@pytest.mark.parametrize("finish", ["length", "MAX_TOKENS", "model_length"])
+def test_truncated_answer_is_explained_to_the_model(mode, finish):
+    *_, told = refused(MODES[mode], said("and then", finish=finish))
     assert "reached the output token limit (finish_reason=length)" in told["content"]
 
 
@@ -179,6 +196,7 @@ def test_an_answer_of_wrong_mode_is_told_all_variables():
         ("http_413", "prompt is too long: 9 tokens > 8 maximum", True),
         ("http_400", '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set', False),
         ("http_500", "maximum context length", False),
+        ("http_500", "the request exceeds the available context size (4096 tokens)", True),
         ("timeout", "maximum context length", False),
     ],
 )
@@ -186,7 +204,7 @@ def test_what_a_conversation_that_is_too_long_looks_like(type_, words, too_long)
     assert is_too_long(RequestFailedError(type_, f"http://h/v1 answers 400: {words}", 1)) == too_long
 
 
-def test_a_conversation_that_grew_too_long_is_the_agents_end_and_a_first_prompt_is_not():
+def test_context_overflow_ends_the_agent_except_at_the_first_prompt():
     failure = RequestFailedError("http_400", "maximum context length is 9", 1)
     chat = model(text_settings(), said(bash("a")), failure)
     chat.query(FIRST)
@@ -199,7 +217,7 @@ def test_a_conversation_that_grew_too_long_is_the_agents_end_and_a_first_prompt_
 
 @settings(deadline=None)
 @given(st.text(), st.lists(st.tuples(st.text(), st.text(), st.text()), max_size=3), st.sampled_from(["text", "tools"]))
-def test_whatever_a_model_says_is_an_answer_or_a_format_error(text, calls, mode):
+def test_any_completion_is_an_action_or_a_format_error(text, calls, mode):
     chat = model(MODES[mode], said(text, *calls))
     try:
         messages = [chat.query(FIRST)]

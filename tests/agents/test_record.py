@@ -172,7 +172,7 @@ def test_the_corpus_reads_the_rows(tmp_path, kind):
     assert (shown.git_diff, shown.problem_statement, shown.unreadable) == ("--- a/a.py", "make it fast", "")
 
 
-def test_what_the_journal_counts():
+def test_journal_counts_attempts_by_status():
     counted = [RolloutOutcome.of_row(orjson.loads(dump_line(row.model_dump()))) for row in ROWS]
     assert [(one.status, one.success, one.error_type) for one in counted] == [
         ("ok", True, None),

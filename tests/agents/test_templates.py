@@ -115,7 +115,7 @@ def test_a_template_for_malformed_answers_runs_no_code(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_whose_template_needs_other_files_is_refused_before_the_run(tmp_path):
+def test_template_including_other_files_is_refused_before_the_run(tmp_path):
     file = tmp_path / "theirs.yaml"
     file.write_text("agent:\n  system_template: |\n    one\n    {% include '/etc/passwd' %}\n  instance_template: x\n")
     with pytest.raises(InputError) as refused:

@@ -9,10 +9,16 @@ from pathlib import Path
 
 import pytest
 
+from rollmill.inference.sampled_tokens import TokenSource
+from rollmill.inference.scripted import Script, ScriptedServer
 from rollmill.inference.server import SERVER_ENVIRONMENT
+from rollmill.inference.tokenizer_hash import tokenizer_hash
 from rollmill.verifiers.surroundings import sandbox_missing
+from tests.generation.made import opened
+from tests.generation.test_chat import make
+from tests.inference.vllm_processes import ONE_THREAD, prepared_vllm
 from tests.jobs.optimal_sampling.made import make_model
-from tests.jobs.training.made import make_base
+from tests.jobs.training.made import make_base, make_byte_tokenizer
 from tests.prepared_python import prepared_python
 
 ROOT = Path(__file__).parent.parent.parent
@@ -20,6 +26,7 @@ NAMES = (
     "rollout_overhead",
     "heavy_tail",
     "verdicts",
+    "verifier_agreement",
     "resume",
     "memory",
     "task_runs",
@@ -32,6 +39,9 @@ NAMES = (
     "optimal_sampling",
     "optimal_sampling_vllm",
     "sampling_worth",
+    "token_drift",
+    "affinity",
+    "concurrency",
 )
 BENCHMARKS = [f"benchmarks.{name}" for name in NAMES]
 RUNS = ("benchmarks.", "distributed.cli.", "flows.", "rollmill.", "tests.flows.one_process", "uvicorn")
@@ -104,10 +114,19 @@ def test_heavy_tail(run):
 @pytest.mark.skipif(sandbox_missing() is not None, reason="there is no bubblewrap here")
 def test_verdicts(run):
     said = run("verdicts", "--verdicts", "40", "--rounds", "1", "--workers", "1")
-    sandboxed, plain, ratio = map(float, cells(said, "math")[1:])
+    sandboxed, plain, ratio = (float(cell.replace(",", "")) for cell in cells(said, "math")[1:])
     assert ratio == pytest.approx(sandboxed / plain, abs=0.02)
     assert float(cells(said, "reasoning_gym n_queens, in forks")[1]) > 0
     assert "reasoning_gym leg_counting, of plain" in said
+
+
+def test_verifier_agreement(run):
+    said = run("verifier_agreement", "--every", "8", "--only", "exact", "last number", "--workers", "1", "--show")
+    rows, agreement = cells(said, "all, last number")[1:3]
+    shown = said.count("\nlast number, ")
+    assert float(agreement) == pytest.approx(1 - shown / int(rows), abs=0.001)
+    assert cells(said, "gsm8k, given, exact")[1] == "10"
+    assert cells(said, "verifier  right by hand")
 
 
 def test_memory(run):
@@ -127,6 +146,28 @@ def test_scaling(run):
     assert float(second[4]) == pytest.approx(float(second[3]) / 2 / float(first[3]), abs=0.02)
     assert "efficiency of 2 workers" in said
     assert "what a run costs its orchestrators" in said
+
+
+@pytest.mark.slow
+def test_affinity(run):
+    said = run(
+        "affinity", "--servers", "2", "--slots", "16", "--requests", "256", "--latency_s", "0.01", "--repeat", "1"
+    )
+    without, affinity = (list(map(float, cells(said, name)[1:])) for name in ("least load", "affinity  "))
+    assert without[1] == 1.0
+    assert affinity[2] > without[2]
+    assert affinity[1] == pytest.approx(affinity[0] / without[0], abs=0.01)
+    assert "requests on their problem's main server" in said
+
+
+@pytest.mark.slow
+def test_concurrency(run):
+    said = run("concurrency", "--limit", "16", "--latency_s", "0.02", "--requests", "512", "--fixed", "8", "16")
+    rate, of_best, found = cells(said, "auto ")[1:]
+    assert float(rate) > 0
+    assert float(of_best) > 0.2
+    assert int(found) >= 4
+    assert "auto of the best fixed number, hard" in said
 
 
 @pytest.mark.slow
@@ -234,11 +275,9 @@ def test_optimal_sampling(run, small_model):
 @pytest.mark.skipif(not SERVER_ENVIRONMENT.exists(), reason="no vLLM: `make setup` installs it")
 def test_optimal_sampling_vllm(run, small_model):
     """Both pairs' engines are forks of one process that has imported vLLM."""
-    imported = "benchmarks.contenders.pair_engine vllm.v1.engine.core vllm.v1.worker.cpu_worker"
-    given = {"imported": imported, "runs": ("benchmarks.",), "environment": {"PYTHONPATH": str(ROOT)}}
     flags = ("--model", small_model, "--batches", "2", "--tokens", "4", "--repeat", "1")
-    with prepared_python(interpreter=SERVER_ENVIRONMENT, **given) as vllm:
-        said = run("optimal_sampling_vllm", *flags, env=dict(os.environ, ROLLMILL_VLLM_PYTHON=str(vllm)))
+    with prepared_vllm("benchmarks.contenders.pair_engine") as vllm:
+        said = run("optimal_sampling_vllm", *flags, env=os.environ | ONE_THREAD | {"ROLLMILL_VLLM_PYTHON": str(vllm)})
     for pair in ("base and adapter", "two prompts"):
         assert float(cells(said, f"{pair}: vLLM alone")[2]) == 1
         assert float(cells(said, f"{pair}: q*, kl_symmetry")[2]) > 0
@@ -249,3 +288,14 @@ def test_sampling_worth(run, tmp_path):
     make_base(tmp_path / "base")
     said = run("sampling_worth", "--model", str(tmp_path / "base"), "--samples", "4", "--judged", "2", "--tokens", "4")
     assert float(cells(said, "q* (kl_symmetry)")[1]) > 0
+
+
+def test_token_drift(run, tmp_path):
+    make_byte_tokenizer().save_pretrained(tmp_path / "base")
+    source = TokenSource(tokenizer_hash(str(tmp_path / "base")), "processed_logprobs")
+    with opened(tmp_path / "run", rows=2, num_rollout=2) as journaled, ScriptedServer(Script()) as server:
+        for rollout in make(journaled, server.base_url, token_source=source):
+            journaled.journal.append(rollout)
+    said = run("token_drift", "--model", str(tmp_path / "base"), "--run", str(tmp_path / "run"))
+    assert cells(said, "their text")[1:] == ["4", "4", "100%"]  # the scripted model ends in another way
+    assert cells(said, "recorded ids")[1:] == ["4", "0", "0%"]

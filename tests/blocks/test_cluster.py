@@ -17,7 +17,7 @@ def test_an_address_has_a_kind_and_a_port(address):
         DaskCluster(scheduler=address)
 
 
-def test_what_a_cluster_offers():
+def test_offers_count_workers_and_gpus():
     cluster = DaskCluster(scheduler="tcp://host:8786")
     offers = Offers(cluster, {"tcp://a:1": 0, "tcp://b:1": 2, "tcp://c:1": 1.0})
     assert offers.describe() == "tcp://host:8786: 3 workers, 2 with GPU: tcp://b:1 2, tcp://c:1 1"
@@ -26,7 +26,7 @@ def test_what_a_cluster_offers():
     assert Offers(cluster, {}).describe() == "tcp://host:8786: 0 workers, 0 with GPU"
 
 
-def test_a_scheduler_that_does_not_answer_is_said_in_one_line(monkeypatch):
+def test_unreachable_scheduler_is_reported_in_one_line(monkeypatch):
     monkeypatch.setattr("blocks.cluster.CONNECT_S", 1)
     port = PortReservation(None)
     address = f"tcp://127.0.0.1:{port.port}"
@@ -37,7 +37,7 @@ def test_a_scheduler_that_does_not_answer_is_said_in_one_line(monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_cluster_checks_by_asking_its_scheduler_and_gives_up_what_nobody_waits_for(tmp_path):
+def test_check_asks_the_scheduler_and_abandoned_work_is_given_up(tmp_path):
     """In a process of its own: the cluster's threads and sockets end with it."""
     code = """
 import pathlib, time
@@ -70,10 +70,10 @@ if __name__ == "__main__":
     path = tmp_path / "work.py"
     path.write_text(code.replace("HERE", f"pathlib.Path({str(tmp_path)!r})"))
     done = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, check=False, timeout=120)
-    checked, said = done.stdout.splitlines()
+    checked, message = done.stdout.splitlines()
     assert "1 workers, 1 with GPU: tcp://127.0.0.1:" in checked
     assert checked.endswith(" 2")
-    assert said == "given up: True"
+    assert message == "given up: True"
 
 
 def test_no_name_is_no_block():

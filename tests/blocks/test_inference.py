@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import sys
 
+import orjson
 import pytest
 from pydantic import SecretStr
 
@@ -20,7 +21,7 @@ def test_an_endpoint_checks_by_asking_its_servers():
         block.check()
 
 
-def test_a_key_that_an_endpoint_refuses_is_said():
+def test_refused_api_key_is_reported():
     with RawServer(lambda headers, path: (401, b"")) as server:
         with pytest.raises(ServingError, match="/v1/models answers 401") as raised:
             InferenceEndpoint(base_urls=[server.base_url], api_key=SecretStr("canary")).check()
@@ -34,6 +35,38 @@ def test_an_endpoint_keeps_its_key_secret():
     key = block.to_config().api_key
     assert key is not None
     assert key.get_secret_value() == "canary"
+
+
+def test_headers_are_sent_and_kept_secret():
+    sent = {}
+
+    def answer(headers, path):
+        sent.update({name.lower(): value for name, value in headers.items()})
+        return 401, orjson.dumps({"error": {"message": f"no such key: {sent['api-key']}"}})
+
+    with RawServer(answer) as server:
+        block = InferenceEndpoint(base_urls=[server.base_url], secret_headers={"api-key": SecretStr("canary")})
+        with pytest.raises(ServingError, match=r"/v1/models answers 401 Unauthorized: no such key: \*\*\*"):
+            block.check()
+    assert sent["api-key"] == "canary"
+    config = block.to_config()
+    assert config.headers["api-key"].get_secret_value() == "canary"
+    assert "canary" not in repr(block) + repr(config) + config.model_dump_json() + block.model_dump_json()
+    assert "secret_headers" in InferenceEndpoint.model_json_schema()["secret_fields"]
+
+
+@pytest.mark.parametrize(("name", "value"), [("api key", "x"), ("", "x"), ("a:b", "x"), ("api-key", "x\nHost: y")])
+def test_what_is_no_header_is_refused_without_showing_it(name, value):
+    with pytest.raises((ValueError, InputError)) as raised:
+        InferenceEndpoint(base_urls=["http://h/v1"], secret_headers={name: SecretStr(value)})
+    assert "Host" not in str(raised.value)
+
+
+def test_a_server_without_a_list_of_models_answers():
+    with RawServer(lambda *_: (404, b"{}")) as server:
+        assert (
+            InferenceEndpoint(base_urls=[server.base_url]).check() == f"{server.base_url}: answers, and lists no models"
+        )
 
 
 def test_a_server_checks_by_asking_its_python(tmp_path, monkeypatch):
@@ -53,7 +86,7 @@ def test_a_server_checks_by_asking_its_python(tmp_path, monkeypatch):
         block.check()
 
 
-def test_a_python_that_cannot_serve_is_said():
+def test_python_without_a_server_is_reported():
     with pytest.raises(InputError, match="/nowhere/python"):
         VLLMServer(python="/nowhere/python").check()
     with pytest.raises(ServingError, match="has no vLLM: name the right one"):

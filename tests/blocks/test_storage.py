@@ -31,6 +31,6 @@ def test_a_block_keeps_its_key_secret():
 
 
 @pytest.mark.parametrize("values", [{"url": ""}, {"url": "s3://b", "endpoint_url": "minio:9000"}])
-def test_what_the_form_refuses(values):
+def test_invalid_values_are_refused(values):
     with pytest.raises(ValidationError):
         ResultStore(**values)

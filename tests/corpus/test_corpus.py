@@ -192,7 +192,12 @@ def test_bad_rows_each_with_its_line_and_reason(write, name):
     assert bad == [
         (2, "reward", 'expected a number or null, found "1"'),
         (3, None, "expected a JSON object, found list"),
-        (5, "instance_id", "missing"),
+        (
+            5,
+            "instance_id",
+            "missing: `instance_id` tells which problem a row is of; the row has reward: name one with --id_field, "
+            "the messages with --messages_field",
+        ),
         (6, None, "not valid JSON in UTF-8: 'utf-8' codec can't decode byte 0xff in position 27: invalid start byte"),
         (7, "messages", "Expected `object`, got `int` at messages[0]"),
     ]

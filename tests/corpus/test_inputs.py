@@ -3,6 +3,8 @@ import socket
 from pathlib import Path
 
 import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from rollmill.corpus.corpus import read_corpus
@@ -44,7 +46,7 @@ def found(*given):
     return [source.path for source in find_sources([str(one) for one in given])]
 
 
-def test_a_file_is_what_the_user_wrote(folder, monkeypatch):
+def test_file_input_is_taken_as_given(folder, monkeypatch):
     monkeypatch.chdir(folder)
     assert find_sources(["b.jsonl"]) == [Source("b.jsonl", "lines")]
     assert find_sources(["a.json"]) == [Source("a.json", "lines")]
@@ -70,7 +72,7 @@ def test_kinds(tmp_path, name, kind, anywhere):
     assert (source.kind, source.anywhere, source.folder) == (kind, anywhere, tmp_path)
 
 
-def test_a_folder_without_what_was_put_aside_and_without_folders_in_it(folder):
+def test_folder_input_skips_quarantined_files_and_subfolders(folder):
     assert found(folder) == [f"{folder}/a.json", f"{folder}/b.jsonl"]
     assert read_corpus([str(folder)]).table.height == 4
     assert found(f"file://{folder}") == found(folder)
@@ -156,8 +158,8 @@ def test_a_url_that_is_given_twice(memory):
         ("file://", "an input is empty"),
         ("{0}/*.parquet", "{0}/*.parquet: no file matches this pattern"),
         (
-            "{0}/x.txt",
-            "{0}/x.txt is of no kind that can be read: .jsonl, .ndjson, .json, .parquet, also with .gz, .zst",
+            "{0}/text",
+            "{0}/text is of no kind that can be read: .jsonl, .ndjson, .json, .parquet, also with .gz, .zst",
         ),
         ("{0}/empty", "{0}/empty holds neither a run (manifest.json) nor a file that ends in .jsonl, .ndjson"),
         ("{0}/pipe.jsonl", "{0}/pipe.jsonl is a stream, and it is read more than once: save it in a file first"),
@@ -166,14 +168,15 @@ def test_a_url_that_is_given_twice(memory):
         ("{0}/" + "n" * 300 + ".jsonl", "cannot read {0}/nnn"),
         ("{0}/broken.jsonl", "{0}/broken.jsonl: there is no such file or folder"),
         ("memory://nothing/*.jsonl", "memory://nothing/*.jsonl: no file matches this pattern"),
-        ("memory://nothing/x.txt", "memory://nothing/x.txt is of no kind that can be read"),
+        ("memory://nothing/x.txt", "cannot read memory://nothing/x.txt: "),
         ("nosuch://x/*.jsonl", "cannot read nosuch://x/*.jsonl: Protocol not known: nosuch"),
         ("memory://nothing/x.json", "cannot read memory://nothing/x.json: "),
     ],
 )
-def test_what_is_no_input(folder, given, words, monkeypatch):
+def test_invalid_input_is_refused(folder, given, words, monkeypatch):
     monkeypatch.chdir(folder)
     (folder / "empty").mkdir()
+    (folder / "text").write_text("no rollouts")
     (folder / "broken.jsonl").symlink_to("nowhere")
     os.mkfifo(folder / "pipe.jsonl")
     with socket.socket(socket.AF_UNIX) as server:
@@ -201,7 +204,44 @@ def test_a_run_without_a_journal_yet(tmp_path):
         read_corpus([str(tmp_path / "run")])
 
 
-def test_a_run_may_have_the_name_of_the_folder_of_journals(tmp_path):
+def test_run_directory_named_rollouts_is_found(tmp_path):
     make_run(tmp_path / "rollouts", [record("a")])
     assert [source.run for source in find_sources([str(tmp_path / "rollouts")])] == [tmp_path / "rollouts"]
     assert find_sources([str(tmp_path)])[0].run == tmp_path / "rollouts"
+
+
+def parquet_corpus(tmp_path, **columns):
+    """A corpus of one Parquet file, and the reasons for which its rows could not be used."""
+    pq.write_table(pa.table({"instance_id": ["p", "q"], **columns}), tmp_path / "x.parquet")
+    reasons = []
+    corpus = read_corpus([str(tmp_path / "x.parquet")], lambda _, bad: reasons.append(bad.reason))
+    return corpus, reasons
+
+
+@pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary(), pa.binary_view()])
+def test_a_binary_completion_that_is_no_text_is_a_bad_row(tmp_path, kind):
+    corpus, [reason] = parquet_corpus(tmp_path, completion=pa.array([b"5", b"\xff"], kind))
+    assert corpus.table["instance_id"].to_list() == ["p"]
+    assert "completion holds bytes that are no text" in reason
+
+
+def test_a_binary_content_that_is_no_text_is_a_bad_row(tmp_path):
+    messages = [[{"role": "assistant", "content": content}] for content in (b"5", b"\xff")]
+    corpus, reasons = parquet_corpus(tmp_path, messages=messages)
+    assert (corpus.table.height, len(reasons)) == (1, 1)
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.binary()])
+def test_rewards_as_text_are_numbers(tmp_path, kind):
+    corpus, _ = parquet_corpus(tmp_path, reward=pa.array(["0.5", "-1e-1"]).cast(kind))
+    assert corpus.table["reward"].to_list() == [0.5, -0.1]
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.json_()])
+def test_json_text_is_repaired_as_lines_are(tmp_path, kind):
+    texts = ['[{"role":"assistant","content":"a\\ud800","extra":NaN}]', '[{"role":"assistant","content":"b"}]']
+    messages = pa.array(texts)
+    if kind != pa.string():
+        messages = pa.ExtensionArray.from_storage(kind, messages)
+    corpus, reasons = parquet_corpus(tmp_path, messages=messages)
+    assert (corpus.repaired, corpus.table["turns"].to_list(), reasons) == (1, [1, 1], [])

@@ -120,7 +120,7 @@ def test_a_journal_that_nobody_touched_is_not_even_read(tmp_path, monkeypatch):
         assert read(journal)[0].table.height == 200
 
 
-def test_the_index_of_a_journal_that_was_just_written_is_used_too(tmp_path, monkeypatch):
+def test_index_of_a_fresh_journal_is_used(tmp_path, monkeypatch):
     monkeypatch.setattr(journal_index, "_CLOCK_STEP_NS", 3600 * 10**9)
     journal = make_run(tmp_path / "run", many())
     index_run(tmp_path / "run", 1000)
@@ -194,7 +194,7 @@ def test_rows_that_were_changed_are_read_as_they_are_now(tmp_path, change, grown
     assert list(found.records(found.table)) == list(now.records(now.table))
 
 
-def test_a_journal_that_changes_while_it_is_indexed_gets_no_index(tmp_path, monkeypatch):
+def test_journal_changed_during_indexing_gets_no_index(tmp_path, monkeypatch):
     journal = make_run(tmp_path / "run", many())
     settle(journal)
     table = Scan.table
@@ -216,7 +216,7 @@ def test_index_run_counts_the_first_rollouts_and_indexes_all(journal):
     assert read(journal)[0].table.height == 4
 
 
-def test_what_was_appended_since_is_seen(journal):
+def test_rows_appended_after_the_index_are_read(journal):
     run = journal.parent.parent
     index_run(run, 2)
     with journal.open("ab") as file:

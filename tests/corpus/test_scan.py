@@ -1,5 +1,6 @@
 import json
 import math
+import operator
 
 import msgspec
 import orjson
@@ -7,8 +8,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from rollmill.corpus.record import decode_record
-from rollmill.corpus.scan import COLUMNS, Scan, Usual, facts, usual_facts
+from rollmill.corpus.message_forms import ANSWER_ENDS, RecordedMessage
+from rollmill.corpus.record import UNREADABLE, Record, decode_record
+from rollmill.corpus.scan import COLUMNS, USUAL_DECODERS, Scan, facts, usual_facts
 from rollmill.corpus.table import SCHEMA
 from tests.corpus.made import fault, record, scanned
 
@@ -47,6 +49,8 @@ def test_every_column_of_a_whole_record():
         "speedup": 1.25,
         "exit_status": "Submitted",
         "finish_reason": "stop",
+        "truncated": False,
+        "marked": False,
         "model_calls": 2,
         "latency_s": 1.5,
         "prompt_tokens": 3,
@@ -54,12 +58,16 @@ def test_every_column_of_a_whole_record():
         "messages": 2,
         "turns": 1,
         "empty": False,
+        "reasoning_only": False,
+        "unanswered_calls": 0,
+        "stray_results": 0,
     }
 
 
 def test_a_record_of_nothing_but_its_problem():
     row = scanned({"instance_id": "p"})[0]
-    assert {name for name, value in row.items() if value is not None} == {"number", "instance_id", "status"}
+    known = {name for name, value in row.items() if value is not None}
+    assert known == {"number", "instance_id", "status", "truncated", "marked"}
     assert row["status"] == "ok"
 
 
@@ -172,7 +180,7 @@ def test_an_answer_that_cannot_be_parsed():
     assert (row["status"], row["reward"], row["success"]) == ("unparseable", 0.0, False)
 
 
-def test_what_exports_keep_under_metadata():
+def test_fields_under_metadata_are_found():
     metadata = {"instance_id": "p", "sample_id": 4, "reward": 0.5, "success": True, "speedup": 2.0, "model_calls": 3}
     row = scanned({"messages": [], "metadata": metadata})[0]
     assert {name: row[name] for name in metadata} == metadata
@@ -247,7 +255,7 @@ def hashes(*messages, dump=orjson.dumps):
 
 def test_equal_completions_have_one_hash_however_they_are_written_down():
     call = {"type": "function", "function": {"name": "f", "arguments": '{"a": "é"}'}}
-    for said in (
+    for message in (
         {"content": 'é "quoted" \x1b \U0001f600 \\u00e9'},
         {"content": "é" * 10_000},
         {"content": "a" * 5000 + "é"},
@@ -256,10 +264,10 @@ def test_equal_completions_have_one_hash_however_they_are_written_down():
         {"content": None, "tool_calls": [call]},
         {"content": "a", "reasoning_content": "é"},
     ):
-        plain = hashes(said)
-        assert hashes(said, dump=lambda value: json.dumps(value).encode()) == plain
-        assert hashes(said, dump=lambda value: orjson.dumps(value, option=orjson.OPT_INDENT_2)) == plain
-        assert hashes(said | {"name": None, "extra": 1}) == plain
+        plain = hashes(message)
+        assert hashes(message, dump=lambda value: json.dumps(value).encode()) == plain
+        assert hashes(message, dump=lambda value: orjson.dumps(value, option=orjson.OPT_INDENT_2)) == plain
+        assert hashes(message | {"name": None, "extra": 1}) == plain
     assert (
         len(set(hashes({"content": "a"}, {"content": "a", "tool_calls": None}, {"content": "a", "tool_calls": []})))
         == 1
@@ -271,7 +279,7 @@ def test_equal_completions_have_one_hash_however_they_are_written_down():
     assert hashes(with_nulls) == hashes({"content": [{"text": "a", "type": "text"}]})
 
 
-def test_the_prompt_is_not_in_the_hash_and_neither_is_the_form_of_the_record():
+def test_content_hash_ignores_prompt_and_record_format():
     row = {"instance_id": "p"}
     forms = [
         {"prompt": "q", "completion": "a"},
@@ -287,7 +295,7 @@ def test_other_completions_have_other_hashes():
     one_text = [{"role": "assistant", "content": "ab"}]
     found = hashes(
         two, one_text, two[::-1], {"content": "a"}, {"content": ""}, {"content": "a", "reasoning_content": "r"},
-        {"content": "a", "tool_calls": [{"function": {"name": "f"}}]}, {"content": [{"type": "text", "text": "a"}]},
+        {"content": "a", "tool_calls": [{"function": {"name": "f"}}]}, {"content": [{"type": "text", "text": "a"}] * 2},
     )  # fmt: skip
     assert len(set(found)) == len(found)
 
@@ -296,23 +304,38 @@ def test_other_completions_have_other_hashes():
 @example("\\u00e9")
 @example("\x7f/\b\f")
 def test_a_text_has_one_hash(text):
-    said = {"content": text}
-    assert hashes(said) == hashes(said, dump=lambda value: json.dumps(value).encode())
-    assert one(messages=[{"role": "assistant", **said}])["empty"] is (not text.strip())
+    message = {"content": text}
+    assert hashes(message) == hashes(message, dump=lambda value: json.dumps(value).encode())
+    assert one(messages=[{"role": "assistant", **message}])["empty"] is (not text.strip())
+
+
+@pytest.mark.parametrize("value", [2**70, -(2**64), [[[]]] * 2, "deep"])
+@pytest.mark.parametrize("place", ["content", "arguments"])
+def test_values_beyond_the_bounds_of_a_writer_are_hashed(place, value):
+    text = (b"[" * 300 + b"]" * 300) if value == "deep" else msgspec.json.encode(value)
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": {"a": "VALUE"}}}
+    turn = {"role": "assistant", "content": [{"type": "x", "a": "VALUE"}]}
+    turn = turn if place == "content" else {"role": "assistant", "content": "", "tool_calls": [call]}
+    line = orjson.dumps({"instance_id": "p", "messages": [turn]}).replace(b'"VALUE"', text)
+    scan = Scan()
+    assert scan.add(1, line, 0) is None
+    assert scan.table()["completion_hash"][0] is not None
+
+
+NO_ID = "missing: `instance_id` tells which problem a row is of; the row has {fields}: name one with --id_field"
 
 
 @pytest.mark.parametrize(
     ("changed", "field", "reason"),
     [
-        ({"instance_id": None}, "instance_id", "missing"),
-        ({"instance_id": ""}, "instance_id", "missing"),
-        ({"instance_id": ...}, "instance_id", "missing"),
+        ({"instance_id": None}, "instance_id", NO_ID),
+        ({"instance_id": ""}, "instance_id", NO_ID),
+        ({"instance_id": ...}, "instance_id", NO_ID),
         ({"instance_id": True}, "instance_id", "expected text, found true"),
         ({"instance_id": 1.5}, "instance_id", "expected text, found 1.5"),
         ({"instance_id": ["x" * 100]}, "instance_id", f'expected text, found ["{"x" * 75}...'),
         ({"sample_id": -1}, "sample_id", "expected a whole number from 0 on, or null, found -1"),
         ({"sample_id": 0.5}, "sample_id", "expected a whole number from 0 on, or null, found 0.5"),
-        ({"sample_id": "0"}, "sample_id", 'expected a whole number from 0 on, or null, found "0"'),
         ({"sample_id": 2**63}, "sample_id", f"expected a whole number from 0 on, or null, found {2**63}"),
         ({"sample_id": True}, "sample_id", "expected a whole number from 0 on, or null, found true"),
         ({"reward": "1.0"}, "reward", 'expected a number or null, found "1.0"'),
@@ -323,7 +346,7 @@ def test_a_text_has_one_hash(text):
         ({"success": [True]}, "success", "expected true, false or null, found [true]"),
         ({"model_calls": "3"}, "model_calls", 'expected a whole number from 0 on, or null, found "3"'),
         ({"messages": "q"}, "messages", "Expected `array | null`, got `str`"),
-        ({"messages": {"role": "user"}}, "messages", "Expected `array | null`, got `object`"),
+        ({"messages": {"role": "user"}}, "messages", "Expected `str | array | null`, got `object`"),
         ({"messages": [{"role": "user"}, 3]}, "messages", "Expected `object`, got `int` at messages[1]"),
         ({"messages": [{"content": "q"}]}, "messages", "Object missing required field `role` at messages[0]"),
         ({"messages": [{"role": None}]}, "messages", "Expected `str`, got `null` at messages[0].role"),
@@ -332,8 +355,14 @@ def test_a_text_has_one_hash(text):
 )
 def test_a_field_that_cannot_be_what_it_says(changed, field, reason):
     found = fault(record(**changed))
-    assert (found.field, found.reason) == (field, reason)
+    fields = ", ".join(key for key, value in record(**changed).items() if value is not ...)
+    assert (found.field, found.reason) == (field, reason.format(fields=fields) if reason is NO_ID else reason)
     assert found.raw[:2000] == orjson.dumps(record(**changed)).decode()
+
+
+@pytest.mark.parametrize(("given", "number"), [("3", 3), ("run-a", None), ("9" * 40, None)])
+def test_a_sample_that_is_named_by_text(given, number):
+    assert one(sample_id=given)["sample_id"] == number
 
 
 @pytest.mark.parametrize(
@@ -359,7 +388,7 @@ DEEP = b'{"instance_id": "p", "x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
         (b"7", "expected a JSON object, found int"),
         (b"null", "expected a JSON object, found NoneType"),
         (b'"x"', "expected a JSON object, found str"),
-        (b"NaN", "not valid JSON in UTF-8: unexpected character"),
+        (b"NaN", "expected a JSON object, found float"),
         (b'{"instance_id": "p"', "not valid JSON in UTF-8: unexpected end of data: line 1 column 20"),
         (b'{"instance_id": "p"} {}', "not valid JSON in UTF-8: unexpected content after document"),
         (
@@ -367,8 +396,6 @@ DEEP = b'{"instance_id": "p", "x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
             "not valid JSON in UTF-8: 'utf-8' codec can't decode byte 0xff in position 27",
         ),
         (b'{"instance_id": "p", "x": "\xed\xa0\x80"}', "not valid JSON in UTF-8: 'utf-8' codec can't decode byte 0xed"),
-        (b'{"instance_id": "p", "x": "\\ud800"}', "not valid JSON in UTF-8: no low surrogate in string"),
-        (b'{"instance_id": "p", "reward": NaN, "x": "\\ud800"}', "not valid JSON in UTF-8: "),
         (b'{"instance_id": "p", "x": "\x00"}', "not valid JSON in UTF-8: unexpected control character in string"),
         (b"\x00\x00\x00", "not valid JSON in UTF-8: unexpected character"),
         (b"\xef\xbb\xbf{}", "not valid JSON in UTF-8: UTF-8 byte order mark"),
@@ -381,14 +408,14 @@ DEEP = b'{"instance_id": "p", "x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
         (b"", "nothing stands here"),
     ],
 )
-def test_what_is_no_record(text, reason):
+def test_invalid_record_is_a_fault(text, reason):
     found = fault(text)
     assert found.field is None
     assert found.reason.startswith(reason)
     assert orjson.dumps(found.to_json())
 
 
-def test_nan_and_infinity_are_null_and_said():
+def test_nan_and_infinity_become_null_with_a_note():
     scan = Scan()
     assert scan.add(1, orjson.dumps(record()), 0) is None
     for number, value in ((2, math.nan), (3, math.inf), (4, -math.inf)):
@@ -397,7 +424,9 @@ def test_nan_and_infinity_are_null_and_said():
         assert scan.table()["length"][-1] == len(text)
     assert scan.repaired == {2, 3, 4}
     assert scan.table()["reward"].to_list() == [1.0, None, None, None]
-    assert scan.add(5, json.dumps(record(problem="", reward=math.nan)).encode(), 0).reason == "missing"
+    assert scan.add(5, json.dumps(record(problem="", reward=math.nan)).encode(), 0).reason.startswith(
+        "missing: `instance_id`"
+    )
     assert scan.add(6, json.dumps(record(answer="NaN and Infinity")).encode(), 0) is None
     assert scan.repaired == {2, 3, 4}
 
@@ -436,7 +465,13 @@ VALUES = st.recursive(
     SCALARS,
     lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=5), inner, max_size=3)),
 )
-NAMES = [*Usual.__struct_fields__, "other"]
+NAMES = [*Record.__struct_encode_fields__, *ANSWER_ENDS, "other"]
+TELLING = st.sampled_from([0, False, True, "no", "length", "incomplete", "end_turn", "thoughts", {"reason": "length"}])
+ODD = st.dictionaries(st.sampled_from(NAMES), TELLING | VALUES, max_size=1)
+"""What a row or its metadata has besides: also what says how its answer ended, or that it is not to be learnt."""
+ODD_OF_MESSAGE = st.dictionaries(
+    st.sampled_from([*RecordedMessage.__struct_encode_fields__, "other"]), TELLING | VALUES, max_size=1
+)
 KNOWN = st.fixed_dictionaries(
     {},
     optional={
@@ -448,9 +483,14 @@ KNOWN = st.fixed_dictionaries(
         | st.fixed_dictionaries({"status": st.sampled_from(["ok", "unparseable"]), "error": SCALARS}),
         "evaluation_info": st.fixed_dictionaries({}, optional={"success": SCALARS, "meta": VALUES, "response": VALUES}),
         "usage": st.fixed_dictionaries({"prompt_tokens": SCALARS}),
-        "metadata": st.none() | st.fixed_dictionaries({}, optional={"reward": SCALARS, "sample_id": SCALARS}),
+        "metadata": st.none()
+        | st.builds(operator.or_, st.fixed_dictionaries({}, optional={"reward": SCALARS, "sample_id": SCALARS}), ODD),
         "messages": st.lists(
-            st.fixed_dictionaries({"role": st.sampled_from(["user", "assistant"]), "content": VALUES})
+            st.builds(
+                operator.or_,
+                st.fixed_dictionaries({"role": st.sampled_from(["user", "assistant"]), "content": VALUES}),
+                ODD_OF_MESSAGE,
+            )
         ),
         "completion": st.text(max_size=5),
     },
@@ -458,18 +498,64 @@ KNOWN = st.fixed_dictionaries(
 RECORDS = st.builds(
     lambda known, odd: {"instance_id": "p"} | known | odd,
     KNOWN,
-    st.dictionaries(st.sampled_from(NAMES), VALUES, max_size=2),
+    st.dictionaries(st.sampled_from(NAMES), TELLING | VALUES, max_size=2),
 )
+IN_FULL = msgspec.json.Decoder(Record)
+
+
+@pytest.mark.parametrize("decoder", USUAL_DECODERS)
+@given(made=RECORDS)
+def test_the_short_ways_say_what_the_long_way_says(decoder, made):
+    text = json.dumps(made).encode()
+    try:
+        short = usual_facts(decoder.decode(text))
+    except msgspec.DecodeError:
+        return
+    assert short == facts(IN_FULL.decode(text))
+    assert short == facts(decode_record(text))
 
 
 @given(RECORDS)
-def test_the_short_way_says_what_the_long_way_says(made):
+def test_messages_of_few_fields_become_the_same_as_those_of_many(made):
     text = json.dumps(made).encode()
+    assert formed(decode_record, text) == formed(IN_FULL.decode, text)
+
+
+def formed(decode, text):
+    """Return a record's messages in the one form, or what is wrong with them."""
     try:
-        short = usual_facts(msgspec.json.decode(text, type=Usual))
-    except msgspec.DecodeError:
-        return
-    assert short == facts(decode_record(text))
+        return [msgspec.json.encode(turn) for turn in decode(text).conversation() or []]
+    except UNREADABLE as error:
+        return str(error)
+
+
+MARKED = [{"weight": 0}, {"do_not_train": True}, {"masked": True}, {"loss_mask": [0, 0]}, {"is_train": False}]
+CUT = [{"stopReason": "max_tokens"}, {"done_reason": "length"}, {"choices": [{"finish_reason": "length"}]}]
+
+
+@pytest.mark.parametrize("metadata", MARKED)
+def test_marks_in_the_metadata_of_a_row_with_an_outcome_are_seen(metadata):
+    assert scanned(record(success=True, metadata=metadata))[0]["marked"] is True
+
+
+@pytest.mark.parametrize("metadata", CUT)
+def test_metadata_of_a_row_with_an_outcome_says_that_it_is_cut_off(metadata):
+    assert scanned(record(success=True, metadata=metadata))[0]["truncated"] is True
+
+
+@pytest.mark.parametrize("metadata", [{"reasoning_content": "so"}, {"thinking": "so"}])
+def test_thoughts_in_the_metadata_tell_completions_apart(metadata):
+    rows = scanned(record(completion="4", metadata=metadata), record(completion="4", metadata={}))
+    assert rows[0]["completion_hash"] != rows[1]["completion_hash"]
+
+
+def test_messages_of_many_fields_and_of_few_in_turn():
+    few = [{"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "4"}]
+    many = [few[0], few[1] | {"reasoning": "so", "refusal": None}]
+    rows = scanned(*(record(messages=messages) for messages in (few, many, few, many)))
+    hashes = [row["completion_hash"] for row in rows]
+    assert hashes[:2] == hashes[2:]
+    assert hashes[0] != hashes[1]
 
 
 @given(st.one_of(st.binary(), RECORDS.map(lambda made: json.dumps(made).encode())), st.data())
@@ -502,4 +588,5 @@ def test_without_hashes_all_else_is_the_same(contents):
     assert hashed.add(1, line.encode(), 0) is None
     assert unhashed.add(1, line.encode(), 0) is None
     assert unhashed.table()["completion_hash"].to_list() == [None]
-    assert unhashed.table().drop("completion_hash").equals(hashed.table().drop("completion_hash"))
+    paired = ["completion_hash", "unanswered_calls", "stray_results"]
+    assert unhashed.table().drop(paired).equals(hashed.table().drop(paired))

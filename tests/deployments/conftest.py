@@ -6,8 +6,11 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +19,15 @@ import psutil
 import pytest
 
 from rollmill.inference.ports import PortReservation
-from tests.flows.conftest import ROOT, processes_of, write_problems
+from tests.flows.conftest import ROOT, end_prepared, prepared, processes_of, write_problems
 from tests.waiting import wait_until
+
+__all__ = ["end_prepared"]
 
 QUICK, WEEKLY, FULL = (f"reject-sampling/reject-sampling{name}" for name in ("-quick", "-weekly", ""))
 FLAGS = ("--silent_s=45", "--late_s=10")
 """The shortest times that a desk takes."""
+NOTIFY = "--notify=custom-webhook/team"
 CANCEL_S = 15
 """In which what a run has started ends, once the run is cancelled."""
 ENDED = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
@@ -40,8 +46,9 @@ SHORT = {
 class Desk:
     """`python -m deployments.local` in a folder of its own, and what a user asks of it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, python: str | Path = sys.executable) -> None:
         self.folder = folder
+        self.python = str(python)
         self.mark = uuid.uuid4().hex
         reservation = PortReservation(None)
         self.port = reservation.port
@@ -56,15 +63,17 @@ class Desk:
             "ROLLMILL_TEST": self.mark,
         }
 
-    def command(self, *arguments: str, timeout: float = 500) -> subprocess.CompletedProcess[str]:
+    def command(
+        self, *arguments: str, timeout: float = 500, python: str | Path = ""
+    ) -> subprocess.CompletedProcess[str]:
         """`up` or `down`."""
         return subprocess.run(
-            [sys.executable, "-m", "deployments.local", *arguments, f"--folder={self.folder}"],
+            [python or self.python, "-m", "deployments.local", *arguments, f"--folder={self.folder}"],
             cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=timeout,
         )  # fmt: skip
 
-    def up(self, *arguments: str) -> str:
-        done = self.command("up", f"--port={self.port}", *arguments)
+    def up(self, *arguments: str, python: str | Path = "") -> str:
+        done = self.command("up", f"--port={self.port}", *arguments, python=python)
         assert done.returncode == 0, done.stderr + self.logs()
         return done.stdout
 
@@ -147,9 +156,63 @@ def asked(folder: Path, count: int = 4, **behaviour: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
+@contextmanager
+def standing_desk(desk: Desk) -> Iterator[Desk]:
+    """Brings it up, for the time of the block."""
+    desk.up(*FLAGS)
+    try:
+        yield desk
+    finally:
+        desk.command("down")
+
+
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
-    desk = Desk(tmp_path_factory.mktemp("desk"))
-    desk.up(*FLAGS)
-    yield desk
-    desk.command("down")
+    """One whose processes have their imports done: for tests that do not look at how these end."""
+    with standing_desk(Desk(tmp_path_factory.mktemp("desk"), prepared())) as made:
+        yield made
+
+
+def automation_names(desk: Desk) -> set[str]:
+    automations = [one["name"] for one in desk.ask("automations/filter", {})]
+    assert len(set(automations)) == len(automations), "registered a second time"
+    return {name.removeprefix("rollmill: ") for name in automations if name.startswith("rollmill: ")}
+
+
+@pytest.fixture(scope="module")
+def messages(desk: Desk) -> Iterator[list[str]]:
+    """What is told to the notification block `custom-webhook/team`."""
+    told: list[str] = []
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Told", (Told,), {"messages": told}))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    kind = desk.get("block_types/slug/custom-webhook")["id"]
+    [schema, *_] = desk.ask("block_schemas/filter", {"block_schemas": {"block_type_id": {"any_": [kind]}}})
+    hook = {"name": "team", "url": f"http://127.0.0.1:{server.server_port}/"}
+    hook |= {"json_data": {"told": "{{subject}} {{body}}"}}
+    document = {"name": "team", "data": hook, "block_type_id": kind, "block_schema_id": schema["id"]}
+    desk.ask("block_documents/", document)
+    yield told
+    server.shutdown()
+    server.server_close()
+
+
+class Told(BaseHTTPRequestHandler):
+    """Takes down what it is told."""
+
+    messages: list[str]
+
+    def do_POST(self) -> None:
+        self.messages.append(self.rfile.read(int(self.headers["Content-Length"])).decode())
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def notified(desk: Desk, messages: list[str]) -> list[str]:
+    """What people are told, by a desk that tells them."""
+    if "tell of failures" not in automation_names(desk):
+        desk.up(NOTIFY, *FLAGS, python=prepared())  # at a desk that stands it only registers
+    return messages

@@ -8,14 +8,14 @@ import pytest
 
 from tests.deployments.conftest import QUICK, Desk, asked
 from tests.deployments.postgresql import PASSWORD, binaries, running_postgresql
-from tests.flows.conftest import journal_lines
+from tests.flows.conftest import journal_lines, prepared
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @pytest.mark.skipif(binaries() is None, reason="PostgreSQL is not installed")
-def test_a_desk_on_postgresql(tmp_path: Path) -> None:
-    desk = Desk(tmp_path / "desk")
+def test_local_deployment_on_postgresql(tmp_path: Path) -> None:
+    desk = Desk(tmp_path / "desk", prepared())
     with running_postgresql() as address:
         desk.environment["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = address
         try:

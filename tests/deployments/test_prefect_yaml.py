@@ -39,7 +39,7 @@ def test_a_deployment_binds_to_its_flow(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", DEPLOYMENTS)
-def test_a_deployment_says_what_it_is_and_waits_its_turn(name: str) -> None:
+def test_deployments_have_descriptions_and_concurrency_limits(name: str) -> None:
     one = DEPLOYMENTS[name]
     assert one["description"].endswith(".")
     assert one["tags"]
@@ -52,7 +52,7 @@ def test_a_deployment_says_what_it_is_and_waits_its_turn(name: str) -> None:
         Cron(schedule["cron"], timezone=schedule["timezone"])
 
 
-def test_a_chain_takes_what_the_one_before_leaves() -> None:
+def test_chained_deployments_read_the_previous_output() -> None:
     sampled, curated, trained = (given_to(name) for name in ("reject-sampling", "curate", "train-lora"))
     assert curated["input"] == [f"reject_sampling_results/{sampled['model_name'][0]}"]
     assert trained["train_data"] == [curated["output_dir"]]

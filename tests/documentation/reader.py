@@ -34,16 +34,16 @@ ADAPTERS = ("adapters/tuned", "adapters/b")
 PROBLEMS = ("problems", "train", "test", "harder", "examples")
 EPISODES = 2
 SMALLER = {
+    "--start_idx 1000 --total_rollouts 500": "--start_idx 2 --total_rollouts 2",
     # Every attempt has a sandbox and is graded; every episode of code_env runs tests in several.
-    "--samples-per-task 32": "--samples-per-task 2",
-    "samples_per_task: 4": "samples_per_task: 1",
-    "--num_episodes 500": f"--num_episodes {EPISODES}",
+    "--num-rollout 32": "--num-rollout 2",
+    "num_rollout: 4": "num_rollout: 1",
+    "--total_rollouts 500": f"--total_rollouts {EPISODES}",
     "sft_num_episodes=500": f"sft_num_episodes={EPISODES}",
     "sft_num_episodes=10": f"sft_num_episodes={EPISODES}",
     "sft_num_episodes: 100": f"sft_num_episodes: {EPISODES}",
     # There are eight prompts.
-    "--num_samples 1000": "--num_samples 6",
-    "--start_idx 1000 --num_samples 500": "--start_idx 2 --num_samples 2",
+    "--total_rollouts 1000": "--total_rollouts 6",
     # There is no GPU, and each of these loads all libraries.
     "--num_gpus 2": "--num_gpus 1",
     "--gpu_workers 8": "--gpu_workers 2",

@@ -9,7 +9,11 @@ from pathlib import Path
 import pytest
 
 from blocks.kinds import BLOCKS
+from rollmill.environments.registry import ENVIRONMENTS
+from rollmill.jobs.improvement.data_sources import SOURCES
 from rollmill.jobs.rejection_sampling.parameters import RejectSampling
+from rollmill.sandboxes.registry import SANDBOXES
+from rollmill.verifiers.registry import VERIFIERS
 from tests.documentation.pages import PAGES, ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
@@ -48,8 +52,21 @@ def test_the_reference_has_every_parameter_and_block(site: Path) -> None:
         assert all(f"<td><code>{name}</code></td>" in blocks for name in block.model_fields if name[0] != "_")
 
 
+def test_the_tables_of_what_can_be_named_have_every_entry(site: Path) -> None:
+    tables = {
+        "how-to/rejection-sampling": VERIFIERS,
+        "how-to/episodes": ENVIRONMENTS,
+        "how-to/agent-rollouts": SANDBOXES,
+        "how-to/training": SOURCES,
+    }
+    for name, registry in tables.items():
+        page = (site / f"{name}.html").read_text()
+        for entry in registry.values():
+            assert re.search(rf"<td><code>{entry.name}\b.*</code></td>\s*<td>{re.escape(entry.description)}</td>", page)
+
+
 def test_no_mark_is_left_and_records_are_described(site: Path) -> None:
-    marks = re.compile(r"<!-- (parameters|record|blocks|deployments)\b")
+    marks = re.compile(r"<!-- (parameters|record|blocks|deployments|entries)\b")
     assert not [(page.name, found[0]) for page in site.rglob("*.html") for found in marks.finditer(page.read_text())]
     records = (site / "concepts/records.html").read_text()
     assert "0-based within the problem." in records  # the text under a field of `Rollout`

@@ -96,7 +96,7 @@ def test_blocks_and_commands_are_found(tmp_path: Path) -> None:
         ("echo python -m flows.curate", False),
     ],
 )
-def test_what_is_run_for_a_page(line: str, ours: bool) -> None:
+def test_own_commands_are_recognised(line: str, ours: bool) -> None:
     assert is_ours(line) == ours
 
 

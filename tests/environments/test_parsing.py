@@ -62,7 +62,7 @@ def test_the_last_pair_of_tags_with_something_in_it_counts():
     assert all_tagged("<a>1</a></a><a></a><a>\n2\n</a>", "a") == ["1", "2"]
 
 
-def test_what_utf8_cannot_hold_is_replaced():
+def test_unencodable_characters_are_replaced():
     assert last_boxed("\\boxed{\ud800}") == "?"
     assert last_python("```python\n\ud800\n```") == "?\n"
     assert all_tagged("<a>\udfff</a>", "a") == ["?"]

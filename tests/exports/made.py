@@ -26,6 +26,9 @@ class MadeCorpus:
     def image_root(self, source):
         return self._root if self._root is None or isinstance(self._root, Path) else self._root[source]
 
+    def tokens_root(self, source):
+        return self._root if isinstance(self._root, Path) else None
+
     def records(self, table):
         assert table["row"].is_sorted()
         self.readings += 1
@@ -35,8 +38,9 @@ class MadeCorpus:
 
 def _facts(row, line):
     record = decode_record(line)
+    truncated, marked = record.is_cut_off(), record.is_marked()
     turns = record.conversation() or []
-    text = written_text(record) if line.isascii() else ""
+    text = written_text(decode_record(line)) if line.isascii() else ""
     error = orjson.loads(line)["error"] if line.isascii() and b'"error"' in line else None
     return {
         "row": row,
@@ -50,6 +54,8 @@ def _facts(row, line):
         "speedup": record.speedup,
         "exit_status": record.exit_status,
         "model_calls": record.model_calls,
+        "truncated": truncated,
+        "marked": marked,
         "messages": len(turns),
         "turns": sum(turn.role == "assistant" for turn in turns),
         "empty": not text.strip(),

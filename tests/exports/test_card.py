@@ -22,7 +22,7 @@ def load(folder, name, cache):
     return load_dataset(str(folder), name, cache_dir=str(cache))
 
 
-def test_what_it_says(tmp_path):
+def test_card_describes_files_filters_and_origin(tmp_path):
     records = [*RECORDS, rollout("p9", 0, answer=" "), rollout("p9", 1)]
     card = sft(tmp_path, records=records, split=Split(0.3), filters=["reward > 0.5 | a*b"], origin={"run": "abc <x>"})
     text = card.read_text()

@@ -40,7 +40,7 @@ def test_bookkeeping_and_what_follows_the_last_answer_are_removed():
     assert cleaned(*turns) == [said("system", "s"), said("user", "q"), said("assistant", "a")]
 
 
-def test_consecutive_turns_of_a_role_are_joined_with_a_blank_line():
+def test_consecutive_turns_of_one_role_are_joined():
     turns = [
         said("user", 'a "q"\\'),
         said("user", "é\n"),
@@ -116,14 +116,14 @@ def test_nothing_recorded_is_no_messages():
     assert clean(None) == "no_messages"
 
 
-def test_what_is_given_is_not_changed():
+def test_input_messages_are_not_modified():
     given_turns = messages(said("user", "a"), said("user", "b"), said("assistant", "c", tool_calls=[]))
     before = msgspec.json.encode(given_turns)
     clean(given_turns)
     assert msgspec.json.encode(given_turns) == before
 
 
-def test_prompt_is_what_stands_before_the_first_answer():
+def test_prompt_ends_before_the_first_answer():
     turns = messages(said("user", "q"), said("assistant", "a"), said("user", "o"), said("assistant", "b"))
     prompt, completion = part(turns)
     assert [len(prompt), len(completion)] == [1, 3]

@@ -164,7 +164,7 @@ def test_split_and_loading(tmp_path):
 
 
 @pytest.mark.parametrize(("options", "words"), [({"min_margin": -1.0}, "margin"), ({"max_pairs": 0}, "pairs")])
-def test_mistakes_are_said(tmp_path, options, words):
+def test_invalid_options_are_refused(tmp_path, options, words):
     with pytest.raises(InputError, match=words):
         export(tmp_path, group(0.0, 1.0), **options)
 

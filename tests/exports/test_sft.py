@@ -1,3 +1,4 @@
+import msgspec
 import orjson
 import pytest
 from datasets import load_dataset
@@ -60,6 +61,12 @@ def test_the_answers_error_is_the_tables(tmp_path):
     assert lines_of(tmp_path / "sft.jsonl")[0]["metadata"]["error"] == 0.25
 
 
+def test_the_rejected_side_of_a_preference_is_no_row(tmp_path):
+    sides = [rollout(metadata={"preference": side}) for side in ("chosen", "rejected")]
+    exported = export(tmp_path, sides)
+    assert reasons_of(exported) == {1: "rejected_side_of_a_preference"}
+
+
 def test_prompt_and_completion(tmp_path):
     turns = [said("system", "s"), said("user", "q"), said("assistant", "a"), said("user", "o"), said("assistant", "b")]
     record = {"instance_id": "p", "sample_id": 0, "messages": turns}
@@ -107,7 +114,7 @@ def test_only_the_given_rows_are_read(tmp_path):
         export_sft(tmp_path / "sft.jsonl", corpus, corpus.table[[3, 1]])
 
 
-def test_lists_of_text_become_text_where_no_row_shows_an_image(tmp_path):
+def test_text_parts_become_plain_text_without_images(tmp_path):
     parts = [{"type": "text", "text": "a", "cache_control": {"type": "ephemeral"}}, {"type": "text", "text": "b"}]
     record = {"instance_id": "p", "sample_id": 0, "messages": [said("user", parts), said("assistant", "x")]}
     exported = export(tmp_path, [rollout(), record])
@@ -158,7 +165,7 @@ def test_a_name_with_a_colon_is_a_path(tmp_path):
         {"type": "video", "video": "/etc/passwd"},
     ],
 )
-def test_a_row_that_shows_a_file_outside_its_folder_is_dropped(tmp_path, part):
+def test_row_with_an_image_outside_its_folder_is_dropped(tmp_path, part):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "link.png").symlink_to("/etc/passwd")
     shown = [said("user", [part]), said("assistant", "x")]
@@ -321,7 +328,7 @@ def test_a_share_out_of_bounds_is_refused(share):
         Split(share)
 
 
-def test_mistakes_are_said(tmp_path):
+def test_invalid_options_are_refused(tmp_path):
     corpus = MadeCorpus([rollout()])
     with pytest.raises(InputError, match=r"ends in \.jsonl"):
         export_sft(tmp_path / "sft.json", corpus, corpus.table)
@@ -344,7 +351,7 @@ TURN = st.builds(said, st.sampled_from(["system", "user", "assistant", "exit"]),
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 @given(st.lists(st.lists(TURN, max_size=5), max_size=5), st.sampled_from(["messages", "prompt_completion"]))
-def test_kept_and_dropped_are_all_and_what_is_written_reads_back(tmp_path, conversations, form):
+def test_every_row_is_kept_or_dropped_and_files_round_trip(tmp_path, conversations, form):
     records = [
         {"instance_id": "p", "sample_id": number, "messages": turns} for number, turns in enumerate(conversations)
     ]
@@ -354,4 +361,5 @@ def test_kept_and_dropped_are_all_and_what_is_written_reads_back(tmp_path, conve
     for line in written:
         assert line.endswith(b"\n")
         source = records[orjson.loads(line)["metadata"]["sample_id"]]
-        assert decode_record(line).conversation() == clean(decode_record(orjson.dumps(source)).conversation())
+        cleaned = clean(decode_record(orjson.dumps(source)).conversation())
+        assert msgspec.json.encode(decode_record(line).conversation()) == msgspec.json.encode(cleaned)

@@ -1,7 +1,7 @@
 import pytest
 
 from rollmill.errors import InputError
-from rollmill.exports.token_counter import TokenCounter
+from rollmill.exports.token_counter import ContextualChat, TokenCounter
 
 TEMPLATE = (
     "{% for message in messages %}"
@@ -79,3 +79,25 @@ def test_a_tokenizer_in_python_only(tokenizer):
     counter = TokenCounter(tokenizer["template"])
     counter._backend = None
     assert counter.count([[user("one two three")], [user("one")]]) == [6, 4]
+
+
+CONTEXTUAL = (
+    "{% for tool in tools or [] %}{{ tool.function.name }} {% endfor %}"
+    "{% for message in messages %}<s> {{ message.role }} {{ message.reasoning or '' }} {{ message.content }} </s> "
+    "{% endfor %}{% if enable_thinking is false %}no thoughts {% endif %}"
+)
+
+
+def test_what_a_chat_is_rendered_with_counts_and_thoughts_by_the_templates_name(tokenizer):
+    counter = TokenCounter(tokenizer["template"])
+    counter._tokenizer.chat_template = CONTEXTUAL
+    chat = [user("one"), {"role": "assistant", "content": "two", "reasoning_content": "a b c"}]
+    context = {"tools": [{"function": {"name": "read"}}], "chat_template_kwargs": {"enable_thinking": False}}
+    both = [*chat, *chat]
+    assert counter.count([chat, ContextualChat(chat, context)]) == [11, 14]
+    assert counter.count([both, ContextualChat(both, {}, reasoning_dropped=True)]) == [22, 19]
+
+
+def test_thoughts_of_the_last_turn_count_where_the_template_leaves_them_out(tokenizer):
+    thinking = [user("one"), {"role": "assistant", "content": "two", "reasoning_content": "a b c"}]
+    assert TokenCounter(tokenizer["template"]).count([thinking, [*thinking, user("one")]]) == [11, 12]

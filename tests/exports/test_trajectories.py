@@ -12,6 +12,8 @@ KEYS = [
     "instance_id",
     "sample_id",
     "problem_statement",
+    "tools",
+    "chat_template_kwargs",
     "trajectory",
     "git_diff",
     "exit_status",
@@ -93,13 +95,13 @@ def test_indented_records_stay_on_one_line_each(tmp_path):
     assert [orjson.loads(line)["trajectory"] for line in lines] == [rollout()["messages"]] * 2
 
 
-def test_what_is_no_unicode_is_dropped(tmp_path):
+def test_row_with_invalid_unicode_is_dropped(tmp_path):
     exported = export(tmp_path / "t.jsonl", [b'{"instance_id":"p","sample_id":0,"git_diff":"\xff"}', rollout()])
     assert reasons_of(exported) == {0: "not_unicode"}
     assert len(lines_of(tmp_path / "t.jsonl")) == exported.kept == 1
 
 
-def test_what_is_written_reads_back(tmp_path):
+def test_written_trajectories_round_trip(tmp_path):
     recorded = record(messages=ASKED, completion="é\n")
     export(tmp_path / "t.jsonl", [recorded])
     line = (tmp_path / "t.jsonl").read_bytes()
@@ -109,3 +111,9 @@ def test_what_is_written_reads_back(tmp_path):
 def test_other_names_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"\.json or \.jsonl"):
         export(tmp_path / "t.parquet", [])
+
+
+def test_answers_of_nothing_but_white_space_are_said(tmp_path):
+    records = [rollout(answer=" \n"), rollout(sample=1, answer=" ", error={"type": "timeout"}), rollout(sample=2)]
+    made = export(tmp_path / "t.jsonl", [orjson.dumps(each) for each in records])
+    assert made.notes == ("in 1 of them the model wrote nothing: --drop_empty leaves them out",)

@@ -92,7 +92,7 @@ def test_aliases_take_neither_time_nor_memory(tmp_path, name):
     assert "with its aliases written out it is larger than what is read" in done.stderr
 
 
-def test_the_line_of_a_long_number_is_told(tmp_path):
+def test_long_number_is_reported_with_its_line(tmp_path):
     file = tmp_path / "theirs.yaml"
     file.write_text("a: 1\ntemperature: 0x" + "f" * 9000)
     with pytest.raises(InputError) as refused:
@@ -124,11 +124,11 @@ def test_a_flags_value_is_read_so(text):
         "[0x1F, 0b11, 017, 1:30, -1_000, 1:30.5, .inf, 1.5e+3, " + "9" * 299 + "]",
     ],
 )
-def test_plain_values_are_what_pyyaml_reads(text):
+def test_plain_values_equal_those_of_pyyaml(text):
     assert read_yaml(text).value == yaml.safe_load(text)
 
 
-def test_the_line_of_a_mistake_is_told():
+def test_mistake_is_reported_with_its_line():
     with pytest.raises(BadYamlError) as refused:
         read_yaml("a: 1\nb: [\n")
     assert refused.value.line == 3

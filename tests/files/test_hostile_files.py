@@ -54,7 +54,7 @@ def lzma_with_dictionary(size: int) -> bytes:
         ("a.jsonl.lzma", lzma_with_dictionary(2**32 - 1)),
     ],
 )
-def test_a_window_beyond_the_bound_is_said_with_what_to_do(tmp_path, name, content):
+def test_compression_window_over_the_limit_is_refused_with_advice(tmp_path, name, content):
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"needs more memory than 134,217,728 bytes.* unpack it first") as raised:
@@ -99,7 +99,7 @@ def test_a_torn_xz_is_an_error_and_no_end(tmp_path, cut):
         list(read_json_lines(str(path)))
 
 
-def test_what_follows_an_xz_stream_and_is_none_is_an_error(tmp_path):
+def test_garbage_after_an_xz_stream_is_an_error(tmp_path):
     path = tmp_path / "a.jsonl.xz"
     path.write_bytes(lzma.compress(LINE) + b"and more")
     with pytest.raises(InputError, match="cannot read"):
@@ -108,7 +108,7 @@ def test_what_follows_an_xz_stream_and_is_none_is_an_error(tmp_path):
 
 @pytest.mark.parametrize("pack", ["", ".gz", ".bz2", ".xz"])
 @pytest.mark.parametrize("content", [b"x" * 5000, b'{"a": "' + b"y" * 5000 + b'"}', b" " * 5000, b"\0" * 5000])
-def test_a_line_that_does_not_end_is_said_with_its_place(tmp_path, monkeypatch, pack, content):
+def test_endless_line_is_reported_with_its_position(tmp_path, monkeypatch, pack, content):
     monkeypatch.setattr(rows, "LARGEST_ROW", 1000)
     path = tmp_path / f"a.jsonl{pack}"
     packing = {"": bytes, ".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}[pack]
@@ -177,18 +177,18 @@ def gigabyte_line() -> bytes:
 def test_a_bomb_in_one_line_ends_in_one_line(tmp_path):
     path = tmp_path / "bomb.jsonl.gz"
     path.write_bytes(gigabyte_line())
-    first, said = read_in_little_memory(path, 2000)
+    first, message = read_in_little_memory(path, 2000)
     assert first == "1 dict"
-    assert "line 2 has more than 268,435,456 bytes" in said
+    assert "line 2 has more than 268,435,456 bytes" in message
 
 
 def test_where_memory_ends_before_the_bound_that_is_said(tmp_path):
     path = tmp_path / "bomb.jsonl.gz"
     path.write_bytes(gigabyte_line())
-    first, said = read_in_little_memory(path, 400)
+    first, message = read_in_little_memory(path, 400)
     assert first == "1 dict"
-    assert "needs more memory than there is" in said
-    assert "split it into smaller files" in said
+    assert "needs more memory than there is" in message
+    assert "split it into smaller files" in message
 
 
 def test_the_kind_of_a_bomb_is_told_from_its_beginning(tmp_path):

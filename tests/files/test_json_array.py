@@ -32,7 +32,7 @@ def _small_chunks(request):
     bare=st.booleans(),
 )
 @example(rows=["\\", '\\"'], before="\\\\", chunk=1, indent=None, ascii_only=True, bare=False)
-def test_rows_are_what_a_parser_finds(rows, before, chunk, indent, ascii_only, bare):
+def test_rows_equal_those_of_a_json_parser(rows, before, chunk, indent, ascii_only, bare):
     json_array._CHUNK = chunk
     value = rows if bare else {"about": before, "examples": rows, "summary": {"data": [1]}}
     array = JsonArray(io.BytesIO(json.dumps(value, indent=indent, ensure_ascii=ascii_only).encode()))

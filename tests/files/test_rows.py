@@ -89,7 +89,7 @@ def test_a_long_bad_line_is_kept_in_part():
 
 
 @given(st.binary())
-def test_any_line_is_a_row_or_a_reason_that_can_be_written(line):
+def test_any_line_gives_a_row_or_a_writable_reason(line):
     row = parse_line(3, line)
     assert dump_line(row.to_json() if isinstance(row, BadRow) else row)
 
@@ -132,7 +132,7 @@ def test_a_document_that_is_cut_off_keeps_its_whole_rows(tmp_path, content):
         (b'{"data": {"a": 1}}', "holds neither a JSON array"),
     ],
 )
-def test_what_is_no_array(tmp_path, content, words):
+def test_invalid_array_is_refused(tmp_path, content, words):
     path = tmp_path / "rows.json"
     path.write_bytes(content)
     with pytest.raises(InputError, match=words):
@@ -141,7 +141,7 @@ def test_what_is_no_array(tmp_path, content, words):
 
 @pytest.mark.parametrize("reader", [read_json_lines, read_json])
 @pytest.mark.parametrize("name", ["missing.jsonl", "", "/proc/self/mem", "nosuch://x/y"])
-def test_what_cannot_be_opened(tmp_path, name, reader):
+def test_unreadable_file_is_refused(tmp_path, name, reader):
     with pytest.raises(InputError, match="cannot read "):
         read(tmp_path / name if "/" not in name else name, reader)
 

@@ -77,7 +77,7 @@ def test_a_folder_that_is_not_mounted_is_not_made(tmp_path):
     assert not (tmp_path / "share").exists()
 
 
-def test_a_file_system_without_whole_files_gets_them_by_another_name_first(run):
+def test_store_without_atomic_writes_ends_with_whole_files_only(run):
     copied = copy_results(StoreConfig(url="memory://somewhere"), run, files_of(run))
     assert len(copied.files) == 4
     import fsspec
@@ -108,7 +108,7 @@ def test_s3_takes_results(s3, run):
     assert Store(config).read("out/nothing") is None
 
 
-def test_what_s3_cannot_take_now_is_sent_again(s3, run):
+def test_temporary_s3_error_is_retried(s3, run):
     s3.faults[:] = [503, 500]
     copied = copy_results(s3.config("s3://results/again"), run, files_of(run))
     assert s3.faults == []
@@ -129,15 +129,15 @@ def test_another_run_is_not_overwritten_and_the_same_is(s3, run):
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"secret": SecretStr("other-canary")}, "may not be written .* correct the key"),
         ({"key": SecretStr("other-canary")}, "may not be written .* correct the key"),
         ({"url": "s3://nowhere/x"}, "there is no such place"),
     ],
 )
-def test_a_wrong_key_and_a_wrong_bucket_are_said(s3, changes, said):
-    with pytest.raises(InputError, match=said) as raised:
+def test_wrong_key_and_wrong_bucket_are_reported(s3, changes, message):
+    with pytest.raises(InputError, match=message) as raised:
         Store(s3.config(**changes)).check()
     assert "canary" not in one_line(raised)
 
@@ -155,9 +155,9 @@ def test_a_store_that_is_away_loses_nothing(run, monkeypatch):
     one_line(raised)
     with pytest.raises(RunStoppedError, match="but could not be copied to s3://results/out") as raised:
         copy_results(config, run, files_of(run))
-    said = one_line(raised)
-    assert f"the results are in {run}" in said
-    assert said.endswith("the same command copies them again")
+    message = one_line(raised)
+    assert f"the results are in {run}" in message
+    assert message.endswith("the same command copies them again")
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
@@ -170,7 +170,7 @@ def test_other_bytes_than_were_read_are_no_copy(run, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("url", ["", "results", "./results", "s3:", "s3://", "/", "s3:bucket", "file:///"])
-def test_what_is_no_place_is_said(url):
+def test_invalid_store_url_is_refused(url):
     with pytest.raises(InputError, match="is no place for results"):
         store_url(url)
 
@@ -182,15 +182,15 @@ def test_a_key_in_a_url_is_not_repeated():
 
 
 @pytest.mark.parametrize(
-    ("config", "said"),
+    ("config", "message"),
     [
         (StoreConfig(url="s3://b", key=SecretStr("k")), "key and secret go together"),
         (StoreConfig(url="/shared", key=SecretStr("k")), "are for s3:// urls"),
         (StoreConfig(url="nosuch://b"), "cannot be used: Protocol not known: nosuch"),
     ],
 )
-def test_what_does_not_fit_is_said(config, said):
-    with pytest.raises(InputError, match=said):
+def test_contradicting_store_options_are_refused(config, message):
+    with pytest.raises(InputError, match=message):
         Store(config)
 
 

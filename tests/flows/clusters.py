@@ -102,6 +102,8 @@ def rows_in(folder: Path) -> list[dict[str, Any]]:
     """A run's journal, in order, less what differs from one time to the next."""
     rows = [json.loads(line) for line in journal_lines(folder)]
     assert all(row.pop("latency_s") for row in rows)
+    for row in rows:
+        row.pop("tokens", None)  # where they stand depends on when the rollout was done
     return sorted(rows, key=lambda row: (row["instance_id"], row["sample_id"]))
 
 

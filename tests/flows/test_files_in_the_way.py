@@ -55,7 +55,7 @@ def environment(tmp_path: Path, prefect_environment: dict[str, str]) -> dict[str
 
 
 @pytest.mark.parametrize("name", FLOWS)
-def test_a_place_that_cannot_be_written(tmp_path: Path, environment: dict[str, str], name: str) -> None:
+def test_output_that_cannot_be_written(tmp_path: Path, environment: dict[str, str], name: str) -> None:
     make_base(tmp_path / "base", seed=0)
     row = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}
     (tmp_path / "rows.jsonl").write_text(f"{json.dumps(row)}\n" * 4)
@@ -96,7 +96,7 @@ def check(job: Job, asked: list[tuple[list[str], Path, bool]]) -> None:
         assert code == 0 or place.name in said, (command, place, said)
 
 
-def test_in_a_run_of_rejection_sampling(tmp_path: Path, environment: dict[str, str]) -> None:
+def test_output_in_the_way_of_rejection_sampling(tmp_path: Path, environment: dict[str, str]) -> None:
     job = Job("reject_sampling", tmp_path, environment)
     with ScriptedServer(Script()) as server:
         flags = ["--model_path", "scripted", "--dataset", str(tmp_path / "p.jsonl"), "--num_rollout", "2"]
@@ -110,7 +110,7 @@ def test_in_a_run_of_rejection_sampling(tmp_path: Path, environment: dict[str, s
         )
 
 
-def test_in_a_collection(tmp_path: Path, environment: dict[str, str]) -> None:
+def test_output_in_the_way_of_episodes(tmp_path: Path, environment: dict[str, str]) -> None:
     job = Job("collect_episodes", tmp_path, environment)
     done = job.run(*TOY, "--output_dir", "run")
     assert done.returncode == 0, done.stderr

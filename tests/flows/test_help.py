@@ -20,7 +20,7 @@ print(json.dumps([name for name in sys.modules if "." not in name]))
 """
 
 
-def test_help_of_no_flow_imports_what_only_its_work_needs():
+def test_help_imports_no_heavy_packages():
     done = subprocess.run([sys.executable, "-c", ALL_HELP], cwd=ROOT, capture_output=True, text=True, check=True)
     assert len(FLOWS) == 7
     assert set(json.loads(done.stdout)) & HEAVY == set()

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from rollmill.jobs.improvement.data_sources import FEEDS
+from rollmill.jobs.improvement.data_sources import SOURCES, source_kind
 from tests.exports.made import lines_of
 from tests.flows.conftest import ROOT, Job, processes_of
 from tests.jobs.improvement.made import recorded, write_lines
@@ -56,7 +56,7 @@ def numbers(job: Job) -> dict[str, Any]:
     return json.loads((job.folder / "improved/rounds.json").read_text())
 
 
-def test_it_stops_when_it_no_longer_improves_and_refuses_a_problem_on_both_sides(job: Job) -> None:
+def test_loop_stops_without_improvement_and_refuses_contaminated_problems(job: Job) -> None:
     done = job.run(*flags(), timeout=400)
     assert done.returncode == 0, done.stderr
     found = numbers(job)
@@ -80,7 +80,7 @@ def test_it_stops_when_it_no_longer_improves_and_refuses_a_problem_on_both_sides
     assert not (job.folder / "refused/base").exists()
 
 
-def test_a_mistake_in_a_feed_s_file_is_one_line_before_anything_starts(job: Job) -> None:
+def test_mistakes_in_a_data_source_file_are_one_line_before_the_start(job: Job) -> None:
     (job.folder / "other.yaml").write_text("dataset: other.jsonl\nnum_rollouts: 8\n")
     done = job.run(*flags(), "--feed", "reject_sampling=other.yaml")
     assert done.returncode == 2
@@ -89,13 +89,14 @@ def test_a_mistake_in_a_feed_s_file_is_one_line_before_anything_starts(job: Job)
     assert not (job.folder / "improved").exists()
 
 
-def test_every_feed_that_a_flow_makes_has_its_flow() -> None:
-    from flows.improve import GENERATING
+def test_every_generated_data_source_has_its_flow() -> None:
+    from flows.improve import generating_flow
 
-    assert set(GENERATING) == {name for name, kind in FEEDS.items() if not kind.exists}
+    flows = {name: generating_flow(name) for name in SOURCES if not source_kind(name).exists}
+    assert {name: flow.fn.__name__ for name, flow in flows.items()} == {name: name for name in flows}
 
 
-def test_killed_at_every_stage_it_ends_as_if_nothing_had_happened(job: Job, tmp_path: Path) -> None:
+def test_loop_killed_at_every_stage_resumes_to_the_same_result(job: Job, tmp_path: Path) -> None:
     stages = [
         "base/evaluation/rollouts/0001.jsonl",
         "round_01/reject_sampling_1/rollouts/0001.jsonl",

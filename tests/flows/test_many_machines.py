@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.sharding import AHEAD
+from rollmill.generation.job import GenerationJob
 from tests.flows.clusters import (
     MADE,
     REGISTERED,
@@ -64,7 +64,7 @@ def reaches(job: Job, process: subprocess.Popen[str], count: int) -> None:
     assert process.poll() is None, process.communicate()
 
 
-def test_the_flow_and_a_worker_are_killed_and_the_run_is_as_if_nothing_had_happened(job: Job, cluster: Cluster) -> None:
+def test_run_with_killed_flow_and_worker_resumes_to_the_same_result(job: Job, cluster: Cluster) -> None:
     here = job.run(*flags("here", latency_s=0.01), timeout=300)
     assert here.returncode == 0, here.stderr
 
@@ -91,7 +91,7 @@ def test_the_flow_and_a_worker_are_killed_and_the_run_is_as_if_nothing_had_happe
     assert servers(job.folder) == []  # the run is over, the other worker is there
 
 
-def test_workers_here_each_have_a_server(job: Job) -> None:
+def test_each_local_worker_has_its_own_server(job: Job) -> None:
     process = job.start(*flags("there", "--gpu_workers", "2", "--no_canary", latency_s=0.2))
     wait_until(lambda: len(servers(job.folder)) == 2 or process.poll() is not None, timeout=200, every=0.3)
     _, said = process.communicate(timeout=300)
@@ -101,7 +101,7 @@ def test_workers_here_each_have_a_server(job: Job) -> None:
     assert servers(job.folder) == []
 
 
-def test_a_worker_that_cannot_serve_is_left_out(job: Job) -> None:
+def test_worker_that_cannot_serve_is_excluded(job: Job) -> None:
     with cluster_in(job.folder / "cluster", job.environment) as cluster:
         asked = flags("there", "--cluster_block", cluster.block, latency_s=0.05)
         cluster.start_worker("GPU=1", threads=4)
@@ -115,7 +115,7 @@ def test_a_worker_that_cannot_serve_is_left_out(job: Job) -> None:
         assert "/nowhere/python" in left_out[1]
         assert len(rows_in(job.folder / "there")) == 200
         shards = [int(count) for worker, count in MADE.findall(done.stderr) if worker == left_out[0]]
-        assert 1 <= len(shards) <= AHEAD, "what it had in hand, and no more"
+        assert 1 <= len(shards) <= GenerationJob.shards_ahead, "what it had in hand, and no more"
         assert sum(shards) == 0
         assert sum(makers(done.stderr).values()) == 200
 
@@ -179,7 +179,7 @@ def copy_database(home: Path, to: Path) -> None:
         there.backup(here)
 
 
-def test_a_host_is_cut_off_and_the_run_is_complete(tmp_path: Path, stand_in: dict[str, str]) -> None:
+def test_run_completes_when_a_host_is_disconnected(tmp_path: Path, stand_in: dict[str, str]) -> None:
     write_problems(tmp_path / "problems.jsonl", 60)
     with team(tmp_path, stand_in) as (hosts, job, block):
         results, log = tmp_path / "results", tmp_path / "flow.log"

@@ -17,6 +17,7 @@ from rollmill.inference.server import SERVER_ENVIRONMENT
 from tests.flows.conftest import ROOT, Job, journal_lines, processes_of, stop
 from tests.flows.test_cluster import cluster_in
 from tests.inference.adapters import make_adapter
+from tests.inference.vllm_processes import ONE_THREAD
 from tests.jobs.optimal_sampling.made import make_model
 from tests.jobs.optimal_sampling.runs import draw, parameters
 from tests.jobs.training.made import make_base
@@ -35,7 +36,7 @@ class Counting:
     def get_metadata(self, idx):
         return {"level": idx}
 """
-LOADED = "has loaded the models"
+LOADED = "could ask the model after"
 LONG = ("--save_diagnostics", "--max_new_tokens", "100", "--shard_size", "2")
 """Of a run in which something is killed."""
 ROWS = 36
@@ -85,21 +86,23 @@ def samples(job: Job) -> list[bytes]:
 
 
 def loaders(said: str) -> set[str]:
-    """The processes that have loaded the models, each of them once."""
-    found = re.findall(rf"process (\d+) {LOADED}", said)
+    """The workers that have loaded the models, each of them once."""
+    found = re.findall(rf"(\S+:\d+) {LOADED}", said)
     assert len(found) == len(set(found)), said
     return set(found)
 
 
 def bytes_of(job: Job, name: str) -> tuple[bytes, bytes]:
-    return (job.folder / f"{name}.jsonl").read_bytes(), (job.folder / f"{name}.diagnostics.jsonl").read_bytes()
+    """The samples, but for the name of the run in which they find their tokens, and the diagnostics."""
+    samples = (job.folder / f"{name}.jsonl").read_bytes().replace(f'"{name}/'.encode(), b'"run/')
+    return samples, (job.folder / f"{name}.diagnostics.jsonl").read_bytes()
 
 
 def rows_of(job: Job, name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (job.folder / f"{name}.jsonl").read_text().splitlines()]
 
 
-def test_killed_in_the_middle_nothing_is_left_and_it_ends_with_the_same_bytes(job: Job) -> None:
+def test_killed_run_leaves_no_process_and_resumes_to_the_same_bytes(job: Job) -> None:
     """The flow is killed with its two workers, then interrupted; at last its worker is killed alone, and it ends."""
     write_questions(job.folder, ROWS)
     whole = job.run(*flags("whole.jsonl", *LONG, "--workers", "2"), timeout=400)
@@ -108,7 +111,7 @@ def test_killed_in_the_middle_nothing_is_left_and_it_ends_with_the_same_bytes(jo
     assert len(loaders(whole.stderr)) == 2
     assert f"whole: {ROWS}/{ROWS} samples, mean alpha 0.5" in whole.stderr
     first = rows_of(job, "whole")[0]
-    assert set(first) == {"messages", "sample_idx", "question", "answer", "level", "optimal_sampling"}
+    assert set(first) == {"messages", "sample_idx", "question", "answer", "level", "optimal_sampling", "metadata"}
     assert first["messages"][0] == {"role": "user", "content": "what is 0?"}
     assert first["optimal_sampling"]["convention"] == "q* ~ pi_theta^alpha * pi_t^(1-alpha)"
     assert processes_of(str(job.folder)) == []
@@ -175,7 +178,7 @@ def test_both_models_in_one_vllm(job: Job) -> None:
     draw(expected)
 
     vllm = ("--save_diagnostics", "--backend", "vllm", "--vllm_args", "--max-model-len 256")
-    process = job.start(*asked, *vllm)
+    process = job.start(*asked, *vllm, **ONE_THREAD)
     wait_until(lambda: len(samples(job)) >= 4 or process.poll() is not None, timeout=200)
     assert process.poll() is None, process.communicate()
     process.send_signal(signal.SIGKILL)
@@ -183,7 +186,7 @@ def test_both_models_in_one_vllm(job: Job) -> None:
     wait_until(lambda: processes_of(str(job.folder)) == [], timeout=30)
     before = samples(job)
     assert len(before) < 24
-    done = job.run(*asked, *vllm, timeout=400)
+    done = job.run(*asked, *vllm, timeout=400, **ONE_THREAD)
     assert done.returncode == 0, done.stderr
     assert "24 samples, " in done.stdout
     assert len(loaders(done.stderr)) == 1
@@ -196,14 +199,14 @@ def test_both_models_in_one_vllm(job: Job) -> None:
             assert found[name] == pytest.approx(wanted[name], rel=1e-3, abs=1e-4)
 
 
-def test_a_class_of_ones_own_a_hint_and_the_warnings(job: Job) -> None:
+def test_custom_dataset_class_with_hint_and_warnings(job: Job) -> None:
     own = ["--dataset_adapter", "own_data:Counting", "--hint", "Level {level}."]
     done = job.run(*flags("own.jsonl", *own, "--dataset", "set", "--alpha_method", "entropy"), timeout=300)
     assert done.returncode == 0, done.stderr
     assert [(row["messages"][0]["content"], row["level"]) for row in rows_of(job, "own")] == [
         ("set 0", 0), ("set 1", 1), ("set 2", 2),
     ]  # fmt: skip
-    assert "samples were cut off: raise --max_new_tokens" in done.stdout
+    assert "samples were cut off: raise --max_tokens" in done.stdout
     curate = Job("curate", job.folder, job.environment)
     looked = curate.run("analyze", "--input", "own")
     assert looked.returncode == 0, looked.stderr
@@ -226,7 +229,11 @@ MISTAKES = [
     (("--dataset", "nowhere.jsonl"), 1, "nowhere.jsonl"),
     (("--prompt_field", "nope"), 1, "has no column 'nope' (--prompt_field)"),
     (("--start_idx", "24"), 1, "--start_idx 24: rows.jsonl has 24 rows"),
-    (("--dataset_adapter", "own_data:Nobody"), 1, "--dataset_adapter own_data:Nobody: cannot import it"),
+    (
+        ("--dataset_adapter", "own_data:Nobody"),
+        1,
+        "--dataset_adapter own_data:Nobody: the module 'own_data' has no 'Nobody'",
+    ),
     (("--hint", "{gold}"), 1, "--hint names {gold}, which row-0 does not have"),
     (("--cluster_block", "nobody"), 1, "there is no block dask-cluster/nobody"),
     (("--model_t", "./nowhere"), 1, "--model_t ./nowhere: there is no such directory"),

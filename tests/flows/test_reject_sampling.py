@@ -6,12 +6,16 @@ import base64
 import json
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rollmill.inference.scripted import Script, ScriptedServer
 from tests.flows.conftest import Job, journal_lines, write_problems
+from tests.inference.raw_server import RawServer
+from tests.inference.test_trial import server_that, unsupported
 from tests.problems.conftest import make_png
 
 pytestmark = pytest.mark.slow
@@ -36,7 +40,7 @@ def only_line(text: str) -> str:
     return text.strip().splitlines()[-1]
 
 
-def test_a_run_its_files_and_its_second_run(job: Job) -> None:
+def test_run_writes_its_files_and_the_second_run_does_nothing(job: Job) -> None:
     folder = job.folder / "reject_sampling_results" / "scripted"
     with ScriptedServer(Script(latency_s=0.01)) as server:
         done = job.run(*at(server))
@@ -57,6 +61,9 @@ def test_a_run_its_files_and_its_second_run(job: Job) -> None:
     assert all(row["min_error"] == min(row["errors"]) for row in rows)
     statistics = (folder / "statistics.txt").read_text()
     assert "expected 80 = ok 80 + unparseable 0 + failed 0 + missing 0" in statistics
+    health = "health: nothing wrong in 80 rollouts and 20 ground truths"
+    assert health in done.stdout
+    assert health in statistics
     assert (folder / "error_distribution.png").read_bytes().startswith(b"\x89PNG")
     accepted = sum(row["accepted"] for row in rows)
     kept = [json.loads(line) for line in (folder / "sft.jsonl").read_text().splitlines()]
@@ -84,7 +91,7 @@ def test_more_rollouts_continue_the_run_and_other_parameters_are_refused(job: Jo
     assert refused.returncode == 1
     said = only_line(refused.stderr)
     assert "temperature (1.0 on disk, 0.5 now)" in said
-    assert 'verifier ("numeric@1" on disk, "exact@1" now)' in said
+    assert 'verifier ("numeric@2" on disk, "exact@2" now)' in said
     assert len(journal_lines(job.folder)) == 120
 
 
@@ -121,7 +128,7 @@ def test_retry_redoes_only_what_failed_and_only_what_was_cut_off(job: Job) -> No
         assert server.requests == 125
 
 
-def test_canary_stops_a_run_that_nobody_wants(job: Job) -> None:
+def test_canary_stops_a_run_without_usable_answers(job: Job) -> None:
     with ScriptedServer(Script(completion="I cannot say.")) as server:
         stopped = job.run(*at(server))
         assert stopped.returncode == 1
@@ -129,6 +136,87 @@ def test_canary_stops_a_run_that_nobody_wants(job: Job) -> None:
         assert server.requests == 16
         assert job.run(*at(server), "--no_canary").returncode == 0
         assert server.requests == 80
+
+
+def test_where_everything_fails_the_reason_is_on_the_screen(job: Job) -> None:
+    with ScriptedServer(Script(context_tokens=1)) as server:
+        stopped = job.run(*at(server))
+        assert stopped.returncode == 1
+        line = only_line(stopped.stderr)
+        assert "all 16 rollouts of the canary failed: 16 x http_400" in line
+        assert "This model's maximum context length is 1 tokens" in line
+        assert "give a smaller --max_tokens" in line
+        assert server.requests == 16
+        failed = job.run(*at(server), "--max_problems", "6", "--output_dir", "other", "--no_canary")
+        assert failed.returncode == 1
+        assert "all 24 rollouts failed: 24 x http_400" in only_line(failed.stderr)
+        statistics = (job.folder / "other" / "scripted" / "statistics.txt").read_text()
+        assert "24 x http_400: " in statistics
+        assert "WARNING: 24 of 24 rollouts failed outside the model (24 x http_400" in statistics
+        assert job.run(*at(server), "--max_problems", "6", "--output_dir", "other", "--no_canary").returncode == 1
+        assert server.requests == 40
+
+
+def said_as(form: int) -> bytes:
+    """A right answer as one of several servers says it, or none."""
+    text = "It is <answer>4</answer>."
+    forms: list[dict[str, Any] | bytes] = [
+        {"message": {"content": [{"type": "thinking", "thinking": "2+2"}, {"type": "text", "text": text}]}},
+        {"message": {"content": text, "reasoning": {"content": "2+2"}}},
+        {"message": {"content": None, "refusal": "I won't."}},
+        {"message": {"content": None}, "finish_reason": "content_filter"},
+        b'data: {"choices": [{"delta": {"content": "It is <answer>4</answer>."}}]}\n\ndata: [DONE]\n\n',
+        b'{"error": {"message": "upstream went away", "code": 400}}',
+    ]
+    said = forms[form % len(forms)]
+    return said if isinstance(said, bytes) else json.dumps({"choices": [{"finish_reason": "stop", **said}]}).encode()
+
+
+def test_what_a_server_says_is_read_as_what_it_means(job: Job) -> None:
+    asked: list[int] = []
+
+    def answer(_headers: Any, body: bytes) -> tuple[int, bytes]:
+        if body == b"/v1/models":
+            return 200, b'[{"id": "scripted", "owned_by": "sglang"}]'
+        asked.append(1)
+        return 200, said_as(len(asked))
+
+    with RawServer(answer) as server:
+        done = job.run(*BASE, "--base_url", server.base_url, "--verifier", "exact", "--no_canary")
+    assert done.returncode == 0, done.stderr
+    assert len(asked) == 80
+    rows = [json.loads(line) for line in journal_lines(job.folder)]
+    reasons = Counter(
+        (row["verdict"] or {}).get("reason") or row["verdict"]["status"] for row in rows if row["verdict"]
+    )
+    assert (reasons["refusal"], reasons["content_filter"]) == (14, 13)
+    failed = [row["error"]["message"] for row in rows if row["error"]]
+    assert set(failed) == {"an error inside the answer: upstream went away"}
+    assert f"{len(failed)} x http_400: an error inside the answer: upstream went away" in done.stdout
+    statistics = (job.folder / "reject_sampling_results" / "scripted" / "statistics.txt").read_text()
+    assert "no text: refusal" in statistics
+
+
+def test_requests_are_sent_as_the_server_takes_them(job: Job) -> None:
+    def refuses(request: dict[str, Any]) -> Any:
+        return next((unsupported(name) for name in ("max_tokens", "seed", "temperature") if name in request), None)
+
+    with server_that(refuses, models=[{"id": "scripted"}]) as server:
+        call = (*BASE, "--base_url", server.base_url, "--temperature", "0.5")
+        refused = job.run(*call)
+        assert refused.returncode == 1
+        assert "the server refuses temperature 0.5: " in only_line(refused.stderr)
+        assert "or --drop_params to leave it out" in only_line(refused.stderr)
+        done = job.run(*call, "--drop_params", "--no_canary")
+        assert done.returncode == 0, done.stderr
+        tried = len(server.requests)
+        assert "already complete" in job.run(*call, "--drop_params", "--no_canary").stdout
+        assert len(server.requests) == tried
+    assert "the server takes no seed" in done.stderr
+    assert {"max_completion_tokens", "top_p"} < set(server.requests[-1])
+    manifest = json.loads((job.folder / "reject_sampling_results" / "scripted" / "manifest.json").read_text())
+    assert manifest["request_changes"]["model"]["left_out"] == ["seed", "temperature"]
+    assert manifest["identity"]["generation"]["left_out"] == {"model": ["temperature"]}
 
 
 def test_one_rollout_per_problem_and_temperature_zero(job: Job) -> None:
@@ -146,7 +234,7 @@ def test_several_checkpoints_are_compared(job: Job, stand_in: dict[str, str]) ->
     done = job.run(*models, "--num_rollout", "2")
     assert done.returncode == 0, done.stderr
     folder = job.folder / "reject_sampling_results"
-    assert "step1" in (folder / "comparison.txt").read_text()
+    assert "step2 against step1, paired by problem, on 20 problems" in (folder / "comparison.txt").read_text()
     assert (folder / "comparison.png").read_bytes().startswith(b"\x89PNG")
     assert (folder / "step1" / "statistics.txt").exists()
     assert (folder / "step2" / "statistics.txt").exists()
@@ -158,7 +246,7 @@ MISTAKES = {
     ("--dataset", "nowhere.jsonl"): "nowhere.jsonl",
     ("--few_shot", "nowhere.jsonl"): "nowhere.jsonl",
     ("--verifier", "no_such"): "no_such",
-    ("--prompt_template", "Say {question}"): "{prompt}",
+    ("--prompt_template", "Say {quetsion}"): "{prompt}",
     ("--answer_field", "solution"): "--answer_field",
     ("--retry", "failed"): "there is none",
     ("--endpoint_block", "no-such"): "no-such",
@@ -168,7 +256,12 @@ MISTAKES = {
 def test_mistakes_are_one_line(job: Job) -> None:
     with ScriptedServer(Script()) as server:
         given = [
-            [*(BASE if flags[0] == "--base_url" else at(server)), "--output_dir", f"out_{number}", *flags]
+            [
+                *(BASE if flags[0] in ("--base_url", "--endpoint_block") else at(server)),
+                "--output_dir",
+                f"out_{number}",
+                *flags,
+            ]
             for number, flags in enumerate(MISTAKES)
         ]
         for (code, said), expected in zip(job.fail_each(*given), MISTAKES.values(), strict=True):
@@ -202,7 +295,7 @@ def test_unusable_input_is_one_line(job: Job) -> None:
             assert expected in said
 
 
-def test_bad_rows_are_set_aside_and_said(job: Job) -> None:
+def test_bad_rows_are_quarantined_and_reported(job: Job) -> None:
     rows = (job.folder / "problems.jsonl").read_bytes().splitlines(keepends=True)
     rows[3] = b'{"id": "p3", "question": "\\ud800", "answer": 3}\n'
     rows[5] = rows[4]
@@ -296,7 +389,7 @@ class Broken:
 """
 
 
-def test_a_broken_verifier_costs_rows_and_is_mended_without_generating(job: Job) -> None:
+def test_rows_of_a_broken_verifier_are_reverified_without_generating(job: Job) -> None:
     (job.folder / "broken.py").write_text(BROKEN_VERIFIER)
     folder = job.folder / "reject_sampling_results" / "scripted"
     own = ("--verifier", "broken:Broken", "--no_canary")
@@ -310,3 +403,18 @@ def test_a_broken_verifier_costs_rows_and_is_mended_without_generating(job: Job)
         assert job.run(*at(server), *own, "--reverify").returncode == 0
         assert server.requests == 80
     assert "expected 80 = ok 80" in (folder / "statistics.txt").read_text()
+
+
+def test_what_the_model_recommends_is_said_and_can_be_taken(job: Job) -> None:
+    (job.folder / "model").mkdir()
+    (job.folder / "model/generation_config.json").write_text('{"temperature": 0.6, "top_k": 20}')
+    call = ("--model_path", "model", *BASE[2:], "--max_problems", "1", "--no_canary")
+    with ScriptedServer(Script()) as server:
+        plain = job.run(*call, "--base_url", server.base_url, "--output_dir", "plain")
+        assert "generation_config.json recommends temperature 0.6, top_k 20" in plain.stderr
+        assert "top_k" not in server.bodies[-1]
+        taken = job.run(*call, "--base_url", server.base_url, "--output_dir", "taken", "--sampling", "model")
+        assert "recommends" not in taken.stderr
+        assert (server.bodies[-1]["temperature"], server.bodies[-1]["top_k"]) == (0.6, 20)
+    notes = json.loads((job.folder / "plain/scripted/manifest.json").read_text())["notes"]
+    assert "the running servers may add top_k 20" in notes[1]

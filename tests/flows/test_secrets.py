@@ -106,7 +106,7 @@ def runs(at: Address) -> dict[str, tuple[str, list[str]]]:
         "fails_store": ("reject_sampling", [*sampling, "--model_name", "store", "--store_block", "wrong"]),
         "fails_endpoint": ("reject_sampling", [*wrong, *store]),
         "fails_hub": ("reject_sampling", [*sampling, "--model_name", "hub", "--dataset", HUB[1], *store]),
-        "curate": ("curate", ["run", "--input", "raw.jsonl", *store]),
+        "curate": ("curate", ["run", "--input", "raw.jsonl", "--max_bad_share", "0.5", *store]),
     }
 
 
@@ -182,7 +182,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory, stand_in: dict[str, str]) -> R
         return Ran(folder, done, left, s3.held(), used)
 
 
-def test_runs_end_as_they_should_and_secrets_are_used(ran: Ran) -> None:
+def test_runs_have_the_expected_status_and_use_the_secrets(ran: Ran) -> None:
     for name, done in ran.done.items():
         said = done.stdout + done.stderr
         assert (done.returncode != 0) == name.startswith("fails_"), said
@@ -192,7 +192,7 @@ def test_runs_end_as_they_should_and_secrets_are_used(ran: Ran) -> None:
     assert b"PATH=" in looked, "the agent has looked at its environment"
 
 
-def test_no_secret_is_left_anywhere(ran: Ran) -> None:
+def test_no_secret_is_written_anywhere(ran: Ran) -> None:
     where_seen = {where for where, content in ran.left.items() if SEEN.encode() in content}
     database = {f"prefect.db: {table}" for table in ("flow_run", "log", "artifact")}
     run = f"reject_sampling_results/{SEEN}"
@@ -205,7 +205,7 @@ def test_no_secret_is_left_anywhere(ran: Ran) -> None:
 
 
 @pytest.mark.parametrize(("name", "directory", "least"), STORED, ids=[name for name, *_ in STORED])
-def test_what_a_flow_leaves_is_in_the_store(ran: Ran, name: str, directory: str, least: str) -> None:
+def test_results_of_a_flow_are_in_the_store(ran: Ran, name: str, directory: str, least: str) -> None:
     beside = (ran.folder / f"{directory}.json", ran.folder / f"{directory}.jsonl")
     found = check_copied(ran.stored, f"{directory}/", ran.folder / directory, *beside)
     assert found >= set(least.split())

@@ -53,7 +53,7 @@ def stacks(folder: Path) -> str:
 
 
 @pytest.mark.parametrize("how", ["endless call", "deadlock"])
-def test_a_worker_that_stands_still_is_replaced(job: Job, server: ScriptedServer, how: str) -> None:
+def test_blocked_worker_is_replaced(job: Job, server: ScriptedServer, how: str) -> None:
     (job.folder / "trap").write_text(how)
     done = job.run(*flags(server, "--gpu_workers", "2"), timeout=300)
     assert done.returncode == 0, done.stderr
@@ -77,7 +77,7 @@ def test_a_stopped_worker_is_replaced(job: Job, server: ScriptedServer) -> None:
     assert not processes_of(str(job.folder))
 
 
-def test_where_there_is_no_other_worker_the_run_ends_and_can_go_on(
+def test_run_without_another_worker_ends_and_can_be_continued(
     tmp_path: Path, stand_in: dict[str, str], server: ScriptedServer
 ) -> None:
     """Both ways side by side: until a run ends takes most of the time."""

@@ -76,7 +76,7 @@ def test_checkpoints_are_copied_and_shown(tmp_path: Path, stand_in: dict[str, st
     assert all(one["file"].startswith(stored) for one in json.loads(shown["data"]))
 
 
-def test_a_store_that_fails_at_the_end_loses_nothing(
+def test_failing_store_at_the_end_loses_nothing(
     tmp_path: Path, prefect_environment: dict[str, str], s3: S3Server
 ) -> None:
     write_problems(tmp_path / "problems.jsonl", 8)

@@ -108,7 +108,7 @@ def test_before_and_after_in_both_ways_of_serving(finished: Finished, serve: str
     assert processes_of(str(finished.job.folder)) == []
 
 
-def test_a_finished_run_is_left_as_it_is(finished: Finished) -> None:
+def test_finished_run_is_not_changed(finished: Finished) -> None:
     job = finished.job
     before, found, log = {}, {}, (job.folder / "logs/evaluation_vllm.log").read_bytes()
     for serve in SERVED:
@@ -122,7 +122,7 @@ def test_a_finished_run_is_left_as_it_is(finished: Finished) -> None:
     assert (job.folder / "logs/evaluation_vllm.log").read_bytes() == log, "a server was started again"
 
 
-def test_killed_in_training_and_in_evaluation_it_ends_the_same(job: Job, finished: Finished) -> None:
+def test_run_killed_in_training_and_evaluation_resumes_to_the_same_result(job: Job, finished: Finished) -> None:
     slow = json.dumps({"completion": "<answer>7</answer>", "latency_s": 0.5})
     given = flags("adapter", slots="4", vllm_args=f"{SCRIPT} --learned '{slow}'")
     folder = job.folder / "trained"
@@ -142,7 +142,7 @@ def test_killed_in_training_and_in_evaluation_it_ends_the_same(job: Job, finishe
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_in_training_ends_it(job: Job, number: signal.Signals) -> None:
+def test_signal_during_training_ends_the_run(job: Job, number: signal.Signals) -> None:
     given = flags("adapter", num_train_epochs="400", max_steps="2000")
     metrics = job.folder / "trained/metrics.jsonl"
     process = job.start(*given)
@@ -195,7 +195,7 @@ def test_base_and_adapter_side_by_side_and_a_server_that_dies(job: Job) -> None:
     assert 'holds another run: adapter ("sha256:' in differs
 
 
-def test_what_is_no_adapter_of_the_base_is_refused_before_anything_starts(job: Job) -> None:
+def test_adapter_of_another_base_is_refused_before_the_start(job: Job) -> None:
     both = ["--model_path", "base", "other", "--model_name", "good", "bad", "--adapter", "adapter", "adapter"]
     nowhere, whole = (["--model_path", "base", "--model_name", "m", "--adapter", name] for name in ("nowhere", "base"))
     other, _ = sampling(job)

@@ -9,13 +9,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
+from rollmill.generation.token_file import TokenReader
 from rollmill.inference.backend import Served
 from rollmill.inference.server import ServerConfig
+from rollmill.inference.tokenizer_hash import tokenizer_hash
 from rollmill.jobs.episodes.parameters import CollectEpisodes
 from rollmill.jobs.episodes.policy_assignment import serving_cast
+from rollmill.records import Rollout
 from tests.flows.conftest import ROOT, Job, journal_lines, processes_of, stop, write_problems
 from tests.inference.adapters import make_adapter
+from tests.inference.vllm_processes import ONE_THREAD, prepared_vllm
 from tests.jobs.episodes.asking import answer_of
 from tests.jobs.training.made import CHATML, make_base
 from tests.waiting import wait_until
@@ -36,8 +41,6 @@ RUN = (
     *("--few_shot", str(ROOT / "examples" / "chain_sum_few_shot.jsonl")),
     *("--num_rollout", "4", "--temperature", "0.8", "--max_tokens", "32", "--concurrency", "4"),
 )
-ONE_THREAD = {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}
-"""Where other tests run beside this one, threads that wait for one another take most of the time."""
 SMALL = {**ONE_THREAD, "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
 """vLLM's worker lives in its engine's process then: a start takes two thirds of the time."""
 
@@ -68,6 +71,28 @@ def test_killed_server_and_killed_flow(tmp_path: Path, prefect_environment: dict
     assert not [row for row in rows if row["error"]]
     assert sum(row["verdict"]["status"] == "ok" for row in rows) > len(rows) / 2
     assert all(row["usage"]["completion_tokens"] > 0 for row in rows)
+    check_tokens([Rollout.model_validate(row) for row in rows], tmp_path)
+
+
+def check_tokens(rollouts: list[Rollout], folder: Path) -> None:
+    """Check that the recorded tokens are those of the answers, and their log-probabilities those of the sampling."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer, model = AutoTokenizer.from_pretrained(MODEL), AutoModelForCausalLM.from_pretrained(MODEL)
+    (journal,) = folder.rglob("0001.jsonl")
+    reader = TokenReader(journal.parent)
+    for number, rollout in enumerate(rollouts):
+        (call,) = reader.read(rollout.tokens, rollout.instance_id, rollout.sample_id).calls
+        assert tokenizer.decode(call.ids.tolist(), skip_special_tokens=True) == rollout.completion
+        prompt = tokenizer.apply_chat_template(rollout.messages, add_generation_prompt=True, return_dict=False)
+        assert call.prompt.tolist() == prompt
+        assert call.source == (tokenizer_hash(str(MODEL)), "processed_logprobs")
+        if number < 2:
+            with torch.no_grad():
+                logits = model(torch.tensor([call.sequence.tolist()])).logits[0, len(prompt) - 1 : -1]
+            expected = torch.log_softmax(logits.float() / 0.8, -1)[range(len(call.ids)), call.ids.tolist()]
+            assert call.logprobs.tolist() == pytest.approx(expected.tolist(), abs=0.02)
+    reader.close()
 
 
 @pytest.fixture(scope="module")
@@ -82,14 +107,21 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def cast(models: Path) -> Iterator[dict[str, Served]]:
+def vllm() -> Iterator[str]:
+    """A python that has imported vLLM, for servers of whose end nothing is asked."""
+    with prepared_vllm("vllm.entrypoints.launchers.api_server.entry", "vllm.entrypoints.openai.api_server") as python:
+        yield str(python)
+
+
+@pytest.fixture(scope="module")
+def cast(models: Path, vllm: str) -> Iterator[dict[str, Served]]:
     """One vLLM that serves the base as `plain` and `again`, and its adapters as `a` and `b`."""
     base, log_dir = models / "base", models / "logs"
     adapted = [f"{name}={base},adapter={models}/rank_{rank}" for name, rank in (("a", 4), ("b", 16))]
     parameters = CollectEpisodes.model_validate(
         {"policy": [f"plain={base}", f"again={base}", *adapted], "max_tokens": 12, "log_dir": str(log_dir)}
     )
-    server = ServerConfig(environment=SMALL)
+    server = ServerConfig(python=vllm, environment=SMALL)
     with serving_cast(parameters, parameters.policies, server=server) as served:
         yield served
 
@@ -101,11 +133,11 @@ def test_a_base_and_two_adapters_on_one_server(cast: dict[str, Served]) -> None:
     assert len(set(said.values())) == 3
 
 
-def test_a_job_s_own_server_on_a_worker_serves_an_adapter(
-    tmp_path: Path, prefect_environment: dict[str, str], models: Path, cast: dict[str, Served]
+def test_server_of_a_job_on_a_worker_serves_an_adapter(
+    tmp_path: Path, prefect_environment: dict[str, str], models: Path, cast: dict[str, Served], vllm: str
 ) -> None:
     write_problems(tmp_path / "problems.jsonl", 4)
-    environment = prefect_environment | {"PYTHONPATH": str(ROOT)} | SMALL
+    environment = prefect_environment | {"PYTHONPATH": str(ROOT), "ROLLMILL_VLLM_PYTHON": vllm} | SMALL
     job = Job("reject_sampling", tmp_path, environment)
     model = ("--model_path", str(models / "base"), "--model_name", "adapted", "--adapter", str(models / "rank_4"))
     asked = ("--dataset", "problems.jsonl", "--num_rollout", "1", "--temperature", "0", "--max_tokens", "12")
@@ -146,7 +178,7 @@ def test_episodes(
     environment = prefect_environment | {"PYTHONPATH": str(ROOT), "TMPDIR": str(sandboxes)}
     job = Job("collect_episodes", tmp_path, environment)
     model = ("--model_path", "plain", "--base_url", address(cast), "--max_turns", "1", "--max_tokens", "48")
-    asked = (*model, "--num_episodes", "4", "--no_only_success")
+    asked = (*model, "--num_episodes", "4", "--no_only_success", "--keep_truncated")
     names = ("code_env", "math_env", "search_env", "stateful_env")
     ends = list(job.fail_each(*(("--env_name", name, "--output_dir", name, *asked) for name in names), timeout=800))
     assert [code for code, _ in ends] == [0] * 4, ends

@@ -66,7 +66,7 @@ def made(*where, **fields):
 def append(journal, *where, **fields):
     """One more row; its line as it stands in the file."""
     one = made(*where, **fields)
-    journal.append(one.instance_id, one.sample_id, one.line, one.outcome)
+    journal.append(one)
     return journal.owner.stamp(one.line)
 
 

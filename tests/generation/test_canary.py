@@ -2,7 +2,7 @@ import pytest
 
 from rollmill.errors import RunStoppedError
 from rollmill.generation import canary
-from rollmill.records import Problem
+from rollmill.records import Problem, Verdict
 from tests.generation.made import append, opened, rollout
 
 
@@ -49,6 +49,16 @@ def test_nothing_was_judged(tmp_path):
         assert canary.project(run, [rollout(state="failed")], slots=4) is None
 
 
+def test_a_canary_whose_every_rollout_failed_stops_the_run(tmp_path):
+    refused = rollout(state="failed:http_400")
+    with pytest.raises(
+        RunStoppedError, match=r"all 2 rollouts of the canary failed: 2 x http_400: m: .*--retry failed"
+    ):
+        canary.check_some_answered([refused, refused], directory=tmp_path)
+    canary.check_some_answered([refused, rollout(state="unparseable")], directory=tmp_path)
+    canary.check_some_answered([], directory=tmp_path)
+
+
 def test_nothing_is_left(tmp_path):
     with opened(tmp_path, rows=1, num_rollout=1) as run:
         append(run.journal, "p0", 0)
@@ -88,6 +98,20 @@ def test_it_stops_with_advice_when_nearly_nothing_can_be_read(check):
         check(*[MUTE] * 9, FINE)
     assert "--prompt_template" in str(caught.value)
     assert "--few_shot" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("reason", "advice"),
+    [("reasoning_only", "reasoning parser"), ("refusal", "refuses"), ("content_filter", "filter"), ("no_text", "see")],
+)
+def test_it_stops_with_other_advice_when_nearly_nothing_has_a_text(check, reason, advice):
+    verdict = Verdict(verifier="numeric@1", status="unparseable", reason=reason, reward=0.0, success=False)
+    empty = MUTE.model_copy(update={"verdict": verdict, "completion": ""})
+    with pytest.raises(
+        RunStoppedError, match=rf"9 of the canary's 10 completions have no text \({reason}\): .*{advice}"
+    ):
+        check(*[empty] * 9, FINE)
+    check(*[empty] * 8, *[FINE] * 2)
 
 
 @pytest.mark.parametrize(

@@ -32,9 +32,9 @@ def use(folder):
 def refusal(folder, kind=InputError):
     with pytest.raises(kind) as caught:
         use(folder)
-    said = str(caught.value)
-    assert "\n" not in said
-    return said
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
 
 
 SWAPS = {
@@ -49,15 +49,15 @@ SWAPS = {
 
 
 @pytest.mark.parametrize("name", [LOCK, MANIFEST, JOURNAL])
-@pytest.mark.parametrize(("swap", "said"), SWAPS.values(), ids=SWAPS)
-def test_what_stands_in_a_files_place(tmp_path, name, swap, said):
+@pytest.mark.parametrize(("swap", "message"), SWAPS.values(), ids=SWAPS)
+def test_special_file_in_place_of_a_run_file_is_refused(tmp_path, name, swap, message):
     path = make_run(tmp_path / "run") / name
     path.unlink()
     swap(path)
-    assert refusal(tmp_path / "run").startswith(f"{path} {said}")
+    assert refusal(tmp_path / "run").startswith(f"{path} {message}")
 
 
-def test_a_lock_file_that_is_a_link_is_not_written_through(tmp_path):
+def test_symlinked_lock_file_is_not_written_through(tmp_path):
     (tmp_path / "precious").write_text("text")
     (make_run(tmp_path / "run") / LOCK).unlink()
     (tmp_path / "run" / LOCK).symlink_to(tmp_path / "precious")
@@ -70,8 +70,8 @@ def test_a_file_in_a_folders_place(tmp_path, name):
     path = make_run(tmp_path / "run") / name
     shutil.rmtree(path)
     path.touch()
-    said = refusal(tmp_path / "run")
-    assert f"{path}; something else is where a folder belongs: move it away" in said
+    message = refusal(tmp_path / "run")
+    assert f"{path}; something else is where a folder belongs: move it away" in message
 
 
 def test_a_file_above_the_directory(tmp_path):
@@ -97,8 +97,10 @@ def test_a_file_system_that_is_read_only(tmp_path):
     with mounted("-t", "tmpfs", "tmpfs", folder):
         make_run(folder / "run")
         with mounted("-o", "bind,ro", folder, folder):
-            said = refusal(folder / "run", RunStoppedError)
-            assert said.startswith(f"Read-only file system: {folder}/run/{LOCK}; make it writable, or write elsewhere")
+            message = refusal(folder / "run", RunStoppedError)
+            assert message.startswith(
+                f"Read-only file system: {folder}/run/{LOCK}; make it writable, or write elsewhere"
+            )
             assert f"{folder}/other" in refusal(folder / "other", RunStoppedError)
 
 
@@ -116,25 +118,25 @@ def powerless():
 
 
 @pytest.mark.parametrize("name", [LOCK, JOURNAL, MANIFEST, "."])
-def test_what_this_user_may_not_use(name):
+def test_file_without_permission_is_refused(name):
     with TemporaryDirectory() as root:  # pytest's own folders are closed to others
         run = make_run(Path(root) / "run")
         for path in (Path(root), *Path(root).rglob("*")):
             path.chmod(0o777)
         (run / name).chmod(0)
         with powerless():
-            said = refusal(run, RollmillError)
+            message = refusal(run, RollmillError)
         (run / name).chmod(0o777)
-    assert f"Permission denied: {run}" in said
-    assert "allow this user to read and write there" in said
+    assert f"Permission denied: {run}" in message
+    assert "allow this user to read and write there" in message
 
 
 def test_no_room_for_the_lock(small_disk):
     (small_disk / "run").mkdir()
     state = os.statvfs(small_disk)
     (small_disk / "filler").write_bytes(bytes(state.f_bavail * state.f_bsize))
-    said = refusal(small_disk / "run", RunStoppedError)
-    assert said.startswith(f"No space left on device: {small_disk}/run/{LOCK}; make room, then run the same command")
+    message = refusal(small_disk / "run", RunStoppedError)
+    assert message.startswith(f"No space left on device: {small_disk}/run/{LOCK}; make room, then run the same command")
 
 
 def test_no_descriptors_left(tmp_path, monkeypatch):

@@ -27,7 +27,7 @@ def test_it_survives_json():
     assert Identity.model_validate_json(there.model_dump_json()).key == there.key
 
 
-def test_seeds_are_what_they_always_were():
+def test_rollout_seeds_are_unchanged():
     assert [rollout_seed(0, "p", 0), rollout_seed(0, "p", 1), rollout_seed(1, "p", 0)] == [
         1055305157,
         1869251848,

@@ -86,7 +86,7 @@ def test_a_file_torn_anywhere_keeps_every_whole_line(cut):
             assert journal.group("q", 1) == [journaled("q")]
 
 
-def test_a_repair_is_said(path, caplog):
+def test_repair_is_reported(path, caplog):
     path.parent.mkdir()
     path.write_bytes(ROWS[0].line + ROWS[1].line[:-1])
     with caplog.at_level(logging.WARNING):
@@ -172,7 +172,7 @@ RETRIES = [
 
 
 @pytest.mark.parametrize(("row", "retry", "max_tokens", "attempt"), RETRIES)
-def test_what_is_made_again(path, row, retry, max_tokens, attempt):
+def test_attempt_number_follows_retry_and_limit(path, row, retry, max_tokens, attempt):
     state, finish_reason, before, limit = row
     with open_journal(path) as journal:
         append(journal, state=state, finish_reason=finish_reason, attempt=before, max_tokens=limit)

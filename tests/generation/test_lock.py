@@ -38,7 +38,7 @@ def holder(directory, program=HOLD):
     return process
 
 
-def test_a_second_process_is_refused_with_the_firsts_number_and_host(tmp_path):
+def test_second_process_is_refused_with_pid_and_host(tmp_path):
     with holder(tmp_path) as process:
         with pytest.raises(InputError, match=f"{tmp_path} is in use by process {process.pid} on {host()} since 20"):
             lock(tmp_path)
@@ -64,7 +64,7 @@ NO_NOTES = [b"", b"garbage", b"[]", b"{}", b"7"]
 
 
 @pytest.mark.parametrize("content", NO_NOTES)
-def test_the_kernel_knows_a_holder_that_has_not_said_who_it_is(tmp_path, content):
+def test_lock_with_unreadable_content_still_names_its_holder(tmp_path, content):
     with holder(tmp_path) as process:
         (tmp_path / LOCK).write_bytes(content)
         with pytest.raises(InputError, match=f"in use by process {process.pid} on {host()}: wait"):
@@ -73,7 +73,7 @@ def test_the_kernel_knows_a_holder_that_has_not_said_who_it_is(tmp_path, content
 
 
 @pytest.mark.parametrize("content", NO_NOTES)
-def test_a_holder_that_nobody_knows(tmp_path, content, monkeypatch):
+def test_unknown_holder_is_another_process(tmp_path, content, monkeypatch):
     monkeypatch.setattr(lock_module, "_LOCKS", tmp_path / "no such file")
     with lock_directory(tmp_path):
         (tmp_path / LOCK).write_bytes(content)
@@ -203,7 +203,7 @@ MOVES = {
 
 
 @pytest.mark.parametrize("move", MOVES.values(), ids=MOVES)
-def test_a_journal_that_does_not_have_its_name_any_more_stops_the_run(tmp_path, move):
+def test_renamed_journal_stops_the_run(tmp_path, move):
     path = tmp_path / "run" / "rollouts" / "0001.jsonl"
     journal = open_journal(path)
     append(journal)

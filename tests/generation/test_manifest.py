@@ -8,7 +8,7 @@ from rollmill.generation.manifest import check_unaltered, git_commit, now, read_
 from tests.generation.made import identity, opened
 
 
-def test_what_a_manifest_says(tmp_path):
+def test_manifest_of_a_finished_run(tmp_path):
     with opened(tmp_path, rows=3, num_rollout=2) as run:
         run.finish({"rollouts": 6})
     manifest = read_manifest(tmp_path)
@@ -28,7 +28,7 @@ def test_no_run_no_manifest(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"\x00\xff", b"{", b"[]", b'{"schema_version": 2}', b'{"job": 1}'])
-def test_garbage_is_said_in_one_line(tmp_path, content):
+def test_garbage_is_refused_in_one_line(tmp_path, content):
     (tmp_path / MANIFEST).write_bytes(content)
     with pytest.raises(InputError, match="is not a manifest that this version reads") as caught:
         read_manifest(tmp_path)

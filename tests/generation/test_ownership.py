@@ -73,13 +73,13 @@ def test_without_its_manifest_a_run_becomes_no_other(tmp_path):
     begun(tmp_path)
     (tmp_path / MANIFEST).unlink()
     before = contents(tmp_path)
-    said = refusal(tmp_path, same=OTHER, flags="--place")
-    assert said == (
+    message = refusal(tmp_path, same=OTHER, flags="--place")
+    assert message == (
         f"{tmp_path}/rollouts/0001.jsonl: line 1 is of the run {HERE.row_key}, the run asked for is "
         f"{OTHER.row_key}, and {tmp_path} has no {MANIFEST}: put the {MANIFEST} back, or give another --place"
     )
     assert contents(tmp_path) == before
-    assert refusal(tmp_path, same=OTHER, flags="--place") == said
+    assert refusal(tmp_path, same=OTHER, flags="--place") == message
 
 
 @pytest.mark.parametrize("has_manifest", [True, False])
@@ -92,23 +92,23 @@ def test_a_row_of_another_run_is_named(tmp_path, has_manifest):
     if not has_manifest:
         (tmp_path / "here" / MANIFEST).unlink()
     before = contents(tmp_path / "here")
-    said = refusal(tmp_path / "here")
-    assert said.startswith(f"{journal}: line 3 is of the run {OTHER.row_key}, ")
-    assert HERE.row_key in said
+    message = refusal(tmp_path / "here")
+    assert message.startswith(f"{journal}: line 3 is of the run {OTHER.row_key}, ")
+    assert HERE.row_key in message
     assert contents(tmp_path / "here") == before
 
 
-def test_a_manifest_of_another_run_does_not_make_the_rows_its_own(tmp_path):
+def test_manifest_of_another_run_does_not_claim_the_rows(tmp_path):
     begun(tmp_path / "here")
     begun(tmp_path / "there", same=OTHER)
     shutil.copy(tmp_path / "there" / MANIFEST, tmp_path / "here" / MANIFEST)
-    said = refusal(tmp_path / "here", same=OTHER)
-    assert "line 1 is of the run " + HERE.row_key in said
-    assert f"a journal or a {MANIFEST} was copied or edited" in said
+    message = refusal(tmp_path / "here", same=OTHER)
+    assert "line 1 is of the run " + HERE.row_key in message
+    assert f"a journal or a {MANIFEST} was copied or edited" in message
 
 
 @pytest.mark.parametrize("old", [True, False])
-def test_a_manifest_that_was_edited_does_not_make_the_run_another(tmp_path, old):
+def test_edited_manifest_does_not_change_the_run(tmp_path, old):
     begun(tmp_path)
     if old:
         without_identities(tmp_path)
@@ -134,7 +134,7 @@ LARGE = 10**30
 EDITS = [7, "\x1b[2J\n\x7f\u202e", {"x\ny": [LARGE]}]
 
 
-def test_an_edit_anywhere_in_a_manifest_is_taken_or_refused_in_one_line(tmp_path):
+def test_any_manifest_edit_is_accepted_or_refused_in_one_line(tmp_path):
     begun(tmp_path, rows=1)
     path = tmp_path / MANIFEST
     manifest = path.read_text()
@@ -197,7 +197,7 @@ def test_rows_of_older_versions_continue_with_their_manifest_only(tmp_path):
         assert "line 1 does not say of which run it is" in refusal(tmp_path)
 
 
-def test_rows_of_older_versions_are_not_those_of_a_new_run(tmp_path):
+def test_unstamped_rows_do_not_belong_to_a_new_run(tmp_path):
     begun(tmp_path / "old", same=OTHER)
     without_identities(tmp_path / "old")
     begun(tmp_path / "new", rows=0)
@@ -213,9 +213,9 @@ def test_an_identity_that_is_none_is_another(tmp_path, found):
     begun(tmp_path)
     with (tmp_path / "rollouts" / "0001.jsonl").open("ab") as file:
         file.write(orjson.dumps(orjson.loads(made("p2", 1).line) | {"run_identity": found}) + b"\n")
-    said = refusal(tmp_path)
-    assert "line 5 is of the run" in said
-    assert len(said) < 1000
+    message = refusal(tmp_path)
+    assert "line 5 is of the run" in message
+    assert len(message) < 1000
 
 
 def test_a_raised_limit_keeps_the_rows_and_nothing_else_does(tmp_path):

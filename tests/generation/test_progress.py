@@ -21,8 +21,8 @@ def outcome(**fields):
 
 def test_nothing_is_done_yet(clock):
     snapshot = Progress(total=10, left=10, before=Tally()).snapshot()
-    assert snapshot == RolloutSnapshot(0, 10, None, None, 0, 0.0, 0.0, None)
-    assert snapshot.describe() == "0/10 rollouts, success -, mean error -, 0 tokens/s, - left"
+    assert snapshot == RolloutSnapshot(0, 10, None, None, None, 0, 0.0, 0.0, None)
+    assert snapshot.describe() == "0/10 rollouts, 0 tokens/s, - left"
 
 
 def test_rates_and_what_is_left(clock):
@@ -59,7 +59,15 @@ def test_failures_count_apart(clock):
     assert snapshot.describe().endswith(" left, 1 failed")
 
 
-def test_what_was_journaled_before_counts_as_done_but_not_for_the_rate(clock, tmp_path):
+def test_q_star_samples_show_the_mean_of_alpha_over_tokens(clock):
+    progress = Progress(total=2, left=2, before=Tally())
+    for alpha, tokens in ((0.25, 30), (0.75, 10)):
+        progress.observe(outcome()._replace(status="ok", error=None, mean_alpha=alpha, completion_tokens=tokens))
+    assert progress.snapshot().mean_alpha == pytest.approx(0.375)
+    assert "mean alpha 0.375" in progress.snapshot().describe()
+
+
+def test_earlier_rollouts_count_as_done_but_not_in_the_rate(clock, tmp_path):
     with opened(tmp_path, rows=3, num_rollout=2) as run:
         append(run.journal, "p0", 0)
         append(run.journal, "p0", 1, state="failed")
@@ -70,12 +78,12 @@ def test_what_was_journaled_before_counts_as_done_but_not_for_the_rate(clock, tm
         append(run.journal, "p1", 0, error=1.0)
         progress.observe(outcome(error=1.0))
         snapshot = progress.snapshot()
-    assert snapshot[:5] == (3, 6, 0.5, 0.5, 1)
+    assert snapshot[:6] == (3, 6, 0.5, 0.5, None, 1)
     assert (snapshot.rollouts_per_s, snapshot.eta_s) == (0.5, 6.0)
     assert progress.tally.done == 1
 
 
-def test_what_is_retried_is_not_done(tmp_path):
+def test_retried_rollouts_do_not_count_as_done(tmp_path):
     with opened(tmp_path) as run:
         append(run.journal, "p0", 0)
         append(run.journal, "p0", 1, state="failed")

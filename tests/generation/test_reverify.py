@@ -1,7 +1,7 @@
 import pytest
 
 from rollmill.generation import reverify as module
-from rollmill.generation.reverify import reverify
+from rollmill.generation.reverify import reverify, verify_failed
 from rollmill.generation.run import Run
 from rollmill.verifiers import VerifierPool
 from tests.generation.made import append, identity, opened
@@ -26,17 +26,24 @@ def again(directory, accept_error=0.5, verifier="numeric"):
         return count, run.manifest, run.journal.group("p0", 4), run.journal.group("p1", 1)
 
 
-def test_verdicts_change_and_nothing_else(run_of_four):
+def test_a_new_journal_is_written_and_the_old_one_is_kept(run_of_four):
     old = (run_of_four / "rollouts" / "0001.jsonl").read_bytes()
-    with opened(run_of_four) as run:
-        before = run.journal.group("p0", 3)
-    count, manifest, (right, close, none, missing), (failed,) = again(run_of_four)
+    count, manifest, _, _ = again(run_of_four)
     assert count == 3
     assert manifest.journal == "rollouts/0002.jsonl"
     assert (run_of_four / "rollouts" / "0001.jsonl").read_bytes() == old
-    assert manifest.identity.verification == {"verifier": "numeric@1", "accept_error": 0.5}
+    assert manifest.identity.verification == {"verifier": "numeric@2", "accept_error": 0.5}
     assert manifest.identity.generation == identity().generation
     assert manifest.identity_key == manifest.identity.key
+    with opened(run_of_four, same=manifest.identity) as run:
+        assert run.journal.tally.counts() == (4, 2, 1, 1)
+        assert run.missing() == 3  # two rollouts a problem, of three problems
+
+
+def test_verdicts_change_and_nothing_else(run_of_four):
+    with opened(run_of_four) as run:
+        before = run.journal.group("p0", 3)
+    _, _, (right, close, none, missing), (failed,) = again(run_of_four)
     assert (right.success, right.verdict.distance) == (True, 0)
     assert (close.success, close.verdict.distance, close.error) == (True, 0.25, None)
     assert (none.success, none.reward, none.status) == (False, 0, "unparseable")
@@ -45,9 +52,6 @@ def test_verdicts_change_and_nothing_else(run_of_four):
     kept = {"verdict", "error", "reward", "success"}
     for there, here in zip(before, (right, close, none), strict=True):
         assert there.model_dump(exclude=kept) == here.model_dump(exclude=kept)
-    with opened(run_of_four, same=manifest.identity) as run:
-        assert run.journal.tally.counts() == (4, 2, 1, 1)
-        assert run.missing() == 3  # two rollouts a problem, of three problems
 
 
 def test_again_and_again(run_of_four):
@@ -58,7 +62,7 @@ def test_again_and_again(run_of_four):
 
 
 def test_a_verifier_that_raises_makes_errors(run_of_four, monkeypatch):
-    async def verify(self, problem, completion):
+    async def verify(self, problem, completion, **_):
         raise module.VerifierFailed("verifier_raised", "no licence")
 
     monkeypatch.setattr(VerifierPool, "verify", verify)
@@ -101,3 +105,40 @@ def test_a_crash_leaves_the_old_journal_in_force(run_of_four, monkeypatch, when)
         assert run.manifest.journal == "rollouts/0001.jsonl"
         assert run.journal.group("p0", 1)[0].verdict.answer == "1"  # as it was made, not as scored again
     assert again(run_of_four)[1].journal == "rollouts/0002.jsonl"
+
+
+def test_problems_that_the_verifier_refuses_have_no_verdict(run_of_four):
+    pool = VerifierPool("numeric", accept_error=0.5)
+    same = identity().model_copy(update={"verification": pool.identity})
+    with opened(run_of_four, same=same, reverify=True) as run:
+        count = reverify(run, pool, fault=lambda each: "no number" if each.instance_id == "p0" else None)
+        rollouts = run.journal.group("p0", 3)
+        (failed,) = run.journal.group("p1", 1)
+    assert count == 0
+    assert {(each.error.type, each.error.message, each.reward) for each in rollouts} == {
+        ("problem_refused", "no number", None)
+    }
+    assert [each.completion for each in rollouts] == ["<answer>0</answer>", "<answer>0.25</answer>", "none"]
+    assert failed.error.type == "http_400"
+
+
+def test_only_the_verification_of_what_a_verifier_failed_on_is_done_again(run_of_four):
+    pool = VerifierPool("numeric", accept_error=0.5)
+    with opened(run_of_four, retry="failed") as run:
+        assert verify_failed(run, pool) == 1
+        rollouts = run.journal.group("p0", 3)
+        assert run.wanted(next(run.problems())) == []
+    assert (rollouts[1].success, rollouts[1].completion, rollouts[1].error) == (True, "<answer>0.25</answer>", None)
+    with opened(run_of_four, retry="failed") as run:
+        assert [problem.instance_id for problem in run.problems() if run.wanted(problem)] == ["p1", "p2"]
+
+
+def test_a_completion_whose_verification_fails_again_is_kept(run_of_four, monkeypatch):
+    async def verify(self, problem, completion, **_):
+        raise module.VerifierFailed("verifier_unavailable", "the judge is away")
+
+    monkeypatch.setattr(VerifierPool, "verify", verify)
+    with opened(run_of_four, retry="failed") as run:
+        assert verify_failed(run, VerifierPool("numeric", accept_error=0.5)) == 0
+        assert run.journal.group("p0", 3)[1].error.type == "verifier_died"
+        assert run.wanted(next(run.problems())) == []

@@ -74,14 +74,14 @@ def test_what_differs_is_named_with_old_and_new_value(tmp_path):
         pass
     manifest = (tmp_path / "manifest.json").read_bytes()
     problems = (tmp_path / "problems.jsonl").read_bytes()
-    said = refusal(tmp_path, same=identity(model="b", template=None, max_tokens=7), rows=1)
-    assert f"{tmp_path} holds another run: " in said
-    assert 'model ("a" on disk, "b" now)' in said
-    assert "max_tokens (100 on disk, 7 now)" in said
-    assert "xxx...xxx" in said
-    assert 'xxx" on disk, null now)' in said
-    assert "temperature" not in said
-    assert "\n" not in said
+    message = refusal(tmp_path, same=identity(model="b", template=None, max_tokens=7), rows=1)
+    assert f"{tmp_path} holds another run: " in message
+    assert 'model ("a" on disk, "b" now)' in message
+    assert "max_tokens (100 on disk, 7 now)" in message
+    assert "xxx...xxx" in message
+    assert 'xxx" on disk, null now)' in message
+    assert "temperature" not in message
+    assert "\n" not in message
     assert (tmp_path / "manifest.json").read_bytes() == manifest
     assert (tmp_path / "problems.jsonl").read_bytes() == problems
     assert not list(tmp_path.glob(".loading*"))
@@ -90,9 +90,9 @@ def test_what_differs_is_named_with_old_and_new_value(tmp_path):
 def test_another_verifier_points_to_reverify(tmp_path):
     with opened(tmp_path):
         pass
-    said = refusal(tmp_path, same=identity(verifier="exact@1"))
-    assert 'verifier ("numeric@1" on disk, "exact@1" now)' in said
-    assert "--reverify scores the stored completions again" in said
+    message = refusal(tmp_path, same=identity(verifier="exact@1"))
+    assert 'verifier ("numeric@1" on disk, "exact@1" now)' in message
+    assert "--reverify scores the stored completions again" in message
     assert "--reverify" not in refusal(tmp_path, same=identity(verifier="exact@1", model="n"))
     assert 'model ("m" on disk, "n" now)' in refusal(tmp_path, same=identity(model="n"), reverify=True)
 
@@ -102,9 +102,9 @@ def test_the_token_limit_may_be_raised_for_what_was_truncated(tmp_path):
         append(run.journal, "p0", 0, finish_reason="length")
         append(run.journal, "p0", 1)
     raised, lowered = identity(max_tokens=200), identity(max_tokens=50)
-    said = refusal(tmp_path, same=raised)
-    assert "max_tokens (100 on disk, 200 now)" in said
-    assert "--retry truncated" in said
+    message = refusal(tmp_path, same=raised)
+    assert "max_tokens (100 on disk, 200 now)" in message
+    assert "--retry truncated" in message
     assert "--retry truncated" not in refusal(tmp_path, same=lowered)
     refusal(tmp_path, same=raised, retry="failed")
     refusal(tmp_path, same=lowered, retry="truncated")

@@ -1,7 +1,7 @@
 import orjson
 
 from rollmill.generation.progress import progress_of
-from rollmill.generation.shard import ShardRollouts, ShardRun, ShardScheduler
+from rollmill.generation.shard import ProblemScheduler, ShardRollouts, ShardRun
 from tests.generation.made import append, made, opened
 
 
@@ -19,11 +19,11 @@ def journaled(run):
     return sorted((row["instance_id"], row["sample_id"]) for row in rows)
 
 
-def test_shards_are_whole_problems_less_what_is_journaled(tmp_path):
+def test_shards_hold_whole_problems_without_journaled_rollouts(tmp_path):
     with opened(tmp_path, rows=5, num_rollout=3) as run:
         for where in (("p0", 0), ("p0", 1), ("p0", 2), ("p2", 1)):
             append(run.journal, *where)
-        sharding = ShardScheduler(run, progress_of(run))
+        sharding = ProblemScheduler(run, progress_of(run))
         assert sharding.left == 11
         shard = sharding.cut(4)
         assert ids(shard) == [("p1", [0, 1, 2]), ("p2", [0, 2])]
@@ -35,7 +35,7 @@ def test_shards_are_whole_problems_less_what_is_journaled(tmp_path):
 def test_every_rollout_is_journaled_once(tmp_path):
     with opened(tmp_path, rows=2, num_rollout=2) as run:
         progress = progress_of(run)
-        sharding = ShardScheduler(run, progress)
+        sharding = ProblemScheduler(run, progress)
         shard = sharding.cut(4)
         rows = rows_of(shard)
         assert sharding.take(shard, ShardRollouts(rows, "w")).counts() == (4, 4, 0, 0)
@@ -46,9 +46,9 @@ def test_every_rollout_is_journaled_once(tmp_path):
         assert run.missing() == 0
 
 
-def test_what_came_back_unmade_is_cut_again_and_failures_are_not(tmp_path):
+def test_returned_rollouts_are_cut_again_but_failures_are_not(tmp_path):
     with opened(tmp_path, rows=3, num_rollout=2) as run:
-        sharding = ShardScheduler(run, progress_of(run))
+        sharding = ProblemScheduler(run, progress_of(run))
         shard = sharding.cut(4)
         kept = [made("p0", 0), made("p1", 1, state="failed:timeout")]
         assert sharding.take(shard, ShardRollouts(kept, "w", given_up=True)).counts() == (2, 1, 0, 1)
@@ -61,13 +61,13 @@ def test_what_came_back_unmade_is_cut_again_and_failures_are_not(tmp_path):
         assert journaled(run) == [("p0", 0), ("p0", 1), ("p1", 0), ("p1", 1)]
 
 
-def test_redoing_what_failed_hands_it_out_once(tmp_path):
+def test_failed_rollouts_are_handed_out_once_on_retry(tmp_path):
     with opened(tmp_path, rows=2, num_rollout=2) as run:
         for sample_id in range(2):
             append(run.journal, "p1", sample_id, state="failed:timeout", attempt=3)
             append(run.journal, "p0", sample_id)
     with opened(tmp_path, rows=2, num_rollout=2, retry="failed") as run:
-        sharding = ShardScheduler(run, progress_of(run))
+        sharding = ProblemScheduler(run, progress_of(run))
         shard = sharding.cut(100)
         assert [one.wanted for one in shard.problems] == [[(0, 3), (1, 3)]]
         assert sharding.take(shard, ShardRollouts(rows_of(shard, state="failed:timeout"), "w")).counts()[3] == 2
@@ -76,7 +76,7 @@ def test_redoing_what_failed_hands_it_out_once(tmp_path):
 
 def test_a_canary_is_not_cut_again(tmp_path):
     with opened(tmp_path, rows=2, num_rollout=3) as run:
-        sharding = ShardScheduler(run, progress_of(run))
+        sharding = ProblemScheduler(run, progress_of(run))
         canary = sharding.cut_first(run.problems(), 2)
         assert ids(canary) == [("p0", [0, 1]), ("p1", [0, 1])]
         sharding.take(canary, ShardRollouts([made("p0", 0)], "w", given_up=True))
@@ -87,13 +87,13 @@ def test_a_canary_is_not_cut_again(tmp_path):
 
 def test_a_part_sorts_what_is_made_by_shard(tmp_path):
     with opened(tmp_path, rows=3, num_rollout=1) as run:
-        sharding = ShardScheduler(run, progress_of(run))
+        sharding = ProblemScheduler(run, progress_of(run))
         one, other = sharding.cut(2), sharding.cut(2)
     part = ShardRun(tmp_path)
-    first, second = part.hold(one), part.hold(other)
+    first, second = part.take(one), part.take(other)
     for row in (made("p2", 0), made("p1", 0)):
-        part.append(row.instance_id, row.sample_id, row.line, row.outcome)
+        part.append(row)
     part.release(one)
-    part.append("p0", 0, made("p0", 0).line, made("p0", 0).outcome)  # nobody's any more
+    part.append(made("p0", 0))  # nobody's any more
     assert [[row.instance_id for row in rows] for rows in (first, second)] == [["p1"], ["p2"]]
     assert part.wanted(other.problems[0].problem, 0) == []

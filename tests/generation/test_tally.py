@@ -23,9 +23,9 @@ def test_counting():
 
 
 def test_an_outcome():
-    said = outcome(state="failed:timeout", attempt=2, max_tokens=7)
-    assert said.failed
-    assert (said.error_type, said.success, said.error, said.latency_s) == ("timeout", False, None, 0.0)
-    assert (said.attempt, said.max_tokens, said.completed) == (2, 7, False)
+    counted = outcome(state="failed:timeout", attempt=2, max_tokens=7)
+    assert counted.failed
+    assert (counted.error_type, counted.success, counted.error, counted.latency_s) == ("timeout", False, None, 0.0)
+    assert (counted.attempt, counted.max_tokens, counted.completed) == (2, 7, False)
     assert not outcome(state="unparseable").failed
     assert outcome(metadata={}).attempt == 0

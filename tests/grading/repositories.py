@@ -147,3 +147,7 @@ PROBLEMS: list[dict[str, Any]] = [
         "benchmark_command": "echo $BENCH_SEED",
     },
 ]
+
+
+def put(path: str, text: str) -> str:
+    return f"cat > {path} <<'END_OF_FILE'\n{text}\nEND_OF_FILE"

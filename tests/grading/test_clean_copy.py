@@ -41,7 +41,7 @@ def test_a_built_tree_is_restored_as_it_was(host: BubblewrapHost, problems: dict
         assert sandbox.execute("make -q run_test").returncode == 1
 
 
-def test_a_patch_is_applied_byte_by_byte_whatever_the_attributes_say(
+def test_patch_is_applied_exactly_despite_gitattributes(
     host: BubblewrapHost, problems: dict[str, GradedProblem], images: Path
 ) -> None:
     image = images / "attributes"

@@ -7,8 +7,7 @@ import pytest
 
 from rollmill.grading.evaluation import Evaluation
 from tests.grading.conftest import Play
-from tests.grading.repositories import C_FAST, C_SLOW, FAST
-from tests.grading.test_grader import put
+from tests.grading.repositories import C_FAST, C_SLOW, FAST, put
 
 FASTER = put("lib/total.py", FAST)
 FORGED = "print('0' * 64)\n"
@@ -100,7 +99,7 @@ OUTSIDE = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("what", OUTSIDE)
-def test_what_is_outside_the_allowed_paths_counts_however_it_is_hidden(play: Play, what: str) -> None:
+def test_hidden_change_outside_allowed_paths_is_refused(play: Play, what: str) -> None:
     command, reason = OUTSIDE[what]
     caught(play("py", FASTER, command), "git_precheck", reason)
 
@@ -127,7 +126,7 @@ ENDS = {
 
 
 @pytest.mark.parametrize("what", ENDS)
-def test_a_test_run_that_does_not_come_to_its_end_is_not_passed(play: Play, what: str) -> None:
+def test_unfinished_test_run_does_not_pass(play: Play, what: str) -> None:
     caught(play("py", put("lib/total.py", ENDS[what])), "test", "the tests")
 
 
@@ -220,6 +219,12 @@ def total(numbers):
 """
 
 
+def play_out_of_luck(play: Play, *commands: str) -> Evaluation:
+    """Grade an attempt, and once more where it was faster by chance: an interval of 95 % misses once in forty times."""
+    found = play(*commands)
+    return play(*commands) if found.success else found
+
+
 def not_faster(found: Evaluation) -> None:
     caught(found, "benchmark", "(95% interval ")
     assert str(found.reason).startswith(("not faster beyond noise: ", "slower: "))
@@ -229,8 +234,8 @@ def not_faster(found: Evaluation) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("what", [CACHE, CLOCK], ids=["caches on disk, changes the benchmark", "another clock"])
-def test_nothing_is_faster_for_what_an_earlier_run_left_or_a_clock_says(play: Play, what: str) -> None:
-    not_faster(play("py", put("lib/total.py", what)))
+def test_leftovers_and_fake_clocks_give_no_speedup(play: Play, what: str) -> None:
+    not_faster(play_out_of_luck(play, "py", put("lib/total.py", what)))
 
 
 def left_behind() -> list[int]:
@@ -238,7 +243,7 @@ def left_behind() -> list[int]:
 
 
 @pytest.mark.slow
-def test_processes_that_a_run_leaves_behind_do_not_live_in_the_next(play: Play) -> None:
+def test_leftover_processes_do_not_reach_the_next_run(play: Play) -> None:
     started = f"for i in 1 2; do setsid nohup bash -c 'while :; do :; done' {MARK} > /dev/null 2>&1 & done"
     harmless = BURNER.replace("kill -STOP -1", ":")
     found = play("py", put("lib/total.py", harmless), started)
@@ -303,14 +308,14 @@ def test_makefiles_headers_and_flags_are_not_the_agents(play: Play) -> None:
 
 
 @pytest.mark.slow
-def test_binaries_and_preloaded_libraries_of_the_agent_do_not_come_along(play: Play) -> None:
+def test_agent_binaries_and_preloads_are_not_graded(play: Play) -> None:
     forge = "make -s; printf '#!/bin/sh\\necho 2 of 2 tests passed\\n' > run_test; cp run_test run_bench"
     future = "touch -d 2100-01-01 run_*"
     library = (
         put("/tmp/fast.c", "int usleep(unsigned x) { return 0; }") + "\ngcc -shared -fPIC -o /tmp/fast.so /tmp/fast.c"
     )
     preload = "for f in .bashrc .profile; do echo 'export LD_PRELOAD=/tmp/fast.so' > /tmp/$f; done"
-    found = play("c", forge, future, library, preload, put("total.c", C_SLOW + "/* faster */"))
+    found = play_out_of_luck(play, "c", forge, future, library, preload, put("total.c", C_SLOW + "/* faster */"))
     caught(found, "benchmark", "(95% interval ")
     assert found.test_output == "2 of 2 tests passed\n"
     assert found.speedup_details is not None
@@ -318,6 +323,6 @@ def test_binaries_and_preloaded_libraries_of_the_agent_do_not_come_along(play: P
 
 
 @pytest.mark.slow
-def test_special_inputs_in_the_source_of_an_include_are_no_way_out(play: Play) -> None:
+def test_including_the_benchmark_source_fails_the_build(play: Play) -> None:
     found = play("c", put("total.c", '#include "bench.c"\n' + C_FAST))
     assert (found.success, found.reward, found.phase) == (False, 0.0, "build")

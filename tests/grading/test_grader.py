@@ -18,32 +18,43 @@ from rollmill.grading.reward_schedule import DEFAULT
 from rollmill.sandboxes.bubblewrap import BubblewrapHost, BubblewrapSandbox
 from rollmill.sandboxes.sandbox import SandboxError, SandboxSpec
 from tests.grading.conftest import Play
-from tests.grading.repositories import C_FAST, FAST, PYTHON
+from tests.grading.repositories import C_FAST, FAST, PYTHON, put
 
 
-def put(path: str, text: str) -> str:
-    return f"cat > {path} <<'END_OF_FILE'\n{text}\nEND_OF_FILE"
+@pytest.fixture(scope="module")
+def fast(host: BubblewrapHost, grader: LocalGrader, problems: dict[str, GradedProblem]) -> Evaluation:
+    """The grade of a change that is fast and right."""
+    with closing(host.start(SandboxSpec(image="py"))) as sandbox:
+        sandbox.execute(put("lib/total.py", FAST))
+        return grader.grade(problems["py"], sandbox.id)
 
 
 @pytest.mark.slow
-def test_a_fast_and_right_change_is_a_success(play: Play) -> None:
-    found = play("py", put("lib/total.py", FAST))
-    assert (found.success, found.reason, found.phase, found.error) == (True, None, None, None)
-    assert found.git_precheck is not None
-    assert found.git_precheck.changed_files == ["lib/total.py"]
-    assert found.git_precheck.raw_status == " M lib/total.py\n"
-    details = found.speedup_details
+def test_a_fast_and_right_change_is_a_success(fast: Evaluation) -> None:
+    assert (fast.success, fast.reason, fast.phase, fast.error) == (True, None, None, None)
+    assert fast.git_precheck is not None
+    assert fast.git_precheck.changed_files == ["lib/total.py"]
+    assert fast.git_precheck.raw_status == " M lib/total.py\n"
+
+
+@pytest.mark.slow
+def test_its_reward_follows_from_pairs_of_runs(fast: Evaluation) -> None:
+    details = fast.speedup_details
     assert details is not None
     assert details.total_comparisons == 3
-    assert found.reward == DEFAULT.reward(0, details.low) >= 0.1
-    assert 1 < details.low <= details.average_speedup == found.speedup <= details.high
+    assert fast.reward == DEFAULT.reward(0, details.low) >= 0.1
+    assert 1 < details.low <= details.average_speedup == fast.speedup <= details.high
     assert all(pair.before_s > 1.29 for pair in details.comparisons)
     assert all(pair.after_s < pair.before_s for pair in details.comparisons)
     assert len({pair.seed for pair in details.comparisons}) == 3
-    assert (found.build_returncode, found.test_returncode, found.benchmark_returncode) == (0, 0, 0)
-    assert "Ran 2 tests" in found.test_output
-    assert len(found.benchmark_output.strip()) == 64
-    assert Evaluation.model_validate_json(found.model_dump_json()) == found
+
+
+@pytest.mark.slow
+def test_its_evaluation_holds_what_commands_wrote(fast: Evaluation) -> None:
+    assert (fast.build_returncode, fast.test_returncode, fast.benchmark_returncode) == (0, 0, 0)
+    assert "Ran 2 tests" in fast.test_output
+    assert len(fast.benchmark_output.strip()) == 64
+    assert Evaluation.model_validate_json(fast.model_dump_json()) == fast
 
 
 @pytest.mark.slow
@@ -74,7 +85,7 @@ def test_a_change_that_does_nothing_earns_nothing(play: Play) -> None:
 
 
 @pytest.mark.slow
-def test_a_slower_change_is_said_to_be_slower(play: Play) -> None:
+def test_slower_change_is_reported_as_slower(play: Play) -> None:
     found = play("py", "sed -i 's/1.3/4.5/' lib/total.py")
     assert (found.success, found.reward) == (False, 0.0)
     assert str(found.reason).startswith("slower: 0.")
@@ -118,7 +129,7 @@ def test_long_output_is_cut(play: Play) -> None:
     assert found.test_output.startswith("xxx")
 
 
-def test_the_patch_is_whatever_was_done_to_the_tree(play: Play, tmp_path: Path) -> None:
+def test_patch_holds_every_change_to_the_tree(play: Play, tmp_path: Path) -> None:
     found = play(
         "py",
         "echo staged > lib/staged.py; git add -A; echo more >> lib/staged.py",
@@ -148,7 +159,7 @@ def failed(found: Evaluation) -> str | None:
 
 
 @pytest.mark.parametrize(
-    ("instance_id", "said"),
+    ("instance_id", "message"),
     [
         ("untested", "test_command of untested fails at the start commit: return code 3"),
         ("unmeasured", "has no benchmark_command"),
@@ -156,18 +167,18 @@ def failed(found: Evaluation) -> str | None:
         ("silent", "prints nothing"),
     ],
 )
-def test_a_problem_that_cannot_be_graded_is_an_error_of_its_own(
-    host: BubblewrapHost, grader: LocalGrader, problems: dict[str, GradedProblem], instance_id: str, said: str
+def test_ungradable_problem_is_an_error(
+    host: BubblewrapHost, grader: LocalGrader, problems: dict[str, GradedProblem], instance_id: str, message: str
 ) -> None:
     sandbox = host.start(SandboxSpec(image="py"))
     found = grader.grade(problems[instance_id], sandbox.id)
     sandbox.close()
     assert failed(found) == "problem"
-    assert said in str(found.error)
+    assert message in str(found.error)
 
 
 @pytest.mark.slow
-def test_a_benchmark_that_is_not_reproducible_is_no_fault_of_the_change(host: BubblewrapHost, play: Play) -> None:
+def test_unreproducible_benchmark_is_an_error_not_a_failure(host: BubblewrapHost, play: Play) -> None:
     found = play("flaky", "echo '# new' >> lib/total.py")
     assert failed(found) == "problem"
     assert "gave two results for one BENCH_SEED at the start commit" in str(found.error)
@@ -185,9 +196,7 @@ def test_what_is_not_there_is_an_error(
     assert failed(grader.grade(problems["py"], sandbox.id)) == "unknown_sandbox"
 
 
-def test_a_work_tree_that_is_too_large_is_the_agents_own_doing(
-    host: BubblewrapHost, problems: dict[str, GradedProblem]
-) -> None:
+def test_oversized_work_tree_fails_the_attempt(host: BubblewrapHost, problems: dict[str, GradedProblem]) -> None:
     grader = LocalGrader(host, most_bytes=100_000)
     sandbox = host.start(SandboxSpec(image="py"))
     sandbox.execute("head -c 300000 /dev/zero > lib/zeros")

@@ -48,7 +48,7 @@ def notes(noted: Path) -> list[list[str]]:
     return [line.split() for line in noted.read_text().splitlines()]
 
 
-def test_processes_take_turns_and_one_that_is_killed_leaves_its_own(tmp_path: Path) -> None:
+def test_processes_take_turns_and_a_killed_one_frees_the_lock(tmp_path: Path) -> None:
     lock, noted = tmp_path / "lock", tmp_path / "noted"
     noted.touch()
     with taking_turns(lock, noted, 0.02) as first, taking_turns(lock, noted, 0.02) as second:

@@ -91,7 +91,7 @@ WRONG = Evaluation(instance_id="a", success=False, reward=0.0, reason="the tests
         ({"good": GOOD.model_copy(update={"error": "no host", "error_type": "sandbox"})}, "good: sandbox: no host"),
     ],
 )
-def test_what_is_a_fault(changed: dict[str, Evaluation], fault: str | None) -> None:
+def test_proof_faults_follow_from_the_grades(changed: dict[str, Evaluation], fault: str | None) -> None:
     proof = Proof("a", **{"unchanged": UNCHANGED, "good": GOOD, "wrong": WRONG, **changed})
     if fault is None:
         assert proof.faults == []
@@ -118,9 +118,7 @@ def grader(host: BubblewrapHost) -> LocalGrader:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("instance_id", PACK.problems)
-def test_the_start_earns_nothing_the_good_patch_much_the_wrong_one_nothing(
-    instance_id: str, host: BubblewrapHost, grader: LocalGrader
-) -> None:
+def test_only_the_good_patch_earns_a_reward(instance_id: str, host: BubblewrapHost, grader: LocalGrader) -> None:
     proof = prove(PACK, host, grader, instance_id)
     assert proof.faults == [], proof
 

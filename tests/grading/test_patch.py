@@ -120,7 +120,7 @@ def test_equal_trees_have_no_patch(tmp_path: Path) -> None:
     assert start.take_patch({**START, b"x.o": TreeEntry(REGULAR, b"")}) == ([], "")
 
 
-def test_untracked_ignored_files_of_the_image_are_no_part_of_it(tmp_path: Path) -> None:
+def test_patch_excludes_ignored_files_of_the_image(tmp_path: Path) -> None:
     start = StartTree({**START, b"old.o": TreeEntry(REGULAR, b"1")}, START, tmp_path)
     assert start.take_patch({**START, b"old.o": TreeEntry(REGULAR, b"2")}) == ([], "")
     assert start.take_patch(dict(START)) == ([], "")

@@ -45,7 +45,7 @@ def test_a_pattern_that_fits_allows(path: str, patterns: list[str]) -> None:
         ("src/.gitattributes", ["src/**"], "name that is read by"),
     ],
 )
-def test_what_no_pattern_allows_is_refused(path: str, patterns: list[str], reason: str) -> None:
+def test_path_without_a_matching_pattern_is_refused(path: str, patterns: list[str], reason: str) -> None:
     assert reason in str(refusal([change(path)], patterns))
 
 

@@ -26,7 +26,7 @@ def test_rows_of_a_list_and_of_lines_are_the_same(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "said"),
+    ("rows", "message"),
     [
         ([ROW, {"instance_id": "b", "image_name": "x"}], "row 2, problem_statement: Field required"),
         ([{**ROW, "timeout_s": 0}], "row 1, timeout_s: Input should be greater than 0"),
@@ -37,12 +37,12 @@ def test_rows_of_a_list_and_of_lines_are_the_same(tmp_path: Path) -> None:
         ([], "holds no problem"),
     ],
 )
-def test_a_bad_row_is_said_in_one_line(tmp_path: Path, rows: list[object], said: str) -> None:
+def test_bad_row_is_reported_in_one_line(tmp_path: Path, rows: list[object], message: str) -> None:
     file = tmp_path / "problems.json"
     file.write_bytes(orjson.dumps(rows))
     with pytest.raises(InputError) as found:
         read_graded_problems(str(file))
-    assert str(found.value).startswith(f"{file} {said}")
+    assert str(found.value).startswith(f"{file} {message}")
     assert "\n" not in str(found.value)
 
 

@@ -56,7 +56,7 @@ def test_ladders_are_read_by_name_and_from_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ('{"steps": []}', "at least one step"),
         ('{"steps": [{"above": 1.5, "reward": 1}, {"above": 1.2, "reward": 2}]}', "above 1.2 is not higher"),
@@ -65,15 +65,15 @@ def test_ladders_are_read_by_name_and_from_files(tmp_path: Path) -> None:
         ("{", "Invalid JSON"),
     ],
 )
-def test_what_is_no_ladder_is_said_in_one_line(tmp_path: Path, text: str, said: str) -> None:
+def test_invalid_schedule_is_refused_in_one_line(tmp_path: Path, text: str, message: str) -> None:
     file = tmp_path / "own.json"
     file.write_text(text)
-    with pytest.raises(InputError, match=said) as found:
+    with pytest.raises(InputError, match=message) as found:
         read_ladder(str(file))
     assert "\n" not in str(found.value)
     assert str(file) in str(found.value)
 
 
-def test_an_unknown_name_is_said_with_the_known_ones() -> None:
+def test_unknown_name_is_refused_with_the_known_ones() -> None:
     with pytest.raises(InputError, match=r"no ladder 'best': name one of default, observed, or a JSON file"):
         read_ladder("best")

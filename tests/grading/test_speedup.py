@@ -58,7 +58,7 @@ def test_a_difference_is_found_through_noise() -> None:
     assert all(details.total_comparisons == len(details.comparisons) for details in found)
 
 
-def test_pairs_are_interleaved_with_a_fresh_seed_each_and_the_first_is_dropped() -> None:
+def test_pairs_interleave_with_fresh_seeds_and_a_dropped_warm_up() -> None:
     asked: list[tuple[int, bool]] = []
 
     def measure(seed: int, first: bool) -> tuple[float, float]:

@@ -3,7 +3,7 @@ from __future__ import annotations
 from rollmill.grading.test_summary import summary
 
 
-def test_the_same_tests_have_the_same_summary_however_long_they_took() -> None:
+def test_test_summary_does_not_depend_on_duration() -> None:
     first = "..\n" + "-" * 70 + "\nRan 12 tests in 0.001s\n\nOK\n"
     second = "..\nwarning: x\n" + "-" * 70 + "\nRan 12 tests in 13.250s\n\nOK\n\n"
     assert summary(first) == summary(second) == ["-" * 70, "Ran 12 tests in #", "OK"]

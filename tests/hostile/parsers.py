@@ -41,7 +41,7 @@ from rollmill.inference.server_log import ServerLog
 from rollmill.jobs.episodes.config_file import read_asked
 from rollmill.jobs.episodes.override_values import split_policy
 from rollmill.jobs.improvement.held_out import _stands_in
-from rollmill.jobs.training.turns import _MARKER
+from rollmill.jobs.training.turns import _CLOSED, _NO_THOUGHTS, _OPENER
 from rollmill.records import Problem
 from rollmill.reports.viewing.blocks import message_blocks
 from rollmill.reports.viewing.pages import embedded
@@ -185,7 +185,7 @@ PARSERS: dict[str, Callable[[str], object]] = {
     "search.words": _words,
     "server_log": _log,
     "stateful.actions": _actions,
-    "training.marker": lambda text: _MARKER.search(text),
+    "training.opener": lambda text: (_OPENER.search(text), _CLOSED.search(text), _NO_THOUGHTS.match(text)),
     "verifiers.answer": lambda text: (tagged_answer(text), answer_or_all(text)),
     "verifiers.exact": lambda text: ExactVerifier().verify(PROBLEM, text),
     "verifiers.exponent": lambda text: _EXPONENT.fullmatch(text),

@@ -9,6 +9,7 @@ from rollmill.errors import InputError
 from rollmill.exports.card import read_sections
 from rollmill.jobs.training.data_files import find_data
 from rollmill.problems.hub import read_directory
+from rollmill.problems.source import ProblemSource
 
 
 class Payload:
@@ -19,7 +20,7 @@ class Payload:
         return open, (self._marker, "w")
 
 
-def test_a_script_or_a_pickle_in_a_data_set_does_not_run(tmp_path, monkeypatch):
+def test_script_or_pickle_in_a_data_set_is_not_executed(tmp_path, monkeypatch):
     marker = tmp_path / "pwned"
     monkeypatch.setenv("HF_MODULES_CACHE", str(tmp_path / "modules"))
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
@@ -32,7 +33,7 @@ def test_a_script_or_a_pickle_in_a_data_set_does_not_run(tmp_path, monkeypatch):
             (folder / "data.pkl").write_bytes(pickle.dumps(Payload(marker)))
             (folder / "README.md").write_text("---\nconfigs:\n- config_name: default\n  data_files: data.pkl\n---\n")
         with pytest.raises(InputError) as refused:
-            list(read_directory(folder, "train"))
+            list(read_directory(folder, None, ProblemSource(dataset=str(folder))))
         assert str(folder) in str(refused.value)
     assert not marker.exists()
 

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.flows.conftest import end_prepared
+
+__all__ = ["end_prepared"]
 pytestmark = [
     pytest.mark.slow,  # torch and transformers are imported
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning"),
@@ -158,22 +161,23 @@ def test_a_checkpoint_that_somebody_has_changed_runs_nothing(base, tmp_path, mon
     from rollmill.jobs.training.checkpoints import CHECKPOINTS, checkpoint_path, whole_checkpoints
     from rollmill.jobs.training.parameters import TrainLora
     from rollmill.jobs.training.training import run_training
-    from tests.jobs.training.made import one_thread, row, write_rows
+    from tests.jobs.training.made import row, write_rows
+    from tests.jobs.training.prepared_workers import prepared_workers
 
-    one_thread(monkeypatch)
     rows = write_rows(tmp_path / "train.jsonl", [row(n, "ab" * (n % 5 + 1)) for n in range(24)])
     given = TrainLora(
         model_path=str(base), train_data=rows, output_dir=str(tmp_path / "run"), max_length=128, lora_r=4, save_steps=2,
         num_train_epochs=6, num_gpus=0,
     )  # fmt: skip
     checkpoints = tmp_path / "run" / CHECKPOINTS
-    with pytest.raises(RunStoppedError):
+    with prepared_workers(), pytest.raises(RunStoppedError):
         run_training(given, stop=lambda: bool(whole_checkpoints(checkpoints)))
     for checkpoint in whole_checkpoints(checkpoints):  # whichever is the one that it continues from
         torch.save({"state": Payload(marker)}, checkpoint_path(checkpoints, checkpoint.step) / name)
-    if name == "training_args.bin":
-        run_training(given)  # nobody reads it
-    else:
-        with pytest.raises(InputError, match="holds more than numbers, and is not read"):
-            run_training(given)
+    with prepared_workers():
+        if name == "training_args.bin":
+            run_training(given)  # nobody reads it
+        else:
+            with pytest.raises(InputError, match="holds more than numbers, and is not read"):
+                run_training(given)
     assert not marker.exists()

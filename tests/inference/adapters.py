@@ -23,8 +23,8 @@ def write_adapter(folder, shapes=None, **config):
     return folder
 
 
-def make_adapter(folder, base, *, rank=8, scale=0.02):
-    """A random adapter that changes what the model in `base` says."""
+def make_adapter(folder, base, *, rank=8, scale=0.02, **more):
+    """A random adapter that changes what the model in `base` says; `more` goes into its configuration."""
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
@@ -33,9 +33,11 @@ def make_adapter(folder, base, *, rank=8, scale=0.02):
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # PEFT asks Transformers by an old name
-        adapted = get_peft_model(model, LoraConfig(r=rank, lora_alpha=rank, target_modules=["q_proj", "v_proj"]))
+        adapted = get_peft_model(
+            model, LoraConfig(r=rank, lora_alpha=rank, target_modules=["q_proj", "v_proj"], **more)
+        )
     for name, weight in adapted.named_parameters():
-        if "lora_B" in name:
+        if "lora_B" in name or "modules_to_save" in name:
             torch.nn.init.normal_(weight, std=scale)
     adapted.save_pretrained(folder)
     return folder

@@ -17,22 +17,22 @@ class RawServer:
             def do_POST(self):
                 remembered.append(dict(self.headers))
                 body = self.rfile.read(int(self.headers["Content-Length"]))
+                self.wfile.write(self._answer_head(body))
+
+            def _answer_head(self, body):
                 status, content, *more = answer(dict(self.headers), body)
                 self.send_response(status)
                 for name, value in {"Content-Length": str(len(content)), **dict(*more)}.items():
                     self.send_header(name, value)
                 self.end_headers()
-                self.wfile.write(content)
+                return content
 
             def log_message(self, *_):
                 pass
 
             def do_GET(self):
                 remembered.append(dict(self.headers))
-                status, content = answer(dict(self.headers), self.path.encode())
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(content)))
-                self.end_headers()
+                content = self._answer_head(self.path.encode())
                 if self.command != "HEAD":
                     self.wfile.write(content)
 

@@ -14,7 +14,7 @@ def places(request, monkeypatch):
     return ([], ["--max-loras", "2"]) if request.param else (["--max-loras", "2"], ["--max-loras", "3"])
 
 
-def test_what_vllm_is_told(tmp_path, monkeypatch, places):
+def test_adapter_gives_the_vllm_arguments(tmp_path, monkeypatch, places):
     write_adapter(tmp_path / "a=1,b")
     monkeypatch.chdir(tmp_path)
     adapter = read_adapter("a=1,b")
@@ -22,6 +22,14 @@ def test_what_vllm_is_told(tmp_path, monkeypatch, places):
     *flags, module = adapter.arguments("run=1,a")
     assert flags == ["--enable-lora", "--max-lora-rank", "8", *places[0], "--lora-modules"]
     assert orjson.loads(module) == {"name": "run=1,a", "path": str(tmp_path / "a=1,b")}
+
+
+def test_an_adapter_brings_the_ends_that_it_was_taught(tmp_path):
+    adapters = {name: read_adapter(write_adapter(tmp_path / name)) for name in "ab"}
+    assert "--generation-config" not in adapter_arguments(adapters)
+    (tmp_path / "b" / "generation_config.json").write_text('{"eos_token_id": [1, 2]}')
+    flags = adapter_arguments(adapters)
+    assert flags[flags.index("--generation-config") + 1] == str(tmp_path / "b")
 
 
 def test_several_are_served_in_one_batch_by_the_greatest_rank(tmp_path, places):
@@ -56,14 +64,14 @@ def test_the_least_rank_that_vllm_takes_and_that_is_enough(tmp_path, config, ran
         ({"r": 513}, "its rank is 513, the greatest that is served 512"),
     ],
 )
-def test_what_vllm_does_not_serve_is_said_in_one_line(tmp_path, config, why):
+def test_unservable_adapter_is_refused_in_one_line(tmp_path, config, why):
     with pytest.raises(InputError, match=why) as caught:
         read_adapter(write_adapter(tmp_path, **config))
     assert str(tmp_path) in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_what_is_no_adapter_is_said_in_one_line(tmp_path):
+def test_invalid_adapter_is_refused_in_one_line(tmp_path):
     with pytest.raises(InputError, match="there is no adapter directory org/adapter: give a local one"):
         read_adapter("org/adapter")
     with pytest.raises(InputError, match="is not a LoRA adapter: adapter_config"):

@@ -72,7 +72,7 @@ def cuda(monkeypatch: pytest.MonkeyPatch):
         ({"ROLLMILL_KIND": "gpu"}, False),
     ],
 )
-def test_who_asks_for_the_cpu(environment: dict[str, str], cpu: bool) -> None:
+def test_environment_selecting_the_cpu_is_recognised(environment: dict[str, str], cpu: bool) -> None:
     assert wants_cpu(environment) == cpu
 
 
@@ -153,7 +153,7 @@ def test_a_machine_without_a_gpu_computes_on_the_cpu(machine: FakeMachine) -> No
         choose_device("cuda")
 
 
-def test_graphics_of_wsl_that_are_not_nvidia_s_leave_the_cpu(machine: FakeMachine) -> None:
+def test_wsl_graphics_without_nvidia_use_the_cpu(machine: FakeMachine) -> None:
     machine.show("dxg")
     assert choose_device() == "cpu"
     machine.nvidia_smi("0\\n")
@@ -180,9 +180,7 @@ def test_a_build_for_cpus_is_refused_where_a_gpu_is(machine: FakeMachine) -> Non
 
 
 @pytest.mark.parametrize("warned", [False, True])
-def test_an_old_driver_is_refused_with_torch_s_reason_and_the_driver_it_needs(
-    machine: FakeMachine, cuda, warned: bool
-) -> None:
+def test_old_driver_is_refused_with_reason_and_required_version(machine: FakeMachine, cuda, warned: bool) -> None:
     """`is_available` warns once in a process; whoever asks later hears it from `init`."""
     machine.show("nvidiactl", driver="570.133.20")
     cuda(OLD)
@@ -216,7 +214,7 @@ def test_a_device_file_that_may_not_be_opened_is_named(machine: FakeMachine, cud
         choose_device()
 
 
-def test_a_gpu_that_is_hidden_is_said(machine: FakeMachine, cuda, monkeypatch) -> None:
+def test_hidden_gpu_is_reported(machine: FakeMachine, cuda, monkeypatch) -> None:
     machine.show("nvidiactl", "nvidia0", driver="580.65.06")
     cuda("No CUDA GPUs are available")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
@@ -226,7 +224,7 @@ def test_a_gpu_that_is_hidden_is_said(machine: FakeMachine, cuda, monkeypatch) -
     assert choose_device() == "cpu"
 
 
-def test_an_amd_gpu_is_refused_in_one_line_unless_the_cpu_is_asked_for(machine: FakeMachine, monkeypatch) -> None:
+def test_amd_gpu_is_refused_unless_cpu_is_requested(machine: FakeMachine, monkeypatch) -> None:
     machine.show("kfd")
     for wanted in ("auto", "cuda"):
         with pytest.raises(InputError, match=r"^the AMD GPU here .* --base_url; or ask for the CPU: --device cpu"):
@@ -245,7 +243,7 @@ def test_another_environment_s_torch_is_asked_by_its_python() -> None:
     assert (verdict.reason is None) == torch.cuda.is_available()
 
 
-def test_what_is_used_is_described(machine: FakeMachine, cuda) -> None:
+def test_used_device_is_described(machine: FakeMachine, cuda) -> None:
     machine.show(driver="580.65.06")
     cpu = devices.describe_use("cpu", "torch.float32")
     assert cpu == {"device": "cpu", "dtype": "float32", "count": 1}

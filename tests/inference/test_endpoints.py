@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from rollmill.errors import ServingError
 from rollmill.inference import endpoints
-from rollmill.inference.endpoints import Endpoint, EndpointPool
+from rollmill.inference.endpoints import Endpoint, EndpointPool, is_congestion
 
 
 def pool_of(*names):
@@ -81,14 +81,14 @@ def test_one_that_refuses_rests_longer_every_time_and_comes_back(clock):
     assert first.rests_until == clock.now + 1
 
 
-def test_what_fails_together_counts_once(clock):
+def test_simultaneous_failures_count_once(clock):
     (only,) = pool_of("a").endpoints
     for _ in range(100):
         only.failed(refused=True)
     assert only.rests_until == clock.now + 1
 
 
-def test_it_takes_three_failures_in_a_row_that_are_no_refusals(clock):
+def test_endpoint_rests_after_three_consecutive_failures(clock):
     (only,) = pool_of("a").endpoints
     for _ in range(2):
         only.failed(refused=False)
@@ -136,3 +136,14 @@ def test_all_gone():
 def test_a_pool_needs_an_endpoint():
     with pytest.raises(ValueError, match="at least one"):
         EndpointPool([])
+
+
+@pytest.mark.parametrize(
+    ("type_", "full"),
+    [("http_429", True), ("http_529", True), ("timeout", True), ("rate_limit_error", True), ("overloaded_error", True),
+     ("engine_overloaded_error", True), ("request_limit_exceeded", True), ("throttling_exception", True),
+     ("resource_exhausted", True), ("http_500", False), ("http_402", False), ("server_error", False),
+     ("malformed_response", False)],
+)  # fmt: skip
+def test_failures_of_a_server_that_has_no_room(type_, full):
+    assert is_congestion(type_) is full

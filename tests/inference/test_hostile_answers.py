@@ -19,8 +19,8 @@ from pydantic import SecretStr
 
 from rollmill.environments.search.remote import RemoteSearcher
 from rollmill.errors import ServingError
-from rollmill.inference import answers
-from rollmill.inference.answers import AnswerBody, AnswerError, words_of
+from rollmill.inference import answer_body
+from rollmill.inference.answer_body import AnswerBody, AnswerError, check_redirect, same_host_redirect, words_of
 from rollmill.inference.backoff import parse_retry_after
 from rollmill.inference.client import ChatClient, ClientConfig, RequestFailedError
 from rollmill.inference.endpoints import Endpoint, EndpointPool
@@ -211,7 +211,7 @@ def dripping(head: bytes, piece: bytes, rest: bytes):
     ],
     ids=["continue", "a header", "the reason", "headers"],
 )
-def test_a_dripped_head_is_waited_for_no_longer_than_an_answer(head, piece, rest):
+def test_dripped_header_hits_the_request_timeout(head, piece, rest):
     with ByteServer(dripping(head, piece, rest % len(GOOD) + GOOD)) as server:
         assert failing(server.base_url, request_timeout_s=0.4).type == "timeout"
         with pytest.raises(CallFailedError) as raised:
@@ -251,10 +251,57 @@ def test_a_redirect_is_not_followed_and_names_its_address(code):
         assert elsewhere.requests == []
 
 
-def test_a_redirect_to_the_same_server_is_not_followed_either():
-    with ByteServer(answering(b"", "Location: /v1/chat/completions/", status="307 Moved")) as server:
-        assert "/v1/chat/completions/" in failing(server.base_url).message
-        assert len(server.requests) == 1
+@pytest.mark.parametrize("code", [307, 308])
+@pytest.mark.parametrize("aim", ["/other/v1/chat/completions", "//{host}/other/v1/chat/completions"])
+def test_a_redirect_that_keeps_the_request_is_followed_on_the_same_host(code, aim):
+    def lead(connection, head):
+        if b"/other/" in head:
+            return answering(GOOD)(connection, head)
+        host = server.base_url.split("/")[2]
+        return answering(b"", f"Location: {aim.format(host=host)}", "Connection: close", status=f"{code} Moved")(
+            connection, head
+        )
+
+    with ByteServer(lead) as server:
+        assert complete(server.base_url).text == "yes"
+        assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize(
+    "aim", ["http://localhost:{port}", "http://127.0.0.1:1", "http://user@127.0.0.1:{port}", "http://[x"]
+)
+def test_no_redirect_to_another_host_is_followed(aim):
+    with ByteServer(lambda connection, head: None) as server:
+        address = server.base_url
+    port = address.split(":")[2].partition("/")[0]
+    assert (
+        same_host_redirect(f"{address}/chat/completions", 307, f"{aim.format(port=port)}/v1/chat/completions") is None
+    )
+
+
+def test_a_redirect_to_no_address_is_a_failure():
+    with pytest.raises(AnswerError, match=r"a redirect to http://\[x/v1"):
+        check_redirect("http://h/v1/x", 307, "http://[x/v1")
+
+
+def test_a_redirect_may_lead_from_http_to_https_and_never_back():
+    assert same_host_redirect("http://h/v1/x", 308, "https://h/v1/x") == "https://h/v1/x"
+    assert same_host_redirect("https://h/v1/x", 308, "http://h/v1/x") is None
+    assert same_host_redirect("http://h:8000/v1/x", 308, "https://h/v1/x") is None
+
+
+def test_redirects_in_a_circle_end():
+    with ByteServer(
+        answering(b"", "Location: /v1/chat/completions/", "Connection: close", status="307 Moved")
+    ) as server:
+        failure = failing(server.base_url)
+        assert (failure.type, len(server.requests)) == ("redirect", 4)
+
+
+def test_a_redirect_that_is_not_followed_names_the_address_to_use():
+    with ByteServer(answering(b"", "Location: /new/v1/chat/completions", status="301 Moved")) as server:
+        host = server.base_url.removesuffix("/v1")
+        assert failing(server.base_url).message.endswith(f"give the right address: {host}/new/v1")
 
 
 def test_where_a_redirect_leads_is_shown_escaped():
@@ -306,24 +353,18 @@ def said(content: str, **more) -> bytes:
         b"NaN",
         NESTED,
         NESTED.replace(b'"choices"', b'"\\ud800"'),
-        b'{"choices": [{"message": {"content": "\xff"}}]}',
         b'{"choices": [{"message": {"content": 7}}]}',
         b'{"choices": [{"message": {"content": NaN}}]}',
         b'{"choices": {"0": {}}}',
-        b'{"choices": [{"message": {"content": "a"}, "finish_reason": ["stop"]}]}',
-        said("a", usage={"prompt_tokens": "many"}),
-        said("a", usage={"prompt_tokens": -1}),
-        said("a", usage={"completion_tokens": 1e30}),
         said("a")
         .replace(b'"a"', b'"a\\ud800"')
         .replace(b"}]}", b'}], "usage": {"prompt_tokens": 1' + b"0" * 5000 + b"}}"),
-        said("a", usage={"completion_tokens": 2**63}),
         said("a")[:-1],
         b"<html>no model here</html>",
         b'data: {"choices": []}\n\ndata: [DONE]\n\n',
     ],
 )
-def test_what_is_no_completion_is_a_failure(content):
+def test_invalid_completion_is_a_failure(content):
     with ByteServer(answering(content)) as server:
         failure = failing(server.base_url)
     assert failure.type == "malformed_response"
@@ -357,12 +398,12 @@ def test_what_is_no_object_is_a_failure_of_a_service(content):
         b"NaN",
     ],
 )
-def test_what_lists_no_models(content):
+def test_invalid_model_list_is_not_an_openai_server(content):
     with ByteServer(answering(content)) as server, pytest.raises(NotAnsweringError, match="not an OpenAI-compatible"):
         served_models(server.base_url)
 
 
-def test_names_of_models_are_shown_escaped_and_not_all_of_a_million():
+def test_model_names_are_escaped_and_limited_in_errors():
     names = ["\x1b[2Jm\u202e", "x" * 10_000, *(f"m{number}" for number in range(5000))]
     listing = orjson.dumps({"data": [{"id": name} for name in names]})
     with ByteServer(answering(listing)) as server, pytest.raises(ServingError) as raised:
@@ -373,7 +414,7 @@ def test_names_of_models_are_shown_escaped_and_not_all_of_a_million():
 
 
 @pytest.mark.parametrize("status", ["400 Bad", "503 Later"])
-def test_what_a_server_says_is_shown_escaped(status):
+def test_server_messages_are_shown_escaped(status):
     content = orjson.dumps({"error": {"message": "\x1b]0;owned\x07 \u202e no"}, "detail": "\x1b]0;owned\x07"})
     with ByteServer(answering(content, status=status)) as server:
         assert "\\x1b]0;owned" in failing(server.base_url).message
@@ -411,7 +452,7 @@ _DATES = st.from_regex(
 
 
 @given(st.text() | _DATES | st.floats().map(str) | st.integers().map(str))
-def test_any_text_asks_for_a_wait_within_bounds_or_for_none(value):
+def test_any_retry_after_text_gives_a_bounded_wait_or_none(value):
     seconds = parse_retry_after(value)
     assert seconds is None or 0 <= seconds <= 600
 
@@ -466,7 +507,7 @@ def any_server():
 
 @given(_STATUSES | st.text(max_size=9), st.lists(_HEADER, max_size=5), _BODIES, st.booleans())
 @settings(max_examples=80)
-def test_whatever_a_server_sends_is_an_answer_or_a_failure(any_server, status, headers, body, measured):
+def test_any_response_is_an_answer_or_a_failure(any_server, status, headers, body, measured):
     """Whatever else were raised would end a whole run."""
     server, answers_ = any_server
     lines = [f"HTTP/1.1 {status}", *(f"{name}: {value}" for name, value in headers)]
@@ -557,14 +598,14 @@ def test_what_else_follows_is_refused(packed):
 
 
 @given(st.binary(min_size=1, max_size=60), st.sampled_from(["gzip", "deflate"]))
-def test_what_is_not_packed_as_it_says_is_refused_or_unpacked(content, encoding):
+def test_wrong_content_encoding_is_refused_or_decoded_within_limits(content, encoding):
     body = AnswerBody("http://a", {"Content-Encoding": encoding})
     body.add(content)
     try:
         unpacked = body.content()
     except AnswerError:
         return
-    assert len(unpacked) <= answers.LARGEST_ANSWER
+    assert len(unpacked) <= answer_body.LARGEST_ANSWER
 
 
 def test_a_server_s_words_have_a_bound():

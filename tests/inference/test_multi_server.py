@@ -42,7 +42,7 @@ def test_a_user_s_own_choice_of_devices_counts(devices):
     assert [config.environment["CUDA_VISIBLE_DEVICES"] for config in configs] == ["5", "6"]
 
 
-def test_servers_on_one_device_share_its_memory_and_start_one_after_the_other(devices):
+def test_servers_on_one_device_share_memory_and_start_in_turn(devices):
     devices("0,1")
     configs = placed(CONFIG, 3)
     assert [config.arguments for config in configs] == [("--gpu-memory-utilization", "0.300", "--x")] * 3

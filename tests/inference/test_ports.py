@@ -24,11 +24,11 @@ def test_a_port_in_use_names_its_holder():
         port = held.getsockname()[1]
         with pytest.raises(ServingError) as caught:
             PortReservation(port)
-    said = str(caught.value)
-    assert said.startswith(f"port {port} cannot be taken (Address already in use): process {os.getpid()} (")
-    assert "python" in said
-    assert "--model_port" in said
-    assert "\n" not in said
+    message = str(caught.value)
+    assert message.startswith(f"port {port} cannot be taken (Address already in use): process {os.getpid()} (")
+    assert "python" in message
+    assert "--model_port" in message
+    assert "\n" not in message
 
 
 def test_a_port_that_another_process_holds_on_all_addresses():
@@ -40,7 +40,7 @@ def test_a_port_that_another_process_holds_on_all_addresses():
         process.kill()
 
 
-def test_a_reserved_port_is_given_to_nobody_who_asks_for_any(reservation):
+def test_reserved_port_is_not_given_out_again(reservation):
     low, high = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
     sockets = []
     try:

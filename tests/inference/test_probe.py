@@ -13,9 +13,10 @@ def listing(*models):
     return orjson.dumps({"data": list(models)})
 
 
-def test_what_is_served():
+def test_served_models_and_their_roots_are_listed():
     with RawServer(lambda *_: (200, listing({"id": "a", "root": "/models/a"}, {"id": "b"}))) as server:
-        assert served_models(server.base_url, api_key="sk") == {"a": "/models/a", "b": "b"}
+        models = served_models(server.base_url, api_key="sk")
+        assert {name: model.root for name, model in models.items()} == {"a": "/models/a", "b": "b"}
         assert server.headers[0]["Authorization"] == "Bearer sk"
         assert check_model(server.base_url, ("x", "b")) == "b"
         assert "Authorization" not in server.headers[1]
@@ -36,12 +37,26 @@ def test_another_model_is_named():
         ((200, b"<html>"), "is not an OpenAI-compatible list"),
         ((200, b"[1]"), "is not an OpenAI-compatible list"),
         ((200, b'{"data": [{"name": "x"}]}'), "is not an OpenAI-compatible list"),
+        ((200, b'{"data": []}'), "lists none"),
         ((200, b'{"data": null}'), "is not an OpenAI-compatible list"),
     ],
 )
 def test_something_else_answers(answer, words):
     with RawServer(lambda *_: answer) as server, pytest.raises(NotAnsweringError, match=words):
         check_model(server.base_url, ("m",))
+
+
+@pytest.mark.parametrize(
+    "respond",
+    [
+        lambda *_: (401, b'{"error": "bad key sk-canary"}'),
+        lambda *_: (302, b"", {"Location": "http://login/?key=sk-canary"}),
+    ],
+)
+def test_no_key_stands_in_a_message(respond):
+    with RawServer(respond) as server, pytest.raises(NotAnsweringError, match=r"\*\*\*") as caught:
+        served_models(server.base_url, api_key="sk-canary")
+    assert "sk-canary" not in str(caught.value)
 
 
 def test_an_error_is_not_healthy():

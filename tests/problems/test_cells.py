@@ -2,7 +2,7 @@ from decimal import Decimal
 
 import pytest
 
-from rollmill.problems.cells import UnusableCellError, read_answer, read_fields, read_prompt
+from rollmill.problems.cells import PLACEHOLDER, UnusableCellError, read_answer, read_answers, read_fields, read_prompt
 
 
 @pytest.mark.parametrize(
@@ -55,6 +55,40 @@ def test_content_parts_become_text_with_markers():
 
 
 @pytest.mark.parametrize(
+    ("part", "cell"),
+    [
+        ({"type": "image", "image": b"x"}, b"x"),
+        ({"type": "image", "image": {"bytes": b"x", "path": None}, "text": None}, b"x"),
+        ({"type": "image", "image": {"bytes": None, "path": "a.png"}}, "a.png"),
+        ({"type": "image", "path": "a.png"}, "a.png"),
+        ({"type": "image", "url": "data:x"}, "data:x"),
+        ({"type": "image", "base64": "iVBO"}, "iVBO"),
+        ({"type": "image_url", "image_url": {"url": "data:x", "detail": "low"}}, "data:x"),
+        ({"type": "image_url", "image_url": "data:x"}, "data:x"),
+        ({"type": "input_image", "image_url": "data:x"}, "data:x"),
+        ({"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "iVBO"}}, "iVBO"),
+        ({"image": "a.png"}, "a.png"),
+        ({"type": "image"}, PLACEHOLDER),
+        ({"type": "image", "image": None, "text": None}, PLACEHOLDER),
+        ({"type": "image", "image": {"bytes": None, "path": None}}, PLACEHOLDER),
+    ],
+)
+def test_every_form_of_an_image_in_a_message(part, cell):
+    images = []
+    content = [part, {"type": "text", "text": "what?", "image": None}]
+    (message,) = read_prompt([{"role": "user", "content": content}], "prompt", images)
+    assert message["content"] == "<image>what?"
+    assert [found.get("bytes") if isinstance(found, dict) else found for found in images] == [cell]
+
+
+def test_images_of_the_answer_are_not_the_prompts():
+    image, images = {"type": "image", "image": "a.png"}, []
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": [image]}]
+    assert read_prompt(turns, "prompt", images) == turns[:1]
+    assert images == []
+
+
+@pytest.mark.parametrize(
     "value",
     [
         None,
@@ -100,3 +134,17 @@ def test_fields_nested_beyond_what_can_be_written():
         value = [value]
     with pytest.raises(UnusableCellError, match="nested too deeply"):
         read_fields({"x": value})
+
+
+@pytest.mark.parametrize(
+    ("value", "answers"),
+    [
+        ('["-1"]', ("-1",)),
+        (["a", "b", "a"], ("a", "b")),
+        ('["a", "b"]', ('["a", "b"]',)),
+        ("[1]", ("[1]",)),
+        ('["a"', ('["a"',)),
+    ],
+)
+def test_a_truth_in_a_list_that_is_json_text(value, answers):
+    assert read_answers(value, "answer") == answers

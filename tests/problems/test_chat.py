@@ -104,3 +104,15 @@ def test_to_openai_reads_the_files(tmp_path: Path):
     (tmp_path / "a.png").unlink()
     with pytest.raises(InputError, match=r"cannot read the image .*a\.png: No such file"):
         to_openai(messages, tmp_path)
+
+
+def test_each_turn_shows_the_images_that_it_marks():
+    chat = [
+        {"role": "user", "content": "one <image>"},
+        {"role": "assistant", "content": "a literal <image>"},
+        {"role": "user", "content": "<image> other"},
+    ]
+    first, answer, second = build_messages(Problem(instance_id="i", prompt=chat, images=(ONE, TWO)), PLAIN)
+    assert first["content"] == [text("one "), shown(ONE)]
+    assert answer == chat[1]
+    assert second["content"] == [shown(TWO), text(" other")]

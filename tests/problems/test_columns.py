@@ -1,4 +1,6 @@
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rollmill.errors import InputError
 from rollmill.problems import ProblemSource
@@ -42,7 +44,7 @@ def test_named_columns_win():
     assert choose(row, prompt_field="x.y", answer_field="b", id_field="k")[:3] == ("x.y", "b", "k")
 
 
-@pytest.mark.parametrize("flag", ["prompt_field", "answer_field", "id_field", "image_field"])
+@pytest.mark.parametrize("flag", ["prompt_field", "answer_field", "id_field"])
 def test_named_column_that_is_absent(flag):
     with pytest.raises(InputError, match=rf"no column 'nope' \(--{flag}\).*prompt, answer, n, n\.m"):
         choose({"prompt": "q", "answer": "a", "n": {"m": 1}}, **{flag: "nope"})
@@ -51,13 +53,60 @@ def test_named_column_that_is_absent(flag):
 def test_undetected_columns_name_the_flag_and_the_columns():
     with pytest.raises(InputError, match=r"--prompt_field; its columns: foo, answer"):
         choose({"foo": 1, "answer": 2})
-    with pytest.raises(InputError, match=r"--answer_field; its columns: prompt, bar"):
+    with pytest.raises(
+        InputError, match=r"--answer_field \(or --answer_field '' where .* none\); its columns: prompt, bar"
+    ):
         choose({"prompt": 1, "bar": 2})
 
 
 def test_no_answer_and_no_images_on_request():
     columns = choose({"prompt": "q", "image": "docker/name"}, answer_field="", image_field="")
     assert columns == ("prompt", None, None, None)
+
+
+def test_advice_names_no_flag_that_the_command_has_not():
+    with pytest.raises(InputError, match=r"holds the question: call it prompt; its columns: foo, answer"):
+        choose({"foo": 1, "answer": 2}, flags={})
+    with pytest.raises(InputError, match=r"d has no column 'x' in its first row; its columns: foo"):
+        choose({"foo": 1}, prompt_field="x", flags={})
+
+
+def respell(column: str, case: str, mark: str) -> str:
+    return getattr(column, case)().replace("_", mark)
+
+
+@given(
+    names=st.permutations([name for name in ANSWER_COLUMNS if "." not in name]).map(lambda names: names[:4]),
+    case=st.sampled_from(["upper", "lower", "title"]),
+    mark=st.sampled_from(["_", " ", "-", ""]),
+)
+def test_the_ground_truth_is_the_first_by_name_in_any_spelling_and_order(names, case, mark):
+    row = {"Question": "q", **{respell(name, case, mark): "a" for name in names}}
+    assert choose(row).answer == respell(min(names, key=ANSWER_COLUMNS.index), case, mark)
+
+
+@pytest.mark.parametrize("better", ["expected_answer", "answer", "solution", "ground_truth", "target", "Answer"])
+@pytest.mark.parametrize("rating", ["score", "label", "Label", "SCORE", "correct"])
+def test_a_rating_never_beats_an_answer(better, rating):
+    assert choose({"question": "q", rating: 1, better: "a"}).answer == better
+
+
+def test_a_column_that_cannot_be_used_gives_way():
+    row = {"prompt": {"text": "q"}, "question": "q", "answer": {"spans": []}, "solution": "a"}
+    assert choose(row)[:2] == ("question", "solution")
+
+
+def test_exact_names_go_before_others():
+    assert choose({"Answer": 1, "answer": 2, "PROMPT": "a", "prompt": "b"})[:2] == ("prompt", "answer")
+
+
+def test_named_columns_in_another_case():
+    assert choose({"Problem": "p", "Final": "a", "question": "q"}, prompt_field="problem", answer_field="final")[
+        :2
+    ] == (
+        "Problem",
+        "Final",
+    )
 
 
 def test_image_column():

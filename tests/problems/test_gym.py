@@ -67,7 +67,7 @@ def process_state():
 
 
 @pytest.mark.parametrize("name", ["decimal_arithmetic", "pool_matrix", "list_functions"])
-def test_neither_an_entry_nor_its_score_leaves_a_trace_in_the_process(name):
+def test_entries_and_scores_leave_the_process_state_unchanged(name):
     dataset = gym.create_dataset(name, {"seed": 7, "size": 500})
     before = process_state()
     entry = gym.make_entry(dataset, 13)
@@ -136,7 +136,7 @@ def test_values_of_a_query(text, value):
     assert gym._parse_value(text) == value
 
 
-def test_data_sets_that_follow_the_hash_seed_need_a_fixed_one(load, monkeypatch):
+def test_data_set_depending_on_the_hash_seed_needs_it_fixed(load, monkeypatch):
     monkeypatch.delenv("PYTHONHASHSEED", raising=False)
     with pytest.raises(InputError, match="set PYTHONHASHSEED=0"):
         load("word_ladder?size=1")

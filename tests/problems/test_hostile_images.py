@@ -129,7 +129,7 @@ def test_names_that_are_much_like_urls(folders, tmp_path, name):
 
 @pytest.mark.parametrize("whole_folder", [False, True])
 @pytest.mark.parametrize("there", [False, True])
-def test_a_linked_folder_of_pictures_is_refused_with_the_flag_that_admits_it(load, tmp_path, whole_folder, there):
+def test_symlinked_image_folder_is_refused_naming_the_flag(load, tmp_path, whole_folder, there):
     (tmp_path / "ds").mkdir()
     (tmp_path / "ds" / "images").symlink_to("../big")
     if there:
@@ -159,7 +159,7 @@ def snapshot(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["", "train.jsonl"])
-def test_a_snapshot_of_the_hub_that_is_named_by_its_path(load, snapshot, name):
+def test_hub_snapshot_given_by_path_is_read(load, snapshot, name):
     assert load(str(snapshot / name)).report.count == 1
 
 
@@ -197,7 +197,7 @@ def test_further_folders(folders, tmp_path):
         store.keep_all(str(tmp_path / "secret.txt"), "images")
 
 
-def test_a_data_set_without_a_folder_names_files_in_the_further_ones_only(folders, tmp_path):
+def test_data_set_without_a_folder_reads_image_folders_only(folders, tmp_path):
     with pytest.raises(UnusableCellError, match="--image_folders"):
         ImageStore(tmp_path / "images", None).keep_all(str(folders / "a.png"), "images")
     (image,) = ImageStore(tmp_path / "images", None, [folders]).keep_all("a.png", "images")
@@ -210,7 +210,7 @@ def test_a_folder_that_is_itself_reached_by_a_link(folders, tmp_path):
     assert read_confined(str(folders / "a.png"), [tmp_path / "link"], limit=1000) == make_png(1)
 
 
-def test_a_file_is_read_up_to_the_bound_even_where_it_grows(tmp_path, monkeypatch):
+def test_growing_file_is_read_up_to_the_limit(tmp_path, monkeypatch):
     (tmp_path / "a").write_bytes(bytes(11))
     assert len(read_confined("a", [tmp_path], limit=11)) == 11
     with pytest.raises(ConfinedFileError, match=r"too large.*more than 10 bytes"):
@@ -228,7 +228,7 @@ def test_a_file_is_read_up_to_the_bound_even_where_it_grows(tmp_path, monkeypatc
         read_confined("a", [tmp_path], limit=11)
 
 
-def test_a_pipe_that_takes_the_place_of_a_file_is_not_waited_for(tmp_path, monkeypatch):
+def test_named_pipe_in_place_of_a_file_does_not_block(tmp_path, monkeypatch):
     """Between the look and the opening."""
     (tmp_path / "a").write_bytes(b"x")
     original = os.open

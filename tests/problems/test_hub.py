@@ -39,7 +39,7 @@ def test_saved_dataset_dict(load, tmp_path: Path):
     DatasetDict({"train": train, "test": test}).save_to_disk(tmp_path / "saved")
     assert load(str(tmp_path / "saved")).problems[0].prompt == "train"
     assert load(str(tmp_path / "saved"), split="test").problems[0].prompt == "test"
-    with pytest.raises(InputError, match="no split 'dev': choose one of train, test with --split"):
+    with pytest.raises(InputError, match="no split 'dev': choose one of train, test with --dataset_split"):
         load(str(tmp_path / "saved"), split="dev")
     (tmp_path / "saved" / "train" / "state.json").unlink()
     with pytest.raises(InputError, match="cannot load the directory"):
@@ -63,7 +63,7 @@ def test_folder_of_parquet_files(load, tmp_path: Path):
     loaded = load(str(folder), max_problems=5)
     assert loaded.report.count == 5
     assert [len(problem.images) for problem in loaded.problems] == [2, 1, 0, 2, 1]
-    with pytest.raises(InputError, match=r"(?s)split tset.*\['train'\].*--split"):
+    with pytest.raises(InputError, match=r"(?s)split tset.*\['train'\].*--dataset_split"):
         load(str(folder), split="tset")
 
 
@@ -76,6 +76,65 @@ def test_folder_that_cannot_be_loaded(load, tmp_path: Path):
     with pytest.raises(InputError, match="cannot load the directory") as caught:
         load(str(folder))
     assert "\n" not in str(caught.value)
+
+
+def write_clone(folder: Path, *names: str, card: str = "") -> Path:
+    """A clone of a hub data set whose files say in their question where they lie."""
+    from datasets import Dataset
+
+    for name in names:
+        path = folder / f"{name}-00000-of-00001.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Dataset.from_dict({"question": [name], "answer": ["1"]}).to_parquet(path)
+    (folder / "dataset_infos.json").write_text("{}")
+    if card:
+        (folder / "README.md").write_text(f"---\nconfigs:\n{card}---\n# A data set\n")
+    return folder
+
+
+def config(name: str, *splits: str) -> str:
+    files = "".join(f"  - split: {split}\n    path: {name}/{split}-*\n" for split in splits)
+    return f"- config_name: {name}\n  data_files:\n{files}"
+
+
+NAMES = ("main/train", "main/test", "socratic/train", "socratic/test")
+CARD = config("main", "train", "test") + config("socratic", "train", "test")
+
+
+@pytest.mark.parametrize("card", [CARD, ""], ids=["card", "folders"])
+def test_clone_with_configs(load, tmp_path: Path, card):
+    folder = write_clone(tmp_path / "clone", *NAMES, card=card)
+    for name in NAMES:
+        choice, split = name.split("/")
+        loaded = load(f"{folder}:{choice}", split=split, into=name.replace("/", "-"))
+        assert [problem.prompt for problem in loaded.problems] == [name]
+    with pytest.raises(InputError, match=rf"--dataset {folder}:"):
+        load(str(folder))
+    with pytest.raises(InputError, match=r"choose one of its splits with --dataset_split"):
+        load(f"{folder}:main", split="dev")
+
+
+def test_clone_with_a_default_config_and_one_that_it_has_not(load, tmp_path: Path):
+    card = CARD.replace("config_name: main\n", "config_name: main\n  default: true\n")
+    folder = write_clone(tmp_path / "clone", *NAMES, card=card)
+    assert load(str(folder)).problems[0].prompt == "main/train"
+    with pytest.raises(InputError, match=rf"'nope' not found.*as in --dataset {folder}:main"):
+        load(f"{folder}:nope")
+
+
+@pytest.mark.parametrize("names", [("data/train", "data/test"), ("train", "test")])
+def test_clone_without_configs(load, tmp_path: Path, names):
+    folder = write_clone(tmp_path / "clone", *names)
+    assert [load(str(folder), split=split).problems[0].prompt for split in ("train", "test")] == list(names)
+
+
+def test_clone_whose_files_are_still_at_git_lfs(load, tmp_path: Path):
+    folder = write_clone(tmp_path / "clone", "data/train")
+    file = folder / "data" / "train-00000-of-00001.parquet"
+    file.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12\n")
+    for dataset in (folder, file):
+        with pytest.raises(InputError, match="git lfs pull"):
+            load(str(dataset))
 
 
 @pytest.mark.slow
@@ -120,12 +179,12 @@ except InputError as error:
         ),
         (
             ValueError("Config name is missing. Please pick one: ['main']"),
-            "write the config after the name, as in org/name:",
+            "write the config after the name, as in --dataset org/name:main",
         ),
         (RuntimeError("several\nlines"), "several lines"),
     ],
 )
-def test_what_the_hub_refuses(load, monkeypatch, error, advice):
+def test_refusal_of_the_hub_is_explained(load, monkeypatch, error, advice):
     import datasets
 
     def refuse(name, config, *, split):

@@ -47,6 +47,8 @@ def store(tmp_path: Path) -> ImageStore:
         "a.jpg",
         "./a.jpg",
         "data:image/png;base64," + base64.b64encode(PNG).decode(),
+        base64.b64encode(PNG).decode(),
+        base64.encodebytes(PNG).decode(),
         [PNG],
     ],
 )

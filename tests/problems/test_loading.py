@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -49,7 +50,10 @@ GOOD = {"id": "good", "prompt": "q", "answer": "a"}
     [
         (b'{"id": 1, "prompt": "\\ud800", "answer": 1}', None, "not valid JSON in UTF-8: no low surrogate"),
         (b'{"id": 1, "prompt": "\xff", "answer": 1}', None, "not valid JSON in UTF-8"),
-        (b'{"id": 1, "prompt": "q", "answer": NaN}', None, "not valid JSON"),
+        (b'{"id": 1, "prompt": "q", "answer": NaN}', "answer", "is not a finite number"),
+        (b'{"id": 1, "prompt": NaN, "answer": 1}', "prompt", "expected text or chat messages"),
+        (b'{"id": 1, "prompt": "\\ud800", "answer": 1, "x": NaN}', None, "not valid JSON in UTF-8: no low surrogate"),
+        (b'{"id": 1, "prompt": "q", "answer": 1, "x": NaN', None, "not valid JSON"),
         (b"[1]", None, "expected a JSON object"),
         ({"id": 1, "answer": "a"}, "prompt", "is missing"),
         ({"id": 1, "prompt": " ", "answer": "a"}, "prompt", "is empty"),
@@ -57,7 +61,8 @@ GOOD = {"id": "good", "prompt": "q", "answer": "a"}
         ({"id": 1, "prompt": "q"}, "answer", "is missing"),
         ({"id": 1, "prompt": "q", "answer": None}, "answer", "is null"),
         ({"id": 1, "prompt": "q", "answer": True}, "answer", "expected text or a number: found true or false"),
-        ({"id": 1, "prompt": "q", "answer": ["a"]}, "answer", "expected text or a number: found a list"),
+        ({"id": 1, "prompt": "q", "answer": [["a"]]}, "answer", "expected text or a number: found a list"),
+        ({"id": 1, "prompt": "q", "answer": []}, "answer", "is an empty list"),
         ({"id": 1, "prompt": "q", "answer": {"a": 1}}, "answer", "expected text or a number: found an object"),
         ({"prompt": "q", "answer": "a"}, "id", "is missing"),
         ({"id": None, "prompt": "q", "answer": "a"}, "id", "is null"),
@@ -65,13 +70,108 @@ GOOD = {"id": "good", "prompt": "q", "answer": "a"}
     ],
 )
 def test_quarantine(load, write_lines, row, field, reason):
-    loaded = load(write_lines(GOOD, b"", row))
+    loaded = load(write_lines(GOOD, b"", row), id_field="id")
     assert [problem.instance_id for problem in loaded.problems] == ["good"]
     (rejected,) = loaded.quarantine
     assert (rejected["row"], rejected["field"]) == (3, field)
     assert rejected["reason"].startswith(reason)
     assert rejected["raw"]
     assert loaded.report.quarantined == sum(loaded.report.reasons.values()) == 1
+
+
+@pytest.mark.parametrize("ids", [[1, 1], [0.5, 1.5], [None, 1], [[1], [2]], [True, False], ["", "a"]])
+def test_a_column_that_holds_no_ids_is_not_taken(load, write_lines, ids):
+    loaded = load(write_lines(*({"id": value, "prompt": "q", "answer": 1} for value in ids)))
+    assert [problem.instance_id for problem in loaded.problems] == ["row-0", "row-1"]
+    assert "id" not in loaded.report.fields
+
+
+def test_the_next_column_of_ids_is_taken(load, write_lines):
+    rows = [{"id": "same", "task_id": f"t{n}", "prompt": "q", "answer": 1} for n in range(30)]
+    assert load(write_lines(*rows)).problems[29].instance_id == "t29"
+
+
+def test_a_column_that_repeats_itself_behind_the_first_rows_is_not_taken(load, write_lines, caplog):
+    rows = [{"id": min(n, 25), "prompt": "q", "answer": 1} for n in range(40)]
+    loaded = load(write_lines(*rows), max_bad_share=0.1)
+    assert (loaded.report.count, loaded.problems[39].instance_id) == (40, "row-39")
+    assert loaded.report.fields == {"prompt": "prompt", "answer": "answer"}
+    assert "'id' holds the same value in many rows, and is not taken for ids" in caplog.text
+
+
+def test_a_few_rows_with_another_rows_id_are_put_aside(load, write_lines):
+    rows = [{"id": min(n, 37), "prompt": "q", "answer": 1} for n in range(40)]
+    loaded = load(write_lines(*rows))
+    assert (loaded.report.count, loaded.report.reasons) == (38, {"instance_id: duplicate id": 2})
+
+
+@pytest.mark.parametrize("answer", [["5"], "5", 5, [5, 5]])
+def test_a_list_of_one_ground_truth_is_that_one(load, write_lines, answer):
+    (problem,) = load(write_lines({"question": "2+3?", "answer": answer})).problems
+    assert (problem.answer, problem.equivalent_answers) == ("5", ())
+
+
+def test_equivalent_ground_truths(load, write_lines):
+    (problem,) = load(write_lines({"question": "2+3?", "answer": ["5", "five", 5.0, "five"]})).problems
+    assert (problem.answer, problem.equivalent_answers) == ("5", ("five", "5.0"))
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.text(max_size=5) | st.integers(-(2**53), 2**53),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=60)
+@given(other=JSON)
+def test_no_value_in_a_column_that_nobody_needs_refuses_a_row(scratch, other):
+    row = {"id": "a", "question": "2+2?", "answer": 4, "difficulty": [float("nan"), other]}
+    (scratch / "nan.jsonl").write_text(json.dumps(row))
+    report = load_problems(ProblemSource(dataset=str(scratch / "nan.jsonl")), scratch / "nan")
+    (problem,) = read_problems(report.path)
+    assert (problem.instance_id, problem.answer, problem.fields["difficulty"][0]) == ("a", "4", None)
+
+
+def test_nan_in_a_document(load, tmp_path):
+    (tmp_path / "a.json").write_text('{"question": "q", "answer": 1, "x": NaN}')
+    assert load(str(tmp_path / "a.json")).problems[0].fields == {"x": None}
+    (tmp_path / "b.json").write_text('[{"question": "q", "answer": 1, "x": -Infinity}]')
+    assert load(str(tmp_path / "b.json"), into="b").problems[0].fields == {"x": None}
+
+
+HUB_ROWS = {
+    "gsm8k": ({"question": "q", "answer": "2 * 12 = <<2*12=24>>24.\n#### 24"}, "q", "2 * 12 = <<2*12=24>>24.\n#### 24"),
+    "math": ({"problem": "q", "level": "Level 1", "type": "Algebra", "solution": "\\boxed{7}"}, "q", "\\boxed{7}"),
+    "math_500": ({"problem": "q", "solution": "s", "answer": "7", "unique_id": "test/1"}, "q", "7"),
+    "aime": ({"ID": "2024-I-1", "Problem": "q", "Solution": "s", "Answer": 204}, "q", "204"),
+    "mmlu": ({"question": "q", "subject": "law", "choices": ["a", "b"], "answer": 0}, "q", "0"),
+    "mmlu_pro": ({"question_id": 1, "question": "q", "options": ["a"], "answer": "I", "answer_index": 8}, "q", "I"),
+    "arc": ({"id": "M1", "question": "q", "choices": {"text": ["a"], "label": ["A"]}, "answerKey": "A"}, "q", "A"),
+    "gpqa": ({"Question": "q", "Correct Answer": "c", "Incorrect Answer 1": "i"}, "q", "c"),
+    "humaneval": ({"task_id": "H/0", "prompt": "def f():", "canonical_solution": " 1", "test": "t"}, "def f():", " 1"),
+    "mbpp": ({"task_id": 2, "text": "q", "code": "def f(): 1", "test_list": ["assert f()"]}, "q", "def f(): 1"),
+    "openr1": ({"problem": "q", "solution": "s", "answer": "7", "correctness_math_verify": [True]}, "q", "7"),
+    "deepscaler": ({"problem": "q", "answer": "7", "solution": "s"}, "q", "7"),
+    "openmath": ({"expected_answer": "7", "problem": "q", "generated_solution": "g"}, "q", "7"),
+    "numina": ({"source": "amc", "problem": "q", "solution": "s", "messages": []}, "q", "s"),
+    "simpleqa": ({"metadata": "{}", "problem": "q", "answer": "a"}, "q", "a"),
+    "dapo": (
+        {"data_source": "d", "prompt": [{"content": "q", "role": "user"}], "reward_model": {"ground_truth": "34"}},
+        [{"role": "user", "content": "q"}],
+        "34",
+    ),
+    "triviaqa": ({"question": "q", "question_id": "t1", "answer": {"value": "a", "aliases": ["b"]}}, "q", "a"),
+    "squad": ({"id": "1", "context": "c", "question": "q", "answers": {"text": ["a"], "answer_start": [1]}}, "q", "a"),
+    "olympiad": ({"id": 1, "question": "q", "solution": ["s"], "final_answer": ["2"]}, "q", "2"),
+    "bbh": ({"input": "q", "target": "(A)"}, "q", "(A)"),
+}
+
+
+@pytest.mark.parametrize(("row", "prompt", "answer"), HUB_ROWS.values(), ids=HUB_ROWS)
+def test_rows_as_data_sets_of_the_hub_have_them(load, write_lines, row, prompt, answer):
+    (problem,) = load(write_lines(row)).problems
+    assert (problem.prompt, problem.answer, problem.equivalent_answers) == (prompt, answer, ())
 
 
 def test_deeply_nested_row_is_quarantined(load, write_lines):

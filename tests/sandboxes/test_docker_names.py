@@ -35,7 +35,7 @@ def engine(tmp_path):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_is_no_image_s_name_is_refused(engine, name):
+def test_invalid_image_name_is_refused(engine, name):
     docker, calls = engine
     before = calls.read_text()
     with pytest.raises(InputError, match="no image has that name") as caught:

@@ -14,7 +14,7 @@ from rollmill.sandboxes.sandbox import Execution, SandboxError
 
 
 @pytest.mark.parametrize("size", [0, 1, 89_999, 90_000, 90_001, 540_001, 1_300_000])
-def test_what_is_written_is_read_again(start, size):
+def test_written_file_reads_back(start, size):
     sandbox, data = start(), os.urandom(size)
     write_file(sandbox, "/tmp/new folder/it's $x", data)
     assert read_file(sandbox, "/tmp/new folder/it's $x", most=2_000_000) == data
@@ -46,7 +46,7 @@ def test_what_is_no_file_or_too_long_is_refused(start):
         assert caught.value.type == "contents"
 
 
-def test_a_file_that_cannot_be_written_is_said(start):
+def test_unwritable_file_is_reported(start):
     for path in ("/usr/x", "/workspace/src"):
         with pytest.raises(SandboxError) as caught:
             write_file(start(), path, b"x")
@@ -69,7 +69,7 @@ def test_a_tree_comes_without_its_repository(start):
     assert sandbox.execute("ls -A /tmp").output == ""
 
 
-def test_a_tree_that_is_too_large_or_cannot_be_read_is_refused(start):
+def test_oversized_or_unreadable_tree_is_refused(start):
     sandbox = start()
     sandbox.execute("head -c 3M /dev/urandom > big")
     with pytest.raises(SandboxError, match=r"1000001 bytes, 1000000 are taken"):

@@ -20,7 +20,7 @@ def shown(key):
     return key and key.get_secret_value()
 
 
-def test_services_and_graders_of_a_user_on_one_machine_share_a_key(folder):
+def test_services_and_graders_of_one_user_share_a_key(folder):
     assert key_for("http://127.0.0.1:9527") is None
     [key] = service_keys()
     assert [shown(one) for one in service_keys()] == [shown(key)]
@@ -63,7 +63,7 @@ def test_a_key_behind_a_link_is_not_read(folder, tmp_path):
     assert key_for("http://127.0.0.1:9527") is None
 
 
-def test_a_pipe_in_the_key_s_place_is_not_waited_for(folder):
+def test_named_pipe_in_place_of_the_key_does_not_block(folder):
     folder.mkdir(mode=0o700)
     os.mkfifo(folder / "grading.key", 0o600)
     assert key_for("http://127.0.0.1:9527") is None
@@ -71,7 +71,7 @@ def test_a_pipe_in_the_key_s_place_is_not_waited_for(folder):
 
 
 @pytest.mark.parametrize("how", ["open", "link", "file"])
-def test_a_folder_that_is_not_this_user_s_own_is_refused(folder, tmp_path, how):
+def test_folder_of_another_user_is_refused(folder, tmp_path, how):
     if how == "open":
         folder.mkdir()
         folder.chmod(0o777)

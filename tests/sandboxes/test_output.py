@@ -21,7 +21,7 @@ def test_both_ends_are_kept_whatever_the_pieces(pieces, most):
         assert output.text() == f"{head}\n[{dropped} bytes of output are left out here]\n{tail}"
 
 
-def test_what_is_held_is_bounded():
+def test_kept_output_is_bounded():
     output = CappedOutput(1000)
     for _ in range(1000):
         output.add(b"x" * 700)

@@ -48,7 +48,7 @@ def test_another_service_is_understood():
         execution = sandbox.execute("ls", env={"B": "2"})
         assert (execution.output, execution.returncode) == ("out\n", 0)
         assert (execution.timed_out, execution.truncated, execution.killed_by) == (False, False, None)
-        assert 0 < execution.seconds < 5
+        assert execution.seconds > 0
         host.find("other").execute("ls", cwd="/x", timeout_s=7)
     start, first, second, cleanup = sent
     assert start["config"] == {"image": "i", "cwd": "/app", "env": {"A": "1"}, "timeout": 3}
@@ -127,12 +127,13 @@ def test_an_answer_that_is_too_slow_is_no_result(drip):
                 except OSError:
                     return
 
-    with RawTCP(answer) as server, RemoteHost(server.address, slack_s=0.5) as host:
-        began = time.monotonic()
-        with pytest.raises(SandboxError) as caught:
-            host.find("c").execute("ls", timeout_s=0.5)
+    with (
+        RawTCP(answer) as server,
+        RemoteHost(server.address, slack_s=0.5) as host,
+        pytest.raises(SandboxError) as caught,
+    ):
+        host.find("c").execute("ls", timeout_s=0.5)
     assert caught.value.type == "timeout"
-    assert 0.9 < time.monotonic() - began < 4
 
 
 def test_a_start_is_sent_again_with_the_same_id(monkeypatch):
@@ -173,7 +174,7 @@ def test_a_full_service_costs_no_retry():
 @pytest.mark.parametrize(
     ("status", "says"), [(400, "no image"), (401, "set ROLLMILL_SANDBOX_TOKEN"), (422, "no image")]
 )
-def test_what_the_service_refuses_is_the_user_s(status, says):
+def test_client_error_of_the_service_is_an_input_error(status, says):
     server, sent = raw([(status, b'{"detail": "no image"}')])
     with server, RemoteHost(address(server)) as host, pytest.raises(InputError, match=says):
         host.start(PLAIN)
@@ -188,7 +189,7 @@ def test_what_the_service_refuses_otherwise_is_a_failure_outside(status):
     assert (caught.value.type, len(sent)) == (f"http_{status}", 1)
 
 
-def test_a_service_that_is_always_full_does_not_hold_a_close_up(monkeypatch):
+def test_closing_gives_up_on_a_full_service(monkeypatch):
     monkeypatch.setattr("rollmill.sandboxes.remote._CLEANUP_PATIENCE_S", 0.3)
     server, sent = raw([(503, b'{"detail": "full"}', {"Retry-After": "0.05"})])
     with server, RemoteHost(address(server)) as host:
@@ -204,7 +205,7 @@ def test_a_command_that_no_process_can_have_is_not_sent(command, cwd):
     assert sent == []
 
 
-def test_the_key_to_the_places_for_grading_is_sent_by_graders_alone(monkeypatch):
+def test_only_graders_send_the_grading_key(monkeypatch):
     monkeypatch.setenv("ROLLMILL_GRADING_KEY", "canary")
     server, sent = raw([(200, STARTED)])
     with server, RemoteHost(address(server)) as agents, RemoteHost(address(server), for_grading=True) as graders:
@@ -215,7 +216,7 @@ def test_the_key_to_the_places_for_grading_is_sent_by_graders_alone(monkeypatch)
     assert "canary" not in repr(sent)
 
 
-def test_a_grader_without_the_key_is_told_once(monkeypatch, caplog):
+def test_missing_grading_key_is_reported_once(monkeypatch, caplog):
     monkeypatch.delenv("ROLLMILL_GRADING_KEY", raising=False)
     server, _ = raw([(200, b'{"container_id": "c", "for_grading": false}')])
     with server, RemoteHost(address(server), for_grading=True) as graders:
@@ -228,7 +229,7 @@ def test_a_grader_without_the_key_is_told_once(monkeypatch, caplog):
 
 
 @pytest.mark.parametrize("token", ["sécret", "a\nb"])
-def test_what_is_no_token_is_said_without_showing_it(token):
+def test_invalid_token_is_refused_without_showing_it(token):
     with pytest.raises(InputError, match="printable ASCII") as caught:
         RemoteHost("host:1", token=SecretStr(token))
     assert token not in str(caught.value)
@@ -241,7 +242,7 @@ def test_a_start_without_an_id_is_a_failure(answer):
         host.start(PLAIN)
 
 
-def test_nobody_there():
+def test_unreachable_service_is_a_connection_error():
     with RawTCP(lambda connection, number: None) as server:
         nobody = server.address
     with RemoteHost(nobody, max_retries=0) as host:
@@ -251,16 +252,15 @@ def test_nobody_there():
         host.find("c").close()  # says so, and does not raise
 
 
-def test_closing_ends_a_start_that_waits_to_be_sent_again():
+def test_closing_ends_a_start_waiting_for_its_retry():
     server, sent = raw([(500, b"{}")])
     with server:
         host = RemoteHost(address(server))
         waiting = in_thread(lambda: host.start(PLAIN))
         wait_until(lambda: sent)
-        began = time.monotonic()
         host.close()
         assert isinstance(waiting(), SandboxError)
-        assert time.monotonic() - began < 0.7
+        assert len(sent) == 1
     with pytest.raises(SandboxError) as caught:
         host.find("c").execute("ls")
     assert caught.value.type == "closed"
@@ -297,7 +297,7 @@ def test_addresses(given, url):
 @pytest.mark.parametrize(
     "given", ["", "http://", "ftp://host", "host:port", "http://user:pass@host", "host:99999", "a b"]
 )
-def test_what_is_no_address(given):
+def test_invalid_address_is_refused(given):
     with pytest.raises(InputError, match="is no address"):
         service_url(given)
 

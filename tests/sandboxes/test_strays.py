@@ -147,7 +147,7 @@ def started_owner(images: Path, root: Path, launcher: list[str], command: str) -
 
 @pytest.mark.slow
 @pytest.mark.parametrize("place", PLACES)
-def test_the_next_host_ends_what_a_killed_owner_left_half_way_and_nothing_else(host, images, root, seen, place):
+def test_next_host_ends_only_processes_of_the_killed_owner(host, images, root, seen, place):
     dead = started_owner(images, root, held(place), "sleep 60")
     seen.append(dead)
     outside, stray = held_pair(dead)

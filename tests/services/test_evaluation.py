@@ -6,7 +6,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 from pydantic import SecretStr
@@ -104,11 +103,16 @@ def test_nothing_changed(agent, grader):
 def test_a_wrong_solution(agent, evaluation):
     agent.execute("printf 'def double(number):\\n    return 6\\n' > double.py")
     asked = {"instance_id": "double", "container_id": agent.id, "mode": "benchmark"}
-    said = evaluation.ask("/evaluate_v3", asked).json()
-    assert (said["success"], said["reward"], said["phase"], said["test_success"]) == (False, 0.0, "test", False)
-    assert said["test_exit_code"] == said["test_returncode"] == 1
-    assert said["error"] == said["reason"]
-    assert said["container_id"] == agent.id
+    response = evaluation.ask("/evaluate_v3", asked).json()
+    assert (response["success"], response["reward"], response["phase"], response["test_success"]) == (
+        False,
+        0.0,
+        "test",
+        False,
+    )
+    assert response["test_exit_code"] == response["test_returncode"] == 1
+    assert response["error"] == response["reason"]
+    assert response["container_id"] == agent.id
 
 
 def test_a_sandbox_that_is_not_there_is_no_grade(grader):
@@ -145,7 +149,7 @@ def test_what_is_too_long_is_refused_in_one_line(evaluation):
     assert answer.json() == {"detail": "there is no problem 'absent\\x1b[31m\\n' in this service's data set"}
 
 
-def test_nobody_comes_in_without_the_token(evaluation):
+def test_requests_without_the_token_are_refused(evaluation):
     for path, body in (("/evaluate_v3", {}), ("/status", None)):
         assert evaluation.ask(path, body, headers={"Authorization": "Bearer s1"}).status_code == 401
     assert evaluation.ask("/health", headers={"Authorization": ""}).json() == {"status": "ok"}
@@ -173,14 +177,12 @@ def test_an_evaluator_that_ends_in_the_middle(folder, sandboxes, agent, number):
         grader = RemoteGrader(running.url, token=SecretStr("e1"))
         graded = in_thread(lambda: grader.grade(GradedProblem.model_validate(HANGS), agent.id))
         wait_until(hanging, 20)
-        began = time.monotonic()
         status, _ = running.end(number)
         found = graded()
         grader.close()
     assert (found.success, found.reward) == (None, None)
     assert found.error_type
     assert status == {signal.SIGTERM: 143, signal.SIGKILL: -9}[number]
-    assert time.monotonic() - began < 20
     wait_until(lambda: not hanging())  # its sandboxes end with it
 
 

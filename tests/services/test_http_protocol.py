@@ -145,9 +145,9 @@ def read_answer(client):
 def status_of(answer):
     """The status of an answer whose body is one line of JSON that says why."""
     start, _, body = answer.partition(b"\r\n\r\n")
-    said = json.loads(body)
-    assert list(said) == ["detail"]
-    assert "\n" not in said["detail"]
+    response = json.loads(body)
+    assert list(response) == ["detail"]
+    assert "\n" not in response["detail"]
     return int(start.split()[1])
 
 
@@ -272,7 +272,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_is_no_request_is_refused_in_one_line(echo, name):
+def test_invalid_request_is_refused_in_one_line(echo, name):
     data, status = REFUSED[name]
     client = echo.connect()
     with suppress(OSError):  # hung up in the middle: the answer is there all the same
@@ -281,7 +281,7 @@ def test_what_is_no_request_is_refused_in_one_line(echo, name):
     assert echo.is_well()
 
 
-def test_the_rest_of_a_refused_body_is_waited_for_a_bounded_time(echo):
+def test_refused_body_is_drained_for_a_limited_time(echo):
     client = echo.connect(head(1 << 40))
     assert status_of(read_answer(client)) == 413
 
@@ -293,14 +293,14 @@ def test_the_rest_of_a_refused_body_is_waited_for_a_bounded_time(echo):
         send_for_ever()
 
 
-def test_a_long_body_that_is_refused_does_not_cut_its_client_off(echo):
+def test_client_of_a_refused_long_body_gets_the_answer(echo):
     with httpx.Client(trust_env=False, timeout=20) as client:
         answer = client.post(f"http://127.0.0.1:{echo.port}/echo", json={"a": "x" * (16 << 20)})
         assert answer.status_code == 413
         assert "4194304 bytes" in answer.json()["detail"]
 
 
-def test_what_is_below_the_bounds_is_answered(echo):
+def test_request_within_the_limits_is_answered(echo):
     body = b'{"a":"' + b"x" * ((4 << 20) - 8) + b'"}'
     pieces = [body[begin : begin + 65536] for begin in range(0, len(body), 65536)]
     chunks = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces)

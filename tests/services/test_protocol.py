@@ -16,7 +16,7 @@ def test_lifetimes(given, seconds):
 
 
 @pytest.mark.parametrize("given", ["", "0", "-5", "2w", "inf", "h", "1e3"])
-def test_what_is_no_lifetime(given):
+def test_invalid_lifetime_is_refused(given):
     with pytest.raises(InputError, match="container_timeout"):
         lifetime_s(StartConfig(image="i", container_timeout=given))
 
@@ -44,7 +44,7 @@ def test_clients_may_ask_for_the_run_arguments_that_all_get():
         granted.spec(StartRequest(config=StartConfig(image="i", run_args=["--shm-size=2g"])))
 
 
-def test_a_variable_that_is_given_counts_over_one_that_is_forwarded(monkeypatch):
+def test_given_variable_overrides_a_forwarded_one(monkeypatch):
     monkeypatch.setenv("A", "own")
     granted = Grants(forward_env=frozenset(["A", "UNSET_HERE"]))
     assert granted.environment(["A", "UNSET_HERE"], {}) == {"A": "own"}

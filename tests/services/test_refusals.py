@@ -49,11 +49,11 @@ def client(service):
 
 def refusal(answer):
     """The reason that an answer gives in one line."""
-    said = answer.json()
-    assert list(said) == ["detail"]
-    assert said["detail"].isprintable()
-    assert len(said["detail"]) < 1100
-    return said["detail"]
+    body = answer.json()
+    assert list(body) == ["detail"]
+    assert body["detail"].isprintable()
+    assert len(body["detail"]) < 1100
+    return body["detail"]
 
 
 def cleaned(service, answer):
@@ -115,7 +115,7 @@ LONG = {
 
 
 @pytest.mark.parametrize("what", LONG)
-def test_what_is_too_long_is_refused_with_its_field(service, what):
+def test_too_long_value_is_refused_naming_its_field(service, what):
     path, body, field = LONG[what]
     answer = service.ask(path, body)
     assert answer.status_code == 422
@@ -150,7 +150,7 @@ def test_a_request_id_is_that_of_one_request(service, started, what):
     assert again.json()["container_id"] == started
 
 
-def test_a_grader_s_request_id_is_not_an_ordinary_client_s(service, started):
+def test_grader_cannot_reuse_a_client_request_id(service, started):
     key = {"X-Rollmill-Grading-Key": key_for(service.url).get_secret_value()}
     answer = service.ask("/start", {**START, "request_id": "first"}, headers=key)
     assert answer.status_code == 409

@@ -111,7 +111,7 @@ def test_only_granted_variables_are_handed_on(service):
 
 @pytest.mark.parametrize("path", ["/status", "/start", "/execute", "/cleanup", "/nothing"])
 @pytest.mark.parametrize("token", [None, "wrong", "secrets", "sécret"])
-def test_nobody_comes_in_without_the_token(service, path, token):
+def test_requests_without_the_token_are_refused(service, path, token):
     headers = {"Authorization": f"Bearer {token}".encode()} if token else {"Authorization": ""}
     answer = service.ask(path, {} if path != "/status" else None, headers=headers)
     assert answer.status_code == 401
@@ -137,10 +137,8 @@ def test_the_same_request_id_is_the_same_sandbox(service):
 def test_a_command_that_is_too_long_gives_what_it_said(remote):
     command, living = marked()
     with_sandbox = remote.start(PLAIN)
-    began = time.monotonic()
     done = with_sandbox.execute(f"echo before; {command} & {command}", timeout_s=0.7)
     assert (done.output, done.returncode, done.timed_out) == ("before\n", 124, True)
-    assert 0.6 < time.monotonic() - began < 10
     assert living() == []
     assert with_sandbox.execute("echo after").output == "after\n"
 
@@ -172,11 +170,13 @@ def test_any_text_goes_through(remote):
 
 
 def test_commands_of_several_sandboxes_run_side_by_side(remote):
+    command, living = marked()
     sandboxes = [remote.start(PLAIN) for _ in range(6)]
-    began = time.monotonic()
-    with ThreadPoolExecutor(6) as threads:
-        list(threads.map(lambda sandbox: sandbox.execute("sleep 1.5"), sandboxes))
-    assert time.monotonic() - began < 6  # nine one after another
+    running = [in_thread(lambda sandbox=sandbox: sandbox.execute(command, timeout_s=120)) for sandbox in sandboxes]
+    wait_until(lambda: len(living()) >= 6)
+    for sandbox in sandboxes:
+        sandbox.close()
+    assert all(isinstance(failure(), SandboxError) for failure in running)
 
 
 def test_commands_of_one_sandbox_run_one_after_another(remote):
@@ -274,7 +274,7 @@ def test_idle_sandboxes_are_closed_and_busy_ones_are_not(small_service):
     assert small_service.ask("/execute", asked).status_code == 404
 
 
-def test_who_hangs_up_in_the_middle_of_a_command_loses_the_sandbox(small_service):
+def test_client_disconnecting_mid_command_loses_its_sandbox(small_service):
     command, living = marked()
     sandbox = small_service.start()
     with raw_request(small_service, "/execute", {"container_id": sandbox, "command": command}):

@@ -15,7 +15,7 @@ import pytest
 from rollmill.errors import InputError
 from rollmill.sandboxes.bubblewrap import BubblewrapHost
 from rollmill.sandboxes.sandbox import SandboxError, SandboxSpec
-from rollmill.services import sandbox_pool as held_module
+from rollmill.services import sandbox_pool as pool_module
 from rollmill.services.sandbox_pool import ClientGoneError, FullError, SandboxPool
 from tests.services.running import PLAIN, marked
 from tests.waiting import async_wait_until
@@ -31,16 +31,16 @@ def host(images):
 
 
 @asynccontextmanager
-async def holding(host, **settings):
-    times = {"queue_s": 5.0, "idle_s": 60.0, "gone_s": 60.0}
-    held = SandboxPool(host, **{"max_sandboxes": 2, "grading_sandboxes": 1, **times, **settings})
-    expiring = asyncio.create_task(held.expire())
-    yield held
+async def opened_pool(host, **settings):
+    times = {"queue_s": 5.0, "idle_s": 60.0, "heartbeat_timeout_s": 60.0}
+    pool = SandboxPool(host, **{"max_sandboxes": 2, "grading_sandboxes": 1, **times, **settings})
+    expiring = asyncio.create_task(pool.expire())
+    yield pool
     expiring.cancel()
-    for sandbox in list(held._held.values()):
-        await held.close(sandbox.sandbox.id)
-    assert held._starts == {}
-    for threads in (held._commands, *held._starting.values(), *held._closing.values()):
+    for sandbox in list(pool._sandboxes.values()):
+        await pool.close(sandbox.sandbox.id)
+    assert pool._starts == {}
+    for threads in (pool._commands, *pool._starting.values(), *pool._closing.values()):
         threads.shutdown()
 
 
@@ -48,66 +48,66 @@ async def stays():
     await asyncio.Event().wait()
 
 
-async def start_begun(held):
+async def start_begun(pool):
     """When a sandbox is being started, and is not yet."""
-    await async_wait_until(lambda: any(not start.queued for start in held._starts.values()))
+    await async_wait_until(lambda: any(not start.queued for start in pool._starts.values()))
 
 
-def test_a_start_that_nobody_claims_is_closed(host, monkeypatch):
-    monkeypatch.setattr(held_module, "UNCLAIMED_S", 0.3)
+def test_unclaimed_start_is_closed(host, monkeypatch):
+    monkeypatch.setattr(pool_module, "UNCLAIMED_S", 0.3)
 
     async def run():
-        async with holding(host, gone_s=0.4) as held:
+        async with opened_pool(host, heartbeat_timeout_s=0.4) as pool:
             with pytest.raises(ClientGoneError):
-                await held.start(PLAIN, partial(start_begun, held), request_id="r")
-            await async_wait_until(lambda: held.counts()["sandboxes"] == 1)
-            await async_wait_until(lambda: held.counts()["sandboxes"] == 0)
-            await async_wait_until(lambda: held._places[False]._value == 2)
+                await pool.start(PLAIN, partial(start_begun, pool), request_id="r")
+            await async_wait_until(lambda: pool.counts()["sandboxes"] == 1)
+            await async_wait_until(lambda: pool.counts()["sandboxes"] == 0)
+            await async_wait_until(lambda: pool._capacity[False]._value == 2)
 
     asyncio.run(run())
 
 
-def test_a_start_that_is_claimed_late_is_the_same_and_stays(host, monkeypatch):
-    monkeypatch.setattr(held_module, "UNCLAIMED_S", 1.0)
+def test_late_claim_gets_the_same_sandbox_and_keeps_it(host, monkeypatch):
+    monkeypatch.setattr(pool_module, "UNCLAIMED_S", 1.0)
 
     async def run():
-        async with holding(host, gone_s=0.4) as held:
+        async with opened_pool(host, heartbeat_timeout_s=0.4) as pool:
             with pytest.raises(ClientGoneError):
-                await held.start(PLAIN, partial(start_begun, held), request_id="r")
-            await async_wait_until(lambda: held.counts()["sandboxes"] == 1)
-            claimed = await held.start(PLAIN, stays, request_id="r")
-            assert [claimed] == list(held._held)
+                await pool.start(PLAIN, partial(start_begun, pool), request_id="r")
+            await async_wait_until(lambda: pool.counts()["sandboxes"] == 1)
+            claimed = await pool.start(PLAIN, stays, request_id="r")
+            assert [claimed] == list(pool._sandboxes)
             await asyncio.sleep(1.5)
-            assert held.counts()["sandboxes"] == 1
+            assert pool.counts()["sandboxes"] == 1
 
     asyncio.run(run())
 
 
 def test_a_start_with_two_waiters_goes_on_when_one_leaves(host):
     async def run():
-        async with holding(host, max_sandboxes=1) as held:
-            first = await held.start(PLAIN, stays)
+        async with opened_pool(host, max_sandboxes=1) as pool:
+            first = await pool.start(PLAIN, stays)
             leaving = asyncio.Event()
-            one = asyncio.create_task(held.start(PLAIN, leaving.wait, request_id="r"))
-            other = asyncio.create_task(held.start(PLAIN, stays, request_id="r"))
-            await async_wait_until(lambda: held.counts()["waiting"] == 1)
+            one = asyncio.create_task(pool.start(PLAIN, leaving.wait, request_id="r"))
+            other = asyncio.create_task(pool.start(PLAIN, stays, request_id="r"))
+            await async_wait_until(lambda: pool.counts()["waiting"] == 1)
             leaving.set()
             with pytest.raises(ClientGoneError):
                 await one
-            assert held.counts()["waiting"] == 1
-            await held.close(first)
-            assert await other in held._held
+            assert pool.counts()["waiting"] == 1
+            await pool.close(first)
+            assert await other in pool._sandboxes
 
     asyncio.run(run())
 
 
-def test_a_start_that_failed_gives_its_place_back_and_can_be_asked_again(host):
+def test_failed_start_frees_its_slot_and_can_be_retried(host):
     async def run():
-        async with holding(host, max_sandboxes=1) as held:
+        async with opened_pool(host, max_sandboxes=1) as pool:
             for _ in range(3):
                 with pytest.raises(InputError, match="absent"):
-                    await held.start(SandboxSpec(image="absent"), stays, request_id="r")
-            assert await held.start(PLAIN, stays, request_id="r")
+                    await pool.start(SandboxSpec(image="absent"), stays, request_id="r")
+            assert await pool.start(PLAIN, stays, request_id="r")
 
     asyncio.run(run())
 
@@ -116,13 +116,13 @@ def test_who_waits_at_the_end_is_told_to_come_again(host):
     command, living = marked()
 
     async def run():
-        async with holding(host, max_sandboxes=1, grading_sandboxes=0) as held:
-            first = await held.start(PLAIN, stays)
-            waiting = [asyncio.create_task(held.start(PLAIN, stays, request_id=f"{n}")) for n in range(3)]
-            await async_wait_until(lambda: held.counts()["waiting"] == 3)
-            running = asyncio.create_task(held.execute(first, command, stays, cwd="", timeout_s=90, env={}))
+        async with opened_pool(host, max_sandboxes=1, grading_sandboxes=0) as pool:
+            first = await pool.start(PLAIN, stays)
+            waiting = [asyncio.create_task(pool.start(PLAIN, stays, request_id=f"{n}")) for n in range(3)]
+            await async_wait_until(lambda: pool.counts()["waiting"] == 3)
+            running = asyncio.create_task(pool.execute(first, command, stays, cwd="", timeout_s=90, env={}))
             await async_wait_until(living)
-            await held.end()
+            await pool.end()
             for one in waiting:
                 with pytest.raises(FullError, match="ending"):
                     await one
@@ -155,14 +155,14 @@ def test_closing_waits_for_no_start(host):
     pulling = _Pulling(host)
 
     async def run():
-        async with holding(pulling, max_sandboxes=20) as held:
-            starts = [asyncio.create_task(held.start(SandboxSpec(image="pulled"), stays)) for _ in range(20)]
-            await async_wait_until(lambda: not any(start.queued for start in held._starts.values()))
+        async with opened_pool(pulling, max_sandboxes=20) as pool:
+            starts = [asyncio.create_task(pool.start(SandboxSpec(image="pulled"), stays)) for _ in range(20)]
+            await async_wait_until(lambda: not any(start.queued for start in pool._starts.values()))
             try:
                 for _ in range(2):
-                    sandbox = await held.start(PLAIN, stays, for_grading=True)
-                    await asyncio.wait_for(held.close(sandbox), 10)
-                await asyncio.wait_for(held.end(), 10)
+                    sandbox = await pool.start(PLAIN, stays, for_grading=True)
+                    await asyncio.wait_for(pool.close(sandbox), 10)
+                await asyncio.wait_for(pool.end(), 10)
             finally:
                 pulling.pulled.set()
                 await asyncio.gather(*starts, return_exceptions=True)
@@ -172,46 +172,46 @@ def test_closing_waits_for_no_start(host):
 
 def test_shutting_down_ends_all_threads(host):
     async def run():
-        held = SandboxPool(host, max_sandboxes=1, grading_sandboxes=1, queue_s=5, idle_s=60, gone_s=60)
+        pool = SandboxPool(host, max_sandboxes=1, grading_sandboxes=1, queue_s=5, idle_s=60, heartbeat_timeout_s=60)
         for grading in (False, True):
-            await held.close(await held.start(PLAIN, stays, for_grading=grading))
-        return held
+            await pool.close(await pool.start(PLAIN, stays, for_grading=grading))
+        return pool
 
     before = set(threading.enumerate())
-    held = asyncio.run(run())
+    pool = asyncio.run(run())
     assert {thread.name.rpartition("_")[0] for thread in set(threading.enumerate()) - before} == {
         "start",
         "close",
         "grading start",
         "grading close",
     }
-    held.shut_down()
+    pool.shut_down()
     assert set(threading.enumerate()) <= before
 
 
 def test_places_are_neither_lost_nor_made(host, monkeypatch):
     """Starts, closes and hang-ups at every moment, and in the end as many places as in the beginning."""
-    monkeypatch.setattr(held_module, "UNCLAIMED_S", 0.3)  # else two that nobody claims take both places for long
+    monkeypatch.setattr(pool_module, "UNCLAIMED_S", 0.3)  # else two that nobody claims take both places for long
 
-    async def client(held, number):
+    async def client(pool, number):
         for turn in range(6):
             soon = partial(asyncio.sleep, 0.012 * ((number * 7 + turn * 5) % 9))
             hangs_up = soon if (number + turn) % 2 else stays
             try:
-                sandbox = await held.start(PLAIN, hangs_up, request_id=f"{number}-{turn}")
-                assert held.counts()["sandboxes"] <= 2
-                await held.execute(sandbox, "true", stays, cwd="", timeout_s=5, env={})
-                await held.close(sandbox)
+                sandbox = await pool.start(PLAIN, hangs_up, request_id=f"{number}-{turn}")
+                assert pool.counts()["sandboxes"] <= 2
+                await pool.execute(sandbox, "true", stays, cwd="", timeout_s=5, env={})
+                await pool.close(sandbox)
             except (ClientGoneError, SandboxError):
                 continue
 
     async def run():
-        async with holding(host, queue_s=60.0, gone_s=0.4) as held:
-            await asyncio.gather(*(client(held, number) for number in range(6)))
-            await async_wait_until(lambda: held.counts()["waiting"] == 0)
-            await async_wait_until(lambda: held._places[False]._value + held.counts()["sandboxes"] == 2)
-            for sandbox in list(held._held):
-                await held.close(sandbox)
-            assert held._places[False]._value == 2
+        async with opened_pool(host, queue_s=60.0, heartbeat_timeout_s=0.4) as pool:
+            await asyncio.gather(*(client(pool, number) for number in range(6)))
+            await async_wait_until(lambda: pool.counts()["waiting"] == 0)
+            await async_wait_until(lambda: pool._capacity[False]._value + pool.counts()["sandboxes"] == 2)
+            for sandbox in list(pool._sandboxes):
+                await pool.close(sandbox)
+            assert pool._capacity[False]._value == 2
 
     asyncio.run(run())

@@ -10,7 +10,7 @@ from rollmill.errors import RunStoppedError
 from tasks.ephemeral_server import desk_server
 
 
-def test_a_failure_whose_error_is_lost_is_its_message_in_one_line():
+def test_lost_error_of_a_failure_is_reported_by_its_message():
     with (
         temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}),
         pytest.raises(RunStoppedError, match=r"^the disk is full$"),

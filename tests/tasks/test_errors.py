@@ -30,7 +30,7 @@ def interrupted_in_a_library():
         (OSError(errno.ENOSPC, "No space left on device", "/data/journal"), "No space left on device: /data/journal; "),
     ],
 )
-def test_what_the_user_can_mend_is_a_failed_state_with_one_line(error, message):
+def test_input_error_is_a_failed_state_with_one_line(error, message):
     state = fail(error)
     assert state.is_failed()
     assert state.message.startswith(message)
@@ -42,7 +42,7 @@ def test_a_bug_keeps_its_traceback():
             fail(bug)
 
 
-def test_ctrl_c_that_a_library_has_made_a_failure_interrupts_all_the_same():
+def test_ctrl_c_wrapped_by_a_library_failure_still_interrupts():
     with interruptions_noted(), pytest.raises(KeyboardInterrupt):
         interrupted_in_a_library()
     assert fail(InputError("later")).is_failed()

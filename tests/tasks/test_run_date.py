@@ -18,7 +18,7 @@ GIVEN = RejectSampling(model_path=["m"], model_name=["m"], output_dir="weekly/{d
         (datetime(2026, 3, 1, 23, 30, tzinfo=timezone(-timedelta(hours=5))), "2026-03-02"),
     ],
 )
-def test_the_folder_has_the_day_on_which_the_run_was_to_begin(monkeypatch, begun, day):
+def test_folder_has_the_scheduled_date_of_the_run(monkeypatch, begun, day):
     monkeypatch.setattr(runtime.flow_run, "scheduled_start_time", begun, raising=False)
     assert dated(GIVEN) == GIVEN.model_copy(update={"output_dir": f"weekly/{day}"})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from rollmill.errors import InputError
 from rollmill.jobs.evaluation.train_and_evaluate import TrainAndEvaluate
-from tasks.training import check_server
+from tasks.training import check_evaluation, check_server
 
 
 @pytest.fixture(autouse=True)
@@ -22,11 +23,48 @@ def asked(folder: Path, **given: Any) -> TrainAndEvaluate:
     return TrainAndEvaluate.model_validate({**own, "verifier": "exact", **given})
 
 
-def test_a_server_that_cannot_start_is_said_before_the_training(tmp_path: Path) -> None:
+def test_unstartable_server_is_reported_before_the_training(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"'/nowhere/python' is not there"):
         check_server(asked(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"held_out": "nowhere.jsonl"}, "nowhere.jsonl"),
+        ({"verifier": "no.such:verifier"}, "no.such"),
+        ({"prompt_template": "without a question"}, "no {prompt} in it"),
+    ],
+)
+def test_what_an_evaluation_refuses_is_said_before_the_training(
+    tmp_path: Path, given: dict[str, Any], words: str
+) -> None:
+    (tmp_path / "h.jsonl").write_text('{"question": "1 + 1", "answer": "2"}\n')
+    with pytest.raises(InputError, match=words):
+        check_evaluation(asked(tmp_path, **{"held_out": str(tmp_path / "h.jsonl"), **given}))
+
+
+def test_a_refused_check_leaves_only_the_rows_that_its_message_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(InputError):
+        check_evaluation(asked(tmp_path, held_out="nowhere.jsonl"))
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "h.jsonl").write_text('{"question": "", "answer": "2"}\n')
+    with pytest.raises(InputError) as refused:
+        check_evaluation(asked(tmp_path, held_out=str(tmp_path / "h.jsonl")))
+    [rows] = tmp_path.glob("rollmill-problems-*/quarantine.jsonl")
+    assert str(rows) in str(refused.value)
+
+
+def test_a_check_leaves_the_trainings_folder_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks.training.check_server", lambda parameters: None)
+    (tmp_path / "h.jsonl").write_text('{"question": "1 + 1", "answer": "2"}\n')
+    check_evaluation(asked(tmp_path, held_out=str(tmp_path / "h.jsonl")))
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("given", [{"held_out": None}, {"cluster_block": "gpus"}])
-def test_a_server_that_does_not_start_here_is_not_looked_at(tmp_path: Path, given: dict[str, Any]) -> None:
+def test_server_that_starts_elsewhere_is_not_checked(tmp_path: Path, given: dict[str, Any]) -> None:
     check_server(asked(tmp_path, **given))

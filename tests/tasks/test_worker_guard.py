@@ -30,7 +30,7 @@ def client():
         yield client
 
 
-def test_workers_of_a_cluster_are_guarded_and_so_are_those_that_take_their_place(client):
+def test_cluster_workers_and_their_replacements_are_guarded(client):
     assert list(client.run(is_guarded).values()) == [False, False]
     with guarded_workers(client):
         before = client.run(is_guarded)
@@ -40,7 +40,7 @@ def test_workers_of_a_cluster_are_guarded_and_so_are_those_that_take_their_place
         assert list(client.run(is_guarded).values()) == [True, True]
 
 
-def test_what_goes_to_a_shared_scheduler_needs_nothing_of_this_project_and_is_taken_back(client):
+def test_scheduler_plugin_needs_no_project_import_and_is_removed(client):
     plugins = lambda dask_scheduler: list(dask_scheduler.worker_plugins.values())  # noqa: E731
     with guarded_workers(client):
         [plugin] = [each for each in client.run_on_scheduler(plugins) if b"DeadlockGuard" in each]

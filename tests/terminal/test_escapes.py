@@ -28,16 +28,16 @@ from rollmill.terminal.escapes import visible, visible_line
         ("⠓\u2800⠊", "⠓\u2800⠊"),
     ],
 )
-def test_what_would_act_or_hide_is_written_out(text, shown):
+def test_control_and_invisible_characters_are_escaped(text, shown):
     assert visible(text) == shown
 
 
-def test_in_a_line_blanks_of_other_scripts_are_written_out_too():
+def test_unicode_blanks_in_a_line_are_escaped():
     assert visible_line("⠓\u2800⠊\u00a0a\u200bb\u17b4") == "⠓\\u2800⠊ a\\u200bb\\u17b4"
 
 
 @given(st.text(st.characters()))
-def test_nothing_that_comes_out_controls_a_terminal_or_cannot_be_encoded(text):
+def test_visible_text_has_no_controls_and_can_be_encoded(text):
     shown = visible(text)
     assert not [char for char in shown if unicodedata.category(char) in {"Cc", "Cs"} and char not in "\n\t"]
     assert not [char for char in shown if unicodedata.bidirectional(char) in {"LRE", "RLE", "LRO", "RLO", "PDF"}]

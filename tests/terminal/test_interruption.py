@@ -264,3 +264,17 @@ def test_a_guard_within_a_guard_marks_for_both(monkeypatch):
         assert os.environ[MARK].split()[0] == "outer"
         assert len(os.environ[MARK].split()) == 2
     assert os.environ[MARK] == "outer"
+
+
+def test_garbage_is_looked_for_once_the_imports_are_done():
+    program = """
+import gc
+from rollmill.terminal.interruption import interruptible, leave_when_interrupted
+leave_when_interrupted("job")
+states = [gc.isenabled()]
+with interruptible():
+    states.append(gc.isenabled())
+print(*states, gc.isenabled(), gc.get_freeze_count() > 0)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=30)
+    assert done.stdout.split() == ["False", "True", "False", "True"]

@@ -43,7 +43,7 @@ class Text(html.parser.HTMLParser):
 
 
 @given(st.text(max_size=60))
-def test_what_is_escaped_reads_as_it_was_and_has_no_marks_of_its_own(text):
+def test_escaped_text_renders_unchanged_and_without_markup(text):
     escaped = plain_markdown(text)
     assert escaped.isprintable()
     reader = Text()

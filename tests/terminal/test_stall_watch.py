@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 import pytest
 
+from rollmill.terminal.stall_watch import new_stacks
+
 STANDING_STILL = {
     "an endless call": "while True: pass",
     "a lock that nobody releases": "lock = threading.Lock(); lock.acquire(); lock.acquire()",
@@ -55,12 +57,12 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ended]:
             folder = tmp_path_factory.mktemp("program")
             command = [sys.executable, "-c", PROGRAM.format(body="\n".join(f"    {line}" for line in lines))]
             started[name] = folder, subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True)
-        said = {name: process.communicate(timeout=60)[0] for name, (_, process) in started.items()}
+        outputs = {name: process.communicate(timeout=60)[0] for name, (_, process) in started.items()}
     finally:
         for _, process in started.values():
             process.kill()
             process.wait()
-    return {name: Ended(process.returncode, said[name], folder) for name, (folder, process) in started.items()}
+    return {name: Ended(process.returncode, outputs[name], folder) for name, (folder, process) in started.items()}
 
 
 @pytest.mark.parametrize("name", STANDING_STILL)
@@ -71,7 +73,7 @@ def test_a_process_that_stands_still_ends_and_leaves_its_stacks(ended: dict[str,
     assert 'File "<string>", line 7' in (found.folder / "logs/stacks.txt").read_text()
 
 
-def test_steps_that_complete_keep_a_process_alive_and_no_file_is_left(ended: dict[str, Ended]) -> None:
+def test_completed_steps_keep_the_process_alive_without_a_file(ended: dict[str, Ended]) -> None:
     found = ended["steps complete"]
     assert found[:2] == (0, "whole\n")
     assert not (found.folder / "logs/stacks.txt").exists()
@@ -93,7 +95,7 @@ def test_a_long_step_lets_no_later_gap_be_longer(ended: dict[str, Ended]) -> Non
     assert ended["a long step"][:2] == (1, "")
 
 
-def test_time_before_the_watch_and_in_a_stopped_process_is_no_gap(tmp_path: Path) -> None:
+def test_time_before_the_watch_and_while_stopped_is_ignored(tmp_path: Path) -> None:
     program = """
 import signal, time
 from pathlib import Path
@@ -125,7 +127,7 @@ def test_nothing_is_watched_after_the_block(ended: dict[str, Ended]) -> None:
     assert ended["after the block"][:2] == (0, "whole\n")
 
 
-def test_a_stall_is_an_error_first_where_there_is_time_for_it(tmp_path: Path) -> None:
+def test_stall_raises_an_error_within_the_grace_period(tmp_path: Path) -> None:
     program = """
 import time
 from pathlib import Path
@@ -149,3 +151,30 @@ print("went on")
     assert done.returncode == 1
     assert "stacks.txt shows where every thread is; the same command continues" in done.stdout
     assert "went on" not in done.stdout
+
+
+def test_processes_that_share_a_folder_of_logs_make_and_remove_it_safely(tmp_path: Path) -> None:
+    program = """
+import sys
+from pathlib import Path
+from rollmill.terminal.stall_watch import watch
+path = Path("run/logs", sys.argv[1])
+for _ in range(500):
+    with watch.exit_on_stall(60, path):
+        assert path.exists()
+"""
+    commands = [[sys.executable, "-c", program, f"stalled.{name}.txt"] for name in ("a", "b")]
+    processes = [subprocess.Popen(command, cwd=tmp_path) for command in commands]
+    while any(process.poll() is None for process in processes):
+        assert new_stacks(tmp_path / "run", set()) == []
+    assert [process.returncode for process in processes] == [0, 0]
+
+
+def test_only_files_that_hold_stacks_are_new_and_only_once(tmp_path: Path) -> None:
+    logs, seen = tmp_path / "logs", set[Path]()
+    assert new_stacks(tmp_path, seen) == []
+    logs.mkdir()
+    for name, text in {"stalled.a-1.txt": "Thread", "stalled.a-2.txt": "", "m_vllm.log": "INFO"}.items():
+        (logs / name).write_text(text)
+    assert new_stacks(tmp_path, seen) == [logs / "stalled.a-1.txt"]
+    assert new_stacks(tmp_path, seen) == []

@@ -92,7 +92,7 @@ def harmless(node):
 
 
 @pytest.mark.parametrize("name", EVALUATING)
-def test_python_reads_nothing_but_numbers_texts_and_functions_in_what_is_accepted(name):
+def test_accepted_text_parses_to_harmless_python_nodes_only(name):
     made(name)
 
     @EVERY_TIME
@@ -156,7 +156,7 @@ def worked_out(node):
         return None
 
 
-def test_what_is_accepted_as_arithmetic_has_a_value_of_bounded_size():
+def test_accepted_arithmetic_has_a_bounded_value():
     made("countdown")
     sizes = []
 

@@ -24,7 +24,7 @@ LIMIT_S = 1.5
 class After(NamedTuple):
     """What an answer came to, and the two that came next in the same worker."""
 
-    outcome: float | VerifierFailed
+    outcome: float | str | VerifierFailed
     right: float
     wrong: float
     same_worker: bool
@@ -71,7 +71,8 @@ async def attacked(known):
         for name, code in known.items():
             [worker] = pool._idle
             try:
-                outcome = await reward(attacks.as_answer(code, right))
+                verdict = await pool.verify(problem, f"<answer>{attacks.as_answer(code, right)}</answer>")
+                outcome = verdict.reason or verdict.reward
             except VerifierFailed as failure:
                 outcome = failure
             after = await reward(right), await reward("['wrong']")
@@ -86,14 +87,15 @@ NAMES = [*attacks.HOLD, *attacks.ENDLESS, *attacks.reaching(0, "")]
 @pytest.mark.parametrize("name", NAMES)
 def test_an_answer_that_runs_gets_nothing_and_changes_nothing(came_to, name):
     after = came_to[name]
-    assert isinstance(after.outcome, VerifierFailed) or after.outcome == 0
+    assert isinstance(after.outcome, VerifierFailed) or after.outcome in {0, "verifier_timeout"}
     assert (after.right, after.wrong, after.same_worker) == (1, 0, True)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", attacks.ENDLESS)
 def test_one_without_end_is_ended_alone(came_to, name):
-    assert came_to[name].outcome.type in {"verifier_timeout", "verifier_died"}
+    outcome = came_to[name].outcome
+    assert outcome == "verifier_timeout" or outcome.type in {"verifier_timeout", "verifier_died"}
 
 
 @pytest.mark.slow
@@ -113,7 +115,7 @@ def test_a_lack_of_memory_is_no_wrong_answer(came_to, name):
         ("replies without end", "the judgement gave more than"),
     ],
 )
-def test_what_gives_no_verdict_says_why(came_to, name, message):
+def test_missing_verdict_has_a_reason(came_to, name, message):
     assert came_to[name].outcome.message.startswith(message)
 
 
@@ -148,7 +150,7 @@ def test_what_needs_no_fork_has_the_same_around_it(make_problem, monkeypatch, tm
     assert [reply["verdict"]["answer"] for reply in replies] == [repr(answer) for answer in asked.values()]
 
 
-def test_what_needs_no_fork_and_too_much_memory_is_no_verdict(make_problem, monkeypatch):
+def test_answer_exceeding_memory_in_process_gives_no_verdict(make_problem, monkeypatch):
     bare(monkeypatch)
     monkeypatch.setattr(worker_process, "LIMITS", Limits(memory_mb=256))
     small, refused, large = asyncio.run(peek(make_problem(), ["1", "len(b'x' * 2 * 10**9)", "len(b'x' * 3 * 10**8)"]))
@@ -169,7 +171,7 @@ def test_how_a_worker_in_a_sandbox_died_is_said(make_problem, monkeypatch):
 async def peek(problem, expressions):
     worker = await WorkerProcess.spawn(built_in=True)
     try:
-        await worker.prepare("bare:Peek", 0.0)
+        await worker.prepare("bare:Peek", {})
         asked = [{"problem": problem.model_dump(), "completion": each, "limit_s": 9.0} for each in expressions]
         return [await worker.ask(frames.pack(each), 9.0) for each in asked]
     finally:

@@ -24,7 +24,7 @@ def test_messages_survive_any_cutting(sent, step):
 
 
 @pytest.mark.parametrize("broken", [b"\xff" * 8, (93).to_bytes(8), (2).to_bytes(8) + b"[]", (2).to_bytes(8) + b"xx"])
-def test_what_is_no_message_is_an_error_at_once(broken):
+def test_invalid_message_is_an_error_at_once(broken):
     with pytest.raises(ValueError, match=r"a message of|a message that|unexpected"):
         frames.take(bytearray(broken), 100)
 

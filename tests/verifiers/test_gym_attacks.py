@@ -208,7 +208,7 @@ IN_EXPRESSIONS = [
 
 @pytest.mark.parametrize("name", IN_VARIABLES)
 @pytest.mark.parametrize("answer", IN_EXPRESSIONS)
-def test_what_is_no_expression_in_the_variables_is_refused(name, answer):
+def test_invalid_expression_is_refused(name, answer):
     assert fault(name, answer)
 
 

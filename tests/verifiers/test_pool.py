@@ -44,7 +44,7 @@ def ask(problem, *completions, spec="unruly:Unruly", time_limit_s=20.0, workers=
 def test_a_trusted_verifier_answers_in_place(make_problem):
     async def run():
         async with VerifierPool("numeric", accept_error=0.1) as pool:
-            assert pool.identity == {"verifier": "numeric@1", "accept_error": 0.1}
+            assert pool.identity == {"verifier": "numeric@2", "accept_error": 0.1}
             assert (await pool.verify(make_problem("3.3"), "<answer>3.4</answer>")).success
             with pytest.raises(VerifierFailed, match="p-1: answer 'abc' is not a number") as caught:
                 await pool.verify(make_problem("abc"), "<answer>3.4</answer>")
@@ -53,7 +53,7 @@ def test_a_trusted_verifier_answers_in_place(make_problem):
     asyncio.run(run())
 
 
-def test_bad_input_is_said_before_anything_starts():
+def test_bad_input_is_reported_before_anything_starts():
     with pytest.raises(InputError, match="there is no verifier"):
         VerifierPool("nummeric", accept_error=0.0)
 
@@ -89,19 +89,48 @@ def test_a_worker_that_dies_is_replaced(make_problem):
     assert not [p for p in psutil.process_iter(["cmdline"]) if "4242.25" in (p.info["cmdline"] or [])]
 
 
-@pytest.mark.parametrize("said", ["ff" * 16, f"{2:016x}5b5d"])
-def test_a_worker_that_sends_no_reply_is_replaced(make_problem, said):
-    first, garbled, second = ask(make_problem(), "pid", f"garbles {said}", "pid")
+@pytest.mark.parametrize("reply", ["ff" * 16, f"{2:016x}5b5d"])
+def test_a_worker_that_sends_no_reply_is_replaced(make_problem, reply):
+    first, garbled, second = ask(make_problem(), "pid", f"garbles {reply}", "pid")
     assert garbled.type == "verifier_died"
     assert garbled.message.startswith("the worker sent no reply: ValueError: a message")
     assert first != second
 
 
 def test_a_worker_over_its_limit_is_replaced(make_problem):
-    answers = ask(make_problem(), "sleeps", "spins", "deaf", "fine 1", time_limit_s=0.5)
-    assert [answer.message for answer in answers[:3]] == ["no verdict within 0.5 s"] * 3
-    assert {answer.type for answer in answers[:3]} == {"verifier_timeout"}
-    assert answers[3] == "1"
+    slept, fine = ask(make_problem(), "sleeps", "fine 1", time_limit_s=0.5)
+    assert (slept.type, slept.message) == ("verifier_timeout", "no verdict within 2 s")
+    assert fine == "1"
+
+
+def test_using_up_the_cpu_time_is_a_verdict(make_problem):
+    async def run():
+        # Four times as long may it wait for the CPU, which other tests use, too.
+        async with VerifierPool("unruly:Unruly", accept_error=0.0, time_limit_s=1.5, workers=1) as pool:
+            return [await pool.verify(make_problem(), order) for order in ("spins", "deaf", "fine 1")]
+
+    *spent, fine = asyncio.run(run())
+    assert {(each.verifier, each.status, each.reason, each.reward, each.success) for each in spent} == {
+        ("unruly@1", "unparseable", "verifier_timeout", 0.0, False)
+    }
+    assert fine.success
+
+
+def test_a_built_in_verifier_whose_worker_dies_is_tried_again(make_problem, monkeypatch):
+    tries = []
+
+    async def verify(pool, problem, completion):
+        tries.append(completion)
+        if len(tries) < 2:
+            raise VerifierFailed("verifier_died", "the worker was killed by SIGKILL")
+        return "a verdict"
+
+    async def run():
+        async with VerifierPool("math", accept_error=0.0) as pool:
+            return await pool.verify(make_problem(), "7")
+
+    monkeypatch.setattr(VerifierPool, "_verify_in_worker", verify)
+    assert (asyncio.run(run()), tries) == ("a verdict", ["7", "7"])
 
 
 def test_the_limit_is_not_for_the_start(make_problem):
@@ -115,14 +144,14 @@ def test_a_worker_that_cannot_start_says_why(make_problem):
     assert [failure.message for failure in failures] == ["cannot start: RuntimeError: no licence"] * 2
 
 
-def test_what_a_verifier_prints_and_forks_is_no_answer(make_problem, capfd):
+def test_output_and_forks_of_a_verifier_are_ignored(make_problem, capfd):
     assert ask(make_problem(), "prints", "forks", "fine 1") == ["printed", "parent", "1"]
     captured = capfd.readouterr()
     assert "from a child" in captured.err
     assert captured.out == ""
 
 
-def test_workers_work_at_the_same_time_and_no_more_than_asked_for(make_problem):
+def test_workers_run_in_parallel_up_to_the_requested_number(make_problem):
     pids = ask(make_problem(), *["pid"] * 6, workers=2)
     assert len(set(pids)) == 2
     (one_began, one_ended), (two_began, two_ended) = (
@@ -173,7 +202,7 @@ def test_a_worker_that_dies_idle_costs_nothing(make_problem):
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.05, 1.5])
-def test_closing_ends_what_is_under_way(make_problem, delay):
+def test_closing_ends_running_verifications(make_problem, delay):
     async def run():
         async with VerifierPool("unruly:Unruly", accept_error=0.0, workers=1) as pool:
             asked = [asyncio.create_task(pool.verify(make_problem(), "sleeps")) for _ in range(3)]
@@ -249,7 +278,7 @@ asyncio.run(main())
 
 @pytest.mark.slow
 def test_heavy_verifiers_work_in_workers(make_problem):
-    assert ask(make_problem("1/2"), "<answer>0.5</answer>", spec="math", time_limit_s=5) == [r"\frac{1}{2}"]
+    assert ask(make_problem("1/2"), "<answer>0.5</answer>", spec="math", time_limit_s=5) == ["0.5"]
     problem = make_problem(reasoning_gym={"name": "leg_counting", "config": {"seed": 7}, "index": 1})
     problem = problem.model_copy(update={"prompt": [{"role": "user", "content": "in a chat"}]})
     assert ask(problem, "<answer>12</answer>", spec="reasoning_gym", time_limit_s=5) == ["12"]
@@ -257,6 +286,9 @@ def test_heavy_verifiers_work_in_workers(make_problem):
 
 @pytest.mark.slow
 def test_an_endless_simplification_is_ended(make_problem):
-    failure, fine = ask(make_problem("7"), "$9^{9^{9^{9}}}$", "$7$", spec="math", time_limit_s=1)
-    assert failure.type == "verifier_timeout"
-    assert fine == "7"
+    async def run():
+        async with VerifierPool("math", accept_error=0.0, time_limit_s=1, workers=1) as pool:
+            return [await pool.verify(make_problem("7"), text) for text in ("$9^{9^{9^{9}}}$", "$7$")]
+
+    spent, fine = asyncio.run(run())
+    assert (spent.reason, spent.success, fine.success) == ("verifier_timeout", False, True)

@@ -15,7 +15,14 @@ def entry_of(name, index=1, **config):
 
 
 def test_its_version_names_the_installed_release():
-    assert ReasoningGymVerifier().version == "2+" + importlib.metadata.version("reasoning-gym")
+    assert ReasoningGymVerifier().version == "3+" + importlib.metadata.version("reasoning-gym")
+
+
+def test_the_reading_of_the_first_pair_is_version_2():
+    entry, problem = entry_of("leg_counting")
+    verifier = ReasoningGymVerifier(answer="first")
+    verdict = verifier.verify(problem, f"<think><answer>{entry['answer']}</answer></think><answer>x</answer>")
+    assert (verifier.version[:2], verdict.success) == ("2+", True)
 
 
 @pytest.mark.parametrize("completion", ["{}", " {}\n", "so <answer> {} </answer> it is"])
@@ -23,7 +30,7 @@ def test_the_right_answer_scores_fully(completion):
     entry, problem = entry_of("leg_counting")
     verdict = ReasoningGymVerifier().verify(problem, completion.format(entry["answer"]))
     assert (verdict.status, verdict.reward, verdict.distance, verdict.success) == ("ok", 1.0, 0.0, True)
-    assert verdict.verifier.startswith("reasoning_gym@2+")
+    assert verdict.verifier.startswith("reasoning_gym@3+")
 
 
 def test_a_part_of_the_score_is_the_reward():
@@ -43,7 +50,7 @@ def test_a_scorer_without_one_right_answer_judges_too():
 @pytest.mark.parametrize(
     ("name", "completion"), [("prime_factorization", "zzz 5"), ("leg_counting", "<answer></answer>")]
 )
-def test_what_the_scorer_cannot_read_is_unparseable(name, completion):
+def test_answer_that_the_scorer_cannot_read_is_unparseable(name, completion):
     _, problem = entry_of(name)
     verdict = ReasoningGymVerifier().verify(problem, completion)
     assert (verdict.status, verdict.reward, verdict.distance) == ("unparseable", 0, None)

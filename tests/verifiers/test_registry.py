@@ -5,20 +5,20 @@ import pytest
 
 from rollmill.errors import InputError
 from rollmill.records import Problem
-from rollmill.verifiers import BUILT_IN, is_trusted, make_verifier, problem_fault
+from rollmill.verifiers import VERIFIERS, is_trusted, make_verifier, problem_fault
 from rollmill.verifiers.numeric import NumericVerifier
 
 
-@pytest.mark.parametrize("spec", list(BUILT_IN))
+@pytest.mark.parametrize("spec", list(VERIFIERS))
 def test_built_in_verifiers_have_names_versions_and_faults(spec):
     verifier = make_verifier(spec, accept_error=0.1)
     assert verifier.name == spec
     assert verifier.version[0].isdigit()
-    assert problem_fault(verifier, Problem(instance_id="p", prompt="?"))
+    assert spec == "judge" or problem_fault(verifier, Problem(instance_id="p", prompt="?"))
 
 
 def test_only_what_ends_soon_is_trusted(custom):
-    assert [spec for spec in BUILT_IN if is_trusted(make_verifier(spec))] == ["numeric", "exact"]
+    assert [spec for spec in VERIFIERS if is_trusted(make_verifier(spec))] == ["choice", "exact", "numeric"]
     assert is_trusted(make_verifier("rollmill.verifiers.numeric:NumericVerifier"))
     assert not is_trusted(type("Own", (NumericVerifier,), {})())
     assert not is_trusted(make_verifier("unruly:Unruly"))
@@ -36,10 +36,22 @@ def test_the_accepted_error_is_passed_on(custom):
     assert make_verifier("numeric", accept_error=0.5).accept_error == 0.5
 
 
+def test_the_reading_is_passed_on_to_what_takes_it(custom):
+    assert make_verifier("exact", answer="first").version == "2-first"
+    assert make_verifier("numeric", answer="first", strict_numbers=True).version == "1"
+    with pytest.raises(InputError, match="'exact' knows no --strict_numbers: leave it out"):
+        make_verifier("exact", strict_numbers=True)
+    with pytest.raises(InputError, match="'unruly:Unruly' knows no --answer first"):
+        make_verifier("unruly:Unruly", answer="first")
+
+
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("nummeric", "there is no verifier 'nummeric': use numeric, exact, math, reasoning_gym, or the path"),
+        (
+            "nummeric",
+            r"'nummeric': use .*exact, .*math, numeric, reasoning_gym, or .*; did you mean numeric\?",
+        ),
         ("", "there is no verifier ''"),
         ("unruly:", "there is no verifier 'unruly:'"),
         ("no_such_module:Thing", "cannot import 'no_such_module' .*PYTHONPATH"),
@@ -50,7 +62,7 @@ def test_the_accepted_error_is_passed_on(custom):
         ("unruly:number", "has no method verify"),
     ],
 )
-def test_what_cannot_be_used_is_said_in_one_line(custom, spec, message):
+def test_unusable_verifier_is_refused_in_one_line(custom, spec, message):
     with pytest.raises(InputError, match=message) as caught:
         make_verifier(spec)
     assert "\n" not in str(caught.value)
@@ -65,8 +77,8 @@ def test_the_accepted_error_is_a_distance(accept_error):
 def test_what_is_slow_to_import_is_not_imported():
     code = """
 import sys
-from rollmill.verifiers import BUILT_IN, make_verifier
-for spec in BUILT_IN: make_verifier(spec)
+from rollmill.verifiers import VERIFIERS, make_verifier
+for spec in VERIFIERS: make_verifier(spec)
 print([name for name in ("sympy", "math_verify", "reasoning_gym", "prefect") if name in sys.modules])
 """
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "[]\n"

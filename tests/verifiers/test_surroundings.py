@@ -17,7 +17,7 @@ from rollmill.verifiers.worker_process import WorkerProcess
 @pytest.fixture
 def no_bubblewrap(monkeypatch, tmp_path):
     """A machine on which bubblewrap is not installed."""
-    cached = (surroundings.sandbox_missing, surroundings.say_unsandboxed)
+    cached = (surroundings.sandbox_missing, surroundings.warn_unsandboxed)
     for each in cached:
         each.cache_clear()
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -39,11 +39,11 @@ def ask(spec, problem, completion, times=1):
     return asyncio.run(run())
 
 
-def test_without_a_sandbox_verdicts_go_on_and_that_is_said_once(no_bubblewrap, make_problem, caplog):
+def test_missing_sandbox_is_reported_once_and_verdicts_continue(no_bubblewrap, make_problem, caplog):
     with caplog.at_level(logging.WARNING):
         assert all(verdict.success for _ in range(2) for verdict in ask("math", make_problem("1/2"), "$0.5$", times=2))
-    [said] = [record.getMessage() for record in caplog.records]
-    assert said == (
+    [message] = [record.getMessage() for record in caplog.records]
+    assert message == (
         "verdicts of math and reasoning_gym are made in processes without a sandbox: "
         "bubblewrap is not installed: install the package bubblewrap"
     )
@@ -72,7 +72,7 @@ def test_without_a_sandbox_mathematics_refuses_them_too(no_bubblewrap):
         MathEnvironment.problem_fault(MathSettings(), problem)
 
 
-def test_without_a_sandbox_a_run_is_refused_when_its_problems_are_loaded(no_bubblewrap, tmp_path):
+def test_missing_sandbox_refuses_the_run_when_problems_load(no_bubblewrap, tmp_path):
     fault = partial(problem_fault, make_verifier("reasoning_gym"))
     with pytest.raises(InputError, match=r"reasoning_gym n_queens: .*install the package bubblewrap"):
         load_problems(ProblemSource(dataset="reasoning_gym:n_queens?size=2"), tmp_path, problem_fault=fault)
@@ -80,14 +80,14 @@ def test_without_a_sandbox_a_run_is_refused_when_its_problems_are_loaded(no_bubb
 
 
 @pytest.mark.skipif(not filter_program(processes=False), reason="no filter for this kind of processor")
-def test_without_a_sandbox_no_process_can_be_started_all_the_same(no_bubblewrap, make_problem, monkeypatch):
+def test_missing_sandbox_still_forbids_starting_processes(no_bubblewrap, make_problem, monkeypatch):
     monkeypatch.syspath_prepend(Path(__file__).parent / "custom")
     monkeypatch.setattr(surroundings, "_PACKAGES", (*surroundings._PACKAGES, "bare"))
 
     async def run(expression):
         worker = await WorkerProcess.spawn(built_in=True)
         try:
-            await worker.prepare("bare:Peek", 0.0)
+            await worker.prepare("bare:Peek", {})
             asked = {"problem": make_problem().model_dump(), "completion": expression, "limit_s": 9.0}
             return (await worker.ask(frames.pack(asked), 9.0))["verdict"]["answer"]
         finally:

@@ -35,10 +35,10 @@ Good tests hold for every right program and fail for wrong ones: think of edge c
 
 
 class CodeGenerator:
-    """Writes the code; sees its last one, the tests, and how they failed on it."""
+    """Writes the code; is shown its last program, the tests, and how they failed on it."""
 
     def __init__(self, work: CodeState, *, others: str) -> None:
-        """`others`: what the tests in the prompt are ("Another programmer's tests")."""
+        """Keep the state; `others` describes the tests in the prompt ("Another programmer's tests")."""
         self._work = work
         self._others = others
         self._refused = ""
@@ -63,23 +63,26 @@ class CodeGenerator:
         return _messages(_WRITE_CODE, [*parts, asked])
 
     def act(self, completion: str) -> Step:
-        """Takes a program; see `CodeState.take_code`. Reward `MALFORMED` without one. Raises `SandboxError`."""
+        """Judge the program in a completion; see `CodeState.take_code`. Raises `SandboxError`.
+
+        The reward is `MALFORMED` without a program.
+        """
         code, self._refused = _read(completion)
         return self._work.take_code(code) if code else Step(MALFORMED, {"reason": self._refused})
 
     def oracle(self) -> str:
-        """The reference solution. Raises `ValueError` where the problem has none."""
+        """Return the reference solution. Raises `ValueError` where the problem has none."""
         if self._work.subject.reference is None:
             raise ValueError("the problem has no reference solution: give one as fields.canonical_solution or code")
         return _block(self._work.subject.reference)
 
     def random(self, rng: random.Random) -> str:
-        """A function that returns a number, whatever it is given."""
+        """Return a function that returns a random number, whatever its arguments are."""
         return _block(f"def {self._work.subject.entry}(*args, **kwargs):\n    return {rng.randrange(1000, 10**6)}\n")
 
 
 class TestGenerator:
-    """Writes the tests; sees its last ones, and how they fared on the code."""
+    """Writes the tests; is shown its last tests, and what they reported on the code."""
 
     def __init__(self, work: CodeState) -> None:
         self._work = work
@@ -98,22 +101,25 @@ class TestGenerator:
         return _messages(_WRITE_TESTS, [*parts, f"Write tests of the function {work.subject.entry}."])
 
     def act(self, completion: str) -> Step:
-        """Takes tests; see `CodeState.take_tests`. Reward `MALFORMED` without any. Raises `SandboxError`."""
+        """Judge the tests in a completion; see `CodeState.take_tests`. Raises `SandboxError`.
+
+        The reward is `MALFORMED` without tests.
+        """
         tests, self._refused = _read(completion)
         return self._work.take_tests(tests) if tests else Step(MALFORMED, {"reason": self._refused})
 
     def oracle(self) -> str:
-        """The ground-truth tests."""
+        """Return the ground-truth tests."""
         return _block(self._work.subject.truth)
 
     def random(self, rng: random.Random) -> str:
-        """Assertions about numbers."""
+        """Return assertions about random numbers."""
         entry = self._work.subject.entry
         return _block("".join(f"assert {entry}({rng.randrange(100)}) == {rng.randrange(1000, 10**6)}\n" for _ in "123"))
 
 
 def _read(completion: str) -> tuple[str, str]:
-    """The block of Python, or why there is none."""
+    """Return the block of Python and an empty text, or an empty text and why there is none."""
     block = last_python(completion)
     if block is None or not block.strip():
         return "", "Your last answer had no closed ```python block."

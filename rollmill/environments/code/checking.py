@@ -17,8 +17,8 @@ from rollmill.sandboxes.sandbox import Execution, SandboxError
 from rollmill.verifiers.answer_tag import encodable
 
 _PACKAGE = "rollmill.environments.code.inside"
-_MODULES = ("values", "process", "program", "remote", "tester", "judge")
-"""Each after those that it imports."""
+_MODULES = ("values", "process", "mirror", "link", "program", "tester", "judge")
+"""In import order: each after those that it imports."""
 _PROGRAM = """import os, sys, types
 try:
     for name, source in {sources!r}.items():
@@ -30,25 +30,25 @@ except Exception as error:
 module.main()
 """
 _NOT_JUDGED = (SET_UP_FAILED, 126, 127)
-"""Return codes that no code under test can bring about: the judge's own, and the shell's where there is no Python."""
+"""Return codes that code under test cannot produce: the judge's own, and the shell's where there is no Python."""
 _START_S = 5.0
-"""More than the sum of the cases' times."""
+"""Seconds for the judge's start, added to the sum of the cases' time limits."""
 _MOST_CASES = 8
-"""In one sandbox; each is two processes."""
+"""Cases per sandbox; each is two processes."""
 _FAILURES_SHOWN = 3
 
 
 class Case(NamedTuple):
-    """Tests, and the code that they are to be run on."""
+    """Tests, and the code that they run on."""
 
     code: str
     tests: str
     secret: bool = False
-    """Nobody is to know more than whether the tests pass."""
+    """Whether agents may learn no more than whether the tests pass."""
 
 
 class CaseOutcome(NamedTuple):
-    """What became of one case."""
+    """The outcome of one case."""
 
     reason: str
     """`passed`; `wrong` (an assertion), `raised`, `time`, `ended` (the code ended its process, or the judge), `load`
@@ -59,7 +59,7 @@ class CaseOutcome(NamedTuple):
 
     @property
     def passed(self) -> bool:
-        """Whether all of the tests did."""
+        """Return whether all of the tests passed."""
         return self.reason == "passed"
 
 
@@ -72,13 +72,18 @@ class Checker:
 
     @property
     def timeout_s(self) -> float:
-        """Of one case that names none."""
+        """Return the time limit in seconds of a case that names none."""
         return self._python.timeout_s
 
     def check(self, cases: Sequence[Case], *, timeout_s: float | None = None) -> list[CaseOutcome]:
-        """The outcomes, case by case. Raises `SandboxError` where the sandbox failed, never for code or tests.
+        """Run the cases and return their outcomes in order.
 
-        Cases of one call may stand in each other's way: code can end the judge of all. `timeout_s`: of each.
+        Code of one case can end the process that judges the others of the same call. Raises `SandboxError` where the
+        sandbox failed, never for code or tests.
+
+        Args:
+            cases: The tests, each with the code that they run on.
+            timeout_s: Time limit of each case, in seconds; None for the checker's own.
         """
         seconds = self._python.timeout_s if timeout_s is None else timeout_s
         outcomes: list[CaseOutcome] = []
@@ -94,14 +99,14 @@ class Checker:
             stdin=f"{len(cases)}\n{json.dumps(given)}",  # orjson refuses half a character
             timeout_s=len(cases) * seconds + _START_S,
         )
-        said = _signed_line(done.output, key)
-        if said is None:
+        outcomes = _signed_line(done.output, key)
+        if outcomes is None:
             _require_set_up(done)
             reason = "time" if done.timed_out else "ended"
-            said = [{"reason": reason, "failures": [done.killed_by or "the process of the tests was ended"]}] * len(
+            outcomes = [{"reason": reason, "failures": [done.killed_by or "the process of the tests was ended"]}] * len(
                 cases
             )
-        return [_outcome(each, case) for each, case in zip(said, cases, strict=True)]
+        return [_outcome(each, case) for each, case in zip(outcomes, cases, strict=True)]
 
     def _given(self, case: Case, seconds: float) -> dict[str, Any]:
         return {
@@ -117,7 +122,7 @@ class Checker:
 
 @cache
 def judge_program() -> str:
-    """The modules in one program for any Python, which needs no package of ours."""
+    """Return the judge's modules as one program for any Python, without a package of rollmill's."""
     folder = resources.files(_PACKAGE)
     sources = {f"{_PACKAGE}.{name}": folder.joinpath(f"{name}.py").read_text("utf-8") for name in _MODULES}
     return _PROGRAM.format(sources=sources, failed=SET_UP_FAILED)
@@ -126,10 +131,10 @@ def judge_program() -> str:
 def _signed_line(output: str, key: bytes) -> list[dict[str, Any]] | None:
     for line in output.split("\n"):
         if line.startswith("outcomes ") and line.count(" ") >= 2:
-            _, signed, said = line.split(" ", 2)
-            expected = hashlib.blake2b(said.encode(errors="replace"), key=key).hexdigest()
+            _, signed, payload = line.split(" ", 2)
+            expected = hashlib.blake2b(payload.encode(errors="replace"), key=key).hexdigest()
             if secrets.compare_digest(signed.encode(errors="replace"), expected.encode()):
-                outcomes: list[dict[str, Any]] = json.loads(said)
+                outcomes: list[dict[str, Any]] = json.loads(payload)
                 return outcomes
     return None
 
@@ -140,7 +145,7 @@ def _require_set_up(done: Execution) -> None:
         raise SandboxError(f"code cannot be judged in this sandbox: {last[0]}", type_="judge", details=done.output)
 
 
-def _outcome(said: dict[str, Any], case: Case) -> CaseOutcome:
-    reason = said["reason"]
+def _outcome(outcome: dict[str, Any], case: Case) -> CaseOutcome:
+    reason = outcome["reason"]
     shown = not case.secret or reason == "load"
-    return CaseOutcome(reason, tuple(map(encodable, said["failures"])) if shown else ())
+    return CaseOutcome(reason, tuple(map(encodable, outcome["failures"])) if shown else ())

@@ -12,6 +12,7 @@ from rollmill.environments.code.agents import CodeGenerator, TestGenerator
 from rollmill.environments.code.checking import Checker
 from rollmill.environments.code.examples import example_tests
 from rollmill.environments.code.human_eval import human_eval
+from rollmill.environments.code.references import require_sound
 from rollmill.environments.code.subject import read_subject
 from rollmill.environments.code.work import CodeState
 from rollmill.environments.environment import Agent, FixedCast
@@ -23,12 +24,12 @@ CODE, TESTS, SINGLE = "code_generator", "test_generator", "code_single_agent"
 
 
 class CodeSettings(BaseModel):
-    """What a user may set."""
+    """Settings of the code environment."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     single_agent: bool = False
-    """One agent that writes code and sees how the problem's examples fare on it, instead of two."""
+    """One agent that writes code and sees how the problem's examples fail on it, instead of two."""
     mutants: int = Field(default=5, ge=1, le=20)
     """Wrong variants of the reference solution that a test generator's tests are to find."""
 
@@ -40,11 +41,12 @@ class CodeEnvironment(FixedCast):
     sees, pass on the latest program. Rewards: code 1.0 where they pass, else 0.0; tests 0.0 where the reference
     solution fails them, else the share of its mutants that they find; -0.5 for a completion without a block of Python.
     A single agent is done when the examples in the problem's text pass, or the code runs where there are none.
-    Everything runs in sandboxes: code that does harm there fails its tests.
+    Everything runs in sandboxes: code that does harm there fails its tests. A problem whose own reference solution
+    fails the ground-truth tests is not played: its episodes fail as `problem_refused`.
     """
 
     name: ClassVar[str] = "code_env"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     Settings: ClassVar[type[BaseModel]] = CodeSettings
     needs: ClassVar[frozenset[Tool]] = frozenset({"python"})
     without_answers: ClassVar[bool] = True
@@ -60,12 +62,12 @@ class CodeEnvironment(FixedCast):
 
     @classmethod
     def source(cls, settings: CodeSettings, folder: Path) -> ProblemSource:
-        """HumanEval, in `folder`. Raises `InputError` where its package is not installed."""
+        """Return HumanEval as a source, written to `folder`. Raises `InputError` where its package is not installed."""
         return human_eval(folder)
 
     @classmethod
     def problem_fault(cls, settings: CodeSettings, problem: Problem) -> str | None:
-        """See `Environment`; which fields are read: `read_subject`."""
+        """See `Environment`; `read_subject` lists the fields that are read."""
         try:
             read_subject(problem)
         except ValueError as fault:
@@ -74,12 +76,13 @@ class CodeEnvironment(FixedCast):
 
     @classmethod
     def make(cls, problem: Problem, seed: int, settings: CodeSettings, tools: Tools) -> Self:
-        """See `Environment`."""
+        """See `Environment`. Raises `VerifierFailed` where the reference solution fails the ground-truth tests."""
         if tools.python is None:
             raise ValueError("code_env needs Python in a sandbox")
         subject = read_subject(problem)
         checks = example_tests(subject) if settings.single_agent else ""
         checker = Checker(tools.python, subject)
+        require_sound(subject, checker)
         work = CodeState(subject, checker, seed=seed, mutants=settings.mutants, checks=checks)
         if settings.single_agent:
             return cls(work, {SINGLE: CodeGenerator(work, others="The problem's examples as tests")})
@@ -88,12 +91,12 @@ class CodeEnvironment(FixedCast):
 
     @property
     def done(self) -> bool:
-        """Whether the tests pass on the code; where a single agent's problem has no examples, whether the code runs."""
+        """Return whether the tests pass on the code; for a single agent without examples, whether the code runs."""
         if SINGLE in self._agents and not self._work.tests:
             return bool(self._work.code) and not self._work.load_failure
         return self._work.fit is not None and self._work.fit.passed
 
     @property
     def success(self) -> bool:
-        """Whether the ground-truth tests pass on the latest code."""
+        """Return whether the ground-truth tests pass on the latest code."""
         return self._work.truth is not None and self._work.truth.passed

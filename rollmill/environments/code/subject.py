@@ -17,7 +17,7 @@ UNPARSED = (SyntaxError, ValueError, RecursionError, MemoryError)
 
 
 class Subject(NamedTuple):
-    """One problem."""
+    """One programming problem."""
 
     text: str
     """What agents are shown."""
@@ -32,12 +32,12 @@ class Subject(NamedTuple):
 
     @property
     def entry(self) -> str:
-        """The function to write."""
+        """Return the name of the function to write."""
         return self.names[0]
 
     @property
     def signature(self) -> str:
-        """Its first line, with the parameters' names where the problem or the reference say them."""
+        """Return the function's first line, with its parameters' names where the problem or the reference has them."""
         for source in (self.prelude, self.reference or ""):
             function = find_function(_parse(source), self.entry)
             if function:
@@ -46,7 +46,7 @@ class Subject(NamedTuple):
 
 
 def read_subject(problem: Problem) -> Subject:
-    """Reads a problem whose fields are those of HumanEval (`test`, `entry_point`) or MBPP (`test_list`).
+    """Read a problem whose fields are those of HumanEval (`test`, `entry_point`) or MBPP (`test_list`).
 
     `test` holds assertions, or a function `check(candidate)`. The reference is `canonical_solution`, `code` or
     `solution`, a whole program or what follows the prompt, or else the answer. Raises `ValueError` with the fault.
@@ -75,12 +75,17 @@ def read_subject(problem: Problem) -> Subject:
 
 
 def find_function(tree: ast.AST | None, name: str) -> ast.FunctionDef | None:
-    """The last function of that name at the top level of a module."""
-    found = None
+    """Return the last function of that name at the top level of a module; None without one."""
+    definition = None
     for node in tree.body if isinstance(tree, ast.Module) else ():
         if isinstance(node, ast.FunctionDef) and node.name == name:
-            found = node
-    return found
+            definition = node
+    return definition
+
+
+def defines(program: str, name: str) -> bool:
+    """Tell whether a program parses and binds a name anywhere."""
+    return name in _defined(_parse(program))
 
 
 def _read_tests(fields: dict[str, Any]) -> str:
@@ -94,7 +99,7 @@ def _read_tests(fields: dict[str, Any]) -> str:
 
 
 def _read_prelude(problem: Problem) -> str:
-    """Of HumanEval the prompt itself, which is Python; of MBPP `test_setup_code` and `test_imports`."""
+    """Return HumanEval's prompt, which is Python, or MBPP's `test_setup_code` and `test_imports`."""
     given = problem.fields.get("test_imports")
     parts = [each for each in given if isinstance(each, str)] if isinstance(given, list) else []
     setup = problem.fields.get("test_setup_code")
@@ -127,7 +132,7 @@ def _parse(source: str) -> ast.Module | None:
 
 
 def _defined(tree: ast.AST | None) -> set[str]:
-    """All names that are bound anywhere."""
+    """Return all names that are bound anywhere."""
     names = set()
     for node in ast.walk(tree) if tree else ():
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):

@@ -1,4 +1,4 @@
-"""What the agents of one episode share: the code, the tests, and how they go together."""
+"""The state that the agents of one episode share: the code, the tests, and their results."""
 
 from __future__ import annotations
 
@@ -15,43 +15,43 @@ MALFORMED = -0.5
 
 
 class CodeState:
-    """The state of an episode. `checks`: tests that stand from the beginning, and that nobody writes; or none."""
+    """The state of an episode; `checks` are fixed tests from the problem, which no agent writes, or empty."""
 
     def __init__(self, subject: Subject, checker: Checker, *, seed: int, mutants: int, checks: str = "") -> None:
         self.subject = subject
         self.code = ""
         self.tests = checks
         self.fit: CaseOutcome | None = None
-        """How the tests fare on the code; None without either of them."""
+        """Outcome of the tests on the code; None without either of them."""
         self.load_failure = ""
         """Why the code does not even run."""
         self.truth: CaseOutcome | None = None
-        """How the ground truth fares on the code: nothing of its failures."""
+        """Outcome of the ground-truth tests on the code, without their failures."""
         self._checker = checker
         self._seed = seed
         self._mutants = mutants
 
     def take_code(self, code: str) -> Step:
-        """Judges new code: reward 1.0 where the ground-truth tests pass, else 0.0."""
+        """Judge new code: reward 1.0 where the ground-truth tests pass, else 0.0."""
         self.code = code
         # Tests that somebody wrote run by themselves: they could end what judges the code by the ground truth.
         (self.truth,) = self._checker.check([Case(code, self.subject.truth, secret=True)])
         self.load_failure = "; ".join(self.truth.failures)
         self._fit()
-        told = {"ground_truth": self.truth.reason}
-        return Step(float(self.truth.passed), told | self._told_fit())
+        info = {"ground_truth": self.truth.reason}
+        return Step(float(self.truth.passed), info | self._fit_info())
 
     def take_tests(self, tests: str) -> Step:
-        """Judges new tests by the reference solution and its mutants: the share of the mutants that they find."""
+        """Judge new tests by the reference and its mutants; the reward is the share of mutants that they detect."""
         self.tests = tests
         self._fit()
-        reward, told = self._tests_reward()
-        return Step(reward, told | self._told_fit())
+        reward, info = self._tests_reward()
+        return Step(reward, info | self._fit_info())
 
     def _fit(self) -> None:
         self.fit = self._checker.check([Case(self.code, self.tests)])[0] if self.code and self.tests else None
 
-    def _told_fit(self) -> dict[str, Any]:
+    def _fit_info(self) -> dict[str, Any]:
         return {"tests": self.fit.reason} if self.fit else {}
 
     def _tests_reward(self) -> tuple[float, dict[str, Any]]:
@@ -65,11 +65,11 @@ class CodeState:
         sources = [reference, reference, *mutants]
         order = list(range(len(sources)))
         random.Random(f"{self._seed} {self.tests}").shuffle(order)
-        judged = self._checker.check([Case(sources[place], self.tests) for place in order])
+        judged = self._checker.check([Case(sources[index], self.tests) for index in order])
         outcomes = dict(zip(order, judged, strict=True))
-        right = [outcomes[place] for place in (0, 1)]
-        found = sum(not outcomes[place].passed for place in range(2, len(sources)))
+        right = [outcomes[index] for index in (0, 1)]
+        killed = sum(not outcomes[index].passed for index in range(2, len(sources)))
         failed = next((each.reason for each in right if not each.passed), None)
         if failed:
             return 0.0, {"reference": failed}
-        return found / len(mutants), {"reference": "passed", "mutants": len(mutants), "mutants_found": found}
+        return killed / len(mutants), {"reference": "passed", "mutants": len(mutants), "mutants_found": killed}

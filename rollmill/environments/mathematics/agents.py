@@ -55,12 +55,12 @@ class Reasoner:
         return self._state.take(self._name, answer)
 
     def oracle(self) -> str:
-        """The ground truth in a box."""
-        return _UNKNOWN if self._state.known is None else f"\\boxed{{{self._state.known}}}"
+        """Return the ground truth in a box."""
+        return _UNKNOWN if self._state.ground_truth is None else f"\\boxed{{{self._state.ground_truth}}}"
 
     def random(self, rng: random.Random) -> str:
-        """A wrong number in a box."""
-        return f"\\boxed{{{wrong_number(rng, self._state.known)}}}"
+        """Return a wrong number in a box."""
+        return f"\\boxed{{{wrong_number(rng, self._state.ground_truth)}}}"
 
 
 class ToolUser:
@@ -78,7 +78,7 @@ class ToolUser:
         return self._state.shown(self._name, self._system, self._last)
 
     def act(self, completion: str) -> Step:
-        """See `Agent`. Raises `VerifierFailed` and `SandboxError`, never for what the program does."""
+        """See `Agent`. Raises `VerifierFailed` and `SandboxError`, never for errors of the program."""
         program = last_python(completion)
         if program is None:
             return self._state.refuse(self._name, "it has no closed ```python block")
@@ -92,12 +92,12 @@ class ToolUser:
         return Step(step.reward, {**step.info, "output": output.text(), "returncode": execution.returncode})
 
     def oracle(self) -> str:
-        """A program that prints the ground truth."""
-        return _UNKNOWN if self._state.known is None else _printing(self._state.known)
+        """Return a program that prints the ground truth."""
+        return _UNKNOWN if self._state.ground_truth is None else _printing(self._state.ground_truth)
 
     def random(self, rng: random.Random) -> str:
-        """A program that prints a wrong number."""
-        return _printing(wrong_number(rng, self._state.known))
+        """Return a program that prints a wrong number."""
+        return _printing(wrong_number(rng, self._state.ground_truth))
 
 
 def _fault(execution: Execution) -> str | None:

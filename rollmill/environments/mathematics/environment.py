@@ -24,7 +24,7 @@ REASONER, TOOL_USER, SINGLE = "reasoner", "tool_user", "math_single_agent"
 
 
 class MathSettings(BaseModel):
-    """What a user may set."""
+    """Settings of the mathematics environment."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -44,7 +44,7 @@ class MathEnvironment(FixedCast):
     """
 
     name: ClassVar[str] = "math_env"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     Settings: ClassVar[type[BaseModel]] = MathSettings
     needs: ClassVar[frozenset[Tool]] = frozenset({"python", "verifier"})
 
@@ -59,7 +59,7 @@ class MathEnvironment(FixedCast):
 
     @classmethod
     def source(cls, settings: MathSettings, folder: Path) -> ProblemSource:
-        """Problems of reasoning-gym; nothing is written to `folder`."""
+        """Return problems of reasoning-gym as a source; nothing is written to `folder`."""
         return ProblemSource(dataset=PREFIX + settings.dataset.removeprefix(PREFIX))
 
     @classmethod
@@ -74,7 +74,7 @@ class MathEnvironment(FixedCast):
 
     @classmethod
     def make(cls, problem: Problem, seed: int, settings: MathSettings, tools: Tools) -> Self:
-        """See `Environment`; there is no chance in it, so that the seed changes nothing."""
+        """See `Environment`; the environment is deterministic, and `seed` is not used."""
         if tools.verification is None:
             raise ValueError("math_env needs a verifier")
         names = cls.agent_names(settings)
@@ -91,10 +91,10 @@ class MathEnvironment(FixedCast):
 
     @property
     def done(self) -> bool:
-        """Whether the agents agree; of one alone, whether it has answered."""
+        """Return whether the agents agree; for a single agent, whether it has answered."""
         return self._state.agreed
 
     @property
     def success(self) -> bool:
-        """Whether the agreed answers are right."""
+        """Return whether the agreed answers are right."""
         return self._state.solved

@@ -15,12 +15,12 @@ _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
 
 
 def is_gym(problem: Problem) -> bool:
-    """Whether reasoning-gym made the problem."""
+    """Return whether reasoning-gym made the problem."""
     return "reasoning_gym" in problem.fields
 
 
 def answer_fault(answer: str) -> str | None:
-    """Why a text cannot be an answer, or None."""
+    """Return why a text cannot be an answer, or None."""
     if len(answer) > LONGEST_ANSWER:
         return f"the answer has more than {LONGEST_ANSWER} characters"
     if OPEN in answer or CLOSE in answer:
@@ -44,29 +44,24 @@ class Judge:
             self._verifiers.append("math")
 
     def is_right(self, answer: str) -> bool:
-        """Whether the answer is the ground truth."""
+        """Return whether the answer equals the ground truth."""
         return all(self._verification.verify(name, self._problem, _tagged(answer)).success for name in self._verifiers)
 
     def is_same(self, answer: str, other: str) -> bool:
-        """Whether two answers are equal as texts, or as mathematics where both are."""
+        """Return whether two answers are equal as text, or as mathematics where both parse."""
         if answer == other:
             return True
         return self._is_mathematics(answer) and self._is_mathematics(other) and self._is_equal(answer, other)
 
     def _is_equal(self, truth: str, answer: str) -> bool:
-        problem = self._problem.model_copy(update={"answer": _plain(truth)})
+        problem = self._problem.model_copy(update={"answer": truth.strip(), "equivalent_answers": ()})
         return self._verification.verify("math", problem, _tagged(answer)).success
 
     def _is_mathematics(self, answer: str) -> bool:
         # What is no mathematics would be a fault of the problem's, were it given as the truth.
-        problem = self._problem.model_copy(update={"answer": "0"})
+        problem = self._problem.model_copy(update={"answer": "0", "equivalent_answers": ()})
         return self._verification.verify("math", problem, _tagged(answer)).status == "ok"
 
 
 def _tagged(answer: str) -> str:
-    return f"{OPEN}{_plain(answer)}{CLOSE}"
-
-
-def _plain(answer: str) -> str:
-    r"""Without `\$`, after which `math` reads nothing where it stands for itself."""
-    return answer.replace("\\$", "").strip()
+    return f"{OPEN}{answer.strip()}{CLOSE}"

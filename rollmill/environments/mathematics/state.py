@@ -1,4 +1,4 @@
-"""What the agents of one problem of mathematics share."""
+"""The state that the agents of one problem of mathematics share."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rollmill.records import Message
 RIGHT = 1.0
 WRONG = 0.0
 MALFORMED = -0.5
-"""Reward for what holds no answer, and for a program that fails or prints none."""
+"""Reward of a completion without an answer, and of a program that fails or prints none."""
 
 
 class Answer(NamedTuple):
@@ -25,27 +25,27 @@ class Answer(NamedTuple):
 
 @dataclass
 class MathState:
-    """One episode."""
+    """The state of one episode."""
 
     question: str
-    known: str | None
-    """The ground truth as text, for those who play without a model; None where only a scorer knows it."""
+    ground_truth: str | None
+    """The ground truth as text, for play without a model; None where only a scorer knows it."""
     judge: Judge
     agents: int
     """How many have to agree."""
     answers: dict[str, Answer] = field(default_factory=dict)
     """By agent."""
     faults: dict[str, str] = field(default_factory=dict)
-    """By agent: what was wrong with what it said last."""
+    """By agent: what was wrong with its last completion."""
     agreed: bool = False
 
     @property
     def solved(self) -> bool:
-        """Whether all agents agree on answers that are right."""
+        """Return whether all agents agree on answers that are right."""
         return self.agreed and all(answer.right for answer in self.answers.values())
 
     def take(self, agent: str, text: str) -> Step:
-        """An agent's answer. Raises `VerifierFailed`."""
+        """Record and judge an agent's answer. Raises `VerifierFailed`."""
         if fault := answer_fault(text):
             return self.refuse(agent, fault)
         answer = Answer(text, self.judge.is_right(text))
@@ -56,13 +56,13 @@ class MathState:
         return Step(RIGHT if answer.right else WRONG, {"answer": text, "right": answer.right, "agreed": self.agreed})
 
     def refuse(self, agent: str, fault: str) -> Step:
-        """What an agent said holds no answer: its last one stands."""
+        """Return a malformed step for a completion without an answer; the agent's last answer stays."""
         self.faults[agent] = fault
         return Step(MALFORMED, {"fault": fault})
 
-    def shown(self, agent: str, system: str, *own: str) -> list[Message]:
-        """A prompt: the question, what the agent said before (`own`), and the other agents' answers."""
-        parts = [f"Problem:\n{self.question}", *filter(None, own)]
+    def shown(self, agent: str, system: str, *more: str) -> list[Message]:
+        """Build a prompt: the question, the agent's earlier answers (`more`), and the other agents' answers."""
+        parts = [f"Problem:\n{self.question}", *filter(None, more)]
         if answer := self.answers.get(agent):
             parts.append(f"Your last answer: {answer.text}")
         if fault := self.faults.get(agent):
@@ -76,6 +76,6 @@ class MathState:
 
 
 def wrong_number(rng: random.Random, known: str | None) -> str:
-    """A number that is not the ground truth."""
+    """Return a random number that is not the ground truth."""
     number = str(rng.randrange(10**8, 10**9))
     return number if number != known else f"{number}1"

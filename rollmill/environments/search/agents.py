@@ -39,7 +39,7 @@ Another example:
 
 
 class Decomposer:
-    """States sub-questions. Its reward is the share of the supporting documents that they find as queries."""
+    """States sub-questions; its reward is the share of the supporting documents that they find as queries."""
 
     def __init__(self, state: SearchState) -> None:
         self._state = state
@@ -65,16 +65,16 @@ class Decomposer:
         )
 
     def oracle(self) -> str:
-        """What one who knows the documents looks up."""
+        """Return the queries that find the supporting documents."""
         return _questions(self._state.queries)
 
     def random(self, rng: random.Random) -> str:
-        """Words of the question, shuffled."""
+        """Return words of the question, shuffled."""
         return _questions([_shuffled(self._state.question, rng)])
 
 
 class SearchAgent:
-    """Searches. Its reward is the share of the supporting documents found by then."""
+    """Searches; its reward is the share of the supporting documents found so far."""
 
     def __init__(self, state: SearchState) -> None:
         self._state = state
@@ -96,18 +96,18 @@ class SearchAgent:
         self._state.faults.pop(SEARCHER, None)
         for query in (query[:_LONGEST_LINE] for query in queries[:most]):
             documents = self._state.search(query)
-            new = {document.id: document for document in documents if document.id not in self._state.found}
-            self._state.found.update(new)
+            new = {document.id: document for document in documents if document.id not in self._state.documents}
+            self._state.documents.update(new)
             self._state.searched[query] = len(new)
             hits[query] = [document.id[:_LONGEST_LINE] for document in documents]
         return Step(self._state.support_share(), {"hits": hits, "left_out": max(len(queries) - most, 0)})
 
     def oracle(self) -> str:
-        """The queries that find what is needed."""
+        """Return the queries that find the supporting documents."""
         return "\n".join(f"<search>{query}</search>" for query in self._state.queries)
 
     def random(self, rng: random.Random) -> str:
-        """Words of the question, shuffled."""
+        """Return words of the question, shuffled."""
         return f"<search>{_shuffled(self._state.question, rng)}</search>"
 
 
@@ -137,11 +137,11 @@ class Answerer:
         return Step(RIGHT if right else WRONG, {"answer": text, "right": right})
 
     def oracle(self) -> str:
-        """The answer."""
+        """Return the answer."""
         return f"<answer>{self._state.accepted[0]}</answer>"
 
     def random(self, rng: random.Random) -> str:
-        """Two words of the question."""
+        """Return two words of the question."""
         words = self._state.question.split()
         return f"<answer>{' '.join(rng.choices(words, k=2))}</answer>"
 

@@ -31,7 +31,7 @@ class CorpusDocument(NamedTuple):
 
 
 def read_corpus(corpus: str) -> Iterator[CorpusDocument]:
-    """Yields the documents of a data file (JSON Lines, JSON, Parquet) or of a folder's `.txt` and `.md` files.
+    """Yield the documents of a data file (JSON Lines, JSON, Parquet) or of a folder's `.txt` and `.md` files.
 
     A row has `text`, or `contents`: the title in quotes, a line's end, the text, as Search-R1's corpora have it; and
     it may have `id` (else `row-<number>`) and `title`. A file's id is its path in the folder, its title its name.
@@ -49,7 +49,7 @@ def read_corpus(corpus: str) -> Iterator[CorpusDocument]:
 
 
 def corpus_sha256(corpus: str) -> str:
-    """A hash of all documents in their order. Raises `InputError` as `read_corpus` does."""
+    """Return a hash of all documents in their order. Raises `InputError` as `read_corpus` does."""
     digest = hashlib.sha256()
     for document in read_corpus(corpus):
         digest.update(orjson.dumps([*document], option=orjson.OPT_APPEND_NEWLINE))
@@ -57,7 +57,7 @@ def corpus_sha256(corpus: str) -> str:
 
 
 def split_contents(contents: str) -> tuple[str, str]:
-    """Title and text of a Search-R1 document: the first line, in quotes or not, and the rest; one line is text."""
+    """Return title and text of a Search-R1 document: the first line without quotes, and the rest; one line is text."""
     title, newline, text = contents.partition("\n")
     return (title.strip().strip('"'), text) if newline and text.strip() else ("", contents)
 

@@ -35,7 +35,7 @@ class SearchEnvironment(FixedCast):
     """
 
     name: ClassVar[str] = "search_env"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     Settings: ClassVar[type[BaseModel]] = SearchSettings
     needs: ClassVar[frozenset[Tool]] = frozenset({"search"})
 
@@ -50,12 +50,12 @@ class SearchEnvironment(FixedCast):
 
     @classmethod
     def identity(cls, settings: SearchSettings) -> dict[str, Any]:
-        """What determines episodes besides the settings: the corpus's content. Raises `InputError`."""
+        """Return what determines episodes besides the settings: the hash of the corpus. Raises `InputError`."""
         return {"corpus_sha256": corpus_sha256(settings.corpus)}
 
     @classmethod
     def source(cls, settings: SearchSettings, folder: Path) -> ProblemSource:
-        """The questions that ship. Raises `InputError` for another corpus than the one that ships."""
+        """Return the built-in questions. Raises `InputError` for another corpus than the built-in one."""
         if settings.corpus:
             raise InputError(
                 f"search_env has no questions about the corpus {settings.corpus}: name a data set of your own with "
@@ -78,7 +78,7 @@ class SearchEnvironment(FixedCast):
 
     @classmethod
     def make(cls, problem: Problem, seed: int, settings: SearchSettings, tools: Tools) -> Self:
-        """See `Environment`; there is no chance in it, so that the seed changes nothing."""
+        """See `Environment`; the environment is deterministic, and `seed` is not used."""
         if tools.searcher is None:
             raise ValueError("search_env needs something to search in")
         if fault := cls.problem_fault(settings, problem):
@@ -88,7 +88,7 @@ class SearchEnvironment(FixedCast):
         return cls(
             SearchState(
                 question=question,
-                accepted=[problem.answer or "", *aliases],
+                accepted=[problem.answer or "", *problem.equivalent_answers, *aliases],
                 supports=frozenset(supports),
                 queries=queries or [" ".join(question.split())],
                 searcher=tools.searcher,
@@ -98,10 +98,10 @@ class SearchEnvironment(FixedCast):
 
     @property
     def done(self) -> bool:
-        """Whether an answer was given."""
+        """Return whether an answer was given."""
         return self._state.answer is not None
 
     @property
     def success(self) -> bool:
-        """Whether the answer is the one wanted."""
+        """Return whether the answer is an accepted one."""
         return self._state.right

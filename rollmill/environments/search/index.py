@@ -20,7 +20,7 @@ from rollmill.errors import InputError, ServingError
 from rollmill.sandboxes.owned_folder import OwnedFolder
 
 _MOST_WORDS = 64
-"""Of a query; SQLite refuses expressions of more than a thousand."""
+"""Words of a query that are searched; SQLite refuses expressions of more than a thousand."""
 _MOST_SCORED = 20_000
 """Documents that a query's words may stand in, together: scoring takes about ten microseconds for each."""
 _COUNTED_WORDS = 1 << 16
@@ -59,7 +59,7 @@ class FullTextIndex:
     """
 
     def __init__(self, documents: Iterable[CorpusDocument]) -> None:
-        """Raises `InputError` where two documents have one id, or as reading them does."""
+        """Build the index. Raises `InputError` where two documents have one id, or as reading them does."""
         self._folder = OwnedFolder(Path(tempfile.gettempdir()) / f"rollmill-search-{os.geteuid()}")
         self._path = self._folder.path / "index.sqlite"
         self._lock = threading.Lock()
@@ -73,11 +73,11 @@ class FullTextIndex:
             raise
 
     def search(self, query: str, top_k: int) -> list[Document]:
-        """The best first, at most `top_k`, of the documents with any of the query's words; see `Searcher`.
+        """Return the best documents first, at most `top_k`, of those with any of the query's words; see `Searcher`.
 
-        Whatever the query holds, its words alone count, the first 64 of them; stop words ("the") only where there are
-        no others. Of these the rarest count, as many as stand in at most 20,000 documents together, and at least one:
-        a query takes milliseconds in a corpus of any size.
+        Only the query's words count, the first 64 of them; stop words ("the") only where there are no others. Of these
+        the rarest are searched: as many as occur in at most 20,000 documents together, and at least one, so that a
+        query takes milliseconds in a corpus of any size.
         """
         words = _words(query)
         if not words or top_k < 1:
@@ -90,7 +90,7 @@ class FullTextIndex:
             raise ServingError(f"the search index cannot be read: {error}") from error
 
     def close(self) -> None:
-        """Removes the index; searches under way may fail."""
+        """Remove the index; searches in progress may fail."""
         with self._lock:
             idle, self._idle, self._closed = self._idle, [], True
         for connection in idle:
@@ -106,26 +106,26 @@ class FullTextIndex:
         self.close()
 
     def _rarest(self, words: Sequence[str]) -> list[str]:
-        """The rarest that the bound allows; where they are few and rare, all of them."""
+        """Return the rarest words within the bound; all of them where they are few and rare."""
         counts = {word: self._count(word) for word in words}
-        kept: list[str] = []
+        selected: list[str] = []
         left = _MOST_SCORED
         for word in sorted(words, key=counts.__getitem__):
             left -= counts[word]
-            if left < 0 and kept:
+            if left < 0 and selected:
                 break
-            kept.append(word)
-        return kept
+            selected.append(word)
+        return selected
 
     def _count_documents(self, word: str) -> int:
-        """How many documents a word stands in, counted up to what is too many."""
+        """Return the number of documents that contain a word, counted up to the bound."""
         with self._connection() as connection:
             ((count,),) = connection.execute(_COUNT, (word, _MOST_SCORED))
         return int(count)
 
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
-        """One that no other thread uses meanwhile."""
+        """Yield a connection that no other thread uses during the block."""
         with self._lock:
             if self._closed:
                 raise ServingError("the search index is closed")
@@ -144,12 +144,12 @@ class FullTextIndex:
 
 
 def open_index(corpus: str) -> FullTextIndex:
-    """The index of a corpus; see `read_corpus` for what `corpus` may be. Raises `InputError`."""
+    """Open the index of a corpus; see `read_corpus` for the values of `corpus`. Raises `InputError`."""
     return FullTextIndex(read_corpus(corpus))
 
 
 def _build(path: Path, documents: Iterable[CorpusDocument]) -> int:
-    """Writes the index; how many documents there are."""
+    """Write the index and return the number of documents."""
     number = 0
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.executescript(_SCHEMA)
@@ -166,7 +166,7 @@ def _build(path: Path, documents: Iterable[CorpusDocument]) -> int:
 
 
 def _words(query: str) -> list[str]:
-    """The words that count, each as an FTS5 expression."""
+    """Return the words of a query that are searched, each as an FTS5 expression."""
     words = list(dict.fromkeys(_WORD.findall(query.lower())))
-    telling = [word for word in words if word not in _STOP_WORDS] or words
-    return [f'"{word}"' for word in telling[:_MOST_WORDS]]
+    significant = [word for word in words if word not in _STOP_WORDS] or words
+    return [f'"{word}"' for word in significant[:_MOST_WORDS]]

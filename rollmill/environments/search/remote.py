@@ -19,12 +19,17 @@ _PATIENCE_S = 600.0
 
 
 class RemoteSearcher:
-    """Asks the service at `host:port` or a URL; may be used by many threads.
+    """Client of the search service at `host:port` or a URL; thread-safe.
 
     The protocol is that of `search_r1/search/retrieval_server.py` in PeterGriffinJin/Search-R1: `{"queries": [str],
     "topk": int, "return_scores": true}` is answered by `{"result": [[{"document": {"id", "contents"}, "score"}]]}`.
-    `title` and `text` instead of `contents` are understood, too, and documents without scores. `timeout_s`: of one
-    request; it is sent again after failures on the way and 5xx, `max_retries` times.
+    `title` and `text` instead of `contents` are accepted, too, and documents without scores.
+
+    Args:
+        address: `host:port` or a URL.
+        token: Bearer token of the service.
+        timeout_s: Time limit of one request, in seconds.
+        max_retries: How often a request is sent again after connection failures and 5xx.
     """
 
     def __init__(
@@ -35,7 +40,7 @@ class RemoteSearcher:
         self._max_retries = max_retries
 
     def search(self, query: str, top_k: int) -> list[Document]:
-        """What the service finds; see `Searcher`. Raises `ServingError` where it stays away or says something else."""
+        """Search; see `Searcher`. Raises `ServingError` where the service is unavailable or its answer is malformed."""
         query = encodable(query.strip())
         if not query or top_k < 1:
             return []
@@ -52,22 +57,22 @@ class RemoteSearcher:
             hint = f": set {TOKEN_VARIABLE} to its token" if failure.status in {401, 403} else ""
             raise ServingError(f"{failure}{hint}") from failure
         try:
-            (found,) = answer["result"]
-            if not isinstance(found, list):
+            (results,) = answer["result"]
+            if not isinstance(results, list):
                 raise TypeError("the documents must be a list")
-            return [_document(item, rank) for rank, item in enumerate(found[:top_k], start=1)]
+            return [_document(item, rank) for rank, item in enumerate(results[:top_k], start=1)]
         except (KeyError, TypeError, ValueError) as error:
             raise ServingError(
                 f"{self._connection.url}/retrieve answers something else than one list of documents: {error!r}"
             ) from error
 
     def close(self) -> None:
-        """Gives the connections back; requests that wait to be sent again are given up."""
+        """Close the connections; pending retries are cancelled."""
         self._connection.close()
 
 
 def _document(item: Any, rank: int) -> Document:
-    """Raises `KeyError`, `TypeError` or `ValueError` for what is none."""
+    """Parse a document. Raises `KeyError`, `TypeError` or `ValueError` for a malformed one."""
     if not isinstance(item, dict) or not isinstance(document := item.get("document", item), dict):
         raise TypeError("a document must be an object")
     title, text = document.get("title") or "", document.get("text", document.get("contents"))

@@ -1,4 +1,4 @@
-"""Whether an answer is the one wanted: equal as text, once normalised."""
+"""Exact match of normalised answers."""
 
 from __future__ import annotations
 
@@ -7,18 +7,35 @@ import string
 from collections.abc import Iterable
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
-_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_MARKS = re.compile(f"[{re.escape(string.punctuation)}\u2212]")
+_KEPT = re.compile(r"(?<=[0-9])[-\u2212./:](?=[0-9])")
+"""Marks that say what number, date or time it is."""
+_GROUPED = re.compile(r"(?<![0-9.,])[0-9]{1,3}(?:,[0-9]{3})+(?![0-9,])")
+_COMMA = re.compile(r"(?<=[0-9]),(?=[0-9])")
+_NUMBER = re.compile(r"(?P<before>[^\w.\u2212-]*)(?P<sign>[-\u2212]?)[$]?(?P<point>\.?)(?=[0-9])", re.ASCII)
 
 
 def normalized(answer: str) -> str:
-    """Lower case, without ASCII punctuation and the articles a, an, the, with single spaces.
+    """Return an answer in lower case, without ASCII punctuation and the articles a, an, the, with single spaces.
 
-    As `normalize_answer` in SQuAD's official evaluation script does it (evaluate-v1.1.py; Rajpurkar et al. 2016).
+    The same as `normalize_answer` in SQuAD's official evaluation script (evaluate-v1.1.py; Rajpurkar et al. 2016), but
+    that the sign, the point, the slash and the like of numbers stay: "-5" is not "5", and "1/2" is not "12".
     """
-    return " ".join(_ARTICLES.sub(" ", answer.lower().translate(_NO_PUNCTUATION)).split())
+    words = _COMMA.sub(" ", _GROUPED.sub(lambda number: number[0].replace(",", ""), answer.lower())).split()
+    return " ".join(_ARTICLES.sub(" ", " ".join(map(_without_marks, words))).split())
+
+
+def _without_marks(word: str) -> str:
+    number = _NUMBER.match(word)
+    head = ""
+    if number:
+        head = ("-" if number["sign"] else "") + ("0." if number["point"] else "")
+        word = word[number.end() :]
+    kept = {mark.start() for mark in _KEPT.finditer(word)}
+    return head + _MARKS.sub(lambda mark: mark[0].replace("\u2212", "-") if mark.start() in kept else "", word)
 
 
 def is_exact_match(answer: str, accepted: Iterable[str]) -> bool:
-    """Whether an answer equals one of those accepted; a part of it, or more than it, does not."""
+    """Return whether an answer equals one of those accepted; a part of it, or more than it, does not."""
     given = normalized(answer)
     return bool(given) and any(given == normalized(other) for other in accepted)

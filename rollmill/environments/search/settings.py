@@ -1,4 +1,4 @@
-"""What a user may set of the search environment."""
+"""Settings of the search environment."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from rollmill.environments.paths import PathText
 
 
 class SearchSettings(BaseModel):
-    """The corpus, and how much of it agents see."""
+    """The corpus, and how much of it the agents are shown."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     corpus: PathText = ""
     """A folder of `.txt` and `.md` files, or a data file whose rows have `id`, `title` and `text` (or `contents`);
-    empty for the corpus that ships. Of no account where a search service is named."""
+    empty for the built-in corpus. Not used where a search service is named."""
     top_k: int = Field(default=3, ge=1, le=100)
-    """Documents that one query gets."""
+    """Documents returned for one query."""
     max_queries: int = Field(default=4, ge=1, le=32)
     """Queries, and sub-questions, in one turn; more are left out."""
     max_documents: int = Field(default=12, ge=1, le=1000)

@@ -1,4 +1,4 @@
-"""What the agents of one question share."""
+"""The state that the agents of one question share."""
 
 from __future__ import annotations
 
@@ -14,57 +14,57 @@ from rollmill.records import Message
 RIGHT = 1.0
 WRONG = 0.0
 MALFORMED = -0.5
-"""Reward for what holds no action of the wanted form."""
+"""Reward of a completion without an action of the required form."""
 
 
 @dataclass
 class SearchState:
-    """One episode."""
+    """The state of one episode."""
 
     question: str
     accepted: Sequence[str]
     """The answer and its other names."""
     supports: frozenset[str]
-    """Ids or titles of the documents that are needed; empty where nobody says."""
+    """Ids or titles of the supporting documents; empty where none are named."""
     queries: Sequence[str]
-    """What one who knows the documents searches for."""
+    """Queries that find the supporting documents, for play without a model."""
     searcher: Searcher
     settings: SearchSettings
     parts: list[str] = field(default_factory=list)
     """The sub-questions."""
     searched: dict[str, int] = field(default_factory=dict)
     """By query: how many documents it added."""
-    found: dict[str, Document] = field(default_factory=dict)
+    documents: dict[str, Document] = field(default_factory=dict)
     """By id, in the order in which they were found."""
     missing: str | None = None
-    """What the answerer still wants to know."""
+    """What the answerer asked for."""
     answer: str | None = None
     faults: dict[str, str] = field(default_factory=dict)
-    """By agent: what was wrong with what it said last."""
+    """By agent: what was wrong with its last completion."""
 
     @property
     def right(self) -> bool:
-        """Whether the answer given is the one wanted."""
+        """Return whether the answer is an accepted one."""
         return self.answer is not None and is_exact_match(self.answer, self.accepted)
 
     def support_share(self, also: Sequence[Document] = ()) -> float:
-        """The share of the documents needed that are found, with those in `also`; 0 where nobody says which."""
+        """Return the share of the supporting documents that are found, with those in `also`; 0 where none are named."""
         if not self.supports:
             return 0.0
-        names = {name for document in (*self.found.values(), *also) for name in (document.id, document.title)}
+        names = {name for document in (*self.documents.values(), *also) for name in (document.id, document.title)}
         return len(self.supports & names) / len(self.supports)
 
     def search(self, query: str) -> list[Document]:
-        """Raises `ServingError`."""
+        """Search the corpus. Raises `ServingError`."""
         return self.searcher.search(query, self.settings.top_k)
 
     def refuse(self, agent: str, fault: str) -> Step:
-        """What an agent said holds no action: nothing changes."""
+        """Return a malformed step for a completion without an action; the state stays as it is."""
         self.faults[agent] = fault
         return Step(MALFORMED, {"fault": fault})
 
     def shown(self, agent: str, system: str, *parts: str) -> list[Message]:
-        """A prompt: the question, and what of the state the role needs."""
+        """Build a prompt: the question, and the parts of the state that the role needs."""
         fault = self.faults.get(agent)
         texts = [
             f"Question: {self.question}",
@@ -74,23 +74,23 @@ class SearchState:
         return [{"role": "system", "content": system}, {"role": "user", "content": "\n\n".join(texts)}]
 
     def parts_text(self) -> str:
-        """The sub-questions, for a prompt."""
+        """Return the sub-questions, for a prompt."""
         return "Sub-questions:\n" + "\n".join(f"- {part}" for part in self.parts) if self.parts else ""
 
     def searched_text(self) -> str:
-        """The searches so far, for a prompt."""
+        """Return the searches so far, for a prompt."""
         lines = [f"- {query} ({count} new)" for query, count in self.searched.items()]
         return "Searches so far, with the number of new documents:\n" + "\n".join(lines) if lines else ""
 
     def missing_text(self) -> str:
-        """What is missing, for a prompt."""
+        """Return what is missing, for a prompt."""
         return f"Still missing: {self.missing}" if self.missing else ""
 
     def documents_text(self) -> str:
-        """The latest documents, cut, for a prompt."""
-        if not self.found:
+        """Return the latest documents, shortened, for a prompt."""
+        if not self.documents:
             return "Documents found: none"
-        shown = list(self.found.values())[-self.settings.max_documents :]
+        shown = list(self.documents.values())[-self.settings.max_documents :]
         texts = [f"[{document.title or document.id}] {self._cut(document.text)}" for document in shown]
         return "Documents found:\n" + "\n\n".join(texts)
 

@@ -23,7 +23,7 @@ _NUMBERING = re.compile(r"^(?:[-*]|\d+[.)])\s+")
 
 
 class Planner:
-    """Says what to do; the state does not change."""
+    """Writes the plan; the state does not change."""
 
     def __init__(self, game: Game, settings: StatefulSettings) -> None:
         self._game = game
@@ -55,25 +55,25 @@ class Planner:
         return Step(self._settings.plan_reward * progress, info)
 
     def oracle(self) -> str:
-        """The solver's plan."""
+        """Return the solver's plan."""
         plan = _solution(self._game) or self._game.world.legal_actions(self._game.state)[:1]
         return f"<plan>{', '.join(plan[: self._settings.max_actions])}</plan>"
 
     def random(self, rng: random.Random) -> str:
-        """A walk that does not look where it goes."""
+        """Return a random walk of legal actions."""
         return f"<plan>{', '.join(_walk(self._game, self._settings, rng))}</plan>"
 
     def _actions(self, plan: str) -> list[str]:
-        """The parts of a plan that are actions of the world; the rest is meant for the reader."""
+        """Return the parts of a plan that are actions of the world; the rest is text for the reader."""
         parts = (_NUMBERING.sub("", part.strip()).strip(" .") for part in _PLAN_PARTS.split(plan))
         return [part for part in parts if self._game.world.read_action(part) is not None]
 
 
 class ToolCaller:
-    """Acts on the state."""
+    """Applies actions to the state."""
 
     def __init__(self, game: Game, settings: StatefulSettings, *, planned: bool) -> None:
-        """`planned`: whether there is a planner."""
+        """Keep the game and its settings; `planned` tells whether the episode has a planner."""
         self._game = game
         self._settings = settings
         self._planned = planned
@@ -91,7 +91,7 @@ class ToolCaller:
 
     def act(self, completion: str) -> Step:
         """See `Agent`."""
-        lists = [found for text in all_tagged(completion, "actions") if (found := _read_list(text))]
+        lists = [parsed for text in all_tagged(completion, "actions") if (parsed := _read_list(text))]
         if not lists:
             fault = "there is no <actions>...</actions> with a JSON list of texts"
             self._game.report = f"Nothing was done: {fault}."
@@ -113,16 +113,16 @@ class ToolCaller:
         return Step(self._reward(len(outcome.done), outcome.invalid is not None), info)
 
     def oracle(self) -> str:
-        """The solver's actions from the state as it is; any legal one where there are none."""
+        """Return the solver's actions from the current state; any legal one where there are none."""
         plan = _solution(self._game) or self._game.world.legal_actions(self._game.state)[:1]
         return _as_actions(plan[: self._settings.max_actions])
 
     def random(self, rng: random.Random) -> str:
-        """A walk that does not look where it goes."""
+        """Return a random walk of legal actions."""
         return _as_actions(_walk(self._game, self._settings, rng))
 
     def _reward(self, done: int, invalid: bool) -> float:
-        """See `StatefulSettings`."""
+        """Return the reward of a turn; see `StatefulSettings`."""
         settings, game = self._settings, self._game
         reward = -settings.step_cost * done - settings.invalid_penalty * invalid
         if not game.solved:
@@ -137,18 +137,18 @@ def _described(game: Game, settings: StatefulSettings) -> str:
 
 
 def _messages(system: str, game: Game, settings: StatefulSettings, more: list[str]) -> list[Message]:
-    said = [*more, f"What became of the last actions: {game.report}"] if game.report else more
+    paragraphs = [*more, f"What became of the last actions: {game.report}"] if game.report else more
     content: str | list[dict[str, Any]]
     if settings.render == "text":
-        content = "\n\n".join([f"The state:\n{game.world.render(game.state)}", *said])
+        content = "\n\n".join([f"The state:\n{game.world.render(game.state)}", *paragraphs])
     else:
         picture = {"type": "image", "image": draw(game.world.picture(game.state))}
-        content = [picture, {"type": "text", "text": "\n\n".join(["The picture shows the state.", *said])}]
+        content = [picture, {"type": "text", "text": "\n\n".join(["The picture shows the state.", *paragraphs])}]
     return [{"role": "system", "content": system}, {"role": "user", "content": content}]
 
 
 def _read_list(text: str) -> list[str]:
-    """A JSON list of texts; empty for anything else."""
+    """Parse a JSON list of texts; empty for anything else."""
     try:
         value = orjson.loads(text)
     except orjson.JSONDecodeError:
@@ -165,7 +165,7 @@ def _solution(game: Game) -> list[str] | None:
 
 
 def _walk(game: Game, settings: StatefulSettings, rng: random.Random) -> list[str]:
-    """Legal actions, one after the other, as many as a turn may have."""
+    """Return a random walk of legal actions, as long as a turn may be."""
     state, actions = game.state, list[str]()
     while len(actions) < settings.max_actions and (legal := game.world.legal_actions(state)):
         actions.append(rng.choice(legal))

@@ -19,7 +19,7 @@ _MOST = 12
 
 
 class Blocks(NamedTuple):
-    """A state: the stacks, each from its lowest block up, sorted; and the block in the hand."""
+    """A state: the stacks, sorted, each from its lowest block up; and the block in the hand."""
 
     stacks: Stacks
     held: str | None = None
@@ -43,7 +43,7 @@ class Blocksworld:
     example: ClassVar[tuple[str, ...]] = ("unstack A from B", "put down A", "pick up B", "stack B on C")
 
     def __init__(self, start: Blocks, goal_stacks: Stacks) -> None:
-        """Raises `ValueError` where start and goal do not have the same blocks, each once."""
+        """Set up the puzzle. Raises `ValueError` where start and goal do not have the same blocks, each once."""
         blocks = sorted([*chain(*start.stacks), *([start.held] if start.held else [])])
         if len(set(blocks)) != len(blocks) or blocks != sorted(chain(*goal_stacks)):
             raise ValueError("the start and the goal do not have the same blocks, each once")
@@ -110,11 +110,11 @@ class Blocksworld:
         return state == Blocks(self._goal)
 
     def distance(self, state: Blocks) -> int:
-        """The actions of the shortest plan."""
+        """Return the number of actions of the shortest plan."""
         return len(self.plan(state))
 
     def plan(self, state: Blocks) -> list[str]:
-        """A shortest plan."""
+        """Return a shortest plan."""
         actions: list[str] = []
         for block, below, onto in fewest_moves(state.stacks, self._goal, state.held):
             if block != state.held or actions:
@@ -128,7 +128,7 @@ class Blocksworld:
         return f"{_lines(state.stacks)}\n{held}" if state.stacks else held
 
     def picture(self, state: Blocks) -> Picture:
-        """The stacks side by side, and the hand in a column of its own on the right, at the top."""
+        """Return the stacks side by side, and the hand in a column of its own on the right, at the top."""
         height = max([len(stack) for stack in state.stacks], default=0) + 1
         columns = [[*stack, *[""] * (height - len(stack))] for stack in state.stacks]
         columns += [[""] * height, [*[""] * (height - 1), state.held or ""]]
@@ -177,11 +177,11 @@ def _read_stacks(stored: Mapping[str, Any], key: str) -> Stacks:
 def _random_stacks(rng: random.Random, count: int) -> Stacks:
     stacks: list[tuple[str, ...]] = []
     for block in rng.sample([chr(ord("A") + number) for number in range(count)], count):
-        place = rng.randrange(len(stacks) + 1)
-        if place == len(stacks):
+        index = rng.randrange(len(stacks) + 1)
+        if index == len(stacks):
             stacks.append((block,))
         else:
-            stacks[place] = (*stacks[place], block)
+            stacks[index] = (*stacks[index], block)
     return arranged(stacks)
 
 

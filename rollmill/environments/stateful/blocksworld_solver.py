@@ -12,7 +12,7 @@ Stacks = tuple[tuple[str, ...], ...]
 
 
 class Move(NamedTuple):
-    """One block taken and put elsewhere."""
+    """One block moved from its stack to another place."""
 
     block: str
     below: str | None
@@ -22,16 +22,16 @@ class Move(NamedTuple):
 
 
 def arranged(stacks: Iterable[tuple[str, ...]]) -> Stacks:
-    """Without empty stacks, and sorted, so that equal arrangements are equal."""
+    """Return the stacks sorted and without empty ones, so that equal arrangements are equal."""
     return tuple(sorted(stack for stack in stacks if stack))
 
 
 def fewest_moves(stacks: Stacks, goal: Stacks, held: str | None = None) -> list[Move]:
-    """The moves of a shortest way; the first one puts away the block in the hand, where there is one.
+    """Return a shortest sequence of moves; the first one puts down the block in the hand, where there is one.
 
-    A* (Hart, Nilsson, Raphael 1968). Every block that is not in its final place moves once at least, and twice where
-    it stands above a block that it is to stand above. A move to a final place is always right, and every other move
-    may as well go to the table (Gupta and Nau, "On the complexity of blocks-world planning", 1992).
+    A* (Hart, Nilsson, Raphael 1968). Every block that is not in its final position moves at least once, and twice
+    where it is above a block that it must be above at the end. A move to a final position is always optimal, and every
+    other move may as well go to the table (Gupta and Nau, "On the complexity of blocks-world planning", 1992).
     """
     beneath = {block: stack[:level] for stack in goal for level, block in enumerate(stack)}
     number = count()
@@ -60,7 +60,7 @@ _Beneath = dict[str, tuple[str, ...]]
 
 
 def _moves(stacks: Stacks, beneath: _Beneath) -> list[tuple[Move, Stacks]]:
-    """One move to a final place where there is one, else every useful one to the table."""
+    """Return one move to a final position where there is one, else every useful move to the table."""
     to_table = []
     for stack in stacks:
         block = stack[-1]
@@ -76,7 +76,14 @@ def _moves(stacks: Stacks, beneath: _Beneath) -> list[tuple[Move, Stacks]]:
 
 
 def _finally(stacks: Stacks, block: str, below: str | None, beneath: _Beneath) -> tuple[Move, Stacks] | None:
-    """The move of a block that stands nowhere now to its final place; None where that is not ready."""
+    """Return the move of a block to its final position; None where that position is not ready.
+
+    Args:
+        stacks: The stacks, without empty ones.
+        block: The block to move.
+        below: The block under it now; None on the table.
+        beneath: For each block, the block under it in the goal.
+    """
     wanted = beneath[block]
     if not wanted:
         return _on_table(stacks, block, below)

@@ -13,7 +13,7 @@ LONGEST_SIDE = 40
 
 
 def read_rows(stored: Mapping[str, Any], symbols: str, key: str = "grid") -> list[str]:
-    """The rows of a board, all of one length. Raises `ValueError`, naming the place, for anything else."""
+    """Read the rows of a board, all of one length. Raises `ValueError` with the position for anything else."""
     rows = stored.get(key)
     if not isinstance(rows, list) or not rows or not all(isinstance(row, str) for row in rows):
         raise ValueError(f"{key} is not a list of rows of text")
@@ -28,29 +28,29 @@ def read_rows(stored: Mapping[str, Any], symbols: str, key: str = "grid") -> lis
 
 
 def find_cells(rows: Iterable[str], symbols: str) -> list[Cell]:
-    """The cells that hold one of `symbols`, row by row."""
+    """Return the cells that hold one of `symbols`, row by row."""
     return [(r, c) for r, row in enumerate(rows) for c, symbol in enumerate(row) if symbol in symbols]
 
 
-def find_one(rows: Iterable[str], symbols: str, what: str) -> Cell:
-    """The one cell that holds one of `symbols`. Raises `ValueError` where there are others, or none."""
-    found = find_cells(rows, symbols)
-    if len(found) != 1:
-        raise ValueError(f"there must be one {what}, found {len(found)}")
-    return found[0]
+def find_single(rows: Iterable[str], symbols: str, what: str) -> Cell:
+    """Return the only cell that holds one of `symbols`. Raises `ValueError` where there are others, or none."""
+    cells = find_cells(rows, symbols)
+    if len(cells) != 1:
+        raise ValueError(f"there must be one {what}, found {len(cells)}")
+    return cells[0]
 
 
 def name_cell(cell: Cell) -> str:
-    """`r1c3` for row 1, column 3."""
+    """Return `r1c3` for row 1, column 3."""
     return f"r{cell[0] + 1}c{cell[1] + 1}"
 
 
 def beside(cell: Cell, direction: str, steps: int = 1) -> Cell:
-    """The cell so many steps away."""
+    """Return the cell `steps` away in a direction."""
     down, right = DIRECTIONS[direction]
     return cell[0] + steps * down, cell[1] + steps * right
 
 
 def spelled(text: str) -> str:
-    """Lower case, with single spaces: how actions are compared."""
+    """Return a text in lower case with single spaces, as actions are compared."""
     return " ".join(text.lower().split())

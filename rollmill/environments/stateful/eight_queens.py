@@ -20,7 +20,7 @@ _SIDES = range(4, 13)
 
 
 class EightQueens:
-    """A board of 8 x 8, some queens given. A state is where the other queens stand.
+    """A board of 8 x 8 with some queens given. A state is the positions of the other queens.
 
     Stored as `{"grid": ["...Q....", ...]}`, `Q` for a given queen, `q` for another; the side may be 4 to 12. `easy`
     has four queens given and one more that stands anywhere, `medium` two and three, `hard` one and five.
@@ -35,7 +35,7 @@ class EightQueens:
     example: ClassVar[tuple[str, ...]] = ("place r2c3", "remove r4c4")
 
     def __init__(self, side: int, given: Queens, start: Queens) -> None:
-        """Raises `ValueError` where the given queens leave no solution."""
+        """Set up the puzzle. Raises `ValueError` where the given queens leave no solution."""
         self._side = side
         self._given = given
         self.start = start
@@ -51,10 +51,10 @@ class EightQueens:
             columns = rng.sample(range(8), 8)
             queens = list(enumerate(columns))
             if not _attacks(queens):
-                given, own = _KINDS[difficulty]
+                given, missing = _KINDS[difficulty]
                 kept = frozenset(rng.sample(queens, given))
                 free = [(r, c) for r in range(8) for c in range(8) if (r, c) not in kept]
-                return cls(8, kept, frozenset(rng.sample(free, own)))
+                return cls(8, kept, frozenset(rng.sample(free, missing)))
 
     @classmethod
     def parse(cls, stored: Mapping[str, Any]) -> Self:
@@ -116,11 +116,11 @@ class EightQueens:
         return len(queens) == self._side and not _attacks(queens)
 
     def distance(self, state: Queens) -> int:
-        """The actions of the shortest plan."""
+        """Return the number of actions of the shortest plan."""
         return len(self.plan(state))
 
     def plan(self, state: Queens) -> list[str]:
-        """Goes to a solution that keeps the most queens: first removes, then places."""
+        """Return the actions to a solution that keeps the most queens: first removals, then placements."""
         solution = self._solution(state)
         assert solution is not None  # so it was made
         removals = [f"remove {name_cell(cell)}" for cell in sorted(state - solution)]
@@ -134,18 +134,18 @@ class EightQueens:
 
     def picture(self, state: Queens) -> Picture:
         """See `World`."""
-        given, own = Tile(GREY, "disc", BLACK, "Q"), Tile(GREY, "disc", BLUE, "Q")
+        given, added = Tile(GREY, "disc", BLACK, "Q"), Tile(GREY, "disc", BLUE, "Q")
         rows = []
         for r, line in enumerate(self.dump(state)["grid"]):
             fills = [WHITE if (r + c) % 2 == 0 else GREY for c in range(self._side)]
-            drawn = {"Q": given, "q": own}
+            drawn = {"Q": given, "q": added}
             rows.append(
                 [
                     drawn[symbol]._replace(fill=fill) if symbol in drawn else Tile(fill)
                     for symbol, fill in zip(line, fills, strict=True)
                 ]
             )
-        return Picture(rows, [(given, "a given queen"), (own, "a queen of yours")], numbered=True)
+        return Picture(rows, [(given, "a given queen"), (added, "a queen of yours")], numbered=True)
 
     def _symbol(self, cell: Cell, state: Queens) -> str:
         if cell in self._given:
@@ -153,7 +153,7 @@ class EightQueens:
         return "q" if cell in state else "."
 
     def _solution(self, kept: Queens) -> Queens | None:
-        """The solution with all given queens and the most of `kept`, by branch and bound; the first of several."""
+        """Return the first solution with all given queens and the most of `kept`, by branch and bound."""
         if _attacks(self._given):
             return None
         given_rows = {r for r, _ in self._given}

@@ -62,7 +62,7 @@ class StatefulEnvironment(FixedCast):
 
     @classmethod
     def make(cls, problem: Problem, seed: int, settings: StatefulSettings, tools: Tools) -> Self:
-        """See `Environment`. Nothing is drawn, so that `seed` does not matter."""
+        """See `Environment`; the environment is deterministic, and `seed` is not used."""
         world = world_of(problem)
         shortest = _stored_length(problem)
         if shortest is None:
@@ -72,12 +72,12 @@ class StatefulEnvironment(FixedCast):
 
     @property
     def done(self) -> bool:
-        """Whether the goal is reached, or out of reach for good."""
+        """Return whether the goal is reached, or can no longer be reached."""
         return self.success or self._game.distance is None
 
     @property
     def success(self) -> bool:
-        """Whether the state is the goal."""
+        """Return whether the state is the goal."""
         return self._game.solved
 
 

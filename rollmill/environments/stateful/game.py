@@ -1,4 +1,4 @@
-"""One episode's world: the state that all agents share, and what has been done to it."""
+"""One episode's world: the state that all agents share, and the actions applied to it."""
 
 from __future__ import annotations
 
@@ -10,37 +10,37 @@ from rollmill.verifiers.answer_tag import shown
 
 
 class ActionsOutcome(NamedTuple):
-    """What became of a list of actions."""
+    """The outcome of a list of actions."""
 
     state: Any
     done: list[str]
     invalid: str | None
-    """The first one that was not valid, as it was written; nothing after it is done."""
+    """The first invalid action, as it was written; the actions after it are not applied."""
     fault: str | None
-    """Why it was not."""
+    """Why the action is invalid."""
     left: int
-    """Actions that were not looked at."""
+    """Actions that were not reached."""
 
 
 class Game:
-    """A world and the state that it is in."""
+    """A world and its current state."""
 
     def __init__(self, world: World[Any], shortest: int | None) -> None:
-        """`shortest`: actions of the shortest way from the start; None where it is not known."""
+        """Start the game; `shortest` is the number of actions of the shortest solution, None where it is unknown."""
         self.world = world
         self.shortest = shortest
         self.state = world.start
         self.used = 0
         """Actions done."""
         self.plan: str | None = None
-        """What the planner said this turn."""
+        """The planner's plan of this turn."""
         self.report: str | None = None
-        """What became of the last actions, for a prompt."""
+        """The outcome of the last actions, for a prompt."""
         self._distances: dict[Any, int | None] = {}
 
     @property
     def solved(self) -> bool:
-        """Whether the goal is reached."""
+        """Return whether the goal is reached."""
         return self.world.is_goal(self.state)
 
     @property
@@ -49,13 +49,13 @@ class Game:
         return self.distance_of(self.state)
 
     def distance_of(self, state: Any) -> int | None:
-        """See `World.distance`; solved for once."""
+        """Return `World.distance` of a state, cached."""
         if state not in self._distances:
             self._distances[state] = self.world.distance(state)
         return self._distances[state]
 
     def try_actions(self, actions: Sequence[str]) -> ActionsOutcome:
-        """Does them on a copy of the state, up to an invalid one, or to the goal."""
+        """Apply the actions to a copy of the state, up to the first invalid one, or to the goal."""
         state, done = self.state, list[str]()
         for number, text in enumerate(actions):
             if self.world.is_goal(state):
@@ -71,12 +71,12 @@ class Game:
         return ActionsOutcome(state, done, None, None, 0)
 
     def perform(self, actions: Sequence[str]) -> ActionsOutcome:
-        """Does them."""
+        """Apply the actions to the state."""
         outcome = self.try_actions(actions)
         self.state = outcome.state
         self.used += len(outcome.done)
-        said = f"Done: {', '.join(outcome.done) or 'nothing'}."
+        message = f"Done: {', '.join(outcome.done) or 'nothing'}."
         if outcome.invalid is not None:
-            said += f" Then {shown(outcome.invalid)} was invalid: {outcome.fault}. Nothing after it was done."
-        self.report = said
+            message += f" Then {shown(outcome.invalid)} was invalid: {outcome.fault}. Nothing after it was done."
+        self.report = message
         return outcome

@@ -11,9 +11,9 @@ _Read = Callable[[str, str], dict[str, Any]]
 
 
 def read_gym_problem(problem: Problem) -> tuple[str, dict[str, Any]]:
-    """World and stored state of a problem that came from reasoning-gym. Raises `ValueError` for what is no world here.
+    """Return world and stored state of a reasoning-gym problem. Raises `ValueError` for one without a world here.
 
-    The board is read from the question, so that nothing has to be made again.
+    The board is read from the question, so that the problem need not be generated again.
     """
     origin = problem.fields["reasoning_gym"]
     name = origin.get("name") if isinstance(origin, dict) else None
@@ -43,7 +43,7 @@ def _read_shortest_path(question: str, answer: str) -> dict[str, Any]:
 
 
 def _board(question: str, after: str, symbols: str) -> list[str]:
-    """The first lines of nothing but `symbols` after the last `after`, without their spaces."""
+    """Return the first lines that consist of `symbols` after the last `after`, without their spaces."""
     rows: list[str] = []
     for line in question.rpartition(after)[2].splitlines():
         row = line.replace(" ", "")

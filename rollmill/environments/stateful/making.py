@@ -14,7 +14,7 @@ from rollmill.files.rows import dump_line
 
 
 def make_problems(settings: StatefulSettings) -> Iterator[dict[str, Any]]:
-    """Yields `settings.problems` rows: `instance_id`, `prompt`, `world`, `difficulty`, `state`, `optimal_length`.
+    """Yield `settings.problems` rows: `instance_id`, `prompt`, `world`, `difficulty`, `state`, `optimal_length`.
 
     Row i follows from the seed, the world, the difficulty and i alone.
     """
@@ -35,7 +35,7 @@ def make_problems(settings: StatefulSettings) -> Iterator[dict[str, Any]]:
 
 
 def write_problems(settings: StatefulSettings, path: Path) -> None:
-    """Writes them as JSON Lines, whole."""
+    """Write the problems as JSON Lines, atomically."""
     with atomic_write(path) as file:
         for row in make_problems(settings):
             file.write(dump_line(row))

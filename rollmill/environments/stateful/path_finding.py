@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple, Self
 
-from rollmill.environments.stateful.cells import DIRECTIONS, Cell, beside, find_cells, find_one, read_rows, spelled
+from rollmill.environments.stateful.cells import DIRECTIONS, Cell, beside, find_cells, find_single, read_rows, spelled
 from rollmill.environments.stateful.pictures import BLUE, DARK, GREEN, WHITE, Picture, Tile
 from rollmill.environments.stateful.world import Difficulty, IllegalActionError
 
@@ -30,7 +30,7 @@ _KINDS: dict[Difficulty, _Kind] = {
 
 
 class PathFinding:
-    """A grid with walls. A state is the cell where one stands.
+    """A grid with walls. A state is the cell of the player.
 
     Stored as `{"grid": ["#..", ...]}` of the characters in `symbols`. `easy` is 10 x 10 with a shortest path of
     at least 20 steps, `medium` 12 x 12 with 26, `hard` 15 x 15 with 34.
@@ -46,7 +46,14 @@ class PathFinding:
     goal = "You stand on the goal."
 
     def __init__(self, size: Cell, walls: frozenset[Cell], start: Cell, goal_cell: Cell) -> None:
-        """`size`: rows and columns. Raises `ValueError` where no path leads to the goal."""
+        """Set up the puzzle. Raises `ValueError` where no path leads to the goal.
+
+        Args:
+            size: Rows and columns.
+            walls: Cells that cannot be entered.
+            start: Cell where the player starts.
+            goal_cell: Cell to reach.
+        """
         self._size = size
         self._walls = walls
         self._goal = goal_cell
@@ -72,8 +79,10 @@ class PathFinding:
     def parse(cls, stored: Mapping[str, Any]) -> Self:
         """See `World`."""
         rows = read_rows(stored, _SYMBOLS)
-        start = find_one(rows, "@+", "cell @")
-        return cls((len(rows), len(rows[0])), frozenset(find_cells(rows, "#")), start, find_one(rows, "G+", "cell G"))
+        start = find_single(rows, "@+", "cell @")
+        return cls(
+            (len(rows), len(rows[0])), frozenset(find_cells(rows, "#")), start, find_single(rows, "G+", "cell G")
+        )
 
     def dump(self, state: Cell) -> dict[str, Any]:
         """See `World`."""
@@ -101,19 +110,19 @@ class PathFinding:
         return state == self._goal
 
     def distance(self, state: Cell) -> int | None:
-        """Steps of the shortest path."""
+        """Return the number of steps of the shortest path."""
         return self._steps.get(state)
 
     def plan(self, state: Cell) -> list[str] | None:
-        """The shortest path; of several, the one that goes up before down before left before right."""
+        """Return the shortest path; ties are broken in the order up, down, left, right."""
         if state not in self._steps:
             return None
-        found = []
+        path = []
         while steps := self._steps[state]:
             nearer = next(d for d in self.legal_actions(state) if self._steps[beside(state, d)] < steps)
-            found.append(nearer)
+            path.append(nearer)
             state = beside(state, nearer)
-        return found
+        return path
 
     def render(self, state: Cell) -> str:
         """See `World`."""
@@ -147,8 +156,8 @@ class PathFinding:
         while queue:
             here = queue.popleft()
             for direction in DIRECTIONS:
-                there = beside(here, direction)
-                if there not in steps and self._is_free(there):
-                    steps[there] = steps[here] + 1
-                    queue.append(there)
+                neighbour = beside(here, direction)
+                if neighbour not in steps and self._is_free(neighbour):
+                    steps[neighbour] = steps[here] + 1
+                    queue.append(neighbour)
         return steps

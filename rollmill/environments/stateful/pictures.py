@@ -30,7 +30,7 @@ class Tile(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """A board: rows of cells, top first, and what they mean."""
+    """A board: rows of cells, top first, and a legend."""
 
     rows: Sequence[Sequence[Tile]]
     legend: Sequence[tuple[Tile, str]]
@@ -41,7 +41,7 @@ class Picture(NamedTuple):
 
 
 def draw(picture: Picture) -> bytes:
-    """A PNG of the board, with its legend beneath; the same bytes each time."""
+    """Draw the board with its legend beneath, as a PNG; the same picture gives the same bytes."""
     from PIL import Image, ImageDraw
 
     height, width = len(picture.rows), len(picture.rows[0])

@@ -1,4 +1,4 @@
-"""What a user may set of the stateful worlds."""
+"""Settings of the stateful worlds."""
 
 from __future__ import annotations
 

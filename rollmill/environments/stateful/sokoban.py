@@ -6,7 +6,7 @@ import random
 from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple, Self
 
-from rollmill.environments.stateful.cells import DIRECTIONS, Cell, beside, find_cells, find_one, read_rows, spelled
+from rollmill.environments.stateful.cells import DIRECTIONS, Cell, beside, find_cells, find_single, read_rows, spelled
 from rollmill.environments.stateful.pictures import BLUE, BROWN, DARK, GREEN, WHITE, Picture, Tile
 from rollmill.environments.stateful.sokoban_solver import Boxes, Room, solve
 from rollmill.environments.stateful.world import Difficulty, IllegalActionError
@@ -20,7 +20,7 @@ _SEARCHED = 1500
 
 
 class Layout(NamedTuple):
-    """A state: where the player and the boxes are."""
+    """A state: the positions of the player and the boxes."""
 
     player: Cell
     boxes: Boxes
@@ -63,7 +63,7 @@ class Sokoban:
     goal = "Every goal has a box on it."
 
     def __init__(self, room: Room, start: Layout, solution: str = "") -> None:
-        """`solution`: as stored. Raises `ValueError` where it is none, or where the puzzle is a dead end."""
+        """Set up the puzzle. Raises `ValueError` for a wrong `solution`, and for a puzzle that is a dead end."""
         self._room = room
         self.start = start
         self._solution = solution
@@ -100,10 +100,10 @@ class Sokoban:
         if not isinstance(solution, str) or set(solution) - set(_LETTERS):
             raise ValueError("solution is not a text of U, D, L and R")
         room = Room(frozenset(find_cells(rows, "- .@+$*")), goals, (len(rows), len(rows[0])))
-        return cls(room, Layout(find_one(rows, "@+", "player"), boxes), solution)
+        return cls(room, Layout(find_single(rows, "@+", "player"), boxes), solution)
 
     def dump(self, state: Layout) -> dict[str, Any]:
-        """See `World`. The solution is left out of every state but the first."""
+        """See `World`; the solution is only stored with the first state."""
         rows, columns = self._room.size
         grid = ["".join(self._symbol((r, c), state) for c in range(columns)) for r in range(rows)]
         return {"grid": grid, "solution": self._solution} if self._solution and state == self.start else {"grid": grid}
@@ -131,14 +131,14 @@ class Sokoban:
         return state.boxes == self._room.goals
 
     def distance(self, state: Layout) -> int | None:
-        """The least pushes if every box had the room for itself; None where a box can never reach a goal.
+        """Return a lower bound of the pushes left; None where some box can never reach a goal.
 
-        Not every dead end is seen.
+        Every box is counted as if it were alone in the room, so that not every dead end is detected.
         """
         return self._room.least_pushes(state.boxes)
 
     def plan(self, state: Layout) -> list[str] | None:
-        """The rest of the stored solution where the state is on its way, else the shortest solution."""
+        """Return the rest of the stored solution where the state is on its way, else the shortest solution."""
         known = self._known.get(state)
         if known is not None:
             return known
@@ -179,7 +179,7 @@ class Sokoban:
         return "another box is behind the box" if behind in state.boxes else None
 
     def _spell(self, state: Layout, steps: list[str]) -> list[str]:
-        """Directions as actions."""
+        """Return directions as actions."""
         actions = []
         for direction in steps:
             action = f"push {direction}" if beside(state.player, direction) in state.boxes else direction
@@ -188,7 +188,7 @@ class Sokoban:
         return actions
 
     def _follow(self, solution: str) -> dict[Layout, list[str]]:
-        """What is left of the stored solution, by state on its way."""
+        """Return the rest of the stored solution for each state on its way."""
         if not solution:
             return {}
         try:

@@ -15,10 +15,10 @@ SEARCH_LIMIT = 60_000
 
 
 class Room:
-    """What of a puzzle stays as it is."""
+    """The parts of a puzzle that never change: floor, goals, size."""
 
     def __init__(self, floor: frozenset[Cell], goals: frozenset[Cell], size: Cell | None = None) -> None:
-        """`floor`: all cells but walls. `size`: rows and columns; None where a wall surrounds the floor."""
+        """Set up the room: `floor` is all cells but walls, `size` rows and columns (None if walls enclose it)."""
         self.floor = floor
         self.goals = goals
         self.size = size or (max(r for r, _ in floor) + 2, max(c for _, c in floor) + 2)
@@ -27,13 +27,13 @@ class Room:
         self.nearest = {cell: min(to[cell] for to in self._pushes.values() if cell in to) for cell in reaching}
         """Pushes to the nearest goal, by cell; a box elsewhere is stuck for good."""
         self.around = {
-            cell: [(d, there, beside(there, d)) for d in DIRECTIONS if (there := beside(cell, d)) in floor]
+            cell: [(d, neighbour, beside(neighbour, d)) for d in DIRECTIONS if (neighbour := beside(cell, d)) in floor]
             for cell in floor
         }
         """By cell: the ways on, each with the next cell and the one behind it."""
 
     def least_pushes(self, boxes: Boxes) -> int | None:
-        """The least pushes of all boxes, each to a goal of its own, as if alone; None where there is no way."""
+        """Return the fewest pushes of all boxes, each alone to a goal of its own; None where there is no way."""
         table: dict[int, int] = {0: 0}
         for box in sorted(boxes):
             longer: dict[int, int] = {}
@@ -47,7 +47,7 @@ class Room:
         return min(table.values(), default=None)
 
     def _pushes_to(self, goal: Cell) -> dict[Cell, int]:
-        """Pushes that bring a box to the goal, by cell: a search that pulls it away."""
+        """Return the pushes that bring a box to the goal, by cell: a backward search that pulls the box."""
         pushes = {goal: 0}
         queue = deque([goal])
         while queue:
@@ -61,10 +61,16 @@ class Room:
 
 
 def solve(room: Room, player: Cell, boxes: Boxes, limit: int = SEARCH_LIMIT) -> list[str] | None:
-    """Directions of the player that solve the puzzle, as few as can be; None where there are none, or past `limit`.
+    """Return the fewest directions that solve the puzzle; None where there are none, or past `limit` states.
 
-    A* (Hart, Nilsson, Raphael 1968) over states after a push. The estimate, the sum of every box's pushes to its
-    nearest goal, is never more than the steps that are left.
+    A* (Hart, Nilsson, Raphael 1968) over states after a push. The heuristic, the sum of every box's pushes to its
+    nearest goal, never overestimates the steps left.
+
+    Args:
+        room: Floor and goals.
+        player: Cell of the player.
+        boxes: Cells of the boxes.
+        limit: States to expand at most.
     """
     start = (player, boxes)
     best = {start: 0}
@@ -116,10 +122,10 @@ def _walk(room: Room, player: Cell, boxes: Boxes) -> _Walk:
     while queue:
         here = queue.popleft()
         steps = reached[here][0] + 1
-        for direction, there, _ in room.around[here]:
-            if there not in reached and there not in boxes:
-                reached[there] = (steps, (here, direction))
-                queue.append(there)
+        for direction, neighbour, _ in room.around[here]:
+            if neighbour not in reached and neighbour not in boxes:
+                reached[neighbour] = (steps, (here, direction))
+                queue.append(neighbour)
     return reached
 
 

@@ -35,14 +35,14 @@ class Sudoku:
     example: ClassVar[tuple[str, ...]] = ("r2c3=4", "clear r1c1", "r1c1=2")
 
     def __init__(self, givens: Digits, start: Digits) -> None:
-        """Raises `ValueError` where the givens do not have one solution."""
+        """Set up the puzzle. Raises `ValueError` where the givens do not have exactly one solution."""
         self._side = int(len(givens) ** 0.5)
         self._givens = givens
         self.start = start
-        found = solutions(givens, 2)
-        if len(found) != 1:
-            raise ValueError("the sudoku has more than one solution" if found else "the sudoku has no solution")
-        self._solution = found[0]
+        solved = solutions(givens, 2)
+        if len(solved) != 1:
+            raise ValueError("the sudoku has more than one solution" if solved else "the sudoku has no solution")
+        self._solution = solved[0]
 
     @classmethod
     def generate(cls, rng: random.Random, difficulty: Difficulty) -> Self:
@@ -93,14 +93,14 @@ class Sudoku:
 
     def legal_actions(self, state: Digits) -> list[str]:
         """See `World`."""
-        found = []
+        actions = []
         for cell, digit in enumerate(state):
             if digit:
-                found += [] if self._givens[cell] else [f"clear {self._name(cell)}"]
+                actions += [] if self._givens[cell] else [f"clear {self._name(cell)}"]
                 continue
             taken = {state[peer] for peer in peers(self._side)[cell]}
-            found += [f"{self._name(cell)}={d}" for d in range(1, self._side + 1) if d not in taken]
-        return found
+            actions += [f"{self._name(cell)}={d}" for d in range(1, self._side + 1) if d not in taken]
+        return actions
 
     def after(self, state: Digits, action: str) -> Digits:
         """See `World`."""
@@ -120,11 +120,11 @@ class Sudoku:
         return state == self._solution
 
     def distance(self, state: Digits) -> int:
-        """One for every empty cell, two for every wrong digit."""
+        """Return the number of actions left: one for every empty cell, two for every wrong digit."""
         return sum(1 if not digit else 2 for digit, right in zip(state, self._solution, strict=True) if digit != right)
 
     def plan(self, state: Digits) -> list[str]:
-        """Clears what is wrong, then writes what is missing."""
+        """Return actions that clear the wrong digits, then write the missing ones."""
         wrong = [cell for cell, digit in enumerate(state) if digit and digit != self._solution[cell]]
         missing = [cell for cell, digit in enumerate(state) if digit != self._solution[cell]]
         return [f"clear {self._name(cell)}" for cell in wrong] + [
@@ -140,8 +140,8 @@ class Sudoku:
                 lines.append("-" * (self._side * 2 + (self._side // columns - 1) * 2 - 1))
             boxes = (" ".join(row[at : at + columns]) for at in range(0, self._side, columns))
             lines.append(" | ".join(boxes))
-        own = [f"{self._name(cell)}={digit}" for cell, digit in enumerate(state) if digit and not self._givens[cell]]
-        return "\n".join([*lines, f"You filled: {', '.join(own)}"] if own else lines)
+        filled = [f"{self._name(cell)}={digit}" for cell, digit in enumerate(state) if digit and not self._givens[cell]]
+        return "\n".join([*lines, f"You filled: {', '.join(filled)}"] if filled else lines)
 
     def picture(self, state: Digits) -> Picture:
         """See `World`."""

@@ -14,7 +14,7 @@ BLOCKS = {4: (2, 2), 6: (2, 3), 9: (3, 3)}
 
 @functools.cache
 def peers(side: int) -> list[tuple[int, ...]]:
-    """For every cell the others of its row, column and box."""
+    """Return the other cells of each cell's row, column and box."""
     rows, columns = BLOCKS[side]
 
     def groups(cell: int) -> tuple[int, int, tuple[int, int]]:
@@ -33,7 +33,7 @@ def peers(side: int) -> list[tuple[int, ...]]:
 
 
 def solutions(digits: Digits, at_most: int, rng: random.Random | None = None) -> list[Digits]:
-    """The first solutions that a depth-first search finds; digits are tried in order, or as `rng` shuffles them."""
+    """Return the first solutions of a depth-first search; digits are tried in order, or shuffled by `rng`."""
     side = int(len(digits) ** 0.5)
     left = [(1 << side) - 1] * len(digits)
     """Bit d - 1: digit d may stand there."""
@@ -44,19 +44,19 @@ def solutions(digits: Digits, at_most: int, rng: random.Random | None = None) ->
         if digit:
             for peer in peers(side)[cell]:
                 left[peer] &= ~(1 << (digit - 1))
-    found: list[Digits] = []
-    _search(cells, left, side, at_most, rng, found)
-    return found
+    solved: list[Digits] = []
+    _search(cells, left, side, at_most, rng, solved)
+    return solved
 
 
 def _search(
-    cells: list[int], left: list[int], side: int, at_most: int, rng: random.Random | None, found: list[Digits]
+    cells: list[int], left: list[int], side: int, at_most: int, rng: random.Random | None, solved: list[Digits]
 ) -> None:
     empty = [cell for cell, digit in enumerate(cells) if not digit]
     if not empty:
-        found.append(tuple(cells))
+        solved.append(tuple(cells))
         return
-    cell = min(empty, key=lambda one: left[one].bit_count())
+    cell = min(empty, key=lambda index: left[index].bit_count())
     digits = [digit for digit in range(1, side + 1) if left[cell] >> (digit - 1) & 1]
     if rng:
         rng.shuffle(digits)
@@ -66,9 +66,9 @@ def _search(
         cells[cell] = digit
         for peer in changed:
             left[peer] ^= bit
-        _search(cells, left, side, at_most, rng, found)
+        _search(cells, left, side, at_most, rng, solved)
         for peer in changed:
             left[peer] ^= bit
         cells[cell] = 0
-        if len(found) >= at_most:
+        if len(solved) >= at_most:
             return

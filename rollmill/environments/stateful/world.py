@@ -1,4 +1,4 @@
-"""What a world is: one puzzle with a start, actions, a goal, and a solver that knows the way there."""
+"""The interface of worlds: one puzzle with a start, actions, a goal, and a solver."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ StateT = TypeVar("StateT", bound=Hashable)
 
 
 class IllegalActionError(Exception):
-    """An action that the rules do not allow in a state; says why."""
+    """Raised for an action that the rules do not allow in a state, with the reason."""
 
 
 class World(Protocol[StateT]):
-    """One puzzle. States are values: nothing here changes one."""
+    """One puzzle. States are immutable values: no method changes one."""
 
     name: ClassVar[str]
     rules: ClassVar[str]
@@ -30,51 +30,51 @@ class World(Protocol[StateT]):
 
     @classmethod
     def generate(cls, rng: random.Random, difficulty: Difficulty) -> Self:
-        """A new puzzle, solved once by the solver: so there is a way to the goal."""
+        """Generate a puzzle that the solver has solved, so that the goal can be reached."""
         ...
 
     @classmethod
     def parse(cls, stored: Mapping[str, Any]) -> Self:
-        """The puzzle that `dump` wrote, starting where it was. Raises `ValueError` for what is no such puzzle."""
+        """Read the puzzle that `dump` wrote, starting in its state. Raises `ValueError` for a malformed one."""
         ...
 
     def dump(self, state: StateT) -> dict[str, Any]:
-        """The puzzle in a state, as JSON."""
+        """Return the puzzle in a state, as JSON."""
         ...
 
     @property
     def goal(self) -> str:
-        """When the puzzle is solved, for a prompt."""
+        """Return the description of the goal for a prompt."""
         ...
 
     def read_action(self, text: str) -> str | None:
-        """An action in its one spelling; None for what is no action of this world in any state."""
+        """Return an action in its canonical spelling; None for text that is no action of this world in any state."""
         ...
 
     def legal_actions(self, state: StateT) -> list[str]:
-        """Those that the rules allow, always in the same order."""
+        """Return the actions that the rules allow, always in the same order."""
         ...
 
     def after(self, state: StateT, action: str) -> StateT:
-        """The state that follows. `action` as `read_action` spells it. Raises `IllegalActionError`."""
+        """Return the state after an action, spelled as by `read_action`. Raises `IllegalActionError`."""
         ...
 
     def is_goal(self, state: StateT) -> bool:
-        """Whether the puzzle is solved."""
+        """Return whether the puzzle is solved."""
         ...
 
     def distance(self, state: StateT) -> int | None:
-        """At least how many actions from the goal, 0 exactly there; None where it is out of reach for good."""
+        """Return a lower bound of the actions to the goal, 0 only there; None where it can never be reached."""
         ...
 
     def plan(self, state: StateT) -> list[str] | None:
-        """Actions that lead to the goal; None where there are none, or none was found."""
+        """Return actions that lead to the goal; None where there are none, or none was found."""
         ...
 
     def render(self, state: StateT) -> str:
-        """The state as text."""
+        """Return the state as text."""
         ...
 
     def picture(self, state: StateT) -> Picture:
-        """The state as a board to draw."""
+        """Return the state as a board to draw."""
         ...

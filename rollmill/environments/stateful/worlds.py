@@ -25,9 +25,9 @@ WORLDS: dict[str, type[World[Any]]] = {
 
 
 def world_of(problem: Problem) -> World[Any]:
-    """The puzzle of `fields.world` and `fields.state`, or of reasoning-gym's question.
+    """Build the puzzle of `fields.world` and `fields.state`, or of reasoning-gym's question.
 
-    Raises `ValueError` where there is none, or one that cannot be solved or is solved already.
+    Raises `ValueError` where there is none, or where it cannot be solved or is solved already.
     """
     if "world" in problem.fields or "reasoning_gym" not in problem.fields:
         name, stored = problem.fields.get("world"), problem.fields.get("state")

@@ -12,9 +12,9 @@ COMMANDS: dict[str, type[AgentRollouts]] = {"generate_multi": GenerateMulti, "ge
 
 
 def parse(argv: Sequence[str], *, description: str, examples: str) -> AgentRollouts:
-    """The parameters of the command that the first argument names; see `parse_command`."""
-    given = parse_command(
+    """Parse the parameters of the command that the first argument names; see `parse_command`."""
+    parameters = parse_command(
         COMMANDS, secret_out_of(argv), prog="agent_rollouts", description=description, examples=examples
     )
-    assert isinstance(given, AgentRollouts)
-    return given
+    assert isinstance(parameters, AgentRollouts)
+    return parameters

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager, closing
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from rollmill.agents.model import BlockingClient
 from rollmill.agents.playing import AgentRun, play, unplayed
 from rollmill.agents.record import make_record
 from rollmill.agents.settings import AgentSettings
@@ -21,7 +22,9 @@ from rollmill.generation.session import PendingRollouts
 from rollmill.generation.tally import RolloutOutcome
 from rollmill.grading.evaluation import Evaluation, Grader
 from rollmill.grading.problem import GradedProblem
-from rollmill.inference.client import ChatClient, Completion
+from rollmill.inference.answers import Completion
+from rollmill.inference.client import ChatClient
+from rollmill.inference.endpoints import RoutedConversation
 from rollmill.jobs.agent_rollouts.problems import graded_problem
 from rollmill.records import Failure, Problem
 from rollmill.sandboxes.sandbox import Limits, SandboxError, SandboxHost, SandboxSpec
@@ -33,6 +36,17 @@ class AgentWork(NamedTuple):
     problem: GradedProblem
     sample_id: int
     attempt: int
+
+
+class _AttemptClient(NamedTuple):
+    """Completes one attempt's requests, which are a conversation."""
+
+    request: Callable[[bytes, RoutedConversation], Completion]
+    conversation: RoutedConversation
+
+    def complete(self, body: bytes) -> Completion:
+        """Request one completion. Raises as `ChatClient.complete` does."""
+        return self.request(body, self.conversation)
 
 
 class AgentRolloutsMaker:
@@ -54,7 +68,19 @@ class AgentRolloutsMaker:
         workers: int,
         closing: ExitStack,
     ) -> None:
-        """`closing` is closed at the end: it ends the sandboxes."""
+        """Prepare to make attempts; nothing is opened yet.
+
+        Args:
+            client: Completes the agents' requests.
+            host: Opens sandboxes.
+            grader: Grades attempts.
+            settings: The agent's.
+            model: The model's name on its server.
+            sampling: How the model samples.
+            limits: Of every sandbox.
+            workers: Attempts at a time.
+            closing: What is closed at the end: it ends the sandboxes.
+        """
         self._client = client
         self._host = host
         self._grader = grader
@@ -65,11 +91,11 @@ class AgentRolloutsMaker:
         self._workers = workers
         self._closing = closing
         self._stopping = threading.Event()
-        self._asked: set[Future[Completion]] = set()
+        self._requests: set[Future[Completion]] = set()
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:
-        """Holds connections and threads; at the end attempts under way are given up, and their sandboxes end."""
+        """Hold connections and threads; at the end cancel attempts under way, and end their sandboxes."""
         self._loop = asyncio.get_running_loop()
         self._threads = ThreadPoolExecutor(self._workers, thread_name_prefix="agent")
         try:
@@ -78,46 +104,65 @@ class AgentRolloutsMaker:
                     yield
                 finally:
                     self._stopping.set()
-                    for asked in tuple(self._asked):
-                        asked.cancel()
+                    for request in tuple(self._requests):
+                        request.cancel()
                     await asyncio.to_thread(self._closing.close)
         finally:
             await asyncio.to_thread(self._threads.shutdown)
 
     def work(self, run: PendingRollouts, problems: list[Problem], *, first: int | None = None) -> Iterator[AgentWork]:
-        """What a run still wants of some problems."""
-        for problem in problems:
-            wanted = run.wanted(problem, first)
-            if wanted:
-                graded = graded_problem(problem)
-                for sample_id, attempt in wanted:
-                    yield AgentWork(graded, sample_id, attempt)
+        """Yield what a run still wants of some problems."""
+        groups = ((each.instance_id, self._of_problem(each, run, first)) for each in problems)
+        return self._client.endpoints.in_turns(groups)
+
+    @staticmethod
+    def _of_problem(problem: Problem, run: PendingRollouts, first: int | None) -> Iterator[AgentWork]:
+        wanted = run.wanted(problem, first)
+        if wanted:
+            graded = graded_problem(problem)
+            for sample_id, attempt in wanted:
+                yield AgentWork(graded, sample_id, attempt)
 
     @property
     def stall_limit_s(self) -> float:
         """Return the limit of one request; commands declare their own."""
         return self._client.request_timeout_s
 
-    async def __call__(self, work: AgentWork) -> CompletedRollout:
-        """One attempt; a failure on the way is the row's `error`."""
-        return await self._loop.run_in_executor(self._threads, self._make, work)
+    @property
+    def congested(self) -> int:
+        """Return the tries so far that a server had no room for."""
+        return self._client.endpoints.congested
 
-    def _make(self, work: AgentWork) -> CompletedRollout:
+    async def __call__(self, work: AgentWork) -> CompletedRollout:
+        """Make one attempt; a failure on the way is the row's `error`."""
+        with self._client.endpoints.conversation(work.problem.instance_id) as conversation:
+            client = _AttemptClient(self.complete, conversation)
+            return await self._loop.run_in_executor(self._threads, self._make, work, client)
+
+    def _make(self, work: AgentWork, client: BlockingClient) -> CompletedRollout:
         problem = work.problem
         seed = rollout_seed(self._sampling.seed, problem.instance_id, work.sample_id, work.attempt)
-        played, evaluation = self._play(problem, seed)
-        metadata = {"model": self._model, "attempt": work.attempt, "max_tokens": self._sampling.max_tokens}
+        played, evaluation = self._play(problem, seed, client)
+        metadata: dict[str, Any] = {
+            "model": self._model,
+            "attempt": work.attempt,
+            "max_tokens": self._sampling.max_tokens,
+        }
+        if self._settings.drop_reasoning:
+            metadata["reasoning_dropped"] = True
         record = make_record(problem, played, evaluation, sample_id=work.sample_id, seed=seed, metadata=metadata)
         row = record.model_dump(mode="json")
         failed = record.error.message if record.error else None
-        return CompletedRollout(problem.instance_id, work.sample_id, dump_line(row), RolloutOutcome.of_row(row), failed)
+        return CompletedRollout(
+            problem.instance_id, work.sample_id, dump_line(row), RolloutOutcome.of_row(row), failed, played.tokens
+        )
 
-    def _play(self, problem: GradedProblem, seed: int) -> tuple[AgentRun, Evaluation | None]:
+    def _play(self, problem: GradedProblem, seed: int, client: BlockingClient) -> tuple[AgentRun, Evaluation | None]:
         played: AgentRun | None = None
         try:
             with closing(self._host.start(self._spec(problem))) as sandbox:
                 played = play(
-                    problem, sandbox=sandbox, client=self, model=self._model, settings=self._settings, seed=seed,
+                    problem, sandbox=sandbox, client=client, model=self._model, settings=self._settings, seed=seed,
                     stop=self._stopping,
                 )  # fmt: skip
                 if played.error:
@@ -127,14 +172,14 @@ class AgentRolloutsMaker:
             error = Failure(type=failure.type, message=str(failure))
             return (replace(played, error=error) if played else unplayed(error)), None
 
-    def complete(self, body: bytes) -> Completion:
-        """One completion, for an attempt's thread. Raises as `ChatClient.complete` does."""
-        asked = asyncio.run_coroutine_threadsafe(self._client.complete(body), self._loop)
-        self._asked.add(asked)
+    def complete(self, body: bytes, conversation: RoutedConversation) -> Completion:
+        """Request one completion, for an attempt's thread. Raises as `ChatClient.complete` does."""
+        request = asyncio.run_coroutine_threadsafe(self._client.complete(body, conversation), self._loop)
+        self._requests.add(request)
         try:
-            return asked.result()
+            return request.result()
         finally:
-            self._asked.discard(asked)
+            self._requests.discard(request)
 
     def _spec(self, problem: GradedProblem) -> SandboxSpec:
         return SandboxSpec(

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import ConfigDict, field_validator, model_validator
 
-from rollmill.config.file_parameters import STORE_BLOCK
 from rollmill.config.form import Form
 from rollmill.config.names import ModelPath, NewPath
-from rollmill.config.parameter import Parameters, parameter
-from rollmill.generation.parameters import CLUSTER_BLOCK, GPU_WORKERS, check_places
-from rollmill.generation.sampling import Sampling
-from rollmill.inference.parameters import ServerParameters
-from rollmill.sandboxes.parameters import SandboxPlace
+from rollmill.config.parameter import Parameters, parameter, redefine
+from rollmill.generation.concurrency import AUTO
+from rollmill.generation.parameters import (
+    ConcurrencyParameters,
+    ContextParameters,
+    RolloutCount,
+    SamplingParameters,
+    ServedJobParameters,
+)
+from rollmill.problems.parameters import ProblemLimits
+from rollmill.sandboxes.parameters import SandboxParameters
 
 
-class Attempts(Parameters):
-    """What is attempted, by whom, how often."""
+class CodingProblems(Parameters):
+    """Which problems are attempted."""
 
     dataset: str | None = parameter(
         None, "Problems", "Data set", "JSON or JSON Lines file of problems; see examples/performance_problems.",
@@ -27,15 +32,15 @@ class Attempts(Parameters):
     instance: str | None = parameter(
         None, "Problems", "Instance", "One problem: a JSON file of it, or its id in the data set.", metavar="FILE"
     )  # fmt: skip
-    max_tasks: int | None = parameter(None, "Problems", "Max tasks", "Only the first so many problems.", ge=1)
-    max_bad_share: float = parameter(
-        0.1, "Problems", "Largest share of bad rows", "Stop when more than this share of the rows is unusable.",
-        ge=0, le=1,
-    )  # fmt: skip
 
-    model: ModelPath = parameter(
-        ..., "Model", "Model", "Directory or hub id to serve, or its name on servers that run.", metavar="PATH"
-    )
+
+class AgentParameters(Parameters):
+    """Which model acts, by which agent."""
+
+    model_path: ModelPath = parameter(
+        ..., "Model", "Model path", "Directory or hub id to serve, or its name on servers that run.",
+        metavar="PATH", aliases=("model",),
+    )  # fmt: skip
     config: str = parameter(
         "mini.yaml", "Agent", "Configuration",
         "mini-swe-agent's YAML: a file, or mini.yaml (tool calls) or mini_textbased.yaml (text) of its own.",
@@ -48,17 +53,8 @@ class Attempts(Parameters):
         None, "Agent", "Time limit", "Seconds of one attempt; else the configuration's; 0 for no limit.", ge=0
     )
 
-    samples_per_task: int = parameter(
-        1, "Sampling", "Samples per task", "Attempts at each problem; raising it later continues the run.",
-        ge=1, le=65536,
-    )  # fmt: skip
-    temperature: float = parameter(1.0, "Sampling", "Temperature", "Sampling temperature.", ge=0, le=10)
-    top_p: float = parameter(1.0, "Sampling", "Top p", "Nucleus of the sampling.", gt=0, le=1)
-    max_tokens: int = parameter(8000, "Sampling", "Max tokens", "Longest answer of one model call, in tokens.", ge=1)
-    seed: int = parameter(0, "Sampling", "Seed", "Seed of the run; every attempt's own seed follows from it.", ge=0)
 
-
-class Grading(SandboxPlace):
+class Grading(SandboxParameters):
     """What sandboxes are like, and how attempts are graded."""
 
     images: str | None = parameter(
@@ -83,14 +79,36 @@ class Grading(SandboxPlace):
     )
 
 
-class AgentRollouts(Form, ServerParameters, Grading, Attempts):
+class AgentRollouts(
+    Form,
+    ConcurrencyParameters,
+    ServedJobParameters,
+    Grading,
+    ContextParameters,
+    SamplingParameters,
+    RolloutCount,
+    AgentParameters,
+    ProblemLimits,
+    CodingProblems,
+):
     """Give every coding problem N attempts by an agent in a sandbox, and score each by tests and speed."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
-    workers: int = parameter(4, "Running", "Workers", "Sandboxes at a time, on every worker.", ge=1, le=4096)
-    cluster_block: str | None = CLUSTER_BLOCK
-    gpu_workers: int | None = GPU_WORKERS
+    num_rollout: int = redefine(RolloutCount, "num_rollout", 1)
+    max_tokens: int = redefine(
+        SamplingParameters, "max_tokens", 8000, description="Longest answer of one model call, in tokens."
+    )
+    concurrency: int = redefine(
+        ConcurrencyParameters,
+        "concurrency",
+        4,
+        description="Attempts at a time, each in a sandbox, on every worker.",
+        metavar=None,
+        aliases=("workers",),
+        ge=1,
+        le=4096,
+    )
     retry: Literal["failed"] | None = parameter(
         None, "Running", "Redo", "Of the run on disk, redo only the attempts that failed on the way."
     )
@@ -98,11 +116,19 @@ class AgentRollouts(Form, ServerParameters, Grading, Attempts):
         ..., "Running", "Output", "The document of all attempts; the run is kept in a folder of its name.",
         metavar="FILE",
     )  # fmt: skip
-    log_dir: NewPath = parameter("logs", "Running", "Log directory", "Where vLLM's log goes.", metavar="DIR")
     log_file: NewPath | None = parameter(
         None, "Running", "Log file", "Also write what is logged to this file.", metavar="FILE"
     )
-    store_block: str | None = STORE_BLOCK
+
+    @field_validator("concurrency", mode="before")
+    @classmethod
+    def _is_a_number(cls, value: Any) -> Any:
+        if value == AUTO:
+            raise ValueError(
+                "each attempt has a sandbox, so that memory and cores decide how many there may be, not the servers: "
+                "give a number"
+            )
+        return value
 
     @field_validator("output")
     @classmethod
@@ -121,67 +147,45 @@ class AgentRollouts(Form, ServerParameters, Grading, Attempts):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        if self.samples_per_task > 1 and self.temperature == 0:
+        if self.num_rollout > 1 and self.temperature == 0:
             raise ValueError(
-                f"--samples_per_task {self.samples_per_task} at --temperature 0 gives the same attempt again and "
-                "again: raise the temperature, or ask for one sample"
+                f"--num_rollout {self.num_rollout} at --temperature 0 gives the same attempt again and "
+                "again: raise the temperature, or ask for one rollout"
             )
+        if "tools" in self.extra_body:
+            raise ValueError("--extra_body: tools: an agent's one tool is its shell: leave it out")
         if self.eval_server and self.eval_block:
             raise ValueError("give --eval_server or --eval_block, not both")
-        if self.grades_elsewhere and self.place != "remote":
+        if self.grades_elsewhere and self.sandbox_kind != "remote":
             raise ValueError(
-                "an evaluation service sees only sandboxes of a sandbox service: give --docker_server, too"
+                "an evaluation service sees only sandboxes of a sandbox service: give --sandbox_server, too"
             )
-        check_places(
-            cluster_block=self.cluster_block,
-            gpu_workers=self.gpu_workers,
-            own_port=None if self.external else self.model_port,
-        )
         return self
-
-    def anywhere(self) -> Self:
-        """The same with absolute paths, for a process that runs in another folder."""
-        paths = {"output": Path(self.output), "log_dir": Path(self.log_dir), "images": self.image_folder}
-        paths["instance" if self.dataset is None else "dataset"] = Path(self.problem_file)
-        if (config := Path(self.config).expanduser()).is_file():
-            paths["config"] = config
-        from rollmill.grading.reward_schedule import LADDERS
-
-        if self.ladder not in LADDERS:
-            paths["ladder"] = Path(self.ladder).expanduser()
-        if (model := Path(self.model)).is_dir() and not self.external:
-            paths["model"] = model
-        return self.model_copy(update={name: str(path.absolute()) for name, path in paths.items()})
 
     @property
     def grades_elsewhere(self) -> bool:
-        """Whether a service grades."""
+        """Tell whether a service grades."""
         return self.eval_server is not None or self.eval_block is not None
 
     @property
     def directory(self) -> Path:
-        """The run's."""
+        """Return the run's directory."""
         return Path(self.output).with_suffix("")
 
     @property
     def image_folder(self) -> Path:
-        """Where bubblewrap's images are."""
+        """Return where bubblewrap's images are."""
         return Path(self.images) if self.images else Path(self.problem_file).parent / "images"
 
     @property
     def problem_file(self) -> str:
-        """Where the problems are: the data set, or the one problem's own file."""
+        """Return where the problems are: the data set, or the one problem's own file."""
         return self.dataset if self.dataset is not None else str(self.instance)
 
     @property
     def instance_id(self) -> str | None:
-        """The only problem of the data set that is wanted; None for all."""
+        """Return the only problem of the data set that is wanted; None for all."""
         return self.instance if self.dataset is not None else None
-
-    @property
-    def sampling(self) -> Sampling:
-        """How the policy samples."""
-        return Sampling(temperature=self.temperature, top_p=self.top_p, max_tokens=self.max_tokens, seed=self.seed)
 
 
 class GenerateMulti(AgentRollouts):

@@ -13,18 +13,19 @@ from rollmill.grading.problem import GradedProblem
 from rollmill.jobs.agent_rollouts.parameters import AgentRollouts
 from rollmill.problems import ProblemSource
 from rollmill.problems.data_files import read_data_file
+from rollmill.problems.source import FLAGS
 from rollmill.records import Problem
 
 
 def graded_problem(problem: Problem) -> GradedProblem:
-    """A problem with what its grading needs. Raises pydantic's `ValidationError`."""
+    """Return a problem with what its grading needs. Raises pydantic's `ValidationError`."""
     statement = problem.prompt if isinstance(problem.prompt, str) else problem.prompt[-1].get("content", "")
-    own = {"instance_id": problem.instance_id, "problem_statement": statement}
-    return GradedProblem.model_validate({**problem.fields, **own})
+    columns = {"instance_id": problem.instance_id, "problem_statement": statement}
+    return GradedProblem.model_validate({**problem.fields, **columns})
 
 
 def problem_fault(problem: Problem) -> str | None:
-    """Why a problem cannot be worked on; None where it can."""
+    """Return why a problem cannot be worked on; None where it can."""
     try:
         graded_problem(problem)
     except ValidationError as error:
@@ -34,7 +35,7 @@ def problem_fault(problem: Problem) -> str | None:
 
 
 def problem_source(parameters: AgentRollouts, folder: Path) -> ProblemSource:
-    """Where the problems are; of one that is named by its id a file of its own is made in `folder`.
+    """Return where the problems are; for one that is named by its id, a file of its own is made in `folder`.
 
     Raises `InputError` where there is no such file, or no such problem in it.
     """
@@ -43,22 +44,23 @@ def problem_source(parameters: AgentRollouts, folder: Path) -> ProblemSource:
         raise InputError(f"--dataset {file}: there is no such file")
     if parameters.instance_id is not None:
         rows = (row for _, row in read_data_file(file) if not isinstance(row, BadRow))
-        found = [row for row in rows if row.get("instance_id") == parameters.instance_id]
-        if not found:
+        matches = [row for row in rows if row.get("instance_id") == parameters.instance_id]
+        if not matches:
             raise InputError(f"--instance {parameters.instance_id}: {file} has no problem of this instance_id")
         file = str(folder / "instance.jsonl")
-        atomic_write_bytes(Path(file), dump_line(found[0]))
+        atomic_write_bytes(Path(file), dump_line(matches[0]))
     return source_of(parameters, file)
 
 
 def source_of(parameters: AgentRollouts, file: str) -> ProblemSource:
-    """How the rows of a file are read."""
+    """Return how the rows of a file are read."""
     return ProblemSource(
         dataset=file,
         prompt_field="problem_statement",
         answer_field="",
         id_field="instance_id",
         image_field="",
-        max_problems=parameters.max_tasks,
+        max_problems=parameters.max_problems,
         max_bad_share=parameters.max_bad_share,
+        flags={"dataset": FLAGS["dataset"], "max_bad_share": FLAGS["max_bad_share"]},
     )

@@ -9,7 +9,7 @@ import polars as pl
 from rollmill.jobs.curation.analysis_result import Analysis
 from rollmill.jobs.curation.per_problem import REWARD, per_problem
 from rollmill.reports.plots.histogram import make_histogram
-from rollmill.reports.plots.intervals import wilson_interval
+from rollmill.statistics.intervals import wilson_interval
 from rollmill.statistics.summary import LARGE, SummaryStats
 
 _MOST_KINDS = 40
@@ -22,7 +22,7 @@ _KINDS = {"exit_statuses": "exit_status", "errors": "error_type", "finish_reason
 
 
 def analyse(table: pl.DataFrame, *, quarantined: int = 0) -> Analysis:
-    """The numbers of a table of rollouts (columns of `rollmill.corpus.table.SCHEMA`, any number of rows).
+    """Return the numbers of a table of rollouts (columns of `rollmill.corpus.table.SCHEMA`, any number of rows).
 
     `quarantined` is how many rows of the input could not be used.
     """
@@ -34,7 +34,7 @@ def analyse(table: pl.DataFrame, *, quarantined: int = 0) -> Analysis:
             rows.select(*_counts(), *(part for name in _SPREADS for part in _spread_parts(_number(name), name))),
             rows.select(REWARD.alias("reward")).group_by("reward").len(),
             per_problem(rows),
-            *(_kinds(rows, column) for column in _KINDS.values()),
+            *(_count_kinds(rows, column) for column in _KINDS.values()),
         ]
     )
     numbers: dict[str, Any] = scalars.row(0, named=True)
@@ -42,7 +42,7 @@ def analyse(table: pl.DataFrame, *, quarantined: int = 0) -> Analysis:
         **{name: value for name, value in numbers.items() if "." not in name},
         **{name: _spread(numbers, name) for name in _SPREADS},
         **{name: _at_most(kind, _MOST_KINDS) for name, kind in zip(_KINDS, kinds, strict=True)},
-        **_of_problems(problems),
+        **_problem_numbers(problems),
         "quarantined": quarantined,
         "success_rate": numbers["successes"] / numbers["verdicts"] if numbers["verdicts"] else None,
         "success_interval": wilson_interval(numbers["successes"], numbers["verdicts"]),
@@ -53,7 +53,7 @@ def analyse(table: pl.DataFrame, *, quarantined: int = 0) -> Analysis:
 
 
 def spread_of(numbers: pl.Series) -> SummaryStats | None:
-    """The spread of the finite numbers of a column; None of none at all."""
+    """Return the spread of the finite numbers of a column; None of none at all."""
     values = pl.col("x").filter(pl.col("x").is_finite())
     row = numbers.cast(pl.Float64).alias("x").to_frame().select(*_spread_parts(values, "x")).row(0, named=True)
     return _spread(row, "x")
@@ -67,6 +67,11 @@ def _counts() -> list[pl.Expr]:
         "judged": ~failed,
         "unparseable": pl.col("status") == "unparseable",
         "empty": pl.col("empty"),
+        "reasoning_only": pl.col("reasoning_only"),
+        "truncated": pl.col("truncated"),
+        "marked": pl.col("marked"),
+        "unanswered_calls": pl.col("unanswered_calls"),
+        "stray_results": pl.col("stray_results"),
         "verdicts": pl.col("success").is_not_null(),
         "successes": pl.col("success"),
         "contradicted": contradicted,
@@ -87,7 +92,7 @@ def _number(column: str) -> pl.Expr:
 
 
 def _spread_parts(numbers: pl.Expr, name: str) -> list[pl.Expr]:
-    """One value each, named `name.count` and so on."""
+    """Return one value each, named `name.count` and so on."""
     largest = numbers.abs().max()
     scale = pl.when(largest > LARGE).then(largest).otherwise(1.0)
     scaled = (numbers / scale).sort()  # once: each quantile of unsorted numbers would sort anew
@@ -111,7 +116,7 @@ def _spread(numbers: dict[str, Any], name: str) -> SummaryStats | None:
     return SummaryStats(**parts)
 
 
-def _kinds(rows: pl.LazyFrame, column: str) -> pl.LazyFrame:
+def _count_kinds(rows: pl.LazyFrame, column: str) -> pl.LazyFrame:
     kinds = rows.select(pl.col(column).alias("kind")).drop_nulls().group_by("kind").len()
     return kinds.sort("len", "kind", descending=[True, False])
 
@@ -122,7 +127,7 @@ def _at_most(kinds: pl.DataFrame, most: int) -> dict[str, int]:
     return {**counted, f"({others.height:,} other kinds)": int(others["len"].sum())} if others.height else counted
 
 
-def _of_problems(problems: pl.DataFrame) -> dict[str, Any]:
+def _problem_numbers(problems: pl.DataFrame) -> dict[str, Any]:
     samples = problems["samples"].value_counts().sort("samples")
     judged = problems.filter(pl.col("judged") > 0)
     successes, verdicts = judged["successes"], judged["judged"]

@@ -20,10 +20,10 @@ _FEW = 10
 
 
 def make_notes(analysis: Analysis) -> list[str]:
-    """One sentence per thing that looks wrong, worst first; empty where nothing does."""
-    found = [
+    """Return one sentence per thing that looks wrong, worst first; empty where nothing does."""
+    notes = [
         _quarantined(analysis),
-        _failed(analysis),
+        failed_note(analysis),
         _contradicted(analysis),
         _identical(analysis),
         _rarely_right(analysis),
@@ -32,8 +32,9 @@ def make_notes(analysis: Analysis) -> list[str]:
         _truncated(analysis),
         _empty(analysis),
         _without_reward(analysis),
+        _open_calls(analysis),
     ]
-    return [text for text in found if text]
+    return [text for text in notes if text]
 
 
 def _quarantined(analysis: Analysis) -> str | None:
@@ -45,7 +46,8 @@ def _quarantined(analysis: Analysis) -> str | None:
     )
 
 
-def _failed(analysis: Analysis) -> str | None:
+def failed_note(analysis: Analysis) -> str | None:
+    """Return what is said of many failed rollouts, by their types; None where there are few."""
     if not analysis.failed or analysis.failed < _MANY_FAILED * analysis.rollouts:
         return None
     kinds = ", ".join(f"{one_line(kind)} {count:,}" for kind, count in list(analysis.errors.items())[:3])
@@ -106,7 +108,7 @@ def _unparseable(analysis: Analysis) -> str | None:
 
 
 def _truncated(analysis: Analysis) -> str | None:
-    truncated, known = analysis.finish_reasons.get("length", 0), sum(analysis.finish_reasons.values())
+    truncated, known = analysis.truncated, sum(analysis.finish_reasons.values()) or analysis.rollouts
     if not truncated or truncated < _MANY_TRUNCATED * known:
         return None
     return f"{share(truncated, known)} of the completions ended at the token limit: raise --max-tokens"
@@ -115,7 +117,14 @@ def _truncated(analysis: Analysis) -> str | None:
 def _empty(analysis: Analysis) -> str | None:
     if not analysis.empty or analysis.empty < _MANY_EMPTY * analysis.rollouts:
         return None
-    return f"in {analysis.empty:,} of {counted(analysis.rollouts, 'rollout')} the model wrote nothing"
+    thoughts = f"; in {analysis.reasoning_only:,} of them it only thought" if analysis.reasoning_only else ""
+    return f"in {analysis.empty:,} of {counted(analysis.rollouts, 'rollout')} the model wrote nothing{thoughts}"
+
+
+def _open_calls(analysis: Analysis) -> str | None:
+    unanswered, stray = analysis.unanswered_calls, analysis.stray_results
+    words = {"tool calls have no result": unanswered, "results answer no tool call": stray}
+    return ", ".join(f"{count:,} {what}" for what, count in words.items() if count) or None
 
 
 def _without_reward(analysis: Analysis) -> str | None:

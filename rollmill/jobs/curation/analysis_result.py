@@ -21,6 +21,12 @@ class Analysis(BaseModel):
     unparseable: int = Field(description="judged, but no answer could be found in what the model wrote")
     empty: int = Field(description="the model wrote nothing but white space")
 
+    reasoning_only: int = Field(description="those of them that have thoughts: the answer stayed in the reasoning")
+    truncated: int = Field(description="completions cut off at the limit on tokens")
+    marked: int = Field(description="rollouts that are marked as not to be trained on")
+    unanswered_calls: int = Field(description="tool calls without a result, those of the last turn too")
+    stray_results: int = Field(description="results of tools that no call asked for")
+
     verdicts: int = Field(description="rollouts whose `success` is known")
     successes: int
     success_rate: float | None = Field(description="successes of verdicts")

@@ -21,7 +21,7 @@ Line = tuple[str, str, str]
 
 
 def analysis_text(analysis: Analysis, title: str) -> str:
-    """Plain text of at most 100 columns, ending in a newline."""
+    """Return plain text of at most 100 columns, ending in a newline."""
     counts = f"{counted(analysis.rollouts, 'rollout')} of {counted(analysis.problems, 'problem')}"
     lines = [set_cell_size(one_line(title), min(cell_len(one_line(title)), _WIDTH)), counts]
     for note in analysis.notes:
@@ -33,7 +33,7 @@ def analysis_text(analysis: Analysis, title: str) -> str:
 
 
 def analysis_rows(analysis: Analysis) -> list[dict[str, str]]:
-    """The same numbers as rows of a table: `measure`, `value`; without the histograms."""
+    """Return the same numbers as rows of a table: `measure`, `value`; without the histograms."""
     rows = [
         ("rollouts", number(analysis.rollouts), ""),
         ("problems", number(analysis.problems), ""),
@@ -42,8 +42,8 @@ def analysis_rows(analysis: Analysis) -> list[dict[str, str]]:
         *((f"problems: {name}", value, remark) for name, value, remark in _problems(analysis)),
     ]
     kinds = {"exit status": analysis.exit_statuses, "error": analysis.errors, "finish reason": analysis.finish_reasons}
-    for what, found in kinds.items():
-        rows += [(f"{what}: {one_line(kind)}", number(count), "") for kind, count in found.items()]
+    for what, counts in kinds.items():
+        rows += [(f"{what}: {one_line(kind)}", number(count), "") for kind, count in counts.items()]
     return [{"measure": name, "value": f"{value} ({remark})" if remark else value} for name, value, remark in rows]
 
 
@@ -68,6 +68,12 @@ def _outcomes(analysis: Analysis) -> Iterator[Line]:
         yield "unparseable", number(analysis.unparseable), f"{share(analysis.unparseable, judged)} of the judged"
     if analysis.empty:
         yield "nothing written", number(analysis.empty), share(analysis.empty, total, "")
+    if analysis.reasoning_only:
+        yield "  reasoning only", number(analysis.reasoning_only), share(analysis.reasoning_only, total, "")
+    if analysis.truncated:
+        yield "truncated", number(analysis.truncated), share(analysis.truncated, total, "")
+    if analysis.marked:
+        yield "marked against training", number(analysis.marked), share(analysis.marked, total, "")
     if analysis.quarantined:
         yield "quarantined rows", number(analysis.quarantined), "could not be used, not counted above"
     if analysis.success_interval is None:
@@ -110,8 +116,8 @@ def _measures(analysis: Analysis) -> Iterator[Line]:
     for name, spread in _named_spreads(analysis):
         if spread:
             rest = {"std": spread.std, "min": spread.min, "median": spread.median, "max": spread.max}
-            told = ", ".join(f"{key} {number(value)}" for key, value in rest.items())
-            yield f"mean {name}", number(spread.mean), f"{told}; {number(spread.count)} counted"
+            details = ", ".join(f"{key} {number(value)}" for key, value in rest.items())
+            yield f"mean {name}", number(spread.mean), f"{details}; {number(spread.count)} counted"
     if analysis.total_model_calls is not None:
         yield "model calls in all", number(analysis.total_model_calls), ""
     if analysis.reward_missing:
@@ -195,7 +201,7 @@ def _line(line: Line) -> str:
 
 
 def _cell(text: str, width: int) -> str:
-    """Exactly so many columns, wide signs counted as two; cut with a mark."""
+    """Return exactly `width` columns, wide signs counted as two; cut with a mark."""
     return set_cell_size(text, width) if cell_len(text) < width else f"{set_cell_size(text, width - 2)}… "
 
 

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+import polars as pl
+
 from rollmill.corpus.corpus import Corpus
-from rollmill.exports.export_result import count_reasons
+from rollmill.exports.export_result import count_reasons, empty_notes
 from rollmill.exports.seed_format import generated_metadata, summary, write_seed_format
+from rollmill.exports.token_references import with_moved_tokens
+from rollmill.exports.training_file import nothing_usable
 from rollmill.files.atomic import atomic_write_bytes
 from rollmill.files.confined import ConfinedFileError, read_confined
 from rollmill.generation.run import IMAGES
@@ -23,7 +28,7 @@ from rollmill.jobs.curation.dropped import (
 )
 from rollmill.jobs.curation.filter_spec import Filters
 from rollmill.jobs.curation.parameters import Dropped
-from rollmill.jobs.curation.select_rollouts import said_filters, select
+from rollmill.jobs.curation.select_rollouts import filters_metadata, select
 from rollmill.problems.images import LARGEST_IMAGE
 from rollmill.reports.plots.labels import counted
 from rollmill.terminal.escapes import visible
@@ -45,7 +50,7 @@ class Filtered(NamedTuple):
     notes: list[str]
 
     def lines(self) -> list[str]:
-        """What a user should read."""
+        """Return what a user should read."""
         return [
             f"kept {self.kept:,} of {self.read:,} rollouts, of {counted(self.problems, 'problem')}: {self.path}",
             dropped_line(self.read - self.kept, self.reasons, self.dropped_path),
@@ -54,22 +59,25 @@ class Filtered(NamedTuple):
 
 
 def filter_corpus(corpus: Corpus, filters: Filters, path: Path, what_of_dropped: Dropped = "records") -> Filtered:
-    """Writes the records that meet the filters to `path`; of the others, beside it, whole records or places.
+    """Write the records that meet the filters to `path`; of the others, beside it, whole records or places.
 
     Records are copied, not rewritten. The kind of file follows from the name: see `write_seed_format`. Both files
-    appear, or neither. Raises `InputError` as `select` and `output_kind` do, `OSError` as the file system does.
+    appear, or neither. Raises `InputError` as `select` and `output_kind` do and where nothing is kept,
+    `OSError` as the file system does.
     """
     aside = dropped_path(path) if what_of_dropped == "records" else places_path(path)
     selected = select(corpus, filters)
     kept, dropped = selected.kept, selected.dropped
+    if not kept.height:
+        raise nothing_usable(path, dropped["drop_reason"].to_list())
     write_dropped = write_dropped_records if what_of_dropped == "records" else write_places
     written: list[Path] = []
     try:
         with ThreadPoolExecutor(1) as beside:  # reading and writing wait for the kernel, so both files grow at once
             writing = beside.submit(write_dropped, aside, corpus, dropped)
             writing.add_done_callback(lambda done: None if done.exception() else written.append(aside))
-            metadata = {**generated_metadata(corpus, kept), **said_filters(corpus, selected.words)}
-            write_seed_format(path, metadata, corpus.records(kept), summary(kept))
+            metadata = {**generated_metadata(corpus, kept), **filters_metadata(corpus, selected.words)}
+            write_seed_format(path, metadata, _records(corpus, kept, path.parent), summary(kept))
             written.append(path)
             result_of(writing)
         carry_images(corpus, path.parent)
@@ -84,12 +92,19 @@ def filter_corpus(corpus: Corpus, filters: Filters, path: Path, what_of_dropped:
         reasons=count_reasons(dropped),
         path=path,
         dropped_path=aside,
-        notes=selected.notes,
+        notes=[*empty_notes(kept), *selected.notes],
     )
 
 
+def _records(corpus: Corpus, kept: pl.DataFrame, folder: Path) -> Iterator[bytes]:
+    """Yield the records of a table as they stand, but for where they find their tokens from another folder."""
+    folders = [corpus.tokens_root(source) for source in range(len(corpus.sources))]
+    for source, record in zip(kept["source"], corpus.records(kept), strict=True):
+        yield with_moved_tokens(record, folders[source], folder)
+
+
 def carry_images(corpus: Corpus, folder: Path) -> None:
-    """Puts the images of runs beside records that leave these runs, whose paths to them are relative.
+    """Put the images of runs beside records that leave these runs, whose paths to them are relative.
 
     Their names are their contents' hashes. They are linked where the file system can, else copied. Only regular files
     in the run's own folder are: a link to elsewhere would carry files of this machine along.
@@ -103,10 +118,10 @@ def carry_images(corpus: Corpus, folder: Path) -> None:
             continue
         (folder / IMAGES).mkdir(parents=True, exist_ok=True)
         for image in images.iterdir():
-            _carry(image, folder / IMAGES / image.name)
+            _copy_image(image, folder / IMAGES / image.name)
 
 
-def _carry(image: Path, target: Path) -> None:
+def _copy_image(image: Path, target: Path) -> None:
     if image.is_symlink() or not image.is_file() or target.exists():
         return
     try:

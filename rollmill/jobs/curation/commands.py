@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from rollmill.corpus.corpus import Corpus
 from rollmill.errors import InputError
 from rollmill.files.atomic import atomic_write_bytes
+from rollmill.files.rows import dump_line
 from rollmill.jobs.curation.apply_filters import filter_corpus
 from rollmill.jobs.curation.export_job import Exporter, export_corpus
 from rollmill.jobs.curation.exporters import preference_exporter, sft_exporter, trajectory_exporter
@@ -22,10 +23,12 @@ from rollmill.jobs.curation.filter_spec import Filters
 from rollmill.jobs.curation.parameters import (
     Analyze,
     Compare,
+    Curves,
     ExportPreferences,
     ExportSft,
     ExportTrajectory,
     FilterData,
+    Health,
     Overview,
     QualityReport,
     ShowExample,
@@ -38,49 +41,61 @@ from rollmill.terminal.text_table import aligned
 
 
 def analyze(parameters: Analyze) -> None:
-    """Prints the analysis, as text or JSON."""
+    """Print the analysis, as text or JSON."""
     from rollmill.jobs.curation.analysis_text import analysis_text
 
-    with reading(parameters.input) as corpus:
+    with reading(parameters.input, max_bad_share=parameters.max_bad_share, fields=parameters.fields) as corpus:
         analysis = analyse_corpus(corpus, parameters.tokenizer)
         if parameters.json_:
-            _say([orjson.dumps(analysis.model_dump(mode="json"), option=orjson.OPT_INDENT_2).decode()])
+            _print_lines([orjson.dumps(analysis.model_dump(mode="json"), option=orjson.OPT_INDENT_2).decode()])
         else:
-            _say([analysis_text(analysis, corpus.name)])
+            _print_lines([analysis_text(analysis, corpus.name)])
 
 
 def filter_data(parameters: FilterData) -> None:
-    """Writes what meets the conditions, and what does not."""
+    """Write what meets the conditions, and what does not."""
     path = Path(parameters.output)
-    with reading(parameters.input, path, hashed=parameters.drop_duplicates) as corpus:
-        _say(filter_corpus(corpus, parameters, path, parameters.dropped).lines())
+    with reading(
+        parameters.input,
+        path,
+        hashed=parameters.needs_all_columns,
+        max_bad_share=parameters.max_bad_share,
+        fields=parameters.fields,
+    ) as corpus:
+        _print_lines(filter_corpus(corpus, parameters, path, parameters.dropped).lines())
 
 
 def export_sft(parameters: ExportSft) -> None:
-    """Writes conversations."""
+    """Write conversations."""
     exporter, filters = sft_exporter(Path(parameters.output), parameters, parameters)
     _export(parameters, filters, exporter)
 
 
 def export_trajectory(parameters: ExportTrajectory) -> None:
-    """Writes whole trajectories."""
-    _export(parameters, parameters, trajectory_exporter(Path(parameters.output)))
+    """Write whole trajectories."""
+    _export(parameters, parameters, trajectory_exporter(Path(parameters.output), parameters.format))
 
 
 def export_preferences(parameters: ExportPreferences) -> None:
-    """Writes pairs."""
+    """Write pairs."""
     _export(parameters, parameters, preference_exporter(Path(parameters.output), parameters, parameters))
 
 
 def _export(parameters: Writing, filters: Filters, exporter: Exporter) -> None:
-    hashed = parameters.drop_duplicates or isinstance(parameters, ExportPreferences)
-    with reading(parameters.input, Path(parameters.output), hashed=hashed) as corpus:
-        _say(export_corpus(corpus, filters, exporter).lines())
+    hashed = parameters.needs_all_columns or isinstance(parameters, ExportPreferences)
+    output, share = Path(parameters.output), parameters.max_bad_share
+    with reading(parameters.input, output, hashed=hashed, max_bad_share=share, fields=parameters.fields) as corpus:
+        _print_lines(export_corpus(corpus, filters, exporter).lines())
 
 
 def show_example(parameters: ShowExample) -> None:
-    """Shows one trajectory, or writes the page of many."""
-    with reading(parameters.input, hashed=parameters.drop_duplicates) as corpus:
+    """Show one trajectory, or write the page of many."""
+    with reading(
+        parameters.input,
+        hashed=parameters.needs_all_columns,
+        max_bad_share=parameters.max_bad_share,
+        fields=parameters.fields,
+    ) as corpus:
         chosen = select(corpus, parameters).kept
         if parameters.instance_id is not None:
             chosen = chosen.filter(pl.col("instance_id") == parameters.instance_id)
@@ -102,8 +117,8 @@ def _show(corpus: Corpus, chosen: pl.DataFrame, index: int, *, whole: bool) -> N
 
     if not -chosen.height <= index < chosen.height:
         raise InputError(f"--index {index}: there are {chosen.height:,} rollouts, 0 to {chosen.height - 1:,}")
-    one = chosen[[index % chosen.height]]
-    show(Console(), one.row(0, named=True), next(corpus.records(one)), whole=whole)
+    rollout = chosen[[index % chosen.height]]
+    show(Console(), rollout.row(0, named=True), next(corpus.records(rollout)), whole=whole)
 
 
 def _write_page(corpus: Corpus, chosen: pl.DataFrame, path: Path, most: int) -> None:
@@ -112,43 +127,78 @@ def _write_page(corpus: Corpus, chosen: pl.DataFrame, path: Path, most: int) -> 
     shown = chosen.head(most)
     rows = zip(shown.iter_rows(named=True), corpus.records(shown), strict=True)
     write_pages(path, corpus.name, rows, left_out=chosen.height - shown.height)
-    _say([f"{shown.height:,} of {chosen.height:,} trajectories: {path}"])
+    _print_lines([f"{shown.height:,} of {chosen.height:,} trajectories: {path}"])
 
 
 def overview(parameters: Overview) -> None:
-    """Draws the overview."""
+    """Draw the overview."""
     from rollmill.jobs.curation.overview_plot import draw_overview
 
-    with reading(parameters.input) as corpus:
-        path = Path(parameters.output) if parameters.output else _beside(corpus, "overview.png")
+    with reading(parameters.input, max_bad_share=parameters.max_bad_share, fields=parameters.fields) as corpus:
+        path = Path(parameters.output) if parameters.output else _default_output(corpus, "overview.png")
         atomic_write_bytes(path, draw_overview(corpus.table, corpus.name))
-        _say([f"overview: {path}"])
+        _print_lines([f"overview: {path}"])
 
 
 def compare(parameters: Compare) -> None:
-    """Prints and draws the comparison."""
+    """Print and draw the comparison."""
     from rollmill.jobs.curation.comparison_plot import compare_rows, draw_compared
+    from rollmill.reports.paired_comparison import compare_with_first
 
     tables = []
-    for one in parameters.input:
-        with reading([one]) as corpus:
+    for source in parameters.input:
+        with reading([source], max_bad_share=parameters.max_bad_share, fields=parameters.fields) as corpus:
             tables.append((corpus.name, corpus.table))
     if len({name for name, _ in tables}) < len(tables):
-        tables = [(one, table) for one, (_, table) in zip(parameters.input, tables, strict=True)]
+        tables = [(source, table) for source, (_, table) in zip(parameters.input, tables, strict=True)]
     path = Path(parameters.output)
     atomic_write_bytes(path, draw_compared(tables))
-    rows = compare_rows(tables)
-    _say([*aligned(list(rows[0]), rows), f"comparison: {path}"])
+    rows, pairs = compare_rows(tables), list(compare_with_first(tables))
+    if parameters.flips:
+        flips = (each.to_json(pair.before, pair.after) for pair in pairs for each in pair.problems)
+        atomic_write_bytes(Path(parameters.flips), b"".join(map(dump_line, flips)))
+    paired = [line for pair in pairs for line in ("", *pair.lines())]
+    written = [f"comparison: {path}", *([f"flips: {parameters.flips}"] if parameters.flips else [])]
+    _print_lines([*aligned(list(rows[0]), rows), *paired, "", *written])
+
+
+def curves(parameters: Curves) -> None:
+    """Print and draw what k rollouts are worth."""
+    from rollmill.reports.attempts import corpus_curves
+    from rollmill.reports.curve_table import curve_table
+    from rollmill.reports.plots.sampling_curves import draw_sampling_curves
+
+    with reading(parameters.input, max_bad_share=parameters.max_bad_share, fields=parameters.fields) as corpus:
+        found = corpus_curves(corpus)
+        if parameters.json_:
+            dumped = [curve.model_dump(mode="json") for curve in found]
+            _print_lines([orjson.dumps(dumped, option=orjson.OPT_INDENT_2).decode()])
+            return
+        path = Path(parameters.output) if parameters.output else _default_output(corpus, "sampling_curves.png")
+        atomic_write_bytes(path, draw_sampling_curves(found, title=corpus.name))
+        _print_lines([*curve_table(found), f"curves: {path}"])
+
+
+def health(parameters: Health) -> None:
+    """Print the verdict on the rollouts as data."""
+    from rollmill.reports.health import check_health
+
+    with reading(parameters.input, max_bad_share=parameters.max_bad_share, fields=parameters.fields) as corpus:
+        found = check_health(corpus)
+        if parameters.json_:
+            _print_lines([orjson.dumps(found.model_dump(mode="json"), option=orjson.OPT_INDENT_2).decode()])
+        else:
+            _print_lines(found.lines())
 
 
 def quality_report(parameters: QualityReport) -> None:
-    """Writes the report."""
+    """Write the report."""
     from rollmill.jobs.curation.quality_report import quality_report as make_report
 
-    with reading(parameters.input) as corpus:
-        path = Path(parameters.output) if parameters.output else _beside(corpus, "quality_report.html")
+    with reading(parameters.input, max_bad_share=parameters.max_bad_share, fields=parameters.fields) as corpus:
+        path = Path(parameters.output) if parameters.output else _default_output(corpus, "quality_report.html")
         atomic_write_bytes(path, make_report(corpus.name, corpus.table, analyse_corpus(corpus), corpus.sources))
-        _say([f"quality report: {path}"])
+        _print_lines([f"quality report: {path}"])
 
 
 _THE_DISK_SAYS_NO = {
@@ -173,12 +223,14 @@ _COMMANDS: dict[type[BaseModel], Callable[[Any], None]] = {
     ShowExample: show_example,
     Overview: overview,
     Compare: compare,
+    Curves: curves,
+    Health: health,
     QualityReport: quality_report,
 }
 
 
 def run_command(parameters: BaseModel) -> None:
-    """Does what the command of these parameters does.
+    """Do what the command of these parameters does.
 
     Raises `InputError` as its parts do, and where the file system refuses what is to be written.
     """
@@ -190,8 +242,11 @@ def run_command(parameters: BaseModel) -> None:
         raise InputError(f"{error.filename or 'output'}: {error.strerror}: mend that, or write elsewhere") from error
 
 
-def _beside(corpus: Corpus, name: str) -> Path:
-    """A file in the run's directory, or beside the first input and named after it; here, where that is remote."""
+def _default_output(corpus: Corpus, name: str) -> Path:
+    """Return a file in the run's directory, or beside the first input and named after it.
+
+    Where that is remote, it is in the working directory.
+    """
     source = corpus.files[0]
     if source.run:
         return source.run / name
@@ -199,5 +254,5 @@ def _beside(corpus: Corpus, name: str) -> Path:
     return (source.folder or Path.cwd()) / f"{stem}_{name}"
 
 
-def _say(lines: Sequence[str]) -> None:
+def _print_lines(lines: Sequence[str]) -> None:
     write_lines(sys.stdout, lines)

@@ -13,9 +13,9 @@ from rollmill.jobs.curation.per_problem import per_problem
 from rollmill.reports.plots.bins import Numbers
 from rollmill.reports.plots.canvas import ACCEPT, GUESS, INK, MAIN, OTHER, PAPER, per_cent, say, style, to_png
 from rollmill.reports.plots.histogram import LARGEST, make_histogram, usual_range
-from rollmill.reports.plots.intervals import wilson_interval
 from rollmill.reports.plots.labels import label, number, one_line, share
 from rollmill.reports.plots.outcomes import roomy_figure
+from rollmill.statistics.intervals import wilson_interval
 from rollmill.statistics.summary import SummaryStats
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ _FIRST_COLOURS = (MAIN, OTHER, ACCEPT, GUESS)
 
 
 def draw_compared(tables: NamedTables) -> bytes:
-    """The picture as PNG bytes: rewards, success rates with 95 % Wilson intervals, shared problems, lengths.
+    """Return the picture as PNG bytes: rewards, success rates with 95 % Wilson intervals, shared problems, lengths.
 
     `tables` are (name, table of rollouts), in the order in which they shall stand; any tables draw.
     """
@@ -46,7 +46,7 @@ def draw_compared(tables: NamedTables) -> bytes:
 
 
 def compare_rows(tables: NamedTables) -> list[dict[str, str]]:
-    """The key numbers, a row per table of rollouts; `-` is what is not known."""
+    """Return the key numbers, a row per table of rollouts; `-` is what is not known."""
     return [_row(name, analyse(table)) for name, table in tables]
 
 
@@ -81,7 +81,7 @@ def _title(tables: NamedTables) -> str:
 
 
 def _draw_rewards(axes: Axes, tables: NamedTables, names: list[str], colours: list[Any]) -> None:
-    """Shares of each table's rewards: bars side by side of a few values, else outlines over the same bins."""
+    """Draw shares of each table's rewards: bars side by side of a few values, else outlines over the same bins."""
     rewards = [_finite(table, "reward") for _, table in tables]
     histogram = make_histogram(np.concatenate([*rewards, np.zeros(0)]), bars_for=256)
     if histogram is None:
@@ -89,7 +89,7 @@ def _draw_rewards(axes: Axes, tables: NamedTables, names: list[str], colours: li
         return
     style(axes)
     edges = np.array(histogram.edges)
-    for place, (numbers, name, colour) in enumerate(zip(rewards, names, colours, strict=True)):
+    for index, (numbers, name, colour) in enumerate(zip(rewards, names, colours, strict=True)):
         shares = np.histogram(numbers, edges)[0] / max(numbers.size, 1)
         known = name if numbers.size else f"{name} (no rewards)"
         if histogram.values is None:
@@ -97,7 +97,7 @@ def _draw_rewards(axes: Axes, tables: NamedTables, names: list[str], colours: li
         else:
             width = 0.84 / len(tables)
             axes.bar(
-                np.arange(shares.size) - 0.42 + (place + 0.5) * width, shares, width * 0.92, color=colour, label=known
+                np.arange(shares.size) - 0.42 + (index + 0.5) * width, shares, width * 0.92, color=colour, label=known
             )
     if histogram.values is not None:
         axes.set_xticks(range(len(histogram.values)), [number(value) for value in histogram.values])
@@ -119,15 +119,15 @@ def _draw_success(axes: Axes, tables: NamedTables, names: list[str], colours: li
         say(axes, "No rollout has a verdict")
         return
     style(axes)
-    for place, (pair, interval, colour) in enumerate(zip(counts, intervals, colours, strict=True)):
+    for row, (pair, interval, colour) in enumerate(zip(counts, intervals, colours, strict=True)):
         if interval is None:
-            axes.text(0, place, " no verdicts", va="center", fontsize=9, color=INK)
+            axes.text(0, row, " no verdicts", va="center", fontsize=9, color=INK)
             continue
-        axes.plot(interval, [place, place], color=colour, linewidth=6, alpha=0.5, solid_capstyle="butt")
-        axes.plot(pair[0] / pair[1], place, "o", color=colour, markersize=9, markeredgecolor=INK)
-        told = f"{share(*pair)} ({pair[0]:,} of {pair[1]:,})"
+        axes.plot(interval, [row, row], color=colour, linewidth=6, alpha=0.5, solid_capstyle="butt")
+        axes.plot(pair[0] / pair[1], row, "o", color=colour, markersize=9, markeredgecolor=INK)
+        caption = f"{share(*pair)} ({pair[0]:,} of {pair[1]:,})"
         axes.annotate(
-            told, (pair[0] / pair[1], place), (0, 9), textcoords="offset points", ha="center", fontsize=8, color=INK
+            caption, (pair[0] / pair[1], row), (0, 9), textcoords="offset points", ha="center", fontsize=8, color=INK
         )
     highest = max(interval[1] for interval in intervals if interval)
     axes.set_xlim(-0.12 * highest, 1.12 * highest)
@@ -139,7 +139,7 @@ def _draw_success(axes: Axes, tables: NamedTables, names: list[str], colours: li
 
 
 def _draw_shared(axes: Axes, tables: NamedTables, names: list[str], colours: list[Any]) -> None:
-    """Per-problem means of the problems that all tables have: points of two tables, boxes of more."""
+    """Draw per-problem means of the problems that all tables have: points of two tables, boxes of more."""
     if len(tables) < 2:
         say(axes, "One set of rollouts: nothing to compare")
         return
@@ -149,20 +149,20 @@ def _draw_shared(axes: Axes, tables: NamedTables, names: list[str], colours: lis
         say(axes, "No problem has rewards or verdicts in all of them")
         return
     style(axes)
-    columns = [shared[str(place)].to_numpy() for place in range(len(tables))]
+    columns = [shared[str(index)].to_numpy() for index in range(len(tables))]
     axes.set_title(f"The {shared.height:,} problems in all of them: {what} of each", color=INK, fontsize=11, loc="left")
     if len(tables) == 2:
         _scatter(axes, columns[0], columns[1], names)
         return
-    _boxes(axes, [spread_of(shared[str(place)]) for place in range(len(tables))], names, colours)
+    _boxes(axes, [spread_of(shared[str(index)]) for index in range(len(tables))], names, colours)
     axes.set_xlabel(f"{what}\n(box: middle half, whiskers: least and largest, diamond: mean)", color=INK)
 
 
 def _shared(tables: NamedTables, column: str) -> pl.DataFrame:
-    """One row per problem that has a number in all tables; columns "0", "1", ... in their order."""
+    """Return one row per problem that has a number in all tables; columns "0", "1", ... in their order."""
     parts = [
-        per_problem(table.lazy()).select("instance_id", pl.col(column).alias(str(place))).drop_nulls()
-        for place, (_, table) in enumerate(tables)
+        per_problem(table.lazy()).select("instance_id", pl.col(column).alias(str(index))).drop_nulls()
+        for index, (_, table) in enumerate(tables)
     ]
     joined = parts[0]
     for part in parts[1:]:
@@ -171,7 +171,7 @@ def _shared(tables: NamedTables, column: str) -> pl.DataFrame:
 
 
 def _scatter(axes: Axes, across: Numbers, up: Numbers, names: list[str]) -> None:
-    """Equal points grow, and stand for as many problems as their area says."""
+    """Draw points; equal ones grow, and stand for as many problems as their area says."""
     begin, end = usual_range(np.concatenate([across, up]))
     seen = (np.minimum(across, up) >= begin) & (np.maximum(across, up) <= end)
     points, counts = np.unique(np.column_stack([across, up])[seen], axis=0, return_counts=True)
@@ -183,8 +183,8 @@ def _scatter(axes: Axes, across: Numbers, up: Numbers, names: list[str]) -> None
     axes.set_ylim(begin - room, end + room)
     better, worse = int((up > across).sum()), int((up < across).sum())
     hidden = int((~seen).sum())
-    told = f"better across: {worse:,}, better up: {better:,}, equal: {across.size - better - worse:,}"
-    axes.set_xlabel(f"{names[0]}\n({told}{f'; beyond the axes: {hidden:,}' if hidden else ''})", color=INK)
+    summary = f"better across: {worse:,}, better up: {better:,}, equal: {across.size - better - worse:,}"
+    axes.set_xlabel(f"{names[0]}\n({summary}{f'; beyond the axes: {hidden:,}' if hidden else ''})", color=INK)
     axes.set_ylabel(names[1], color=INK)
 
 
@@ -209,16 +209,14 @@ def _draw_lengths(axes: Axes, tables: NamedTables, names: list[str], colours: li
 
 
 def _boxes(axes: Axes, spreads: list[SummaryStats | None], names: list[str], colours: list[Any]) -> None:
-    for place, (spread, colour) in enumerate(zip(spreads, colours, strict=True)):
+    for row, (spread, colour) in enumerate(zip(spreads, colours, strict=True)):
         if spread is None:
-            axes.text(
-                0.01, place, " not known", va="center", fontsize=9, color=INK, transform=axes.get_yaxis_transform()
-            )
+            axes.text(0.01, row, " not known", va="center", fontsize=9, color=INK, transform=axes.get_yaxis_transform())
             continue
-        axes.plot([spread.min, spread.max], [place, place], color=colour, linewidth=2)
-        axes.barh(place, spread.p75 - spread.p25, 0.5, spread.p25, color=colour, edgecolor=INK, linewidth=0.8)
-        axes.plot([spread.median] * 2, [place - 0.25, place + 0.25], color=INK, linewidth=2)
-        axes.plot(spread.mean, place, "D", color=PAPER, markeredgecolor=INK, markersize=6)
+        axes.plot([spread.min, spread.max], [row, row], color=colour, linewidth=2)
+        axes.barh(row, spread.p75 - spread.p25, 0.5, spread.p25, color=colour, edgecolor=INK, linewidth=0.8)
+        axes.plot([spread.median] * 2, [row - 0.25, row + 0.25], color=INK, linewidth=2)
+        axes.plot(spread.mean, row, "D", color=PAPER, markeredgecolor=INK, markersize=6)
     axes.xaxis.set_major_formatter(lambda value, _: number(value))
     _name_rows(axes, names)
 
@@ -235,7 +233,7 @@ def _finite(table: pl.DataFrame, column: str) -> Numbers:
 
 
 def _colours(count: int) -> list[Any]:
-    """Four that anyone tells apart; more of them from light to dark."""
+    """Return four colours that anyone tells apart; more of them from light to dark."""
     import matplotlib
 
     if count <= len(_FIRST_COLOURS):

@@ -48,15 +48,17 @@ class _Runs(NamedTuple):
     """Whether any hash begins with these bits: answers nearly all look-ups, from the processor's cache."""
 
     def find(self, hashes: Hashes) -> Positions:
-        """Indices of the hashes that are here."""
+        """Return the indices of the hashes that are among these."""
         shift = np.uint64(64 - (len(self.slots).bit_length() - 1))
+        # A binary search of millions of hashes waits for memory at every step: `slots` spares it nearly all of them.
         maybe = np.flatnonzero(self.slots[hashes >> shift])
-        place = np.searchsorted(self.hashes, hashes[maybe])
-        found: Positions = maybe[self.hashes[np.minimum(place, len(self.hashes) - 1)] == hashes[maybe]]
-        return found
+        indices = np.searchsorted(self.hashes, hashes[maybe])
+        # A hash greater than all has the index behind the last.
+        hits: Positions = maybe[self.hashes[np.minimum(indices, len(self.hashes) - 1)] == hashes[maybe]]
+        return hits
 
     def start_of(self, hashes: Hashes) -> Positions:
-        """Where in the benchmarks' words hashes found here begin."""
+        """Return where in the benchmarks' words hashes found here begin."""
         return self.starts[np.searchsorted(self.hashes, hashes)]
 
 
@@ -84,7 +86,7 @@ class Benchmarks:
 
     @classmethod
     def read(cls, paths: Sequence[str], *, ngram: int = NGRAM) -> Benchmarks:
-        """Reads benchmark files: JSON, JSON Lines, Parquet, or plain `.txt` with an item on each line.
+        """Read benchmark files: JSON, JSON Lines, Parquet, or plain `.txt` with an item on each line.
 
         Of a row, every string in `QUESTION_COLUMNS` counts (of messages, the user's). Texts of fewer than `ngram`
         words are looked for whole, where they have at least `SHORTEST`.
@@ -108,6 +110,9 @@ class Benchmarks:
 
     @classmethod
     def _index(cls, names: list[str], item_of: Positions, words: Words, ngram: int) -> Benchmarks:
+        # Items of `ngram` words or more are looked for by every run of `ngram` words, shorter ones whole. A text is
+        # searched by its runs of `ngram` words, and by its runs of `SHORTEST`: only where one of those opens a short
+        # item, the whole item is looked up.
         lengths = np.diff(words.offsets)
         usable = np.unique(item_of[lengths >= SHORTEST])
         items = np.repeat(item_of, lengths)
@@ -127,36 +132,39 @@ class Benchmarks:
         return cls(ngram, len(names), len(names) - len(usable), common, names, item_of, words, long, short, table)
 
     def contaminated(self, texts: Sequence[str]) -> list[str | None]:
-        """The benchmark item (`file:row`) that each text shares a run of words with, the first in the text, or None.
+        """Return the benchmark item (`file:row`) that each text shares a run of words with, the first in it, or None.
 
         Words are those of `split_words`: lower-cased, without punctuation, and single characters of Chinese, Japanese
         and the like. Hashes only propose: every hit is verified by comparing the words themselves.
         """
         words = split_words(texts)
         positions, lengths, starts = self._hits(words)
+        # Hashes were made over all texts in a row: a run that begins in one text and ends in the next is no hit.
         owners = np.searchsorted(words.offsets, positions, side="right") - 1
         inside = np.flatnonzero(positions + lengths <= words.offsets[owners + 1])
-        found: list[str | None] = [None] * len(texts)
+        names: list[str | None] = [None] * len(texts)
+        # By position, so that a text's first hit decides; stable, so that a run of `ngram` words goes before the short
+        # items that begin with it.
         for hit in inside[np.argsort(positions[inside], kind="stable")]:
             owner = owners[hit]
-            if found[owner] is None and self._same_words(words, positions[hit], starts[hit], lengths[hit]):
-                found[owner] = self._name_at(starts[hit])
-        return found
+            if names[owner] is None and self._same_words(words, positions[hit], starts[hit], lengths[hit]):
+                names[owner] = self._name_at(starts[hit])
+        return names
 
     def _hits(self, words: Words) -> tuple[Positions, Positions, Positions]:
-        """Where in the texts' words a benchmark's run seems to begin, its length, and its place in the benchmarks."""
+        """Return where a benchmark's run seems to begin in the texts, its length, and where it is in the benchmarks."""
         hits: list[tuple[Positions, int, Positions]] = []
         if len(self._long.hashes):
             hashes = run_hashes(words.hashes, self.ngram)
-            here = self._long.find(hashes)
-            hits.append((here, self.ngram, self._long.start_of(hashes[here])))
+            matched = self._long.find(hashes)
+            hits.append((matched, self.ngram, self._long.start_of(hashes[matched])))
         if self._short:
             opened = self._openings.find(run_hashes(words.hashes, SHORTEST))
             for runs in self._short:
                 whole = opened[opened + runs.length <= len(words.hashes)]
                 hashes = run_hashes_at(words.hashes, whole, runs.length)
-                here = runs.find(hashes)
-                hits.append((whole[here], runs.length, runs.start_of(hashes[here])))
+                matched = runs.find(hashes)
+                hits.append((whole[matched], runs.length, runs.start_of(hashes[matched])))
         if not hits:
             return (np.empty(0, np.int64),) * 3
         positions, lengths, starts = zip(*hits, strict=True)
@@ -172,8 +180,16 @@ class Benchmarks:
 
 
 def _runs(length: int, hashes: Hashes, starts: Positions, items: Positions) -> tuple[_Runs, int]:
-    """Runs to look up, each once, and how many were left out since too many items (given for each word) have them."""
+    """Return the runs to look up, each once, and how many were left out because too many items have them.
+
+    Args:
+        length: words of each run.
+        hashes: of the runs.
+        starts: where each begins in the benchmarks' words.
+        items: the item of every word.
+    """
     seen, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
+    # Pairs of run and item as one number each, so that an item that has a run twice counts once.
     many = int(items.max(initial=0)) + 1
     pairs = np.unique(inverse.astype(np.int64) * many + items[starts])
     common = np.bincount(pairs // many, minlength=len(seen)) > COMMON_ITEMS
@@ -181,7 +197,8 @@ def _runs(length: int, hashes: Hashes, starts: Positions, items: Positions) -> t
 
 
 def _table(length: int, hashes: Hashes, starts: Positions) -> _Runs:
-    """Of hashes in ascending order."""
+    """Build the table of hashes that ascend."""
+    # Sixteen slots or more for each hash: of hashes that are not there, at most one in sixteen finds its slot taken.
     bits = min(max((16 * len(hashes)).bit_length(), _FEWEST_SLOTS), _MOST_SLOTS)
     slots = np.zeros(1 << bits, bool)
     slots[hashes >> np.uint64(64 - bits)] = True
@@ -189,17 +206,17 @@ def _table(length: int, hashes: Hashes, starts: Positions) -> _Runs:
 
 
 def _read_items(path: str) -> Iterator[tuple[int, list[str]]]:
-    """Yields (1-based row, its questions)."""
-    rows = asked = 0
+    """Yield (1-based row, its questions)."""
+    rows = with_question = 0
     columns: list[str] = []
     for number, row in _read_lines(path) if _is_text(path) else _read_rows(path):
         rows += 1
         columns = columns or sorted(row)
-        asked += any(row.get(column) is not None for column in QUESTION_COLUMNS)
+        with_question += any(row.get(column) is not None for column in QUESTION_COLUMNS)
         yield number, [text for column in QUESTION_COLUMNS for text in _strings(row.get(column))]
     if not rows:
         raise InputError(f"benchmark {path} holds no row: name a file with items")
-    if not asked:
+    if not with_question:
         raise InputError(
             f"benchmark {path} has none of the columns {', '.join(QUESTION_COLUMNS)}, "
             f"only {', '.join(columns) or 'rows without any'}: rename the column of its questions"
@@ -207,7 +224,7 @@ def _read_items(path: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def _strings(value: Any) -> Iterator[str]:
-    """The texts of a cell: itself, its list's, the text parts', the user's messages'."""
+    """Yield the texts of a cell: itself, its list's, the text parts', the user's messages'."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, list):

@@ -20,29 +20,29 @@ _OF_THIS_READING = {"row", "source", "number", "completion_hash"}
 
 
 def dropped_line(count: int, reasons: dict[str, int], path: Path) -> str:
-    """What a user should read of what was left out."""
+    """Return what a user should read of what was left out."""
     listed = ", ".join(f"{reason} {number:,}" for reason, number in reasons.items()) or "none"
     return f"dropped {count:,} ({listed}): {path}"
 
 
 def dropped_path(path: Path) -> Path:
-    """Where the dropped records of an output go: `rows.json.gz` -> `rows.dropped.json.gz`."""
+    """Return where the dropped records of an output go: `rows.json.gz` -> `rows.dropped.json.gz`."""
     stem = output_kind(path).stem
     return path.with_name(f"{stem}.dropped{path.name.removeprefix(stem)}")
 
 
 def places_path(path: Path) -> Path:
-    """Where the places of what an output lacks go: `rows.json` -> `rows.dropped.jsonl`."""
+    """Return where the places of what an output lacks go: `rows.json` -> `rows.dropped.jsonl`."""
     return path.with_name(f"{output_kind(path).stem}.dropped.jsonl")
 
 
 def write_dropped_records(path: Path, corpus: Corpus, dropped: pl.DataFrame) -> None:
-    """Writes whole records with their `drop_reason`, in the format that the path's name says."""
+    """Write whole records with their `drop_reason`, in the format that the path's name says."""
     write_seed_format(path, generated_metadata(corpus, dropped), _with_reasons(corpus, dropped), summary(dropped))
 
 
 def write_places(path: Path, corpus: Corpus, dropped: pl.DataFrame) -> None:
-    """Writes a line for each dropped rollout: `drop_reason`, `source`, `row` in it, and what the table says of it."""
+    """Write a line for each dropped rollout: `drop_reason`, `source`, `row` in it, and what the table says of it."""
     sources = pl.Series("path", corpus.sources, dtype=pl.String)
     facts = [name for name in SCHEMA if name not in _OF_THIS_READING]
     source = sources.gather(dropped["source"]).alias("source")

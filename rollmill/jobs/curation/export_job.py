@@ -11,6 +11,7 @@ import polars as pl
 from rollmill.corpus.corpus import Corpus
 from rollmill.exports.card import write_card
 from rollmill.exports.export_result import Exported, count_reasons
+from rollmill.exports.training_file import NothingUsableError
 from rollmill.jobs.curation.dropped import dropped_line, places_path, write_places
 from rollmill.jobs.curation.filter_spec import Filters
 from rollmill.jobs.curation.select_rollouts import all_filters, select
@@ -32,7 +33,7 @@ class ExportOutcome(NamedTuple):
     notes: list[str]
 
     def lines(self) -> list[str]:
-        """What a user should read."""
+        """Return what a user should read."""
         files = [
             f"{split}: {counted(self.exported.rows[split], 'row')} of "
             f"{counted(self.exported.problems[split], 'problem')}: {path}"
@@ -43,6 +44,7 @@ class ExportOutcome(NamedTuple):
             *files,
             dropped_line(self.read - self.kept, self.reasons, self.dropped_path),
             f"card: {self.card}",
+            *self.exported.notes,
             *self.notes,
         ]
 
@@ -50,20 +52,25 @@ class ExportOutcome(NamedTuple):
 def export_corpus(
     corpus: Corpus, filters: Filters, exporter: Exporter, *, origin: dict[str, Any] | None = None
 ) -> ExportOutcome:
-    """Filters a corpus and exports what is left. Rollouts that failed are never exported.
+    """Filter a corpus and export what is left. Rollouts that failed are never exported.
 
     Beside the export: the card, and `<stem>.dropped.jsonl` with place and reason of every rollout that is not in it.
+    A rollout that is marked as not to be trained on is in no export.
     `origin` goes into every row's metadata; by default the inputs' model and identity. Raises as `select` and the
     exporter do.
     """
     origin = _origin(corpus) if origin is None else origin
     selected = select(corpus, filters.model_copy(update={"drop_errors": ["any"]}))
-    exported = exporter(corpus, selected.kept, origin)
+    filtered = count_reasons(selected.dropped)
+    try:
+        exported = exporter(corpus, selected.kept, origin)
+    except NothingUsableError as error:  # the exporter does not know of what it was not given
+        raise NothingUsableError(error.path, filtered | error.reasons) from None
     card = write_card(
         exported,
         corpus=corpus,
         filters=all_filters(corpus, selected.words),
-        filtered=count_reasons(selected.dropped),
+        filtered=filtered,
         origin=origin,
     )
     dropped = _all_dropped(selected.judged, exported.dropped)

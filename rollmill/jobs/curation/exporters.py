@@ -10,6 +10,7 @@ import polars as pl
 from rollmill.corpus.corpus import Corpus
 from rollmill.exports.export_result import Exported
 from rollmill.exports.preferences import export_preferences
+from rollmill.exports.row_format import TrajectoryFormat
 from rollmill.exports.sft import TokenBudget, export_sft
 from rollmill.exports.trajectories import export_trajectory
 from rollmill.jobs.curation.export_job import Exporter
@@ -17,8 +18,13 @@ from rollmill.jobs.curation.filter_spec import Filters
 from rollmill.jobs.curation.parameters import PairOptions, Sft, Splitting
 
 
-def sft_exporter(path: Path, how: Sft, filters: Filters) -> tuple[Exporter, Filters]:
-    """The exporter, and the filters before it: the longest row is measured as it is written, bookkeeping removed."""
+def sft_exporter(path: Path, how: Sft, filters: Filters, *, allow_empty: bool = False) -> tuple[Exporter, Filters]:
+    """Return the exporter, and the filters before it.
+
+    The longest row is measured as it is written, bookkeeping removed. What was cut off, and what is marked as not to be
+    trained on, is dropped before the rollouts of a problem are compared. Without `allow_empty` an export of nothing is
+    an error.
+    """
     budget = TokenBudget(filters.tokenizer, filters.max_tokens) if filters.tokenizer and filters.max_tokens else None
 
     def export(corpus: Corpus, kept: pl.DataFrame, origin: dict[str, Any]) -> Exported:
@@ -31,22 +37,32 @@ def sft_exporter(path: Path, how: Sft, filters: Filters) -> tuple[Exporter, Filt
             split=how.split,
             origin=origin,
             image_folders=how.image_folders,
+            arguments=how.arguments,
+            keep_truncated=how.keep_truncated,
+            token_ids=how.token_ids,
+            allow_empty=allow_empty,
         )
 
-    return export, filters.model_copy(update={"max_tokens": None}) if budget else filters
+    before = {"drop_truncated": filters.drop_truncated or not how.keep_truncated, "drop_marked": True}
+    return export, filters.model_copy(update=before | ({"max_tokens": None} if budget else {}))
 
 
-def trajectory_exporter(path: Path) -> Exporter:
-    """Whole trajectories."""
+def trajectory_exporter(
+    path: Path,
+    format: TrajectoryFormat = "recorded",  # noqa: A002  # the flag's name
+    *,
+    allow_empty: bool = False,
+) -> Exporter:
+    """Return the exporter of whole trajectories; without `allow_empty` an export of nothing is an error."""
 
     def export(corpus: Corpus, kept: pl.DataFrame, origin: dict[str, Any]) -> Exported:
-        return export_trajectory(path, corpus, kept, origin=origin)
+        return export_trajectory(path, corpus, kept, format=format, origin=origin, allow_empty=allow_empty)
 
     return export
 
 
-def preference_exporter(path: Path, pairs: PairOptions, how: Splitting) -> Exporter:
-    """Pairs of one problem."""
+def preference_exporter(path: Path, pairs: PairOptions, how: Splitting, *, allow_empty: bool = False) -> Exporter:
+    """Return the exporter of pairs of one problem; without `allow_empty` an export of nothing is an error."""
 
     def export(corpus: Corpus, kept: pl.DataFrame, origin: dict[str, Any]) -> Exported:
         margin, most = pairs.min_margin, pairs.max_pairs
@@ -59,6 +75,9 @@ def preference_exporter(path: Path, pairs: PairOptions, how: Splitting) -> Expor
             split=how.split,
             origin=origin,
             image_folders=pairs.image_folders,
+            arguments=pairs.arguments,
+            keep_truncated=pairs.keep_truncated,
+            allow_empty=allow_empty,
         )
 
     return export

@@ -11,6 +11,7 @@ from rollmill.errors import InputError
 from rollmill.jobs.curation.columns import SQL_COLUMNS
 
 _GROUP = "Which rollouts"
+_OF_A_FULL_READING = ("unanswered_calls", "stray_results")
 
 
 class Filters(Parameters):
@@ -54,6 +55,12 @@ class Filters(Parameters):
     drop_unparseable: bool = parameter(
         False, _GROUP, "Drop the unparseable", "Drop rollouts in which no answer was found."
     )
+    drop_truncated: bool = parameter(
+        False, _GROUP, "Drop the truncated", "Drop completions that were cut off at the limit on tokens."
+    )
+    drop_marked: bool = parameter(
+        False, _GROUP, "Drop the marked", "Drop rollouts that are marked as not to be trained on; exports always do."
+    )
     where: str | None = parameter(
         None, _GROUP, "Condition", metavar="SQL",
         description=f"SQL expression, such as 'reward > 0.5 AND turns < 30', over {', '.join(SQL_COLUMNS)}.",
@@ -77,6 +84,11 @@ class Filters(Parameters):
     at_most_k: int | None = parameter(
         None, _GROUP, "Most of a problem", "Keep the first k of every problem.", metavar="K", ge=1
     )
+
+    @property
+    def needs_all_columns(self) -> bool:
+        """Whether the corpus must be read with hashes and paired calls, which takes longer."""
+        return self.drop_duplicates or any(name in (self.where or "") for name in _OF_A_FULL_READING)
 
     @model_validator(mode="after")
     def _can_be_met(self) -> Self:

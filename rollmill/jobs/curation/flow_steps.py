@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+from rollmill.corpus.corpus import Corpus
+from rollmill.exports.training_file import nothing_usable
 from rollmill.files.atomic import atomic_write_bytes
 from rollmill.generation.run import IMAGES
 from rollmill.jobs.curation.analysis_result import Analysis
@@ -13,6 +15,7 @@ from rollmill.jobs.curation.export_job import ExportOutcome, export_corpus
 from rollmill.jobs.curation.exporters import preference_exporter, sft_exporter, trajectory_exporter
 from rollmill.jobs.curation.parameters import Curate, Export
 from rollmill.jobs.curation.reading import analyse_corpus, reading
+from rollmill.jobs.curation.select_rollouts import select
 
 
 class Analysed(NamedTuple):
@@ -44,54 +47,76 @@ class Curated(NamedTuple):
     @property
     def files(self) -> dict[str, Path]:
         """What was written, by what it is."""
-        found = {"kept": self.kept.path, "dropped": self.kept.dropped_path, "images": self.directory / IMAGES}
-        found |= {path.name: path for path in sorted(self.directory.glob("*.quarantine.jsonl"))}
+        files = {"kept": self.kept.path, "dropped": self.kept.dropped_path, "images": self.directory / IMAGES}
+        files |= {path.name: path for path in sorted(self.directory.glob("*.quarantine.jsonl"))}
         for export in self.exports:
             form = export.exported.form
-            found |= {f"{form}, {split}": path for split, path in export.exported.files.items()}
-            found |= {f"{form}, dropped": export.dropped_path, "card": export.card}
-        return found | (self.report._asdict() if self.report else {})
+            files |= {f"{form}, {split}": path for split, path in export.exported.files.items()}
+            files |= {f"{form}, dropped": export.dropped_path, "card": export.card}
+        return files | (self.report._asdict() if self.report else {})
 
     def lines(self) -> list[str]:
-        """What a user should read."""
+        """Return what a user should read."""
         exports = [line for export in self.exports for line in ["", *export.lines()]]
         report = ["", f"report: {self.report.page}", f"overview: {self.report.overview}"] if self.report else []
         return [*self.kept.lines(), *exports, *report]
 
 
 def analyse_inputs(parameters: Curate) -> Analysed:
-    """Reads and analyses."""
-    with reading(parameters.input) as corpus:
+    """Read and analyse."""
+    with reading(parameters.input, max_bad_share=parameters.max_bad_share, fields=parameters.fields) as corpus:
         return Analysed(corpus.name, analyse_corpus(corpus, parameters.tokenizer))
 
 
-def write_kept(parameters: Curate) -> Filtered:
-    """`rollouts.jsonl`, what meets the conditions, and beside it what does not."""
+def write_filtered(parameters: Curate) -> Filtered:
+    """Write `rollouts.jsonl`, what meets the conditions, and beside it what does not."""
     path = Path(parameters.output_dir) / "rollouts.jsonl"
-    with reading(parameters.input, path, hashed=parameters.drop_duplicates) as corpus:
+    with reading(
+        parameters.input,
+        path,
+        hashed=parameters.needs_all_columns,
+        max_bad_share=parameters.max_bad_share,
+        fields=parameters.fields,
+    ) as corpus:
+        _check_usable(corpus, parameters, path)
         return filter_corpus(corpus, parameters, path, parameters.dropped)
 
 
+def _check_usable(corpus: Corpus, parameters: Curate, path: Path) -> None:
+    """Raise `InputError` where no rollout could be trained on, before any file is written over what was there."""
+    if "sft" not in parameters.export:
+        return
+    # The export's own filters, but for duplicates, which leave one of each.
+    filters = sft_exporter(path, parameters, parameters)[1].model_copy(update={"drop_duplicates": False})
+    selected = select(corpus, filters)
+    empty = selected.kept["empty"].fill_null(value=False)
+    if empty.all():
+        reasons = selected.judged["drop_reason"].drop_nulls().to_list()
+        raise nothing_usable(path, [*reasons, *(["empty_completion"] * len(empty))])
+
+
 def write_export(parameters: Curate, kind: Export) -> ExportOutcome:
-    """`sft.jsonl`, `trajectories.jsonl` or `preferences.jsonl`, with its card."""
+    """Write `sft.jsonl`, `trajectories.jsonl` or `preferences.jsonl`, with its card."""
     path = Path(parameters.output_dir) / f"{kind}.jsonl"
-    exporter, filters = sft_exporter(path, parameters, parameters)
+    # One of several exports may have nothing, as preferences where all rollouts of a problem succeeded.
+    allow_empty = len(parameters.export) > 1
+    exporter, filters = sft_exporter(path, parameters, parameters, allow_empty=allow_empty)
     if kind == "trajectories":
-        exporter, filters = trajectory_exporter(path), parameters
+        exporter, filters = trajectory_exporter(path, allow_empty=allow_empty), parameters
     elif kind == "preferences":
-        exporter, filters = preference_exporter(path, parameters, parameters), parameters
-    with reading(parameters.input, path) as corpus:
+        exporter, filters = preference_exporter(path, parameters, parameters, allow_empty=allow_empty), parameters
+    with reading(parameters.input, path, max_bad_share=parameters.max_bad_share, fields=parameters.fields) as corpus:
         return export_corpus(corpus, filters, exporter)
 
 
 def write_report(parameters: Curate) -> Report:
-    """`overview.png` and `quality_report.html`, of all that was read."""
+    """Write `overview.png` and `quality_report.html`, of all that was read."""
     from rollmill.jobs.curation.overview_plot import draw_overview
     from rollmill.jobs.curation.quality_report import quality_report
 
     folder = Path(parameters.output_dir)
     report = Report(folder / "overview.png", folder / "quality_report.html")
-    with reading(parameters.input) as corpus:
+    with reading(parameters.input, max_bad_share=parameters.max_bad_share, fields=parameters.fields) as corpus:
         analysis = analyse_corpus(corpus, parameters.tokenizer)
         atomic_write_bytes(report.overview, draw_overview(corpus.table, corpus.name))
         atomic_write_bytes(report.page, quality_report(corpus.name, corpus.table, analysis, corpus.sources))

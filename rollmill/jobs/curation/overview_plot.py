@@ -11,7 +11,6 @@ from rollmill.jobs.curation.per_problem import hardest_first, per_problem
 from rollmill.reports.plots.bins import Numbers
 from rollmill.reports.plots.canvas import FAINT, INK, MAIN, OTHER, PAPER, per_cent, say, style, to_png
 from rollmill.reports.plots.histogram import usual_range
-from rollmill.reports.plots.intervals import wilson_interval
 from rollmill.reports.plots.labels import counted, label, number
 from rollmill.reports.plots.outcomes import (
     NO_SUCCESS,
@@ -22,6 +21,7 @@ from rollmill.reports.plots.outcomes import (
     roomy_figure,
     whole_numbers,
 )
+from rollmill.statistics.intervals import wilson_interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,7 +33,9 @@ _MOST_ENDS = 8
 
 
 def draw_overview(table: pl.DataFrame, title: str) -> bytes:
-    """The picture as PNG bytes: rewards, problems, trajectory lengths, model calls, success over sample index, ends.
+    """Return the picture as PNG bytes.
+
+    It shows rewards, problems, trajectory lengths, model calls, success over sample index, ends.
 
     Any table of rollouts draws, the empty one too: a panel without data says so.
     """
@@ -72,7 +74,7 @@ def _draw_problems(axes: Axes, problems: pl.DataFrame) -> None:
         say(axes, "No rollout has a reward or a verdict")
         return
     style(axes)
-    places = np.arange(1.0, problems.height + 1)
+    positions = np.arange(1.0, problems.height + 1)
     low, middle, high = (
         problems[name if rewarded else "success_share"].cast(pl.Float64).fill_null(float("nan")).to_numpy()
         for name in ("least_reward", "mean_reward", "best_reward")
@@ -83,11 +85,11 @@ def _draw_problems(axes: Axes, problems: pl.DataFrame) -> None:
     middle = np.where((middle > end) | (middle < begin), np.nan, middle)
     low, high = np.clip(low, begin, end), np.clip(high, begin, end)
     if problems.height <= _MOST_DOTS:
-        axes.vlines(places, low, high, color=MAIN, linewidth=max(1.0, 6 - problems.height / 20), alpha=0.6)
-        axes.plot(places, middle, "o", color=INK, markersize=max(2.5, 6 - problems.height / 30), linestyle="none")
+        axes.vlines(positions, low, high, color=MAIN, linewidth=max(1.0, 6 - problems.height / 20), alpha=0.6)
+        axes.plot(positions, middle, "o", color=INK, markersize=max(2.5, 6 - problems.height / 30), linestyle="none")
     else:
-        axes.fill_between(places, low, high, color=MAIN, alpha=0.45, linewidth=0, step="mid")
-        axes.plot(places, middle, color=INK, linewidth=1.2 if problems.height < 1000 else 0.5)
+        axes.fill_between(positions, low, high, color=MAIN, alpha=0.45, linewidth=0, step="mid")
+        axes.plot(positions, middle, color=INK, linewidth=1.2 if problems.height < 1000 else 0.5)
     axes.set_xlim(0.5 - 0.02 * problems.height, problems.height * 1.02 + 0.5)
     room = (end - begin) * 0.06 or 0.5
     axes.set_ylim(begin - room, end + 4 * room)
@@ -101,7 +103,7 @@ def _draw_problems(axes: Axes, problems: pl.DataFrame) -> None:
 
 
 def _draw_regions(axes: Axes, problems: pl.DataFrame) -> None:
-    """A strip above the marks: where none, some, and all of a problem's rollouts are successful."""
+    """Draw a strip above the marks: where none, some, and all of a problem's rollouts are successful."""
     share = problems["success_share"]
     counts = {
         "none right": (int((share == 0).sum()), NO_SUCCESS),
@@ -115,9 +117,9 @@ def _draw_regions(axes: Axes, problems: pl.DataFrame) -> None:
             continue
         axes.axvspan(start - 0.5, start + count - 0.5, 0.94, 1.0, color=colour, linewidth=0)
         if count >= 0.11 * problems.height:
-            place = start + count / 2 - 0.5
+            middle = start + count / 2 - 0.5
             axes.text(
-                place, 0.925, f"{name}: {count:,}", ha="center", va="top", fontsize=8, color=INK, clip_on=True,
+                middle, 0.925, f"{name}: {count:,}", ha="center", va="top", fontsize=8, color=INK, clip_on=True,
                 transform=axes.get_xaxis_transform(),
             )  # fmt: skip
         start += count
@@ -143,10 +145,10 @@ def _draw_indices(axes: Axes, table: pl.DataFrame) -> None:
             pl.col("sample_id").first(), pl.col("count").sum(), pl.col("right").sum()
         )
     count, right = indices["count"].to_numpy(), indices["right"].to_numpy()
-    places: Numbers = indices["sample_id"].cast(pl.Float64).to_numpy()
+    positions: Numbers = indices["sample_id"].cast(pl.Float64).to_numpy()
     reach = np.array([wilson_interval(int(r), int(n)) for r, n in zip(right, count, strict=True)])
-    axes.fill_between(places, reach[:, 0], reach[:, 1], color=MAIN, alpha=0.35, linewidth=0, label="95% interval")
-    axes.plot(places, right / count, color=INK, marker="o", markersize=3, linewidth=1.2, label="success rate")
+    axes.fill_between(positions, reach[:, 0], reach[:, 1], color=MAIN, alpha=0.35, linewidth=0, label="95% interval")
+    axes.plot(positions, right / count, color=INK, marker="o", markersize=3, linewidth=1.2, label="success rate")
     axes.axhline(right.sum() / count.sum(), color=OTHER, linestyle="--", linewidth=1.2, label="of all rollouts")
     axes.set_ylim(0, min(1.05, max(0.05, float(reach[:, 1].max()) * 1.15)))
     axes.yaxis.set_major_formatter(per_cent)
@@ -157,7 +159,7 @@ def _draw_indices(axes: Axes, table: pl.DataFrame) -> None:
 
 
 def _draw_ends(axes: Axes, table: pl.DataFrame) -> None:
-    """Errors by kind where rollouts failed, exit status or finish reason of the others, most frequent on top."""
+    """Draw errors by kind where rollouts failed, exit status or finish reason of the others, most frequent on top."""
     failed = pl.col("status") == "failed"
     error = pl.lit("failed: ") + pl.col("error_type").fill_null("unknown error")
     end = pl.coalesce("exit_status", "finish_reason", pl.when(failed).then(None).otherwise(pl.col("status")))

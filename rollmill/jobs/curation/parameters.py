@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
-from rollmill.config.file_parameters import STORE_BLOCK, image_folders_field
+from rollmill.config.file_parameters import STORE_BLOCK
 from rollmill.config.form import Form
 from rollmill.config.names import NewPath
-from rollmill.config.parameter import Parameters, parameter
+from rollmill.config.parameter import Parameters, parameter, redefine
 from rollmill.errors import InputError
 from rollmill.exports.packing import output_kind
-from rollmill.exports.row_format import Format
+from rollmill.exports.row_format import Arguments, Format, TrajectoryFormat
 from rollmill.exports.splitting import Split
 from rollmill.jobs.curation.filter_spec import Filters
+from rollmill.problems.parameters import ImageParameters, ProblemLimits
+
+if TYPE_CHECKING:
+    from rollmill.corpus.row_reader import FieldNames
 
 Export = Literal["sft", "trajectories", "preferences"]
 Dropped = Literal["records", "places"]
@@ -32,33 +36,63 @@ class Reading(Parameters):
         metavar="PATH", min_length=1,
     )  # fmt: skip
 
+    max_bad_share: float = redefine(ProblemLimits, "max_bad_share", 0.1, group="Input")
+    id_field: str | None = parameter(
+        None, "Input", "Id field", "Field of the rows that says which problem each is of; dots reach into objects.",
+        metavar="FIELD", min_length=1,
+    )  # fmt: skip
+    reward_field: str | None = parameter(
+        None, "Input", "Reward field", "Field that holds the reward, a number or true or false.",
+        metavar="FIELD", min_length=1,
+    )  # fmt: skip
+    messages_field: str | None = parameter(
+        None, "Input", "Messages field", "Field that holds the conversation, as a list or JSON text.",
+        metavar="FIELD", min_length=1,
+    )  # fmt: skip
+
+    @property
+    def fields(self) -> FieldNames:
+        """What the user says of the fields of rows."""
+        from rollmill.corpus.row_reader import FieldNames  # the room brings Polars
+
+        return FieldNames(self.id_field, self.reward_field, self.messages_field)
+
     @field_validator("input", mode="before")
     @classmethod
-    def _one_is_a_list(cls, value: Any) -> Any:
+    def _as_list(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _written_elsewhere(self) -> Self:
-        for name in ("output", "html"):
+        for name in ("output", "html", "flips"):
             path = getattr(self, name, None)
             if path is None:
                 continue
             if Path(path).is_dir():
                 raise ValueError(f"--{name} {path} is a folder: name a file in it")
-            if any(Path(one).resolve() == Path(path).resolve() for one in self.input):
+            if any(Path(source).resolve() == Path(path).resolve() for source in self.input):
                 raise ValueError(f"--{name} {path} is an input: give another name")
         return self
 
 
-class Showing(Parameters):
+class Showing(ImageParameters):
     """Which images training rows may name."""
 
-    image_folders: list[str] = image_folders_field("Input")
+    image_folders: list[str] = redefine(ImageParameters, "image_folders", [], group="Input")
 
-    @field_validator("image_folders", mode="before")
-    @classmethod
-    def _one_folder_is_a_list(cls, value: Any) -> Any:
-        return [value] if isinstance(value, str) else value
+
+class TurnOptions(Parameters):
+    """What of the turns is written, and how."""
+
+    arguments: Arguments = parameter(
+        "object", "Output", "Arguments of tool calls", "As objects, or as JSON text, which DeepSeek's templates want."
+    )
+    keep_truncated: bool = parameter(
+        False,
+        "Output",
+        "Keep the truncated",
+        "Also train on completions that were cut off at the limit on tokens; their rows say so.",
+    )
 
 
 class Splitting(Parameters):
@@ -80,13 +114,17 @@ class Splitting(Parameters):
         return Split(self.validation_share, self.seed) if self.validation_share else None
 
 
-class Sft(Showing, Splitting):
+class Sft(TurnOptions, Showing, Splitting):
     """How conversations are written."""
 
     format: Format = parameter("messages", "Output", "Format", "messages, or TRL's prompt and completion.")
+    token_ids: bool = parameter(
+        False, "Output", "Token ids",
+        "Write the recorded tokens into the rows, as input_ids and labels; rollouts without are dropped.",
+    )  # fmt: skip
 
 
-class PairOptions(Showing):
+class PairOptions(TurnOptions, Showing):
     """How pairs are made."""
 
     min_margin: float = parameter(0.0, "Pairs", "Least margin", "Least difference of reward within a pair.", ge=0)
@@ -125,7 +163,7 @@ class Writing(Filters, Reading):
 
     @field_validator("output")
     @classmethod
-    def _rows_can_stand_there(cls, path: str) -> str:
+    def _check_output_name(cls, path: str) -> str:
         try:
             output_kind(Path(path))
         except InputError as error:
@@ -150,6 +188,12 @@ class ExportTrajectory(Writing):
     """Write whole trajectories; failed rollouts never are."""
 
     output: NewPath = _output("Where the trajectories go", ".json, .jsonl, also .gz, .zst")
+    format: TrajectoryFormat = parameter(
+        "recorded",
+        "Output",
+        "Format",
+        "As recorded, or as documents of the Agent Trajectory Interchange Format (ATIF).",
+    )
 
 
 class ExportPreferences(Splitting, PairOptions, Writing):
@@ -181,15 +225,39 @@ class Overview(Reading):
 
 
 class Compare(Reading):
-    """Two or more inputs side by side, as a table and a picture."""
+    """Two or more inputs side by side, as a table and a picture, and each with the first, paired by problem."""
 
     output: NewPath = parameter("compare.png", "Output", "Picture", "The PNG file.", metavar="FILE")
+    flips: NewPath | None = parameter(
+        None, "Output", "Flips", "Write each problem's counts in both, and whether it flipped, as JSON Lines.",
+        metavar="FILE",
+    )  # fmt: skip
 
     @model_validator(mode="after")
-    def _several(self) -> Self:
+    def _check_several(self) -> Self:
         if len(self.input) < 2:
             raise ValueError("--input: give two or more to compare")
+        if self.flips and Path(self.flips).resolve() == Path(self.output).resolve():
+            raise ValueError(f"--flips {self.flips} is the picture, too: give another name")
         return self
+
+
+class Curves(Reading):
+    """Say what k rollouts of a problem are worth: pass@k, maj@k, best of k by a score, with 95% intervals."""
+
+    output: NewPath | None = parameter(
+        None, "Output", "Picture", "The PNG file; else beside the input.", metavar="FILE"
+    )
+    json_: bool = parameter(False, "Output", "JSON", "Print JSON, and draw nothing.", alias="json")
+
+
+class Health(Reading):
+    """Say what cannot be right: hollow or runaway turns, repeated ids, cut answers, rewards and verdicts that clash.
+
+    Of a run, also problems whose own answer its verifier refuses, and those that take an empty one.
+    """
+
+    json_: bool = parameter(False, "Output", "JSON", "Print JSON.", alias="json")
 
 
 class QualityReport(Reading):
@@ -219,6 +287,8 @@ COMMANDS: dict[str, type[BaseModel]] = {
     "show_example": ShowExample,
     "overview": Overview,
     "compare": Compare,
+    "curves": Curves,
+    "health": Health,
     "quality_report": QualityReport,
 }
 """The parameters of every quick command, by its name."""

@@ -13,7 +13,7 @@ WRITTEN = pl.col("completion_hash").filter(~pl.col("empty").fill_null(value=Fals
 
 
 def per_problem(rollouts: pl.LazyFrame) -> pl.LazyFrame:
-    """One row per `instance_id` of a table of rollouts, in no particular order.
+    """Return one row per `instance_id` of a table of rollouts, in no particular order.
 
     `samples`: rollouts. `failed`: those with an error. `judged`: those whose `success` is known. `successes`.
     `success_share`: of the judged, null where none is. `mean_reward`, `best_reward`, `least_reward`: null where no
@@ -39,5 +39,5 @@ def per_problem(rollouts: pl.LazyFrame) -> pl.LazyFrame:
 
 
 def hardest_first(problems: pl.DataFrame) -> pl.DataFrame:
-    """Sorted by success share, then mean reward, then name; problems without any verdict or reward last."""
+    """Sort by success share, then mean reward, then name; problems without any verdict or reward last."""
     return problems.sort("success_share", "mean_reward", "instance_id", nulls_last=True)

@@ -30,7 +30,7 @@ _COLUMNS = {
 
 
 def quality_report(title: str, table: pl.DataFrame, analysis: Analysis, sources: Sequence[str]) -> bytes:
-    """The page as UTF-8 bytes: summary, notes, overview picture, problems, ends of rollouts, duplicates.
+    """Return the page as UTF-8 bytes: summary, notes, overview picture, problems, ends of rollouts, duplicates.
 
     `analysis` is that of `table`; `sources` are the paths or URLs that it was read from. All text from outside is
     escaped. Problems beyond the 1,000 hardest are left out, and counted.
@@ -56,7 +56,7 @@ def quality_report(title: str, table: pl.DataFrame, analysis: Analysis, sources:
 
 
 def _escaped(text: str) -> str:
-    """Text from outside for HTML, what it hides written out."""
+    """Return text from outside for HTML, what it hides written out."""
     return escape(one_line(text))
 
 
@@ -145,7 +145,7 @@ _NUMERIC = ' class="number"'
 
 
 def _cell(value: float | None, column: str) -> str:
-    """The number as it is for sorting, and as it is read."""
+    """Return the number as it is for sorting, and as it is read."""
     if value is None:
         return f"<td{_NUMERIC}>-</td>"
     shown = share(value, 1.0) if column == "success_share" else number(value)

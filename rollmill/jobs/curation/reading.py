@@ -1,58 +1,142 @@
-"""Reading for a job: the corpus, what could not be used put aside, and the analysis."""
+"""Reading for a job: the corpus, rows that could not be used put aside with place and reason, and the analysis."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import polars as pl
 
 from rollmill.corpus.corpus import Corpus, read_corpus
-from rollmill.corpus.inputs import find_sources
+from rollmill.corpus.inputs import Source, find_sources
+from rollmill.corpus.row_reader import NO_NAMES, FieldNames
 from rollmill.errors import InputError
 from rollmill.exports.packing import output_kind
 from rollmill.exports.splitting import VALIDATION
+from rollmill.files.atomic import atomic_write
 from rollmill.files.remote import is_remote
+from rollmill.files.rows import BadRow, dump_line
 from rollmill.jobs.curation.analysis import analyse
 from rollmill.jobs.curation.analysis_result import Analysis
-from rollmill.jobs.curation.quarantine import open_quarantine
-from rollmill.terminal.escapes import write_lines
+from rollmill.reports.plots.labels import counted
+from rollmill.terminal.escapes import visible_line, write_lines
+
+_SHOWN = 5
+
+
+class Quarantine:
+    """Takes bad rows. Made by `open_quarantine`."""
+
+    def __init__(self, path: Path | None, stack: ExitStack) -> None:
+        self.path = path
+        self.count = 0
+        self.first: list[str] = []
+        self._notes: list[str] = []
+        self._stack = stack
+        self._file: BinaryIO | None = None
+
+    def __call__(self, source: Source, row: BadRow) -> None:
+        """Take one row."""
+        self.count += 1
+        if len(self.first) < _SHOWN:
+            field = f"{row.field}: " if row.field else ""
+            self.first.append(visible_line(f"{source.path}: row {row.number}: {field}{row.reason}"))
+        if self.path and not self._file:
+            self._file = self._stack.enter_context(atomic_write(self.path))
+        if self._file:
+            self._file.write(dump_line({"source": source.path, **row.to_json()}))
+
+    def note(self, line: str) -> None:
+        """Add something to say."""
+        self._notes.append(line)
+
+    def lines(self) -> list[str]:
+        """Return what a user should read: nothing where nothing is in it."""
+        if not self.count:
+            return self._notes
+        where = f"; they are in {self.path}" if self.path else ""
+        more = [f"  ... and {self.count - len(self.first):,} more"] if self.count > len(self.first) else []
+        summary = [
+            f"{counted(self.count, 'row')} could not be used{where}",
+            *(f"  {line}" for line in self.first),
+            *more,
+        ]
+        return [*summary, *self._notes]
 
 
 @contextmanager
-def reading(inputs: Sequence[str], output: Path | None = None, *, hashed: bool = True) -> Iterator[Corpus]:
-    """The corpus of some inputs; what could not be used goes beside the output, and is said on stderr at the end.
+def open_quarantine(path: Path | None = None) -> Iterator[Quarantine]:
+    """Open a quarantine whose file appears whole at the end, where there is anything to put into it."""
+    with ExitStack() as stack:
+        quarantine = Quarantine(path, stack)
+        yield quarantine
+    if path and not quarantine.count:
+        path.unlink(missing_ok=True)  # an earlier call's
 
-    `hashed` as `read_corpus` has it: where duplicates do not matter, reading takes less time without.
-    Raises `InputError` where the inputs cannot be read, and where one would be overwritten by what goes to `output`
-    and beside it.
+
+@contextmanager
+def reading(
+    inputs: Sequence[str],
+    output: Path | None = None,
+    *,
+    hashed: bool = True,
+    max_bad_share: float = 1.0,
+    fields: FieldNames = NO_NAMES,
+) -> Iterator[Corpus]:
+    """Read the corpus of some inputs; what could not be used goes beside the output, and to stderr at the end.
+
+    `hashed` and `fields` as `read_corpus` has them: where duplicates do not matter, reading takes less time without.
+    Raises `InputError` where the inputs cannot be read, where more than `max_bad_share` of the rows cannot be used or
+    none can, and where an input would be overwritten by what goes to `output` and beside it.
     """
     if output:
         _keep_inputs(inputs, output)
     aside = output.with_name(f"{output_kind(output).stem}.quarantine.jsonl") if output else None
     with open_quarantine(aside) as quarantine:
-        corpus = read_corpus(inputs, quarantine, hashed=hashed)
+        corpus = read_corpus(inputs, quarantine, hashed=hashed, fields=fields)
+        _check_share(corpus, quarantine, max_bad_share)
         yield corpus
     if corpus.repaired:
-        quarantine.note(f"{corpus.repaired:,} records held NaN or Infinity, which is no JSON: read as null")
+        quarantine.note(
+            f"{corpus.repaired:,} records held NaN or Infinity, read as null, or lone surrogates, read as ?: "
+            "neither is JSON in UTF-8"
+        )
     write_lines(sys.stderr, quarantine.lines())
 
 
+def _check_share(corpus: Corpus, quarantine: Quarantine, most: float) -> None:
+    usable, bad = corpus.table.height, corpus.quarantined
+    if usable and bad <= most * (usable + bad):
+        return
+    if not usable and not bad:
+        raise InputError(f"{corpus.name} holds no rows: nothing is done")
+    limit = f"more than the share of {most:g} allowed (--max_bad_share)" if usable else "so none is left"
+    shown = "\n".join(f"  {line}" for line in quarantine.first)
+    raise InputError(f"{bad:,} of {usable + bad:,} rows of {corpus.name} cannot be used, {limit}:\n{shown}")
+
+
 def _keep_inputs(inputs: Sequence[str], output: Path) -> None:
-    """Also those that a folder or a pattern stands for, which the parameters do not show."""
+    """Refuse to overwrite an input.
+
+    Also one that a folder or a pattern stands for, which the parameters do not show.
+    """
     kind = output_kind(output)
     stem, ending = f"{output.resolve().parent}/{kind.stem}", f"{kind.layout}{kind.packed}"
     written = {str(output.resolve()), f"{stem}{ending}", f"{stem}.dropped{ending}"}
     written |= {f"{stem}.{part}.jsonl" for part in ("dropped", "quarantine", VALIDATION)}
-    for source in find_sources([one for one in inputs if one.startswith("file:") or not is_remote(one)]):
+    for source in find_sources([name for name in inputs if name.startswith("file:") or not is_remote(name)]):
         if str(Path(source.path).resolve()) in written:
             raise InputError(f"{source.path} is an input, and would be overwritten: give another name than {output}")
 
 
 def analyse_corpus(corpus: Corpus, tokenizer: str | None = None) -> Analysis:
-    """The analysis, tokens counted by a tokenizer where one is named. Raises `InputError` where it cannot be loaded."""
+    """Analyse a corpus, tokens counted by a tokenizer where one is named.
+
+    Raises `InputError` where it cannot be loaded.
+    """
     table = corpus.table
     if tokenizer:
         from rollmill.exports.token_counter import TokenCounter

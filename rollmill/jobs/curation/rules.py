@@ -40,7 +40,7 @@ class Rule(NamedTuple):
 
 
 def apply(table: pl.DataFrame, rules: Sequence[Rule]) -> pl.DataFrame:
-    """The table with a column `drop_reason`: null for rows that every rule keeps.
+    """Return the table with a column `drop_reason`: null for rows that every rule keeps.
 
     Raises `InputError` where the values of some row are too much for a user's expression (see `where`).
     """
@@ -55,45 +55,55 @@ def apply(table: pl.DataFrame, rules: Sequence[Rule]) -> pl.DataFrame:
     try:
         return plan.collect()
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-        asked = next((rule.words for rule in rules if rule.reason == WHERE), None)
-        if asked is None:
+        expression = next((rule.words for rule in rules if rule.reason == WHERE), None)
+        if expression is None:
             raise
         why = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"--{asked}: cannot be worked out for every rollout: {why}") from error
+        raise InputError(f"--{expression}: cannot be worked out for every rollout: {why}") from error
 
 
 def failed() -> Rule:
-    """Something outside broke: no word on the model."""
+    """Drop failures: something outside broke, which is no word on the model."""
     return Rule("failed", pl.col("error_type").is_not_null(), "without an error")
 
 
 def error_kinds(kinds: Sequence[str]) -> Rule:
-    """Failures of certain kinds."""
+    """Drop failures of certain kinds."""
     return Rule("failed", pl.col("error_type").is_in(list(kinds)).fill_null(False), f"no error {', '.join(kinds)}")
 
 
 def unparseable() -> Rule:
-    """Judged, and no answer in it."""
+    """Drop what was judged, and had no answer in it."""
     return Rule("unparseable", pl.col("status") == "unparseable", "with an answer that can be read")
 
 
+def truncated() -> Rule:
+    """Drop what was cut off at the limit on tokens."""
+    return Rule("truncated", pl.col("truncated").fill_null(False), "not cut off at the limit on tokens")
+
+
+def marked() -> Rule:
+    """Drop what says of itself that it is not to be trained on."""
+    return Rule("marked_not_for_training", pl.col("marked").fill_null(False), "not marked against training")
+
+
 def not_successful() -> Rule:
-    """`success` is false, or unknown."""
+    """Drop rollouts whose `success` is false, or unknown."""
     return Rule("not_successful", ~pl.col("success").fill_null(False), "successful only")
 
 
 def successful() -> Rule:
-    """`success` is true, or unknown."""
+    """Drop rollouts whose `success` is true, or unknown."""
     return Rule("not_unsuccessful", pl.col("success").fill_null(True), "unsuccessful only")
 
 
 def at_least(column: str, least: float) -> list[Rule]:
-    """A number that is missing, or less."""
+    """Drop what has no number, or a lesser one."""
     return [_missing(column), Rule(f"{column}_below_min", pl.col(column) < least, f"{column} at least {least:.12g}")]
 
 
 def at_most(column: str, most: float) -> list[Rule]:
-    """A number that is missing, or more."""
+    """Drop what has no number, or a greater one."""
     return [_missing(column), Rule(f"{column}_above_max", pl.col(column) > most, f"{column} at most {most:.12g}")]
 
 
@@ -102,13 +112,13 @@ def _missing(column: str) -> Rule:
 
 
 def exit_status(statuses: Sequence[str]) -> Rule:
-    """Another exit status, or none."""
+    """Drop those with another exit status, or none."""
     listed = pl.col("exit_status").is_in(list(statuses)).fill_null(False)
     return Rule("exit_status", ~listed, f"exit status {' or '.join(statuses)}")
 
 
 def where(expression: str) -> Rule:
-    """Not true of a row: false, or null. An aggregate in it is over all that was read.
+    """Drop rows of which it is not true: false, or null. An aggregate in it is over all that was read.
 
     Raises `InputError` for what is no SQL expression, speaks of other columns, or is neither true nor false.
     """
@@ -130,34 +140,34 @@ def where(expression: str) -> Rule:
 
 
 def empty() -> Rule:
-    """The model wrote nothing but white space, where its words are known."""
+    """Drop rollouts whose model wrote nothing but white space, where its words are known."""
     return Rule("empty_completion", pl.col("empty").fill_null(False), "with words of the model")
 
 
 def duplicate() -> Rule:
-    """The same as an earlier one of the problem. Where nothing was written, nothing was written twice."""
-    again = LEFT.cum_sum().over("instance_id", "completion_hash") > 1
+    """Drop what is the same as an earlier one of the problem. Where nothing was written, nothing was written twice."""
+    repeated = LEFT.cum_sum().over("instance_id", "completion_hash") > 1
     written = pl.col("completion_hash").is_not_null() & ~pl.col("empty").fill_null(False)
-    return Rule("duplicate_completion", again & written, "no duplicates within a problem")
+    return Rule("duplicate_completion", repeated & written, "no duplicates within a problem")
 
 
 def near_duplicate(threshold: float) -> Rule:
-    """Nearly the same as an earlier one of the problem."""
+    """Drop what is nearly the same as an earlier one of the problem."""
     seen = pl.struct("instance_id", "signature", LEFT.alias("alive"))
-    found = seen.map_batches(partial(near_duplicates, threshold=threshold), return_dtype=pl.Boolean)
+    duplicates = seen.map_batches(partial(near_duplicates, threshold=threshold), return_dtype=pl.Boolean)
     return Rule(
-        "near_duplicate", found, f"no near-duplicates within a problem (Jaccard {threshold:g})", needs_text=True
+        "near_duplicate", duplicates, f"no near-duplicates within a problem (Jaccard {threshold:g})", needs_text=True
     )
 
 
 def contaminated(files: Sequence[str], ngram: int) -> Rule:
-    """Shares a run of words with a benchmark."""
+    """Drop what shares a run of words with a benchmark."""
     words = f"no run of {ngram} words in common with {', '.join(files)}"
     return Rule("contaminated", pl.col("contaminated_by").is_not_null(), words, needs_text=True)
 
 
 def beyond_best(count: int) -> Rule:
-    """Not among the best of its problem: least answer error, then highest reward, then lowest sample id."""
+    """Drop all but the best of a problem: least answer error, then highest reward, then lowest sample id."""
     keys = [
         ~LEFT,
         pl.col("answer_error").fill_null(float("inf")),
@@ -165,10 +175,10 @@ def beyond_best(count: int) -> Rule:
         pl.col("sample_id"),
         pl.col("row"),
     ]
-    place = pl.int_range(pl.len()).over("instance_id", order_by=keys)
-    return Rule("not_best", place >= count, f"the best {count} of a problem")
+    rank = pl.int_range(pl.len()).over("instance_id", order_by=keys)
+    return Rule("not_best", rank >= count, f"the best {count} of a problem")
 
 
 def beyond_first(count: int) -> Rule:
-    """Not among the first of its problem."""
+    """Drop all but the first of a problem."""
     return Rule("over_limit", LEFT.cum_sum().over("instance_id") > count, f"at most {count} of a problem")

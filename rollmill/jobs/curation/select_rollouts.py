@@ -35,34 +35,34 @@ class Selected(NamedTuple):
 
 
 def all_filters(corpus: Corpus, words: Sequence[str]) -> list[str]:
-    """What was asked for, after what an earlier filter has left in the inputs' metadata."""
+    """Return what was asked for, after what an earlier filter has left in the inputs' metadata."""
     earlier = corpus.metadata.get("filters")
     lines = earlier if isinstance(earlier, list) and all(isinstance(line, str) for line in earlier) else []
     return [*lines, *(line for line in words if line not in lines)]
 
 
-def said_filters(corpus: Corpus, words: Sequence[str]) -> dict[str, list[str]]:
-    """The same as an item of a document's metadata; none where nothing was asked for."""
+def filters_metadata(corpus: Corpus, words: Sequence[str]) -> dict[str, list[str]]:
+    """Return the same as an item of a document's metadata; none where nothing was asked for."""
     lines = all_filters(corpus, words)
     return {"filters": lines} if lines else {}
 
 
 def select(corpus: Corpus, filters: Filters) -> Selected:
-    """Divides a corpus by filters. Texts are read only where a rule needs them, and only of rows left until then.
+    """Divide a corpus by filters. Texts are read only where a rule needs them, and only of rows left until then.
 
     Raises `InputError` for benchmark files and tokenizers that cannot be read, and as `rules.apply` does.
     """
     if filters.drop_duplicates and not corpus.hashed:
         raise RuntimeError("a corpus without hashes has no duplicates to drop, a bug in rollmill")
-    asked = rules_of(filters)
+    filter_rules = rules_of(filters)
     table, notes = corpus.table, list[str]()
-    if any(rule.needs_text for rule in asked):
-        before = list(takewhile(lambda rule: not rule.needs_text, asked))
+    if any(rule.needs_text for rule in filter_rules):
+        before = list(takewhile(lambda rule: not rule.needs_text, filter_rules))
         table, notes = _with_text_columns(corpus, filters, rules.apply(table, before))
-    judged = rules.apply(table, asked)
+    judged = rules.apply(table, filter_rules)
     if not judged["row"].equals(corpus.table["row"]):
         raise RuntimeError(f"rows lost in a filter, a bug in rollmill: {filters!r}")
-    return Selected(judged, list(_words(asked)), notes)
+    return Selected(judged, list(_descriptions(filter_rules)), notes)
 
 
 def _with_text_columns(corpus: Corpus, filters: Filters, judged: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
@@ -73,9 +73,9 @@ def _with_text_columns(corpus: Corpus, filters: Filters, judged: pl.DataFrame) -
     counter = TokenCounter(filters.tokenizer) if filters.tokenizer and counts_tokens(filters) else None
     benchmarks = Benchmarks.read(filters.benchmark, ngram=filters.benchmark_ngram) if filters.benchmark else None
     signatures = filters.near_duplicates is not None
-    left = judged.select(LEFT).to_series()
+    alive = judged.select(LEFT).to_series()
     table = with_text_features(
-        corpus, judged.drop("drop_reason"), left, signatures=signatures, benchmarks=benchmarks, counter=counter
+        corpus, judged.drop("drop_reason"), alive, signatures=signatures, benchmarks=benchmarks, counter=counter
     )
     notes = []
     if benchmarks and benchmarks.too_short:
@@ -87,8 +87,8 @@ def _with_text_columns(corpus: Corpus, filters: Filters, judged: pl.DataFrame) -
     return table, notes
 
 
-def _words(asked: Sequence[Rule]) -> Iterator[str]:
-    yield from (rule.words for rule in asked if not rule.reason.startswith("no_"))
+def _descriptions(filter_rules: Sequence[Rule]) -> Iterator[str]:
+    yield from (rule.words for rule in filter_rules if not rule.reason.startswith("no_"))
 
 
 def rules_of(filters: Filters) -> list[Rule]:
@@ -100,7 +100,7 @@ def rules_of(filters: Filters) -> list[Rule]:
 
 
 def counts_tokens(filters: Filters) -> bool:
-    """Whether a condition speaks of tokens, and a tokenizer is to count them."""
+    """Return whether a condition speaks of tokens, and a tokenizer is to count them."""
     bounded = filters.min_tokens is not None or filters.max_tokens is not None
     return filters.tokenizer is not None and (
         bounded or (filters.where is not None and "tokens" in rules.where(filters.where).drops.meta.root_names())
@@ -112,6 +112,10 @@ def _of_a_rollout(filters: Filters) -> Iterator[Rule]:
         yield rules.failed() if "any" in filters.drop_errors else rules.error_kinds(filters.drop_errors)
     if filters.drop_unparseable:
         yield rules.unparseable()
+    if filters.drop_marked:
+        yield rules.marked()
+    if filters.drop_truncated:
+        yield rules.truncated()
     if filters.successful_only:
         yield rules.not_successful()
     if filters.unsuccessful_only:

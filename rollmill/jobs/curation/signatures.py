@@ -56,13 +56,13 @@ class Words(NamedTuple):
     """Where each text begins, and the end of the last: one more than there are texts."""
 
     def starts(self, length: int) -> Positions:
-        """Where the runs of `length` words begin that lie within one text, ascending."""
+        """Return where the runs of `length` words begin that lie within one text, ascending."""
         texts = np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
         return np.flatnonzero(texts[: max(len(texts) - length + 1, 0)] == texts[length - 1 :])
 
 
 def split_words(texts: Sequence[str]) -> Words:
-    """Words of texts in NFKC and lower case: runs of letters, marks and digits.
+    """Return words of texts in NFKC and lower case: runs of letters, marks and digits.
 
     Of scripts written without spaces (Chinese, Japanese, Thai, Lao, Khmer, Burmese) every character is a word.
     """
@@ -71,9 +71,14 @@ def split_words(texts: Sequence[str]) -> Words:
 
 
 def run_hashes(hashes: Hashes, length: int) -> Hashes:
-    """Polynomial hash (modulo 2^64) of each run of `length` neighbours, by its first: `len(hashes) - length + 1`."""
+    """Return the polynomial hash (modulo 2^64) of each run of `length` neighbours, by its first.
+
+    There are `len(hashes) - length + 1`.
+    """
     if len(hashes) < length:
         return np.empty(0, np.uint64)
+    # By doubling: `block` has the hashes of runs of 1, 2, 4, ... words, each made of two neighbours of the one before.
+    # Those whose widths add up to `length` make the whole; so it takes log2(length) passes, not `length`.
     total, covered = hashes[:0], 0
     block, width = hashes, 1
     while True:
@@ -87,7 +92,7 @@ def run_hashes(hashes: Hashes, length: int) -> Hashes:
 
 
 def run_hashes_at(hashes: Hashes, positions: Positions, length: int) -> Hashes:
-    """The same hash of the runs at some positions only; each must end within `hashes`."""
+    """Return the same hash of the runs at some positions only; each must end within `hashes`."""
     total = np.zeros(len(positions), np.uint64)
     for step in range(length):
         total = total * np.uint64(_BASE) + hashes[positions + step]
@@ -95,7 +100,7 @@ def run_hashes_at(hashes: Hashes, positions: Positions, length: int) -> Hashes:
 
 
 def signatures(texts: Sequence[str]) -> list[list[int]]:
-    """MinHash signatures, `NUM_PERM` integers of 32 bits for each text; an empty list for one that is blank.
+    """Return MinHash signatures, `NUM_PERM` integers of 32 bits for each text; an empty list for one that is blank.
 
     The set behind one is that of the text's runs of five words (`split_words`). A text of fewer words has no such
     run: its runs of five characters are taken then, punctuation included, white space as one space, padded at both
@@ -107,15 +112,17 @@ def signatures(texts: Sequence[str]) -> list[list[int]]:
     result = _minhash(words)
     short: list[int] = np.flatnonzero(few).tolist()
     if short:
-        plain = _normalized([texts[place] for place in short]).str.replace_all(r"\s+", " ").str.strip_chars(" ")
+        plain = _normalized([texts[index] for index in short]).str.replace_all(r"\s+", " ").str.strip_chars(" ")
         padded = pl.select(pl.when(plain != "").then(_EDGE + plain + _EDGE).otherwise(pl.lit(""))).to_series()
-        for place, signature in zip(short, _minhash(_flat(padded.str.extract_all(_CHARACTER))), strict=True):
-            result[place] = signature
+        for index, signature in zip(short, _minhash(_flat(padded.str.extract_all(_CHARACTER))), strict=True):
+            result[index] = signature
     return result
 
 
 def near_duplicates(column: pl.Series, *, threshold: float = NEAR_DUPLICATE) -> pl.Series:
-    """Which rows repeat an earlier row of their problem: Boolean, one per row, for `map_batches` on a whole column.
+    """Return which rows repeat an earlier row of their problem.
+
+    The series is Boolean, one per row, for `map_batches` on a whole column.
 
     `column` is a struct of `instance_id`, `signature` (list of `NUM_PERM` integers, null or empty where there is
     nothing to compare) and `alive`. In row order, an alive row is a near-duplicate where its estimated Jaccard
@@ -161,7 +168,7 @@ def _minhash(words: Words) -> list[list[int]]:
 
 
 class _Comparison:
-    """Compares signatures, first by the lowest bits of each position: where they differ, the positions do.
+    """Compare signatures, first by the lowest bits of each position: where they differ, the positions do.
 
     So this test passes every pair that is similar, and few others, at a small part of the cost of whole signatures.
     """
@@ -179,7 +186,7 @@ class _Comparison:
                 self.bits[bit, :, chunk] = np.packbits(ones, axis=1).view(np.uint64).T
 
     def repeated(self, problem: Positions) -> npt.NDArray[np.bool_]:
-        """Which rows are near-duplicates, by the number of each row's problem."""
+        """Return which rows are near-duplicates, by the number of each row's problem."""
         result = np.zeros(len(problem), bool)
         order = np.argsort(problem, kind="stable")
         _, sizes = np.unique(problem, return_counts=True)
@@ -190,7 +197,11 @@ class _Comparison:
         return result
 
     def _compare_small(self, rows: Positions, problem: Positions, result: npt.NDArray[np.bool_]) -> None:
-        """All small problems at once: each one's first undecided row is kept, and takes what is near it along."""
+        """Compare all small problems at once.
+
+        Each one's first undecided row is kept, and takes what is near it along.
+        """
+        # One step for all problems: numpy's calls cost more than the comparing of a problem's few rows.
         while len(rows):
             starts = np.flatnonzero(np.diff(problem[rows], prepend=-1))
             firsts = rows[starts]
@@ -198,11 +209,11 @@ class _Comparison:
             near = np.flatnonzero(_unequal(self.bits[..., rows], self.bits[..., first_of]) <= self.unequal)
             near = near[self._similar(rows[near], first_of[near])]
             result[rows[near]] = True
-            result[firsts] = False
+            result[firsts] = False  # each is near itself
             rows = np.delete(rows, near)
 
     def _compare_large(self, rows: Positions, result: npt.NDArray[np.bool_]) -> None:
-        """One large problem in the same way, on bits that are copied only where duplicates leave them."""
+        """Compare one large problem in the same way, on bits that are copied only where duplicates leave them."""
         bits = self.bits[..., rows]
         while len(rows):
             first, rows, others = rows[0], rows[1:], bits[..., 1:]
@@ -221,7 +232,7 @@ class _Comparison:
 
 
 def _unequal(bits: Hashes, others: Hashes) -> npt.NDArray[np.uint8]:
-    """Positions that differ in a bit, at most `NUM_PERM`, of each row."""
+    """Return positions that differ in a bit, at most `NUM_PERM`, of each row."""
     count: npt.NDArray[np.uint8] | None = None
     for half in range(bits.shape[1]):
         differing = bits[0, half] ^ others[0, half]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 import polars as pl
 
-from rollmill.corpus.record import Record, decode_record, whole_text, written_text
+from rollmill.corpus.record import UNREADABLE, Record, decode_record, whole_text, written_text
 from rollmill.corpus.table import OPTIONAL_COLUMNS, SCHEMA
+from rollmill.exports.origins import beside
+from rollmill.exports.token_counter import ContextualChat
 from rollmill.jobs.curation.signatures import signatures as signatures_of
 
 if TYPE_CHECKING:
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from rollmill.jobs.curation.contamination import Benchmarks
 
 _BATCH_BYTES = 4 << 20
+_T = TypeVar("_T")
 _KINDS: dict[str, pl.DataType] = {**OPTIONAL_COLUMNS, "tokens": SCHEMA["tokens"]}
 
 
@@ -30,15 +33,15 @@ def with_text_features(
     benchmarks: Benchmarks | None = None,
     counter: TokenCounter | None = None,
 ) -> pl.DataFrame:
-    """The table with the columns asked for: `signature`, `contaminated_by`, `tokens` (by `counter`).
+    """Return the table with the columns asked for: `signature`, `contaminated_by`, `tokens` (by `counter`).
 
     `alive` is Boolean, one per row of `table`; only these rows' records are read, each once, and all other rows are
     null in the new columns. Signatures are of everything that the model wrote, null where that is nothing;
     contamination is searched in each message of everybody. Rows without messages have no tokens either. At most a few
     megabytes of text are held at a time, or the largest record.
     """
-    asked = {"signature": signatures, "contaminated_by": benchmarks is not None, "tokens": counter is not None}
-    schema = {name: _KINDS[name] for name, wanted in asked.items() if wanted}
+    requested = {"signature": signatures, "contaminated_by": benchmarks is not None, "tokens": counter is not None}
+    schema = {name: _KINDS[name] for name, wanted in requested.items() if wanted}
     if not schema:
         return table
     read = table.filter(alive)
@@ -46,17 +49,22 @@ def with_text_features(
     for records in _batches(corpus.records(read)):
         columns: dict[str, list[Any]] = {}
         if signatures:
-            columns["signature"] = [found or None for found in signatures_of([written_text(each) for each in records])]
+            columns["signature"] = [
+                signature or None
+                for signature in signatures_of([_readable(written_text, each, "") for each in records])
+            ]
         if benchmarks is not None:
-            columns["contaminated_by"] = list(benchmarks.contaminated([whole_text(each) for each in records]))
+            columns["contaminated_by"] = list(
+                benchmarks.contaminated([_readable(whole_text, each, "") for each in records])
+            )
         if counter is not None:
             columns["tokens"] = _count(counter, records)
         parts.append(pl.DataFrame(columns, schema=schema))
-    made = pl.concat(parts)
-    if made.height != read.height:
-        raise RuntimeError(f"{made.height} records read for {read.height} rows, a bug in rollmill")
+    features = pl.concat(parts)
+    if features.height != read.height:
+        raise RuntimeError(f"{features.height} records read for {read.height} rows, a bug in rollmill")
     rest = table.drop(schema, strict=False)
-    return rest.join(made.with_columns(read["row"]), on="row", how="left", maintain_order="left").select(
+    return rest.join(features.with_columns(read["row"]), on="row", how="left", maintain_order="left").select(
         *table.columns, *(name for name in schema if name not in table.columns)
     )
 
@@ -74,14 +82,30 @@ def _batches(lines: Iterable[bytes]) -> Iterator[list[Record]]:
         yield batch
 
 
+def _readable(convert: Callable[[Record], _T], record: Record, nothing: _T) -> _T:
+    """Return what a record's contents come to; `nothing` where they cannot be read, which an export will say."""
+    try:
+        return convert(record)
+    except UNREADABLE:
+        return nothing
+
+
 def _count(counter: TokenCounter, records: list[Record]) -> list[int | None]:
-    conversations = [record.conversation() for record in records]
-    counts = iter(counter.count([[_message(turn) for turn in turns] for turns in conversations if turns]))
-    return [next(counts) if turns else None for turns in conversations]
+    unreadable: list[dict[str, Any]] = []
+    chats = [_readable(_chat, record, unreadable) for record in records]
+    counts = iter(counter.count([chat for chat in chats if chat]))
+    return [next(counts) if chat else None for chat in chats]
+
+
+def _chat(record: Record) -> list[dict[str, Any]]:
+    """Return a record's messages, decoded, with what their prompts are rendered with; empty where there are none."""
+    context = {name: msgspec.json.decode(value) for name, value in beside(record).items()}
+    turns = map(_message, record.conversation() or [])
+    return ContextualChat(turns, context, reasoning_dropped=record.drops_reasoning())
 
 
 def _message(turn: msgspec.Struct) -> dict[str, Any]:
-    """One message, its fields decoded, those that were not recorded left out."""
+    """Return one message, its fields decoded, those that were not recorded left out."""
     fields = {name: getattr(turn, name) for name in turn.__struct_fields__}
     return {
         name: msgspec.json.decode(value) if isinstance(value, msgspec.Raw) else value

@@ -29,7 +29,7 @@ _TOKEN = re.compile(r"'(?:[^']|'')*+'|\"[^\"]*+\"|`[^`]*+`|[^\W\d]\w*+|\d[\w.]*+
 
 
 def fault(expression: str) -> str | None:
-    """Why an expression cannot be used; None where it may be parsed."""
+    """Return why an expression cannot be used; None where it may be parsed."""
     if len(expression) > LONGEST:
         return f"it has {len(expression):,} characters, at most {LONGEST:,} are read"
     tokens = [token for token in _TOKEN.findall(expression) if not token.isspace()]
@@ -59,19 +59,22 @@ def _call_fault(tokens: list[str]) -> str | None:
         is_name = name[0] in "\"`'_" or name[0].isalpha()
         if mark == "(" and is_name and name.lower() not in FUNCTIONS | _WORDS:
             return f"there is no function {name}: there are {', '.join(sorted(FUNCTIONS))}"
-    places = [place for place, token in enumerate(tokens) if token.lower() == "replace"]
-    if any(_grows(tokens[place + 1 :]) for place in places):
+    positions = [position for position, token in enumerate(tokens) if token.lower() == "replace"]
+    if any(_grows(tokens[position + 1 :]) for position in positions):
         return "REPLACE puts in a text in quotes, no longer than the one that it takes out"
     return None
 
 
 def _grows(tokens: list[str]) -> bool:
-    """Whether a REPLACE may make a text longer, which ten in one another do without end; `tokens` follow its name."""
+    """Return whether a REPLACE may make a text longer, which ten in one another do without end.
+
+    `tokens` follow its name.
+    """
     depth = 0
-    for place, mark in enumerate(tokens):
+    for index, mark in enumerate(tokens):
         depth += {"(": 1, ")": -1}.get(mark, 0)
         if depth <= 0:
-            between, old, and_then, new = ["", "", "", "", *tokens[:place]][-4:]
+            between, old, and_then, new = ["", "", "", "", *tokens[:index]][-4:]
             texts = between == and_then == "," and old[:1] == new[:1] == "'"
             return not texts or len(_unquoted(new)) > len(_unquoted(old))
     return True

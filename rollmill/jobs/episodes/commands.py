@@ -40,7 +40,7 @@ class _Command(CollectEpisodes):
 
 
 def parse(argv: Sequence[str], *, description: str, examples: str) -> CollectEpisodes:
-    """The parameters of one call; see `parse_command_line`.
+    """Parse the parameters of one call; see `parse_command_line`.
 
     Flags win over overrides (`training.sft_num_episodes=500`, with Hydra's `+` or without), these over the file, and
     that over environment variables. `--api-key KEY` goes to `VLLM_API_KEY` of this process.
@@ -48,20 +48,20 @@ def parse(argv: Sequence[str], *, description: str, examples: str) -> CollectEpi
     passed_over: list[str] = []
 
     def settle(environment: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any]:
-        asked = _asked(flags)
-        passed_over.extend(asked.passed_over)
-        return laid_under(asked, environment, flags)
+        overlay = _overlay(flags)
+        passed_over.extend(overlay.passed_over)
+        return laid_under(overlay, environment, flags)
 
-    given = parse_command_line(
+    parsed = parse_command_line(
         _Command, _spelled_out(secret_out_of(argv)), prog=_PROG, description=description, examples=examples,
         settle=settle,
     )  # fmt: skip
     if passed_over:
         sys.stderr.write(f"{_PROG}: passed over, as of reinforcement learning: {_listed(passed_over)}\n")
-    return CollectEpisodes.model_validate(given.model_dump(include=set(CollectEpisodes.model_fields)))
+    return CollectEpisodes.model_validate(parsed.model_dump(include=set(CollectEpisodes.model_fields)))
 
 
-def _asked(flags: Mapping[str, Any]) -> Asked:
+def _overlay(flags: Mapping[str, Any]) -> Asked:
     path, name = flags.get("config"), flags.get("config_name")
     if path is not None and name is not None:
         raise InputError("give --config or --config_name, not both")
@@ -71,12 +71,12 @@ def _asked(flags: Mapping[str, Any]) -> Asked:
 
 
 def _spelled_out(argv: Sequence[str]) -> list[str]:
-    """The arguments with bare overrides under `--override`, at the end.
+    """Move bare overrides behind `--override`, at the end of the arguments.
 
     Bare is what has `=` and is no flag's value; among the values of a flag that takes many, what begins with a known
     section and a dot.
     """
-    left: list[str] = []
+    others: list[str] = []
     overrides: list[str] = []
     takes = "none"
     for argument in argv:
@@ -87,12 +87,12 @@ def _spelled_out(argv: Sequence[str]) -> list[str]:
         elif _is_override(argument, among_values=takes == "many"):
             overrides.append(argument)
             continue
-        left.append(argument)
-    return [*left, "--override", *overrides] if overrides else left
+        others.append(argument)
+    return [*others, "--override", *overrides] if overrides else others
 
 
 def _takes(argument: str) -> str:
-    """How many values follow a flag: `none`, `one` or `many`."""
+    """Return how many values follow a flag: `none`, `one` or `many`."""
     name, equals, _ = argument[2:].replace("-", "_").partition("=")
     field = _Command.model_fields.get(name)
     if equals or field is None or field.annotation is bool:

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from rollmill.config.settings_file import SettingsFile, refuse_code, refuse_server_options, shown
-from rollmill.environments.registry import BUILT_IN
+from rollmill.environments.registry import ENVIRONMENTS
 from rollmill.errors import InputError
 from rollmill.jobs.episodes.override_keys import Asked, UnusableSettingError, flat, passes_over
 from rollmill.jobs.episodes.override_values import policy_text, read_value
@@ -25,70 +25,87 @@ _MOST_NESTED = 50
 
 
 def read_asked(file: SettingsFile | None, overrides: Sequence[str], typed: Collection[str] = ()) -> Asked:
-    """What a file and `NAME=VALUE` overrides ask for; overrides win. `typed`: the parameters that flags give.
+    """Collect what a file and `NAME=VALUE` overrides set; overrides win. `typed`: the parameters that flags give.
 
     Raises `InputError`, naming the line or the override, for a setting that is unknown or wrong by itself, and for one
     of the file that would run code and is given nowhere else.
     """
-    filed, overriding = list(_in_file(file)), list(_in_overrides(overrides))
-    given = [*filed, *overriding]
-    values = {name: value for name, value, _ in given}
-    asked = Asked()
-    places: dict[str, str] = {}
+    from_file, from_overrides = list(_in_file(file)), list(_in_overrides(overrides))
+    settings = [*from_file, *from_overrides]
+    values = {name: value for name, value, _ in settings}
+    overlay = Asked()
+    locations: dict[str, str] = {}
     references = _References(values)
-    for name, value, place in given:
+    for name, value, location in settings:
         if passes_over(name):
-            asked.passed_over.append(name)
+            overlay.passed_over.append(name)
             continue
         try:
-            field = asked.set(name, references.filled(value, (name,)))
+            field = overlay.set(name, references.filled(value, (name,)))
         except UnusableSettingError as error:
-            raise InputError(f"{place}: {error}") from None
+            raise InputError(f"{location}: {error}") from None
         if field is not None:
-            places[field] = place
-    own = {place for _, _, place in overriding}
-    _check_code({name: place for name, place in places.items() if place not in own and name not in typed}, asked)
-    _check(asked, places)
-    return asked
+            locations[field] = location
+    overridden = {location for _, _, location in from_overrides}
+    _check_code(
+        {name: location for name, location in locations.items() if location not in overridden and name not in typed},
+        overlay,
+    )
+    _check(overlay, locations)
+    return overlay
 
 
-def laid_under(asked: Asked, environment: Mapping[str, Any], flags: Mapping[str, Any]) -> Values:
-    """Parameters: flags over what is asked for over the environment; `KEY=VALUE` items one by one.
+def laid_under(overlay: Asked, environment: Mapping[str, Any], flags: Mapping[str, Any]) -> Values:
+    """Merge parameters: flags over the overlay over the environment; `KEY=VALUE` items one by one.
 
     Raises `InputError` for a policy without a model.
     """
-    values = {**asked.fields, **flags}
-    pairs = {**asked.pairs, "agent": asked.cast(), "policy": _policies(asked, values, flags, environment)}
+    values = {**overlay.fields, **flags}
+    pairs = {**overlay.pairs, "agent": overlay.cast(), "policy": _policies(overlay, values, flags, environment)}
     for name, items in pairs.items():
-        own = list(flags.get(name, []))
-        keys = {item.partition("=")[0] for item in own}
+        from_flags = list(flags.get(name, []))
+        keys = {item.partition("=")[0] for item in from_flags}
         below = [f"{key}={text}" for key, text in items.items() if key not in keys]
-        if below or own:
-            values[name] = below + own
+        if below or from_flags:
+            values[name] = below + from_flags
     return {**environment, **values}
 
 
-def _policies(asked: Asked, values: Values, flags: Mapping[str, Any], environment: Mapping[str, Any]) -> dict[str, str]:
-    """The text of each policy; in `values`, `model_path` for one that has the name of its policy and only a model."""
-    said = asked.policies()
+def _policies(
+    overlay: Asked, values: Values, flags: Mapping[str, Any], environment: Mapping[str, Any]
+) -> dict[str, str]:
+    """Return the text of each policy.
+
+    A policy named `model_name` that says a model and nothing else becomes `model_path` in `values`.
+
+
+    Args:
+        overlay: What the file and the overrides set.
+        values: The parameters so far; `model_path` is changed.
+        flags: What flags give.
+        environment: What environment variables give.
+    """
+    specs = overlay.policies()
     default = str(values.get("model_name", CollectEpisodes.model_fields["model_name"].default))
-    own = said.get(default)
-    if own is not None:
-        model = flags.get("model_path") or own.get("model") or {**environment, **values}.get("model_path")
-        said = {default: own | {"model": model}} | {name: one for name, one in said.items() if name != default}
+    default_spec = specs.get(default)
+    if default_spec is not None:
+        model = flags.get("model_path") or default_spec.get("model") or {**environment, **values}.get("model_path")
+        specs = {default: default_spec | {"model": model}} | {
+            name: spec for name, spec in specs.items() if name != default
+        }
         values["model_path"] = None
-        if own.keys() <= {"model"}:
+        if default_spec.keys() <= {"model"}:
             values["model_path"] = model
-            del said[default]
+            del specs[default]
     try:
-        return {name: policy_text(name, one) for name, one in said.items()}
+        return {name: policy_text(name, spec) for name, spec in specs.items()}
     except ValueError as error:
         raise InputError(f"policy {error}: give its path, or leave it out") from None
 
 
 def _in_file(file: SettingsFile | None) -> Iterator[tuple[str, Any, str]]:
     if file is not None:
-        yield from ((name, value, file.place(name)) for name, value in flat(file.settings))
+        yield from ((name, value, file.location(name)) for name, value in flat(file.settings))
 
 
 def _in_overrides(overrides: Sequence[str]) -> Iterator[tuple[str, Any, str]]:
@@ -100,7 +117,7 @@ def _in_overrides(overrides: Sequence[str]) -> Iterator[tuple[str, Any, str]]:
             value = read_value(text)
         except ValueError as error:
             raise InputError(f"{override}: {error}") from None
-        yield from ((one, value, override) for one, value in flat({name: value}))
+        yield from ((key, value, override) for key, value in flat({name: value}))
 
 
 class _References:
@@ -109,10 +126,10 @@ class _References:
     def __init__(self, values: Mapping[str, Any]) -> None:
         self._values = values
         self._known: Values = {}
-        self._left = _LONGEST_IN_ALL
+        self._remaining = _LONGEST_IN_ALL
 
     def filled(self, value: Any, names: tuple[str, ...]) -> Any:
-        """The value with `${name}` replaced by that setting's; `names`: those that it stands in."""
+        """Replace `${name}` in the value by that setting's value; `names`: the settings that it stands in."""
         if not isinstance(value, str):
             return value
         length = 0
@@ -134,27 +151,27 @@ class _References:
             raise UnusableSettingError(f"{match[0]} names no setting that has a value")
         if name not in self._known:
             self._known[name] = self.filled(self._values[name], (*names, name))
-        found = self._known[name]
-        self._left -= len(str(found))
-        if self._left < 0:  # each is parsed again where it stands
+        value = self._known[name]
+        self._remaining -= len(str(value))
+        if self._remaining < 0:  # each is parsed again where it stands
             raise UnusableSettingError(f"all that is named by ${{...}} has more than {_LONGEST_IN_ALL:,} characters")
-        return found
+        return value
 
 
-def _check_code(places: Mapping[str, str], asked: Asked) -> None:
-    """Refuses what a file says of code to run; `places`: the parameters that it decides."""
-    if "env_name" in places:
-        refuse_code(places["env_name"], "env_name", asked.fields["env_name"], BUILT_IN)
-    if "vllm_args" in places:
-        refuse_server_options(places["vllm_args"], asked.fields["vllm_args"])
+def _check_code(locations: Mapping[str, str], overlay: Asked) -> None:
+    """Refuse what a file says of code to run; `places`: the parameters that it decides."""
+    if "env_name" in locations:
+        refuse_code(locations["env_name"], "env_name", overlay.fields["env_name"], ENVIRONMENTS)
+    if "vllm_args" in locations:
+        refuse_server_options(locations["vllm_args"], overlay.fields["vllm_args"])
 
 
-def _check(asked: Asked, places: Mapping[str, str]) -> None:
+def _check(overlay: Asked, locations: Mapping[str, str]) -> None:
     try:
-        CollectEpisodes.model_validate(asked.fields)
+        CollectEpisodes.model_validate(overlay.fields)
     except ValidationError as error:
         for detail in error.errors(include_url=False):
             if detail["loc"]:  # what concerns several settings is judged with the flags
-                place = places[str(detail["loc"][0])]
-                said = detail["msg"].removeprefix("Value error, ")
-                raise InputError(f"{place}: {shown(detail['input'])}: {said[:500]}") from None
+                location = locations[str(detail["loc"][0])]
+                message = detail["msg"].removeprefix("Value error, ")
+                raise InputError(f"{location}: {shown(detail['input'])}: {message[:500]}") from None

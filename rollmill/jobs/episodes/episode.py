@@ -6,6 +6,7 @@ import math
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -16,6 +17,7 @@ from rollmill.environments.environment import Agent, Environment, Step
 from rollmill.errors import RollmillError
 from rollmill.generation.identity import rollout_seed
 from rollmill.inference.client import RequestFailedError
+from rollmill.inference.sampled_tokens import NO_TOKENS, SampledTokens
 from rollmill.jobs.episodes.pictures import PictureFolder
 from rollmill.jobs.episodes.policies import Policy, PolicyAnswer
 from rollmill.jobs.episodes.record import EpisodeTurn
@@ -39,6 +41,13 @@ class Cast(NamedTuple):
     """By agent."""
     max_turns: int
     pictures: PictureFolder
+    drop_reasoning: bool = False
+    """Whether an agent's earlier thoughts are left out of its prompts."""
+
+    def in_episode(self, group: str, stack: ExitStack) -> Cast:
+        """Return the cast for one episode, until the stack ends; see `Policy.in_episode`."""
+        policies = {policy.name: stack.enter_context(policy.in_episode(group)) for policy in self.policies.values()}
+        return self._replace(policies={agent: policies[policy.name] for agent, policy in self.policies.items()})
 
 
 @dataclass
@@ -47,10 +56,14 @@ class PlayedEpisode:
 
     messages: list[Message] = field(default_factory=list)
     turns: list[EpisodeTurn] = field(default_factory=list)
+    contexts: list[dict[str, Any]] = field(default_factory=list)
+    """Of each turn: what its prompt was rendered with beside its messages."""
     success: bool | None = None
     """None where `error` is not."""
     error: Failure | None = None
     usage: Usage = field(default_factory=Usage)
+    tokens: list[SampledTokens] = field(default_factory=list)
+    """Of each turn's answer; an empty one where they are not known."""
     calls: int = 0
     finish_reason: str | None = None
     seconds: float = 0.0
@@ -63,9 +76,15 @@ class _BrokenOffError(Exception):
 
 
 async def play(make: Callable[[], Environment], cast: Cast, *, seed: int, in_thread: InThread) -> PlayedEpisode:
-    """Plays one episode. What fails on the way is `error`, with the agent, the turn and the call that failed.
+    """Play one episode. What fails on the way is `error`, with the agent, the turn and the call that failed.
 
     Raises what concerns the whole run: `ServingError` and `RunStoppedError` of the policies.
+
+    Args:
+        make: Makes the environment, in a thread.
+        cast: Who plays.
+        seed: The rollout's.
+        in_thread: Runs a function in a thread of the environments.
     """
     played = PlayedEpisode()
     began = time.monotonic()
@@ -97,6 +116,8 @@ class _Episode:
         self._seed = seed
         self._in_thread = in_thread
         self._played = played
+        self._thoughts: dict[tuple[str, str], tuple[str, str]] = {}
+        """Agent and the text of an answer of its own -> its thoughts, and the server's name for them."""
 
     async def play(self, make: Callable[[], Environment]) -> None:
         def begin(at: At) -> tuple[Environment, Sequence[str]]:
@@ -107,8 +128,8 @@ class _Episode:
 
         environment, order = await self._call("", begin)
         for turn_idx in range(self._cast.max_turns):
-            for place, agent_name in enumerate(order, start=1):
-                last = place == len(order)
+            for position, agent_name in enumerate(order, start=1):
+                last = position == len(order)
                 final = last and turn_idx + 1 == self._cast.max_turns
                 ended = await self._play_turn(environment, agent_name, turn_idx, last=last, final=final)
                 if ended.success is not None:
@@ -119,14 +140,22 @@ class _Episode:
     async def _play_turn(
         self, environment: Environment, agent_name: str, turn_idx: int, *, last: bool, final: bool
     ) -> _Ended:
-        """One agent's turn. Every hop into a thread costs: there is one before the answer and one after it."""
+        """Play one agent's turn. Every hop into a thread costs: one is made before the answer and one after it.
+
+        Args:
+            environment: The environment, which is used in its thread alone.
+            agent_name: The agent's.
+            turn_idx: Number of the turn, from 0.
+            last: Whether the agent is the last of the turn.
+            final: Whether the episode ends with this turn.
+        """
         where = f"{agent_name}, turn {turn_idx}: "
 
         def show(at: At) -> tuple[Agent, list[Message]]:
             at("agents")
             agent = environment.agents[agent_name]
             at("prompt")
-            return agent, self._cast.pictures.keep(agent.prompt())
+            return agent, self._with_thoughts(agent_name, self._cast.pictures.keep(agent.prompt()))
 
         agent, shown = await self._call(where, show)
         answer, seed = await self._ask(agent, agent_name, turn_idx, shown)
@@ -149,12 +178,29 @@ class _Episode:
     def _note(
         self, agent_name: str, turn_idx: int, shown: list[Message], answer: PolicyAnswer, seed: int
     ) -> EpisodeTurn:
-        """Adds what was said, before anything is made of it."""
+        """Record the answer, before anything is made of it.
+
+        Args:
+            agent_name: The agent's.
+            turn_idx: Number of the turn, from 0.
+            shown: The messages that the agent was shown.
+            answer: The policy's answer.
+            seed: The seed that it was sampled with.
+        """
         first = len(self._played.messages)
-        said: Message = {"role": "assistant", "content": answer.text}
+        reply: Message = {"role": "assistant", "content": answer.text}
         if answer.reasoning is not None:
-            said["reasoning"] = answer.reasoning
-        self._played.messages += [*shown, said]
+            reply["reasoning_content"] = answer.reasoning
+            self._thoughts[agent_name, answer.text] = answer.reasoning, answer.reasoning_key
+        if answer.tool_calls:
+            reply["tool_calls"] = [call.to_openai() for call in answer.tool_calls]
+        if answer.finish_reason is not None:
+            reply["finish_reason"] = answer.finish_reason
+        if answer.stop_text is not None:
+            reply["stop_text"] = answer.stop_text
+        self._played.messages += [*shown, reply]
+        self._played.tokens.append(answer.tokens or NO_TOKENS)
+        self._played.contexts.append(self._cast.policies[agent_name].context)
         turn = EpisodeTurn(
             agent_name=agent_name,
             policy_name=self._cast.policies[agent_name].name,
@@ -168,6 +214,35 @@ class _Episode:
         self._played.turns.append(turn)
         return turn
 
+    def _with_thoughts(self, agent_name: str, shown: list[Message]) -> list[Message]:
+        """Give an agent's earlier answers in its prompt the thoughts that it had, which environments do not know."""
+        if self._cast.drop_reasoning or not self._thoughts:
+            return shown
+        return [
+            message | {"reasoning_content": thoughts[0]} if thoughts is not None else message
+            for message in shown
+            for thoughts in [self._thoughts_of(agent_name, message)]
+        ]
+
+    def _thoughts_of(self, agent_name: str, message: Message) -> tuple[str, str] | None:
+        content = message.get("content")
+        if message.get("role") != "assistant" or not isinstance(content, str) or "reasoning_content" in message:
+            return None
+        return self._thoughts.get((agent_name, content))
+
+    def _sent(self, agent_name: str, shown: list[Message]) -> list[Message]:
+        """Return a prompt for a server: pictures as data, thoughts by the name that it has for them."""
+        sent = []
+        for message in self._cast.pictures.sent(shown):
+            content = message.get("content")
+            known = self._thoughts.get((agent_name, content)) if isinstance(content, str) else None
+            thoughts = message.get("reasoning_content")
+            if known is not None and thoughts == known[0]:
+                message = {key: value for key, value in message.items() if key != "reasoning_content"}
+                message[known[1]] = thoughts
+            sent.append(message)
+        return sent
+
     async def _ask(
         self, agent: Agent, agent_name: str, turn_idx: int, shown: list[Message]
     ) -> tuple[PolicyAnswer, int]:
@@ -175,7 +250,7 @@ class _Episode:
         seed = rollout_seed(self._seed, agent_name, turn_idx)
         where = f"{agent_name}, turn {turn_idx}: "
         try:
-            answer = await policy.answer(agent, self._cast.pictures.sent(shown), seed, self._demonstrated(where))
+            answer = await policy.answer(agent, self._sent(agent_name, shown), seed, self._demonstrated(where))
         except RequestFailedError as failure:
             self._played.calls += failure.calls
             raise _BrokenOffError(Failure(type=failure.type, message=f"{where}{failure.message}")) from None
@@ -199,7 +274,7 @@ class _Episode:
         return call
 
     async def _call(self, where: str, call: Callable[[At], ResultT]) -> ResultT:
-        """Calls what is the environment's. Whatever it raises ends the episode, and nothing else."""
+        """Call the environment's code. Whatever it raises ends the episode, and nothing else."""
         names: list[str] = []
         try:
             result: ResultT = await self._in_thread(lambda: call(names.append))
@@ -209,18 +284,18 @@ class _Episode:
         except RollmillError as failure:
             raise _BrokenOffError(Failure(type="tool", message=f"{where}{names[-1]}: {failure}")) from failure
         except Exception as error:
-            message = f"{where}{names[-1]}: {describe(error)}{_place(error)}"
+            message = f"{where}{names[-1]}: {describe(error)}{_source_line(error)}"
             raise _BrokenOffError(Failure(type=RAISED, message=message)) from error
         return result
 
 
 def _checked(step: Step) -> Step:
-    """Raises `TypeError` or `ValueError` for what cannot stand in a journal."""
+    """Check a step. Raises `TypeError` or `ValueError` for what cannot stand in a journal."""
     reward, info = step
     if isinstance(reward, bool) or not isinstance(reward, float | int) or not math.isfinite(reward):
         raise ValueError(f"a step's reward is {reward!r}: it must be a finite number")
-    told = orjson.loads(orjson.dumps(dict(info)))
-    return Step(float(reward), told)
+    json_info = orjson.loads(orjson.dumps(dict(info)))
+    return Step(float(reward), json_info)
 
 
 def _order(environment: Environment) -> Sequence[str]:
@@ -236,6 +311,6 @@ def _bool(name: str, value: object) -> bool:
     return value
 
 
-def _place(error: BaseException) -> str:
+def _source_line(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     return f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""

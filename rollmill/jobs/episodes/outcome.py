@@ -4,48 +4,47 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
-
-from pydantic import BaseModel, ConfigDict
+from typing import Any, ClassVar
 
 from rollmill.corpus.corpus import index_run
+from rollmill.exports.token_references import moved
 from rollmill.files.atomic import atomic_write, atomic_write_bytes, atomic_write_json
 from rollmill.files.rows import dump_line
+from rollmill.generation.failures import failure_words
+from rollmill.generation.outcome import JobOutcome
 from rollmill.generation.progress import Progress
 from rollmill.generation.run import Run, problem_files
 from rollmill.jobs.curation.overview_plot import draw_overview
 from rollmill.jobs.episodes.parameters import CollectEpisodes
 from rollmill.jobs.episodes.selection import Selection, selected
 from rollmill.jobs.episodes.statistics import EpisodeStatistics
+from rollmill.reports.health import check_health
 
 PLOT = "overview.png"
+_MOST_WORDS = 10
 
 
-class CollectionOutcome(BaseModel):
-    """A run when it is over: numbers, and the paths of what was written."""
+class CollectionOutcome(JobOutcome):
+    """A collection when it is over."""
 
-    model_config = ConfigDict(frozen=True)
+    title: ClassVar[str] = "Episodes"
+    artifact_key: ClassVar[str] = "collect-episodes"
 
-    directory: Path
     data: Path
     """`sft_data_<time>.jsonl`, `time` being that of the run's first start."""
     statistics: Path
-    made: int
-    """Episodes of this call; the others were journaled before."""
     episodes: int
     successes: int
     failed: int
     """Failed on the way: neither a success nor none."""
     rows: int
-    table: list[dict[str, str]]
-    notes: list[str]
     adapter: Path | None = None
     """Where it was trained."""
 
     @property
     def files(self) -> dict[str, Path]:
-        """What was written, by what it is."""
-        found = {
+        """Return the paths of what was written, each by what it is."""
+        files = {
             "training rows": self.data,
             "statistics": self.statistics,
             "picture": self.directory / PLOT,
@@ -53,31 +52,29 @@ class CollectionOutcome(BaseModel):
             **problem_files(self.directory),
         }
         if self.adapter is not None:
-            found["adapter"] = self.adapter
-        return found
+            files["adapter"] = self.adapter
+        return files
 
-    def lines(self) -> list[str]:
-        """What a user should read."""
-        done = [] if self.made else ["already complete, nothing was played"]
-        return [
+    def headline(self) -> str:
+        """Return the run's numbers in one line."""
+        return (
             f"{self.episodes:,} episodes: {self.successes:,} successful, {self.failed:,} failed on the way; "
-            f"{self.rows:,} training rows",
-            *done,
-            *self.notes,
-            *(f"{what}: {path}" for what, path in self.files.items()),
-        ]
+            f"{self.rows:,} training rows"
+        )
 
 
 def write_collection(run: Run, parameters: CollectEpisodes, progress: Progress) -> CollectionOutcome:
-    """Writes the rows from the journal, in the order of the problems, and what describes them; also with no row."""
+    """Write the rows from the journal, in the order of the problems, and what describes them; also with no row."""
     stamp = re.sub(r"[^0-9]", "", run.manifest.started_at)[:14]
     name = f"sft_data_{stamp[:8]}_{stamp[8:]}"
     data, counts = run.directory / f"{name}.jsonl", run.directory / f"{name}_stats.json"
     statistics = write_rows(run, selection_of(parameters), data, parameters.env_name)
-    atomic_write_json(counts, statistics.to_json())
-    table = index_run(run.directory, run.num_rollout).table
-    atomic_write_bytes(run.directory / PLOT, draw_overview(table, parameters.directory.name))
+    corpus = index_run(run.directory, run.num_rollout)
+    health = check_health(corpus)
+    atomic_write_json(counts, {**statistics.to_json(), "health": health.model_dump(mode="json")})
+    atomic_write_bytes(run.directory / PLOT, draw_overview(corpus.table, parameters.directory.name))
     outcome = CollectionOutcome(
+        name=parameters.directory.name,
         directory=run.directory,
         data=data,
         statistics=counts,
@@ -88,30 +85,47 @@ def write_collection(run: Run, parameters: CollectEpisodes, progress: Progress) 
         rows=statistics.rows,
         table=statistics.table(),
         notes=statistics.notes(),
+        health=health.lines(),
     )
     run.finish(outcome.model_dump(mode="json", include={"episodes", "successes", "failed", "rows"}))
     return outcome
 
 
 def selection_of(parameters: CollectEpisodes) -> Selection:
-    """What the parameters keep."""
+    """Return which turns the parameters keep."""
     return Selection(
-        only_success=parameters.only_success,
+        only_success=parameters.successful_only,
         agents=tuple(parameters.keep_agents),
         balance_success=parameters.balance_success,
         seed=parameters.seed,
+        keep_truncated=parameters.keep_truncated,
     )
 
 
 def write_rows(run: Run, selection: Selection, path: Path, env_name: str) -> EpisodeStatistics:
-    """Writes the selected turns as JSON Lines, whole or not at all; what was counted on the way."""
+    """Write the selected turns as JSON Lines, whole or not at all; return their statistics.
+
+    Args:
+        run: The run.
+        selection: Which turns are kept.
+        path: The file.
+        env_name: The environment's name, for the statistics.
+    """
     chosen: dict[str, Any] = selection.model_dump(mode="json")
-    statistics = EpisodeStatistics(env_name=env_name, wanted=run.expected, data_file=path.name, selection=chosen)
+    statistics = EpisodeStatistics(
+        env_name=env_name,
+        wanted=run.expected,
+        data_file=path.name,
+        selection=chosen,
+        failed_words=failure_words(run)[:_MOST_WORDS],
+    )
     with atomic_write(path) as file:
         for episode, rows in selected(run, selection):
             statistics.add_episode(episode)
+            location = episode.rollout.tokens
+            tokens = moved(location, run.journal.path.parent, path.parent) if location else None
             for row in rows:
                 statistics.add_row(row)
                 if row.left_out is None:
-                    file.write(dump_line(row.to_json()))
+                    file.write(dump_line(row.to_json(tokens)))
     return statistics

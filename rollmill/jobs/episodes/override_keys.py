@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from rollmill.config.parameter import alias_names
 from rollmill.jobs.episodes.override_values import POLICY_KEYS, as_pairs, as_text, close_to, split_policy
 from rollmill.jobs.episodes.parameters import SFT_KEYS, CollectEpisodes
 
@@ -16,10 +17,10 @@ PAIRS = ("env", "sft_config", "agent", "policy")
 _FIELDS = {
     "env.name": "env_name",
     "env.max_turns": "max_turns",
-    "training.sft_num_episodes": "num_episodes",
+    "training.sft_num_episodes": "total_rollouts",
     "training.sft_data_dir": "output_dir",
     "training.sft_config.output_dir": "sft_model_dir",
-    "training.only_success": "only_success",
+    "training.only_success": "successful_only",
     "training.max_response_length": "max_tokens",
     "training.sample_temperature": "temperature",
 }
@@ -36,7 +37,10 @@ _PASSED_OVER = re.compile(
     r"|ray_\w+|validate_\w+|val_freq|resample_freq|max_prompt_length|lora_rank|lora_alpha|sft_mode|collect_mode)"
     r")(\..*)?"
 )
-_WHOLE = re.compile(r"(env|sft_config|training\.sft_config)\.\w+")
+_WHOLE = re.compile(
+    r"(env|sft_config|training\.sft_config)\.\w+"
+    r"|((sampling|(policy|policies|models|base_models)\.[^.]+)\.)?(chat_template_kwargs|extra_body)"
+)
 """Settings whose value may be a mapping."""
 
 
@@ -45,8 +49,9 @@ def _group_of(name: str) -> str:
     return str(extra["group"]).lower() if isinstance(extra, dict) else ""
 
 
-FIELDS = {name: _group_of(name) for name in CollectEpisodes.model_fields}
-"""The parameters, and the groups that dotted names may put before them."""
+_ALIASES = alias_names(CollectEpisodes)
+FIELDS = {name: _group_of(_ALIASES.get(name, name)) for name in (*CollectEpisodes.model_fields, *_ALIASES)}
+"""The parameters, by all their names, and the groups that dotted names may put before them."""
 ROOTS = frozenset({*FIELDS.values(), *_POLICIES, "env", "sft_config", "agent", "agents", "agent_policy_configs"})
 """What dotted names begin with."""
 _KNOWN = [
@@ -58,7 +63,7 @@ _KNOWN = [
 
 
 def passes_over(name: str) -> bool:
-    """Whether a setting decides nothing here, and is none of ours: what files for PettingLLMs say of training."""
+    """Tell whether a setting decides nothing here, and is none of ours: what files for PettingLLMs say of training."""
     return _PASSED_OVER.fullmatch(name) is not None
 
 
@@ -78,15 +83,17 @@ class Asked:
         self._cast: dict[str, dict[str, Any]] = {}
 
     def set(self, name: str, value: Any) -> str | None:
-        """Takes one setting; the parameter that it stands for, if it is one by itself.
+        """Set one setting; return the parameter that it stands for, if it is one by itself.
 
         Raises `UnusableSettingError`.
         """
         parts = name.split(".")
         root, last = parts[0].lower().replace("-", "_"), parts[-1].replace("-", "_")
         field = _FIELDS.get(name)
+        # A parameter's own name (`max_tokens`), alone or behind its group in the form (`sampling.max_tokens`). Behind
+        # another group, or deeper, it is unknown: a typing error must not set a parameter.
         if field is None and last not in PAIRS and parts[:-1] in ([], [root]) and root in (last, FIELDS.get(last)):
-            field = last if last in FIELDS else None
+            field = _ALIASES.get(last, last) if last in FIELDS else None
         if field is not None:
             self.fields[field] = value
         elif not self._set_pair(root, parts, name, value):
@@ -95,23 +102,29 @@ class Asked:
         return field
 
     def policies(self) -> dict[str, dict[str, Any]]:
-        """What is said of each policy, by its name; `model` is its model."""
-        found: dict[str, dict[str, Any]] = {}
-        for entry, said in self._policies.items():
-            name = str(said.get("name", entry))
-            found[name] = found.get(name, {}) | {key: value for key, value in said.items() if key != "name"}
-        return found
+        """Return the settings of each policy, by its name; `model` is its model."""
+        specs: dict[str, dict[str, Any]] = {}
+        # An entry's key in a file (`policy_0`) is only that: agents refer to its `name`, where it has one. Entries of
+        # one name are one policy.
+        for entry, spec in self._policies.items():
+            name = str(spec.get("name", entry))
+            specs[name] = specs.get(name, {}) | {key: value for key, value in spec.items() if key != "name"}
+        return specs
 
     def cast(self) -> dict[str, str]:
-        """The policy of each agent."""
-        entries = [said for said in self._cast.values() if {"name", "policy_name"} <= said.keys()]
-        return {str(said["name"]): str(said["policy_name"]) for said in entries} | self.pairs["agent"]
+        """Return the policy of each agent."""
+        # An entry with one half alone names no pair. `agent.NAME=POLICY` wins over entries.
+        entries = [entry for entry in self._cast.values() if {"name", "policy_name"} <= entry.keys()]
+        return {str(entry["name"]): str(entry["policy_name"]) for entry in entries} | self.pairs["agent"]
 
     def _set_pair(self, root: str, parts: list[str], name: str, value: Any) -> bool:
+        # `training.sft_config.KEY` is `sft_config.KEY`: without its first part, it is the same from here on.
         if name.startswith(_SFT):
             root, parts = "sft_config", parts[1:]
+        # PettingLLMs' files name an agent and its policy by two settings of one entry, in any order.
         if name.startswith(_CAST) and len(parts) == 4 and parts[3] in {"name", "policy_name"}:
             self._cast.setdefault(parts[2], {})[parts[3]] = value
+        # Without a key: `policy=[NAME=MODEL, ...]`, or a mapping, as flags take them.
         elif len(parts) == 1:
             return self._set_list(root, value)
         elif root in _POLICIES:
@@ -126,7 +139,7 @@ class Asked:
         return True
 
     def _set_list(self, root: str, value: Any) -> bool:
-        """`KEY=VALUE` items as flags take them."""
+        """Set `KEY=VALUE` items, as flags take them."""
         if root not in PAIRS:
             return False
         items = [] if value is None else as_pairs(value)
@@ -135,9 +148,9 @@ class Asked:
         for item in items:
             key, _, text = str(item).partition("=")
             if root == "policy":
-                said = split_policy(text)
-                urls = [url for name, url in said if name == "base_url"]
-                self._policies[key] = dict(said) | ({"base_url": urls} if urls else {})
+                options = split_policy(text)
+                urls = [url for name, url in options if name == "base_url"]
+                self._policies[key] = dict(options) | ({"base_url": urls} if urls else {})
             else:
                 self.pairs[root][key] = text
         return True
@@ -156,7 +169,7 @@ class Asked:
 
 
 def flat(settings: dict[Any, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    """Settings by their dotted names: mappings opened, lists as they are."""
+    """Yield settings by their dotted names: mappings opened, lists as they are."""
     for key, value in settings.items():
         name = f"{above}{key}"
         if isinstance(value, dict) and not _WHOLE.fullmatch(name):

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from rollmill.config.names import LONGEST_NAME
-from rollmill.generation.sampling import Sampling
+from rollmill.generation.sampling import OPTIONS, Sampling
 from rollmill.inference.parameters import check_urls
 from rollmill.terminal.escapes import hidden_sign, visible_line
 
@@ -20,7 +20,7 @@ DEMONSTRATIONS = ("oracle", "random")
 """Policies without a model: the agents' own methods of these names."""
 _NAME = re.compile(r"[\w.\-]+(/[\w.\-]+)*")
 _KEY = re.compile(r"\w+")
-POLICY_KEYS = ("adapter", "base_url", "temperature", "top_p", "max_tokens")
+POLICY_KEYS = ("adapter", "base_url", "temperature", "top_p", "max_tokens", *OPTIONS)
 """What a policy's flag may say after its model."""
 
 
@@ -36,29 +36,31 @@ class PolicySpec(NamedTuple):
     """Directory of an adapter on the model; empty for none."""
     base_urls: tuple[str, ...] = ()
     """Of servers that run and serve this policy; empty where the run's own servers do."""
+    given: frozenset[str] = frozenset()
+    """What of its sampling is said of this policy alone."""
 
     @property
     def demonstration(self) -> bool:
-        """Whether the agents' own demonstrations play, and no model."""
+        """Tell whether the agents' own demonstrations play, and no model."""
         return self.model in DEMONSTRATIONS
 
 
 def as_pairs(value: Any) -> Any:
-    """`KEY=VALUE` texts of a mapping; one text as a list of it; anything else as it is."""
+    """Return `KEY=VALUE` texts of a mapping; one text as a list of it; anything else as it is."""
     if isinstance(value, Mapping):
-        return [f"{key}={as_text(one)}" for key, one in value.items()]
+        return [f"{key}={as_text(item)}" for key, item in value.items()]
     return [value] if isinstance(value, str) else value
 
 
 def as_policies(value: Any) -> Any:
-    """Policies' flags of a mapping of names to models or to mappings (`model` and `POLICY_KEYS`); else `as_pairs`."""
+    """Return policies' flags of a mapping from names to models or to `model` and `POLICY_KEYS`; else `as_pairs`."""
     if not isinstance(value, Mapping):
         return as_pairs(value)
-    return [f"{name}={policy_text(str(name), one)}" for name, one in value.items()]
+    return [f"{name}={policy_text(str(name), spec)}" for name, spec in value.items()]
 
 
 def as_text(value: Any) -> str:
-    """A value such that `read_value` reads it back from the text."""
+    """Return a text that `read_value` reads back as the value."""
     if isinstance(value, str):
         try:
             plain = read_value(value) == value
@@ -70,7 +72,7 @@ def as_text(value: Any) -> str:
 
 
 def read_value(text: str) -> Any:
-    """A value as JSON or YAML has it; what is none of JSON's kinds (a date, say) stays text.
+    """Read a value as JSON or YAML has it; what is none of JSON's kinds (a date, say) stays text.
 
     Raises `ValueError` for text that is neither.
     """
@@ -90,7 +92,7 @@ def read_value(text: str) -> Any:
 
 
 def read_pairs(items: Iterable[str], *, known: Collection[str] | None = None) -> dict[str, str]:
-    """The texts of `KEY=VALUE` items by key. Raises `ValueError` for one that is none, unknown, or given twice."""
+    """Return the texts of `KEY=VALUE` items by key. Raises `ValueError` for one that is none, unknown or repeated."""
     pairs: dict[str, str] = {}
     for item in items:
         key, equals, value = item.partition("=")
@@ -105,34 +107,34 @@ def read_pairs(items: Iterable[str], *, known: Collection[str] | None = None) ->
 
 
 def read_settings(items: Iterable[str], *, known: Collection[str] | None = None) -> dict[str, Any]:
-    """The values of `KEY=VALUE` items by key, read as YAML; raises as `read_pairs` and `read_value` do."""
+    """Return the values of `KEY=VALUE` items by key, read as YAML; raises as `read_pairs` and `read_value` do."""
     return {key: read_value(value) for key, value in read_pairs(items, known=known).items()}
 
 
 def split_policy(text: str) -> list[tuple[str, str]]:
-    """Key and value of each part of `MODEL[,KEY=VALUE...]`; the first is `model`'s."""
+    """Split `MODEL[,KEY=VALUE...]` into key and value of each part; the first is `model`'s."""
     model, *options = re.split(r",(?=\w+=)", text)
     return [("model", home(model)), *((key, value) for key, _, value in (option.partition("=") for option in options))]
 
 
 def read_policy(item: str, sampling: Sampling) -> PolicySpec:
-    """The policy of `NAME=MODEL[,KEY=VALUE...]`; `sampling` is what it does not say itself. Raises `ValueError`."""
+    """Read the policy of `NAME=MODEL[,KEY=VALUE...]`; `sampling` has the defaults. Raises `ValueError`."""
     name, _, text = item.partition("=")
-    (_, model), *given = split_policy(text)
+    (_, model), *options = split_policy(text)
     if not model:
         raise ValueError(f"{item!r} is not NAME=MODEL")
     check_name(name)
-    for key, _ in given:
+    for key, _ in options:
         if key not in POLICY_KEYS:
             raise ValueError(f"{name}: there is no {key!r}{close_to(key, POLICY_KEYS)}")
-        if key != "base_url" and [one for one, _ in given].count(key) > 1:
+        if key != "base_url" and [option for option, _ in options].count(key) > 1:
             raise ValueError(f"{name}: {key!r} is given twice")
-    urls = check_urls([value for key, value in given if key == "base_url"])
-    said = {key: value for key, value in given if key != "base_url"}
-    adapter = home(said.pop("adapter", ""))
-    spec = PolicySpec(name, model, _sampling(name, sampling, said), adapter, tuple(urls))
-    if spec.demonstration and given:
-        raise ValueError(f"{name}: {model} is no model: it takes no {given[0][0]}")
+    urls = check_urls([value for key, value in options if key == "base_url"])
+    settings = {key: value for key, value in options if key != "base_url"}
+    adapter = home(settings.pop("adapter", ""))
+    spec = PolicySpec(name, model, _sampling(name, sampling, settings), adapter, tuple(urls), given=frozenset(settings))
+    if spec.demonstration and options:
+        raise ValueError(f"{name}: {model} is no model: it takes no {options[0][0]}")
     if adapter and urls:
         raise ValueError(
             f"{name}: running servers decide what they serve: leave out adapter, and give the name under which they "
@@ -142,7 +144,7 @@ def read_policy(item: str, sampling: Sampling) -> PolicySpec:
 
 
 def home(path: str) -> str:
-    """A path whose `~` is written out: behind `=` no shell does it."""
+    """Write out a path's `~`: behind `=` no shell does it."""
     try:
         return str(Path(path).expanduser()) if path.startswith("~") else path
     except RuntimeError:  # of nobody that this machine knows
@@ -150,7 +152,7 @@ def home(path: str) -> str:
 
 
 def check_name(name: str) -> str:
-    """A policy's name. Raises `ValueError` for what a server cannot serve as one."""
+    """Check a policy's name. Raises `ValueError` for what a server cannot serve as one."""
     shown = f"'{visible_line(name)}' cannot be a policy's name"
     if not _NAME.fullmatch(name) or hidden_sign(name):
         raise ValueError(f"{shown}: use letters, digits, '_', '-', '.' and '/'")
@@ -160,27 +162,40 @@ def check_name(name: str) -> str:
 
 
 def close_to(name: str, known: Collection[str]) -> str:
-    """The end of a message on an unknown name: the known one that it is like, or all of them."""
+    """Return the end of a message on an unknown name: the known one that it is like, or all of them."""
     close = difflib.get_close_matches(name, known, n=1)
     return f"; did you mean {close[0]}?" if close else f": there are {', '.join(known) or 'none'}"
 
 
-def _sampling(name: str, sampling: Sampling, said: Mapping[str, str]) -> Sampling:
+def _sampling(name: str, sampling: Sampling, settings: Mapping[str, str]) -> Sampling:
+    values: dict[str, Any] = dict(settings)
+    if "stop" in values:
+        values["stop"] = _texts(values["stop"])
     try:
-        return Sampling.model_validate({**sampling.model_dump(), **said})
+        return Sampling.model_validate({**sampling.model_dump(), **values})
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise ValueError(f"{name}: {first['loc'][0]}: {first['input']!r}: {first['msg']}") from None
 
 
+def _texts(text: str) -> Any:
+    """Return the texts of a JSON list, or the one that is none."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return [text]
+    return value if isinstance(value, list) else [text]
+
+
 def policy_text(name: str, value: Any) -> str:
-    """What a policy's flag says after its name. Raises `ValueError` for a policy without a model."""
+    """Return what a policy's flag says after its name. Raises `ValueError` for a policy without a model."""
     if not isinstance(value, Mapping):
         return str(value)
-    given = dict(value)
-    model = given.pop("model", None)
+    settings = dict(value)
+    model = settings.pop("model", None)
     if model is None:
         raise ValueError(f"{name}: says no model")
-    urls = given.pop("base_url", [])
+    urls = settings.pop("base_url", [])
     options = [f"base_url={url}" for url in ([urls] if isinstance(urls, str) else urls)]
-    return ",".join([str(model), *options, *(f"{key}={one}" for key, one in given.items())])
+    options += [f"{key}={value if isinstance(value, str) else as_text(value)}" for key, value in settings.items()]
+    return ",".join([str(model), *options])

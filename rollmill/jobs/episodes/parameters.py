@@ -7,12 +7,17 @@ from typing import Any, Literal, Self
 
 from pydantic import ConfigDict, ValidationError, field_validator, model_validator
 
-from rollmill.config.file_parameters import STORE_BLOCK, image_folders_field
 from rollmill.config.form import Form
 from rollmill.config.names import ModelPath, NewPath
-from rollmill.config.parameter import Parameters, parameter
-from rollmill.generation.parameters import CLUSTER_BLOCK, GPU_WORKERS, check_places
-from rollmill.generation.sampling import Sampling
+from rollmill.config.parameter import Parameters, parameter, redefine
+from rollmill.environments.parameters import ENVIRONMENT, EnvironmentName
+from rollmill.generation.concurrency import AS_FOUND, Concurrency
+from rollmill.generation.parameters import (
+    ConcurrencyParameters,
+    ContextParameters,
+    SamplingParameters,
+    ServedJobParameters,
+)
 from rollmill.jobs.episodes.override_values import (
     PolicySpec,
     as_pairs,
@@ -23,9 +28,9 @@ from rollmill.jobs.episodes.override_values import (
     read_policy,
     read_settings,
 )
-from rollmill.jobs.episodes.shared_parameters import Outside
+from rollmill.jobs.episodes.tool_parameters import ToolParameters
 from rollmill.jobs.training.parameters import Hyperparameters, Material, TrainLora
-from rollmill.problems import ProblemSource
+from rollmill.problems.parameters import DatasetColumns, DatasetParameters, ProblemLimits
 
 SFT_KEYS = tuple(
     name
@@ -35,39 +40,18 @@ SFT_KEYS = tuple(
 """What `sft_config` may set."""
 
 
-class Playing(Parameters):
-    """What is played, on what problems, by whom."""
+class EnvironmentParameters(Parameters):
+    """What is played."""
 
-    env_name: str = parameter(
-        "code_env", "Environment", "Environment",
-        "code_env, math_env, search_env, stateful_env, or a class of your own as package.module:Name.", metavar="NAME",
-    )  # fmt: skip
+    env_name: EnvironmentName = ENVIRONMENT
     env: list[str] = parameter(
         [], "Environment", "Settings", "Settings of the environment itself, as KEY=VALUE.", metavar="KEY=VALUE"
     )  # fmt: skip
     max_turns: int = parameter(3, "Environment", "Max turns", "Rounds over the agents in one episode.", ge=1, le=1000)
 
-    dataset: str | None = parameter(
-        None, "Problems", "Data set",
-        "Hub id, local directory, .jsonl/.json/.parquet file, or reasoning_gym:NAME; else the environment's own.",
-    )  # fmt: skip
-    split: str = parameter("train", "Problems", "Split", "Split of a hub or directory data set.")
-    prompt_field: str | None = parameter(
-        None, "Problems", "Prompt field", "Column of the question; found when obvious.", metavar="COLUMN"
-    )
-    answer_field: str | None = parameter(
-        None, "Problems", "Answer field", "Column of the ground truth; dots reach into nested columns.",
-        metavar="COLUMN",
-    )  # fmt: skip
-    id_field: str | None = parameter(
-        None, "Problems", "Id field", "Column of the problems' ids; else the row number.", metavar="COLUMN"
-    )
-    image_folders: list[str] = image_folders_field("Problems")
-    max_data: int | None = parameter(None, "Problems", "Max data", "Only the first so many problems.", env=True, ge=1)
-    max_bad_share: float = parameter(
-        0.1, "Problems", "Largest share of bad rows", "Stop when more than this share of the rows is unusable.",
-        ge=0, le=1,
-    )  # fmt: skip
+
+class PolicyParameters(Parameters):
+    """Who plays."""
 
     model_path: ModelPath | None = parameter(
         None, "Policies", "Model path",
@@ -78,41 +62,69 @@ class Playing(Parameters):
     policy: list[str] = parameter(
         [], "Policies", "Further policies", metavar="NAME=MODEL[,KEY=VALUE...]",
         description="NAME=MODEL[,KEY=VALUE...]: MODEL as --model_path; keys: adapter (directory of a LoRA adapter on "
-        "MODEL), base_url (servers that serve it), temperature, top_p, max_tokens.",
+        "MODEL), base_url (servers that serve it), and those of sampling: temperature, top_p, max_tokens, top_k, ...",
     )  # fmt: skip
     agent: list[str] = parameter(
         [], "Policies", "Agents", "AGENT=POLICY: which policy plays an agent; the others are played by --model_path's.",
         metavar="AGENT=POLICY",
     )  # fmt: skip
 
-    num_episodes: int = parameter(
+
+class RowParameters(Parameters):
+    """How many episodes there are, and which of their turns become training rows."""
+
+    total_rollouts: int = parameter(
         100, "Sampling", "Episodes", "Episodes of the whole run, spread over the problems in order; "
-        "raising it later continues the run.", ge=1,
+        "raising it later continues the run.", ge=1, aliases=("num_episodes",),
     )  # fmt: skip
-    temperature: float = parameter(1.0, "Sampling", "Temperature", "Sampling temperature.", env=True, ge=0, le=10)
-    top_p: float = parameter(1.0, "Sampling", "Top p", "Nucleus of the sampling.", gt=0, le=1)
-    max_tokens: int = parameter(1024, "Sampling", "Max tokens", "Longest answer of one turn, in tokens.", ge=1)
-    seed: int = parameter(0, "Sampling", "Seed", "Seed of the run; every episode's own seed follows from it.", ge=0)
-
-    only_success: bool = parameter(
-        True, "Rows", "Only success", "Keep only the turns of episodes that ended in success."
-    )
+    successful_only: bool = parameter(
+        True, "Rows", "Only successful", "Keep only the turns of episodes that ended in success.",
+        aliases=("only_success",),
+    )  # fmt: skip
     keep_agents: list[str] = parameter([], "Rows", "Agents kept", "Only turns of these agents.", metavar="AGENT")
+    keep_truncated: bool = parameter(
+        False, "Rows", "Keep truncated", "Also answers that were cut off; their rows say so, and teach no end."
+    )
     balance_success: bool = parameter(
-        False, "Rows", "Balance success", "As many episodes that failed as succeeded; needs --no_only_success."
+        False, "Rows", "Balance success", "As many episodes that failed as succeeded; needs --no_successful_only."
     )
 
 
-class CollectEpisodes(Form, Outside, Playing):
+class CollectEpisodes(
+    Form,
+    ConcurrencyParameters,
+    ServedJobParameters,
+    ToolParameters,
+    ContextParameters,
+    SamplingParameters,
+    RowParameters,
+    PolicyParameters,
+    DatasetParameters,
+    EnvironmentParameters,
+):
     """Let agents play episodes in an environment, and write the turns of those that succeeded as training rows."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
-    concurrency: int = parameter(
-        64, "Running", "Concurrency", "Episodes in flight, on every worker.", env=True, ge=1, le=65536
+    dataset: str | None = redefine(
+        DatasetColumns,
+        "dataset",
+        None,
+        description="Hub id, local directory, .jsonl/.json/.parquet file, or reasoning_gym:NAME; else the "
+        "environment's own.",
     )
-    cluster_block: str | None = CLUSTER_BLOCK
-    gpu_workers: int | None = GPU_WORKERS
+    max_problems: int | None = redefine(ProblemLimits, "max_problems", None, env=("MAX_PROBLEMS", "MAX_DATA"))
+    temperature: float = redefine(SamplingParameters, "temperature", 1.0, env=True)
+    max_tokens: int = redefine(
+        SamplingParameters, "max_tokens", 1024, description="Longest answer of one turn, in tokens."
+    )
+    concurrency: Concurrency = redefine(
+        ConcurrencyParameters,
+        "concurrency",
+        64,
+        description=f"Episodes in flight, on every worker{AS_FOUND}.",
+        env=True,
+    )
     retry: Literal["failed"] | None = parameter(
         None, "Running", "Redo", "Of the run on disk, redo only the episodes that failed on the way."
     )
@@ -120,8 +132,6 @@ class CollectEpisodes(Form, Outside, Playing):
         "./sft_data", "Running", "Output directory", "The run, its sft_data_<time>.jsonl and _stats.json.",
         metavar="DIR",
     )  # fmt: skip
-    log_dir: NewPath = parameter("logs", "Running", "Log directory", "Where vLLM's log goes.", metavar="DIR")
-    store_block: str | None = STORE_BLOCK
 
     run_sft_training: bool = parameter(
         False, "Training", "Train", "Then train --model_path's model on the rows, as flows.train_lora does."
@@ -144,7 +154,7 @@ class CollectEpisodes(Form, Outside, Playing):
     def _policies(cls, value: Any) -> Any:
         return as_policies(value)
 
-    @field_validator("keep_agents", "image_folders", mode="before")
+    @field_validator("keep_agents", mode="before")
     @classmethod
     def _one_is_a_list(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) else value
@@ -168,13 +178,8 @@ class CollectEpisodes(Form, Outside, Playing):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        if self.balance_success and self.only_success:
-            raise ValueError("--balance_success: there are no failed episodes to keep: add --no_only_success")
-        check_places(
-            cluster_block=self.cluster_block,
-            gpu_workers=self.gpu_workers,
-            own_port=None if self.external else self.model_port,
-        )
+        if self.balance_success and self.successful_only:
+            raise ValueError("--balance_success: there are no failed episodes to keep: add --no_successful_only")
         return self
 
     @model_validator(mode="after")
@@ -196,19 +201,23 @@ class CollectEpisodes(Form, Outside, Playing):
 
     @property
     def env_settings(self) -> dict[str, Any]:
-        """The environment's settings by name, as its `Settings` takes them."""
+        """Return the environment's settings by name, as its `Settings` takes them."""
         return read_settings(self.env)
 
     @property
     def cast(self) -> dict[str, str]:
-        """The policy of each agent that `agent` names."""
+        """Return the policy of each agent that `agent` names."""
         return read_pairs(self.agent)
 
     @property
     def policies(self) -> list[PolicySpec]:
-        """Who can play: `model_path`'s policy first. Each has a name of its own."""
-        own = [] if self.model_path is None else [PolicySpec(self.model_name, home(self.model_path), self.sampling)]
-        specs = [*own, *(read_policy(item, self.sampling) for item in self.policy)]
+        """Return the policies that can play: `model_path`'s first. Each has a name of its own."""
+        default_policies = (
+            []
+            if self.model_path is None
+            else [PolicySpec(self.model_name, home(self.model_path), self.sampling_of_flags)]
+        )
+        specs = [*default_policies, *(read_policy(item, self.sampling_of_flags) for item in self.policy)]
         names = [spec.name for spec in specs]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice:
@@ -217,42 +226,21 @@ class CollectEpisodes(Form, Outside, Playing):
 
     @property
     def directory(self) -> Path:
-        """The run's."""
+        """Return the run's directory."""
         return Path(self.output_dir)
 
-    @property
-    def sampling(self) -> Sampling:
-        """How policies sample that say nothing else."""
-        return Sampling(temperature=self.temperature, top_p=self.top_p, max_tokens=self.max_tokens, seed=self.seed)
-
-    @property
-    def source(self) -> ProblemSource | None:
-        """Where the problems are; None for the environment's own."""
-        if self.dataset is None:
-            return None
-        return ProblemSource(
-            dataset=self.dataset,
-            split=self.split,
-            prompt_field=self.prompt_field,
-            answer_field=self.answer_field,
-            id_field=self.id_field,
-            image_folders=tuple(self.image_folders),
-            max_problems=self.max_data,
-            max_bad_share=self.max_bad_share,
-        )
-
     def training(self, train_data: str) -> TrainLora | None:
-        """The training on the rows in a file; None where none is wanted."""
+        """Return the training on the rows in a file; None where none is wanted."""
         return self._training(train_data) if self.run_sft_training else None
 
     @property
     def _trained(self) -> str | None:
-        """The model that is trained."""
+        """Return the model that is trained."""
         named = read_settings(self.sft_config).get("model_path")
-        own = [spec.model for spec in self.policies if not spec.demonstration]
-        return str(named) if named else own[0] if own else None
+        models = [spec.model for spec in self.policies if not spec.demonstration]
+        return str(named) if named else models[0] if models else None
 
     def _training(self, train_data: str) -> TrainLora:
-        given = read_settings(self.sft_config, known=SFT_KEYS)
-        own = {"model_path": self._trained or "none", "train_data": [train_data], "output_dir": self.sft_model_dir}
-        return TrainLora.model_validate(given | own)
+        settings = read_settings(self.sft_config, known=SFT_KEYS)
+        decided = {"model_path": self._trained or "none", "train_data": [train_data], "output_dir": self.sft_model_dir}
+        return TrainLora.model_validate(settings | decided)

@@ -16,14 +16,17 @@ class PictureFolder:
     """The images of one run."""
 
     def __init__(self, directory: Path) -> None:
-        """`directory`: the run's."""
+        """Keep images in `directory`, the run's."""
         self._directory = directory
         # An environment's code makes them, as bytes, at every turn: they need no look at their pixels.
         self._store = ImageStore(directory / IMAGES, None, decoded=False)
         self._one_at_a_time = threading.Lock()  # two episodes may show the same picture
 
     def keep(self, messages: list[Message]) -> list[Message]:
-        """The messages as the journal holds them: image parts name files. Raises `UnusableCellError` for no image."""
+        """Keep the messages' images as files. Raises `UnusableCellError` for no image.
+
+        Returns the messages as the journal holds them: image parts name files.
+        """
         return [
             {**message, "content": [self._keep_part(part) for part in message["content"]]}
             if isinstance(message["content"], list)
@@ -32,7 +35,7 @@ class PictureFolder:
         ]
 
     def sent(self, messages: list[Message]) -> list[Message]:
-        """The kept messages as the OpenAI API takes them."""
+        """Return the kept messages as the OpenAI API takes them."""
         return to_openai(messages, self._directory)
 
     def _keep_part(self, part: dict[str, Any]) -> dict[str, Any]:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from copy import copy
 from typing import Any, NamedTuple, Protocol
 
 import orjson
 
 from rollmill.environments.environment import Agent
 from rollmill.errors import InputError
-from rollmill.generation.sampling import Sampling
+from rollmill.generation.sampling import Sampling, request_context, stop_texts
+from rollmill.inference.answers import ToolCall
 from rollmill.inference.client import ChatClient
+from rollmill.inference.endpoints import RoutedConversation
+from rollmill.inference.sampled_tokens import SampledTokens
 from rollmill.records import Message, Usage
 
 
@@ -23,6 +28,13 @@ class PolicyAnswer(NamedTuple):
     finish_reason: str | None = None
     calls: int = 0
     reasoning: str | None = None
+    reasoning_key: str = "reasoning_content"
+    """The server's own name for the thoughts, by which it takes them back."""
+    tool_calls: tuple[ToolCall, ...] = ()
+    stop_text: str | None = None
+    """The stop text that ended the answer; see `Completion.stop_text`."""
+    tokens: SampledTokens | None = None
+    """None where they are not known."""
 
 
 InThread = Callable[[Callable[[], str]], Awaitable[str]]
@@ -34,11 +46,27 @@ class Policy(Protocol):
 
     @property
     def name(self) -> str:
-        """As rows say it."""
+        """Return the policy's name, as rows have it."""
+        ...
+
+    @property
+    def context(self) -> dict[str, Any]:
+        """Return what a prompt is rendered with beside its messages; see `request_context`."""
+        ...
+
+    def in_episode(self, group: str) -> AbstractContextManager[Policy]:
+        """Return the policy for one episode of a group, whose prompts begin alike: each goes to one server."""
         ...
 
     async def answer(self, agent: Agent, messages: list[Message], seed: int, in_thread: InThread) -> PolicyAnswer:
-        """What it says to `messages`, ready for the OpenAI API. Raises `RequestFailedError`, `ServingError`."""
+        """Answer `messages`, which are ready for the OpenAI API. Raises `RequestFailedError`, `ServingError`.
+
+        Args:
+            agent: The agent that is played.
+            messages: What it was shown.
+            seed: Of the sampling.
+            in_thread: Runs the agent's own code.
+        """
         ...
 
 
@@ -48,17 +76,44 @@ class ModelPolicy:
     def __init__(self, name: str, client: ChatClient, *, model: str, sampling: Sampling) -> None:
         self.name = name
         self._client = client
+        self._conversation: RoutedConversation | None = None
         self._fixed: dict[str, Any] = {
             "model": model,
-            "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
-            "max_tokens": sampling.max_tokens,
+            **sampling.request_fields(),
         }
+        self.context = request_context(self._fixed)
+        self._stops = stop_texts(self._fixed)
+
+    @contextmanager
+    def in_episode(self, group: str) -> Iterator[Policy]:
+        """Yield the policy for one episode, whose turns are one conversation; see `Policy`."""
+        with self._client.endpoints.conversation(group) as conversation:
+            policy = copy(self)
+            policy._conversation = conversation
+            yield policy
 
     async def answer(self, agent: Agent, messages: list[Message], seed: int, in_thread: InThread) -> PolicyAnswer:
-        """One completion; see `Policy`."""
-        said = await self._client.complete(orjson.dumps({**self._fixed, "messages": messages, "seed": seed}))
-        return PolicyAnswer(said.text, said.usage, said.finish_reason, said.calls, said.reasoning)
+        """Request one completion; see `Policy`.
+
+        Args:
+            agent: The agent that is played.
+            messages: What it was shown.
+            seed: Of the sampling.
+            in_thread: Runs the agent's own code.
+        """
+        body = orjson.dumps({**self._fixed, "messages": messages, "seed": seed})
+        completion = await self._client.complete(body, self._conversation)
+        return PolicyAnswer(
+            completion.text,
+            completion.usage,
+            completion.finish_reason,
+            completion.calls,
+            completion.reasoning,
+            completion.reasoning_key,
+            completion.tool_calls,
+            completion.stop_text(self._stops),
+            completion.tokens,
+        )
 
 
 class DemonstrationPolicy:
@@ -66,10 +121,23 @@ class DemonstrationPolicy:
 
     def __init__(self, name: str, kind: str) -> None:
         self.name = name
+        self.context: dict[str, Any] = {}
         self._kind = kind
 
+    @contextmanager
+    def in_episode(self, group: str) -> Iterator[Policy]:
+        """Yield itself; see `Policy`."""
+        yield self
+
     async def answer(self, agent: Agent, messages: list[Message], seed: int, in_thread: InThread) -> PolicyAnswer:
-        """What the agent's method of the policy's kind says. Raises `InputError` where it has none; see `Policy`."""
+        """Return what the agent's method of this kind says. Raises `InputError` where it has none; see `Policy`.
+
+        Args:
+            agent: The agent that is played.
+            messages: What it was shown.
+            seed: Of the sampling.
+            in_thread: Runs the agent's own code.
+        """
         method = getattr(agent, self._kind, None)
         if method is None:
             raise InputError(f"policy {self.name}: {type(agent).__name__} has no method {self._kind}: use a model")

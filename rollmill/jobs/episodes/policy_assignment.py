@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from rollmill.errors import InputError
 from rollmill.inference.adapter import Adapter
-from rollmill.inference.backend import EndpointConfig, Served, ServedModel, client_config, own_server, running
+from rollmill.inference.backend import EndpointConfig, Served, ServedModel, own_client, own_server, running
 from rollmill.inference.endpoints import Endpoint
 from rollmill.inference.model_identity import model_identity
 from rollmill.inference.multi_server import placed, side_by_side, started
+from rollmill.inference.request_changes import NO_CHANGES, RequestChanges
 from rollmill.inference.server import ServerConfig
+from rollmill.inference.trial import TrialRequest
 from rollmill.jobs.episodes.override_values import PolicySpec
 from rollmill.jobs.episodes.parameters import CollectEpisodes
 from rollmill.jobs.training.base_check import check_adapter
 
 
 def policies_of(parameters: CollectEpisodes) -> list[PolicySpec]:
-    """The policies that may play: those that `agent` names, and the one for the other agents.
+    """Return the policies that may play: those that `agent` names, and the one for the other agents.
 
     Raises `InputError` for a policy that there is not, and for an adapter on servers that run already.
     """
@@ -40,13 +43,13 @@ def policies_of(parameters: CollectEpisodes) -> list[PolicySpec]:
 
 
 def cast_agents(specs: Sequence[PolicySpec], agents: Sequence[str], parameters: CollectEpisodes) -> dict[str, str]:
-    """For each agent of an environment the name of the policy, one of `specs`, that plays it.
+    """Return the name of the policy, one of `specs`, that plays each agent of an environment.
 
     Raises `InputError` for an agent that there is not, and for one that nobody plays.
     """
-    asked = {f"--agent {agent}={name}": agent for agent, name in parameters.cast.items()}
-    asked |= {f"--keep_agents {agent}": agent for agent in parameters.keep_agents}
-    for flag, agent in asked.items():
+    agents_by_flag = {f"--agent {agent}={name}": agent for agent, name in parameters.cast.items()}
+    agents_by_flag |= {f"--keep_agents {agent}": agent for agent in parameters.keep_agents}
+    for flag, agent in agents_by_flag.items():
         if agent not in agents:
             raise InputError(f"{flag}: {parameters.env_name} has no agent {agent!r}: there are {', '.join(agents)}")
     names = {spec.name for spec in specs}
@@ -60,7 +63,7 @@ def cast_agents(specs: Sequence[PolicySpec], agents: Sequence[str], parameters: 
 
 
 def policies_identity(specs: Sequence[PolicySpec]) -> dict[str, dict[str, Any]]:
-    """What makes each policy the one it is, by its name: model, adapter, sampling.
+    """Return what identifies each policy, by its name: model, adapter, sampling.
 
     Raises `InputError` as `check_adapter` does.
     """
@@ -68,7 +71,7 @@ def policies_identity(specs: Sequence[PolicySpec]) -> dict[str, dict[str, Any]]:
 
 
 def served_models(specs: Sequence[PolicySpec], parameters: CollectEpisodes) -> list[ServedModel]:
-    """What servers of our own serve: one for each base model, with all adapters on it.
+    """Return what servers of our own serve: one for each base model, with all adapters on it.
 
     Raises `InputError` as `check_adapter` does, and for one port for several servers.
     """
@@ -94,13 +97,23 @@ def serving_cast(
     endpoint: EndpointConfig | None = None,
     is_given_up: Callable[[], bool] | None = None,
     log_of: Callable[[Path], Path] = lambda path: path,
+    changes: Mapping[str, RequestChanges] = MappingProxyType({}),
 ) -> Iterator[dict[str, Served]]:
-    """Each policy that is a model, by its name, served for the time of the block.
+    """Serve each policy that is a model, for the time of the block; yield what serves it, by its name.
 
     Policies on one base share a server, which writes to `log_of` its log's path. When it `is_given_up`, starts end at
     once, and models may not be there. Raises `ServingError` as `served` does, `InputError` as `served_models`.
+
+    Args:
+        parameters: The call's.
+        specs: The policies that play.
+        server: How servers of our own start.
+        endpoint: Servers that run already.
+        is_given_up: Says when nobody waits any more: starting a server then ends at once.
+        log_of: From where a log would go to where this process writes it.
+        changes: What running servers want otherwise in a policy's requests, by its name.
     """
-    found = _on_running_servers(parameters, specs, endpoint)
+    served = _on_running_servers(parameters, specs, endpoint, changes)
     models = served_models(specs, parameters)
     wanted = [model._replace(log_path=log_of(model.log_path)) for model in models]
     configs = placed(server or ServerConfig(), len(wanted))
@@ -108,16 +121,16 @@ def serving_cast(
         own_server(parameters, model, config, is_given_up=is_given_up)
         for model, config in zip(wanted, configs, strict=True)
     ]
-    client = client_config(parameters, None)
+    clients = [own_client(parameters, model, config) for model, config in zip(wanted, configs, strict=True)]
     with started(servers, together=side_by_side(configs)):
-        for model, own in zip(wanted, servers, strict=True):
+        for model, started_server, client in zip(wanted, servers, clients, strict=True):
             for name in (model.name, *model.also):
-                found[name] = Served(endpoints=[own.endpoint], model=name, client=client)
-        yield found
+                served[name] = Served(endpoints=[started_server.endpoint], model=name, client=client)
+        yield served
 
 
 def _for_the_rest(parameters: CollectEpisodes) -> str | None:
-    """The policy of agents that `agent` does not name: `model_path`'s, or the only one."""
+    """Return the policy of agents that `agent` does not name: `model_path`'s, or the only one."""
     names = [spec.name for spec in parameters.policies]
     return parameters.model_name if parameters.model_name in names else names[0] if len(names) == 1 else None
 
@@ -150,18 +163,41 @@ def _served_model(base: str, group: Sequence[PolicySpec], parameters: CollectEpi
     )
 
 
-def _on_running_servers(
+def policy_trials(
     parameters: CollectEpisodes, specs: Sequence[PolicySpec], endpoint: EndpointConfig | None
+) -> dict[str, TrialRequest]:
+    """Return the request of each policy that is tried on servers that run, by its name."""
+    return {
+        spec.name: TrialRequest(parameters, urls, (spec.model, spec.name), spec.sampling.request_fields(), block)
+        for spec in specs
+        if not spec.demonstration and (spec.base_urls or parameters.external)
+        for urls, block in [_running_urls(parameters, spec, endpoint)]
+    }
+
+
+def _running_urls(
+    parameters: CollectEpisodes, spec: PolicySpec, endpoint: EndpointConfig | None
+) -> tuple[tuple[str, ...], EndpointConfig | None]:
+    """Return where a policy's servers run, and the block with their key, if there is one."""
+    block = None if spec.base_urls else endpoint  # a block's key is for the block's servers
+    return tuple(spec.base_urls or (block.base_urls if block else parameters.base_urls)), block
+
+
+def _on_running_servers(
+    parameters: CollectEpisodes,
+    specs: Sequence[PolicySpec],
+    endpoint: EndpointConfig | None,
+    changes: Mapping[str, RequestChanges],
 ) -> dict[str, Served]:
-    """The policies on servers that run; those on one server share what is known of it."""
+    """Return the policies on servers that run; those on one server share their `Endpoint`."""
     shared: dict[str, Endpoint] = {}
-    found: dict[str, Served] = {}
+    served_by_name: dict[str, Served] = {}
     for spec in specs:
         if spec.demonstration or not (spec.base_urls or parameters.external):
             continue
-        own = None if spec.base_urls else endpoint  # a block's key is for the block's servers
-        urls = spec.base_urls or (own.base_urls if own else tuple(parameters.base_urls))
-        served = running(urls, (spec.model, spec.name), client_config(parameters, own))
-        endpoints = [shared.setdefault(one.base_url, one) for one in served.endpoints]
-        found[spec.name] = served.model_copy(update={"endpoints": endpoints})
-    return found
+        urls, block = _running_urls(parameters, spec, endpoint)
+        names = spec.model, spec.name
+        served = running(urls, names, parameters, block, changes=changes.get(spec.name, NO_CHANGES))
+        endpoints = [shared.setdefault(each.base_url, each) for each in served.endpoints]
+        served_by_name[spec.name] = served.model_copy(update={"endpoints": endpoints})
+    return served_by_name

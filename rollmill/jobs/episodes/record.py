@@ -27,6 +27,9 @@ class EpisodeTurn(BaseModel):
     finish_reason: str | None = None
     info: dict[str, Any] = Field(default_factory=dict)
     """What the environment saw in the answer."""
+    tools: list[Any] | None = Field(default=None, exclude_if=lambda value: value is None)
+    chat_template_kwargs: dict[str, Any] | None = Field(default=None, exclude_if=lambda value: value is None)
+    """As `Rollout` has them: of a turn where they are not the same in all turns, and the row has none."""
 
 
 class EpisodeRollout(Rollout):
@@ -40,6 +43,18 @@ class EpisodeRollout(Rollout):
     env_name: str
     turns: list[EpisodeTurn]
 
+    def turn_context(self, turn: EpisodeTurn) -> dict[str, Any]:
+        """Return what a turn's prompt was rendered with beside its messages: `tools`, `chat_template_kwargs`."""
+        fields = {name: getattr(turn, name) or getattr(self, name) for name in ("tools", "chat_template_kwargs")}
+        return {name: value for name, value in fields.items() if value}
+
+    def is_reasoning_only(self, turn: EpisodeTurn) -> bool:
+        """Tell whether the agent thought and said nothing: an empty answer."""
+        answer = self.messages[turn.end - 1]
+        content = answer.get("content")
+        said = not isinstance(content, str) or content.strip() or answer.get("tool_calls")
+        return bool(answer.get("reasoning_content")) and not said
+
     def turn_messages(self, turn: EpisodeTurn) -> list[Message]:
-        """A turn's conversation: what the agent was shown, and what it said."""
+        """Return a turn's conversation: what the agent was shown, and what it said."""
         return self.messages[turn.first : turn.end]

@@ -6,7 +6,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from rollmill.generation.failures import failure_note
 from rollmill.jobs.episodes.selection import Episode, Row
+from rollmill.records import is_cut_off
+from rollmill.statistics.failures import FailureWords
 
 _MANY_TRUNCATED = 0.2
 
@@ -26,10 +29,10 @@ class AgentStatistics(BaseModel):
     """Answers that were cut off by --max_tokens."""
 
     def add(self, row: Row) -> None:
-        """Counts one turn."""
+        """Count one turn."""
         self.turns += 1
         self.rows += row.left_out is None
-        self.truncated += row.turn.finish_reason == "length"
+        self.truncated += is_cut_off(row.turn.finish_reason)
         if row.turn.reward is not None:
             self.reward_sum += row.turn.reward
             self.judged += 1
@@ -52,6 +55,8 @@ class EpisodeStatistics(BaseModel):
     """Broken off on the way: neither a success nor none."""
     errors: dict[str, int] = {}
     """What broke episodes off, by type."""
+    failed_words: list[FailureWords] = []
+    """The same by words, the commonest first."""
     turns: int = 0
     rows: int = 0
     """Turns that were kept: lines of the data file."""
@@ -66,12 +71,12 @@ class EpisodeStatistics(BaseModel):
 
     @property
     def success_rate(self) -> float | None:
-        """Of the episodes that were played to their end; None where there is none."""
+        """Return the share of successes among episodes that were played to their end; None where there is none."""
         judged = self.successes + self.unsuccessful
         return self.successes / judged if judged else None
 
     def add_episode(self, episode: Episode) -> None:
-        """Counts one episode."""
+        """Count one episode."""
         rollout = episode.rollout
         self.episodes += 1
         self.successes += rollout.success is True
@@ -84,7 +89,7 @@ class EpisodeStatistics(BaseModel):
         self.completion_tokens += rollout.usage.completion_tokens
 
     def add_row(self, row: Row) -> None:
-        """Counts one turn."""
+        """Count one turn."""
         self.turns += 1
         if row.left_out is None:
             self.rows += 1
@@ -94,11 +99,11 @@ class EpisodeStatistics(BaseModel):
         agent.add(row)
 
     def to_json(self) -> dict[str, Any]:
-        """As it stands in the file."""
+        """Return the statistics as they stand in the file."""
         return {**self.model_dump(mode="json"), "success_rate": self.success_rate}
 
     def table(self) -> list[dict[str, str]]:
-        """One line per agent."""
+        """Return one line per agent."""
         return [
             {
                 "agent": name,
@@ -112,11 +117,13 @@ class EpisodeStatistics(BaseModel):
         ]
 
     def notes(self) -> list[str]:
-        """What a user should look at."""
+        """Return the lines that a user should look at."""
         notes = []
         if self.failed:
             kinds = ", ".join(f"{count} {kind}" for kind, count in self.errors.items())
             notes.append(f"{self.failed} episodes failed on the way ({kinds}); --retry failed plays just those again")
+            note = failure_note(self.failed_words, self.episodes, "episodes")
+            notes += [note] if note else []
         if self.episodes and not self.rows:
             notes.append(f"no row was kept: {self._why_none()}")
         for name, agent in self.agents.items():
@@ -129,5 +136,5 @@ class EpisodeStatistics(BaseModel):
         if self.successes:
             return "no agent of --keep_agents acted in an episode that succeeded"
         if self.selection.get("only_success") and self.unsuccessful:
-            return "no episode succeeded; --no_only_success keeps the others, too"
+            return "no episode succeeded; --no_successful_only keeps the others, too"
         return "; ".join(f"{count} x {reason}" for reason, count in self.left_out.items()) or "nothing was played"

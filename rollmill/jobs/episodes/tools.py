@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, ExitStack
 from types import TracebackType
 from typing import Any, Self
 
-from rollmill.environments.python_runs import SandboxedPython, bubblewrap_python
+from rollmill.environments.python_runs import IMAGE, SandboxedPython, empty_images
 from rollmill.environments.search.index import open_index
 from rollmill.environments.search.remote import TOKEN_VARIABLE as SEARCH_TOKEN
 from rollmill.environments.search.remote import RemoteSearcher
@@ -16,10 +16,9 @@ from rollmill.environments.tools import PythonRunner, Searcher, Tool, Tools
 from rollmill.inference.http_service import ServiceConfig, service_url, token_from_environment
 from rollmill.jobs.episodes.parameters import CollectEpisodes
 from rollmill.records import Problem, Verdict
-from rollmill.sandboxes.docker import DockerHost
+from rollmill.sandboxes.registry import SANDBOXES, HostSettings, open_host
 from rollmill.sandboxes.remote import TOKEN_VARIABLE as SANDBOX_TOKEN
-from rollmill.sandboxes.remote import RemoteHost
-from rollmill.sandboxes.sandbox import Limits, SandboxHost, SandboxSpec
+from rollmill.sandboxes.sandbox import Limits, SandboxSpec
 from rollmill.verifiers import VerifierPool
 from rollmill.verifiers.failure import VerifierFailed
 
@@ -33,9 +32,17 @@ def open_tools(
     sandboxes: ServiceConfig | None,
     search: ServiceConfig | None,
 ) -> Tools:
-    """The tools that an environment needs, but for verification; `closing` ends them.
+    """Open the tools that an environment needs, but for verification; `closing` ends them.
 
     `sandboxes` and `search` come from blocks. Raises `InputError` for a place or a corpus that cannot be used.
+
+    Args:
+        parameters: The call's.
+        needs: Which tools the environment needs.
+        settings: The environment's.
+        closing: Gets what ends the tools.
+        sandboxes: The service for sandboxes, of a block.
+        search: The service for search, of a block.
     """
     return Tools(
         python=_open_python(parameters, closing, sandboxes) if "python" in needs else None,
@@ -45,22 +52,15 @@ def open_tools(
 
 def _open_python(parameters: CollectEpisodes, closing: ExitStack, service: ServiceConfig | None) -> PythonRunner:
     limits = Limits(memory_mb=parameters.memory_mb, processes=parameters.processes)
-    timeout_s, at_once = parameters.code_timeout, parameters.sandboxes_at_once
-    if parameters.place == "bubblewrap":
-        return closing.enter_context(bubblewrap_python(limits=limits, timeout_s=timeout_s, at_once=at_once))
-    host = closing.enter_context(_host(parameters, service))
-    spec = SandboxSpec(image=parameters.sandbox_image, timeout_s=timeout_s, limits=limits)
-    return SandboxedPython(host, spec=spec, at_once=at_once)
-
-
-def _host(parameters: CollectEpisodes, service: ServiceConfig | None) -> SandboxHost:
-    if parameters.place == "docker":
-        return DockerHost()
-    if parameters.docker_server:
-        address = service_url(parameters.docker_server)
+    if parameters.sandbox_server:
+        address = service_url(parameters.sandbox_server)
         service = ServiceConfig(address=address, token=token_from_environment(SANDBOX_TOKEN))
-    assert service is not None
-    return RemoteHost(service.address, token=service.token)
+    images = closing.enter_context(empty_images()) if SANDBOXES[parameters.sandbox_kind].from_folders else None
+    settings = HostSettings(images=images, packages=(), service=service)
+    host = closing.enter_context(open_host(parameters.sandbox_kind, settings))
+    image = parameters.sandbox_image if images is None else IMAGE
+    spec = SandboxSpec(image=image, timeout_s=parameters.code_timeout, limits=limits)
+    return SandboxedPython(host, spec=spec, at_once=parameters.max_sandboxes)
 
 
 def _open_searcher(
@@ -95,7 +95,7 @@ class VerifierPools:
         await self._stack.aclose()
 
     def verify(self, verifier: str, problem: Problem, completion: str) -> Verdict:
-        """The verdict of a verifier; see `Verification`. Called from any thread but the loop's own."""
+        """Return the verdict of a verifier; see `Verification`. Called from any thread but the loop's own."""
         return asyncio.run_coroutine_threadsafe(self._verify(verifier, problem, completion), self._loop).result()
 
     async def _verify(self, verifier: str, problem: Problem, completion: str) -> Verdict:

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import model_validator
 
-from rollmill.config.file_parameters import image_folders_field
 from rollmill.config.names import NewPath
-from rollmill.config.parameter import Parameters, parameter
-from rollmill.generation.parameters import check_places
-from rollmill.jobs.training.parameters import Placing
+from rollmill.config.parameter import parameter, redefine
+from rollmill.generation.concurrency import AS_FOUND, Concurrency, problems_at_a_time
+from rollmill.generation.parameters import (
+    ConcurrencyParameters,
+    OutputParameters,
+    PlacementParameters,
+    SamplingOptions,
+    SamplingParameters,
+)
+from rollmill.inference.generation_config import recommended_sampling
+from rollmill.inference.parameters import OwnServerParameters
+from rollmill.problems.parameters import ImageParameters, PromptingParameters
+from rollmill.verifiers.parameters import VerificationParameters
 
 if TYPE_CHECKING:
     from rollmill.jobs.rejection_sampling.parameters import RejectSampling
@@ -19,40 +28,53 @@ NAME = "evaluation"
 """Of the run directory, inside the folder that an evaluation is given."""
 
 
-class Verifying(Parameters):
-    """How completions are judged, and how problems are asked."""
+class EvaluationPlacement(PlacementParameters):
+    """Where it is trained, and evaluated: no part of what the run is."""
 
-    verifier: str = parameter(
-        "numeric", "Verification", "Verifier", "numeric, exact, math, reasoning_gym, or the dotted path of one's own."
+    cluster_block: str | None = redefine(
+        PlacementParameters,
+        "cluster_block",
+        None,
+        group="Hardware",
+        description="Name of a dask-cluster block: a worker with --num_gpus GPUs trains, all of them make rollouts.",
     )
-    accept_error: float = parameter(
-        0.0, "Verification", "Accepted error", "A rollout is right when its error is at most this.", ge=0
+    gpu_workers: int | None = redefine(
+        PlacementParameters,
+        "gpu_workers",
+        None,
+        group="Hardware",
+        description="Processes here that make rollouts, each with a server and GPUs of its own; else one server.",
     )
-    prompt_template: str | None = parameter(
-        None, "Prompt", "Prompt template", "Text, or a file of it, with {prompt} and other {columns}."
-    )
-    image_folders: list[str] = image_folders_field("Evaluation")
-    system_prompt: str | None = parameter(None, "Prompt", "System prompt", "Text of a system message.")
-    max_tokens: int = parameter(2048, "Sampling", "Max tokens", "Longest completion, in tokens.", ge=1)
 
 
-class Serving(Parameters):
+class EvaluationPrompting(SamplingOptions, PromptingParameters, ImageParameters, VerificationParameters):
+    """How completions are judged, and how problems are asked, in evaluations and in rollouts alike."""
+
+    image_folders: list[str] = redefine(ImageParameters, "image_folders", [], group="Evaluation")
+    max_tokens: int = redefine(SamplingParameters, "max_tokens", 2048)
+
+
+class EvaluationServer(ConcurrencyParameters, OwnServerParameters):
     """How vLLM is started, and how much is asked of it at a time."""
 
-    server_block: str | None = parameter(
-        None, "Server", "Server block", "Name of a vllm-server block: how this machine starts vLLM.", metavar="BLOCK"
+    concurrency: Concurrency = redefine(
+        ConcurrencyParameters,
+        "concurrency",
+        64,
+        group="Server",
+        description=f"Requests in flight at most, on every worker{AS_FOUND}.",
+        aliases=("slots",),
     )
-    vllm_args: str = parameter(
-        "", "Server", "vLLM arguments", "More arguments for vLLM, as in a shell, in one string.", metavar="ARGS"
+    log_dir: NewPath = redefine(
+        OutputParameters, "log_dir", "logs", group="Output", description="Where vLLM's logs go."
     )
-    slots: int = parameter(
-        64, "Server", "Requests in flight", "Requests in flight at most, on every worker.", ge=1, le=65536
-    )
-    log_dir: NewPath = parameter("logs", "Output", "Log directory", "Where vLLM's logs go.", metavar="DIR")
 
 
-class Evaluating(Placing, Serving, Verifying):
+class EvaluationParameters(EvaluationPlacement, EvaluationServer, EvaluationPrompting):
     """On which problems, and how often each."""
+
+    if TYPE_CHECKING:
+        model_path: str
 
     held_out: str | None = parameter(
         None, "Evaluation", "Held-out problems", "Problems to evaluate on, from where --dataset takes them."
@@ -70,33 +92,48 @@ class Evaluating(Placing, Serving, Verifying):
             )
         return self
 
-    @model_validator(mode="after")
-    def _one_place(self) -> Self:
-        check_places(cluster_block=self.cluster_block, gpu_workers=self.gpu_workers, own_port=None)
-        return self
-
     def evaluation(
         self, model: str, folder: str, *, few_shot: str | None = None, adapter: str | None = None
     ) -> RejectSampling:
-        """The run that evaluates a model, or an adapter on it; its directory is `<folder>/evaluation`."""
-        from rollmill.jobs.rejection_sampling.parameters import RejectSampling
+        """Return the parameters of the run that evaluates a model; its directory is `<folder>/evaluation`.
 
-        own = {
+        Args:
+            model: Directory or hub id of the model.
+            folder: The folder in which the run's directory is made.
+            few_shot: File of examples to put before the question.
+            adapter: Directory of a LoRA adapter to serve on the model.
+        """
+        from rollmill.jobs.rejection_sampling.parameters import HeldOutSampling
+
+        settings = {
             "model_path": [model],
             "model_name": [NAME],
             "adapter": [adapter] if adapter else [],
             "dataset": self.held_out,
             "dataset_split": self.held_out_split,
-            "max_data": self.max_held_out,
+            "max_problems": self.max_held_out,
             "few_shot": few_shot,
             "num_rollout": self.eval_num_rollout,
             "temperature": self.eval_temperature,
-            "concurrency": max(1, self.slots // self.eval_num_rollout),
+            "concurrent_problems": problems_at_a_time(self.concurrency, self.eval_num_rollout),
             "output_dir": folder,
+            "record_tokens": False,  # nothing of an evaluation is trained on
         }
-        return RejectSampling.model_validate(own | self.asking())
+        return HeldOutSampling.model_validate(settings | self.shared_with_rollouts() | self._recommended("temperature"))
 
-    def asking(self) -> dict[str, object]:
-        """What a run that generates shares with one that evaluates."""
-        shared = [*Verifying.model_fields, *(name for name in Serving.model_fields if name != "slots")]
-        return {name: getattr(self, name) for name in (*shared, *Placing.model_fields)} | {"no_canary": True}
+    def _recommended(self, *decided: str) -> dict[str, Any]:
+        """Return parameters of sampling as the base recommends it, where that is wanted, but for those `decided`.
+
+        All models of a comparison sample alike, whatever their own folders recommend. Raises `InputError`.
+        """
+        if self.sampling == "flags":
+            return {}
+        values = recommended_sampling(self.model_path)
+        kept = self.given | frozenset(decided)
+        return {"sampling": "flags"} | {name: value for name, value in values.items() if name not in kept}
+
+    def shared_with_rollouts(self) -> dict[str, object]:
+        """Return the parameters that a run which generates shares with one that evaluates."""
+        models = (EvaluationPrompting, EvaluationServer, EvaluationPlacement)
+        names = [name for model in models for name in model.model_fields if name != "concurrency"]
+        return {name: getattr(self, name) for name in names} | {"no_canary": True}

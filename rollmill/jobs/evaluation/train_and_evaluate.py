@@ -12,7 +12,7 @@ from rollmill.config.form import Form
 from rollmill.config.parameter import parameter
 from rollmill.inference.adapter import RANKS
 from rollmill.inference.machine import has_accelerator
-from rollmill.jobs.evaluation.parameters import Evaluating
+from rollmill.jobs.evaluation.parameters import EvaluationParameters
 from rollmill.jobs.training.parameters import TrainLora
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rollmill.jobs.training.manifest import Trained
 
 
-class TrainAndEvaluate(Form, Evaluating, TrainLora):
+class TrainAndEvaluate(Form, EvaluationParameters, TrainLora):
     """Train a LoRA adapter on conversations; with --held_out, evaluate before and after."""
 
     serve: Literal["auto", "adapter", "merged"] = parameter(
@@ -43,23 +43,23 @@ class TrainAndEvaluate(Form, Evaluating, TrainLora):
 
     @property
     def serves_adapter(self) -> bool:
-        """Whether the adapter itself is evaluated, not the base with the adapter merged into it."""
+        """Tell whether the adapter itself is evaluated, not the base with the adapter merged into it."""
         if self.serve == "auto":
             return self.use_lora and has_accelerator() and self.lora_r <= RANKS[-1]
         return self.serve == "adapter"
 
     def training(self) -> TrainLora:
-        """The part that trains; it merges, too, where the merged model is what is evaluated."""
+        """Return the part that trains; it merges, too, where the merged model is what is evaluated."""
         shared: dict[str, Any] = {name: getattr(self, name) for name in TrainLora.model_fields}
         merge = self.merge or (self.held_out is not None and self.use_lora and not self.serves_adapter)
         return TrainLora.model_validate({**shared, "merge": merge})
 
     def before(self) -> RejectSampling:
-        """The run that evaluates the base."""
+        """Return the run that evaluates the base."""
         return self.evaluation(self.model_path, str(Path(self.output_dir) / "before"))
 
     def after(self, trained: Trained) -> RejectSampling:
-        """The run that evaluates what was trained."""
+        """Return the run that evaluates what was trained."""
         folder = str(Path(self.output_dir) / "after")
         if self.serves_adapter:
             return self.evaluation(self.model_path, folder, adapter=str(trained.adapter))

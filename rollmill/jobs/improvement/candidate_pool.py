@@ -11,7 +11,7 @@ import polars as pl
 
 from rollmill.corpus.corpus import Corpus
 from rollmill.corpus.inputs import find_sources
-from rollmill.corpus.record import Record, decode_record
+from rollmill.corpus.record import UNREADABLE, Record, decode_record
 from rollmill.generation.run import PROBLEMS
 from rollmill.jobs.curation.filter_spec import Filters
 from rollmill.jobs.curation.select_rollouts import select
@@ -41,16 +41,16 @@ class Union:
         self.several = len(feeds) > 1
 
     def name(self, source: int, instance_id: str) -> str:
-        """A problem's name, which no problem of another feed has."""
+        """Return a problem's name, which no problem of another feed has."""
         return f"{self.owners[source].name}:{instance_id}" if self.several else instance_id
 
     def problems(self, source: int) -> Iterator[Problem]:
-        """The problems of a run; none where they are not recorded."""
+        """Yield the problems of a run; none where they are not recorded."""
         run = self.corpus.files[source].run
         return read_problems(run / PROBLEMS) if run else iter(())
 
     def choose(self, accepted: Filters, at_most_k: int) -> SelectedRows:
-        """Drops what has not succeeded, or is `unverified`, then by `accepted`, then beyond `at_most_k` of a problem.
+        """Drop what has not succeeded, or is `unverified`, then by `accepted`, then beyond `at_most_k` of a problem.
 
         Raises `InputError` as `select` does.
         """
@@ -70,7 +70,7 @@ class Union:
         return SelectedRows(table.join(reasons, on="row", how="left", maintain_order="left", validate="1:1"), words)
 
     def _look(self) -> pl.DataFrame:
-        """Of each row that succeeded: `row`, `problem`, `verified`.
+        """Return `row`, `problem` and `verified` of each row that succeeded.
 
         A problem is told by its question where that is recorded beside a run, or a conversation begins with just that
         question; so it is one problem whichever feeds have it. Any other is told by feed and id.
@@ -82,18 +82,18 @@ class Union:
             for instance_id, key in keys[-1].items():
                 first.setdefault(key, self.name(source, instance_id))
         rows = self.corpus.table.filter(pl.col("success"))
-        found = []
+        identified = []
         facts = rows.select("row", "source", "instance_id").iter_rows()
         for (row, source, instance_id), text in zip(facts, self.corpus.records(rows), strict=True):
             record = decode_record(text)
-            key = keys[source].get(instance_id) or _asked(record)
-            found.append((row, first.get(key) or self.name(source, instance_id), is_verified(record)))
+            question = keys[source].get(instance_id) or record_key(record)
+            identified.append((row, first.get(question or "") or self.name(source, instance_id), is_verified(record)))
         schema = {"row": pl.UInt32(), "problem": pl.String(), "verified": pl.Boolean()}
-        return pl.DataFrame(found, schema=schema, orient="row")
+        return pl.DataFrame(identified, schema=schema, orient="row")
 
 
 def is_verified(record: Record) -> bool:
-    """Whether a record's verdict says that it succeeded or, where it has none, its evaluation does in some part.
+    """Tell whether a record's verdict says that it succeeded or, without one, its evaluation does in some part.
 
     What the record claims without either, nobody has checked. (What its evaluation denies is no success in the table.)
     """
@@ -105,8 +105,12 @@ def is_verified(record: Record) -> bool:
     return any(part.get("success") is True for part in parts)
 
 
-def _asked(record: Record) -> str:
-    return prompt_key(list(takewhile(lambda turn: turn.role != "assistant", record.conversation() or [])))
+def record_key(record: Record) -> str | None:
+    """Return what tells a record's problem by its question; None where that cannot be read, so that no row is made."""
+    try:
+        return prompt_key(list(takewhile(lambda turn: turn.role != "assistant", record.conversation() or [])))
+    except UNREADABLE:
+        return None
 
 
 def _loaded(text: bytes) -> dict[str, Any]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
+from rollmill.config.parameter import alias_names
 from rollmill.config.settings_file import SettingsFile, read_settings_file, refuse_code, refuse_server_options
 from rollmill.errors import InputError
 
@@ -18,28 +19,35 @@ Settings = dict[str, Any]
 def read_settings(
     path: str,
     *,
-    known: Collection[str],
+    model: type[BaseModel],
     decided: Collection[str],
     verifiers: Collection[str],
     check: Callable[[Settings], object],
 ) -> Settings:
-    """The parameters in a file, YAML or JSON; `-` and `_` in their names are alike.
+    """Read the parameters in a file, YAML or JSON; `-` and `_` in their names are alike.
 
-    `known`: their names. `decided`: those that the loop sets. `verifiers`: those that it may name. `check` raises
-    pydantic's `ValidationError`. Raises `InputError` where the file cannot be read, is no mapping, or a parameter is
-    unknown, the loop's, wrong, or would run code.
+    Args:
+        path: The file.
+        model: The flow's parameters, whose aliases the file may use, too.
+        decided: Parameters that the loop sets.
+        verifiers: Verifiers that the file may name.
+        check: Raises pydantic's `ValidationError` where the settings are wrong.
+
+    Raises `InputError` where the file cannot be read, is no mapping, or a parameter is unknown, the loop's, wrong, or
+    would run code.
     """
-    file = _with_underscores(read_settings_file(path))
+    known, aliases = model.model_fields, alias_names(model)
+    file = _renamed(read_settings_file(path), aliases)
     for key in file.settings:
         if key in decided:
-            raise InputError(f"{file.place(key)}: the loop sets it: leave it out")
+            raise InputError(f"{file.location(key)}: the loop sets it: leave it out")
         if key not in known:
-            close = difflib.get_close_matches(key, set(known) - set(decided), n=1)
-            raise InputError(f"{file.place(key)}: no such parameter{f'; did you mean {close[0]}?' if close else ''}")
+            close = difflib.get_close_matches(key, {*known, *aliases} - set(decided), n=1)
+            raise InputError(f"{file.location(key)}: no such parameter{f'; did you mean {close[0]}?' if close else ''}")
         if key == "verifier":
-            refuse_code(file.place(key), key, file.settings[key], verifiers)
+            refuse_code(file.location(key), key, file.settings[key], verifiers)
         elif key == "vllm_args":
-            refuse_server_options(file.place(key), file.settings[key])
+            refuse_server_options(file.location(key), file.settings[key])
     try:
         check(file.settings)
     except ValidationError as error:
@@ -47,11 +55,21 @@ def read_settings(
     return file.settings
 
 
-def _with_underscores(file: SettingsFile) -> SettingsFile:
+def _renamed(file: SettingsFile, aliases: Mapping[str, str]) -> SettingsFile:
+    """Return the settings by the parameters' own names."""
+
+    def canonical(key: object) -> str:
+        name = str(key).replace("-", "_")
+        return aliases.get(name, name)
+
     settings: Settings = {}
     for key, value in file.settings.items():
-        name = str(key).replace("-", "_")
+        name = canonical(key)
         if name in settings:
-            raise InputError(f"{file.place(str(key))}: is given twice")
+            raise InputError(f"{file.location(str(key))}: is given twice")
         settings[name] = value
-    return file._replace(settings=settings, lines={key.replace("-", "_"): line for key, line in file.lines.items()})
+    return file._replace(
+        settings=settings,
+        lines={canonical(key): line for key, line in file.lines.items()},
+        written={canonical(key): str(key).replace("-", "_") for key in file.settings},
+    )

@@ -1,4 +1,4 @@
-"""At most so many rollouts of a problem, and those that differ most."""
+"""Keep at most a number of rollouts of each problem: those that differ most."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ OVER_LIMIT = "over_limit"
 
 
 def at_most_different(corpus: Corpus, judged: pl.DataFrame, count: int) -> pl.DataFrame:
-    """`judged` with the `drop_reason` `over_limit` for what is left of a problem beyond `count` rollouts.
+    """Drop, with the reason `over_limit`, what is left of a problem beyond `count` rollouts.
 
     The first is kept; then, each time, the one whose most similar kept one is least similar to it, the earlier of two
     (farthest-first traversal: Gonzalez, Clustering to minimize the maximum intercluster distance, 1985).
     Similarity is the share of equal positions of MinHash signatures.
     """
-    left = judged.filter(LEFT)
-    crowded = left.filter(pl.len().over("instance_id") > count)
+    undropped = judged.filter(LEFT)
+    crowded = undropped.filter(pl.len().over("instance_id") > count)
     if count > 1 and "signature" not in crowded.columns:
         every = pl.repeat(True, crowded.height, dtype=pl.Boolean, eager=True)
         crowded = with_text_features(corpus, crowded, every, signatures=True)
@@ -35,7 +35,7 @@ def at_most_different(corpus: Corpus, judged: pl.DataFrame, count: int) -> pl.Da
 
 
 def farthest_first(signatures: npt.NDArray[np.uint32], count: int) -> list[int]:
-    """Places of `count` rows of `signatures` (rows, positions), ascending; all, where there are no more."""
+    """Return the indices of `count` rows of `signatures` (rows, positions), ascending; all, where there are no more."""
     chosen = [0]
     nearest = np.full(len(signatures), -1.0)
     while len(chosen) < min(count, len(signatures)):
@@ -46,6 +46,6 @@ def farthest_first(signatures: npt.NDArray[np.uint32], count: int) -> list[int]:
 
 
 def _signatures(problem: pl.DataFrame) -> npt.NDArray[np.uint32]:
-    """Of rollouts in which nothing was written, zeros."""
+    """Stack the signatures of a problem's rollouts; zeros for one in which nothing was written."""
     rows = [row or [0] * NUM_PERM for row in problem["signature"].to_list()]
     return np.array(rows, dtype=np.uint32)

@@ -13,7 +13,8 @@ from typing import NamedTuple, Self
 import polars as pl
 
 from rollmill.corpus.corpus import Corpus, read_corpus
-from rollmill.corpus.record import Message, content_text, decode_record
+from rollmill.corpus.message_forms import Message
+from rollmill.corpus.record import UNREADABLE, content_text, decode_record
 from rollmill.errors import InputError
 from rollmill.exports.contents import is_list, parts_of
 from rollmill.files.confined import ConfinedFileError, read_confined
@@ -49,61 +50,76 @@ class HeldOut:
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self._questions = [_question(problem) for problem in problems]
-        self._shows_images = any(one.images for one in self._questions)
-        self._texts = list(dict.fromkeys(text for one in self._questions for text in one.texts))
+        self._shows_images = any(question.images for question in self._questions)
+        self._texts = list(dict.fromkeys(text for question in self._questions for text in question.texts))
 
     @classmethod
     def read(cls, source: ProblemSource) -> Self:
-        """Raises `InputError` as `load_problems` does."""
+        """Read the held-out problems of a source. Raises `InputError` as `load_problems` does."""
         return cls(_problems(source))
 
     def __len__(self) -> int:
         return len(self._questions)
 
     def among(self, source: ProblemSource) -> dict[str, str]:
-        """Problems that a source has, too -> which of its they are. Raises `InputError` as `load_problems` does."""
+        """Map each held-out problem that a source has, too, to which of the source's problems it is.
+
+        Raises `InputError` as `load_problems` does.
+        """
         return self._shared(_problems(source), source.dataset)
 
     def within(self, inputs: Sequence[str]) -> dict[str, str]:
-        """Problems that recorded conversations ask -> the first that does; all that users say in it is looked through.
+        """Map each held-out problem to the first conversation that contains it; all user turns are searched.
 
         A template or examples may stand around the question: see `LONG`. Of a run, its problems are looked through,
         too. Raises `InputError` as `read_corpus` does.
         """
         corpus = read_corpus(inputs, hashed=False)
         runs = [file.run for file in corpus.files if file.run]
-        found = {key: at for run in runs for key, at in self._shared(read_problems(run / PROBLEMS), str(run)).items()}
+        locations = {
+            key: at for run in runs for key, at in self._shared(read_problems(run / PROBLEMS), str(run)).items()
+        }
         places = corpus.table.select("source", "number").iter_rows()
         records = zip(places, corpus.records(corpus.table), strict=True)
         while batch := list(islice(records, _BATCH)):
-            asked = [_user_turns(record) for _, record in batch]
-            for ((source, number), _), turns, seen in zip(batch, asked, self._seen(asked), strict=True):
+            conversations = [user_turns(record) for _, record in batch]
+            for ((source, number), _), turns, seen in zip(batch, conversations, self._seen(conversations), strict=True):
                 images = _images(turns, corpus, source) if self._shows_images else set()
-                for one in self._questions if seen or images else ():
-                    if (one.texts or one.images) and seen.issuperset(one.texts) and images.issuperset(one.images):
-                        found.setdefault(one.instance_id, f"row {number} of {corpus.sources[source]}")
-        return found
+                for question in self._questions if seen or images else ():
+                    if (
+                        (question.texts or question.images)
+                        and seen.issuperset(question.texts)
+                        and images.issuperset(question.images)
+                    ):
+                        locations.setdefault(question.instance_id, f"row {number} of {corpus.sources[source]}")
+        return locations
 
     def _shared(self, problems: Iterable[Problem], name: str) -> dict[str, str]:
-        learnt = {question_key(problem): problem.instance_id for problem in problems}
-        return {one.instance_id: f"{learnt[one.key]} of {name}" for one in self._questions if one.key in learnt}
+        others = {question_key(problem): problem.instance_id for problem in problems}
+        return {
+            question.instance_id: f"{others[question.key]} of {name}"
+            for question in self._questions
+            if question.key in others
+        }
 
-    def _seen(self, asked: list[list[Message]]) -> list[set[str]]:
-        """Which of the texts stand in each conversation."""
+    def _seen(self, conversations: list[list[Message]]) -> list[set[str]]:
+        """Return which of the held-out texts stand in each conversation."""
         if not self._texts:
-            return [set() for _ in asked]
-        said = ["\0".join(_said(content_text(turn.content)) for turn in turns) for turns in asked]
-        hits = pl.Series(said, dtype=pl.String).str.extract_many(self._texts, overlapping=True)
-        return [{text for text in set(some) if _stands_in(text, whole)} for some, whole in zip(hits, said, strict=True)]
+            return [set() for _ in conversations]
+        texts = ["\0".join(_searchable(content_text(turn.content)) for turn in turns) for turns in conversations]
+        hits = pl.Series(texts, dtype=pl.String).str.extract_many(self._texts, overlapping=True)
+        return [
+            {text for text in set(some) if _stands_in(text, whole)} for some, whole in zip(hits, texts, strict=True)
+        ]
 
 
-def check_held_out(held_out: HeldOut, learnt: dict[str, str], name: str) -> int:
-    """How many held-out problems there are. `learnt`: those that are trained on -> where. `name`: where they are from.
+def check_held_out(held_out: HeldOut, contaminated: dict[str, str], name: str) -> int:
+    """Return how many held-out problems there are. Raises `InputError` where any of them is trained on.
 
-    Raises `InputError` where there is such a one.
+    `contaminated` maps those to where they stand; `name` is where the held-out problems are from.
     """
-    if learnt:
-        shared = [f"{instance_id} is {place}" for instance_id, place in learnt.items()]
+    if contaminated:
+        shared = [f"{instance_id} is {location}" for instance_id, location in contaminated.items()]
         more = f", and {len(shared) - 3} more" if len(shared) > 3 else ""
         raise InputError(
             f"{len(shared)} of {len(held_out)} held-out problems are trained on ({'; '.join(shared[:3])}{more}): "
@@ -113,14 +129,14 @@ def check_held_out(held_out: HeldOut, learnt: dict[str, str], name: str) -> int:
 
 
 def question_key(problem: Problem) -> str:
-    """Equal for equal questions."""
+    """Return a key that is equal for equal questions."""
     turns = [problem.prompt] if isinstance(problem.prompt, str) else [turn.get("content") for turn in problem.prompt]
     words = [_joined(turn) if isinstance(turn, str) else turn for turn in turns]
     return content_key([words, [image.sha256 for image in problem.images]])
 
 
 def prompt_key(prompt: Sequence[Message]) -> str:
-    """The `question_key` of a problem without images that is asked in these messages as it stands."""
+    """Return the `question_key` of a problem without images whose prompt is these messages."""
     return content_key([[_joined(content_text(turn.content)) for turn in prompt if turn.role == "user"], []])
 
 
@@ -150,13 +166,13 @@ def _looked_for(question: str) -> str:
     return joined if len(joined) >= LONG else f"\n{_lines(question)}"
 
 
-def _said(text: str) -> str:
-    """What a user says, line by line, and in one line, however it is wrapped."""
+def _searchable(text: str) -> str:
+    """Return what a user says, line by line, and in one line, however it is wrapped."""
     return f"\n{_lines(text)}\0{_joined(text)}"
 
 
 def _stands_in(question: str, text: str) -> bool:
-    """Whether it does on its own: "3 + 1" is not in "13 + 12", nor in "3 + 1.5"."""
+    """Tell whether a question stands in a text on its own: "3 + 1" is not in "13 + 12", nor in "3 + 1.5"."""
     if question[0] == "\n":
         return True
     before = re.compile(rf"(?<![{_WORD}])(?<!\d[.,])" if re.match(rf"[{_WORD}]", question[0]) else "")
@@ -167,12 +183,16 @@ def _stands_in(question: str, text: str) -> bool:
     return at >= 0
 
 
-def _user_turns(record: bytes) -> list[Message]:
-    return [turn for turn in decode_record(record).conversation() or [] if turn.role == "user"]
+def user_turns(record: bytes) -> list[Message]:
+    """Return what the user says; nothing where that cannot be read, so that no training row is made of it."""
+    try:
+        return [turn for turn in decode_record(record).conversation() or [] if turn.role == "user"]
+    except UNREADABLE:
+        return []
 
 
 def _images(turns: list[Message], corpus: Corpus, source: int) -> set[str]:
-    """The SHA-256 of the image files that turns show; of a file that is not at hand its name, which is that in runs."""
+    """Return the SHA-256 of the image files that turns show; of a missing file its name, which is that in runs."""
     lists = [parts_of(turn.content) or [] for turn in turns if is_list(turn.content)]
     paths = [part.get("image") for parts in lists for part in parts if part.get("type") == "image"]
     root = corpus.image_root(source)

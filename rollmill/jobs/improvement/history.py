@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
-from rollmill.jobs.evaluation.accuracy import Accuracy, Difference
+from rollmill.statistics.accuracy import Accuracy, Difference
 
 
 class Round(BaseModel):
@@ -47,19 +47,19 @@ class History(BaseModel):
 
     @property
     def policy(self) -> str:
-        """The model that stands: of the last round that was kept, else the base."""
-        return next((one.model for one in reversed(self.rounds) if one.kept), self.base)
+        """Return the model that stands: that of the last round that was kept, else the base."""
+        return next((played.model for played in reversed(self.rounds) if played.kept), self.base)
 
     @property
     def standing(self) -> int:
-        """The round that made it; 0 for the base."""
-        return next((one.number for one in reversed(self.rounds) if one.kept), 0)
+        """Return the round that made the policy; 0 for the base."""
+        return next((played.number for played in reversed(self.rounds) if played.kept), 0)
 
     def goes_on(self, rounds: int) -> bool:
-        """Whether another round is to be played."""
+        """Tell whether another round is to be played."""
         return self.stopped is None and len(self.rounds) < rounds
 
-    def after(self, one: Round) -> History:
-        """With one round more; a round that is rolled back is the last."""
-        stopped = None if one.kept else f"round {one.number} was not better beyond noise, and was rolled back"
-        return self.model_copy(update={"rounds": (*self.rounds, one), "stopped": stopped})
+    def after(self, played: Round) -> History:
+        """Return the history with one round more; a round that is rolled back is the last."""
+        stopped = None if played.kept else f"round {played.number} was not better beyond noise, and was rolled back"
+        return self.model_copy(update={"rounds": (*self.rounds, played), "stopped": stopped})

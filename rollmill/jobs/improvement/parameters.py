@@ -11,11 +11,14 @@ from pydantic import ConfigDict, field_validator, model_validator
 from rollmill.config.file_parameters import STORE_BLOCK
 from rollmill.config.form import Form
 from rollmill.config.names import ModelPath, NewPath
-from rollmill.config.parameter import Parameters, parameter
+from rollmill.config.parameter import Parameters, parameter, redefine
 from rollmill.errors import InputError
+from rollmill.generation.parameters import RolloutCount, SamplingParameters
 from rollmill.jobs.curation.filter_spec import Filters
-from rollmill.jobs.evaluation.parameters import Evaluating, Verifying
+from rollmill.jobs.evaluation.parameters import EvaluationParameters, EvaluationPrompting
+from rollmill.jobs.improvement.data_sources import describe_sources
 from rollmill.jobs.training.parameters import Hyperparameters, TrainLora
+from rollmill.problems.parameters import DatasetColumns, FewShotParameters, ProblemLimits
 
 if TYPE_CHECKING:
     from rollmill.jobs.improvement.data_sources import DataSource, PlannedSource
@@ -27,29 +30,34 @@ class Looping(Parameters):
     """What is made better, on what problems, and for how long."""
 
     model_path: ModelPath = parameter(
-        ..., "Model", "Model", "Directory or hub id of the model to improve.", metavar="PATH", env=True
+        ..., "Model", "Model", "Directory or hub id of the model to improve.", metavar="PATH", env=True,
+    )  # fmt: skip
+    dataset: str | None = redefine(
+        DatasetColumns,
+        "dataset",
+        None,
+        title="Problems",
+        description="Problems to learn from: hub id, directory or file; required without --feed.",
     )
-    dataset: str | None = parameter(
-        None, "Problems", "Problems", "Problems to learn from: hub id, directory or file; required without --feed."
-    )
-    dataset_split: str = parameter("train", "Problems", "Split", "Split of a hub or directory data set.")
-    max_data: int | None = parameter(None, "Problems", "Max data", "Only the first so many problems.", ge=1)
+    dataset_split: str = redefine(DatasetColumns, "dataset_split", "train")
+    max_problems: int | None = redefine(ProblemLimits, "max_problems", None)
     feed: list[str] = parameter(
         [], "Problems", "Feeds", metavar="NAME=FILE",
-        description="More rows for each round: reject_sampling=FILE, that flow's parameters as YAML or JSON, other "
-        "problems say; data=PATH, rollouts that exist, of any producer.",
+        description=f"More rows for each round: {describe_sources()}.",
     )  # fmt: skip
 
-    few_shot: str | None = parameter(
-        None, "Prompt", "Few-shot examples", "Examples before the question in rollouts, not in training or evaluation.",
-        metavar="FILE",
-    )  # fmt: skip
-
-    num_rollout: int = parameter(
-        4, "Sampling", "Rollouts per problem", "Rollouts per problem and round.", ge=1, le=65536
+    few_shot: str | None = redefine(
+        FewShotParameters,
+        "few_shot",
+        None,
+        description="Examples before the question in rollouts, not in training or evaluation.",
     )
-    temperature: float = parameter(0.8, "Sampling", "Temperature", "Sampling temperature of rollouts.", gt=0, le=10)
-    top_p: float = parameter(1.0, "Sampling", "Top p", "Nucleus of the sampling.", gt=0, le=1)
+
+    num_rollout: int = redefine(RolloutCount, "num_rollout", 4, description="Rollouts per problem and round.")
+    temperature: float = redefine(
+        SamplingParameters, "temperature", 0.8, description="Sampling temperature of rollouts.", gt=0, ge=None
+    )
+    top_p: float = redefine(SamplingParameters, "top_p", 1.0)
 
     at_most_k: int = parameter(
         1,
@@ -73,7 +81,7 @@ class Looping(Parameters):
     store_block: str | None = STORE_BLOCK
 
 
-class Improve(Form, Hyperparameters, Evaluating, Looping):
+class Improve(Form, Hyperparameters, EvaluationParameters, Looping):
     """Rounds of rollouts, training and evaluation; a round is kept only where it is better beyond noise."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
@@ -103,7 +111,7 @@ class Improve(Form, Hyperparameters, Evaluating, Looping):
 
     @property
     def accepted(self) -> Filters:
-        """Which rollouts are trained on."""
+        """Return which rollouts are trained on."""
         return Filters(
             drop_errors=["any"], drop_unparseable=True, successful_only=True, drop_empty=True, drop_duplicates=True,
             near_duplicates=self.near_duplicates,
@@ -111,36 +119,37 @@ class Improve(Form, Hyperparameters, Evaluating, Looping):
 
     @property
     def feeds(self) -> list[DataSource]:
-        """What gives a round its rows, `--dataset` first."""
+        """Return the data sources of every round, `--dataset` first."""
         from rollmill.jobs.improvement.data_sources import read_feeds
 
-        return [*self._own_feed(), *read_feeds(self.feed, verifier=self.verifier)]
+        return [*self._dataset_source(), *read_feeds(self.feed, verifier=self.verifier)]
 
     def folder(self, number: int) -> Path:
-        """Where a round's data, adapter and numbers are kept; 0 is the base's evaluation."""
+        """Return where a round's data, adapter and numbers are kept; 0 is the base's evaluation."""
         return Path(self.output_dir) / (f"round_{number:02d}" if number else "base")
 
-    def aimed(self, number: int, policy: str) -> tuple[PlannedSource, ...]:
-        """The feeds in a round; other rollouts in each."""
+    def plan_sources(self, number: int, policy: str) -> tuple[PlannedSource, ...]:
+        """Plan the data sources of a round, each with a seed of its own."""
         from rollmill.jobs.improvement.data_sources import RoundContext
 
-        serving = {name: value for name, value in self.asking().items() if name not in Verifying.model_fields}
-        aim = RoundContext(policy, self.folder(number), number, serving, self.slots)
-        return tuple(feed.aimed(aim) for feed in self.feeds)
+        shared = self.shared_with_rollouts()
+        serving = {name: value for name, value in shared.items() if name not in EvaluationPrompting.model_fields}
+        context = RoundContext(policy, self.folder(number), number, serving, self.concurrency)
+        return tuple(feed.plan(context) for feed in self.feeds)
 
-    def _own_feed(self) -> Iterator[DataSource]:
+    def _dataset_source(self) -> Iterator[DataSource]:
         from rollmill.jobs.improvement.data_sources import DataSource
 
         if self.dataset is not None:
-            shared = {"dataset_split", "max_data", "few_shot", "num_rollout", "temperature", "top_p", "seed"}
-            own = {name: getattr(self, name) for name in ("dataset", *shared)}
-            yield DataSource(ROLLOUTS, "reject_sampling", own | self.asking())
+            shared = {"dataset_split", "max_problems", "few_shot", "num_rollout", "temperature", "top_p", "seed"}
+            settings = {name: getattr(self, name) for name in ("dataset", *shared)}
+            yield DataSource(ROLLOUTS, "reject_sampling", settings | self.shared_with_rollouts() | self._recommended())
 
     def training(self, number: int, start: str) -> TrainLora:
-        """The training of a round, from `start`, on its rows."""
+        """Return the training of a round, from `start`, on its rows."""
         shared: dict[str, Any] = {name: getattr(self, name) for name in Hyperparameters.model_fields}
         folder = self.folder(number)
-        own = {"model_path": start, "train_data": [str(folder / "training_data/sft.jsonl")], "merge": True}
+        decided = {"model_path": start, "train_data": [str(folder / "training_data/sft.jsonl")], "merge": True}
         return TrainLora.model_validate(
-            {**shared, **own, "output_dir": str(folder / "adapter"), "seed": self.seed + number}
+            {**shared, **decided, "output_dir": str(folder / "adapter"), "seed": self.seed + number}
         )

@@ -11,7 +11,6 @@ import polars as pl
 from rollmill.corpus.corpus import read_corpus
 from rollmill.files.atomic import atomic_write_bytes, atomic_write_json
 from rollmill.generation.lock import lock_directory
-from rollmill.jobs.evaluation.accuracy import Accuracy, accuracy, paired_difference
 from rollmill.jobs.evaluation.parameters import NAME
 from rollmill.jobs.improvement.data_sources import PlannedSource
 from rollmill.jobs.improvement.held_out import HeldOut, check_held_out
@@ -22,6 +21,7 @@ from rollmill.jobs.rejection_sampling.parameters import RejectSampling
 from rollmill.jobs.training.manifest import Trained
 from rollmill.jobs.training.parameters import TrainLora
 from rollmill.reports.plots.improvement import Mark, draw_improvement
+from rollmill.statistics.accuracy import Accuracy, accuracy, paired_difference
 from rollmill.terminal.text_table import aligned
 
 WITH_EXAMPLES = "with_examples"
@@ -38,7 +38,7 @@ class Plan(NamedTuple):
 
     @property
     def to_make(self) -> list[PlannedSource]:
-        """The feeds that are not there already."""
+        """Return the data sources whose rollouts a flow has to make."""
         return [feed for feed in self.feeds if feed.made]
 
 
@@ -50,33 +50,33 @@ class Improved(NamedTuple):
 
     @property
     def directory(self) -> Path:
-        """The loop's."""
+        """Return the loop's directory."""
         return self.files["rounds"].parent
 
     def lines(self) -> list[str]:
-        """What a user should read."""
+        """Return the lines that a user should read."""
         rows = round_rows(self.history)
         stopped = [self.history.stopped] if self.history.stopped else []
         files = [f"{what}: {path}" for what, path in self.files.items()]
         return [*aligned(list(rows[0]), rows), *stopped, f"policy: {self.history.policy}", *files]
 
 
-def hold(parameters: Improve) -> AbstractContextManager[None]:
-    """Keeps other processes off the loop's directory."""
+def lock_loop(parameters: Improve) -> AbstractContextManager[None]:
+    """Lock the loop's directory against other processes."""
     return lock_directory(Path(parameters.output_dir), flag="--output_dir")
 
 
 def check_problems(parameters: Improve) -> int:
-    """How many held-out problems there are. Raises `InputError` where one of them is trained on."""
+    """Return how many held-out problems there are. Raises `InputError` where one of them is trained on."""
     held_out = HeldOut.read(parameters.evaluation(parameters.model_path, str(parameters.folder(0))).source)
-    learnt: dict[str, str] = {}
-    for feed in parameters.aimed(1, parameters.model_path):
-        learnt = feed.learnt(held_out) | learnt
-    return check_held_out(held_out, learnt, str(parameters.held_out))
+    contaminated: dict[str, str] = {}
+    for feed in parameters.plan_sources(1, parameters.model_path):
+        contaminated = feed.contaminated(held_out) | contaminated
+    return check_held_out(held_out, contaminated, str(parameters.held_out))
 
 
 def base_evaluations(parameters: Improve) -> list[RejectSampling]:
-    """The runs that evaluate the base: as the policy will be asked and, where rollouts have examples, with these."""
+    """Return the runs that evaluate the base: with the policy's prompt and, where rollouts have examples, with them."""
     folder = str(parameters.folder(0))
     runs = [parameters.evaluation(parameters.model_path, folder)]
     if parameters.few_shot:
@@ -86,7 +86,7 @@ def base_evaluations(parameters: Improve) -> list[RejectSampling]:
 
 
 def begin(parameters: Improve) -> History:
-    """The history of no round yet, from the base's evaluations."""
+    """Return the history of no round yet, from the base's evaluations."""
     folder = parameters.folder(0)
     return History(
         base=parameters.model_path,
@@ -96,29 +96,37 @@ def begin(parameters: Improve) -> History:
 
 
 def plan_round(parameters: Improve, history: History) -> Plan:
-    """The next round."""
+    """Plan the next round."""
     number = len(history.rounds) + 1
     start = history.policy if parameters.train_from == "policy" else history.base
-    feeds, training = parameters.aimed(number, history.policy), parameters.training(number, start)
+    feeds, training = parameters.plan_sources(number, history.policy), parameters.training(number, start)
     return Plan(number, history.policy, parameters.folder(number), feeds, training)
 
 
 def choose_rows(parameters: Improve, plan: Plan) -> TrainingRows:
-    """Writes the round's training rows; see `write_training_rows`."""
+    """Write the round's training rows; see `write_training_rows`."""
     folder = plan.folder / "training_data"
     return write_training_rows(plan.feeds, folder, accepted=parameters.accepted, at_most_k=parameters.at_most_k)
 
 
 def judge(parameters: Improve, history: History, plan: Plan, chosen: TrainingRows, trained: Trained) -> History:
-    """Compares the round's policy with the one that stands, on the same problems, and keeps it or rolls it back."""
-    made = read_corpus([one for feed in plan.to_make for one in feed.inputs]).table
+    """Compare the round's policy with the one that stands, on the same problems, and keep it or roll it back.
+
+    Args:
+        parameters: The loop's.
+        history: The rounds before.
+        plan: The round's.
+        chosen: The rows that the round trained on.
+        trained: The training's result.
+    """
+    rollouts = read_corpus([path for feed in plan.to_make for path in feed.inputs]).table
     after = _table(plan.folder / NAME)
     difference = paired_difference(_table(parameters.folder(history.standing) / NAME), after)
-    one = Round(
+    played = Round(
         number=plan.number,
         policy=plan.policy,
-        rollouts=made.height,
-        right=int(made["success"].sum() or 0),
+        rollouts=rollouts.height,
+        right=int(rollouts["success"].sum() or 0),
         rows=chosen.rows,
         feeds=chosen.feeds,
         steps=trained.steps,
@@ -128,11 +136,11 @@ def judge(parameters: Improve, history: History, plan: Plan, chosen: TrainingRow
         difference=difference,
         kept=difference.better,
     )
-    return history.after(one)
+    return history.after(played)
 
 
 def write_history(parameters: Improve, history: History) -> Improved:
-    """`rounds.json`, `rounds.txt`, `improvement.png`."""
+    """Write `rounds.json`, `rounds.txt` and `improvement.png`."""
     folder = Path(parameters.output_dir)
     files = {
         "rounds": folder / "rounds.json",
@@ -145,7 +153,7 @@ def write_history(parameters: Improve, history: History) -> Improved:
     rows = round_rows(history)
     atomic_write_bytes(files["table"], ("\n".join(aligned(list(rows[0]), rows)) + "\n").encode())
     marks = [_mark("base", history.base_accuracy, kept=True)]
-    marks += [_mark(f"round {one.number}", one.accuracy, kept=one.kept) for one in history.rounds]
+    marks += [_mark(f"round {played.number}", played.accuracy, kept=played.kept) for played in history.rounds]
     helped = history.with_examples
     reference = _mark("base, with examples in its prompt", helped, kept=True) if helped else None
     subtitle = f"{history.base_accuracy.problems:,} held-out problems, 95% intervals over problems"
@@ -155,22 +163,22 @@ def write_history(parameters: Improve, history: History) -> Improved:
 
 
 def round_rows(history: History) -> list[dict[str, str]]:
-    """A row of text for the base and for each round."""
+    """Return a row of text for the base and for each round."""
     empty = dict.fromkeys(("rollouts", "right", "trained on", "difference", ""), "")
     rows = [{"policy": "base", **_accuracy_cells(history.base_accuracy), **empty}]
     if history.with_examples:
         rows.append({"policy": "base, with examples", **_accuracy_cells(history.with_examples), **empty})
-    for one in history.rounds:
-        fed = ", ".join(f"{name} {rows:,}" for name, rows in one.feeds.items())
-        rows_of = f"{one.rows:,} ({fed})" if len(one.feeds) > 1 else f"{one.rows:,}"
-        made = {"rollouts": f"{one.rollouts:,}", "right": f"{one.right:,}", "trained on": rows_of}
-        change = f"{one.difference.mean:+.1%} ({one.difference.low:+.1%} to {one.difference.high:+.1%})"
-        verdict = "kept" if one.kept else "rolled back"
+    for played in history.rounds:
+        fed = ", ".join(f"{name} {rows:,}" for name, rows in played.feeds.items())
+        rows_of = f"{played.rows:,} ({fed})" if len(played.feeds) > 1 else f"{played.rows:,}"
+        cells = {"rollouts": f"{played.rollouts:,}", "right": f"{played.right:,}", "trained on": rows_of}
+        change = f"{played.difference.mean:+.1%} ({played.difference.low:+.1%} to {played.difference.high:+.1%})"
+        verdict = "kept" if played.kept else "rolled back"
         rows.append(
             {
-                "policy": f"round {one.number}",
-                **_accuracy_cells(one.accuracy),
-                **made,
+                "policy": f"round {played.number}",
+                **_accuracy_cells(played.accuracy),
+                **cells,
                 "difference": change,
                 "": verdict,
             }
@@ -178,12 +186,12 @@ def round_rows(history: History) -> list[dict[str, str]]:
     return rows
 
 
-def _accuracy_cells(one: Accuracy) -> dict[str, str]:
-    return {"accuracy": f"{one.mean:.1%}", "95% interval": f"{one.low:.1%} to {one.high:.1%}"}
+def _accuracy_cells(interval: Accuracy) -> dict[str, str]:
+    return {"accuracy": f"{interval.mean:.1%}", "95% interval": f"{interval.low:.1%} to {interval.high:.1%}"}
 
 
-def _mark(name: str, one: Accuracy, *, kept: bool) -> Mark:
-    return Mark(name, one.mean, one.low, one.high, kept)
+def _mark(name: str, interval: Accuracy, *, kept: bool) -> Mark:
+    return Mark(name, interval.mean, interval.low, interval.high, kept)
 
 
 def _table(run: Path) -> pl.DataFrame:

@@ -23,7 +23,7 @@ INDISTINCT = 4
 SOUND = 100
 """The square of x's mean over its variance, up to which cumulants from moments about 0 keep their figures."""
 FREE_STEPS = 8
-"""After so many steps every second one halves the bracket, which bounds the search whatever the distributions are."""
+"""After this many steps every second one halves the bracket, which bounds the search whatever the distributions are."""
 
 
 class _Cumulants(NamedTuple):
@@ -52,7 +52,7 @@ def compute_alpha(
     fixed_alpha: float = 0.5,
     tol: float = 1e-6,
 ) -> Tensor:
-    """The weight of pi_theta in q for each row of two [batch, vocabulary] log-probabilities: [batch].
+    """Compute the weight of pi_theta in q for each row of two [batch, vocabulary] log-probabilities: [batch].
 
     The result is float32, float64 where an input is; half precision is taken up to float32 and normalised again. -inf
     is a token outside the support. `tol` bounds the error of the two methods that search a root, down to what the type
@@ -67,6 +67,13 @@ def compute_alpha(
     The three in the middle look at the common support only, and give 0.5 where the two agree. Raises `ValueError` for
     an unknown method, a `fixed_alpha` outside [0, 1], a `tol` that is not positive, shapes that differ, NaN, and, by
     its number, for a row with no common support.
+
+    Args:
+        log_probs_theta: pi_theta's log-probabilities, [batch, vocabulary].
+        log_probs_t: pi_t's, of the same shape.
+        method: One of the methods above.
+        fixed_alpha: The weight for `fixed`, in [0, 1].
+        tol: Error of the methods that search a root, above 0.
     """
     if log_probs_theta.shape != log_probs_t.shape or log_probs_t.ndim != 2:
         raise ValueError(f"{[*log_probs_theta.shape]} and {[*log_probs_t.shape]} are not one shape [batch, vocabulary]")
@@ -89,7 +96,7 @@ def compute_alpha(
 
 
 def _entropy_share(log_theta: Tensor, log_t: Tensor) -> Tensor:
-    """H_theta / (H_theta + H_t): the weight goes to the less certain of the two."""
+    """Return H_theta / (H_theta + H_t): the weight goes to the less certain of the two."""
     h_theta, h_t = entropy(log_theta), entropy(log_t)
     both = h_theta + h_t
     refuse(both.isnan(), "NaN among the log-probabilities")
@@ -97,7 +104,7 @@ def _entropy_share(log_theta: Tensor, log_t: Tensor) -> Tensor:
 
 
 def _reverse_kl_symmetry(log_theta: Tensor, log_t: Tensor) -> Tensor:
-    """KL(theta || t) / (KL(theta || t) + KL(t || theta)).
+    """Return KL(theta || t) / (KL(theta || t) + KL(t || theta)).
 
     log q = alpha log theta + (1 - alpha) log t - K(alpha) gives KL(theta || q) = (1 - alpha) KL(theta || t) + K(alpha)
     and KL(t || q) = alpha KL(t || theta) + K(alpha): their difference is linear in alpha and falls from KL(theta || t)
@@ -113,7 +120,7 @@ def _reverse_kl_symmetry(log_theta: Tensor, log_t: Tensor) -> Tensor:
 
 
 def _ess_balance(log_theta: Tensor, log_t: Tensor, tol: float) -> Tensor:
-    """The root of log ESS_theta(q) - log ESS_t(q) = K(-alpha) - K(2 - alpha).
+    """Find the root of log ESS_theta(q) - log ESS_t(q) = K(-alpha) - K(2 - alpha).
 
     For sum pi_theta^2 / q = exp(K(alpha) + K(2 - alpha)), sum pi_t^2 / q = exp(K(alpha) + K(-alpha)). It rises, its
     derivative K'(2 - alpha) - K'(-alpha) being positive as K is convex, from -K(2) <= 0 to K(-1) >= 0: one root. Both
@@ -131,7 +138,7 @@ def _ess_balance(log_theta: Tensor, log_t: Tensor, tol: float) -> Tensor:
 
 
 def _kl_symmetry(log_theta: Tensor, log_t: Tensor, tol: float) -> Tensor:
-    """The root of D(alpha) = E_q[log pi_t - log pi_theta] = KL(q || pi_theta) - KL(q || pi_t) = -K'(alpha).
+    """Find the root of D(alpha) = E_q[log pi_t - log pi_theta] = KL(q || pi_theta) - KL(q || pi_t) = -K'(alpha).
 
     D falls strictly, its derivative being -Var_q(x), and K is least at the root, where both KL are -K, the Chernoff
     information. With one support, D(0) = KL(t || theta) > 0 > -KL(theta || t) = D(1): one root. Where a token is
@@ -150,7 +157,14 @@ def _kl_symmetry(log_theta: Tensor, log_t: Tensor, tol: float) -> Tensor:
 
 
 def _least(log_theta: Tensor, log_t: Tensor, tol: float, *, careful: bool) -> Tensor:
-    """Where K is least; NaN for a row that wants `careful` sums."""
+    """Find where K is least; NaN for a row that wants `careful` sums.
+
+    Args:
+        log_theta: pi_theta's log-probabilities, [rows, vocabulary].
+        log_t: pi_t's, of the same shape.
+        tol: Error of the result.
+        careful: Whether sums are shifted so that nothing underflows or cancels, which takes longer.
+    """
     x = log_theta - log_t
     indistinct = _indistinct(log_t)
 
@@ -164,9 +178,16 @@ def _least(log_theta: Tensor, log_t: Tensor, tol: float, *, careful: bool) -> Te
 
 
 def _cumulants(log_theta: Tensor, log_t: Tensor, x: Tensor, s: Tensor, *, careful: bool) -> _Cumulants:
-    """K(s) and its derivatives; `careful` takes out each row's greatest term, and x's mean, first.
+    """Compute K(s) and its derivatives; `careful` takes out each row's greatest term, and x's mean, first.
 
     Exp is most of the cost: another step costs six times what the two highest derivatives do.
+
+    Args:
+        log_theta: pi_theta's log-probabilities, [rows, vocabulary].
+        log_t: pi_t's, of the same shape.
+        x: log_theta - log_t.
+        s: The weight of pi_theta, [rows]; any real number.
+        careful: Whether sums are shifted so that nothing underflows or cancels.
     """
     terms = torch.lerp(log_t, log_theta, s.unsqueeze(-1))
     if careful:
@@ -182,12 +203,12 @@ def _cumulants(log_theta: Tensor, log_t: Tensor, x: Tensor, s: Tensor, *, carefu
 
 
 def _moments(terms: Tensor, x: Tensor, z: Tensor) -> tuple[Tensor, ...]:
-    """The first four moments of x under terms / z; `terms` is used up."""
+    """Return the first four moments of x under terms / z; `terms` is used up."""
     return tuple(terms.mul_(x).sum(-1) / z for _ in range(4))
 
 
 def _root(function: Callable[[Tensor | None, Tensor], _Taylor], like: Tensor, tol: float) -> Tensor:
-    """The roots in (0, 1) of one rising function a row, [batch], within `tol`; NaN where a value is not finite.
+    """Find the roots in (0, 1) of one rising function a row, [batch], within `tol`; NaN where a value is not finite.
 
     From 0.5, by Householder's method of third order (Newton, Halley, and one derivative more), inside a bracket; where
     it leaves that, and every second time after `FREE_STEPS`, the bracket is halved instead. `function` gets the numbers
@@ -198,36 +219,42 @@ def _root(function: Callable[[Tensor | None, Tensor], _Taylor], like: Tensor, to
     A function that is flat within the type's precision gives 0.5.
     """
     precision, indistinct = torch.finfo(like.dtype).eps, _indistinct(like)
-    alpha = found = like.new_full((len(like),), 0.5)
+    alpha = roots = like.new_full((len(like),), 0.5)
     low, high = torch.zeros_like(alpha), torch.ones_like(alpha)
     rows: Tensor | None = None
     step = 0
     while len(alpha):
         at = function(rows, alpha)
+        # The function rises: its root is above an alpha of negative value, and below one of positive value.
         low, high = torch.where(at.value <= 0, alpha, low), torch.where(at.value >= 0, alpha, high)
         move, difference = _householder(at)
         free = (alpha - move >= low) & (alpha - move <= high)
+        # A free step can stay inside the bracket and yet hardly move; halving it every second time bounds the steps.
         if step > FREE_STEPS and step % 2:
             free = torch.zeros_like(free)
         short = (difference <= tol / 10) & (move.abs() <= torch.minimum(alpha, 1 - alpha) / 8)
         finite = at.value.isfinite()
+        # A value that is not finite ends its row, as NaN: `_kl_symmetry` solves such rows again with careful sums.
         done = (free & short) | (high - low <= max(tol, 2 * precision)) | ~finite
         alpha = torch.where(finite, torch.where(free, alpha - move, (low + high) / 2), torch.nan)
+        # The first pass, at 0.5, finds the flat functions: of distributions that are equal within the precision.
         if rows is None:
             flat = (at.first <= indistinct) & (at.value.abs() <= 8 * indistinct)
             alpha, done = torch.where(flat, 0.5, alpha), done | flat
-            found = alpha
+            roots = alpha
         else:
-            found[rows] = alpha
+            roots[rows] = alpha
+        # Go on with the open rows alone: each pass costs an exp of the whole vocabulary for each of them.
         still = (~done).nonzero().squeeze(-1)
         rows = still if rows is None else rows[still]
         alpha, low, high = alpha[still], low[still], high[still]
         step += 1
-    return found.clamp(precision, 1 - precision)
+    # Strictly inside (0, 1): at the ends q would leave the common support.
+    return roots.clamp(precision, 1 - precision)
 
 
 def _householder(at: _Taylor) -> tuple[Tensor, Tensor]:
-    """How far the root is below, and how far that is from what Halley's method says (one order less)."""
+    """Return how far the root is below, and how far that is from what Halley's method says (one order less)."""
     newton = at.value / at.first
     a, b = newton * at.second / (2 * at.first), newton * newton * at.third / (6 * at.first)
     move = newton * (1 - a) / (1 - 2 * a + b)
@@ -235,14 +262,21 @@ def _householder(at: _Taylor) -> tuple[Tensor, Tensor]:
 
 
 def _chosen(rows: Tensor | None, log_theta: Tensor, log_t: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """These rows of each; all for None."""
+    """Return these rows of each tensor; all for None.
+
+    Args:
+        rows: Numbers of the rows; None for all.
+        log_theta: [batch, vocabulary].
+        log_t: [batch, vocabulary].
+        x: log_theta - log_t.
+    """
     if rows is None:
         return log_theta, log_t, x
     return log_theta.index_select(0, rows), log_t.index_select(0, rows), x.index_select(0, rows)
 
 
 def _on_common_support(log_theta: Tensor, log_t: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """These rows, with the same finite and negligible number for both outside the common support."""
+    """Return these rows, with the same finite and negligible number for both outside the common support."""
     log_theta, log_t = log_theta[rows], log_t[rows]
     common = (log_theta > -torch.inf) & (log_t > -torch.inf)
     refuse((log_theta + log_t).isnan().any(-1), "NaN among the log-probabilities", rows)
@@ -252,7 +286,7 @@ def _on_common_support(log_theta: Tensor, log_t: Tensor, rows: Tensor) -> tuple[
 
 
 def _conditioned(log_theta: Tensor, log_t: Tensor) -> tuple[Tensor, Tensor]:
-    """Both given the common support: normalised again where that is not the whole vocabulary."""
+    """Condition both on the common support: normalise again where that is not the whole vocabulary."""
     finite = ((log_theta > -torch.inf) & (log_t > -torch.inf)).all(-1)
     if bool(finite.all()):
         return log_theta, log_t

@@ -46,7 +46,7 @@ class Measured:
         self._by_sample: dict[str, tuple[array[float], array[float]]] = {}
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """Takes one line of a file of diagnostics, with or without the lists. Raises `KeyError`, `TypeError`."""
+        """Add one line of a file of diagnostics, with or without the lists. Raises `KeyError`, `TypeError`."""
         tokens = int(row.get("tokens") or 1)
         self.samples += 1
         self.tokens += tokens
@@ -66,18 +66,18 @@ class Measured:
                 self._by_token[name].extend(math.nan if value is None else value for value in row[name])
 
     def mean(self, name: str) -> float | None:
-        """Over all tokens, of `alpha`, `kl_theta`, `kl_t`, `kl_gap` or `ess_ratio`; None of none."""
+        """Return the mean over all tokens of `alpha`, `kl_theta`, `kl_t`, `kl_gap` or `ess_ratio`; None of none."""
         values, weights = self._by_sample.get(name, (array("d"), array("d")))
         return float(np.average(values, weights=weights)) if values else None
 
     def alphas(self) -> Numbers:
-        """Of every token; of every sample where the file does not list them."""
+        """Return alpha of every token; of every sample where the file does not list them."""
         listed = self._by_token["alpha"] or self._by_sample.get("alpha", (array("d"),))[0]
-        found = np.array(listed, dtype=np.float64)
-        return found[np.isfinite(found)]
+        alphas = np.array(listed, dtype=np.float64)
+        return alphas[np.isfinite(alphas)]
 
     def row(self) -> dict[str, str]:
-        """The file in a table."""
+        """Return the file's row in a table."""
         alphas = self.alphas()
         spread = [alphas.std(), alphas.min(), alphas.max()] if alphas.size else [None] * 3
         return {
@@ -94,7 +94,7 @@ class Measured:
         }
 
     def curve(self, name: str) -> PositionCurve | None:
-        """`alpha`, `kl_theta`, `kl_t` or `ess_ratio` by position, counted from 1; None where the file lists none.
+        """Return `alpha`, `kl_theta`, `kl_t` or `ess_ratio` by position, from 1 on; None where the file lists none.
 
         Positions that fewer than a twentieth of the samples reach are left out; long answers are put together by
         several positions.
@@ -105,9 +105,9 @@ class Measured:
         lengths = np.array(self._lengths, dtype=np.int64)
         positions = np.arange(len(values)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
         end = int(np.sort(lengths)[-max(1, math.ceil(_FEWEST_LEFT * len(lengths)))])
-        kept = np.isfinite(values) & (positions < end)
+        mask = np.isfinite(values) & (positions < end)
         width = -(-end // _MOST_BINS)
-        bins, values = positions[kept] // width, values[kept]
+        bins, values = positions[mask] // width, values[mask]
         order = np.argsort(bins, kind="stable")
         which, starts = np.unique(bins[order], return_index=True)
         groups = np.split(values[order], starts[1:])
@@ -119,7 +119,7 @@ class Measured:
 
 
 def read_diagnostics(path: str) -> Measured:
-    """What a file holds. Raises `InputError` where it cannot be read or a line is no sample's diagnostics."""
+    """Read what a file holds. Raises `InputError` where it cannot be read or a line is no sample's diagnostics."""
     measured = Measured(path.removesuffix(SUFFIX))
     for line, row in read_json_lines(path):
         try:

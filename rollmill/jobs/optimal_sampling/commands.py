@@ -16,7 +16,7 @@ _PROG = "optimal_sampling"
 
 
 def parse(argv: Sequence[str], *, description: str, examples: str) -> OptimalSampling | AnalyzeDiagnostics:
-    """The parameters of one call; see `parse_command_line`. `analyze_diagnostics FILE...` compares files."""
+    """Parse the parameters of one call; see `parse_command_line`. `analyze_diagnostics FILE...` compares files."""
     if argv and argv[0].replace("-", "_") == ANALYZE:
         return parse_command_line(
             AnalyzeDiagnostics, _with_flag(argv[1:]), prog=f"{_PROG} {ANALYZE}",
@@ -26,29 +26,29 @@ def parse(argv: Sequence[str], *, description: str, examples: str) -> OptimalSam
 
 
 def analyze_diagnostics(parameters: AnalyzeDiagnostics) -> None:
-    """Prints the table of the files, and draws them. Raises `InputError` for a file that holds no diagnostics."""
+    """Print the table of the files, and draw them. Raises `InputError` for a file that holds no diagnostics."""
     from rollmill.files.atomic import atomic_write_bytes
     from rollmill.jobs.optimal_sampling.analysis import read_diagnostics
     from rollmill.reports.plots.optimal_sampling import draw_by_position
 
     measured = [read_diagnostics(file) for file in parameters.files]
     atomic_write_bytes(Path(parameters.output), draw_by_position(measured))
-    rows = [one.row() for one in measured]
+    rows = [measurement.row() for measurement in measured]
     lines = [*aligned(list(rows[0]), rows), "", f"picture: {parameters.output}"]
     write_lines(sys.stdout, lines)
 
 
 def _with_flag(argv: Sequence[str]) -> list[str]:
-    """The arguments with bare file names under `--files`."""
+    """Move bare file names behind `--files`."""
     files: list[str] = []
     others: list[str] = []
-    given = iter(argv)
-    for argument in given:
+    remaining = iter(argv)
+    for argument in remaining:
         if not argument.startswith("-"):
             files.append(argument)
             continue
         others.append(argument)
         if argument == "--output":
-            others += [value for value in [next(given, None)] if value is not None]
+            others += [value for value in [next(remaining, None)] if value is not None]
     others = [argument for argument in others if argument != "--files"]
     return [*others, "--files", *files] if files else others

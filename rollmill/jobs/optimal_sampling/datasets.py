@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
@@ -13,11 +12,15 @@ from rollmill.files.atomic import atomic_write
 from rollmill.files.rows import dump_line
 from rollmill.jobs.optimal_sampling.parameters import OptimalSampling
 from rollmill.problems import LoadedProblems, ProblemSource, load_problems, read_problems
-from rollmill.problems.columns import MISSING, RESPONSE_COLUMNS, get
+from rollmill.problems.cells import MISSING
+from rollmill.problems.columns import RESPONSE_COLUMNS, first_column, get
 from rollmill.problems.loading import HEAD_ROWS
+from rollmill.problems.source import FLAGS, Flag
 from rollmill.records import Problem
+from rollmill.registry import import_path
 from rollmill.verifiers.failure import describe
 
+SOURCE_FLAGS: dict[Flag, str] = {name: FLAGS[name] for name in ("dataset", "split", "prompt", "max_bad_share")}
 _OWN_PROMPT = "__prompt__"
 _METHODS = ("get_prompt", "get_metadata", "__len__")
 _ABOUT_AN_ANSWER = frozenset(
@@ -38,7 +41,7 @@ class DataSet(Protocol):
 
 
 def load_data_set(parameters: OptimalSampling, folder: Path, quarantine_path: Path) -> LoadedProblems:
-    """Loads all rows of the data set; the id of each ends with its number, counted from 0: see `row_number`.
+    """Load all rows of the data set; the id of each ends with its number, counted from 0: see `row_number`.
 
     Raises `InputError` as `load_problems` does, for a class that cannot be had or fails, and for a column that is not
     there.
@@ -51,10 +54,11 @@ def load_data_set(parameters: OptimalSampling, folder: Path, quarantine_path: Pa
         id_field="",
         image_field="",
         max_bad_share=parameters.max_bad_share,
+        flags=SOURCE_FLAGS,
     )
     if parameters.own_adapter:
         rows = folder / "rows.jsonl"
-        _write_own(parameters, rows)
+        _write_adapter_rows(parameters, rows)
         source = source.model_copy(update={"dataset": str(rows), "prompt_field": _OWN_PROMPT})
     loaded = load_problems(source, folder, quarantine_path=quarantine_path)
     if parameters.start_idx >= loaded.count + loaded.quarantined:
@@ -65,20 +69,19 @@ def load_data_set(parameters: OptimalSampling, folder: Path, quarantine_path: Pa
 
 
 def row_number(instance_id: str) -> int:
-    """The number of a problem's row in its data set, counted from 0."""
+    """Return the number of a problem's row in its data set, counted from 0."""
     return int(instance_id.rpartition("-")[2])
 
 
 def response_column(parameters: OptimalSampling, problems: Path) -> str | None:
-    """The column of the data's own answer; None where there is none, or the prompt's messages end with it.
+    """Return the column of the data's own answer; None where there is none, or the prompt's messages end with it.
 
     Raises `InputError` where a named one is absent.
     """
     head = [problem.fields for problem in islice(read_problems(problems), HEAD_ROWS)]
     named = parameters.response_field
-    for column in (named,) if named else RESPONSE_COLUMNS:
-        if any(get(row, column) not in (MISSING, None) for row in head):
-            return column
+    if column := first_column(head, (named,) if named else RESPONSE_COLUMNS):
+        return column
     if named:
         columns = ", ".join(dict.fromkeys(key for row in head for key in row)) or "none but the prompt"
         raise InputError(f"{parameters.dataset} has no column {named!r} (--response_field); its columns: {columns}")
@@ -86,13 +89,15 @@ def response_column(parameters: OptimalSampling, problems: Path) -> str | None:
 
 
 def response_of(problem: Problem, column: str | None) -> str | None:
-    """The data's own answer to a problem, as text; None where there is none."""
+    """Return the data's own answer to a problem, as text; None where there is none."""
     value = MISSING if column is None else get(problem.fields, column)
     return problem.answer if value is MISSING or value is None else str(value)
 
 
 def original_fields(problem: Problem, columns: dict[str, str]) -> dict[str, Any]:
-    """A row as it was, less messages. `columns`: which one was taken for `prompt`, and for `answer`, if any.
+    """Return a row as it was, less messages.
+
+    `columns`: which column was taken for `prompt`, and for `answer`, if any.
 
     What would say something of the new answer is called `original_...`: a completion, a reward.
     """
@@ -102,9 +107,9 @@ def original_fields(problem: Problem, columns: dict[str, str]) -> dict[str, Any]
     return {f"original_{name}" if name in _ABOUT_AN_ANSWER else name: value for name, value in row.items()}
 
 
-def _write_own(parameters: OptimalSampling, path: Path) -> None:
+def _write_adapter_rows(parameters: OptimalSampling, path: Path) -> None:
     spec = parameters.dataset_adapter
-    data: DataSet = _called(spec, _own_class(spec), parameters.dataset, parameters.dataset_split)
+    data: DataSet = _called(spec, _adapter_class(spec), parameters.dataset, parameters.dataset_split)
     with atomic_write(path) as file:
         for index in range(_called(spec, data.__len__)):
             prompt, about = _called(spec, data.get_prompt, index), _called(spec, data.get_metadata, index)
@@ -116,27 +121,21 @@ def _write_own(parameters: OptimalSampling, path: Path) -> None:
             file.write(_called(spec, dump_line, row | {_OWN_PROMPT: prompt}))
 
 
-def _own_class(spec: str) -> Callable[[str, str], DataSet]:
-    module, _, name = spec.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), name)
-    except Exception as error:
-        raise InputError(
-            f"--dataset_adapter {spec}: cannot import it ({describe(error)}); a module of your own must be in the "
-            "current directory or on PYTHONPATH"
-        ) from error
-    missing = [method for method in _METHODS if not callable(getattr(found, method, None))]
+def _adapter_class(spec: str) -> Callable[[str, str], DataSet]:
+    """Import the user's class. Raises `InputError` where it cannot be imported, or lacks a method."""
+    adapter_class = import_path(f"--dataset_adapter {spec}", spec)
+    missing = [method for method in _METHODS if not callable(getattr(adapter_class, method, None))]
     if missing:
         raise InputError(f"--dataset_adapter {spec}: it has no {', '.join(missing)}")
-    made: Callable[[str, str], DataSet] = found
-    return made
+    factory: Callable[[str, str], DataSet] = adapter_class
+    return factory
 
 
 def _called(spec: str, function: Callable[..., Any], *arguments: Any) -> Any:
-    """What the user's code gives; whatever it raises is one line."""
+    """Call the user's code; whatever it raises becomes an error of one line."""
     try:
         return function(*arguments)
     except Exception as error:
         name = getattr(function, "__name__", "it")
-        given = ", ".join(repr(argument)[:80] for argument in arguments)
-        raise InputError(f"--dataset_adapter {spec}: {name}({given}) failed: {describe(error)}") from error
+        shown_arguments = ", ".join(repr(argument)[:80] for argument in arguments)
+        raise InputError(f"--dataset_adapter {spec}: {name}({shown_arguments}) failed: {describe(error)}") from error

@@ -12,23 +12,23 @@ _ANY_GPU = ("auto", "cuda")
 
 
 def environments(parameters: OptimalSampling, environ: Mapping[str, str] | None = None) -> list[dict[str, str]]:
-    """What is laid over each process's environment; one process for each GPU, or --workers of them.
+    """Return what is laid over each process's environment; one for each GPU, or --gpu_workers of them.
 
     More processes than GPUs share these. With a device that is named, such as `cpu` or `cuda:1`, all are on it. Raises
     `InputError` where a GPU is there that torch cannot use, as the processes would; see `choose_device`.
     """
     if parameters.device not in _ANY_GPU:
-        return [{} for _ in range(parameters.workers or 1)]
-    given = os.environ if environ is None else environ
-    gpus = _gpus(given)
+        return [{} for _ in range(parameters.gpu_workers or 1)]
+    variables = os.environ if environ is None else environ
+    gpus = _gpus(variables)
     if not gpus and parameters.backend == "transformers":
-        choose_device(parameters.device, environment=given, runs=False)
-    count = parameters.workers or len(gpus) or 1
+        choose_device(parameters.device, environment=variables, runs=False)
+    count = parameters.gpu_workers or len(gpus) or 1
     return [{"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} if gpus else {} for number in range(count)]
 
 
 def _gpus(environ: Mapping[str, str]) -> list[str]:
-    """What `CUDA_VISIBLE_DEVICES` calls those that are visible."""
+    """Return the names in `CUDA_VISIBLE_DEVICES` of the GPUs that are visible."""
     if wants_cpu(environ):
         return []
     import torch

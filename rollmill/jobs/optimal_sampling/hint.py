@@ -8,7 +8,8 @@ from pydantic import model_validator
 
 from rollmill.errors import InputError
 from rollmill.problems import Prompting, build_messages
-from rollmill.problems.columns import MISSING, get
+from rollmill.problems.cells import MISSING
+from rollmill.problems.columns import get
 from rollmill.records import Message, Problem
 
 PROMPT, RESPONSE = "prompt", "response"
@@ -19,15 +20,15 @@ class Hint(Prompting):
 
     @classmethod
     def from_flag(cls, text: str) -> Self:
-        """Of a text, a template, or a file of one; the prompt comes after it, unless it says where.
+        """Make a hint of a text, a template, or a file of one; the prompt comes after it, unless it says where.
 
         Raises `InputError` where its braces name no columns.
         """
         try:
-            given = cls.from_flags(text, None, None)
-            if PROMPT in given.columns:
-                return given
-            return cls(template=f"{given.template}\n\n{{{PROMPT}}}")
+            hint = cls.from_flags(text, None, None)
+            if PROMPT in hint.columns:
+                return hint
+            return cls(template=f"{hint.template}\n\n{{{PROMPT}}}")
         except InputError as error:
             raise InputError(f"--hint: {error}") from error
 
@@ -38,11 +39,11 @@ class Hint(Prompting):
 
     @property
     def columns(self) -> list[str]:
-        """What the template names."""
+        """Return the columns that the template names."""
         return [piece.column for piece in self._pieces if piece.column is not None]
 
     def messages(self, problem: Problem, response: str | None) -> list[Message]:
-        """The conversation that pi_t sees. Raises `InputError` where the problem has not what the template names."""
+        """Return the messages that pi_t sees. Raises `InputError` where the problem lacks a column of the template."""
         offered: dict[str, Any] = {} if response is None else {RESPONSE: response}
         offered |= problem.fields
         missing = [name for name in self.columns if name != PROMPT and get(offered, name) is MISSING]

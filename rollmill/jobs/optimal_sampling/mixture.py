@@ -37,28 +37,28 @@ SAFE_LOG_Z = -30.0
 
 
 def lifted(*log_p: Tensor) -> tuple[Tensor, ...]:
-    """All in float32, or in float64 where one is.
+    """Convert all to float32, or to float64 where one is.
 
     Half precision is normalised again: rounded log-probabilities no longer sum to 1.
     """
-    wide = torch.float64 if any(one.dtype == torch.float64 for one in log_p) else torch.float32
-    return tuple(one.to(wide) if one.dtype.itemsize >= 4 else one.to(wide).log_softmax(-1) for one in log_p)
+    wide = torch.float64 if any(each.dtype == torch.float64 for each in log_p) else torch.float32
+    return tuple(each.to(wide) if each.dtype.itemsize >= 4 else each.to(wide).log_softmax(-1) for each in log_p)
 
 
 def refuse(bad: Tensor, why: str, rows: Tensor | None = None) -> None:
-    """Raises `ValueError` with the number of the first bad row, if there is one; `rows` are the numbers to give."""
+    """Raise `ValueError` with the number of the first bad row, if there is one; `rows` are the numbers to give."""
     if bool(bad.any()):
         first = bad.nonzero()[0, 0]
         raise ValueError(f"row {int(first if rows is None else rows[first])}: {why}")
 
 
 def refuse_no_overlap(bad: Tensor, rows: Tensor | None = None) -> None:
-    """`refuse` for rows whose two distributions have no token in common."""
+    """Call `refuse` for rows whose two distributions have no token in common."""
     refuse(bad, "no token has a probability under both theta and t", rows)
 
 
 def log_mixture(log_theta: Tensor, log_t: Tensor, alpha: Tensor | float) -> tuple[Tensor, Tensor]:
-    """The log of q_alpha [B, V], normalised, and log Z(alpha) [B]: Z is the sum of pi_theta^alpha * pi_t^(1 - alpha).
+    """Compute log q_alpha [B, V], normalised, and log Z(alpha) [B]: Z is the sum of pi_theta^alpha * pi_t^(1 - alpha).
 
     For 0 < alpha < 1, q lives on the common support. Alpha 0 and 1 give pi_t and pi_theta, bit for bit, and log Z 0.
     Raises `ValueError`, with the row's number, where there is no common support or NaN, or alpha is not in [0, 1].
@@ -76,7 +76,14 @@ def log_mixture(log_theta: Tensor, log_t: Tensor, alpha: Tensor | float) -> tupl
 
 
 def _careful(log_theta: Tensor, log_t: Tensor, weight: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """The log of q, normalised, and log Z, whatever the supports and weights."""
+    """Compute log q, normalised, and log Z, whatever the supports and weights.
+
+    Args:
+        log_theta: pi_theta's log-probabilities, [rows, vocabulary].
+        log_t: pi_t's, of the same shape.
+        weight: The weight of pi_theta, [rows].
+        rows: The rows' numbers in the batch, for errors.
+    """
     refuse(~((weight >= 0) & (weight <= 1)), "alpha is not in [0, 1]", rows)
     refuse((log_theta + log_t).isnan().any(-1), "NaN among the log-probabilities", rows)
     wide = weight.unsqueeze(-1)
@@ -88,54 +95,61 @@ def _careful(log_theta: Tensor, log_t: Tensor, weight: Tensor, rows: Tensor) -> 
 
 
 def entropy(log_p: Tensor) -> Tensor:
-    """-sum p log p [B], in nats."""
+    """Compute -sum p log p [B], in nats."""
     (log_p,) = lifted(log_p)
     return -_expected(log_p.exp(), log_p.clamp_min(torch.finfo(log_p.dtype).min))
 
 
 def kl(log_q: Tensor, log_p: Tensor) -> Tensor:
-    """KL(q || p) [B], in nats: infinite where q has a token that p lacks; at least 0, rounding apart."""
+    """Compute KL(q || p) [B], in nats: infinite where q has a token that p lacks; at least 0, rounding apart."""
     log_q, log_p = lifted(log_q, log_p)
     return _kl(log_q.exp(), log_q, log_p)
 
 
 def _kl(q: Tensor, log_q: Tensor, log_p: Tensor) -> Tensor:
-    """KL(q || p) for those who have q already."""
+    """Compute KL(q || p) where q is known already."""
     difference = log_q - log_p
-    told = _expected(q, difference)
-    if bool(told.isnan().any()):
-        told = _expected(q, torch.where((q == 0) & ~difference.isfinite(), 0, difference))
-    return told.clamp_min(0)
+    divergence = _expected(q, difference)
+    if bool(divergence.isnan().any()):
+        divergence = _expected(q, torch.where((q == 0) & ~difference.isfinite(), 0, difference))
+    return divergence.clamp_min(0)
 
 
 def _expected(p: Tensor, value: Tensor) -> Tensor:
-    """The mean [B] of `value` under p."""
-    told: Tensor = torch.linalg.vecdot(p, value)
-    return told
+    """Compute the mean [B] of `value` under p."""
+    mean: Tensor = torch.linalg.vecdot(p, value)
+    return mean
 
 
 def ess(log_q: Tensor, log_p: Tensor) -> Tensor:
-    """ESS_p(q) = 1 / sum(p^2 / q) over p's support [B]: 1 where q is p, 0 where q lacks a token of p."""
+    """Compute ESS_p(q) = 1 / sum(p^2 / q) over p's support [B]: 1 where q is p, 0 where q lacks a token of p."""
     log_q, log_p = lifted(log_q, log_p)
     return _log_inverse_ess(log_q, log_p).neg().exp()
 
 
 def _log_inverse_ess(log_q: Tensor, log_p: Tensor) -> Tensor:
-    """The log of sum(p^2 / q)."""
+    """Compute the log of sum(p^2 / q)."""
     terms = torch.lerp(log_q, log_p, 2.0)
-    told = terms.exp().sum(-1).log()
-    if bool(told.isfinite().all()):
-        return told
-    return torch.where(told.isfinite(), told, torch.where(log_p == -torch.inf, -torch.inf, terms).logsumexp(-1))
+    log_sum = terms.exp().sum(-1).log()
+    if bool(log_sum.isfinite().all()):
+        return log_sum
+    return torch.where(log_sum.isfinite(), log_sum, torch.where(log_p == -torch.inf, -torch.inf, terms).logsumexp(-1))
 
 
 def token_diagnostics(log_theta: Tensor, log_t: Tensor, log_q: Tensor, alpha: Tensor) -> TokenDiagnostics:
-    """What is told of one step's q, which was made with `alpha` [B]."""
+    """Compute the diagnostics of one step's q, which was made with `alpha` [B].
+
+    Args:
+        log_theta: pi_theta's log-probabilities, [B, V].
+        log_t: pi_t's.
+        log_q: q's, made of both.
+        alpha: The weight of pi_theta, [B].
+    """
     log_theta, log_t, log_q = lifted(log_theta, log_t, log_q)
     q = log_q.exp()
     kl_theta, kl_t = _kl(q, log_q, log_theta), _kl(q, log_q, log_t)
     inverse_theta, inverse_t = _log_inverse_ess(log_q, log_theta), _log_inverse_ess(log_q, log_t)
-    told = {
+    numbers = {
         "kl_theta": kl_theta,
         "kl_t": kl_t,
         "kl_gap": torch.where(kl_theta == kl_t, 0, (kl_theta - kl_t).abs()),
@@ -145,4 +159,4 @@ def token_diagnostics(log_theta: Tensor, log_t: Tensor, log_q: Tensor, alpha: Te
         "entropy_theta": entropy(log_theta),
         "entropy_t": entropy(log_t),
     }
-    return TokenDiagnostics(alpha.float(), **{name: value.float() for name, value in told.items()})
+    return TokenDiagnostics(alpha.float(), **{name: value.float() for name, value in numbers.items()})

@@ -89,7 +89,13 @@ class OptimalSamplingModel:
             "support_top_p": support_top_p,
         }
         self._batch_size = batch_size
-        chosen = choose_pair(model_theta_path, model_t_path, adapter_theta=adapter_theta, adapter_t=adapter_t)
+        chosen = choose_pair(
+            model_theta_path,
+            model_t_path,
+            adapter_theta=adapter_theta,
+            adapter_t=adapter_t,
+            runner="vllm" if backend == "vllm" else "peft",
+        )
         Drawer(**self._settings)  # says at once what is out of bounds
         check(batch_size >= 1, "batch_size", batch_size, "1 or more")
         self.chosen = chosen
@@ -106,24 +112,33 @@ class OptimalSamplingModel:
         self.close()
 
     def close(self) -> None:
-        """Ends vLLM, where that is the backend."""
+        """End vLLM, where that is the backend."""
         if isinstance(self.pair, VllmPair):
             self.pair.close()
 
     def decoder(self, **settings: Any) -> PairDecoder:
-        """A decoder of this pair; `settings` are those of one answer: `max_new_tokens`, `temperature`, ..."""
-        given = {"batch_size": self._batch_size, **self._settings, **settings}
-        return VllmDecoder(self.pair, **given) if isinstance(self.pair, VllmPair) else Decoder(self.pair, **given)
+        """Return a decoder of this pair; `settings` are those of one answer: `max_new_tokens`, `temperature`, ..."""
+        arguments = {"batch_size": self._batch_size, **self._settings, **settings}
+        return (
+            VllmDecoder(self.pair, **arguments) if isinstance(self.pair, VllmPair) else Decoder(self.pair, **arguments)
+        )
 
     def request(self, key: Any, prompt: Prompt, prompt_t: Prompt | None, seed: int) -> SampleRequest:
-        """One answer to draw. Without `prompt_t` pi_t sees the same text or messages, through its own template."""
+        """Make the request of one answer. Without `prompt_t` pi_t sees the same prompt, through its own template.
+
+        Args:
+            key: Names the answer.
+            prompt: What pi_theta sees: a text, or messages.
+            prompt_t: What pi_t sees in place of it.
+            seed: Of the answer.
+        """
         theta, t = self.chosen.theta, self.chosen.t
         ids = prompt_ids(theta, prompt)
         same = prompt_t is None and t.tokenizer is theta.tokenizer
         return SampleRequest(key, ids, ids if same else prompt_ids(t, prompt if prompt_t is None else prompt_t), seed)
 
     def text(self, token_ids: Sequence[int]) -> str:
-        """An answer's text, without special tokens."""
+        """Return an answer's text, without special tokens."""
         return str(self.chosen.theta.tokenizer.decode(token_ids, skip_special_tokens=True))
 
     def generate(
@@ -137,9 +152,19 @@ class OptimalSamplingModel:
         seed: int = 0,
         prompts_t: Sequence[Prompt] | None = None,
     ) -> GenerationOutput:
-        """One answer to each prompt. `prompts_t`: what pi_t sees in place of it, such as a prompt with a hint.
+        """Draw one answer to each prompt.
 
         An answer depends on `seed`, its prompts and its place in the list alone. Raises as `Decoder.decode` does.
+
+        Args:
+            prompts: Texts, or lists of messages.
+            max_new_tokens: Tokens of an answer, at most.
+            temperature: Of the sampling from q.
+            top_p: Nucleus of the sampling from q.
+            top_k: Most probable tokens of q to sample from; -1 for all.
+            return_diagnostics: Whether the output has more than alpha.
+            seed: Of all answers.
+            prompts_t: What pi_t sees in place of each prompt, such as the prompt with a hint.
         """
         if isinstance(prompts, str) or isinstance(prompts_t, str):
             raise InputError("prompts is one text: give a list of texts, or of lists of messages")
@@ -153,17 +178,17 @@ class OptimalSamplingModel:
             diagnostics=return_diagnostics,
         )
         requests = (
-            self.request(place, prompt, prompts_t[place] if prompts_t else None, rollout_seed(seed, str(place), 0))
-            for place, prompt in enumerate(prompts)
+            self.request(index, prompt, prompts_t[index] if prompts_t else None, rollout_seed(seed, str(index), 0))
+            for index, prompt in enumerate(prompts)
         )
-        decoded = {one.key: one for one in decoder.decode(requests)}
+        decoded = {answer.key: answer for answer in decoder.decode(requests)}
         self._batch_size = decoder.batch_size  # smaller, where memory ran out
-        return self._output([decoded[place] for place in range(len(prompts))], return_diagnostics)
+        return self._output([decoded[index] for index in range(len(prompts))], return_diagnostics)
 
     def _output(self, answers: list[Decoded], diagnostics: bool) -> GenerationOutput:
         lengths = [len(answer.token_ids) for answer in answers]
         longest = max(lengths, default=0)
-        told = {
+        tensors = {
             name: torch.tensor([[*a.diagnostics[name], *[0.0] * (longest - len(a.token_ids))] for a in answers])
             for name in (FIELDS if diagnostics else FIELDS[:1])
         }
@@ -173,14 +198,14 @@ class OptimalSamplingModel:
             lengths=lengths,
             finish_reasons=[answer.finish_reason for answer in answers],
             mask=torch.arange(longest) < torch.tensor(lengths, dtype=torch.long)[:, None],
-            alpha_values=told["alpha"],
-            ess_ratios=told["ess_ratio"] if diagnostics else None,
-            diagnostics=told if diagnostics else None,
+            alpha_values=tensors["alpha"],
+            ess_ratios=tensors["ess_ratio"] if diagnostics else None,
+            diagnostics=tensors if diagnostics else None,
         )
 
 
 def prompt_ids(side: ModelSpec, prompt: Prompt) -> list[int]:
-    """Token ids of a prompt. Raises `InputError` for messages where the tokenizer has no chat template."""
+    """Return the token ids of a prompt. Raises `InputError` for messages where the tokenizer has no chat template."""
     tokenizer = side.tokenizer
     if isinstance(prompt, str):
         return list(tokenizer(prompt)["input_ids"])
@@ -192,5 +217,12 @@ def prompt_ids(side: ModelSpec, prompt: Prompt) -> list[int]:
 def create_optimal_sampling_model(
     model_theta: str, model_t: str | None = None, alpha_method: str = "kl_symmetry", **settings: Any
 ) -> OptimalSamplingModel:
-    """`OptimalSamplingModel` by the names of the command line; `settings` are the others of its constructor."""
+    """Make an `OptimalSamplingModel` by the names of the command line.
+
+    Args:
+        model_theta: Directory or hub id of the policy.
+        model_t: Directory or hub id of the target model; None for the policy's.
+        alpha_method: How alpha is chosen.
+        **settings: The other arguments of the constructor.
+    """
     return OptimalSamplingModel(model_theta, model_t, alpha_method=alpha_method, **settings)

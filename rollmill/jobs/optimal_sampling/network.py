@@ -5,7 +5,8 @@ Imports torch, transformers and, for rows with adapters of their own, PEFT.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,7 +22,11 @@ BASE = "__base__"
 
 
 class Network:
-    """One set of weights, and the rows in flight on it. But for rounding, a row's logits are those it has alone."""
+    """One set of weights, and the rows in flight on it.
+
+    A row's logits are those that it has with any others, to the bit, where its kernels give every row of a matrix the
+    same numbers whatever the others hold.
+    """
 
     def __init__(self, model: Any, name: str, *, mixed: bool = False) -> None:
         self.model, self.name = model.eval(), name
@@ -31,16 +36,20 @@ class Network:
         self.device: torch.device = model.device
         self.ids: int = model.get_output_embeddings().weight.shape[0]
         """The token ids that it gives logits for."""
-        self._layers, self.longest = _room(model, name)
+        self._layers, self.longest, self._window = _room(model, name)
         self.reset()
 
-    def reset(self) -> None:
-        """Forgets every row, and gives their memory back."""
-        self._slots = Slots(self._layers, self.device)
+    def reset(self, least: Sequence[str] = ()) -> None:
+        """Forget every row, and give their memory back.
+
+        A pass of one token a row has at least the rows of these adapters: the others run idle.
+        """
+        self._least = Counter(least)
+        self._slots = Slots(self._layers, self.device, least_rows=len(least), window=self._window)
         self._adapters: list[str] = []
 
     def admit(self, prompts: Sequence[Sequence[int]], adapters: Sequence[str]) -> tuple[list[int], Tensor]:
-        """Reads newcomers' prompts in one pass, each with its adapter: their rows, and logits after them [n, ids]."""
+        """Read newcomers' prompts in one pass, each with its adapter: their rows, and logits after them [n, ids]."""
         rows = self._slots.fill([len(prompt) for prompt in prompts])
         self._adapters += [BASE] * (len(self._slots.lengths) - len(self._adapters))
         for row, adapter in zip(rows, adapters, strict=True):
@@ -56,20 +65,24 @@ class Network:
             raise InputError(f"{self.name} ({self.model.config.model_type}) does not keep keys and values for each row")
         return rows, logits[every, last] if logits.shape[1] > 1 else logits[:, 0]
 
-    def advance(self, tokens: Sequence[int]) -> Tensor:
-        """Gives every row its next token, in the order of rows: the logits after it [rows, ids]."""
+    def advance(self, tokens: Mapping[int, int]) -> Tensor:
+        """Give every row its next token; return the logits after it [rows, ids], those of idle rows among them."""
         mask = self._slots.extend()
-        given = torch.tensor([tokens], device=self.device).T
-        return self._forward(given, self._slots.positions[:, None], mask, self._adapters)[:, 0]
+        rows = len(self._slots.lengths)
+        idle = (self._least - Counter(self._adapters[row] for row in tokens)).elements()
+        self._adapters = [self._adapters[row] if row in tokens else next(idle, BASE) for row in range(rows)]
+        last_tokens = torch.tensor([[tokens.get(row, 0)] for row in range(rows)], device=self.device)
+        return self._forward(last_tokens, self._slots.positions[:, None], mask, self._adapters)[:, 0]
 
     def release(self, rows: Sequence[int]) -> None:
-        """These rows have ended; the next newcomers take their places."""
+        """Free the rows of sequences that have ended, for the next newcomers."""
         self._slots.release(rows)
 
     def compact(self) -> dict[int, int]:
-        """Gives up free places, so that no pass is over them. Row before -> row after."""
+        """Give up free places, so that no pass is over them; return the row after for each row before."""
         moved = self._slots.compact()
-        self._adapters = [self._adapters[before] for before in moved]
+        adapters = {after: self._adapters[before] for before, after in moved.items()}
+        self._adapters = [adapters.get(row, BASE) for row in range(len(self._slots.lengths))]
         return moved
 
     def _forward(self, ids: Tensor, positions: Tensor, mask: Tensor | None, adapters: list[str]) -> Tensor:
@@ -86,10 +99,10 @@ class Network:
 
     @contextmanager
     def _only(self, every: Tensor, last: Tensor) -> Iterator[None]:
-        """Makes logits of each prompt's last token alone: of all they would take more memory than the model."""
+        """Compute logits of each prompt's last token alone: of all they would take more memory than the model."""
 
-        def pick(_: Any, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            return (given[0][every, last].unsqueeze(1), *given[1:])
+        def pick(_: Any, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            return (arguments[0][every, last].unsqueeze(1), *arguments[1:])
 
         handle = self.model.get_output_embeddings().register_forward_pre_hook(pick)
         try:
@@ -99,7 +112,7 @@ class Network:
 
 
 def _name_adapters(model: Any, names: list[str]) -> None:
-    """Makes PEFT's layers take, in every pass, each row's adapter from `names`.
+    """Make PEFT's layers take, in every pass, each row's adapter from `names`.
 
     So does PEFT's own `adapter_names`, but it sets every layer up anew in every pass, which takes time.
     """
@@ -116,8 +129,10 @@ def _name_adapters(model: Any, names: list[str]) -> None:
             module.register_forward_pre_hook(add, with_kwargs=True)
 
 
-def _room(model: Any, name: str) -> tuple[int, int | None]:
-    """Layers, and the tokens that a row may have. Raises `InputError` for layers that keep more than keys and values.
+def _room(model: Any, name: str) -> tuple[int, int | None, int | None]:
+    """Return the layers, the tokens that a row may have, and the positions that a layer attends to at most.
+
+    Raises `InputError` for layers that keep more than keys and values.
 
     Within a sliding window, and within the original length of rotary positions that depend on the batch's longest row,
     a row does not notice them.
@@ -131,9 +146,10 @@ def _room(model: Any, name: str) -> tuple[int, int | None]:
             f"{name} ({config.model_type}) has layers that keep more than keys and values "
             f"({', '.join(sorted(strange))}): give models of plain attention"
         )
+    window = min(limits, default=None)
     rope = getattr(config, "rope_parameters", None) or {}
     most = getattr(config, "max_position_embeddings", None)
     if rope.get("rope_type") in ("dynamic", "longrope"):
         most = rope.get("original_max_position_embeddings") or most
     limits += [most] if isinstance(most, int) else []
-    return len(layers), min(limits, default=None)
+    return len(layers), min(limits, default=None), window

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
+from rollmill.corpus.corpus import index_run
+from rollmill.exports.token_references import moved
 from rollmill.files.atomic import atomic_write, atomic_write_bytes
 from rollmill.files.rows import dump_line
-from rollmill.generation.run import Run, problem_files
+from rollmill.generation.failures import failure_words, shown_words
+from rollmill.generation.outcome import JobOutcome
+from rollmill.generation.progress import Progress
+from rollmill.generation.row_digest import row_digest
+from rollmill.generation.run import JOURNALS, Run, problem_files
 from rollmill.jobs.optimal_sampling.analysis import Measured
 from rollmill.jobs.optimal_sampling.datasets import original_fields, row_number
 from rollmill.jobs.optimal_sampling.parameters import CONVENTION, OptimalSampling
-from rollmill.jobs.optimal_sampling.progress import SamplingProgress
-from rollmill.records import Problem, Rollout
+from rollmill.records import Problem, Rollout, is_cut_off
+from rollmill.reports.health import check_health
 from rollmill.reports.plots.labels import counted
 from rollmill.reports.plots.optimal_sampling import draw_by_position
+from rollmill.terminal.escapes import visible
 from rollmill.terminal.text_table import aligned
 
 STATISTICS = "statistics.txt"
@@ -29,46 +36,36 @@ _LEAST_GAP = 1e-4
 _MOST = 0.5
 
 
-class SamplingOutcome(BaseModel):
-    """A call when it is over: numbers, and the paths of what was written."""
+class SamplingOutcome(JobOutcome):
+    """A call when it is over."""
 
-    model_config = ConfigDict(frozen=True)
+    title: ClassVar[str] = "q* samples"
+    artifact_key: ClassVar[str] = "optimal-sampling"
 
     output: Path
-    directory: Path
     diagnostics: Path | None
     samples: int
-    made: int
-    """By this call; the others were journaled before."""
     failed: int
     """Rows whose prompt the models cannot take."""
     tokens: int
-    table: list[dict[str, str]]
-    notes: list[str]
 
     @property
     def files(self) -> dict[str, Path]:
-        """What was written, by what it is."""
-        found = {"samples": self.output}
+        """Return the paths of what was written, each by what it is."""
+        files = {"samples": self.output}
         if self.diagnostics is not None:
-            found["diagnostics"] = self.diagnostics
-        return found | {
+            files["diagnostics"] = self.diagnostics
+        return files | {
             "statistics": self.directory / STATISTICS,
             "picture": self.directory / PLOT,
             "journal": self.directory / "rollouts",
             **problem_files(self.directory),
         }
 
-    def lines(self) -> list[str]:
-        """What a user should read."""
-        done = [] if self.made else ["already complete, nothing was drawn"]
+    def headline(self) -> str:
+        """Return the run's numbers in one line."""
         failed = f", {self.failed:,} rows failed" if self.failed else ""
-        return [
-            f"{counted(self.samples, 'sample')}, {counted(self.tokens, 'token')}{failed}",
-            *done,
-            *self.notes,
-            *(f"{what}: {path}" for what, path in self.files.items()),
-        ]
+        return f"{counted(self.samples, 'sample')}, {counted(self.tokens, 'token')}{failed}"
 
 
 class _Counts(BaseModel):
@@ -80,12 +77,12 @@ class _Counts(BaseModel):
 
     def add(self, rollout: Rollout) -> None:
         self.failed += rollout.completion is None
-        self.cut_off += rollout.finish_reason == "length"
+        self.cut_off += is_cut_off(rollout.finish_reason)
         self.empty += rollout.completion is not None and not rollout.completion.strip()
 
 
-def write_samples(run: Run, parameters: OptimalSampling, progress: SamplingProgress) -> SamplingOutcome:
-    """Writes all samples that are journaled, of whatever call, in the order of rows, and what describes them.
+def write_samples(run: Run, parameters: OptimalSampling, progress: Progress) -> SamplingOutcome:
+    """Write all samples that are journaled, of whatever call, in the order of rows, and what describes them.
 
     Diagnostics are written where they are wanted, and where there are some of an earlier call.
     """
@@ -100,23 +97,28 @@ def write_samples(run: Run, parameters: OptimalSampling, progress: SamplingProgr
             if rollout.completion is None:
                 continue
             output.write(dump_line(sample_row(problem, rollout, columns, parameters)))
-            told = diagnostics_row(rollout, parameters)
-            measured.add(told)
+            diagnostic_row = diagnostics_row(rollout, parameters)
+            measured.add(diagnostic_row)
             if diagnostics is not None:
-                diagnostics.write(dump_line(told))
+                diagnostics.write(dump_line(diagnostic_row))
     rows = [measured.row()]
-    atomic_write_bytes(run.directory / STATISTICS, "\n".join([*aligned(list(rows[0]), rows), ""]).encode())
+    failed = shown_words(failure_words(run))
+    health = check_health(index_run(run.directory, run.num_rollout)).lines()
+    lines = [*aligned(list(rows[0]), rows), *(f"failed: {line}" for line in failed), "", *map(visible, health), ""]
+    atomic_write_bytes(run.directory / STATISTICS, "\n".join(lines).encode())
     atomic_write_bytes(run.directory / PLOT, draw_by_position([measured]))
     outcome = SamplingOutcome(
+        name=Path(parameters.output).stem,
         output=Path(parameters.output),
         directory=run.directory,
         diagnostics=parameters.diagnostics if wants_diagnostics else None,
         samples=measured.samples,
-        made=progress.made,
+        made=progress.tally.done,
         failed=counts.failed,
         tokens=measured.tokens,
         table=rows,
-        notes=list(_notes(measured, counts, parameters)),
+        notes=list(_notes(measured, counts, failed, parameters)),
+        health=health,
     )
     run.finish(outcome.model_dump(mode="json", include={"samples", "failed", "tokens"}))
     return outcome
@@ -125,17 +127,38 @@ def write_samples(run: Run, parameters: OptimalSampling, progress: SamplingProgr
 def sample_row(
     problem: Problem, rollout: Rollout, columns: dict[str, str], parameters: OptimalSampling
 ) -> dict[str, Any]:
-    """One line of the output."""
-    own = {
+    """Return one line of the output.
+
+    Args:
+        problem: The row of the data set.
+        rollout: Its answer.
+        columns: The columns that were taken for `prompt` and `answer`.
+        parameters: The call's.
+    """
+    new_fields = {
         "messages": [*rollout.messages, {"role": "assistant", "content": rollout.completion}],
         "sample_idx": row_number(rollout.instance_id),
     }
     mixture = {**_convention(parameters), "finish_reason": rollout.finish_reason}
-    return own | original_fields(problem, columns) | own | {"optimal_sampling": mixture}
+    row = new_fields | original_fields(problem, columns) | new_fields | {"optimal_sampling": mixture}
+    about: dict[str, Any] = {}
+    if is_cut_off(rollout.finish_reason):  # usual here: it is learnt without its end token
+        about["truncated"] = True
+    if rollout.tokens is not None:
+        output = Path(parameters.output)
+        named = rollout.tokens.model_copy(update={"instance_id": rollout.instance_id, "sample_id": rollout.sample_id})
+        location = moved(named, parameters.directory / JOURNALS, output.parent)
+        about["tokens"] = location.model_dump(mode="json") if location else None
+    if about:
+        metadata = row.get("metadata")
+        row["metadata"] = {**(metadata if isinstance(metadata, dict) else {}), **about}
+    if about.get("tokens"):
+        about["tokens"]["digest"] = row_digest(row)
+    return row
 
 
 def diagnostics_row(rollout: Rollout, parameters: OptimalSampling) -> dict[str, Any]:
-    """One line of the diagnostics: means over the answer's tokens, then lists with a number for each."""
+    """Return one line of the diagnostics: means over the answer's tokens, then lists with a number for each."""
     return {
         "sample_idx": row_number(rollout.instance_id),
         **rollout.metadata["diagnostics"],
@@ -156,12 +179,19 @@ def _journaled(run: Run) -> Iterator[tuple[Problem, Rollout]]:
             yield problem, rollout
 
 
-def _notes(measured: Measured, counts: _Counts, parameters: OptimalSampling) -> Iterator[str]:
-    """What a user should look at."""
+def _notes(measured: Measured, counts: _Counts, failed: Sequence[str], parameters: OptimalSampling) -> Iterator[str]:
+    """Yield the lines that a user should look at.
+
+    Args:
+        measured: The samples' diagnostics.
+        counts: Samples that are something to look at.
+        failed: What the rows without a sample say.
+        parameters: The call's.
+    """
     if parameters.is_policy:
         yield "pi_t is pi_theta, so that q* is pi_theta: give --model_t, an adapter or a --hint to tell them apart"
     if counts.failed:
-        yield f"{counts.failed} rows have no sample: the models cannot take their prompts (`error` in the journal)"
+        yield f"{counts.failed} rows have no sample: the models cannot take their prompts ({'; '.join(failed)})"
     alpha, gap = measured.mean("alpha"), measured.mean("kl_gap")
     if parameters.alpha_method != "fixed" and alpha is not None and not _ALPHAS[0] <= alpha <= _ALPHAS[1]:
         yield (
@@ -173,6 +203,6 @@ def _notes(measured: Measured, counts: _Counts, parameters: OptimalSampling) -> 
         yield f"KL symmetry was not reached: |KL theta - KL t| is {gap:.3g} in the mean: lower --alpha_tol"
     whole = measured.samples
     if counts.cut_off > _MOST * whole:
-        yield f"{counts.cut_off} of {whole} samples were cut off: raise --max_new_tokens, with another --output"
+        yield f"{counts.cut_off} of {whole} samples were cut off: raise --max_tokens, with another --output"
     if counts.empty:
         yield f"{counts.empty} of {whole} samples are empty: is the chat template the models' own?"

@@ -50,40 +50,42 @@ class Pair:
     device: torch.device
     used: dict[str, Any]
     """What they run on; see `describe_use`."""
+    excluded: tuple[int, ...] = ()
+    """Ids that are not drawn; see `Vocabulary`."""
 
     @property
     def networks(self) -> list[Network]:
-        """One where both share their weights, else two."""
+        """Return one network where both share their weights, else two."""
         return [self.theta.network] if self.shared else [self.theta.network, self.t.network]
 
     @property
     def shared(self) -> bool:
-        """Whether both run on one set of weights, in one forward pass."""
+        """Tell whether both run on one set of weights, in one forward pass."""
         return self.theta.network is self.t.network
 
     @property
     def same(self) -> bool:
-        """Whether both are the same model, so that only their prompts can tell them apart."""
+        """Tell whether both are the same model, so that only their prompts can tell them apart."""
         return self.shared and self.theta.adapter == self.t.adapter
 
     @property
     def longest(self) -> int | None:
-        """The tokens, prompt and answer, that both models take in one row; None where they do not say."""
+        """Return how many tokens, prompt and answer, both models take in one row; None where they do not say."""
         return min((network.longest for network in self.networks if network.longest is not None), default=None)
 
 
 def load_pair(chosen: ChosenPair, *, device: str | None = None, dtype: str | torch.dtype | None = None) -> Pair:
-    """Loads two models. Weights that both have are loaded once, whatever adapters they have.
+    """Load two models. Weights that both have are loaded once, whatever adapters they have.
 
     By default: `device`, a GPU where there is one; `dtype`, of the weights, bfloat16 there and float32 else. Raises
     `InputError` for what cannot be loaded, for want of memory too, and as `choose_device` does.
     """
-    place = _device(device)
-    kind = _dtype(dtype, place)
-    used = describe_use(str(place), str(kind))
+    torch_device = _device(device)
+    kind = _dtype(dtype, torch_device)
+    used = describe_use(str(torch_device), str(kind))
     _log.info("loading the models on %s", use_line(used))
     try:
-        return _load_both(chosen, place, kind, used)
+        return _load_both(chosen, torch_device, kind, used)
     except (RuntimeError, MemoryError, OSError) as error:
         if not is_out_of_memory(error):
             raise
@@ -91,21 +93,22 @@ def load_pair(chosen: ChosenPair, *, device: str | None = None, dtype: str | tor
         raise InputError(f"memory ran out while {names} was loaded on {use_line(used)}: {_smaller(kind)}") from None
 
 
-def _load_both(chosen: ChosenPair, place: torch.device, kind: torch.dtype, used: dict[str, Any]) -> Pair:
+def _load_both(chosen: ChosenPair, device: torch.device, kind: torch.dtype, used: dict[str, Any]) -> Pair:
     theta, t = chosen.theta, chosen.t
     if chosen.shared:
-        network, (name_theta, name_t) = _load(theta.base, [theta.adapter, t.adapter], place, kind)
+        network, (name_theta, name_t) = _load(theta.base, [theta.adapter, t.adapter], device, kind)
         networks = network, network
     else:
-        network_theta, (name_theta,) = _load(theta.base, [theta.adapter], place, kind)
-        network_t, (name_t,) = _load(t.base, [t.adapter], place, kind)
+        network_theta, (name_theta,) = _load(theta.base, [theta.adapter], device, kind)
+        network_t, (name_t,) = _load(t.base, [t.adapter], device, kind)
         networks = network_theta, network_t
     return Pair(
         theta=PairMember(networks[0], name_theta),
         t=PairMember(networks[1], name_t),
-        vocabulary=common_size(chosen.tokens, {network.name: network.ids for network in networks}),
+        vocabulary=common_size(chosen.vocabulary.size, {network.name: network.ids for network in networks}),
+        excluded=chosen.vocabulary.excluded,
         end_tokens=chosen.end_tokens,
-        device=place,
+        device=device,
         used=used,
     )
 
@@ -120,17 +123,24 @@ def _smaller(dtype: torch.dtype) -> str:
 def _load(
     base: str, adapters: Sequence[str | None], device: torch.device, dtype: torch.dtype
 ) -> tuple[Network, list[str]]:
-    """One set of weights with the adapters that its sides have, and the name of each."""
+    """Load one set of weights with the adapters that its sides have; return it with the name of each.
+
+    Args:
+        base: Directory or hub id of the weights.
+        adapters: The adapter of each side; None for the base itself.
+        device: Where the weights go.
+        dtype: The weights' type.
+    """
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=dtype, trust_remote_code=False)
     except (OSError, ValueError, pickle.UnpicklingError, SafetensorError) as error:
         if is_out_of_memory(error):
             raise
         raise InputError(f"cannot load the model {base}: {error}") from error
-    names = {place: f"adapter_{number}" for number, place in enumerate(dict.fromkeys(filter(None, adapters)))}
+    names = {path: f"adapter_{number}" for number, path in enumerate(dict.fromkeys(filter(None, adapters)))}
     if names:
         model = _adapted(model, names)
-    chosen = [names[place] if place else BASE for place in adapters]
+    chosen = [names[path] if path else BASE for path in adapters]
     return Network(model.to(device=device, dtype=dtype), base, mixed=len(set(chosen)) > 1), chosen
 
 
@@ -141,8 +151,8 @@ def _adapted(model: Any, names: dict[str, str]) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # PEFT asks Transformers by an old name
         adapted: Any = PeftModel.from_pretrained(model, first, adapter_name=name)
-        for place, other in others:
-            adapted.load_adapter(place, adapter_name=other)
+        for path, other in others:
+            adapted.load_adapter(path, adapter_name=other)
     return adapted
 
 
@@ -150,12 +160,12 @@ def _device(device: str | None) -> torch.device:
     if device is None:
         return torch.device(choose_device())
     try:
-        found = torch.device(device)
+        torch_device = torch.device(device)
     except RuntimeError as error:
         raise InputError(f"device {device!r}: there is no such kind: give cuda or cpu") from error
-    if found.type == "cuda":
+    if torch_device.type == "cuda":
         choose_device(device)
-    return found
+    return torch_device
 
 
 def _dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import ConfigDict, field_validator, model_validator
 
-from rollmill.config.file_parameters import STORE_BLOCK
 from rollmill.config.form import Form
 from rollmill.config.names import ModelPath, NewPath
-from rollmill.config.parameter import Parameters, ShellLine, parameter
+from rollmill.config.parameter import Parameters, ShellLine, parameter, redefine
+from rollmill.generation.parameters import OutputParameters, PlacementParameters, SamplingOptions, SamplingParameters
+from rollmill.problems.parameters import DatasetColumns, ProblemLimits
 
 CONVENTION = "q* ~ pi_theta^alpha * pi_t^(1-alpha)"
 ADAPTERS = ("auto", "deepscaler", "generic")
@@ -61,47 +62,61 @@ class Models(Parameters):
     )
 
 
-class Data(Parameters):
-    """The prompts."""
+class Prompts(Parameters):
+    """The prompts, and how many of them an answer is drawn for."""
 
-    dataset: str = parameter(
-        ..., "Data", "Data set", "Hub id, local directory, .jsonl/.json/.parquet file, or reasoning_gym:NAME.",
+    dataset: str = redefine(
+        DatasetColumns,
+        "dataset",
+        ...,
+        group="Data",
+        description="Hub id, local directory, .jsonl/.json/.parquet file, or reasoning_gym:NAME.",
         metavar="NAME",
-    )  # fmt: skip
-    dataset_split: str = parameter("train", "Data", "Split", "Split of a hub or directory data set.")
+    )
+    dataset_split: str = redefine(DatasetColumns, "dataset_split", "train", group="Data")
     dataset_adapter: str = parameter(
         "auto", "Data", "Adapter",
         "auto and deepscaler find the columns, generic takes --prompt_field's; or a class of your own as "
         "package.module:Class, with get_prompt(idx), get_metadata(idx) and __len__.",
         metavar="{auto,deepscaler,generic,MODULE:CLASS}",
     )  # fmt: skip
-    prompt_field: str | None = parameter(
-        None, "Data", "Prompt field", "Column of the prompt, text or messages; found when obvious.", metavar="COLUMN"
+    prompt_field: str | None = redefine(
+        DatasetColumns,
+        "prompt_field",
+        None,
+        group="Data",
+        description="Column of the prompt, text or messages; found when obvious.",
     )
     response_field: str | None = parameter(
         None, "Data", "Response field", "Column of the data's own answer, {response} in --hint; found when obvious.",
         metavar="COLUMN",
     )  # fmt: skip
-    num_samples: int | None = parameter(
-        None, "Data", "Samples", "Rows to draw an answer for, from --start_idx on; else all.", ge=1
-    )
+    total_rollouts: int | None = parameter(
+        None, "Data", "Samples", "Rows to draw an answer for, from --start_idx on; else all.",
+        ge=1, aliases=("num_samples",),
+    )  # fmt: skip
     start_idx: int = parameter(
         0, "Data", "Start", "The first row, counted from 0. What was drawn before stays in the output.", ge=0
     )
-    max_bad_share: float = parameter(
-        0.1, "Data", "Largest share of bad rows", "Stop when more than this share of the rows is unusable.",
-        ge=0, le=1,
-    )  # fmt: skip
+    max_bad_share: float = redefine(ProblemLimits, "max_bad_share", 0.1, group="Data")
 
 
-class OptimalSampling(Form, Data, Models):
+_NOT_HERE = "q* is drawn token by token from two models in this process, by --temperature, --top_p and --top_k alone"
+
+
+class OptimalSampling(Form, PlacementParameters, Prompts, Models):
     """Draw training samples, token by token, from q*: the geometric mixture of a policy and a target model."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
-    max_new_tokens: int = parameter(512, "Sampling", "Max new tokens", "Longest answer, in tokens.", ge=1)
-    temperature: float = parameter(1.0, "Sampling", "Temperature", "Of q*; 0: its likeliest token.", ge=0, le=10)
-    top_p: float = parameter(1.0, "Sampling", "Top p", "Nucleus of q*.", gt=0, le=1)
+    refused: ClassVar[dict[str, str]] = {name: _NOT_HERE for name in SamplingOptions.model_fields if name != "top_k"}
+    """What other flows sample by, and why it cannot be given here."""
+
+    max_tokens: int = redefine(
+        SamplingParameters, "max_tokens", 512, description="Longest answer, in tokens.", aliases=("max_new_tokens",)
+    )
+    temperature: float = redefine(SamplingParameters, "temperature", 1.0, description="Of q*; 0: its likeliest token.")
+    top_p: float = redefine(SamplingParameters, "top_p", 1.0, description="Nucleus of q*.")
     top_k: int = parameter(-1, "Sampling", "Top k", "Only q*'s likeliest tokens; -1 for all.", ge=-1)
     support_top_k: int = parameter(
         -1, "Sampling", "Top k of the support", "q* is made on pi_t's likeliest tokens alone; -1 for all.", ge=-1
@@ -109,18 +124,20 @@ class OptimalSampling(Form, Data, Models):
     support_top_p: float = parameter(
         1.0, "Sampling", "Top p of the support", "q* is made on pi_t's nucleus alone.", gt=0, le=1
     )
-    seed: int = parameter(0, "Sampling", "Seed", "Seed of the run; every sample's own seed follows from it.", ge=0)
+    seed: int = redefine(
+        SamplingParameters, "seed", 0, description="Seed of the run; every sample's own seed follows from it."
+    )
     batch_size: int = parameter(8, "Sampling", "Batch size", "Samples in flight; halved where memory runs out.", ge=1)
 
-    cluster_block: str | None = parameter(
-        None, "Running", "Cluster block", "Name of a dask-cluster block: its workers draw.", metavar="BLOCK"
+    cluster_block: str | None = redefine(
+        PlacementParameters, "cluster_block", None, description="Name of a dask-cluster block: its workers draw."
     )
-    workers: int | None = parameter(
+    gpu_workers: int | None = redefine(
+        PlacementParameters,
+        "gpu_workers",
         None,
-        "Running",
-        "Workers",
-        "Processes here, each with a pair of models of its own; else one for each GPU.",
-        ge=1,
+        description="Processes here, each with a pair of models of its own; else one for each GPU.",
+        aliases=("workers",),
     )
     shard_size: int = parameter(64, "Running", "Shard size", "Rows that a worker draws for at a time.", ge=1)
     output: NewPath = parameter(
@@ -130,7 +147,7 @@ class OptimalSampling(Form, Data, Models):
     save_diagnostics: bool = parameter(
         False, "Output", "Save diagnostics", "Also write FILE.diagnostics.jsonl: alpha, KL and ESS of every sample."
     )
-    store_block: str | None = STORE_BLOCK
+    store_block: str | None = redefine(OutputParameters, "store_block", None)
 
     @field_validator("output")
     @classmethod
@@ -178,30 +195,28 @@ class OptimalSampling(Form, Data, Models):
                 f"--batch_size {self.batch_size} is never filled by shards of {self.shard_size} rows: raise "
                 f"--shard_size, to {8 * self.batch_size} for example"
             )
-        if self.cluster_block and self.workers:
-            raise ValueError("give --cluster_block or --workers, not both: a cluster has workers of its own")
         if Path(self.output).resolve() == Path(self.dataset).resolve():
             raise ValueError(f"--output {self.output} is the data set: give another name")
         return self
 
     @property
     def directory(self) -> Path:
-        """The run's."""
+        """Return the run's directory."""
         return Path(self.output).with_suffix("")
 
     @property
     def diagnostics(self) -> Path:
-        """Where the diagnostics go."""
+        """Return where the diagnostics go."""
         return Path(self.output).with_suffix(".diagnostics.jsonl")
 
     @property
     def own_adapter(self) -> bool:
-        """Whether the data set is read by a class of the user's."""
+        """Tell whether the data set is read by a class of the user's."""
         return self.dataset_adapter not in ADAPTERS
 
     @property
     def is_policy(self) -> bool:
-        """Whether pi_t is pi_theta, so that q* is both."""
+        """Tell whether pi_t is pi_theta, so that q* is both."""
         same_model = self.model_t is None or Path(self.model_t).resolve() == Path(self.model_theta).resolve()
         return same_model and self.adapter_theta == self.adapter_t and self.hint is None
 
@@ -219,7 +234,7 @@ class AnalyzeDiagnostics(Parameters):
 
     @field_validator("files", mode="before")
     @classmethod
-    def _one_is_a_list(cls, value: Any) -> Any:
+    def _as_list(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) else value
 
     @field_validator("output")

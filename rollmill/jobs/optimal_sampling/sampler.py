@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-import os
 import threading
 import time
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -13,8 +13,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
-from rollmill.errors import InputError, RunStoppedError
+from rollmill.errors import InputError
+from rollmill.files.rows import dump_line
+from rollmill.generation.engine import CompletedRollout
 from rollmill.generation.identity import rollout_seed
+from rollmill.generation.shard import ShardRollouts
+from rollmill.generation.tally import RolloutOutcome
+from rollmill.generation.worker_session import worker
+from rollmill.inference.sampled_tokens import SampledTokens, TokenSource
+from rollmill.inference.tokenizer_hash import tokenizer_hash
 from rollmill.jobs.optimal_sampling.parameters import OptimalSampling
 from rollmill.jobs.optimal_sampling.samples import Decoded, SampleRequest
 from rollmill.jobs.optimal_sampling.shards import RowRange, ShardRow
@@ -34,11 +41,11 @@ LOADING_S = 7200.0
 """Loading two models, downloads included, may take so long."""
 _DIGITS = 5
 _lock = threading.Lock()
-_kept: _Kept | None = None
+_loaded: _LoadedPair | None = None
 
 
 class SamplerSettings(BaseModel):
-    """What a worker has to know beside the rows."""
+    """What a worker needs to draw for any rows."""
 
     model_config = ConfigDict(frozen=True, protected_namespaces=())
 
@@ -56,7 +63,7 @@ class SamplerSettings(BaseModel):
 
     @classmethod
     def of(cls, parameters: OptimalSampling) -> SamplerSettings:
-        """The parameters' part in it."""
+        """Take from the parameters what a worker needs."""
         paths = ("model_theta", "model_t", "adapter_theta", "adapter_t")
         alpha = ("alpha_method", "fixed_alpha", "alpha_tol", "batch_size", "support_top_k", "support_top_p")
         return cls(
@@ -66,66 +73,85 @@ class SamplerSettings(BaseModel):
             dtype=None if parameters.dtype == "auto" else parameters.dtype,
             vllm_args=parameters.vllm_args,
             alpha={name: getattr(parameters, name) for name in alpha},
-            decoding={name: getattr(parameters, name) for name in ("max_new_tokens", "temperature", "top_p", "top_k")},
+            decoding={
+                "max_new_tokens": parameters.max_tokens,
+                **{name: getattr(parameters, name) for name in ("temperature", "top_p", "top_k")},
+            },
             seed=parameters.seed,
         )
 
 
 def _anywhere(path: str | None) -> Any:
-    """A directory's absolute path, for a worker that runs in another one; a hub id as it is."""
+    """Return a directory's absolute path, for a worker that runs in another one; a hub id as it is."""
     return str(Path(path).absolute()) if path and Path(path).is_dir() else path
 
 
-class ShardSamples(NamedTuple):
-    """What a shard gave."""
-
-    rows: list[dict[str, Any]]
-    """Journal rows of what was wanted, in the order of completion."""
-    process: int
-    load_s: float | None
-    """Seconds that loading the models took; None where they were there."""
-    batch_size: int
-    """Smaller than asked for where memory ran out."""
-    used: dict[str, Any] | None = None
-    """What the models run on; see `describe_use`."""
-
-
-class _Kept(NamedTuple):
+class _LoadedPair(NamedTuple):
     settings: SamplerSettings
     model: OptimalSamplingModel
     decoder: PairDecoder
+    tokenizer: str | None
+    """The hash of the policy's."""
 
 
 def sample_shard(
     settings: SamplerSettings, shard: RowRange, run: Path, *, is_given_up: Callable[[], bool] | None = None
-) -> ShardSamples:
-    """Draws what is wanted of a shard. The models stay loaded for the next one of the same settings.
+) -> ShardRollouts:
+    """Draw what is wanted of a shard. The models stay loaded for the next one of the same settings.
 
-    A prompt that the models cannot take makes a row with an error. Raises `InputError` and `RunStoppedError` as
-    loading and decoding do, and the latter when `is_given_up` says so. A process in which decoding stands still ends,
-    and leaves the stacks of its threads among the logs of the folder `run`.
+    A prompt that the models cannot take makes a row with an error. A process in which decoding stands still ends, and
+    leaves the stacks of its threads among the logs.
+
+    Args:
+        settings: The models, and how an answer is drawn.
+        shard: The rows.
+        run: The run's directory, whose logs are written to.
+        is_given_up: Says when nobody waits for the samples any more: what is drawn until then is returned.
+
+    Raises `InputError` and `RunStoppedError` as loading and decoding do.
     """
     watched = watch.exit_on_stall(STALL_S, stacks_file(run), interpreter_s=INTERPRETER_S)
     with _lock, watched:  # one shard at a time: the models' memory is for one
         load_s = _keep(settings)
-        assert _kept is not None
+        assert _loaded is not None
+        samples: list[CompletedRollout] = []
         try:
-            rows = list(_draw(_kept, shard, is_given_up))
+            samples.extend(_draw(_loaded, shard, is_given_up))
         except BaseException as error:
             _drop()  # the next shard is not to find an engine that has ended
             if is_out_of_memory(error):
                 raise InputError(
                     f"memory does not suffice for one sample of up to {settings.decoding['max_new_tokens']} new tokens"
-                    ": lower --max_new_tokens, leave out long prompts, give smaller models, or free the device"
+                    ": lower --max_tokens, leave out long prompts, give smaller models, or free the device"
                 ) from None
             raise
-        return ShardSamples(rows, os.getpid(), load_s, _kept.decoder.batch_size, _kept.model.pair.used)
+        return ShardRollouts(
+            samples,
+            worker(),
+            load_s,
+            given_up=len(samples) < len(shard),
+            device=_loaded.model.pair.used,
+            notes=_memory_notes(settings.alpha["batch_size"], _loaded.decoder.batch_size),
+        )
+
+
+def _completed(row: dict[str, Any], *tokens: SampledTokens) -> CompletedRollout:
+    failure = row["error"]["message"] if row["error"] else None
+    outcome = RolloutOutcome.of_row(row)
+    return CompletedRollout(row["instance_id"], row["sample_id"], dump_line(row), outcome, failure, tokens)
+
+
+def _memory_notes(asked: int, actual: int) -> tuple[str, ...]:
+    """Say where fewer samples are drawn at once than asked for, which changes the last bits of their numbers."""
+    if actual >= asked:
+        return ()
+    return (f"memory ran out: it goes on with {actual} samples at once; --batch_size {actual} draws the same so",)
 
 
 def _keep(settings: SamplerSettings) -> float | None:
-    """Loads the models unless they are there, in place of others that are; how long that took."""
-    global _kept
-    if _kept is not None and _kept.settings == settings:
+    """Load the models unless they are loaded, in place of others; return how long that took."""
+    global _loaded
+    if _loaded is not None and _loaded.settings == settings:
         return None
     from rollmill.jobs.optimal_sampling.model import OptimalSamplingModel
 
@@ -143,60 +169,60 @@ def _keep(settings: SamplerSettings) -> float | None:
             vllm_args=settings.vllm_args,
             **settings.alpha,
         )
-    _kept = _Kept(settings, model, model.decoder(**settings.decoding))
+    _loaded = _LoadedPair(settings, model, model.decoder(**settings.decoding), tokenizer_hash(settings.model_theta))
     return time.monotonic() - begun
 
 
 def _drop() -> None:
-    global _kept
-    if _kept is not None:
-        _kept.model.close()
-    _kept = None
+    global _loaded
+    if _loaded is not None:
+        _loaded.model.close()
+    _loaded = None
 
 
-def _draw(kept: _Kept, shard: RowRange, is_given_up: Callable[[], bool] | None) -> Iterator[dict[str, Any]]:
-    """Rows as they are done; ends with the last that is wanted."""
+def _draw(loaded: _LoadedPair, shard: RowRange, is_given_up: Callable[[], bool] | None) -> Iterator[CompletedRollout]:
+    """Yield samples as they are done; end with the last that is wanted, or when nobody waits for them any more."""
     rows = {row.instance_id: row for row in shard.rows}
-    left = {row.instance_id for row in shard.rows if row.wanted}
+    remaining = {row.instance_id for row in shard.rows if row.wanted}
     requests: dict[str, SampleRequest] = {}
     for row in shard.rows:
-        request = _request(kept, row)
+        request = _request(loaded, row)
         if isinstance(request, str):
             if row.wanted:
-                left.discard(row.instance_id)
-                yield _failed(kept.settings, row, request)
+                remaining.discard(row.instance_id)
+                yield _completed(_failed(loaded.settings, row, request))
         else:
             requests[row.instance_id] = request
-    with closing(kept.decoder.decode(requests.values())) as decoding:  # type: ignore[type-var]  # it is a generator
-        while left:
+    with closing(loaded.decoder.decode(requests.values())) as decoding:  # type: ignore[type-var]  # it is a generator
+        while remaining and not (is_given_up and is_given_up()):
             decoded = next(decoding)
-            if is_given_up and is_given_up():
-                raise RunStoppedError("the shard is not wanted any more")
             key = str(decoded.key)
-            if key in left:
-                left.discard(key)
-                yield _sample(kept, rows[key], requests[key], decoded)
+            if key in remaining:
+                remaining.discard(key)
+                yield _completed(
+                    _sample(loaded, rows[key], requests[key], decoded), _tokens(loaded, requests[key], decoded)
+                )
 
 
-def _request(kept: _Kept, row: ShardRow) -> SampleRequest | str:
-    """The request, or why there is none."""
+def _request(loaded: _LoadedPair, row: ShardRow) -> SampleRequest | str:
+    """Return the request, or why there is none."""
     from jinja2 import TemplateError
 
-    theta, t = kept.model.chosen.theta, kept.model.chosen.t
+    theta, t = loaded.model.chosen.theta, loaded.model.chosen.t
     prompt, prompt_t = _prompt(theta, row.messages), _prompt(t, row.messages_t or row.messages)
     same = row.messages_t is None and isinstance(prompt, str) == isinstance(prompt_t, str)
-    seed = rollout_seed(kept.settings.seed, row.instance_id, 0)
+    seed = rollout_seed(loaded.settings.seed, row.instance_id, 0)
     try:
-        request = kept.model.request(row.instance_id, prompt, None if same else prompt_t, seed)
+        request = loaded.model.request(row.instance_id, prompt, None if same else prompt_t, seed)
     except TemplateError as error:
         return f"the chat template refuses the prompt: {error}"
-    if why := kept.decoder.refusal(request):
+    if why := loaded.decoder.refusal(request):
         return f"the prompt {why}"
     return request
 
 
 def _prompt(side: ModelSpec, messages: list[Message]) -> Prompt:
-    """The messages, or for a model without a chat template their text."""
+    """Return the messages, or for a model without a chat template their text."""
     if side.tokenizer.chat_template:
         return messages
     return "\n\n".join(message["content"] for message in messages)
@@ -206,19 +232,27 @@ def _failed(settings: SamplerSettings, row: ShardRow, why: str) -> dict[str, Any
     return _row(settings, row) | {"error": {"type": "prompt", "message": why}}
 
 
-def _sample(kept: _Kept, row: ShardRow, request: SampleRequest, decoded: Decoded) -> dict[str, Any]:
-    made = _row(kept.settings, row)
-    told = {"diagnostics": means(decoded.diagnostics), "tokens": listed(decoded.diagnostics)}
-    return made | {
-        "completion": kept.model.text(decoded.token_ids),
+def _sample(loaded: _LoadedPair, row: ShardRow, request: SampleRequest, decoded: Decoded) -> dict[str, Any]:
+    journal_row = _row(loaded.settings, row)
+    diagnostics = {"diagnostics": means(decoded.diagnostics), "tokens": listed(decoded.diagnostics)}
+    return journal_row | {
+        "completion": loaded.model.text(decoded.token_ids),
         "usage": {"prompt_tokens": len(request.prompt_ids_theta), "completion_tokens": len(decoded.token_ids)},
         "finish_reason": decoded.finish_reason,
-        "metadata": made["metadata"] | told,
+        "metadata": journal_row["metadata"] | diagnostics,
     }
 
 
+def _tokens(loaded: _LoadedPair, request: SampleRequest, decoded: Decoded) -> SampledTokens:
+    """Return the answer's ids behind the policy's prompt, as it is trained, and their log-probabilities under q."""
+    source = TokenSource(loaded.tokenizer, "processed_logprobs")
+    # To as many digits as the diagnostics: more depend on the batch.
+    logprobs = array("f", [float(f"{logprob:.{_DIGITS}g}") for logprob in decoded.logprobs])
+    return SampledTokens(array("I", request.prompt_ids_theta), array("I", decoded.token_ids), logprobs, source)
+
+
 def _row(settings: SamplerSettings, row: ShardRow) -> dict[str, Any]:
-    """A journal row that is neither a sample nor a failure yet."""
+    """Return a journal row that is neither a sample nor a failure yet."""
     return {
         "schema_version": SCHEMA_VERSION,
         "instance_id": row.instance_id,
@@ -243,20 +277,20 @@ def _row(settings: SamplerSettings, row: ShardRow) -> dict[str, Any]:
 
 
 def means(diagnostics: dict[str, list[float]]) -> dict[str, float | None]:
-    """Means over an answer's tokens, and two standard deviations; a number that is none does not count."""
-    found: dict[str, float | None] = {}
+    """Return means over an answer's tokens, and two standard deviations; a number that is not finite does not count."""
+    summary: dict[str, float | None] = {}
     for name, values in diagnostics.items():
         finite = [value for value in values if math.isfinite(value)]
         mean = math.fsum(finite) / len(finite) if finite else None
-        found[f"{name}_mean"] = _rounded(mean)
+        summary[f"{name}_mean"] = _rounded(mean)
         if name in ("alpha", "ess_ratio") and mean is not None:
             spread = math.sqrt(math.fsum((value - mean) ** 2 for value in finite) / len(finite))
-            found[f"{name}_std"] = _rounded(spread)
-    return found
+            summary[f"{name}_std"] = _rounded(spread)
+    return summary
 
 
 def listed(diagnostics: dict[str, list[float]]) -> dict[str, list[float | None]]:
-    """The numbers of every token, to five significant digits; null for one that is none."""
+    """Return the numbers of every token, to five significant digits; null for one that is not finite."""
     return {name: [_rounded(value) for value in _finite(diagnostics[name])] for name in LISTED if name in diagnostics}
 
 

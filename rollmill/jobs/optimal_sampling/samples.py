@@ -20,11 +20,11 @@ class SampleRequest:
 
     @property
     def longer(self) -> int:
-        """Tokens of the longer prompt."""
+        """Return how many tokens the longer prompt has."""
         return max(len(self.prompt_ids_theta), len(self.prompt_ids_t))
 
     def refusal(self, longest: int | None) -> str | None:
-        """Why models that take `longest` tokens in one row have no answer to it; None where there is one."""
+        """Return why models that take `longest` tokens in one row have no answer to it; None where there is one."""
         if not self.prompt_ids_theta or not self.prompt_ids_t:
             return "has no tokens: give it a word, or leave it out"
         if longest is not None and self.longer >= longest:
@@ -46,3 +46,5 @@ class Decoded:
     """`stop`: one of the models' end tokens; `length`: no room for more."""
     diagnostics: dict[str, list[float]]
     """Name in `FIELDS` -> one number for each token; `alpha` alone where no diagnostics were asked for."""
+    logprobs: list[float]
+    """One for each token, under the distribution that it was drawn from."""

@@ -14,15 +14,17 @@ from rollmill.jobs.optimal_sampling.mixture import log_mixture, token_diagnostic
 from rollmill.jobs.optimal_sampling.truncation import constrain_support, draw, sampling_distribution
 
 FIELDS = ("alpha", "kl_theta", "kl_t", "kl_gap", "ess_ratio")
-"""What is told of every token, of q as it is before temperature, top-p and top-k."""
+"""The diagnostics of every token, of q before temperature, top-p and top-k."""
 
 
 class Drawn(NamedTuple):
     """One step of every row."""
 
     tokens: list[int]
-    told: list[list[float]]
+    diagnostics: list[list[float]]
     """In the order of `FIELDS`; `alpha` alone without diagnostics."""
+    logprobs: list[float]
+    """Of the tokens, under the distribution that they were drawn from: q after temperature, top-k and top-p."""
 
 
 class NoNumbersError(ArithmeticError):
@@ -37,7 +39,8 @@ class Drawer:
     """How q is made of two models' logits, and how a token is drawn from it.
 
     `top_k` -1 or 0 and `top_p` 1 leave q whole; `support_top_k`/`support_top_p` keep q to pi_t's most probable tokens.
-    `temperature` 0 takes the most probable token. Raises `InputError` for values that cannot be.
+    `temperature` 0 takes the most probable token. `excluded` ids are in neither distribution. Raises `InputError` for
+    values that cannot be.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class Drawer:
         support_top_k: int = -1,
         support_top_p: float = 1.0,
         diagnostics: bool = True,
+        excluded: Sequence[int] = (),
     ) -> None:
         check(alpha_method in METHODS, "alpha_method", alpha_method, f"one of {', '.join(METHODS)}")
         check(0 <= fixed_alpha <= 1, "fixed_alpha", fixed_alpha, "from 0 to 1")
@@ -66,14 +70,15 @@ class Drawer:
         self._support: dict[str, Any] = {"top_p": support_top_p, "top_k": support_top_k}
         self._constrained = support_top_k > 0 or support_top_p < 1
         self._diagnostics = diagnostics
+        self._excluded = list(excluded)
 
     def draw(self, logits_theta: Tensor, logits_t: Tensor, uniforms: Sequence[float]) -> Drawn:
-        """A token for each row of two [n, vocabulary] logits and n numbers in [0, 1).
+        """Draw a token for each row of two [n, vocabulary] logits and n numbers in [0, 1).
 
         One tensor given twice is one distribution. Raises `NoNumbersError` for logits that are none.
         """
-        log_theta = _log_softmax(logits_theta)
-        log_t = log_theta if logits_t is logits_theta else _log_softmax(logits_t)
+        log_theta = self._log_probs(logits_theta)
+        log_t = log_theta if logits_t is logits_theta else self._log_probs(logits_t)
         finite = torch.stack([log_theta.amax(-1), log_t.amax(-1)]).isfinite().all(0)
         if not bool(finite.all()):
             raise NoNumbersError(int(finite.logical_not().nonzero()[0]))
@@ -82,12 +87,22 @@ class Drawer:
         alpha = compute_alpha(log_theta, log_t, **self._weight)
         log_q, _ = log_mixture(log_theta, log_t, alpha)
         numbers = torch.tensor(uniforms, dtype=torch.float64, device=log_q.device)
-        tokens = draw(sampling_distribution(log_q, **self._cut), numbers).tolist()
-        told = [alpha]
+        probabilities = sampling_distribution(log_q, **self._cut)
+        tokens = draw(probabilities, numbers)
+        logprobs = probabilities.gather(-1, tokens.unsqueeze(-1)).squeeze(-1).log()
+        diagnostics = [alpha]
         if self._diagnostics:
-            all_told = token_diagnostics(log_theta, log_t, log_q, alpha)
-            told = [getattr(all_told, name) for name in FIELDS]
-        return Drawn(tokens, torch.stack(told, -1).tolist())
+            all_diagnostics = token_diagnostics(log_theta, log_t, log_q, alpha)
+            diagnostics = [getattr(all_diagnostics, name) for name in FIELDS]
+        # All numbers leave the device at once.
+        every = torch.stack([*diagnostics, logprobs], -1).tolist()
+        return Drawn(tokens.tolist(), [numbers[:-1] for numbers in every], [numbers[-1] for numbers in every])
+
+    def _log_probs(self, logits: Tensor) -> Tensor:
+        if self._excluded:
+            logits = logits.clone()
+            logits[:, self._excluded] = -torch.inf
+        return _log_softmax(logits)
 
 
 class Uniforms:
@@ -97,23 +112,23 @@ class Uniforms:
         self._generator = torch.Generator().manual_seed(seed)
         self._drawn: list[float] = []
 
-    def __getitem__(self, place: int) -> float:
-        while len(self._drawn) <= place:
+    def __getitem__(self, index: int) -> float:
+        while len(self._drawn) <= index:
             self._drawn.append(float(torch.rand((), generator=self._generator, dtype=torch.float64)))
-        return self._drawn[place]
+        return self._drawn[index]
 
 
 def no_numbers(key: object, tokens: int) -> str:
-    """What the user reads where a sample's logits are no numbers after so many tokens."""
+    """Return the message for a sample whose logits are no numbers after this many tokens."""
     return (
         f"the models' logits for {key} are no numbers after {tokens} tokens: "
         "they overflow in this dtype, or the weights are broken: try bfloat16 or float32"
     )
 
 
-def by_field(told: Sequence[Sequence[float]]) -> dict[str, list[float]]:
-    """Every token's numbers -> name in `FIELDS` -> one number for each token."""
-    return dict(zip(FIELDS, map(list, zip(*told, strict=True)), strict=False))
+def by_field(diagnostics: Sequence[Sequence[float]]) -> dict[str, list[float]]:
+    """Transpose every token's numbers into a list by name in `FIELDS`, with one number for each token."""
+    return dict(zip(FIELDS, map(list, zip(*diagnostics, strict=True)), strict=False))
 
 
 def _log_softmax(logits: Tensor) -> Tensor:
@@ -121,6 +136,13 @@ def _log_softmax(logits: Tensor) -> Tensor:
 
 
 def check(fits: bool, name: str, value: Any, what: str) -> None:
-    """Raises `InputError` for a setting's value that cannot be."""
+    """Raise `InputError` for a setting's value that cannot be.
+
+    Args:
+        fits: Whether the value can be.
+        name: The setting's.
+        value: Its value.
+        what: What to give instead.
+    """
     if not fits:
         raise InputError(f"{name} {value}: give {what}")

@@ -13,11 +13,17 @@ FIRST_LOOK = 256
 
 
 def sampling_distribution(log_q: Tensor, *, temperature: float, top_p: float, top_k: int) -> Tensor:
-    """Probabilities [B, V] after temperature, then top-k, then top-p of what that leaves.
+    """Return probabilities [B, V] after temperature, then top-k, then top-p of what that leaves.
 
     Temperature 0 is all on the most probable token, the first of equals. A `top_k` that is not positive and a `top_p`
     of 1 leave everything. Tokens as probable as the last one kept are kept, too, so that the order of tokens is of no
     account. Raises `ValueError` for a negative temperature or a `top_p` outside [0, 1].
+
+    Args:
+        log_q: q's log-probabilities, [B, V].
+        temperature: At least 0.
+        top_p: The nucleus, in [0, 1].
+        top_k: Most probable tokens to keep.
     """
     if not temperature >= 0:
         raise ValueError(f"temperature {temperature} is negative")
@@ -25,26 +31,32 @@ def sampling_distribution(log_q: Tensor, *, temperature: float, top_p: float, to
     if temperature == 0:
         return torch.zeros_like(log_q).scatter_(-1, log_q.argmax(-1, keepdim=True), 1)
     scaled = log_q if temperature == 1 else log_q / temperature
-    kept = _kept(scaled, top_p=top_p, top_k=top_k)
-    return (scaled if kept is None else scaled.masked_fill(~kept, -torch.inf)).softmax(-1)
+    support = _support(scaled, top_p=top_p, top_k=top_k)
+    return (scaled if support is None else scaled.masked_fill(~support, -torch.inf)).softmax(-1)
 
 
 def constrain_support(log_theta: Tensor, log_t: Tensor, *, top_p: float, top_k: int) -> tuple[Tensor, Tensor]:
-    """Both log-probabilities on the tokens that top-k, then top-p leave of pi_t; normalised there, -inf outside.
+    """Cut both log-probabilities to the tokens that top-k, then top-p leave of pi_t; normalise there, -inf outside.
 
     Raises `ValueError` for a `top_p` outside [0, 1] and, by its number, for a row where pi_theta has none of them.
+
+    Args:
+        log_theta: pi_theta's log-probabilities, [B, V].
+        log_t: pi_t's.
+        top_p: The nucleus, in [0, 1].
+        top_k: Most probable tokens to keep; all where it is not positive.
     """
     log_theta, log_t = lifted(log_theta, log_t)
-    kept = _kept(log_t, top_p=top_p, top_k=top_k)
-    if kept is None:
+    support = _support(log_t, top_p=top_p, top_k=top_k)
+    if support is None:
         return log_theta, log_t
-    log_theta, log_t = log_theta.masked_fill(~kept, -torch.inf), log_t.masked_fill(~kept, -torch.inf)
+    log_theta, log_t = log_theta.masked_fill(~support, -torch.inf), log_t.masked_fill(~support, -torch.inf)
     refuse((log_theta == -torch.inf).all(-1), "theta has none of the tokens that top-k and top-p leave of t")
     return log_theta.log_softmax(-1), log_t.log_softmax(-1)
 
 
 def draw(probabilities: Tensor, uniforms: Tensor) -> Tensor:
-    """A token of each row, [B] int64: by inverse CDF in the order of token ids, from one uniform [B] in [0, 1].
+    """Draw a token of each row, [B] int64: by inverse CDF in the order of token ids, from one uniform [B] in [0, 1].
 
     The CDF is summed in whole numbers of 2^-53, which is exact: the same on any device and at any batch size, and a
     token of probability 0 is never drawn, not even by a uniform of 0 or 1. Raises `ValueError`, with the
@@ -57,22 +69,22 @@ def draw(probabilities: Tensor, uniforms: Tensor) -> Tensor:
     return torch.searchsorted(cumulative, reached.unsqueeze(-1), right=True).squeeze(-1)
 
 
-def _kept(log_p: Tensor, *, top_p: float, top_k: int) -> Tensor | None:
-    """Which tokens top-k and then top-p keep, [B, V]; None for all."""
+def _support(log_p: Tensor, *, top_p: float, top_k: int) -> Tensor | None:
+    """Return which tokens top-k and then top-p keep, [B, V]; None for all."""
     if not 0 <= top_p <= 1:
         raise ValueError(f"top_p {top_p} is not in [0, 1]")
-    kept = None
+    support = None
     if 0 < top_k < log_p.shape[-1]:
-        kept = log_p >= log_p.topk(top_k).values[:, -1:]
-        log_p = log_p.masked_fill(~kept, -torch.inf)
+        support = log_p >= log_p.topk(top_k).values[:, -1:]
+        log_p = log_p.masked_fill(~support, -torch.inf)
     if top_p < 1:
         probabilities = log_p.softmax(-1)
-        kept = probabilities >= _boundary(probabilities, top_p)
-    return kept
+        support = probabilities >= _boundary(probabilities, top_p)
+    return support
 
 
 def _boundary(probabilities: Tensor, top_p: float) -> Tensor:
-    """The probability of the token with which the most probable ones reach `top_p`: [B, 1], positive."""
+    """Return the probability of the token with which the most probable ones reach `top_p`: [B, 1], positive."""
     size = probabilities.shape[-1]
     looked = min(size, FIRST_LOOK)
     while True:

@@ -63,12 +63,13 @@ class VllmPair:
             raise InputError(
                 f"device {device!r}: vLLM takes the device that it is built for: choose one by CUDA_VISIBLE_DEVICES"
             )
-        self.vocabulary = common_size(chosen.tokens, {chosen.theta.base: logits_of(chosen.theta.base)})
+        self.vocabulary = common_size(chosen.vocabulary.size, {chosen.theta.base: logits_of(chosen.theta.base)})
+        self.excluded = chosen.vocabulary.excluded
         self.end_tokens = sorted(chosen.end_tokens)
         self.batch_size = batch_size
         adapters = [chosen.theta.adapter, chosen.t.adapter]
-        given, environment = engine_arguments(chosen, dtype, batch_size, arguments)
-        kind = given[len(given) - 1 - given[::-1].index("--dtype") + 1]
+        engine_args, environment = engine_arguments(chosen, dtype, batch_size, arguments)
+        kind = engine_args[len(engine_args) - 1 - engine_args[::-1].index("--dtype") + 1]
         gpus = gpu_names() if has_accelerator() else []
         self.used: dict[str, Any] = {"device": "cuda" if gpus else "cpu", "dtype": kind, "count": 1}
         """What they run on; see `describe_use`."""
@@ -77,14 +78,14 @@ class VllmPair:
         _log.info("loading the models on %s", use_line(self.used))
         self._folder, self._has_died = Path(tempfile.mkdtemp(prefix="rollmill-vllm-")), False
         try:
-            self._start(given, environment, adapters)
+            self._start(engine_args, environment, adapters)
         except BaseException:
             self._tidy()
             raise
 
     def _start(self, arguments: list[str], environment: dict[str, str], adapters: list[str | None]) -> None:
         config, log, path = ServerConfig(), self._folder / "log", self._folder / _SOCKET
-        self._said = ServerLog(log)
+        self._server_log = ServerLog(log)
         listener = Listener(path)
         command = [config.interpreter(), "-m", _WORKER, str(path)]
         _log.info("starting vLLM: %s", shlex.join(arguments))
@@ -94,8 +95,8 @@ class VllmPair:
                 if self._process.returncode is not None:
                     raise self._death("while starting")
             self._link = link
-            self.say({"arguments": arguments, "adapters": adapters})
-            ready = self._hear("while starting")["ready"]
+            self.send({"arguments": arguments, "adapters": adapters})
+            ready = self._receive("while starting")["ready"]
         except BaseException:
             self._process.end()
             raise
@@ -107,7 +108,7 @@ class VllmPair:
         """The tokens that it reads in one step."""
 
     def close(self) -> None:
-        """Ends vLLM, and forgets its log, unless it tells of an end before."""
+        """End vLLM, and forget its log, unless it tells of an end before."""
         self._link.close()
         self._process.end()
         self._tidy()
@@ -118,38 +119,44 @@ class VllmPair:
         else:
             shutil.rmtree(self._folder, ignore_errors=True)
 
-    def say(self, message: dict[str, Any]) -> None:
-        """Raises `ServingError` where vLLM has ended."""
+    def send(self, message: dict[str, Any]) -> None:
+        """Send vLLM's process a message. Raises `ServingError` where vLLM has ended."""
         try:
-            self._link.say(message)
+            self._link.send(message)
         except OSError:
             raise self._death("while it was drawing") from None
 
-    def hear(self) -> dict[str, Any]:
-        """What vLLM says next. Raises `ServingError` where it has ended."""
-        return self._hear("while it was drawing")
+    def receive(self) -> dict[str, Any]:
+        """Return vLLM's next message. Raises `ServingError` where it has ended."""
+        return self._receive("while it was drawing")
 
-    def _hear(self, when: str) -> dict[str, Any]:
+    def _receive(self, when: str) -> dict[str, Any]:
         try:
-            return self._link.hear()
+            return self._link.receive()
         except (EOFError, OSError):
             raise self._death(when) from None
 
     def _death(self, when: str) -> ServingError:
         self._has_died = True
-        return self._said.death(self._process.wait(_PATIENCE_S), when)
+        return self._server_log.death(self._process.wait(_PATIENCE_S), when)
 
 
 def engine_arguments(chosen: ChosenPair, dtype: Any, batch_size: int, more: str) -> tuple[list[str], dict[str, str]]:
-    """Arguments and environment for vLLM; of an argument that is given twice the last one counts.
+    """Return arguments and environment for vLLM; of an argument that is given twice the last one counts.
 
     Raises `ServingError` where the vLLM here cannot use what the machine has; see `check_devices`.
+
+    Args:
+        chosen: The pair.
+        dtype: The weights' type; None for the machine's.
+        batch_size: Samples at a time; each has two rows.
+        more: The user's arguments, as in a shell.
     """
     installed = ServerConfig().vllm()
     base, on_gpu = chosen.theta.base, installed.build != "cpu"
     ours, environment = machine_arguments(base, on_gpu=on_gpu)
     kind = str(dtype).removeprefix("torch.") if dtype else "bfloat16" if on_gpu else "float32"
-    given = [
+    arguments = [
         *("--model", base, "--max-model-len", "auto", "--max-num-seqs", str(2 * batch_size)),
         "--no-enable-prefix-caching",  # an answer's last bits are not to depend on what was drawn before
         *ours,
@@ -162,7 +169,7 @@ def engine_arguments(chosen: ChosenPair, dtype: Any, batch_size: int, more: str)
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the rows of a pair are to come in before the same step
         "VLLM_USE_V2_MODEL_RUNNER": "0",  # it has no logits processors of one's own
     }
-    return given, environment
+    return arguments, environment
 
 
 class VllmDecoder:
@@ -173,10 +180,10 @@ class VllmDecoder:
         check(max_new_tokens >= 1, "max_new_tokens", max_new_tokens, "1 or more")
         Drawer(**drawing)
         self.pair, self.batch_size, self.max_new_tokens = pair, min(batch_size, pair.batch_size), max_new_tokens
-        self._drawing = drawing
+        self._drawing = {**drawing, "excluded": pair.excluded}
 
     def decode(self, samples: Iterable[SampleRequest]) -> Iterator[Decoded]:
-        """Draws every sample; gives them as they are ready. All are read before the first is drawn.
+        """Draw every sample; yield each when it is ready. All are read before the first is drawn.
 
         Their keys differ also as text. Raises `InputError` for a prompt that `refusal` refuses, `RunStoppedError` for
         logits that are no numbers, and `ServingError` where vLLM ends.
@@ -194,12 +201,12 @@ class VllmDecoder:
         }
         keys = {str(request.key): request.key for request in requests}
         named = [asdict(replace(request, key=str(request.key))) for request in requests]
-        self.pair.say({"job": job, "samples": named})
+        self.pair.send({"job": job, "samples": named})
         is_over = False
         try:
             while not is_over:
                 with TimedStep(_SLOWEST_TOKEN_S * self.max_new_tokens):
-                    heard = self.pair.hear()
+                    heard = self.pair.receive()
                 if "decoded" in heard:
                     decoded = Decoded(**heard["decoded"])
                     yield replace(decoded, key=keys[str(decoded.key)])
@@ -211,7 +218,7 @@ class VllmDecoder:
                 self._stop()
 
     def refusal(self, request: SampleRequest) -> str | None:
-        """Why there is no answer to draw for a prompt; None where there is one."""
+        """Return why there is no answer to draw for a prompt; None where there is one."""
         tokens, most = len(request.prompt_ids_theta) + len(request.prompt_ids_t), self.pair.step_tokens
         if tokens > most:
             return (
@@ -221,13 +228,13 @@ class VllmDecoder:
         return request.refusal(self.pair.longest)
 
     def _stop(self) -> None:
-        self.pair.say({"stop": True})
-        while "decoded" in self.pair.hear():
+        self.pair.send({"stop": True})
+        while "decoded" in self.pair.receive():
             pass
 
 
 def _finish(heard: dict[str, Any], requests: list[SampleRequest]) -> None:
-    """The last of a job's messages."""
+    """Handle the last of a job's messages."""
     if failed := heard.get("failed"):
         raise RunStoppedError(failed)
     if redone := heard["done"]["redone"]:

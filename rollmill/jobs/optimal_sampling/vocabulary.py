@@ -1,40 +1,79 @@
-"""Whether two tokenizers mean the same by every token id, and how many ids both models know."""
+"""Which token ids mean the same to two tokenizers, and how many of them both models know."""
 
 from __future__ import annotations
 
 import logging
-from typing import Any
+import re
+from collections.abc import Collection
+from typing import Any, NamedTuple
 
 from rollmill.errors import InputError
 
 _log = logging.getLogger(__name__)
 
 _SHOWN = 5
+_UNUSED = re.compile(
+    r"[<\[]\W*_*(?:(?:finetune_)?(?:left_|right_)?pad(?:ding)?(?:_token)?(?:_id)?"
+    r"|unused(?:_token)?|reserved(?:_special)?(?:_token)?|placeholder(?:_token)?|dummy(?:_token)?|extra)"
+    r"[_\W]*\d*\W*[>\]]",
+    re.IGNORECASE,
+)
 
 
-def check_vocabularies(theta: Any, t: Any, *, names: tuple[str, str]) -> int:
-    """The number of ids that the two tokenizers share: the highest id + 1.
+class Vocabulary(NamedTuple):
+    """The token ids that two tokenizers share: all below `size` but for `excluded`."""
 
-    Raises `InputError` where a token has not the same id in both; it counts the differences and shows the first five.
+    size: int
+    excluded: tuple[int, ...] = ()
+    """Ids that pad or are reserved, and are not the same token in both."""
+
+
+def check_vocabularies(theta: Any, t: Any, *, names: tuple[str, str], end_tokens: Collection[int] = ()) -> Vocabulary:
+    """Return the ids that the two tokenizers share; in what they do not share they may differ by unused tokens.
+
+    Neither model gives such a token: q over the ids that both have is exact. Raises `InputError` where any other token
+    has not the same id in both; it counts the differences and shows the first five.
+
+    Args:
+        theta: The tokenizer of the policy.
+        t: The target model's.
+        names: Of the models.
+        end_tokens: Ids that end an answer, which are used whatever they are called.
     """
-    one: dict[str, int] = theta.get_vocab()
-    other: dict[str, int] = t.get_vocab()
-    if one == other:
-        return max(one.values()) + 1
-    differing = {token: (one.get(token), other.get(token)) for token in {**one, **other}}
+    ids_theta: dict[str, int] = theta.get_vocab()
+    ids_t: dict[str, int] = t.get_vocab()
+    if ids_theta == ids_t:
+        return Vocabulary(max(ids_theta.values()) + 1)
+    differing = {token: (ids_theta.get(token), ids_t.get(token)) for token in {**ids_theta, **ids_t}}
     differing = {token: ids for token, ids in differing.items() if ids[0] != ids[1]}
-    first = sorted(
-        differing, key=lambda token: (min(number for number in differing[token] if number is not None), token)
-    )[:_SHOWN]
-    shown = "; ".join(f"{token!r} is {_said(differing[token][0])} and {_said(differing[token][1])}" for token in first)
+    used = {token: ids for token, ids in differing.items() if not _is_unused(token, ids, end_tokens)}
+    if not used:
+        excluded = {number for ids in differing.values() for number in ids if number is not None}
+        size = max(set(ids_theta.values()) - excluded, default=-1) + 1
+        _log.info("not drawing %s, which pad or are reserved: %s", f"{len(excluded):,} ids", _shown(differing))
+        return Vocabulary(size, tuple(sorted(number for number in excluded if number < size)))
     raise InputError(
-        f"the vocabularies of {names[0]} ({len(one):,} tokens) and {names[1]} ({len(other):,}) differ in "
-        f"{len(differing):,} tokens: {shown}: give models whose tokenizers agree in every token's id"
+        f"the vocabularies of {names[0]} ({len(ids_theta):,} tokens) and {names[1]} ({len(ids_t):,}) differ in "
+        f"{len(used):,} tokens: {_shown(used)}: give models whose tokenizers agree in every token's id"
+    )
+
+
+def _is_unused(token: str, ids: tuple[int | None, int | None], end_tokens: Collection[int]) -> bool:
+    return _UNUSED.fullmatch(token) is not None and not any(number in end_tokens for number in ids)
+
+
+def _shown(differing: dict[str, tuple[int | None, int | None]]) -> str:
+    def order(token: str) -> tuple[int, str]:
+        return min(number for number in differing[token] if number is not None), token
+
+    first = sorted(differing, key=order)[:_SHOWN]
+    return "; ".join(
+        f"{token!r} is {_format_id(differing[token][0])} and {_format_id(differing[token][1])}" for token in first
     )
 
 
 def common_size(tokens: int, embeddings: dict[str, int]) -> int:
-    """The ids to draw from: those that the tokenizer and every model know. Says it where a model has others.
+    """Return how many ids to draw from: those that the tokenizer and every model know. Log where a model has others.
 
     `embeddings`: name -> the number of ids that the model gives logits for, often rounded up.
     """
@@ -45,5 +84,5 @@ def common_size(tokens: int, embeddings: dict[str, int]) -> int:
     return size
 
 
-def _said(number: int | None) -> str:
+def _format_id(number: int | None) -> str:
     return "missing" if number is None else str(number)

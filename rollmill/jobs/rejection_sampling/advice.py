@@ -2,37 +2,55 @@
 
 from __future__ import annotations
 
+from rollmill.generation.failures import failure_note
+from rollmill.generation.verification import REASONING_ONLY, REFUSED
 from rollmill.jobs.rejection_sampling.statistics import Statistics
+from rollmill.statistics.failures import FailureWords
 
 _FEW_PARSED = 0.5
 _RARELY_ACCEPTED = 0.01
 _MANY_TRUNCATED = 0.1
 _MANY_FAILED = 0.05
+_MANY_WITHOUT_TEXT = 0.05
 
 
 def advice(statistics: Statistics, *, temperature: float) -> list[str]:
-    """One sentence or two per thing that looks wrong, worst first; empty where nothing does."""
-    found = [
+    """Return a sentence or two per thing that looks wrong, worst first; empty where nothing does."""
+    texts = [
         _failed(statistics),
+        _refused(statistics),
         _truncated(statistics),
+        _reasoning_only(statistics),
+        _no_text(statistics),
         _unparseable(statistics),
         _rarely_accepted(statistics),
         _no_better_than_guessing(statistics),
         _same_samples(statistics, temperature),
     ]
-    return [text for text in found if text]
+    return [text for text in texts if text]
 
 
 def _failed(statistics: Statistics) -> str | None:
-    failed, attempted = statistics.coverage.failed, statistics.coverage.judged + statistics.coverage.failed
+    kinds_failed = {kind: count for kind, count in statistics.failed_kinds.items() if kind != REFUSED}
+    failed = sum(kinds_failed.values())
+    attempted = statistics.coverage.judged + failed
     if not attempted or failed / attempted < _MANY_FAILED:
         return None
-    kinds = ", ".join(f"{kind} {count:,}" for kind, count in list(statistics.failed_kinds.items())[:3])
-    verifier = all(kind.startswith("verifier_") for kind in statistics.failed_kinds)
-    remedy = (
-        "mend the verifier, then --reverify" if verifier else "see the server's log, then run again with --retry failed"
+    if statistics.failed_words:
+        words = [each for each in statistics.failed_words if each.type != REFUSED]
+    else:
+        words = [FailureWords(kind, "", count) for kind, count in kinds_failed.items()]
+    return failure_note(words, attempted)
+
+
+def _refused(statistics: Statistics) -> str | None:
+    refused = statistics.failed_kinds.get(REFUSED, 0)
+    if not refused:
+        return None
+    return (
+        f"{refused:,} rollouts are of problems that the verifier cannot judge ({REFUSED}): they are in no rate, and "
+        "their errors say why"
     )
-    return f"{failed:,} of {attempted:,} rollouts failed outside the model ({kinds}): {remedy}"
 
 
 def _truncated(statistics: Statistics) -> str | None:
@@ -40,6 +58,28 @@ def _truncated(statistics: Statistics) -> str | None:
     if rate is None or rate < _MANY_TRUNCATED:
         return None
     return f"{rate:.0%} of the completions ended at the token limit: raise --max_tokens, then --retry truncated"
+
+
+def _reasoning_only(statistics: Statistics) -> str | None:
+    count, judged = statistics.reasoning_only, statistics.coverage.judged
+    if not judged or count / judged < _MANY_WITHOUT_TEXT:
+        return None
+    return (
+        f"{count / judged:.0%} of the answers are thoughts alone (reasoning_only): raise --max_tokens, lower "
+        "--reasoning_effort, or see whether the server's --reasoning-parser fits the model"
+    )
+
+
+def _no_text(statistics: Statistics) -> str | None:
+    counts = {reason: count for reason, count in statistics.no_text.items() if reason != REASONING_ONLY}
+    judged = statistics.coverage.judged
+    if not judged or sum(counts.values()) / judged < _MANY_WITHOUT_TEXT:
+        return None
+    reasons = ", ".join(f"{reason} {count:,}" for reason, count in counts.items())
+    return (
+        f"{sum(counts.values()) / judged:.0%} of the answers have no text ({reasons}): the server or its filter gives "
+        "none; look at finish_reason and metadata.refusal of some rows"
+    )
 
 
 def _unparseable(statistics: Statistics) -> str | None:

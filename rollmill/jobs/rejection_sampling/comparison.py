@@ -46,31 +46,31 @@ _SHARES = {"parse_rate", "accepted", "pass_at_1", "pass_at_n"}
 
 
 def compare(runs: Iterable[tuple[str, Statistics]]) -> list[ComparisonRow]:
-    """One row per (model's name, its statistics), in the order given."""
+    """Return one row per (model's name, its statistics), in the order given."""
     return [
         ComparisonRow(
             model=model,
-            problems=one.problems,
-            rollouts=one.coverage.judged,
-            parse_rate=one.parse_rate,
-            accepted=one.accepted_of_judged,
-            mean_error=one.error.mean if one.error else None,
-            mean_least_error=one.least_error.mean if one.least_error else None,
-            pass_at_1=one.pass_at_k[0].value,
-            pass_at_n=one.pass_at_k[-1].value,
-            guess_baseline=one.guess_baseline.mean_least_error,
+            problems=statistics.problems,
+            rollouts=statistics.coverage.judged,
+            parse_rate=statistics.parse_rate,
+            accepted=statistics.accepted_of_judged,
+            mean_error=statistics.error.mean if statistics.error else None,
+            mean_least_error=statistics.least_error.mean if statistics.least_error else None,
+            pass_at_1=statistics.pass_at_k[0].value,
+            pass_at_n=statistics.pass_at_k[-1].value,
+            guess_baseline=statistics.guess_baseline.mean_least_error,
         )
-        for model, one in runs
+        for model, statistics in runs
     ]
 
 
 def comparison_cells(rows: Sequence[ComparisonRow]) -> list[dict[str, str]]:
-    """The rows as readable text by column title, for a table of any kind."""
+    """Return the rows as readable text by column title, for a table of any kind."""
     return [{title: _cell(row, name) for name, title in _COLUMNS.items()} for row in rows]
 
 
 def format_comparison(rows: Sequence[ComparisonRow]) -> str:
-    """An aligned text table, newline at the end."""
+    """Return an aligned text table, newline at the end."""
     return "\n".join(aligned(list(_COLUMNS.values()), comparison_cells(rows))) + "\n"
 
 

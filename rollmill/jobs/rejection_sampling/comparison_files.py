@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from rollmill.corpus.corpus import read_corpus
 from rollmill.files.atomic import atomic_write_bytes
 from rollmill.jobs.rejection_sampling.comparison import compare, comparison_cells, format_comparison
 from rollmill.jobs.rejection_sampling.outcome import RunOutcome
 from rollmill.jobs.rejection_sampling.parameters import RejectSampling
+from rollmill.reports.paired_comparison import compare_with_first
 from rollmill.reports.plots.comparison import ModelCurve, draw_comparison
 
 
@@ -22,21 +24,23 @@ class ComparisonFiles(NamedTuple):
 
     @property
     def directory(self) -> Path:
-        """The output directory, which the runs' are in."""
+        """Return the output directory, which holds the runs' directories."""
         return self.table.parent
 
     @property
     def files(self) -> dict[str, Path]:
-        """What was written, by what it is."""
+        """Return the paths of what was written, each by what it is."""
         return {"comparison": self.table, "plot": self.plot}
 
 
 def write_comparison(parameters: RejectSampling, outcomes: Sequence[RunOutcome]) -> ComparisonFiles:
-    """Writes `comparison.txt` and `comparison.png` into the output directory."""
+    """Write `comparison.txt` and `comparison.png` into the output directory."""
     rows = compare((outcome.name, outcome.statistics) for outcome in outcomes)
     folder = Path(parameters.output_dir)
     comparison = ComparisonFiles(folder / "comparison.txt", folder / "comparison.png", comparison_cells(rows))
-    atomic_write_bytes(comparison.table, format_comparison(rows).encode())
+    tables = [(outcome.name, read_corpus([str(outcome.directory)], hashed=False).table) for outcome in outcomes]
+    paired = [line for pair in compare_with_first(tables) for line in ("", *pair.lines())]
+    atomic_write_bytes(comparison.table, (format_comparison(rows) + "".join(f"{line}\n" for line in paired)).encode())
     curves = [
         ModelCurve(
             name=row.model,

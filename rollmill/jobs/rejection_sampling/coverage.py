@@ -36,11 +36,11 @@ class Coverage(BaseModel):
 
     @property
     def judged(self) -> int:
-        """Rollouts that say something about the model: ok and unparseable."""
+        """Return how many rollouts say something about the model: ok and unparseable."""
         return self.ok + self.unparseable
 
     def line(self) -> str:
-        """The counts on one line."""
+        """Return the counts on one line."""
         return (
             f"expected {self.expected:,} = ok {self.ok:,} + unparseable {self.unparseable:,}"
             f" + failed {self.failed:,} + missing {self.missing:,}"

@@ -9,7 +9,7 @@ from rollmill.terminal.escapes import visible, visible_line
 
 
 def print_outcomes(outcomes: Sequence[RunOutcome]) -> None:
-    """A table of the runs, what to know about them, and the paths of what was written, on stdout."""
+    """Print a table of the runs, their notes, and the paths of what was written, on stdout."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -20,7 +20,7 @@ def print_outcomes(outcomes: Sequence[RunOutcome]) -> None:
 
     console = Console(width=None if Console().is_terminal else 120, highlight=False)
     table = Table()
-    rows = [outcome.row() for outcome in outcomes]
+    rows = [row for outcome in outcomes for row in outcome.table]
     for title in rows[0]:
         table.add_column(title, justify="left" if title == "run" else "right", overflow="fold")
     for row in rows:
@@ -29,8 +29,11 @@ def print_outcomes(outcomes: Sequence[RunOutcome]) -> None:
     for outcome in outcomes:
         if outcome.made == 0:
             console.print(shown(f"{outcome.name}: already complete, nothing was generated"))
-        for warning in outcome.warnings:
-            console.print(shown(f"{outcome.name}: ") + shown(warning, "yellow"), soft_wrap=True)
+        for note in outcome.notes:
+            console.print(shown(f"{outcome.name}: ") + shown(note, "yellow"), soft_wrap=True)
+        colour = "yellow" if outcome.health[1:] else ""
+        for line in outcome.health:
+            console.print(shown(f"{outcome.name}: ") + shown(line, colour), soft_wrap=True)
         for what, path in outcome.files.items():
             console.print(shown(f"  {what:<14} {path}"), soft_wrap=True)
     if len(outcomes) > 1:

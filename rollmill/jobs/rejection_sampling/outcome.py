@@ -2,31 +2,39 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
-
-from rollmill.corpus.corpus import index_run
+from rollmill.corpus.corpus import Corpus, index_run
 from rollmill.exports.card import README
 from rollmill.files.atomic import atomic_write_bytes
+from rollmill.generation.failures import failure_words
+from rollmill.generation.outcome import ArtifactKeys, JobOutcome
 from rollmill.generation.progress import Progress
 from rollmill.generation.run import QUARANTINE, Run, problem_files
+from rollmill.generation.sampling import Sampling
+from rollmill.inference.backend import ServedModel
 from rollmill.jobs.curation.export_job import ExportOutcome, export_corpus
 from rollmill.jobs.curation.exporters import sft_exporter
 from rollmill.jobs.curation.filter_spec import Filters
 from rollmill.jobs.curation.parameters import Sft
 from rollmill.jobs.rejection_sampling.advice import advice
-from rollmill.jobs.rejection_sampling.checkpoint import Checkpoint
+from rollmill.jobs.rejection_sampling.agreement import measure_agreement
 from rollmill.jobs.rejection_sampling.parameters import RejectSampling
 from rollmill.jobs.rejection_sampling.report import format_statistics, number, share
 from rollmill.jobs.rejection_sampling.results import write_results
 from rollmill.jobs.rejection_sampling.statistics import Statistics
+from rollmill.reports.attempts import LogprobReader
+from rollmill.reports.health import check_health
 from rollmill.reports.plots.error_distribution import draw_error_distribution
+from rollmill.reports.plots.sampling_curves import draw_sampling_curves
+from rollmill.verifiers import open_verifiers
 
 RESULTS = "reject_sampling_results.json"
 STATISTICS = "statistics.txt"
 PLOT = "error_distribution.png"
+CURVES = "sampling_curves.png"
 SFT = "sft.jsonl"
 
 ACCEPTED = Filters(
@@ -35,88 +43,124 @@ ACCEPTED = Filters(
 """Which rollouts are training data: of equal completions to one problem, the first."""
 
 
-class RunOutcome(BaseModel):
-    """One run when it is over: numbers, and the paths of what was written."""
+class RunOutcome(JobOutcome):
+    """One model's run when it is over."""
 
-    model_config = ConfigDict(frozen=True)
+    title: ClassVar[str] = "Rejection sampling"
+    artifact_key: ClassVar[str] = "reject-sampling"
 
-    name: str
-    directory: Path
     statistics: Statistics
     kept: int
     """Rollouts in the training data."""
-    warnings: list[str]
-    made: int
-    """Rollouts of this call; the others were journaled before."""
     tokens_per_s: float | None
     """Completion tokens of this call by its time on the server; None when it made none."""
 
     @property
     def files(self) -> dict[str, Path]:
-        """What was written, by what it is."""
+        """Return the paths of what was written, each by what it is."""
         return {
             "results": self.directory / RESULTS,
             "statistics": self.directory / STATISTICS,
             "plot": self.directory / PLOT,
+            "curves": self.directory / CURVES,
             "training data": self.directory / SFT,
             "card": self.directory / README,
             "journal": self.directory / "rollouts",
             **problem_files(self.directory),
         }
 
-    def row(self) -> dict[str, str]:
-        """The run as one row of a table."""
-        one = self.statistics
-        return {
-            "run": self.name,
-            "problems": f"{one.problems:,}",
-            "rollouts": f"{one.coverage.expected - one.coverage.missing:,}",
-            "success": share(one.accepted_of_judged),
-            "error": number(one.error.mean if one.error else None),
-            "least error": number(one.least_error.mean if one.least_error else None),
-            "failed": f"{one.coverage.failed:,}",
-            "tokens/s": "-" if self.tokens_per_s is None else f"{self.tokens_per_s:,.0f}",
-            "kept": f"{self.kept:,}",
-        }
+    @property
+    def picture(self) -> Path:
+        """Return the picture of the errors' distribution."""
+        return self.files["plot"]
+
+    def artifact_keys(self) -> ArtifactKeys:
+        """Return the keys of the outcome's artifacts: a call may have several runs."""
+        run = re.sub("[^a-z0-9]+", "-", self.name.lower()).strip("-") or "run"
+        key = f"{self.artifact_key}-{run}"
+        return ArtifactKeys(f"{key}-summary", f"{key}-statistics", f"{key}-errors", f"{key}-files")
+
+    def headline(self) -> str:
+        """Return the run's numbers in one line."""
+        return ", ".join(f"{title} {cell}" for title, cell in self.table[0].items())
+
+
+def _row(name: str, statistics: Statistics, kept: int, tokens_per_s: float | None) -> dict[str, str]:
+    """Return the run as one row of a table.
+
+    Args:
+        name: The run's.
+        statistics: The run's.
+        kept: How many rollouts became training data.
+        tokens_per_s: Completion tokens per second; None where nothing was generated.
+    """
+    return {
+        "run": name,
+        "problems": f"{statistics.problems:,}",
+        "rollouts": f"{statistics.coverage.expected - statistics.coverage.missing:,}",
+        "success": share(statistics.accepted_of_judged),
+        "error": number(statistics.error.mean if statistics.error else None),
+        "least error": number(statistics.least_error.mean if statistics.least_error else None),
+        "failed": f"{statistics.coverage.failed:,}",
+        "tokens/s": "-" if tokens_per_s is None else f"{tokens_per_s:,.0f}",
+        "kept": f"{kept:,}",
+    }
 
 
 def write_outcome(
-    run: Run, parameters: RejectSampling, checkpoint: Checkpoint, *, progress: Progress | None = None
+    run: Run, parameters: RejectSampling, model: ServedModel, sampling: Sampling, *, progress: Progress
 ) -> RunOutcome:
-    """Writes everything that the seed's users find in `<output_dir>/<model_name>/`, from the journal.
+    """Write everything that users find in `<output_dir>/<model_name>/`, from the journal.
 
     Coverage is checked before anything is exported; see `rollmill.jobs.rejection_sampling.coverage`.
+
+    Args:
+        run: The run.
+        parameters: The call's.
+        model: The model of the run.
+        sampling: How it samples.
+        progress: How much of the run this call made.
     """
     numeric = parameters.verifier == "numeric"
     metadata: dict[str, Any] = {
-        "model_name": checkpoint.name,
-        "model_path": checkpoint.path,
+        "model_name": model.name,
+        "model_path": model.path,
         "identity": run.manifest.identity_key,
         "problems": run.manifest.problems,
         "num_rollout": run.num_rollout,
-        **parameters.sampling.model_dump(),
+        **sampling.model_dump(),
         **run.manifest.identity.verification,
     }
-    results = write_results(
-        run.directory / RESULTS,
-        run.groups(),
-        metadata=metadata,
-        problems=run.problem_count,
-        num_rollout=run.num_rollout,
-        accept_error=parameters.accept_error,
-        numeric=numeric,
-    )
+    with LogprobReader(run.journal.path.parent) as logprobs:
+        results = write_results(
+            run.directory / RESULTS,
+            run.groups(),
+            metadata=metadata,
+            problems=run.problem_count,
+            num_rollout=run.num_rollout,
+            accept_error=parameters.accept_error,
+            numeric=numeric,
+            failed_words=failure_words(run),
+            logprobs=logprobs,
+        )
     statistics = results.statistics
-    warnings = advice(statistics, temperature=parameters.temperature)
+    warnings = advice(statistics, temperature=sampling.temperature)
     quarantined = int(run.manifest.problems["quarantined"])
     if quarantined:
         warnings.append(f"{quarantined} rows of the data set could not be used: see {run.directory / QUARANTINE}")
-    text = format_statistics(statistics, title=f"Rejection sampling: {checkpoint.name}", warnings=warnings)
+    agreement = None
+    if parameters.judge_agreement:
+        second = open_verifiers(parameters.judge_agreement, accept_error=parameters.accept_error)
+        agreement = measure_agreement(run, second, parameters.judge_agreement)
+        warnings.append(agreement.line())
+    corpus = index_run(run.directory, run.num_rollout)
+    health = check_health(corpus).lines()
+    text = format_statistics(statistics, title=f"Rejection sampling: {model.name}", warnings=warnings, health=health)
     atomic_write_bytes(run.directory / STATISTICS, text.encode())
     plot = draw_error_distribution(
         results.least_errors,
         results.errors,
-        title=f"Rejection sampling: {checkpoint.name}",
+        title=f"Rejection sampling: {model.name}",
         problems=statistics.problems,
         rollouts=statistics.coverage.judged,
         num_rollout=run.num_rollout,
@@ -125,22 +169,26 @@ def write_outcome(
         accept_error=parameters.accept_error,
     )
     atomic_write_bytes(run.directory / PLOT, plot)
-    kept = export_accepted(run, checkpoint.name).kept
+    title = f"Rejection sampling: {model.name}"
+    atomic_write_bytes(run.directory / CURVES, draw_sampling_curves(statistics.curves, title=title))
+    kept = export_accepted(run, model.name, corpus).kept
     outcome = RunOutcome(
-        name=checkpoint.name,
+        name=model.name,
         directory=run.directory,
+        made=progress.tally.done,
+        table=[_row(model.name, statistics, kept, progress.tokens_per_s)],
+        notes=warnings,
+        health=health,
         statistics=statistics,
         kept=kept,
-        warnings=warnings,
-        made=progress.tally.done if progress else 0,
-        tokens_per_s=progress.tokens_per_s if progress else None,
+        tokens_per_s=progress.tokens_per_s,
     )
-    run.finish({"coverage": statistics.coverage.model_dump(), "accepted": statistics.accepted, "kept": kept})
+    totals = {"coverage": statistics.coverage.model_dump(), "accepted": statistics.accepted, "kept": kept}
+    run.finish(totals | ({"judge_agreement": agreement.model_dump()} if agreement else {}))
     return outcome
 
 
-def export_accepted(run: Run, model: str) -> ExportOutcome:
-    """Leaves the index of the run's journal, for whoever reads the run again, and writes the training data."""
-    corpus = index_run(run.directory, run.num_rollout)
-    exporter, filters = sft_exporter(run.directory / SFT, Sft(), ACCEPTED)
+def export_accepted(run: Run, model: str, corpus: Corpus) -> ExportOutcome:
+    """Write the training data of a run, whose rollouts are the corpus."""
+    exporter, filters = sft_exporter(run.directory / SFT, Sft(), ACCEPTED, allow_empty=True)
     return export_corpus(corpus, filters, exporter, origin={"model": model, "identity": run.manifest.identity_key})

@@ -29,10 +29,15 @@ class GuessBaseline(BaseModel):
 
 
 def least_error_of_guesses(truth: float, draws: int, values: Numbers, weights: Numbers) -> float:
-    """E[min of |truth - g|] over `draws` independent guesses g from an empirical distribution; exact.
+    """Return E[min of |truth - g|] over `draws` independent guesses g from an empirical distribution; exact.
 
-    `values` are its distinct values ascending, `weights` their shares, which add up to 1.
     With distances d_1 <= ... <= d_m: d_1 + sum over j of (d_{j+1} - d_j) * P(g farther than d_j)^draws.
+
+    Args:
+        truth: The problem's ground truth.
+        draws: How many guesses.
+        values: The distribution's distinct values, ascending.
+        weights: The share of each value; they add up to 1.
     """
     distances = np.abs(values - truth)
     order = np.argsort(distances, kind="stable")  # two ascending runs: a merge, not a sort
@@ -42,10 +47,15 @@ def least_error_of_guesses(truth: float, draws: int, values: Numbers, weights: N
 
 
 def guess_baseline(truths: Numbers, targets: Numbers, draws: Numbers, least_errors: Numbers) -> GuessBaseline:
-    """The baseline over problems: guesses come from all `truths`; `targets`, `draws`, `least_errors` are per problem.
+    """Return what guessing reaches on the problems where the model reached a least error.
 
-    `draws[i]` is how many judged rollouts problem i has, so that the guesser has as many tries as the model.
     O(n log n) per distinct (target, draws), exact; over a seeded sample of problems above a fixed amount of work.
+
+    Args:
+        truths: The ground truths of all problems, from which guesses are drawn.
+        targets: The ground truth of each problem.
+        draws: How many rollouts of each problem were judged: the guesser has as many tries.
+        least_errors: The model's least error on each problem.
     """
     if targets.size == 0:
         return GuessBaseline(mean_least_error=None, model_mean_least_error=None, reason="no problem has a least error")

@@ -11,11 +11,11 @@ from rollmill.records import Rollout
 
 
 def rollout_error(rollout: Rollout | None) -> float | None:
-    """The error of a rollout that is ok; None of any other."""
+    """Return the error of a rollout that is ok; None of any other."""
     return rollout.verdict.distance if rollout and rollout.verdict and rollout.status == "ok" else None
 
 
 def closeness(rollout: Rollout) -> tuple[float, float, int]:
-    """Sorts rollouts of one problem from best to worst: error, then reward, then sample id."""
+    """Return a key that sorts a problem's rollouts from best to worst: by error, then reward, then sample id."""
     error = rollout_error(rollout)
     return (math.inf if error is None else error, -(rollout.reward or 0.0), rollout.sample_id)

@@ -4,15 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from rollmill.generation.failures import shown_words
+from rollmill.generation.verification import CONTENT_FILTER, NO_TEXT, REASONING_ONLY, REFUSAL
 from rollmill.jobs.rejection_sampling.statistics import Statistics
+from rollmill.reports.curve_table import curve_table
 from rollmill.statistics.summary import SummaryStats
 from rollmill.terminal.escapes import visible, visible_line
 
 _WIDTH = 34
+_NO_TEXT = {
+    REASONING_ONLY: "  thoughts alone",
+    REFUSAL: "  no text: refusal",
+    CONTENT_FILTER: "  no text: content filter",
+    NO_TEXT: "  no text",
+}
 
 
-def format_statistics(statistics: Statistics, *, title: str, warnings: Iterable[str] = ()) -> str:
-    """The whole text, newline at the end."""
+def format_statistics(
+    statistics: Statistics, *, title: str, warnings: Iterable[str] = (), health: Iterable[str] = ()
+) -> str:
+    """Format the whole text, newline at the end.
+
+    Args:
+        statistics: The run's.
+        title: Its first line.
+        warnings: What a user should look at.
+        health: The verdict on the rollouts as data.
+    """
     coverage = statistics.coverage
     head = [
         title,
@@ -21,15 +39,17 @@ def format_statistics(statistics: Statistics, *, title: str, warnings: Iterable[
         _line("rollouts per problem", f"{statistics.num_rollout:,}"),
         _line("coverage", coverage.line()),
         *(_line(f"  failed: {visible_line(kind)}", f"{count:,}") for kind, count in statistics.failed_kinds.items()),
+        *(f"    {line}" for line in shown_words(statistics.failed_words)),
     ]
     sections = [head]
     if coverage.ok == 0:
         sections.append([_nothing_ok(statistics)])
     if coverage.judged:
-        sections += [_rollouts(statistics), _least_errors(statistics), _pass_at_k(statistics)]
+        sections += [_rollouts(statistics), _least_errors(statistics), curve_table(statistics.curves)]
     if coverage.ok:
         sections.append([_hidden(statistics)])
     sections.append([f"WARNING: {visible(warning)}" for warning in warnings])
+    sections.append([visible(line) for line in health])
     return "\n\n".join("\n".join(lines) for lines in sections if lines) + "\n"
 
 
@@ -48,6 +68,7 @@ def _rollouts(statistics: Statistics) -> list[str]:
         "Rollouts" + (" (one answer at a time)" if statistics.error else ""),
         _line("  parse rate", share(statistics.parse_rate), "of ok + unparseable"),
         _line("  truncated", share(statistics.truncation_rate), "of all completions"),
+        *(_line(_NO_TEXT.get(reason, reason), f"{count:,}") for reason, count in statistics.no_text.items()),
         _line("  accepted", f"{statistics.accepted:,}", tolerance.strip()),
         _line("  accepted of ok", share(statistics.accepted_of_ok)),
         _line("  accepted of ok + unparseable", share(statistics.accepted_of_judged)),
@@ -92,14 +113,6 @@ def _spread(what: str, values: SummaryStats | None) -> list[str]:
     ]
 
 
-def _pass_at_k(statistics: Statistics) -> list[str]:
-    lines = ["pass@k (unbiased estimate, arXiv:2107.03374)"]
-    for rung in statistics.pass_at_k:
-        note = f"{rung.left_out:,} problems with fewer than {rung.k} judged rollouts left out" if rung.left_out else ""
-        lines.append(_line(f"  pass@{rung.k}", share(rung.value), note))
-    return lines
-
-
 def _hidden(statistics: Statistics) -> str:
     n, error, least = statistics.num_rollout, statistics.error, statistics.least_error
     if n == 1:
@@ -116,12 +129,12 @@ def _hidden(statistics: Statistics) -> str:
 
 
 def number(value: float | None) -> str:
-    """Four significant digits, or a dash."""
+    """Format a number with four significant digits, or as a dash."""
     return "-" if value is None else f"{value:.4g}"
 
 
 def share(value: float | None) -> str:
-    """Per cent with one digit, or a dash."""
+    """Format a share in per cent with one digit, or as a dash."""
     return "-" if value is None else f"{value:.1%}"
 
 

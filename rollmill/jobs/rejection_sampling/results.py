@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -14,6 +14,8 @@ from rollmill.jobs.rejection_sampling.statistics import Statistics, make_statist
 from rollmill.jobs.rejection_sampling.summary import summarise
 from rollmill.jobs.rejection_sampling.tally import ProblemTally
 from rollmill.records import Problem, Rollout
+from rollmill.reports.attempts import LogprobReader
+from rollmill.statistics.failures import FailureWords
 from rollmill.statistics.summary import Numbers
 
 Group = tuple[Problem, list[Rollout | None]]
@@ -39,22 +41,39 @@ def write_results(
     num_rollout: int,
     accept_error: float | None,
     numeric: bool,
+    failed_words: Sequence[FailureWords] = (),
+    logprobs: LogprobReader | None = None,
 ) -> Results:
-    """Writes `{"metadata", "results", "summary"}` whole, one row per problem, in the order of `groups`.
+    """Write `{"metadata", "results", "summary"}` whole, one row per problem, in the order of `groups`.
 
-    `problems` is how many the run has. `numeric` says that errors are distances between numbers: ground truths are
-    then written as numbers, and guessing is a baseline. Memory grows by a few numbers per rollout, not by its text.
+    With `numeric`, ground truths are written as numbers, and guessing is a baseline. Memory grows
+    by a few numbers per rollout, not by its text.
     Raises `CoverageError`, and writes nothing, where the groups are not `problems` x `num_rollout` rollouts.
+
+    Args:
+        path: The file.
+        groups: Every problem with its rollouts.
+        metadata: What the file says of the run.
+        problems: How many problems the run has.
+        num_rollout: Rollouts per problem.
+        accept_error: The greatest error that counts as success; None where the verifier decides.
+        numeric: Whether errors are distances between numbers.
+        failed_words: What the failed rollouts say, most frequent first.
+        logprobs: Reads recorded log-probabilities; None for none.
     """
-    tally = ProblemTally()
+    tally = ProblemTally(num_rollout)
     with atomic_write(path) as file:
         file.write(b'{"metadata": ' + _dump(metadata) + b',\n"results": [')
         for index, (problem, rollouts) in enumerate(groups):
-            summary = summarise(index, problem, rollouts, numeric=numeric)
+            summary = summarise(index, problem, rollouts, numeric=numeric, logprobs=logprobs)
             tally.add(summary)
             file.write((b",\n" if index else b"\n") + _dump(summary.to_json()))
         statistics = make_statistics(
-            tally, expected=problems * num_rollout, num_rollout=num_rollout, accept_error=accept_error
+            tally,
+            expected=problems * num_rollout,
+            num_rollout=num_rollout,
+            accept_error=accept_error,
+            failed_words=failed_words,
         )
         _write_end(file, statistics)
     return Results(statistics, tally.least_errors(), tally.errors())

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pydantic import BaseModel, ConfigDict
 
+from rollmill.generation.verification import REASONING_ONLY
 from rollmill.jobs.rejection_sampling.coverage import Coverage
-from rollmill.jobs.rejection_sampling.pass_at_k import PassAtK, pass_at_ks
 from rollmill.jobs.rejection_sampling.random_baseline import GuessBaseline
 from rollmill.jobs.rejection_sampling.tally import ProblemTally
+from rollmill.statistics.failures import FailureWords
+from rollmill.statistics.sampling_curves import ANY_RIGHT, CurvePoint, SamplingCurve
 from rollmill.statistics.summary import SummaryStats, spread
+
+_MOST_WORDS = 10
 
 
 class Statistics(BaseModel):
@@ -27,6 +33,8 @@ class Statistics(BaseModel):
     coverage: Coverage
     failed_kinds: dict[str, int]
     """Failed rollouts by the type of their error, most frequent first."""
+    failed_words: list[FailureWords] = []
+    """The same by the words of their errors: the commonest."""
 
     least_error: SummaryStats | None
     """Over problems: the least error of each that has one."""
@@ -46,19 +54,44 @@ class Statistics(BaseModel):
     truncation_rate: float | None
     """Of the rollouts with a completion: those that ended at the token limit."""
     truncated: int
+    reasoning_only: int = 0
+    """Rollouts whose model thought and said nothing: unparseable."""
+    no_text: dict[str, int] = {}
+    """Rollouts without text by the reason, thoughts alone among them: unparseable."""
 
-    pass_at_k: list[PassAtK]
+    pass_at_k: list[CurvePoint]
+    selection_curves: list[SamplingCurve] = []
+    """What k rollouts are worth where one answer is chosen without the ground truth: maj@k, and by scores there are."""
     guess_baseline: GuessBaseline
 
+    @property
+    def curves(self) -> list[SamplingCurve]:
+        """Return all curves over k, pass@k first."""
+        return [SamplingCurve(name=ANY_RIGHT, points=self.pass_at_k), *self.selection_curves]
 
-def make_statistics(tally: ProblemTally, *, expected: int, num_rollout: int, accept_error: float | None) -> Statistics:
-    """The statistics of a whole run.
 
-    `expected` is how many rollouts the run should have, known from its parameters and not from its rollouts.
-    Raises `CoverageError` where the rollouts do not add up to it.
+def make_statistics(
+    tally: ProblemTally,
+    *,
+    expected: int,
+    num_rollout: int,
+    accept_error: float | None,
+    failed_words: Sequence[FailureWords] = (),
+) -> Statistics:
+    """Compute the statistics of a whole run.
+
+    Raises `CoverageError` where the rollouts do not add up to `expected`.
+
+    Args:
+        tally: The rollouts, counted.
+        expected: How many rollouts the run should have, by its parameters and not by its rollouts.
+        num_rollout: Rollouts per problem.
+        accept_error: The greatest error that counts as success; None where the verifier decides.
+        failed_words: What the failed rollouts say, most frequent first.
     """
     coverage = tally.coverage(expected)
     judged_problems = sum(times for (n, _), times in tally.judged.items() if n)
+    passing, *others = tally.curves.curves()
     solved = sum(times for (_, c), times in tally.judged.items() if c)
     return Statistics(
         problems=tally.problems,
@@ -67,6 +100,7 @@ def make_statistics(tally: ProblemTally, *, expected: int, num_rollout: int, acc
         accept_error=accept_error,
         coverage=coverage,
         failed_kinds=dict(tally.failed_kinds.most_common()),
+        failed_words=list(failed_words[:_MOST_WORDS]),
         least_error=spread(tally.least_errors()),
         share_exact=_share(tally.exact, judged_problems),
         share_solved=_share(solved, judged_problems),
@@ -77,7 +111,10 @@ def make_statistics(tally: ProblemTally, *, expected: int, num_rollout: int, acc
         parse_rate=_share(coverage.ok, coverage.judged),
         truncation_rate=_share(tally.truncated, tally.generated),
         truncated=tally.truncated,
-        pass_at_k=pass_at_ks(tally.judged.elements(), num_rollout),
+        reasoning_only=tally.no_text[REASONING_ONLY],
+        no_text=dict(tally.no_text.most_common()),
+        pass_at_k=passing.points,
+        selection_curves=others,
         guess_baseline=tally.guess_baseline(),
     )
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from rollmill.generation.verification import NO_TEXT_REASONS
 from rollmill.jobs.rejection_sampling.coverage import CoverageError
 from rollmill.jobs.rejection_sampling.ranking import closeness, rollout_error
-from rollmill.records import Problem, Rollout
+from rollmill.records import Problem, Rollout, is_cut_off
+from rollmill.reports.attempts import LogprobReader, attempts_of
+from rollmill.statistics.sampling_curves import Attempt
 from rollmill.statistics.summary import mean, median
 
 
@@ -37,25 +40,48 @@ class Summary:
     generated: int
     """Rollouts with a completion."""
     failed_kinds: Counter[str]
+    no_text: Counter[str] = field(default_factory=Counter)
+    """Rollouts without text by the reason: unparseable."""
+    best_reasoning_content: str | None = None
+    attempts: list[Attempt] = field(default_factory=list)
+    """The judged rollouts, for curves over k."""
 
     @property
     def judged(self) -> int:
-        """Rollouts that say something about the model: ok and unparseable."""
+        """Return how many rollouts say something about the model: ok and unparseable."""
         return self.counts["ok"] + self.counts["unparseable"]
 
     def to_json(self) -> dict[str, Any]:
-        """The row as it stands in `reject_sampling_results.json`."""
-        return {name: getattr(self, name) for name in _COLUMNS}
+        """Return the row as it stands in `reject_sampling_results.json`."""
+        row = {name: getattr(self, name) for name in _COLUMNS}
+        if self.best_reasoning_content is not None:
+            row["best_reasoning_content"] = self.best_reasoning_content
+        return row
 
 
-_COLUMNS = [name for name in Summary.__slots__ if name not in {"generated", "failed_kinds"}]
+_NO_COLUMNS = ("generated", "failed_kinds", "no_text", "best_reasoning_content", "attempts")
+_COLUMNS = [name for name in Summary.__slots__ if name not in _NO_COLUMNS]
 
 
-def summarise(index: int, problem: Problem, rollouts: Sequence[Rollout | None], *, numeric: bool) -> Summary:
-    """The row of one problem. `rollouts[i]` is sample i, None where it is missing.
+def summarise(
+    index: int,
+    problem: Problem,
+    rollouts: Sequence[Rollout | None],
+    *,
+    numeric: bool,
+    logprobs: LogprobReader | None = None,
+) -> Summary:
+    """Summarise one problem in a row.
 
     The best rollout is the ok one with the least error, then the highest reward, then the lowest sample id.
     Raises `CoverageError` where a rollout stands in another's place.
+
+    Args:
+        index: Number of the problem in the run.
+        problem: The problem.
+        rollouts: Sample i at `rollouts[i]`, None where it is missing.
+        numeric: Whether errors are distances between numbers.
+        logprobs: Reads recorded log-probabilities; None for none.
     """
     for sample_id, rollout in enumerate(rollouts):
         if rollout and (rollout.instance_id, rollout.sample_id) != (problem.instance_id, sample_id):
@@ -82,11 +108,18 @@ def summarise(index: int, problem: Problem, rollouts: Sequence[Rollout | None], 
         errors=errors,
         counts={status: counts[status] for status in ("ok", "unparseable", "failed", "missing")},
         accepted=sum(rollout.success is True for rollout in usable),
-        truncated=sum(rollout.finish_reason == "length" for rollout in present),
+        truncated=sum(is_cut_off(rollout.finish_reason) for rollout in present),
         generated=sum(rollout.completion is not None for rollout in present),
         failed_kinds=Counter(
             rollout.error.type if rollout.error else "?" for rollout in present if not rollout.verdict
         ),
+        no_text=Counter(
+            rollout.verdict.reason
+            for rollout in present
+            if rollout.verdict and rollout.verdict.reason in NO_TEXT_REASONS
+        ),
+        best_reasoning_content=best.reasoning_content if best else None,
+        attempts=attempts_of(rollouts, logprobs),
     )
 
 

@@ -10,23 +10,27 @@ import numpy as np
 from rollmill.jobs.rejection_sampling.coverage import Coverage
 from rollmill.jobs.rejection_sampling.random_baseline import GuessBaseline, guess_baseline
 from rollmill.jobs.rejection_sampling.summary import Summary
+from rollmill.statistics.sampling_curves import CurveTally
 from rollmill.statistics.summary import Numbers
 
 
 class ProblemTally:
-    """Counts and errors of the problems seen so far: about 8 bytes a rollout and 50 a problem."""
+    """Counts and errors of the problems seen so far: about 8 bytes a rollout and 200 a problem."""
 
-    def __init__(self) -> None:
+    def __init__(self, num_rollout: int) -> None:
         self.problems = 0
         self.counts: Counter[str] = Counter()
         self.accepted = 0
         self.truncated = 0
+        self.no_text: Counter[str] = Counter()
+        """Rollouts without text, by the reason."""
         self.generated = 0
         self.exact = 0
         """Problems whose least error is exactly 0."""
         self.failed_kinds: Counter[str] = Counter()
         self.judged: Counter[tuple[int, int]] = Counter()
         """How many problems have (judged rollouts, accepted rollouts)."""
+        self.curves = CurveTally(num_rollout)
         self._errors = array("d")
         self._least_errors = array("d")
         self._truths = array("d")
@@ -34,15 +38,17 @@ class ProblemTally:
         """Flat triples (truth, judged rollouts, least error) of the problems to hold against guessing."""
 
     def add(self, summary: Summary) -> None:
-        """Counts one problem."""
+        """Count one problem."""
         self.problems += 1
         self.counts.update(summary.counts)
         self.accepted += summary.accepted
         self.truncated += summary.truncated
+        self.no_text.update(summary.no_text)
         self.generated += summary.generated
         self.exact += summary.min_error == 0
         self.failed_kinds.update(summary.failed_kinds)
         self.judged[summary.judged, summary.accepted] += 1
+        self.curves.add(summary.attempts)
         self._errors.extend(error for error in summary.errors if error is not None)
         if summary.min_error is not None:
             self._least_errors.append(summary.min_error)
@@ -52,20 +58,20 @@ class ProblemTally:
                 self._guessed.extend((summary.ground_truth, summary.judged, summary.min_error))
 
     def coverage(self, expected: int) -> Coverage:
-        """Checks that every expected rollout was counted. Raises `CoverageError`."""
+        """Check that every expected rollout was counted. Raises `CoverageError`."""
         counts = {status: self.counts[status] for status in ("ok", "unparseable", "failed", "missing")}
         return Coverage(expected=expected, **counts)
 
     def errors(self) -> Numbers:
-        """The error of every rollout that has one."""
+        """Return the error of every rollout that has one."""
         return np.array(self._errors, dtype=np.float64)
 
     def least_errors(self) -> Numbers:
-        """The least error of every problem that has one, in input order."""
+        """Return the least error of every problem that has one, in input order."""
         return np.array(self._least_errors, dtype=np.float64)
 
     def guess_baseline(self) -> GuessBaseline:
-        """The least error that guessing would reach, or why there is none."""
+        """Return the least error that guessing would reach, or why there is none."""
         if not self._truths:
             reason = "the ground truths are not compared as numbers"
             return GuessBaseline(mean_least_error=None, model_mean_least_error=None, reason=reason)

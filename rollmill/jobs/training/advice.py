@@ -1,8 +1,8 @@
-"""What to do about memory, and about a loss that is no number."""
+"""What to do about memory, about a loss that is no number, and about what libraries refuse."""
 
 from __future__ import annotations
 
-from rollmill.jobs.training.parameters import TrainLora
+from rollmill.jobs.training.parameters import ALL_LINEAR, TrainLora
 
 _SHORT = (
     "cuda out of memory",
@@ -13,9 +13,12 @@ _SHORT = (
     "cublas_status_alloc_failed",
 )
 
+_MANY_TEXTS = 2
+"""Texts for a row from which on it is said: all but the last repeat what the last has."""
+
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory, of a GPU or of the machine, did not suffice."""
+    """Return whether memory, of a GPU or of the machine, did not suffice."""
     names = {kind.__name__ for kind in type(error).__mro__}
     if names & {"OutOfMemoryError", "MemoryError"}:
         return True
@@ -23,7 +26,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def less_memory(parameters: TrainLora) -> str:
-    """The parameters to change, most helpful first, with values."""
+    """Return the parameters to change, most helpful first, with values."""
     batch, accumulation = parameters.per_device_train_batch_size, parameters.gradient_accumulation_steps
     ways = []
     if batch > 1:
@@ -42,8 +45,38 @@ def less_memory(parameters: TrainLora) -> str:
     return ", or ".join([", ".join(ways[:-1]), ways[-1]]) if len(ways) > 1 else ways[0]
 
 
+def refused(error: Exception, parameters: TrainLora) -> str:
+    """Return what to say when TRL, PEFT or transformers refuse the parameters or the model."""
+    why = " ".join(str(error).split())[:300]
+    if parameters.packing and any(word in why.lower() for word in ("pack", "padding-free", "padding_free", "position")):
+        advice = "leave out --packing"
+    elif parameters.use_lora and "target" in why.lower():
+        advice = f"give --target_modules that the model has, or {ALL_LINEAR}"
+    elif parameters.gradient_checkpointing and "checkpointing" in why.lower():
+        advice = "leave out --gradient_checkpointing"
+    else:
+        advice = "train another --model_path, or with other parameters"
+    return f"the model cannot be trained so ({why}): {advice}"
+
+
+def no_packing(why: str) -> str:
+    """Return what to say where rows of one pack would see each other."""
+    return f"--packing: {why}, so that the rows of a pack would see each other: leave it out (--group_by_length helps)"
+
+
+def many_texts(rows: int, texts: int) -> str:
+    """Return what to say of rows that became many more texts; nothing where they did not."""
+    if texts <= _MANY_TEXTS * rows:
+        return ""
+    return (
+        f"{rows:,} rows became {texts:,} texts, each with the whole conversation before it: the chat template writes "
+        "earlier turns otherwise once others follow (it drops their thoughts); to train on fewer tokens, mark earlier "
+        'turns with "weight": 0, or set in chat_template_kwargs what keeps thoughts where the template has that'
+    )
+
+
 def not_a_number(step: int, parameters: TrainLora, *, what: str) -> str:
-    """What to say when training has diverged."""
+    """Return what to say when training has diverged."""
     return (
         f"the {what} is not a finite number at step {step}: training has diverged; "
         f"lower --learning_rate from {parameters.learning_rate:g}, and give another --output_dir"

@@ -27,12 +27,12 @@ class TrainingCheckpoint(BaseModel):
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
-    """Where the checkpoint of a step is, as transformers' trainer names it."""
+    """Return where the checkpoint of a step is, as transformers' trainer names it."""
     return folder / f"checkpoint-{step}"
 
 
 def mark_complete(folder: Path, checkpoint: TrainingCheckpoint) -> None:
-    """Says that all files of a checkpoint are written; they are on disk (fsync) before that is said."""
+    """Mark that all files of a checkpoint are written; they are on disk (fsync) before that is said."""
     path = checkpoint_path(folder, checkpoint.step)
     for file in path.rglob("*"):
         if file.is_file():
@@ -45,15 +45,15 @@ def mark_complete(folder: Path, checkpoint: TrainingCheckpoint) -> None:
 
 
 def whole_checkpoints(folder: Path) -> list[TrainingCheckpoint]:
-    """Those that are whole, by step."""
+    """Return those that are whole, by step."""
     marks = [path / _COMPLETE for path in folder.glob("checkpoint-*")]
-    found = [TrainingCheckpoint.model_validate_json(mark.read_bytes()) for mark in marks if mark.exists()]
-    return sorted(found, key=lambda one: one.step)
+    checkpoints = [TrainingCheckpoint.model_validate_json(mark.read_bytes()) for mark in marks if mark.exists()]
+    return sorted(checkpoints, key=lambda checkpoint: checkpoint.step)
 
 
 def keep_checkpoints(folder: Path, steps: Set[int]) -> None:
-    """Removes all others, those that are not whole included."""
-    whole = {one.step for one in whole_checkpoints(folder)} & steps
+    """Remove all others, those that are not whole included."""
+    whole = {checkpoint.step for checkpoint in whole_checkpoints(folder)} & steps
     kept = {checkpoint_path(folder, step) for step in whole}
     for path in folder.glob("checkpoint-*"):
         if path not in kept:
@@ -62,7 +62,7 @@ def keep_checkpoints(folder: Path, steps: Set[int]) -> None:
 
 
 def last_checkpoint(folder: Path) -> TrainingCheckpoint | None:
-    """Where to go on. What is not whole, and what is neither last nor best, is removed."""
+    """Return where to go on. What is not whole, and what is neither last nor best, is removed."""
     whole = whole_checkpoints(folder)
     last = whole[-1] if whole else None
     keep_checkpoints(folder, {last.step, last.best_step or last.step} if last else set())

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from rollmill.corpus.inputs import find_sources
 from rollmill.errors import InputError
 from rollmill.exports.card import README, read_sections
 from rollmill.exports.splitting import TRAIN, VALIDATION
@@ -14,6 +15,7 @@ from rollmill.files.formats import kind_by_name
 from rollmill.files.io import open_binary
 from rollmill.files.remote import is_remote
 from rollmill.files.rows import BadRow, Row, read_json_lines
+from rollmill.generation.manifest import read_manifest
 from rollmill.jobs.training.rows import is_training_row
 
 _BLOCK = 1 << 20
@@ -35,51 +37,52 @@ class DataFiles(NamedTuple):
 
 
 def find_data(train_data: Sequence[str], validation_data: Sequence[str], *, own_validation: bool = True) -> DataFiles:
-    """The files behind what the user named, each hashed.
+    """Return the files behind what the user named, each hashed.
 
     A folder stands for the export that its card tells of: its train file, and, where no validation data is named and
     `own_validation` holds, its validation file. Raises `InputError` for what is no training data, or given twice.
     """
     train: list[str] = []
-    found: list[str] = []
-    for given in train_data:
-        sides = _sides(given, TRAIN)
+    export_validation: list[str] = []
+    for name in train_data:
+        sides = _files_by_side(name, TRAIN)
         train += sides[TRAIN]
-        found += sides.get(VALIDATION, [])
-    named = [path for given in validation_data for path in _validation(given)]
-    validation = named or (found if own_validation else [])
+        export_validation += sides.get(VALIDATION, [])
+    named = [path for name in validation_data for path in _validation(name)]
+    validation = named or (export_validation if own_validation else [])
     seen: set[str] = set()
     for path in [*train, *validation]:
-        place = path if is_remote(path) else str(Path(path).resolve())
-        if place in seen:
+        resolved = path if is_remote(path) else str(Path(path).resolve())
+        if resolved in seen:
             raise InputError(f"{path} is given twice: its rows would count twice, or be evaluated on what they taught")
-        seen.add(place)
+        seen.add(resolved)
     return DataFiles([_hashed(path) for path in train], [_hashed(path) for path in validation])
 
 
-def _validation(given: str) -> list[str]:
-    sides = _sides(given, VALIDATION)
+def _validation(name: str) -> list[str]:
+    sides = _files_by_side(name, VALIDATION)
     return sides.get(VALIDATION) or sides[TRAIN]
 
 
-def _sides(given: str, side: str) -> dict[str, list[str]]:
-    if not is_remote(given) and Path(given).is_dir():
-        return _in_folder(Path(given))
-    if kind_by_name(given) != "lines":
-        raise InputError(f"cannot take {given} as {side} data: give a .jsonl file, or the folder of an export")
-    if not is_remote(given) and not Path(given).exists():
-        raise InputError(f"there is no file {given} for {side} data: check the path")
-    return {TRAIN: [given]}
+def _files_by_side(name: str, side: str) -> dict[str, list[str]]:
+    if not is_remote(name) and Path(name).is_dir():
+        return _in_folder(Path(name))
+    if not is_remote(name) and not Path(name).exists():
+        raise InputError(f"there is no file {name} for {side} data: check the path")
+    find_sources([name])
+    return {TRAIN: [name]}
 
 
 def _in_folder(folder: Path) -> dict[str, list[str]]:
-    """The one export in a folder that trains."""
+    """Return the one export in a folder that trains; of a run its journal."""
+    if (manifest := read_manifest(folder)) is not None:
+        return {TRAIN: [str(folder / manifest.journal)]}
     cards = [folder / README, *sorted(folder.glob("*.card.md"))]
     sections = [section for card in cards if card.is_file() for section in _sections(card)]
     exports = {
         section["name"]: {side: [str(folder / name)] for side, name in section["files"].items()}
         for section in sections
-        if section["files"].get(TRAIN) and _trains(folder / section["files"][TRAIN])
+        if section["files"].get(TRAIN) and _holds_training_rows(folder / section["files"][TRAIN])
     }
     if not exports:
         raise InputError(f"{folder} has no card of an export that trains: name the .jsonl files instead")
@@ -96,7 +99,7 @@ def _sections(card: Path) -> list[dict[str, Any]]:
         raise InputError(f"cannot read the card {card}: {error}; name the .jsonl files instead") from error
 
 
-def _trains(path: Path) -> bool:
+def _holds_training_rows(path: Path) -> bool:
     if kind_by_name(str(path)) != "lines" or not path.exists():
         return False
     first: Row | BadRow | None = next((row for _, row in read_json_lines(str(path))), None)

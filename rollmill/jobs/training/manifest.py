@@ -21,11 +21,13 @@ from rollmill.jobs.training.merging import MERGED
 from rollmill.jobs.training.parameters import TrainLora
 from rollmill.terminal.escapes import visible_line
 
-RECIPE = 1
+RECIPE = 2
 """Raised when the same parameters and data come to train other weights."""
+_FIRST_RECIPE = 1
+"""Of runs that were begun before turns were learnt each behind its own prompt: they continue on rows made ready."""
 _NOT_THE_RUN = (
     *("model_path", "train_data", "validation_data", "output_dir"),
-    *("merge", "save_steps", "num_gpus", "device"),
+    *("merge", "save_steps", "num_gpus", "device", "allow_no_end"),
 )
 _SHOWN = ("model_path", "train_data", "validation_data")
 _ADVICE = "give another --output_dir for another run, or the old value to continue this one"
@@ -53,18 +55,31 @@ class Trained(BaseModel):
     tokens: int
     seconds: float
     rows: int
+    texts: int = 0
+    """Training texts that the rows became; 0 where an older version did not count them."""
     validation_rows: int
     dropped: dict[str, int]
     """Rows left out, by reason; each is in `dropped.jsonl`."""
+    turns_left_out: dict[str, int] = {}
+    """Turns left out of rows that are used, by reason; each is in `dropped.jsonl`."""
+    recorded_rows: int = 0
+    """Rows that were trained on the ids that were sampled."""
+    encoded_anew: dict[str, int] = {}
+    """Rows whose text was encoded, by why their recorded ids were not used."""
+    stops_added: list[str] = []
+    """End-of-turn tokens that are learnt and that the base did not stop at: added to `generation_config.json`."""
 
     @property
     def files(self) -> dict[str, Path]:
         """What was written, by its name."""
-        found = {path.name: path for path in sorted(self.directory.iterdir()) if path.is_file()}
-        return found | ({MERGED: self.merged} if self.merged else {})
+        files = {path.name: path for path in sorted(self.directory.iterdir()) if path.is_file()}
+        return files | ({MERGED: self.merged} if self.merged else {})
 
     def at(self, directory: Path) -> Trained:
-        """The same with the paths as they are from here: directories are moved, and seen from several machines."""
+        """Return the same with the paths as they are from here.
+
+        Directories are moved, and seen from several machines.
+        """
         adapter = directory if self.adapter else None
         merged = directory / MERGED
         return self.model_copy(
@@ -104,12 +119,15 @@ class TrainingManifest(BaseModel):
         return self
 
     def write(self, directory: Path) -> None:
-        """Writes it whole."""
+        """Write it whole."""
         atomic_write_json(directory / MANIFEST, self.model_dump(mode="json"))
 
 
-def training_identity(parameters: TrainLora, base_identity: str, data: DataFiles) -> Identity:
-    """What determines the weights: base, data and hyperparameters; not where they go, nor how often they are saved."""
+def training_identity(parameters: TrainLora, base_identity: str, data: DataFiles, *, recipe: int = RECIPE) -> Identity:
+    """Return what determines the weights: base, data and hyperparameters.
+
+    Where they go, and how often they are saved, plays no part.
+    """
     hyperparameters = {
         name: value for name, value in parameters.model_dump(mode="json").items() if name not in _NOT_THE_RUN
     }
@@ -120,19 +138,24 @@ def training_identity(parameters: TrainLora, base_identity: str, data: DataFiles
             "validation_data": [file.sha256 for file in data.validation],
             **hyperparameters,
             "num_gpus": parameters.processes,
-            "recipe": RECIPE,
+            "recipe": recipe,
         },
         verification={},
     )
 
 
+def is_first_recipe(manifest: TrainingManifest) -> bool:
+    """Return whether a run was begun with the recipe before this one."""
+    return manifest.identity.generation.get("recipe") == _FIRST_RECIPE
+
+
 def file_facts(files: list[DataFile]) -> list[dict[str, str]]:
-    """As the manifest has them."""
+    """Return facts of files as the manifest has them."""
     return [file._asdict() for file in files]
 
 
 def read_training_manifest(directory: Path) -> TrainingManifest | None:
-    """The manifest of a training run, None where there is none.
+    """Return the manifest of a training run, None where there is none.
 
     Raises `InputError` when it cannot be read, or is another kind of run's.
     """
@@ -151,29 +174,29 @@ def read_training_manifest(directory: Path) -> TrainingManifest | None:
 
 
 def check_same_training(old: TrainingManifest, new: TrainingManifest, directory: Path) -> None:
-    """Raises `InputError`, naming each parameter that differs, unless `new` is the run on disk."""
+    """Raise `InputError`, naming each parameter that differs, unless `new` is the run on disk."""
     differences = old.identity.differences(new.identity)
     if not differences:
         check_unaltered(directory / MANIFEST, old.identity, old.identity_key)
         return
-    told = []
-    for name, (there, here) in differences.items():
+    differing = []
+    for name, (old_value, new_value) in differences.items():
         if name in _SHOWN:
-            there, here = old.parameters.get(name), new.parameters.get(name)
-        told.append(
-            f"{visible_line(name)} ({short(here)}, whose content has changed)"
-            if there == here
-            else f"{visible_line(name)} ({short(there)} on disk, {short(here)} now)"
+            old_value, new_value = old.parameters.get(name), new.parameters.get(name)
+        differing.append(
+            f"{visible_line(name)} ({short(new_value)}, whose content has changed)"
+            if old_value == new_value
+            else f"{visible_line(name)} ({short(old_value)} on disk, {short(new_value)} now)"
         )
-    raise InputError(f"{directory} holds another run: {', '.join(told)}: {_ADVICE}")
+    raise InputError(f"{directory} holds another run: {', '.join(differing)}: {_ADVICE}")
 
 
 def training_versions() -> dict[str, str]:
-    """Versions of what determines weights."""
-    found = {"python": platform.python_version()}
+    """Return versions of what determines weights."""
+    versions = {"python": platform.python_version()}
     for name in ("rollmill", "torch", "transformers", "trl", "peft", "accelerate"):
         try:
-            found[name] = importlib.metadata.version(name)
+            versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return versions

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shutil
 
+from rollmill.jobs.training.stop_tokens import GENERATION_CONFIG
 from rollmill.jobs.training.work import TrainingWork
 
 MERGED = "merged"
 
 
 def merge(work: TrainingWork) -> None:
-    """Writes `merged/` into the run's directory, whole or not at all.
+    """Write `merged/` into the run's directory, whole or not at all.
 
     The sum of both is made in float32, and kept in the type that the base has. Imports torch.
     """
@@ -25,5 +26,7 @@ def merge(work: TrainingWork) -> None:
     kept = AutoConfig.from_pretrained(work.base, trust_remote_code=False).dtype
     merged.to(kept if kept is not None else torch.float32).save_pretrained(beside)
     AutoTokenizer.from_pretrained(work.directory, trust_remote_code=False).save_pretrained(beside)
+    if (work.directory / GENERATION_CONFIG).is_file():  # the base's, and the ends that training has added
+        shutil.copyfile(work.directory / GENERATION_CONFIG, beside / GENERATION_CONFIG)
     shutil.rmtree(work.directory / MERGED, ignore_errors=True)
     beside.rename(work.directory / MERGED)

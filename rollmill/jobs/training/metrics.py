@@ -36,19 +36,19 @@ class MetricsLine(BaseModel):
     """Of the GPU's memory; on a CPU the greatest resident memory of the process."""
 
     def line(self) -> bytes:
-        """One line of the file, newline included."""
+        """Return one line of the file, newline included."""
         return self.model_dump_json(exclude_none=True).encode() + b"\n"
 
 
 def read_metrics(path: Path) -> list[MetricsLine]:
-    """All whole lines of the file; none where there is no file."""
+    """Return all whole lines of the file; none where there is no file."""
     return MetricsTail(path).news()
 
 
 def cut_metrics(path: Path, step: int) -> None:
-    """Leaves out what came after a step: the run goes on from there, and notes those steps again."""
+    """Leave out what came after a step: the run goes on from there, and notes those steps again."""
     if path.exists():
-        atomic_write_bytes(path, b"".join(one.line() for one in read_metrics(path) if one.step <= step))
+        atomic_write_bytes(path, b"".join(entry.line() for entry in read_metrics(path) if entry.step <= step))
 
 
 class MetricsTail:
@@ -60,12 +60,12 @@ class MetricsTail:
         self._file: int | None = None
 
     def skip(self) -> MetricsTail:
-        """Leaves out what is there already."""
+        """Leave out what is there already."""
         self.news()
         return self
 
     def news(self) -> list[MetricsLine]:
-        """The lines that are whole by now and were not read before; all, where the file was written anew."""
+        """Return the lines that are whole by now and were not read before; all, where the file was written anew."""
         if not self._path.exists():
             return []
         with self._path.open("rb") as file:
@@ -75,10 +75,10 @@ class MetricsTail:
             file.seek(self._offset)
             whole, newline, _ = file.read().rpartition(b"\n")
         self._offset += len(whole) + len(newline)
-        found = []
+        lines = []
         for line in whole.splitlines():
             try:
-                found.append(MetricsLine.model_validate_json(line))
+                lines.append(MetricsLine.model_validate_json(line))
             except ValidationError:  # torn by a crash of the machine
                 continue
-        return found
+        return lines

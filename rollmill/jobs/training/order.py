@@ -11,12 +11,12 @@ _MOST_GROUPS = 50
 
 
 def steps_per_epoch(rows: int, *, batch_size: int, accumulation: int, processes: int = 1) -> int:
-    """Optimizer steps in which each row is seen once; the last may have fewer batches."""
+    """Return optimizer steps in which each row is seen once; the last may have fewer batches."""
     return max(1, ceil(ceil(ceil(rows / batch_size) / processes) / accumulation))
 
 
 def epoch_order(lengths: Sequence[int], *, seed: int, epoch: int, group: int | None) -> list[int]:
-    """A permutation of the rows, each once.
+    """Return a permutation of the rows, each once.
 
     `group`: how many consecutive rows (those of an optimizer step) shall be of like length, or None. As transformers'
     `get_length_grouped_indices`: shuffled, cut into up to 50 such groups at a time, sorted within, the longest first.

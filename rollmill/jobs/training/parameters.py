@@ -19,11 +19,12 @@ class Material(Parameters):
     """What is trained, on what, and where that goes."""
 
     model_path: ModelPath = parameter(
-        ..., "Model", "Base model", "Directory or hub id of the model that is trained.", metavar="PATH", env=True
+        ..., "Model", "Base model", "Directory or hub id of the model that is trained.", metavar="PATH", env=True,
     )  # fmt: skip
 
     train_data: list[str] = parameter(
-        ..., "Data", "Training data", "JSON Lines of messages, or of prompt and completion; or an export's folder.",
+        ..., "Data", "Training data",
+        "JSON Lines of messages, or of prompt and completion; an export's folder; or rollouts, as curation reads them.",
         metavar="PATH", min_length=1,
     )  # fmt: skip
     validation_data: list[str] = parameter(
@@ -69,6 +70,9 @@ class Hyperparameters(Parameters):
         2048, "Training", "Longest row", "Rows of more tokens are left out, and counted; none is cut.",
         metavar="TOKENS", ge=2,
     )  # fmt: skip
+    allow_no_end: bool = parameter(
+        False, "Training", "Allow no end", "Train although no turn of the data ends with an end-of-turn token."
+    )  # fmt: skip
     gradient_checkpointing: bool = parameter(
         False, "Training", "Gradient checkpointing", "Less memory, about a third slower."
     )  # fmt: skip
@@ -110,20 +114,6 @@ class Hyperparameters(Parameters):
         return self
 
 
-class Placing(Parameters):
-    """Where it is trained, and evaluated: no part of what the run is."""
-
-    cluster_block: str | None = parameter(
-        None, "Hardware", "Cluster block",
-        "Name of a dask-cluster block: a worker with --num_gpus GPUs trains, all of them make rollouts.",
-        metavar="BLOCK",
-    )  # fmt: skip
-    gpu_workers: int | None = parameter(
-        None, "Hardware", "GPU workers",
-        "Processes here that make rollouts, each with a server and GPUs of its own; else one server.", ge=1,
-    )  # fmt: skip
-
-
 class TrainLora(Hyperparameters, Material):
     """Train a LoRA adapter on conversations; the loss is on what the assistant says, and on nothing else."""
 
@@ -147,7 +137,7 @@ class TrainLora(Hyperparameters, Material):
         return self
 
     def anywhere(self) -> TrainLora:
-        """The same with absolute paths, for a process that runs in another folder."""
+        """Return the same with absolute paths, for a process that runs in another folder."""
         paths = {name: [_absolute(path) for path in getattr(self, name)] for name in ("train_data", "validation_data")}
         model = Path(self.model_path).expanduser()
         return self.model_copy(

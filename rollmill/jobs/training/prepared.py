@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -16,9 +17,9 @@ from rollmill.errors import InputError
 from rollmill.exports.splitting import Split
 from rollmill.files.atomic import atomic_write, atomic_write_json
 from rollmill.files.rows import BadRow, dump_line
-from rollmill.jobs.training.masks import OVER_MAX_LENGTH, Masks, Tokens
-from rollmill.jobs.training.packing import pack_rows
-from rollmill.jobs.training.rows import TrainingRow, read_training_rows
+from rollmill.jobs.training.masks import OVER_MAX_LENGTH, EncodedRow, Masks, Tokens
+from rollmill.jobs.training.recorded_rows import RecordedRows
+from rollmill.jobs.training.rows import MARKED, TrainingRow, read_training_rows
 from rollmill.jobs.training.turns import RefusedError
 
 TRAIN = "train"
@@ -40,6 +41,8 @@ class SplitUse(BaseModel):
     tokens: int = 0
     learnt_tokens: int = 0
     longest: int = 0
+    texts: int = 0
+    """More than rows where a template writes earlier turns otherwise once others follow."""
 
 
 class PreparedRows(BaseModel):
@@ -50,17 +53,28 @@ class PreparedRows(BaseModel):
     train: SplitUse
     validation: SplitUse
     dropped: dict[str, int]
+    turns_left_out: dict[str, int] = {}
+    """Turns left out of rows that are used, by reason."""
+    ends: dict[str, int] = {}
+    """The end-of-turn tokens that training teaches, and in how many turns."""
+    turns_without_end: int = 0
+    recorded_rows: int = 0
+    """Rows that are trained on the ids that were sampled."""
+    encoded_anew: dict[str, int] = {}
+    """Rows whose text is encoded, by why their recorded ids are not used: the ids may be others than were sampled."""
+    stops_added: list[str] = []
+    """Those of `ends` that the base does not stop at."""
     model_length: int | None = None
     """The tokens that the model takes, where they are fewer than `max_length`: no row is longer."""
 
 
 def rows_file(folder: Path, side: str) -> Path:
-    """Where the tokens of one side are."""
+    """Return where the tokens of one side are."""
     return folder / f"{side}.arrow"
 
 
 def read_prepared(folder: Path) -> PreparedRows | None:
-    """What an earlier process made ready; None where it did not finish."""
+    """Return what an earlier process made ready; None where it did not finish."""
     path = folder / SUMMARY
     return PreparedRows.model_validate_json(path.read_bytes()) if path.exists() else None
 
@@ -75,28 +89,61 @@ def prepare_rows(
     model_length: int | None = None,
     split: Split | None = None,
     packing: bool = False,
+    allow_no_end: bool = False,
+    add_stops: Callable[[Sequence[str]], None] | None = None,
+    tokenizer: str | None = None,
 ) -> PreparedRows:
-    """Writes into the folder: `train.arrow`, `validation.arrow`, `rows.json`, and to `dropped.jsonl` the rows left out.
+    """Write into the folder: `train.arrow`, `validation.arrow`, `rows.json`, and to `dropped.jsonl` the rows left out.
 
-    With a split, problems of `train` are set aside for validation; with `packing`, rows of `train` share packs of at
-    most `max_length` tokens, whose column `seq_lengths` says where each begins. Rows of more than `max_length` tokens,
-    or than the `model_length` that the model takes, are left out. Raises `InputError` where no row of a side can be
-    used, and where a problem is on both sides.
+    A row becomes one training text, or several where the chat template writes earlier turns otherwise once others
+    follow. With a split, problems of `train` are set aside for validation; with `packing`, texts of `train` share packs
+    of at most `max_length` tokens, whose column `seq_lengths` says where each begins. Texts of more than `max_length`
+    tokens, or than the `model_length` that the model takes, are left out. Rows with recorded ids of the `tokenizer`,
+    which is the hash of the model's own, are taken by these. `add_stops` is called with the end-of-turn
+    tokens that are learnt and that the base does not stop at. Raises `InputError` where no row of a side can be used,
+    where a problem is on both sides, and, unless `allow_no_end`, where no end is ever learnt.
     """
-    writing = _Writing(folder, masks, max_length, model_length)
+    writing = _Writing(folder, masks, max_length, model_length, tokenizer)
     with ExitStack() as stack:
         writing.open(stack, [TRAIN, VALIDATION] if validation or split else [TRAIN])
-        aside = _aside(train, split) if split else frozenset()
+        aside = _validation_problems(train, split) if split else frozenset()
         for path in train:
             writing.take(path, lambda row: VALIDATION if row.problem in aside else TRAIN)
         for path in validation:
             writing.take(path, lambda _: VALIDATION)
-        writing.check(validation_named=bool(validation))
+        writing.check(validation_named=bool(validation), allow_no_end=allow_no_end)
     if packing:
         _pack(rows_file(folder, TRAIN), max_length)
     prepared = writing.prepared()
+    if prepared.stops_added and add_stops is not None:
+        add_stops(prepared.stops_added)
     atomic_write_json(folder / SUMMARY, prepared.model_dump())
     return prepared
+
+
+def pack_rows(lengths: Sequence[int], most: int) -> list[list[int]]:
+    """Return which rows share a pack of at most `most` tokens: best fit, the longest first; each row once, uncut.
+
+    Raises `ValueError` for a row that is longer than a pack.
+    """
+    packs: list[list[int]] = []
+    room: list[tuple[int, int]] = []
+    """(tokens left, pack), ascending."""
+    # Longest first: short rows fill the gaps that long ones leave. By row number where lengths are equal, so that the
+    # packs are the same in every run.
+    for row in sorted(range(len(lengths)), key=lambda row: (-lengths[row], row)):
+        length = lengths[row]
+        if length > most:
+            raise ValueError(f"row {row} has {length} tokens, more than {most}")
+        index = bisect_left(room, (length, -1))  # the fullest pack with so much room
+        if index == len(room):
+            packs.append([row])
+            insort(room, (most - length, len(packs) - 1))
+        else:
+            free, pack = room.pop(index)
+            packs[pack].append(row)
+            insort(room, (free - length, pack))
+    return packs
 
 
 def _pack(path: Path, most: int) -> None:
@@ -107,8 +154,8 @@ def _pack(path: Path, most: int) -> None:
     schema = _SCHEMA.append(pa.field("seq_lengths", pa.list_(pa.int32())))
     with atomic_write(path) as packed, pa.ipc.new_stream(packed, schema) as writer:
         for begin in range(0, len(packs), _BATCH):
-            made = [_packed(rows.take(pack).to_pylist()) for pack in packs[begin : begin + _BATCH]]
-            writer.write_batch(pa.RecordBatch.from_pylist(made, schema=schema))
+            batch = [_packed(rows.take(pack).to_pylist()) for pack in packs[begin : begin + _BATCH]]
+            writer.write_batch(pa.RecordBatch.from_pylist(batch, schema=schema))
 
 
 def _packed(rows: Sequence[dict[str, list[int]]]) -> dict[str, list[int]]:
@@ -116,7 +163,7 @@ def _packed(rows: Sequence[dict[str, list[int]]]) -> dict[str, list[int]]:
     return {**joined, "seq_lengths": [len(row["input_ids"]) for row in rows]}
 
 
-def _aside(train: Sequence[str], split: Split) -> frozenset[str]:
+def _validation_problems(train: Sequence[str], split: Split) -> frozenset[str]:
     rows = (row for path in train for _, row in read_training_rows(path))
     return split.validation({row.problem for row in rows if isinstance(row, TrainingRow)})
 
@@ -136,7 +183,7 @@ class _File:
             self.flush()
 
     def flush(self) -> None:
-        """Called before the stream is closed: an `ExitStack` leaves last what it entered first."""
+        """Flush before the stream is closed: an `ExitStack` leaves last what it entered first."""
         if self._batch:
             columns = [
                 pa.array([getattr(tokens, name) for tokens in self._batch], type=_SCHEMA.field(name).type)
@@ -152,7 +199,9 @@ class _Reason(NamedTuple):
 
 
 class _Writing:
-    def __init__(self, folder: Path, masks: Masks, max_length: int, model_length: int | None) -> None:
+    def __init__(
+        self, folder: Path, masks: Masks, max_length: int, model_length: int | None, tokenizer: str | None
+    ) -> None:
         self._folder = folder
         self._masks = masks
         self._max_length = max_length
@@ -162,44 +211,71 @@ class _Writing:
         self._problems: dict[str, set[str]] = {TRAIN: set(), VALIDATION: set()}
         self._dropped: dict[str, Counter[str]] = {TRAIN: Counter(), VALIDATION: Counter()}
         self._first: dict[str, str] = {}
+        self._turns_left_out: Counter[str] = Counter()
+        self._ends: Counter[str] = Counter()
+        self._endless = 0
+        self._tokenizer = tokenizer
+        self._recorded_rows = 0
+        self._encoded_anew: Counter[str] = Counter()
 
     def open(self, stack: ExitStack, sides: Sequence[str]) -> None:
         self._left_out = stack.enter_context(atomic_write(self._folder / DROPPED))
         self._files = {side: _File(stack, rows_file(self._folder, side)) for side in sides}
 
     def take(self, path: str, side_of: Any) -> None:
-        """All rows of one file."""
+        """Take all rows of one file."""
+        recorded = RecordedRows(path, self._masks, self._tokenizer)
         for number, row in read_training_rows(path):
             side = TRAIN if isinstance(row, BadRow) else side_of(row)
-            made = self._encode(row)
-            if isinstance(made, _Reason):
-                self._drop(side, made, {"file": path, "line": number})
+            encoded = self._encode(row, recorded)
+            if isinstance(encoded, _Reason):
+                self._drop(side, encoded, {"file": path, "line": number})
                 continue
             assert isinstance(row, TrainingRow)
-            self._files[side].add(made)
             self._problems[side].add(row.problem)
-            total = self._totals[side]
-            total.update(rows=1, tokens=len(made.input_ids), learnt_tokens=made.learnt)
-            total["longest"] = max(total["longest"], len(made.input_ids))
+            self._totals[side]["rows"] += 1
+            self._add(side, encoded)
+            for error in encoded.refused:
+                self._leave_turn_out(error, {"file": path, "line": number})
+        recorded.close()
+        self._recorded_rows += recorded.used
+        self._encoded_anew += recorded.encoded_anew
 
-    def _encode(self, row: TrainingRow | BadRow) -> Tokens | _Reason:
+    def _add(self, side: str, encoded: EncodedRow) -> None:
+        total = self._totals[side]
+        for tokens in encoded.texts:
+            self._files[side].add(tokens)
+            total.update(texts=1, tokens=len(tokens.input_ids), learnt_tokens=tokens.learnt)
+            total["longest"] = max(total["longest"], len(tokens.input_ids))
+        if side == TRAIN:
+            self._ends += encoded.ends
+            self._endless += encoded.endless
+
+    def _leave_turn_out(self, error: RefusedError, location: dict[str, Any]) -> None:
+        self._turns_left_out[error.reason] += 1
+        self._left_out.write(dump_line({**location, "turn": True, "reason": error.reason, "detail": str(error)}))
+
+    def _encode(self, row: TrainingRow | BadRow, recorded: RecordedRows) -> EncodedRow | _Reason:
         if isinstance(row, BadRow):
+            if row.field == MARKED:
+                return _Reason(MARKED, row.reason)
             return _Reason(UNUSABLE, f"{row.field}: {row.reason}" if row.field else row.reason)
         try:
-            return self._masks.encode(row, self._max_length, self._model_length)
+            encoded = recorded.encode(row, self._max_length, self._model_length)
+            return encoded or self._masks.encode_all(row, self._max_length, self._model_length)
         except RefusedError as error:
             return _Reason(error.reason, str(error))
 
-    def _drop(self, side: str, why: _Reason, place: dict[str, Any]) -> None:
+    def _drop(self, side: str, why: _Reason, location: dict[str, Any]) -> None:
         self._dropped[side][why.reason] += 1
-        self._first.setdefault(why.reason, f"{place['file']}, line {place['line']}: {why.detail}")
-        self._left_out.write(dump_line({**place, "reason": why.reason, "detail": why.detail}))
+        self._first.setdefault(why.reason, f"{location['file']}, line {location['line']}: {why.detail}")
+        self._left_out.write(dump_line({**location, "reason": why.reason, "detail": why.detail}))
 
-    def check(self, *, validation_named: bool) -> None:
-        """Raises `InputError` where a side has no row, or both have one problem."""
+    def check(self, *, validation_named: bool, allow_no_end: bool) -> None:
+        """Raise `InputError` where a side has no row, both have one problem, or no end is learnt."""
         for side in [TRAIN, VALIDATION] if validation_named else [TRAIN]:
             if not self._totals[side]["rows"]:
-                raise InputError(self._nothing_left(side))
+                raise InputError(self._no_rows_message(side))
         both = self._problems[TRAIN] & self._problems[VALIDATION]
         if both:
             raise InputError(
@@ -207,7 +283,14 @@ class _Writing:
                 "evaluate on problems that are not trained on"
             )
 
-    def _nothing_left(self, side: str) -> str:
+        if not self._ends and not allow_no_end:
+            raise InputError(
+                f"none of the {self._endless} turns to learn ends with an end-of-turn token, so that the model would "
+                "learn never to stop: use a chat template that writes one, or rows that are not all truncated; "
+                "--allow_no_end trains all the same"
+            )
+
+    def _no_rows_message(self, side: str) -> str:
         dropped = self._dropped[side]
         if not dropped:
             return f"the {side} data has no rows: check --{side}_data"
@@ -215,12 +298,24 @@ class _Writing:
             many = f"all {dropped.total()} rows" if dropped.total() > 1 else "the only row"
             have = "have" if dropped.total() > 1 else "has"
             return f"{many} of the {side} data {have} more than --max_length {self._max_length} tokens: raise it"
-        told = ", ".join(f"{count} {reason}" for reason, count in dropped.most_common())
-        return f"no row of the {side} data can be used ({told}); the first: {self._first[dropped.most_common(1)[0][0]]}"
+        reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.most_common())
+        return (
+            f"no row of the {side} data can be used ({reasons}); the first: {self._first[dropped.most_common(1)[0][0]]}"
+        )
 
     def prepared(self) -> PreparedRows:
         sides = {
             side: SplitUse(problems=len(self._problems[side]), **self._totals[side]) for side in (TRAIN, VALIDATION)
         }
         dropped = dict(self._dropped[TRAIN] + self._dropped[VALIDATION])
-        return PreparedRows(**sides, dropped=dropped, model_length=self._model_length)
+        return PreparedRows(
+            **sides,
+            dropped=dropped,
+            turns_left_out=dict(self._turns_left_out),
+            ends=dict(self._ends),
+            turns_without_end=self._endless,
+            recorded_rows=self._recorded_rows,
+            encoded_anew=dict(self._encoded_anew),
+            stops_added=sorted(set(self._ends) - self._masks.stops),
+            model_length=self._model_length,
+        )

@@ -26,7 +26,7 @@ _TAIL_BYTES = 4000
 
 
 def run_worker(work: TrainingWork, stop: Callable[[], bool] | None = None) -> None:
-    """Does one stage of a run in a process of its own, to its end; that process ends with this one.
+    """Do one stage of a run in a process of its own, to its end; that process ends with this one.
 
     Raises `InputError` with what the worker says, or with advice on memory where it was killed, and `RunStoppedError`
     where it says nothing, or where `stop`, asked every 0.2 s, answers True: then the process is ended before.
@@ -36,12 +36,12 @@ def run_worker(work: TrainingWork, stop: Callable[[], bool] | None = None) -> No
     log = work.directory / LOGS / LOG
     begun = log.stat().st_size if log.exists() else 0
     process = KeptProcess(worker_command(work), log=log, environment=_environment(work, os.environ))
-    told = work.stage == "merge"
+    announced = work.stage == "merge"
     try:
         while (code := process.wait(_LOOK_S)) is None:
-            if not told and (used := used_device(work)):
+            if not announced and (used := used_device(work)):
                 _log.info("%s on %s", "training" if work.stage == "train" else "preparing", use_line(used))
-                told = True
+                announced = True
             if stop and stop():
                 raise RunStoppedError(
                     f"training in {work.directory} was stopped from outside; the same command continues"
@@ -53,7 +53,7 @@ def run_worker(work: TrainingWork, stop: Callable[[], bool] | None = None) -> No
 
 
 def worker_command(work: TrainingWork) -> list[str]:
-    """One process, or as many as GPUs.
+    """Return the command of one process, or of as many as GPUs.
 
     By torchrun, which is what `accelerate launch --multi_gpu` runs, too, and which also starts processes without GPUs.
     """
@@ -66,7 +66,7 @@ def worker_command(work: TrainingWork) -> list[str]:
 
 
 def visible_devices(wanted: int, environment: Mapping[str, str]) -> str:
-    """What `CUDA_VISIBLE_DEVICES` becomes: the first so many of those that are visible now.
+    """Return what `CUDA_VISIBLE_DEVICES` becomes: the first `wanted` of those that are visible now.
 
     Raises `InputError` where the variable shows fewer.
     """
@@ -92,7 +92,7 @@ def _environment(work: TrainingWork, environment: Mapping[str, str]) -> dict[str
 
 
 def _fail(work: TrainingWork, code: int, log: Path, begun: int) -> None:
-    """Raises what a worker's end means."""
+    """Raise what a worker's end means."""
     with log.open("rb") as file:
         file.seek(max(begun, log.stat().st_size - _TAIL_BYTES))
         words = file.read().decode("utf-8", "replace").strip()

@@ -31,14 +31,15 @@ class TrainingSnapshot(NamedTuple):
     """Seconds to the end at the present rate; None while there is none."""
 
     def describe(self) -> str:
-        """The snapshot in one line."""
+        """Return the snapshot in one line."""
         steps = f"{self.done}/{self.total} steps"
         if self.is_loading:
             return f"{steps}, loading model and rows" if self.done else "loading model and rows"
         loss = "-" if self.loss is None else f"{self.loss:.4g}"
         evaluated = "" if self.eval_loss is None else f", eval loss {self.eval_loss:.4g}"
-        left = "-" if self.eta_s is None else format_seconds(self.eta_s)
-        return f"{steps}, epoch {self.epoch:.2f}, loss {loss}{evaluated}, {self.tokens_per_s:.0f} tokens/s, {left} left"
+        remaining = "-" if self.eta_s is None else format_seconds(self.eta_s)
+        speed = f"{self.tokens_per_s:.0f} tokens/s"
+        return f"{steps}, epoch {self.epoch:.2f}, loss {loss}{evaluated}, {speed}, {remaining} left"
 
 
 class TrainingProgress:
@@ -52,7 +53,7 @@ class TrainingProgress:
         result = manifest.result if manifest else None
         checkpoints = whole_checkpoints(directory / CHECKPOINTS)
         self._is_finished = result is not None
-        self._begun = result.steps if result else max((one.step for one in checkpoints), default=0)
+        self._begun = result.steps if result else max((checkpoint.step for checkpoint in checkpoints), default=0)
         self._last = MetricsLine(step=0, steps=0, epoch=0.0)
         self._loss: float | None = None
         self._eval_loss: float | None = None
@@ -60,16 +61,16 @@ class TrainingProgress:
         self._tail = MetricsTail(directory / METRICS).skip()
         for line in read_metrics(directory / METRICS):
             if line.step <= self._begun:
-                self._note(line)
-        self._recent = self._since(self._last)
+                self._keep_latest(line)
+        self._recent = self._rates_from(self._last)
         self._lock = threading.Lock()
 
     def snapshot(self) -> TrainingSnapshot:
-        """The run as it is now; rates are those of the last minute that was spent in training."""
+        """Return the run as it is now; rates are those of the last minute that was spent in training."""
         with self._lock:
             for line in self._tail.news():
                 if line.step > self._begun:
-                    self._take(line)
+                    self._add_line(line)
             last = self._last
             steps_per_s, tokens_per_s = self._recent.rates(last.seconds, last.step, last.tokens)
             return TrainingSnapshot(
@@ -83,17 +84,17 @@ class TrainingProgress:
                 eta_s=(last.steps - last.step) / steps_per_s if steps_per_s > 0 else None,
             )
 
-    def _take(self, line: MetricsLine) -> None:
+    def _add_line(self, line: MetricsLine) -> None:
         if line.step < self._last.step:  # another worker goes on from an earlier checkpoint
-            self._recent = self._since(line)
-        self._note(line)
+            self._recent = self._rates_from(line)
+        self._keep_latest(line)
         self._recent.mark(line.seconds, line.step, line.tokens)
 
-    def _note(self, line: MetricsLine) -> None:
+    def _keep_latest(self, line: MetricsLine) -> None:
         self._last = line
         self._loss = self._loss if line.loss is None else line.loss
         self._eval_loss = self._eval_loss if line.eval_loss is None else line.eval_loss
 
     @staticmethod
-    def _since(line: MetricsLine) -> RateMeter:
+    def _rates_from(line: MetricsLine) -> RateMeter:
         return RateMeter(line.seconds, line.step, line.tokens)

@@ -26,20 +26,22 @@ from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 from rollmill.errors import InputError
-from rollmill.jobs.training.advice import not_a_number
+from rollmill.jobs.training.advice import no_packing, not_a_number, refused
 from rollmill.jobs.training.checkpoints import (
     TrainingCheckpoint,
     checkpoint_path,
     keep_checkpoints,
     mark_complete,
 )
-from rollmill.jobs.training.hardware import has_bf16, on_cpu, weights_dtype
-from rollmill.jobs.training.memory import peak_mb
+from rollmill.jobs.training.hardware import has_bf16, on_cpu, peak_mb, weights_dtype
 from rollmill.jobs.training.metrics import METRICS, MetricsLine, read_metrics
 from rollmill.jobs.training.order import EpochSampler, steps_per_epoch
 from rollmill.jobs.training.parameters import ALL_LINEAR, TrainLora
 from rollmill.jobs.training.prepared import TRAIN, VALIDATION, rows_file
 from rollmill.jobs.training.work import TrainingWork
+
+_ASKED = 8
+"""Tokens of each of the two rows by which packing is tried."""
 
 
 class RowsTrainer(SFTTrainer):
@@ -51,7 +53,7 @@ class RowsTrainer(SFTTrainer):
         super().__init__(**arguments)
 
     def create_model_card(self, *_: Any, **__: Any) -> None:
-        """None: the run writes its own when it is finished."""
+        """Write no card: the run writes its own when it is finished."""
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         rows: Any = self.train_dataset if train_dataset is None else train_dataset
@@ -85,13 +87,13 @@ class Milestones(TrainerCallback):
         self._patience = patience
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Asks for evaluation and checkpoint where an epoch or the run ends."""
+        """Ask for evaluation and checkpoint where an epoch or the run ends."""
         if state.global_step % self._epoch_steps == 0 or state.global_step >= state.max_steps:
             control.should_evaluate |= self._evaluates
             control.should_save = True
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Asks for a checkpoint of what is best so far, and for the end when patience is out."""
+        """Ask for a checkpoint of what is best so far, and for the end when patience is out."""
         losses = [entry["eval_loss"] for entry in state.log_history if "eval_loss" in entry]
         worse = len(losses) - 1 - losses.index(min(losses))
         if worse == 0:
@@ -106,17 +108,17 @@ class Recorder(TrainerCallback):
     def __init__(self, work: TrainingWork) -> None:
         self._path = work.directory / METRICS
         self._parameters = work.parameters
-        self._seconds = max((one.seconds for one in read_metrics(self._path)), default=0.0)
+        self._seconds = max((line.seconds for line in read_metrics(self._path)), default=0.0)
         self._started = self._step_began = time.perf_counter()
         self._tokens = 0
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Starts the clock."""
+        """Start the clock."""
         self._started = time.perf_counter()
         self._tokens = state.num_input_tokens_seen
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Starts the step's clock: evaluation and checkpoints lie between steps."""
+        """Start the step's clock: evaluation and checkpoints lie between steps."""
         self._step_began = time.perf_counter()
 
     def on_log(
@@ -127,7 +129,7 @@ class Recorder(TrainerCallback):
         logs: dict[str, float] | None = None,
         **_: Any,
     ) -> None:
-        """One line. Raises `InputError` where training has diverged."""
+        """Note one line. Raises `InputError` where training has diverged."""
         logs = logs or {}
         for name, what in (("loss", "loss"), ("grad_norm", "gradient"), ("eval_loss", "loss in evaluation")):
             if not math.isfinite(logs.get(name, 0.0)):
@@ -157,7 +159,10 @@ class Recorder(TrainerCallback):
 
 
 def make_trainer(work: TrainingWork, tokenizer: Any) -> RowsTrainer:
-    """The trainer of a run whose rows are prepared. Raises `InputError` where the base model cannot be loaded."""
+    """Return the trainer of a run whose rows are prepared.
+
+    Raises `InputError` where the base model cannot be loaded.
+    """
     parameters = work.parameters
     rows = Dataset.from_file(str(rows_file(work.folder, TRAIN)))
     evaluated = rows_file(work.folder, VALIDATION)
@@ -173,31 +178,65 @@ def make_trainer(work: TrainingWork, tokenizer: Any) -> RowsTrainer:
         processes=parameters.processes,
     )
     steps = min(epoch_steps * parameters.num_train_epochs, parameters.max_steps or math.inf)
-    return RowsTrainer(
-        work,
-        epoch_steps=epoch_steps,
-        model=load_base(work.base, parameters),
-        args=_arguments(work, steps=int(steps), evaluates=evaluates),
-        train_dataset=rows,
-        eval_dataset=validation if evaluates else None,
-        processing_class=tokenizer,
-        peft_config=_lora(parameters) if parameters.use_lora else None,
-        callbacks=[
-            Milestones(epoch_steps=epoch_steps, evaluates=evaluates, patience=parameters.early_stopping_patience),
-            Recorder(work),
-        ],
-    )
+    model = load_base(work.base, parameters)
+    if parameters.packing:
+        check_packing(model)
+    try:
+        return RowsTrainer(
+            work,
+            epoch_steps=epoch_steps,
+            model=model,
+            args=_arguments(work, steps=int(steps), evaluates=evaluates),
+            train_dataset=rows,
+            eval_dataset=validation if evaluates else None,
+            processing_class=tokenizer,
+            peft_config=_lora(parameters) if parameters.use_lora else None,
+            callbacks=[
+                Milestones(epoch_steps=epoch_steps, evaluates=evaluates, patience=parameters.early_stopping_patience),
+                Recorder(work),
+            ],
+        )
+    except (ValueError, TypeError, NotImplementedError, ImportError) as error:
+        raise InputError(refused(error, parameters)) from error
+
+
+def check_packing(model: PreTrainedModel) -> None:
+    """Check that a row in a pack sees nothing of the one before it. Raises `InputError` where it does.
+
+    A model is asked: what it makes of a few tokens alone, and behind others, which positions that begin again at 0
+    separate from them. Models that ignore these, or keep a state, make something else of them.
+    """
+    ids = torch.arange(_ASKED * 2, device=model.device).remainder(model.config.get_text_config().vocab_size)[None]
+    positions = torch.arange(_ASKED, device=model.device).repeat(2)[None]
+    was_training = model.training
+    model.train(False)
+    try:
+        with torch.no_grad():
+            apart, joined, packed = (
+                model(use_cache=False, **inputs).logits[0, -_ASKED:].float()
+                for inputs in (
+                    {"input_ids": ids[:, _ASKED:]},
+                    {"input_ids": ids},
+                    {"input_ids": ids, "position_ids": positions},
+                )
+            )
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raise InputError(no_packing(f"the model takes no positions ({str(error)[:100]})")) from error
+    finally:
+        model.train(was_training)
+    if (packed - apart).abs().max() > (joined - apart).abs().max() / 2:
+        raise InputError(no_packing("the model does not separate rows by their positions"))
 
 
 def train(work: TrainingWork, tokenizer: Any) -> None:
-    """Trains to the end, from a checkpoint on where the work names one."""
+    """Train to the end, from a checkpoint on where the work names one."""
     trainer = make_trainer(work, tokenizer)
     resume = checkpoint_path(work.checkpoints, work.resume) if work.resume is not None else None
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
 
 
 def load_base(base: str, parameters: TrainLora) -> PreTrainedModel:
-    """The base model: in bfloat16 under an adapter on a GPU that has it, else in float32."""
+    """Return the base model: in bfloat16 under an adapter on a GPU that has it, else in float32."""
     dtype = getattr(torch, weights_dtype(parameters))
     try:
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(base, dtype=dtype, trust_remote_code=False)

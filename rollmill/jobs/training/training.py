@@ -14,10 +14,12 @@ from rollmill.jobs.training.checkpoints import CHECKPOINTS, TrainingCheckpoint, 
 from rollmill.jobs.training.data_files import DataFiles, find_data
 from rollmill.jobs.training.hardware import used_device
 from rollmill.jobs.training.manifest import (
+    RECIPE,
     Trained,
     TrainingManifest,
     check_same_training,
     file_facts,
+    is_first_recipe,
     read_training_manifest,
     training_identity,
     training_versions,
@@ -35,7 +37,7 @@ Stop = Callable[[], bool]
 
 
 def run_training(parameters: TrainLora, *, stop: Stop | None = None) -> Trained:
-    """Trains, or goes on where an interrupted run of the same parameters was; a finished run is left as it is.
+    """Train, or go on where an interrupted run of the same parameters was; a finished run is left as it is.
 
     The model lives in a process of its own, which ends with this one, however that ends. `stop` is asked while it
     works, and ends it by answering True. The output directory then holds weights and tokenizer, `metrics.jsonl`,
@@ -46,7 +48,7 @@ def run_training(parameters: TrainLora, *, stop: Stop | None = None) -> Trained:
     """
     directory = Path(parameters.output_dir)
     data = find_data(parameters.train_data, parameters.validation_data, own_validation=not parameters.validation_share)
-    base = _base(parameters.model_path)
+    base = _resolve_base(parameters.model_path)
     with lock_directory(directory, flag="--output_dir"):
         work = _work(parameters, data, base, directory)
         wait_until_free(work.lock)
@@ -54,7 +56,7 @@ def run_training(parameters: TrainLora, *, stop: Stop | None = None) -> Trained:
         if manifest.result is None:
             manifest = _train(manifest, work, stop)
         if parameters.merge and not (directory / MERGED).is_dir():
-            run_worker(_staged(work, "merge"), stop)
+            run_worker(_with_stage(work, "merge"), stop)
         for folder in (work.folder, work.checkpoints):
             shutil.rmtree(folder, ignore_errors=True)
         assert manifest.result is not None
@@ -68,7 +70,7 @@ def _train(manifest: TrainingManifest, work: TrainingWork, stop: Stop | None) ->
     work = work.model_copy(update={"resume": last.step if last else None})
     if last is None or not last.over:
         if work.parameters.processes > 1:  # one process reads the rows, so that the others do not wait for it
-            run_worker(_staged(work, "prepare"), stop)
+            run_worker(_with_stage(work, "prepare"), stop)
         run_worker(work, stop)
         last = last_checkpoint(work.checkpoints)
     prepared = read_prepared(work.folder)
@@ -87,33 +89,40 @@ def _result(
     work: TrainingWork, last: TrainingCheckpoint, prepared: PreparedRows, metrics: list[MetricsLine]
 ) -> Trained:
     best = last.best_step or last.step
-    losses = [one.loss for one in metrics if one.loss is not None]
-    evaluated = [one.eval_loss for one in metrics if one.eval_loss is not None and one.step == best]
+    losses = [line.loss for line in metrics if line.loss is not None]
+    evaluated = [line.eval_loss for line in metrics if line.eval_loss is not None and line.step == best]
     return Trained(
         directory=work.directory,
         adapter=work.directory if work.parameters.use_lora else None,
         merged=None,
         steps=last.step,
         best_step=best,
-        epochs=max((one.epoch for one in metrics), default=0.0),
+        epochs=max((line.epoch for line in metrics), default=0.0),
         train_loss=sum(losses) / len(losses) if losses else 0.0,
         eval_loss=evaluated[-1] if evaluated else None,
-        tokens=max((one.tokens for one in metrics), default=0),
-        seconds=max((one.seconds for one in metrics), default=0.0),
+        tokens=max((line.tokens for line in metrics), default=0),
+        seconds=max((line.seconds for line in metrics), default=0.0),
         rows=prepared.train.rows,
+        texts=prepared.train.texts,
         validation_rows=prepared.validation.rows,
         dropped=prepared.dropped,
+        turns_left_out=prepared.turns_left_out,
+        recorded_rows=prepared.recorded_rows,
+        encoded_anew=prepared.encoded_anew,
+        stops_added=prepared.stops_added,
     )
 
 
 def _open(parameters: TrainLora, data: DataFiles, base: str, directory: Path) -> TrainingManifest:
-    """The manifest of this run, on disk from here on.
+    """Return the manifest of this run, on disk from here on.
 
     A run that ended before its first checkpoint gives way to another. Raises `InputError` where the directory is
     another run's, or no run's.
     """
-    identity = training_identity(parameters, model_identity(base), data)
     old = read_training_manifest(directory)
+    begun = old is not None and (old.result is not None or bool(whole_checkpoints(directory / CHECKPOINTS)))
+    recipe = 1 if old is not None and begun and is_first_recipe(old) else RECIPE
+    identity = training_identity(parameters, model_identity(base), data, recipe=recipe)
     new = TrainingManifest(
         identity_key=identity.key,
         identity=identity,
@@ -126,9 +135,13 @@ def _open(parameters: TrainLora, data: DataFiles, base: str, directory: Path) ->
         started_at=old.started_at if old else now(),
     )
     if old is not None:
-        begun = old.result is not None or whole_checkpoints(directory / CHECKPOINTS)
         if begun:
             check_same_training(old, new, directory)
+            if old.result is None and recipe != RECIPE and read_prepared(directory / WORK) is None:
+                raise InputError(
+                    f"{directory} was begun by an older version, and the rows that it made ready are gone: "
+                    "give a new --output_dir"
+                )
         elif old.identity != identity:
             shutil.rmtree(directory / WORK, ignore_errors=True)
         if old.result is not None:
@@ -154,12 +167,12 @@ def _work(parameters: TrainLora, data: DataFiles, base: str, directory: Path) ->
     )
 
 
-def _staged(work: TrainingWork, stage: Stage) -> TrainingWork:
+def _with_stage(work: TrainingWork, stage: Stage) -> TrainingWork:
     return work.model_copy(update={"stage": stage})
 
 
-def _base(model_path: str) -> str:
-    """An absolute path, or the hub id as it stands."""
+def _resolve_base(model_path: str) -> str:
+    """Return an absolute path, or the hub id as it stands."""
     folder = Path(model_path).expanduser()
     if folder.is_dir():
         return str(folder.resolve())

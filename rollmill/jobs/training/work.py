@@ -65,7 +65,7 @@ class TrainingWork(BaseModel):
         return self.folder / "outcome.json"
 
     def write(self) -> None:
-        """Writes it down; an earlier outcome is removed."""
+        """Write it down; an earlier outcome is removed."""
         self.outcome.unlink(missing_ok=True)
         if self.stage != "merge":
             self.device.unlink(missing_ok=True)
@@ -81,5 +81,5 @@ class TrainingOutcome(BaseModel):
 
 
 def read_outcome(path: Path) -> TrainingOutcome | None:
-    """None where the worker ended without a word."""
+    """Return the worker's outcome; None where it ended without a word."""
     return TrainingOutcome.model_validate_json(path.read_bytes()) if path.exists() else None

@@ -11,30 +11,33 @@ import shutil
 import sys
 import traceback
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rollmill.errors import InputError, RollmillError
 from rollmill.exports.splitting import Split
 from rollmill.files.atomic import atomic_write_bytes
+from rollmill.inference.tokenizer_hash import tokenizer_hash
 from rollmill.jobs.training.advice import is_out_of_memory, less_memory
 from rollmill.jobs.training.hardware import take_device
 from rollmill.jobs.training.masks import Masks
 from rollmill.jobs.training.prepared import PreparedRows, prepare_rows, read_prepared
+from rollmill.jobs.training.stop_tokens import GENERATION_CONFIG, read_stop_ids, write_generation_config
 from rollmill.jobs.training.work import CONFIG, TrainingOutcome, TrainingWork
-from rollmill.jobs.training.worker_lock import hold
+from rollmill.jobs.training.worker_lock import lock_until_exit
 
 _STRETCHED = ("linear", "dynamic", "yarn")
 """Kinds of rotary positions whose `max_position_embeddings` is that before stretching; others' is that after."""
 
 
 def main(spec: Path) -> int:
-    """Does the work that is written down there; the exit code."""
+    """Do the work that is written down there; return the exit code."""
     work = TrainingWork.model_validate_json(spec.read_bytes())
     outcome = TrainingOutcome()
     first = os.environ.get("RANK", "0") == "0"
     if first:
-        hold(work.lock)
+        lock_until_exit(work.lock)
     # Libraries announce what their next versions will do; the log shall show what this run does.
     warnings.simplefilter("ignore", FutureWarning)
     warnings.simplefilter("ignore", DeprecationWarning)
@@ -43,10 +46,10 @@ def main(spec: Path) -> int:
     except RollmillError as error:
         outcome = TrainingOutcome(error=str(error))
     except pickle.UnpicklingError as error:  # nothing is unpickled but numbers: torch's `weights_only`
-        said = " ".join(str(error).split())[:200]
+        message = " ".join(str(error).split())[:200]
         outcome = TrainingOutcome(
             error=f"a file of the model {work.base} or of {work.checkpoints} holds more than numbers, and is not read "
-            f"({said}): take it away where it is not yours"
+            f"({message}): take it away where it is not yours"
         )
     except Exception as error:
         if not is_out_of_memory(error):
@@ -59,7 +62,7 @@ def main(spec: Path) -> int:
 
 
 def do(work: TrainingWork) -> None:
-    """One stage. Raises `RollmillError` for what the user can mend."""
+    """Do one stage. Raises `RollmillError` for what the user can mend."""
     if work.stage == "merge":
         from rollmill.jobs.training.merging import merge
 
@@ -75,29 +78,42 @@ def do(work: TrainingWork) -> None:
 
 
 def prepare(work: TrainingWork, tokenizer: Any) -> PreparedRows:
-    """Makes the rows ready, unless they are."""
+    """Make the rows ready, unless they are."""
     prepared = read_prepared(work.folder)
     if prepared is not None:
         return prepared
     parameters = work.parameters
     share = parameters.validation_share
-    config = _base_file(work.base, CONFIG)
+    config, generation = _base_file(work.base, CONFIG), _base_file(work.base, GENERATION_CONFIG)
     if config:
         shutil.copyfile(config, work.folder / CONFIG)
+    stop_ids = read_stop_ids(generation, config)
+    stops = [str(token) for token in tokenizer.convert_ids_to_tokens(stop_ids) if token is not None]
+
+    def add_stops(added: Sequence[str]) -> None:
+        ids = [*stop_ids, *tokenizer.convert_tokens_to_ids(list(added))]
+        write_generation_config(work.folder / GENERATION_CONFIG, generation, ids)
+
     return prepare_rows(
         work.folder,
-        Masks(tokenizer, work.base),
+        Masks(tokenizer, work.base, stops),
         work.train,
         work.validation,
         max_length=parameters.max_length,
         model_length=model_length(work.base),
         split=Split(share, parameters.seed) if share else None,
         packing=parameters.packing,
+        allow_no_end=parameters.allow_no_end,
+        add_stops=add_stops,
+        tokenizer=tokenizer_hash(work.base),
     )
 
 
 def model_length(base: str) -> int | None:
-    """The tokens that a model takes, stretched rotary positions included; None where its configuration does not say."""
+    """Return the tokens that a model takes, stretched rotary positions included.
+
+    Returns None where its configuration does not say.
+    """
     from transformers import AutoConfig
 
     try:
@@ -129,10 +145,10 @@ def _base_file(base: str, name: str) -> str | None:
     from transformers.utils.hub import cached_file
 
     try:
-        found: str | None = cached_file(base, name)
+        path: str | None = cached_file(base, name)
     except OSError:
         return None
-    return found
+    return path
 
 
 if __name__ == "__main__":

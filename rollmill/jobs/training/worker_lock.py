@@ -12,14 +12,14 @@ from rollmill.errors import InputError
 _LONGEST_S = 60.0
 
 
-def hold(path: Path) -> None:
-    """Holds the run until this process ends, however it ends."""
+def lock_until_exit(path: Path) -> None:
+    """Lock the run until this process ends, however it ends."""
     path.parent.mkdir(parents=True, exist_ok=True)
     fcntl.flock(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), fcntl.LOCK_EX)  # never closed
 
 
 def wait_until_free(path: Path, longest_s: float = _LONGEST_S) -> None:
-    """Returns when no worker holds the run. Raises `InputError` where one does not end."""
+    """Return when no worker holds the run. Raises `InputError` where one does not end."""
     if not path.exists():
         return
     deadline = time.monotonic() + longest_s

@@ -14,7 +14,7 @@ _FEWEST_BARS = 12
 
 
 def upper_end(least: Numbers, errors: Numbers) -> float:
-    """Where the axis ends: the largest error, or earlier where a long tail would squeeze everything else.
+    """Return where the axis ends: the largest error, or earlier where a long tail would squeeze everything else.
 
     The least errors, which the plot is about, keep at least a fifth of the axis.
     """
@@ -27,7 +27,7 @@ def upper_end(least: Numbers, errors: Numbers) -> float:
 
 
 def bin_edges(numbers: Numbers, upper: float, count: int) -> Numbers:
-    """Edges of equal bins from 0 to `upper`, fewer where there are only `count` bars' worth of numbers to show.
+    """Return edges of equal bins from 0 to `upper`, fewer where there are only `count` bars' worth of numbers to show.
 
     Where the numbers lie on a grid, such as whole numbers, every bin holds as many of its points.
     """
@@ -42,7 +42,7 @@ def bin_edges(numbers: Numbers, upper: float, count: int) -> Numbers:
 
 
 def _grid_step(numbers: Numbers) -> float | None:
-    """The step of the grid that all the numbers lie on; None where there is none that a plot could show."""
+    """Return the step of the grid that all the numbers lie on; None where there is none that a plot could show."""
     scale = float(np.abs(numbers).max(initial=0.0))
     values = np.unique(np.round(numbers / scale, 9)) if scale else np.zeros(1)
     if values.size < 2:

@@ -26,7 +26,7 @@ _OTHER_SCRIPTS = (
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of so many inches, 130 dots each."""
+    """Return an empty figure; its size is in inches of 130 dots."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -54,19 +54,19 @@ def say(axes: Axes, text: str) -> None:
 
 
 def plain(text: str, longest: int = 60) -> str:
-    """Text from outside: one line that every font can be asked for, no formula, not endless."""
+    """Return text from outside: one line that every font can be asked for, no formula, not endless."""
     text = " ".join(text.split()).encode("utf-8", "replace").decode()
     shown = text if len(text) <= longest else f"{text[: longest // 2 - 1]}...{text[-longest // 2 + 2 :]}"
     return shown.replace("$", r"\$")
 
 
 def per_cent(share: float, _: object = None) -> str:
-    """A share as matplotlib shall write it at a tick."""
+    """Return a share as matplotlib shall write it at a tick."""
     return f"{share * 100:.4g}%"
 
 
 def to_png(figure: Figure) -> bytes:
-    """The figure as the bytes of a PNG file; text in any script that a font of this machine has."""
+    """Return the figure as the bytes of a PNG file; text in any script that a font of this machine has."""
     from matplotlib.text import Text
 
     for text in figure.findobj(Text):

@@ -26,7 +26,10 @@ class ModelCurve(NamedTuple):
 
 
 def draw_comparison(curves: Sequence[ModelCurve], *, title: str) -> bytes:
-    """The plot as PNG bytes: pass@k on the left, mean error and mean least error on the right where there are any."""
+    """Return the plot as PNG bytes.
+
+    It shows pass@k on the left, mean error and mean least error on the right where there are any.
+    """
     with_errors = any(curve.mean_error is not None for curve in curves)
     figure = new_figure(11 if with_errors else 7, max(4.5, 1.8 + 0.5 * len(curves)))
     figure.suptitle(plain(title), color=INK, fontsize=12, x=0.01, ha="left")
@@ -79,13 +82,11 @@ def _draw_errors(axes: Axes, curves: Sequence[ModelCurve], colours: Sequence[Any
         axes.set_xlim(min(known) / 3, max(known) * 6)
     else:
         axes.set_xlim(0, max(known, default=1.0) * 1.22)
-    for place, (curve, colour) in enumerate(zip(curves, colours, strict=True)):
-        _bar(axes, place - 0.19, curve.mean_error, {"fill": False, "edgecolor": colour, "linewidth": 2})
-        _bar(axes, place + 0.19, curve.mean_least_error, {"color": colour})
+    for row, (curve, colour) in enumerate(zip(curves, colours, strict=True)):
+        _bar(axes, row - 0.19, curve.mean_error, {"fill": False, "edgecolor": colour, "linewidth": 2})
+        _bar(axes, row + 0.19, curve.mean_least_error, {"color": colour})
         if curve.guess_baseline:
-            axes.plot(
-                [curve.guess_baseline] * 2, [place - 0.42, place + 0.42], color=GUESS, linestyle="--", linewidth=2
-            )
+            axes.plot([curve.guess_baseline] * 2, [row - 0.42, row + 0.42], color=GUESS, linestyle="--", linewidth=2)
     axes.set_yticks(range(len(curves)), [plain(curve.name, 32) for curve in curves])
     axes.set_ylim(len(curves) - 0.4, -0.6)
     axes.grid(visible=False, axis="y")
@@ -96,14 +97,14 @@ def _draw_errors(axes: Axes, curves: Sequence[ModelCurve], colours: Sequence[Any
         axes.legend(fontsize=8, loc="lower right", framealpha=0.9, facecolor=PAPER, labelcolor=INK)
 
 
-def _bar(axes: Axes, place: float, value: float | None, look: dict[str, Any]) -> None:
+def _bar(axes: Axes, y: float, value: float | None, look: dict[str, Any]) -> None:
     if value is None:
-        axes.text(axes.get_xlim()[0], place, " none", va="center", fontsize=8, color=INK)
+        axes.text(axes.get_xlim()[0], y, " none", va="center", fontsize=8, color=INK)
         return
-    axes.barh(place, value, 0.36, **look)
+    axes.barh(y, value, 0.36, **look)
     axes.annotate(
         f"{value:.4g}",
-        (max(value, axes.get_xlim()[0]), place),
+        (max(value, axes.get_xlim()[0]), y),
         (4, 0),
         textcoords="offset points",
         va="center",

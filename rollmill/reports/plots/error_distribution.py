@@ -42,7 +42,7 @@ def draw_error_distribution(
     guess_baseline: float | None = None,
     accept_error: float | None = None,
 ) -> bytes:
-    """The plot as PNG bytes. `least_errors` has one number per problem, `errors` one per rollout, all finite.
+    """Return the plot as PNG bytes. `least_errors` has one number per problem, `errors` one per rollout, all finite.
 
     `guess_baseline` is the mean least error of guessing; `rollouts` counts the judged ones. Any input draws: where
     there is no error, the plot says so.
@@ -93,16 +93,18 @@ def _lines(least: Numbers, guess: float | None, accept: float | None) -> list[Li
 def _bars(
     axes: Axes, values: Numbers, least: Numbers, errors: Numbers, labels: tuple[str, str], lines: list[Line]
 ) -> None:
-    """A pair of bars for each of a few distinct errors."""
-    places = np.arange(values.size)
-    axes.bar(places - 0.2, _shares(values, least), 0.38, color=MAIN, label=labels[0])
+    """Draw a pair of bars for each of a few distinct errors."""
+    positions = np.arange(values.size)
+    axes.bar(positions - 0.2, _shares(values, least), 0.38, color=MAIN, label=labels[0])
     if errors.size:
-        axes.bar(places + 0.2, _shares(values, errors), 0.38, fill=False, edgecolor=OTHER, linewidth=2, label=labels[1])
+        axes.bar(
+            positions + 0.2, _shares(values, errors), 0.38, fill=False, edgecolor=OTHER, linewidth=2, label=labels[1]
+        )
     for value, label, colour, dash in lines:
         inside = values.size > 1 and values[0] <= value <= values[-1]
-        place = float(np.interp(value, values, places)) if inside else np.nan
-        axes.axvline(place, color=colour, linestyle=dash, linewidth=1.8, label=label)
-    axes.set_xticks(places, [f"{value:.4g}" for value in values])
+        position = float(np.interp(value, values, positions)) if inside else np.nan
+        axes.axvline(position, color=colour, linestyle=dash, linewidth=1.8, label=label)
+    axes.set_xticks(positions, [f"{value:.4g}" for value in values])
     axes.set_xlim(-0.8, values.size - 0.2)
     axes.grid(visible=False, axis="x")
     axes.set_xlabel("error", color=INK)

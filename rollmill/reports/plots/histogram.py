@@ -29,7 +29,7 @@ class Histogram(BaseModel):
 
 
 def make_histogram(values: Numbers, counts: Numbers | None = None, *, bars_for: int = _USUAL_BARS) -> Histogram | None:
-    """The histogram of finite `values`, each counted as often as `counts` says (once); None of none.
+    """Return the histogram of finite `values`, each counted as often as `counts` says (once); None of none.
 
     `values` and `counts` have shape (n,). `bars_for` is how many numbers the bars shall suit: more numbers, more bars.
     """
@@ -53,7 +53,9 @@ def make_histogram(values: Numbers, counts: Numbers | None = None, *, bars_for: 
 
 
 def usual_range(numbers: Numbers, weights: Numbers | None = None) -> tuple[float, float]:
-    """Where an axis of these numbers begins and ends: at their least and largest, or nearer where a tail is long.
+    """Return where an axis of these numbers begins and ends.
+
+    That is at their least and largest, or nearer where a tail is long.
 
     A tail is long that reaches more than half as far again as the middle 98 % of the numbers, or ten times as far as
     the middle half of them.
@@ -73,7 +75,7 @@ def usual_range(numbers: Numbers, weights: Numbers | None = None) -> tuple[float
 
 
 def _edges_between(distinct: Numbers) -> Numbers:
-    """Edges halfway between neighbours."""
+    """Return edges halfway between neighbours."""
     if distinct.size == 1:
         return np.array([distinct[0] - 0.5, distinct[0] + 0.5])
     middles = distinct[:-1] / 2 + distinct[1:] / 2
@@ -93,7 +95,7 @@ def _equal_edges(numbers: Numbers, weights: Numbers, bars_for: int) -> Numbers:
 
 
 def _round_edges(low: float, high: float, most: int) -> Numbers:
-    """Edges at multiples of 1, 2, 2.5 or 5 times a power of ten, for at most as many bins and two."""
+    """Return edges at multiples of 1, 2, 2.5 or 5 times a power of ten, for at most as many bins and two."""
     width = (high - low) / most
     power = 10.0 ** np.floor(np.log10(width)) if width > 1e-290 else 0.0
     if power == 0:

@@ -19,21 +19,21 @@ class Mark(NamedTuple):
 
 
 def draw_improvement(marks: Sequence[Mark], *, title: str, subtitle: str, reference: Mark | None = None) -> bytes:
-    """The plot as PNG bytes: a mark per policy with its interval, and a line for the reference."""
+    """Return the plot as PNG bytes: a mark per policy with its interval, and a line for the reference."""
     figure = new_figure(max(6.0, 2.5 + 1.1 * len(marks)), 4.6)
     axes = figure.add_subplot()
     style(axes)
     if reference:
         axes.axhspan(reference.low, reference.high, color=FAINT, alpha=0.6, linewidth=0)
         axes.axhline(reference.mean, color=INK, linestyle="--", linewidth=1.2, label=plain(reference.name))
-    standing = [place for place, mark in enumerate(marks) if mark.kept]
-    axes.plot(standing, [marks[place].mean for place in standing], color=MAIN, linewidth=1.5, zorder=1)
-    for place, mark in enumerate(marks):
+    standing = [index for index, mark in enumerate(marks) if mark.kept]
+    axes.plot(standing, [marks[index].mean for index in standing], color=MAIN, linewidth=1.5, zorder=1)
+    for index, mark in enumerate(marks):
         colour = ACCEPT if mark.kept else OTHER
         reach = [[max(0.0, mark.mean - mark.low)], [max(0.0, mark.high - mark.mean)]]
-        axes.errorbar(place, mark.mean, yerr=reach, color=colour, marker="o" if mark.kept else "X", capsize=5, ms=8)
+        axes.errorbar(index, mark.mean, yerr=reach, color=colour, marker="o" if mark.kept else "X", capsize=5, ms=8)
         axes.annotate(
-            f"{mark.mean:.1%}", (place, mark.mean), (9, 5), textcoords="offset points", color=INK, fontsize=10
+            f"{mark.mean:.1%}", (index, mark.mean), (9, 5), textcoords="offset points", color=INK, fontsize=10
         )
     if any(not mark.kept for mark in marks):
         axes.plot([], [], color=OTHER, marker="X", linestyle="", label="rolled back")

@@ -7,17 +7,17 @@ from rollmill.terminal.escapes import visible_line
 
 
 def one_line(text: str) -> str:
-    """The text on one line, hidden and control characters written out: no escape sequence reaches a terminal."""
+    """Return the text on one line, hidden and control characters written out: no escape sequence reaches a terminal."""
     return visible_line(text) or "(no name)"
 
 
 def label(text: str, longest: int = 60) -> str:
-    """Text from outside as matplotlib shall write it."""
+    """Return text from outside as matplotlib shall write it."""
     return plain(one_line(text), longest)
 
 
 def number(value: float | None, missing: str = "-") -> str:
-    """A number in few signs: whole ones with thousands separated, others with four significant digits."""
+    """Return a number in few signs: whole ones with thousands separated, others with four significant digits."""
     if value is None:
         return missing
     if value == int(value) and abs(value) < 1e12:
@@ -26,7 +26,7 @@ def number(value: float | None, missing: str = "-") -> str:
 
 
 def share(part: float, whole: float, missing: str = "-") -> str:
-    """A share as per cent; never 0% or 100% of what is only nearly so."""
+    """Return a share as per cent; never 0% or 100% of what is only nearly so."""
     if not whole:
         return missing
     text = f"{part / whole:.1%}"

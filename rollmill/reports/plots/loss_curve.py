@@ -33,16 +33,16 @@ class Point(Protocol):
 
 
 def draw_loss_curve(points: Sequence[Point], *, title: str, best_step: int | None = None) -> bytes:
-    """The plot as PNG bytes: loss above, learning rate beneath; `best_step` is marked where it was evaluated.
+    """Return the plot as PNG bytes: loss above, learning rate beneath; `best_step` is marked where it was evaluated.
 
     Long runs also show a running mean over a fortieth of the steps. The axis is logarithmic where losses differ more
     than 30-fold.
     """
     figure = new_figure(8, 5)
     figure.suptitle(label(title), color=INK, fontsize=12, x=0.01, ha="left")
-    steps = [(one.step, one.loss) for one in points if one.loss is not None]
-    evaluations = [(one.step, one.eval_loss) for one in points if one.eval_loss is not None]
-    rates = [(one.step, one.learning_rate) for one in points if one.learning_rate is not None]
+    steps = [(point.step, point.loss) for point in points if point.loss is not None]
+    evaluations = [(point.step, point.eval_loss) for point in points if point.eval_loss is not None]
+    rates = [(point.step, point.learning_rate) for point in points if point.learning_rate is not None]
     if not steps and not evaluations:
         say(figure.add_subplot(), "No step was made")
         return to_png(figure)
@@ -85,7 +85,7 @@ def _draw_losses(axes: Axes, steps: Numbers, evaluations: Numbers, best_step: in
 
 
 def _running_mean(steps: Numbers) -> tuple[Numbers, Numbers]:
-    """Steps, and at each the mean over the last fortieth of all steps; of shape (n,)."""
+    """Return steps, and at each the mean over the last fortieth of all steps; of shape (n,)."""
     width = max(2, len(steps) // 40)
     total = np.concatenate([[0.0], np.cumsum(steps[:, 1])])
     ends = np.arange(1, len(steps) + 1)

@@ -47,26 +47,29 @@ class SampleSeries(Protocol):
 
 
 def draw_by_position(files: Sequence[SampleSeries]) -> bytes:
-    """The plot as PNG bytes: the mean over the samples that are as long, with the middle 80 % of them as a band."""
+    """Return the plot as PNG bytes.
+
+    At each position the mean over the samples that are as long, with the middle 80 % of them as a band.
+    """
     figure = new_figure(9, 9.5)
     figure.suptitle("q* along the answers: mean, and 10-90 % of the samples", color=INK, fontsize=12, x=0.01, ha="left")
     curves = [{name: file.curve(name) for name in ("alpha", "kl_theta", "kl_t", "ess_ratio")} for file in files]
-    if not any(one["alpha"] for one in curves):
+    if not any(curve["alpha"] for curve in curves):
         say(figure.add_subplot(), "No numbers by position: the files hold only means")
         return to_png(figure)
     weight, divergence, size = figure.subplots(3, 1, sharex=True)
     banded = len(files) <= _BANDS
-    for file, one, colour in zip(files, curves, cycle(_COLOURS), strict=False):
-        _draw(weight, one["alpha"], colour, banded, f"{label(file.name, 40)}, {counted(file.samples, 'sample')}")
-        _draw(divergence, one["kl_theta"], colour, banded, width=3.5, strength=0.5)
-        _draw(divergence, one["kl_t"], colour, False, width=1.4, dashes="--")
-        _draw(size, one["ess_ratio"], colour, banded)
+    for file, curve, colour in zip(files, curves, cycle(_COLOURS), strict=False):
+        _draw(weight, curve["alpha"], colour, banded, f"{label(file.name, 40)}, {counted(file.samples, 'sample')}")
+        _draw(divergence, curve["kl_theta"], colour, banded, width=3.5, strength=0.5)
+        _draw(divergence, curve["kl_t"], colour, False, width=1.4, dashes="--")
+        _draw(size, curve["ess_ratio"], colour, banded)
     _finish(weight, "alpha, the weight of pi_theta", level=0.5)
     weight.set_ylim(0, 1)
     _finish(divergence, "KL divergence of q*, in nats (broad: to pi_theta, dashed: to pi_t; equal under KL symmetry)")
     divergence.set_ylim(bottom=0)
     _finish(size, "ESS ratio, theta / t (equal KLs do not make it 1)", level=1.0)
-    _scale(size, [ratios for one in curves if (ratios := one["ess_ratio"])])
+    _scale(size, [ratios for curve in curves if (ratios := curve["ess_ratio"])])
     size.set_xlabel("token of the answer", color=INK)
     return to_png(figure)
 

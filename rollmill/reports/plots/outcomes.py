@@ -22,14 +22,14 @@ _BARS_FOR = 256  # makes at most 40 bars
 
 
 def roomy_figure(width: float, height: float) -> Figure:
-    """A figure for several panels, with room between them and to its frame."""
+    """Return a figure for several panels, with room between them and to its frame."""
     figure = new_figure(width, height)
     figure.get_layout_engine().set(w_pad=0.16, h_pad=0.12)  # type: ignore[union-attr, call-arg]
     return figure
 
 
 def outcome_legend(figure: Figure) -> None:
-    """What the colours mean, once for all panels."""
+    """Explain what the colours mean, once for all panels."""
     from matplotlib.patches import Patch
 
     patches = [Patch(facecolor=colour, label=name) for name, (_, colour) in _LOOKS.items()]
@@ -37,7 +37,10 @@ def outcome_legend(figure: Figure) -> None:
 
 
 def draw_by_outcome(axes: Axes, table: pl.DataFrame, column: str, *, name: str, missing: str) -> None:
-    """A histogram of one column, its bars stacked by outcome; `missing` in words where the column has no number."""
+    """Draw a histogram of one column, its bars stacked by outcome.
+
+    `missing` in words where the column has no number.
+    """
     counted = (
         table.lazy()
         .select(pl.col(column).cast(pl.Float64).clip(-LARGEST, LARGEST).alias("value"), "success")
@@ -56,7 +59,7 @@ def draw_by_outcome(axes: Axes, table: pl.DataFrame, column: str, *, name: str, 
     }
     _stack(axes, histogram, parts, whole=table.schema[column].is_integer())
     axes.set_ylabel("rollouts", color=INK)
-    axes.set_xlabel(f"{name}{_beyond(histogram)}", color=INK)
+    axes.set_xlabel(f"{name}{_hidden_note(histogram)}", color=INK)
     whole_numbers(axes.yaxis)
 
 
@@ -96,6 +99,6 @@ def _stack(axes: Axes, histogram: Histogram, parts: dict[str, Numbers], *, whole
     axes.set_ylim(0, max(bottom.max() * 1.06, 1.0))
 
 
-def _beyond(histogram: Histogram) -> str:
+def _hidden_note(histogram: Histogram) -> str:
     hidden = histogram.below + histogram.above
     return f" ({hidden:,} beyond the axis not shown)" if hidden else ""

@@ -30,7 +30,7 @@ class Block(NamedTuple):
 
 
 def message_blocks(role: str, content: Any, tool_calls: Any = None, reasoning: Any = None) -> list[Block]:
-    """The blocks of one message in reading order: reasoning, content, tool calls.
+    """Return the blocks of one message in reading order: reasoning, content, tool calls.
 
     `content` is a string, a list of parts (OpenAI's, Anthropic's or this project's), or null; any other JSON value is
     shown as JSON. Nothing is left out and no value raises.
@@ -160,10 +160,10 @@ def _image(address: str) -> Block:
 
 
 def _tool_call(call: Any) -> Block:
-    """A tool call as what was told to the tool: a bare command where it took one, else an argument a line."""
+    """Show a tool call: the bare command where the tool takes one, else an argument a line."""
     match call:
-        case {"function": {"name": str(name), **told}}:
-            arguments: Any = told.get("arguments")
+        case {"function": {"name": str(name), **function}}:
+            arguments: Any = function.get("arguments")
         case {"name": str(name)}:
             arguments = call.get("input", call.get("arguments"))
         case _:

@@ -98,7 +98,7 @@ async function update() {
   for (let i = 0; i < rows.length; i++) {
     if (passes(rows[i], wanted) && (!query || text(i).includes(query))) found.push(i);
     if (performance.now() > pause) {
-      at("said").textContent = "searching…";
+      at("matches").textContent = "searching…";
       await new Promise((go) => setTimeout(go));
       if (mine !== search) return;
       pause = performance.now() + 40;
@@ -106,7 +106,7 @@ async function update() {
   }
   shown = found.sort((a, b) => orders[wanted.order](a, b) || a - b);
   at("list").replaceChildren(...shown.map((i) => items[i]));
-  at("said").textContent = count(shown.length) + " of " + count(rows.length)
+  at("matches").textContent = count(shown.length) + " of " + count(rows.length)
     + (rows.length === 1 ? " trajectory" : " trajectories");
   at("clear").hidden = !isNarrowed(wanted);
   if (lost) follow();

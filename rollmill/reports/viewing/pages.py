@@ -37,7 +37,7 @@ _ESCAPES = {b"<": b"\\u003c", b">": b"\\u003e", b"&": b"\\u0026"}
 
 
 def write_pages(path: Path, title: str, rows: Iterable[tuple[dict[str, Any], bytes]], *, left_out: int = 0) -> None:
-    """Writes the page whole or not at all.
+    """Write the page whole or not at all.
 
     `rows` gives each rollout's row of the table (see `rollmill.corpus.table`) with its JSON object; one of them at a
     time is held. `left_out` says how many more there were. Messages and diffs are there in full; the outputs in an
@@ -114,7 +114,7 @@ def _word(value: Any) -> str | None:
 
 
 def _beginning(title: str, left_out: int) -> str:
-    """All before the data. The policy lets run and style nothing but this page's own."""
+    """Return all before the data. The policy lets run and style nothing but this page's own."""
     name = html.escape(visible(title))
     more = f"<p>{left_out:,} more {'is' if left_out == 1 else 'are'} not on this page.</p>" if left_out else ""
     policy = (
@@ -148,7 +148,7 @@ def _beginning(title: str, left_out: int) -> str:
 <option value="best">highest reward</option><option value="worst">lowest reward</option>
 <option value="longest">longest</option><option value="shortest">shortest</option></select></label>
 </form>
-<p id="count"><span id="said" role="status">loading…</span><button id="clear" type="button" hidden>Clear</button></p>
+<p id="count"><span id="matches" role="status">loading…</span><button id="clear" type="button" hidden>Clear</button></p>
 <ol id="list" aria-label="Trajectories"></ol>
 </div>
 <main id="sheet" tabindex="-1" aria-label="The chosen trajectory">
@@ -159,5 +159,5 @@ def _beginning(title: str, left_out: int) -> str:
 
 
 def _digest(text: str) -> str:
-    """How a content security policy names an inline text."""
+    """Return how a content security policy names an inline text."""
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"

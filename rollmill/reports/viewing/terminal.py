@@ -36,7 +36,7 @@ _SHELLS = frozenset({"sh", "zsh", "shell", "console", "terminal", "mswea_bash_co
 
 
 def show_example(console: Console, facts: dict[str, Any], record: bytes, *, whole: bool = False) -> None:
-    """Prints one trajectory: its facts, its messages, its diff, and what was said of it.
+    """Print one trajectory: its facts, its messages, its diff, and what was said of it.
 
     `facts` is the rollout's row in the table (see `rollmill.corpus.table`), `record` its JSON object. What is very
     long is cut in the middle, and says by how many characters, unless `whole`. Text from the record is never taken for
@@ -67,8 +67,8 @@ def show_example(console: Console, facts: dict[str, Any], record: bytes, *, whol
 
 def _show_facts(sheet: _Sheet, facts: dict[str, Any]) -> None:
     outcome = state(facts)
-    said = {"unjudged": "not recorded", "failed": f"failed ({facts.get('error_type') or 'no kind given'})"}
-    sheet.pair("outcome", visible(said.get(outcome, outcome)), _STATE_STYLES[outcome])
+    labels = {"unjudged": "not recorded", "failed": f"failed ({facts.get('error_type') or 'no kind given'})"}
+    sheet.pair("outcome", visible(labels.get(outcome, outcome)), _STATE_STYLES[outcome])
     if is_denied(facts):
         sheet.pair("", DENIED, "bold red")
     if facts.get("status") == "unparseable":
@@ -131,7 +131,7 @@ class _Sheet:
         self.whole = whole
 
     def title(self, text: str, style: str = "bold") -> None:
-        """A rule with words in it."""
+        """Write a rule with words in it."""
         words = " ".join(visible(text).split())
         room = max(self.console.width - 8, 8)
         if Text(words).cell_len > room:
@@ -143,7 +143,7 @@ class _Sheet:
             self.console.print(Rule(self._text(words, "bold"), style=style, align="left"))
 
     def pair(self, name: str, value: str, style: str = "", longest: int = 2_000) -> None:
-        """A name, and its value beside it."""
+        """Write a name, and its value beside it."""
         kept = [Block("text", value)] if self.whole else shorten([Block("text", value)], longest)
         name = " ".join(name.split())
         beside = _KEY_WIDTH - self._text(name).cell_len
@@ -155,12 +155,12 @@ class _Sheet:
             left_out = block.kind == "left_out"
             text = self._text(_left_out(block) if left_out else block.text, "bold yellow" if left_out else style)
             lines += self._wrapped(text, _KEY_WIDTH)
-        for place, line in enumerate(lines):
-            start = self._text(name + " " * beside if place == 0 else " " * _KEY_WIDTH, "dim")
+        for index, line in enumerate(lines):
+            start = self._text(name + " " * beside if index == 0 else " " * _KEY_WIDTH, "dim")
             self._print(Text.assemble(start, line))
 
     def write(self, text: str, style: str = "", indent: int = 0) -> None:
-        """Text, wrapped."""
+        """Write text, wrapped."""
         self._lines(self._text(text, style), indent)
 
     def blocks(self, blocks: Sequence[Block], longest: int, indent: int = 0) -> None:

@@ -10,7 +10,8 @@ from typing import Any, Literal
 import msgspec
 import orjson
 
-from rollmill.corpus.record import Message, decode_record, without_non_numbers
+from rollmill.corpus.message_forms import Message
+from rollmill.corpus.record import decode_record, repair
 from rollmill.reports.viewing.blocks import Block, json_text, message_blocks
 from rollmill.terminal.escapes import visible
 
@@ -65,8 +66,11 @@ class Trajectory:
 
 
 def read_trajectory(record: bytes) -> Trajectory:
-    """The parts of a record's JSON object. Never raises for what stands in it: what cannot be read is said so."""
-    line = without_non_numbers(record) or record
+    """Return the parts of a record's JSON object.
+
+    Never raises for what stands in it: what cannot be read is said so.
+    """
+    line = repair(record) or record
     try:
         raw = _parsed(line)
     except (ValueError, RecursionError) as error:
@@ -77,7 +81,7 @@ def read_trajectory(record: bytes) -> Trajectory:
     try:
         turns = [_turn(message) for message in decode_record(line).conversation() or []]
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
-        turns = list(_odd_turns(raw))
+        turns = list(_unusual_turns(raw))
         unreadable = visible(f"The record is not of the usual shape: {error}")
     return Trajectory(
         turns=turns,
@@ -91,7 +95,7 @@ def read_trajectory(record: bytes) -> Trajectory:
 
 
 def state(facts: dict[str, Any]) -> State:
-    """How the rollout of a table row ended. `failed`: something outside broke. `unjudged`: nobody said."""
+    """Return how the rollout of a table row ended. `failed`: something outside broke. `unjudged`: nobody said."""
     if facts.get("status") == "failed":
         return "failed"
     success = facts.get("success")
@@ -99,7 +103,7 @@ def state(facts: dict[str, Any]) -> State:
 
 
 def is_denied(facts: dict[str, Any]) -> bool:
-    """Whether the record claims a success that its own evaluation denies."""
+    """Return whether the record claims a success that its own evaluation denies."""
     return facts.get("claimed_success") is True and facts.get("success") is False
 
 
@@ -118,8 +122,8 @@ def _turn(message: Message) -> ShownMessage:
     return ShownMessage(visible(message.role), _text(name), message_blocks(message.role, content, calls, reasoning))
 
 
-def _odd_turns(raw: dict[str, Any]) -> Iterator[ShownMessage]:
-    """Messages of a record that the usual reader refuses: each as far as it can be read, else as JSON."""
+def _unusual_turns(raw: dict[str, Any]) -> Iterator[ShownMessage]:
+    """Yield messages of a record that the usual reader refuses: each as far as it can be read, else as JSON."""
     messages = next((raw[key] for key in ("messages", "trajectory", "prompt") if raw.get(key)), None)
     for message in messages if isinstance(messages, list) else [messages] if messages else []:
         role = message.get("role") if isinstance(message, dict) else None
@@ -133,7 +137,7 @@ def _odd_turns(raw: dict[str, Any]) -> Iterator[ShownMessage]:
 
 
 def _evaluation(info: Any) -> Findings:
-    """The evaluation service's own answer first, then what the agent noted of it; each name once."""
+    """Return the evaluation service's own answer first, then what the agent noted of it; each name once."""
     if not isinstance(info, dict):
         return _findings([info])
     response = info.get("response")
@@ -145,19 +149,19 @@ def _evaluation(info: Any) -> Findings:
 
 
 def _findings(parts: list[Any]) -> Findings:
-    said: dict[str, str] = {}
+    findings: dict[str, str] = {}
     for part in parts:
         if isinstance(part, dict):
             for key, value in part.items():
                 if value not in (None, "", [], {}) and key not in _UNTOLD and not key.endswith("_path"):
-                    said.setdefault(visible(key), json_text(value))
+                    findings.setdefault(visible(key), json_text(value))
         elif part is not None:
-            said.setdefault("said", json_text(part))
-    names = sorted(said, key=lambda name: _FIRST.index(name) if name in _FIRST else len(_FIRST))
-    long = {name for name in names if "\n" in said[name] or len(said[name]) > _LONG}
+            findings.setdefault("message", json_text(part))
+    names = sorted(findings, key=lambda name: _FIRST.index(name) if name in _FIRST else len(_FIRST))
+    long = {name for name in names if "\n" in findings[name] or len(findings[name]) > _LONG}
     return Findings(
-        facts=[(name, said[name]) for name in names if name not in long],
-        outputs=[(name, said[name].strip("\n")) for name in names if name in long],
+        facts=[(name, findings[name]) for name in names if name not in long],
+        outputs=[(name, findings[name].strip("\n")) for name in names if name in long],
     )
 
 

@@ -13,7 +13,7 @@ from rollmill.environments.code.checking import Case, CaseOutcome
 from rollmill.environments.python_runs import SandboxedPython
 from rollmill.sandboxes.docker import DockerHost
 from rollmill.sandboxes.sandbox import Limits, SandboxError, SandboxSpec
-from tests.environments.code.test_checking import HOSTILE, RIGHT, SEARCH, SEARCHED, TRUTH, checker, judge
+from tests.environments.code.submissions import HOSTILE, RIGHT, SEARCH, SEARCHED, TRUTH, checker, judge
 from tests.sandboxes.engine import import_image, shared_engine
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -66,7 +66,7 @@ def test_the_tests_stay_secret(docker_python: SandboxedPython) -> None:
         "exits in a call",
     ],
 )
-def test_hostile_code_fails_and_no_more(docker_python: SandboxedPython, name: str) -> None:
+def test_hostile_code_fails_and_later_code_still_passes(docker_python: SandboxedPython, name: str) -> None:
     assert not judge(docker_python, HOSTILE[name], secret=True).passed
     assert judge(docker_python, RIGHT, secret=True) == CaseOutcome("passed")
 

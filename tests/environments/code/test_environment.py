@@ -96,13 +96,13 @@ def test_tests_without_a_reference_are_worth_nothing(python: SandboxedPython) ->
 
 
 @pytest.mark.parametrize(
-    "said", ["", "def larger(a, b): return b", "```python\n\n```", "```python\nx = 1", "```\nx\n```"]
+    "message", ["", "def larger(a, b): return b", "```python\n\n```", "```python\nx = 1", "```\nx\n```"]
 )
-def test_an_answer_without_a_block_changes_nothing(python: SandboxedPython, problem: Problem, said: str) -> None:
+def test_an_answer_without_a_block_changes_nothing(python: SandboxedPython, problem: Problem, message: str) -> None:
     environment = make(problem, python)
     environment.agents[CODE].act(RIGHT)
     for name in (CODE, TESTS):
-        step = environment.agents[name].act(said)
+        step = environment.agents[name].act(message)
         assert step == (-0.5, {"reason": "Your last answer had no closed ```python block."})
         assert step.info["reason"] in text(environment, name)
     assert environment.success
@@ -114,18 +114,18 @@ def test_too_long_an_answer_is_refused(python: SandboxedPython, problem: Problem
 
 
 @pytest.mark.slow
-def test_nobody_is_shown_the_ground_truth(python: SandboxedPython) -> None:
+def test_ground_truth_is_in_no_prompt(python: SandboxedPython) -> None:
     problem = make_problem(test="def check(candidate):\n    assert candidate(4711, 5) == 4711, 'quetzal'\n")
     environment = make(problem, python)
     for answer in (WRONG, "```python\ndef larger(a, b): raise ValueError(f'{a}')\n```", "```python\nlarger = 1\n```"):
-        for name, said in ((CODE, answer), (TESTS, WEAK_TESTS)):
-            step = environment.agents[name].act(said)
+        for name, message in ((CODE, answer), (TESTS, WEAK_TESTS)):
+            step = environment.agents[name].act(message)
             shown = "".join(text(environment, each) for each in environment.agents)
             assert "4711" not in f"{shown}{step}"
             assert "quetzal" not in f"{shown}{step}"
 
 
-def test_code_that_does_not_run_is_told_why(python: SandboxedPython, problem: Problem) -> None:
+def test_failing_code_is_explained_to_its_agent(python: SandboxedPython, problem: Problem) -> None:
     environment = make(problem, python)
     assert environment.agents[CODE].act("```python\n1 / 0\n```") == (0.0, {"ground_truth": "load"})
     assert "the code does not run: ZeroDivisionError: division by zero" in text(environment, CODE)

@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from rollmill.environments.code.checking import Case, Checker
-from rollmill.environments.code.mutants import _Known, find_mutants, mutations
+from rollmill.environments.code.mutants import find_mutants, mutations
+from rollmill.environments.code.references import ResultCache
 from rollmill.environments.code.subject import read_subject
 from rollmill.environments.python_runs import SandboxedPython
 from rollmill.records import Problem
@@ -54,7 +55,7 @@ def test_mutants_end_and_fail_the_ground_truth(python: SandboxedPython, problem:
     assert {each.reason for each in outcomes} <= {"wrong", "raised"}
 
 
-def test_where_no_mutation_is_found_by_the_tests_one_returns_none(python: SandboxedPython) -> None:
+def test_mutant_returning_none_is_used_when_no_other_is_found(python: SandboxedPython) -> None:
     subject = read_subject(make_problem(canonical_solution="    return max([a, b])\n", test="assert larger(2, 2) == 2"))
     (mutant,) = find_mutants(subject, Checker(python, subject), 5)
     assert mutant.endswith("def larger(*_, **__):\n    return None\n")
@@ -66,7 +67,8 @@ def test_a_reference_that_is_wrong_has_none(python: SandboxedPython) -> None:
 
 
 def test_mutants_are_looked_for_once_and_again_after_a_failure() -> None:
-    known, lock, calls = _Known(), threading.Lock(), []
+    known: ResultCache[tuple[str, ...]] = ResultCache()
+    lock, calls = threading.Lock(), []
 
     def find() -> tuple[str, ...]:
         with lock:

@@ -39,7 +39,7 @@ def test_a_problem_of_mbpp() -> None:
     assert example_tests(subject) == ""
 
 
-def test_what_tests_call_is_the_codes_unless_something_else_defines_it() -> None:
+def test_called_names_belong_to_the_code_unless_defined_elsewhere() -> None:
     tests = "import math\ndef near(a): return abs(a)\nassert near(go(1) - helped(2)) < math.pi and two(go(1))"
     subject = read_subject(mbpp(test=tests, test_setup_code="def helped(n): return n"))
     assert subject.names == ("go", "two")
@@ -71,7 +71,7 @@ def test_the_answer_is_a_reference_where_the_fields_have_none() -> None:
         ),
     ],
 )
-def test_what_cannot_be_played_says_why(problem: Problem, fault: str) -> None:
+def test_unusable_problem_is_refused_with_a_reason(problem: Problem, fault: str) -> None:
     assert CodeEnvironment.problem_fault(CodeSettings(), problem) == fault
 
 

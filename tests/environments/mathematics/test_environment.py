@@ -50,7 +50,7 @@ def test_a_right_answer_without_agreement_is_no_success(python):
     assert (environment.done, environment.success) == (False, False)
 
 
-def test_the_first_of_a_turn_may_end_it_by_giving_in(python):
+def test_reasoner_agreeing_with_the_tool_user_ends_the_episode(python):
     environment = new(python=python)
     say(environment, box("1"), program("print(918273)"), box("918273"))
     assert (environment.done, environment.success) == (True, True)
@@ -70,7 +70,7 @@ def test_equal_as_mathematics_is_agreement_and_right(python):
     assert environment.success is True
 
 
-def test_both_readings_of_a_percentage_do_not_make_a_wrong_answer_right(python):
+def test_wrong_percentage_fails_under_both_readings(python):
     environment = new(problem("50"), python=python)
     steps = say(environment, box("50\\%"), program("print(0.5)"))
     assert [step.reward for step in steps] == [1.0, 0.0]
@@ -89,7 +89,7 @@ def test_one_alone_is_done_with_its_first_well_formed_answer():
 
 
 @pytest.mark.parametrize(
-    ("said", "fault"),
+    ("message", "fault"),
     [
         ("", "no \\boxed{}"),
         ("\\boxed{}", "no \\boxed{}"),
@@ -99,9 +99,9 @@ def test_one_alone_is_done_with_its_first_well_formed_answer():
         (box("<answer>918273</answer>"), "tags in it"),
     ],
 )
-def test_what_a_reasoner_says_in_no_form_costs_it_a_reward(said, fault):
+def test_malformed_reasoner_turn_is_penalised(message, fault):
     environment = new()
-    (step,) = say(environment, said)
+    (step,) = say(environment, message)
     assert step.reward == -0.5
     assert fault in step.info["fault"]
     assert fault in shown(environment, "reasoner")
@@ -109,7 +109,7 @@ def test_what_a_reasoner_says_in_no_form_costs_it_a_reward(said, fault):
 
 
 @pytest.mark.parametrize(
-    ("said", "fault"),
+    ("message", "fault"),
     [
         ("print(918273)", "no closed ```python block"),
         (program("print(918273"), "failed with code 1"),
@@ -121,9 +121,9 @@ def test_what_a_reasoner_says_in_no_form_costs_it_a_reward(said, fault):
         (program("x = '\0'"), "failed with code 1"),
     ],
 )
-def test_what_is_no_program_with_an_answer_costs_the_tool_user_a_reward(python, said, fault):
+def test_program_without_an_answer_is_penalised(python, message, fault):
     environment = new(python=python)
-    _, step = say(environment, box("918273"), said)
+    _, step = say(environment, box("918273"), message)
     assert step.reward == -0.5
     assert fault in step.info["fault"]
     assert fault in shown(environment, "tool_user")
@@ -177,7 +177,7 @@ def test_answers_that_are_no_mathematics_are_wrong_and_no_failure(python):
     assert (environment.done, environment.success) == (False, False)
 
 
-def test_a_ground_truth_that_cannot_be_read_is_a_failure_on_the_way():
+def test_unreadable_ground_truth_is_a_failure():
     with pytest.raises(VerifierFailed, match="is not mathematics"):
         say(new(problem("}{")), box("1"))
 
@@ -186,17 +186,17 @@ def test_a_ground_truth_that_cannot_be_read_is_a_failure_on_the_way():
 @settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.too_slow])
 def test_any_text_is_a_step(text):
     environment = new()
-    for said in (text, box(text)):
+    for message in (text, box(text)):
         if environment.done:
             break
-        step = environment.agents["reasoner"].act(said)
+        step = environment.agents["reasoner"].act(message)
         assert math.isfinite(step.reward)
         json.dumps(step.info).encode()
         environment.agents["reasoner"].prompt()
         assert environment.success is False
 
 
-def test_what_cannot_be_played_is_said():
+def test_unusable_problem_is_refused_with_a_reason():
     def fault(given, **settings):
         return MathEnvironment.problem_fault(MathSettings(**settings), given)
 

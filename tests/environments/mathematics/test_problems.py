@@ -45,11 +45,11 @@ def test_the_oracle_solves_all_and_chance_none(problems):
         assert guesses.success is False
 
 
-def test_a_sign_or_a_list_of_guesses_is_not_the_answer(problems):
+def test_lone_sign_or_list_of_guesses_is_wrong(problems):
     for problem in problems[:20]:
-        for said in (f"-{problem.answer}", f"{problem.answer} or 1234567", f"{problem.answer}, 1234567"):
+        for message in (f"-{problem.answer}", f"{problem.answer} or 1234567", f"{problem.answer}, 1234567"):
             environment = new(problem, single_agent=True)
-            assert say(environment, box(said))[0].reward == 0.0, said
+            assert say(environment, box(message))[0].reward == 0.0, message
 
 
 def test_other_data_sets_of_reasoning_gym_can_be_named(tmp_path):

@@ -43,7 +43,7 @@ def test_there_are_enough_and_half_take_two_documents():
 
 
 @pytest.mark.parametrize("question", QUESTIONS, ids=lambda question: question["id"])
-def test_every_answer_stands_in_the_last_of_its_documents_and_not_in_the_question(question):
+def test_answer_is_in_the_last_document_but_not_the_question(question):
     assert set(question["supports"]) <= DOCUMENTS.keys()
     last = DOCUMENTS[question["supports"][-1]]
     assert words(question["answer"]) in words(f"{last.title} {last.text}")

@@ -82,7 +82,14 @@ def test_it_is_the_search_env():
     assert SearchEnvironment.agent_names(SearchSettings()) == ("decomposer", "searcher", "answerer")
 
 
-def test_an_episode_of_two_turns(index):
+def play_first_turn(environment):
+    """A turn whose answerer asks for more."""
+    say(environment, "decomposer", "<questions>Who founded Arden?</questions>")
+    say(environment, "searcher", "<search>Arden founded</search>")
+    say(environment, "answerer", "<more>her birthplace</more>")
+
+
+def test_each_agent_is_shown_what_the_one_before_it_found(index):
     environment = new(index)
     assert environment.turn_order == ("decomposer", "searcher", "answerer")
     step = say(environment, "decomposer", "<questions>\nWho founded Arden?\n- And then what?\n\n</questions>")
@@ -93,15 +100,25 @@ def test_an_episode_of_two_turns(index):
     assert "[Arden] Arden is a town. It was founded by Mina Stone." in shown(environment, "answerer")
     assert say(environment, "answerer", "<more>her birthplace</more>") == (0.0, {"more": "her birthplace"})
     assert (environment.done, environment.success) == (False, False)
+
+
+def test_the_second_turn_shows_what_is_missing_and_found(index):
+    environment = new(index)
+    play_first_turn(environment)
     assert "Still missing: her birthplace" in shown(environment, "decomposer")
     assert say(environment, "decomposer", "<questions>Where was Mina Stone born?</questions>").reward == 1.0
     assert "Still missing: her birthplace" in shown(environment, "searcher")
     assert "- Arden founded (1 new)" in shown(environment, "searcher")
     assert say(environment, "searcher", "<search>Mina Stone born</search> <search>arden founded</search>").reward == 1.0
-    assert say(environment, "answerer", "I see. <answer>lower wick.</answer>") == (
-        1.0,
-        {"answer": "lower wick.", "right": True},
-    )
+
+
+def test_the_right_answer_ends_the_episode_with_success(index):
+    environment = new(index)
+    play_first_turn(environment)
+    say(environment, "decomposer", "<questions>Where was Mina Stone born?</questions>")
+    say(environment, "searcher", "<search>Mina Stone born</search>")
+    step = say(environment, "answerer", "I see. <answer>lower wick.</answer>")
+    assert step == (1.0, {"answer": "lower wick.", "right": True})
     assert (environment.done, environment.success) == (True, True)
 
 
@@ -131,7 +148,7 @@ def test_the_last_well_formed_block_counts(index):
 
 
 @pytest.mark.parametrize(
-    ("agent", "said", "fault"),
+    ("agent", "message", "fault"),
     [
         ("decomposer", "Who founded Arden?", "no <questions>"),
         ("decomposer", "<questions>\n</questions>", "no <questions>"),
@@ -142,9 +159,9 @@ def test_the_last_well_formed_block_counts(index):
         ("answerer", "<Answer>Lower Wick</Answer>", "neither <answer>"),
     ],
 )
-def test_what_has_no_form_costs_a_reward_and_is_said_to_its_agent_alone(index, agent, said, fault):
+def test_malformed_turn_is_penalised_and_shown_to_its_agent_only(index, agent, message, fault):
     environment = new(index)
-    step = say(environment, agent, said)
+    step = say(environment, agent, message)
     assert step.reward == -0.5
     assert fault in step.info["fault"]
     for other in environment.turn_order:
@@ -185,15 +202,15 @@ def test_the_answer_is_in_no_prompt_before_it_is_found(index):
 def test_any_text_is_a_step(index, text):
     environment = new(index)
     for agent, tag in (("decomposer", "questions"), ("searcher", "search"), ("answerer", "answer")):
-        for said in (text, f"<{tag}>{text}</{tag}>", f"<{tag}>{text * 500}</{tag}>"):
-            step = say(environment, agent, said)
+        for message in (text, f"<{tag}>{text}</{tag}>", f"<{tag}>{text * 500}</{tag}>"):
+            step = say(environment, agent, message)
             assert math.isfinite(step.reward)
             json.dumps(step.info).encode()
             assert len(shown(environment, agent)) < 20_000
     assert environment.success is False
 
 
-def test_a_service_that_is_gone_is_a_failure_on_the_way():
+def test_unreachable_search_service_is_a_failure():
     class Gone:
         def search(self, query, top_k):
             raise ServingError("it is gone")
@@ -202,7 +219,7 @@ def test_a_service_that_is_gone_is_a_failure_on_the_way():
         say(new(Gone()), "searcher", "<search>a</search>")
 
 
-def test_what_cannot_be_played_is_said():
+def test_unusable_problem_is_refused_with_a_reason():
     def fault(given):
         return SearchEnvironment.problem_fault(SearchSettings(), given)
 

@@ -52,7 +52,7 @@ def test_words_are_found_in_other_forms(index):
     assert ids(index.search("sleeping", 9)) == ["cat"]
 
 
-def test_any_of_the_words_will_do_and_common_ones_count_only_alone(index):
+def test_any_query_word_matches_but_common_words_only_alone(index):
     assert ids(index.search("where does a dog that nobody knows live", 9)) == ["dog", "house"]
     assert len(index.search("the", 9)) == 3
 
@@ -77,7 +77,7 @@ def test_no_text_is_a_syntax_error(index, query):
     assert len(index.search(query, 2)) <= 2
 
 
-def test_words_in_too_many_documents_count_only_where_no_rarer_ones_do(monkeypatch):
+def test_frequent_words_count_only_without_rarer_ones(monkeypatch):
     monkeypatch.setattr("rollmill.environments.search.index._MOST_SCORED", 3)
     with FullTextIndex(DOCUMENTS) as index:
         assert ids(index.search("cat dog", 9)) == ["dog", "cat"]  # 2 + 1 documents

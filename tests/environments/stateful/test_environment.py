@@ -123,7 +123,7 @@ def test_rewards_of_the_tool_caller():
 
 
 @pytest.mark.parametrize(
-    ("said", "reward"),
+    ("message", "reward"),
     [
         ("<plan>right, right, right</plan>", 0.5),
         ("<plan>\n1. right\n2. right.\n- then on to the goal</plan>", 0.5 * 2 / 3),
@@ -134,13 +134,13 @@ def test_rewards_of_the_tool_caller():
         ("right, right, right", -0.2),
     ],
 )
-def test_rewards_of_the_planner(said, reward):
+def test_rewards_of_the_planner(message, reward):
     environment = begin("path_finding", CORRIDOR)
-    assert environment.agents["planner"].act(said).reward == pytest.approx(reward)
+    assert environment.agents["planner"].act(message).reward == pytest.approx(reward)
     assert environment.agents["planner"].prompt()[1]["content"] == "The state:\n@..G\n###."
 
 
-def test_a_plan_that_goes_astray_or_into_a_dead_end_costs():
+def test_plan_into_a_wrong_or_dead_end_state_is_penalised():
     environment = begin("path_finding", {"grid": ["....@G"]})
     assert environment.agents["planner"].act("<plan>left, left, left</plan>").reward == -0.5
     environment = begin("sokoban", CORNER)
@@ -164,7 +164,7 @@ def test_a_turn_has_so_many_actions_and_no_more():
 
 
 @pytest.mark.parametrize(
-    ("said", "done"),
+    ("message", "done"),
     [
         ('<actions>["right"]</actions> or <actions>["right", "right"]</actions>', 2),
         ('<actions>["right"]</actions> or <actions>[right, right]</actions>', 1),
@@ -177,8 +177,8 @@ def test_a_turn_has_so_many_actions_and_no_more():
         ("<actions>" * 100_000, None),
     ],
 )
-def test_the_last_list_that_can_be_read_counts(said, done):
-    step = begin("path_finding", CORRIDOR).agents["tool_caller"].act(said)
+def test_the_last_list_that_can_be_read_counts(message, done):
+    step = begin("path_finding", CORRIDOR).agents["tool_caller"].act(message)
     assert ("malformed" in step.info) if done is None else (len(step.info["done"]) == done)
 
 
@@ -191,7 +191,7 @@ def test_the_last_list_that_can_be_read_counts(said, done):
         st.lists(st.text()).map(lambda texts: f"<actions>{orjson.dumps(texts).decode()}</actions><plan>{texts}</plan>"),
     ),
 )
-def test_nothing_that_is_said_raises(world, said):
+def test_no_agent_text_raises(world, said):
     environment = begin(*world)
     for name in environment.turn_order:
         environment.agents[name].prompt()
@@ -204,13 +204,13 @@ def test_nothing_that_is_said_raises(world, said):
 
 def test_demonstrations_are_the_same_each_time_and_legal():
     for one in brought(StatefulSettings(world="mixed", problems=5)):
-        said = []
+        message = []
         for _ in range(2):
             environment = StatefulEnvironment.make(one, 0, StatefulSettings(), Tools())
             acting = environment.agents["tool_caller"]
-            said.append((acting.oracle(), acting.random(random.Random(1))))
-            assert acting.act(said[-1][1]).info["invalid"] is None
-        assert said[0] == said[1]
+            message.append((acting.oracle(), acting.random(random.Random(1))))
+            assert acting.act(message[-1][1]).info["invalid"] is None
+        assert message[0] == message[1]
 
 
 @pytest.mark.parametrize(

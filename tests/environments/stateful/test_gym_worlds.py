@@ -24,7 +24,7 @@ def test_boards_are_read_from_the_questions():
     assert path.render(path.start) == "@.#\n#.G"
 
 
-def test_what_is_no_world_says_so():
+def test_unknown_world_is_refused_with_the_known_ones():
     fault = StatefulEnvironment.problem_fault(StatefulSettings(), asked("maze", "Navigate"))
     assert fault == "reasoning-gym's maze is no world here: use sokoban, sudoku, mini_sudoku, n_queens, shortest_path"
 

@@ -253,7 +253,7 @@ def test_a_sudoku_is_solved_by_clearing_what_is_wrong():
         ("blocksworld", {"stacks": [["A"]], "held": 3, "goal": [["A"]]}, "held is neither null nor a letter"),
     ],
 )
-def test_what_is_no_puzzle_is_refused(name, stored, fault):
+def test_invalid_puzzle_is_refused(name, stored, fault):
     with pytest.raises(ValueError) as error:  # noqa: PT011
         WORLDS[name].parse(stored)
     assert str(error.value) == fault

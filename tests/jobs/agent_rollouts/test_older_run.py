@@ -2,46 +2,27 @@
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
-
-import orjson
 import pytest
 
 from rollmill.corpus.corpus import read_corpus
-from rollmill.jobs.agent_rollouts.finished import finished_outcome
+from rollmill.jobs.agent_rollouts.job import jobs
 from rollmill.jobs.agent_rollouts.parameters import AgentRollouts
-from rollmill.jobs.agent_rollouts.run import open_agent_run
-
-WRITTEN = Path(__file__).parent / "written_by_1"
+from tests.older_runs import OlderRun, enter_copy
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path, monkeypatch):
-    shutil.copytree(WRITTEN, tmp_path / "old")
-    monkeypatch.chdir(tmp_path / "old")
-    return tmp_path / "old"
+def older(tmp_path, monkeypatch):
+    return OlderRun(enter_copy(__file__, tmp_path, monkeypatch) / "attempts", AgentRollouts, jobs)
 
 
-def the_same(**changed):
-    given = orjson.loads((WRITTEN / "attempts/manifest.json").read_bytes())["parameters"]
-    return AgentRollouts.model_validate(given | changed)
+def test_it_continues(older):
+    older.check_continues(expected=2, more={"samples_per_task": 3}, missing=1)
 
 
-def test_it_continues(folder):
-    journal = (folder / "attempts/rollouts/0001.jsonl").read_bytes()
-    key = orjson.loads((folder / "attempts/manifest.json").read_bytes())["identity_key"]
-    with open_agent_run(the_same()) as run:
-        assert (run.missing(), run.expected) == (0, 2)
-        assert run.manifest.identity_key == key
-    with open_agent_run(the_same(samples_per_task=3)) as run:
-        assert run.missing() == 1
-    assert (folder / "attempts/rollouts/0001.jsonl").read_bytes() == journal
-
-
-def test_it_is_read_and_its_results_are_written_anew():
+def test_it_is_read_and_its_results_are_written_anew(older):
     corpus = read_corpus(["attempts"])
     assert (corpus.table.height, corpus.table["success"].sum()) == (2, 1)
-    outcome = finished_outcome(the_same())
-    assert outcome is not None
-    assert outcome.made == 0
+    outcome = older.report()
+    assert (outcome.made, outcome.attempts, outcome.successful, outcome.failed) == (0, 2, 1, 0)
+    assert all(path.exists() for path in outcome.files.values())
+    assert outcome.health[0] == "health: nothing wrong in 2 rollouts"

@@ -86,7 +86,7 @@ def test_lengths_count_the_rows_that_have_them():
     assert analysis.total_model_calls == 3
 
 
-def test_problems_by_what_is_right_in_them():
+def test_problems_are_counted_by_their_successes():
     table = made_table(
         right(instance_id="all"),
         right(instance_id="all"),
@@ -140,9 +140,17 @@ def test_kinds_are_sorted_by_count_and_capped():
         ([right()] * 10, "all of 10 judged rollouts are right"),
         ([*[right()] * 5, *[wrong()] * 5, failed()], "1 of 11 rollouts failed outside the model (Timeout 1)"),
         ([right(status="unparseable"), wrong()], "50.0% of the answers cannot be parsed"),
-        ([right(finish_reason="length"), wrong(finish_reason="stop")], "50.0% of the completions ended at the token"),
+        (
+            [right(finish_reason="length", truncated=True), wrong(finish_reason="stop")],
+            "50.0% of the completions ended at the token",
+        ),
         ([right(completion_hash=1)] * 2, "all completions are the same in the only problem with several"),
         ([right(empty=True), wrong()], "in 1 of 2 rollouts the model wrote nothing"),
+        (
+            [right(empty=True, reasoning_only=True), wrong()],
+            "in 1 of 2 rollouts the model wrote nothing; in 1 of them it only thought",
+        ),
+        ([right(unanswered_calls=2), wrong(stray_results=1)], "2 tool calls have no result, 1 results answer no tool"),
         ([{}, {}], "no judged rollout has a reward"),
         ([right(), {}], "1 of 2 judged rollouts have no reward"),
     ],
@@ -159,7 +167,7 @@ def test_nothing_is_said_where_nothing_looks_wrong():
     assert analyse(made_table(wrong())).notes == [], "one verdict says nothing about the rate"
 
 
-def test_quarantined_rows_are_told_and_not_counted():
+def test_quarantined_rows_are_reported_but_not_counted():
     analysis = analyse(made_table(right()), quarantined=2)
     assert (analysis.rollouts, analysis.quarantined) == (1, 2)
     assert analysis.notes == ["2 rows of the input could not be used and are in none of the numbers"]

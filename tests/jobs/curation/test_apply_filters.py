@@ -112,22 +112,28 @@ def test_documents_have_the_seeds_keys(tmp_path, kind):
     assert [row["drop_reason"] for row in dropped["examples"]] == ["reward_below_min", "no_reward"]
 
 
-def test_nothing_kept_and_nothing_dropped_are_files_too(tmp_path, lines):
+def test_nothing_dropped_is_a_file_too(tmp_path, lines):
     everything = filter_corpus(read_corpus([lines]), Filters(), tmp_path / "all.json")
     assert (everything.kept, everything.problems, everything.reasons) == (4, 3, {})
     assert everything.lines()[1] == f"dropped 0 (none): {tmp_path / 'all.dropped.json'}"
-    nothing = filter_corpus(read_corpus([lines]), Filters(min_reward=2), tmp_path / "none.json")
-    assert (nothing.kept, nothing.problems) == (0, 0)
-    for name in ("all.dropped.json", "none.json"):
-        found = json.loads((tmp_path / name).read_text())
-        assert found["examples"] == []
-        filters = {"filters": ["reward at least 2"]} if name == "none.json" else {}
-        assert found["metadata"] == {"samples_per_task": 0, "total_tasks": 0, "total_samples": 0, **filters}
-        assert found["summary"]["average_reward"] == 0.0
+    found = json.loads((tmp_path / "all.dropped.json").read_text())
+    assert found["examples"] == []
+    assert found["metadata"] == {"samples_per_task": 0, "total_tasks": 0, "total_samples": 0}
+    assert found["summary"]["average_reward"] == 0.0
+
+
+def test_nothing_kept_is_an_error_that_leaves_all_files_as_they_are(tmp_path, lines):
+    (tmp_path / "out.json").write_text("an earlier one")
+    with pytest.raises(InputError, match=r"left as it was: reward_below_min 3, no_reward 1"):
+        filter_corpus(read_corpus([lines]), Filters(min_reward=2), tmp_path / "out.json")
+    assert (tmp_path / "out.json").read_text() == "an earlier one"
+    assert not (tmp_path / "out.dropped.json").exists()
 
 
 def test_what_was_dropped_can_be_filtered_again(tmp_path, lines):
-    filter_corpus(read_corpus([lines]), Filters(min_reward=2), tmp_path / "first.jsonl")
+    (tmp_path / "first.dropped.jsonl").write_bytes(
+        b"\n".join(row[:-1] + b',"drop_reason":"reward_below_min"}' for row in RECORDS)
+    )
     again = tmp_path / "second.jsonl"
     done = filter_corpus(read_corpus([str(tmp_path / "first.dropped.jsonl")]), Filters(where="reward < 0.4"), again)
     assert done.kept == 1
@@ -136,10 +142,6 @@ def test_what_was_dropped_can_be_filtered_again(tmp_path, lines):
     assert all(row.count(b'"drop_reason":"') == 1 for row in rows)
     assert rows[1] == RECORDS[2][:-1] + b',"drop_reason":"where"}'
     assert again.read_bytes().count(b"123456789012345678901234567890") == 1
-    filter_corpus(read_corpus([str(again)]), Filters(min_reward=2), tmp_path / "third.jsonl")
-    [row] = (tmp_path / "third.dropped.jsonl").read_bytes().splitlines()
-    assert b'"big":123456789012345678901234567890' in row
-    assert row.endswith(b'"drop_reason":"reward_below_min"}')
 
 
 def test_filtering_the_kept_changes_nothing(tmp_path, lines):
@@ -308,9 +310,17 @@ def test_a_card_tells_of_the_filters_before(tmp_path, lines):
         "reward at least 0.5",
         "at most 1 of a problem",
     ]
-    exporter, filters = sft_exporter(tmp_path / "sft.jsonl", Sft(), Filters())
+    exporter, filters = sft_exporter(tmp_path / "sft.jsonl", Sft(), Filters(), allow_empty=True)
     export_corpus(read_corpus([str(tmp_path / "twice.json")]), filters, exporter)
     card = (tmp_path / "README.md").read_text()
     assert (
         card.index("- reward at least 0.5") < card.index("- at most 1 of a problem") < card.index("- without an error")
     )
+
+
+def test_kept_answers_of_nothing_but_white_space_are_said(tmp_path):
+    path = tmp_path / "in.jsonl"
+    rows = [rollout(sample=number, answer=text) for number, text in enumerate([" ", "\u3000", "a"])]
+    path.write_bytes(b"\n".join(map(orjson.dumps, rows)))
+    kept = filter_corpus(read_corpus([str(path)]), Filters(), tmp_path / "out.jsonl")
+    assert "in 2 of them the model wrote nothing: --drop_empty leaves them out" in kept.lines()

@@ -18,8 +18,9 @@ from rollmill.errors import InputError
 from rollmill.jobs.curation import commands
 from rollmill.jobs.curation.analysis import analyse
 from rollmill.jobs.curation.commands import run_command
-from rollmill.jobs.curation.flow_steps import write_kept
+from rollmill.jobs.curation.flow_steps import write_export, write_filtered
 from rollmill.jobs.curation.parameters import COMMANDS, Curate, FilterData
+from tests.corpus.test_producers import FILES
 from tests.exports.made import lines_of, rollout
 from tests.generation.made import append, opened
 
@@ -182,12 +183,42 @@ def test_compare(do):
     assert do("filter_data", "--input", "raw.json", "--output", "good.jsonl", "--min-reward", "0.5")[0] == 0
     status, out, _ = do("compare", "--input", "raw.json", "good.jsonl", "--output", "both.png")
     assert status == 0
-    head, _, first, second, said = out.splitlines()
+    head, _, first, second, *_, message = out.splitlines()
     assert len(head) == len(first) == len(second)
     assert "raw.json" in first
     assert "good.jsonl" in second
-    assert said == "comparison: both.png"
+    assert message == "comparison: both.png"
     assert Path("both.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_compare_writes_the_flips_of_each_problem(do):
+    changed = [{**row, "success": row["instance_id"] == "p1", "reward": 1.0} for row in ROWS]
+    Path("changed.jsonl").write_text("".join(json.dumps(row) + "\n" for row in changed))
+    status, out, _ = do("compare", "--input", "raw.json", "changed.jsonl", "--flips", "flips.jsonl")
+    assert status == 0
+    assert "changed.jsonl against raw.json, paired by problem, on 2 problems judged in both:" in out
+    assert [row["flip"] for row in lines_of(Path("flips.jsonl"))] == ["unsolved", "solved"]
+
+
+def test_curves(do):
+    status, out, _ = do("curves", "--input", "raw.json")
+    assert status == 0
+    assert Path("raw_sampling_curves.png").read_bytes().startswith(b"\x89PNG")
+    assert "pass@k" in out
+    passing, by_reward = json.loads(do("curves", "--input", "raw.json", "--json")[1])
+    assert [point["problems"] for point in passing["points"]] == [2, 1]
+    assert by_reward["name"] == "best of k by reward"
+
+
+def test_health(do):
+    cut = {**rollout("p2", 0, 0.0, answer=""), "finish_reason": "length"}
+    Path("cut.jsonl").write_bytes(orjson.dumps(cut))
+    status, out, _ = do("health", "--input", "raw.json", "cut.jsonl")
+    assert status == 0
+    assert out.startswith("health: 2 findings in 4 rollouts\n")
+    assert "hollow_turns: 1 of 4 rollouts" in out
+    found = json.loads(do("health", "--input", "cut.jsonl", "--json")[1])
+    assert [finding["name"] for finding in found["findings"]] == ["hollow_turns", "answers_cut"]
 
 
 def test_compare_of_files_with_one_name_shows_their_paths(do):
@@ -216,9 +247,9 @@ def test_commands_on_a_run(do, run_directory):
     assert row["metadata"]["model"] == "policy"
 
 
-def test_bad_rows_are_said_and_kept(do):
+def test_bad_rows_are_reported_and_kept(do):
     Path("in.jsonl").write_bytes(orjson.dumps(ROWS[0]) + b'\n{"instance_id": 1.5}\nnonsense\n')
-    status, out, err = do("filter_data", "--input", "in.jsonl", "--output", "out.jsonl.gz")
+    status, out, err = do("filter_data", "--input", "in.jsonl", "--output", "out.jsonl.gz", "--max_bad_share", "0.7")
     assert status == 0
     assert out.startswith("kept 1 of 1 rollouts")
     assert err.splitlines()[0] == "2 rows could not be used; they are in out.quarantine.jsonl"
@@ -227,7 +258,7 @@ def test_bad_rows_are_said_and_kept(do):
         ("in.jsonl", 2, "instance_id"),
         ("in.jsonl", 3, None),
     ]
-    _, out, err = do("analyze", "--input", "in.jsonl", "--json")
+    _, out, err = do("analyze", "--input", "in.jsonl", "--json", "--max_bad_share", "0.7")
     assert json.loads(out)["quarantined"] == 2
     assert err.splitlines()[0] == "2 rows could not be used"
     Path("in.jsonl").write_bytes(orjson.dumps(ROWS[0]))
@@ -235,30 +266,55 @@ def test_bad_rows_are_said_and_kept(do):
     assert not Path("out.quarantine.jsonl").exists(), "an earlier call's"
 
 
-def test_what_is_no_number_is_read_as_null_and_said(do):
+NON_NUMBERS = "1 records held NaN or Infinity, read as null, or lone surrogates, read as ?: neither is JSON in UTF-8\n"
+
+
+def test_non_number_is_read_as_null_and_reported(do):
     Path("in.jsonl").write_text('{"instance_id": "a", "reward": NaN}\n')
     status, _, err = do("filter_data", "--input", "in.jsonl", "--output", "out.jsonl")
-    assert (status, err) == (0, "1 records held NaN or Infinity, which is no JSON: read as null\n")
+    assert (status, err) == (0, NON_NUMBERS)
     assert lines_of(Path("out.jsonl")) == [{"instance_id": "a", "reward": None}]
 
 
-def test_an_empty_file(do):
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("analyze",),
+        ("filter_data", "--output", "o.json"),
+        ("export_sft", "--output", "o.jsonl"),
+        ("overview",),
+        ("quality_report",),
+        ("curves",),
+        ("health",),
+        ("show_example",),
+    ],
+)
+def test_an_empty_file_is_an_error(do, argv):
     Path("none.jsonl").write_bytes(b"")
-    assert json.loads(do("analyze", "--input", "none.jsonl", "--json")[1])["rollouts"] == 0
-    assert do("analyze", "--input", "none.jsonl")[0] == 0
-    assert do("filter_data", "--input", "none.jsonl", "--output", "o.json")[1].startswith("kept 0 of 0 rollouts")
-    assert do("export_sft", "--input", "none.jsonl", "--output", "o.jsonl")[0] == 0
-    assert do("overview", "--input", "none.jsonl")[0] == 0
-    assert do("quality_report", "--input", "none.jsonl")[0] == 0
-    said = do("show_example", "--input", "none.jsonl")
-    assert said == (1, "", "curate: none of the 0 rollouts of none.jsonl meets the conditions\n")
+    Path("o.jsonl").write_bytes(b"an earlier one")
+    message = do(*argv, "--input", "none.jsonl")
+    assert message == (1, "", "curate: none.jsonl holds no rows: nothing is done\n")
+    assert Path("o.jsonl").read_bytes() == b"an earlier one"
+
+
+def test_more_bad_rows_than_are_allowed_are_an_error(do):
+    Path("in.jsonl").write_bytes(orjson.dumps(ROWS[0]) + b"\nnonsense\n")
+    Path("o.jsonl").write_bytes(b"an earlier one")
+    Path("o.quarantine.jsonl").write_bytes(b"an earlier one")
+    status, _, err = do("export_sft", "--input", "in.jsonl", "--output", "o.jsonl")
+    assert status == 1
+    assert err.startswith(
+        "curate: 1 of 2 rows of in.jsonl cannot be used, more than the share of 0.1 allowed (--max_bad_share)"
+    )
+    assert "in.jsonl: row 2: not valid JSON" in err
+    assert (Path("o.jsonl").read_bytes(), Path("o.quarantine.jsonl").read_bytes()) == (b"an earlier one",) * 2
 
 
 SFT = ("export_sft", "--input", "raw.json", "--output")
 
 
 @pytest.mark.parametrize(
-    ("argv", "status", "said"),
+    ("argv", "status", "message"),
     [
         (("analyse", "--input", "raw.json"), 2, "'analyse' is no command: did you mean analyze?"),
         (("zzz",), 2, "'zzz' is no command: there are analyze, filter_data, export_sft, export_trajectory"),
@@ -280,6 +336,7 @@ SFT = ("export_sft", "--input", "raw.json", "--output")
         (("show_example", "--input", "raw.json", "--html", "raw.json"), 2, "--html raw.json is an input"),
         (("overview", "--input", "raw.json", "--output", "raw.json"), 2, "--output raw.json is an input"),
         (("compare", "--input", "raw.json"), 2, "--input: give two or more to compare"),
+        (("compare", "--input", "a", "b", "--flips", "compare.png"), 2, "is the picture, too: give another name"),
         (("filter_data", "--input", "raw.json", "raw.json", "--output", "o.json"), 1, "raw.json is given twice"),
         (("filter_data", "--input", "raw.json", "--output", "raw.json/o.json"), 1, "raw.json"),
         (("overview", "--input", "raw.json", "--output", "."), 2, "--output . is a folder: name a file in it"),
@@ -287,20 +344,20 @@ SFT = ("export_sft", "--input", "raw.json", "--output")
         (("show_example", "--input", "raw.json", "--html", "/tmp"), 2, "--html /tmp is a folder"),
     ],
 )
-def test_mistakes_are_one_line_and_write_nothing(do, argv, status, said):
+def test_mistakes_are_one_line_and_write_nothing(do, argv, status, message):
     before = Path("raw.json").read_bytes()
     found, out, err = do(*argv)
     assert (found, out) == (status, "")
-    assert said in err
+    assert message in err
     assert err.count("\n") == 1
     assert files() == ["raw.json"]
     assert Path("raw.json").read_bytes() == before
 
 
-def test_all_rows_bad_is_said_where_nothing_can_be_shown(do):
+def test_all_rows_bad_is_said(do):
     Path("in.jsonl").write_bytes(b"{}\n{}\n")
-    said = do("show_example", "--input", "in.jsonl")[2]
-    assert said.endswith("none of the 0 rollouts of in.jsonl meets the conditions, and 2 rows could not be used\n")
+    message = do("show_example", "--input", "in.jsonl", "--max_bad_share", "1")[2]
+    assert message.startswith("curate: 2 of 2 rows of in.jsonl cannot be used, so none is left")
 
 
 @pytest.mark.parametrize(
@@ -327,7 +384,7 @@ def test_no_input_is_overwritten_by_what_goes_beside_the_output(do, name, output
         assert Path("data", name).read_bytes() == content
 
 
-def test_the_output_in_a_folder_that_is_read_again_is_refused(do):
+def test_output_inside_an_input_folder_is_refused(do):
     Path("data").mkdir()
     Path("raw.json").rename("data/raw.json")
     argv = ("filter_data", "--input", "data", "--output", "data/kept.json", "--min-reward", "0.5")
@@ -342,8 +399,33 @@ def test_the_output_in_a_folder_that_is_read_again_is_refused(do):
 def test_the_flow_does_not_overwrite_its_input():
     Path("rollouts.jsonl").write_bytes(orjson.dumps(ROWS[0]))
     with pytest.raises(InputError, match=r"rollouts\.jsonl is an input, and would be overwritten"):
-        write_kept(Curate(input="rollouts.jsonl", output_dir="."))
+        write_filtered(Curate(input="rollouts.jsonl", output_dir="."))
     assert lines_of(Path("rollouts.jsonl")) == ROWS[:1]
+
+
+SINGLE = [
+    {"instance_id": "p", "sample_id": number, "prompt": "q", "completion": "a", "reward": 1.0, "success": True}
+    for number in range(2)
+]
+
+
+def test_one_of_several_exports_may_have_nothing():
+    Path("raw.jsonl").write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in SINGLE))
+    asked = Curate(input="raw.jsonl", output_dir="out", export=["sft", "preferences"])
+    write_filtered(asked)
+    assert [write_export(asked, kind).kept for kind in asked.export] == [2, 0]
+    with pytest.raises(InputError, match=r"no rollout can be written to out/preferences\.jsonl"):
+        write_export(Curate(input="raw.jsonl", output_dir="out", export=["preferences"]), "preferences")
+
+
+@pytest.mark.parametrize("of_each", [{"completion": " "}, {"finish_reason": "length"}, {"train": False}])
+def test_the_flow_writes_nothing_where_nothing_can_be_trained_on(of_each):
+    Path("raw.jsonl").write_bytes(b"".join(orjson.dumps(row | of_each) + b"\n" for row in SINGLE))
+    Path("out").mkdir()
+    Path("out/rollouts.jsonl").write_text("before\n")
+    with pytest.raises(InputError, match="which is left as it was: "):
+        write_filtered(Curate(input="raw.jsonl", output_dir="out"))
+    assert Path("out/rollouts.jsonl").read_text() == "before\n"
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES, errno.EROFS])
@@ -437,6 +519,8 @@ def test_quick_commands_import_nothing_heavy():
         "overview --input raw.json",
         "compare --input raw.json o.json",
         "quality_report --input raw.json",
+        "curves --input raw.json",
+        "health --input raw.json",
     ]
     command = [sys.executable, "-c", LIGHT, *lines]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
@@ -457,3 +541,29 @@ def test_a_reader_that_has_read_enough(argv):
 def test_the_flows_mistakes_are_said_before_prefect_is_imported():
     done = curate("run", "--input", "raw.json", "--best_k", "0")
     assert (done.returncode, done.stderr) == (2, "curate run: --best_k: 0 is too small: must be at least 1\n")
+
+
+@pytest.mark.parametrize("path", sorted(FILES.iterdir()), ids=lambda path: path.name)
+def test_rollouts_of_other_producers_are_exported(do, path):
+    status, printed, errors = do("export_sft", "--input", str(path), "--output", "out.jsonl")
+    assert (status, errors) == (0, "")
+    for row in lines_of(Path("out.jsonl")):
+        assert row["metadata"]["instance_id"]
+        assert row["messages"][-1]["role"] == "assistant"
+    assert "used 0 of" not in printed
+
+
+def test_fields_of_rows_of_no_known_form(do):
+    turns = [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]
+    Path("odd.jsonl").write_text(json.dumps({"task": "p", "turns": turns, "points": 0.5}))
+    status, _, errors = do("export_sft", "--input", "odd.jsonl", "--output", "out.jsonl")
+    assert status == 1
+    assert (
+        "the row has task, turns, points: name one with --id_field, the messages with --messages_field, the re"
+        in errors
+    )
+    named = ["--id_field", "task", "--messages_field", "turns", "--reward_field", "points"]
+    assert do("export_sft", "--input", "odd.jsonl", "--output", "out.jsonl", *named)[0] == 0
+    (row,) = lines_of(Path("out.jsonl"))
+    assert (row["metadata"]["instance_id"], row["metadata"]["reward"]) == ("p", 0.5)
+    assert row["messages"] == [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]

@@ -112,7 +112,7 @@ def test_every_kind_of_file(tmp_path):
         assert Benchmarks.read([str(tmp_path / name)]).contaminated([LONG]) == [f"{name}:{number}"]
 
 
-def test_files_of_one_name_are_told_apart(tmp_path):
+def test_files_of_one_name_are_distinguished(tmp_path):
     for name in "ab":
         (tmp_path / name).mkdir()
     paths = [lines(tmp_path / "a/b.jsonl", [{"text": SHORT}]), lines(tmp_path / "b/b.jsonl", [{"text": LONG}])]

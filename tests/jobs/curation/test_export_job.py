@@ -80,7 +80,10 @@ def test_the_card_says_where_from_by_what_and_how_many(tmp_path, document):
     card = done.card.read_text()
     assert f"source: {document}".replace("_", "\\_") in card
     assert "model: org/m" in card
-    assert "- without an error\n- reward at least 0.5\n- no duplicates within a problem\n" in card
+    assert (
+        "- without an error\n- not marked against training\n- not cut off at the limit on tokens\n"
+        "- reward at least 0.5\n- no duplicates within a problem\n"
+    ) in card
     assert counts_of(done.card) == {
         "read": 6,
         "filtered: reward_below_min": 2,
@@ -121,8 +124,8 @@ def test_failed_rollouts_are_never_exported(tmp_path, document):
         trajectory_exporter(tmp_path / "b.json"),
         preference_exporter(tmp_path / "c.jsonl", PairOptions(), Splitting()),
     ):
-        done = export_corpus(read_corpus([document]), only, exporter)
-        assert (done.kept, done.reasons) == (0, {"where": 5, "failed": 1})
+        with pytest.raises(InputError, match="no rollout can be written to"):
+            export_corpus(read_corpus([document]), only, exporter)
 
 
 def test_trajectories_of_a_document(tmp_path, document):
@@ -212,11 +215,12 @@ def test_the_longest_row_is_measured_as_it_is_written(tmp_path, document, monkey
     assert [turns[-1]["content"] for turns in counted] == ["short", "too long"]
 
 
-def test_nothing_left_is_an_empty_file(tmp_path, document):
-    done = export(document, tmp_path / "sft.jsonl", Filters(min_reward=2))
-    assert (done.kept, done.reasons) == (0, {"reward_below_min": 5, "failed": 1})
-    assert (tmp_path / "sft.jsonl").read_bytes() == b""
-    assert len(left_out(done)) == 6
+def test_nothing_left_is_an_error_that_leaves_all_files_as_they_are(tmp_path, document):
+    (tmp_path / "sft.jsonl").write_text("an earlier one")
+    with pytest.raises(InputError, match="which is left as it was"):
+        export(document, tmp_path / "sft.jsonl", Filters(min_reward=2))
+    assert (tmp_path / "sft.jsonl").read_text() == "an earlier one"
+    assert not (tmp_path / "sft.dropped.jsonl").exists()
 
 
 def test_a_wrong_name_writes_nothing(tmp_path, document):
@@ -237,7 +241,7 @@ def run(tmp_path):
     return tmp_path / "policy"
 
 
-def test_conversations_of_a_run_stand_in_the_order_of_its_problems(tmp_path, run):
+def test_exported_rows_follow_the_problem_order(tmp_path, run):
     done = export(str(run), tmp_path / "sft.jsonl", Filters(drop_unparseable=True))
     assert (done.read, done.kept, done.reasons) == (4, 3, {"unparseable": 1})
     rows = lines_of(tmp_path / "sft.jsonl")
@@ -285,3 +289,10 @@ def test_images_of_a_run_are_found_from_the_export(tmp_path):
     [row] = lines_of(tmp_path / "deep" / "out" / "sft.jsonl")
     assert row["images"] == ["../../seeing/images/aa.png"]
     assert (tmp_path / "deep" / "out" / row["images"][0]).read_bytes() == b"picture"
+
+
+def test_the_error_of_an_empty_export_counts_what_was_filtered_before(tmp_path):
+    rows = [{**rollout("p", 0, 1.0), "finish_reason": "length"}, {**rollout("p", 1, 1.0), "train": False}]
+    (tmp_path / "raw.jsonl").write_bytes(b"\n".join(map(orjson.dumps, rows)))
+    with pytest.raises(InputError, match=r"left as it was: marked_not_for_training 1, truncated 1$"):
+        export(str(tmp_path / "raw.jsonl"), tmp_path / "sft.jsonl")

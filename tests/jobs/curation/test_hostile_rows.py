@@ -51,7 +51,9 @@ def do(tmp_path, monkeypatch, capsys):
     def run(*argv):
         try:
             with report_errors("curate"):
-                run_command(parse_command(COMMANDS, argv, prog="curate", description="", examples=""))
+                run_command(
+                    parse_command(COMMANDS, [*argv, "--max_bad_share", "1"], prog="curate", description="", examples="")
+                )
         except SystemExit as stop:
             return (stop.code, "".join(capsys.readouterr()))
         return (0, "".join(capsys.readouterr()))
@@ -69,6 +71,8 @@ COMMAND_LINES = [
     ["show_example"],
     ["show_example", "--html", "out.html"],
     ["overview", "--output", "out.png"],
+    ["curves", "--output", "out.png"],
+    ["health"],
 ]
 
 
@@ -147,7 +151,7 @@ def test_only_pictures_of_the_run_itself_are_carried_along(tmp_path, monkeypatch
     assert (tmp_path / "out" / "images" / "a.png").read_bytes() == make_png(1)
 
 
-def test_a_folder_of_images_that_is_a_link_is_not_followed(tmp_path, caplog):
+def test_symlinked_image_folder_is_not_followed(tmp_path, caplog):
     (tmp_path / "pictures").mkdir()
     (tmp_path / "pictures" / "a.png").write_bytes(make_png(1))
     (tmp_path / "run").mkdir()

@@ -11,8 +11,8 @@ from rollmill.corpus.table import empty_table
 from rollmill.jobs.curation.comparison_plot import compare_rows, draw_compared
 from rollmill.jobs.curation.overview_plot import draw_overview
 from rollmill.reports.plots.histogram import make_histogram, usual_range
-from rollmill.reports.plots.intervals import wilson_interval
 from rollmill.reports.plots.labels import number, one_line, share
+from rollmill.statistics.intervals import wilson_interval
 from tests.jobs.curation.made_rollouts import made_table
 
 RNG = np.random.default_rng(0)
@@ -67,11 +67,11 @@ def test_any_tables_compare(names):
 
 
 def test_panels_without_data_say_so(monkeypatch):
-    said = []
+    labels = []
     for module in ("jobs.curation.overview_plot", "reports.plots.outcomes"):
-        monkeypatch.setattr(f"rollmill.{module}.say", lambda axes, text: said.append(text))
+        monkeypatch.setattr(f"rollmill.{module}.say", lambda axes, text: labels.append(text))
     draw_overview(TABLES["only_names"], "t")
-    assert said == [
+    assert labels == [
         "No rollout has a reward",
         "No rollout has a reward or a verdict",
         "No rollout has messages or token counts",

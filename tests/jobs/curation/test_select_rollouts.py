@@ -70,7 +70,7 @@ def test_no_condition_keeps_everything():
     ("name", "small", "large"),
     [("reward", 0.25, 0.75), ("messages", 3, 5), ("tokens", 100, 300)],
 )
-def test_bounds_hold_themselves_and_what_is_missing_is_no_small_number(name, small, large):
+def test_bounds_are_inclusive_and_missing_values_are_dropped(name, small, large):
     middle = (small + large) / 2 if name == "reward" else (small + large) // 2
     rows = column(name, None, small, middle, large)
     missing, below, above = f"no_{name}", f"{name}_below_min", f"{name}_above_max"
@@ -90,7 +90,7 @@ def test_zero_is_a_bound():
     assert judge(column("reward", -0.5, 0.5), max_reward=0) == [None, "reward_above_max"]
 
 
-def test_successful_and_its_negation_drop_what_is_unknown_only_where_success_is_asked_for():
+def test_unjudged_rollouts_are_neither_successful_nor_unsuccessful():
     rows = column("success", True, False, None)
     assert judge(rows, successful_only=True) == [None, "not_successful", "not_successful"]
     assert judge(rows, unsuccessful_only=True) == ["not_unsuccessful", None, "not_unsuccessful"]
@@ -204,7 +204,7 @@ def test_best_of_rollouts_without_answer_errors_is_by_reward():
     assert judge(rows, best_k=3) == [None, "not_best", None, "not_best", None]
 
 
-def test_at_most_so_many_of_a_problem_and_the_best_of_these():
+def test_best_rollouts_of_a_problem_are_kept_up_to_a_limit():
     rows = [
         {"instance_id": name, "reward": reward} for name, reward in zip("abaab", (0.0, 1.0, 0.5, 1.0, 0.0), strict=True)
     ]
@@ -252,7 +252,7 @@ def test_an_aggregate_in_where_is_over_all_that_was_read():
 
 
 @pytest.mark.parametrize(
-    ("expression", "said"),
+    ("expression", "message"),
     [
         ("reward >", "is no SQL expression"),
         ("", "is no SQL expression"),
@@ -265,10 +265,10 @@ def test_an_aggregate_in_where_is_over_all_that_was_read():
         ("SELECT 1", "is no SQL expression"),
     ],
 )
-def test_a_condition_that_is_none_is_said_at_once(expression, said):
+def test_invalid_condition_is_refused_at_once(expression, message):
     with pytest.raises(ValidationError) as raised:
         Filters(where=expression)
-    assert said in str(raised.value)
+    assert message in str(raised.value)
 
 
 @pytest.mark.parametrize("expression", ["CAST(instance_id AS INT) > 3", "REGEXP_LIKE(instance_id, '(')"])
@@ -279,7 +279,7 @@ def test_a_condition_that_fails_on_some_row_is_one_line(expression):
 
 
 @pytest.mark.parametrize(
-    ("asked", "said"),
+    ("asked", "message"),
     [
         ({"successful_only": True, "unsuccessful_only": True}, "together keep nothing"),
         ({"min_reward": 0.75, "max_reward": 0.5}, "--min_reward 0.75 is more than --max_reward 0.5"),
@@ -290,10 +290,10 @@ def test_a_condition_that_fails_on_some_row_is_one_line(expression):
         ({"best_k": 0}, "greater than or equal to 1"),
     ],
 )
-def test_conditions_that_cannot_be_met(asked, said):
+def test_conditions_that_cannot_be_met(asked, message):
     with pytest.raises(ValidationError) as raised:
         Filters(**asked)
-    assert said in str(raised.value)
+    assert message in str(raised.value)
 
 
 def test_words_are_one_line_per_condition():

@@ -76,7 +76,7 @@ def test_no_file_is_read(tmp_path, expression):
 
 
 @pytest.mark.parametrize("expression", LARGE)
-def test_what_has_no_end_is_refused_before_it_is_parsed(expression):
+def test_unbounded_expression_is_refused_before_parsing(expression):
     with pytest.raises(InputError) as refused:
         where(expression)
     assert len(str(refused.value)) < 1000

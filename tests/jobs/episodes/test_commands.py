@@ -25,7 +25,7 @@ def test_flags_and_overrides_stand_in_any_order():
         "--model-path", "some=path", "sampling.top_p=0.5", "--output_dir", "training.x=1", "--seed=3", "concurrency=9",
     )  # fmt: skip
     assert type(one) is CollectEpisodes
-    assert (one.num_episodes, one.max_turns, one.top_p, one.seed, one.concurrency) == (500, 5, 0.5, 3, 9)
+    assert (one.total_rollouts, one.max_turns, one.top_p, one.seed, one.concurrency) == (500, 5, 0.5, 3, 9)
     assert one.env == ["size=3", "world=sokoban"]
     assert one.sft_config == ["lora_alpha=32", "lora_r=8"]
     assert (one.model_path, one.output_dir, one.run_sft_training) == ("some=path", "training.x=1", False)
@@ -39,7 +39,7 @@ def test_a_file_by_its_path_or_as_hydra_names_it(tmp_path, monkeypatch):
         ["--config_name=code.yaml"], ["--config_path=.", "--config-name=code"],
     ):  # fmt: skip
         one = asked(*flags, "env.max_turns=4", "--num_episodes", "2")
-        assert (one.max_turns, one.model_path, one.num_episodes) == (4, "org/m", 2)
+        assert (one.max_turns, one.model_path, one.total_rollouts) == (4, "org/m", 2)
 
 
 def test_the_environment_is_beneath_the_file(tmp_path, monkeypatch):
@@ -51,7 +51,7 @@ def test_the_environment_is_beneath_the_file(tmp_path, monkeypatch):
     assert asked("--config", str(tmp_path / "a.yaml"), "--concurrency", "9").concurrency == 9
 
 
-def test_what_is_passed_over_is_said(tmp_path, capsys):
+def test_ignored_keys_are_reported(tmp_path, capsys):
     names = ["device: cuda", "val_freq: 10", "logger: [console]", "resample_freq: 3", "project_name: x"]
     text = "training:\n" + "".join(f"  {name}\n" for name in names)
     (tmp_path / "a.yaml").write_text(f"{text}resource: {{nnodes: 1, n_gpus_per_node: 8}}\n")
@@ -101,6 +101,6 @@ def test_mistakes_are_one_line(argv, why, capsys):
 def test_help_tells_of_overrides(capsys):
     with pytest.raises(SystemExit):
         asked("--help")
-    said = " ".join(capsys.readouterr().out.split())
-    assert "Dotted names, also without the flag: training.sft_num_episodes=500" in said
-    assert "--config FILE.yaml YAML file of settings" in said
+    message = " ".join(capsys.readouterr().out.split())
+    assert "Dotted names, also without the flag: training.sft_num_episodes=500" in message
+    assert "--config FILE.yaml YAML file of settings" in message

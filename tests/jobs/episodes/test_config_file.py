@@ -48,8 +48,8 @@ env:
 def test_the_names_that_users_of_the_seed_know(tmp_path):
     one = asked(tmp_path, SEED)
     assert changed(one) == {
-        "env_name": "math_env", "max_turns": 5, "env": ["dataset=chain_sum"], "model_path": "m", "num_episodes": 500,
-        "only_success": False, "run_sft_training": True, "output_dir": "./data", "sft_model_dir": "./model",
+        "env_name": "math_env", "max_turns": 5, "env": ["dataset=chain_sum"], "model_path": "m", "total_rollouts": 500,
+        "successful_only": False, "run_sft_training": True, "output_dir": "./data", "sft_model_dir": "./model",
         "sft_config": ["model_path=org/base", "use_lora=true", "lora_r=32", 'learning_rate="5e-5"',
                        'target_modules=["q_proj", "v_proj"]'],
     }  # fmt: skip
@@ -61,15 +61,16 @@ def test_the_names_that_users_of_the_seed_know(tmp_path):
 def test_one_setting_may_be_said_in_many_ways(tmp_path):
     for text in (
         "num_episodes: 7", "num-episodes: 7", "sampling: {num_episodes: 7}", "training: {sft_num_episodes: 7}",
+        "total_rollouts: 7", "sampling: {total-rollouts: 7}",
         "training.sft_num_episodes: 7", '{"sampling": {"num-episodes": 7}}',
     ):  # fmt: skip
-        assert changed(asked(tmp_path, text)) == {"model_path": "m", "num_episodes": 7}, text
+        assert changed(asked(tmp_path, text)) == {"model_path": "m", "total_rollouts": 7}, text
     for override in ("num_episodes=7", "+training.sft_num_episodes=7", "++sampling.num_episodes=7",
                      "training={sft_num_episodes: 7}"):  # fmt: skip
-        assert changed(asked(tmp_path, "", override)) == {"model_path": "m", "num_episodes": 7}, override
+        assert changed(asked(tmp_path, "", override)) == {"model_path": "m", "total_rollouts": 7}, override
 
 
-def test_what_wins(tmp_path):
+def test_overrides_flags_environment_and_file_in_order(tmp_path):
     text = (
         "num_episodes: 1\ntemperature: 0.1\ntop_p: 0.1\nmax_turns: 1\nenv: {a: 1, b: 1, c: 1}\nsft_config: {seed: 1}\n"
     )
@@ -80,11 +81,11 @@ def test_what_wins(tmp_path):
         text,
         *overrides,
         environment=environment,
-        num_episodes="3",
+        total_rollouts="3",
         env=["c=3", "d=3"],
         sft_config=["lora_r=3"],
     )
-    assert (one.num_episodes, one.temperature, one.top_p, one.max_turns, one.concurrency) == (3, 0.2, 0.1, 1, 9)
+    assert (one.total_rollouts, one.temperature, one.top_p, one.max_turns, one.concurrency) == (3, 0.2, 0.1, 1, 9)
     assert one.env_settings == {"a": 1, "b": 2, "c": 3, "d": 3}
     assert one.sft_config == ["seed=1", "lora_r=3"]
 
@@ -192,7 +193,8 @@ def test_a_file_for_pettingllms(tmp_path):
         ("", "env.max_turns=0", "env.max_turns=0: 0: Input should be greater than or equal to 1"),
         ("policies:\n  a:\n    lora: x", "",
          "{} line 3: policies.a.lora: no such setting of a policy: there are path, model_path, model, name, adapter, "
-         "base_url, temperature, top_p, max_tokens"),
+         "base_url, temperature, top_p, max_tokens, top_k, min_p, presence_penalty, frequency_penalty, "
+         "repetition_penalty, stop, reasoning_effort, chat_template_kwargs, extra_body"),
         ("policies:\n  a:\n    top_p: 1", "", "policy a: says no model: give its path, or leave it out"),
         ("model_path: ${nowhere}", "", "{} line 1: model_path: ${{nowhere}} names no setting that has a value"),
         ("model_path: ${model_path}", "", "{} line 1: model_path: ${{model_path}} names no setting that has a value"),
@@ -212,7 +214,7 @@ def test_mistakes_say_where_they_stand(tmp_path, text, override, why):
     assert str(caught.value) == why.format(tmp_path / "run.yaml")
 
 
-def test_what_fits_together_only_with_the_flags_is_judged_with_them(tmp_path):
+def test_file_and_flags_are_validated_together(tmp_path):
     one = asked(tmp_path, "balance_success: true", only_success=False)
     assert one.balance_success
 
@@ -246,7 +248,7 @@ def test_a_file_says_how_large_a_server_is(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["evil:Environment", "evil.Environment", "os.system"])
-def test_a_file_names_no_environment_that_the_user_has_not_named(tmp_path, monkeypatch, name):
+def test_config_file_cannot_name_an_environment_to_import(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "evil.py").write_text("open('pwned', 'w')\nclass Environment: pass\n")

@@ -17,8 +17,9 @@ from tests.jobs.episodes.toy import PNG, played
 class Says:
     """A policy of set answers."""
 
-    def __init__(self, *answers, name="says"):
+    def __init__(self, *answers, name="says", context=None):
         self.name = name
+        self.context = context or {}
         self.answers = list(answers)
         self.asked = []
 
@@ -48,13 +49,13 @@ def test_agents_act_in_turn_until_it_is_done(tmp_path):
     assert episode.messages[turn.first : turn.end] == [
         {"role": "system", "content": "Say a number."},
         {"role": "user", "content": "first: 2 of 5"},
-        {"role": "assistant", "content": "1"},
+        {"role": "assistant", "content": "1", "finish_reason": "stop"},
     ]
     assert [turn.first for turn in episode.turns] == [0, 3, 6, 9]
     assert episode.turns[-1].end == len(episode.messages)
 
 
-def test_it_ends_in_the_middle_of_a_turn_as_soon_as_it_is_done(tmp_path):
+def test_episode_ends_mid_turn_when_done(tmp_path):
     episode = played(tmp_path, {"first": Says("5"), "second": Says()})
     assert [turn.agent_name for turn in episode.turns] == ["first"]
     assert episode.success is True
@@ -97,7 +98,7 @@ def test_oracle_and_random(tmp_path):
         ("success", "second, turn 0: success", 2),
     ],
 )
-def test_what_an_environment_raises_is_attributed_and_recorded(tmp_path, raises_in, where, turns):
+def test_environment_exception_is_attributed_and_recorded(tmp_path, raises_in, where, turns):
     episode = played(tmp_path, raises_in=raises_in)
     assert episode.success is None
     assert episode.error.type == "environment_raised"
@@ -105,11 +106,11 @@ def test_what_an_environment_raises_is_attributed_and_recorded(tmp_path, raises_
     assert len(episode.turns) == turns
     if raises_in == "act":
         assert episode.turns[0].reward is None
-        assert episode.messages[-1] == {"role": "assistant", "content": "4"}
+        assert episode.messages[-1] == {"role": "assistant", "content": "4", "finish_reason": "stop"}
 
 
 @pytest.mark.parametrize(("raises_in", "gives"), [("done", "none"), ("success", "none"), ("act", "nan")])
-def test_what_is_no_answer_of_an_environment_is_its_error(tmp_path, raises_in, gives):
+def test_invalid_environment_answer_is_its_error(tmp_path, raises_in, gives):
     episode = played(tmp_path, raises_in=raises_in, gives=gives)
     assert episode.success is None
     assert episode.error.type == "environment_raised"
@@ -122,7 +123,7 @@ def test_a_sandbox_that_fails_is_a_failure_on_the_way(tmp_path):
     assert episode.error.message == "first, turn 0: act: it is gone"
 
 
-def test_a_request_that_fails_ends_the_episode_and_keeps_its_turns(tmp_path):
+def test_failed_request_ends_the_episode_and_keeps_its_turns(tmp_path):
     failing = Says(RequestFailedError("http_400", "too long", 3))
     episode = played(tmp_path, {"first": Says("1"), "second": failing})
     assert (episode.success, episode.error.type) == (None, "http_400")

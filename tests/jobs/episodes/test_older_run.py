@@ -2,46 +2,27 @@
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
-
-import orjson
 import pytest
 
 from rollmill.corpus.corpus import read_corpus
-from rollmill.jobs.episodes.finished import finished_outcome
+from rollmill.jobs.episodes.job import jobs
 from rollmill.jobs.episodes.parameters import CollectEpisodes
-from rollmill.jobs.episodes.run import open_collection
-
-WRITTEN = Path(__file__).parent / "written_by_1"
+from tests.older_runs import OlderRun, enter_copy
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path, monkeypatch):
-    shutil.copytree(WRITTEN, tmp_path / "old")
-    monkeypatch.chdir(tmp_path / "old")
-    return tmp_path / "old"
+def older(tmp_path, monkeypatch):
+    return OlderRun(enter_copy(__file__, tmp_path, monkeypatch) / "run", CollectEpisodes, jobs)
 
 
-def the_same(**changed):
-    given = orjson.loads((WRITTEN / "run/manifest.json").read_bytes())["parameters"]
-    return CollectEpisodes.model_validate(given | changed)
+def test_it_continues(older):
+    older.check_continues(expected=3, more={"num_episodes": 5}, missing=2)
 
 
-def test_it_continues(folder):
-    journal = (folder / "run/rollouts/0001.jsonl").read_bytes()
-    key = orjson.loads((folder / "run/manifest.json").read_bytes())["identity_key"]
-    with open_collection(the_same()) as run:
-        assert (run.missing(), run.expected) == (0, 3)
-        assert run.manifest.identity_key == key
-    with open_collection(the_same(num_episodes=5)) as run:
-        assert run.missing() == 2
-    assert (folder / "run/rollouts/0001.jsonl").read_bytes() == journal
-
-
-def test_it_is_read_and_its_results_are_written_anew():
+def test_it_is_read_and_its_results_are_written_anew(older):
     corpus = read_corpus(["run"])
     assert (corpus.table.height, corpus.table["success"].sum()) == (3, 3)
-    outcome = finished_outcome(the_same())
-    assert outcome is not None
-    assert outcome.made == 0
+    outcome = older.report()
+    assert (outcome.made, outcome.episodes, outcome.successes, outcome.failed) == (0, 3, 3, 0)
+    assert outcome.rows == len(outcome.data.read_text().splitlines()) > 0
+    assert all(path.exists() for path in outcome.files.values())

@@ -20,12 +20,12 @@ def refusal(**given):
     return ": ".join([*map(str, error["loc"]), error["msg"].removeprefix("Value error, ")])
 
 
-def test_what_is_not_said():
+def test_defaults():
     one = asked()
-    assert (one.env_name, one.max_turns, one.num_episodes, one.only_success) == ("code_env", 3, 100, True)
-    assert (one.sampling.temperature, one.sampling.max_tokens, one.concurrency) == (1.0, 1024, 64)
+    assert (one.env_name, one.max_turns, one.total_rollouts, one.successful_only) == ("code_env", 3, 100, True)
+    assert (one.temperature, one.max_tokens, one.concurrency) == (1.0, 1024, 64)
     assert (one.cluster_block, one.gpu_workers) == (None, None)
-    assert (one.place, one.source, one.external, one.training("rows.jsonl")) == ("bubblewrap", None, False, None)
+    assert (one.sandbox_kind, one.source, one.external, one.training("rows.jsonl")) == ("bubblewrap", None, False, None)
     [policy] = one.policies
     assert (policy.name, policy.model, policy.adapter, policy.demonstration) == ("shared_model", "org/m", "", False)
 
@@ -100,7 +100,8 @@ def test_policies(monkeypatch):
         ({"policy": {"a": {"adapter": "x"}}}, "policy: a: says no model"),
         ({"model_name": "a="},
          "model_name: 'a=' cannot be a policy's name: use letters, digits, '_', '-', '.' and '/'"),
-        ({"balance_success": True}, "--balance_success: there are no failed episodes to keep: add --no_only_success"),
+        ({"balance_success": True},
+         "--balance_success: there are no failed episodes to keep: add --no_successful_only"),
         ({"base_url": ["http://a"], "endpoint_block": "b"}, "give --base_url or --endpoint_block, not both"),
         ({"cluster_block": "c", "gpu_workers": 2},
          "give --cluster_block or --gpu_workers, not both: a cluster has workers of its own"),
@@ -110,8 +111,8 @@ def test_policies(monkeypatch):
         ({"docker_server": "h:1"},
          "--sandbox_image: required with --sandbox remote: a Docker image with python3"),
         ({"sandbox": "docker", "docker_server": "h:1", "sandbox_image": "x"},
-         "--sandbox docker is here: leave out --docker_server and --sandbox_block"),
-        ({"sandbox": "remote", "sandbox_image": "x"}, "--sandbox remote needs --docker_server or --sandbox_block"),
+         "--sandbox docker is here: leave out --sandbox_server and --sandbox_block"),
+        ({"sandbox": "remote", "sandbox_image": "x"}, "--sandbox remote needs --sandbox_server or --sandbox_block"),
         ({"sandbox_image": "x"}, "--sandbox_image: bubblewrap takes none: leave it out, or use --sandbox docker"),
         ({"sft_config": ["lora_s=1"]}, "--sft_config: there is no 'lora_s'; did you mean lora_r?"),
         ({"sft_config": ["lora_r=0"]}, "--sft_config: lora_r: 0: Input should be greater than or equal to 1"),

@@ -37,7 +37,7 @@ def cast(agents=("first", "second"), **given):
     return cast_agents(policies_of(parameters), agents, parameters)
 
 
-def test_who_plays_whom():
+def test_agents_are_assigned_to_policies():
     assert cast(model_path="m") == {"first": "shared_model", "second": "shared_model"}
     assert cast(policy="only=m") == {"first": "only", "second": "only"}
     assert cast(model_path="m", policy="other=n", agent="second=other") == {"first": "shared_model", "second": "other"}
@@ -46,7 +46,7 @@ def test_who_plays_whom():
     assert both == {"first": "b", "second": "a"}
 
 
-def test_a_policy_that_nobody_plays_is_left_alone():
+def test_unused_policy_is_ignored():
     parameters = asked(policy=["a=m", "b=n", "c=o"], agent=["first=a", "second=c"])
     assert [spec.name for spec in policies_of(parameters)] == ["a", "c"]
     assert [spec.name for spec in policies_of(asked(model_path="m", policy="b=n"))] == ["shared_model"]
@@ -72,7 +72,7 @@ def test_mistakes_are_one_line(given, why):
     assert str(caught.value) == why
 
 
-def test_what_a_policy_is(tmp_path):
+def test_policy_identity_and_settings(tmp_path):
     lora = write_adapter(tmp_path / "lora")
     parameters = asked(
         policy=["a=org/base,temperature=0.5", f"b=org/base,adapter={lora}", "c=random"], seed=3,
@@ -132,7 +132,7 @@ def scripts(base, learned):
 
 
 @pytest.mark.slow
-def test_a_base_and_its_adapters_on_one_server_another_base_on_its_own(tmp_path, server):
+def test_each_base_has_one_server_with_its_adapters(tmp_path, server):
     one, two = write_adapter(tmp_path / "one", r=4), write_adapter(tmp_path / "two", r=9)
     policy = [f"a=org/base,adapter={one}", "plain=org/base", "hot=org/base", f"b=org/base,adapter={two}",
               "other=org/other", "o=oracle"]  # fmt: skip

@@ -4,10 +4,11 @@ from contextlib import contextmanager
 import pytest
 
 from rollmill.files.rows import dump_line
+from rollmill.generation.engine import CompletedRollout
 from rollmill.generation.tally import RolloutOutcome
 from rollmill.jobs.episodes.outcome import write_rows
 from rollmill.jobs.episodes.record import EpisodeRollout, EpisodeTurn
-from rollmill.jobs.episodes.selection import Selection
+from rollmill.jobs.episodes.selection import REASONING_ONLY, TRUNCATED, Selection
 from rollmill.records import Failure, Usage, Verdict
 from tests.generation.made import opened
 
@@ -44,7 +45,8 @@ def run_of(folder, *episodes, problems=3, expected=9):
     with opened(folder, rows=problems, expected=expected) as run:
         for one in episodes:
             row = one.model_dump(mode="json")
-            run.journal.append(one.instance_id, one.sample_id, dump_line(row), RolloutOutcome.of_row(row))
+            outcome = RolloutOutcome.of_row(row)
+            run.journal.append(CompletedRollout(one.instance_id, one.sample_id, dump_line(row), outcome))
         yield run
 
 
@@ -136,4 +138,22 @@ def test_nothing_played_is_an_empty_file_that_says_so(tmp_path):
     assert statistics.to_json()["success_rate"] is None
     with run_of(tmp_path / "other", episode(0, 0, False)) as run:
         _, statistics = written(tmp_path / "other", run)
-    assert statistics.notes() == ["no row was kept: no episode succeeded; --no_only_success keeps the others, too"]
+    assert statistics.notes() == ["no row was kept: no episode succeeded; --no_successful_only keeps the others, too"]
+
+
+@pytest.mark.parametrize("reason", ["length", "max_tokens"])
+def test_an_answer_that_was_cut_off_is_no_row_unless_it_is_wanted(tmp_path, reason):
+    with run_of(tmp_path, episode(0, 0, True, finish_reason=reason), episode(1, 0, True)) as run:
+        rows, statistics = written(tmp_path, run)
+        assert (len(rows), statistics.left_out) == (2, {TRUNCATED: 2})
+        assert all("truncated" not in row["metadata"] for row in rows)
+        rows, _ = written(tmp_path, run, keep_truncated=True)
+    assert [row["metadata"].get("truncated") for row in rows] == [True, True, None, None]
+
+
+def test_an_answer_of_thoughts_alone_is_no_row(tmp_path):
+    one = episode(0, 0, True)
+    one.messages[1] |= {"content": "", "reasoning_content": "hm"}
+    with run_of(tmp_path, one) as run:
+        rows, statistics = written(tmp_path, run)
+    assert (len(rows), statistics.left_out) == (1, {REASONING_ONLY: 1})

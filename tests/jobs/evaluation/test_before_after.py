@@ -73,7 +73,7 @@ def test_mistakes(mistake, words):
         given(**mistake)
 
 
-def test_what_is_written():
+def test_comparison_names_its_files():
     found = before_after.BeforeAfter(*3 * [None], picture=Path("out/evaluation.png"))
     assert found.directory == Path("out")
     assert sorted(map(str, found.files.values())) == [

@@ -2,7 +2,8 @@
 
 import json
 
-from rollmill.jobs.improvement.data_sources import Existing, PlannedSource
+from rollmill.jobs.improvement.data_sources import PlannedSource
+from rollmill.jobs.improvement.sources.existing import Existing
 from rollmill.jobs.rejection_sampling.parameters import RejectSampling
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from rollmill.config.command_line import parse_command_line
 from rollmill.errors import InputError
-from rollmill.jobs.improvement.data_sources import FEEDS, RoundContext, read_feeds
+from rollmill.jobs.improvement.data_sources import SOURCES, RoundContext, read_feeds, source_kind
 from rollmill.jobs.improvement.parameters import Improve
 
 SERVING = {"server_block": "here", "vllm_args": "--x", "log_dir": "logs", "no_canary": True}
@@ -18,52 +18,52 @@ def write(path, text):
     return str(path)
 
 
-def aim(**more):
+def context(**more):
     return RoundContext(**{"policy": "m", "folder": Path("r"), "seed": 2, "serving": SERVING, "slots": 64} | more)
 
 
 @pytest.mark.parametrize("name", ["feed.yaml", "feed.json"])
-def test_a_feed_is_the_flow_s_parameters_aimed_at_a_policy(tmp_path, name):
+def test_feed_file_and_policy_give_the_flow_parameters(tmp_path, name):
     given = {"dataset": "other.jsonl", "num-rollout": 16, "verifier": "math", "temperature": 1, "seed": 5}
     [feed] = read_feeds([f"reject-sampling={write(tmp_path / name, given)}"])
     assert (feed.name, feed.kind) == ("reject_sampling_1", "reject_sampling")
-    aimed = feed.aimed(aim())
-    asked = aimed.parameters
+    planned = feed.plan(context())
+    asked = planned.parameters
     assert (asked.model_path, asked.model_name, asked.output_dir) == (["m"], ["reject_sampling_1"], "r")
     assert (asked.dataset, asked.num_rollout, asked.verifier, asked.temperature) == ("other.jsonl", 16, "math", 1.0)
-    assert (asked.seed, asked.concurrency) == (7, 4)
+    assert (asked.seed, asked.concurrent_problems) == (7, 4)
     assert (asked.server_block, asked.vllm_args, asked.no_canary) == ("here", "--x", True)
-    assert aimed.inputs == ["r/reject_sampling_1"]
-    assert aimed.made
+    assert planned.inputs == ["r/reject_sampling_1"]
+    assert planned.made
 
 
 def test_what_the_feed_says_of_serving_stands(tmp_path):
     text = "concurrency: 3\nvllm_args: --max-model-len=512\nsystem_prompt: be brief\nfew_shot: no.jsonl\n"
     [feed] = read_feeds([f"reject_sampling={write(tmp_path / 'f.yml', text)}"])
-    aimed = feed.aimed(aim())
-    assert (aimed.parameters.concurrency, aimed.parameters.vllm_args) == (3, "--max-model-len=512")
-    assert aimed.prompting.system_prompt == "be brief"
-    assert aimed.prompting.few_shot == ()  # nor is its file opened: training asks without
+    planned = feed.plan(context())
+    assert (planned.parameters.concurrent_problems, planned.parameters.vllm_args) == (3, "--max-model-len=512")
+    assert planned.prompting.system_prompt == "be brief"
+    assert planned.prompting.few_shot == ()  # nor is its file opened: training asks without
 
 
-def test_agents_are_aimed_at_a_policy(tmp_path):
+def test_agents_are_planned_at_a_policy(tmp_path):
     given = {"dataset": "problems.json", "samples-per-task": 4, "config": "mini_textbased.yaml", "seed": 5}
     given["gpu_workers"] = 2
     [feed] = read_feeds([f"agent-rollouts={write(tmp_path / 'feed.json', given)}"])
-    aimed = feed.aimed(aim())
-    asked = aimed.parameters
-    assert (asked.model, asked.output, asked.samples_per_task) == ("m", "r/agent_rollouts_1.json", 4)
+    planned = feed.plan(context())
+    asked = planned.parameters
+    assert (asked.model_path, asked.output, asked.num_rollout) == ("m", "r/agent_rollouts_1.json", 4)
     assert (asked.seed, asked.server_block, asked.vllm_args, asked.gpu_workers) == (7, "here", "--x", 2)
-    assert aimed.inputs == ["r/agent_rollouts_1.json"]
-    assert aimed.prompting is None  # what an agent was told stays
-    assert aimed.made
+    assert planned.inputs == ["r/agent_rollouts_1.json"]
+    assert planned.prompting is None  # what an agent was told stays
+    assert planned.made
 
 
 def test_data_is_there_already(tmp_path):
     path = write(tmp_path / "rows.jsonl", "{}\n")
     feed = read_feeds([f"data={path}", f"data={path}"])[1]
-    aimed = feed.aimed(aim())
-    assert (feed.name, aimed.inputs, aimed.prompting, aimed.made) == ("data_2", [path], None, False)
+    planned = feed.plan(context())
+    assert (feed.name, planned.inputs, planned.prompting, planned.made) == ("data_2", [path], None, False)
 
 
 MISTAKES = [
@@ -85,7 +85,7 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("text", "message"), MISTAKES)
-def test_a_mistake_in_a_file_is_one_line_with_its_place(tmp_path, text, message):
+def test_mistake_in_a_feed_file_is_reported_with_its_line(tmp_path, text, message):
     with pytest.raises(InputError, match=message) as caught:
         read_feeds([f"reject_sampling={write(tmp_path / 'f.yaml', text)}"])
     assert str(caught.value).startswith("--feed reject_sampling: ")
@@ -95,9 +95,10 @@ def test_a_mistake_in_a_file_is_one_line_with_its_place(tmp_path, text, message)
 @pytest.mark.parametrize(
     ("flag", "message"),
     [
-        ("agents=f.yaml", r"--feed agents=f.yaml: give NAME=FILE, NAME one of reject_sampling, agent_rollouts, data"),
+        ("agents=f.yaml", r"--feed agents=f.yaml: give NAME=FILE: use agent_rollouts, data, reject_sampling; did you"),
         ("f.yaml", "give NAME=FILE"),
-        ("data=", "give NAME=FILE"),
+        ("reject_sampled=f", r"did you mean reject_sampling\?$"),
+        ("data=", "--feed data=: give data=PATH$"),
         ("data=nowhere.json", "--feed data: nowhere.json: there is no such file or folder"),
         ("reject_sampling=nowhere.yaml", "--feed reject_sampling: cannot read nowhere.yaml: No such file"),
     ],
@@ -120,8 +121,8 @@ def test_the_command_line_says_so_before_anything_starts(tmp_path, capsys):
     with pytest.raises(SystemExit) as ended:
         parse_command_line(Improve, command, prog="improve", description="", examples="")
     assert ended.value.code == 2
-    said = capsys.readouterr().err
-    assert said == (
+    message = capsys.readouterr().err
+    assert message == (
         f"improve: --feed reject_sampling: {path} line 1: num_rollouts: no such parameter; did you mean num_rollout?\n"
     )
 
@@ -139,12 +140,12 @@ def test_there_must_be_something_to_learn_from(tmp_path):
 
 
 def test_what_the_loop_sets_is_a_parameter_of_the_flow():
-    for kind in FEEDS.values():
+    for kind in map(source_kind, SOURCES):
         assert kind.decided - {"adapter"} <= set(kind.model.model_fields)
 
 
 @pytest.mark.parametrize("text", ["verifier: evil:Verifier\n", "verifier: evil.Verifier\n", "{verifier: os.system}"])
-def test_a_file_names_no_code_that_the_user_has_not_named(tmp_path, monkeypatch, text):
+def test_feed_file_cannot_name_code_to_import(tmp_path, monkeypatch, text):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     write(tmp_path / "evil.py", "open('pwned', 'w')\nclass Verifier: pass\n")

@@ -38,7 +38,7 @@ def test_among_problems_the_whole_question_counts(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("question", "said", "found"),
+    ("question", "message", "found"),
     [
         (QUESTION, "which  number is\nLARGER, 51 or 14?", True),
         (QUESTION, f"Solve this.\n\nQuestion: {QUESTION} Answer in tags.", True),
@@ -61,10 +61,10 @@ def test_among_problems_the_whole_question_counts(tmp_path):
         ),
     ],
 )
-def test_a_question_is_found_in_what_users_say(tmp_path, question, said, found):
+def test_a_question_is_found_in_what_users_say(tmp_path, question, message, found):
     held = held_out("another that nobody asks here", question)
     place = f"row 1 of {tmp_path / 'rows.jsonl'}"
-    assert within(tmp_path, held, recorded("t", said)) == ({"h1": place} if found else {})
+    assert within(tmp_path, held, recorded("t", message)) == ({"h1": place} if found else {})
 
 
 def test_a_run_s_problems_are_looked_through_too(tmp_path):
@@ -74,7 +74,7 @@ def test_a_run_s_problems_are_looked_through_too(tmp_path):
     assert held_out("3 + 1", "3 + 3").within([str(tmp_path / "run")]) == {"h0": f"a of {tmp_path / 'run'}"}
 
 
-def test_every_user_turn_counts_and_what_the_model_says_does_not(tmp_path):
+def test_user_turns_count_but_model_turns_do_not(tmp_path):
     turns = [("user", "example"), ("assistant", QUESTION), ("user", QUESTION), ("assistant", "51")]
     messages = [{"role": role, "content": content} for role, content in turns]
     row = {"instance_id": "t", "messages": messages, "success": False}
@@ -83,7 +83,7 @@ def test_every_user_turn_counts_and_what_the_model_says_does_not(tmp_path):
     assert within(tmp_path, held_out(QUESTION), row) == {}
 
 
-def test_of_a_conversation_all_that_its_user_asks_must_be_said(tmp_path):
+def test_conversation_matches_only_if_all_user_turns_appear(tmp_path):
     prompt = [
         {"role": "system", "content": "be brief"},
         {"role": "user", "content": "hello"},

@@ -122,7 +122,7 @@ def test_rows_are_asked_without_the_examples(parameters):
     assert plan.training.train_data == [str(plan.folder / "training_data/sft.jsonl")]
 
 
-def test_a_better_round_is_kept_and_the_next_begins_from_it(parameters):
+def test_better_round_is_kept_and_the_next_starts_from_it(parameters):
     evaluated(parameters.folder(0), 0)
     evaluated(parameters.folder(0), 3, WITH_EXAMPLES)
     history, plan, _ = play(parameters, begin(parameters), 10)
@@ -137,7 +137,7 @@ def test_a_better_round_is_kept_and_the_next_begins_from_it(parameters):
 
 
 @pytest.mark.parametrize("right", [6, 7, 2])
-def test_a_round_that_is_not_better_beyond_noise_is_rolled_back(parameters, right):
+def test_round_not_better_beyond_noise_is_rolled_back(parameters, right):
     evaluated(parameters.folder(0), 6)
     evaluated(parameters.folder(0), 6, WITH_EXAMPLES)
     history, _, _ = play(parameters, begin(parameters), right)
@@ -162,7 +162,7 @@ def test_everything_is_written(parameters):
     assert improved.lines()[-5].startswith("policy: ")
 
 
-def test_the_feeds_rows_are_told(tmp_path, parameters):
+def test_history_counts_rows_by_feed(tmp_path, parameters):
     data = write_lines(tmp_path / "rows.jsonl", [recorded("a", "new"), recorded("b", "newer", verdict=None)])
     fed = parameters.model_copy(update={"feed": [f"data={data}"]})
     evaluated(fed.folder(0), 0)
@@ -187,7 +187,7 @@ def test_a_history_from_before_there_were_feeds_is_read(parameters):
 
 
 def test_prompting_of_rollouts_and_of_training_differ_only_in_examples(parameters):
-    [feed] = parameters.aimed(1, "m")
+    [feed] = parameters.plan_sources(1, "m")
     generation = feed.parameters
     evaluation = parameters.evaluation("m", "folder")
     assert generation.few_shot == parameters.few_shot

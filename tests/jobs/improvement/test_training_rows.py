@@ -132,11 +132,11 @@ def test_a_run_s_own_rollout_needs_a_verdict(tmp_path):
         ({"evaluation_info": "passed"}, False),
     ],
 )
-def test_what_verifies(fields, verified):
+def test_record_with_a_verdict_is_verified(fields, verified):
     assert is_verified(decode_record(orjson.dumps({"success": True, **fields}))) is verified
 
 
-def test_problems_are_asked_anew_with_the_feed_s_own_prompt_and_data_as_recorded(tmp_path):
+def test_rows_use_the_feed_prompt_or_the_recorded_messages(tmp_path):
     recorded_with_example = [
         {"role": "system", "content": "agent"},
         {"role": "user", "content": "example"},

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-from contextlib import contextmanager
 from pathlib import Path
 
-from rollmill.jobs.optimal_sampling.outcome import write_samples
+from rollmill.generation.job import opened_run
+from rollmill.generation.services import Services
+from rollmill.jobs.optimal_sampling.job import OptimalSamplingJob
 from rollmill.jobs.optimal_sampling.parameters import OptimalSampling
-from rollmill.jobs.optimal_sampling.progress import sampling_progress
-from rollmill.jobs.optimal_sampling.run import hold, journal_samples, open_sampling
-from rollmill.jobs.optimal_sampling.sampler import SamplerSettings, sample_shard
-from rollmill.jobs.optimal_sampling.shards import shards
 
 
 def write_rows(path: Path, rows) -> str:
@@ -35,24 +32,36 @@ def parameters(folder: Path, rows=None, **given) -> OptimalSampling:
     return OptimalSampling.model_validate(own | given)
 
 
-@contextmanager
 def opened(asked: OptimalSampling):
-    with hold(asked), open_sampling(asked) as run:
-        yield run
+    return opened_run(OptimalSamplingJob.of(asked))
+
+
+def shards_of(asked: OptimalSampling, run):
+    """All that a call draws, as shards."""
+    job = OptimalSamplingJob.of(asked)
+    scheduler = job.scheduler(run, job.progress(run))
+    return list(iter(lambda: scheduler.cut(1), None))
+
+
+def sample(asked: OptimalSampling, shard, **more):
+    """What a worker makes of a shard."""
+    return OptimalSamplingJob.of(asked).make_shard(shard, Services, caller="test", **more)
 
 
 def draw(asked: OptimalSampling, most: int | None = None):
     """What the flow does, in this process; `most` ends it after so many rows, in the middle of a shard."""
-    with opened(asked) as run:
-        progress = sampling_progress(run, asked)
-        for shard in shards(run, asked):
-            samples = sample_shard(SamplerSettings.of(asked), shard, run.directory)
+    job = OptimalSamplingJob.of(asked)
+    with opened_run(job) as run:
+        progress = job.progress(run)
+        scheduler = job.scheduler(run, progress)
+        while shard := scheduler.cut(1):
+            samples = sample(asked, shard)
             if most is not None:
-                samples = samples._replace(rows=samples.rows[: most - progress.made])
-            journal_samples(run, samples, progress)
-            if progress.made == most:
+                samples = samples._replace(made=samples.made[: most - progress.tally.done])
+            scheduler.take(shard, samples)
+            if progress.tally.done == most:
                 return None
-        return write_samples(run, asked, progress)
+        return job.report(run, progress)
 
 
 def read(path: str | Path):

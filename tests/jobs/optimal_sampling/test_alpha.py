@@ -69,7 +69,7 @@ def test_the_same_random_pairs_are_mostly_well_determined():
 
 
 @pytest.mark.parametrize("size", [2, 50, 5000])
-def test_at_the_root_log_z_is_least_and_the_common_kl_is_chernoffs(size):
+def test_root_minimises_log_z_and_gives_chernoff_information(size):
     theta, t = pairs(300, size, 2, 2)
     alpha = compute_alpha(theta, t, tol=1e-10)
     log_q, log_z = log_mixture(theta, t, alpha)
@@ -201,15 +201,15 @@ def test_no_common_support_and_nan_are_refused_by_row(method):
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"method": "kl"}, "alpha method 'kl' is not one of fixed, kl_symmetry"),
         ({"fixed_alpha": 1.5}, "fixed_alpha 1.5"),
         ({"tol": 0.0}, "tol 0.0"),
     ],
 )
-def test_mistakes_are_told(options, said):
-    with pytest.raises(ValueError, match=said):
+def test_invalid_options_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
         compute_alpha(*pairs(1, 3), **options)
     with pytest.raises(ValueError, match="not one shape"):
         compute_alpha(torch.zeros(1, 3), torch.zeros(1, 4))

@@ -33,14 +33,15 @@ def test_everything_else_is_sampling():
 
 
 @pytest.mark.parametrize(
-    ("given", "said"), [((), "--files: required"), (("a", "--output", "x.pdf"), "ends in .png"), (("a", "--x"), "--x")]
+    ("given", "message"),
+    [((), "--files: required"), (("a", "--output", "x.pdf"), "ends in .png"), (("a", "--x"), "--x")],
 )
-def test_mistakes(given, said, capsys):
+def test_mistakes(given, message, capsys):
     with pytest.raises(SystemExit):
         asked("analyze_diagnostics", *given)
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("optimal_sampling analyze_diagnostics: ")
-    assert said in line
+    assert message in line
 
 
 def row(method, alpha, **more):
@@ -66,12 +67,12 @@ def test_the_table_and_the_picture(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [("", "holds no samples"), ('{"a": 1}\n', "line 1 holds no diagnostics"), ("{\n", "line 1: not valid JSON")],
 )
-def test_files_that_hold_none(tmp_path, text, said):
+def test_files_that_hold_none(tmp_path, text, message):
     (tmp_path / "x.jsonl").write_text(text)
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         analyze_diagnostics(asked("analyze_diagnostics", str(tmp_path / "x.jsonl")))
 
 

@@ -113,7 +113,7 @@ def test_rows_keep_their_numbers(tmp_path):
         load(tmp_path, rows, max_bad_share=0.5, start_idx=3)
 
 
-def test_what_is_said_of_another_answer_is_no_longer_said_of_this_one(tmp_path):
+def test_columns_of_the_old_answer_are_renamed_to_original(tmp_path):
     row = {"prompt": "q", "completion": "old", "reward": 1.0, "metadata": {"instance_id": "z"}, "source": "s"}
     _, loaded, [problem] = load(tmp_path, [row])
     assert original_fields(problem, loaded.fields) == {
@@ -136,9 +136,9 @@ def test_a_class_of_ones_own(own):
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
-        ("Nobody", "cannot import it (AttributeError"),
+        ("Nobody", "the module 'own_data' has no 'Nobody'"),
         ("NotOne", "it has no get_prompt, get_metadata, __len__"),
         ("Broken", "get_prompt(0) failed: IndexError: pop from empty list"),
         ("Listing", "get_metadata(0) gave list: give a dict"),
@@ -146,8 +146,8 @@ def test_a_class_of_ones_own(own):
         ("Unmade", "Unmade('set', 'test') failed: KeyError: 'test'"),
     ],
 )
-def test_a_class_that_does_not_work_is_one_line(own, name, said):
+def test_a_class_that_does_not_work_is_one_line(own, name, message):
     with pytest.raises(InputError) as raised:
         own(name)
-    assert said in str(raised.value)
+    assert message in str(raised.value)
     assert f"--dataset_adapter own_data:{name}" in str(raised.value)

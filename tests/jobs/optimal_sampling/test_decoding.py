@@ -1,15 +1,20 @@
 import logging
+import random
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from rollmill.errors import InputError, RunStoppedError
 from rollmill.jobs.optimal_sampling.decoding import Decoder
 from rollmill.jobs.optimal_sampling.samples import SampleRequest
 from rollmill.jobs.optimal_sampling.token_sampler import FIELDS
+from tests.inference.adapters import make_adapter
 from tests.jobs.optimal_sampling.made import (
     count_passes,
+    cut,
     decode,
     load_pair,
     log_probs,
@@ -62,6 +67,19 @@ def test_what_is_told_is_what_whole_passes_say(method, folders, pair):
             assert told == pytest.approx(wanted, rel=1e-3, abs=1e-4)
 
 
+@pytest.mark.parametrize("cuts", [{}, {"temperature": 0.7, "top_p": 0.9, "top_k": 5}, {"temperature": 0.0}])
+def test_log_probabilities_are_of_what_was_drawn_from(cuts, folders, pair):
+    found = decode(pair, requests(PROMPTS[:3]), alpha_method="fixed", max_new_tokens=4, **cuts)
+    for key, (prompt_theta, prompt_t) in enumerate(PROMPTS[:3]):
+        one = found[key]
+        assert len(one.logprobs) == len(one.token_ids)
+        for place, token in enumerate(one.token_ids):
+            before = one.token_ids[:place]
+            log_theta, log_t = log_probs(folders[0], prompt_theta + before), log_probs(folders[1], prompt_t + before)
+            wanted = np.log(cut(mixture(log_theta, log_t, 0.5), **cuts)[token])
+            assert one.logprobs[place] == pytest.approx(wanted, rel=1e-3, abs=1e-4)
+
+
 def test_answers_end_with_either_models_end_token(pair):
     found = decode(pair, requests(PROMPTS * 6), max_new_tokens=12)
     last = {one.token_ids[-1] for one in found.values() if one.finish_reason == "stop"}
@@ -84,6 +102,36 @@ def test_neighbours_order_and_padding_change_nothing(pair):
                 assert found[key].diagnostics[name] == pytest.approx(numbers, rel=1e-3, abs=1e-4)
 
 
+@pytest.fixture(scope="module")
+def wide_pairs(tmp_path_factory):
+    """Two models wide enough for the kernels of large ones, one with its adapter, and one with hints, in bfloat16."""
+    folder = tmp_path_factory.mktemp("wide")
+    wide = {"hidden_size": 128, "intermediate_size": 192, "num_attention_heads": 4, "num_key_value_heads": 2}
+    narrow = {"n_embd": 128, "n_head": 4, "n_layer": 2}
+    theta = make_model(folder / "theta", words=40, initializer_range=0.1, **wide)
+    t = make_model(folder / "t", words=40, kind="gpt2", seed=1, eos=[2], initializer_range=0.1, **narrow)
+    adapter = str(make_adapter(folder / "adapter", theta, scale=0.3))
+    mistral = make_model(folder / "mistral", words=40, kind="mistral", seed=2, **wide)
+    pairs = [(theta, t), (theta, adapter), (mistral, None)]
+    return [load_pair(*pair, dtype="bfloat16", device="cpu") for pair in pairs]
+
+
+@settings(max_examples=8, deadline=None)
+@given(
+    which=st.integers(0, 2),
+    lengths=st.lists(st.tuples(st.integers(1, 40), st.integers(1, 40)), min_size=2, max_size=7),
+    batch_size=st.integers(2, 9),
+    seed=st.integers(0, 2**31),
+)
+def test_no_draw_depends_on_its_neighbours_to_the_bit(wide_pairs, which, lengths, batch_size, seed):
+    words = random.Random(seed)
+    prompts = [tuple([words.randrange(3, 40) for _ in range(length)] for length in both) for both in lengths]
+    samples = requests(prompts, first=seed)
+    alone = decode(wide_pairs[which], samples, max_new_tokens=7, batch_size=1)
+    together = decode(wide_pairs[which], words.sample(samples, len(samples)), max_new_tokens=7, batch_size=batch_size)
+    assert together == alone
+
+
 def test_fewer_tokens_are_the_beginning_of_more(pair):
     short = decode(pair, requests(PROMPTS), max_new_tokens=3)
     long = decode(pair, requests(PROMPTS), max_new_tokens=10)
@@ -99,8 +147,8 @@ def test_ended_rows_are_replaced_at_once(folders):
     assert len(set(lengths)) > 4
     steps = [rows for rows, tokens in passes if tokens == 1]
     assert sum(rows for rows, tokens in passes if tokens > 1) == len(samples)
-    # A prompt's pass gives the first token; every other one is one row of one step, and no step has an idle row.
-    assert sum(steps) == sum(lengths) - len(lengths)
+    # A prompt's pass gives the first token; every other one is one row of one step, and only a step of one is idle.
+    assert 0 <= sum(steps) - (sum(lengths) - len(lengths)) <= steps.count(2)
     # Steps are full until nobody waits, and then lose a row with every answer that ends.
     full = steps.count(batch)
     assert steps == [batch] * full + sorted(steps[full:], reverse=True)
@@ -162,7 +210,7 @@ def test_memory_that_runs_out_midway(folders, caplog):
     assert caplog.text.count("memory ran out") == 1
 
 
-def test_memory_that_does_not_suffice_for_one_sample_is_an_error(folders):
+def test_too_little_memory_for_one_sample_is_an_error(folders):
     pair = load_pair(*folders)
     pair.t.network.model.register_forward_pre_hook(lambda *_: torch.empty(2**60) and None)
     with pytest.raises(RuntimeError, match="memory"):
@@ -199,7 +247,7 @@ def test_nothing_to_draw(pair):
     assert decode(pair, []) == {}
 
 
-def test_without_diagnostics_the_weight_is_told(pair):
+def test_alpha_is_recorded_without_diagnostics(pair):
     plain = decode(pair, requests(PROMPTS), max_new_tokens=6)
     found = decode(pair, requests(PROMPTS), max_new_tokens=6, diagnostics=False)
     for key, one in found.items():
@@ -216,7 +264,7 @@ def test_a_support_constraint_keeps_to_the_targets_tokens(folders, pair):
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [
         ({"alpha_method": "magic"}, "alpha_method magic: give one of fixed, kl_symmetry,"),
         ({"fixed_alpha": 1.5}, "fixed_alpha 1.5: give from 0 to 1"),
@@ -230,7 +278,7 @@ def test_a_support_constraint_keeps_to_the_targets_tokens(folders, pair):
         ({"support_top_p": 1.1}, "support_top_p 1.1: give above 0, up to 1"),
     ],
 )
-def test_what_is_out_of_bounds(pair, given, said):
+def test_settings_out_of_range_are_refused(pair, given, message):
     with pytest.raises(InputError) as caught:
         Decoder(pair, **given)
-    assert str(caught.value).startswith(said)
+    assert str(caught.value).startswith(message)

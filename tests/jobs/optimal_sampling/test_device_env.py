@@ -28,7 +28,7 @@ def test_a_process_for_each_gpu(tmp_path, monkeypatch, gpus, visible, given, fou
     assert environments(parameters(tmp_path, **{"device": "auto", **given}), environ) == found
 
 
-def test_a_gpu_that_torch_cannot_use_is_refused_before_processes_start(tmp_path, monkeypatch):
+def test_unusable_gpu_is_refused_before_processes_start(tmp_path, monkeypatch):
     machine = FakeMachine(tmp_path / "machine", monkeypatch)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

@@ -115,7 +115,7 @@ def test_a_distribution_against_itself():
     torch.testing.assert_close(ess(p, p), torch.ones(5))
 
 
-def test_a_small_kl_is_told_with_its_figures():
+def test_small_kl_is_accurate():
     """D near its resolution: the KL of distributions that differ by a thousandth."""
     theta, t = pairs(20, 500, 2, 1e-2, dtype=torch.float32)
     log_q, log_z = log_mixture(theta, t, 0.5)

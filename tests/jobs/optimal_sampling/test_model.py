@@ -25,7 +25,7 @@ def model(folders):
     return create_optimal_sampling_model(model_theta=folders[0], model_t=folders[1])
 
 
-def test_what_generate_gives(model):
+def test_generate_returns_samples_and_diagnostics(model):
     out = model.generate(PROMPTS * 4, max_new_tokens=9, seed=3)
     longest = max(out.lengths)
     assert len(set(out.lengths)) > 2
@@ -93,7 +93,7 @@ def test_a_smaller_batch_is_kept(folders, caplog):
 
 
 @pytest.mark.parametrize(
-    ("call", "said"),
+    ("call", "message"),
     [
         (lambda model: model.generate("w3"), "prompts is one text: give a list"),
         (lambda model: model.generate(["w3"], prompts_t=[]), "there are 1 prompts and 0 prompts_t: give one for each"),
@@ -101,13 +101,13 @@ def test_a_smaller_batch_is_kept(folders, caplog):
         (lambda model: model.generate(["w3"], top_p=2), "top_p 2: give above 0, up to 1"),
     ],
 )
-def test_mistakes_are_said_in_one_line(model, call, said):
+def test_mistakes_are_reported_in_one_line(model, call, message):
     with pytest.raises(InputError) as caught:
         call(model)
-    assert str(caught.value).startswith(said)
+    assert str(caught.value).startswith(message)
 
 
-def test_what_cannot_be_made(folders, tmp_path):
+def test_invalid_models_and_options_are_refused(folders, tmp_path):
     with pytest.raises(InputError, match="backend 'abacus': give one of transformers, vllm"):
         OptimalSamplingModel(folders[0], backend="abacus")
     with pytest.raises(InputError, match="alpha_method magic: give one of"):

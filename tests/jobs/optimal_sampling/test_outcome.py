@@ -4,9 +4,10 @@ import pytest
 
 from rollmill.corpus.corpus import read_corpus
 from rollmill.files.rows import dump_line
-from rollmill.generation.tally import RolloutOutcome
+from rollmill.generation.engine import CompletedRollout
+from rollmill.generation.progress import Progress
+from rollmill.generation.tally import RolloutOutcome, Tally
 from rollmill.jobs.optimal_sampling.outcome import write_samples
-from rollmill.jobs.optimal_sampling.progress import SamplingProgress
 from rollmill.jobs.training.rows import TrainingRow, read_training_rows
 from rollmill.records import Rollout
 from tests.jobs.optimal_sampling.made import make_model
@@ -41,12 +42,13 @@ def write(tmp_path, model):
     def make(*rows, **given):
         given = {"model_t": str(model), "hint": "h"} | given
         asked = parameters(tmp_path, questions(len(rows)), model_theta=str(model), **given)
-        progress = SamplingProgress(total=len(rows), left=len(rows))
+        progress = Progress(total=len(rows), left=len(rows), before=Tally())
         with opened(asked) as run:
             for row in rows:
                 if run.wanted(next(p for p in run.problems() if p.instance_id == row["instance_id"])):
-                    run.journal.append(row["instance_id"], 0, dump_line(row), RolloutOutcome.of_row(row))
-                    progress.observe(row)
+                    outcome = RolloutOutcome.of_row(row)
+                    run.journal.append(CompletedRollout(row["instance_id"], 0, dump_line(row), outcome))
+                    progress.observe(outcome)
             return write_samples(run, asked, progress)
 
     return make
@@ -55,7 +57,7 @@ def write(tmp_path, model):
 FAILED = {"type": "prompt", "message": "too long"}
 
 
-def test_what_is_written(write, tmp_path):
+def test_samples_and_diagnostics_are_written_in_row_order(write, tmp_path):
     outcome = write(sample(1), sample(0, "w7"), sample(2, error=FAILED), save_diagnostics=True)
     first, second = read(tmp_path / "out.jsonl")
     assert first == {
@@ -76,7 +78,9 @@ def test_what_is_written(write, tmp_path):
     }  # fmt: skip
     assert (outcome.samples, outcome.made, outcome.failed, outcome.tokens) == (2, 3, 1, 4)
     assert outcome.lines()[0] == "2 samples, 4 tokens, 1 rows failed"
-    assert "0.25" in (tmp_path / "out/statistics.txt").read_text()
+    statistics = (tmp_path / "out/statistics.txt").read_text()
+    assert "0.25" in statistics
+    assert statistics.endswith("\n\nhealth: nothing wrong in 3 rollouts\n")
     assert (tmp_path / "out/overview.png").read_bytes().startswith(b"\x89PNG")
     assert json.loads((tmp_path / "out/manifest.json").read_text())["totals"] == {
         "samples": 2,
@@ -85,7 +89,7 @@ def test_what_is_written(write, tmp_path):
     }
 
 
-def test_diagnostics_are_written_when_asked_for_and_kept_up_to_date(write, tmp_path):
+def test_diagnostics_are_written_on_request_and_kept_current(write, tmp_path):
     file = tmp_path / "out.diagnostics.jsonl"
     assert write(sample(0), sample(1)).diagnostics is None
     assert not file.exists()
@@ -101,7 +105,7 @@ def test_a_fixed_weight_is_noted(write, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("rows", "given", "said"),
+    ("rows", "given", "message"),
     [
         ([sample(0)], {}, []),
         ([sample(0, alpha=0.85)], {}, ["the mean of alpha is 0.850, outside 0.2..0.8"]),
@@ -111,19 +115,19 @@ def test_a_fixed_weight_is_noted(write, tmp_path):
         ([sample(0, gap=0.003)], {}, ["KL symmetry was not reached: |KL theta - KL t| is 0.003 in the mean"]),
         ([sample(0, gap=0.2)], {"alpha_method": "entropy"}, []),
         ([sample(0, reason="length"), sample(1)], {}, []),
-        ([sample(0, reason="length")], {}, ["1 of 1 samples were cut off: raise --max_new_tokens"]),
+        ([sample(0, reason="length")], {}, ["1 of 1 samples were cut off: raise --max_tokens"]),
         ([sample(0, " \n"), sample(1)], {}, ["1 of 2 samples are empty"]),
         ([sample(0)], {"hint": None}, ["pi_t is pi_theta, so that q* is pi_theta"]),
         ([sample(0, error=FAILED)], {}, ["1 rows have no sample"]),
     ],
 )
-def test_notes(write, rows, given, said):
+def test_notes(write, rows, given, message):
     notes = write(*rows, **given).notes
-    assert len(notes) == len(said)
-    assert all(one in note for one, note in zip(said, notes, strict=True))
+    assert len(notes) == len(message)
+    assert all(one in note for one, note in zip(message, notes, strict=True))
 
 
-def test_neither_a_verdict_nor_an_error_is_a_sample_that_nobody_judged():
+def test_sample_without_verdict_or_error_is_ok_and_unjudged():
     counted = RolloutOutcome.of_row(sample(0))
     assert (counted.status, counted.success, counted.failed) == ("ok", False, False)
     assert RolloutOutcome.of_row(sample(0, error=FAILED)).status == "failed"

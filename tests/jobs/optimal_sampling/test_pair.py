@@ -1,4 +1,5 @@
 import shutil
+import warnings
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from tests.jobs.optimal_sampling.made import (
     make_model,
     make_tokenizer,
     requests,
+    weight,
 )
 
 PROMPTS = [([3, 4, 5], [6, 7]), ([8], [3, 4, 5, 6, 7, 8, 9, 10]), ([9, 9], [9, 9]), ([5, 4], [4, 5])]
@@ -51,10 +53,11 @@ class Driven:
 
     def advance(self, times):
         for _ in range(times):
-            tokens = torch.randint(0, 12, (len(self.texts),)).tolist()
-            for row, got in enumerate(self.model.advance(tokens)):
-                self.texts[row].append(tokens[row])
-                self.check(row, got)
+            tokens = dict(zip(sorted(self.texts), torch.randint(0, 12, (len(self.texts),)).tolist(), strict=True))
+            logits = self.model.advance(tokens)
+            for row, token in tokens.items():
+                self.texts[row].append(token)
+                self.check(row, logits[row])
 
     def release(self, *rows):
         self.model.release(rows)
@@ -94,6 +97,23 @@ def test_rows_are_as_if_they_were_alone(kind):
 
 
 @torch.inference_mode()
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "mistral"])
+def test_idle_rows_change_nothing(kind):
+    driven = Driven(kind)
+    driven.model.reset([BASE] * 4)
+    assert driven.admit(3) == [0]
+    driven.advance(2)
+    assert driven.admit(40, 2) == [1, 2]  # the places of idle rows
+    driven.advance(3)
+    driven.release(0)
+    driven.compact()
+    assert sorted(driven.texts) == [1, 2]
+    driven.advance(2)
+    assert driven.admit(5, 6) == [0, 3]
+    driven.advance(2)
+
+
+@torch.inference_mode()
 def test_memory_is_the_rows_times_the_longest():
     driven = Driven("llama")
     slots = driven.model._slots
@@ -113,7 +133,7 @@ def test_memory_is_the_rows_times_the_longest():
     driven.advance(1)
 
 
-def test_what_bounds_a_row():
+def test_longest_row_follows_from_the_architecture():
     assert Network(_made("mistral"), "m").longest == 48
     assert Network(_made("gpt2"), "m").longest == 128
     with pytest.raises(InputError, match=r"^m \(mamba\) has layers that keep more than keys and values \(Linear"):
@@ -185,11 +205,68 @@ def test_two_adapters_in_one_pass(base, adapter, tmp_path):
     assert [one[key].token_ids for key in range(4)] == [two[key].token_ids for key in range(4)]
 
 
+def adapted_log_probs(base, adapter, ids):
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # PEFT asks Transformers by an old name
+        plain = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+        model = PeftModel.from_pretrained(plain, adapter).eval()
+    with torch.inference_mode():
+        return model(torch.tensor([ids])).logits[0, -1].double().log_softmax(-1).numpy()
+
+
+KINDS_OF_ADAPTERS = {
+    "dora": {"use_dora": True},
+    "whole layers": {"modules_to_save": ["lm_head"]},
+    "a rank beyond vLLM's": {"rank": 600},
+}
+
+
+DORA = ("dora", True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "mixed"), [(kind, mixed) for kind in KINDS_OF_ADAPTERS for mixed in (False, True) if (kind, mixed) != DORA]
+)
+def test_adapters_that_peft_runs_and_vllm_does_not(tmp_path, kind, mixed):
+    base = make_model(tmp_path / "base", kind="qwen2")  # it has biases
+    adapter = str(make_adapter(tmp_path / "adapter", base, scale=0.3, **KINDS_OF_ADAPTERS[kind]))
+    other = base if mixed else str(shutil.copytree(base, tmp_path / "apart"))
+    drawn = decode(load_pair(base, other, adapter_t=adapter), requests([([3, 4], [5, 6, 7])]), max_new_tokens=1)[0]
+    log_theta, log_t = log_probs(base, [3, 4]), adapted_log_probs(base, adapter, [5, 6, 7])
+    assert drawn.diagnostics["alpha"] == pytest.approx([weight(log_theta, log_t, "kl_symmetry")], abs=1e-4)
+
+
+def test_a_dora_adapter_runs_beside_nothing_else(base, tmp_path):
+    adapter = str(make_adapter(tmp_path / "adapter", base, use_dora=True))
+    assert load_pair(adapter, adapter).same
+    with pytest.raises(InputError, match=r"does not run .* is a DoRA adapter: merge it .* give that as --model_t$"):
+        load_pair(base, adapter_t=adapter)
+
+
+def test_biases_that_take_the_place_of_the_bases(tmp_path):
+    base = make_model(tmp_path / "base", kind="qwen2")
+    adapter = str(make_adapter(tmp_path / "adapter", base, scale=0.3, bias="all"))
+    load_pair(base, str(shutil.copytree(base, tmp_path / "apart")), adapter_theta=adapter)
+    assert load_pair(adapter, adapter).same
+    with pytest.raises(InputError, match=r"its biases take the place of the base's: .* give that as --model_theta$"):
+        load_pair(base, adapter_theta=adapter)
+
+
+@pytest.mark.parametrize("side", ["theta", "t"])
+def test_what_vllm_does_not_serve_names_the_sides_flag(base, tmp_path, side):
+    adapter = str(make_adapter(tmp_path / "adapter", base, use_dora=True))
+    with pytest.raises(InputError, match=rf"vLLM does not serve .* DoRA adapter: .* give that as --model_{side}$"):
+        choose_pair(base, base, runner="vllm", **{f"adapter_{side}": adapter})
+
+
 def test_one_model_with_one_prompt_has_one_row(base):
     pair = load_pair(base)
     passes = count_passes(pair.theta.network)
     found = decode(pair, requests([([3, 4], [3, 4]), ([5], [6, 7])]), max_new_tokens=3, alpha_method="fixed")
-    assert passes[0] == (3, 2)
+    assert passes[:2] == [(1, 2), (2, 2)]
     assert found[0].diagnostics["kl_theta"] == pytest.approx([0] * len(found[0].token_ids), abs=1e-6)
     assert found[1].diagnostics["kl_theta"][0] > 1e-4
 
@@ -205,7 +282,7 @@ def test_half_precision_weights_give_float32_probabilities(base):
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [
         ({"model_theta": "/no/such/model"}, "cannot load the model /no/such/model: "),
         ({"device": "cuda:0"}, "device 'cuda:0': this machine shows no GPU: give cpu"),
@@ -214,15 +291,15 @@ def test_half_precision_weights_give_float32_probabilities(base):
         ({"adapter_t": "nowhere"}, "there is no adapter directory nowhere: "),
     ],
 )
-def test_what_cannot_be_loaded_is_said_in_one_line(base, given, said, monkeypatch, tmp_path):
+def test_unloadable_model_is_reported_in_one_line(base, given, message, monkeypatch, tmp_path):
     FakeMachine(tmp_path, monkeypatch)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(InputError) as caught:
         load_pair(**{"model_theta": base, **given})
-    assert str(caught.value).startswith(said)
+    assert str(caught.value).startswith(message)
 
 
-def test_a_gpu_that_torch_cannot_use_is_never_left_for_the_cpu(base, monkeypatch, tmp_path):
+def test_unusable_gpu_never_falls_back_to_the_cpu(base, monkeypatch, tmp_path):
     machine = FakeMachine(tmp_path, monkeypatch)
     machine.show("nvidiactl", driver="570.133.20")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -244,11 +321,11 @@ def test_memory_that_runs_out_while_loading_is_one_line(base, monkeypatch, error
     monkeypatch.setattr(pair_module.AutoModelForCausalLM, "from_pretrained", no_room)
     with pytest.raises(InputError) as caught:
         load_pair(base)
-    said = f"memory ran out while {base} was loaded on 1 x cpu, float32: give --dtype bfloat16, or smaller models"
-    assert str(caught.value).startswith(said)
+    message = f"memory ran out while {base} was loaded on 1 x cpu, float32: give --dtype bfloat16, or smaller models"
+    assert str(caught.value).startswith(message)
 
 
-def test_memory_that_runs_out_on_the_way_to_the_device_is_one_line(base, monkeypatch):
+def test_out_of_memory_while_loading_is_reported_in_one_line(base, monkeypatch):
     monkeypatch.setattr(torch.nn.Module, "to", lambda *_, **__: torch.empty(2**60))  # memory really runs out
     with pytest.raises(InputError, match=r"^memory ran out while .* on 1 x cpu, bfloat16: give smaller models"):
         load_pair(base, dtype="bfloat16")

@@ -41,7 +41,8 @@ def test_rows_of_a_pair_give_one_token_wherever_they_are(batch):
     one, two = alone(before[0], before[4], 1), alone(before[3], before[1], 2)
     assert after.argmax(-1).tolist() == [one, two, 7, two, one]
     assert torch.equal(after[2], before[2])
-    assert (batch.samples[1].place, batch.samples[1].token, len(batch.samples[1].told)) == (0, one, 5)
+    assert (batch.samples[1].position, batch.samples[1].token, len(batch.samples[1].diagnostics)) == (0, one, 5)
+    assert batch.samples[1].logprob < 0
 
 
 def test_rows_that_moved_and_went_are_followed(batch):
@@ -55,12 +56,12 @@ def test_rows_that_moved_and_went_are_followed(batch):
     assert batch.draw_into(given).argmax(-1).tolist() == [two, three, three, two]
 
 
-def test_a_row_that_is_alone_or_behind_is_left_as_it_is(batch):
+def test_row_without_its_partner_or_behind_it_is_unchanged(batch):
     batch.update([], [(0, row(1, 0, 5)), (1, row(1, 1)), (2, row(2, 0)), (3, row(9, 0)), (4, row(9, 1))], [])
     given = logits(5)
     before = given.clone()
     assert torch.equal(batch.draw_into(given), before)
-    assert batch.samples[1].place == -1
+    assert batch.samples[1].position == -1
 
 
 def test_a_place_that_is_drawn_again_has_the_same_number(batch):
@@ -76,7 +77,7 @@ def test_a_place_that_is_drawn_again_has_the_same_number(batch):
     given = logits(2, seed=6)
     token = alone(given[0], given[1], 1, place=1)
     assert batch.draw_into(given).argmax(-1).tolist() == [token, token]
-    assert batch.samples[1].place == 1
+    assert batch.samples[1].position == 1
 
 
 def test_logits_that_are_no_numbers(batch):

@@ -18,7 +18,7 @@ def test_the_seeds_commands_are_read():
     asked = parse("--model_t", "n", "--alpha_method", "fixed", "--fixed_alpha", "0.3", "--num-samples", "1000",
                   "--batch_size", "8", "--save_diagnostics", "--dtype", "bfloat16", "--top_k", "-1",
                   "--start_idx", "500", "--dataset_adapter", "generic", "--prompt_field", "q")  # fmt: skip
-    assert (asked.fixed_alpha, asked.num_samples, asked.start_idx, asked.top_k) == (0.3, 1000, 500, -1)
+    assert (asked.fixed_alpha, asked.total_rollouts, asked.start_idx, asked.top_k) == (0.3, 1000, 500, -1)
     assert asked.save_diagnostics
     assert str(asked.directory) == "data/generated"
     assert str(asked.diagnostics) == "data/generated.diagnostics.jsonl"
@@ -26,7 +26,7 @@ def test_the_seeds_commands_are_read():
 
 def test_defaults():
     asked = parse()
-    assert (asked.alpha_method, asked.batch_size, asked.max_new_tokens, asked.temperature) == ("kl_symmetry", 8, 512, 1)
+    assert (asked.alpha_method, asked.batch_size, asked.max_tokens, asked.temperature) == ("kl_symmetry", 8, 512, 1)
     assert (asked.dataset_split, asked.dataset_adapter, asked.shard_size, asked.dtype) == ("train", "auto", 64, "auto")
 
 
@@ -51,7 +51,7 @@ def test_whether_both_are_the_same(given, is_policy):
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [
         (("--backend", "abacus"), "--backend: 'abacus' is not one of transformers, vllm"),
         (("--vllm_args", "--seed 1"), "--vllm_args is for --backend vllm"),
@@ -72,18 +72,18 @@ def test_whether_both_are_the_same(given, is_policy):
         (("--dataset_adapter", "generic"), "needs --prompt_field"),
         (("--dataset_adapter", "a:B", "--prompt_field", "q"), "leave out --prompt_field"),
         (("--batch_size", "65"), "--batch_size 65 is never filled by shards of 64 rows"),
-        (("--cluster_block", "c", "--workers", "2"), "give --cluster_block or --workers, not both"),
+        (("--cluster_block", "c", "--workers", "2"), "give --cluster_block or --gpu_workers, not both"),
         (("--output", "generated.json"), "ends in .jsonl"),
         (("--output", "a.diagnostics.jsonl"), "ends in .jsonl"),
         (("--output", "./d.jsonl"), "--output ./d.jsonl is the data set"),
     ],
 )
-def test_mistakes_are_one_line(given, said, capsys):
+def test_mistakes_are_one_line(given, message, capsys):
     with pytest.raises(SystemExit) as ended:
         parse(*given)
     assert ended.value.code == 2
     [line] = capsys.readouterr().err.splitlines()
-    assert said in line
+    assert message in line
 
 
 def test_help_and_analysis_need_neither_torch_nor_prefect():

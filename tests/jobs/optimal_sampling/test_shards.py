@@ -2,11 +2,10 @@ import pytest
 
 from rollmill.errors import InputError
 from rollmill.jobs.optimal_sampling.hint import Hint
-from rollmill.jobs.optimal_sampling.progress import sampling_progress
-from rollmill.jobs.optimal_sampling.shards import shards
+from rollmill.jobs.optimal_sampling.job import OptimalSamplingJob
 from rollmill.records import Problem
 from tests.jobs.optimal_sampling.made import make_model
-from tests.jobs.optimal_sampling.runs import opened, parameters, questions
+from tests.jobs.optimal_sampling.runs import opened, parameters, questions, shards_of
 
 
 @pytest.fixture
@@ -20,9 +19,9 @@ def cut(asked):
     with opened(asked) as run:
         found = [
             ([int(row.instance_id[4:]) for row in shard.rows], [row.wanted for row in shard.rows])
-            for shard in shards(run, asked)
+            for shard in shards_of(asked, run)
         ]
-        progress = sampling_progress(run, asked)
+        progress = OptimalSamplingJob.of(asked).progress(run)
     assert progress.total == progress.left == sum(sum(wanted) for _, wanted in found)
     return [(numbers, [n for n, wants in zip(numbers, wanted, strict=True) if wants]) for numbers, wanted in found]
 
@@ -53,7 +52,7 @@ def test_rows_that_cannot_be_used_leave_their_places_empty(folder):
 def test_the_hint_is_for_the_target_alone(folder):
     asked = parameters(folder, questions(1), hint="It is {answer}: {response}.")
     with opened(asked) as run:
-        [shard] = shards(run, asked)
+        [shard] = shards_of(asked, run)
     assert shard.rows[0].messages == [{"role": "user", "content": "w3"}]
     assert shard.rows[0].messages_t == [{"role": "user", "content": "It is w0: w0.\n\nw3"}]
     assert (shard.first, shard.last) == (0, 0)
@@ -64,7 +63,7 @@ def problem(**fields):
     return Problem(instance_id="row-3", prompt=turns, fields=fields)
 
 
-def test_a_hint_says_where_the_prompt_goes_and_may_be_a_file(tmp_path):
+def test_hint_template_places_the_prompt_and_may_be_a_file(tmp_path):
     assert Hint.from_flag("{prompt}\n(so: {a.b})").messages(problem(a={"b": 5}), None) == [
         {"role": "system", "content": "s"},
         {"role": "user", "content": "q\n(so: 5)"},
@@ -75,13 +74,22 @@ def test_a_hint_says_where_the_prompt_goes_and_may_be_a_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("hint", "said"),
+    ("hint", "message"),
     [
         ("{answer}", r"--hint names \{answer\}, which row-3 does not have: it has prompt, response, level"),
         ("{", "--hint: .*braces are malformed"),
         ("{}", "--hint: .*names no column"),
     ],
 )
-def test_a_hint_that_cannot_be(hint, said):
-    with pytest.raises(InputError, match=said):
+def test_a_hint_that_cannot_be(hint, message):
+    with pytest.raises(InputError, match=message):
         Hint.from_flag(hint).messages(problem(level=1), "r")
+
+
+def test_what_a_worker_did_not_draw_is_cut_again_in_its_batch(folder):
+    with opened(parameters(folder, questions(3), shard_size=4)) as run:
+        [shard] = shards_of(parameters(folder, shard_size=4), run)
+    rest = shard.without({("row-0", 0), ("row-2", 0)})
+    assert [row.instance_id for row in rest.rows] == ["row-0", "row-1", "row-2"]
+    assert (rest.wanted, rest.first, rest.last) == ([("row-1", 0)], 0, 1)
+    assert rest.without({("row-1", 0)}) is None

@@ -94,7 +94,7 @@ def test_the_support_of_t_constrains_both():
 
 
 @pytest.mark.parametrize("options", [{"temperature": -1.0}, {"top_p": 1.1}, {"top_p": -0.1}])
-def test_mistakes_are_told(options):
+def test_invalid_options_are_refused(options):
     with pytest.raises(ValueError, match=r"temperature -1.0 is negative|top_p .* is not in"):
         kept(**options)
 
@@ -125,7 +125,7 @@ def test_draws_are_distributed_as_they_should_be():
     assert ((counts - expected) ** 2 / expected).sum() < 18.5  # chi-square, 4 degrees, 0.1%
 
 
-def test_a_small_token_late_in_a_large_vocabulary_has_its_share():
+def test_rare_token_late_in_a_large_vocabulary_keeps_its_share():
     """A float32 CDF of 150,000 tokens would give it none or twice as much."""
     p = torch.full((1, 150_000), 1 / 150_000)
     p[0, -1] = 1e-9

@@ -22,6 +22,7 @@ from rollmill.jobs.optimal_sampling.model_spec import choose_pair
 from rollmill.jobs.optimal_sampling.sampler import SamplerSettings
 from rollmill.jobs.optimal_sampling.vllm_decoding import VllmDecoder, VllmPair
 from tests.inference.adapters import make_adapter
+from tests.inference.vllm_processes import ONE_THREAD, prepared_vllm
 from tests.jobs.optimal_sampling.made import (
     answers,
     chi_square,
@@ -65,10 +66,10 @@ def folders(tmp_path_factory):
 
 @pytest.fixture(scope="module", autouse=True)
 def _small():
-    """Every vLLM here takes one thread, since those that wait for others in tiny models take most of the time."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMP_NUM_THREADS", "1")
-        patch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
+    """Every vLLM here has one thread, and is a fork of a process that has imported it."""
+    with pytest.MonkeyPatch.context() as patch, prepared_vllm() as python:
+        for name, value in (ONE_THREAD | {"ROLLMILL_VLLM_PYTHON": str(python)}).items():
+            patch.setenv(name, value)
         yield
 
 
@@ -159,11 +160,11 @@ def test_who_wants_no_more_ends_it_early(pair):
 
 
 @pytest.mark.parametrize(
-    ("prompts", "said"),
+    ("prompts", "message"),
     [(([3] * 127, [3] * 128), "has 128 tokens, and the models take 128 with the answer"), (([], [3]), "has no tokens")],
 )
-def test_prompts_that_it_does_not_take(pair, prompts, said):
-    with pytest.raises(InputError, match=f"the prompt of 0 {said}"):
+def test_prompts_that_it_does_not_take(pair, prompts, message):
+    with pytest.raises(InputError, match=f"the prompt of 0 {message}"):
         drawn(pair, requests([prompts]))
 
 
@@ -179,7 +180,7 @@ def test_what_theta_sees_and_what_t_sees_with_a_hint(folders, model):
     assert model.generate(prompts, **settings).token_ids == wanted.token_ids
 
 
-def test_interrupted_within_a_shard_it_ends_with_the_bytes_of_one_that_was_not(folders, model, tmp_path, monkeypatch):
+def test_run_interrupted_within_a_shard_ends_with_equal_bytes(folders, model, tmp_path, monkeypatch):
     given = {"model_theta": folders[0], "model_t": folders[1], "backend": "vllm", "device": "auto"}
     whole, broken = (
         parameters(tmp_path, questions(20), output=str(tmp_path / f"{name}.jsonl"), save_diagnostics=True, **given)
@@ -187,17 +188,18 @@ def test_interrupted_within_a_shard_it_ends_with_the_bytes_of_one_that_was_not(f
     )
     settings = SamplerSettings.of(whole)
     decoder = model.decoder(batch_size=whole.batch_size, **settings.decoding)
-    monkeypatch.setattr(sampler, "_kept", sampler._Kept(settings, model, decoder))
+    monkeypatch.setattr(sampler, "_loaded", sampler._LoadedPair(settings, model, decoder, None))
     draw(whole)
     for most in (3, 6, 5):  # in the first shard twice, then over its end
         assert draw(broken, most) is None
     outcome = draw(broken)
     assert (outcome.made, outcome.samples) == (6, 20)
-    assert broken.directory.with_suffix(".jsonl").read_bytes() == whole.directory.with_suffix(".jsonl").read_bytes()
+    rows = broken.directory.with_suffix(".jsonl").read_bytes().replace(b"broken/rollouts", b"whole/rollouts")
+    assert rows == whole.directory.with_suffix(".jsonl").read_bytes()
     assert broken.diagnostics.read_bytes() == whole.diagnostics.read_bytes()
 
 
-def test_rows_that_fall_out_of_step_are_noticed_and_drawn_again(folders, monkeypatch, caplog):
+def test_unsynchronised_rows_are_detected_and_drawn_again(folders, monkeypatch, caplog):
     """A worker that lets everything in, a step that reads 32 tokens, and a cache that is too small."""
     monkeypatch.setattr(vllm_decoding, "_WORKER", "tests.jobs.optimal_sampling.careless_worker")
     caplog.set_level("INFO")
@@ -221,7 +223,7 @@ def test_rows_that_fall_out_of_step_are_noticed_and_drawn_again(folders, monkeyp
     assert int(redone[1]) >= 5
 
 
-def test_what_one_vllm_cannot_hold(folders, tmp_path):
+def test_models_that_one_vllm_cannot_serve_are_refused(folders, tmp_path):
     other = make_model(tmp_path / "other", seed=1, **SIZES)
     with pytest.raises(InputError, match="have weights of their own, and one vLLM holds one model with adapters"):
         OptimalSamplingModel(folders[0], other, backend="vllm")
@@ -232,9 +234,9 @@ def test_what_one_vllm_cannot_hold(folders, tmp_path):
     remove_log(caught.value)
 
 
-def test_logits_that_are_no_numbers_and_an_engine_that_is_killed_end_a_run(model):
-    said = "the models' logits for 0 are no numbers after 0 tokens: they overflow"
-    with pytest.raises(RunStoppedError, match=said):
+def test_nan_logits_or_a_killed_engine_end_the_run(model):
+    message = "the models' logits for 0 are no numbers after 0 tokens: they overflow"
+    with pytest.raises(RunStoppedError, match=message):
         drawn(model.pair, requests([([3, NO_NUMBERS], [4])]))
     keeper = psutil.Process(model.pair._process.pid)
     workers = keeper.children(recursive=True)

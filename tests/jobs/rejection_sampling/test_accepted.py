@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rollmill.corpus.corpus import read_corpus
+from rollmill.corpus.corpus import index_run, read_corpus
 from rollmill.jobs.curation.analysis import analyse
 from rollmill.jobs.rejection_sampling.outcome import SFT, export_accepted
 from tests.exports.made import lines_of
@@ -16,7 +16,7 @@ from tests.generation.made import append, made, opened
 
 def export(run):
     """What `write_outcome` does at the end; the outcome, and the rows."""
-    done = export_accepted(run, "scripted")
+    done = export_accepted(run, "scripted", index_run(run.directory, run.num_rollout))
     return done, lines_of(run.directory / SFT)
 
 
@@ -83,7 +83,7 @@ def test_images_are_listed_in_order(tmp_path):
     assert [part["type"] for part in row["messages"][0]["content"]] == ["image", "text", "image"]
 
 
-def test_the_order_is_that_of_the_problems_and_equal_completions_of_two_are_no_duplicates(tmp_path):
+def test_rows_follow_problems_and_duplicates_count_within_one_problem(tmp_path):
     with opened(tmp_path / "run", rows=3) as run:
         for problem, sample in (("p2", 1), ("p0", 1), ("p2", 0), ("p1", 0), ("p0", 0)):
             append(run.journal, problem, sample, completion="same" if sample == 0 else f"{problem} again")
@@ -92,7 +92,7 @@ def test_the_order_is_that_of_the_problems_and_equal_completions_of_two_are_no_d
     assert done.exported.problems == {"train": 3}
 
 
-def test_of_a_rollout_made_twice_the_last_counts_and_of_more_rollouts_only_those_asked_for(tmp_path):
+def test_last_attempt_counts_and_surplus_rollouts_are_left_out(tmp_path):
     with opened(tmp_path / "run", rows=1) as run:
         append(run.journal, "p0", 0, state="failed:timeout")
         append(run.journal, "p0", 0, completion="again", attempt=1)
@@ -134,7 +134,7 @@ def test_nothing_appears_where_the_journal_breaks(tmp_path, monkeypatch):
         append(run.journal, "p0", 0)
         monkeypatch.setattr("rollmill.corpus.corpus.Corpus.records", broken)
         with pytest.raises(OSError, match="disk"):
-            export_accepted(run, "m")
+            export_accepted(run, "m", index_run(run.directory, run.num_rollout))
     assert not list(run.directory.glob("*sft*")), "neither the rows nor a part of them"
 
 
@@ -156,8 +156,8 @@ def test_kept_and_dropped_are_what_was_read(tmp_path_factory, made_rollouts):
     with opened(folder / "run", rows=len(made_rollouts), num_rollout=4) as run:
         for problem, rollouts in enumerate(made_rollouts):
             for sample, (state, error, completion) in enumerate(rollouts):
-                said = {} if state.startswith("failed") else {"completion": completion}
-                append(run.journal, f"p{problem}", sample, state=state, error=error, **said)
+                fields = {} if state.startswith("failed") else {"completion": completion}
+                append(run.journal, f"p{problem}", sample, state=state, error=error, **fields)
         done, rows = export(run)
     assert done.read == sum(map(len, made_rollouts)) == done.kept + sum(done.reasons.values())
     assert len(rows) == done.kept

@@ -9,9 +9,10 @@ HOSTILE = "[/red] [bold]m[/bold] [link=http://evil]x[/link] \x1b[31m\x1b]0;owned
 def outcome():
     return SimpleNamespace(
         name=HOSTILE,
-        row=lambda: {"run": HOSTILE, "success": "1"},
+        table=[{"run": HOSTILE, "success": "1"}],
         made=0,
-        warnings=[f"the server said {HOSTILE}"],
+        notes=[f"the server said {HOSTILE}"],
+        health=["health: 1 finding", f"hollow_turns: {HOSTILE}"],
         files={"rollouts": Path(HOSTILE)},
         directory=Path("out/[m]"),
     )

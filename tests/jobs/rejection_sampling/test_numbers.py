@@ -7,45 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rollmill.jobs.rejection_sampling import random_baseline
-from rollmill.jobs.rejection_sampling.pass_at_k import ladder, pass_at_k, pass_at_ks
 from rollmill.jobs.rejection_sampling.random_baseline import guess_baseline
 from rollmill.statistics.summary import mean, median, spread
-
-
-@given(st.integers(1, 7).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n), st.integers(1, n))))
-def test_pass_at_k_is_the_share_of_subsets_with_a_success(nck):
-    n, c, k = nck
-    rollouts = [i < c for i in range(n)]
-    subsets = list(itertools.combinations(rollouts, k))
-    assert pass_at_k(n, c, k) == pytest.approx(sum(map(any, subsets)) / len(subsets), abs=1e-12)
-
-
-@given(st.integers(1, 3000).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n), st.integers(1, n))))
-def test_pass_at_k_of_many(nck):
-    n, c, k = nck
-    exact = 1 - math.comb(n - c, k) / math.comb(n, k)
-    assert pass_at_k(n, c, k) == pytest.approx(exact, abs=1e-9)
-    assert 0 <= pass_at_k(n, c, k) <= 1
-
-
-def test_pass_at_k_refuses_nonsense():
-    for n, c, k in [(4, 5, 1), (4, -1, 1), (4, 1, 0), (4, 1, 5), (0, 0, 1)]:
-        with pytest.raises(ValueError, match="pass@k"):
-            pass_at_k(n, c, k)
-
-
-@pytest.mark.parametrize(("n", "expected"), [(1, [1]), (2, [1, 2]), (6, [1, 2, 4, 6]), (16, [1, 2, 4, 8, 16])])
-def test_ladder(n, expected):
-    assert ladder(n) == expected
-
-
-def test_problems_with_too_few_rollouts_are_left_out_and_counted():
-    one, two, four = pass_at_ks([(4, 2), (4, 0), (1, 1), (0, 0)], 4)
-    assert (one.value, one.problems, one.left_out) == (pytest.approx((0.5 + 0 + 1) / 3), 3, 1)
-    assert (two.value, two.problems, two.left_out) == (pytest.approx((1 - 1 / 6) / 2), 2, 2)
-    assert (four.value, four.problems, four.left_out) == (0.5, 2, 2)
-    assert pass_at_ks([(1, 1)], 4)[-1].value is None
-    assert pass_at_ks([], 2)[0].problems == 0
 
 
 def baseline(truths, draws):

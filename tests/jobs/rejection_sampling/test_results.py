@@ -6,6 +6,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from rollmill.generation.verification import REASONING_ONLY
+from rollmill.jobs.rejection_sampling.advice import advice
 from rollmill.jobs.rejection_sampling.coverage import CoverageError
 from rollmill.jobs.rejection_sampling.report import format_statistics
 from rollmill.jobs.rejection_sampling.results import write_results
@@ -66,28 +68,44 @@ def test_rows_by_hand(tmp_path):
     assert [nothing[key] for key in ("min_error", "mean_error", "median_error", "best_completion")] == [None] * 4
 
 
-def test_statistics_by_hand(tmp_path):
-    got = write(tmp_path / "r.json", GROUPS, 4)
-    found = got.statistics
+def test_the_summary_is_the_statistics(tmp_path):
+    found = write(tmp_path / "r.json", GROUPS, 4).statistics
     assert strictly((tmp_path / "r.json").read_text())["summary"] == json.loads(found.model_dump_json())
+
+
+def test_shares_by_hand(tmp_path):
+    found = write(tmp_path / "r.json", GROUPS, 4).statistics
     assert found.coverage.model_dump() == {"expected": 16, "ok": 5, "unparseable": 5, "failed": 3, "missing": 3}
     assert found.failed_kinds == {"timeout": 2, "http_400": 1}
     assert (found.problems, found.judged_problems, found.accepted) == (4, 3, 3)
-    assert (found.least_error.count, found.least_error.mean) == (2, 0.025)
     assert (found.share_exact, found.share_solved) == (1 / 3, 2 / 3)
-    assert found.error.mean == pytest.approx(2.55 / 5)
     assert (found.accepted_of_ok, found.accepted_of_judged, found.parse_rate) == (3 / 5, 3 / 10, 0.5)
     assert (found.truncation_rate, found.truncated) == (0.0, 0)
+
+
+def test_errors_by_hand(tmp_path):
+    got = write(tmp_path / "r.json", GROUPS, 4)
+    found = got.statistics
+    assert (found.least_error.count, found.least_error.mean) == (2, 0.025)
+    assert found.error.mean == pytest.approx(2.55 / 5)
+    assert list(got.least_errors) == [0.0, 0.05]
+    assert len(got.errors) == 5
+
+
+def test_pass_at_k_by_hand(tmp_path):
+    found = write(tmp_path / "r.json", GROUPS, 4).statistics
     # a failed rollout counts neither way: n is 4, 2 and 4, and one problem has none
     assert found.pass_at_k[0].value == pytest.approx((2 / 4 + 1 / 2 + 0) / 3)
     assert [(rung.k, rung.problems, rung.left_out) for rung in found.pass_at_k] == [(1, 3, 1), (2, 3, 1), (4, 2, 2)]
+
+
+def test_the_random_baseline_by_hand(tmp_path):
+    found = write(tmp_path / "r.json", GROUPS, 4).statistics
     # guesses from {1, 2, 3, 4}: truth 1 in 4 tries, truth 2 in 2 tries
     first = (3 / 4) ** 4 + (2 / 4) ** 4 + (1 / 4) ** 4
     second = (3 / 4) ** 2 + (1 / 4) ** 2
     assert found.guess_baseline.mean_least_error == pytest.approx((first + second) / 2)
     assert found.guess_baseline.model_mean_least_error == 0.025
-    assert list(got.least_errors) == [0.0, 0.05]
-    assert len(got.errors) == 5
 
 
 def test_truncated_and_errors_that_are_no_numbers(tmp_path):
@@ -175,3 +193,16 @@ def test_memory_of_a_hundred_thousand_rollouts(request, tmp_path):
     done = subprocess.run(argv, capture_output=True, text=True, check=True)
     assert int(done.stdout) < 25, "megabytes more for 100,000 rollouts than for 1,000"
     assert len(strictly((tmp_path / "r.json").read_text())["results"]) == 6250
+
+
+def test_thoughts_are_counted_and_the_best_ones_shown(tmp_path):
+    problem, rollouts = group(0, [0.5, 0.0, "unparseable", "unparseable"])
+    rollouts[1].reasoning_content = "hm"
+    alone = rollouts[2].verdict.model_copy(update={"reason": REASONING_ONLY})
+    rollouts[2] = rollouts[2].model_copy(update={"verdict": alone, "completion": "", "reasoning_content": "so"})
+    statistics = write(tmp_path / "r.json", [(problem, rollouts)], 4).statistics
+    [row] = strictly((tmp_path / "r.json").read_text())["results"]
+    assert row["best_reasoning_content"] == "hm"
+    assert (statistics.reasoning_only, statistics.coverage.unparseable) == (1, 2)
+    assert "thoughts alone" in format_statistics(statistics, title="t")
+    assert any("reasoning_only" in text for text in advice(statistics, temperature=1.0))

@@ -10,7 +10,7 @@ from tests.jobs.rejection_sampling.made import group
 
 
 def statistics(*groups, num_rollout=4, truncate=0):
-    tally = ProblemTally()
+    tally = ProblemTally(num_rollout)
     for index, (problem, rollouts) in enumerate(groups):
         for rollout in rollouts[:truncate]:
             rollout.finish_reason = "length"

@@ -1,6 +1,5 @@
 """The smallest of models, tokenizers with one chat template or another, and rows."""
 
-import os
 from pathlib import Path
 
 import orjson
@@ -47,17 +46,35 @@ SPECIAL = [
 ]
 
 
-def make_tokenizer(template=PLAIN, eos="<eos>"):
+def make_tokenizer(template=PLAIN, eos="<eos>", special=SPECIAL, **more):
     """A byte-level tokenizer: one token for each byte, and the special ones."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    made = Tokenizer(models.BPE({token: number for number, token in enumerate([*SPECIAL, *letters])}, []))
+    made = Tokenizer(models.BPE({token: number for number, token in enumerate([*special, *letters])}, []))
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     made.decoder = decoders.ByteLevel()
-    made.add_special_tokens(SPECIAL)
-    return PreTrainedTokenizerFast(tokenizer_object=made, pad_token="<pad>", eos_token=eos, chat_template=template)
+    made.add_special_tokens(special)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=made, pad_token="<pad>", eos_token=eos, chat_template=template, **more
+    )
+
+
+def make_byte_tokenizer(template=PLAIN, special=SPECIAL, **more):
+    """A tokenizer whose tokens are the bytes, each by its number, as a scripted server says them."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+    vocabulary = {letter: number for number, letter in bytes_to_unicode().items()}
+    made = Tokenizer(models.BPE(vocabulary | {token: 256 + n for n, token in enumerate(special)}, []))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    made.add_special_tokens(special)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=made, pad_token="<pad>", eos_token="<eos>", chat_template=template, **more
+    )
 
 
 def make_base(folder: Path, template=PLAIN, hidden=32, seed=0):
@@ -93,8 +110,3 @@ def write_rows(path: Path, rows):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"".join((one.encode() if isinstance(one, str) else orjson.dumps(one)) + b"\n" for one in rows))
     return str(path)
-
-
-def one_thread(monkeypatch):
-    """Workers use one thread each: as fast here, and the same sums whatever the machine."""
-    monkeypatch.setitem(os.environ, "OMP_NUM_THREADS", "1")

@@ -39,7 +39,7 @@ def test_another_base_is_refused_with_both_names(tmp_path, adapter, shape, layer
         check_adapter(adapter, other)
 
 
-def test_what_is_no_adapter_is_said(tmp_path):
+def test_invalid_adapter_is_refused(tmp_path):
     with pytest.raises(InputError, match="is not a LoRA adapter"):
         check_adapter(tmp_path, "org/base")
 

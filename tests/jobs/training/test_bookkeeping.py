@@ -38,7 +38,7 @@ def test_the_defaults_are_the_seeds():
 
 
 @pytest.mark.parametrize(
-    ("more", "said"),
+    ("more", "message"),
     [
         ({"validation_data": "v.jsonl", "validation_share": 0.1}, "not both"),
         ({"use_lora": False, "merge": True}, "nothing to merge"),
@@ -48,8 +48,8 @@ def test_the_defaults_are_the_seeds():
         ({"warmup_ratio": 1.0}, "less than 1"),
     ],
 )
-def test_bounds_are_in_the_model(more, said):
-    with pytest.raises(ValidationError, match=said):
+def test_bounds_are_in_the_model(more, message):
+    with pytest.raises(ValidationError, match=message):
         TrainLora(**GIVEN, **more)
 
 
@@ -84,7 +84,7 @@ def test_a_process_in_another_folder_finds_the_same_files(tmp_path, monkeypatch)
     assert given.model_copy(update={"model_path": "org/model"}).anywhere().model_path == "org/model"
 
 
-def test_metrics_are_read_as_they_come_and_cut_at_a_step(tmp_path):
+def test_metrics_are_read_while_written_and_cut_at_a_step(tmp_path):
     path = tmp_path / "metrics.jsonl"
     tail = MetricsTail(path)
     assert tail.news() == []
@@ -108,7 +108,7 @@ def checkpoint(folder, step, *, whole=True, **more):
         mark_complete(folder, TrainingCheckpoint(step=step, **more))
 
 
-def test_what_is_not_whole_is_no_checkpoint(tmp_path):
+def test_incomplete_folder_is_no_checkpoint(tmp_path):
     assert last_checkpoint(tmp_path) is None
     checkpoint(tmp_path, 2)
     checkpoint(tmp_path, 10, best_step=2)
@@ -130,7 +130,7 @@ def test_memory_advice_names_parameters_and_values():
     assert less_memory(tight) == "lower --max_length from 2048, or train an adapter (--use_lora)"
 
 
-def test_what_is_short_of_memory():
+def test_out_of_memory_errors_are_recognised():
     class OutOfMemoryError(RuntimeError):
         pass
 
@@ -161,14 +161,14 @@ def test_only_so_many_devices_are_shown_to_the_worker():
         ({"device": "cuda"}, {"ROLLMILL_KIND": "cpu"}, "0"),
     ],
 )
-def test_who_asks_for_the_cpu_hides_all_gpus_from_the_worker(tmp_path, given, environment, visible):
+def test_cpu_device_hides_all_gpus_from_the_worker(tmp_path, given, environment, visible):
     asked = TrainLora(**GIVEN, **given)
     work = TrainingWork(stage="train", parameters=asked, base="m", train=[], validation=[], directory=tmp_path)
     assert process._environment(work, environment)["CUDA_VISIBLE_DEVICES"] == visible
 
 
 @pytest.mark.parametrize(("device", "gpus"), [("cpu", 2), ("cuda", 0)])
-def test_a_device_and_a_number_of_gpus_that_contradict_each_other(device, gpus):
+def test_contradicting_device_and_gpu_count_are_refused(device, gpus):
     with pytest.raises(ValidationError, match=f"--device {device}: "):
         TrainLora(**GIVEN, device=device, num_gpus=gpus)
 
@@ -186,8 +186,8 @@ def test_several_gpus_have_a_process_each(tmp_path):
 def test_the_next_owner_waits_for_the_last_ones_worker(tmp_path):
     path = tmp_path / "logs" / ".worker"
     wait_until_free(path)
-    code = "import sys; from pathlib import Path; from rollmill.jobs.training.worker_lock import hold\n"
-    code += "hold(Path(sys.argv[1])); print(1, flush=True); sys.stdin.read()"
+    code = "import sys; from pathlib import Path; from rollmill.jobs.training.worker_lock import lock_until_exit\n"
+    code += "lock_until_exit(Path(sys.argv[1])); print(1, flush=True); sys.stdin.read()"
     with subprocess.Popen(
         [sys.executable, "-c", code, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as worker:

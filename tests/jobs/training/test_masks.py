@@ -77,11 +77,21 @@ def test_a_template_that_trims_is_followed():
     assert learnt("llama", said("user", " a "), said("assistant", "  yes \n")) == ["yes<|eot_id|>"]
 
 
-def test_reasoning_that_the_template_leaves_out_is_not_learnt():
+def test_each_turn_is_learnt_in_the_form_that_it_was_written_in():
+    """The template drops the thoughts of earlier turns: in the context of later ones, not where they were written."""
     turns = [said("user", "a"), said("assistant", "<think>why</think>b"), said("user", "c")]
     last = said("assistant", "d", reasoning_content="because")
-    assert learnt("qwen", *turns, last) == ["b<|im_end|>", "<think>\nbecause\n</think>\n\nd<|im_end|>"]
+    assert learnt("qwen", *turns, last) == [
+        "<think>why</think>b<|im_end|>",
+        "<think>\nbecause\n</think>\n\nd<|im_end|>",
+    ]
     assert learnt("qwen", *turns, said("assistant", "d"))[1] == "<think>\n\n</think>\n\nd<|im_end|>"
+    row = training_row(1, {"messages": [*turns, last]})
+    first, second = Masks(TOKENIZERS["qwen"], "M").encode_all(row, 1000).texts
+    assert "why" in TOKENIZERS["qwen"].decode(first.input_ids)
+    assert "why" not in TOKENIZERS["qwen"].decode(second.input_ids)
+    joined = Masks(TOKENIZERS["qwen"], "M").encode(row, 1000)
+    assert joined.input_ids == first.input_ids + second.input_ids
 
 
 def test_tool_calls_are_learnt_and_tools_answers_are_not():
@@ -96,27 +106,183 @@ def test_tool_calls_are_learnt_and_tools_answers_are_not():
     assert learnt("tools", *turns) == [written, "2!<|im_end|>"]
 
 
-def test_an_assistant_who_speaks_first():
-    for name, (_, end) in ENDS.items():
-        found = learnt(name, said("assistant", "hello"), said("user", "b"), said("assistant", "c"))
-        assert [run.rpartition("\n")[2] for run in found] == [f"hello{end}", f"c{end}"]
+@pytest.mark.parametrize("name", ENDS)
+def test_an_assistant_who_speaks_first(name):
+    """Is learnt unless the template writes something else before nothing, so that nobody can have prompted for it."""
+    found = learnt(name, said("assistant", "hello"), said("user", "b"), said("assistant", "c"))
+    answers = ["c"] if name == "smollm2" else ["hello", "c"]
+    assert [run.rpartition("\n")[2] for run in found] == [answer + ENDS[name][1] for answer in answers]
 
 
-def test_a_template_that_takes_no_short_conversation():
+def test_a_turn_that_nobody_can_prompt_for_is_left_out():
     template = "{% if messages | length < 3 %}{{ raise_exception('too short') }}{% endif %}" + made.CHATML
     turns = [said("user", "a"), said("assistant", "b"), said("user", "c"), said("assistant", "d")]
-    assert learnt("", *turns, tokenizer=made.make_tokenizer(template)) == ["b<|im_end|>", "d<|im_end|>"]
+    assert learnt("", *turns, tokenizer=made.make_tokenizer(template)) == ["d<|im_end|>"]
     with pytest.raises(RefusedError, match="too short") as caught:
         learnt("", *turns[:2], tokenizer=made.make_tokenizer(template))
     assert caught.value.reason == "template_refused"
 
 
-def test_a_template_that_hides_the_turns_is_refused_by_name():
-    upper = made.CHATML.replace("{{ m.content }}", "{{ m.content | upper if loop.last else m.content | lower }}")
-    turns = [said("user", "a"), said("assistant", "Bb"), said("user", "c"), said("assistant", "Dd")]
-    with pytest.raises(RefusedError, match=r"the model: its chat template hides where turn 4 is") as caught:
-        learnt("", *turns, tokenizer=made.make_tokenizer(upper))
-    assert caught.value.reason == "turns_not_found"
+def test_content_that_the_template_changes_is_not_learnt():
+    upper = made.CHATML.replace("{{ m.content }}", "{{ m.content | upper if m.role == 'assistant' else m.content }}")
+    with pytest.raises(RefusedError, match="the model: its chat template leaves the content of turn 2 out") as caught:
+        learnt("", said("user", "a"), said("assistant", "Bb"), tokenizer=made.make_tokenizer(upper))
+    assert caught.value.reason == "content_not_written"
+
+
+def test_markers_that_enclose_the_header_are_not_followed():
+    template = made.CHATML.replace("<|im_start|>{{ m.role }}", "{% generation %}<|im_start|>{{ m.role }}", 1).replace(
+        "<|im_end|>\n{% endfor", "<|im_end|>\n{% endgeneration %}{% endfor", 1
+    )
+    assert learnt("", said("user", "a"), said("assistant", "b"), tokenizer=made.make_tokenizer(template)) == [
+        "b<|im_end|>"
+    ]
+
+
+def test_a_turn_whose_end_stands_only_before_the_next_ends_with_it():
+    template = made.PLAIN.replace("<eos>", "{% if not loop.last or m.role == 'user' %}<eos>{% endif %}")
+    turns = [said("user", "a"), said("assistant", "b")]
+    assert learnt("", *turns, tokenizer=made.make_tokenizer(template)) == ["b<eos>"]
+
+
+def test_a_token_that_closes_each_call_is_not_the_end():
+    call = {"function": {"name": "f", "arguments": "{}"}}
+    template = (
+        "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% for c in m.tool_calls or [] %}{{ c.function.name }}"
+        "<|tool|>{% endfor %}{% if not m.tool_calls %}<eos>{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    )
+    with pytest.raises(RefusedError, match="writes no end behind the call of turn 2") as caught:
+        learnt(
+            "", said("user", "a"), said("assistant", "b", tool_calls=[call]), tokenizer=made.make_tokenizer(template)
+        )
+    assert caught.value.reason == "end_not_written"
+
+
+@pytest.mark.parametrize("eos", ["<|im_end|>", "<eos>"])
+@pytest.mark.parametrize("answer", ["b", "<", "|>", "im_end", "a longer answer than any header is"])
+def test_one_end_is_learnt_where_each_rendering_ends_with_what_begins_the_next_turn(eos, answer):
+    template = (
+        "<bos>{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|tool|><|im_end|>{% endfor %}"
+        "<|im_start|>{% if add_generation_prompt %}assistant\n{% endif %}"
+    )
+    turns = [said("user", "a"), said("assistant", answer), said("user", "c"), said("assistant", "d")]
+    tokenizer = made.make_tokenizer(template, eos)
+    assert learnt("", *turns, tokenizer=tokenizer) == [f"{answer}<|tool|><|im_end|>", "d<|tool|><|im_end|>"]
+
+
+def test_an_added_token_that_the_model_stops_at_is_as_good_as_a_special_one():
+    tokenizer = made.make_tokenizer(made.CHATML.replace("<|im_end|>", "<end>"))
+    tokenizer.add_tokens(["<end>"])
+    turns = [said("user", "a"), said("assistant", "b"), said("user", "c"), said("assistant", "to <end> it")]
+    encoded = Masks(tokenizer, "M", ["<end>"]).encode_all(training_row(1, {"messages": turns}), 1000)
+    assert dict(encoded.ends) == {"<end>": 1}
+    assert [error.reason for error in encoded.refused] == ["special_token_in_text"]
+
+
+def test_the_next_speakers_token_is_the_end_behind_a_prompt_that_closes_thoughts():
+    template = (
+        "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|><think></think>{% endif %}"
+    )
+    row = training_row(1, {"messages": [said("user", "a"), said("assistant", "b")]})
+    encoded = Masks(made.make_tokenizer(template), "M", ["<|user|>"]).encode_all(row, 1000)
+    assert (dict(encoded.ends), encoded.endless) == ({"<|user|>": 1}, 0)
+
+
+DEEPSEEK_V31 = (
+    "{% for m in messages %}{% if m.role == 'user' %}<|user|>{{ m.content }}{% else %}<|assistant|></think>"
+    "{{ m.content.split('</think>', 1)[1] if '</think>' in m.content else m.content }}<eos>{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{{ '<think>' if thinking else '</think>' }}{% endif %}"
+)
+RAW, APART = {"content": "<think>hm</think>one"}, {"content": "one", "reasoning_content": "hm"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message", "prompt", "found"),
+    [
+        ({}, {"content": "one"}, "</think>", "one<eos>"),
+        ({}, RAW, "<think>", "hm</think>one<eos>"),
+        ({}, {"content": "<think>\nhm\n</think>\n\none"}, "<think>", "\nhm\n</think>\n\none<eos>"),
+        ({}, APART, "<think>", "hm</think>one<eos>"),
+        ({"thinking": True}, APART, "<think>", "hm</think>one<eos>"),
+        ({"thinking": False}, {"content": "one"}, "</think>", "one<eos>"),
+    ],
+)
+def test_thoughts_are_learnt_behind_the_prompt_that_opens_them(options, message, prompt, found):
+    row = {"messages": [said("user", "a"), {"role": "assistant", **message}], "chat_template_kwargs": options}
+    tokenizer = made.make_tokenizer(DEEPSEEK_V31)
+    assert learnt("", tokenizer=tokenizer, **row) == [found]
+    tokens = Masks(tokenizer, "M").encode(training_row(1, row), 1000)
+    assert tokenizer.decode(tokens.input_ids) == f"<|user|>a<|assistant|>{prompt}{found}"
+
+
+@pytest.mark.parametrize("message", [RAW, APART])
+def test_thoughts_are_not_learnt_behind_a_prompt_that_closes_them(message):
+    row = {
+        "messages": [said("user", "a"), {"role": "assistant", **message}],
+        "chat_template_kwargs": {"thinking": False},
+    }
+    with pytest.raises(RefusedError, match="closes the thoughts in the prompt") as caught:
+        learnt("", tokenizer=made.make_tokenizer(DEEPSEEK_V31), **row)
+    assert caught.value.reason == "thoughts_not_written"
+
+
+@pytest.mark.parametrize(
+    "block", ["<|channel>thought\n<channel|>", "<think>\n\n</think>\n", "</think>", "[THINK][/THINK]"]
+)
+@pytest.mark.parametrize("context", ["", "/no_think "])
+def test_a_block_of_no_thoughts_stands_in_the_prompt_only(block, context):
+    template = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+        f"{{% if add_generation_prompt and loop.last %}}{context}{{% endif %}}{{{{ m.content }}}}"
+        "<|im_end|>\n{% endfor %}"
+        f"{{% if add_generation_prompt %}}<|im_start|>assistant\n{block}{{% endif %}}"
+    )
+    tokenizer = made.make_tokenizer(template)
+    turns = [said("user", "a"), said("assistant", "<b>"), said("user", "c"), said("assistant", "d")]
+    assert learnt("", *turns, tokenizer=tokenizer) == ["<b><|im_end|>", "d<|im_end|>"]
+    tokens = Masks(tokenizer, "M").encode(training_row(1, {"messages": turns[:2]}), 1000)
+    prompt = f"<|im_start|>user\n{context}a<|im_end|>\n<|im_start|>assistant\n{block}"
+    assert tokenizer.decode(tokens.input_ids) == f"{prompt}<b><|im_end|>"
+
+
+def test_what_is_marked_is_context_only():
+    turns = [said("user", "a"), said("assistant", "b", weight=0), said("user", "c"), said("assistant", "d", weight=1)]
+    assert learnt("plain", *turns) == ["d<eos>"]
+    row = training_row(1, {"messages": turns})
+    assert "b<eos>" in TOKENIZERS["plain"].decode(Masks(TOKENIZERS["plain"], "M").encode(row, 1000).input_ids)
+
+
+def test_the_end_of_a_truncated_turn_is_not_learnt():
+    turns = [said("user", "a"), said("assistant", "b"), said("user", "c"), said("assistant", "d e")]
+    assert learnt("plain", messages=turns, metadata={"truncated": True}) == ["b<eos>", "d e"]
+    thoughts = [said("user", "a"), said("assistant", "", reasoning_content="hm hm")]
+    assert learnt("qwen", messages=thoughts, metadata={"truncated": True}) == ["<think>\nhm hm"]
+
+
+def test_the_end_of_an_earlier_turn_that_was_cut_off_is_not_learnt():
+    turns = [said("user", "a"), said("assistant", "b", finish_reason="length"), said("user", "c")]
+    assert learnt("plain", *turns, said("assistant", "d", finish_reason="stop")) == ["b", "d<eos>"]
+
+
+def test_an_empty_turn_is_left_out():
+    turns = [said("user", "a"), said("assistant", None), said("user", "c"), said("assistant", "d")]
+    row = training_row(1, {"messages": turns})
+    made_row = Masks(TOKENIZERS["plain"], "M").encode_all(row, 1000)
+    assert [error.reason for error in made_row.refused] == ["turn_empty"]
+    assert learnt("plain", *turns) == ["d<eos>"]
+
+
+def test_ids_of_nine_letters_for_templates_that_insist():
+    template = made.TOOLS.replace(
+        "<tool_call>", "{% if c.id | length != 9 %}{{ raise_exception('9 letters') }}{% endif %}<tool_call>{{ c.id }} "
+    )
+    call = {"id": "chatcmpl-tool-1", "function": {"name": "add", "arguments": "{}"}}
+    turns = [said("user", "1"), said("assistant", "", tool_calls=[call]), said("tool", "2", tool_call_id=call["id"])]
+    assert learnt("", *turns, tokenizer=made.make_tokenizer(template)) == [
+        "<tool_call>callaaaaa add {}</tool_call><|im_end|>"
+    ]
 
 
 def test_a_template_without_end_of_turn_learns_the_contents():
@@ -125,7 +291,7 @@ def test_a_template_without_end_of_turn_learns_the_contents():
     assert learnt("", *turns, tokenizer=made.make_tokenizer(template)) == ["b", "d"]
 
 
-def test_a_row_that_is_too_long_is_refused_and_never_cut():
+def test_too_long_row_is_refused_and_never_truncated():
     turns = [said("user", "a"), said("assistant", "b")]
     whole = len(TOKENIZERS["plain"](made.make_tokenizer().apply_chat_template(turns, tokenize=False))["input_ids"])
     assert learnt("plain", *turns, longest=whole) == ["b<eos>"]
@@ -134,7 +300,7 @@ def test_a_row_that_is_too_long_is_refused_and_never_cut():
     assert caught.value.reason == "over_max_length"
 
 
-def test_no_chat_template_is_said_in_one_line():
+def test_missing_chat_template_is_reported_in_one_line():
     with pytest.raises(InputError, match="base has no chat template: give --model_path an instruction-tuned model"):
         Masks(made.make_tokenizer(None), "base")
 
@@ -153,7 +319,49 @@ def test_the_real_tokenizer():
     assert learnt("", *turns, tokenizer=tokenizer) == [" gut, 谢谢 <|im_end|>", "c\n\n<|im_end|>"]
 
 
-words = st.text(st.sampled_from("ab é\n<|>谢"), max_size=12)
+def made_of_pieces(scheme, merges=()):
+    """A tokenizer as sentencepiece makes them: spaces are letters, and some come of their own."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    pieces = [*made.SPECIAL, *(f"<0x{byte:02X}>" for byte in range(256)), "▁", *"abcdefghijklmnopqrstuvwxyz?."]
+    pieces += [first + second for first, second in merges]
+    made_here = Tokenizer(models.BPE({piece: n for n, piece in enumerate(pieces)}, list(merges), byte_fallback=True))
+    made_here.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme, split=False)
+    made_here.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    made_here.add_special_tokens([AddedToken(one, special=True, normalized=False) for one in made.SPECIAL])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=made_here, pad_token="<pad>", eos_token="<eos>", chat_template=made.CHATML
+    )
+
+
+PIECES = {
+    scheme: made_of_pieces(scheme, [("a", "b"), ("▁", "a"), ("▁", "ab")][:2]) for scheme in ("always", "first", "never")
+}
+
+
+@pytest.mark.parametrize("scheme", PIECES)
+@pytest.mark.parametrize("answer", ["ab", " ab", "谢谢", "e\u0301 \U0001f600", "\nab\n"])
+def test_no_space_of_the_tokenizers_own_is_learnt(scheme, answer):
+    assert learnt("", said("user", "q?"), said("assistant", answer), tokenizer=PIECES[scheme]) == [
+        answer + "<|im_end|>"
+    ]
+
+
+def check_contexts(tokenizer, row):
+    """Each turn stands behind the tokens of its whole prompt."""
+    masks = Masks(tokenizer, "M")
+    turns = masks._template.turns(row).turns
+    contexts = []
+    for tokens in masks.encode_all(row, 10_000).texts:
+        learns = [label != IGNORED for label in tokens.labels]
+        contexts += [
+            tokens.input_ids[:begin] for begin in range(1, len(learns)) if learns[begin] and not learns[begin - 1]
+        ]
+    assert contexts == [tokenizer(turn.prompt, add_special_tokens=False)["input_ids"] for turn in turns]
+
+
+words = st.text(st.sampled_from("ab é\n<|>谢\u0301\U0001f600"), max_size=12)
 
 
 @settings(max_examples=60)
@@ -169,3 +377,38 @@ def test_any_conversation(name, turns, system):
     end = ENDS[name][1]
     answers = [answer.strip() if name == "llama" else answer for _, answer in turns]
     assert learnt(name, *messages) == [answer + end for answer in answers]
+
+
+@settings(max_examples=60)
+@given(
+    tokenizer=st.sampled_from([*PIECES.values(), TOKENIZERS["chatml"], TOKENIZERS["qwen"]]),
+    turns=st.lists(st.tuples(words, words.filter(str.strip), words), min_size=1, max_size=4),
+)
+def test_any_tokenizer(tokenizer, turns):
+    messages = []
+    for question, answer, thoughts in turns:
+        messages += [said("user", question), said("assistant", answer)]
+        if tokenizer is TOKENIZERS["qwen"]:
+            messages[-1]["reasoning_content"] = thoughts
+    row = training_row(1, {"messages": messages})
+    check_contexts(tokenizer, row)
+    found = learnt("", *messages, tokenizer=tokenizer)
+    assert len(found) == len(turns)
+    for text, (_, answer, _) in zip(found, turns, strict=True):
+        assert text.endswith(answer + "<|im_end|>") or tokenizer is TOKENIZERS["qwen"]
+
+
+def test_a_template_that_writes_the_generation_prompt_behind_everything():
+    always = made.CHATML.replace("{% if add_generation_prompt %}", "{% if true %}")
+    turns = [said("user", "a?"), said("assistant", "one"), said("user", "b?"), said("assistant", "two")]
+    tokenizer = made.make_tokenizer(always, "<|im_end|>")
+    assert learnt("chatml", *turns, tokenizer=tokenizer) == ["one<|im_end|>", "two<|im_end|>"]
+
+
+@pytest.mark.parametrize("name", ["plain", "chatml", "llama"])
+def test_the_end_of_turns_that_the_model_did_not_end_is_context(name):
+    end = ENDS[name][1]
+    first, second = said("assistant", "first", stop_text="END"), said("assistant", "second")
+    turns = [said("user", "a?"), first, said("user", "b?"), second]
+    assert learnt(name, *turns) == ["first", f"second{end}"]
+    assert learnt(name, messages=turns, metadata={"no_end": True}) == ["first", "second"]

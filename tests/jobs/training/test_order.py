@@ -7,7 +7,7 @@ lengths = st.lists(st.integers(1, 100), min_size=1, max_size=200)
 
 
 @given(lengths, st.integers(0, 3), st.integers(0, 3), st.none() | st.integers(1, 16))
-def test_each_row_is_seen_once_an_epoch_and_always_in_the_same_order(lengths, seed, epoch, group):
+def test_each_epoch_has_every_row_once_in_a_fixed_order(lengths, seed, epoch, group):
     order = epoch_order(lengths, seed=seed, epoch=epoch, group=group)
     assert sorted(order) == list(range(len(lengths)))
     assert order == epoch_order(lengths, seed=seed, epoch=epoch, group=group)

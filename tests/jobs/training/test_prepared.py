@@ -6,10 +6,10 @@ from hypothesis import strategies as st
 
 from rollmill.errors import InputError
 from rollmill.exports.splitting import Split
+from rollmill.jobs.training.advice import many_texts
 from rollmill.jobs.training.masks import Masks, Tokens
-from rollmill.jobs.training.packing import pack_rows
-from rollmill.jobs.training.prepared import TRAIN, VALIDATION, prepare_rows, read_prepared, rows_file
-from tests.jobs.training.made import make_tokenizer, row, write_rows
+from rollmill.jobs.training.prepared import TRAIN, VALIDATION, pack_rows, prepare_rows, read_prepared, rows_file
+from tests.jobs.training.made import QWEN, make_tokenizer, row, write_rows
 
 TOKENIZER = make_tokenizer()
 LENGTH = len("question 0") + len("yes") + 4
@@ -28,7 +28,7 @@ def prepare(folder, train, validation=(), **options):
     return prepare_rows(folder, Masks(TOKENIZER, "base"), *paths, **{"max_length": 64, **options})
 
 
-def test_rows_that_the_model_cannot_take_are_left_out_whatever_max_length_is(tmp_path):
+def test_rows_longer_than_the_model_length_are_dropped(tmp_path):
     rows = [row(1), row(2, "a" * 50), row(3, "a" * 90)]
     prepared = prepare(tmp_path / "bounded", [rows], max_length=80, model_length=60)
     assert prepared.dropped == {"over_model_length": 1, "over_max_length": 1}
@@ -47,6 +47,7 @@ def test_every_row_is_used_or_left_out_with_a_reason(tmp_path):
     prepared = prepare(tmp_path, [rows, [row(3)]], [[row(9), long | {"metadata": {"instance_id": "p8"}}]])
     assert prepared.train.model_dump() == {
         "rows": 3, "problems": 3, "tokens": 3 * LENGTH - 1, "learnt_tokens": 3 * 4 - 1, "longest": LENGTH,
+        "texts": 3,
     }  # fmt: skip
     assert prepared.validation.rows == prepared.validation.problems == 1
     assert prepared.dropped == {"unusable": 2, "over_max_length": 2}
@@ -62,12 +63,62 @@ def test_every_row_is_used_or_left_out_with_a_reason(tmp_path):
             learnt_rows(rows_file(tmp_path, TRAIN))] == ["yes<eos>", "no<eos>", "yes<eos>"]  # fmt: skip
 
 
+def test_rows_that_become_many_texts_are_said(tmp_path):
+    """A template that drops the thoughts of earlier turns makes a text of each turn."""
+    turns = [{"role": role, "content": "a"} for _ in range(5) for role in ("user", "assistant")]
+    path = write_rows(tmp_path / "a.jsonl", [{"messages": turns}])
+    masks = Masks(make_tokenizer(QWEN), "M")
+    (tmp_path / "made").mkdir()
+    used = prepare_rows(tmp_path / "made", masks, [path], [], max_length=1000).train
+    assert (used.rows, used.texts) == (1, 5)
+    assert "1 rows became 5 texts" in many_texts(used.rows, used.texts)
+    assert many_texts(5, 10) == many_texts(5, 0) == ""
+
+
+def test_turns_left_out_of_rows_that_are_used_are_counted(tmp_path):
+    turns = [*row()["messages"], {"role": "user", "content": "more?"}, {"role": "assistant", "content": ""}]
+    prepared = prepare(tmp_path, [[{"messages": turns}, row(1)]])
+    assert (prepared.train.rows, prepared.dropped, prepared.turns_left_out) == (2, {}, {"turn_empty": 1})
+    left_out = orjson.loads((tmp_path / "dropped.jsonl").read_bytes())
+    assert (left_out["line"], left_out["turn"], left_out["reason"]) == (1, True, "turn_empty")
+
+
+def test_a_row_becomes_several_texts_where_earlier_turns_are_written_otherwise(tmp_path):
+    messages = [*row(0, "<think>why</think>yes")["messages"], {"role": "user", "content": "more?"},
+                {"role": "assistant", "content": "no"}]  # fmt: skip
+    write_rows(tmp_path / "a.jsonl", [{"messages": messages}])
+    masks = Masks(make_tokenizer(QWEN), "base")
+    prepared = prepare_rows(tmp_path, masks, [str(tmp_path / "a.jsonl")], [], max_length=200, allow_no_end=True)
+    assert (prepared.train.rows, prepared.train.texts, prepared.ends) == (1, 2, {"<|im_end|>": 2})
+    assert len(learnt_rows(rows_file(tmp_path, TRAIN))) == 2
+
+
+def test_data_that_teaches_no_end_is_refused_unless_allowed(tmp_path):
+    rows = [row(n, metadata={"instance_id": f"p{n}", "truncated": True}) for n in range(3)]
+    with pytest.raises(
+        InputError, match=r"none of the 3 turns to learn ends with an end-of-turn token.*--allow_no_end"
+    ):
+        prepare(tmp_path / "a", [rows])
+    assert read_prepared(tmp_path / "a") is None
+    prepared = prepare(tmp_path / "b", [rows], allow_no_end=True)
+    assert (prepared.ends, prepared.turns_without_end) == ({}, 3)
+
+
+def test_ends_that_the_base_does_not_stop_at_are_handed_on(tmp_path):
+    added = []
+    assert prepare(tmp_path / "a", [[row()]], add_stops=added.extend).stops_added == ["<eos>"] == added
+    path = write_rows(tmp_path / "rows.jsonl", [row()])
+    masks = Masks(TOKENIZER, "base", ["<eos>"])
+    prepared = prepare_rows(tmp_path, masks, [path], [], max_length=64, add_stops=pytest.fail)
+    assert prepared.stops_added == []
+
+
 def test_one_row_is_enough(tmp_path):
     assert prepare(tmp_path, [[row()]]).train.rows == 1
 
 
 @pytest.mark.parametrize(
-    ("rows", "said"),
+    ("rows", "message"),
     [
         ([], "the train data has no rows: check --train_data"),
         ([row(0, "a" * 99)], "the only row of the train data has more than --max_length 64 tokens: raise it"),
@@ -75,8 +126,8 @@ def test_one_row_is_enough(tmp_path):
         (["{", row(0, "a" * 99), "["], r"can be used \(2 unusable, 1 over_max_length\); the first: .*0.jsonl, line 1:"),
     ],
 )
-def test_nothing_to_train_on_is_said_in_one_line(tmp_path, rows, said):
-    with pytest.raises(InputError, match=said):
+def test_empty_training_data_is_reported_in_one_line(tmp_path, rows, message):
+    with pytest.raises(InputError, match=message):
         prepare(tmp_path, [rows])
     assert read_prepared(tmp_path) is None
     assert not rows_file(tmp_path, TRAIN).exists()

@@ -1,14 +1,23 @@
+import json
+from inspect import signature
 from pathlib import Path
 
+import orjson
+import polars as pl
 import pytest
+from transformers import PreTrainedTokenizerBase
 
+from rollmill.corpus.corpus import read_corpus
 from rollmill.errors import InputError
 from rollmill.exports.card import write_card
 from rollmill.exports.sft import export_sft
 from rollmill.exports.splitting import Split
 from rollmill.files.rows import BadRow
+from rollmill.generation.sampling import NOT_FOR_TEMPLATES
 from rollmill.jobs.training.data_files import find_data
-from rollmill.jobs.training.rows import read_training_rows, training_row
+from rollmill.jobs.training.rows import TrainingRow, read_training_rows, training_row
+from tests.corpus.made import make_run, record
+from tests.corpus.test_producers import FILES
 from tests.exports.made import MadeCorpus, rollout
 from tests.jobs.training.made import row, write_rows
 
@@ -41,6 +50,18 @@ def test_what_teaches_nothing_says_why(bad, reason):
     assert reason in made.reason
 
 
+@pytest.mark.parametrize("name", sorted(NOT_FOR_TEMPLATES))
+def test_a_row_does_not_say_how_it_is_rendered(name):
+    made = training_row(1, {"messages": [USER, ASSISTANT], "chat_template_kwargs": {"enable_thinking": True, name: 1}})
+    assert (made.field, made.reason) == ("chat_template_kwargs", f"{name} is not the template's to get")
+
+
+def test_all_parameters_of_rendering_are_known():
+    own = signature(PreTrainedTokenizerBase.apply_chat_template).parameters
+    assert own.keys() - NOT_FOR_TEMPLATES == {"documents"}
+    assert training_row(1, {**row(), "chat_template_kwargs": {"documents": []}}).options == {"documents": []}
+
+
 def test_messages_are_as_templates_expect_them():
     parts = [{"type": "text", "text": "x"}, {"type": "text", "text": "y"}]
     call = {"id": None, "function": {"name": "f", "arguments": '{"n": 1}'}}
@@ -58,6 +79,107 @@ def test_messages_are_as_templates_expect_them():
             ],
         },
     ]
+
+
+@pytest.mark.parametrize(
+    ("mark", "untrained"),
+    [
+        ({"weight": 0}, True),
+        ({"weight": 0.0}, True),
+        ({"weight": 1}, False),
+        ({"weight": None}, False),
+        ({"train": False}, True),
+        ({"trainable": False}, True),
+        ({"loss": False}, True),
+        ({"loss": True}, False),
+        ({"loss": 0}, True),
+        ({"weight": "0"}, True),
+        ({"train": "false"}, True),
+        ({"training": False}, True),
+        ({"train_on_turn": False}, True),
+        ({"loss_mask": 0}, True),
+        ({"mask": True}, True),
+        ({"masked": 1}, True),
+        ({"train_detail": [{"train": False}]}, True),
+        ({"train_detail": [{"train": True}]}, False),
+        ({"mask": 1}, False),
+        ({}, False),
+    ],
+)
+def test_turns_that_are_marked_are_not_learnt(mark, untrained):
+    made = training_row(1, {"messages": [USER, {**ASSISTANT, **mark}, USER, ASSISTANT]})
+    assert made.learnt == ((3,) if untrained else (1, 3))
+    assert made.messages[1] == ASSISTANT
+
+
+@pytest.mark.parametrize(
+    "mark",
+    [{"train": False}, {"trainable": "no"}, {"is_trainable": 0}, {"exclude_from_training": True}],
+)
+def test_rows_that_are_marked_are_left_out(mark):
+    for marked in (mark, {"metadata": {**mark, "reward": 1}}):
+        assert training_row(1, {"messages": [USER, ASSISTANT], **marked}).field == "marked_not_for_training"
+    assert not isinstance(training_row(1, {"messages": [USER, ASSISTANT], "train": True}), BadRow)
+
+
+@pytest.mark.parametrize("end", [{"finish_reason": "length"}, {"stop_reason": "max_tokens"}])
+def test_a_turn_that_says_so_was_cut_off(end):
+    made = training_row(1, {"messages": [USER, {**ASSISTANT, **end}, USER, {**ASSISTANT, "finish_reason": "stop"}]})
+    assert (made.cut_off, made.endless) == ({1}, {1})
+    assert made.messages[1] == ASSISTANT
+
+
+@pytest.mark.parametrize("more", [{"metadata": {"truncated": True}}, {"finish_reason": "max_tokens"}])
+def test_a_row_that_says_so_was_cut_off_at_its_last_turn(more):
+    assert training_row(1, {"messages": [USER, ASSISTANT, USER, ASSISTANT], **more}).cut_off == {3}
+
+
+def test_a_row_of_marked_turns_only_is_unusable():
+    made = training_row(1, {"messages": [USER, {**ASSISTANT, "weight": 0}]})
+    assert made.field == "marked_not_for_training"
+    assert made.reason == "all turns of the assistant are marked as not to be trained on"
+
+
+@pytest.mark.parametrize("name", ["reasoning_content", "reasoning", "thinking"])
+def test_thoughts_have_one_name(name):
+    made = training_row(1, {"messages": [USER, {**ASSISTANT, name: "hm"}]})
+    assert made.messages[1] == {**ASSISTANT, "reasoning_content": "hm"}
+    blank = training_row(1, {"messages": [USER, {**ASSISTANT, "reasoning_content": "", name: "hm"}]})
+    assert blank.messages[1].get("reasoning_content") == "hm"
+    assert "reasoning_content" not in training_row(1, {"messages": [USER, {**ASSISTANT, name: " "}]}).messages[1]
+
+
+def test_arguments_keep_their_text():
+    call = {"function": {"name": "f", "arguments": '{"n":1,  "m": 2}'}}
+    made = training_row(1, {"messages": [USER, {**ASSISTANT, "tool_calls": [call]}]})
+    arguments = made.messages[1]["tool_calls"][0]["function"]["arguments"]
+    assert (arguments, arguments.text) == ({"n": 1, "m": 2}, '{"n":1,  "m": 2}')
+
+
+@pytest.mark.parametrize("as_text", [True, False])
+@pytest.mark.parametrize(("deep", "usable"), [(99, True), (101, False), (900, False)])
+def test_arguments_are_not_nested_without_end(as_text, deep, usable):
+    text = f'{{"a": {"[" * deep}1{"]" * deep}}}'
+    call = {"function": {"name": "f", "arguments": text if as_text else orjson.loads(text)}}
+    made = training_row(1, {"messages": [USER, {**ASSISTANT, "tool_calls": [call]}]})
+    assert isinstance(made, BadRow) != usable
+    assert usable or made.reason == "arguments of a call that are nested more than 100 levels deep"
+
+
+@pytest.mark.parametrize("name", ["arguments", "args", "input", "parameters"])
+@pytest.mark.parametrize("arguments", [{"n": 1}, '{"n": 1}'])
+def test_flat_calls_become_openais(name, arguments):
+    calls = [{"id": "c", "name": "f", name: arguments}, {"name": "g"}]
+    made = training_row(1, {"messages": [USER, {**ASSISTANT, "tool_calls": calls}]})
+    assert made.messages[1]["tool_calls"] == [
+        {"id": "c", "type": "function", "function": {"name": "f", "arguments": {"n": 1}}},
+        {"type": "function", "function": {"name": "g", "arguments": {}}},
+    ]
+
+
+def test_no_calls_are_no_key():
+    made = training_row(1, {"messages": [USER, {**ASSISTANT, "tool_calls": []}]})
+    assert "tool_calls" not in made.messages[1]
 
 
 def test_the_problem_is_the_id_else_the_prompt():
@@ -96,15 +218,16 @@ def test_hashes_are_of_the_content(tmp_path):
     assert hashes[0] == hashes[1] != hashes[2]
 
 
-def test_what_is_no_training_data_is_refused(tmp_path):
+def test_invalid_training_data_is_refused(tmp_path):
     path = write_rows(tmp_path / "a.jsonl", [row()])
-    for given, said in (
+    (tmp_path / "b.txt").write_text("no rows")
+    for given, message in (
         ([path, path], "given twice"),
         ([str(tmp_path / "b.jsonl")], "there is no file"),
-        ([str(tmp_path / "b.parquet")], "give a .jsonl file"),
+        ([str(tmp_path / "b.txt")], "b.txt is of no kind that can be read"),
         ([str(tmp_path)], "has no card of an export that trains"),
     ):
-        with pytest.raises(InputError, match=said):
+        with pytest.raises(InputError, match=message):
             find_data(given, [])
     with pytest.raises(InputError, match="given twice"):
         find_data([path], [path])
@@ -112,3 +235,71 @@ def test_what_is_no_training_data_is_refused(tmp_path):
     exported(tmp_path, "two", None)
     with pytest.raises(InputError, match=r"several exports \(one, two\): name the .jsonl file of one"):
         find_data([str(tmp_path)], [])
+
+
+@pytest.mark.parametrize("path", sorted(FILES.iterdir()), ids=lambda path: path.name)
+def test_training_reads_what_curation_reads(path, tmp_path):
+    corpus = read_corpus([str(path)])
+    usable = corpus.table.filter(pl.col("error_type").is_null())
+    export_sft(tmp_path / "sft.jsonl", corpus, usable, keep_truncated=True)
+    exported = [row.messages for _, row in read_training_rows(str(tmp_path / "sft.jsonl"))]
+    rows = [row for _, row in read_training_rows(str(path))]
+    learnt = [row.messages for row in rows if isinstance(row, TrainingRow)]
+    assert learnt == exported
+
+
+@pytest.mark.parametrize("label", [False, 0, "false"])
+def test_an_answer_that_is_not_wanted_is_not_learnt(label):
+    rows = [{"prompt": "q", "completion": "a", "label": each} for each in (label, True)]
+    refused, learnt = (training_row(1, row) for row in rows)
+    assert refused.field == "rejected_side_of_a_preference"
+    assert isinstance(learnt, TrainingRow)
+
+
+def test_a_class_beside_messages_is_no_label():
+    assert isinstance(training_row(1, {"messages": [USER, ASSISTANT], "label": 0}), TrainingRow)
+
+
+@pytest.mark.parametrize("name", ["system", "system_prompt"])
+def test_a_system_prompt_beside_messages_is_learnt_with_them(name):
+    made = training_row(1, {name: "s", "messages": [USER, ASSISTANT]})
+    assert [message["role"] for message in made.messages] == ["system", "user", "assistant"]
+
+
+def test_messages_as_json_text_are_a_conversation(tmp_path):
+    messages = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    path = write_rows(tmp_path / "a.jsonl", [{"instance_id": "p", "messages": json.dumps(messages)}])
+    assert [found.messages for _, found in read_training_rows(path)] == [messages]
+
+
+def test_a_run_trains_by_its_journal(tmp_path):
+    journal = make_run(tmp_path / "run", [record("a"), record("b", error={"type": "http"})])
+    assert [file.path for file in find_data([str(tmp_path / "run")], []).train] == [str(journal)]
+    rows = [row for _, row in read_training_rows(str(journal))]
+    assert [isinstance(row, TrainingRow) for row in rows] == [False, True]
+
+
+def arguments_of(given):
+    call = {"type": "function", "function": {"name": "f", "arguments": given}}
+    row = {"messages": [USER, {"role": "assistant", "content": "", "tool_calls": [call]}]}
+    found = training_row(1, row)
+    return found.reason if isinstance(found, BadRow) else found.messages[1]["tool_calls"][0]["function"]["arguments"]
+
+
+def test_whole_numbers_of_any_length_are_learnt_as_they_were_written():
+    assert arguments_of('{"n": 123456789012345678901234567890}') == {"n": 123456789012345678901234567890}
+    assert "not read exactly" in arguments_of(orjson.loads(b'{"n": [123456789012345678901234567890]}'))
+    assert "not read exactly" in arguments_of('{"n": 1e999}')
+    assert arguments_of('{"n": NaN}') == '{"n": NaN}'
+
+
+def test_thoughts_that_the_content_begins_with_are_learnt_once():
+    turn = {"role": "assistant", "content": "<think>\nhm\n</think>\n\nb", "reasoning": "hm"}
+    assert training_row(1, {"messages": [USER, turn]}).messages[1] == ASSISTANT | {"reasoning_content": "hm"}
+
+
+def test_conversations_of_langchain_are_trained_on(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(orjson.dumps({"messages": [{"type": "human", "content": "a"}, {"type": "ai", "content": "b"}]}))
+    [(_, found)] = read_training_rows(str(path))
+    assert found.messages == [USER, ASSISTANT]

@@ -6,7 +6,6 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import orjson
@@ -16,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from rollmill.errors import InputError, RunStoppedError
+from rollmill.jobs.training import worker
 from rollmill.jobs.training.base_check import check_adapter
 from rollmill.jobs.training.checkpoints import (
     CHECKPOINTS,
@@ -31,25 +31,18 @@ from rollmill.jobs.training.process import worker_command
 from rollmill.jobs.training.progress import TrainingProgress
 from rollmill.jobs.training.training import run_training
 from rollmill.jobs.training.work import TrainingWork
+from tests.flows.conftest import end_prepared, prepared
+from tests.jobs.training import cpu_worker
 from tests.jobs.training.made import make_base, row, write_rows
+from tests.jobs.training.prepared_workers import prepared_workers
 from tests.waiting import wait_until
 
+__all__ = ["end_prepared"]
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning"),
 ]
 ROWS = [row(n, "ab" * (n % 5 + 1)) for n in range(96)]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """As fast here, and the same sums whatever the machine."""
-    before = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = "1"
-    yield
-    os.environ.pop("OMP_NUM_THREADS")
-    if before is not None:
-        os.environ["OMP_NUM_THREADS"] = before
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +74,8 @@ def parameters(folder, name, **more):
 @pytest.fixture(scope="module")
 def finished(folder):
     """A run from beginning to end."""
-    return run_training(parameters(folder, "whole", merge=True))
+    with prepared_workers():
+        return run_training(parameters(folder, "whole", merge=True))
 
 
 def adapter(directory):
@@ -221,7 +215,8 @@ def test_killed_twice_a_run_ends_with_the_same_weights(folder, finished):
     snapshot = TrainingProgress(directory).snapshot()
     assert snapshot.done == whole_checkpoints(directory / CHECKPOINTS)[-1].step > 0
     assert snapshot.describe() == f"{snapshot.done}/72 steps, loading model and rows"
-    trained = run_training(given)
+    with prepared_workers():
+        trained = run_training(given)
     expected = adapter(folder / "whole")
     for name, weight in adapter(directory).items():
         assert torch.equal(weight, expected.pop(name)), f"{name} differs, killed at {at} and {later}"
@@ -237,13 +232,15 @@ def test_killed_twice_a_run_ends_with_the_same_weights(folder, finished):
 def test_stopped_a_run_of_all_weights_ends_with_the_same_weights(folder):
     """Without LoRA: optimizer state of every weight; the worker ends as soon as it is told to."""
     small = {"use_lora": False, "num_train_epochs": 1, "learning_rate": 1e-3}
-    run_training(parameters(folder, "all_whole", **small))
+    with prepared_workers():
+        run_training(parameters(folder, "all_whole", **small))
     given, directory = parameters(folder, "all_stopped", **small), folder / "all_stopped"
     with pytest.raises(RunStoppedError, match=r"training in .*/all_stopped was stopped from outside; the same command"):
         run_training(given, stop=lambda: steps_of(directory) >= 7)
     assert workers(directory) == []
     assert whole_checkpoints(directory / CHECKPOINTS)[-1].step in range(5, 24)
-    trained = run_training(given)
+    with prepared_workers():
+        trained = run_training(given)
     assert (trained.adapter, trained.steps) == (None, 24)
     written, expected = (load_file(folder / run / "model.safetensors") for run in ("all_stopped", "all_whole"))
     before = load_file(folder / "base" / "model.safetensors")
@@ -255,21 +252,17 @@ def test_stopped_a_run_of_all_weights_ends_with_the_same_weights(folder):
 def test_a_run_that_never_began_gives_way(folder, tmp_path):
     path = write_rows(tmp_path / "long.jsonl", [row(n, "a" * 300) for n in range(2)])
     given = parameters(folder, "given_up", train_data=path, num_train_epochs=1)
-    with pytest.raises(
-        InputError, match="all 2 rows of the train data have more than --max_length 128 tokens: raise it"
-    ):
-        run_training(given)
-    trained = run_training(given.model_copy(update={"max_length": 512}))
+    with prepared_workers():
+        with pytest.raises(
+            InputError, match="all 2 rows of the train data have more than --max_length 128 tokens: raise it"
+        ):
+            run_training(given)
+        trained = run_training(given.model_copy(update={"max_length": 512}))
     assert (trained.rows, trained.steps, trained.dropped) == (2, 1, {})
 
 
-def test_two_processes_share_the_steps(folder, tmp_path):
+def test_two_processes_share_the_steps(folder, monkeypatch):
     """As on two GPUs, but on the CPU: half the steps, checkpoints with both processes' random states."""
-    shim = tmp_path / "shim.py"
-    shim.write_text(
-        "import sys\nfrom pathlib import Path\nfrom rollmill.jobs.training import worker\n"
-        "worker.take_device = lambda work: None\nsys.exit(worker.main(Path(sys.argv[1])))\n"
-    )
     given = parameters(folder, "two", num_gpus=2, num_train_epochs=1)
     work = TrainingWork(
         stage="prepare", parameters=given, base=str(folder / "base"), train=given.train_data,
@@ -277,11 +270,11 @@ def test_two_processes_share_the_steps(folder, tmp_path):
     )  # fmt: skip
     work.folder.mkdir(parents=True)
     work.write()
-    subprocess.run([sys.executable, str(shim), str(work.spec)], check=True)
+    subprocess.run([prepared(), "-m", cpu_worker.__name__, str(work.spec)], check=True)
     work = work.model_copy(update={"stage": "train"})
     work.write()
-    command = [str(shim) if part == "rollmill.jobs.training.worker" else part for part in worker_command(work)]
-    command.pop(command.index(str(shim)) - 1)  # its -m
+    command = [cpu_worker.__name__ if part == worker.__name__ else part for part in worker_command(work)]
+    monkeypatch.setenv("PYTHON_EXEC", str(prepared()))  # which torchrun starts them with
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     metrics = read_metrics(work.directory / METRICS)

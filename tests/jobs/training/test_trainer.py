@@ -2,10 +2,11 @@
 
 import math
 
+import orjson
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig
+from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig
 
 from rollmill.jobs.training import worker
 from rollmill.jobs.training.checkpoints import checkpoint_path, last_checkpoint
@@ -67,7 +68,7 @@ def losses(work):
                            "low_freq_factor": 1.0, "high_freq_factor": 4.0}}, 64),
     ],
 )  # fmt: skip
-def test_what_a_model_takes(tmp_path, more, takes):
+def test_model_length_follows_the_rope_settings(tmp_path, more, takes):
     LlamaConfig(max_position_embeddings=64, **more).save_pretrained(tmp_path)
     assert worker.model_length(str(tmp_path)) == takes
 
@@ -105,6 +106,33 @@ def test_an_epoch_has_the_steps_that_were_announced(train_here, accumulation):
     assert metrics[-1].epoch == 2
     work, _ = train_here(gradient_accumulation_steps=accumulation, num_train_epochs=2, max_steps=1, name="capped")
     assert len(read_metrics(work.directory / METRICS)) == 1
+
+
+@pytest.mark.parametrize("kind", ["mamba", "bloom"])
+def test_models_that_cannot_tell_packed_rows_apart_are_refused(train_here, tmp_path, kind):
+    tokenizer = make_tokenizer()
+    size = {"n_layer": 1, "n_head": 2} if kind == "bloom" else {"num_hidden_layers": 1}
+    config = AutoConfig.for_model(kind, vocab_size=len(tokenizer), hidden_size=16, **size)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / kind)
+    tokenizer.save_pretrained(tmp_path / kind)
+    _, error = train_here(model=tmp_path / kind, packing=True)
+    assert error.startswith("--packing: the model does not separate rows by their positions")
+    assert "leave it out" in error
+
+
+def test_what_peft_refuses_is_one_line(train_here):
+    _, error = train_here(target_modules=["no_such_layer"])
+    assert "no_such_layer" in error
+    assert error.endswith("give --target_modules that the model has, or all-linear")
+
+
+def test_an_end_that_the_base_does_not_stop_at_is_added(train_here, tmp_path):
+    base = make_base(tmp_path / "base")
+    (base / "generation_config.json").write_text('{"eos_token_id": 2, "top_p": 0.9}')
+    work, error = train_here([row()], model=base, max_steps=1)
+    assert error is None
+    added = orjson.loads((work.folder / "generation_config.json").read_bytes())
+    assert added == {"eos_token_id": [2, make_tokenizer().eos_token_id], "top_p": 0.9}
 
 
 def test_packed_rows_do_not_see_each_other(train_here):
@@ -201,13 +229,13 @@ def test_more_gpus_than_there_are(train_here):
         assert error == f"--num_gpus 63: this machine shows {torch.cuda.device_count()}"
 
 
-def test_what_a_run_trains_on_is_written_down(train_here):
+def test_used_device_is_recorded(train_here):
     work, error = train_here(max_steps=1)
     assert error is None
     assert used_device(work) == {"device": "cpu", "dtype": "float32", "count": 1}
 
 
-def test_a_gpu_that_torch_cannot_use_is_refused_before_anything_is_read(train_here, tmp_path, monkeypatch):
+def test_unusable_gpu_is_refused_before_anything_is_read(train_here, tmp_path, monkeypatch):
     machine = FakeMachine(tmp_path / "machine", monkeypatch)
     machine.show("nvidiactl", driver="570.133.20")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -222,7 +250,7 @@ def test_a_gpu_that_torch_cannot_use_is_refused_before_anything_is_read(train_he
     assert error is None
 
 
-def test_what_is_no_model_is_said_in_one_line(train_here, tmp_path):
+def test_invalid_model_is_refused_in_one_line(train_here, tmp_path):
     (tmp_path / "empty").mkdir()
     _, error = train_here(model=tmp_path / "empty")
     assert error.startswith(f"cannot load the tokenizer of {tmp_path / 'empty'}")

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from rollmill.reports.plots.bins import bin_edges, upper_end
 from rollmill.reports.plots.comparison import ModelCurve, draw_comparison
 from rollmill.reports.plots.error_distribution import draw_error_distribution
+from rollmill.reports.plots.sampling_curves import draw_sampling_curves
+from rollmill.statistics.sampling_curves import Attempt, CurveTally
 
 RNG = np.random.default_rng(0)
 NONE = np.zeros(0)
@@ -96,3 +98,19 @@ def test_matplotlib_is_imported_only_to_draw():
         "assert not [name for name in sys.modules if name.startswith('matplotlib')]"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    "problems",
+    [
+        [],
+        [[Attempt(right=True, answer="1")]],
+        [[Attempt(right=False)] * 3] * 4,
+        [[Attempt(True, "1", 0.5, -0.3)] * 2] * 2,
+    ],
+)
+def test_sampling_curves_draw_whatever_is_known(problems):
+    tally = CurveTally(4)
+    for attempts in problems:
+        tally.add(attempts)
+    assert draw_sampling_curves(tally.curves(), title="$ten 中").startswith(b"\x89PNG")

@@ -27,7 +27,7 @@ def test_code_is_told_from_prose():
     ]
 
 
-def test_a_fence_is_closed_only_by_one_as_long_and_bare():
+def test_fence_is_closed_by_a_bare_fence_as_long():
     assert list(split_fences("````md\n```\n````x\n`````")) == [Block("code", "```\n````x", "md")]
 
 
@@ -40,7 +40,7 @@ def test_inline_backticks_are_prose():
 
 
 @given(st.lists(st.sampled_from(["```", "```py", "~~~", "a", "  b", "", "````", "x ```"]), max_size=12))
-def test_no_line_of_a_text_is_lost_but_fences_and_blanks(lines):
+def test_every_line_is_kept_except_fences_and_blanks(lines):
     shown = [line for block in split_fences("\n".join(lines)) for line in block.text.split("\n")]
     kept = iter(lines)
     assert all(line in kept for line in shown if line.strip())  # a subsequence
@@ -111,7 +111,7 @@ def test_no_value_raises(role, content, calls, reasoning):
         assert content.strip() in "".join(block.text for block in blocks)
 
 
-def test_what_is_nested_too_deeply_is_said_so():
+def test_too_deep_nesting_is_reported():
     deep: list = []
     for _ in range(100_000):
         deep = [deep]

@@ -133,7 +133,7 @@ def test_the_file_asks_for_nothing_else(tmp_path):
     ("left_out", "words"),
     [(0, None), (1, "1 more is not on this page."), (1234, "1,234 more are not on this page.")],
 )
-def test_how_many_are_missing_is_said(tmp_path, left_out, words):
+def test_number_of_missing_rollouts_is_shown(tmp_path, left_out, words):
     text = written(tmp_path, [], left_out=left_out).text
     assert ("on this page" in text) == (words is not None)
     assert (words or "") in text

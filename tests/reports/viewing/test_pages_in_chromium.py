@@ -48,7 +48,7 @@ def pressed(key):
 
 
 def said(words):
-    return f"document.getElementById('said').textContent === {json.dumps(words)}"
+    return f"document.getElementById('matches').textContent === {json.dumps(words)}"
 
 
 def sheet_says(words):

@@ -162,7 +162,7 @@ def test_text_from_outside_cannot_drive_the_terminal():
     assert text.count("\\x1b]0;owned\\x07\\x1b[2J\\x9b1A\\r\\u202e") >= 14
 
 
-def test_a_long_message_is_cut_in_the_middle_unless_all_is_wanted():
+def test_long_message_is_cut_in_the_middle_by_default():
     text = "".join(f"line {number:05}\n" for number in range(2000))
     record = {"messages": [{"role": "user", "content": text}]}
     cut = shown(record)
@@ -175,7 +175,7 @@ def test_a_long_message_is_cut_in_the_middle_unless_all_is_wanted():
     assert "left out" not in whole
 
 
-def test_a_log_of_an_evaluation_is_cut_and_its_end_kept():
+def test_long_evaluation_log_is_cut_keeping_its_end():
     record = {"evaluation_info": {"build_output": "x" * 30_000 + "\nError 2"}}
     assert "  Error 2" in shown(record).split("\n")
     assert len(shown(record)) < 6_000

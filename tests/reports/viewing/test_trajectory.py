@@ -57,9 +57,9 @@ def test_a_completion_is_the_last_message():
     [
         (None, Findings()),
         ({}, Findings()),
-        ("it broke", Findings([("said", "it broke")])),
+        ("it broke", Findings([("message", "it broke")])),
         ({"meta": {"success": False, "error": "e"}}, Findings([("success", "false"), ("error", "e")])),
-        ({"response": "no JSON"}, Findings([("said", "no JSON")])),
+        ({"response": "no JSON"}, Findings([("message", "no JSON")])),
         ({"score": 2, "meta": {"score": 3}}, Findings([("score", "2")])),
     ],
 )
@@ -67,7 +67,7 @@ def test_evaluations_of_every_kind(info, findings):
     assert read(evaluation_info=info).evaluation == findings
 
 
-def test_messages_of_an_unusual_shape_are_shown_as_far_as_they_go():
+def test_malformed_messages_are_shown_as_far_as_possible():
     trajectory = read(messages=[{"role": "user", "content": "hi"}, {"type": "function_call"}, "x"], completion="end")
     assert [turn.role for turn in trajectory.turns] == ["user", "no role", "no role", "assistant"]
     assert trajectory.turns[1].blocks == [Block("output", '{\n  "type": "function_call"\n}')]
@@ -75,15 +75,15 @@ def test_messages_of_an_unusual_shape_are_shown_as_far_as_they_go():
 
 
 def test_what_json_does_not_allow_is_read_all_the_same():
-    odd = b'{"messages": [{"role": "user", "content": "\\ud800 hi"}], "reward": NaN, "error": "\\udc00"}'
+    odd = b'{"messages": [{"role": "user", "content": "\\ud800 hi"}], "reward": NaN, "error": "?"}'
     trajectory = read_trajectory(odd)
-    assert trajectory.turns == [ShownMessage("user", "", [Block("text", "\\ud800 hi")])]
-    assert trajectory.error == "\\udc00"
+    assert trajectory.turns == [ShownMessage("user", "", [Block("text", "? hi")])]
+    assert trajectory.error == "?"
     usual = read_trajectory(b'{"messages": [{"role": "user", "content": "hi"}], "reward": NaN}')
     assert usual == Trajectory(turns=[ShownMessage("user", "", [Block("text", "hi")])])
 
 
-def test_what_is_no_record_is_said_so():
+def test_invalid_record_is_reported():
     assert read_trajectory(b"[1]") == Trajectory(unreadable="The record is not a JSON object but a list.")
     assert read_trajectory(b"\x1b{").unreadable.startswith("The record is not valid JSON: ")
     assert read_trajectory(b"\xff").unreadable.startswith("The record is not valid JSON: ")

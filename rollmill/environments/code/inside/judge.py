@@ -26,12 +26,12 @@ from rollmill.environments.code.inside.program import play_program
 from rollmill.environments.code.inside.tester import play_tester
 
 SET_UP_FAILED = 97
-"""Return code that no code under test can bring about."""
+"""Return code that code under test cannot produce."""
 _NONE = -1
 
 
 class _Case:
-    """The two processes of a case, which wait for what they are to do."""
+    """The two processes of a case; both wait for instructions."""
 
     def __init__(self) -> None:
         code, tests, report, asked, answered = (os.pipe() for _ in range(5))
@@ -47,7 +47,7 @@ class _Case:
         self._tester = Pipe(report[0], tests[1])
 
     def judge(self, given: dict[str, Any]) -> dict[str, Any]:
-        """The outcome; both processes are gone then."""
+        """Run the case and return its outcome; both processes have ended by then."""
         deadline = time.monotonic() + given["seconds"]
         try:
             self._tester.send({key: given[key] for key in ("prelude", "names", "tests", "secret", "most")})
@@ -65,7 +65,7 @@ class _Case:
 
 
 def main() -> None:
-    """Judges all the cases of standard input, one after the other."""
+    """Judge all cases of standard input, one after the other."""
     try:
         set_dumpable(False)
         number = b""

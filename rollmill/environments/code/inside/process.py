@@ -1,4 +1,4 @@
-"""Processes beside each other: how they are made, closed to others, and talk."""
+"""Processes of the judge: how they are forked, protected from each other, and exchange messages."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from collections.abc import Callable
 from typing import Any
 
 MOST_SHOWN = 300
-"""Characters of one value in what is said."""
+"""Characters of one value in a message."""
 _MOST_BYTES = 1 << 24
 _PR_SET_DUMPABLE = 4
 _MOST_FILES = 1024
 
 
 class Pipe:
-    """One end for reading, one for writing; a message is JSON behind its length."""
+    """A pair of file descriptors, one to read and one to write; a message is its length and then its JSON."""
 
     def __init__(self, reads: int, writes: int) -> None:
         self._reads, self._writes = reads, writes
 
     def send(self, value: Any) -> None:
-        """Raises `BrokenPipeError` where nobody reads."""
+        """Write a message. Raises `BrokenPipeError` where the reader has closed the pipe."""
         data = json.dumps(value).encode()
         data = len(data).to_bytes(8, "big") + data
         while data:
             data = data[os.write(self._writes, data) :]
 
     def receive(self, deadline: float | None = None) -> Any:
-        """The next message. Raises `EOFError`, `TimeoutError` at the deadline, another `Exception` for no message."""
+        """Return the next message. Raises `EOFError`, `TimeoutError`, another `Exception` for a malformed message."""
         size = int.from_bytes(self._read(8, deadline), "big")
         if size > _MOST_BYTES:
             raise ValueError(f"a message of {size} bytes")
@@ -53,7 +53,7 @@ class Pipe:
 
 
 def fork(play: Callable[[], None], *files: int) -> int:
-    """Starts a process that has those files open and no others; its standard input and output are /dev/null."""
+    """Start a process with only `files` open; its standard input and output are /dev/null."""
     pid = os.fork()
     if pid:
         return pid
@@ -74,20 +74,20 @@ def fork(play: Callable[[], None], *files: int) -> int:
 
 
 def set_dumpable(dumpable: bool) -> None:
-    """Whether other processes of the same user may look into this one, by /proc or ptrace. Raises `OSError`."""
+    """Set whether processes of the same user may inspect this one, by /proc or ptrace. Raises `OSError`."""
     if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, int(dumpable), 0, 0, 0):
         raise OSError(ctypes.get_errno(), "prctl")
 
 
 def shown(value: Any) -> str:
-    """A value, or an error with its type, on one line, whatever its own methods do."""
+    """Return a value, or an error with its type, as one line; errors in the value's own methods are caught."""
     try:
-        said = f"{type(value).__name__}: {value}" if isinstance(value, BaseException) else repr(value)
-        return shortened(" ".join(said.split()))
+        text = f"{type(value).__name__}: {value}" if isinstance(value, BaseException) else repr(value)
+        return shortened(" ".join(text.split()))
     except BaseException:
         return type(value).__name__
 
 
 def shortened(text: str) -> str:
-    """At most `MOST_SHOWN` characters of a text."""
+    """Return a text, cut at `MOST_SHOWN` characters."""
     return text if len(text) <= MOST_SHOWN else text[: MOST_SHOWN - 3] + "..."

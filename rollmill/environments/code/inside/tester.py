@@ -1,19 +1,29 @@
-"""The process of the tests: runs them against code that is elsewhere."""
+"""The process of the tests: runs them against code in another process."""
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable
+import builtins
+import inspect
+import sys
+import types
+from collections.abc import Callable, Iterator
 from typing import Any
 
+from rollmill.environments.code.inside.link import OPERATIONS, Link
+from rollmill.environments.code.inside.mirror import SPECIALS, ProgramEnded, is_remote
 from rollmill.environments.code.inside.process import MOST_SHOWN, Pipe, set_dumpable, shortened, shown
-from rollmill.environments.code.inside.remote import PipeToCode, ProgramEnded, Remote
+from rollmill.environments.code.inside.values import given_classes, import_module
 
-_TESTS = "<tests>"
+_NAME, _TESTS = "tests", "<tests>"
+_NAMES = ("__name__", "__qualname__", "__doc__")
+"""What the code may know of any function."""
+_MOST_COMPARED = 4
+"""Pairs of equal objects whose equality is looked at."""
 
 
 def play_tester(given: Pipe, calls: Pipe) -> None:
-    """Takes its tests from `given`, runs them against the code behind `calls`, and tells `given` the outcome."""
+    """Read the tests from `given`, run them against the code behind `calls`, and write the outcome to `given`."""
     tests = given.receive()
     if not tests["secret"]:
         set_dumpable(True)
@@ -21,9 +31,10 @@ def play_tester(given: Pipe, calls: Pipe) -> None:
 
 
 def _outcome(tests: dict[str, Any], calls: Pipe) -> dict[str, Any]:
+    link = _LinkToCode(calls, with_calls=not tests["secret"])
     try:
-        load = calls.receive()["load"]
-    except Exception:
+        load = link.ask("load", None, (), {})
+    except BaseException:
         return {"reason": "ended", "failures": ["the code ended its process"]}
     if load is not None:
         return {"reason": "load", "failures": [str(load)[: 2 * MOST_SHOWN]]}
@@ -33,25 +44,178 @@ def _outcome(tests: dict[str, Any], calls: Pipe) -> dict[str, Any]:
         return {"reason": "malformed", "failures": [f"the tests do not parse: {shown(error)}"]}
     if not any(isinstance(node, ast.Assert) for node in ast.walk(tree)):
         return {"reason": "malformed", "failures": ["the tests have no assert"]}
-    return _Tester(tests, tree, PipeToCode(calls, telling=not tests["secret"])).run()
+    try:
+        tester = _Tester(tests, tree, link)
+    except ProgramEnded:
+        return {"reason": "ended", "failures": ["the code ended its process"]}
+    return tester.run()
+
+
+class _LinkToCode(Link):
+    """The tests' end: the code may have what the tests pass to it, and only use it."""
+
+    guarded = True
+
+    def __init__(self, pipe: Pipe, *, with_calls: bool) -> None:
+        super().__init__(pipe, {**OPERATIONS, "input": _input, "readline": lambda _: sys.stdin.readline()})
+        self._with_calls = with_calls
+        self.shared: dict[str, Any] = {}
+        """The names of the tests."""
+        self.live: frozenset[str] = frozenset()
+        """Those that stand for what the code's stand for."""
+        self.last = ""
+        """The latest call in words, where `with_calls`."""
+
+    def ask(self, operation: str, of: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """See `Link`."""
+        if not self._with_calls or operation != "call":
+            return super().ask(operation, of, args, kwargs)
+        name = of.__name__ if isinstance(of, type) else of._rollmill_name
+        given = [*map(shown, args), *(f"{key}={shown(each)}" for key, each in kwargs.items())]
+        called = f"{name}({', '.join(given)})"
+        try:
+            value = super().ask(operation, of, args, kwargs)
+        except Exception as error:
+            self.last = f"{called} raises {shown(error)}"
+            raise
+        self.last = f"{called} is {shown(value)}"
+        return value
+
+    def may_hold(self, value: Any) -> None:
+        """See `Link`."""
+        if not (_is_own(value) or callable(value) or isinstance(value, Iterator)):
+            raise TypeError(f"tests cannot pass a {type(value).__name__} to the code")
+
+    def allow(self, operation: str, target: Any, args: list[Any]) -> None:
+        """Let the code call what it was passed and use objects of the tests' own classes, without a look inside."""
+        name = args[0] if operation in {"special", "getattr", "setattr", "delattr"} else ""
+        if target is self:
+            allowed = operation in {"input", "readline"}
+        elif operation == "special":
+            allowed = name in SPECIALS and (_is_own(target) or name in {"__next__", "__iter__"})
+        elif operation in {"getattr", "setattr", "delattr"}:
+            allowed = name in _NAMES or (_is_own(target) and isinstance(name, str) and not name.startswith("_"))
+        elif operation == "call":
+            allowed = _is_own(target) or not isinstance(target, type)
+        else:
+            allowed = operation in OPERATIONS
+        if not allowed:
+            raise (AttributeError if operation == "getattr" else TypeError)(
+                f"the code cannot {operation} {name} of what it was passed"
+            )
+
+    def take_printed(self, text: str, errors: str) -> None:
+        """See `Link`."""
+        for file, written in ((sys.stdout, text), (sys.stderr, errors)):
+            if written:
+                file.write(written)
+
+    def take_names(self, values: dict[str, Any]) -> None:
+        """See `Link`."""
+        self.shared.update({name: each for name, each in values.items() if name in self.live})
+
+    def degenerate(self) -> str:
+        """Return the name of a class of the code whose objects are equal whatever they are made of; else nothing.
+
+        An object that the tests made is made again of other arguments: what equalled it should not equal all of these.
+        """
+        for pair in self.equal[:_MOST_COMPARED]:
+            for one, other in (pair, pair[::-1]):
+                made = self.made.get(other._rollmill_of)
+                if made and self._equals_all(one, *made):
+                    return str(type(other).__name__)
+        return ""
+
+    def _equals_all(self, one: Any, kind: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        equal = []
+        for other_args, other_kwargs in _variants(args, kwargs):
+            try:
+                sibling = kind(*other_args, **other_kwargs)
+            except Exception:  # noqa: S112 - what the class does not take shows nothing
+                continue
+            equal.append(is_remote(sibling) and one == sibling)
+        return bool(equal) and all(equal)
+
+
+def _variants(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
+    """Yield the arguments with one of them replaced, each in its turn."""
+    for index, each in enumerate(args):
+        for varied in _varied(each):
+            yield (*args[:index], varied, *args[index + 1 :]), kwargs
+    for name, each in kwargs.items():
+        for varied in _varied(each):
+            yield args, {**kwargs, name: varied}
+
+
+def _varied(value: Any) -> list[Any]:
+    """Return another value of the same kind, if there is one."""
+    if isinstance(value, bool):
+        return [not value]
+    if isinstance(value, (int, float, complex)):
+        return [value + 1]
+    if isinstance(value, str):
+        return [value + "x"]
+    if isinstance(value, (list, tuple)):
+        return [type(value)([each, *value[1:]]) for each in _varied(value[0])] if value else []
+    return []
+
+
+def _input(_: Any, prompt: str) -> str:
+    return input(prompt)
+
+
+def _is_own(value: Any) -> bool:
+    """Tell whether the tests define a class, or the class of an object."""
+    return (value if isinstance(value, type) else type(value)).__module__ == _NAME
 
 
 class _Tester:
-    """Runs statement by statement, then the functions `check(candidate)` and `test...()` among them."""
+    """Runs the tests statement by statement, then the functions `check(candidate)` and `test...()` that they define."""
 
-    def __init__(self, tests: dict[str, Any], tree: ast.Module, link: PipeToCode) -> None:
+    def __init__(self, tests: dict[str, Any], tree: ast.Module, link: _LinkToCode) -> None:
         self._link = link
         self._tree = tree
         self._most = tests["most"]
         self._failures: list[str] = []
         self._reason = ""
-        self._names: dict[str, Any] = {"__name__": "tests"}
-        exec(compile(tests["prelude"], "<given>", "exec"), self._names)  # noqa: S102
-        self._names.update({name: Remote(link, name, name) for name in tests["names"]})
+        module = sys.modules[_NAME] = types.ModuleType(_NAME)
+        self._names = module.__dict__
+        # Without `dont_inherit`, the future statements of this very file would hold in the tests.
+        exec(compile(tests["prelude"], "<given>", "exec", dont_inherit=True), self._names)  # noqa: S102
+        self._flags = _future_flags(tree)
+        link.given = given_classes(tests["prelude"], tests["names"], self._names)
+        self._bind(tests["names"])
         self._candidate = self._names["candidate"] = self._names[tests["names"][0]]
+        link.calls = 0
+        _patch_inspect(link)
+
+    def _bind(self, called: list[str]) -> None:
+        """Bind what the tests use and the code defines: what they call, and what they only name, such as exceptions.
+
+        What the problem gives, Python's own names and modules are never the code's.
+        """
+        nodes = list(ast.walk(self._tree))
+        loaded = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+        wanted = loaded - set(called) - set(dir(builtins)) - set(self._names)
+        values, modules = self._link.ask("names", None, ([*called, *sorted(wanted)],), {})
+        of = {node.value.id for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)}
+        for name in wanted & set(modules):
+            try:
+                self._names[name] = import_module(modules[name])
+            except ValueError:
+                continue
+        for name in (wanted & set(values)) | set(called):
+            # A namespace of functions that compare, such as `np`, would decide in the tests' place.
+            if name in called or name not in of or name[:1].isupper():
+                self._names[name] = values[name]
+        self._link.shared = self._names
+        self._link.live = frozenset(wanted & set(values)) - of - _bound(nodes) - set(called)
 
     def run(self) -> dict[str, Any]:
-        """`reason` is `passed`, `wrong` (an assertion), `raised`, `ended`, `unused`; `failures` say where."""
+        """Run the tests and return `reason` and the failed statements.
+
+        `reason` is `passed`, `wrong` (an assertion), `raised`, `ended` or `unused`; `failures` holds the statements.
+        """
         for statement in self._tree.body:
             self._try(lambda each=statement: self._execute(each))  # type: ignore[misc]
         for statement in self._tree.body:
@@ -61,12 +225,20 @@ class _Tester:
                 self._try(lambda name=statement.name: self._names[name]())  # type: ignore[misc]
         if self._link.ended:
             self._reason = "ended"
-        elif not self._reason and not self._link.asked:
+        elif not self._reason and not self._link.calls:
             self._reason, self._failures = "unused", ["the tests never call the code"]
+        elif not self._reason:
+            self._try(self._look_at_equality)
         return {"reason": self._reason or "passed", "failures": self._failures}
 
     def _execute(self, statement: ast.stmt) -> None:
-        exec(compile(ast.Module([statement], []), _TESTS, "exec"), self._names)  # noqa: S102
+        code = compile(ast.Module([statement], []), _TESTS, "exec", flags=self._flags, dont_inherit=True)
+        exec(code, self._names)  # noqa: S102
+
+    def _look_at_equality(self) -> None:
+        name = self._link.degenerate()
+        if name:
+            raise AssertionError(f"objects of {name} are equal whatever they are made of")
 
     def _try(self, call: Callable[[], Any]) -> None:
         if len(self._failures) >= self._most or self._link.ended:
@@ -75,15 +247,15 @@ class _Tester:
         try:
             call()
         except ProgramEnded as ended:
-            self._failures.append(f"{self._place(ended)}; the code ended its process")
+            self._failures.append(f"{self._location(ended)}; the code ended its process")
         except BaseException as error:
             wrong = isinstance(error, AssertionError)
             self._reason = self._reason or ("wrong" if wrong else "raised")
-            said = [self._place(error), "" if wrong and not str(error) else shown(error), self._link.last]
-            self._failures.append("; ".join(filter(None, said)))
+            parts = [self._location(error), "" if wrong and not str(error) else shown(error), self._link.last]
+            self._failures.append("; ".join(filter(None, parts)))
 
-    def _place(self, error: BaseException) -> str:
-        """The statement of the tests in which an error came up."""
+    def _location(self, error: BaseException) -> str:
+        """Return the statement of the tests that raised an error."""
         line, trace = 0, error.__traceback__
         while trace:
             if trace.tb_frame.f_code.co_filename == _TESTS:
@@ -95,3 +267,34 @@ class _Tester:
             return "the tests fail"
         innermost = max(around, key=lambda node: (node.lineno, -(node.end_lineno or 0)))
         return shortened(" ".join(ast.unparse(innermost).split()))
+
+
+def _bound(nodes: list[ast.AST]) -> set[str]:
+    """Return the names that the tests themselves give a meaning, anywhere."""
+    bound = {node.id for node in nodes if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)}
+    # Functions, classes, caught errors and captures of patterns.
+    bound |= {name for node in nodes for key in ("name", "rest") if isinstance(name := getattr(node, key, None), str)}
+    bound |= {node.arg for node in nodes if isinstance(node, ast.arg)}
+    return bound | {(node.asname or node.name).split(".")[0] for node in nodes if isinstance(node, ast.alias)}
+
+
+def _future_flags(tree: ast.Module) -> int:
+    """Return the compiler's flags for the future statements of the tests, which hold for all of their statements."""
+    import __future__
+
+    flags = 0
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and node.module == "__future__":
+            for name in node.names:
+                flags |= getattr(getattr(__future__, name.name, None), "compiler_flag", 0)
+    return flags
+
+
+def _patch_inspect(link: Link) -> None:
+    """Have `inspect.getsource` return the code's source, which is in the other process."""
+    original = inspect.getsource
+
+    def getsource(of: Any) -> str:
+        return str(link.ask("source", of, (), {})) if is_remote(of) else original(of)
+
+    inspect.getsource = getsource  # type: ignore[assignment]

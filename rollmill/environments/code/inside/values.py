@@ -1,8 +1,10 @@
-"""Values as JSON, with the types that literals have."""
+"""Values as JSON: literals, values of the standard library, and handles of all other objects."""
 
 from __future__ import annotations
 
 import importlib
+import sys
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -15,52 +17,193 @@ _OTHERS: dict[str, Callable[[Any], Any]] = {
     "complex": lambda parts: complex(*parts),
     "range": lambda parts: range(*parts),
 }
-_NUMBERS = {("decimal", "Decimal"), ("fractions", "Fraction")}
-"""Modules that are imported where their values come up: every judge would wait for them."""
+_CONSTANTS: dict[str, Any] = {"NotImplemented": NotImplemented, "Ellipsis": Ellipsis}
 
 
-def encode(value: Any, hold: Callable[[Any], Any]) -> Any:
-    """The value as JSON; `hold` gives what stands for an object that no literal has, or raises."""
-    if value is None or isinstance(value, (bool, float, str)):
+def _attributes(*names: str) -> Callable[[Any], list[Any]]:
+    return lambda value: [getattr(value, name) for name in names]
+
+
+_DAY = ("year", "month", "day")
+_CLOCK = ("hour", "minute", "second", "microsecond", "tzinfo", "fold")
+_STANDARD: dict[tuple[str, str], Callable[[Any], list[Any]]] = {
+    ("array", "array"): lambda value: [value.typecode, list(value)],
+    ("builtins", "slice"): _attributes("start", "stop", "step"),
+    ("collections", "Counter"): lambda value: [dict(value)],
+    ("collections", "OrderedDict"): lambda value: [list(value.items())],
+    ("collections", "defaultdict"): lambda value: [value.default_factory, dict(value)],
+    ("collections", "deque"): lambda value: [list(value), value.maxlen],
+    ("datetime", "date"): _attributes(*_DAY),
+    ("datetime", "datetime"): _attributes(*_DAY, *_CLOCK),
+    ("datetime", "time"): _attributes(*_CLOCK),
+    ("datetime", "timedelta"): _attributes("days", "seconds", "microseconds"),
+    ("datetime", "timezone"): lambda value: [value.utcoffset(None), value.tzname(None)],
+    ("decimal", "Decimal"): lambda value: [str(value)],
+    ("fractions", "Fraction"): lambda value: [str(value)],
+    ("pathlib", "PosixPath"): lambda value: [str(value)],
+    ("pathlib", "PurePosixPath"): lambda value: [str(value)],
+    ("types", "SimpleNamespace"): lambda value: [dict(vars(value))],
+    ("uuid", "UUID"): lambda value: [str(value)],
+}
+"""Arguments that make a value again. Modules are imported where their values come up: every judge would wait for all
+of them."""
+_WITH_FOLD = {("datetime", "datetime"), ("datetime", "time")}
+_IMPORTED = frozenset(
+    [
+        "abc",
+        "array",
+        "bisect",
+        "builtins",
+        "cmath",
+        "collections",
+        "collections.abc",
+        "copy",
+        "dataclasses",
+        "datetime",
+        "decimal",
+        "enum",
+        "fractions",
+        "functools",
+        "heapq",
+        "io",
+        "itertools",
+        "json",
+        "json.decoder",
+        "math",
+        "numbers",
+        "operator",
+        "pathlib",
+        "queue",
+        "random",
+        "re",
+        "statistics",
+        "string",
+        "time",
+        "types",
+        "typing",
+        "uuid",
+    ]
+)
+"""Modules whose functions and classes are the same ones in both processes."""
+
+
+def encode(value: Any, make_handle: Callable[[Any], Any]) -> Any:
+    """Encode a value as JSON; `make_handle` returns what stands for an object that no literal expresses, or raises.
+
+    Only values of exactly these types are encoded: an object of a class derived from one may be anything.
+    """
+    kind = type(value)
+    if value is None or kind in (bool, float, str):
         return value
-    if isinstance(value, int):
-        return int(value) if abs(value) < _SMALL else {"int": hex(value)}
-    if isinstance(value, list):
-        return [encode(each, hold) for each in value]
-    for name, sequence in _SEQUENCES.items():
-        if isinstance(value, sequence):
-            return {name: [encode(each, hold) for each in value]}
-    if isinstance(value, dict):
-        return {"dict": [[encode(key, hold), encode(each, hold)] for key, each in value.items()]}
-    if isinstance(value, (bytes, bytearray)):
-        return {"bytes" if isinstance(value, bytes) else "bytearray": value.hex()}
-    if isinstance(value, complex):
+    if kind is int:
+        return value if abs(value) < _SMALL else {"int": hex(value)}
+    if kind is list:
+        return [encode(each, make_handle) for each in value]
+    if kind in (tuple, set, frozenset):
+        return {kind.__name__: [encode(each, make_handle) for each in value]}
+    if kind is dict:
+        return {"dict": [[encode(key, make_handle), encode(each, make_handle)] for key, each in value.items()]}
+    if kind in (bytes, bytearray):
+        return {kind.__name__: value.hex()}
+    if kind is complex:
         return {"complex": [value.real, value.imag]}
-    if isinstance(value, range):
+    if kind is range:
         return {"range": [value.start, value.stop, value.step]}
-    kind = (type(value).__module__, type(value).__name__)
-    return {"number": [*kind, str(value)]} if kind in _NUMBERS else {"held": hold(value)}
+    for name, constant in _CONSTANTS.items():
+        if value is constant:
+            return {"constant": name}
+    arguments = _STANDARD.get((kind.__module__, kind.__qualname__))
+    if arguments:
+        parts = [encode(each, make_handle) for each in arguments(value)]
+        return {"standard": [kind.__module__, kind.__qualname__, parts]}
+    path = standard_path(value)
+    return {"import": path} if path else make_handle(value)
 
 
-def decode(value: Any, held: Callable[[Any], Any]) -> Any:
-    """The value that `encode` made; `held` gives what a handle stands for. Raises any `Exception` for what is none."""
+def decode(value: Any, resolve: Callable[[str, Any], Any]) -> Any:
+    """Decode what `encode` made; `resolve` gives the object of a handle. Raises any `Exception` for malformed input."""
     if isinstance(value, list):
-        return [decode(each, held) for each in value]
+        return [decode(each, resolve) for each in value]
     if not isinstance(value, dict):
         return value
     ((kind, content),) = value.items()
-    if kind == "held":
-        return held(content)
     if kind == "dict":
-        return {decode(key, held): decode(each, held) for key, each in content}
-    if kind == "number":
-        return _number(*content)
+        return {decode(key, resolve): decode(each, resolve) for key, each in content}
     if kind in _SEQUENCES:
-        return _SEQUENCES[kind](decode(each, held) for each in content)
-    return _OTHERS[kind](content)
+        return _SEQUENCES[kind](decode(each, resolve) for each in content)
+    if kind in _OTHERS:
+        return _OTHERS[kind](content)
+    if kind == "constant":
+        return _CONSTANTS[content]
+    if kind == "standard":
+        module, name, parts = content
+        return _standard(module, name, parts, resolve)
+    return import_standard(*content) if kind == "import" else resolve(kind, content)
 
 
-def _number(module: str, name: str, text: str) -> Any:
-    if (module, name) not in _NUMBERS:
-        raise ValueError(f"no number is a {module}.{name}")
-    return getattr(importlib.import_module(module), name)(text)
+def standard_path(value: Any) -> list[str] | None:
+    """Return module and name of a function or class of the standard library; None for anything else."""
+    if not _is_importable(value):
+        return None
+    module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
+    if module not in _IMPORTED or module not in sys.modules or not isinstance(name, str):
+        return None
+    found = sys.modules[module]
+    for part in name.split("."):
+        found = getattr(found, part, None)  # type: ignore[assignment]
+    return [module, name] if found is value else None
+
+
+def import_standard(module: str, name: str) -> Any:
+    """Return a function or class of the standard library. Raises `ValueError` for anything else."""
+    if module not in _IMPORTED:
+        raise ValueError(f"{module} is not shared")
+    found = importlib.import_module(module)
+    for part in name.split("."):
+        found = getattr(found, part)
+    if not _is_importable(found):
+        raise ValueError(f"{module}.{name} is no function and no class")
+    return found
+
+
+def import_module(name: str) -> Any:
+    """Return a module that is shared. Raises `ValueError` for another one."""
+    if name not in _IMPORTED:
+        raise ValueError(f"{name} is not shared")
+    return importlib.import_module(name)
+
+
+def _is_importable(value: Any) -> bool:
+    kind = type(value)  # a proxy's `__class__` says what it stands for
+    if kind is types.BuiltinFunctionType:
+        return value.__self__ is None or isinstance(value.__self__, types.ModuleType)
+    return issubclass(kind, type) or kind in (types.FunctionType, types.MethodDescriptorType)
+
+
+def _standard(module: str, name: str, parts: list[Any], resolve: Callable[[str, Any], Any]) -> Any:
+    if (module, name) not in _STANDARD:
+        raise ValueError(f"no value is a {module}.{name}")
+    kind = getattr(importlib.import_module(module), name)
+    arguments = [decode(each, resolve) for each in parts]
+    if (module, name) == ("types", "SimpleNamespace"):
+        return kind(**arguments[0])
+    if (module, name) in _WITH_FOLD:
+        return kind(*arguments[:-1], fold=arguments[-1])
+    return kind(*arguments)
+
+
+def given_classes(prelude: str, names: list[str], namespace: dict[str, Any]) -> dict[str, type]:
+    """Return the classes that a problem gives to code and tests alike, whose objects are what their attributes are.
+
+    Those that the code is to write (`names`) are none.
+    """
+    import ast
+
+    defined = [node.name for node in ast.parse(prelude).body if isinstance(node, ast.ClassDef)]
+    classes = {name: namespace.get(name) for name in defined if name not in names}
+    return {name: kind for name, kind in classes.items() if type(kind) is type and _is_open(kind)}
+
+
+def _is_open(kind: type) -> bool:
+    natives = [each for each in type.mro(kind) if each.__module__ == "builtins"]
+    return natives == [object] and kind.__dictoffset__ != 0

@@ -33,16 +33,17 @@ class PairSample:
     """A sample in the engine."""
 
     key: object
-    """By what the user knows it."""
+    """The caller's id of the sample."""
     uniforms: Uniforms
-    place: int = -1
-    """Of the token drawn last."""
+    position: int = -1
+    """Position of the token drawn last."""
     token: int = -1
-    told: list[float] = field(default_factory=list)
+    diagnostics: list[float] = field(default_factory=list)
+    logprob: float = 0.0
 
 
 class PairBatch:
-    """The batch as vLLM has it, and the samples in flight by number."""
+    """The batch as vLLM has it, and the samples being drawn, by number."""
 
     def __init__(self) -> None:
         self.samples: dict[int, PairSample] = {}
@@ -56,20 +57,20 @@ class PairBatch:
         added: Iterable[tuple[int, PairRow | None]],
         moved: Iterable[tuple[int, int, bool]],
     ) -> None:
-        """Takes over what vLLM changed: rows by index, and moves from one to another, `True` for both ways."""
+        """Take over what vLLM changed: rows by index, and moves from one to another, `True` for both ways."""
         rows = self._rows
         for index in removed:
             rows.pop(index, None)
         for index, row in added:
             _put(rows, index, row)
         for source, target, both in moved:
-            one, other = rows.pop(source, None), rows.pop(target, None)
-            _put(rows, target, one)
+            moving, displaced = rows.pop(source, None), rows.pop(target, None)
+            _put(rows, target, moving)
             if both:
-                _put(rows, source, other)
+                _put(rows, source, displaced)
 
     def draw_into(self, logits: Tensor) -> Tensor:
-        """Makes both rows of every sample that is in step give the token that is drawn for it, whatever is sampled.
+        """Make both rows of every sample that is in step give the token that is drawn for it, whatever is sampled.
 
         `logits` [rows, vocabulary] is changed where it is. Raises `RunStoppedError` for logits that are no numbers.
         """
@@ -80,26 +81,26 @@ class PairBatch:
         theta, t = (logits[rows[:, side], : self.vocabulary] for side in (0, 1))
         samples = [(self.samples[row.sample], len(row.tokens)) for _, _, row in pairs]
         try:
-            drawn = self.drawer.draw(theta, t, [sample.uniforms[place] for sample, place in samples])
+            drawn = self.drawer.draw(theta, t, [sample.uniforms[position] for sample, position in samples])
         except NoNumbersError as error:
-            sample, place = samples[error.row]
-            raise RunStoppedError(no_numbers(sample.key, place)) from None
-        for (sample, place), token, told in zip(samples, drawn.tokens, drawn.told, strict=True):
-            sample.place, sample.token, sample.told = place, token, told
+            sample, position = samples[error.row]
+            raise RunStoppedError(no_numbers(sample.key, position)) from None
+        for (sample, position), token, diagnostics, logprob in zip(samples, *drawn, strict=True):
+            sample.position, sample.token, sample.diagnostics, sample.logprob = position, token, diagnostics, logprob
         tokens = torch.tensor(drawn.tokens, device=logits.device)
         logits[rows.T.flatten(), tokens.repeat(2)] = torch.finfo(logits.dtype).max
         return logits
 
     def _in_step(self) -> list[tuple[int, int, PairRow]]:
-        """The indices of theta's row and of t's, and one of the two."""
+        """Return the indices of theta's row and of t's, and one of the two rows, for each sample that is in step."""
         sides: dict[int, dict[int, tuple[int, PairRow]]] = {}
         for index, row in sorted(self._rows.items()):
             if row.sample in self.samples:
                 sides.setdefault(row.sample, {})[row.side] = index, row
         return [
-            (found[0][0], found[1][0], found[0][1])
-            for found in sides.values()
-            if len(found) == 2 and len(found[0][1].tokens) == len(found[1][1].tokens)
+            (by_side[0][0], by_side[1][0], by_side[0][1])
+            for by_side in sides.values()
+            if len(by_side) == 2 and len(by_side[0][1].tokens) == len(by_side[1][1].tokens)
         ]
 
 

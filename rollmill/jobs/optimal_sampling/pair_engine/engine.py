@@ -41,14 +41,15 @@ class Job(NamedTuple):
 
 
 @dataclass
-class _Flight:
+class _ActivePair:
     request: SampleRequest
     room: int
     blocks: int
     sample: PairSample
     attempts: int
     tokens: list[int] = field(default_factory=list)
-    told: list[list[float]] = field(default_factory=list)
+    diagnostics: list[list[float]] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
 
 
 class PairEngine:
@@ -60,17 +61,17 @@ class PairEngine:
 
     def __init__(self, arguments: Sequence[str], adapters: Sequence[str | None]) -> None:
         parser = EngineArgs.add_cli_args(FlexibleArgumentParser(prog="--vllm_args"))
-        given = EngineArgs.from_cli_args(parser.parse_args(list(arguments)))
-        given.skip_tokenizer_init = True
-        given.async_scheduling = False  # a step is over before the next one is made
-        given.logits_processors = [PairProcessor]
-        self.vllm = LLMEngine.from_engine_args(given)
+        engine_args = EngineArgs.from_cli_args(parser.parse_args(list(arguments)))
+        engine_args.skip_tokenizer_init = True
+        engine_args.async_scheduling = False  # a step is over before the next one is made
+        engine_args.logits_processors = [PairProcessor]
+        self.vllm = LLMEngine.from_engine_args(engine_args)
         config = self.vllm.vllm_config
         if config.parallel_config.world_size > 1:
             raise InputError("--vllm_args: one engine of a pair is on one device: leave out parallel sizes")
-        places = list(dict.fromkeys(filter(None, adapters)))
-        lora = {place: LoRARequest(f"adapter_{number}", number, place) for number, place in enumerate(places, 1)}
-        self.lora = [lora[place] if place else None for place in adapters]
+        paths = list(dict.fromkeys(filter(None, adapters)))
+        lora = {path: LoRARequest(f"adapter_{number}", number, path) for number, path in enumerate(paths, 1)}
+        self.lora = [lora[path] if path else None for path in adapters]
         self._block = int(config.cache_config.block_size)
         self._blocks = int(config.cache_config.num_gpu_blocks) - 1  # vLLM keeps one for itself
         self._rows = int(config.scheduler_config.max_num_seqs)
@@ -85,77 +86,79 @@ class PairEngine:
     def decode(
         self, job: Job, requests: Sequence[SampleRequest], is_given_up: Callable[[], bool] = lambda: False
     ) -> Iterator[Decoded]:
-        """Draws every sample; gives them as they are ready. Ends early when `is_given_up`, asked before each step.
+        """Draw every sample; yield each when it is ready. Ends early when `is_given_up`, asked before each step.
 
         Raises `RunStoppedError` for logits that are no numbers, and for a sample that does not come into step.
         """
         BATCH.drawer, BATCH.vocabulary = Drawer(**job.drawing), job.vocabulary
         waiting = deque((request, 0) for request in requests)
-        flights: dict[int, _Flight] = {}
+        active: dict[int, _ActivePair] = {}
         try:
-            while (waiting or flights) and not is_given_up():
-                self._admit(job, waiting, flights)
+            while (waiting or active) and not is_given_up():
+                self._admit(job, waiting, active)
                 emitted = self._step()
-                for number, flight in list(flights.items()):
+                for number, pair in list(active.items()):
                     sides = emitted.get(number)
                     if sides is None:
                         continue
-                    if not self._takes(flight, sides):
-                        self._leave(number, flights)
-                        waiting.appendleft((flight.request, self._again(flight)))
+                    if not self._append_token(pair, sides):
+                        self._remove(number, active)
+                        waiting.appendleft((pair.request, self._next_attempt(pair)))
                         continue
-                    stop = flight.tokens[-1] in job.end_tokens
-                    if stop or len(flight.tokens) == flight.room:
-                        self._leave(number, flights)
+                    stop = pair.tokens[-1] in job.end_tokens
+                    if stop or len(pair.tokens) == pair.room:
+                        self._remove(number, active)
                         ended = "stop" if stop else "length"
-                        yield Decoded(flight.request.key, flight.tokens, ended, by_field(flight.told))
+                        diagnostics = by_field(pair.diagnostics)
+                        yield Decoded(pair.request.key, pair.tokens, ended, diagnostics, pair.logprobs)
         finally:
-            for number in list(flights):
-                self._leave(number, flights)
+            for number in list(active):
+                self._remove(number, active)
 
     def _step(self) -> dict[int, dict[int, list[int]]]:
-        """One pass of the engine: sample -> side -> the tokens that it gave."""
+        """Run one pass of the engine: sample -> side -> the tokens that it gave."""
         emitted: dict[int, dict[int, list[int]]] = {}
         for output in self.vllm.step():
             number, side = map(int, output.request_id.split("-"))
             emitted.setdefault(number, {})[side] = list(output.outputs[0].token_ids)
         return emitted
 
-    def _takes(self, flight: _Flight, sides: dict[int, list[int]]) -> bool:
-        """Whether both rows gave the token that was drawn for this place; it is then the sample's."""
-        sample = flight.sample
-        if sample.place != len(flight.tokens) or any(sides.get(side) != [sample.token] for side in SIDES):
+    def _append_token(self, pair: _ActivePair, sides: dict[int, list[int]]) -> bool:
+        """Append the token drawn at this position; return whether both rows produced it."""
+        sample = pair.sample
+        if sample.position != len(pair.tokens) or any(sides.get(side) != [sample.token] for side in SIDES):
             return False
-        flight.tokens.append(sample.token)
-        flight.told.append(sample.told)
+        pair.tokens.append(sample.token)
+        pair.diagnostics.append(sample.diagnostics)
+        pair.logprobs.append(sample.logprob)
         return True
 
-    def _again(self, flight: _Flight) -> int:
+    def _next_attempt(self, pair: _ActivePair) -> int:
         self.redone += 1
-        if flight.attempts == PATIENCE:
+        if pair.attempts == PATIENCE:
             raise RunStoppedError(
-                f"the two rows of {flight.request.key} fell out of step {PATIENCE} times: give a smaller --batch_size, "
+                f"the two rows of {pair.request.key} fell out of step {PATIENCE} times: give a smaller --batch_size, "
                 "or --max-num-batched-tokens in --vllm_args"
             )
-        return flight.attempts + 1
+        return pair.attempts + 1
 
-    def _admit(self, job: Job, waiting: deque[tuple[SampleRequest, int]], flights: dict[int, _Flight]) -> None:
-        """Those that are next, while both their rows fit into the batch, the cache and the next step."""
+    def _admit(self, job: Job, waiting: deque[tuple[SampleRequest, int]], active: dict[int, _ActivePair]) -> None:
+        """Admit the next requests, while both their rows fit into the batch, the cache and the next step."""
         rows = 2 * min(job.batch_size, self._rows // 2)
-        blocks = self._blocks - sum(flight.blocks for flight in flights.values())
-        tokens = self.step_tokens - 2 * len(flights)
-        while waiting and 2 * len(flights) < rows:
+        blocks = self._blocks - sum(pair.blocks for pair in active.values())
+        tokens = self.step_tokens - 2 * len(active)
+        while waiting and 2 * len(active) < rows:
             request, attempts = waiting[0]
             room = min(job.max_new_tokens, self.longest - request.longer)
             needed = 2 * -(-(request.longer + room) // self._block)
             length = len(request.prompt_ids_theta) + len(request.prompt_ids_t)
-            if not self._fits(needed <= blocks, length <= tokens) and flights:
+            if not self._fits(needed <= blocks, length <= tokens) and active:
                 return
             waiting.popleft()
             blocks, tokens = blocks - needed, tokens - length
             self._number += 1
             sample = PairSample(request.key, Uniforms(request.seed))
-            flights[self._number] = _Flight(request, room, needed, sample, attempts)
+            active[self._number] = _ActivePair(request, room, needed, sample, attempts)
             BATCH.samples[self._number] = sample
             for side, prompt in zip(SIDES, (request.prompt_ids_theta, request.prompt_ids_t), strict=True):
                 self._add(self._number, side, prompt, room, job)
@@ -177,7 +180,7 @@ class PairEngine:
             f"{number}-{side}", {"prompt_token_ids": list(prompt)}, params, lora_request=self.lora[side]
         )
 
-    def _leave(self, number: int, flights: dict[int, _Flight]) -> None:
+    def _remove(self, number: int, active: dict[int, _ActivePair]) -> None:
         self.vllm.abort_request([f"{number}-{side}" for side in SIDES])
-        flights.pop(number, None)
+        active.pop(number, None)
         BATCH.samples.pop(number, None)

@@ -18,26 +18,26 @@ class PairSocket:
 
     @classmethod
     def to(cls, path: str | Path) -> Self:
-        """The end of who connects. Raises `OSError` where nobody listens."""
+        """Connect to a listener. Raises `OSError` where nobody listens."""
         connected = socket.socket(socket.AF_UNIX)
         connected.connect(str(path))
         return cls(connected)
 
-    def say(self, message: dict[str, Any]) -> None:
-        """Raises `OSError` where nobody listens any more."""
+    def send(self, message: dict[str, Any]) -> None:
+        """Send a message. Raises `OSError` where nobody listens any more."""
         self._connection.send_bytes(json.dumps(message).encode())
 
-    def hear(self) -> dict[str, Any]:
-        """The next one. Raises `EOFError` or `OSError` where the other end has closed."""
+    def receive(self) -> dict[str, Any]:
+        """Return the next message. Raises `EOFError` or `OSError` where the other end has closed."""
         heard: dict[str, Any] = json.loads(self._connection.recv_bytes())
         return heard
 
     def has_more(self) -> bool:
-        """Whether there is something to hear, or the other end has closed."""
+        """Tell whether there is something to hear, or the other end has closed."""
         return self._connection.poll()
 
     def close(self) -> None:
-        """The other end then hears no more."""
+        """Close the connection: the other end gets no more messages."""
         self._connection.close()
 
 
@@ -50,7 +50,7 @@ class Listener:
         self._socket.listen(1)
 
     def wait(self, timeout_s: float) -> PairSocket | None:
-        """The link, once there is one; None when the time was up."""
+        """Wait for the other end to connect; return the link, or None when the time is up."""
         self._socket.settimeout(timeout_s)
         try:
             return PairSocket(self._socket.accept()[0])
@@ -58,5 +58,5 @@ class Listener:
             return None
 
     def close(self) -> None:
-        """Nobody connects any more."""
+        """Stop listening."""
         self._socket.close()

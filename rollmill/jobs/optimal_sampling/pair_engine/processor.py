@@ -24,11 +24,11 @@ class PairProcessor(LogitsProcessor):  # type: ignore[misc]  # vLLM is not in th
         pass
 
     def is_argmax_invariant(self) -> bool:
-        """It is not: greedy sampling takes the token that was drawn."""
+        """Return False: greedy sampling takes the token that was drawn."""
         return False
 
     def update_state(self, batch_update: BatchUpdate | None) -> None:
-        """Before each pass: which rows came, went and moved."""
+        """Note, before each pass, which rows came, went and moved."""
         if batch_update is not None:
             BATCH.update(
                 batch_update.removed,
@@ -37,10 +37,10 @@ class PairProcessor(LogitsProcessor):  # type: ignore[misc]  # vLLM is not in th
             )
 
     def apply(self, logits: Tensor) -> Tensor:
-        """After each pass: [rows, vocabulary] float32."""
+        """Draw, after each pass, from logits [rows, vocabulary] float32."""
         return BATCH.draw_into(logits)
 
 
 def _row(params: SamplingParams, tokens: list[int]) -> PairRow | None:
-    said = getattr(params, "extra_args", None) or {}
-    return PairRow(said[SAMPLE], said[SIDE], tokens) if SAMPLE in said else None
+    extra_args = getattr(params, "extra_args", None) or {}
+    return PairRow(extra_args[SAMPLE], extra_args[SIDE], tokens) if SAMPLE in extra_args else None

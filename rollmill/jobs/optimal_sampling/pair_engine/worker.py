@@ -25,32 +25,32 @@ from rollmill.jobs.optimal_sampling.samples import SampleRequest
 
 
 def main(argv: Sequence[str]) -> None:
-    """Serves one connection to its end."""
+    """Serve one connection to its end."""
     with closing(PairSocket.to(argv[0])) as link:
-        given = link.hear()
-        engine = PairEngine(given["arguments"], given["adapters"])
-        link.say({"ready": {"longest": engine.longest, "step_tokens": engine.step_tokens}})
+        start = link.receive()
+        engine = PairEngine(start["arguments"], start["adapters"])
+        link.send({"ready": {"longest": engine.longest, "step_tokens": engine.step_tokens}})
         while True:
             try:
-                asked = link.hear()
+                message = link.receive()
             except (EOFError, OSError):
                 return
-            if "job" in asked:
-                serve(engine, link, asked)
+            if "job" in message:
+                serve(engine, link, message)
 
 
-def serve(engine: PairEngine, link: PairSocket, asked: dict[str, Any]) -> None:
-    """Draws the samples of one message."""
-    samples = [SampleRequest(**sample) for sample in asked["samples"]]
+def serve(engine: PairEngine, link: PairSocket, message: dict[str, Any]) -> None:
+    """Draw the samples of one message."""
+    samples = [SampleRequest(**sample) for sample in message["samples"]]
     before = engine.redone
     try:
         # What is heard meanwhile can only be that it is to stop.
-        for decoded in engine.decode(Job(**asked["job"]), samples, link.has_more):
-            link.say({"decoded": dataclasses.asdict(decoded)})
+        for decoded in engine.decode(Job(**message["job"]), samples, link.has_more):
+            link.send({"decoded": dataclasses.asdict(decoded)})
     except RollmillError as error:
-        link.say({"failed": str(error)})
+        link.send({"failed": str(error)})
         return
-    link.say({"done": {"redone": engine.redone - before}})
+    link.send({"done": {"redone": engine.redone - before}})
 
 
 if __name__ == "__main__":

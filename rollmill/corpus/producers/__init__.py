@@ -1,0 +1,1 @@
+"""Producers: the forms in which other tools write their rollouts, a file each."""

@@ -1,0 +1,154 @@
+"""Logs of inspect_ai: `.eval`, a zip file of samples, and `.json`, a document with all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rollmill.corpus.producer import ProducerEntry, RowOrigin
+from rollmill.corpus.producer_values import (
+    Chat,
+    failure,
+    fields,
+    judged,
+    not_learnt,
+    number,
+    objects,
+    openai_tools,
+    text,
+    usage,
+    whole,
+)
+from rollmill.files.rows import Row
+
+ENTRY = ProducerEntry("inspect_ai", "InspectAi", "logs (.eval, .json)")
+
+_ATTACHMENT = "attachment://"
+_GRADES = {"C": 1.0, "I": 0.0, "P": 0.5, "N": 0.0, "yes": 1.0, "true": 1.0, "no": 0.0, "false": 0.0}
+_LEFT_OUT = frozenset({"id", "source", "model", "metadata", "function", "error", "internal"})
+"""Of a message: what is of use to the program that wrote it only."""
+_DEEPEST = 20
+"""Levels of a message's contents in which references to attachments are looked for."""
+
+
+class InspectAi:
+    """Reads samples, of a log or each by itself."""
+
+    def is_one(self, document: Any) -> bool:
+        """Return whether a document is a whole log, or one sample of it."""
+        if not isinstance(document, dict):
+            return False
+        if isinstance(document.get("eval"), dict) and isinstance(document.get("samples"), list):
+            return True
+        is_sample = {"id", "epoch", "target"} <= document.keys()
+        return is_sample and ("messages" in document or "output" in document)
+
+    def rollouts(self, document: Row, origin: RowOrigin) -> Iterator[Row]:
+        """Yield one rollout for each sample: an epoch is a sample of the same problem."""
+        for sample in objects(document["samples"]) if "eval" in document else [document]:
+            yield _of_sample(sample, origin)
+
+
+def _of_sample(sample: Row, origin: RowOrigin) -> Row:
+    output = fields(sample.get("output"))
+    choice = next(iter(objects(output.get("choices"))), {})
+    error, limit = sample.get("error"), fields(sample.get("limit"))
+    told = text(fields(error).get("message")) or text(error)
+    spent = [fields(each) for each in fields(sample.get("model_usage")).values()]
+    model = text(output.get("model"))
+    epoch = whole(sample.get("epoch"))
+    return {
+        "instance_id": text(sample.get("id")) or origin.made_id,
+        "sample_id": epoch - 1 if epoch else None,
+        "messages": _messages(sample, choice),
+        "tools": _tools(sample),
+        "finish_reason": text(choice.get("stop_reason")),
+        "exit_status": f"{limit['type']}_limit" if text(limit.get("type")) else None,
+        "usage": usage(_sum(spent, "input_tokens"), _sum(spent, "output_tokens")),
+        "error": failure("sample_error", told) if error else None,
+        "metadata": {"model": model} if model else None,
+        **judged(_points(fields(sample.get("scores")) or {"score": sample.get("score")})),
+    }
+
+
+def _sum(uses: list[Row], name: str) -> int | None:
+    known = [amount for each in uses if (amount := whole(each.get(name))) is not None]
+    return sum(known) if known else None
+
+
+def _points(scores: Mapping[str, Any]) -> float | None:
+    """Return the value of the first score that has one: a number, a grade, or the only value of an object."""
+    values = (_value(fields(score).get("value")) for score in scores.values())
+    return next((value for value in values if value is not None), None)
+
+
+def _value(value: Any) -> float | None:
+    if isinstance(value, dict) and len(value) == 1:
+        value = next(iter(value.values()))
+    if not isinstance(value, str):
+        return number(value)
+    grade = _GRADES.get(value, _GRADES.get(value.lower()))
+    if grade is not None:
+        return grade
+    try:
+        return number(float(value))
+    except ValueError:
+        return None
+
+
+def _messages(sample: Row, choice: Row) -> Chat:
+    attachments = fields(sample.get("attachments"))
+    recorded = objects(sample.get("messages"))
+    if not recorded:
+        asked = sample.get("input")
+        recorded = [{"role": "user", "content": asked}] if isinstance(asked, str) else objects(asked)
+        recorded += [fields(choice.get("message"))] if choice.get("message") else []
+    return [_message(_resolved(message, attachments, _DEEPEST)) for message in recorded]
+
+
+def _resolved(value: Any, attachments: Row, levels: int) -> Any:
+    """Return a value with attachments in the places of references to them."""
+    if isinstance(value, str) and value.startswith(_ATTACHMENT):
+        return attachments.get(value.removeprefix(_ATTACHMENT), value)
+    if isinstance(value, dict) and levels:
+        return {key: _resolved(item, attachments, levels - 1) for key, item in value.items()}
+    if isinstance(value, list) and levels:
+        return [_resolved(item, attachments, levels - 1) for item in value]
+    return value
+
+
+def _message(recorded: Row) -> Row:
+    message = {key: value for key, value in recorded.items() if key not in _LEFT_OUT and value is not None}
+    if recorded.get("role") == "tool":
+        named = text(recorded.get("function"))
+        error = text(fields(recorded.get("error")).get("message"))
+        message |= {"name": named} if named else {}
+        message |= {"content": error} if error and not message.get("content") else {}
+        return message
+    if recorded.get("role") != "assistant":
+        message.pop("tool_call_id", None)  # of a user's message: a list of the calls that it tells the content of
+        return message
+    content = message.get("content")
+    if isinstance(content, list):
+        message["content"] = [_part(part) for part in content]
+    if calls := objects(message.pop("tool_calls", None)):
+        message["tool_calls"] = [_call(call) for call in calls]
+    return not_learnt(message) if recorded.get("source") == "input" else message
+
+
+def _part(part: Any) -> Any:
+    """Return a part of a content; a tool that a server called in the middle of an answer by a type of its own."""
+    return {**part, "type": "server_tool_use"} if isinstance(part, dict) and part.get("type") == "tool_use" else part
+
+
+def _call(call: Row) -> Row:
+    if call.get("type") == "custom" or isinstance(call.get("function"), dict):
+        return call
+    function = {"name": call.get("function"), "arguments": call.get("arguments")}
+    return {"id": call.get("id"), "type": "function", "function": function}
+
+
+def _tools(sample: Row) -> list[Row] | None:
+    """Return the tools of the first request that had any; events know them."""
+    events = (event for event in objects(sample.get("events")) if event.get("event") == "model")
+    return next((tools for event in events if (tools := openai_tools(event.get("tools")))), None)

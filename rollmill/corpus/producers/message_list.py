@@ -1,0 +1,25 @@
+"""Bare conversations: a list of messages by itself, as mini-swe-agent and others first wrote them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from rollmill.corpus.producer import ProducerEntry, RowOrigin
+from rollmill.corpus.producer_values import chat
+from rollmill.files.rows import Row
+
+ENTRY = ProducerEntry("messages", "MessageList", "a list of messages by itself", last=True)
+
+
+class MessageList:
+    """Reads `[{"role", "content"}, ...]`."""
+
+    def is_one(self, document: Any) -> bool:
+        """Return whether it is a list of messages, or of ShareGPT's turns."""
+        messages = chat(document) if isinstance(document, list) else None
+        return messages is not None and all("role" in message for message in messages)
+
+    def rollouts(self, document: list[Any], origin: RowOrigin) -> Iterator[Row]:
+        """Yield the one rollout."""
+        yield {"instance_id": origin.made_id, "messages": chat(document)}

@@ -1,0 +1,160 @@
+"""Results of the library verifiers: `results.jsonl`, and from its version 1 on `traces.jsonl`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from rollmill.corpus.producer import ProducerEntry, RowOrigin
+from rollmill.corpus.producer_values import (
+    Chat,
+    failure,
+    fields,
+    first_text,
+    judged,
+    not_learnt,
+    number,
+    objects,
+    openai_tools,
+    opened,
+    text,
+    usage,
+)
+from rollmill.files.rows import Row
+
+ENTRY = ProducerEntry("verifiers", "Verifiers", "results.jsonl, and traces.jsonl of its version 1")
+
+_MARKS = frozenset({"example_id", "is_completed", "stop_condition", "generation_ms", "rollout_idx", "metrics"})
+_CUT_OFF = frozenset({"max_input_tokens", "max_output_tokens", "max_total_tokens", "context_length"})
+
+
+class Verifiers:
+    """Reads rows of `prompt`, `completion`, `reward`, and episodes of traces, which are graphs of messages."""
+
+    def is_one(self, document: Any) -> bool:
+        """Return whether a row is a result, an episode with traces, or one trace."""
+        if not isinstance(document, dict) or "instance_id" in document:
+            return False
+        if isinstance(document.get("traces"), list):
+            return "env" in document or any(map(_is_trace, objects(document["traces"])[:1]))
+        is_result = {"prompt", "completion", "reward"} <= document.keys() and not _MARKS.isdisjoint(document)
+        return is_result or _is_trace(document)
+
+    def rollouts(self, document: Row, origin: RowOrigin) -> Iterator[Row]:
+        """Yield one rollout for each result, and for each trace of an episode, as its last branch has it."""
+        if "traces" in document:
+            for trace in objects(document["traces"]):
+                yield _of_trace(trace, document, origin)
+        elif "nodes" in document:
+            yield _of_trace(document, {}, origin)
+        else:
+            yield _of_result(document, origin)
+
+
+def _is_trace(document: Row) -> bool:
+    return isinstance(document.get("nodes"), list) and isinstance(document.get("task"), dict) and "agent" in document
+
+
+def _of_result(document: Row, origin: RowOrigin) -> Row:
+    tokens = fields(document.get("token_usage"))
+    return {
+        "instance_id": first_text(document, ("example_id", "id")) or origin.made_id,
+        "sample_id": document.get("rollout_idx"),
+        "prompt": _turns(document.get("prompt")),
+        "completion": _turns(document.get("completion")),
+        "tools": openai_tools(document.get("tool_defs") or document.get("oai_tools")),
+        "is_truncated": document.get("is_truncated"),
+        "exit_status": text(document.get("stop_condition")),
+        "usage": usage(_whole(tokens.get("input_tokens")), _whole(tokens.get("output_tokens"))),
+        "error": _error(document.get("error")),
+        **judged(document.get("reward")),
+    }
+
+
+def _turns(value: Any) -> Any:
+    """Return messages, their calls opened, which stand in lists as JSON text each; or text as it is."""
+    messages = opened(value)
+    if not isinstance(messages, list):
+        return value
+    return [
+        {**message, "tool_calls": objects(message["tool_calls"])} if message.get("tool_calls") else message
+        for message in objects(messages)
+    ]
+
+
+def _whole(value: Any) -> int | None:
+    amount = number(value)
+    return int(amount) if amount is not None and 0 <= amount < 2**63 else None
+
+
+def _error(error: Any) -> Row | None:
+    if not error:
+        return None
+    known = fields(error)
+    message = first_text(known, ("message", "error_chain_str", "error_chain_repr", "error")) or text(error)
+    return failure(first_text(known, ("error", "type", "error_type")) or _leading_word(message), message)
+
+
+def _leading_word(message: str | None) -> str:
+    return (message or "").partition("(")[0].partition(":")[0].strip()[:60]
+
+
+def _of_trace(trace: Row, episode: Row, origin: RowOrigin) -> Row:
+    task, agent = fields(trace.get("task")), fields(trace.get("agent"))
+    data = fields(task.get("data"))
+    errors = objects(trace.get("errors")) or objects(episode.get("errors"))
+    failed = errors[-1] if errors and trace.get("ok") is not True else None
+    named = first_text(data, ("name", "idx")) or first_text(task, ("key", "hash")) or origin.made_id
+    calls = objects(trace.get("calls"))
+    asked = [fields(call.get("usage")) for call in calls]
+    env = text(fields(episode.get("env")).get("id"))
+    return {
+        "instance_id": f"{env}/{named}" if env else named,
+        "messages": _last_branch(objects(trace.get("nodes"))),
+        "tools": openai_tools(trace.get("tools")),
+        "truncated": _is_cut_off(trace, calls) or None,
+        "trainable": agent.get("trainable"),
+        "exit_status": text(trace.get("stop_condition")),
+        "model_calls": len(calls) or None,
+        "usage": usage(_sum(asked, "prompt_tokens"), _sum(asked, "completion_tokens")),
+        "error": failure(failed.get("type"), failed.get("message")) if failed else None,
+        **judged(_reward(fields(trace.get("rewards")))),
+    }
+
+
+def _sum(uses: list[Row], name: str) -> int | None:
+    known = [amount for each in uses if (amount := _whole(each.get(name))) is not None]
+    return sum(known) if known else None
+
+
+def _reward(rewards: Row) -> float | None:
+    """Return the sum of all rewards with their weights; None where any is missing, or there is none."""
+    values = [_value(fields(each)) for each in rewards.values()]
+    return sum(value for value in values if value is not None) if values and None not in values else None
+
+
+def _value(reward: Row) -> float | None:
+    score, weight = number(reward.get("score")), number(reward.get("weight", 1.0))
+    return None if score is None or weight is None else score * weight
+
+
+def _is_cut_off(trace: Row, calls: list[Row]) -> bool:
+    if text(trace.get("stop_condition")) in _CUT_OFF:
+        return True
+    answered = [call for call in calls if not call.get("error")]
+    return bool(answered) and answered[-1].get("finish_reason") == "length"
+
+
+def _last_branch(nodes: list[Row]) -> Chat:
+    """Return the messages on the way to the last node; what the model has not written itself is not to be learnt."""
+    messages: Chat = []
+    at: Any = len(nodes) - 1
+    # A message stands behind the one that it follows: whatever a file says, the way has an end.
+    while type(at) is int and 0 <= at < len(nodes):
+        node = nodes[at]
+        message = fields(node.get("message"))
+        if message:
+            messages.append(message if node.get("sampled") is not False else not_learnt(message))
+        parent = node.get("parent")
+        at = parent if type(parent) is int and parent < at else None
+    return messages[::-1]

@@ -1,0 +1,176 @@
+"""Rows of other producers, and of fields that the user names, as this project's records."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any, NamedTuple
+
+import orjson
+
+from rollmill.corpus.producer import Producer, RowOrigin, find_producer
+from rollmill.corpus.producer_values import chat, judged, opened
+from rollmill.corpus.record import repair
+from rollmill.errors import InputError
+from rollmill.files.raw_row import RawRow
+from rollmill.files.rows import BadRow, Row
+
+CONVERSATION = ("messages", "trajectory", "prompt", "completion")
+"""Fields in which a record has its conversation."""
+_OWN = frozenset({*CONVERSATION, "reward", "success", "error", "verdict"})
+_REWARDS = frozenset({"reward", "success", "verdict"})
+_FIELDS_SHOWN, _LONGEST_NAME = 12, 40
+_ENDINGS = re.compile(r"(?:\.(?:traj|trajectory|jsonl?|ndjson|eval|parquet|gz|zst|xz|bz2))+$", re.I)
+
+
+class FieldNames(NamedTuple):
+    """What the user says of the fields of rows: dots reach into objects. None: as the form of the rows has it."""
+
+    id: str | None = None
+    reward: str | None = None
+    messages: str | None = None
+
+
+NO_NAMES = FieldNames()
+
+
+class RowReader(NamedTuple):
+    """Makes records of the rows of one file."""
+
+    producer: Producer | None
+    fields: FieldNames
+    name: str
+    """The file's, without endings."""
+    path: str = ""
+
+    def rows(self, stored: Iterable[RawRow | BadRow]) -> Iterator[RawRow | BadRow]:
+        """Yield the records' bytes, or why there are none; a row may hold several, whose numbers then go on."""
+        last, rest = 0, iter(stored)
+        row, following = next(rest, None), next(rest, None)
+        alone = following is None
+        while row is not None:
+            for record in [row] if isinstance(row, BadRow) else self._records(row, alone=alone):
+                last = max(last + 1, record.number)
+                yield record._replace(number=last)
+            row, following = following, next(rest, None)
+
+    def _records(self, row: RawRow, *, alone: bool) -> Iterator[RawRow | BadRow]:
+        document = parsed_row(row)
+        producer = self.producer if self.producer and self.producer.is_one(document) else find_producer(document)
+        if producer is None and (self.fields == NO_NAMES or not isinstance(document, dict)):
+            yield row._replace(offset=None)
+            return
+        try:
+            origin = RowOrigin(self.name, row.number, alone, self.path)
+            rollouts = [document] if producer is None else list(producer.rollouts(document, origin))
+            for rollout in rollouts:
+                yield self._named(row, document, rollout)
+        except RecursionError as error:
+            yield _bad(row, None, f"cannot be read: {error}")
+
+    def _named(self, row: RawRow, document: Any, rollout: Row) -> RawRow | BadRow:
+        """Return one record, with what stands in the fields that the user names."""
+        record = {key: value for key, value in rollout.items() if value is not None}
+        if self.fields.id is not None:
+            record["instance_id"] = look_up(document, self.fields.id)
+            if record["instance_id"] in (None, ""):
+                return _bad(row, "instance_id", missing_id(document, self.fields.id))
+        if self.fields.reward is not None:
+            value = look_up(document, self.fields.reward)
+            record |= judged(value, value if isinstance(value, bool) else None)
+        if self.fields.messages is not None:
+            messages = chat(look_up(document, self.fields.messages))
+            if messages is None:
+                return _bad(row, "messages", f"{self.fields.messages} holds no messages")
+            record = {key: value for key, value in record.items() if key not in CONVERSATION} | {"messages": messages}
+        try:
+            return RawRow(row.number, orjson.dumps(record))
+        except TypeError as error:  # orjson's, for values nested beyond its bounds
+            return _bad(row, None, f"cannot be read: {error}")
+
+
+def find_reader(path: str, first: Any, fields: FieldNames) -> RowReader | None:
+    """Return what makes records of a file's rows; None where its rows are records as they are.
+
+    Raises `InputError` where its rows are of no form that is known, with the fields that they have.
+
+    Args:
+        path: the file.
+        first: its first row, decoded; None where that cannot be.
+        fields: what the user says of the fields.
+    """
+    producer = find_producer(first)
+    if producer is None and fields == NO_NAMES:
+        if isinstance(first, dict) and first and "instance_id" in first and _OWN.isdisjoint(first) and len(first) > 1:
+            _check_known(path, first)
+        return None
+    return RowReader(producer, fields, _ENDINGS.sub("", path.rsplit("/", 1)[-1]), path)
+
+
+def _check_known(path: str, first: Row) -> None:
+    """Raise `InputError` for rows in which some field might be a conversation, though none is known as one."""
+    metadata = opened(first.get("metadata"))
+    if isinstance(metadata, dict) and not _OWN.isdisjoint(metadata):
+        return
+    values = (opened(value) for name, value in first.items() if name not in ("metadata", "instance_id"))
+    if any(isinstance(value, dict | list) and value for value in values):
+        raise InputError(
+            f"{path}: its rows are of no form that is known; they have {shown_fields(first)}: name the messages with "
+            "--messages_field, the reward with --reward_field"
+        )
+
+
+def parsed_row(row: RawRow | BadRow | None) -> Any:
+    """Return what a row holds, NaN as null; None where it is no JSON."""
+    if row is None or isinstance(row, BadRow):
+        return None
+    try:
+        return orjson.loads(row.text)
+    except orjson.JSONDecodeError:
+        mended = repair(row.text)
+    try:
+        return None if mended is None else orjson.loads(mended)
+    except orjson.JSONDecodeError:
+        return None
+
+
+def is_message(value: Any) -> bool:
+    """Return whether a decoded value is a message of a conversation."""
+    messages = chat([value]) if isinstance(value, dict) else None
+    return messages is not None and isinstance(messages[0].get("role"), str) and "content" in messages[0]
+
+
+def look_up(document: Any, path: str) -> Any:
+    """Return what stands in a field by its name, or by the names on the way to it, with dots; None for nothing."""
+    if isinstance(document, dict) and path in document:
+        return document[path]
+    for name in path.split("."):
+        document = opened(document)
+        document = document.get(name) if isinstance(document, dict) else None
+    return document
+
+
+def missing_id(document: Any, looked_for: str = "instance_id") -> str:
+    """Return the reason of a row without an id: what was looked for, what there is, and what to do."""
+    known = document if isinstance(document, dict) else {}
+    flags = ["--id_field"]
+    if known and not known.keys() & {*CONVERSATION}:
+        flags.append("the messages with --messages_field")
+        if not known.keys() & _REWARDS:
+            flags.append("the reward with --reward_field")
+    more = f", {', '.join(flags[1:])}" if flags[1:] else ""
+    return (
+        f"missing: `{looked_for}` tells which problem a row is of; the row has {shown_fields(known)}: "
+        f"name one with --id_field{more}"
+    )
+
+
+def shown_fields(document: Row) -> str:
+    """Return the names of a row's fields, as many as are of use."""
+    names = (str(name)[:_LONGEST_NAME] for name in document)
+    return ", ".join(islice(names, _FIELDS_SHOWN)) or "nothing"
+
+
+def _bad(row: RawRow, field: str | None, reason: str) -> BadRow:
+    return BadRow(row.number, field, reason, row.text[:2000].decode("utf-8", "backslashreplace").rstrip("\n"))

@@ -1,0 +1,444 @@
+"""Processes that use each other's objects, through pipes."""
+
+from __future__ import annotations
+
+import builtins
+import copy
+import types
+from collections.abc import Callable
+from typing import Any
+
+from rollmill.environments.code.inside.mirror import (
+    CHANGING,
+    INTERNAL,
+    SPECIALS,
+    VALUES,
+    ProgramEnded,
+    RaisedError,
+    Remote,
+    RemoteClass,
+    is_remote,
+    require_object,
+    special_methods,
+    value_type,
+)
+from rollmill.environments.code.inside.process import Pipe, shortened, shown
+from rollmill.environments.code.inside.values import decode, encode, import_standard, standard_path
+
+LONGEST_TEXT = 1 << 16
+
+
+class Link:
+    """One end of the pipes between two processes, with the objects of both."""
+
+    guarded = False
+    """Whether the other process is not trusted."""
+
+    def __init__(self, pipe: Pipe, operations: dict[str, Callable[..., Any]]) -> None:
+        self._pipe = pipe
+        self._operations = operations
+        self._objects: list[Any] = []
+        self._places: dict[int, int] = {}
+        self._described: set[int] = set()
+        self._news: list[dict[str, Any]] = []
+        self._sent: dict[int, Any] = {}
+        self._classes: dict[int, Any] = {}
+        self._proxies: dict[int, Any] = {}
+        self.given: dict[str, type] = {}
+        """Classes that both processes have, by name: their objects cross by what they hold."""
+        self.calls = 0
+        self.ended = False
+        self.equal: list[tuple[Any, Any]] = []
+        """Pairs of the other process's objects that it called equal."""
+        self.made: dict[int, tuple[Any, tuple[Any, ...], dict[str, Any]]] = {}
+        """The class and the arguments of the other process's objects that this one asked for, by index."""
+
+    # What a subclass says.
+
+    def may_hold(self, value: Any) -> None:
+        """Raise `TypeError` for an object of this process that the other one may not have."""
+
+    def allow(self, operation: str, target: Any, args: list[Any]) -> None:
+        """Raise `TypeError` for what the other process may not ask."""
+
+    def printed(self) -> list[str]:
+        """Return what was printed here since it was asked last, and written as errors, for the other process to do."""
+        return []
+
+    def take_printed(self, text: str, errors: str) -> None:
+        """Print what was printed in the other process, and write its errors."""
+
+    def changed_names(self) -> dict[str, Any]:
+        """Return what names of this process, which the other one knows, stand for since they were told last."""
+        return {}
+
+    def take_names(self, values: dict[str, Any]) -> None:
+        """Take what names of the other process stand for now."""
+
+    # Asking.
+
+    def ask(self, operation: str, of: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Have the other process apply an operation to its object, and return the result.
+
+        Raises what that raised, `TypeError` for values that cannot be sent, `ProgramEnded`.
+
+        Args:
+            operation: Its name, such as `call`.
+            of: The proxy of the object; None for the process itself.
+            args: Positional arguments.
+            kwargs: Keyword arguments.
+        """
+        if self.ended:
+            raise ProgramEnded
+        request: dict[str, Any] = {"do": operation, "of": None if of is None else self._index(of)}
+        request["args"] = [self.encode(each) for each in args]
+        request["kwargs"] = {name: self.encode(each) for name, each in kwargs.items()}
+        value, error = self._exchange(request, args)
+        if error:
+            raise error
+        if self.guarded and of is not None:
+            value = self._checked(operation, of, value)
+            if operation == "call" and isinstance(of, type) and is_remote(value):
+                self.made[self._index(value)] = (of, args, kwargs)
+        return value
+
+    def special(self, name: str, of: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Have the other process call a special method of its object."""
+        operation = "call" if name == "__call__" else "special"
+        return self.ask(operation, of, args if operation == "call" else (name, *args), kwargs)
+
+    def _checked(self, operation: str, of: Any, value: Any) -> Any:
+        """Return a result; what comes of a tainted object is tainted, and only its attributes and texts are values."""
+        if isinstance(of, type) or not of._rollmill_tainted or operation in {"repr", "str", "hash", "setattr", "equal"}:
+            return value
+        if is_remote(value) and not isinstance(value, type):
+            object.__setattr__(value, "_rollmill_tainted", True)
+        if operation != "getattr" and value is not NotImplemented:
+            require_object(value, operation)
+        return value
+
+    def _exchange(self, request: dict[str, Any], args: tuple[Any, ...]) -> tuple[Any, BaseException | None]:
+        try:
+            self._send(request)
+            while "do" in (answer := self._receive()):
+                self._send(self._answer(answer))
+            self.calls += 1
+            if "raised" in answer:
+                return None, self._error(answer)
+            value = args[answer["same"]] if "same" in answer else self.decode(answer["value"])
+            for index, each in answer["changed"]:
+                _change(args[index], self.decode(each))
+        except Exception:
+            self.ended = True
+            raise ProgramEnded from None
+        return value, None
+
+    def _send(self, message: dict[str, Any]) -> None:
+        names = self.changed_names()
+        contents = []
+        for index, before in list(self._sent.items()):
+            now = self._content(self._objects[index])
+            if now != before:
+                self._sent[index] = now
+                contents.append([index, now])
+        news, self._news = self._news, []
+        told = {"contents": contents, "classes": news, "printed": self.printed()}
+        self._pipe.send({**message, **told, **({"names": names} if names else {})})
+
+    def _receive(self) -> dict[str, Any]:
+        message: dict[str, Any] = self._pipe.receive()
+        for described in message.get("classes", ()):
+            self._add_class(described)
+        for index, content in message.get("contents", ()):
+            _change_value(self._proxies[index], self.decode(content))
+        if message.get("printed"):
+            self.take_printed(*map(str, message["printed"]))
+        if message.get("names"):
+            self.take_names({str(name): self.decode(each) for name, each in message["names"].items()})
+        return message
+
+    # Answering.
+
+    def serve(self) -> None:
+        """Answer requests until the pipe is closed."""
+        while True:
+            self._send(self._answer(self._receive()))
+
+    def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        try:
+            target = self if request["of"] is None else self._objects[request["of"]]
+            args = [self.decode(each) for each in request["args"]]
+            kwargs = {name: self.decode(each) for name, each in request["kwargs"].items()}
+            self.allow(request["do"], target, args)
+            before = [self.encode(each) for each in args]
+            value = self._operations[request["do"]](target, *args, **kwargs)
+            after = [self.encode(each) for each in args]
+            answer: dict[str, Any] = {
+                "changed": [[index, each] for index, each in enumerate(after) if each != before[index]]
+            }
+            same = [index for index, each in enumerate(args) if each is value]
+            return answer | ({"same": same[0]} if same else {"value": self.encode(value)})
+        except ProgramEnded:
+            raise
+        except BaseException as error:
+            return self._raised(error)
+
+    def _raised(self, error: BaseException) -> dict[str, Any]:
+        kinds = [kind.__name__ for kind in type.mro(type(error))]
+        answer = {"raised": kinds, "words": shown(error), "text": _safe_text(error)}
+        try:
+            if isinstance(error, Exception):
+                answer["error"] = self.encode(error)
+            if isinstance(error.__cause__, Exception):
+                answer["cause"] = self.encode(error.__cause__)
+        except BaseException:
+            return answer
+        return answer
+
+    def _error(self, answer: dict[str, Any]) -> BaseException:
+        """Return the error that the other process raised, as itself where tests can expect its type."""
+        error = self.decode(answer.get("error"))
+        if isinstance(error, Exception):
+            cause = self.decode(answer.get("cause"))
+            error.__cause__ = cause if isinstance(cause, Exception) else None
+            return error
+        for name in answer["raised"]:
+            kind = getattr(builtins, name, None)
+            if isinstance(kind, type) and issubclass(kind, Exception) and kind is not Exception:
+                try:
+                    return kind(str(answer["text"]))
+                except TypeError:
+                    continue
+        return RaisedError(str(answer["words"]))
+
+    # Values and handles.
+
+    def encode(self, value: Any) -> Any:
+        """Encode a value, or a handle of an object. Raises `TypeError` for what the other process may not have."""
+        return encode(value, self._hold)
+
+    def decode(self, value: Any) -> Any:
+        """Decode what the other process sent. Raises any `Exception` for malformed input."""
+        return decode(value, self._resolve)
+
+    def _index(self, of: Any) -> int:
+        index: int = type.__getattribute__(of, "_rollmill_of") if isinstance(of, type) else of._rollmill_of
+        return index
+
+    def _hold(self, value: Any) -> Any:
+        if is_remote(value):
+            return {"yours": self._index(value)}
+        kind = type(value)
+        if self.given.get(kind.__name__) and kind.__module__ == self.given[kind.__name__].__module__:
+            return {"given": [kind.__name__, self.encode(dict(vars(value)))]}
+        if isinstance(value, types.TracebackType):
+            return None
+        if isinstance(value, Exception) and standard_path(kind):
+            return {"error": [self.encode(kind), self.encode(list(value.args))]}
+        self.may_hold(value)
+        if isinstance(value, type):
+            self._describe(value)
+            return {"class": self._place(value)}
+        self._describe(kind)
+        index = self._place(value)
+        handle: list[Any] = [index, self._place(kind), shortened(str(getattr(value, "__name__", kind.__name__)))]
+        if value_type(kind):
+            content = self._content(value)
+            if issubclass(kind, CHANGING):
+                self._sent.setdefault(index, content)  # what it holds now is told beside
+            handle.append(content)
+        return {"held": handle}
+
+    def _content(self, value: Any) -> Any:
+        base = value_type(type(value))
+        return self.encode(VALUES[base](value)) if base else None
+
+    def _place(self, value: Any) -> int:
+        if id(value) not in self._places:  # what is held lives on, and keeps its id
+            self._places[id(value)] = len(self._objects)
+            self._objects.append(value)
+        return self._places[id(value)]
+
+    def _describe(self, kind: type) -> None:
+        index = self._place(kind)
+        if index in self._described:
+            return
+        self._described.add(index)
+        standard = standard_path(kind) or (["types", kind.__name__] if INTERNAL.get(kind.__name__) is kind else None)
+        bases: list[Any] = []
+        for base in () if standard else kind.__bases__:
+            root = _shared_base(base)
+            if root is base or standard_path(base):
+                bases += [root.__name__] if root and root.__name__ not in bases else []
+            else:
+                self._describe(base)
+                bases.append(self._place(base))
+        above = value_type(kind) or object
+        fields = kind.__dict__.get("__dataclass_fields__")
+        doc = kind.__dict__.get("__doc__")
+        self._news.append(
+            {
+                "index": index,
+                "name": kind.__name__,
+                "module": str(kind.__module__),
+                "doc": doc[:LONGEST_TEXT] if isinstance(doc, str) else None,
+                "bases": bases,
+                "standard": standard,
+                "fields": list(fields) if isinstance(fields, dict) else None,
+                "match": [each for each in getattr(kind, "__match_args__", ()) if isinstance(each, str)],
+                "specials": [
+                    name
+                    for name in sorted(SPECIALS)
+                    if getattr(kind, name, None) is not None and getattr(kind, name) != getattr(above, name, None)
+                ],
+            }
+        )
+
+    def _resolve(self, kind: str, content: Any) -> Any:
+        if kind == "yours":
+            return self._objects[content]
+        if kind == "class":
+            return self._classes[content]
+        if kind == "given":
+            name, state = content
+            given: Any = object.__new__(self.given[name])
+            given.__dict__.update(self.decode(state))
+            return given
+        if kind == "error":
+            return _make_error(self.decode(content[0]), self.decode(content[1]))
+        if kind != "held":
+            raise ValueError(kind)
+        index, of, name, *value = content
+        if index not in self._proxies:
+            self._proxies[index] = self._proxy(int(index), self._classes[of], shortened(str(name)), value)
+        return self._proxies[index]
+
+    def _proxy(self, index: int, kind: Any, name: str, value: list[Any]) -> Any:
+        base = value_type(kind)
+        made: Any
+        if base:
+            content = self.decode(value[0])
+            if type(content) is not base:
+                raise ValueError("no value of that type")
+            made = base.__new__(kind) if issubclass(base, CHANGING) else base.__new__(kind, content)
+            _change_value(made, content)
+        else:
+            above: Any = next((each for each in type.mro(kind) if each.__module__ == "builtins"), object)
+            made = above.__new__(kind)
+        object.__setattr__(made, "_rollmill_link", self)
+        object.__setattr__(made, "_rollmill_of", index)
+        object.__setattr__(made, "_rollmill_name", name)
+        return made
+
+    def _add_class(self, described: dict[str, Any]) -> None:
+        name = shortened(str(described["name"]))
+        bases = [self._classes[each] for each in described["bases"] if isinstance(each, int)] or [Remote]
+        natives = [native for each in described["bases"] if isinstance(each, str) and (native := _native(each))]
+        space: dict[str, Any] = {"__module__": str(described["module"]), "__qualname__": name}
+        space |= {"__doc__": described["doc"]}
+        space["__match_args__"] = tuple(str(each) for each in described["match"])
+        if described["fields"] is not None:
+            import dataclasses
+
+            fields = [str(each) for each in described["fields"]]
+            space["__dataclass_fields__"] = vars(dataclasses.make_dataclass("_", fields))["__dataclass_fields__"]
+        if described["standard"]:
+            standard = _standard_class(*described["standard"])
+            space["__class__"] = property(lambda _: standard)
+        value = next((base for base in (*map(value_type, bases), *natives) if base in VALUES), None)
+        space |= special_methods(value, set(described["specials"]))
+        space |= {"_rollmill_link": self, "_rollmill_of": int(described["index"])}
+        try:
+            kind = RemoteClass(name, (*bases, *natives), space)
+        except TypeError:
+            kind = RemoteClass(name, (Remote,), space)
+        self._classes[int(described["index"])] = kind
+
+
+def _shared_base(kind: type) -> type | None:
+    """Return the first class that both processes have and that matters: of values or of exceptions."""
+    return next((each for each in type.mro(kind) if _native(each.__name__) is each), None)
+
+
+def _native(name: str) -> type | None:
+    kind = getattr(builtins, name, None)
+    if not isinstance(kind, type):
+        return None
+    return kind if kind in VALUES or (issubclass(kind, Exception)) else None
+
+
+def _standard_class(module: str, name: str) -> Any:
+    return INTERNAL[name] if module == "types" else import_standard(module, name)
+
+
+def _make_error(kind: Any, args: list[Any]) -> Exception:
+    if not issubclass(kind, Exception):
+        raise TypeError(f"{kind.__name__} is no exception")
+    try:
+        error: Exception = kind(*args)
+    except TypeError:
+        error = kind.__new__(kind, *args)
+    return error
+
+
+def _safe_text(error: BaseException) -> str:
+    try:
+        return shortened(str(error))
+    except BaseException:
+        return ""
+
+
+def _change(original: Any, now: Any) -> None:
+    """Apply the changes that the other process made to what it was passed."""
+    if is_remote(original) or type(original) is not type(now):
+        return
+    if isinstance(original, CHANGING) or hasattr(original, "maxlen"):
+        _change_value(original, now)
+    elif isinstance(getattr(original, "__dict__", None), dict):
+        original.__dict__.clear()
+        original.__dict__.update(vars(now))
+
+
+def _change_value(original: Any, now: Any) -> None:
+    if isinstance(original, list):
+        list.__setitem__(original, slice(None), now)
+    elif isinstance(original, bytearray):
+        bytearray.__setitem__(original, slice(None), now)
+    elif isinstance(original, dict):
+        dict.clear(original)
+        dict.update(original, now)
+    elif isinstance(original, set):
+        set.clear(original)
+        set.update(original, now)
+    elif hasattr(original, "maxlen"):
+        original.clear()
+        original.extend(now)
+
+
+def equal_to_nothing_else(of: Any, other: Any) -> bool:
+    """Tell whether two objects are equal; never where the first one equals any object whatever."""
+    if not of == other:  # noqa: SIM201 - its own `__ne__` is another question
+        return False
+    try:
+        return not bool(of == object())
+    except Exception:
+        return True
+
+
+OPERATIONS: dict[str, Callable[..., Any]] = {
+    "call": lambda of, *args, **kwargs: of(*args, **kwargs),
+    "contains": lambda of, item: item in of,
+    "copy": copy.copy,
+    "deepcopy": copy.deepcopy,
+    "delattr": delattr,
+    "equal": equal_to_nothing_else,
+    "getattr": getattr,
+    "getitem": lambda of, key: of[key],
+    "hash": hash,
+    "iter": iter,
+    "len": len,
+    "repr": repr,
+    "setattr": setattr,
+    "special": lambda of, name, *args: getattr(type(of), name)(of, *args),
+    "str": str,
+}

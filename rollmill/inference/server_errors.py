@@ -1,0 +1,207 @@
+"""What servers say of failures: their own words, and whether the same request would fail again."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from typing import Any
+
+import orjson
+
+from rollmill.inference.answer_body import words_of
+from rollmill.inference.json_body import NotJsonError, parse_body
+
+_MOST_NESTED = 8
+_WORDS = ("message", "Message", "msg", "status_msg", "detail", "description", "reason", "error", "errors")
+_NAMES = ("code", "status", "type", "error_code", "status_code", "statusCode", "error_type", "__type")
+_RETRIED_STATUSES = frozenset({408, 409, 424, 425, 429})
+"""424 is how TGI and Bedrock say that the model failed."""
+_FINAL_STATUSES = frozenset({501, 505, 511})
+_OF_THE_SERVER = (400, 498)
+"""Statuses of which servers say in words alone that they are full or have lost the model: AWS, LM Studio, Groq."""
+_TYPE = re.compile(r"[a-z][a-z0-9_]{2,39}")
+_TAGS = re.compile(r"(?is)<(script|style)\b.*?(</\1\s*>|\Z)|<!--.*?(-->|\Z)|<[^>]{0,2000}>")
+_FINAL_WORDS = re.compile(
+    r"(insufficient|exceeded_current)_(quota|credits?|balance|funds)(_error)?|billing_\w+|payment_required|arrearage|"
+    r"account_(deactivated|suspended|disabled)|invalid_\w+|authentication\w*|unauthori[sz]ed|unauthenticated|"
+    r"permission\w*|forbidden|(\w+_)?not_found(_error)?|unsupported_\w+|bad_request\w*|failed_precondition|"
+    r"(exceed_)?context_(length|size|window)(_exceeded|_size_error|_error)?|content_policy_violation|access_denied"
+)
+_NO_ENDPOINT = re.compile(r"unexpected endpoint or method", re.IGNORECASE)
+_OVERLOADED = re.compile(
+    r"throttl\w*|too many (concurrent )?requests|overloaded|over capacity|capacity[ _]exceeded|"
+    r"model (has )?(crashed|unloaded)",
+    re.IGNORECASE,
+)
+_SPENT = re.compile(
+    r"insufficient[ _](credit|balance|fund|quota)|out of credits|exceeded_current_quota|"
+    r"billing_(hard_limit|not_active)|arrearage|credit balance is too low|budget[ _](has been )?exceeded|"
+    r"account (is |has been )?(not active|suspended|deactivated)",
+    re.IGNORECASE,
+)
+"""Words of servers that answer an empty purse as they answer too many requests a minute."""
+# vLLM, SGLang, llama.cpp, TGI and OpenAI each have words of their own, some of them several.
+_TOO_LONG = re.compile(
+    r"context[ _]?(length|size|window)|maximum model length|maximum (input|sequence) length|max_model_len|"
+    r"(prompt|input) is too long|inputs.{0,40}tokens.{0,40}must be <=|token count.{0,60}exceeds the maximum|"
+    r"number of tokens.{0,60}(cannot|must not) exceed|reduce the length of (the|your) (messages|prompt|input)",
+    re.IGNORECASE,
+)
+_CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
+_STATUS = re.compile(r"([45]\d\d)(?!\w)")
+_STATUS_IN_WORDS = re.compile(r"(?i)\b(?:error|status)[ _]?code:? ([45]\d\d)\b")
+
+
+class FailedAnswerError(Exception):
+    """An answer that is no completion.
+
+    `type` is a word to count by, `message` the server's own words; `final`: no other try can succeed; `named`: fields
+    of the request that the error names.
+    """
+
+    def __init__(self, type_: str, message: str, *, final: bool = False, named: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.named = named
+        self.type = type_
+        self.message = message
+        self.final = final
+
+
+def read_error(status: int, content: bytes) -> FailedAnswerError:
+    """Return the failure that an answer with a status other than 2xx is; its message is the server's own words."""
+    error = _error_object(content)
+    words, names = server_words(content), _names_in(error)
+    final = _is_final(status, names, words)
+    if final and status == 429 and not is_spent(words):
+        words = f"{words} ({next(name for name in names if is_spent(name))})"
+    return FailedAnswerError(f"http_{status}", words, final=final, named=_named_in(error))
+
+
+def is_spent(words: str) -> bool:
+    """Tell whether a server's words say that the account is empty, or has been closed."""
+    return _SPENT.search(words) is not None
+
+
+def is_too_long(words: str) -> bool:
+    """Tell whether a server's words say that a request has more tokens than the model's context."""
+    return _TOO_LONG.search(words) is not None
+
+
+def server_words(content: bytes) -> str:
+    """Return the server's own message in an error body, the text of a page, or the body's beginning.
+
+    OpenAI, vLLM and FastAPI each write it in another place.
+    """
+    if page := page_text(content):
+        return page
+    return words_of(_words_in(_error_object(content)), content[:500])
+
+
+def page_text(content: bytes) -> str:
+    """Return the words of an HTML page; empty for what is none."""
+    start = content[:1024].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if not start.startswith((b"<!doctype", b"<html", b"<head", b"<body", b"<title", b"<?xml", b"<!--", b"<center")):
+        return ""
+    text = html.unescape(_TAGS.sub(" ", content[: 1 << 16].decode("utf-8", "replace")))
+    return " ".join(text.split())[:500]
+
+
+def is_error(value: Any) -> bool:
+    """Tell whether the value of a key `error` is one: some servers write it into every answer, empty or as code 0."""
+    if isinstance(value, str):
+        return value.strip().lower() not in ("", "none", "null")
+    if isinstance(value, dict):
+        return (
+            bool(_words_in(value)) or value.get("code") not in (None, 0, "0", "", 200, "200") or bool(value.get("type"))
+        )
+    return bool(value)
+
+
+def error_without_choices(answer: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return an answer that is an error itself, as vLLM's older ones; None where it only looks like nothing known."""
+    error = answer.get("base_resp", answer)  # MiniMax's
+    return error if isinstance(error, Mapping) and _words_in(error) else None
+
+
+def failure_in_answer(error: Any) -> FailedAnswerError:
+    """Return the failure that an error inside a good answer is, named by its own code, as by a status."""
+    words = words_of(_words_in(error), orjson.dumps(error, default=str)[:500])
+    names = _names_in(error)
+    code = next((int(found[1]) for name in names if (found := _STATUS.match(name))), None)
+    if code is None and (found := _STATUS_IN_WORDS.search(words)):
+        code = int(found[1])
+    named = next((name for name in names if _TYPE.fullmatch(name)), "server_error")
+    type_ = named if code is None else f"http_{code}"
+    return FailedAnswerError(
+        type_, f"an error inside the answer: {words}", final=_is_final(code, names, words), named=_named_in(error)
+    )
+
+
+def _is_final(code: int | None, names: Collection[str], words: str) -> bool:
+    """Tell whether the same request would fail again.
+
+    Args:
+        code: The status, of the answer or in its error.
+        names: What else the error calls itself, in lower case.
+        words: Its message.
+    """
+    if is_spent(words) or any(is_spent(name) for name in names) or code in _FINAL_STATUSES:
+        return True
+    if code in _OF_THE_SERVER and not is_too_long(words):
+        return not (_OVERLOADED.search(words) or any(_OVERLOADED.search(name) for name in names))
+    if code is not None and code < 500 and code not in _RETRIED_STATUSES:
+        return True
+    if code == 429:
+        return False
+    if is_too_long(words) or _NO_ENDPOINT.search(words):
+        return True
+    return code is None and any(_FINAL_WORDS.fullmatch(name) for name in names)
+
+
+def _names_in(error: Any) -> list[str]:
+    """Return what an error calls itself: its codes and types, in lower case, their words joined by `_`."""
+    values = [error.get(key) for key in _NAMES] if isinstance(error, Mapping) else []
+    texts = [str(value)[:200].strip() for value in values if isinstance(value, str | int | float)]
+    return [_CAMEL.sub("_", text.rpartition("#")[2])[:80].lower() for text in texts if text]
+
+
+def _named_in(error: Any) -> tuple[str, ...]:
+    """Return the fields of the request that an error names: OpenAI in `param`, FastAPI in `loc`."""
+    if not isinstance(error, Mapping):
+        return ()
+    param, message = error.get("param"), error.get("message")
+    details = message.get("detail") if isinstance(message, Mapping) else error.get("detail")  # Mistral's, FastAPI's
+    named = [param] if isinstance(param, str) else []
+    for detail in details if isinstance(details, list) else []:
+        location = detail.get("loc") if isinstance(detail, Mapping) else None
+        named += [str(each) for each in location if each != "body"] if isinstance(location, list) else []
+    return tuple(name.rpartition(".")[2][:80] for name in named[:20])
+
+
+def _error_object(content: bytes) -> Any:
+    """Return the error in a body, or all of it; None where it is no JSON."""
+    try:
+        body = parse_body(content)
+    except (NotJsonError, RecursionError):
+        return None
+    if isinstance(body, list) and body:
+        body = body[0]  # Google's
+    return (body.get("error") or body) if isinstance(body, dict) else None
+
+
+def _words_in(error: Any, depth: int = 0) -> str:
+    """Return an error's message, with the upstream's own where a gateway hands it on; empty for none."""
+    if isinstance(error, str):
+        return error
+    if isinstance(error, list) and len(error) == 1 and isinstance(error[0], Mapping) and "loc" not in error[0]:
+        return _words_in(error[0], depth + 1) or str(error)[:1000]
+    if not isinstance(error, Mapping) or depth > _MOST_NESTED:
+        with suppress(RecursionError):
+            return str(error) if isinstance(error, list) and error else ""
+        return ""
+    message = next((text for key in _WORDS if (text := _words_in(error.get(key), depth + 1))), "")
+    metadata = error.get("metadata")
+    raw = metadata.get("raw") if isinstance(metadata, Mapping) else None
+    return f"{message}: {raw[:1000]}" if message and isinstance(raw, str) and raw not in message else message

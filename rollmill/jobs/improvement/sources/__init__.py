@@ -1,0 +1,1 @@
+"""What `--feed` takes: one module for each kind of data source."""

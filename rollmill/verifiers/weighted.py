@@ -1,0 +1,85 @@
+"""Several verifiers, whose rewards add up by their weights."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from rollmill.records import Problem, Verdict
+from rollmill.verifiers.pool import VerifierPool
+from rollmill.verifiers.protocol import CompletionJudge
+from rollmill.verifiers.registry import read_verifiers, share_arguments
+
+if TYPE_CHECKING:  # it brings an HTTP client
+    from rollmill.verifiers.judge import JudgeConfig
+
+
+def open_verifiers(spec: str, *, judge: JudgeConfig | None = None, **arguments: Any) -> CompletionJudge:
+    """Return what judges completions by one verifier, or by several with weights, ready to be entered.
+
+    Raises `InputError` as `make_verifiers` does, whose other arguments it takes.
+    """
+    named = read_verifiers(spec)
+    pools = [VerifierPool(name, **taken, judge=judge) for name, taken in share_arguments(named, arguments)]
+    return pools[0] if len(pools) == 1 else WeightedVerifiers(pools, [weight for _, weight in named])
+
+
+class WeightedVerifiers:
+    """Judges by each of several verifiers; an asynchronous context manager.
+
+    The reward is the mean of theirs, weighted; success is that of all. Where one of them fails, there is no verdict.
+
+    Args:
+        pools: One of each verifier.
+        weights: Each one's, above 0; only their ratios count.
+    """
+
+    def __init__(self, pools: Sequence[VerifierPool], weights: Sequence[float]) -> None:
+        self._pools = pools
+        self._weights = weights
+        self._stack = AsyncExitStack()
+        self._names = [str(pool.identity["verifier"]) for pool in pools]
+        pairs = zip(self._names, weights, strict=True)
+        self.identity: dict[str, Any] = {
+            **{name: value for pool in pools for name, value in pool.identity.items()},
+            "verifier": " ".join(f"{name}={weight:g}" for name, weight in pairs),
+        }
+
+    async def __aenter__(self) -> Self:
+        for pool in self._pools:
+            await self._stack.enter_async_context(pool)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.aclose()
+
+    async def verify(self, problem: Problem, completion: str, *, seed: int = 0) -> Verdict:
+        """Return the verdict of all. Raises `VerifierFailed` where one has none, once all have ended."""
+        judged = await asyncio.gather(
+            *(pool.verify(problem, completion, seed=seed) for pool in self._pools), return_exceptions=True
+        )
+        verdicts = []
+        for each in judged:
+            if isinstance(each, BaseException):
+                raise each
+            verdicts.append(each)
+        return self._combined(verdicts)
+
+    def _combined(self, verdicts: Sequence[Verdict]) -> Verdict:
+        total = sum(self._weights)
+        parsed = [verdict for verdict in verdicts if verdict.status == "ok"]
+        weighted = list(zip(verdicts, self._weights, strict=True))
+        return Verdict(
+            verifier=str(self.identity["verifier"]),
+            status="ok" if parsed else "unparseable",
+            answer=next((verdict.answer for verdict in parsed if verdict.answer is not None), None),
+            reason="; ".join(dict.fromkeys(each.reason for each in verdicts if each.reason)) or None,
+            reward=sum(verdict.reward * weight for verdict, weight in weighted) / total,
+            success=all(verdict.success for verdict in verdicts),
+            metadata={"verdicts": [{**verdict.model_dump(), "weight": weight} for verdict, weight in weighted]},
+        )

@@ -1,0 +1,107 @@
+"""Running a generating job: what its run still misses is made, here or on workers, and its results are written."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from functools import cache, partial
+from typing import Any, TypeVar
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.logging import get_run_logger
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from blocks.services import find_services
+from rollmill.generation.failures import check_not_all_failed
+from rollmill.generation.job import GenerationJob, adapted_to_servers, changes_on_disk, opened_run
+from rollmill.generation.outcome import JobOutcome
+from rollmill.generation.progress import Progress
+from rollmill.generation.run import Run
+from rollmill.terminal.escapes import visible_line
+from tasks.artifacts import show_outcome
+from tasks.errors import report_failure
+from tasks.generation import RolloutMaker, rollouts_here
+from tasks.interruption import result_of
+from tasks.result_upload import ResultUploader
+from tasks.sharding import rollouts_on_workers
+
+OutcomeT = TypeVar("OutcomeT", bound=JobOutcome)
+
+
+def waiting_threads() -> Any:
+    """Return the task runner of a flow that runs a job.
+
+    A shard's thread only waits, and as long as its last straggler: too few threads would keep the next shard back.
+    """
+    return ThreadPoolTaskRunner(max_workers=512)
+
+
+def run_job(job: GenerationJob[OutcomeT], store: ResultUploader | None = None) -> OutcomeT:
+    """Make what a job's run still misses, write its results anew, and show them.
+
+    With a `store` the results are copied before another process may write them. Called by a flow. Raises as the job's
+    methods and the store do, and `RunStoppedError` where something ended the work, or all rollouts failed.
+    """
+    services = cache(partial(find_services, job.parameters))  # Prefect is asked for blocks once, where they are needed
+    is_new = changes_on_disk(job) is None
+    if is_new and not job.reverify:
+        job = adapted_to_servers(job, services())  # before its identity is made
+    with opened_run(job) as run:
+        if job.retry == "failed":
+            result_of(verify_failed.submit(job, run))
+        progress = job.progress(run)
+        if job.reverify:
+            result_of(score_again.submit(job, run))
+        elif progress.left:
+            if not is_new:
+                job = adapted_to_servers(job, services())
+                run.note_changes(dict(job.request_changes))
+            run.add_notes(job.context_notes(run, services()))
+            if columns := run.manifest.problems.get("columns"):
+                taken = ", ".join(f"{role} is {column!r}" for role, column in columns.items())
+                get_run_logger().info("%s: columns of the problems: %s", job.name, visible_line(taken))
+            for note in run.manifest.notes:
+                get_run_logger().info("%s: %s", job.name, note)
+            make_rollouts(job, run, progress)
+        outcome = result_of(write_results.submit(job, run, progress))
+        if store is not None:
+            store(outcome)
+            store.wait()
+        check_not_all_failed(run, needs_verdicts=job.needs_verdicts)
+        return outcome
+
+
+def make_rollouts(job: GenerationJob[Any], run: Run, progress: Progress) -> None:
+    """Make the rollouts that are missing, in the place that the parameters say."""
+    making: AbstractContextManager[RolloutMaker]
+    making = rollouts_on_workers(job, run, progress) if job.on_workers else rollouts_here(job, run, progress)
+    with making as rollouts:
+        if job.tries_canary:
+            rollouts.try_canary()
+        rollouts.make_all()
+
+
+@task(name="score again", cache_policy=NO_CACHE)
+@report_failure
+def score_again(job: GenerationJob[Any], run: Run) -> None:
+    """Score the completions on disk with the verifier of the parameters."""
+    count = job.score_again(run)
+    get_run_logger().info("%d completions scored again, now in %s", count, run.manifest.journal)
+
+
+@task(name="verify again", cache_policy=NO_CACHE)
+@report_failure
+def verify_failed(job: GenerationJob[Any], run: Run) -> None:
+    """Judge the completions that a verifier has failed on, as they are."""
+    if count := job.verify_failed(run):
+        get_run_logger().info("%d completions judged that a verifier had failed on", count)
+
+
+@task(name="write results", cache_policy=NO_CACHE)
+@report_failure
+def write_results(job: GenerationJob[OutcomeT], run: Run, progress: Progress) -> OutcomeT:
+    """Write the results from the journal, and show them."""
+    run.note_slots(progress.slots)
+    outcome = job.report(run, progress)
+    show_outcome(outcome)
+    return outcome

@@ -1,0 +1,33 @@
+"""Chat templates as the families write them: those that TRL ships, and tokenizers that have their special tokens."""
+
+import re
+from functools import cache
+from pathlib import Path
+
+import trl
+
+from tests.jobs.training.made import make_tokenizer
+
+FOLDER = Path(trl.__file__).parent / "chat_templates"
+NAMES = sorted(path.stem for path in FOLDER.glob("*.jinja") if not path.stem.endswith("_training"))
+_SPECIAL = re.compile(
+    r"<\|[^|<>\n]{1,40}\|>|<｜[^｜]{1,40}｜>|</?(?:start_of_turn|end_of_turn|s|bos|turn)>|<end_of_utterance>"
+    r"|\[/?[A-Z_]{3,30}\]|<[a-z_]*\|>|<\|[a-z_]*>"
+)
+_ENDS = ("<|im_end|>", "<|eot_id|>", "<｜end▁of▁sentence｜>", "<|END_OF_TURN_TOKEN|>", "<|return|>", "<|endoftext|>")
+_OTHER_ENDS = {"phi3": "<|endoftext|>", "phi3_5": "<|endoftext|>"}  # their templates write `eos_token`
+
+
+def source(name):
+    """A template as TRL ships it."""
+    return (FOLDER / f"{name}.jinja").read_text()
+
+
+@cache
+def tokenizer_of(name):
+    """A byte-level tokenizer with a template of TRL and the special tokens that it writes."""
+    found = sorted(set(_SPECIAL.findall(source(name))))
+    eos = _OTHER_ENDS.get(name) or next((end for end in _ENDS if end in found), "<eos>")
+    return make_tokenizer(
+        source(name), eos, list(dict.fromkeys(["<pad>", "<eos>", "<bos>", eos, *found])), bos_token="<bos>"
+    )
