@@ -32,10 +32,11 @@ test-setup: setup
 	@scripts/demo_model
 	@scripts/debian_packages requirements/debian-tests.txt "the tests that need them are skipped"
 
-# All tests, real vLLM and Docker included.
+# All tests, real vLLM and Docker included; a few that fail (status 1) are run once more, alone.
 test: test-setup
 	$(COMPILE)
-	$(PYTEST) --durations 30
+	rm -f .pytest_cache/v/cache/lastfailed
+	$(PYTEST) --durations 30 || { [ $$? = 1 ] && .venv/bin/python -m tests.repeat_failed; }
 
 # Without those that take long, or start vLLM or Docker.
 test-fast: setup
