@@ -11,7 +11,7 @@ import polars as pl
 
 from rollmill.corpus.inputs import Source, find_sources, identify
 from rollmill.corpus.journal_index import Indexed, JournalState, read_index, write_index
-from rollmill.corpus.record import repair
+from rollmill.corpus.json_repair import repair
 from rollmill.corpus.row_reader import NO_NAMES, FieldNames
 from rollmill.corpus.scan import Scan
 from rollmill.corpus.table import SCHEMA

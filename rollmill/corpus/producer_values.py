@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 import xxhash
 
-from rollmill.corpus.message_forms import langchain_role
+from rollmill.corpus.message_roles import langchain_role
 from rollmill.files.rows import Row
 
 Chat = list[Row]

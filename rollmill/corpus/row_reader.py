@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from rollmill.corpus.json_repair import repair
 from rollmill.corpus.producer import Producer, RowOrigin, find_producer
 from rollmill.corpus.producer_values import chat, judged, opened
-from rollmill.corpus.record import repair
 from rollmill.errors import InputError
 from rollmill.files.raw_row import RawRow
 from rollmill.files.rows import BadRow, Row

@@ -12,23 +12,17 @@ from typing import Any
 import msgspec
 import orjson
 
-from rollmill.corpus.message_forms import (
-    ANSWER_ENDS,
-    BOOKKEEPING,
-    MARKS,
-    RecordedMessage,
-    ScannedMessage,
-    is_cut_off_turn,
-    is_marked,
-    metadata_has_mark,
-)
-from rollmill.corpus.record import Record, decode_record, opened_json
+from rollmill.corpus.loss_marks import MARKS, is_marked, metadata_has_mark
+from rollmill.corpus.message import BOOKKEEPING, RecordedMessage, ScannedMessage
+from rollmill.corpus.raw_json import parse_raw_text
+from rollmill.corpus.record import Record, decode_record
+from rollmill.corpus.truncation import FINISH_FIELDS, is_cut_off_turn
 
 MESSAGE_MARKS = frozenset({*RecordedMessage.__struct_fields__} - {*ScannedMessage.__struct_fields__} | {"weight"})
 """Keys of a message by which producers say that it is not to be learnt."""
 _MESSAGE_MARKS_AND_FACTS = MESSAGE_MARKS | {"metadata"}
 _ROW_MARKS = frozenset(MARKS)
-_ROW_ENDS = frozenset({*ANSWER_ENDS, "status"})
+_ROW_ENDS = frozenset({*FINISH_FIELDS, "status"})
 
 
 def is_untrained_message(message: Mapping[str, Any]) -> bool:
@@ -36,7 +30,7 @@ def is_untrained_message(message: Mapping[str, Any]) -> bool:
     if _MESSAGE_MARKS_AND_FACTS.isdisjoint(message):
         return False
     turn = _message(message, _MESSAGE_MARKS_AND_FACTS)
-    return is_marked(turn) or metadata_has_mark(opened_json(turn.metadata))
+    return is_marked(turn) or metadata_has_mark(parse_raw_text(turn.metadata))
 
 
 def is_cut_off_message(message: Mapping[str, Any]) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import orjson
 
-from rollmill.corpus.message_forms import Message
+from rollmill.corpus.message import Message
 from rollmill.corpus.record import Record
 
 VERSION = "ATIF-v1.6"
@@ -29,10 +29,10 @@ def atif_document(facts: Mapping[str, Any], record: Record, origin: Mapping[str,
     for turn in record.conversation() or []:
         steps.take(turn)
     about = {name: facts[name] for name in _KEPT} | {"exit_status": _text(record.exit_status)}
-    if len(options := record.beside("chat_template_kwargs")):
+    if len(options := record.request_field("chat_template_kwargs")):
         about["chat_template_kwargs"] = msgspec.json.decode(options)
     agent: _Json = {"name": "rollmill", "version": version("rollmill"), "model_name": _model(record, origin)}
-    if len(tools := record.beside("tools")):
+    if len(tools := record.request_field("tools")):
         agent["tool_definitions"] = msgspec.json.decode(tools)
     return {
         "schema_version": VERSION,

@@ -10,7 +10,8 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from rollmill.corpus.message_forms import NOTHING, Message, is_absent
+from rollmill.corpus.message import Message
+from rollmill.corpus.raw_json import NOTHING, is_absent
 
 Form = Literal["text", "parts", "images"]
 """`text`: every content is a string, parts of text joined, a line each. `parts`: every content is a list of parts.

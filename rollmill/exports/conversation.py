@@ -6,7 +6,9 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from rollmill.corpus.message_forms import Message, has_nameless_call, is_absent
+from rollmill.corpus.message import Message
+from rollmill.corpus.raw_json import is_absent
+from rollmill.corpus.tool_calls import has_nameless_call
 from rollmill.exports.contents import is_bare, is_blank, is_readable, is_string, join_contents, tidy
 
 Refusal = Literal[

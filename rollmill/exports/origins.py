@@ -95,7 +95,7 @@ def row_metadata(
 
 def beside(record: Record) -> dict[str, msgspec.Raw]:
     """Return what a training row has beside its messages: `tools` and `chat_template_kwargs`, where they are known."""
-    return {name: value for name in CONTEXT if len(value := record.beside(name))}
+    return {name: value for name in CONTEXT if len(value := record.request_field(name))}
 
 
 def is_rejected(record: Record) -> bool:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 import msgspec
 import polars as pl
 
-from rollmill.corpus.message_forms import Message
+from rollmill.corpus.message import Message
 from rollmill.corpus.record import decode_record
 from rollmill.errors import InputError
 from rollmill.exports.contents import shows_images

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import orjson
 
-from rollmill.corpus.message_forms import Message, is_absent
+from rollmill.corpus.message import Message
+from rollmill.corpus.raw_json import is_absent
 from rollmill.corpus.record import Record
 from rollmill.exports.contents import is_blank
 from rollmill.exports.conversation import CleanConversation, is_learnt

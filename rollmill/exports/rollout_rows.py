@@ -55,7 +55,7 @@ def _row(facts: Facts, record: Record) -> Row | str:
     if isinstance(found, str):
         return found
     context: dict[str, Any] = {
-        name: msgspec.json.decode(value) for name in CONTEXT if len(value := record.beside(name))
+        name: msgspec.json.decode(value) for name in CONTEXT if len(value := record.request_field(name))
     }
     metadata = row_metadata(facts, record, None, no_end=len(found.turns[-1].stop_text) > 0)
     messages = msgspec.json.decode(msgspec.json.encode(found.turns))

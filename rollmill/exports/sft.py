@@ -11,7 +11,7 @@ import msgspec
 import orjson
 import polars as pl
 
-from rollmill.corpus.message_forms import Message
+from rollmill.corpus.message import Message
 from rollmill.corpus.record import Record, decode_record
 from rollmill.errors import InputError
 from rollmill.exports.conversation import CleanConversation, clean_conversation, part

@@ -6,17 +6,11 @@ from collections.abc import Sequence
 
 import msgspec
 
-from rollmill.corpus.message_forms import (
-    NOTHING,
-    Call,
-    CallPairing,
-    Message,
-    PlainCall,
-    call_ids,
-    formed_calls,
-    read_plain_calls,
-)
-from rollmill.corpus.record import has_lone_surrogate, repair
+from rollmill.corpus.call_pairing import CallPairing
+from rollmill.corpus.json_repair import has_lone_surrogate, repair
+from rollmill.corpus.message import Message
+from rollmill.corpus.raw_json import NOTHING
+from rollmill.corpus.tool_calls import Call, PlainCall, call_ids, normalize_calls, read_plain_calls
 from rollmill.exports.row_format import Arguments
 
 
@@ -36,7 +30,7 @@ class CallNotes:
             return turns
         pairing = CallPairing()
         written = [self._written(turn, pairing) for turn in turns]
-        unanswered, stray = pairing.open()
+        unanswered, stray = pairing.open_calls()
         self.unanswered += unanswered
         self.stray += stray
         return written
@@ -54,14 +48,14 @@ class CallNotes:
         """Return a turn as it is written; its calls are paired with the results."""
         if len(turn.tool_calls) == 0:
             if turn.role == "tool":
-                pairing.answer(turn.tool_call_id)
+                pairing.add_result(turn.tool_call_id)
             return turn
         plain = read_plain_calls(turn.tool_calls)
         if turn.role == "assistant":
-            pairing.call(call_ids(turn.tool_calls) if plain is None else [call.id for call in plain])
+            pairing.add_calls(call_ids(turn.tool_calls) if plain is None else [call.id for call in plain])
         elif turn.role == "tool":
-            pairing.answer(turn.tool_call_id)
-        calls: Sequence[Call | PlainCall] = formed_calls(turn.tool_calls) if plain is None else plain
+            pairing.add_result(turn.tool_call_id)
+        calls: Sequence[Call | PlainCall] = normalize_calls(turn.tool_calls) if plain is None else plain
         for call in calls:
             call.function.arguments = self._arguments_of(call.function.arguments)
         return msgspec.structs.replace(turn, tool_calls=self._encoded(calls) if calls else NOTHING)

@@ -15,7 +15,7 @@ import msgspec
 import orjson
 import polars as pl
 
-from rollmill.corpus.message_forms import Message
+from rollmill.corpus.message import Message
 from rollmill.corpus.record import UNREADABLE
 from rollmill.errors import InputError
 from rollmill.exports import export_result

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import polars as pl
 
-from rollmill.corpus.message_forms import NOTHING, is_absent
-from rollmill.corpus.record import Record, decode_record, holds, opened_json
+from rollmill.corpus.json_repair import contains_bytes
+from rollmill.corpus.raw_json import NOTHING, is_absent, parse_raw_text
+from rollmill.corpus.record import Record, decode_record
 from rollmill.exports.atif import atif_document
 from rollmill.exports.export_result import Exported, account, empty_notes
 from rollmill.exports.origins import rollouts
@@ -66,7 +67,7 @@ def export_trajectory(
     (`not_unicode`) and whose contents cannot be read (`unreadable_content`).
 
     `atif`: each row is a document of the Agent Trajectory Interchange Format (see `atif_document`); `.json` of one row
-    holds that document, of several a list of them.
+    contains_bytes that document, of several a list of them.
     Raises `InputError` for other names, and where nothing is left, unless `allow_empty`.
     """
     layout = output_kind(path).layout
@@ -121,8 +122,8 @@ def _trajectory_line(facts: dict[str, Any], line: bytes, _: Mapping[str, Any]) -
             "instance_id": facts["instance_id"],
             "sample_id": facts["sample_id"],
             "problem_statement": recorded.problem_statement,
-            "tools": recorded.beside("tools") or None,
-            "chat_template_kwargs": recorded.beside("chat_template_kwargs") or None,
+            "tools": recorded.request_field("tools") or None,
+            "chat_template_kwargs": recorded.request_field("chat_template_kwargs") or None,
             "trajectory": _trajectory(recorded, line),
             "git_diff": recorded.git_diff,
             "exit_status": recorded.exit_status,
@@ -137,12 +138,12 @@ def _trajectory_line(facts: dict[str, Any], line: bytes, _: Mapping[str, Any]) -
 
 def _trajectory(recorded: _Recorded, line: bytes) -> msgspec.Raw:
     """Return the recorded list of messages, the completion appended where `Record.recorded` appends it."""
-    listed = (opened_json(text) for text in (recorded.messages, recorded.trajectory) if _is_present(text))
+    listed = (parse_raw_text(text) for text in (recorded.messages, recorded.trajectory) if _is_present(text))
     turns = next(listed, None)
     thoughts = recorded.thoughts()
     if turns is None or _is_present(recorded.completion) or thoughts is not None:
-        inner = _list_items(opened_json(recorded.prompt) if turns is None else turns, "user")
-        every = len(decode_record(line).recorded() or ())
+        inner = _list_items(parse_raw_text(recorded.prompt) if turns is None else turns, "user")
+        every = len(decode_record(line).recorded_messages() or ())
         before = len(_items.decode(b"[" + inner + b"]"))
         # An answer of thoughts alone has no completion beside them.
         answer = recorded.completion if _is_present(recorded.completion) else msgspec.Raw(b'""')
@@ -154,7 +155,7 @@ def _trajectory(recorded: _Recorded, line: bytes) -> msgspec.Raw:
 def _with_thoughts(turns: msgspec.Raw, beside: msgspec.Raw | None) -> msgspec.Raw:
     """Return messages with their thoughts under `reasoning_content`, those beside the completion in its message."""
     text = bytes(turns)
-    if beside is None and not (holds(text, _END_OF_NAMES) and any(name in text for name in _OTHER_NAMES)):
+    if beside is None and not (contains_bytes(text, _END_OF_NAMES) and any(name in text for name in _OTHER_NAMES)):
         return turns
     messages = _items.decode(text)
     for number, message in enumerate(messages, start=1):

@@ -11,7 +11,7 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict
 
 from rollmill.corpus.corpus import Corpus
-from rollmill.corpus.message_forms import Message
+from rollmill.corpus.message import Message
 from rollmill.corpus.record import decode_record
 from rollmill.reports.plots.labels import counted, one_line
 from rollmill.reports.problem_check import ProblemCheck, check_run_problems

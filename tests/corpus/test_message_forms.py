@@ -4,7 +4,7 @@ import msgspec
 import orjson
 import pytest
 
-from rollmill.corpus.message_forms import open_calls
+from rollmill.corpus.call_pairing import count_open_calls
 from rollmill.corpus.record import decode_record
 from rollmill.corpus.scan import Scan
 from rollmill.exports.conversation import clean
@@ -444,7 +444,7 @@ def test_open_calls_are_counted():
         {"role": "tool", "tool_call_id": "c9", "content": "stray"},
     ]
     record = decode_record(orjson.dumps({"instance_id": "p", "messages": turns}))
-    assert open_calls(record.conversation()) == (1, 1)
+    assert count_open_calls(record.conversation()) == (1, 1)
     row = scanned(messages=turns)
     assert (row["unanswered_calls"], row["stray_results"]) == (1, 1)
 
@@ -474,14 +474,14 @@ def test_messages_as_json_text_are_opened(column):
 )
 def test_tools_are_read_where_they_stand(row):
     record = decode_record(orjson.dumps({"instance_id": "p", **row}))
-    assert orjson.loads(bytes(record.beside("tools"))) == [{"type": "function"}]
+    assert orjson.loads(bytes(record.request_field("tools"))) == [{"type": "function"}]
 
 
 def test_properties_that_a_writer_filled_in_are_no_tools():
     properties = {"a": {"type": "string", "enum": None}, "b": None}
     tool = {"type": "function", "function": {"name": "f", "parameters": {"properties": properties}}}
     record = decode_record(orjson.dumps({"instance_id": "p", "tools": [tool]}))
-    [read] = orjson.loads(bytes(record.beside("tools")))
+    [read] = orjson.loads(bytes(record.request_field("tools")))
     assert read["function"]["parameters"] == {"properties": {"a": {"type": "string"}}}
 
 
@@ -497,12 +497,12 @@ def test_properties_that_a_writer_filled_in_are_no_tools():
 def test_tools_have_one_form(tool):
     formed = {"type": "function", "function": {"name": "read", "parameters": {"type": "object"}}}
     record = decode_record(orjson.dumps({"messages": [], "tools": [tool, {"type": "web_search"}]}))
-    assert orjson.loads(bytes(record.beside("tools"))) == [formed, {"type": "web_search"}]
+    assert orjson.loads(bytes(record.request_field("tools"))) == [formed, {"type": "web_search"}]
 
 
 def test_functions_of_older_requests_are_tools():
     record = decode_record(orjson.dumps({"instance_id": "p", "tools": None, "functions": [{"name": "f"}]}))
-    assert orjson.loads(bytes(record.beside("tools"))) == [{"type": "function", "function": {"name": "f"}}]
+    assert orjson.loads(bytes(record.request_field("tools"))) == [{"type": "function", "function": {"name": "f"}}]
 
 
 @pytest.mark.parametrize(
@@ -510,7 +510,7 @@ def test_functions_of_older_requests_are_tools():
 )
 def test_template_arguments_that_a_writer_filled_in_are_left_out(recorded, kept):
     record = decode_record(orjson.dumps({"instance_id": "p", "chat_template_kwargs": recorded}))
-    value = bytes(record.beside("chat_template_kwargs"))
+    value = bytes(record.request_field("chat_template_kwargs"))
     assert (orjson.loads(value) if value else None) == kept
 
 

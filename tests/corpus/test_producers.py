@@ -165,7 +165,7 @@ def test_verifiers_calls_are_json_text():
     turns = conversation("results.jsonl")
     assert turns[1]["tool_calls"][0]["function"] == {"name": "sum", "arguments": '{"of": [2, 3]}'}
     (line, _) = list(read(FILES / "results.jsonl").records(read(FILES / "results.jsonl").table))
-    assert msgspec.json.decode(decode_record(line).beside("tools"))[0]["function"]["name"] == "sum"
+    assert msgspec.json.decode(decode_record(line).request_field("tools"))[0]["function"]["name"] == "sum"
 
 
 def test_a_graph_of_messages_is_read_along_its_last_branch():

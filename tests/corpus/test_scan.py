@@ -8,10 +8,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from rollmill.corpus.message_forms import ANSWER_ENDS, RecordedMessage
+from rollmill.corpus.message import RecordedMessage
 from rollmill.corpus.record import UNREADABLE, Record, decode_record
-from rollmill.corpus.scan import COLUMNS, USUAL_DECODERS, Scan, facts, usual_facts
+from rollmill.corpus.record_facts import record_facts, typed_facts
+from rollmill.corpus.scan import COLUMNS, Scan
 from rollmill.corpus.table import SCHEMA
+from rollmill.corpus.truncation import FINISH_FIELDS
+from rollmill.corpus.typed_record import TYPED_DECODERS
 from tests.corpus.made import fault, record, scanned
 
 
@@ -465,7 +468,7 @@ VALUES = st.recursive(
     SCALARS,
     lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=5), inner, max_size=3)),
 )
-NAMES = [*Record.__struct_encode_fields__, *ANSWER_ENDS, "other"]
+NAMES = [*Record.__struct_encode_fields__, *FINISH_FIELDS, "other"]
 TELLING = st.sampled_from([0, False, True, "no", "length", "incomplete", "end_turn", "thoughts", {"reason": "length"}])
 ODD = st.dictionaries(st.sampled_from(NAMES), TELLING | VALUES, max_size=1)
 """What a row or its metadata has besides: also what says how its answer ended, or that it is not to be learnt."""
@@ -503,16 +506,16 @@ RECORDS = st.builds(
 IN_FULL = msgspec.json.Decoder(Record)
 
 
-@pytest.mark.parametrize("decoder", USUAL_DECODERS)
+@pytest.mark.parametrize("decoder", TYPED_DECODERS)
 @given(made=RECORDS)
 def test_the_short_ways_say_what_the_long_way_says(decoder, made):
     text = json.dumps(made).encode()
     try:
-        short = usual_facts(decoder.decode(text))
+        short = typed_facts(decoder.decode(text))
     except msgspec.DecodeError:
         return
-    assert short == facts(IN_FULL.decode(text))
-    assert short == facts(decode_record(text))
+    assert short == record_facts(IN_FULL.decode(text))
+    assert short == record_facts(decode_record(text))
 
 
 @given(RECORDS)

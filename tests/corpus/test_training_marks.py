@@ -3,7 +3,7 @@
 import orjson
 import pytest
 
-from rollmill.corpus.message_forms import ANSWER_ENDS, MARKS
+from rollmill.corpus.loss_marks import MARKS
 from rollmill.corpus.record import decode_record
 from rollmill.corpus.training_marks import (
     MESSAGE_MARKS,
@@ -12,6 +12,7 @@ from rollmill.corpus.training_marks import (
     is_untrained_message,
     is_untrained_row,
 )
+from rollmill.corpus.truncation import FINISH_FIELDS
 
 VALUES = [True, False, None, 0, 1, 0.0, 1.0, "0", "no", "False", "true", "yes", [{"train": False}], {"train": False}]
 
@@ -26,7 +27,7 @@ def test_marks_of_messages(name, value, where):
     assert is_untrained_message(message) == (len(turn.weight) > 0)
 
 
-@pytest.mark.parametrize("name", [*MARKS, *ANSWER_ENDS, "status"])
+@pytest.mark.parametrize("name", [*MARKS, *FINISH_FIELDS, "status"])
 @pytest.mark.parametrize(
     "value", [*VALUES, "length", "incomplete", {"reason": "max_tokens"}, [{"finish_reason": "length"}]]
 )

@@ -5,7 +5,8 @@ from pathlib import Path
 import orjson
 import polars as pl
 
-from rollmill.corpus.record import decode_record, written_text
+from rollmill.corpus.record import decode_record
+from rollmill.corpus.record_text import written_text
 from rollmill.corpus.table import SCHEMA
 
 

@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rollmill.corpus.record import NOTHING, Message, content_text
+from rollmill.corpus.message import Message
+from rollmill.corpus.raw_json import NOTHING
+from rollmill.corpus.record_text import content_text
 from rollmill.exports.contents import is_absent, is_blank
 from rollmill.exports.conversation import clean, part
 from tests.exports.made import said

@@ -20,7 +20,8 @@ from rollmill.agents.config import _SAYS_V1_TEXT
 from rollmill.agents.model import is_too_long
 from rollmill.agents.templates import AgentTemplate
 from rollmill.config.settings_file import SettingsFile
-from rollmill.corpus.scan import Scan, _error_kind
+from rollmill.corpus.record_facts import _error_type
+from rollmill.corpus.scan import Scan
 from rollmill.environments.code.examples import example_tests
 from rollmill.environments.code.subject import Subject, read_subject
 from rollmill.environments.parsing import all_tagged, last_boxed, last_python, last_tagged
@@ -165,7 +166,7 @@ PARSERS: dict[str, Callable[[str], object]] = {
     "agents.templates": _template,
     "code.examples": _examples,
     "code.subject": _subject,
-    "corpus.error kind": _error_kind,
+    "corpus.error kind": _error_type,
     "corpus.scan": _scan,
     "environments.parsing": lambda text: (
         last_boxed(text), last_python(text), last_tagged(text, "a", "plan"), all_tagged(text, "plan")

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 import polars as pl
 
-from rollmill.corpus.record import UNREADABLE, Record, decode_record, whole_text, written_text
+from rollmill.corpus.record import UNREADABLE, Record, decode_record
+from rollmill.corpus.record_text import full_text, written_text
 from rollmill.corpus.table import OPTIONAL_COLUMNS, SCHEMA
 from rollmill.exports.origins import beside
 from rollmill.exports.token_counter import ContextualChat
@@ -55,7 +56,7 @@ def with_text_features(
             ]
         if benchmarks is not None:
             columns["contaminated_by"] = list(
-                benchmarks.contaminated([_readable(whole_text, each, "") for each in records])
+                benchmarks.contaminated([_readable(full_text, each, "") for each in records])
             )
         if counter is not None:
             columns["tokens"] = _count(counter, records)

@@ -13,8 +13,9 @@ from typing import NamedTuple, Self
 import polars as pl
 
 from rollmill.corpus.corpus import Corpus, read_corpus
-from rollmill.corpus.message_forms import Message
-from rollmill.corpus.record import UNREADABLE, content_text, decode_record
+from rollmill.corpus.message import Message
+from rollmill.corpus.record import UNREADABLE, decode_record
+from rollmill.corpus.record_text import content_text
 from rollmill.errors import InputError
 from rollmill.exports.contents import is_list, parts_of
 from rollmill.files.confined import ConfinedFileError, read_confined

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from rollmill.corpus.content_parts import without_thoughts
 from rollmill.corpus.inputs import find_sources, identify
-from rollmill.corpus.message_forms import without_thoughts
 from rollmill.corpus.producer_values import with_system
 from rollmill.corpus.producers.trl import Trl, kto_label
 from rollmill.corpus.row_reader import parsed_row

@@ -10,8 +10,9 @@ from typing import Any, Literal
 import msgspec
 import orjson
 
-from rollmill.corpus.message_forms import Message
-from rollmill.corpus.record import decode_record, repair
+from rollmill.corpus.json_repair import repair
+from rollmill.corpus.message import Message
+from rollmill.corpus.record import decode_record
 from rollmill.reports.viewing.blocks import Block, json_text, message_blocks
 from rollmill.terminal.escapes import visible
 
