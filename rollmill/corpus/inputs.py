@@ -35,26 +35,29 @@ _STRUCTURED = frozenset({
 _TEXTS = frozenset({
     "messages", "trajectory", "prompt", "completion", "reasoning_content", "reasoning", "thinking", "tool_calls",
 })  # fmt: skip
-"""Columns of what models read and wrote."""
+"""Columns with texts that models read or wrote, which may look like JSON without being it."""
 _NUMBERS = frozenset({"reward", "speedup"})
 _NUMBER = re.compile(r"\s*[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?\s*")
 _PATTERN = frozenset("*?[")
 ASIDE = (".dropped.", ".quarantine.", ".index.parquet")
-"""Parts of the names of what was put aside, and of journals' indexes; a folder's files, and those that a pattern
-matches, are read without them."""
-_OF_OTHERS = (".traj", ".eval")
-"""Endings of the files of SWE-agent and inspect_ai, which are read in folders, too."""
+"""Parts of the names of files with dropped or bad rows, and of journals' indexes: folders and patterns skip these
+files, unless the pattern names the part."""
+_OTHER_SUFFIXES = (".traj", ".eval")
+"""Suffixes of files of SWE-agent and inspect_ai, which are read from folders, too."""
 _TRAJECTORIES = ("agent/trajectory.json", "*/agent/trajectory.json", "*/*.traj.json", "*/*.traj")
-"""Where the folders of Harbor, mini-swe-agent and SWE-agent have them: in a trial, in a folder of trials."""
+"""Trajectories in folders of Harbor (a trial, or a folder of trials), mini-swe-agent and SWE-agent."""
 _ZIPPED_FOLDER = "samples/"
-"""Where the logs of inspect_ai have their rollouts."""
+"""The folder inside of inspect_ai's zipped logs that holds the rollouts."""
 _HTTP = ("http://", "https://")
 _FILE = "file://"
 _json_text = msgspec.json.Decoder(msgspec.Raw)
 
 
 class Source(NamedTuple):
-    """One file of records. `run`: the run directory whose journal it is. `reader`: what makes records of its rows."""
+    """One file of records.
+
+    `run` is the run directory whose journal it is, `reader` converts rows of other producers into records.
+    """
 
     path: str
     kind: Kind
@@ -62,8 +65,8 @@ class Source(NamedTuple):
     reader: RowReader | None = None
 
     @property
-    def anywhere(self) -> bool:
-        """Whether a record can be read at its place, without reading the file from its beginning."""
+    def is_seekable(self) -> bool:
+        """Whether a record can be read by its offset, without reading the file from its beginning."""
         is_plain = self.kind == "lines" and self.reader is None
         return is_plain and not is_remote(self.path) and not is_packed(self.path)
 
@@ -73,9 +76,9 @@ class Source(NamedTuple):
         return None if is_remote(self.path) else self.run or Path(self.path).resolve().parent
 
     def raw_rows(self, rest: Row | None = None) -> Iterator[RawRow | BadRow]:
-        """Yield the records' bytes, in order, or why there are none.
+        """Yield the records' bytes, in order, or the reason for a row that has none.
 
-        What a document holds beside them goes into `rest`.
+        The fields of a JSON document beside its rows are stored in `rest`.
         """
         rows = self._stored_rows(rest)
         return rows if self.reader is None else self.reader.rows(rows)
@@ -95,9 +98,9 @@ class Source(NamedTuple):
 
 
 def find_sources(inputs: Sequence[str]) -> list[Source]:
-    """Return the files behind what the user named, in its order.
+    """Return the files that the inputs name, in their order.
 
-    Raises `InputError` where one is none, or given twice.
+    Raises `InputError` where an input names no file, or a file is named twice.
     """
     try:
         sources = [source for name in inputs for source in _sources(name.removeprefix(_FILE))]
@@ -131,6 +134,7 @@ def _sources(name: str) -> list[Source]:
 
 
 def _drop_aside_files(paths: list[str], pattern: str) -> list[str]:
+    """Return the paths without files of `ASIDE`, except those whose part the pattern names."""
     parts = [part for part in ASIDE if part not in pattern]
     return [path for path in paths if not any(part in path.rsplit("/", 1)[-1] for part in parts)]
 
@@ -163,20 +167,21 @@ def _file(path: str) -> Source:
 
 
 def identify(source: Source, fields: FieldNames = NO_NAMES) -> Source:
-    """Return a source as its content is: its kind, and what makes records of rows of another producer.
+    """Return a source with its kind, and the reader of another producer's rows, found from its content.
 
-    A run's own journal is what it is. Raises `InputError` where it cannot be read, or its rows are of no form that is
-    known.
+    A run's own journal needs neither. Raises `InputError` where the source cannot be read, or its rows have no known
+    form.
 
     Args:
         source: as `find_sources` returns it.
-        fields: what the user says of the fields of its rows.
+        fields: names of fields that the user gave.
     """
     if source.run:
         return source
     if source.kind == "lines":
         source = source._replace(kind=content_kind(source.path, source.kind) or source.kind)
     first = parsed_row(source.first_row())
+    # A document whose rows are messages is one conversation: the document is the row.
     if source.kind == "document" and is_message(first):
         source = source._replace(kind="documents")
         first = parsed_row(source.first_row())
@@ -184,13 +189,13 @@ def identify(source: Source, fields: FieldNames = NO_NAMES) -> Source:
 
 
 def _in_folder(folder: Path) -> list[Source]:
-    """Return a run's journal; else the files in a folder, and the runs right in it, or the trajectories of others."""
-    of_a_run = folder.resolve().name == JOURNALS and not (folder / MANIFEST).is_file()
-    run = folder.resolve().parent if of_a_run else folder
+    """Return the journal of a run; of another folder trajectories of other tools, or its files and the runs in it."""
+    is_journals = folder.resolve().name == JOURNALS and not (folder / MANIFEST).is_file()
+    run = folder.resolve().parent if is_journals else folder
     manifest = read_manifest(run)
     if manifest is not None:
         return [Source(str(run / manifest.journal), "lines", run)]
-    # What others put beside the trajectories of a folder is about all of them.
+    # Other files of such a folder, such as results or configurations, are about all trajectories: they are no rows.
     if trajectories := sorted({path for pattern in _TRAJECTORIES for path in folder.glob(pattern)}):
         return [_file(str(path)) for path in trajectories]
     files = [path for path in sorted(folder.iterdir()) if path.is_file() and _is_data(path.name)]
@@ -201,12 +206,12 @@ def _in_folder(folder: Path) -> list[Source]:
 
 
 def _is_data(name: str) -> bool:
-    known = kind_by_name(name) is not None or name.endswith(_OF_OTHERS)
+    known = kind_by_name(name) is not None or name.endswith(_OTHER_SUFFIXES)
     return known and not name.startswith(".") and not any(part in name for part in ASIDE)
 
 
 def _journal(path: Path) -> Source | None:
-    """Return the journal of a run by its own path: as the run's."""
+    """Return the journal of a run as the run's source; None for a path that is no journal."""
     run = path.resolve().parent.parent
     if path.suffix != ".jsonl" or path.resolve().parent.name != JOURNALS or not (run / MANIFEST).is_file():
         return None
@@ -221,12 +226,12 @@ def _parquet_rows(path: str) -> Iterator[RawRow | BadRow]:
 
 
 def _as_json(row: dict[str, Any]) -> bytes:
-    """Return a Parquet row as JSON; structured fields that a column holds as JSON text become what they say."""
-    opened = {key: _parse_json_text(value) if key in _STRUCTURED else value for key, value in row.items()}
-    for key in _NUMBERS.intersection(row):  # a column of text has no other form for them
+    """Return a Parquet row as JSON; a structured field that its column holds as JSON text becomes the value."""
+    parsed = {key: _parse_json_text(value) if key in _STRUCTURED else value for key, value in row.items()}
+    for key in _NUMBERS.intersection(row):  # a column of text holds numbers as text
         if isinstance(row[key], str) and _NUMBER.fullmatch(row[key]):
-            opened[key] = float(row[key])
-    return orjson.dumps(opened, default=str, option=orjson.OPT_NON_STR_KEYS)
+            parsed[key] = float(row[key])
+    return orjson.dumps(parsed, default=str, option=orjson.OPT_NON_STR_KEYS)
 
 
 def _parse_json_text(value: Any) -> Any:
@@ -237,5 +242,6 @@ def _parse_json_text(value: Any) -> Any:
     try:
         return orjson.Fragment(bytes(_json_text.decode(value)))
     except (msgspec.DecodeError, RecursionError):
-        # NaN is mended where the row is read, as in lines; other text only looks like JSON, as "[Errno 111] refused".
+        # NaN is repaired when the row is read, as in JSON Lines; other text only looks like JSON: "[Errno 111]
+        # refused".
         return orjson.Fragment(value) if is_json_of_python(value) else value

@@ -1,10 +1,10 @@
-"""A run's own compact form: the scalars of its journal as Parquet, with every record's place in it.
+"""The index of a run's journal: the scalars of its records as Parquet, with the offset of every record.
 
-A journal only grows. So the index says how many of its bytes it covers, and what was appended since is scanned; the
-messages are read from the journal, by place, when somebody wants them.
+A journal only grows. So the index stores how many of its bytes it covers, and only what was appended since is scanned;
+messages are read from the journal, by offset, when they are needed.
 
-Somebody may have edited rows all the same. So the index has a hash of the bytes that it covers. They are hashed again
-(gigabytes in a second) unless the file is the same and nobody has changed it since: no program can set a file's ctime
+A user may have edited rows all the same. So the index has a hash of the bytes that it covers. They are hashed again
+(gigabytes in a second) unless the file is the same and has not been changed since: no program can set a file's ctime
 back.
 """
 
@@ -27,13 +27,13 @@ VERSION = "5"
 """Raised whenever the columns or their meaning change."""
 
 _KEY = b"rollmill.journal_index"
-_PIECE = 1 << 20
+_CHUNK_BYTES = 1 << 20
 _CLOCK_STEP_NS = 20_000_000
 """Two changes that are closer than this may have the same ctime; steps of Linux's clock for files are up to 10 ms."""
 
 
 class Indexed(NamedTuple):
-    """What an index holds: rows of the table, and the bytes and lines of the journal that they are of."""
+    """The content of an index: rows of the table, and the number of bytes and lines of the journal that they cover."""
 
     table: pl.DataFrame
     covered: int
@@ -41,20 +41,20 @@ class Indexed(NamedTuple):
 
 
 def index_path(journal: Path) -> Path:
-    """Return where a journal's index stands."""
+    """Return the path of a journal's index."""
     return journal.with_suffix(".index.parquet")
 
 
 class JournalState(NamedTuple):
-    """Which file a journal is, and when somebody last changed it."""
+    """The identity of a journal's file, and whether its last change is old enough to detect the next one."""
 
     file: list[int]
     settled: bool
-    """Whether the next change will have another ctime."""
+    """Whether the next change will get another ctime, so that comparing `file` detects it."""
 
     @classmethod
     def of(cls, journal: Path) -> Self:
-        """Return the state as it is now. Raises `OSError`."""
+        """Return the state of a journal. Raises `OSError`."""
         now = time.time_ns()
         status = journal.stat()
         numbers = [status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
@@ -64,35 +64,35 @@ class JournalState(NamedTuple):
 def read_index(journal: Path) -> Indexed | None:
     """Return the index of a journal.
 
-    Returns None where there is none that is whole, of this version and of the journal's rows.
+    Returns None where there is none, or it is damaged, of another version, or of other rows than the journal's.
     """
     import pyarrow.parquet as pq
 
     try:
         require_regular(index_path(journal))
         with pq.ParquetFile(index_path(journal), page_checksum_verification=True) as file:
-            about = orjson.loads(file.schema_arrow.metadata[_KEY])
-            if about["version"] != VERSION or not _matches(journal, about):
+            header = orjson.loads(file.schema_arrow.metadata[_KEY])
+            if header["version"] != VERSION or not _matches(journal, header):
                 return None
-            read = file.read()
-        read.validate(full=True)
-        table = pl.DataFrame([pl.Series(name, read[name]) for name in COLUMNS])
+            arrow_table = file.read()
+        arrow_table.validate(full=True)
+        table = pl.DataFrame([pl.Series(name, arrow_table[name]) for name in COLUMNS])
     except (InputError, OSError, ValueError, KeyError, TypeError, NotImplementedError, pl.exceptions.PolarsError):
         return None  # ValueError, NotImplementedError: also what Arrow and orjson raise for a damaged file
-    return Indexed(table, about["covered"], about["lines"]) if table.schema == COLUMNS else None
+    return Indexed(table, header["covered"], header["lines"]) if table.schema == COLUMNS else None
 
 
 def write_index(journal: Path, indexed: Indexed, before: JournalState) -> None:
-    """Write whole the index of a journal's rows, unless the journal is being changed. Raises `OSError`.
+    """Write the index of a journal's rows atomically, unless the journal is being changed. Raises `OSError`.
 
     Args:
         journal: the file.
-        indexed: what was found in it.
+        indexed: its rows.
         before: its state before it was read.
     """
     import pyarrow.parquet as pq
 
-    about = {
+    header = {
         "version": VERSION,
         "covered": indexed.covered,
         "lines": indexed.lines,
@@ -100,24 +100,24 @@ def write_index(journal: Path, indexed: Indexed, before: JournalState) -> None:
         "file": before.file if before.settled else None,
     }
     if JournalState.of(journal).file != before.file:
-        return  # somebody writes to it: the index would be out of date at once
-    table = indexed.table.to_arrow().replace_schema_metadata({_KEY: orjson.dumps(about)})
+        return  # another process writes to it: the index would be out of date at once
+    table = indexed.table.to_arrow().replace_schema_metadata({_KEY: orjson.dumps(header)})
     with atomic_write(index_path(journal)) as file:
         pq.write_table(table, file, compression="zstd", write_page_checksum=True)
 
 
-def _matches(journal: Path, about: dict[str, Any]) -> bool:
-    """Return whether the journal begins with the bytes that an index is of."""
-    if JournalState.of(journal).file == about["file"]:
-        return True  # nobody has touched it since: gigabytes need not be hashed
-    return _content_hash(journal, about["covered"]) == str(about["content"])
+def _matches(journal: Path, header: dict[str, Any]) -> bool:
+    """Return whether the journal begins with the bytes that an index covers."""
+    if JournalState.of(journal).file == header["file"]:
+        return True  # unchanged since: gigabytes need not be hashed
+    return _content_hash(journal, header["covered"]) == str(header["content"])
 
 
 def _content_hash(journal: Path, size: int) -> str | None:
-    """Return a hash of the first `size` bytes; None where there are fewer."""
+    """Return a hash of the first `size` bytes; None where the file is shorter."""
     digest = xxhash.xxh3_128()
     with journal.open("rb", buffering=0) as file:
-        while size > 0 and (piece := file.read(min(size, _PIECE))):
-            digest.update(piece)
-            size -= len(piece)
+        while size > 0 and (chunk := file.read(min(size, _CHUNK_BYTES))):
+            digest.update(chunk)
+            size -= len(chunk)
     return None if size else digest.hexdigest()
