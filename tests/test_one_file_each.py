@@ -141,12 +141,12 @@ def test_a_producer_of_rollouts_is_one_file(run):
     ENTRY = ProducerEntry("diary", "Diary", "what a person wrote down")
 
     class Diary:
-        def is_one(self, document):
+        def recognizes(self, document):
             return isinstance(document, dict) and "day" in document
 
         def rollouts(self, document, origin):
             messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": document["day"]}]
-            yield {"instance_id": origin.made_id, "messages": messages}
+            yield {"instance_id": origin.generated_id, "messages": messages}
     """
     script = """
     from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a producer is: a tool whose files of rollouts are read by what they are."""
+"""Producers: tools whose files of rollouts are recognized by their content, and read."""
 
 from __future__ import annotations
 
@@ -12,41 +12,41 @@ from rollmill.registry import Entry, Registry
 
 
 class RowOrigin(NamedTuple):
-    """Where a row comes from: what ids are made of where a producer writes none."""
+    """The file and position of a row, from which an id is generated where its producer writes none."""
 
     name: str
-    """The file's, without endings."""
+    """Name of the file, without suffixes."""
     number: int
-    """1-based: the row's in the file."""
+    """1-based position of the row in the file."""
     alone: bool
     """Whether the file is one document."""
     path: str = ""
-    """The file's; some tools write their verdicts beside it."""
+    """Path of the file; some tools write their verdicts beside it."""
 
     @property
-    def made_id(self) -> str:
+    def generated_id(self) -> str:
         """An id for a rollout that has none."""
         return self.name if self.alone else f"{self.name}-{self.number}"
 
 
 class Producer(Protocol):
-    """Tells rows of one tool by their own marks, and makes records of them."""
+    """Recognizes rows of one tool, and converts them to records."""
 
-    def is_one(self, document: Any) -> bool:
-        """Return whether a decoded row is this tool's."""
+    def recognizes(self, document: Any) -> bool:
+        """Return whether a decoded row was written by this tool."""
         ...
 
     def rollouts(self, document: Any, origin: RowOrigin) -> Iterator[Row]:
-        """Yield a row's rollouts, as `record.Record` has them; null fields are as good as none."""
+        """Yield the rollouts of a row, with the fields of `record.Record`; a null field counts as missing."""
         ...
 
 
 @dataclass(frozen=True)
 class ProducerEntry(Entry):
-    """What a module declares of the tool whose rows it reads."""
+    """The declaration of a producer in its module."""
 
     last: bool = field(default=False, kw_only=True)
-    """Whether others are asked first: its marks are few, and rows of others may have them, too."""
+    """Whether it is tried after the others: rows of others may have its few distinctive fields, too."""
 
 
 PRODUCERS = Registry("producer", "rollmill.corpus.producers", ProducerEntry)
@@ -55,11 +55,11 @@ PRODUCERS = Registry("producer", "rollmill.corpus.producers", ProducerEntry)
 
 @cache
 def all_producers() -> tuple[Producer, ...]:
-    """Return all producers in the order in which they are asked."""
+    """Return all producers in the order in which they are tried."""
     entries = sorted(PRODUCERS.values(), key=lambda entry: entry.last)
     return tuple(PRODUCERS.load(entry.name)() for entry in entries)
 
 
 def find_producer(document: Any) -> Producer | None:
-    """Return the producer whose row it is; None for this project's own, and those of no known form."""
-    return next((producer for producer in all_producers() if producer.is_one(document)), None)
+    """Return the producer that wrote a decoded row; None for this project's own rows, and those of no known form."""
+    return next((producer for producer in all_producers() if producer.recognizes(document)), None)

@@ -1,4 +1,4 @@
-"""Reading what others wrote: values of any kind in any place, none of which is taken for granted."""
+"""Values of other producers' rows: each reader accepts any JSON value, and returns None where it does not fit."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rollmill.files.rows import Row
 
 Chat = list[Row]
 FULL = 1.0
-"""The reward from which on a rollout succeeded, where its producer says no more than the reward."""
+"""The reward from which on a rollout counts as successful, where its producer records only the reward."""
 _ROLES = {
     "human": "user",
     "user": "user",
@@ -35,17 +35,17 @@ _ROLES = {
     "function_call": "assistant",
     "tool_call": "assistant",
 }
-"""ShareGPT's names for speakers, which are also those of the programs that it came from."""
-_SAID = ("value", "content", "text")
-_CALLING = frozenset({"function_call", "tool_call"})
+"""Roles by ShareGPT's names of speakers, which are also those of the chat programs that it was collected from."""
+_TEXT_KEYS = ("value", "content", "text")
+_CALL_SPEAKERS = frozenset({"function_call", "tool_call"})
 _REWARDS = ("reward", "score")
-_LONGEST_NUMBER = 40
-_WORDS = {"true": True, "false": False}
-_VERDICTS = ("resolved", "success", "is_resolved")
+_LONGEST_NUMBER_TEXT = 40
+_BOOLEAN_TEXTS = {"true": True, "false": False}
+_SUCCESSES = ("resolved", "success", "is_resolved")
 
 
-def opened(value: Any) -> Any:
-    """Return what JSON text holds, where that is a list or an object; any other value as it is."""
+def parse_json_text(value: Any) -> Any:
+    """Return the list or object that JSON text contains; any other value unchanged."""
     if not isinstance(value, str) or value.lstrip()[:1] not in ("[", "{"):
         return value
     try:
@@ -55,33 +55,33 @@ def opened(value: Any) -> Any:
 
 
 def fields(value: Any) -> Row:
-    """Return an object, opened where it is JSON text; an empty one for any other value."""
-    value = opened(value)
+    """Return an object, also of JSON text; an empty one for any other value."""
+    value = parse_json_text(value)
     return value if isinstance(value, dict) else {}
 
 
 def objects(value: Any) -> list[Row]:
-    """Return the objects of a list, each and the list opened where they are JSON text; others are left out."""
-    value = opened(value)
-    items = map(opened, value) if isinstance(value, list) else ()
+    """Return the objects of a list; the list and each item may be JSON text. Other items are left out."""
+    value = parse_json_text(value)
+    items = map(parse_json_text, value) if isinstance(value, list) else ()
     return [item for item in items if isinstance(item, dict)]
 
 
 def text(value: Any) -> str | None:
-    """Return text that is not empty, and numbers as text; None for any other value."""
+    """Return text that is not empty, or a number as text; None for any other value."""
     if isinstance(value, str):
         return value or None
     return str(value) if type(value) in (int, float) else None
 
 
 def first_text(document: Mapping[str, Any], names: Iterable[str]) -> str | None:
-    """Return the first field that holds text or a number."""
-    return next((found for name in names if (found := text(document.get(name))) is not None), None)
+    """Return the text or number of the first of these fields that has one."""
+    return next((value for name in names if (value := text(document.get(name))) is not None), None)
 
 
 def number(value: Any) -> float | None:
-    """Return a finite number, true as 1, also of text; None for any other value."""
-    if isinstance(value, str) and len(value) <= _LONGEST_NUMBER:
+    """Return a finite number, true as 1, also from text; None for any other value."""
+    if isinstance(value, str) and len(value) <= _LONGEST_NUMBER_TEXT:
         try:
             value = float(value)
         except ValueError:
@@ -90,27 +90,28 @@ def number(value: Any) -> float | None:
 
 
 def boolean(value: Any) -> bool | None:
-    """Return true or false, also of 1 and 0, as tables have them, and of text; None for any other value."""
+    """Return true or false, also from 1 and 0 (as tables have them) and from text; None for any other value."""
     if isinstance(value, str):
-        return _WORDS.get(value.strip().lower())
+        return _BOOLEAN_TEXTS.get(value.strip().lower())
     return bool(value) if isinstance(value, (bool, int, float)) and value in (0, 1) else None
 
 
-def whole(value: Any) -> int | None:
+def whole_number(value: Any) -> int | None:
     """Return a whole number from 0 on; None for any other value."""
     return value if type(value) is int and value >= 0 else None
 
 
 def usage(prompt_tokens: Any, completion_tokens: Any) -> Row | None:
-    """Return the tokens of a rollout as records have them; None where neither is known."""
-    known = {"prompt_tokens": whole(prompt_tokens), "completion_tokens": whole(completion_tokens)}
+    """Return a rollout's token counts as records have them; None where neither is known."""
+    known = {"prompt_tokens": whole_number(prompt_tokens), "completion_tokens": whole_number(completion_tokens)}
     return known if any(value is not None for value in known.values()) else None
 
 
-def judged(reward: Any, success: Any = None) -> Row:
-    """Return a verdict: what is no number is no reward, what is neither true nor false no success; one tells the other.
+def verdict_fields(reward: Any, success: Any = None) -> Row:
+    """Return the fields `reward` and `success` of a record, each null where its value does not fit.
 
-    A rollout with a reward alone succeeded from `FULL` on.
+    One is derived from the other where only one is known: success alone is a reward of 1 or 0, a reward alone a success
+    from `FULL` on.
     """
     points = number(reward)
     succeeded = boolean(success)
@@ -121,28 +122,28 @@ def judged(reward: Any, success: Any = None) -> Row:
     return {"reward": points, "success": succeeded}
 
 
-def verdict(*places: Any) -> Row:
-    """Return what the first of some objects says that says anything: a reward, a score, whether it is resolved."""
-    found = [fields(place) for place in places]
-    reward = next((each[name] for each in found for name in _REWARDS if number(each.get(name)) is not None), None)
-    success = next((each[name] for each in found for name in _VERDICTS if boolean(each.get(name)) is not None), None)
-    return judged(reward, success)
+def verdict(*candidates: Any) -> Row:
+    """Return `reward` and `success`, each from the first object that has such a value under any of its names."""
+    rows = [fields(candidate) for candidate in candidates]
+    reward = next((each[name] for each in rows for name in _REWARDS if number(each.get(name)) is not None), None)
+    success = next((each[name] for each in rows for name in _SUCCESSES if boolean(each.get(name)) is not None), None)
+    return verdict_fields(reward, success)
 
 
 def failure(kind: Any, message: Any) -> Row:
-    """Return the error of a rollout that broke, so that it has no verdict."""
+    """Return the `error` of a rollout that failed outside of the model, and so has no verdict."""
     return {"type": text(kind) or "error", "message": (text(message) or "")[:2000]}
 
 
 def openai_tools(value: Any) -> list[Row] | None:
-    """Return tools in OpenAI's form, of that of Responses, Anthropic, Gemini and verifiers; None for no tools."""
-    given = [each for tool in objects(value) for each in _declared(tool) or [tool]]
-    tools = [tool if isinstance(tool.get("function"), dict) else _tool(tool) for tool in given]
+    """Return tools in OpenAI's form, also those of Responses, Anthropic, Gemini and verifiers; None for no tools."""
+    declared = [each for tool in objects(value) for each in _gemini_functions(tool) or [tool]]
+    tools = [tool if isinstance(tool.get("function"), dict) else _tool(tool) for tool in declared]
     return [tool for tool in tools if tool] or None
 
 
-def _declared(tool: Row) -> list[Row]:
-    """Return the functions of one of Gemini's tools."""
+def _gemini_functions(tool: Row) -> list[Row]:
+    """Return the function declarations inside of one of Gemini's tools."""
     return [each for name in ("functionDeclarations", "function_declarations") for each in objects(tool.get(name))]
 
 
@@ -155,7 +156,7 @@ def _tool(tool: Row) -> Row:
 
 
 def chat(value: Any) -> Chat | None:
-    """Return a conversation, also of ShareGPT or LangChain, as a list or JSON text; None for any other value."""
+    """Return a conversation, also ShareGPT's or LangChain's, from a list or JSON text; None for any other value."""
     messages = objects(value)
     if not messages:
         return None
@@ -163,14 +164,14 @@ def chat(value: Any) -> Chat | None:
 
 
 def is_share_gpt(turn: Row) -> bool:
-    """Return whether a turn names its speaker with `from` (LangChain: `type`), or its words with `value` or `text`."""
+    """Return whether a turn has its speaker under `from` (LangChain: `type`), or its text under `value` or `text`."""
     if "role" not in turn:
-        return ("from" in turn and any(name in turn for name in _SAID)) or bool(_lang_chain_role(turn, turn))
+        return ("from" in turn and any(name in turn for name in _TEXT_KEYS)) or bool(_lang_chain_role(turn, turn))
     return "content" not in turn and ("value" in turn or "text" in turn)
 
 
 def _with_role(message: Row) -> Row:
-    """Return a turn of ShareGPT, or a message of LangChain, with a role; any other one as it is."""
+    """Return a turn of ShareGPT, or a message of LangChain, with a role; any other message unchanged."""
     inner = next((each for name in ("kwargs", "data") if isinstance(each := message.get(name), dict)), message)
     if "role" not in message and "from" not in message and (role := _lang_chain_role(message, inner)):
         return {**inner, "role": role}
@@ -183,43 +184,44 @@ def _lang_chain_role(message: Row, inner: Row) -> str:
 
 
 def _of_share_gpt(turn: Row) -> Row:
+    """Return a turn of ShareGPT as a message."""
     key = next(key for key in ("role", "from", "type") if key in turn)
     speaker = str(turn[key]).lower()
-    name = next(name for name in _SAID if name in turn)
+    name = next(name for name in _TEXT_KEYS if name in turn)
     more = {key: item for key, item in turn.items() if key not in ("from", "role", "type", name)}
-    said = turn[name] if turn[name] is not None else turn.get("system_prompt")
-    message = {"role": _ROLES.get(speaker, speaker), "content": said, **more}
-    call = opened(turn[name]) if speaker in _CALLING else None
+    content = turn[name] if turn[name] is not None else turn.get("system_prompt")
+    message = {"role": _ROLES.get(speaker, speaker), "content": content, **more}
+    call = parse_json_text(turn[name]) if speaker in _CALL_SPEAKERS else None
     if isinstance(call, dict | list):
         message |= {"content": "", "tool_calls": call if isinstance(call, list) else [call]}
     return message
 
 
 def with_system(messages: Sequence[Row], document: Row) -> list[Row]:
-    """Return a conversation behind the system prompt that stands beside it, unless it begins with one itself.
+    """Return a conversation after the system prompt that its row has beside it, unless it begins with its own.
 
-    It stands there under `system` (Anthropic's parts are text, too) or `system_prompt`.
+    The system prompt is under `system` (text, or Anthropic's parts) or `system_prompt`.
     """
-    said = next((value for name in ("system", "system_prompt") if (value := document.get(name))), None)
-    is_said = isinstance(said, str) or bool(objects(said))
-    if not is_said or any(message.get("role") in ("system", "developer") for message in messages):
+    prompt = next((value for name in ("system", "system_prompt") if (value := document.get(name))), None)
+    has_prompt = isinstance(prompt, str) or bool(objects(prompt))
+    if not has_prompt or any(message.get("role") in ("system", "developer") for message in messages):
         return list(messages)
-    return [{"role": "system", "content": said}, *messages]
+    return [{"role": "system", "content": prompt}, *messages]
 
 
-def not_learnt(message: Row) -> Row:
-    """Return a message that is not to be learnt, where it is the model's."""
+def untrained(message: Row) -> Row:
+    """Return a message with weight 0, so that it is not trained on; unchanged where it is not the model's."""
     return {**message, "weight": 0} if message.get("role") == "assistant" else message
 
 
 def before_answer(messages: Sequence[Row]) -> list[Row]:
-    """Return what stands before the first turn of the model."""
-    first = next((at for at, message in enumerate(messages) if message.get("role") == "assistant"), len(messages))
+    """Return the messages before the first turn of the model."""
+    first = next((index for index, message in enumerate(messages) if message.get("role") == "assistant"), len(messages))
     return list(messages[:first])
 
 
 def prompt_id(prompt: Any) -> str:
-    """Return the id of a problem that has none: equal prompts are the same problem."""
+    """Return an id for a problem that has none: equal prompts get the same one."""
     if isinstance(prompt, list):
         prompt = [[message.get("role"), message.get("content")] for message in prompt if isinstance(message, dict)]
     return f"prompt-{xxhash.xxh3_64_hexdigest(orjson.dumps(prompt))}"

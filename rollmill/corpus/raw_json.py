@@ -14,7 +14,7 @@ NOTHING = msgspec.Raw()
 NULL = b"null"
 EMPTY_TEXT = msgspec.Raw(b'""')
 QUOTE = 0x22
-"""The first byte of a JSON string: values are told apart by their first byte, without decoding them."""
+"""The first byte of a JSON string: the first byte tells the type of a value, without decoding it."""
 
 raw_fields_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 raw_items_decoder = msgspec.json.Decoder(list[msgspec.Raw])

@@ -1,4 +1,4 @@
-"""Rows of other producers, and of fields that the user names, as this project's records."""
+"""Conversion of rows to records: rows of other producers, and rows whose fields the user names."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ import orjson
 
 from rollmill.corpus.json_repair import repair
 from rollmill.corpus.producer import Producer, RowOrigin, find_producer
-from rollmill.corpus.producer_values import chat, judged, opened
+from rollmill.corpus.producer_values import chat, parse_json_text, verdict_fields
 from rollmill.errors import InputError
 from rollmill.files.raw_row import RawRow
 from rollmill.files.rows import BadRow, Row
 
 CONVERSATION = ("messages", "trajectory", "prompt", "completion")
-"""Fields in which a record has its conversation."""
-_OWN = frozenset({*CONVERSATION, "reward", "success", "error", "verdict"})
+"""Fields of a record that can contain its conversation."""
+_RECORD_FIELDS = frozenset({*CONVERSATION, "reward", "success", "error", "verdict"})
 _REWARDS = frozenset({"reward", "success", "verdict"})
 _FIELDS_SHOWN, _LONGEST_NAME = 12, 40
-_ENDINGS = re.compile(r"(?:\.(?:traj|trajectory|jsonl?|ndjson|eval|parquet|gz|zst|xz|bz2))+$", re.I)
+_SUFFIXES = re.compile(r"(?:\.(?:traj|trajectory|jsonl?|ndjson|eval|parquet|gz|zst|xz|bz2))+$", re.I)
 
 
 class FieldNames(NamedTuple):
-    """What the user says of the fields of rows: dots reach into objects. None: as the form of the rows has it."""
+    """Names of fields that the user gave, with dots for nested ones. None: the producer's own field."""
 
     id: str | None = None
     reward: str | None = None
@@ -36,19 +36,22 @@ NO_NAMES = FieldNames()
 
 
 class RowReader(NamedTuple):
-    """Makes records of the rows of one file."""
+    """Converts the rows of one file to records."""
 
     producer: Producer | None
     fields: FieldNames
     name: str
-    """The file's, without endings."""
+    """Name of the file, without suffixes."""
     path: str = ""
 
     def rows(self, stored: Iterable[RawRow | BadRow]) -> Iterator[RawRow | BadRow]:
-        """Yield the records' bytes, or why there are none; a row may hold several, whose numbers then go on."""
+        """Yield the records' bytes, or bad rows with the reason.
+
+        A row may contain several records, whose numbers then follow one another.
+        """
         last, rest = 0, iter(stored)
         row, following = next(rest, None), next(rest, None)
-        alone = following is None
+        alone = following is None  # a file with a single row is named by the file alone
         while row is not None:
             for record in [row] if isinstance(row, BadRow) else self._records(row, alone=alone):
                 last = max(last + 1, record.number)
@@ -57,8 +60,9 @@ class RowReader(NamedTuple):
 
     def _records(self, row: RawRow, *, alone: bool) -> Iterator[RawRow | BadRow]:
         document = parsed_row(row)
-        producer = self.producer if self.producer and self.producer.is_one(document) else find_producer(document)
+        producer = self.producer if self.producer and self.producer.recognizes(document) else find_producer(document)
         if producer is None and (self.fields == NO_NAMES or not isinstance(document, dict)):
+            # The offset is useless in a file that other rows are converted from: it is read in order.
             yield row._replace(offset=None)
             return
         try:
@@ -70,7 +74,7 @@ class RowReader(NamedTuple):
             yield _bad(row, None, f"cannot be read: {error}")
 
     def _named(self, row: RawRow, document: Any, rollout: Row) -> RawRow | BadRow:
-        """Return one record, with what stands in the fields that the user names."""
+        """Return one record, with the values of the fields that the user names."""
         record = {key: value for key, value in rollout.items() if value is not None}
         if self.fields.id is not None:
             record["instance_id"] = look_up(document, self.fields.id)
@@ -78,7 +82,7 @@ class RowReader(NamedTuple):
                 return _bad(row, "instance_id", missing_id(document, self.fields.id))
         if self.fields.reward is not None:
             value = look_up(document, self.fields.reward)
-            record |= judged(value, value if isinstance(value, bool) else None)
+            record |= verdict_fields(value, value if isinstance(value, bool) else None)
         if self.fields.messages is not None:
             messages = chat(look_up(document, self.fields.messages))
             if messages is None:
@@ -91,29 +95,35 @@ class RowReader(NamedTuple):
 
 
 def find_reader(path: str, first: Any, fields: FieldNames) -> RowReader | None:
-    """Return what makes records of a file's rows; None where its rows are records as they are.
+    """Return what converts a file's rows to records; None where its rows are records already.
 
-    Raises `InputError` where its rows are of no form that is known, with the fields that they have.
+    Raises `InputError` where its rows have no known form, with the fields that they have.
 
     Args:
         path: the file.
-        first: its first row, decoded; None where that cannot be.
-        fields: what the user says of the fields.
+        first: its first row, decoded; None where it cannot be decoded.
+        fields: names of fields that the user gave.
     """
     producer = find_producer(first)
     if producer is None and fields == NO_NAMES:
-        if isinstance(first, dict) and first and "instance_id" in first and _OWN.isdisjoint(first) and len(first) > 1:
+        if (
+            isinstance(first, dict)
+            and first
+            and "instance_id" in first
+            and _RECORD_FIELDS.isdisjoint(first)
+            and len(first) > 1
+        ):
             _check_known(path, first)
         return None
-    return RowReader(producer, fields, _ENDINGS.sub("", path.rsplit("/", 1)[-1]), path)
+    return RowReader(producer, fields, _SUFFIXES.sub("", path.rsplit("/", 1)[-1]), path)
 
 
 def _check_known(path: str, first: Row) -> None:
-    """Raise `InputError` for rows in which some field might be a conversation, though none is known as one."""
-    metadata = opened(first.get("metadata"))
-    if isinstance(metadata, dict) and not _OWN.isdisjoint(metadata):
+    """Raise `InputError` for rows of which some field may be a conversation, though none is known to be one."""
+    metadata = parse_json_text(first.get("metadata"))
+    if isinstance(metadata, dict) and not _RECORD_FIELDS.isdisjoint(metadata):
         return
-    values = (opened(value) for name, value in first.items() if name not in ("metadata", "instance_id"))
+    values = (parse_json_text(value) for name, value in first.items() if name not in ("metadata", "instance_id"))
     if any(isinstance(value, dict | list) and value for value in values):
         raise InputError(
             f"{path}: its rows are of no form that is known; they have {shown_fields(first)}: name the messages with "
@@ -122,15 +132,15 @@ def _check_known(path: str, first: Row) -> None:
 
 
 def parsed_row(row: RawRow | BadRow | None) -> Any:
-    """Return what a row holds, NaN as null; None where it is no JSON."""
+    """Return the decoded row, NaN as null; None where it is no JSON."""
     if row is None or isinstance(row, BadRow):
         return None
     try:
         return orjson.loads(row.text)
     except orjson.JSONDecodeError:
-        mended = repair(row.text)
+        repaired = repair(row.text)
     try:
-        return None if mended is None else orjson.loads(mended)
+        return None if repaired is None else orjson.loads(repaired)
     except orjson.JSONDecodeError:
         return None
 
@@ -142,17 +152,17 @@ def is_message(value: Any) -> bool:
 
 
 def look_up(document: Any, path: str) -> Any:
-    """Return what stands in a field by its name, or by the names on the way to it, with dots; None for nothing."""
+    """Return the value of a field by its name, or by a path of names with dots; None where there is none."""
     if isinstance(document, dict) and path in document:
         return document[path]
     for name in path.split("."):
-        document = opened(document)
+        document = parse_json_text(document)
         document = document.get(name) if isinstance(document, dict) else None
     return document
 
 
 def missing_id(document: Any, looked_for: str = "instance_id") -> str:
-    """Return the reason of a row without an id: what was looked for, what there is, and what to do."""
+    """Return the reason of a row without an id: the field looked for, the fields that it has, and what to do."""
     known = document if isinstance(document, dict) else {}
     flags = ["--id_field"]
     if known and not known.keys() & {*CONVERSATION}:
@@ -167,7 +177,7 @@ def missing_id(document: Any, looked_for: str = "instance_id") -> str:
 
 
 def shown_fields(document: Row) -> str:
-    """Return the names of a row's fields, as many as are of use."""
+    """Return the names of a row's fields, at most the first `_FIELDS_SHOWN`."""
     names = (str(name)[:_LONGEST_NAME] for name in document)
     return ", ".join(islice(names, _FIELDS_SHOWN)) or "nothing"
 

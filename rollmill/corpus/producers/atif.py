@@ -14,15 +14,15 @@ from rollmill.corpus.producer_values import (
     failure,
     fields,
     first_text,
-    judged,
-    not_learnt,
     number,
     objects,
     openai_tools,
     text,
+    untrained,
     usage,
     verdict,
-    whole,
+    verdict_fields,
+    whole_number,
 )
 from rollmill.files.confined import ConfinedFileError, read_confined
 from rollmill.files.remote import is_remote
@@ -34,14 +34,14 @@ _ROLES = {"system": "system", "user": "user", "agent": "assistant"}
 _NAMES = ("instance_id", "task_id", "task_name")
 _SESSIONS = ("trajectory_id", "session_id")
 _AGENT = "agent"
-"""Where a trial of Harbor has its trajectory."""
+"""The folder of a trial of Harbor that contains its trajectory."""
 _LONGEST_RESULT = 16 << 20
 
 
 class Atif:
     """Reads `{"schema_version": "ATIF-v1.x", "agent", "steps", ...}`."""
 
-    def is_one(self, document: Any) -> bool:
+    def recognizes(self, document: Any) -> bool:
         """Return whether a document names the format, or has an agent and steps with sources."""
         if not isinstance(document, dict) or not isinstance(document.get("steps"), list):
             return False
@@ -52,23 +52,22 @@ class Atif:
     def rollouts(self, document: Row, origin: RowOrigin) -> Iterator[Row]:
         """Yield the one rollout.
 
-        The format has no place for a verdict but `extra` and the metrics of steps; Harbor writes it in the trial's
-        folder, beside that of its agent.
+        The format has no field for a verdict, which may be in `extra` and the metrics of steps; Harbor writes it to a
+        file of the trial's folder.
         """
         extra, metrics, agent = (fields(document.get(name)) for name in ("extra", "final_metrics", "agent"))
         steps = objects(document["steps"])
         trial = _Trial.of(origin.path)
-        judged_here = verdict(document, extra, metrics, metrics.get("extra"), {"reward": _sum_of_rewards(steps)})
-        judgement = judged_here if judged_here["reward"] is not None else judged(trial.reward)
+        own_verdict = verdict(document, extra, metrics, metrics.get("extra"), {"reward": _sum_of_rewards(steps)})
+        final_verdict = own_verdict if own_verdict["reward"] is not None else verdict_fields(trial.reward)
         error = extra.get("error") or extra.get("exception_info")
-        # Where an agent's time was up the tests are run all the same: what they say is a verdict.
-        error = error or (trial.exception if judgement["reward"] is None else None)
-        told = fields(error)
+        # Harbor runs the tests even after an agent's timeout: with their reward, the exception is no failure.
+        error = error or (trial.exception if final_verdict["reward"] is None else None)
         named = first_text(extra, _NAMES) or first_text(document, _NAMES) or trial.task
         named = named or first_text(document, _SESSIONS)
         model = text(agent.get("model_name"))
         yield {
-            "instance_id": named or origin.made_id,
+            "instance_id": named or origin.generated_id,
             "sample_id": extra.get("sample_id"),
             "messages": [message for step in steps for message in _messages(step)],
             "tools": openai_tools(agent.get("tool_definitions")),
@@ -78,14 +77,14 @@ class Atif:
             "truncated": extra.get("truncated"),
             "model_calls": sum(step.get("source") == "agent" for step in steps),
             "usage": usage(metrics.get("total_prompt_tokens"), metrics.get("total_completion_tokens")),
-            "error": _error(error, told) if error else None,
+            "error": _error(error) if error else None,
             "metadata": {"model": model} if model else None,
-            **judgement,
+            **final_verdict,
         }
 
 
 class _Trial(NamedTuple):
-    """What Harbor has written of a trial in its folder."""
+    """The files that Harbor writes into a trial's folder: task, reward, exception."""
 
     task: str | None = None
     reward: float | None = None
@@ -93,25 +92,25 @@ class _Trial(NamedTuple):
 
     @classmethod
     def of(cls, path: str) -> _Trial:
-        """Return what is known of the trial whose trajectory a file is: nothing of a file that lies elsewhere."""
+        """Return the facts of the trial that a trajectory file belongs to; none for a file outside of a trial."""
         folder = Path(path).parent
         if folder.name != _AGENT or is_remote(path):
             return cls()
         trial = folder.resolve().parent
-        result = fields(_written(trial, "result.json"))
+        result = fields(_read_json(trial, "result.json"))
         rewards = (
             fields(result.get("verifier_result")).get("rewards"),
             result.get("verifier_result"),
-            _written(trial, "verifier/reward.json"),
-            {"reward": _written(trial, "verifier/reward.txt")},
+            _read_json(trial, "verifier/reward.json"),
+            {"reward": _read_json(trial, "verifier/reward.txt")},
         )
         known = (_reward(fields(each)) for each in rewards)
         reward = next((each for each in known if each is not None), None)
         return cls(text(result.get("task_name")), reward, result.get("exception_info"))
 
 
-def _written(trial: Path, name: str) -> Any:
-    """Return the JSON of a file of a trial, a number in it as such; None where there is none."""
+def _read_json(trial: Path, name: str) -> Any:
+    """Return the decoded content of a trial's file; None where it does not exist or is no JSON."""
     try:
         content = read_confined(name, [trial], limit=_LONGEST_RESULT)
         return orjson.loads(content)
@@ -120,27 +119,28 @@ def _written(trial: Path, name: str) -> Any:
 
 
 def _reward(rewards: Row) -> float | None:
-    """Return the reward of a trial: the one of that name, or the only one."""
+    """Return a trial's reward: the one named `reward`, or the only one."""
     if (reward := number(rewards.get("reward"))) is not None:
         return reward
     return number(next(iter(rewards.values()))) if len(rewards) == 1 else None
 
 
 def _sum_of_rewards(steps: list[Row]) -> float | None:
-    """Return what the steps' metrics have as rewards, together; None where none has."""
+    """Return the sum of the rewards in the steps' metrics; None where there are none."""
     metrics = [fields(step.get("metrics")) for step in steps]
     known = (number({**fields(each.get("extra")), **each}.get("reward")) for each in metrics)
     rewards = [reward for reward in known if reward is not None]
     return sum(rewards) if rewards else None
 
 
-def _error(error: Any, told: Row) -> Row:
-    kind = first_text(told, ("type", "exception_type"))
-    return failure(kind, first_text(told, ("message", "exception_message")) or text(error))
+def _error(error: Any) -> Row:
+    details = fields(error)
+    kind = first_text(details, ("type", "exception_type"))
+    return failure(kind, first_text(details, ("message", "exception_message")) or text(error))
 
 
 def _messages(step: Row) -> Chat:
-    """Return a step's message, and the results that it observed, which stand behind it."""
+    """Return a step's message, followed by the results that it observed."""
     role = _ROLES.get(str(step.get("source")), str(step.get("source")))
     calls = [_call(call) for call in objects(step.get("tool_calls"))]
     results = [_result(result) for result in objects(fields(step.get("observation")).get("results"))]
@@ -151,11 +151,11 @@ def _messages(step: Row) -> Chat:
         extra = fields(step.get("extra"))
         message |= {"finish_reason": extra["finish_reason"]} if text(extra.get("finish_reason")) else {}
         message |= {"weight": 0} if extra.get("weight") == 0 else {}
-        # What another context was filled with, and what no model has written, is no answer to learn.
-        if step.get("is_copied_context") is True or whole(step.get("llm_call_count")) == 0:
-            message = not_learnt(message)
-    said = message["content"] or calls or role == "assistant"
-    return [*([message] if said else []), *(result for result in results if result["content"] is not None)]
+        # A step copied from another context, or that no model call wrote, is not trained on.
+        if step.get("is_copied_context") is True or whole_number(step.get("llm_call_count")) == 0:
+            message = untrained(message)
+    is_turn = message["content"] or calls or role == "assistant"
+    return [*([message] if is_turn else []), *(result for result in results if result["content"] is not None)]
 
 
 def _call(call: Row) -> Row:
@@ -165,13 +165,13 @@ def _call(call: Row) -> Row:
 
 def _result(result: Row) -> Row:
     content, identity = _content(result.get("content")), text(result.get("source_call_id"))
-    if identity is None:  # of an action that is no call: as the model saw it
+    if identity is None:  # the result of an action that is no call: the model saw it as a user's message
         return {"role": "user", "content": content}
     return {"role": "tool", "content": content, "tool_call_id": identity}
 
 
 def _content(value: Any) -> Any:
-    """Return text, or parts: images by their paths."""
+    """Return text, or parts, whose images are paths."""
     return [_part(part) for part in objects(value)] if isinstance(value, list) else value
 
 

@@ -10,14 +10,14 @@ from rollmill.corpus.producer_values import (
     Chat,
     failure,
     fields,
-    judged,
-    not_learnt,
     number,
     objects,
     openai_tools,
     text,
+    untrained,
     usage,
-    whole,
+    verdict_fields,
+    whole_number,
 )
 from rollmill.files.rows import Row
 
@@ -25,8 +25,8 @@ ENTRY = ProducerEntry("inspect_ai", "InspectAi", "logs (.eval, .json)")
 
 _ATTACHMENT = "attachment://"
 _GRADES = {"C": 1.0, "I": 0.0, "P": 0.5, "N": 0.0, "yes": 1.0, "true": 1.0, "no": 0.0, "false": 0.0}
-_LEFT_OUT = frozenset({"id", "source", "model", "metadata", "function", "error", "internal"})
-"""Of a message: what is of use to the program that wrote it only."""
+_UNUSED_FIELDS = frozenset({"id", "source", "model", "metadata", "function", "error", "internal"})
+"""Fields of a message that only inspect_ai itself uses."""
 _DEEPEST = 20
 """Levels of a message's contents in which references to attachments are looked for."""
 
@@ -34,8 +34,8 @@ _DEEPEST = 20
 class InspectAi:
     """Reads samples, of a log or each by itself."""
 
-    def is_one(self, document: Any) -> bool:
-        """Return whether a document is a whole log, or one sample of it."""
+    def recognizes(self, document: Any) -> bool:
+        """Return whether a document is a log, or one of its samples."""
         if not isinstance(document, dict):
             return False
         if isinstance(document.get("eval"), dict) and isinstance(document.get("samples"), list):
@@ -44,7 +44,7 @@ class InspectAi:
         return is_sample and ("messages" in document or "output" in document)
 
     def rollouts(self, document: Row, origin: RowOrigin) -> Iterator[Row]:
-        """Yield one rollout for each sample: an epoch is a sample of the same problem."""
+        """Yield one rollout for each sample; the epochs of a sample are samples of the same problem."""
         for sample in objects(document["samples"]) if "eval" in document else [document]:
             yield _of_sample(sample, origin)
 
@@ -53,26 +53,26 @@ def _of_sample(sample: Row, origin: RowOrigin) -> Row:
     output = fields(sample.get("output"))
     choice = next(iter(objects(output.get("choices"))), {})
     error, limit = sample.get("error"), fields(sample.get("limit"))
-    told = text(fields(error).get("message")) or text(error)
-    spent = [fields(each) for each in fields(sample.get("model_usage")).values()]
+    message = text(fields(error).get("message")) or text(error)
+    usages = [fields(each) for each in fields(sample.get("model_usage")).values()]
     model = text(output.get("model"))
-    epoch = whole(sample.get("epoch"))
+    epoch = whole_number(sample.get("epoch"))
     return {
-        "instance_id": text(sample.get("id")) or origin.made_id,
+        "instance_id": text(sample.get("id")) or origin.generated_id,
         "sample_id": epoch - 1 if epoch else None,
         "messages": _messages(sample, choice),
         "tools": _tools(sample),
         "finish_reason": text(choice.get("stop_reason")),
         "exit_status": f"{limit['type']}_limit" if text(limit.get("type")) else None,
-        "usage": usage(_sum(spent, "input_tokens"), _sum(spent, "output_tokens")),
-        "error": failure("sample_error", told) if error else None,
+        "usage": usage(_sum(usages, "input_tokens"), _sum(usages, "output_tokens")),
+        "error": failure("sample_error", message) if error else None,
         "metadata": {"model": model} if model else None,
-        **judged(_points(fields(sample.get("scores")) or {"score": sample.get("score")})),
+        **verdict_fields(_points(fields(sample.get("scores")) or {"score": sample.get("score")})),
     }
 
 
 def _sum(uses: list[Row], name: str) -> int | None:
-    known = [amount for each in uses if (amount := whole(each.get(name))) is not None]
+    known = [amount for each in uses if (amount := whole_number(each.get(name))) is not None]
     return sum(known) if known else None
 
 
@@ -100,14 +100,14 @@ def _messages(sample: Row, choice: Row) -> Chat:
     attachments = fields(sample.get("attachments"))
     recorded = objects(sample.get("messages"))
     if not recorded:
-        asked = sample.get("input")
-        recorded = [{"role": "user", "content": asked}] if isinstance(asked, str) else objects(asked)
+        prompt = sample.get("input")
+        recorded = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else objects(prompt)
         recorded += [fields(choice.get("message"))] if choice.get("message") else []
     return [_message(_resolved(message, attachments, _DEEPEST)) for message in recorded]
 
 
 def _resolved(value: Any, attachments: Row, levels: int) -> Any:
-    """Return a value with attachments in the places of references to them."""
+    """Return a value with attachments in place of the references to them, in at most so many levels."""
     if isinstance(value, str) and value.startswith(_ATTACHMENT):
         return attachments.get(value.removeprefix(_ATTACHMENT), value)
     if isinstance(value, dict) and levels:
@@ -118,7 +118,7 @@ def _resolved(value: Any, attachments: Row, levels: int) -> Any:
 
 
 def _message(recorded: Row) -> Row:
-    message = {key: value for key, value in recorded.items() if key not in _LEFT_OUT and value is not None}
+    message = {key: value for key, value in recorded.items() if key not in _UNUSED_FIELDS and value is not None}
     if recorded.get("role") == "tool":
         named = text(recorded.get("function"))
         error = text(fields(recorded.get("error")).get("message"))
@@ -126,18 +126,18 @@ def _message(recorded: Row) -> Row:
         message |= {"content": error} if error and not message.get("content") else {}
         return message
     if recorded.get("role") != "assistant":
-        message.pop("tool_call_id", None)  # of a user's message: a list of the calls that it tells the content of
+        message.pop("tool_call_id", None)  # in a user's message, a list of the calls whose results it contains
         return message
     content = message.get("content")
     if isinstance(content, list):
         message["content"] = [_part(part) for part in content]
     if calls := objects(message.pop("tool_calls", None)):
         message["tool_calls"] = [_call(call) for call in calls]
-    return not_learnt(message) if recorded.get("source") == "input" else message
+    return untrained(message) if recorded.get("source") == "input" else message
 
 
 def _part(part: Any) -> Any:
-    """Return a part of a content; a tool that a server called in the middle of an answer by a type of its own."""
+    """Return a part of a content, with the type `server_tool_use` for a call that the server ran during the answer."""
     return {**part, "type": "server_tool_use"} if isinstance(part, dict) and part.get("type") == "tool_use" else part
 
 
@@ -149,6 +149,6 @@ def _call(call: Row) -> Row:
 
 
 def _tools(sample: Row) -> list[Row] | None:
-    """Return the tools of the first request that had any; events know them."""
+    """Return the tools of the first model request that had any; only the events record them."""
     events = (event for event in objects(sample.get("events")) if event.get("event") == "model")
     return next((tools for event in events if (tools := openai_tools(event.get("tools")))), None)

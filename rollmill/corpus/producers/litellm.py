@@ -1,4 +1,4 @@
-"""Logs of LiteLLM and others: requests with their responses; the outputs of batches."""
+"""Logs of requests with their responses, of LiteLLM and others, and the outputs of batches."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rollmill.corpus.producer_values import (
     first_text,
     objects,
     openai_tools,
-    opened,
+    parse_json_text,
     text,
     usage,
     verdict,
@@ -30,26 +30,26 @@ _PARAMETERS = ("model_parameters", "optional_params")
 
 
 class LiteLlm:
-    """Reads `{"messages", "response"}` of its standard log, `{"request": {"messages"}, "response"}` of others, batches.
+    """Reads `{"messages", "response"}` of LiteLLM, `{"request": {"messages"}, "response"}` of others, and batches.
 
-    The output of a batch has answers without their requests: none of them is trained on.
+    The output of a batch has answers without their requests: these are not trained on.
     """
 
-    def is_one(self, document: Any) -> bool:
-        """Return whether a row has messages, and a response with choices; or, with the marks of a log, none."""
+    def recognizes(self, document: Any) -> bool:
+        """Return whether a row has messages, and a response with an answer; or, with other fields of a log, none."""
         if not isinstance(document, dict) or "instance_id" in document:
             return False
         if _is_of_batch(document):
             return True
         if "response" not in document:
             return False
-        if _asked(document) is None:
+        if _request_messages(document) is None:
             return False
         response = fields(document["response"])
         return not _ANSWERS.isdisjoint(response) or _is_message(response) or not _LOGGED.isdisjoint(document)
 
     def rollouts(self, document: Row, origin: RowOrigin) -> Iterator[Row]:
-        """Yield one rollout for each choice; a request that failed is one without an answer."""
+        """Yield one rollout for each choice of a response; for a failed request one without an answer."""
         document = _as_logged(document) if _is_of_batch(document) else document
         response, request = fields(document["response"]), fields(document.get("request"))
         tokens = fields(response.get("usage"))
@@ -57,10 +57,10 @@ class LiteLlm:
         choices = objects(response.get("choices"))
         model = text(document.get("model")) or text(response.get("model"))
         known = {
-            "instance_id": first_text(document, ("id", "request_id", "litellm_call_id")) or origin.made_id,
-            "prompt": with_system(_asked(document) or [], request or document),
-            # Without its request an answer teaches nothing.
-            "trainable": None if _asked(document) else False,
+            "instance_id": first_text(document, ("id", "request_id", "litellm_call_id")) or origin.generated_id,
+            "prompt": with_system(_request_messages(document) or [], request or document),
+            # An answer without its request is not trained on.
+            "trainable": None if _request_messages(document) else False,
             "tools": next((tools for each in parameters if (tools := openai_tools(each.get("tools")))), None),
             "usage": _usage(tokens) if len(choices) < 2 else None,
             "metadata": {"model": model} if model else None,
@@ -86,12 +86,12 @@ class LiteLlm:
 
 
 def _is_of_batch(document: Row) -> bool:
-    """Return whether a row is of the output of a batch, as OpenAI, vLLM and Anthropic write it."""
+    """Return whether a row is from the output of a batch, as OpenAI, vLLM and Anthropic write it."""
     return "custom_id" in document and not {"response", "result"}.isdisjoint(document)
 
 
 def _as_logged(document: Row) -> Row:
-    """Return a row of a batch as one of a log."""
+    """Return a row of a batch in the form of a log's row."""
     result, response = fields(document.get("result")), fields(document.get("response"))
     body = fields(result.get("message")) or fields(response.get("body"))
     error = document.get("error") or result.get("error") or body.get("error")
@@ -104,7 +104,7 @@ def _as_logged(document: Row) -> Row:
 
 
 def _is_message(response: Row) -> bool:
-    """Return whether a response is one of Anthropic's Messages."""
+    """Return whether a response is one of Anthropic's Messages API."""
     return response.get("role") == "assistant" and isinstance(response.get("content"), list)
 
 
@@ -113,32 +113,33 @@ def _usage(tokens: Row) -> Row | None:
     return usage(*(next((tokens[name] for name in names if name in tokens), None) for names in (prompt, completion)))
 
 
-def _asked(document: Row) -> Chat | None:
-    places = (document, fields(document.get("request")), fields(document.get("proxy_server_request")))
-    messages = (chat(fields(place).get("messages")) or _input(fields(place)) for place in places)
-    return next((found for found in messages if found), None)
+def _request_messages(document: Row) -> Chat | None:
+    """Return the messages of the request; None where there are none."""
+    requests = (document, fields(document.get("request")), fields(document.get("proxy_server_request")))
+    conversations = (chat(request.get("messages")) or _input(request) for request in requests)
+    return next((messages for messages in conversations if messages), None)
 
 
-def _input(asked: Row) -> Chat:
-    """Return what a request of OpenAI's Responses asks."""
-    given = opened(asked.get("input"))
-    turns = [{"role": "user", "content": given}] if text(given) else objects(given)
-    return with_system(turns, {"system": asked.get("instructions")})
+def _input(request: Row) -> Chat:
+    """Return the input of a request of OpenAI's Responses as messages."""
+    content = parse_json_text(request.get("input"))
+    turns = [{"role": "user", "content": content}] if text(content) else objects(content)
+    return with_system(turns, {"system": request.get("instructions")})
 
 
 def _error(document: Row) -> Row | None:
-    """Return what went wrong, where the log says that something did."""
+    """Return the `error` of a failed request; None where it did not fail."""
     known = fields(document.get("error_information"))
-    answered = fields(document["response"]).get("error")
-    told = fields(answered)
-    told = fields(told.get("error")) or told
+    response_error = fields(document["response"]).get("error")
+    details = fields(response_error)
+    details = fields(details.get("error")) or details
     message = (
         first_text(known, ("error_message",))
         or first_text(document, ("error_str", "exception"))
-        or first_text(told, ("message",))
-        or text(answered)
+        or first_text(details, ("message",))
+        or text(response_error)
     )
-    if document.get("status") != "failure" and message is None and not told:
+    if document.get("status") != "failure" and message is None and not details:
         return None
-    kind = first_text(known, ("error_class", "error_code")) or first_text(told, ("type", "code"))
+    kind = first_text(known, ("error_class", "error_code")) or first_text(details, ("type", "code"))
     return failure(kind or "failure", message)

@@ -1,4 +1,4 @@
-"""Bare conversations: a list of messages by itself, as mini-swe-agent and others first wrote them."""
+"""Bare conversations: a list of messages by itself, as early versions of mini-swe-agent and others wrote them."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ ENTRY = ProducerEntry("messages", "MessageList", "a list of messages by itself",
 class MessageList:
     """Reads `[{"role", "content"}, ...]`."""
 
-    def is_one(self, document: Any) -> bool:
-        """Return whether it is a list of messages, or of ShareGPT's turns."""
+    def recognizes(self, document: Any) -> bool:
+        """Return whether a document is a list of messages, or of ShareGPT's turns."""
         messages = chat(document) if isinstance(document, list) else None
         return messages is not None and all("role" in message for message in messages)
 
     def rollouts(self, document: list[Any], origin: RowOrigin) -> Iterator[Row]:
         """Yield the one rollout."""
-        yield {"instance_id": origin.made_id, "messages": chat(document)}
+        yield {"instance_id": origin.generated_id, "messages": chat(document)}

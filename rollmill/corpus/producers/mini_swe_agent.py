@@ -6,19 +6,19 @@ from collections.abc import Iterator
 from typing import Any
 
 from rollmill.corpus.producer import ProducerEntry, RowOrigin
-from rollmill.corpus.producer_values import Chat, failure, fields, first_text, objects, text, verdict, whole
+from rollmill.corpus.producer_values import Chat, failure, fields, first_text, objects, text, verdict, whole_number
 from rollmill.files.rows import Row
 
 ENTRY = ProducerEntry("mini-swe-agent", "MiniSweAgent", "trajectories (.traj.json) of versions 1 and 2")
 
 _FORMAT = "mini-swe-agent"
-_OF_A_FAILURE = ("traceback", "exception_str")
+_FAILURE_FIELDS = ("traceback", "exception_str")
 
 
 class MiniSweAgent:
     """Reads `{"info", "messages", "trajectory_format"}`; before version 1.4 the format is not named."""
 
-    def is_one(self, document: Any) -> bool:
+    def recognizes(self, document: Any) -> bool:
         """Return whether a document names the format, or has its `info` beside messages."""
         if not isinstance(document, dict) or not isinstance(document.get("messages"), list):
             return False
@@ -28,36 +28,37 @@ class MiniSweAgent:
         return isinstance(info, dict) and "exit_status" in info and "submission" in info
 
     def rollouts(self, document: Row, origin: RowOrigin) -> Iterator[Row]:
-        """Yield the one rollout; an exception of the agent's surroundings is an error, a limit that it met is none."""
+        """Yield the one rollout; an exception outside of the agent is an error, a limit that it reached is not."""
         info = fields(document.get("info"))
         status = text(info.get("exit_status"))
-        broke = any(info.get(name) for name in _OF_A_FAILURE)
+        has_failed = any(info.get(name) for name in _FAILURE_FIELDS)
         model = fields(fields(info.get("config")).get("model")).get("model_name")
         yield {
-            "instance_id": first_text(document, ("instance_id",)) or origin.made_id,
+            "instance_id": first_text(document, ("instance_id",)) or origin.generated_id,
             "sample_id": document.get("sample_id"),
             "messages": _messages(document["messages"]),
             "exit_status": status,
             "git_diff": text(info.get("submission")),
-            "model_calls": whole(fields(info.get("model_stats")).get("api_calls")),
-            "error": failure(status, info.get("exception_str")) if broke else None,
+            "model_calls": whole_number(fields(info.get("model_stats")).get("api_calls")),
+            "error": failure(status, info.get("exception_str")) if has_failed else None,
             "metadata": {"model": model} if text(model) else None,
             **verdict(document, info),
         }
 
 
 def _messages(recorded: Any) -> Chat:
-    """Return the messages; an answer of OpenAI's Responses, which version 2 keeps whole, as its items."""
+    """Return the messages; version 2 keeps answers of OpenAI's Responses as they are: they become their items."""
     messages: Chat = []
     for message in objects(recorded):
         if message.get("object") == "response":
             ends = {name: message[name] for name in ("status", "incomplete_details") if message.get(name)}
             items = objects(message.get("output"))
-            messages += [*items[:-1], *({**item, **_cut(ends)} for item in items[-1:])]
+            messages += [*items[:-1], *({**item, **_if_incomplete(ends)} for item in items[-1:])]
         else:
             messages.append(message)
     return messages
 
 
-def _cut(ends: Row) -> Row:
+def _if_incomplete(ends: Row) -> Row:
+    """Return the fields of an answer's end, if it was cut off."""
     return ends if ends.get("status") == "incomplete" else {}

@@ -10,13 +10,13 @@ from rollmill.corpus.producer_values import (
     failure,
     fields,
     first_text,
-    judged,
     objects,
     openai_tools,
-    opened,
+    parse_json_text,
     text,
     usage,
-    whole,
+    verdict_fields,
+    whole_number,
 )
 from rollmill.files.rows import Row
 
@@ -29,41 +29,41 @@ _NAMES = ("instance_id", "task_id", "problem_id", "id", "uuid")
 class NemoGym:
     """Reads `{"responses_create_params", "response", "reward", ...}`."""
 
-    def is_one(self, document: Any) -> bool:
-        """Return whether a row has the parameters of a request and its response."""
+    def recognizes(self, document: Any) -> bool:
+        """Return whether a row has the parameters of a request, and its response."""
         return isinstance(document, dict) and {"responses_create_params", "response"} <= document.keys()
 
     def rollouts(self, document: Row, origin: RowOrigin) -> Iterator[Row]:
         """Yield the one rollout: the input is its prompt, the output its completion."""
-        asked, response = fields(document["responses_create_params"]), fields(document["response"])
+        request, response = fields(document["responses_create_params"]), fields(document["response"])
         error, tokens = fields(response.get("error")), fields(response.get("usage"))
-        told = first_text(error, ("message",)) or text(response.get("error")) or text(document.get("error"))
-        broke = told is not None or bool(error) or response.get("status") == "failed"
+        message = first_text(error, ("message",)) or text(response.get("error")) or text(document.get("error"))
+        has_failed = message is not None or bool(error) or response.get("status") == "failed"
         model = text(response.get("model"))
         yield {
             "instance_id": first_text(document, _NAMES) or _task(document, origin),
-            "sample_id": whole(document.get(_ROLLOUT)),
-            "prompt": _prompt(asked),
+            "sample_id": whole_number(document.get(_ROLLOUT)),
+            "prompt": _prompt(request),
             "completion": objects(response.get("output")),
-            "tools": openai_tools(asked.get("tools") or response.get("tools")),
+            "tools": openai_tools(request.get("tools") or response.get("tools")),
             "incomplete_details": response.get("incomplete_details"),
             "status": "incomplete" if response.get("status") == "incomplete" else None,
             "usage": usage(tokens.get("input_tokens"), tokens.get("output_tokens")),
-            "error": failure(error.get("code"), told) if broke else None,
+            "error": failure(error.get("code"), message) if has_failed else None,
             "metadata": {"model": model} if model else None,
-            **judged(document.get("reward")),
+            **verdict_fields(document.get("reward")),
         }
 
 
 def _task(document: Row, origin: RowOrigin) -> str:
-    index = whole(document.get(_TASK))
+    index = whole_number(document.get(_TASK))
     if index is None:
-        return origin.made_id
+        return origin.generated_id
     return f"{text(fields(document.get('agent_ref')).get('name')) or origin.name}-{index}"
 
 
-def _prompt(asked: Row) -> list[Row]:
-    given = opened(asked.get("input"))
-    turns = [{"role": "user", "content": given}] if isinstance(given, str) else objects(given)
-    instructions = text(asked.get("instructions"))
+def _prompt(request: Row) -> list[Row]:
+    content = parse_json_text(request.get("input"))
+    turns = [{"role": "user", "content": content}] if isinstance(content, str) else objects(content)
+    instructions = text(request.get("instructions"))
     return [{"role": "system", "content": instructions}, *turns] if instructions else turns

@@ -1,4 +1,4 @@
-"""Conversations in the form of ShareGPT: `conversations` of `from` and `value`."""
+"""Conversations in ShareGPT's form: `conversations` of `from` and `value`."""
 
 from __future__ import annotations
 
@@ -23,23 +23,25 @@ ENTRY = ProducerEntry("sharegpt", "ShareGpt", "conversations of `from` and `valu
 
 _FIELDS = ("conversations", "conversation")
 _NAMES = ("instance_id", "id", "conversation_id", "uid", "idx")
-_KEPT = ("sample_id", "images", "metadata", "train", "trainable", "weight", "loss_mask", "chat_template_kwargs")
+_COPIED_FIELDS = (
+    "sample_id", "images", "metadata", "train", "trainable", "weight", "loss_mask", "chat_template_kwargs",
+)  # fmt: skip
 
 
 class ShareGpt:
     """Reads `{"id", "conversations", "system", "tools", ...}`; preferences and `kto_tag` as LLaMA-Factory has them."""
 
-    def is_one(self, document: Any) -> bool:
+    def recognizes(self, document: Any) -> bool:
         """Return whether a row has a conversation under one of the names for it."""
         return isinstance(document, dict) and "messages" not in document and _turns(document) is not None
 
     def rollouts(self, document: Row, origin: RowOrigin) -> Iterator[Row]:
-        """Yield the conversation, or with two answers to choose from one rollout for each."""
+        """Yield the conversation; with two answers to choose from, one rollout for each."""
         messages = with_system(_turns(document) or [], document)
         known = {
-            "instance_id": first_text(document, _NAMES) or origin.made_id,
+            "instance_id": first_text(document, _NAMES) or origin.generated_id,
             "tools": openai_tools(document.get("tools")),
-            **{name: document[name] for name in _KEPT if name in document},
+            **{name: document[name] for name in _COPIED_FIELDS if name in document},
         }
         preferences = [chat([document.get(side)]) for side in ("chosen", "rejected")]
         if all(preferences):
@@ -50,19 +52,19 @@ class ShareGpt:
 
 
 def _turns(document: Row) -> list[Row] | None:
-    found = next((objects(document.get(name)) for name in _FIELDS if document.get(name)), None)
-    if not found:
+    turns = next((objects(document.get(name)) for name in _FIELDS if document.get(name)), None)
+    if not turns:
         return None
-    if all(_is_exchange(turn) for turn in found):
-        return [message for turn in found for message in _of_exchange(turn)]
-    return chat(found) if all(is_share_gpt(turn) or "role" in turn for turn in found) else None
+    if all(_is_exchange(turn) for turn in turns):
+        return [message for turn in turns for message in _of_exchange(turn)]
+    return chat(turns) if all(is_share_gpt(turn) or "role" in turn for turn in turns) else None
 
 
 def _is_exchange(turn: Row) -> bool:
-    """Return whether a turn is a question and its answer together, as XTuner has them."""
+    """Return whether a turn is a question with its answer, as XTuner writes them."""
     return isinstance(turn.get("input"), str) and isinstance(turn.get("output"), str)
 
 
 def _of_exchange(turn: Row) -> Chat:
-    said = (("system", turn.get("system")), ("user", turn["input"]), ("assistant", turn["output"]))
-    return [{"role": role, "content": content} for role, content in said if content]
+    messages = (("system", turn.get("system")), ("user", turn["input"]), ("assistant", turn["output"]))
+    return [{"role": role, "content": content} for role, content in messages if content]

@@ -6,13 +6,23 @@ from collections.abc import Iterator
 from typing import Any
 
 from rollmill.corpus.producer import ProducerEntry, RowOrigin
-from rollmill.corpus.producer_values import Chat, failure, fields, first_text, not_learnt, objects, text, verdict, whole
+from rollmill.corpus.producer_values import (
+    Chat,
+    failure,
+    fields,
+    first_text,
+    objects,
+    text,
+    untrained,
+    verdict,
+    whole_number,
+)
 from rollmill.files.rows import Row
 
 ENTRY = ProducerEntry("swe-agent", "SweAgent", "trajectories (.traj)")
 
-_OF_A_FAILURE = ("exit_error", "exit_environment_error", "exit_api")
-"""Exit statuses, or parts of them, that say that something around the agent broke."""
+_FAILURE_STATUSES = ("exit_error", "exit_environment_error", "exit_api")
+"""Parts of exit statuses of runs that failed outside of the agent."""
 _BOOKKEEPING = frozenset(
     {"agent", "message_type", "thought", "action", "tool_call_ids", "tags", "cache_control", "is_demo"}
 )
@@ -21,8 +31,8 @@ _BOOKKEEPING = frozenset(
 class SweAgent:
     """Reads `{"trajectory", "history", "info"}`."""
 
-    def is_one(self, document: Any) -> bool:
-        """Return whether a document has the steps of its trajectory, or its history, beside what it says of the run."""
+    def recognizes(self, document: Any) -> bool:
+        """Return whether a document has the steps of its trajectory, or its history, beside the facts of the run."""
         if not isinstance(document, dict) or not isinstance(document.get("info"), dict):
             return False
         steps = document.get("trajectory")
@@ -33,23 +43,23 @@ class SweAgent:
         )
 
     def rollouts(self, document: Row, origin: RowOrigin) -> Iterator[Row]:
-        """Yield the one rollout, its messages as the history has them."""
+        """Yield the one rollout, with the messages of its history."""
         info = fields(document.get("info"))
         status = text(info.get("exit_status"))
-        broke = status is not None and any(word in status for word in _OF_A_FAILURE)
+        has_failed = status is not None and any(word in status for word in _FAILURE_STATUSES)
         yield {
-            "instance_id": first_text(document, ("instance_id",)) or origin.made_id,
+            "instance_id": first_text(document, ("instance_id",)) or origin.generated_id,
             "messages": history_messages(document.get("history")) or _messages_of_steps(document["trajectory"]),
             "exit_status": status,
             "git_diff": text(info.get("submission")),
-            "model_calls": whole(fields(info.get("model_stats")).get("api_calls")),
-            "error": failure(status, None) if broke else None,
+            "model_calls": whole_number(fields(info.get("model_stats")).get("api_calls")),
+            "error": failure(status, None) if has_failed else None,
             **verdict(document, info),
         }
 
 
 def history_messages(history: Any) -> Chat:
-    """Return messages of a history: the demonstrations in it are not to be learnt, a result names its one call."""
+    """Return the messages of a history: demonstrations are not trained on, a result names its one call."""
     return [_message(message) for message in objects(history)]
 
 
@@ -58,25 +68,25 @@ def _message(recorded: Row) -> Row:
     ids = recorded.get("tool_call_ids")
     if recorded.get("role") == "tool" and isinstance(ids, list) and ids and "tool_call_id" not in message:
         message["tool_call_id"] = ids[0]
-    return not_learnt(message) if recorded.get("is_demo") is True else message
+    return untrained(message) if recorded.get("is_demo") is True else message
 
 
 def _messages_of_steps(trajectory: Any) -> Chat:
     """Return the messages of a trajectory without a history.
 
-    That is what the last request held, and its answer; else the answers and observations, step by step.
+    That is the last request with its answer, where it is recorded; else the answers and observations, step by step.
     """
     steps = objects(trajectory)
     for step in steps[-1:]:
-        asked = history_messages(step.get("query"))
-        if asked and asked[-1].get("role") != "assistant":
+        query = history_messages(step.get("query"))
+        if query and query[-1].get("role") != "assistant":
             return [
-                *asked,
+                *query,
                 {"role": "assistant", "content": step.get("response"), "tool_calls": step.get("tool_calls")},
             ]
-        if told := history_messages(step.get("messages")):
-            return told
-    messages: Chat = []
+        if messages := history_messages(step.get("messages")):
+            return messages
+    messages = []
     for step in steps:
         messages.append({"role": "assistant", "content": step.get("response") or step.get("thought")})
         messages.append({"role": "user", "content": step.get("observation")})

@@ -1,4 +1,4 @@
-"""Results of the library verifiers: `results.jsonl`, and from its version 1 on `traces.jsonl`."""
+"""Results of the library verifiers: `results.jsonl`, and `traces.jsonl` from its version 1 on."""
 
 from __future__ import annotations
 
@@ -11,37 +11,37 @@ from rollmill.corpus.producer_values import (
     failure,
     fields,
     first_text,
-    judged,
-    not_learnt,
     number,
     objects,
     openai_tools,
-    opened,
+    parse_json_text,
     text,
+    untrained,
     usage,
+    verdict_fields,
 )
 from rollmill.files.rows import Row
 
 ENTRY = ProducerEntry("verifiers", "Verifiers", "results.jsonl, and traces.jsonl of its version 1")
 
-_MARKS = frozenset({"example_id", "is_completed", "stop_condition", "generation_ms", "rollout_idx", "metrics"})
+_RESULT_FIELDS = frozenset({"example_id", "is_completed", "stop_condition", "generation_ms", "rollout_idx", "metrics"})
 _CUT_OFF = frozenset({"max_input_tokens", "max_output_tokens", "max_total_tokens", "context_length"})
 
 
 class Verifiers:
     """Reads rows of `prompt`, `completion`, `reward`, and episodes of traces, which are graphs of messages."""
 
-    def is_one(self, document: Any) -> bool:
+    def recognizes(self, document: Any) -> bool:
         """Return whether a row is a result, an episode with traces, or one trace."""
         if not isinstance(document, dict) or "instance_id" in document:
             return False
         if isinstance(document.get("traces"), list):
             return "env" in document or any(map(_is_trace, objects(document["traces"])[:1]))
-        is_result = {"prompt", "completion", "reward"} <= document.keys() and not _MARKS.isdisjoint(document)
+        is_result = {"prompt", "completion", "reward"} <= document.keys() and not _RESULT_FIELDS.isdisjoint(document)
         return is_result or _is_trace(document)
 
     def rollouts(self, document: Row, origin: RowOrigin) -> Iterator[Row]:
-        """Yield one rollout for each result, and for each trace of an episode, as its last branch has it."""
+        """Yield one rollout for each result, and for each trace of an episode the messages of its last branch."""
         if "traces" in document:
             for trace in objects(document["traces"]):
                 yield _of_trace(trace, document, origin)
@@ -58,22 +58,22 @@ def _is_trace(document: Row) -> bool:
 def _of_result(document: Row, origin: RowOrigin) -> Row:
     tokens = fields(document.get("token_usage"))
     return {
-        "instance_id": first_text(document, ("example_id", "id")) or origin.made_id,
+        "instance_id": first_text(document, ("example_id", "id")) or origin.generated_id,
         "sample_id": document.get("rollout_idx"),
         "prompt": _turns(document.get("prompt")),
         "completion": _turns(document.get("completion")),
         "tools": openai_tools(document.get("tool_defs") or document.get("oai_tools")),
         "is_truncated": document.get("is_truncated"),
         "exit_status": text(document.get("stop_condition")),
-        "usage": usage(_whole(tokens.get("input_tokens")), _whole(tokens.get("output_tokens"))),
+        "usage": usage(_token_count(tokens.get("input_tokens")), _token_count(tokens.get("output_tokens"))),
         "error": _error(document.get("error")),
-        **judged(document.get("reward")),
+        **verdict_fields(document.get("reward")),
     }
 
 
 def _turns(value: Any) -> Any:
-    """Return messages, their calls opened, which stand in lists as JSON text each; or text as it is."""
-    messages = opened(value)
+    """Return messages with their calls, each recorded as JSON text, parsed; text unchanged."""
+    messages = parse_json_text(value)
     if not isinstance(messages, list):
         return value
     return [
@@ -82,7 +82,7 @@ def _turns(value: Any) -> Any:
     ]
 
 
-def _whole(value: Any) -> int | None:
+def _token_count(value: Any) -> int | None:
     amount = number(value)
     return int(amount) if amount is not None and 0 <= amount < 2**63 else None
 
@@ -104,9 +104,9 @@ def _of_trace(trace: Row, episode: Row, origin: RowOrigin) -> Row:
     data = fields(task.get("data"))
     errors = objects(trace.get("errors")) or objects(episode.get("errors"))
     failed = errors[-1] if errors and trace.get("ok") is not True else None
-    named = first_text(data, ("name", "idx")) or first_text(task, ("key", "hash")) or origin.made_id
+    named = first_text(data, ("name", "idx")) or first_text(task, ("key", "hash")) or origin.generated_id
     calls = objects(trace.get("calls"))
-    asked = [fields(call.get("usage")) for call in calls]
+    usages = [fields(call.get("usage")) for call in calls]
     env = text(fields(episode.get("env")).get("id"))
     return {
         "instance_id": f"{env}/{named}" if env else named,
@@ -116,19 +116,19 @@ def _of_trace(trace: Row, episode: Row, origin: RowOrigin) -> Row:
         "trainable": agent.get("trainable"),
         "exit_status": text(trace.get("stop_condition")),
         "model_calls": len(calls) or None,
-        "usage": usage(_sum(asked, "prompt_tokens"), _sum(asked, "completion_tokens")),
+        "usage": usage(_sum(usages, "prompt_tokens"), _sum(usages, "completion_tokens")),
         "error": failure(failed.get("type"), failed.get("message")) if failed else None,
-        **judged(_reward(fields(trace.get("rewards")))),
+        **verdict_fields(_reward(fields(trace.get("rewards")))),
     }
 
 
 def _sum(uses: list[Row], name: str) -> int | None:
-    known = [amount for each in uses if (amount := _whole(each.get(name))) is not None]
+    known = [amount for each in uses if (amount := _token_count(each.get(name))) is not None]
     return sum(known) if known else None
 
 
 def _reward(rewards: Row) -> float | None:
-    """Return the sum of all rewards with their weights; None where any is missing, or there is none."""
+    """Return the weighted sum of all rewards; None where any is missing, or there is none."""
     values = [_value(fields(each)) for each in rewards.values()]
     return sum(value for value in values if value is not None) if values and None not in values else None
 
@@ -146,15 +146,15 @@ def _is_cut_off(trace: Row, calls: list[Row]) -> bool:
 
 
 def _last_branch(nodes: list[Row]) -> Chat:
-    """Return the messages on the way to the last node; what the model has not written itself is not to be learnt."""
+    """Return the messages from the root to the last node; those that the model did not sample are not trained on."""
     messages: Chat = []
-    at: Any = len(nodes) - 1
-    # A message stands behind the one that it follows: whatever a file says, the way has an end.
-    while type(at) is int and 0 <= at < len(nodes):
-        node = nodes[at]
+    index: Any = len(nodes) - 1
+    # A parent has to come before its child in the list: a damaged file cannot make this loop run forever.
+    while type(index) is int and 0 <= index < len(nodes):
+        node = nodes[index]
         message = fields(node.get("message"))
         if message:
-            messages.append(message if node.get("sampled") is not False else not_learnt(message))
+            messages.append(message if node.get("sampled") is not False else untrained(message))
         parent = node.get("parent")
-        at = parent if type(parent) is int and parent < at else None
+        index = parent if type(parent) is int and parent < index else None
     return messages[::-1]
