@@ -56,7 +56,7 @@ class Corpus:
     def __init__(self, files: Sequence[Source], read: Sequence[_SourceRows], *, hashed: bool = True) -> None:
         self.files = list(files)
         self.hashed = hashed
-        """Whether every rollout with messages has its `completion_hash`."""
+        """True if every rollout with messages has its `completion_hash`."""
         self.sources = [source.path for source in files]
         """Paths and URLs; the table's `source` counts them."""
         self.table = _join_tables([part.table for part in read])

@@ -66,7 +66,7 @@ class Source(NamedTuple):
 
     @property
     def is_seekable(self) -> bool:
-        """Whether a record can be read by its offset, without reading the file from its beginning."""
+        """Return whether a record can be read by its offset, without reading the file from its beginning."""
         is_plain = self.kind == "lines" and self.reader is None
         return is_plain and not is_remote(self.path) and not is_packed(self.path)
 

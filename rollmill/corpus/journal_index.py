@@ -50,7 +50,7 @@ class JournalState(NamedTuple):
 
     file: list[int]
     settled: bool
-    """Whether the next change will get another ctime, so that comparing `file` detects it."""
+    """True if the next change will get another ctime, so that comparing `file` detects it."""
 
     @classmethod
     def of(cls, journal: Path) -> Self:

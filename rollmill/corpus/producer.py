@@ -19,7 +19,7 @@ class RowOrigin(NamedTuple):
     number: int
     """1-based position of the row in the file."""
     alone: bool
-    """Whether the file is one document."""
+    """True if the file has no other row."""
     path: str = ""
     """Path of the file; some tools write their verdicts beside it."""
 
@@ -46,7 +46,7 @@ class ProducerEntry(Entry):
     """The declaration of a producer in its module."""
 
     last: bool = field(default=False, kw_only=True)
-    """Whether it is tried after the others: rows of others may have its few distinctive fields, too."""
+    """True if it is tried after the others: rows of others may have its few distinctive fields, too."""
 
 
 PRODUCERS = Registry("producer", "rollmill.corpus.producers", ProducerEntry)

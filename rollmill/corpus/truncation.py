@@ -1,4 +1,4 @@
-"""Whether an answer was cut off at a limit on tokens, under every name that servers and producers have for it."""
+"""Finish reasons: find answers that were cut off at a limit on tokens, under the names of all servers and producers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Trajectories as documents of the Agent Trajectory Interchange Format (ATIF), which Harbor and NeMo read."""
+"""Export of trajectories as documents of the Agent Trajectory Interchange Format (ATIF), which Harbor and NeMo read."""
 
 from __future__ import annotations
 
@@ -15,22 +15,23 @@ from rollmill.corpus.record import Record
 VERSION = "ATIF-v1.6"
 """The first version in which contents may have images."""
 _SOURCES = {"system": "system", "developer": "system", "user": "user", "assistant": "agent"}
-_KEPT = ("instance_id", "sample_id", "reward", "success", "speedup")
+_VERDICT_FIELDS = ("instance_id", "sample_id", "reward", "success", "speedup")
 _Json = dict[str, Any]
 _metadata_text = msgspec.json.Decoder(Any)
 
 
 def atif_document(facts: Mapping[str, Any], record: Record, origin: Mapping[str, Any]) -> _Json:
-    """Return a rollout as one document; the verdict, for which the format has no place, stands in `extra`.
+    """Return a rollout as one document; the verdict, for which the format has no field, is in `extra`.
 
-    A result of a tool is observed by the step that called it; arguments that are no object stand under `text`.
+    A tool's result is an observation of the step that called it. Arguments of a call that are no object are under
+    `text`.
     """
     steps = _Steps()
     for turn in record.conversation() or []:
         steps.take(turn)
-    about = {name: facts[name] for name in _KEPT} | {"exit_status": _text(record.exit_status)}
+    extra = {name: facts[name] for name in _VERDICT_FIELDS} | {"exit_status": _text(record.exit_status)}
     if len(options := record.request_field("chat_template_kwargs")):
-        about["chat_template_kwargs"] = msgspec.json.decode(options)
+        extra["chat_template_kwargs"] = msgspec.json.decode(options)
     agent: _Json = {"name": "rollmill", "version": version("rollmill"), "model_name": _model(record, origin)}
     if len(tools := record.request_field("tools")):
         agent["tool_definitions"] = msgspec.json.decode(tools)
@@ -40,21 +41,22 @@ def atif_document(facts: Mapping[str, Any], record: Record, origin: Mapping[str,
         "agent": _known(agent),
         "steps": steps.done,
         "final_metrics": _known({**_tokens(record), "total_steps": len(steps.done)}),
-        "extra": _known(about),
+        "extra": _known(extra),
     }
 
 
 class _Steps:
-    """Makes steps of messages in the one form, in their order."""
+    """Converts normalized messages to steps, in their order."""
 
     def __init__(self) -> None:
         self.done: list[_Json] = []
         self._agent: _Json | None = None
-        """The last step of the agent, whose calls results belong to."""
-        self._open: list[str] = []
+        """The last step of the agent, which later results belong to."""
+        self._pending_ids: list[str] = []
+        """Ids of its calls without a result so far."""
 
     def take(self, turn: Message) -> None:
-        """Take one message; what ends an agent's run (`exit`) is none."""
+        """Convert one message; the message that ends an agent's run (role `exit`) has no step."""
         if turn.role == "tool":
             self._observe(turn)
         elif turn.role == "assistant":
@@ -69,43 +71,45 @@ class _Steps:
 
     def _answer(self, turn: Message) -> None:
         step = self._add("agent", _content(turn))
-        calls = msgspec.json.decode(turn.tool_calls) if len(turn.tool_calls) else []
-        made = [_call(call, f"call-{step['step_id']}-{number}") for number, call in enumerate(calls, start=1)]
+        recorded = msgspec.json.decode(turn.tool_calls) if len(turn.tool_calls) else []
+        calls = [_call(call, f"call-{step['step_id']}-{number}") for number, call in enumerate(recorded, start=1)]
         if len(turn.reasoning_content):
             step["reasoning_content"] = msgspec.json.decode(turn.reasoning_content)
-        if made:
-            step["tool_calls"] = made
+        if calls:
+            step["tool_calls"] = calls
         if len(turn.weight):
             step["extra"] = {"weight": 0}
-        self._agent, self._open = step, [call["tool_call_id"] for call in made]
+        self._agent, self._pending_ids = step, [call["tool_call_id"] for call in calls]
 
     def _observe(self, turn: Message) -> None:
-        """Add a result to the step that called for it; one that nothing called for is what a user says."""
-        named = msgspec.json.decode(turn.tool_call_id) if len(turn.tool_call_id) else None
-        identity = str(named) if named is not None else next(iter(self._open), None)
-        if self._agent is None or identity not in self._open:
+        """Add a result to the step that called for it; one that no call asked for becomes a user's message."""
+        recorded_id = msgspec.json.decode(turn.tool_call_id) if len(turn.tool_call_id) else None
+        call_id = str(recorded_id) if recorded_id is not None else next(iter(self._pending_ids), None)
+        if self._agent is None or call_id not in self._pending_ids:
             self._add("user", _content(turn))
             return
-        self._open.remove(identity)
+        self._pending_ids.remove(call_id)
         observation = self._agent.setdefault("observation", {"results": []})
-        observation["results"].append({"source_call_id": identity, "content": _content(turn)})
+        observation["results"].append({"source_call_id": call_id, "content": _content(turn)})
 
 
-def _call(call: Any, made_id: str) -> _Json:
+def _call(call: Any, generated_id: str) -> _Json:
+    """Return a call as ATIF has it."""
     function = call.get("function") or {}
     arguments = function.get("arguments")
     if isinstance(arguments, str):
-        arguments = _opened(arguments)
+        arguments = _parse_arguments(arguments)
     if not isinstance(arguments, dict):
         arguments = {} if arguments is None else {"text": arguments}
     return {
-        "tool_call_id": str(call.get("id") or made_id),
+        "tool_call_id": str(call.get("id") or generated_id),
         "function_name": str(function.get("name") or ""),
         "arguments": arguments,
     }
 
 
-def _opened(text: str) -> Any:
+def _parse_arguments(text: str) -> Any:
+    """Return arguments that are JSON text as values; other text unchanged, None for an empty one."""
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError:
@@ -113,7 +117,7 @@ def _opened(text: str) -> Any:
 
 
 def _content(turn: Message) -> Any:
-    """Return text, or parts where there are images; parts of any other kind as JSON text."""
+    """Return text; a list of parts where there are images, with parts of any other kind as JSON text."""
     content = msgspec.json.decode(turn.content) if len(turn.content) else None
     if not isinstance(content, list):
         return content if isinstance(content, str) else ""

@@ -1,4 +1,4 @@
-"""The dataset card: a README.md beside the exports that says what they are, and lets `datasets` load them by name."""
+"""The dataset card: a README.md beside the exports that describes them, and lets `datasets` load them by name."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _TITLE = "\n# Training data from rollouts\n\nLoad an export with `datasets.load_
 
 
 class Section(NamedTuple):
-    """A section of ours in a card: where it stands, and the export's configuration in it."""
+    """A section of rollmill in a card: its position in characters, and the export's configuration."""
 
     begin: int
     end: int
@@ -39,24 +39,24 @@ class Section(NamedTuple):
 
 
 def read_sections(card: str) -> Iterator[Section]:
-    """Yield the sections in a card, in time linear in its length; what only looks like one is people's own text."""
-    at = 0
-    while (begin := _BEGIN.search(card, at)) and (end := card.find(_END, begin.end() + 1)) >= 0:
-        at = end + len(_END)
-        at += card.startswith("\n", at)
+    """Yield a card's sections, in time linear in its length; text that only resembles one belongs to the user."""
+    position = 0
+    while (begin := _BEGIN.search(card, position)) and (end := card.find(_END, begin.end() + 1)) >= 0:
+        position = end + len(_END)
+        position += card.startswith("\n", position)
         if (config := read_config(begin[1])) is not None:
-            yield Section(begin.start(), at, config)
+            yield Section(begin.start(), position, config)
 
 
 def read_config(text: str) -> dict[str, Any] | None:
-    """Return the configuration of an export whose files lie in its folder; None for what is none."""
+    """Return the configuration of an export whose files are in the card's folder; None where the text is none."""
     try:
         parsed = orjson.loads(text)
     except orjson.JSONDecodeError:
         return None
     files = parsed.get("files")
-    named = isinstance(parsed.get("name"), str) and isinstance(files, dict)
-    return parsed if named and all(isinstance(name, str) and _is_inside(name) for name in files.values()) else None
+    is_config = isinstance(parsed.get("name"), str) and isinstance(files, dict)
+    return parsed if is_config and all(isinstance(name, str) and _is_inside(name) for name in files.values()) else None
 
 
 def _is_inside(name: str) -> bool:
@@ -72,15 +72,20 @@ def write_card(
     filtered: Mapping[str, int] | None = None,
     origin: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write the card in the export's folder, or bring it up to date, and return its path.
+    """Write or update the card in the export's folder, and return its path.
 
-    `filters`: the rules in words, one each. `filtered`: rollouts by the reason that kept them from the export; with
-    what the export kept and dropped they are all that the corpus holds. `origin`: as given to the export; its `model`
-    or `models` (else the input's own `model_name`) are the models. An earlier section of the same export is replaced;
-    those of others, and what people wrote around them, stay. A README.md without any section of ours is left alone,
-    and the card is `<stem>.card.md`.
+    An earlier section of the same export is replaced; sections of other exports, and the user's own text, stay. A
+    README.md without any section of rollmill is left unchanged, and the card is `<stem>.card.md`.
 
     Raises `RuntimeError` where the counts do not add up (a bug in rollmill), `InputError` where a card cannot be read.
+
+    Args:
+        exported: the result of the export.
+        corpus: the rollouts that were read.
+        filters: the rules in words, one each.
+        filtered: rollouts by the reason for which they were filtered before the export: with those that the export kept
+            and dropped they are all of the corpus.
+        origin: as given to the export; its `model` or `models` (else the input's `model_name`) are the models.
     """
     provenance = Provenance(
         sources=corpus.sources,
@@ -103,24 +108,32 @@ def write_card(
 
 
 def _card(before: str, exported: Exported, provenance: Provenance, folder: Path) -> str:
-    """Return the whole card: front matter, and the text with one section changed or added."""
+    """Return the whole card: front matter, and the text with one section replaced or added.
+
+    Args:
+        before: the card so far, or an empty text.
+        exported: the result of the export.
+        provenance: the sources and counts of the section.
+        folder: the card's, which the files of its sections are in.
+    """
     front = _FRONT_MATTER.match(before)
     body = before[front.end() :] if front else before or _TITLE
     configured = config(exported)
+    # The comment of the marker must not end inside of the JSON.
     marked = json.dumps(configured).replace(">", "\\u003e")
-    ours = f"<!-- rollmill:export {marked} -->\n\n{section(exported, provenance)}\n\n<!-- rollmill:end -->\n"
+    new_section = f"<!-- rollmill:export {marked} -->\n\n{section(exported, provenance)}\n\n<!-- rollmill:end -->\n"
     earlier = next(
         (candidate for candidate in read_sections(body) if candidate.config["name"] == configured["name"]), None
     )
     begin, end = (earlier.begin, earlier.end) if earlier else (len(body), len(body))
-    body = f"{body[:begin].rstrip()}\n\n{ours}{body[end:]}"
+    body = f"{body[:begin].rstrip()}\n\n{new_section}{body[end:]}"
     kept = _CONFIGS.sub("", front[1]) if front else ""
     front_matter = _configs(body, folder) + kept
     return (f"---\n{front_matter}---\n\n" if front_matter else "") + body.lstrip()
 
 
 def _configs(body: str, folder: Path) -> str:
-    """Return the `configs` of the front matter, as YAML: one for each section whose files are there."""
+    """Return the `configs` of the front matter, as YAML: one for each section whose files exist."""
     configs = [section.config for section in read_sections(body)]
     usable = [
         entry
@@ -140,7 +153,7 @@ def _config(entry: Mapping[str, Any]) -> str:
 
 
 def _yaml(text: str) -> str:
-    """Return a string as JSON writes it, which is YAML too."""
+    """Return a string as JSON, which is YAML too."""
     return json.dumps(text, ensure_ascii=False)
 
 
@@ -155,8 +168,8 @@ def _read(path: Path) -> str:
 
 
 def _models(metadata: Mapping[str, Any], origin: Mapping[str, Any]) -> list[str]:
-    named = origin.get("models") or origin.get("model") or metadata.get("model_name") or []
-    return [str(model) for model in (named if isinstance(named, list | tuple) else [named])]
+    models = origin.get("models") or origin.get("model") or metadata.get("model_name") or []
+    return [str(model) for model in (models if isinstance(models, list | tuple) else [models])]
 
 
 def _check_sum(exported: Exported, provenance: Provenance) -> None:

@@ -1,4 +1,4 @@
-"""The section of a dataset card that tells of one export, and the configuration that lets `datasets` load it."""
+"""The section of a dataset card about one export, and the configuration that lets `datasets` load it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from rollmill.terminal.markdown import markdown_table, plain_markdown
 
 _MOST_SOURCES = 20
 
-_BESIDE = " `tools`, `chat_template_kwargs`: what the requests had besides, where it is known."
+_CONTEXT_COLUMNS = " `tools`, `chat_template_kwargs`: those of the requests, where they are known."
 _COLUMNS: dict[Form, str] = {
-    "messages": "`messages`: a conversation that ends with the assistant, for supervised fine-tuning." + _BESIDE,
-    "prompt_completion": "`prompt`: all messages before the first assistant turn that is learnt; `completion`: the "
-    "rest. TRL's conversational prompt-completion format." + _BESIDE,
-    "preferences": "`prompt`, `chosen`, `rejected`: messages, in TRL's conversational preference format." + _BESIDE,
+    "messages": "`messages`: a conversation that ends with the assistant, for supervised fine-tuning."
+    + _CONTEXT_COLUMNS,
+    "prompt_completion": "`prompt`: all messages before the first assistant turn that is trained on; `completion`: the "
+    "rest. TRL's conversational prompt-completion format." + _CONTEXT_COLUMNS,
+    "preferences": "`prompt`, `chosen`, `rejected`: messages, in TRL's conversational preference format."
+    + _CONTEXT_COLUMNS,
     "trajectories": "`trajectory`: all messages as recorded, beside `problem_statement`, `tools`, "
     "`chat_template_kwargs`, `git_diff`, `exit_status`, "
     "`reward`, `speedup`, `success`, `model_calls`.",
@@ -33,23 +35,20 @@ _METADATA: dict[Form, str] = {
 
 
 class Provenance(NamedTuple):
-    """What a card says beside the export's own counts."""
+    """The facts of a card beside the export's own counts: sources, models, filters."""
 
     sources: Sequence[str]
     models: Sequence[str]
     origin: Mapping[str, Any]
     filters: Sequence[str]
     filtered: Mapping[str, int]
-    """Rollouts by the reason that kept them from the export."""
+    """Rollouts by the reason for which they were filtered before the export."""
     read: int
     quarantined: int
 
 
 def config(exported: Exported) -> dict[str, Any]:
-    """Return the export as `datasets` shall know it.
-
-    That is `name`, `files` by split, and `field` where rows are under a key.
-    """
+    """Return the export's configuration for `datasets`: `name`, `files` by split, `field` where rows are under a key."""
     first = exported.files[TRAIN]
     rows_under = {"field": "trajectories"} if output_kind(first).layout == ".json" else {}
     files = {split: path.name for split, path in exported.files.items() if exported.rows[split]}
@@ -94,7 +93,7 @@ def _origins(provenance: Provenance) -> list[str]:
 
 
 def _counts(exported: Exported, provenance: Provenance) -> list[tuple[object, ...]]:
-    """Read, every reason, kept: the first is the sum of the others."""
+    """Return the rows of the table of counts: the first, of rollouts read, is the sum of those below but the last."""
     filtered = [(f"filtered: {reason}", f"{count:,}") for reason, count in provenance.filtered.items() if count]
     dropped = [(f"dropped: {reason}", f"{count:,}") for reason, count in exported.reasons.items()]
     kept = ("kept", f"{exported.kept:,}")

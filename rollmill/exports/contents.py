@@ -1,4 +1,4 @@
-"""Contents of messages as JSON text: what they hold, and one form for all of a file, which trainers' loaders need."""
+"""Contents of messages as JSON text: their kinds, and one form for all rows of a file, which trainers' loaders need."""
 
 from __future__ import annotations
 
@@ -19,36 +19,36 @@ Form = Literal["text", "parts", "images"]
 
 Part = dict[str, Any]
 MediaPath = Callable[[str], str]
-"""An image's path as recorded -> as the file shall have it."""
+"""Maps an image's recorded path to the path that the written file has."""
 
 EXTRAS = ("tool_calls", "tool_call_id", "name", "reasoning_content", "weight", "sent_arguments", "stop_text")
-"""What a message may have beside role and content."""
+"""Fields of a message beside role and content."""
 
 _MEDIA = ("image", "video", "audio")
 _FILE_KEYS = ("url", "path", *_MEDIA, *(f"{kind}_url" for kind in _MEDIA))
 _extras, _NO_EXTRAS = attrgetter(*EXTRAS), (NOTHING,) * len(EXTRAS)
 _QUOTE, _BRACKET = b'"['
-_SHORT = {"\t": "t", "\n": "n", "\f": "f", "\r": "r"}
+_SHORT_ESCAPES = {"\t": "t", "\n": "n", "\f": "f", "\r": "r"}
 _SPACES = [c for c in map(chr, range(0x10000)) if c.isspace()]
 
 
 def _spellings(space: str) -> Iterator[bytes]:
-    """Yield the ways in which JSON may write one character of white space."""
+    """Yield the ways in which JSON may spell one character of white space."""
     yield rb"\\u(?i:%04x)" % ord(space)
-    if space in _SHORT:
-        yield rb"\\" + _SHORT[space].encode()
+    if space in _SHORT_ESCAPES:
+        yield rb"\\" + _SHORT_ESCAPES[space].encode()
     if space >= " ":
         yield re.escape(space.encode())
 
 
-# The lookahead answers at once for what begins with a visible ASCII character, as most does.
+# The lookahead fails at once for text that begins with a visible ASCII character, as most does.
 _BLANK = re.compile(
     rb'"(?![!#-\[\]-~])(?:' + b"|".join(spelling for space in _SPACES for spelling in _spellings(space)) + b')*"'
 )
 
 
 class NeedsPartsError(Exception):
-    """A content holds more than text: the file must be written in another form, `parts` or `images`."""
+    """A content has more than text: the file must be written in another form, `parts` or `images`."""
 
     def __init__(self, form: Form) -> None:
         super().__init__()
@@ -60,11 +60,11 @@ class UnnamedImageError(Exception):
 
 
 class OutsideImageError(Exception):
-    """A content shows an image file from a folder that its rollouts may not name files in."""
+    """A content names an image file outside of the folders that its rollouts may name files in."""
 
 
 class Shaped(NamedTuple):
-    """Messages in one form, the images that they show in order, and what a loader will see as columns."""
+    """Messages with contents in one form, their images in order, and the columns that a loader will infer."""
 
     turns: list[Message]
     images: list[str]
@@ -72,17 +72,17 @@ class Shaped(NamedTuple):
 
 
 def is_string(content: msgspec.Raw) -> bool:
-    """Return whether JSON text is a string's."""
+    """Return whether JSON text is a string."""
     return len(content) > 0 and memoryview(content)[0] == _QUOTE
 
 
 def is_list(content: msgspec.Raw) -> bool:
-    """Return whether JSON text is a list's."""
+    """Return whether JSON text is a list."""
     return len(content) > 0 and memoryview(content)[0] == _BRACKET
 
 
 def parts_of(content: msgspec.Raw) -> list[Part] | None:
-    """Return a list content's parts, bare strings as parts of text; None where an item is neither."""
+    """Return the parts of a list content, with bare strings as text parts; None where an item is neither."""
     parts = [{"type": "text", "text": item} if isinstance(item, str) else item for item in msgspec.json.decode(content)]
     if not all(isinstance(part, dict) for part in parts):
         return None
@@ -95,7 +95,7 @@ def is_readable(content: msgspec.Raw) -> bool:
 
 
 def is_blank(content: msgspec.Raw) -> bool:
-    """Return whether a content says nothing: null, white space (as `str.isspace` knows it), or parts of such text."""
+    """Return whether a content is empty: null, white space (as in `str.isspace`), or parts of such text."""
     if is_string(content):
         return _BLANK.fullmatch(content) is not None
     if not is_list(content):
@@ -111,7 +111,7 @@ def shows_images(turns: list[Message]) -> bool:
 
 
 def join_contents(contents: list[msgspec.Raw]) -> msgspec.Raw:
-    """Several readable contents as one: strings with a blank line between them, else all their parts."""
+    """Return readable contents as one: strings with a blank line between them, else all their parts."""
     present = [content for content in contents if not is_absent(content)] or contents[:1]
     if len(present) == 1:
         return present[0]
@@ -122,10 +122,10 @@ def join_contents(contents: list[msgspec.Raw]) -> msgspec.Raw:
 
 
 def shape(turns: list[Message], form: Form, media_path: MediaPath) -> Shaped:
-    """Return messages with their contents in one form, nothing decoded that can be copied.
+    """Return messages with their contents in one form; text that can be copied is not decoded.
 
-    Raises `NeedsPartsError` where the form is `text` and a content holds a part that is not text, and what `media_path`
-    raises.
+    Raises `NeedsPartsError` where the form is `text` and a content has a part that is not text, and as `media_path`
+    does.
     """
     images: list[str] = []
     columns: set[str] = set()
@@ -147,6 +147,15 @@ def shape(turns: list[Message], form: Form, media_path: MediaPath) -> Shaped:
 def _shape_list(
     content: msgspec.Raw, form: Form, media_path: MediaPath, images: list[str], columns: set[str]
 ) -> msgspec.Raw:
+    """Return a list content in one form.
+
+    Args:
+        content: JSON of a list of parts.
+        form: the form of the file.
+        media_path: maps the recorded path of an image to the file's.
+        images: the paths of the row's images are appended here.
+        columns: the columns of parts other than text are added here.
+    """
     parts = parts_of(content) or []
     if form == "text":
         if not all(map(_is_text, parts)):
@@ -164,7 +173,7 @@ def _shape_list(
 def _shape_part(part: Part, media_path: MediaPath, images: list[str]) -> Part:
     """Return a part as training needs it.
 
-    That is text less what an agent hung on it, such as marks for a cache; of an image the mark that TRL replaces by it.
+    Text loses other fields, such as marks for a prompt cache; an image becomes the placeholder that TRL expects.
     """
     if _is_text(part):
         return {"type": "text", "text": part["text"]}
@@ -173,6 +182,7 @@ def _shape_part(part: Part, media_path: MediaPath, images: list[str]) -> Part:
             raise UnnamedImageError
         images.append(media_path(part["image"]))
         return {"type": "image"}
+    # Only checked: `media_path` raises for a file outside of the folders that may be read.
     for name in _named_files(part):
         media_path(name)
     return part
@@ -206,12 +216,12 @@ def _encode(value: object) -> msgspec.Raw:
 
 
 def is_bare(turn: Message) -> bool:
-    """Return whether a message has nothing beside role and content."""
+    """Return whether a message has no fields beside role and content."""
     return bool(_extras(turn) == _NO_EXTRAS)
 
 
 def tidy(turn: Message) -> Message:
-    """Return the message with empty extras left out (a loader makes columns of nothing of them), and on one line."""
+    """Return the message on one line, without empty fields, for which a loader would infer columns."""
     values = _extras(turn)
     if not any(value is not NOTHING and (_is_empty(value) or b"\n" in bytes(value)) for value in values):
         return turn
@@ -234,16 +244,16 @@ def _add_extra_columns(turn: Message, columns: set[str]) -> None:
             _add_columns(msgspec.json.decode(value), name, columns)
 
 
-@lru_cache(16)  # the rollouts of a run have the same
+@lru_cache(16)  # all rollouts of a run have the same tools
 def columns_of(value: bytes, name: str) -> frozenset[str]:
-    """Return what a loader sees as columns in a field beside the messages, given as JSON."""
+    """Return the columns that a loader infers from a field beside the messages, given as JSON."""
     columns: set[str] = set()
     _add_columns(msgspec.json.decode(value), name, columns)
     return frozenset(columns)
 
 
 def _add_columns(value: object, path: str, columns: set[str]) -> None:
-    """Add the places and kinds of all that a value holds; null and empty lists have none."""
+    """Add the path and type of every value inside; null and empty lists have none."""
     if isinstance(value, dict):
         for key, item in value.items():
             if type(item) is str:

@@ -1,4 +1,4 @@
-"""A recorded conversation as training can use it: no bookkeeping, turns that alternate, an assistant turn last."""
+"""Recorded conversations as training data: without bookkeeping, roles that alternate, an assistant turn last."""
 
 from __future__ import annotations
 
@@ -20,50 +20,50 @@ Refusal = Literal[
     "empty_completion",
     "marked_not_for_training",
 ]
-"""Why a conversation teaches nothing."""
+"""The reason for which a conversation cannot be trained on."""
 
 _EXIT = "exit"
-_MERGED = frozenset({"system", "developer", "user", "assistant"})
-_KNOWN = _MERGED | {"tool", "function"}
+_MERGED_ROLES = frozenset({"system", "developer", "user", "assistant"})
+_KNOWN_ROLES = _MERGED_ROLES | {"tool", "function"}
 
 
 class Parted(NamedTuple):
-    """A conversation in two: what stands before the first assistant turn that is learnt, and the rest."""
+    """A conversation split before the first assistant turn that is trained on."""
 
     prompt: list[Message]
     completion: list[Message]
 
 
 class CleanConversation(NamedTuple):
-    """A conversation to train on, and which of the recorded answers it has."""
+    """A conversation to train on, and the recorded answers that it has."""
 
     turns: list[Message]
     answers: tuple[int, ...] | None
-    """From the end: -1 is the last recorded one. None where two were joined."""
+    """Indexes of its answers among the recorded ones, from the end: -1 is the last. None where two were joined."""
     all_answers: bool
-    """Whether it has every recorded answer."""
+    """True if it has every recorded answer."""
 
 
 def clean(messages: list[Message] | None) -> list[Message] | Refusal:
-    """Return the conversation to train on, or why there is none; see `clean_conversation`."""
-    found = clean_conversation(messages)
-    return found.turns if isinstance(found, CleanConversation) else found
+    """Return the conversation to train on, or the reason that there is none; see `clean_conversation`."""
+    conversation = clean_conversation(messages)
+    return conversation.turns if isinstance(conversation, CleanConversation) else conversation
 
 
 def clean_conversation(messages: list[Message] | None) -> CleanConversation | Refusal:
-    """Return the conversation to train on, or why there is none. What is given is not changed.
+    """Return the conversation to train on, or the reason that there is none. The messages are not changed.
 
-    Left out: `exit` messages, assistant turns of white space without tool calls (and without reasoning), whatever
-    follows the last assistant turn. Consecutive turns of one role become one: strings with a blank line between them,
-    else all their parts. Turns that call or are tools, carry reasoning, or have another name stay on their own. A
-    leading assistant turn stays. Turns that are marked as not to be learnt keep their weight of 0; at the end they are
-    left out.
+    Left out: `exit` messages, assistant turns of white space without tool calls (and without reasoning), and all
+    messages after the last assistant turn that is trained on. Consecutive turns of one role become one: strings with a
+    blank line between them, else all their parts. Turns with tool calls, tool results, reasoning or another name are
+    not joined. A leading assistant turn stays. An assistant turn that is excluded from training keeps its weight of 0.
 
-    Refused, first reason first: `no_messages` (none but `exit`), `unknown_role`, `unreadable_content` (a content that
-    is no string, list of parts or null), `unreadable_call` (one without a name, or of a kind that has no place in
-    OpenAI's form, such as those that a server answers itself), `no_assistant_turn`, `empty_completion` (the model
-    wrote white space only), `marked_not_for_training` (no assistant turn is to be learnt).
+    Refused, the first reason that applies: `no_messages` (none but `exit`), `unknown_role`, `unreadable_content` (a
+    content that is no string, list of parts or null), `unreadable_call` (a call without a name, or of a kind that
+    OpenAI's form does not have, such as calls that a server answers itself), `no_assistant_turn`, `empty_completion`
+    (the model wrote white space only), `marked_not_for_training` (every assistant turn is excluded).
     """
+    # Most conversations are clean already, and are not copied.
     if messages and (end := _clean_end(messages)):
         turns = messages if end == len(messages) else messages[:end]
         count = sum(turn.role == "assistant" for turn in turns)
@@ -81,22 +81,23 @@ def clean_conversation(messages: list[Message] | None) -> CleanConversation | Re
     if not end:
         return "marked_not_for_training"
     kept = turns[:end]
-    places = {turn: place for place, turn in enumerate(recorded, start=-len(recorded))}
-    answers = tuple(places[id(turn)] for turn in kept if turn.role == "assistant")
+    # By identity: two answers may be equal. Token files have the tokens of each answer at its index.
+    indexes = {turn: index for index, turn in enumerate(recorded, start=-len(recorded))}
+    answers = tuple(indexes[id(turn)] for turn in kept if turn.role == "assistant")
     merged = _merge(kept)
     joined = sum(turn.role == "assistant" for turn in merged) < len(answers)
     return CleanConversation(merged, None if joined else answers, len(answers) == len(recorded))
 
 
 def _clean_end(messages: list[Message]) -> int:
-    """Return how many messages are a clean conversation as they are: texts of roles that alternate, as in most.
+    """Return the number of messages, up to the last assistant turn, if they are clean as they are.
 
-    All but what follows the last assistant turn; 0 where they need to be looked into.
+    That is, texts with roles that alternate. Returns 0 where the messages need `tidy`, joins, or checks.
     """
     before, end = "", 0
     for number, turn in enumerate(messages, start=1):
         role = turn.role
-        if role == before or role not in _MERGED or not is_string(turn.content) or not is_bare(turn):
+        if role == before or role not in _MERGED_ROLES or not is_string(turn.content) or not is_bare(turn):
             return 0
         if role == "assistant":
             if is_blank(turn.content):
@@ -107,12 +108,12 @@ def _clean_end(messages: list[Message]) -> int:
 
 
 def is_learnt(turn: Message) -> bool:
-    """Return whether a message is the model's, and not marked."""
+    """Return whether a message is the model's, and not excluded from training."""
     return turn.role == "assistant" and not len(turn.weight)
 
 
 def part(turns: list[Message]) -> Parted:
-    """Return a clean conversation as prompt and completion; the prompt is empty where the assistant speaks first."""
+    """Return a clean conversation as prompt and completion; the prompt is empty where the assistant begins."""
     first = next(number for number, turn in enumerate(turns) if is_learnt(turn))
     return Parted(turns[:first], turns[first:])
 
@@ -120,7 +121,7 @@ def part(turns: list[Message]) -> Parted:
 def _refusal(turns: list[Message]) -> Refusal | None:
     if not turns:
         return "no_messages"
-    if not {turn.role for turn in turns} <= _KNOWN:
+    if not {turn.role for turn in turns} <= _KNOWN_ROLES:
         return "unknown_role"
     if not all(is_readable(turn.content) for turn in turns):
         return "unreadable_content"
@@ -133,7 +134,7 @@ def _refusal(turns: list[Message]) -> Refusal | None:
 
 
 def _has_answer(turn: Message) -> bool:
-    """Return whether an assistant turn says or does something; reasoning alone does not count."""
+    """Return whether an assistant turn has text or calls; reasoning alone does not count."""
     return not is_absent(turn.tool_calls) or not is_blank(turn.content)
 
 
@@ -150,7 +151,7 @@ def _merge(turns: list[Message]) -> list[Message]:
 def _can_merge(before: Message, turn: Message) -> bool:
     return (
         before.role == turn.role
-        and turn.role in _MERGED
+        and turn.role in _MERGED_ROLES
         and before.name == turn.name
         and _is_content_only(before)
         and _is_content_only(turn)
@@ -158,7 +159,7 @@ def _can_merge(before: Message, turn: Message) -> bool:
 
 
 def _is_content_only(turn: Message) -> bool:
-    """Return whether a turn is content only, whatever the speaker's name."""
+    """Return whether a turn has content only; it may have a name."""
     extras = turn.tool_calls, turn.tool_call_id, turn.reasoning_content, turn.weight, turn.stop_text
     return not any(map(len, extras))
 

@@ -1,4 +1,4 @@
-"""What an export did with every row that it was given."""
+"""The result of an export: its files, and for every rollout that is in none the reason."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DROPPED_SCHEMA: dict[str, pl.DataType] = {"row": pl.UInt32(), "drop_reason": pl.
 
 
 class Exported(NamedTuple):
-    """The files of one export by split (`train`, `validation`), what is in them, and what is not and why."""
+    """The files of one export by split (`train`, `validation`), the counts, and the dropped rollouts."""
 
     form: Form
     files: dict[str, Path]
@@ -22,20 +22,20 @@ class Exported(NamedTuple):
     """Lines (of preferences: pairs) in each file."""
     problems: dict[str, int]
     kept: int
-    """Rollouts that the files hold."""
+    """Number of rollouts in the files."""
     dropped: pl.DataFrame
-    """`row`, `drop_reason` of every other rollout, sorted by `row`."""
+    """Table of `row` and `drop_reason` of every other rollout, sorted by `row`."""
     notes: tuple[str, ...] = ()
-    """What a user should know of what was written."""
+    """Remarks for the user about the written rows."""
 
     @property
     def reasons(self) -> dict[str, int]:
-        """Rollouts by the reason that dropped them, most frequent first."""
+        """Number of rollouts by the reason that dropped them, most frequent first."""
         return count_reasons(self.dropped)
 
 
 def count_reasons(dropped: pl.DataFrame) -> dict[str, int]:
-    """Return rows by `drop_reason`, most frequent first."""
+    """Return the number of rows by `drop_reason`, most frequent first."""
     counted = dropped.group_by("drop_reason").len().sort("len", "drop_reason", descending=[True, False])
     return dict(counted.iter_rows())
 
@@ -43,7 +43,7 @@ def count_reasons(dropped: pl.DataFrame) -> dict[str, int]:
 def account(rows: pl.DataFrame, used: Iterable[int], dropped: Iterable[tuple[int, str]]) -> pl.DataFrame:
     """Return the dropped rows as a table, sorted by row.
 
-    Raises `RuntimeError` where not every one of `rows` is used or dropped, once: a bug in rollmill.
+    Raises `RuntimeError` where not every one of `rows` is used or dropped exactly once: a bug in rollmill.
     """
     table = pl.DataFrame(list(dropped), schema=DROPPED_SCHEMA, orient="row").sort("row")
     seen = pl.concat([pl.Series("row", list(used), dtype=pl.UInt32), table["row"]])
@@ -56,7 +56,7 @@ def account(rows: pl.DataFrame, used: Iterable[int], dropped: Iterable[tuple[int
 
 
 def empty_notes(rows: pl.DataFrame) -> list[str]:
-    """Return what is to be said of kept rollouts in which the model wrote nothing; those that failed are others."""
+    """Return a note on kept rollouts in which the model wrote nothing, without those that failed."""
     is_empty = pl.col("empty").fill_null(value=False) & (pl.col("turns") > 0) & pl.col("status").ne("failed")
     count = rows.select(is_empty.sum()).item()
     return [f"in {count:,} of them the model wrote nothing: --drop_empty leaves them out"] if count else []

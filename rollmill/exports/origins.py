@@ -1,4 +1,4 @@
-"""Where a row came from: the metadata of training rows, and the folder that its images' paths start from."""
+"""Origin of a training row: its metadata, and the folder that its image paths are relative to."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ FACT_COLUMNS = [
     "marked",
 ]
 CONTEXT: tuple[Literal["tools", "chat_template_kwargs"], ...] = ("tools", "chat_template_kwargs")
-"""What a rollout's prompts are rendered with beside its messages."""
+"""Arguments of the chat template beside the messages."""
 REJECTED_SIDE = "rejected_side_of_a_preference"
-"""Why the answer that a preference, or a label of KTO, is against is no row to imitate."""
+"""The reason that drops the rejected answer of a preference, or one with an undesirable label of KTO."""
 _LARGEST = 1 << 63
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|(?:data|file):", re.IGNORECASE)
 
@@ -52,7 +52,7 @@ _verdicts = msgspec.json.Decoder(_Verdict)
 
 
 def rollouts(corpus: Corpus, kept: pl.DataFrame, columns: list[str]) -> Iterator[tuple[dict[str, Any], bytes]]:
-    """Yield each row of `kept` with its record's bytes. Raises `ValueError` where `kept` is not sorted by `row`."""
+    """Yield each row of `kept` with its record's JSON. Raises `ValueError` where `kept` is not sorted by `row`."""
     if not kept["row"].is_sorted():
         raise ValueError("rows to export must be sorted by `row`: records are read in that order only")
     return zip(kept.select(columns).iter_rows(named=True), corpus.records(kept), strict=True)
@@ -66,14 +66,14 @@ def row_metadata(
     *,
     no_end: bool = False,
 ) -> dict[str, Any]:
-    """Return a training row's metadata: the table's facts, seed and verifier, then `origin`; nulls are left out.
+    """Return a training row's metadata: facts of the table, seed and verifier, then `origin`; nulls are left out.
 
     Args:
-        facts: The table's row.
-        record: The rollout.
-        origin: As given to the export.
-        tokens: Where the tokens of the row's answers are.
-        no_end: Whether a stop text ended the last answer, so that the model wrote no end.
+        facts: the table's row.
+        record: the rollout.
+        origin: as given to the export.
+        tokens: location of the recorded tokens of the row's answers.
+        no_end: whether a stop string ended the last answer, so that the model wrote no end-of-turn token.
     """
     metadata = {
         "instance_id": facts["instance_id"],
@@ -94,19 +94,19 @@ def row_metadata(
 
 
 def beside(record: Record) -> dict[str, msgspec.Raw]:
-    """Return what a training row has beside its messages: `tools` and `chat_template_kwargs`, where they are known."""
+    """Return `tools` and `chat_template_kwargs` of a rollout's requests, where they are known."""
     return {name: value for name in CONTEXT if len(value := record.request_field(name))}
 
 
 def is_rejected(record: Record) -> bool:
-    """Return whether a rollout is the side of a preference that is not wanted."""
+    """Return whether a rollout is the rejected side of a preference."""
     if len(record.metadata) <= 2 or PREFERENCE.encode() not in bytes(record.metadata):
         return False
     return bytes(record.metadata_fields().get(PREFERENCE, b"")) == msgspec.json.encode(REJECTED)
 
 
 def with_origin(metadata: dict[str, Any], origin: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return `metadata`, then what `origin` adds to it; what is null is left out."""
+    """Return `metadata` with the fields of `origin` that it has not; nulls are left out."""
     known = {key: value for key, value in metadata.items() if value is not None}
     return known | {key: value for key, value in (origin or {}).items() if value is not None and key not in known}
 
@@ -119,11 +119,12 @@ def _verifier(verdict: msgspec.Raw) -> str | None:
 
 
 def media_paths(corpus: Corpus, folder: Path, further: Sequence[str] = ()) -> Callable[[int], MediaPath]:
-    """Return, for the index of a source, how an image path that is relative to its folder reads from `folder`.
+    """Return a function that maps the index of a source to its `MediaPath`, for files written to `folder`.
 
-    URLs stay, absolute paths too, and so does every relative path of a source that has no local folder. Whoever trains
-    on the rows opens the files that they name: a path that leads outside of the source's folder (of a source without
-    one: of `folder`) and of those in `further` raises `OutsideImageError`.
+    A `MediaPath` maps an image path that is relative to the source's folder to one that is relative to `folder`. URLs
+    and absolute paths stay, and so does every path of a source without a local folder. A trainer opens the files that
+    rows name: so a path outside of the source's folder (of a source without one: of `folder`) and of those in `further`
+    raises `OutsideImageError`.
     """
     known: dict[int, MediaPath] = {}
 
@@ -136,10 +137,10 @@ def media_paths(corpus: Corpus, folder: Path, further: Sequence[str] = ()) -> Ca
 
 
 def _resolver(root: Path | None, folder: Path, further: Sequence[str]) -> MediaPath:
-    """Return how an image path of one source reads from `folder`; see `media_paths`."""
+    """Return the `MediaPath` of one source; see `media_paths`."""
     allowed = [root or folder, *map(Path, further)]
 
-    @lru_cache(1 << 16)  # the rollouts of a problem show the same images
+    @lru_cache(1 << 16)  # the rollouts of a problem have the same images
     def media_path(path: str) -> str:
         if _SCHEME.match(path) and path[:5].lower() != "file:":
             return path

@@ -1,4 +1,4 @@
-"""Output files by their names: plain, gzip or zstd, JSON or JSON Lines; whole or not at all."""
+"""Output files by their names: JSON or JSON Lines, plain, gzip or zstd; written atomically."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from rollmill.files.atomic import atomic_write
 
 Layout = Literal[".json", ".jsonl"]
 
-_PACKED = (".gz", ".zst")
+_COMPRESSIONS = (".gz", ".zst")
 _LEVEL = 6
 _BUFFER = 1 << 20
 
 
 class OutputKind(NamedTuple):
-    """What a file's name says: its stem, how rows stand in it, and how it is compressed."""
+    """The parts of a file's name: its stem, the layout of its rows, and its compression."""
 
     stem: str
     layout: Layout
@@ -30,8 +30,8 @@ class OutputKind(NamedTuple):
 
 
 def output_kind(path: Path) -> OutputKind:
-    """Read `<stem>.json` or `.jsonl`, with `.gz` or `.zst` behind it or not. Raises `InputError` for other names."""
-    packed = path.suffix if path.suffix in _PACKED else ""
+    """Read `<stem>.json` or `<stem>.jsonl`, also with `.gz` or `.zst`. Raises `InputError` for other names."""
+    packed = path.suffix if path.suffix in _COMPRESSIONS else ""
     plain = path.name.removesuffix(packed)
     layouts: tuple[Layout, ...] = (".json", ".jsonl")
     for layout in layouts:
@@ -44,7 +44,7 @@ def output_kind(path: Path) -> OutputKind:
 
 @contextmanager
 def write_packed(path: Path) -> Iterator[BinaryIO]:
-    """Open a file that appears whole, compressed as its name says: `.gz` (level 6), `.zst`, or not."""
+    """Open a file that is written atomically, compressed as its name says: `.gz` (level 6), `.zst`, or not."""
     with atomic_write(path) as file, ExitStack() as stack:
         if path.suffix == ".gz":
             file = stack.enter_context(_gzip(file))
@@ -64,7 +64,7 @@ def _gzip(file: BinaryIO) -> Iterator[BinaryIO]:
 def _zstd(file: BinaryIO) -> Iterator[BinaryIO]:
     import pyarrow as pa
 
-    # The stream closes what it writes to, and the file must stay open to reach the disk: so it gets another handle.
+    # The stream closes the file that it writes to, which must stay open for fsync: it gets a handle of its own.
     with (
         open(file.fileno(), "wb", buffering=_BUFFER, closefd=False) as handle,
         pa.CompressedOutputStream(pa.PythonFile(handle, mode="w"), "zstd") as packed,
@@ -73,7 +73,7 @@ def _zstd(file: BinaryIO) -> Iterator[BinaryIO]:
 
 
 def write_rows(file: BinaryIO, rows: Iterable[bytes], layout: Layout) -> None:
-    """Write JSON objects, copied: as the lines of a JSON Lines file, or between the brackets of an array."""
+    """Write JSON objects unchanged, as lines of a JSON Lines file, or between the brackets of an array."""
     if layout == ".jsonl":
         for row in rows:
             file.write(on_one_line(row))
@@ -87,5 +87,5 @@ def write_rows(file: BinaryIO, rows: Iterable[bytes], layout: Layout) -> None:
 
 
 def on_one_line(row: bytes) -> bytes:
-    """Return the same JSON without a line break."""
+    """Return the same JSON without line breaks."""
     return msgspec.json.format(row, indent=-1) if b"\n" in row or b"\r" in row else row
