@@ -48,7 +48,7 @@ class Provenance(NamedTuple):
 
 
 def config(exported: Exported) -> dict[str, Any]:
-    """Return the export's configuration for `datasets`: `name`, `files` by split, `field` where rows are under a key."""
+    """Return the export's entry for `datasets`: `name`, `files` by split, `field` where rows are under a key."""
     first = exported.files[TRAIN]
     rows_under = {"field": "trajectories"} if output_kind(first).layout == ".json" else {}
     files = {split: path.name for split, path in exported.files.items() if exported.rows[split]}

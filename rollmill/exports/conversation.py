@@ -27,7 +27,7 @@ _MERGED_ROLES = frozenset({"system", "developer", "user", "assistant"})
 _KNOWN_ROLES = _MERGED_ROLES | {"tool", "function"}
 
 
-class Parted(NamedTuple):
+class PromptCompletion(NamedTuple):
     """A conversation split before the first assistant turn that is trained on."""
 
     prompt: list[Message]
@@ -76,7 +76,7 @@ def clean_conversation(messages: list[Message] | None) -> CleanConversation | Re
         turn for turn in turns if turn.role != "assistant" or _has_answer(turn) or not is_blank(turn.reasoning_content)
     ]
     end = len(turns)
-    while end and not is_learnt(turns[end - 1]):
+    while end and not is_trained_on(turns[end - 1]):
         end -= 1
     if not end:
         return "marked_not_for_training"
@@ -107,15 +107,15 @@ def _clean_end(messages: list[Message]) -> int:
     return end
 
 
-def is_learnt(turn: Message) -> bool:
+def is_trained_on(turn: Message) -> bool:
     """Return whether a message is the model's, and not excluded from training."""
     return turn.role == "assistant" and not len(turn.weight)
 
 
-def part(turns: list[Message]) -> Parted:
+def split_prompt(turns: list[Message]) -> PromptCompletion:
     """Return a clean conversation as prompt and completion; the prompt is empty where the assistant begins."""
-    first = next(number for number, turn in enumerate(turns) if is_learnt(turn))
-    return Parted(turns[:first], turns[first:])
+    first = next(number for number, turn in enumerate(turns) if is_trained_on(turn))
+    return PromptCompletion(turns[:first], turns[first:])
 
 
 def _refusal(turns: list[Message]) -> Refusal | None:

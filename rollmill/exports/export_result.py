@@ -40,7 +40,7 @@ def count_reasons(dropped: pl.DataFrame) -> dict[str, int]:
     return dict(counted.iter_rows())
 
 
-def account(rows: pl.DataFrame, used: Iterable[int], dropped: Iterable[tuple[int, str]]) -> pl.DataFrame:
+def dropped_table(rows: pl.DataFrame, used: Iterable[int], dropped: Iterable[tuple[int, str]]) -> pl.DataFrame:
     """Return the dropped rows as a table, sorted by row.
 
     Raises `RuntimeError` where not every one of `rows` is used or dropped exactly once: a bug in rollmill.

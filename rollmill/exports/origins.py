@@ -93,7 +93,7 @@ def row_metadata(
     return with_origin(metadata, origin)
 
 
-def beside(record: Record) -> dict[str, msgspec.Raw]:
+def request_context(record: Record) -> dict[str, msgspec.Raw]:
     """Return `tools` and `chat_template_kwargs` of a rollout's requests, where they are known."""
     return {name: value for name in CONTEXT if len(value := record.request_field(name))}
 

@@ -1,4 +1,4 @@
-"""Preferences: of one problem's rollouts, the better against the worse, as TRL's DPO trainer reads them."""
+"""Export of preferences: the better against the worse rollouts of a problem, in the format of TRL's DPO trainer."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from rollmill.corpus.message import Message
 from rollmill.corpus.record import decode_record
 from rollmill.errors import InputError
 from rollmill.exports.contents import shows_images
-from rollmill.exports.conversation import clean, part
+from rollmill.exports.conversation import clean, split_prompt
 from rollmill.exports.export_result import Exported
-from rollmill.exports.origins import FACT_COLUMNS, Facts, beside, media_paths, rollouts, with_origin
+from rollmill.exports.origins import FACT_COLUMNS, Facts, media_paths, request_context, rollouts, with_origin
 from rollmill.exports.row_format import Arguments
 from rollmill.exports.splitting import Split
 from rollmill.exports.tool_calls import CallNotes
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from rollmill.corpus.corpus import Corpus
 
 _ROUNDING = 1e-9
+"""Tolerance of margins: a difference of rewards is rounded."""
 _COLUMNS = [
     "row",
     "instance_id",
@@ -44,7 +45,10 @@ _COLUMNS = [
 
 
 class Pairing(NamedTuple):
-    """`paired`: `row` of each pair's chosen and then its rejected rollout. `dropped`: `row`, `drop_reason`."""
+    """Pairs of rollouts, and the rollouts that are in none.
+
+    `paired` has the `row` of each pair's chosen and then its rejected rollout, `dropped` has `row` and `drop_reason`.
+    """
 
     paired: pl.DataFrame
     dropped: pl.DataFrame
@@ -67,11 +71,25 @@ def export_preferences(
     """Write one line per pair: `{"prompt", "chosen", "rejected", "metadata"}`, messages in the first three.
 
     Metadata: `instance_id`, `chosen_sample_id`, `rejected_sample_id`, `chosen_reward`, `rejected_reward`, `margin`
-    (their difference), `chosen_truncated`, `rejected_truncated` where they are, then `origin`.
-    Problems stand in the order of their first row in `kept`.
-    Rows that make no pair are dropped for the reasons of `pair_up` and `clean`, and as `prompts_differ`, `no_prompt`
-    (the assistant speaks first), `image_outside` (see `media_paths`); a row whose partner is refused has
-    `no_contrast`. Raises `InputError` for a path that does not end in `.jsonl`, a negative margin, fewer than one pair.
+    (their difference), `chosen_truncated`, `rejected_truncated` where they are, then `origin`. Problems keep the order
+    of their first row in `kept`.
+
+    Rows without a pair are dropped for the reasons of `pair_up` and `clean`, and as `prompts_differ`, `no_prompt` (the
+    assistant begins), `image_outside` (see `media_paths`); a row whose partner is refused is dropped as `no_contrast`.
+    Raises `InputError` for a path that does not end in `.jsonl`, a negative margin, fewer than one pair.
+
+    Args:
+        path: the file.
+        corpus: the rollouts that were read.
+        kept: the rows to export, sorted by `row`.
+        min_margin: least difference of the rewards of a pair.
+        max_pairs: most pairs of one problem.
+        split: the share of problems for validation; None: one file.
+        origin: fields that are added to the metadata of every row.
+        image_folders: further folders that images may be in.
+        arguments: form of the arguments of tool calls.
+        keep_truncated: whether a completion that was cut off may be chosen.
+        allow_empty: whether a file without any row is written.
     """
     _check(min_margin, max_pairs)
     check_path(path)
@@ -112,18 +130,25 @@ def pair_up(kept: pl.DataFrame, *, min_margin: float, max_pairs: int, keep_trunc
     """Return pairs within each problem: the best with the worst, the second best with the second worst, ...
 
     Chosen are rollouts whose success is not False and, unless `keep_truncated`, that were not cut off; rejected those
-    whose success is not True; a pair's rewards differ
-    by more than 0 and at least `min_margin`; equal rewards rank in the order of `kept`. Each rollout is in one pair at
-    most, and no completion is rejected that earned more elsewhere in the problem. Reasons of the others: `failed`,
-    `marked_not_for_training`,
-    `no_messages`, `no_assistant_turn`, `empty_completion`, `no_reward`, `over_limit` (beyond `max_pairs`),
-    `truncated` (cut off, and nothing is better), `no_contrast`.
+    whose success is not True. Equal rewards rank in the order of `kept`. Each rollout is in at most one pair, and no
+    completion is rejected that earned more elsewhere in the problem. Reasons of the other rollouts: `failed`,
+    `marked_not_for_training`, `no_messages`, `no_assistant_turn`, `empty_completion`, `no_reward`, `over_limit` (beyond
+    `max_pairs`), `truncated` (cut off, and nothing is better), `no_contrast`.
+
+    Args:
+        kept: the rows to pair.
+        min_margin: the rewards of a pair differ by more than 0, and by at least this.
+        max_pairs: most pairs of one problem.
+        keep_truncated: whether a completion that was cut off may be chosen.
     """
-    rows = kept.select(_COLUMNS).with_row_index("place")
-    rows = rows.with_columns(drop_reason=_unusable(), first=pl.col("place").min().over("instance_id"))
+    rows = kept.select(_COLUMNS).with_row_index("position")
+    rows = rows.with_columns(drop_reason=_unusable(), first=pl.col("position").min().over("instance_id"))
     usable = rows.filter(pl.col("drop_reason").is_null())
+    # A rollout of unknown success may be on either side: its reward decides.
     right = usable.filter(pl.col("success").fill_null(True))
     good = right if keep_truncated else right.filter(~pl.col("truncated").fill_null(False))
+    # Equal completions may have different rewards, for their speed or by chance: one that can be chosen for its best
+    # reward is not rejected for a lower one.
     most = right.group_by("instance_id", "completion_hash").agg(most=pl.col("reward").max())
     bad = usable.filter(~pl.col("success").fill_null(False)).join(
         most, on=["instance_id", "completion_hash"], how="left"
@@ -144,12 +169,12 @@ def pair_up(kept: pl.DataFrame, *, min_margin: float, max_pairs: int, keep_trunc
 
 
 def _rows(pairs: pl.DataFrame) -> pl.DataFrame:
-    """Return the rows of pairs, the chosen one of each first."""
+    """Return the rows of pairs, of each pair first the chosen one."""
     return pairs.select(row=pl.concat_list("row", "row_worse")).explode("row")
 
 
 def _unusable() -> pl.Expr:
-    """Return why a row can be in no pair, as far as the table knows."""
+    """Return the reason that a row can be in no pair, as far as the table tells; null for others."""
     return (
         pl.when(pl.col("status") == "failed")
         .then(pl.lit("failed"))
@@ -167,18 +192,18 @@ def _unusable() -> pl.Expr:
 
 
 def _ranked(rows: pl.DataFrame, *, descending: bool) -> pl.DataFrame:
-    """Rank 0, 1, ... within the problem by reward, the earlier row first among equals."""
-    ordered = rows.sort("reward", "place", descending=[descending, False])
+    """Return the rows with their rank from 0 on within the problem by reward; of equals the earlier row is first."""
+    ordered = rows.sort("reward", "position", descending=[descending, False])
     return ordered.select("row", "instance_id", "first", "reward", rank=pl.int_range(pl.len()).over("instance_id"))
 
 
 def _side(row: int, records: _Spool) -> tuple[list[Message] | str, dict[str, msgspec.Raw]]:
-    """Return a rollout's conversation, or why there is none, and what stands beside it."""
+    """Return a rollout's conversation, or the reason that there is none, and its tools and template arguments."""
 
     def read() -> tuple[list[Message] | str, dict[str, msgspec.Raw]]:
         record = decode_record(records.read(row))
-        turns, context = clean(record.conversation()), beside(record)
-        # As it will be written: only what is read here is known to be this row's fault.
+        turns, context = clean(record.conversation()), request_context(record)
+        # Decode everything that will be written: an error that comes later could not be blamed on one of the two rows.
         _decoded(context), _values(CallNotes("object").take(turns) if isinstance(turns, list) else [])
         return turns, context
 
@@ -189,14 +214,19 @@ def _side(row: int, records: _Spool) -> tuple[list[Message] | str, dict[str, msg
 def _contrast(
     chosen: list[Message] | str, rejected: list[Message] | str, better: int, worse: int, *, one_folder: bool
 ) -> dict[str, list[Message]] | Refused:
-    """Return the messages by column, or why the two rows are no pair.
+    """Return the messages by column, or the reasons that the two rows are no pair.
 
-    `one_folder`: equal image paths are equal images.
+    Args:
+        chosen: the better conversation, or the reason that there is none.
+        rejected: the worse one.
+        better: row of the chosen rollout.
+        worse: row of the rejected rollout.
+        one_folder: whether both image folders are the same, so that equal paths are equal images.
     """
     if isinstance(chosen, str) or isinstance(rejected, str):
         reasons = [turns if isinstance(turns, str) else "no_contrast" for turns in (chosen, rejected)]
         return Refused(((better, reasons[0]), (worse, reasons[1])))
-    (prompt, right), (other, wrong) = part(chosen), part(rejected)
+    (prompt, right), (other, wrong) = split_prompt(chosen), split_prompt(rejected)
     reason = None
     if not _equal(prompt, other) or (not one_folder and shows_images([*chosen, *rejected])):
         reason = "prompts_differ"
@@ -210,7 +240,7 @@ def _contrast(
 
 
 def _equal(first: list[Message], second: list[Message]) -> bool:
-    """Return whether messages say the same, however their JSON spells it."""
+    """Return whether messages are equal, however their JSON is spelt."""
     return first == second or _values(first) == _values(second)
 
 
@@ -223,7 +253,7 @@ def _values(turns: list[Message]) -> Any:
 
 
 class _Spool:
-    """Records copied into a file that has no name, and where each stands in it: pairs read them in another order."""
+    """Records in a temporary file, with their offsets: pairs read them in another order than that of the corpus."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -231,12 +261,12 @@ class _Spool:
         self._end = 0
 
     def add(self, row: int, record: bytes) -> None:
-        """Take the record of one row of the table."""
+        """Write the record of one row of the table."""
         self._positions[row] = (self._end, len(record))
         self._end += self._file.write(record)
 
     def read(self, row: int) -> bytes:
-        """Return a record that was taken."""
+        """Return a record by the row of the table."""
         offset, length = self._positions[row]
         self._file.seek(offset)
         return self._file.read(length)
@@ -244,7 +274,7 @@ class _Spool:
 
 @contextmanager
 def _open_spool(corpus: Corpus, table: pl.DataFrame, folder: Path) -> Iterator[_Spool]:
-    """Spool the records of `table`, which is sorted by `row`, on the disk of `folder` until the block ends."""
+    """Spool the records of `table`, which is sorted by `row`, to a file in `folder` until the block ends."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=folder) as file:
         spool = _Spool(file)
@@ -254,6 +284,7 @@ def _open_spool(corpus: Corpus, table: pl.DataFrame, folder: Path) -> Iterator[_
 
 
 def _metadata(better: Facts, worse: Facts) -> dict[str, Any]:
+    """Return the metadata of a pair."""
     return {
         "instance_id": better["instance_id"],
         "chosen_sample_id": better["sample_id"],

@@ -1,4 +1,4 @@
-"""The recorded tokens of rollouts that are exported: where rows find them, or the ids themselves."""
+"""Recorded tokens of exported rollouts: their location for the rows of a file, or the ids themselves."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from rollmill.corpus.message import Message
 from rollmill.corpus.raw_json import is_absent
 from rollmill.corpus.record import Record
 from rollmill.exports.contents import is_blank
-from rollmill.exports.conversation import CleanConversation, is_learnt
+from rollmill.exports.conversation import CleanConversation, is_trained_on
 from rollmill.exports.origins import Facts
-from rollmill.exports.token_references import moved, token_location
+from rollmill.exports.token_references import relocate, token_location
 from rollmill.exports.token_sequences import TokenSequence, join_calls
 from rollmill.generation.row_digest import row_digest
 from rollmill.generation.token_file import TokenFileError, TokenReader
@@ -23,86 +23,106 @@ if TYPE_CHECKING:
     from rollmill.corpus.corpus import Corpus
 
 NO_TOKENS = "no_tokens"
-"""The reason that drops a row whose ids were asked for and are not known."""
+"""The reason that drops a row without recorded tokens, where ids are exported."""
 
 
 class RecordedSequences(NamedTuple):
-    """What a rollout's tokens are to be trained on."""
+    """The token sequences of a rollout to train on."""
 
     sequences: list[TokenSequence]
     tokenizer: str
-    """The hash of the tokenizer that the ids belong to."""
+    """Hash of the tokenizer that the ids belong to."""
 
 
 class RecordedTokens:
-    """Finds the tokens of a corpus's records for a file of another folder."""
+    """Finds the recorded tokens of a corpus's rollouts, for a file in another folder.
+
+    Args:
+        corpus: the rollouts.
+        folder: that of the written file.
+    """
 
     def __init__(self, corpus: Corpus, folder: Path) -> None:
         self._folders = [corpus.tokens_root(source) for source in range(len(corpus.sources))]
         self._folder = folder
         self._readers: dict[int, TokenReader] = {}
 
-    def location(self, facts: Facts, record: Record, found: CleanConversation, line: bytes) -> TokenLocation | None:
-        """Return where a row of the file finds the tokens of its answers; None where they are not recorded.
+    def location(
+        self, facts: Facts, record: Record, conversation: CleanConversation, line: bytes
+    ) -> TokenLocation | None:
+        """Return the location of the tokens of a row's answers, relative to the written file; None where not recorded.
 
         Args:
-            facts: The table's row.
-            record: The rollout.
-            found: Its conversation, as it is exported.
-            line: The rollout as it stands in its file, where somebody may have changed it.
+            facts: the table's row.
+            record: the rollout.
+            conversation: its messages, as they are exported.
+            line: the rollout's line in its file, which a user may have edited.
         """
-        location = self._location(facts, record, found, line)
+        location = self._location(facts, record, conversation, line)
         if location is None:
             return None
-        location = location.model_copy(update={"digest": None})  # that of the new row is known once it is written
-        return moved(location, self._folders[facts["source"]], self._folder)
+        location = location.model_copy(
+            update={"digest": None}
+        )  # the digest of the new row is computed when it is written
+        return relocate(location, self._folders[facts["source"]], self._folder)
 
     def sequences(
-        self, facts: Facts, record: Record, found: CleanConversation, line: bytes
+        self, facts: Facts, record: Record, conversation: CleanConversation, line: bytes
     ) -> RecordedSequences | None:
         """Return the sequences to train on; None where not all tokens of the model's answers are known.
 
         Args:
-            facts: The table's row.
-            record: The rollout.
-            found: Its conversation, as it is exported.
-            line: The rollout as it stands in its file.
+            facts: the table's row.
+            record: the rollout.
+            conversation: its messages, as they are exported.
+            line: the rollout's line in its file, which a user may have edited.
         """
-        location = self._location(facts, record, found, line)
+        location = self._location(facts, record, conversation, line)
         if location is None or location.other_prompt:
             return None
         try:
             calls = self._reader(facts["source"]).read(location, facts["instance_id"], facts["sample_id"]).calls
         except TokenFileError:
             return None
-        answers = [turn for turn in found.turns if turn.role == "assistant"][-len(calls) :]
+        answers = [turn for turn in conversation.turns if turn.role == "assistant"][-len(calls) :]
         tokenizers = {call.source.tokenizer for call in calls}
         if len(answers) < len(calls) or not all(call.prompt for call in calls) or len(tokenizers) != 1:
             return None
         tokenizer = tokenizers.pop()
-        sequences = join_calls(calls, [_is_learnt(turn) for turn in answers])
+        sequences = join_calls(calls, [_is_trained_on(turn) for turn in answers])
         return RecordedSequences(sequences, tokenizer) if tokenizer and sequences else None
 
-    def _location(self, facts: Facts, record: Record, found: CleanConversation, line: bytes) -> TokenLocation | None:
-        """Return where the rollout's own file has the tokens of just this text; None where it has none."""
+    def _location(
+        self, facts: Facts, record: Record, conversation: CleanConversation, line: bytes
+    ) -> TokenLocation | None:
+        """Return the location of the tokens of exactly this text in the rollout's own file; None where there is none.
+
+        Args:
+            facts: the table's row.
+            record: the rollout.
+            conversation: its messages, as they are exported.
+            line: the rollout's line in its file, which a user may have edited.
+        """
         recorded = record.recorded_tokens()
         location = None if is_absent(recorded) else token_location(orjson.loads(bytes(recorded)))
-        if location is None or found.answers is None or self._folders[facts["source"]] is None:
+        if location is None or conversation.answers is None or self._folders[facts["source"]] is None:
             return None
         try:
             reader = self._reader(facts["source"])
             digest = location.digest or reader.digest(location, facts["instance_id"], facts["sample_id"])
         except TokenFileError:
             return None
+        # Edited since: the tokens are those of another text.
         if digest != row_digest(orjson.loads(line)):
             return None
-        if found.all_answers:
+        if conversation.all_answers:
             return location
-        if location.calls is not None:  # of a part of a rollout: which of its answers are left is not known
+        if location.calls is not None:  # a part of a rollout: its remaining answers cannot be mapped to calls
             return None
-        return location.model_copy(update={"calls": found.answers})
+        return location.model_copy(update={"calls": conversation.answers})
 
     def _reader(self, source: int) -> TokenReader:
+        """Return the reader of a source's token files, opened once."""
         if source not in self._readers:
             folder = self._folders[source]
             assert folder is not None
@@ -110,11 +130,11 @@ class RecordedTokens:
         return self._readers[source]
 
     def close(self) -> None:
-        """Close the files that were read."""
+        """Close the token files."""
         for reader in self._readers.values():
             reader.close()
 
 
-def _is_learnt(turn: Message) -> bool:
-    """Return whether a turn says or does something, and nothing marks it as not to be learnt."""
-    return is_learnt(turn) and (not is_absent(turn.tool_calls) or not is_blank(turn.content))
+def _is_trained_on(turn: Message) -> bool:
+    """Return whether a turn has text or calls, and is not excluded from training."""
+    return is_trained_on(turn) and (not is_absent(turn.tool_calls) or not is_blank(turn.content))

@@ -1,4 +1,4 @@
-"""Rollouts as training rows without a file between: what curation reads, a trainer reads."""
+"""Training rows from rollouts without an export between, for the trainer."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _COLUMNS = [*FACT_COLUMNS, "number", "error_type"]
 def rollout_rows(path: str) -> Iterator[tuple[int, Row | BadRow]]:
     """Yield (number, training row) for each rollout of a file or a run, those that cannot be used first.
 
-    A row is what `export_sft` writes of the rollout. What failed on the way, what is marked against training and the
-    rejected side of a preference are bad rows. Raises `InputError` as `read_corpus` does.
+    A row is the same as `export_sft` writes. Failed rollouts, those excluded from training and the rejected side of a
+    preference become bad rows. Raises `InputError` as `read_corpus` does.
     """
     bad: list[BadRow] = []
 
-    def put_aside(source: Source, row: BadRow) -> None:
+    def add_bad_row(source: Source, row: BadRow) -> None:
         bad.append(row)
 
-    corpus = read_corpus([path], put_aside, hashed=False)
+    corpus = read_corpus([path], add_bad_row, hashed=False)
     yield from ((row.number, row) for row in bad)
     yield from _rows(corpus)
 
@@ -37,26 +37,26 @@ def _rows(corpus: Corpus) -> Iterator[tuple[int, Row | BadRow]]:
     for facts, line in rollouts(corpus, corpus.table, _COLUMNS):
         number: int = facts["number"]
         try:
-            found = _row(facts, decode_record(line))
+            row = _row(facts, decode_record(line))
         except UNREADABLE:
-            found = "unreadable_content"
-        yield number, BadRow(number, found, found.replace("_", " "), "") if isinstance(found, str) else found
+            row = "unreadable_content"
+        yield number, BadRow(number, row, row.replace("_", " "), "") if isinstance(row, str) else row
 
 
 def _row(facts: Facts, record: Record) -> Row | str:
-    """Return a rollout's row, or the reason for which there is none."""
+    """Return a rollout's training row, or the reason that there is none."""
     if facts["error_type"] is not None:
         return "failed"
     if facts["marked"]:
         return "marked_not_for_training"
     if is_rejected(record):
         return REJECTED_SIDE
-    found = clean_conversation(record.conversation())
-    if isinstance(found, str):
-        return found
+    conversation = clean_conversation(record.conversation())
+    if isinstance(conversation, str):
+        return conversation
     context: dict[str, Any] = {
         name: msgspec.json.decode(value) for name in CONTEXT if len(value := record.request_field(name))
     }
-    metadata = row_metadata(facts, record, None, no_end=len(found.turns[-1].stop_text) > 0)
-    messages = msgspec.json.decode(msgspec.json.encode(found.turns))
+    metadata = row_metadata(facts, record, None, no_end=len(conversation.turns[-1].stop_text) > 0)
+    messages = msgspec.json.decode(msgspec.json.encode(conversation.turns))
     return {"messages": messages, **context, "metadata": metadata}

@@ -3,10 +3,9 @@
 from typing import Literal
 
 Arguments = Literal["object", "text"]
-"""How arguments of tool calls are written: as objects, which most chat templates want, or as JSON text."""
+"""Form of the arguments of tool calls: objects, which most chat templates expect, or JSON text."""
 
 Format = Literal["messages", "prompt_completion"]
 
 TrajectoryFormat = Literal["recorded", "atif"]
-"""How whole trajectories are written: as they were recorded, or as documents of the Agent Trajectory Interchange
-Format."""
+"""Form of whole trajectories: as recorded, or as documents of the Agent Trajectory Interchange Format."""

@@ -1,4 +1,4 @@
-"""The generated-data document of the project's forerunner: `{"metadata", "examples", "summary"}`."""
+"""The generated-data document of rollmill's predecessor: `{"metadata", "examples", "summary"}`."""
 
 from __future__ import annotations
 
@@ -16,10 +16,14 @@ if TYPE_CHECKING:
 
 
 def write_seed_format(path: Path, metadata: dict[str, Any], rows: Iterable[bytes], summary: dict[str, Any]) -> None:
-    """Write records, copied as they are, whole or not at all, holding one at a time.
+    """Write records unchanged, atomically, with one of them in memory at a time. Raises `InputError` for other names.
 
-    `.json`: one document, a record per line where records have no line breaks of their own. `.jsonl`: the records
-    only, a line each. `.gz` and `.zst` behind either compress it. Raises `InputError` for other names.
+    Args:
+        path: `.json`: one document, with a record per line unless it has line breaks itself; `.jsonl`: the records
+            only, one per line; with `.gz` or `.zst` after it, compressed.
+        metadata: the document's `metadata`.
+        rows: the records' JSON.
+        summary: the document's `summary`.
     """
     layout = output_kind(path).layout
     with write_packed(path) as file:
@@ -32,9 +36,9 @@ def write_seed_format(path: Path, metadata: dict[str, Any], rows: Iterable[bytes
 
 
 def generated_metadata(corpus: Corpus, table: pl.DataFrame) -> dict[str, Any]:
-    """Return the input's own metadata, and what the table says.
+    """Return the input's own metadata, with counts of the table.
 
-    That is `samples_per_task` (the most), `total_tasks` and `total_samples`.
+    These are `samples_per_task` (the largest number), `total_tasks` and `total_samples`.
     """
     counts = table.group_by("instance_id").len()
     return {
@@ -48,8 +52,8 @@ def generated_metadata(corpus: Corpus, table: pl.DataFrame) -> dict[str, Any]:
 def summary(table: pl.DataFrame) -> dict[str, Any]:
     """Return the document's `summary` of a table of rollouts.
 
-    `successful` + `failed` = `total_examples`: whatever is not known to be a success counts as failed, as the format
-    has it. `average_reward`: over rollouts that have a reward; 0.0 where none has, since readers expect a number.
+    `successful` + `failed` = `total_examples`: as this format requires, every rollout of unknown success counts as
+    failed. `average_reward` is over rollouts with a reward, 0.0 where there are none, since readers expect a number.
     """
     successful = int(table["success"].sum() or 0)
     return {

@@ -1,4 +1,4 @@
-"""Train and validation: parted by problem, so that no problem is on both sides."""
+"""Train and validation split by problem: the rollouts of a problem are all on one side."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ VALIDATION = "validation"
 
 @dataclass(frozen=True)
 class Split:
-    """A share of the problems, 0 < share < 1, that is set aside for validation; the seed says which."""
+    """A share of the problems, 0 < share < 1, that is used for validation; the seed selects them."""
 
     validation_share: float
     seed: int = 0
@@ -28,20 +28,25 @@ class Split:
             )
 
     def validation(self, problems: Iterable[str], train: Set[str] = frozenset()) -> frozenset[str]:
-        """Return the problems for validation: those whose hash falls into the share, whatever other problems there are.
+        """Return the problems for validation: those whose hash falls into the share, independent of the other problems.
 
-        Those in `train` are not among them. Of two problems or more at least one is on each side: that with the least
-        hash (of `train` only where there is no other), or all but that with the greatest.
+        Of two problems or more at least one is on each side: without any below the share, the problem with the least
+        hash is for validation; with all below it, the one with the greatest is for training.
+
+        Args:
+            problems: all problems.
+            train: problems that have to be on the train side, unless validation would be empty without them.
         """
         fractions = {problem: self._fraction(problem) for problem in problems}
         if len(fractions) < 2:
             return frozenset()
         ordered = sorted(fractions, key=lambda problem: (problem in train, fractions[problem], problem))
+        # At most all but one: the train side needs a problem, too.
         chosen = [problem for problem in ordered if fractions[problem] < self.validation_share and problem not in train]
         return frozenset(chosen[: len(fractions) - 1] or ordered[:1])
 
     def _fraction(self, problem: str) -> float:
-        """Return a number in [0, 1) that seed and problem determine."""
+        """Return a number in [0, 1), determined by seed and problem."""
         digest = hashlib.sha256(orjson.dumps([self.seed, problem])).digest()
         return int.from_bytes(digest[:6], "big") / (1 << 48)
 

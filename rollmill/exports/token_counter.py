@@ -1,4 +1,4 @@
-"""Lengths of conversations in tokens, as training will see them: through the tokenizer's chat template."""
+"""Lengths of conversations in tokens, rendered by the tokenizer's chat template as in training."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _READ_NAMES = (_REASONING, "reasoning", "thinking")
 
 
 class ContextualChat(list[dict[str, Any]]):
-    """Messages with what else their prompts are rendered with.
+    """Messages with the other arguments of their chat template.
 
     Args:
-        messages: The messages.
+        messages: the messages.
         context: `tools` and `chat_template_kwargs`, where there are any.
-        reasoning_dropped: Whether the thoughts of earlier turns were not sent again.
+        reasoning_dropped: whether requests left out the thoughts of earlier turns.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class ContextualChat(list[dict[str, Any]]):
 
 
 class TokenCounter:
-    """Counts the tokens of conversations with one tokenizer of the hub or of a local directory."""
+    """Counts the tokens of conversations with a tokenizer of the hub or of a local directory."""
 
     def __init__(self, tokenizer: str) -> None:
         """Load the tokenizer. Raises `InputError` where `transformers` cannot."""
@@ -48,22 +48,23 @@ class TokenCounter:
                 f"cannot load the tokenizer {tokenizer}, tried as a directory and as a model of the Hugging Face hub: "
                 f"{error}; name one with tokenizer files, and set HF_TOKEN where the model is gated"
             ) from error
-        # The Rust tokenizer itself hands out lengths without making Python lists of ids; some files have it cut or pad.
+        # The Rust tokenizer gives lengths without making Python lists of ids. Some files configure it to truncate or
+        # pad.
         self._backend: Any = getattr(self._tokenizer, "backend_tokenizer", None)
         if self._backend is not None:
             self._backend.no_truncation()
             self._backend.no_padding()
         self.without_template = 0
-        """Conversations counted as their contents alone: the tokenizer has no template, or it refused them."""
+        """Number of conversations counted without a template: the tokenizer has none, or it refused them."""
 
     def count(self, conversations: Sequence[list[dict[str, Any]]]) -> list[int]:
-        """Return tokens of each conversation (messages with `role`, `content`, `tool_calls`, ...) in the chat template.
+        """Return the length of each conversation in tokens, chat template included.
 
-        Contents may be text, a list of parts, of which images and the like count nothing, or null. What the template
-        adds is counted, no further special tokens are. A conversation that the template refuses is counted as its
-        contents, a line break between. A `ContextualChat` is rendered with its tools and arguments. Thoughts count by
-        whatever name the template reads them; those of the last turn count also where it leaves them out, since
-        training learns them behind the prompt.
+        Messages have `role`, `content`, `tool_calls`, ... Contents may be text, null, or a list of parts, of which only
+        text counts. Text of the template counts, further special tokens do not. A conversation that the template
+        refuses counts as its contents, with line breaks between them. A `ContextualChat` is rendered with its tools and
+        arguments. Thoughts count under whatever name the template reads them; those of the last turn also where the
+        template leaves them out, since training adds them after the prompt.
         """
         texts = [self._text(conversation) for conversation in conversations]
         if not texts:
@@ -83,7 +84,7 @@ class TokenCounter:
 
     @cached_property
     def _reasoning_name(self) -> str:
-        """The name by which the template reads thoughts."""
+        """Return the message field from which the template reads thoughts."""
         source = str(self._tokenizer.chat_template or "")
         return next((name for name in _READ_NAMES if re.search(rf"\b{name}\b", source)), _REASONING)
 
@@ -102,7 +103,7 @@ class TokenCounter:
 
 
 def _template_message(message: dict[str, Any], reasoning_name: str) -> dict[str, Any]:
-    """Return the message as templates expect it: content as text, the arguments of tool calls as objects."""
+    """Return a message as templates expect it: content as text, arguments of tool calls as objects."""
     calls = message.get("tool_calls")
     plain = {**message, "content": "\n".join(_texts(message.get("content")))}
     if _REASONING in plain:
@@ -119,7 +120,7 @@ def _texts(content: Any) -> list[str]:
 
 
 def _call(call: Any) -> Any:
-    """Return a tool call whose arguments, which the OpenAI format has as JSON text, are an object again."""
+    """Return a tool call whose arguments, JSON text in OpenAI's format, are an object again."""
     function = call.get("function") if isinstance(call, dict) else None
     if not isinstance(function, dict) or not isinstance(function.get("arguments"), str):
         return call

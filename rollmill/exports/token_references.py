@@ -1,4 +1,4 @@
-"""Where rows that leave a run find the tokens of their rollouts: paths from the new file to the run's."""
+"""Locations of recorded tokens in rows that leave a run's folder: paths from the new file to the run's."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 def token_location(value: Any) -> TokenLocation | None:
-    """Return the location that a row's field says; None where it says none."""
+    """Return the location in a row's field; None where the field is none."""
     if not isinstance(value, dict):
         return None
     try:
@@ -27,10 +27,13 @@ def token_location(value: Any) -> TokenLocation | None:
         return None
 
 
-def moved(location: TokenLocation, source: Path | None, folder: Path) -> TokenLocation | None:
-    """Return a location in a file of the folder `source` as a file of another folder says it: without the byte.
+def relocate(location: TokenLocation, source: Path | None, folder: Path) -> TokenLocation | None:
+    """Return a location that is relative to `folder`, without the byte offset; None for tokens of another machine.
 
-    None where the tokens are on another machine (`source` is None).
+    Args:
+        location: relative to the folder `source`.
+        source: None where the file is on another machine.
+        folder: that of the new file.
     """
     if source is None:
         return None
@@ -39,7 +42,13 @@ def moved(location: TokenLocation, source: Path | None, folder: Path) -> TokenLo
 
 
 def with_moved_tokens(record: bytes, source: Path | None, folder: Path) -> bytes:
-    """Return a record as a file of another folder has it: it finds its tokens, or says nothing of them."""
+    """Return a record for a file in another folder: with the new location of its tokens, or without one.
+
+    Args:
+        record: JSON of a rollout or a training row.
+        source: folder of its own file; None where that is on another machine.
+        folder: that of the new file.
+    """
     if _MARK not in record:
         return record
     fields = _fields.decode(record)
@@ -51,6 +60,6 @@ def with_moved_tokens(record: bytes, source: Path | None, folder: Path) -> bytes
         return record if changed is metadata else msgspec.json.encode(fields | {"metadata": msgspec.Raw(changed)})
     if location is None:
         return record
-    there = moved(location, source, folder)
+    new_location = relocate(location, source, folder)
     others: dict[str, Any] = {name: value for name, value in fields.items() if name != "tokens"}
-    return msgspec.json.encode(others | ({"tokens": there.model_dump()} if there else {}))
+    return msgspec.json.encode(others | ({"tokens": new_location.model_dump()} if new_location else {}))

@@ -1,4 +1,4 @@
-"""Training sequences from recorded tokens: what the model was given as context, what it sampled as labels."""
+"""Training sequences from recorded tokens: prompts as context, sampled tokens as labels."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 from rollmill.inference.sampled_tokens import SampledTokens
 
 IGNORED = -100
-"""The label of a token that is not learnt: PyTorch's `ignore_index`, which TRL and transformers use too."""
+"""The label of a token without loss: PyTorch's `ignore_index`, which TRL and transformers use too."""
 
 
 class TokenSequence(NamedTuple):
@@ -17,40 +17,42 @@ class TokenSequence(NamedTuple):
 
     input_ids: list[int]
     labels: list[int]
-    """As many as `input_ids`: the id itself where the model sampled it and is to learn it, `IGNORED` elsewhere."""
+    """As many as `input_ids`: the id itself where the model sampled it and is trained on it, `IGNORED` elsewhere."""
     calls: list[int]
-    """Which calls it learns, by index."""
+    """Indexes of the calls that it trains on."""
 
 
-def join_calls(calls: Sequence[SampledTokens], learnt: Sequence[bool] | None = None) -> list[TokenSequence]:
-    """Return the fewest sequences that hold every learnt call behind exactly the prompt that it was sampled behind.
+def join_calls(calls: Sequence[SampledTokens], trained: Sequence[bool] | None = None) -> list[TokenSequence]:
+    """Return the fewest sequences that have every trained call after exactly the prompt that it was sampled with.
 
-    A call goes on in the sequence of the call before where its prompt begins with all of it. Where it does not (the
-    template drops earlier thoughts, the agent shortened its history, another agent speaks), a sequence of its own
-    begins. A sequence in which nothing is learnt is left out.
+    A call continues the sequence of the call before if its prompt begins with all of that. If it does not (the template
+    drops earlier thoughts, the agent shortened its history, another agent takes part), a new sequence begins. A
+    sequence without any label is left out.
 
     Args:
-        calls: The calls of one rollout, in order.
-        learnt: Of each call, whether the model is to learn what it sampled; None for all.
+        calls: the calls of one rollout, in order.
+        trained: for each call, whether to train on its sampled tokens; None: on all.
     """
     sequences = list[TokenSequence]()
     written: array[int] | None = None
     for index, call in enumerate(calls):
-        is_learnt = (learnt is None or learnt[index]) and len(call.ids) > 0
+        is_trained = (trained is None or trained[index]) and len(call.ids) > 0
+        # A prompt that does not begin with the sequence so far was sampled in another context.
         if written is None or call.prompt[: len(written)] != written:
             sequences.append(TokenSequence([], [], []))
             written = array("I")
-        input_ids, labels, learnt_calls = sequences[-1]
+        input_ids, labels, trained_calls = sequences[-1]
         context = call.prompt[len(written) :]
         input_ids += [*context, *call.ids]
         labels += [IGNORED] * len(context)
-        labels += call.ids if is_learnt else [IGNORED] * len(call.ids)
-        learnt_calls += [index] * is_learnt
+        labels += call.ids if is_trained else [IGNORED] * len(call.ids)
+        if is_trained:
+            trained_calls.append(index)
         written = call.sequence
     return [sequence for sequence in map(_without_end, sequences) if sequence.calls]
 
 
 def _without_end(sequence: TokenSequence) -> TokenSequence:
-    """Return the sequence up to its last learnt token: what follows costs time and teaches nothing."""
-    end = max((place for place, label in enumerate(sequence.labels, start=1) if label != IGNORED), default=0)
+    """Return the sequence up to its last label: the tokens after it cost time and have no loss."""
+    end = max((position for position, label in enumerate(sequence.labels, start=1) if label != IGNORED), default=0)
     return TokenSequence(sequence.input_ids[:end], sequence.labels[:end], sequence.calls)

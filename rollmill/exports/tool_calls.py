@@ -1,4 +1,4 @@
-"""The tool calls of training rows: their arguments as objects, or as JSON text."""
+"""Tool calls of training rows: their arguments as objects or JSON text, and notes on those that do not fit."""
 
 from __future__ import annotations
 
@@ -15,17 +15,21 @@ from rollmill.exports.row_format import Arguments
 
 
 class CallNotes:
-    """What is to be said of the tool calls of an export."""
+    """Writes the tool calls of an export in one form, and counts what its user should know about them.
+
+    Args:
+        arguments: form of the arguments.
+    """
 
     def __init__(self, arguments: Arguments) -> None:
         self._arguments = arguments
         self.as_text = 0
-        """Calls whose arguments are no JSON object, and stay text."""
+        """Number of calls whose arguments are no JSON object, and stay text."""
         self.unanswered = 0
         self.stray = 0
 
     def take(self, turns: list[Message]) -> list[Message]:
-        """Return a conversation with the arguments of its calls in their form, and count what is to be said."""
+        """Return a conversation with the arguments of its calls in the export's form, and count the exceptions."""
         if not any(len(turn.tool_calls) or turn.role == "tool" for turn in turns):
             return turns
         pairing = CallPairing()
@@ -36,7 +40,7 @@ class CallNotes:
         return written
 
     def lines(self) -> list[str]:
-        """Return what a user should read."""
+        """Return the notes for the user."""
         counted = {
             "tool calls have arguments that are no JSON object: they stay text": self.as_text,
             "tool calls have no result (the last turn's own among them)": self.unanswered,
@@ -45,7 +49,7 @@ class CallNotes:
         return [f"{count:,} {words}" for words, count in counted.items() if count]
 
     def _written(self, turn: Message, pairing: CallPairing) -> Message:
-        """Return a turn as it is written; its calls are paired with the results."""
+        """Return a turn with its calls in the export's form; pair its calls and results."""
         if len(turn.tool_calls) == 0:
             if turn.role == "tool":
                 pairing.add_result(turn.tool_call_id)
@@ -66,9 +70,10 @@ class CallNotes:
         if memoryview(arguments)[0] != _QUOTE:
             as_text = self._arguments == "text"
             return msgspec.Raw(msgspec.json.encode(bytes(arguments).decode())) if as_text else arguments
-        opened = _opened(msgspec.json.decode(arguments))
-        self.as_text += opened is None
-        return arguments if opened is None or self._arguments == "text" else opened
+        parsed = _parse_object(msgspec.json.decode(arguments))
+        if parsed is None:
+            self.as_text += 1
+        return arguments if parsed is None or self._arguments == "text" else parsed
 
     def _encoded(self, calls: Sequence[Call | PlainCall]) -> msgspec.Raw:
         named = [call.to_json(self._arguments) if isinstance(call, Call) else call for call in calls]
@@ -78,8 +83,8 @@ class CallNotes:
 _QUOTE = 0x22
 
 
-def _opened(text: str) -> msgspec.Raw | None:
-    """Return the object that JSON text holds, every value as it is spelt; None where it holds none."""
+def _parse_object(text: str) -> msgspec.Raw | None:
+    """Return the object that JSON text contains, values spelt as before; None where it contains none."""
     line = text.strip().encode("utf-8", "replace")
     line = (repair(line) or line) if has_lone_surrogate(line) else line
     try:

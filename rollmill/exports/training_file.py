@@ -1,4 +1,4 @@
-"""JSON Lines files that trainers read: one form of content in all rows, columns that a loader finds, split or not."""
+"""JSON Lines files for trainers: one form of content in all rows, columns that a loader infers, split or not."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ from rollmill.exports.contents import (
     columns_of,
     shape,
 )
-from rollmill.exports.export_result import Exported, account
+from rollmill.exports.export_result import Exported, dropped_table
 from rollmill.exports.splitting import TRAIN, VALIDATION, Split, check_disjoint
 from rollmill.files.atomic import atomic_write
 from rollmill.generation.row_digest import row_digest
 
 FIRST_BYTES = 1 << 20
-"""A column that first appears after so many bytes may be news to a loader, which infers them from the first 10 MB."""
+"""A column that first appears after so many bytes may be missed by a loader, which infers columns from 10 MB."""
 
 MOST_LATE_BYTES = 8 << 20
-"""More at the head would not be among the first megabytes."""
+"""More than this, moved to the head of the file, would not all be in the first megabytes."""
 
 TOKEN_COLUMNS = ("input_ids", "labels")
-"""Columns of ids, which trainers take as they are."""
+"""Columns of token ids, which trainers use without tokenizing."""
 
 BATCH = 64
 _BLOCK = 4 << 20
@@ -48,25 +48,25 @@ _T = TypeVar("_T")
 
 
 class Sample(NamedTuple):
-    """One training row to be: the rows of the table that it uses, and its messages by column."""
+    """A training row before it is written: the rows of the table that it uses, and its messages by column."""
 
     rows: tuple[int, ...]
     instance_id: str
     turns: dict[str, list[Message]]
     metadata: dict[str, Any]
     media_path: MediaPath
-    beside: dict[str, msgspec.Raw] = {}  # noqa: RUF012  # never changed
-    """`tools` and `chat_template_kwargs`, where the rollout has them."""
+    extra_columns: dict[str, msgspec.Raw] = {}  # noqa: RUF012  # never changed
+    """Columns beside the messages: `tools` and `chat_template_kwargs`, where the rollout has them, and token ids."""
 
 
 class Refused(NamedTuple):
-    """Rows of the table that make no sample, each with its reason."""
+    """Rows of the table that make no sample, each with the reason."""
 
     reasons: tuple[tuple[int, str], ...]
 
 
 class Line(NamedTuple):
-    """A sample as it is written."""
+    """A sample as JSON, with the columns that a loader infers from it."""
 
     sample: Sample
     text: bytes
@@ -76,11 +76,11 @@ class Line(NamedTuple):
 
 SampleStream = Iterator[Sample | Refused]
 Accept = Callable[[list[Line]], list[str | None]]
-"""A batch of lines -> for each the reason that drops it, or None."""
+"""Maps a batch of lines to the reason that drops each, or None."""
 
 
 class _RewriteError(Exception):
-    """The sides as written will not do: write again, these problems parted anew, `train` of them on that side."""
+    """The files have to be written again, with `problems` split again, and those of `train` on the train side."""
 
     def __init__(self, problems: set[str], train: set[str]) -> None:
         super().__init__()
@@ -89,37 +89,38 @@ class _RewriteError(Exception):
 
 
 class _Tally:
-    """What has been written and refused so far."""
+    """The rows written and dropped so far."""
 
     def __init__(self) -> None:
         self.rows = {TRAIN: 0, VALIDATION: 0}
         self.problems: dict[str, set[str]] = {TRAIN: set(), VALIDATION: set()}
-        self.shown: dict[str, dict[str, str]] = {TRAIN: {}, VALIDATION: {}}
-        """By side: columns, and the first problem that shows each."""
+        self.first_problem: dict[str, dict[str, str]] = {TRAIN: {}, VALIDATION: {}}
+        """By side, the columns with the first problem that has each."""
         self.used: list[int] = []
         self.dropped: list[tuple[int, str]] = []
 
     def add(self, side: str, line: Line) -> None:
+        """Count a written line."""
         self.rows[side] += 1
         self.problems[side].add(line.sample.instance_id)
         self.used.extend(line.sample.rows)
-        for column in line.columns - self.shown[side].keys():
-            self.shown[side][column] = line.sample.instance_id
+        for column in line.columns - self.first_problem[side].keys():
+            self.first_problem[side][column] = line.sample.instance_id
 
     def check_sides(self, forced: frozenset[str]) -> None:
-        """Raise `_AgainError` where one side is empty, or validation shows a column that train does not."""
+        """Raise `_RewriteError` where one side is empty, or validation has a column that train does not have."""
         written = self.problems[TRAIN] | self.problems[VALIDATION]
-        news = self.shown[VALIDATION].keys() - self.shown[TRAIN].keys()
-        train = {self.shown[VALIDATION][column] for column in news} | forced
+        new_columns = self.first_problem[VALIDATION].keys() - self.first_problem[TRAIN].keys()
+        train = {self.first_problem[VALIDATION][column] for column in new_columns} | forced
         if len(written) > 1 and (not all(self.rows.values()) or train > forced):
             raise _RewriteError(written, train)
 
 
 class TrainingLines:
-    """Lines of one file whose columns can be inferred from its beginning.
+    """Writes lines of a file whose columns can be inferred from its beginning.
 
-    `datasets` takes the columns from the first megabytes and refuses a file that shows another one later. So a line
-    that is the first to have some column, and comes late, goes to the head of the file; all others keep their order.
+    `datasets` infers the columns from the first megabytes and refuses a file that has another one later. So a line that
+    is the first to have some column, and comes late, is moved to the head of the file; all others keep their order.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -129,7 +130,7 @@ class TrainingLines:
         self._bytes = self._late_bytes = 0
 
     def write(self, line: bytes, columns: set[str]) -> None:
-        """Take one line, newline included, and what it shows."""
+        """Write one line, newline included, with the columns that a loader infers from it."""
         if not columns <= self._seen:
             self._seen |= columns
             if self._bytes > FIRST_BYTES and self._late_bytes < MOST_LATE_BYTES:
@@ -142,7 +143,7 @@ class TrainingLines:
 
 @contextmanager
 def open_training_file(path: Path) -> Iterator[TrainingLines]:
-    """Open a file that appears whole when the block ends well."""
+    """Open a file that is written atomically when the block ends without an error."""
     with atomic_write(path) as file:
         lines = TrainingLines(file)
         yield lines
@@ -152,7 +153,7 @@ def open_training_file(path: Path) -> Iterator[TrainingLines]:
 
 
 def _prepend(path: Path, head: bytes) -> None:
-    """Move a file's content back, last block first, and write the head before it."""
+    """Move a file's content back, the last block first, and write the head before it."""
     with path.open("r+b") as file:
         end = file.seek(0, os.SEEK_END)
         while end:
@@ -167,13 +168,13 @@ def _prepend(path: Path, head: bytes) -> None:
 
 
 def check_path(path: Path) -> None:
-    """Raise `InputError` for a name that is no JSON Lines file's."""
+    """Raise `InputError` for a path that does not end in `.jsonl`."""
     if path.suffix != ".jsonl":
         raise InputError(f"cannot write training rows to {path}: give a path that ends in .jsonl")
 
 
 def validation_path(path: Path) -> Path:
-    """`<stem>.validation.jsonl` beside `<stem>.jsonl`."""
+    """Return `<stem>.validation.jsonl` beside `<stem>.jsonl`."""
     return path.with_name(f"{path.stem}.{VALIDATION}{path.suffix}")
 
 
@@ -187,17 +188,26 @@ def write_samples(
     accept: Accept | None = None,
     allow_empty: bool = True,
 ) -> Exported:
-    """Write what `make()` yields; every row of `kept` must be in it once.
+    """Write the samples of `make()`; every row of `kept` must be used or refused in it exactly once.
 
-    All contents are strings, and lists of text parts become strings. Where any row holds another kind of part, all
+    All contents are strings, and lists of text parts become strings. Where any row has another kind of part, all
     contents of the file are lists of parts; where any is an image, each row lists the paths, URLs or data URIs of its
-    images under `images`. That is known only when such a row is met: then `make()` is called, and the file written,
-    once more.
+    images under `images`. That is known only when such a row comes: then `make()` is called, and the file written,
+    again.
 
-    Likewise where drops leave one side of the split empty, and where validation shows a column that train does not:
-    loaders take the columns of both from train, so the first problem that shows it goes there.
-    Raises `InputError` for a path that does not end in `.jsonl`, and, before anything is replaced, where no row is
-    left and not `allow_empty`.
+    The file is also written again where dropped rows leave one side of the split empty, and where validation has a
+    column that train does not have: loaders take the columns of both from train, so the first problem with it moves
+    there. Raises `InputError` for a path that does not end in `.jsonl`, and, before any file is replaced, where no row
+    is left and not `allow_empty`.
+
+    Args:
+        path: the file.
+        make: yields the samples, from the beginning each time.
+        kept: the rows of the table to export.
+        form: name of the export's format, for its result.
+        split: the share of problems for validation; None: one file.
+        accept: judges batches of lines; None accepts all.
+        allow_empty: whether a file without any row is written.
     """
     check_path(path)
     contents: Form = "text"
@@ -215,14 +225,16 @@ def write_samples(
     check_disjoint(tally.problems)
     sides = [TRAIN, VALIDATION] if tally.rows[VALIDATION] else [TRAIN]
     if VALIDATION not in sides:
-        validation_path(path).unlink(missing_ok=True)  # an earlier export's: its problems may be in this one's train
+        validation_path(path).unlink(
+            missing_ok=True
+        )  # of an earlier export: its problems may be on the train side of this one
     return Exported(
         form=form,
         files={side: path if side == TRAIN else validation_path(path) for side in sides},
         rows={side: tally.rows[side] for side in sides},
         problems={side: len(tally.problems[side]) for side in sides},
         kept=len(tally.used),
-        dropped=account(kept, tally.used, tally.dropped),
+        dropped=dropped_table(kept, tally.used, tally.dropped),
     )
 
 
@@ -234,6 +246,16 @@ def _write(
     forced: frozenset[str] | None,
     allow_empty: bool,
 ) -> _Tally:
+    """Write the files once, and return the counts. Raises `_RewriteError` and `NeedsPartsError`.
+
+    Args:
+        path: the file of the train side.
+        items: the lines, and rows that make none.
+        validation: problems of the validation side.
+        accept: judges batches of lines; None accepts all.
+        forced: problems that had to move to the train side; None without a split, where sides are not checked.
+        allow_empty: whether a file without any row is written.
+    """
     tally = _Tally()
     with ExitStack() as stack:
         files = {TRAIN: stack.enter_context(open_training_file(path))}
@@ -251,7 +273,7 @@ def _write(
 
 
 def _accepted(items: Iterator[Line | Refused], tally: _Tally, accept: Accept | None) -> Iterator[Line]:
-    """Yield the lines to write; the others are noted. Judged in batches, where somebody judges."""
+    """Yield the lines to write, and count the others as dropped. Lines are judged in batches."""
     lines = _note_refused(items, tally)
     if accept is None:
         yield from lines
@@ -273,7 +295,7 @@ def _note_refused(items: Iterable[Line | Refused], tally: _Tally) -> Iterator[Li
 
 
 class NothingUsableError(InputError):
-    """An export would hold nothing: it says why, and that the file is as it was."""
+    """An export would have no row: reports the reasons, and that the file was left unchanged."""
 
     def __init__(self, path: Path, reasons: dict[str, int]) -> None:
         counted = ", ".join(f"{reason} {count:,}" for reason, count in reasons.items()) or "none was left"
@@ -283,12 +305,12 @@ class NothingUsableError(InputError):
 
 
 def nothing_usable(path: Path, reasons: Sequence[str]) -> NothingUsableError:
-    """Return the error of an export that would hold nothing, its reasons counted."""
+    """Return the error of an export without any row, with its reasons counted."""
     return NothingUsableError(path, dict(Counter(reasons).most_common()))
 
 
 def or_unreadable(rows: tuple[int, ...], convert: Callable[[], _T]) -> _T | Refused:
-    """Return what becomes of rows of the table; refuse them where their contents cannot be read."""
+    """Return the result of `convert`; refuse the rows of the table where their contents cannot be read."""
     try:
         return convert()
     except UNREADABLE:
@@ -311,18 +333,18 @@ def _line(sample: Sample, form: Form) -> Line | Refused:
     except UnnamedImageError:
         return Refused(tuple((number, "image_without_file") for number in sample.rows))
     columns = {f"metadata.{key}" for key in sample.metadata}.union(*(part.columns for part in shaped.values()))
-    # Of ids there are thousands, all of one kind.
-    for name, value in sample.beside.items():
+    # Thousands of token ids need no inference: all are integers.
+    for name, value in sample.extra_columns.items():
         if name not in TOKEN_COLUMNS:
             columns |= columns_of(bytes(value), name)
-    row: dict[str, Any] = {column: part.turns for column, part in shaped.items()} | sample.beside
+    row: dict[str, Any] = {column: part.turns for column, part in shaped.items()} | sample.extra_columns
     row["metadata"] = sample.metadata
     if form == "images":
         row["images"] = [image for part in shaped.values() for image in part.images]
         columns |= {"images"} if row["images"] else set()
     text = _encoder.encode(row) + b"\n"
     if "tokens" in sample.metadata and is_unicode(text):
-        # Whoever trains on the row can tell by it that the tokens are those of its text.
+        # The digest lets a trainer verify that the tokens are those of the row's text.
         tokens = sample.metadata["tokens"] | {"digest": row_digest(orjson.loads(text))}
         text = _encoder.encode(row | {"metadata": sample.metadata | {"tokens": tokens}}) + b"\n"
     if not is_unicode(text):
@@ -331,7 +353,7 @@ def _line(sample: Sample, form: Form) -> Line | Refused:
 
 
 def is_unicode(text: bytes) -> bool:
-    """Return whether bytes are UTF-8; contents that nobody decoded need not be."""
+    """Return whether bytes are UTF-8: contents that were copied without decoding may not be."""
     if text.isascii():
         return True
     try:

@@ -1,4 +1,4 @@
-"""Whole trajectories: everything that was recorded, under the keys that trajectory learners know."""
+"""Export of whole trajectories: everything that was recorded, under the keys that trajectory datasets use."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rollmill.corpus.json_repair import contains_bytes
 from rollmill.corpus.raw_json import NOTHING, is_absent, parse_raw_text
 from rollmill.corpus.record import Record, decode_record
 from rollmill.exports.atif import atif_document
-from rollmill.exports.export_result import Exported, account, empty_notes
+from rollmill.exports.export_result import Exported, dropped_table, empty_notes
 from rollmill.exports.origins import rollouts
 from rollmill.exports.packing import output_kind, write_packed, write_rows
 from rollmill.exports.row_format import TrajectoryFormat
@@ -29,7 +29,7 @@ _FACTS = ["row", "instance_id", "sample_id", "reward", "speedup", "success", "mo
 
 
 class _Recorded(Record):
-    """A record, with what is written as it stands as JSON text."""
+    """A record whose fields to write are JSON text, unchanged."""
 
     problem_statement: msgspec.Raw = _NULL
     messages: msgspec.Raw = NOTHING  # type: ignore[assignment]
@@ -40,7 +40,7 @@ class _Recorded(Record):
     metadata: msgspec.Raw = _NULL
 
 
-_OTHER_NAMES, _END_OF_NAMES = (b'"reasoning"', b'"thinking"'), b'ing"'
+_OTHER_NAMES, _NAME_ENDING = (b'"reasoning"', b'"thinking"'), b'ing"'
 _decoder = msgspec.json.Decoder(_Recorded)
 _items = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
 _encoder = msgspec.json.Encoder(enc_hook=str)
@@ -55,20 +55,25 @@ def export_trajectory(
     origin: Mapping[str, Any] | None = None,
     allow_empty: bool = True,
 ) -> Exported:
-    """Write each row of `kept` whole, messages as recorded, a completion that stands apart as the last.
+    """Write each row of `kept` whole, messages as recorded, a separate completion as the last message.
 
-    Of messages only the name of the thoughts is changed, where it is another than `reasoning_content`.
+    Only the field of the thoughts is renamed, where it is not `reasoning_content`.
 
     Keys, null where nothing was recorded: `instance_id`, `sample_id`, `problem_statement`, `tools`,
-    `chat_template_kwargs`, `trajectory` (a list),
-    `git_diff`, `exit_status`, `reward`, `speedup`, `success`, `model_calls`, `metadata`. Reward, speedup and success
-    are the table's: what an evaluation denies is no success. `.json` -> `{"metadata": origin, "trajectories": [...]}`,
-    `.jsonl` -> a line each, `.gz` and `.zst` behind either compress it. Dropped are only rows that are no UTF-8
-    (`not_unicode`) and whose contents cannot be read (`unreadable_content`).
+    `chat_template_kwargs`, `trajectory` (a list), `git_diff`, `exit_status`, `reward`, `speedup`, `success`,
+    `model_calls`, `metadata`. Reward, speedup and success are the table's: a success that an evaluation denies is none.
+    Dropped are only rows that are no UTF-8 (`not_unicode`) and whose contents cannot be read (`unreadable_content`).
+    Raises `InputError` for other names, and where no row is left, unless `allow_empty`.
 
-    `atif`: each row is a document of the Agent Trajectory Interchange Format (see `atif_document`); `.json` of one row
-    contains_bytes that document, of several a list of them.
-    Raises `InputError` for other names, and where nothing is left, unless `allow_empty`.
+    Args:
+        path: `.json`: `{"metadata": origin, "trajectories": [...]}`; `.jsonl`: one row per line; with `.gz` or `.zst`
+            after it, compressed.
+        corpus: the rollouts that were read.
+        kept: the rows to export, sorted by `row`.
+        format: `atif`: each row is a document of the Agent Trajectory Interchange Format (see `atif_document`); `.json`
+            of one row is that document, of several a list of them.
+        origin: metadata of the document.
+        allow_empty: whether a file without any row is written.
     """
     layout = output_kind(path).layout
     convert = _atif_line if format == "atif" else _trajectory_line
@@ -83,13 +88,13 @@ def export_trajectory(
             if not is_unicode(line):
                 dropped.append((row, "not_unicode"))
                 continue
-            written = or_unreadable((row,), partial(convert, facts, line, origin or {}))
-            if isinstance(written, Refused):
-                dropped.extend(written.reasons)
+            text = or_unreadable((row,), partial(convert, facts, line, origin or {}))
+            if isinstance(text, Refused):
+                dropped.extend(text.reasons)
                 continue
             used.append(row)
             problems.add(facts["instance_id"])
-            yield written
+            yield text
 
     with write_packed(path) as file:
         file.write(opening)
@@ -97,13 +102,20 @@ def export_trajectory(
         file.write(closing)
         if not used and not allow_empty:
             raise nothing_usable(path, [reason for _, reason in dropped])
-    table = account(kept, used, dropped)
+    table = dropped_table(kept, used, dropped)
     notes = tuple(empty_notes(kept.join(table, on="row", how="anti")))
     return Exported("trajectories", {TRAIN: path}, {TRAIN: len(used)}, {TRAIN: len(problems)}, len(used), table, notes)
 
 
 def _around(layout: str, format: TrajectoryFormat, rows: int, origin: Mapping[str, Any]) -> tuple[bytes, bytes]:  # noqa: A002
-    """Return what stands before and behind the rows of a file."""
+    """Return the bytes before and after the rows of a file.
+
+    Args:
+        layout: `.json` or `.jsonl`.
+        format: that of the rows.
+        rows: their number.
+        origin: metadata of the document.
+    """
     if layout != ".json":
         return b"", b""
     if format == "recorded":
@@ -137,25 +149,27 @@ def _trajectory_line(facts: dict[str, Any], line: bytes, _: Mapping[str, Any]) -
 
 
 def _trajectory(recorded: _Recorded, line: bytes) -> msgspec.Raw:
-    """Return the recorded list of messages, the completion appended where `Record.recorded` appends it."""
+    """Return the recorded list of messages, with the completion where `Record.recorded_messages` appends it."""
     listed = (parse_raw_text(text) for text in (recorded.messages, recorded.trajectory) if _is_present(text))
     turns = next(listed, None)
     thoughts = recorded.thoughts()
     if turns is None or _is_present(recorded.completion) or thoughts is not None:
         inner = _list_items(parse_raw_text(recorded.prompt) if turns is None else turns, "user")
-        every = len(decode_record(line).recorded_messages() or ())
-        before = len(_items.decode(b"[" + inner + b"]"))
-        # An answer of thoughts alone has no completion beside them.
+        count_with_answer = len(decode_record(line).recorded_messages() or ())
+        count = len(_items.decode(b"[" + inner + b"]"))
+        # An answer may be thoughts alone, without a completion.
         answer = recorded.completion if _is_present(recorded.completion) else msgspec.Raw(b'""')
-        completion = _list_items(answer, "assistant") if every > before else b""
+        completion = _list_items(answer, "assistant") if count_with_answer > count else b""
         turns = msgspec.Raw(b"[" + b",".join(text for text in (inner, completion) if text) + b"]")
     return _with_thoughts(turns, thoughts)
 
 
-def _with_thoughts(turns: msgspec.Raw, beside: msgspec.Raw | None) -> msgspec.Raw:
-    """Return messages with their thoughts under `reasoning_content`, those beside the completion in its message."""
+def _with_thoughts(turns: msgspec.Raw, completion_thoughts: msgspec.Raw | None) -> msgspec.Raw:
+    """Return messages with thoughts under `reasoning_content`, those beside the completion in its message."""
     text = bytes(turns)
-    if beside is None and not (contains_bytes(text, _END_OF_NAMES) and any(name in text for name in _OTHER_NAMES)):
+    if completion_thoughts is None and not (
+        contains_bytes(text, _NAME_ENDING) and any(name in text for name in _OTHER_NAMES)
+    ):
         return turns
     messages = _items.decode(text)
     for number, message in enumerate(messages, start=1):
@@ -166,8 +180,8 @@ def _with_thoughts(turns: msgspec.Raw, beside: msgspec.Raw | None) -> msgspec.Ra
                 for key, value in message.items()
                 if key != "reasoning_content"
             }
-    if beside is not None and messages and is_absent(messages[-1].get("reasoning_content", NOTHING)):
-        messages[-1]["reasoning_content"] = beside
+    if completion_thoughts is not None and messages and is_absent(messages[-1].get("reasoning_content", NOTHING)):
+        messages[-1]["reasoning_content"] = completion_thoughts
     return msgspec.Raw(msgspec.json.encode(messages))
 
 
@@ -176,7 +190,7 @@ def _is_present(text: msgspec.Raw) -> bool:
 
 
 def _list_items(text: msgspec.Raw, role: str) -> bytes:
-    """Return the messages of a JSON list, or the one message that a JSON string is, without brackets around them."""
+    """Return the messages of a JSON list, without brackets; a JSON string as one message with this role."""
     value = bytes(text)
     if value.startswith(b"["):
         return value[1:-1].strip()

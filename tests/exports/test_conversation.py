@@ -11,7 +11,7 @@ from rollmill.corpus.message import Message
 from rollmill.corpus.raw_json import NOTHING
 from rollmill.corpus.record_text import content_text
 from rollmill.exports.contents import is_absent, is_blank
-from rollmill.exports.conversation import clean, part
+from rollmill.exports.conversation import clean, split_prompt
 from tests.exports.made import said
 
 CALL = [{"type": "function", "function": {"name": "f", "arguments": "{}"}}]
@@ -127,7 +127,7 @@ def test_input_messages_are_not_modified():
 
 def test_prompt_ends_before_the_first_answer():
     turns = messages(said("user", "q"), said("assistant", "a"), said("user", "o"), said("assistant", "b"))
-    prompt, completion = part(turns)
+    prompt, completion = split_prompt(turns)
     assert [len(prompt), len(completion)] == [1, 3]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from rollmill.corpus.corpus import index_run
-from rollmill.exports.token_references import moved
+from rollmill.exports.token_references import relocate
 from rollmill.files.atomic import atomic_write, atomic_write_bytes, atomic_write_json
 from rollmill.files.rows import dump_line
 from rollmill.generation.failures import failure_words
@@ -123,7 +123,7 @@ def write_rows(run: Run, selection: Selection, path: Path, env_name: str) -> Epi
         for episode, rows in selected(run, selection):
             statistics.add_episode(episode)
             location = episode.rollout.tokens
-            tokens = moved(location, run.journal.path.parent, path.parent) if location else None
+            tokens = relocate(location, run.journal.path.parent, path.parent) if location else None
             for row in rows:
                 statistics.add_row(row)
                 if row.left_out is None:

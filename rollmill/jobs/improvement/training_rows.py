@@ -14,7 +14,7 @@ import polars as pl
 from rollmill.corpus.corpus import Corpus, read_corpus
 from rollmill.exports.export_result import count_reasons
 from rollmill.exports.seed_format import generated_metadata, summary, write_seed_format
-from rollmill.exports.token_references import moved, token_location
+from rollmill.exports.token_references import relocate, token_location
 from rollmill.files.rows import dump_line
 from rollmill.generation.row_digest import row_digest
 from rollmill.generation.token_file import TokenFileError, TokenReader
@@ -141,4 +141,4 @@ def _tokens(corpus: Corpus, source: int, record: bytes, folder: Path) -> TokenLo
     if location.instance_id is None:
         named = {"instance_id": row["instance_id"], "sample_id": row["sample_id"]}
         location = location.model_copy(update=named)
-    return moved(location, root, folder)
+    return relocate(location, root, folder)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from pydantic import BaseModel
 
 from rollmill.corpus.corpus import index_run
-from rollmill.exports.token_references import moved
+from rollmill.exports.token_references import relocate
 from rollmill.files.atomic import atomic_write, atomic_write_bytes
 from rollmill.files.rows import dump_line
 from rollmill.generation.failures import failure_words, shown_words
@@ -147,7 +147,7 @@ def sample_row(
     if rollout.tokens is not None:
         output = Path(parameters.output)
         named = rollout.tokens.model_copy(update={"instance_id": rollout.instance_id, "sample_id": rollout.sample_id})
-        location = moved(named, parameters.directory / JOURNALS, output.parent)
+        location = relocate(named, parameters.directory / JOURNALS, output.parent)
         about["tokens"] = location.model_dump(mode="json") if location else None
     if about:
         metadata = row.get("metadata")
