@@ -55,7 +55,7 @@ def test_file_input_is_taken_as_given(folder, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("name", "kind", "anywhere"),
+    ("name", "kind", "is_seekable"),
     [
         ("x.jsonl", "lines", True),
         ("x.NDJSON", "lines", True),
@@ -65,11 +65,11 @@ def test_file_input_is_taken_as_given(folder, monkeypatch):
         ("x.parquet", "parquet", False),
     ],
 )
-def test_kinds(tmp_path, name, kind, anywhere):
+def test_kinds(tmp_path, name, kind, is_seekable):
     packed = next((suffix for suffix in PACKERS if suffix and name.endswith(suffix)), "")
     (tmp_path / name).write_bytes(PACKERS[packed](b"[]"))
     (source,) = find_sources([str(tmp_path / name)])
-    assert (source.kind, source.anywhere, source.folder) == (kind, anywhere, tmp_path)
+    assert (source.kind, source.is_seekable, source.folder) == (kind, is_seekable, tmp_path)
 
 
 def test_folder_input_skips_quarantined_files_and_subfolders(folder):
