@@ -1,1 +1,1 @@
-"""Reports: pictures and pages of rollouts."""
+"""Reports: plots, pages and checks of rollouts."""

@@ -1,4 +1,4 @@
-"""Judged rollouts as curves over k take them: whether each is right, what it answers, how likely it was."""
+"""Judged rollouts as the attempts of sampling curves (pass@k, majority vote): success, answer, mean logprob."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rollmill.records import Rollout, TokenLocation
 from rollmill.statistics.sampling_curves import Attempt, CurveTally, SamplingCurve
 
 _TRUTH = ""
-"""The answer of all rollouts that equal the ground truth, however it is written."""
+"""The vote of all rollouts whose answer equals the ground truth, however it is written."""
 _NUMBER = re.compile(r"[+-]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?")
 
 
@@ -30,7 +30,7 @@ _facts = msgspec.json.Decoder(_Facts)
 
 
 class LogprobReader:
-    """Reads mean log-probabilities from the files of tokens beside a journal, for the time of a block."""
+    """Reads mean logprobs from the token files beside a journal; a context manager that closes them."""
 
     def __init__(self, folder: Path) -> None:
         self._reader = TokenReader(folder)
@@ -42,7 +42,7 @@ class LogprobReader:
         self._reader.close()
 
     def mean(self, location: TokenLocation | None, instance_id: str, sample_id: int) -> float | None:
-        """Return the mean of a rollout's log-probabilities, in nats per token; None where they are not all recorded."""
+        """Return the mean logprob of a rollout's tokens, in nats per token; None where not all are recorded."""
         if location is None:
             return None
         try:
@@ -57,7 +57,7 @@ class LogprobReader:
 
 
 def attempts_of(rollouts: Iterable[Rollout | None], logprobs: LogprobReader | None = None) -> list[Attempt]:
-    """Return a problem's judged rollouts: what failed outside the model, and what is missing, is none."""
+    """Return a problem's judged rollouts as attempts; failed and missing rollouts are left out."""
     return [
         Attempt(
             right=rollout.success is True,
@@ -71,15 +71,15 @@ def attempts_of(rollouts: Iterable[Rollout | None], logprobs: LogprobReader | No
 
 
 def vote(answer: object, distance: object, *, right: bool) -> str | None:
-    """Return what answers are the same by; None where there is none.
+    """Return the key under which equal answers are counted in a majority vote; None where there is no answer.
 
-    Answers at distance 0 from the ground truth are the same, however they are written. Others are told apart by their
-    text, numbers by their value: two ways to write one wrong formula are two answers.
+    Answers at distance 0 from the ground truth are equal, however they are written. Other answers are equal where their
+    texts are, numbers where their values are: two spellings of one wrong formula count as two answers.
 
     Args:
-        answer: What the verifier read.
-        distance: How far it is from the ground truth.
-        right: Whether it was accepted.
+        answer: the answer that the verifier extracted.
+        distance: its distance to the ground truth.
+        right: whether it was accepted.
     """
     if not isinstance(answer, str) or not answer.strip():
         return None
@@ -90,7 +90,7 @@ def vote(answer: object, distance: object, *, right: bool) -> str | None:
 
 
 def corpus_curves(corpus: Corpus) -> list[SamplingCurve]:
-    """Return the curves of any rollouts that have verdicts, problem by problem."""
+    """Return the sampling curves of rollouts with verdicts, from any source."""
     judged = corpus.table.filter(pl.col("success").is_not_null())
     sizes = judged.group_by("source", "instance_id").len()["len"].to_list()
     tally = CurveTally(max(sizes, default=1))
@@ -100,6 +100,7 @@ def corpus_curves(corpus: Corpus) -> list[SamplingCurve]:
 
 
 def _by_problem(corpus: Corpus, judged: pl.DataFrame) -> Iterator[list[Attempt]]:
+    """Yield the attempts of each problem of each source."""
     groups: dict[tuple[int, str], list[Attempt]] = {}
     readers: dict[int, LogprobReader] = {}
     columns = judged.select("source", "instance_id", "sample_id", "success", "reward", "answer_error").iter_rows()
@@ -128,7 +129,7 @@ def _by_problem(corpus: Corpus, judged: pl.DataFrame) -> Iterator[list[Attempt]]
 def _decoded(record: bytes) -> _Facts:
     try:
         return _facts.decode(record)
-    except (msgspec.MsgspecError, RecursionError):  # what is nested without end says nothing
+    except (msgspec.MsgspecError, RecursionError):  # nested too deeply: treated as a record without these fields
         return _Facts()
 
 

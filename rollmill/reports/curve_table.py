@@ -1,4 +1,4 @@
-"""Curves over k as a table of text."""
+"""Sampling curves over k as a text table."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ TITLE = "What k rollouts of a problem are worth, with 95% intervals over problem
 
 
 def curve_table(curves: Sequence[SamplingCurve]) -> list[str]:
-    """Return a title, a line for each k, and which problems are in none of a line's shares."""
+    """Return a title, a line for each k, and the numbers of problems left out of the shares."""
     if not curves:
         return []
     ks = [point.k for point in curves[0].points]
@@ -28,7 +28,7 @@ def _cell(point: CurvePoint) -> str:
 
 
 def _left_out(curves: Sequence[SamplingCurve]) -> list[str]:
-    """Return a line for each k that some problems have too few rollouts for, or that a curve knows less of."""
+    """Return a line for each k that some problems have too few rollouts for, and for each curve that lacks more."""
     lines = [
         f"  {point.left_out:,} problems with fewer than {point.k} judged rollouts left out"
         for point in curves[0].points

@@ -1,4 +1,4 @@
-"""A verdict on rollouts as data: what in them, or in the problems, cannot be what it should be."""
+"""Health check of rollouts as data: faults in their texts, verdicts and problems that training would inherit."""
 
 from __future__ import annotations
 
@@ -17,15 +17,18 @@ from rollmill.reports.plots.labels import counted, one_line
 from rollmill.reports.problem_check import ProblemCheck, check_run_problems
 
 _EXAMPLES = 5
-_READ = 50_000
-"""Rollouts whose text is looked at; of more, that many, evenly spread."""
-_TAIL, _LONGEST_PERIOD, _PACKED = 600, 100, 4_000
-_PACKED_SHARE = 0.05
+_MOST_READ = 50_000
+"""Most rollouts whose text is read; of more, evenly spread ones."""
+_TAIL, _LONGEST_PERIOD = 600, 100
+"""Characters at the end of a text that are searched for repetition, and of the longest unit that may repeat."""
+_COMPRESSED, _COMPRESSED_SHARE = 4_000, 0.05
+"""Characters at the end that are compressed, and the share of their size below which they are a repetition."""
 _ABSURD = 1e6
+"""Rewards beyond this are reported."""
 
 
-class _Seen(NamedTuple):
-    """What the turns of a rollout have that they should not."""
+class _TurnFaults(NamedTuple):
+    """The faults found in the turns of a rollout."""
 
     hollow: bool = False
     runaway: bool = False
@@ -40,7 +43,7 @@ _changes = msgspec.json.Decoder(_Change)
 
 
 class Finding(BaseModel):
-    """One thing that is wrong, how often, where for example, and what to do."""
+    """One kind of fault: how often it occurs, examples, and a remedy."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -62,43 +65,43 @@ class Finding(BaseModel):
 
 
 class HealthReport(BaseModel):
-    """What was looked at, and what was found."""
+    """The result of a health check: the numbers of rollouts and problems checked, and the findings."""
 
     model_config = ConfigDict(frozen=True)
 
     rollouts: int
     read: int
-    """Rollouts whose text was looked at."""
+    """Rollouts whose text was read."""
     problems_checked: int
-    """Problems whose own answer, and an empty one, were given to the verifier."""
+    """Problems whose ground truth, and an empty answer, were given to the verifier."""
     findings: list[Finding]
 
     def lines(self) -> list[str]:
-        """Return the verdict, and a line for each finding."""
-        looked = counted(self.rollouts, "rollout")
+        """Return a summary, and a line for each finding."""
+        checked = counted(self.rollouts, "rollout")
         if self.read < self.rollouts:
-            looked += f" (the text of {self.read:,})"
+            checked += f" (the text of {self.read:,})"
         if self.problems_checked:
-            looked += f" and {counted(self.problems_checked, 'ground truth')}"
-        found = "nothing wrong" if not self.findings else counted(len(self.findings), "finding")
-        return [f"health: {found} in {looked}", *(f"  {finding.line()}" for finding in self.findings)]
+            checked += f" and {counted(self.problems_checked, 'ground truth')}"
+        result = "nothing wrong" if not self.findings else counted(len(self.findings), "finding")
+        return [f"health: {result} in {checked}", *(f"  {finding.line()}" for finding in self.findings)]
 
 
 def check_health(corpus: Corpus) -> HealthReport:
-    """Look at all rollouts of a corpus, and where it is one run, at its problems.
+    """Check all rollouts of a corpus, and its problems if it is one run.
 
-    Deterministic. Text is read in one pass, a rollout at a time.
+    Deterministic. Texts are read in one pass, with one rollout in memory at a time.
     """
     table = corpus.table
     run = corpus.files[0].run if len(corpus.files) == 1 else None
     problems = check_run_problems(run) if run else ProblemCheck()
-    read = table if table.height <= _READ else table.gather_every(-(-table.height // _READ))
+    read = table if table.height <= _MOST_READ else table.gather_every(-(-table.height // _MOST_READ))
     findings = [*_of_turns(corpus, read), *_of_table(table), *_of_problems(problems)]
     return HealthReport(rollouts=table.height, read=read.height, problems_checked=problems.checked, findings=findings)
 
 
 def _of_table(table: pl.DataFrame) -> Iterator[Finding]:
-    """Yield what the scalars of the rollouts show."""
+    """Yield the findings from the scalars of the rollouts."""
     numbered = table.with_columns(
         pl.col("reward").filter(~pl.col("success")).max().over("source", "instance_id").alias("best_wrong")
     )
@@ -121,19 +124,19 @@ def _of_table(table: pl.DataFrame) -> Iterator[Finding]:
             "success_of_nothing",
             judged & pl.col("success") & pl.col("empty") & (pl.col("turns") <= 1),
             "rollouts are right although the model wrote nothing",
-            "the verifier accepts an empty answer: mend it, then --reverify",
+            "the verifier accepts an empty answer: fix it, then --reverify",
         ),
         (
             "success_unparseable",
             judged & pl.col("success") & (pl.col("status") == "unparseable"),
             "rollouts are right although no answer could be read",
-            "the verifier contradicts itself: mend it, then --reverify",
+            "the verifier contradicts itself: fix it, then --reverify",
         ),
         (
             "reward_missing",
             judged & pl.col("reward").is_null(),
             "judged rollouts have no reward, or NaN or Infinity",
-            "rules about rewards drop them: mend what makes the rewards",
+            "rules about rewards drop them: fix the computation of rewards",
         ),
         (
             "reward_absurd",
@@ -155,24 +158,26 @@ def _of_table(table: pl.DataFrame) -> Iterator[Finding]:
         ),
     ]
     for name, condition, what, remedy in checks:
-        found = numbered.filter(condition.fill_null(value=False))
-        if found.height:
-            yield _finding(name, found.height, table.height, what, _names(found), remedy)
+        matches = numbered.filter(condition.fill_null(value=False))
+        if matches.height:
+            yield _finding(name, matches.height, table.height, what, _names(matches), remedy)
 
 
 def _of_turns(corpus: Corpus, table: pl.DataFrame) -> Iterator[Finding]:
-    """Yield what the text of the rollouts shows."""
+    """Yield the findings from the texts of the rollouts."""
     hollow: list[int] = []
     runaway: list[int] = []
     repeated: list[int] = []
     unchanged: list[int] = []
-    for place, (record, success) in enumerate(zip(corpus.records(table), table["success"], strict=True)):
+    for index, (record, success) in enumerate(zip(corpus.records(table), table["success"], strict=True)):
         if success and b'"git_diff"' in record and _changed_nothing(record):
-            unchanged.append(place)
-        seen = _look(record)
-        for places, found in ((hollow, seen.hollow), (runaway, seen.runaway), (repeated, seen.repeated_ids)):
-            if found:
-                places.append(place)
+            unchanged.append(index)
+        faults = _check_turns(record)
+        for indexes, is_faulty in (
+            (hollow, faults.hollow), (runaway, faults.runaway), (repeated, faults.repeated_ids)
+        ):  # fmt: skip
+            if is_faulty:
+                indexes.append(index)
     checks = [
         (
             "hollow_turns",
@@ -196,15 +201,16 @@ def _of_turns(corpus: Corpus, table: pl.DataFrame) -> Iterator[Finding]:
             "success_without_change",
             unchanged,
             "rollouts are right without a change to the code",
-            "the tests pass as the code is: the problem asks for nothing, mend its tests or leave it out",
+            "the tests pass as the code is: the problem requires nothing, fix its tests or leave it out",
         ),
     ]
-    for name, places, what, remedy in checks:
-        if places:
-            yield _finding(name, len(places), table.height, what, _names(table[places[:_EXAMPLES]]), remedy)
+    for name, indexes, what, remedy in checks:
+        if indexes:
+            yield _finding(name, len(indexes), table.height, what, _names(table[indexes[:_EXAMPLES]]), remedy)
 
 
 def _of_problems(problems: ProblemCheck) -> Iterator[Finding]:
+    """Yield the findings from the check of the problems."""
     if problems.truth_fails:
         yield _finding(
             "truth_fails",
@@ -212,7 +218,7 @@ def _of_problems(problems: ProblemCheck) -> Iterator[Finding]:
             problems.checked,
             "problems' own ground truth is not right for the verifier",
             problems.truth_fails,
-            "no answer can be right there: see --verifier and --answer_field, or mend the data",
+            "no answer can be right there: see --verifier and --answer_field, or fix the data",
         )
     if problems.nothing_passes:
         yield _finding(
@@ -221,11 +227,21 @@ def _of_problems(problems: ProblemCheck) -> Iterator[Finding]:
             problems.checked,
             "problems take an empty answer for a right one",
             problems.nothing_passes,
-            "every rollout can be right there: mend the data or the verifier",
+            "every rollout can be right there: fix the data or the verifier",
         )
 
 
 def _finding(name: str, count: int, of: int, what: str, examples: Sequence[str], remedy: str) -> Finding:
+    """Return a finding.
+
+    Args:
+        name: a word to count by.
+        count: how often it occurs.
+        of: number of rollouts or problems checked.
+        what: the counted thing, as in "3 of 10 rollouts have a turn without text".
+        examples: ids, of which the first are kept.
+        remedy: what the user can do.
+    """
     return Finding(name=name, count=count, of=of, what=what, examples=list(examples[:_EXAMPLES]), remedy=remedy)
 
 
@@ -242,18 +258,18 @@ def _changed_nothing(record: bytes) -> bool:
     return isinstance(change, str) and not change.strip()
 
 
-def _look(record: bytes) -> _Seen:
-    """Look at the model's turns that a rollout records."""
+def _check_turns(record: bytes) -> _TurnFaults:
+    """Return the faults in the model's turns of a rollout."""
     try:
         turns = _turns(record)
         runaway = any(_is_runaway(text) for turn in turns for text in _texts(turn))
-        return _Seen(any(map(_is_hollow, turns)), runaway, _repeats_call_ids(turns))
-    except (msgspec.MsgspecError, ValueError, RecursionError):  # what cannot be read is told where it is exported
-        return _Seen()
+        return _TurnFaults(any(map(_is_hollow, turns)), runaway, _repeats_call_ids(turns))
+    except (msgspec.MsgspecError, ValueError, RecursionError):  # the export reports records that cannot be read
+        return _TurnFaults()
 
 
 def _turns(record: bytes) -> list[Message]:
-    """Return the model's turns; none where the prompt alone is known, or the rollout failed."""
+    """Return the model's turns; none where only the prompt is recorded, or the rollout failed."""
     decoded = decode_record(record)
     if decoded.error is not None:
         return []
@@ -272,7 +288,7 @@ def _texts(turn: Message) -> Iterator[str]:
 
 
 def _content(turn: Message) -> Iterator[str]:
-    """Yield the texts of a turn; of parts that are no text, as images, what they hold."""
+    """Yield the texts of a turn's content, for parts such as images their values."""
     content = _decoded(turn.content)
     for part in content if isinstance(content, list) else [content]:
         if isinstance(part, str):
@@ -286,14 +302,15 @@ def _decoded(value: msgspec.Raw) -> Any:
 
 
 def _is_runaway(text: str) -> bool:
-    """Tell whether a text ends in at least six equal pieces, or in 4,000 characters with nearly nothing new."""
+    """Return whether a text ends in at least six equal pieces, or in 4,000 characters with little variation."""
     tail = text[-_TAIL:]
     if len(tail) < _TAIL:
         return False
+    # A text equals itself, shifted by a period, exactly where it repeats with that period.
     if any(tail.startswith(tail[period:]) for period in range(1, _LONGEST_PERIOD + 1)):
         return True
-    last = text[-_PACKED:].encode(errors="replace")
-    return len(text) >= _PACKED and len(zlib.compress(last, 1)) < _PACKED_SHARE * len(last)
+    last = text[-_COMPRESSED:].encode(errors="replace")
+    return len(text) >= _COMPRESSED and len(zlib.compress(last, 1)) < _COMPRESSED_SHARE * len(last)
 
 
 def _repeats_call_ids(turns: Iterable[Message]) -> bool:

@@ -1,4 +1,4 @@
-"""Two sets of rollouts on the same problems: the paired difference, and which problems flipped."""
+"""Paired comparison of two sets of rollouts on the same problems: the difference, and the problems that flipped."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Flip = Literal["solved", "unsolved"]
 
 
 class PairedProblem(NamedTuple):
-    """A problem that both sets were judged on: right rollouts, and judged ones."""
+    """A problem that both sets were judged on, with the numbers of right and of judged rollouts in each."""
 
     instance_id: str
     right_before: int
@@ -26,14 +26,14 @@ class PairedProblem(NamedTuple):
 
     @property
     def flip(self) -> Flip | None:
-        """Return `solved` where only the second set has a right rollout, `unsolved` where only the first has one."""
+        """Return `solved` if only the second set has a right rollout, `unsolved` if only the first has one."""
         if bool(self.right_before) == bool(self.right_after):
             return None
         return "solved" if self.right_after else "unsolved"
 
     @property
     def gain(self) -> float:
-        """Return by how much the share of right rollouts is higher."""
+        """Return the increase of the share of right rollouts."""
         return self.right_after / self.judged_after - self.right_before / self.judged_before
 
     def __str__(self) -> str:
@@ -47,20 +47,20 @@ class PairedProblem(NamedTuple):
 
 
 class PairedComparison(NamedTuple):
-    """The second set against the first, on the problems that both were judged on, in the first one's order."""
+    """The second set compared with the first, on problems judged in both, in the order of the first."""
 
     before: str
     after: str
     problems: list[PairedProblem]
     difference: Difference | None
-    """None where no problem is shared."""
+    """None where the sets have no problem in common."""
 
     def flipped(self, flip: Flip) -> list[PairedProblem]:
-        """Return the problems that flipped so, those that changed most first."""
+        """Return the problems with this flip, those with the largest change first."""
         return sorted((each for each in self.problems if each.flip == flip), key=lambda each: -abs(each.gain))
 
     def lines(self) -> list[str]:
-        """Return what a user should read."""
+        """Return the lines for the user."""
         title = f"{one_line(self.after)} against {one_line(self.before)}"
         if self.difference is None:
             return [f"{title}: they share no judged problem"]
@@ -77,7 +77,7 @@ class PairedComparison(NamedTuple):
 
 
 def compare_pair(before: tuple[str, pl.DataFrame], after: tuple[str, pl.DataFrame]) -> PairedComparison:
-    """Compare two named tables of rollouts. Deterministic: the interval's resampling has a fixed seed."""
+    """Compare two named tables of rollouts. Deterministic: the bootstrap of the interval has a fixed seed."""
     pairs = _counts(before[1]).join(_counts(after[1]), on="instance_id", suffix="_after", maintain_order="left")
     problems = [PairedProblem(*row) for row in pairs.iter_rows()]
     difference = paired_difference(before[1], after[1]) if problems else None

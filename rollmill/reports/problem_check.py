@@ -1,4 +1,4 @@
-"""Problems before their verifier: whether their own ground truth is right for it, and an empty answer is not."""
+"""Check of problems with their verifier: it has to accept the ground truth, and to refuse an empty answer."""
 
 from __future__ import annotations
 
@@ -18,20 +18,22 @@ from rollmill.records import Problem
 from rollmill.verifiers import VerifierFailed, VerifierPool
 
 _MOST = 200
+"""Most problems of a run that are checked."""
 _AT_ONCE = 64
+"""Most verdicts at the same time."""
 _MOST_TRUTHS = 8
 _COMPARING = {"numeric", "exact", "math"}
-"""Verifiers that compare an answer with the problem's own: cheap, and a ground truth is an answer for them."""
+"""Verifiers that compare an answer with the ground truth: they are cheap, and accept a ground truth as an answer."""
 
 
 class ProblemCheck(NamedTuple):
-    """Which problems were checked, and what came of it."""
+    """The number of problems checked, and the ids of those with a fault."""
 
     checked: int = 0
     truth_fails: Sequence[str] = ()
-    """Ids of the problems whose ground truth is not right, in whatever form it is given."""
+    """Ids of problems whose ground truth the verifier refuses, in every form of an answer."""
     nothing_passes: Sequence[str] = ()
-    """Ids of the problems for which an empty answer is right."""
+    """Ids of problems for which the verifier accepts an empty answer."""
 
 
 def check_run_problems(directory: Path) -> ProblemCheck:
@@ -49,7 +51,7 @@ def check_run_problems(directory: Path) -> ProblemCheck:
 
 
 def _readings(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return how the run's verifier reads answers, from parameters on disk: runs of before have fewer."""
+    """Return the verifier's options from a run's parameters; parameters of older runs have fewer."""
     readings: dict[str, Any] = {"accept_error": 0.0}
     for name, kinds in (("accept_error", int | float), ("answer", str), ("strict_numbers", bool)):
         if isinstance(parameters.get(name), kinds):
@@ -60,7 +62,7 @@ def _readings(parameters: Mapping[str, Any]) -> dict[str, Any]:
 async def check_problems(problems: Iterable[Problem], verifiers: VerifierPool) -> ProblemCheck:
     """Give the verifier each problem's ground truth, bare and in `<answer>` tags, and an empty answer.
 
-    A verdict that fails is no finding: it says nothing of the problem.
+    A verdict that fails is no finding: it tells nothing about the problem.
     """
     limit = asyncio.Semaphore(_AT_ONCE)
 
@@ -79,12 +81,13 @@ async def check_problems(problems: Iterable[Problem], verifiers: VerifierPool) -
 
     async with verifiers:
         rows = await asyncio.gather(*(check(problem) for problem in problems if problem.answer is not None))
-    fails, passes = ([row[0] for row in rows if row[place]] for place in (1, 2))
+    fails = [instance_id for instance_id, truth_fails, _ in rows if truth_fails]
+    passes = [instance_id for instance_id, _, nothing_passes in rows if nothing_passes]
     return ProblemCheck(len(rows), fails, passes)
 
 
 def _forms(truth: str) -> Iterator[str]:
-    """Yield completions that state a ground truth; a JSON list stands for several, each as right as the others."""
+    """Yield completions that state a ground truth; a JSON list has several, each of them right."""
     items: object = None
     if truth.lstrip().startswith("["):
         try:

@@ -118,7 +118,7 @@ def _show(corpus: Corpus, chosen: pl.DataFrame, index: int, *, whole: bool) -> N
     if not -chosen.height <= index < chosen.height:
         raise InputError(f"--index {index}: there are {chosen.height:,} rollouts, 0 to {chosen.height - 1:,}")
     rollout = chosen[[index % chosen.height]]
-    show(Console(), rollout.row(0, named=True), next(corpus.records(rollout)), whole=whole)
+    show(Console(), rollout.row(0, named=True), next(corpus.records(rollout)), full=whole)
 
 
 def _write_page(corpus: Corpus, chosen: pl.DataFrame, path: Path, most: int) -> None:

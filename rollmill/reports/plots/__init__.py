@@ -1,1 +1,1 @@
-"""Plots: numbers in, a PNG out. matplotlib is imported only while drawing."""
+"""Plots: functions from numbers to PNG files. matplotlib is imported only while drawing."""

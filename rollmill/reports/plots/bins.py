@@ -1,4 +1,4 @@
-"""Bins: where a histogram of errors is cut, and where it ends."""
+"""Bins of histograms of errors: their edges, and the end of the axis."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _FEWEST_BARS = 12
 
 
 def upper_end(least: Numbers, errors: Numbers) -> float:
-    """Return where the axis ends: the largest error, or earlier where a long tail would squeeze everything else.
+    """Return the end of the axis: the largest error, or less where a long tail would squeeze all other bars.
 
-    The least errors, which the plot is about, keep at least a fifth of the axis.
+    The least errors per problem, which the plot is about, keep at least a fifth of the axis.
     """
     largest = float(max(least.max(), errors.max(initial=0.0)))
     inner = float(np.percentile(least, 99))
@@ -27,9 +27,14 @@ def upper_end(least: Numbers, errors: Numbers) -> float:
 
 
 def bin_edges(numbers: Numbers, upper: float, count: int) -> Numbers:
-    """Return edges of equal bins from 0 to `upper`, fewer where there are only `count` bars' worth of numbers to show.
+    """Return edges of equal bins from 0 to `upper`.
 
-    Where the numbers lie on a grid, such as whole numbers, every bin holds as many of its points.
+    If the numbers lie on a grid, such as whole numbers, all bins contain equally many of its points.
+
+    Args:
+        numbers: of shape (n,).
+        upper: end of the axis.
+        count: size of the sample, which the number of bins grows with.
     """
     most = min(max(int(2.5 * math.sqrt(count)), _FEWEST_BARS), _MOST_BARS)
     width = upper / most
@@ -42,7 +47,7 @@ def bin_edges(numbers: Numbers, upper: float, count: int) -> Numbers:
 
 
 def _grid_step(numbers: Numbers) -> float | None:
-    """Return the step of the grid that all the numbers lie on; None where there is none that a plot could show."""
+    """Return the step of the grid that all numbers lie on; None where there is none, or it is too fine for a plot."""
     scale = float(np.abs(numbers).max(initial=0.0))
     values = np.unique(np.round(numbers / scale, 9)) if scale else np.zeros(1)
     if values.size < 2:

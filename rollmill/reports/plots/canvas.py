@@ -1,4 +1,4 @@
-"""Canvas: figures with a background of their own, readable on light and dark pages, and never `pyplot`'s globals."""
+"""Figures with a background of their own, readable on light and dark pages, without the globals of `pyplot`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _OTHER_SCRIPTS = (
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Return an empty figure; its size is in inches of 130 dots."""
+    """Return an empty figure of this size in inches, at 130 dots per inch."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -38,7 +38,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def style(axes: Axes) -> None:
-    """Quiet frame, faint grid behind the marks."""
+    """Style axes: a plain frame, and a faint grid behind the marks."""
     axes.set_facecolor(PAPER)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(INK)
@@ -48,25 +48,25 @@ def style(axes: Axes) -> None:
 
 
 def say(axes: Axes, text: str) -> None:
-    """Words in place of a plot that cannot be drawn."""
+    """Write a text in place of a plot that cannot be drawn."""
     axes.set_axis_off()
     axes.text(0.5, 0.5, text, ha="center", va="center", color=INK, fontsize=12, transform=axes.transAxes)
 
 
 def plain(text: str, longest: int = 60) -> str:
-    """Return text from outside: one line that every font can be asked for, no formula, not endless."""
+    """Return text from outside as one line of limited length that matplotlib does not take for a formula."""
     text = " ".join(text.split()).encode("utf-8", "replace").decode()
     shown = text if len(text) <= longest else f"{text[: longest // 2 - 1]}...{text[-longest // 2 + 2 :]}"
     return shown.replace("$", r"\$")
 
 
 def per_cent(share: float, _: object = None) -> str:
-    """Return a share as matplotlib shall write it at a tick."""
+    """Return a share as the label of a tick."""
     return f"{share * 100:.4g}%"
 
 
 def to_png(figure: Figure) -> bytes:
-    """Return the figure as the bytes of a PNG file; text in any script that a font of this machine has."""
+    """Return the figure as PNG bytes, with text in any script that this machine has a font for."""
     from matplotlib.text import Text
 
     for text in figure.findobj(Text):
@@ -81,7 +81,7 @@ def to_png(figure: Figure) -> bytes:
 
 @cache
 def _families() -> list[str]:
-    """Matplotlib's own font, and those for other scripts that are installed."""
+    """Return matplotlib's own font, and the installed ones for other scripts."""
     from matplotlib.font_manager import fontManager
 
     installed = {font.name for font in fontManager.ttflist}

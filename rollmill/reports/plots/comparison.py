@@ -1,4 +1,4 @@
-"""`comparison.png`: several models on the same problems, side by side."""
+"""Plot `comparison.png`: several models on the same problems."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LONG_RATIO = 30.0
 
 
 class ModelCurve(NamedTuple):
-    """One model's numbers; None is what is not known."""
+    """The numbers of one model; None for unknown ones."""
 
     name: str
     pass_at_k: Sequence[tuple[int, float | None]]
@@ -98,6 +98,14 @@ def _draw_errors(axes: Axes, curves: Sequence[ModelCurve], colours: Sequence[Any
 
 
 def _bar(axes: Axes, y: float, value: float | None, look: dict[str, Any]) -> None:
+    """Draw a horizontal bar with its value.
+
+    Args:
+        axes: where to draw.
+        y: position of the bar.
+        value: its length; None writes "none".
+        look: keyword arguments of matplotlib's `barh`.
+    """
     if value is None:
         axes.text(axes.get_xlim()[0], y, " none", va="center", fontsize=8, color=INK)
         return
@@ -114,7 +122,7 @@ def _bar(axes: Axes, y: float, value: float | None, look: dict[str, Any]) -> Non
 
 
 def _colours(count: int) -> list[Any]:
-    """From light to dark in the order given: checkpoints are a sequence."""
+    """Return colours from light to dark in the given order: checkpoints are a sequence."""
     import matplotlib
 
     return list(matplotlib.colormaps["viridis"](np.linspace(0.75, 0.0, count))) if count else []

@@ -1,4 +1,4 @@
-"""`error_distribution.png`: the least error of every problem, with all rollouts' errors behind it."""
+"""Plot `error_distribution.png`: the least error of every problem, with the errors of all rollouts behind it."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _FEW_VALUES = 12
-"""Up to so many distinct errors each get a bar of their own."""
+"""Up to this many distinct errors, each gets its own bar."""
 _LARGEST = 1e300
-"""Anything above is drawn, and averaged, as this: sums and axes overflow beyond."""
+"""Larger errors are drawn, and averaged, as this: sums and axes would overflow."""
 
 
 def draw_error_distribution(
@@ -42,10 +42,18 @@ def draw_error_distribution(
     guess_baseline: float | None = None,
     accept_error: float | None = None,
 ) -> bytes:
-    """Return the plot as PNG bytes. `least_errors` has one number per problem, `errors` one per rollout, all finite.
+    """Return the plot as PNG bytes. It is drawn for any input: without any error it says so.
 
-    `guess_baseline` is the mean least error of guessing; `rollouts` counts the judged ones. Any input draws: where
-    there is no error, the plot says so.
+    Args:
+        least_errors: the least error of each problem, finite, of shape (problems,).
+        errors: the error of each rollout, finite, of shape (rollouts with an error,).
+        title: of the plot.
+        problems: number of problems.
+        rollouts: number of judged rollouts.
+        num_rollout: rollouts per problem.
+        parse_rate: share of rollouts with an answer; None: not shown.
+        guess_baseline: mean least error of guessing.
+        accept_error: the largest error that is accepted.
     """
     figure = new_figure(9, 5.4)
     axes = figure.add_subplot()
@@ -93,7 +101,16 @@ def _lines(least: Numbers, guess: float | None, accept: float | None) -> list[Li
 def _bars(
     axes: Axes, values: Numbers, least: Numbers, errors: Numbers, labels: tuple[str, str], lines: list[Line]
 ) -> None:
-    """Draw a pair of bars for each of a few distinct errors."""
+    """Draw a pair of bars for each of a few distinct errors.
+
+    Args:
+        axes: where to draw.
+        values: the distinct errors, ascending.
+        least: the least error of each problem.
+        errors: the errors of all rollouts.
+        labels: legend of the bars for `least` and for `errors`.
+        lines: vertical lines.
+    """
     positions = np.arange(values.size)
     axes.bar(positions - 0.2, _shares(values, least), 0.38, color=MAIN, label=labels[0])
     if errors.size:
@@ -111,7 +128,15 @@ def _bars(
 
 
 def _histogram(axes: Axes, least: Numbers, errors: Numbers, labels: tuple[str, str], lines: list[Line]) -> None:
-    """Least errors filled, all errors as an outline, both as shares of their own number."""
+    """Draw the least errors filled, and all errors as an outline, each as shares of their own number.
+
+    Args:
+        axes: where to draw.
+        least: the least error of each problem.
+        errors: the errors of all rollouts.
+        labels: legend of the bars for `least` and for `errors`.
+        lines: vertical lines.
+    """
     upper = upper_end(least, errors)
     edges = bin_edges(np.concatenate([least, errors]), upper, max(least.size, errors.size))
     upper = float(edges[-1])

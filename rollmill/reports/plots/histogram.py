@@ -1,4 +1,4 @@
-"""Histograms of numbers of any sign: a bar for each of a few values, else equal bins that outliers do not stretch."""
+"""Histograms of numbers of any sign: a bar for each of a few values, else equal bins that ignore outliers."""
 
 from __future__ import annotations
 
@@ -8,30 +8,31 @@ from pydantic import BaseModel, ConfigDict, Field
 from rollmill.reports.plots.bins import Numbers, bin_edges
 
 FEW_VALUES = 12
-"""Up to so many distinct values each get a bar of their own."""
+"""Up to this many distinct values, each gets its own bar."""
 LARGEST = 1e300
-"""Numbers beyond are drawn, and averaged, as this: sums overflow above."""
+"""Larger numbers are drawn, and averaged, as this: sums would overflow."""
 _USUAL_BARS = 64  # makes at most 20 bars, as many as a terminal shows at a glance
 
 
 class Histogram(BaseModel):
-    """How often numbers fall between edges. `sum(counts) + below + above` is how many numbers there were."""
+    """The counts of numbers between edges. `sum(counts) + below + above` is the number of all."""
 
     model_config = ConfigDict(frozen=True)
 
     edges: list[float] = Field(description="one more than bars, ascending; the last bar includes its upper edge")
     counts: list[int]
     values: list[float] | None = None
-    """Where every bar is one distinct value: these values."""
+    """The values, where every bar is one distinct value; else None."""
     below: int = 0
-    """Numbers under the first edge: a long tail that would squeeze everything else."""
+    """Numbers below the first edge: a long tail would squeeze all other bars."""
     above: int = 0
 
 
 def make_histogram(values: Numbers, counts: Numbers | None = None, *, bars_for: int = _USUAL_BARS) -> Histogram | None:
-    """Return the histogram of finite `values`, each counted as often as `counts` says (once); None of none.
+    """Return the histogram of finite `values`, of shape (n,); None where there are none.
 
-    `values` and `counts` have shape (n,). `bars_for` is how many numbers the bars shall suit: more numbers, more bars.
+    `counts`, of shape (n,), tells how often each value counts (None: once). `bars_for` is the size of the sample that
+    the number of bars is chosen for.
     """
     if values.size == 0:
         return None
@@ -53,18 +54,16 @@ def make_histogram(values: Numbers, counts: Numbers | None = None, *, bars_for: 
 
 
 def usual_range(numbers: Numbers, weights: Numbers | None = None) -> tuple[float, float]:
-    """Return where an axis of these numbers begins and ends.
+    """Return the begin and end of an axis of these numbers: the least and largest, or less where a tail is long.
 
-    That is at their least and largest, or nearer where a tail is long.
-
-    A tail is long that reaches more than half as far again as the middle 98 % of the numbers, or ten times as far as
+    A tail is long if it reaches more than half as far again as the middle 98 % of the numbers, or ten times as far as
     the middle half of them.
     """
     order = np.argsort(numbers)
     ordered = numbers[order]
     share = np.cumsum(np.ones(numbers.size) if weights is None else weights[order])
-    places = np.minimum(np.searchsorted(share / share[-1], [0.01, 0.25, 0.75, 0.99]), numbers.size - 1)
-    first, low, high, last = ordered[places].tolist()
+    indexes = np.minimum(np.searchsorted(share / share[-1], [0.01, 0.25, 0.75, 0.99]), numbers.size - 1)
+    first, low, high, last = ordered[indexes].tolist()
     if first == last:
         return float(ordered[0]), float(ordered[-1])
     begin, end = first - (last - first) / 2, last + (last - first) / 2
@@ -87,15 +86,15 @@ def _equal_edges(numbers: Numbers, weights: Numbers, bars_for: int) -> Numbers:
     low, high = usual_range(numbers, weights)
     shown = numbers[(numbers >= low) & (numbers <= high)]
     edges = bin_edges(shown - low, high - low, bars_for)
-    on_grid = edges[0] < 0  # then the bins begin half a step before the first point
+    on_grid = edges[0] < 0  # bins on a grid begin half a step before the first point
     edges = edges + low if on_grid else _round_edges(low, high, edges.size - 1)
     edges[0], edges[-1] = min(edges[0], low), max(edges[-1], high)
-    edges = np.unique(edges)  # neighbours may meet where the numbers differ by less than floats can tell
+    edges = np.unique(edges)  # edges may coincide where numbers differ by rounding only
     return edges if edges.size > 1 else np.array([low, np.nextafter(low, np.inf)])
 
 
 def _round_edges(low: float, high: float, most: int) -> Numbers:
-    """Return edges at multiples of 1, 2, 2.5 or 5 times a power of ten, for at most as many bins and two."""
+    """Return edges at multiples of 1, 2, 2.5 or 5 times a power of ten, for at most `most` + 2 bins."""
     width = (high - low) / most
     power = 10.0 ** np.floor(np.log10(width)) if width > 1e-290 else 0.0
     if power == 0:

@@ -1,4 +1,4 @@
-"""`improvement.png`: held-out accuracy of the base and after each round."""
+"""Plot `improvement.png`: held-out accuracy of the base model and after each round."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rollmill.reports.plots.canvas import ACCEPT, FAINT, INK, MAIN, OTHER, new_f
 
 
 class Mark(NamedTuple):
-    """One policy: accuracy and its interval, between 0 and 1."""
+    """The accuracy of one policy with its interval, between 0 and 1."""
 
     name: str
     mean: float
@@ -19,15 +19,22 @@ class Mark(NamedTuple):
 
 
 def draw_improvement(marks: Sequence[Mark], *, title: str, subtitle: str, reference: Mark | None = None) -> bytes:
-    """Return the plot as PNG bytes: a mark per policy with its interval, and a line for the reference."""
+    """Return the plot as PNG bytes: a mark with an interval for each policy, and a line for the reference.
+
+    Args:
+        marks: the base, then the policy of each round.
+        title: first line above the plot.
+        subtitle: second line.
+        reference: a policy to compare with, drawn as a line and a band.
+    """
     figure = new_figure(max(6.0, 2.5 + 1.1 * len(marks)), 4.6)
     axes = figure.add_subplot()
     style(axes)
     if reference:
         axes.axhspan(reference.low, reference.high, color=FAINT, alpha=0.6, linewidth=0)
         axes.axhline(reference.mean, color=INK, linestyle="--", linewidth=1.2, label=plain(reference.name))
-    standing = [index for index, mark in enumerate(marks) if mark.kept]
-    axes.plot(standing, [marks[index].mean for index in standing], color=MAIN, linewidth=1.5, zorder=1)
+    kept = [index for index, mark in enumerate(marks) if mark.kept]
+    axes.plot(kept, [marks[index].mean for index in kept], color=MAIN, linewidth=1.5, zorder=1)
     for index, mark in enumerate(marks):
         colour = ACCEPT if mark.kept else OTHER
         reach = [[max(0.0, mark.mean - mark.low)], [max(0.0, mark.high - mark.mean)]]

@@ -1,4 +1,4 @@
-"""`loss.png`: the loss over the steps of training, and in evaluation."""
+"""Plot `loss.png`: the loss over the steps of training, and in evaluations."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _LONG_RATIO = 30.0
 _FEW = 40
-"""Up to so many steps each is marked, and none is averaged."""
+"""Up to this many steps, each is marked, and there is no running mean."""
 
 
 class Point(Protocol):
@@ -33,9 +33,9 @@ class Point(Protocol):
 
 
 def draw_loss_curve(points: Sequence[Point], *, title: str, best_step: int | None = None) -> bytes:
-    """Return the plot as PNG bytes: loss above, learning rate beneath; `best_step` is marked where it was evaluated.
+    """Return the plot as PNG bytes: loss above, learning rate below; an evaluation at `best_step` is marked.
 
-    Long runs also show a running mean over a fortieth of the steps. The axis is logarithmic where losses differ more
+    Long runs also have a running mean over a fortieth of the steps. The axis is logarithmic where losses differ more
     than 30-fold.
     """
     figure = new_figure(8, 5)
@@ -60,6 +60,14 @@ def draw_loss_curve(points: Sequence[Point], *, title: str, best_step: int | Non
 
 
 def _draw_losses(axes: Axes, steps: Numbers, evaluations: Numbers, best_step: int | None) -> None:
+    """Draw the losses.
+
+    Args:
+        axes: where to draw.
+        steps: step and loss, of shape (n, 2).
+        evaluations: step and loss, of shape (m, 2).
+        best_step: the step of the best evaluation.
+    """
     style(axes)
     few = len(steps) <= _FEW
     if len(steps):
@@ -80,12 +88,12 @@ def _draw_losses(axes: Axes, steps: Numbers, evaluations: Numbers, best_step: in
         axes.set_yscale("log")
     else:
         axes.set_ylim(0, max(float(losses.max()) * 1.12, 1e-6))
-    axes.set_title("loss per learnt token, in nats", color=INK, fontsize=10, loc="left")
+    axes.set_title("loss per trained token, in nats", color=INK, fontsize=10, loc="left")
     axes.legend(fontsize=8, loc="upper right", framealpha=0.9, facecolor=PAPER, labelcolor=INK)
 
 
 def _running_mean(steps: Numbers) -> tuple[Numbers, Numbers]:
-    """Return steps, and at each the mean over the last fortieth of all steps; of shape (n,)."""
+    """Return the steps, and at each the mean over the last fortieth of all steps; both of shape (n,)."""
     width = max(2, len(steps) // 40)
     total = np.concatenate([[0.0], np.cumsum(steps[:, 1])])
     ends = np.arange(1, len(steps) + 1)

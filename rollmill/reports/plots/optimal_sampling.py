@@ -1,4 +1,4 @@
-"""Diagnostics of q* samples: alpha, both KLs and the ratio of effective sample sizes along the answers."""
+"""Plot of q* samples along the answers: alpha, both KL divergences, the ratio of effective sample sizes."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 _COLOURS = (MAIN, OTHER, ACCEPT, GUESS, "#7d4cdb", "#8a6d00", "#0f8a8a", INK)
 _BANDS = 4
-"""Of more files only the means are drawn."""
+"""Most files that are drawn with bands; of more, only the means."""
 _WIDE_RATIO = 10.0
 _FEW = 12
-"""A curve of fewer points also shows them."""
+"""A curve of fewer points has a marker at each."""
 
 
 class Along(Protocol):
-    """A number by position; all of one length."""
+    """A statistic by token position; all arrays have one length."""
 
     @property
     def position(self) -> Numbers: ...  # noqa: D102
@@ -43,13 +43,13 @@ class SampleSeries(Protocol):
     samples: int
 
     def curve(self, name: str) -> Along | None:
-        """`alpha`, `kl_theta`, `kl_t` or `ess_ratio` by position; None where there is none."""
+        """Return `alpha`, `kl_theta`, `kl_t` or `ess_ratio` by position; None where it is not recorded."""
 
 
 def draw_by_position(files: Sequence[SampleSeries]) -> bytes:
     """Return the plot as PNG bytes.
 
-    At each position the mean over the samples that are as long, with the middle 80 % of them as a band.
+    It has at each position the mean over the samples of at least this length, and a band with the middle 80 % of them.
     """
     figure = new_figure(9, 9.5)
     figure.suptitle("q* along the answers: mean, and 10-90 % of the samples", color=INK, fontsize=12, x=0.01, ha="left")
@@ -85,6 +85,18 @@ def _draw(
     strength: float = 1.0,
     dashes: str = "-",
 ) -> None:
+    """Draw one curve.
+
+    Args:
+        axes: where to draw.
+        curve: None draws nothing.
+        colour: of line and band.
+        banded: whether to draw the band.
+        name: in the legend; `_`: not in the legend.
+        width: of the line, in points.
+        strength: opacity of the line, from 0 to 1.
+        dashes: matplotlib's line style.
+    """
     if curve is None:
         return
     if banded:
@@ -106,7 +118,7 @@ def _finish(axes: Axes, title: str, level: float | None = None) -> None:
 
 
 def _scale(axes: Axes, curves: Sequence[Along]) -> None:
-    """Logarithmic where the ratios differ widely; never so close that noise looks like a difference."""
+    """Scale the axis: logarithmic where ratios differ widely; never so narrow that noise looks like a difference."""
     ends = np.concatenate([side for curve in curves for side in (curve.low, curve.high)])
     if ends.size and ends.min() > 0 and ends.max() > _WIDE_RATIO * ends.min():
         axes.set_yscale("log")

@@ -1,4 +1,4 @@
-"""Outcomes: successful, not, and unknown, in the same colours and order wherever they are drawn."""
+"""Outcomes (success, no success, unknown) with the same colours and order in all plots."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-SUCCESS, NO_SUCCESS, UNKNOWN = "#2f6db5", "#e8a04c", "#a9b2bb"  # apart for the colour-blind, and in grey
+SUCCESS, NO_SUCCESS, UNKNOWN = "#2f6db5", "#e8a04c", "#a9b2bb"  # distinct for colour-blind readers, and in grey
 _LOOKS = {"successful": (True, SUCCESS), "not successful": (False, NO_SUCCESS), "no verdict": (None, UNKNOWN)}
 _BARS_FOR = 256  # makes at most 40 bars
 
 
 def roomy_figure(width: float, height: float) -> Figure:
-    """Return a figure for several panels, with room between them and to its frame."""
+    """Return a figure for several panels, with space between them and around."""
     figure = new_figure(width, height)
     figure.get_layout_engine().set(w_pad=0.16, h_pad=0.12)  # type: ignore[union-attr, call-arg]
     return figure
 
 
 def outcome_legend(figure: Figure) -> None:
-    """Explain what the colours mean, once for all panels."""
+    """Add a legend of the colours, once for all panels."""
     from matplotlib.patches import Patch
 
     patches = [Patch(facecolor=colour, label=name) for name, (_, colour) in _LOOKS.items()]
@@ -39,7 +39,12 @@ def outcome_legend(figure: Figure) -> None:
 def draw_by_outcome(axes: Axes, table: pl.DataFrame, column: str, *, name: str, missing: str) -> None:
     """Draw a histogram of one column, its bars stacked by outcome.
 
-    `missing` in words where the column has no number.
+    Args:
+        axes: where to draw.
+        table: the rollouts.
+        column: the numeric column.
+        name: label of the axis.
+        missing: text where the column has no number.
     """
     counted = (
         table.lazy()
@@ -57,14 +62,14 @@ def draw_by_outcome(axes: Axes, table: pl.DataFrame, column: str, *, name: str, 
     parts = {
         look: _part(histogram, counted.filter(pl.col("success").eq_missing(pl.lit(_LOOKS[look][0])))) for look in _LOOKS
     }
-    _stack(axes, histogram, parts, whole=table.schema[column].is_integer())
+    _stack(axes, histogram, parts, is_integer=table.schema[column].is_integer())
     axes.set_ylabel("rollouts", color=INK)
     axes.set_xlabel(f"{name}{_hidden_note(histogram)}", color=INK)
     whole_numbers(axes.yaxis)
 
 
 def whole_numbers(axis: Any) -> None:
-    """Ticks at whole numbers only, thousands separated."""
+    """Set ticks at whole numbers only, with thousands separators."""
     from matplotlib.ticker import MaxNLocator
 
     axis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1))
@@ -76,7 +81,15 @@ def _part(histogram: Histogram, counted: pl.DataFrame) -> Numbers:
     return np.histogram(counted["value"].to_numpy(), edges, weights=counted["len"].to_numpy())[0]
 
 
-def _stack(axes: Axes, histogram: Histogram, parts: dict[str, Numbers], *, whole: bool) -> None:
+def _stack(axes: Axes, histogram: Histogram, parts: dict[str, Numbers], *, is_integer: bool) -> None:
+    """Draw stacked bars.
+
+    Args:
+        axes: where to draw.
+        histogram: edges of the bars.
+        parts: by outcome, the count of each bar, of shape (bars,).
+        is_integer: whether ticks are whole numbers.
+    """
     bars = len(histogram.counts)
     edges = np.array(histogram.edges)
     if histogram.values is not None:
@@ -84,12 +97,13 @@ def _stack(axes: Axes, histogram: Histogram, parts: dict[str, Numbers], *, whole
         axes.set_xticks(range(bars), [number(value) for value in histogram.values])
         if bars > 6:
             axes.tick_params(axis="x", rotation=45)
-        axes.set_xlim(-0.7 - (bars == 1), bars - 0.3 + (bars == 1))
+        margin = 1 if bars == 1 else 0  # a single bar would fill the plot
+        axes.set_xlim(-0.7 - margin, bars - 0.3 + margin)
         axes.grid(visible=False, axis="x")
     else:
         axes.set_xlim(edges[0], edges[-1])
         axes.xaxis.set_major_formatter(lambda value, _: number(value))
-        axes.locator_params(axis="x", nbins=6, integer=whole)
+        axes.locator_params(axis="x", nbins=6, integer=is_integer)
     bottom = np.zeros(bars)
     width = np.diff(edges) * (0.8 if histogram.values is not None else 1.0)
     for name, counts in parts.items():

@@ -1,4 +1,4 @@
-"""`sampling_curves.png`: what k rollouts of a problem are worth, by how one of their answers is chosen."""
+"""Plot `sampling_curves.png`: accuracy with k rollouts of a problem, by the method that selects the answer."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _LOOKS = ((MAIN, "o"), (OTHER, "s"), (ACCEPT, "^"), (GUESS, "D"), ("#7a4fb5", "v"), (INK, "X"))
-_APART = 0.04
+_SHIFT = 0.04
 
 
 def draw_sampling_curves(curves: Sequence[SamplingCurve], *, title: str) -> bytes:
-    """Return the plot as PNG bytes: a line for each curve, with 95 % intervals; the marks of one k stand apart."""
+    """Return the plot as PNG bytes: a line for each curve, with 95 % intervals; marks of one k are side by side."""
     figure = new_figure(8, 5)
     axes = figure.add_subplot()
     known = [curve for curve in curves if any(point.value is not None for point in curve.points)]
@@ -27,8 +27,8 @@ def draw_sampling_curves(curves: Sequence[SamplingCurve], *, title: str) -> byte
         return to_png(figure)
     style(axes)
     axes.set_xscale("log", base=2)
-    for place, curve in enumerate(known):
-        _draw_curve(axes, curve, place, 2 ** (_APART * (place - (len(known) - 1) / 2)))
+    for index, curve in enumerate(known):
+        _draw_curve(axes, curve, index, 2 ** (_SHIFT * (index - (len(known) - 1) / 2)))
     ks = sorted({point.k for curve in known for point in curve.points if point.value is not None})
     axes.set_xticks(ks, [str(k) for k in ks])
     axes.minorticks_off()
@@ -42,8 +42,16 @@ def draw_sampling_curves(curves: Sequence[SamplingCurve], *, title: str) -> byte
     return to_png(figure)
 
 
-def _draw_curve(axes: Axes, curve: SamplingCurve, place: int, shift: float) -> None:
-    colour, marker = _LOOKS[place % len(_LOOKS)]
+def _draw_curve(axes: Axes, curve: SamplingCurve, index: int, shift: float) -> None:
+    """Draw one curve with its intervals.
+
+    Args:
+        axes: where to draw.
+        curve: the curve.
+        index: of the curve, which selects colour and marker.
+        shift: factor of k that keeps the intervals of several curves apart.
+    """
+    colour, marker = _LOOKS[index % len(_LOOKS)]
     points = [(point, point.value) for point in curve.points if point.value is not None]
     down = [0.0 if point.low is None else max(value - point.low, 0.0) for point, value in points]
     up = [0.0 if point.high is None else max(point.high - value, 0.0) for point, value in points]

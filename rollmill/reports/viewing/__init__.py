@@ -1,1 +1,1 @@
-"""Viewing: trajectories as people read them, in a terminal and as pages."""
+"""Viewing: trajectories for people to read, in a terminal and as HTML pages."""

@@ -1,4 +1,4 @@
-"""Blocks: a message's content cut into what is shown differently (prose, code, commands, images)."""
+"""Blocks: a message's content split into parts that are displayed differently (prose, code, commands, images)."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _NEAR = 160
 
 
 class Block(NamedTuple):
-    """One piece of a message; its text has no hidden characters (see `escapes.visible`)."""
+    """A piece of a message; its text has no hidden characters (see `escapes.visible`)."""
 
     kind: Kind
-    """`output`: a program's. `command`, `call`: what a tool was told. `left_out`: how many characters were cut."""
+    """`output`: of a program. `command`, `call`: of a tool call. `left_out`: the number of characters cut."""
     text: str
     label: str = ""
     """Language of `code`, tool of `command` and `call`."""
@@ -32,17 +32,24 @@ class Block(NamedTuple):
 def message_blocks(role: str, content: Any, tool_calls: Any = None, reasoning: Any = None) -> list[Block]:
     """Return the blocks of one message in reading order: reasoning, content, tool calls.
 
-    `content` is a string, a list of parts (OpenAI's, Anthropic's or this project's), or null; any other JSON value is
-    shown as JSON. Nothing is left out and no value raises.
+    Nothing is left out, and no value raises.
+
+    Args:
+        role: the message's role.
+        content: a string, a list of parts (OpenAI's, Anthropic's or this project's), or null; any other value is
+            displayed as JSON.
+        tool_calls: a list of calls, or one call.
+        reasoning: as `content`.
     """
     blocks = [block._replace(kind="reasoning") for block in _content(reasoning, "output", 0)]
     blocks += _content(content, "output" if role in _TOOL_ROLES else "text", 0)
-    calls = tool_calls if isinstance(tool_calls, list) else [tool_calls] if tool_calls else []
-    return [*blocks, *(_tool_call(call) for call in calls)]
+    if not isinstance(tool_calls, list):
+        tool_calls = [tool_calls] if tool_calls else []
+    return [*blocks, *(_tool_call(call) for call in tool_calls)]
 
 
 def split_fences(text: str) -> Iterator[Block]:
-    """Prose and code of a Markdown text; a fence that is not closed reaches to the end. Blank prose is dropped."""
+    """Yield prose and code of a Markdown text; an unclosed fence reaches to the end. Blank prose is dropped."""
     lines: list[str] = []
     fence = label = ""
     for line in text.split("\n"):
@@ -62,9 +69,9 @@ def split_fences(text: str) -> Iterator[Block]:
 
 
 def shorten(blocks: Sequence[Block], longest: int) -> list[Block]:
-    """At most `longest` characters of text: the first two thirds, a `left_out` block with the number cut, the end.
+    """Return at most `longest` characters of text: the first two thirds, a `left_out` block, the end.
 
-    Cuts move inwards to the nearest end of a line where one is near.
+    Cuts move inwards to the nearest line break where one is near.
     """
     length = sum(len(block.text) for block in blocks)
     if length <= longest:
@@ -95,7 +102,7 @@ def _tail(text: str) -> str:
 
 
 def json_text(value: Any) -> str:
-    """Any JSON value as it is read best: strings bare, the rest as indented JSON."""
+    """Return any JSON value in its most readable form: strings without quotes, other values as indented JSON."""
     if isinstance(value, str):
         return visible(value)
     try:
@@ -160,7 +167,7 @@ def _image(address: str) -> Block:
 
 
 def _tool_call(call: Any) -> Block:
-    """Show a tool call: the bare command where the tool takes one, else an argument a line."""
+    """Return a tool call: the bare command where the tool takes one, else one argument per line."""
     match call:
         case {"function": {"name": str(name), **function}}:
             arguments: Any = function.get("arguments")

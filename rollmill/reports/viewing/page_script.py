@@ -1,4 +1,4 @@
-"""What the page of trajectories does. All data goes in through `textContent`, never as markup."""
+"""The JavaScript of the page of trajectories. All data is inserted through `textContent`, never as markup."""
 
 SCRIPT = r"""
 "use strict";

@@ -1,4 +1,4 @@
-"""How the page of trajectories looks, in light and dark surroundings, wide and narrow."""
+"""The CSS of the page of trajectories, in light and dark, for wide and narrow windows."""
 
 STYLE = """
 :root {

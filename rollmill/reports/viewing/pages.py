@@ -1,7 +1,8 @@
-"""One HTML file for many trajectories: a list with search and filters, and the chosen one beside it.
+"""One HTML file for many trajectories: a list with search and filters, and the selected one beside it.
 
-The file needs nothing but itself: no server, no network. Its data stands in `<script type="application/json">`, two for
-each trajectory: the facts that the list needs, and the rest, which is read when it is shown or searched.
+The file is self-contained: it needs no server and no network. Its data is in `<script type="application/json">`
+elements, two for each trajectory: the facts that the list needs, and the rest, which is parsed when it is displayed or
+searched.
 """
 
 from __future__ import annotations
@@ -31,18 +32,23 @@ from rollmill.reports.viewing.trajectory import (
 from rollmill.terminal.escapes import visible
 
 _LONGEST_OUTPUT = 20_000
-"""Characters of each program's output in an evaluation: build logs are often longer than all else together."""
+"""Characters of each program's output in an evaluation: build logs are often longer than all the rest."""
 
 _ESCAPES = {b"<": b"\\u003c", b">": b"\\u003e", b"&": b"\\u0026"}
 
 
 def write_pages(path: Path, title: str, rows: Iterable[tuple[dict[str, Any], bytes]], *, left_out: int = 0) -> None:
-    """Write the page whole or not at all.
+    """Write the page atomically.
 
-    `rows` gives each rollout's row of the table (see `rollmill.corpus.table`) with its JSON object; one of them at a
-    time is held. `left_out` says how many more there were. Messages and diffs are there in full; the outputs in an
-    evaluation are cut in the middle beyond 20,000 characters each, and say so. Nothing in a record raises. Raises
-    `OSError` as the file system does.
+    Messages and diffs are complete; outputs in an evaluation are cut in the middle beyond 20,000 characters each, with
+    a note. No record raises. Raises `OSError`.
+
+    Args:
+        path: the file.
+        title: of the page.
+        rows: each rollout's row of the table (see `rollmill.corpus.table`) with its JSON object; one is in memory at a
+            time.
+        left_out: number of further rollouts that are not on the page.
     """
     with atomic_write(path) as file:
         file.write(_beginning(title, left_out).encode())
@@ -54,9 +60,9 @@ def write_pages(path: Path, title: str, rows: Iterable[tuple[dict[str, Any], byt
 
 
 def embedded(value: object) -> bytes:
-    """JSON that no HTML parser can take for anything else: without `<`, `>` and `&`.
+    """Return JSON that no HTML parser can take for markup: without `<`, `>` and `&`.
 
-    U+2028 and U+2029, line ends to some, do not come here raw: `visible` writes them out.
+    U+2028 and U+2029, which some parsers take for line breaks, become escapes.
     """
     text = orjson.dumps(value)
     for character, escape in _ESCAPES.items():
@@ -106,7 +112,7 @@ def _findings_json(findings: Findings) -> dict[str, Any]:
 
 
 def _plain(blocks: list[Block]) -> list[tuple[str, ...]]:
-    return [tuple(block) for block in blocks]  # orjson takes tuples, but no named ones
+    return [tuple(block) for block in blocks]  # orjson encodes tuples, but not named tuples
 
 
 def _word(value: Any) -> str | None:
@@ -114,7 +120,7 @@ def _word(value: Any) -> str | None:
 
 
 def _beginning(title: str, left_out: int) -> str:
-    """Return all before the data. The policy lets run and style nothing but this page's own."""
+    """Return the page before the data. Its content security policy allows only its own script and style."""
     name = html.escape(visible(title))
     more = f"<p>{left_out:,} more {'is' if left_out == 1 else 'are'} not on this page.</p>" if left_out else ""
     policy = (
@@ -159,5 +165,5 @@ def _beginning(title: str, left_out: int) -> str:
 
 
 def _digest(text: str) -> str:
-    """Return how a content security policy names an inline text."""
+    """Return the source of an inline text in a content security policy."""
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"

@@ -1,4 +1,4 @@
-"""One trajectory, readable in a terminal of any width, with and without colours, and in a pipe."""
+"""One trajectory as text for a terminal of any width, with and without colours, and for a pipe."""
 
 from __future__ import annotations
 
@@ -29,20 +29,24 @@ _LONGEST_OUTPUT = 1_500
 _LONGEST_HIGHLIGHTED = 20_000  # the lexers of some languages are slow
 _KEY_WIDTH = 16
 
-# Styles by their colours: a console that is made for log lines need not know rich's own names.
+# Styles are colours: a console made for log lines may not know rich's style names.
 _ROLE_STYLES = {"system": "magenta", "developer": "magenta", "user": "blue", "assistant": "green"}
 _STATE_STYLES = {"success": "bold green", "unsuccessful": "bold red", "unjudged": "bold", "failed": "bold yellow"}
 _SHELLS = frozenset({"sh", "zsh", "shell", "console", "terminal", "mswea_bash_command"})
 
 
-def show_example(console: Console, facts: dict[str, Any], record: bytes, *, whole: bool = False) -> None:
-    """Print one trajectory: its facts, its messages, its diff, and what was said of it.
+def show_example(console: Console, facts: dict[str, Any], record: bytes, *, full: bool = False) -> None:
+    """Print one trajectory: its facts, messages, diff, evaluation and verdict.
 
-    `facts` is the rollout's row in the table (see `rollmill.corpus.table`), `record` its JSON object. What is very
-    long is cut in the middle, and says by how many characters, unless `whole`. Text from the record is never taken for
-    markup, and its control characters are shown as escapes. Raises nothing for what stands in a record.
+    Text of the record is never taken for markup, its control characters become escapes, and no record raises.
+
+    Args:
+        console: where to print.
+        facts: the rollout's row of the table (see `rollmill.corpus.table`).
+        record: its JSON object.
+        full: print all text; else very long texts are cut in the middle, with the number of characters left out.
     """
-    sheet = _Sheet(console, whole)
+    sheet = _Sheet(console, full)
     trajectory = read_trajectory(record)
     sheet.title(f"{facts.get('instance_id')} · sample {facts.get('sample_id')}")
     _show_facts(sheet, facts)
@@ -124,14 +128,14 @@ def _tokens(facts: dict[str, Any]) -> str:
 
 
 class _Sheet:
-    """Lines that are wrapped before they reach the console, so that no width and no text surprises it."""
+    """Writes lines that are wrapped before they reach the console, for any width and any text."""
 
-    def __init__(self, console: Console, whole: bool) -> None:
+    def __init__(self, console: Console, full: bool) -> None:
         self.console = console
-        self.whole = whole
+        self.full = full
 
     def title(self, text: str, style: str = "bold") -> None:
-        """Write a rule with words in it."""
+        """Write a rule with a title."""
         words = " ".join(visible(text).split())
         room = max(self.console.width - 8, 8)
         if Text(words).cell_len > room:
@@ -143,20 +147,27 @@ class _Sheet:
             self.console.print(Rule(self._text(words, "bold"), style=style, align="left"))
 
     def pair(self, name: str, value: str, style: str = "", longest: int = 2_000) -> None:
-        """Write a name, and its value beside it."""
-        kept = [Block("text", value)] if self.whole else shorten([Block("text", value)], longest)
+        """Write a name, and its value beside it.
+
+        Args:
+            name: in the left column.
+            value: wrapped in the right column.
+            style: of the value.
+            longest: characters of the value that are kept.
+        """
+        kept = [Block("text", value)] if self.full else shorten([Block("text", value)], longest)
         name = " ".join(name.split())
-        beside = _KEY_WIDTH - self._text(name).cell_len
-        if beside < 1:
+        padding = _KEY_WIDTH - self._text(name).cell_len
+        if padding < 1:
             self.write(name, "dim")
-            name, beside = "", _KEY_WIDTH
+            name, padding = "", _KEY_WIDTH
         lines: list[Text] = []
         for block in kept:
             left_out = block.kind == "left_out"
             text = self._text(_left_out(block) if left_out else block.text, "bold yellow" if left_out else style)
             lines += self._wrapped(text, _KEY_WIDTH)
         for index, line in enumerate(lines):
-            start = self._text(name + " " * beside if index == 0 else " " * _KEY_WIDTH, "dim")
+            start = self._text(name + " " * padding if index == 0 else " " * _KEY_WIDTH, "dim")
             self._print(Text.assemble(start, line))
 
     def write(self, text: str, style: str = "", indent: int = 0) -> None:
@@ -164,8 +175,8 @@ class _Sheet:
         self._lines(self._text(text, style), indent)
 
     def blocks(self, blocks: Sequence[Block], longest: int, indent: int = 0) -> None:
-        """Blocks beneath each other, `longest` characters at most."""
-        for block in blocks if self.whole else shorten(blocks, longest):
+        """Write blocks below one another, of at most `longest` characters in all."""
+        for block in blocks if self.full else shorten(blocks, longest):
             match block.kind:
                 case "left_out":
                     self.write(_left_out(block), "bold yellow", indent)

@@ -1,4 +1,4 @@
-"""Trajectory: what is shown of one record, in the order it is read, as text that is safe to show."""
+"""The displayed parts of a record, in reading order, as text without control characters."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ DENIED = "Claimed success, but its evaluation failed."
 NO_MESSAGES = "No messages were recorded."
 
 _CHAT_ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function", "ipython"})
-_FIRST = ("success", "status", "phase", "reason", "error", "answer", "reward", "speedup")
-_UNTOLD = frozenset({"instance_id", "container_id", "raw", "json"})
-_LONG = 300
+_FIRST_KEYS = ("success", "status", "phase", "reason", "error", "answer", "reward", "speedup")
+_HIDDEN_KEYS = frozenset({"instance_id", "container_id", "raw", "json"})
+_LONG_VALUE = 300
 
 
 @dataclass(frozen=True, slots=True)
 class ShownMessage:
-    """One message."""
+    """One message of a trajectory."""
 
     role: str
     name: str
@@ -37,13 +37,13 @@ class ShownMessage:
 
     @property
     def bookkeeping(self) -> bool:
-        """Whether an agent wrote it for itself (such as `exit`), and no model read or wrote it."""
+        """Return whether an agent wrote it for itself (such as `exit`): no model read or wrote it."""
         return self.role not in _CHAT_ROLES
 
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What a judge said: short facts, and what its programs printed."""
+    """The result of an evaluation or verdict: short facts, and the outputs of its programs."""
 
     facts: list[tuple[str, str]] = field(default_factory=list)
     outputs: list[tuple[str, str]] = field(default_factory=list)
@@ -54,7 +54,7 @@ class Findings:
 
 @dataclass(frozen=True, slots=True)
 class Trajectory:
-    """One record; empty where there is nothing."""
+    """The parts of one record; empty where the record has none."""
 
     turns: list[ShownMessage] = field(default_factory=list)
     problem_statement: str = ""
@@ -63,13 +63,13 @@ class Trajectory:
     verdict: Findings = field(default_factory=Findings)
     error: str = ""
     unreadable: str = ""
-    """Why the record could not be read as one, for people."""
+    """The reason that the record could not be read, for the reader."""
 
 
 def read_trajectory(record: bytes) -> Trajectory:
     """Return the parts of a record's JSON object.
 
-    Never raises for what stands in it: what cannot be read is said so.
+    No record raises: the reason that it cannot be read is in `unreadable`.
     """
     line = repair(record) or record
     try:
@@ -96,11 +96,16 @@ def read_trajectory(record: bytes) -> Trajectory:
 
 
 def state(facts: dict[str, Any]) -> State:
-    """Return how the rollout of a table row ended. `failed`: something outside broke. `unjudged`: nobody said."""
+    """Return the outcome of a rollout from its row of the table.
+
+    `failed`: something outside of the model failed. `unjudged`: no success was recorded.
+    """
     if facts.get("status") == "failed":
         return "failed"
     success = facts.get("success")
-    return "unjudged" if success is None else "success" if success else "unsuccessful"
+    if success is None:
+        return "unjudged"
+    return "success" if success else "unsuccessful"
 
 
 def is_denied(facts: dict[str, Any]) -> bool:
@@ -112,7 +117,7 @@ def _parsed(line: bytes) -> Any:
     try:
         return orjson.loads(line)
     except orjson.JSONDecodeError:
-        return json.loads(line)  # takes lone surrogates, which Python's own writer makes
+        return json.loads(line)  # accepts lone surrogates, which Python's own writer emits
 
 
 def _turn(message: Message) -> ShownMessage:
@@ -124,9 +129,11 @@ def _turn(message: Message) -> ShownMessage:
 
 
 def _unusual_turns(raw: dict[str, Any]) -> Iterator[ShownMessage]:
-    """Yield messages of a record that the usual reader refuses: each as far as it can be read, else as JSON."""
+    """Yield the messages of a record that `decode_record` refuses: read as far as possible, else as JSON."""
     messages = next((raw[key] for key in ("messages", "trajectory", "prompt") if raw.get(key)), None)
-    for message in messages if isinstance(messages, list) else [messages] if messages else []:
+    if not isinstance(messages, list):
+        messages = [messages] if messages else []
+    for message in messages:
         role = message.get("role") if isinstance(message, dict) else None
         if isinstance(role, str):
             blocks = message_blocks(role, *(message.get(key) for key in ("content", "tool_calls", "reasoning_content")))
@@ -138,7 +145,7 @@ def _unusual_turns(raw: dict[str, Any]) -> Iterator[ShownMessage]:
 
 
 def _evaluation(info: Any) -> Findings:
-    """Return the evaluation service's own answer first, then what the agent noted of it; each name once."""
+    """Return the evaluation service's answer first, then the agent's notes on it; each name once."""
     if not isinstance(info, dict):
         return _findings([info])
     response = info.get("response")
@@ -154,12 +161,12 @@ def _findings(parts: list[Any]) -> Findings:
     for part in parts:
         if isinstance(part, dict):
             for key, value in part.items():
-                if value not in (None, "", [], {}) and key not in _UNTOLD and not key.endswith("_path"):
+                if value not in (None, "", [], {}) and key not in _HIDDEN_KEYS and not key.endswith("_path"):
                     findings.setdefault(visible(key), json_text(value))
         elif part is not None:
             findings.setdefault("message", json_text(part))
-    names = sorted(findings, key=lambda name: _FIRST.index(name) if name in _FIRST else len(_FIRST))
-    long = {name for name in names if "\n" in findings[name] or len(findings[name]) > _LONG}
+    names = sorted(findings, key=lambda name: _FIRST_KEYS.index(name) if name in _FIRST_KEYS else len(_FIRST_KEYS))
+    long = {name for name in names if "\n" in findings[name] or len(findings[name]) > _LONG_VALUE}
     return Findings(
         facts=[(name, findings[name]) for name in names if name not in long],
         outputs=[(name, findings[name].strip("\n")) for name in names if name in long],

@@ -51,7 +51,7 @@ def shown(record=None, *, facts=None, width=80, whole=False, **console):
     file = io.StringIO()
     target = Console(file=file, width=width, **console)
     record = RECORD if record is None else record
-    show_example(target, {**FACTS, **(facts or {})}, json.dumps(record).encode(), whole=whole)
+    show_example(target, {**FACTS, **(facts or {})}, json.dumps(record).encode(), full=whole)
     return file.getvalue()
 
 
