@@ -52,7 +52,7 @@ class Finding(BaseModel):
     count: int
     of: int
     what: str
-    """What is counted, as in "3 of 10 rollouts have a turn without text"."""
+    """The counted thing, as in "3 of 10 rollouts have a turn without text"."""
     examples: list[str]
     """`instance_id/sample_id` of a rollout, or `instance_id` of a problem."""
     remedy: str

@@ -127,7 +127,7 @@ def test_ids_from_outside_stay_on_their_line(check):
 
 
 def test_of_many_the_text_of_some_is_read(check, monkeypatch):
-    monkeypatch.setattr(health, "_READ", 4)
+    monkeypatch.setattr(health, "_MOST_READ", 4)
     found = check(*(talk(said(""), sample_id=place) for place in range(10)))
     assert (found.rollouts, found.read, counts(found)) == (10, 4, {"hollow_turns": 4})
     assert "(the text of 4)" in found.lines()[0]

@@ -1,1 +1,1 @@
-"""Curation: which rollouts become training rows, and how these are written."""
+"""Curation: selection of rollouts, and export of training rows."""

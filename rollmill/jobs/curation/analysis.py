@@ -1,4 +1,4 @@
-"""Analysis: what a table of rollouts comes to, in numbers."""
+"""Analysis of a table of rollouts: its numbers."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _KINDS = {"exit_statuses": "exit_status", "errors": "error_type", "finish_reason
 
 
 def analyse(table: pl.DataFrame, *, quarantined: int = 0) -> Analysis:
-    """Return the numbers of a table of rollouts (columns of `rollmill.corpus.table.SCHEMA`, any number of rows).
+    """Return the numbers of a table with the columns of `rollmill.corpus.table.SCHEMA`.
 
-    `quarantined` is how many rows of the input could not be used.
+    `quarantined` is the number of bad rows of the input.
     """
     from rollmill.jobs.curation.analysis_notes import make_notes
 
@@ -53,7 +53,7 @@ def analyse(table: pl.DataFrame, *, quarantined: int = 0) -> Analysis:
 
 
 def spread_of(numbers: pl.Series) -> SummaryStats | None:
-    """Return the spread of the finite numbers of a column; None of none at all."""
+    """Return the summary statistics of a column's finite numbers; None where there are none."""
     values = pl.col("x").filter(pl.col("x").is_finite())
     row = numbers.cast(pl.Float64).alias("x").to_frame().select(*_spread_parts(values, "x")).row(0, named=True)
     return _spread(row, "x")
@@ -92,17 +92,18 @@ def _number(column: str) -> pl.Expr:
 
 
 def _spread_parts(numbers: pl.Expr, name: str) -> list[pl.Expr]:
-    """Return one value each, named `name.count` and so on."""
+    """Return an expression for each statistic, named `name.count` and so on."""
+    # Squares of very large numbers overflow: these are scaled down, and the results up again.
     largest = numbers.abs().max()
     scale = pl.when(largest > LARGE).then(largest).otherwise(1.0)
-    scaled = (numbers / scale).sort()  # once: each quantile of unsorted numbers would sort anew
+    scaled = (numbers / scale).sort()  # once: each quantile of unsorted numbers would sort again
     parts = {
         "count": numbers.len().cast(pl.Int64),
         "mean": scaled.mean() * scale,
         "std": scaled.std(ddof=0) * scale,
         "min": numbers.min(),
         "max": numbers.max(),
-        **{key: scaled.quantile(at, "linear") * scale for key, at in _QUANTILES.items()},
+        **{key: scaled.quantile(quantile, "linear") * scale for key, quantile in _QUANTILES.items()},
     }
     return [part.alias(f"{name}.{key}") for key, part in parts.items()]
 
@@ -111,7 +112,7 @@ def _spread(numbers: dict[str, Any], name: str) -> SummaryStats | None:
     parts = {key: numbers[f"{name}.{key}"] for key in SummaryStats.model_fields}
     if not parts["count"]:
         return None
-    for key in ("mean", *_QUANTILES):  # scaling rounds
+    for key in ("mean", *_QUANTILES):  # scaling rounds, which may exceed the extremes
         parts[key] = min(max(parts[key], parts["min"]), parts["max"])
     return SummaryStats(**parts)
 

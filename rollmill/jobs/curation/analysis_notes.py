@@ -1,4 +1,4 @@
-"""Notes: what a user should be told about a table of rollouts without asking."""
+"""Notes on an analysis: faults of a table of rollouts that a user should know about."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _MANY_EMPTY = 0.05
 _MOSTLY_IDENTICAL = 0.5
 _RARE, _NEARLY_ALL = 0.01, 0.99
 _FEW = 10
-"""A success rate of fewer verdicts says nothing about the next."""
+"""A success rate of fewer verdicts is too uncertain for a note."""
 
 
 def make_notes(analysis: Analysis) -> list[str]:
-    """Return one sentence per thing that looks wrong, worst first; empty where nothing does."""
+    """Return one sentence per apparent fault, the worst first."""
     notes = [
         _quarantined(analysis),
         failed_note(analysis),
@@ -47,7 +47,7 @@ def _quarantined(analysis: Analysis) -> str | None:
 
 
 def failed_note(analysis: Analysis) -> str | None:
-    """Return what is said of many failed rollouts, by their types; None where there are few."""
+    """Return the note on many failed rollouts, with their types; None where there are few."""
     if not analysis.failed or analysis.failed < _MANY_FAILED * analysis.rollouts:
         return None
     kinds = ", ".join(f"{one_line(kind)} {count:,}" for kind, count in list(analysis.errors.items())[:3])

@@ -1,4 +1,4 @@
-"""What an analysis of rollouts holds."""
+"""The result of an analysis."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from rollmill.statistics.summary import SummaryStats
 
 
 class Analysis(BaseModel):
-    """Shares are between 0 and 1. None is what is not known, never a number that stands for it."""
+    """The numbers of a table of rollouts. Shares are between 0 and 1; None is an unknown number."""
 
     model_config = ConfigDict(frozen=True)
 
     rollouts: int
     problems: int
     quarantined: int = Field(description="rows of the input that could not be used; in none of the other numbers")
-    failed: int = Field(description="something outside the model broke: neither right nor wrong")
+    failed: int = Field(description="something outside the model failed: neither right nor wrong")
     judged: int = Field(description="rollouts that did not fail")
     unparseable: int = Field(description="judged, but no answer could be found in what the model wrote")
     empty: int = Field(description="the model wrote nothing but white space")
 
     reasoning_only: int = Field(description="those of them that have thoughts: the answer stayed in the reasoning")
     truncated: int = Field(description="completions cut off at the limit on tokens")
-    marked: int = Field(description="rollouts that are marked as not to be trained on")
+    marked: int = Field(description="rollouts that are excluded from training")
     unanswered_calls: int = Field(description="tool calls without a result, those of the last turn too")
     stray_results: int = Field(description="results of tools that no call asked for")
 

@@ -1,4 +1,4 @@
-"""An analysis in words: aligned text for a terminal, rows for a table."""
+"""An analysis as text: aligned for a terminal, or as rows of a table."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _EIGHTHS = " ▏▎▍▌▋▊▉"
 _MOST_KINDS = 8
 
 Line = tuple[str, str, str]
-"""What is measured, the number, and what to know about it."""
+"""Name of a measure, its value, and a remark."""
 
 
 def analysis_text(analysis: Analysis, title: str) -> str:
-    """Return plain text of at most 100 columns, ending in a newline."""
+    """Return plain text of at most 100 columns, ending in a line break."""
     counts = f"{counted(analysis.rollouts, 'rollout')} of {counted(analysis.problems, 'problem')}"
     lines = [set_cell_size(one_line(title), min(cell_len(one_line(title)), _WIDTH)), counts]
     for note in analysis.notes:
@@ -33,7 +33,7 @@ def analysis_text(analysis: Analysis, title: str) -> str:
 
 
 def analysis_rows(analysis: Analysis) -> list[dict[str, str]]:
-    """Return the same numbers as rows of a table: `measure`, `value`; without the histograms."""
+    """Return the same numbers as rows of a table with `measure` and `value`, without the histograms."""
     rows = [
         ("rollouts", number(analysis.rollouts), ""),
         ("problems", number(analysis.problems), ""),
@@ -201,7 +201,7 @@ def _line(line: Line) -> str:
 
 
 def _cell(text: str, width: int) -> str:
-    """Return exactly `width` columns, wide signs counted as two; cut with a mark."""
+    """Return text of exactly `width` columns, wide characters counted as two; cut text ends in an ellipsis."""
     return set_cell_size(text, width) if cell_len(text) < width else f"{set_cell_size(text, width - 2)}… "
 
 

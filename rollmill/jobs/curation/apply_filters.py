@@ -1,4 +1,4 @@
-"""Filtering a corpus into two files: what is kept, and what is not, each record with its reason."""
+"""Filtering of a corpus into two files: the kept rollouts, and the dropped ones with their reasons."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from rollmill.generation.run import IMAGES
 from rollmill.jobs.curation.dropped import (
     dropped_line,
     dropped_path,
-    places_path,
+    positions_path,
     write_dropped_records,
-    write_places,
+    write_positions,
 )
 from rollmill.jobs.curation.filter_spec import Filters
 from rollmill.jobs.curation.parameters import Dropped
@@ -38,19 +38,19 @@ log = logging.getLogger(__name__)
 
 
 class Filtered(NamedTuple):
-    """Where the records went, and how many: `kept` + all `reasons` = `read`."""
+    """The result of filtering: the files, and the counts, where `kept` + all `reasons` = `read`."""
 
     read: int
     kept: int
     problems: int
-    """With at least one kept rollout."""
+    """Number of problems with at least one kept rollout."""
     reasons: dict[str, int]
     path: Path
     dropped_path: Path
     notes: list[str]
 
     def lines(self) -> list[str]:
-        """Return what a user should read."""
+        """Return the lines for the user."""
         return [
             f"kept {self.kept:,} of {self.read:,} rollouts, of {counted(self.problems, 'problem')}: {self.path}",
             dropped_line(self.read - self.kept, self.reasons, self.dropped_path),
@@ -59,30 +59,36 @@ class Filtered(NamedTuple):
 
 
 def filter_corpus(corpus: Corpus, filters: Filters, path: Path, what_of_dropped: Dropped = "records") -> Filtered:
-    """Write the records that meet the filters to `path`; of the others, beside it, whole records or places.
+    """Write the records that meet the filters to `path`, and the dropped ones beside it.
 
-    Records are copied, not rewritten. The kind of file follows from the name: see `write_seed_format`. Both files
-    appear, or neither. Raises `InputError` as `select` and `output_kind` do and where nothing is kept,
-    `OSError` as the file system does.
+    Records are copied unchanged. Either both files appear, or neither. Raises `InputError` as `select` and
+    `output_kind` do and where nothing is kept, and `OSError`.
+
+    Args:
+        corpus: the rollouts that were read.
+        filters: the conditions.
+        path: the file, whose name determines its format: see `write_seed_format`.
+        what_of_dropped: whether whole records of dropped rollouts are written, or only their positions.
     """
-    aside = dropped_path(path) if what_of_dropped == "records" else places_path(path)
+    dropped_file = dropped_path(path) if what_of_dropped == "records" else positions_path(path)
     selected = select(corpus, filters)
     kept, dropped = selected.kept, selected.dropped
     if not kept.height:
         raise nothing_usable(path, dropped["drop_reason"].to_list())
-    write_dropped = write_dropped_records if what_of_dropped == "records" else write_places
+    write_dropped = write_dropped_records if what_of_dropped == "records" else write_positions
     written: list[Path] = []
     try:
-        with ThreadPoolExecutor(1) as beside:  # reading and writing wait for the kernel, so both files grow at once
-            writing = beside.submit(write_dropped, aside, corpus, dropped)
-            writing.add_done_callback(lambda done: None if done.exception() else written.append(aside))
+        # Both files are written at the same time: reading and writing wait for I/O.
+        with ThreadPoolExecutor(1) as executor:
+            writing = executor.submit(write_dropped, dropped_file, corpus, dropped)
+            writing.add_done_callback(lambda done: None if done.exception() else written.append(dropped_file))
             metadata = {**generated_metadata(corpus, kept), **filters_metadata(corpus, selected.words)}
             write_seed_format(path, metadata, _records(corpus, kept, path.parent), summary(kept))
             written.append(path)
             result_of(writing)
         carry_images(corpus, path.parent)
     except BaseException:
-        for file in written:  # and no file of an earlier call, which this one has not replaced
+        for file in written:  # but no file of an earlier call, which this call has not replaced
             file.unlink(missing_ok=True)
         raise
     return Filtered(
@@ -91,23 +97,23 @@ def filter_corpus(corpus: Corpus, filters: Filters, path: Path, what_of_dropped:
         problems=kept["instance_id"].n_unique(),
         reasons=count_reasons(dropped),
         path=path,
-        dropped_path=aside,
+        dropped_path=dropped_file,
         notes=[*empty_notes(kept), *selected.notes],
     )
 
 
 def _records(corpus: Corpus, kept: pl.DataFrame, folder: Path) -> Iterator[bytes]:
-    """Yield the records of a table as they stand, but for where they find their tokens from another folder."""
+    """Yield the records of a table, unchanged except for the location of their tokens."""
     folders = [corpus.tokens_root(source) for source in range(len(corpus.sources))]
     for source, record in zip(kept["source"], corpus.records(kept), strict=True):
         yield with_moved_tokens(record, folders[source], folder)
 
 
 def carry_images(corpus: Corpus, folder: Path) -> None:
-    """Put the images of runs beside records that leave these runs, whose paths to them are relative.
+    """Copy the images of runs to the folder of records that leave these runs, as their paths are relative.
 
-    Their names are their contents' hashes. They are linked where the file system can, else copied. Only regular files
-    in the run's own folder are: a link to elsewhere would carry files of this machine along.
+    Images are named by the hashes of their contents. They are hard-linked where the file system can, else copied. Only
+    regular files in the run's own folder are: following a link could copy other files of this machine.
     """
     for source in corpus.files:
         images = source.run / IMAGES if source.run else None

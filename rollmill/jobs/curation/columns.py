@@ -1,4 +1,4 @@
-"""The columns of the table of rollouts that a user's expression may speak of; `corpus.table.SCHEMA` has their types."""
+"""The columns of the table of rollouts that a user's expression may use, with the types of `corpus.table.SCHEMA`."""
 
 SQL_COLUMNS = (
     "number", "length", "instance_id", "sample_id", "reward", "success", "claimed_success", "status", "error_type",

@@ -1,4 +1,4 @@
-"""The commands: each reads, does one thing, and says what it did. None needs a server."""
+"""The commands of curation: each reads its input, does one thing, and reports it. None needs a Prefect server."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def analyze(parameters: Analyze) -> None:
 
 
 def filter_data(parameters: FilterData) -> None:
-    """Write what meets the conditions, and what does not."""
+    """Write the rollouts that meet the conditions, and the dropped ones."""
     path = Path(parameters.output)
     with reading(
         parameters.input,
@@ -66,7 +66,7 @@ def filter_data(parameters: FilterData) -> None:
 
 
 def export_sft(parameters: ExportSft) -> None:
-    """Write conversations."""
+    """Write conversations for supervised fine-tuning."""
     exporter, filters = sft_exporter(Path(parameters.output), parameters, parameters)
     _export(parameters, filters, exporter)
 
@@ -77,7 +77,7 @@ def export_trajectory(parameters: ExportTrajectory) -> None:
 
 
 def export_preferences(parameters: ExportPreferences) -> None:
-    """Write pairs."""
+    """Write preference pairs."""
     _export(parameters, parameters, preference_exporter(Path(parameters.output), parameters, parameters))
 
 
@@ -89,7 +89,7 @@ def _export(parameters: Writing, filters: Filters, exporter: Exporter) -> None:
 
 
 def show_example(parameters: ShowExample) -> None:
-    """Show one trajectory, or write the page of many."""
+    """Show one trajectory, or write a page of many."""
     with reading(
         parameters.input,
         hashed=parameters.needs_all_columns,
@@ -107,10 +107,18 @@ def show_example(parameters: ShowExample) -> None:
         if parameters.html:
             _write_page(corpus, chosen, Path(parameters.html), parameters.most)
         else:
-            _show(corpus, chosen, parameters.index, whole=parameters.whole)
+            _show(corpus, chosen, parameters.index, full=parameters.whole)
 
 
-def _show(corpus: Corpus, chosen: pl.DataFrame, index: int, *, whole: bool) -> None:
+def _show(corpus: Corpus, chosen: pl.DataFrame, index: int, *, full: bool) -> None:
+    """Print one trajectory. Raises `InputError` for an index without a rollout.
+
+    Args:
+        corpus: the rollouts that were read.
+        chosen: the rows to choose from.
+        index: of the row, from 0; negative from the end.
+        full: print all of long texts.
+    """
     from rich.console import Console
 
     from rollmill.reports.viewing.terminal import show_example as show
@@ -118,10 +126,18 @@ def _show(corpus: Corpus, chosen: pl.DataFrame, index: int, *, whole: bool) -> N
     if not -chosen.height <= index < chosen.height:
         raise InputError(f"--index {index}: there are {chosen.height:,} rollouts, 0 to {chosen.height - 1:,}")
     rollout = chosen[[index % chosen.height]]
-    show(Console(), rollout.row(0, named=True), next(corpus.records(rollout)), full=whole)
+    show(Console(), rollout.row(0, named=True), next(corpus.records(rollout)), full=full)
 
 
 def _write_page(corpus: Corpus, chosen: pl.DataFrame, path: Path, most: int) -> None:
+    """Write the page of trajectories.
+
+    Args:
+        corpus: the rollouts that were read.
+        chosen: the rows to show.
+        path: the HTML file.
+        most: most trajectories on the page.
+    """
     from rollmill.reports.viewing.pages import write_pages
 
     shown = chosen.head(most)
@@ -163,36 +179,36 @@ def compare(parameters: Compare) -> None:
 
 
 def curves(parameters: Curves) -> None:
-    """Print and draw what k rollouts are worth."""
+    """Print and draw the sampling curves over k rollouts."""
     from rollmill.reports.attempts import corpus_curves
     from rollmill.reports.curve_table import curve_table
     from rollmill.reports.plots.sampling_curves import draw_sampling_curves
 
     with reading(parameters.input, max_bad_share=parameters.max_bad_share, fields=parameters.fields) as corpus:
-        found = corpus_curves(corpus)
+        sampling_curves = corpus_curves(corpus)
         if parameters.json_:
-            dumped = [curve.model_dump(mode="json") for curve in found]
+            dumped = [curve.model_dump(mode="json") for curve in sampling_curves]
             _print_lines([orjson.dumps(dumped, option=orjson.OPT_INDENT_2).decode()])
             return
         path = Path(parameters.output) if parameters.output else _default_output(corpus, "sampling_curves.png")
-        atomic_write_bytes(path, draw_sampling_curves(found, title=corpus.name))
-        _print_lines([*curve_table(found), f"curves: {path}"])
+        atomic_write_bytes(path, draw_sampling_curves(sampling_curves, title=corpus.name))
+        _print_lines([*curve_table(sampling_curves), f"curves: {path}"])
 
 
 def health(parameters: Health) -> None:
-    """Print the verdict on the rollouts as data."""
+    """Print the health check of the rollouts."""
     from rollmill.reports.health import check_health
 
     with reading(parameters.input, max_bad_share=parameters.max_bad_share, fields=parameters.fields) as corpus:
-        found = check_health(corpus)
+        report = check_health(corpus)
         if parameters.json_:
-            _print_lines([orjson.dumps(found.model_dump(mode="json"), option=orjson.OPT_INDENT_2).decode()])
+            _print_lines([orjson.dumps(report.model_dump(mode="json"), option=orjson.OPT_INDENT_2).decode()])
         else:
-            _print_lines(found.lines())
+            _print_lines(report.lines())
 
 
 def quality_report(parameters: QualityReport) -> None:
-    """Write the report."""
+    """Write the quality report."""
     from rollmill.jobs.curation.quality_report import quality_report as make_report
 
     with reading(parameters.input, max_bad_share=parameters.max_bad_share, fields=parameters.fields) as corpus:
@@ -201,7 +217,7 @@ def quality_report(parameters: QualityReport) -> None:
         _print_lines([f"quality report: {path}"])
 
 
-_THE_DISK_SAYS_NO = {
+_WRITE_ERRORS = {
     errno.ENOSPC,
     errno.EDQUOT,
     errno.EFBIG,
@@ -213,6 +229,7 @@ _THE_DISK_SAYS_NO = {
     errno.EEXIST,
     errno.ENAMETOOLONG,
 }
+"""Errors of the file system that the user can fix."""
 
 _COMMANDS: dict[type[BaseModel], Callable[[Any], None]] = {
     Analyze: analyze,
@@ -230,22 +247,22 @@ _COMMANDS: dict[type[BaseModel], Callable[[Any], None]] = {
 
 
 def run_command(parameters: BaseModel) -> None:
-    """Do what the command of these parameters does.
+    """Run the command of these parameters.
 
-    Raises `InputError` as its parts do, and where the file system refuses what is to be written.
+    Raises `InputError` as its parts do, and where the file system refuses to write.
     """
     try:
         _COMMANDS[type(parameters)](parameters)
     except OSError as error:
-        if error.errno not in _THE_DISK_SAYS_NO:
+        if error.errno not in _WRITE_ERRORS:
             raise
-        raise InputError(f"{error.filename or 'output'}: {error.strerror}: mend that, or write elsewhere") from error
+        raise InputError(f"{error.filename or 'output'}: {error.strerror}: fix that, or write elsewhere") from error
 
 
 def _default_output(corpus: Corpus, name: str) -> Path:
     """Return a file in the run's directory, or beside the first input and named after it.
 
-    Where that is remote, it is in the working directory.
+    For a remote input, it is in the working directory.
     """
     source = corpus.files[0]
     if source.run:

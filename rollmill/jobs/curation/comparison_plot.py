@@ -1,4 +1,4 @@
-"""`compare.png`: several sets of rollouts side by side, and the numbers of the same comparison."""
+"""Plot `compare.png`: several sets of rollouts side by side, and the numbers of the same comparison."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _FIRST_COLOURS = (MAIN, OTHER, ACCEPT, GUESS)
 
 
 def draw_compared(tables: NamedTables) -> bytes:
-    """Return the picture as PNG bytes: rewards, success rates with 95 % Wilson intervals, shared problems, lengths.
+    """Return the plot as PNG bytes: rewards, success rates with 95 % Wilson intervals, shared problems, lengths.
 
-    `tables` are (name, table of rollouts), in the order in which they shall stand; any tables draw.
+    `tables` are (name, table of rollouts) in the order to draw. Any tables can be drawn, empty ones too.
     """
     names, colours = [label(name, 36) for name, _ in tables], _colours(len(tables))
     figure = roomy_figure(13, max(9.0, 5 + 0.5 * len(tables)))
@@ -46,7 +46,7 @@ def draw_compared(tables: NamedTables) -> bytes:
 
 
 def compare_rows(tables: NamedTables) -> list[dict[str, str]]:
-    """Return the key numbers, a row per table of rollouts; `-` is what is not known."""
+    """Return the key numbers, one row per table of rollouts; `-` for unknown ones."""
     return [_row(name, analyse(table)) for name, table in tables]
 
 
@@ -81,7 +81,14 @@ def _title(tables: NamedTables) -> str:
 
 
 def _draw_rewards(axes: Axes, tables: NamedTables, names: list[str], colours: list[Any]) -> None:
-    """Draw shares of each table's rewards: bars side by side of a few values, else outlines over the same bins."""
+    """Draw the shares of each table's rewards: grouped bars of a few values, else outlines over the same bins.
+
+    Args:
+        axes: where to draw.
+        tables: (name, table of rollouts) in order.
+        names: labels of the tables.
+        colours: of the tables.
+    """
     rewards = [_finite(table, "reward") for _, table in tables]
     histogram = make_histogram(np.concatenate([*rewards, np.zeros(0)]), bars_for=256)
     if histogram is None:
@@ -113,6 +120,14 @@ def _draw_rewards(axes: Axes, tables: NamedTables, names: list[str], colours: li
 
 
 def _draw_success(axes: Axes, tables: NamedTables, names: list[str], colours: list[Any]) -> None:
+    """Draw the success rates with their intervals.
+
+    Args:
+        axes: where to draw.
+        tables: (name, table of rollouts) in order.
+        names: labels of the tables.
+        colours: of the tables.
+    """
     counts = [(int(table["success"].sum() or 0), int(table["success"].count())) for _, table in tables]
     intervals = [wilson_interval(*pair) for pair in counts]
     if not any(intervals):
@@ -139,7 +154,14 @@ def _draw_success(axes: Axes, tables: NamedTables, names: list[str], colours: li
 
 
 def _draw_shared(axes: Axes, tables: NamedTables, names: list[str], colours: list[Any]) -> None:
-    """Draw per-problem means of the problems that all tables have: points of two tables, boxes of more."""
+    """Draw per-problem means of the problems that all tables have: points of two tables, boxes of more.
+
+    Args:
+        axes: where to draw.
+        tables: (name, table of rollouts) in order.
+        names: labels of the tables.
+        colours: of the tables.
+    """
     if len(tables) < 2:
         say(axes, "One set of rollouts: nothing to compare")
         return
@@ -159,7 +181,7 @@ def _draw_shared(axes: Axes, tables: NamedTables, names: list[str], colours: lis
 
 
 def _shared(tables: NamedTables, column: str) -> pl.DataFrame:
-    """Return one row per problem that has a number in all tables; columns "0", "1", ... in their order."""
+    """Return one row per problem that has a number in all tables, in columns "0", "1", ... in their order."""
     parts = [
         per_problem(table.lazy()).select("instance_id", pl.col(column).alias(str(index))).drop_nulls()
         for index, (_, table) in enumerate(tables)
@@ -171,10 +193,17 @@ def _shared(tables: NamedTables, column: str) -> pl.DataFrame:
 
 
 def _scatter(axes: Axes, across: Numbers, up: Numbers, names: list[str]) -> None:
-    """Draw points; equal ones grow, and stand for as many problems as their area says."""
+    """Draw a point per problem; equal ones become one whose area grows with their number.
+
+    Args:
+        axes: where to draw.
+        across: the numbers of the first table, of shape (n,).
+        up: those of the second table, of shape (n,).
+        names: labels of the tables.
+    """
     begin, end = usual_range(np.concatenate([across, up]))
-    seen = (np.minimum(across, up) >= begin) & (np.maximum(across, up) <= end)
-    points, counts = np.unique(np.column_stack([across, up])[seen], axis=0, return_counts=True)
+    inside = (np.minimum(across, up) >= begin) & (np.maximum(across, up) <= end)
+    points, counts = np.unique(np.column_stack([across, up])[inside], axis=0, return_counts=True)
     room = (end - begin) * 0.06 or 0.5
     sizes = 14 + 360 * (counts - 1) / max(counts.max(initial=1) - 1, 8)
     axes.plot([begin - room, end + room], [begin - room, end + room], color=INK, linewidth=1, linestyle=":")
@@ -182,13 +211,21 @@ def _scatter(axes: Axes, across: Numbers, up: Numbers, names: list[str]) -> None
     axes.set_xlim(begin - room, end + room)
     axes.set_ylim(begin - room, end + room)
     better, worse = int((up > across).sum()), int((up < across).sum())
-    hidden = int((~seen).sum())
+    hidden = int((~inside).sum())
     summary = f"better across: {worse:,}, better up: {better:,}, equal: {across.size - better - worse:,}"
     axes.set_xlabel(f"{names[0]}\n({summary}{f'; beyond the axes: {hidden:,}' if hidden else ''})", color=INK)
     axes.set_ylabel(names[1], color=INK)
 
 
 def _draw_lengths(axes: Axes, tables: NamedTables, names: list[str], colours: list[Any]) -> None:
+    """Draw boxes of the trajectories' lengths, in a measure that all tables have.
+
+    Args:
+        axes: where to draw.
+        tables: (name, table of rollouts) in order.
+        names: labels of the tables.
+        colours: of the tables.
+    """
     known = {name: [spread_of(table[name]) for _, table in tables] for name in ("tokens", "messages", "model_calls")}
     column = next((name for name, spreads in known.items() if all(spreads)), "model_calls")
     spreads = known[column]
@@ -209,6 +246,14 @@ def _draw_lengths(axes: Axes, tables: NamedTables, names: list[str], colours: li
 
 
 def _boxes(axes: Axes, spreads: list[SummaryStats | None], names: list[str], colours: list[Any]) -> None:
+    """Draw a box plot in each row.
+
+    Args:
+        axes: where to draw.
+        spreads: statistics of each row; None for unknown ones.
+        names: labels of the rows.
+        colours: of the rows.
+    """
     for row, (spread, colour) in enumerate(zip(spreads, colours, strict=True)):
         if spread is None:
             axes.text(0.01, row, " not known", va="center", fontsize=9, color=INK, transform=axes.get_yaxis_transform())
@@ -233,7 +278,7 @@ def _finite(table: pl.DataFrame, column: str) -> Numbers:
 
 
 def _colours(count: int) -> list[Any]:
-    """Return four colours that anyone tells apart; more of them from light to dark."""
+    """Return up to four clearly distinct colours; of more, colours from light to dark."""
     import matplotlib
 
     if count <= len(_FIRST_COLOURS):

@@ -1,8 +1,7 @@
-"""Contamination: which rollouts share a run of words with a benchmark.
+"""Contamination: find rollouts that share a run of words with a benchmark.
 
-A run of 13 words is what GPT-3's authors looked for (Brown et al. 2020, appendix C). As there, runs that stand in more
-than ten documents, here benchmark items, are phrases that they have in common ("put your final answer within"), and
-are no evidence.
+Runs of 13 words follow GPT-3 (Brown et al. 2020, appendix C). As there, runs that occur in more than ten documents,
+here benchmark items, are common phrases ("put your final answer within") and no evidence.
 """
 
 from __future__ import annotations
@@ -23,13 +22,13 @@ from rollmill.jobs.curation.signatures import Hashes, Positions, Words, run_hash
 from rollmill.problems.data_files import is_data_file, read_data_file
 
 NGRAM = 13
-"""Words in a row that a text and a benchmark item must share."""
+"""Number of consecutive words that a text and a benchmark item must share."""
 
 SHORTEST = 5
-"""Words of the shortest item that is looked for, whole; fewer occur anywhere by chance."""
+"""Number of words of the shortest item that is searched for; fewer would be found by chance."""
 
 COMMON_ITEMS = 10
-"""Items that a run of words may stand in and still tell which it is from."""
+"""Most items that may have a run of words; a run of more items is a common phrase."""
 
 QUESTION_COLUMNS = ("prompt", "question", "problem", "problem_statement", "text", "input", "instruction", "messages")
 
@@ -37,60 +36,62 @@ _FEWEST_SLOTS, _MOST_SLOTS = 16, 27
 
 
 class _Runs(NamedTuple):
-    """Runs of one length in the benchmarks, to look hashes up in."""
+    """A lookup table of hashed runs of one length in the benchmarks."""
 
     length: int
     hashes: Hashes
     """Ascending, each once."""
     starts: Positions
-    """The first place of each run in the benchmarks' words."""
+    """Index of each run's first word among the benchmarks' words."""
     slots: npt.NDArray[np.bool_]
-    """Whether any hash begins with these bits: answers nearly all look-ups, from the processor's cache."""
+    """Index: the leading bits of a hash; True if any hash begins so. Decides most look-ups, from the processor's
+    cache."""
 
     def find(self, hashes: Hashes) -> Positions:
         """Return the indices of the hashes that are among these."""
         shift = np.uint64(64 - (len(self.slots).bit_length() - 1))
-        # A binary search of millions of hashes waits for memory at every step: `slots` spares it nearly all of them.
+        # A binary search of millions of hashes waits for memory at every step: `slots` rules nearly all of them out
+        # first.
         maybe = np.flatnonzero(self.slots[hashes >> shift])
         indices = np.searchsorted(self.hashes, hashes[maybe])
-        # A hash greater than all has the index behind the last.
+        # `searchsorted` returns an index past the end for a hash greater than all.
         hits: Positions = maybe[self.hashes[np.minimum(indices, len(self.hashes) - 1)] == hashes[maybe]]
         return hits
 
     def start_of(self, hashes: Hashes) -> Positions:
-        """Return where in the benchmarks' words hashes found here begin."""
+        """Return the index of the first word, in the benchmarks, of hashes that `find` has found."""
         return self.starts[np.searchsorted(self.hashes, hashes)]
 
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
 class Benchmarks:
-    """Benchmark items as runs of words, to look for in the texts of rollouts."""
+    """Benchmark items as runs of words to search for in the texts of rollouts."""
 
     ngram: int
     items: int
     """Rows read, of all files."""
     too_short: int
-    """Rows with nothing long enough to look for."""
+    """Rows without a text of at least `SHORTEST` words."""
     too_common: int
     """Runs left out because more than `COMMON_ITEMS` rows have them."""
     _names: list[str]
     _item_of: Positions
-    """The item that each text in `_words` is of."""
+    """Index of the item that each text in `_words` belongs to."""
     _words: Words
     _long: _Runs
     """Runs of `ngram` words."""
     _short: list[_Runs]
     """Whole texts of fewer words, by length."""
     _openings: _Runs
-    """The first words of these."""
+    """The first `SHORTEST` words of these."""
 
     @classmethod
     def read(cls, paths: Sequence[str], *, ngram: int = NGRAM) -> Benchmarks:
         """Read benchmark files: JSON, JSON Lines, Parquet, or plain `.txt` with an item on each line.
 
-        Of a row, every string in `QUESTION_COLUMNS` counts (of messages, the user's). Texts of fewer than `ngram`
-        words are looked for whole, where they have at least `SHORTEST`.
-        Raises `InputError` for a file that cannot be read, has a bad row, no row, or none of the columns.
+        Every string in `QUESTION_COLUMNS` of a row counts (of messages, those of the user). A text of fewer than
+        `ngram`, but at least `SHORTEST` words is searched for as a whole. Raises `InputError` for a file that cannot be
+        read, has a bad row, no row, or none of the columns.
         """
         if ngram < SHORTEST:
             raise InputError(
@@ -110,9 +111,17 @@ class Benchmarks:
 
     @classmethod
     def _index(cls, names: list[str], item_of: Positions, words: Words, ngram: int) -> Benchmarks:
-        # Items of `ngram` words or more are looked for by every run of `ngram` words, shorter ones whole. A text is
-        # searched by its runs of `ngram` words, and by its runs of `SHORTEST`: only where one of those opens a short
-        # item, the whole item is looked up.
+        """Build the lookup tables.
+
+        Args:
+            names: name of each item.
+            item_of: index of the item of each text.
+            words: the words of all texts.
+            ngram: number of words of a run.
+        """
+        # Items of `ngram` words or more are searched for by every run of `ngram` words, shorter ones as a whole. Of a
+        # text, its runs of `ngram` words are looked up, and its runs of `SHORTEST`: only where one of these is the
+        # beginning of a short item, the whole item is looked up.
         lengths = np.diff(words.offsets)
         usable = np.unique(item_of[lengths >= SHORTEST])
         items = np.repeat(item_of, lengths)
@@ -132,19 +141,19 @@ class Benchmarks:
         return cls(ngram, len(names), len(names) - len(usable), common, names, item_of, words, long, short, table)
 
     def contaminated(self, texts: Sequence[str]) -> list[str | None]:
-        """Return the benchmark item (`file:row`) that each text shares a run of words with, the first in it, or None.
+        """Return for each text the first benchmark item (`file:row`) that it shares a run of words with, or None.
 
         Words are those of `split_words`: lower-cased, without punctuation, and single characters of Chinese, Japanese
-        and the like. Hashes only propose: every hit is verified by comparing the words themselves.
+        and similar scripts. A hit of hashes is verified by comparing the words.
         """
         words = split_words(texts)
         positions, lengths, starts = self._hits(words)
-        # Hashes were made over all texts in a row: a run that begins in one text and ends in the next is no hit.
+        # Hashes run across the borders of texts: a run that begins in one text and ends in the next is no hit.
         owners = np.searchsorted(words.offsets, positions, side="right") - 1
         inside = np.flatnonzero(positions + lengths <= words.offsets[owners + 1])
         names: list[str | None] = [None] * len(texts)
-        # By position, so that a text's first hit decides; stable, so that a run of `ngram` words goes before the short
-        # items that begin with it.
+        # In order of position, as a text's first hit counts; stable, so that of hits at one position a run of `ngram`
+        # words comes before short items.
         for hit in inside[np.argsort(positions[inside], kind="stable")]:
             owner = owners[hit]
             if names[owner] is None and self._same_words(words, positions[hit], starts[hit], lengths[hit]):
@@ -152,19 +161,19 @@ class Benchmarks:
         return names
 
     def _hits(self, words: Words) -> tuple[Positions, Positions, Positions]:
-        """Return where a benchmark's run seems to begin in the texts, its length, and where it is in the benchmarks."""
+        """Return the positions of candidate runs in the texts, their lengths, and their positions in the benchmarks."""
         hits: list[tuple[Positions, int, Positions]] = []
         if len(self._long.hashes):
             hashes = run_hashes(words.hashes, self.ngram)
             matched = self._long.find(hashes)
             hits.append((matched, self.ngram, self._long.start_of(hashes[matched])))
         if self._short:
-            opened = self._openings.find(run_hashes(words.hashes, SHORTEST))
+            opening_positions = self._openings.find(run_hashes(words.hashes, SHORTEST))
             for runs in self._short:
-                whole = opened[opened + runs.length <= len(words.hashes)]
-                hashes = run_hashes_at(words.hashes, whole, runs.length)
+                candidates = opening_positions[opening_positions + runs.length <= len(words.hashes)]
+                hashes = run_hashes_at(words.hashes, candidates, runs.length)
                 matched = runs.find(hashes)
-                hits.append((whole[matched], runs.length, runs.start_of(hashes[matched])))
+                hits.append((candidates[matched], runs.length, runs.start_of(hashes[matched])))
         if not hits:
             return (np.empty(0, np.int64),) * 3
         positions, lengths, starts = zip(*hits, strict=True)
@@ -172,6 +181,14 @@ class Benchmarks:
         return np.concatenate(positions), np.repeat(np.array(lengths, np.int64), counts), np.concatenate(starts)
 
     def _same_words(self, words: Words, position: int, start: int, length: int) -> bool:
+        """Return whether a run has the same words in the texts as in the benchmarks.
+
+        Args:
+            words: of the texts.
+            position: index of the run's first word in them.
+            start: index of its first word in the benchmarks.
+            length: number of words.
+        """
         return words.text[position : position + length].equals(self._words.text[start : start + length])
 
     def _name_at(self, start: int) -> str:
@@ -180,13 +197,13 @@ class Benchmarks:
 
 
 def _runs(length: int, hashes: Hashes, starts: Positions, items: Positions) -> tuple[_Runs, int]:
-    """Return the runs to look up, each once, and how many were left out because too many items have them.
+    """Return the lookup table of distinct runs, and the number of runs left out because too many items have them.
 
     Args:
-        length: words of each run.
+        length: number of words of each run.
         hashes: of the runs.
-        starts: where each begins in the benchmarks' words.
-        items: the item of every word.
+        starts: index of each run's first word in the benchmarks.
+        items: index of the item of every word.
     """
     seen, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
     # Pairs of run and item as one number each, so that an item that has a run twice counts once.
@@ -197,8 +214,8 @@ def _runs(length: int, hashes: Hashes, starts: Positions, items: Positions) -> t
 
 
 def _table(length: int, hashes: Hashes, starts: Positions) -> _Runs:
-    """Build the table of hashes that ascend."""
-    # Sixteen slots or more for each hash: of hashes that are not there, at most one in sixteen finds its slot taken.
+    """Return the lookup table of ascending hashes."""
+    # At least sixteen slots for each hash: of hashes that are not in the table, at most one in sixteen passes `slots`.
     bits = min(max((16 * len(hashes)).bit_length(), _FEWEST_SLOTS), _MOST_SLOTS)
     slots = np.zeros(1 << bits, bool)
     slots[hashes >> np.uint64(64 - bits)] = True
@@ -224,7 +241,7 @@ def _read_items(path: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def _strings(value: Any) -> Iterator[str]:
-    """Yield the texts of a cell: itself, its list's, the text parts', the user's messages'."""
+    """Yield the texts of a cell: of a string itself, of lists, of text parts, of the user's messages."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, list):
@@ -256,5 +273,5 @@ def _read_rows(path: str) -> Iterator[tuple[int, Row]]:
         raise InputError(f"benchmark {path} is no file: name a JSON, JSON Lines, Parquet or .txt file")
     for number, row in read_data_file(path):
         if isinstance(row, BadRow):
-            raise InputError(f"benchmark {path}, row {number}: {row.reason}; mend or remove it")
+            raise InputError(f"benchmark {path}, row {number}: {row.reason}; fix or remove it")
         yield number, row

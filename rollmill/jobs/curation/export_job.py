@@ -1,4 +1,4 @@
-"""Exporting a corpus: filtered, written for training, with a card beside it that says so."""
+"""Export of a corpus: filter it, write training rows, and a dataset card beside them."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from rollmill.corpus.corpus import Corpus
 from rollmill.exports.card import write_card
 from rollmill.exports.export_result import Exported, count_reasons
 from rollmill.exports.training_file import NothingUsableError
-from rollmill.jobs.curation.dropped import dropped_line, places_path, write_places
+from rollmill.jobs.curation.dropped import dropped_line, positions_path, write_positions
 from rollmill.jobs.curation.filter_spec import Filters
 from rollmill.jobs.curation.select_rollouts import all_filters, select
 from rollmill.reports.plots.labels import counted
 
 Exporter = Callable[[Corpus, pl.DataFrame, dict[str, Any]], Exported]
-"""Corpus, rows of its table, origin -> what was written."""
+"""Writes rows of a corpus's table; takes the corpus, the rows and the origin."""
 
 
 class ExportOutcome(NamedTuple):
-    """What was written, and what became of every rollout: `kept` + all `reasons` = `read`."""
+    """The result of an export, with the count of every rollout: `kept` + all `reasons` = `read`."""
 
     exported: Exported
     card: Path
@@ -33,7 +33,7 @@ class ExportOutcome(NamedTuple):
     notes: list[str]
 
     def lines(self) -> list[str]:
-        """Return what a user should read."""
+        """Return the lines for the user."""
         files = [
             f"{split}: {counted(self.exported.rows[split], 'row')} of "
             f"{counted(self.exported.problems[split], 'problem')}: {path}"
@@ -52,19 +52,23 @@ class ExportOutcome(NamedTuple):
 def export_corpus(
     corpus: Corpus, filters: Filters, exporter: Exporter, *, origin: dict[str, Any] | None = None
 ) -> ExportOutcome:
-    """Filter a corpus and export what is left. Rollouts that failed are never exported.
+    """Filter a corpus and export the rest. Failed rollouts, and those excluded from training, are never exported.
 
-    Beside the export: the card, and `<stem>.dropped.jsonl` with place and reason of every rollout that is not in it.
-    A rollout that is marked as not to be trained on is in no export.
-    `origin` goes into every row's metadata; by default the inputs' model and identity. Raises as `select` and the
-    exporter do.
+    Beside the export are its card, and `<stem>.dropped.jsonl` with position and reason of every other rollout. Raises
+    as `select` and the exporter do.
+
+    Args:
+        corpus: the rollouts that were read.
+        filters: the conditions.
+        exporter: writes the kept rows.
+        origin: fields for the metadata of every row; None: the inputs' model and identity.
     """
     origin = _origin(corpus) if origin is None else origin
     selected = select(corpus, filters.model_copy(update={"drop_errors": ["any"]}))
     filtered = count_reasons(selected.dropped)
     try:
         exported = exporter(corpus, selected.kept, origin)
-    except NothingUsableError as error:  # the exporter does not know of what it was not given
+    except NothingUsableError as error:  # the exporter does not know which rollouts were filtered before
         raise NothingUsableError(error.path, filtered | error.reasons) from None
     card = write_card(
         exported,
@@ -74,10 +78,10 @@ def export_corpus(
         origin=origin,
     )
     dropped = _all_dropped(selected.judged, exported.dropped)
-    aside = places_path(exported.files["train"])
-    write_places(aside, corpus, dropped)
+    positions = positions_path(exported.files["train"])
+    write_positions(positions, corpus, dropped)
     return ExportOutcome(
-        exported, card, aside, selected.judged.height, exported.kept, count_reasons(dropped), selected.notes
+        exported, card, positions, selected.judged.height, exported.kept, count_reasons(dropped), selected.notes
     )
 
 
@@ -87,6 +91,7 @@ def _origin(corpus: Corpus) -> dict[str, Any]:
 
 
 def _all_dropped(judged: pl.DataFrame, dropped: pl.DataFrame) -> pl.DataFrame:
+    """Return the rollouts dropped by filters or by the export, with their reasons."""
     later = judged.join(dropped.rename({"drop_reason": "later"}), on="row", how="left", maintain_order="left")
     reason = pl.coalesce("drop_reason", "later")
     return later.with_columns(reason.alias("drop_reason")).drop("later").filter(pl.col("drop_reason").is_not_null())

@@ -1,4 +1,4 @@
-"""Exporters: what a user asked of an export, as the function that writes it."""
+"""Exporters from parameters: functions that write the rows of an export."""
 
 from __future__ import annotations
 
@@ -19,11 +19,17 @@ from rollmill.jobs.curation.parameters import PairOptions, Sft, Splitting
 
 
 def sft_exporter(path: Path, how: Sft, filters: Filters, *, allow_empty: bool = False) -> tuple[Exporter, Filters]:
-    """Return the exporter, and the filters before it.
+    """Return the exporter of conversations, and the filters to apply before it.
 
-    The longest row is measured as it is written, bookkeeping removed. What was cut off, and what is marked as not to be
-    trained on, is dropped before the rollouts of a problem are compared. Without `allow_empty` an export of nothing is
-    an error.
+    With a tokenizer, the limit on tokens moves from the filters to the exporter, which counts rows as they are written,
+    without bookkeeping. Rollouts that were cut off or are excluded from training are dropped before the rollouts of a
+    problem are compared.
+
+    Args:
+        path: the file.
+        how: the parameters of the export.
+        filters: the user's conditions.
+        allow_empty: whether an export without any row is written; else it raises `InputError`.
     """
     budget = TokenBudget(filters.tokenizer, filters.max_tokens) if filters.tokenizer and filters.max_tokens else None
 
@@ -53,7 +59,7 @@ def trajectory_exporter(
     *,
     allow_empty: bool = False,
 ) -> Exporter:
-    """Return the exporter of whole trajectories; without `allow_empty` an export of nothing is an error."""
+    """Return the exporter of whole trajectories; without `allow_empty` it raises `InputError` for no rows."""
 
     def export(corpus: Corpus, kept: pl.DataFrame, origin: dict[str, Any]) -> Exported:
         return export_trajectory(path, corpus, kept, format=format, origin=origin, allow_empty=allow_empty)
@@ -62,7 +68,14 @@ def trajectory_exporter(
 
 
 def preference_exporter(path: Path, pairs: PairOptions, how: Splitting, *, allow_empty: bool = False) -> Exporter:
-    """Return the exporter of pairs of one problem; without `allow_empty` an export of nothing is an error."""
+    """Return the exporter of preference pairs.
+
+    Args:
+        path: the file.
+        pairs: the parameters of the pairs.
+        how: the parameters of the split.
+        allow_empty: whether an export without any row is written; else it raises `InputError`.
+    """
 
     def export(corpus: Corpus, kept: pl.DataFrame, origin: dict[str, Any]) -> Exported:
         margin, most = pairs.min_margin, pairs.max_pairs

@@ -1,4 +1,4 @@
-"""The filters that a user may ask for, as parameters: imported by every command line, so it brings no Polars."""
+"""The filters as parameters. Every command line imports them, so this module must not import Polars."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from rollmill.errors import InputError
 from rollmill.jobs.curation.columns import SQL_COLUMNS
 
 _GROUP = "Which rollouts"
-_OF_A_FULL_READING = ("unanswered_calls", "stray_results")
+_COLUMNS_OF_PAIRED_CALLS = ("unanswered_calls", "stray_results")
 
 
 class Filters(Parameters):
-    """Conditions on rollouts; all of them hold for what is kept. Without any, everything is kept."""
+    """Conditions on rollouts; rollouts that meet all of them are kept. Without any, everything is kept."""
 
     min_reward: float | None = parameter(
         None, _GROUP, "Least reward", "Keep rewards of at least this.", allow_inf_nan=False
@@ -29,19 +29,19 @@ class Filters(Parameters):
         None, _GROUP, "Least speedup", "Keep speedups of at least this.", allow_inf_nan=False
     )
     min_messages: int | None = parameter(
-        None, _GROUP, "Fewest messages", "Keep trajectories of at least so many messages.", ge=0
+        None, _GROUP, "Fewest messages", "Keep trajectories of at least this many messages.", ge=0
     )
     max_messages: int | None = parameter(
-        None, _GROUP, "Most messages", "Keep trajectories of at most so many messages.", ge=0
+        None, _GROUP, "Most messages", "Keep trajectories of at most this many messages.", ge=0
     )
     min_tokens: int | None = parameter(
-        None, _GROUP, "Fewest tokens", "Keep trajectories of at least so many tokens.", ge=0
+        None, _GROUP, "Fewest tokens", "Keep trajectories of at least this many tokens.", ge=0
     )
     max_tokens: int | None = parameter(
-        None, _GROUP, "Most tokens", "Keep trajectories of at most so many tokens.", ge=1
+        None, _GROUP, "Most tokens", "Keep trajectories of at most this many tokens.", ge=1
     )
     tokenizer: str | None = parameter(
-        None, _GROUP, "Tokenizer", "Directory or hub id of the tokenizer that counts; else what the records say.",
+        None, _GROUP, "Tokenizer", "Directory or hub id of the tokenizer that counts; else recorded counts are used.",
         metavar="PATH",
     )  # fmt: skip
     exit_status: list[str] = parameter([], _GROUP, "Exit statuses", "Keep only these exit statuses.", metavar="STATUS")
@@ -59,7 +59,7 @@ class Filters(Parameters):
         False, _GROUP, "Drop the truncated", "Drop completions that were cut off at the limit on tokens."
     )
     drop_marked: bool = parameter(
-        False, _GROUP, "Drop the marked", "Drop rollouts that are marked as not to be trained on; exports always do."
+        False, _GROUP, "Drop the marked", "Drop rollouts that are marked as excluded from training; exports always do."
     )
     where: str | None = parameter(
         None, _GROUP, "Condition", metavar="SQL",
@@ -74,7 +74,7 @@ class Filters(Parameters):
         gt=0, le=1,
     )  # fmt: skip
     benchmark: list[str] = parameter(
-        [], _GROUP, "Benchmarks", "Drop what shares a run of words with these files (JSON, JSON Lines, Parquet, text).",
+        [], _GROUP, "Benchmarks", "Drop rollouts that share a run of words with these files (JSON, Parquet, text).",
         metavar="FILE",
     )  # fmt: skip
     benchmark_ngram: int = parameter(13, _GROUP, "Words in common", "Length of that run, in words.", ge=5)
@@ -87,8 +87,8 @@ class Filters(Parameters):
 
     @property
     def needs_all_columns(self) -> bool:
-        """Whether the corpus must be read with hashes and paired calls, which takes longer."""
-        return self.drop_duplicates or any(name in (self.where or "") for name in _OF_A_FULL_READING)
+        """Return whether the corpus must be read with hashes and paired calls, which takes longer."""
+        return self.drop_duplicates or any(name in (self.where or "") for name in _COLUMNS_OF_PAIRED_CALLS)
 
     @model_validator(mode="after")
     def _can_be_met(self) -> Self:

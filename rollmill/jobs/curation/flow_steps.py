@@ -1,4 +1,4 @@
-"""The flow's steps: each reads the inputs, and leaves its files in the output directory."""
+"""The steps of the curation flow: each reads the inputs, and writes files to the output directory."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from rollmill.jobs.curation.select_rollouts import select
 
 
 class Analysed(NamedTuple):
-    """What was read: its title, and what is to be said of it."""
+    """The analysis of the inputs, with a title."""
 
     name: str
     analysis: Analysis
 
 
 class Report(NamedTuple):
-    """The pictures and the page."""
+    """The files of the report: a picture and a page."""
 
     overview: Path
     page: Path
 
 
 class Curated(NamedTuple):
-    """What a flow made."""
+    """The results of the flow."""
 
     kept: Filtered
     exports: list[ExportOutcome]
@@ -41,12 +41,12 @@ class Curated(NamedTuple):
 
     @property
     def directory(self) -> Path:
-        """The output directory."""
+        """Return the output directory."""
         return self.kept.path.parent
 
     @property
     def files(self) -> dict[str, Path]:
-        """What was written, by what it is."""
+        """Return the written files by their contents."""
         files = {"kept": self.kept.path, "dropped": self.kept.dropped_path, "images": self.directory / IMAGES}
         files |= {path.name: path for path in sorted(self.directory.glob("*.quarantine.jsonl"))}
         for export in self.exports:
@@ -56,20 +56,20 @@ class Curated(NamedTuple):
         return files | (self.report._asdict() if self.report else {})
 
     def lines(self) -> list[str]:
-        """Return what a user should read."""
+        """Return the lines for the user."""
         exports = [line for export in self.exports for line in ["", *export.lines()]]
         report = ["", f"report: {self.report.page}", f"overview: {self.report.overview}"] if self.report else []
         return [*self.kept.lines(), *exports, *report]
 
 
 def analyse_inputs(parameters: Curate) -> Analysed:
-    """Read and analyse."""
+    """Read the inputs and analyse them."""
     with reading(parameters.input, max_bad_share=parameters.max_bad_share, fields=parameters.fields) as corpus:
         return Analysed(corpus.name, analyse_corpus(corpus, parameters.tokenizer))
 
 
 def write_filtered(parameters: Curate) -> Filtered:
-    """Write `rollouts.jsonl`, what meets the conditions, and beside it what does not."""
+    """Write the kept rollouts to `rollouts.jsonl`, and the dropped ones beside it."""
     path = Path(parameters.output_dir) / "rollouts.jsonl"
     with reading(
         parameters.input,
@@ -83,10 +83,10 @@ def write_filtered(parameters: Curate) -> Filtered:
 
 
 def _check_usable(corpus: Corpus, parameters: Curate, path: Path) -> None:
-    """Raise `InputError` where no rollout could be trained on, before any file is written over what was there."""
+    """Raise `InputError` if no rollout could be trained on, before any earlier file is overwritten."""
     if "sft" not in parameters.export:
         return
-    # The export's own filters, but for duplicates, which leave one of each.
+    # The export's own filters, without that of duplicates, which always leaves one.
     filters = sft_exporter(path, parameters, parameters)[1].model_copy(update={"drop_duplicates": False})
     selected = select(corpus, filters)
     empty = selected.kept["empty"].fill_null(value=False)
@@ -110,7 +110,7 @@ def write_export(parameters: Curate, kind: Export) -> ExportOutcome:
 
 
 def write_report(parameters: Curate) -> Report:
-    """Write `overview.png` and `quality_report.html`, of all that was read."""
+    """Write `overview.png` and `quality_report.html` about all rollouts that were read."""
     from rollmill.jobs.curation.overview_plot import draw_overview
     from rollmill.jobs.curation.quality_report import quality_report
 

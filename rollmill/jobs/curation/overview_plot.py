@@ -1,4 +1,4 @@
-"""`overview.png`: one set of rollouts in six panels."""
+"""Plot `overview.png`: one set of rollouts in six panels."""
 
 from __future__ import annotations
 
@@ -27,17 +27,16 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _MOST_DOTS = 150
-"""So many problems get a mark of their own; more become a band."""
+"""Up to this many problems, each gets its own mark; more become a band."""
 _MOST_INDICES = 64
 _MOST_ENDS = 8
 
 
 def draw_overview(table: pl.DataFrame, title: str) -> bytes:
-    """Return the picture as PNG bytes.
+    """Return the plot as PNG bytes.
 
-    It shows rewards, problems, trajectory lengths, model calls, success over sample index, ends.
-
-    Any table of rollouts draws, the empty one too: a panel without data says so.
+    Its panels are rewards, problems, trajectory lengths, model calls, success over sample index, and ends. Any table
+    can be drawn, an empty one too: a panel without data says so.
     """
     figure = roomy_figure(13, 10)
     problems = hardest_first(per_problem(table.lazy()).collect())
@@ -68,7 +67,7 @@ def _draw_length(axes: Axes, table: pl.DataFrame) -> None:
 
 
 def _draw_problems(axes: Axes, problems: pl.DataFrame) -> None:
-    """Each problem's mean reward with the range of its rewards; where no reward is known, its success share."""
+    """Draw each problem's mean reward with the range of its rewards; without any reward, its success share."""
     rewarded = problems["mean_reward"].count() > 0
     if not rewarded and not problems["success_share"].count():
         say(axes, "No rollout has a reward or a verdict")
@@ -103,7 +102,7 @@ def _draw_problems(axes: Axes, problems: pl.DataFrame) -> None:
 
 
 def _draw_regions(axes: Axes, problems: pl.DataFrame) -> None:
-    """Draw a strip above the marks: where none, some, and all of a problem's rollouts are successful."""
+    """Draw a strip above the marks for problems with no, some and only successful rollouts."""
     share = problems["success_share"]
     counts = {
         "none right": (int((share == 0).sum()), NO_SUCCESS),
@@ -159,7 +158,7 @@ def _draw_indices(axes: Axes, table: pl.DataFrame) -> None:
 
 
 def _draw_ends(axes: Axes, table: pl.DataFrame) -> None:
-    """Draw errors by kind where rollouts failed, exit status or finish reason of the others, most frequent on top."""
+    """Draw error types of failed rollouts, exit status or finish reason of others, the most frequent on top."""
     failed = pl.col("status") == "failed"
     error = pl.lit("failed: ") + pl.col("error_type").fill_null("unknown error")
     end = pl.coalesce("exit_status", "finish_reason", pl.when(failed).then(None).otherwise(pl.col("status")))

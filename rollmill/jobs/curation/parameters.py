@@ -1,4 +1,4 @@
-"""The parameters of curation: of the flow, and of each command."""
+"""The parameters of the curation flow, and of each command."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 Export = Literal["sft", "trajectories", "preferences"]
 Dropped = Literal["records", "places"]
-"""What is written of what is left out: whole records, or only where they stand."""
+"""Form in which dropped rollouts are written: whole records, or only their positions."""
 
 
 class Reading(Parameters):
-    """What is read."""
+    """The inputs, and the names of their fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -38,7 +38,7 @@ class Reading(Parameters):
 
     max_bad_share: float = redefine(ProblemLimits, "max_bad_share", 0.1, group="Input")
     id_field: str | None = parameter(
-        None, "Input", "Id field", "Field of the rows that says which problem each is of; dots reach into objects.",
+        None, "Input", "Id field", "Field of the rows with the id of the problem; dots reach into objects.",
         metavar="FIELD", min_length=1,
     )  # fmt: skip
     reward_field: str | None = parameter(
@@ -52,8 +52,8 @@ class Reading(Parameters):
 
     @property
     def fields(self) -> FieldNames:
-        """What the user says of the fields of rows."""
-        from rollmill.corpus.row_reader import FieldNames  # the room brings Polars
+        """Return the names of fields that the user gave."""
+        from rollmill.corpus.row_reader import FieldNames  # that room imports Polars
 
         return FieldNames(self.id_field, self.reward_field, self.messages_field)
 
@@ -76,13 +76,13 @@ class Reading(Parameters):
 
 
 class Showing(ImageParameters):
-    """Which images training rows may name."""
+    """Folders of images that training rows may name."""
 
     image_folders: list[str] = redefine(ImageParameters, "image_folders", [], group="Input")
 
 
 class TurnOptions(Parameters):
-    """What of the turns is written, and how."""
+    """The form of turns in training rows."""
 
     arguments: Arguments = parameter(
         "object", "Output", "Arguments of tool calls", "As objects, or as JSON text, which DeepSeek's templates want."
@@ -91,31 +91,31 @@ class TurnOptions(Parameters):
         False,
         "Output",
         "Keep the truncated",
-        "Also train on completions that were cut off at the limit on tokens; their rows say so.",
+        "Also train on completions that were cut off at the limit on tokens; their rows record it.",
     )
 
 
 class Splitting(Parameters):
-    """How problems are parted."""
+    """The split of problems into train and validation."""
 
     validation_share: float = parameter(
         0.0,
         "Split",
         "Validation share",
-        "Share of the problems, with all their rows, set aside for validation.",
+        "Share of the problems, with all their rows, used for validation.",
         ge=0,
         lt=1,
     )
-    seed: int = parameter(0, "Split", "Seed", "Decides which problems those are.", ge=0)
+    seed: int = parameter(0, "Split", "Seed", "Selects these problems.", ge=0)
 
     @property
     def split(self) -> Split | None:
-        """The split; None where nothing is set aside."""
+        """Return the split; None without a validation share."""
         return Split(self.validation_share, self.seed) if self.validation_share else None
 
 
 class Sft(TurnOptions, Showing, Splitting):
-    """How conversations are written."""
+    """The form of conversations for supervised fine-tuning."""
 
     format: Format = parameter("messages", "Output", "Format", "messages, or TRL's prompt and completion.")
     token_ids: bool = parameter(
@@ -125,7 +125,7 @@ class Sft(TurnOptions, Showing, Splitting):
 
 
 class PairOptions(TurnOptions, Showing):
-    """How pairs are made."""
+    """The selection of preference pairs."""
 
     min_margin: float = parameter(0.0, "Pairs", "Least margin", "Least difference of reward within a pair.", ge=0)
     max_pairs: int = parameter(4, "Pairs", "Most pairs", "Most pairs of one problem.", ge=1)
@@ -138,26 +138,26 @@ def _output(description: str, kinds: str) -> Any:
 _DROPPED = parameter(
     "records",
     "Output",
-    "What of the dropped",
-    "Write whole records of what is dropped, or only where they stand and why.",
+    "Dropped rollouts",
+    "Write dropped rollouts as whole records, or only their positions and reasons.",
 )
 
 
 class Analyze(Reading):
-    """Count, and describe: success, rewards, lengths, problems, duplicates, errors.
+    """Count and describe success, rewards, lengths, problems, duplicates, errors.
 
-    `success` is what the record says, unless its own evaluation denies it: a failed build is no success.
+    `success` is as recorded, unless the record's own evaluation denies it: a failed build is no success.
     """
 
     tokenizer: str | None = parameter(
-        None, "Input", "Tokenizer", "Directory or hub id of the tokenizer that counts; else what the records say.",
+        None, "Input", "Tokenizer", "Directory or hub id of the tokenizer that counts; else recorded counts are used.",
         metavar="PATH",
     )  # fmt: skip
     json_: bool = parameter(False, "Output", "JSON", "Print JSON.", alias="json")
 
 
 class Writing(Filters, Reading):
-    """What is read, which of it is kept, and where that goes."""
+    """The inputs, the filters and the output file."""
 
     output: NewPath
 
@@ -172,7 +172,7 @@ class Writing(Filters, Reading):
 
 
 class FilterData(Writing):
-    """Keep the rollouts that meet all conditions; the others are written, too, each with its reason."""
+    """Write the rollouts that meet all conditions to one file, and the others to another, each with its reason."""
 
     output: NewPath = _output("Where the kept rollouts go; those dropped go beside it", ".json, .jsonl, also .gz, .zst")
     dropped: Dropped = _DROPPED
@@ -243,7 +243,7 @@ class Compare(Reading):
 
 
 class Curves(Reading):
-    """Say what k rollouts of a problem are worth: pass@k, maj@k, best of k by a score, with 95% intervals."""
+    """Print and draw what k rollouts of a problem achieve: pass@k, maj@k, best of k by a score, with 95% intervals."""
 
     output: NewPath | None = parameter(
         None, "Output", "Picture", "The PNG file; else beside the input.", metavar="FILE"
@@ -252,16 +252,16 @@ class Curves(Reading):
 
 
 class Health(Reading):
-    """Say what cannot be right: hollow or runaway turns, repeated ids, cut answers, rewards and verdicts that clash.
+    """Report faults: hollow or runaway turns, repeated ids, cut answers, rewards and verdicts that clash.
 
-    Of a run, also problems whose own answer its verifier refuses, and those that take an empty one.
+    For a run, also problems whose verifier refuses the ground truth, or accepts an empty answer.
     """
 
     json_: bool = parameter(False, "Output", "JSON", "Print JSON.", alias="json")
 
 
 class QualityReport(Reading):
-    """Write one page with everything that analyze and overview say."""
+    """Write one page with the results of analyze and overview."""
 
     output: NewPath | None = parameter(None, "Output", "Page", "The HTML file; else beside the input.", metavar="FILE")
 

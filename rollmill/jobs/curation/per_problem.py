@@ -1,4 +1,4 @@
-"""One row per problem: how many rollouts it has, how they went, and whether they differ."""
+"""One row per problem: numbers of its rollouts, successes, rewards, duplicates."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import polars as pl
 from rollmill.reports.plots.histogram import LARGEST
 
 REWARD = pl.col("reward").filter(pl.col("reward").is_finite()).clip(-LARGEST, LARGEST)
-"""The rewards that are numbers."""
+"""The finite rewards."""
 WRITTEN = pl.col("completion_hash").filter(~pl.col("empty").fill_null(value=False)).drop_nulls()
-"""What was written, where anything was: empty completions are equal without being copies."""
+"""Hashes of completions that are not empty: empty ones are equal without being copies."""
 
 
 def per_problem(rollouts: pl.LazyFrame) -> pl.LazyFrame:
@@ -39,5 +39,5 @@ def per_problem(rollouts: pl.LazyFrame) -> pl.LazyFrame:
 
 
 def hardest_first(problems: pl.DataFrame) -> pl.DataFrame:
-    """Sort by success share, then mean reward, then name; problems without any verdict or reward last."""
+    """Return the problems sorted by success share, mean reward and name; those without either come last."""
     return problems.sort("success_share", "mean_reward", "instance_id", nulls_last=True)

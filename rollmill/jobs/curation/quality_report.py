@@ -1,4 +1,4 @@
-"""`quality_report.html`: one self-contained page about a table of rollouts, with nothing loaded from elsewhere."""
+"""The quality report: one self-contained HTML page about a table of rollouts."""
 
 from __future__ import annotations
 
@@ -32,8 +32,13 @@ _COLUMNS = {
 def quality_report(title: str, table: pl.DataFrame, analysis: Analysis, sources: Sequence[str]) -> bytes:
     """Return the page as UTF-8 bytes: summary, notes, overview picture, problems, ends of rollouts, duplicates.
 
-    `analysis` is that of `table`; `sources` are the paths or URLs that it was read from. All text from outside is
-    escaped. Problems beyond the 1,000 hardest are left out, and counted.
+    All text from outside is escaped. Only the 1,000 hardest problems are listed; the others are counted.
+
+    Args:
+        title: of the page.
+        table: the rollouts.
+        analysis: that of `table`.
+        sources: paths or URLs that it was read from.
     """
     from rollmill.jobs.curation.overview_plot import draw_overview
 
@@ -52,11 +57,11 @@ def quality_report(title: str, table: pl.DataFrame, analysis: Analysis, sources:
         *_all_numbers(analysis),
     ]
     page = PAGE.format(title=_escaped(title), style=STYLE, script=SCRIPT, body="\n".join(body))
-    return page.encode("utf-8", "replace")  # names may hold lone surrogates, which UTF-8 cannot
+    return page.encode("utf-8", "replace")  # names may have lone surrogates, which UTF-8 cannot encode
 
 
 def _escaped(text: str) -> str:
-    """Return text from outside for HTML, what it hides written out."""
+    """Return text from outside for HTML, with hidden characters as escapes."""
     return escape(one_line(text))
 
 
@@ -145,7 +150,7 @@ _NUMERIC = ' class="number"'
 
 
 def _cell(value: float | None, column: str) -> str:
-    """Return the number as it is for sorting, and as it is read."""
+    """Return a table cell with the exact number for sorting, and a short one for reading."""
     if value is None:
         return f"<td{_NUMERIC}>-</td>"
     shown = share(value, 1.0) if column == "success_share" else number(value)

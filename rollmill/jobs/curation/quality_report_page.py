@@ -1,4 +1,4 @@
-"""The frame of the quality report: page, style and script. In `PAGE`, braces are places to fill."""
+"""The template of the quality report: page, style and script. Names in braces in `PAGE` are filled in."""
 
 PAGE = """<!doctype html>
 <html lang="en">

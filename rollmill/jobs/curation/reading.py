@@ -1,4 +1,4 @@
-"""Reading for a job: the corpus, rows that could not be used put aside with place and reason, and the analysis."""
+"""Reading of inputs for a command: the corpus, a quarantine file for bad rows, and the analysis."""
 
 from __future__ import annotations
 
@@ -25,10 +25,11 @@ from rollmill.reports.plots.labels import counted
 from rollmill.terminal.escapes import visible_line, write_lines
 
 _SHOWN = 5
+"""Bad rows that are printed."""
 
 
 class Quarantine:
-    """Takes bad rows. Made by `open_quarantine`."""
+    """Collects bad rows in a file. Made by `open_quarantine`."""
 
     def __init__(self, path: Path | None, stack: ExitStack) -> None:
         self.path = path
@@ -39,7 +40,7 @@ class Quarantine:
         self._file: BinaryIO | None = None
 
     def __call__(self, source: Source, row: BadRow) -> None:
-        """Take one row."""
+        """Add one row."""
         self.count += 1
         if len(self.first) < _SHOWN:
             field = f"{row.field}: " if row.field else ""
@@ -50,11 +51,11 @@ class Quarantine:
             self._file.write(dump_line({"source": source.path, **row.to_json()}))
 
     def note(self, line: str) -> None:
-        """Add something to say."""
+        """Add a line for the user."""
         self._notes.append(line)
 
     def lines(self) -> list[str]:
-        """Return what a user should read: nothing where nothing is in it."""
+        """Return the lines for the user; none without bad rows and notes."""
         if not self.count:
             return self._notes
         where = f"; they are in {self.path}" if self.path else ""
@@ -69,12 +70,12 @@ class Quarantine:
 
 @contextmanager
 def open_quarantine(path: Path | None = None) -> Iterator[Quarantine]:
-    """Open a quarantine whose file appears whole at the end, where there is anything to put into it."""
+    """Open a quarantine, whose file is written atomically at the end if it has any row."""
     with ExitStack() as stack:
         quarantine = Quarantine(path, stack)
         yield quarantine
     if path and not quarantine.count:
-        path.unlink(missing_ok=True)  # an earlier call's
+        path.unlink(missing_ok=True)  # of an earlier call
 
 
 @contextmanager
@@ -86,16 +87,22 @@ def reading(
     max_bad_share: float = 1.0,
     fields: FieldNames = NO_NAMES,
 ) -> Iterator[Corpus]:
-    """Read the corpus of some inputs; what could not be used goes beside the output, and to stderr at the end.
+    """Read the corpus of some inputs; bad rows go to a file beside the output, and a summary to stderr at the end.
 
-    `hashed` and `fields` as `read_corpus` has them: where duplicates do not matter, reading takes less time without.
-    Raises `InputError` where the inputs cannot be read, where more than `max_bad_share` of the rows cannot be used or
-    none can, and where an input would be overwritten by what goes to `output` and beside it.
+    Raises `InputError` where the inputs cannot be read, where more than `max_bad_share` of the rows are bad or none is
+    usable, and where `output` or a file beside it would overwrite an input.
+
+    Args:
+        inputs: files, folders, patterns, run directories, URLs.
+        output: the file that the command writes, if any.
+        hashed: see `read_corpus`: reading takes less time without hashes.
+        max_bad_share: largest share of bad rows, from 0 to 1.
+        fields: names of fields that the user gave.
     """
     if output:
         _keep_inputs(inputs, output)
-    aside = output.with_name(f"{output_kind(output).stem}.quarantine.jsonl") if output else None
-    with open_quarantine(aside) as quarantine:
+    quarantine_path = output.with_name(f"{output_kind(output).stem}.quarantine.jsonl") if output else None
+    with open_quarantine(quarantine_path) as quarantine:
         corpus = read_corpus(inputs, quarantine, hashed=hashed, fields=fields)
         _check_share(corpus, quarantine, max_bad_share)
         yield corpus
@@ -119,9 +126,9 @@ def _check_share(corpus: Corpus, quarantine: Quarantine, most: float) -> None:
 
 
 def _keep_inputs(inputs: Sequence[str], output: Path) -> None:
-    """Refuse to overwrite an input.
+    """Raise `InputError` if the output, or a file beside it, would overwrite an input.
 
-    Also one that a folder or a pattern stands for, which the parameters do not show.
+    The parameters cannot check inputs that a folder or a pattern stands for.
     """
     kind = output_kind(output)
     stem, ending = f"{output.resolve().parent}/{kind.stem}", f"{kind.layout}{kind.packed}"
@@ -133,9 +140,9 @@ def _keep_inputs(inputs: Sequence[str], output: Path) -> None:
 
 
 def analyse_corpus(corpus: Corpus, tokenizer: str | None = None) -> Analysis:
-    """Analyse a corpus, tokens counted by a tokenizer where one is named.
+    """Analyse a corpus, with tokens counted by a tokenizer if one is named.
 
-    Raises `InputError` where it cannot be loaded.
+    Raises `InputError` where the tokenizer cannot be loaded.
     """
     table = corpus.table
     if tokenizer:

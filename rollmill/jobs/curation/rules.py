@@ -1,7 +1,7 @@
-"""Rules: for each, an expression over the table that is true of the rows it drops.
+"""Rules: each is an expression over the table that is true for the rows it drops.
 
-They are applied in order in one lazy plan, and a row's first one is its `drop_reason`. Rules that compare rollouts of a
-problem look only at those that the rules before have left.
+They are applied in order in one lazy plan, and the first rule that drops a row is its `drop_reason`. Rules that compare
+the rollouts of a problem see only those that earlier rules have kept.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from rollmill.jobs.curation.signatures import near_duplicates
 from rollmill.jobs.curation.where_text import fault
 
 LEFT = pl.col("drop_reason").is_null()
-"""Rows that no rule before has dropped."""
+"""Rows that no earlier rule has dropped."""
 
 WHERE = "where"
-"""The reason of a user's own expression."""
+"""The drop reason of a user's own expression."""
 
 _UNSIGNED = pl.Schema(
     {name: kind for name, kind in SCHEMA.items() if name in SQL_COLUMNS and kind.is_unsigned_integer()}
@@ -30,25 +30,26 @@ _UNSIGNED = pl.Schema(
 
 
 class Rule(NamedTuple):
-    """A reason, the rows it drops (never null), and what it asks for, in words."""
+    """A drop reason, an expression for the rows to drop (never null), and the condition in words."""
 
     reason: str
     drops: pl.Expr
     words: str
     needs_text: bool = False
-    """Whether its columns must first be made from the rollouts' texts."""
+    """True if its columns must first be computed from the rollouts' texts."""
 
 
 def apply(table: pl.DataFrame, rules: Sequence[Rule]) -> pl.DataFrame:
     """Return the table with a column `drop_reason`: null for rows that every rule keeps.
 
-    Raises `InputError` where the values of some row are too much for a user's expression (see `where`).
+    Raises `InputError` where a user's expression (see `where`) cannot be computed for some row.
     """
     plan = table.lazy().with_columns(pl.lit(None, pl.String).alias("drop_reason"))
     for rule in rules:
         reason = pl.when(LEFT & rule.drops).then(pl.lit(rule.reason)).otherwise("drop_reason")
         judged = reason.alias("drop_reason")
-        if rule.reason == WHERE:  # a user's `turns - messages` is to be less than zero, not to wrap around
+        if rule.reason == WHERE:
+            # Signed, so that a user's `turns - messages` can be negative instead of wrapping around.
             plan = plan.cast(dict.fromkeys(_UNSIGNED, pl.Int64)).with_columns(judged).cast(_UNSIGNED)
         else:
             plan = plan.with_columns(judged)
@@ -63,27 +64,27 @@ def apply(table: pl.DataFrame, rules: Sequence[Rule]) -> pl.DataFrame:
 
 
 def failed() -> Rule:
-    """Drop failures: something outside broke, which is no word on the model."""
+    """Drop failed rollouts: an error outside of the model is no verdict on it."""
     return Rule("failed", pl.col("error_type").is_not_null(), "without an error")
 
 
 def error_kinds(kinds: Sequence[str]) -> Rule:
-    """Drop failures of certain kinds."""
+    """Drop rollouts that failed with these kinds of errors."""
     return Rule("failed", pl.col("error_type").is_in(list(kinds)).fill_null(False), f"no error {', '.join(kinds)}")
 
 
 def unparseable() -> Rule:
-    """Drop what was judged, and had no answer in it."""
+    """Drop judged rollouts without an answer."""
     return Rule("unparseable", pl.col("status") == "unparseable", "with an answer that can be read")
 
 
 def truncated() -> Rule:
-    """Drop what was cut off at the limit on tokens."""
+    """Drop rollouts that were cut off at the limit on tokens."""
     return Rule("truncated", pl.col("truncated").fill_null(False), "not cut off at the limit on tokens")
 
 
 def marked() -> Rule:
-    """Drop what says of itself that it is not to be trained on."""
+    """Drop rollouts that are marked as excluded from training."""
     return Rule("marked_not_for_training", pl.col("marked").fill_null(False), "not marked against training")
 
 
@@ -98,12 +99,12 @@ def successful() -> Rule:
 
 
 def at_least(column: str, least: float) -> list[Rule]:
-    """Drop what has no number, or a lesser one."""
+    """Drop rollouts without a number, or with a lower one."""
     return [_missing(column), Rule(f"{column}_below_min", pl.col(column) < least, f"{column} at least {least:.12g}")]
 
 
 def at_most(column: str, most: float) -> list[Rule]:
-    """Drop what has no number, or a greater one."""
+    """Drop rollouts without a number, or with a higher one."""
     return [_missing(column), Rule(f"{column}_above_max", pl.col(column) > most, f"{column} at most {most:.12g}")]
 
 
@@ -112,15 +113,15 @@ def _missing(column: str) -> Rule:
 
 
 def exit_status(statuses: Sequence[str]) -> Rule:
-    """Drop those with another exit status, or none."""
+    """Drop rollouts with another exit status, or none."""
     listed = pl.col("exit_status").is_in(list(statuses)).fill_null(False)
     return Rule("exit_status", ~listed, f"exit status {' or '.join(statuses)}")
 
 
 def where(expression: str) -> Rule:
-    """Drop rows of which it is not true: false, or null. An aggregate in it is over all that was read.
+    """Drop rows for which the expression is false or null. An aggregate in it is over all rows that were read.
 
-    Raises `InputError` for what is no SQL expression, speaks of other columns, or is neither true nor false.
+    Raises `InputError` for text that is no SQL expression, uses other columns, or is not Boolean.
     """
     columns = ", ".join(SQL_COLUMNS)
     if why := fault(expression):
@@ -140,34 +141,34 @@ def where(expression: str) -> Rule:
 
 
 def empty() -> Rule:
-    """Drop rollouts whose model wrote nothing but white space, where its words are known."""
+    """Drop rollouts whose model wrote nothing but white space, where its messages are recorded."""
     return Rule("empty_completion", pl.col("empty").fill_null(False), "with words of the model")
 
 
 def duplicate() -> Rule:
-    """Drop what is the same as an earlier one of the problem. Where nothing was written, nothing was written twice."""
+    """Drop rollouts that are equal to an earlier one of their problem; empty ones are no duplicates."""
     repeated = LEFT.cum_sum().over("instance_id", "completion_hash") > 1
     written = pl.col("completion_hash").is_not_null() & ~pl.col("empty").fill_null(False)
     return Rule("duplicate_completion", repeated & written, "no duplicates within a problem")
 
 
 def near_duplicate(threshold: float) -> Rule:
-    """Drop what is nearly the same as an earlier one of the problem."""
-    seen = pl.struct("instance_id", "signature", LEFT.alias("alive"))
-    duplicates = seen.map_batches(partial(near_duplicates, threshold=threshold), return_dtype=pl.Boolean)
+    """Drop rollouts that are similar to an earlier one of their problem."""
+    columns = pl.struct("instance_id", "signature", LEFT.alias("alive"))
+    duplicates = columns.map_batches(partial(near_duplicates, threshold=threshold), return_dtype=pl.Boolean)
     return Rule(
         "near_duplicate", duplicates, f"no near-duplicates within a problem (Jaccard {threshold:g})", needs_text=True
     )
 
 
 def contaminated(files: Sequence[str], ngram: int) -> Rule:
-    """Drop what shares a run of words with a benchmark."""
+    """Drop rollouts that share a run of words with a benchmark."""
     words = f"no run of {ngram} words in common with {', '.join(files)}"
     return Rule("contaminated", pl.col("contaminated_by").is_not_null(), words, needs_text=True)
 
 
 def beyond_best(count: int) -> Rule:
-    """Drop all but the best of a problem: least answer error, then highest reward, then lowest sample id."""
+    """Drop all but the best `count` of a problem: least answer error, highest reward, lowest sample id."""
     keys = [
         ~LEFT,
         pl.col("answer_error").fill_null(float("inf")),
@@ -180,5 +181,5 @@ def beyond_best(count: int) -> Rule:
 
 
 def beyond_first(count: int) -> Rule:
-    """Drop all but the first of a problem."""
+    """Drop all but the first `count` of a problem."""
     return Rule("over_limit", LEFT.cum_sum().over("instance_id") > count, f"at most {count} of a problem")

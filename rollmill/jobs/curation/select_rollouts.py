@@ -1,4 +1,4 @@
-"""Divide the rollouts of a corpus by what a user asks of them."""
+"""Selection of the rollouts of a corpus by filters."""
 
 from __future__ import annotations
 
@@ -15,40 +15,40 @@ from rollmill.jobs.curation.rules import LEFT, Rule
 
 
 class Selected(NamedTuple):
-    """A table with a column `drop_reason`, null for what is kept."""
+    """The table with a column `drop_reason`, null for kept rows."""
 
     judged: pl.DataFrame
     words: list[str]
-    """What was asked for, a line per rule."""
+    """The conditions in words, one line per rule."""
     notes: list[str]
-    """What a user should know of how it was judged."""
+    """Remarks for the user about the selection."""
 
     @property
     def kept(self) -> pl.DataFrame:
-        """The rows that met all conditions, without the column."""
+        """Return the rows that met all conditions, without the column."""
         return self.judged.filter(LEFT).drop("drop_reason")
 
     @property
     def dropped(self) -> pl.DataFrame:
-        """The others."""
+        """Return the other rows."""
         return self.judged.filter(~LEFT)
 
 
 def all_filters(corpus: Corpus, words: Sequence[str]) -> list[str]:
-    """Return what was asked for, after what an earlier filter has left in the inputs' metadata."""
+    """Return the conditions in words, after those of earlier filters in the inputs' metadata."""
     earlier = corpus.metadata.get("filters")
     lines = earlier if isinstance(earlier, list) and all(isinstance(line, str) for line in earlier) else []
     return [*lines, *(line for line in words if line not in lines)]
 
 
 def filters_metadata(corpus: Corpus, words: Sequence[str]) -> dict[str, list[str]]:
-    """Return the same as an item of a document's metadata; none where nothing was asked for."""
+    """Return the same as a field of a document's metadata; empty without any condition."""
     lines = all_filters(corpus, words)
     return {"filters": lines} if lines else {}
 
 
 def select(corpus: Corpus, filters: Filters) -> Selected:
-    """Divide a corpus by filters. Texts are read only where a rule needs them, and only of rows left until then.
+    """Select rollouts by filters. Texts are read only where a rule needs them, and only of rows kept until then.
 
     Raises `InputError` for benchmark files and tokenizers that cannot be read, and as `rules.apply` does.
     """
@@ -79,9 +79,9 @@ def _with_text_columns(corpus: Corpus, filters: Filters, judged: pl.DataFrame) -
     )
     notes = []
     if benchmarks and benchmarks.too_short:
-        notes.append(f"{benchmarks.too_short:,} of {benchmarks.items:,} benchmark items are too short to be looked for")
+        notes.append(f"{benchmarks.too_short:,} of {benchmarks.items:,} benchmark items are too short to search for")
     if benchmarks and benchmarks.too_common:
-        notes.append(f"{benchmarks.too_common:,} runs of words that more than {COMMON_ITEMS} items have are no sign")
+        notes.append(f"{benchmarks.too_common:,} runs of words that more than {COMMON_ITEMS} items have are ignored")
     if counter and counter.without_template:
         notes.append(f"the chat template refused {counter.without_template:,} rollouts: their tokens are the contents'")
     return table, notes
@@ -92,15 +92,15 @@ def _descriptions(filter_rules: Sequence[Rule]) -> Iterator[str]:
 
 
 def rules_of(filters: Filters) -> list[Rule]:
-    """Return the rules of filters, in the order in which they are applied: what costs little and says most comes first.
+    """Return the rules of filters in the order of application: cheap ones that drop many rows come first.
 
-    Those that compare the rollouts of a problem come last: so what another rule drops takes no other's place.
+    Rules that compare the rollouts of a problem come last, so that a rollout dropped by another rule does not count.
     """
     return [*_of_a_rollout(filters), *_within_a_problem(filters)]
 
 
 def counts_tokens(filters: Filters) -> bool:
-    """Return whether a condition speaks of tokens, and a tokenizer is to count them."""
+    """Return whether a condition is about tokens, and a tokenizer counts them."""
     bounded = filters.min_tokens is not None or filters.max_tokens is not None
     return filters.tokenizer is not None and (
         bounded or (filters.where is not None and "tokens" in rules.where(filters.where).drops.meta.root_names())

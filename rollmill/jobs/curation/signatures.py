@@ -1,8 +1,8 @@
-"""Near-duplicates: words of texts, MinHash signatures of their runs, and which rollouts of a problem repeat another.
+"""Near-duplicates: words of texts, MinHash signatures of runs of words, and comparison of signatures.
 
-The signature of a set is a list of minima under random permutations; two sets agree at a position with probability
-equal to their Jaccard similarity, so the share of equal positions estimates it (Broder 1997, "On the resemblance and
-containment of documents").
+A signature is a list of minima under random permutations; two sets agree at a position with a probability equal to
+their Jaccard similarity, so the share of equal positions estimates it (Broder 1997, "On the resemblance and containment
+of documents").
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ NUM_PERM = 128
 """Positions of a signature; the estimate's standard error is at most 0.044."""
 
 SHINGLE = 5
-"""Words, or characters of a text with fewer words, that make one element of the set compared."""
+"""Number of consecutive words that are one element of a text's set; of characters, in a text with fewer words."""
 
 NEAR_DUPLICATE = 0.8
 """Estimated Jaccard similarity from which two completions count as the same."""
@@ -38,7 +38,7 @@ _LARGE_PROBLEM = 256
 _CHUNK_ROWS = 1 << 16
 _BITS = 2
 
-# Scripts that put no space between words: each of their characters is a word.
+# Scripts without spaces between words: each of their characters is a word.
 _UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]"
 _WORD = r"[\p{L}\p{M}\p{N}]+"
 _CHARACTER = r"(?s)."
@@ -46,34 +46,34 @@ _EDGE = "\0" * (SHINGLE - 1)
 
 
 class Words(NamedTuple):
-    """The words of several texts, one text after the other."""
+    """The words of several texts, one text after another."""
 
     text: pl.Series
     """String, one per word, lower-cased."""
     hashes: Hashes
-    """One per word, the same for equal words within a process."""
+    """One per word; equal words have equal hashes within a process."""
     offsets: Positions
-    """Where each text begins, and the end of the last: one more than there are texts."""
+    """Index of each text's first word, then the number of all words; of shape (texts + 1,)."""
 
     def starts(self, length: int) -> Positions:
-        """Return where the runs of `length` words begin that lie within one text, ascending."""
+        """Return the indexes of the first words of all runs of `length` words within one text, ascending."""
         texts = np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
         return np.flatnonzero(texts[: max(len(texts) - length + 1, 0)] == texts[length - 1 :])
 
 
 def split_words(texts: Sequence[str]) -> Words:
-    """Return words of texts in NFKC and lower case: runs of letters, marks and digits.
+    """Return the words of texts in NFKC and lower case: runs of letters, marks and digits.
 
-    Of scripts written without spaces (Chinese, Japanese, Thai, Lao, Khmer, Burmese) every character is a word.
+    Every character is a word in scripts without spaces (Chinese, Japanese, Thai, Lao, Khmer, Burmese).
     """
     series = _normalized(texts).str.replace_all(_UNSPACED, " $0 ")
     return _flat(series.str.extract_all(_WORD))
 
 
 def run_hashes(hashes: Hashes, length: int) -> Hashes:
-    """Return the polynomial hash (modulo 2^64) of each run of `length` neighbours, by its first.
+    """Return the polynomial hash (modulo 2^64) of each run of `length` consecutive hashes.
 
-    There are `len(hashes) - length + 1`.
+    The result has the shape (`len(hashes) - length + 1`,), and is empty for fewer hashes than `length`.
     """
     if len(hashes) < length:
         return np.empty(0, np.uint64)
@@ -92,7 +92,7 @@ def run_hashes(hashes: Hashes, length: int) -> Hashes:
 
 
 def run_hashes_at(hashes: Hashes, positions: Positions, length: int) -> Hashes:
-    """Return the same hash of the runs at some positions only; each must end within `hashes`."""
+    """Return the hash of `run_hashes` at these positions only; each run must end within `hashes`."""
     total = np.zeros(len(positions), np.uint64)
     for step in range(length):
         total = total * np.uint64(_BASE) + hashes[positions + step]
@@ -100,12 +100,12 @@ def run_hashes_at(hashes: Hashes, positions: Positions, length: int) -> Hashes:
 
 
 def signatures(texts: Sequence[str]) -> list[list[int]]:
-    """Return MinHash signatures, `NUM_PERM` integers of 32 bits for each text; an empty list for one that is blank.
+    """Return a MinHash signature of each text, `NUM_PERM` integers of 32 bits; an empty list for a blank text.
 
-    The set behind one is that of the text's runs of five words (`split_words`). A text of fewer words has no such
-    run: its runs of five characters are taken then, punctuation included, white space as one space, padded at both
-    ends, so that every character is in five of them and a changed digit of a bare answer shows. Seeded: equal texts
-    have equal signatures within an installation (the hash of a word is Polars', which its releases may change).
+    Its set has the text's runs of five words (see `split_words`). A text of fewer words has no such run: then the set
+    has runs of five characters, with punctuation, and white space as one space. Padding at both ends puts every
+    character into five runs, so that a changed digit of a bare answer matters. Seeded: equal texts have equal
+    signatures within an installation (Polars' hash of a word may change with its releases).
     """
     words = split_words(texts)
     few = np.diff(words.offsets) < SHINGLE

@@ -1,4 +1,4 @@
-"""What rules need of the text of rollouts, as columns of the table: one reading of the records, a batch at a time."""
+"""Columns computed from the texts of rollouts, which some rules need: records are read once, in batches."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rollmill.jobs.curation.contamination import Benchmarks
 
 _BATCH_BYTES = 4 << 20
+"""Size of a batch of records, which bounds the memory; a larger record is a batch of its own."""
 _T = TypeVar("_T")
 _KINDS: dict[str, pl.DataType] = {**OPTIONAL_COLUMNS, "tokens": SCHEMA["tokens"]}
 
@@ -34,15 +35,21 @@ def with_text_features(
     benchmarks: Benchmarks | None = None,
     counter: TokenCounter | None = None,
 ) -> pl.DataFrame:
-    """Return the table with the columns asked for: `signature`, `contaminated_by`, `tokens` (by `counter`).
+    """Return the table with the requested columns: `signature`, `contaminated_by`, `tokens`.
 
-    `alive` is Boolean, one per row of `table`; only these rows' records are read, each once, and all other rows are
-    null in the new columns. Signatures are of everything that the model wrote, null where that is nothing;
-    contamination is searched in each message of everybody. Rows without messages have no tokens either. At most a few
-    megabytes of text are held at a time, or the largest record.
+    Contamination is searched for in the messages of all roles. Rows without messages have no tokens. At most a few
+    megabytes of text are in memory at a time, or the largest record.
+
+    Args:
+        corpus: the rollouts that were read.
+        table: rows of its table.
+        alive: Boolean, one per row; only the records of these rows are read, other rows are null in the new columns.
+        signatures: whether to compute signatures of everything that the model wrote, null where that is nothing.
+        benchmarks: items to search for.
+        counter: counts tokens.
     """
     requested = {"signature": signatures, "contaminated_by": benchmarks is not None, "tokens": counter is not None}
-    schema = {name: _KINDS[name] for name, wanted in requested.items() if wanted}
+    schema = {name: _KINDS[name] for name, is_requested in requested.items() if is_requested}
     if not schema:
         return table
     read = table.filter(alive)
@@ -84,7 +91,7 @@ def _batches(lines: Iterable[bytes]) -> Iterator[list[Record]]:
 
 
 def _readable(convert: Callable[[Record], _T], record: Record, nothing: _T) -> _T:
-    """Return what a record's contents come to; `nothing` where they cannot be read, which an export will say."""
+    """Return `convert(record)`, or `nothing` where contents cannot be read: the export reports such records."""
     try:
         return convert(record)
     except UNREADABLE:
@@ -99,14 +106,14 @@ def _count(counter: TokenCounter, records: list[Record]) -> list[int | None]:
 
 
 def _chat(record: Record) -> list[dict[str, Any]]:
-    """Return a record's messages, decoded, with what their prompts are rendered with; empty where there are none."""
+    """Return a record's messages, decoded, with the other arguments of their chat template."""
     context = {name: msgspec.json.decode(value) for name, value in request_context(record).items()}
     turns = map(_message, record.conversation() or [])
     return ContextualChat(turns, context, reasoning_dropped=record.drops_reasoning())
 
 
 def _message(turn: msgspec.Struct) -> dict[str, Any]:
-    """Return one message, its fields decoded, those that were not recorded left out."""
+    """Return one message with its recorded fields, decoded."""
     fields = {name: getattr(turn, name) for name in turn.__struct_fields__}
     return {
         name: msgspec.json.decode(value) if isinstance(value, msgspec.Raw) else value

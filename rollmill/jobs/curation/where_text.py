@@ -1,8 +1,8 @@
-"""What `--where` may say: comparisons and a few functions over columns; no query, no file, and not without end.
+"""Checks of the text of a `--where` expression before Polars parses it.
 
-Polars' SQL has functions that read files (`IN (SELECT ... FROM read_csv('/etc/passwd'))`) or make texts of any length
-(`LPAD`, a `REPLACE` in another), and its parser overflows the stack, which ends the process, for a few thousand
-operators.
+Allowed are comparisons and some functions over columns; no queries, no files, and no unlimited size. Polars' SQL has
+functions that read files (`IN (SELECT ... FROM read_csv('/etc/passwd'))`) or make texts of any length (`LPAD`, nested
+`REPLACE`), and its parser overflows the stack, which ends the process, for a few thousand operators.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import re
 from itertools import pairwise
 
 LONGEST = 4000
-"""Characters."""
+"""Most characters of an expression."""
 MOST_OPERATORS = 200
-"""Operators and brackets."""
+"""Most operators and brackets of an expression."""
 _FUNCTION_NAMES = """
     abs avg cast ceil ceiling coalesce concat count date_part ends_with extract first floor greatest if ifnull initcap
     last least left length ln log log10 log2 lower max mean median min mod nullif octet_length pow power
@@ -23,13 +23,13 @@ _FUNCTION_NAMES = """
 FUNCTIONS = frozenset(_FUNCTION_NAMES.split())
 _WORDS = frozenset(("and", "or", "not", "in", "like", "ilike", "between", "is", "when", "then", "else", "case", "over",
                     "by", "any", "all", "array", "rlike", "regexp"))  # fmt: skip
-"""What may stand before a bracket without being a function."""
+"""Keywords that may precede a bracket without being a function."""
 _REFUSED = frozenset(("select", "with", "table", "values", "union", "exists"))
 _TOKEN = re.compile(r"'(?:[^']|'')*+'|\"[^\"]*+\"|`[^`]*+`|[^\W\d]\w*+|\d[\w.]*+|\s++|.", re.DOTALL)
 
 
 def fault(expression: str) -> str | None:
-    """Return why an expression cannot be used; None where it may be parsed."""
+    """Return the reason that an expression is refused; None where it may be parsed."""
     if len(expression) > LONGEST:
         return f"it has {len(expression):,} characters, at most {LONGEST:,} are read"
     tokens = [token for token in _TOKEN.findall(expression) if not token.isspace()]
@@ -66,9 +66,9 @@ def _call_fault(tokens: list[str]) -> str | None:
 
 
 def _grows(tokens: list[str]) -> bool:
-    """Return whether a REPLACE may make a text longer, which ten in one another do without end.
+    """Return whether a REPLACE may make a text longer: ten of them, nested, would exceed any memory.
 
-    `tokens` follow its name.
+    `tokens` are those after its name.
     """
     depth = 0
     for index, mark in enumerate(tokens):

@@ -19,7 +19,7 @@ from rollmill.files.rows import dump_line
 from rollmill.generation.row_digest import row_digest
 from rollmill.generation.token_file import TokenFileError, TokenReader
 from rollmill.jobs.curation.apply_filters import carry_images
-from rollmill.jobs.curation.dropped import places_path, write_places
+from rollmill.jobs.curation.dropped import positions_path, write_positions
 from rollmill.jobs.curation.export_job import ExportOutcome, export_corpus
 from rollmill.jobs.curation.exporters import sft_exporter
 from rollmill.jobs.curation.filter_spec import Filters
@@ -83,7 +83,7 @@ def write_training_rows(
         named = kept.with_columns(pl.Series("instance_id", _names(union, kept), dtype=pl.String))
         metadata = {**generated_metadata(corpus, named), **filters_metadata(corpus, words)}
         write_seed_format(path, metadata, _with_training_prompts(union, kept, folder), summary(kept))
-        write_places(places_path(path), corpus, dropped)
+        write_positions(positions_path(path), corpus, dropped)
         carry_images(corpus, folder)
     exporter, filters = sft_exporter(folder / "sft.jsonl", Sft(), Filters(), allow_empty=True)
     exported = export_corpus(read_corpus([str(path)]), filters, exporter)

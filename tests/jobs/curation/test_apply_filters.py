@@ -16,7 +16,7 @@ from rollmill.errors import InputError
 from rollmill.files.io import open_binary
 from rollmill.jobs.curation import apply_filters
 from rollmill.jobs.curation.apply_filters import filter_corpus
-from rollmill.jobs.curation.dropped import dropped_path, places_path
+from rollmill.jobs.curation.dropped import dropped_path, positions_path
 from rollmill.jobs.curation.export_job import export_corpus
 from rollmill.jobs.curation.exporters import sft_exporter
 from rollmill.jobs.curation.filter_spec import Filters
@@ -197,7 +197,7 @@ def test_places_of_what_is_dropped(tmp_path, lines):
 )
 def test_names_of_what_is_dropped(tmp_path, name, records, places):
     assert dropped_path(tmp_path / name) == tmp_path / records
-    assert places_path(tmp_path / name) == tmp_path / places
+    assert positions_path(tmp_path / name) == tmp_path / places
 
 
 @pytest.mark.parametrize("name", ["rows.parquet", "rows", ".json", "rows.jsonl.bz2"])

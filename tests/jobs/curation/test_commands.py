@@ -437,7 +437,7 @@ def test_what_the_disk_says_is_one_line(do, monkeypatch, number):
     status, _, err = do("filter_data", "--input", "raw.json", "--output", "out.json")
     assert (status, err) == (
         1,
-        f"curate: out.json: {os.strerror(number)}: mend that, or write elsewhere\n",
+        f"curate: out.json: {os.strerror(number)}: fix that, or write elsewhere\n",
     )
 
 
@@ -492,7 +492,7 @@ def test_help_of_a_command(do):
     assert (status, err) == (0, "")
     assert out.startswith("usage: curate filter_data --input PATH --output FILE [flags]\n")
     assert "\n  --where SQL " in out
-    assert "\n`success` is what the record says" in do("analyze", "--help")[1], "not indented"
+    assert "\n`success` is as recorded" in do("analyze", "--help")[1], "not indented"
 
 
 LIGHT = """

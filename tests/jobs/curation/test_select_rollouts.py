@@ -335,7 +335,7 @@ def test_contamination(benchmark_file):
     selected = select(corpus, Filters(benchmark=[benchmark_file]))
     assert selected.judged["drop_reason"].to_list() == [None, "contaminated", None]
     assert selected.judged["contaminated_by"].to_list() == [None, "benchmark.jsonl:1", None]
-    assert selected.notes == ["1 of 2 benchmark items are too short to be looked for"]
+    assert selected.notes == ["1 of 2 benchmark items are too short to search for"]
     assert reasons(corpus, benchmark=[benchmark_file], benchmark_ngram=7) == [None, "contaminated", "contaminated"]
     corpus.question = QUESTION
     assert reasons(corpus, benchmark=[benchmark_file]) == ["contaminated"] * 3
