@@ -24,6 +24,7 @@ from rollmill.config.parameter import environment_variables, field_aliases
 from rollmill.errors import RollmillError, file_error
 from rollmill.terminal.escapes import visible
 from rollmill.terminal.interruption import interrupted, interruptions_noted, look, status
+from rollmill.terminal.program import program_name, renamed_calls
 from rollmill.terminal.stall_watch import watch
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
@@ -165,7 +166,8 @@ def parse_command_line(
         environ: Environment variables; None for the process's own.
         settle: Merges the values that the environment gives with those that the flags give, both by field.
     """
-    flags = {field.alias or name: _Flag(field.alias or name, field) for name, field in model.model_fields.items()}
+    prog = program_name(prog)
+    flags = _flags(model)
     parser = _build(flags, prog, description, examples)
     tokens = _normal(list(sys.argv[1:] if argv is None else argv), parser)
     parsed, unknown = parser.parse_known_args(tokens)
@@ -207,6 +209,7 @@ def parse_command(
         description: What the program does, for the list of commands.
         examples: Calls, for the list of commands.
     """
+    prog = program_name(prog)
     arguments = list(sys.argv[1:] if argv is None else argv)
     name = arguments[0].replace("-", "_") if arguments else ""
     if name in commands:
@@ -230,7 +233,7 @@ def _list_commands(commands: Mapping[str, type[BaseModel]], prog: str, descripti
     lines = [f"  {name:{width}}  {_what(model).partition(chr(10))[0]}".rstrip() for name, model in commands.items()]
     return "\n".join(
         [f"usage: {prog} COMMAND [flags]", "", description, "", "commands:", *lines, "",
-         f"{prog} COMMAND --help lists a command's flags.", "", "examples:", examples]
+         f"{prog} COMMAND --help lists a command's flags.", "", "examples:", renamed_calls(examples)]
     )  # fmt: skip
 
 
@@ -243,6 +246,7 @@ def report_errors(prog: str) -> Iterator[None]:
     nobody reads the output any more (`| head`).
     Anything else is a bug and keeps its traceback. Works as a `with` block and as a decorator.
     """
+    prog = program_name(prog)
     try:
         with interruptions_noted():
             try:
@@ -278,16 +282,42 @@ def _build(flags: Mapping[str, _Flag], prog: str, description: str, examples: st
         prog=prog,
         usage=" ".join([prog, *needed, "[flags]"]),
         description=description,
-        epilog=f"examples:\n{examples}" if examples else None,
+        epilog=f"examples:\n{renamed_calls(examples)}" if examples else None,
         formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=32),
         allow_abbrev=False,
     )
+    _add_flags(parser, flags)
+    return parser
+
+
+def _add_flags(parser: argparse.ArgumentParser, flags: Mapping[str, _Flag]) -> None:
     groups: dict[str, argparse._ArgumentGroup] = {"": parser._optionals}
     for flag in flags.values():
         if flag.group not in groups:
             groups[flag.group] = parser.add_argument_group(flag.group)
         flag.add_to(groups[flag.group])
-    return parser
+
+
+def _flags(model: type[BaseModel]) -> dict[str, _Flag]:
+    return {field.alias or name: _Flag(field.alias or name, field) for name, field in model.model_fields.items()}
+
+
+def declare_flags(parser: argparse.ArgumentParser, model: type[BaseModel]) -> list[argparse.Action]:
+    """Add a model's flags to a parser that is only read, for shell completion; return those that `--help` lists.
+
+    They have the field's choices, and its title, which is shorter than the description, as their help. For a parser
+    that parses, see `parse_command_line`.
+    """
+    flags = _flags(model)
+    _add_flags(parser, flags)
+    actions = [action for action in parser._actions if action.dest in flags and action.help != argparse.SUPPRESS]
+    for action in actions:
+        flag = flags[action.dest]
+        if f"--{flag.name}" in action.option_strings:  # else it is the negation of a switch, whose help is short
+            action.help = (flag.field.title or flag.name).replace("%", "%%")
+        if action.nargs != 0:
+            action.choices = list(flag.choices) or None
+    return actions
 
 
 def _normal(argv: list[str], parser: argparse.ArgumentParser) -> list[str]:

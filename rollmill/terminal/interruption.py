@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from rollmill.errors import RunStoppedError
 from rollmill.terminal import guard
+from rollmill.terminal.program import program_name
 from rollmill.terminal.stall_watch import RUN_OF_DEPLOYMENT, watch
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def leave_when_interrupted(prog: str) -> None:
     Until then nothing looks for garbage: what is imported is none, and to look through it takes a sixth of the time.
     """
     gc.disable()
-    _State.prog, _State.first, _State.raised = prog, None, False
+    _State.prog, _State.first, _State.raised = program_name(prog), None, False
     for number in BOTH:
         signal.signal(number, _leave)
 

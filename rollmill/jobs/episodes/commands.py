@@ -15,13 +15,14 @@ from rollmill.inference.api_key import secret_out_of
 from rollmill.jobs.episodes.config_file import laid_under, read_asked
 from rollmill.jobs.episodes.override_keys import ROOTS, Asked
 from rollmill.jobs.episodes.parameters import CollectEpisodes
+from rollmill.terminal.program import program_name
 
 _CONFIGURATION = "Configuration (flags win over overrides, these over the file)"
 _PROG = "collect_episodes"
 _SHOWN = 6
 
 
-class _Command(CollectEpisodes):
+class EpisodesCommand(CollectEpisodes):
     """What a command line says beyond the parameters."""
 
     config: str | None = parameter(
@@ -53,11 +54,11 @@ def parse(argv: Sequence[str], *, description: str, examples: str) -> CollectEpi
         return laid_under(overlay, environment, flags)
 
     parsed = parse_command_line(
-        _Command, _spelled_out(secret_out_of(argv)), prog=_PROG, description=description, examples=examples,
+        EpisodesCommand, _spelled_out(secret_out_of(argv)), prog=_PROG, description=description, examples=examples,
         settle=settle,
     )  # fmt: skip
     if passed_over:
-        sys.stderr.write(f"{_PROG}: passed over, as of reinforcement learning: {_listed(passed_over)}\n")
+        sys.stderr.write(f"{program_name(_PROG)}: passed over, as of reinforcement learning: {_listed(passed_over)}\n")
     return CollectEpisodes.model_validate(parsed.model_dump(include=set(CollectEpisodes.model_fields)))
 
 
@@ -94,7 +95,7 @@ def _spelled_out(argv: Sequence[str]) -> list[str]:
 def _takes(argument: str) -> str:
     """Return how many values follow a flag: `none`, `one` or `many`."""
     name, equals, _ = argument[2:].replace("-", "_").partition("=")
-    field = _Command.model_fields.get(name)
+    field = EpisodesCommand.model_fields.get(name)
     if equals or field is None or field.annotation is bool:
         return "none"
     return "many" if field.annotation == list[str] else "one"
