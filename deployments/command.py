@@ -5,15 +5,14 @@ Only the module that the first words name is imported, so that help answers at o
 
 from __future__ import annotations
 
-import difflib
 import os
 import runpy
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from importlib import import_module
 from typing import NamedTuple, NoReturn
 
-from rollmill.config.command_line import report_errors
-from rollmill.terminal.escapes import visible_line
 from rollmill.terminal.program import name_program
 
 PROG = "rollmill"
@@ -69,13 +68,11 @@ def main() -> None:
 
 def _search_working_directory() -> None:
     """Let imports search the working directory first, as with `python -m`: verifiers of users are in it."""
-    # Imported before that: a folder of a user that is called `flows` or `tasks` would hide the packages of these names.
-    import blocks  # noqa: F401
-    import flows  # noqa: F401
-    import tasks  # noqa: F401
-
+    for package in ("blocks", "flows", "tasks"):  # first, or folders of these names there would hide the packages
+        import_module(package)
     if not sys.flags.safe_path:
-        sys.path[0] = os.getcwd()  # noqa: PTH109 - as `python -m` writes it
+        with suppress(OSError):  # the directory was removed
+            sys.path[0] = os.getcwd()  # noqa: PTH109 - as `python -m` writes it
 
 
 def _run_command(prog: str, commands: Mapping[str, ModuleCommand | CommandGroup], arguments: Sequence[str]) -> None:
@@ -108,6 +105,8 @@ def _list_commands(prog: str, commands: Mapping[str, ModuleCommand | CommandGrou
 
 def _hint(name: str, commands: Mapping[str, ModuleCommand | CommandGroup]) -> str:
     """Return what to type instead: the command of the nearest name, its module's counting as one, and all commands."""
+    import difflib
+
     names = {name: name for name in commands}
     for command_name, command in commands.items():
         if isinstance(command, ModuleCommand) and not command.module_command:
@@ -118,11 +117,16 @@ def _hint(name: str, commands: Mapping[str, ModuleCommand | CommandGroup]) -> st
 
 
 def _quoted(text: str) -> str:
+    from rollmill.terminal.escapes import visible_line
+
     text = repr(visible_line(text))
     return text if len(text) <= 100 else f"{text[:97]}..."
 
 
 def _write(text: str, *, status: int = 0) -> NoReturn:
+    # Not at the top: pydantic is imported for a tenth of a second, in which Ctrl-C would show a traceback.
+    from rollmill.config.command_line import report_errors
+
     with report_errors(PROG):
         sys.stdout.write(text)
     raise SystemExit(status)
