@@ -1,1 +1,1 @@
-"""What turns the flows into deployments: the server and worker of one machine, registration, automations."""
+"""What turns the flows into deployments and commands: one machine's server and worker, registration, `rollmill`."""

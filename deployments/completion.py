@@ -28,11 +28,11 @@ from rollmill.verifiers.registry import VERIFIERS
 
 PROG = "python -m deployments.completion"
 DESCRIPTION = """\
-Prints the script that completes rollmill's commands, flags, choices and file names in a shell. Make it again when
-rollmill was updated: its flags are in it."""
+Prints the script that completes rollmill's commands, flags, choices and file names in a shell. It holds the flags of
+this version: write it again after an update."""
 EXAMPLES = """\
-  rollmill completion bash > ~/.local/share/bash-completion/completions/rollmill
-  rollmill completion zsh > ~/.zfunc/_rollmill    # with fpath=(~/.zfunc $fpath) before compinit in ~/.zshrc
+  rollmill completion bash > ~/.rollmill.bash    # and `. ~/.rollmill.bash` in ~/.bashrc
+  rollmill completion zsh > ~/.zfunc/_rollmill    # and `fpath=(~/.zfunc $fpath)` before compinit in ~/.zshrc
   rollmill completion fish > ~/.config/fish/completions/rollmill.fish
 """
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
+
+from deployments.command import COMMANDS, PROG, CommandGroup, ModuleCommand
 
 ROOT = Path(__file__).parents[2]
 PAGES = [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "CONTRIBUTING.md"]
@@ -16,6 +19,7 @@ _BLOCK = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 _OURS = re.compile(r"(?:[A-Z_]+=\S+ )*python -m (?:flows|rollmill\.services)\.\w+(?: .*)?")
+_VARIABLE = re.compile(r"[A-Z_]+=.*", re.DOTALL)
 _DASK_WORKER = "dask worker tcp://scheduler:8786 --nthreads 4 --resources GPU=1"
 ELSEWHERE = {
     "make setup": ".ci/run",
@@ -70,8 +74,37 @@ def commands(page: Path) -> list[str]:
 
 
 def plain(line: str) -> str:
-    """A command line without comments, its words one space apart: what two that say the same have in common."""
-    return shlex.join(shlex.split(line, comments=True))
+    """A command line in the form that two of the same meaning share.
+
+    Without comments, its words one space apart, and `rollmill sample` as `python -m flows.reject_sampling`.
+    """
+    words = shlex.split(line, comments=True)
+    start = next((number for number, word in enumerate(words) if not _VARIABLE.fullmatch(word)), 0)
+    if words[start : start + 1] == [PROG]:
+        words[start:] = _module_call(words[start + 1 :], COMMANDS) or words[start:]
+    return shlex.join(words)
+
+
+def _module_call(words: list[str], commands: Mapping[str, ModuleCommand | CommandGroup]) -> list[str]:
+    """The `python -m` that these words after `rollmill` run; empty where they name no command."""
+    command = commands.get(words[0]) if words else None
+    if isinstance(command, CommandGroup):
+        return _module_call(words[1:], command.commands)
+    if command is None:
+        return []
+    own_command = [command.module_command] if command.module_command else []
+    return ["python", "-m", command.module, *own_command, *words[1:]]
+
+
+ELSEWHERE |= {
+    plain(line): "tests/deployments/test_command.py" for line in commands(ROOT / "docs/reference/rollmill.md")
+}
+
+
+def service(line: str) -> str:
+    """The service that a command line starts, such as `sandbox`; empty for other commands."""
+    match = re.search(r"python -m rollmill\.services\.(\w+)", plain(line))
+    return match[1] if match else ""
 
 
 def is_ours(line: str) -> bool:
@@ -85,6 +118,7 @@ def name(page: Path) -> str:
 
 
 _RUN = [page for page in PAGES if any(map(is_ours, commands(page)))]
-TRAIN = [page for page in _RUN if re.search(r"flows\.(train_lora|improve)\b", page.read_text())]
+TRAIN = [page for page in _RUN if re.search(r"(flows\.train_lora|flows\.improve|rollmill train|rollmill improve)\b",
+                                            page.read_text())]
 GENERATE = [page for page in _RUN if page not in TRAIN]
 """A part for each of two test files, which run beside each other."""

@@ -24,7 +24,7 @@ from rollmill.inference.scripted import ScriptedServer
 from rollmill.inference.supervised_process import KeptProcess
 from rollmill.problems.gym import read_problems
 from rollmill.services import evaluation, sandbox
-from tests.documentation.pages import ELSEWHERE, PAGES, ROOT, blocks, commands, plain
+from tests.documentation.pages import ELSEWHERE, PAGES, ROOT, blocks, commands, plain, service
 from tests.jobs.training.made import row
 
 MODELS = ("models/qwen", "models/a", "models/c", "models/SmolLM2-135M-Instruct", "ckpt/step18", "ckpt/step36",
@@ -63,9 +63,13 @@ class World:
         vllm = folder / ".vllm"
         vllm.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@" --script "$(cat {script})"\n')
         vllm.chmod(0o755)
+        rollmill = folder / ".bin/rollmill"
+        rollmill.parent.mkdir()
+        rollmill.write_text(f'#!/bin/sh\nexec "{python}" -m deployments.command "$@"\n')
+        rollmill.chmod(0o755)
         self.environment = environment | {
             "ROLLMILL_VLLM_PYTHON": str(vllm),
-            "PATH": f"{python.parent}:{os.environ['PATH']}",
+            "PATH": f"{rollmill.parent}:{python.parent}:{os.environ['PATH']}",
         }
         self.places = {f"/{there}/": f"{folder}/{there}/" for there in ("models", "ckpt", "shared", "adapters")}
         link(folder, models)
@@ -86,7 +90,7 @@ class World:
     @contextmanager
     def serve(self, line: str) -> Iterator[None]:
         """Runs a service on a free port, from when it answers until it is told to end."""
-        module = sandbox if "services.sandbox" in line else evaluation
+        module = {"sandbox": sandbox, "evaluation": evaluation}[service(line)]
         command = ["bash", "-c", f"exec {self.here(line)} --port 0"]
         log = self.folder / f"{module.PORT}.log"
         with log.open("w") as errors:
@@ -138,7 +142,7 @@ def run_page(page: Path, world: World) -> None:
             for line in block.lines() if block.language == "bash" else []:
                 if plain(line) in ELSEWHERE:
                     continue
-                if "rollmill.services" in line:
+                if service(line):
                     running.enter_context(world.serve(line))
                 else:
                     world.run(line)
