@@ -19,10 +19,19 @@ import psutil
 import pytest
 
 from rollmill.inference.ports import PortReservation
-from tests.flows.conftest import ROOT, end_prepared, prepared, processes_of, write_problems
+from tests.deployments.commands import all_help
+from tests.flows.conftest import (
+    ROOT,
+    end_prepared,
+    prefect_environment,
+    prepared,
+    processes_of,
+    stand_in,
+    write_problems,
+)
 from tests.waiting import wait_until
 
-__all__ = ["end_prepared"]
+__all__ = ["end_prepared", "prefect_environment", "stand_in"]
 
 QUICK, WEEKLY, FULL = (f"reject-sampling/reject-sampling{name}" for name in ("-quick", "-weekly", ""))
 FLAGS = ("--silent_s=45", "--late_s=10")
@@ -216,3 +225,9 @@ def notified(desk: Desk, messages: list[str]) -> list[str]:
     if "tell of failures" not in automation_names(desk):
         desk.up(NOTIFY, *FLAGS, python=prepared())  # at a desk that stands it only registers
     return messages
+
+
+@pytest.fixture(scope="session")
+def help_texts() -> dict[str, tuple[str, str]]:
+    """The help of every command, by `rollmill` and by its module."""
+    return all_help()

@@ -118,7 +118,10 @@ def name(page: Path) -> str:
 
 
 _RUN = [page for page in PAGES if any(map(is_ours, commands(page)))]
-TRAIN = [page for page in _RUN if re.search(r"(flows\.train_lora|flows\.improve|rollmill train|rollmill improve)\b",
-                                            page.read_text())]
+TRAIN = [
+    page
+    for page in _RUN
+    if re.search(r"(flows\.train_lora|flows\.improve|rollmill train|rollmill improve)\b", page.read_text())
+]
 GENERATE = [page for page in _RUN if page not in TRAIN]
 """A part for each of two test files, which run beside each other."""
