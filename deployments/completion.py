@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import shtab
 from pydantic import BaseModel, ConfigDict
@@ -116,7 +116,7 @@ def _add_commands(
 
 
 def _add_flags(parser: argparse.ArgumentParser, model: type[BaseModel]) -> None:
-    names = {"verifier": VERIFIERS, "env_name": ENVIRONMENTS}
+    names: Mapping[str, Iterable[str]] = {"verifier": VERIFIERS, "env_name": ENVIRONMENTS}
     for action in declare_flags(parser, model):
         if action.metavar in _FILE_METAVARS or action.dest in _FILE_FLAGS:
             action.complete = shtab.FILE  # type: ignore[attr-defined]
