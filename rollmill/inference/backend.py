@@ -225,7 +225,7 @@ def own_server(
     """Return a server of our own, for a `with` block; `parameters` say how, beyond `config`."""
     if any((wanted.adapter, *wanted.also.values())) and not has_accelerator():
         log.warning(
-            "on a CPU vLLM is many times slower with an adapter: merge it (flows.train_lora --merge) to be faster"
+            "on a CPU vLLM is many times slower with an adapter: merge it (rollmill train --merge) to be faster"
         )
     return ModelServer(
         config.model_copy(update={"arguments": _arguments(parameters, config)}),
