@@ -50,6 +50,6 @@ check: setup
 	.venv/bin/lint-imports
 	scripts/documentation
 
-# What the README quotes.
+# What docs/benchmarks.md quotes.
 benchmarks: setup
 	scripts/benchmarks

@@ -1,1 +1,1 @@
-"""Scripts that measure what the README claims, each run as `python -m benchmarks.<name>`; loopback only."""
+"""Scripts that measure what docs/benchmarks.md quotes, each run as `python -m benchmarks.<name>`; loopback only."""
