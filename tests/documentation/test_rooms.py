@@ -39,6 +39,6 @@ def test_the_picture_shows_the_rooms_around_the_domain():
 
 
 def test_the_table_names_every_room_of_the_domain():
-    table = ARCHITECTURE.split("Inside `rollmill/`")[1].split("The arrows point down only")[0]
+    table = ARCHITECTURE.split("Inside `rollmill/`")[1].split("There are no upward")[0]
     named = [set(re.findall(r"`(\w+)`", row.split("|")[1])) for row in table.splitlines() if row.startswith("| `")]
     assert named == layers("jobs")
