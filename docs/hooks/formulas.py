@@ -1,4 +1,4 @@
-"""Formulas: what stands between two lines of `$$` becomes a drawing, made by matplotlib when the pages are built."""
+"""Formulas: the TeX between two lines of `$$` becomes an SVG, drawn by matplotlib when the pages are built."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _COMMANDS = {Path.MOVETO: "M", Path.LINETO: "L", Path.CURVE3: "Q", Path.CURVE4: 
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Draws every formula of a page, each line of one by itself."""
-    return _FORMULA.sub(lambda found: "\n".join(map(drawn, found[1].splitlines())), markdown)
+    """Replace each formula of a page by drawings, one per line."""
+    return _FORMULA.sub(lambda formula: "\n".join(map(drawn, formula[1].splitlines())), markdown)
 
 
 def drawn(formula: str) -> str:
-    """One line of TeX, as far as matplotlib knows it, as an SVG in the colour of the text."""
+    """Return one line of TeX (matplotlib's subset) as an SVG in the colour of the text."""
     path = TextPath((0, 0), f"${formula}$", prop=_FONT)
     box = path.get_extents()
     steps = []

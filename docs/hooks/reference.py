@@ -1,6 +1,6 @@
 """Reference: tables of parameters, records, blocks and registries, made from the code itself when the pages are built.
 
-They stand in the place of marks: `<!-- parameters 2 package.module:Model -->` (all parameters of a model, their groups
+Marks in the pages are replaced: `<!-- parameters 2 package.module:Model -->` (all parameters of a model, their groups
 under headings of that level), `<!-- record package.module:Model -->` (the fields of a record), `<!-- blocks -->`,
 `<!-- deployments -->` (those of prefect.yaml), and `<!-- entries package.module:REGISTRY HEAD -->` (the entries of a
 registry, under a head for their names).
@@ -31,8 +31,8 @@ _BOUNDS = (("ge", "at least"), ("gt", "more than"), ("le", "at most"), ("lt", "l
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Put the tables in the place of their marks."""
-    return _MARK.sub(lambda found: "\n".join(_MAKERS[found[1]](*found[2].split())), markdown)
+    """Replace each mark by its table."""
+    return _MARK.sub(lambda mark: "\n".join(_MAKERS[mark[1]](*mark[2].split())), markdown)
 
 
 def parameters(level: str, path: str) -> Iterator[str]:
@@ -70,14 +70,14 @@ def record(path: str) -> Iterator[str]:
 
 
 def blocks() -> Iterator[str]:
-    """Yield a section for each block: what it is, what its check does, its fields."""
+    """Yield a section for each block: its description, its fields, what its check does."""
     for block in importlib.import_module("blocks.kinds").BLOCKS:
         slug = block.get_block_type_slug()
         yield from (f"## {block._block_type_name}", "", _paragraph(block.__doc__), "")
         yield from (f"Block type `{slug}`; class `{block.__module__}.{block.__name__}`.", "")
         yield from ("| field | default | values | what it is |", "|---|---|---|---|")
-        own = {name: field for name, field in block.model_fields.items() if not name.startswith("_")}
-        for name, field in own.items():
+        fields = {name: field for name, field in block.model_fields.items() if not name.startswith("_")}
+        for name, field in fields.items():
             yield f"| `{name}` | {_default(field)} | {_values(field)} | {_cell(field.description or '')} |"
         yield from ("", f"`check()`: {_paragraph(block.check.__doc__)}", "")
         if (DOCS / f"images/ui-block-{slug}.png").is_file():
@@ -87,21 +87,22 @@ def blocks() -> Iterator[str]:
 def deployments() -> Iterator[str]:
     """Yield a table of the deployments: their names, queues, schedules."""
     yield from ("| deployment | queue | schedule (UTC) | what it does |", "|---|---|---|---|")
-    for one in yaml.safe_load((DOCS.parent / "prefect.yaml").read_text())["deployments"]:
-        times = ", ".join(_code(schedule["cron"]) for schedule in one.get("schedules", []))
-        yield f"| `{one['name']}` | {one['work_pool']['work_queue_name']} | {times} | {_cell(one['description'])} |"
+    for deployment in yaml.safe_load((DOCS.parent / "prefect.yaml").read_text())["deployments"]:
+        times = ", ".join(_code(schedule["cron"]) for schedule in deployment.get("schedules", []))
+        queue, description = deployment["work_pool"]["work_queue_name"], _cell(deployment["description"])
+        yield f"| `{deployment['name']}` | {queue} | {times} | {description} |"
     yield ""
 
 
 def entries(path: str, *head: str) -> Iterator[str]:
-    """Yield a table of what rollmill itself declares in a registry, with what an environment says of itself."""
+    """Yield a table of rollmill's own entries in a registry; of environments with their agents and success."""
     registry = _model(path)
-    own = [entry for entry in registry.values() if entry.built_in]
-    environments = hasattr(own[0], "success")
+    built_in = [entry for entry in registry.values() if entry.built_in]
+    environments = hasattr(built_in[0], "success")
     more = ["agents", "success"] if environments else []
     columns = [_code(" ".join(head)), "what it is", *more]
     yield from (f"| {' | '.join(columns)} |", "|---" * len(columns) + "|")
-    for entry in own:
+    for entry in built_in:
         cells = [_code(_spelled(entry)), _cell(entry.description)]
         if environments:
             kind = registry.load(entry.name)
@@ -111,7 +112,7 @@ def entries(path: str, *head: str) -> Iterator[str]:
 
 
 def _spelled(entry: Any) -> str:
-    """As it is written on the command line."""
+    """Return an entry as it is written on the command line."""
     return f"{entry.name}={entry.value}" if hasattr(entry, "value") else str(entry.name)
 
 
@@ -121,12 +122,12 @@ def _model(path: str) -> Any:
 
 
 def _attribute(model: type[BaseModel], name: str) -> str:
-    """Return the text under a field in the source, of the class that has it."""
+    """Return the docstring under a field in the source, of the class that defines it."""
     for base in model.__mro__:
         if base.__module__.split(".")[0] in ("rollmill", "blocks"):
-            found = _source(base.__module__)[base.__name__].members.get(name)
-            if found is not None:
-                return found.docstring.value if found.docstring else ""
+            member = _source(base.__module__)[base.__name__].members.get(name)
+            if member is not None:
+                return member.docstring.value if member.docstring else ""
     return ""
 
 
@@ -152,12 +153,12 @@ def _default(field: FieldInfo) -> str:
 
 
 def _values(field: FieldInfo) -> str:
-    """Choices, or the kind and its bounds."""
+    """Return the choices of a field, or its type and bounds."""
     bounds = [
-        f"{words} {getattr(one, name):g}"
-        for one in field.metadata
+        f"{words} {getattr(constraint, name):g}"
+        for constraint in field.metadata
         for name, words in _BOUNDS
-        if isinstance(getattr(one, name, None), int | float)
+        if isinstance(getattr(constraint, name, None), int | float)
     ]
     kind = _kind(field.annotation).removesuffix(" or null")
     kind = {"true or false": "switch"}.get(kind, kind)
@@ -173,11 +174,11 @@ def _kind(annotation: Any) -> str:
         words = [_kind(part) for part in inside if part is not type(None)]
         return " or ".join([*dict.fromkeys(words), *(["null"] if type(None) in inside else [])])
     if origin is Literal:
-        return ", ".join(_code(one) for one in inside)
+        return ", ".join(_code(choice) for choice in inside)
     if origin in (list, tuple, set, frozenset):
         return f"several: {_kind(inside[0])}" if inside and inside[0] is not Any else "several"
     if isinstance(annotation, type) and issubclass(annotation, Enum):
-        return ", ".join(_code(one.value) for one in annotation)
+        return ", ".join(_code(member.value) for member in annotation)
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return f"object: {annotation.__name__}"
     return _KINDS.get(annotation, "object" if origin is dict or annotation is dict else "any")
@@ -188,7 +189,7 @@ def _code(value: object) -> str:
 
 
 def _cell(text: str) -> str:
-    """Text that a table's cell can hold; marks of Markdown and HTML stand for themselves, but for code."""
+    """Escape a text for a table's cell: Markdown and HTML outside of code are shown as text."""
     parts = " ".join(text.split()).replace("|", "\\|").split("`")
     parts[::2] = [part.replace("<", "&lt;").replace("*", "\\*") for part in parts[::2]]
     return "`".join(parts)
