@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from rollmill.environments.tools import Tool, Tools
+from rollmill.errors import InputError
 from rollmill.problems import ProblemSource
 from rollmill.records import Message, Problem
 
@@ -128,8 +129,23 @@ class Environment(Protocol):
         ...
 
 
+class NoSettings(BaseModel):
+    """The settings of an environment that has none."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
 class FixedCast:
-    """Base class of environments whose agents act in the same order in every turn."""
+    """Base class of environments whose agents act in the same order in every turn.
+
+    A subclass has at least `name`, `version`, `agent_names`, `make` and `success`. Unless it says otherwise, it has no
+    settings, needs no tools, can play every problem, has no built-in problems, and an episode ends with its success.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[str]
+    Settings: ClassVar[type[BaseModel]] = NoSettings
+    needs: ClassVar[frozenset[Tool]] = frozenset()
 
     def __init__(self, agents: Mapping[str, Agent]) -> None:
         self._agents = agents
@@ -139,7 +155,23 @@ class FixedCast:
         """See `Environment`."""
         return self._agents
 
+    @classmethod
+    def source(cls, settings: Any, folder: Path) -> ProblemSource:
+        """Raise `InputError`: the problems have to be given."""
+        raise InputError(f"--dataset: required: environment {cls.name!r} has no problems of its own")
+
+    @classmethod
+    def problem_fault(cls, settings: Any, problem: Problem) -> str | None:
+        """Return None: every problem can be played."""
+        return None
+
     @property
     def turn_order(self) -> Sequence[str]:
         """Return all agents' names, in the order in which they were given."""
         return tuple(self._agents)
+
+    @property
+    def done(self) -> bool:
+        """Return whether the problem is solved."""
+        solved: bool = self.success  # type: ignore[attr-defined]  # the subclass has it; `find_environment` checks that
+        return solved
