@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import msgspec
 import polars as pl
 
 from rollmill.corpus.inputs import Source, find_sources, identify
 from rollmill.corpus.journal_index import Indexed, JournalState, read_index, write_index
 from rollmill.corpus.json_repair import repair
+from rollmill.corpus.record import UNREADABLE, decode_record
 from rollmill.corpus.row_reader import NO_NAMES, FieldNames
 from rollmill.corpus.scan import Scan
 from rollmill.corpus.table import SCHEMA
@@ -99,6 +101,20 @@ class Corpus:
             texts = _read_at_offsets(source, part) if source.is_seekable else _read_in_order(source, part["number"])
             for number, text in zip(part["number"], texts, strict=True):
                 yield (repair(text) or text) if number in repaired else text
+
+    def conversations(self, table: pl.DataFrame) -> Iterator[list[dict[str, Any]]]:
+        """Yield the chat messages of each row of `table`, the completion last; empty where a row has none.
+
+        They have one form, whatever tool wrote them: `role`, `content`, and what there is of `reasoning_content`,
+        `tool_calls`, `tool_call_id`, `name`. Raises `InputError` as `records` does, and for contents that are no JSON.
+        """
+        for source, number, text in zip(table["source"], table["number"], self.records(table), strict=True):
+            try:
+                yield msgspec.json.decode(msgspec.json.encode(decode_record(text).conversation() or []))
+            except UNREADABLE as error:
+                raise InputError(
+                    f"{self.sources[source]} row {number}: its messages cannot be read: {error}"
+                ) from error
 
 
 def read_corpus(
