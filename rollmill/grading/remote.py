@@ -6,7 +6,7 @@ import math
 import threading
 from collections.abc import Mapping
 from concurrent.futures import Future, wait
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from pydantic import BaseModel, SecretStr, ValidationError
 
@@ -42,6 +42,12 @@ class RemoteGrader:
         self._connection = ServiceConnection(address, token)
         self._timeout_s = timeout_s
         self._max_retries = max_retries
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def grade(self, problem: GradedProblem, sandbox_id: str) -> Evaluation:
         """Return the service's grade; see `Grader`.
