@@ -1,4 +1,4 @@
-"""Writes the problems of the improvement example: three easy kinds, on which a small model has room to get better."""
+"""Write the problems of the improvement example: three easy kinds, on which a small model has room to get better."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 FOLDER = Path(__file__).parent.parent / "examples/improve"
-TRAIN, HELD_OUT, EXAMPLES = 70, 32, 2  # of each kind
+TRAIN, HELD_OUT, EXAMPLES = 70, 32, 2  # problems of each kind
 
 
 def larger(rng: random.Random) -> tuple[str, int]:
     """Ask for the larger of two numbers."""
-    one, other = rng.sample(range(10, 100), 2)
-    return f"Which number is larger, {one} or {other}?", max(one, other)
+    first, second = rng.sample(range(10, 100), 2)
+    return f"Which number is larger, {first} or {second}?", max(first, second)
 
 
 def following(rng: random.Random) -> tuple[str, int]:
@@ -33,7 +33,7 @@ KINDS: list[Callable[[random.Random], tuple[str, int]]] = [larger, following, la
 
 
 def problems(rng: random.Random) -> Iterator[tuple[str, str, int]]:
-    """Problems of all kinds in turn, no question twice."""
+    """Yield kind, question and answer of problems, the kinds in turn and no question twice."""
     seen = set()
     while True:
         for kind in KINDS:
@@ -46,12 +46,12 @@ def problems(rng: random.Random) -> Iterator[tuple[str, str, int]]:
 
 def main() -> None:
     """Write the three files."""
-    made = problems(random.Random(0))
+    rows = problems(random.Random(0))
     FOLDER.mkdir(exist_ok=True)
     for name, count in (("few_shot", EXAMPLES), ("train", TRAIN), ("held_out", HELD_OUT)):
         with (FOLDER / f"{name}.jsonl").open("w") as file:
             for number in range(count * len(KINDS)):
-                kind, question, answer = next(made)
+                kind, question, answer = next(rows)
                 row: dict[str, object] = {"prompt": question, "answer": f"<answer>{answer}</answer>"}
                 if name != "few_shot":
                     row = {"id": f"{name}-{kind}-{number:03d}", "prompt": question, "answer": answer}

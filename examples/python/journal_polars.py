@@ -21,7 +21,7 @@ def print_pass_rates(corpus: Corpus) -> None:
     """Print how often each problem was solved, and how many different completions it has."""
     rates = corpus.table.group_by("instance_id", maintain_order=True).agg(
         rollouts=pl.len(),
-        pass_rate=pl.col("success").mean(),  # failed rollouts are null: they say nothing about the model
+        pass_rate=pl.col("success").mean(),  # null, and so left out, where a rollout failed
         mean_reward=pl.col("reward").mean(),
         different=pl.col("completion_hash").n_unique(),
     )

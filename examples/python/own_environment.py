@@ -19,17 +19,18 @@ class Guessing(FixedCast):
     """One episode, which is its only agent, too. The problem's answer is the number."""
 
     name, version = "guessing", "1"
+    success = False
 
     def __init__(self, number: int) -> None:
         super().__init__({"guesser": self})
-        self.number, self.reply, self.success = number, "", False
+        self.number, self.reply = number, ""
 
     @classmethod
     def agent_names(cls, settings: Any) -> tuple[str, ...]:
         return ("guesser",)
 
     @classmethod
-    def make(cls, problem: Problem, seed: int, settings: Any, tools: Any) -> Self:
+    def make(cls, problem: Problem, *_: Any) -> Self:  # after the problem come seed, settings and tools
         return cls(int(problem.answer or 0))
 
     def prompt(self) -> list[Message]:

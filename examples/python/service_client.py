@@ -35,7 +35,7 @@ def main(sandbox_service: str = "localhost:9527", evaluation_service: str = "loc
         show(sandbox, 'printf "%s" "$CHANGE" | git apply && git diff --stat')
         show(sandbox, problem.test_command)
         evaluation = grader.grade(problem, sandbox.id)  # builds, tests and times the change in other sandboxes
-    if evaluation.error:  # grading itself failed, which says nothing about the change
+    if evaluation.error:  # grading itself failed: neither a success nor a failure of the change
         sys.exit(f"no grade: {evaluation.error}")
     print(f"success {evaluation.success}, reward {evaluation.reward}, {evaluation.reason or 'all checks passed'}")
     if timing := evaluation.speedup_details:
