@@ -13,6 +13,8 @@ from rollmill.jobs.agent_rollouts.commands import parse
 from rollmill.jobs.agent_rollouts.parameters import AgentRollouts
 from rollmill.terminal.escapes import write_lines
 
+__all__ = ["AgentRollouts", "agent_rollouts"]
+
 DESCRIPTION = """\
 Lets an agent (mini-swe-agent) work on repositories in sandboxes, any number of times each, scores every attempt by
 tests and by speed, and writes one document of all of them."""

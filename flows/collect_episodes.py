@@ -13,6 +13,8 @@ from rollmill.jobs.episodes.commands import parse
 from rollmill.jobs.episodes.parameters import CollectEpisodes
 from rollmill.terminal.escapes import write_lines
 
+__all__ = ["CollectEpisodes", "collect_episodes"]
+
 EXAMPLES = """\
   python -m flows.collect_episodes --env_name code_env --model_path /models/qwen --total_rollouts 100
   python -m flows.collect_episodes --config code.yaml training.sft_num_episodes=500 env.max_turns=3

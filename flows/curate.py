@@ -10,6 +10,8 @@ if __name__ == "__main__":
 from rollmill.config.command_line import parse_command, report_errors
 from rollmill.jobs.curation.parameters import COMMANDS, Curate
 
+__all__ = ["Curate", "curate"]
+
 DESCRIPTION = """\
 Looks at rollouts of any generating job, filters them, and exports what training reads. Inputs are this project's runs
 and journals, documents with "metadata", "examples" and "summary", JSON Lines and Parquet, compressed or not."""

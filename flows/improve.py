@@ -12,6 +12,8 @@ if __name__ == "__main__":
 from rollmill.config.command_line import parse_command_line, report_errors
 from rollmill.jobs.improvement.parameters import Improve
 
+__all__ = ["Improve", "improve"]
+
 EXAMPLES = """\
   python -m flows.improve --model_path /models/qwen --dataset train.jsonl --held_out test.jsonl
   python -m flows.improve --model_path /models/qwen --dataset train.jsonl --held_out test.jsonl \\

@@ -13,6 +13,8 @@ from rollmill.jobs.optimal_sampling.commands import analyze_diagnostics, parse
 from rollmill.jobs.optimal_sampling.parameters import AnalyzeDiagnostics, OptimalSampling
 from rollmill.terminal.escapes import write_lines
 
+__all__ = ["OptimalSampling", "optimal_sampling"]
+
 DESCRIPTION = """\
 Draws one answer to every prompt of a data set, token by token, from q* ~ pi_theta^alpha * pi_t^(1-alpha): the geometric
 mixture of a current policy and a target model, with alpha, the weight of the policy, chosen at every token."""

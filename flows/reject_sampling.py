@@ -9,6 +9,8 @@ from rollmill.config.command_line import parse_command_line, report_errors
 from rollmill.generation.finished import finished_outcomes
 from rollmill.jobs.rejection_sampling.parameters import RejectSampling
 
+__all__ = ["RejectSampling", "reject_sampling"]
+
 EXAMPLES = """\
   python -m flows.reject_sampling --model_path /models/qwen --model_name qwen --num_rollout 4 --max_problems 10
   python -m flows.reject_sampling --model_path Qwen/Qwen3-8B --model_name qwen3 --dataset problems.jsonl --verifier math

@@ -10,6 +10,8 @@ if __name__ == "__main__":
 from rollmill.config.command_line import parse_command_line, report_errors
 from rollmill.jobs.evaluation.train_and_evaluate import TrainAndEvaluate
 
+__all__ = ["TrainAndEvaluate", "train_lora"]
+
 EXAMPLES = """\
   python -m flows.train_lora --model_path /models/qwen --train_data curated/sft.jsonl --output_dir adapter
   python -m flows.train_lora --model_path /models/qwen --train_data curated --output_dir adapter --merge \\
