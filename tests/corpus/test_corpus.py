@@ -362,3 +362,22 @@ def test_rollouts_of_another_producer():
     assert table.filter(pl.col("status") == "failed")["error_type"].to_list() == ["RetryError"]
     assert table["success"].null_count() == 1
     assert loaded(corpus) == orjson.loads(REAL.read_bytes())
+
+
+def test_conversations_end_with_the_completion_in_whatever_form_it_is_recorded(tmp_path):
+    rows = [
+        {"instance_id": "a", "messages": [{"role": "user", "content": "1?"}], "completion": "one", "times": {"s": 1}},
+        {"instance_id": "b", "prompt": "2?", "completion": [{"role": "assistant", "content": "two"}]},
+        {
+            "instance_id": "c",
+            "messages": [{"role": "user", "content": "3?"}, {"role": "assistant", "content": "three"}],
+        },
+    ]
+    (tmp_path / "rows.jsonl").write_bytes(lines(rows))
+    corpus = read_corpus([str(tmp_path / "rows.jsonl")])
+    expected = [[("user", "1?"), ("assistant", "one")], [("user", "2?"), ("assistant", "two")]]
+    expected.append([("user", "q of c"), ("assistant", "three")])
+    read = [[(turn["role"], turn["content"]) for turn in turns] for turns in corpus.conversations(corpus.table)]
+    assert read == expected
+    last = corpus.table.filter(pl.col("instance_id") == "c")
+    assert list(corpus.conversations(last)) == [rows[2]["messages"]]

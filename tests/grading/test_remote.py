@@ -15,6 +15,7 @@ from rollmill.grading.remote import RemoteGrader, read_evaluation
 from rollmill.services.evaluation_app import answer
 from tests.inference.raw_server import RawServer
 from tests.services.running import RawTCP, in_thread, read_request, reset
+from tests.waiting import wait_until
 
 PROBLEM = GradedProblem(instance_id="p", problem_statement="make it fast", image_name="i")
 
@@ -214,3 +215,13 @@ def test_a_service_that_is_not_there_yet_is_waited_for(monkeypatch):
     assert no_grade(found)
     assert found.error_type == "connection"
     assert waits[:2] == [0, 1]
+
+
+def test_leaving_the_block_ends_what_waits_for_a_grade():
+    with RawTCP(lambda connection, _: (read_request(connection), time.sleep(2))) as service:
+        with RemoteGrader(service.address) as grader:
+            grading = in_thread(lambda: grader.grade(PROBLEM, "c"))
+            wait_until(lambda: service.connections == 1)
+        evaluation = grading()
+    assert no_grade(evaluation)
+    assert evaluation.error_type == "closed"
