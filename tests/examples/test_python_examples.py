@@ -100,16 +100,16 @@ def test_journal_is_read_with_polars(verified: tuple[Path, str]) -> None:
     for problem in ("sum", "product", "power"):
         rows = [row for row in journal if row["instance_id"] == problem]
         rewards = list(map(judge, rows))
-        [found] = (row for row in cells if row[0] == problem)
-        assert found[1] == "8"
-        assert float(found[2]) == rewards.count(1.0) / 8
-        assert float(found[3]) == pytest.approx(statistics.mean(rewards))
-        assert int(found[4]) == len({row["completion"] for row in rows})
+        [cells_of] = (row for row in cells if row[0] == problem)
+        assert cells_of[1] == "8"
+        assert float(cells_of[2]) == rewards.count(1.0) / 8
+        assert float(cells_of[3]) == pytest.approx(statistics.mean(rewards))
+        assert int(cells_of[4]) == len({row["completion"] for row in rows})
     for success in (False, True):
         lengths = [row["usage"]["completion_tokens"] for row in journal if row["success"] is success]
-        [found] = (row for row in cells if row[0] == str(success).lower())
-        assert int(found[1]) == len(lengths)
-        assert float(found[2]) == pytest.approx(statistics.mean(lengths), abs=1e-6)
+        [cells_of] = (row for row in cells if row[0] == str(success).lower())
+        assert int(cells_of[1]) == len(lengths)
+        assert float(cells_of[2]) == pytest.approx(statistics.mean(lengths), abs=1e-6)
     texts = [line for line in output.splitlines() if ": '" in line]
     wrong = {f"{row['instance_id']}: {row['completion']!r}" for row in journal if not row["success"]}
     assert len(set(texts)) == 3
