@@ -42,7 +42,7 @@ from rollmill.inference.server_log import ServerLog
 from rollmill.jobs.episodes.config_file import read_asked
 from rollmill.jobs.episodes.override_values import split_policy
 from rollmill.jobs.improvement.held_out import _stands_in
-from rollmill.jobs.training.turns import _CLOSED, _NO_THOUGHTS, _OPENER
+from rollmill.jobs.training.rendered_text import _CLOSED, _NO_THOUGHTS, _OPENER
 from rollmill.records import Problem
 from rollmill.reports.viewing.blocks import message_blocks
 from rollmill.reports.viewing.pages import embedded

@@ -1,1 +1,1 @@
-"""LoRA training of a model on its accepted rollouts: from rows to label masks to an adapter, resumable."""
+"""LoRA training of a model on its accepted rollouts: rows, loss masks, a resumable run, an adapter."""

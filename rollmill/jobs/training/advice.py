@@ -1,10 +1,10 @@
-"""What to do about memory, about a loss that is no number, and about what libraries refuse."""
+"""Messages for users: what to change where memory runs out, the loss diverges, or a library refuses parameters."""
 
 from __future__ import annotations
 
 from rollmill.jobs.training.parameters import ALL_LINEAR, TrainLora
 
-_SHORT = (
+_OUT_OF_MEMORY = (
     "cuda out of memory",
     "hip out of memory",
     "can't allocate memory",
@@ -12,21 +12,21 @@ _SHORT = (
     "not enough memory",
     "cublas_status_alloc_failed",
 )
-
+_PACKING_WORDS = ("pack", "padding-free", "padding_free", "position")
 _MANY_TEXTS = 2
-"""Texts for a row from which on it is said: all but the last repeat what the last has."""
+"""Texts per row above which the user gets a message: all but the last of a row's texts repeat what the last has."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether memory, of a GPU or of the machine, did not suffice."""
+    """Return whether an error means that a GPU or the machine is out of memory."""
     names = {kind.__name__ for kind in type(error).__mro__}
     if names & {"OutOfMemoryError", "MemoryError"}:
         return True
-    return isinstance(error, RuntimeError | OSError) and any(text in str(error).lower() for text in _SHORT)
+    return isinstance(error, RuntimeError | OSError) and any(text in str(error).lower() for text in _OUT_OF_MEMORY)
 
 
 def less_memory(parameters: TrainLora) -> str:
-    """Return the parameters to change, most helpful first, with values."""
+    """Return the parameters to change for less memory, with values, most effective first."""
     batch, accumulation = parameters.per_device_train_batch_size, parameters.gradient_accumulation_steps
     ways = []
     if batch > 1:
@@ -46,37 +46,42 @@ def less_memory(parameters: TrainLora) -> str:
 
 
 def refused(error: Exception, parameters: TrainLora) -> str:
-    """Return what to say when TRL, PEFT or transformers refuse the parameters or the model."""
-    why = " ".join(str(error).split())[:300]
-    if parameters.packing and any(word in why.lower() for word in ("pack", "padding-free", "padding_free", "position")):
+    """Return the message where TRL, PEFT or transformers refuse the parameters or the model."""
+    reason = " ".join(str(error).split())[:300]
+    if parameters.packing and any(
+        word in reason.lower() for word in ("pack", "padding-free", "padding_free", "position")
+    ):
         advice = "leave out --packing"
-    elif parameters.use_lora and "target" in why.lower():
+    elif parameters.use_lora and "target" in reason.lower():
         advice = f"give --target_modules that the model has, or {ALL_LINEAR}"
-    elif parameters.gradient_checkpointing and "checkpointing" in why.lower():
+    elif parameters.gradient_checkpointing and "checkpointing" in reason.lower():
         advice = "leave out --gradient_checkpointing"
     else:
         advice = "train another --model_path, or with other parameters"
-    return f"the model cannot be trained so ({why}): {advice}"
+    return f"the model cannot be trained so ({reason}): {advice}"
 
 
-def no_packing(why: str) -> str:
-    """Return what to say where rows of one pack would see each other."""
-    return f"--packing: {why}, so that the rows of a pack would see each other: leave it out (--group_by_length helps)"
+def no_packing(reason: str) -> str:
+    """Return the message where rows of one pack would attend to each other."""
+    return (
+        f"--packing: {reason}, so that the rows of a pack would see each other: leave it out (--group_by_length helps)"
+    )
 
 
 def many_texts(rows: int, texts: int) -> str:
-    """Return what to say of rows that became many more texts; nothing where they did not."""
+    """Return the message where rows became many more training texts; an empty text where they did not."""
     if texts <= _MANY_TEXTS * rows:
         return ""
     return (
         f"{rows:,} rows became {texts:,} texts, each with the whole conversation before it: the chat template writes "
-        "earlier turns otherwise once others follow (it drops their thoughts); to train on fewer tokens, mark earlier "
-        'turns with "weight": 0, or set in chat_template_kwargs what keeps thoughts where the template has that'
+        "earlier turns differently once others follow (it drops their thoughts); to train on fewer tokens, mark "
+        'earlier turns with "weight": 0, or set in chat_template_kwargs the variable that keeps thoughts, '
+        "if the template has one"
     )
 
 
 def not_a_number(step: int, parameters: TrainLora, *, what: str) -> str:
-    """Return what to say when training has diverged."""
+    """Return the message where training has diverged; `what` is the value that is not finite."""
     return (
         f"the {what} is not a finite number at step {step}: training has diverged; "
         f"lower --learning_rate from {parameters.learning_rate:g}, and give another --output_dir"

@@ -1,4 +1,4 @@
-"""Whether an adapter belongs to a base model."""
+"""Checks that an adapter was trained for a base model."""
 
 from __future__ import annotations
 
@@ -18,13 +18,17 @@ _PREFIX = "base_model.model."
 def check_adapter(
     adapter_dir: str | Path, base: str, *, runner: Runner = "vllm", model_flag: str = "--model_path"
 ) -> Adapter:
-    """Return the adapter, which fits its base.
+    """Return an adapter, after checking that it fits its base model.
 
-    Raises `InputError`, naming both bases, where it was trained for another one.
+    With the manifest of a run of our own, the content of both bases is compared, so that a base may be moved; else
+    their names, and where the base is on disk the shapes of the weights. Raises `InputError`, naming both bases, where
+    the adapter was trained for another one, and as `read_adapter` does.
 
-    `base` is a directory or a hub id. With the manifest of our own run the content of both is compared, so that a base
-    may be moved; else the names, and where both are on disk the shapes of the weights. Raises as `read_adapter` does,
-    which explains `runner` and `model_flag`.
+    Args:
+        adapter_dir: Directory of the adapter.
+        base: Directory or hub id of the base model.
+        runner: What loads the adapter, as in `read_adapter`.
+        model_flag: The flag that messages name, as in `read_adapter`.
     """
     adapter = read_adapter(adapter_dir, runner=runner, model_flag=model_flag)
     manifest = read_training_manifest(adapter.folder) if (adapter.folder / MANIFEST).exists() else None
@@ -34,23 +38,34 @@ def check_adapter(
     elif not Path(base).is_dir():
         if adapter.base != base:
             raise _refusal(adapter_dir, adapter.base, base, "their names differ")
-    elif why := _misfit(adapter.folder / ADAPTER_WEIGHTS, Path(base)):
-        raise _refusal(adapter_dir, adapter.base, base, why)
+    elif mismatch := _find_mismatch(adapter.folder / ADAPTER_WEIGHTS, Path(base)):
+        raise _refusal(adapter_dir, adapter.base, base, mismatch)
     return adapter
 
 
-def _refusal(adapter: str | Path, trained_for: str, base: str, why: str) -> InputError:
-    return InputError(f"the adapter {adapter} was trained for {trained_for}, not for {base} ({why}): give its own base")
+def _refusal(adapter: str | Path, trained_for: str, base: str, reason: str) -> InputError:
+    """Return the error for an adapter of another base.
+
+    Args:
+        adapter: Directory of the adapter.
+        trained_for: The base that it was trained for.
+        base: The base that the user gave.
+        reason: The difference between the two.
+    """
+    return InputError(
+        f"the adapter {adapter} was trained for {trained_for}, not for {base} ({reason}): give its own base"
+    )
 
 
-def _misfit(weights: Path, base: Path) -> str | None:
-    """Return the first layer of the adapter that the base has not, or in another shape; None where all fit."""
+def _find_mismatch(weights: Path, base: Path) -> str | None:
+    """Return the first layer of the adapter that the base lacks, or has in another shape; None where all fit."""
     base_shapes: dict[str, list[int]] = {}
     for file in sorted(base.glob("*.safetensors")):
         base_shapes |= _shapes(file)
     if not base_shapes:
         return None
     for name, shape in _shapes(weights).items():
+        # A is (rank, inputs) and B is (outputs, rank); the base's weight is (outputs, inputs).
         for part, side in ((".lora_A.weight", 1), (".lora_B.weight", 0)):
             if not name.endswith(part):
                 continue
@@ -64,7 +79,7 @@ def _misfit(weights: Path, base: Path) -> str | None:
 
 
 def _shapes(path: Path) -> dict[str, list[int]]:
-    """Return name and shape of each tensor, from the file's header: 8 bytes of its length, then JSON."""
+    """Return name and shape of each tensor, from the header of a safetensors file: 8 bytes of length, then JSON."""
     try:
         with path.open("rb") as file:
             header = orjson.loads(file.read(int.from_bytes(file.read(8), "little")))

@@ -1,4 +1,4 @@
-"""Which files a run trains on, and evaluates on: as given, or as the card in an export's folder says."""
+"""Finds the files of training and validation data: as named, or by the card in an export's folder."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ class DataFile(NamedTuple):
 
     path: str
     sha256: str
-    """Of its content, unpacked."""
+    """Hash of the decompressed content."""
 
 
 class DataFiles(NamedTuple):
-    """What is trained on, and what is evaluated on (nothing, perhaps)."""
+    """Files to train on, and files to evaluate on (which may be none)."""
 
     train: list[DataFile]
     validation: list[DataFile]
 
 
 def find_data(train_data: Sequence[str], validation_data: Sequence[str], *, own_validation: bool = True) -> DataFiles:
-    """Return the files behind what the user named, each hashed.
+    """Return the files of what the user named, each hashed.
 
-    A folder stands for the export that its card tells of: its train file, and, where no validation data is named and
-    `own_validation` holds, its validation file. Raises `InputError` for what is no training data, or given twice.
+    A folder stands for the export that its card describes: its train file, and, where no validation data is named and
+    `own_validation` is set, its validation file. Raises `InputError` for what is no training data, or named twice.
     """
     train: list[str] = []
     export_validation: list[str] = []
@@ -48,37 +48,39 @@ def find_data(train_data: Sequence[str], validation_data: Sequence[str], *, own_
         sides = _files_by_side(name, TRAIN)
         train += sides[TRAIN]
         export_validation += sides.get(VALIDATION, [])
-    named = [path for name in validation_data for path in _validation(name)]
+    named = [path for name in validation_data for path in _validation_files(name)]
     validation = named or (export_validation if own_validation else [])
     seen: set[str] = set()
     for path in [*train, *validation]:
         resolved = path if is_remote(path) else str(Path(path).resolve())
         if resolved in seen:
-            raise InputError(f"{path} is given twice: its rows would count twice, or be evaluated on what they taught")
+            raise InputError(
+                f"{path} is given twice: its rows would count twice, or be both trained on and evaluated on"
+            )
         seen.add(resolved)
-    return DataFiles([_hashed(path) for path in train], [_hashed(path) for path in validation])
+    return DataFiles([_hash_file(path) for path in train], [_hash_file(path) for path in validation])
 
 
-def _validation(name: str) -> list[str]:
+def _validation_files(name: str) -> list[str]:
     sides = _files_by_side(name, VALIDATION)
     return sides.get(VALIDATION) or sides[TRAIN]
 
 
 def _files_by_side(name: str, side: str) -> dict[str, list[str]]:
     if not is_remote(name) and Path(name).is_dir():
-        return _in_folder(Path(name))
+        return _export_files(Path(name))
     if not is_remote(name) and not Path(name).exists():
         raise InputError(f"there is no file {name} for {side} data: check the path")
     find_sources([name])
     return {TRAIN: [name]}
 
 
-def _in_folder(folder: Path) -> dict[str, list[str]]:
-    """Return the one export in a folder that trains; of a run its journal."""
+def _export_files(folder: Path) -> dict[str, list[str]]:
+    """Return the files of the one export in a folder that has training rows; for a run's directory its journal."""
     if (manifest := read_manifest(folder)) is not None:
         return {TRAIN: [str(folder / manifest.journal)]}
     cards = [folder / README, *sorted(folder.glob("*.card.md"))]
-    sections = [section for card in cards if card.is_file() for section in _sections(card)]
+    sections = [section for card in cards if card.is_file() for section in _read_card(card)]
     exports = {
         section["name"]: {side: [str(folder / name)] for side, name in section["files"].items()}
         for section in sections
@@ -92,7 +94,7 @@ def _in_folder(folder: Path) -> dict[str, list[str]]:
     return sides
 
 
-def _sections(card: Path) -> list[dict[str, Any]]:
+def _read_card(card: Path) -> list[dict[str, Any]]:
     try:
         return [section.config for section in read_sections(card.read_text("utf-8"))]
     except (OSError, UnicodeDecodeError) as error:
@@ -106,7 +108,7 @@ def _holds_training_rows(path: Path) -> bool:
     return first is not None and is_training_row(first)
 
 
-def _hashed(path: str) -> DataFile:
+def _hash_file(path: str) -> DataFile:
     digest = hashlib.sha256()
     with open_binary(path) as file:
         while block := file.read(_BLOCK):

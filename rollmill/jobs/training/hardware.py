@@ -1,6 +1,7 @@
-"""What a run trains on, and the memory it takes.
+"""Chooses the device of a run, and measures its memory.
 
-A GPU, unless the CPU is asked for or there is none; never the CPU in a GPU's place.
+A GPU, unless the CPU is requested or there is no GPU. A GPU that cannot be used is an error, never a reason to use the
+CPU.
 """
 
 from __future__ import annotations
@@ -22,15 +23,15 @@ _STATUS = Path("/proc/self/status")
 
 
 def take_device(work: TrainingWork) -> None:
-    """Choose the device, before anything is read or loaded, and write down what it is.
+    """Choose the device, before anything is read or loaded, and write it to `work.device`.
 
-    Raises `InputError` where there are fewer GPUs than asked for, and as `choose_device` does. Imports torch.
+    Raises `InputError` where there are fewer GPUs than requested, and as `choose_device` does. Imports torch.
     """
     import torch
 
     parameters = work.parameters
     first = os.environ.get("RANK", "0") == "0"
-    # Of several processes one tries the GPU: each that does takes memory of the first.
+    # Only one of several processes tries the GPU: each that does allocates memory on the first one.
     device = "cpu" if parameters.num_gpus == 0 else choose_device(parameters.device, runs=first)
     gpus = torch.cuda.device_count() if device != "cpu" else 0
     if parameters.num_gpus > max(1, gpus):
@@ -48,19 +49,19 @@ def on_cpu(parameters: TrainLora) -> bool:
 
 
 def has_bf16(parameters: TrainLora) -> bool:
-    """Return whether it computes in bfloat16. Imports torch."""
+    """Return whether the run computes in bfloat16. Imports torch."""
     import torch
 
     return not on_cpu(parameters) and torch.cuda.is_bf16_supported()
 
 
 def weights_dtype(parameters: TrainLora) -> str:
-    """Return the base's: bfloat16 under an adapter on a GPU that has it, else float32."""
+    """Return the dtype of the base's weights: bfloat16 under an adapter on a GPU that supports it, else float32."""
     return "bfloat16" if parameters.use_lora and has_bf16(parameters) else "float32"
 
 
 def used_device(work: TrainingWork) -> dict[str, Any] | None:
-    """Return what `take_device` has written; None where it has not come to that."""
+    """Return the device that `take_device` has written; None where it has not been called yet."""
     try:
         used: dict[str, Any] = orjson.loads(work.device.read_bytes())
     except FileNotFoundError:
@@ -69,9 +70,9 @@ def used_device(work: TrainingWork) -> dict[str, Any] | None:
 
 
 def peak_mb() -> float | None:
-    """Return the most memory that this process has had, in MB; None where nobody says.
+    """Return the peak memory of this process in MB: of the GPU where torch uses one, else resident memory.
 
-    Of the GPU where torch uses one, else the greatest resident memory.
+    Returns None where the system does not report it.
     """
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():

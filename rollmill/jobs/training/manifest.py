@@ -1,4 +1,4 @@
-"""A training run's manifest: what it is, and what came of it."""
+"""Manifest of a training run: its identity, parameters and result."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from rollmill.jobs.training.parameters import TrainLora
 from rollmill.terminal.escapes import visible_line
 
 RECIPE = 2
-"""Raised when the same parameters and data come to train other weights."""
+"""Raised when a change makes the same parameters and data train other weights."""
 _FIRST_RECIPE = 1
-"""Of runs that were begun before turns were learnt each behind its own prompt: they continue on rows made ready."""
-_NOT_THE_RUN = (
+"""Recipe of runs begun before each turn was trained on behind its own prompt: they continue with rows prepared then."""
+_NOT_IN_IDENTITY = (
     *("model_path", "train_data", "validation_data", "output_dir"),
     *("merge", "save_steps", "num_gpus", "device", "allow_no_end"),
 )
@@ -34,52 +34,49 @@ _ADVICE = "give another --output_dir for another run, or the old value to contin
 
 
 class Trained(BaseModel):
-    """What came of a run."""
+    """The result of a run."""
 
     model_config = ConfigDict(frozen=True)
 
     directory: Path
     adapter: Path | None
-    """The folder of the adapter: the run's; None where all weights were trained, and the folder holds a model."""
+    """The folder of the adapter, which is the run's; None where all weights were trained: the folder has a model."""
     merged: Path | None
     """The folder of the base with the adapter merged into it."""
     steps: int
-    """Optimizer steps that were made."""
+    """Optimizer steps."""
     best_step: int
-    """The step whose weights these are: with validation data that of the least loss, else the last."""
+    """The step of these weights: with validation data the one with the least loss, else the last."""
     epochs: float
     train_loss: float
     """Mean over the steps."""
     eval_loss: float | None
-    """Of these weights; None without validation data."""
+    """Loss of these weights on the validation data; None without."""
     tokens: int
     seconds: float
     rows: int
     texts: int = 0
-    """Training texts that the rows became; 0 where an older version did not count them."""
+    """Training texts of the rows; 0 where an older version did not count them."""
     validation_rows: int
     dropped: dict[str, int]
     """Rows left out, by reason; each is in `dropped.jsonl`."""
     turns_left_out: dict[str, int] = {}
     """Turns left out of rows that are used, by reason; each is in `dropped.jsonl`."""
     recorded_rows: int = 0
-    """Rows that were trained on the ids that were sampled."""
+    """Number of rows that were trained on the ids that were sampled."""
     encoded_anew: dict[str, int] = {}
-    """Rows whose text was encoded, by why their recorded ids were not used."""
+    """Number of rows whose text was encoded, by the reason why recorded ids were not used."""
     stops_added: list[str] = []
-    """End-of-turn tokens that are learnt and that the base did not stop at: added to `generation_config.json`."""
+    """End-of-turn tokens that carry the loss and at which the base did not stop: added to `generation_config.json`."""
 
     @property
     def files(self) -> dict[str, Path]:
-        """What was written, by its name."""
+        """The files that were written, by name."""
         files = {path.name: path for path in sorted(self.directory.iterdir()) if path.is_file()}
         return files | ({MERGED: self.merged} if self.merged else {})
 
     def at(self, directory: Path) -> Trained:
-        """Return the same with the paths as they are from here.
-
-        Directories are moved, and seen from several machines.
-        """
+        """Return the result with paths under another directory: directories are moved, and mounted elsewhere."""
         adapter = directory if self.adapter else None
         merged = directory / MERGED
         return self.model_copy(
@@ -88,7 +85,7 @@ class Trained(BaseModel):
 
 
 class TrainingManifest(BaseModel):
-    """`manifest.json`."""
+    """`manifest.json` of a training run."""
 
     model_config = ConfigDict(protected_namespaces=())
 
@@ -97,7 +94,7 @@ class TrainingManifest(BaseModel):
     identity_key: str
     identity: Identity
     parameters: dict[str, Any]
-    """As given."""
+    """Parameters as given."""
     base: str
     """The base model: an absolute path, or a hub id."""
     data: dict[str, list[dict[str, str]]]
@@ -106,7 +103,7 @@ class TrainingManifest(BaseModel):
     git_commit: str | None
     host: str
     device: dict[str, Any] | None = None
-    """What it was trained on: `device`, `dtype` of the base's weights, `count`, and of GPUs `names` and `driver`."""
+    """The hardware: `device`, `dtype` of the base's weights, `count`, and of GPUs `names` and `driver`."""
     started_at: str
     ended_at: str | None = None
     result: Trained | None = Field(default=None)
@@ -119,17 +116,23 @@ class TrainingManifest(BaseModel):
         return self
 
     def write(self, directory: Path) -> None:
-        """Write it whole."""
+        """Write the manifest into the run's directory, complete or not at all."""
         atomic_write_json(directory / MANIFEST, self.model_dump(mode="json"))
 
 
 def training_identity(parameters: TrainLora, base_identity: str, data: DataFiles, *, recipe: int = RECIPE) -> Identity:
-    """Return what determines the weights: base, data and hyperparameters.
+    """Return the identity of a run, which is what determines the weights: base, data and hyperparameters.
 
-    Where they go, and how often they are saved, plays no part.
+    The output directory, and how often checkpoints are saved, are not part of it.
+
+    Args:
+        parameters: The parameters as given.
+        base_identity: Identity of the base model, by its content.
+        data: Files with their hashes.
+        recipe: Number of the recipe.
     """
     hyperparameters = {
-        name: value for name, value in parameters.model_dump(mode="json").items() if name not in _NOT_THE_RUN
+        name: value for name, value in parameters.model_dump(mode="json").items() if name not in _NOT_IN_IDENTITY
     }
     return Identity(
         generation={
@@ -145,12 +148,12 @@ def training_identity(parameters: TrainLora, base_identity: str, data: DataFiles
 
 
 def is_first_recipe(manifest: TrainingManifest) -> bool:
-    """Return whether a run was begun with the recipe before this one."""
+    """Return whether a run was begun with the first recipe."""
     return manifest.identity.generation.get("recipe") == _FIRST_RECIPE
 
 
 def file_facts(files: list[DataFile]) -> list[dict[str, str]]:
-    """Return facts of files as the manifest has them."""
+    """Return path and hash of each file, as the manifest has them."""
     return [file._asdict() for file in files]
 
 
@@ -192,7 +195,7 @@ def check_same_training(old: TrainingManifest, new: TrainingManifest, directory:
 
 
 def training_versions() -> dict[str, str]:
-    """Return versions of what determines weights."""
+    """Return the versions of Python and of the libraries that determine the weights."""
     versions = {"python": platform.python_version()}
     for name in ("rollmill", "torch", "transformers", "trl", "peft", "accelerate"):
         try:

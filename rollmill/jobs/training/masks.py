@@ -1,4 +1,4 @@
-"""Tokens of a conversation and the labels that its assistant turns are learnt by."""
+"""Tokenises conversations, with the loss mask of their assistant turns."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ from typing import Any, NamedTuple
 
 from rollmill.errors import InputError
 from rollmill.exports.token_sequences import IGNORED
+from rollmill.jobs.training.chat_template import ChatTemplate, RefusedError
 from rollmill.jobs.training.rows import TrainingRow
-from rollmill.jobs.training.turns import ChatTemplate, RefusedError, WrittenTurn
+from rollmill.jobs.training.turn_renderer import RenderedTurn
+from rollmill.jobs.training.turns import render_turns
 
 __all__ = ["IGNORED", "EncodedRow", "Masks", "Tokens"]
 
 OVER_MAX_LENGTH = "over_max_length"
 OVER_MODEL_LENGTH = "over_model_length"
-"""Reasons to leave a row out: what the user wants, what the model can take."""
-_TAIL = 16
-"""Tokens of a prompt that what follows it is decoded with."""
+"""Reasons to leave a row out: longer than the user wants, longer than the model takes."""
+_CONTEXT_TOKENS = 16
+"""Tokens of a prompt's end with which the text behind it is decoded."""
 
 
 class Tokens(NamedTuple):
@@ -25,24 +27,24 @@ class Tokens(NamedTuple):
 
     input_ids: list[int]
     labels: list[int]
-    """The token where it is learnt, else `IGNORED`."""
+    """The token's id where it carries the loss, else `IGNORED`."""
 
     @property
-    def learnt(self) -> int:
-        """How many tokens have a part in the loss."""
+    def trained(self) -> int:
+        """Number of tokens that carry the loss."""
         return sum(label != IGNORED for label in self.labels)
 
 
 class EncodedRow(NamedTuple):
-    """A row's training texts: several where a template writes earlier turns in another way once others follow."""
+    """A row's training texts: several where a template writes earlier turns differently once others follow."""
 
     texts: list[Tokens]
     ends: Counter[str]
-    """The end-of-turn tokens that are learnt."""
+    """The end-of-turn tokens that carry the loss."""
     endless: int
-    """Turns that are learnt without an end."""
+    """Number of turns that are trained on without an end-of-turn token."""
     refused: list[RefusedError]
-    """Why turns are left out."""
+    """Reasons for which turns are left out."""
 
 
 class Masks:
@@ -50,8 +52,8 @@ class Masks:
 
     Args:
         tokenizer: A tokenizer of transformers.
-        name: What messages call the model.
-        stops: Tokens, as text, that the model's generation ends at.
+        name: The model's name in messages.
+        stops: Tokens, as text, at which the model's generation ends.
     """
 
     def __init__(self, tokenizer: Any, name: str, stops: Collection[str] = ()) -> None:
@@ -62,6 +64,7 @@ class Masks:
         self.stops = frozenset(stops)
         self._template = ChatTemplate(tokenizer, name, stops)
         self._newline = self._encode("\n")
+        # Tokens that change nothing around them (no stripping, no normalizing): text behind one is encoded on its own.
         self._separators = frozenset(
             str(token)
             for token in tokenizer.added_tokens_decoder.values()
@@ -70,10 +73,9 @@ class Masks:
             and not (token.lstrip or token.rstrip or token.single_word)
             and not token.normalized
         )
-        """Tokens that split a text into parts that are encoded each on its own."""
 
     def encode(self, row: TrainingRow, max_length: int, most: int | None = None) -> Tokens:
-        """Return the row's training texts one behind the other, as a pack has them. Raises as `encode_all` does."""
+        """Return the row's training texts joined, as a pack has them. Raises as `encode_all` does."""
         texts = self.encode_all(row, max_length, most).texts
         return Tokens(
             [token for text in texts for token in text.input_ids], [label for text in texts for label in text.labels]
@@ -82,38 +84,40 @@ class Masks:
     def encode_all(self, row: TrainingRow, max_length: int, most: int | None = None) -> EncodedRow:
         """Return the row's training texts: each turn once, behind the tokens that a server makes of its prompt.
 
-        Turns share a text where the prompt of the next goes on from the tokens so far; else it begins another. A turn
-        is tokenised apart from its prompt, since a model writes whole tokens. `most` is what the model itself can take.
-        The first token of a text is never learnt: nothing predicts it. Raises `RefusedError` where nothing of the row
-        can be learnt, or it is too long.
+        Turns share a text where the prompt of the next continues the tokens so far; else it begins another text. A turn
+        is tokenised apart from its prompt, since a model generates whole tokens. The first token of a text never
+        carries the loss: nothing predicts it. Raises `RefusedError` where nothing of the row can be trained on, or it
+        is too long: more than `max_length` tokens, or than the `most` that the model itself takes.
         """
-        found = self._template.turns(row)
-        refused = list(found.refused)
+        rendered = render_turns(self._template, row)
+        refused = list(rendered.refused)
         texts: list[_Text] = []
-        for turn in found.turns:
+        for turn in rendered.turns:
             prompt = self._encode_prompt(turn.prompt, texts[-1] if texts else None)
-            text = texts[-1] if texts and texts[-1].goes_on(prompt) else _Text()
-            written = self._encode_behind(prompt, turn.text)
+            # Where a template rewrites earlier turns (drops their thoughts, say), the prompt is not the text so far.
+            text = texts[-1] if texts and texts[-1].is_prefix_of(prompt) else _Text()
+            generated = self._encode_behind(prompt, turn.text)
             try:
-                self._check_length(len(prompt) + len(written), max_length, most)
+                self._check_length(len(prompt) + len(generated), max_length, most)
             except RefusedError as error:
                 refused.append(error)
                 continue
-            text.add(prompt, written, turn)
-            text.stable = self._is_stable(turn, written)
+            text.add(prompt, generated, turn)
+            text.stable = self._is_stable(turn, generated)
             if not texts or texts[-1] is not text:
                 texts.append(text)
-        made = [text for text in texts if text.tokens.learnt]
-        if not made:
+        kept = [text for text in texts if text.tokens.trained]
+        if not kept:
             raise refused[0] if refused else RefusedError("nothing_to_learn", "nothing is predicted of it")
-        ends = [turn.end for text in made for turn in text.turns]
+        ends = [turn.end for text in kept for turn in text.turns]
         counted = Counter(end for end in ends if end is not None)
-        return EncodedRow([text.tokens for text in made], counted, ends.count(None), refused)
+        return EncodedRow([text.tokens for text in kept], counted, ends.count(None), refused)
 
     def take_ids(self, texts: list[Tokens], max_length: int, most: int | None = None) -> EncodedRow:
-        """Return a row whose ids are known, of which those texts are left out that are too long.
+        """Return a row whose ids are known, without the texts that are too long.
 
-        The first token of a text is never learnt: nothing predicts it. Raises `RefusedError` where nothing is left.
+        The first token of a text never carries the loss: nothing predicts it. Raises `RefusedError` where no text is
+        left. Lengths as in `encode_all`.
         """
         refused: list[RefusedError] = []
         kept: list[Tokens] = []
@@ -124,21 +128,22 @@ class Masks:
                 refused.append(error)
                 continue
             kept.append(Tokens(text.input_ids, [IGNORED, *text.labels[1:]]))
-        kept = [text for text in kept if text.learnt]
+        kept = [text for text in kept if text.trained]
         if not kept:
             raise refused[0] if refused else RefusedError("nothing_to_learn", "nothing is predicted of it")
-        lasts = [text.labels[place] for text in kept for place in _ends_of_runs(text.labels)]
+        # Where the loss mask ends, a turn ends: with an end-of-turn token, or cut off.
+        lasts = [text.labels[index] for text in kept for index in _run_ends(text.labels)]
         ends = [str(self._tokenizer.convert_ids_to_tokens(last)) for last in lasts]
         known = [end for end in ends if self._template.is_end(end)]
         return EncodedRow(kept, Counter(known), len(ends) - len(known), refused)
 
-    def behind_prompt(self, row: TrainingRow, written: list[int]) -> Tokens | None:
+    def behind_prompt(self, row: TrainingRow, sampled: list[int]) -> Tokens | None:
         """Return sampled ids behind the prompt of a row's only turn; None where that prompt is not known."""
-        turns = self._template.turns(row, text_is_learnt=False).turns
+        turns = render_turns(self._template, row, allow_special_text=True).turns
         if len(turns) != 1:
             return None
         prompt = self._encode(turns[0].prompt)
-        return Tokens([*prompt, *written], [IGNORED] * len(prompt) + written)
+        return Tokens([*prompt, *sampled], [IGNORED] * len(prompt) + sampled)
 
     def decode(self, ids: list[int]) -> str:
         """Return the text of ids, special tokens included."""
@@ -151,9 +156,9 @@ class Masks:
             raise RefusedError(OVER_MODEL_LENGTH, f"{length} tokens, more than the {most} that {self._name} takes")
 
     def _encode_prompt(self, prompt: str, before: _Text | None) -> list[int]:
-        """Return the tokens of a prompt, of which only what is new is encoded where it goes on from a text.
+        """Return the tokens of a prompt; where it continues the text `before`, only what is new is encoded.
 
-        Added tokens are cut out of a text before all else, so that what follows one is encoded on its own.
+        Tokenizers split a text at added tokens before all else, so that what follows one is encoded on its own.
         """
         if before is None or not before.stable or not prompt.startswith(before.string):
             return self._encode(prompt)
@@ -163,13 +168,16 @@ class Masks:
             return self._encode(prompt)
         return before.tokens.input_ids + new[1:]
 
-    def _is_stable(self, turn: WrittenTurn, written: list[int]) -> bool:
-        """Return whether prompt and turn, encoded as one text, have the tokens of both."""
+    def _is_stable(self, turn: RenderedTurn, generated: list[int]) -> bool:
+        """Return whether prompt and turn, encoded as one text, have the tokens that they have apart.
+
+        Checked from the prompt's last separator on: what is before it does not change the tokens behind it.
+        """
         cut = max((turn.prompt.rfind(token) for token in self._separators), default=-1)
         if turn.end not in self._separators or cut < 0:
             return False
         opening = turn.prompt[cut:]
-        return self._encode(opening + turn.text) == self._encode(opening) + written
+        return self._encode(opening + turn.text) == self._encode(opening) + generated
 
     def _encode(self, text: str) -> list[int]:
         return list(self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
@@ -177,53 +185,53 @@ class Masks:
     def _encode_behind(self, prompt: list[int], text: str) -> list[int]:
         """Return the tokens of a text behind those of its prompt.
 
-        Some tokenizers put a space before whatever they encode; behind a line break they do not. The first way whose
-        tokens read as the text is taken.
+        Some tokenizers (SentencePiece) put a space before whatever they encode, but not behind a line break. So the
+        text is encoded alone and behind one; the first encoding that decodes to the text is taken.
         """
         behind_newline = self._encode("\n" + text)
-        ways = [self._encode(text)]
+        encodings = [self._encode(text)]
         if behind_newline[: len(self._newline)] == self._newline:
-            ways.append(behind_newline[len(self._newline) :])
-        context = prompt[-_TAIL:]
+            encodings.append(behind_newline[len(self._newline) :])
+        context = prompt[-_CONTEXT_TOKENS:]
         before = self._decode(context)
-        return next((way for way in ways if self._decode(context + way) == before + text), ways[-1])
+        return next((ids for ids in encodings if self._decode(context + ids) == before + text), encodings[-1])
 
     def _decode(self, ids: list[int]) -> str:
         return str(self._tokenizer.decode(ids, clean_up_tokenization_spaces=False)) if ids else ""
 
 
-def _ends_of_runs(labels: list[int]) -> list[int]:
-    """Return the places at which what is learnt ends."""
+def _run_ends(labels: list[int]) -> list[int]:
+    """Return the index of the last token of each run of tokens that carry the loss."""
     return [
-        place
-        for place, label in enumerate(labels)
-        if label != IGNORED and (place + 1 == len(labels) or labels[place + 1] == IGNORED)
+        index
+        for index, label in enumerate(labels)
+        if label != IGNORED and (index + 1 == len(labels) or labels[index + 1] == IGNORED)
     ]
 
 
 class _Text:
-    """A training text as it grows, turn by turn."""
+    """A training text that grows turn by turn."""
 
     def __init__(self) -> None:
         self.tokens = Tokens([], [])
-        self.turns: list[WrittenTurn] = []
+        self.turns: list[RenderedTurn] = []
         self.stable = False
-        """Whether its tokens are those of its text, encoded as one."""
+        """The text, encoded as a whole, has the same tokens."""
 
     @property
     def string(self) -> str:
-        """The text: what the model was shown last, and what it wrote."""
+        """The text: the last prompt, and the text generated behind it."""
         return self.turns[-1].prompt + self.turns[-1].text
 
-    def goes_on(self, prompt: list[int]) -> bool:
-        """Return whether a prompt begins with the text."""
+    def is_prefix_of(self, prompt: list[int]) -> bool:
+        """Return whether a prompt begins with the tokens of this text."""
         return prompt[: len(self.tokens.input_ids)] == self.tokens.input_ids
 
-    def add(self, prompt: list[int], written: list[int], turn: WrittenTurn) -> None:
-        """Add what of the prompt is new, and the turn behind it, learnt."""
+    def add(self, prompt: list[int], generated: list[int], turn: RenderedTurn) -> None:
+        """Add what of the prompt is new, masked, and behind it the turn, with the loss."""
         ids, labels = self.tokens
         new = prompt[len(ids) :]
-        ids.extend([*new, *written])
-        labels.extend([IGNORED] * len(new) + written)
+        ids.extend([*new, *generated])
+        labels.extend([IGNORED] * len(new) + generated)
         labels[0] = IGNORED
         self.turns.append(turn)

@@ -16,7 +16,7 @@ ALL_LINEAR = "all-linear"
 
 
 class Material(Parameters):
-    """What is trained, on what, and where that goes."""
+    """Model, data and output directory of a training run."""
 
     model_path: ModelPath = parameter(
         ..., "Model", "Base model", "Directory or hub id of the model that is trained.", metavar="PATH", env=True,
@@ -43,9 +43,9 @@ class Material(Parameters):
 
 
 class Hyperparameters(Parameters):
-    """How it is trained."""
+    """Hyperparameters, evaluation and hardware of a training run."""
 
-    num_train_epochs: int = parameter(3, "Training", "Epochs", "How often each row is seen.", ge=1)
+    num_train_epochs: int = parameter(3, "Training", "Epochs", "Number of times that each row is seen.", ge=1)
     max_steps: int | None = parameter(
         None, "Training", "Most steps", "End after so many optimizer steps, if the epochs have not ended before.", ge=1
     )  # fmt: skip
@@ -56,15 +56,15 @@ class Hyperparameters(Parameters):
         8, "Training", "Gradient accumulation", "Batches per optimizer step.", ge=1
     )  # fmt: skip
     learning_rate: float = parameter(5e-5, "Training", "Learning rate", "The highest learning rate.", gt=0, le=1)
-    lr_scheduler: Schedule = parameter("cosine", "Training", "Schedule", "How the learning rate goes down.")
+    lr_scheduler: Schedule = parameter("cosine", "Training", "Schedule", "Schedule by which the learning rate decays.")
     warmup_ratio: float = parameter(
         0.03, "Training", "Warm-up", "Share of the steps in which the learning rate rises.", ge=0, lt=1
     )  # fmt: skip
     group_by_length: bool = parameter(
-        True, "Training", "Group by length", "Put rows of like length into one batch, so that less is padded."
+        True, "Training", "Group by length", "Put rows of similar length into one batch, so that less is padded."
     )  # fmt: skip
     packing: bool = parameter(
-        False, "Training", "Packing", "Fill each row of --max_length tokens with several; they do not see each other."
+        False, "Training", "Packing", "Pack several rows into one of --max_length tokens; they do not see each other."
     )  # fmt: skip
     max_length: int = parameter(
         2048, "Training", "Longest row", "Rows of more tokens are left out, and counted; none is cut.",
@@ -115,7 +115,7 @@ class Hyperparameters(Parameters):
 
 
 class TrainLora(Hyperparameters, Material):
-    """Train a LoRA adapter on conversations; the loss is on what the assistant says, and on nothing else."""
+    """Train a LoRA adapter on conversations; the loss is on the assistant's turns only."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
@@ -133,7 +133,7 @@ class TrainLora(Hyperparameters, Material):
         if self.use_lora and "lm_head" in self.target_modules:
             raise ValueError("--target_modules: an adapter on lm_head is never trained by TRL: leave it out")
         if ALL_LINEAR in self.target_modules and len(self.target_modules) > 1:
-            raise ValueError(f"--target_modules: {ALL_LINEAR} stands alone")
+            raise ValueError(f"--target_modules: {ALL_LINEAR} cannot be combined with names of layers")
         return self
 
     def anywhere(self) -> TrainLora:
@@ -150,7 +150,7 @@ class TrainLora(Hyperparameters, Material):
 
     @property
     def processes(self) -> int:
-        """How many processes train."""
+        """Number of training processes: one per GPU, one on the CPU."""
         return max(1, self.num_gpus)
 
 

@@ -1,4 +1,4 @@
-"""Rows made ready once: tokens and labels in Arrow files that every process of a run maps into memory."""
+"""Tokenises the rows of a run once: tokens and labels in Arrow files that every process maps into memory."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from rollmill.errors import InputError
 from rollmill.exports.splitting import Split
 from rollmill.files.atomic import atomic_write, atomic_write_json
 from rollmill.files.rows import BadRow, dump_line
+from rollmill.jobs.training.chat_template import RefusedError
 from rollmill.jobs.training.masks import OVER_MAX_LENGTH, EncodedRow, Masks, Tokens
 from rollmill.jobs.training.recorded_rows import RecordedRows
 from rollmill.jobs.training.rows import MARKED, TrainingRow, read_training_rows
-from rollmill.jobs.training.turns import RefusedError
 
 TRAIN = "train"
 VALIDATION = "validation"
@@ -32,7 +32,7 @@ _BATCH = 256
 
 
 class SplitUse(BaseModel):
-    """What is used of one side."""
+    """Counts of the rows that are used of one side, training or validation data."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -42,11 +42,11 @@ class SplitUse(BaseModel):
     learnt_tokens: int = 0
     longest: int = 0
     texts: int = 0
-    """More than rows where a template writes earlier turns otherwise once others follow."""
+    """More than `rows` where a template writes earlier turns differently once others follow."""
 
 
 class PreparedRows(BaseModel):
-    """What became of all rows. `dropped` counts those left out, by reason."""
+    """Counts of all rows: used, and left out (`dropped`, by reason)."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -56,25 +56,25 @@ class PreparedRows(BaseModel):
     turns_left_out: dict[str, int] = {}
     """Turns left out of rows that are used, by reason."""
     ends: dict[str, int] = {}
-    """The end-of-turn tokens that training teaches, and in how many turns."""
+    """The end-of-turn tokens that carry the loss, and the number of turns of each."""
     turns_without_end: int = 0
     recorded_rows: int = 0
-    """Rows that are trained on the ids that were sampled."""
+    """Number of rows that are trained on the ids that were sampled."""
     encoded_anew: dict[str, int] = {}
-    """Rows whose text is encoded, by why their recorded ids are not used: the ids may be others than were sampled."""
+    """Number of rows whose text is encoded, to ids that may differ from those sampled, by the reason for it."""
     stops_added: list[str] = []
-    """Those of `ends` that the base does not stop at."""
+    """Those of `ends` at which the base model does not stop."""
     model_length: int | None = None
-    """The tokens that the model takes, where they are fewer than `max_length`: no row is longer."""
+    """Tokens that the model takes, where they are fewer than `max_length`: no row is longer."""
 
 
 def rows_file(folder: Path, side: str) -> Path:
-    """Return where the tokens of one side are."""
+    """Return the Arrow file of one side."""
     return folder / f"{side}.arrow"
 
 
 def read_prepared(folder: Path) -> PreparedRows | None:
-    """Return what an earlier process made ready; None where it did not finish."""
+    """Return the counts of an earlier process that prepared all rows; None where it did not finish."""
     path = folder / SUMMARY
     return PreparedRows.model_validate_json(path.read_bytes()) if path.exists() else None
 
@@ -95,26 +95,36 @@ def prepare_rows(
 ) -> PreparedRows:
     """Write into the folder: `train.arrow`, `validation.arrow`, `rows.json`, and to `dropped.jsonl` the rows left out.
 
-    A row becomes one training text, or several where the chat template writes earlier turns otherwise once others
-    follow. With a split, problems of `train` are set aside for validation; with `packing`, texts of `train` share packs
-    of at most `max_length` tokens, whose column `seq_lengths` says where each begins. Texts of more than `max_length`
-    tokens, or than the `model_length` that the model takes, are left out. Rows with recorded ids of the `tokenizer`,
-    which is the hash of the model's own, are taken by these. `add_stops` is called with the end-of-turn
-    tokens that are learnt and that the base does not stop at. Raises `InputError` where no row of a side can be used,
-    where a problem is on both sides, and, unless `allow_no_end`, where no end is ever learnt.
+    A row becomes one training text, or several where the chat template writes earlier turns differently once others
+    follow. Raises `InputError` where no row of a side can be used, where a problem is on both sides, and, unless
+    `allow_no_end`, where no end-of-turn token carries the loss.
+
+    Args:
+        folder: An existing folder of the run.
+        masks: The tokenizer of the model that is trained.
+        train: Files of training rows.
+        validation: Files of rows to evaluate on.
+        max_length: Texts of more tokens are left out.
+        model_length: Tokens that the model takes: longer texts are left out, too. None for no limit.
+        split: Share of the problems of `train` that is set aside for validation; None for none.
+        packing: Whether texts of `train` share packs of at most `max_length` tokens; the column `seq_lengths` has the
+            length of each text of a pack.
+        allow_no_end: Whether to train although no end-of-turn token carries the loss.
+        add_stops: Called with the end-of-turn tokens that carry the loss, and at which the base does not stop.
+        tokenizer: Hash of the model's tokenizer: rows with recorded ids of the same tokenizer are trained on these.
     """
-    writing = _Writing(folder, masks, max_length, model_length, tokenizer)
+    writer = _RowWriter(folder, masks, max_length, model_length, tokenizer)
     with ExitStack() as stack:
-        writing.open(stack, [TRAIN, VALIDATION] if validation or split else [TRAIN])
+        writer.open(stack, [TRAIN, VALIDATION] if validation or split else [TRAIN])
         aside = _validation_problems(train, split) if split else frozenset()
         for path in train:
-            writing.take(path, lambda row: VALIDATION if row.problem in aside else TRAIN)
+            writer.add_file(path, lambda row: VALIDATION if row.problem in aside else TRAIN)
         for path in validation:
-            writing.take(path, lambda _: VALIDATION)
-        writing.check(validation_named=bool(validation), allow_no_end=allow_no_end)
+            writer.add_file(path, lambda _: VALIDATION)
+        writer.check(validation_named=bool(validation), allow_no_end=allow_no_end)
     if packing:
         _pack(rows_file(folder, TRAIN), max_length)
-    prepared = writing.prepared()
+    prepared = writer.prepared()
     if prepared.stops_added and add_stops is not None:
         add_stops(prepared.stops_added)
     atomic_write_json(folder / SUMMARY, prepared.model_dump())
@@ -122,13 +132,13 @@ def prepare_rows(
 
 
 def pack_rows(lengths: Sequence[int], most: int) -> list[list[int]]:
-    """Return which rows share a pack of at most `most` tokens: best fit, the longest first; each row once, uncut.
+    """Return packs, as lists of row numbers, of at most `most` tokens: best fit decreasing; each row once, uncut.
 
-    Raises `ValueError` for a row that is longer than a pack.
+    `lengths` are tokens of each row. Raises `ValueError` for a row that is longer than a pack.
     """
     packs: list[list[int]] = []
     room: list[tuple[int, int]] = []
-    """(tokens left, pack), ascending."""
+    """(tokens left, index of the pack), ascending."""
     # Longest first: short rows fill the gaps that long ones leave. By row number where lengths are equal, so that the
     # packs are the same in every run.
     for row in sorted(range(len(lengths)), key=lambda row: (-lengths[row], row)):
@@ -154,11 +164,11 @@ def _pack(path: Path, most: int) -> None:
     schema = _SCHEMA.append(pa.field("seq_lengths", pa.list_(pa.int32())))
     with atomic_write(path) as packed, pa.ipc.new_stream(packed, schema) as writer:
         for begin in range(0, len(packs), _BATCH):
-            batch = [_packed(rows.take(pack).to_pylist()) for pack in packs[begin : begin + _BATCH]]
+            batch = [_join_rows(rows.take(pack).to_pylist()) for pack in packs[begin : begin + _BATCH]]
             writer.write_batch(pa.RecordBatch.from_pylist(batch, schema=schema))
 
 
-def _packed(rows: Sequence[dict[str, list[int]]]) -> dict[str, list[int]]:
+def _join_rows(rows: Sequence[dict[str, list[int]]]) -> dict[str, list[int]]:
     joined = {name: [value for row in rows for value in row[name]] for name in _SCHEMA.names}
     return {**joined, "seq_lengths": [len(row["input_ids"]) for row in rows]}
 
@@ -168,8 +178,8 @@ def _validation_problems(train: Sequence[str], split: Split) -> frozenset[str]:
     return split.validation({row.problem for row in rows if isinstance(row, TrainingRow)})
 
 
-class _File:
-    """The tokens of one side as they are written."""
+class _ArrowWriter:
+    """Writes the tokens of one side to its Arrow file, in batches."""
 
     def __init__(self, stack: ExitStack, path: Path) -> None:
         file: BinaryIO = stack.enter_context(atomic_write(path))
@@ -183,7 +193,10 @@ class _File:
             self.flush()
 
     def flush(self) -> None:
-        """Flush before the stream is closed: an `ExitStack` leaves last what it entered first."""
+        """Write what is left of the batch.
+
+        Called by the `ExitStack` before it closes the stream: callbacks run in reverse order of their registration.
+        """
         if self._batch:
             columns = [
                 pa.array([getattr(tokens, name) for tokens in self._batch], type=_SCHEMA.field(name).type)
@@ -194,11 +207,23 @@ class _File:
 
 
 class _Reason(NamedTuple):
+    """Reason for which a row is left out: a word for counting, and a text."""
+
     reason: str
     detail: str
 
 
-class _Writing:
+class _RowWriter:
+    """Encodes rows, writes them to their side's file, and counts them. Arguments as in `prepare_rows`.
+
+    Args:
+        folder: The run's folder.
+        masks: The model's tokenizer.
+        max_length: Most tokens of a text, by the user.
+        model_length: Most tokens of a text, by the model; None for no limit.
+        tokenizer: Hash of the model's tokenizer.
+    """
+
     def __init__(
         self, folder: Path, masks: Masks, max_length: int, model_length: int | None, tokenizer: str | None
     ) -> None:
@@ -206,7 +231,7 @@ class _Writing:
         self._masks = masks
         self._max_length = max_length
         self._model_length = model_length if model_length is not None and model_length < max_length else None
-        self._files: dict[str, _File] = {}
+        self._files: dict[str, _ArrowWriter] = {}
         self._totals: dict[str, Counter[str]] = {TRAIN: Counter(), VALIDATION: Counter()}
         self._problems: dict[str, set[str]] = {TRAIN: set(), VALIDATION: set()}
         self._dropped: dict[str, Counter[str]] = {TRAIN: Counter(), VALIDATION: Counter()}
@@ -220,10 +245,10 @@ class _Writing:
 
     def open(self, stack: ExitStack, sides: Sequence[str]) -> None:
         self._left_out = stack.enter_context(atomic_write(self._folder / DROPPED))
-        self._files = {side: _File(stack, rows_file(self._folder, side)) for side in sides}
+        self._files = {side: _ArrowWriter(stack, rows_file(self._folder, side)) for side in sides}
 
-    def take(self, path: str, side_of: Any) -> None:
-        """Take all rows of one file."""
+    def add_file(self, path: str, side_of: Callable[[TrainingRow], str]) -> None:
+        """Encode and write all rows of one file; `side_of` tells which side a row belongs to."""
         recorded = RecordedRows(path, self._masks, self._tokenizer)
         for number, row in read_training_rows(path):
             side = TRAIN if isinstance(row, BadRow) else side_of(row)
@@ -245,7 +270,7 @@ class _Writing:
         total = self._totals[side]
         for tokens in encoded.texts:
             self._files[side].add(tokens)
-            total.update(texts=1, tokens=len(tokens.input_ids), learnt_tokens=tokens.learnt)
+            total.update(texts=1, tokens=len(tokens.input_ids), learnt_tokens=tokens.trained)
             total["longest"] = max(total["longest"], len(tokens.input_ids))
         if side == TRAIN:
             self._ends += encoded.ends
@@ -266,13 +291,13 @@ class _Writing:
         except RefusedError as error:
             return _Reason(error.reason, str(error))
 
-    def _drop(self, side: str, why: _Reason, location: dict[str, Any]) -> None:
-        self._dropped[side][why.reason] += 1
-        self._first.setdefault(why.reason, f"{location['file']}, line {location['line']}: {why.detail}")
-        self._left_out.write(dump_line({**location, "reason": why.reason, "detail": why.detail}))
+    def _drop(self, side: str, reason: _Reason, location: dict[str, Any]) -> None:
+        self._dropped[side][reason.reason] += 1
+        self._first.setdefault(reason.reason, f"{location['file']}, line {location['line']}: {reason.detail}")
+        self._left_out.write(dump_line({**location, "reason": reason.reason, "detail": reason.detail}))
 
     def check(self, *, validation_named: bool, allow_no_end: bool) -> None:
-        """Raise `InputError` where a side has no row, both have one problem, or no end is learnt."""
+        """Raise `InputError` where a side has no row, both share a problem, or no end-of-turn token is trained on."""
         for side in [TRAIN, VALIDATION] if validation_named else [TRAIN]:
             if not self._totals[side]["rows"]:
                 raise InputError(self._no_rows_message(side))
@@ -282,11 +307,10 @@ class _Writing:
                 f"{len(both)} problems are in both the training and the validation data, such as {min(both)[:80]!r}: "
                 "evaluate on problems that are not trained on"
             )
-
         if not self._ends and not allow_no_end:
             raise InputError(
-                f"none of the {self._endless} turns to learn ends with an end-of-turn token, so that the model would "
-                "learn never to stop: use a chat template that writes one, or rows that are not all truncated; "
+                f"none of the {self._endless} turns to train on ends with an end-of-turn token, so that the model "
+                "would learn never to stop: use a chat template that writes one, or rows that are not all truncated; "
                 "--allow_no_end trains all the same"
             )
 
@@ -295,15 +319,15 @@ class _Writing:
         if not dropped:
             return f"the {side} data has no rows: check --{side}_data"
         if set(dropped) == {OVER_MAX_LENGTH}:
-            many = f"all {dropped.total()} rows" if dropped.total() > 1 else "the only row"
-            have = "have" if dropped.total() > 1 else "has"
-            return f"{many} of the {side} data {have} more than --max_length {self._max_length} tokens: raise it"
+            subject, verb = (f"all {dropped.total()} rows", "have") if dropped.total() > 1 else ("the only row", "has")
+            return f"{subject} of the {side} data {verb} more than --max_length {self._max_length} tokens: raise it"
         reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.most_common())
         return (
             f"no row of the {side} data can be used ({reasons}); the first: {self._first[dropped.most_common(1)[0][0]]}"
         )
 
     def prepared(self) -> PreparedRows:
+        """Return the counts of all rows."""
         sides = {
             side: SplitUse(problems=len(self._problems[side]), **self._totals[side]) for side in (TRAIN, VALIDATION)
         }

@@ -1,4 +1,4 @@
-"""The worker process as its owner sees it: started, watched, ended."""
+"""Starts the worker process of a run, polls it, and ends it."""
 
 from __future__ import annotations
 
@@ -19,43 +19,43 @@ from rollmill.jobs.training.work import LOGS, TrainingWork, read_outcome
 _log = logging.getLogger(__name__)
 
 LOG = "training.log"
-_LOOK_S = 0.2
+_POLL_S = 0.2
 _KILLED = (128 + signal.SIGKILL, -signal.SIGKILL)
-"""The worker's end, and its keeper's."""
+"""Exit codes after SIGKILL: of the worker, as its supervisor reports it, and of the supervisor itself."""
 _TAIL_BYTES = 4000
 
 
 def run_worker(work: TrainingWork, stop: Callable[[], bool] | None = None) -> None:
-    """Do one stage of a run in a process of its own, to its end; that process ends with this one.
+    """Run one stage of a run in a worker process, to its end; the worker ends with this process.
 
-    Raises `InputError` with what the worker says, or with advice on memory where it was killed, and `RunStoppedError`
-    where it says nothing, or where `stop`, asked every 0.2 s, answers True: then the process is ended before.
+    Raises `InputError` with the worker's message, or with advice on memory where it was killed, and `RunStoppedError`
+    where it left no message, or where `stop`, polled every 0.2 s, returns True: then the worker is ended first.
     """
     work.folder.mkdir(parents=True, exist_ok=True)
     work.write()
     log = work.directory / LOGS / LOG
-    begun = log.stat().st_size if log.exists() else 0
+    log_begin = log.stat().st_size if log.exists() else 0
     process = KeptProcess(worker_command(work), log=log, environment=_environment(work, os.environ))
     announced = work.stage == "merge"
     try:
-        while (code := process.wait(_LOOK_S)) is None:
+        while (code := process.wait(_POLL_S)) is None:
             if not announced and (used := used_device(work)):
                 _log.info("%s on %s", "training" if work.stage == "train" else "preparing", use_line(used))
                 announced = True
             if stop and stop():
                 raise RunStoppedError(
-                    f"training in {work.directory} was stopped from outside; the same command continues"
+                    f"training in {work.directory} was stopped from outside; run the same command again to continue"
                 )
     finally:
         process.end()
     if code:
-        _fail(work, code, log, begun)
+        _raise_failure(work, code, log, log_begin)
 
 
 def worker_command(work: TrainingWork) -> list[str]:
-    """Return the command of one process, or of as many as GPUs.
+    """Return the worker's command: one process, or torchrun with one per GPU.
 
-    By torchrun, which is what `accelerate launch --multi_gpu` runs, too, and which also starts processes without GPUs.
+    `accelerate launch --multi_gpu` runs torchrun, too; torchrun itself also starts several processes without GPUs.
     """
     worker = ["-m", "rollmill.jobs.training.worker", str(work.spec)]
     processes = work.parameters.processes
@@ -65,23 +65,23 @@ def worker_command(work: TrainingWork) -> list[str]:
     return [sys.executable, "-m", "torch.distributed.run", *launch, *worker]
 
 
-def visible_devices(wanted: int, environment: Mapping[str, str]) -> str:
-    """Return what `CUDA_VISIBLE_DEVICES` becomes: the first `wanted` of those that are visible now.
+def visible_devices(count: int, environment: Mapping[str, str]) -> str:
+    """Return `CUDA_VISIBLE_DEVICES` for the worker: the first `count` of the GPUs that are visible now.
 
     Raises `InputError` where the variable shows fewer.
     """
     devices = listed_gpus(environment)
     if devices is None:
-        return ",".join(map(str, range(wanted)))
-    if wanted > max(1, len(devices)):
-        raise InputError(f"--num_gpus {wanted}: CUDA_VISIBLE_DEVICES shows {len(devices)}")
-    return ",".join(devices[:wanted])
+        return ",".join(map(str, range(count)))
+    if count > max(1, len(devices)):
+        raise InputError(f"--num_gpus {count}: CUDA_VISIBLE_DEVICES shows {len(devices)}")
+    return ",".join(devices[:count])
 
 
 def _environment(work: TrainingWork, environment: Mapping[str, str]) -> dict[str, str]:
     parameters = work.parameters
     cpu = parameters.device == "cpu" or (parameters.device == "auto" and wants_cpu(environment))
-    gpus = 0 if cpu else parameters.num_gpus  # none is visible then, for every library in the worker
+    gpus = 0 if cpu else parameters.num_gpus  # on the CPU no GPU is visible to any library in the worker
     return {
         "CUDA_VISIBLE_DEVICES": visible_devices(gpus, environment),
         "HF_DATASETS_CACHE": str(work.folder / "cache"),
@@ -91,22 +91,31 @@ def _environment(work: TrainingWork, environment: Mapping[str, str]) -> dict[str
     }
 
 
-def _fail(work: TrainingWork, code: int, log: Path, begun: int) -> None:
-    """Raise what a worker's end means."""
+def _raise_failure(work: TrainingWork, code: int, log: Path, log_begin: int) -> None:
+    """Raise the error for a worker that ended with an exit code other than 0.
+
+    Args:
+        work: The worker's job.
+        code: The exit code.
+        log: The log of the run.
+        log_begin: Offset in bytes at which this worker's output begins.
+    """
     with log.open("rb") as file:
-        file.seek(max(begun, log.stat().st_size - _TAIL_BYTES))
-        words = file.read().decode("utf-8", "replace").strip()
+        file.seek(max(log_begin, log.stat().st_size - _TAIL_BYTES))
+        output = file.read().decode("utf-8", "replace").strip()
     outcome = read_outcome(work.outcome)
     if outcome is not None and outcome.error:
-        raise InputError(outcome.error, details=words)
-    if code in _KILLED or "exitcode  : -9" in words or "exitcode: -9" in words:
+        raise InputError(outcome.error, details=output)
+    # torchrun exits with 1 and prints the exit code of the process that was killed.
+    if code in _KILLED or "exitcode  : -9" in output or "exitcode: -9" in output:
         raise InputError(
             f"the training process was killed, most likely because the machine's memory ran out: "
-            f"{less_memory(work.parameters)}; where somebody ended it, the same command continues",
-            details=words,
+            f"{less_memory(work.parameters)}; if somebody ended it, run the same command again to continue",
+            details=output,
         )
-    last = words.splitlines()[-1] if words else "it left no words"
+    last = output.splitlines()[-1] if output else "it wrote nothing to its log"
     raise RunStoppedError(
-        f"the training process ended with code {code} ({last[:200]}): see {log}; the same command continues",
-        details=words,
+        f"the training process ended with code {code} ({last[:200]}): see {log}; "
+        "run the same command again to continue",
+        details=output,
     )

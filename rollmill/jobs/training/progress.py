@@ -1,4 +1,4 @@
-"""How far a training run is, by what it writes: the process that trains may be on another machine."""
+"""Progress of a training run, read from its files: the process that trains may be on another machine."""
 
 from __future__ import annotations
 
@@ -6,29 +6,29 @@ import threading
 from pathlib import Path
 from typing import NamedTuple
 
-from rollmill.jobs.training.checkpoints import CHECKPOINTS, whole_checkpoints
+from rollmill.jobs.training.checkpoints import CHECKPOINTS, complete_checkpoints
 from rollmill.jobs.training.manifest import read_training_manifest
 from rollmill.jobs.training.metrics import METRICS, MetricsLine, MetricsTail, read_metrics
 from rollmill.statistics.throughput import RateMeter, format_seconds
 
 
 class TrainingSnapshot(NamedTuple):
-    """A run at one moment."""
+    """Progress of a run at one moment."""
 
     done: int
     """Optimizer steps."""
     total: int | None
-    """None before the first step of all."""
+    """Optimizer steps of the run; None before its first step."""
     is_loading: bool
-    """No step was made since the beginning."""
+    """No step was made since the run began or was resumed."""
     epoch: float
     loss: float | None
-    """Of the last step."""
+    """Loss of the last step."""
     eval_loss: float | None
-    """Of the last evaluation."""
+    """Loss of the last evaluation."""
     tokens_per_s: float
     eta_s: float | None
-    """Seconds to the end at the present rate; None while there is none."""
+    """Seconds to the end at the present rate; None while there is no rate."""
 
     def describe(self) -> str:
         """Return the snapshot in one line."""
@@ -43,7 +43,7 @@ class TrainingSnapshot(NamedTuple):
 
 
 class TrainingProgress:
-    """Reads `metrics.jsonl` of a run's directory; begins where the run will, at its last checkpoint or at its end.
+    """Reads progress from `metrics.jsonl` of a run's directory, from its last checkpoint on, where it will resume.
 
     Raises `InputError` where the directory is another kind of run's.
     """
@@ -51,14 +51,14 @@ class TrainingProgress:
     def __init__(self, directory: Path) -> None:
         manifest = read_training_manifest(directory)
         result = manifest.result if manifest else None
-        checkpoints = whole_checkpoints(directory / CHECKPOINTS)
+        checkpoints = complete_checkpoints(directory / CHECKPOINTS)
         self._is_finished = result is not None
         self._begun = result.steps if result else max((checkpoint.step for checkpoint in checkpoints), default=0)
         self._last = MetricsLine(step=0, steps=0, epoch=0.0)
         self._loss: float | None = None
         self._eval_loss: float | None = None
-        # What comes after the checkpoint is noted again: the run cuts it off before it goes on.
-        self._tail = MetricsTail(directory / METRICS).skip()
+        # Lines after the checkpoint will be written again: the run cuts them off before it resumes.
+        self._tail = MetricsTail(directory / METRICS).skip_existing()
         for line in read_metrics(directory / METRICS):
             if line.step <= self._begun:
                 self._keep_latest(line)
@@ -66,9 +66,9 @@ class TrainingProgress:
         self._lock = threading.Lock()
 
     def snapshot(self) -> TrainingSnapshot:
-        """Return the run as it is now; rates are those of the last minute that was spent in training."""
+        """Return the progress now; rates are those of the last minute of training time."""
         with self._lock:
-            for line in self._tail.news():
+            for line in self._tail.read_new():
                 if line.step > self._begun:
                     self._add_line(line)
             last = self._last
@@ -85,7 +85,7 @@ class TrainingProgress:
             )
 
     def _add_line(self, line: MetricsLine) -> None:
-        if line.step < self._last.step:  # another worker goes on from an earlier checkpoint
+        if line.step < self._last.step:  # another worker resumed from an earlier checkpoint
             self._recent = self._rates_from(line)
         self._keep_latest(line)
         self._recent.mark(line.seconds, line.step, line.tokens)

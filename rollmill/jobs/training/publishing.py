@@ -1,4 +1,4 @@
-"""What a finished run leaves: the best checkpoint's weights, and what explains them."""
+"""Writes the results of a finished run: the best checkpoint's weights, the loss plot and the model card."""
 
 from __future__ import annotations
 
@@ -20,23 +20,31 @@ from rollmill.terminal.markdown import markdown_code, markdown_table, plain_mark
 
 CARD = "README.md"
 LOSS = "loss.png"
-_OF_THE_TRAINER = ("optimizer", "scheduler", "rng_state", "scaler", "trainer_state", "complete", CARD)
-_ELSEWHERE = frozenset({"model_path", "train_data", "validation_data", "output_dir", "merge"})
+_TRAINER_FILES = ("optimizer", "scheduler", "rng_state", "scaler", "trainer_state", "complete", CARD)
+"""Prefixes of a checkpoint's files that are the trainer's own, for resuming."""
+_SHOWN_ELSEWHERE = frozenset({"model_path", "train_data", "validation_data", "output_dir", "merge"})
 """Parameters that the card leaves out of its table: it names them elsewhere."""
 
 
 def publish(work: TrainingWork, step: int) -> None:
-    """Copy the weights, the tokenizer, and the base's configuration into the run's directory, each file whole."""
+    """Copy weights, tokenizer and the base's configuration into the run's directory, each file atomically."""
     for path in sorted(checkpoint_path(work.checkpoints, step).iterdir()):
-        if path.is_file() and not path.is_symlink() and not path.name.startswith(_OF_THE_TRAINER):
-            _copy_whole(path, work.directory / path.name)
+        if path.is_file() and not path.is_symlink() and not path.name.startswith(_TRAINER_FILES):
+            _copy_atomically(path, work.directory / path.name)
     for name in (CONFIG, DROPPED, GENERATION_CONFIG) if work.parameters.use_lora else (DROPPED, GENERATION_CONFIG):
         if (work.folder / name).exists():
-            _copy_whole(work.folder / name, work.directory / name)
+            _copy_atomically(work.folder / name, work.directory / name)
 
 
 def explain(manifest: TrainingManifest, prepared: PreparedRows, metrics: list[MetricsLine], directory: Path) -> None:
-    """Write the loss plot and the model card."""
+    """Write the loss plot and the model card.
+
+    Args:
+        manifest: The finished run's manifest.
+        prepared: Counts of the rows.
+        metrics: All lines of `metrics.jsonl`.
+        directory: The run's directory.
+    """
     result = manifest.result
     assert result is not None
     best = result.best_step if result.eval_loss is not None else None
@@ -44,19 +52,19 @@ def explain(manifest: TrainingManifest, prepared: PreparedRows, metrics: list[Me
     atomic_write_bytes(directory / CARD, _model_card(manifest, prepared).encode())
 
 
-def _copy_whole(source: Path, target: Path) -> None:
-    beside = target.with_name(f".{target.name}.{os.getpid()}.part")
+def _copy_atomically(source: Path, target: Path) -> None:
+    partial = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        shutil.copyfile(source, beside)
-        with beside.open("rb") as file:
+        shutil.copyfile(source, partial)
+        with partial.open("rb") as file:
             os.fsync(file.fileno())
-        beside.replace(target)
+        partial.replace(target)
     finally:
-        beside.unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
 
 
 def _model_card(manifest: TrainingManifest, prepared: PreparedRows) -> str:
-    """Write README.md of a finished run: front matter that the hub reads, and what was trained, on what, how."""
+    """Return README.md of a finished run: front matter for the hub, then model, data, hyperparameters and result."""
     result = manifest.result
     assert result is not None
     is_local = Path(manifest.base).is_absolute()
@@ -100,7 +108,7 @@ def _data(manifest: TrainingManifest, prepared: PreparedRows) -> str:
     ]
     parts = [
         markdown_table(("side", "file", "SHA-256 of the content"), files),
-        markdown_table(("side", "rows", "problems", "tokens", "learnt tokens", "longest row"), counts),
+        markdown_table(("side", "rows", "problems", "tokens", "tokens with loss", "longest row"), counts),
     ]
     if prepared.model_length is not None:
         most = manifest.parameters["max_length"]
@@ -115,7 +123,7 @@ def _data(manifest: TrainingManifest, prepared: PreparedRows) -> str:
         parts.append(f"{line[0].upper()}{line[1:]}.")
     if prepared.stops_added:
         stops = ", ".join(markdown_code(token) for token in prepared.stops_added)
-        parts.append(f"Ends of turns that the base did not stop at, and `generation_config.json` here does: {stops}.")
+        parts.append(f"Stop tokens that `generation_config.json` here has, and the base's has not: {stops}.")
     return "\n\n".join(parts)
 
 
@@ -123,7 +131,7 @@ def _hyperparameters(manifest: TrainingManifest) -> list[tuple[str, object]]:
     return [
         (name, ", ".join(map(str, value)) if isinstance(value, list) else value)
         for name, value in manifest.parameters.items()
-        if name not in _ELSEWHERE and value is not None
+        if name not in _SHOWN_ELSEWHERE and value is not None
     ]
 
 

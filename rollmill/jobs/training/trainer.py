@@ -1,4 +1,4 @@
-"""TRL's trainer as a run needs it: an order that can be taken up again, whole checkpoints, metrics as they come.
+"""TRL's `SFTTrainer` with a resumable row order, complete checkpoints, and metrics written as they come.
 
 Imports torch and TRL: only the worker process imports this module.
 """
@@ -40,12 +40,15 @@ from rollmill.jobs.training.parameters import ALL_LINEAR, TrainLora
 from rollmill.jobs.training.prepared import TRAIN, VALIDATION, rows_file
 from rollmill.jobs.training.work import TrainingWork
 
-_ASKED = 8
-"""Tokens of each of the two rows by which packing is tried."""
+_PROBE_TOKENS = 8
+"""Tokens of each of the two rows with which packing is tested."""
 
 
 class RowsTrainer(SFTTrainer):
-    """Trains on tokenised rows. `epoch_steps`: optimizer steps per epoch."""
+    """Trains on tokenised rows.
+
+    `epoch_steps` are optimizer steps per epoch; other arguments go to `SFTTrainer`.
+    """
 
     def __init__(self, work: TrainingWork, *, epoch_steps: int, **arguments: Any) -> None:
         self._work = work
@@ -53,7 +56,7 @@ class RowsTrainer(SFTTrainer):
         super().__init__(**arguments)
 
     def create_model_card(self, *_: Any, **__: Any) -> None:
-        """Write no card: the run writes its own when it is finished."""
+        """Do nothing: the run writes its own card when it is finished."""
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         rows: Any = self.train_dataset if train_dataset is None else train_dataset
@@ -73,13 +76,17 @@ class RowsTrainer(SFTTrainer):
         self.accelerator.wait_for_everyone()  # each process writes its own random state
         if self.args.should_save:
             step, best = self.state.global_step, self.state.best_global_step
-            over = self.control.should_training_stop or step >= self.state.max_steps
-            mark_complete(self._work.checkpoints, TrainingCheckpoint(step=step, best_step=best, over=over))
+            is_last = self.control.should_training_stop or step >= self.state.max_steps
+            mark_complete(self._work.checkpoints, TrainingCheckpoint(step=step, best_step=best, over=is_last))
             keep_checkpoints(self._work.checkpoints, {step, best or step})
 
 
 class Milestones(TrainerCallback):
-    """Evaluates and saves at the end of each epoch and of the run, saves what is best, stops what gets no better."""
+    """Evaluates and saves at the end of each epoch and of the run, saves the best step, and stops early.
+
+    `epoch_steps` are optimizer steps per epoch; `patience` is the number of evaluations without a lower loss after
+    which training stops, None for never.
+    """
 
     def __init__(self, *, epoch_steps: int, evaluates: bool, patience: int | None) -> None:
         self._epoch_steps = epoch_steps
@@ -87,23 +94,23 @@ class Milestones(TrainerCallback):
         self._patience = patience
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Ask for evaluation and checkpoint where an epoch or the run ends."""
+        """Request an evaluation and a checkpoint where an epoch or the run ends."""
         if state.global_step % self._epoch_steps == 0 or state.global_step >= state.max_steps:
             control.should_evaluate |= self._evaluates
             control.should_save = True
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Ask for a checkpoint of what is best so far, and for the end when patience is out."""
+        """Request a checkpoint where the loss is the lowest so far, and the end when patience runs out."""
         losses = [entry["eval_loss"] for entry in state.log_history if "eval_loss" in entry]
-        worse = len(losses) - 1 - losses.index(min(losses))
-        if worse == 0:
+        since_best = len(losses) - 1 - losses.index(min(losses))
+        if since_best == 0:
             control.should_save = True
-        if self._patience and worse >= self._patience:
+        if self._patience and since_best >= self._patience:
             control.should_save = control.should_training_stop = True
 
 
 class Recorder(TrainerCallback):
-    """Writes `metrics.jsonl`, and ends a run whose loss is no number."""
+    """Writes `metrics.jsonl`, and ends a run whose loss is not a finite number."""
 
     def __init__(self, work: TrainingWork) -> None:
         self._path = work.directory / METRICS
@@ -118,7 +125,7 @@ class Recorder(TrainerCallback):
         self._tokens = state.num_input_tokens_seen
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Start the step's clock: evaluation and checkpoints lie between steps."""
+        """Start the step's clock: evaluation and checkpoints, between steps, do not count."""
         self._step_began = time.perf_counter()
 
     def on_log(
@@ -129,7 +136,14 @@ class Recorder(TrainerCallback):
         logs: dict[str, float] | None = None,
         **_: Any,
     ) -> None:
-        """Note one line. Raises `InputError` where training has diverged."""
+        """Append one line of metrics. Raises `InputError` where training has diverged.
+
+        Args:
+            args: Arguments of the trainer.
+            state: Its state, which counts steps and tokens.
+            control: Its control, not changed.
+            logs: Values by name: of a step `loss`, of an evaluation `eval_loss`.
+        """
         logs = logs or {}
         for name, what in (("loss", "loss"), ("grad_norm", "gradient"), ("eval_loss", "loss in evaluation")):
             if not math.isfinite(logs.get(name, 0.0)):
@@ -169,6 +183,7 @@ def make_trainer(work: TrainingWork, tokenizer: Any) -> RowsTrainer:
     validation = Dataset.from_file(str(evaluated)) if evaluated.exists() else None
     evaluates = validation is not None and len(validation) > 0
     world = int(os.environ.get("WORLD_SIZE", "1"))
+    # torchrun sets WORLD_SIZE; another one (of a batch system, say) would shard the rows by the wrong number.
     if world != parameters.processes:
         raise InputError(f"--num_gpus {parameters.num_gpus}: {world} processes were started")
     epoch_steps = steps_per_epoch(
@@ -201,21 +216,23 @@ def make_trainer(work: TrainingWork, tokenizer: Any) -> RowsTrainer:
 
 
 def check_packing(model: PreTrainedModel) -> None:
-    """Check that a row in a pack sees nothing of the one before it. Raises `InputError` where it does.
+    """Check that a row in a pack does not attend to the one before it. Raises `InputError` where it does.
 
-    A model is asked: what it makes of a few tokens alone, and behind others, which positions that begin again at 0
-    separate from them. Models that ignore these, or keep a state, make something else of them.
+    Compares the logits of a few tokens alone, behind others, and behind others with `position_ids` that begin again
+    at 0, which separate them. Models that ignore the positions, or are recurrent, give other logits there than alone.
     """
-    ids = torch.arange(_ASKED * 2, device=model.device).remainder(model.config.get_text_config().vocab_size)[None]
-    positions = torch.arange(_ASKED, device=model.device).repeat(2)[None]
+    ids = torch.arange(_PROBE_TOKENS * 2, device=model.device).remainder(model.config.get_text_config().vocab_size)[
+        None
+    ]
+    positions = torch.arange(_PROBE_TOKENS, device=model.device).repeat(2)[None]
     was_training = model.training
     model.train(False)
     try:
         with torch.no_grad():
-            apart, joined, packed = (
-                model(use_cache=False, **inputs).logits[0, -_ASKED:].float()
+            alone, joined, packed = (
+                model(use_cache=False, **inputs).logits[0, -_PROBE_TOKENS:].float()
                 for inputs in (
-                    {"input_ids": ids[:, _ASKED:]},
+                    {"input_ids": ids[:, _PROBE_TOKENS:]},
                     {"input_ids": ids},
                     {"input_ids": ids, "position_ids": positions},
                 )
@@ -224,19 +241,20 @@ def check_packing(model: PreTrainedModel) -> None:
         raise InputError(no_packing(f"the model takes no positions ({str(error)[:100]})")) from error
     finally:
         model.train(was_training)
-    if (packed - apart).abs().max() > (joined - apart).abs().max() / 2:
+    # Kernels differ by rounding: packed logits have to be nearer to those alone than half of what attention changes.
+    if (packed - alone).abs().max() > (joined - alone).abs().max() / 2:
         raise InputError(no_packing("the model does not separate rows by their positions"))
 
 
 def train(work: TrainingWork, tokenizer: Any) -> None:
-    """Train to the end, from a checkpoint on where the work names one."""
+    """Train to the end, from the checkpoint that the work names, if any."""
     trainer = make_trainer(work, tokenizer)
     resume = checkpoint_path(work.checkpoints, work.resume) if work.resume is not None else None
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
 
 
 def load_base(base: str, parameters: TrainLora) -> PreTrainedModel:
-    """Return the base model: in bfloat16 under an adapter on a GPU that has it, else in float32."""
+    """Return the base model: in bfloat16 under an adapter on a GPU that supports it, else in float32."""
     dtype = getattr(torch, weights_dtype(parameters))
     try:
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(base, dtype=dtype, trust_remote_code=False)

@@ -1,4 +1,4 @@
-"""A training run: one directory, one identity, a process of its own that can be killed and goes on where it was."""
+"""Runs a training: one directory, one identity, and a worker process that can be killed and resumed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rollmill.errors import InputError
 from rollmill.generation.lock import LOCK, lock_directory
 from rollmill.generation.manifest import git_commit, host, now
 from rollmill.inference.model_identity import model_identity
-from rollmill.jobs.training.checkpoints import CHECKPOINTS, TrainingCheckpoint, last_checkpoint, whole_checkpoints
+from rollmill.jobs.training.checkpoints import CHECKPOINTS, TrainingCheckpoint, complete_checkpoints, last_checkpoint
 from rollmill.jobs.training.data_files import DataFiles, find_data
 from rollmill.jobs.training.hardware import used_device
 from rollmill.jobs.training.manifest import (
@@ -37,13 +37,13 @@ Stop = Callable[[], bool]
 
 
 def run_training(parameters: TrainLora, *, stop: Stop | None = None) -> Trained:
-    """Train, or go on where an interrupted run of the same parameters was; a finished run is left as it is.
+    """Train, or resume an interrupted run of the same parameters; a finished run is left as it is.
 
-    The model lives in a process of its own, which ends with this one, however that ends. `stop` is asked while it
-    works, and ends it by answering True. The output directory then holds weights and tokenizer, `metrics.jsonl`,
+    The model is loaded in a worker process, which ends with this one, however that ends. `stop` is polled while the
+    worker runs, and ends it when it returns True. The output directory then has weights and tokenizer, `metrics.jsonl`,
     `loss.png`, `README.md`, `manifest.json`, `dropped.jsonl`, `logs/`, and with `merge` also `merged/`.
 
-    Raises `InputError` for what the user can mend (data, a directory of another run, memory, a loss that diverged), and
+    Raises `InputError` for what the user can fix (data, a directory of another run, memory, a loss that diverged), and
     `RunStoppedError` where the process ended for no known reason, or was stopped.
     """
     directory = Path(parameters.output_dir)
@@ -64,7 +64,7 @@ def run_training(parameters: TrainLora, *, stop: Stop | None = None) -> Trained:
 
 
 def _train(manifest: TrainingManifest, work: TrainingWork, stop: Stop | None) -> TrainingManifest:
-    """From the last checkpoint to a finished directory."""
+    """Train from the last checkpoint on, and write the results; return the finished manifest."""
     last = last_checkpoint(work.checkpoints)
     cut_metrics(work.directory / METRICS, last.step if last else 0)
     work = work.model_copy(update={"resume": last.step if last else None})
@@ -88,6 +88,14 @@ def _train(manifest: TrainingManifest, work: TrainingWork, stop: Stop | None) ->
 def _result(
     work: TrainingWork, last: TrainingCheckpoint, prepared: PreparedRows, metrics: list[MetricsLine]
 ) -> Trained:
+    """Return the results of a run.
+
+    Args:
+        work: The worker's job.
+        last: The last checkpoint, which knows the best one.
+        prepared: Counts of the rows.
+        metrics: All lines of `metrics.jsonl`.
+    """
     best = last.best_step or last.step
     losses = [line.loss for line in metrics if line.loss is not None]
     evaluated = [line.eval_loss for line in metrics if line.eval_loss is not None and line.step == best]
@@ -114,13 +122,20 @@ def _result(
 
 
 def _open(parameters: TrainLora, data: DataFiles, base: str, directory: Path) -> TrainingManifest:
-    """Return the manifest of this run, on disk from here on.
+    """Return the manifest of this run, and write it where the directory has none.
 
-    A run that ended before its first checkpoint gives way to another. Raises `InputError` where the directory is
+    A run that ended before its first checkpoint may be replaced by another. Raises `InputError` where the directory is
     another run's, or no run's.
+
+    Args:
+        parameters: The parameters as given.
+        data: Files of training and validation data.
+        base: The base model: an absolute path, or a hub id.
+        directory: The run's directory, locked.
     """
     old = read_training_manifest(directory)
-    begun = old is not None and (old.result is not None or bool(whole_checkpoints(directory / CHECKPOINTS)))
+    begun = old is not None and (old.result is not None or bool(complete_checkpoints(directory / CHECKPOINTS)))
+    # A run keeps the recipe that it was begun with: its first epochs were trained on the rows of that recipe.
     recipe = 1 if old is not None and begun and is_first_recipe(old) else RECIPE
     identity = training_identity(parameters, model_identity(base), data, recipe=recipe)
     new = TrainingManifest(
@@ -139,7 +154,7 @@ def _open(parameters: TrainLora, data: DataFiles, base: str, directory: Path) ->
             check_same_training(old, new, directory)
             if old.result is None and recipe != RECIPE and read_prepared(directory / WORK) is None:
                 raise InputError(
-                    f"{directory} was begun by an older version, and the rows that it made ready are gone: "
+                    f"{directory} was begun by an older version, and the rows that it prepared are missing: "
                     "give a new --output_dir"
                 )
         elif old.identity != identity:
@@ -157,6 +172,14 @@ def _open(parameters: TrainLora, data: DataFiles, base: str, directory: Path) ->
 
 
 def _work(parameters: TrainLora, data: DataFiles, base: str, directory: Path) -> TrainingWork:
+    """Return the worker's job. Arguments as in `_open`.
+
+    Args:
+        parameters: The parameters as given.
+        data: Files of training and validation data.
+        base: The base model: an absolute path, or a hub id.
+        directory: The run's directory.
+    """
     return TrainingWork(
         stage="train",
         parameters=parameters,
@@ -172,7 +195,7 @@ def _with_stage(work: TrainingWork, stage: Stage) -> TrainingWork:
 
 
 def _resolve_base(model_path: str) -> str:
-    """Return an absolute path, or the hub id as it stands."""
+    """Return a model directory as an absolute path, or a hub id unchanged."""
     folder = Path(model_path).expanduser()
     if folder.is_dir():
         return str(folder.resolve())

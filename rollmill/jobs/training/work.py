@@ -1,4 +1,4 @@
-"""What the owner of a run hands to its worker process, and what that hands back."""
+"""The work file that a run hands to its worker process, and the outcome that the worker writes."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ Stage = Literal["prepare", "train", "merge"]
 CONFIG = "config.json"
 LOGS = "logs"
 WORK = ".work"
-"""Everything of a run that is not needed once it is finished."""
+"""Folder of a run's files that are not needed once it is finished."""
 
 
 class TrainingWork(BaseModel):
-    """One job for a worker."""
+    """One job for a worker: a stage of a run."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -30,13 +30,13 @@ class TrainingWork(BaseModel):
     train: list[str]
     validation: list[str]
     directory: Path
-    """The run's."""
+    """The run's directory, absolute."""
     resume: int | None = None
-    """The step of the checkpoint to go on from."""
+    """Step of the checkpoint to resume from; None to begin."""
 
     @property
     def folder(self) -> Path:
-        """The run's folder for what it needs while it runs."""
+        """The run's folder of temporary files."""
         return self.directory / WORK
 
     @property
@@ -46,34 +46,34 @@ class TrainingWork(BaseModel):
 
     @property
     def spec(self) -> Path:
-        """Where it is written down."""
+        """The work file."""
         return self.folder / "work.json"
 
     @property
     def lock(self) -> Path:
-        """What a worker holds as long as it lives."""
+        """The file that a worker locks for as long as it lives."""
         return self.directory / LOGS / ".worker"
 
     @property
     def device(self) -> Path:
-        """Where the worker writes what it trains on."""
+        """The file to which the worker writes its device."""
         return self.folder / "device.json"
 
     @property
     def outcome(self) -> Path:
-        """Where the worker writes how it ended."""
+        """The file to which the worker writes its outcome."""
         return self.folder / "outcome.json"
 
     def write(self) -> None:
-        """Write it down; an earlier outcome is removed."""
+        """Write the work file, and remove an earlier outcome."""
         self.outcome.unlink(missing_ok=True)
-        if self.stage != "merge":
+        if self.stage != "merge":  # merging chooses no device: the manifest keeps the one of the training
             self.device.unlink(missing_ok=True)
         atomic_write_bytes(self.spec, self.model_dump_json().encode())
 
 
 class TrainingOutcome(BaseModel):
-    """How a worker ended: `error` is a message for the user, None where all went well."""
+    """The outcome of a worker: `error` is a message for the user, None where it succeeded."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -81,5 +81,5 @@ class TrainingOutcome(BaseModel):
 
 
 def read_outcome(path: Path) -> TrainingOutcome | None:
-    """Return the worker's outcome; None where it ended without a word."""
+    """Return the worker's outcome; None where it ended without writing one."""
     return TrainingOutcome.model_validate_json(path.read_bytes()) if path.exists() else None

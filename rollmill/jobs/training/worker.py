@@ -1,6 +1,7 @@
-"""The process that trains: `python -m rollmill.jobs.training.worker WORK.json`, started by `run_training`.
+"""The worker process: `python -m rollmill.jobs.training.worker WORK.json`, started by `run_training`.
 
-It ends with all its memory. What went wrong is written beside the work, in one line for the user.
+A process of its own, so that all memory is free when it ends. Its error, one line for the user, is written beside the
+work file.
 """
 
 from __future__ import annotations
@@ -27,29 +28,29 @@ from rollmill.jobs.training.stop_tokens import GENERATION_CONFIG, read_stop_ids,
 from rollmill.jobs.training.work import CONFIG, TrainingOutcome, TrainingWork
 from rollmill.jobs.training.worker_lock import lock_until_exit
 
-_STRETCHED = ("linear", "dynamic", "yarn")
-"""Kinds of rotary positions whose `max_position_embeddings` is that before stretching; others' is that after."""
+_SCALED_ROPE = ("linear", "dynamic", "yarn")
+"""RoPE types whose `max_position_embeddings` is the length before scaling; others give the length after it."""
 
 
 def main(spec: Path) -> int:
-    """Do the work that is written down there; return the exit code."""
+    """Do the job in a work file; return the exit code."""
     work = TrainingWork.model_validate_json(spec.read_bytes())
     outcome = TrainingOutcome()
     first = os.environ.get("RANK", "0") == "0"
     if first:
         lock_until_exit(work.lock)
-    # Libraries announce what their next versions will do; the log shall show what this run does.
+    # Deprecations of libraries tell the user of a run nothing; the log shall show this run's own messages.
     warnings.simplefilter("ignore", FutureWarning)
     warnings.simplefilter("ignore", DeprecationWarning)
     try:
-        do(work)
+        run_stage(work)
     except RollmillError as error:
         outcome = TrainingOutcome(error=str(error))
-    except pickle.UnpicklingError as error:  # nothing is unpickled but numbers: torch's `weights_only`
+    except pickle.UnpicklingError as error:  # torch loads with `weights_only`: code in a file is refused
         message = " ".join(str(error).split())[:200]
         outcome = TrainingOutcome(
             error=f"a file of the model {work.base} or of {work.checkpoints} holds more than numbers, and is not read "
-            f"({message}): take it away where it is not yours"
+            f"({message}): remove it if it is not yours"
         )
     except Exception as error:
         if not is_out_of_memory(error):
@@ -61,8 +62,8 @@ def main(spec: Path) -> int:
     return 1 if outcome.error else 0
 
 
-def do(work: TrainingWork) -> None:
-    """Do one stage. Raises `RollmillError` for what the user can mend."""
+def run_stage(work: TrainingWork) -> None:
+    """Do one stage of a run. Raises `RollmillError` for what the user can fix."""
     if work.stage == "merge":
         from rollmill.jobs.training.merging import merge
 
@@ -78,7 +79,7 @@ def do(work: TrainingWork) -> None:
 
 
 def prepare(work: TrainingWork, tokenizer: Any) -> PreparedRows:
-    """Make the rows ready, unless they are."""
+    """Tokenise the rows, unless an earlier process did."""
     prepared = read_prepared(work.folder)
     if prepared is not None:
         return prepared
@@ -110,19 +111,16 @@ def prepare(work: TrainingWork, tokenizer: Any) -> PreparedRows:
 
 
 def model_length(base: str) -> int | None:
-    """Return the tokens that a model takes, stretched rotary positions included.
-
-    Returns None where its configuration does not say.
-    """
+    """Return the context length of a model in tokens, RoPE scaling included; None where its config does not have it."""
     from transformers import AutoConfig
 
     try:
         config = AutoConfig.from_pretrained(base, trust_remote_code=False).get_text_config()
-    except (OSError, ValueError):  # loading the model says it
+    except (OSError, ValueError):  # loading the model reports it
         return None
     most = getattr(config, "max_position_embeddings", None)
     rope = getattr(config, "rope_parameters", None) or {}
-    if isinstance(most, int) and rope.get("rope_type") in _STRETCHED:
+    if isinstance(most, int) and rope.get("rope_type") in _SCALED_ROPE:
         return int(rope.get("factor", 1.0) * (rope.get("original_max_position_embeddings") or most))
     return most if isinstance(most, int) else None
 
@@ -142,6 +140,7 @@ def _tokenizer(base: str) -> Any:
 
 
 def _base_file(base: str, name: str) -> str | None:
+    """Return the path of a file of the base model, downloaded from the hub if need be; None where it has none."""
     from transformers.utils.hub import cached_file
 
     try:

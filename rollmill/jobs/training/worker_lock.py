@@ -1,4 +1,4 @@
-"""One worker on one run: what an owner that was killed left may still be ending when the next owner comes."""
+"""Lock that keeps a run to one worker: that of a killed run may still be ending when the run is resumed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def lock_until_exit(path: Path) -> None:
 
 
 def wait_until_free(path: Path, longest_s: float = _LONGEST_S) -> None:
-    """Return when no worker holds the run. Raises `InputError` where one does not end."""
+    """Wait until no worker holds the lock. Raises `InputError` where one still does after `longest_s` seconds."""
     if not path.exists():
         return
     deadline = time.monotonic() + longest_s

@@ -12,10 +12,10 @@ from rollmill.jobs.training.advice import is_out_of_memory, less_memory
 from rollmill.jobs.training.checkpoints import (
     TrainingCheckpoint,
     checkpoint_path,
+    complete_checkpoints,
     keep_checkpoints,
     last_checkpoint,
     mark_complete,
-    whole_checkpoints,
 )
 from rollmill.jobs.training.data_files import DataFile, DataFiles
 from rollmill.jobs.training.manifest import training_identity
@@ -43,7 +43,7 @@ def test_the_defaults_are_the_seeds():
         ({"validation_data": "v.jsonl", "validation_share": 0.1}, "not both"),
         ({"use_lora": False, "merge": True}, "nothing to merge"),
         ({"target_modules": "lm_head"}, "never trained"),
-        ({"target_modules": ["all-linear", "q_proj"]}, "stands alone"),
+        ({"target_modules": ["all-linear", "q_proj"]}, "cannot be combined with names of layers"),
         ({"lora_r": 0}, "greater than or equal to 1"),
         ({"warmup_ratio": 1.0}, "less than 1"),
     ],
@@ -87,17 +87,17 @@ def test_a_process_in_another_folder_finds_the_same_files(tmp_path, monkeypatch)
 def test_metrics_are_read_while_written_and_cut_at_a_step(tmp_path):
     path = tmp_path / "metrics.jsonl"
     tail = MetricsTail(path)
-    assert tail.news() == []
+    assert tail.read_new() == []
     lines = [MetricsLine(step=step, steps=9, epoch=0, loss=1.0) for step in range(1, 5)]
     path.write_bytes(lines[0].line() + lines[1].line()[:9])
-    assert tail.news() == lines[:1]
+    assert tail.read_new() == lines[:1]
     with path.open("ab") as file:
         file.write(lines[1].line()[9:] + lines[2].line() + lines[3].line()[:-3])
-    assert tail.news() == lines[1:3]
-    assert tail.news() == []
+    assert tail.read_new() == lines[1:3]
+    assert tail.read_new() == []
     cut_metrics(path, 2)
-    assert read_metrics(path) == tail.news() == lines[:2]
-    assert MetricsTail(path).skip().news() == []
+    assert read_metrics(path) == tail.read_new() == lines[:2]
+    assert MetricsTail(path).skip_existing().read_new() == []
 
 
 def checkpoint(folder, step, *, whole=True, **more):
@@ -114,11 +114,11 @@ def test_incomplete_folder_is_no_checkpoint(tmp_path):
     checkpoint(tmp_path, 10, best_step=2)
     checkpoint(tmp_path, 4, best_step=4)
     checkpoint(tmp_path, 12, whole=False)
-    assert [one.step for one in whole_checkpoints(tmp_path)] == [2, 4, 10]
+    assert [one.step for one in complete_checkpoints(tmp_path)] == [2, 4, 10]
     assert last_checkpoint(tmp_path) == TrainingCheckpoint(step=10, best_step=2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-10", "checkpoint-2"]
     keep_checkpoints(tmp_path, {10})
-    assert [one.step for one in whole_checkpoints(tmp_path)] == [10]
+    assert [one.step for one in complete_checkpoints(tmp_path)] == [10]
 
 
 def test_memory_advice_names_parameters_and_values():

@@ -7,9 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rollmill.errors import InputError
+from rollmill.jobs.training.chat_template import RefusedError
 from rollmill.jobs.training.masks import IGNORED, Masks
 from rollmill.jobs.training.rows import training_row
-from rollmill.jobs.training.turns import RefusedError
+from rollmill.jobs.training.turns import render_turns
 from tests.jobs.training import made
 
 SMOLLM2 = (
@@ -351,7 +352,7 @@ def test_no_space_of_the_tokenizers_own_is_learnt(scheme, answer):
 def check_contexts(tokenizer, row):
     """Each turn stands behind the tokens of its whole prompt."""
     masks = Masks(tokenizer, "M")
-    turns = masks._template.turns(row).turns
+    turns = render_turns(masks._template, row).turns
     contexts = []
     for tokens in masks.encode_all(row, 10_000).texts:
         learns = [label != IGNORED for label in tokens.labels]

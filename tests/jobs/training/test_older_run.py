@@ -46,7 +46,7 @@ def test_a_finished_run_is_no_other_run(folder):
 
 def test_a_stopped_run_whose_rows_are_gone_is_refused(folder):
     (folder / "interrupted" / ".work" / "rows.json").unlink()
-    with pytest.raises(InputError, match="was begun by an older version, and the rows that it made ready are gone"):
+    with pytest.raises(InputError, match="was begun by an older version, and the rows that it prepared are missing"):
         run_training(parameters(folder, "interrupted"))
 
 

@@ -96,7 +96,7 @@ def test_a_row_becomes_several_texts_where_earlier_turns_are_written_otherwise(t
 def test_data_that_teaches_no_end_is_refused_unless_allowed(tmp_path):
     rows = [row(n, metadata={"instance_id": f"p{n}", "truncated": True}) for n in range(3)]
     with pytest.raises(
-        InputError, match=r"none of the 3 turns to learn ends with an end-of-turn token.*--allow_no_end"
+        InputError, match=r"none of the 3 turns to train on ends with an end-of-turn token.*--allow_no_end"
     ):
         prepare(tmp_path / "a", [rows])
     assert read_prepared(tmp_path / "a") is None

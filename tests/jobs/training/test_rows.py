@@ -32,8 +32,8 @@ USER = {"role": "user", "content": "a"}
         ({"prompt": "a"}, "neither messages, nor prompt and completion"),
         ({"prompt": [USER], "chosen": [ASSISTANT], "rejected": [ASSISTANT]}, "neither messages"),
         ({"messages": []}, "not a list of messages"),
-        ({"messages": [USER]}, "no assistant turn to learn"),
-        ({"prompt": [USER, ASSISTANT], "completion": [USER]}, "no assistant turn to learn"),
+        ({"messages": [USER]}, "no assistant turn to train on"),
+        ({"prompt": [USER, ASSISTANT], "completion": [USER]}, "no assistant turn to train on"),
         ({"messages": [USER, {"role": "assistant", "content": " \n"}]}, "the assistant's turns are empty"),
         ({"messages": [{"content": "a"}, ASSISTANT]}, "a message without a role"),
         ({"messages": [{"role": "user", "content": 3}, ASSISTANT]}, "neither text nor a list"),
@@ -53,7 +53,7 @@ def test_what_teaches_nothing_says_why(bad, reason):
 @pytest.mark.parametrize("name", sorted(NOT_FOR_TEMPLATES))
 def test_a_row_does_not_say_how_it_is_rendered(name):
     made = training_row(1, {"messages": [USER, ASSISTANT], "chat_template_kwargs": {"enable_thinking": True, name: 1}})
-    assert (made.field, made.reason) == ("chat_template_kwargs", f"{name} is not the template's to get")
+    assert (made.field, made.reason) == ("chat_template_kwargs", f"{name} is not a variable of templates")
 
 
 def test_all_parameters_of_rendering_are_known():
@@ -108,7 +108,7 @@ def test_messages_are_as_templates_expect_them():
 )
 def test_turns_that_are_marked_are_not_learnt(mark, untrained):
     made = training_row(1, {"messages": [USER, {**ASSISTANT, **mark}, USER, ASSISTANT]})
-    assert made.learnt == ((3,) if untrained else (1, 3))
+    assert made.trained == ((3,) if untrained else (1, 3))
     assert made.messages[1] == ASSISTANT
 
 

@@ -21,8 +21,8 @@ from rollmill.jobs.training.checkpoints import (
     CHECKPOINTS,
     TrainingCheckpoint,
     checkpoint_path,
+    complete_checkpoints,
     last_checkpoint,
-    whole_checkpoints,
 )
 from rollmill.jobs.training.metrics import METRICS, read_metrics
 from rollmill.jobs.training.parameters import TrainLora
@@ -213,7 +213,7 @@ def test_killed_twice_a_run_ends_with_the_same_weights(folder, finished):
     wait_until(lambda: not workers(directory))
 
     snapshot = TrainingProgress(directory).snapshot()
-    assert snapshot.done == whole_checkpoints(directory / CHECKPOINTS)[-1].step > 0
+    assert snapshot.done == complete_checkpoints(directory / CHECKPOINTS)[-1].step > 0
     assert snapshot.describe() == f"{snapshot.done}/72 steps, loading model and rows"
     with prepared_workers():
         trained = run_training(given)
@@ -235,10 +235,12 @@ def test_stopped_a_run_of_all_weights_ends_with_the_same_weights(folder):
     with prepared_workers():
         run_training(parameters(folder, "all_whole", **small))
     given, directory = parameters(folder, "all_stopped", **small), folder / "all_stopped"
-    with pytest.raises(RunStoppedError, match=r"training in .*/all_stopped was stopped from outside; the same command"):
+    with pytest.raises(
+        RunStoppedError, match=r"training in .*/all_stopped was stopped from outside; run the same command"
+    ):
         run_training(given, stop=lambda: steps_of(directory) >= 7)
     assert workers(directory) == []
-    assert whole_checkpoints(directory / CHECKPOINTS)[-1].step in range(5, 24)
+    assert complete_checkpoints(directory / CHECKPOINTS)[-1].step in range(5, 24)
     with prepared_workers():
         trained = run_training(given)
     assert (trained.adapter, trained.steps) == (None, 24)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import orjson
 import pytest
 
+from rollmill.jobs.training.chat_template import RefusedError
 from rollmill.jobs.training.masks import IGNORED, Masks
 from rollmill.jobs.training.rows import training_row
-from rollmill.jobs.training.turns import RefusedError
 from tests.jobs.training.made import make_tokenizer
 from tests.jobs.training.templates import NAMES, source, tokenizer_of
 
