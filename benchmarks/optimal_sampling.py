@@ -27,11 +27,11 @@ from benchmarks.machine import machine
 from benchmarks.table import show
 from benchmarks.targets import Targets, arguments
 from rollmill.jobs.optimal_sampling.decoding import Decoder
-from rollmill.jobs.optimal_sampling.model_spec import choose_pair
+from rollmill.jobs.optimal_sampling.model_spec import resolve_pair
 from rollmill.jobs.optimal_sampling.network import Network
 from rollmill.jobs.optimal_sampling.pair import Pair, load_pair
 from rollmill.jobs.optimal_sampling.samples import SampleRequest
-from rollmill.jobs.optimal_sampling.token_sampler import Drawer
+from rollmill.jobs.optimal_sampling.token_sampler import TokenSampler
 
 MODEL = ROOT / "models/SmolLM2-135M-Instruct"
 METHODS = ("fixed", "entropy", "kl_symmetry", "ess_balance", "reverse_kl_symmetry")
@@ -63,7 +63,7 @@ class Contenders:
 
     def __init__(self, model: Path, adapter: Path, tokens: int) -> None:
         self._tokens = tokens
-        pair = load_pair(choose_pair(str(model), adapter_t=str(adapter)), device="cpu", dtype="float32")
+        pair = load_pair(resolve_pair(str(model), adapter_t=str(adapter)), device="cpu", dtype="float32")
         self._pair = dataclasses.replace(pair, end_tokens=frozenset())
         self._base = self._plain_model(model)
         self._adapted = PeftModel.from_pretrained(self._plain_model(model), adapter).eval()
@@ -124,7 +124,7 @@ class _Timed(Decoder):
 
     def __init__(self, pair: Pair, **settings: Any) -> None:
         super().__init__(pair, **settings)
-        self._drawers = {method: Drawer(alpha_method=method) for method in METHODS}
+        self._drawers = {method: TokenSampler(alpha_method=method) for method in METHODS}
         self._order = deque(METHODS)
         self.seconds: dict[str, list[float]] = defaultdict(list)
 

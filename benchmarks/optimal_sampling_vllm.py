@@ -19,7 +19,7 @@ from benchmarks.optimal_sampling import MODEL, PROMPT_TOKENS, make_adapter
 from benchmarks.table import show
 from benchmarks.targets import Targets, arguments
 from rollmill.inference.server import ServerConfig
-from rollmill.jobs.optimal_sampling.model_spec import ChosenPair, choose_pair
+from rollmill.jobs.optimal_sampling.model_spec import PairSpec, resolve_pair
 from rollmill.jobs.optimal_sampling.vllm_decoding import engine_arguments
 
 ALONE = "vLLM alone"
@@ -27,7 +27,7 @@ METHODS = ("fixed", "entropy", "kl_symmetry")
 OF_ALONE = 0.7
 
 
-def measure(chosen: ChosenPair, options: argparse.Namespace) -> dict[str, dict[str, float]]:
+def measure(chosen: PairSpec, options: argparse.Namespace) -> dict[str, dict[str, float]]:
     """Batch -> name -> seconds. Raises `RuntimeError` with its last words where vLLM fails."""
     arguments, environment = engine_arguments(chosen, None, max(options.batches), "--max-model-len 1024")
     spec: dict[str, Any] = {name: getattr(options, name) for name in ("batches", "tokens", "repeat")}
@@ -58,8 +58,8 @@ def main() -> None:
     with scratch_folder() as folder:
         adapter = str(make_adapter(folder / "adapter", options.model))
         seconds = {
-            "base and adapter": measure(choose_pair(model, adapter_t=adapter), options),
-            "two prompts": measure(choose_pair(model), options),
+            "base and adapter": measure(resolve_pair(model, adapter_t=adapter), options),
+            "two prompts": measure(resolve_pair(model), options),
         }
     targets, rows = Targets(), []
     for pair, by_batch in seconds.items():

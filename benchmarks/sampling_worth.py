@@ -141,7 +141,7 @@ def main() -> None:
             name: train(options, draw(options, prompts["train"], *how, seed=0), folder / str(number))
             for number, (name, how) in enumerate(DRAWN.items())
         }
-        tokenizer = OptimalSamplingModel(str(options.model), device="cpu").chosen.theta.tokenizer
+        tokenizer = OptimalSamplingModel(str(options.model), device="cpu").spec.theta.tokenizer
         model = AutoModelForCausalLM.from_pretrained(options.model, dtype=torch.float32).eval()
         worths = {"untrained": judge(model, None, tokenizer, held_out)}
         worths |= {name: judge(model, adapter, tokenizer, held_out) for name, adapter in adapters.items()}

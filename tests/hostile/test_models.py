@@ -67,7 +67,7 @@ def with_code(base, tmp_path, marker):
 def loads(folder):
     """Every way in which a model's folder is read here, by name."""
     from rollmill.exports.token_counter import TokenCounter
-    from rollmill.jobs.optimal_sampling.model_spec import choose_pair, logits_of
+    from rollmill.jobs.optimal_sampling.model_spec import resolve_pair, logits_of
     from rollmill.jobs.optimal_sampling.pair import load_pair
     from rollmill.jobs.training.parameters import TrainLora
     from rollmill.jobs.training.trainer import load_base
@@ -76,7 +76,7 @@ def loads(folder):
     parameters = TrainLora(model_path=folder, train_data=["x.jsonl"], output_dir="x")
     return {
         "curation": lambda: TokenCounter(folder),
-        "pair": lambda: load_pair(choose_pair(folder)),
+        "pair": lambda: load_pair(resolve_pair(folder)),
         "logits": lambda: logits_of(folder),
         "training tokenizer": lambda: _tokenizer(folder),
         "training length": lambda: model_length(folder),
@@ -112,19 +112,19 @@ def test_pickled_weights_run_nothing(base, tmp_path, marker, name):
 
 def test_pickled_weights_of_an_adapter_are_refused(base, tmp_path, marker):
     from rollmill.errors import InputError
-    from rollmill.jobs.optimal_sampling.model_spec import choose_pair
+    from rollmill.jobs.optimal_sampling.model_spec import resolve_pair
     from tests.inference.adapters import write_adapter
 
     folder = write_adapter(tmp_path / "adapter", base_model_name_or_path=str(base))
     (folder / "adapter_model.safetensors").unlink()
     (folder / "adapter_model.bin").write_bytes(pickle.dumps({"weight": Payload(marker)}))
     with pytest.raises(InputError, match=r"has no adapter_model.safetensors: save it whole, as safetensors"):
-        choose_pair(str(base), adapter_theta=str(folder))
+        resolve_pair(str(base), adapter_theta=str(folder))
     assert not marker.exists()
 
 
 def test_a_module_that_an_adapter_names_is_not_imported(base, tmp_path, monkeypatch, marker):
-    from rollmill.jobs.optimal_sampling.model_spec import choose_pair
+    from rollmill.jobs.optimal_sampling.model_spec import resolve_pair
     from rollmill.jobs.optimal_sampling.pair import load_pair
     from tests.inference.adapters import make_adapter
 
@@ -136,7 +136,7 @@ def test_a_module_that_an_adapter_names_is_not_imported(base, tmp_path, monkeypa
            "parent_library": "evil"}}  # fmt: skip
     config.write_text(json.dumps(json.loads(config.read_text()) | own))
     with contextlib.suppress(ValueError):  # PEFT refuses the name
-        load_pair(choose_pair(str(base), adapter_theta=str(tmp_path / "adapter")))
+        load_pair(resolve_pair(str(base), adapter_theta=str(tmp_path / "adapter")))
     assert not marker.exists()
 
 

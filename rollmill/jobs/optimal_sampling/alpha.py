@@ -1,6 +1,6 @@
-"""The weight alpha of pi_theta in the mixture q_alpha, chosen for every row.
+"""Computes the weight alpha of pi_theta in the mixture q_alpha, for every row.
 
-K(s) = log sum pi_theta^s * pi_t^(1-s) generates what is needed: under q_s, x = log pi_theta - log pi_t has the
+K(s) = log sum pi_theta^s * pi_t^(1-s) is a cumulant generating function: under q_s, x = log pi_theta - log pi_t has the
 cumulants K'(s), K''(s), ...; K is convex, and K(0) = K(1) = 0 where both distributions have the same support. -min K is
 the Chernoff information (Chernoff 1952; Cover and Thomas, Elements of Information Theory, 11.9; Nielsen 2013, An
 information-geometric characterization of Chernoff information). Imports torch and the standard library only.
@@ -14,20 +14,20 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from rollmill.jobs.optimal_sampling.mixture import SAFE_LOG_Z, entropy, lifted, refuse, refuse_no_overlap
+from rollmill.jobs.optimal_sampling.mixture import SAFE_LOG_Z, entropy, to_full_precision, refuse_rows, refuse_disjoint
 
 METHODS = ("fixed", "kl_symmetry", "reverse_kl_symmetry", "ess_balance", "entropy")
 
-INDISTINCT = 4
-"""In units of the type's precision: a variance of x below this makes the common KL, an eighth of it, unmeasurable."""
-SOUND = 100
-"""The square of x's mean over its variance, up to which cumulants from moments about 0 keep their figures."""
+RESOLUTION = 4
+"""In units of the dtype's precision: at a smaller variance of x, the KL at the root (an eighth of it) is rounding noise."""
+MAX_SQUARED_MEAN = 100
+"""Squared mean over variance of x up to which cumulants from moments about 0 keep their digits: no cancellation."""
 FREE_STEPS = 8
-"""After this many steps every second one halves the bracket, which bounds the search whatever the distributions are."""
+"""After this many steps every second one halves the bracket, which bounds the number of steps for any distributions."""
 
 
 class _Cumulants(NamedTuple):
-    """K(s), and the first four derivatives: each [rows]."""
+    """K(s) and its first four derivatives: each [rows]."""
 
     k0: Tensor
     k1: Tensor
@@ -37,7 +37,7 @@ class _Cumulants(NamedTuple):
 
 
 class _Taylor(NamedTuple):
-    """A rising function's value and three derivatives: each [rows]."""
+    """Value and first three derivatives of an increasing function: each [rows]."""
 
     value: Tensor
     first: Tensor
@@ -54,9 +54,10 @@ def compute_alpha(
 ) -> Tensor:
     """Compute the weight of pi_theta in q for each row of two [batch, vocabulary] log-probabilities: [batch].
 
-    The result is float32, float64 where an input is; half precision is taken up to float32 and normalised again. -inf
-    is a token outside the support. `tol` bounds the error of the two methods that search a root, down to what the type
-    can tell: the rounding of a sum over the variance of log pi_theta - log pi_t. Methods, with formulas in the source:
+    The result is float32, or float64 where an input is; half precision is converted to float32 and normalised again.
+    -inf is a token outside the support. `tol` bounds the error of the two methods that search a root, down to the
+    resolution of the dtype: the rounding error of a sum over the variance of log pi_theta - log pi_t. Methods, with
+    formulas in the source:
 
     - `fixed`: `fixed_alpha`.
     - `kl_symmetry`: KL(q || pi_theta) = KL(q || pi_t).
@@ -64,13 +65,13 @@ def compute_alpha(
     - `ess_balance`: ESS_theta(q) = ESS_t(q).
     - `entropy`: H(pi_theta) / (H(pi_theta) + H(pi_t)); 0.5 where both are 0.
 
-    The three in the middle look at the common support only, and give 0.5 where the two agree. Raises `ValueError` for
-    an unknown method, a `fixed_alpha` outside [0, 1], a `tol` that is not positive, shapes that differ, NaN, and, by
-    its number, for a row with no common support.
+    The three in the middle use the common support only, and give 0.5 where the two distributions agree. Raises
+    `ValueError` for an unknown method, a `fixed_alpha` outside [0, 1], a `tol` that is not positive, shapes that
+    differ, NaN, and, with its number, for a row with no common support.
 
     Args:
-        log_probs_theta: pi_theta's log-probabilities, [batch, vocabulary].
-        log_probs_t: pi_t's, of the same shape.
+        log_probs_theta: Log-probabilities of pi_theta, [batch, vocabulary].
+        log_probs_t: Log-probabilities of pi_t, of the same shape.
         method: One of the methods above.
         fixed_alpha: The weight for `fixed`, in [0, 1].
         tol: Error of the methods that search a root, above 0.
@@ -81,7 +82,7 @@ def compute_alpha(
         raise ValueError(f"fixed_alpha {fixed_alpha} is not in [0, 1]")
     if not tol > 0:
         raise ValueError(f"tol {tol} is not positive")
-    log_theta, log_t = lifted(log_probs_theta, log_probs_t)
+    log_theta, log_t = to_full_precision(log_probs_theta, log_probs_t)
     if method == "fixed":
         return log_t.new_full((len(log_t),), fixed_alpha)
     if method == "entropy":
@@ -96,11 +97,11 @@ def compute_alpha(
 
 
 def _entropy_share(log_theta: Tensor, log_t: Tensor) -> Tensor:
-    """Return H_theta / (H_theta + H_t): the weight goes to the less certain of the two."""
+    """Return H_theta / (H_theta + H_t): the less certain distribution gets the higher weight."""
     h_theta, h_t = entropy(log_theta), entropy(log_t)
-    both = h_theta + h_t
-    refuse(both.isnan(), "NaN among the log-probabilities")
-    return torch.where(both > 0, h_theta / both, 0.5)
+    total = h_theta + h_t
+    refuse_rows(total.isnan(), "NaN among the log-probabilities")
+    return torch.where(total > 0, h_theta / total, 0.5)
 
 
 def _reverse_kl_symmetry(log_theta: Tensor, log_t: Tensor) -> Tensor:
@@ -112,88 +113,91 @@ def _reverse_kl_symmetry(log_theta: Tensor, log_t: Tensor) -> Tensor:
     Sinanovic 2001, Symmetrizing the Kullback-Leibler distance). Both distributions are conditioned on the common
     support, without which both sides can be infinite.
     """
-    log_theta, log_t = _conditioned(log_theta, log_t)
+    log_theta, log_t = _condition_on_common_support(log_theta, log_t)
     x = log_theta - log_t
     forward, backward = (log_theta.exp() * x).sum(-1), (log_t.exp() * x).sum(-1).neg()
-    both = forward + backward
-    return torch.where(both > _indistinct(both), forward / both, 0.5).clamp(0, 1)
+    total = forward + backward
+    return torch.where(total > _resolution(total), forward / total, 0.5).clamp(0, 1)
 
 
 def _ess_balance(log_theta: Tensor, log_t: Tensor, tol: float) -> Tensor:
     """Find the root of log ESS_theta(q) - log ESS_t(q) = K(-alpha) - K(2 - alpha).
 
-    For sum pi_theta^2 / q = exp(K(alpha) + K(2 - alpha)), sum pi_t^2 / q = exp(K(alpha) + K(-alpha)). It rises, its
-    derivative K'(2 - alpha) - K'(-alpha) being positive as K is convex, from -K(2) <= 0 to K(-1) >= 0: one root. Both
-    distributions are conditioned on the common support, without which both ESS can be 0.
+    This is since sum pi_theta^2 / q = exp(K(alpha) + K(2 - alpha)) and sum pi_t^2 / q = exp(K(alpha) + K(-alpha)). It
+    increases, its derivative K'(2 - alpha) - K'(-alpha) being positive as K is convex, from -K(2) <= 0 to K(-1) >= 0:
+    one root. Both distributions are conditioned on the common support, without which both ESS can be 0.
     """
-    log_theta, log_t = _conditioned(log_theta, log_t)
+    log_theta, log_t = _condition_on_common_support(log_theta, log_t)
     x = log_theta - log_t
 
     def balance(rows: Tensor | None, alpha: Tensor) -> _Taylor:
-        parts = _chosen(rows, log_theta, log_t, x)
-        low, high = _cumulants(*parts, -alpha, careful=True), _cumulants(*parts, 2 - alpha, careful=True)
+        parts = _select_rows(rows, log_theta, log_t, x)
+        # Outside of [0, 1] the terms of K are far from normalised: only shifted sums are safe.
+        low, high = _cumulants(*parts, -alpha, stable=True), _cumulants(*parts, 2 - alpha, stable=True)
         return _Taylor(low.k0 - high.k0, high.k1 - low.k1, low.k2 - high.k2, high.k3 - low.k3)
 
-    return _root(balance, log_t, tol)
+    return _find_root(balance, log_t, tol)
 
 
 def _kl_symmetry(log_theta: Tensor, log_t: Tensor, tol: float) -> Tensor:
     """Find the root of D(alpha) = E_q[log pi_t - log pi_theta] = KL(q || pi_theta) - KL(q || pi_t) = -K'(alpha).
 
-    D falls strictly, its derivative being -Var_q(x), and K is least at the root, where both KL are -K, the Chernoff
-    information. With one support, D(0) = KL(t || theta) > 0 > -KL(theta || t) = D(1): one root. Where a token is
-    outside one of the supports, q lives on the common support for 0 < alpha < 1 and D is taken there; it may then have
-    no root, and the answer is, within `tol`, the end that it points to, where K is least.
+    D decreases strictly, its derivative being -Var_q(x), and K is minimal at the root, where both KL are -K, the
+    Chernoff information. With equal supports, D(0) = KL(t || theta) > 0 > -KL(theta || t) = D(1): one root. Where a
+    token is outside one of the supports, q has the common support for 0 < alpha < 1, and D is taken there; it may then
+    have no root, and the result is, within `tol`, the end of [0, 1] where K is minimal.
 
-    A step is one pass of exp, without the maximum: nothing underflows where K(1/2) > SAFE_LOG_Z, since K >= 2 K(1/2) on
-    [0, 1] by convexity. Other rows, those with -inf, and those whose cumulants would cancel are solved by themselves.
+    A step is one pass of exp without the shift by the maximum: nothing underflows where K(1/2) > SAFE_LOG_Z, since
+    K >= 2 K(1/2) on [0, 1] by convexity. Other rows, those with -inf, and those whose cumulants would cancel come back
+    as NaN, and are solved again with shifted sums.
     """
-    alpha = _least(log_theta, log_t, tol, careful=False)
-    hard = alpha.isnan()
-    if bool(hard.any()):
-        rows = hard.nonzero().squeeze(-1)
-        alpha[rows] = _least(*_on_common_support(log_theta, log_t, rows), tol, careful=True)
+    alpha = _find_minimum(log_theta, log_t, tol, stable=False)
+    unsolved = alpha.isnan()
+    if bool(unsolved.any()):
+        rows = unsolved.nonzero().squeeze(-1)
+        alpha[rows] = _find_minimum(*_on_common_support(log_theta, log_t, rows), tol, stable=True)
     return alpha
 
 
-def _least(log_theta: Tensor, log_t: Tensor, tol: float, *, careful: bool) -> Tensor:
-    """Find where K is least; NaN for a row that wants `careful` sums.
+def _find_minimum(log_theta: Tensor, log_t: Tensor, tol: float, *, stable: bool) -> Tensor:
+    """Return the minimum of K in (0, 1), [rows]; NaN for a row that needs `stable` sums.
 
     Args:
-        log_theta: pi_theta's log-probabilities, [rows, vocabulary].
-        log_t: pi_t's, of the same shape.
+        log_theta: Log-probabilities of pi_theta, [rows, vocabulary].
+        log_t: Log-probabilities of pi_t, of the same shape.
         tol: Error of the result.
-        careful: Whether sums are shifted so that nothing underflows or cancels, which takes longer.
+        stable: Whether sums are shifted so that nothing underflows or cancels, which takes longer.
     """
     x = log_theta - log_t
-    indistinct = _indistinct(log_t)
+    resolution = _resolution(log_t)
 
     def slope(rows: Tensor | None, alpha: Tensor) -> _Taylor:
-        k = _cumulants(*_chosen(rows, log_theta, log_t, x), alpha, careful=careful)
-        sound = (k.k0 > SAFE_LOG_Z) & ((k.k1 * k.k1 <= SOUND * k.k2) | (k.k1.abs() <= 8 * indistinct))
-        value = k.k1 if careful else torch.where(sound, k.k1, torch.nan)
+        k = _cumulants(*_select_rows(rows, log_theta, log_t, x), alpha, stable=stable)
+        is_accurate = (k.k0 > SAFE_LOG_Z) & ((k.k1 * k.k1 <= MAX_SQUARED_MEAN * k.k2) | (k.k1.abs() <= 8 * resolution))
+        value = k.k1 if stable else torch.where(is_accurate, k.k1, torch.nan)
         return _Taylor(value, k.k2, k.k3, k.k4)
 
-    return _root(slope, log_t, tol)
+    return _find_root(slope, log_t, tol)
 
 
-def _cumulants(log_theta: Tensor, log_t: Tensor, x: Tensor, s: Tensor, *, careful: bool) -> _Cumulants:
-    """Compute K(s) and its derivatives; `careful` takes out each row's greatest term, and x's mean, first.
+def _cumulants(log_theta: Tensor, log_t: Tensor, x: Tensor, s: Tensor, *, stable: bool) -> _Cumulants:
+    """Compute K(s) and its derivatives; `stable` subtracts each row's greatest term, and the mean of x, first.
 
-    Exp is most of the cost: another step costs six times what the two highest derivatives do.
+    Exp is most of the cost: another step costs six times as much as the two highest derivatives.
 
     Args:
-        log_theta: pi_theta's log-probabilities, [rows, vocabulary].
-        log_t: pi_t's, of the same shape.
+        log_theta: Log-probabilities of pi_theta, [rows, vocabulary].
+        log_t: Log-probabilities of pi_t, of the same shape.
         x: log_theta - log_t.
         s: The weight of pi_theta, [rows]; any real number.
-        careful: Whether sums are shifted so that nothing underflows or cancels.
+        stable: Whether sums are shifted so that nothing underflows or cancels.
     """
     terms = torch.lerp(log_t, log_theta, s.unsqueeze(-1))
-    if careful:
+    if stable:
         shift = terms.amax(-1)
         z = terms.sub_(shift.unsqueeze(-1)).exp_().sum(-1)
         m1 = torch.linalg.vecdot(terms, x) / z
+        # Central moments: the first is 0, and the cumulants follow without cancellation.
         _, m2, m3, m4 = _moments(terms, x - m1.unsqueeze(-1), z)
         return _Cumulants(z.log() + shift, m1, m2, m3, m4 - 3 * m2 * m2)
     z = terms.exp_().sum(-1)
@@ -203,69 +207,73 @@ def _cumulants(log_theta: Tensor, log_t: Tensor, x: Tensor, s: Tensor, *, carefu
 
 
 def _moments(terms: Tensor, x: Tensor, z: Tensor) -> tuple[Tensor, ...]:
-    """Return the first four moments of x under terms / z; `terms` is used up."""
+    """Return the first four moments of x under terms / z. Overwrites `terms`."""
     return tuple(terms.mul_(x).sum(-1) / z for _ in range(4))
 
 
-def _root(function: Callable[[Tensor | None, Tensor], _Taylor], like: Tensor, tol: float) -> Tensor:
-    """Find the roots in (0, 1) of one rising function a row, [batch], within `tol`; NaN where a value is not finite.
+def _find_root(function: Callable[[Tensor | None, Tensor], _Taylor], like: Tensor, tol: float) -> Tensor:
+    """Find the root in (0, 1) of one increasing function per row, [batch], within `tol`; NaN where it is not finite.
 
-    From 0.5, by Householder's method of third order (Newton, Halley, and one derivative more), inside a bracket; where
-    it leaves that, and every second time after `FREE_STEPS`, the bracket is halved instead. `function` gets the numbers
-    of the rows still open (None for all) and their alpha: a row that is found is left alone, so that its root does not
-    depend on its neighbours. A step is the last where Halley's would have been the same within tol / 10 and it was
-    short: terms of weight e^(-|x| min(alpha, 1 - alpha)) that are not felt yet must not become so within it.
+    Householder's method of third order (Newton, Halley, and one derivative more) from 0.5, inside a bracket. Where a
+    step leaves the bracket, and every second time after `FREE_STEPS`, the bracket is halved instead. A step is the last
+    where Halley's method would have agreed within tol / 10 and the step was short: terms of weight
+    e^(-|x| min(alpha, 1 - alpha)) that are negligible at its start must be so at its end. A function that is flat
+    within the dtype's precision gives 0.5.
 
-    A function that is flat within the type's precision gives 0.5.
+    Args:
+        function: Gets the numbers of the rows that are not solved yet (None for all) and their alpha. Solved rows are
+            left out, so that a root does not depend on the rest of the batch.
+        like: A tensor with the batch's length, dtype and device.
+        tol: Error of the roots.
     """
-    precision, indistinct = torch.finfo(like.dtype).eps, _indistinct(like)
+    precision, resolution = torch.finfo(like.dtype).eps, _resolution(like)
     alpha = roots = like.new_full((len(like),), 0.5)
     low, high = torch.zeros_like(alpha), torch.ones_like(alpha)
     rows: Tensor | None = None
     step = 0
     while len(alpha):
-        at = function(rows, alpha)
-        # The function rises: its root is above an alpha of negative value, and below one of positive value.
-        low, high = torch.where(at.value <= 0, alpha, low), torch.where(at.value >= 0, alpha, high)
-        move, difference = _householder(at)
-        free = (alpha - move >= low) & (alpha - move <= high)
-        # A free step can stay inside the bracket and yet hardly move; halving it every second time bounds the steps.
+        taylor = function(rows, alpha)
+        # The function increases: its root is above an alpha of negative value, and below one of positive value.
+        low, high = torch.where(taylor.value <= 0, alpha, low), torch.where(taylor.value >= 0, alpha, high)
+        move, difference = _householder(taylor)
+        inside = (alpha - move >= low) & (alpha - move <= high)
+        # A step can stay inside the bracket and yet hardly move; halving it every second time bounds the steps.
         if step > FREE_STEPS and step % 2:
-            free = torch.zeros_like(free)
+            inside = torch.zeros_like(inside)
         short = (difference <= tol / 10) & (move.abs() <= torch.minimum(alpha, 1 - alpha) / 8)
-        finite = at.value.isfinite()
-        # A value that is not finite ends its row, as NaN: `_kl_symmetry` solves such rows again with careful sums.
-        done = (free & short) | (high - low <= max(tol, 2 * precision)) | ~finite
-        alpha = torch.where(finite, torch.where(free, alpha - move, (low + high) / 2), torch.nan)
+        finite = taylor.value.isfinite()
+        # A value that is not finite ends its row, as NaN: `_kl_symmetry` solves such rows again with stable sums.
+        done = (inside & short) | (high - low <= max(tol, 2 * precision)) | ~finite
+        alpha = torch.where(finite, torch.where(inside, alpha - move, (low + high) / 2), torch.nan)
         # The first pass, at 0.5, finds the flat functions: of distributions that are equal within the precision.
         if rows is None:
-            flat = (at.first <= indistinct) & (at.value.abs() <= 8 * indistinct)
+            flat = (taylor.first <= resolution) & (taylor.value.abs() <= 8 * resolution)
             alpha, done = torch.where(flat, 0.5, alpha), done | flat
             roots = alpha
         else:
             roots[rows] = alpha
-        # Go on with the open rows alone: each pass costs an exp of the whole vocabulary for each of them.
-        still = (~done).nonzero().squeeze(-1)
-        rows = still if rows is None else rows[still]
-        alpha, low, high = alpha[still], low[still], high[still]
+        # Continue with the open rows alone: each pass costs an exp over the whole vocabulary for each of them.
+        open_rows = (~done).nonzero().squeeze(-1)
+        rows = open_rows if rows is None else rows[open_rows]
+        alpha, low, high = alpha[open_rows], low[open_rows], high[open_rows]
         step += 1
-    # Strictly inside (0, 1): at the ends q would leave the common support.
+    # Strictly inside (0, 1): at the ends q would no longer be limited to the common support.
     return roots.clamp(precision, 1 - precision)
 
 
-def _householder(at: _Taylor) -> tuple[Tensor, Tensor]:
-    """Return how far the root is below, and how far that is from what Halley's method says (one order less)."""
-    newton = at.value / at.first
-    a, b = newton * at.second / (2 * at.first), newton * newton * at.third / (6 * at.first)
+def _householder(taylor: _Taylor) -> tuple[Tensor, Tensor]:
+    """Return the step to subtract, and its distance from the step of Halley's method (one order less)."""
+    newton = taylor.value / taylor.first
+    a, b = newton * taylor.second / (2 * taylor.first), newton * newton * taylor.third / (6 * taylor.first)
     move = newton * (1 - a) / (1 - 2 * a + b)
     return move, (move - newton / (1 - a)).abs()
 
 
-def _chosen(rows: Tensor | None, log_theta: Tensor, log_t: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return these rows of each tensor; all for None.
+def _select_rows(rows: Tensor | None, log_theta: Tensor, log_t: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return these rows of each tensor.
 
     Args:
-        rows: Numbers of the rows; None for all.
+        rows: Indices of the rows; None for all, without a copy.
         log_theta: [batch, vocabulary].
         log_t: [batch, vocabulary].
         x: log_theta - log_t.
@@ -276,17 +284,21 @@ def _chosen(rows: Tensor | None, log_theta: Tensor, log_t: Tensor, x: Tensor) ->
 
 
 def _on_common_support(log_theta: Tensor, log_t: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Return these rows, with the same finite and negligible number for both outside the common support."""
+    """Return these rows, with the same negligible value for both outside the common support.
+
+    Finite, so that x = log_theta - log_t is 0 there, and not NaN. Raises `ValueError` for rows with NaN or without a
+    common support.
+    """
     log_theta, log_t = log_theta[rows], log_t[rows]
     common = (log_theta > -torch.inf) & (log_t > -torch.inf)
-    refuse((log_theta + log_t).isnan().any(-1), "NaN among the log-probabilities", rows)
-    refuse_no_overlap(~common.any(-1), rows)
+    refuse_rows((log_theta + log_t).isnan().any(-1), "NaN among the log-probabilities", rows)
+    refuse_disjoint(~common.any(-1), rows)
     negligible = torch.finfo(log_t.dtype).min / 8
     return torch.where(common, log_theta, negligible), torch.where(common, log_t, negligible)
 
 
-def _conditioned(log_theta: Tensor, log_t: Tensor) -> tuple[Tensor, Tensor]:
-    """Condition both on the common support: normalise again where that is not the whole vocabulary."""
+def _condition_on_common_support(log_theta: Tensor, log_t: Tensor) -> tuple[Tensor, Tensor]:
+    """Condition both distributions on the common support: normalise rows again where it is not the whole vocabulary."""
     finite = ((log_theta > -torch.inf) & (log_t > -torch.inf)).all(-1)
     if bool(finite.all()):
         return log_theta, log_t
@@ -295,5 +307,6 @@ def _conditioned(log_theta: Tensor, log_t: Tensor) -> tuple[Tensor, Tensor]:
     return log_theta.index_copy(0, rows, theta.log_softmax(-1)), log_t.index_copy(0, rows, t.log_softmax(-1))
 
 
-def _indistinct(like: Tensor) -> float:
-    return INDISTINCT * torch.finfo(like.dtype).eps
+def _resolution(like: Tensor) -> float:
+    """Return the variance of x below which two distributions are equal for this dtype."""
+    return RESOLUTION * torch.finfo(like.dtype).eps

@@ -1,8 +1,8 @@
-"""The geometric mixture of two distributions over tokens, and what is told of it.
+"""Computes the geometric mixture of two distributions over tokens, and its diagnostics: KL, ESS, entropy.
 
 q_alpha(y) is proportional to pi_theta(y)^alpha * pi_t(y)^(1 - alpha): alpha weighs theta, the current policy; t is the
-target. Everything is [batch, vocabulary] natural log-probabilities, normalised, -inf outside a support. Half precision
-is taken up to float32 and normalised again, float64 stays. Imports torch and the standard library only.
+target. Distributions are [batch, vocabulary] natural log-probabilities, normalised, -inf outside a support. Half
+precision is converted to float32 and normalised again, float64 stays. Imports torch and the standard library only.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 
 
 class TokenDiagnostics(NamedTuple):
-    """Of one step; each is [batch] float32."""
+    """Diagnostics of one decoding step; each is [batch] float32."""
 
     alpha: Tensor
     kl_theta: Tensor
@@ -28,89 +28,96 @@ class TokenDiagnostics(NamedTuple):
     ess_ratio: Tensor
     """ess_theta / ess_t; 1 where both are 0. KL symmetry does not make it 1."""
     entropy_theta: Tensor
-    """In nats."""
+    """Entropy in nats."""
     entropy_t: Tensor
 
 
 SAFE_LOG_Z = -30.0
-"""A sum of exponentials of log-probabilities above this loses nothing to underflow in float32, taken as it is."""
+"""Log of a sum of exponentials above which no shift by the maximum is needed: underflow in float32 loses nothing."""
 
 
-def lifted(*log_p: Tensor) -> tuple[Tensor, ...]:
+def to_full_precision(*log_p: Tensor) -> tuple[Tensor, ...]:
     """Convert all to float32, or to float64 where one is.
 
-    Half precision is normalised again: rounded log-probabilities no longer sum to 1.
+    Half precision is normalised again: probabilities of rounded logarithms no longer sum to 1.
     """
-    wide = torch.float64 if any(each.dtype == torch.float64 for each in log_p) else torch.float32
-    return tuple(each.to(wide) if each.dtype.itemsize >= 4 else each.to(wide).log_softmax(-1) for each in log_p)
+    dtype = torch.float64 if any(tensor.dtype == torch.float64 for tensor in log_p) else torch.float32
+    return tuple(
+        tensor.to(dtype) if tensor.dtype.itemsize >= 4 else tensor.to(dtype).log_softmax(-1) for tensor in log_p
+    )
 
 
-def refuse(bad: Tensor, why: str, rows: Tensor | None = None) -> None:
-    """Raise `ValueError` with the number of the first bad row, if there is one; `rows` are the numbers to give."""
+def refuse_rows(bad: Tensor, reason: str, rows: Tensor | None = None) -> None:
+    """Raise `ValueError` with the number of the first bad row, if there is one.
+
+    `bad` is a mask, [n]; `rows` are the numbers of its rows in the batch, None where it has all of them.
+    """
     if bool(bad.any()):
         first = bad.nonzero()[0, 0]
-        raise ValueError(f"row {int(first if rows is None else rows[first])}: {why}")
+        raise ValueError(f"row {int(first if rows is None else rows[first])}: {reason}")
 
 
-def refuse_no_overlap(bad: Tensor, rows: Tensor | None = None) -> None:
-    """Call `refuse` for rows whose two distributions have no token in common."""
-    refuse(bad, "no token has a probability under both theta and t", rows)
+def refuse_disjoint(bad: Tensor, rows: Tensor | None = None) -> None:
+    """Raise `ValueError` for rows whose two distributions have no token in common; arguments as in `refuse_rows`."""
+    refuse_rows(bad, "no token has a probability under both theta and t", rows)
 
 
 def log_mixture(log_theta: Tensor, log_t: Tensor, alpha: Tensor | float) -> tuple[Tensor, Tensor]:
     """Compute log q_alpha [B, V], normalised, and log Z(alpha) [B]: Z is the sum of pi_theta^alpha * pi_t^(1 - alpha).
 
-    For 0 < alpha < 1, q lives on the common support. Alpha 0 and 1 give pi_t and pi_theta, bit for bit, and log Z 0.
-    Raises `ValueError`, with the row's number, where there is no common support or NaN, or alpha is not in [0, 1].
+    For 0 < alpha < 1, q has the common support. Alpha 0 and 1 give pi_t and pi_theta, bit for bit, and log Z 0. Raises
+    `ValueError`, with the row's number, where there is no common support or NaN, or alpha is not in [0, 1].
     """
-    log_theta, log_t = lifted(log_theta, log_t)
+    log_theta, log_t = to_full_precision(log_theta, log_t)
     weight = torch.as_tensor(alpha, dtype=log_t.dtype, device=log_t.device).expand(len(log_t))
     log_q = torch.lerp(log_t, log_theta, weight.unsqueeze(-1))
     log_z = log_q.exp().sum(-1).log()
+    # NaN compares as False: such rows take the slow path, which raises for them.
     plain = (weight > 0) & (weight < 1) & (log_z > SAFE_LOG_Z)
     if not bool(plain.all()):
         rows = (~plain).nonzero().squeeze(-1)
-        exact, log_z[rows] = _careful(log_theta[rows], log_t[rows], weight[rows], rows)
+        exact, log_z[rows] = _stable_mixture(log_theta[rows], log_t[rows], weight[rows], rows)
         return log_q.sub_(log_z.unsqueeze(-1)).index_copy_(0, rows, exact), log_z
     return log_q.sub_(log_z.unsqueeze(-1)), log_z
 
 
-def _careful(log_theta: Tensor, log_t: Tensor, weight: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Compute log q, normalised, and log Z, whatever the supports and weights.
+def _stable_mixture(log_theta: Tensor, log_t: Tensor, weight: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Compute log q, normalised, and log Z for any supports and weights.
 
     Args:
-        log_theta: pi_theta's log-probabilities, [rows, vocabulary].
-        log_t: pi_t's, of the same shape.
+        log_theta: Log-probabilities of pi_theta, [rows, vocabulary].
+        log_t: Log-probabilities of pi_t, of the same shape.
         weight: The weight of pi_theta, [rows].
-        rows: The rows' numbers in the batch, for errors.
+        rows: Numbers of the rows in the batch, for errors.
     """
-    refuse(~((weight >= 0) & (weight <= 1)), "alpha is not in [0, 1]", rows)
-    refuse((log_theta + log_t).isnan().any(-1), "NaN among the log-probabilities", rows)
-    wide = weight.unsqueeze(-1)
+    refuse_rows(~((weight >= 0) & (weight <= 1)), "alpha is not in [0, 1]", rows)
+    refuse_rows((log_theta + log_t).isnan().any(-1), "NaN among the log-probabilities", rows)
+    column = weight.unsqueeze(-1)
     common = (log_theta > -torch.inf) & (log_t > -torch.inf)
-    log_q = torch.where(common, torch.lerp(log_t, log_theta, wide), -torch.inf)
+    log_q = torch.where(common, torch.lerp(log_t, log_theta, column), -torch.inf)
     log_z = torch.where((weight == 0) | (weight == 1), 0, log_q.logsumexp(-1))
-    refuse_no_overlap(log_z == -torch.inf, rows)
-    return torch.where(wide == 0, log_t, torch.where(wide == 1, log_theta, log_q.log_softmax(-1))), log_z
+    refuse_disjoint(log_z == -torch.inf, rows)
+    # At the ends the distribution itself, with its own support.
+    return torch.where(column == 0, log_t, torch.where(column == 1, log_theta, log_q.log_softmax(-1))), log_z
 
 
 def entropy(log_p: Tensor) -> Tensor:
     """Compute -sum p log p [B], in nats."""
-    (log_p,) = lifted(log_p)
+    (log_p,) = to_full_precision(log_p)
     return -_expected(log_p.exp(), log_p.clamp_min(torch.finfo(log_p.dtype).min))
 
 
 def kl(log_q: Tensor, log_p: Tensor) -> Tensor:
-    """Compute KL(q || p) [B], in nats: infinite where q has a token that p lacks; at least 0, rounding apart."""
-    log_q, log_p = lifted(log_q, log_p)
+    """Compute KL(q || p) [B], in nats: infinite where q has a token that p lacks, and never below 0."""
+    log_q, log_p = to_full_precision(log_q, log_p)
     return _kl(log_q.exp(), log_q, log_p)
 
 
 def _kl(q: Tensor, log_q: Tensor, log_p: Tensor) -> Tensor:
-    """Compute KL(q || p) where q is known already."""
+    """Compute KL(q || p) [B] with q = exp(log_q) given."""
     difference = log_q - log_p
     divergence = _expected(q, difference)
-    if bool(divergence.isnan().any()):
+    if bool(divergence.isnan().any()):  # 0 * -inf, or -inf - -inf, of tokens that q lacks: these count 0
         divergence = _expected(q, torch.where((q == 0) & ~difference.isfinite(), 0, difference))
     return divergence.clamp_min(0)
 
@@ -123,13 +130,13 @@ def _expected(p: Tensor, value: Tensor) -> Tensor:
 
 def ess(log_q: Tensor, log_p: Tensor) -> Tensor:
     """Compute ESS_p(q) = 1 / sum(p^2 / q) over p's support [B]: 1 where q is p, 0 where q lacks a token of p."""
-    log_q, log_p = lifted(log_q, log_p)
+    log_q, log_p = to_full_precision(log_q, log_p)
     return _log_inverse_ess(log_q, log_p).neg().exp()
 
 
 def _log_inverse_ess(log_q: Tensor, log_p: Tensor) -> Tensor:
-    """Compute the log of sum(p^2 / q)."""
-    terms = torch.lerp(log_q, log_p, 2.0)
+    """Compute log sum(p^2 / q) [B], which is log ESS with the sign changed."""
+    terms = torch.lerp(log_q, log_p, 2.0)  # 2 log p - log q
     log_sum = terms.exp().sum(-1).log()
     if bool(log_sum.isfinite().all()):
         return log_sum
@@ -140,18 +147,19 @@ def token_diagnostics(log_theta: Tensor, log_t: Tensor, log_q: Tensor, alpha: Te
     """Compute the diagnostics of one step's q, which was made with `alpha` [B].
 
     Args:
-        log_theta: pi_theta's log-probabilities, [B, V].
-        log_t: pi_t's.
-        log_q: q's, made of both.
+        log_theta: Log-probabilities of pi_theta, [B, V].
+        log_t: Log-probabilities of pi_t, [B, V].
+        log_q: Log-probabilities of q, [B, V].
         alpha: The weight of pi_theta, [B].
     """
-    log_theta, log_t, log_q = lifted(log_theta, log_t, log_q)
+    log_theta, log_t, log_q = to_full_precision(log_theta, log_t, log_q)
     q = log_q.exp()
     kl_theta, kl_t = _kl(q, log_q, log_theta), _kl(q, log_q, log_t)
     inverse_theta, inverse_t = _log_inverse_ess(log_q, log_theta), _log_inverse_ess(log_q, log_t)
     numbers = {
         "kl_theta": kl_theta,
         "kl_t": kl_t,
+        # `where`, since inf - inf is NaN: two infinite values are equal here.
         "kl_gap": torch.where(kl_theta == kl_t, 0, (kl_theta - kl_t).abs()),
         "ess_theta": inverse_theta.neg().exp(),
         "ess_t": inverse_t.neg().exp(),

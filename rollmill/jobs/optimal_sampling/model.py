@@ -1,4 +1,4 @@
-"""The mixture of two models as one model that generates.
+"""`OptimalSamplingModel`: the mixture of two models as one model that generates.
 
 Imports torch, transformers and, for adapters, PEFT.
 """
@@ -15,29 +15,29 @@ from torch import Tensor
 from rollmill.errors import InputError
 from rollmill.generation.identity import rollout_seed
 from rollmill.jobs.optimal_sampling.decoding import Decoder
-from rollmill.jobs.optimal_sampling.model_spec import ModelSpec, choose_pair
+from rollmill.jobs.optimal_sampling.model_spec import ModelSpec, resolve_pair
 from rollmill.jobs.optimal_sampling.pair import Pair, load_pair
 from rollmill.jobs.optimal_sampling.samples import Decoded, SampleRequest
-from rollmill.jobs.optimal_sampling.token_sampler import FIELDS, Drawer, check
+from rollmill.jobs.optimal_sampling.token_sampler import FIELDS, TokenSampler, check_setting
 from rollmill.jobs.optimal_sampling.vllm_decoding import VllmDecoder, VllmPair
 
 BACKENDS = ("transformers", "vllm")
 
 PairDecoder = Decoder | VllmDecoder
 Prompt = str | Sequence[Mapping[str, Any]]
-"""Text, taken as it stands, or chat messages, put through the model's own chat template."""
+"""Text, tokenised as it is, or chat messages, rendered by the model's own chat template."""
 
 
 @dataclass(frozen=True)
 class GenerationOutput:
-    """Answers in the order of their prompts. Tensors are [batch, seq] on the CPU, 0 behind an answer's end."""
+    """Answers in the order of their prompts. Tensors are [batch, seq] on the CPU, padded with 0."""
 
     generated_texts: list[str]
-    """Without special tokens."""
+    """Answers without special tokens."""
     token_ids: list[list[int]]
-    """Up to and including the end token."""
+    """Token ids up to and including the end token."""
     lengths: list[int]
-    """Tokens of each answer."""
+    """Number of tokens of each answer."""
     finish_reasons: list[str]
     """`stop` or `length`."""
     mask: Tensor
@@ -51,14 +51,28 @@ class GenerationOutput:
 
 
 class OptimalSamplingModel:
-    """Draws from q, proportional at every token to pi_theta^alpha * pi_t^(1 - alpha): alpha weighs pi_theta.
+    """Samples from q, proportional at every token to pi_theta^alpha * pi_t^(1 - alpha): alpha weighs pi_theta.
 
-    Paths are directories or hub ids; an adapter's directory stands for its base with the adapter. Without
-    `model_t_path` both have the same weights, told apart by adapters or prompts; what both have is loaded once.
-    `alpha_method`: see `compute_alpha`. `support_top_k`/`support_top_p` keep q to pi_t's most probable tokens.
-    `backend` `vllm` holds both in one vLLM, which takes one set of weights with adapters: see `VllmPair`; it
-    ends with `close`, or with the `with` block. Raises `InputError` for what cannot be loaded, does not go together, or
-    is out of bounds.
+    Raises `InputError` for models that cannot be loaded or do not fit together, and for values out of bounds.
+
+    Args:
+        model_theta_path: The policy pi_theta: directory or hub id; an adapter's directory stands for its base with the
+            adapter.
+        model_t_path: The target model pi_t, likewise. None for the policy's weights, which are loaded once: the two
+            then differ by adapters or prompts.
+        backend: `transformers`, or `vllm`, which runs both in one vLLM, as one set of weights with adapters: see
+            `VllmPair`. It ends with `close`, or with the `with` block.
+        alpha_method: Method by which alpha is chosen; see `compute_alpha`.
+        fixed_alpha: Alpha of the method `fixed`, in [0, 1].
+        alpha_tol: Error of the methods that search a root, above 0.
+        device: Device of torch, such as `cuda:1`; None for a GPU where there is one.
+        dtype: Dtype of the weights; None for bfloat16 on a GPU, float32 on a CPU.
+        adapter_theta: Directory of a LoRA adapter on the policy.
+        adapter_t: Directory of a LoRA adapter on the target model.
+        batch_size: Answers that are generated at the same time.
+        support_top_k: q is restricted to so many of pi_t's most probable tokens; -1 for all.
+        support_top_p: q is restricted to pi_t's nucleus of this mass.
+        vllm_args: More arguments for vLLM, as in a shell.
     """
 
     def __init__(
@@ -89,21 +103,21 @@ class OptimalSamplingModel:
             "support_top_p": support_top_p,
         }
         self._batch_size = batch_size
-        chosen = choose_pair(
+        spec = resolve_pair(
             model_theta_path,
             model_t_path,
             adapter_theta=adapter_theta,
             adapter_t=adapter_t,
             runner="vllm" if backend == "vllm" else "peft",
         )
-        Drawer(**self._settings)  # says at once what is out of bounds
-        check(batch_size >= 1, "batch_size", batch_size, "1 or more")
-        self.chosen = chosen
+        TokenSampler(**self._settings)  # raises for values out of bounds, before the models are loaded
+        check_setting(batch_size >= 1, "batch_size", batch_size, "1 or more")
+        self.spec = spec
         self.pair: Pair | VllmPair
         if backend == "vllm":
-            self.pair = VllmPair(chosen, device=device, dtype=dtype, batch_size=batch_size, arguments=vllm_args)
+            self.pair = VllmPair(spec, device=device, dtype=dtype, batch_size=batch_size, arguments=vllm_args)
         else:
-            self.pair = load_pair(chosen, device=device, dtype=dtype)
+            self.pair = load_pair(spec, device=device, dtype=dtype)
 
     def __enter__(self) -> Self:
         return self
@@ -112,7 +126,7 @@ class OptimalSamplingModel:
         self.close()
 
     def close(self) -> None:
-        """End vLLM, where that is the backend."""
+        """End vLLM, if it is the backend."""
         if isinstance(self.pair, VllmPair):
             self.pair.close()
 
@@ -124,22 +138,22 @@ class OptimalSamplingModel:
         )
 
     def request(self, key: Any, prompt: Prompt, prompt_t: Prompt | None, seed: int) -> SampleRequest:
-        """Make the request of one answer. Without `prompt_t` pi_t sees the same prompt, through its own template.
+        """Return the request for one answer.
 
         Args:
-            key: Names the answer.
-            prompt: What pi_theta sees: a text, or messages.
-            prompt_t: What pi_t sees in place of it.
-            seed: Of the answer.
+            key: Identifies the answer.
+            prompt: Prompt of pi_theta: a text, or messages.
+            prompt_t: Prompt of pi_t; None for the same, rendered by pi_t's own chat template.
+            seed: Seed of the answer.
         """
-        theta, t = self.chosen.theta, self.chosen.t
+        theta, t = self.spec.theta, self.spec.t
         ids = prompt_ids(theta, prompt)
         same = prompt_t is None and t.tokenizer is theta.tokenizer
         return SampleRequest(key, ids, ids if same else prompt_ids(t, prompt if prompt_t is None else prompt_t), seed)
 
     def text(self, token_ids: Sequence[int]) -> str:
         """Return an answer's text, without special tokens."""
-        return str(self.chosen.theta.tokenizer.decode(token_ids, skip_special_tokens=True))
+        return str(self.spec.theta.tokenizer.decode(token_ids, skip_special_tokens=True))
 
     def generate(
         self,
@@ -154,17 +168,17 @@ class OptimalSamplingModel:
     ) -> GenerationOutput:
         """Draw one answer to each prompt.
 
-        An answer depends on `seed`, its prompts and its place in the list alone. Raises as `Decoder.decode` does.
+        An answer depends only on `seed`, its prompts and its index in the list. Raises as `Decoder.decode` does.
 
         Args:
             prompts: Texts, or lists of messages.
-            max_new_tokens: Tokens of an answer, at most.
-            temperature: Of the sampling from q.
-            top_p: Nucleus of the sampling from q.
-            top_k: Most probable tokens of q to sample from; -1 for all.
-            return_diagnostics: Whether the output has more than alpha.
-            seed: Of all answers.
-            prompts_t: What pi_t sees in place of each prompt, such as the prompt with a hint.
+            max_new_tokens: Most tokens of an answer.
+            temperature: Temperature of sampling from q; 0 takes the most probable token.
+            top_p: Nucleus of sampling from q.
+            top_k: Number of q's most probable tokens to sample from; -1 for all.
+            return_diagnostics: Whether the output has KL and ESS besides alpha.
+            seed: Seed of all answers.
+            prompts_t: Prompts of pi_t, such as the prompts with a hint; None for the same prompts.
         """
         if isinstance(prompts, str) or isinstance(prompts_t, str):
             raise InputError("prompts is one text: give a list of texts, or of lists of messages")
@@ -217,12 +231,12 @@ def prompt_ids(side: ModelSpec, prompt: Prompt) -> list[int]:
 def create_optimal_sampling_model(
     model_theta: str, model_t: str | None = None, alpha_method: str = "kl_symmetry", **settings: Any
 ) -> OptimalSamplingModel:
-    """Make an `OptimalSamplingModel` by the names of the command line.
+    """Return an `OptimalSamplingModel`, by the names of the command line.
 
     Args:
         model_theta: Directory or hub id of the policy.
-        model_t: Directory or hub id of the target model; None for the policy's.
-        alpha_method: How alpha is chosen.
+        model_t: Directory or hub id of the target model; None for the policy's weights.
+        alpha_method: Method by which alpha is chosen; see `compute_alpha`.
         **settings: The other arguments of the constructor.
     """
     return OptimalSamplingModel(model_theta, model_t, alpha_method=alpha_method, **settings)

@@ -1,4 +1,4 @@
-"""The two models of a mixture as the user chose them, before their weights are loaded. Imports transformers."""
+"""The two models of a mixture as the user names them, before weights are loaded. Imports transformers."""
 
 from __future__ import annotations
 
@@ -16,62 +16,62 @@ from rollmill.jobs.training.base_check import check_adapter
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """One of the two models."""
+    """One of the two models: weights, adapter, tokenizer."""
 
     name: str
-    """As the user gave it."""
+    """The name that the user gave."""
     base: str
-    """Absolute directory or hub id of the weights: equal where two names mean one place."""
+    """Absolute directory or hub id of the weights: equal where two names mean the same directory."""
     adapter: str | None
-    """Absolute directory of the LoRA adapter on them."""
+    """Absolute directory of the LoRA adapter on the weights; None for none."""
     tokenizer: Any
     end_tokens: frozenset[int]
 
 
 @dataclass(frozen=True)
-class ChosenPair:
-    """Two models with one vocabulary."""
+class PairSpec:
+    """Two models with a common vocabulary."""
 
     theta: ModelSpec
     t: ModelSpec
     vocabulary: Vocabulary
-    """The ids that the tokenizers share."""
+    """The token ids that the tokenizers share."""
 
     @property
     def shared(self) -> bool:
-        """Tell whether both have the same weights, whatever adapters they have."""
+        """Whether both have the same weights, with the same adapters or not."""
         return self.theta.base == self.t.base
 
     @property
     def end_tokens(self) -> frozenset[int]:
-        """Return the token ids that end an answer, of either model."""
+        """Token ids that end an answer, of either model."""
         return self.theta.end_tokens | self.t.end_tokens
 
     @property
     def adapters(self) -> list[str]:
-        """Return the directories of the adapters, each once."""
+        """Directories of the adapters, each once."""
         return list(dict.fromkeys(member.adapter for member in (self.theta, self.t) if member.adapter is not None))
 
 
-def choose_pair(
+def resolve_pair(
     model_theta: str,
     model_t: str | None = None,
     *,
     adapter_theta: str | None = None,
     adapter_t: str | None = None,
     runner: Runner = "peft",
-) -> ChosenPair:
-    """Choose two models: directories or hub ids; a LoRA adapter's directory stands for its base with it.
+) -> PairSpec:
+    """Return two models by directories or hub ids; a LoRA adapter's directory stands for its base with the adapter.
 
     Without `model_t` both have the weights of `model_theta`. Raises `InputError` for adapters, tokenizers and
     vocabularies that cannot be loaded or do not go together.
 
     Args:
         model_theta: Directory or hub id of the policy.
-        model_t: Directory or hub id of the target model.
+        model_t: Directory or hub id of the target model; None for the policy's weights.
         adapter_theta: Directory of a LoRA adapter on the policy.
         adapter_t: Directory of a LoRA adapter on the target model.
-        runner: What runs the adapters.
+        runner: The library that loads the adapters, which decides the kinds that it can load.
     """
     base_theta, adapter_theta = _base_and_adapter(model_theta, adapter_theta, AdapterRules(runner, "--model_theta"))
     base_t, adapter_t = (
@@ -80,18 +80,18 @@ def choose_pair(
         else (base_theta, adapter_t)
     )
     tokenizers: dict[str, Any] = {}
-    theta = _chosen(model_theta, base_theta, adapter_theta, tokenizers, AdapterRules(runner, "--model_theta"))
-    t = _chosen(model_t or model_theta, base_t, adapter_t, tokenizers, AdapterRules(runner, "--model_t"))
+    theta = _resolve_model(model_theta, base_theta, adapter_theta, tokenizers, AdapterRules(runner, "--model_theta"))
+    t = _resolve_model(model_t or model_theta, base_t, adapter_t, tokenizers, AdapterRules(runner, "--model_t"))
     if runner == "peft" and theta.base == t.base and theta.adapter != t.adapter:
         sides = {"--model_theta": theta.adapter, "--model_t": t.adapter}
         check_mixed({flag: adapter for flag, adapter in sides.items() if adapter is not None})
     ends = theta.end_tokens | t.end_tokens
     vocabulary = check_vocabularies(theta.tokenizer, t.tokenizer, names=(theta.name, t.name), end_tokens=ends)
-    return ChosenPair(theta, t, vocabulary)
+    return PairSpec(theta, t, vocabulary)
 
 
 class AdapterRules(NamedTuple):
-    """What an adapter has to be; see `read_adapter`."""
+    """Requirements on an adapter, as arguments of `read_adapter`."""
 
     runner: Runner
     model_flag: str
@@ -105,51 +105,55 @@ def _base_and_adapter(model: str, adapter: str | None, rules: AdapterRules) -> t
     return read_adapter(model, **rules._asdict()).base, model
 
 
-def _chosen(name: str, base: str, adapter: str | None, tokenizers: dict[str, Any], rules: AdapterRules) -> ModelSpec:
+def _resolve_model(
+    name: str, base: str, adapter: str | None, tokenizers: dict[str, Any], rules: AdapterRules
+) -> ModelSpec:
     """Return one of the two models.
 
     Args:
-        name: As the user gave it.
+        name: The name that the user gave.
         base: Directory or hub id of the weights.
-        adapter: Directory of the adapter on them.
-        tokenizers: Those loaded already, by where they are.
-        rules: Of adapters.
+        adapter: Directory of the adapter on the weights; None for none.
+        tokenizers: Tokenizers loaded already, by their directory or hub id; may get one more.
+        rules: Requirements on the adapter.
     """
     if adapter is not None:
         check_adapter(adapter, base, **rules._asdict())
-    ends = _end_tokens(base)
-    home = _tokenizer_home(base, adapter)
-    if home not in tokenizers:
-        tokenizers[home] = _tokenizer(home)
-    tokenizer = tokenizers[home]
-    end_ids = tokenizer.eos_token_id if ends is None else ends
-    every = end_ids if isinstance(end_ids, list | tuple) else [] if end_ids is None else [end_ids]
-    return ModelSpec(
-        name, _canonical_name(base), None if adapter is None else _canonical_name(adapter), tokenizer, frozenset(every)
-    )
+    source = _tokenizer_source(base, adapter)
+    if source not in tokenizers:
+        tokenizers[source] = _tokenizer(source)
+    tokenizer = tokenizers[source]
+    configured = _end_tokens(base)
+    end_ids = tokenizer.eos_token_id if configured is None else configured
+    if end_ids is None:
+        end_ids = []
+    elif not isinstance(end_ids, list | tuple):
+        end_ids = [end_ids]
+    directory = None if adapter is None else _canonical_name(adapter)
+    return ModelSpec(name, _canonical_name(base), directory, tokenizer, frozenset(end_ids))
 
 
 def _canonical_name(base: str) -> str:
-    """Return a name that is equal for all names of one directory."""
+    """Return an absolute directory, which is equal for all names of it; a hub id as it is."""
     folder = Path(base).expanduser()
     return str(folder.resolve()) if folder.is_dir() else base
 
 
-def _tokenizer_home(base: str, adapter: str | None) -> str:
-    """Return where the tokenizer is: an adapter may have its own, with another chat template."""
+def _tokenizer_source(base: str, adapter: str | None) -> str:
+    """Return the directory or hub id of the tokenizer: an adapter may have its own, with another chat template."""
     has_tokenizer = adapter is not None and (Path(adapter).expanduser() / "tokenizer_config.json").is_file()
     return _canonical_name(adapter if adapter is not None and has_tokenizer else base)
 
 
-def _tokenizer(home: str) -> Any:
+def _tokenizer(source: str) -> Any:
     try:
-        return AutoTokenizer.from_pretrained(home, trust_remote_code=False)
+        return AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except Exception as error:  # the hub, files and tokenizers raise types of their own
-        raise InputError(f"cannot load the tokenizer of {home}: {error}") from error
+        raise InputError(f"cannot load the tokenizer of {source}: {error}") from error
 
 
 def _end_tokens(base: str) -> Any:
-    """Return the end tokens of the generation configuration, or of the model's where it has none."""
+    """Return `eos_token_id` of `generation_config.json`, or of `config.json` where there is none."""
     try:
         configuration: Any = GenerationConfig.from_pretrained(base)
     except OSError:
@@ -165,5 +169,5 @@ def _configuration(base: str) -> Any:
 
 
 def logits_of(base: str) -> int:
-    """Return how many token ids a model gives logits for. Raises `InputError` where it has no configuration."""
+    """Return the number of logits of a model, often above its tokenizer's. Raises `InputError` without a config."""
     return int(_configuration(base).get_text_config(decoder=True).vocab_size)

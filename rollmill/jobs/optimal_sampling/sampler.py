@@ -208,7 +208,7 @@ def _request(loaded: _LoadedPair, row: ShardRow) -> SampleRequest | str:
     """Return the request, or why there is none."""
     from jinja2 import TemplateError
 
-    theta, t = loaded.model.chosen.theta, loaded.model.chosen.t
+    theta, t = loaded.model.spec.theta, loaded.model.spec.t
     prompt, prompt_t = _prompt(theta, row.messages), _prompt(t, row.messages_t or row.messages)
     same = row.messages_t is None and isinstance(prompt, str) == isinstance(prompt_t, str)
     seed = rollout_seed(loaded.settings.seed, row.instance_id, 0)

@@ -1,4 +1,4 @@
-"""One token of q for each row, from two models' logits. Imports torch and the standard library only."""
+"""Draws one token of q for each row from two models' logits. Imports torch and the standard library only."""
 
 from __future__ import annotations
 
@@ -17,30 +17,38 @@ FIELDS = ("alpha", "kl_theta", "kl_t", "kl_gap", "ess_ratio")
 """The diagnostics of every token, of q before temperature, top-p and top-k."""
 
 
-class Drawn(NamedTuple):
-    """One step of every row."""
+class TokenStep(NamedTuple):
+    """One decoding step: a token for each row."""
 
     tokens: list[int]
     diagnostics: list[list[float]]
-    """In the order of `FIELDS`; `alpha` alone without diagnostics."""
+    """For each row, values in the order of `FIELDS`; `alpha` alone without diagnostics."""
     logprobs: list[float]
-    """Of the tokens, under the distribution that they were drawn from: q after temperature, top-k and top-p."""
+    """Log-probability of each token under the distribution that it was drawn from: q after temperature, top-k, top-p."""
 
 
-class NoNumbersError(ArithmeticError):
-    """A row's logits are infinite or not a number."""
+class NonFiniteLogitsError(ArithmeticError):
+    """A row's logits are all -inf, or have +inf or NaN among them."""
 
     def __init__(self, row: int) -> None:
         super().__init__(row)
         self.row = row
 
 
-class Drawer:
-    """How q is made of two models' logits, and how a token is drawn from it.
+class TokenSampler:
+    """Computes q from two models' logits, and draws tokens from it. Raises `InputError` for values out of bounds.
 
-    `top_k` -1 or 0 and `top_p` 1 leave q whole; `support_top_k`/`support_top_p` keep q to pi_t's most probable tokens.
-    `temperature` 0 takes the most probable token. `excluded` ids are in neither distribution. Raises `InputError` for
-    values that cannot be.
+    Args:
+        alpha_method: Method by which alpha is chosen; see `compute_alpha`.
+        fixed_alpha: Alpha of the method `fixed`, in [0, 1].
+        alpha_tol: Error of the methods that search a root, above 0.
+        temperature: Temperature of q; 0 takes the most probable token.
+        top_p: Nucleus of q; 1 for all tokens.
+        top_k: Number of q's most probable tokens; -1 or 0 for all.
+        support_top_k: q is restricted to so many of pi_t's most probable tokens; -1 or 0 for all.
+        support_top_p: q is restricted to pi_t's nucleus of this mass.
+        diagnostics: Whether to compute KL and ESS besides alpha.
+        excluded: Token ids that neither distribution has.
     """
 
     def __init__(
@@ -57,46 +65,47 @@ class Drawer:
         diagnostics: bool = True,
         excluded: Sequence[int] = (),
     ) -> None:
-        check(alpha_method in METHODS, "alpha_method", alpha_method, f"one of {', '.join(METHODS)}")
-        check(0 <= fixed_alpha <= 1, "fixed_alpha", fixed_alpha, "from 0 to 1")
-        check(alpha_tol > 0, "alpha_tol", alpha_tol, "above 0")
-        check(0 <= temperature < float("inf"), "temperature", temperature, "0 or more")
+        check_setting(alpha_method in METHODS, "alpha_method", alpha_method, f"one of {', '.join(METHODS)}")
+        check_setting(0 <= fixed_alpha <= 1, "fixed_alpha", fixed_alpha, "from 0 to 1")
+        check_setting(alpha_tol > 0, "alpha_tol", alpha_tol, "above 0")
+        check_setting(0 <= temperature < float("inf"), "temperature", temperature, "0 or more")
         for name, share in (("top_p", top_p), ("support_top_p", support_top_p)):
-            check(0 < share <= 1, name, share, "above 0, up to 1")
+            check_setting(0 < share <= 1, name, share, "above 0, up to 1")
         for name, count in (("top_k", top_k), ("support_top_k", support_top_k)):
-            check(count >= -1, name, count, "1 or more, or -1 for all")
+            check_setting(count >= -1, name, count, "1 or more, or -1 for all")
         self._weight: dict[str, Any] = {"method": alpha_method, "fixed_alpha": fixed_alpha, "tol": alpha_tol}
-        self._cut: dict[str, Any] = {"temperature": temperature, "top_p": top_p, "top_k": top_k}
+        self._truncation: dict[str, Any] = {"temperature": temperature, "top_p": top_p, "top_k": top_k}
         self._support: dict[str, Any] = {"top_p": support_top_p, "top_k": support_top_k}
-        self._constrained = support_top_k > 0 or support_top_p < 1
+        self._has_support = support_top_k > 0 or support_top_p < 1
         self._diagnostics = diagnostics
         self._excluded = list(excluded)
 
-    def draw(self, logits_theta: Tensor, logits_t: Tensor, uniforms: Sequence[float]) -> Drawn:
-        """Draw a token for each row of two [n, vocabulary] logits and n numbers in [0, 1).
+    def draw(self, logits_theta: Tensor, logits_t: Tensor, uniforms: Sequence[float]) -> TokenStep:
+        """Draw a token for each row of two [n, vocabulary] logits, by n uniforms in [0, 1).
 
-        One tensor given twice is one distribution. Raises `NoNumbersError` for logits that are none.
+        The same tensor given twice is one distribution, computed once. Raises `NonFiniteLogitsError`.
         """
         log_theta = self._log_probs(logits_theta)
         log_t = log_theta if logits_t is logits_theta else self._log_probs(logits_t)
+        # NaN and +inf spread to the whole row of a log-softmax, so that its maximum shows them.
         finite = torch.stack([log_theta.amax(-1), log_t.amax(-1)]).isfinite().all(0)
         if not bool(finite.all()):
-            raise NoNumbersError(int(finite.logical_not().nonzero()[0]))
-        if self._constrained:
+            raise NonFiniteLogitsError(int(finite.logical_not().nonzero()[0]))
+        if self._has_support:
             log_theta, log_t = constrain_support(log_theta, log_t, **self._support)
         alpha = compute_alpha(log_theta, log_t, **self._weight)
         log_q, _ = log_mixture(log_theta, log_t, alpha)
         numbers = torch.tensor(uniforms, dtype=torch.float64, device=log_q.device)
-        probabilities = sampling_distribution(log_q, **self._cut)
+        probabilities = sampling_distribution(log_q, **self._truncation)
         tokens = draw(probabilities, numbers)
         logprobs = probabilities.gather(-1, tokens.unsqueeze(-1)).squeeze(-1).log()
         diagnostics = [alpha]
         if self._diagnostics:
             all_diagnostics = token_diagnostics(log_theta, log_t, log_q, alpha)
             diagnostics = [getattr(all_diagnostics, name) for name in FIELDS]
-        # All numbers leave the device at once.
-        every = torch.stack([*diagnostics, logprobs], -1).tolist()
-        return Drawn(tokens.tolist(), [numbers[:-1] for numbers in every], [numbers[-1] for numbers in every])
+        # One copy from the device for all values: each copy waits for the device.
+        rows = torch.stack([*diagnostics, logprobs], -1).tolist()
+        return TokenStep(tokens.tolist(), [row[:-1] for row in rows], [row[-1] for row in rows])
 
     def _log_probs(self, logits: Tensor) -> Tensor:
         if self._excluded:
@@ -106,7 +115,7 @@ class Drawer:
 
 
 class Uniforms:
-    """A sample's numbers in [0, 1), float64: the same ones for a seed, by the place of a token in the answer."""
+    """A sample's uniform numbers in [0, 1), float64, by the index of a token in the answer: a function of the seed."""
 
     def __init__(self, seed: int) -> None:
         self._generator = torch.Generator().manual_seed(seed)
@@ -118,16 +127,16 @@ class Uniforms:
         return self._drawn[index]
 
 
-def no_numbers(key: object, tokens: int) -> str:
-    """Return the message for a sample whose logits are no numbers after this many tokens."""
+def non_finite_message(key: object, tokens: int) -> str:
+    """Return the message for a sample whose logits are not finite after this many tokens."""
     return (
-        f"the models' logits for {key} are no numbers after {tokens} tokens: "
+        f"the models' logits for {key} are not finite after {tokens} tokens: "
         "they overflow in this dtype, or the weights are broken: try bfloat16 or float32"
     )
 
 
 def by_field(diagnostics: Sequence[Sequence[float]]) -> dict[str, list[float]]:
-    """Transpose every token's numbers into a list by name in `FIELDS`, with one number for each token."""
+    """Transpose the diagnostics of each token into lists by name in `FIELDS`, with one value for each token."""
     return dict(zip(FIELDS, map(list, zip(*diagnostics, strict=True)), strict=False))
 
 
@@ -135,14 +144,14 @@ def _log_softmax(logits: Tensor) -> Tensor:
     return (logits if logits.dtype == torch.float64 else logits.float()).log_softmax(-1)
 
 
-def check(fits: bool, name: str, value: Any, what: str) -> None:
-    """Raise `InputError` for a setting's value that cannot be.
+def check_setting(is_valid: bool, name: str, value: Any, expected: str) -> None:
+    """Raise `InputError` for a setting out of bounds.
 
     Args:
-        fits: Whether the value can be.
-        name: The setting's.
-        value: Its value.
-        what: What to give instead.
+        is_valid: Whether the value is within bounds.
+        name: Name of the setting.
+        value: Value of the setting.
+        expected: The values to give instead, for the message.
     """
-    if not fits:
-        raise InputError(f"{name} {value}: give {what}")
+    if not is_valid:
+        raise InputError(f"{name} {value}: give {expected}")

@@ -1,33 +1,33 @@
-"""What is left of q to draw from, and the draw. Imports torch and the standard library only."""
+"""Temperature, top-k and top-p of q, and the draw of a token. Imports torch and the standard library only."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from rollmill.jobs.optimal_sampling.mixture import lifted, refuse
+from rollmill.jobs.optimal_sampling.mixture import to_full_precision, refuse_rows
 
 FIXED_POINT = 2.0**53
+"""Probabilities are summed as integers of 2^-53: float64 has 53 bits."""
 FIRST_LOOK = 256
-"""Tokens that top-p sorts first: where they do not reach it, eight times as many, and so on."""
+"""Number of tokens that top-p sorts first; where they do not reach it, eight times as many, and so on."""
 
 
 def sampling_distribution(log_q: Tensor, *, temperature: float, top_p: float, top_k: int) -> Tensor:
-    """Return probabilities [B, V] after temperature, then top-k, then top-p of what that leaves.
+    """Return probabilities [B, V] after temperature, then top-k, then top-p of the remaining tokens.
 
-    Temperature 0 is all on the most probable token, the first of equals. A `top_k` that is not positive and a `top_p`
-    of 1 leave everything. Tokens as probable as the last one kept are kept, too, so that the order of tokens is of no
-    account. Raises `ValueError` for a negative temperature or a `top_p` outside [0, 1].
+    Tokens as probable as the last one kept are kept, too, so that the result does not depend on the order of tokens.
+    Raises `ValueError` for a negative temperature or a `top_p` outside [0, 1].
 
     Args:
-        log_q: q's log-probabilities, [B, V].
-        temperature: At least 0.
-        top_p: The nucleus, in [0, 1].
-        top_k: Most probable tokens to keep.
+        log_q: Log-probabilities of q, [B, V].
+        temperature: At least 0; 0 puts all probability on the most probable token, the first of equals.
+        top_p: Mass of the nucleus, in [0, 1]; 1 for all tokens.
+        top_k: Number of most probable tokens to keep; all where it is not positive.
     """
     if not temperature >= 0:
         raise ValueError(f"temperature {temperature} is negative")
-    (log_q,) = lifted(log_q)
+    (log_q,) = to_full_precision(log_q)
     if temperature == 0:
         return torch.zeros_like(log_q).scatter_(-1, log_q.argmax(-1, keepdim=True), 1)
     scaled = log_q if temperature == 1 else log_q / temperature
@@ -36,33 +36,33 @@ def sampling_distribution(log_q: Tensor, *, temperature: float, top_p: float, to
 
 
 def constrain_support(log_theta: Tensor, log_t: Tensor, *, top_p: float, top_k: int) -> tuple[Tensor, Tensor]:
-    """Cut both log-probabilities to the tokens that top-k, then top-p leave of pi_t; normalise there, -inf outside.
+    """Restrict both distributions to the tokens that top-k, then top-p keep of pi_t, and normalise them; -inf elsewhere.
 
-    Raises `ValueError` for a `top_p` outside [0, 1] and, by its number, for a row where pi_theta has none of them.
+    Raises `ValueError` for a `top_p` outside [0, 1] and, with its number, for a row where pi_theta has none of them.
 
     Args:
-        log_theta: pi_theta's log-probabilities, [B, V].
-        log_t: pi_t's.
-        top_p: The nucleus, in [0, 1].
-        top_k: Most probable tokens to keep; all where it is not positive.
+        log_theta: Log-probabilities of pi_theta, [B, V].
+        log_t: Log-probabilities of pi_t, [B, V].
+        top_p: Mass of the nucleus, in [0, 1]; 1 for all tokens.
+        top_k: Number of most probable tokens to keep; all where it is not positive.
     """
-    log_theta, log_t = lifted(log_theta, log_t)
+    log_theta, log_t = to_full_precision(log_theta, log_t)
     support = _support(log_t, top_p=top_p, top_k=top_k)
     if support is None:
         return log_theta, log_t
     log_theta, log_t = log_theta.masked_fill(~support, -torch.inf), log_t.masked_fill(~support, -torch.inf)
-    refuse((log_theta == -torch.inf).all(-1), "theta has none of the tokens that top-k and top-p leave of t")
+    refuse_rows((log_theta == -torch.inf).all(-1), "theta has none of the tokens that top-k and top-p leave of t")
     return log_theta.log_softmax(-1), log_t.log_softmax(-1)
 
 
 def draw(probabilities: Tensor, uniforms: Tensor) -> Tensor:
     """Draw a token of each row, [B] int64: by inverse CDF in the order of token ids, from one uniform [B] in [0, 1].
 
-    The CDF is summed in whole numbers of 2^-53, which is exact: the same on any device and at any batch size, and a
-    token of probability 0 is never drawn, not even by a uniform of 0 or 1. Raises `ValueError`, with the
-    row's number, for NaN or a row of zeros.
+    The CDF is summed in integers of 2^-53, which is exact: the same on any device and at any batch size, and a token of
+    probability 0 is never drawn, not even by a uniform of 0 or 1. Raises `ValueError`, with the row's number, for NaN
+    or a row of zeros.
     """
-    refuse(~(probabilities.sum(-1) > 0), "no probability to draw from")
+    refuse_rows(~(probabilities.sum(-1) > 0), "no probability to draw from")
     cumulative = (probabilities * FIXED_POINT).to(torch.int64).cumsum(-1)
     total = cumulative[:, -1]
     reached = torch.minimum((uniforms.double() * total).to(torch.int64), total - 1)
@@ -70,7 +70,7 @@ def draw(probabilities: Tensor, uniforms: Tensor) -> Tensor:
 
 
 def _support(log_p: Tensor, *, top_p: float, top_k: int) -> Tensor | None:
-    """Return which tokens top-k and then top-p keep, [B, V]; None for all."""
+    """Return the mask of the tokens that top-k and then top-p keep, [B, V]; None for all."""
     if not 0 <= top_p <= 1:
         raise ValueError(f"top_p {top_p} is not in [0, 1]")
     support = None
@@ -86,11 +86,12 @@ def _support(log_p: Tensor, *, top_p: float, top_k: int) -> Tensor | None:
 def _boundary(probabilities: Tensor, top_p: float) -> Tensor:
     """Return the probability of the token with which the most probable ones reach `top_p`: [B, 1], positive."""
     size = probabilities.shape[-1]
-    looked = min(size, FIRST_LOOK)
+    count = min(size, FIRST_LOOK)
     while True:
-        ordered = probabilities.topk(looked).values
+        ordered = probabilities.topk(count).values
         reached = ordered.cumsum(-1, dtype=torch.float64) >= top_p
-        if looked == size or bool(reached[:, -1].all()):
-            last = (~reached).sum(-1, keepdim=True).clamp_max(looked - 1)
+        if count == size or bool(reached[:, -1].all()):
+            # The number of tokens before the nucleus is full is the index of the one that fills it.
+            last = (~reached).sum(-1, keepdim=True).clamp_max(count - 1)
             return ordered.gather(-1, last).clamp_min(torch.finfo(ordered.dtype).tiny)
-        looked = min(size, 8 * looked)
+        count = min(size, 8 * count)

@@ -1,4 +1,4 @@
-"""Exact decoding of q with both models in one vLLM, which runs in a process of its own environment."""
+"""Exact decoding of q with both models in one vLLM, which runs in a process with vLLM's own Python environment."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from rollmill.inference.machine import has_accelerator, machine_arguments
 from rollmill.inference.server import ServerConfig
 from rollmill.inference.server_log import ServerLog
 from rollmill.inference.supervised_process import KeptProcess
-from rollmill.jobs.optimal_sampling.model_spec import ChosenPair, logits_of
+from rollmill.jobs.optimal_sampling.model_spec import PairSpec, logits_of
 from rollmill.jobs.optimal_sampling.pair_engine.link import Listener
 from rollmill.jobs.optimal_sampling.samples import Decoded, SampleRequest
-from rollmill.jobs.optimal_sampling.token_sampler import Drawer, check
+from rollmill.jobs.optimal_sampling.token_sampler import TokenSampler, check_setting
 from rollmill.jobs.optimal_sampling.vocabulary import common_size
 from rollmill.terminal.stall_watch import TimedStep
 
@@ -31,48 +31,55 @@ _log = logging.getLogger(__name__)
 _WORKER = "rollmill.jobs.optimal_sampling.pair_engine.worker"
 _ROOT = Path(__file__).parents[3]
 _SOCKET = "socket"
-_LOOK_S = 0.25
-_PATIENCE_S = 10.0
+_POLL_S = 0.25
+_EXIT_TIMEOUT_S = 10.0
 _SLOWEST_TOKEN_S = 2.0
-"""vLLM says something when an answer is whole: so long may each of its tokens take before that counts as a stall."""
+"""Seconds per token before a stall is assumed: vLLM's process sends a message only when an answer is complete."""
 
 
 class VllmPair:
-    """Both models in one vLLM, which takes a minute to start; it ends with `close`, and with this process.
+    """Both models in one vLLM, which takes a minute to start, and ends with `close` and with this process.
 
-    The weights are those that both have, each side with its adapter. `batch_size`: the most samples in flight.
-    `arguments`: more of vLLM's own, as in a shell. Raises `InputError` for a pair that one vLLM cannot hold, and
-    `ServingError` where it does not start.
+    It has one set of weights, and an adapter for each side. Raises `InputError` for a pair that one vLLM cannot hold,
+    and `ServingError` where it does not start.
+
+    Args:
+        spec: The two models.
+        device: None; vLLM uses the device that it is built for.
+        dtype: Dtype of the weights; None for bfloat16 on a GPU, float32 on a CPU.
+        batch_size: Most samples at the same time.
+        arguments: More of vLLM's arguments, as in a shell.
     """
 
     def __init__(
         self,
-        chosen: ChosenPair,
+        spec: PairSpec,
         *,
         device: str | None = None,
         dtype: Any = None,
         batch_size: int = 8,
         arguments: str = "",
     ) -> None:
-        if not chosen.shared:
+        if not spec.shared:
             raise InputError(
-                f"backend vllm: {chosen.theta.name} and {chosen.t.name} have weights of their own, and one vLLM holds "
+                f"backend vllm: {spec.theta.name} and {spec.t.name} have weights of their own, and one vLLM holds "
                 "one model with adapters: give LoRA adapters of one base, or --backend transformers"
             )
         if device is not None:
             raise InputError(
                 f"device {device!r}: vLLM takes the device that it is built for: choose one by CUDA_VISIBLE_DEVICES"
             )
-        self.vocabulary = common_size(chosen.vocabulary.size, {chosen.theta.base: logits_of(chosen.theta.base)})
-        self.excluded = chosen.vocabulary.excluded
-        self.end_tokens = sorted(chosen.end_tokens)
+        self.vocabulary = common_size(spec.vocabulary.size, {spec.theta.base: logits_of(spec.theta.base)})
+        self.excluded = spec.vocabulary.excluded
+        self.end_tokens = sorted(spec.end_tokens)
         self.batch_size = batch_size
-        adapters = [chosen.theta.adapter, chosen.t.adapter]
-        engine_args, environment = engine_arguments(chosen, dtype, batch_size, arguments)
-        kind = engine_args[len(engine_args) - 1 - engine_args[::-1].index("--dtype") + 1]
+        adapters = [spec.theta.adapter, spec.t.adapter]
+        engine_args, environment = engine_arguments(spec, dtype, batch_size, arguments)
+        # The value behind the last `--dtype`: the user's arguments come after ours.
+        effective_dtype = engine_args[len(engine_args) - 1 - engine_args[::-1].index("--dtype") + 1]
         gpus = gpu_names() if has_accelerator() else []
-        self.used: dict[str, Any] = {"device": "cuda" if gpus else "cpu", "dtype": kind, "count": 1}
-        """What they run on; see `describe_use`."""
+        self.used: dict[str, Any] = {"device": "cuda" if gpus else "cpu", "dtype": effective_dtype, "count": 1}
+        """Hardware and dtype; see `describe_use`."""
         if gpus:
             self.used |= {"names": gpus[:1], "driver": driver_version()}
         _log.info("loading the models on %s", use_line(self.used))
@@ -80,7 +87,7 @@ class VllmPair:
         try:
             self._start(engine_args, environment, adapters)
         except BaseException:
-            self._tidy()
+            self._remove_files()
             raise
 
     def _start(self, arguments: list[str], environment: dict[str, str], adapters: list[str | None]) -> None:
@@ -91,7 +98,7 @@ class VllmPair:
         _log.info("starting vLLM: %s", shlex.join(arguments))
         self._process = KeptProcess(command, log=log, environment=environment, grace_s=config.grace_s)
         try:
-            while (link := listener.wait(_LOOK_S)) is None:
+            while (link := listener.wait(_POLL_S)) is None:
                 if self._process.returncode is not None:
                     raise self._death("while starting")
             self._link = link
@@ -103,32 +110,32 @@ class VllmPair:
         finally:
             listener.close()
         self.longest: int = ready["longest"]
-        """The tokens, prompt and answer, that both models take in one row."""
+        """Context length: tokens of prompt and answer that both models take."""
         self.step_tokens: int = ready["step_tokens"]
-        """The tokens that it reads in one step."""
+        """Most tokens of one engine step (`max_num_batched_tokens`)."""
 
     def close(self) -> None:
-        """End vLLM, and forget its log, unless it tells of an end before."""
+        """End vLLM, and remove its log, unless vLLM has ended by itself before."""
         self._link.close()
         self._process.end()
-        self._tidy()
+        self._remove_files()
 
-    def _tidy(self) -> None:
+    def _remove_files(self) -> None:
         if self._has_died:
             (self._folder / _SOCKET).unlink(missing_ok=True)
         else:
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def send(self, message: dict[str, Any]) -> None:
-        """Send vLLM's process a message. Raises `ServingError` where vLLM has ended."""
+        """Send a message to vLLM's process. Raises `ServingError` where it has ended."""
         try:
             self._link.send(message)
         except OSError:
-            raise self._death("while it was drawing") from None
+            raise self._death("while it was sampling") from None
 
     def receive(self) -> dict[str, Any]:
-        """Return vLLM's next message. Raises `ServingError` where it has ended."""
-        return self._receive("while it was drawing")
+        """Return the next message of vLLM's process. Raises `ServingError` where it has ended."""
+        return self._receive("while it was sampling")
 
     def _receive(self, when: str) -> dict[str, Any]:
         try:
@@ -138,87 +145,87 @@ class VllmPair:
 
     def _death(self, when: str) -> ServingError:
         self._has_died = True
-        return self._server_log.death(self._process.wait(_PATIENCE_S), when)
+        return self._server_log.death(self._process.wait(_EXIT_TIMEOUT_S), when)
 
 
-def engine_arguments(chosen: ChosenPair, dtype: Any, batch_size: int, more: str) -> tuple[list[str], dict[str, str]]:
-    """Return arguments and environment for vLLM; of an argument that is given twice the last one counts.
+def engine_arguments(spec: PairSpec, dtype: Any, batch_size: int, more: str) -> tuple[list[str], dict[str, str]]:
+    """Return arguments and environment for vLLM; of an argument that occurs twice, the last one counts.
 
-    Raises `ServingError` where the vLLM here cannot use what the machine has; see `check_devices`.
+    Raises `ServingError` where the installed vLLM cannot use the machine's GPU; see `check_devices`.
 
     Args:
-        chosen: The pair.
-        dtype: The weights' type; None for the machine's.
-        batch_size: Samples at a time; each has two rows.
+        spec: The two models.
+        dtype: Dtype of the weights; None for bfloat16 on a GPU, float32 on a CPU.
+        batch_size: Samples at the same time; each has two rows.
         more: The user's arguments, as in a shell.
     """
     installed = ServerConfig().vllm()
-    base, on_gpu = chosen.theta.base, installed.build != "cpu"
+    base, on_gpu = spec.theta.base, installed.build != "cpu"
     ours, environment = machine_arguments(base, on_gpu=on_gpu)
-    kind = str(dtype).removeprefix("torch.") if dtype else "bfloat16" if on_gpu else "float32"
+    default_dtype = "bfloat16" if on_gpu else "float32"
     arguments = [
         *("--model", base, "--max-model-len", "auto", "--max-num-seqs", str(2 * batch_size)),
-        "--no-enable-prefix-caching",  # an answer's last bits are not to depend on what was drawn before
+        "--no-enable-prefix-caching",  # an answer's last bits must not depend on earlier answers
         *ours,
-        *("--dtype", kind),
-        *room_for_adapters([read_adapter(adapter) for adapter in chosen.adapters]),
+        *("--dtype", str(dtype).removeprefix("torch.") if dtype else default_dtype),
+        *room_for_adapters([read_adapter(adapter) for adapter in spec.adapters]),
         *shlex.split(more),
     ]
     environment |= installed.environment(os.environ) | {
         "PYTHONPATH": str(_ROOT),
-        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the rows of a pair are to come in before the same step
-        "VLLM_USE_V2_MODEL_RUNNER": "0",  # it has no logits processors of one's own
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # both rows of a pair must be added before the same step
+        "VLLM_USE_V2_MODEL_RUNNER": "0",  # the V2 runner takes no custom logits processors
     }
     return arguments, environment
 
 
 class VllmDecoder:
-    """Draws answers from q in a vLLM, with batches that are always full; see `Decoder`."""
+    """Generates answers from q in a vLLM, with continuous batching. Arguments as for `Decoder`."""
 
-    def __init__(self, pair: VllmPair, *, batch_size: int = 8, max_new_tokens: int = 512, **drawing: Any) -> None:
-        check(batch_size >= 1, "batch_size", batch_size, "1 or more")
-        check(max_new_tokens >= 1, "max_new_tokens", max_new_tokens, "1 or more")
-        Drawer(**drawing)
+    def __init__(self, pair: VllmPair, *, batch_size: int = 8, max_new_tokens: int = 512, **sampling: Any) -> None:
+        check_setting(batch_size >= 1, "batch_size", batch_size, "1 or more")
+        check_setting(max_new_tokens >= 1, "max_new_tokens", max_new_tokens, "1 or more")
+        TokenSampler(**sampling)  # raises for values out of bounds
         self.pair, self.batch_size, self.max_new_tokens = pair, min(batch_size, pair.batch_size), max_new_tokens
-        self._drawing = {**drawing, "excluded": pair.excluded}
+        self._sampling = {**sampling, "excluded": pair.excluded}
 
     def decode(self, samples: Iterable[SampleRequest]) -> Iterator[Decoded]:
-        """Draw every sample; yield each when it is ready. All are read before the first is drawn.
+        """Generate every sample; yield each when it is complete. All requests are read before the first is sent.
 
-        Their keys differ also as text. Raises `InputError` for a prompt that `refusal` refuses, `RunStoppedError` for
-        logits that are no numbers, and `ServingError` where vLLM ends.
+        Their keys must differ as text, too. Raises `InputError` for a prompt that `refusal` refuses, `RunStoppedError`
+        for logits that are not finite, and `ServingError` where vLLM ends.
         """
         requests = list(samples)
         for request in requests:
-            if why := self.refusal(request):
-                raise InputError(f"the prompt of {request.key} {why}")
+            if refusal := self.refusal(request):
+                raise InputError(f"the prompt of {request.key} {refusal}")
         job = {
-            "drawing": self._drawing,
+            "sampling": self._sampling,
             "vocabulary": self.pair.vocabulary,
             "end_tokens": self.pair.end_tokens,
             "max_new_tokens": self.max_new_tokens,
             "batch_size": self.batch_size,
         }
         keys = {str(request.key): request.key for request in requests}
-        named = [asdict(replace(request, key=str(request.key))) for request in requests]
-        self.pair.send({"job": job, "samples": named})
-        is_over = False
+        encoded = [asdict(replace(request, key=str(request.key))) for request in requests]
+        self.pair.send({"job": job, "samples": encoded})
+        is_done = False
         try:
-            while not is_over:
+            while not is_done:
                 with TimedStep(_SLOWEST_TOKEN_S * self.max_new_tokens):
-                    heard = self.pair.receive()
-                if "decoded" in heard:
-                    decoded = Decoded(**heard["decoded"])
+                    message = self.pair.receive()
+                if "decoded" in message:
+                    decoded = Decoded(**message["decoded"])
                     yield replace(decoded, key=keys[str(decoded.key)])
                 else:
-                    is_over = True
-                    _finish(heard, requests)
+                    is_done = True
+                    _finish(message, requests)
         finally:
-            if not is_over:
+            if not is_done:
                 self._stop()
 
     def refusal(self, request: SampleRequest) -> str | None:
-        """Return why there is no answer to draw for a prompt; None where there is one."""
+        """Return the reason why a prompt cannot be answered; None where it can."""
         tokens, most = len(request.prompt_ids_theta) + len(request.prompt_ids_t), self.pair.step_tokens
         if tokens > most:
             return (
@@ -228,14 +235,15 @@ class VllmDecoder:
         return request.refusal(self.pair.longest)
 
     def _stop(self) -> None:
+        """Stop the job, and read its remaining messages, so that the next job begins with its own."""
         self.pair.send({"stop": True})
         while "decoded" in self.pair.receive():
             pass
 
 
-def _finish(heard: dict[str, Any], requests: list[SampleRequest]) -> None:
-    """Handle the last of a job's messages."""
-    if failed := heard.get("failed"):
+def _finish(message: dict[str, Any], requests: list[SampleRequest]) -> None:
+    """Handle the last message of a job. Raises `RunStoppedError` where the job failed."""
+    if failed := message.get("failed"):
         raise RunStoppedError(failed)
-    if redone := heard["done"]["redone"]:
+    if redone := message["done"]["redone"]:
         _log.info("%d times a sample of %d fell out of step in vLLM, and was drawn again", redone, len(requests))

@@ -6,7 +6,7 @@ from rollmill.jobs.optimal_sampling.pair_engine import engine
 from rollmill.jobs.optimal_sampling.pair_engine.worker import main
 
 engine.PairEngine._fits = lambda self, *room: True
-engine.PATIENCE = 1000
+engine.MAX_ATTEMPTS = 1000
 
 if __name__ == "__main__":
     main(sys.argv[1:])

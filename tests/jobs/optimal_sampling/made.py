@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from rollmill.jobs.optimal_sampling import pair
 from rollmill.jobs.optimal_sampling.decoding import Decoder
-from rollmill.jobs.optimal_sampling.model_spec import choose_pair
+from rollmill.jobs.optimal_sampling.model_spec import resolve_pair
 from rollmill.jobs.optimal_sampling.samples import SampleRequest
 
 WORDS = 12
@@ -113,7 +113,7 @@ def cut(log_q, temperature=1.0, top_p=1.0, top_k=-1):
 
 
 def load_pair(model_theta, model_t=None, *, adapter_theta=None, adapter_t=None, **settings):
-    chosen = choose_pair(model_theta, model_t, adapter_theta=adapter_theta, adapter_t=adapter_t)
+    chosen = resolve_pair(model_theta, model_t, adapter_theta=adapter_theta, adapter_t=adapter_t)
     return pair.load_pair(chosen, **settings)
 
 

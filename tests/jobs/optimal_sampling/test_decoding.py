@@ -168,7 +168,7 @@ def test_samples_are_taken_as_they_are_needed(pair):
     assert first.key in (0, 1)
     assert len(taken) <= 5
     drawing.close()
-    assert pair.theta.network._slots.lengths == []
+    assert pair.theta.network._cache.lengths == []
 
 
 def test_memory_that_runs_out_halves_the_batch(folders, caplog):

@@ -88,7 +88,7 @@ def test_the_test_can_fail(tiny):
     assert statistic > upper_bound(degrees)
 
 
-class Drawn(LogitsProcessor):
+class DrawByUniforms(LogitsProcessor):
     """Makes `generate` emit the package's draw from its own distribution, with a sample's uniforms."""
 
     def __init__(self, seed, settings):
@@ -127,7 +127,7 @@ def test_alpha_1_and_0_are_the_models_alone(models, alpha, cuts):
     for sample in samples:
         prompt = sample.prompt_ids_theta if alpha else sample.prompt_ids_t
         greedy = cuts["temperature"] == 0
-        plain = generate(models[0 if alpha else 1], prompt, [] if greedy else [Drawn(sample.seed, cuts)])
+        plain = generate(models[0 if alpha else 1], prompt, [] if greedy else [DrawByUniforms(sample.seed, cuts)])
         assert found[sample.key].token_ids == plain
         texts.add(tuple(plain))
     assert len(texts) > 3

@@ -6,7 +6,7 @@ import torch
 
 from rollmill.errors import InputError
 from rollmill.jobs.optimal_sampling import pair as pair_module
-from rollmill.jobs.optimal_sampling.model_spec import choose_pair
+from rollmill.jobs.optimal_sampling.model_spec import resolve_pair
 from rollmill.jobs.optimal_sampling.network import BASE, Network
 from tests.gpus import FakeMachine
 from tests.inference.adapters import make_adapter
@@ -116,7 +116,7 @@ def test_idle_rows_change_nothing(kind):
 @torch.inference_mode()
 def test_memory_is_the_rows_times_the_longest():
     driven = Driven("llama")
-    slots = driven.model._slots
+    slots = driven.model._cache
     driven.admit(60, 3)
     driven.advance(4)
     assert slots.layers[0].keys.shape == (2, 1, 64, 8)
@@ -146,7 +146,7 @@ def test_weights_are_loaded_once(base, tmp_path):
         pair = load_pair(base, other)
         assert pair.shared
         assert pair.same
-        chosen = choose_pair(base, other)
+        chosen = resolve_pair(base, other)
         assert chosen.theta.tokenizer is chosen.t.tokenizer
     assert (pair.vocabulary, pair.end_tokens, pair.longest) == (12, {1}, 2048)
 
@@ -259,7 +259,7 @@ def test_biases_that_take_the_place_of_the_bases(tmp_path):
 def test_what_vllm_does_not_serve_names_the_sides_flag(base, tmp_path, side):
     adapter = str(make_adapter(tmp_path / "adapter", base, use_dora=True))
     with pytest.raises(InputError, match=rf"vLLM does not serve .* DoRA adapter: .* give that as --model_{side}$"):
-        choose_pair(base, base, runner="vllm", **{f"adapter_{side}": adapter})
+        resolve_pair(base, base, runner="vllm", **{f"adapter_{side}": adapter})
 
 
 def test_one_model_with_one_prompt_has_one_row(base):

@@ -5,7 +5,7 @@ import torch
 
 from rollmill.errors import RunStoppedError
 from rollmill.jobs.optimal_sampling.pair_engine.batch import PairBatch, PairRow, PairSample
-from rollmill.jobs.optimal_sampling.token_sampler import Drawer, Uniforms
+from rollmill.jobs.optimal_sampling.token_sampler import TokenSampler, Uniforms
 
 IDS = 20
 
@@ -17,7 +17,7 @@ def row(sample, side, *tokens):
 @pytest.fixture
 def batch():
     made = PairBatch()
-    made.drawer, made.vocabulary = Drawer(), IDS - 2  # a model rounds up
+    made.sampler, made.vocabulary = TokenSampler(), IDS - 2  # a model rounds up
     made.samples = {number: PairSample(f"row {number}", Uniforms(number)) for number in (1, 2, 3)}
     return made
 
@@ -29,7 +29,7 @@ def logits(rows, seed=0):
 def alone(theta, t, seed, place=0):
     """The token that two rows of logits give."""
     cut = theta[None, : IDS - 2], t[None, : IDS - 2]
-    return Drawer().draw(*cut, [Uniforms(seed)[place]]).tokens[0]
+    return TokenSampler().draw(*cut, [Uniforms(seed)[place]]).tokens[0]
 
 
 def test_rows_of_a_pair_give_one_token_wherever_they_are(batch):

@@ -18,7 +18,7 @@ from rollmill.inference.server import SERVER_ENVIRONMENT
 from rollmill.jobs.optimal_sampling import pair as pair_module
 from rollmill.jobs.optimal_sampling import sampler, vllm_decoding
 from rollmill.jobs.optimal_sampling.model import OptimalSamplingModel
-from rollmill.jobs.optimal_sampling.model_spec import choose_pair
+from rollmill.jobs.optimal_sampling.model_spec import resolve_pair
 from rollmill.jobs.optimal_sampling.sampler import SamplerSettings
 from rollmill.jobs.optimal_sampling.vllm_decoding import VllmDecoder, VllmPair
 from tests.inference.adapters import make_adapter
@@ -205,7 +205,7 @@ def test_unsynchronised_rows_are_detected_and_drawn_again(folders, monkeypatch, 
     caplog.set_level("INFO")
     few = "--max-model-len 64 --max-num-batched-tokens 32 --enable-chunked-prefill"
     few += " --block-size 32 --num-gpu-blocks-override 13"
-    chosen = choose_pair(folders[1])  # the adapter on both sides
+    chosen = resolve_pair(folders[1])  # the adapter on both sides
     endless = replace(
         chosen, **{name: replace(getattr(chosen, name), end_tokens=frozenset()) for name in ("theta", "t")}
     )
@@ -242,7 +242,7 @@ def test_nan_logits_or_a_killed_engine_end_the_run(model):
     workers = keeper.children(recursive=True)
     for worker in workers:
         worker.kill()
-    with pytest.raises(ServingError, match="the server ended with code 137 while it was drawing") as caught:
+    with pytest.raises(ServingError, match="the server ended with code 137 while it was sampling") as caught:
         model.generate(["w3 w4 w5"])
     model.close()
     remove_log(caught.value)

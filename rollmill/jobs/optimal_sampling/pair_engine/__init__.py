@@ -1,1 +1,1 @@
-"""Both models of a mixture in one vLLM. What runs in vLLM's own environment: torch, vLLM and the standard library."""
+"""Both models of a mixture in one vLLM. Runs in vLLM's own environment: imports torch, vLLM, the standard library."""

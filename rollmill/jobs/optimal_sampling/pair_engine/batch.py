@@ -1,8 +1,9 @@
-"""The rows of a vLLM batch that belong together, and the one token that each two of them get.
+"""Pairs the rows of a vLLM batch, and draws one token of q for both rows of each pair.
 
-A sample is a pair of requests, one for each model. Rows come to a logits processor as vLLM batches them; two that are
-in step, which have given the same number of tokens, get a token of q; a row that is alone is left as it is, and whoever
-drives the engine sees that its sample has fallen out of step. Imports torch and the standard library only.
+A sample is a pair of requests, one for each model. A logits processor gets rows as vLLM batches them. The two rows of a
+sample that are in step, which have the same number of tokens, get the same token of q. A row without its partner is
+left as it is, and the engine notices that its sample has fallen out of step. Imports torch and the standard library
+only.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from rollmill.errors import RunStoppedError
-from rollmill.jobs.optimal_sampling.token_sampler import Drawer, NoNumbersError, Uniforms, no_numbers
+from rollmill.jobs.optimal_sampling.token_sampler import TokenSampler, NonFiniteLogitsError, Uniforms, non_finite_message
 
 
 class PairRow(NamedTuple):
@@ -25,29 +26,29 @@ class PairRow(NamedTuple):
     side: int
     """0: theta; 1: t."""
     tokens: Sequence[int]
-    """What it has given so far; vLLM makes it longer."""
+    """The row's output tokens so far: vLLM's own list, which grows."""
 
 
 @dataclass
 class PairSample:
-    """A sample in the engine."""
+    """A sample that is being decoded, with the last token drawn for it."""
 
     key: object
     """The caller's id of the sample."""
     uniforms: Uniforms
     position: int = -1
-    """Position of the token drawn last."""
+    """Index in the answer of the last token drawn."""
     token: int = -1
     diagnostics: list[float] = field(default_factory=list)
     logprob: float = 0.0
 
 
 class PairBatch:
-    """The batch as vLLM has it, and the samples being drawn, by number."""
+    """The rows of vLLM's batch, and the samples that are being decoded, by number."""
 
     def __init__(self) -> None:
         self.samples: dict[int, PairSample] = {}
-        self.drawer: Drawer | None = None
+        self.sampler: TokenSampler | None = None
         self.vocabulary = 0
         self._rows: dict[int, PairRow] = {}
 
@@ -57,42 +58,46 @@ class PairBatch:
         added: Iterable[tuple[int, PairRow | None]],
         moved: Iterable[tuple[int, int, bool]],
     ) -> None:
-        """Take over what vLLM changed: rows by index, and moves from one to another, `True` for both ways."""
+        """Apply vLLM's changes of its batch, in vLLM's order: removals, additions, moves.
+
+        `added` are (index, row), None for a request of somebody else; `moved` are (source, target, is a swap).
+        """
         rows = self._rows
         for index in removed:
             rows.pop(index, None)
         for index, row in added:
-            _put(rows, index, row)
-        for source, target, both in moved:
+            _set_row(rows, index, row)
+        for source, target, is_swap in moved:
             moving, displaced = rows.pop(source, None), rows.pop(target, None)
-            _put(rows, target, moving)
-            if both:
-                _put(rows, source, displaced)
+            _set_row(rows, target, moving)
+            if is_swap:
+                _set_row(rows, source, displaced)
 
     def draw_into(self, logits: Tensor) -> Tensor:
-        """Make both rows of every sample that is in step give the token that is drawn for it, whatever is sampled.
+        """Draw a token for every sample that is in step, and make it the argmax of both rows' logits.
 
-        `logits` [rows, vocabulary] is changed where it is. Raises `RunStoppedError` for logits that are no numbers.
+        Changes `logits` [rows, vocabulary] in place, and returns it. Raises `RunStoppedError` for logits that are not
+        finite.
         """
-        pairs = self._in_step()
-        if not pairs or self.drawer is None:
+        pairs = self._pairs_in_step()
+        if not pairs or self.sampler is None:
             return logits
         rows = torch.tensor([[theta, t] for theta, t, _ in pairs], device=logits.device)
         theta, t = (logits[rows[:, side], : self.vocabulary] for side in (0, 1))
         samples = [(self.samples[row.sample], len(row.tokens)) for _, _, row in pairs]
         try:
-            drawn = self.drawer.draw(theta, t, [sample.uniforms[position] for sample, position in samples])
-        except NoNumbersError as error:
+            step = self.sampler.draw(theta, t, [sample.uniforms[position] for sample, position in samples])
+        except NonFiniteLogitsError as error:
             sample, position = samples[error.row]
-            raise RunStoppedError(no_numbers(sample.key, position)) from None
-        for (sample, position), token, diagnostics, logprob in zip(samples, *drawn, strict=True):
+            raise RunStoppedError(non_finite_message(sample.key, position)) from None
+        for (sample, position), token, diagnostics, logprob in zip(samples, *step, strict=True):
             sample.position, sample.token, sample.diagnostics, sample.logprob = position, token, diagnostics, logprob
-        tokens = torch.tensor(drawn.tokens, device=logits.device)
+        tokens = torch.tensor(step.tokens, device=logits.device)
         logits[rows.T.flatten(), tokens.repeat(2)] = torch.finfo(logits.dtype).max
         return logits
 
-    def _in_step(self) -> list[tuple[int, int, PairRow]]:
-        """Return the indices of theta's row and of t's, and one of the two rows, for each sample that is in step."""
+    def _pairs_in_step(self) -> list[tuple[int, int, PairRow]]:
+        """Return (index of theta's row, index of t's row, theta's row) of each sample that is in step."""
         sides: dict[int, dict[int, tuple[int, PairRow]]] = {}
         for index, row in sorted(self._rows.items()):
             if row.sample in self.samples:
@@ -104,7 +109,7 @@ class PairBatch:
         ]
 
 
-def _put(rows: dict[int, PairRow], index: int, row: PairRow | None) -> None:
+def _set_row(rows: dict[int, PairRow], index: int, row: PairRow | None) -> None:
     if row is None:
         rows.pop(index, None)
     else:

@@ -1,8 +1,8 @@
-"""Drives a vLLM so that both rows of every sample get the same token in the same step. Imports vLLM.
+"""Runs a vLLM engine so that both rows of every sample get the same token in the same step. Imports vLLM.
 
-A sample comes in when both its prompts can be read in the next step, and when there is room in the cache for both rows
-to their longest end, so that none is put off. A sample whose rows fall out of step all the same begins again, from the
-same seed: nothing of it has been given.
+A sample is admitted when both prompts fit into the next step, and the KV cache has blocks for both rows at their full
+length, so that vLLM preempts neither. A sample whose rows fall out of step all the same begins again with the same
+seed; nothing of it has been returned yet.
 """
 
 from __future__ import annotations
@@ -22,19 +22,20 @@ from rollmill.errors import InputError, RunStoppedError
 from rollmill.jobs.optimal_sampling.pair_engine.batch import PairSample
 from rollmill.jobs.optimal_sampling.pair_engine.processor import BATCH, SAMPLE, SIDE, PairProcessor
 from rollmill.jobs.optimal_sampling.samples import Decoded, SampleRequest
-from rollmill.jobs.optimal_sampling.token_sampler import Drawer, Uniforms, by_field
+from rollmill.jobs.optimal_sampling.token_sampler import TokenSampler, Uniforms, by_field
 
 SIDES = (0, 1)
-PATIENCE = 8
-"""How often a sample that falls out of step begins again."""
+MAX_ATTEMPTS = 8
+"""Number of times that a sample which falls out of step begins again."""
 
 
 class Job(NamedTuple):
-    """How a number of samples are drawn."""
+    """Settings of a number of samples."""
 
-    drawing: dict[str, Any]
-    """See `Drawer`."""
+    sampling: dict[str, Any]
+    """Arguments of `TokenSampler`."""
     vocabulary: int
+    """Number of token ids that are drawn from, from 0 on."""
     end_tokens: list[int]
     max_new_tokens: int
     batch_size: int
@@ -42,9 +43,12 @@ class Job(NamedTuple):
 
 @dataclass
 class _ActivePair:
+    """A sample that is being decoded, as two requests of the engine."""
+
     request: SampleRequest
-    room: int
+    max_tokens: int
     blocks: int
+    """KV cache blocks of both rows at their full length."""
     sample: PairSample
     attempts: int
     tokens: list[int] = field(default_factory=list)
@@ -53,17 +57,16 @@ class _ActivePair:
 
 
 class PairEngine:
-    """One vLLM in this process, with the adapters of both sides.
+    """One vLLM engine in this process, with the adapters of both sides.
 
-    `arguments` are vLLM's own, as on its command line. Raises `InputError` for what one engine cannot hold, and what
-    vLLM raises.
+    `arguments` are those of vLLM's command line. Raises `InputError` for parallel sizes, and what vLLM raises.
     """
 
     def __init__(self, arguments: Sequence[str], adapters: Sequence[str | None]) -> None:
         parser = EngineArgs.add_cli_args(FlexibleArgumentParser(prog="--vllm_args"))
         engine_args = EngineArgs.from_cli_args(parser.parse_args(list(arguments)))
         engine_args.skip_tokenizer_init = True
-        engine_args.async_scheduling = False  # a step is over before the next one is made
+        engine_args.async_scheduling = False  # the tokens of a step are known before the next one is scheduled
         engine_args.logits_processors = [PairProcessor]
         self.vllm = LLMEngine.from_engine_args(engine_args)
         config = self.vllm.vllm_config
@@ -73,24 +76,24 @@ class PairEngine:
         lora = {path: LoRARequest(f"adapter_{number}", number, path) for number, path in enumerate(paths, 1)}
         self.lora = [lora[path] if path else None for path in adapters]
         self._block = int(config.cache_config.block_size)
-        self._blocks = int(config.cache_config.num_gpu_blocks) - 1  # vLLM keeps one for itself
+        self._blocks = int(config.cache_config.num_gpu_blocks) - 1  # vLLM reserves the null block
         self._rows = int(config.scheduler_config.max_num_seqs)
         self.step_tokens = int(config.scheduler_config.max_num_batched_tokens)
-        """Tokens that it reads in one step."""
+        """Most tokens of one step."""
         self.longest = min(int(config.model_config.max_model_len), self._blocks // 2 * self._block)
-        """Tokens, prompt and answer, of each of two rows."""
+        """Most tokens of a row, prompt and answer, so that both rows of a sample fit into the KV cache."""
         self.redone = 0
-        """Samples that fell out of step and began again."""
+        """Number of times that a sample fell out of step and began again."""
         self._number = 0
 
     def decode(
         self, job: Job, requests: Sequence[SampleRequest], is_given_up: Callable[[], bool] = lambda: False
     ) -> Iterator[Decoded]:
-        """Draw every sample; yield each when it is ready. Ends early when `is_given_up`, asked before each step.
+        """Generate every sample; yield each when it is complete. Stops early when `is_given_up()`, called before each step.
 
-        Raises `RunStoppedError` for logits that are no numbers, and for a sample that does not come into step.
+        Raises `RunStoppedError` for logits that are not finite, and for a sample that keeps falling out of step.
         """
-        BATCH.drawer, BATCH.vocabulary = Drawer(**job.drawing), job.vocabulary
+        BATCH.sampler, BATCH.vocabulary = TokenSampler(**job.sampling), job.vocabulary
         waiting = deque((request, 0) for request in requests)
         active: dict[int, _ActivePair] = {}
         try:
@@ -106,17 +109,17 @@ class PairEngine:
                         waiting.appendleft((pair.request, self._next_attempt(pair)))
                         continue
                     stop = pair.tokens[-1] in job.end_tokens
-                    if stop or len(pair.tokens) == pair.room:
+                    if stop or len(pair.tokens) == pair.max_tokens:
                         self._remove(number, active)
-                        ended = "stop" if stop else "length"
+                        reason = "stop" if stop else "length"
                         diagnostics = by_field(pair.diagnostics)
-                        yield Decoded(pair.request.key, pair.tokens, ended, diagnostics, pair.logprobs)
+                        yield Decoded(pair.request.key, pair.tokens, reason, diagnostics, pair.logprobs)
         finally:
             for number in list(active):
                 self._remove(number, active)
 
     def _step(self) -> dict[int, dict[int, list[int]]]:
-        """Run one pass of the engine: sample -> side -> the tokens that it gave."""
+        """Run one step of the engine; return the new tokens by number of the sample and side."""
         emitted: dict[int, dict[int, list[int]]] = {}
         for output in self.vllm.step():
             number, side = map(int, output.request_id.split("-"))
@@ -124,7 +127,7 @@ class PairEngine:
         return emitted
 
     def _append_token(self, pair: _ActivePair, sides: dict[int, list[int]]) -> bool:
-        """Append the token drawn at this position; return whether both rows produced it."""
+        """Append the token drawn at this position; return False where the rows did not both produce it."""
         sample = pair.sample
         if sample.position != len(pair.tokens) or any(sides.get(side) != [sample.token] for side in SIDES):
             return False
@@ -135,43 +138,59 @@ class PairEngine:
 
     def _next_attempt(self, pair: _ActivePair) -> int:
         self.redone += 1
-        if pair.attempts == PATIENCE:
+        if pair.attempts == MAX_ATTEMPTS:
             raise RunStoppedError(
-                f"the two rows of {pair.request.key} fell out of step {PATIENCE} times: give a smaller --batch_size, "
+                f"the two rows of {pair.request.key} fell out of step {MAX_ATTEMPTS} times: give a smaller --batch_size, "
                 "or --max-num-batched-tokens in --vllm_args"
             )
         return pair.attempts + 1
 
     def _admit(self, job: Job, waiting: deque[tuple[SampleRequest, int]], active: dict[int, _ActivePair]) -> None:
-        """Admit the next requests, while both their rows fit into the batch, the cache and the next step."""
+        """Admit requests while both their rows fit into the batch, the KV cache and the next step.
+
+        Args:
+            job: Settings of the samples.
+            waiting: (request, attempts so far), in order; those that are admitted are removed.
+            active: Samples that are being decoded, by number; those that are admitted are added.
+        """
         rows = 2 * min(job.batch_size, self._rows // 2)
         blocks = self._blocks - sum(pair.blocks for pair in active.values())
-        tokens = self.step_tokens - 2 * len(active)
+        tokens = self.step_tokens - 2 * len(active)  # each active row takes one token of the step
         while waiting and 2 * len(active) < rows:
             request, attempts = waiting[0]
-            room = min(job.max_new_tokens, self.longest - request.longer)
-            needed = 2 * -(-(request.longer + room) // self._block)
+            max_tokens = min(job.max_new_tokens, self.longest - request.longer)
+            pair_blocks = 2 * -(-(request.longer + max_tokens) // self._block)
             length = len(request.prompt_ids_theta) + len(request.prompt_ids_t)
-            if not self._fits(needed <= blocks, length <= tokens) and active:
+            # With nothing else active it is admitted in any case: waiting would not help.
+            if active and not self._fits(pair_blocks <= blocks, length <= tokens):
                 return
             waiting.popleft()
-            blocks, tokens = blocks - needed, tokens - length
+            blocks, tokens = blocks - pair_blocks, tokens - length
             self._number += 1
             sample = PairSample(request.key, Uniforms(request.seed))
-            active[self._number] = _ActivePair(request, room, needed, sample, attempts)
+            active[self._number] = _ActivePair(request, max_tokens, pair_blocks, sample, attempts)
             BATCH.samples[self._number] = sample
             for side, prompt in zip(SIDES, (request.prompt_ids_theta, request.prompt_ids_t), strict=True):
-                self._add(self._number, side, prompt, room, job)
+                self._add_request(self._number, side, prompt, max_tokens, job)
 
-    def _fits(self, *room: bool) -> bool:
-        return all(room)
+    def _fits(self, *limits: bool) -> bool:
+        return all(limits)
 
-    def _add(self, number: int, side: int, prompt: Sequence[int], room: int, job: Job) -> None:
+    def _add_request(self, number: int, side: int, prompt: Sequence[int], max_tokens: int, job: Job) -> None:
+        """Add one of the two requests of a sample to the engine.
+
+        Args:
+            number: Number of the sample.
+            side: 0 for theta, 1 for t.
+            prompt: Token ids of the prompt.
+            max_tokens: Most tokens of the answer.
+            job: Settings of the samples.
+        """
         params = SamplingParams(
-            temperature=0.0,
-            max_tokens=room,
+            temperature=0.0,  # greedy: the logits processor makes the drawn token the argmax
+            max_tokens=max_tokens,
             stop_token_ids=job.end_tokens,
-            ignore_eos=True,  # either model's end tokens are among those above
+            ignore_eos=True,  # the end tokens of both models are in `stop_token_ids`
             detokenize=False,
             output_kind=RequestOutputKind.DELTA,
             extra_args={SAMPLE: number, SIDE: side},

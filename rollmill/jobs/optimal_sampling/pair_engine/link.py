@@ -1,4 +1,4 @@
-"""JSON objects between two processes. Imports the standard library only."""
+"""Sends JSON objects between two processes over a Unix socket. Imports the standard library only."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Self
 
 
 class PairSocket:
-    """One end of a connected Unix socket, which it takes over."""
+    """One end of a connected Unix socket, of which it takes ownership."""
 
     def __init__(self, connected: socket.socket) -> None:
         connected.setblocking(True)
@@ -18,22 +18,22 @@ class PairSocket:
 
     @classmethod
     def to(cls, path: str | Path) -> Self:
-        """Connect to a listener. Raises `OSError` where nobody listens."""
+        """Connect to a listener. Raises `OSError` where there is none."""
         connected = socket.socket(socket.AF_UNIX)
         connected.connect(str(path))
         return cls(connected)
 
     def send(self, message: dict[str, Any]) -> None:
-        """Send a message. Raises `OSError` where nobody listens any more."""
+        """Send a message. Raises `OSError` where the other end has closed."""
         self._connection.send_bytes(json.dumps(message).encode())
 
     def receive(self) -> dict[str, Any]:
         """Return the next message. Raises `EOFError` or `OSError` where the other end has closed."""
-        heard: dict[str, Any] = json.loads(self._connection.recv_bytes())
-        return heard
+        message: dict[str, Any] = json.loads(self._connection.recv_bytes())
+        return message
 
-    def has_more(self) -> bool:
-        """Tell whether there is something to hear, or the other end has closed."""
+    def has_message(self) -> bool:
+        """Return whether a message has arrived, or the other end has closed."""
         return self._connection.poll()
 
     def close(self) -> None:
@@ -42,7 +42,7 @@ class PairSocket:
 
 
 class Listener:
-    """Where the other end connects: a socket in a folder that only this user reads."""
+    """A Unix socket to which the other process connects; the caller keeps it in a folder that only this user reads."""
 
     def __init__(self, path: Path) -> None:
         self._socket = socket.socket(socket.AF_UNIX)
@@ -50,7 +50,7 @@ class Listener:
         self._socket.listen(1)
 
     def wait(self, timeout_s: float) -> PairSocket | None:
-        """Wait for the other end to connect; return the link, or None when the time is up."""
+        """Wait for a connection; return it, or None after the timeout."""
         self._socket.settimeout(timeout_s)
         try:
             return PairSocket(self._socket.accept()[0])

@@ -1,4 +1,4 @@
-"""vLLM's hook into a batch's logits. Imports vLLM."""
+"""Logits processor of vLLM that draws tokens of q. Imports vLLM."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor, MoveDi
 from rollmill.jobs.optimal_sampling.pair_engine.batch import PairBatch, PairRow
 
 SAMPLE, SIDE = "rollmill_sample", "rollmill_side"
-"""What a request of ours says in its `extra_args`."""
+"""Keys of `extra_args` in our requests."""
 
 BATCH = PairBatch()
-"""Of the one engine in this process: vLLM makes the processor itself, from its class."""
+"""The batch of the only engine in this process; a global, since vLLM itself constructs the processor from its class."""
 
 
 class PairProcessor(LogitsProcessor):  # type: ignore[misc]  # vLLM is not in the environment that is checked
-    """Draws from q for the rows of `BATCH` that are in step."""
+    """Draws tokens of q for the rows of `BATCH` that are in step."""
 
     def __init__(self, vllm_config: Any, device: Any, is_pin_memory: bool) -> None:
         pass
 
     def is_argmax_invariant(self) -> bool:
-        """Return False: greedy sampling takes the token that was drawn."""
+        """Return False: `apply` changes the argmax, which greedy sampling then takes."""
         return False
 
     def update_state(self, batch_update: BatchUpdate | None) -> None:
-        """Note, before each pass, which rows came, went and moved."""
+        """Record, before each pass, the rows that vLLM has added, removed and moved."""
         if batch_update is not None:
             BATCH.update(
                 batch_update.removed,
@@ -37,7 +37,7 @@ class PairProcessor(LogitsProcessor):  # type: ignore[misc]  # vLLM is not in th
             )
 
     def apply(self, logits: Tensor) -> Tensor:
-        """Draw, after each pass, from logits [rows, vocabulary] float32."""
+        """Draw tokens after each pass, from logits [rows, vocabulary] float32."""
         return BATCH.draw_into(logits)
 
 

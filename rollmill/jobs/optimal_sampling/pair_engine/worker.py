@@ -1,13 +1,13 @@
-"""A process that holds both models in one vLLM: `python -m ...pair_engine.worker SOCKET`.
+"""Worker process with both models in one vLLM: `python -m ...pair_engine.worker SOCKET`.
 
-Says JSON objects to whoever listens at the Unix socket, and is told some, one a message:
+Connects to a Unix socket. Messages are JSON objects:
 
-- first it is told `{"arguments": [...], "adapters": [theta, t]}` and says `{"ready": {"longest", "step_tokens"}}`;
-- `{"job": {...}, "samples": [{...}]}` draws: `{"decoded": {...}}` for each sample, then `{"done": {"redone"}}`, or
-  `{"failed": "why"}`;
-- `{"stop": true}` in the middle ends that, with `done`.
+- It first receives `{"arguments": [...], "adapters": [theta, t]}`, and answers `{"ready": {"longest", "step_tokens"}}`.
+- To `{"job": {...}, "samples": [{...}]}` it answers `{"decoded": {...}}` for each sample, then `{"done": {"redone"}}`,
+  or `{"failed": "message"}`.
+- `{"stop": true}` during a job ends the job, with `done`.
 
-It ends when the other end closes. Imports vLLM.
+The process ends when the other end closes the socket. Imports vLLM.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ def main(argv: Sequence[str]) -> None:
 
 
 def serve(engine: PairEngine, link: PairSocket, message: dict[str, Any]) -> None:
-    """Draw the samples of one message."""
+    """Run the job of one message."""
     samples = [SampleRequest(**sample) for sample in message["samples"]]
     before = engine.redone
     try:
-        # What is heard meanwhile can only be that it is to stop.
-        for decoded in engine.decode(Job(**message["job"]), samples, link.has_more):
+        # Any message that arrives during a job is its `stop`; a closed socket stops it, too.
+        for decoded in engine.decode(Job(**message["job"]), samples, link.has_message):
             link.send({"decoded": dataclasses.asdict(decoded)})
     except RollmillError as error:
         link.send({"failed": str(error)})
