@@ -1,6 +1,6 @@
-"""Sampling from the geometric mixture of two language models, with the weight chosen at every token.
+"""Python interface of q* sampling: the geometric mixture of two language models, weighted at every token.
 
-The Python interface of `rollmill.jobs.optimal_sampling`. Importing this package does not import torch.
+Hands on names of `rollmill.jobs.optimal_sampling`. Importing this package does not import torch.
 """
 
 from typing import TYPE_CHECKING

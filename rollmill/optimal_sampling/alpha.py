@@ -1,4 +1,4 @@
-"""The weight of each token."""
+"""Public names of the weight alpha: see `rollmill.jobs.optimal_sampling.alpha`."""
 
 from rollmill.jobs.optimal_sampling.alpha import METHODS, compute_alpha
 

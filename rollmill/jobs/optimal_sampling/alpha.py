@@ -14,12 +14,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from rollmill.jobs.optimal_sampling.mixture import SAFE_LOG_Z, entropy, to_full_precision, refuse_rows, refuse_disjoint
+from rollmill.jobs.optimal_sampling.mixture import SAFE_LOG_Z, entropy, refuse_disjoint, refuse_rows, to_full_precision
 
 METHODS = ("fixed", "kl_symmetry", "reverse_kl_symmetry", "ess_balance", "entropy")
 
 RESOLUTION = 4
-"""In units of the dtype's precision: at a smaller variance of x, the KL at the root (an eighth of it) is rounding noise."""
+"""In units of the dtype's precision: at a smaller variance of x, the KL at the root (an eighth of it) is only rounding."""
 MAX_SQUARED_MEAN = 100
 """Squared mean over variance of x up to which cumulants from moments about 0 keep their digits: no cancellation."""
 FREE_STEPS = 8

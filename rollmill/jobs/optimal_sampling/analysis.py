@@ -1,4 +1,4 @@
-"""What diagnostics say of a file of samples: a line of a table, and curves by position. Needs no torch."""
+"""Summarises the diagnostics of a file of samples: a row of a table, and curves by position. Does not import torch."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ SUFFIX = ".diagnostics.jsonl"
 LISTS = ("alpha", "kl_theta", "kl_t", "ess_ratio")
 _MOST_BINS = 128
 _FEWEST_LEFT = 0.05
-"""A curve ends where fewer of the samples are as long."""
+"""Share of the samples that must be as long as a position, for a curve to have it."""
 
 Numbers = NDArray[np.float64]
 
 
 class PositionCurve(NamedTuple):
-    """A number by position; all of one length."""
+    """Mean and percentiles of a diagnostic by position; arrays of one length."""
 
     position: Numbers
     mean: Numbers
@@ -35,7 +35,7 @@ class PositionCurve(NamedTuple):
 
 
 class Measured:
-    """The diagnostics of one file."""
+    """Collects the diagnostics of one file."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -46,7 +46,7 @@ class Measured:
         self._by_sample: dict[str, tuple[array[float], array[float]]] = {}
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """Add one line of a file of diagnostics, with or without the lists. Raises `KeyError`, `TypeError`."""
+        """Add one line of diagnostics, with or without lists of tokens. Raises `KeyError` or `TypeError` for others."""
         tokens = int(row.get("tokens") or 1)
         self.samples += 1
         self.tokens += tokens
@@ -66,60 +66,61 @@ class Measured:
                 self._by_token[name].extend(math.nan if value is None else value for value in row[name])
 
     def mean(self, name: str) -> float | None:
-        """Return the mean over all tokens of `alpha`, `kl_theta`, `kl_t`, `kl_gap` or `ess_ratio`; None of none."""
+        """Return the mean over all tokens of a diagnostic (`LISTS`, or `kl_gap`); None where there is no value."""
         values, weights = self._by_sample.get(name, (array("d"), array("d")))
         return float(np.average(values, weights=weights)) if values else None
 
     def alphas(self) -> Numbers:
-        """Return alpha of every token; of every sample where the file does not list them."""
-        listed = self._by_token["alpha"] or self._by_sample.get("alpha", (array("d"),))[0]
-        alphas = np.array(listed, dtype=np.float64)
+        """Return alpha of every token; where the file has no lists, the mean of every sample."""
+        values = self._by_token["alpha"] or self._by_sample.get("alpha", (array("d"),))[0]
+        alphas = np.array(values, dtype=np.float64)
         return alphas[np.isfinite(alphas)]
 
     def row(self) -> dict[str, str]:
-        """Return the file's row in a table."""
+        """Return the file's row of the table."""
         alphas = self.alphas()
-        spread = [alphas.std(), alphas.min(), alphas.max()] if alphas.size else [None] * 3
+        extremes = [alphas.std(), alphas.min(), alphas.max()] if alphas.size else [None] * 3
         return {
             "file": one_line(self.name),
             "method": ", ".join(self.methods) or "-",
             "samples": number(self.samples),
             "tokens": number(self.tokens),
-            "alpha": _shown(self.mean("alpha")),
-            **{name: _shown(value) for name, value in zip(("std", "min", "max"), spread, strict=True)},
-            "KL theta": _shown(self.mean("kl_theta")),
-            "KL t": _shown(self.mean("kl_t")),
-            "|gap|": _shown(self.mean("kl_gap")),
-            "ESS ratio": _shown(self.mean("ess_ratio")),
+            "alpha": _format_value(self.mean("alpha")),
+            **{name: _format_value(value) for name, value in zip(("std", "min", "max"), extremes, strict=True)},
+            "KL theta": _format_value(self.mean("kl_theta")),
+            "KL t": _format_value(self.mean("kl_t")),
+            "|gap|": _format_value(self.mean("kl_gap")),
+            "ESS ratio": _format_value(self.mean("ess_ratio")),
         }
 
     def curve(self, name: str) -> PositionCurve | None:
-        """Return `alpha`, `kl_theta`, `kl_t` or `ess_ratio` by position, from 1 on; None where the file lists none.
+        """Return a diagnostic of `LISTS` by position in the answer, from 1 on; None where the file has no lists.
 
-        Positions that fewer than a twentieth of the samples reach are left out; long answers are put together by
-        several positions.
+        Positions that fewer than a twentieth of the samples reach are left out; of long answers several positions share
+        a bin.
         """
         values = np.array(self._by_token[name], dtype=np.float64)
         if not values.size:
             return None
         lengths = np.array(self._lengths, dtype=np.int64)
+        # All answers are in one array: subtract where each begins.
         positions = np.arange(len(values)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
         end = int(np.sort(lengths)[-max(1, math.ceil(_FEWEST_LEFT * len(lengths)))])
         mask = np.isfinite(values) & (positions < end)
         width = -(-end // _MOST_BINS)
         bins, values = positions[mask] // width, values[mask]
         order = np.argsort(bins, kind="stable")
-        which, starts = np.unique(bins[order], return_index=True)
+        numbers, starts = np.unique(bins[order], return_index=True)
         groups = np.split(values[order], starts[1:])
-        if not len(which):
+        if not len(numbers):
             return None
         low, high = np.array([np.percentile(group, [10, 90]) for group in groups]).T
-        middle = np.minimum((which + 0.5) * width, end) + 0.5
+        middle = np.minimum((numbers + 0.5) * width, end) + 0.5
         return PositionCurve(middle, np.array([group.mean() for group in groups]), low, high)
 
 
 def read_diagnostics(path: str) -> Measured:
-    """Read what a file holds. Raises `InputError` where it cannot be read or a line is no sample's diagnostics."""
+    """Read a file of diagnostics. Raises `InputError` where it cannot be read, or has a line of another kind."""
     measured = Measured(path.removesuffix(SUFFIX))
     for line, row in read_json_lines(path):
         try:
@@ -135,5 +136,5 @@ def read_diagnostics(path: str) -> Measured:
     return measured
 
 
-def _shown(value: float | None) -> str:
+def _format_value(value: float | None) -> str:
     return "-" if value is None else f"{value:.4g}"

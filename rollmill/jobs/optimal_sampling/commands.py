@@ -1,4 +1,4 @@
-"""The command line of q* sampling, and of the comparison of what it left."""
+"""Command lines of q* sampling, and of the comparison of its diagnostics."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ _PROG = "optimal_sampling"
 
 
 def parse(argv: Sequence[str], *, description: str, examples: str) -> OptimalSampling | AnalyzeDiagnostics:
-    """Parse the parameters of one call; see `parse_command_line`. `analyze_diagnostics FILE...` compares files."""
+    """Parse the parameters of one call: of `analyze_diagnostics FILE...`, or of sampling. See `parse_command_line`."""
     if argv and argv[0].replace("-", "_") == ANALYZE:
         return parse_command_line(
-            AnalyzeDiagnostics, _with_flag(argv[1:]), prog=f"{_PROG} {ANALYZE}",
+            AnalyzeDiagnostics, _add_files_flag(argv[1:]), prog=f"{_PROG} {ANALYZE}",
             description=AnalyzeDiagnostics.__doc__ or "", examples="",
         )  # fmt: skip
     return parse_command_line(OptimalSampling, argv, prog=_PROG, description=description, examples=examples)
 
 
 def analyze_diagnostics(parameters: AnalyzeDiagnostics) -> None:
-    """Print the table of the files, and draw them. Raises `InputError` for a file that holds no diagnostics."""
+    """Print a table of the files, and plot their curves. Raises `InputError` for a file without diagnostics."""
     from rollmill.files.atomic import atomic_write_bytes
     from rollmill.jobs.optimal_sampling.analysis import read_diagnostics
     from rollmill.reports.plots.optimal_sampling import draw_by_position
@@ -38,8 +38,8 @@ def analyze_diagnostics(parameters: AnalyzeDiagnostics) -> None:
     write_lines(sys.stdout, lines)
 
 
-def _with_flag(argv: Sequence[str]) -> list[str]:
-    """Move bare file names behind `--files`."""
+def _add_files_flag(argv: Sequence[str]) -> list[str]:
+    """Return the arguments with positional file names behind `--files`."""
     files: list[str] = []
     others: list[str] = []
     remaining = iter(argv)

@@ -1,4 +1,4 @@
-"""Data sets of prompts: found columns, named columns, or a class of the user's own."""
+"""Loads data sets of prompts: by columns, detected or named, or by the user's own class."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from rollmill.verifiers.failure import describe
 SOURCE_FLAGS: dict[Flag, str] = {name: FLAGS[name] for name in ("dataset", "split", "prompt", "max_bad_share")}
 _OWN_PROMPT = "__prompt__"
 _METHODS = ("get_prompt", "get_metadata", "__len__")
-_ABOUT_AN_ANSWER = frozenset(
+_ANSWER_KEYS = frozenset(
     {
         *("completion", "trajectory", "reward", "success", "verdict", "error", "evaluation_info", "finish_reason"),
         *("usage", "metadata", "instance_id", "sample_id", "seed"),
     }
 )
-"""What these keys say in a record is of the answer in it, and not of the data set's."""
+"""Keys that describe the answer of a record: in the output they are the new answer's, not the data set's."""
 
 
 class DataSet(Protocol):
-    """What a class of the user's own is; made with the data set's name and its split."""
+    """Protocol of the user's own class; constructed with the data set's name and its split."""
 
     def get_prompt(self, idx: int) -> Any: ...  # noqa: D102
     def get_metadata(self, idx: int) -> dict[str, Any]: ...  # noqa: D102
@@ -41,10 +41,9 @@ class DataSet(Protocol):
 
 
 def load_data_set(parameters: OptimalSampling, folder: Path, quarantine_path: Path) -> LoadedProblems:
-    """Load all rows of the data set; the id of each ends with its number, counted from 0: see `row_number`.
+    """Load all rows of the data set; the id of each ends with its number, from 0: see `row_number`.
 
-    Raises `InputError` as `load_problems` does, for a class that cannot be had or fails, and for a column that is not
-    there.
+    Raises `InputError` as `load_problems` does, and for a class that cannot be imported or that fails.
     """
     source = ProblemSource(
         dataset=parameters.dataset,
@@ -69,22 +68,22 @@ def load_data_set(parameters: OptimalSampling, folder: Path, quarantine_path: Pa
 
 
 def row_number(instance_id: str) -> int:
-    """Return the number of a problem's row in its data set, counted from 0."""
+    """Return the number of a problem's row in its data set, from 0."""
     return int(instance_id.rpartition("-")[2])
 
 
 def response_column(parameters: OptimalSampling, problems: Path) -> str | None:
-    """Return the column of the data's own answer; None where there is none, or the prompt's messages end with it.
+    """Return the column of the data's own answer; None where there is none, or it is the prompt's last message.
 
-    Raises `InputError` where a named one is absent.
+    Raises `InputError` where the column that `--response_field` names is missing.
     """
     head = [problem.fields for problem in islice(read_problems(problems), HEAD_ROWS)]
-    named = parameters.response_field
-    if column := first_column(head, (named,) if named else RESPONSE_COLUMNS):
+    name = parameters.response_field
+    if column := first_column(head, (name,) if name else RESPONSE_COLUMNS):
         return column
-    if named:
+    if name:
         columns = ", ".join(dict.fromkeys(key for row in head for key in row)) or "none but the prompt"
-        raise InputError(f"{parameters.dataset} has no column {named!r} (--response_field); its columns: {columns}")
+        raise InputError(f"{parameters.dataset} has no column {name!r} (--response_field); its columns: {columns}")
     return None
 
 
@@ -95,30 +94,30 @@ def response_of(problem: Problem, column: str | None) -> str | None:
 
 
 def original_fields(problem: Problem, columns: dict[str, str]) -> dict[str, Any]:
-    """Return a row as it was, less messages.
+    """Return the original fields of a row, without messages.
 
-    `columns`: which column was taken for `prompt`, and for `answer`, if any.
-
-    What would say something of the new answer is called `original_...`: a completion, a reward.
+    `columns` are the columns that were used for `prompt`, and for `answer`, if any. A field that would describe the new
+    answer (a completion, a reward) is renamed to `original_...`.
     """
-    taken = {columns.get("prompt"): problem.prompt, columns.get("answer"): problem.answer}
-    kept = {name: value for name, value in taken.items() if name and name != _OWN_PROMPT and isinstance(value, str)}
+    used = {columns.get("prompt"): problem.prompt, columns.get("answer"): problem.answer}
+    kept = {name: value for name, value in used.items() if name and name != _OWN_PROMPT and isinstance(value, str)}
     row = {name: value for name, value in kept.items() if "." not in name} | problem.fields
-    return {f"original_{name}" if name in _ABOUT_AN_ANSWER else name: value for name, value in row.items()}
+    return {f"original_{name}" if name in _ANSWER_KEYS else name: value for name, value in row.items()}
 
 
 def _write_adapter_rows(parameters: OptimalSampling, path: Path) -> None:
     spec = parameters.dataset_adapter
-    data: DataSet = _called(spec, _adapter_class(spec), parameters.dataset, parameters.dataset_split)
+    data: DataSet = _call(spec, _adapter_class(spec), parameters.dataset, parameters.dataset_split)
     with atomic_write(path) as file:
-        for index in range(_called(spec, data.__len__)):
-            prompt, about = _called(spec, data.get_prompt, index), _called(spec, data.get_metadata, index)
-            if not isinstance(about, dict):
+        for index in range(_call(spec, data.__len__)):
+            prompt, metadata = _call(spec, data.get_prompt, index), _call(spec, data.get_metadata, index)
+            if not isinstance(metadata, dict):
                 raise InputError(
-                    f"--dataset_adapter {spec}: get_metadata({index}) gave {type(about).__name__}: give a dict"
+                    f"--dataset_adapter {spec}: get_metadata({index}) returned {type(metadata).__name__}: return a dict"
                 )
-            row = {name: value for name, value in about.items() if name != "sample_idx"}
-            file.write(_called(spec, dump_line, row | {_OWN_PROMPT: prompt}))
+            # The output's `sample_idx` is the row number.
+            row = {name: value for name, value in metadata.items() if name != "sample_idx"}
+            file.write(_call(spec, dump_line, row | {_OWN_PROMPT: prompt}))
 
 
 def _adapter_class(spec: str) -> Callable[[str, str], DataSet]:
@@ -131,8 +130,8 @@ def _adapter_class(spec: str) -> Callable[[str, str], DataSet]:
     return factory
 
 
-def _called(spec: str, function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call the user's code; whatever it raises becomes an error of one line."""
+def _call(spec: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call the user's code; any exception becomes an `InputError` of one line."""
     try:
         return function(*arguments)
     except Exception as error:

@@ -22,7 +22,14 @@ from rollmill.errors import InputError, RunStoppedError
 from rollmill.jobs.optimal_sampling.network import Network
 from rollmill.jobs.optimal_sampling.pair import Pair
 from rollmill.jobs.optimal_sampling.samples import Decoded, SampleRequest
-from rollmill.jobs.optimal_sampling.token_sampler import TokenSampler, NonFiniteLogitsError, Uniforms, by_field, check_setting, non_finite_message
+from rollmill.jobs.optimal_sampling.token_sampler import (
+    NonFiniteLogitsError,
+    TokenSampler,
+    Uniforms,
+    by_field,
+    check_setting,
+    non_finite_message,
+)
 from rollmill.jobs.training.advice import is_out_of_memory
 from rollmill.terminal.stall_watch import note_progress
 

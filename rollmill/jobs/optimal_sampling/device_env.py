@@ -1,4 +1,4 @@
-"""Where the processes of a call draw: each on a GPU of its own, where there are some."""
+"""Environments of the sampling processes of a call: one GPU for each process."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _ANY_GPU = ("auto", "cuda")
 
 
 def environments(parameters: OptimalSampling, environ: Mapping[str, str] | None = None) -> list[dict[str, str]]:
-    """Return what is laid over each process's environment; one for each GPU, or --gpu_workers of them.
+    """Return the variables to set for each process: one process per GPU, or --gpu_workers processes.
 
-    More processes than GPUs share these. With a device that is named, such as `cpu` or `cuda:1`, all are on it. Raises
-    `InputError` where a GPU is there that torch cannot use, as the processes would; see `choose_device`.
+    More processes than GPUs share the GPUs. With a device that is named, such as `cpu` or `cuda:1`, all processes use
+    it. Raises `InputError` where torch cannot use the machine's GPU, as the processes would; see `choose_device`.
     """
     if parameters.device not in _ANY_GPU:
         return [{} for _ in range(parameters.gpu_workers or 1)]

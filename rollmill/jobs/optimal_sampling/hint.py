@@ -1,4 +1,4 @@
-"""The privileged hint: what pi_t is told and pi_theta is not."""
+"""The privileged hint: text in the prompt of pi_t that pi_theta does not see."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ PROMPT, RESPONSE = "prompt", "response"
 
 
 class Hint(Prompting):
-    """A template that may name any column, those of the answer too: pi_t is meant to know it."""
+    """A prompt template that may name any column, also the answer's, which other prompts must not contain."""
 
     @classmethod
     def from_flag(cls, text: str) -> Self:
-        """Make a hint of a text, a template, or a file of one; the prompt comes after it, unless it says where.
+        """Return a hint from a text, a template, or a file of one; without {prompt} in it, the prompt follows it.
 
-        Raises `InputError` where its braces name no columns.
+        Raises `InputError` where its braces are not names of columns.
         """
         try:
             hint = cls.from_flags(text, None, None)
@@ -34,22 +34,22 @@ class Hint(Prompting):
 
     @model_validator(mode="after")
     def _check_template(self) -> Self:
-        self._pieces  # noqa: B018  # raises where it cannot be read
+        self._pieces  # noqa: B018  # raises where the template cannot be parsed
         return self
 
     @property
     def columns(self) -> list[str]:
-        """Return the columns that the template names."""
+        """The columns that the template names."""
         return [piece.column for piece in self._pieces if piece.column is not None]
 
     def messages(self, problem: Problem, response: str | None) -> list[Message]:
-        """Return the messages that pi_t sees. Raises `InputError` where the problem lacks a column of the template."""
-        offered: dict[str, Any] = {} if response is None else {RESPONSE: response}
-        offered |= problem.fields
-        missing = [name for name in self.columns if name != PROMPT and get(offered, name) is MISSING]
+        """Return pi_t's prompt. Raises `InputError` where the problem lacks a column of the template."""
+        fields: dict[str, Any] = {} if response is None else {RESPONSE: response}
+        fields |= problem.fields
+        missing = [name for name in self.columns if name != PROMPT and get(fields, name) is MISSING]
         if missing:
             raise InputError(
                 f"--hint names {{{missing[0]}}}, which {problem.instance_id} does not have: it has "
-                f"{', '.join([PROMPT, *offered])}; double the braces if they are meant as text"
+                f"{', '.join([PROMPT, *fields])}; double the braces if they are meant as text"
             )
-        return build_messages(problem.model_copy(update={"fields": offered}), self)
+        return build_messages(problem.model_copy(update={"fields": fields}), self)

@@ -1,4 +1,4 @@
-"""The run of a q* sampling call: which rows an answer is drawn for, and what draws them."""
+"""The generation job of q* sampling: its identity, its rows, and the sampling of a shard."""
 
 from __future__ import annotations
 
@@ -37,55 +37,55 @@ _BATCHED = (
 
 @dataclass(frozen=True)
 class OptimalSamplingJob(GenerationJob[SamplingOutcome]):
-    """Answers drawn from q*. Its generator is batched: a worker draws for consecutive rows, with both models loaded."""
+    """Samples from q*. Its generator is batched: a worker samples consecutive rows, with both models loaded."""
 
     kind: ClassVar[str] = "optimal_sampling"
     recipe_version: ClassVar[int] = 1
     directory_flags: ClassVar[str] = "--output"
-    shards_ahead: ClassVar[int] = 2  # one that is drawn, and one that waits
-    shards_at_once: ClassVar[int] = 1  # the models' memory is for one
+    shards_ahead: ClassVar[int] = 2  # one that is sampled, and one that waits
+    shards_at_once: ClassVar[int] = 1  # memory suffices for one batch
 
     parameters: OptimalSampling
     models: dict[str, Any]
-    """Both models' content, with their adapters'; see `models_identity`."""
+    """Hashes of both models' content, and of their adapters'; see `models_identity`."""
     hint: Hint | None
 
     @classmethod
     def of(cls, parameters: OptimalSampling) -> Self:
-        """Resolve the parameters. Raises `InputError` for models, adapters and a hint that cannot be."""
+        """Resolve the parameters. Raises `InputError` for models, adapters and a hint that cannot be used."""
         models = models_identity(parameters)
         return cls(parameters, models, Hint.from_flag(parameters.hint) if parameters.hint is not None else None)
 
     @property
     def directory(self) -> Path:
-        """Return the run's directory."""
+        """The run's directory."""
         return self.parameters.directory
 
     @property
     def notes(self) -> list[str]:
-        """Return that vLLM's draws depend on their batch, where they do."""
+        """A note where vLLM's samples depend on their batch: in 16 bits."""
         parameters = self.parameters
         in_32_bits = parameters.dtype == "float32" or (parameters.dtype == "auto" and not has_accelerator())
         return [_BATCHED] if parameters.backend == "vllm" and not in_32_bits else []
 
     @property
     def slots(self) -> int:
-        """Return how many samples are in flight, on every worker."""
+        """Number of samples in flight on every worker."""
         return self.parameters.batch_size
 
     @property
     def on_workers(self) -> bool:
-        """Return True: models that are loaded in this process would stay in it."""
+        """True: models loaded in this process would stay in its memory after the run."""
         return True
 
     def load_problems(self, folder: Path, quarantine: Path) -> LoadedProblems:
-        """Load the data set; raises `InputError` as `load_data_set` does."""
+        """Load the data set. Raises `InputError` as `load_data_set` does."""
         return load_data_set(self.parameters, folder, quarantine)
 
     def identity(self, loaded: LoadedProblems) -> Identity:
-        """Return what makes the run the run it is: all that decides a sample's bytes.
+        """Return the identity of the run: everything that determines a sample's bytes.
 
-        Which rows this call draws for is no part of it.
+        The rows that this call samples are not part of it: calls for other rows continue the run.
         """
         parameters = self.parameters
         column = response_column(parameters, loaded.path)
@@ -102,7 +102,7 @@ class OptimalSamplingJob(GenerationJob[SamplingOutcome]):
             "sampling": {
                 "max_new_tokens": parameters.max_tokens,
                 **{name: getattr(parameters, name) for name in sampling},
-                "max_tokens": 0,  # what was cut off is not drawn again under another limit: that is another run
+                "max_tokens": 0,  # never sampled again under a higher limit: another `max_new_tokens` is another run
             },
             "backend": parameters.backend,
             "dtype": parameters.dtype,
@@ -112,21 +112,21 @@ class OptimalSamplingJob(GenerationJob[SamplingOutcome]):
         return Identity(generation=generation, verification={})
 
     def expected_rollouts(self, loaded: LoadedProblems) -> int:
-        """Return how many samples there are when one is drawn for every row."""
+        """Return the number of samples of the run when all rows are sampled."""
         return loaded.count
 
     def progress(self, run: Run) -> Progress:
-        """Return the progress of the call: of the rows that it draws for."""
+        """Return the progress of the call, over the rows that it samples."""
         extent = Extent(self.parameters)
-        wanted = [bool(run.wanted(problem)) for problem in run.problems() if problem in extent]
-        return Progress(total=len(wanted), left=sum(wanted), before=Tally(), noun="samples")
+        pending = [bool(run.wanted(problem)) for problem in run.problems() if problem in extent]
+        return Progress(total=len(pending), left=pending.count(True), before=Tally(), noun="samples")
 
     def scheduler(self, run: Run, progress: Progress) -> RowScheduler:
-        """Return what cuts the rows into shards."""
+        """Return the scheduler that cuts the rows into shards."""
         return RowScheduler(run, progress, self.parameters, self.hint if self.parameters.hint else None)
 
     def worker_environments(self, services: Services) -> list[dict[str, str]]:
-        """Return what is laid over the environment of each process here; raises `InputError` as `environments` does."""
+        """Return the variables to set for each process. Raises `InputError` as `environments` does."""
         return environments(self.parameters)
 
     def make_shard(
@@ -137,18 +137,18 @@ class OptimalSamplingJob(GenerationJob[SamplingOutcome]):
         caller: str,
         is_given_up: IsGivenUp | None = None,
     ) -> ShardRollouts:
-        """Draw for the rows of a shard; the models stay loaded for the next one of the same settings.
+        """Sample the rows of a shard; the models stay loaded for the next one with the same settings.
 
         Args:
             shard: The rows.
             find_services: Not used: the models are loaded in this process.
-            caller: Not used: nothing is refused.
-            is_given_up: Says when nobody waits for the shard any more.
+            caller: Not used: no shard is refused.
+            is_given_up: Returns True when nobody waits for the shard any more.
         """
         return sample_shard(SamplerSettings.of(self.parameters), shard, self.directory, is_given_up=is_given_up)
 
     def for_worker(self) -> Self:
-        """Return the job with an absolute run directory; `SamplerSettings` has the models' paths absolute."""
+        """Return the job with absolute paths."""
         absolute = {"output": str(Path(self.parameters.output).absolute())}
         for name in ("model_theta", "model_t", "adapter_theta", "adapter_t"):
             path = getattr(self.parameters, name)
@@ -157,10 +157,11 @@ class OptimalSamplingJob(GenerationJob[SamplingOutcome]):
         return replace(self, parameters=self.parameters.model_copy(update=absolute))
 
     def report(self, run: Run, progress: Progress) -> SamplingOutcome:
-        """Write all samples that are journaled, and what describes them."""
+        """Write all samples of the journal, with statistics and a plot."""
         return write_samples(run, self.parameters, progress)
 
     def _hint_identity(self, column: str | None) -> dict[str, str | None] | None:
+        """Return the hint's part of the identity; the response column counts only where the hint names it."""
         if self.hint is None:
             return None
         return {"template": self.hint.template, "response": column if "response" in self.hint.columns else None}
@@ -172,9 +173,9 @@ def jobs(parameters: OptimalSampling) -> list[OptimalSamplingJob]:
 
 
 def models_identity(parameters: OptimalSampling) -> dict[str, Any]:
-    """Return both models' content, with their adapters'.
+    """Return hashes of both models' content, and of their adapters'.
 
-    Raises `InputError` for a directory that is not there, and for an adapter of another base.
+    Raises `InputError` for a directory that does not exist, and for an adapter of another base.
     """
     target = parameters.model_t or parameters.model_theta
     runner: Runner = "vllm" if parameters.backend == "vllm" else "peft"
@@ -185,6 +186,14 @@ def models_identity(parameters: OptimalSampling) -> dict[str, Any]:
 
 
 def _model_identity(model: str, adapter: str | None, side: str, runner: Runner) -> dict[str, str | None]:
+    """Return the hashes of one model and its adapter.
+
+    Args:
+        model: Directory or hub id; an adapter's directory stands for its base with the adapter.
+        adapter: Directory of a LoRA adapter; None for none.
+        side: `theta` or `t`.
+        runner: The library that loads the adapter.
+    """
     flag = f"--model_{side}"
     if model.startswith(("/", "./", "../")) and not Path(model).is_dir():
         raise InputError(f"{flag} {model}: there is no such directory")

@@ -39,7 +39,7 @@ class PairSpec:
 
     @property
     def shared(self) -> bool:
-        """Whether both have the same weights, with the same adapters or not."""
+        """True if both have the same weights, with the same adapters or not."""
         return self.theta.base == self.t.base
 
     @property

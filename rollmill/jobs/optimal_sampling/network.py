@@ -24,8 +24,8 @@ BASE = "__base__"
 class Network:
     """One set of weights with the KV cache of the sequences that it decodes.
 
-    A row's logits do not depend on the other rows, to the bit, if the kernels compute each row of a matrix independently
-    of the others.
+    A row's logits do not depend on the other rows, to the bit, if the kernels compute each row of a matrix
+    independently of the others.
 
     Args:
         model: A model of transformers, perhaps with PEFT's adapters.

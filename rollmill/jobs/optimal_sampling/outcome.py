@@ -1,4 +1,4 @@
-"""What a call leaves: the samples, their diagnostics, a table and a picture of these."""
+"""Writes the results of a call: samples, diagnostics, a table and a plot of these."""
 
 from __future__ import annotations
 
@@ -30,14 +30,15 @@ from rollmill.terminal.text_table import aligned
 
 STATISTICS = "statistics.txt"
 PLOT = "overview.png"
-_ALPHAS = (0.2, 0.8)
-_SMALL_GAP = 0.01
-_LEAST_GAP = 1e-4
-_MOST = 0.5
+_USUAL_ALPHAS = (0.2, 0.8)
+_RELATIVE_GAP = 0.01
+_ABSOLUTE_GAP = 1e-4
+_MOST_CUT_OFF = 0.5
+"""Limits beyond which a note tells the user: range of the mean alpha, KL gap, share of samples that are cut off."""
 
 
 class SamplingOutcome(JobOutcome):
-    """A call when it is over."""
+    """Results of a finished call."""
 
     title: ClassVar[str] = "q* samples"
     artifact_key: ClassVar[str] = "optimal-sampling"
@@ -46,12 +47,12 @@ class SamplingOutcome(JobOutcome):
     diagnostics: Path | None
     samples: int
     failed: int
-    """Rows whose prompt the models cannot take."""
+    """Number of rows whose prompt the models cannot take."""
     tokens: int
 
     @property
     def files(self) -> dict[str, Path]:
-        """Return the paths of what was written, each by what it is."""
+        """The files that were written, by their content."""
         files = {"samples": self.output}
         if self.diagnostics is not None:
             files["diagnostics"] = self.diagnostics
@@ -69,22 +70,25 @@ class SamplingOutcome(JobOutcome):
 
 
 class _Counts(BaseModel):
-    """Samples that are something to look at."""
+    """Counts of the samples that need a user's attention."""
 
     failed: int = 0
     cut_off: int = 0
     empty: int = 0
 
     def add(self, rollout: Rollout) -> None:
-        self.failed += rollout.completion is None
-        self.cut_off += is_cut_off(rollout.finish_reason)
-        self.empty += rollout.completion is not None and not rollout.completion.strip()
+        if rollout.completion is None:
+            self.failed += 1
+        elif not rollout.completion.strip():
+            self.empty += 1
+        if is_cut_off(rollout.finish_reason):
+            self.cut_off += 1
 
 
 def write_samples(run: Run, parameters: OptimalSampling, progress: Progress) -> SamplingOutcome:
-    """Write all samples that are journaled, of whatever call, in the order of rows, and what describes them.
+    """Write all samples of the journal, also those of earlier calls, in the order of rows, with statistics and a plot.
 
-    Diagnostics are written where they are wanted, and where there are some of an earlier call.
+    Diagnostics are written with --save_diagnostics, and where an earlier call has written them.
     """
     measured, counts = Measured(parameters.directory.name), _Counts()
     wants_diagnostics = parameters.save_diagnostics or parameters.diagnostics.exists()
@@ -131,9 +135,9 @@ def sample_row(
 
     Args:
         problem: The row of the data set.
-        rollout: Its answer.
-        columns: The columns that were taken for `prompt` and `answer`.
-        parameters: The call's.
+        rollout: Its sample.
+        columns: The columns that were used for `prompt` and `answer`.
+        parameters: The call's parameters.
     """
     new_fields = {
         "messages": [*rollout.messages, {"role": "assistant", "content": rollout.completion}],
@@ -141,24 +145,25 @@ def sample_row(
     }
     mixture = {**_convention(parameters), "finish_reason": rollout.finish_reason}
     row = new_fields | original_fields(problem, columns) | new_fields | {"optimal_sampling": mixture}
-    about: dict[str, Any] = {}
-    if is_cut_off(rollout.finish_reason):  # usual here: it is learnt without its end token
-        about["truncated"] = True
+    added: dict[str, Any] = {}
+    if is_cut_off(rollout.finish_reason):  # usual here: the row is trained on without an end token
+        added["truncated"] = True
     if rollout.tokens is not None:
         output = Path(parameters.output)
-        named = rollout.tokens.model_copy(update={"instance_id": rollout.instance_id, "sample_id": rollout.sample_id})
-        location = relocate(named, parameters.directory / JOURNALS, output.parent)
-        about["tokens"] = location.model_dump(mode="json") if location else None
-    if about:
+        tokens = rollout.tokens.model_copy(update={"instance_id": rollout.instance_id, "sample_id": rollout.sample_id})
+        location = relocate(tokens, parameters.directory / JOURNALS, output.parent)
+        added["tokens"] = location.model_dump(mode="json") if location else None
+    if added:
         metadata = row.get("metadata")
-        row["metadata"] = {**(metadata if isinstance(metadata, dict) else {}), **about}
-    if about.get("tokens"):
-        about["tokens"]["digest"] = row_digest(row)
+        row["metadata"] = {**(metadata if isinstance(metadata, dict) else {}), **added}
+    if added.get("tokens"):
+        # Of the row before it has the digest; the row's metadata refers to this same dict.
+        added["tokens"]["digest"] = row_digest(row)
     return row
 
 
 def diagnostics_row(rollout: Rollout, parameters: OptimalSampling) -> dict[str, Any]:
-    """Return one line of the diagnostics: means over the answer's tokens, then lists with a number for each."""
+    """Return one line of the diagnostics: means over the answer's tokens, then lists with a value for each token."""
     return {
         "sample_idx": row_number(rollout.instance_id),
         **rollout.metadata["diagnostics"],
@@ -174,35 +179,37 @@ def _convention(parameters: OptimalSampling) -> dict[str, Any]:
 
 
 def _journaled(run: Run) -> Iterator[tuple[Problem, Rollout]]:
+    """Yield the problems that have a sample, or a failure, in the journal."""
     for problem, (rollout,) in run.groups():
         if rollout is not None:
             yield problem, rollout
 
 
 def _notes(measured: Measured, counts: _Counts, failed: Sequence[str], parameters: OptimalSampling) -> Iterator[str]:
-    """Yield the lines that a user should look at.
+    """Yield notes on what a user should look at.
 
     Args:
         measured: The samples' diagnostics.
-        counts: Samples that are something to look at.
-        failed: What the rows without a sample say.
-        parameters: The call's.
+        counts: Samples that need attention.
+        failed: Messages of the rows without a sample.
+        parameters: The call's parameters.
     """
     if parameters.is_policy:
         yield "pi_t is pi_theta, so that q* is pi_theta: give --model_t, an adapter or a --hint to tell them apart"
     if counts.failed:
         yield f"{counts.failed} rows have no sample: the models cannot take their prompts ({'; '.join(failed)})"
     alpha, gap = measured.mean("alpha"), measured.mean("kl_gap")
-    if parameters.alpha_method != "fixed" and alpha is not None and not _ALPHAS[0] <= alpha <= _ALPHAS[1]:
+    low, high = _USUAL_ALPHAS
+    if parameters.alpha_method != "fixed" and alpha is not None and not low <= alpha <= high:
         yield (
-            f"the mean of alpha is {alpha:.3f}, outside {_ALPHAS[0]}..{_ALPHAS[1]}: q* is nearly one of the models: "
+            f"the mean of alpha is {alpha:.3f}, outside {low}..{high}: q* is nearly one of the models: "
             "they may be too far apart, or have chat templates that do not fit"
         )
-    small = _LEAST_GAP + _SMALL_GAP * (measured.mean("kl_theta") or 0.0)
+    small = _ABSOLUTE_GAP + _RELATIVE_GAP * (measured.mean("kl_theta") or 0.0)
     if parameters.alpha_method == "kl_symmetry" and gap is not None and gap > small:
         yield f"KL symmetry was not reached: |KL theta - KL t| is {gap:.3g} in the mean: lower --alpha_tol"
-    whole = measured.samples
-    if counts.cut_off > _MOST * whole:
-        yield f"{counts.cut_off} of {whole} samples were cut off: raise --max_tokens, with another --output"
+    total = measured.samples
+    if counts.cut_off > _MOST_CUT_OFF * total:
+        yield f"{counts.cut_off} of {total} samples were cut off: raise --max_tokens, with another --output"
     if counts.empty:
-        yield f"{counts.empty} of {whole} samples are empty: is the chat template the models' own?"
+        yield f"{counts.empty} of {total} samples are empty: is the chat template the models' own?"

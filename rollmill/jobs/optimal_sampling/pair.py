@@ -90,7 +90,9 @@ def load_pair(spec: PairSpec, *, device: str | None = None, dtype: str | torch.d
         if not is_out_of_memory(error):
             raise
         names = " and ".join(dict.fromkeys((spec.theta.base, spec.t.base)))
-        raise InputError(f"memory ran out while {names} was loaded on {use_line(used)}: {_memory_advice(torch_dtype)}") from None
+        raise InputError(
+            f"memory ran out while {names} was loaded on {use_line(used)}: {_memory_advice(torch_dtype)}"
+        ) from None
 
 
 def _load_both(spec: PairSpec, device: torch.device, dtype: torch.dtype, used: dict[str, Any]) -> Pair:

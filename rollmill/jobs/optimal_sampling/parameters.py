@@ -21,7 +21,7 @@ Dtype = Literal["auto", "float16", "bfloat16", "float32"]
 
 
 class Models(Parameters):
-    """The two models, and how they are weighed."""
+    """The two models, and the method of their weight."""
 
     model_theta: ModelPath = parameter(
         ..., "Models", "Policy", "The current policy pi_theta: directory or hub id.", metavar="PATH"
@@ -38,32 +38,32 @@ class Models(Parameters):
     )
     hint: str | None = parameter(
         None, "Models", "Hint",
-        "What pi_t alone is told: a text, a template or a file of one; it may name columns, as in {answer}, {response} "
-        "for the data's own, and {prompt} for where the prompt goes (else behind it).",
+        "Text that only pi_t sees: a text, a template or a file of one; it may name columns, as in {answer}, "
+        "{response} for the data's own answer, and {prompt} for the place of the prompt (else the prompt follows it).",
         metavar="TEXT",
     )  # fmt: skip
     backend: Literal["transformers", "vllm"] = parameter(
         "transformers", "Models", "Backend",
-        "What runs the models; vllm: both in one vLLM, exact too, for adapters of one model and for hints.",
+        "Library that runs the models; vllm: both in one vLLM, exact too, for adapters of one model and for hints.",
     )  # fmt: skip
     vllm_args: ShellLine = parameter(
         "", "Models", "vLLM arguments", "More arguments for vLLM, as in a shell, in one string.", metavar="ARGS"
     )
     device: str = parameter("auto", "Models", "Device", "cuda, cuda:1, cpu, ...; auto: a GPU where there is one.")
-    dtype: Dtype = parameter("auto", "Models", "Dtype", "Of the weights; auto: bfloat16 on a GPU, float32 else.")
+    dtype: Dtype = parameter("auto", "Models", "Dtype", "Dtype of the weights; auto: bfloat16 on a GPU, float32 else.")
 
     alpha_method: AlphaMethod = parameter(
         "kl_symmetry", "Weight", "Alpha method",
-        "How alpha, the weight of pi_theta, is found at every token; kl_symmetry: KL(q*||pi_theta) = KL(q*||pi_t).",
+        "Method for alpha, the weight of pi_theta, at every token; kl_symmetry: KL(q*||pi_theta) = KL(q*||pi_t).",
     )  # fmt: skip
     fixed_alpha: float = parameter(0.5, "Weight", "Fixed alpha", "The weight of --alpha_method fixed.", ge=0, le=1)
     alpha_tol: float = parameter(
-        1e-6, "Weight", "Alpha tolerance", "How close the methods that solve for alpha come.", gt=0, le=0.1
+        1e-6, "Weight", "Alpha tolerance", "Error of the methods that solve for alpha.", gt=0, le=0.1
     )
 
 
 class Prompts(Parameters):
-    """The prompts, and how many of them an answer is drawn for."""
+    """The data set of prompts, and its rows to sample."""
 
     dataset: str = redefine(
         DatasetColumns,
@@ -92,16 +92,14 @@ class Prompts(Parameters):
         metavar="COLUMN",
     )  # fmt: skip
     total_rollouts: int | None = parameter(
-        None, "Data", "Samples", "Rows to draw an answer for, from --start_idx on; else all.",
+        None, "Data", "Samples", "Number of rows to sample, from --start_idx on; else all.",
         ge=1, aliases=("num_samples",),
     )  # fmt: skip
-    start_idx: int = parameter(
-        0, "Data", "Start", "The first row, counted from 0. What was drawn before stays in the output.", ge=0
-    )
+    start_idx: int = parameter(0, "Data", "Start", "The first row, from 0. Earlier samples stay in the output.", ge=0)
     max_bad_share: float = redefine(ProblemLimits, "max_bad_share", 0.1, group="Data")
 
 
-_NOT_HERE = "q* is drawn token by token from two models in this process, by --temperature, --top_p and --top_k alone"
+_REFUSAL = "q* is drawn token by token from two models in this process, by --temperature, --top_p and --top_k alone"
 
 
 class OptimalSampling(Form, PlacementParameters, Prompts, Models):
@@ -109,20 +107,22 @@ class OptimalSampling(Form, PlacementParameters, Prompts, Models):
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
-    refused: ClassVar[dict[str, str]] = {name: _NOT_HERE for name in SamplingOptions.model_fields if name != "top_k"}
-    """What other flows sample by, and why it cannot be given here."""
+    refused: ClassVar[dict[str, str]] = {name: _REFUSAL for name in SamplingOptions.model_fields if name != "top_k"}
+    """Sampling options of other flows, with the reason why they are refused here."""
 
     max_tokens: int = redefine(
         SamplingParameters, "max_tokens", 512, description="Longest answer, in tokens.", aliases=("max_new_tokens",)
     )
-    temperature: float = redefine(SamplingParameters, "temperature", 1.0, description="Of q*; 0: its likeliest token.")
+    temperature: float = redefine(
+        SamplingParameters, "temperature", 1.0, description="Temperature of q*; 0: its likeliest token."
+    )
     top_p: float = redefine(SamplingParameters, "top_p", 1.0, description="Nucleus of q*.")
     top_k: int = parameter(-1, "Sampling", "Top k", "Only q*'s likeliest tokens; -1 for all.", ge=-1)
     support_top_k: int = parameter(
-        -1, "Sampling", "Top k of the support", "q* is made on pi_t's likeliest tokens alone; -1 for all.", ge=-1
+        -1, "Sampling", "Top k of the support", "Restrict q* to so many of pi_t's likeliest tokens; -1 for all.", ge=-1
     )
     support_top_p: float = parameter(
-        1.0, "Sampling", "Top p of the support", "q* is made on pi_t's nucleus alone.", gt=0, le=1
+        1.0, "Sampling", "Top p of the support", "Restrict q* to pi_t's nucleus of this mass.", gt=0, le=1
     )
     seed: int = redefine(
         SamplingParameters, "seed", 0, description="Seed of the run; every sample's own seed follows from it."
@@ -130,16 +130,16 @@ class OptimalSampling(Form, PlacementParameters, Prompts, Models):
     batch_size: int = parameter(8, "Sampling", "Batch size", "Samples in flight; halved where memory runs out.", ge=1)
 
     cluster_block: str | None = redefine(
-        PlacementParameters, "cluster_block", None, description="Name of a dask-cluster block: its workers draw."
+        PlacementParameters, "cluster_block", None, description="Name of a dask-cluster block, whose workers sample."
     )
     gpu_workers: int | None = redefine(
         PlacementParameters,
         "gpu_workers",
         None,
-        description="Processes here, each with a pair of models of its own; else one for each GPU.",
+        description="Processes on this machine, each with its own pair of models; else one for each GPU.",
         aliases=("workers",),
     )
-    shard_size: int = parameter(64, "Running", "Shard size", "Rows that a worker draws for at a time.", ge=1)
+    shard_size: int = parameter(64, "Running", "Shard size", "Rows that a worker samples at a time.", ge=1)
     output: NewPath = parameter(
         ..., "Output", "Output", "JSON Lines file of the samples; the run is in the directory of its name.",
         metavar="FILE.jsonl",
@@ -165,7 +165,7 @@ class OptimalSampling(Form, PlacementParameters, Prompts, Models):
 
     @field_validator("model_theta", "model_t", "adapter_theta", "adapter_t")
     @classmethod
-    def _at_home(cls, path: str | None) -> str | None:
+    def _expand_home(cls, path: str | None) -> str | None:
         return str(Path(path).expanduser()) if path and path.startswith("~") else path
 
     @model_validator(mode="after")
@@ -201,28 +201,28 @@ class OptimalSampling(Form, PlacementParameters, Prompts, Models):
 
     @property
     def directory(self) -> Path:
-        """Return the run's directory."""
+        """The run's directory: the output's name without its suffix."""
         return Path(self.output).with_suffix("")
 
     @property
     def diagnostics(self) -> Path:
-        """Return where the diagnostics go."""
+        """The file of diagnostics."""
         return Path(self.output).with_suffix(".diagnostics.jsonl")
 
     @property
     def own_adapter(self) -> bool:
-        """Tell whether the data set is read by a class of the user's."""
+        """True if the data set is read by the user's own class."""
         return self.dataset_adapter not in ADAPTERS
 
     @property
     def is_policy(self) -> bool:
-        """Tell whether pi_t is pi_theta, so that q* is both."""
+        """True if pi_t is pi_theta, so that q* is the policy itself."""
         same_model = self.model_t is None or Path(self.model_t).resolve() == Path(self.model_theta).resolve()
         return same_model and self.adapter_theta == self.adapter_t and self.hint is None
 
 
 class AnalyzeDiagnostics(Parameters):
-    """Compare files of diagnostics: a table of them, and a picture of alpha, KL and ESS by position."""
+    """Compare files of diagnostics: print a table, and plot alpha, KL and ESS by position."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -230,7 +230,7 @@ class AnalyzeDiagnostics(Parameters):
         ..., "Input", "Files", "Files that --save_diagnostics wrote; the flag may be left out.", metavar="FILE",
         min_length=1,
     )  # fmt: skip
-    output: NewPath = parameter("analysis.png", "Output", "Picture", "Where the picture goes.", metavar="FILE.png")
+    output: NewPath = parameter("analysis.png", "Output", "Picture", "File of the plot.", metavar="FILE.png")
 
     @field_validator("files", mode="before")
     @classmethod

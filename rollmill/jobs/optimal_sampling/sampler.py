@@ -1,4 +1,4 @@
-"""Drawing the samples of a shard, with a pair of models that stays in this process. Imports torch when it draws."""
+"""Samples a shard with a pair of models that stays loaded in this process. Imports torch when it samples."""
 
 from __future__ import annotations
 
@@ -34,18 +34,19 @@ if TYPE_CHECKING:
     from rollmill.jobs.optimal_sampling.model_spec import ModelSpec
 
 LISTED = ("alpha", "kl_theta", "kl_t", "ess_ratio")
-"""What is kept of every token."""
+"""Diagnostics that are stored for every token."""
 STALL_S = 1800.0
-"""Without a decoding step, or with vLLM an answer, for so long the process is stuck."""
+"""Seconds without a decoding step (with vLLM: without an answer) after which the process counts as hung."""
 LOADING_S = 7200.0
-"""Loading two models, downloads included, may take so long."""
+"""Seconds that loading two models may take, downloads included."""
 _DIGITS = 5
+"""Significant digits that are stored: further ones depend on the batch."""
 _lock = threading.Lock()
 _loaded: _LoadedPair | None = None
 
 
 class SamplerSettings(BaseModel):
-    """What a worker needs to draw for any rows."""
+    """Settings with which a worker samples any rows."""
 
     model_config = ConfigDict(frozen=True, protected_namespaces=())
 
@@ -63,11 +64,11 @@ class SamplerSettings(BaseModel):
 
     @classmethod
     def of(cls, parameters: OptimalSampling) -> SamplerSettings:
-        """Take from the parameters what a worker needs."""
+        """Return the settings of a call, with absolute paths."""
         paths = ("model_theta", "model_t", "adapter_theta", "adapter_t")
         alpha = ("alpha_method", "fixed_alpha", "alpha_tol", "batch_size", "support_top_k", "support_top_p")
         return cls(
-            **{name: _anywhere(getattr(parameters, name)) for name in paths},
+            **{name: _absolute(getattr(parameters, name)) for name in paths},
             backend=parameters.backend,
             device=None if parameters.device == "auto" else parameters.device,
             dtype=None if parameters.dtype == "auto" else parameters.dtype,
@@ -81,8 +82,8 @@ class SamplerSettings(BaseModel):
         )
 
 
-def _anywhere(path: str | None) -> Any:
-    """Return a directory's absolute path, for a worker that runs in another one; a hub id as it is."""
+def _absolute(path: str | None) -> Any:
+    """Return a directory's absolute path, for a worker with another current directory; a hub id as it is."""
     return str(Path(path).absolute()) if path and Path(path).is_dir() else path
 
 
@@ -91,34 +92,34 @@ class _LoadedPair(NamedTuple):
     model: OptimalSamplingModel
     decoder: PairDecoder
     tokenizer: str | None
-    """The hash of the policy's."""
+    """Hash of the policy's tokenizer."""
 
 
 def sample_shard(
     settings: SamplerSettings, shard: RowRange, run: Path, *, is_given_up: Callable[[], bool] | None = None
 ) -> ShardRollouts:
-    """Draw what is wanted of a shard. The models stay loaded for the next one of the same settings.
+    """Sample the pending rows of a shard. The models stay loaded for the next shard with the same settings.
 
-    A prompt that the models cannot take makes a row with an error. A process in which decoding stands still ends, and
-    leaves the stacks of its threads among the logs.
+    A prompt that the models cannot take makes a row with an error. A process whose decoding hangs ends, and writes the
+    stacks of its threads to the logs.
 
     Args:
-        settings: The models, and how an answer is drawn.
+        settings: The models and the sampling parameters.
         shard: The rows.
-        run: The run's directory, whose logs are written to.
-        is_given_up: Says when nobody waits for the samples any more: what is drawn until then is returned.
+        run: The run's directory, for its logs.
+        is_given_up: Returns True when nobody waits for the samples any more: those completed so far are returned.
 
     Raises `InputError` and `RunStoppedError` as loading and decoding do.
     """
     watched = watch.exit_on_stall(STALL_S, stacks_file(run), interpreter_s=INTERPRETER_S)
     with _lock, watched:  # one shard at a time: the models' memory is for one
-        load_s = _keep(settings)
+        load_s = _load_models(settings)
         assert _loaded is not None
         samples: list[CompletedRollout] = []
         try:
-            samples.extend(_draw(_loaded, shard, is_given_up))
+            samples.extend(_sample_rows(_loaded, shard, is_given_up))
         except BaseException as error:
-            _drop()  # the next shard is not to find an engine that has ended
+            _unload_models()  # the engine may have ended: the next shard must not use it
             if is_out_of_memory(error):
                 raise InputError(
                     f"memory does not suffice for one sample of up to {settings.decoding['max_new_tokens']} new tokens"
@@ -141,22 +142,25 @@ def _completed(row: dict[str, Any], *tokens: SampledTokens) -> CompletedRollout:
     return CompletedRollout(row["instance_id"], row["sample_id"], dump_line(row), outcome, failure, tokens)
 
 
-def _memory_notes(asked: int, actual: int) -> tuple[str, ...]:
-    """Say where fewer samples are drawn at once than asked for, which changes the last bits of their numbers."""
-    if actual >= asked:
+def _memory_notes(batch_size: int, actual: int) -> tuple[str, ...]:
+    """Return a note where memory has reduced the batch size, which changes the last bits of the samples' numbers."""
+    if actual >= batch_size:
         return ()
-    return (f"memory ran out: it goes on with {actual} samples at once; --batch_size {actual} draws the same so",)
+    return (
+        f"memory ran out: the run continues with {actual} samples at once; "
+        f"--batch_size {actual} gives the same samples",
+    )
 
 
-def _keep(settings: SamplerSettings) -> float | None:
-    """Load the models unless they are loaded, in place of others; return how long that took."""
+def _load_models(settings: SamplerSettings) -> float | None:
+    """Load the models, in place of others, unless they are loaded; return the seconds that it took, None for none."""
     global _loaded
     if _loaded is not None and _loaded.settings == settings:
         return None
     from rollmill.jobs.optimal_sampling.model import OptimalSamplingModel
 
-    _drop()
-    begun = time.monotonic()
+    _unload_models()
+    begin = time.monotonic()
     with TimedStep(LOADING_S):
         model = OptimalSamplingModel(
             settings.model_theta,
@@ -170,28 +174,31 @@ def _keep(settings: SamplerSettings) -> float | None:
             **settings.alpha,
         )
     _loaded = _LoadedPair(settings, model, model.decoder(**settings.decoding), tokenizer_hash(settings.model_theta))
-    return time.monotonic() - begun
+    return time.monotonic() - begin
 
 
-def _drop() -> None:
+def _unload_models() -> None:
     global _loaded
     if _loaded is not None:
         _loaded.model.close()
     _loaded = None
 
 
-def _draw(loaded: _LoadedPair, shard: RowRange, is_given_up: Callable[[], bool] | None) -> Iterator[CompletedRollout]:
-    """Yield samples as they are done; end with the last that is wanted, or when nobody waits for them any more."""
+def _sample_rows(
+    loaded: _LoadedPair, shard: RowRange, is_given_up: Callable[[], bool] | None
+) -> Iterator[CompletedRollout]:
+    """Yield samples as they are completed; end with the last pending row, or when nobody waits for them any more."""
     rows = {row.instance_id: row for row in shard.rows}
-    remaining = {row.instance_id for row in shard.rows if row.wanted}
+    remaining = {row.instance_id for row in shard.rows if row.is_pending}
     requests: dict[str, SampleRequest] = {}
     for row in shard.rows:
         request = _request(loaded, row)
         if isinstance(request, str):
-            if row.wanted:
+            if row.is_pending:
                 remaining.discard(row.instance_id)
                 yield _completed(_failed(loaded.settings, row, request))
         else:
+            # Rows that are not pending are sampled, too: they fill the same places in the batch as in any other call.
             requests[row.instance_id] = request
     with closing(loaded.decoder.decode(requests.values())) as decoding:  # type: ignore[type-var]  # it is a generator
         while remaining and not (is_given_up and is_given_up()):
@@ -205,7 +212,7 @@ def _draw(loaded: _LoadedPair, shard: RowRange, is_given_up: Callable[[], bool] 
 
 
 def _request(loaded: _LoadedPair, row: ShardRow) -> SampleRequest | str:
-    """Return the request, or why there is none."""
+    """Return the request for a row, or the reason why it cannot be sampled."""
     from jinja2 import TemplateError
 
     theta, t = loaded.model.spec.theta, loaded.model.spec.t
@@ -216,25 +223,33 @@ def _request(loaded: _LoadedPair, row: ShardRow) -> SampleRequest | str:
         request = loaded.model.request(row.instance_id, prompt, None if same else prompt_t, seed)
     except TemplateError as error:
         return f"the chat template refuses the prompt: {error}"
-    if why := loaded.decoder.refusal(request):
-        return f"the prompt {why}"
+    if refusal := loaded.decoder.refusal(request):
+        return f"the prompt {refusal}"
     return request
 
 
 def _prompt(side: ModelSpec, messages: list[Message]) -> Prompt:
-    """Return the messages, or for a model without a chat template their text."""
+    """Return the messages; for a model without a chat template their text, joined by blank lines."""
     if side.tokenizer.chat_template:
         return messages
     return "\n\n".join(message["content"] for message in messages)
 
 
-def _failed(settings: SamplerSettings, row: ShardRow, why: str) -> dict[str, Any]:
-    return _row(settings, row) | {"error": {"type": "prompt", "message": why}}
+def _failed(settings: SamplerSettings, row: ShardRow, message: str) -> dict[str, Any]:
+    return _row(settings, row) | {"error": {"type": "prompt", "message": message}}
 
 
 def _sample(loaded: _LoadedPair, row: ShardRow, request: SampleRequest, decoded: Decoded) -> dict[str, Any]:
+    """Return the journal row of a sample.
+
+    Args:
+        loaded: The models.
+        row: The row of the data set.
+        request: The request, for the number of prompt tokens.
+        decoded: The answer.
+    """
     journal_row = _row(loaded.settings, row)
-    diagnostics = {"diagnostics": means(decoded.diagnostics), "tokens": listed(decoded.diagnostics)}
+    diagnostics = {"diagnostics": means(decoded.diagnostics), "tokens": token_lists(decoded.diagnostics)}
     return journal_row | {
         "completion": loaded.model.text(decoded.token_ids),
         "usage": {"prompt_tokens": len(request.prompt_ids_theta), "completion_tokens": len(decoded.token_ids)},
@@ -244,15 +259,14 @@ def _sample(loaded: _LoadedPair, row: ShardRow, request: SampleRequest, decoded:
 
 
 def _tokens(loaded: _LoadedPair, request: SampleRequest, decoded: Decoded) -> SampledTokens:
-    """Return the answer's ids behind the policy's prompt, as it is trained, and their log-probabilities under q."""
+    """Return the answer's ids behind the policy's prompt, which is trained on, and their log-probabilities under q."""
     source = TokenSource(loaded.tokenizer, "processed_logprobs")
-    # To as many digits as the diagnostics: more depend on the batch.
     logprobs = array("f", [float(f"{logprob:.{_DIGITS}g}") for logprob in decoded.logprobs])
     return SampledTokens(array("I", request.prompt_ids_theta), array("I", decoded.token_ids), logprobs, source)
 
 
 def _row(settings: SamplerSettings, row: ShardRow) -> dict[str, Any]:
-    """Return a journal row that is neither a sample nor a failure yet."""
+    """Return a journal row with the fields that samples and failures share."""
     return {
         "schema_version": SCHEMA_VERSION,
         "instance_id": row.instance_id,
@@ -277,20 +291,20 @@ def _row(settings: SamplerSettings, row: ShardRow) -> dict[str, Any]:
 
 
 def means(diagnostics: dict[str, list[float]]) -> dict[str, float | None]:
-    """Return means over an answer's tokens, and two standard deviations; a number that is not finite does not count."""
+    """Return means over an answer's tokens, and two standard deviations; values that are not finite do not count."""
     summary: dict[str, float | None] = {}
     for name, values in diagnostics.items():
         finite = [value for value in values if math.isfinite(value)]
         mean = math.fsum(finite) / len(finite) if finite else None
         summary[f"{name}_mean"] = _rounded(mean)
         if name in ("alpha", "ess_ratio") and mean is not None:
-            spread = math.sqrt(math.fsum((value - mean) ** 2 for value in finite) / len(finite))
-            summary[f"{name}_std"] = _rounded(spread)
+            deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in finite) / len(finite))
+            summary[f"{name}_std"] = _rounded(deviation)
     return summary
 
 
-def listed(diagnostics: dict[str, list[float]]) -> dict[str, list[float | None]]:
-    """Return the numbers of every token, to five significant digits; null for one that is not finite."""
+def token_lists(diagnostics: dict[str, list[float]]) -> dict[str, list[float | None]]:
+    """Return the stored diagnostics of every token, to five significant digits; None for values that are not finite."""
     return {name: [_rounded(value) for value in _finite(diagnostics[name])] for name in LISTED if name in diagnostics}
 
 

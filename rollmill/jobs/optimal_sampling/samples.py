@@ -1,4 +1,4 @@
-"""One answer: as it is asked for, and as it was drawn."""
+"""Request and result of one sample."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class SampleRequest:
-    """One answer to draw. The same prompts and seed give the same answer, whatever is drawn beside it.
+    """One answer to sample. The same prompts and seed give the same answer, with any other samples in the batch.
 
     Its uniforms are float64, one for each token, from a `torch.Generator` on the CPU with `seed`.
     """
@@ -20,11 +20,11 @@ class SampleRequest:
 
     @property
     def longer(self) -> int:
-        """Return how many tokens the longer prompt has."""
+        """Number of tokens of the longer prompt."""
         return max(len(self.prompt_ids_theta), len(self.prompt_ids_t))
 
     def refusal(self, longest: int | None) -> str | None:
-        """Return why models that take `longest` tokens in one row have no answer to it; None where there is one."""
+        """Return the reason why models with a context of `longest` tokens cannot answer it; None where they can."""
         if not self.prompt_ids_theta or not self.prompt_ids_t:
             return "has no tokens: give it a word, or leave it out"
         if longest is not None and self.longer >= longest:
@@ -37,14 +37,15 @@ class SampleRequest:
 
 @dataclass(frozen=True)
 class Decoded:
-    """One answer."""
+    """One sampled answer."""
 
     key: Hashable
+    """The request's key."""
     token_ids: list[int]
-    """Up to and including the end token."""
+    """Token ids up to and including the end token."""
     finish_reason: str
-    """`stop`: one of the models' end tokens; `length`: no room for more."""
+    """`stop`: an end token of either model; `length`: the token limit, or the end of the context."""
     diagnostics: dict[str, list[float]]
-    """Name in `FIELDS` -> one number for each token; `alpha` alone where no diagnostics were asked for."""
+    """Values for each token by name in `FIELDS`; `alpha` alone without diagnostics."""
     logprobs: list[float]
-    """One for each token, under the distribution that it was drawn from."""
+    """Log-probability of each token under the distribution that it was drawn from."""

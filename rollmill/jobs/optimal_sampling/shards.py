@@ -1,4 +1,4 @@
-"""Shards: the rows that one worker draws for at a time, cut by row number."""
+"""Shards of a q* sampling run: the rows that one worker samples at a time, cut by row number."""
 
 from __future__ import annotations
 
@@ -19,49 +19,50 @@ from rollmill.records import Message, Problem
 
 
 class ShardRow(BaseModel):
-    """One row of a data set, as its answer is drawn."""
+    """One row of a data set: the prompts of its sample."""
 
     model_config = ConfigDict(frozen=True)
 
     instance_id: str
     messages: list[Message]
     messages_t: list[Message] | None
-    """What pi_t sees; None for the same."""
-    wanted: bool
-    """Whether its answer is; else only its place in the batch counts."""
+    """Prompt of pi_t; None for the same prompt."""
+    is_pending: bool
+    """Its sample is missing in the journal; else the row only fills its place in the batch."""
 
 
 class RowRange(Shard):
-    """Consecutive rows, from one whose number is a multiple of the shard's size to the last that is wanted."""
+    """Consecutive rows of a data set, from a multiple of the shard's size on to the last pending row."""
 
     def __init__(self, rows: Sequence[ShardRow]) -> None:
         self.rows = rows
 
     @property
     def first(self) -> int:
-        """Number of the first row."""
+        """Number of the first row in the data set."""
         return row_number(self.rows[0].instance_id)
 
     @property
     def last(self) -> int:
-        """Number of the last row that is wanted."""
-        return max(row_number(row.instance_id) for row in self.rows if row.wanted)
+        """Number of the last pending row."""
+        return max(row_number(row.instance_id) for row in self.rows if row.is_pending)
 
     @property
     def wanted(self) -> list[tuple[str, int]]:
-        """Return (instance_id, sample_id) of the rows whose answers are wanted."""
-        return [(row.instance_id, 0) for row in self.rows if row.wanted]
+        """(instance_id, sample_id) of the pending rows."""
+        return [(row.instance_id, 0) for row in self.rows if row.is_pending]
 
     def without(self, completed: Collection[tuple[str, int]]) -> Self | None:
-        """Return the same rows, of which fewer are wanted; None where none is."""
+        """Return the same rows with fewer of them pending; None where none is."""
         rows = [
-            row.model_copy(update={"wanted": row.wanted and (row.instance_id, 0) not in completed}) for row in self.rows
+            row.model_copy(update={"is_pending": row.is_pending and (row.instance_id, 0) not in completed})
+            for row in self.rows
         ]
-        return type(self)(rows) if any(row.wanted for row in rows) else None
+        return type(self)(rows) if any(row.is_pending for row in rows) else None
 
 
 class Extent:
-    """The rows of a call: from `start_idx` on, `total_rollouts` of them."""
+    """The problems that a call samples: `total_rollouts` rows from `start_idx` on."""
 
     def __init__(self, parameters: OptimalSampling) -> None:
         self._first = parameters.start_idx
@@ -73,11 +74,17 @@ class Extent:
 
 
 class RowScheduler(ShardScheduler[RowRange]):
-    """Cuts what is still to be drawn into shards, in the order of rows.
+    """Cuts the pending rows into shards, in the order of rows.
 
-    Which samples are in a batch together decides the last bits of their numbers. So a shard begins where it would in
-    any other call, and holds all the rows that may be in flight beside those that are wanted: their answers are the
-    same, to the byte, however often the run was interrupted and in whatever parts it was made.
+    The last bits of a sample's numbers depend on the samples in the same batch. So shards begin at the same rows in any
+    call, and have all rows that may be in flight beside the pending ones: samples are the same, to the byte, however
+    often the run was interrupted.
+
+    Args:
+        run: The run.
+        progress: Its progress.
+        parameters: The call's parameters.
+        hint: The hint that pi_t gets; None for none.
     """
 
     def __init__(self, run: Run, progress: Progress, parameters: OptimalSampling, hint: Hint | None) -> None:
@@ -85,9 +92,9 @@ class RowScheduler(ShardScheduler[RowRange]):
         self._ranges = self._cut_rows(parameters, hint)
 
     def cut_new(self, size: int) -> RowRange | None:
-        """Return the next rows; how many is the parameters' to say, whatever `size`.
+        """Return the next `shard_size` rows; `size` is not used.
 
-        Raises `InputError` where the hint names what a row does not have.
+        Raises `InputError` where the hint names a column that a row does not have.
         """
         return next(self._ranges, None)
 
@@ -100,14 +107,14 @@ class RowScheduler(ShardScheduler[RowRange]):
 
         for _, group in groupby(self._run.problems(), shard_number):
             problems = list(group)
-            wanted = [problem in extent and bool(self._run.wanted(problem)) for problem in problems]
-            if any(wanted):
+            pending = [problem in extent and bool(self._run.wanted(problem)) for problem in problems]
+            if any(pending):
                 yield RowRange([
                     ShardRow(
                         instance_id=problem.instance_id,
                         messages=build_messages(problem, Prompting()),
                         messages_t=hint.messages(problem, response_of(problem, column)) if hint else None,
-                        wanted=is_wanted,
+                        is_pending=is_pending,
                     )
-                    for problem, is_wanted in zip(problems, wanted, strict=True)
+                    for problem, is_pending in zip(problems, pending, strict=True)
                 ])  # fmt: skip

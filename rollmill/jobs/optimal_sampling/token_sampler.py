@@ -24,7 +24,7 @@ class TokenStep(NamedTuple):
     diagnostics: list[list[float]]
     """For each row, values in the order of `FIELDS`; `alpha` alone without diagnostics."""
     logprobs: list[float]
-    """Log-probability of each token under the distribution that it was drawn from: q after temperature, top-k, top-p."""
+    """Log-probability of each token under q after temperature, top-k and top-p, from which it was drawn."""
 
 
 class NonFiniteLogitsError(ArithmeticError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rollmill.jobs.optimal_sampling.mixture import to_full_precision, refuse_rows
+from rollmill.jobs.optimal_sampling.mixture import refuse_rows, to_full_precision
 
 FIXED_POINT = 2.0**53
 """Probabilities are summed as integers of 2^-53: float64 has 53 bits."""
@@ -36,7 +36,7 @@ def sampling_distribution(log_q: Tensor, *, temperature: float, top_p: float, to
 
 
 def constrain_support(log_theta: Tensor, log_t: Tensor, *, top_p: float, top_k: int) -> tuple[Tensor, Tensor]:
-    """Restrict both distributions to the tokens that top-k, then top-p keep of pi_t, and normalise them; -inf elsewhere.
+    """Restrict both distributions to the tokens that top-k, then top-p keep of pi_t; normalised, -inf elsewhere.
 
     Raises `ValueError` for a `top_p` outside [0, 1] and, with its number, for a row where pi_theta has none of them.
 

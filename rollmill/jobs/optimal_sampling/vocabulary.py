@@ -1,4 +1,4 @@
-"""Which token ids mean the same to two tokenizers, and how many of them both models know."""
+"""Checks that two tokenizers have a common vocabulary, and finds the ids that both models have."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ _UNUSED = re.compile(
 
 
 class Vocabulary(NamedTuple):
-    """The token ids that two tokenizers share: all below `size` but for `excluded`."""
+    """The token ids that two tokenizers share: all below `size`, without `excluded`."""
 
     size: int
     excluded: tuple[int, ...] = ()
-    """Ids that pad or are reserved, and are not the same token in both."""
+    """Ids of padding or reserved tokens that differ between the two."""
 
 
 def check_vocabularies(theta: Any, t: Any, *, names: tuple[str, str], end_tokens: Collection[int] = ()) -> Vocabulary:
-    """Return the ids that the two tokenizers share; in what they do not share they may differ by unused tokens.
+    """Return the ids that the two tokenizers share; they may differ only in padding and reserved tokens.
 
-    Neither model gives such a token: q over the ids that both have is exact. Raises `InputError` where any other token
-    has not the same id in both; it counts the differences and shows the first five.
+    Models do not generate these, so that q over the other ids is exact. Raises `InputError` where any other token has
+    different ids; it counts the differences and shows the first five.
 
     Args:
-        theta: The tokenizer of the policy.
-        t: The target model's.
-        names: Of the models.
-        end_tokens: Ids that end an answer, which are used whatever they are called.
+        theta: Tokenizer of the policy.
+        t: Tokenizer of the target model.
+        names: Names of the models, for messages.
+        end_tokens: Ids that end an answer: used tokens, even if their names look reserved.
     """
     ids_theta: dict[str, int] = theta.get_vocab()
     ids_t: dict[str, int] = t.get_vocab()
@@ -73,9 +73,9 @@ def _shown(differing: dict[str, tuple[int | None, int | None]]) -> str:
 
 
 def common_size(tokens: int, embeddings: dict[str, int]) -> int:
-    """Return how many ids to draw from: those that the tokenizer and every model know. Log where a model has others.
+    """Return the number of ids to draw from: those that the tokenizer and all models have. Logs where some have more.
 
-    `embeddings`: name -> the number of ids that the model gives logits for, often rounded up.
+    `tokens` is the tokenizer's number of ids; `embeddings` the number of logits by model, which is often rounded up.
     """
     size = min([tokens, *embeddings.values()])
     others = ", ".join(f"{name} has {count:,}" for name, count in embeddings.items() if count != size)

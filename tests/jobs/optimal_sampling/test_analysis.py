@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rollmill.jobs.optimal_sampling.analysis import Measured
-from rollmill.jobs.optimal_sampling.sampler import listed, means
+from rollmill.jobs.optimal_sampling.sampler import means, token_lists
 from rollmill.reports.plots.optimal_sampling import draw_by_position
 
 
@@ -92,7 +92,7 @@ def test_means_and_lists_of_a_sample():
         "alpha_mean": 0.5, "alpha_std": 0.25, "kl_gap_mean": 2e-9, "ess_ratio_mean": 2.0, "ess_ratio_std": 0.0,
         "kl_t_mean": None,
     }  # fmt: skip
-    assert listed({"alpha": [0.123456789, math.nan], "kl_gap": [1.0]}) == {"alpha": [0.12346, None]}
+    assert token_lists({"alpha": [0.123456789, math.nan], "kl_gap": [1.0]}) == {"alpha": [0.12346, None]}
 
 
 @given(st.lists(st.floats(0, 1), min_size=1), st.integers(0, 30))

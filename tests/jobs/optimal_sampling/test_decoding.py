@@ -221,7 +221,7 @@ def test_logits_that_are_no_numbers_end_the_run(tmp_path):
     pair = load_pair(make_model(tmp_path / "m"))
     with torch.no_grad():
         pair.theta.network.model.get_input_embeddings().weight[5] = torch.nan
-    with pytest.raises(RunStoppedError, match="logits for b are no numbers after 0 tokens"):
+    with pytest.raises(RunStoppedError, match="logits for b are not finite after 0 tokens"):
         decode(pair, [SampleRequest("a", [3], [3], 0), SampleRequest("b", [5], [5], 0)])
 
 

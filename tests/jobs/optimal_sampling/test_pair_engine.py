@@ -84,7 +84,7 @@ def test_logits_that_are_no_numbers(batch):
     batch.update([], [(0, row(1, 0)), (1, row(1, 1)), (2, row(2, 0, 4)), (3, row(2, 1, 4))], [])
     given = logits(4)
     given[3, 2] = torch.nan
-    with pytest.raises(RunStoppedError, match="logits for row 2 are no numbers after 1 tokens"):
+    with pytest.raises(RunStoppedError, match="logits for row 2 are not finite after 1 tokens"):
         batch.draw_into(given)
 
 

@@ -18,7 +18,7 @@ def cut(asked):
     """(Row numbers, those that are wanted) of each shard."""
     with opened(asked) as run:
         found = [
-            ([int(row.instance_id[4:]) for row in shard.rows], [row.wanted for row in shard.rows])
+            ([int(row.instance_id[4:]) for row in shard.rows], [row.is_pending for row in shard.rows])
             for shard in shards_of(asked, run)
         ]
         progress = OptimalSamplingJob.of(asked).progress(run)

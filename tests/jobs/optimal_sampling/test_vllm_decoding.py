@@ -235,7 +235,7 @@ def test_models_that_one_vllm_cannot_serve_are_refused(folders, tmp_path):
 
 
 def test_nan_logits_or_a_killed_engine_end_the_run(model):
-    message = "the models' logits for 0 are no numbers after 0 tokens: they overflow"
+    message = "the models' logits for 0 are not finite after 0 tokens: they overflow"
     with pytest.raises(RunStoppedError, match=message):
         drawn(model.pair, requests([([3, NO_NUMBERS], [4])]))
     keeper = psutil.Process(model.pair._process.pid)

@@ -16,7 +16,12 @@ import torch
 from torch import Tensor
 
 from rollmill.errors import RunStoppedError
-from rollmill.jobs.optimal_sampling.token_sampler import TokenSampler, NonFiniteLogitsError, Uniforms, non_finite_message
+from rollmill.jobs.optimal_sampling.token_sampler import (
+    NonFiniteLogitsError,
+    TokenSampler,
+    Uniforms,
+    non_finite_message,
+)
 
 
 class PairRow(NamedTuple):

@@ -89,7 +89,7 @@ class PairEngine:
     def decode(
         self, job: Job, requests: Sequence[SampleRequest], is_given_up: Callable[[], bool] = lambda: False
     ) -> Iterator[Decoded]:
-        """Generate every sample; yield each when it is complete. Stops early when `is_given_up()`, called before each step.
+        """Generate every sample; yield each when it is complete. Stops early when `is_given_up()`, at the next step.
 
         Raises `RunStoppedError` for logits that are not finite, and for a sample that keeps falling out of step.
         """
@@ -140,8 +140,8 @@ class PairEngine:
         self.redone += 1
         if pair.attempts == MAX_ATTEMPTS:
             raise RunStoppedError(
-                f"the two rows of {pair.request.key} fell out of step {MAX_ATTEMPTS} times: give a smaller --batch_size, "
-                "or --max-num-batched-tokens in --vllm_args"
+                f"the two rows of {pair.request.key} fell out of step {MAX_ATTEMPTS} times: "
+                "give a smaller --batch_size, or --max-num-batched-tokens in --vllm_args"
             )
         return pair.attempts + 1
 
