@@ -32,7 +32,7 @@ from prefect import Flow, flow, runtime
 
 from flows.reject_sampling import reject_sampling
 from rollmill.jobs.improvement.history import History
-from rollmill.jobs.improvement.rounds import Improved, base_evaluations, lock_loop, plan_round
+from rollmill.jobs.improvement.rounds import LoopResult, base_evaluations, lock_loop, plan_round
 from rollmill.terminal.escapes import write_lines
 from tasks.ephemeral_server import desk_server
 from tasks.errors import report_failure
@@ -51,7 +51,7 @@ def generating_flow(kind: str) -> Flow[..., Any]:
 
 @flow(name="improve", flow_run_name=lambda: f"improve {runtime.flow_run.parameters['parameters'].model_path}")
 @report_failure
-def improve(parameters: Improve) -> Improved:
+def improve(parameters: Improve) -> LoopResult:
     """Make a policy better on its own filtered rollouts, as long as held-out problems show that it gets better."""
     parameters = dated(parameters)
     with lock_loop(parameters), storing(parameters.store_block) as store:
@@ -59,7 +59,7 @@ def improve(parameters: Improve) -> Improved:
         for evaluation in base_evaluations(parameters):
             reject_sampling(evaluation)
         history = result_of(begin_history.submit(parameters))
-        while history.goes_on(parameters.rounds):
+        while history.continues(parameters.rounds):
             history = play_round(parameters, history)
         return store(result_of(end_history.submit(parameters, history)))
 
@@ -67,7 +67,7 @@ def improve(parameters: Improve) -> Improved:
 def play_round(parameters: Improve, history: History) -> History:
     """Play one round; only what it still misses is made."""
     plan = plan_round(parameters, history)
-    for feed in plan.to_make:
+    for feed in plan.to_generate:
         generating_flow(feed.kind)(feed.parameters)
     chosen = result_of(choose_training_rows.submit(parameters, plan))
     trained = train_watched(plan.training, parameters.cluster_block)

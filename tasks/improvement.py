@@ -9,7 +9,7 @@ from prefect.logging import get_run_logger
 from rollmill.jobs.improvement import rounds
 from rollmill.jobs.improvement.history import History
 from rollmill.jobs.improvement.parameters import Improve
-from rollmill.jobs.improvement.rounds import Improved, Plan
+from rollmill.jobs.improvement.rounds import LoopResult, Plan
 from rollmill.jobs.improvement.training_rows import TrainingRows
 from rollmill.jobs.training.manifest import Trained
 from tasks.artifacts import show_files, show_picture, show_table
@@ -61,7 +61,7 @@ def judge_round(parameters: Improve, history: History, plan: Plan, chosen: Train
 
 @task(name="end", cache_policy=NO_CACHE)
 @report_failure
-def end_history(parameters: Improve, history: History) -> Improved:
+def end_history(parameters: Improve, history: History) -> LoopResult:
     """Write the rounds' numbers and picture."""
     improved = rounds.write_history(parameters, history)
     show_picture("improve-picture", improved.files["picture"], "Held-out accuracy after each round")

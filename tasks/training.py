@@ -92,7 +92,7 @@ def train_watched(parameters: TrainLora, cluster_block: str | None) -> Trained:
     with track_progress(TrainingProgress(directory), f"train {directory}"):
         if cluster is None:
             return _train_locally(parameters)
-        task_parameters = {"parameters": parameters.anywhere()}
+        task_parameters = {"parameters": parameters.with_absolute_paths()}
         trained = run_on_cluster(cluster, train, task_parameters, amount=parameters.num_gpus)
         manifest = read_training_manifest(directory)
         if manifest is None or manifest.result is None:

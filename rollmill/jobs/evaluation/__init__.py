@@ -1,1 +1,1 @@
-"""Evaluation: how often a policy is right on problems, and whether another is better."""
+"""Evaluation: the accuracy of a policy on held-out problems, and the comparison of two policies."""

@@ -1,4 +1,4 @@
-"""A trained model beside its base, on the same held-out problems."""
+"""Compares a trained model with its base, on the same held-out problems."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NUMBERS = "evaluation.json"
 
 
 class BeforeAfter(NamedTuple):
-    """Both accuracies, their paired difference, and the picture."""
+    """Both accuracies, their paired difference, and the plot."""
 
     before: Accuracy
     after: Accuracy
@@ -26,17 +26,17 @@ class BeforeAfter(NamedTuple):
 
     @property
     def directory(self) -> Path:
-        """Return the training's directory."""
+        """The training's directory."""
         return self.picture.parent
 
     @property
     def files(self) -> dict[str, Path]:
-        """Return the paths of what was written, each by what it is."""
+        """The files that were written, by their content."""
         numbers = {"numbers": self.directory / NUMBERS, "picture": self.picture}
         return numbers | {side: self.directory / side for side in SIDES}
 
     def rows(self) -> list[dict[str, str]]:
-        """Return a row of text for each, and for the difference."""
+        """Return a row of text for each accuracy, and for the difference."""
         return [
             {"": name, "held-out": f"{interval.mean:.1%}", "95% interval": f"{interval.low:.1%} to {interval.high:.1%}"}
             for name, interval in (("before", self.before), ("after", self.after), ("difference", self.difference))

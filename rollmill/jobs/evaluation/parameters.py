@@ -1,4 +1,4 @@
-"""How a policy is evaluated on held-out problems."""
+"""Parameters of evaluating a policy on held-out problems."""
 
 from __future__ import annotations
 
@@ -25,59 +25,59 @@ if TYPE_CHECKING:
     from rollmill.jobs.rejection_sampling.parameters import RejectSampling
 
 NAME = "evaluation"
-"""Of the run directory, inside the folder that an evaluation is given."""
+"""Name of an evaluation's run directory, in the folder of the evaluation."""
 
 
 class EvaluationPlacement(PlacementParameters):
-    """Where it is trained, and evaluated: no part of what the run is."""
+    """Cluster and processes for training and evaluation: not part of the run's identity."""
 
     cluster_block: str | None = redefine(
         PlacementParameters,
         "cluster_block",
         None,
         group="Hardware",
-        description="Name of a dask-cluster block: a worker with --num_gpus GPUs trains, all of them make rollouts.",
+        description="Name of a dask-cluster block: a worker with --num_gpus GPUs trains, all workers make rollouts.",
     )
     gpu_workers: int | None = redefine(
         PlacementParameters,
         "gpu_workers",
         None,
         group="Hardware",
-        description="Processes here that make rollouts, each with a server and GPUs of its own; else one server.",
+        description="Processes on this machine that make rollouts, each with its own server and GPUs; else one server.",
     )
 
 
 class EvaluationPrompting(SamplingOptions, PromptingParameters, ImageParameters, VerificationParameters):
-    """How completions are judged, and how problems are asked, in evaluations and in rollouts alike."""
+    """Prompts and verification, the same in evaluations and in rollouts."""
 
     image_folders: list[str] = redefine(ImageParameters, "image_folders", [], group="Evaluation")
     max_tokens: int = redefine(SamplingParameters, "max_tokens", 2048)
 
 
 class EvaluationServer(ConcurrencyParameters, OwnServerParameters):
-    """How vLLM is started, and how much is asked of it at a time."""
+    """Start of vLLM, and the number of requests in flight."""
 
     concurrency: Concurrency = redefine(
         ConcurrencyParameters,
         "concurrency",
         64,
         group="Server",
-        description=f"Requests in flight at most, on every worker{AS_FOUND}.",
+        description=f"Most requests in flight, on every worker{AS_FOUND}.",
         aliases=("slots",),
     )
     log_dir: NewPath = redefine(
-        OutputParameters, "log_dir", "logs", group="Output", description="Where vLLM's logs go."
+        OutputParameters, "log_dir", "logs", group="Output", description="Folder of vLLM's logs."
     )
 
 
 class EvaluationParameters(EvaluationPlacement, EvaluationServer, EvaluationPrompting):
-    """On which problems, and how often each."""
+    """Held-out problems, and rollouts per problem."""
 
     if TYPE_CHECKING:
         model_path: str
 
     held_out: str | None = parameter(
-        None, "Evaluation", "Held-out problems", "Problems to evaluate on, from where --dataset takes them."
+        None, "Evaluation", "Held-out problems", "Problems to evaluate on: hub id, directory or file, as for --dataset."
     )
     held_out_split: str = parameter("test", "Evaluation", "Held-out split", "Split of a hub or directory data set.")
     max_held_out: int | None = parameter(None, "Evaluation", "Most held-out", "Only the first so many problems.", ge=1)
@@ -99,9 +99,9 @@ class EvaluationParameters(EvaluationPlacement, EvaluationServer, EvaluationProm
 
         Args:
             model: Directory or hub id of the model.
-            folder: The folder in which the run's directory is made.
-            few_shot: File of examples to put before the question.
-            adapter: Directory of a LoRA adapter to serve on the model.
+            folder: The folder in which the run's directory is created.
+            few_shot: File of examples to put before the question; None for none.
+            adapter: Directory of a LoRA adapter to serve on the model; None for none.
         """
         from rollmill.jobs.rejection_sampling.parameters import HeldOutSampling
 
@@ -117,14 +117,15 @@ class EvaluationParameters(EvaluationPlacement, EvaluationServer, EvaluationProm
             "temperature": self.eval_temperature,
             "concurrent_problems": problems_at_a_time(self.concurrency, self.eval_num_rollout),
             "output_dir": folder,
-            "record_tokens": False,  # nothing of an evaluation is trained on
+            "record_tokens": False,  # evaluations are never trained on
         }
         return HeldOutSampling.model_validate(settings | self.shared_with_rollouts() | self._recommended("temperature"))
 
     def _recommended(self, *decided: str) -> dict[str, Any]:
-        """Return parameters of sampling as the base recommends it, where that is wanted, but for those `decided`.
+        """Return the base's recommended sampling parameters, without those `decided`; none with `--sampling flags`.
 
-        All models of a comparison sample alike, whatever their own folders recommend. Raises `InputError`.
+        The base's for all models of a comparison, whatever their own `generation_config.json` recommend, so that they
+        sample alike. Raises `InputError`.
         """
         if self.sampling == "flags":
             return {}
@@ -133,7 +134,7 @@ class EvaluationParameters(EvaluationPlacement, EvaluationServer, EvaluationProm
         return {"sampling": "flags"} | {name: value for name, value in values.items() if name not in kept}
 
     def shared_with_rollouts(self) -> dict[str, object]:
-        """Return the parameters that a run which generates shares with one that evaluates."""
+        """Return the parameters that generating and evaluating runs share."""
         models = (EvaluationPrompting, EvaluationServer, EvaluationPlacement)
         names = [name for model in models for name in model.model_fields if name != "concurrency"]
         return {name: getattr(self, name) for name in names} | {"no_canary": True}

@@ -1,4 +1,4 @@
-"""The parameters of a training with its evaluations, before and after."""
+"""Parameters of a training with evaluations before and after it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class TrainAndEvaluate(Form, EvaluationParameters, TrainLora):
         "auto",
         "Evaluation",
         "Serve",
-        "The adapter on its base, or merged into it; auto: merged where there is no GPU, which is faster there.",
+        "Evaluate the adapter on its base, or merged into it; auto: merged where there is no GPU, which is faster there.",
     )
     store_block: str | None = STORE_BLOCK
 
@@ -43,13 +43,13 @@ class TrainAndEvaluate(Form, EvaluationParameters, TrainLora):
 
     @property
     def serves_adapter(self) -> bool:
-        """Tell whether the adapter itself is evaluated, not the base with the adapter merged into it."""
+        """True if the adapter itself is served in evaluation, not the base with the adapter merged into it."""
         if self.serve == "auto":
             return self.use_lora and has_accelerator() and self.lora_r <= RANKS[-1]
         return self.serve == "adapter"
 
     def training(self) -> TrainLora:
-        """Return the part that trains; it merges, too, where the merged model is what is evaluated."""
+        """Return the training's parameters; it also merges the adapter where the merged model is evaluated."""
         shared: dict[str, Any] = {name: getattr(self, name) for name in TrainLora.model_fields}
         merge = self.merge or (self.held_out is not None and self.use_lora and not self.serves_adapter)
         return TrainLora.model_validate({**shared, "merge": merge})
@@ -59,7 +59,7 @@ class TrainAndEvaluate(Form, EvaluationParameters, TrainLora):
         return self.evaluation(self.model_path, str(Path(self.output_dir) / "before"))
 
     def after(self, trained: Trained) -> RejectSampling:
-        """Return the run that evaluates what was trained."""
+        """Return the run that evaluates the trained model."""
         folder = str(Path(self.output_dir) / "after")
         if self.serves_adapter:
             return self.evaluation(self.model_path, folder, adapter=str(trained.adapter))

@@ -1,1 +1,1 @@
-"""Improvement: rounds of rollouts, training and evaluation, kept only where they make the policy better."""
+"""Improvement loop: rounds of rollouts, training and evaluation; a round is kept only if the policy is better."""

@@ -1,4 +1,4 @@
-"""What the feeds of a round hold, as one corpus: whose each row is, of which problem, and whether it is verified."""
+"""The rollouts of all data sources of a round as one corpus, with each row's source, problem and verification."""
 
 from __future__ import annotations
 
@@ -25,40 +25,46 @@ UNVERIFIED = "unverified"
 
 
 class SelectedRows(NamedTuple):
-    """All rows with a column `drop_reason`, null for those to train on; and what was asked for, a line per rule."""
+    """The rows of a pool after selection."""
 
     judged: pl.DataFrame
+    """All rows, with a column `drop_reason`: null for those to train on."""
     words: list[str]
+    """The rules of the selection, a line each."""
 
 
-class Union:
-    """The feeds' rollouts, read together. `corpus` is what `read_corpus` makes of all their inputs, in their order."""
+class CandidatePool:
+    """The rollouts of several data sources.
+
+    `corpus` is `read_corpus` of all inputs of `feeds`, in their order.
+    """
 
     def __init__(self, corpus: Corpus, feeds: Sequence[PlannedSource]) -> None:
         self.corpus = corpus
         self.owners = [feed for feed in feeds for _ in find_sources(feed.inputs)]
-        """By source."""
+        """The data source of each file of the corpus, by the number of the file (column `source`)."""
         self.several = len(feeds) > 1
 
     def name(self, source: int, instance_id: str) -> str:
-        """Return a problem's name, which no problem of another feed has."""
+        """Return a problem's name, which is unique among all data sources."""
         return f"{self.owners[source].name}:{instance_id}" if self.several else instance_id
 
     def problems(self, source: int) -> Iterator[Problem]:
-        """Yield the problems of a run; none where they are not recorded."""
+        """Yield the problems of a file's run; none where the file belongs to no run."""
         run = self.corpus.files[source].run
         return read_problems(run / PROBLEMS) if run else iter(())
 
     def choose(self, accepted: Filters, at_most_k: int) -> SelectedRows:
-        """Drop what has not succeeded, or is `unverified`, then by `accepted`, then beyond `at_most_k` of a problem.
+        """Select the rows to train on: verified, kept by `accepted`, and at most `at_most_k` of a problem.
 
         Raises `InputError` as `select` does.
         """
         corpus, table = self.corpus, self.corpus.table
-        looked = table.join(self._look(), on="row", how="left", maintain_order="left")
-        unverified = looked.filter(~pl.col("verified")).with_columns(pl.lit(UNVERIFIED).alias("drop_reason"))
+        identified = table.join(self._identify(), on="row", how="left", maintain_order="left")
+        unverified = identified.filter(~pl.col("verified")).with_columns(pl.lit(UNVERIFIED).alias("drop_reason"))
+        # Rules that count rollouts of a problem see one problem, whichever sources it has come from.
         problem = pl.coalesce("problem", "instance_id").alias("instance_id")
-        others = looked.filter(pl.col("verified").fill_null(True)).with_columns(problem).drop("problem", "verified")
+        others = identified.filter(pl.col("verified").fill_null(True)).with_columns(problem).drop("problem", "verified")
         corpus.table = others
         try:
             selected = select(corpus, accepted)
@@ -69,11 +75,12 @@ class Union:
         words = [*selected.words, "verified", f"at most {at_most_k} of a problem, those that differ most"]
         return SelectedRows(table.join(reasons, on="row", how="left", maintain_order="left", validate="1:1"), words)
 
-    def _look(self) -> pl.DataFrame:
+    def _identify(self) -> pl.DataFrame:
         """Return `row`, `problem` and `verified` of each row that succeeded.
 
-        A problem is told by its question where that is recorded beside a run, or a conversation begins with just that
-        question; so it is one problem whichever feeds have it. Any other is told by feed and id.
+        A problem is identified by its question, where that is recorded beside a run or is the first message of the
+        conversation: so the same question is one problem, whichever sources have it. Others are identified by source
+        and id.
         """
         keys: list[dict[str, str]] = []
         first: dict[str, str] = {}
@@ -93,9 +100,10 @@ class Union:
 
 
 def is_verified(record: Record) -> bool:
-    """Tell whether a record's verdict says that it succeeded or, without one, its evaluation does in some part.
+    """Return whether a record's verdict is a success or, without a verdict, some part of its evaluation is.
 
-    What the record claims without either, nobody has checked. (What its evaluation denies is no success in the table.)
+    A success that the record claims without either has not been verified. (A success that the evaluation denies is none
+    in the corpus' table.)
     """
     verdict, evaluation = (_loaded(bytes(raw)) for raw in (record.verdict, record.evaluation_info))
     if "success" in verdict:
@@ -106,7 +114,7 @@ def is_verified(record: Record) -> bool:
 
 
 def record_key(record: Record) -> str | None:
-    """Return what tells a record's problem by its question; None where that cannot be read, so that no row is made."""
+    """Return the key of a record's question, see `prompt_key`; None where it cannot be read: it is no row then."""
     try:
         return prompt_key(list(takewhile(lambda turn: turn.role != "assistant", record.conversation() or [])))
     except UNREADABLE:

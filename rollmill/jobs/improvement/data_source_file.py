@@ -1,4 +1,4 @@
-"""A feed's file: the parameters of a generating flow, every mistake one line with its place."""
+"""Reads a data source's file: parameters of a generating flow; an error is one line with file and line number."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rollmill.config.settings_file import SettingsFile, read_settings_file, refu
 from rollmill.errors import InputError
 
 Settings = dict[str, Any]
-"""Parameters of a generating flow, those that a user has given."""
+"""Parameters of a generating flow that the user has set."""
 
 
 def read_settings(
@@ -24,23 +24,24 @@ def read_settings(
     verifiers: Collection[str],
     check: Callable[[Settings], object],
 ) -> Settings:
-    """Read the parameters in a file, YAML or JSON; `-` and `_` in their names are alike.
+    """Read the parameters in a file, YAML or JSON; `-` and `_` in their names are equivalent.
 
     Args:
         path: The file.
-        model: The flow's parameters, whose aliases the file may use, too.
-        decided: Parameters that the loop sets.
+        model: The flow's parameters; the file may use their aliases, too.
+        decided: Parameters that the loop sets, and the file must not.
         verifiers: Verifiers that the file may name.
         check: Raises pydantic's `ValidationError` where the settings are wrong.
 
-    Raises `InputError` where the file cannot be read, is no mapping, or a parameter is unknown, the loop's, wrong, or
-    would run code.
+    Raises `InputError` where the file cannot be read or is no mapping, and for a parameter that is unknown, set by the
+    loop, wrong, or would run code.
     """
     known, aliases = model.model_fields, alias_names(model)
-    file = _renamed(read_settings_file(path), aliases)
+    file = _canonical_names(read_settings_file(path), aliases)
     for key in file.settings:
         if key in decided:
             raise InputError(f"{file.location(key)}: the loop sets it: leave it out")
+        # Files may come from others: they must not name code to run, nor options that make vLLM run code.
         if key not in known:
             close = difflib.get_close_matches(key, {*known, *aliases} - set(decided), n=1)
             raise InputError(f"{file.location(key)}: no such parameter{f'; did you mean {close[0]}?' if close else ''}")
@@ -55,8 +56,8 @@ def read_settings(
     return file.settings
 
 
-def _renamed(file: SettingsFile, aliases: Mapping[str, str]) -> SettingsFile:
-    """Return the settings by the parameters' own names."""
+def _canonical_names(file: SettingsFile, aliases: Mapping[str, str]) -> SettingsFile:
+    """Return the settings by the parameters' own names, in place of aliases."""
 
     def canonical(key: object) -> str:
         name = str(key).replace("-", "_")

@@ -1,6 +1,6 @@
-"""Data sources: what gives a round of the loop its rows. Each kind is one module in `sources`.
+"""Data sources, which give a round of the loop its training rows. Each kind is one module in `sources`.
 
-The flow of a kind that generates is named by the room above, under the same name.
+A kind that generates rollouts has the name of its flow.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SourceEntry(Entry):
-    """What a module of `sources` declares of its kind; the target is a `SourceKind`."""
+    """Declaration of a kind in a module of `sources`; the target is a `SourceKind`."""
 
     value: str = field(default="FILE", kw_only=True)
-    """What `--feed NAME=` takes for it, as `--help` calls it."""
+    """Placeholder in `--help` for the value of `--feed NAME=`."""
 
 
 SOURCES = Registry("data source", "rollmill.jobs.improvement.sources", SourceEntry)
@@ -36,45 +36,45 @@ SOURCES = Registry("data source", "rollmill.jobs.improvement.sources", SourceEnt
 
 
 def describe_sources() -> str:
-    """Return the values that `--feed` takes, each with what it is: a part of the parameter's description."""
+    """Return the values of `--feed` with their descriptions, for the parameter's help text."""
     return ", ".join(f"{entry.name}={entry.value} ({entry.description})" for entry in SOURCES.values())
 
 
 class RoundContext(NamedTuple):
-    """What the loop decides for a data source in one round."""
+    """Parameters that the loop sets for a data source in one round."""
 
     policy: str
-    """The model that acts."""
+    """The model that generates rollouts."""
     folder: Path
-    """Of the round."""
+    """The round's folder."""
     seed: int
-    """Added to the source's own: each round makes other rollouts."""
+    """Added to the source's own seed, so that each round generates other rollouts."""
     serving: Settings
-    """`server_block`, `vllm_args`, `log_dir`, `no_canary`: for a source that says nothing else."""
+    """`server_block`, `vllm_args`, `log_dir`, `no_canary`: defaults for a source that does not set them."""
     slots: Concurrency
-    """Requests in flight at most."""
+    """Most requests in flight."""
 
 
 class SourceKind(NamedTuple):
-    """How one kind of data source feeds the loop; `model` is the class of its parameters."""
+    """A kind of data source: functions of its parameters, which are an instance of `model`."""
 
     model: type[BaseModel]
     plan: Callable[[Settings, str, RoundContext], Any]
     """Settings of the user, name of the source, round -> parameters. Raises pydantic's `ValidationError`."""
     inputs: Callable[[Any], list[str]]
-    """Parameters -> what there is to read once the source has run, as `read_corpus` takes it."""
+    """Parameters -> paths of the rollouts once the source has run, as `read_corpus` takes them."""
     contaminated: Callable[[Any, HeldOut], dict[str, str]]
-    """Held-out problems that its problems hold -> where."""
+    """Parameters, held-out problems -> the held-out problems that are among its own, each with a location."""
     decided: frozenset[str] = frozenset()
-    """Parameters that are the loop's."""
+    """Parameters that the loop sets."""
     prompting: Callable[[Any], Prompting] | None = None
-    """How its problems, beside its run's journal, are asked in training; None: rows keep the messages as recorded."""
+    """Parameters -> prompts of its problems in training; None where rows keep the recorded messages."""
     exists: bool = False
-    """Whether nothing has to be generated: its settings are then `{"input": [VALUE]}`, from `--feed NAME=VALUE`."""
+    """True if nothing has to be generated: its settings are then `{"input": [VALUE]}`, from `--feed NAME=VALUE`."""
 
 
 class DataSource(NamedTuple):
-    """A source as the user gives it: its name, which is its run's and unlike all others', its kind, its settings."""
+    """A data source of the user: its unique name, which is also its run's, its kind, and its settings."""
 
     name: str
     kind: str
@@ -86,41 +86,41 @@ class DataSource(NamedTuple):
 
 
 class PlannedSource(NamedTuple):
-    """A source in one round, with the parameters of its flow."""
+    """A data source in one round, with the parameters of its flow."""
 
     name: str
     kind: str
     parameters: Any
 
     @property
-    def made(self) -> bool:
-        """Tell whether a flow makes its rollouts."""
+    def is_generated(self) -> bool:
+        """True if a flow generates its rollouts."""
         return not source_kind(self.kind).exists
 
     @property
     def inputs(self) -> list[str]:
-        """Return what there is to read once its rollouts are made."""
+        """Paths of its rollouts, once they are generated."""
         return source_kind(self.kind).inputs(self.parameters)
 
     @property
     def prompting(self) -> Prompting | None:
-        """Return how its problems are asked in training; None: as recorded."""
+        """Prompts of its problems in training; None for the recorded messages."""
         prompting = source_kind(self.kind).prompting
         return prompting and prompting(self.parameters)
 
     def contaminated(self, held_out: HeldOut) -> dict[str, str]:
-        """Map held-out problems that are among its problems to where. Raises `InputError` as reading them does."""
+        """Map the held-out problems that are among its own to a location. Raises `InputError` as reading them does."""
         return source_kind(self.kind).contaminated(self.parameters, held_out)
 
 
 def source_kind(name: str) -> SourceKind:
-    """Import a kind of data source. Raises `InputError` where there is none of this name."""
+    """Import a kind of data source. Raises `InputError` for an unknown name."""
     kind: SourceKind = SOURCES.load(name)
     return kind
 
 
 def read_feeds(flags: list[str], *, verifier: str | None = None) -> list[DataSource]:
-    """Read the data sources that `NAME=VALUE` flags name; files may name `verifier`, too, which the user has given.
+    """Return the data sources of `NAME=VALUE` flags. Files may name `verifier`, too, which the user gave as a flag.
 
     Raises `InputError`, in one line that begins with the flag.
     """
@@ -139,11 +139,12 @@ def read_feeds(flags: list[str], *, verifier: str | None = None) -> list[DataSou
     return sources
 
 
-_NOWHERE = RoundContext("policy", Path(), 0, {}, 1)
+_ANY_ROUND = RoundContext("policy", Path(), 0, {}, 1)
+"""A round for checking settings before there is one."""
 
 
 def _read_value(name: str, value: str, verifier: str | None) -> Settings:
-    """Read the settings that a flag's value names: the path of rollouts, or of a file with parameters."""
+    """Return the settings of a flag's value, which is the path of rollouts, or of a file with parameters."""
     kind = source_kind(name)
     if kind.exists:
         from rollmill.corpus.inputs import find_sources
@@ -155,5 +156,5 @@ def _read_value(name: str, value: str, verifier: str | None) -> Settings:
         model=kind.model,
         decided=kind.decided,
         verifiers=[*VERIFIERS, *([verifier] if verifier and verifier not in VERIFIERS else [])],
-        check=lambda settings: kind.plan(settings, name, _NOWHERE),
+        check=lambda settings: kind.plan(settings, name, _ANY_ROUND),
     )

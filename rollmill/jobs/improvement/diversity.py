@@ -1,4 +1,4 @@
-"""Keep at most a number of rollouts of each problem: those that differ most."""
+"""Limits the rollouts of each problem to those that differ most."""
 
 from __future__ import annotations
 
@@ -15,37 +15,38 @@ OVER_LIMIT = "over_limit"
 
 
 def at_most_different(corpus: Corpus, judged: pl.DataFrame, count: int) -> pl.DataFrame:
-    """Drop, with the reason `over_limit`, what is left of a problem beyond `count` rollouts.
+    """Drop the rollouts of a problem beyond `count`, with the reason `over_limit`; `judged` has a `drop_reason`.
 
-    The first is kept; then, each time, the one whose most similar kept one is least similar to it, the earlier of two
-    (farthest-first traversal: Gonzalez, Clustering to minimize the maximum intercluster distance, 1985).
+    The first is kept; then, each time, the one that is least similar to the most similar of those kept, the earlier of
+    two (farthest-first traversal: Gonzalez, Clustering to minimize the maximum intercluster distance, 1985).
     Similarity is the share of equal positions of MinHash signatures.
     """
-    undropped = judged.filter(LEFT)
-    crowded = undropped.filter(pl.len().over("instance_id") > count)
+    candidates = judged.filter(LEFT)
+    crowded = candidates.filter(pl.len().over("instance_id") > count)
     if count > 1 and "signature" not in crowded.columns:
-        every = pl.repeat(True, crowded.height, dtype=pl.Boolean, eager=True)
-        crowded = with_text_features(corpus, crowded, every, signatures=True)
-    over: list[int] = []
+        all_rows = pl.repeat(True, crowded.height, dtype=pl.Boolean, eager=True)
+        crowded = with_text_features(corpus, crowded, all_rows, signatures=True)
+    over_limit: list[int] = []
     for _, problem in crowded.group_by("instance_id", maintain_order=True):
         kept = farthest_first(_signatures(problem), count) if count > 1 else [0]
-        over += np.delete(problem["row"].to_numpy(), kept).tolist()
-    dropped = pl.col("row").is_in(over)
+        over_limit += np.delete(problem["row"].to_numpy(), kept).tolist()
+    dropped = pl.col("row").is_in(over_limit)
     return judged.with_columns(pl.when(dropped).then(pl.lit(OVER_LIMIT)).otherwise("drop_reason").alias("drop_reason"))
 
 
 def farthest_first(signatures: npt.NDArray[np.uint32], count: int) -> list[int]:
-    """Return the indices of `count` rows of `signatures` (rows, positions), ascending; all, where there are no more."""
+    """Return the indices of `count` rows of `signatures` [rows, positions], ascending; all where there are fewer."""
     chosen = [0]
+    # Of each row, the similarity to the most similar row that is chosen.
     nearest = np.full(len(signatures), -1.0)
     while len(chosen) < min(count, len(signatures)):
         nearest = np.maximum(nearest, (signatures == signatures[chosen[-1]]).mean(axis=1))
-        nearest[chosen] = 2.0  # more similar to a kept one than any other row can be
+        nearest[chosen] = 2.0  # above any similarity, so that no row is chosen twice
         chosen.append(int(nearest.argmin()))
     return sorted(chosen)
 
 
 def _signatures(problem: pl.DataFrame) -> npt.NDArray[np.uint32]:
-    """Stack the signatures of a problem's rollouts; zeros for one in which nothing was written."""
+    """Stack the signatures of a problem's rollouts, [rollouts, positions]; zeros for a rollout without text."""
     rows = [row or [0] * NUM_PERM for row in problem["signature"].to_list()]
     return np.array(rows, dtype=np.uint32)

@@ -1,4 +1,4 @@
-"""Held-out problems: none of them is among those that are trained on, which is checked."""
+"""Checks that no held-out problem is among the problems that are trained on."""
 
 from __future__ import annotations
 
@@ -26,27 +26,30 @@ from rollmill.problems.images import LARGEST_IMAGE
 from rollmill.records import Problem
 
 LONG = 24
-"""Characters from which a question is looked for inside of lines. A shorter one ("3 + 1 =") stands in other ones, too;
-it counts where whole lines are it."""
+"""Characters from which a question is searched within lines. A shorter one ("3 + 1 =") is a part of other questions,
+too: it has to be a line, or several, of its own."""
 
 _BATCH = 256
 _WORD = r"0-9a-z\u00df-\u04ff"
-"""Of scripts with spaces between words: where one of these goes on, a question does not end."""
+"""Letters of scripts with spaces between words: a question that is followed by one ends within a word."""
 
 
 class _Question(NamedTuple):
+    """A held-out question. A conversation that asks it contains all its texts and images."""
+
     instance_id: str
     key: str
+    """See `question_key`."""
     texts: tuple[str, ...]
-    """What stands in conversations that ask it: all of them."""
+    """Its user turns, in the form in which they are searched: see `_search_text`."""
     images: frozenset[str]
-    """SHA-256."""
+    """SHA-256 of its images."""
 
 
 class HeldOut:
-    """The questions of held-out problems, and where others ask them.
+    """The questions of held-out problems; finds them in other data.
 
-    Two questions are the same when they are, but for white space and capitals, and their images.
+    Two questions are the same if their texts are equal but for white space and case, and their images are equal.
     """
 
     def __init__(self, problems: Iterable[Problem]) -> None:
@@ -63,7 +66,7 @@ class HeldOut:
         return len(self._questions)
 
     def among(self, source: ProblemSource) -> dict[str, str]:
-        """Map each held-out problem that a source has, too, to which of the source's problems it is.
+        """Map each held-out problem that a source also has to the source's problem with the same question.
 
         Raises `InputError` as `load_problems` does.
         """
@@ -72,30 +75,35 @@ class HeldOut:
     def within(self, inputs: Sequence[str]) -> dict[str, str]:
         """Map each held-out problem to the first conversation that contains it; all user turns are searched.
 
-        A template or examples may stand around the question: see `LONG`. Of a run, its problems are looked through,
-        too. Raises `InputError` as `read_corpus` does.
+        The question may be surrounded by a template or examples: see `LONG`. A run's problems are searched, too. Raises
+        `InputError` as `read_corpus` does.
         """
         corpus = read_corpus(inputs, hashed=False)
         runs = [file.run for file in corpus.files if file.run]
         locations = {
-            key: at for run in runs for key, at in self._shared(read_problems(run / PROBLEMS), str(run)).items()
+            key: location
+            for run in runs
+            for key, location in self._shared(read_problems(run / PROBLEMS), str(run)).items()
         }
-        places = corpus.table.select("source", "number").iter_rows()
-        records = zip(places, corpus.records(corpus.table), strict=True)
+        numbers = corpus.table.select("source", "number").iter_rows()
+        records = zip(numbers, corpus.records(corpus.table), strict=True)
+        # In batches: Polars searches all texts of a batch for all questions in one pass (Aho-Corasick).
         while batch := list(islice(records, _BATCH)):
             conversations = [user_turns(record) for _, record in batch]
-            for ((source, number), _), turns, seen in zip(batch, conversations, self._seen(conversations), strict=True):
+            matches = self._find_texts(conversations)
+            for ((source, number), _), turns, texts in zip(batch, conversations, matches, strict=True):
                 images = _images(turns, corpus, source) if self._shows_images else set()
-                for question in self._questions if seen or images else ():
+                for question in self._questions if texts or images else ():
                     if (
                         (question.texts or question.images)
-                        and seen.issuperset(question.texts)
+                        and texts.issuperset(question.texts)
                         and images.issuperset(question.images)
                     ):
                         locations.setdefault(question.instance_id, f"row {number} of {corpus.sources[source]}")
         return locations
 
     def _shared(self, problems: Iterable[Problem], name: str) -> dict[str, str]:
+        """Map each held-out problem that is among `problems` to a location; `name` is where these are from."""
         others = {question_key(problem): problem.instance_id for problem in problems}
         return {
             question.instance_id: f"{others[question.key]} of {name}"
@@ -103,21 +111,22 @@ class HeldOut:
             if question.key in others
         }
 
-    def _seen(self, conversations: list[list[Message]]) -> list[set[str]]:
-        """Return which of the held-out texts stand in each conversation."""
+    def _find_texts(self, conversations: list[list[Message]]) -> list[set[str]]:
+        """Return the held-out texts that each conversation contains."""
         if not self._texts:
             return [set() for _ in conversations]
         texts = ["\0".join(_searchable(content_text(turn.content)) for turn in turns) for turns in conversations]
         hits = pl.Series(texts, dtype=pl.String).str.extract_many(self._texts, overlapping=True)
         return [
-            {text for text in set(some) if _stands_in(text, whole)} for some, whole in zip(hits, texts, strict=True)
+            {hit for hit in set(text_hits) if _is_separate(hit, text)}
+            for text_hits, text in zip(hits, texts, strict=True)
         ]
 
 
 def check_held_out(held_out: HeldOut, contaminated: dict[str, str], name: str) -> int:
-    """Return how many held-out problems there are. Raises `InputError` where any of them is trained on.
+    """Return the number of held-out problems. Raises `InputError` where any of them is trained on.
 
-    `contaminated` maps those to where they stand; `name` is where the held-out problems are from.
+    `contaminated` maps those to their locations; `name` is where the held-out problems are from.
     """
     if contaminated:
         shared = [f"{instance_id} is {location}" for instance_id, location in contaminated.items()]
@@ -132,13 +141,13 @@ def check_held_out(held_out: HeldOut, contaminated: dict[str, str], name: str) -
 def question_key(problem: Problem) -> str:
     """Return a key that is equal for equal questions."""
     turns = [problem.prompt] if isinstance(problem.prompt, str) else [turn.get("content") for turn in problem.prompt]
-    words = [_joined(turn) if isinstance(turn, str) else turn for turn in turns]
-    return content_key([words, [image.sha256 for image in problem.images]])
+    texts = [_normalize(turn) if isinstance(turn, str) else turn for turn in turns]
+    return content_key([texts, [image.sha256 for image in problem.images]])
 
 
 def prompt_key(prompt: Sequence[Message]) -> str:
     """Return the `question_key` of a problem without images whose prompt is these messages."""
-    return content_key([[_joined(content_text(turn.content)) for turn in prompt if turn.role == "user"], []])
+    return content_key([[_normalize(content_text(turn.content)) for turn in prompt if turn.role == "user"], []])
 
 
 def _problems(source: ProblemSource) -> Iterator[Problem]:
@@ -149,43 +158,44 @@ def _problems(source: ProblemSource) -> Iterator[Problem]:
 def _question(problem: Problem) -> _Question:
     turns = [{"role": "user", "content": problem.prompt}] if isinstance(problem.prompt, str) else problem.prompt
     contents = [turn.get("content") for turn in turns if turn.get("role") == "user"]
-    texts = tuple(_looked_for(text) for text in contents if isinstance(text, str) and text.strip())
+    texts = tuple(_search_text(text) for text in contents if isinstance(text, str) and text.strip())
     images = frozenset(image.sha256 for image in problem.images)
     return _Question(problem.instance_id, question_key(problem), texts, images)
 
 
-def _joined(text: str) -> str:
+def _normalize(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
 def _lines(text: str) -> str:
-    return "".join(f"{line}\n" for line in map(_joined, text.splitlines()) if line)
+    return "".join(f"{line}\n" for line in map(_normalize, text.splitlines()) if line)
 
 
-def _looked_for(question: str) -> str:
-    joined = _joined(question)
-    return joined if len(joined) >= LONG else f"\n{_lines(question)}"
+def _search_text(question: str) -> str:
+    """Return a question in one line if it is long, else as complete lines, between newlines."""
+    normalized = _normalize(question)
+    return normalized if len(normalized) >= LONG else f"\n{_lines(question)}"
 
 
 def _searchable(text: str) -> str:
-    """Return what a user says, line by line, and in one line, however it is wrapped."""
-    return f"\n{_lines(text)}\0{_joined(text)}"
+    """Return a user turn in both forms in which questions are searched: line by line, and in one line."""
+    return f"\n{_lines(text)}\0{_normalize(text)}"
 
 
-def _stands_in(question: str, text: str) -> bool:
-    """Tell whether a question stands in a text on its own: "3 + 1" is not in "13 + 12", nor in "3 + 1.5"."""
-    if question[0] == "\n":
+def _is_separate(question: str, text: str) -> bool:
+    """Return whether a question is in a text as words of its own: "3 + 1" is not in "13 + 12", nor in "3 + 1.5"."""
+    if question[0] == "\n":  # complete lines
         return True
     before = re.compile(rf"(?<![{_WORD}])(?<!\d[.,])" if re.match(rf"[{_WORD}]", question[0]) else "")
     after = re.compile(rf"(?![{_WORD}]|[.,]\d)" if re.match(rf"[{_WORD}]", question[-1]) else "")
-    at = text.find(question)
-    while at >= 0 and not (before.match(text, at) and after.match(text, at + len(question))):
-        at = text.find(question, at + 1)
-    return at >= 0
+    index = text.find(question)
+    while index >= 0 and not (before.match(text, index) and after.match(text, index + len(question))):
+        index = text.find(question, index + 1)
+    return index >= 0
 
 
 def user_turns(record: bytes) -> list[Message]:
-    """Return what the user says; nothing where that cannot be read, so that no training row is made of it."""
+    """Return the user's turns; none where a record cannot be read, which is no training row then."""
     try:
         return [turn for turn in decode_record(record).conversation() or [] if turn.role == "user"]
     except UNREADABLE:
@@ -193,7 +203,7 @@ def user_turns(record: bytes) -> list[Message]:
 
 
 def _images(turns: list[Message], corpus: Corpus, source: int) -> set[str]:
-    """Return the SHA-256 of the image files that turns show; of a missing file its name, which is that in runs."""
+    """Return the SHA-256 of the image files in turns; of a missing file its name, which in runs is its SHA-256."""
     lists = [parts_of(turn.content) or [] for turn in turns if is_list(turn.content)]
     paths = [part.get("image") for parts in lists for part in parts if part.get("type") == "image"]
     root = corpus.image_root(source)
@@ -203,6 +213,6 @@ def _images(turns: list[Message], corpus: Corpus, source: int) -> set[str]:
 def _image_hash(path: str, root: Path | None) -> str:
     try:
         content = read_confined(path, [root or Path()], limit=LARGEST_IMAGE)
-    except ConfinedFileError:  # not at hand, or not one that these rollouts may name
+    except ConfinedFileError:  # missing, or outside of the folder that these rollouts may refer to
         return Path(path).stem
     return hashlib.sha256(content).hexdigest()

@@ -1,4 +1,4 @@
-"""What came of the rounds, and which policy stands at their end."""
+"""History of the loop: the results of all rounds, and the current policy."""
 
 from __future__ import annotations
 
@@ -8,58 +8,59 @@ from rollmill.statistics.accuracy import Accuracy, Difference
 
 
 class Round(BaseModel):
-    """One round's numbers."""
+    """Results of one round."""
 
     model_config = ConfigDict(frozen=True)
 
     number: int
     policy: str
-    """The model that made the rollouts."""
+    """The model that generated the rollouts."""
     rollouts: int
     right: int
+    """Rollouts that succeeded."""
     rows: int
     """Rows that were trained on."""
     feeds: dict[str, int] = {}
-    """The same by feed."""
+    """Rows that were trained on, by data source."""
     steps: int
     train_loss: float
     model: str
-    """What training made of it: a model directory."""
+    """Directory of the trained model."""
     accuracy: Accuracy
     difference: Difference
-    """Between the policy that stood before and this one, on the same held-out problems."""
+    """Accuracy of this model minus that of the policy before, on the same held-out problems."""
     kept: bool
-    """Whether it was better beyond noise; else it was rolled back."""
+    """The model was significantly better; else the round was rolled back."""
 
 
 class History(BaseModel):
-    """The base, and all rounds so far."""
+    """The base model, and all rounds so far."""
 
     model_config = ConfigDict(frozen=True)
 
     base: str
     base_accuracy: Accuracy
     with_examples: Accuracy | None
-    """Of the base with the examples in its prompt that rollouts have; None where they have none."""
+    """Accuracy of the base with the few-shot examples of rollouts in its prompt; None where they have none."""
     rounds: tuple[Round, ...] = ()
     stopped: str | None = None
-    """Why the rounds ended before their number was reached."""
+    """Reason for which the loop ended before its number of rounds; None where it did not."""
 
     @property
     def policy(self) -> str:
-        """Return the model that stands: that of the last round that was kept, else the base."""
-        return next((played.model for played in reversed(self.rounds) if played.kept), self.base)
+        """The current model: that of the last round that was kept, else the base."""
+        return next((entry.model for entry in reversed(self.rounds) if entry.kept), self.base)
 
     @property
     def standing(self) -> int:
-        """Return the round that made the policy; 0 for the base."""
-        return next((played.number for played in reversed(self.rounds) if played.kept), 0)
+        """Number of the round that trained the current policy; 0 for the base."""
+        return next((entry.number for entry in reversed(self.rounds) if entry.kept), 0)
 
-    def goes_on(self, rounds: int) -> bool:
-        """Tell whether another round is to be played."""
+    def continues(self, rounds: int) -> bool:
+        """Return whether another round follows; `rounds` is the loop's number of rounds."""
         return self.stopped is None and len(self.rounds) < rounds
 
-    def after(self, played: Round) -> History:
-        """Return the history with one round more; a round that is rolled back is the last."""
-        stopped = None if played.kept else f"round {played.number} was not better beyond noise, and was rolled back"
-        return self.model_copy(update={"rounds": (*self.rounds, played), "stopped": stopped})
+    def after(self, entry: Round) -> History:
+        """Return the history with one more round; a round that is rolled back is the last."""
+        stopped = None if entry.kept else f"round {entry.number} was not better beyond noise, and was rolled back"
+        return self.model_copy(update={"rounds": (*self.rounds, entry), "stopped": stopped})

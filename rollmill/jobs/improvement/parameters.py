@@ -1,4 +1,4 @@
-"""The parameters of the loop, and the runs that each of its rounds consists of."""
+"""The parameters of the loop, and of the runs in each of its rounds."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 ROLLOUTS = "rollouts"
 
 
-class Looping(Parameters):
-    """What is made better, on what problems, and for how long."""
+class LoopParameters(Parameters):
+    """Model, problems, selection and number of rounds."""
 
     model_path: ModelPath = parameter(
         ..., "Model", "Model", "Directory or hub id of the model to improve.", metavar="PATH", env=True,
@@ -37,7 +37,7 @@ class Looping(Parameters):
         "dataset",
         None,
         title="Problems",
-        description="Problems to learn from: hub id, directory or file; required without --feed.",
+        description="Problems to train on: hub id, directory or file; required without --feed.",
     )
     dataset_split: str = redefine(DatasetColumns, "dataset_split", "train")
     max_problems: int | None = redefine(ProblemLimits, "max_problems", None)
@@ -63,7 +63,7 @@ class Looping(Parameters):
         1,
         "Selection",
         "Most of a problem",
-        "Right rollouts of one problem to train on, those that differ most: easy ones shall not take over.",
+        "Most right rollouts of one problem to train on, those that differ most, so that easy problems do not prevail.",
         ge=1,
     )
     near_duplicates: float | None = parameter(
@@ -73,16 +73,16 @@ class Looping(Parameters):
 
     rounds: int = parameter(3, "Loop", "Rounds", "Most rounds.", ge=1, le=1000)
     train_from: Literal["policy", "base"] = parameter(
-        "policy", "Loop", "Train from", "Each round trains the policy of the round before, or the base anew."
+        "policy", "Loop", "Train from", "Each round trains the policy of the round before, or the base again."
     )
     output_dir: NewPath = parameter(
-        "improved", "Output", "Output directory", "Everything is written in here.", metavar="DIR"
+        "improved", "Output", "Output directory", "Directory of all files of the loop.", metavar="DIR"
     )
     store_block: str | None = STORE_BLOCK
 
 
-class Improve(Form, Hyperparameters, EvaluationParameters, Looping):
-    """Rounds of rollouts, training and evaluation; a round is kept only where it is better beyond noise."""
+class Improve(Form, Hyperparameters, EvaluationParameters, LoopParameters):
+    """Rounds of rollouts, training and evaluation; a round is kept only if it is significantly better."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
@@ -94,14 +94,16 @@ class Improve(Form, Hyperparameters, EvaluationParameters, Looping):
     @model_validator(mode="after")
     def _has_problems(self) -> Self:
         if self.held_out is None:
-            raise ValueError("--held_out: required: without held-out problems nobody can tell whether it got better")
+            raise ValueError("--held_out: required: without held-out problems no improvement can be measured")
         if self.dataset is None and not self.feed:
-            raise ValueError("--dataset: required where there is no --feed: there is nothing to learn from")
+            raise ValueError("--dataset: required where there is no --feed: there is nothing to train on")
         if self.dataset is None and self.few_shot:
             raise ValueError("--few_shot: goes with --dataset, which is not given: a feed's file has its own")
         if not self.feed:
             return self
-        from rollmill.jobs.improvement.data_sources import read_feeds  # brings the parameters of all flows that feed
+        from rollmill.jobs.improvement.data_sources import (
+            read_feeds,  # late: imports the parameters of all generating flows
+        )
 
         try:
             read_feeds(self.feed, verifier=self.verifier)
@@ -111,7 +113,7 @@ class Improve(Form, Hyperparameters, EvaluationParameters, Looping):
 
     @property
     def accepted(self) -> Filters:
-        """Return which rollouts are trained on."""
+        """Filters for the rollouts that are trained on."""
         return Filters(
             drop_errors=["any"], drop_unparseable=True, successful_only=True, drop_empty=True, drop_duplicates=True,
             near_duplicates=self.near_duplicates,
@@ -119,17 +121,17 @@ class Improve(Form, Hyperparameters, EvaluationParameters, Looping):
 
     @property
     def feeds(self) -> list[DataSource]:
-        """Return the data sources of every round, `--dataset` first."""
+        """The data sources of every round, `--dataset` first."""
         from rollmill.jobs.improvement.data_sources import read_feeds
 
         return [*self._dataset_source(), *read_feeds(self.feed, verifier=self.verifier)]
 
     def folder(self, number: int) -> Path:
-        """Return where a round's data, adapter and numbers are kept; 0 is the base's evaluation."""
+        """Return the folder of a round; 0 for the base's evaluation."""
         return Path(self.output_dir) / (f"round_{number:02d}" if number else "base")
 
     def plan_sources(self, number: int, policy: str) -> tuple[PlannedSource, ...]:
-        """Plan the data sources of a round, each with a seed of its own."""
+        """Plan the data sources of a round, with seeds that differ from round to round."""
         from rollmill.jobs.improvement.data_sources import RoundContext
 
         shared = self.shared_with_rollouts()
@@ -146,7 +148,7 @@ class Improve(Form, Hyperparameters, EvaluationParameters, Looping):
             yield DataSource(ROLLOUTS, "reject_sampling", settings | self.shared_with_rollouts() | self._recommended())
 
     def training(self, number: int, start: str) -> TrainLora:
-        """Return the training of a round, from `start`, on its rows."""
+        """Return the training of a round on its rows; `start` is the model to train."""
         shared: dict[str, Any] = {name: getattr(self, name) for name in Hyperparameters.model_fields}
         folder = self.folder(number)
         decided = {"model_path": start, "train_data": [str(folder / "training_data/sft.jsonl")], "merge": True}

@@ -1,4 +1,4 @@
-"""The steps of the loop: what they read, what they leave, and what is decided."""
+"""The steps of the loop: plan a round, select its rows, compare its model with the policy, write the history."""
 
 from __future__ import annotations
 
@@ -28,36 +28,38 @@ WITH_EXAMPLES = "with_examples"
 
 
 class Plan(NamedTuple):
-    """One round: its number, the policy that makes its rollouts, where it is kept, and what gives it rows."""
+    """Plan of one round."""
 
     number: int
     policy: str
+    """The model that generates the rollouts."""
     folder: Path
     feeds: tuple[PlannedSource, ...]
+    """The round's data sources."""
     training: TrainLora
 
     @property
-    def to_make(self) -> list[PlannedSource]:
-        """Return the data sources whose rollouts a flow has to make."""
-        return [feed for feed in self.feeds if feed.made]
+    def to_generate(self) -> list[PlannedSource]:
+        """The data sources whose rollouts a flow generates."""
+        return [feed for feed in self.feeds if feed.is_generated]
 
 
-class Improved(NamedTuple):
-    """What the loop left."""
+class LoopResult(NamedTuple):
+    """The history of a finished loop, and its files."""
 
     history: History
     files: dict[str, Path]
 
     @property
     def directory(self) -> Path:
-        """Return the loop's directory."""
+        """The loop's directory."""
         return self.files["rounds"].parent
 
     def lines(self) -> list[str]:
-        """Return the lines that a user should read."""
+        """Return the lines to print for the user."""
         rows = round_rows(self.history)
         stopped = [self.history.stopped] if self.history.stopped else []
-        files = [f"{what}: {path}" for what, path in self.files.items()]
+        files = [f"{name}: {path}" for name, path in self.files.items()]
         return [*aligned(list(rows[0]), rows), *stopped, f"policy: {self.history.policy}", *files]
 
 
@@ -67,7 +69,7 @@ def lock_loop(parameters: Improve) -> AbstractContextManager[None]:
 
 
 def check_problems(parameters: Improve) -> int:
-    """Return how many held-out problems there are. Raises `InputError` where one of them is trained on."""
+    """Return the number of held-out problems. Raises `InputError` where one of them is trained on."""
     held_out = HeldOut.read(parameters.evaluation(parameters.model_path, str(parameters.folder(0))).source)
     contaminated: dict[str, str] = {}
     for feed in parameters.plan_sources(1, parameters.model_path):
@@ -76,7 +78,7 @@ def check_problems(parameters: Improve) -> int:
 
 
 def base_evaluations(parameters: Improve) -> list[RejectSampling]:
-    """Return the runs that evaluate the base: with the policy's prompt and, where rollouts have examples, with them."""
+    """Return the runs that evaluate the base: with the plain prompt and, with --few_shot, with its examples."""
     folder = str(parameters.folder(0))
     runs = [parameters.evaluation(parameters.model_path, folder)]
     if parameters.few_shot:
@@ -86,7 +88,7 @@ def base_evaluations(parameters: Improve) -> list[RejectSampling]:
 
 
 def begin(parameters: Improve) -> History:
-    """Return the history of no round yet, from the base's evaluations."""
+    """Return the history before the first round, from the base's evaluations."""
     folder = parameters.folder(0)
     return History(
         base=parameters.model_path,
@@ -110,19 +112,19 @@ def choose_rows(parameters: Improve, plan: Plan) -> TrainingRows:
 
 
 def judge(parameters: Improve, history: History, plan: Plan, chosen: TrainingRows, trained: Trained) -> History:
-    """Compare the round's policy with the one that stands, on the same problems, and keep it or roll it back.
+    """Compare the round's model with the current policy, on the same problems, and keep it or roll it back.
 
     Args:
-        parameters: The loop's.
+        parameters: The loop's parameters.
         history: The rounds before.
-        plan: The round's.
+        plan: The round's plan.
         chosen: The rows that the round trained on.
         trained: The training's result.
     """
-    rollouts = read_corpus([path for feed in plan.to_make for path in feed.inputs]).table
+    rollouts = read_corpus([path for feed in plan.to_generate for path in feed.inputs]).table
     after = _table(plan.folder / NAME)
     difference = paired_difference(_table(parameters.folder(history.standing) / NAME), after)
-    played = Round(
+    entry = Round(
         number=plan.number,
         policy=plan.policy,
         rollouts=rollouts.height,
@@ -136,10 +138,10 @@ def judge(parameters: Improve, history: History, plan: Plan, chosen: TrainingRow
         difference=difference,
         kept=difference.better,
     )
-    return history.after(played)
+    return history.after(entry)
 
 
-def write_history(parameters: Improve, history: History) -> Improved:
+def write_history(parameters: Improve, history: History) -> LoopResult:
     """Write `rounds.json`, `rounds.txt` and `improvement.png`."""
     folder = Path(parameters.output_dir)
     files = {
@@ -153,13 +155,13 @@ def write_history(parameters: Improve, history: History) -> Improved:
     rows = round_rows(history)
     atomic_write_bytes(files["table"], ("\n".join(aligned(list(rows[0]), rows)) + "\n").encode())
     marks = [_mark("base", history.base_accuracy, kept=True)]
-    marks += [_mark(f"round {played.number}", played.accuracy, kept=played.kept) for played in history.rounds]
-    helped = history.with_examples
-    reference = _mark("base, with examples in its prompt", helped, kept=True) if helped else None
+    marks += [_mark(f"round {entry.number}", entry.accuracy, kept=entry.kept) for entry in history.rounds]
+    with_examples = history.with_examples
+    reference = _mark("base, with examples in its prompt", with_examples, kept=True) if with_examples else None
     subtitle = f"{history.base_accuracy.problems:,} held-out problems, 95% intervals over problems"
     picture = draw_improvement(marks, title=Path(history.base).name, subtitle=subtitle, reference=reference)
     atomic_write_bytes(files["picture"], picture)
-    return Improved(history, files)
+    return LoopResult(history, files)
 
 
 def round_rows(history: History) -> list[dict[str, str]]:
@@ -168,16 +170,16 @@ def round_rows(history: History) -> list[dict[str, str]]:
     rows = [{"policy": "base", **_accuracy_cells(history.base_accuracy), **empty}]
     if history.with_examples:
         rows.append({"policy": "base, with examples", **_accuracy_cells(history.with_examples), **empty})
-    for played in history.rounds:
-        fed = ", ".join(f"{name} {rows:,}" for name, rows in played.feeds.items())
-        rows_of = f"{played.rows:,} ({fed})" if len(played.feeds) > 1 else f"{played.rows:,}"
-        cells = {"rollouts": f"{played.rollouts:,}", "right": f"{played.right:,}", "trained on": rows_of}
-        change = f"{played.difference.mean:+.1%} ({played.difference.low:+.1%} to {played.difference.high:+.1%})"
-        verdict = "kept" if played.kept else "rolled back"
+    for entry in history.rounds:
+        by_source = ", ".join(f"{name} {rows:,}" for name, rows in entry.feeds.items())
+        trained_on = f"{entry.rows:,} ({by_source})" if len(entry.feeds) > 1 else f"{entry.rows:,}"
+        cells = {"rollouts": f"{entry.rollouts:,}", "right": f"{entry.right:,}", "trained on": trained_on}
+        change = f"{entry.difference.mean:+.1%} ({entry.difference.low:+.1%} to {entry.difference.high:+.1%})"
+        verdict = "kept" if entry.kept else "rolled back"
         rows.append(
             {
-                "policy": f"round {played.number}",
-                **_accuracy_cells(played.accuracy),
+                "policy": f"round {entry.number}",
+                **_accuracy_cells(entry.accuracy),
                 **cells,
                 "difference": change,
                 "": verdict,

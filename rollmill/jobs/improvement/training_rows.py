@@ -1,4 +1,4 @@
-"""Training rows of a round: right rollouts, with their problems asked as the policy will be asked."""
+"""Writes the training rows of a round: right rollouts, with the prompts that the policy will get in evaluation."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from rollmill.jobs.curation.parameters import Sft
 from rollmill.jobs.curation.reading import reading
 from rollmill.jobs.curation.rules import LEFT
 from rollmill.jobs.curation.select_rollouts import filters_metadata
-from rollmill.jobs.improvement.candidate_pool import Union
+from rollmill.jobs.improvement.candidate_pool import CandidatePool
 from rollmill.jobs.improvement.data_sources import PlannedSource
 from rollmill.problems import build_messages
 from rollmill.records import Rollout, TokenLocation
@@ -36,21 +36,21 @@ _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 class TrainingRows(NamedTuple):
-    """What a round trains on."""
+    """Counts of the training rows of a round."""
 
     exported: ExportOutcome
     feeds: dict[str, int]
-    """Rows by feed."""
+    """Rows by data source."""
     dropped: dict[str, int]
-    """Rollouts of all feeds that are not trained on, by reason, most frequent first."""
+    """Rollouts of all data sources that are not trained on, by reason, most frequent first."""
 
     @property
     def rows(self) -> int:
-        """Return how many rows there are."""
+        """Number of rows."""
         return self.exported.kept
 
     def line(self) -> str:
-        """Return the line that a user should read."""
+        """Return the counts in one line for the user."""
         feeds = ", ".join(f"{name} {rows:,}" for name, rows in self.feeds.items())
         dropped = ", ".join(f"{reason} {rows:,}" for reason, rows in self.dropped.items()) or "none"
         problems = sum(self.exported.exported.problems.values())
@@ -60,69 +60,77 @@ class TrainingRows(NamedTuple):
 def write_training_rows(
     feeds: Sequence[PlannedSource], folder: Path, *, accepted: Filters, at_most_k: int
 ) -> TrainingRows:
-    """Write `<folder>/chosen.json`, the rollouts chosen from all feeds, and `<folder>/sft.jsonl`, rows to train on.
+    """Write `<folder>/chosen.json`, the rollouts selected from all data sources, and `<folder>/sft.jsonl`, their rows.
 
-    In both, the prompt of a feed whose problems are asked anew is the problem's own: examples that helped a rollout are
-    left out, so that training teaches to do without them. Where there are several feeds, ids begin with the feed's
-    name. `chosen.dropped.jsonl` says of every other rollout where it stands and why it was dropped. Raises `InputError`
-    as `read_corpus` does.
+    Where a source has `prompting`, prompts are built from the problems again, without the few-shot examples of the
+    rollouts, so that the policy learns to answer without them. With several sources, ids begin with the source's name.
+    `chosen.dropped.jsonl` has the location of every other rollout, and the reason why it was dropped. Raises
+    `InputError` as `read_corpus` does.
 
     Args:
         feeds: The round's data sources.
-        folder: Where the files are written.
-        accepted: Which rollouts are trained on.
-        at_most_k: Rollouts of a problem, at most.
+        folder: Folder of the files.
+        accepted: Filters for the rollouts that are trained on.
+        at_most_k: Most rollouts of a problem.
     """
     path = folder / "chosen.json"
     with reading([input_path for feed in feeds for input_path in feed.inputs], path) as corpus:
-        union = Union(corpus, feeds)
-        # What is cut off or marked is no row: it must not take another's place among the best of a problem.
-        asked = accepted.model_copy(update={"drop_truncated": True, "drop_marked": True})
-        judged, words = union.choose(asked, at_most_k)
+        pool = CandidatePool(corpus, feeds)
+        # Rollouts that are cut off or marked give no row: they must not count among the `at_most_k` of a problem.
+        filters = accepted.model_copy(update={"drop_truncated": True, "drop_marked": True})
+        judged, words = pool.choose(filters, at_most_k)
         kept, dropped = judged.filter(LEFT).drop("drop_reason"), judged.filter(~LEFT)
-        named = kept.with_columns(pl.Series("instance_id", _names(union, kept), dtype=pl.String))
+        named = kept.with_columns(pl.Series("instance_id", _names(pool, kept), dtype=pl.String))
         metadata = {**generated_metadata(corpus, named), **filters_metadata(corpus, words)}
-        write_seed_format(path, metadata, _with_training_prompts(union, kept, folder), summary(kept))
+        write_seed_format(path, metadata, _with_training_prompts(pool, kept, folder), summary(kept))
         write_positions(positions_path(path), corpus, dropped)
         carry_images(corpus, folder)
-    exporter, filters = sft_exporter(folder / "sft.jsonl", Sft(), Filters(), allow_empty=True)
-    exported = export_corpus(read_corpus([str(path)]), filters, exporter)
+    exporter, export_filters = sft_exporter(folder / "sft.jsonl", Sft(), Filters(), allow_empty=True)
+    exported = export_corpus(read_corpus([str(path)]), export_filters, exporter)
     lost = set(exported.exported.dropped["row"])
-    counts = Counter(union.owners[source].name for index, source in enumerate(kept["source"]) if index not in lost)
+    counts = Counter(pool.owners[source].name for index, source in enumerate(kept["source"]) if index not in lost)
     reasons = Counter(count_reasons(dropped)) + Counter(exported.reasons)
     return TrainingRows(exported, {feed.name: counts[feed.name] for feed in feeds}, dict(reasons.most_common()))
 
 
-def _names(union: Union, kept: pl.DataFrame) -> list[str]:
-    return [union.name(source, instance_id) for source, instance_id in kept.select("source", "instance_id").iter_rows()]
+def _names(pool: CandidatePool, kept: pl.DataFrame) -> list[str]:
+    return [pool.name(source, instance_id) for source, instance_id in kept.select("source", "instance_id").iter_rows()]
 
 
-def _with_training_prompts(union: Union, kept: pl.DataFrame, folder: Path) -> Iterator[bytes]:
-    """Yield the chosen records with their new names and prompts, and with where a file of `folder` has their tokens."""
+def _with_training_prompts(pool: CandidatePool, kept: pl.DataFrame, folder: Path) -> Iterator[bytes]:
+    """Yield the selected records with new names and prompts, and with token locations relative to `folder`."""
     for part in kept.partition_by("source", maintain_order=True):
         source = part["source"][0]
-        prompting = union.owners[source].prompting
-        wanted = set(part["instance_id"]) if prompting else set()
-        problems = {problem.instance_id: problem for problem in union.problems(source) if problem.instance_id in wanted}
-        for name, record in zip(_names(union, part), union.corpus.records(part), strict=True):
-            tokens = _tokens(union.corpus, source, record, folder)
+        prompting = pool.owners[source].prompting
+        ids = set(part["instance_id"]) if prompting else set()
+        problems = {problem.instance_id: problem for problem in pool.problems(source) if problem.instance_id in ids}
+        for name, record in zip(_names(pool, part), pool.corpus.records(part), strict=True):
+            tokens = _tokens(pool.corpus, source, record, folder)
             if prompting is None:
                 fields = {field: value for field, value in _fields.decode(record).items() if field != "tokens"}
-                found = {"tokens": tokens.model_dump()} if tokens else {}
-                yield msgspec.json.encode({**fields, "instance_id": name, **found})
+                location = {"tokens": tokens.model_dump()} if tokens else {}
+                yield msgspec.json.encode({**fields, "instance_id": name, **location})
                 continue
             rollout = Rollout.model_validate_json(record)
             messages = build_messages(problems[rollout.instance_id], prompting)
             trained = rollout.model_copy(update={"instance_id": name, "messages": messages, "tokens": None})
             row = trained.model_dump(mode="json")
             if tokens is not None and messages != rollout.messages:
-                asked = {"other_prompt": True, "digest": row_digest(orjson.loads(dump_line(row)))}
-                tokens = tokens.model_copy(update=asked)
+                # The recorded ids follow another prompt than the row's: training uses those of the answer only.
+                changes = {"other_prompt": True, "digest": row_digest(orjson.loads(dump_line(row)))}
+                tokens = tokens.model_copy(update=changes)
             yield dump_line(row | ({"tokens": tokens.model_dump(mode="json")} if tokens else {})).rstrip()
 
 
 def _tokens(corpus: Corpus, source: int, record: bytes, folder: Path) -> TokenLocation | None:
-    """Return where a file of `folder` has a record's tokens, whatever the record is named there; None for none."""
+    """Return the location of a record's tokens, relative to `folder`; None where there are none of its text.
+
+    Args:
+        corpus: The corpus.
+        source: Number of the record's file in the corpus.
+        record: The record, as JSON.
+        folder: Folder of the file that will refer to the tokens.
+    """
     if b'"tokens"' not in record:
         return None
     row = orjson.loads(record)
@@ -131,14 +139,15 @@ def _tokens(corpus: Corpus, source: int, record: bytes, folder: Path) -> TokenLo
         return None
     reader = TokenReader(root)
     try:
-        recorded = location.digest or reader.digest(location, row["instance_id"], row["sample_id"])
+        digest = location.digest or reader.digest(location, row["instance_id"], row["sample_id"])
     except TokenFileError:
         return None
     finally:
         reader.close()
-    if recorded != row_digest(row):
+    if digest != row_digest(row):  # the text was changed since
         return None
     if location.instance_id is None:
-        named = {"instance_id": row["instance_id"], "sample_id": row["sample_id"]}
-        location = location.model_copy(update=named)
+        # The record gets another name in `folder`: the location keeps the one in the file of tokens.
+        identity = {"instance_id": row["instance_id"], "sample_id": row["sample_id"]}
+        location = location.model_copy(update=identity)
     return relocate(location, root, folder)

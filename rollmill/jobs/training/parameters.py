@@ -136,8 +136,8 @@ class TrainLora(Hyperparameters, Material):
             raise ValueError(f"--target_modules: {ALL_LINEAR} cannot be combined with names of layers")
         return self
 
-    def anywhere(self) -> TrainLora:
-        """Return the same with absolute paths, for a process that runs in another folder."""
+    def with_absolute_paths(self) -> TrainLora:
+        """Return the parameters with absolute paths, for a process with another current directory."""
         paths = {name: [_absolute(path) for path in getattr(self, name)] for name in ("train_data", "validation_data")}
         model = Path(self.model_path).expanduser()
         return self.model_copy(

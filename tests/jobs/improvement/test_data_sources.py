@@ -34,7 +34,7 @@ def test_feed_file_and_policy_give_the_flow_parameters(tmp_path, name):
     assert (asked.seed, asked.concurrent_problems) == (7, 4)
     assert (asked.server_block, asked.vllm_args, asked.no_canary) == ("here", "--x", True)
     assert planned.inputs == ["r/reject_sampling_1"]
-    assert planned.made
+    assert planned.is_generated
 
 
 def test_what_the_feed_says_of_serving_stands(tmp_path):
@@ -56,14 +56,14 @@ def test_agents_are_planned_at_a_policy(tmp_path):
     assert (asked.seed, asked.server_block, asked.vllm_args, asked.gpu_workers) == (7, "here", "--x", 2)
     assert planned.inputs == ["r/agent_rollouts_1.json"]
     assert planned.prompting is None  # what an agent was told stays
-    assert planned.made
+    assert planned.is_generated
 
 
 def test_data_is_there_already(tmp_path):
     path = write(tmp_path / "rows.jsonl", "{}\n")
     feed = read_feeds([f"data={path}", f"data={path}"])[1]
     planned = feed.plan(context())
-    assert (feed.name, planned.inputs, planned.prompting, planned.made) == ("data_2", [path], None, False)
+    assert (feed.name, planned.inputs, planned.prompting, planned.is_generated) == ("data_2", [path], None, False)
 
 
 MISTAKES = [

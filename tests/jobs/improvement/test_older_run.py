@@ -45,7 +45,7 @@ def plan():
 
 def generations(plan):
     """The calls that generate, in the order of `RUNS`."""
-    fed = [feed.parameters for feed in plan.to_make]
+    fed = [feed.parameters for feed in plan.to_generate]
     return [
         *base_evaluations(PARAMETERS),
         *fed,

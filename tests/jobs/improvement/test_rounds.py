@@ -127,7 +127,7 @@ def test_better_round_is_kept_and_the_next_starts_from_it(parameters):
     evaluated(parameters.folder(0), 3, WITH_EXAMPLES)
     history, plan, _ = play(parameters, begin(parameters), 10)
     assert (history.rounds[0].kept, history.standing, history.stopped) == (True, 1, None)
-    assert history.goes_on(parameters.rounds)
+    assert history.continues(parameters.rounds)
     assert (plan.policy, plan.training.model_path, plan.feeds[0].parameters.seed) == ("base", "base", 1)
     second = plan_round(parameters, history)
     assert second.policy == second.training.model_path == str(plan.folder / "adapter/merged")
@@ -144,7 +144,7 @@ def test_round_not_better_beyond_noise_is_rolled_back(parameters, right):
     assert not history.rounds[0].kept
     assert (history.policy, history.standing) == ("base", 0)
     assert history.stopped == "round 1 was not better beyond noise, and was rolled back"
-    assert not history.goes_on(parameters.rounds)
+    assert not history.continues(parameters.rounds)
 
 
 def test_everything_is_written(parameters):
@@ -168,7 +168,7 @@ def test_history_counts_rows_by_feed(tmp_path, parameters):
     evaluated(fed.folder(0), 0)
     evaluated(fed.folder(0), 0, WITH_EXAMPLES)
     history, plan, chosen = play(fed, begin(fed), 12)
-    assert [feed.name for feed in plan.to_make] == ["rollouts"]
+    assert [feed.name for feed in plan.to_generate] == ["rollouts"]
     one = history.rounds[0]
     assert (one.rollouts, one.right, one.rows, one.feeds) == (4, 2, 2, {"rollouts": 1, "data_1": 1})
     assert round_rows(history)[-1]["trained on"] == "2 (rollouts 1, data_1 1)"

@@ -77,11 +77,11 @@ def test_a_process_in_another_folder_finds_the_same_files(tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "m").mkdir()
     given = TrainLora(**{**GIVEN, "train_data": ["a.jsonl", "s3://b/c.jsonl", "/d.jsonl"]})
-    there = given.anywhere()
+    there = given.with_absolute_paths()
     assert (there.model_path, there.output_dir) == (str(tmp_path / "m"), str(tmp_path / "out"))
     assert there.train_data == [str(tmp_path / "a.jsonl"), "s3://b/c.jsonl", "/d.jsonl"]
     assert there.model_copy(update=GIVEN) == TrainLora(**GIVEN)
-    assert given.model_copy(update={"model_path": "org/model"}).anywhere().model_path == "org/model"
+    assert given.model_copy(update={"model_path": "org/model"}).with_absolute_paths().model_path == "org/model"
 
 
 def test_metrics_are_read_while_written_and_cut_at_a_step(tmp_path):

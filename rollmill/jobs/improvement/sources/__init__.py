@@ -1,1 +1,1 @@
-"""What `--feed` takes: one module for each kind of data source."""
+"""The kinds of data sources that `--feed` takes, one module for each."""

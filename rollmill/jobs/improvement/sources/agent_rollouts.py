@@ -1,4 +1,4 @@
-"""Rows from the attempts of a coding agent."""
+"""Data source: attempts of a coding agent."""
 
 from __future__ import annotations
 

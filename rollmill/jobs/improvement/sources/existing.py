@@ -1,4 +1,4 @@
-"""Rows from rollouts that exist already, of any producer."""
+"""Data source: rollouts that exist already, of any producer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ ENTRY = SourceEntry("data", "SOURCE", "rollouts that exist, of any producer", va
 
 
 class Existing(BaseModel):
-    """Where the rollouts are, as `read_corpus` takes it."""
+    """Paths of the rollouts, as `read_corpus` takes them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -1,4 +1,4 @@
-"""Rows from rejection sampling on other problems."""
+"""Data source: rejection sampling on the loop's problems, or on others."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ENTRY = SourceEntry("reject_sampling", "SOURCE", "that flow's parameters as YAML
 
 def _plan(settings: Settings, name: str, context: RoundContext) -> RejectSampling:
     decided = {"model_path": [context.policy], "model_name": [name], "output_dir": str(context.folder)}
-    # The settings in a file have fields for columns, the command has not.
+    # The loop's command has no flags for columns: messages must not name them. A file of settings has them.
     kind = LoopSampling if name == ROLLOUTS else RejectSampling
     planned = kind.model_validate({**context.serving, **settings, **decided})
     is_set = settings.get("concurrent_problems")
