@@ -1,4 +1,4 @@
-"""A few rollouts before the many: what the run will cost, and whether it is worth it."""
+"""The canary: a few rollouts before the run, to project its cost and to stop a run that would be useless."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ CANARY_ROLLOUTS = 2
 _NEARLY_ALL = 0.9
 _FEWEST_TO_JUDGE = 8
 _NO_TEXT = {
-    REASONING_ONLY: "the server takes all that the model writes for thoughts: see its reasoning parser, or turn "
-    "thinking off (--chat_template_kwargs)",
-    REFUSAL: "the model refuses: ask for something else, or another model",
-    CONTENT_FILTER: "the server's filter takes it: ask for something else, or another server",
-    NO_TEXT: "see what the server answers",
+    REASONING_ONLY: "the server returns everything that the model writes as reasoning: check its reasoning parser, or "
+    "turn thinking off (--chat_template_kwargs)",
+    REFUSAL: "the model refuses: ask for something else, or use another model",
+    CONTENT_FILTER: "the server's content filter removes it: ask for something else, or use another server",
+    NO_TEXT: "check the server's responses",
 }
 """What to do about empty completions, by their reason."""
 
 
 class Projection(NamedTuple):
-    """What a canary's rollouts say about the whole run."""
+    """Estimated quality and cost of the whole run, from the canary's rollouts."""
 
     rollouts: int
     """Canary rollouts that were judged: all but the failed ones."""
@@ -39,14 +39,14 @@ class Projection(NamedTuple):
     success_rate: float
     remaining: int
     shortest_s: float
-    """Seconds for the rest if more requests at once are answered as fast as the canary's were."""
+    """Seconds for the rest, if latency per request stays the same at the run's full concurrency."""
     longest_s: float
-    """Seconds for the rest if the server does no more per second than it did for the canary."""
+    """Seconds for the rest, if the server's throughput stays what it was during the canary."""
     tokens: int
     """Completion tokens of the rest."""
     disk_bytes: int
     no_text: tuple[str, int] | None = None
-    """The commonest reason for an empty completion, with how many have it; see `NO_TEXT_REASONS`."""
+    """The most frequent reason for an empty completion, and its count; see `NO_TEXT_REASONS`."""
 
     def describe(self) -> str:
         """Return the projection in one line."""
@@ -58,14 +58,14 @@ class Projection(NamedTuple):
 
 
 def choose(problems: Iterable[Problem], count: int) -> list[Problem]:
-    """Return at most `CANARY_PROBLEMS` of `count` problems, spread evenly over all."""
+    """Return at most `CANARY_PROBLEMS` of `count` problems, at evenly spaced indices."""
     few = min(CANARY_PROBLEMS, count)
     indices = {index * count // few for index in range(few)}
     return [problem for index, problem in enumerate(problems) if index in indices]
 
 
 def canary_rollouts(run: Run, chosen: Sequence[Problem]) -> list[Rollout]:
-    """Return the canary's rollouts as they stand in the journal."""
+    """Return the canary's rollouts, read from the journal."""
     samples = min(CANARY_ROLLOUTS, run.num_rollout)
     return [
         rollout
@@ -76,7 +76,7 @@ def canary_rollouts(run: Run, chosen: Sequence[Problem]) -> list[Rollout]:
 
 
 def project(run: Run, rollouts: Sequence[Rollout], *, slots: int) -> Projection | None:
-    """Project the rest of the run from the canary's rollouts; None when not one of them was judged."""
+    """Project the rest of the run from the canary's rollouts; None when none of them has a verdict."""
     judged = [rollout for rollout in rollouts if rollout.verdict is not None]
     if not judged:
         return None
@@ -92,6 +92,7 @@ def project(run: Run, rollouts: Sequence[Rollout], *, slots: int) -> Projection 
         truncation_rate=sum(is_cut_off(rollout.finish_reason) for rollout in judged) / count,
         success_rate=sum(bool(rollout.success) for rollout in judged) / count,
         remaining=remaining,
+        # Little's law: throughput is concurrency divided by latency; the canary itself ran `count` at a time at most.
         shortest_s=remaining * latency / max(1, min(slots, remaining)),
         longest_s=remaining * latency / max(1, min(slots, count)),
         tokens=round(tokens * remaining),
@@ -106,13 +107,13 @@ def _no_text_reasons(rollouts: Sequence[Rollout]) -> Counter[str]:
 
 
 def check_some_answered(rollouts: Sequence[Rollout], *, directory: Path) -> None:
-    """Raise `RunStoppedError`, with the commonest words, where all of a canary's rollouts failed."""
+    """Raise `RunStoppedError`, with the most frequent error messages, when all of a canary's rollouts failed."""
     failures = words_of_rollouts(rollouts)
     if failures and sum(each.count for each in failures) == len(rollouts):
         words = "; ".join(shown_words(failures))
         raise RunStoppedError(
             f"all {len(rollouts)} rollouts of the canary failed: {words}: {remedy(failures)}, "
-            f"or go on all the same with --no_canary (see {directory})"
+            f"or continue anyway with --no_canary (see {directory})"
         )
 
 
@@ -123,17 +124,17 @@ def check(projection: Projection, *, directory: Path, max_tokens: int) -> None:
     if projection.truncation_rate >= _NEARLY_ALL:
         raise RunStoppedError(
             f"{projection.truncation_rate:.0%} of the canary's completions were cut off at --max_tokens {max_tokens}: "
-            f"raise it and add --retry truncated, or go on all the same with --no_canary (see {directory})"
+            f"raise it and add --retry truncated, or continue anyway with --no_canary (see {directory})"
         )
     if projection.no_text is not None and projection.no_text[1] >= _NEARLY_ALL * projection.rollouts:
         reason, count = projection.no_text
         raise RunStoppedError(
             f"{count} of the canary's {projection.rollouts} completions have no text ({reason}): {_NO_TEXT[reason]}; "
-            f"or go on all the same with --no_canary (see {directory})"
+            f"or continue anyway with --no_canary (see {directory})"
         )
     if 1 - projection.parse_rate >= _NEARLY_ALL:
         raise RunStoppedError(
             f"only {projection.parse_rate:.0%} of the canary's completions hold an answer that can be read: ask for "
             "<answer></answer> tags in --prompt_template or --system_prompt, show some with --few_shot, or choose "
-            f"another --verifier; or go on all the same with --no_canary (see {directory})"
+            f"another --verifier; or continue anyway with --no_canary (see {directory})"
         )

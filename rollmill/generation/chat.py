@@ -30,9 +30,9 @@ class PreparedProblem(NamedTuple):
 
     problem: Problem
     messages: orjson.Fragment
-    """For the journal: images as paths."""
+    """The prompt as JSON for the journal, where images are paths."""
     body: bytes
-    """The request's JSON but for the seed and the closing brace: images as base64."""
+    """The request's JSON without the seed and the closing brace; images are base64."""
 
 
 class ChatWork(NamedTuple):
@@ -44,7 +44,15 @@ class ChatWork(NamedTuple):
 
 
 class ChatRollouts:
-    """Makes single-turn rollouts with a client and a verifier: what an `Engine` calls."""
+    """A `RolloutGenerator` of single-turn rollouts: requests a completion, then verifies it.
+
+    Args:
+        client: Sends the requests, to one or more servers.
+        verifiers: Judges the completions.
+        model: The model's name in requests, and in the rows' metadata.
+        sampling: Sampling parameters of every request; each rollout's seed is derived from theirs.
+        prompting: Prompt template, system prompt and few-shot examples.
+    """
 
     def __init__(
         self, client: ChatClient, verifiers: CompletionJudge, *, model: str, sampling: Sampling, prompting: Prompting
@@ -59,24 +67,27 @@ class ChatRollouts:
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:
-        """Hold the client's connections and the verifiers' processes for the time of the block."""
+        """Open the client's connections and the verifiers' processes; close them at the end of the block."""
         async with self._verifiers, self._client:
             yield
 
     def work(self, run: PendingRollouts, problems: list[Problem], *, first: int | None = None) -> Iterator[ChatWork]:
-        """Yield the rollouts that a run still wants of some problems, each prepared only when its turn comes."""
-        groups = ((each.instance_id, self._of_problem(each, run, first)) for each in problems)
+        """Yield the pending rollouts of some problems, interleaved so that each server's prefix cache is used.
+
+        Prompts are rendered lazily, when the first rollout of their problem is taken.
+        """
+        groups = ((problem.instance_id, self._problem_work(problem, run, first)) for problem in problems)
         return self._client.endpoints.in_turns(groups)
 
-    def _of_problem(self, problem: Problem, run: PendingRollouts, first: int | None) -> Iterator[ChatWork]:
-        wanted = run.wanted(problem, first)
-        if wanted:
+    def _problem_work(self, problem: Problem, run: PendingRollouts, first: int | None) -> Iterator[ChatWork]:
+        pending = run.pending(problem, first)
+        if pending:
             prepared = self.prepare(problem, run)
-            for sample_id, attempt in wanted:
+            for sample_id, attempt in pending:
                 yield ChatWork(prepared, sample_id, attempt)
 
     def prepare(self, problem: Problem, run: PendingRollouts) -> PreparedProblem:
-        """Render the prompt and read the images. Raises `InputError` where a template's column is missing."""
+        """Render the prompt and encode the images. Raises `InputError` where a template's column is missing."""
         messages = build_messages(problem, self._prompting)
         try:
             journaled = orjson.dumps(messages)
@@ -88,20 +99,24 @@ class ChatRollouts:
             "messages": sent,
             **self._sampling.request_fields(),
         }
+        # Without the closing brace: each rollout appends its seed, so that images are encoded once per problem.
         return PreparedProblem(problem, orjson.Fragment(journaled), orjson.dumps(body)[:-1])
 
     @property
     def stall_limit_s(self) -> float:
-        """Return the limit of one request."""
+        """Return the timeout of one request, in seconds."""
         return self._client.request_timeout_s
 
     @property
     def congested(self) -> int:
-        """Return the tries so far that a server had no room for."""
+        """Return how many requests so far were refused because a server was at capacity."""
         return self._client.endpoints.congested
 
     async def __call__(self, work: ChatWork) -> CompletedRollout:
-        """Request a completion, verify it, and build the journal's row; a failure becomes the row's `error`."""
+        """Request a completion, verify it, and build the journal's row; a failure becomes the row's `error`.
+
+        See `RolloutGenerator`.
+        """
         problem = work.prepared.problem
         seed = rollout_seed(self._sampling.seed, problem.instance_id, work.sample_id, work.attempt)
         completion: Completion | None = None
@@ -125,9 +140,9 @@ class ChatRollouts:
             error, calls = Failure(type=failure.type, message=failure.message), failure.calls
         except VerifierFailed as failure:
             error = Failure(type=failure.type, message=failure.message)
-        return self._complete(work, seed, completion, verdict, error, calls)
+        return self._build_rollout(work, seed, completion, verdict, error, calls)
 
-    def _complete(
+    def _build_rollout(
         self,
         work: ChatWork,
         seed: int,
@@ -136,6 +151,16 @@ class ChatRollouts:
         error: Failure | None,
         calls: int,
     ) -> CompletedRollout:
+        """Build the journal's row and the outcome of one rollout.
+
+        Args:
+            work: The rollout's problem, number and attempt.
+            seed: The seed that was sent.
+            completion: The server's response; None where the request failed.
+            verdict: None where the request or the verifier failed.
+            error: The failure; None where there is a verdict.
+            calls: Number of requests sent, retries included.
+        """
         metadata: dict[str, Any] = {
             "model": self._model,
             "attempt": work.attempt,
@@ -151,7 +176,7 @@ class ChatRollouts:
             "seed": seed,
             "messages": work.prepared.messages,
             "completion": completion.text if completion else None,
-            **_beside_text(completion),
+            **_reasoning_and_calls(completion),
             **self._context,
             "reward": verdict.reward if verdict else None,
             "success": verdict.success if verdict else None,
@@ -160,7 +185,7 @@ class ChatRollouts:
             "usage": usage.__dict__,
             "latency_s": round(completion.latency_s, 4) if completion else None,
             "finish_reason": completion.finish_reason if completion else None,
-            **_ended_by(completion, self._stops),
+            **_stop_text_field(completion, self._stops),
             "model_calls": calls,
             "metadata": metadata,
         }
@@ -175,8 +200,8 @@ class ChatRollouts:
         )
 
 
-def _beside_text(completion: Completion | None) -> dict[str, Any]:
-    """Return the row's fields for the model's thoughts and calls; nothing where it has none."""
+def _reasoning_and_calls(completion: Completion | None) -> dict[str, Any]:
+    """Return the row's fields for reasoning content and tool calls; empty where there are none."""
     fields: dict[str, Any] = {}
     if completion and completion.reasoning is not None:
         fields["reasoning_content"] = completion.reasoning
@@ -185,7 +210,7 @@ def _beside_text(completion: Completion | None) -> dict[str, Any]:
     return fields
 
 
-def _ended_by(completion: Completion | None, stops: tuple[str, ...]) -> dict[str, str]:
-    """Return the row's field for the stop text that ended the completion; nothing where none did."""
+def _stop_text_field(completion: Completion | None, stops: tuple[str, ...]) -> dict[str, str]:
+    """Return the row's field for the stop text that ended the completion; empty where none did."""
     stop_text = completion.stop_text(stops) if completion else None
     return {} if stop_text is None else {"stop_text": stop_text}

@@ -1,4 +1,4 @@
-"""Whether prompts and their answers fit into a model's context, said before the first request."""
+"""Check, before the first request, that the longest prompts and their completions fit into the model's context."""
 
 from __future__ import annotations
 
@@ -28,17 +28,18 @@ _LARGEST_TOKENIZER = 1 << 28
 def context_note(
     run: Run, prompting: Prompting, *, max_tokens: int, length: int | None, count: CountTokens
 ) -> str | None:
-    """Return what a user should know where the longest prompts leave no room for an answer; None where they do.
+    """Return a note where the longest prompts leave no room for `max_tokens` in the context; None where they do.
 
     Args:
-        run: Whose problems they are.
-        prompting: How prompts are made of them.
-        max_tokens: The limit of an answer.
-        length: Tokens of the model's context; None where it is not known.
-        count: Returns how many tokens a prompt has; None where it cannot tell.
+        run: The run whose problems are checked; only the few longest are tokenized.
+        prompting: Prompt template, system prompt and few-shot examples.
+        max_tokens: Limit of a completion, in tokens.
+        length: Context length of the model, in tokens; None where it is not known.
+        count: Counts the tokens of a prompt; returns None where it cannot.
     """
     if length is None:
         return None
+    # By characters first, which is cheap; tokens are then counted for the few longest alone.
     longest = heapq.nlargest(_LONGEST, run.problems(), key=_size)
     counted = [(count(build_messages(problem, prompting)), problem.instance_id) for problem in longest]
     tokens, instance_id = max(((tokens or 0, name) for tokens, name in counted), default=(0, ""))
@@ -59,11 +60,11 @@ def _size(problem: Problem) -> int:
 
 
 def running_context(request: TrialRequest, model_path: str) -> tuple[int | None, CountTokens]:
-    """Return the context's length by the first running server's list, and what counts a prompt's tokens.
+    """Return context length and token counter of a model on running servers, as the first one lists it.
 
     Args:
-        request: Where the servers are, and the model's names there.
-        model_path: The model's directory, where it is one here.
+        request: Addresses of the servers, and the model's names there.
+        model_path: The model's local directory, or its hub id.
     """
     client = client_config(request.parameters, request.endpoint)
     url = request.urls[0]
@@ -73,7 +74,8 @@ def running_context(request: TrialRequest, model_path: str) -> tuple[int | None,
         listed = {}
     name = next((name for name in request.names if name in listed), None)
     if name is None:
-        return None, _cannot_tell
+        return None, _count_unknown
+    # A local tokenizer is faster than a request per prompt; the server's own path may be readable here, too.
     local = local_counter(model_path) or local_counter(listed[name].root)
     key = client.api_key.get_secret_value() if client.api_key else None
     return listed[name].max_model_len, local or (
@@ -82,22 +84,25 @@ def running_context(request: TrialRequest, model_path: str) -> tuple[int | None,
 
 
 def own_context(model_path: str, arguments: Sequence[str]) -> tuple[int | None, CountTokens]:
-    """Return the context's length of a vLLM of our own, by its arguments or the model's files, and what counts tokens.
+    """Return context length and token counter of a model on a vLLM server that this job starts.
 
     Args:
         model_path: The model's directory.
-        arguments: Those that vLLM is started with.
+        arguments: Command line arguments of vLLM; `--max-model-len` overrides the model's configuration.
     """
-    given = flag_value(arguments, "--max-model-len")
-    length = int(given) if given is not None and given.isdecimal() else None
+    flag = flag_value(arguments, "--max-model-len")
+    length = int(flag) if flag is not None and flag.isdecimal() else None
     counter = local_counter(model_path)
     if counter is None:
-        return None, _cannot_tell
-    return length if given is not None else _length_of(Path(model_path)), counter
+        return None, _count_unknown
+    return length if flag is not None else _configured_length(Path(model_path)), counter
 
 
 def local_counter(model_path: str) -> CountTokens | None:
-    """Return what counts a prompt's tokens by the tokenizer in a directory, less those of the chat template."""
+    """Return a counter of a prompt's tokens by a directory's `tokenizer.json`; None where there is none.
+
+    It does not count the tokens that the chat template adds.
+    """
     path = Path(model_path) / "tokenizer.json"
     content = _content(path, _LARGEST_TOKENIZER)
     if content is None:
@@ -106,7 +111,7 @@ def local_counter(model_path: str) -> CountTokens | None:
 
     try:
         tokenizer = Tokenizer.from_buffer(content)
-    except Exception:  # whatever the library finds wrong with it, counting is not worth a run
+    except Exception:  # a tokenizer that the library cannot read must not stop a run: the check is optional
         return None
     return lambda messages: sum(len(tokenizer.encode(_text_of(message)).ids) for message in messages)
 
@@ -119,7 +124,8 @@ def _text_of(message: Message) -> str:
     return "".join(str(part.get("text") or "") for part in parts if isinstance(part, dict))
 
 
-def _length_of(folder: Path) -> int | None:
+def _configured_length(folder: Path) -> int | None:
+    """Return `max_position_embeddings` of a model's config.json; multimodal models have it in `text_config`."""
     try:
         config: Any = orjson.loads(_content(folder / "config.json", _LARGEST_CONFIG) or b"null")
     except orjson.JSONDecodeError:
@@ -139,5 +145,5 @@ def _content(path: Path, largest: int) -> bytes | None:
     return content if len(content) <= largest else None
 
 
-def _cannot_tell(_messages: list[Message]) -> int | None:
+def _count_unknown(_messages: list[Message]) -> int | None:
     return None

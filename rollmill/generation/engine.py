@@ -1,4 +1,4 @@
-"""The engine: slots that are never idle while there is work, as many as are given or as a controller finds best."""
+"""The asyncio engine: a fixed or adaptive number of slots, each making one rollout after another."""
 
 from __future__ import annotations
 
@@ -22,8 +22,15 @@ _SYNC_EVERY_S = 1.0
 _FEWEST_FAILURES_TO_STOP = 64
 
 
+class _Exhausted:
+    """Marks the end of an iterator of work, whose items may be anything, None included."""
+
+
+_EXHAUSTED = _Exhausted()
+
+
 class CompletedRollout(NamedTuple):
-    """One rollout, made and ready for the journal."""
+    """One finished rollout, ready for the journal."""
 
     instance_id: str
     sample_id: int
@@ -31,44 +38,46 @@ class CompletedRollout(NamedTuple):
     """The journal's line, newline included."""
     outcome: RolloutOutcome
     failure: str | None = None
-    """What the rollout failed of, in words."""
+    """The error message of a failed rollout."""
     tokens: tuple[SampledTokens, ...] = ()
-    """Of each request that the model answered, in order; nothing where they are not recorded."""
+    """Prompt and completion tokens of each answered request, in order; empty where they are not recorded."""
 
 
 class Sink(Protocol):
-    """Takes rollouts as they are made: a `Journal`, or what brings them to one."""
+    """Destination of finished rollouts: a `Journal`, or a worker's list that is sent to one."""
 
     def append(self, rollout: CompletedRollout) -> None:
         """Append one rollout; see `Journal.append`."""
         ...
 
     def sync(self) -> None:
-        """Bring to disk what was appended; called once a second, from another thread."""
+        """Flush appended rollouts to disk; called once a second, from another thread."""
         ...
 
 
 @dataclass(eq=False)
 class Batch(Generic[WorkT]):
-    """Work that was handed in together, and the future that tells when all of it is journaled."""
+    """Work that was added together, and the future that resolves when all of it is journaled."""
 
     work: Iterator[WorkT]
     untaken: int
-    """Pieces that no slot has taken yet, as far as the caller knew their number."""
+    """Items that no slot has taken yet; an estimate, since iterators are lazy."""
     done: asyncio.Future[Tally]
     tally: Tally = field(default_factory=Tally)
     outstanding: int = 0
+    """Items that slots are working on."""
     exhausted: bool = False
+    """Whether the iterator has ended."""
 
 
 class Engine(Generic[WorkT]):
-    """Makes rollouts, `slots` at a time, and journals each as soon as it is there.
+    """Makes rollouts, `slots` at a time, and journals each as soon as it is finished.
 
-    Batches are taken in order and without a barrier: a free slot takes the next piece of work, whichever batch it
-    belongs to. Each piece is taken from its iterator only when a slot is free, so that work may be made lazily.
+    Batches are processed in order and without a barrier: a free slot takes the next item, whichever batch it belongs
+    to. An item is taken from its iterator only when a slot is free, so that iterators may render prompts lazily.
 
-    `attempt` makes one rollout and does not raise for what goes wrong with it: what it does raise stops the engine, as
-    does a journal that cannot be written, and as do `max(64, 2 * slots)` rollouts in a row without a completion.
+    `attempt` makes one rollout and returns failures of that rollout as data: an exception that it raises stops the
+    engine, and so do a journal that cannot be written, and `max(64, 2 * slots)` rollouts in a row without a completion.
     """
 
     def __init__(
@@ -80,14 +89,14 @@ class Engine(Generic[WorkT]):
         observe: Callable[[RolloutOutcome], None] = lambda _: None,
         congested: Callable[[], int] = lambda: 0,
     ) -> None:
-        """Prepare to make rollouts.
+        """Create an engine; it starts as an asynchronous context manager.
 
         Args:
-            attempt: Makes one.
-            journal: Takes those that are made.
-            slots: Rollouts at a time, or what finds how many are best.
-            observe: Is told of each that is journaled.
-            congested: Returns the tries so far that a server had no room for.
+            attempt: Makes one rollout of an item of work.
+            journal: Receives finished rollouts.
+            slots: Rollouts in flight, or a controller that adapts their number.
+            observe: Called with the outcome of each journaled rollout.
+            congested: Returns the running total of requests that servers refused for lack of capacity.
         """
         self._attempt = attempt
         self._journal = journal
@@ -100,9 +109,9 @@ class Engine(Generic[WorkT]):
         self._open: set[Batch[WorkT]] = set()
         self._failures_in_a_row = 0
         self.waiting = 0
-        """Pieces of work that no slot has taken yet."""
+        """Items that no slot has taken yet."""
         self.stopped_by: Exception | None = None
-        """What ended the engine before its time."""
+        """The exception that stopped the engine."""
 
     async def __aenter__(self) -> Self:
         self._arrived = asyncio.Event()
@@ -119,24 +128,25 @@ class Engine(Generic[WorkT]):
 
     @property
     def slots(self) -> int:
-        """Return how many rollouts are made at a time now."""
+        """Return the current number of rollouts in flight."""
         return self._controller.limit if self._controller else self._fixed_slots
 
     def _fill_slots(self) -> None:
-        """Open slots up to their number. Those beyond it close when their rollout is over."""
+        """Start slot tasks up to the current number. Surplus ones end by themselves after their rollout."""
         while len(self._slot_tasks) < self.slots and self.stopped_by is None:
             self._slot_tasks.add(asyncio.create_task(self._slot()))
 
     async def _end_tasks(self) -> None:
+        # A slot that stops the engine is one of the tasks: it must not cancel or await itself.
         tasks = [task for task in (*self._slot_tasks, self._sync_task) if task is not asyncio.current_task()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def add(self, work: Iterator[WorkT], size: int) -> asyncio.Future[Tally]:
-        """Queue `size` pieces of work; the future resolves to their tally when all are journaled.
+        """Queue `size` items of work; the future resolves to their tally when all are journaled.
 
-        The future raises `RunStoppedError` or what else stopped the engine.
+        The future raises `RunStoppedError`, or the exception that stopped the engine.
         """
         batch = Batch(work, size, asyncio.get_running_loop().create_future())
         if self.stopped_by is not None:
@@ -149,13 +159,16 @@ class Engine(Generic[WorkT]):
         return batch.done
 
     def _take(self) -> tuple[Batch[WorkT], WorkT] | None:
+        """Take the next item from the first batch that has one; None where all are exhausted."""
         while self._batches:
             batch = self._batches[0]
-            for work in batch.work:
+            work = next(batch.work, _EXHAUSTED)
+            if not isinstance(work, _Exhausted):
                 batch.outstanding += 1
                 batch.untaken -= 1
                 self.waiting -= 1
                 return batch, work
+            # Some rollouts may have been completed since the caller counted: correct the estimate.
             self.waiting -= batch.untaken
             self._batches.popleft()
             batch.exhausted = True
@@ -170,6 +183,7 @@ class Engine(Generic[WorkT]):
 
     async def _slot(self) -> None:
         try:
+            # A controller may have lowered the number: then the surplus slots end here, between two rollouts.
             while len(self._slot_tasks) <= self.slots:
                 taken = self._take()
                 if taken is None:
@@ -196,15 +210,16 @@ class Engine(Generic[WorkT]):
             self._slot_tasks.discard(cast("asyncio.Task[None]", asyncio.current_task()))
 
     def _measure(self, ticket: Ticket, outcome: RolloutOutcome) -> None:
-        """Tell the controller of a rollout that is over. A server that counts no tokens is measured by answers."""
+        """Report a finished rollout to the controller, in tokens, or in responses for a server without token counts."""
         assert self._controller
         work = float(max(outcome.completion_tokens, 1)) if outcome.completed or not outcome.failed else 0.0
         self._controller.finished(time.monotonic(), ticket, work=work, congested=self._congested())
         self._fill_slots()
 
     def _note_failures(self, rollout: CompletedRollout) -> None:
-        got_nothing = rollout.outcome.failed and not rollout.outcome.completed
-        self._failures_in_a_row = self._failures_in_a_row + 1 if got_nothing else 0
+        # A completion that only the verifier failed on is kept, and shows that the server works.
+        has_no_completion = rollout.outcome.failed and not rollout.outcome.completed
+        self._failures_in_a_row = self._failures_in_a_row + 1 if has_no_completion else 0
         if self._failures_in_a_row >= max(_FEWEST_FAILURES_TO_STOP, 2 * self.slots):
             raise RunStoppedError(
                 f"the last {self._failures_in_a_row} rollouts all failed, the latest with "

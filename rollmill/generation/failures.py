@@ -1,4 +1,4 @@
-"""What a run's failed rollouts say, and what a user can do about it: the same for every generating job."""
+"""Summarize a run's failed rollouts, and name a remedy for the most frequent failure."""
 
 from __future__ import annotations
 
@@ -16,30 +16,31 @@ _MOST_SHOWN = 3
 _EMPTY_ACCOUNT = "the account at the server is empty: fill it"
 _REMEDIES = (
     (r"verifier_(unavailable|unparseable)", "wait until the judge or the sandbox answers (completions are kept)"),
-    (r"verifier_\w+", "mend the verifier, then --reverify"),
+    (r"verifier_\w+", "fix the verifier, then --reverify"),
     (r"http_40[13]|invalid_api_key|\w*authentication\w*|\w*permission\w*",
      "give the right key (VLLM_API_KEY, or that of the endpoint's block)"),
     (r"http_402|insufficient_\w+", _EMPTY_ACCOUNT),
-    (r"http_404|\w*not_found\w*", "give the address and the name that the server knows"),
+    (r"http_404|\w*not_found\w*", "give an address and a model name that the server knows"),
     (r"http_429|(\w+_)?(rate_limit|overload|throttl)\w*", "lower the concurrency, or raise the server's limit"),
-    (r"redirect", "give the address that the server names"),
+    (r"redirect", "give the address that the server redirects to"),
     (r"http_4(08|09|24|25|98)", "see the server's log"),
-    (r"http_4\d\d", "change what the server's words name"),
-    (r"malformed_response", "give the address of a server that answers as OpenAI's does, or see its log"),
+    (r"http_4\d\d", "change what the server's message names"),
+    (r"malformed_response", "give the address of an OpenAI-compatible server, or see its log"),
     (r"timeout", "raise --request_timeout, or lower the concurrency"),
-    (r"environment_\w+|tool|sandbox\w*", "see what the environment or its sandbox says"),
+    (r"environment_\w+|tool|sandbox\w*", "see the messages of the environment or its sandbox"),
 )  # fmt: skip
+"""Patterns of error types, first match first, each with what to do about it."""
 _TOO_LONG = (
     "give a smaller --max_tokens or shorter prompts, which is another run and takes another output directory, or start "
     "the server with a longer context (--max-model-len)"
 )
 _JUDGE_REFUSES = re.compile(r"the judge: http_4(?!08|09|24|25|29|98)\d\d\b")
-_MEND_JUDGE = "change what the judge's server names (its key is in JUDGE_API_KEY; completions are kept)"
+_FIX_JUDGE = "change what the judge's message names (its key is in JUDGE_API_KEY; completions are kept)"
 _RETRY = "then run the same command with --retry failed"
 
 
 def failure_words(run: Run) -> list[FailureWords]:
-    """Return what the failed rollouts of a run's journal say, most frequent first."""
+    """Count the error messages of a run's failed rollouts, from the journal; most frequent first."""
     counts = FailureCounts()
     for type_, message in run.journal.failures():
         counts.add(type_, message)
@@ -47,7 +48,7 @@ def failure_words(run: Run) -> list[FailureWords]:
 
 
 def words_of_rollouts(rollouts: Iterable[Rollout]) -> list[FailureWords]:
-    """Return what the failed of some rollouts say, most frequent first."""
+    """Count the error messages of failed rollouts among these; most frequent first."""
     counts = FailureCounts()
     for rollout in rollouts:
         if rollout.error is not None:
@@ -56,39 +57,39 @@ def words_of_rollouts(rollouts: Iterable[Rollout]) -> list[FailureWords]:
 
 
 def shown_words(failures: Sequence[FailureWords]) -> list[str]:
-    """Return the commonest failures, each in a line with its count."""
-    lines = [_shown(each) for each in failures]
+    """Return the most frequent failures, one line each with its count, and a line for the number of others."""
+    lines = [_failure_line(failure) for failure in failures]
     more = sum(each.count for each in failures[_MOST_SHOWN:])
     return [*lines[:_MOST_SHOWN], *([f"{more:,} x others"] if more else [])]
 
 
-def _shown(failure: FailureWords) -> str:
+def _failure_line(failure: FailureWords) -> str:
     if not failure.words:
         return f"{visible_line(failure.type)} {failure.count:,}"
     return f"{failure.count:,} x {visible_line(failure.type)}: {visible_line(failure.words)}"
 
 
 def remedy(failures: Sequence[FailureWords]) -> str:
-    """Return what to do about the commonest failure, and how to go on then."""
+    """Return what to do about the most frequent failure, and how to continue then."""
     first = failures[0]
     if _JUDGE_REFUSES.match(first.words):
-        return f"{_MEND_JUDGE}, {_RETRY}"
+        return f"{_FIX_JUDGE}, {_RETRY}"
     if is_too_long(first.words):
         return f"{_TOO_LONG}, {_RETRY}"
     if is_spent(first.words) and not first.type.startswith("verifier_"):
         return f"{_EMPTY_ACCOUNT}, {_RETRY}"
-    fits = (text for pattern, text in _REMEDIES if re.fullmatch(pattern, first.type))
-    text = next(fits, "see the server's log")
+    matching = (text for pattern, text in _REMEDIES if re.fullmatch(pattern, first.type))
+    text = next(matching, "see the server's log")
     return text if "--reverify" in text else f"{text}, {_RETRY}"
 
 
 def failure_note(failures: Sequence[FailureWords], attempted: int, noun: str = "rollouts") -> str | None:
-    """Return a line on a run's failures, with the commonest words; None where there are none.
+    """Return one line on a run's failures, with the most frequent messages; None where nothing failed.
 
     Args:
-        failures: What they say.
-        attempted: All that were made, failed or not.
-        noun: What the run's users call them.
+        failures: Counted error messages, most frequent first.
+        attempted: Number of rollouts, failed or not.
+        noun: Plural noun for rollouts in this job, such as `episodes`.
     """
     if not failures:
         return None
@@ -100,12 +101,12 @@ def failure_note(failures: Sequence[FailureWords], attempted: int, noun: str = "
 
 
 def check_not_all_failed(run: Run, *, needs_verdicts: bool = True, noun: str = "rollouts") -> None:
-    """Raise `RunStoppedError`, with the commonest words, where not one rollout of a run came to an end.
+    """Raise `RunStoppedError`, with the most frequent messages, when every rollout of a run failed.
 
     Args:
-        run: The run.
-        needs_verdicts: Whether a completion that could not be judged is worth nothing.
-        noun: What the run's users call rollouts.
+        run: The run, at its end.
+        needs_verdicts: Whether a completion without a verdict counts as failed.
+        noun: Plural noun for rollouts in this job, such as `episodes`.
     """
     journaled, failed, without_completion = run.journal.counts()
     if journaled and journaled == (failed if needs_verdicts else without_completion):

@@ -1,4 +1,4 @@
-"""Calls that have come to their end before: the same again needs neither servers nor an orchestrator."""
+"""Report a run that has finished before, when its command is given again, without servers and without Prefect."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     from rollmill.generation.job import GenerationJob, OutcomeT
 
 _NEVER_FINISHED = ("store_block", "reverify", "log_file", "run_sft_training")
-"""Parameters of calls that do more than report what is there: copy it, judge it again, log, train."""
+"""Parameters of calls that do more than report: copy the results, score again, write a log, train."""
 
 
 def has_finished(directory: Path, parameters: BaseModel) -> bool:
-    """Tell whether the last call for a run directory came to its end and had the same parameters.
+    """Return whether the last call for a run directory finished, and had the same parameters.
 
-    Reads the manifest alone. Rollouts may be missing all the same, where they failed and are to be tried again. Raises
-    `InputError` where the manifest cannot be read.
+    Reads the manifest only: failed rollouts that this call retries may still be missing. Raises `InputError` where the
+    manifest cannot be read.
     """
-    from rollmill.generation.manifest import read_manifest  # late: a command's help has no manifest
+    from rollmill.generation.manifest import read_manifest  # late: `--help` does not need it
 
     if any(getattr(parameters, name, None) for name in _NEVER_FINISHED):
         return False
@@ -34,19 +34,19 @@ def has_finished(directory: Path, parameters: BaseModel) -> bool:
         return False
     try:
         earlier = type(parameters).model_validate(manifest.parameters)
-    except (InputError, ValidationError):  # a version with other parameters, or files they named that are gone
+    except (InputError, ValidationError):  # another version's parameters, or files that no longer exist
         return False
     return earlier == parameters
 
 
 def finished_outcomes(parameters: BaseModel, directories: Sequence[Path], jobs: str) -> list[Any] | None:
-    """Report a call's runs again where each has come to its end; None where any rollout is missing.
+    """Report a call's runs again if all of them have finished; return None if any rollout is missing.
 
     Args:
-        parameters: The call's.
-        directories: Its runs'.
-        jobs: `package.module:function` that returns the call's jobs: imported only where the runs have ended, since it
-            brings all that a job needs.
+        parameters: The call's parameters, compared with those in the manifests.
+        directories: Run directories of the call.
+        jobs: `package.module:function` that returns the call's jobs. It is imported only when the runs have finished,
+            because it imports everything that a job needs.
 
     Raises `InputError` as the jobs, and opening their runs, do.
     """
@@ -61,9 +61,9 @@ def finished_outcomes(parameters: BaseModel, directories: Sequence[Path], jobs: 
 
 
 def report_complete(jobs: Sequence[GenerationJob[OutcomeT]]) -> list[OutcomeT] | None:
-    """Report the runs of jobs where none misses a rollout; None, and nothing is written, where one does.
+    """Report the runs of these jobs if no rollout is missing; otherwise write nothing and return None.
 
-    Raises `RunStoppedError` where all rollouts of one failed.
+    Raises `RunStoppedError` where all rollouts of a run failed.
     """
     from rollmill.generation.failures import check_not_all_failed
     from rollmill.generation.job import opened_run

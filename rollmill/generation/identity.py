@@ -1,4 +1,4 @@
-"""What makes two runs the same run."""
+"""The identity of a run: everything that determines its outputs, with a hash to compare it by."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ ROW_KEY_DIGITS = 16
 class Identity(BaseModel):
     """Everything that determines a run's outputs, and nothing else, in two parts.
 
-    `generation` determines the completions, `verification` what is made of them. How many rollouts a problem gets is in
-    neither: a rollout's seed depends on its own number alone, so that a run with more of them continues one with fewer.
+    `generation` determines the completions, `verification` their verdicts. The number of rollouts per problem is in
+    neither: a rollout's seed depends on its own sample_id alone, so that a run can be continued with more of them.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -39,7 +39,7 @@ class Identity(BaseModel):
         return int(self.generation["sampling"]["max_tokens"])
 
     def with_max_tokens(self, limit: int) -> Identity:
-        """Return the identity of the run that is the same but for this limit."""
+        """Return the same identity with another limit of completion tokens."""
         sampling = self.generation["sampling"] | {"max_tokens": limit}
         return self.model_copy(update={"generation": self.generation | {"sampling": sampling}})
 
@@ -59,10 +59,11 @@ def rollout_seed(run_seed: int, instance_id: str, sample_id: int, attempt: int =
     """Derive the sampling seed of one rollout, 0 <= seed < 2**31: the same on every machine and in every call.
 
     Args:
-        run_seed: The run's `--seed`.
-        instance_id: The problem's.
-        sample_id: Number of the rollout among the problem's.
-        attempt: Raised where a rollout is to be made again with another seed.
+        run_seed: `--seed` of the run.
+        instance_id: Identifies the problem.
+        sample_id: Index of the rollout among those of the problem.
+        attempt: 0 at first; raised to sample the same rollout again with another seed.
     """
-    named = orjson.dumps([run_seed, instance_id, sample_id, attempt])
-    return int.from_bytes(hashlib.sha256(named).digest()[:4], "big") >> 1
+    content = orjson.dumps([run_seed, instance_id, sample_id, attempt])
+    # The top 31 of 32 bits: servers take signed 32-bit seeds.
+    return int.from_bytes(hashlib.sha256(content).digest()[:4], "big") >> 1

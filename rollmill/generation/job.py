@@ -1,4 +1,4 @@
-"""A generating job: what differs from job to job; one driver runs them all.
+"""The interface of a generating job, and the functions that open its run.
 
 A new job is three files: a model of parameters, a subclass of `GenerationJob`, and a flow.
 """
@@ -38,58 +38,58 @@ JobT = TypeVar("JobT", bound="GenerationJob[Any]")
 
 
 class GenerationParameters(Protocol):
-    """What every generating job's parameters say."""
+    """The parameters that all generating jobs have."""
 
     @property
     def seed(self) -> int:
-        """Return the run's seed."""
+        """Return the seed of the run."""
         ...
 
     @property
     def cluster_block(self) -> str | None:
-        """Return the name of a dask-cluster block."""
+        """Return the name of a dask-cluster block; None to use no cluster."""
         ...
 
     @property
     def gpu_workers(self) -> int | None:
-        """Return how many processes here make rollouts; None for the job's own."""
+        """Return the number of worker processes on this machine; None to use the job's own process."""
         ...
 
     @property
     def on_workers(self) -> bool:
-        """Tell whether rollouts are made on workers."""
+        """Return whether rollouts are made on workers."""
         ...
 
     def model_dump(self) -> dict[str, Any]:
-        """Return all parameters, as the manifest keeps them."""
+        """Return all parameters as they are written to the manifest."""
         ...
 
 
 @dataclass(frozen=True)
 class GenerationJob(ABC, Generic[OutcomeT]):
-    """One run of a generating job, resolved from its parameters before anything is started.
+    """One run of a generating job, with everything that its parameters name resolved before anything starts.
 
-    Whatever the parameters name (templates, examples, an agent's configuration, an adapter) is read and checked by the
-    subclass when it is made, and is part of the object. Objects are compared by value and pickled: those that are equal
-    share a session on a worker. What needs the problems, a server or a sandbox comes later, through the methods.
+    A subclass reads and checks templates, few-shot examples, an agent's configuration or an adapter when it is
+    constructed, and keeps their content. Jobs are compared by value and pickled: equal ones share a session on a
+    worker. What needs the problems, a server or a sandbox is done later, by the methods.
     """
 
     kind: ClassVar[str]
     """The job's name in manifests."""
     recipe_version: ClassVar[int]
-    """Raised whenever the code makes other rollouts of the same parameters."""
+    """To be raised whenever a change of the code makes other rollouts from the same parameters."""
     directory_flags: ClassVar[str] = "--output_dir"
-    """The flags that name another run directory, for messages."""
+    """The command line flags that choose the run directory, for messages."""
     needs_verdicts: ClassVar[bool] = False
-    """Whether a completion that could not be judged is worth nothing: a run of only such ones is an error."""
+    """Whether completions without a verdict count as failed: a run that has only those is an error."""
     shards_ahead: ClassVar[int] = 4
-    """Shards in the hands of each worker."""
+    """Shards that are queued for each worker."""
     shards_at_once: ClassVar[int] = 4
-    """Shards that a worker makes at a time. They share its slots, in order: one's stragglers leave none idle."""
+    """Shards that a worker makes concurrently. They share its slots, so that stragglers of one leave no slot idle."""
 
     parameters: GenerationParameters
     request_changes: tuple[tuple[str, RequestChanges], ...] = field(default=(), kw_only=True)
-    """What running servers want otherwise in the job's requests, by the names of `trials`."""
+    """Changes that running servers require in the job's requests, by the names of `trials`."""
 
     @property
     @abstractmethod
@@ -99,98 +99,98 @@ class GenerationJob(ABC, Generic[OutcomeT]):
     @property
     @abstractmethod
     def slots(self) -> Concurrency:
-        """Return the number of rollouts in flight at most, on every worker; `auto` for what each finds best."""
+        """Return the limit of rollouts in flight on each worker; `auto` to let each worker search for the best."""
 
     @property
     def name(self) -> str:
-        """Return what the run is called where its progress is shown."""
+        """Return the run's name in progress displays."""
         return self.directory.name
 
     @property
     def retry(self) -> Retry | None:
-        """Return which rollouts on disk are made again; None for none."""
+        """Return which journaled rollouts are sampled again; None for none."""
         return getattr(self.parameters, "retry", None)
 
     @property
     def reverify(self) -> bool:
-        """Tell whether the completions on disk are scored again, and nothing is made."""
+        """Return whether the journaled completions are only scored again, without sampling."""
         return False
 
     @property
     def tries_canary(self) -> bool:
-        """Tell whether a few rollouts are made first, to see whether the rest is worth it."""
+        """Return whether a canary of a few rollouts is made and judged first."""
         return False
 
     @property
     def notes(self) -> list[str]:
-        """Return what a user should know before the start; the manifest keeps it."""
+        """Return the notes that are shown at the start and written to the manifest."""
         return []
 
     @property
     def on_workers(self) -> bool:
-        """Tell whether rollouts are made on workers, not in this process."""
+        """Return whether rollouts are made on workers, not in this process."""
         return self.parameters.on_workers
 
     @abstractmethod
     def load_problems(self, folder: Path, quarantine: Path) -> LoadedProblems:
-        """Load the problems into a folder; rows that cannot be used go to the file `quarantine`.
+        """Load the problems into a folder; unusable rows go to the file `quarantine`.
 
         Raises `InputError` as `rollmill.problems.load_problems` does.
         """
 
     @abstractmethod
     def identity(self, loaded: LoadedProblems) -> Identity:
-        """Return what makes the run the run it is."""
+        """Return the identity of the run: what determines its outputs."""
 
     @abstractmethod
     def expected_rollouts(self, loaded: LoadedProblems) -> int:
-        """Return how many rollouts the whole run has."""
+        """Return the number of rollouts of the complete run."""
 
     @abstractmethod
     def report(self, run: Run, progress: Progress) -> OutcomeT:
-        """Write the results from the journal, and note the run's end in its manifest."""
+        """Write the results from the journal, and record the end of the run in its manifest."""
 
     def trials(self, services: Services) -> dict[str, TrialRequest]:
-        """Return the requests to running servers that are tried before the run, by whose they are; none by itself."""
+        """Return the requests to try on running servers before the run, by model role; by default none."""
         return {}
 
     def context_notes(self, run: Run, services: Services) -> list[str]:
-        """Return what a user should know of prompts that do not fit into the model's context; nothing by itself."""
+        """Return notes on prompts that do not fit into the model's context; by default none."""
         return []
 
     def changes_for(self, name: str = MODEL) -> RequestChanges:
-        """Return what running servers want otherwise in the requests of one of `trials`."""
+        """Return the changes that running servers require in the requests of one of `trials`."""
         return dict(self.request_changes).get(name, NO_CHANGES)
 
     def open_generator(self, context: GeneratorContext) -> AbstractContextManager[RolloutGenerator[Any]]:
-        """Open what makes rollouts, with the servers and sandboxes that it needs, for the time of a block.
+        """Open the rollout generator, with its servers and sandboxes; they are closed at the end of the block.
 
-        Raises `ServingError` or `InputError` where the model cannot be asked here.
+        Raises `ServingError` or `InputError` where this machine cannot serve or reach the model.
         """
         raise NotImplementedError
 
     def score_again(self, run: Run) -> int:
-        """Score the completions on disk again, where the job verifies some; return how many."""
+        """Score the journaled completions again, in a job that has a verifier; return how many."""
         raise NotImplementedError
 
     def verify_failed(self, run: Run) -> int:
-        """Judge again, for `--retry failed`, what only a verifier failed on; return how many have a verdict now."""
+        """Verify again, for `--retry failed`, what only the verifier failed on; return how many have a verdict now."""
         return 0
 
     def for_worker(self) -> Self:
-        """Return the job as a process in another folder, on another machine, can do it: paths are absolute."""
+        """Return the job for a process in another folder or on another machine: with absolute paths."""
         return self
 
     def progress(self, run: Run) -> Progress:
-        """Return the progress of a run that is just opened."""
+        """Return a progress counter for a run that was just opened."""
         return progress_of(run)
 
     def scheduler(self, run: Run, progress: Progress) -> ShardScheduler[Any]:
-        """Return what cuts the run into shards for workers, and journals what comes back."""
+        """Return the scheduler that cuts the run into shards for workers, and journals their results."""
         return ProblemScheduler(run, progress)
 
     def worker_environments(self, services: Services) -> list[dict[str, str]]:
-        """Return what is laid over the environment of each process here that makes rollouts.
+        """Return the additional environment variables of each worker process on this machine, such as its GPUs.
 
         Raises `InputError` as `device_shares` does.
         """
@@ -204,13 +204,13 @@ class GenerationJob(ABC, Generic[OutcomeT]):
         caller: str,
         is_given_up: IsGivenUp | None = None,
     ) -> ShardRollouts:
-        """Make a shard on a worker, whose session, with its servers, stays for the next one of an equal job.
+        """Make a shard on a worker; its session and servers stay open for the next shard of an equal job.
 
         Args:
-            shard: What is to be made.
-            find_services: Reads the parameters' blocks; called where a session is opened.
-            caller: Names the run's process: one that a worker has refused is refused again at once.
-            is_given_up: Says when nobody waits for the shard any more.
+            shard: The rollouts to make.
+            find_services: Loads the blocks that the parameters name; called only when a session is opened.
+            caller: Identifies the process that has the run: a refusal of this worker is repeated to it at once.
+            is_given_up: Returns True when the shard's result is not needed any more; None for never.
         """
         opening = partial(self._open_session, find_services)
         return run_shard(self, opening, shard, caller=caller, is_given_up=is_given_up)
@@ -237,6 +237,7 @@ def opened_run(job: GenerationJob[Any]) -> Iterator[Run]:
     with lock_directory(job.directory, flag=job.directory_flags), loading_folder(job.directory) as folder:
         loaded = job.load_problems(folder, job.directory / QUARANTINE)
         changes = changes_on_disk(job)
+        # A continued run keeps the changes it began with: they are part of what its rows were sampled from.
         changes = dict(job.request_changes) if changes is None else changes
         with open_run(
             job.directory,
@@ -256,28 +257,28 @@ def opened_run(job: GenerationJob[Any]) -> Iterator[Run]:
 
 
 def changes_on_disk(job: GenerationJob[Any]) -> dict[str, RequestChanges] | None:
-    """Return with what changes of its requests a job's run was begun; None where there is no run."""
+    """Return the request changes that the manifest of a job's run records; None where there is no run."""
     manifest = read_manifest(job.directory)
     return None if manifest is None else manifest.request_changes
 
 
 def adapted_to_servers(job: JobT, services: Services | None = None) -> JobT:
-    """Return a job with its requests as its running servers take them: one short request is tried on each.
+    """Return the job with the request changes that its running servers require; tries one short request on each.
 
-    Raises `InputError` where they refuse what makes the distribution that is sampled from and `--drop_params` is not
-    given, or take another part of it than when the run was begun; and as `find_changes` does.
+    Raises `InputError` where servers refuse a sampling parameter and `--drop_params` is not given, or where they refuse
+    other sampling parameters than when the run began; and as `find_changes` does.
     """
     trials = job.trials(services or Services())
     begun = changes_on_disk(job)
     known = begun or {}
-    found = {name: find_changes(trial, begun=known.get(name, NO_CHANGES)) for name, trial in trials.items()}
-    if begun is not None and _left_out(begun) != _left_out(found):
+    current = {name: find_changes(trial, begun=known.get(name, NO_CHANGES)) for name, trial in trials.items()}
+    if begun is not None and _left_out(begun) != _left_out(current):
         raise InputError(
             f"{job.directory} holds a run whose requests leave out {_left_out(begun) or 'nothing'}, and now the "
-            f"servers refuse {_left_out(found) or 'nothing'}: give another {job.directory_flags}, or the servers of "
+            f"servers refuse {_left_out(current) or 'nothing'}: give another {job.directory_flags}, or the servers of "
             "before"
         )
-    return replace(job, request_changes=tuple((name, changes) for name, changes in found.items() if changes.differs))
+    return replace(job, request_changes=tuple((name, changes) for name, changes in current.items() if changes.differs))
 
 
 def _left_out(changes: Mapping[str, RequestChanges]) -> dict[str, list[str]]:
@@ -285,7 +286,7 @@ def _left_out(changes: Mapping[str, RequestChanges]) -> dict[str, list[str]]:
 
 
 def _with_left_out(identity: Identity, changes: Mapping[str, RequestChanges]) -> Identity:
-    """Return an identity with what requests leave out of the sampling, where they do."""
+    """Return the identity with the sampling parameters that requests leave out, if there are any."""
     left_out = _left_out(changes)
     if not left_out:
         return identity
@@ -297,19 +298,19 @@ def _change_notes(changes: Mapping[str, RequestChanges]) -> list[str]:
 
 
 def check_problems(job: GenerationJob[Any]) -> LoadedProblems:
-    """Load a job's problems and forget them, before hours of other work: raises `InputError` as its run would.
+    """Load a job's problems into a temporary folder, to raise `InputError` before hours of other work.
 
-    The job's directory is left alone: a training refuses a folder that holds anything else. Of the temporary folder
-    nothing stays, but for a file of refused rows that the message names.
+    The job's directory is not touched: training refuses a folder that is not empty. The temporary folder is deleted,
+    unless the error message names the file of quarantined rows in it.
     """
     folder = Path(tempfile.mkdtemp(prefix="rollmill-problems-"))
     quarantine = folder / QUARANTINE
-    refused = False
+    is_named = False
     try:
         return job.load_problems(folder, quarantine)
     except InputError as error:
-        refused = str(quarantine) in str(error)
+        is_named = str(quarantine) in str(error)
         raise
     finally:
-        if not refused:
+        if not is_named:
             shutil.rmtree(folder, ignore_errors=True)

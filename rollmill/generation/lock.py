@@ -1,4 +1,4 @@
-"""One process on one run directory, and on one journal."""
+"""Locks that admit one process at a time to a run directory, and to a journal."""
 
 from __future__ import annotations
 
@@ -18,28 +18,31 @@ from rollmill.generation.manifest import host, now
 LOCK = ".lock"
 _LOCKS = Path("/proc/locks")
 _NO_FOLDER_LOCKS = {errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
-"""What a file system says that cannot lock folders: on NFS a lock needs a file that is open for writing."""
+"""Errors of file systems that cannot lock folders: on NFS a lock needs a file that is open for writing."""
 
 
 @contextmanager
 def lock_directory(directory: Path, *, flag: str = "--model_name") -> Iterator[None]:
-    """Hold a run directory; the lock falls with the process, however that ends. `flag` names another directory.
+    """Lock a run directory; the kernel releases the lock when the process ends, however it ends.
 
-    The folder itself is locked, whatever its name and whatever becomes of the files in it, and `.lock`, which is all
-    that older versions lock, and which says who holds it. Raises `InputError` with the holder's process number and
-    host when another process holds it, or where something else stands there, and `RunStoppedError` where the file
-    system refuses.
+    Locks the folder itself, so that renaming it or deleting files in it does not release the lock, and the file
+    `.lock`, which records the process that has it, and which is all that older versions lock. `flag` is the command
+    line flag for another directory, for messages.
+
+    Raises `InputError` with process number and host when another process has the lock, or where `.lock` is not a
+    regular file, and `RunStoppedError` where the file system refuses.
     """
     files: list[int] = []
     try:
-        _take(directory, files, flag)
+        _lock(directory, files, flag)
         yield
     finally:
         for file in files:
             os.close(file)
 
 
-def _take(directory: Path, files: list[int], flag: str) -> None:
+def _lock(directory: Path, files: list[int], flag: str) -> None:
+    """Lock the folder and its `.lock`; the descriptors are added to `files` at once, to be closed on errors, too."""
     path = directory / LOCK
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -58,28 +61,31 @@ def _take(directory: Path, files: list[int], flag: str) -> None:
         raise file_error(error, path) or error from error
 
 
-def lock_file(file: int, what: Path, note: Path, flag: str) -> None:
+def lock_file(file: int, path: Path, lock_note: Path, flag: str) -> None:
     """Lock an open file or folder for this process, until it is closed.
 
     Raises `InputError` where another process has locked it, and `OSError` where the file system has no locks.
 
     Args:
-        file: its descriptor.
-        what: its name in the message.
-        note: the `.lock` where the holder may have said who it is.
-        flag: flags of the command line that name another place.
+        file: Descriptor of the open file or folder.
+        path: Its path, for the message.
+        lock_note: The `.lock` file in which the process with the lock may have recorded itself.
+        flag: Command line flags that choose another path, for the message.
     """
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise InputError(f"{what} is in use by {_holder(file, note)}: wait for it, or give another {flag}") from None
+        raise InputError(
+            f"{path} is in use by {_holder(file, lock_note)}: wait for it, or give another {flag}"
+        ) from None
 
 
-def _holder(file: int, note: Path) -> str:
-    """Say which process has locked an open file: as the kernel knows it, else as it has noted itself."""
+def _holder(file: int, lock_note: Path) -> str:
+    """Describe the process that has locked an open file: by the kernel's list, otherwise by its own record."""
     pid = _locking_process(file)
     try:
-        holder = orjson.loads(note.read_bytes())
+        holder = orjson.loads(lock_note.read_bytes())
+        # A record of another process is out of date: the kernel knows better.
         if pid in (None, holder["pid"]):
             return f"process {holder['pid']} on {holder['host']} since {holder['since']}"
     except (OSError, orjson.JSONDecodeError, LookupError, TypeError):
@@ -88,9 +94,9 @@ def _holder(file: int, note: Path) -> str:
 
 
 def _locking_process(file: int) -> int | None:
-    """Return the number of the process that has locked an open file, where it is one of this machine's.
+    """Return the number of the process on this machine that has locked an open file; None for another machine's.
 
-    A line of Linux's list: `1: FLOCK  ADVISORY  WRITE 4711 fe:00:2147715 0 EOF`; devices in hexadecimal.
+    Reads Linux's /proc/locks: `1: FLOCK  ADVISORY  WRITE 4711 fe:00:2147715 0 EOF`; device numbers in hexadecimal.
     """
     state = os.fstat(file)
     device_and_inode = f"{os.major(state.st_dev):02x}:{os.minor(state.st_dev):02x}:{state.st_ino}"

@@ -1,4 +1,4 @@
-"""A run directory's manifest: what the run is, and what came of it."""
+"""The manifest of a run directory: identity, parameters, environment and totals of the run."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ class Manifest(BaseModel):
     identity_key: str
     identity: Identity
     parameters: dict[str, Any]
-    """As given, less secrets."""
+    """The call's parameters, without secrets."""
     seed: int
     journal: str = Field(pattern=r"^rollouts/[0-9]{4,18}\.jsonl$")
     """The journal that counts, relative to the run directory."""
     older_rows: bool = True
-    """Whether rows of the journal may lack the run's identity, because a version that did not write it began it."""
+    """Whether rows of the journal may lack the run's identity, because an older version began it."""
     problems: dict[str, Any]
-    """`path`, `sha256`, `count`, `quarantined`, and `columns`: which one was taken for what."""
+    """`path`, `sha256`, `count`, `quarantined`, and `columns`: the input column that was used for each field."""
     versions: dict[str, str]
     git_commit: str | None
     host: str
@@ -45,16 +45,16 @@ class Manifest(BaseModel):
     ended_at: str | None = None
     totals: dict[str, Any] = Field(default_factory=dict)
     devices: list[dict[str, Any]] = Field(default_factory=list)
-    """What models in our own processes ran on, each kind once: `device`, `dtype`, `count`, and of GPUs more."""
+    """Devices of models that run in our own processes, each kind once: `device`, `dtype`, `count`, more for GPUs."""
     request_changes: dict[str, RequestChanges] = Field(default_factory=dict)
-    """What of every request was renamed or left out, since the servers do not take it, by whose requests they are."""
+    """Request fields that were renamed or left out because the servers refuse them, by model role."""
     slots: int | None = None
-    """Rollouts at a time that were found to be best, of all workers together; None where the number was given."""
+    """The best concurrency that was found, summed over workers; None where concurrency was fixed."""
     notes: list[str] = Field(default_factory=list)
-    """What the user was told at the last start, such as what a server adds to the sampling."""
+    """Notes that were shown at the last start, such as defaults that a server adds to the sampling."""
 
     @model_validator(mode="after")
-    def _is_of_a_run(self) -> Self:
+    def _check_limit(self) -> Self:
         sampling = self.identity.generation.get("sampling")
         if not isinstance(sampling, dict) or type(sampling.get("max_tokens")) is not int:
             raise ValueError("identity.generation.sampling has no number as max_tokens")
@@ -62,7 +62,7 @@ class Manifest(BaseModel):
         return self
 
     def write(self, directory: Path) -> None:
-        """Write the manifest, whole or not at all."""
+        """Write the manifest atomically."""
         atomic_write_json(directory / MANIFEST, self.model_dump(mode="json"))
 
 
@@ -88,7 +88,7 @@ def read_manifest(directory: Path) -> Manifest | None:
 
 
 def check_writable(manifest: BaseModel) -> None:
-    """Raise `ValueError` for what JSON may hold and we could not write again, such as a number of 30 digits."""
+    """Raise `ValueError` for values that can be read from JSON but not written, such as an integer of 30 digits."""
     try:
         orjson.dumps(manifest.model_dump(mode="json"))
     except TypeError as error:
@@ -96,7 +96,7 @@ def check_writable(manifest: BaseModel) -> None:
 
 
 def check_unaltered(path: Path, identity: Identity, key: str) -> None:
-    """Raise `InputError` where the identity in a manifest is not the one that its key was made of."""
+    """Raise `InputError` where a manifest's identity does not have the hash that the manifest records."""
     if identity.key != key:
         raise InputError(
             f"{path} was edited: its identity has the key {identity.row_key}..., and its identity_key is "
@@ -111,7 +111,7 @@ def now() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of the packages that determine results or may explain them."""
+    """Return the versions of Python and of the packages that affect results."""
     names = ("rollmill", "aiohttp", "prefect", "datasets", "math-verify", "reasoning-gym")
     versions_by_name = {"python": platform.python_version()}
     for name in names:
@@ -123,15 +123,15 @@ def versions() -> dict[str, str]:
 
 
 def git_commit() -> str | None:
-    """Return the commit of rollmill's own checkout, where it is one."""
+    """Return the git commit of rollmill's checkout; None where it is not in one."""
     folder = Path(__file__).parent
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             ["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, timeout=10, check=False
         )
     except OSError:
         return None
-    return done.stdout.strip() or None
+    return process.stdout.strip() or None
 
 
 def host() -> str:

@@ -1,4 +1,4 @@
-"""What a run leaves when it is over: numbers, notes, files."""
+"""The outcome of a run: numbers, notes and result files."""
 
 from __future__ import annotations
 
@@ -19,35 +19,34 @@ class ArtifactKeys(NamedTuple):
 
 
 class JobOutcome(BaseModel, ABC):
-    """What a run of a generating job leaves. `files` has at least `statistics`."""
+    """Outcome of a generating job's run. `files` has at least `statistics`."""
 
     model_config = ConfigDict(frozen=True)
 
     title: ClassVar[str]
-    """What the job is called where its runs are shown."""
+    """The job's name in displays."""
     artifact_key: ClassVar[str]
 
     name: str
-    """The run's."""
+    """The run's name."""
     directory: Path
     made: int
-    """Rollouts of this call; the others were journaled before."""
+    """Number of rollouts that this call made; the others were journaled before."""
     table: list[dict[str, str]]
-    """The run's numbers, as rows of text by column."""
+    """The run's numbers as rows of text, each a mapping of column to cell."""
     notes: list[str]
-    """What a user should look at."""
+    """Notes that the user should look at."""
     health: list[str] = []
-    """The verdict on the run's rollouts as data; the first line says whether anything was found, each other one what.
-    """
+    """Findings about the rollouts as training data: a summary line, then one line per finding."""
 
     @property
     @abstractmethod
     def files(self) -> dict[str, Path]:
-        """Return the paths of what was written, each by what it is."""
+        """Return the paths of the result files, by kind."""
 
     @property
     def picture(self) -> Path:
-        """Return the picture of the run among `files`."""
+        """Return the path of the overview plot."""
         return self.files["picture"]
 
     def artifact_keys(self) -> ArtifactKeys:
@@ -60,11 +59,11 @@ class JobOutcome(BaseModel, ABC):
         """Return the run's numbers in one line."""
 
     def lines(self) -> list[str]:
-        """Return what a user should read at the end of a call."""
+        """Return the lines that are printed at the end of a call."""
         return [
             self.headline(),
             *([] if self.made else ["already complete, nothing was generated"]),
             *self.notes,
             *self.health,
-            *(f"{what}: {path}" for what, path in self.files.items()),
+            *(f"{kind}: {path}" for kind, path in self.files.items()),
         ]

@@ -1,6 +1,6 @@
-"""The run that a journal's rows belong to: each carries the beginning of its run's identity.
+"""Ownership of journal rows: every row carries the first digits of its run's identity hash.
 
-A manifest can be lost, copied or edited, and a journal copied in. So it is the rows that say which run they are of.
+A manifest can be lost, copied or edited, and a journal copied in. So each row itself records which run it belongs to.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from rollmill.files.names import MANIFEST
 from rollmill.generation.identity import Identity
 
 RUN_IDENTITY = "run_identity"
-"""The key in a row."""
+"""The key of the identity in a row."""
 
 
 class Ownership:
-    """Stamps the rows of one run, and tells them from those of another.
+    """Stamps the rows of one run, and refuses rows of other runs.
 
     Args:
-        identity: the run's.
-        has_manifest: whether the run directory says so too. Only then rows from before the limit of tokens was
-            raised are taken.
-        older_rows: whether an older version began the run: rows without an identity are taken.
-        flags: flags of the command line that name another directory.
+        identity: Of the run.
+        has_manifest: Whether the run directory has a manifest with this identity. Only then are rows accepted from
+            before the token limit was raised.
+        older_rows: Whether an older version began the run: then rows without an identity are accepted.
+        flags: Command line flags that choose another directory, for messages.
     """
 
     def __init__(
@@ -38,17 +38,17 @@ class Ownership:
         self._before_raising: dict[int, str] = {}
 
     def stamp(self, line: bytes) -> bytes:
-        """Return a row's line with the run's identity; at its end, where it counts whatever stands before."""
-        return line[:-2] + self._end  # 2: the brace and the newline
+        """Return a row's line with the run's identity appended: of duplicate JSON keys the last one counts."""
+        return line[:-2] + self._end  # without the closing brace and the newline, which `_end` has
 
     def check(self, row_identity: object, max_tokens: int, path: Path, number: int) -> None:
-        """Raise `InputError` where a row is of another run or does not say of which.
+        """Raise `InputError` where a row belongs to another run, or does not say to which.
 
         Args:
-            row_identity: the row's `run_identity`; None where it has none.
-            max_tokens: the limit under which it was made.
-            path: the journal.
-            number: the row's line.
+            row_identity: The row's `run_identity`; None where it has none.
+            max_tokens: Token limit with which the row's completion was sampled.
+            path: The journal, for the message.
+            number: Line number of the row, for the message.
         """
         if row_identity == self.key or (row_identity is None and self._older_rows):
             return
@@ -69,7 +69,10 @@ class Ownership:
         )
 
     def _key_before_raising(self, max_tokens: int) -> str | None:
-        """Return the key of rows from before the limit was raised (all the same but the limit); None if it was not."""
+        """Return the key of this run with a lower token limit, as rows from before it was raised have it.
+
+        None where `max_tokens` is not lower than the run's limit.
+        """
         if max_tokens >= self._identity.max_tokens:
             return None
         if max_tokens not in self._before_raising:

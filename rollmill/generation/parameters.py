@@ -1,4 +1,4 @@
-"""What a generating job's parameters say of sampling, of the processes that make rollouts, and of its run."""
+"""Parameter models that generating jobs share: sampling, concurrency, worker processes, output."""
 
 from __future__ import annotations
 
@@ -16,55 +16,56 @@ from rollmill.inference.parameters import ServerParameters
 
 
 class SamplingOptions(Parameters):
-    """What requests say of sampling beyond temperature, top p and length; nothing of what is left out."""
+    """Sampling parameters besides temperature, top p and length; requests contain only those that are set."""
 
     sampling: Literal["flags", "model"] = parameter(
         "flags",
         "Sampling",
         "Recommended by",
-        "model: what the model's generation_config.json recommends, for all that is not given here.",
+        "model: the values of the model's generation_config.json, for every parameter that is not given here.",
     )
     top_k: TopK | None = parameter(None, "Sampling", "Top k", "Only the likeliest tokens; -1 for all.")
     min_p: float | None = parameter(
         None, "Sampling", "Min p", "Only tokens at least this likely, as a share of the likeliest one.", ge=0, le=1
     )
     presence_penalty: float | None = parameter(
-        None, "Sampling", "Presence penalty", "Taken from the logit of tokens that the answer has.", ge=-2, le=2
-    )
+        None, "Sampling", "Presence penalty", "Subtracted from the logits of tokens that the completion already has.",
+        ge=-2, le=2,
+    )  # fmt: skip
     frequency_penalty: float | None = parameter(
-        None, "Sampling", "Frequency penalty", "The same, for each time that it has them.", ge=-2, le=2
+        None, "Sampling", "Frequency penalty", "The same, times the number of their occurrences.", ge=-2, le=2
     )
     repetition_penalty: float | None = parameter(
-        None, "Sampling", "Repetition penalty", "Divides the logits of tokens in prompt and answer; 1 for none.",
+        None, "Sampling", "Repetition penalty", "Divides the logits of tokens in prompt and completion; 1 for none.",
         gt=0, le=10,
     )  # fmt: skip
     stop: Stops = parameter(
-        (), "Sampling", "Stop", "Texts that end an answer, and are no part of it.", metavar="TEXT"
+        (), "Sampling", "Stop", "Strings that end a completion, and are not part of it.", metavar="TEXT"
     )  # fmt: skip
     reasoning_effort: str | None = parameter(
-        None, "Sampling", "Reasoning effort", "How long a thinking model thinks: none, low, medium, high, ...",
+        None, "Sampling", "Reasoning effort", "How much a reasoning model thinks: none, low, medium, high, ...",
         metavar="EFFORT", min_length=1, max_length=64,
     )  # fmt: skip
     chat_template_kwargs: ChatTemplateArguments = parameter(
         {}, "Sampling", "Chat template arguments",
-        "JSON object that the server gives the model's chat template, as in '{\"enable_thinking\": false}'.",
+        "JSON object of arguments for the model's chat template, as in '{\"enable_thinking\": false}'.",
         metavar="JSON",
     )  # fmt: skip
     extra_body: ExtraBody = parameter(
-        {}, "Sampling", "Extra body", "JSON object of what else every request says, as in '{\"min_tokens\": 8}'.",
+        {}, "Sampling", "Extra body", "JSON object of further fields of every request, as in '{\"min_tokens\": 8}'.",
         metavar="JSON",
     )  # fmt: skip
 
     @field_validator("stop", mode="before")
     @classmethod
-    def _one_text_is_a_list(cls, value: Any) -> Any:
+    def _listify_stop(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) else value
 
     @property
-    def given(self) -> frozenset[str]:
-        """Return the names of the parameters that were given a value.
+    def set_names(self) -> frozenset[str]:
+        """Return the names of the parameters that the user set.
 
-        Prefect's form sends all parameters, at their defaults where nobody touched them: such a one is not given.
+        Prefect's form sends all parameters, untouched ones at their defaults: these do not count as set.
         """
         defaults = {
             name: field.get_default(call_default_factory=True)
@@ -81,7 +82,7 @@ class SamplingOptions(Parameters):
 
 
 class SamplingParameters(SamplingOptions):
-    """How the policy samples."""
+    """Sampling parameters of the policy."""
 
     temperature: float = parameter(1.0, "Sampling", "Temperature", "Sampling temperature.", ge=0, le=10)
     top_p: float = parameter(1.0, "Sampling", "Top p", "Nucleus of the sampling.", gt=0, le=1)
@@ -90,35 +91,35 @@ class SamplingParameters(SamplingOptions):
 
     @property
     def sampling_of_flags(self) -> Sampling:
-        """Return how the policy samples by these parameters alone."""
+        """Return the sampling by these parameters alone."""
         names = ("temperature", "top_p", "max_tokens", "seed", *OPTIONS)
         return Sampling.model_validate({name: getattr(self, name) for name in names})
 
-    def sampling_of(self, model: str, *, given: frozenset[str] = frozenset()) -> Sampling:
-        """Return how a model samples, as part of a run's identity: with `--sampling model` as its files recommend.
+    def sampling_of(self, model: str, *, overridden: frozenset[str] = frozenset()) -> Sampling:
+        """Return the sampling of a model: with `--sampling model` including what its generation_config.json recommends.
 
-        Raises `InputError` where there are no such files.
+        Raises `InputError` where the model has no such file.
 
         Args:
             model: Directory or hub id.
-            given: What is given for this model besides, and so stays.
+            overridden: Names of further parameters that are set for this model, and so are not replaced.
         """
         if self.sampling == "flags":
             return self.sampling_of_flags
-        return self.sampling_of_flags.with_recommended(recommended_sampling(model), self.given | given)
+        return self.sampling_of_flags.with_recommended(recommended_sampling(model), self.set_names | overridden)
 
 
 class ContextParameters(Parameters):
-    """What of a model's earlier answers it is sent again."""
+    """Parameters of the conversation that a model is sent."""
 
     drop_reasoning: bool = parameter(
         False, "Sampling", "Drop reasoning",
-        "Send a model's earlier thoughts not again: for models and servers that want none in the conversation.",
+        "Leave reasoning content out of earlier assistant messages, for models and servers that do not expect it.",
     )  # fmt: skip
 
 
 class RolloutCount(Parameters):
-    """How many rollouts each problem gets."""
+    """The number of rollouts per problem."""
 
     num_rollout: int = parameter(
         16,
@@ -132,7 +133,7 @@ class RolloutCount(Parameters):
 
 
 class ConcurrencyParameters(Parameters):
-    """How many rollouts are made at a time."""
+    """The number of rollouts in flight."""
 
     concurrency: Concurrency = parameter(
         64, "Running", "Concurrency", f"Rollouts in flight, on every worker{AS_FOUND}.", metavar="N|auto"
@@ -140,7 +141,7 @@ class ConcurrencyParameters(Parameters):
 
 
 class PlacementParameters(Parameters):
-    """Which processes make the rollouts; no part of what a run is."""
+    """The processes that make the rollouts; not part of a run's identity."""
 
     cluster_block: str | None = parameter(
         None,
@@ -153,37 +154,37 @@ class PlacementParameters(Parameters):
         None,
         "Running",
         "GPU workers",
-        "Processes here, each with servers and GPUs of its own; else this one, with one server.",
+        "Worker processes on this machine, each with servers and GPUs of its own; without: this process, one server.",
         ge=1,
     )
 
     @model_validator(mode="after")
     def _check_placement(self) -> Self:
         if self.cluster_block and self.gpu_workers:
-            raise ValueError("give --cluster_block or --gpu_workers, not both: a cluster has workers of its own")
+            raise ValueError("give --cluster_block or --gpu_workers, not both: a cluster has its own workers")
         return self
 
     @property
     def on_workers(self) -> bool:
-        """Tell whether rollouts are made on workers, not in the job's own process."""
+        """Return whether rollouts are made on workers, not in the job's own process."""
         return self.cluster_block is not None or self.gpu_workers is not None
 
 
 class OutputParameters(Parameters):
-    """Where logs and copies of the results go; no part of what a run is."""
+    """Paths of logs and copies of the results; not part of a run's identity."""
 
-    log_dir: NewPath = parameter("logs", "Running", "Log directory", "Where vLLM's log goes.", metavar="DIR")
+    log_dir: NewPath = parameter("logs", "Running", "Log directory", "Folder of vLLM's log.", metavar="DIR")
     store_block: str | None = STORE_BLOCK
 
 
 class ServedJobParameters(OutputParameters, PlacementParameters, ServerParameters):
-    """Which servers a job asks, from which processes, and where their logs go."""
+    """Parameters of jobs with inference servers: the servers, the processes that use them, their logs."""
 
     @model_validator(mode="after")
-    def _has_a_port_for_each_server(self) -> Self:
+    def _check_ports(self) -> Self:
         if self.model_port is not None and not self.external and self.gpu_workers and self.gpu_workers > 1:
             raise ValueError(
                 f"--model_port {self.model_port}: there are {self.gpu_workers} servers with --gpu_workers: leave it "
-                "out, and each takes a free one"
+                "out, and each takes a free port"
             )
         return self

@@ -1,4 +1,4 @@
-"""How far a run is, and at what rate."""
+"""Progress of a run: counts, rates, and the estimated time to its end."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from rollmill.statistics.throughput import RateMeter, format_seconds
 
 
 class RolloutSnapshot(NamedTuple):
-    """A run at one moment."""
+    """The progress of a run at one moment."""
 
     done: int
     total: int
     success_rate: float | None
-    """None where nothing is judged."""
+    """Share of the judged rollouts; None where nothing is judged."""
     mean_error: float | None
     """Mean distance to the ground truths; None where there is none."""
     mean_alpha: float | None
-    """Of q* sampling: the policy's weight, in the mean over tokens."""
+    """The policy's weight in q* sampling, averaged over tokens; None elsewhere."""
     failed: int
     tokens_per_s: float
     rollouts_per_s: float
     eta_s: float | None
-    """Seconds to the end at the present rate; None while there is none."""
+    """Seconds to the end at the current rate; None while the rate is 0."""
     noun: str = "rollouts"
-    """What the run's users call them."""
+    """Plural noun for rollouts in this job."""
     slots: int | None = None
-    """Rollouts at a time, as they were found to be best, of all workers together; None where the number was given."""
+    """The best concurrency found so far, summed over workers; None where concurrency is fixed."""
 
     def describe(self) -> str:
         """Return the snapshot in one line."""
@@ -38,7 +38,7 @@ class RolloutSnapshot(NamedTuple):
             *([] if self.success_rate is None else [f"success {self.success_rate:.1%}"]),
             *([] if self.mean_error is None else [f"mean error {self.mean_error:.3g}"]),
         ]
-        if self.mean_alpha is not None:  # samples of q* are not judged
+        if self.mean_alpha is not None:  # q* samples have no verdicts
             quality = [f"mean alpha {self.mean_alpha:.3f}"]
         remaining_time = "-" if self.eta_s is None else format_seconds(self.eta_s)
         speed = [f"{self.tokens_per_s:.0f} tokens/s", f"{remaining_time} left"]
@@ -48,52 +48,56 @@ class RolloutSnapshot(NamedTuple):
 
 
 class Progress:
-    """Counts one run's rollouts as they are journaled; written by the engine's thread, read by any.
+    """Counts a run's rollouts as they are journaled. Written by the engine's thread, read by any.
 
-    `left` are still to be made when this begins, of `total`; `before` counts those that were journaled then.
+    Args:
+        total: Rollouts of the complete run.
+        left: Rollouts that were missing when this call began.
+        before: Tally of the rollouts that were journaled when this call began.
+        noun: Plural noun for rollouts in this job, for display.
     """
 
     def __init__(self, *, total: int, left: int, before: Tally, noun: str = "rollouts") -> None:
         self.total = total
         self._noun = noun
         self._slots: dict[str, int] = {}
-        """By worker."""
+        """The best concurrency that each worker has found, by worker."""
         self.left = left
         self._before = before
         self.tally = Tally()
-        """Of this session alone."""
+        """Rollouts of this call only."""
         self.start()
 
     def start(self) -> None:
-        """Begin the time that rates are taken over."""
+        """Start the clock that rates are measured with."""
         self._started = time.monotonic()
         self._recent = RateMeter(self._started, 0, 0)
         self._last_s = 0.0
 
     def observe(self, outcome: RolloutOutcome) -> None:
-        """Count one more rollout that is journaled."""
+        """Count one more journaled rollout."""
         self.tally.add(outcome)
         now = time.monotonic()
         self._last_s = now - self._started
         self._recent.mark(now, self.tally.done, self.tally.completion_tokens)
 
     def note_slots(self, worker: str, slots: int | None) -> None:
-        """Note how many rollouts at a time a worker has found to be best; None where their number was given."""
+        """Record the best concurrency that a worker has found; None where concurrency is fixed."""
         if slots is not None:
             self._slots[worker] = slots
 
     @property
     def slots(self) -> int | None:
-        """Return the rollouts at a time of all workers that have found how many are best; None where none has."""
+        """Return the best concurrency found, summed over workers; None where none has searched."""
         return sum(self._slots.copy().values()) or None
 
     @property
     def tokens_per_s(self) -> float | None:
-        """Return completion tokens by the time from the start to the last rollout; None while there is none."""
+        """Return completion tokens per second from the start to the last rollout; None before the first one."""
         return self.tally.completion_tokens / self._last_s if self._last_s > 0 else None
 
     def snapshot(self) -> RolloutSnapshot:
-        """Return the run as it is now; rates are those of the last minute."""
+        """Return the current progress; rates are averages over the last minute."""
         rate, tokens_per_s = self._recent.rates(time.monotonic(), self.tally.done, self.tally.completion_tokens)
         done = self.total - self.left + self.tally.done
         judged = self._before.ok + self._before.unparseable + self.tally.ok + self.tally.unparseable
@@ -115,5 +119,5 @@ class Progress:
 
 
 def progress_of(run: Run) -> Progress:
-    """Return the progress of a run that is just opened."""
+    """Return a progress counter for a run that was just opened."""
     return Progress(total=run.expected, left=run.missing(), before=replace(run.journal.tally))

@@ -1,4 +1,4 @@
-"""Scoring the completions of a run again, with another verifier or another version of it."""
+"""Score the completions of a run again, with another verifier or another version of it."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _AT_ONCE = 64
 
 
 def reverify(run: Run, verifiers: CompletionJudge, *, fault: ProblemFault | None = None) -> int:
-    """Write the run's rollouts, scored again, as its next journal, and make that the one that counts.
+    """Score the run's rollouts again into a new journal, and make that the run's journal; return how many were scored.
 
-    The journal before stays where it is. Rollouts without a completion stay failed, and those of problems that the
-    verifier refuses, by `fault`, are not judged. Returns how many were scored.
+    The old journal is kept. Rollouts without a completion stay failed; those of problems that `fault` finds unsuited to
+    the verifier get an error in place of a verdict.
     """
     name = run.next_journal()
     identity = Identity(generation=run.manifest.identity.generation, verification=verifiers.identity)
@@ -34,9 +34,9 @@ def reverify(run: Run, verifiers: CompletionJudge, *, fault: ProblemFault | None
 
 
 def verify_failed(run: Run, verifiers: CompletionJudge) -> int:
-    """Judge again, into the journal, the completions that a verifier failed on; return how many have a verdict now.
+    """Verify again the completions that the verifier failed on; append those that have a verdict now to the journal.
 
-    Completions stay as they are. Those of problems that cannot be judged keep their error.
+    Returns how many there are. Rollouts of problems that the verifier cannot judge keep their error.
     """
     return asyncio.run(_verify_failed(run, verifiers))
 
@@ -64,6 +64,15 @@ def _completed(rollout: Rollout) -> CompletedRollout:
 
 
 async def _write(run: Run, verifiers: CompletionJudge, fault: ProblemFault | None, name: str, owner: Ownership) -> int:
+    """Write a journal with new verdicts; return the number of rollouts that were scored.
+
+    Args:
+        run: The run whose rollouts are read.
+        verifiers: Judges the completions.
+        fault: Returns why a problem cannot be judged, or None.
+        name: Path of the new journal, relative to the run directory.
+        owner: Stamps the rows with the run's new identity.
+    """
     count = 0
     async with verifiers:
         with atomic_write(run.directory / name) as file:
@@ -82,6 +91,7 @@ async def _scored(run: Run, verifiers: CompletionJudge, fault: ProblemFault | No
             for rollout in filter(None, rollouts):
                 yield _refuse(rollout, refused)
             continue
+        # A bounded queue, emptied from its head: rows keep the order of the problems.
         waiting += [asyncio.create_task(_score(rollout, problem, verifiers)) for rollout in rollouts if rollout]
         while len(waiting) >= _AT_ONCE:
             yield await waiting.pop(0)

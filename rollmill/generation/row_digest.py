@@ -1,4 +1,4 @@
-"""A digest of what a row says, by which recorded tokens are known to be those of its text."""
+"""A digest of a row's conversation, by which recorded tokens are matched with the text that they were sampled as."""
 
 from __future__ import annotations
 
@@ -10,32 +10,31 @@ import xxhash
 
 _TEXTS = ("prompt", "completion", "reasoning_content")
 _CHATS = ("messages", "trajectory", "prompt", "completion")
-_BESIDE = ("tool_calls", "tools", "chat_template_kwargs")
-_OF_MESSAGES = ("role", "content", "reasoning_content", "tool_calls", "tool_call_id", "name")
+_TEMPLATE_INPUTS = ("tool_calls", "tools", "chat_template_kwargs")
+_MESSAGE_KEYS = ("role", "content", "reasoning_content", "tool_calls", "tool_call_id", "name")
 
 
 def row_digest(row: Mapping[str, Any]) -> str:
-    """Return 16 hexadecimal digits of a row's conversation and of what it was rendered with.
+    """Return a 64-bit hash, in hexadecimal, of a row's conversation and of the inputs of its chat template.
 
-    Rows that differ in any word of a message, in thoughts, calls, tools or template arguments, or in whether they were
-    cut off, have different ones; marks, and nulls that a writer filled in, change nothing. `row` holds what
-    `orjson.loads` gives.
+    It depends on the text of messages, reasoning, tool calls, tools, template arguments, and on truncation. It does not
+    depend on scores or metadata, nor on nulls that a writer filled in. `row` has the types that `orjson.loads` returns.
     """
-    said: dict[str, Any] = {name: row[name] for name in (*_TEXTS, *_BESIDE) if row.get(name)}
+    content: dict[str, Any] = {name: row[name] for name in (*_TEXTS, *_TEMPLATE_INPUTS) if row.get(name)}
     for name in _CHATS:
         if isinstance(messages := row.get(name), list):
-            said[name] = [_message(message) for message in messages]
+            content[name] = [_message(message) for message in messages]
     metadata = row.get("metadata")
     if isinstance(metadata, Mapping) and metadata.get("truncated") is True:
-        said["truncated"] = True
+        content["truncated"] = True
     options = orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS
-    return xxhash.xxh3_64_hexdigest(orjson.dumps(_without_nulls(said), option=options))
+    return xxhash.xxh3_64_hexdigest(orjson.dumps(_without_nulls(content), option=options))
 
 
 def _message(message: Any) -> Any:
     if not isinstance(message, dict):
         return message
-    return {name: message[name] for name in _OF_MESSAGES if message.get(name)}
+    return {name: message[name] for name in _MESSAGE_KEYS if message.get(name)}
 
 
 def _without_nulls(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""A run: one directory, one identity, one journal that counts."""
+"""A run: one directory with a manifest, the problems, and the journal of their rollouts."""
 
 from __future__ import annotations
 
@@ -30,12 +30,22 @@ PROBLEMS = "problems.jsonl"
 QUARANTINE = "quarantine.jsonl"
 IMAGES = "images"
 JOURNALS = "rollouts"
-_NUMBERED = re.compile(r"[0-9]{4}\.jsonl|[1-9][0-9]{4,17}\.jsonl")
 """The folder of a run's journals."""
+_NUMBERED = re.compile(r"[0-9]{4}\.jsonl|[1-9][0-9]{4,17}\.jsonl")
+"""Names of journals: 0001.jsonl, and a new number each time completions are scored again."""
 
 
 class Run:
-    """An open run directory. Made by `open_run`."""
+    """An open run directory, created by `open_run`.
+
+    Args:
+        directory: Of the run, locked by this process.
+        manifest: As it is on disk, or will be.
+        journal: Open for appending.
+        expected: Rollouts of the complete run.
+        retry: Which journaled rollouts are sampled again; None for none.
+        max_tokens: The run's limit of completion tokens.
+    """
 
     def __init__(
         self,
@@ -50,21 +60,22 @@ class Run:
         self.directory = directory
         self.manifest = manifest
         self._device_users: dict[str, set[str]] = {}
+        """Workers that compute on a device, by the device's description."""
         self.journal = journal
         self.expected = expected
-        """Rollouts of the whole run."""
+        """Rollouts of the complete run."""
         self.retry = retry
         self.max_tokens = max_tokens
         self.problem_count = int(manifest.problems["count"])
 
     @property
     def num_rollout(self) -> int:
-        """Return the most rollouts that a problem gets."""
-        return -(-self.expected // self.problem_count)
+        """Return the highest number of rollouts of any problem."""
+        return -(-self.expected // self.problem_count)  # rounded up
 
     @cached_property
     def _first_problems(self) -> frozenset[str] | None:
-        """Return the problems that get one rollout more than the others; None where all get the same number."""
+        """Return the problems that get one rollout more than the others; None where all get equally many."""
         more = self.expected % self.problem_count
         return frozenset(problem.instance_id for problem in islice(self.problems(), more)) if more else None
 
@@ -72,27 +83,27 @@ class Run:
         """Yield the problems in input order, read from the run's own copy."""
         return read_problems(self.directory / PROBLEMS)
 
-    def wanted(self, problem: Problem, first: int | None = None) -> list[tuple[int, int]]:
-        """Return (sample_id, attempt) of what is still to be made of a problem, or of its `first` rollouts."""
-        wanted = []
+    def pending(self, problem: Problem, first: int | None = None) -> list[tuple[int, int]]:
+        """Return (sample_id, attempt) of a problem's rollouts, or of its `first` ones, that are still to be made."""
+        pending = []
         for sample_id in range(self._rollouts_of(problem))[:first]:
             attempt = self.journal.attempt_for(
                 problem.instance_id, sample_id, retry=self.retry, max_tokens=self.max_tokens
             )
             if attempt is not None:
-                wanted.append((sample_id, attempt))
-        return wanted
+                pending.append((sample_id, attempt))
+        return pending
 
     def missing(self) -> int:
-        """Return how many rollouts are still to be made."""
-        return sum(len(self.wanted(problem)) for problem in self.problems())
+        """Return the number of rollouts that are still to be made."""
+        return sum(len(self.pending(problem)) for problem in self.problems())
 
     def next_journal(self) -> str:
-        """Return the name, relative to the run directory, of a journal that is not there yet."""
+        """Return the path, relative to the run directory, of the next journal to write."""
         return f"{JOURNALS}/{int(Path(self.manifest.journal).stem) + 1:04d}.jsonl"
 
     def switch_journal(self, name: str, identity: Identity) -> None:
-        """Make another journal the one that counts, and the run the one with that identity."""
+        """Replace the run's journal and identity, in the manifest and in this object."""
         update = {"journal": name, "older_rows": False, "identity": identity, "identity_key": identity.key}
         self.manifest = self.manifest.model_copy(update=update)
         self.manifest.write(self.directory)
@@ -110,10 +121,12 @@ class Run:
 
     def _rollouts_of(self, problem: Problem) -> int:
         first = self._first_problems
-        return self.num_rollout - (first is not None and problem.instance_id not in first)
+        if first is not None and problem.instance_id not in first:
+            return self.num_rollout - 1
+        return self.num_rollout
 
     def note_device(self, device: dict[str, Any], worker: str) -> None:
-        """Note what a worker computes on; `count` becomes that of all workers that compute on the same."""
+        """Record a worker's device in the manifest; `count` is summed over workers with the same kind of device."""
         kind = {name: value for name, value in device.items() if name != "count"}
         users = self._device_users.setdefault(str(kind), set())
         if worker in users:
@@ -125,24 +138,24 @@ class Run:
         self.manifest.write(self.directory)
 
     def note_changes(self, changes: dict[str, RequestChanges]) -> None:
-        """Note what the servers of this call want otherwise in requests."""
+        """Record, in the manifest, the request changes that the servers of this call require."""
         if changes != self.manifest.request_changes:
             self.manifest = self.manifest.model_copy(update={"request_changes": changes})
             self.manifest.write(self.directory)
 
     def add_notes(self, notes: Sequence[str]) -> None:
-        """Add to what the user is told at the start; the manifest keeps it."""
+        """Add to the notes of the start in the manifest."""
         if notes:
             self.manifest = self.manifest.model_copy(update={"notes": [*self.manifest.notes, *notes]})
             self.manifest.write(self.directory)
 
     def note_slots(self, slots: int | None) -> None:
-        """Note, for the manifest, how many rollouts at a time were found to be best; None where none were searched."""
+        """Record the best concurrency that was found; None where it was fixed. `finish` writes it to the manifest."""
         if slots is not None:
             self.manifest = self.manifest.model_copy(update={"slots": slots})
 
     def finish(self, totals: dict[str, Any]) -> None:
-        """Note the end and the totals. Raises `RunStoppedError` where the directory is not the run's any more."""
+        """Record the end and the totals. Raises `RunStoppedError` where the journal was moved or replaced meanwhile."""
         self.journal.check_place()
         self.manifest = self.manifest.model_copy(update={"ended_at": now(), "totals": totals})
         self.manifest.write(self.directory)
@@ -159,15 +172,15 @@ def take_problems(loaded: LoadedProblems, directory: Path) -> None:
 
 
 def problem_files(directory: Path) -> dict[str, Path]:
-    """Return the files that loading a run's data set left besides problems: unusable rows, and images."""
+    """Return the files, besides problems, that loading a run's data set may have written: unusable rows, images."""
     candidates = {"quarantine": directory / QUARANTINE, "images": directory / IMAGES}
-    return {what: path for what, path in candidates.items() if path.exists()}
+    return {kind: path for kind, path in candidates.items() if path.exists()}
 
 
 @contextmanager
 def loading_folder(directory: Path) -> Iterator[Path]:
-    """Create a folder for problems that are not yet known to be this run's; remove it at the end of the block."""
-    for leftover in directory.glob(".loading*"):  # a killed process's: this one has locked the directory
+    """Create a folder for problems that may turn out to be another run's; remove it at the end of the block."""
+    for leftover in directory.glob(".loading*"):  # of a killed process: this one has the directory's lock
         shutil.rmtree(leftover, ignore_errors=True)
     folder = directory / ".loading"
     folder.mkdir()
@@ -195,29 +208,29 @@ def open_run(
 ) -> Iterator[Run]:
     """Open or continue the run in a directory that this process has locked.
 
-    The problems share the `expected` rollouts evenly; where that does not come out even, the first ones get one more.
+    The `expected` rollouts are divided evenly among the problems; the remainder goes to the first ones, one each.
 
-    Raises `InputError` when another run is there, naming every parameter that differs, when a row of the journal is of
-    another run, when the manifest was edited, and when `retry` or `reverify` finds no run.
+    Raises `InputError` when another run is in the directory, naming every parameter that differs, when a row of the
+    journal belongs to another run, when the manifest was edited, and when `retry` or `reverify` finds no run.
 
     Args:
-        directory: The run's.
+        directory: Of the run.
         job: The job's name in manifests.
-        identity: What the outputs depend on.
-        parameters: The call's, for the manifest.
-        seed: The run's.
-        loaded: The problems, in a folder from which they are moved.
-        expected: Rollouts of the whole run.
-        retry: Which rollouts on disk are made again.
-        reverify: Whether another verification may be continued.
-        flags: Flags of the command line that name another directory.
-        notes: What the user is told at the start, for the manifest.
-        request_changes: What servers want otherwise in requests, for the manifest.
+        identity: Everything that the outputs depend on.
+        parameters: All parameters of the call, for the manifest.
+        seed: Seed of the run, for the manifest.
+        loaded: The problems, in a folder from which they are moved into the run directory.
+        expected: Rollouts of the complete run.
+        retry: Which journaled rollouts are sampled again; None for none.
+        reverify: Whether a run with another verification may be continued.
+        flags: Command line flags that choose another directory, for messages.
+        notes: Notes that are shown at the start, for the manifest.
+        request_changes: Changes that servers require in requests, by model role, for the manifest.
     """
     old = read_manifest(directory)
     if old is None and (retry or reverify):
-        what = "--reverify" if reverify else f"--retry {retry}"
-        raise InputError(f"{what} needs a run in {directory}, and there is none: check {flags}")
+        flag = "--reverify" if reverify else f"--retry {retry}"
+        raise InputError(f"{flag} needs a run in {directory}, and there is none: check {flags}")
     if old is not None:
         check_same_run(old, identity, directory=directory, retry=retry, reverify=reverify, flags=flags)
     manifest = Manifest(
@@ -247,8 +260,8 @@ def open_run(
     )
     if reverify and old is not None and old.identity.verification != identity.verification:
         manifest = manifest.model_copy(update={"identity_key": old.identity_key, "identity": old.identity})
-    # The journal first: where its rows are another run's, nothing in the directory is to change, least of all to a
-    # manifest that would make them this one's at the next try.
+    # The journal before the manifest: if its rows belong to another run, nothing in the directory may change, least of
+    # all to a manifest that would claim these rows for this run at the next try.
     owner = Ownership(manifest.identity, has_manifest=old is not None, older_rows=manifest.older_rows, flags=flags)
     journal = Journal(directory / manifest.journal, owner)
     run = Run(directory, manifest, journal, expected=expected, retry=retry, max_tokens=identity.max_tokens)
@@ -261,7 +274,7 @@ def open_run(
 
 
 def _newest_journal(directory: Path) -> str:
-    """Return the name, relative to the run directory, of the journal that counts where no manifest says which."""
+    """Return the path, relative to the run directory, of the journal with the highest number, for a lost manifest."""
     numbers = [int(path.stem) for path in (directory / JOURNALS).glob("*.jsonl") if _NUMBERED.fullmatch(path.name)]
     return f"{JOURNALS}/{max(numbers, default=1):04d}.jsonl"
 
@@ -275,15 +288,15 @@ def check_same_run(
     reverify: bool,
     flags: str = "--model_name or --output_dir",
 ) -> None:
-    """Raise `InputError`, naming what differs, unless `new` continues the run on disk.
+    """Raise `InputError`, naming the parameters that differ, unless `new` continues the run on disk.
 
     Args:
         old: The manifest on disk.
         new: The identity of this call.
-        directory: The run's.
-        retry: Which rollouts on disk are made again.
-        reverify: Whether another verification may be continued.
-        flags: Flags of the command line that name another directory.
+        directory: Of the run.
+        retry: Which journaled rollouts are sampled again; None for none.
+        reverify: Whether a run with another verification may be continued.
+        flags: Command line flags that choose another directory, for messages.
     """
     differences = old.identity.differences(new)
     if reverify:
@@ -293,9 +306,10 @@ def check_same_run(
         advice += "; --reverify scores the stored completions again"
     limits = old.identity.generation["sampling"]["max_tokens"], new.generation["sampling"]["max_tokens"]
     texts = [text for name, pair in differences.items() for text in _difference_texts(name, *pair)]
+    # A higher limit alone may continue the run: only rollouts that the old one truncated are sampled again.
     raised = texts == [f"max_tokens ({limits[0]} on disk, {limits[1]} now)"] and limits[1] > limits[0]
     if raised:
-        advice += "; --retry truncated redoes just what the old limit cut off"
+        advice += "; --retry truncated samples only the rollouts again that the old limit cut off"
     if differences and not (raised and retry == "truncated"):
         raise InputError(f"{directory} holds another run: {', '.join(texts)}: {advice}")
     check_unaltered(directory / MANIFEST, old.identity, old.identity_key)
@@ -312,4 +326,4 @@ def _difference_texts(name: str, on_disk: object, current: object) -> list[str]:
 def short(value: object) -> str:
     """Return a parameter's value in one line, shortened in its middle."""
     text = visible_line(orjson.dumps(value).decode())
-    return text if len(text) <= 80 else f"{text[:30]}...{text[-47:]}"  # what tells paths apart stands at their ends
+    return text if len(text) <= 80 else f"{text[:30]}...{text[-47:]}"  # paths differ mostly at their ends

@@ -1,4 +1,4 @@
-"""How a model's tokens are sampled, and what a chat request says of it."""
+"""Sampling parameters, and the fields of a chat request that they become."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rollmill.config.parameter import JsonObject
 from rollmill.errors import InputError
 
 _MOST_STOPS = 64
-_OWN_FLAGS = frozenset(
+_FLAGS = frozenset(
     [
         "temperature",
         "top_p",
@@ -27,14 +27,15 @@ _OWN_FLAGS = frozenset(
         "reasoning_effort",
     ]
 )
-_DECIDED = frozenset(
+"""Request fields that have a flag of their own."""
+_FIXED_BY_JOB = frozenset(
     [
         *("model", "messages", "prompt", "n", "best_of", "stream", "stream_options", "max_completion_tokens"),
         *("extra_body", "logprobs", "top_logprobs", "return_token_ids"),
     ]
 )
-
-_OF_THE_PROMPT = frozenset(
+"""Request fields that a job sets itself, or that would change the response's form."""
+_CHANGE_THE_PROMPT = frozenset(
     [
         "truncate_prompt_tokens",
         "add_special_tokens",
@@ -46,7 +47,7 @@ _OF_THE_PROMPT = frozenset(
         "echo",
     ]
 )
-
+"""Request fields with which the server would render another prompt than the rows record."""
 NOT_FOR_TEMPLATES = frozenset(
     [
         *("self", "conversation", "conversations", "messages", "tools", "chat_template", "add_generation_prompt"),
@@ -54,8 +55,8 @@ NOT_FOR_TEMPLATES = frozenset(
         *("return_tensors", "return_dict", "return_assistant_tokens_mask", "tokenizer_kwargs", "kwargs"),
     ]
 )
-"""What says how a chat template is rendered: parameters of transformers' `apply_chat_template`, and what servers hand
-to it. `documents` is handed on to the template, and may be given."""
+"""Parameters of transformers' `apply_chat_template` itself, and those that servers pass to it, which are not arguments
+of the template. `documents` is not among them: it is passed on to the template."""
 
 
 def _is_unset(value: object) -> bool:
@@ -72,17 +73,17 @@ def _check_stops(texts: tuple[str, ...]) -> tuple[str, ...]:
     if len(texts) > _MOST_STOPS:
         raise ValueError(f"{len(texts)} texts are too many: give at most {_MOST_STOPS}")
     if not all(texts):
-        raise ValueError("an empty text would end every answer before it begins: leave it out")
+        raise ValueError("an empty text would end every completion before it begins: leave it out")
     return texts
 
 
 def _check_extra_body(fields: dict[str, Any]) -> dict[str, Any]:
     for name in fields:
-        if name in _OF_THE_PROMPT:
+        if name in _CHANGE_THE_PROMPT:
             raise ValueError(f"{name} would make another prompt than the rows record: leave it out")
-        if name in _OWN_FLAGS:
+        if name in _FLAGS:
             raise ValueError(f"{name} has a flag of its own: give --{name}")
-        if name in _DECIDED:
+        if name in _FIXED_BY_JOB:
             raise ValueError(f"{name} is decided by the job itself: leave it out")
     return fields
 
@@ -101,10 +102,10 @@ ChatTemplateArguments = Annotated[JsonObject, AfterValidator(_check_template_arg
 
 
 class Sampling(BaseModel):
-    """How the policy samples; part of a run's identity.
+    """Sampling parameters of a model; part of a run's identity.
 
-    What is unset is in neither the identity nor a request: a server then does what it does by default. vLLM takes the
-    model's own `generation_config.json` for it, unless it is started otherwise.
+    Parameters that are not set are in neither the identity nor the requests: the server's defaults apply. vLLM's come
+    from the model's `generation_config.json`, unless it is started with `--generation-config vllm`.
     """
 
     model_config = ConfigDict(frozen=True, defer_build=True)
@@ -114,30 +115,31 @@ class Sampling(BaseModel):
     max_tokens: int = Field(default=1024, gt=0)
     seed: int = 0
     top_k: TopK | None = Field(default=None, exclude_if=_is_unset)
-    """Only the likeliest tokens; -1 for all."""
+    """Number of most likely tokens to sample from; -1 for all."""
     min_p: float | None = Field(default=None, ge=0, le=1, exclude_if=_is_unset)
     presence_penalty: float | None = Field(default=None, ge=-2, le=2, exclude_if=_is_unset)
     frequency_penalty: float | None = Field(default=None, ge=-2, le=2, exclude_if=_is_unset)
     repetition_penalty: float | None = Field(default=None, gt=0, le=10, exclude_if=_is_unset)
     stop: Stops = Field(default=(), exclude_if=_is_unset)
-    """Texts that end an answer; they are no part of it."""
+    """Strings that end a completion; they are not part of it."""
     reasoning_effort: str | None = Field(default=None, min_length=1, max_length=64, exclude_if=_is_unset)
     chat_template_kwargs: ChatTemplateArguments = Field(default={}, exclude_if=_is_unset)
     extra_body: ExtraBody = Field(default={}, exclude_if=_is_unset)
-    """Anything else that a request says."""
+    """Further fields of requests."""
 
     def request_fields(self) -> dict[str, Any]:
-        """Return what a chat request says of sampling, but for its seed, which each request has of its own."""
+        """Return the sampling fields of a chat request, without the seed, which differs in each request."""
         return self.model_dump(exclude={"seed", "extra_body"}) | self.extra_body
 
-    def with_recommended(self, recommended: Mapping[str, float], given: Iterable[str]) -> Sampling:
-        """Return the sampling with a model's recommendations for all that was not `given`.
+    def with_recommended(self, recommended: Mapping[str, float], overridden: Iterable[str]) -> Sampling:
+        """Return the sampling with a model's recommended values, except for the parameters in `overridden`.
 
-        Raises `InputError` for one that no request can say.
+        Raises `InputError` for a value that requests cannot have.
         """
-        taken = {name: value for name, value in recommended.items() if name not in frozenset(given)}
+        names = frozenset(overridden)
+        replaced = {name: value for name, value in recommended.items() if name not in names}
         try:
-            return type(self).model_validate({**self.model_dump(), **taken})
+            return type(self).model_validate({**self.model_dump(), **replaced})
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             raise InputError(
@@ -147,21 +149,22 @@ class Sampling(BaseModel):
 
 
 OPTIONS = tuple(name for name in Sampling.model_fields if name not in ("temperature", "top_p", "max_tokens", "seed"))
-"""What may stay unset."""
+"""The sampling parameters that may stay unset."""
 
 
 def stop_texts(body: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the texts that end a request's answer."""
+    """Return the stop strings of a request."""
     stop = body.get("stop")
-    texts = [stop] if isinstance(stop, str) else stop if isinstance(stop, list | tuple) else ()
-    return tuple(text for text in texts if isinstance(text, str))
+    if isinstance(stop, str):
+        return (stop,)
+    return tuple(text for text in stop if isinstance(text, str)) if isinstance(stop, list | tuple) else ()
 
 
 def request_context(body: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a request's template is given beside the messages, as a rollout's row has it.
+    """Return the inputs of a request's chat template besides the messages, as a rollout's row records them.
 
-    A key is left out where there is nothing: `tools`, and `chat_template_kwargs`, which `reasoning_effort` is a part
-    of, as vLLM and SGLang hand it to the template; vLLM also says by it whether the model is to think.
+    These are `tools` and `chat_template_kwargs`, each left out where it is empty. `reasoning_effort` becomes a template
+    argument, as in vLLM and SGLang; vLLM also derives `enable_thinking` from it.
     """
     arguments = dict(body.get("chat_template_kwargs") or {})
     effort = body.get("reasoning_effort")

@@ -1,4 +1,4 @@
-"""The outside services that a generating job may use, as Prefect blocks describe them."""
+"""The external services that a generating job may use, as Prefect blocks configure them."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from rollmill.inference.trial import MODEL, TrialRequest
 
 
 class Services(NamedTuple):
-    """The services that a job's parameters name by blocks; None for those that they do not name.
+    """The services whose blocks a job's parameters name; None for the others.
 
-    They hold secrets, so that they are read in the process that uses them, and never travel with a job.
+    They contain secrets: each process loads them itself, and they are never pickled with a job.
     """
 
     server: ServerConfig | None = None
-    """How a machine starts vLLM."""
+    """How to start vLLM on this machine."""
     endpoint: EndpointConfig | None = None
-    """Inference servers that run already."""
+    """Inference servers that are running already."""
     sandbox: ServiceConfig | None = None
     evaluation: ServiceConfig | None = None
     search: ServiceConfig | None = None
@@ -32,13 +32,13 @@ class Services(NamedTuple):
 def model_trials(
     parameters: ServingParameters, services: Services, model: ServedModel, fields: Mapping[str, Any]
 ) -> dict[str, TrialRequest]:
-    """Return the request that a job with one model tries on running servers; nothing where it starts its own.
+    """Return the request that a job with one model tries on running servers; empty where it starts its own server.
 
     Args:
-        parameters: How servers are asked.
-        services: Where they may be.
-        model: The job's.
-        fields: What its requests say beside their messages and seeds.
+        parameters: Server parameters of the job.
+        services: May contain an endpoint block with the servers' addresses.
+        model: The job's model.
+        fields: Fields of the job's requests, without messages and seeds.
     """
     if not parameters.external:
         return {}
@@ -48,18 +48,18 @@ def model_trials(
 
 
 class GeneratorContext(NamedTuple):
-    """With what, and for how long, a job's generator is opened in this process."""
+    """Everything that a job needs, besides its parameters, to open its generator in this process."""
 
     services: Services = Services()
     is_given_up: Callable[[], bool] | None = None
-    """Says when nobody waits for the rollouts any more: starting a server then ends at once."""
+    """Returns True when the rollouts are not needed any more, which ends the start of a server; None for never."""
     log_path: Callable[[Path], Path] = Path
-    """From where a log would go to where this process writes it."""
+    """Maps the job's log path to the one of this process, which differs on workers that share a folder."""
 
     def serve(
         self, parameters: ServingParameters, model: ServedModel, changes: RequestChanges = NO_CHANGES
     ) -> AbstractContextManager[Served]:
-        """Serve a model for the time of a block, on a server of our own or on those that run; see `served`."""
+        """Start a server for a model, or use running ones, until the end of the block; see `served`."""
         return served(
             parameters,
             model._replace(log_path=self.log_path(model.log_path)),

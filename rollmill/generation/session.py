@@ -1,4 +1,4 @@
-"""The engine on a thread of its own, for callers that are not asynchronous, and for several of them at once."""
+"""Run the engine on a thread of its own, for synchronous callers on any number of threads."""
 
 from __future__ import annotations
 
@@ -26,27 +26,28 @@ from rollmill.terminal.interruption import Interrupted, look, result_of
 from rollmill.terminal.stall_watch import CLEANUP_S, INTERPRETER_S, StallCheck, stacks_file, watch
 
 _AHEAD_S = 90.0
+"""Seconds of work that should be queued."""
 _PROMISE_S = 300.0
-_LOOK_S = 0.25
+_POLL_S = 0.25
 _STALLED_END_S = 15.0
-"""How long the thread of a session that stood still may take to end: what stands still may be in it."""
+"""Seconds that the thread of a stalled session may take to end; the stall may be in that thread."""
 
 
 class PendingRollouts(Protocol):
-    """A run as far as rollouts are made for it: a `Run`, or what a worker has of one."""
+    """The part of a run that generators need: a `Run`, or a worker's `ShardRun`."""
 
     @property
     def directory(self) -> Path:
-        """Return the folder that the paths of images are relative to."""
+        """Return the run directory, which the paths of images are relative to."""
         ...
 
     @property
     def journal(self) -> Sink:
-        """Return what takes the finished rollouts."""
+        """Return the destination of finished rollouts."""
         ...
 
-    def wanted(self, problem: Problem, first: int | None = None) -> list[tuple[int, int]]:
-        """Return (sample_id, attempt) of what is still to be made of a problem, or of its `first` rollouts."""
+    def pending(self, problem: Problem, first: int | None = None) -> list[tuple[int, int]]:
+        """Return (sample_id, attempt) of a problem's rollouts, or of its `first` ones, that are still to be made."""
         ...
 
 
@@ -58,11 +59,11 @@ class RolloutGenerator(Protocol[RunT_contra]):
     """Makes rollouts of one kind: single completions, an agent's trajectories."""
 
     def opened(self) -> AbstractAsyncContextManager[object]:
-        """Hold, on the engine's event loop, what it needs: clients, processes, threads."""
+        """Open clients, processes and threads on the engine's event loop; close them at the end of the block."""
         ...
 
     def work(self, run: RunT_contra, problems: list[Problem], *, first: int | None = None) -> Iterator[Any]:
-        """Yield what a run still wants of some problems, each piece prepared only when its turn comes."""
+        """Yield the pending rollouts of some problems as work for the engine, each prepared only when it is taken."""
         ...
 
     async def __call__(self, work: Any) -> CompletedRollout:
@@ -71,23 +72,23 @@ class RolloutGenerator(Protocol[RunT_contra]):
 
     @property
     def stall_limit_s(self) -> float:
-        """Return the seconds without any completed step after which the work counts as stalled."""
+        """Return the seconds without a completed step after which the work counts as stalled."""
         ...
 
     @property
     def congested(self) -> int:
-        """Return the tries so far that a server had no room for; see `EndpointPool`."""
+        """Return how many requests so far were refused because a server was at capacity; see `EndpointPool`."""
         ...
 
 
 class RolloutSession(Generic[RunT]):
-    """Makes a run's rollouts, for the time of a `with` block.
+    """A context manager in which any number of threads make rollouts of a run.
 
-    Any number of threads may hand in problems; all share the same slots, so that one shard's stragglers never leave
-    slots idle that another shard could use.
+    All threads share the same slots, so that the stragglers of one shard never leave slots idle that another shard
+    could use.
 
-    Work that stands still (see `stall_watch`) ends in `RunStoppedError`, half a minute later in the process's end.
-    With `exit_on_stall` the process ends at once, for a worker that others replace.
+    Stalled work (see `stall_watch`) raises `RunStoppedError`; half a minute later the process exits. With
+    `exit_on_stall` the process exits at once, which is right for a worker that others replace.
     """
 
     def __init__(
@@ -99,14 +100,14 @@ class RolloutSession(Generic[RunT]):
         progress: Progress,
         exit_on_stall: bool = False,
     ) -> None:
-        """Prepare a session.
+        """Create a session; the engine starts when it is entered.
 
         Args:
-            run: Whose rollouts are made.
-            maker: Makes them.
-            slots: Rollouts at a time; `auto` for as many as give the most tokens per second.
-            progress: Is told of each that is journaled.
-            exit_on_stall: Whether the process ends at once where its work stands still.
+            run: The run whose rollouts are made.
+            maker: Makes the rollouts.
+            slots: Rollouts in flight; `auto` to search for the number with the highest throughput.
+            progress: Counts journaled rollouts.
+            exit_on_stall: Whether the process exits at once when its work stalls.
         """
         self.run = run
         self._slots = ConcurrencyController(most=most_at_a_time()) if slots == AUTO else slots
@@ -121,7 +122,7 @@ class RolloutSession(Generic[RunT]):
         self._thread.start()
         try:
             result_of(self._ready)
-        except Interrupted:  # what is being opened just now is closed again
+        except Interrupted:  # `result_of` waits until opening has ended: what was opened must be closed again
             if self._ready.exception() is None:
                 self._close()
             raise
@@ -139,7 +140,7 @@ class RolloutSession(Generic[RunT]):
     def _run_loop(self) -> None:
         try:
             asyncio.run(self._main())
-        except BaseException as error:  # handed to the thread that waits for it
+        except BaseException as error:  # raised in the thread that waits in `__enter__`
             if self._ready.done():
                 raise
             self._ready.set_exception(error)
@@ -161,12 +162,12 @@ class RolloutSession(Generic[RunT]):
 
     @property
     def slots(self) -> int:
-        """Return how many rollouts are made at a time now."""
+        """Return the current number of rollouts in flight."""
         return self._slots if isinstance(self._slots, int) else self._slots.limit
 
     @property
     def found_slots(self) -> int | None:
-        """Return how many rollouts at a time were found to be best; None where the number was given."""
+        """Return the best concurrency found so far; None where it is fixed."""
         return None if isinstance(self._slots, int) else self._slots.best
 
     def _observe(self, outcome: RolloutOutcome) -> None:
@@ -180,56 +181,56 @@ class RolloutSession(Generic[RunT]):
         first: int | None = None,
         is_given_up: Callable[[], bool] | None = None,
     ) -> Tally:
-        """Make what the run still wants of these problems, and return when all of it is journaled.
+        """Make the pending rollouts of these problems; return their tally when all are journaled.
 
-        Raises what stopped the engine, see `Engine`, and `RunStoppedError` as soon as `is_given_up` says so: leave the
-        session then, what is under way ends with it.
+        Raises what stopped the engine, see `Engine`, and `RunStoppedError` as soon as `is_given_up` returns True: the
+        caller then leaves the session, which cancels rollouts in flight.
         """
         grace_s, interpreter_s = (CLEANUP_S, math.inf) if self._stall else (0.0, INTERPRETER_S)
         limit_s, stacks = self._maker.stall_limit_s, stacks_file(self.run.directory)
-        # The watch first: work that takes the interpreter's lock for ever must not begin before there is one.
+        # Start the watch before the work: work that never releases the interpreter's lock would also block the watch.
         with watch.exit_on_stall(limit_s, stacks, grace_s=grace_s, interpreter_s=interpreter_s):
             future = asyncio.run_coroutine_threadsafe(self._generate(list(problems), first), self._loop)
-            while not concurrent.futures.wait([future], _LOOK_S).done:
+            while not concurrent.futures.wait([future], _POLL_S).done:
                 if is_given_up and is_given_up():
-                    raise RunStoppedError("the rollouts are not wanted any more")
+                    raise RunStoppedError("the rollouts are not needed any more")
                 if self._stall:
                     self._stall.check()
         try:
             return future.result()
         except concurrent.futures.CancelledError:
-            raise RunStoppedError("the run was stopped; the same command continues it") from None
+            raise RunStoppedError("the run was stopped; run the same command again to continue it") from None
 
     async def _generate(self, problems: list[Problem], first: int | None) -> Tally:
-        size = sum(len(self.run.wanted(problem, first)) for problem in problems)
+        size = sum(len(self.run.pending(problem, first)) for problem in problems)
         self._promised = 0
         work = self._maker.work(self.run, problems, first=first)
         return await self._engine.add(work, size)
 
     @property
     def stopped(self) -> bool:
-        """Tell whether the engine has ended before its time: handing in then raises why."""
+        """Return whether the engine has stopped on an error, which `generate` then raises."""
         return self._engine.stopped_by is not None
 
     def wait_for_room(self) -> None:
-        """Return when the slots will soon need more work: within 90 s, at the rate of the last minute.
+        """Block until the queue is short: less than 90 s of work, at the rate of the last minute.
 
-        That is ahead enough for whoever hands in work to be held up by a slow orchestrator, whose own requests may
-        take a minute to time out. Returns at once when the engine has stopped: handing in then raises why. Work that
-        was promised here and is not handed in yet counts as waiting.
+        90 s are enough for a slow orchestrator, whose own requests may take a minute to time out, to submit the next
+        shard in time. Returns at once when the engine has stopped. The caller is expected to call `generate` next:
+        further calls block until it does.
         """
         started = time.monotonic()
-        while self._promised > 0 or self._engine.waiting >= self._enough():
+        while self._promised > 0 or self._engine.waiting >= self._target_queue_length():
             if self.stopped:
                 return
             if self._promised > 0 and time.monotonic() - started > _PROMISE_S:
                 raise RunStoppedError(
-                    f"work for the engine was not handed in within {_PROMISE_S:.0f} s: see the orchestrator's log; "
-                    "the same command continues"
+                    f"work for the engine was not submitted within {_PROMISE_S:.0f} s: see the orchestrator's log, "
+                    "then run the same command again to continue"
                 )
             look()
             time.sleep(0.01)
         self._promised = 1
 
-    def _enough(self) -> float:
+    def _target_queue_length(self) -> float:
         return max(2 * self.slots, _AHEAD_S * self.progress.snapshot().rollouts_per_s)

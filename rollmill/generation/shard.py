@@ -1,4 +1,4 @@
-"""Shards: what a worker makes of a run that another process has."""
+"""Shards: the parts of a run that workers make, and the scheduler that cuts them and journals their rollouts."""
 
 from __future__ import annotations
 
@@ -17,41 +17,41 @@ from rollmill.records import Problem
 
 
 class ShardProblem(NamedTuple):
-    """A problem, and which of its rollouts are to be made."""
+    """A problem with its pending rollouts."""
 
     problem: Problem
-    wanted: list[tuple[int, int]]
-    """(sample_id, attempt)."""
+    pending: list[tuple[int, int]]
+    """(sample_id, attempt) of each."""
 
 
 class Shard(ABC):
-    """Rollouts that are made together, on one worker. No dataclass: Prefect would look through one for futures."""
+    """Rollouts that are made together on one worker. Not a dataclass: Prefect would search one for futures."""
 
     @property
     @abstractmethod
     def first(self) -> int:
-        """Return the number of the first problem."""
+        """Return the index of the first problem among those of the run, for display."""
 
     @property
     @abstractmethod
     def last(self) -> int:
-        """Return the number of the last problem, where none between is left out."""
+        """Return the index of the last problem, if no problem in between is left out."""
 
     @property
     @abstractmethod
-    def wanted(self) -> list[tuple[str, int]]:
-        """Return (instance_id, sample_id) of the rollouts to make."""
+    def pending(self) -> list[tuple[str, int]]:
+        """Return (instance_id, sample_id) of each rollout to make."""
 
     @abstractmethod
     def without(self, completed: Collection[tuple[str, int]]) -> Self | None:
-        """Return what remains when some of the rollouts are made; None for nothing."""
+        """Return the shard without completed rollouts, given as (instance_id, sample_id); None if nothing is left."""
 
     def __len__(self) -> int:
-        return len(self.wanted)
+        return len(self.pending)
 
 
 class ProblemShard(Shard):
-    """Consecutive problems, and those of their rollouts that are to be made."""
+    """Consecutive problems with their pending rollouts."""
 
     def __init__(self, first: int, problems: Sequence[ShardProblem]) -> None:
         self._first = first
@@ -59,119 +59,119 @@ class ProblemShard(Shard):
 
     @property
     def first(self) -> int:
-        """Return the number of the first problem."""
+        """Return the index of the first problem among those of the run, for display."""
         return self._first
 
     @property
     def last(self) -> int:
-        """Return the number of the last problem, where none between is left out."""
+        """Return the index of the last problem, if no problem in between is left out."""
         return self.first + len(self.problems) - 1
 
     @property
-    def wanted(self) -> list[tuple[str, int]]:
-        """Return (instance_id, sample_id) of the rollouts to make."""
-        return [(piece.problem.instance_id, sample_id) for piece in self.problems for sample_id, _ in piece.wanted]
+    def pending(self) -> list[tuple[str, int]]:
+        """Return (instance_id, sample_id) of each rollout to make."""
+        return [(part.problem.instance_id, sample_id) for part in self.problems for sample_id, _ in part.pending]
 
     def __len__(self) -> int:
-        return sum(len(piece.wanted) for piece in self.problems)
+        return sum(len(part.pending) for part in self.problems)
 
     def without(self, completed: Collection[tuple[str, int]]) -> Self | None:
-        """Return what remains when some of the rollouts are made; None for nothing."""
-        pieces = [
+        """Return the shard without completed rollouts, given as (instance_id, sample_id); None if nothing is left."""
+        parts = [
             ShardProblem(
-                piece.problem, [pair for pair in piece.wanted if (piece.problem.instance_id, pair[0]) not in completed]
+                part.problem, [pair for pair in part.pending if (part.problem.instance_id, pair[0]) not in completed]
             )
-            for piece in self.problems
+            for part in self.problems
         ]
-        remaining = [piece for piece in pieces if piece.wanted]
+        remaining = [part for part in parts if part.pending]
         return type(self)(self.first, remaining) if remaining else None
 
 
 class ShardRollouts(NamedTuple):
-    """What a worker made of a shard."""
+    """A worker's results for a shard."""
 
-    made: list[CompletedRollout]
+    completed: list[CompletedRollout]
     """In the order of completion."""
     worker: str
-    """Host and process."""
+    """Host and process number."""
     ready_s: float | None = None
-    """Seconds until the model could be asked; None where it could be before."""
+    """Seconds until the model was ready; None where a session was open already."""
     given_up: bool = False
-    """The worker was to end: not all of the shard is made."""
+    """Whether the worker stopped early because its shard was given up: some rollouts may be missing."""
     refused: InputError | ServingError | None = None
-    """The worker cannot serve the model, or its server is gone: not all of the shard is made."""
+    """The reason why the worker cannot serve the model, or lost its server: some rollouts may be missing."""
     device: dict[str, Any] | None = None
-    """What the worker computes on, for the manifest; see `describe_use`. None where a server computes."""
+    """The device that the worker computes on, for the manifest; see `describe_use`. None where a server computes."""
     notes: tuple[str, ...] = ()
-    """What a user should know of the worker."""
+    """Notes on the worker for the user."""
     slots: int | None = None
-    """How many rollouts at a time the worker has found to be best; None where the number was given."""
+    """The best concurrency that the worker has found; None where it is fixed."""
 
 
 class ShardRun:
-    """What a worker has of a run: what is wanted of some problems, and what came of it.
+    """The part of a run that a worker has: pending rollouts by problem, and the completed ones.
 
-    Shards that it holds at the same time have no problem in common.
+    Shards that are in it at the same time have no problem in common.
     """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self._wanted: dict[str, list[tuple[int, int]]] = {}
+        self._pending: dict[str, list[tuple[int, int]]] = {}
         self._completed: dict[str, list[CompletedRollout]] = {}
 
     @property
     def journal(self) -> Sink:
-        """Return itself: finished rollouts go to the list of their shard."""
+        """Return itself: finished rollouts are appended to their shard's list."""
         return self
 
-    def wanted(self, problem: Problem, first: int | None = None) -> list[tuple[int, int]]:
-        """Return (sample_id, attempt) as `Run.wanted` does; nothing for a problem whose shard was released."""
-        return self._wanted.get(problem.instance_id, [])[:first]
+    def pending(self, problem: Problem, first: int | None = None) -> list[tuple[int, int]]:
+        """Return (sample_id, attempt) as `Run.pending` does; empty for a problem whose shard was released."""
+        return self._pending.get(problem.instance_id, [])[:first]
 
     def append(self, rollout: CompletedRollout) -> None:
-        """Append a rollout to its shard's list; drop it where the shard was released meanwhile."""
+        """Append a rollout to its shard's list; drop it if the shard was released meanwhile."""
         if rollout.instance_id in self._completed:
             self._completed[rollout.instance_id].append(rollout)
 
     def sync(self) -> None:
-        """Do nothing: the run's own process brings to disk what it gets."""
+        """Do nothing: the process that has the run writes to disk."""
 
     def take(self, shard: ProblemShard) -> list[CompletedRollout]:
-        """Take a shard; its rollouts are added to the list that is returned."""
+        """Add a shard; return the list to which its rollouts will be appended."""
         completed: list[CompletedRollout] = []
         # One list for all problems of the shard, in the order of completion: the engine's thread appends to it.
-        for piece in shard.problems:
-            self._wanted[piece.problem.instance_id] = piece.wanted
-            self._completed[piece.problem.instance_id] = completed
+        for part in shard.problems:
+            self._pending[part.problem.instance_id] = part.pending
+            self._completed[part.problem.instance_id] = completed
         return completed
 
     def release(self, shard: ProblemShard) -> None:
-        """Forget a shard that is over, one way or the other."""
-        for piece in shard.problems:
-            del self._wanted[piece.problem.instance_id], self._completed[piece.problem.instance_id]
+        """Remove a shard, finished or not."""
+        for part in shard.problems:
+            del self._pending[part.problem.instance_id], self._completed[part.problem.instance_id]
 
 
 ShardT = TypeVar("ShardT", bound=Shard)
 
 
 class ShardScheduler(ABC, Generic[ShardT]):
-    """Cuts what a run still wants into shards, and journals what comes back: every rollout once."""
+    """Cuts the pending rollouts of a run into shards, and journals the results: each rollout exactly once."""
 
     def __init__(self, run: Run, progress: Progress) -> None:
         self._run = run
         self._progress = progress
         self._returned: deque[ShardT] = deque()
         self._pending: set[tuple[str, int]] = set()
-        """The rollouts of shards that workers have."""
+        """(instance_id, sample_id) of the rollouts in shards that workers have."""
         self.left = progress.left
-        """Rollouts that are in no shard yet."""
+        """Number of rollouts that are in no shard yet."""
 
     @abstractmethod
     def cut_new(self, size: int) -> ShardT | None:
-        """Cut about `size` rollouts that were in no shard yet; None when there are none."""
+        """Cut a shard of about `size` rollouts that were in none yet; None when there are no more."""
 
     def cut_first(self, problems: Iterable[Problem], rollouts: int) -> ShardT | None:
-        """Return the first few rollouts of some problems, for a canary; None where they are made."""
+        """Cut a shard of the first few rollouts of some problems, for a canary; None where all are journaled."""
         raise NotImplementedError
 
     def cut(self, size: int) -> ShardT | None:
@@ -179,24 +179,24 @@ class ShardScheduler(ABC, Generic[ShardT]):
         return self.cut_returned() or self.send(self.cut_new(size))
 
     def cut_returned(self) -> ShardT | None:
-        """Return what came back unmade; None for nothing."""
+        """Return a shard of rollouts that a worker did not make; None when there is none."""
         return self.send(self._returned.popleft()) if self._returned else None
 
     def send(self, shard: ShardT | None) -> ShardT | None:
-        """Note that a worker gets a shard."""
+        """Record that a shard is sent to a worker."""
         if shard is not None:
-            self._pending.update(shard.wanted)
+            self._pending.update(shard.pending)
             self.left -= len(shard)
         return shard
 
     def take(self, shard: ShardT, rollouts: ShardRollouts) -> Tally:
-        """Journal what was made of a shard, less what is there already; what was not made is cut again."""
+        """Journal the completed rollouts of a shard that are not journaled yet; queue the missing ones again."""
         tally = Tally()
         self._progress.note_slots(rollouts.worker, rollouts.slots)
         if rollouts.device is not None:
             self._run.note_device(rollouts.device, rollouts.worker)
-        for rollout in rollouts.made:
-            # A shard may come back twice: a worker that was taken for lost may still answer. Each rollout counts once.
+        for rollout in rollouts.completed:
+            # A shard may come back twice, since a worker that was considered lost may still answer.
             key = rollout.instance_id, rollout.sample_id
             if key not in self._pending:
                 continue
@@ -205,15 +205,15 @@ class ShardScheduler(ABC, Generic[ShardT]):
             self._progress.observe(rollout.outcome)
             tally.add(rollout.outcome)
         self._run.journal.sync()
-        # Not all of it, where the worker was to end, or refused: the rest is the first that is cut again.
-        if rest := shard.without({(rollout.instance_id, rollout.sample_id) for rollout in rollouts.made}):
+        # A worker that was stopped, or that refused, did not make all: the rest goes to the next worker first.
+        if rest := shard.without({(rollout.instance_id, rollout.sample_id) for rollout in rollouts.completed}):
             self._returned.append(rest)
             self.left += len(rest)
         return tally
 
 
 class ProblemScheduler(ShardScheduler[ProblemShard]):
-    """Cuts a run into shards of whole problems, as large as they are asked for."""
+    """Cuts a run into shards of consecutive problems, never splitting a problem."""
 
     def __init__(self, run: Run, progress: Progress) -> None:
         super().__init__(run, progress)
@@ -221,25 +221,25 @@ class ProblemScheduler(ShardScheduler[ProblemShard]):
 
     def _numbered(self, problems: Iterable[Problem]) -> Iterator[tuple[int, ShardProblem]]:
         for number, problem in enumerate(problems):
-            pairs = self._run.wanted(problem)
-            # A worker may have the canary's rollouts of this problem in hand.
-            if wanted := [pair for pair in pairs if (problem.instance_id, pair[0]) not in self._pending]:
-                yield number, ShardProblem(problem, wanted)
+            pairs = self._run.pending(problem)
+            # A worker may be making the canary's rollouts of this problem.
+            if pending := [pair for pair in pairs if (problem.instance_id, pair[0]) not in self._pending]:
+                yield number, ShardProblem(problem, pending)
 
     def cut_new(self, size: int) -> ProblemShard | None:
         """Cut about `size` rollouts, never splitting a problem."""
         first, problems, count = 0, list[ShardProblem](), 0
-        # Whole problems: a prompt is rendered, and its prefix cached by the server, once for all its rollouts.
+        # Whole problems, so that a prompt is rendered once, and found in the server's prefix cache by its rollouts.
         while count < size and (numbered := next(self._problems, None)):
             number, problem = numbered
             # `problems` is still empty for the first one, whose number is the shard's.
             first = first if problems else number
             problems.append(problem)
-            count += len(problem.wanted)
+            count += len(problem.pending)
         return ProblemShard(first, problems) if problems else None
 
     def cut_first(self, problems: Iterable[Problem], rollouts: int) -> ProblemShard | None:
-        """Return the first few rollouts of some problems, for a canary; None where they are made."""
-        pieces = [ShardProblem(problem, self._run.wanted(problem, rollouts)) for problem in problems]
-        wanted = [piece for piece in pieces if piece.wanted]
-        return self.send(ProblemShard(0, wanted) if wanted else None)
+        """Cut a shard of the first few rollouts of some problems, for a canary; None where all are journaled."""
+        parts = [ShardProblem(problem, self._run.pending(problem, rollouts)) for problem in problems]
+        pending = [part for part in parts if part.pending]
+        return self.send(ProblemShard(0, pending) if pending else None)

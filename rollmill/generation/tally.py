@@ -1,4 +1,4 @@
-"""Counting rollouts as they come in."""
+"""Outcomes of rollouts, and running totals of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _NUMBERS = (float, int)
 
 
 class RolloutOutcome(NamedTuple):
-    """What counts about one rollout."""
+    """The numbers of one rollout that statistics and retries need."""
 
     status: str
     """`ok`, `unparseable` or `failed`."""
@@ -20,27 +20,28 @@ class RolloutOutcome(NamedTuple):
     error_type: str | None
     truncated: bool
     completed: bool
-    """The server answered: what failed then is the verifier."""
+    """Whether there is a completion: if the rollout failed nevertheless, the verifier failed."""
     prompt_tokens: int
     completion_tokens: int
     latency_s: float
     attempt: int
     max_tokens: int
     mean_alpha: float | None = None
-    """Of q* sampling: the policy's weight, in the mean over the completion's tokens."""
+    """The policy's weight in q* sampling, averaged over the completion's tokens; None elsewhere."""
 
     @property
     def failed(self) -> bool:
-        """Tell whether the rollout has an error in place of a verdict."""
+        """Return whether the rollout has an error in place of a verdict."""
         return self.status == "failed"
 
     @classmethod
     def of_row(cls, row: dict[str, Any]) -> Self:
-        """Read a journal's row. Raises LookupError, TypeError or AttributeError for what is no rollout."""
+        """Read a journal's row. Raises LookupError, TypeError or AttributeError for a row that is not a rollout."""
         verdict, error, usage, metadata = row["verdict"], row["error"], row["usage"], row["metadata"]
         diagnostics = metadata.get("diagnostics")
+        without_verdict = "failed" if error else "ok"
         return cls(
-            status=verdict["status"] if verdict else "failed" if error else "ok",
+            status=verdict["status"] if verdict else without_verdict,
             success=bool(row["success"]),
             error=verdict["error"] if verdict else None,
             error_type=error["type"] if error else None,
@@ -55,7 +56,7 @@ class RolloutOutcome(NamedTuple):
         )
 
     def check(self) -> None:
-        """Raise TypeError or ValueError where a row from a file only looks like a rollout's."""
+        """Raise TypeError or ValueError where a value has the wrong type, or is out of range."""
         if self.status not in ("ok", "unparseable", "failed"):
             raise ValueError("status")
         for count in (self.prompt_tokens, self.completion_tokens, self.attempt, self.max_tokens):
@@ -91,7 +92,7 @@ class Tally:
             self.unparseable += 1
         else:
             self.failed += 1
-        self.success += outcome.success
+        self.success += 1 if outcome.success else 0
         if outcome.error is not None:
             self.error_sum += outcome.error
             self.errors_counted += 1

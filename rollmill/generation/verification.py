@@ -1,4 +1,4 @@
-"""Judging a completion: by a verifier, but for what holds no answer at all."""
+"""Verify a completion; empty ones are unparseable whatever the verifier says."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from rollmill.records import Problem, Verdict
 from rollmill.verifiers import CompletionJudge
 
 REASONING_ONLY = "reasoning_only"
-"""The reason of a verdict on a completion that is empty beside its thoughts."""
+"""The reason of a verdict on a completion that has reasoning content only."""
 REFUSAL = "refusal"
 CONTENT_FILTER = "content_filter"
 NO_TEXT = "no_text"
 NO_TEXT_REASONS = (REASONING_ONLY, REFUSAL, CONTENT_FILTER, NO_TEXT)
-"""Why a completion is empty, as verdicts say it: the model thought and said nothing, it refused beside the text, a
-filter took the text, or nobody says why."""
+"""Reasons for an empty completion: reasoning without an answer, a refusal in a field of its own, a content filter, or
+no known reason."""
 
 _FILTERED = re.compile(
     r"(finish_reason_)?(content_filter(ed)?|safety|image_safety|recitation|prohibited_content|blocklist|spii|sensitive|"
@@ -25,18 +25,18 @@ _FILTERED = re.compile(
 def no_text_reason(
     text: str, *, reasoning: str | None, has_calls: bool, finish_reason: str | None, refusal: str | None
 ) -> str | None:
-    """Return why a completion has no text, one of `NO_TEXT_REASONS`; None where it has some, or calls a tool.
+    """Return the reason why a completion has no text, one of `NO_TEXT_REASONS`; None where it has text or tool calls.
 
     Args:
         text: The completion.
-        reasoning: The thoughts before it.
-        has_calls: Whether it calls tools.
-        finish_reason: The server's.
-        refusal: What the server says of a refusal.
+        reasoning: Reasoning content of the message; None where the server sends none.
+        has_calls: Whether the message has tool calls.
+        finish_reason: As the server sent it.
+        refusal: The message's `refusal` field.
     """
     if text.strip() or has_calls:
         return None
-    # Gemini's OpenAI layer says `content_filter: RECITATION`.
+    # Names vary in case, separators and prefixes; Gemini's OpenAI layer sends `content_filter: RECITATION`.
     name = (finish_reason or "").partition(":")[0].strip().rpartition(".")[2].lower().replace("-", "_")
     if refusal or name == REFUSAL:
         return REFUSAL
@@ -46,23 +46,23 @@ def no_text_reason(
 
 
 REFUSED = "problem_refused"
-"""The type of the error of a rollout whose problem a later verifier cannot judge: it is in no rate."""
+"""Error type of rollouts whose problem a later verifier cannot judge; they are excluded from rates."""
 
 
 async def verify_completion(
     verifiers: CompletionJudge, problem: Problem, completion: str, *, no_text: str | None, seed: int = 0
 ) -> Verdict:
-    """Return the verdict on a completion; one without text is unparseable for that reason, whatever the verifier says.
+    """Return the verdict on a completion; an empty one is unparseable, with `no_text` as the reason.
 
-    Where nobody says why there is no text, a verifier that finds an answer in nothing is right. Raises `VerifierFailed`
-    as the verifier's pool does.
+    Where the reason is not known (`NO_TEXT`), a verifier that accepts an empty answer is right. Raises
+    `VerifierFailed` as the verifier's pool does.
 
     Args:
-        verifiers: The verifier.
-        problem: What the completion answers.
+        verifiers: Judges the completion.
+        problem: The problem that was asked.
         completion: Its text.
-        no_text: Why it has none, see `no_text_reason`.
-        seed: The rollout's, for verifiers that draw.
+        no_text: The reason why it is empty, see `no_text_reason`; None where it is not.
+        seed: The rollout's seed, for verifiers that sample.
     """
     verdict = await verifiers.verify(problem, completion, seed=seed)
     if no_text is None or (no_text == NO_TEXT and verdict.status == "ok"):

@@ -1,4 +1,4 @@
-"""A session that stays in this process for one shard after another, with the server that it asks."""
+"""A worker's session cache: the session, with its servers, stays open from one shard to the next."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from rollmill.generation.shard import ProblemShard, ShardRollouts, ShardRun
 from rollmill.generation.tally import Tally
 
 IDLE_S = 60.0
-"""After so long without a shard the session ends, and with it a server of our own: others may want the accelerator."""
-_LOOK_S = 0.25
-_CANNOT = InputError, ServingError
-"""What says that this host cannot serve the model, while others may."""
+"""Seconds without a shard after which the session ends with its server, to free the GPU for others."""
+_POLL_S = 0.25
+_REFUSALS = InputError, ServingError
+"""Errors that mean that this worker cannot serve the model; others may."""
 
 IsGivenUp = Callable[[], bool]
 
 
 class WorkerSpec(Protocol):
-    """What a worker needs to open a session; shards with equal specs share one."""
+    """Everything that a worker needs to open a session; shards with equal specs share a session."""
 
     @property
     def directory(self) -> Path:
@@ -38,13 +38,13 @@ class WorkerSpec(Protocol):
 
 
 Opening = Callable[[ShardRun, IsGivenUp], AbstractContextManager[RolloutSession[ShardRun]]]
-"""Opens a session for a part of a run. It may take minutes; given up, it raises `RunStoppedError` within seconds.
+"""Opens a session for a part of a run, which may take minutes; when given up, raises `RunStoppedError` within seconds.
 
-Raises `ServingError`, or `InputError`, where the model cannot be asked here.
+Raises `ServingError` or `InputError` where this worker cannot serve or reach the model.
 """
 
 
-class _Kept(NamedTuple):
+class _OpenSession(NamedTuple):
     spec: WorkerSpec
     part: ShardRun
     session: RolloutSession[ShardRun]
@@ -57,18 +57,20 @@ class _Refusal(NamedTuple):
 
 
 class SessionCache:
-    """At most one session at a time, for any number of threads with shards of the same spec.
+    """Keeps at most one session open, for any number of threads with shards of the same spec.
 
-    A shard of another spec waits for those that are being made, and its session then takes the place of theirs.
+    A shard of another spec waits until the shards in progress are finished; its session then replaces the open one.
     """
 
     def __init__(self, *, idle_s: float = IDLE_S) -> None:
         self._idle_s = idle_s
         self._changed = threading.Condition()
-        self._kept: _Kept | None = None
+        self._current: _OpenSession | None = None
         self._refusal: _Refusal | None = None
         self._users = 0
+        """Shards in progress."""
         self._uses = 0
+        """Shards so far: an idle timer ends the session only if this has not changed since."""
 
     def make(
         self,
@@ -79,61 +81,71 @@ class SessionCache:
         caller: str = "",
         is_given_up: IsGivenUp | None = None,
     ) -> ShardRollouts:
-        """Make a shard. A failure on the way ends the session, and so does being given up where nobody else uses it.
+        """Make a shard. An error ends the session; being given up ends it only if no other shard is in progress.
 
-        Where the model cannot be asked here, the error is part of the result, beside the rollouts made before, and the
-        same caller's further shards get it at once. Raises what else `opening` and `RolloutSession.generate` do.
+        Where this worker cannot serve the model, the error is returned with the rollouts completed so far, and further
+        shards of the same caller get it at once. Raises what else `opening` and `RolloutSession.generate` raise.
 
         Args:
-            spec: What a session is opened for.
-            opening: Opens a session.
-            shard: What is to be made.
-            caller: Names the run's process, to which a refusal is repeated.
-            is_given_up: Says when nobody waits for the shard any more.
+            spec: Identifies the session.
+            opening: Opens a session, if none is open for the spec.
+            shard: The rollouts to make.
+            caller: Identifies the process that has the run, to which a refusal is repeated.
+            is_given_up: Returns True when the shard's result is not needed any more; None for never.
         """
-        gone = is_given_up or (lambda: False)
+        given_up = is_given_up or (lambda: False)
         completed: list[CompletedRollout] = []
         ready_s: float | None = None
         try:
-            with self._used(spec, opening, gone, caller) as (kept, ready_s):
-                completed = kept.part.take(shard)
+            with self._use(spec, opening, given_up, caller) as (current, ready_s):
+                completed = current.part.take(shard)
                 try:
-                    kept.session.generate([piece.problem for piece in shard.problems], is_given_up=is_given_up)
+                    current.session.generate([part.problem for part in shard.problems], is_given_up=is_given_up)
                 finally:
-                    kept.part.release(shard)
-        except _CANNOT as error:
+                    current.part.release(shard)
+        except _REFUSALS as error:
+            # Copied: the engine's thread may still append to the original.
             return ShardRollouts(list(completed), worker(), ready_s, refused=error)
         except RunStoppedError:
-            if not gone():
+            if not given_up():
                 raise
             return ShardRollouts(list(completed), worker(), ready_s, given_up=True)
-        return ShardRollouts(completed, worker(), ready_s, slots=kept.session.found_slots)
+        return ShardRollouts(completed, worker(), ready_s, slots=current.session.found_slots)
 
     @contextmanager
-    def _used(
-        self, spec: WorkerSpec, opening: Opening, gone: IsGivenUp, caller: str
-    ) -> Iterator[tuple[_Kept, float | None]]:
+    def _use(
+        self, spec: WorkerSpec, opening: Opening, given_up: IsGivenUp, caller: str
+    ) -> Iterator[tuple[_OpenSession, float | None]]:
+        """Yield the session for a spec, and the seconds that opening it took; count its users.
+
+        Args:
+            spec: Identifies the session.
+            opening: Opens one.
+            given_up: Returns True when the session is not needed any more.
+            caller: Identifies the process to which a refusal is repeated.
+        """
         with self._changed:
-            while self._users and self._kept and self._kept.spec != spec:
-                if gone():
-                    raise RunStoppedError("the shard is not wanted any more")
-                self._changed.wait(_LOOK_S)
+            while self._users and self._current and self._current.spec != spec:
+                if given_up():
+                    raise RunStoppedError("the shard is not needed any more")
+                self._changed.wait(_POLL_S)
             if self._refusal and self._refusal.caller == caller:
                 raise self._refusal.error
             try:
-                kept, ready_s = self._open(spec, opening, gone)
-            except _CANNOT as error:
+                current, ready_s = self._open(spec, opening, given_up)
+            except _REFUSALS as error:
                 self._refusal = _Refusal(caller, error)
                 raise
             self._users += 1
             self._uses += 1
         try:
-            yield kept, ready_s
+            yield current, ready_s
         except BaseException as error:
             with self._changed:
-                if isinstance(error, _CANNOT):
+                if isinstance(error, _REFUSALS):
                     self._refusal = _Refusal(caller, error)
-                if self._kept is kept and (self._users == 1 or not gone()):
+                # A shard that was given up leaves the session to the others; any other error ends it for all.
+                if self._current is current and (self._users == 1 or not given_up()):
                     self._end()
             raise
         finally:
@@ -143,21 +155,21 @@ class SessionCache:
                 if not self._users:
                     self._end_later()
 
-    def _open(self, spec: WorkerSpec, opening: Opening, gone: IsGivenUp) -> tuple[_Kept, float | None]:
-        if self._kept is not None and self._kept.spec == spec:
-            return self._kept, None
+    def _open(self, spec: WorkerSpec, opening: Opening, given_up: IsGivenUp) -> tuple[_OpenSession, float | None]:
+        if self._current is not None and self._current.spec == spec:
+            return self._current, None
         self._end()
-        begun = time.monotonic()
+        started = time.monotonic()
         part = ShardRun(spec.directory)
         with ExitStack() as stack:
-            session = stack.enter_context(opening(part, gone))
-            self._kept = _Kept(spec, part, session, stack.pop_all())
-        return self._kept, time.monotonic() - begun
+            session = stack.enter_context(opening(part, given_up))
+            self._current = _OpenSession(spec, part, session, stack.pop_all())
+        return self._current, time.monotonic() - started
 
     def _end(self) -> None:
-        kept, self._kept = self._kept, None
-        if kept is not None:
-            kept.stack.close()
+        current, self._current = self._current, None
+        if current is not None:
+            current.stack.close()
 
     def _end_later(self) -> None:
         timer = threading.Timer(self._idle_s, self.end, [self._uses])
@@ -165,7 +177,7 @@ class SessionCache:
         timer.start()
 
     def end(self, uses: int | None = None) -> None:
-        """End the session, where no shard is being made; with a number only where none was made since that many."""
+        """End the session unless a shard is in progress; with `uses`, only if there were no more shards since then."""
         with self._changed:
             if not self._users and uses in (None, self._uses):
                 self._end()
@@ -180,17 +192,17 @@ def run_shard(
     """Make a shard with this process's own cache; see `SessionCache.make`.
 
     Args:
-        spec: What a session is opened for.
-        opening: Opens a session.
-        shard: What is to be made.
-        caller: Names the run's process, to which a refusal is repeated.
-        is_given_up: Says when nobody waits for the shard any more.
+        spec: Identifies the session.
+        opening: Opens a session, if none is open for the spec.
+        shard: The rollouts to make.
+        caller: Identifies the process that has the run, to which a refusal is repeated.
+        is_given_up: Returns True when the shard's result is not needed any more; None for never.
     """
     return _cache.make(spec, opening, shard, caller=caller, is_given_up=is_given_up)
 
 
 def end_kept() -> None:
-    """End the session that this process keeps, unless a shard is being made."""
+    """End the session in this process's cache, unless a shard is in progress."""
     _cache.end()
 
 
@@ -198,26 +210,26 @@ def end_kept() -> None:
 def part_session(
     part: ShardRun, maker: RolloutGenerator[ShardRun], *, slots: Concurrency, is_given_up: IsGivenUp
 ) -> Iterator[RolloutSession[ShardRun]]:
-    """Open a session for a part of a run. Raises `RunStoppedError` where it is not wanted any more.
+    """Open a session for a part of a run. Raises `RunStoppedError` where it is not needed any more.
 
     Args:
-        part: What takes shards, and collects their rollouts.
+        part: Has the pending rollouts of shards, and collects the completed ones.
         maker: Makes the rollouts.
-        slots: Rollouts in flight at most, or `auto`.
-        is_given_up: Says when nobody waits for the session any more.
+        slots: Limit of rollouts in flight, or `auto`.
+        is_given_up: Returns True when the session is not needed any more.
     """
     if is_given_up():
-        raise RunStoppedError("the shard is not wanted any more")
+        raise RunStoppedError("the shard is not needed any more")
     progress = Progress(total=0, left=0, before=Tally())
     with RolloutSession(part, maker, slots=slots, progress=progress, exit_on_stall=True) as session:
         yield session
 
 
 def log_of_worker(log: Path) -> Path:
-    """Return where this process writes a log of a run: a folder may be shared by many."""
+    """Return the path of this process's own log for a run, since workers may share the folder."""
     return log.absolute().with_name(f"{log.stem}.{worker().replace(':', '-')}{log.suffix}")
 
 
 def worker() -> str:
-    """Return host and number of this process."""
+    """Return host and process number of this process, as `host:pid`."""
     return f"{socket.gethostname()}:{os.getpid()}"

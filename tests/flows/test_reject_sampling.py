@@ -396,7 +396,7 @@ def test_rows_of_a_broken_verifier_are_reverified_without_generating(job: Job) -
     with ScriptedServer(Script()) as server:
         done = job.run(*at(server), *own)
         assert done.returncode == 0, done.stderr
-        assert "mend the verifier, then --reverify" in done.stdout.replace("\n", " ")
+        assert "fix the verifier, then --reverify" in done.stdout.replace("\n", " ")
         statistics = (folder / "statistics.txt").read_text()
         assert "expected 80 = ok 4 + unparseable 0 + failed 76 + missing 0" in statistics
         (job.folder / "mended").touch()

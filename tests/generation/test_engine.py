@@ -306,7 +306,7 @@ def test_a_disk_that_fails_to_sync_stops_it(journal, monkeypatch):
 
     async def run():
         async with Engine(Attempts(), journal, slots=1) as engine:
-            with pytest.raises(RunStoppedError, match=r"cannot bring .* to disk: .*Input/output error"):
+            with pytest.raises(RunStoppedError, match=r"cannot write .* to disk: .*Input/output error"):
                 await engine.add(work("a", 100, 0.02), 100)
 
     monkeypatch.setattr(os, "fdatasync", sync)

@@ -43,7 +43,7 @@ def test_completions_that_could_not_be_judged(tmp_path):
     ("type_", "words", "text"),
     [
         ("http_400", "max_tokens=2048 cannot be greater than max_model_len=512", "give a smaller --max_tokens"),
-        ("http_400", "no such field", "change what the server's words name"),
+        ("http_400", "no such field", "change what the server's message names"),
         ("verifier_unavailable", "the judge: http_401: h answers 401: bad key", "JUDGE_API_KEY"),
         ("verifier_unavailable", "the judge: http_503: busy", "wait until the judge"),
         ("http_402", "no credits", "fill it"),
@@ -65,7 +65,7 @@ def test_what_to_do(type_, words, text):
 
 
 def test_a_verifier_that_fails_is_mended_without_new_completions():
-    assert remedy([FailureWords("verifier_raised", "x", 3)]) == "mend the verifier, then --reverify"
+    assert remedy([FailureWords("verifier_raised", "x", 3)]) == "fix the verifier, then --reverify"
 
 
 def test_the_commonest_words_stand_in_a_note():

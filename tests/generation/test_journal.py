@@ -129,7 +129,7 @@ def test_a_garbage_line_is_passed_over_and_counted(path, garbage, caplog):
         assert journal.garbage_lines == [2]
         assert journal.tally.done == 2
         assert [one and one.sample_id for one in journal.group("p", 3)] == [None, 1, 2]
-    assert "1 lines are no rollouts and are passed over: 2" in caplog.text
+    assert "1 lines are not rollouts and are skipped: 2" in caplog.text
     assert path.read_bytes() == content
 
 
@@ -225,6 +225,6 @@ def test_closing_brings_to_disk_and_closes_even_when_that_fails(path, monkeypatc
     opened = len(list(Path("/proc/self/fd").iterdir()))
     journal = open_journal(path)
     append(journal, "p", 1)
-    with pytest.raises(RunStoppedError, match=r"cannot bring .* to disk: .*Input/output error"):
+    with pytest.raises(RunStoppedError, match=r"cannot write .* to disk: .*Input/output error"):
         journal.close()
     assert len(list(Path("/proc/self/fd").iterdir())) == opened

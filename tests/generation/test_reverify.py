@@ -127,10 +127,10 @@ def test_only_the_verification_of_what_a_verifier_failed_on_is_done_again(run_of
     with opened(run_of_four, retry="failed") as run:
         assert verify_failed(run, pool) == 1
         rollouts = run.journal.group("p0", 3)
-        assert run.wanted(next(run.problems())) == []
+        assert run.pending(next(run.problems())) == []
     assert (rollouts[1].success, rollouts[1].completion, rollouts[1].error) == (True, "<answer>0.25</answer>", None)
     with opened(run_of_four, retry="failed") as run:
-        assert [problem.instance_id for problem in run.problems() if run.wanted(problem)] == ["p1", "p2"]
+        assert [problem.instance_id for problem in run.problems() if run.pending(problem)] == ["p1", "p2"]
 
 
 def test_a_completion_whose_verification_fails_again_is_kept(run_of_four, monkeypatch):
@@ -141,4 +141,4 @@ def test_a_completion_whose_verification_fails_again_is_kept(run_of_four, monkey
     with opened(run_of_four, retry="failed") as run:
         assert verify_failed(run, VerifierPool("numeric", accept_error=0.5)) == 0
         assert run.journal.group("p0", 3)[1].error.type == "verifier_died"
-        assert run.wanted(next(run.problems())) == []
+        assert run.pending(next(run.problems())) == []

@@ -22,7 +22,7 @@ def test_a_new_run(tmp_path):
     with opened(tmp_path, rows=3, num_rollout=2) as run:
         assert [problem.instance_id for problem in run.problems()] == ["p0", "p1", "p2"]
         assert (run.expected, run.missing(), run.problem_count) == (6, 6, 3)
-        assert run.wanted(P0) == [(0, 0), (1, 0)]
+        assert run.pending(P0) == [(0, 0), (1, 0)]
         assert run.journal.path == tmp_path / "rollouts" / "0001.jsonl"
         assert [rollouts for _, rollouts in run.groups()] == [[None, None]] * 3
     assert not list(tmp_path.glob(".loading*"))
@@ -35,7 +35,7 @@ def test_it_continues_where_it_was(tmp_path):
         run.finish({"done": 1})
     with opened(tmp_path) as run:
         assert run.missing() == 5
-        assert run.wanted(P0) == [(0, 0)]
+        assert run.pending(P0) == [(0, 0)]
         assert run.manifest.started_at == started
         assert run.manifest.totals == {"done": 1}
         assert run.manifest.ended_at is None
@@ -45,9 +45,9 @@ def test_it_continues_where_it_was(tmp_path):
 def test_more_rollouts_continue_a_run(tmp_path):
     with opened(tmp_path, num_rollout=1) as run:
         append(run.journal, "p0", 0)
-        assert (run.wanted(P0), run.missing()) == ([], 2)
+        assert (run.pending(P0), run.missing()) == ([], 2)
     with opened(tmp_path, num_rollout=3) as run:
-        assert run.wanted(P0) == [(1, 0), (2, 0)]
+        assert run.pending(P0) == [(1, 0), (2, 0)]
         assert run.missing() == 8
     with opened(tmp_path, num_rollout=1) as run:
         assert run.missing() == 2
@@ -58,7 +58,7 @@ def test_more_rollouts_continue_a_run(tmp_path):
 )
 def test_rollouts_that_do_not_come_out_even(tmp_path, expected, shares):
     with opened(tmp_path, rows=3, expected=expected) as run:
-        assert [len(run.wanted(problem)) for problem in run.problems()] == shares
+        assert [len(run.pending(problem)) for problem in run.problems()] == shares
         assert [len(rollouts) for _, rollouts in run.groups()] == shares
         assert (run.expected, run.missing(), run.num_rollout) == (expected, expected, max(shares))
 
@@ -66,7 +66,7 @@ def test_rollouts_that_do_not_come_out_even(tmp_path, expected, shares):
 @pytest.mark.parametrize(("first", "wanted"), [(None, [0, 1, 2]), (0, []), (1, [0]), (2, [0, 1]), (9, [0, 1, 2])])
 def test_only_the_first_few(tmp_path, first, wanted):
     with opened(tmp_path, num_rollout=3) as run:
-        assert [sample for sample, _ in run.wanted(P0, first)] == wanted
+        assert [sample for sample, _ in run.pending(P0, first)] == wanted
 
 
 def test_what_differs_is_named_with_old_and_new_value(tmp_path):
@@ -110,11 +110,11 @@ def test_the_token_limit_may_be_raised_for_what_was_truncated(tmp_path):
     refusal(tmp_path, same=lowered, retry="truncated")
     refusal(tmp_path, same=identity(max_tokens=200, model="n"), retry="truncated")
     with opened(tmp_path, same=raised, retry="truncated") as run:
-        assert run.wanted(P0) == [(0, 0)]
+        assert run.pending(P0) == [(0, 0)]
     with opened(tmp_path, same=raised) as run:  # and goes on without the flag
-        assert run.wanted(P0) == [(0, 0)]
+        assert run.pending(P0) == [(0, 0)]
         append(run.journal, "p0", 0, finish_reason="length", max_tokens=200)
-        assert run.wanted(P0) == []
+        assert run.pending(P0) == []
     assert read_manifest(tmp_path).identity.generation["sampling"]["max_tokens"] == 200
 
 
@@ -123,9 +123,9 @@ def test_retrying_what_failed(tmp_path):
         append(run.journal, "p0", 0, state="failed")
         append(run.journal, "p0", 1)
     with opened(tmp_path) as run:
-        assert run.wanted(P0) == []
+        assert run.pending(P0) == []
     with opened(tmp_path, retry="failed") as run:
-        assert run.wanted(P0) == [(0, 0)]
+        assert run.pending(P0) == [(0, 0)]
 
 
 @pytest.mark.parametrize(

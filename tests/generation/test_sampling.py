@@ -51,7 +51,7 @@ def test_what_turns_something_off_is_said(value):
         ({"min_p": float("nan")}, "less than or equal to 1"),
         ({"repetition_penalty": 0}, "greater than 0"),
         ({"presence_penalty": 3}, "less than or equal to 2"),
-        ({"stop": ["a", ""]}, "an empty text would end every answer"),
+        ({"stop": ["a", ""]}, "an empty text would end every completion"),
         ({"stop": ["a"] * 65}, "65 texts are too many: give at most 64"),
         ({"chat_template_kwargs": "[1]"}, "is no JSON object"),
         ({"chat_template_kwargs": "{" * 100_000}, "is no JSON object"),

@@ -6,12 +6,14 @@ from tests.generation.made import append, made, opened
 
 
 def ids(shard):
-    return [(one.problem.instance_id, [sample_id for sample_id, _ in one.wanted]) for one in shard.problems]
+    return [(one.problem.instance_id, [sample_id for sample_id, _ in one.pending]) for one in shard.problems]
 
 
 def rows_of(shard, **fields):
     """All of a shard, made."""
-    return [made(one.problem.instance_id, sample_id, **fields) for one in shard.problems for sample_id, _ in one.wanted]
+    return [
+        made(one.problem.instance_id, sample_id, **fields) for one in shard.problems for sample_id, _ in one.pending
+    ]
 
 
 def journaled(run):
@@ -69,7 +71,7 @@ def test_failed_rollouts_are_handed_out_once_on_retry(tmp_path):
     with opened(tmp_path, rows=2, num_rollout=2, retry="failed") as run:
         sharding = ProblemScheduler(run, progress_of(run))
         shard = sharding.cut(100)
-        assert [one.wanted for one in shard.problems] == [[(0, 3), (1, 3)]]
+        assert [one.pending for one in shard.problems] == [[(0, 3), (1, 3)]]
         assert sharding.take(shard, ShardRollouts(rows_of(shard, state="failed:timeout"), "w")).counts()[3] == 2
         assert sharding.cut(1) is None
 
@@ -96,4 +98,4 @@ def test_a_part_sorts_what_is_made_by_shard(tmp_path):
     part.release(one)
     part.append(made("p0", 0))  # nobody's any more
     assert [[row.instance_id for row in rows] for rows in (first, second)] == [["p1"], ["p2"]]
-    assert part.wanted(other.problems[0].problem, 0) == []
+    assert part.pending(other.problems[0].problem, 0) == []

@@ -50,7 +50,7 @@ def shards_of(run, size):
 
 
 def keys(rollouts):
-    return {(rollout.instance_id, rollout.sample_id) for rollout in rollouts.made}
+    return {(rollout.instance_id, rollout.sample_id) for rollout in rollouts.completed}
 
 
 def without_latency(line):
@@ -61,7 +61,7 @@ def without_latency(line):
 
 
 def lines(*results):
-    rows = [without_latency(one.line) for result in results for one in result.made]
+    rows = [without_latency(one.line) for result in results for one in result.completed]
     return sorted(rows, key=lambda row: (row["instance_id"], row["sample_id"]))
 
 
@@ -80,7 +80,7 @@ def test_worker_rollouts_equal_local_ones(tmp_path):
             here.generate(list(run.problems()))
         written = [without_latency(line) for line in run.journal.path.read_bytes().splitlines()]
         assert sorted(written, key=lambda row: (row["instance_id"], row["sample_id"])) == lines(*results)
-        assert [one.outcome.status for one in results[0].made] == ["ok"] * 6
+        assert [one.outcome.status for one in results[0].completed] == ["ok"] * 6
 
 
 def test_shards_at_the_same_time_share_the_slots(tmp_path):
@@ -88,7 +88,7 @@ def test_shards_at_the_same_time_share_the_slots(tmp_path):
         keeper, opening = SessionCache(), Openings(server.base_url, slots=6)
         with ThreadPoolExecutor(4) as threads:
             results = list(threads.map(lambda shard: keeper.make(Order(tmp_path), opening, shard), shards_of(run, 4)))
-        assert [len(result.made) for result in results] == [4] * 4
+        assert [len(result.completed) for result in results] == [4] * 4
         assert server.most_in_flight == 6
         assert len(lines(*results)) == server.requests == 16
         assert opening.noted == ["opened session 0"]
@@ -126,10 +126,10 @@ def test_abandoned_shard_returns_completed_rollouts_and_ends_the_session(tmp_pat
             gone.set()
             given = making.result()
         assert given.given_up
-        assert 4 <= len(given.made) < 16
+        assert 4 <= len(given.completed) < 16
         assert opening.noted == ["opened session 0", "ended session 0"]
         left = shard.without(keys(given))
-        assert len(left) == 16 - len(given.made)
+        assert len(left) == 16 - len(given.completed)
 
 
 def test_abandoned_shard_leaves_other_shards_unchanged(tmp_path):
@@ -146,9 +146,9 @@ def test_abandoned_shard_leaves_other_shards_unchanged(tmp_path):
             gone.set()
             given = first.result()
             assert given.given_up
-            assert len(given.made) < 16
+            assert len(given.completed) < 16
             assert not second.done()
-            assert len(second.result().made) == 16
+            assert len(second.result().completed) == 16
         rest = keeper.make(Order(tmp_path), opening, one.without(keys(given)))
         assert len(lines(given, rest, second.result())) == 32
         assert opening.noted == ["opened session 0"]
@@ -164,9 +164,9 @@ def test_waiting_shard_of_another_spec_can_be_abandoned(tmp_path):
             while not server.in_flight:
                 time.sleep(0.01)
             given = keeper.make(Order(tmp_path, "two"), opening, other, is_given_up=lambda: True)
-            assert (given.made, given.given_up, given.ready_s) == ([], True, None)
+            assert (given.completed, given.given_up, given.ready_s) == ([], True, None)
             gone.set()
-            assert first.result().made == []
+            assert first.result().completed == []
 
 
 def test_failure_ends_the_session_and_the_next_shard_opens_another(tmp_path):
@@ -177,7 +177,7 @@ def test_failure_ends_the_session_and_the_next_shard_opens_another(tmp_path):
             keeper.make(Order(tmp_path), opening, one, is_given_up=lambda: False)
         assert opening.noted == ["opened session 0", "ended session 0"]
         server.script = Script()
-        assert len(keeper.make(Order(tmp_path), opening, other).made) == 96
+        assert len(keeper.make(Order(tmp_path), opening, other).completed) == 96
         keeper.end()
 
 
@@ -198,7 +198,7 @@ def test_unservable_model_fails_at_once_for_the_same_caller(tmp_path):
         assert [str(error) for error in refused] == ["vLLM ended"] * 2
         opening = Openings(server.base_url)
         again = keeper.make(Order(tmp_path), opening, one, caller="the run's second try")
-        assert (again.refused, len(again.made)) == (None, 1)
+        assert (again.refused, len(again.completed)) == (None, 1)
         keeper.end()
 
 
@@ -214,7 +214,7 @@ def test_lost_server_is_reported_with_completed_rollouts(tmp_path):
             endpoint.gone = "it was killed"
             given = making.result()
         assert str(given.refused) == f"{server.base_url}: it was killed"
-        assert 1 <= len(given.made) < 16
+        assert 1 <= len(given.completed) < 16
         assert opening.noted == ["opened session 0", "ended session 0"]
 
 

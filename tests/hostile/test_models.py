@@ -67,7 +67,7 @@ def with_code(base, tmp_path, marker):
 def loads(folder):
     """Every way in which a model's folder is read here, by name."""
     from rollmill.exports.token_counter import TokenCounter
-    from rollmill.jobs.optimal_sampling.model_spec import resolve_pair, logits_of
+    from rollmill.jobs.optimal_sampling.model_spec import logits_of, resolve_pair
     from rollmill.jobs.optimal_sampling.pair import load_pair
     from rollmill.jobs.training.parameters import TrainLora
     from rollmill.jobs.training.trainer import load_base

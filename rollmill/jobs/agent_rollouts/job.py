@@ -65,7 +65,7 @@ class AgentRolloutsJob(GenerationJob[AgentOutcome]):
         settings = read_agent_config(parameters.config)
         # What the file says of these is the agent's, but for what flags always say.
         given = frozenset(settings.request) - {"temperature", "top_p", "max_tokens"}
-        sampling = parameters.sampling_of(parameters.model_path, given=given)
+        sampling = parameters.sampling_of(parameters.model_path, overridden=given)
         settings = settings.with_overrides(
             sampling.request_fields(),
             step_limit=parameters.step_limit,

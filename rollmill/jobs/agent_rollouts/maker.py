@@ -117,7 +117,7 @@ class AgentRolloutsMaker:
 
     @staticmethod
     def _of_problem(problem: Problem, run: PendingRollouts, first: int | None) -> Iterator[AgentWork]:
-        wanted = run.wanted(problem, first)
+        wanted = run.pending(problem, first)
         if wanted:
             graded = graded_problem(problem)
             for sample_id, attempt in wanted:

@@ -270,7 +270,7 @@ def _resolved(spec: PolicySpec, parameters: CollectEpisodes) -> PolicySpec:
     if spec.demonstration or parameters.sampling == "flags":
         return spec
     recommended = recommended_sampling(spec.model)
-    return spec._replace(sampling=spec.sampling.with_recommended(recommended, parameters.given | spec.given))
+    return spec._replace(sampling=spec.sampling.with_recommended(recommended, parameters.set_names | spec.given))
 
 
 def _anywhere(spec: PolicySpec, *, external: bool) -> PolicySpec:

@@ -104,7 +104,7 @@ class EpisodesMaker:
 
     @staticmethod
     def _of_problem(problem: Problem, run: PendingRollouts, first: int | None) -> Iterator[EpisodeWork]:
-        for sample_id, attempt in run.wanted(problem, first):
+        for sample_id, attempt in run.pending(problem, first):
             yield EpisodeWork(problem, sample_id, attempt)
 
     @property

@@ -130,7 +130,7 @@ class EvaluationParameters(EvaluationPlacement, EvaluationServer, EvaluationProm
         if self.sampling == "flags":
             return {}
         values = recommended_sampling(self.model_path)
-        kept = self.given | frozenset(decided)
+        kept = self.set_names | frozenset(decided)
         return {"sampling": "flags"} | {name: value for name, value in values.items() if name not in kept}
 
     def shared_with_rollouts(self) -> dict[str, object]:

@@ -118,7 +118,7 @@ class OptimalSamplingJob(GenerationJob[SamplingOutcome]):
     def progress(self, run: Run) -> Progress:
         """Return the progress of the call, over the rows that it samples."""
         extent = Extent(self.parameters)
-        pending = [bool(run.wanted(problem)) for problem in run.problems() if problem in extent]
+        pending = [bool(run.pending(problem)) for problem in run.problems() if problem in extent]
         return Progress(total=len(pending), left=pending.count(True), before=Tally(), noun="samples")
 
     def scheduler(self, run: Run, progress: Progress) -> RowScheduler:

@@ -48,7 +48,7 @@ class RowRange(Shard):
         return max(row_number(row.instance_id) for row in self.rows if row.is_pending)
 
     @property
-    def wanted(self) -> list[tuple[str, int]]:
+    def pending(self) -> list[tuple[str, int]]:
         """(instance_id, sample_id) of the pending rows."""
         return [(row.instance_id, 0) for row in self.rows if row.is_pending]
 
@@ -107,7 +107,7 @@ class RowScheduler(ShardScheduler[RowRange]):
 
         for _, group in groupby(self._run.problems(), shard_number):
             problems = list(group)
-            pending = [problem in extent and bool(self._run.wanted(problem)) for problem in problems]
+            pending = [problem in extent and bool(self._run.pending(problem)) for problem in problems]
             if any(pending):
                 yield RowRange([
                     ShardRow(

@@ -106,7 +106,7 @@ def test_a_worker_serves_the_model_and_has_the_sandboxes(tmp_path):
     job = job_in(tmp_path, vllm_args=f"--script {shlex.quote(script)}", concurrency=2)
     rollouts = job.make_shard(shard_of(3), scripted, caller="test")
     end_kept()
-    rows = [orjson.loads(rollout.line) for rollout in rollouts.made]
+    rows = [orjson.loads(rollout.line) for rollout in rollouts.completed]
     assert sorted(row["sample_id"] for row in rows) == [0, 1, 2]
     assert {row["verdict"]["reason"] for row in rows} == {"no change"}
     assert [(row["error"], row["reward"], row["metadata"]["model"]) for row in rows] == [(None, 0.0, "out")] * 3
@@ -121,7 +121,7 @@ def test_all_turns_of_an_attempt_go_to_one_server(tmp_path):
         job = job_in(tmp_path, base_url=[one.base_url, other.base_url], concurrency=4)
         rollouts = job.make_shard(shard_of(8), scripted, caller="test")
         end_kept()
-    rows = [orjson.loads(rollout.line) for rollout in rollouts.made]
+    rows = [orjson.loads(rollout.line) for rollout in rollouts.completed]
     assert len(rows) == 8
     for row in rows:
         seeds = {call_seed(row["seed"], call) for call in (1, 2, 3)}
@@ -143,6 +143,6 @@ def test_attempts_that_nobody_wants_any_more_end_at_once(tmp_path):
         gone.set()
         rollouts = made(60)
         again = job.make_shard(shard_of(1), scripted, caller="test", is_given_up=gone.is_set)
-    assert (rollouts.made, rollouts.given_up) == ([], True)
-    assert (again.made, again.given_up) == ([], True)
+    assert (rollouts.completed, rollouts.given_up) == ([], True)
+    assert (again.completed, again.given_up) == ([], True)
     assert not sleeping()

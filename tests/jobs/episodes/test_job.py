@@ -123,8 +123,8 @@ def test_a_worker_serves_policies_on_servers_of_its_own(tmp_path):
         servers = set(psutil.Process().children(recursive=True)) - before
         end_kept()
     assert servers
-    rows = {(rollout.instance_id, rollout.sample_id): orjson.loads(rollout.line) for rollout in rollouts.made}
-    assert len(rows) == len(rollouts.made) == 12
+    rows = {(rollout.instance_id, rollout.sample_id): orjson.loads(rollout.line) for rollout in rollouts.completed}
+    assert len(rows) == len(rollouts.completed) == 12
     assert {row["success"] for row in rows.values()} == {True}
     # The answer of problem n is n + 2, and each turn adds one.
     players = [(turn["agent_name"], turn["policy_name"]) for turn in rows["toy-1", 0]["turns"]]
@@ -182,7 +182,7 @@ def test_given_up_episodes_under_way_end_and_their_sandboxes_too(tmp_path, sandb
         wait_until(lambda: list(running()).count("python3") == 2)
         gone.set()
         rollouts = making.result(60)
-    assert (rollouts.made, rollouts.given_up) == ([], True)
+    assert (rollouts.completed, rollouts.given_up) == ([], True)
     assert list(running()) == []
     assert [path for path in sandboxes.rglob("*") if path.is_file()] == []
 

@@ -57,7 +57,7 @@ def draw(asked: OptimalSampling, most: int | None = None):
         while shard := scheduler.cut(1):
             samples = sample(asked, shard)
             if most is not None:
-                samples = samples._replace(made=samples.made[: most - progress.tally.done])
+                samples = samples._replace(completed=samples.completed[: most - progress.tally.done])
             scheduler.take(shard, samples)
             if progress.tally.done == most:
                 return None

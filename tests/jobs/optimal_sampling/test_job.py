@@ -134,8 +134,8 @@ def test_rows_behind_the_last_that_is_wanted_are_not_drawn(call, monkeypatch):
         step = decoder._step
         monkeypatch.setattr(decoder, "_step", lambda *given: (drawn.append(1), step(*given))[1])
         again = sample(asked, shard)
-    assert [rollout.instance_id for rollout in samples.made] == ["row-2"]
-    assert again.made == samples.made
+    assert [rollout.instance_id for rollout in samples.completed] == ["row-2"]
+    assert again.completed == samples.completed
     assert len(drawn) <= 3 * asked.max_tokens
 
 
@@ -156,14 +156,14 @@ def test_abandoned_shard_ends(call):
         shard = shards_of(asked, run)[0]
     samples = sample(asked, shard, is_given_up=lambda: True)
     assert samples.given_up
-    assert samples.made == []
+    assert samples.completed == []
 
 
 def test_what_was_drawn_before_a_worker_is_given_up_counts(call):
     asked, looks = call(), iter([False, False, True])
     with opened(asked) as run:
         shard = shards_of(asked, run)[0]
-    assert len(sample(asked, shard, is_given_up=lambda: next(looks)).made) == 2
+    assert len(sample(asked, shard, is_given_up=lambda: next(looks)).completed) == 2
 
 
 def test_worker_with_less_memory_than_asked_for_notes_it(call, monkeypatch):

@@ -45,7 +45,7 @@ def write(tmp_path, model):
         progress = Progress(total=len(rows), left=len(rows), before=Tally())
         with opened(asked) as run:
             for row in rows:
-                if run.wanted(next(p for p in run.problems() if p.instance_id == row["instance_id"])):
+                if run.pending(next(p for p in run.problems() if p.instance_id == row["instance_id"])):
                     outcome = RolloutOutcome.of_row(row)
                     run.journal.append(CompletedRollout(row["instance_id"], 0, dump_line(row), outcome))
                     progress.observe(outcome)

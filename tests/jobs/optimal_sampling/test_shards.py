@@ -91,5 +91,5 @@ def test_what_a_worker_did_not_draw_is_cut_again_in_its_batch(folder):
         [shard] = shards_of(parameters(folder, shard_size=4), run)
     rest = shard.without({("row-0", 0), ("row-2", 0)})
     assert [row.instance_id for row in rest.rows] == ["row-0", "row-1", "row-2"]
-    assert (rest.wanted, rest.first, rest.last) == ([("row-1", 0)], 0, 1)
+    assert (rest.pending, rest.first, rest.last) == ([("row-1", 0)], 0, 1)
     assert rest.without({("row-1", 0)}) is None

@@ -67,9 +67,9 @@ def test_a_worker_serves_the_model_itself(tmp_path):
         shard = ProblemScheduler(run, progress_of(run)).cut(100)
     rollouts = job.make_shard(shard, scripted, caller="test")
     end_kept()
-    rows = [orjson.loads(rollout.line) for rollout in rollouts.made]
+    rows = [orjson.loads(rollout.line) for rollout in rollouts.completed]
     assert {row["metadata"]["model"] for row in rows} == {"n"}
-    assert [rollout.outcome.status for rollout in rollouts.made] == ["ok"] * 4
+    assert [rollout.outcome.status for rollout in rollouts.completed] == ["ok"] * 4
     [log] = (tmp_path / "logs").iterdir()
     assert log.name == f"n_vllm.{worker().replace(':', '-')}.log"
 
@@ -90,7 +90,7 @@ def test_a_server_that_nobody_waits_for_any_more_ends_before_it_is_ready(tmp_pat
 
     rollouts = job.make_shard(shard, scripted, caller="test", is_given_up=is_given_up)
     assert rollouts.given_up
-    assert rollouts.made == []
+    assert rollouts.completed == []
     assert looks > 3
 
 

@@ -235,9 +235,7 @@ def test_stopped_a_run_of_all_weights_ends_with_the_same_weights(folder):
     with prepared_workers():
         run_training(parameters(folder, "all_whole", **small))
     given, directory = parameters(folder, "all_stopped", **small), folder / "all_stopped"
-    with pytest.raises(
-        RunStoppedError, match=r"training in .*/all_stopped was stopped from outside; run the same"
-    ):
+    with pytest.raises(RunStoppedError, match=r"training in .*/all_stopped was stopped from outside; run the same"):
         run_training(given, stop=lambda: steps_of(directory) >= 7)
     assert workers(directory) == []
     assert complete_checkpoints(directory / CHECKPOINTS)[-1].step in range(5, 24)
