@@ -1,1 +1,1 @@
-"""Statistics: rates and summaries."""
+"""Statistics of rollouts: accuracy, pass@k, maj@k, confidence intervals, summaries."""

@@ -1,7 +1,7 @@
-"""Accuracy on problems, and the difference between two policies on the same ones, with bootstrap intervals.
+"""Accuracy of a policy, and the paired difference between two policies, with bootstrap intervals.
 
-The problem is the unit that is drawn: rollouts of one problem are not independent. Intervals are percentile intervals
-of the mean over problems (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13).
+The bootstrap resamples problems, because rollouts of one problem are not independent. Intervals are percentile
+intervals of the mean over problems (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13).
 """
 
 from __future__ import annotations
@@ -13,27 +13,27 @@ from rollmill.errors import InputError
 from rollmill.statistics.intervals import bootstrap_interval
 
 FEWEST = 10
-"""Problems below which no difference counts: the bootstrap of a few equal values sees no noise at all."""
+"""Least number of problems for a significant difference: the bootstrap of a few equal values has a width of 0."""
 
 
 class Accuracy(BaseModel):
-    """Mean share of right rollouts over problems, between 0 and 1, and its 95% interval."""
+    """Mean over problems of the share of right rollouts, from 0 to 1, and its 95% interval."""
 
     model_config = ConfigDict(frozen=True)
 
     problems: int
-    """With at least one judged rollout."""
+    """Problems with at least one judged rollout."""
     rollouts: int
-    """Judged."""
+    """Rollouts with a verdict."""
     failed: int
-    """Without a verdict: in no share."""
+    """Rollouts without a verdict, which count in no share."""
     mean: float = Field(allow_inf_nan=False)
     low: float = Field(allow_inf_nan=False)
     high: float = Field(allow_inf_nan=False)
 
 
 class Difference(BaseModel):
-    """By how much the second policy's accuracy is higher, on the problems that both were judged on."""
+    """Accuracy of the second policy minus that of the first, on the problems that both were judged on."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -44,17 +44,20 @@ class Difference(BaseModel):
 
     @property
     def better(self) -> bool:
-        """Tell whether it is better beyond noise: the whole interval is above 0, on at least `FEWEST` problems."""
+        """Return whether the second policy is significantly better: interval above 0, at least `FEWEST` problems."""
         return self.low > 0 and self.problems >= FEWEST
 
     @property
     def worse(self) -> bool:
-        """Tell whether it is worse beyond noise."""
+        """Return whether the second policy is significantly worse: interval below 0, at least `FEWEST` problems."""
         return self.high < 0 and self.problems >= FEWEST
 
 
 def accuracy(table: pl.DataFrame, *, seed: int = 0) -> Accuracy:
-    """Compute the accuracy that a table of rollouts shows. Raises `InputError` where none of them was judged."""
+    """Compute the accuracy from a table with the columns `instance_id` and `success`.
+
+    Raises `InputError` where no rollout has a verdict.
+    """
     shares = _shares(table)
     if not shares.height:
         raise InputError(f"none of {table.height:,} rollouts has a verdict: there is no accuracy")
@@ -72,9 +75,9 @@ def accuracy(table: pl.DataFrame, *, seed: int = 0) -> Accuracy:
 
 
 def paired_difference(before: pl.DataFrame, after: pl.DataFrame, *, seed: int = 0) -> Difference:
-    """Compute the difference between two policies' tables, paired by problem.
+    """Compute the difference in accuracy between two policies' tables, paired by problem.
 
-    Raises `InputError` where they share none.
+    Raises `InputError` where the tables share no judged problem.
     """
     pairs = _shares(before).join(_shares(after), on="instance_id", suffix="_after", maintain_order="left")
     if not pairs.height:
@@ -85,6 +88,6 @@ def paired_difference(before: pl.DataFrame, after: pl.DataFrame, *, seed: int = 
 
 
 def _shares(table: pl.DataFrame) -> pl.DataFrame:
-    """Return, per problem and in order of ids, the share of its judged rollouts that are right."""
+    """Return a table with one row per judged problem, sorted by id: `instance_id`, and `share` of right rollouts."""
     judged = table.filter(pl.col("success").is_not_null())
     return judged.group_by("instance_id").agg(pl.col("success").mean().alias("share")).sort("instance_id")

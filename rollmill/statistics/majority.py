@@ -1,4 +1,4 @@
-"""maj@k: how likely the answer that most of k rollouts give is right."""
+"""maj@k: the probability that the most frequent answer among k rollouts is right."""
 
 from __future__ import annotations
 
@@ -15,26 +15,27 @@ from rollmill.statistics.summary import Numbers
 _MOST_EXACT = 64
 _SUBSETS = 512
 _NEARLY = 1e-12
+"""Relative difference below which sums of weights are a tie."""
 _BINOMIALS = np.array([[float(comb(n, k)) for k in range(_MOST_EXACT + 1)] for n in range(_MOST_EXACT + 1)])
 
 
 class Votes(NamedTuple):
-    """The rollouts of a problem that give one answer."""
+    """The rollouts of a problem that give the same answer."""
 
     rollouts: int
     right: float
-    """Share of them that are right: 0 or 1 where the verdict depends on the answer alone."""
+    """Share of them that are right; 0 or 1 where the verdict depends on the answer alone."""
 
 
 def majority_at_ks(votes: Sequence[Votes], blank: int, ks: Sequence[int]) -> list[float]:
     """Return maj@k for each k: the expectation over all subsets of k rollouts, ties split evenly.
 
     Self-consistency (Wang et al. 2022, arXiv:2203.11171), as the evaluation of Lewkowycz et al. 2022 (arXiv:2206.14858)
-    counts it. Up to 64 rollouts the expectation is exact, from there it is that of 512 seeded subsets.
+    counts it. The expectation is exact up to 64 rollouts; for more it is the mean over 512 seeded subsets.
 
     Args:
-        votes: The problem's answers.
-        blank: Rollouts without an answer: they take a place among k, and do not vote.
+        votes: One entry per distinct answer.
+        blank: Number of rollouts without an answer: they count among the k and do not vote.
         ks: Sizes of subsets, 1 to the number of rollouts.
     """
     if sum(group.rollouts for group in votes) + blank > _MOST_EXACT:
@@ -46,10 +47,11 @@ def majority_at_ks(votes: Sequence[Votes], blank: int, ks: Sequence[int]) -> lis
 
 @lru_cache(maxsize=65536)
 def _exact(votes: tuple[Votes, ...], blank: int, ks: tuple[int, ...]) -> tuple[float, ...]:
-    """Count the subsets in which an answer wins with v votes, by the products of the answers' generating functions.
+    """Return exact maj@k for each k, by products of the answers' generating functions.
 
-    A tie of t + 1 answers is won with probability 1 / (t + 1), the integral of u^t from 0 to 1: each of the others with
-    v votes gets a factor u, and Gauss-Legendre nodes integrate that polynomial without an error.
+    Counts the subsets in which an answer wins with v votes. An answer wins a tie of t + 1 answers with probability
+    1 / (t + 1), which is the integral of u^t from 0 to 1: each other answer with v votes contributes a factor u, and
+    Gauss-Legendre quadrature integrates the resulting polynomial exactly.
     """
     most = max(ks)
     total = blank + sum(group.rollouts for group in votes)
@@ -62,11 +64,21 @@ def _exact(votes: tuple[Votes, ...], blank: int, ks: tuple[int, ...]) -> tuple[f
 
 
 def _not_more(others: Sequence[int], blank: int, v: int, size: int) -> Numbers:
-    """Return, for 0 to `size` more rollouts, in how many ways no other answer has more than v votes; ties by share."""
+    """Count the ways to choose the other rollouts of a subset so that no other answer has more than v votes.
+
+    Args:
+        others: Number of rollouts of each other answer.
+        blank: Number of rollouts without an answer.
+        v: Votes of the winning answer; a tie with t others counts 1 / (t + 1).
+        size: Largest number of rollouts to choose. The result has an entry for each number from 0 to `size`.
+    """
+    # Answers with fewer than v rollouts can never tie, so they count together with the blank ones.
     rivals = [count for count in others if count >= v]
     free = blank + sum(count for count in others if count < v)
+    # A polynomial of degree d needs ceil((d + 1) / 2) nodes, and at most size // v rivals can tie.
     ties, weights = _nodes(max(1, ceil((min(len(rivals), size // v) + 1) / 2)))
     ways = np.tile(_BINOMIALS[free, : size + 1], (len(ties), 1))
+    # `ways[i, s]` holds, at node i, the coefficient for s chosen rollouts; each rival multiplies a polynomial in.
     for count in rivals:
         grown = np.zeros_like(ways)
         for x in range(min(v, size) + 1):
@@ -87,41 +99,43 @@ def _nodes(count: int) -> tuple[Numbers, Numbers]:
 def weighted_majority(
     answers: Sequence[object], right: Sequence[float], weights: Sequence[float], k: int, *, seed: int = 0
 ) -> float:
-    """Return how likely the answer with the greatest sum of weights among k rollouts is right; ties split evenly.
+    """Return the probability that the answer with the greatest sum of weights among k rollouts is right.
 
-    Weighted best-of-N (Li et al. 2022, arXiv:2206.02336). Over all subsets of k rollouts where there are at most 512,
-    over as many seeded ones otherwise.
+    Weighted best-of-N (Li et al. 2022, arXiv:2206.02336); ties split evenly. The mean is over all subsets of k rollouts
+    if there are at most 512, else over 512 seeded ones.
 
     Args:
-        answers: The answer of each rollout, equal for equal ones; None where there is none, which never wins.
-        right: Whether it is right, 0 to 1.
-        weights: The weight of its vote, from 0.
+        answers: Hashable answer of each rollout; None where there is none, which never wins.
+        right: Whether each answer is right, from 0 to 1.
+        weights: Weight of each vote, at least 0.
         k: Size of the subsets.
-        seed: Of the subsets that are drawn.
+        seed: Seed of the sampled subsets.
     """
-    names = {answer: place for place, answer in enumerate(dict.fromkeys(a for a in answers if a is not None))}
-    if not names:
+    columns = {answer: column for column, answer in enumerate(dict.fromkeys(a for a in answers if a is not None))}
+    if not columns:
         return 0.0
-    member = np.zeros((len(answers), len(names)))
+    member = np.zeros((len(answers), len(columns)))  # [rollouts, answers]
     for index, answer in enumerate(answers):
         if answer is not None:
-            member[index, names[answer]] = 1.0
+            member[index, columns[answer]] = 1.0
     chosen = _subsets(len(answers), k, seed)
-    given = chosen @ member
-    totals = np.where(given > 0, chosen @ (member * np.asarray(weights)[:, None]), -1.0)
+    votes = chosen @ member  # [subsets, answers]
+    # An answer that is not in the subset must not tie with one whose weights sum to 0.
+    totals = np.where(votes > 0, chosen @ (member * np.asarray(weights)[:, None]), -1.0)
     best = totals.max(axis=1, keepdims=True)
-    wins = (totals >= best - _NEARLY * np.abs(best)) & (given > 0)
+    wins = (totals >= best - _NEARLY * np.abs(best)) & (votes > 0)
     shares = (member.T @ np.asarray(right, dtype=np.float64)) / member.sum(axis=0)
     return float(np.mean(np.divide(wins @ shares, wins.sum(axis=1), out=np.zeros(len(wins)), where=wins.any(axis=1))))
 
 
 @lru_cache(maxsize=256)
 def _subsets(n: int, k: int, seed: int) -> Numbers:
-    """Return subsets of k of n, a row of zeros and ones for each."""
+    """Return subsets of k of n as a [subsets, n] matrix of zeros and ones."""
     if comb(n, k) <= _SUBSETS:
-        places = np.array(list(combinations(range(n), k)))
+        indices = np.array(list(combinations(range(n), k)))
     else:
-        places = np.random.default_rng(seed).random((_SUBSETS, n)).argsort(axis=1)[:, :k]
-    chosen = np.zeros((len(places), n))
-    np.put_along_axis(chosen, places, 1.0, axis=1)
+        # The first k of a random permutation are a uniform subset.
+        indices = np.random.default_rng(seed).random((_SUBSETS, n)).argsort(axis=1)[:, :k]
+    chosen = np.zeros((len(indices), n))
+    np.put_along_axis(chosen, indices, 1.0, axis=1)
     return chosen

@@ -1,4 +1,4 @@
-"""pass@k and best of k: what k rollouts of a problem are worth where the best can be told."""
+"""pass@k, and best-of-k by a score."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from itertools import groupby
 def pass_at_k(n: int, c: int, k: int) -> float:
     """Return the unbiased estimate of pass@k from n rollouts with c successes, 1 <= k <= n.
 
-    1 - C(n-c, k) / C(n, k): Chen et al. 2021, arXiv:2107.03374, equation 1. The quotient is a product of k factors,
-    so no large number appears.
+    1 - C(n-c, k) / C(n, k): Chen et al. 2021, arXiv:2107.03374, equation 1. The quotient is computed as a product of k
+    factors, which avoids large integers.
     """
     if not 0 <= c <= n or not 1 <= k <= n:
         raise ValueError(f"pass@k needs 0 <= c <= n and 1 <= k <= n, not n={n}, c={c}, k={k}")
@@ -21,17 +21,17 @@ def pass_at_k(n: int, c: int, k: int) -> float:
 
 
 def ladder(num_rollout: int) -> list[int]:
-    """Return 1, 2, 4, ... and `num_rollout` itself."""
+    """Return the values of k to report: the powers of two below `num_rollout`, and `num_rollout` itself."""
     steps = [1 << i for i in range(num_rollout.bit_length()) if 1 << i < num_rollout]
     return [*steps, num_rollout]
 
 
 def best_of_k(scores: Sequence[float], right: Sequence[bool], k: int) -> float:
-    """Return how likely the rollout with the greatest score of k is right, over all subsets of k rollouts.
+    """Return the probability that the highest-scored of k rollouts is right, over all subsets of k rollouts.
 
-    Best-of-N as in Stiennon et al. 2020, arXiv:2009.01325, its expectation exact: the greatest of a subset is among the
-    j best of n with the probability that a subset meets these, which is pass@k with c = j. Of equal scores each is
-    taken as often.
+    Best-of-N as in Stiennon et al. 2020, arXiv:2009.01325, with the exact expectation: the highest of a subset is among
+    the j highest of all with the probability that the subset contains one of these, which is pass@k with c = j. Ties
+    are broken uniformly.
     """
     order = sorted(range(len(scores)), key=scores.__getitem__, reverse=True)
     expected, before, seen = 0.0, 0.0, 0

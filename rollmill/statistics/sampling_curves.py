@@ -1,4 +1,4 @@
-"""Curves over k: what k rollouts of a problem are worth, by how one of their answers is chosen."""
+"""Curves over k: pass@k, maj@k and best-of-k, for each way to choose one answer of k rollouts."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ class Attempt(NamedTuple):
 
     right: bool
     answer: str | None = None
-    """Equal for answers that count as the same; None where there is none to vote with."""
+    """Equal texts for equivalent answers; None where the rollout has no vote."""
     reward: float | None = None
     logprob: float | None = None
-    """Mean log-probability of what was sampled, in nats per token; None where it is not recorded."""
+    """Mean logprob of the sampled tokens, in nats per token; None where it is not recorded."""
 
 
 class CurvePoint(BaseModel):
-    """The mean over the problems with at least k judged rollouts, between 0 and 1, and its 95% interval."""
+    """Mean at one k over the problems with at least k judged rollouts, from 0 to 1, and its 95% interval."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -45,14 +45,14 @@ class CurvePoint(BaseModel):
     """None where no problem has k judged rollouts."""
     low: float | None = None
     high: float | None = None
-    """By a bootstrap over problems, see `share_intervals`."""
+    """End of the interval, by a bootstrap over problems; see `share_intervals`."""
     problems: int
     left_out: int
     """Problems with fewer than k judged rollouts."""
 
 
 class SamplingCurve(BaseModel):
-    """One way of choosing, for every k."""
+    """The values of one way of choosing, for every k."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -61,15 +61,15 @@ class SamplingCurve(BaseModel):
 
 
 class CurveTally:
-    """Adds problems up, with a few numbers for each; no text is kept."""
+    """Accumulates the curves problem by problem. It keeps a few numbers per problem and no text."""
 
     def __init__(self, num_rollout: int) -> None:
         self.ks = ladder(num_rollout)
         self._values: defaultdict[str, array[float]] = defaultdict(lambda: array("d"))
         self._problems = 0
         self._votes = False
+        # True once a reward differs from success; otherwise choosing by reward is choosing by the ground truth.
         self._graded = False
-        """Whether a reward says more than success does; otherwise choosing by it is choosing with the truth in hand."""
 
     def add(self, attempts: Sequence[Attempt]) -> None:
         """Count one problem with its judged rollouts."""
@@ -79,18 +79,19 @@ class CurveTally:
         self._graded |= any(attempt.reward not in (None, float(attempt.right)) for attempt in attempts)
         for name, values in _values(attempts, ks).items():
             column = self._values[name]
+            # A curve may begin at a later problem, and a problem may have fewer than k rollouts: NaN for both.
             column.extend([math.nan] * ((self._problems - 1) * len(self.ks) - len(column)))
             column.extend([*values, *[math.nan] * (len(self.ks) - len(values))])
 
     def curves(self) -> list[SamplingCurve]:
-        """Return the curves that the rollouts allow, pass@k first."""
+        """Return the curves that the rollouts have data for, pass@k first."""
         names = list(self._names())
         tables = [self._table(name) for name in names]
         intervals = share_intervals(np.hstack(tables))
         step = len(self.ks)
         return [
-            SamplingCurve(name=name, points=self._points(table, intervals[place * step : (place + 1) * step]))
-            for place, (name, table) in enumerate(zip(names, tables, strict=True))
+            SamplingCurve(name=name, points=self._points(table, intervals[index * step : (index + 1) * step]))
+            for index, (name, table) in enumerate(zip(names, tables, strict=True))
         ]
 
     def _names(self) -> Iterator[str]:
@@ -112,8 +113,8 @@ class CurveTally:
 
     def _points(self, table: Numbers, intervals: Sequence[tuple[float, float] | None]) -> list[CurvePoint]:
         points = []
-        for place, (k, interval) in enumerate(zip(self.ks, intervals, strict=True)):
-            known = table[~np.isnan(table[:, place]), place]
+        for column, (k, interval) in enumerate(zip(self.ks, intervals, strict=True)):
+            known = table[~np.isnan(table[:, column]), column]
             low, high = interval or (None, None)
             value = min(math.fsum(known) / len(known), 1.0) if len(known) else None
             left_out = self._problems - len(known)
@@ -122,7 +123,7 @@ class CurveTally:
 
 
 def _values(attempts: Sequence[Attempt], ks: Sequence[int]) -> dict[str, list[float]]:
-    """Return the value of each curve at each k that a problem has rollouts for."""
+    """Return one problem's value of each curve, at each k for which it has enough rollouts."""
     if not ks:
         return {}
     right = [attempt.right for attempt in attempts]
@@ -135,7 +136,7 @@ def _values(attempts: Sequence[Attempt], ks: Sequence[int]) -> dict[str, list[fl
         values[LIKELY_MAJORITY] = [weighted_majority(answers, right, weights, k) for k in ks]
     rewards = [attempt.reward for attempt in attempts if attempt.reward is not None]
     if len(rewards) == len(attempts):
-        # Where rewards say no more than success, as most do, choosing by them finds a success wherever there is one.
+        # Most rewards equal success; then best-of-k by reward is pass@k, which is faster to compute.
         plain = rewards == [float(attempt.right and attempt.answer is not None) for attempt in attempts]
         weights = [max(reward, 0.0) for reward in rewards]
         values[BEST_REWARD] = values[ANY_RIGHT] if plain else [best_of_k(rewards, right, k) for k in ks]

@@ -1,4 +1,4 @@
-"""Summary: mean, deviation and percentiles of some numbers."""
+"""Summary statistics: mean, standard deviation and percentiles."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LARGE = 1e150
 
 
 class SummaryStats(BaseModel):
-    """Percentiles interpolate linearly; `std` is the population's (divided by n)."""
+    """Summary statistics. Percentiles interpolate linearly; `std` is the population's (divided by n)."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -33,12 +33,13 @@ class SummaryStats(BaseModel):
 
 
 def spread(numbers: Numbers) -> SummaryStats | None:
-    """Return the spread of finite numbers; None of none at all."""
+    """Return the summary statistics of finite numbers; None if there are none."""
     if numbers.size == 0:
         return None
     scale = _scale(float(np.abs(numbers).max()))
     scaled = numbers / scale
     least, most = float(numbers.min()), float(numbers.max())
+    # Interpolation and scaling round: keep percentiles within the range, and in order.
     percentiles = np.clip(np.percentile(scaled, [25, 50, 75, 90, 95]) * scale, least, most)
     p25, median, p75, p90, p95 = np.maximum.accumulate(percentiles).tolist()
     return SummaryStats(
@@ -56,7 +57,7 @@ def spread(numbers: Numbers) -> SummaryStats | None:
 
 
 def mean(numbers: Sequence[float]) -> float | None:
-    """Return the mean of a few finite numbers; None of none."""
+    """Return the mean of finite numbers; None if there are none."""
     if not numbers:
         return None
     scale = _scale(max(map(abs, numbers)))
@@ -64,12 +65,12 @@ def mean(numbers: Sequence[float]) -> float | None:
 
 
 def median(numbers: Sequence[float]) -> float | None:
-    """Return the median of a few finite numbers; None of none."""
+    """Return the median of finite numbers; None if there are none."""
     if not numbers:
         return None
     ordered = sorted(numbers)
     low, high = ordered[(len(ordered) - 1) // 2], ordered[len(ordered) // 2]
-    return low if low == high else low / 2 + high / 2
+    return low if low == high else low / 2 + high / 2  # low + high could overflow
 
 
 def _scale(largest: float) -> float:
