@@ -32,7 +32,7 @@ class SummaryStats(BaseModel):
     p95: float = Field(allow_inf_nan=False)
 
 
-def spread(numbers: Numbers) -> SummaryStats | None:
+def summarize(numbers: Numbers) -> SummaryStats | None:
     """Return the summary statistics of finite numbers; None if there are none."""
     if numbers.size == 0:
         return None

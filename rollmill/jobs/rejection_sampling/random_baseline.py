@@ -7,7 +7,7 @@ import math
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from rollmill.statistics.summary import Numbers, spread
+from rollmill.statistics.summary import Numbers, summarize
 
 _BUDGET = 100_000_000
 """Distances looked at, about two seconds' worth; above it a seeded sample of problems stands for all."""
@@ -71,7 +71,7 @@ def guess_baseline(truths: Numbers, targets: Numbers, draws: Numbers, least_erro
     if not math.isfinite(result):
         reason = "the ground truths are too large to subtract"
         return GuessBaseline(mean_least_error=None, model_mean_least_error=None, reason=reason)
-    model = spread(least_errors)
+    model = summarize(least_errors)
     return GuessBaseline(
         mean_least_error=result,
         model_mean_least_error=model.mean if model else None,

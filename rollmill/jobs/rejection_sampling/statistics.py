@@ -12,7 +12,7 @@ from rollmill.jobs.rejection_sampling.random_baseline import GuessBaseline
 from rollmill.jobs.rejection_sampling.tally import ProblemTally
 from rollmill.statistics.failures import FailureWords
 from rollmill.statistics.sampling_curves import ANY_RIGHT, CurvePoint, SamplingCurve
-from rollmill.statistics.summary import SummaryStats, spread
+from rollmill.statistics.summary import SummaryStats, summarize
 
 _MOST_WORDS = 10
 
@@ -101,10 +101,10 @@ def make_statistics(
         coverage=coverage,
         failed_kinds=dict(tally.failed_kinds.most_common()),
         failed_words=list(failed_words[:_MOST_WORDS]),
-        least_error=spread(tally.least_errors()),
+        least_error=summarize(tally.least_errors()),
         share_exact=_share(tally.exact, judged_problems),
         share_solved=_share(solved, judged_problems),
-        error=spread(tally.errors()),
+        error=summarize(tally.errors()),
         accepted=tally.accepted,
         accepted_of_ok=_share(tally.accepted, coverage.ok),
         accepted_of_judged=_share(tally.accepted, coverage.judged),

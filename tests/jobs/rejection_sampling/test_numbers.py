@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from rollmill.jobs.rejection_sampling import random_baseline
 from rollmill.jobs.rejection_sampling.random_baseline import guess_baseline
-from rollmill.statistics.summary import mean, median, spread
+from rollmill.statistics.summary import mean, median, summarize
 
 
 def baseline(truths, draws):
@@ -64,7 +64,7 @@ finite = st.floats(allow_nan=False, allow_infinity=False)
 
 @given(st.lists(finite, min_size=1, max_size=30))
 def test_spread_of_any_finite_numbers_is_finite(numbers):
-    got = spread(np.array(numbers))
+    got = summarize(np.array(numbers))
     assert got.min <= got.p25 <= got.median <= got.p75 <= got.p90 <= got.p95 <= got.max
     assert math.isfinite(mean(numbers))
     close = 1e-9 * max(map(abs, numbers))
@@ -73,8 +73,8 @@ def test_spread_of_any_finite_numbers_is_finite(numbers):
 
 
 def test_spread_by_hand():
-    got = spread(np.array([0.0, 1.0, 2.0, 5.0]))
+    got = summarize(np.array([0.0, 1.0, 2.0, 5.0]))
     assert (got.mean, got.median, got.min, got.max, got.count) == (2.0, 1.5, 0.0, 5.0, 4)
     assert (got.p25, got.p75, got.std) == (0.75, 2.75, pytest.approx(math.sqrt(3.5)))
-    assert (spread(np.array([])), mean([]), median([])) == (None, None, None)
+    assert (summarize(np.array([])), mean([]), median([])) == (None, None, None)
     assert mean([0.1] * 10) == 0.1
