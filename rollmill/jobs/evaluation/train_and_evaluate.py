@@ -27,7 +27,7 @@ class TrainAndEvaluate(Form, EvaluationParameters, TrainLora):
         "auto",
         "Evaluation",
         "Serve",
-        "Evaluate the adapter on its base, or merged into it; auto: merged where there is no GPU, which is faster there.",
+        "Evaluate the adapter on its base, or merged into it; auto: merged without a GPU, which is faster there.",
     )
     store_block: str | None = STORE_BLOCK
 
