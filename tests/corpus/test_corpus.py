@@ -368,10 +368,7 @@ def test_conversations_end_with_the_completion_in_whatever_form_it_is_recorded(t
     rows = [
         {"instance_id": "a", "messages": [{"role": "user", "content": "1?"}], "completion": "one", "times": {"s": 1}},
         {"instance_id": "b", "prompt": "2?", "completion": [{"role": "assistant", "content": "two"}]},
-        {
-            "instance_id": "c",
-            "messages": [{"role": "user", "content": "3?"}, {"role": "assistant", "content": "three"}],
-        },
+        record("c", answer="three"),
     ]
     (tmp_path / "rows.jsonl").write_bytes(lines(rows))
     corpus = read_corpus([str(tmp_path / "rows.jsonl")])
