@@ -2,8 +2,8 @@
 
 Marks in the pages are replaced: `<!-- parameters 2 package.module:Model -->` (all parameters of a model, their groups
 under headings of that level), `<!-- record package.module:Model -->` (the fields of a record), `<!-- blocks -->`,
-`<!-- deployments -->` (those of prefect.yaml), and `<!-- entries package.module:REGISTRY HEAD -->` (the entries of a
-registry, under a head for their names).
+`<!-- deployments -->` (those of prefect.yaml), `<!-- entries package.module:REGISTRY HEAD -->` (the entries of a
+registry, under a head for their names), and `<!-- source path/of/module.py -->` (a file of the repository, as code).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pydantic.fields import FieldInfo
 from rollmill.config.parameter import environment_variables, field_aliases
 
 DOCS = Path(__file__).parents[1]
-_MARK = re.compile(r"^<!-- (parameters|record|blocks|deployments|entries) ?(.*?) ?-->$", re.MULTILINE)
+_MARK = re.compile(r"^<!-- (parameters|record|blocks|deployments|entries|source) ?(.*?) ?-->$", re.MULTILINE)
 _KINDS = {str: "text", int: "whole number", float: "number", bool: "true or false", Path: "text", SecretStr: "secret"}
 _BOUNDS = (("ge", "at least"), ("gt", "more than"), ("le", "at most"), ("lt", "less than"))
 
@@ -109,6 +109,12 @@ def entries(path: str, *head: str) -> Iterator[str]:
             cells += [", ".join(map(_code, kind.agent_names(kind.Settings()))), _cell(entry.success)]
         yield f"| {' | '.join(cells)} |"
     yield ""
+
+
+def source(path: str) -> Iterator[str]:
+    """Yield a Python file of the repository as a fenced block with the file's name."""
+    code = DOCS.parent.joinpath(path).read_text().rstrip("\n")
+    yield from (f'```python title="{Path(path).name}"', code, "```")
 
 
 def _spelled(entry: Any) -> str:
@@ -205,4 +211,5 @@ _MAKERS: dict[str, Callable[..., Iterator[str]]] = {
     "blocks": blocks,
     "deployments": deployments,
     "entries": entries,
+    "source": source,
 }

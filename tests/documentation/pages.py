@@ -18,7 +18,7 @@ _BLOCK = re.compile(
     r"(?P<code>.*?)^```$",
     re.MULTILINE | re.DOTALL,
 )
-_INCLUDED = re.compile(r'^--8<-- "(.+)"$', re.MULTILINE)
+_SOURCE = re.compile(r"^<!-- source (\S+) -->$", re.MULTILINE)
 _OURS = re.compile(r"(?:[A-Z_]+=\S+ )*python -m (?:flows|rollmill\.services)\.\w+(?: .*)?")
 _VARIABLE = re.compile(r"[A-Z_]+=.*", re.DOTALL)
 _DASK_WORKER = "dask worker tcp://scheduler:8786 --nthreads 4 --resources GPU=1"
@@ -62,16 +62,16 @@ class Block(NamedTuple):
 
 
 def blocks(page: Path) -> list[Block]:
-    """All blocks of a page, in order; files that a block includes are part of its code."""
+    """All blocks of a page, in order; Python files that it shows are blocks, too."""
     return [
-        Block(page, found["language"], found["title"], with_files(found["code"]), (found["leaves"] or "").split())
-        for found in _BLOCK.finditer(page.read_text())
+        Block(page, found["language"], found["title"], found["code"], (found["leaves"] or "").split())
+        for found in _BLOCK.finditer(with_sources(page.read_text()))
     ]
 
 
-def with_files(code: str) -> str:
-    """Return the code of a block with the text of the repository's files that it includes."""
-    return _INCLUDED.sub(lambda included: (ROOT / included[1]).read_text().rstrip("\n"), code)
+def with_sources(text: str) -> str:
+    """Return a page's text with the Python files that it shows in the place of their marks; see docs/hooks."""
+    return _SOURCE.sub(lambda mark: f'```python title="{Path(mark[1]).name}"\n{(ROOT / mark[1]).read_text()}```', text)
 
 
 def commands(page: Path) -> list[str]:

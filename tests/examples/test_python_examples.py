@@ -6,6 +6,7 @@ import ast
 import json
 import os
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -194,6 +195,7 @@ def percentages(difference: Mapping[str, float]) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed (scripts/debian_packages)")
 def test_service_client_runs_commands_and_gets_a_grade(tmp_path: Path) -> None:
     images = ("--images", str(PROBLEMS / "images"))
     data = ("--dataset", str(PROBLEMS / "dataset.json"))
