@@ -49,7 +49,9 @@ def print_texts(corpus: Corpus, count: int = 3) -> None:
 def main(inputs: list[str]) -> None:
     """Print all three."""
     corpus = read_corpus(inputs)
-    with pl.Config(tbl_formatting="MARKDOWN", tbl_hide_dataframe_shape=True, tbl_hide_column_data_types=True):
+    with pl.Config(
+        tbl_formatting="MARKDOWN", tbl_hide_dataframe_shape=True, tbl_hide_column_data_types=True, tbl_rows=20
+    ):
         print_pass_rates(corpus)
         print_lengths(corpus)
     print_texts(corpus)

@@ -57,15 +57,19 @@ class StartConfig(_Body):
     """What a client wants of its sandbox, by the names that clients in use have; others are ignored."""
 
     image: str = Field(min_length=1, max_length=bounds.IMAGE_LENGTH)
+    """A folder in `--images`, or a Docker image."""
     cwd: _Path = ""
     """Where commands run; empty for the image's own work tree."""
     env: _Variables = {}
+    """Environment variables of all commands."""
     forward_env: _Names = []
     """Names of variables of the service's own environment."""
     timeout: _Seconds = 60.0
     """Seconds of a command that names none."""
     executable: _Argument = ""
+    """Empty, or the service's own `--executable`."""
     run_args: list[_Argument] = Field(default=[], max_length=bounds.ARGUMENTS)
+    """Arguments of `docker run`: only those of the service's own `--run_args`, and `--rm`."""
     container_timeout: _Duration | None = None
     """How long the sandbox may live: seconds, or as `sleep` takes it: `2h`."""
     pull_timeout: float | None = None
@@ -76,6 +80,7 @@ class StartRequest(_Body):
     """Of `POST /start`."""
 
     config: StartConfig
+    """The sandbox, see below."""
     request_id: _Id | None = None
     """The same request with the same id is answered with the same sandbox: one whose answer was lost can be sent again.
 
@@ -84,7 +89,7 @@ class StartRequest(_Body):
     limits: Limits | None = None
     """Of the sandbox; the service's own count where they are lower."""
     client: _Id | None = None
-    """Who it is for: a client that says so, and then is not heard of any more, loses its sandboxes."""
+    """Name of the client: one that gives it, and then sends no `/alive` for too long, loses its sandboxes."""
     for_grading: bool = False
     """Without effect, and refused without the key: that opens the places for grading, see `grading_key`."""
 
@@ -93,35 +98,48 @@ class ExecuteRequest(_Body):
     """Of `POST /execute`."""
 
     container_id: _Id
+    """As `/start` answered."""
     command: str
+    """Text for `bash -c`."""
     cwd: _Path = ""
+    """Folder to run in; empty for that of `config`."""
     timeout: _Seconds | None = None
+    """Time limit in seconds; null for that of `config`."""
     timeout_s: _Seconds | None = None
     """The same to a fraction of a second; counts where both are given."""
     env: _Variables = {}
+    """More environment variables, for this command."""
     forward_env: _Names = []
+    """As in `config`."""
     executable: _Argument = ""
+    """As in `config`."""
 
 
 class CleanupRequest(_Body):
     """Of `POST /cleanup`."""
 
     container_id: _Id
+    """As `/start` answered."""
     executable: _Argument = ""
+    """As in `config` of `/start`."""
 
 
 class AliveRequest(_Body):
     """Of `POST /alive`."""
 
     client: _Id
+    """The name in `/start`."""
 
 
 class EvaluateRequest(_Body):
     """Of `POST /evaluate_v3`."""
 
     instance_id: str = Field(min_length=1, max_length=bounds.INSTANCE_LENGTH)
+    """A problem of the service's `--dataset`."""
     container_id: _Id
+    """The sandbox that holds the change, at the service's `--sandbox_server`."""
     mode: Literal["benchmark"] = "benchmark"
+    """Build, test and measure; there is no other."""
 
 
 @dataclass(frozen=True)
