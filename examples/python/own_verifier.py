@@ -46,8 +46,8 @@ def main() -> None:
     dataset.write_text("".join(json.dumps(problem) + "\n" for problem in PROBLEMS))
     with ScriptedServer(MODEL) as server:
         parameters = RejectSampling(
-            model_path="scripted",
-            model_name="scripted",
+            model_path=["scripted"],
+            model_name=["scripted"],
             base_url=[server.base_url],
             dataset=str(dataset),
             verifier="own_verifier:json_answer",
