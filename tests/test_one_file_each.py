@@ -120,7 +120,11 @@ ENTRY = EnvironmentEntry("guessing", "Guessing", "guess a number", success="the 
     from rollmill.jobs.episodes.parameters import CollectEpisodes
 
     help_of("flows.collect_episodes", "env_name")
-    asked = CollectEpisodes(model_path="oracle", env_name="guessing", num_episodes=2, output_dir="run")
+    with open("numbers.jsonl", "w") as file:
+        file.write('{"id": "n", "prompt": "Guess.", "answer": 25}')
+    asked = CollectEpisodes(
+        model_path="oracle", env_name="guessing", dataset="numbers.jsonl", num_episodes=2, output_dir="run"
+    )
     with opened_run(*jobs(asked)) as run:
         print(run.manifest.identity.generation["environment"]["name"])
         problem = next(run.problems())
@@ -129,7 +133,8 @@ ENTRY = EnvironmentEntry("guessing", "Guessing", "guess a number", success="the 
     world.agents["guesser"].act(world.agents["guesser"].oracle())
     print(world.success)
     """
-    shown, name, success = run("rollmill.environments", python_block("guessing.py") + declared, script)
+    example = (ROOT / "examples/python/own_environment.py").read_text()
+    shown, name, success = run("rollmill.environments", example + declared, script)
     assert "guessing (guess a number)" in shown
     assert (name, success) == ("guessing", "True")
 

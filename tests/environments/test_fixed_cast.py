@@ -1,4 +1,4 @@
-"""What an environment has that says nothing else."""
+"""The defaults of environments."""
 
 from pathlib import Path
 
