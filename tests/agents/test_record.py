@@ -10,7 +10,7 @@ from rollmill.grading.evaluation import Evaluation, GitPrecheck, SpeedupDetails,
 from rollmill.records import Failure, Usage
 from rollmill.reports.viewing.trajectory import read_trajectory
 from tests.agents.made import PROBLEM
-from tests.corpus.made import make_run
+from tests.corpus.sample_records import make_run
 
 MESSAGES = [
     {"role": "system", "content": "s"},

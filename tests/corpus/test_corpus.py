@@ -1,3 +1,5 @@
+"""Reading of a corpus: formats, bad rows, metadata, changed files, memory."""
+
 import json
 import os
 import subprocess
@@ -17,7 +19,7 @@ from polars.testing import assert_frame_equal
 from rollmill.corpus.corpus import read_corpus
 from rollmill.corpus.table import SCHEMA
 from rollmill.errors import InputError
-from tests.corpus.made import PACKERS, lines, make_run, record, without_places
+from tests.corpus.sample_records import PACKERS, lines, make_run, record, without_places
 
 RECORDS = [
     record("p", 0),
@@ -25,7 +27,7 @@ RECORDS = [
     record("p", 1, answer="xy", verdict={"error": 0.5}, usage={"prompt_tokens": 1, "completion_tokens": 2}),
     record("q", 1, reward=None, success=None, error={"type": "timeout", "message": "[m]"}),
 ]  # fmt: skip
-COLUMNS = sorted({key for one in RECORDS for key in one})
+COLUMNS = sorted({key for item in RECORDS for key in item})
 REAL = Path(__file__).parents[3] / "shared/data/evaluated_rollouts.json"
 
 
@@ -35,7 +37,7 @@ def document(records, **rest):
 
 def parquet(records, *structured):
     """With the structured columns nested, or those named as JSON text."""
-    rows = [{key: one.get(key) for key in COLUMNS} for one in records]
+    rows = [{key: item.get(key) for key in COLUMNS} for item in records]
     for row in rows:
         for key in structured:
             row[key] = row[key] if row[key] is None else orjson.dumps(row[key]).decode()
@@ -88,21 +90,21 @@ def plain(tmp_path_factory):
 
 
 def loaded(corpus, table=None):
-    return [orjson.loads(one) for one in corpus.records(corpus.table if table is None else table)]
+    return [orjson.loads(item) for item in corpus.records(corpus.table if table is None else table)]
 
 
-def told(one):
+def bad_row_facts(item):
     """A record less what is null in it, which a file with columns has for every field."""
-    if isinstance(one, dict):
-        return {key: told(value) for key, value in one.items() if value is not None}
-    return [told(value) for value in one] if isinstance(one, list) else one
+    if isinstance(item, dict):
+        return {key: bad_row_facts(value) for key, value in item.items() if value is not None}
+    return [bad_row_facts(value) for value in item] if isinstance(item, list) else item
 
 
 def bad_rows(path):
-    found = []
-    corpus = read_corpus([str(path)], lambda source, row: found.append(row))
-    assert corpus.quarantined == len(found)
-    return corpus, [(row.number, row.field, row.reason) for row in found]
+    result = []
+    corpus = read_corpus([str(path)], lambda source, row: result.append(row))
+    assert corpus.quarantined == len(result)
+    return corpus, [(row.number, row.field, row.reason) for row in result]
 
 
 def test_the_plain_table(write):
@@ -115,24 +117,24 @@ def test_the_plain_table(write):
     assert table["reward"].to_list() == [1.0, 0.0, 1.0, None]
     assert table["tokens"].to_list() == [None, None, 3, None]
     assert table["status"].to_list() == ["ok", "ok", "ok", "failed"]
-    sizes = [len(orjson.dumps(one)) + 1 for one in RECORDS]
+    sizes = [len(orjson.dumps(item)) + 1 for item in RECORDS]
     assert table["length"].to_list() == sizes
-    assert table["offset"].to_list() == [sum(sizes[:place]) for place in range(4)]
+    assert table["offset"].to_list() == [sum(sizes[:index]) for index in range(4)]
     assert (corpus.name, corpus.metadata, corpus.quarantined, corpus.repaired) == ("a.jsonl", {}, 0, 0)
 
 
 @pytest.mark.parametrize("packed", PACKERS)
 @pytest.mark.parametrize("form", FORMS)
-def test_every_form_gives_the_same(write, memory, plain, form, packed):
+def test_every_format_gives_the_same_table(write, memory, plain, form, packed):
     content = PACKERS[packed](FORMS[form])
     path = write(form + packed, content)
     memory.pipe(f"/{form}{packed}", content)
-    for given_ in (path, f"file://{path}", f"memory://{form}{packed}"):
-        corpus = read_corpus([given_])
+    for source in (path, f"file://{path}", f"memory://{form}{packed}"):
+        corpus = read_corpus([source])
         assert_frame_equal(without_places(corpus.table), plain)
-        assert list(map(told, loaded(corpus))) == list(map(told, RECORDS))
+        assert list(map(bad_row_facts, loaded(corpus))) == list(map(bad_row_facts, RECORDS))
         subset = corpus.table.filter(pl.col("row").is_in([1, 3]))
-        assert list(map(told, loaded(corpus, subset))) == list(map(told, RECORDS[1::2]))
+        assert list(map(bad_row_facts, loaded(corpus, subset))) == list(map(bad_row_facts, RECORDS[1::2]))
         assert loaded(corpus, corpus.table.head(0)) == []
         assert corpus.metadata == ({"model_name": "m"} if form.startswith("document") else {})
         if "parquet" not in form:
@@ -151,21 +153,23 @@ def test_several_files_in_their_order(write):
     assert corpus.image_root(0) == Path(second).parent
 
 
-def test_metadata_is_what_all_files_agree_in(write):
-    one = write("1.json", orjson.dumps(document(RECORDS[:1]) | {"metadata": {"model": "m", "temperature": 1, "n": 1}}))
-    two = write("2.json", orjson.dumps(document(RECORDS[:1]) | {"metadata": {"model": "m", "temperature": 0}}))
-    assert read_corpus([one, two]).metadata == {"model": "m"}
-    assert read_corpus([one, write("3.jsonl", lines(RECORDS[:1]))]).metadata == {}
+def test_metadata_has_the_fields_that_all_files_share(write):
+    first = write(
+        "1.json", orjson.dumps(document(RECORDS[:1]) | {"metadata": {"model": "m", "temperature": 1, "n": 1}})
+    )
+    second = write("2.json", orjson.dumps(document(RECORDS[:1]) | {"metadata": {"model": "m", "temperature": 0}}))
+    assert read_corpus([first, second]).metadata == {"model": "m"}
+    assert read_corpus([first, write("3.jsonl", lines(RECORDS[:1]))]).metadata == {}
     assert read_corpus([write("4.json", orjson.dumps(document([]) | {"metadata": [1]}))]).metadata == {}
 
 
-def test_a_missing_sample_id_is_the_number_within_the_problem(write):
+def test_missing_sample_ids_are_numbered_within_the_problem(write):
     rows = [record(problem, ...) for problem in ("p", "q", "p", "p", "q")]
-    one, two = write("a.jsonl", lines(rows)), write("b.jsonl", lines(rows[:2]))
-    assert read_corpus([one, two]).table["sample_id"].to_list() == [0, 0, 1, 2, 1, 0, 0]
+    first, second = write("a.jsonl", lines(rows)), write("b.jsonl", lines(rows[:2]))
+    assert read_corpus([first, second]).table["sample_id"].to_list() == [0, 0, 1, 2, 1, 0, 0]
 
 
-def test_tokens_of_one_answer(write):
+def test_tokens_are_the_sum_of_usage_with_one_answer(write):
     usage = {"prompt_tokens": 3, "completion_tokens": 5}
     turns = [{"role": "assistant", "content": "a"}]
     rows = [
@@ -177,7 +181,7 @@ def test_tokens_of_one_answer(write):
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.jsonl.gz"])
-def test_bad_rows_each_with_its_line_and_reason(write, name):
+def test_bad_rows_have_line_and_reason(write, name):
     rows = [
         orjson.dumps(RECORDS[0]),
         b'{"instance_id": "p", "reward": "1"}',
@@ -211,7 +215,7 @@ def test_a_torn_last_line_is_a_bad_row(write):
     assert [(number, field) for number, field, _ in bad] == [(5, None)]
 
 
-def test_a_document_that_is_cut_off(write):
+def test_truncated_document_is_reported(write):
     corpus, bad = bad_rows(write("a.json", orjson.dumps(document(RECORDS))[:-60]))
     assert corpus.table.height == 3
     assert [number for number, _, _ in bad] == [4, 5]
@@ -241,7 +245,7 @@ def test_parquet_rows_that_cannot_be_read(tmp_path):
     ((number, field, reason),) = bad
     assert (number, field) == (2, None)
     assert reason.startswith("cannot be read: 'utf-8' codec can't decode")
-    assert [one["instance_id"] for one in loaded(corpus, corpus.table.tail(1))] == ["c"]
+    assert [item["instance_id"] for item in loaded(corpus, corpus.table.tail(1))] == ["c"]
 
 
 @pytest.mark.parametrize("error", ["[Errno 111] Connection refused", "{not json", "[1, 2"])
@@ -251,7 +255,7 @@ def test_parquet_text_that_only_looks_like_json(write, error):
     assert loaded(corpus)[0]["error"] == error
 
 
-def test_nan_is_null_in_what_is_read_back(write):
+def test_records_are_read_back_with_null_for_nan(write):
     rows = [json.dumps(record("p", 0, reward=float("nan"), x=[float("inf")])), json.dumps(record("p", 1, answer="NaN"))]
     for path in (write("a.jsonl", "\n".join(rows).encode()), write("a.json", f"[{','.join(rows)}]".encode())):
         corpus = read_corpus([path])
@@ -272,7 +276,7 @@ CHANGES = {
 
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("form", ["lines.jsonl", "array.json", "nested.parquet"])
-def test_a_file_that_is_not_what_it_was(write, form, change):
+def test_changed_file_is_refused(write, form, change):
     path = Path(write(form, FORMS[form]))
     corpus = read_corpus([str(path)])
     CHANGES[change](path)
@@ -280,7 +284,7 @@ def test_a_file_that_is_not_what_it_was(write, form, change):
         list(corpus.records(corpus.table))
 
 
-def test_lines_that_are_added_meanwhile_do_no_harm(write):
+def test_appended_lines_leave_records_readable(write):
     path = Path(write("a.jsonl", lines(RECORDS)))
     corpus = read_corpus([str(path)])
     with path.open("ab") as file:
@@ -293,7 +297,7 @@ def test_lines_that_are_added_meanwhile_do_no_harm(write):
         list(corpus.records(corpus.table))
 
 
-def test_a_file_that_grew_but_has_other_lines(write):
+def test_grown_file_with_other_lines_is_refused(write):
     path = Path(write("a.jsonl", lines(RECORDS)))
     corpus = read_corpus([str(path)])
     path.write_bytes(b"#\n" + lines(RECORDS) + b"#\n")
@@ -301,7 +305,7 @@ def test_a_file_that_grew_but_has_other_lines(write):
         list(corpus.records(corpus.table))
 
 
-def test_a_run_says_what_it_is(tmp_path):
+def test_run_has_name_and_metadata(tmp_path):
     make_run(tmp_path / "my_run", [record("a"), record("b")])
     corpus = read_corpus([str(tmp_path / "my_run")])
     assert corpus.name == "my_run"
@@ -310,9 +314,9 @@ def test_a_run_says_what_it_is(tmp_path):
     assert loaded(corpus) == [record("b"), record("a")]
 
 
-@given(st.lists(st.one_of(st.binary(max_size=30), st.sampled_from([orjson.dumps(one) for one in RECORDS]))))
-def test_no_line_vanishes(tmp_path_factory, given_):
-    content = b"\n".join(given_)
+@given(st.lists(st.one_of(st.binary(max_size=30), st.sampled_from([orjson.dumps(item) for item in RECORDS]))))
+def test_every_line_is_a_row_or_a_bad_row(tmp_path_factory, values):
+    content = b"\n".join(values)
     path = tmp_path_factory.getbasetemp() / "fuzz.jsonl"
     path.write_bytes(content)
     kept = [line for line in content.removeprefix(b"\xef\xbb\xbf").split(b"\n") if line and not line.isspace()]
@@ -321,10 +325,10 @@ def test_no_line_vanishes(tmp_path_factory, given_):
     assert all(reason for _, _, reason in bad)
     numbers = sorted([*corpus.table["number"], *(number for number, _, _ in bad)])
     assert len(set(numbers)) == len(numbers)
-    found = list(corpus.records(corpus.table))
+    result = list(corpus.records(corpus.table))
     every = content.removeprefix(b"\xef\xbb\xbf").split(b"\n")
-    assert found == [every[number - 1].strip() for number in corpus.table["number"]]
-    assert all(isinstance(orjson.loads(one), dict) for one in found)
+    assert result == [every[number - 1].strip() for number in corpus.table["number"]]
+    assert all(isinstance(orjson.loads(item), dict) for item in result)
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Any conversation, expressed as each producer would write it, reads as the same messages."""
+"""Any conversation, written in the form of each producer, is read as the same messages."""
 
 import orjson
 import pytest
@@ -6,7 +6,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from rollmill.corpus.scan import Scan
-from tests.corpus.test_message_forms import conversation
+from tests.corpus.test_normalize_messages import conversation
 
 TEXT = st.text(st.sampled_from("aé \n\"\\{['"), min_size=1, max_size=6).filter(str.strip)
 ARGUMENTS = st.dictionaries(st.sampled_from(["path", "n", "deep"]), TEXT | st.integers(-9, 9) | st.lists(st.booleans()))
@@ -21,12 +21,12 @@ def openai(turns, *, most_calls=2):
         turn = {"role": "assistant", "content": content}
         if thoughts:
             turn["reasoning_content"] = thoughts
-        made = [
+        built = [
             {"id": f"c{number}{index}", "type": "function", "function": {"name": name, "arguments": arguments}}
             for index, (name, arguments) in enumerate(calls[:most_calls])
         ]
-        messages.append(turn | ({"tool_calls": made} if made else {}))
-        messages += [{"role": "tool", "content": f"of {each['id']}", "tool_call_id": each["id"]} for each in made]
+        messages.append(turn | ({"tool_calls": built} if built else {}))
+        messages += [{"role": "tool", "content": f"of {each['id']}", "tool_call_id": each["id"]} for each in built]
         messages.append({"role": "user", "content": "More."})
     return messages[:-1]
 
@@ -116,7 +116,7 @@ def answer_hash(messages):
 @settings(max_examples=40)
 @given(TURNS)
 @example([("a", "why", [("read", {}), ("write", {"n": 1})])])
-def test_parts_and_other_calls_read_as_openais_messages(form, turns):
+def test_parts_and_other_calls_become_openai_messages(form, turns):
     messages = openai(turns)
     assert read(messages) == messages
     assert read(messages, form) == messages
@@ -124,7 +124,7 @@ def test_parts_and_other_calls_read_as_openais_messages(form, turns):
 
 @settings(max_examples=40)
 @given(TURNS)
-def test_a_function_call_reads_as_a_tool_call(turns):
+def test_function_call_becomes_a_tool_call(turns):
     messages = openai(turns, most_calls=1)
     assert read(messages, old_openai) == without_ids(messages)
 
@@ -132,14 +132,14 @@ def test_a_function_call_reads_as_a_tool_call(turns):
 @settings(max_examples=40)
 @given(TURNS)
 @example([("a", "why", [("read", {}), ("write", {"n": 1})]), ("b", "so", [])])
-def test_items_of_responses_read_as_openais_messages(turns):
+def test_items_of_responses_become_openai_messages(turns):
     messages = with_text_arguments(openai(turns))
     assert read(messages, responses) == messages
 
 
 @settings(max_examples=40)
 @given(TURNS)
-def test_arguments_as_text_and_as_objects_are_the_same_answer(turns):
+def test_arguments_as_text_and_objects_have_one_hash(turns):
     messages = openai(turns)
     assert answer_hash(messages) == answer_hash(with_text_arguments(messages))
     assert answer_hash(messages) == answer_hash([part for message in messages for part in langchain(message)])

@@ -1,3 +1,5 @@
+"""Inputs: files, folders, patterns, runs, URLs, and their refusals."""
+
 import os
 import socket
 from pathlib import Path
@@ -11,7 +13,7 @@ from rollmill.corpus.corpus import read_corpus
 from rollmill.corpus.inputs import Source, find_sources
 from rollmill.corpus.journal_index import index_path
 from rollmill.errors import InputError
-from tests.corpus.made import PACKERS, lines, make_run, record
+from tests.corpus.sample_records import PACKERS, lines, make_run, record
 
 
 @pytest.fixture
@@ -42,16 +44,16 @@ def memory():
     system.pseudo_dirs[:] = [""]
 
 
-def found(*given):
-    return [source.path for source in find_sources([str(one) for one in given])]
+def find_paths(*inputs):
+    return [source.path for source in find_sources([str(item) for item in inputs])]
 
 
-def test_file_input_is_taken_as_given(folder, monkeypatch):
+def test_file_path_is_kept_as_given(folder, monkeypatch):
     monkeypatch.chdir(folder)
     assert find_sources(["b.jsonl"]) == [Source("b.jsonl", "lines")]
     assert find_sources(["a.json"]) == [Source("a.json", "lines")]
     monkeypatch.setenv("HOME", str(folder))
-    assert found("~/b.jsonl") == [f"{folder}/b.jsonl"]
+    assert find_paths("~/b.jsonl") == [f"{folder}/b.jsonl"]
 
 
 @pytest.mark.parametrize(
@@ -73,29 +75,29 @@ def test_kinds(tmp_path, name, kind, is_seekable):
 
 
 def test_folder_input_skips_quarantined_files_and_subfolders(folder):
-    assert found(folder) == [f"{folder}/a.json", f"{folder}/b.jsonl"]
+    assert find_paths(folder) == [f"{folder}/a.json", f"{folder}/b.jsonl"]
     assert read_corpus([str(folder)]).table.height == 4
-    assert found(f"file://{folder}") == found(folder)
+    assert find_paths(f"file://{folder}") == find_paths(folder)
 
 
 def test_patterns(folder):
-    assert found(folder / "*.json*") == [f"{folder}/a.json", f"{folder}/b.jsonl"]
-    assert found(folder / "**" / "*.jsonl") == [f"{folder}/b.jsonl", f"{folder}/sub/c.jsonl"]
-    assert found(folder / "[ab].jso*") == [f"{folder}/a.json", f"{folder}/b.jsonl"]
-    assert found(folder / "?.json") == [f"{folder}/a.json"]
-    assert found(f"file://{folder}/b.*") == [f"{folder}/b.jsonl"]
-    assert found(folder / "*.dropped.*") == [f"{folder}/a.dropped.jsonl"]
-    assert found(folder / "su*") == [f"{folder}/sub/c.jsonl"]
+    assert find_paths(folder / "*.json*") == [f"{folder}/a.json", f"{folder}/b.jsonl"]
+    assert find_paths(folder / "**" / "*.jsonl") == [f"{folder}/b.jsonl", f"{folder}/sub/c.jsonl"]
+    assert find_paths(folder / "[ab].jso*") == [f"{folder}/a.json", f"{folder}/b.jsonl"]
+    assert find_paths(folder / "?.json") == [f"{folder}/a.json"]
+    assert find_paths(f"file://{folder}/b.*") == [f"{folder}/b.jsonl"]
+    assert find_paths(folder / "*.dropped.*") == [f"{folder}/a.dropped.jsonl"]
+    assert find_paths(folder / "su*") == [f"{folder}/sub/c.jsonl"]
 
 
 def test_a_file_whose_name_looks_like_a_pattern(tmp_path):
     (tmp_path / "run[1].jsonl").write_bytes(lines([record()]))
-    assert found(tmp_path / "run[1].jsonl") == [f"{tmp_path}/run[1].jsonl"]
+    assert find_paths(tmp_path / "run[1].jsonl") == [f"{tmp_path}/run[1].jsonl"]
 
 
 def test_remote_files_and_patterns(memory):
-    assert found("memory://in/2.jsonl") == ["memory://in/2.jsonl"]
-    assert found("memory://in/*.jsonl") == ["memory:///in/1.jsonl", "memory:///in/2.jsonl"]
+    assert find_paths("memory://in/2.jsonl") == ["memory://in/2.jsonl"]
+    assert find_paths("memory://in/*.jsonl") == ["memory:///in/1.jsonl", "memory:///in/2.jsonl"]
     corpus = read_corpus(["memory://in/*.jsonl"])
     assert corpus.table["instance_id"].to_list() == ["/in/1.jsonl", "/in/2.jsonl"]
     assert len(list(corpus.records(corpus.table))) == 2
@@ -103,7 +105,7 @@ def test_remote_files_and_patterns(memory):
     assert corpus.name == "1.jsonl and 1 more"
 
 
-def test_a_question_mark_in_a_web_address_is_no_pattern():
+def test_question_mark_in_a_web_address_is_no_pattern():
     url = "https://host/rollouts.jsonl?signature=a*b"
     assert find_sources([url]) == [Source(url, "lines")]
 
@@ -114,11 +116,11 @@ def test_a_run_and_its_journal(tmp_path):
     assert find_sources([str(journal)]) == [Source(str(journal), "lines", tmp_path / "run")]
     index_path(journal).write_bytes(b"")
     assert find_sources([str(journal.parent)]) == [Source(str(journal), "lines", tmp_path / "run")]
-    assert found(journal.parent / "*") == [str(journal)]
-    assert found(f"file://{tmp_path}/run") == [str(journal)]
+    assert find_paths(journal.parent / "*") == [str(journal)]
+    assert find_paths(f"file://{tmp_path}/run") == [str(journal)]
 
 
-def test_the_journal_that_counts(tmp_path):
+def test_manifest_names_the_journal_to_read(tmp_path):
     second = make_run(tmp_path / "run", [record("a", reward=0.0)], journal="rollouts/0002.jsonl")
     first = second.with_name("0001.jsonl")
     first.write_bytes(lines([record("a")]))
@@ -139,19 +141,19 @@ def test_a_folder_of_runs(tmp_path):
 @pytest.mark.parametrize(
     "again", ["{0}/b.jsonl", "{0}", "{0}/b*", "{0}/../{1}/b.jsonl", "file://{0}/b.jsonl", "{0}/link.jsonl"]
 )
-def test_a_file_that_is_given_twice(folder, again):
+def test_file_named_twice_is_refused(folder, again):
     (folder / "link.jsonl").symlink_to(folder / "b.jsonl")
     with pytest.raises(InputError, match="is given twice: its rollouts would count twice"):
         find_sources([f"{folder}/b.jsonl", again.format(folder, folder.name)])
 
 
-def test_a_url_that_is_given_twice(memory):
+def test_url_named_twice_is_refused(memory):
     with pytest.raises(InputError, match=r"memory://in/1\.jsonl is given twice"):
         find_sources(["memory://in/1.jsonl"] * 2)
 
 
 @pytest.mark.parametrize(
-    ("given", "words"),
+    ("inputs", "words"),
     [
         ("{0}/missing.jsonl", "{0}/missing.jsonl: there is no such file or folder"),
         ("", "an input is empty: name a file, a folder, a pattern or a URL"),
@@ -173,7 +175,7 @@ def test_a_url_that_is_given_twice(memory):
         ("memory://nothing/x.json", "cannot read memory://nothing/x.json: "),
     ],
 )
-def test_invalid_input_is_refused(folder, given, words, monkeypatch):
+def test_invalid_input_is_refused(folder, inputs, words, monkeypatch):
     monkeypatch.chdir(folder)
     (folder / "empty").mkdir()
     (folder / "text").write_text("no rollouts")
@@ -182,14 +184,14 @@ def test_invalid_input_is_refused(folder, given, words, monkeypatch):
     with socket.socket(socket.AF_UNIX) as server:
         server.bind("socket.jsonl")
         with pytest.raises(InputError) as caught:
-            find_sources([given.format(folder)])
+            find_sources([inputs.format(folder)])
     assert str(caught.value).startswith(words.format(folder))
     assert "\n" not in str(caught.value)
 
 
-def test_a_stream_in_a_folder_is_passed_over(folder):
+def test_stream_in_a_folder_is_skipped(folder):
     os.mkfifo(folder / "pipe.jsonl")
-    assert found(folder) == [f"{folder}/a.json", f"{folder}/b.jsonl"]
+    assert find_paths(folder) == [f"{folder}/a.json", f"{folder}/b.jsonl"]
 
 
 def test_a_missing_remote_file():
@@ -219,13 +221,13 @@ def parquet_corpus(tmp_path, **columns):
 
 
 @pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary(), pa.binary_view()])
-def test_a_binary_completion_that_is_no_text_is_a_bad_row(tmp_path, kind):
+def test_binary_completion_is_a_bad_row(tmp_path, kind):
     corpus, [reason] = parquet_corpus(tmp_path, completion=pa.array([b"5", b"\xff"], kind))
     assert corpus.table["instance_id"].to_list() == ["p"]
     assert "completion holds bytes that are no text" in reason
 
 
-def test_a_binary_content_that_is_no_text_is_a_bad_row(tmp_path):
+def test_binary_content_is_a_bad_row(tmp_path):
     messages = [[{"role": "assistant", "content": content}] for content in (b"5", b"\xff")]
     corpus, reasons = parquet_corpus(tmp_path, messages=messages)
     assert (corpus.table.height, len(reasons)) == (1, 1)
@@ -238,7 +240,7 @@ def test_rewards_as_text_are_numbers(tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", [pa.string(), pa.json_()])
-def test_json_text_is_repaired_as_lines_are(tmp_path, kind):
+def test_json_text_in_columns_is_repaired(tmp_path, kind):
     texts = ['[{"role":"assistant","content":"a\\ud800","extra":NaN}]', '[{"role":"assistant","content":"b"}]']
     messages = pa.array(texts)
     if kind != pa.string():

@@ -1,3 +1,5 @@
+"""Ctrl-C while a main thread waits, after the corpus was imported."""
+
 import subprocess
 import sys
 
@@ -23,6 +25,6 @@ except KeyboardInterrupt:
 @pytest.mark.parametrize(
     "module", ["rollmill.corpus.corpus", "rollmill.jobs.rejection_sampling.outcome", "rollmill.jobs.curation.commands"]
 )
-def test_ctrl_c_wakes_a_main_thread_that_waits(module):
+def test_ctrl_c_interrupts_a_waiting_main_thread(module):
     done = subprocess.run([sys.executable, "-c", WAIT, module], capture_output=True, text=True, timeout=60)
     assert done.stdout == "interrupted\n", done.stderr

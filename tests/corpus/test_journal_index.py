@@ -1,3 +1,5 @@
+"""The index of a journal: when it is used, written and refused."""
+
 import os
 import random
 import shutil
@@ -14,7 +16,7 @@ from rollmill.corpus import journal_index
 from rollmill.corpus.corpus import index_run, read_corpus
 from rollmill.corpus.journal_index import Indexed, JournalState, index_path, read_index
 from rollmill.corpus.scan import COLUMNS, Scan
-from tests.corpus.made import lines, make_run, record, without_places
+from tests.corpus.sample_records import lines, make_run, record, without_places
 from tests.generation.made import append, opened
 
 ROWS = [record("a", 0), record("b", 1), record("b", 0), record("a", 1)]
@@ -75,23 +77,29 @@ def test_the_latest_row_counts_in_the_order_of_problems(tmp_path):
         record("b", 1, reward=0.5),
     ]
     journal = make_run(tmp_path / "run", rows)
-    corpus, found = read(journal)
-    assert found == [("b", 0, 1.0), ("b", 1, 0.5), ("a", 0, 0.0), ("a", 1, 1.0), ("z", 0, 1.0)]
-    assert [orjson.loads(one) for one in corpus.records(corpus.table)] == [rows[2], rows[7], rows[4], rows[3], rows[5]]
+    corpus, result = read(journal)
+    assert result == [("b", 0, 1.0), ("b", 1, 0.5), ("a", 0, 0.0), ("a", 1, 1.0), ("z", 0, 1.0)]
+    assert [orjson.loads(item) for item in corpus.records(corpus.table)] == [
+        rows[2],
+        rows[7],
+        rows[4],
+        rows[3],
+        rows[5],
+    ]
     assert corpus.table["number"].to_list() == [3, 8, 5, 4, 6]
 
 
-def test_a_line_that_is_being_written_is_no_row(journal):
-    whole = read(journal)[1]
+def test_unfinished_last_line_is_no_row(journal):
+    full = read(journal)[1]
     content = journal.read_bytes()
     for torn in (b"{", orjson.dumps(record("a", 0, reward=0.0)), b'\xff"'):
         journal.write_bytes(content + torn)
-        corpus, found = read(journal)
-        assert found == whole
+        corpus, result = read(journal)
+        assert result == full
         assert corpus.quarantined == 0
 
 
-def test_rows_of_a_journal_that_cannot_be_used(tmp_path):
+def test_bad_rows_of_a_journal_are_reported(tmp_path):
     journal = make_run(tmp_path / "run", [ROWS[0], b"garbage", b"", ROWS[1]])
     bad = []
     corpus = read_corpus([str(tmp_path / "run")], lambda source, row: bad.append((source.run, row.number)))
@@ -102,7 +110,7 @@ def test_rows_of_a_journal_that_cannot_be_used(tmp_path):
     assert read_corpus([str(tmp_path / "run")]).quarantined == 1
 
 
-def test_the_index_is_read_in_place_of_what_it_covers(tmp_path):
+def test_index_replaces_scanning_of_covered_rows(tmp_path):
     journal = make_run(tmp_path / "run", many())
     scanned, _ = read(journal)
     assert_frame_equal(index_run(tmp_path / "run", 1000).table, scanned.table)
@@ -112,7 +120,7 @@ def test_the_index_is_read_in_place_of_what_it_covers(tmp_path):
     assert indexed.quarantined == 0
 
 
-def test_a_journal_that_nobody_touched_is_not_even_read(tmp_path, monkeypatch):
+def test_unchanged_journal_is_not_hashed(tmp_path, monkeypatch):
     journal = make_run(tmp_path / "run", many())
     index(journal)
     monkeypatch.setattr(journal_index, "_content_hash", None)
@@ -180,18 +188,18 @@ ROW_0 = orjson.dumps(record("a", 0, answer="x" * 40))
 
 @pytest.mark.parametrize("grown", [False, True])
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
-def test_rows_that_were_changed_are_read_as_they_are_now(tmp_path, change, grown):
+def test_edited_rows_are_scanned_again(tmp_path, change, grown):
     journal = make_run(tmp_path / "run", many())
     index(journal)
     change(journal)
     if grown:
         with journal.open("ab") as file:
             file.write(lines([record("a", 500, reward=0.25)]))
-    found = read(journal)[0]
+    result = read(journal)[0]
     index_path(journal).unlink()
     now = read(journal)[0]
-    assert_frame_equal(found.table, now.table)
-    assert list(found.records(found.table)) == list(now.records(now.table))
+    assert_frame_equal(result.table, now.table)
+    assert list(result.records(result.table)) == list(now.records(now.table))
 
 
 def test_journal_changed_during_indexing_gets_no_index(tmp_path, monkeypatch):
@@ -221,23 +229,23 @@ def test_rows_appended_after_the_index_are_read(journal):
     index_run(run, 2)
     with journal.open("ab") as file:
         file.write(b"\n" + lines([record("a", 0, reward=0.25), record("b", 2)]) + b'{"torn')
-    corpus, found = read(journal)
-    assert found == [("b", 0, 1.0), ("b", 1, 1.0), ("b", 2, 1.0), ("a", 0, 0.25), ("a", 1, 1.0)]
+    corpus, result = read(journal)
+    assert result == [("b", 0, 1.0), ("b", 1, 1.0), ("b", 2, 1.0), ("a", 0, 0.25), ("a", 1, 1.0)]
     assert corpus.table["number"].to_list() == [3, 2, 7, 6, 4]
-    assert [orjson.loads(one)["reward"] for one in corpus.records(corpus.table)] == [1.0, 1.0, 1.0, 0.25, 1.0]
+    assert [orjson.loads(item)["reward"] for item in corpus.records(corpus.table)] == [1.0, 1.0, 1.0, 0.25, 1.0]
     index_run(run, 2)
     assert read_index(journal).lines == 7
-    assert read(journal)[1] == found
+    assert read(journal)[1] == result
 
 
-def test_bad_rows_after_the_index_leave_it_as_it_is(journal):
+def test_bad_rows_after_the_index_do_not_change_it(journal):
     index_run(journal.parent.parent, 2)
     with journal.open("ab") as file:
         file.write(b"garbage\n")
     index_run(journal.parent.parent, 2)
     assert read_index(journal).lines == 4
     for _ in range(2):
-        corpus, _found = read(journal)
+        corpus, _result = read(journal)
         assert (corpus.table.height, corpus.quarantined) == (4, 1)
 
 
@@ -256,9 +264,9 @@ def test_an_index_of_another_journal_is_not_used(journal, case):
     }[case]
     journal.write_bytes(changed)
     assert read_index(journal) is None
-    found = read(journal)[1]
+    result = read(journal)[1]
     index_path(journal).unlink()
-    assert read(journal)[1] == found
+    assert read(journal)[1] == result
 
 
 def test_an_index_of_another_version_is_not_used(journal, monkeypatch):
@@ -280,34 +288,34 @@ def test_an_index_with_other_columns_is_not_used(journal):
         table.select(reversed(table.columns)),
     ):
         journal_index.write_index(journal, Indexed(other, size, 4), JournalState.of(journal))
-        found = read_index(journal)
-        assert found is None or found.table.schema == COLUMNS
+        result = read_index(journal)
+        assert result is None or result.table.schema == COLUMNS
         assert len(read(journal)[1]) == 4
 
 
 def test_a_damaged_index_is_not_used(tmp_path):
     journal = make_run(tmp_path / "run", many(40))
     index_run(tmp_path / "run", 100)
-    whole, table = index_path(journal).read_bytes(), read_index(journal).table
+    full, table = index_path(journal).read_bytes(), read_index(journal).table
     size_of_journal = journal.stat().st_size
     chance = random.Random(0)
-    damaged = [b"", b"PAR1", b"PAR1PAR1", b"x" * 1000, whole[:-1], whole[: len(whole) // 2], whole[4:], whole + b"x"]
+    damaged = [b"", b"PAR1", b"PAR1PAR1", b"x" * 1000, full[:-1], full[: len(full) // 2], full[4:], full + b"x"]
     for _ in range(300):
-        at, size = chance.randrange(len(whole)), chance.choice([1, 1, 40])
-        damaged.append(whole[:at] + chance.randbytes(size) + whole[at + size :])
+        at, size = chance.randrange(len(full)), chance.choice([1, 1, 40])
+        damaged.append(full[:at] + chance.randbytes(size) + full[at + size :])
     unused = 0
     for content in damaged:
         index_path(journal).write_bytes(content)
-        found = read_index(journal)
-        unused += found is None
-        assert found is None or (found.table.equals(table) and found[1:] == (size_of_journal, 40))
+        result = read_index(journal)
+        unused += result is None
+        assert result is None or (result.table.equals(table) and result[1:] == (size_of_journal, 40))
     assert 250 < unused < len(damaged)  # a few bytes of it are never looked at
     index_path(journal).write_bytes(damaged[0])
     assert read(journal)[0].table.height == 40
 
 
 @pytest.mark.parametrize("swap", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("/nowhere/at/all")])
-def test_an_index_that_is_no_file(journal, swap):
+def test_index_that_is_no_regular_file_is_not_used(journal, swap):
     swap(index_path(journal))
     assert read_index(journal) is None
     assert len(read(journal)[1]) == 4

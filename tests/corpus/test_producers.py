@@ -1,4 +1,4 @@
-"""Rollouts of other producers: a file of each form, as its tool writes it, is read by what it is."""
+"""Rollouts of other producers: a file of each tool is recognized by its content."""
 
 import json
 import struct
@@ -22,7 +22,7 @@ from rollmill.corpus.row_reader import FieldNames, find_reader
 from rollmill.errors import InputError
 from rollmill.files.raw_row import RawRow
 from rollmill.files.rows import BadRow
-from tests.corpus.made import lines, record
+from tests.corpus.sample_records import lines, record
 
 FILES = Path(__file__).parent / "of_producers"
 FORMS = {
@@ -81,16 +81,16 @@ def producer(path):
 
 
 @pytest.mark.parametrize("name", FORMS)
-def test_each_form_is_read_by_what_it_is(name):
+def test_each_producer_is_recognized_by_content(name):
     kind, facts = FORMS[name]
     assert producer(FILES / name) == kind
     table = read(FILES / name).table
     assert table.select("instance_id", "reward", "error_type").rows() == facts
-    told = [(row["success"], row["reward"]) for row in table.to_dicts()]
-    assert all((success is None) == (reward is None) for success, reward in told)
+    verdicts = [(row["success"], row["reward"]) for row in table.to_dicts()]
+    assert all((success is None) == (reward is None) for success, reward in verdicts)
 
 
-def test_every_producer_has_a_file():
+def test_every_producer_has_a_sample_file():
     assert {entry.target for entry in PRODUCERS.values()} == {kind for kind, _ in FORMS.values()}
 
 
@@ -120,8 +120,8 @@ def test_swe_agents_history():
 @pytest.mark.parametrize("kept", ["query", "steps"])
 def test_swe_agent_without_a_history(tmp_path, kept):
     document = orjson.loads((FILES / "kettle__kettle-9.traj").read_bytes())
-    asked = [turn for turn in document.pop("history") if not turn.get("is_demo")][:4]
-    document["trajectory"][-1]["query"] = asked if kept == "query" else []
+    prompt = [turn for turn in document.pop("history") if not turn.get("is_demo")][:4]
+    document["trajectory"][-1]["query"] = prompt if kept == "query" else []
     (tmp_path / "x.traj").write_bytes(orjson.dumps(document))
     (turns,) = conversations(read(tmp_path / "x.traj"))
     roles = ["system", "user", "assistant", "tool", "assistant"] if kept == "query" else ["assistant", "user"] * 2
@@ -220,7 +220,7 @@ def eval_log(path, compression=zipfile.ZIP_DEFLATED, contents=None):
 
 
 def zstd_log(path):
-    """The same, packed by zstd, for which Python's zip files have no writer: stored, and then said to be packed."""
+    """Return the same log compressed by zstd, which `zipfile` cannot write: stored, with the method set afterwards."""
     log = orjson.loads((FILES / "inspect_log.json").read_bytes())
     with zipfile.ZipFile(path, "w") as archive:
         for sample in log["samples"]:
@@ -232,7 +232,7 @@ def zstd_log(path):
 
 
 @pytest.mark.parametrize("pack", [eval_log, zstd_log])
-def test_a_packed_log_is_read_as_the_plain_one(tmp_path, pack):
+def test_zipped_log_is_read_as_the_plain_one(tmp_path, pack):
     pack(tmp_path / "x.eval")
     corpus, plain = read(tmp_path), read(FILES / "inspect_log.json")
     assert corpus.table.select("instance_id", "reward").equals(plain.table.select("instance_id", "reward"))
@@ -247,7 +247,7 @@ def test_a_packed_log_is_read_as_the_plain_one(tmp_path, pack):
         (None, "cannot be read as a zip file"),
     ],
 )
-def test_a_packed_log_that_is_none(tmp_path, contents, words):
+def test_damaged_zipped_log_is_refused(tmp_path, contents, words):
     path = tmp_path / "x.eval"
     if contents is None:
         path.write_bytes(b"PK\x03\x04" + b"x" * 90)
@@ -283,7 +283,7 @@ def test_a_list_under_any_name(tmp_path, name, indent):
 @pytest.mark.parametrize("name", ["x.json", "x.jsonl", "x.traj", "x"])
 @pytest.mark.parametrize("indent", [None, 2])
 @pytest.mark.parametrize("count", [1, 3])
-def test_documents_one_behind_the_other(tmp_path, name, indent, count):
+def test_concatenated_documents(tmp_path, name, indent, count):
     (tmp_path / name).write_text("\n".join(json.dumps(record(str(each)), indent=indent) for each in range(count)))
     corpus = read(tmp_path / name)
     assert corpus.table["instance_id"].to_list() == [str(each) for each in range(count)]
@@ -302,7 +302,7 @@ def test_columns_of_a_table_are_read_alike(tmp_path):
     assert read(tmp_path / "x.parquet").table["reward"].to_list() == [1, 0]
 
 
-def test_own_rows_are_read_as_they_are(tmp_path):
+def test_own_rows_are_read_unchanged(tmp_path):
     (tmp_path / "x.jsonl").write_bytes(lines([record()]))
     (source,) = find_sources([str(tmp_path / "x.jsonl")])
     assert identify(source) == source
@@ -311,7 +311,7 @@ def test_own_rows_are_read_as_they_are(tmp_path):
 ODD = {"task": {"name": "p"}, "turns": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}], "points": 0.5}
 
 
-def test_fields_that_the_user_names(tmp_path):
+def test_field_names_of_the_user(tmp_path):
     (tmp_path / "x.jsonl").write_bytes(lines([ODD, ODD | {"points": None}, ODD | {"points": True}]))
     corpus = read(tmp_path / "x.jsonl", fields=FieldNames("task.name", "points", "turns"))
     assert corpus.table["instance_id"].to_list() == ["p"] * 3
@@ -330,7 +330,7 @@ def test_fields_that_the_user_names(tmp_path):
         (FieldNames(id="task.name", messages="points"), "points holds no messages"),
     ],
 )
-def test_a_field_that_is_not_there(tmp_path, fields, reason):
+def test_missing_field_of_the_user(tmp_path, fields, reason):
     (tmp_path / "x.jsonl").write_bytes(lines([ODD]))
     bad = []
     read_corpus([str(tmp_path / "x.jsonl")], lambda _, row: bad.append(row), fields=fields)
@@ -344,7 +344,7 @@ def test_rows_of_no_known_form_are_refused_with_their_fields(tmp_path):
         read_corpus([str(tmp_path / "x.jsonl")])
 
 
-def test_an_id_that_the_user_names_counts_for_rows_of_others(tmp_path):
+def test_id_field_of_the_user_applies_to_other_producers(tmp_path):
     rows = [orjson.loads(line) | {"group": 7} for line in (FILES / "results.jsonl").read_bytes().splitlines()]
     (tmp_path / "x.jsonl").write_bytes(lines(rows))
     assert read(tmp_path / "x.jsonl", fields=FieldNames(id="group")).table["instance_id"].to_list() == ["7", "7"]
@@ -382,7 +382,7 @@ ODDITIES = st.sampled_from(
 
 @settings(max_examples=400, deadline=None)
 @given(st.data())
-def test_no_value_in_any_place_is_taken_for_granted(data):
+def test_any_value_in_any_field_is_a_row_or_a_bad_row(data):
     _, document = data.draw(st.sampled_from(DOCUMENTS))
     for _ in range(data.draw(st.integers(1, 3))):
         document = replaced(document, data.draw(st.sampled_from(list(nodes(document)))), data.draw(ODDITIES))
@@ -391,15 +391,15 @@ def test_no_value_in_any_place_is_taken_for_granted(data):
     except InputError:
         return
     row = RawRow(1, orjson.dumps(document) if not _has_large(document) else json.dumps(document).encode())
-    for made in reader.rows([row]) if reader else ():
-        assert isinstance(made, BadRow) or isinstance(orjson.loads(made.text), dict)
+    for produced in reader.rows([row]) if reader else ():
+        assert isinstance(produced, BadRow) or isinstance(orjson.loads(produced.text), dict)
 
 
 def _has_large(value):
     return str(2**64) in str(value)
 
 
-def test_a_document_that_is_nested_without_end(tmp_path):
+def test_deeply_nested_document_is_a_bad_row(tmp_path):
     deep = b'{"trajectory_format": "mini-swe-agent-1", "messages": [' + b"[" * 900 + b"]" * 900 + b"]}"
     (tmp_path / "x.traj.json").write_bytes(deep)
     bad = []
@@ -407,7 +407,7 @@ def test_a_document_that_is_nested_without_end(tmp_path):
     assert len(bad) <= 1
 
 
-def test_a_header_that_lies_about_its_place(tmp_path):
+def test_zip_header_with_a_wrong_offset_is_refused(tmp_path):
     zstd_log(tmp_path / "x.eval")
     content = bytearray((tmp_path / "x.eval").read_bytes())
     at = content.rindex(b"PK\x01\x02")
@@ -420,7 +420,7 @@ def test_a_header_that_lies_about_its_place(tmp_path):
 @pytest.mark.parametrize(
     ("value", "reward"), [(True, 1), (1, 1), (0, 0), (0.0, 0), ("true", 1), ("False", 0), (2, None), ("x", None)]
 )
-def test_a_verdict_in_the_forms_that_tables_give_it(tmp_path, value, reward):
+def test_verdicts_as_tables_write_them(tmp_path, value, reward):
     messages = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
     (tmp_path / "x.jsonl").write_bytes(lines([{"instance_id": "p", "trajectory": messages, "resolved": value}]))
     table = read(tmp_path / "x.jsonl").table
@@ -479,7 +479,7 @@ OF_ANTHROPIC = {
         {"messages": [{"type": "human", "content": "q"}, {"type": "ai", "content": "a"}]},
     ],
 )
-def test_speakers_and_what_they_say_under_other_names(tmp_path, row):
+def test_speakers_and_texts_under_other_names(tmp_path, row):
     (tmp_path / "x.jsonl").write_bytes(lines([row]))
     assert conversations(read(tmp_path / "x.jsonl")) == [CHAT]
 
@@ -505,9 +505,9 @@ def test_anthropics_answers_in_a_log(tmp_path):
 
 
 def test_an_error_as_the_response_is_a_failure(tmp_path):
-    asked = {"request": {"messages": CHAT[:1]}}
+    prompt = {"request": {"messages": CHAT[:1]}}
     error = {"message": "slow down", "type": "rate_limit"}
-    (tmp_path / "x.jsonl").write_bytes(lines([asked | {"response": ANSWER}, asked | {"response": {"error": error}}]))
+    (tmp_path / "x.jsonl").write_bytes(lines([prompt | {"response": ANSWER}, prompt | {"response": {"error": error}}]))
     assert read(tmp_path / "x.jsonl").table["error_type"].to_list() == [None, "rate_limit"]
 
 
@@ -528,7 +528,7 @@ def test_outputs_of_batches(tmp_path):
     assert table["marked"].to_list() == [True] * 5 + [False]
 
 
-def test_a_row_of_another_form_than_the_first_is_read_by_its_own(tmp_path):
+def test_rows_of_several_producers_in_one_file(tmp_path):
     rows = [{"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]}, {"messages": CHAT}]
     (tmp_path / "x.jsonl").write_bytes(lines(rows))
     assert conversations(read(tmp_path / "x.jsonl")) == [CHAT, CHAT]
@@ -552,18 +552,18 @@ def test_labels_of_kto(tmp_path, row, reward):
 
 
 @pytest.mark.parametrize(
-    ("error", "report", "found"),
+    ("error", "report", "results"),
     [
         ("RuntimeError: Agent reached maximum iteration. Current iteration: 30", {"resolved": False}, (False, None)),
         ("RuntimeError: Agent reached maximum budget for conversation", {}, (None, None)),
         (None, {"resolved": False, "error_eval": True}, (None, "error_eval")),
     ],
 )
-def test_limits_of_openhands_are_no_failures_and_tests_that_did_not_run_are(tmp_path, error, report, found):
+def test_openhands_failures(tmp_path, error, report, results):
     events = [{"action": "message", "source": "user", "args": {"content": "q"}}]
     row = {"instance_id": "p", "history": events, "error": error, "test_result": {"report": report}}
     (tmp_path / "output.jsonl").write_bytes(lines([row]))
-    assert read(tmp_path / "output.jsonl").table.select("success", "error_type").rows() == [found]
+    assert read(tmp_path / "output.jsonl").table.select("success", "error_type").rows() == [results]
 
 
 def harbor_trial(job, name, result, **verifier):
@@ -583,7 +583,7 @@ TIMEOUT = {"exception_type": "AgentTimeoutError", "exception_message": "900 s"}
 
 
 @pytest.mark.parametrize(
-    ("result", "verifier", "found"),
+    ("result", "verifier", "results"),
     [
         ({"verifier_result": {"rewards": {"reward": 1.0, "style": 0.5}}}, {}, (1, True, None)),
         ({"verifier_result": {"rewards": {"solved": 0}}}, {}, (0, False, None)),
@@ -593,21 +593,21 @@ TIMEOUT = {"exception_type": "AgentTimeoutError", "exception_message": "900 s"}
         ({"verifier_result": None, "exception_info": TIMEOUT}, {}, (None, None, "AgentTimeoutError")),
     ],
 )
-def test_harbors_verdict_beside_the_trajectory(tmp_path, result, verifier, found):
+def test_harbor_verdict_beside_the_trajectory(tmp_path, result, verifier, results):
     trial = harbor_trial(tmp_path, "lid__1", result, **verifier)
     table = read(trial / "agent" / "trajectory.json").table
-    assert table.select("reward", "success", "error_type").rows() == [found]
+    assert table.select("reward", "success", "error_type").rows() == [results]
     assert table["instance_id"].to_list() == ["lid"]
 
 
-def test_a_verdict_that_leads_out_of_the_trial_is_not_read(tmp_path):
+def test_verdict_outside_of_the_trial_is_not_read(tmp_path):
     trial = harbor_trial(tmp_path / "job", "lid__1", {})
     (tmp_path / "secret").write_text("1")
     (trial / "verifier" / "reward.txt").symlink_to(tmp_path / "secret")
     assert read(trial).table["reward"].to_list() == [None]
 
 
-def test_a_job_of_harbor_is_its_trials(tmp_path):
+def test_harbor_job_is_read_as_its_trials(tmp_path):
     for number in range(2):
         harbor_trial(tmp_path, f"lid__{number}", {"verifier_result": {"rewards": {"reward": number}}})
     (tmp_path / "result.json").write_text('{"n_total_trials": 2}')
@@ -633,7 +633,7 @@ def test_trajectories_each_in_a_folder_of_its_own(tmp_path, name):
         },
     ],
 )
-def test_preferences_of_others(tmp_path, row):
+def test_preferences_of_other_producers(tmp_path, row):
     (tmp_path / "x.jsonl").write_bytes(lines([row]))
     corpus = read(tmp_path / "x.jsonl")
     assert conversations(corpus) == [CHAT, [CHAT[0], {"role": "assistant", "content": "b"}]]
@@ -660,7 +660,7 @@ def test_events_in_a_column_of_json_text(tmp_path):
     assert conversations(read(tmp_path / "x.jsonl"))[0] == conversation("openhands.jsonl")
 
 
-def test_an_answer_under_another_name(tmp_path):
+def test_answer_under_another_field(tmp_path):
     (tmp_path / "x.jsonl").write_bytes(lines([{"instance_id": "p", "prompt": "q", "response": "a", "reward": 1}]))
     assert conversations(read(tmp_path / "x.jsonl")) == [CHAT]
 
@@ -679,11 +679,11 @@ def test_trajectories_of_nebius(tmp_path, target):
     assert corpus.table["success"].to_list() == [target]
 
 
-def test_a_conversation_of_langchain_is_read_wherever_it_stands(tmp_path):
-    asked = {"type": "human", "content": "q"}
+def test_langchain_conversation_is_read_in_any_format(tmp_path):
+    prompt = {"type": "human", "content": "q"}
     answers = [{"type": "ai", "content": "a"}, {"type": "ai", "data": {"content": "b", "type": "ai"}}]
-    (tmp_path / "alone.json").write_bytes(orjson.dumps([asked, answers[0]]))
-    (tmp_path / "rows.jsonl").write_bytes(lines([{"messages": [asked, answer], "reward": 1} for answer in answers]))
+    (tmp_path / "alone.json").write_bytes(orjson.dumps([prompt, answers[0]]))
+    (tmp_path / "rows.jsonl").write_bytes(lines([{"messages": [prompt, answer], "reward": 1} for answer in answers]))
     assert [turn["role"] for turn in conversations(read(tmp_path / "alone.json"))[0]] == ["user", "assistant"]
     rows = read(tmp_path / "rows.jsonl")
     assert rows.table["instance_id"].n_unique() == 1  # equal prompts are the same problem

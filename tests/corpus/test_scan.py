@@ -1,3 +1,5 @@
+"""The scan of records: columns of the table, bad rows, hashes."""
+
 import json
 import math
 import operator
@@ -15,14 +17,14 @@ from rollmill.corpus.scan import COLUMNS, Scan
 from rollmill.corpus.table import SCHEMA
 from rollmill.corpus.truncation import FINISH_FIELDS
 from rollmill.corpus.typed_record import TYPED_DECODERS
-from tests.corpus.made import fault, record, scanned
+from tests.corpus.sample_records import fault, record, scanned
 
 
-def one(**fields):
+def scan_row(**fields):
     return scanned(record(**fields))[0]
 
 
-def test_every_column_of_a_whole_record():
+def test_every_column_of_a_full_record():
     full = record(
         sample=3,
         verdict={"status": "ok", "error": 0.25},
@@ -34,7 +36,7 @@ def test_every_column_of_a_whole_record():
         model_calls=2,
         speedup=1.25,
     )
-    row = one(**full | {"instance_id": "p", "answer": "x"})
+    row = scan_row(**full | {"instance_id": "p", "answer": "x"})
     assert list(row) == list(COLUMNS) == [name for name in SCHEMA if name not in {"row", "source", "tokens"}]
     assert isinstance(row.pop("completion_hash"), int)
     assert row == {
@@ -67,7 +69,7 @@ def test_every_column_of_a_whole_record():
     }
 
 
-def test_a_record_of_nothing_but_its_problem():
+def test_record_with_only_an_id():
     row = scanned({"instance_id": "p"})[0]
     known = {name for name, value in row.items() if value is not None}
     assert known == {"number", "instance_id", "status", "truncated", "marked"}
@@ -96,12 +98,12 @@ def test_a_record_of_nothing_but_its_problem():
         (None, True),
     ],
 )
-def test_a_success_that_its_own_evaluation_denies_is_none(evaluation, success):
-    row = one(evaluation_info=evaluation)
+def test_success_denied_by_the_evaluation_is_false(evaluation, success):
+    row = scan_row(evaluation_info=evaluation)
     assert (row["success"], row["claimed_success"]) == (success, True)
-    row = one(evaluation_info=evaluation, success=False)
+    row = scan_row(evaluation_info=evaluation, success=False)
     assert (row["success"], row["claimed_success"]) == (False, False)
-    row = one(evaluation_info=evaluation, success=None)
+    row = scan_row(evaluation_info=evaluation, success=None)
     assert (row["success"], row["claimed_success"]) == (None, None)
 
 
@@ -121,14 +123,14 @@ def test_a_success_that_its_own_evaluation_denies_is_none(evaluation, success):
     ],
 )
 def test_a_failed_rollout_has_neither_reward_nor_success(error, kind):
-    row = one(error=error, verdict={"status": "unparseable"})
+    row = scan_row(error=error, verdict={"status": "unparseable"})
     assert (row["status"], row["error_type"]) == ("failed", kind)
     assert (row["reward"], row["success"], row["claimed_success"]) == (None, None, True)
 
 
 @pytest.mark.parametrize("error", ["", None, {}, [], False, 0])
 def test_no_error(error):
-    row = one(error=error)
+    row = scan_row(error=error)
     assert (row["status"], row["error_type"], row["reward"], row["success"]) == ("ok", None, 1.0, True)
 
 
@@ -168,22 +170,22 @@ def test_values_of_many_kinds(field, value, read):
 
 
 @pytest.mark.parametrize("usage", [None, 7, [], "x", {"prompt_tokens": "3"}, {"prompt_tokens": -1}, {}])
-def test_usage_that_is_none(usage):
-    assert one(usage=usage)["prompt_tokens"] is None
+def test_malformed_usage_is_ignored(usage):
+    assert scan_row(usage=usage)["prompt_tokens"] is None
 
 
 @pytest.mark.parametrize("verdict", [None, 7, [1], "ok", {}, {"status": 3, "error": "far"}])
-def test_a_verdict_that_says_nothing(verdict):
-    row = one(verdict=verdict)
+def test_malformed_verdict_is_ignored(verdict):
+    row = scan_row(verdict=verdict)
     assert (row["status"], row["answer_error"]) == ("ok", None)
 
 
 def test_an_answer_that_cannot_be_parsed():
-    row = one(verdict={"status": "unparseable", "error": None}, reward=0.0, success=False)
+    row = scan_row(verdict={"status": "unparseable", "error": None}, reward=0.0, success=False)
     assert (row["status"], row["reward"], row["success"]) == ("unparseable", 0.0, False)
 
 
-def test_fields_under_metadata_are_found():
+def test_fields_are_read_from_metadata():
     metadata = {"instance_id": "p", "sample_id": 4, "reward": 0.5, "success": True, "speedup": 2.0, "model_calls": 3}
     row = scanned({"messages": [], "metadata": metadata})[0]
     assert {name: row[name] for name in metadata} == metadata
@@ -242,9 +244,9 @@ def test_forms_of_a_conversation(fields, counts, dump):
 )
 def test_empty(message, empty):
     messages = [{"role": "user", "content": "q"}, {"role": "assistant", **message}]
-    assert one(messages=messages)["empty"] is empty
+    assert scan_row(messages=messages)["empty"] is empty
     both = [*messages, {"role": "assistant", "content": " "}]
-    assert one(messages=both)["empty"] is empty
+    assert scan_row(messages=both)["empty"] is empty
 
 
 def hashes(*messages, dump=orjson.dumps):
@@ -256,7 +258,7 @@ def hashes(*messages, dump=orjson.dumps):
     ]
 
 
-def test_equal_completions_have_one_hash_however_they_are_written_down():
+def test_equal_completions_in_any_spelling_have_one_hash():
     call = {"type": "function", "function": {"name": "f", "arguments": '{"a": "é"}'}}
     for message in (
         {"content": 'é "quoted" \x1b \U0001f600 \\u00e9'},
@@ -290,35 +292,35 @@ def test_content_hash_ignores_prompt_and_record_format():
         {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]},
         {"messages": [{"role": "assistant", "content": "a"}], "completion": "a"},
     ]
-    assert len({found["completion_hash"] for found in scanned(*(row | form for form in forms))}) == 1
+    assert len({result["completion_hash"] for result in scanned(*(row | form for form in forms))}) == 1
 
 
 def test_other_completions_have_other_hashes():
     two = [{"role": "assistant", "content": "a"}, {"role": "assistant", "content": "b"}]
     one_text = [{"role": "assistant", "content": "ab"}]
-    found = hashes(
+    result = hashes(
         two, one_text, two[::-1], {"content": "a"}, {"content": ""}, {"content": "a", "reasoning_content": "r"},
         {"content": "a", "tool_calls": [{"function": {"name": "f"}}]}, {"content": [{"type": "text", "text": "a"}] * 2},
     )  # fmt: skip
-    assert len(set(found)) == len(found)
+    assert len(set(result)) == len(result)
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"])))
 @example("\\u00e9")
 @example("\x7f/\b\f")
-def test_a_text_has_one_hash(text):
+def test_text_has_one_hash_in_any_form(text):
     message = {"content": text}
     assert hashes(message) == hashes(message, dump=lambda value: json.dumps(value).encode())
-    assert one(messages=[{"role": "assistant", **message}])["empty"] is (not text.strip())
+    assert scan_row(messages=[{"role": "assistant", **message}])["empty"] is (not text.strip())
 
 
 @pytest.mark.parametrize("value", [2**70, -(2**64), [[[]]] * 2, "deep"])
-@pytest.mark.parametrize("place", ["content", "arguments"])
-def test_values_beyond_the_bounds_of_a_writer_are_hashed(place, value):
+@pytest.mark.parametrize("index", ["content", "arguments"])
+def test_very_large_or_deep_values_are_hashed(index, value):
     text = (b"[" * 300 + b"]" * 300) if value == "deep" else msgspec.json.encode(value)
     call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": {"a": "VALUE"}}}
     turn = {"role": "assistant", "content": [{"type": "x", "a": "VALUE"}]}
-    turn = turn if place == "content" else {"role": "assistant", "content": "", "tool_calls": [call]}
+    turn = turn if index == "content" else {"role": "assistant", "content": "", "tool_calls": [call]}
     line = orjson.dumps({"instance_id": "p", "messages": [turn]}).replace(b'"VALUE"', text)
     scan = Scan()
     assert scan.add(1, line, 0) is None
@@ -356,16 +358,16 @@ NO_ID = "missing: `instance_id` tells which problem a row is of; the row has {fi
         ({"completion": 3}, "completion", "Expected `str | array | null`, got `int`"),
     ],
 )
-def test_a_field_that_cannot_be_what_it_says(changed, field, reason):
-    found = fault(record(**changed))
+def test_field_of_a_wrong_type_is_a_bad_row(changed, field, reason):
+    result = fault(record(**changed))
     fields = ", ".join(key for key, value in record(**changed).items() if value is not ...)
-    assert (found.field, found.reason) == (field, reason.format(fields=fields) if reason is NO_ID else reason)
-    assert found.raw[:2000] == orjson.dumps(record(**changed)).decode()
+    assert (result.field, result.reason) == (field, reason.format(fields=fields) if reason is NO_ID else reason)
+    assert result.raw[:2000] == orjson.dumps(record(**changed)).decode()
 
 
-@pytest.mark.parametrize(("given", "number"), [("3", 3), ("run-a", None), ("9" * 40, None)])
-def test_a_sample_that_is_named_by_text(given, number):
-    assert one(sample_id=given)["sample_id"] == number
+@pytest.mark.parametrize(("recorded", "number"), [("3", 3), ("run-a", None), ("9" * 40, None)])
+def test_sample_id_as_text(recorded, number):
+    assert scan_row(sample_id=recorded)["sample_id"] == number
 
 
 @pytest.mark.parametrize(
@@ -376,9 +378,9 @@ def test_a_sample_that_is_named_by_text(given, number):
         (b"9" * 5000, "Integer value out of range"),
     ],
 )
-def test_a_reward_beyond_all_numbers(value, reason):
-    found = fault(b'{"instance_id": "p", "reward": ' + value + b"}")
-    assert (found.field, found.reason) == ("reward", reason)
+def test_reward_beyond_floats_is_a_bad_row(value, reason):
+    result = fault(b'{"instance_id": "p", "reward": ' + value + b"}")
+    assert (result.field, result.reason) == ("reward", reason)
 
 
 DEEP = b'{"instance_id": "p", "x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
@@ -412,10 +414,10 @@ DEEP = b'{"instance_id": "p", "x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
     ],
 )
 def test_invalid_record_is_a_fault(text, reason):
-    found = fault(text)
-    assert found.field is None
-    assert found.reason.startswith(reason)
-    assert orjson.dumps(found.to_json())
+    result = fault(text)
+    assert result.field is None
+    assert result.reason.startswith(reason)
+    assert orjson.dumps(result.to_json())
 
 
 def test_nan_and_infinity_become_null_with_a_note():
@@ -434,7 +436,7 @@ def test_nan_and_infinity_become_null_with_a_note():
     assert scan.repaired == {2, 3, 4}
 
 
-def test_of_a_key_that_is_twice_the_last_counts():
+def test_last_value_of_a_repeated_key_counts():
     row = scanned(b'{"instance_id": "a", "reward": 1, "instance_id": "b", "reward": 2}')[0]
     assert (row["instance_id"], row["reward"]) == ("b", 2.0)
 
@@ -507,9 +509,9 @@ IN_FULL = msgspec.json.Decoder(Record)
 
 
 @pytest.mark.parametrize("decoder", TYPED_DECODERS)
-@given(made=RECORDS)
-def test_the_short_ways_say_what_the_long_way_says(decoder, made):
-    text = json.dumps(made).encode()
+@given(built=RECORDS)
+def test_typed_facts_equal_record_facts(decoder, built):
+    text = json.dumps(built).encode()
     try:
         short = typed_facts(decoder.decode(text))
     except msgspec.DecodeError:
@@ -519,8 +521,8 @@ def test_the_short_ways_say_what_the_long_way_says(decoder, made):
 
 
 @given(RECORDS)
-def test_messages_of_few_fields_become_the_same_as_those_of_many(made):
-    text = json.dumps(made).encode()
+def test_plain_messages_normalize_like_full_ones(built):
+    text = json.dumps(built).encode()
     assert formed(decode_record, text) == formed(IN_FULL.decode, text)
 
 
@@ -537,22 +539,22 @@ CUT = [{"stopReason": "max_tokens"}, {"done_reason": "length"}, {"choices": [{"f
 
 
 @pytest.mark.parametrize("metadata", MARKED)
-def test_marks_in_the_metadata_of_a_row_with_an_outcome_are_seen(metadata):
+def test_marks_in_metadata_beside_an_outcome_are_read(metadata):
     assert scanned(record(success=True, metadata=metadata))[0]["marked"] is True
 
 
 @pytest.mark.parametrize("metadata", CUT)
-def test_metadata_of_a_row_with_an_outcome_says_that_it_is_cut_off(metadata):
+def test_truncation_in_metadata_beside_an_outcome_is_read(metadata):
     assert scanned(record(success=True, metadata=metadata))[0]["truncated"] is True
 
 
 @pytest.mark.parametrize("metadata", [{"reasoning_content": "so"}, {"thinking": "so"}])
-def test_thoughts_in_the_metadata_tell_completions_apart(metadata):
+def test_thoughts_in_metadata_change_the_hash(metadata):
     rows = scanned(record(completion="4", metadata=metadata), record(completion="4", metadata={}))
     assert rows[0]["completion_hash"] != rows[1]["completion_hash"]
 
 
-def test_messages_of_many_fields_and_of_few_in_turn():
+def test_alternating_plain_and_full_messages():
     few = [{"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "4"}]
     many = [few[0], few[1] | {"reasoning": "so", "refusal": None}]
     rows = scanned(*(record(messages=messages) for messages in (few, many, few, many)))
@@ -561,7 +563,7 @@ def test_messages_of_many_fields_and_of_few_in_turn():
     assert hashes[0] != hashes[1]
 
 
-@given(st.one_of(st.binary(), RECORDS.map(lambda made: json.dumps(made).encode())), st.data())
+@given(st.one_of(st.binary(), RECORDS.map(lambda built: json.dumps(built).encode())), st.data())
 def test_any_line_is_a_row_or_a_reason(text, data):
     """Also a valid record with some bytes changed, taken out, or put in."""
     if text and data.draw(st.booleans()):
@@ -584,7 +586,7 @@ def test_any_line_is_a_row_or_a_reason(text, data):
         max_size=3,
     )
 )
-def test_without_hashes_all_else_is_the_same(contents):
+def test_scan_without_hashes_has_the_same_other_columns(contents):
     turns = "".join(f', {{"role": "assistant", "content": {content}}}' for content in contents)
     line = f'{{"instance_id": "p", "reward": 1, "messages": [{{"role": "user", "content": "q"}}{turns}]}}'
     hashed, unhashed = Scan(), Scan(hashed=False)

@@ -1,4 +1,4 @@
-"""Marks in decoded rows are read by the rule of records in files."""
+"""Marks in decoded rows follow the rules for records in files."""
 
 import orjson
 import pytest
@@ -37,7 +37,7 @@ def test_marks_of_rows(name, value):
         assert (is_untrained_row(row), is_cut_off_row(row)) == (record.is_marked(), record.is_cut_off())
 
 
-def test_what_is_cut_off_says_so_under_any_name():
+def test_truncation_is_read_under_any_name():
     assert is_cut_off_row({"metadata": {"finish_reason": "length"}})
     assert is_cut_off_message({"stop_reason": "max_tokens"})
     assert is_cut_off_message({"extra": {"response": {"choices": [{"finish_reason": "length"}]}}})
@@ -53,17 +53,17 @@ def test_what_is_cut_off_says_so_under_any_name():
 
 
 @pytest.mark.parametrize("name", ["ignore", "skip"])
-def test_turns_that_are_to_be_skipped_are_not_learnt(name):
+def test_skipped_turns_are_excluded_from_training(name):
     assert is_untrained_message({"role": "assistant", "content": "a", name: True})
     assert not is_untrained_message({"role": "assistant", "content": "a", name: False})
     assert not is_untrained_row({name: True})
 
 
-def test_marks_in_facts_that_are_json_text_count():
+def test_marks_in_json_text_count():
     assert is_untrained_message({"role": "assistant", "content": "a", "metadata": '{"train": false}'})
 
 
-def test_values_that_are_nested_without_end_are_no_marks():
+def test_deeply_nested_values_are_no_marks():
     deep = orjson.loads("[" * 900 + "]" * 900)
     assert not is_untrained_message({"weight": deep})
     assert not is_untrained_row({"train": deep, "metadata": {"train": deep}})

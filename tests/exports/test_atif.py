@@ -11,7 +11,7 @@ from rollmill.corpus.corpus import read_corpus
 from rollmill.corpus.record import decode_record
 from rollmill.exports.trajectories import export_trajectory
 from tests.corpus.test_producers import FILES, FORMS
-from tests.exports.made import MadeCorpus, said
+from tests.exports.sample_corpus import InMemoryCorpus, msg
 
 
 class Strict(BaseModel):
@@ -80,7 +80,7 @@ class Document(Strict):
 
 def conversations(corpus):
     """The messages of each rollout, arguments as objects, no empty content."""
-    made = []
+    rollouts = []
     for line in corpus.records(corpus.table):
         turns = msgspec.json.decode(msgspec.json.encode(decode_record(line).conversation()))
         for turn in turns:
@@ -89,8 +89,8 @@ def conversations(corpus):
                 arguments = call["function"]["arguments"]
                 call["function"]["arguments"] = orjson.loads(arguments) if isinstance(arguments, str) else arguments
             turn.pop("name", None)
-        made.append([turn for turn in turns if turn["role"] != "exit"])
-    return made
+        rollouts.append([turn for turn in turns if turn["role"] != "exit"])
+    return rollouts
 
 
 def _text(content):
@@ -98,13 +98,13 @@ def _text(content):
 
 
 @pytest.mark.parametrize("name", [name for name in FORMS if name != "share_gpt.json"])
-def test_what_is_written_is_valid_and_reads_as_the_same(tmp_path, name):
+def test_documents_are_valid_and_round_trip(tmp_path, name):
     corpus = read_corpus([str(FILES / name)])
     export_trajectory(tmp_path / "x.jsonl", corpus, corpus.table, format="atif")
     documents = [orjson.loads(line) for line in (tmp_path / "x.jsonl").read_bytes().splitlines()]
     for document in documents:
-        told = Document.model_validate(document)
-        assert [step.step_id for step in told.steps] == list(range(1, len(told.steps) + 1))
+        parsed = Document.model_validate(document)
+        assert [step.step_id for step in parsed.steps] == list(range(1, len(parsed.steps) + 1))
     again = read_corpus([str(tmp_path / "x.jsonl")])
     facts = ("instance_id", "sample_id", "reward", "success", "exit_status")
     assert again.table.select(facts).equals(corpus.table.select(facts))
@@ -112,7 +112,7 @@ def test_what_is_written_is_valid_and_reads_as_the_same(tmp_path, name):
 
 
 def test_a_file_of_one_document_and_of_several(tmp_path):
-    corpus = MadeCorpus([{"instance_id": "p", "messages": [said("user", "q"), said("assistant", "a")]}] * 2)
+    corpus = InMemoryCorpus([{"instance_id": "p", "messages": [msg("user", "q"), msg("assistant", "a")]}] * 2)
     for rows, kind in ((1, dict), (2, list)):
         path = tmp_path / f"{rows}.json"
         export_trajectory(path, corpus, corpus.table.head(rows), format="atif")
@@ -125,8 +125,13 @@ def test_a_file_of_one_document_and_of_several(tmp_path):
 )
 def test_arguments_are_objects(tmp_path, arguments, written):
     call = {"type": "function", "function": {"name": "f", "arguments": arguments}}
-    turns = [said("user", "q"), said("assistant", "", tool_calls=[call]), said("tool", "r"), said("tool", "stray")]
-    corpus = MadeCorpus([{"instance_id": "p", "messages": turns}])
+    turns = [
+        msg("user", "q"),
+        msg("assistant", "", tool_calls=[call]),
+        msg("tool", "r"),
+        msg("tool", "stray"),
+    ]
+    corpus = InMemoryCorpus([{"instance_id": "p", "messages": turns}])
     export_trajectory(tmp_path / "x.json", corpus, corpus.table, format="atif")
     step, stray = orjson.loads((tmp_path / "x.json").read_bytes())["steps"][1:]
     assert step["tool_calls"] == [{"tool_call_id": "call-2-1", "function_name": "f", "arguments": written}]
@@ -137,8 +142,12 @@ def test_arguments_are_objects(tmp_path, arguments, written):
 def test_images_and_tools(tmp_path):
     parts = [{"type": "text", "text": "what"}, {"type": "image", "image": "a/b.jpg"}]
     tool = {"type": "function", "function": {"name": "f"}}
-    record = {"instance_id": "p", "messages": [said("user", parts), said("assistant", "a")], "tools": [tool]}
-    corpus = MadeCorpus([record])
+    record = {
+        "instance_id": "p",
+        "messages": [msg("user", parts), msg("assistant", "a")],
+        "tools": [tool],
+    }
+    corpus = InMemoryCorpus([record])
     export_trajectory(tmp_path / "x.json", corpus, corpus.table, format="atif", origin={"model": "m"})
     document = Document.model_validate(orjson.loads((tmp_path / "x.json").read_bytes()))
     assert document.steps[0].message[1].source.path == "a/b.jpg"

@@ -1,3 +1,5 @@
+"""The dataset card of exports."""
+
 import pytest
 from datasets import load_dataset
 
@@ -6,13 +8,13 @@ from rollmill.exports.preferences import export_preferences
 from rollmill.exports.sft import export_sft
 from rollmill.exports.splitting import Split
 from rollmill.exports.trajectories import export_trajectory
-from tests.exports.made import MadeCorpus, rollout
+from tests.exports.sample_corpus import InMemoryCorpus, rollout
 
 RECORDS = [rollout(f"p{number // 2}", number % 2, float(number % 2), answer=f"a{number}") for number in range(8)]
 
 
 def sft(folder, name="sft.jsonl", records=RECORDS, **options):
-    corpus = MadeCorpus(records)
+    corpus = InMemoryCorpus(records)
     kept = corpus.table[: corpus.table.height - 1]
     exported = export_sft(folder / name, corpus, kept, split=options.pop("split", None))
     return write_card(exported, corpus=corpus, filtered={"below_min_reward": 1}, **options)
@@ -46,7 +48,7 @@ def test_card_describes_files_filters_and_origin(tmp_path):
 
 
 def test_every_export_of_a_folder_loads_by_its_name(tmp_path):
-    folder, corpus = tmp_path / "out", MadeCorpus(RECORDS)
+    folder, corpus = tmp_path / "out", InMemoryCorpus(RECORDS)
     sft(folder, split=Split(0.3))
     for exported in (
         export_preferences(folder / "dpo.jsonl", corpus, corpus.table),
@@ -79,14 +81,14 @@ def test_writing_again_replaces_one_section_and_keeps_the_rest(tmp_path):
     assert sft(tmp_path, filters=["second"]).read_text() == again
 
 
-def test_a_readme_of_others_is_left_alone(tmp_path):
+def test_readme_of_the_user_is_left_unchanged(tmp_path):
     (tmp_path / "README.md").write_text("# My project\n")
     assert sft(tmp_path).name == "sft.card.md"
     assert (tmp_path / "README.md").read_text() == "# My project\n"
     assert "## sft" in (tmp_path / "sft.card.md").read_text()
 
 
-def test_files_that_are_gone_or_empty_are_not_configured(tmp_path):
+def test_missing_or_empty_files_are_not_configured(tmp_path):
     sft(tmp_path)
     (tmp_path / "sft.jsonl").unlink()
     sft(tmp_path, "other.jsonl")
@@ -96,7 +98,7 @@ def test_files_that_are_gone_or_empty_are_not_configured(tmp_path):
     assert "## empty" in text
 
 
-def test_text_from_outside_ends_no_section(tmp_path):
+def test_text_from_outside_cannot_end_a_section(tmp_path):
     evil = "<!-- rollmill:end -->"
     text = sft(tmp_path, filters=[evil], origin={evil: evil}).read_text()
     assert text.count(evil) == 1
@@ -104,7 +106,7 @@ def test_text_from_outside_ends_no_section(tmp_path):
 
 
 def test_counts_that_do_not_add_up_are_a_bug(tmp_path):
-    corpus = MadeCorpus(RECORDS)
+    corpus = InMemoryCorpus(RECORDS)
     exported = export_sft(tmp_path / "sft.jsonl", corpus, corpus.table[:3])
     with pytest.raises(RuntimeError, match="8 read, 0 filtered, 3 kept, 0 dropped"):
         write_card(exported, corpus=corpus)

@@ -1,3 +1,5 @@
+"""Conversations as training data: joined turns, removed bookkeeping, refusals."""
+
 import json
 from itertools import pairwise
 
@@ -12,7 +14,7 @@ from rollmill.corpus.raw_json import NOTHING
 from rollmill.corpus.record_text import content_text
 from rollmill.exports.contents import is_absent, is_blank
 from rollmill.exports.conversation import clean, split_prompt
-from tests.exports.made import said
+from tests.exports.sample_corpus import msg
 
 CALL = [{"type": "function", "function": {"name": "f", "arguments": "{}"}}]
 
@@ -33,28 +35,33 @@ def short(*turns):
 
 def test_bookkeeping_and_what_follows_the_last_answer_are_removed():
     turns = [
-        said("system", "s", extra={"time": 1}),
-        said("user", "q"),
-        said("assistant", "a", extra={"cost": 0.1}),
-        said("user", "observation"),
-        said("exit", "Submitted"),
+        msg("system", "s", extra={"time": 1}),
+        msg("user", "q"),
+        msg("assistant", "a", extra={"cost": 0.1}),
+        msg("user", "observation"),
+        msg("exit", "Submitted"),
     ]
-    assert cleaned(*turns) == [said("system", "s"), said("user", "q"), said("assistant", "a")]
+    assert cleaned(*turns) == [msg("system", "s"), msg("user", "q"), msg("assistant", "a")]
 
 
 def test_consecutive_turns_of_one_role_are_joined():
     turns = [
-        said("user", 'a "q"\\'),
-        said("user", "é\n"),
-        said("assistant", "x"),
-        said("assistant", "y"),
+        msg("user", 'a "q"\\'),
+        msg("user", "é\n"),
+        msg("assistant", "x"),
+        msg("assistant", "y"),
     ]
     assert short(*turns) == [("user", 'a "q"\\\n\né\n'), ("assistant", "x\n\ny")]
 
 
 def test_parts_are_concatenated_and_strings_become_parts_beside_them():
     image = {"type": "image", "image": "images/x.png"}
-    turns = [said("user", [image]), said("user", "look"), said("user", ["bare"]), said("assistant", "x")]
+    turns = [
+        msg("user", [image]),
+        msg("user", "look"),
+        msg("user", ["bare"]),
+        msg("assistant", "x"),
+    ]
     text = [{"type": "text", "text": "look"}, {"type": "text", "text": "bare"}]
     assert short(*turns)[0] == ("user", [image, *text])
 
@@ -64,50 +71,68 @@ def test_parts_are_concatenated_and_strings_become_parts_beside_them():
     [{"tool_calls": CALL}, {"reasoning_content": "hm"}, {"name": "other"}, {"tool_call_id": "1"}],
 )
 def test_turns_with_more_than_content_are_not_merged(extra):
-    turns = [said("user", "q"), said("assistant", "a", **extra), said("assistant", "b")]
+    turns = [msg("user", "q"), msg("assistant", "a", **extra), msg("assistant", "b")]
     assert [role for role, _ in short(*turns)] == ["user", "assistant", "assistant"]
 
 
 def test_tool_turns_are_not_merged():
-    turns = [said("assistant", None, tool_calls=CALL), said("tool", "1"), said("tool", "2"), said("assistant", "a")]
+    turns = [
+        msg("assistant", None, tool_calls=CALL),
+        msg("tool", "1"),
+        msg("tool", "2"),
+        msg("assistant", "a"),
+    ]
     assert short(*turns) == [("assistant", None), ("tool", "1"), ("tool", "2"), ("assistant", "a")]
 
 
-def test_empty_extras_are_none():
+def test_empty_fields_are_removed():
     turns = [
-        said("user", "q", name=None),
-        said("assistant", "a", tool_calls=[]),
-        said("assistant", "b", tool_calls=None),
+        msg("user", "q", name=None),
+        msg("assistant", "a", tool_calls=[]),
+        msg("assistant", "b", tool_calls=None),
     ]
-    assert cleaned(*turns) == [said("user", "q"), said("assistant", "a\n\nb")]
+    assert cleaned(*turns) == [msg("user", "q"), msg("assistant", "a\n\nb")]
 
 
-def test_empty_answers_go_and_their_neighbours_are_merged():
-    turns = [said("user", "q"), said("assistant", " \n\u3000"), said("user", "well?"), said("assistant", "a")]
+def test_empty_answers_are_removed_and_neighbours_merged():
+    turns = [
+        msg("user", "q"),
+        msg("assistant", " \n\u3000"),
+        msg("user", "well?"),
+        msg("assistant", "a"),
+    ]
     assert short(*turns) == [("user", "q\n\nwell?"), ("assistant", "a")]
-    assert short(said("user", "q"), said("assistant", "a"), said("user", "o"), said("assistant", "")) == [
+    assert short(
+        msg("user", "q"),
+        msg("assistant", "a"),
+        msg("user", "o"),
+        msg("assistant", ""),
+    ) == [
         ("user", "q"),
         ("assistant", "a"),
     ]
 
 
 def test_a_leading_answer_stays():
-    assert short(said("assistant", "hi"), said("user", "q"), said("assistant", "a"))[0] == ("assistant", "hi")
+    assert short(msg("assistant", "hi"), msg("user", "q"), msg("assistant", "a"))[0] == (
+        "assistant",
+        "hi",
+    )
 
 
 @pytest.mark.parametrize(
     ("turns", "reason"),
     [
         ([], "no_messages"),
-        ([said("exit", "Submitted")], "no_messages"),
-        ([said("user", "q")], "no_assistant_turn"),
-        ([said("user", "q"), said("assistant", " \t\n")], "empty_completion"),
-        ([said("user", "q"), said("assistant", None)], "empty_completion"),
-        ([said("user", "q"), said("assistant", [{"type": "text", "text": " "}])], "empty_completion"),
-        ([said("user", "q"), said("assistant", "", reasoning_content="I think")], "empty_completion"),
-        ([said("human", "q"), said("assistant", "a")], "unknown_role"),
-        ([said("user", {"text": "q"}), said("assistant", "a")], "unreadable_content"),
-        ([said("user", [1]), said("assistant", "a")], "unreadable_content"),
+        ([msg("exit", "Submitted")], "no_messages"),
+        ([msg("user", "q")], "no_assistant_turn"),
+        ([msg("user", "q"), msg("assistant", " \t\n")], "empty_completion"),
+        ([msg("user", "q"), msg("assistant", None)], "empty_completion"),
+        ([msg("user", "q"), msg("assistant", [{"type": "text", "text": " "}])], "empty_completion"),
+        ([msg("user", "q"), msg("assistant", "", reasoning_content="I think")], "empty_completion"),
+        ([msg("human", "q"), msg("assistant", "a")], "unknown_role"),
+        ([msg("user", {"text": "q"}), msg("assistant", "a")], "unreadable_content"),
+        ([msg("user", [1]), msg("assistant", "a")], "unreadable_content"),
     ],
 )
 def test_reasons(turns, reason):
@@ -119,20 +144,25 @@ def test_nothing_recorded_is_no_messages():
 
 
 def test_input_messages_are_not_modified():
-    given_turns = messages(said("user", "a"), said("user", "b"), said("assistant", "c", tool_calls=[]))
+    given_turns = messages(msg("user", "a"), msg("user", "b"), msg("assistant", "c", tool_calls=[]))
     before = msgspec.json.encode(given_turns)
     clean(given_turns)
     assert msgspec.json.encode(given_turns) == before
 
 
 def test_prompt_ends_before_the_first_answer():
-    turns = messages(said("user", "q"), said("assistant", "a"), said("user", "o"), said("assistant", "b"))
+    turns = messages(
+        msg("user", "q"),
+        msg("assistant", "a"),
+        msg("user", "o"),
+        msg("assistant", "b"),
+    )
     prompt, completion = split_prompt(turns)
     assert [len(prompt), len(completion)] == [1, 3]
 
 
 @given(st.text(alphabet=st.characters(exclude_categories=["Cs"])), st.booleans())
-def test_blank_means_white_space_however_it_is_written(text, ascii_only):
+def test_blank_is_white_space_in_any_spelling(text, ascii_only):
     written = msgspec.Raw(json.dumps(text, ensure_ascii=ascii_only).encode())
     assert is_blank(written) == (not text.strip())
 
@@ -172,7 +202,7 @@ def _plain(turn):
 def _model_text(turns):
     """Everything that the model wrote, white space aside: joins add some, and blank turns lose theirs."""
     raw = [raw for turn in turns if turn.role == "assistant" for raw in (turn.content, turn.reasoning_content)]
-    return "".join("".join(content_text(one) for one in raw if not is_absent(one)).split())
+    return "".join("".join(content_text(item) for item in raw if not is_absent(item)).split())
 
 
 @given(st.lists(TURNS, max_size=8))

@@ -1,3 +1,5 @@
+"""Export of preference pairs."""
+
 import pytest
 from datasets import load_dataset
 from hypothesis import HealthCheck, given, settings
@@ -6,11 +8,11 @@ from hypothesis import strategies as st
 from rollmill.errors import InputError
 from rollmill.exports.preferences import export_preferences, pair_up
 from rollmill.exports.splitting import Split
-from tests.exports.made import MadeCorpus, lines_of, reasons_of, rollout, said
+from tests.exports.sample_corpus import InMemoryCorpus, lines_of, msg, reasons_of, rollout
 
 
 def export(folder, records, **options):
-    corpus = MadeCorpus(records)
+    corpus = InMemoryCorpus(records)
     exported = export_preferences(folder / "dpo.jsonl", corpus, corpus.table, **options)
     return exported, lines_of(folder / "dpo.jsonl")
 
@@ -31,9 +33,9 @@ def group(*rewards, problem="p0", first=0, **more):
 def test_one_pair(tmp_path):
     exported, (line,) = export(tmp_path, group(0.0, 1.0), origin={"run": "abc"})
     assert line == {
-        "prompt": [said("system", "s"), said("user", "q of p0")],
-        "chosen": [said("assistant", "answer 1")],
-        "rejected": [said("assistant", "answer 0")],
+        "prompt": [msg("system", "s"), msg("user", "q of p0")],
+        "chosen": [msg("assistant", "answer 1")],
+        "rejected": [msg("assistant", "answer 0")],
         "metadata": {
             "instance_id": "p0",
             "chosen_sample_id": 1,
@@ -52,19 +54,19 @@ def test_best_with_worst_second_best_with_second_worst(tmp_path):
     assert samples_of(lines) == [(1, 0), (5, 4), (3, 2)]
 
 
-def test_limit_and_contrast_are_reasons(tmp_path):
+def test_drop_reasons_of_pairs(tmp_path):
     exported, lines = export(tmp_path, group(0.0, 1.0, 0.0, 1.0, 0.0), max_pairs=1)
     assert samples_of(lines) == [(1, 0)]
     assert reasons_of(exported) == {2: "over_limit", 3: "over_limit", 4: "no_contrast"}
 
 
-def test_margin_is_the_least_difference_rounding_forgiven(tmp_path):
+def test_margin_tolerates_rounding(tmp_path):
     assert samples_of(export(tmp_path, group(0.4, 0.7), min_margin=0.3)[1]) == [(1, 0)]
     assert export(tmp_path, group(0.4, 0.7), min_margin=0.31)[1] == []
     assert export(tmp_path, group(1.0, 1.0))[1] == []
 
 
-def test_success_says_who_can_be_what(tmp_path):
+def test_success_decides_who_may_be_chosen_or_rejected(tmp_path):
     both_right = group(0.6, 1.0)
     both_wrong = group(0.0, 0.4, problem="p1")
     unknown = group(0.0, 1.0, problem="p2", success=None)
@@ -73,14 +75,14 @@ def test_success_says_who_can_be_what(tmp_path):
     assert set(reasons_of(exported).values()) == {"no_contrast"}
 
 
-def test_rollouts_that_cannot_be_judged_are_in_no_pair(tmp_path):
+def test_unjudged_rollouts_are_in_no_pair(tmp_path):
     records = [
         *group(0.0, 1.0),
         rollout("p0", 2, 0.0, answer=" "),
         rollout("p0", 3, None, success=None, answer="x"),
         rollout("p0", 4, -9.0, answer="y", error={"type": "timeout", "message": "m"}),
         {"instance_id": "p0", "sample_id": 5, "reward": 0.0, "success": False},
-        {"instance_id": "p0", "sample_id": 6, "reward": 0.0, "success": False, "messages": [said("user", "q")]},
+        {"instance_id": "p0", "sample_id": 6, "reward": 0.0, "success": False, "messages": [msg("user", "q")]},
     ]
     exported, lines = export(tmp_path, records)
     assert samples_of(lines) == [(1, 0)]
@@ -104,7 +106,7 @@ def test_equal_completions_are_never_paired(tmp_path):
     assert reasons_of(exported) == {1: "no_contrast"}
 
 
-def test_prompts_must_be_equal_in_what_they_say(tmp_path):
+def test_prompts_must_have_equal_values(tmp_path):
     other = rollout("p0", 1, 1.0, answer="b")
     other["messages"][1]["content"] = "another question"
     exported, lines = export(tmp_path, [rollout("p0", 0, 0.0), other])
@@ -119,19 +121,19 @@ def test_prompts_must_be_equal_in_what_they_say(tmp_path):
 
 
 def test_equal_image_paths_of_different_folders_are_different_images(tmp_path):
-    shown = [said("user", [{"type": "image", "image": "images/x.png"}])]
+    shown = [msg("user", [{"type": "image", "image": "images/x.png"}])]
     records = [
         {
             "instance_id": "p",
             "sample_id": n,
             "reward": n,
             "success": bool(n),
-            "messages": [*shown, said("assistant", f"{n}")],
+            "messages": [*shown, msg("assistant", f"{n}")],
         }
         for n in (0, 1)
     ]
     for roots, pairs in (((tmp_path / "a", tmp_path / "b"), 0), ((tmp_path / "a", tmp_path / "a"), 1)):
-        corpus = MadeCorpus(records, roots)
+        corpus = InMemoryCorpus(records, roots)
         table = corpus.table.with_columns(source=corpus.table["row"])
         exported = export_preferences(tmp_path / "dpo.jsonl", corpus, table)
         assert exported.rows == {"train": pairs}
@@ -140,22 +142,28 @@ def test_equal_image_paths_of_different_folders_are_different_images(tmp_path):
 
 def test_a_refused_rollout_leaves_its_partner_without_contrast(tmp_path):
     bad = rollout("p0", 1, 1.0, answer="b")
-    bad["messages"].insert(0, said("robot", "x"))
+    bad["messages"].insert(0, msg("robot", "x"))
     exported, lines = export(tmp_path, [rollout("p0", 0, 0.0), bad])
     assert lines == []
     assert reasons_of(exported) == {0: "no_contrast", 1: "unknown_role"}
 
 
-def test_who_speaks_first_must_be_asked(tmp_path):
+def test_conversation_without_a_prompt_makes_no_pair(tmp_path):
     records = [
-        {"instance_id": "p", "sample_id": n, "reward": n, "success": bool(n), "messages": [said("assistant", f"{n}")]}
+        {
+            "instance_id": "p",
+            "sample_id": n,
+            "reward": n,
+            "success": bool(n),
+            "messages": [msg("assistant", f"{n}")],
+        }
         for n in (0, 1)
     ]
     assert reasons_of(export(tmp_path, records)[0]) == {0: "no_prompt", 1: "no_prompt"}
 
 
 def test_split_and_loading(tmp_path):
-    records = [one for number in range(6) for one in group(0.0, 1.0, problem=f"p{number}")]
+    records = [item for number in range(6) for item in group(0.0, 1.0, problem=f"p{number}")]
     exported, _ = export(tmp_path, records, split=Split(0.3))
     assert sum(exported.rows.values()) == sum(exported.problems.values()) == 6
     files = {side: str(path) for side, path in exported.files.items()}
@@ -175,10 +183,10 @@ ROLLOUTS = st.tuples(st.sampled_from("pq"), REWARDS, st.sampled_from([None, True
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 @given(st.lists(ROLLOUTS, max_size=12), st.sampled_from([0.0, 0.5]), st.integers(1, 3))
-def test_invariants(tmp_path, made, margin, most):
+def test_invariants(tmp_path, built, margin, most):
     records = [
         rollout(problem, number, reward, success=success, answer=answer)
-        for number, (problem, reward, success, answer) in enumerate(made)
+        for number, (problem, reward, success, answer) in enumerate(built)
     ]
     exported, lines = export(tmp_path, records, min_margin=margin, max_pairs=most)
     pairs = samples_of(lines)
@@ -197,4 +205,4 @@ def test_invariants(tmp_path, made, margin, most):
 
 
 def test_pairs_of_no_rows():
-    assert pair_up(MadeCorpus([]).table, min_margin=0.0, max_pairs=1).paired.height == 0
+    assert pair_up(InMemoryCorpus([]).table, min_margin=0.0, max_pairs=1).paired.height == 0

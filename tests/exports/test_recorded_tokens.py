@@ -1,4 +1,4 @@
-"""Rows of an export find the tokens of their rollouts, or have them."""
+"""Rows of an export have the location of their recorded tokens, or the ids themselves."""
 
 from array import array
 
@@ -16,7 +16,7 @@ from rollmill.jobs.curation.filter_spec import Filters
 from rollmill.records import TokenLocation
 
 SOURCE = TokenSource("0123456789abcdef", "processed_logprobs")
-ASKED, FIRST, AGAIN, SECOND = [1, 2], [3, 9], [4], [5, 9]
+PROMPT, FIRST, AGAIN, SECOND = [1, 2], [3, 9], [4], [5, 9]
 TURNS = [
     {"role": "user", "content": "q"},
     {"role": "assistant", "content": "a"},
@@ -29,7 +29,7 @@ def call(prompt, written):
     return SampledTokens(array("I", prompt), array("I", written), array("f", [-0.5] * len(written)), SOURCE)
 
 
-CALLS = [call(ASKED, FIRST), call(ASKED + FIRST + AGAIN, SECOND)]
+CALLS = [call(PROMPT, FIRST), call(PROMPT + FIRST + AGAIN, SECOND)]
 
 
 def journal(folder, *rollouts):
@@ -40,8 +40,8 @@ def journal(folder, *rollouts):
     for sample_id, (messages, calls) in enumerate(rollouts):
         row = {"instance_id": "p", "sample_id": sample_id, "reward": 1.0, "success": True, "messages": messages}
         if calls:
-            made = RolloutTokens("p", sample_id, calls, row_digest(row))
-            row["tokens"] = tokens.append(made).model_dump()
+            built = RolloutTokens("p", sample_id, calls, row_digest(row))
+            row["tokens"] = tokens.append(built).model_dump()
         lines.append(orjson.dumps(row) + b"\n")
     tokens.close()
     (folder / "0001.jsonl").write_bytes(b"".join(lines))
@@ -62,13 +62,13 @@ def calls_of(row, folder):
         reader.close()
 
 
-def test_a_row_says_where_its_tokens_are(tmp_path):
+def test_row_has_the_location_of_its_tokens(tmp_path):
     rows, _ = export(journal(tmp_path / "run", (TURNS, CALLS)), tmp_path / "elsewhere/sft.jsonl")
     assert rows[0]["metadata"]["tokens"]["file"] == "../run/0001.tokens"
     assert calls_of(rows[0], tmp_path / "elsewhere") == CALLS
 
 
-def test_answers_that_an_export_leaves_out_take_their_calls_along(tmp_path):
+def test_calls_of_omitted_answers_are_omitted(tmp_path):
     empty = [*TURNS[:1], {"role": "assistant", "content": " "}, *TURNS[2:]]
     marked = [*TURNS[:3], {"role": "assistant", "content": "b", "train": False}]
     (first, second), _ = export(journal(tmp_path / "run", (empty, CALLS), (marked, CALLS)), tmp_path / "run/sft.jsonl")
@@ -76,13 +76,13 @@ def test_answers_that_an_export_leaves_out_take_their_calls_along(tmp_path):
     assert TokenLocation.model_validate(second["metadata"]["tokens"]).calls == (-2,)
 
 
-def test_joined_answers_name_no_tokens(tmp_path):
+def test_joined_answers_have_no_token_location(tmp_path):
     joined = [TURNS[0], TURNS[1], TURNS[3]]
     rows, _ = export(journal(tmp_path / "run", (joined, CALLS)), tmp_path / "run/sft.jsonl")
     assert "tokens" not in rows[0]["metadata"]
 
 
-def test_filtered_records_find_their_tokens_from_their_new_place(tmp_path):
+def test_filtered_records_have_a_relative_token_location(tmp_path):
     corpus = journal(tmp_path / "run", (TURNS, CALLS))
     (tmp_path / "kept").mkdir()
     filter_corpus(corpus, Filters(), tmp_path / "kept/rows.jsonl")
@@ -90,7 +90,7 @@ def test_filtered_records_find_their_tokens_from_their_new_place(tmp_path):
     assert calls_of(rows[0], tmp_path / "third") == CALLS
 
 
-def test_an_exports_own_rows_find_their_tokens_when_they_are_filtered_and_exported_again(tmp_path):
+def test_token_location_survives_filtering_and_exporting_again(tmp_path):
     export(journal(tmp_path / "run", (TURNS, CALLS)), tmp_path / "elsewhere/sft.jsonl")
     (tmp_path / "kept/deep").mkdir(parents=True)
     rows = read_corpus([str(tmp_path / "elsewhere/sft.jsonl")])
@@ -99,29 +99,29 @@ def test_an_exports_own_rows_find_their_tokens_when_they_are_filtered_and_export
     assert calls_of(again[0], tmp_path / "third") == CALLS
 
 
-def test_ids_and_labels_on_request(tmp_path):
+def test_token_ids_and_labels(tmp_path):
     rows, _ = export(journal(tmp_path / "run", (TURNS, CALLS)), tmp_path / "run/sft.jsonl", token_ids=True)
     (row,) = rows
-    assert row["input_ids"] == ASKED + FIRST + AGAIN + SECOND
+    assert row["input_ids"] == PROMPT + FIRST + AGAIN + SECOND
     assert row["labels"] == [IGNORED] * 2 + FIRST + [IGNORED] + SECOND
     assert row["metadata"]["tokenizer"] == SOURCE.tokenizer
 
 
-def test_prompts_that_do_not_go_on_make_several_rows(tmp_path):
+def test_prompts_that_do_not_continue_make_several_rows(tmp_path):
     shortened = [CALLS[0], call([1, 7], SECOND)]
     rows, exported = export(journal(tmp_path / "run", (TURNS, shortened)), tmp_path / "run/sft.jsonl", token_ids=True)
-    assert [row["input_ids"] for row in rows] == [ASKED + FIRST, [1, 7, *SECOND]]
+    assert [row["input_ids"] for row in rows] == [PROMPT + FIRST, [1, 7, *SECOND]]
     assert exported.kept == 1
 
 
 @pytest.mark.parametrize("calls", [None, [call([], []), CALLS[1]]])
-def test_a_rollout_whose_ids_are_not_known_is_dropped_where_they_are_wanted(tmp_path, calls):
+def test_rollout_without_tokens_is_dropped_with_token_ids(tmp_path, calls):
     corpus = journal(tmp_path / "run", (TURNS, CALLS), (TURNS, calls))
     rows, exported = export(corpus, tmp_path / "run/sft.jsonl", token_ids=True)
     assert (len(rows), exported.reasons) == (1, {"no_tokens": 1})
 
 
-def test_a_rollout_that_somebody_corrected_has_no_tokens(tmp_path):
+def test_edited_rollout_has_no_tokens(tmp_path):
     journal(tmp_path / "run", (TURNS, CALLS))
     path = tmp_path / "run/0001.jsonl"
     path.write_bytes(path.read_bytes().replace(b'"content":"a"', b'"content":"corrected"'))
@@ -131,6 +131,6 @@ def test_a_rollout_that_somebody_corrected_has_no_tokens(tmp_path):
     assert export(corpus, tmp_path / "run/ids.jsonl", token_ids=True)[1].reasons == {"no_tokens": 1}
 
 
-def test_a_row_says_of_which_text_its_tokens_are(tmp_path):
+def test_token_location_has_the_digest_of_the_row(tmp_path):
     rows, _ = export(journal(tmp_path / "run", (TURNS, CALLS)), tmp_path / "run/sft.jsonl")
     assert rows[0]["metadata"]["tokens"]["digest"] == row_digest(rows[0])

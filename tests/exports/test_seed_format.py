@@ -1,3 +1,5 @@
+"""The generated-data document."""
+
 import gzip
 import io
 
@@ -11,13 +13,13 @@ from rollmill.exports.packing import output_kind
 from rollmill.exports.seed_format import generated_metadata, summary, write_seed_format
 from rollmill.files.io import open_binary
 from rollmill.files.json_array import JsonArray
-from tests.exports.made import MadeCorpus, rollout
+from tests.exports.sample_corpus import InMemoryCorpus, rollout
 
 RECORDS = [rollout("p0", 0, 1.0, model_calls=3), rollout("p0", 1, 0.0, model_calls=2), rollout("p1", 0, None)]
 
 
 def write(path, records=RECORDS):
-    corpus = MadeCorpus(records)
+    corpus = InMemoryCorpus(records)
     facts = generated_metadata(corpus, corpus.table), corpus.records(corpus.table), summary(corpus.table)
     write_seed_format(path, *facts)
 
@@ -71,8 +73,8 @@ def test_no_rows(tmp_path):
     }
 
 
-def test_no_success_known_is_none_successful():
-    table = MadeCorpus([rollout(success=None)]).table
+def test_unknown_success_counts_as_failed():
+    table = InMemoryCorpus([rollout(success=None)]).table
     assert (summary(table)["successful"], summary(table)["failed"]) == (0, 1)
     assert pl.Series([None], dtype=pl.Boolean).sum() == 0
 

@@ -1,3 +1,5 @@
+"""Export for supervised fine-tuning."""
+
 import msgspec
 import orjson
 import pytest
@@ -11,13 +13,13 @@ from rollmill.exports import training_file
 from rollmill.exports.conversation import clean
 from rollmill.exports.sft import TokenBudget, export_sft
 from rollmill.exports.splitting import Split
-from tests.exports.made import MadeCorpus, lines_of, reasons_of, rollout, said
+from tests.exports.sample_corpus import InMemoryCorpus, lines_of, msg, reasons_of, rollout
 
 CALL = [{"id": "1", "type": "function", "function": {"name": "f", "arguments": {"path": "x"}}}]
 
 
 def export(folder, records, root=None, **options):
-    corpus = records if isinstance(records, MadeCorpus) else MadeCorpus(records, root)
+    corpus = records if isinstance(records, InMemoryCorpus) else InMemoryCorpus(records, root)
     return export_sft(folder / "sft.jsonl", corpus, corpus.table, **options)
 
 
@@ -49,13 +51,13 @@ def test_messages_and_metadata(tmp_path):
 
 
 @pytest.mark.parametrize("seed", ["seven", 1 << 63, True, None, 1.5])
-def test_a_seed_that_a_column_cannot_hold_is_left_out(tmp_path, seed):
+def test_seed_beyond_64_bits_is_left_out(tmp_path, seed):
     export(tmp_path, [rollout(seed=seed)])
     assert "seed" not in lines_of(tmp_path / "sft.jsonl")[0]["metadata"]
 
 
-def test_the_answers_error_is_the_tables(tmp_path):
-    corpus = MadeCorpus([rollout()])
+def test_error_is_the_answer_error_of_the_table(tmp_path):
+    corpus = InMemoryCorpus([rollout()])
     table = corpus.table.with_columns(answer_error=0.25, extra=1)
     export_sft(tmp_path / "sft.jsonl", corpus, table)
     assert lines_of(tmp_path / "sft.jsonl")[0]["metadata"]["error"] == 0.25
@@ -68,9 +70,15 @@ def test_the_rejected_side_of_a_preference_is_no_row(tmp_path):
 
 
 def test_prompt_and_completion(tmp_path):
-    turns = [said("system", "s"), said("user", "q"), said("assistant", "a"), said("user", "o"), said("assistant", "b")]
+    turns = [
+        msg("system", "s"),
+        msg("user", "q"),
+        msg("assistant", "a"),
+        msg("user", "o"),
+        msg("assistant", "b"),
+    ]
     record = {"instance_id": "p", "sample_id": 0, "messages": turns}
-    leading = {"instance_id": "p", "sample_id": 1, "messages": [said("assistant", "hi")]}
+    leading = {"instance_id": "p", "sample_id": 1, "messages": [msg("assistant", "hi")]}
     exported = export(tmp_path, [record, leading], format="prompt_completion")
     (line,) = lines_of(tmp_path / "sft.jsonl")
     assert (line["prompt"], line["completion"]) == (turns[:2], turns[2:])
@@ -83,8 +91,8 @@ def test_every_row_is_written_or_has_a_reason(tmp_path):
         rollout(answer=" "),
         rollout(sample=1),
         {"instance_id": "p", "sample_id": 0},
-        {"instance_id": "p", "sample_id": 1, "messages": [said("user", "q")]},
-        {"instance_id": "p", "sample_id": 2, "messages": [said("robot", "q"), said("assistant", "a")]},
+        {"instance_id": "p", "sample_id": 1, "messages": [msg("user", "q")]},
+        {"instance_id": "p", "sample_id": 2, "messages": [msg("robot", "q"), msg("assistant", "a")]},
         b'{"instance_id":"p","sample_id":3,"messages":[{"role":"assistant","content":"\xff"}]}',
     ]
     exported = export(tmp_path, records)
@@ -106,7 +114,7 @@ def test_nothing_kept_makes_an_empty_file(tmp_path):
 
 
 def test_only_the_given_rows_are_read(tmp_path):
-    corpus = MadeCorpus([rollout(sample=number) for number in range(4)])
+    corpus = InMemoryCorpus([rollout(sample=number) for number in range(4)])
     exported = export_sft(tmp_path / "sft.jsonl", corpus, corpus.table[[1, 3]])
     assert [line["metadata"]["sample_id"] for line in lines_of(tmp_path / "sft.jsonl")] == [1, 3]
     assert exported.dropped.height == 0
@@ -116,7 +124,11 @@ def test_only_the_given_rows_are_read(tmp_path):
 
 def test_text_parts_become_plain_text_without_images(tmp_path):
     parts = [{"type": "text", "text": "a", "cache_control": {"type": "ephemeral"}}, {"type": "text", "text": "b"}]
-    record = {"instance_id": "p", "sample_id": 0, "messages": [said("user", parts), said("assistant", "x")]}
+    record = {
+        "instance_id": "p",
+        "sample_id": 0,
+        "messages": [msg("user", parts), msg("assistant", "x")],
+    }
     exported = export(tmp_path, [rollout(), record])
     assert lines_of(tmp_path / "sft.jsonl")[1]["messages"][0]["content"] == "a\nb"
     assert loaded(exported, tmp_path)["train"].num_rows == 2
@@ -124,9 +136,9 @@ def test_text_parts_become_plain_text_without_images(tmp_path):
 
 def test_all_contents_become_parts_where_one_row_shows_an_image(tmp_path):
     image = {"type": "image", "image": "images/x.png"}
-    shown = [said("user", [image, {"type": "text", "text": "q"}]), said("assistant", "x")]
+    shown = [msg("user", [image, {"type": "text", "text": "q"}]), msg("assistant", "x")]
     records = [rollout(), {"instance_id": "p", "sample_id": 0, "messages": shown}]
-    corpus = MadeCorpus(records, tmp_path / "run")
+    corpus = InMemoryCorpus(records, tmp_path / "run")
     exported = export(tmp_path / "out", corpus)
     first, second = lines_of(tmp_path / "out" / "sft.jsonl")
     assert first["messages"][2]["content"] == [{"type": "text", "text": "a"}]
@@ -139,13 +151,13 @@ def test_all_contents_become_parts_where_one_row_shows_an_image(tmp_path):
 @pytest.mark.parametrize("path", ["{0}/run/x.png", "https://host/x.png", "data:image/png;base64,AA=="])
 def test_image_paths_that_are_not_relative_stay(tmp_path, path):
     path = path.format(tmp_path)
-    turns = [said("user", [{"type": "image", "image": path}]), said("assistant", "x")]
+    turns = [msg("user", [{"type": "image", "image": path}]), msg("assistant", "x")]
     export(tmp_path, [{"instance_id": "p", "sample_id": 0, "messages": turns}], tmp_path / "run")
     assert lines_of(tmp_path / "sft.jsonl")[0]["images"] == [path]
 
 
 def test_a_name_with_a_colon_is_a_path(tmp_path):
-    turns = [said("user", [{"type": "image", "image": "scan:1.png"}]), said("assistant", "x")]
+    turns = [msg("user", [{"type": "image", "image": "scan:1.png"}]), msg("assistant", "x")]
     export(tmp_path, [{"instance_id": "p", "sample_id": 0, "messages": turns}], tmp_path / "run")
     assert lines_of(tmp_path / "sft.jsonl")[0]["images"] == ["run/scan:1.png"]
 
@@ -168,8 +180,8 @@ def test_a_name_with_a_colon_is_a_path(tmp_path):
 def test_row_with_an_image_outside_its_folder_is_dropped(tmp_path, part):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "link.png").symlink_to("/etc/passwd")
-    shown = [said("user", [part]), said("assistant", "x")]
-    fine = [said("user", [{"type": "image", "image": "images/x.png"}]), said("assistant", "x")]
+    shown = [msg("user", [part]), msg("assistant", "x")]
+    fine = [msg("user", [{"type": "image", "image": "images/x.png"}]), msg("assistant", "x")]
     rows = [{"instance_id": "p", "sample_id": number, "messages": turns} for number, turns in enumerate((shown, fine))]
     exported = export(tmp_path, rows, tmp_path / "run")
     assert exported.dropped["drop_reason"].to_list() == ["image_outside"]
@@ -178,14 +190,17 @@ def test_row_with_an_image_outside_its_folder_is_dropped(tmp_path, part):
 
 def test_further_folders_of_images_are_named_by_a_flag(tmp_path):
     (tmp_path / "pictures").mkdir()
-    turns = [said("user", [{"type": "image", "image": str(tmp_path / "pictures" / "a.png")}]), said("assistant", "x")]
+    turns = [
+        msg("user", [{"type": "image", "image": str(tmp_path / "pictures" / "a.png")}]),
+        msg("assistant", "x"),
+    ]
     rows = [{"instance_id": "p", "sample_id": 0, "messages": turns}]
     export(tmp_path, rows, tmp_path / "run", image_folders=[str(tmp_path / "pictures")])
     assert lines_of(tmp_path / "sft.jsonl")[0]["images"] == [str(tmp_path / "pictures" / "a.png")]
 
 
 def test_images_of_a_remote_source_keep_their_paths(tmp_path):
-    turns = [said("user", [{"type": "image", "image": "images/x.png"}]), said("assistant", "x")]
+    turns = [msg("user", [{"type": "image", "image": "images/x.png"}]), msg("assistant", "x")]
     export(tmp_path, [{"instance_id": "p", "sample_id": 0, "messages": turns}])
     assert lines_of(tmp_path / "sft.jsonl")[0]["images"] == ["images/x.png"]
 
@@ -193,7 +208,12 @@ def test_images_of_a_remote_source_keep_their_paths(tmp_path):
 def test_late_columns_come_first_so_that_a_loader_finds_them(tmp_path, monkeypatch):
     monkeypatch.setattr(training_file, "FIRST_BYTES", 20_000)
     plain = [rollout(sample=number, answer="x" * 1000) for number in range(60)]
-    tools = [said("user", "q"), said("assistant", None, tool_calls=CALL), said("tool", "o"), said("assistant", "a")]
+    tools = [
+        msg("user", "q"),
+        msg("assistant", None, tool_calls=CALL),
+        msg("tool", "o"),
+        msg("assistant", "a"),
+    ]
     late = {"instance_id": "late", "sample_id": 0, "messages": tools, "seed": 1, "speedup": 2.0}
     exported = export(tmp_path, [*plain, late, {**late, "sample_id": 1}, rollout(sample=60)])
     lines = lines_of(tmp_path / "sft.jsonl")
@@ -205,11 +225,21 @@ def test_late_columns_come_first_so_that_a_loader_finds_them(tmp_path, monkeypat
     assert rows[0]["messages"][1]["tool_calls"][0]["function"]["arguments"]["path"] == "x"
 
 
-def test_columns_in_the_first_megabyte_are_found_where_they_stand(tmp_path):
+def test_rows_in_the_first_megabyte_keep_their_order(tmp_path):
     plain = [rollout(sample=number, answer="x" * 10_000) for number in range(90)]
-    tools = [said("user", "q"), said("assistant", None, tool_calls=CALL), said("tool", "o"), said("assistant", "a")]
+    tools = [
+        msg("user", "q"),
+        msg("assistant", None, tool_calls=CALL),
+        msg("tool", "o"),
+        msg("assistant", "a"),
+    ]
     other = [{**CALL[0], "function": {"name": "g", "arguments": {"depth": 1, "path": None}}}]
-    deeper = [said("user", "q"), said("assistant", "", tool_calls=other), said("tool", "o"), said("assistant", "a")]
+    deeper = [
+        msg("user", "q"),
+        msg("assistant", "", tool_calls=other),
+        msg("tool", "o"),
+        msg("assistant", "a"),
+    ]
     records = [
         *plain,
         {"instance_id": "t", "sample_id": 0, "messages": tools},
@@ -224,7 +254,7 @@ def test_columns_in_the_first_megabyte_are_found_where_they_stand(tmp_path):
     assert rows["metadata"][91]["instance_id"] == "t"
 
 
-def test_a_file_larger_than_a_block_is_moved_whole(tmp_path, monkeypatch):
+def test_prepending_moves_files_larger_than_a_block(tmp_path, monkeypatch):
     monkeypatch.setattr(training_file, "_BLOCK", 7)
     path = tmp_path / "x.jsonl"
     monkeypatch.setattr(training_file, "FIRST_BYTES", 0)
@@ -270,7 +300,7 @@ def test_split_is_by_problem_and_the_same_every_time(tmp_path):
     assert (tmp_path / "sft.validation.jsonl").read_bytes() != before
 
 
-def test_drops_leave_no_side_of_the_split_empty(tmp_path):
+def test_dropped_rows_leave_no_side_of_the_split_empty(tmp_path):
     split = Split(0.01, seed=0)
     (held_out,) = split.validation([f"p{number}" for number in range(6)])
     records = [rollout(f"p{number}", answer="" if f"p{number}" == held_out else "a") for number in range(6)]
@@ -297,7 +327,7 @@ def test_two_problems_are_on_two_sides_whatever_their_columns(tmp_path):
     assert exported.problems == {"train": 1, "validation": 1}
 
 
-def test_late_rows_are_not_hoarded(tmp_path, monkeypatch):
+def test_late_rows_are_bounded_in_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(training_file, "FIRST_BYTES", 0)
     monkeypatch.setattr(training_file, "MOST_LATE_BYTES", 3)
     with training_file.open_training_file(tmp_path / "x.jsonl") as lines:
@@ -329,7 +359,7 @@ def test_a_share_out_of_bounds_is_refused(share):
 
 
 def test_invalid_options_are_refused(tmp_path):
-    corpus = MadeCorpus([rollout()])
+    corpus = InMemoryCorpus([rollout()])
     with pytest.raises(InputError, match=r"ends in \.jsonl"):
         export_sft(tmp_path / "sft.json", corpus, corpus.table)
     with pytest.raises(InputError, match="unknown format 'alpaca'"):
@@ -346,7 +376,7 @@ def test_an_export_that_fails_leaves_no_file(tmp_path):
 
 
 TEXT = st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=12)
-TURN = st.builds(said, st.sampled_from(["system", "user", "assistant", "exit"]), TEXT | st.none())
+TURN = st.builds(msg, st.sampled_from(["system", "user", "assistant", "exit"]), TEXT | st.none())
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)

@@ -1,3 +1,5 @@
+"""Counts of tokens through the chat template."""
+
 import pytest
 
 from rollmill.errors import InputError
@@ -22,28 +24,28 @@ def tokenizer(tmp_path_factory):
     base.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     base.enable_truncation(4)
     base.enable_padding(length=9)
-    made = {}
+    built = {}
     for name, template in {"template": TEMPLATE, "plain": None}.items():
         folder = tmp_path_factory.mktemp(name)
         fast = PreTrainedTokenizerFast(tokenizer_object=base, unk_token="[UNK]", model_max_length=4)
         fast.chat_template = template
         fast.save_pretrained(folder)
-        made[name] = str(folder)
-    return made
+        built[name] = str(folder)
+    return built
 
 
 def user(content):
     return {"role": "user", "content": content}
 
 
-def test_the_template_is_counted(tokenizer):
+def test_chat_template_counts(tokenizer):
     counter = TokenCounter(tokenizer["template"])
     assert counter.count([[user("one two three")], [user("one"), {"role": "assistant", "content": "two"}]]) == [6, 8]
     assert counter.count([]) == []
     assert counter.without_template == 0
 
 
-def test_images_count_nothing_and_null_is_no_word(tokenizer):
+def test_images_and_null_count_nothing(tokenizer):
     counter = TokenCounter(tokenizer["template"])
     parts = [{"type": "text", "text": "a b"}, {"type": "image", "image": "x.png"}, {"type": "text", "text": "c"}]
     assert counter.count([[user(parts)], [user(None)]]) == [6, 3]
@@ -56,7 +58,7 @@ def test_arguments_of_tool_calls_are_objects_for_the_template(tokenizer):
     assert counter.without_template == 0
 
 
-def test_what_the_template_refuses_is_counted_without_it(tokenizer):
+def test_refused_conversation_counts_without_template(tokenizer):
     counter = TokenCounter(tokenizer["template"])
     refused = [user("one two"), {"role": "tool", "content": "three"}]
     assert counter.count([refused, [user("one")], []]) == [3, 4, 0]
@@ -69,7 +71,7 @@ def test_a_tokenizer_without_template(tokenizer):
     assert counter.without_template == 1
 
 
-def test_no_tokenizer(tmp_path):
+def test_unknown_tokenizer_is_refused(tmp_path):
     with pytest.raises(InputError, match=f"cannot load the tokenizer {tmp_path}, tried as") as raised:
         TokenCounter(str(tmp_path))
     assert "\n" not in str(raised.value)
@@ -88,7 +90,7 @@ CONTEXTUAL = (
 )
 
 
-def test_what_a_chat_is_rendered_with_counts_and_thoughts_by_the_templates_name(tokenizer):
+def test_tools_arguments_and_thoughts_count(tokenizer):
     counter = TokenCounter(tokenizer["template"])
     counter._tokenizer.chat_template = CONTEXTUAL
     chat = [user("one"), {"role": "assistant", "content": "two", "reasoning_content": "a b c"}]

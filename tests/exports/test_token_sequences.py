@@ -1,4 +1,4 @@
-"""Sequences from recorded tokens: every call is learnt once, behind the prompt that it was sampled behind."""
+"""Sequences from recorded tokens: every call is trained on once, after the prompt that it was sampled with."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def rollouts(draw):
 
 
 @given(rollouts())
-def test_each_learnt_call_stands_once_behind_its_own_prompt(made):
-    calls, learnt = made
-    sequences = join_calls(calls, learnt)
-    expected = [index for index, call in enumerate(calls) if learnt[index] and len(call.ids)]
+def test_each_trained_call_follows_its_prompt_once(built):
+    calls, trained = built
+    sequences = join_calls(calls, trained)
+    expected = [index for index, call in enumerate(calls) if trained[index] and len(call.ids)]
     assert [index for sequence in sequences for index in sequence.calls] == expected
     for sequence in sequences:
         assert len(sequence.input_ids) == len(sequence.labels)
@@ -52,7 +52,7 @@ def test_a_prompt_that_leaves_earlier_thoughts_out_begins_a_sequence():
     assert sequences[1].labels == [IGNORED] * 5 + [5, 9]
 
 
-def test_a_call_that_is_not_learnt_is_context():
+def test_untrained_call_is_context():
     calls = [call([1], [2, 9]), call([1, 2, 9, 3], [4, 9])]
     assert join_calls(calls, [False, True]) == [TokenSequence([1, 2, 9, 3, 4, 9], [IGNORED] * 4 + [4, 9], [1])]
     assert join_calls(calls, [True, False]) == [TokenSequence([1, 2, 9], [IGNORED, 2, 9], [0])]

@@ -1,4 +1,4 @@
-"""What is exported trains: files to card to `datasets` to one step of TRL, on the smallest of models."""
+"""Exported rows can be trained on: from files and card to `datasets` to one step of TRL, with a tiny model."""
 
 import pytest
 from datasets import load_dataset
@@ -7,7 +7,7 @@ from rollmill.exports.card import write_card
 from rollmill.exports.preferences import export_preferences
 from rollmill.exports.sft import TokenBudget, export_sft
 from rollmill.exports.splitting import Split
-from tests.exports.made import MadeCorpus, rollout
+from tests.exports.sample_corpus import InMemoryCorpus, rollout
 
 TEMPLATE = (
     "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<eos>{% endfor %}"
@@ -29,11 +29,11 @@ def tokenizer():
 
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     special = ["<pad>", "<eos>", "<|system|>", "<|user|>", "<|assistant|>"]
-    made = Tokenizer(models.BPE({token: number for number, token in enumerate([*special, *letters])}, []))
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    made.decoder = decoders.ByteLevel()
-    made.add_special_tokens(special)
-    return PreTrainedTokenizerFast(tokenizer_object=made, pad_token="<pad>", eos_token="<eos>", chat_template=TEMPLATE)
+    built = Tokenizer(models.BPE({token: number for number, token in enumerate([*special, *letters])}, []))
+    built.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    built.decoder = decoders.ByteLevel()
+    built.add_special_tokens(special)
+    return PreTrainedTokenizerFast(tokenizer_object=built, pad_token="<pad>", eos_token="<eos>", chat_template=TEMPLATE)
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def arguments(tmp_path):
 
 def exported_rows(tmp_path, export, **options):
     """The train split of an export, loaded by way of its card."""
-    folder, corpus = tmp_path / "data", MadeCorpus(RECORDS)
+    folder, corpus = tmp_path / "data", InMemoryCorpus(RECORDS)
     exported = export(folder / "rows.jsonl", corpus, corpus.table, split=Split(0.3), **options)
     write_card(exported, corpus=corpus)
     rows = load_dataset(str(folder), "rows", split="train", cache_dir=str(tmp_path / "cache"))
@@ -81,7 +81,7 @@ def exported_rows(tmp_path, export, **options):
 
 def test_the_token_budget_counts_with_the_chat_template(tmp_path, tokenizer):
     tokenizer.save_pretrained(tmp_path / "tokenizer")
-    corpus = MadeCorpus([rollout(answer="a"), rollout(sample=1, answer="a" * 40)])
+    corpus = InMemoryCorpus([rollout(answer="a"), rollout(sample=1, answer="a" * 40)])
     length = len("s" + "q of p0" + "a") + 3 + 3  # each message has its role's token before it and <eos> behind it
     for most, dropped in ((length, [1]), (length - 1, [0, 1])):
         budget = TokenBudget(str(tmp_path / "tokenizer"), most)
@@ -117,12 +117,12 @@ def test_trl_puts_images_where_they_were_shown(tmp_path):
 
     parts = [{"type": "text", "text": "a"}, {"type": "image", "image": "x.png"}, {"type": "image", "image": "y.png"}]
     messages = [{"role": "user", "content": parts}, {"role": "assistant", "content": "b"}]
-    corpus = MadeCorpus([{"instance_id": "p", "sample_id": 0, "messages": messages}], tmp_path)
+    corpus = InMemoryCorpus([{"instance_id": "p", "sample_id": 0, "messages": messages}], tmp_path)
     exported = export_sft(tmp_path / "sft.jsonl", corpus, corpus.table)
     (row,) = load_dataset("json", data_files=str(exported.files["train"]), cache_dir=str(tmp_path / "c"))["train"]
     messages = [
-        {**one, "content": [{key: part[key] for key in part if part[key] is not None} for part in one["content"]]}
-        for one in row["messages"]
+        {**item, "content": [{key: part[key] for key in part if part[key] is not None} for part in item["content"]]}
+        for item in row["messages"]
     ]
     prepared = prepare_multimodal_messages(messages, images=row["images"])
     shown = [part["image"] for part in prepared[0]["content"] if part["type"] == "image"]

@@ -1,3 +1,5 @@
+"""Export of whole trajectories."""
+
 import gzip
 
 import orjson
@@ -6,7 +8,7 @@ import pytest
 from rollmill.corpus.record import decode_record
 from rollmill.errors import InputError
 from rollmill.exports.trajectories import export_trajectory
-from tests.exports.made import MadeCorpus, lines_of, reasons_of, rollout, said
+from tests.exports.sample_corpus import InMemoryCorpus, lines_of, msg, reasons_of, rollout
 
 KEYS = [
     "instance_id",
@@ -23,11 +25,11 @@ KEYS = [
     "model_calls",
     "metadata",
 ]
-ASKED = [said("system", "s", extra={"t": 1}), said("user", "q")]
+PROMPT = [msg("system", "s", extra={"t": 1}), msg("user", "q")]
 
 
 def export(path, records, **options):
-    corpus = MadeCorpus(records)
+    corpus = InMemoryCorpus(records)
     return export_trajectory(path, corpus, corpus.table, **options)
 
 
@@ -35,10 +37,10 @@ def record(**fields):
     return {"instance_id": "p", "sample_id": 0, **fields}
 
 
-def test_everything_is_kept_and_facts_are_the_tables(tmp_path):
+def test_all_fields_are_kept_with_facts_of_the_table(tmp_path):
     recorded = record(
         problem_statement="make it fast",
-        messages=[*ASKED, said("assistant", "a"), said("exit", "Submitted")],
+        messages=[*PROMPT, msg("assistant", "a"), msg("exit", "Submitted")],
         git_diff="--- a",
         exit_status="Submitted",
         reward=0.5,
@@ -47,7 +49,7 @@ def test_everything_is_kept_and_facts_are_the_tables(tmp_path):
         model_calls=3,
         metadata={"k": [1]},
     )
-    corpus = MadeCorpus([recorded])
+    corpus = InMemoryCorpus([recorded])
     table = corpus.table.with_columns(success=False)
     exported = export_trajectory(tmp_path / "t.jsonl", corpus, table)
     (line,) = lines_of(tmp_path / "t.jsonl")
@@ -61,16 +63,22 @@ def test_everything_is_kept_and_facts_are_the_tables(tmp_path):
     [
         ({}, []),
         ({"messages": None, "completion": None}, []),
-        ({"messages": ASKED, "completion": "a"}, [*ASKED, said("assistant", "a")]),
-        ({"messages": [*ASKED, said("assistant", "a")], "completion": "a"}, [*ASKED, said("assistant", "a")]),
-        ({"messages": [], "completion": "a"}, [said("assistant", "a")]),
-        ({"trajectory": ASKED}, ASKED),
-        ({"prompt": "q", "completion": "a"}, [said("user", "q"), said("assistant", "a")]),
-        ({"prompt": ASKED, "completion": [said("assistant", "a", k=1)]}, [*ASKED, said("assistant", "a", k=1)]),
-        ({"completion": "a"}, [said("assistant", "a")]),
+        ({"messages": PROMPT, "completion": "a"}, [*PROMPT, msg("assistant", "a")]),
+        (
+            {"messages": [*PROMPT, msg("assistant", "a")], "completion": "a"},
+            [*PROMPT, msg("assistant", "a")],
+        ),
+        ({"messages": [], "completion": "a"}, [msg("assistant", "a")]),
+        ({"trajectory": PROMPT}, PROMPT),
+        ({"prompt": "q", "completion": "a"}, [msg("user", "q"), msg("assistant", "a")]),
+        (
+            {"prompt": PROMPT, "completion": [msg("assistant", "a", k=1)]},
+            [*PROMPT, msg("assistant", "a", k=1)],
+        ),
+        ({"completion": "a"}, [msg("assistant", "a")]),
     ],
 )
-def test_a_completion_that_stands_apart_is_appended(tmp_path, fields, trajectory):
+def test_separate_completion_is_appended(tmp_path, fields, trajectory):
     export(tmp_path / "t.jsonl", [record(**fields)])
     assert lines_of(tmp_path / "t.jsonl")[0]["trajectory"] == trajectory
 
@@ -79,7 +87,7 @@ def test_one_document_with_the_origin(tmp_path):
     exported = export(tmp_path / "t.json", [rollout(), rollout(sample=1)], origin={"run": "abc"})
     document = orjson.loads((tmp_path / "t.json").read_bytes())
     assert document["metadata"] == {"run": "abc"}
-    assert [one["sample_id"] for one in document["trajectories"]] == [0, 1]
+    assert [item["sample_id"] for item in document["trajectories"]] == [0, 1]
     assert exported.kept == 2
 
 
@@ -102,7 +110,7 @@ def test_row_with_invalid_unicode_is_dropped(tmp_path):
 
 
 def test_written_trajectories_round_trip(tmp_path):
-    recorded = record(messages=ASKED, completion="é\n")
+    recorded = record(messages=PROMPT, completion="é\n")
     export(tmp_path / "t.jsonl", [recorded])
     line = (tmp_path / "t.jsonl").read_bytes()
     assert decode_record(line).conversation() == decode_record(orjson.dumps(recorded)).conversation()
@@ -113,7 +121,7 @@ def test_other_names_are_refused(tmp_path):
         export(tmp_path / "t.parquet", [])
 
 
-def test_answers_of_nothing_but_white_space_are_said(tmp_path):
+def test_blank_answers_are_noted(tmp_path):
     records = [rollout(answer=" \n"), rollout(sample=1, answer=" ", error={"type": "timeout"}), rollout(sample=2)]
-    made = export(tmp_path / "t.jsonl", [orjson.dumps(each) for each in records])
-    assert made.notes == ("in 1 of them the model wrote nothing: --drop_empty leaves them out",)
+    built = export(tmp_path / "t.jsonl", [orjson.dumps(each) for each in records])
+    assert built.notes == ("in 1 of them the model wrote nothing: --drop_empty leaves them out",)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.exports.made import lines_of, rollout
+from tests.exports.sample_corpus import lines_of, rollout
 from tests.flows.conftest import Job
 
 pytestmark = pytest.mark.slow

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from rollmill.jobs.improvement.data_sources import SOURCES, source_kind
-from tests.exports.made import lines_of
+from tests.exports.sample_corpus import lines_of
 from tests.flows.conftest import ROOT, Job, processes_of
 from tests.jobs.improvement.made import recorded, write_lines
 from tests.jobs.training.made import CHATML, make_base

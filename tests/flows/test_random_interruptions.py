@@ -22,7 +22,7 @@ import pytest
 from benchmarks.scripted_agents import script_of
 from rollmill.grading.pack import Pack
 from rollmill.inference.scripted import ScriptedServer
-from tests.exports.made import rollout
+from tests.exports.sample_corpus import rollout
 from tests.flows.conftest import ROOT, Job, processes_of, script, write_problems
 from tests.flows.test_agent_rollouts import FOLDER
 from tests.flows.test_agent_rollouts import flags as agent_flags

@@ -16,7 +16,7 @@ import pytest
 from benchmarks.scripted_agents import CONFIG
 from rollmill.environments.search.environment import OWN_QUESTIONS
 from rollmill.environments.search.index import open_index
-from tests.exports.made import rollout
+from tests.exports.sample_corpus import rollout
 from tests.files.s3 import S3Server
 from tests.flows.conftest import Job, journal_lines, script, write_problems
 from tests.flows.guarded import SECRETS, SEEN, agent, all_that_is_left, chat, guarded, retriever

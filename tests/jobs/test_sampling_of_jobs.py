@@ -16,7 +16,7 @@ from rollmill.jobs.optimal_sampling.parameters import OptimalSampling
 from rollmill.jobs.rejection_sampling.job import jobs
 from rollmill.jobs.rejection_sampling.parameters import RejectSampling
 
-GIVEN = {
+SAMPLING_FLAGS = {
     "top_k": 20,
     "min_p": 0.05,
     "presence_penalty": 0.5,
@@ -30,30 +30,30 @@ GIVEN = {
 TOY = "tests.jobs.episodes.toy:ToyEnvironment"
 
 
-def reject_sampling(**given):
-    [job] = jobs(RejectSampling.model_validate({"model_path": "m", "model_name": "n"} | given))
+def reject_sampling(**flags):
+    [job] = jobs(RejectSampling.model_validate({"model_path": "m", "model_name": "n"} | flags))
     return job.sampling
 
 
-def agent_rollouts(**given):
-    own = {"model_path": "m", "dataset": "d.json", "output": "o.json"}
-    return AgentRolloutsJob.of(AgentRollouts.model_validate(own | given)).sampling
+def agent_rollouts(**flags):
+    defaults = {"model_path": "m", "dataset": "d.json", "output": "o.json"}
+    return AgentRolloutsJob.of(AgentRollouts.model_validate(defaults | flags)).sampling
 
 
-def episodes(**given):
-    own = {"model_path": "m", "env_name": TOY}
-    return EpisodesJob.of(CollectEpisodes.model_validate(own | given)).policies[0].sampling
+def episodes(**flags):
+    defaults = {"model_path": "m", "env_name": TOY}
+    return EpisodesJob.of(CollectEpisodes.model_validate(defaults | flags)).policies[0].sampling
 
 
-def training(**given):
-    own = {"model_path": "m", "train_data": ["t.jsonl"], "output_dir": "o", "held_out": "h.jsonl"}
-    [job] = jobs(TrainAndEvaluate.model_validate(own | given).before())
+def training(**flags):
+    defaults = {"model_path": "m", "train_data": ["t.jsonl"], "output_dir": "o", "held_out": "h.jsonl"}
+    [job] = jobs(TrainAndEvaluate.model_validate(defaults | flags).before())
     return job.sampling
 
 
-def loop(**given):
-    own = {"model_path": "m", "dataset": "d.jsonl", "held_out": "h.jsonl"}
-    [source] = Improve.model_validate(own | given).plan_sources(1, "m")
+def loop(**flags):
+    defaults = {"model_path": "m", "dataset": "d.jsonl", "held_out": "h.jsonl"}
+    [source] = Improve.model_validate(defaults | flags).plan_sources(1, "m")
     [job] = jobs(source.parameters)
     return job.sampling
 
@@ -62,11 +62,11 @@ MODELS = [reject_sampling, agent_rollouts, episodes, training, loop]
 
 
 @pytest.mark.parametrize("sampling_of", MODELS)
-def test_requests_say_what_flags_do(sampling_of):
-    assert set(GIVEN) == set(OPTIONS)
-    fields = orjson.loads(orjson.dumps(sampling_of(**GIVEN).request_fields()))
-    wanted = {name: value for name, value in GIVEN.items() if name != "extra_body"} | {"min_tokens": 8}
-    assert {name: fields.get(name) for name in wanted} == wanted
+def test_flags_are_sent_in_requests(sampling_of):
+    assert set(SAMPLING_FLAGS) == set(OPTIONS)
+    fields = orjson.loads(orjson.dumps(sampling_of(**SAMPLING_FLAGS).request_fields()))
+    expected = {name: value for name, value in SAMPLING_FLAGS.items() if name != "extra_body"} | {"min_tokens": 8}
+    assert {name: fields.get(name) for name in expected} == expected
 
 
 @pytest.mark.parametrize("sampling_of", MODELS)
@@ -76,7 +76,7 @@ def test_at_the_defaults_nothing_more_is_sent_or_identifies(sampling_of):
 
 
 @pytest.mark.parametrize("sampling_of", MODELS)
-def test_what_the_model_recommends_is_taken(sampling_of, tmp_path):
+def test_recommended_sampling_is_used(sampling_of, tmp_path):
     (tmp_path / "generation_config.json").write_text('{"temperature": 0.6, "top_k": 20, "top_p": 0.95}')
     sampling = sampling_of(model_path=str(tmp_path), sampling="model", top_k=5)
     evaluates = sampling_of is training  # by a temperature of its own
@@ -94,7 +94,7 @@ def test_a_model_whose_files_are_elsewhere_is_refused(sampling_of, monkeypatch):
         sampling_of(model_path="only a server knows", sampling="model")
 
 
-def test_an_agents_configuration_is_kept_where_flags_say_nothing(tmp_path):
+def test_agent_configuration_applies_without_flags(tmp_path):
     (tmp_path / "generation_config.json").write_text('{"top_k": 20, "min_p": 0.1}')
     (tmp_path / "agent.yaml").write_text(
         "agent: {system_template: s, instance_template: i}\nmodel: {model_kwargs: {top_k: 7, stop: [x]}}\n"
@@ -107,7 +107,7 @@ def test_an_agents_configuration_is_kept_where_flags_say_nothing(tmp_path):
     assert {name: request[name] for name in ("top_k", "min_p", "stop")} == {"top_k": 7, "min_p": 0.1, "stop": ("y",)}
 
 
-def test_an_agent_takes_no_tools_of_others():
+def test_agent_refuses_tools_in_extra_body():
     with pytest.raises(ValueError, match="--extra_body: tools: an agent's one tool is its shell"):
         agent_rollouts(extra_body={"tools": []})
 
@@ -143,4 +143,4 @@ def test_objects_in_a_file_of_settings():
 @pytest.mark.parametrize("name", sorted({*OPTIONS, "sampling"} - {"top_k"}))
 def test_q_star_refuses_by_name(name):
     with pytest.raises(ValueError, match=f"--{name}: q\\* is drawn token by token"):
-        OptimalSampling(model_theta="a", dataset="d", output="o.jsonl", **{name: GIVEN.get(name, "model")})
+        OptimalSampling(model_theta="a", dataset="d", output="o.jsonl", **{name: SAMPLING_FLAGS.get(name, "model")})

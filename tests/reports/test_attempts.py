@@ -1,3 +1,5 @@
+"""Rollouts as attempts of sampling curves."""
+
 import json
 from array import array
 
@@ -12,7 +14,7 @@ from rollmill.statistics.sampling_curves import ANY_RIGHT, LIKELIEST, MAJORITY
 from tests.jobs.rejection_sampling.made import group
 
 
-def test_answers_at_the_truth_are_the_same_and_others_by_their_value():
+def test_votes_of_right_and_wrong_answers():
     assert vote("1,250", 0.0, right=True) == vote("1250.0", 0.0, right=True)
     assert vote("1,300", 50.0, right=False) == vote("$1300$", 50.0, right=False)
     assert vote("1300", 50.0, right=False) != vote("1400", 150.0, right=False)
@@ -25,7 +27,7 @@ def test_no_answer_is_no_vote(answer):
     assert vote(answer, None, right=True) is None
 
 
-def test_what_failed_or_is_missing_is_no_attempt():
+def test_failed_or_missing_rollouts_are_no_attempts():
     _, rollouts = group(0, [0.0, "unparseable", "failed:timeout", "missing"])
     assert [(attempt.right, attempt.answer) for attempt in attempts_of(rollouts)] == [(True, ""), (False, None)]
 
@@ -38,7 +40,7 @@ def token_location(folder, sample_id, *logprobs):
     return location
 
 
-def test_mean_log_probabilities_are_read_where_they_are_recorded(tmp_path):
+def test_mean_logprobs_are_read_from_token_files(tmp_path):
     location = token_location(tmp_path, 0, -0.5, -1.5)
     with LogprobReader(tmp_path) as logprobs:
         assert logprobs.mean(location, "p", 0) == pytest.approx(-1.0)
@@ -55,8 +57,8 @@ def row(sample_id, right, answer, **more):
 
 
 def test_any_rollouts_with_verdicts_have_curves(tmp_path):
-    tokens = [token_location(tmp_path, place, mean).model_dump() for place, mean in enumerate((-0.1, -2.0, -3.0))]
-    rows = [row(place, place == 0, "7" if place == 0 else "8", tokens=tokens[place]) for place in range(3)]
+    tokens = [token_location(tmp_path, index, mean).model_dump() for index, mean in enumerate((-0.1, -2.0, -3.0))]
+    rows = [row(index, index == 0, "7" if index == 0 else "8", tokens=tokens[index]) for index in range(3)]
     failed = {"instance_id": "p", "sample_id": 3, "messages": [], "error": {"type": "timeout", "message": "m"}}
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(each) + "\n" for each in [*rows, failed]))
     curves = {curve.name: curve.points[-1] for curve in corpus_curves(read_corpus([str(tmp_path / "rows.jsonl")]))}

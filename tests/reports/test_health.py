@@ -1,4 +1,4 @@
-"""Each finding, and that rollouts as they should be have none."""
+"""Each finding of the health check, and that sound rollouts have none."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from rollmill.corpus.corpus import read_corpus
 from rollmill.reports import health
 from rollmill.reports.health import check_health
-from tests.exports.made import rollout
+from tests.exports.sample_corpus import rollout
 
 RUN = Path(__file__).parents[1] / "generation" / "written_by_1" / "run"
 LOOP = "and then we go on " * 100
@@ -25,17 +25,17 @@ def check(tmp_path):
     return check
 
 
-def counts(found):
-    return {finding.name: finding.count for finding in found.findings}
+def counts(result):
+    return {finding.name: finding.count for finding in result.findings}
 
 
 GOOD = [rollout("p0", 0, 1.0, answer="yes"), rollout("p0", 1, 0.0, answer="no")]
 
 
-def test_nothing_is_found_in_rollouts_as_they_should_be(check):
-    found = check(*GOOD)
-    assert found.findings == []
-    assert found.lines() == ["health: nothing wrong in 2 rollouts"]
+def test_sound_rollouts_have_no_findings(check):
+    result = check(*GOOD)
+    assert result.findings == []
+    assert result.lines() == ["health: nothing wrong in 2 rollouts"]
 
 
 def calling(*ids, text=""):
@@ -43,7 +43,7 @@ def calling(*ids, text=""):
     return {"role": "assistant", "content": text, "tool_calls": calls}
 
 
-def said(text, **more):
+def model_turn(text, **more):
     return {"role": "assistant", "content": text, **more}
 
 
@@ -55,25 +55,25 @@ def talk(*turns, **more):
 @pytest.mark.parametrize(
     ("row", "name"),
     [
-        (talk(said("a"), said("  "), said("b")), "hollow_turns"),
-        (talk(said("", reasoning_content="only thoughts")), "hollow_turns"),
-        (talk(said([{"type": "text", "text": " "}])), "hollow_turns"),
-        (talk(said(LOOP)), "runaway_turns"),
-        (talk(said("x" + "\n" * 900)), "runaway_turns"),
-        (talk(said("so", reasoning_content=LOOP), said("b")), "runaway_turns"),
+        (talk(model_turn("a"), model_turn("  "), model_turn("b")), "hollow_turns"),
+        (talk(model_turn("", reasoning_content="only thoughts")), "hollow_turns"),
+        (talk(model_turn([{"type": "text", "text": " "}])), "hollow_turns"),
+        (talk(model_turn(LOOP)), "runaway_turns"),
+        (talk(model_turn("x" + "\n" * 900)), "runaway_turns"),
+        (talk(model_turn("so", reasoning_content=LOOP), model_turn("b")), "runaway_turns"),
         (talk(calling("c1"), calling("c1")), "repeated_call_ids"),
-        (talk(said("a"), finish_reason="length"), "answers_cut"),
-        (talk(said("a"), success=True, verdict={"status": "unparseable"}), "success_unparseable"),
-        (talk(said("a"), reward=None), "reward_missing"),
-        (talk(said("a"), reward=-1e9), "reward_absurd"),
-        (talk(said("a"), success=True, evaluation_info={"success": False}), "success_denied"),
-        (talk(said("a"), success=True, reward=1.0, git_diff="\n"), "success_without_change"),
+        (talk(model_turn("a"), finish_reason="length"), "answers_cut"),
+        (talk(model_turn("a"), success=True, verdict={"status": "unparseable"}), "success_unparseable"),
+        (talk(model_turn("a"), reward=None), "reward_missing"),
+        (talk(model_turn("a"), reward=-1e9), "reward_absurd"),
+        (talk(model_turn("a"), success=True, evaluation_info={"success": False}), "success_denied"),
+        (talk(model_turn("a"), success=True, reward=1.0, git_diff="\n"), "success_without_change"),
     ],
 )
-def test_what_is_wrong_with_one_rollout(check, row, name):
-    found = check(*GOOD, row)
-    assert counts(found) == {name: 1}
-    assert found.findings[0].examples == ["p1/0"]
+def test_finding_of_one_rollout(check, row, name):
+    result = check(*GOOD, row)
+    assert counts(result) == {name: 1}
+    assert result.findings[0].examples == ["p1/0"]
 
 
 def test_an_empty_answer_that_is_right(check):
@@ -90,9 +90,9 @@ def test_a_right_rollout_with_less_reward_than_a_wrong_one_of_its_problem(check)
         rollout("p0", 1, 0.7, success=False),
         rollout("p1", 0, 0.1, success=True),
     ]
-    found = check(*rows)
-    assert counts(found) == {"reward_against_success": 1}
-    assert found.findings[0].examples == ["p0/0"]
+    result = check(*rows)
+    assert counts(result) == {"reward_against_success": 1}
+    assert result.findings[0].examples == ["p0/0"]
 
 
 @pytest.mark.parametrize(
@@ -104,36 +104,36 @@ def test_a_right_rollout_with_less_reward_than_a_wrong_one_of_its_problem(check)
         "Let us count. " * 3 + "".join(f"Step {index}: {index} plus one is {index + 1}. " for index in range(80)),
     ],
 )
-def test_text_that_goes_on_is_not_called_runaway(check, text):
-    assert check(talk(said(text))).findings == []
+def test_varied_text_is_no_runaway(check, text):
+    assert check(talk(model_turn(text))).findings == []
 
 
 def test_turns_with_calls_alone_and_failed_rollouts_are_not_hollow(check):
-    failed = talk(said(""), sample_id=1, error={"type": "timeout", "message": "m"}, success=None, reward=None)
-    assert check(talk(calling("c1"), said("done")), failed).findings == []
+    failed = talk(model_turn(""), sample_id=1, error={"type": "timeout", "message": "m"}, success=None, reward=None)
+    assert check(talk(calling("c1"), model_turn("done")), failed).findings == []
 
 
 def test_a_line_names_a_few_and_says_what_to_do(check):
-    found = check(*(talk(said("a"), sample_id=place, finish_reason="length") for place in range(7)))
-    [first, line] = found.lines()
+    result = check(*(talk(model_turn("a"), sample_id=position, finish_reason="length") for position in range(7)))
+    [first, line] = result.lines()
     assert first == "health: 1 finding in 7 rollouts"
     assert "7 of 7 rollouts were cut off at the limit on tokens (p1/0, p1/1, p1/2, p1/3, p1/4, ...)" in line
     assert "raise --max_tokens" in line
 
 
 def test_ids_from_outside_stay_on_their_line(check):
-    [_, line] = check(talk(said("a"), instance_id="p\n\x1b[31m", finish_reason="length")).lines()
+    [_, line] = check(talk(model_turn("a"), instance_id="p\n\x1b[31m", finish_reason="length")).lines()
     assert line.isprintable()
 
 
-def test_of_many_the_text_of_some_is_read(check, monkeypatch):
+def test_texts_of_many_rollouts_are_sampled(check, monkeypatch):
     monkeypatch.setattr(health, "_MOST_READ", 4)
-    found = check(*(talk(said(""), sample_id=place) for place in range(10)))
-    assert (found.rollouts, found.read, counts(found)) == (10, 4, {"hollow_turns": 4})
-    assert "(the text of 4)" in found.lines()[0]
+    result = check(*(talk(model_turn(""), sample_id=position) for position in range(10)))
+    assert (result.rollouts, result.read, counts(result)) == (10, 4, {"hollow_turns": 4})
+    assert "(the text of 4)" in result.lines()[0]
 
 
 def test_a_run_has_its_problems_checked():
-    found = check_health(read_corpus([str(RUN)]))
-    assert (found.rollouts, found.problems_checked) == (8, 4)
-    assert found.lines()[0] == "health: nothing wrong in 8 rollouts and 4 ground truths"
+    result = check_health(read_corpus([str(RUN)]))
+    assert (result.rollouts, result.problems_checked) == (8, 4)
+    assert result.lines()[0] == "health: nothing wrong in 8 rollouts and 4 ground truths"

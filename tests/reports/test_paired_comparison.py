@@ -1,3 +1,5 @@
+"""Paired comparison of two sets of rollouts."""
+
 import polars as pl
 import pytest
 from hypothesis import given
@@ -25,11 +27,11 @@ def test_problems_that_both_were_judged_on_are_paired_and_flips_counted():
     assert "better on 2, worse on 1, equal on 1" in "\n".join(paired.lines())
 
 
-def test_a_few_problems_tell_nothing():
+def test_too_few_problems_have_no_judgement():
     assert "too few problems to tell" in "\n".join(compare_pair(("one", BEFORE), ("two", AFTER)).lines())
 
 
-def test_a_difference_beyond_noise_is_called_so():
+def test_difference_beyond_noise_is_reported():
     worse = {f"p{index}": [index % 5 == 0] for index in range(60)}
     better = {f"p{index}": [index % 5 != 0] for index in range(60)}
     [forward, back] = [

@@ -1,3 +1,5 @@
+"""Check of problems with their verifier."""
+
 import asyncio
 
 import pytest
@@ -32,7 +34,7 @@ class Credulous:
 
 
 @pytest.mark.timeout(60)
-def test_what_a_verifier_makes_of_problems():
+def test_findings_of_a_verifier():
     verifier = f"{__name__}:Credulous"
     assert check(verifier, problem("a", "4"), problem("b", "4")) == ProblemCheck(2, ["a"], ["b"])
 

@@ -1,4 +1,4 @@
-"""Hand-made tables of rollouts: only what a test speaks of, all else null."""
+"""Hand-made tables of rollouts: only the columns that a test needs, others null."""
 
 import polars as pl
 
@@ -6,9 +6,9 @@ from rollmill.corpus.table import SCHEMA
 
 
 def made_table(*rows):
-    """One row per dict; problems are "a" and rollouts are ok unless said."""
+    """One row per dict; problems are "a" and rollouts are ok by default."""
     full = [
-        {"row": place, "source": 0, "number": place + 1, "instance_id": "a", "sample_id": place, "status": "ok", **row}
-        for place, row in enumerate(rows)
+        {"row": index, "source": 0, "number": index + 1, "instance_id": "a", "sample_id": index, "status": "ok", **row}
+        for index, row in enumerate(rows)
     ]
     return pl.DataFrame([{name: row.get(name) for name in SCHEMA} for row in full], schema=SCHEMA)

@@ -1,3 +1,5 @@
+"""The numbers and notes of an analysis, and its text."""
+
 import math
 
 import orjson
@@ -70,7 +72,7 @@ def test_rewards_of_a_few_values_get_a_bar_each():
     assert analysis.reward_missing == 1
 
 
-def test_numbers_that_nobody_measured_are_none():
+def test_unmeasured_numbers_are_none():
     analysis = analyse(made_table({}, {}))
     known = {name for name, value in analysis.model_dump().items() if isinstance(value, dict) and value}
     assert known == {"samples_per_problem", "samples_counts"}
@@ -79,7 +81,7 @@ def test_numbers_that_nobody_measured_are_none():
     assert analysis.problems_unjudged == 1
 
 
-def test_lengths_count_the_rows_that_have_them():
+def test_lengths_skip_rows_without_them():
     analysis = analyse(made_table({"messages": 2, "model_calls": 3}, {"messages": 6}, {}))
     assert (analysis.messages.count, analysis.messages.mean, analysis.messages.max) == (2, 4, 6)
     assert analysis.tokens is None
@@ -104,7 +106,7 @@ def test_problems_are_counted_by_their_successes():
     assert analysis.problem_reward_histogram.values == [-1.0, 0.0, 1.0]
 
 
-def test_many_sample_counts_are_told_by_their_spread():
+def test_many_sample_counts_are_summarized():
     table = made_table(*({"instance_id": str(size)} for size in range(1, 31) for _ in range(size)))
     analysis = analyse(table)
     assert analysis.samples_counts is None
@@ -112,7 +114,7 @@ def test_many_sample_counts_are_told_by_their_spread():
     assert "median; 1 to 30" in analysis_text(analysis, "t")
 
 
-def test_duplicates_are_counted_within_a_problem_and_never_of_nothing():
+def test_duplicates_are_counted_within_a_problem_without_empty_ones():
     hashes = [("a", 1), ("a", 1), ("a", 2), ("b", 1), ("c", 5), ("c", 5), ("c", None)]
     table = made_table(
         *({"instance_id": name, "completion_hash": value} for name, value in hashes),
@@ -126,7 +128,7 @@ def test_duplicates_are_counted_within_a_problem_and_never_of_nothing():
 
 
 def test_kinds_are_sorted_by_count_and_capped():
-    table = made_table(*({"exit_status": f"status {place:03}"} for place in range(60)), {"exit_status": "status 050"})
+    table = made_table(*({"exit_status": f"status {index:03}"} for index in range(60)), {"exit_status": "status 050"})
     statuses = analyse(table).exit_statuses
     assert list(statuses.items())[:2] == [("status 050", 2), ("status 000", 1)]
     assert statuses["(20 other kinds)"] == 20
@@ -155,13 +157,13 @@ def test_kinds_are_sorted_by_count_and_capped():
         ([right(), {}], "1 of 2 judged rollouts have no reward"),
     ],
 )
-def test_what_looks_wrong_is_said(rows, note):
+def test_faults_are_noted(rows, note):
     notes = analyse(made_table(*rows)).notes
     assert len(notes) == 1
     assert notes[0].startswith(note)
 
 
-def test_nothing_is_said_where_nothing_looks_wrong():
+def test_no_notes_without_faults():
     assert analyse(made_table(right(completion_hash=1), wrong(completion_hash=2))).notes == []
     assert analyse(empty_table()).notes == []
     assert analyse(made_table(wrong())).notes == [], "one verdict says nothing about the rate"

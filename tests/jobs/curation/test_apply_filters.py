@@ -1,4 +1,4 @@
-"""Filtering files: what is written, of every kind, and nothing where it cannot be."""
+"""Filtering of files of every kind: the written records, and no files after errors."""
 
 import errno
 import gzip
@@ -21,7 +21,7 @@ from rollmill.jobs.curation.export_job import export_corpus
 from rollmill.jobs.curation.exporters import sft_exporter
 from rollmill.jobs.curation.filter_spec import Filters
 from rollmill.jobs.curation.parameters import Sft
-from tests.exports.made import lines_of, rollout
+from tests.exports.sample_corpus import lines_of, rollout
 from tests.generation.made import append, opened
 
 KINDS = [".json", ".jsonl", ".json.gz", ".jsonl.gz", ".json.zst", ".jsonl.zst"]
@@ -75,12 +75,12 @@ def test_records_are_copied_byte_by_byte(tmp_path, lines, kind):
 
 @pytest.mark.parametrize("kind", [".json", ".json.gz", ".json.zst"])
 def test_documents_have_the_seeds_keys(tmp_path, kind):
-    given = {
+    value = {
         "metadata": {"model_name": "org/m", "samples_per_task": 9, "generated": "2025", "nested": {"a": [1]}},
         "examples": [json.loads(record) for record in (RECORDS[0], RECORDS[1], RECORDS[3])],
         "summary": {"total_examples": 99, "of_another": 1},
     }
-    (tmp_path / "in.json").write_text(json.dumps(given))
+    (tmp_path / "in.json").write_text(json.dumps(value))
     filter_corpus(read_corpus([str(tmp_path / "in.json")]), GOOD, tmp_path / f"kept{kind}")
     kept = orjson.loads(unpacked(tmp_path / f"kept{kind}"))
     assert list(kept) == ["metadata", "examples", "summary"]
@@ -116,10 +116,10 @@ def test_nothing_dropped_is_a_file_too(tmp_path, lines):
     everything = filter_corpus(read_corpus([lines]), Filters(), tmp_path / "all.json")
     assert (everything.kept, everything.problems, everything.reasons) == (4, 3, {})
     assert everything.lines()[1] == f"dropped 0 (none): {tmp_path / 'all.dropped.json'}"
-    found = json.loads((tmp_path / "all.dropped.json").read_text())
-    assert found["examples"] == []
-    assert found["metadata"] == {"samples_per_task": 0, "total_tasks": 0, "total_samples": 0}
-    assert found["summary"]["average_reward"] == 0.0
+    result = json.loads((tmp_path / "all.dropped.json").read_text())
+    assert result["examples"] == []
+    assert result["metadata"] == {"samples_per_task": 0, "total_tasks": 0, "total_samples": 0}
+    assert result["summary"]["average_reward"] == 0.0
 
 
 def test_nothing_kept_is_an_error_that_leaves_all_files_as_they_are(tmp_path, lines):
@@ -130,7 +130,7 @@ def test_nothing_kept_is_an_error_that_leaves_all_files_as_they_are(tmp_path, li
     assert not (tmp_path / "out.dropped.json").exists()
 
 
-def test_what_was_dropped_can_be_filtered_again(tmp_path, lines):
+def test_dropped_records_can_be_filtered_again(tmp_path, lines):
     (tmp_path / "first.dropped.jsonl").write_bytes(
         b"\n".join(row[:-1] + b',"drop_reason":"reward_below_min"}' for row in RECORDS)
     )
@@ -178,7 +178,7 @@ def test_records_over_several_lines_stay_one_row(tmp_path):
     assert lines_of(tmp_path / "kept.dropped.jsonl") == [{**rows[1], "drop_reason": "reward_below_min"}]
 
 
-def test_places_of_what_is_dropped(tmp_path, lines):
+def test_positions_of_dropped_rollouts(tmp_path, lines):
     done = filter_corpus(read_corpus([lines]), GOOD, tmp_path / "kept.json.gz", "places")
     assert done.dropped_path == tmp_path / "kept.dropped.jsonl"
     first, second = lines_of(done.dropped_path)
@@ -188,16 +188,16 @@ def test_places_of_what_is_dropped(tmp_path, lines):
 
 
 @pytest.mark.parametrize(
-    ("name", "records", "places"),
+    ("name", "records", "positions"),
     [
         ("rows.json", "rows.dropped.json", "rows.dropped.jsonl"),
         ("a.b.jsonl.zst", "a.b.dropped.jsonl.zst", "a.b.dropped.jsonl"),
         ("x.json.gz", "x.dropped.json.gz", "x.dropped.jsonl"),
     ],
 )
-def test_names_of_what_is_dropped(tmp_path, name, records, places):
+def test_paths_of_dropped_rollouts(tmp_path, name, records, positions):
     assert dropped_path(tmp_path / name) == tmp_path / records
-    assert positions_path(tmp_path / name) == tmp_path / places
+    assert positions_path(tmp_path / name) == tmp_path / positions
 
 
 @pytest.mark.parametrize("name", ["rows.parquet", "rows", ".json", "rows.jsonl.bz2"])
@@ -247,7 +247,7 @@ def test_images_are_copied_where_they_cannot_be_linked(tmp_path, run, monkeypatc
     assert (tmp_path / "out" / "images" / "aa.png").read_bytes() == b"picture"
 
 
-def test_half_an_image_is_never_left(tmp_path, run, monkeypatch):
+def test_partial_image_is_removed(tmp_path, run, monkeypatch):
     def refuse(*_):
         raise OSError(errno.ENOSPC, "full")
 
@@ -258,7 +258,7 @@ def test_half_an_image_is_never_left(tmp_path, run, monkeypatch):
     assert [path.name for path in (tmp_path / "out").rglob("*")] == ["images"]
 
 
-def test_the_output_of_an_earlier_call_survives_a_failing_one(tmp_path, lines, monkeypatch):
+def test_failing_call_keeps_earlier_output(tmp_path, lines, monkeypatch):
     path = tmp_path / "out" / "kept.jsonl"
     filter_corpus(read_corpus([lines]), GOOD, path)
     before = path.read_bytes()
@@ -292,7 +292,7 @@ except OSError as error:
 
 @pytest.mark.parametrize("large", [0.0, 1.0], ids=["the dropped are too many", "the kept are too many"])
 @pytest.mark.parametrize("kind", [".json", ".jsonl", ".jsonl.gz", ".json.zst"])
-def test_a_full_disk_leaves_nothing_behind(tmp_path, kind, large):
+def test_full_disk_leaves_no_files(tmp_path, kind, large):
     small = 1.0 - large
     rows = [rollout("p0", 0, small), *(rollout("p0", n, large, answer=os.urandom(1000).hex()) for n in range(1, 200))]
     (tmp_path / "in.jsonl").write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
@@ -303,7 +303,7 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path, kind, large):
     assert list(path.parent.iterdir()) == []
 
 
-def test_a_card_tells_of_the_filters_before(tmp_path, lines):
+def test_card_lists_earlier_filters(tmp_path, lines):
     filter_corpus(read_corpus([lines]), GOOD, tmp_path / "once.json")
     filter_corpus(read_corpus([str(tmp_path / "once.json")]), Filters(at_most_k=1), tmp_path / "twice.json")
     assert json.loads((tmp_path / "twice.json").read_text())["metadata"]["filters"] == [
@@ -318,7 +318,7 @@ def test_a_card_tells_of_the_filters_before(tmp_path, lines):
     )
 
 
-def test_kept_answers_of_nothing_but_white_space_are_said(tmp_path):
+def test_kept_blank_answers_are_noted(tmp_path):
     path = tmp_path / "in.jsonl"
     rows = [rollout(sample=number, answer=text) for number, text in enumerate([" ", "\u3000", "a"])]
     path.write_bytes(b"\n".join(map(orjson.dumps, rows)))

@@ -1,4 +1,4 @@
-"""The commands as users give them: what each prints and writes, and what it says of mistakes."""
+"""The commands of curation: their output, their files, and their messages on mistakes."""
 
 import errno
 import gzip
@@ -21,7 +21,7 @@ from rollmill.jobs.curation.commands import run_command
 from rollmill.jobs.curation.flow_steps import write_export, write_filtered
 from rollmill.jobs.curation.parameters import COMMANDS, Curate, FilterData
 from tests.corpus.test_producers import FILES
-from tests.exports.made import lines_of, rollout
+from tests.exports.sample_corpus import lines_of, rollout
 from tests.generation.made import append, opened
 
 ROOT = Path(__file__).parents[3]
@@ -33,7 +33,7 @@ ROWS = [
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch):
+def workdir(tmp_path, monkeypatch):
     """A folder of one's own with `raw.json`."""
     monkeypatch.chdir(tmp_path)
     Path("raw.json").write_text(json.dumps({"metadata": {"model_name": "m"}, "examples": ROWS, "summary": {}}))
@@ -42,7 +42,7 @@ def here(tmp_path, monkeypatch):
 
 @pytest.fixture
 def do(capsys):
-    """Runs a command line in this process: (exit status, what it printed, what it said on stderr)."""
+    """Runs a command line in this process: (exit status, stdout, stderr)."""
 
     def run(*argv):
         try:
@@ -126,8 +126,8 @@ def test_export_sft_split(do):
 
 def test_export_trajectory(do):
     assert do("export_trajectory", "--input", "raw.json", "--output", "t.json", "--best-k", "1")[0] == 0
-    found = json.loads(Path("t.json").read_text())["trajectories"]
-    assert [(row["instance_id"], row["sample_id"]) for row in found] == [("p0", 0), ("p1", 0)]
+    rows = json.loads(Path("t.json").read_text())["trajectories"]
+    assert [(row["instance_id"], row["sample_id"]) for row in rows] == [("p0", 0), ("p1", 0)]
 
 
 def test_export_preferences(do):
@@ -146,16 +146,16 @@ def test_show_example(do, index, answer):
     assert files() == ["raw.json"]
 
 
-def test_show_example_of_a_problem_and_of_what_meets_conditions(do):
+def test_show_example_with_conditions(do):
     assert "third answer" in do("show_example", "--input", "raw.json", "--instance_id", "p1")[1]
     assert "second answer" in do("show_example", "--input", "raw.json", "--unsuccessful-only", "--index", "0")[1]
 
 
 def test_show_example_whole(do):
     Path("long.jsonl").write_bytes(orjson.dumps(rollout(answer="x" * 30_000)))
-    cut, whole = (do("show_example", "--input", "long.jsonl", *more)[1] for more in ((), ("--whole",)))
+    cut, full = (do("show_example", "--input", "long.jsonl", *more)[1] for more in ((), ("--whole",)))
     assert cut.count("x") < 10_000
-    assert whole.count("x") >= 30_000
+    assert full.count("x") >= 30_000
 
 
 def test_show_example_page(do):
@@ -166,7 +166,7 @@ def test_show_example_page(do):
     assert "third answer" not in page
 
 
-def test_the_overview_and_the_report_stand_beside_the_input(do):
+def test_overview_and_report_are_written_beside_the_input(do):
     assert do("overview", "--input", "raw.json")[1] == f"overview: {Path.cwd() / 'raw_overview.png'}\n"
     assert do("quality_report", "--input", "raw.json")[1].endswith("raw_quality_report.html\n")
     assert files() == ["raw.json", "raw_overview.png", "raw_quality_report.html"]
@@ -217,8 +217,8 @@ def test_health(do):
     assert status == 0
     assert out.startswith("health: 2 findings in 4 rollouts\n")
     assert "hollow_turns: 1 of 4 rollouts" in out
-    found = json.loads(do("health", "--input", "cut.jsonl", "--json")[1])
-    assert [finding["name"] for finding in found["findings"]] == ["hollow_turns", "answers_cut"]
+    report = json.loads(do("health", "--input", "cut.jsonl", "--json")[1])
+    assert [finding["name"] for finding in report["findings"]] == ["hollow_turns", "answers_cut"]
 
 
 def test_compare_of_files_with_one_name_shows_their_paths(do):
@@ -230,11 +230,11 @@ def test_compare_of_files_with_one_name_shows_their_paths(do):
 
 
 @pytest.fixture
-def run_directory(here):
-    with opened(here / "policy", rows=2) as run:
+def run_directory(workdir):
+    with opened(workdir / "policy", rows=2) as run:
         append(run.journal, "p0", 0, completion="yes")
         append(run.journal, "p1", 0, error=0.5, completion="no")
-    return here / "policy"
+    return workdir / "policy"
 
 
 def test_commands_on_a_run(do, run_directory):
@@ -346,15 +346,15 @@ SFT = ("export_sft", "--input", "raw.json", "--output")
 )
 def test_mistakes_are_one_line_and_write_nothing(do, argv, status, message):
     before = Path("raw.json").read_bytes()
-    found, out, err = do(*argv)
-    assert (found, out) == (status, "")
+    actual, out, err = do(*argv)
+    assert (actual, out) == (status, "")
     assert message in err
     assert err.count("\n") == 1
     assert files() == ["raw.json"]
     assert Path("raw.json").read_bytes() == before
 
 
-def test_all_rows_bad_is_said(do):
+def test_all_rows_bad_is_an_error(do):
     Path("in.jsonl").write_bytes(b"{}\n{}\n")
     message = do("show_example", "--input", "in.jsonl", "--max_bad_share", "1")[2]
     assert message.startswith("curate: 2 of 2 rows of in.jsonl cannot be used, so none is left")
@@ -376,8 +376,8 @@ def test_no_input_is_overwritten_by_what_goes_beside_the_output(do, name, output
     content = gzip.compress(orjson.dumps(ROWS)) if name.endswith(".gz") else orjson.dumps(ROWS[0]) + b"\n"
     Path("data", name).write_bytes(content)
     Path("link").symlink_to("data")
-    for given in (f"data/{name}", f"link/{name}"):
-        status, _, err = do("filter_data", "--input", given, "--output", f"data/{output}")
+    for value in (f"data/{name}", f"link/{name}"):
+        status, _, err = do("filter_data", "--input", value, "--output", f"data/{output}")
         assert status in (1, 2)
         assert "is an input" in err
         assert [path.name for path in Path("data").iterdir()] == [name]
@@ -411,9 +411,9 @@ SINGLE = [
 
 def test_one_of_several_exports_may_have_nothing():
     Path("raw.jsonl").write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in SINGLE))
-    asked = Curate(input="raw.jsonl", output_dir="out", export=["sft", "preferences"])
-    write_filtered(asked)
-    assert [write_export(asked, kind).kept for kind in asked.export] == [2, 0]
+    parameters = Curate(input="raw.jsonl", output_dir="out", export=["sft", "preferences"])
+    write_filtered(parameters)
+    assert [write_export(parameters, kind).kept for kind in parameters.export] == [2, 0]
     with pytest.raises(InputError, match=r"no rollout can be written to out/preferences\.jsonl"):
         write_export(Curate(input="raw.jsonl", output_dir="out", export=["preferences"]), "preferences")
 
@@ -429,7 +429,7 @@ def test_the_flow_writes_nothing_where_nothing_can_be_trained_on(of_each):
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES, errno.EROFS])
-def test_what_the_disk_says_is_one_line(do, monkeypatch, number):
+def test_write_error_is_one_line(do, monkeypatch, number):
     def refuse(*_):
         raise OSError(number, os.strerror(number), "out.json")
 
@@ -462,8 +462,8 @@ def test_a_torn_write_leaves_no_quarantine(do, monkeypatch):
 
 
 def test_parameters_of_the_flow():
-    found = Curate(input="raw.json", min_reward=0.5, export=["sft", "preferences"])
-    assert (found.input, found.output_dir, found.split) == (["raw.json"], "curated", None)
+    parameters = Curate(input="raw.json", min_reward=0.5, export=["sft", "preferences"])
+    assert (parameters.input, parameters.output_dir, parameters.split) == (["raw.json"], "curated", None)
     with pytest.raises(ValidationError, match="Extra inputs"):
         Curate(input=["raw.json"], min_rewards=0.5)
     with pytest.raises(ValidationError):
@@ -528,7 +528,7 @@ def test_quick_commands_import_nothing_heavy():
 
 
 @pytest.mark.parametrize("argv", ["analyze --input raw.json --json", "show_example --input long.jsonl --whole"])
-def test_a_reader_that_has_read_enough(argv):
+def test_closed_pipe_ends_the_command_quietly(argv):
     """As `| head` does: the pipe is closed before or while something is written."""
     Path("long.jsonl").write_bytes(orjson.dumps(rollout(answer="line\n" * 20_000)))
     shell = f"{sys.executable} -m flows.curate {argv} | true"
@@ -538,7 +538,7 @@ def test_a_reader_that_has_read_enough(argv):
     assert done.stderr == ""
 
 
-def test_the_flows_mistakes_are_said_before_prefect_is_imported():
+def test_mistakes_of_the_flow_are_reported_before_prefect_is_imported():
     done = curate("run", "--input", "raw.json", "--best_k", "0")
     assert (done.returncode, done.stderr) == (2, "curate run: --best_k: 0 is too small: must be at least 1\n")
 

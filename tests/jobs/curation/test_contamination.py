@@ -1,3 +1,5 @@
+"""Contamination by benchmarks."""
+
 import gzip
 
 import orjson
@@ -43,7 +45,7 @@ def test_a_shared_run_of_thirteen_words(tmp_path):
     assert marks.contaminated([]) == []
 
 
-def test_runs_do_not_reach_over_into_the_next_text(tmp_path):
+def test_runs_do_not_cross_texts(tmp_path):
     marks = Benchmarks.read([lines(tmp_path / "b.jsonl", [{"question": LONG}, {"question": SHORT}])])
     cut, short = words(LONG), words(SHORT)
     assert marks.contaminated([" ".join(cut[:10]), " ".join(cut[10:])]) == [None, None]
@@ -65,7 +67,7 @@ def test_chinese_is_compared_by_character(tmp_path):
     assert marks.contaminated(["他说：火车中午从车站出发每小时行驶。", "火车中午从车站出发每小"]) == ["b.jsonl:1", None]
 
 
-def test_items_too_short_to_tell(tmp_path):
+def test_short_items_are_ignored(tmp_path):
     rows = [{"question": "What is two?"}, {"question": "What is one plus one?"}, {"question": ""}, {"other": 1}]
     marks = Benchmarks.read([lines(tmp_path / "b.jsonl", rows)])
     assert (marks.items, marks.too_short) == (4, 3)
@@ -93,7 +95,7 @@ def test_phrases_of_many_items_are_no_evidence(tmp_path):
         {"problem_statement": [None, LONG]},
     ],
 )
-def test_where_questions_stand(tmp_path, row):
+def test_question_columns(tmp_path, row):
     marks = Benchmarks.read([lines(tmp_path / "b.jsonl", [row])])
     assert marks.contaminated([LONG]) == ["b.jsonl:1"]
 
@@ -126,7 +128,7 @@ def test_mistakes_are_named(tmp_path):
     empty = lines(tmp_path / "empty.jsonl", [])
     latin = tmp_path / "latin.txt"
     latin.write_bytes("é".encode("latin-1"))
-    for path, told in {
+    for path, reason in {
         str(bad): "bad.jsonl, row 2: not valid JSON",
         none: "none.jsonl has none of the columns prompt, .* only answer, body: rename",
         empty: "empty.jsonl holds no row",
@@ -134,11 +136,11 @@ def test_mistakes_are_named(tmp_path):
         str(tmp_path / "absent.jsonl"): "cannot read .*absent.jsonl",
         "openai/gsm8k": "benchmark openai/gsm8k is no file",
     }.items():
-        with pytest.raises(InputError, match=told):
+        with pytest.raises(InputError, match=reason):
             Benchmarks.read([path])
 
 
-def test_equal_hashes_decide_nothing(tmp_path, monkeypatch):
+def test_hash_collision_is_no_hit(tmp_path, monkeypatch):
     path = lines(tmp_path / "b.jsonl", [{"question": LONG}, {"question": SHORT}])
     original = module.split_words
     monkeypatch.setattr(
@@ -153,11 +155,11 @@ def test_equal_hashes_decide_nothing(tmp_path, monkeypatch):
     items=st.lists(st.lists(st.sampled_from("abc"), max_size=9), min_size=1, max_size=6),
     texts=st.lists(st.lists(st.sampled_from("abc"), max_size=25), max_size=4),
 )
-def test_as_defined(tmp_path_factory, items, texts):
+def test_contamination_equals_a_naive_search(tmp_path_factory, items, texts):
     path = lines(tmp_path_factory.mktemp("b") / "b.jsonl", [{"question": " ".join(item)} for item in items])
-    found = Benchmarks.read([path], ngram=7).contaminated([" ".join(text) for text in texts])
+    result = Benchmarks.read([path], ngram=7).contaminated([" ".join(text) for text in texts])
     runs = [item[start : start + 7] for item in items for start in range(len(item) - 6)]
     runs += [item for item in items if 5 <= len(item) < 7]
-    for text, name in zip(texts, found, strict=True):
+    for text, name in zip(texts, result, strict=True):
         shared = any(text[start : start + len(run)] == run for run in runs for start in range(len(text)))
         assert (name is not None) == shared

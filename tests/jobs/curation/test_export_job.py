@@ -1,4 +1,4 @@
-"""Exporting real files and runs: rows, the rest with its reasons, and the card."""
+"""Exports of real files and runs: rows, dropped rollouts with their reasons, and the card."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from rollmill.jobs.curation.export_job import export_corpus
 from rollmill.jobs.curation.exporters import preference_exporter, sft_exporter, trajectory_exporter
 from rollmill.jobs.curation.filter_spec import Filters
 from rollmill.jobs.curation.parameters import PairOptions, Sft, Splitting
-from tests.exports.made import lines_of, rollout
+from tests.exports.sample_corpus import lines_of, rollout
 from tests.generation.made import append, opened
 
 FAILED = {"instance_id": "p0", "sample_id": 3, "reward": 1.0, "success": True, "error": {"type": "timeout"}}
@@ -75,7 +75,7 @@ def test_conversations_of_a_document(tmp_path, document):
     assert sorted(file.name for file in path.parent.iterdir()) == ["README.md", "sft.dropped.jsonl", "sft.jsonl"]
 
 
-def test_the_card_says_where_from_by_what_and_how_many(tmp_path, document):
+def test_card_has_sources_filters_and_counts(tmp_path, document):
     done = export(document, tmp_path / "out" / "sft.jsonl", Filters(min_reward=0.5, drop_duplicates=True))
     card = done.card.read_text()
     assert f"source: {document}".replace("_", "\\_") in card
@@ -101,19 +101,19 @@ def test_prompts_and_completions(tmp_path, document):
     assert done.exported.form == "prompt_completion"
 
 
-def test_what_was_left_out_names_file_and_row(tmp_path, document):
+def test_dropped_rows_have_file_and_row(tmp_path, document):
     (tmp_path / "more.jsonl").write_bytes(orjson.dumps(FAILED) + b"\n{\n" + orjson.dumps(FAILED) + b"\n")
     corpus = read_corpus([document, str(tmp_path / "more.jsonl")])
     exporter, filters = sft(tmp_path / "out" / "sft.jsonl")
     done = export_corpus(corpus, filters, exporter)
-    places = [(Path(row["source"]).name, row["row"], row["drop_reason"]) for row in lines_of(done.dropped_path)]
-    assert places == [
+    indexes = [(Path(row["source"]).name, row["row"], row["drop_reason"]) for row in lines_of(done.dropped_path)]
+    assert indexes == [
         ("raw.json", 3, "empty_completion"),
         ("raw.json", 4, "failed"),
         ("more.jsonl", 1, "failed"),
         ("more.jsonl", 3, "failed"),
     ]
-    assert done.read == 8 == done.kept + len(places)
+    assert done.read == 8 == done.kept + len(indexes)
     assert counts_of(done.card)["quarantined (rows that could not be read, not counted above)"] == 1
 
 
@@ -164,17 +164,17 @@ def test_the_split_is_by_problem_and_the_same_again(tmp_path):
     sides = []
     for seed in (0, 0, 1):
         done = export(str(tmp_path / "in.jsonl"), tmp_path / f"{seed}" / "s.jsonl", validation_share=0.25, seed=seed)
-        found = {
+        result = {
             side: {row["metadata"]["instance_id"] for row in lines_of(path)}
             for side, path in done.exported.files.items()
         }
         assert done.exported.files["validation"].name == "s.validation.jsonl"
-        assert not found["train"] & found["validation"]
-        assert len(found["train"] | found["validation"]) == 40
+        assert not result["train"] & result["validation"]
+        assert len(result["train"] | result["validation"]) == 40
         assert sum(done.exported.rows.values()) == done.kept == 120
-        assert {side: len(problems) for side, problems in found.items()} == done.exported.problems
-        assert 3 <= len(found["validation"]) <= 20
-        sides.append(found)
+        assert {side: len(problems) for side, problems in result.items()} == done.exported.problems
+        assert 3 <= len(result["validation"]) <= 20
+        sides.append(result)
     assert sides[0] == sides[1] != sides[2]
 
 
@@ -194,7 +194,7 @@ def test_inputs_that_disagree_have_no_common_origin(tmp_path, document):
 
 
 def test_the_longest_row_is_measured_as_it_is_written(tmp_path, document, monkeypatch):
-    """In training rows bookkeeping is gone: the filter leaves them to the export, which counts what it writes."""
+    """Training rows have no bookkeeping: the filter leaves the limit to the export, which counts the written rows."""
     counted = []
 
     class Counter:
@@ -209,8 +209,8 @@ def test_the_longest_row_is_measured_as_it_is_written(tmp_path, document, monkey
     rows = [rollout("p0", 0, 1.0, answer="short"), rollout("p0", 1, 1.0, answer="too long"), rollout("p0", 2, 0.0)]
     rows[0]["messages"].append({"role": "exit", "content": "a very long message of an agent's own"})
     (tmp_path / "in.jsonl").write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
-    asked = Filters(tokenizer="org/t", max_tokens=5, min_reward=0.5)
-    done = export(str(tmp_path / "in.jsonl"), tmp_path / "sft.jsonl", asked)
+    conditions = Filters(tokenizer="org/t", max_tokens=5, min_reward=0.5)
+    done = export(str(tmp_path / "in.jsonl"), tmp_path / "sft.jsonl", conditions)
     assert done.reasons == {"over_token_budget": 1, "reward_below_min": 1}
     assert [turns[-1]["content"] for turns in counted] == ["short", "too long"]
 

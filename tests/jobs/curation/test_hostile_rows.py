@@ -1,4 +1,4 @@
-"""Rollouts whose every text would move a cursor, open a tag, or name a file of this machine."""
+"""Rollouts whose texts contain escape sequences, markup, and names of local files."""
 
 import os
 import re
@@ -18,7 +18,7 @@ from tests.problems.conftest import make_png
 EVIL = "p\x1b]0;owned\x07\u202e|`<script>x</script>\n\n# t [a](b) $x$ \u2028 **b**"
 
 
-def said(role, text):
+def hostile_message(role, text):
     return {"role": role, "content": text}
 
 
@@ -26,7 +26,7 @@ ROWS = [
     {
         "instance_id": f"{EVIL}{number // 2}",
         "sample_id": number % 2,
-        "messages": [said("user", EVIL), said("assistant", f"{EVIL}{number}")],
+        "messages": [hostile_message("user", EVIL), hostile_message("assistant", f"{EVIL}{number}")],
         "reward": float(number % 2),
         "success": bool(number % 2),
         "exit_status": EVIL,
@@ -41,7 +41,7 @@ ROWS = [
 
 @pytest.fixture
 def do(tmp_path, monkeypatch, capsys):
-    """Runs a command on the rows: (exit status, what it printed and said)."""
+    """Runs a command on the rows: (exit status, output)."""
     monkeypatch.chdir(tmp_path)
     bad = [b'{"instance_id": ["\\u001b[2J\\u202e"], "reward": "\\u001b[2J"}', b"\x1b[2J no json"]
     document = {"metadata": {"model_name": EVIL, EVIL: EVIL}, "examples": ROWS}
@@ -78,7 +78,7 @@ COMMAND_LINES = [
 
 @pytest.mark.parametrize("data", ["raw.json", "rows.jsonl"])
 @pytest.mark.parametrize("command", COMMAND_LINES, ids=" ".join)
-def test_nothing_hidden_is_printed_or_stands_in_reports_and_cards(do, tmp_path, data, command):
+def test_hidden_characters_are_escaped_everywhere(do, tmp_path, data, command):
     code, printed = do(command[0], "--input", data, *command[1:])
     assert code == 0
     assert visible(printed) == printed
@@ -97,7 +97,7 @@ def test_a_card_shows_names_as_text(do, tmp_path):
     )
 
 
-def test_the_quarantine_says_one_line_for_each_row(do):
+def test_quarantine_prints_one_line_per_row(do):
     code, printed = do("analyze", "--input", "rows.jsonl")
     assert code == 0
     rows = [line for line in printed.splitlines() if re.match(r"\s+rows\.jsonl: row \d", line)]
@@ -133,7 +133,7 @@ def images_carried(folder: Path, images: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("linked", [True, False])
-def test_only_pictures_of_the_run_itself_are_carried_along(tmp_path, monkeypatch, linked):
+def test_only_images_of_the_run_are_copied(tmp_path, monkeypatch, linked):
     images = tmp_path / "run" / "images"
     images.mkdir(parents=True)
     (tmp_path / "secret.txt").write_text("secret")
@@ -162,7 +162,7 @@ def test_symlinked_image_folder_is_not_followed(tmp_path, caplog):
 
 def test_records_that_name_files_are_read_without_opening_them(tmp_path):
     part = {"type": "image", "image": "/dev/zero"}
-    row = {**ROWS[0], "messages": [said("user", [part]), said("assistant", "x")]}
+    row = {**ROWS[0], "messages": [hostile_message("user", [part]), hostile_message("assistant", "x")]}
     (tmp_path / "rows.jsonl").write_bytes(orjson.dumps(row))
     corpus = read_corpus([str(tmp_path / "rows.jsonl")])
     assert corpus.table.height == 1

@@ -1,3 +1,5 @@
+"""The overview plot, comparison plot and histograms."""
+
 import subprocess
 import sys
 
@@ -18,15 +20,15 @@ from tests.jobs.curation.made_rollouts import made_table
 RNG = np.random.default_rng(0)
 
 
-def made(problems=6, each=4, *, reward=None, name="p"):
+def sample_table(problems=6, each=4, *, reward=None, name="p"):
     rows = []
-    for place in range(problems * each):
+    for index in range(problems * each):
         success = bool(RNG.random() < 0.4)
         value = float(success) if reward is None else reward()
         rows.append(
             {
-                "instance_id": f"{name}{place // each}",
-                "sample_id": place % each,
+                "instance_id": f"{name}{index // each}",
+                "sample_id": index % each,
                 "reward": value,
                 "success": success,
                 "model_calls": int(RNG.integers(1, 30)),
@@ -39,15 +41,15 @@ def made(problems=6, each=4, *, reward=None, name="p"):
 
 TABLES = {
     "empty": empty_table(),
-    "one_row": made(1, 1),
+    "one_row": sample_table(1, 1),
     "only_names": made_table({}, {"instance_id": "b"}),
-    "several": made(),
-    "huge": made(20, 6, reward=lambda: float(RNG.choice([0.0, RNG.normal(), 1e308, -1e308]))),
-    "tiny": made(5, 4, reward=lambda: float(RNG.random() * 1e-310)),
-    "no_rewards": made().with_columns(pl.lit(None, dtype=pl.Float64).alias("reward")),
-    "no_verdicts": made().with_columns(pl.lit(None, dtype=pl.Boolean).alias("success")),
-    "many_problems": made(400, 1),
-    "many_samples": made(1, 200),
+    "several": sample_table(),
+    "huge": sample_table(20, 6, reward=lambda: float(RNG.choice([0.0, RNG.normal(), 1e308, -1e308]))),
+    "tiny": sample_table(5, 4, reward=lambda: float(RNG.random() * 1e-310)),
+    "no_rewards": sample_table().with_columns(pl.lit(None, dtype=pl.Float64).alias("reward")),
+    "no_verdicts": sample_table().with_columns(pl.lit(None, dtype=pl.Boolean).alias("success")),
+    "many_problems": sample_table(400, 1),
+    "many_samples": sample_table(1, 200),
     "failed": made_table({"status": "failed"}, *({"status": "failed", "error_type": f"E{n}"} for n in range(12))),
 }
 
@@ -125,14 +127,14 @@ def test_one_outlier_among_few_numbers_is_beyond_the_range():
     assert usual_range(np.array([0.0, 0.0, 5.0])) == (0.0, 5.0)
 
 
-def test_intervals_hold_the_share_and_stay_shares():
+def test_intervals_contain_the_share():
     assert wilson_interval(0, 0) is None
     for successes, count in [(0, 1), (1, 1), (3, 7), (10**6, 10**6)]:
         low, high = wilson_interval(successes, count)
         assert 0 <= low <= successes / count <= high <= 1
 
 
-def test_numbers_and_shares_in_few_signs():
+def test_numbers_and_shares_are_short():
     assert [number(value) for value in (None, 3.0, 1234567, 0.123456, 12345.6, 1e300)] == [
         "-", "3", "1,234,567", "0.1235", "12,346", "1e+300",
     ]  # fmt: skip

@@ -1,3 +1,5 @@
+"""The quality report."""
+
 import re
 import shutil
 import subprocess
@@ -40,7 +42,7 @@ def report(table, title="run", quarantined=0, sources=("a.jsonl",)):
     return quality_report(title, table, analyse(table, quarantined=quarantined), sources).decode()
 
 
-def test_the_page_holds_the_numbers():
+def test_page_has_the_numbers():
     table = made_table(
         {"success": True, "reward": 1.0, "completion_hash": 1, "exit_status": "Submitted"},
         {"success": False, "reward": 0.5, "completion_hash": 1, "exit_status": "Submitted"},

@@ -1,3 +1,5 @@
+"""Reading with a quarantine."""
+
 import orjson
 import pytest
 
@@ -46,10 +48,10 @@ def test_first_five_rows_are_listed_and_others_counted():
             quarantine(SOURCE, bad(number))
         quarantine.note("and a note")
     assert quarantine.count == 1240
-    told = quarantine.lines()
-    assert told[0] == "1,240 rows could not be used"
-    assert told[1:3] == ["  in.jsonl: row 1: reward: reason 1", "  in.jsonl: row 2: reason 2"]
-    assert told[5:] == ["  in.jsonl: row 5: reward: reason 5", "  ... and 1,235 more", "and a note"]
+    lines = quarantine.lines()
+    assert lines[0] == "1,240 rows could not be used"
+    assert lines[1:3] == ["  in.jsonl: row 1: reward: reason 1", "  in.jsonl: row 2: reason 2"]
+    assert lines[5:] == ["  in.jsonl: row 5: reward: reason 5", "  ... and 1,235 more", "and a note"]
 
 
 def test_just_five(tmp_path):
@@ -78,7 +80,7 @@ def test_a_job_that_fails_leaves_no_half_file(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_it_takes_what_a_corpus_could_not_use(tmp_path):
+def test_quarantine_collects_bad_rows_of_a_corpus(tmp_path):
     path = tmp_path / "in.jsonl"
     path.write_bytes(GOOD + b"\xff\n" + GOOD + b"[]\n")
     with open_quarantine(tmp_path / "q.jsonl") as quarantine:

@@ -1,4 +1,4 @@
-"""Rules by hand: what each drops, why, and in which order; and what is true of any filters on any table."""
+"""Rules by hand: the dropped rows, reasons and order; and properties of any filters on any table."""
 
 from types import SimpleNamespace
 
@@ -35,19 +35,19 @@ class Texts:
     def records(self, table):
         for row in table["row"]:
             self.read.append(row)
-            asked = {"role": "user", "content": self.question}
+            conditions = {"role": "user", "content": self.question}
             answered = {"role": "assistant", "content": self.completions[row]}
-            yield orjson.dumps({"instance_id": "a", "messages": [asked, answered]})
+            yield orjson.dumps({"instance_id": "a", "messages": [conditions, answered]})
 
 
-def judge(rows, **asked):
+def judge(rows, **conditions):
     """The drop reason of each row, None for those kept."""
     table = rows if isinstance(rows, pl.DataFrame) else made_table(*rows)
-    return reasons(SimpleNamespace(hashed=True, table=table), **asked)
+    return reasons(SimpleNamespace(hashed=True, table=table), **conditions)
 
 
-def reasons(corpus, **asked):
-    selected = select(corpus, Filters(**asked))
+def reasons(corpus, **conditions):
+    selected = select(corpus, Filters(**conditions))
     judged = selected.judged["drop_reason"].to_list()
     assert selected.kept["row"].to_list() == [row for row, reason in enumerate(judged) if reason is None]
     assert selected.dropped["drop_reason"].to_list() == [reason for reason in judged if reason]
@@ -134,7 +134,7 @@ def test_duplicates_are_of_one_problem_and_the_first_stays():
 
 
 @pytest.mark.parametrize(
-    ("asked", "reason", "failing"),
+    ("conditions", "reason", "failing"),
     [
         ({"successful_only": True}, "not_successful", {"success": False}),
         ({"min_reward": 0.5}, "reward_below_min", {"reward": 0.0}),
@@ -144,30 +144,30 @@ def test_duplicates_are_of_one_problem_and_the_first_stays():
     ],
 )
 @pytest.mark.parametrize("group", [{"drop_duplicates": True}, {"best_k": 1}, {"at_most_k": 1}])
-def test_what_another_rule_drops_takes_no_others_place(asked, reason, failing, group):
+def test_dropped_rollouts_do_not_count_in_comparisons(conditions, reason, failing, group):
     good = {"completion_hash": 1, "success": True, "reward": 0.75, "turns": 1, "tokens": 50, "answer_error": 0.5}
     first = {**good, "answer_error": 0.0, **failing}
     last = {"drop_duplicates": "duplicate_completion", "best_k": "not_best", "at_most_k": "over_limit"}[
         next(iter(group))
     ]
-    assert judge([first, good, good], **asked, **group) == [reason, None, last]
+    assert judge([first, good, good], **conditions, **group) == [reason, None, last]
 
 
-def test_the_first_reason_wins():
+def test_first_rule_gives_the_reason():
     row = {
         "status": "failed", "error_type": "timeout", "success": False, "reward": 0.0, "speedup": 0.5, "messages": 1,
         "exit_status": "x", "turns": 9, "empty": True, "tokens": 5,
     }  # fmt: skip
-    asked = {
+    conditions = {
         "drop_errors": ["any"], "drop_unparseable": True, "successful_only": True, "min_reward": 1.0,
         "min_speedup": 1.0, "min_messages": 2, "exit_status": ["ok"], "where": "turns < 9", "drop_empty": True,
         "min_tokens": 10,
     }  # fmt: skip
     order = []
-    while asked:
-        [reason] = judge([row], **asked)
+    while conditions:
+        [reason] = judge([row], **conditions)
         order.append(reason)
-        asked.pop(next(iter(asked)))
+        conditions.pop(next(iter(conditions)))
     assert order == [
         "failed",
         "not_successful",  # without drop_errors; the row is not unparseable
@@ -233,8 +233,8 @@ def test_best_rollouts_of_a_problem_are_kept_up_to_a_limit():
 )
 def test_where(expression, kept):
     rows = [{"reward": 1.0, "success": True}, {"reward": 0.5, "success": False}, {"reward": None, "success": None}]
-    found = judge(rows, where=expression)
-    assert found == [None if row in kept else "where" for row in range(3)]
+    result = judge(rows, where=expression)
+    assert result == [None if row in kept else "where" for row in range(3)]
 
 
 def test_where_counts_below_zero():
@@ -279,7 +279,7 @@ def test_a_condition_that_fails_on_some_row_is_one_line(expression):
 
 
 @pytest.mark.parametrize(
-    ("asked", "message"),
+    ("conditions", "message"),
     [
         ({"successful_only": True, "unsuccessful_only": True}, "together keep nothing"),
         ({"min_reward": 0.75, "max_reward": 0.5}, "--min_reward 0.75 is more than --max_reward 0.5"),
@@ -290,18 +290,18 @@ def test_a_condition_that_fails_on_some_row_is_one_line(expression):
         ({"best_k": 0}, "greater than or equal to 1"),
     ],
 )
-def test_conditions_that_cannot_be_met(asked, message):
+def test_conditions_that_cannot_be_met(conditions, message):
     with pytest.raises(ValidationError) as raised:
-        Filters(**asked)
+        Filters(**conditions)
     assert message in str(raised.value)
 
 
-def test_words_are_one_line_per_condition():
-    asked = Filters(
+def test_conditions_in_words():
+    conditions = Filters(
         min_reward=0.5, max_reward=1.0, max_tokens=1234567, successful_only=True, where="turns < 9",
         drop_errors=["timeout", "http_500"], best_k=2,
     )  # fmt: skip
-    assert select(SimpleNamespace(hashed=True, table=made_table()), asked).words == [
+    assert select(SimpleNamespace(hashed=True, table=made_table()), conditions).words == [
         "no error timeout, http_500",
         "successful only",
         "reward at least 0.5",
@@ -312,7 +312,7 @@ def test_words_are_one_line_per_condition():
     ]
 
 
-def test_near_duplicates_of_what_is_left():
+def test_near_duplicates_among_kept_rollouts():
     almost = ANSWER.replace("today", "tonight")
     rows = [{"reward": 0.0}, *column("reward", 1.0, 1.0, 1.0, 1.0), {"reward": 1.0, "instance_id": "b"}]
     corpus = Texts(made_table(*rows), [ANSWER, ANSWER, almost, "no.", "no.", ANSWER])
@@ -341,12 +341,12 @@ def test_contamination(benchmark_file):
     assert reasons(corpus, benchmark=[benchmark_file]) == ["contaminated"] * 3
 
 
-def test_the_contaminated_is_nobodys_duplicate(benchmark_file):
+def test_contaminated_rollouts_have_no_duplicates(benchmark_file):
     more = " ".join(QUESTION.split()[9:])
     corpus = Texts(made_table({}, {}), [QUESTION, more])
-    asked = {"near_duplicates": 0.4, "benchmark": [benchmark_file], "benchmark_ngram": 13}
+    conditions = {"near_duplicates": 0.4, "benchmark": [benchmark_file], "benchmark_ngram": 13}
     assert reasons(corpus, near_duplicates=0.4) == [None, "near_duplicate"]
-    assert reasons(corpus, **asked) == ["contaminated", None]
+    assert reasons(corpus, **conditions) == ["contaminated", None]
 
 
 def test_a_benchmark_that_cannot_be_read():
@@ -369,24 +369,24 @@ def tokenizer(tmp_path_factory):
     return str(folder)
 
 
-def test_tokens_by_a_tokenizer(tokenizer):
+def test_tokens_counted_by_a_tokenizer(tokenizer):
     table = made_table(*column("tokens", 1, 1, 1), {"tokens": 1, "reward": 0.0})
     corpus = Texts(table, ["a", "a b c", "a b c d e", "a"], question="how many")
-    asked = {"tokenizer": tokenizer, "where": "reward IS NULL"}
+    conditions = {"tokenizer": tokenizer, "where": "reward IS NULL"}
     above, below = "tokens_above_max", "tokens_below_min"
-    assert reasons(corpus, max_tokens=5, **asked) == [None, None, above, "where"]
+    assert reasons(corpus, max_tokens=5, **conditions) == [None, None, above, "where"]
     assert corpus.read == [0, 1, 2]
-    assert reasons(corpus, min_tokens=4, max_tokens=6, **asked) == [below, None, above, "where"]
+    assert reasons(corpus, min_tokens=4, max_tokens=6, **conditions) == [below, None, above, "where"]
     assert reasons(corpus, min_tokens=4) == [below] * 4, "without one, the records' own count"
 
 
-def test_a_condition_on_tokens_means_the_tokenizers(tokenizer):
+def test_condition_on_tokens_uses_the_tokenizer(tokenizer):
     corpus = Texts(made_table(*column("tokens", 1, 1)), ["a", "a b c"], question="how many")
     assert reasons(corpus, where="tokens > 3", tokenizer=tokenizer) == ["where", None]
     assert reasons(corpus, where="tokens > 3") == ["where", "where"]
 
 
-def test_a_tokenizer_that_nothing_asks_for_is_not_loaded():
+def test_unused_tokenizer_is_not_loaded():
     assert judge([{}], tokenizer="/nowhere") == [None]
     with pytest.raises(InputError, match="cannot load the tokenizer /nowhere"):
         reasons(Texts(made_table({}), ["a"]), tokenizer="/nowhere", max_tokens=5)
@@ -438,16 +438,16 @@ any_filters = st.fixed_dictionaries(
         "at_most_k": st.integers(1, 3),
     },
 ).flatmap(
-    lambda asked: st.sampled_from([{}, {"successful_only": True}, {"unsuccessful_only": True}]).map(
-        lambda more: asked | more
+    lambda conditions: st.sampled_from([{}, {"successful_only": True}, {"unsuccessful_only": True}]).map(
+        lambda more: conditions | more
     )
 )
 
 
 @given(st.lists(st.tuples(rows_of_tables, completions), max_size=12), any_filters)
-def test_any_filters_on_any_table(made, asked):
-    corpus = Texts(made_table(*(row for row, _ in made)), [text for _, text in made])
-    selected = select(corpus, Filters(**asked))
+def test_any_filters_on_any_table(built, conditions):
+    corpus = Texts(made_table(*(row for row, _ in built)), [text for _, text in built])
+    selected = select(corpus, Filters(**conditions))
     kept, dropped = selected.kept, selected.dropped
     assert kept.height + dropped.height == corpus.table.height == sum(count_reasons(dropped).values()) + kept.height
     assert dropped["drop_reason"].null_count() == 0
@@ -455,11 +455,11 @@ def test_any_filters_on_any_table(made, asked):
     assert sorted([*kept["row"], *dropped["row"]]) == corpus.table["row"].to_list()
     assert kept.select(SCHEMA.keys()).equals(corpus.table.filter(pl.col("row").is_in(kept["row"].to_list())))
     again = Texts(kept.select(SCHEMA.keys()), corpus.completions)
-    assert select(again, Filters(**asked)).dropped.height == 0
-    if not asked:
+    assert select(again, Filters(**conditions)).dropped.height == 0
+    if not conditions:
         assert kept.height == corpus.table.height
 
 
-def test_duplicates_cannot_be_told_without_hashes():
+def test_duplicates_need_hashes():
     with pytest.raises(RuntimeError, match="a bug in rollmill"):
         select(SimpleNamespace(hashed=False, table=made_table()), Filters(drop_duplicates=True))

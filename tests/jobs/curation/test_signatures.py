@@ -1,3 +1,5 @@
+"""Words, signatures and near-duplicates."""
+
 import random
 
 import numpy as np
@@ -18,15 +20,15 @@ from rollmill.jobs.curation.signatures import (
 )
 
 
-def similarity(one, other):
-    first, second = signatures([one, other])
+def similarity(item, other):
+    first, second = signatures([item, other])
     return sum(a == b for a, b in zip(first, second, strict=True)) / NUM_PERM
 
 
 def column(rows):
     """Rows of (problem, signature or None, alive)."""
-    problems, found, alive = zip(*rows, strict=True) if rows else ((), (), ())
-    signature = pl.Series(found, dtype=pl.List(pl.UInt32))
+    problems, results, alive = zip(*rows, strict=True) if rows else ((), (), ())
+    signature = pl.Series(results, dtype=pl.List(pl.UInt32))
     frame = pl.DataFrame({"instance_id": pl.Series(problems, dtype=pl.String), "signature": signature})
     return frame.with_columns(pl.Series("alive", alive, dtype=pl.Boolean)).to_struct("rows")
 
@@ -104,10 +106,10 @@ def test_short_texts_are_compared_by_their_characters():
 
 def test_blank_texts_have_no_signature_and_order_does_not_matter():
     texts = ["a b c d e f", "", "hi", " \n\t", "one two three four five six", "???"]
-    found = signatures(texts)
-    assert [len(each) for each in found] == [NUM_PERM, 0, NUM_PERM, 0, NUM_PERM, NUM_PERM]
-    assert signatures(texts[::-1]) == found[::-1]
-    assert [signatures([text])[0] for text in texts] == found
+    results = signatures(texts)
+    assert [len(each) for each in results] == [NUM_PERM, 0, NUM_PERM, 0, NUM_PERM, NUM_PERM]
+    assert signatures(texts[::-1]) == results[::-1]
+    assert [signatures([text])[0] for text in texts] == results
     assert signatures([]) == []
 
 
@@ -127,15 +129,15 @@ def test_a_row_is_compared_with_kept_rows_only():
 
 
 @pytest.mark.parametrize("threshold", [0, 1.01, -1, float("nan")])
-def test_a_threshold_that_is_none(threshold):
+def test_invalid_threshold_is_refused(threshold):
     with pytest.raises(InputError, match="above 0 and at most 1"):
         near_duplicates(column([("p", BASE, True)]), threshold=threshold)
 
 
 def test_in_a_lazy_plan():
     frame = column([("p", BASE, True), ("q", BASE, True), ("p", BASE, True)]).struct.unnest().lazy()
-    found = pl.struct("instance_id", "signature", "alive").map_batches(near_duplicates, return_dtype=pl.Boolean)
-    assert frame.filter(~found).collect()["instance_id"].to_list() == ["p", "q"]
+    results = pl.struct("instance_id", "signature", "alive").map_batches(near_duplicates, return_dtype=pl.Boolean)
+    assert frame.filter(~results).collect()["instance_id"].to_list() == ["p", "q"]
 
 
 made_rows = st.lists(
@@ -160,7 +162,7 @@ def test_greedy_and_idempotent(rows, threshold, large):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "_LARGE_PROBLEM", large)
         patch.setattr(module, "_CHUNK_ROWS", 3)
-        found = near_duplicates(column(rows), threshold=threshold).to_list()
-        assert found == greedy(rows, threshold * NUM_PERM)
-        left = [(*row[:2], row[2] and not near) for row, near in zip(rows, found, strict=True)]
+        results = near_duplicates(column(rows), threshold=threshold).to_list()
+        assert results == greedy(rows, threshold * NUM_PERM)
+        left = [(*row[:2], row[2] and not near) for row, near in zip(rows, results, strict=True)]
         assert not near_duplicates(column(left), threshold=threshold).any()

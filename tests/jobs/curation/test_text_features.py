@@ -1,3 +1,5 @@
+"""Columns computed from texts."""
+
 import orjson
 import polars as pl
 import pytest
@@ -16,9 +18,9 @@ class Stored:
 
     def __init__(self, records):
         self._records = [orjson.dumps(record) for record in records]
-        made = {"row": range(len(records)), "instance_id": ["p"] * len(records), "tokens": [77] * len(records)}
+        built = {"row": range(len(records)), "instance_id": ["p"] * len(records), "tokens": [77] * len(records)}
         blank = {name: [None] * len(records) for name in SCHEMA}
-        self.table = pl.DataFrame({**blank, **made}, schema=SCHEMA)
+        self.table = pl.DataFrame({**blank, **built}, schema=SCHEMA)
         self.read = []
 
     def records(self, table):
@@ -31,14 +33,14 @@ class Words:
     """Counts words, and which messages it was given."""
 
     def __init__(self):
-        self.given = []
+        self.conversations = []
 
     def count(self, conversations):
-        self.given += conversations
+        self.conversations += conversations
         return [sum(len((turn["content"] or "").split()) for turn in turns) for turns in conversations]
 
 
-def said(answer, question="Why?"):
+def dialog(answer, question="Why?"):
     return {
         "instance_id": "p",
         "messages": [
@@ -48,7 +50,14 @@ def said(answer, question="Why?"):
     }
 
 
-RECORDS = [said("a b"), said("c", QUESTION), {"instance_id": "p"}, said(""), said(QUESTION), said("d e f")]
+RECORDS = [
+    dialog("a b"),
+    dialog("c", QUESTION),
+    {"instance_id": "p"},
+    dialog(""),
+    dialog(QUESTION),
+    dialog("d e f"),
+]
 
 
 @pytest.fixture
@@ -75,12 +84,12 @@ def test_all_columns_in_one_reading(corpus, benchmarks, monkeypatch, batch):
     assert table["signature"].to_list() == [*signatures(["a b", "c"]), None, None, *signatures([QUESTION]), None]
     assert table["contaminated_by"].to_list() == [None, "b.txt:1", None, None, "b.txt:1", None]
     assert table["tokens"].to_list() == [3, 8, None, 1, 8, None]
-    assert counter.given[0] == [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "a b"}]
+    assert counter.conversations[0] == [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "a b"}]
     assert table.schema["signature"] == pl.List(pl.UInt32())
     assert table.drop("signature", "contaminated_by", "tokens").equals(corpus.table.drop("tokens"))
 
 
-def test_only_what_is_asked_for(corpus):
+def test_only_requested_columns(corpus):
     alive = pl.Series([True] * 6)
     assert with_text_features(corpus, corpus.table, alive).equals(corpus.table)
     assert corpus.read == []
@@ -98,12 +107,12 @@ def test_again_and_of_a_part_of_the_table(corpus):
     assert again["signature"].to_list() == [*signatures(["c"]), None]
 
 
-def test_nothing_alive(corpus):
+def test_no_rows_to_read(corpus):
     table = with_text_features(corpus, corpus.table, pl.Series([False] * 6), signatures=True, counter=Words())
     assert (corpus.read, table.height, table["tokens"].null_count(), table["signature"].null_count()) == ([], 6, 6, 6)
 
 
-def test_a_record_too_few_is_a_bug(corpus):
+def test_missing_record_is_a_bug(corpus):
     corpus.records = lambda table: iter([orjson.dumps(RECORDS[0])])
     with pytest.raises(RuntimeError, match="1 records read for 6 rows"):
         with_text_features(corpus, corpus.table, pl.Series([True] * 6), signatures=True)

@@ -61,7 +61,7 @@ PARSE = "import sys; from rollmill.jobs.curation.rules import where; [where(text
 
 
 @pytest.mark.parametrize("expression", USED)
-def test_comparisons_are_what_it_is_for(expression):
+def test_comparisons_are_allowed(expression):
     assert where(expression).words == f"where {expression}"
 
 
@@ -82,7 +82,7 @@ def test_unbounded_expression_is_refused_before_parsing(expression):
     assert len(str(refused.value)) < 1000
 
 
-def test_the_largest_that_is_taken_does_not_end_the_process():
+def test_largest_allowed_expression_is_parsed():
     taken = [
         "1+" * 199 + "1 > 0",
         "reward + " * 198 + "1 > 0",

@@ -10,7 +10,7 @@ from rollmill.errors import InputError
 from rollmill.jobs.curation.filter_spec import Filters
 from rollmill.jobs.improvement.candidate_pool import is_verified
 from rollmill.jobs.improvement.training_rows import write_training_rows
-from tests.exports.made import lines_of
+from tests.exports.sample_corpus import lines_of
 from tests.generation.made import append, opened
 from tests.jobs.improvement.made import existing, recorded, sampled, write_lines
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rollmill.corpus.corpus import index_run, read_corpus
 from rollmill.jobs.curation.analysis import analyse
 from rollmill.jobs.rejection_sampling.outcome import SFT, export_accepted
-from tests.exports.made import lines_of
+from tests.exports.sample_corpus import lines_of
 from tests.generation.made import append, made, opened
 
 

@@ -16,9 +16,9 @@ from rollmill.files.rows import BadRow
 from rollmill.generation.sampling import NOT_FOR_TEMPLATES
 from rollmill.jobs.training.data_files import find_data
 from rollmill.jobs.training.rows import TrainingRow, read_training_rows, training_row
-from tests.corpus.made import make_run, record
+from tests.corpus.sample_records import make_run, record
 from tests.corpus.test_producers import FILES
-from tests.exports.made import MadeCorpus, rollout
+from tests.exports.sample_corpus import InMemoryCorpus, rollout
 from tests.jobs.training.made import row, write_rows
 
 ASSISTANT = {"role": "assistant", "content": "b"}
@@ -196,7 +196,7 @@ def test_lines_that_are_no_rows_are_numbered(tmp_path):
 
 
 def exported(folder: Path, name="sft", split=0.3):
-    corpus = MadeCorpus([rollout(f"p{number}", 0, 1.0, answer=f"a{number}") for number in range(8)])
+    corpus = InMemoryCorpus([rollout(f"p{number}", 0, 1.0, answer=f"a{number}") for number in range(8)])
     made = export_sft(folder / f"{name}.jsonl", corpus, corpus.table, split=Split(split) if split else None)
     write_card(made, corpus=corpus)
     return made

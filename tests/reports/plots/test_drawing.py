@@ -1,3 +1,5 @@
+"""Plots of any input."""
+
 import subprocess
 import sys
 
@@ -42,11 +44,11 @@ def test_every_shape_draws(errors):
     draw(errors.min(axis=1), errors.ravel(), guess_baseline=0.3, accept_error=0.1)
 
 
-def test_nothing_draws_and_says_so():
+def test_empty_input_draws_a_note():
     assert draw(NONE, NONE, parse_rate=None) != draw(np.zeros(3))
 
 
-def test_names_from_outside_are_no_formulas():
+def test_names_from_outside_are_not_rendered_as_formulas():
     draw(np.zeros(3), title="$\\frac{1$ 模型 " + "x" * 300)
 
 
@@ -58,14 +60,14 @@ def test_any_errors_draw(errors, guess):
 
 
 @given(st.lists(st.floats(0, 1e9), min_size=13, max_size=60, unique=True))
-def test_bins_hold_every_number_up_to_their_end(errors):
+def test_bins_contain_every_number_up_to_their_end(errors):
     numbers = np.array(errors)
     edges = bin_edges(numbers, upper_end(numbers, numbers), numbers.size)
     assert (np.diff(edges) > 0).all()
     assert np.histogram(numbers, edges)[0].sum() == (numbers <= edges[-1]).sum()
 
 
-def test_bins_of_whole_numbers_hold_as_many_each():
+def test_bins_of_whole_numbers_are_equal():
     numbers = np.arange(0.0, 300.0)
     edges = bin_edges(numbers, 299.0, 10_000)
     assert set(np.histogram(numbers, edges)[0][:-1]) == {6}
@@ -109,7 +111,7 @@ def test_matplotlib_is_imported_only_to_draw():
         [[Attempt(True, "1", 0.5, -0.3)] * 2] * 2,
     ],
 )
-def test_sampling_curves_draw_whatever_is_known(problems):
+def test_sampling_curves_draw_known_points(problems):
     tally = CurveTally(4)
     for attempts in problems:
         tally.add(attempts)

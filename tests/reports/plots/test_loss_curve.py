@@ -1,3 +1,5 @@
+"""The plot of losses."""
+
 import numpy as np
 import pytest
 
@@ -25,7 +27,7 @@ def test_every_run_draws(points):
     assert draw_loss_curve(points, title="run $x$ 模型", best_step=10).startswith(b"\x89PNG")
 
 
-def test_nothing_draws_and_says_so():
+def test_empty_input_draws_a_note():
     assert draw_loss_curve([], title="t") != draw_loss_curve(run(2), title="t")
 
 
@@ -35,6 +37,6 @@ def test_the_best_step_is_marked():
 
 def test_the_running_mean():
     steps = np.array([[step, value] for step, value in enumerate([4.0, 2.0, 6.0, 8.0], start=1)])
-    places, means = _running_mean(steps)
-    assert places.tolist() == [1, 2, 3, 4]
+    indexes, means = _running_mean(steps)
+    assert indexes.tolist() == [1, 2, 3, 4]
     assert means.tolist() == [4.0, 3.0, 4.0, 7.0]

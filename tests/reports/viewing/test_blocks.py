@@ -1,3 +1,5 @@
+"""Blocks of messages."""
+
 import json
 
 import pytest
@@ -17,7 +19,7 @@ def call(name, arguments):
     return [{"id": "1", "type": "function", "function": {"name": name, "arguments": arguments}}]
 
 
-def test_code_is_told_from_prose():
+def test_code_and_prose_are_separated():
     text = "First:\n\n```bash\nls -la\n\ncd x\n```\nthen\n~~~\n```\n~~~\n"
     assert list(split_fences(text)) == [
         Block("text", "First:"),
@@ -77,7 +79,7 @@ def test_content_of_every_kind(content, blocks):
     assert message_blocks("user", content) == blocks
 
 
-def test_what_a_tool_says_is_shown_as_it_stands():
+def test_tool_output_is_shown_unchanged():
     assert message_blocks("tool", "```py\nx") == [Block("output", "```py\nx")]
 
 

@@ -1,3 +1,5 @@
+"""The page of trajectories as a file."""
+
 import json
 import re
 import subprocess
@@ -121,7 +123,7 @@ def test_embedded_json_is_the_same_value_and_holds_no_markup(text):
     assert not set(shown) & set("<>&\u2028\u2029")
 
 
-def test_the_file_asks_for_nothing_else(tmp_path):
+def test_page_is_self_contained(tmp_path):
     page = written(tmp_path, [(facts(0), record("see https://example.org/a.png"))])
     outside = re.sub(r'<script type="application/json".*?</script>', "", page.html, flags=re.DOTALL)
     assert not re.search(r"https?://|\ssrc=|url\(|@import|<link|innerHTML|insertAdjacentHTML|\beval\(", outside)
@@ -155,7 +157,7 @@ def test_long_logs_are_cut_and_messages_are_not(tmp_path):
     assert (len(head) + len(tail), tail[-3:]) == (20_000, "end")
 
 
-def test_values_that_json_has_no_word_for(tmp_path):
+def test_values_that_json_cannot_have(tmp_path):
     line = b'{"messages": [{"role": "user", "content": "a"}], "reward": NaN, "verdict": {"error": Infinity}}'
     page = written(tmp_path, [(facts(0, reward=float("nan"), speedup=float("inf")), line)])
     assert page.data["facts"][0]["reward"] is None

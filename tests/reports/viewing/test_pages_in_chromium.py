@@ -1,3 +1,5 @@
+"""The page of trajectories in a browser."""
+
 import json
 import re
 
@@ -47,7 +49,7 @@ def pressed(key):
     return f"document.body.dispatchEvent(new KeyboardEvent('keydown', {{key: '{key}', bubbles: true}})) || true"
 
 
-def said(words):
+def text_shows(words):
     return f"document.getElementById('matches').textContent === {json.dumps(words)}"
 
 
@@ -56,8 +58,8 @@ def sheet_says(words):
 
 
 def listed(*numbers):
-    wanted = json.dumps([f"#row-{number}" for number in numbers])
-    return f"JSON.stringify([...document.querySelectorAll('#list a')].map((a) => a.hash)) === JSON.stringify({wanted})"
+    hashes = json.dumps([f"#row-{number}" for number in numbers])
+    return f"JSON.stringify([...document.querySelectorAll('#list a')].map((a) => a.hash)) === JSON.stringify({hashes})"
 
 
 def current(number):
@@ -93,8 +95,8 @@ def test_hostile_content_is_shown_as_text(tmp_path, profiles):
 
 def test_search_filters_and_order(page, profiles):
     with opened(page, profiles()) as ask:
-        ask(said("8 of 8 trajectories"), listed(*range(8)), current(0), sheet_says("Needle0"))
-        ask(typed("query", "needle5"), said("1 of 8 trajectories"), current(5), sheet_says("Needle5"))
+        ask(text_shows("8 of 8 trajectories"), listed(*range(8)), current(0), sheet_says("Needle0"))
+        ask(typed("query", "needle5"), text_shows("1 of 8 trajectories"), current(5), sheet_says("Needle5"))
         ask("CSS.highlights.get('found').size === 1")
         ask(typed("query", "PROBLEM_1"), listed(4, 5, 6, 7))
         ask(typed("state", "failed"), listed(7), sheet_says("failed"))
@@ -103,7 +105,12 @@ def test_search_filters_and_order(page, profiles):
         ask(typed("problem", "problem_0"), listed(2), typed("least", ""), typed("most", ""), listed(0, 1, 2, 3))
         ask(typed("ending", "error:timeout"), listed(3), typed("ending", "exit:Submitted"), listed(0, 1, 2, 3))
         ask(typed("order", "best"), listed(2, 1, 0, 3), typed("order", "worst"), listed(0, 1, 2, 3))
-        ask(typed("query", "nowhere"), said("0 of 8 trajectories"), listed(), sheet_says("No trajectory matches."))
+        ask(
+            typed("query", "nowhere"),
+            text_shows("0 of 8 trajectories"),
+            listed(),
+            sheet_says("No trajectory matches."),
+        )
         ask("document.getElementById('clear').click() || true", listed(*range(8)), sheet_says("Needle0"))
         ask(typed("order", "longest"), listed(7, 0, 1, 2, 3, 4, 5, 6), "document.getElementById('clear').hidden")
 
@@ -124,4 +131,4 @@ def test_a_link_to_nothing_and_a_page_of_nothing(page, profiles, tmp_path):
         ask(sheet_says("This page has no trajectory #row-99."), listed(*range(8)), pressed("j"), current(0))
     write_pages(tmp_path / "empty.html", "none", [])
     with opened(tmp_path / "empty.html", profiles()) as ask:
-        ask(said("0 of 0 trajectories"), sheet_says("There is no trajectory here."))
+        ask(text_shows("0 of 0 trajectories"), sheet_says("There is no trajectory here."))

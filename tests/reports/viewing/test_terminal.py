@@ -1,3 +1,5 @@
+"""One trajectory in a terminal."""
+
 import io
 import json
 import re
@@ -47,11 +49,11 @@ RECORD = {
 }
 
 
-def shown(record=None, *, facts=None, width=80, whole=False, **console):
+def shown(record=None, *, facts=None, width=80, complete=False, **console):
     file = io.StringIO()
     target = Console(file=file, width=width, **console)
     record = RECORD if record is None else record
-    show_example(target, {**FACTS, **(facts or {})}, json.dumps(record).encode(), full=whole)
+    show_example(target, {**FACTS, **(facts or {})}, json.dumps(record).encode(), full=complete)
     return file.getvalue()
 
 
@@ -127,11 +129,11 @@ def test_a_trajectory_as_it_is_read_in_a_pipe():
         ({}, {"messages": [{"role": "tool", "name": "sh", "content": "x"}]}, rule("1 tool (sh)")),
     ],
 )
-def test_what_is_said_of_every_ending(facts, record, line):
+def test_ending_of_a_rollout_is_shown(facts, record, line):
     assert line in shown(record, facts=facts).split("\n")
 
 
-def test_colours_are_there_where_they_are_wanted_and_only_there():
+def test_colours_follow_the_console():
     coloured = shown(force_terminal=True, color_system="truecolor")
     assert "\x1b[32m+new" in coloured
     assert "\x1b[31m-old" in coloured
@@ -170,19 +172,19 @@ def test_long_message_is_cut_in_the_middle_by_default():
     assert "line 01999" in cut
     assert "line 01000" not in cut
     assert re.search(r"^\.\.\. 16,0\d\d characters left out; --whole shows all$", cut, re.MULTILINE)
-    whole = shown(record, whole=True)
-    assert whole.count("line 0") == 2000
-    assert "left out" not in whole
+    complete = shown(record, complete=True)
+    assert complete.count("line 0") == 2000
+    assert "left out" not in complete
 
 
 def test_long_evaluation_log_is_cut_keeping_its_end():
     record = {"evaluation_info": {"build_output": "x" * 30_000 + "\nError 2"}}
     assert "  Error 2" in shown(record).split("\n")
     assert len(shown(record)) < 6_000
-    assert shown(record, whole=True).count("x") >= 30_000
+    assert shown(record, complete=True).count("x") >= 30_000
 
 
-def test_an_encoding_that_cannot_say_it_all():
+def test_limited_encoding_shows_escapes():
     buffer = io.BytesIO()
     file = io.TextIOWrapper(buffer, encoding="ascii")
     record = {"messages": [{"role": "user", "content": "日 é"}]}
@@ -196,7 +198,7 @@ def test_code_too_long_for_a_lexer_is_shown_plain(monkeypatch):
     monkeypatch.setattr("rich.syntax.Syntax", syntax)
     code = "x = 1\n" * 5_000
     record = {"messages": [{"role": "user", "content": f"```python\n{code}```"}]}
-    assert shown(record, whole=True).count("x = 1") == 5_000
+    assert shown(record, complete=True).count("x = 1") == 5_000
 
 
 @pytest.mark.parametrize(
@@ -215,14 +217,14 @@ MESSY = st.text(st.characters(), max_size=120)
 
 @settings(max_examples=80)
 @given(MESSY, MESSY, MESSY, st.integers(40, 130), st.booleans())
-def test_any_text_fits_any_width_and_loses_nothing(words, code, name, width, whole):
+def test_any_text_fits_any_width_and_loses_nothing(words, code, name, width, complete):
     record = {
         "messages": [{"role": "user", "content": f"{words}\nENDWORDS\n```python\n{code}\n```"}],
         "git_diff": code,
         "error": words,
         "verdict": {name: words},
     }
-    text = shown(record, facts={"instance_id": name, "exit_status": words}, width=width, whole=whole)
+    text = shown(record, facts={"instance_id": name, "exit_status": words}, width=width, complete=complete)
     assert "\x1b" not in text
     assert max(cell_len(line) for line in text.split("\n")) <= width
     printed = sorted(char for char in text if char.isalnum())

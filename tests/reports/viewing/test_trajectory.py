@@ -1,3 +1,5 @@
+"""The displayed parts of a record."""
+
 import json
 from pathlib import Path
 
@@ -40,7 +42,7 @@ def test_every_part_of_a_record():
 
 
 @pytest.mark.parametrize("record", [{}, {"messages": None}, {"messages": []}, {"completion": None, "prompt": None}])
-def test_a_record_without_messages_is_no_mistake(record):
+def test_record_without_messages_is_read(record):
     assert read(**record) == Trajectory()
 
 
@@ -74,7 +76,7 @@ def test_malformed_messages_are_shown_as_far_as_possible():
     assert trajectory.unreadable.startswith("The record is not of the usual shape: ")
 
 
-def test_what_json_does_not_allow_is_read_all_the_same():
+def test_nan_and_lone_surrogates_are_read():
     odd = b'{"messages": [{"role": "user", "content": "\\ud800 hi"}], "reward": NaN, "error": "?"}'
     trajectory = read_trajectory(odd)
     assert trajectory.turns == [ShownMessage("user", "", [Block("text", "? hi")])]
@@ -105,7 +107,7 @@ def test_no_bytes_raise(record):
         ({}, "unjudged", False),
     ],
 )
-def test_how_a_rollout_ended(facts, expected, denied):
+def test_state_of_a_rollout(facts, expected, denied):
     assert (state(facts), is_denied(facts)) == (expected, denied)
 
 

@@ -1,7 +1,7 @@
-"""Each job from the requests of its server to the tokens that training learns.
+"""Each job from the requests of its server to the tokens that training uses.
 
-What the model wrote is learnt with one end, behind what the server was sent: rendered from the journal's text, and,
-where tokens are recorded, as the very tokens.
+Everything that the model wrote is trained on with one end-of-turn token, after the prompt that the server received:
+rendered from the journal's text, and with recorded tokens as exactly these.
 """
 
 import orjson
@@ -48,8 +48,8 @@ def looked_up(text):
     return {"id": "a", "type": "function", "function": {"name": "look_up", "arguments": text}}
 
 
-def learnt(folder, path, tokenizer=TOKENIZER):
-    """What is learnt of a file of training rows: of each run of tokens, the context and the run."""
+def trained_runs(folder, path, tokenizer=TOKENIZER):
+    """Return the trained runs of tokens of a file of training rows, each with its context."""
     (folder / "prepared").mkdir()
     prepared = prepare_rows(
         folder / "prepared", Masks(tokenizer, "m"), [str(path)], [], max_length=100_000, tokenizer=HASH,
@@ -60,7 +60,7 @@ def learnt(folder, path, tokenizer=TOKENIZER):
 
 
 def runs_of(text):
-    """Yield the context and the tokens of each run of learnt tokens, as ids."""
+    """Yield the context and the tokens of each trained run, as ids."""
     begin = None
     for at, label in enumerate([*text.labels, IGNORED]):
         if label != IGNORED and begin is None:
@@ -130,20 +130,20 @@ SAMPLING = Sampling(
 @pytest.mark.parametrize("form", ["messages", "prompt_completion"])
 def test_rejection_sampling(tmp_path, answer, text, form):
     with opened(tmp_path / "run", rows=1, num_rollout=1) as run, answering(answer) as server:
-        (made,) = make(run, server.base_url, sampling=SAMPLING)
-        run.journal.append(made)
+        (built,) = make(run, server.base_url, sampling=SAMPLING)
+        run.journal.append(built)
     path = export(tmp_path, run, keep_truncated=True, format=form)
-    runs, _ = learnt(tmp_path, path)
+    runs, _ = trained_runs(tmp_path, path)
     assert as_text(runs) == [(shown(server.bodies[0]), text)]
 
 
 @pytest.mark.parametrize("answer", [answer for answer, _ in SAMPLED.values()], ids=SAMPLED)
 def test_rejection_sampling_with_its_tokens(tmp_path, answer):
     with opened(tmp_path / "run", rows=1, num_rollout=1) as run, answering(answer) as server:
-        (made,) = make(run, server.base_url, sampling=SAMPLING, token_source=SOURCE)
-        run.journal.append(made)
-    runs, prepared = learnt(tmp_path, export(tmp_path, run, keep_truncated=True), BYTES)
-    prompt, ids = rendered(server.bodies[0]["messages"]), made.tokens[0].ids
+        (built,) = make(run, server.base_url, sampling=SAMPLING, token_source=SOURCE)
+        run.journal.append(built)
+    runs, prepared = trained_runs(tmp_path, export(tmp_path, run, keep_truncated=True), BYTES)
+    prompt, ids = rendered(server.bodies[0]["messages"]), built.tokens[0].ids
     assert (as_bytes(runs), prepared.recorded_rows) == ([(prompt, bytes(list(ids)))], 1)
 
 
@@ -199,14 +199,14 @@ AGENTS = {
 @pytest.mark.parametrize("arguments", ["object", "text"])
 def test_agents(tmp_path, settings, form, arguments):
     run, bodies, _ = attempt(tmp_path, settings, TURNS)
-    runs, _ = learnt(tmp_path, export(tmp_path, run, format=form, arguments=arguments))
+    runs, _ = trained_runs(tmp_path, export(tmp_path, run, format=form, arguments=arguments))
     assert as_text(runs) == [(shown(bodies[at]), text) for at, text in WRITTEN.items()]
 
 
 def test_agents_in_text_mode(tmp_path):
     turns = [{"content": bash("echo one"), "reasoning": "hm"}, {"content": bash(SUBMIT)}]
     run, bodies, _ = attempt(tmp_path, text_settings(drop_reasoning=True), turns)
-    runs, _ = learnt(tmp_path, export(tmp_path, run))
+    runs, _ = trained_runs(tmp_path, export(tmp_path, run))
     texts = [f"<think>\nhm\n</think>\n\n{bash('echo one')}{END}", f"{bash(SUBMIT)}{END}"]
     assert as_text(runs) == list(zip(map(shown, bodies), texts, strict=True))
 
@@ -214,7 +214,7 @@ def test_agents_in_text_mode(tmp_path):
 @pytest.mark.parametrize("settings", AGENTS.values(), ids=AGENTS)
 def test_agents_with_their_tokens(tmp_path, settings):
     run, bodies, played = attempt(tmp_path, settings, TURNS, token_source=SOURCE)
-    runs, prepared = learnt(tmp_path, export(tmp_path, run), BYTES)
+    runs, prepared = trained_runs(tmp_path, export(tmp_path, run), BYTES)
     learnt_turns = [0, 1, 3, 4]  # by its ids a call that is no JSON is known, too
     assert prepared.recorded_rows == 1
     assert as_bytes(runs) == [
@@ -227,20 +227,20 @@ def test_episodes(tmp_path, drop_reasoning):
     rollout, bodies = episode(tmp_path, drop_reasoning=drop_reasoning)
     path = tmp_path / "sft.jsonl"
     path.write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows(rollout)))
-    runs, _ = learnt(tmp_path, path)
+    runs, _ = trained_runs(tmp_path, path)
     first, second = f"<think>\nfirst thoughts\n</think>\n\n1{END}", "<think>\nsecond thoughts\n</think>\n\n2"
     assert as_text(runs) == list(zip(map(shown, bodies), [first, first, second, second], strict=True))
 
 
 @pytest.mark.parametrize(("finish_reason", "text"), [("stop", f"five{END}"), ("length", "five")])
 def test_q_star(tmp_path, finish_reason, text):
-    asked = [{"role": "user", "content": "2+3"}]
+    question = [{"role": "user", "content": "2+3"}]
     rollout = Rollout(
-        instance_id="row-0", sample_id=0, seed=0, messages=asked, completion="five", reward=None, success=None,
+        instance_id="row-0", sample_id=0, seed=0, messages=question, completion="five", reward=None, success=None,
         verdict=None, error=None, finish_reason=finish_reason,
     )  # fmt: skip
-    row = sample_row(Problem(instance_id="row-0", prompt=asked), rollout, {}, parameters(tmp_path))
+    row = sample_row(Problem(instance_id="row-0", prompt=question), rollout, {}, parameters(tmp_path))
     path = tmp_path / "out.jsonl"
     path.write_bytes(orjson.dumps(row) + b"\n")
-    runs, _ = learnt(tmp_path, path)
-    assert as_text(runs) == [(shown({"messages": asked}), text)]
+    runs, _ = trained_runs(tmp_path, path)
+    assert as_text(runs) == [(shown({"messages": question}), text)]

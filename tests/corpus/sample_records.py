@@ -1,4 +1,4 @@
-"""Records and files made by hand."""
+"""Sample records and files."""
 
 import bz2
 import gzip
@@ -24,26 +24,26 @@ PACKERS = {
 def record(problem="p", sample=0, *, answer="a", **fields):
     """A rollout of one turn that earned 1."""
     messages = [{"role": "user", "content": f"q of {problem}"}, {"role": "assistant", "content": answer}]
-    own = {"instance_id": problem, "sample_id": sample, "reward": 1.0, "success": True, "messages": messages}
-    return {key: value for key, value in (own | fields).items() if value is not ...}
+    defaults = {"instance_id": problem, "sample_id": sample, "reward": 1.0, "success": True, "messages": messages}
+    return {key: value for key, value in (defaults | fields).items() if value is not ...}
 
 
 def lines(records):
-    return b"".join((one if isinstance(one, bytes) else orjson.dumps(one)) + b"\n" for one in records)
+    return b"".join((item if isinstance(item, bytes) else orjson.dumps(item)) + b"\n" for item in records)
 
 
 def scanned(*records):
     """The table's rows, as dicts; every record must be one."""
     scan = Scan()
-    for number, one in enumerate(records, start=1):
-        assert scan.add(number, one if isinstance(one, bytes) else orjson.dumps(one), None) is None
+    for number, item in enumerate(records, start=1):
+        assert scan.add(number, item if isinstance(item, bytes) else orjson.dumps(item), None) is None
     return scan.table().to_dicts()
 
 
-def fault(one):
+def fault(item):
     """The bad row that it is."""
     scan = Scan()
-    bad = scan.add(7, one if isinstance(one, bytes) else orjson.dumps(one), 0)
+    bad = scan.add(7, item if isinstance(item, bytes) else orjson.dumps(item), 0)
     assert scan.table().height == 0
     assert not scan.repaired
     assert bad.number == 7
@@ -71,7 +71,7 @@ def make_run(folder, records, *, problems=("b", "a"), journal="rollouts/0001.jso
         host="h",
         started_at="2026-01-01T00:00:00+00:00",
     ).write(folder)
-    (folder / "problems.jsonl").write_bytes(lines({"instance_id": one, "prompt": "q"} for one in problems))
+    (folder / "problems.jsonl").write_bytes(lines({"instance_id": item, "prompt": "q"} for item in problems))
     path = folder / journal
     path.write_bytes(records if isinstance(records, bytes) else lines(records))
     return path

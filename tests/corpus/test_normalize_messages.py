@@ -1,4 +1,4 @@
-"""All forms in which producers write thoughts, calls and results, and the one form that comes of each."""
+"""Forms of thoughts, calls and results of all producers, and the normalized form of each."""
 
 import msgspec
 import orjson
@@ -55,7 +55,7 @@ def answer(**fields):
         answer(content=[{"reasoningContent": {"reasoningText": {"text": "2 and 3"}}}, {"text": "5"}]),
     ],
 )
-def test_thoughts_have_one_name(recorded):
+def test_thoughts_are_normalized_to_reasoning_content(recorded):
     [turn] = conversation(recorded)
     content = turn["content"]
     text = content if isinstance(content, str) else "".join(part["text"] for part in content)
@@ -63,18 +63,18 @@ def test_thoughts_have_one_name(recorded):
     assert turn["role"] == "assistant"
 
 
-def test_thoughts_that_the_content_repeats_are_not_learnt_twice():
+def test_thoughts_repeated_in_the_content_are_dropped():
     assert conversation(answer(content="I look.\nls", thought="I look.")) == [answer(content="I look.\nls")]
 
 
-def test_thoughts_that_the_content_begins_with_are_not_learnt_twice():
+def test_think_block_that_repeats_the_thoughts_is_removed():
     repeated = answer(reasoning_content="2 and 3") | {"content": "<think>\n2 and 3\n</think>\n\n5"}
     assert conversation(repeated) == [THOUGHT]
     others = answer(reasoning_content="2 and 3") | {"content": "<think>4</think>5"}
     assert conversation(others) == [others]
 
 
-def test_what_gpt_oss_writes_as_analysis_are_thoughts_of_the_answer():
+def test_gpt_oss_analysis_becomes_thoughts_of_the_answer():
     analysis = {"role": "assistant", "channel": "analysis", "content": "2 and 3"}
     final = {"role": "assistant", "channel": "final", "content": "5"}
     assert conversation(analysis, final) == [THOUGHT]
@@ -84,14 +84,14 @@ def test_what_gpt_oss_writes_as_analysis_are_thoughts_of_the_answer():
     assert scan.table()["completion_hash"].n_unique() == 1
 
 
-def test_analysis_behind_a_prompt_that_is_text_is_no_answer():
+def test_analysis_after_a_text_prompt_is_no_answer():
     scan = Scan()
     completion = [{"role": "assistant", "channel": "analysis", "content": "2 and 3"}]
     scan.add(1, orjson.dumps({"instance_id": "p", "prompt": "2+3", "completion": completion}), None)
     assert scan.table().select("empty", "reasoning_only").row(0) == (True, True)
 
 
-def test_a_refusal_is_what_the_model_wrote():
+def test_refusal_is_content():
     assert conversation(answer(content=[{"type": "refusal", "refusal": "No."}])) == [
         answer(content=[{"type": "text", "text": "No."}])
     ]
@@ -121,7 +121,7 @@ def serialised(name, message, *, typed):
         [serialised(name, message, typed=False) for name, message in zip(CLASSES, LANGCHAIN, strict=True)],
     ],
 )
-def test_messages_of_langchain_have_one_form(messages):
+def test_langchain_messages_are_normalized(messages):
     arguments = {"name": "read", "arguments": {"a": 1}}
     assert conversation(*messages) == [
         {"role": "system", "content": "s"},
@@ -132,26 +132,26 @@ def test_messages_of_langchain_have_one_form(messages):
     ]
 
 
-def test_langchains_messages_say_that_they_were_cut_off():
+def test_langchain_messages_record_truncation():
     cut = {"type": "ai", "content": "5", "response_metadata": {"finish_reason": "length"}}
     for message in (cut, {"type": "ai", "data": cut}, serialised("AIMessage", cut, typed=False)):
         assert decode_record(orjson.dumps({"messages": [message]})).is_cut_off()
 
 
-def test_langchains_names_of_roles_are_read():
+def test_langchain_roles_are_read():
     assert conversation({"role": "human", "content": "2+3"}, {"role": "ai", "content": "5"}) == [
         {"role": "user", "content": "2+3"},
         answer(),
     ]
 
 
-def test_other_messages_without_a_role_are_refused():
+def test_messages_without_a_role_are_refused():
     for message in ({"type": "message", "content": "a"}, {"type": "constructor", "kwargs": {"content": "a"}}):
         with pytest.raises(msgspec.ValidationError, match="role"):
             conversation(message)
 
 
-def test_redacted_thoughts_are_not_learnt():
+def test_redacted_thoughts_are_dropped():
     [turn] = conversation(answer(content=[{"type": "redacted_thinking", "data": "x"}, {"type": "text", "text": "5"}]))
     assert turn == {"role": "assistant", "content": [{"type": "text", "text": "5"}]}
 
@@ -164,7 +164,7 @@ def test_redacted_thoughts_are_not_learnt():
         {"metadata": '{"reasoning": "2 and 3"}'}, {"reasoning_content": "", "reasoning": "2 and 3"},
     ],
 )  # fmt: skip
-def test_thoughts_beside_the_completion_are_the_last_turns(beside):
+def test_thoughts_beside_the_completion_belong_to_the_last_turn(beside):
     question = {"role": "user", "content": "2+3"}
     assert conversation(question, completion="5", **beside) == [question, THOUGHT]
 
@@ -191,7 +191,7 @@ TEXT_PART = {"type": "text", "text": "text"}
         {"content": [{"text": "Look."}, {"toolUse": {"toolUseId": "c1", "name": "read", "input": OBJECT}}]},
     ],
 )  # fmt: skip
-def test_calls_have_one_form(recorded):
+def test_calls_are_normalized(recorded):
     [turn] = conversation({"role": "assistant", "content": "Look.", **recorded})
     function = {"name": "read", "arguments": OBJECT}
     assert turn["tool_calls"] == [{"id": "c1", "type": "function", "function": function}]
@@ -200,7 +200,7 @@ def test_calls_have_one_form(recorded):
 
 @pytest.mark.parametrize("name", ["args", "input", "parameters"])
 @pytest.mark.parametrize("is_nested", [False, True])
-def test_arguments_are_read_by_any_name(name, is_nested):
+def test_arguments_are_read_under_any_name(name, is_nested):
     call = {"name": "read", name: {"a": 1}}
     [turn] = conversation(answer(tool_calls=[{"type": "function", "function": call} if is_nested else call]))
     assert turn["tool_calls"][0]["function"] == {"name": "read", "arguments": {"a": 1}}
@@ -225,14 +225,14 @@ def test_a_call_without_arguments_has_an_empty_object(arguments):
         {"type": "custom_tool_call", "call_id": "c1", "name": "sh", "input": "ls"},
     ],
 )
-def test_a_call_that_has_no_place_in_the_one_form_refuses_the_row(recorded):
+def test_call_without_a_normalized_form_refuses_the_row(recorded):
     question = {"role": "user", "content": "q"}
     record = decode_record(orjson.dumps({"instance_id": "p", "messages": [question, recorded, answer()]}))
     assert clean(record.conversation()) == "unreadable_call"
 
 
 @pytest.mark.parametrize("calls", [[], {}, "", "[]", None])
-def test_no_calls_are_none(calls):
+def test_empty_calls_are_left_out(calls):
     [turn] = conversation(answer(tool_calls=calls, function_call={"name": None, "arguments": None}))
     assert turn == answer()
 
@@ -244,13 +244,13 @@ def test_no_calls_are_none(calls):
         {"role": "model", "parts": [{"text": "Look."}, {"functionCall": {"name": "read", "args": OBJECT}}]},
     ],
 )
-def test_a_call_without_an_id_has_none(recorded):
+def test_call_without_an_id_stays_without(recorded):
     [turn] = conversation(recorded)
     [call] = turn["tool_calls"]
     assert (call["function"]["name"], call.keys()) == ("read", {"type", "function"})
 
 
-def test_arguments_stay_the_text_that_was_sent():
+def test_arguments_keep_their_text():
     assert conversation(FORMED) == [FORMED]
 
 
@@ -266,16 +266,16 @@ def test_arguments_stay_the_text_that_was_sent():
         {"role": "user", "content": [{"toolResult": {"toolUseId": "c1", "content": [{"text": "text"}]}}]},
     ],
 )  # fmt: skip
-def test_results_have_one_form(recorded):
+def test_results_are_normalized(recorded):
     assert conversation(recorded) == [{"role": "tool", "content": "text", "tool_call_id": "c1"}]
 
 
-def test_an_old_result_is_a_tools():
+def test_function_role_becomes_tool():
     [turn] = conversation({"role": "function", "name": "read", "content": "text"})
     assert turn == {"role": "tool", "name": "read", "content": "text"}
 
 
-def test_items_of_responses_are_one_turn():
+def test_items_of_responses_are_joined():
     items = [
         {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "q"}]},
         {"type": "reasoning", "summary": [{"type": "summary_text", "text": "why"}]},
@@ -289,7 +289,7 @@ def test_items_of_responses_are_one_turn():
     assert [call["id"] for call in turns[1]["tool_calls"]] == ["c1", "c2"]
 
 
-def test_a_message_of_responses_and_its_calls_are_one_turn():
+def test_message_and_calls_of_responses_are_joined():
     items = [
         {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "Look."}]},
         {"type": "function_call", "call_id": "c1", "name": "read", "arguments": "{}"},
@@ -314,7 +314,7 @@ DATA = "data:image/png;base64,eA=="
         {"image": DATA},
     ],
 )
-def test_images_have_one_form(part):
+def test_images_are_normalized(part):
     image = {"type": "image", "image": DATA}
     [question, result] = conversation(
         {"role": "user", "content": [part, {"type": "text", "text": None}]},
@@ -330,7 +330,7 @@ def test_images_have_one_form(part):
      {"loss_mask": [0, 0]}, {"metadata": {"train": False}}, {"do_not_train": True}, {"is_train": False}, {"weight": -1},
      {"train_detail": [{"begin_offset": 0, "end_offset": 1, "train": False}]}],
 )  # fmt: skip
-def test_a_mark_is_a_weight_of_0(mark):
+def test_training_mark_becomes_weight_0(mark):
     assert conversation(answer(**mark)) == [answer(weight=0)]
 
 
@@ -339,7 +339,7 @@ def test_a_mark_is_a_weight_of_0(mark):
     [{"weight": 1}, {"train": True}, {"mask": 1}, {"mask": False}, {"train": None},
      {"loss_mask": [0, 1]}, {"weight": 0.5}, {"metadata": {"train": True}}, {"do_not_train": False}, {"loss_mask": []}],
 )  # fmt: skip
-def test_other_values_are_no_mark(mark):
+def test_other_values_do_not_exclude_from_training(mark):
     assert conversation(answer(**mark)) == [answer()]
 
 
@@ -358,7 +358,7 @@ def test_other_values_are_no_mark(mark):
         {"finish_reason": {"type": "length"}},
     ],
 )
-def test_an_earlier_turn_that_was_cut_off_is_not_learnt(cut):
+def test_earlier_truncated_turn_has_weight_0(cut):
     assert conversation(answer(**cut), answer(finish_reason="stop")) == [answer(weight=0), answer()]
 
 
@@ -385,7 +385,7 @@ def test_an_earlier_turn_that_was_cut_off_is_not_learnt(cut):
         {"messages": [answer(extra={"response": {"choices": [{"finish_reason": "length"}]}})]},
     ],
 )
-def test_a_row_says_that_it_was_cut_off(row):
+def test_row_records_truncation(row):
     assert scanned(**{"messages": [answer()], **row})["truncated"] is True
 
 
@@ -396,7 +396,7 @@ def test_a_row_says_that_it_was_cut_off(row):
         {"response": "length"}, {"incomplete_details": None}, {"choices": []}, {"done_reason": "stop"},
     ],
 )  # fmt: skip
-def test_a_row_that_ended_by_itself_was_not_cut_off(row):
+def test_row_with_another_finish_reason_is_not_truncated(row):
     assert (
         scanned(**{"messages": [answer(status="completed", metadata={"finish_reason": "stop"})], **row})["truncated"]
         is False
@@ -410,7 +410,7 @@ def test_a_row_that_ended_by_itself_was_not_cut_off(row):
      {"do_not_train": True}, {"metadata": {"weight": 0}}, {"metadata": {"do_not_train": True}},
      {"metadata": '{"train": false}'}],
 )  # fmt: skip
-def test_a_row_says_that_it_is_not_to_be_trained_on(row):
+def test_row_is_excluded_from_training(row):
     assert scanned(messages=[answer()], **row)["marked"] is True
 
 
@@ -420,7 +420,7 @@ def scanned(**row):
     return scan.table().row(0, named=True)
 
 
-def test_the_answer_in_other_forms_is_a_duplicate_and_with_other_thoughts_none():
+def test_equal_answers_in_other_forms_are_duplicates():
     hashes = [scanned(messages=[turn])["completion_hash"] for turn in (
         answer(reasoning="a"), answer(reasoning_content="a"),
         answer(content=[{"type": "thinking", "thinking": "a"}, {"type": "text", "text": "5"}]),
@@ -431,7 +431,7 @@ def test_the_answer_in_other_forms_is_a_duplicate_and_with_other_thoughts_none()
     assert len(set(hashes)) == 3
 
 
-def test_thoughts_alone_are_an_empty_completion_of_reasoning_only():
+def test_thoughts_alone_are_reasoning_only():
     row = scanned(messages=[{"role": "user", "content": "q"}], completion="", reasoning_content="hm")
     assert (row["empty"], row["reasoning_only"]) == (True, True)
 
@@ -449,14 +449,14 @@ def test_open_calls_are_counted():
     assert (row["unanswered_calls"], row["stray_results"]) == (1, 1)
 
 
-def test_an_answer_that_is_json_is_no_conversation():
+def test_json_answer_is_no_conversation():
     text = '[{"role": "user", "content": "x"}]'
     [_, turn] = conversation({"role": "user", "content": "q"}, completion=text)
     assert turn["content"] == text
 
 
 @pytest.mark.parametrize("column", ["messages", "trajectory", "prompt"])
-def test_messages_as_json_text_are_opened(column):
+def test_messages_as_json_text_are_parsed(column):
     messages = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]
     row = {"instance_id": "p", column: orjson.dumps(messages).decode()}
     assert [plain(turn) for turn in decode_record(orjson.dumps(row)).conversation()] == messages
@@ -472,12 +472,12 @@ def test_messages_as_json_text_are_opened(column):
         {"tools": [{"type": "function", "enum": None, "default": None}]},
     ],
 )
-def test_tools_are_read_where_they_stand(row):
+def test_tools_are_read_from_row_or_metadata(row):
     record = decode_record(orjson.dumps({"instance_id": "p", **row}))
     assert orjson.loads(bytes(record.request_field("tools"))) == [{"type": "function"}]
 
 
-def test_properties_that_a_writer_filled_in_are_no_tools():
+def test_null_properties_of_tools_are_removed():
     properties = {"a": {"type": "string", "enum": None}, "b": None}
     tool = {"type": "function", "function": {"name": "f", "parameters": {"properties": properties}}}
     record = decode_record(orjson.dumps({"instance_id": "p", "tools": [tool]}))
@@ -494,13 +494,13 @@ def test_properties_that_a_writer_filled_in_are_no_tools():
         {"functionDeclarations": [{"name": "read", "parameters": {"type": "object"}}]},
     ],
 )
-def test_tools_have_one_form(tool):
+def test_tools_are_normalized(tool):
     formed = {"type": "function", "function": {"name": "read", "parameters": {"type": "object"}}}
     record = decode_record(orjson.dumps({"messages": [], "tools": [tool, {"type": "web_search"}]}))
     assert orjson.loads(bytes(record.request_field("tools"))) == [formed, {"type": "web_search"}]
 
 
-def test_functions_of_older_requests_are_tools():
+def test_functions_of_older_requests_become_tools():
     record = decode_record(orjson.dumps({"instance_id": "p", "tools": None, "functions": [{"name": "f"}]}))
     assert orjson.loads(bytes(record.request_field("tools"))) == [{"type": "function", "function": {"name": "f"}}]
 
@@ -508,7 +508,7 @@ def test_functions_of_older_requests_are_tools():
 @pytest.mark.parametrize(
     ("recorded", "kept"), [({"a": None}, None), ({"a": None, "b": False}, {"b": False}), ({"b": 1}, {"b": 1})]
 )
-def test_template_arguments_that_a_writer_filled_in_are_left_out(recorded, kept):
+def test_null_template_arguments_are_removed(recorded, kept):
     record = decode_record(orjson.dumps({"instance_id": "p", "chat_template_kwargs": recorded}))
     value = bytes(record.request_field("chat_template_kwargs"))
     assert (orjson.loads(value) if value else None) == kept
@@ -525,6 +525,6 @@ def test_template_arguments_that_a_writer_filled_in_are_left_out(recorded, kept)
         ({"stop_reason": "submitted"}, None),
     ],
 )
-def test_the_text_that_ended_an_answer_is_known(ending, stop_text):
+def test_stop_string_is_recorded(ending, stop_text):
     turn = decode_record(orjson.dumps({"prompt": "q", "completion": "5", **ending})).conversation()[-1]
     assert (orjson.loads(bytes(turn.stop_text)) if len(turn.stop_text) else None) == stop_text

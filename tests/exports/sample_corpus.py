@@ -1,4 +1,4 @@
-"""Rollouts made by hand, as the corpus that exporters read."""
+"""Sample rollouts, as the corpus that exporters read."""
 
 from pathlib import Path
 
@@ -10,8 +10,8 @@ from rollmill.corpus.record_text import written_text
 from rollmill.corpus.table import SCHEMA
 
 
-class MadeCorpus:
-    """Stands in for `rollmill.corpus.corpus.Corpus`: records in memory, read in the order of rows only."""
+class InMemoryCorpus:
+    """Replaces `rollmill.corpus.corpus.Corpus`: records in memory, read in the order of rows only."""
 
     name = "made"
 
@@ -64,13 +64,13 @@ def _facts(row, line):
     }
 
 
-def said(role, content, **more):
+def msg(role, content, **more):
     return {"role": role, "content": content, **more}
 
 
 def rollout(problem="p0", sample=0, reward=1.0, *, success=..., answer="a", **more):
     """A rollout with a system turn, a question and an answer; its success follows the reward."""
-    messages = [said("system", "s"), said("user", f"q of {problem}"), said("assistant", answer)]
+    messages = [msg("system", "s"), msg("user", f"q of {problem}"), msg("assistant", answer)]
     return {
         "instance_id": problem,
         "sample_id": sample,

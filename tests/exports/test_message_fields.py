@@ -1,4 +1,4 @@
-"""What exports write of thoughts, tools, calls, images, cut-off turns and marks."""
+"""Thoughts, tools, calls, images, truncated turns and training marks in exports."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,7 +14,7 @@ from rollmill.errors import InputError
 from rollmill.exports.preferences import export_preferences
 from rollmill.exports.sft import export_sft
 from rollmill.exports.trajectories import export_trajectory
-from tests.exports.made import lines_of
+from tests.exports.sample_corpus import lines_of
 
 TOOLS = [{"type": "function", "function": {"name": "read", "parameters": {"type": "object", "properties": {}}}}]
 QUESTION = {"role": "user", "content": "2+3"}
@@ -56,26 +56,26 @@ def exports(tmp_path):
 
 @pytest.mark.parametrize("form", ["messages", "prompt_completion"])
 def test_thoughts_and_tools_are_in_every_row(exports, form):
-    given = row(answer(reasoning="why"), tools=TOOLS, chat_template_kwargs={"enable_thinking": True})
-    [line], _ = exports(given).sft(format=form)
+    recorded = row(answer(reasoning="why"), tools=TOOLS, chat_template_kwargs={"enable_thinking": True})
+    [line], _ = exports(recorded).sft(format=form)
     assert line[form.rpartition("_")[2]][-1] == answer(reasoning_content="why")
     assert (line["tools"], line["chat_template_kwargs"]) == (TOOLS, {"enable_thinking": True})
 
 
 def test_pairs_have_thoughts_and_tools(exports):
     rows = [row(answer(reasoning="right"), tools=TOOLS), row(answer(reasoning="no"), sample=1, reward=0.0, tools=TOOLS)]
-    made = exports(*rows)
-    made.write(export_preferences)
-    [pair] = lines_of(made.folder / "out.jsonl")
+    built = exports(*rows)
+    built.write(export_preferences)
+    [pair] = lines_of(built.folder / "out.jsonl")
     thoughts = [pair[side][0]["reasoning_content"] for side in ("chosen", "rejected")]
     assert (thoughts, pair["tools"]) == (["right", "no"], TOOLS)
 
 
 def test_trajectories_have_thoughts_and_tools(exports):
-    given = row(answer("looking", reasoning="why"), QUESTION, completion="5", reasoning_content="so", tools=TOOLS)
-    made = exports(given)
-    made.write(export_trajectory)
-    [line] = lines_of(made.folder / "out.jsonl")
+    recorded = row(answer("looking", reasoning="why"), QUESTION, completion="5", reasoning_content="so", tools=TOOLS)
+    built = exports(recorded)
+    built.write(export_trajectory)
+    [line] = lines_of(built.folder / "out.jsonl")
     assert line["trajectory"][1:] == [
         answer("looking", reasoning_content="why"), QUESTION, answer(reasoning_content="so"),
     ]  # fmt: skip
@@ -94,9 +94,9 @@ def test_trajectories_have_thoughts_and_tools(exports):
     ],
 )
 def test_arguments_are_objects_of_the_values_that_were_sent(exports, sent, written):
-    made = exports(row(answer("", tool_calls=[call(sent)])))
-    assert not [note for note in made.sft()[1].notes if "no JSON" in note]
-    assert b'"arguments":' + written + b"}" in (made.folder / "out.jsonl").read_bytes()
+    built = exports(row(answer("", tool_calls=[call(sent)])))
+    assert not [note for note in built.sft()[1].notes if "no JSON" in note]
+    assert b'"arguments":' + written + b"}" in (built.folder / "out.jsonl").read_bytes()
 
 
 @pytest.mark.parametrize("sent", ["ls -l", "[1]", '{"a": NaN}', '{"a": 1'])
@@ -113,7 +113,7 @@ def test_arguments_can_be_text(exports):
     assert written == ['{"a": 1}', '{"a":1}']
 
 
-def test_calls_and_results_without_each_other_are_noted(exports):
+def test_unanswered_calls_and_stray_results_are_noted(exports):
     turns = [answer("", tool_calls=[call("{}")]), {"role": "tool", "tool_call_id": "c9", "content": "x"}, answer()]
     _, exported = exports(row(*turns)).sft()
     assert exported.notes[-2:] == (
@@ -146,7 +146,7 @@ def test_other_media_are_parts_without_images(exports):
         {"type": "image", "image": "data:image/png;base64,eA==", "text": None},
     ],
 )
-def test_images_by_data_are_listed(exports, part):
+def test_images_as_data_uris_are_listed(exports, part):
     [line], _ = exports(row({"role": "user", "content": [part]}, answer())).sft()
     assert line["images"] == ["data:image/png;base64,eA=="]
     assert {"type": "image"} in [piece for turn in line["messages"] for piece in turn["content"]]
@@ -186,13 +186,13 @@ def test_a_row_that_cannot_be_read_is_left_out_alone(tmp_path, exporter, kind):
     assert b"8" not in (tmp_path / "out.jsonl").read_bytes() or exporter is export_trajectory
 
 
-def test_what_was_cut_off_is_in_no_row(exports):
-    given = [row(answer(), finish_reason="stop"), row(answer("4"), sample=1, finish_reason="length")]
-    lines, exported = exports(*given).sft()
+def test_truncated_rollouts_are_dropped(exports):
+    recorded = [row(answer(), finish_reason="stop"), row(answer("4"), sample=1, finish_reason="length")]
+    lines, exported = exports(*recorded).sft()
     assert ([line["messages"][1]["content"] for line in lines], exported.reasons) == (["5"], {"truncated": 1})
 
 
-def test_what_was_cut_off_can_be_kept_and_says_so(exports):
+def test_kept_truncated_rollout_is_recorded(exports):
     turns = [answer("a", finish_reason="length"), QUESTION, answer(finish_reason="length")]
     [line], _ = exports(row(*turns)).sft(keep_truncated=True)
     assert line["metadata"]["truncated"] is True
@@ -200,28 +200,28 @@ def test_what_was_cut_off_can_be_kept_and_says_so(exports):
 
 
 @pytest.mark.parametrize(("keep", "chosen"), [(False, "fair"), (True, "best")])
-def test_what_was_cut_off_is_not_chosen(exports, keep, chosen):
+def test_truncated_rollout_is_not_chosen(exports, keep, chosen):
     rows = [
         row(answer("best"), reward=1.0, finish_reason="length"),
         row(answer("fair"), sample=1, reward=0.8),
         row(answer("worst"), sample=2, reward=0.0, finish_reason="length"),
     ]
-    made = exports(*rows)
-    made.write(export_preferences, keep_truncated=keep)
-    [pair] = lines_of(made.folder / "out.jsonl")
+    built = exports(*rows)
+    built.write(export_preferences, keep_truncated=keep)
+    [pair] = lines_of(built.folder / "out.jsonl")
     assert (pair["chosen"][0]["content"], pair["rejected"][0]["content"]) == (chosen, "worst")
     assert pair["metadata"]["rejected_truncated"] is True
 
 
-def test_what_was_cut_off_and_makes_no_pair_says_so(exports):
+def test_truncated_rollout_without_pair_has_the_reason(exports):
     rows = [row(answer("best"), finish_reason="length"), row(answer("worst"), sample=1, reward=0.0)]
     assert exports(*rows).write(export_preferences).reasons == {"truncated": 1, "no_contrast": 1}
 
 
 def test_a_marked_row_is_in_no_export(exports):
-    made = exports(row(answer(), train=False), row(answer("4"), sample=1, reward=0.0))
-    assert made.sft()[1].reasons == {"marked_not_for_training": 1}
-    assert made.write(export_preferences).reasons == {"marked_not_for_training": 1, "no_contrast": 1}
+    built = exports(row(answer(), train=False), row(answer("4"), sample=1, reward=0.0))
+    assert built.sft()[1].reasons == {"marked_not_for_training": 1}
+    assert built.write(export_preferences).reasons == {"marked_not_for_training": 1, "no_contrast": 1}
 
 
 def test_a_marked_turn_has_no_weight_and_is_cut_off_at_the_end(exports):
@@ -230,7 +230,7 @@ def test_a_marked_turn_has_no_weight_and_is_cut_off_at_the_end(exports):
     assert line["messages"] == [QUESTION, answer("a", weight=0), QUESTION, answer()]
 
 
-def test_the_completion_begins_at_the_first_turn_that_is_learnt(exports):
+def test_completion_begins_at_the_first_trained_turn(exports):
     turns = [answer("a", train=False), QUESTION, answer()]
     [line], _ = exports(row(*turns)).sft(format="prompt_completion")
     assert (len(line["prompt"]), line["completion"]) == (3, [answer()])
@@ -242,10 +242,10 @@ def test_a_row_of_marked_turns_is_dropped(exports):
 
 @pytest.mark.parametrize("exporter", [export_sft, export_preferences, export_trajectory])
 def test_an_export_of_nothing_leaves_the_file_as_it_was(exports, tmp_path, exporter):
-    made = exports(row(answer()))
+    built = exports(row(answer()))
     (tmp_path / "out.jsonl").write_text("an earlier one")
     with pytest.raises(InputError, match="left as it was"):
-        exporter(tmp_path / "out.jsonl", made.corpus, made.corpus.table.clear(), allow_empty=False)
+        exporter(tmp_path / "out.jsonl", built.corpus, built.corpus.table.clear(), allow_empty=False)
     assert (tmp_path / "out.jsonl").read_text() == "an earlier one"
 
 
@@ -282,8 +282,8 @@ ROWS = st.lists(
 
 
 def made_row(sample, answer, thoughts, calls, image=None, **fields):
-    made = [call(orjson.dumps(arguments).decode()) for arguments in calls]
-    turn = {"role": "assistant", "content": answer, "reasoning_content": thoughts, "tool_calls": made}
+    built = [call(orjson.dumps(arguments).decode()) for arguments in calls]
+    turn = {"role": "assistant", "content": answer, "reasoning_content": thoughts, "tool_calls": built}
     question = {"role": "user", "content": [{"type": "image", "image": image}, {"type": "text", "text": "?"}]}
     return row(*([question] if image else []), turn, sample=sample, **fields)
 
@@ -306,7 +306,7 @@ def load_json(path):
 
 
 @pytest.mark.parametrize("text", ["\\ud800", "\\udc00 x", "\\ud83d y"])
-def test_half_a_character_is_a_question_mark_as_the_client_reads_it(tmp_path, text):
+def test_lone_surrogate_becomes_a_question_mark(tmp_path, text):
     line = orjson.dumps(row(answer("ab"))).replace(b"ab", b"a" + text.encode())
     (tmp_path / "in.jsonl").write_bytes(line)
     corpus = read_corpus([str(tmp_path / "in.jsonl")])
@@ -316,16 +316,16 @@ def test_half_a_character_is_a_question_mark_as_the_client_reads_it(tmp_path, te
     assert corpus.repaired == 1
 
 
-@pytest.mark.parametrize("place", ["row", "metadata"])
-def test_calls_beside_a_completion_are_the_answers(exports, place):
+@pytest.mark.parametrize("location", ["row", "metadata"])
+def test_calls_beside_a_completion_belong_to_the_answer(exports, location):
     calls = {"tool_calls": [call('{"x": 1}')]}
-    beside = calls if place == "row" else {"metadata": calls}
+    beside = calls if location == "row" else {"metadata": calls}
     [line], exported = exports(row(completion="", **beside)).sft()
     assert line["messages"][-1] == answer("", tool_calls=[call({"x": 1})])
     assert exported.kept == 1
 
 
-def test_arguments_as_they_were_sent_and_thoughts_that_were_not(exports):
+def test_sent_arguments_and_dropped_reasoning(exports):
     odd = answer("", tool_calls=[call("{")], extra={"sent_arguments": ['{"malformed_arguments":"{"}'], "cost": 1})
     [line], _ = exports(
         row(odd, {"role": "tool", "content": "no"}, answer(), metadata={"reasoning_dropped": True})
@@ -338,7 +338,7 @@ def test_arguments_as_they_were_sent_and_thoughts_that_were_not(exports):
     "stopped",
     [{"stop_text": "END"}, {"stop_text": ""}, {"stop_reason": "stop_sequence"}],
 )
-def test_a_stop_text_ended_it(exports, stopped):
+def test_stop_string_is_exported(exports, stopped):
     text = stopped.get("stop_text", "")
     [alone], _ = exports(row(completion="5", **stopped)).sft()
     [last], _ = exports(row(answer(**stopped))).sft()
