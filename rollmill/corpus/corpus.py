@@ -143,6 +143,7 @@ def index_run(directory: Path, num_rollout: int) -> Corpus:
     """
     (source,) = find_sources([str(directory)])
     journal = Path(source.path)
+    # Taken before reading, so that a change during it is noticed.
     state, before = _state(source), JournalState.of(journal)
     scan, indexed, bad = _scan_journal(journal, lambda _: None)
     if not bad and not scan.repaired:  # an index cannot tell which records are bad or repaired
@@ -215,6 +216,7 @@ def _latest_rows(table: pl.DataFrame, run: Path) -> pl.DataFrame:
     ids = pl.Series("instance_id", read_instance_ids(run / PROBLEMS), dtype=pl.String)
     order = pl.DataFrame([ids]).with_row_index("position")
     return (
+        # A row made again comes later in the journal than the one that it replaces.
         table.unique(["instance_id", "sample_id"], keep="last", maintain_order=True)
         .join(order, on="instance_id", how="left", maintain_order="left")
         .sort("position", "sample_id", nulls_last=True, maintain_order=True)
@@ -227,6 +229,7 @@ def _join_tables(parts: Sequence[pl.DataFrame]) -> pl.DataFrame:
     if not parts:
         return pl.DataFrame(schema=SCHEMA)
     numbered = [part.with_columns(pl.lit(index, pl.UInt32).alias("source")) for index, part in enumerate(parts)]
+    # Rows without a sample id are numbered within their problem of one source.
     unnumbered = pl.int_range(pl.len(), dtype=pl.Int64).over("source", "instance_id")
     # With one answer, its request held the rest of the trajectory; with several, each prompt repeats the turns before.
     one_answer = pl.when(pl.col("turns") == 1).then(pl.col("prompt_tokens") + pl.col("completion_tokens"))

@@ -75,7 +75,7 @@ def read_index(journal: Path) -> Indexed | None:
             if header["version"] != VERSION or not _matches(journal, header):
                 return None
             arrow_table = file.read()
-        arrow_table.validate(full=True)
+        arrow_table.validate(full=True)  # checksums cover pages, not the offsets between them
         table = pl.DataFrame([pl.Series(name, arrow_table[name]) for name in COLUMNS])
     except (InputError, OSError, ValueError, KeyError, TypeError, NotImplementedError, pl.exceptions.PolarsError):
         return None  # ValueError, NotImplementedError: also what Arrow and orjson raise for a damaged file

@@ -59,6 +59,7 @@ def message_columns(
         return MessageColumns()
     roles = list(map(_role, messages))
     unique_roles = {*roles}
+    # Normalization alone knows which turns of other roles are the model's.
     if not unique_roles <= _KNOWN_ROLES or has_analysis(messages):
         return _columns_of_normalized(messages, hashed=hashed)
     # Four ways follow, from the fastest, which most records can take, to the one that decodes every message.

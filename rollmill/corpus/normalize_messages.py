@@ -103,6 +103,7 @@ def normalize_messages(messages: Sequence[PlainMessage], images: Iterable[str] =
         messages: messages of a record, with roles: see `with_roles`.
         images: paths of the images that parts `{"type": "image"}` refer to, in order.
     """
+    # Most conversations are text only, and need no work.
     if all(map(_is_text, messages)):
         return list(messages)
     normalized: list[Message] = []
@@ -110,6 +111,7 @@ def normalize_messages(messages: Sequence[PlainMessage], images: Iterable[str] =
     cut_off: int | None = None  # index in `normalized` of the model's latest turn, if that was cut off
     has_items = False
     for number, turn in enumerate(messages):
+        # A turn is known to be an earlier one only when the model's next turn comes.
         is_models = is_model_turn(turn)
         if is_models and cut_off is not None:
             normalized[cut_off].weight = UNTRAINED
@@ -119,6 +121,7 @@ def normalize_messages(messages: Sequence[PlainMessage], images: Iterable[str] =
         if not turn.role and item_type(turn) not in ITEM_TYPES:
             raise msgspec.ValidationError(f"Object missing required field `role` - at `$.messages[{number}]`")
         has_items = has_items or not turn.role or is_analysis(turn)
+        # `plain_calls` recognizes messages that have the normalized form: only the others are taken apart.
         calls = plain_calls(turn)
         if calls is None:
             normalized.extend(MessageNormalizer(with_all_fields(turn), paths).messages())
@@ -204,6 +207,7 @@ class MessageNormalizer:
         item = self._responses_item()
         if item is not None:
             return item
+        # Gemini has `parts` in place of `content`.
         content = turn.content if not is_absent(turn.content) or is_absent(turn.parts) else turn.parts
         if bytes(memoryview(content)[:1]) == b"[":
             content = self._normalize_content(content)
@@ -234,8 +238,10 @@ class MessageNormalizer:
         nested = [_nested_fields_decoder.decode(value) for value in objects if bytes(memoryview(value)[:1]) == b"{"]
         values = [*(getattr(turn, name) for name in _THOUGHTS), *(fields.reasoning_content for fields in nested)]
         self._take_thoughts(values)
+        # Agents copy a part of the content to these fields: only other text in them is thoughts.
         if not self._thoughts:
             self._take_thoughts([getattr(turn, name) for name in _REPEATED_THOUGHTS], unless_in=turn.content)
+        # The same calls may be in several fields: the first field that has any counts.
         for value in (turn.tool_calls, *(fields.tool_calls for fields in nested)):
             if not self._calls and not is_absent(value):
                 self._calls = normalize_calls(value, filled=self._filled)
@@ -284,6 +290,7 @@ class MessageNormalizer:
         ):
             self._thoughts.append(thoughts_text(part))
         elif isinstance(kind, str) and _SERVER_CALL.fullmatch(kind):
+            # A call without a name makes exports refuse the row, which would otherwise lose a part of the answer.
             self._calls.append(Call())
         elif not typed and isinstance(part.get("toolUse"), dict):
             self._add_call(raw_fields_decoder.decode(raw)["toolUse"], filled=has_null_field(raw))
@@ -324,6 +331,7 @@ class MessageNormalizer:
     def _result(self, part: Part) -> Message:
         """Return a tool's result as a message."""
         content = part.get("content", part.get("output"))
+        # Chat templates expect a result's content as text: parts that are all text become one.
         if isinstance(content, list):
             blocks = [block for each in content if (block := self._result_block(each)) is not None]
             texts = [each.get("text") for each in blocks if isinstance(each, dict)]

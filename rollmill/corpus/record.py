@@ -118,6 +118,7 @@ class Record(msgspec.Struct, gc=False):
     def recorded_messages(self) -> Sequence[PlainMessage] | None:
         """Return all messages as the file has them, the completion last with the thoughts and calls beside it."""
         turns: AnyTurns
+        # Whichever of the fields a producer uses, `messages` first; a prompt counts only without both.
         turns, name = (self.messages, "messages") if self.messages is not None else (self.trajectory, "trajectory")
         if isinstance(turns, str):
             parsed = _parse_turns(turns)
@@ -182,7 +183,7 @@ class Record(msgspec.Struct, gc=False):
             and self.response
             and memoryview(self.response)[0] == _QUOTE
         ):
-            self.completion = self.response  # text under another name
+            self.completion = self.response  # some producers name the completion so
         completion = self.completion
         if completion is NOTHING:
             return None

@@ -60,6 +60,7 @@ class RowReader(NamedTuple):
 
     def _records(self, row: RawRow, *, alone: bool) -> Iterator[RawRow | BadRow]:
         document = parsed_row(row)
+        # The producer of the first row is tried first: rows of one file are rarely of several.
         producer = self.producer if self.producer and self.producer.recognizes(document) else find_producer(document)
         if producer is None and (self.fields == NO_NAMES or not isinstance(document, dict)):
             # The offset is useless in a file that other rows are converted from: it is read in order.

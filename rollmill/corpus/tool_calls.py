@@ -146,7 +146,7 @@ def normalize_calls(value: msgspec.Raw, *, filled: bool = False) -> list[Call]:
     null fields of arguments come from a table's writer, not from the model, and are removed.
     """
     text = bytes(value)
-    if text[:1] == b'"':  # a column of JSON text
+    if text[:1] == b'"':  # JSON text, as columns of tables have it
         text = msgspec.json.decode(text).strip().encode("utf-8", "replace")
     if not text or text in (NULL, b"{}"):
         return []
@@ -166,6 +166,7 @@ def normalize_call(call: AnyCall) -> Call:
     if call.type in _TEXT_INPUT_TYPES:
         return Call()
     function = Function(call.name if isinstance(call.name, str) else "")
+    # OpenAI nests the name in an object, others have it beside the arguments, or as the value of `function` itself.
     if bytes(call.function)[:1] == b"{":
         function = _function_decoder.decode(call.function)
     elif bytes(call.function)[:1] == b'"' and not function.name:

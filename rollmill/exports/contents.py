@@ -115,6 +115,7 @@ def join_contents(contents: list[msgspec.Raw]) -> msgspec.Raw:
     present = [content for content in contents if not is_absent(content)] or contents[:1]
     if len(present) == 1:
         return present[0]
+    # Strings are joined as JSON, without decoding: the escapes of both stay valid.
     if all(map(is_string, present)):
         return msgspec.Raw(b'"' + b"\\n\\n".join(bytes(content)[1:-1] for content in present) + b'"')
     inner = [bytes(_as_parts(content))[1:-1].strip() for content in present]
@@ -131,6 +132,7 @@ def shape(turns: list[Message], form: Form, media_path: MediaPath) -> Shaped:
     columns: set[str] = set()
     shaped = []
     for turn in turns:
+        # Nearly all turns: nothing to convert, and no columns beside role and content.
         if form == "text" and is_string(turn.content) and is_bare(turn):
             shaped.append(turn)
             continue

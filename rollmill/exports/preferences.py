@@ -119,6 +119,7 @@ def export_preferences(
                 path_of = media_path_of(better["source"])
                 yield Sample(rows, better["instance_id"], turns, metadata, path_of, context)
 
+    # The corpus yields records in the order of rows, pairs need them in another: hence the copy on disk.
     with _open_spool(corpus, paired.sort("row"), path.parent) as records:
         exported = write_samples(
             path, lambda: samples(records), kept, form="preferences", split=split, allow_empty=allow_empty

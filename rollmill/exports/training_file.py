@@ -213,6 +213,8 @@ def write_samples(
     contents: Form = "text"
     expected = set(kept["instance_id"].unique()) if split else set()
     forced: frozenset[str] = frozenset()
+    # Each pass either succeeds or learns a constraint for the next: a form with more parts, or problems that have to be
+    # on the train side. Both can only grow, so the loop ends.
     while True:
         validation = split.validation(expected, forced) if split else frozenset()
         try:
@@ -332,6 +334,7 @@ def _line(sample: Sample, form: Form) -> Line | Refused:
         return Refused(tuple((number, "image_outside") for number in sample.rows))
     except UnnamedImageError:
         return Refused(tuple((number, "image_without_file") for number in sample.rows))
+    # The columns of text contents are the same in all rows; only further ones are collected.
     columns = {f"metadata.{key}" for key in sample.metadata}.union(*(part.columns for part in shaped.values()))
     # Thousands of token ids need no inference: all are integers.
     for name, value in sample.extra_columns.items():

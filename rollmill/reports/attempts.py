@@ -121,7 +121,7 @@ def _by_problem(corpus: Corpus, judged: pl.DataFrame) -> Iterator[list[Attempt]]
         )
         groups.setdefault((source, instance_id), []).append(attempt)
     for reader in readers.values():
-        with reader:
+        with reader:  # entered only to be closed
             pass
     yield from groups.values()
 

@@ -32,11 +32,14 @@ Hashes = npt.NDArray[np.uint64]
 Positions = npt.NDArray[np.int64]
 
 _SEED = 42
-_BASE = 0x9E3779B97F4A7C15
+_BASE = 0x9E3779B97F4A7C15  # odd, so that powers of it stay invertible modulo 2^64
 _MODULUS = 1 << 64
 _LARGE_PROBLEM = 256
+"""Rows from which on a problem is compared by itself."""
 _CHUNK_ROWS = 1 << 16
+"""Rows that are copied at a time, which bounds the memory."""
 _BITS = 2
+"""Lowest bits of each position that the first test compares: more reject more pairs, and cost more memory."""
 
 # Scripts without spaces between words: each of their characters is a word.
 _UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]"
@@ -153,24 +156,31 @@ def _normalized(texts: Sequence[str]) -> pl.Series:
 
 
 def _flat(lists: pl.Series) -> Words:
+    """Return lists of words, one per text, as one sequence."""
     text = lists.explode().drop_nulls()
     offsets = np.concatenate([[0], np.cumsum(lists.list.len().to_numpy(), dtype=np.int64)])
     return Words(text, text.hash(_SEED).to_numpy(), offsets)
 
 
 def _minhash(words: Words) -> list[list[int]]:
+    """Return the signature of each text's runs of words."""
     starts = words.starts(SHINGLE)
     shingles = run_hashes(words.hashes, SHINGLE)[starts]
     offsets = np.searchsorted(starts, words.offsets).astype(np.uint64)
     rows: list[list[int]] = RMinHash.digest_matrix_from_flat_token_hashes(shingles, offsets, NUM_PERM, _SEED).to_rows()
+    # A text without any run would get a signature of maximal values, equal to that of every other such text.
     empty = offsets[1:] == offsets[:-1]
     return [[] if nothing else row for nothing, row in zip(empty, rows, strict=True)]
 
 
 class _Comparison:
-    """Compare signatures, first by the lowest bits of each position: where they differ, the positions do.
+    """Compares signatures, first by the lowest bits of each position: positions whose bits differ are different.
 
-    So this test passes every pair that is similar, and few others, at a small part of the cost of whole signatures.
+    This test passes every similar pair, and few others, at a small part of the cost of comparing whole signatures.
+
+    Args:
+        signatures: of shape (rows, `NUM_PERM`).
+        needed: number of equal positions of a similar pair.
     """
 
     def __init__(self, signatures: npt.NDArray[np.uint32], needed: int) -> None:
@@ -178,7 +188,7 @@ class _Comparison:
         self.needed = needed
         self.unequal = NUM_PERM - needed
         self.bits = np.empty((_BITS, NUM_PERM // 64, len(signatures)), np.uint64)
-        """Bit by bit the positions of each row, in words of 64."""
+        """One bit of every position, packed into words of 64; of shape (bits, words, rows)."""
         for bit in range(_BITS):
             for start in range(0, len(signatures), _CHUNK_ROWS):
                 chunk = slice(start, start + _CHUNK_ROWS)
@@ -186,7 +196,7 @@ class _Comparison:
                 self.bits[bit, :, chunk] = np.packbits(ones, axis=1).view(np.uint64).T
 
     def repeated(self, problem: Positions) -> npt.NDArray[np.bool_]:
-        """Return which rows are near-duplicates, by the number of each row's problem."""
+        """Return which rows are near-duplicates; `problem` is the number of each row's problem, of shape (rows,)."""
         result = np.zeros(len(problem), bool)
         order = np.argsort(problem, kind="stable")
         _, sizes = np.unique(problem, return_counts=True)
@@ -197,11 +207,9 @@ class _Comparison:
         return result
 
     def _compare_small(self, rows: Positions, problem: Positions, result: npt.NDArray[np.bool_]) -> None:
-        """Compare all small problems at once.
-
-        Each one's first undecided row is kept, and takes what is near it along.
-        """
-        # One step for all problems: numpy's calls cost more than the comparing of a problem's few rows.
+        """Compare the rows of all small problems, sorted by problem, and set `result` of near-duplicates."""
+        # Each step handles one row of every problem: a call of numpy costs more than comparing a problem's few rows.
+        # The first undecided row of a problem is kept, and removes the rows that are similar to it.
         while len(rows):
             starts = np.flatnonzero(np.diff(problem[rows], prepend=-1))
             firsts = rows[starts]
@@ -209,11 +217,11 @@ class _Comparison:
             near = np.flatnonzero(_unequal(self.bits[..., rows], self.bits[..., first_of]) <= self.unequal)
             near = near[self._similar(rows[near], first_of[near])]
             result[rows[near]] = True
-            result[firsts] = False  # each is near itself
+            result[firsts] = False  # each row is similar to itself
             rows = np.delete(rows, near)
 
     def _compare_large(self, rows: Positions, result: npt.NDArray[np.bool_]) -> None:
-        """Compare one large problem in the same way, on bits that are copied only where duplicates leave them."""
+        """Compare the rows of one large problem, with bits copied only after near-duplicates were removed."""
         bits = self.bits[..., rows]
         while len(rows):
             first, rows, others = rows[0], rows[1:], bits[..., 1:]
@@ -223,6 +231,7 @@ class _Comparison:
             rows, bits = (np.delete(rows, near), np.delete(others, near, axis=-1)) if len(near) else (rows, others)
 
     def _similar(self, rows: Positions, others: Positions) -> npt.NDArray[np.bool_]:
+        """Return which pairs of rows are similar, by their whole signatures."""
         result = np.empty(len(rows), bool)
         for start in range(0, len(rows), _CHUNK_ROWS):
             chunk = slice(start, start + _CHUNK_ROWS)
@@ -232,9 +241,10 @@ class _Comparison:
 
 
 def _unequal(bits: Hashes, others: Hashes) -> npt.NDArray[np.uint8]:
-    """Return positions that differ in a bit, at most `NUM_PERM`, of each row."""
+    """Return the number of positions that differ in any of the bits, at most `NUM_PERM`, for each row."""
     count: npt.NDArray[np.uint8] | None = None
     for half in range(bits.shape[1]):
+        # XOR marks positions whose bit differs; a population count adds up 64 positions at once.
         differing = bits[0, half] ^ others[0, half]
         for bit in range(1, len(bits)):
             differing |= bits[bit, half] ^ others[bit, half]
