@@ -34,7 +34,7 @@ def instance_id(value: Any) -> str:
         return value
     if type(value) is int:
         return str(value)
-    raise FieldError("instance_id", MISSING if value in (None, "") else f"expected text, found {shown(value)}")
+    raise FieldError("instance_id", MISSING if value in (None, "") else f"expected text, found {to_short_json(value)}")
 
 
 def sample_id(value: Any) -> int | None:
@@ -53,7 +53,7 @@ def number(field: str, value: Any) -> float | None:
         return None
     if isinstance(value, (int, float)) and -_LARGEST_FLOAT <= value <= _LARGEST_FLOAT:
         return float(value)
-    raise FieldError(field, f"expected a number or null, found {shown(value)}")
+    raise FieldError(field, f"expected a number or null, found {to_short_json(value)}")
 
 
 def whole_number(field: str, value: Any) -> int | None:
@@ -64,7 +64,7 @@ def whole_number(field: str, value: Any) -> int | None:
         value = int(value)
     if type(value) is int and 0 <= value <= LARGEST:
         return value
-    raise FieldError(field, f"expected a whole number from 0 on, or null, found {shown(value)}")
+    raise FieldError(field, f"expected a whole number from 0 on, or null, found {to_short_json(value)}")
 
 
 def boolean(field: str, value: Any) -> bool | None:
@@ -73,7 +73,7 @@ def boolean(field: str, value: Any) -> bool | None:
         return value
     if type(value) in (int, float) and value in (0, 1):  # as pandas writes a column of booleans and nulls
         return bool(value)
-    raise FieldError(field, f"expected true, false or null, found {shown(value)}")
+    raise FieldError(field, f"expected true, false or null, found {to_short_json(value)}")
 
 
 def number_or_none(value: Any) -> float | None:
@@ -88,10 +88,10 @@ def count_or_none(value: Any) -> int | None:
 
 def text_or_json(value: Any) -> str | None:
     """Return text or None unchanged; any other value as JSON, shortened."""
-    return value if value is None or type(value) is str else shown(value)
+    return value if value is None or type(value) is str else to_short_json(value)
 
 
-def shown(value: Any) -> str:
+def to_short_json(value: Any) -> str:
     """Return a value as JSON of at most 80 characters, for messages."""
     text = msgspec.json.encode(value).decode()
     return text if len(text) <= 80 else f"{text[:77]}..."

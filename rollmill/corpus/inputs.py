@@ -13,7 +13,7 @@ import fsspec
 import msgspec
 import orjson
 
-from rollmill.corpus.row_reader import NO_NAMES, FieldNames, RowReader, find_reader, is_message, parsed_row
+from rollmill.corpus.row_reader import NO_NAMES, FieldNames, RowReader, find_reader, is_message, parse_row
 from rollmill.errors import InputError
 from rollmill.files.arrow_json import is_json_of_python, json_columns
 from rollmill.files.arrow_rows import BATCH_ROWS, read_batches
@@ -127,13 +127,13 @@ def _sources(name: str) -> list[Source]:
         return [_journal(path) or _file(str(path))]
     if not _PATTERN.isdisjoint(name):
         matches = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207  # absolute patterns, with **
-        if matches := _drop_aside_files(matches, name):
+        if matches := _without_aside_files(matches, name):
             return [source for match in matches for source in _sources(match)]
         raise InputError(f"{name}: no file matches this pattern")
     raise InputError(f"{name}: there is no such file or folder")
 
 
-def _drop_aside_files(paths: list[str], pattern: str) -> list[str]:
+def _without_aside_files(paths: list[str], pattern: str) -> list[str]:
     """Return the paths without files of `ASIDE`, except those whose part the pattern names."""
     parts = [part for part in ASIDE if part not in pattern]
     return [path for path in paths if not any(part in path.rsplit("/", 1)[-1] for part in parts)]
@@ -144,7 +144,7 @@ def _remote(name: str) -> list[str]:
         return [name]
     try:
         system, pattern = fsspec.core.url_to_fs(name)
-        matches = [system.unstrip_protocol(path) for path in _drop_aside_files(sorted(system.glob(pattern)), name)]
+        matches = [system.unstrip_protocol(path) for path in _without_aside_files(sorted(system.glob(pattern)), name)]
     except Exception as error:  # every file system raises types of its own
         raise InputError(f"cannot read {name}: {error}") from error
     if not matches:
@@ -180,11 +180,11 @@ def identify(source: Source, fields: FieldNames = NO_NAMES) -> Source:
         return source
     if source.kind == "lines":
         source = source._replace(kind=content_kind(source.path, source.kind) or source.kind)
-    first = parsed_row(source.first_row())
+    first = parse_row(source.first_row())
     # A document whose rows are messages is one conversation: the document is the row.
     if source.kind == "document" and is_message(first):
         source = source._replace(kind="documents")
-        first = parsed_row(source.first_row())
+        first = parse_row(source.first_row())
     return source._replace(reader=find_reader(source.path, first, fields))
 
 

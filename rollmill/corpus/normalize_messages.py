@@ -44,8 +44,8 @@ from rollmill.corpus.raw_json import (
     encode,
     has_null_field,
     is_absent,
+    null_as_nothing,
     parse_object_text,
-    present,
     raw_fields_decoder,
     raw_items_decoder,
     without_nulls,
@@ -221,12 +221,12 @@ class MessageNormalizer:
             role,
             content,
             encode([call.to_json() for call in self._calls]) if self._calls else NOTHING,
-            present(turn.tool_call_id) or present(turn.call_id),
-            present(turn.name),
+            null_as_nothing(turn.tool_call_id) or null_as_nothing(turn.call_id),
+            null_as_nothing(turn.name),
             encode(thoughts) if thoughts else NOTHING,
             UNTRAINED if role == "assistant" and isinstance(turn, RecordedMessage) and is_marked(turn) else NOTHING,
-            present(turn.sent_arguments) if self._calls else NOTHING,
-            present(turn.stop_text) if role == "assistant" else NOTHING,
+            null_as_nothing(turn.sent_arguments) if self._calls else NOTHING,
+            null_as_nothing(turn.stop_text) if role == "assistant" else NOTHING,
         )
 
     def _take_fields(self) -> None:

@@ -209,7 +209,7 @@ def with_system(messages: Sequence[Row], document: Row) -> list[Row]:
     return [{"role": "system", "content": prompt}, *messages]
 
 
-def untrained(message: Row) -> Row:
+def exclude_from_training(message: Row) -> Row:
     """Return a message with weight 0, so that it is not trained on; unchanged where it is not the model's."""
     return {**message, "weight": 0} if message.get("role") == "assistant" else message
 

@@ -31,7 +31,7 @@ def is_absent(value: msgspec.Raw) -> bool:
     return len(value) == 0 or (len(value) == 4 and bytes(value) == NULL)
 
 
-def present(value: msgspec.Raw) -> msgspec.Raw:
+def null_as_nothing(value: msgspec.Raw) -> msgspec.Raw:
     """Return a value, with `NOTHING` in place of null."""
     return NOTHING if is_absent(value) else value
 

@@ -59,7 +59,7 @@ class RowReader(NamedTuple):
             row, following = following, next(rest, None)
 
     def _records(self, row: RawRow, *, alone: bool) -> Iterator[RawRow | BadRow]:
-        document = parsed_row(row)
+        document = parse_row(row)
         # The producer of the first row is tried first: rows of one file are rarely of several.
         producer = self.producer if self.producer and self.producer.recognizes(document) else find_producer(document)
         if producer is None and (self.fields == NO_NAMES or not isinstance(document, dict)):
@@ -70,11 +70,11 @@ class RowReader(NamedTuple):
             origin = RowOrigin(self.name, row.number, alone, self.path)
             rollouts = [document] if producer is None else list(producer.rollouts(document, origin))
             for rollout in rollouts:
-                yield self._named(row, document, rollout)
+                yield self._apply_field_names(row, document, rollout)
         except RecursionError as error:
             yield _bad(row, None, f"cannot be read: {error}")
 
-    def _named(self, row: RawRow, document: Any, rollout: Row) -> RawRow | BadRow:
+    def _apply_field_names(self, row: RawRow, document: Any, rollout: Row) -> RawRow | BadRow:
         """Return one record, with the values of the fields that the user names."""
         record = {key: value for key, value in rollout.items() if value is not None}
         if self.fields.id is not None:
@@ -127,12 +127,12 @@ def _check_known(path: str, first: Row) -> None:
     values = (parse_json_text(value) for name, value in first.items() if name not in ("metadata", "instance_id"))
     if any(isinstance(value, dict | list) and value for value in values):
         raise InputError(
-            f"{path}: its rows are of no form that is known; they have {shown_fields(first)}: name the messages with "
+            f"{path}: its rows are of no form that is known; they have {list_fields(first)}: name the messages with "
             "--messages_field, the reward with --reward_field"
         )
 
 
-def parsed_row(row: RawRow | BadRow | None) -> Any:
+def parse_row(row: RawRow | BadRow | None) -> Any:
     """Return the decoded row, NaN as null; None where it is no JSON."""
     if row is None or isinstance(row, BadRow):
         return None
@@ -172,12 +172,12 @@ def missing_id(document: Any, looked_for: str = "instance_id") -> str:
             flags.append("the reward with --reward_field")
     more = f", {', '.join(flags[1:])}" if flags[1:] else ""
     return (
-        f"missing: `{looked_for}` tells which problem a row is of; the row has {shown_fields(known)}: "
+        f"missing: `{looked_for}` tells which problem a row is of; the row has {list_fields(known)}: "
         f"name one with --id_field{more}"
     )
 
 
-def shown_fields(document: Row) -> str:
+def list_fields(document: Row) -> str:
     """Return the names of a row's fields, at most the first `_FIELDS_SHOWN`."""
     names = (str(name)[:_LONGEST_NAME] for name in document)
     return ", ".join(islice(names, _FIELDS_SHOWN)) or "nothing"

@@ -110,7 +110,7 @@ def export_preferences(
             turns = _contrast(chosen, rejected, better["row"], worse["row"], one_folder=one_folder)
             if isinstance(turns, Refused):
                 yield turns
-            elif _decoded(context) != _decoded(other_context):
+            elif _decode(context) != _decode(other_context):
                 yield Refused(((better["row"], "prompts_differ"), (worse["row"], "prompts_differ")))
             else:
                 turns = {column: notes.take(part) for column, part in turns.items()}
@@ -143,7 +143,7 @@ def pair_up(kept: pl.DataFrame, *, min_margin: float, max_pairs: int, keep_trunc
         keep_truncated: whether a completion that was cut off may be chosen.
     """
     rows = kept.select(_COLUMNS).with_row_index("position")
-    rows = rows.with_columns(drop_reason=_unusable(), first=pl.col("position").min().over("instance_id"))
+    rows = rows.with_columns(drop_reason=_drop_reason(), first=pl.col("position").min().over("instance_id"))
     usable = rows.filter(pl.col("drop_reason").is_null())
     # A rollout of unknown success may be on either side: its reward decides.
     right = usable.filter(pl.col("success").fill_null(True))
@@ -155,8 +155,8 @@ def pair_up(kept: pl.DataFrame, *, min_margin: float, max_pairs: int, keep_trunc
         most, on=["instance_id", "completion_hash"], how="left"
     )
     bad = bad.filter(pl.col("most").is_null() | (pl.col("reward") >= pl.col("most")))
-    ranked = _ranked(good, descending=True).join(
-        _ranked(bad, descending=False), on=["instance_id", "rank"], suffix="_worse"
+    ranked = _rank(good, descending=True).join(
+        _rank(bad, descending=False), on=["instance_id", "rank"], suffix="_worse"
     )
     margin = pl.col("reward") - pl.col("reward_worse")
     pairs = ranked.filter((margin > 0) & (margin >= min_margin - _ROUNDING)).sort("first", "rank")
@@ -174,7 +174,7 @@ def _rows(pairs: pl.DataFrame) -> pl.DataFrame:
     return pairs.select(row=pl.concat_list("row", "row_worse")).explode("row")
 
 
-def _unusable() -> pl.Expr:
+def _drop_reason() -> pl.Expr:
     """Return the reason that a row can be in no pair, as far as the table tells; null for others."""
     return (
         pl.when(pl.col("status") == "failed")
@@ -192,7 +192,7 @@ def _unusable() -> pl.Expr:
     )
 
 
-def _ranked(rows: pl.DataFrame, *, descending: bool) -> pl.DataFrame:
+def _rank(rows: pl.DataFrame, *, descending: bool) -> pl.DataFrame:
     """Return the rows with their rank from 0 on within the problem by reward; of equals the earlier row is first."""
     ordered = rows.sort("reward", "position", descending=[descending, False])
     return ordered.select("row", "instance_id", "first", "reward", rank=pl.int_range(pl.len()).over("instance_id"))
@@ -205,7 +205,7 @@ def _side(row: int, records: _Spool) -> tuple[list[Message] | str, dict[str, msg
         record = decode_record(records.read(row))
         turns, context = clean(record.conversation()), request_context(record)
         # Decode everything that will be written: an error that comes later could not be blamed on one of the two rows.
-        _decoded(context), _values(CallNotes("object").take(turns) if isinstance(turns, list) else [])
+        _decode(context), _values(CallNotes("object").take(turns) if isinstance(turns, list) else [])
         return turns, context
 
     side = or_unreadable((row,), read)
@@ -229,23 +229,23 @@ def _contrast(
         return Refused(((better, reasons[0]), (worse, reasons[1])))
     (prompt, right), (other, wrong) = split_prompt(chosen), split_prompt(rejected)
     reason = None
-    if not _equal(prompt, other) or (not one_folder and shows_images([*chosen, *rejected])):
+    if not _have_equal_values(prompt, other) or (not one_folder and shows_images([*chosen, *rejected])):
         reason = "prompts_differ"
     elif not prompt:
         reason = "no_prompt"
-    elif _equal(right, wrong):
+    elif _have_equal_values(right, wrong):
         reason = "no_contrast"
     if reason:
         return Refused(((better, reason), (worse, reason)))
     return {"prompt": prompt, "chosen": right, "rejected": wrong}
 
 
-def _equal(first: list[Message], second: list[Message]) -> bool:
+def _have_equal_values(first: list[Message], second: list[Message]) -> bool:
     """Return whether messages are equal, however their JSON is spelt."""
     return first == second or _values(first) == _values(second)
 
 
-def _decoded(fields: Mapping[str, msgspec.Raw]) -> dict[str, Any]:
+def _decode(fields: Mapping[str, msgspec.Raw]) -> dict[str, Any]:
     return {name: msgspec.json.decode(value) for name, value in fields.items()}
 
 

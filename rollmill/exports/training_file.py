@@ -261,7 +261,7 @@ def _write(
     tally = _Tally()
     with ExitStack() as stack:
         files = {TRAIN: stack.enter_context(open_training_file(path))}
-        for line in _accepted(items, tally, accept):
+        for line in _accept_lines(items, tally, accept):
             side = VALIDATION if line.sample.instance_id in validation else TRAIN
             if side not in files:
                 files[side] = stack.enter_context(open_training_file(validation_path(path)))
@@ -274,7 +274,7 @@ def _write(
     return tally
 
 
-def _accepted(items: Iterator[Line | Refused], tally: _Tally, accept: Accept | None) -> Iterator[Line]:
+def _accept_lines(items: Iterator[Line | Refused], tally: _Tally, accept: Accept | None) -> Iterator[Line]:
     """Yield the lines to write, and count the others as dropped. Lines are judged in batches."""
     lines = _note_refused(items, tally)
     if accept is None:

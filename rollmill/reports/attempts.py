@@ -106,7 +106,7 @@ def _by_problem(corpus: Corpus, judged: pl.DataFrame) -> Iterator[list[Attempt]]
     columns = judged.select("source", "instance_id", "sample_id", "success", "reward", "answer_error").iter_rows()
     for facts, record in zip(columns, corpus.records(judged), strict=True):
         source, instance_id, sample_id, success, reward, distance = facts
-        row = _decoded(record)
+        row = _decode(record)
         location = _location(row.tokens)
         root = corpus.tokens_root(source)
         if location is not None and root is not None and source not in readers:
@@ -126,7 +126,7 @@ def _by_problem(corpus: Corpus, judged: pl.DataFrame) -> Iterator[list[Attempt]]
     yield from groups.values()
 
 
-def _decoded(record: bytes) -> _Facts:
+def _decode(record: bytes) -> _Facts:
     try:
         return _facts.decode(record)
     except (msgspec.MsgspecError, RecursionError):  # nested too deeply: treated as a record without these fields

@@ -282,14 +282,14 @@ def _is_hollow(turn: Message) -> bool:
 
 def _texts(turn: Message) -> Iterator[str]:
     yield from _content(turn)
-    thoughts = _decoded(turn.reasoning_content)
+    thoughts = _decode(turn.reasoning_content)
     if isinstance(thoughts, str):
         yield thoughts
 
 
 def _content(turn: Message) -> Iterator[str]:
     """Yield the texts of a turn's content, for parts such as images their values."""
-    content = _decoded(turn.content)
+    content = _decode(turn.content)
     for part in content if isinstance(content, list) else [content]:
         if isinstance(part, str):
             yield part
@@ -297,7 +297,7 @@ def _content(turn: Message) -> Iterator[str]:
             yield from (value for key, value in part.items() if key != "type" and isinstance(value, str))
 
 
-def _decoded(value: msgspec.Raw) -> Any:
+def _decode(value: msgspec.Raw) -> Any:
     return msgspec.json.decode(value) if bytes(value) else None
 
 
@@ -317,7 +317,7 @@ def _repeats_call_ids(turns: Iterable[Message]) -> bool:
     ids = [
         call["id"]
         for turn in turns
-        for call in _decoded(turn.tool_calls) or ()
+        for call in _decode(turn.tool_calls) or ()
         if isinstance(call, dict) and isinstance(call.get("id"), str)
     ]
     return len(set(ids)) < len(ids)

@@ -69,10 +69,10 @@ class PairedComparison(NamedTuple):
         equal = len(self.problems) - better - worse
         return [
             f"{title}, paired by problem, on {counted(len(self.problems), 'problem')} judged in both:",
-            f"  success rate {_described(self.difference)}",
+            f"  success rate {_describe(self.difference)}",
             f"  better on {better:,}, worse on {worse:,}, equal on {equal:,}",
-            f"  now solved: {_listed(self.flipped('solved'))}",
-            f"  no longer solved: {_listed(self.flipped('unsolved'))}",
+            f"  now solved: {_list_problems(self.flipped('solved'))}",
+            f"  no longer solved: {_list_problems(self.flipped('unsolved'))}",
         ]
 
 
@@ -97,7 +97,7 @@ def _counts(table: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _described(difference: Difference) -> str:
+def _describe(difference: Difference) -> str:
     interval = f"95% interval {difference.low:+.1%} to {difference.high:+.1%}, by a bootstrap over problems"
     return f"{difference.mean:+.1%} ({interval}): {_judgement(difference)}"
 
@@ -110,7 +110,7 @@ def _judgement(difference: Difference) -> str:
     return "within noise"
 
 
-def _listed(problems: Sequence[PairedProblem]) -> str:
+def _list_problems(problems: Sequence[PairedProblem]) -> str:
     if not problems:
         return "none"
     more = f", and {len(problems) - _SHOWN:,} more" if len(problems) > _SHOWN else ""

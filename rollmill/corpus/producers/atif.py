@@ -11,6 +11,7 @@ import orjson
 from rollmill.corpus.producer import ProducerEntry, RowOrigin
 from rollmill.corpus.producer_values import (
     Chat,
+    exclude_from_training,
     failure,
     fields,
     first_text,
@@ -18,7 +19,6 @@ from rollmill.corpus.producer_values import (
     objects,
     openai_tools,
     text,
-    untrained,
     usage,
     verdict,
     verdict_fields,
@@ -153,7 +153,7 @@ def _messages(step: Row) -> Chat:
         message |= {"weight": 0} if extra.get("weight") == 0 else {}
         # A step copied from another context, or that no model call wrote, is not trained on.
         if step.get("is_copied_context") is True or whole_number(step.get("llm_call_count")) == 0:
-            message = untrained(message)
+            message = exclude_from_training(message)
     is_turn = message["content"] or calls or role == "assistant"
     return [*([message] if is_turn else []), *(result for result in results if result["content"] is not None)]
 

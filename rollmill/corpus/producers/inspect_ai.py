@@ -8,13 +8,13 @@ from typing import Any
 from rollmill.corpus.producer import ProducerEntry, RowOrigin
 from rollmill.corpus.producer_values import (
     Chat,
+    exclude_from_training,
     failure,
     fields,
     number,
     objects,
     openai_tools,
     text,
-    untrained,
     usage,
     verdict_fields,
     whole_number,
@@ -103,17 +103,17 @@ def _messages(sample: Row, choice: Row) -> Chat:
         prompt = sample.get("input")
         recorded = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else objects(prompt)
         recorded += [fields(choice.get("message"))] if choice.get("message") else []
-    return [_message(_resolved(message, attachments, _DEEPEST)) for message in recorded]
+    return [_message(_resolve_attachments(message, attachments, _DEEPEST)) for message in recorded]
 
 
-def _resolved(value: Any, attachments: Row, levels: int) -> Any:
+def _resolve_attachments(value: Any, attachments: Row, levels: int) -> Any:
     """Return a value with attachments in place of the references to them, in at most so many levels."""
     if isinstance(value, str) and value.startswith(_ATTACHMENT):
         return attachments.get(value.removeprefix(_ATTACHMENT), value)
     if isinstance(value, dict) and levels:
-        return {key: _resolved(item, attachments, levels - 1) for key, item in value.items()}
+        return {key: _resolve_attachments(item, attachments, levels - 1) for key, item in value.items()}
     if isinstance(value, list) and levels:
-        return [_resolved(item, attachments, levels - 1) for item in value]
+        return [_resolve_attachments(item, attachments, levels - 1) for item in value]
     return value
 
 
@@ -133,7 +133,7 @@ def _message(recorded: Row) -> Row:
         message["content"] = [_part(part) for part in content]
     if calls := objects(message.pop("tool_calls", None)):
         message["tool_calls"] = [_call(call) for call in calls]
-    return untrained(message) if recorded.get("source") == "input" else message
+    return exclude_from_training(message) if recorded.get("source") == "input" else message
 
 
 def _part(part: Any) -> Any:

@@ -16,7 +16,7 @@ from rollmill.corpus.producer_values import (
     verdict,
     with_system,
 )
-from rollmill.corpus.producers.trl import labelled, sides
+from rollmill.corpus.producers.trl import apply_label, preference_sides
 from rollmill.files.rows import Row
 
 ENTRY = ProducerEntry("sharegpt", "ShareGpt", "conversations of `from` and `value`")
@@ -45,10 +45,10 @@ class ShareGpt:
         }
         preferences = [chat([document.get(side)]) for side in ("chosen", "rejected")]
         if all(preferences):
-            for side, judgement in sides(document):
+            for side, judgement in preference_sides(document):
                 yield known | judgement | {"messages": [*messages, *(chat([side]) or [])]}
         else:
-            yield labelled(document, known | verdict(document) | {"messages": messages})
+            yield apply_label(document, known | verdict(document) | {"messages": messages})
 
 
 def _turns(document: Row) -> list[Row] | None:

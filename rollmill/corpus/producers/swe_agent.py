@@ -8,12 +8,12 @@ from typing import Any
 from rollmill.corpus.producer import ProducerEntry, RowOrigin
 from rollmill.corpus.producer_values import (
     Chat,
+    exclude_from_training,
     failure,
     fields,
     first_text,
     objects,
     text,
-    untrained,
     verdict,
     whole_number,
 )
@@ -68,7 +68,7 @@ def _message(recorded: Row) -> Row:
     ids = recorded.get("tool_call_ids")
     if recorded.get("role") == "tool" and isinstance(ids, list) and ids and "tool_call_id" not in message:
         message["tool_call_id"] = ids[0]
-    return untrained(message) if recorded.get("is_demo") is True else message
+    return exclude_from_training(message) if recorded.get("is_demo") is True else message
 
 
 def _messages_of_steps(trajectory: Any) -> Chat:

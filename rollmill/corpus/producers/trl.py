@@ -59,11 +59,11 @@ class Trl:
         prompt = before_answer(messages) if messages else document.get("prompt")
         named = first_text(document, _NAMES) or prompt_id(_chat_or_text(prompt))
         turns = {"messages": with_system(messages, document)} if messages else {}
-        yield labelled(document, document | turns | verdict(document) | {"instance_id": named})
+        yield apply_label(document, document | turns | verdict(document) | {"instance_id": named})
 
     def _preference(self, document: Row) -> Iterator[Row]:
         known = {key: value for key, value in document.items() if key not in (*_SIDES, "prompt")}
-        for side, side_verdict in sides(document):
+        for side, side_verdict in preference_sides(document):
             turns = chat(side) or _turns_of_text(side) or [{"role": "assistant", "content": side}]
             # Without a prompt, or with one that is text, the sides of some data sets are whole conversations.
             is_answer = turns[0].get("role") == "assistant"
@@ -92,7 +92,7 @@ def _turns_of_text(conversation: Any) -> Chat:
     ]
 
 
-def sides(document: Row) -> Iterator[tuple[Any, Row]]:
+def preference_sides(document: Row) -> Iterator[tuple[Any, Row]]:
     """Yield the two sides of a preference, each with its verdict (from its own score, if it has one) and its name."""
     for name in _SIDES:
         score = number(document.get(f"score_{name}"))
@@ -100,7 +100,7 @@ def sides(document: Row) -> Iterator[tuple[Any, Row]]:
         yield document.get(name), side_verdict | {"metadata": fields(document.get("metadata")) | {PREFERENCE: name}}
 
 
-def labelled(document: Row, rollout: Row) -> Row:
+def apply_label(document: Row, rollout: Row) -> Row:
     """Return a row's rollout with the verdict of its KTO label, which says whether the answer is desirable.
 
     An undesirable answer is treated as the rejected side of a preference.

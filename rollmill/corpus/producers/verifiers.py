@@ -8,6 +8,7 @@ from typing import Any
 from rollmill.corpus.producer import ProducerEntry, RowOrigin
 from rollmill.corpus.producer_values import (
     Chat,
+    exclude_from_training,
     failure,
     fields,
     first_text,
@@ -16,7 +17,6 @@ from rollmill.corpus.producer_values import (
     openai_tools,
     parse_json_text,
     text,
-    untrained,
     usage,
     verdict_fields,
 )
@@ -154,7 +154,7 @@ def _last_branch(nodes: list[Row]) -> Chat:
         node = nodes[index]
         message = fields(node.get("message"))
         if message:
-            messages.append(message if node.get("sampled") is not False else untrained(message))
+            messages.append(message if node.get("sampled") is not False else exclude_from_training(message))
         parent = node.get("parent")
         index = parent if type(parent) is int and parent < index else None
     return messages[::-1]

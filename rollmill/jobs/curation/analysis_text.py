@@ -25,7 +25,7 @@ def analysis_text(analysis: Analysis, title: str) -> str:
     counts = f"{counted(analysis.rollouts, 'rollout')} of {counted(analysis.problems, 'problem')}"
     lines = [set_cell_size(one_line(title), min(cell_len(one_line(title)), _WIDTH)), counts]
     for note in analysis.notes:
-        lines.extend(_wrapped(note))
+        lines.extend(_wrap(note))
     for heading, block in _sections(analysis):
         if block:
             lines += ["", heading, *block]
@@ -171,7 +171,7 @@ def _bars(histogram: Histogram | None) -> list[str]:
         bars.insert(0, (f"below {_edge(histogram.edges[0])}", histogram.below))
     if histogram.above:
         bars.append((f"above {_edge(histogram.edges[-1])}", histogram.above))
-    return _drawn(bars)
+    return _draw_bars(bars)
 
 
 def _kinds(kinds: dict[str, int]) -> list[str]:
@@ -179,10 +179,10 @@ def _kinds(kinds: dict[str, int]) -> list[str]:
     others = bars[_MOST_KINDS:]
     if len(others) > 1:
         bars = [*bars[:_MOST_KINDS], (f"({len(others)} other kinds)", sum(count for _, count in others))]
-    return _drawn(bars)
+    return _draw_bars(bars)
 
 
-def _drawn(bars: list[tuple[str, int]]) -> list[str]:
+def _draw_bars(bars: list[tuple[str, int]]) -> list[str]:
     longest, total = max((count for _, count in bars), default=1) or 1, sum(count for _, count in bars)
     return [
         f"  {_cell(name, _NAME)}{count:>{_VALUE},}  {share(count, total):>6}  {_bar(count / longest)}"
@@ -205,7 +205,7 @@ def _cell(text: str, width: int) -> str:
     return set_cell_size(text, width) if cell_len(text) < width else f"{set_cell_size(text, width - 2)}… "
 
 
-def _wrapped(note: str) -> list[str]:
+def _wrap(note: str) -> list[str]:
     import textwrap
 
     return textwrap.wrap(note, _WIDTH, initial_indent="  ! ", subsequent_indent="    ")

@@ -56,20 +56,20 @@ def quality_report(title: str, table: pl.DataFrame, analysis: Analysis, sources:
         *_duplicates(analysis),
         *_all_numbers(analysis),
     ]
-    page = PAGE.format(title=_escaped(title), style=STYLE, script=SCRIPT, body="\n".join(body))
+    page = PAGE.format(title=_escape(title), style=STYLE, script=SCRIPT, body="\n".join(body))
     return page.encode("utf-8", "replace")  # names may have lone surrogates, which UTF-8 cannot encode
 
 
-def _escaped(text: str) -> str:
+def _escape(text: str) -> str:
     """Return text from outside for HTML, with hidden characters as escapes."""
     return escape(one_line(text))
 
 
 def _heading(title: str, analysis: Analysis, sources: Sequence[str]) -> Iterator[str]:
-    yield f"<h1>{_escaped(title)}</h1>"
+    yield f"<h1>{_escape(title)}</h1>"
     yield f"<p>{counted(analysis.rollouts, 'rollout')} of {counted(analysis.problems, 'problem')}</p>"
     if sources:
-        shown = "".join(f"<li><code>{_escaped(source)}</code></li>" for source in sources[:_MOST_SOURCES])
+        shown = "".join(f"<li><code>{_escape(source)}</code></li>" for source in sources[:_MOST_SOURCES])
         more = f"<li>and {len(sources) - _MOST_SOURCES:,} more</li>" if len(sources) > _MOST_SOURCES else ""
         yield f"<details><summary>Read from {counted(len(sources), 'source')}</summary><ul>{shown}{more}</ul></details>"
 
@@ -122,7 +122,7 @@ def _notes(analysis: Analysis) -> Iterator[str]:
     if not analysis.notes:
         yield "<p>Nothing looks wrong.</p>"
         return
-    yield f'<ul class="notes">{"".join(f"<li>{_escaped(_sentence(note))}</li>" for note in analysis.notes)}</ul>'
+    yield f'<ul class="notes">{"".join(f"<li>{_escape(_sentence(note))}</li>" for note in analysis.notes)}</ul>'
 
 
 def _problems(table: pl.DataFrame) -> Iterator[str]:
@@ -142,7 +142,7 @@ def _problems(table: pl.DataFrame) -> Iterator[str]:
     yield f"<thead><tr>{heads}</tr></thead><tbody>"
     for name, *values in problems.head(_MOST_PROBLEMS).select(*_COLUMNS).iter_rows():
         cells = "".join(_cell(value, column) for value, column in zip(values, list(_COLUMNS)[1:], strict=True))
-        yield f'<tr><th scope="row">{_escaped(name)}</th>{cells}</tr>'
+        yield f'<tr><th scope="row">{_escape(name)}</th>{cells}</tr>'
     yield "</tbody></table></div>"
 
 
@@ -186,10 +186,10 @@ def _all_numbers(analysis: Analysis) -> Iterator[str]:
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
-    head = "".join(f'<th scope="col">{_escaped(name)}</th>' for name in heads)
+    head = "".join(f'<th scope="col">{_escape(name)}</th>' for name in heads)
     yield f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>'
     for first, *rest in rows:
-        yield f'<tr><th scope="row">{_escaped(first)}</th>{"".join(f"<td>{_escaped(cell)}</td>" for cell in rest)}</tr>'
+        yield f'<tr><th scope="row">{_escape(first)}</th>{"".join(f"<td>{_escape(cell)}</td>" for cell in rest)}</tr>'
     yield "</tbody></table></div>"
 
 

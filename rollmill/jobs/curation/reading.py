@@ -100,7 +100,7 @@ def reading(
         fields: names of fields that the user gave.
     """
     if output:
-        _keep_inputs(inputs, output)
+        _refuse_to_overwrite(inputs, output)
     quarantine_path = output.with_name(f"{output_kind(output).stem}.quarantine.jsonl") if output else None
     with open_quarantine(quarantine_path) as quarantine:
         corpus = read_corpus(inputs, quarantine, hashed=hashed, fields=fields)
@@ -125,7 +125,7 @@ def _check_share(corpus: Corpus, quarantine: Quarantine, most: float) -> None:
     raise InputError(f"{bad:,} of {usable + bad:,} rows of {corpus.name} cannot be used, {limit}:\n{shown}")
 
 
-def _keep_inputs(inputs: Sequence[str], output: Path) -> None:
+def _refuse_to_overwrite(inputs: Sequence[str], output: Path) -> None:
     """Raise `InputError` if the output, or a file beside it, would overwrite an input.
 
     The parameters cannot check inputs that a folder or a pattern stands for.

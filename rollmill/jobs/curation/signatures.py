@@ -69,7 +69,7 @@ def split_words(texts: Sequence[str]) -> Words:
 
     Every character is a word in scripts without spaces (Chinese, Japanese, Thai, Lao, Khmer, Burmese).
     """
-    series = _normalized(texts).str.replace_all(_UNSPACED, " $0 ")
+    series = _normalize(texts).str.replace_all(_UNSPACED, " $0 ")
     return _flat(series.str.extract_all(_WORD))
 
 
@@ -115,7 +115,7 @@ def signatures(texts: Sequence[str]) -> list[list[int]]:
     result = _minhash(words)
     short: list[int] = np.flatnonzero(few).tolist()
     if short:
-        plain = _normalized([texts[index] for index in short]).str.replace_all(r"\s+", " ").str.strip_chars(" ")
+        plain = _normalize([texts[index] for index in short]).str.replace_all(r"\s+", " ").str.strip_chars(" ")
         padded = pl.select(pl.when(plain != "").then(_EDGE + plain + _EDGE).otherwise(pl.lit(""))).to_series()
         for index, signature in zip(short, _minhash(_flat(padded.str.extract_all(_CHARACTER))), strict=True):
             result[index] = signature
@@ -146,11 +146,11 @@ def near_duplicates(column: pl.Series, *, threshold: float = NEAR_DUPLICATE) -> 
     if len(rows):
         problem = column.struct.field("instance_id").filter(usable).rank("dense").to_numpy().astype(np.int64)
         matrix = signature.filter(usable).explode().cast(pl.UInt32).to_numpy().reshape(len(rows), NUM_PERM)
-        flags[rows] = _Comparison(matrix, math.ceil(threshold * NUM_PERM - 1e-9)).repeated(problem)
+        flags[rows] = _Comparison(matrix, math.ceil(threshold * NUM_PERM - 1e-9)).find_repeats(problem)
     return pl.Series(column.name, flags)
 
 
-def _normalized(texts: Sequence[str]) -> pl.Series:
+def _normalize(texts: Sequence[str]) -> pl.Series:
     # Python's own normalization first checks whether there is anything to do; Polars' takes 30 times as long.
     return pl.Series([unicodedata.normalize("NFKC", text) for text in texts], dtype=pl.String).str.to_lowercase()
 
@@ -195,7 +195,7 @@ class _Comparison:
                 ones = ((signatures[chunk] >> bit) & 1).astype(np.uint8)
                 self.bits[bit, :, chunk] = np.packbits(ones, axis=1).view(np.uint64).T
 
-    def repeated(self, problem: Positions) -> npt.NDArray[np.bool_]:
+    def find_repeats(self, problem: Positions) -> npt.NDArray[np.bool_]:
         """Return which rows are near-duplicates; `problem` is the number of each row's problem, of shape (rows,)."""
         result = np.zeros(len(problem), bool)
         order = np.argsort(problem, kind="stable")

@@ -165,7 +165,7 @@ class _Sheet:
         for block in kept:
             left_out = block.kind == "left_out"
             text = self._text(_left_out(block) if left_out else block.text, "bold yellow" if left_out else style)
-            lines += self._wrapped(text, _KEY_WIDTH)
+            lines += self._wrap(text, _KEY_WIDTH)
         for index, line in enumerate(lines):
             start = self._text(name + " " * padding if index == 0 else " " * _KEY_WIDTH, "dim")
             self._print(Text.assemble(start, line))
@@ -213,10 +213,10 @@ class _Sheet:
         return text
 
     def _lines(self, text: Text, indent: int) -> None:
-        for line in self._wrapped(text, indent):
+        for line in self._wrap(text, indent):
             self._print(Text.assemble(" " * indent, line))
 
-    def _wrapped(self, text: Text, indent: int) -> list[Text]:
+    def _wrap(self, text: Text, indent: int) -> list[Text]:
         return list(text.wrap(self.console, max(self.console.width - indent, 8), overflow="fold", tab_size=8))
 
     def _print(self, line: Text) -> None:

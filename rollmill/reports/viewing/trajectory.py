@@ -73,7 +73,7 @@ def read_trajectory(record: bytes) -> Trajectory:
     """
     line = repair(record) or record
     try:
-        raw = _parsed(line)
+        raw = _parse(line)
     except (ValueError, RecursionError) as error:
         return Trajectory(unreadable=visible(f"The record is not valid JSON: {error}"))
     if not isinstance(raw, dict):
@@ -113,7 +113,7 @@ def is_denied(facts: dict[str, Any]) -> bool:
     return facts.get("claimed_success") is True and facts.get("success") is False
 
 
-def _parsed(line: bytes) -> Any:
+def _parse(line: bytes) -> Any:
     try:
         return orjson.loads(line)
     except orjson.JSONDecodeError:
