@@ -127,7 +127,7 @@ def _check_known(path: str, first: Row) -> None:
     values = (parse_json_text(value) for name, value in first.items() if name not in ("metadata", "instance_id"))
     if any(isinstance(value, dict | list) and value for value in values):
         raise InputError(
-            f"{path}: its rows are of no form that is known; they have {list_fields(first)}: name the messages with "
+            f"{path}: its rows have no known form; their fields are {list_fields(first)}: name the messages with "
             "--messages_field, the reward with --reward_field"
         )
 
@@ -172,7 +172,7 @@ def missing_id(document: Any, looked_for: str = "instance_id") -> str:
             flags.append("the reward with --reward_field")
     more = f", {', '.join(flags[1:])}" if flags[1:] else ""
     return (
-        f"missing: `{looked_for}` tells which problem a row is of; the row has {list_fields(known)}: "
+        f"missing: `{looked_for}` identifies the problem of a row; the row has {list_fields(known)}: "
         f"name one with --id_field{more}"
     )
 

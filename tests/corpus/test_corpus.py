@@ -199,7 +199,7 @@ def test_bad_rows_have_line_and_reason(write, name):
         (
             5,
             "instance_id",
-            "missing: `instance_id` tells which problem a row is of; the row has reward: name one with --id_field, "
+            "missing: `instance_id` identifies the problem of a row; the row has reward: name one with --id_field, "
             "the messages with --messages_field",
         ),
         (6, None, "not valid JSON in UTF-8: 'utf-8' codec can't decode byte 0xff in position 27: invalid start byte"),

@@ -325,7 +325,7 @@ def test_field_names_of_the_user(tmp_path):
     [
         (
             FieldNames(id="task.nme"),
-            "missing: `task.nme` tells which problem a row is of; the row has task, turns, points",
+            "missing: `task.nme` identifies the problem of a row; the row has task, turns, points",
         ),
         (FieldNames(id="task.name", messages="points"), "points holds no messages"),
     ],

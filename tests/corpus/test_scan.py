@@ -327,7 +327,7 @@ def test_very_large_or_deep_values_are_hashed(index, value):
     assert scan.table()["completion_hash"][0] is not None
 
 
-NO_ID = "missing: `instance_id` tells which problem a row is of; the row has {fields}: name one with --id_field"
+NO_ID = "missing: `instance_id` identifies the problem of a row; the row has {fields}: name one with --id_field"
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from rollmill.corpus.content_parts import without_thoughts
 from rollmill.corpus.inputs import find_sources, identify
 from rollmill.corpus.producer_values import with_system
 from rollmill.corpus.producers.trl import Trl, kto_label
-from rollmill.corpus.row_reader import parsed_row
+from rollmill.corpus.row_reader import parse_row
 from rollmill.corpus.training_marks import (
     MESSAGE_MARKS,
     is_cut_off_message,
@@ -121,7 +121,7 @@ def holds_training_rows(path: str) -> bool:
     source = identify(source)
     if source.run or source.kind != "lines" or not (source.reader is None or isinstance(source.reader.producer, Trl)):
         return False
-    first = parsed_row(source.first_row())
+    first = parse_row(source.first_row())
     if not isinstance(first, dict):
         return True  # its rows are reported as bad, each with its line
     messages = first.get("messages")
