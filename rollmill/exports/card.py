@@ -43,7 +43,8 @@ def read_sections(card: str) -> Iterator[Section]:
     position = 0
     while (begin := _BEGIN.search(card, position)) and (end := card.find(_END, begin.end() + 1)) >= 0:
         position = end + len(_END)
-        position += card.startswith("\n", position)
+        if card.startswith("\n", position):
+            position += 1
         if (config := read_config(begin[1])) is not None:
             yield Section(begin.start(), position, config)
 

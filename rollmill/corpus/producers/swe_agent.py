@@ -77,15 +77,13 @@ def _messages_of_steps(trajectory: Any) -> Chat:
     That is the last request with its answer, where it is recorded; else the answers and observations, step by step.
     """
     steps = objects(trajectory)
-    for step in steps[-1:]:
-        query = history_messages(step.get("query"))
-        if query and query[-1].get("role") != "assistant":
-            return [
-                *query,
-                {"role": "assistant", "content": step.get("response"), "tool_calls": step.get("tool_calls")},
-            ]
-        if messages := history_messages(step.get("messages")):
-            return messages
+    last = steps[-1] if steps else {}
+    query = history_messages(last.get("query"))
+    if query and query[-1].get("role") != "assistant":
+        answer = {"role": "assistant", "content": last.get("response"), "tool_calls": last.get("tool_calls")}
+        return [*query, answer]
+    if messages := history_messages(last.get("messages")):
+        return messages
     messages = []
     for step in steps:
         messages.append({"role": "assistant", "content": step.get("response") or step.get("thought")})

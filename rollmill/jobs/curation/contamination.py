@@ -229,7 +229,8 @@ def _read_items(path: str) -> Iterator[tuple[int, list[str]]]:
     for number, row in _read_lines(path) if _is_text(path) else _read_rows(path):
         rows += 1
         columns = columns or sorted(row)
-        with_question += any(row.get(column) is not None for column in QUESTION_COLUMNS)
+        if any(row.get(column) is not None for column in QUESTION_COLUMNS):
+            with_question += 1
         yield number, [text for column in QUESTION_COLUMNS for text in _strings(row.get(column))]
     if not rows:
         raise InputError(f"benchmark {path} holds no row: name a file with items")

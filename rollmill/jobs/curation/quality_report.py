@@ -79,6 +79,7 @@ def _tiles(analysis: Analysis) -> Iterator[str]:
     known = analysis.problems - analysis.problems_unjudged
     solved = analysis.problems_some_right + analysis.problems_all_right
     length = analysis.tokens or analysis.messages
+    unit = "tokens" if analysis.tokens else "messages"
     tiles = [
         (
             "Success rate",
@@ -110,7 +111,7 @@ def _tiles(analysis: Analysis) -> Iterator[str]:
         (
             "Mean length",
             number(length.mean) if length else "-",
-            ("tokens" if analysis.tokens else "messages") if length else "not known",
+            unit if length else "not known",
         ),
     ]
     cells = (f"<div><dt>{name}</dt><dd>{value}<small>{remark}</small></dd></div>" for name, value, remark in tiles)
