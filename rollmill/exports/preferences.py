@@ -81,7 +81,7 @@ def export_preferences(
     Args:
         path: the file.
         corpus: the rollouts that were read.
-        kept: the rows to export, sorted by `row`.
+        kept: the rows to export; pairs follow their order.
         min_margin: least difference of the rewards of a pair.
         max_pairs: most pairs of one problem.
         split: the share of problems for validation; None: one file.

@@ -61,9 +61,8 @@ class RecordedTokens:
         location = self._location(facts, record, conversation, line)
         if location is None:
             return None
-        location = location.model_copy(
-            update={"digest": None}
-        )  # the digest of the new row is computed when it is written
+        # The digest of the new row is computed when it is written.
+        location = location.model_copy(update={"digest": None})
         return relocate(location, self._folders[facts["source"]], self._folder)
 
     def sequences(
