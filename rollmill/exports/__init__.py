@@ -1,1 +1,1 @@
-"""Exports: rollouts that survived the rules, as the files that trainers and other people's tools read."""
+"""Exports: kept rollouts, written as files for trainers and other tools."""

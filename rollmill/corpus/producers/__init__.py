@@ -1,1 +1,1 @@
-"""Producers: the forms in which other tools write their rollouts, a file each."""
+"""Producers: one module for each tool whose files of rollouts are read."""

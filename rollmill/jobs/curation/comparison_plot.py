@@ -11,7 +11,7 @@ from rollmill.jobs.curation.analysis import analyse, spread_of
 from rollmill.jobs.curation.analysis_result import Analysis
 from rollmill.jobs.curation.per_problem import per_problem
 from rollmill.reports.plots.bins import Numbers
-from rollmill.reports.plots.canvas import ACCEPT, GUESS, INK, MAIN, OTHER, PAPER, per_cent, say, style, to_png
+from rollmill.reports.plots.canvas import ACCEPT, GUESS, INK, MAIN, OTHER, PAPER, draw_note, per_cent, style, to_png
 from rollmill.reports.plots.histogram import LARGEST, make_histogram, usual_range
 from rollmill.reports.plots.labels import label, number, one_line, share
 from rollmill.reports.plots.outcomes import roomy_figure
@@ -92,7 +92,7 @@ def _draw_rewards(axes: Axes, tables: NamedTables, names: list[str], colours: li
     rewards = [_finite(table, "reward") for _, table in tables]
     histogram = make_histogram(np.concatenate([*rewards, np.zeros(0)]), bars_for=256)
     if histogram is None:
-        say(axes, "No rollout has a reward")
+        draw_note(axes, "No rollout has a reward")
         return
     style(axes)
     edges = np.array(histogram.edges)
@@ -131,7 +131,7 @@ def _draw_success(axes: Axes, tables: NamedTables, names: list[str], colours: li
     counts = [(int(table["success"].sum() or 0), int(table["success"].count())) for _, table in tables]
     intervals = [wilson_interval(*pair) for pair in counts]
     if not any(intervals):
-        say(axes, "No rollout has a verdict")
+        draw_note(axes, "No rollout has a verdict")
         return
     style(axes)
     for row, (pair, interval, colour) in enumerate(zip(counts, intervals, colours, strict=True)):
@@ -163,12 +163,12 @@ def _draw_shared(axes: Axes, tables: NamedTables, names: list[str], colours: lis
         colours: of the tables.
     """
     if len(tables) < 2:
-        say(axes, "One set of rollouts: nothing to compare")
+        draw_note(axes, "One set of rollouts: nothing to compare")
         return
     choices = {"mean reward": _shared(tables, "mean_reward"), "success share": _shared(tables, "success_share")}
     what, shared = next(((name, rows) for name, rows in choices.items() if rows.height), ("", None))
     if shared is None:
-        say(axes, "No problem has rewards or verdicts in all of them")
+        draw_note(axes, "No problem has rewards or verdicts in all of them")
         return
     style(axes)
     columns = [shared[str(index)].to_numpy() for index in range(len(tables))]
@@ -230,7 +230,7 @@ def _draw_lengths(axes: Axes, tables: NamedTables, names: list[str], colours: li
     column = next((name for name, spreads in known.items() if all(spreads)), "model_calls")
     spreads = known[column]
     if not any(spreads):
-        say(axes, "No length that all of them know")
+        draw_note(axes, "No length that all of them know")
         return
     style(axes)
     what = {

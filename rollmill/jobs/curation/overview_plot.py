@@ -9,7 +9,7 @@ import polars as pl
 
 from rollmill.jobs.curation.per_problem import hardest_first, per_problem
 from rollmill.reports.plots.bins import Numbers
-from rollmill.reports.plots.canvas import FAINT, INK, MAIN, OTHER, PAPER, per_cent, say, style, to_png
+from rollmill.reports.plots.canvas import FAINT, INK, MAIN, OTHER, PAPER, draw_note, per_cent, style, to_png
 from rollmill.reports.plots.histogram import usual_range
 from rollmill.reports.plots.labels import counted, label, number
 from rollmill.reports.plots.outcomes import (
@@ -70,7 +70,7 @@ def _draw_problems(axes: Axes, problems: pl.DataFrame) -> None:
     """Draw each problem's mean reward with the range of its rewards; without any reward, its success share."""
     rewarded = problems["mean_reward"].count() > 0
     if not rewarded and not problems["success_share"].count():
-        say(axes, "No rollout has a reward or a verdict")
+        draw_note(axes, "No rollout has a reward or a verdict")
         return
     style(axes)
     positions = np.arange(1.0, problems.height + 1)
@@ -135,7 +135,7 @@ def _draw_indices(axes: Axes, table: pl.DataFrame) -> None:
     )
     if indices.height < 2:
         known = "No rollout has a verdict" if indices.is_empty() else "One sample per problem: no index to compare"
-        say(axes, known)
+        draw_note(axes, known)
         return
     style(axes)
     if indices.height > _MOST_INDICES:
@@ -171,7 +171,7 @@ def _draw_ends(axes: Axes, table: pl.DataFrame) -> None:
         .collect()
     )
     if ends.is_empty():
-        say(axes, "No rollout")
+        draw_note(axes, "No rollout")
         return
     style(axes)
     shown, others = ends.head(_MOST_ENDS), ends.slice(_MOST_ENDS)

@@ -47,7 +47,7 @@ def style(axes: Axes) -> None:
     axes.set_axisbelow(True)
 
 
-def say(axes: Axes, text: str) -> None:
+def draw_note(axes: Axes, text: str) -> None:
     """Write a text in place of a plot that cannot be drawn."""
     axes.set_axis_off()
     axes.text(0.5, 0.5, text, ha="center", va="center", color=INK, fontsize=12, transform=axes.transAxes)

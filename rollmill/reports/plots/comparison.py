@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from rollmill.reports.plots.canvas import GUESS, INK, PAPER, new_figure, per_cent, plain, say, style, to_png
+from rollmill.reports.plots.canvas import GUESS, INK, PAPER, draw_note, new_figure, per_cent, plain, style, to_png
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -62,7 +62,7 @@ def _draw_pass_at_k(axes: Axes, curves: Sequence[ModelCurve], colours: Sequence[
                 label=plain(curve.name, 32),
             )
     if not drawn:
-        say(axes, "No pass@k: no rollout was judged")
+        draw_note(axes, "No pass@k: no rollout was judged")
         return
     axes.set_xticks(sorted(ks), [str(k) for k in sorted(ks)])
     axes.minorticks_off()

@@ -13,10 +13,10 @@ from rollmill.reports.plots.canvas import (
     INK,
     MAIN,
     OTHER,
+    draw_note,
     new_figure,
     per_cent,
     plain,
-    say,
     style,
     to_png,
 )
@@ -61,7 +61,7 @@ def draw_error_distribution(
     counts = f"{problems:,} problems, {rollouts:,} rollouts ({num_rollout} each{parsed})"
     axes.set_title(f"{plain(title)}\n{counts}", color=INK, fontsize=11, loc="left")
     if least_errors.size == 0:
-        say(axes, "No rollout has an error to show")
+        draw_note(axes, "No rollout has an error to show")
         return to_png(figure)
     style(axes)
     least_errors, errors = np.minimum(least_errors, _LARGEST), np.minimum(errors, _LARGEST)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from rollmill.reports.plots.bins import Numbers
-from rollmill.reports.plots.canvas import INK, MAIN, OTHER, PAPER, new_figure, say, style, to_png
+from rollmill.reports.plots.canvas import INK, MAIN, OTHER, PAPER, draw_note, new_figure, style, to_png
 from rollmill.reports.plots.labels import label
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def draw_loss_curve(points: Sequence[Point], *, title: str, best_step: int | Non
     evaluations = [(point.step, point.eval_loss) for point in points if point.eval_loss is not None]
     rates = [(point.step, point.learning_rate) for point in points if point.learning_rate is not None]
     if not steps and not evaluations:
-        say(figure.add_subplot(), "No step was made")
+        draw_note(figure.add_subplot(), "No step was made")
         return to_png(figure)
     above, beneath = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
     _draw_losses(above, np.array(steps).reshape(-1, 2), np.array(evaluations).reshape(-1, 2), best_step)

@@ -9,7 +9,19 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from rollmill.reports.plots.bins import Numbers
-from rollmill.reports.plots.canvas import ACCEPT, FAINT, GUESS, INK, MAIN, OTHER, PAPER, new_figure, say, style, to_png
+from rollmill.reports.plots.canvas import (
+    ACCEPT,
+    FAINT,
+    GUESS,
+    INK,
+    MAIN,
+    OTHER,
+    PAPER,
+    draw_note,
+    new_figure,
+    style,
+    to_png,
+)
 from rollmill.reports.plots.labels import counted, label
 
 if TYPE_CHECKING:
@@ -55,7 +67,7 @@ def draw_by_position(files: Sequence[SampleSeries]) -> bytes:
     figure.suptitle("q* along the answers: mean, and 10-90 % of the samples", color=INK, fontsize=12, x=0.01, ha="left")
     curves = [{name: file.curve(name) for name in ("alpha", "kl_theta", "kl_t", "ess_ratio")} for file in files]
     if not any(curve["alpha"] for curve in curves):
-        say(figure.add_subplot(), "No numbers by position: the files hold only means")
+        draw_note(figure.add_subplot(), "No numbers by position: the files hold only means")
         return to_png(figure)
     weight, divergence, size = figure.subplots(3, 1, sharex=True)
     banded = len(files) <= _BANDS

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from rollmill.reports.plots.bins import Numbers
-from rollmill.reports.plots.canvas import INK, PAPER, new_figure, say, style
+from rollmill.reports.plots.canvas import INK, PAPER, draw_note, new_figure, style
 from rollmill.reports.plots.histogram import LARGEST, Histogram, make_histogram
 from rollmill.reports.plots.labels import number
 
@@ -56,7 +56,7 @@ def draw_by_outcome(axes: Axes, table: pl.DataFrame, column: str, *, name: str, 
     )
     histogram = make_histogram(counted["value"].to_numpy(), counted["len"].to_numpy(), bars_for=_BARS_FOR)
     if histogram is None:
-        say(axes, missing)
+        draw_note(axes, missing)
         return
     style(axes)
     parts = {

@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rollmill.reports.plots.canvas import ACCEPT, GUESS, INK, MAIN, OTHER, new_figure, per_cent, say, style, to_png
+from rollmill.reports.plots.canvas import (
+    ACCEPT,
+    GUESS,
+    INK,
+    MAIN,
+    OTHER,
+    draw_note,
+    new_figure,
+    per_cent,
+    style,
+    to_png,
+)
 from rollmill.reports.plots.labels import label
 from rollmill.statistics.sampling_curves import SamplingCurve
 
@@ -23,7 +34,7 @@ def draw_sampling_curves(curves: Sequence[SamplingCurve], *, title: str) -> byte
     known = [curve for curve in curves if any(point.value is not None for point in curve.points)]
     axes.set_title(label(title, 80), color=INK, fontsize=11, loc="left")
     if not known:
-        say(axes, "No rollout was judged")
+        draw_note(axes, "No rollout was judged")
         return to_png(figure)
     style(axes)
     axes.set_xscale("log", base=2)

@@ -71,7 +71,7 @@ def test_any_tables_compare(names):
 def test_panels_without_data_say_so(monkeypatch):
     labels = []
     for module in ("jobs.curation.overview_plot", "reports.plots.outcomes"):
-        monkeypatch.setattr(f"rollmill.{module}.say", lambda axes, text: labels.append(text))
+        monkeypatch.setattr(f"rollmill.{module}.draw_note", lambda axes, text: labels.append(text))
     draw_overview(TABLES["only_names"], "t")
     assert labels == [
         "No rollout has a reward",
