@@ -272,7 +272,7 @@ def report_errors(prog: str) -> Iterator[None]:
         sys.stderr.write(f"{prog}: {failure}\n")
         raise SystemExit(1) from None
     except KeyboardInterrupt as error:
-        sys.stderr.write(f"\n{prog}: stopped: the same command continues\n")
+        sys.stderr.write(f"\n{prog}: stopped: run the same command again to continue\n")
         raise SystemExit(status(error)) from None
 
 

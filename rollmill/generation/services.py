@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rollmill.inference.backend import EndpointConfig, Served, ServedModel, ServingParameters, served
+from rollmill.inference.backend import EndpointConfig, Served, ServedModel, ServingParameters, serve_model
 from rollmill.inference.http_service import ServiceConfig
 from rollmill.inference.request_changes import NO_CHANGES, RequestChanges
 from rollmill.inference.server import ServerConfig
@@ -59,8 +59,8 @@ class GeneratorContext(NamedTuple):
     def serve(
         self, parameters: ServingParameters, model: ServedModel, changes: RequestChanges = NO_CHANGES
     ) -> AbstractContextManager[Served]:
-        """Start a server for a model, or use running ones, until the end of the block; see `served`."""
-        return served(
+        """Start a server for a model, or use running ones, until the end of the block; see `serve_model`."""
+        return serve_model(
             parameters,
             model._replace(log_path=self.log_path(model.log_path)),
             server=self.services.server,

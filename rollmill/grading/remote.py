@@ -77,7 +77,7 @@ class RemoteGrader:
                 {"instance_id": instance_id, "container_id": sandbox_id, "mode": "benchmark"},
                 timeout_s=self._timeout_s,
                 retries=self._max_retries,
-                wanted=lambda failure: not failure.reached or failure.full,
+                retry_if=lambda failure: not failure.reached or failure.full,
                 patience_s=self._timeout_s,
             )
         except CallFailedError as failure:

@@ -1,4 +1,4 @@
-"""The bounds that every client here puts on a server's answer: its length, packed and unpacked, and where it leads."""
+"""Limits that all HTTP clients here put on responses: size, compressed and decompressed, and redirects."""
 
 from __future__ import annotations
 
@@ -12,28 +12,29 @@ from urllib.parse import SplitResult, urljoin, urlsplit
 from rollmill.terminal.escapes import visible
 
 LARGEST_ANSWER = 64 << 20
-"""Bytes of one answer, as sent and unpacked: some hundred thousand tokens, their log-probabilities included."""
+"""Bytes of one response, compressed and decompressed: some hundred thousand tokens with their logprobs."""
 
 PLAIN = {"Accept-Encoding": "identity"}
-"""Asks for an answer as it is. What a server packs all the same is unpacked up to the bound."""
+"""Header that asks for an uncompressed response. Where a server compresses anyway, the limit applies to the content."""
 
 _SHOWN = 300
 _REDIRECTS = range(300, 400)
-_KEEPING = (307, 308)
+_KEEPS_METHOD = (307, 308)
+"""Redirects that keep the method and the body of the request."""
 _GZIP = 16 + zlib.MAX_WBITS
 _GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
 _GZIP_HEAD = b"\x1f\x8b"
-_MOST_MEMBERS = 4096  # of a gzip body, which has one as a rule, and each of which takes time however small it is
+_MOST_MEMBERS = 4096  # of a gzip body: usually one; each costs time however small it is
 _PADDING = re.compile(rb"\0*")
 _PIECE = 1 << 16
 _MOST_WORDS = 4000
-"""Characters of what a server said of an error: messages show fewer, and each is looked at on the way there."""
+"""Longest error message in characters: less is shown, but every character is processed."""
 
 
 class AnswerError(Exception):
-    """An answer that is not read to its end, or not followed. `type` is a word to count by.
+    """A response that is too large, wrongly encoded, or a redirect. `type` is a word to count by.
 
-    The same request would be answered in the same way: none of these is worth sending again.
+    The same request would get the same response: none of these is retried.
     """
 
     def __init__(self, type_: str, message: str) -> None:
@@ -42,10 +43,10 @@ class AnswerError(Exception):
 
 
 class AnswerBody:
-    """Takes the pieces of an answer's body as they come, and refuses what is beyond the bound."""
+    """Collects the pieces of a response body as they arrive, up to a limit."""
 
     def __init__(self, url: str, headers: Mapping[str, str], *, limit: int = LARGEST_ANSWER) -> None:
-        """`headers` finds names whatever their case is. Raises `AnswerError` for what can be told from them."""
+        """Check the headers, a case-insensitive mapping. Raises `AnswerError` for an unsupported encoding or length."""
         self._url = url
         self._limit = limit
         self._pieces: list[bytes] = []
@@ -53,52 +54,62 @@ class AnswerBody:
         self._encoding = (headers.get("Content-Encoding") or "identity").strip().lower() or "identity"
         if self._encoding not in ("identity", "gzip", "x-gzip", "deflate"):
             shown = visible(self._encoding)[:_SHOWN]
-            raise AnswerError("content_encoding", f"{url} packs its answer as {shown!r}, which is not read here")
+            raise AnswerError("content_encoding", f"{url} encodes its answer as {shown!r}, which is not supported")
         announced = headers.get("Content-Length") or ""
         if announced.isdecimal() and (len(announced) > 20 or int(announced) > limit):
             raise self._too_large()
 
     def add(self, piece: bytes) -> None:
-        """Take one piece. Raises `AnswerError` where the answer is too large with it."""
+        """Append one piece. Raises `AnswerError` where the response becomes too large."""
         self._bytes += len(piece)
         if self._bytes > self._limit:
             raise self._too_large()
         self._pieces.append(piece)
 
     def content(self) -> bytes:
-        """Return the whole body, unpacked. Raises `AnswerError` where it is larger so, or not packed as it says."""
+        """Return the decompressed body. Raises `AnswerError` where it is too large or wrongly encoded."""
         body = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
-        return body if self._encoding == "identity" or not body else self._unpacked(body)
+        return body if self._encoding == "identity" or not body else self._decompress(body)
 
-    def _unpacked(self, body: bytes) -> bytes:
-        gzip = body.startswith(_GZIP_HEAD)
-        raw = self._encoding == "deflate" and not gzip and not _is_zlib(body)
-        form = _GZIP if gzip else -zlib.MAX_WBITS if raw else _GZIP_OR_ZLIB
+    def _decompress(self, body: bytes) -> bytes:
+        is_gzip = body.startswith(_GZIP_HEAD)
+        # Some servers send gzip as deflate, or deflate without zlib's header: look at the bytes.
+        wbits = _GZIP if is_gzip else _GZIP_OR_ZLIB
+        if self._encoding == "deflate" and not is_gzip and not _is_zlib(body):
+            wbits = -zlib.MAX_WBITS
         content = bytearray()
-        at = 0
-        for _ in range(_MOST_MEMBERS if gzip else 1):
-            at = self._unpack(form, body, at, content)
-            if gzip and (padding := _PADDING.match(body, at)):
-                at = padding.end()
-            if at == len(body):
+        offset = 0
+        for _ in range(_MOST_MEMBERS if is_gzip else 1):
+            offset = self._decompress_member(wbits, body, offset, content)
+            if is_gzip and (padding := _PADDING.match(body, offset)):
+                offset = padding.end()
+            if offset == len(body):
                 return bytes(content)
         raise self._torn_error()
 
-    def _unpack(self, form: int, body: bytes, at: int, content: bytearray) -> int:
-        """Add to `content` what begins at a place of the body; return where it ends."""
-        unpacking = zlib.decompressobj(form)
-        while not unpacking.eof:
-            piece = memoryview(body)[at : at + _PIECE]  # what is left of it is copied at each end
+    def _decompress_member(self, wbits: int, body: bytes, offset: int, content: bytearray) -> int:
+        """Decompress one compressed stream within the body; return the offset at which it ends.
+
+        Args:
+            wbits: zlib's window bits, which select the format.
+            body: All compressed bytes.
+            offset: Byte at which the stream begins.
+            content: Decompressed bytes are appended to it.
+        """
+        decompressor = zlib.decompressobj(wbits)
+        while not decompressor.eof:
+            # In pieces: at the end of each stream zlib copies the unused rest of its input.
+            piece = memoryview(body)[offset : offset + _PIECE]
             if not piece:
                 raise self._torn_error()
             try:
-                content += unpacking.decompress(piece, self._limit + 1 - len(content))
+                content += decompressor.decompress(piece, self._limit + 1 - len(content))
             except zlib.error as error:
                 raise AnswerError("content_encoding", f"{self._url} sends no {self._encoding}: {error}") from None
             if len(content) > self._limit:
                 raise self._too_large()
-            at += len(piece)
-        return at - len(unpacking.unused_data)
+            offset += len(piece)
+        return offset - len(decompressor.unused_data)
 
     def _torn_error(self) -> AnswerError:
         return AnswerError("content_encoding", f"{self._url} sends a torn {self._encoding} body")
@@ -108,18 +119,18 @@ class AnswerBody:
 
 
 def check_redirect(url: str, status: int, location: str | None, *, suffix: str = "") -> None:
-    """Raise `AnswerError` for a redirect: what is sent here, a key among it, goes nowhere else.
+    """Raise `AnswerError` for a redirect: requests, and the key in them, are sent to no other address.
 
     Args:
-        url: What was asked for.
-        status: The answer's.
-        location: Where it leads.
-        suffix: What the client itself put behind the address that the user gave.
+        url: The address of the request.
+        status: HTTP status of the response.
+        location: Its `Location` header.
+        suffix: Path that the client appended to the user's address, removed from the address in the message.
     """
     if status in _REDIRECTS and location:
         try:
             target = urljoin(url, location)
-        except ValueError:  # no address at all
+        except ValueError:  # not an address
             target = location
         path, question, query = target.partition("?")
         address = path.rstrip("/").removesuffix(suffix) + question + query
@@ -131,17 +142,17 @@ def check_redirect(url: str, status: int, location: str | None, *, suffix: str =
 
 
 def same_host_redirect(url: str, status: int, location: str | None) -> str | None:
-    """Return where a redirect leads that keeps the request as it is, and stays on the host; None for any other."""
-    if status not in _KEEPING or not location:
+    """Return the target of a redirect that keeps method and body, and stays on the same host; None for any other."""
+    if status not in _KEEPS_METHOD or not location:
         return None
     try:
-        here, there = urlsplit(url), urlsplit(urljoin(url, location))
-        same = here.hostname == there.hostname and there.username is None
-        stays = here.scheme == there.scheme and _port(here) == _port(there)
-        upgraded = (here.scheme, _port(here)) == ("http", 80) and (there.scheme, _port(there)) == ("https", 443)
+        source, target = urlsplit(url), urlsplit(urljoin(url, location))
+        is_same_host = source.hostname == target.hostname and target.username is None
+        is_same_port = source.scheme == target.scheme and _port(source) == _port(target)
+        is_upgrade = (source.scheme, _port(source)) == ("http", 80) and (target.scheme, _port(target)) == ("https", 443)
     except ValueError:
         return None
-    return there.geturl() if same and (stays or upgraded) else None
+    return target.geturl() if is_same_host and (is_same_port or is_upgrade) else None
 
 
 def _port(parts: SplitResult) -> int:
@@ -149,7 +160,7 @@ def _port(parts: SplitResult) -> int:
 
 
 def words_of(message: Any, body: bytes) -> str:
-    """Return what a server said, or `body`, its beginning, where that is nothing or nested too deep to be shown."""
+    """Return a server's message as text, or `body` where it is empty or nested too deeply to be converted."""
     with suppress(RecursionError):
         if words := str(message or ""):
             return words[:_MOST_WORDS]
@@ -157,5 +168,5 @@ def words_of(message: Any, body: bytes) -> str:
 
 
 def _is_zlib(body: bytes) -> bool:
-    """Return whether a `deflate` body has zlib's head, which some servers leave out (RFC 9110, 8.4.1.2)."""
+    """Return whether a `deflate` body has zlib's header, which some servers leave out (RFC 9110, 8.4.1.2)."""
     return len(body) > 1 and body[0] & 0x0F == 8 and (body[0] << 8 | body[1]) % 31 == 0

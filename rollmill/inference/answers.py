@@ -1,6 +1,7 @@
-"""What a server says, read as what it means: a completion, an empty completion, or a failure outside the model.
+"""Parse responses of chat servers: into a completion, an empty completion, or a failure outside the model.
 
-The one place where answers of chat servers are read. A failure is final where the same request would fail again.
+All variants of the OpenAI format that servers use are handled here. A failure is final where the same request would
+fail again.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ from rollmill.inference.server_errors import (
 )
 from rollmill.records import Usage, is_cut_off
 
-_MOST_TOKENS = 2**53  # what every reader of JSON keeps exactly
-_THOUGHTS = ("reasoning", "reasoning_content", "thinking")
-"""The names that servers have for the thoughts beside a message's content."""
+_MOST_TOKENS = 2**53  # integers up to this are exact in every JSON parser
+_REASONING_KEYS = ("reasoning", "reasoning_content", "thinking")
+"""The keys under which servers put a message's reasoning content."""
 _PLAIN_TEXT = ("text", "output_text")
 _THINKING = ("thinking", "reasoning")
-_BESIDE_TEXT = ("reference", "redacted_thinking")
-"""Parts that hold nothing that the model wrote for a reader: Mistral's citations, Anthropic's sealed thoughts."""
+_IGNORED_PARTS = ("reference", "redacted_thinking")
+"""Content parts without text for the reader: Mistral's citations, Anthropic's encrypted reasoning."""
 _MOST_NESTED = 8
 _SHOWN = 200
 _BROKE_OFF = re.compile(
@@ -36,76 +37,78 @@ _BROKE_OFF = re.compile(
     r"timed_out|insufficient_system_resource|overloaded|rate_limit(ed)?|(service_)?unavailable|interrupted|"
     r"disconnect(ed)?|preempted|crashed|out_of_memory|oom|(un)?load)"
 )
+"""Finish reasons that mean that the server failed while generating."""
 
 
 class ToolCall(NamedTuple):
-    """A tool call as the model made it, however malformed: texts that nobody has looked at, empty where missing."""
+    """A tool call as the model wrote it, not validated; missing fields are empty."""
 
     id: str
     name: str
     arguments: str
-    """JSON, if the model got it right."""
+    """Usually JSON; a model may write anything."""
 
     def to_openai(self) -> dict[str, Any]:
-        """Return the call as it stands in a message."""
+        """Return the call in the format of OpenAI messages."""
         return {"id": self.id, "type": "function", "function": {"name": self.name, "arguments": self.arguments}}
 
 
 class Completion(NamedTuple):
-    """What the server made of one prompt."""
+    """A server's response to one prompt."""
 
     text: str
-    """Empty where the model said nothing, for whatever reason."""
+    """Empty where the model wrote no content."""
     reasoning: str | None
     finish_reason: str | None
     usage: Usage
     latency_s: float
-    """Seconds of the try that succeeded."""
+    """Seconds that the successful request took."""
     calls: int
     """Requests sent, retries included."""
     tool_calls: tuple[ToolCall, ...] = ()
     reasoning_key: str = "reasoning_content"
-    """The server's own name for the thoughts, under which it takes them back: vLLM, OpenRouter and Ollama say
-    `reasoning` (vLLM up to 0.18 passed over any other), SGLang, llama.cpp and DeepSeek `reasoning_content`."""
+    """The server's key for reasoning content, under which it accepts it in later requests: `reasoning` in vLLM (which
+    ignored any other up to 0.18), OpenRouter and Ollama; `reasoning_content` in SGLang, llama.cpp and DeepSeek."""
 
     stopped_by: str | None = None
-    """The text that ended the answer, as the server says it: the model wrote no end. None where it was a token that
-    did, or the limit; empty where the server does not say what it was."""
+    """The stop string that ended the completion, so that there is no end token. None where an end token or the limit
+    did; empty where the server does not report it."""
     tokens: SampledTokens | None = None
-    """What was sampled, where the server was asked for it and says it."""
+    """Sampled token ids, where they were requested and the server returned them."""
     refusal: str | None = None
-    """What the server says of a refusal, apart from the text."""
+    """The message's `refusal` field."""
 
     def stop_text(self, stops: Collection[str]) -> str | None:
-        """Return which of the request's texts ended the answer; empty where that is not known, None where none did."""
+        """Return the stop string of the request that ended the completion: None if none did, empty if not known."""
         if not stops or self.stopped_by is None:
             return None
         return self.stopped_by if self.stopped_by in stops else ""
 
     @property
     def only_reasoning(self) -> bool:
-        """Tell whether the model thought and said nothing: an empty completion."""
+        """Return whether there is reasoning content but neither text nor a tool call."""
         return bool(self.reasoning) and not self.text.strip() and not self.tool_calls
 
 
 def read_completion(content: bytes, token_source: TokenSource | None = None, *, charset: str = "") -> Completion:
-    """Return what an answer's body says, but for the time and the number of requests; with a `token_source` tokens too.
+    """Parse the body of a successful response; latency and number of requests are left at 0.
 
-    A choice without text is an empty completion where the model thought, acted or refused, or was ended for a reason.
-    Raises `FailedAnswerError` for everything else, and for errors that servers put into a good answer.
+    A choice without text is an empty completion if it has reasoning, tool calls, a refusal or a finish reason. Raises
+    `FailedAnswerError` for everything else, and for errors that servers report with status 200.
 
     Args:
-        content: The body.
-        token_source: Whose tokens the answer holds; None where they were not asked for.
-        charset: The encoding that the answer's head names, where the body is no UTF-8.
+        content: Body of the response.
+        token_source: Tokenizer and kind of logprobs of the recorded tokens; None where tokens were not requested.
+        charset: Encoding of the `Content-Type` header, used where the body is not UTF-8.
     """
     try:
         answer = parse_body(content, charset)
         choice = _choice(answer)
         message = choice.get("message")
         if message is None:
+            # Streaming and legacy completion formats, which some gateways answer with.
             message = choice.get("delta") or {"content": choice.get("text")}
-        text, thought, refused = _content(message.get("content"))
+        text, inline_reasoning, refused = _content(message.get("content"))
         reasoning, key = _reasoning(message)
         finish_reason = _name_of(choice.get("finish_reason")) or _name_of(choice.get("native_finish_reason"))
         if finish_reason is not None and _is_broken_off(finish_reason):
@@ -119,9 +122,19 @@ def read_completion(content: bytes, token_source: TokenSource | None = None, *, 
             raise TypeError("there is no content, and no finish_reason")
         tokens = None if token_source is None else read_sampled_tokens(answer, choice, token_source)
         stopped_by = None if is_cut_off(finish_reason) else _stopped_by(choice)
-        thoughts = reasoning or thought or None
-        usage = _usage(answer.get("usage"))
-        return Completion(text, thoughts, finish_reason, usage, 0.0, 0, calls, key, stopped_by, tokens, refusal)
+        return Completion(
+            text=text,
+            reasoning=reasoning or inline_reasoning or None,
+            finish_reason=finish_reason,
+            usage=_usage(answer.get("usage")),
+            latency_s=0.0,
+            calls=0,
+            tool_calls=calls,
+            reasoning_key=key,
+            stopped_by=stopped_by,
+            tokens=tokens,
+            refusal=refusal,
+        )
     except FailedAnswerError:
         raise
     except (NotJsonError, LookupError, TypeError, AttributeError, ValueError, RecursionError) as error:
@@ -131,7 +144,7 @@ def read_completion(content: bytes, token_source: TokenSource | None = None, *, 
 def _malformed(content: bytes, error: Exception) -> FailedAnswerError:
     page = page_text(content)
     if page or content.lstrip()[:1] == b"<":
-        # A page to log in, or of a proxy that knows no such address: the same request meets it again.
+        # A login page, or a proxy's error page: the same request would get it again.
         words = f"not a chat completion but a page: {page or content[:_SHOWN].decode('utf-8', 'replace')!r}"
         return FailedAnswerError("malformed_response", words, final=True)
     shown = content[:_SHOWN].decode("utf-8", "replace")
@@ -140,7 +153,7 @@ def _malformed(content: bytes, error: Exception) -> FailedAnswerError:
 
 
 def _choice(answer: Any) -> dict[str, Any]:
-    """Return an answer's first choice. Raises `FailedAnswerError` for the error in its place or beside it."""
+    """Return the first choice of a response. Raises `FailedAnswerError` for an error in place of it, or within it."""
     if isinstance(answer, list) and len(answer) == 1:
         answer = answer[0]  # Google's errors
     if is_error(answer.get("error")):
@@ -149,7 +162,7 @@ def _choice(answer: Any) -> dict[str, Any]:
     if choices is None and (error := error_without_choices(answer)):
         raise failure_in_answer(error)
     if not isinstance(choices, list):
-        raise TypeError("choices is no list")
+        raise TypeError("choices is not a list")
     if not choices:
         raise TypeError("choices is empty")
     choice: dict[str, Any] = next(
@@ -161,14 +174,14 @@ def _choice(answer: Any) -> dict[str, Any]:
 
 
 def _is_broken_off(finish_reason: str) -> bool:
-    """Tell whether a finish reason says that the server failed on the way, under any server's name."""
+    """Return whether a finish reason means that the server failed while generating, in any server's terms."""
     name = finish_reason.partition(":")[0].strip().rpartition(".")[2].lower().replace("-", "_").replace(" ", "_")
     return _BROKE_OFF.fullmatch(name) is not None and not is_cut_off(finish_reason)
 
 
 def _name_of(value: Any) -> str | None:
-    """Return a finish reason as text, whatever form it has; None where the server gives none."""
-    if isinstance(value, Mapping):  # SGLang's own, {"type": "length", "length": 16}
+    """Return a finish reason as text, whatever its type; None where there is none."""
+    if isinstance(value, Mapping):  # SGLang's native format, {"type": "length", "length": 16}
         value = next(
             (value[key] for key in ("type", "reason", "name", "value") if isinstance(value.get(key), str)), None
         )
@@ -178,7 +191,7 @@ def _name_of(value: Any) -> str | None:
 
 
 def _usage(usage: Any) -> Usage:
-    """Return the tokens that a server counted; 0 for what is no count."""
+    """Return the server's token counts; 0 for missing or invalid ones."""
     counts = usage if isinstance(usage, Mapping) else {}
     return Usage(
         prompt_tokens=_count(counts.get("prompt_tokens")), completion_tokens=_count(counts.get("completion_tokens"))
@@ -196,35 +209,35 @@ def _count(value: Any) -> int:
 
 
 def _stopped_by(choice: Mapping[str, Any]) -> str | None:
-    """Return the text that ended an answer; None where it was a token, empty where the server does not say.
+    """Return the stop string that ended a completion; None where a token did, empty where it is not reported.
 
-    vLLM says in `stop_reason`, SGLang in `matched_stop`: the text, the id of a token, or null for the end token.
+    vLLM reports it in `stop_reason`, SGLang in `matched_stop`: a string, a token id, or null for the end token.
     """
     stopped_by = next((choice[key] for key in ("stop_reason", "matched_stop") if key in choice), "")
     return stopped_by if isinstance(stopped_by, str) else None
 
 
 def _content(value: Any) -> tuple[str, str, str]:
-    """Return a message's text, and the thoughts and refusals among its parts. Raises `TypeError`."""
+    """Return a message's text, and the reasoning and refusals among its parts. Raises `TypeError` for other types."""
     if value is None or isinstance(value, str):
         return value or "", "", ""
     if isinstance(value, dict):
         value = [value]
     if not isinstance(value, list):
         raise TypeError(f"content is {type(value).__name__}")
-    texts: list[str] = []
-    thoughts: list[str] = []
-    refusals: list[str] = []
+    texts = {"text": "", "reasoning": "", "refusal": ""}
     for kind, part in _parts(value):
-        (thoughts if kind in _THINKING else refusals if kind == "refusal" else texts).append(_texts_in(part))
-    return "".join(texts), "".join(thoughts), "".join(refusals)
+        if kind in _THINKING:
+            kind = "reasoning"
+        texts[kind if kind in texts else "text"] += _texts_in(part)
+    return texts["text"], texts["reasoning"], texts["refusal"]
 
 
 def _parts(parts: list[Any]) -> Iterator[tuple[str, Any]]:
-    """Yield the parts that hold text, each with its kind. Raises `TypeError` for one that holds something else."""
+    """Yield the text parts with their kinds. Raises `TypeError` for parts of other kinds, such as images."""
     for part in parts:
         if not isinstance(part, dict):
-            raise TypeError("content has parts that are no text")
+            raise TypeError("content has parts that are not text")
         kind = part.get("type")
         if kind is None and isinstance(part.get("text"), str):
             kind = "text"
@@ -232,23 +245,24 @@ def _parts(parts: list[Any]) -> Iterator[tuple[str, Any]]:
             yield kind, part.get("refusal")
         elif kind in (*_PLAIN_TEXT, *_THINKING):
             yield kind, part
-        elif kind not in _BESIDE_TEXT:
-            raise TypeError("content has parts that are no text")
+        elif kind not in _IGNORED_PARTS:
+            raise TypeError("content has parts that are not text")
 
 
 def _reasoning(message: Mapping[str, Any]) -> tuple[str, str]:
-    """Return the thoughts beside a message's content, and the name that the server has for them.
+    """Return a message's reasoning content and the server's key for it.
 
-    Whatever their form, they are no reason to throw an answer away: what holds no text counts as none.
+    Never raises: reasoning in an unknown format counts as none, so that the completion is kept.
     """
-    for key in _THOUGHTS:
+    for key in _REASONING_KEYS:
         if text := _texts_in(message.get(key)):
             return text, key
-    return _texts_in(message.get("reasoning_details")), _THOUGHTS[0 if "reasoning_details" in message else 1]
+    # OpenRouter's `reasoning_details` come back under `reasoning`.
+    return _texts_in(message.get("reasoning_details")), _REASONING_KEYS[0 if "reasoning_details" in message else 1]
 
 
 def _texts_in(value: Any, depth: int = 0) -> str:
-    """Return the text of a part, a list of parts or an object around a text; empty where there is none."""
+    """Return the text within a part, a list of parts or nested objects; empty where there is none."""
     if isinstance(value, str):
         return value
     if depth > _MOST_NESTED:
@@ -262,7 +276,7 @@ def _texts_in(value: Any, depth: int = 0) -> str:
 
 
 def _tool_calls(value: Any) -> tuple[ToolCall, ...]:
-    """Return what the model called; of a call of a wrong shape all of it as its arguments, for the model to be told."""
+    """Return the tool calls; a malformed call becomes its own arguments, so that it can be shown to the model."""
     calls = []
     for call in (value if isinstance(value, list) else [value]) if value else []:
         function = call.get("function") if isinstance(call, dict) else None
@@ -276,9 +290,11 @@ def _tool_calls(value: Any) -> tuple[ToolCall, ...]:
 
 
 def _function_call(value: Any) -> tuple[ToolCall, ...]:
-    """Return the one call in OpenAI's older form, which has no id."""
+    """Return the call in OpenAI's older `function_call` format, which has no id."""
     return _tool_calls({"function": value}) if isinstance(value, dict) and value else ()
 
 
 def _text(value: Any) -> str:
-    return value if isinstance(value, str) else "" if value is None else orjson.dumps(value).decode()
+    if isinstance(value, str):
+        return value
+    return "" if value is None else orjson.dumps(value).decode()

@@ -1,4 +1,4 @@
-"""The key of model servers, which a command line may give but no parameter holds."""
+"""The API key of model servers: taken from the command line into the environment, never stored as a parameter."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ _KEY_FLAGS = ("--api-key", "--api_key")
 
 
 def secret_out_of(argv: Sequence[str]) -> list[str]:
-    """Return the arguments without `--api-key KEY`, which goes to `VLLM_API_KEY` of this process.
+    """Return the arguments without `--api-key KEY`, which becomes `VLLM_API_KEY` of this process.
 
-    A key is no parameter: parameters are stored, and shown to whoever sees the run.
+    Parameters are stored with a run and shown in Prefect's UI, so that a key must not be one.
     """
     remaining: list[str] = []
     arguments = iter(argv)

@@ -1,4 +1,4 @@
-"""A model that can be asked, for the time of a job: on a server of its own, or on those that are running."""
+"""Serve a model for a job: start a vLLM server for it, or use running servers."""
 
 from __future__ import annotations
 
@@ -29,135 +29,139 @@ _LOGPROBS_MODE = "--logprobs-mode"
 
 
 class EndpointConfig(BaseModel):
-    """Where running servers are, and the key to them."""
+    """Addresses of running servers, and the key for them."""
 
     model_config = ConfigDict(frozen=True)
 
     base_urls: tuple[str, ...]
     api_key: SecretStr | None = None
     headers: Mapping[str, SecretStr] = {}
-    """Sent with every request, beside the key."""
+    """Additional headers of every request."""
 
 
 class ServedModel(NamedTuple):
-    """What is to be served, and under which name."""
+    """A model to serve, and its name."""
 
     path: str
+    """Directory or hub id."""
     name: str
     log_path: Path
     adapter: Adapter | None = None
-    """Served on the model in `path`."""
-    also: Mapping[str, Adapter | None] = {}  # a proxy could not travel to a worker
-    """Further names on the same server: of adapters, or of the model itself."""
+    """A LoRA adapter on the model in `path`, which `name` then refers to."""
+    also: Mapping[str, Adapter | None] = {}  # not a MappingProxyType, which cannot be pickled for a worker
+    """Further names on the same server: of adapters, or (None) of the base model."""
 
 
 class ServingParameters(Protocol):
-    """What a job's parameters say of servers."""
+    """The parameters of a job that concern its servers."""
 
     @property
     def external(self) -> bool:
-        """Whether servers that are running already are used."""
+        """Return whether running servers are used."""
         ...
 
     @property
     def base_urls(self) -> list[str]:
-        """Their addresses."""
+        """Return the addresses of running servers."""
         ...
 
     @property
     def request_timeout(self) -> float:
-        """Seconds."""
+        """Return the timeout of a request, in seconds."""
         ...
 
     @property
     def max_retries(self) -> int:
-        """Of a request that failed on the way."""
+        """Return how often a failed request is sent again."""
         ...
 
     @property
     def record_tokens(self) -> bool | None:
-        """Whether tokens are recorded; None: where the server is a vLLM."""
+        """Return whether tokens are recorded; None to record them where the server is vLLM."""
         ...
 
     @property
     def drop_params(self) -> bool:
-        """Whether what servers refuse of the sampling is left out."""
+        """Return whether sampling parameters that servers refuse are left out."""
         ...
 
     @property
     def vllm_args(self) -> str:
-        """More arguments for vLLM, as in a shell."""
+        """Return more arguments for vLLM, in shell syntax."""
         ...
 
     @property
     def model_port(self) -> int | None:
-        """Where to serve; None for a free port."""
+        """Return the port to serve at; None for a free one."""
         ...
 
 
 class Served(BaseModel):
-    """A model that can be asked."""
+    """A served model: its endpoints, its name, and the client's configuration."""
 
     model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
 
     endpoints: list[Endpoint]
     model: str
-    """The name under which the servers know it."""
+    """The model's name in requests."""
     client: ClientConfig
 
 
 def environment_key() -> SecretStr | None:
-    """Return the key in `VLLM_API_KEY`, which vLLM's own server reads too."""
+    """Return the key in `VLLM_API_KEY`, which vLLM's server reads, too; None where there is none."""
     key = os.environ.get("VLLM_API_KEY")
     return SecretStr(key) if key else None
 
 
 @contextmanager
-def served(
+def serve_model(
     parameters: ServingParameters,
-    wanted: ServedModel,
+    model: ServedModel,
     *,
     server: ServerConfig | None = None,
     endpoint: EndpointConfig | None = None,
     is_given_up: Callable[[], bool] | None = None,
     changes: RequestChanges = NO_CHANGES,
 ) -> Iterator[Served]:
-    """Serve the model for the time of the block: by the servers that run already, or by one of our own.
+    """Use the running servers that the parameters name, or start a vLLM server until the end of the block.
 
-    When it `is_given_up`, the start of our own ends at once, and the model may not be there. Raises `ServingError` when
-    a server does not start, does not answer, or serves another model.
+    When `is_given_up` returns True, the start of a server ends at once, and the model may not be served. Raises
+    `ServingError` when a server does not start, does not answer, or serves another model.
 
     Args:
-        parameters: How servers are asked.
-        wanted: The model.
-        server: How this machine starts one.
-        endpoint: Where running ones are, if that is a block.
-        is_given_up: Says when nobody waits any more.
-        changes: What running servers want otherwise in requests.
+        parameters: Server parameters of the job.
+        model: The model to serve, or to look for on running servers.
+        server: How to start vLLM on this machine; None for the defaults.
+        endpoint: An endpoint block with addresses and key; None to use the parameters' addresses.
+        is_given_up: Returns True when the model is not needed any more; None for never.
+        changes: Changes that running servers require in requests.
     """
     if parameters.external:
         urls = endpoint.base_urls if endpoint else tuple(parameters.base_urls)
-        yield running(urls, (wanted.name, wanted.path), parameters, endpoint, changes=changes)
+        yield use_running_servers(urls, (model.name, model.path), parameters, endpoint, changes=changes)
         return
     config = server or ServerConfig()
-    client = own_client(parameters, wanted, config)
-    with own_server(parameters, wanted, config, is_given_up=is_given_up) as local_server:
-        yield Served(endpoints=[local_server.endpoint], model=wanted.name, client=client)
+    client = local_client_config(parameters, model, config)
+    with make_local_server(parameters, model, config, is_given_up=is_given_up) as local_server:
+        yield Served(endpoints=[local_server.endpoint], model=model.name, client=client)
 
 
-def own_client(parameters: ServingParameters, wanted: ServedModel, config: ServerConfig) -> ClientConfig:
-    """Return how a server of our own is asked. Raises `InputError` for a tokenizer that cannot be read."""
+def local_client_config(parameters: ServingParameters, model: ServedModel, config: ServerConfig) -> ClientConfig:
+    """Return the client configuration for a server that we start.
+
+    Raises `InputError` for a tokenizer that cannot be read.
+    """
     client = client_config(parameters, None)
     if parameters.record_tokens is False:
         return client
     mode = flag_value(_arguments(parameters, config), _LOGPROBS_MODE)
     known = next((name for name in get_args(LogprobsMode) if name == mode), None)
-    source = TokenSource(tokenizer_hash(wanted.path), known)
+    source = TokenSource(tokenizer_hash(model.path), known)
     return client.model_copy(update={"token_source": source})
 
 
 def client_config(parameters: ServingParameters, endpoint: EndpointConfig | None) -> ClientConfig:
-    """Return how servers are asked: with the endpoint's key, or that of the environment."""
+    """Return the client configuration for servers, with the endpoint's key or that of the environment."""
     key = (endpoint.api_key if endpoint else None) or environment_key()
     return ClientConfig(
         api_key=key,
@@ -168,7 +172,7 @@ def client_config(parameters: ServingParameters, endpoint: EndpointConfig | None
 
 
 def listed_at(url: str, client: ClientConfig) -> dict[str, ListedModel] | None:
-    """Return the models that a server lists; None where it has no list. Raises `NotAnsweringError`."""
+    """Return the models that a server lists; None where it cannot list them. Raises `NotAnsweringError`."""
     key = client.api_key.get_secret_value() if client.api_key else None
     try:
         return served_models(url, api_key=key, headers=client.headers)
@@ -176,7 +180,7 @@ def listed_at(url: str, client: ClientConfig) -> dict[str, ListedModel] | None:
         return None
 
 
-def running(
+def use_running_servers(
     urls: Sequence[str],
     names: tuple[str, ...],
     parameters: ServingParameters,
@@ -184,16 +188,16 @@ def running(
     *,
     changes: RequestChanges = NO_CHANGES,
 ) -> Served:
-    """Return the model that servers know by one of `names`; the first of them where a server lists no models.
+    """Find a model on running servers by one of its `names`; a server without a list is assumed to know the first one.
 
     Raises `ServingError` as `known_name` does, `InputError` for a tokenizer that cannot be read.
 
     Args:
-        urls: The servers' addresses.
-        names: The model's name, or what else it may be known by.
-        parameters: How the servers are asked.
-        endpoint: Where they and their key come from, if that is a block.
-        changes: What they want otherwise in requests.
+        urls: Addresses of the servers.
+        names: Names that the model may have there, in order of preference.
+        parameters: Server parameters of the job.
+        endpoint: The endpoint block with the servers' key and headers, if there is one.
+        changes: Changes that the servers require in requests.
     """
     client = client_config(parameters, endpoint).model_copy(update={"changes": changes})
     listings = [listed_at(url, client) for url in urls]
@@ -207,33 +211,40 @@ def running(
     listed = [models[served_names[0]] for models in listings if models]
     is_vllm = len(listed) == len(urls) and all(model.owner == "vllm" for model in listed)
     if parameters.record_tokens or (parameters.record_tokens is None and is_vllm):
-        # Of whatever path is a folder here: the user's own name for the model, or the server's. How their
-        # log-probabilities are made, servers do not say.
+        # The tokenizer is hashed from the first of these paths that is a folder on this machine. Servers do not report
+        # their logprobs mode.
         hashes = (tokenizer_hash(path) for path in (*names, *(model.root for model in listed)))
         source = TokenSource(next(filter(None, hashes), None), None)
         client = client.model_copy(update={"token_source": source})
     return Served(endpoints=[Endpoint(url) for url in urls], model=served_names[0], client=client)
 
 
-def own_server(
+def make_local_server(
     parameters: ServingParameters,
-    wanted: ServedModel,
+    model: ServedModel,
     config: ServerConfig,
     *,
     is_given_up: Callable[[], bool] | None = None,
 ) -> ModelServer:
-    """Return a server of our own, for a `with` block; `parameters` say how, beyond `config`."""
-    if any((wanted.adapter, *wanted.also.values())) and not has_accelerator():
+    """Return a vLLM server for a model; it starts when it is entered as a context manager.
+
+    Args:
+        parameters: Server parameters of the job: port, arguments, recording of tokens.
+        model: The model to serve.
+        config: How this machine runs vLLM.
+        is_given_up: Returns True when the server is not needed any more, which ends its start; None for never.
+    """
+    if any((model.adapter, *model.also.values())) and not has_accelerator():
         log.warning(
             "on a CPU vLLM is many times slower with an adapter: merge it (rollmill train --merge) to be faster"
         )
     return ModelServer(
         config.model_copy(update={"arguments": _arguments(parameters, config)}),
-        model_path=wanted.path,
-        model_name=wanted.name,
-        adapter=wanted.adapter,
-        also=wanted.also,
-        log_path=wanted.log_path,
+        model_path=model.path,
+        model_name=model.name,
+        adapter=model.adapter,
+        also=model.also,
+        log_path=model.log_path,
         port=parameters.model_port,
         api_key=environment_key(),
         is_given_up=is_given_up,
@@ -241,10 +252,10 @@ def own_server(
 
 
 def _arguments(parameters: ServingParameters, config: ServerConfig) -> tuple[str, ...]:
-    """Return the arguments of a vLLM of our own, of which the last one of a name wins.
+    """Return the arguments of a vLLM server that we start; of repeated ones the last counts.
 
-    By itself vLLM gives the log-probabilities of the model, before temperature and top-p: what is sampled from is
-    another distribution, and importance weights need that one.
+    vLLM's default logprobs are the model's, before temperature and top-p. Importance weights need those of the
+    distribution that is sampled from, so that processed ones are requested.
     """
     recording = () if parameters.record_tokens is False else (_LOGPROBS_MODE, "processed_logprobs")
     return (*recording, *config.arguments, *shlex.split(parameters.vllm_args))

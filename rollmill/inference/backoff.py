@@ -1,4 +1,4 @@
-"""How long to wait before a request is sent again."""
+"""Waiting times before a request is sent again."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ _LONGEST_RETRY_AFTER_S = 600.0
 
 
 def backoff_s(retry: int) -> float:
-    """Return seconds to wait before the `retry`-th retry (0-based).
+    """Return the seconds to wait before retry number `retry`, counted from 0.
 
-    They are 1, 2, 4, ..., at most 30, with up to 25% taken off.
+    They are 1, 2, 4, ..., at most 30, less a random share of up to 25%.
     """
     longest: float = min(_LONGEST_BACKOFF_S, 2.0 ** min(retry, 10))
     return longest * random.uniform(0.75, 1.0)
 
 
 def parse_retry_after(value: str | None) -> float | None:
-    """Return seconds that a `Retry-After` header asks for, as a number or as an HTTP date (RFC 9110, 10.2.3)."""
+    """Return the seconds of a `Retry-After` header: a number or an HTTP date (RFC 9110, 10.2.3); None for neither."""
     if value is None:
         return None
     try:
@@ -29,5 +29,5 @@ def parse_retry_after(value: str | None) -> float | None:
         try:
             seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
         except (ArithmeticError, LookupError, OSError, TypeError, ValueError):
-            return None  # no date that there can be: years and offsets of any length stand in a server's header
-    return min(max(seconds, 0.0), _LONGEST_RETRY_AFTER_S) if seconds == seconds else None
+            return None  # not a possible date: a header may have years and offsets of any length
+    return min(max(seconds, 0.0), _LONGEST_RETRY_AFTER_S) if seconds == seconds else None  # not for NaN

@@ -1,4 +1,4 @@
-"""The one HTTP client: chat completions with retries, over a pool of endpoints."""
+"""The asynchronous client for chat completions, with retries, over a pool of endpoints."""
 
 from __future__ import annotations
 
@@ -31,18 +31,26 @@ from rollmill.terminal.stall_watch import TimedStep
 
 log = logging.getLogger(__name__)
 
-# Below the 5 s after which uvicorn, and so vLLM, drops an idle connection: a request must not meet a closing one.
+# Below the 5 s after which uvicorn, and so vLLM, closes idle connections: a request must not be sent on one of those.
 _KEEPALIVE_S = 4.0
 _REFUSED = frozenset(("http_400", "http_413", "http_422"))
 _EXCEEDED = re.compile(r"exceed\w*[ _](the )?(available |maximum )?context", re.IGNORECASE)
 _LARGE_BODY = 2**20
-_ASKING_FOR_TOKENS = b"," + orjson.dumps(REQUEST_FIELDS)[1:]
+_TOKEN_FIELDS = b"," + orjson.dumps(REQUEST_FIELDS)[1:]
 _NOT_STREAMED = b',"stream":false'
 _MOST_REDIRECTS = 4
 
 
 class RequestFailedError(Exception):
-    """A request that got no completion after all its tries. `type` is a word to count by."""
+    """A request without a completion after all retries.
+
+    Args:
+        type_: A word by which failures are counted, such as `timeout` or `http_503`.
+        message: The server's message, or a description.
+        calls: Requests sent, retries included.
+        final: Whether the same request would fail again.
+        named: Fields of the request that the server's error names.
+    """
 
     def __init__(
         self, type_: str, message: str, calls: int, *, final: bool = False, named: tuple[str, ...] = ()
@@ -50,41 +58,41 @@ class RequestFailedError(Exception):
         super().__init__(message)
         self.type = type_
         self.final = final
-        """The same request would fail again."""
+        """Whether the same request would fail again."""
         self.named = named
-        """Fields of the request that the server names."""
+        """Fields of the request that the server's error names."""
         self.message = visible(" ".join(message.split()))[:1000]
         self.calls = calls
 
     @property
     def too_long(self) -> bool:
-        """Tell whether the request had more tokens than the model's context, by the server's own words."""
-        if self.type == "http_500":  # llama.cpp's; others speak of contexts in errors of their own
+        """Return whether the server's message says that the request has more tokens than the model's context."""
+        if self.type == "http_500":  # llama.cpp; other servers mention contexts in unrelated internal errors
             return _EXCEEDED.search(self.message) is not None
         refused = self.type in _REFUSED or (self.final and not self.type.startswith("http_"))
         return refused and is_too_long(self.message)
 
 
 class ClientConfig(BaseModel):
-    """How requests are sent."""
+    """Configuration of a client."""
 
     model_config = ConfigDict(frozen=True)
 
     api_key: SecretStr | None = None
     headers: Mapping[str, SecretStr] = {}
-    """Sent with every request, beside the key."""
+    """Additional headers of every request."""
     changes: RequestChanges = NO_CHANGES
-    """What the servers want otherwise in a request than jobs write it."""
+    """Changes that the servers require in the requests of jobs."""
     request_timeout_s: float = Field(default=600.0, gt=0)
-    """For one try, from sending to the last byte."""
+    """Timeout of one attempt, from sending to the last byte of the response."""
     max_retries: int = Field(default=10, ge=0)
     token_source: TokenSource | None = None
-    """Whose tokens answers hold; None where they are not asked for."""
+    """Tokenizer and kind of logprobs of the servers' tokens; None to request no tokens."""
 
 
 @dataclass
 class _TryFailedError(Exception):
-    """One try failed. `final`: no other try can succeed."""
+    """One failed attempt. `final`: no further attempt can succeed."""
 
     type: str
     message: str
@@ -93,17 +101,16 @@ class _TryFailedError(Exception):
     refused: bool = False
     retry_after_s: float | None = None
     reached: bool = True
-    """The server did its part: a failure that says nothing against sending it more."""
+    """Whether the server answered properly: then the failure does not count against its health."""
 
 
 class ChatClient:
     """Sends chat completion requests; open it with `async with`.
 
-    An answer has at most `LARGEST_ANSWER` bytes, packed or not, and leads to no other host: a larger one, and a
-    redirect elsewhere, fail at once. Transport errors, time-outs, 408, 409, 425, 429, 5xx and answers that are not a
-    chat completion are tried again, at most `max_retries` times; what the same request would meet again (any other
-    4xx, an empty purse, a prompt too long, the same as an error inside a good answer) fails at once with the server's
-    own words.
+    Retried at most `max_retries` times: transport errors, timeouts, 408, 409, 425, 429, 5xx, and responses that are not
+    a chat completion. Failing at once, with the server's message: responses larger than `LARGEST_ANSWER` bytes,
+    redirects to another host, and what the same request would get again (any other 4xx, an empty account, a prompt that
+    is too long), also where a server reports it in a response with status 200.
     """
 
     def __init__(self, endpoints: EndpointPool, config: ClientConfig) -> None:
@@ -124,11 +131,11 @@ class ChatClient:
         self._token_source = config.token_source
         self._without_tokens = 0
         self.retries: Counter[str] = Counter()
-        """Tries that failed and were repeated, by type."""
+        """Attempts that failed and were repeated, by type of failure."""
 
     async def __aenter__(self) -> Self:
         connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE_S)
-        # Whoever unpacks while it reads has 2.6 GB of 1.2 MB before it can count them.
+        # No automatic decompression: aiohttp's would inflate 1.2 MB to 2.6 GB before any limit could apply.
         self._session = aiohttp.ClientSession(
             connector=connector,
             timeout=self._timeout,
@@ -144,22 +151,23 @@ class ChatClient:
         await self._session.close()
         if self.retries:
             counts = ", ".join(f"{kind} {count}" for kind, count in self.retries.most_common())
-            log.warning("requests that failed on the way and were sent again: %s", counts)
+            log.warning("requests that failed and were sent again: %s", counts)
         if self._without_tokens:
-            log.warning("%d answers came without the ids of their tokens, which were asked for", self._without_tokens)
+            log.warning("%d answers came without token ids, which were requested", self._without_tokens)
 
     @property
     def endpoints(self) -> EndpointPool:
-        """Return where requests go."""
+        """Return the pool of servers."""
         return self._endpoints
 
     async def complete(self, body: bytes, conversation: RoutedConversation | None = None) -> Completion:
-        """Return the completion for one JSON request body; all turns of a conversation go to one server.
+        """Send one JSON request body and return the completion; all turns of a conversation go to one server.
 
         Raises `RequestFailedError`, and `ServingError` when no endpoint is left.
         """
         calls = 0
-        body = body[:-1] + (_NOT_STREAMED + _ASKING_FOR_TOKENS if self._token_source else _NOT_STREAMED + b"}")
+        # Spliced in before the closing brace: bodies with images are large, and parsing them would cost more.
+        body = body[:-1] + _NOT_STREAMED + (_TOKEN_FIELDS if self._token_source else b"}")
         if self._changes:
             body = self._changes.apply(body)
         while True:
@@ -170,13 +178,15 @@ class ChatClient:
                 with TimedStep(self.request_timeout_s):
                     completion = await self._try(endpoint, body)
                 endpoint.answered()
-                self._without_tokens += self._token_source is not None and completion.tokens is None
+                if self._token_source is not None and completion.tokens is None:
+                    self._without_tokens += 1
                 return completion._replace(latency_s=time.monotonic() - started, calls=calls)
             except _TryFailedError as caught:
                 failure = caught
             finally:
                 self._endpoints.release(endpoint, conversation)
-            self._endpoints.congested += is_congestion(failure.type)
+            if is_congestion(failure.type):
+                self._endpoints.congested += 1
             if failure.reached:
                 endpoint.answered()
             else:
@@ -184,15 +194,15 @@ class ChatClient:
             if failure.final or calls > self._max_retries:
                 raise RequestFailedError(failure.type, failure.message, calls, final=failure.final, named=failure.named)
             self.retries[failure.type] += 1
-            pause_s = self._pause_s(failure, calls - 1)
+            pause_s = self._retry_pause_s(failure, calls - 1)
             with TimedStep(pause_s):
                 await asyncio.sleep(pause_s)
 
-    def _pause_s(self, failure: _TryFailedError, retry: int) -> float:
+    def _retry_pause_s(self, failure: _TryFailedError, retry: int) -> float:
         if failure.retry_after_s is not None:
-            return failure.retry_after_s + random.uniform(0.0, 0.25)
+            return failure.retry_after_s + random.uniform(0.0, 0.25)  # spread, so that not all come back at once
         if failure.refused and self._endpoints.pick() is not None:
-            return 0.0  # another server can take it now
+            return 0.0  # another server is available now
         return backoff_s(retry)
 
     async def _try(self, endpoint: Endpoint, body: bytes) -> Completion:
@@ -226,12 +236,12 @@ class ChatClient:
             ) from None
 
     async def _exchange(self, url: str, body: bytes) -> tuple[int, Mapping[str, str], bytes]:
-        """Return status, head and body of an answer; a redirect that keeps the request is followed on the same host.
+        """Return status, headers and body of a response, following redirects on the same host that keep the method.
 
         Raises `AnswerError`, and as aiohttp does.
         """
         for _ in range(_MOST_REDIRECTS):
-            # aiohttp sends large bytes in one piece, and warns of it; a file it sends piece by piece.
+            # aiohttp sends large bytes in one piece, with a warning; file objects are sent in chunks.
             data = body if len(body) <= _LARGE_BODY else io.BytesIO(body)
             async with self._session.post(URL(url, encoded=True), data=data, allow_redirects=False) as response:
                 location = response.headers.get("Location")
@@ -240,17 +250,20 @@ class ChatClient:
                     check_redirect(url, response.status, location, suffix=CHAT_PATH)
                     return response.status, response.headers, await _read_body(url, response)
             url = target
-        raise AnswerError("redirect", f"{url} leads from one address to another: give the last one")
+        raise AnswerError("redirect", f"{url} redirects more than {_MOST_REDIRECTS} times: give the final address")
 
     def _hide(self, message: str) -> str:
-        """Return a server's message without secrets: some repeat a key that they refuse."""
+        """Return a server's message with secrets masked: some servers repeat a key that they refuse."""
         for secret in self._secrets:
             message = message.replace(secret, "***")
         return message
 
 
 async def _read_body(url: str, response: aiohttp.ClientResponse) -> bytes:
-    """Return an answer's body. Of an error that cannot be read it is why: the status says whether to try again."""
+    """Return a response's body. For an error status, a body that cannot be read is replaced by the reason for that.
+
+    The status then still decides whether the request is retried.
+    """
     try:
         body = AnswerBody(url, response.headers)
         async for piece in response.content.iter_any():
@@ -263,6 +276,6 @@ async def _read_body(url: str, response: aiohttp.ClientResponse) -> bytes:
 
 
 def charset_of(content_type: str | None) -> str:
-    """Return the encoding that a `Content-Type` names; empty for none."""
+    """Return the charset of a `Content-Type` header; empty where it has none."""
     _, _, charset = (content_type or "").lower().partition("charset=")
     return charset.split(";")[0].strip(" \"'")[:40]

@@ -1,4 +1,4 @@
-"""A limit for a whole exchange with a service: httpx has limits for each read and write, and none for all of them."""
+"""A deadline for a whole HTTP exchange: httpx has timeouts for each read and write, but none for all of them."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _thread = threading.local()
 
 
 @contextmanager
-def until(deadline: float) -> Iterator[None]:
-    """Let what this thread reads and writes through a `DeadlineBackend` end by then, on the monotonic clock."""
+def enforce_deadline(deadline: float) -> Iterator[None]:
+    """Limit this thread's reads and writes through a `DeadlineBackend`, until `deadline` on the monotonic clock."""
     _thread.deadline = deadline
     try:
         yield
@@ -36,7 +36,7 @@ def _remaining(timeout: float | None) -> float | None:
 
 
 class DeadlineBackend(httpcore.SyncBackend):
-    """Connects as httpcore does, to streams that keep to the deadline of the thread that uses them."""
+    """httpcore's network backend, with streams that respect the deadline of the thread that uses them."""
 
     def connect_tcp(
         self,
@@ -46,7 +46,15 @@ class DeadlineBackend(httpcore.SyncBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
-        """Connect, as the base class does, within the deadline."""
+        """Connect within the deadline; see the base class.
+
+        Args:
+            host: Name or address.
+            port: TCP port.
+            timeout: Seconds; shortened to what remains until the deadline.
+            local_address: Local address to bind; None for any.
+            socket_options: Options of the socket.
+        """
         return _Stream(super().connect_tcp(host, port, _remaining(timeout), local_address, socket_options))
 
 
@@ -58,7 +66,7 @@ class _Stream(httpcore.NetworkStream):
         return self._stream.read(max_bytes, _remaining(timeout))
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        for start in range(0, len(buffer), _PIECE):  # whose time counts anew for each
+        for start in range(0, len(buffer), _PIECE):  # each piece gets the time that remains, not the whole timeout
             self._stream.write(buffer[start : start + _PIECE], _remaining(timeout))
 
     def close(self) -> None:

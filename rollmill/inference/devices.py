@@ -1,7 +1,7 @@
-"""Which GPU this machine has, whether torch can use it, and why not. Imports torch only where torch is asked.
+"""GPUs of this machine: detection, and checks that torch can use them. Imports torch only in those checks.
 
-`python -m rollmill.inference.devices` tells this of the torch of another environment, as JSON; so this imports nothing
-else that is not in the standard library.
+`python -m rollmill.inference.devices` prints the result for the torch of another environment, as JSON. So this module
+imports only the standard library, and `rollmill.errors`.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from rollmill.errors import InputError
 DEV = Path("/dev")
 DRIVER = Path("/proc/driver/nvidia")
 WSL = Path("/usr/lib/wsl/lib")
-"""Where WSL2 has the programs and libraries of Windows' driver."""
+"""Folder of the Windows driver's programs and libraries in WSL2."""
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 KIND = "ROLLMILL_KIND"
-"""`cpu` asks for the CPU, of `make setup` and of everything else."""
+"""Environment variable: with `cpu`, `make setup` and everything else use the CPU."""
 OLDEST_DRIVERS = {"11": 450, "12": 525, "13": 580}
-"""The oldest driver that runs programs of a CUDA release (https://docs.nvidia.com/deploy/cuda-compatibility)."""
+"""The oldest driver for each CUDA release (https://docs.nvidia.com/deploy/cuda-compatibility)."""
 ASK_FOR_CPU = f"ask for the CPU: --device cpu where the flow has it, an empty {VISIBLE}, or {KIND}=cpu"
 AMD = (
     "the AMD GPU here (/dev/kfd) is not used: nothing that `make setup` installs runs on it: serve the model "
@@ -42,19 +42,19 @@ _PATIENCE_S = 20.0
 
 
 class TorchVerdict(NamedTuple):
-    """What a torch says of the GPU."""
+    """Whether an environment's torch can use the GPU."""
 
     version: str
     cuda: str | None
-    """The CUDA release that it is built for; None for a build without."""
+    """The CUDA release that torch is built for; None for a build without CUDA."""
     reason: str | None
-    """Why it cannot use the GPU, in its own words; None where it can."""
+    """torch's message why it cannot use the GPU; None where it can."""
 
 
 def nvidia_files() -> list[str]:
-    """Return the device files that show an NVIDIA GPU, WSL2's included; none on a machine without its driver.
+    """Return the device files of NVIDIA GPUs, including WSL2's; empty on a machine without the driver.
 
-    WSL2 has one device file for graphics of any maker: it counts beside what comes with NVIDIA's driver alone.
+    WSL2 has one device file for GPUs of any vendor: it counts only where files of NVIDIA's driver exist, too.
     """
     names = sorted(path.name for path in DEV.iterdir()) if DEV.is_dir() else []
     if _WSL in names and not (WSL / "libcuda.so.1").exists() and _find_nvidia_smi() is None:
@@ -70,7 +70,7 @@ def has_only_amd() -> bool:
 def wants_cpu(environment: Mapping[str, str] | None = None) -> bool:
     """Return whether the environment asks for the CPU: by `ROLLMILL_KIND`, or by hiding all GPUs.
 
-    An empty list hides them, a negative number, and the words that schedulers and containers write for none.
+    `CUDA_VISIBLE_DEVICES` hides them if it is empty, negative, or a word that schedulers and containers use for none.
     """
     variables = os.environ if environment is None else environment
     shown = variables.get(VISIBLE)
@@ -80,10 +80,10 @@ def wants_cpu(environment: Mapping[str, str] | None = None) -> bool:
 
 
 def listed_gpus(environment: Mapping[str, str]) -> list[str] | None:
-    """Return what `CUDA_VISIBLE_DEVICES` lists, as CUDA reads it; None where it is not set.
+    """Return the GPUs in `CUDA_VISIBLE_DEVICES` as CUDA parses it; None where it is not set.
 
-    The list ends at the first entry that names no GPU (https://docs.nvidia.com/cuda/cuda-c-programming-guide), which
-    may be an empty one; of an entry that begins with a number the number counts.
+    The list ends at the first entry that is not a GPU (https://docs.nvidia.com/cuda/cuda-c-programming-guide), which
+    may be an empty one; of an entry that begins with a number only the number counts.
     """
     if VISIBLE not in environment:
         return None
@@ -109,7 +109,7 @@ def visible_gpus(environment: Mapping[str, str] | None = None) -> list[str]:
 
 
 def gpu_names() -> list[str]:
-    """Return the model of each NVIDIA GPU as its driver tells it; `a GPU` where there is one that no driver names."""
+    """Return the model names of the NVIDIA GPUs; `a GPU` where there is one whose name the driver does not report."""
     texts = [path.read_text(errors="replace") for path in sorted((DRIVER / "gpus").glob("*/information"))]
     named = [
         line.partition(":")[2].strip() for text in texts for line in text.splitlines() if line.startswith("Model:")
@@ -120,7 +120,7 @@ def gpu_names() -> list[str]:
 
 
 def driver_version() -> str | None:
-    """Return the version of NVIDIA's driver, from /proc or else from nvidia-smi; None where neither tells it."""
+    """Return the version of NVIDIA's driver, from /proc or nvidia-smi; None where neither has it."""
     try:
         text = (DRIVER / "version").read_text(errors="replace")
     except OSError:
@@ -130,7 +130,7 @@ def driver_version() -> str | None:
 
 
 def needed_driver(cuda: str | None) -> int | None:
-    """Return the oldest driver for a CUDA release such as `13.0`; None for one that is not known."""
+    """Return the oldest driver for a CUDA release such as `13.0`; None for an unknown release."""
     return OLDEST_DRIVERS.get(cuda.partition(".")[0]) if cuda else None
 
 
@@ -146,9 +146,9 @@ def unreadable_file() -> str | None:
 
 
 def ask_torch(device: str = "cuda", *, runs: bool = True) -> TorchVerdict:
-    """Ask this process's torch whether it can use a GPU; with `runs`, by running something on it.
+    """Check whether this process's torch can use a GPU; with `runs`, by running a kernel on it.
 
-    `is_available` alone is true of a GPU that is too old for any kernel of the build.
+    `torch.cuda.is_available` is also true for a GPU that is too old for any kernel of the build.
     """
     import torch
 
@@ -157,27 +157,28 @@ def ask_torch(device: str = "cuda", *, runs: bool = True) -> TorchVerdict:
         warnings.simplefilter("always")
         try:
             if not torch.cuda.is_available():
-                # It says why, also where `is_available` has warned in this process before.
+                # Raises with the reason, even if `is_available` has used up its warning in this process before.
                 torch.cuda.init()  # type: ignore[no-untyped-call]
                 reason = str(caught[-1].message) if caught else "torch.cuda.is_available() is False"
             elif runs:
                 torch.ones(1, device=device).add_(1).item()
-        except (RuntimeError, AssertionError) as error:  # an AssertionError of a build without CUDA
+        except (RuntimeError, AssertionError) as error:  # builds without CUDA raise AssertionError
             reason = str(error) or type(error).__name__
     if reason is not None:
         reason = reason.strip().partition("\n")[0].rstrip(".")[:300]
     return TorchVerdict(str(torch.__version__), torch.version.cuda, reason)
 
 
-def choose_device(wanted: str = "auto", *, environment: Mapping[str, str] | None = None, runs: bool = True) -> str:
-    """Return the torch device to use: `wanted`, or for `auto` a GPU where there is one and the CPU is not asked for.
+def choose_device(device: str = "auto", *, environment: Mapping[str, str] | None = None, runs: bool = True) -> str:
+    """Return the torch device to use; `auto` is a GPU if there is one, unless the environment asks for the CPU.
 
-    Raises `InputError` in one line where a GPU is there and torch cannot use it, and where the GPU is AMD's: what was
-    meant for a GPU is never left to the CPU without a word.
+    Raises `InputError` where torch cannot use the GPU of this machine, and for AMD GPUs: there is no silent fallback to
+    the CPU.
     """
-    if wanted.startswith("cpu") or (wanted == "auto" and wants_cpu(environment)):
-        return "cpu" if wanted == "auto" else wanted
-    device = "cuda" if wanted == "auto" else wanted
+    is_auto = device == "auto"
+    if device.startswith("cpu") or (is_auto and wants_cpu(environment)):
+        return "cpu" if is_auto else device
+    device = "cuda" if is_auto else device
     verdict = ask_torch(device, runs=runs)
     if verdict.reason is None:
         return device
@@ -185,13 +186,13 @@ def choose_device(wanted: str = "auto", *, environment: Mapping[str, str] | None
         raise InputError(refusal(verdict, sys.executable))
     if has_only_amd():
         raise InputError(AMD)
-    if wanted == "auto":
+    if is_auto:
         return "cpu"
-    raise InputError(f"device {wanted!r}: this machine shows no GPU: give cpu")
+    raise InputError(f"device {device!r}: this machine has no GPU: give cpu")
 
 
 def refusal(verdict: TorchVerdict, python: str) -> str:
-    """Describe why the GPU that is there cannot be used, and what helps."""
+    """Return the message that this machine's GPU cannot be used, with the reason and the remedy."""
     driver = driver_version()
     needed = needed_driver(verdict.cuda)
     build = f"built for CUDA {verdict.cuda}" if verdict.cuda else "a build without CUDA"
@@ -213,11 +214,11 @@ def _remedy(verdict: TorchVerdict, driver: str | None) -> str:
         return f"install driver {needed_driver(verdict.cuda)} or later"
     if path := unreadable_file():
         return f"let this user open {path}"
-    return "see what nvidia-smi says"
+    return "see the output of nvidia-smi"
 
 
 def describe_use(device: str, dtype: str, count: int = 1) -> dict[str, Any]:
-    """Return what a run computes on, for its log and its manifest: `device`, `dtype`, `count`, and of GPUs more."""
+    """Return the devices of a run for its log and manifest: `device`, `dtype`, `count`; for GPUs `names`, `driver`."""
     used: dict[str, Any] = {"device": device, "dtype": dtype.removeprefix("torch."), "count": count}
     if device.startswith("cuda"):
         import torch
@@ -230,24 +231,24 @@ def describe_use(device: str, dtype: str, count: int = 1) -> dict[str, Any]:
 
 
 def use_line(used: Mapping[str, Any]) -> str:
-    """Return the same in a few words."""
+    """Return the result of `describe_use` as a short text."""
     names = ", ".join(dict.fromkeys(used.get("names", ())))
     return f"{used['count']} x {used['device']}{f' ({names})' if names else ''}, {used['dtype']}"
 
 
 def _nvidia_smi(field: str) -> list[str]:
-    """Return one field for each GPU; nothing where nvidia-smi is not there, or fails, as it does without a driver."""
+    """Return one field for each GPU; empty where nvidia-smi is missing, or fails for lack of a driver."""
     program = _find_nvidia_smi()
     if program is None:
         return []
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             [program, f"--query-gpu={field}", "--format=csv,noheader"],
             capture_output=True, text=True, timeout=_PATIENCE_S, check=True,
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError):
         return []
-    return [line.strip() for line in done.stdout.splitlines() if line.strip()]
+    return [line.strip() for line in process.stdout.splitlines() if line.strip()]
 
 
 def _find_nvidia_smi() -> str | None:

@@ -1,4 +1,4 @@
-"""Where requests go: those of one prompt to one endpoint, whose prefix cache holds it, and to all of them evenly."""
+"""Load balancing over endpoints with prefix cache affinity: requests with the same prompt go to the same endpoint."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rollmill.errors import ServingError
 CHAT_PATH = "/chat/completions"
 WorkT = TypeVar("WorkT")
 _OpenGroups: TypeAlias = dict[int, deque[tuple[str, Iterator[WorkT]]]]
-"""Groups whose work is being taken, each with the rest of it, by the id of their endpoint."""
+"""Groups whose work is being taken, each with its remaining work, by `id` of their endpoint."""
 
 _FIRST_REST_S = 1.0
 _LONGEST_REST_S = 30.0
@@ -28,77 +28,79 @@ _CONGESTION = re.compile(
     r"timeout|connection|http_(408|429|498|503|529)|"
     r"(\w+_)?(rate_?limit|request_limit|overload|throttl|too_many_requests|capacity_exceeded|resource_exhausted)\w*"
 )
-"""Types of failures, by status or by an error's own name inside an answer; 529 is Anthropic's status, 498 Groq's."""
+"""Types of failures that mean too much load; 529 is Anthropic's status for that, 498 Groq's."""
 
 
 @dataclass(eq=False)
 class Endpoint:
     """One OpenAI-compatible server.
 
-    A server's watcher, in another thread, sets `recovering` and `gone`; everything else belongs to the event loop.
+    `recovering` and `fatal_error` are set by the server's watcher in another thread; everything else is used only from
+    the event loop.
     """
 
     base_url: str
-    """What `/chat/completions` is put behind, in front of a query: see `api_url`."""
+    """Address to which `/chat/completions` is appended, before a query: see `api_url`."""
     recovering: bool = False
-    """Being restarted: worth waiting for."""
-    gone: str | None = None
-    """Why it will not come back."""
+    """Whether the server is being restarted, so that it is worth waiting for it."""
+    fatal_error: str | None = None
+    """The reason why the server will not be available again."""
     outstanding: int = 0
+    """Requests in flight."""
     idle: int = 0
-    """Open conversations with it that wait for no answer just now."""
+    """Open conversations between two requests."""
     failures: int = 0
-    """Requests in a row that failed on the way."""
+    """Failed requests in a row, except those that the server answered."""
     rests_until: float = 0.0
-    """Taken out until then, in `time.monotonic` seconds."""
+    """Time until which no requests are sent, in seconds of `time.monotonic`."""
 
     @cached_property
     def chat_url(self) -> str:
-        """Return where requests go."""
+        """Return the address of chat completions."""
         return api_url(self.base_url, CHAT_PATH)
 
     @property
     def load(self) -> int:
-        """Return how much of the work it has: a conversation counts between its turns, too."""
+        """Return the number of conversations with the endpoint, in flight and between their turns."""
         return self.outstanding + self.idle
 
     def usable(self, now: float) -> bool:
         """Return whether a request may be sent now."""
-        return self.gone is None and not self.recovering and now >= self.rests_until
+        return self.fatal_error is None and not self.recovering and now >= self.rests_until
 
     def failed(self, *, refused: bool) -> None:
-        """Note a failed request: take the endpoint out when it refused, or when it happened often in a row."""
+        """Record a failed request; pause the endpoint if it refused, or failed several times in a row."""
         now = time.monotonic()
         if now < self.rests_until:
-            return  # one of many that failed together: counted already
+            return  # one of many requests that failed together, which counts once
         self.failures += 1
         count = self.failures if refused else self.failures - _FAILURES_IN_A_ROW + 1
         if count > 0:
             self.rests_until = now + min(_LONGEST_REST_S, _FIRST_REST_S * 2.0 ** min(count - 1, 8))
 
     def answered(self) -> None:
-        """Note that the endpoint answered, whatever it said."""
+        """Record that the endpoint answered, even if with an error."""
         self.failures = 0
         self.rests_until = 0.0
 
 
 def is_congestion(type_: str) -> bool:
-    """Tell whether a try failed because the server is asked more than it can do, by the failure's type."""
+    """Return whether a type of failure means that the server is overloaded."""
     return _CONGESTION.fullmatch(type_) is not None
 
 
 def api_url(base_url: str, path: str) -> str:
-    """Return the address of a path of the API; the query of `base_url`, such as Azure's `api-version`, stays."""
+    """Return the address of an API path; the query of `base_url`, such as Azure's `api-version`, is kept at the end."""
     address, question, query = base_url.partition("?")
     return f"{address}{path}{question}{query}"
 
 
 class EndpointPool:
-    """Balances requests over endpoints by their load; used from one event loop.
+    """Balances conversations over endpoints by load; used from one event loop.
 
-    A group's conversations go to one endpoint, the least loaded when it was new, as long as that one is usable and not
-    far busier than the mean; else the least loaded takes that conversation. A conversation stays where it began unless
-    that endpoint fails.
+    Conversations of a group have the same prompt, and go to one endpoint, whose prefix cache has it: the least loaded
+    one when the group was new. If that endpoint is unusable, or far busier than the mean, the least loaded one takes
+    the conversation. A conversation stays on its endpoint unless that fails.
     """
 
     def __init__(self, endpoints: Sequence[Endpoint]) -> None:
@@ -107,12 +109,12 @@ class EndpointPool:
         self.endpoints = tuple(endpoints)
         self._of_group: OrderedDict[str, Endpoint] = OrderedDict()
         self._claims: defaultdict[str, list[Endpoint]] = defaultdict(list)
-        """Where conversations that are to be opened are counted already, by group."""
+        """Endpoints that were chosen for conversations which are not open yet, by group."""
         self.congested = 0
-        """Tries so far that an endpoint had no room for: refused as too many, timed out, cut off."""
+        """Requests so far that failed because an endpoint was overloaded: see `is_congestion`."""
 
     def pick(self) -> Endpoint | None:
-        """Return the usable endpoint with the least load, if any is usable now."""
+        """Return the usable endpoint with the least load; None if none is usable now."""
         now = time.monotonic()
         best: Endpoint | None = None
         for endpoint in self.endpoints:
@@ -121,7 +123,7 @@ class EndpointPool:
         return best
 
     def conversation(self, group: str) -> RoutedConversation:
-        """Return a conversation whose prompt begins as all of its group do; open it with `with`."""
+        """Return a conversation of a group, as a context manager."""
         claims = self._claims.get(group)
         if not claims:
             return RoutedConversation(group)
@@ -131,10 +133,10 @@ class EndpointPool:
         return RoutedConversation(group, endpoint)
 
     async def acquire(self, conversation: RoutedConversation | None = None) -> Endpoint:
-        """Wait for a usable endpoint. Raises `ServingError` when every one is gone for good."""
+        """Wait for a usable endpoint. Raises `ServingError` when all have failed for good."""
         while (endpoint := self._choose(conversation)) is None:
-            if all(endpoint.gone is not None for endpoint in self.endpoints):
-                raise ServingError("; ".join(f"{e.base_url}: {e.gone}" for e in self.endpoints))
+            if all(endpoint.fatal_error is not None for endpoint in self.endpoints):
+                raise ServingError("; ".join(f"{e.base_url}: {e.fatal_error}" for e in self.endpoints))
             await asyncio.sleep(0.05)
         if conversation is not None:
             conversation.leave()
@@ -143,7 +145,7 @@ class EndpointPool:
         return endpoint
 
     def release(self, endpoint: Endpoint, conversation: RoutedConversation | None = None) -> None:
-        """Note that the request is over, well or not."""
+        """Record the end of a request, successful or not."""
         endpoint.outstanding -= 1
         if conversation is not None:
             endpoint.idle += 1
@@ -158,31 +160,38 @@ class EndpointPool:
         return self._endpoint_for(conversation.group, least, now)
 
     def _endpoint_for(self, group: str, least: Endpoint, now: float, *, deviations: float = 2.0) -> Endpoint:
-        """Return the endpoint for a new conversation of a group: its own, unless that has far more than the mean.
+        """Return the endpoint for a new conversation of a group: the group's, unless its load is far above the mean.
 
-        Consistent hashing with bounded loads (Mirrokni et al., 2016, arXiv 1608.01350), but for the hash. The bound is
-        so many standard deviations over the mean as there would be if conversations came by chance.
+        Consistent hashing with bounded loads (Mirrokni et al., 2016, arXiv 1608.01350), with a table in place of the
+        hash.
+
+        Args:
+            group: Identifies the prompt.
+            least: The usable endpoint with the least load.
+            now: Seconds of `time.monotonic`.
+            deviations: Bound of the load above the mean, in standard deviations of a Poisson distribution.
         """
         home = self._home(group, least, now)
         loads = [endpoint.load for endpoint in self.endpoints if endpoint.usable(now)]
+        # With the conversation itself, so that the mean is never 0.
         mean = (sum(loads) + 1) / max(len(loads), 1)
         return home if home.load < mean + deviations * math.sqrt(mean) else least
 
     def _home(self, group: str, least: Endpoint, now: float) -> Endpoint:
-        """Return the endpoint of a group; `least` from now on where it has none that is usable."""
+        """Return the endpoint of a group; where it has no usable one, `least` becomes its endpoint."""
         home = self._of_group.get(group)
         if home is None or not home.usable(now):
             home = self._of_group[group] = least
-        self._of_group.move_to_end(group)
+        self._of_group.move_to_end(group)  # the table forgets the group that was used least recently
         if len(self._of_group) > _MOST_GROUPS:
             self._of_group.popitem(last=False)
         return home
 
     def in_turns(self, groups: Iterable[tuple[str, Iterator[WorkT]]]) -> Iterator[WorkT]:
-        """Yield the work of groups so that each endpoint always has one of them open, and none waits for another's.
+        """Yield the work of groups, interleaved so that load is even although each group stays on one endpoint.
 
-        With a single endpoint: group by group. Else the next piece is of a group of the least loaded endpoint: load is
-        then even although groups stay together. A group is opened only when its turn comes.
+        With a single endpoint, groups follow one another. Otherwise the next item belongs to a group of the least
+        loaded endpoint; a new group is opened when that endpoint has none.
         """
         if len(self.endpoints) == 1:
             yield from chain.from_iterable(work for _, work in groups)
@@ -195,17 +204,20 @@ class EndpointPool:
             queue = self._queue_for(least, opened)
             if queue is None:
                 return
-            group, pieces = queue[0]
-            work = next(pieces, None)
+            group, items = queue[0]
+            work = next(items, None)
             if work is None:
                 queue.popleft()
                 continue
-            # Where the least loaded has no group to take from, what is left of the others' is shared.
+            # No new groups are left, and the least loaded endpoint has none: it takes work of the others' groups.
             self._claim(group, least, deviations=2.0 if queue is opened[id(least)] else 0.0)
             yield work
 
     def _claim(self, group: str, least: Endpoint, *, deviations: float) -> None:
-        """Count a group's next conversation from now on: an agent first needs a sandbox before it asks for anything."""
+        """Choose the endpoint of a group's next conversation, and count it as load before its first request.
+
+        An agent first needs a sandbox, which may take seconds: without this, load would be outdated.
+        """
         endpoint = self._endpoint_for(group, least, time.monotonic(), deviations=deviations)
         endpoint.idle += 1
         self._claims[group].append(endpoint)
@@ -213,12 +225,12 @@ class EndpointPool:
     def _open_groups(
         self, least: Endpoint, unopened: Iterator[tuple[str, Iterator[WorkT]]], opened: _OpenGroups[WorkT]
     ) -> None:
-        """Open groups until the least loaded endpoint has one, or none is left."""
+        """Open new groups until the least loaded endpoint has one, or no new group is left."""
         while not opened[id(least)] and (group := next(unopened, None)) is not None:
             opened[id(self._home(group[0], least, time.monotonic()))].append(group)
 
     def _queue_for(self, least: Endpoint, opened: _OpenGroups[WorkT]) -> deque[tuple[str, Iterator[WorkT]]] | None:
-        """Return the open groups of the least loaded endpoint, or of the next that has some; None where none has."""
+        """Return the open groups of the least loaded endpoint that has any; None where none has."""
         if opened[id(least)]:
             return opened[id(least)]
         by_load = sorted(self.endpoints, key=lambda endpoint: endpoint.load)
@@ -226,12 +238,17 @@ class EndpointPool:
 
 
 class RoutedConversation:
-    """Requests that belong together: the turns of one rollout, of one `group` of rollouts with the same prompt."""
+    """The requests of one rollout, which go to one endpoint; a context manager.
+
+    Args:
+        group: Identifies the prompt that the conversation begins with.
+        endpoint: The endpoint that was chosen before; None to choose one at the first request.
+    """
 
     def __init__(self, group: str, endpoint: Endpoint | None = None) -> None:
         self.group = group
         self.endpoint = endpoint
-        """Where the last turn went, or the first is to go."""
+        """The endpoint of the last request, or the one chosen for the first."""
 
     def __enter__(self) -> Self:
         return self
@@ -240,6 +257,6 @@ class RoutedConversation:
         self.leave()
 
     def leave(self) -> None:
-        """Count no longer between two turns at the endpoint."""
+        """Stop counting the conversation as idle at its endpoint."""
         if self.endpoint is not None:
             self.endpoint.idle -= 1

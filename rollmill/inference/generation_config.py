@@ -1,4 +1,4 @@
-"""What a model's own `generation_config.json` recommends for sampling."""
+"""Sampling parameters that a model's `generation_config.json` recommends, and notes on what servers do with them."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _NAMES = (
     "frequency_penalty",
     "repetition_penalty",
 )
-"""What vLLM takes from it, where a request says nothing else, but for the length of answers."""
+"""Parameters that vLLM reads from it as defaults of requests, except the length of completions."""
 
 
 def recommended_sampling(model: str) -> dict[str, float]:
-    """Return what a model recommends, by the names of chat requests; it is downloaded where `model` is a hub id.
+    """Return a model's recommended sampling parameters, as fields of chat requests; downloads the file of a hub id.
 
-    Raises `InputError` where the model's files are not to be had, as of a name that only a server knows.
+    Raises `InputError` where the file cannot be obtained, as for a name that only a server knows.
     """
     folder = Path(model).expanduser()
     if folder.is_dir():
@@ -44,10 +44,10 @@ def recommended_sampling(model: str) -> dict[str, float]:
         return _read(Path(hf_hub_download(model, _FILE)))
     except EntryNotFoundError as error:
         if _is_offline(error):
-            raise _not_to_be_had(model) from error
+            raise _unavailable(model) from error
         return {}
     except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
-        raise _not_to_be_had(model) from error
+        raise _unavailable(model) from error
 
 
 def _is_offline(error: Exception) -> bool:
@@ -56,20 +56,20 @@ def _is_offline(error: Exception) -> bool:
     return isinstance(error, LocalEntryNotFoundError)
 
 
-def _not_to_be_had(model: str) -> InputError:
+def _unavailable(model: str) -> InputError:
     return InputError(
-        f"--sampling model: the generation_config.json of {visible_line(model)[:200]} is not to be had here: give the "
+        f"--sampling model: the generation_config.json of {visible_line(model)[:200]} is not available here: give the "
         "model's directory, or --sampling flags with the values that it recommends"
     )
 
 
 def known_recommendation(model: str) -> dict[str, float] | None:
-    """Return what a model recommends, without a download; None where its files are not on this machine."""
+    """Return a model's recommended sampling parameters without a download; None where it is not on this machine."""
     folder = Path(model).expanduser()
     if folder.is_dir():
         return _read(folder / _FILE)
     if model.count("/") != 1:
-        return None  # no id of the hub, whose library takes half a second to import
+        return None  # not a hub id: saves half a second for the import of huggingface_hub
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
@@ -81,11 +81,11 @@ def known_recommendation(model: str) -> dict[str, float] | None:
 
 
 def server_defaults(model: str, arguments: Sequence[str]) -> dict[str, float] | None:
-    """Return what a vLLM of our own samples with where a request says nothing; None where that is not known.
+    """Return the sampling defaults of a vLLM server that we start; None where they are not known.
 
     Args:
         model: Directory or hub id.
-        arguments: Those that vLLM is started with.
+        arguments: Command line arguments of vLLM.
     """
     source = flag_value(arguments, "--generation-config") or "auto"
     if source == "vllm":
@@ -98,37 +98,37 @@ def server_defaults(model: str, arguments: Sequence[str]) -> dict[str, float] | 
     try:
         return {**(known or {}), **_recommendation(orjson.loads(overriding), "--override-generation-config")}
     except orjson.JSONDecodeError:
-        return known  # vLLM itself refuses it
+        return known  # vLLM refuses it at its start
 
 
 def sampling_notes(sampled: Mapping[str, Any], model: str, *, external: bool, vllm_args: str = "") -> list[str]:
-    """Return what a user should know of a model's recommendations and of what a server adds; nothing where all is said.
+    """Return notes where a model recommends other sampling than requests have, or a server adds to it.
 
     Args:
-        sampled: What requests say.
-        model: Directory or hub id, or a name on servers that run.
-        external: Whether servers that run already are asked.
-        vllm_args: How one of our own is started besides.
+        sampled: Sampling fields of the requests.
+        model: Directory or hub id, or a name on running servers.
+        external: Whether running servers are used.
+        vllm_args: Additional arguments of a server that we start, in shell syntax.
     """
     try:
         recommended = known_recommendation(model)
         added = {} if external else server_defaults(model, shlex.split(vllm_args)) or {}
-    except InputError as error:  # of a file that nobody has asked for
+    except InputError as error:  # an unreadable file is only worth a note: the user did not ask for it
         return [str(error)]
     if recommended is None:
         return []
     others = {name: value for name, value in recommended.items() if sampled.get(name) != value}
     if not others:
         return []
-    notes = [f"generation_config.json recommends {_listed(others)}: --sampling model takes it"]
+    notes = [f"generation_config.json recommends {_listed(others)}: --sampling model uses that"]
     if filled := {name: value for name, value in added.items() if name not in sampled}:
         notes.append(
-            f"vLLM samples with {_listed(filled)} of generation_config.json, since no request says otherwise: give the "
-            "flags of these names to say it, or --vllm_args '--generation-config vllm' to have vLLM add nothing"
+            f"vLLM samples with {_listed(filled)} of generation_config.json, since requests do not set it: give the "
+            "flags of these names to set it, or --vllm_args '--generation-config vllm' to have vLLM add nothing"
         )
-    elif external and (unsaid := {name: value for name, value in others.items() if name not in sampled}):
+    elif external and (unset := {name: value for name, value in others.items() if name not in sampled}):
         notes.append(
-            f"the running servers may add {_listed(unsaid)}, as vLLM does by itself: give the flags of these names"
+            f"the running servers may add {_listed(unset)}, as vLLM does by default: give the flags of these names"
         )
     return notes
 
@@ -138,7 +138,7 @@ def _listed(values: Mapping[str, float]) -> str:
 
 
 def _read(path: Path) -> dict[str, float]:
-    """Read a file; nothing is recommended where there is none. Raises `InputError` for one that is no such file."""
+    """Read a generation_config.json; a missing one recommends nothing. Raises `InputError` for an invalid file."""
     try:
         require_regular(path)
         with path.open("rb") as file:
@@ -156,11 +156,11 @@ def _read(path: Path) -> dict[str, float]:
 
 def _recommendation(config: object, where: str) -> dict[str, float]:
     if not isinstance(config, dict):
-        raise InputError(f"{where} is no JSON object of at most {_LARGEST:,} bytes: put back the model's own file")
+        raise InputError(f"{where} is not a JSON object of at most {_LARGEST:,} bytes: put back the model's own file")
     values = {name: config[name] for name in _NAMES if config.get(name) is not None}
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise InputError(f"{where}: {name} is no number: put back the model's own file, or take it out")
-    if values.get("top_k") == 0:  # of transformers, for all
+            raise InputError(f"{where}: {name} is not a number: put back the model's own file, or remove it")
+    if values.get("top_k") == 0:  # transformers' value for all tokens; servers use -1
         values["top_k"] = -1
     return values

@@ -1,4 +1,4 @@
-"""A client's side of the services: requests, and what can go wrong on the way."""
+"""The synchronous client of the project's own services: sandboxes, grading, search."""
 
 from __future__ import annotations
 
@@ -16,20 +16,29 @@ from pydantic import BaseModel, ConfigDict, SecretStr
 from rollmill.errors import InputError, ServingError
 from rollmill.inference.answer_body import PLAIN, AnswerBody, AnswerError, check_redirect, words_of
 from rollmill.inference.backoff import backoff_s, parse_retry_after
-from rollmill.inference.deadline import DeadlineBackend, until
+from rollmill.inference.deadline import DeadlineBackend, enforce_deadline
 from rollmill.terminal.escapes import visible, visible_line
 from rollmill.terminal.stall_watch import TimedStep
 
 _LASTING = frozenset({"answer_too_large", "content_encoding", "redirect"})
+"""Types of failures that a retry would repeat."""
 _CONNECT_S = 10.0
 _MOST_SHOWN = 1000
 _STATUS_S = 10.0
-# Below the 5 s after which uvicorn drops an idle connection: a command must not meet a closing one.
+# Below the 5 s after which uvicorn closes idle connections: a request must not be sent on one of those.
 _KEEPALIVE_S = 4.0
 
 
 class CallFailedError(Exception):
-    """A request that got no usable answer. `type` is a word to count by."""
+    """A request without a usable response.
+
+    Args:
+        type_: A word by which failures are counted, such as `timeout` or `http_503`.
+        message: Where the request was sent, and why it failed.
+        status: HTTP status of the response; None where there was none.
+        reached: Whether the service may have begun to act on the request.
+        retry_after_s: Seconds that the service asks to wait; None where it does not.
+    """
 
     def __init__(
         self,
@@ -44,24 +53,24 @@ class CallFailedError(Exception):
         self.type = type_
         self.status = status
         self.reached = reached
-        """Whether the service may have begun to act on it."""
+        """Whether the service may have begun to act on the request."""
         self.retry_after_s = retry_after_s
 
     @property
     def passing(self) -> bool:
-        """Whether the same request may succeed later."""
+        """Return whether the same request may succeed later."""
         if self.type in _LASTING:
             return False
         return self.status is None or self.status in {408, 429} or self.status >= 500
 
     @property
     def full(self) -> bool:
-        """The service is well, and asks to come again."""
+        """Return whether the service is at capacity, and asks for a retry."""
         return self.status in {429, 503} and self.retry_after_s is not None
 
 
 class ServiceConfig(BaseModel):
-    """Where a service is, and the key to it."""
+    """Address and token of a service."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -69,14 +78,14 @@ class ServiceConfig(BaseModel):
     token: SecretStr | None = None
 
     def describe(self) -> str:
-        """Return what is there, in one line. Raises `ServingError` where nothing answers or the token is refused."""
+        """Return the service's status in one line. Raises `ServingError` for no answer or a refused token."""
         connection = ServiceConnection(self.address, self.token)
         try:
             status = connection.get("/status", timeout_s=_STATUS_S)
         except CallFailedError as error:
             if error.status != 404:
                 raise ServingError(str(error)) from error
-            return f"{connection.url}: a server answers, which says nothing of itself"
+            return f"{connection.url}: a server answers, but it has no /status"
         finally:
             connection.close()
         return (
@@ -88,18 +97,18 @@ class ServiceConfig(BaseModel):
 
 
 class ServiceConnection:
-    """Connections to one service, for many threads."""
+    """A thread-safe connection pool to one service."""
 
     def __init__(self, address: str, token: SecretStr | None = None) -> None:
-        """`address`: `host:port` or a URL. Raises `InputError` for what is neither, and for what is no token."""
+        """Prepare a pool; `address` is `host:port` or a URL. Raises `InputError` for another address or a bad token."""
         self.url = service_url(address)
         headers = {"Content-Type": "application/json", **PLAIN}
         if token:
             headers["Authorization"] = f"Bearer {as_header(token, 'the token')}"
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=_KEEPALIVE_S)
-        # A proxy set for downloads must not come between this machine and a service on it.
+        # A proxy that is configured for downloads must not be used for a service on this machine.
         transport = httpx.HTTPTransport(limits=limits, trust_env=False)
-        transport._pool._network_backend = DeadlineBackend()  # httpx has no way to hand one over
+        transport._pool._network_backend = DeadlineBackend()  # httpx has no parameter for it
         self._client = httpx.Client(headers=headers, transport=transport, trust_env=False)
         self._lock = threading.Lock()
         self._under_way = 0
@@ -107,19 +116,19 @@ class ServiceConnection:
 
     @property
     def closing(self) -> bool:
-        """Whether `close` was called."""
+        """Return whether `close` or `stop_waiting` was called."""
         return self._closing.is_set()
 
     def wait(self, seconds: float) -> bool:
-        """Wait so long, or until `close` or `stop_waiting`; return whether that was it."""
+        """Wait for some seconds; return True as soon as `close` or `stop_waiting` is called."""
         return self._closing.wait(seconds)
 
     def stop_waiting(self) -> None:
-        """From now on nothing is sent a second time."""
+        """End all waiting for retries: from now on no request is sent a second time."""
         self._closing.set()
 
     def close(self) -> None:
-        """Give the connections back, at the latest when the last request under way has ended."""
+        """Close the connections, at the latest when the last request in flight has ended."""
         self._closing.set()
         with self._lock:
             if not self._under_way:
@@ -132,7 +141,14 @@ class ServiceConnection:
     def post(
         self, path: str, body: dict[str, Any], *, timeout_s: float, headers: Mapping[str, str] | None = None
     ) -> dict[str, Any]:
-        """Return the JSON object that answers `body`, sent once, with more `headers`. Raises `CallFailedError`."""
+        """Post a JSON object once, without retries; return the JSON object of the response. Raises `CallFailedError`.
+
+        Args:
+            path: Path of the service.
+            body: JSON object to send.
+            timeout_s: Seconds for the whole exchange.
+            headers: Additional headers.
+        """
         return self._send("POST", path, body, timeout_s, headers)
 
     def post_again(
@@ -142,13 +158,20 @@ class ServiceConnection:
         *,
         timeout_s: float,
         retries: int,
-        wanted: Callable[[CallFailedError], bool],
+        retry_if: Callable[[CallFailedError], bool],
         patience_s: float,
         headers: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
-        """Post, and send again after failures that are `wanted`; a service that is full costs no retry.
+        """Post with retries; return the JSON object of the response. Raises the last `CallFailedError`.
 
-        Gives up `patience_s` after the beginning.
+        Args:
+            path: Path of the service.
+            body: JSON object to send.
+            timeout_s: Seconds for each attempt.
+            retries: Number of retries; attempts that a service at capacity refuses do not count.
+            retry_if: Returns whether a failure is to be retried.
+            patience_s: Seconds from the beginning after which no retry is started.
+            headers: Additional headers.
         """
         deadline = time.monotonic() + patience_s
         failures = 0
@@ -156,8 +179,8 @@ class ServiceConnection:
             try:
                 return self.post(path, body, timeout_s=timeout_s, headers=headers)
             except CallFailedError as failure:
-                failures += not failure.full
-                if not wanted(failure) or failures > retries:
+                failures += 0 if failure.full else 1
+                if not retry_if(failure) or failures > retries:
                     raise
                 pause = backoff_s(failures - 1) if failure.retry_after_s is None else failure.retry_after_s
                 if time.monotonic() + pause > deadline:
@@ -174,6 +197,15 @@ class ServiceConnection:
         timeout_s: float,
         headers: Mapping[str, str] | None,
     ) -> dict[str, Any]:
+        """Send one request, and count it as in flight.
+
+        Args:
+            method: HTTP method.
+            path: Path of the service.
+            body: JSON object to send; None for none.
+            timeout_s: Seconds for the whole exchange.
+            headers: Additional headers.
+        """
         with self._lock:
             if self._client.is_closed:
                 raise CallFailedError("closed", f"{self.url}: this client is closed", reached=False)
@@ -195,12 +227,21 @@ class ServiceConnection:
         timeout_s: float,
         headers: Mapping[str, str] | None,
     ) -> dict[str, Any]:
+        """Send one request, and translate what can go wrong into `CallFailedError`.
+
+        Args:
+            method: HTTP method.
+            path: Path of the service.
+            body: JSON object to send; None for none.
+            timeout_s: Seconds for the whole exchange.
+            headers: Additional headers.
+        """
         where = f"{self.url}{path}"
         timeout = httpx.Timeout(timeout_s, connect=min(_CONNECT_S, timeout_s), pool=None)
         content = None if body is None else orjson.dumps(body)
         try:
             with (
-                until(time.monotonic() + timeout_s),
+                enforce_deadline(time.monotonic() + timeout_s),
                 self._client.stream(method, where, content=content, timeout=timeout, headers=headers) as response,
             ):
                 answer = _read(response, where)
@@ -212,14 +253,11 @@ class ServiceConnection:
             raise CallFailedError(error.type, str(error)) from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise CallFailedError("connection", f"{where}: {str(error) or type(error).__name__}") from None
-        return _understood(response, answer, where)
+        return _json_object(response, answer, where)
 
 
 def service_url(address: str) -> str:
-    """Return the URL, without a slash at its end, of `host:port` or of a URL.
-
-    Raises `InputError` for what is neither.
-    """
+    """Return the URL of `host:port` or of a URL, without a trailing slash. Raises `InputError` for anything else."""
     address = address.strip()
     url = (address if "://" in address else f"http://{address}").rstrip("/")
     try:
@@ -228,13 +266,13 @@ def service_url(address: str) -> str:
     except ValueError:
         usable = False
     if not usable or any(mark in url for mark in " ?#@"):
-        shown = address.rpartition("@")[2]  # what stands before may be a password
-        raise InputError(f"{shown!r} is no address of a service: give host:port, or a URL without user and query")
+        shown = address.rpartition("@")[2]  # the part before may be a password
+        raise InputError(f"{shown!r} is not the address of a service: give host:port, or a URL without user and query")
     return url
 
 
 def as_header(secret: SecretStr, what: str) -> str:
-    """Return a secret as a header's value. Raises `InputError`, which does not show it, where it cannot be one."""
+    """Return a secret as a header's value. Raises `InputError`, without showing it, where it has invalid characters."""
     value = secret.get_secret_value()
     if not value.isascii() or not value.isprintable():
         raise InputError(f"{what} for the service has characters other than printable ASCII: set another on both sides")
@@ -242,7 +280,7 @@ def as_header(secret: SecretStr, what: str) -> str:
 
 
 def token_from_environment(variable: str) -> SecretStr | None:
-    """Return the token that a variable of the environment holds; None for none."""
+    """Return the token in an environment variable; None where it is not set or empty."""
     value = os.environ.get(variable, "").strip()
     return SecretStr(value) if value else None
 
@@ -257,10 +295,11 @@ def _read(response: httpx.Response, where: str) -> bytes:
     except AnswerError as error:
         if response.status_code == 200:
             raise
-        return str(error).encode()  # of an error the status counts, which says whether to try again
+        return str(error).encode()  # for an error status, which decides on retries, the reason replaces the body
 
 
-def _understood(response: httpx.Response, answer: bytes, where: str) -> dict[str, Any]:
+def _json_object(response: httpx.Response, answer: bytes, where: str) -> dict[str, Any]:
+    """Return the JSON object of a response. Raises `CallFailedError` for other content, and for an error status."""
     try:
         content = orjson.loads(answer)
     except orjson.JSONDecodeError:
@@ -275,5 +314,7 @@ def _understood(response: httpx.Response, answer: bytes, where: str) -> dict[str
             retry_after_s=parse_retry_after(response.headers.get("Retry-After")),
         )
     if not isinstance(content, dict):
-        raise CallFailedError("malformed_answer", f"{where}: no JSON object: {answer[:100].decode(errors='replace')}")
+        raise CallFailedError(
+            "malformed_answer", f"{where}: not a JSON object: {answer[:100].decode(errors='replace')}"
+        )
     return content

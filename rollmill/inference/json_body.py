@@ -1,4 +1,4 @@
-"""The JSON in a body, as servers and what stands before them really send it."""
+"""Parse JSON bodies tolerantly, as servers, gateways and proxies really send them."""
 
 from __future__ import annotations
 
@@ -14,35 +14,35 @@ _BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs
 _REST = re.compile(r"[\s\0]*(data:\s*)?(\[DONE\])?[\s\0]*")
 _EVENT = re.compile(r"\s*(data|event|id|retry)?:")
 _COMMENTS = re.compile(r"\A(?:\s*+:[^\n]*+\n)++")
-"""What gateways send while a model thinks, so that nobody hangs up: DeepSeek's `: keep-alive`."""
+"""Comments that gateways send to keep the connection open while a model thinks, such as DeepSeek's `: keep-alive`."""
 _TEXTS = ("content", "reasoning", "reasoning_content", "thinking", "refusal")
 
 
 class NotJsonError(ValueError):
-    """A body that holds no JSON."""
+    """A body that is not JSON."""
 
 
 def parse_body(content: bytes, charset: str = "") -> Any:
-    """Return the JSON of a body.
+    """Return the JSON value of a body.
 
-    White space, a byte order mark, NaN, another encoding than UTF-8 and a trailing `data: [DONE]` are no reason to
-    throw an answer away; lone surrogates, which a model may produce and a journal cannot hold, are replaced by `?`.
-    The events of a stream that nobody asked for are put together to one answer.
+    Accepts surrounding white space, a byte order mark, NaN, encodings other than UTF-8, and a trailing `data: [DONE]`.
+    Lone surrogates, which models may produce and a journal cannot store, are replaced by `?`. Server-sent events, which
+    some servers send although streaming was not requested, are joined to one response.
 
-    Raises `NotJsonError`, and RecursionError for what is nested too deep.
+    Raises `NotJsonError`, and RecursionError for JSON that is nested too deeply.
 
     Args:
         content: The body.
-        charset: The encoding that the answer's head names; used where the body is no UTF-8.
+        charset: Encoding of the `Content-Type` header, used where the body is not UTF-8.
     """
     try:
-        return orjson.loads(content)  # nearly every answer: what follows is slow
+        return orjson.loads(content)  # nearly every response; the rest of this function is slow
     except orjson.JSONDecodeError as error:
-        text = _COMMENTS.sub("", _decoded(content, charset)).strip(" \t\r\n\0")
+        text = _COMMENTS.sub("", _decode(content, charset)).strip(" \t\r\n\0")
         if not text:
             raise NotJsonError(str(error)) from None
     if _EVENT.match(text):
-        return _joined(text)
+        return _join_events(text)
     try:
         parsed, end = json.JSONDecoder().raw_decode(text)
         if not _REST.fullmatch(text, end):
@@ -52,7 +52,7 @@ def parse_body(content: bytes, charset: str = "") -> Any:
         raise NotJsonError(str(error)) from None
 
 
-def _decoded(content: bytes, charset: str) -> str:
+def _decode(content: bytes, charset: str) -> str:
     for mark, encoding in _BOMS:
         if content.startswith(mark):
             return content[len(mark) :].decode(encoding, "replace")
@@ -68,8 +68,8 @@ def _without_surrogates(parsed: Any) -> Any:
     return json.loads(json.dumps(parsed, ensure_ascii=False).encode("utf-8", "replace"))
 
 
-def _joined(text: str) -> dict[str, Any]:
-    """Return the events of a stream as the one answer that they make up. Raises `NotJsonError`."""
+def _join_events(text: str) -> dict[str, Any]:
+    """Join the events of a stream to the response that they are parts of. Raises `NotJsonError`."""
     joined: dict[str, Any] = {}
     choice: dict[str, Any] = {}
     texts: dict[str, list[str]] = {}
@@ -82,26 +82,26 @@ def _joined(text: str) -> dict[str, Any]:
         try:
             event = _without_surrogates(json.loads(data))
         except ValueError as error:
-            raise NotJsonError(f"an event is no JSON: {error}") from None
+            raise NotJsonError(f"an event is not JSON: {error}") from None
         if not isinstance(event, dict):
-            raise NotJsonError("an event is no object")
+            raise NotJsonError("an event is not an object")
         joined |= {key: value for key, value in event.items() if key != "choices" and value is not None}
         choices = event.get("choices")
         for each in choices if isinstance(choices, list) else []:
-            if isinstance(each, dict) and not each.get("index"):
-                _take(each, choice, texts, calls)
+            if isinstance(each, dict) and not each.get("index"):  # the first choice
+                _add_delta(each, choice, texts, calls)
     if not (ended or choice.get("finish_reason") or joined.get("error")):
         raise NotJsonError("a stream that breaks off before its end")
     if choice or texts or calls:
         message = {name: "".join(pieces) for name, pieces in texts.items()}
-        listed = [_joined_call(pieces) for _, pieces in sorted(calls.items())]
+        listed = [_join_call(pieces) for _, pieces in sorted(calls.items())]
         choice.setdefault("message", {"content": None} | message | ({"tool_calls": listed} if listed else {}))
         joined["choices"] = [choice]
     return joined
 
 
 def _data(text: str) -> Iterator[str]:
-    """Yield what each event of a stream says."""
+    """Yield the data of each server-sent event; several `data:` lines belong to one event."""
     lines: list[str] = []
     for line in text.split("\n"):  # not `splitlines`: U+2028 may stand in a JSON text
         name, _, value = line.partition(":")
@@ -114,16 +114,16 @@ def _data(text: str) -> Iterator[str]:
         yield "\n".join(lines).strip()
 
 
-def _take(
+def _add_delta(
     event: Mapping[str, Any], choice: dict[str, Any], texts: dict[str, list[str]], calls: dict[int, list[Any]]
 ) -> None:
-    """Add one event of a choice to what came before it.
+    """Add the choice of one event to what earlier events contained.
 
     Args:
-        event: The choice of the event.
-        choice: What was said of the choice but for its message.
-        texts: The pieces of the message's texts, by name.
-        calls: The pieces of its tool calls, by index.
+        event: The choice of the event, with a `delta`.
+        choice: Fields of the choice so far, without its message.
+        texts: Pieces of the message's text fields so far, by name.
+        calls: Pieces of its tool calls so far, by index.
     """
     choice |= {key: value for key, value in event.items() if key != "delta" and value is not None}
     delta = event.get("delta")
@@ -142,7 +142,7 @@ def _take(
             calls.setdefault(index if type(index) is int else len(calls), []).append(call)
 
 
-def _joined_call(pieces: list[Mapping[str, Any]]) -> dict[str, Any]:
+def _join_call(pieces: list[Mapping[str, Any]]) -> dict[str, Any]:
     functions = [piece["function"] for piece in pieces if isinstance(piece.get("function"), dict)]
     names = ("name", "arguments")
     joined = {name: "".join(str(each[name]) for each in functions if each.get(name) is not None) for name in names}

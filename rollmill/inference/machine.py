@@ -1,4 +1,4 @@
-"""How vLLM runs on this machine: with a GPU or without."""
+"""Arguments and environment of vLLM for this machine, with a GPU or without."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from rollmill.inference.devices import nvidia_files, wants_cpu
 
 
 def has_accelerator(environment: Mapping[str, str] | None = None) -> bool:
-    """Return whether servers here use an NVIDIA GPU: one is there, and the environment does not ask for the CPU."""
+    """Return whether servers use an NVIDIA GPU: this machine has one, and the environment does not ask for the CPU."""
     return bool(nvidia_files()) and not wants_cpu(environment)
 
 
 def cpu_arguments() -> tuple[list[str], dict[str, str]]:
-    """Return arguments and environment for vLLM where there is no accelerator: all cores, no compilation at start.
+    """Return arguments and environment for vLLM on the CPU: all cores, no compilation at start.
 
-    Without chunked prefill: vLLM 0.32 on the CPU ends with "CPU Generator does not use offset" when a request with a
-    seed is prefilled in more than one piece.
+    Chunked prefill is off: with it vLLM 0.32 on the CPU exits with "CPU Generator does not use offset" when a request
+    with a seed is prefilled in several chunks.
     """
     cores = ",".join(map(str, sorted(os.sched_getaffinity(0))))
     environment = {"VLLM_CPU_OMP_THREADS_BIND": cores, "VLLM_CPU_KVCACHE_SPACE": "2"}
@@ -26,18 +26,18 @@ def cpu_arguments() -> tuple[list[str], dict[str, str]]:
 
 
 def gpu_arguments() -> tuple[list[str], dict[str, str]]:
-    """Return the same for a GPU.
+    """Return arguments and environment for vLLM on a GPU.
 
-    FlashInfer's sampler, vLLM's default, is compiled by nvcc at its first draw, and a machine with a driver need not
-    have nvcc: the server then ends at its start (https://github.com/vllm-project/vllm/issues/49497).
+    FlashInfer's sampler, vLLM's default, is compiled with nvcc at its first use. Without nvcc the server exits at its
+    start (https://github.com/vllm-project/vllm/issues/49497), so that vLLM's own sampler is used.
     """
     return [], {"VLLM_USE_FLASHINFER_SAMPLER": "0"}
 
 
 def machine_arguments(model_path: str, *, on_gpu: bool | None = None) -> tuple[list[str], dict[str, str]]:
-    """Return arguments and environment for vLLM on this machine; what the environment says already stays.
+    """Return arguments and environment for vLLM on this machine; variables that are set already are not replaced.
 
-    Without `on_gpu` the machine decides.
+    `on_gpu` None: on a GPU if the machine has one.
     """
     arguments, environment = gpu_arguments() if (has_accelerator() if on_gpu is None else on_gpu) else cpu_arguments()
     environment = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "PYTHONUNBUFFERED": "1"} | environment
@@ -49,10 +49,10 @@ def machine_arguments(model_path: str, *, on_gpu: bool | None = None) -> tuple[l
 
 
 def length_arguments(arguments: Sequence[str]) -> list[str]:
-    """Return what lets a vLLM that can take the longest context that fits into memory, where the model's is longer.
+    """Return arguments with which vLLM reduces the context length to what fits into memory.
 
-    A `--max-model-len` among `arguments` comes later and wins. One in vLLM's own `--config` file would not,
-    since the command line wins over it: then there is nothing here.
+    A `--max-model-len` in `arguments` comes later and takes precedence. One in vLLM's `--config` file would not, since
+    the command line overrides it: with such a file this returns nothing.
     """
     if any(argument.partition("=")[0] == "--config" for argument in arguments):
         return []
@@ -60,7 +60,7 @@ def length_arguments(arguments: Sequence[str]) -> list[str]:
 
 
 def flag_value(arguments: Sequence[str], name: str) -> str | None:
-    """Return the value of a flag among vLLM's arguments, the last one where it is given more than once."""
+    """Return the value of a flag in vLLM's arguments; of repeated ones the last, None where it is missing."""
     value = None
     for number, argument in enumerate(arguments):
         flag, equals, text = argument.partition("=")

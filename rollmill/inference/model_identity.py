@@ -1,4 +1,4 @@
-"""Which model it is, whatever it is called."""
+"""Fingerprints of models, which do not depend on paths or names."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from pathlib import Path
 
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
 _CONFIGURATION = (".json", ".jinja", ".model", ".txt")
-# What trainers, and evaluations, leave beside the weights and no server reads.
+# Files that trainers and evaluations write beside the weights, and that no server reads.
 _NOT_THE_MODEL = ("optimizer", "scheduler", "rng_state", "training_args", "trainer_state", "evaluation.")
 _SAMPLES = 64
 _SAMPLE_BYTES = 65536
 
 
 def model_identity(model_path: str) -> str:
-    """Return a fingerprint of a local checkpoint, or the hub id as it stands.
+    """Return a fingerprint of a local checkpoint; a hub id is returned unchanged.
 
-    Of a directory: SHA-256 over the names and sizes of its configuration, tokenizer and weight files, the whole of the
-    small ones, and of each large file of weights 64 samples of 64 KiB spread over its length, so that a checkpoint of
-    any size takes a moment. Two checkpoints of one training differ nearly everywhere.
+    The fingerprint is a SHA-256 over names, sizes and content of configuration, tokenizer and weight files. Of each
+    large weight file only 64 samples of 64 KiB are read, so that it takes a moment for any size: checkpoints of one
+    training differ nearly everywhere.
     """
     folder = Path(model_path)
     if not folder.is_dir():
@@ -32,7 +32,7 @@ def model_identity(model_path: str) -> str:
 
 
 def fingerprint(files: Iterable[Path]) -> str:
-    """`sha256:` and 64 hexadecimal digits, of names, sizes and content; large files of weights are sampled."""
+    """Return `sha256:` and 64 hexadecimal digits over names, sizes and content; large weight files are sampled."""
     digest = hashlib.sha256()
     for path in files:
         size = path.stat().st_size

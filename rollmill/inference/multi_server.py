@@ -1,4 +1,4 @@
-"""Several servers of our own at a time: who gets which accelerator, and how they start and end together."""
+"""Several vLLM servers on this machine: assign GPUs to them, start and end them together."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from rollmill.inference.server import ModelServer, ServerConfig
 _MEMORY_SHARE = 0.9
 
 
-def placed(config: ServerConfig, count: int) -> list[ServerConfig]:
+def assign_devices(config: ServerConfig, count: int) -> list[ServerConfig]:
     """Return the configuration of each of `count` servers.
 
-    With a device for each, each has devices of its own; else they share one's memory in equal parts, and what
-    `config` says of that wins.
+    With enough GPUs each gets its own. Otherwise they share the memory of one in equal parts, unless the arguments in
+    `config` set `--gpu-memory-utilization`.
     """
     devices = _devices(config)
     if count == 1 or not has_accelerator(os.environ | config.environment):
@@ -32,16 +32,16 @@ def placed(config: ServerConfig, count: int) -> list[ServerConfig]:
 
 
 def device_shares(count: int, config: ServerConfig) -> list[dict[str, str]]:
-    """Return what is laid over the environment of each of `count` processes, so that each has devices of its own.
+    """Return additional environment variables for each of `count` processes, with which each has its own GPUs.
 
-    Nothing where there is no accelerator. Raises `InputError` for fewer devices than processes, and where `config`
-    itself says which devices its servers take.
+    They are empty on a machine without GPUs. Raises `InputError` for fewer GPUs than processes, and where `config` sets
+    the GPUs of its servers.
     """
     if not has_accelerator():
         return [{} for _ in range(count)]
     if VISIBLE in config.environment:
         raise InputError(
-            f"--gpu_workers {count}: --server_block sets {VISIBLE}, so that all their servers would take the same: "
+            f"--gpu_workers {count}: --server_block sets {VISIBLE}, so that all servers would use the same GPUs: "
             "leave it out of the block"
         )
     devices = _devices(config)
@@ -50,18 +50,18 @@ def device_shares(count: int, config: ServerConfig) -> list[dict[str, str]]:
     return [{VISIBLE: share} for share in _shares(devices, count)]
 
 
-def side_by_side(configs: Sequence[ServerConfig]) -> bool:
-    """Return whether servers may start at the same time.
+def can_start_together(configs: Sequence[ServerConfig]) -> bool:
+    """Return whether servers may start at the same time: they share no GPU.
 
-    They may where they share no device, whose memory each of them measures.
+    vLLM measures the free memory of its GPU at its start, which another one that starts there would distort.
     """
-    places = [config.environment.get(VISIBLE) for config in configs]
-    return len(places) > 1 and None not in places and len(set(places)) == len(places)
+    devices = [config.environment.get(VISIBLE) for config in configs]
+    return len(devices) > 1 and None not in devices and len(set(devices)) == len(devices)
 
 
 @contextmanager
-def started(servers: Sequence[ModelServer], *, together: bool) -> Iterator[None]:
-    """Start all servers for the time of the block. Raises as the first one does that does not start."""
+def start_servers(servers: Sequence[ModelServer], *, together: bool) -> Iterator[None]:
+    """Start all servers; end them at the end of the block. Raises the error of the first that does not start."""
     with ExitStack() as stack:
         if together:
             _start_together(servers, stack)
@@ -78,6 +78,7 @@ def _start_together(servers: Sequence[ModelServer], stack: ExitStack) -> None:
             for start in as_completed(starts):
                 start.result()
         except BaseException:
+            # One has failed, or the user interrupts: the others must not go on loading for minutes.
             for server in servers:
                 server.give_up()
             raise
@@ -88,11 +89,11 @@ def _start_together(servers: Sequence[ModelServer], stack: ExitStack) -> None:
 
 
 def _shares(devices: Sequence[str], count: int) -> list[str]:
-    """Return as many devices for each, by name."""
+    """Divide devices evenly; return a comma-separated list of names for each share."""
     each = len(devices) // count
     return [",".join(devices[index * each : (index + 1) * each]) for index in range(count)]
 
 
 def _devices(config: ServerConfig) -> list[str]:
-    """Return the devices that servers may use, as `CUDAVISIBLE_DEVICES` names them; none where that cannot be told."""
+    """Return the GPUs that servers may use, as `CUDA_VISIBLE_DEVICES` names them; empty where they are not known."""
     return visible_gpus(os.environ | config.environment)

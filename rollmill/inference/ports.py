@@ -1,4 +1,4 @@
-"""Ports: taking one that stays ours, and saying who holds one that is not."""
+"""Reserve local ports for servers that are being started, and name the process that uses a port."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ LOOPBACK = "127.0.0.1"
 
 
 class PortReservation:
-    """A port that no other program can take before the server that is being started does.
+    """Reserves a port for a server that is being started.
 
-    The socket is bound and never listens, with SO_REUSEADDR: a server that sets the same option, as uvicorn and vLLM
-    do, can bind and listen on the port all the same, while the system gives it to nobody who asks for any free port.
+    A socket is bound with SO_REUSEADDR and never listens. A server that sets the same option, as uvicorn and vLLM do,
+    can still bind the port and listen, while the system does not give it to programs that ask for any free port.
     """
 
     def __init__(self, port: int | None) -> None:
-        """Take `port`, or a free one for None. Raises `ServingError` naming the holder of a port in use."""
+        """Reserve `port`, or a free one for None. Raises `ServingError`, naming the process that uses the port."""
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -27,18 +27,18 @@ class PortReservation:
         except OSError as error:
             self._socket.close()
             raise ServingError(
-                f"port {port} cannot be taken ({error.strerror}): {holder(port or 0)} holds it; "
+                f"port {port} cannot be used ({error.strerror}): {holder(port or 0)} has it; "
                 "give another --model_port, or leave it out for a free one"
             ) from error
         self.port: int = self._socket.getsockname()[1]
 
     def release(self) -> None:
-        """Give the port back."""
+        """Release the port."""
         self._socket.close()
 
 
 def holder(port: int) -> str:
-    """Return who listens on a local TCP port, as far as this user may know."""
+    """Describe the process that listens on a local TCP port, as far as this user may see it."""
     for connection in psutil.net_connections(kind="tcp"):
         if connection.laddr and connection.laddr.port == port and connection.status == psutil.CONN_LISTEN:
             if connection.pid is None:

@@ -1,4 +1,4 @@
-"""Asking a server what it is, before and while it is used."""
+"""Query servers synchronously: their models, their health, the tokens of a prompt."""
 
 from __future__ import annotations
 
@@ -33,11 +33,14 @@ _MOST_SHOWN = 20
 _MOST_REDIRECTS = 4
 _LONGEST_ERROR = 1 << 16
 _NO_LISTING = (403, 404, 405, 501)
-"""No such path, or none for this key: OpenAI's restricted ones may complete, and not list."""
+"""Statuses of servers without such a path, or for this key: OpenAI's restricted keys may complete, but not list."""
 
 
-class _Reading(io.RawIOBase):
-    """Reads an answer until a deadline: a socket's own limit is for each piece, and a server may drip them for ever."""
+class _DeadlineReader(io.RawIOBase):
+    """Reads a response until a deadline.
+
+    A socket's timeout applies to each read, so that a server could send single bytes forever.
+    """
 
     def __init__(self, answer: io.BufferedReader, connected: socket.socket, deadline: float) -> None:
         self._answer = answer.detach()
@@ -62,11 +65,11 @@ class _Reading(io.RawIOBase):
 class _Response(http.client.HTTPResponse):
     def __init__(self, connected: socket.socket, *arguments: Any, deadline: float, **named: Any) -> None:
         super().__init__(connected, *arguments, **named)
-        self.fp = io.BufferedReader(_Reading(self.fp, connected, deadline))
+        self.fp = io.BufferedReader(_DeadlineReader(self.fp, connected, deadline))
 
 
-class _UntilDeadline(urllib.request.AbstractHTTPHandler):
-    """Makes a request's time-out that of the whole exchange."""
+class _DeadlineHandler(urllib.request.AbstractHTTPHandler):
+    """Applies a request's timeout to the whole exchange."""
 
     def do_open(self, http_class: Callable[..., http.client.HTTPConnection], *arguments: Any, **named: Any) -> Any:
         def connection(host: str, /, *, timeout: float = 0.0, **more: Any) -> http.client.HTTPConnection:
@@ -78,42 +81,42 @@ class _UntilDeadline(urllib.request.AbstractHTTPHandler):
         return super().do_open(connection, *arguments, **named)
 
 
-class _Http(_UntilDeadline, urllib.request.HTTPHandler):
+class _Http(_DeadlineHandler, urllib.request.HTTPHandler):
     pass
 
 
-class _Https(_UntilDeadline, urllib.request.HTTPSHandler):
+class _Https(_DeadlineHandler, urllib.request.HTTPSHandler):
     pass
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """Makes a redirect an `HTTPError`: the key goes to the address that the user gave, and nowhere else."""
+    """Raises `HTTPError` for redirects, so that the key is sent only to the address that the user gave."""
 
     def redirect_request(self, *_: Any, **__: Any) -> None:
-        """Follow none."""
+        """Return None, which means that the redirect is not followed."""
 
 
-# A proxy set for downloads must not come between this machine and a server on it; the engine's client asks none either.
+# A proxy that is configured for downloads must not be used for a local server; the engine's client uses none, either.
 _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirects(), _Http(), _Https())
 
 
 class NotAnsweringError(ServingError):
-    """Nothing answers at an address, or not as an OpenAI-compatible server does."""
+    """No server answers at an address, or one that is not OpenAI-compatible."""
 
 
 class NoListingError(NotAnsweringError):
-    """A server answers, and has no list of its models: not every one has."""
+    """A server answers, but does not list its models: some do not."""
 
 
 class ListedModel(NamedTuple):
-    """What a server's list says of a model."""
+    """A model in a server's list."""
 
     root: str
-    """The weights' path or id, where the server says so; else the model's name."""
+    """Path or id of the weights where the server reports it, otherwise the model's name."""
     owner: str
-    """`vllm` where it is served by vLLM."""
+    """`owned_by`, which is `vllm` for vLLM."""
     max_model_len: int | None = None
-    """Tokens of its context, prompt and answer, where the server says so."""
+    """Context length in tokens, prompt and completion together; None where the server does not report it."""
 
 
 def served_models(
@@ -123,14 +126,14 @@ def served_models(
     headers: Mapping[str, SecretStr] = MappingProxyType({}),
     timeout_s: float = 10.0,
 ) -> dict[str, ListedModel]:
-    """Return every model at `base_url` (`.../v1`) by its name.
+    """Return the models that a server lists, by name.
 
-    Raises `NotAnsweringError`, and as one `NoListingError` where a server has no such list.
+    Raises `NotAnsweringError`, and its subclass `NoListingError` where a server does not list its models.
 
     Args:
-        base_url: The server's address.
-        api_key: Sent as a bearer token.
-        headers: Sent besides.
+        base_url: Address of the server, `.../v1`.
+        api_key: Sent as a bearer token; None for none.
+        headers: Additional headers.
         timeout_s: Seconds for the whole exchange.
     """
     url = api_url(base_url, "/models")
@@ -147,18 +150,18 @@ def served_models(
         reason = getattr(error, "reason", None) or error
         raise NotAnsweringError(f"no server answers at {base_url}: {visible(str(reason))[:300]}") from error
     except (NotJsonError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        # Often the page that a server has for every path: whether it completes at all, a request tells.
+        # Often a web page that a server returns for every path: only a request can show whether it completes.
         raise NoListingError(f"{url} is not an OpenAI-compatible list of models") from error
 
 
 def _head(api_key: str | None, headers: Mapping[str, SecretStr]) -> dict[str, str]:
-    """Return what is sent with a request: the key, and a block's own headers."""
+    """Return the headers of a request: the key, and those of an endpoint block."""
     bearer = {"Authorization": f"Bearer {api_key}"} if api_key else {}
     return {**PLAIN, **bearer, **{name: value.get_secret_value() for name, value in headers.items()}}
 
 
 def _without(secrets: Iterable[str], words: str) -> str:
-    """Return a server's words without secrets: some repeat a key that they refuse."""
+    """Return a server's message with secrets masked: some servers repeat a key that they refuse."""
     for secret in secrets:
         words = words.replace(secret, "***")
     return words
@@ -183,7 +186,7 @@ def _listed_model(name: str, model: dict[str, Any]) -> ListedModel:
 
 
 def _error_words(error: urllib.error.HTTPError) -> str:
-    """Return what a server says of an error, after a colon; empty for nothing. Closes the response."""
+    """Return a server's error message after a colon, or an empty text. Closes the response."""
     try:
         body = error.read(_LONGEST_ERROR)
     except (OSError, http.client.HTTPException):
@@ -195,13 +198,13 @@ def _error_words(error: urllib.error.HTTPError) -> str:
 
 
 def _get(url: str, headers: Mapping[str, str], timeout_s: float, body: bytes | None = None) -> bytes:
-    """Return an answer's body, up to a bound. Raises `AnswerError`, and as urllib does.
+    """Return a response's body, of limited size. Raises `AnswerError`, and as urllib does.
 
     Args:
-        url: What is asked for.
-        headers: Sent with it, and with it to where a redirect on the same host leads.
+        url: Address of the request.
+        headers: Headers of the request, and of redirects on the same host.
         timeout_s: Seconds for each exchange.
-        body: Posted, where there is one.
+        body: Body to post; None for a GET request.
     """
     for _ in range(_MOST_REDIRECTS):
         request = urllib.request.Request(url, body, dict(headers))  # noqa: S310 - checked by the parameters
@@ -223,7 +226,7 @@ def _get(url: str, headers: Mapping[str, str], timeout_s: float, body: bytes | N
                 raise
             error.close()
             url = target
-    raise AnswerError("redirect", f"{url} leads from one address to another: give the last one")
+    raise AnswerError("redirect", f"{url} redirects more than {_MOST_REDIRECTS} times: give the final address")
 
 
 def count_tokens(
@@ -234,14 +237,14 @@ def count_tokens(
     api_key: str | None = None,
     headers: Mapping[str, SecretStr] = MappingProxyType({}),
 ) -> int | None:
-    """Return how many tokens a prompt has by vLLM's `/tokenize`; None where a server has no such path.
+    """Return the number of tokens of a prompt by vLLM's `/tokenize`; None where a server does not support that.
 
     Args:
-        base_url: The server's address.
-        model: Its name for the model.
+        base_url: Address of the server.
+        model: The model's name there.
         messages: The prompt.
-        api_key: Sent as a bearer token.
-        headers: Sent besides.
+        api_key: Sent as a bearer token; None for none.
+        headers: Additional headers.
     """
     url = base_url.partition("?")[0].removesuffix("/v1") + "/tokenize"
     try:
@@ -254,10 +257,10 @@ def count_tokens(
 
 
 def healthy(base_url: str, *, timeout_s: float = 5.0) -> bool:
-    """Return whether `/health`, beside `/v1`, answers 200."""
+    """Return whether `/health`, next to `/v1`, answers 200."""
     url = base_url.removesuffix("/v1") + "/health"
     try:
-        with _opener.open(url, timeout=timeout_s) as response:  # whose body is not read
+        with _opener.open(url, timeout=timeout_s) as response:  # the body is not read: it may be endless
             return bool(response.status == 200)
     except urllib.error.HTTPError as error:
         error.close()
@@ -267,27 +270,27 @@ def healthy(base_url: str, *, timeout_s: float = 5.0) -> bool:
 
 
 def listed(names: Iterable[str]) -> str:
-    """Return the names of models that a server gave, in one line."""
+    """Return names of models, as received from a server, in one line."""
     shown = [f"'{visible_line(name)[:200]}'" for name in names]
     more = f" and {len(shown) - _MOST_SHOWN:,} more" if len(shown) > _MOST_SHOWN else ""
     return ", ".join(shown[:_MOST_SHOWN]) + more
 
 
 def check_model(base_url: str, names: tuple[str, ...], *, api_key: str | None = None) -> str:
-    """Return the name, of those in `names`, under which the server knows the model.
+    """Query a server's models; return the first of `names` that it lists.
 
-    Raises `ServingError` naming what is served where none of them is, and `NotAnsweringError`.
+    Raises `ServingError`, naming the served models, where it lists none of them, and `NotAnsweringError`.
     """
     return known_name(base_url, names, served_models(base_url, api_key=api_key))
 
 
 def known_name(base_url: str, names: tuple[str, ...], models: Mapping[str, ListedModel]) -> str:
-    """Return the first of `names` that a server lists. Raises `ServingError` naming what is served where none is.
+    """Return the first of `names` that a server lists. Raises `ServingError`, naming the served models, for none.
 
     Args:
-        base_url: The server's address.
-        names: The model's name, or what else it may be known by.
-        models: What the server lists.
+        base_url: Address of the server, for the message.
+        names: Names that the model may have, in order of preference.
+        models: The models that the server lists, by name.
     """
     for name in names:
         if name in models:

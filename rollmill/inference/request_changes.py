@@ -1,4 +1,4 @@
-"""What servers want otherwise in a request than jobs write it, and what they say of it."""
+"""Changes of request fields for servers that do not accept all of them, and the messages by which they refuse."""
 
 from __future__ import annotations
 
@@ -23,29 +23,29 @@ def _is_empty(value: object) -> bool:
 
 
 class RequestChanges(BaseModel):
-    """What of every request is renamed, and what is left out."""
+    """Fields of every request that are renamed or left out."""
 
     model_config = ConfigDict(frozen=True)
 
     renamed: dict[str, str] = Field(default={}, exclude_if=_is_empty)
-    """The server's name for a parameter by the usual one."""
+    """The server's name of a field, by its usual name."""
     left_out: tuple[str, ...] = Field(default=(), exclude_if=_is_empty)
     model: str | None = Field(default=None, exclude_if=_is_empty)
-    """The name by which a server that lists none knows the model, where that was found out."""
+    """The model's name on a server that lists no models, as determined by a trial request."""
 
     def __bool__(self) -> bool:
         return bool(self.renamed or self.left_out)
 
     @property
     def differs(self) -> bool:
-        """Tell whether anything is known of the servers."""
+        """Return whether there is anything to record: changes, or the model's name."""
         return bool(self or self.model)
 
     def __hash__(self) -> int:
         return hash((tuple(sorted(self.renamed.items())), self.left_out, self.model))
 
     def apply(self, body: bytes) -> bytes:
-        """Return a request's JSON as the server takes it."""
+        """Return a request's JSON with the changes."""
         fields = orjson.loads(body)
         return orjson.dumps(
             {self.renamed.get(name, name): value for name, value in fields.items() if name not in self.left_out}
@@ -53,27 +53,29 @@ class RequestChanges(BaseModel):
 
     @property
     def of_sampling(self) -> tuple[str, ...]:
-        """Return what is left out of what makes the distribution that is sampled from."""
+        """Return the fields left out that change the sampled distribution."""
         return tuple(name for name in self.left_out if name not in (SEED, "stream"))
 
     def notes(self) -> list[str]:
-        """Return what a user should know of them."""
-        notes = [f"the server takes {new} for {old}: renamed in every request" for old, new in self.renamed.items()]
+        """Return notes on the changes, for users."""
+        notes = [f"the server accepts {new} for {old}: renamed in every request" for old, new in self.renamed.items()]
         if SEED in self.left_out:
-            notes.append("the server takes no seed: it is left out, and the same command again makes other completions")
+            notes.append(
+                "the server accepts no seed: it is left out, and the command makes other completions each time"
+            )
         if self.of_sampling:
             notes.append(
-                f"the server does not take {', '.join(self.of_sampling)}: left out of every request (--drop_params), "
-                "which the server then decides by itself"
+                f"the server does not accept {', '.join(self.of_sampling)}: left out of every request (--drop_params), "
+                "so that the server's defaults apply"
             )
         return notes
 
     def changed_for(self, name: str, words: str) -> RequestChanges | None:
-        """Return the changes with one more, for a refused parameter; None where nothing can be changed.
+        """Return the changes with one more, for a refused field; None where nothing can be changed.
 
         Args:
-            name: The parameter.
-            words: What the server says of it.
+            name: The field, as it was sent.
+            words: The server's error message.
         """
         usual = next((old for old, new in self.renamed.items() if new == name), name)
         if usual in _OTHER_NAMES:
@@ -87,13 +89,14 @@ NO_CHANGES = RequestChanges()
 
 
 def refused_parameter(fields: Mapping[str, Any], named: Collection[str], words: str) -> str | None:
-    """Return which field of a request a server refuses; None where that cannot be told.
+    """Return the field of a request that a server refuses; None where the error does not identify it.
 
     Args:
-        fields: The request's, but for model and messages.
-        named: What the error names by itself, see `FailedAnswerError`.
-        words: The error's message, in which others name it.
+        fields: The request's fields, without model and messages.
+        named: Fields that the error names in fields of its own, see `FailedAnswerError`.
+        words: The error message, in which other servers name the field.
     """
+    # In order of reliability: the error's own field, a quoted name in the message, a bare word.
     first = next((name for name in named if name in fields), None)
     quoted = [name for name in fields if re.search(rf"[`'\"\[]{re.escape(name)}[`'\"\]]", words)]
     bare = [name for name in fields if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", words)]
@@ -104,6 +107,6 @@ _NEUTRAL: dict[str, Any] = {"temperature": 1.0, "top_p": 1.0, "top_k": -1}
 
 
 def _likeliest(names: Collection[str], fields: Mapping[str, Any]) -> str | None:
-    """Return one of several names in a message: one whose value changes nothing, as top_p 1 beside a temperature."""
+    """Return one of several names in a message, preferring one whose value has no effect, such as top_p 1."""
     neutral = [name for name in names if name in _NEUTRAL and fields[name] == _NEUTRAL[name]]
     return next(iter(neutral or names), None)

@@ -1,4 +1,4 @@
-"""What a model sampled, as ids: the tokens of one answer, their log-probabilities, and the prompt's tokens."""
+"""Token ids and logprobs of a completion, with the token ids of its prompt, as vLLM returns them."""
 
 from __future__ import annotations
 
@@ -7,49 +7,51 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
 LogprobsMode = Literal["processed_logprobs", "raw_logprobs"]
-"""vLLM's names: of the distribution that is sampled from (after temperature, top-p, ...), or of the one before."""
+"""vLLM's names: logprobs after temperature, top-p, ... (the sampled distribution), or before."""
 
 REQUEST_FIELDS: Mapping[str, Any] = {"return_token_ids": True, "logprobs": True}
-"""What asks a server for tokens with an answer: vLLM's own field, and OpenAI's for log-probabilities."""
+"""Request fields that ask for tokens: vLLM's for ids, and OpenAI's for logprobs."""
 
 _LARGEST_ID = 2**32
 _LEAST = -1e6
-_ROUNDING = 1e-3  # bfloat16 arithmetic gets so far above 0
+_ROUNDING = 1e-3  # bfloat16 arithmetic may exceed 0 by this much
 
 
 class TokenSource(NamedTuple):
-    """Whose tokens they are."""
+    """The tokenizer and the kind of logprobs of recorded tokens."""
 
     tokenizer: str | None
-    """Hash of the tokenizer that the ids belong to, see `tokenizer_hash`; None where it is not known."""
+    """Hash of the tokenizer, see `tokenizer_hash`; None where it is not known."""
     logprobs_mode: LogprobsMode | None
-    """What the log-probabilities are of; None where it is not known."""
+    """The distribution that the logprobs belong to; None where it is not known."""
 
 
 UNKNOWN_SOURCE = TokenSource(None, None)
 
 
 class SampledTokens(NamedTuple):
-    """The tokens of one request: what the model was given, and what it sampled."""
+    """The tokens of one request: prompt ids, completion ids and logprobs."""
 
     prompt: array[int]
+    """uint32."""
     ids: array[int]
+    """Of the completion; uint32."""
     logprobs: array[float] | None
-    """Natural logarithms, one for each of `ids`, in single precision as servers compute them; None where unknown."""
+    """Natural logarithms, one for each of `ids`, float32 as servers compute them; None where they are not known."""
     source: TokenSource = UNKNOWN_SOURCE
 
     @property
     def sequence(self) -> array[int]:
-        """Return prompt and answer as one sequence."""
+        """Return prompt and completion ids as one sequence."""
         return self.prompt + self.ids
 
 
 NO_TOKENS = SampledTokens(array("I"), array("I"), None)
-"""Stands for an answer whose tokens are not known."""
+"""Placeholder for a completion whose tokens are not known."""
 
 
 def known_tokens(calls: Iterable[SampledTokens]) -> tuple[SampledTokens, ...]:
-    """Return a rollout's calls, or none of them where the tokens of no call are known."""
+    """Return the tokens of a rollout's calls; empty where those of no call are known."""
     calls = tuple(calls)
     return calls if any(call.prompt for call in calls) else ()
 
@@ -57,15 +59,14 @@ def known_tokens(calls: Iterable[SampledTokens]) -> tuple[SampledTokens, ...]:
 def read_sampled_tokens(
     answer: Mapping[str, Any], choice: Mapping[str, Any], source: TokenSource
 ) -> SampledTokens | None:
-    """Return the tokens in a chat completion's JSON, as vLLM answers to `REQUEST_FIELDS`.
+    """Return the tokens in a chat completion's JSON, as vLLM returns them for `REQUEST_FIELDS`; None without ids.
 
-    Returns None where there are no ids; the answer itself counts all the same. Log-probabilities that are none, or of
-    another number, are left out.
+    Logprobs that are invalid, or not one per id, are left out.
 
     Args:
-        answer: The whole answer; vLLM puts `prompt_token_ids` there.
-        choice: Its choice; vLLM puts `token_ids` there.
-        source: Whose tokens they are.
+        answer: The response; vLLM puts `prompt_token_ids` there.
+        choice: The response's choice; vLLM puts `token_ids` there.
+        source: Tokenizer and kind of logprobs.
     """
     prompt, ids = _ids(answer.get("prompt_token_ids")), _ids(choice.get("token_ids"))
     if not prompt or ids is None:
@@ -76,7 +77,7 @@ def read_sampled_tokens(
 
 
 def _ids(value: object) -> array[int] | None:
-    # `type`, since True is an integer; checked by hand, since an array takes no more than its type holds.
+    # `type`, not isinstance: True is an int. The range is checked here because array("I") raises OverflowError.
     if not isinstance(value, list) or not all(type(item) is int and 0 <= item < _LARGEST_ID for item in value):
         return None
     return array("I", value)
@@ -86,6 +87,6 @@ def _logprobs(content: object, size: int) -> array[float] | None:
     if not isinstance(content, list) or len(content) != size:
         return None
     values: list[Any] = [item.get("logprob") if isinstance(item, Mapping) else None for item in content]
-    # vLLM writes -9999 in place of minus infinity, which is no probability of what was sampled.
+    # vLLM writes -9999 for minus infinity; those remain, but values above 0 or far below are invalid.
     numbers = [value for value in values if type(value) in (float, int) and _LEAST <= value <= _ROUNDING]
     return array("f", numbers) if len(numbers) == size else None

@@ -1,4 +1,4 @@
-"""What a scripted server answers, and how it fails."""
+"""The script of a scripted server: its responses, latencies and faults."""
 
 from __future__ import annotations
 
@@ -10,83 +10,83 @@ from pydantic import BaseModel, ConfigDict
 
 
 class ScriptedAnswer(BaseModel):
-    """One answer of a conversation."""
+    """One response in a conversation."""
 
     model_config = ConfigDict(extra="forbid")
 
     content: str | None = ""
     reasoning: str | None = None
-    """The thoughts, as vLLM's reasoning parsers tell them apart."""
+    """Reasoning content, as from vLLM's reasoning parsers."""
     reasoning_keys: list[str] = ["reasoning", "reasoning_content"]
-    """Under which names they stand in the message."""
+    """The message's keys for it."""
     tool_calls: list[Any] = []
-    """As they stand in the message."""
+    """In the message's format."""
     finish_reason: str = "stop"
     stop_reason: str | int | None = None
-    """What ended it: a text of the request's `stop`, the id of a token, or the end token."""
+    """As vLLM reports it: a stop string, a token id, or None for the end token."""
 
 
 class Conversation(BaseModel):
-    """What is answered turn by turn."""
+    """The responses of a conversation, turn by turn."""
 
     model_config = ConfigDict(extra="forbid")
 
     when: str = ""
-    """A text that some message of the request holds."""
+    """The conversation applies to requests in which some message contains this text."""
     answers: list[str | ScriptedAnswer]
-    """By the number of the request's messages from the assistant; the last one again and again. `{digit}` and `{seed}`
-    as in `Script.completion`."""
+    """Indexed by the number of assistant messages in the request; the last one is repeated. `{digit}` and `{seed}` are
+    replaced as in `Script.completion`."""
 
 
 class Script(BaseModel):
-    """How the server behaves."""
+    """The behaviour of the server."""
 
     model_config = ConfigDict(extra="forbid")
 
     model: str = "scripted"
     owned_by: str = "sglang"
-    """Whose the model is by `/v1/models`: `sglang` and `vllm`, as these servers say, take all fields of a request."""
+    """Owner of the model in `/v1/models`: with `sglang` or `vllm`, clients assume that it accepts all fields."""
     latency_s: float = 0.0
     tail: float | None = None
-    """Exponent of a Pareto distribution of latencies with the least value `latency_s`; None: all the same."""
+    """Exponent of a Pareto distribution of latencies with minimum `latency_s`; None for a constant latency."""
     longest_s: float = 60.0
-    """Latencies of the tail end there."""
+    """Upper bound of latencies with a tail."""
     limit: int | None = None
-    """Requests at a time that it can do; with more it thrashes: the more there are, the longer each takes."""
+    """Concurrent requests that the server can process; with more it thrashes: each takes longer the more there are."""
     thrash: float = 2.0
-    """Exponent of how much longer a request takes, by how far beyond the limit their number is when it comes: with 1
-    the rate stays what it is, with more it falls."""
+    """Exponent of the slowdown beyond the limit, over the ratio of concurrent requests to the limit: with 1 throughput
+    stays constant, with more it falls."""
     completion: str = "It is <answer>{digit}</answer>."
     """`{digit}`: the seed's last decimal; `{seed}`: the seed."""
     completion_bytes: int = 0
-    """Completions are filled up to this length."""
+    """Completions are padded to this length."""
     finish_reason: str = "stop"
     reasoning: str | None = None
-    """Thoughts beside `completion`."""
+    """Reasoning content of `completion`."""
     conversations: list[Conversation] = []
-    """The first that fits a request answers it, instead of `completion`."""
+    """The first one that applies to a request answers it, in place of `completion`."""
     context_tokens: int | None = None
-    """Requests of more tokens are refused as vLLM does it; a token is four bytes of the request's JSON."""
+    """Longer requests are refused with vLLM's message; a token is four bytes of the request's JSON."""
     faults: list[str] = []
-    """What the first requests meet, one each: `reset`, `hang`, `garbage`, `empty`, `close`, or a status such as `429`,
-    `500`, `400`. After these, requests are answered."""
+    """Faults of the first requests, one each: `reset`, `hang`, `garbage`, `empty`, `close`, or a status such as `429`,
+    `500`, `400`. Later requests are answered."""
     always: str | None = None
-    """A fault that every later request meets."""
+    """A fault of every later request."""
     failing_s: float = 0.0
-    """For this long after the start every request is answered 500."""
+    """Seconds after the start in which every request is answered with 500."""
     retry_after: str | None = None
-    """Sent with 429 and 503."""
+    """`Retry-After` header of 429 and 503."""
     die_after: int | None = None
     """The process kills itself with SIGKILL at this request."""
     start_s: float = 0.0
     """Seconds before the server listens."""
     start_error: str | None = None
-    """Instead of listening, say this and end with code 1."""
+    """Message with which the process exits with code 1 instead of listening."""
     children: bool = False
-    """Start two processes as vLLM does its engine: one in the group, one that leaves the session."""
+    """Whether to start two processes, as vLLM starts its engine: one in the process group, one in its own session."""
 
     def latency(self, seed: int, in_flight: int = 1) -> float:
-        """Return seconds that the request with this seed takes, where it is one of so many."""
+        """Return the seconds that the request with this seed takes, with `in_flight` concurrent requests."""
         over = 1.0 if self.limit is None else max(1.0, in_flight / self.limit)
         slowdown: float = over**self.thrash
         return self._latency(seed) * slowdown
@@ -99,15 +99,15 @@ class Script(BaseModel):
         return min(self.longest_s, pareto)
 
     def answer(self, request: dict[str, Any], seed: int) -> ScriptedAnswer:
-        """Return what the request is answered."""
+        """Return the response to a request."""
         messages = request.get("messages") or []
         for conversation in self.conversations:
             if any(conversation.when in str(message.get("content")) for message in messages):
                 turn = sum(message.get("role") == "assistant" for message in messages)
                 scripted = conversation.answers[min(turn, len(conversation.answers) - 1)]
                 answer = ScriptedAnswer(content=scripted) if isinstance(scripted, str) else scripted
-                return answer.model_copy(update={"content": _filled(answer.content, seed)})
-        text = _filled(self.completion, seed) or ""
+                return answer.model_copy(update={"content": _fill_in(answer.content, seed)})
+        text = _fill_in(self.completion, seed) or ""
         return ScriptedAnswer(
             content=text + "." * (self.completion_bytes - len(text)),
             reasoning=self.reasoning,
@@ -115,25 +115,25 @@ class Script(BaseModel):
         )
 
 
-def _filled(text: str | None, seed: int) -> str | None:
+def _fill_in(text: str | None, seed: int) -> str | None:
     return text and text.replace("{digit}", str(seed % 10)).replace("{seed}", str(seed))
 
 
 def rendered(messages: list[dict[str, Any]]) -> bytes:
-    """Return a prompt as the scripted model's template writes it; its tokens are the bytes.
+    """Render a prompt with the scripted model's chat template; its tokens are the bytes.
 
-    What a conversation adds comes behind what it had, its answers as they were `written`.
+    A longer conversation's prompt begins with the shorter one's and the completion, as `written` returns it.
     """
     return b"".join(b"<%s>%s" % (str(each.get("role")).encode(), written(each)) for each in messages) + b"<assistant>"
 
 
 def written(message: dict[str, Any], *, ended: bool = True) -> bytes:
-    """Return what the scripted model writes to say a message, with its end, where it is not cut off."""
-    thoughts = message.get("reasoning_content") or message.get("reasoning")
-    content = message.get("content")
+    """Return the scripted model's tokens for a message, with the end token unless `ended` is False."""
+    reasoning = message.get("reasoning_content") or message.get("reasoning")
+    content = message.get("content") or ""
     parts = [
-        b"<think>%s</think>" % str(thoughts).encode() if thoughts else b"",
-        content.encode() if isinstance(content, str) else orjson.dumps(content) if content else b"",
+        b"<think>%s</think>" % str(reasoning).encode() if reasoning else b"",
+        content.encode() if isinstance(content, str) else orjson.dumps(content),
         *(_written_call(call) for call in message.get("tool_calls") or ()),
         b"</>" if ended else b"",
     ]

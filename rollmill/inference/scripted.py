@@ -1,8 +1,8 @@
-"""A scripted OpenAI-compatible server: the deterministic fake that stands in for a model in tests and benchmarks.
+"""A scripted OpenAI-compatible server: a deterministic fake model for tests and benchmarks.
 
-`python -m rollmill.inference.scripted --port P --served-model-name NAME` takes vLLM's own arguments for these (and
-passes over the others it is started with), so that it can be started in vLLM's place. An answer depends on the
-request's seed alone, or on its messages and its seed. `GET /scripted` tells what was asked.
+`python -m rollmill.inference.scripted --port P --served-model-name NAME` accepts vLLM's arguments, and ignores those
+that it does not need, so that it can be started in vLLM's place. A response depends on the request's seed alone, or on
+its messages and its seed. `GET /scripted` returns statistics of the requests.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = ["Conversation", "Script", "ScriptedAnswer", "ScriptedServer", "main",
 
 
 class _Connection(asyncio.Protocol):
-    """HTTP/1.1 as far as a client of ours speaks it: fast enough that a benchmark measures the client."""
+    """The part of HTTP/1.1 that our clients use, fast enough that a benchmark measures the client."""
 
     def __init__(self, server: ScriptedServer) -> None:
         self._server = server
@@ -55,32 +55,32 @@ class _Connection(asyncio.Protocol):
 
 
 class ScriptedServer:
-    """The server, on a thread of this process: `with ScriptedServer(Script(...)) as server: server.base_url`."""
+    """The server on a thread of this process: `with ScriptedServer(Script(...)) as server: server.base_url`."""
 
     def __init__(self, script: Script, *, port: int = 0) -> None:
         self.script = script
         self.port = port
         self.connections: set[asyncio.Transport] = set()
         self.seeds: Counter[int] = Counter()
-        """How often each seed was asked for."""
+        """Number of requests by seed."""
         self.prompts: Counter[str] = Counter()
-        """How often a conversation of each first message was asked for."""
+        """Number of requests by the content of their first message."""
         self.bodies: list[dict[str, Any]] = []
-        """The last requests."""
+        """The last 16 requests."""
         self.in_flight = 0
         self.most_in_flight = 0
         self.requests = 0
         self.latencies_s = [0.0, 0.0]
-        """Sum and greatest of the answered requests' latencies."""
+        """Sum and maximum of the answered requests' latencies."""
         self._faults = list(script.faults)
 
     @property
     def base_url(self) -> str:
-        """Ends in `/v1`."""
+        """Return the address, which ends in `/v1`."""
         return f"http://127.0.0.1:{self.port}/v1"
 
     async def listen(self) -> asyncio.Server:
-        """Start listening; `port` is then the real one."""
+        """Start listening; from then on `port` is the actual one."""
         self._loop = asyncio.get_running_loop()
         self._started = time.monotonic()
         server = await self._loop.create_server(lambda: _Connection(self), "127.0.0.1", self.port, backlog=4096)
@@ -125,7 +125,7 @@ class ScriptedServer:
             _respond(transport, 404, b'{"error": {"message": "no such path"}}')
 
     def facts(self) -> dict[str, Any]:
-        """Return what was asked so far."""
+        """Return statistics of the requests so far."""
         return {
             "requests": self.requests,
             "seeds": {str(seed): count for seed, count in self.seeds.items()},
@@ -170,6 +170,15 @@ class ScriptedServer:
     def _answer(
         self, transport: asyncio.Transport, request: dict[str, Any], seed: int, scripted: ScriptedAnswer, latency: float
     ) -> None:
+        """Send the response to a request.
+
+        Args:
+            transport: Connection of the client.
+            request: The request's JSON.
+            seed: Of the request.
+            scripted: The response.
+            latency: Seconds since the request, for the statistics.
+        """
         self.in_flight -= 1
         self.latencies_s = [self.latencies_s[0] + latency, max(self.latencies_s[1], latency)]
         text = scripted.content or ""
@@ -226,6 +235,14 @@ class ScriptedServer:
 
 
 def _respond(transport: asyncio.Transport, status: int, body: bytes, *, retry_after: str | None = None) -> None:
+    """Write an HTTP response, unless the client has closed the connection.
+
+    Args:
+        transport: Connection of the client.
+        status: HTTP status.
+        body: JSON, or empty.
+        retry_after: `Retry-After` header; None for none.
+    """
     if transport.is_closing():
         return
     extra = f"Retry-After: {retry_after}\r\n" if retry_after else ""
@@ -234,7 +251,7 @@ def _respond(transport: asyncio.Transport, status: int, body: bytes, *, retry_af
 
 
 def start_children() -> list[subprocess.Popen[bytes]]:
-    """Two processes that outlive their parent unless somebody ends them."""
+    """Start two processes that outlive their parent unless they are ended."""
     sleep: Callable[[bool], subprocess.Popen[bytes]] = lambda alone: subprocess.Popen(  # noqa: E731
         [sys.executable, "-c", "import time; time.sleep(600)  # scripted engine"], start_new_session=alone
     )

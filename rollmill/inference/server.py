@@ -1,4 +1,4 @@
-"""A vLLM server of our own: started, watched, restarted, ended."""
+"""A vLLM server as a child process: start it, wait until it is ready, restart it when it dies, end it."""
 
 from __future__ import annotations
 
@@ -31,57 +31,66 @@ from rollmill.terminal.stall_watch import note_progress
 log = logging.getLogger(__name__)
 
 SERVER_ENVIRONMENT = Path(".venv-vllm/bin/python")
-"""Where `make setup` puts the server's own environment, relative to the project."""
+"""Python of the server's environment, which `make setup` creates, relative to the project."""
 
 _WATCH_S = 0.1
 
 
 class ServerConfig(BaseModel):
-    """How this machine runs an inference server: everything but the model."""
+    """Configuration of inference servers on this machine: everything except the model."""
 
     model_config = ConfigDict(frozen=True)
 
     python: str = ""
-    """Interpreter of the environment that vLLM is installed in; empty: `ROLLMILL_VLLM_PYTHON`, the project's own
-    `.venv-vllm`, or else this one."""
+    """Interpreter of the environment with vLLM; empty: `ROLLMILL_VLLM_PYTHON`, or the project's `.venv-vllm`, or this
+    interpreter."""
     module: str = ""
-    """What the interpreter runs in vLLM's place, with the arguments of vLLM's API server."""
+    """Module to run in place of vLLM's API server, with the same arguments; empty for vLLM."""
     arguments: tuple[str, ...] = ()
-    """More arguments for the server, after ours: the last one of a name wins."""
+    """More arguments for the server, after ours: of repeated ones the last counts."""
     environment: dict[str, str] = Field(default_factory=dict)
     startup_timeout_s: float = Field(default=1800.0, gt=0)
     max_restarts: int = Field(default=3, ge=0)
-    """How often a server that died in the middle of a run is started again."""
+    """How often a server that dies during a run is started again."""
     grace_s: float = Field(default=10.0, ge=0)
     """Seconds between SIGTERM and SIGKILL."""
 
     def interpreter(self) -> str:
-        """Return the Python to run the server with. Raises `InputError` where the one that was named does not exist."""
+        """Return the Python interpreter of the server. Raises `InputError` where the configured one does not exist."""
         named = self.python or os.environ.get("ROLLMILL_VLLM_PYTHON", "")
         if named:
             if not os.access(named, os.X_OK):
                 raise InputError(
-                    f"the inference server's Python {named!r} is not there: name the right one, or run `make setup`"
+                    f"the inference server's Python {named!r} does not exist: name the right one, or run `make setup`"
                 )
             return named
-        beside = Path(__file__).parents[2] / SERVER_ENVIRONMENT
-        return str(beside) if beside.exists() else sys.executable
+        project_python = Path(__file__).parents[2] / SERVER_ENVIRONMENT
+        return str(project_python) if project_python.exists() else sys.executable
 
     def vllm(self) -> InstalledVllm:
-        """Ask the interpreter for its vLLM. Raises `ServingError` where it has none, and as `check_devices` does."""
+        """Return the interpreter's vLLM. Raises `ServingError` where it has none, and as `check_devices` does."""
         installed = installed_vllm(self.interpreter(), self.environment)
         check_devices(installed, os.environ | self.environment)
         return installed
 
 
 class ModelServer:
-    """One model served on one local port, for the time of a `with` block.
+    """A vLLM server of one model, with any adapters, on one local port; a context manager.
 
-    With an adapter, `model_name` is the adapter on its base, and the base itself is served as `<model_name>-base`, or
-    by the names of `also` that have no adapter. `also` are further names, each of an adapter or of the base.
-    Ready when `/health` answers and `/v1/models` names every model. When the server dies in the middle it is started
-    again, at most `max_restarts` times; meanwhile its endpoint says that it is recovering, and after the last failure
-    that it is gone. A start ends early, and well, when it `is_given_up`.
+    It is ready when `/health` answers and `/v1/models` lists every name. A server that dies is started again, at most
+    `max_restarts` times: meanwhile its endpoint is `recovering`, and after the last failure it has a `fatal_error`.
+
+    Args:
+        config: How this machine runs vLLM.
+        model_path: Directory or hub id of the base model.
+        model_name: Name in requests: of the adapter, if there is one, otherwise of the base model.
+        log_path: File to which the server's output is appended.
+        adapter: LoRA adapter that is served as `model_name`. The base model is then `<model_name>-base`, or has the
+            names in `also` without an adapter.
+        also: Further names, each of an adapter or (None) of the base model.
+        port: Local port; None for a free one.
+        api_key: Key with which to ask the server for its models.
+        is_given_up: Returns True when the server is not needed any more: a start then ends early, without an error.
     """
 
     def __init__(
@@ -103,7 +112,7 @@ class ModelServer:
         self._model_name = model_name
         self._models = {model_name: adapter, **also}
         self._log_path = log_path
-        self._wanted_port = port
+        self._port = port
         self._api_key = api_key
         self._process: KeptProcess | None = None
         self._installed: InstalledVllm | None = None
@@ -112,7 +121,7 @@ class ModelServer:
         self.restarts = 0
 
     def __enter__(self) -> Self:
-        self._reservation = PortReservation(self._wanted_port)
+        self._reservation = PortReservation(self._port)
         self.endpoint = Endpoint(f"http://{LOOPBACK}:{self._reservation.port}/v1")
         try:
             self._start()
@@ -127,22 +136,22 @@ class ModelServer:
     ) -> None:
         self._ending.set()
         try:
-            self._watcher.join()  # first: it may be starting the server again just now
+            self._watcher.join()  # before the process is ended: the watcher may be restarting it just now
         finally:
             self._end()
 
     def give_up(self) -> None:
-        """End the waiting of a start in another thread, which then returns; leave the block as ever."""
+        """End a start that waits in another thread, which then returns as if the server were ready."""
         self._ending.set()
 
     @property
     def pid(self) -> int:
-        """The process group's number."""
+        """Return the number of the process group."""
         assert self._process is not None
         return self._process.pid
 
     def _command(self) -> tuple[list[str], dict[str, str]]:
-        """Return what starts the server, and its environment. Raises `ServingError` as `check_devices` does."""
+        """Return the server's command and environment. Raises `ServingError` as `check_devices` does."""
         python, module = self._config.interpreter(), self._config.module
         if module:
             more, environment = machine_arguments(self._model_path)
@@ -162,7 +171,7 @@ class ModelServer:
         return command, environment | self._config.environment
 
     def _vllm(self) -> InstalledVllm:
-        """Return the vLLM that serves, asked for once: a restart uses the same."""
+        """Return the installed vLLM, determined once: a restart uses the same."""
         if self._installed is None:
             installed = self._config.vllm()
             gpus = gpu_names() if has_accelerator(os.environ | self._config.environment) else []
@@ -187,11 +196,11 @@ class ModelServer:
                 )
             if self._ending.wait(0.25) or self._is_given_up():
                 return
-            note_progress()  # a start has a limit of its own, and requests wait for it
+            note_progress()  # a start has its own timeout; requests that wait for it are not stalled
         log.info("%s is ready at %s after %.0f s", self._model_name, self.endpoint.base_url, time.monotonic() - started)
         if lengths := output.reduced_length():
             log.warning(
-                "%s takes %d tokens, prompt and answer: its %d do not fit into memory",
+                "%s has a context of %d tokens, prompt and completion: its %d do not fit into memory",
                 self._model_name,
                 lengths[1],
                 lengths[0],
@@ -221,7 +230,7 @@ class ModelServer:
 
     def _restart(self, code: int | None) -> bool:
         if self.restarts >= self._config.max_restarts:
-            self.endpoint.gone = (
+            self.endpoint.fatal_error = (
                 f"the server ended with code {code} after {self.restarts} restarts: see {self._log_path}"
             )
             return False
@@ -229,8 +238,8 @@ class ModelServer:
         log.warning("the server ended with code %s; restart %s of %s", code, self.restarts, self._config.max_restarts)
         try:
             self._start()
-        except Exception as error:  # whatever it is, requests must not wait for a server that will not come
-            self.endpoint.gone = " ".join(str(error).split())
+        except Exception as error:  # any error: requests must not wait for a server that will not be available
+            self.endpoint.fatal_error = " ".join(str(error).split())
             return False
         self.endpoint.recovering = False
         return True

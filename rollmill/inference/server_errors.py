@@ -1,4 +1,4 @@
-"""What servers say of failures: their own words, and whether the same request would fail again."""
+"""Interpret servers' error responses: extract the message, and decide whether the same request would fail again."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _NAMES = ("code", "status", "type", "error_code", "status_code", "statusCode", "
 _RETRIED_STATUSES = frozenset({408, 409, 424, 425, 429})
 """424 is how TGI and Bedrock say that the model failed."""
 _FINAL_STATUSES = frozenset({501, 505, 511})
-_OF_THE_SERVER = (400, 498)
-"""Statuses of which servers say in words alone that they are full or have lost the model: AWS, LM Studio, Groq."""
+_AMBIGUOUS_STATUSES = (400, 498)
+"""Statuses that are also used for overload or an unloaded model, which only the message shows: AWS, LM Studio, Groq."""
 _TYPE = re.compile(r"[a-z][a-z0-9_]{2,39}")
 _TAGS = re.compile(r"(?is)<(script|style)\b.*?(</\1\s*>|\Z)|<!--.*?(-->|\Z)|<[^>]{0,2000}>")
 _FINAL_WORDS = re.compile(
@@ -41,8 +41,8 @@ _SPENT = re.compile(
     r"account (is |has been )?(not active|suspended|deactivated)",
     re.IGNORECASE,
 )
-"""Words of servers that answer an empty purse as they answer too many requests a minute."""
-# vLLM, SGLang, llama.cpp, TGI and OpenAI each have words of their own, some of them several.
+"""Messages of an empty or closed account, for which servers use the same status as for a rate limit."""
+# vLLM, SGLang, llama.cpp, TGI and OpenAI each have their own wording, some of them several.
 _TOO_LONG = re.compile(
     r"context[ _]?(length|size|window)|maximum model length|maximum (input|sequence) length|max_model_len|"
     r"(prompt|input) is too long|inputs.{0,40}tokens.{0,40}must be <=|token count.{0,60}exceeds the maximum|"
@@ -55,10 +55,13 @@ _STATUS_IN_WORDS = re.compile(r"(?i)\b(?:error|status)[ _]?code:? ([45]\d\d)\b")
 
 
 class FailedAnswerError(Exception):
-    """An answer that is no completion.
+    """A response that is not a completion.
 
-    `type` is a word to count by, `message` the server's own words; `final`: no other try can succeed; `named`: fields
-    of the request that the error names.
+    Args:
+        type_: A word by which failures are counted, such as `http_503`.
+        message: The server's message.
+        final: Whether the same request would fail again.
+        named: Fields of the request that the error names.
     """
 
     def __init__(self, type_: str, message: str, *, final: bool = False, named: tuple[str, ...] = ()) -> None:
@@ -70,29 +73,29 @@ class FailedAnswerError(Exception):
 
 
 def read_error(status: int, content: bytes) -> FailedAnswerError:
-    """Return the failure that an answer with a status other than 2xx is; its message is the server's own words."""
+    """Return the failure for a response with a status other than 2xx, with the server's message."""
     error = _error_object(content)
     words, names = server_words(content), _names_in(error)
     final = _is_final(status, names, words)
     if final and status == 429 and not is_spent(words):
         words = f"{words} ({next(name for name in names if is_spent(name))})"
-    return FailedAnswerError(f"http_{status}", words, final=final, named=_named_in(error))
+    return FailedAnswerError(f"http_{status}", words, final=final, named=_fields_named_in(error))
 
 
 def is_spent(words: str) -> bool:
-    """Tell whether a server's words say that the account is empty, or has been closed."""
+    """Return whether a server's message says that the account is empty or closed."""
     return _SPENT.search(words) is not None
 
 
 def is_too_long(words: str) -> bool:
-    """Tell whether a server's words say that a request has more tokens than the model's context."""
+    """Return whether a server's message says that a request has more tokens than the model's context."""
     return _TOO_LONG.search(words) is not None
 
 
 def server_words(content: bytes) -> str:
-    """Return the server's own message in an error body, the text of a page, or the body's beginning.
+    """Return the message in an error body, the text of an HTML page, or the beginning of the body.
 
-    OpenAI, vLLM and FastAPI each write it in another place.
+    OpenAI, vLLM and FastAPI each have it under another key.
     """
     if page := page_text(content):
         return page
@@ -100,7 +103,7 @@ def server_words(content: bytes) -> str:
 
 
 def page_text(content: bytes) -> str:
-    """Return the words of an HTML page; empty for what is none."""
+    """Return the text of an HTML page; empty for other content."""
     start = content[:1024].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if not start.startswith((b"<!doctype", b"<html", b"<head", b"<body", b"<title", b"<?xml", b"<!--", b"<center")):
         return ""
@@ -109,7 +112,7 @@ def page_text(content: bytes) -> str:
 
 
 def is_error(value: Any) -> bool:
-    """Tell whether the value of a key `error` is one: some servers write it into every answer, empty or as code 0."""
+    """Return whether the value of a key `error` is an error: some servers always send the key, empty or with code 0."""
     if isinstance(value, str):
         return value.strip().lower() not in ("", "none", "null")
     if isinstance(value, dict):
@@ -120,36 +123,35 @@ def is_error(value: Any) -> bool:
 
 
 def error_without_choices(answer: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Return an answer that is an error itself, as vLLM's older ones; None where it only looks like nothing known."""
-    error = answer.get("base_resp", answer)  # MiniMax's
+    """Return the error of a response without choices, such as older vLLM's; None where there is no message in it."""
+    error = answer.get("base_resp", answer)  # MiniMax's key
     return error if isinstance(error, Mapping) and _words_in(error) else None
 
 
 def failure_in_answer(error: Any) -> FailedAnswerError:
-    """Return the failure that an error inside a good answer is, named by its own code, as by a status."""
+    """Return the failure for an error in a response with status 200; its code is treated as a status."""
     words = words_of(_words_in(error), orjson.dumps(error, default=str)[:500])
     names = _names_in(error)
-    code = next((int(found[1]) for name in names if (found := _STATUS.match(name))), None)
-    if code is None and (found := _STATUS_IN_WORDS.search(words)):
-        code = int(found[1])
+    code = next((int(match[1]) for name in names if (match := _STATUS.match(name))), None)
+    if code is None and (match := _STATUS_IN_WORDS.search(words)):
+        code = int(match[1])
     named = next((name for name in names if _TYPE.fullmatch(name)), "server_error")
     type_ = named if code is None else f"http_{code}"
-    return FailedAnswerError(
-        type_, f"an error inside the answer: {words}", final=_is_final(code, names, words), named=_named_in(error)
-    )
+    final = _is_final(code, names, words)
+    return FailedAnswerError(type_, f"an error inside the answer: {words}", final=final, named=_fields_named_in(error))
 
 
 def _is_final(code: int | None, names: Collection[str], words: str) -> bool:
-    """Tell whether the same request would fail again.
+    """Return whether the same request would fail again.
 
     Args:
-        code: The status, of the answer or in its error.
-        names: What else the error calls itself, in lower case.
+        code: HTTP status, or the error's code; None where there is neither.
+        names: The error's codes and types, in lower case.
         words: Its message.
     """
     if is_spent(words) or any(is_spent(name) for name in names) or code in _FINAL_STATUSES:
         return True
-    if code in _OF_THE_SERVER and not is_too_long(words):
+    if code in _AMBIGUOUS_STATUSES and not is_too_long(words):
         return not (_OVERLOADED.search(words) or any(_OVERLOADED.search(name) for name in names))
     if code is not None and code < 500 and code not in _RETRIED_STATUSES:
         return True
@@ -161,18 +163,18 @@ def _is_final(code: int | None, names: Collection[str], words: str) -> bool:
 
 
 def _names_in(error: Any) -> list[str]:
-    """Return what an error calls itself: its codes and types, in lower case, their words joined by `_`."""
+    """Return an error's codes and types, in snake_case."""
     values = [error.get(key) for key in _NAMES] if isinstance(error, Mapping) else []
     texts = [str(value)[:200].strip() for value in values if isinstance(value, str | int | float)]
     return [_CAMEL.sub("_", text.rpartition("#")[2])[:80].lower() for text in texts if text]
 
 
-def _named_in(error: Any) -> tuple[str, ...]:
+def _fields_named_in(error: Any) -> tuple[str, ...]:
     """Return the fields of the request that an error names: OpenAI in `param`, FastAPI in `loc`."""
     if not isinstance(error, Mapping):
         return ()
     param, message = error.get("param"), error.get("message")
-    details = message.get("detail") if isinstance(message, Mapping) else error.get("detail")  # Mistral's, FastAPI's
+    details = message.get("detail") if isinstance(message, Mapping) else error.get("detail")  # Mistral, else FastAPI
     named = [param] if isinstance(param, str) else []
     for detail in details if isinstance(details, list) else []:
         location = detail.get("loc") if isinstance(detail, Mapping) else None
@@ -181,18 +183,18 @@ def _named_in(error: Any) -> tuple[str, ...]:
 
 
 def _error_object(content: bytes) -> Any:
-    """Return the error in a body, or all of it; None where it is no JSON."""
+    """Return the error object in a body, or the whole body; None where it is not JSON."""
     try:
         body = parse_body(content)
     except (NotJsonError, RecursionError):
         return None
     if isinstance(body, list) and body:
-        body = body[0]  # Google's
+        body = body[0]  # Google wraps errors in a list
     return (body.get("error") or body) if isinstance(body, dict) else None
 
 
 def _words_in(error: Any, depth: int = 0) -> str:
-    """Return an error's message, with the upstream's own where a gateway hands it on; empty for none."""
+    """Return an error's message, with the upstream server's where a gateway passes it on; empty for none."""
     if isinstance(error, str):
         return error
     if isinstance(error, list) and len(error) == 1 and isinstance(error[0], Mapping) and "loc" not in error[0]:

@@ -1,4 +1,4 @@
-"""What a model server's log says of its end."""
+"""Diagnose a model server's death from its log: the most informative line, and a remedy for known errors."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 from rollmill.errors import ServingError
 
 _SEE_ABOVE = "See root cause above"
-_TELLING = re.compile(r"Error|: (?:fatal )?error: ")
+_ERROR_LINE = re.compile(r"Error|: (?:fatal )?error: ")
 _MESSAGE = re.compile(r"Error: \S|: (?:fatal )?error: \S")
-"""An error and what it says, not a line of code that a traceback quotes."""
+"""An error with its message, which excludes source code lines that a traceback quotes."""
 _FITTING = re.compile(r"estimated maximum model length is (\d+)")
 _REDUCED = re.compile(r"Auto-fit max_model_len: reduced from (\d+) to (\d+)")
 _LONGEST = 100_000
 _MOST = 300
-"""Characters of a message that are shown, from its beginning on: vLLM says first what is wrong, then what to read."""
+"""Characters shown of a message: vLLM's begin with the error and end with links to documentation."""
 
 
 def _shorter_context(line: str) -> str:
@@ -37,8 +37,8 @@ def _no_cache(_: str) -> str:
 
 def _held_memory(_: str) -> str:
     return (
-        "out of memory: lower --gpu-memory-utilization in --vllm_args, or end what else holds the device's (nvidia-smi "
-        "shows it)"
+        "out of memory: lower --gpu-memory-utilization in --vllm_args, or end the other processes that use the GPU's "
+        "memory (nvidia-smi shows them)"
     )
 
 
@@ -50,13 +50,13 @@ def _less_memory(_: str) -> str:
 
 
 def _unusable_gpu(_: str) -> str:
-    return "vLLM cannot use the GPU: see what nvidia-smi says, and whether its driver is one that this vLLM runs with"
+    return "vLLM cannot use the GPU: check the output of nvidia-smi, and whether this vLLM supports its driver"
 
 
 def _no_compiler(_: str) -> str:
     return (
-        "vLLM compiles for this GPU: install g++ and python3-dev, and for FlashInfer CUDA's toolkit of the release of "
-        "vLLM's torch, with its folder in CUDA_HOME"
+        "vLLM compiles kernels for this GPU: install g++ and python3-dev, and for FlashInfer the CUDA toolkit of the "
+        "release of vLLM's torch, with its folder in CUDA_HOME"
     )
 
 
@@ -77,18 +77,18 @@ _ADVICE: tuple[tuple[re.Pattern[str], Callable[[str], str]], ...] = (
         _no_compiler,
     ),
 )
-"""Signs in a line, and what to do about it. vLLM 0.32's own words, and torch's."""
+"""Messages of vLLM 0.32 and torch, from specific to general, each with what to do about it."""
 
 
 class ServerLog:
-    """A log from where it ended when this was made: what the server that is started now writes."""
+    """The part of a log file that is written after this object was created, by the server that is started next."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._start = path.stat().st_size if path.exists() else 0
 
     def last_lines(self, count: int = 25) -> str:
-        """Return the last lines that it has."""
+        """Return the last lines."""
         if not self.path.exists():
             return ""
         with self.path.open("rb") as file:
@@ -96,27 +96,27 @@ class ServerLog:
             return "\n".join(file.read().decode("utf-8", "replace").splitlines()[-count:])
 
     def reduced_length(self) -> tuple[int, int] | None:
-        """Return the model's context and the shorter one that fits into memory, where vLLM says that it took that."""
+        """Return the model's context length and the reduced one, in tokens, if vLLM reduced it to fit into memory."""
         match = _REDUCED.search(self.last_lines(2000))
         return (int(match[1]), int(match[2])) if match else None
 
     def death(self, code: int | None, when: str) -> ServingError:
-        """Return the error for a server that ended with a code `when` it should not have.
+        """Return the error for a server that exited with a code, `when` being a phrase such as `while starting`.
 
-        It has the most telling line, from where its message begins, and advice where the line is a known one.
+        It contains the message of the most informative line, and advice for known errors.
         """
-        lines = [line for line in self.last_lines(400).splitlines() if _TELLING.search(line)]
+        lines = [line for line in self.last_lines(400).splitlines() if _ERROR_LINE.search(line)]
         messages = [line for line in lines if _MESSAGE.search(line)]
-        telling = [line for line in messages if _SEE_ABOVE not in line] or messages or lines
-        cause, advice = _known_cause(lines) or (telling[-1] if telling else "", "")
-        why = f": {_message(cause)}" if cause else ""
+        candidates = [line for line in messages if _SEE_ABOVE not in line] or messages or lines
+        cause, advice = _known_cause(lines) or (candidates[-1] if candidates else "", "")
+        reason = f": {_message(cause)}" if cause else ""
         advice = f"; {advice}" if advice else ""
-        message = f"the server ended with code {code} {when}{why}{advice} (log: {self.path})"
+        message = f"the server ended with code {code} {when}{reason}{advice} (log: {self.path})"
         return ServingError(message, details=self.last_lines())
 
 
 def _known_cause(lines: list[str]) -> tuple[str, str] | None:
-    """Return the last line of the most exact kind that there is advice for, and the advice."""
+    """Return the last line of the most specific known error, with its advice; None where no line is known."""
     for sign, advice in _ADVICE:
         matches = [line for line in lines if sign.search(line)]
         if matches:
@@ -125,8 +125,8 @@ def _known_cause(lines: list[str]) -> tuple[str, str] | None:
 
 
 def _message(line: str) -> str:
-    """Return what a line says, without the log's own words in front of it."""
-    begins = _MESSAGE.search(line)
-    first = line.rfind(" ", 0, begins.start()) + 1 if begins else 0  # the name before "Error", or the file's
+    """Return the error message in a line, without the prefix of the log format."""
+    match = _MESSAGE.search(line)
+    first = line.rfind(" ", 0, match.start()) + 1 if match else 0  # from the exception's name, or a file's
     message = line[first:].strip()
     return message if len(message) <= _MOST else f"{message[:_MOST].rstrip()}..."

@@ -1,4 +1,4 @@
-"""A child process that cannot outlive this one."""
+"""A child process, with all its descendants, that cannot outlive this process."""
 
 from __future__ import annotations
 
@@ -16,14 +16,20 @@ import psutil
 from rollmill.terminal import process_supervisor
 
 _MARK = "ROLLMILL_KEPT"
-"""Environment variable by which a command's descendants are known when their keeper is gone."""
+"""Environment variable that marks a command's descendants, to find them if the supervisor was killed."""
 _LONGEST_KILL_S = 10.0
 
 
 class KeptProcess:
-    """One command in a session and process group of its own, under a keeper (see `process_supervisor`).
+    """A command under a supervisor process (see `process_supervisor`), in its own session and process group.
 
-    However this process ends, SIGKILL included, the command and all its descendants end too.
+    However this process ends, even by SIGKILL, the command and all its descendants are ended, too.
+
+    Args:
+        command: Program and arguments.
+        log: File to which standard output and error are appended.
+        environment: Variables in addition to those of this process.
+        grace_s: Seconds between SIGTERM and SIGKILL.
     """
 
     def __init__(
@@ -31,10 +37,11 @@ class KeptProcess:
     ) -> None:
         log.parent.mkdir(parents=True, exist_ok=True)
         self._mark = uuid.uuid4().hex
+        # The supervisor watches the pipe: the kernel closes our end when this process ends, however it does.
         watched, self._leash = os.pipe()
         try:
             with log.open("ab") as output:
-                self._keeper = subprocess.Popen(
+                self._supervisor = subprocess.Popen(
                     [sys.executable, "-I", "-S", process_supervisor.__file__, str(watched), str(grace_s), *command],
                     stdin=subprocess.DEVNULL,
                     stdout=output,
@@ -52,40 +59,40 @@ class KeptProcess:
 
     @property
     def pid(self) -> int:
-        """The keeper's, which is also the process group's and the session's number."""
-        return self._keeper.pid
+        """Return the supervisor's process number, which is also that of the process group and the session."""
+        return self._supervisor.pid
 
     @property
     def returncode(self) -> int | None:
-        """None while the command runs; else its exit code, 128 + n when signal n ended it."""
-        return self._keeper.poll()
+        """Return the command's exit code, 128 + n when signal n ended it; None while it runs."""
+        return self._supervisor.poll()
 
     def wait(self, timeout_s: float | None = None) -> int | None:
-        """Wait for the end; return the exit code, or None when the time was up."""
+        """Wait for the end; return the exit code, or None after `timeout_s`."""
         try:
-            return self._keeper.wait(timeout_s)
+            return self._supervisor.wait(timeout_s)
         except subprocess.TimeoutExpired:
             return None
 
     def end(self) -> None:
-        """Send SIGTERM, then SIGKILL after the grace, to the whole tree; return when none of it is left.
+        """Send SIGTERM, and after the grace period SIGKILL, to the whole process tree; return when it has ended.
 
-        What does not even end by SIGKILL is waited for 10 s.
+        Processes that SIGKILL does not end, such as those stuck in a driver, are waited for 10 s at most.
         """
         if self._leash >= 0:
             os.close(self._leash)
             self._leash = -1
         if self.wait(self._grace_s + _LONGEST_KILL_S) is None:
-            self._keeper.kill()
-            self._keeper.wait()
-        if self._keeper.returncode == -signal.SIGKILL:
-            # The keeper itself was killed: what it kept is on its own, may be forking, and may be stuck in a driver.
+            self._supervisor.kill()
+            self._supervisor.wait()
+        if self._supervisor.returncode == -signal.SIGKILL:
+            # The supervisor itself was killed. The command may still be forking, so that one pass is not enough.
             deadline = time.monotonic() + _LONGEST_KILL_S
             while self._kill_marked() and time.monotonic() < deadline:
                 time.sleep(0.02)
 
     def _kill_marked(self) -> bool:
-        """Send SIGKILL to whatever the command left; return whether there was anything."""
+        """Send SIGKILL to all processes with the mark; return whether there were any."""
         killed = False
         for process in psutil.process_iter():
             try:

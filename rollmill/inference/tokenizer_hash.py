@@ -1,4 +1,4 @@
-"""Which tokenizer it is, wherever it was saved: ids mean the same where their tokenizers have one hash."""
+"""A hash of a tokenizer's vocabulary: token ids are interchangeable between models with the same hash."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from rollmill.errors import InputError
 
 _FAST = "tokenizer.json"
 _OTHERS = ("tokenizer.model", "tekken.json", "spiece.model", "vocab.json", "vocab.txt", "qwen.tiktoken")
-"""Vocabularies that stand alone where there is no `tokenizer.json`, as sentencepiece, Mistral and tiktoken write."""
+"""Vocabulary files of models without a `tokenizer.json`: SentencePiece, Mistral, tiktoken."""
 _DIGITS = 16
 
 
 def tokenizer_hash(model_path: str) -> str | None:
-    """Return 16 hexadecimal digits of the vocabulary of a model's tokenizer, or None where it is not on this machine.
+    """Return a hash of 16 hexadecimal digits of a tokenizer's vocabulary; None where it is not on this machine.
 
-    Equal for equal tokens at equal ids, however the files were written: a trainer saves them anew. `model_path` is a
-    folder, or a hub id that is in the cache. Raises `InputError` for a `tokenizer.json` that cannot be read.
+    It is equal for equal tokens at equal ids, even if the files differ because a trainer saved them again. `model_path`
+    is a folder, or a hub id in the cache. Raises `InputError` for a `tokenizer.json` that cannot be read.
     """
     if (fast := _file(model_path, _FAST)) is not None:
         return _digits(orjson.dumps(sorted(set(_tokens(fast)))))
@@ -44,19 +44,19 @@ def _file(model_path: str, name: str) -> Path | None:
 
     try:
         cached = try_to_load_from_cache(model_path, name)
-    except HFValidationError:  # a server's name for a model, or a path that is not there
+    except HFValidationError:  # a server's name for a model, or a path that does not exist
         return None
     return Path(cached) if isinstance(cached, str) else None
 
 
 def _tokens(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield (id, token) of a `tokenizer.json`, added tokens too. Raises `InputError` for one that is none."""
+    """Yield (id, token) of a `tokenizer.json`, with added tokens. Raises `InputError` for an invalid file."""
     try:
         content: dict[str, Any] = orjson.loads(path.read_bytes())
         vocabulary = content["model"]["vocab"]
         if isinstance(vocabulary, dict):  # BPE, WordPiece, WordLevel
             yield from ((int(index), str(token)) for token, index in vocabulary.items())
-        else:  # Unigram: [token, score], the id is the place
+        else:  # Unigram: a list of [token, score], indexed by id
             yield from ((index, str(token)) for index, (token, _) in enumerate(vocabulary))
         yield from ((int(added["id"]), str(added["content"])) for added in content.get("added_tokens") or ())
     except (OSError, LookupError, TypeError, ValueError, AttributeError) as error:

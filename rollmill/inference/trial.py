@@ -1,4 +1,4 @@
-"""Trying a request before a run: what running servers refuse of it, and whether it can be answered at all."""
+"""Trial requests before a run: find the request fields that running servers refuse, and check that they answer."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from rollmill.terminal.interruption import result_of
 ResultT = TypeVar("ResultT")
 
 MODEL = "model"
-"""Whose the requests of a job with one model are."""
+"""Model role in jobs with one model."""
 
 _TAKES_ALL = ("vllm", "sglang")
-"""Owners of listed models whose servers take every field that a job may send."""
+"""Owners of listed models whose servers accept every field that a job may send."""
 _MOST_CHANGES = 12
 _LONGEST_S = 20.0
-"""What is refused is so at once: an answer that takes longer was begun, and so the request taken."""
+"""Timeout in seconds: servers refuse fields at once, so that a slower response means that they were accepted."""
 _RETRIES = 2
 _QUESTION = [{"role": "user", "content": "Say OK."}]
 _REFUSALS = ("http_400", "http_422")
@@ -39,27 +39,27 @@ _NO_MODEL = re.compile(
 
 
 class TrialRequest(NamedTuple):
-    """A job's requests to running servers, but for their messages and seeds."""
+    """A job's requests to running servers, without messages and seeds."""
 
     parameters: ServingParameters
     urls: tuple[str, ...]
     names: tuple[str, ...]
-    """The model's name, or what else the servers may know it by."""
+    """Names that the model may have on the servers, in order of preference."""
     fields: Mapping[str, Any]
     endpoint: EndpointConfig | None = None
-    """Where the servers' key and headers come from, if that is a block."""
+    """The endpoint block with the servers' key and headers, if there is one."""
 
 
 def find_changes(request: TrialRequest, *, begun: RequestChanges = NO_CHANGES) -> RequestChanges:
     """Send one short request to each server, and again with what it refuses renamed or left out; return the changes.
 
-    Servers that take everything, as they list their models, are not asked, nor are those that do not answer now: the
-    run itself waits for them. Raises `InputError` for a parameter that would have to be left out without
-    `--drop_params`, and for a limit of tokens beyond the context; `ServingError` where no request can be answered.
+    Servers that accept all fields, by the owner of their listed models, get no trial request, nor do servers that do
+    not answer now, since the run itself waits for them. Raises `InputError` for a sampling parameter that is refused
+    without `--drop_params`, and for a token limit beyond the context; `ServingError` where no request can be answered.
 
     Args:
-        request: What is tried.
-        begun: The changes that the run was begun with: they stay where no server can be asked now.
+        request: The request to try, and the servers.
+        begun: The changes with which the run began, which are kept where no server answers now.
     """
     changes = NO_CHANGES
     for url in request.urls:
@@ -93,38 +93,46 @@ def _check_context(url: str, listed: ListedModel, fields: Mapping[str, Any]) -> 
 
 
 class _Trial:
-    """The requests to one server."""
+    """The trial requests to one server.
+
+    Args:
+        url: Address of the server.
+        request: The request to try.
+        client: The run's client configuration.
+        drop_params: Whether sampling parameters that the server refuses may be left out.
+    """
 
     def __init__(self, url: str, request: TrialRequest, client: ClientConfig, *, drop_params: bool) -> None:
         self._url = url
-        # The same as the run's: see `running`, which asks servers that are no vLLM only where that is wanted.
+        # The same fields as in the run: `use_running_servers` requests tokens from other servers than vLLM only with
+        # `--record_tokens`.
         self._fields = {**request.fields, SEED: 0, **(REQUEST_FIELDS if request.parameters.record_tokens else {})}
         limits = {"max_retries": _RETRIES, "request_timeout_s": min(_LONGEST_S, client.request_timeout_s)}
         self._client = client.model_copy(update=limits)
         self._drop_params = drop_params
 
     def settle(self, changes: RequestChanges, names: tuple[str, ...], *, is_listed: bool) -> RequestChanges | None:
-        """Return the changes with which the server takes a request; None where it answers nothing just now.
+        """Return the changes with which the server accepts a request; None where it cannot answer now.
 
         Args:
-            changes: What other servers of the job want.
-            names: By which the model is asked for, one after the other.
+            changes: The changes that the job's other servers require.
+            names: Names of the model, tried one after the other.
             is_listed: Whether the server lists the name.
         """
         name, *others = names
         first = changes
         for _ in range(_MOST_CHANGES):
-            failure = _in_thread(self._ask(name, changes))
+            failure = _run_in_thread(self._ask(name, changes))
             if failure is None:
                 return changes if is_listed else changes.model_copy(update={"model": name})
-            if not is_listed and others and _is_of_model(failure):
+            if not is_listed and others and _refuses_model(failure):
                 name = others.pop(0)
                 continue
             changed = self._changed(changes, failure)
             if changed is None:
                 return changes if failure.final or changes != first else None
             changes = changed
-        raise ServingError(f"{self._url} refuses one parameter after the other: {', '.join(changes.left_out)}")
+        raise ServingError(f"{self._url} refuses one parameter after another: {', '.join(changes.left_out)}")
 
     async def _ask(self, model: str, changes: RequestChanges) -> RequestFailedError | None:
         config = self._client.model_copy(update={"changes": changes})
@@ -137,7 +145,7 @@ class _Trial:
         return None
 
     def _changed(self, changes: RequestChanges, failure: RequestFailedError) -> RequestChanges | None:
-        """Return the changes with one more; None where the failure says nothing of the request. Raises `InputError`."""
+        """Return the changes with one more for a failure; None where it names no request field. Raises `InputError`."""
         if failure.too_long:
             raise InputError(
                 f"--max_tokens {self._fields.get('max_tokens')} does not fit into the server's context: "
@@ -154,38 +162,40 @@ class _Trial:
         if name is None:
             return None
         if name == "tools":
-            raise InputError(f"the server takes no tools: {failure.message}: have the agent write its commands as text")
+            raise InputError(
+                f"the server accepts no tools: {failure.message}: have the agent write its commands as text"
+            )
         if name in REQUEST_FIELDS:
-            raise InputError(f"the server gives no tokens: {failure.message}: leave --record_tokens out")
+            raise InputError(f"the server returns no tokens: {failure.message}: leave --record_tokens out")
         changed = changes.changed_for(name, failure.message)
         if changed is None:
             raise InputError(f"--{name} {fields[name]}: {failure.message}: give another value")
         if name in changed.of_sampling and not self._drop_params:
             raise InputError(
                 f"the server refuses {name} {fields[name]}: {failure.message}: give another --{name}, or --drop_params "
-                "to leave it out and have the server decide"
+                "to leave it out, so that the server's default applies"
             )
         return changed
 
     def _address_advice(self, failure: RequestFailedError) -> str:
-        """Return what to try where a server knows no such path: not every one has `/v1`, which is added by itself."""
-        if failure.type not in _NO_SUCH_PATH or _is_of_model(failure, by_status=False):
+        """Return advice for a server that does not know the path: `/v1`, which is added, is not right for all."""
+        if failure.type not in _NO_SUCH_PATH or _refuses_model(failure, by_status=False):
             return ""
-        whole = api_url(self._url.removesuffix("/v1"), CHAT_PATH)
-        return f" (if the server has no /v1, give {whole} as --base_url)" if self._url.endswith("/v1") else ""
+        complete_url = api_url(self._url.removesuffix("/v1"), CHAT_PATH)
+        return f" (if the server has no /v1, give {complete_url} as --base_url)" if self._url.endswith("/v1") else ""
 
 
-def _in_thread(asking: Coroutine[Any, Any, ResultT]) -> ResultT:
-    """Return what asking comes to, on a loop of its own: the caller's thread may have one, and looks for signals."""
+def _run_in_thread(coroutine: Coroutine[Any, Any, ResultT]) -> ResultT:
+    """Run a coroutine on an event loop in another thread, since this one may have a loop, and must handle signals."""
     threads = ThreadPoolExecutor(1, thread_name_prefix="trial")
     try:
-        return result_of(threads.submit(asyncio.run, asking))
+        return result_of(threads.submit(asyncio.run, coroutine))
     finally:
         threads.shutdown(wait=False)
 
 
-def _is_of_model(failure: RequestFailedError, *, by_status: bool = True) -> bool:
-    """Tell whether a server refuses a model's name: by its status too, which may be that of an unknown path."""
+def _refuses_model(failure: RequestFailedError, *, by_status: bool = True) -> bool:
+    """Return whether a server refuses the model's name; `by_status` counts every 404, also that of an unknown path."""
     if by_status and failure.type == "http_404":
         return True
     names_model = "model" in failure.named or _NO_MODEL.search(failure.message) is not None

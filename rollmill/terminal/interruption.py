@@ -165,7 +165,7 @@ def look(*, again: bool = False) -> None:
     if _State.first is None:
         return
     if not in_main_thread():
-        raise RunStoppedError("the run was stopped; the same command continues it")
+        raise RunStoppedError("the run was stopped; run the same command again to continue it")
     if again or not _State.raised:
         _State.raised = True
         raise Interrupted(_State.first)
@@ -283,5 +283,5 @@ def _raise(number: int, frame: FrameType | None) -> None:
 def _leave(number: int, frame: FrameType | None) -> None:
     if _State.first is None:  # else somebody has said so
         with suppress(OSError):
-            os.write(2, f"\n{_State.prog}: stopped: the same command continues\n".encode())
+            os.write(2, f"\n{_State.prog}: stopped: run the same command again to continue\n".encode())
     os._exit(128 + number)

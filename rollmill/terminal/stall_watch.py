@@ -278,5 +278,5 @@ class StallCheck:
                 self._stacks = watch.dump_stacks()
         raise RunStoppedError(
             f"no request, command or rollout has completed for {self._limit_s:.0f} s or longer: {self._stacks} shows "
-            "where every thread is; the same command continues"
+            "where every thread is; run the same command again to continue"
         )

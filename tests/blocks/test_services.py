@@ -24,7 +24,7 @@ def test_check_describes_the_service_in_one_line(block):
 def test_a_service_of_others_may_say_nothing(block):
     with RawServer(lambda headers, path: (404, b"")) as server:
         url = server.base_url.removesuffix("/v1")
-        assert block(address=url).check() == f"{url}: a server answers, which says nothing of itself"
+        assert block(address=url).check() == f"{url}: a server answers, but it has no /status"
     with pytest.raises(ServingError, match="no service answers"):
         block(address=url).check()
 

@@ -230,7 +230,7 @@ def test_report_errors(capsys):
     with pytest.raises(SystemExit) as stop, report_errors("job"):
         raise KeyboardInterrupt
     assert stop.value.code == 130
-    assert "stopped: the same command continues" in capsys.readouterr().err
+    assert "stopped: run the same command again to continue" in capsys.readouterr().err
     with pytest.raises(SystemExit) as stop, report_errors("job"):
         Path("/dev/null/below").mkdir()
     assert stop.value.code == 1

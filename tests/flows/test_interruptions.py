@@ -192,7 +192,7 @@ def test_server_failing_for_10_s_loses_no_rollout(job: Job) -> None:
     with ScriptedServer(Script(model="m", failing_s=10)) as server:
         done = job.run(*MODEL, "--base_url", server.base_url)
         assert done.returncode == 0, done.stderr
-        assert "failed on the way and were sent again: http_500" in done.stderr
+        assert "failed and were sent again: http_500" in done.stderr
         assert server.requests > 160
     lines = journal_lines(job.folder)
     assert len(seeds(lines)) == len(lines) == 160
@@ -265,7 +265,7 @@ def test_blocked_processes_end_within_20_s_of_a_signal(
         deadline = time.monotonic() + 18
         for (job, process), journal in zip(running, before, strict=True):
             said = "".join(process.communicate(timeout=max(0.1, deadline - time.monotonic())))
-            assert "reject_sampling: stopped: the same command continues" in said
+            assert "reject_sampling: stopped: run the same command again to continue" in said
             assert "Traceback" not in said, said
             all_ended(job, 5)
             assert journal_lines(job.folder)[: len(journal)] == journal
@@ -278,7 +278,7 @@ def test_second_signal_kills_blocked_processes_at_once(job: Job) -> None:
         code, said = stop(process, signal.SIGINT, timeout=5)
         assert code == -signal.SIGKILL
         # Python's resource tracker may have its say after that, of what the killed process has left.
-        assert "\nreject_sampling: stopped: the same command continues\n" in said
+        assert "\nreject_sampling: stopped: run the same command again to continue\n" in said
         all_ended(job, 5)
 
 
@@ -301,5 +301,5 @@ def test_ctrl_c_at_a_terminal_while_workers_start(job: Job, after_s: float) -> N
     os.killpg(process.pid, signal.SIGINT)
     output, errors = process.communicate(timeout=20)
     assert "Traceback" not in output + errors
-    assert errors.endswith("\nreject_sampling: stopped: the same command continues\n")
+    assert errors.endswith("\nreject_sampling: stopped: run the same command again to continue\n")
     all_ended(job, 20)

@@ -212,7 +212,7 @@ def test_requests_are_sent_as_the_server_takes_them(job: Job) -> None:
         tried = len(server.requests)
         assert "already complete" in job.run(*call, "--drop_params", "--no_canary").stdout
         assert len(server.requests) == tried
-    assert "the server takes no seed" in done.stderr
+    assert "the server accepts no seed" in done.stderr
     assert {"max_completion_tokens", "top_p"} < set(server.requests[-1])
     manifest = json.loads((job.folder / "reject_sampling_results" / "scripted" / "manifest.json").read_text())
     assert manifest["request_changes"]["model"]["left_out"] == ["seed", "temperature"]

@@ -203,7 +203,7 @@ def test_adapter_of_another_base_is_refused_before_the_start(job: Job) -> None:
     expected = [
         (f"the adapter adapter was trained for {trained_for}, not for other (", "inputs, the adapter 32"),
         ("there is no adapter directory nowhere: give a local one",),
-        ("base is not a LoRA adapter but a whole model: give it as --model_path",),
+        ("base is not a LoRA adapter but a complete model: give it as --model_path",),
     ]
     refused = other.fail_each(*(sampling(job, *given, "--vllm_args", SCRIPT)[1] for given in (both, nowhere, whole)))
     for (code, said), words in zip(refused, expected, strict=True):

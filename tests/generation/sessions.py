@@ -10,8 +10,8 @@ from rollmill.verifiers import VerifierPool
 from tests.generation.made import PLAIN
 
 
-def asking(*urls, prompting=PLAIN, gone=None, max_retries=0):
-    endpoints = [url if isinstance(url, Endpoint) else Endpoint(url, gone=gone) for url in urls]
+def asking(*urls, prompting=PLAIN, fatal_error=None, max_retries=0):
+    endpoints = [url if isinstance(url, Endpoint) else Endpoint(url, fatal_error=fatal_error) for url in urls]
     return ChatRollouts(
         ChatClient(EndpointPool(endpoints), ClientConfig(max_retries=max_retries)),
         VerifierPool("numeric", accept_error=0.0),

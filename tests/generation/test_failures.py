@@ -52,7 +52,7 @@ def test_completions_that_could_not_be_judged(tmp_path):
         ("http_429", "slow down", "lower the concurrency"),
         ("overloaded_error", "busy", "lower the concurrency"),
         ("malformed_response", "choices is empty", "see its log"),
-        ("http_404", "no model m", "the name that the server knows"),
+        ("http_404", "no model m", "a model name that the server knows"),
         ("connection", "refused", "see the server's log"),
         ("http_503", "busy", "see the server's log"),
         ("http_424", "generation failed", "see the server's log"),

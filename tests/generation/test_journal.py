@@ -196,7 +196,7 @@ def test_a_full_disk_stops_with_a_whole_last_line(small_disk, size):
     with open_journal(path) as journal:
         fill(small_disk, 16384)
         written = []
-        with pytest.raises(RunStoppedError, match=r"cannot write .*journal\.jsonl: the disk is full; make room"):
+        with pytest.raises(RunStoppedError, match=r"cannot write .*journal\.jsonl: the disk is full; free some space"):
             written.extend(append(journal, "p", place, completion="x" * size) for place in range(_UNTIL_FULL))
         assert path.read_bytes() == b"".join(written)
         assert len(written) >= 2

@@ -113,7 +113,7 @@ def test_rows_whose_tokens_somebody_deleted_still_count(path, caplog):
     with open_journal(path) as journal:
         assert journal.tally.done == 2
         append(journal, 2)
-    assert "the tokens of 2 rows are not there" in caplog.text
+    assert "the tokens of 2 rows are missing" in caplog.text
     with open_journal(path) as journal:
         assert journal.tally.done == 3
         assert tokens_of(journal, 2) == (sampled(2, 7), sampled(8))

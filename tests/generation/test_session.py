@@ -53,7 +53,7 @@ def test_engine_stop_is_raised_to_every_caller(tmp_path):
 
 
 def test_no_server_is_left(tmp_path):
-    with opened(tmp_path) as run, session(run, "http://127.0.0.1:9/v1", gone="it died") as made:
+    with opened(tmp_path) as run, session(run, "http://127.0.0.1:9/v1", fatal_error="it died") as made:
         problems = list(run.problems())
         with pytest.raises(ServingError, match=r"http://127\.0\.0\.1:9/v1: it died"):
             made.generate(problems)
@@ -72,7 +72,7 @@ def test_closing_the_session_stops_waiting_callers(tmp_path):
         with session(run, server.base_url) as made:
             waiting = threads.submit(made.generate, list(run.problems()))
             wait_until(lambda: server.in_flight == 4)
-        with pytest.raises(RunStoppedError, match="the run was stopped; the same command continues it"):
+        with pytest.raises(RunStoppedError, match="the run was stopped; run the same command again to continue it"):
             waiting.result()
 
 

@@ -74,7 +74,7 @@ def test_the_latest_record_of_a_rollout_is_found_without_its_place(tmp_path):
     anywhere = TokenLocation(file="0001.tokens")
     assert reader.read(anywhere, "p0", 0) == tokens_of([1, 2], [5])
     assert reader.read(anywhere, "p0", 1) == tokens_of([1, 2], [4], 1)
-    with pytest.raises(TokenFileError, match="no whole record"):
+    with pytest.raises(TokenFileError, match="no complete token record"):
         reader.read(anywhere, "p1", 0)
     file.close()
     reader.close()
@@ -115,7 +115,7 @@ def test_a_torn_record_is_no_record(tmp_path, damage):
         assert not written.holds(location.offset)
         assert written.end == 0
     reader = TokenReader(tmp_path)
-    with pytest.raises(TokenFileError, match="no whole record"):
+    with pytest.raises(TokenFileError, match="no complete token record"):
         reader.read(location, "p0", 0)
     reader.close()
 
@@ -135,7 +135,7 @@ def test_an_opened_file_goes_on_behind_the_end_that_it_is_given(tmp_path):
 
 @pytest.mark.parametrize("name", ["/etc/passwd", "0001.jsonl", "a\0.tokens", "..", ""])
 def test_a_location_leads_to_files_of_tokens_only(tmp_path, name):
-    with pytest.raises(TokenFileError, match="no name of a file"):
+    with pytest.raises(TokenFileError, match="not the name of a token file"):
         TokenReader(tmp_path / "rollouts").read(TokenLocation(file=name, offset=0), "p0", 0)
 
 

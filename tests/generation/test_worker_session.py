@@ -211,7 +211,7 @@ def test_lost_server_is_reported_with_completed_rollouts(tmp_path):
             making = threads.submit(keeper.make, Order(tmp_path), opening, shard)
             while server.requests <= 4:  # one of the first four has been answered then
                 time.sleep(0.01)
-            endpoint.gone = "it was killed"
+            endpoint.fatal_error = "it was killed"
             given = making.result()
         assert str(given.refused) == f"{server.base_url}: it was killed"
         assert 1 <= len(given.completed) < 16

@@ -118,7 +118,7 @@ def test_pickled_weights_of_an_adapter_are_refused(base, tmp_path, marker):
     folder = write_adapter(tmp_path / "adapter", base_model_name_or_path=str(base))
     (folder / "adapter_model.safetensors").unlink()
     (folder / "adapter_model.bin").write_bytes(pickle.dumps({"weight": Payload(marker)}))
-    with pytest.raises(InputError, match=r"has no adapter_model.safetensors: save it whole, as safetensors"):
+    with pytest.raises(InputError, match=r"has no adapter_model.safetensors: save it completely, as safetensors"):
         resolve_pair(str(base), adapter_theta=str(folder))
     assert not marker.exists()
 

@@ -61,7 +61,7 @@ def test_the_least_rank_that_vllm_takes_and_that_is_enough(tmp_path, config, ran
         ({"use_dora": True}, "it is a DoRA adapter: merge it into its base, and give that as --model_path"),
         ({"bias": "all"}, "it has biases"),
         ({"lora_bias": True}, "it has biases"),
-        ({"r": 513}, "its rank is 513, the greatest that is served 512"),
+        ({"r": 513}, "its rank is 513, and the highest that vLLM serves is 512"),
     ],
 )
 def test_unservable_adapter_is_refused_in_one_line(tmp_path, config, why):
@@ -77,11 +77,11 @@ def test_invalid_adapter_is_refused_in_one_line(tmp_path):
     with pytest.raises(InputError, match="is not a LoRA adapter: adapter_config"):
         read_adapter(tmp_path)
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(InputError, match="is not a LoRA adapter but a whole model: give it as --model_path"):
+    with pytest.raises(InputError, match="is not a LoRA adapter but a complete model: give it as --model_path"):
         read_adapter(tmp_path)
     write_adapter(tmp_path)
     assert read_adapter(tmp_path).rank == 4
-    for text, why in (("[]", "is no object"), ("{", "cannot be read")):
+    for text, why in (("[]", "is not a JSON object"), ("{", "cannot be read")):
         (tmp_path / "adapter_config.json").write_text(text)
         with pytest.raises(InputError, match=why):
             read_adapter(tmp_path)
@@ -118,7 +118,7 @@ def test_its_identity_is_what_is_served_and_nothing_beside_it(tmp_path):
     ],
 )
 def test_a_pattern_that_may_match_for_ever_is_refused(tmp_path, config):
-    with pytest.raises(InputError, match="has a pattern of modules that may match for ever"):
+    with pytest.raises(InputError, match="has a pattern of modules that may take forever to match"):
         read_adapter(write_adapter(tmp_path, **config))
 
 

@@ -172,7 +172,7 @@ def test_work_is_counted_before_it_asks():
 def test_groups_of_an_endpoint_that_is_down_go_elsewhere(down):
     async def run():
         pool = pool_of(2)
-        pool.endpoints[down].gone = "it died"
+        pool.endpoints[down].fatal_error = "it died"
         where = Counter()
         for group, _ in pool.in_turns(groups_of([3] * 4)):
             with pool.conversation(group) as conversation:

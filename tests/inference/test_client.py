@@ -163,7 +163,7 @@ def test_requests_are_balanced():
 
 def test_a_server_that_is_gone_for_good():
     async def run():
-        pool = EndpointPool([Endpoint("http://a/v1", gone="it died")])
+        pool = EndpointPool([Endpoint("http://a/v1", fatal_error="it died")])
         async with ChatClient(pool, ClientConfig()) as client:
             await client.complete(body())
 
@@ -466,7 +466,7 @@ def test_answers_without_the_tokens_that_were_asked_for_are_counted(caplog):
     with RawServer(lambda *_: (200, GOOD)) as server:
         answer, _ = ask_one(server.base_url, token_source=TokenSource(None, None))
     assert (answer.text, answer.tokens) == ("yes", None)
-    assert "1 answers came without the ids of their tokens" in caplog.text
+    assert "1 answers came without token ids" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -149,7 +149,7 @@ def test_which_driver_is_too_old(cuda: str | None, driver: str | None, old: bool
 
 def test_a_machine_without_a_gpu_computes_on_the_cpu(machine: FakeMachine) -> None:
     assert choose_device() == "cpu"
-    with pytest.raises(InputError, match=r"^device 'cuda': this machine shows no GPU: give cpu$"):
+    with pytest.raises(InputError, match=r"^device 'cuda': this machine has no GPU: give cpu$"):
         choose_device("cuda")
 
 
@@ -200,7 +200,7 @@ def test_a_gpu_that_runs_nothing_is_refused(machine: FakeMachine, cuda, names: l
     machine.show(*names, driver="580.65.06")
     cuda(kernel="CUDA error: no kernel image is available for execution on the device\nCompile with ...")
     with pytest.raises(
-        InputError, match=r"no kernel image is available for execution on the device: see what nvidia-smi"
+        InputError, match=r"no kernel image is available for execution on the device: see the output of nvidia-smi"
     ):
         choose_device()
     assert choose_device(runs=False) == "cuda"

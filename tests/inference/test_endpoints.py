@@ -27,7 +27,7 @@ endpoint = st.builds(
     lambda state, outstanding, rests: Endpoint(
         "http://x/v1",
         recovering=state == "recovering",
-        gone="gone" if state == "gone" else None,
+        fatal_error="gone" if state == "gone" else None,
         outstanding=outstanding,
         rests_until=time.monotonic() + rests,
     ),
@@ -39,7 +39,7 @@ endpoint = st.builds(
 
 @given(st.lists(endpoint, min_size=1, max_size=6))
 def test_pick_takes_the_least_busy_of_the_usable(made):
-    usable = [e for e in made if e.gone is None and not e.recovering and e.rests_until <= time.monotonic()]
+    usable = [e for e in made if e.fatal_error is None and not e.recovering and e.rests_until <= time.monotonic()]
     picked = EndpointPool(made).pick()
     if usable:
         assert picked in usable
@@ -111,7 +111,7 @@ def test_waiting_for_one_that_is_being_restarted():
     async def run():
         pool = pool_of("a", "b")
         first, second = pool.endpoints
-        first.gone, second.recovering = "burnt", True
+        first.fatal_error, second.recovering = "burnt", True
         waiting = asyncio.create_task(pool.acquire())
         await asyncio.sleep(0.1)
         assert not waiting.done()
@@ -126,7 +126,7 @@ def test_all_gone():
     async def run():
         pool = pool_of("a", "b")
         for place, one in enumerate(pool.endpoints):
-            one.gone = f"reason {place}"
+            one.fatal_error = f"reason {place}"
         with pytest.raises(ServingError, match="http://a/v1: reason 0; http://b/v1: reason 1"):
             await pool.acquire()
 

@@ -32,7 +32,7 @@ def test_a_file_that_is_none_is_refused_in_one_line(model, text):
 
 def test_a_name_that_only_a_server_knows(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(InputError, match=r"--sampling model: .* is not to be had here"):
+    with pytest.raises(InputError, match=r"--sampling model: .* is not available here"):
         recommended_sampling("name with spaces")
     assert known_recommendation("name with spaces") is None
     assert sampling_notes(SAMPLED, "name with spaces", external=True) == []
@@ -58,7 +58,7 @@ def test_vllms_own_arguments_are_heeded(model):
 
 def test_a_broken_file_ends_no_run_that_does_not_ask_for_it(model):
     [note] = sampling_notes(SAMPLED, model("{"), external=False)
-    assert "is no JSON object" in note
+    assert "is not a JSON object" in note
 
 
 def test_of_running_servers_it_is_not_known(model):

@@ -25,7 +25,7 @@ def test_a_port_in_use_names_its_holder():
         with pytest.raises(ServingError) as caught:
             PortReservation(port)
     message = str(caught.value)
-    assert message.startswith(f"port {port} cannot be taken (Address already in use): process {os.getpid()} (")
+    assert message.startswith(f"port {port} cannot be used (Address already in use): process {os.getpid()} (")
     assert "python" in message
     assert "--model_port" in message
     assert "\n" not in message

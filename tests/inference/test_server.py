@@ -148,10 +148,10 @@ def test_a_port_in_use_starts_nothing(log):
 
 
 def test_an_interpreter_that_is_not_there(log, monkeypatch):
-    with pytest.raises(InputError, match=r"'/no/python' is not there: .* `make setup`"):
+    with pytest.raises(InputError, match=r"'/no/python' does not exist: .* `make setup`"):
         model_server(log, config={"python": "/no/python"}).__enter__()
     monkeypatch.setenv("ROLLMILL_VLLM_PYTHON", "/no/other")
-    with pytest.raises(InputError, match="'/no/other' is not there"):
+    with pytest.raises(InputError, match="'/no/other' does not exist"):
         model_server(log, config={"python": ""}).__enter__()
 
 
@@ -281,7 +281,7 @@ def test_a_server_killed_in_the_middle_is_started_again(log):
         assert answer.calls > 1
         assert server.restarts == 1
         assert server.endpoint.base_url == url
-        assert server.endpoint.gone is None
+        assert server.endpoint.fatal_error is None
         assert not server.endpoint.recovering
         assert not living(pids)
         assert log.read_text().count("serving on port") == 2
@@ -294,8 +294,8 @@ def test_restarts_are_bounded(log):
         kill_server(server)
         wait_until(lambda: server.restarts == 1 and not server.endpoint.recovering)
         kill_server(server)
-        wait_until(lambda: server.endpoint.gone)
-        assert server.endpoint.gone == f"the server ended with code 137 after 1 restarts: see {log}"
+        wait_until(lambda: server.endpoint.fatal_error)
+        assert server.endpoint.fatal_error == f"the server ended with code 137 after 1 restarts: see {log}"
         with pytest.raises(ServingError, match="code 137 after 1 restarts"):
             ask(server, 1)
 
@@ -315,8 +315,8 @@ def test_a_restart_that_fails(log, tmp_path):
     with model_server(log, config={"python": str(python)}) as server:
         python.unlink()
         kill_server(server)
-        wait_until(lambda: server.endpoint.gone)
-        assert "is not there" in server.endpoint.gone
+        wait_until(lambda: server.endpoint.fatal_error)
+        assert "does not exist" in server.endpoint.fatal_error
 
 
 def test_a_restart_that_dies_while_starting(log, tmp_path):
@@ -325,8 +325,8 @@ def test_a_restart_that_dies_while_starting(log, tmp_path):
     with model_server(log, config={"environment": {"PYTHONPATH": str(tmp_path)}}) as server:
         switch.write_text("import sys; sys.exit('RuntimeError: no device')")
         kill_server(server)
-        wait_until(lambda: server.endpoint.gone)
-        assert "while starting" in server.endpoint.gone
+        wait_until(lambda: server.endpoint.fatal_error)
+        assert "while starting" in server.endpoint.fatal_error
 
 
 def test_the_block_may_end_just_before_a_restart(log, monkeypatch):

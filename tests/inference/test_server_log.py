@@ -81,16 +81,20 @@ def death(tmp_path, log):
             "RuntimeError: CUDA out of memory occurred",
             "out of memory: lower --gpu-memory-utilization or",
         ),
-        (DRIVER + ABOVE, "RuntimeError: The NVIDIA driver on your", "vLLM cannot use the GPU: see what nvidia-smi"),
+        (
+            DRIVER + ABOVE,
+            "RuntimeError: The NVIDIA driver on your",
+            "vLLM cannot use the GPU: check the output of nvidia-smi",
+        ),
         (
             "RuntimeError: Could not find nvcc and default\n" + ABOVE,
             "RuntimeError: Could not",
-            "vLLM compiles for this GPU",
+            "vLLM compiles kernels for this GPU",
         ),
         (
             "cuda_utils.c:1:10: fatal error: Python.h: No such file or directory\n",
             "cuda_utils.c",
-            "vLLM compiles for this",
+            "vLLM compiles kernels for this",
         ),
         (
             KV_CACHE + "AttributeError: 'NoneType' has no attribute 'shutdown'\n",

@@ -7,7 +7,7 @@ import pytest
 from pydantic import SecretStr
 
 from rollmill.errors import InputError, ServingError
-from rollmill.inference.backend import EndpointConfig, running
+from rollmill.inference.backend import EndpointConfig, use_running_servers
 from rollmill.inference.request_changes import NO_CHANGES, RequestChanges, refused_parameter
 from rollmill.inference.trial import TrialRequest, find_changes
 from tests.inference.raw_server import RawServer
@@ -121,7 +121,7 @@ def test_a_server_that_refuses_whatever_is_left_is_given_up():
     names = [f"x{number}" for number in range(40)]
     fields = FIELDS | dict.fromkeys(names, 1)
     with server_that(lambda request: next((unsupported(name) for name in names if name in request), None)) as server:
-        with pytest.raises(ServingError, match="one parameter after the other"):
+        with pytest.raises(ServingError, match="one parameter after another"):
             tried(server, fields=fields, drop_params=True)
         assert len(server.requests) < 20
 
@@ -182,7 +182,7 @@ def test_a_server_that_takes_no_tools():
     fields = FIELDS | {"tools": [{"type": "function"}]}
     with (
         server_that(lambda request: unsupported("tools") if "tools" in request else None) as server,
-        pytest.raises(InputError, match=r"takes no tools: .*have the agent write its commands as text"),
+        pytest.raises(InputError, match=r"accepts no tools: .*have the agent write its commands as text"),
     ):
         tried(server, fields=fields, drop_params=True)
 
@@ -190,7 +190,7 @@ def test_a_server_that_takes_no_tools():
 def test_a_server_that_gives_no_tokens_is_found_where_they_are_asked_for():
     with server_that(lambda request: unsupported("logprobs") if "logprobs" in request else None) as server:
         assert tried(server) == NO_CHANGES
-        with pytest.raises(InputError, match=r"gives no tokens: .*leave --record_tokens out"):
+        with pytest.raises(InputError, match=r"returns no tokens: .*leave --record_tokens out"):
             tried(server, record_tokens=True)
 
 
@@ -232,8 +232,11 @@ def test_without_a_list_the_name_is_found_by_asking(listing):
     with server_that(answer, listing=listing) as server:
         changes = tried(server, names=("my-run", "the-model"))
         assert changes == RequestChanges(model="the-model")
-        assert running((server.base_url,), ("my-run",), parameters(), None, changes=changes).model == "the-model"
-        assert running((server.base_url,), ("my-run",), parameters(), None).model == "my-run"
+        assert (
+            use_running_servers((server.base_url,), ("my-run",), parameters(), None, changes=changes).model
+            == "the-model"
+        )
+        assert use_running_servers((server.base_url,), ("my-run",), parameters(), None).model == "my-run"
         with pytest.raises(ServingError, match="404: no such model"):
             tried(server, names=("my-run",))
 

@@ -140,7 +140,7 @@ def test_a_build_for_gpus_wants_one(packages: Packages, machine: FakeMachine) ->
         check_devices(found, {})
     machine.show("nvidiactl", driver="580.65.06")
     check_devices(found, {})
-    with pytest.raises(ServingError, match=r"^the CPU is asked for, and vllm 0.32.0 of .* is built for GPUs"):
+    with pytest.raises(ServingError, match=r"^the CPU was chosen, and vllm 0.32.0 of .* is built for GPUs"):
         check_devices(found, {"CUDA_VISIBLE_DEVICES": ""})
 
 

@@ -90,7 +90,7 @@ def test_the_loop_keeps_its_temperature_where_the_model_recommends_none(tmp_path
 @pytest.mark.parametrize("sampling_of", MODELS)
 def test_a_model_whose_files_are_elsewhere_is_refused(sampling_of, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(InputError, match="is not to be had here"):
+    with pytest.raises(InputError, match="is not available here"):
         sampling_of(model_path="only a server knows", sampling="model")
 
 

@@ -22,7 +22,7 @@ from tests.flows.conftest import processes_of
 from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
-SAID = "\njob: stopped: the same command continues\n"
+SAID = "\njob: stopped: run the same command again to continue\n"
 BEGINNING = """
 import ctypes, logging, os, signal, subprocess, sys, threading, time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -255,7 +255,7 @@ def test_work_in_other_threads_is_stopped_too(started):
     started.append(command := Command(IN_A_THREAD))
     command.process.send_signal(signal.SIGINT)
     assert command.end() == (130, SAID)
-    assert command.said == "RunStoppedError: the run was stopped; the same command continues it\n"
+    assert command.said == "RunStoppedError: the run was stopped; run the same command again to continue it\n"
 
 
 def test_a_guard_within_a_guard_marks_for_both(monkeypatch):

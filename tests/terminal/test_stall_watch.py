@@ -149,7 +149,7 @@ print("went on")
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 1
-    assert "stacks.txt shows where every thread is; the same command continues" in done.stdout
+    assert "stacks.txt shows where every thread is; run the same command again to continue" in done.stdout
     assert "went on" not in done.stdout
 
 

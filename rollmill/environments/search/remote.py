@@ -50,7 +50,7 @@ class RemoteSearcher:
                 {"queries": [query], "topk": top_k, "return_scores": True},
                 timeout_s=self._timeout_s,
                 retries=self._max_retries,
-                wanted=lambda failure: failure.passing and failure.type != "malformed_answer",
+                retry_if=lambda failure: failure.passing and failure.type != "malformed_answer",
                 patience_s=_PATIENCE_S,
             )
         except CallFailedError as failure:

@@ -10,10 +10,17 @@ from typing import Any
 
 from rollmill.errors import InputError
 from rollmill.inference.adapter import Adapter
-from rollmill.inference.backend import EndpointConfig, Served, ServedModel, own_client, own_server, running
+from rollmill.inference.backend import (
+    EndpointConfig,
+    Served,
+    ServedModel,
+    local_client_config,
+    make_local_server,
+    use_running_servers,
+)
 from rollmill.inference.endpoints import Endpoint
 from rollmill.inference.model_identity import model_identity
-from rollmill.inference.multi_server import placed, side_by_side, started
+from rollmill.inference.multi_server import assign_devices, can_start_together, start_servers
 from rollmill.inference.request_changes import NO_CHANGES, RequestChanges
 from rollmill.inference.server import ServerConfig
 from rollmill.inference.trial import TrialRequest
@@ -102,7 +109,7 @@ def serving_cast(
     """Serve each policy that is a model, for the time of the block; yield what serves it, by its name.
 
     Policies on one base share a server, which writes to `log_of` its log's path. When it `is_given_up`, starts end at
-    once, and models may not be there. Raises `ServingError` as `served` does, `InputError` as `served_models`.
+    once, and models may not be there. Raises `ServingError` as `serve_model` does, `InputError` as `served_models`.
 
     Args:
         parameters: The call's.
@@ -116,13 +123,13 @@ def serving_cast(
     served = _on_running_servers(parameters, specs, endpoint, changes)
     models = served_models(specs, parameters)
     wanted = [model._replace(log_path=log_of(model.log_path)) for model in models]
-    configs = placed(server or ServerConfig(), len(wanted))
+    configs = assign_devices(server or ServerConfig(), len(wanted))
     servers = [
-        own_server(parameters, model, config, is_given_up=is_given_up)
+        make_local_server(parameters, model, config, is_given_up=is_given_up)
         for model, config in zip(wanted, configs, strict=True)
     ]
-    clients = [own_client(parameters, model, config) for model, config in zip(wanted, configs, strict=True)]
-    with started(servers, together=side_by_side(configs)):
+    clients = [local_client_config(parameters, model, config) for model, config in zip(wanted, configs, strict=True)]
+    with start_servers(servers, together=can_start_together(configs)):
         for model, started_server, client in zip(wanted, servers, clients, strict=True):
             for name in (model.name, *model.also):
                 served[name] = Served(endpoints=[started_server.endpoint], model=name, client=client)
@@ -197,7 +204,7 @@ def _on_running_servers(
             continue
         urls, block = _running_urls(parameters, spec, endpoint)
         names = spec.model, spec.name
-        served = running(urls, names, parameters, block, changes=changes.get(spec.name, NO_CHANGES))
+        served = use_running_servers(urls, names, parameters, block, changes=changes.get(spec.name, NO_CHANGES))
         endpoints = [shared.setdefault(each.base_url, each) for each in served.endpoints]
         served_by_name[spec.name] = served.model_copy(update={"endpoints": endpoints})
     return served_by_name

@@ -123,7 +123,7 @@ def test_malformed_answer_raises_without_a_retry(searching, answer):
 
 
 def test_invalid_address_is_refused():
-    with pytest.raises(InputError, match="is no address of a service"):
+    with pytest.raises(InputError, match="is not the address of a service"):
         RemoteSearcher("ftp://x")
 
 

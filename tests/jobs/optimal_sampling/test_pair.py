@@ -251,7 +251,7 @@ def test_biases_that_take_the_place_of_the_bases(tmp_path):
     adapter = str(make_adapter(tmp_path / "adapter", base, scale=0.3, bias="all"))
     load_pair(base, str(shutil.copytree(base, tmp_path / "apart")), adapter_theta=adapter)
     assert load_pair(adapter, adapter).same
-    with pytest.raises(InputError, match=r"its biases take the place of the base's: .* give that as --model_theta$"):
+    with pytest.raises(InputError, match=r"its biases replace the base's: .* give that as --model_theta$"):
         load_pair(base, adapter_theta=adapter)
 
 
@@ -285,7 +285,7 @@ def test_half_precision_weights_give_float32_probabilities(base):
     ("given", "message"),
     [
         ({"model_theta": "/no/such/model"}, "cannot load the model /no/such/model: "),
-        ({"device": "cuda:0"}, "device 'cuda:0': this machine shows no GPU: give cpu"),
+        ({"device": "cuda:0"}, "device 'cuda:0': this machine has no GPU: give cpu"),
         ({"device": "abacus"}, "device 'abacus': there is no such kind: give cuda or cpu"),
         ({"dtype": "int4"}, "dtype 'int4': give one of float16, bfloat16, float32"),
         ({"adapter_t": "nowhere"}, "there is no adapter directory nowhere: "),
