@@ -1,4 +1,4 @@
-"""What rollmill raises on purpose. Everything else is a bug and keeps its traceback."""
+"""The errors that rollmill raises on purpose. Any other exception is a bug and keeps its traceback."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from os import PathLike, fsdecode
 
 
 class RollmillError(Exception):
-    """Base of the errors whose message is meant for the user as it stands, on one line.
+    """Base of the errors whose message, one line, is shown to the user unchanged.
 
-    `details` is what else helps, such as the last lines of a log: printed beneath, never needed to understand.
+    `details` is printed below it: additional information such as the last lines of a log.
     """
 
     def __init__(self, message: str, *, details: str = "") -> None:
@@ -19,19 +19,19 @@ class RollmillError(Exception):
 
 
 class InputError(RollmillError):
-    """The user gave something that cannot be used; the message says what, where, and what to do."""
+    """Input of the user that cannot be used; the message names the value, its place, and the remedy."""
 
 
 class ServingError(RollmillError):
-    """A model server did not start, answers for the wrong model, or is gone for good."""
+    """A model server that does not start, serves another model, or has failed for good."""
 
 
 class RunStoppedError(RollmillError):
-    """A run stopped before its end; what is journaled stays, and the same command continues it."""
+    """A run that stopped before its end; journaled rollouts are kept, and the same command continues it."""
 
 
 def describe(error: BaseException, limit: int = 500) -> str:
-    """Return an error's type and message on one line, for any error, even one whose own `str` fails."""
+    """Return an error's type and message on one line of at most `limit` characters, even if its `str` fails."""
     line = " ".join("".join(traceback.format_exception_only(error)).split())
     return line if len(line) <= limit else line[: limit - 3] + "..."
 
@@ -45,37 +45,37 @@ _IN_THE_WAY = {
     errno.ELOOP: "a symbolic link is where a file belongs: remove it, or write elsewhere",
     errno.ENAMETOOLONG: "choose a shorter name",
 }
-"""What the user named cannot be what it has to be."""
+"""Errors of paths that the user must choose differently, or clear."""
 _OUTSIDE = {
-    errno.ENOSPC: "make room",
-    errno.EDQUOT: "make room",
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space",
     errno.EROFS: "make it writable, or write elsewhere",
     errno.EACCES: "allow this user to read and write there, or write elsewhere",
     errno.EPERM: "allow this user to read and write there, or write elsewhere",
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
     errno.ENFILE: "raise the system's limit of open files",
     errno.EFBIG: "raise the limit of a file's size (ulimit -f), or write to another file system",
-    errno.ENOLCK: "write to a file system that has locks",
-    errno.ENOSYS: "write to a file system that has locks",
-    errno.EOPNOTSUPP: "write to a file system that has locks",
+    errno.ENOLCK: "write to a file system that supports locks",
+    errno.ENOSYS: "write to a file system that supports locks",
+    errno.EOPNOTSUPP: "write to a file system that supports locks",
     errno.ENOENT: "put it back",
     errno.EIO: "see the system's log for the disk",
     errno.ESTALE: "mount it again",
-    errno.ENXIO: "see what stands there",
-    errno.ENODEV: "see what stands there",
-    errno.EBUSY: "see what uses it",
-    errno.ETXTBSY: "see what uses it",
+    errno.ENXIO: "check what is at this path",
+    errno.ENODEV: "check what is at this path",
+    errno.EBUSY: "check what uses it",
+    errno.ETXTBSY: "check what uses it",
 }
-"""What may pass, or be mended, while the same command stays the right one."""
+"""Errors that are temporary or can be fixed, after which the same command works."""
 
 
 def file_error(error: OSError, path: str | PathLike[str] | None = None) -> RollmillError | None:
-    """Return what the user should read of a failed use of a file; None where `error` is of another kind.
+    """Return the error to show to the user for a failed file operation; None for other kinds of `OSError`.
 
-    `path` is what was used, where the error itself does not say. A missing file counts only where it is named: without
-    a name it is a bug.
+    `path` is the file where the error does not name it. A missing file counts only with a name: without one it is a
+    bug.
     """
-    names = error.filename2, error.filename, path  # of a rename first the place that it was for
+    names = error.filename2, error.filename, path  # of a rename, the target first
     named = next((name for name in names if isinstance(name, str | bytes | PathLike)), None)
     where = "" if named is None else f": {_short(fsdecode(named))}"
     message = f"{error.strerror}{where}"

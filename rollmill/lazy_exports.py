@@ -1,4 +1,4 @@
-"""Names that a package hands on, imported from its modules when they are asked for."""
+"""Re-export names from a package that are imported only when they are used."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def lazy_exports(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
-    """Make a package's `__getattr__` (PEP 562) from its public names and the modules, within it, that define them."""
+    """Return a package's `__getattr__` (PEP 562); `modules` maps public names to the modules that define them."""
 
     def load(name: str) -> Any:
         if name not in modules:

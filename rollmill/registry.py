@@ -1,9 +1,9 @@
-"""Registries: the verifiers, environments, sandbox kinds and data sources that one file each adds.
+"""Registries of verifiers, environments, sandbox kinds and data sources, each defined in one file.
 
-A module of a room adds something by a statement `ENTRY = SomeEntry("name", "Class", "what it is")` at its top level,
-whose arguments are literals. The registry reads that statement from the source, so that `--help`, forms and
-documentation list what there is without importing it: a verifier may import sympy. An installed package adds its own
-by an entry point in the group that has the room's name, such as `rollmill.verifiers`.
+A module registers something by a top-level statement `ENTRY = SomeEntry("name", "Class", "description")`, whose
+arguments are literals. The registry reads that statement from the source, so that `--help`, forms and documentation
+list all entries without importing them: a verifier may import sympy. An installed package registers its own by an entry
+point in the group with the package's name, such as `rollmill.verifiers`.
 """
 
 from __future__ import annotations
@@ -22,52 +22,52 @@ from typing import Any, Generic, TypeVar
 
 from rollmill.errors import InputError, describe
 
-# On one line, or with each argument on a line of its own, as the formatter writes it: parsing the statement alone takes
-# a twentieth of the time of parsing its module.
+# The statement on one line, or with one argument per line, as the formatter writes it. Parsing only the statement takes
+# a twentieth of the time of parsing the module.
 _DECLARATION = re.compile(rb"^ENTRY = (?:\w+\(\n(?: +.*\n)+\)|.+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What a module declares of the one thing that it adds."""
+    """The declaration of one registered class or object."""
 
     name: str
-    """What users call it by."""
+    """Name by which users choose it."""
     target: str
     """Its class or object: `Name` in the declaring module, or `module:Name` in the declaring package."""
     description: str
-    """What it is, in a few words without a full stop: `--help`, forms and documentation show it."""
+    """A few words without a full stop, for `--help`, forms and documentation."""
     path: str = field(default="", kw_only=True)
     """`package.module:Name`; the registry sets it."""
     built_in: bool = field(default=False, kw_only=True)
-    """Whether rollmill itself declares it; the registry sets it."""
+    """Whether it is part of rollmill; the registry sets it."""
 
 
 EntryT = TypeVar("EntryT", bound=Entry)
 
 
 class Registry(Mapping[str, EntryT], Generic[EntryT]):
-    """The entries of one room by name, sorted; read when they are first asked for.
+    """A sorted mapping of names to entries, read at first use.
 
-    Where an installed package uses the name of an entry of rollmill's own, rollmill's stays.
+    An installed package cannot replace one of rollmill's entries. Reading raises `ValueError` for a declaration whose
+    arguments are not literals, and for two with the same name.
 
     Args:
-        noun: What an entry is called in messages: "verifier".
+        noun: Singular noun of an entry in messages, such as "verifier".
         package: The package whose modules declare entries, and the group of other packages' entry points.
         entry: The class of the declarations.
-        own: What a user may give in place of a name: "a class"; empty where only names are taken.
-        also: Modules of rollmill's other rooms that declare entries: those that stand on more than the package.
-
-    Reading raises `ValueError` for a declaration that is not of literals, and for two of one name.
+        custom: Noun phrase of what users may give as an import path in place of a name, such as "a class"; empty where
+            only names are accepted.
+        also: Modules of other packages of rollmill that declare entries, because they depend on more than `package`.
     """
 
     def __init__(
-        self, noun: str, package: str, entry: type[EntryT], *, own: str = "", also: Sequence[str] = ()
+        self, noun: str, package: str, entry: type[EntryT], *, custom: str = "", also: Sequence[str] = ()
     ) -> None:
         self._noun = noun
         self._package = package
         self._entry = entry
-        self._own = own
+        self._custom = custom
         self._also = also
 
     def __getitem__(self, name: str) -> EntryT:
@@ -81,34 +81,34 @@ class Registry(Mapping[str, EntryT], Generic[EntryT]):
 
     @property
     def described(self) -> str:
-        """All names, each with what it is: a part of a parameter's description."""
+        """Return all names with their descriptions, for a parameter's description."""
         return ", ".join(f"{entry.name} ({entry.description})" for entry in self.values())
 
     def hint(self, spec: str) -> str:
-        """Return what to give instead of `spec`, which names nothing: all names, and the one that is close to it."""
+        """Return advice for an unknown name `spec`: all names, and one with a similar spelling."""
         close = difflib.get_close_matches(spec, self, n=1)
-        own = f", or {self._own} of your own as package.module:Name" if self._own else ""
-        return f"use {', '.join(self)}{own}" + (f"; did you mean {close[0]}?" if close else "")
+        custom = f", or {self._custom} of your own as package.module:Name" if self._custom else ""
+        return f"use {', '.join(self)}{custom}" + (f"; did you mean {close[0]}?" if close else "")
 
     def check_name(self, spec: str) -> str:
-        """Return `spec` if it is a name of an entry, or may be a path; import nothing.
+        """Return `spec` if it is the name of an entry, or may be an import path, without importing anything.
 
-        Raises `ValueError` with the hint, for the validator of a parameter.
+        Raises `ValueError` with the hint, for validators of parameters.
         """
         module, attribute = split_path(spec)
-        if spec not in self and not (self._own and module and attribute):
+        if spec not in self and not (self._custom and module and attribute):
             raise ValueError(f"there is no such {self._noun}: {self.hint(spec)}")
         return spec
 
     def load(self, spec: str) -> Any:
-        """Import what `spec` names: an entry, or an attribute as `package.module:Name` or `package.module.Name`.
+        """Import an entry by name, or an attribute by its path `package.module:Name` or `package.module.Name`.
 
-        Raises `InputError`, with the error of its import, where it cannot be had.
+        Raises `InputError`, with the error of the import, where that fails.
         """
         module, attribute = split_path(self[spec].path if spec in self else spec)
-        if spec not in self and not (self._own and module and attribute):
+        if spec not in self and not (self._custom and module and attribute):
             raise InputError(f"there is no {self._noun} {spec!r}: {self.hint(spec)}")
-        return import_path(f"{self._noun} {spec!r}", f"{module}:{attribute}", own=spec not in self)
+        return import_path(f"{self._noun} {spec!r}", f"{module}:{attribute}", is_custom=spec not in self)
 
     @functools.cached_property
     def _entries(self) -> dict[str, EntryT]:
@@ -125,17 +125,17 @@ class Registry(Mapping[str, EntryT], Generic[EntryT]):
         return dict(sorted(entries.items()))
 
 
-def import_path(label: str, path: str, *, own: bool = True) -> Any:
-    """Import what a path names: an attribute, as `package.module:Name` or `package.module.Name`.
+def import_path(label: str, path: str, *, is_custom: bool = True) -> Any:
+    """Import an attribute by its path, `package.module:Name` or `package.module.Name`.
 
-    Raises `InputError`, which begins with `label`, with the error of its import; for the user's `own` module it says
-    where that must be.
+    Raises `InputError`, beginning with `label`, with the error of the import; for a user's module (`is_custom`) the
+    message says where that must be.
     """
     module, attribute = split_path(path)
     try:
         imported = importlib.import_module(module)
     except Exception as error:
-        if not own:
+        if not is_custom:
             raise InputError(f"{label}: cannot import {module!r} ({describe(error)})") from error
         raise InputError(
             f"{label}: cannot import {module!r} ({describe(error)}); a module of your own must be in the current "
@@ -148,18 +148,18 @@ def import_path(label: str, path: str, *, own: bool = True) -> Any:
 
 
 def split_path(path: str) -> tuple[str, str]:
-    """Split a path into module and attribute, either empty where it has none."""
+    """Split an import path into module and attribute; either may be empty."""
     module, _, attribute = path.rpartition(":" if ":" in path else ".")
     return module, attribute
 
 
 def _declared(package: str, also: Sequence[str], entry: type[EntryT]) -> Iterator[EntryT]:
-    """Read the declarations in a package's modules, in the `__init__` of the packages in it, and in further modules."""
+    """Yield the declarations in a package's modules, in its subpackages' `__init__.py`, and in further modules."""
     paths: dict[str, Path] = {}
     for folder in map(Path, importlib.import_module(package).__path__):
         for path in (*folder.glob("*.py"), *folder.glob("*/__init__.py")):
             name = path.stem if path.parent == folder else path.parent.name
-            paths.setdefault(f"{package}.{name}", path)  # of two folders, modules are imported from the first
+            paths.setdefault(f"{package}.{name}", path)  # as in an import, the first folder of `__path__` counts
     for module in also:
         paths[module] = Path(__file__).parents[1].joinpath(*module.split(".")).with_suffix(".py")
     for name, path in paths.items():
@@ -170,19 +170,19 @@ def _declared(package: str, also: Sequence[str], entry: type[EntryT]) -> Iterato
 
 
 def _read_declaration(module: str, statement: bytes, entry: type[EntryT]) -> EntryT:
-    """Build the entry that a module's statement declares, without importing the module."""
+    """Return the entry that a module's statement declares, without importing the module."""
     try:
         match ast.parse(statement).body:
             case [ast.Assign(value=ast.Call() as call)]:
                 named = {keyword.arg or "": ast.literal_eval(keyword.value) for keyword in call.keywords}
                 return entry(*map(ast.literal_eval, call.args), **named)
     except (SyntaxError, TypeError, ValueError) as error:
-        raise ValueError(f"{module}: ENTRY is no {entry.__name__} of literals: {error}") from error
-    raise ValueError(f"{module}: ENTRY is no call of {entry.__name__}")
+        raise ValueError(f"{module}: ENTRY is not a {entry.__name__} of literals: {error}") from error
+    raise ValueError(f"{module}: ENTRY is not a call of {entry.__name__}")
 
 
 def _entry_points(group: str) -> Iterable[Any]:
-    """Read the entry points of a group. Where no package names it, none is parsed: that takes longest."""
+    """Return the entry points of a group; if no installed package mentions it, without slowly parsing all of them."""
     if f"[{group}]".encode() not in _entry_point_files():
         return ()
     from importlib.metadata import entry_points
@@ -192,7 +192,7 @@ def _entry_points(group: str) -> Iterable[Any]:
 
 @functools.cache
 def _entry_point_files() -> bytes:
-    """Read what all installed packages say of their entry points."""
+    """Return the concatenated entry_points.txt of all installed packages."""
     texts = []
     for folder in sys.path:
         try:

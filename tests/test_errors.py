@@ -51,10 +51,10 @@ def test_rename_error_names_the_target(tmp_path):
 
 def test_error_without_a_path_uses_the_given_one():
     error = OSError(errno.ENOSPC, "No space left on device")
-    assert str(file_error(error)).startswith("No space left on device; make room")
-    assert str(file_error(error, "/given")).startswith("No space left on device: /given; make room")
+    assert str(file_error(error)).startswith("No space left on device; free some space")
+    assert str(file_error(error, "/given")).startswith("No space left on device: /given; free some space")
     of_a_descriptor = OSError(errno.ENOSPC, "No space left on device", 3)
-    assert str(file_error(of_a_descriptor, "/given")).startswith("No space left on device: /given; make room")
+    assert str(file_error(of_a_descriptor, "/given")).startswith("No space left on device: /given; free some space")
 
 
 def test_a_long_path_is_shortened():

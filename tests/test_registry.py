@@ -23,12 +23,12 @@ def tools(tmp_path, monkeypatch):
     package = tmp_path / f"tools_of_{tmp_path.name}"
     package.mkdir()
 
-    def make(own="", **sources):
+    def make(custom="", **sources):
         for name, source in {"__init__": "", **sources}.items():
             path = package.joinpath(*name.split("__in__")[::-1]).with_suffix(".py")
             path.parent.mkdir(exist_ok=True)
             path.write_text(source)
-        return Registry("tool", package.name, Tool, own=own)
+        return Registry("tool", package.name, Tool, custom=custom)
 
     return make
 
@@ -73,9 +73,9 @@ def test_an_installed_package_adds_its_own_and_replaces_none(tools, tmp_path):
     ("sources", "message"),
     [
         ({"a": declaring("saw"), "b": declaring("saw")}, r"\.[ab]:Made and .*\.[ab]:Made both declare 'saw'"),
-        ({"a": '\nNAME = "saw"\nENTRY = Tool(NAME, "Made", "a saw")\n'}, r"\.a: ENTRY is no Tool of literals"),
-        ({"a": '\nENTRY = Tool("saw", "Made")\n'}, r"\.a: ENTRY is no Tool of literals: .*description"),
-        ({"a": "\nENTRY = 3\n"}, r"\.a: ENTRY is no call of Tool"),
+        ({"a": '\nNAME = "saw"\nENTRY = Tool(NAME, "Made", "a saw")\n'}, r"\.a: ENTRY is not a Tool of literals"),
+        ({"a": '\nENTRY = Tool("saw", "Made")\n'}, r"\.a: ENTRY is not a Tool of literals: .*description"),
+        ({"a": "\nENTRY = 3\n"}, r"\.a: ENTRY is not a call of Tool"),
     ],
 )
 def test_a_declaration_that_cannot_be_read_is_named(tools, sources, message):

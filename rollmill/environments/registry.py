@@ -23,7 +23,7 @@ class EnvironmentEntry(Entry):
     """When an episode succeeds, for the documentation."""
 
 
-ENVIRONMENTS = Registry("environment", "rollmill.environments", EnvironmentEntry, own="a class")
+ENVIRONMENTS = Registry("environment", "rollmill.environments", EnvironmentEntry, custom="a class")
 """All environments by name; a module adds one by its `ENTRY`, an installed package by an entry point."""
 
 

@@ -1,4 +1,4 @@
-"""Escapes: what a terminal would obey and a reader would not see, written out in text from outside."""
+"""Escape control and invisible characters in untrusted text before it is shown in a terminal."""
 
 from __future__ import annotations
 
@@ -9,42 +9,42 @@ from typing import TextIO
 
 _EMOJI = "\u00a9\u00ae\u203c\u2049\u2100-\u27bf\u2900-\u297f\u2b00-\u2bff\u3030\u303d\u3297\u3299\U0001f000-\U0001faff"
 _HIDDEN = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # controls but tab and newline; with them every terminal escape sequence
-    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # direction overrides: text that reads other than it stands
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # controls except tab and newline, and so all terminal escape sequences
+    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # direction overrides, which reorder the text that is shown
     "\u2028\u2029\ufeff\ufff9-\ufffb"  # line separators, byte order mark, annotations
-    "\u034f\u115f\u1160\u3164\uffa0"  # a joiner and letters that have no shape
-    "\ufe00-\ufe0e"  # what chooses among shapes of the sign before, and where there are none may hide a whole text
-    "\ud800-\udfff\U000e0000-\U000e0fff]"  # lone surrogates, which no output can encode; tag letters, more such choices
-    f"|(?<![{_EMOJI}])\ufe0f(?!\u20e3)"  # that of an emoji or a key cap stays
+    "\u034f\u115f\u1160\u3164\uffa0"  # a joiner and letters without a glyph
+    "\ufe00-\ufe0e"  # variation selectors, which can encode hidden text after any character
+    "\ud800-\udfff\U000e0000-\U000e0fff]"  # lone surrogates, which cannot be encoded; tags and more variation selectors
+    f"|(?<![{_EMOJI}])\ufe0f(?!\u20e3)"  # the emoji variation selector, except after an emoji or in a key cap
 )
 _BLANK_IN_LINE = re.compile("[\u17b4\u17b5\u180b-\u180f\u2800]")
-"""Signs of some scripts, which in a text of several lines are one's own affair, and in a name cannot be told."""
+"""Invisible characters of some scripts: legitimate in longer texts, but not recognizable in a name."""
 
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp", "Zs"})
 _UNPRINTABLE = re.compile(r"[^ -~]")
 
 
 def visible(text: str) -> str:
-    r"""Return the text with hidden and controlling characters written out, such as `\x1b`; `\r\n` becomes a newline.
+    r"""Return the text with control and invisible characters escaped, such as `\x1b`; `\r\n` becomes a newline.
 
-    Tabs and newlines stay. What comes out holds no character that moves a cursor, changes a terminal or reorders text.
+    Tabs and newlines remain. The result cannot move the cursor, change the terminal or reorder text.
     """
     return _HIDDEN.sub(_escape, text.replace("\r\n", "\n"))
 
 
 def visible_line(text: str) -> str:
-    r"""Return the text on one line: white space is single spaces, and whatever does not print is written out, too.
+    r"""Return the text on one line, with white space collapsed and every unprintable character escaped.
 
-    For names, labels and cells of tables, where also a soft hyphen or a zero-width space would hide something.
+    For names, labels and cells of tables, where even a soft hyphen or a zero-width space could deceive.
     """
     line = _BLANK_IN_LINE.sub(_escape, " ".join(visible(text).split()))
     return line if line.isprintable() else _UNPRINTABLE.sub(_escape_unprintable, line)
 
 
 def hidden_sign(text: str) -> str | None:
-    """Return the first sign that would not show in a name, or not as what it is; None where there is none.
+    """Return the first character of a name that is invisible or looks like another one; None where there is none.
 
-    Zero-width joiners stay: letters of some scripts, and emoji, need them.
+    Zero-width joiners are allowed: some scripts, and emoji, need them.
     """
     signs = [match[0] for pattern in (_HIDDEN, _BLANK_IN_LINE) if (match := pattern.search(text))]
     signs += [sign for sign in text if sign not in " \u200c\u200d" and unicodedata.category(sign) in _UNSEEN]
@@ -52,7 +52,7 @@ def hidden_sign(text: str) -> str | None:
 
 
 def write_lines(stream: TextIO, lines: Iterable[str]) -> None:
-    """Write lines for people; what may be text from outside in them neither moves a cursor nor hides anything."""
+    """Write lines to a stream, escaped by `visible`, since they may contain untrusted text."""
     stream.writelines(f"{visible(line)}\n" for line in lines)
 
 
@@ -64,4 +64,6 @@ def _escape(match: re.Match[str]) -> str:
     code = ord(match[0])
     if code == 0x0D:
         return "\\r"
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+    if code < 0x100:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

@@ -30,7 +30,7 @@ VERIFIERS = Registry(
     "verifier",
     "rollmill.verifiers",
     VerifierEntry,
-    own="a function or class",
+    custom="a function or class",
     also=["rollmill.environments.code.verifier"],
 )
 """All verifiers by name; a module adds one by its `ENTRY`, an installed package by an entry point."""
