@@ -30,7 +30,7 @@ from benchmarks.targets import Targets, arguments
 from rollmill.grading.pack import Pack
 from rollmill.inference.ports import PortReservation
 from rollmill.inference.probe import healthy
-from rollmill.inference.supervised_process import KeptProcess
+from rollmill.inference.supervised_process import SupervisedProcess
 from rollmill.sandboxes.bubblewrap import BubblewrapHost
 from rollmill.sandboxes.docker import DockerHost
 from rollmill.sandboxes.remote import RemoteHost
@@ -75,7 +75,7 @@ class Service:
     def start(self) -> None:
         """Start it, and wait until it answers. Raises `RuntimeError` with its last words."""
         log = self._workspace.folder / f"{self._name}.log"
-        self._process = KeptProcess(self._command, log=log, environment=self._workspace.environment)
+        self._process = SupervisedProcess(self._command, log=log, environment=self._workspace.environment)
         deadline = time.monotonic() + START_S
         while not healthy(f"http://{self.address}"):
             if self._process.returncode is not None or time.monotonic() > deadline:

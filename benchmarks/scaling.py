@@ -26,7 +26,7 @@ from rollmill.generation.job import GenerationJob
 from rollmill.inference.ports import LOOPBACK, PortReservation
 from rollmill.inference.probe import healthy
 from rollmill.inference.script import Script
-from rollmill.inference.supervised_process import KeptProcess
+from rollmill.inference.supervised_process import SupervisedProcess
 
 EFFICIENCY = 0.9
 START_S = 180.0
@@ -56,8 +56,8 @@ class Team(NamedTuple):
     folder: Path
     environment: dict[str, str]
     scheduler: str
-    server_process: KeptProcess
-    scheduler_process: KeptProcess
+    server_process: SupervisedProcess
+    scheduler_process: SupervisedProcess
 
     @contextmanager
     def workers(self, count: int) -> Iterator[None]:
@@ -75,7 +75,7 @@ class Team(NamedTuple):
                 )
                 command = (sys.executable, "-m", "distributed.cli.dask_worker", self.scheduler, *more, "--no-nanny")
                 log = self.folder / f"worker-{number}.log"
-                worker = KeptProcess(command, log=log, environment=self.environment)
+                worker = SupervisedProcess(command, log=log, environment=self.environment)
                 stack.callback(worker.end)
             yield
 
@@ -114,7 +114,7 @@ class Scaled(NamedTuple):
         return sum(self.run.task_runs.values())
 
 
-def _cpu_s(process: KeptProcess) -> float:
+def _cpu_s(process: SupervisedProcess) -> float:
     times = [child.cpu_times() for child in psutil.Process(process.pid).children(recursive=True)]
     return float(sum(child.user + child.system for child in times))
 
@@ -138,7 +138,7 @@ def team(folder: Path) -> Iterator[Team]:
             ("scheduler", (*scheduled, "--port", str(dask.port))),
         ):
             log = folder / f"{name}.log"
-            processes.append(KeptProcess((sys.executable, *command), log=log, environment=environment))
+            processes.append(SupervisedProcess((sys.executable, *command), log=log, environment=environment))
             stack.callback(processes[-1].end)
         started = Team(folder, environment, f"tcp://{LOOPBACK}:{dask.port}", *processes)
         deadline = time.monotonic() + START_S

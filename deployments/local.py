@@ -24,7 +24,7 @@ from rollmill.files.atomic import atomic_write_json
 from rollmill.generation.lock import LOCK, lock_directory
 from rollmill.inference.ports import PortReservation
 from rollmill.inference.probe import healthy
-from rollmill.inference.supervised_process import KeptProcess
+from rollmill.inference.supervised_process import SupervisedProcess
 
 PROG = "python -m deployments.local"
 STATE, LOG = "desk.json", "desk.log"
@@ -146,12 +146,12 @@ class _Server:
             self._process = self._start()
             self._wait()
 
-    def _start(self) -> KeptProcess:
+    def _start(self) -> SupervisedProcess:
         where = ["--host", self._parameters.host, "--port", str(self._parameters.port)]
         command = [sys.executable, "-m", "prefect", "server", "start", *where]
         pages = {"PREFECT_SERVER_UI_API_URL": "/api", "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false"}
         environment = _environment(self._parameters.folder) | pages
-        return KeptProcess(command, log=self._log, environment=environment, grace_s=_GRACE_S)
+        return SupervisedProcess(command, log=self._log, environment=environment, grace_s=_GRACE_S)
 
     def _wait(self) -> None:
         _wait(self._process, lambda: healthy(self.api), _SERVER_READY_S, self._log, "the Prefect server")
@@ -173,13 +173,13 @@ def _register(parameters: Up, api: str) -> None:
 
 
 @contextmanager
-def _worker(parameters: Up, api: str) -> Iterator[KeptProcess]:
+def _worker(parameters: Up, api: str) -> Iterator[SupervisedProcess]:
     """Yield a worker of the pool, once the server knows it."""
     command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, "--name", "desk"]
     log = parameters.folder / "worker.log"
     before = log.stat().st_size if log.exists() else 0
     environment = {**_environment(parameters.folder), "PREFECT_API_URL": api}
-    worker = KeptProcess(command, log=log, environment=environment, grace_s=_GRACE_S)
+    worker = SupervisedProcess(command, log=log, environment=environment, grace_s=_GRACE_S)
     try:
         _wait(worker, lambda: b"started!" in log.read_bytes()[before:], _WORKER_READY_S, log, "the worker")
         yield worker
@@ -187,7 +187,7 @@ def _worker(parameters: Up, api: str) -> Iterator[KeptProcess]:
         worker.end()
 
 
-def _wait(process: KeptProcess, is_ready: Callable[[], bool], timeout_s: float, log: Path, what: str) -> None:
+def _wait(process: SupervisedProcess, is_ready: Callable[[], bool], timeout_s: float, log: Path, what: str) -> None:
     deadline = time.monotonic() + timeout_s
     while not is_ready():
         if process.returncode is not None or time.monotonic() > deadline:

@@ -17,7 +17,7 @@ from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_se
 from rollmill.errors import RunStoppedError, ServingError
 from rollmill.inference.ports import LOOPBACK, PortReservation
 from rollmill.inference.probe import healthy
-from rollmill.inference.supervised_process import KeptProcess
+from rollmill.inference.supervised_process import SupervisedProcess
 from rollmill.terminal.interruption import look
 from tasks.interruption import signals_noted
 
@@ -60,7 +60,7 @@ def _temporary_server() -> Iterator[None]:
     command += ["prefect.server.api.server:create_app", "--host", LOOPBACK, "--port", str(reservation.port)]
     with tempfile.TemporaryDirectory(prefix="rollmill-prefect-") as folder:
         log = Path(folder) / "server.log"
-        server = KeptProcess(
+        server = SupervisedProcess(
             [*command, "--log-level", "error", "--lifespan", "on"], log=log, environment=environment, grace_s=5.0
         )
         try:
@@ -82,7 +82,7 @@ def _drained() -> Iterator[None]:
         EventsWorker.drain_all(timeout=_DRAIN_S)
 
 
-def _wait(server: KeptProcess, api: str, log: Path, *, timeout_s: float) -> None:
+def _wait(server: SupervisedProcess, api: str, log: Path, *, timeout_s: float) -> None:
     deadline = time.monotonic() + timeout_s
     while not healthy(api):
         look()

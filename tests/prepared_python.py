@@ -102,14 +102,14 @@ def prepared_python(
     `imported` names the modules that are imported before, in this environment; `runs` is how the names of those begin
     that are run with `-m`.
     """
-    from rollmill.inference.supervised_process import KeptProcess
+    from rollmill.inference.supervised_process import SupervisedProcess
     from tests.waiting import wait_until
 
     interpreter = Path(interpreter).absolute()
     with TemporaryDirectory(prefix="prepared-") as folder:  # where sockets' names are not too long
         address, log, python = (Path(folder) / name for name in ("socket", "log", "python"))
         command = [str(interpreter), "-m", "tests.prepared_python", str(address), *imported.split()]
-        server = KeptProcess(command, log=log, environment=environment, grace_s=1)
+        server = SupervisedProcess(command, log=log, environment=environment, grace_s=1)
         try:
             wait_until(lambda: address.exists() or server.returncode is not None, timeout=300)
             assert server.returncode is None, log.read_text()

@@ -23,7 +23,7 @@ from rollmill.inference.machine import has_accelerator, length_arguments, machin
 from rollmill.inference.ports import LOOPBACK, PortReservation
 from rollmill.inference.probe import NotAnsweringError, check_model, healthy
 from rollmill.inference.server_log import ServerLog
-from rollmill.inference.supervised_process import KeptProcess
+from rollmill.inference.supervised_process import SupervisedProcess
 from rollmill.inference.vllm_install import InstalledVllm, check_devices, installed_vllm
 from rollmill.terminal.interruption import look
 from rollmill.terminal.stall_watch import note_progress
@@ -114,7 +114,7 @@ class ModelServer:
         self._log_path = log_path
         self._port = port
         self._api_key = api_key
-        self._process: KeptProcess | None = None
+        self._process: SupervisedProcess | None = None
         self._installed: InstalledVllm | None = None
         self._ending = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="model-server-watcher", daemon=True)
@@ -184,7 +184,9 @@ class ModelServer:
         started = time.monotonic()
         log.info("starting %s, log in %s", shlex.join(command), self._log_path)
         output = ServerLog(self._log_path)
-        self._process = KeptProcess(command, log=self._log_path, environment=environment, grace_s=self._config.grace_s)
+        self._process = SupervisedProcess(
+            command, log=self._log_path, environment=environment, grace_s=self._config.grace_s
+        )
         while not self._ready():
             look()
             if self._process.returncode is not None:

@@ -20,7 +20,7 @@ _MARK = "ROLLMILL_KEPT"
 _LONGEST_KILL_S = 10.0
 
 
-class KeptProcess:
+class SupervisedProcess:
     """A command under a supervisor process (see `process_supervisor`), in its own session and process group.
 
     However this process ends, even by SIGKILL, the command and all its descendants are ended, too.

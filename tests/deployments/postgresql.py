@@ -13,7 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from rollmill.inference.ports import PortReservation
-from rollmill.inference.supervised_process import KeptProcess
+from rollmill.inference.supervised_process import SupervisedProcess
 
 PASSWORD = "a-password-of-tests"
 
@@ -46,7 +46,7 @@ def running_postgresql() -> Iterator[str]:
         command = [str(where / "postgres"), *options]
         if account:
             command = ["setpriv", f"--reuid={account}", f"--regid={account}", "--init-groups", *command]
-        server = KeptProcess(command, log=folder / "server.log", grace_s=10.0)
+        server = SupervisedProcess(command, log=folder / "server.log", grace_s=10.0)
         environment = {"PGPASSWORD": PASSWORD, "PATH": os.environ["PATH"]}
         client = ["-h", "127.0.0.1", "-p", str(port.port), "-U", "rollmill"]
         try:

@@ -21,7 +21,7 @@ from benchmarks.scripted_agents import SUBMIT
 from rollmill.inference.ports import PortReservation
 from rollmill.inference.script import Conversation, Script, ScriptedAnswer
 from rollmill.inference.scripted import ScriptedServer
-from rollmill.inference.supervised_process import KeptProcess
+from rollmill.inference.supervised_process import SupervisedProcess
 from rollmill.problems.gym import read_problems
 from rollmill.services import evaluation, sandbox
 from tests.documentation.pages import ELSEWHERE, PAGES, ROOT, blocks, commands, plain, service
@@ -125,7 +125,7 @@ class World:
             for kind, given in commands.items():
                 command = [str(self.python), "-m", f"distributed.cli.dask_{kind}", *given]
                 log = self.folder / f"dask-{kind}.log"
-                running.callback(KeptProcess(command, log=log, environment=self.environment).end)
+                running.callback(SupervisedProcess(command, log=log, environment=self.environment).end)
             yield address
 
 

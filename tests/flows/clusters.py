@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 
 from rollmill.inference.ports import PortReservation
-from rollmill.inference.supervised_process import KeptProcess
+from rollmill.inference.supervised_process import SupervisedProcess
 from tests.flows.conftest import journal_lines, processes_of
 
 MADE = re.compile(r"(\S+:\d+): (\d+) rollouts: \d+ ok")
@@ -42,11 +42,11 @@ class Cluster:
         self.block = f"test-{uuid.uuid4().hex[:8]}"
         save_block(environment, self.address, self.block)
 
-    def dask(self, kind: str, *arguments: str) -> KeptProcess:
+    def dask(self, kind: str, *arguments: str) -> SupervisedProcess:
         command = [sys.executable, "-m", "distributed.cli.dask_" + kind, *arguments]
-        return KeptProcess(command, log=self.folder / f"{kind}.log", environment=self.environment)
+        return SupervisedProcess(command, log=self.folder / f"{kind}.log", environment=self.environment)
 
-    def start_worker(self, resources: str, *more: str, threads: int = 1) -> KeptProcess:
+    def start_worker(self, resources: str, *more: str, threads: int = 1) -> SupervisedProcess:
         """In a folder of its own: relative paths mean nothing there."""
         there = self.folder / "worker's"
         there.mkdir(exist_ok=True)
@@ -74,7 +74,7 @@ def cluster_in(folder: Path, environment: dict[str, str]) -> Iterator[Cluster]:
         port.release()
 
 
-def dask_process(worker: KeptProcess) -> psutil.Process:
+def dask_process(worker: SupervisedProcess) -> psutil.Process:
     """The worker itself, under its keeper."""
     [process] = psutil.Process(worker.pid).children()
     return process

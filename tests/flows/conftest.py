@@ -20,7 +20,7 @@ import pytest
 
 from rollmill.inference.ports import PortReservation
 from rollmill.inference.probe import healthy
-from rollmill.inference.supervised_process import KeptProcess
+from rollmill.inference.supervised_process import SupervisedProcess
 from tests.prepared_python import prepared_python
 
 ROOT = Path(__file__).parents[2]
@@ -34,7 +34,7 @@ def prefect_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[di
     environment = {"PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
     command = [str(prepared()), "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"]
     command += ["--port", str(port.port), "--log-level", "error"]
-    server = KeptProcess(command, log=home / "server.log", environment=environment)
+    server = SupervisedProcess(command, log=home / "server.log", environment=environment)
     api = f"http://127.0.0.1:{port.port}/api"
     deadline = time.monotonic() + 180
     while not healthy(api):

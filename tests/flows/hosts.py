@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from rollmill.inference.supervised_process import KeptProcess
+from rollmill.inference.supervised_process import SupervisedProcess
 from tests.waiting import wait_until
 
 HOLD = 'hostname "$0" && echo ready && exec sleep 86400'
@@ -25,7 +25,7 @@ class Host:
         self.address = address
         log = folder / f"{name}.log"
         command = ["unshare", "--net", "--uts", "sh", "-c", HOLD, name]
-        self.holder = KeptProcess(command, log=log)
+        self.holder = SupervisedProcess(command, log=log)
         wait_until(lambda: self.holder.returncode is not None or "ready" in log.read_text())
         if self.holder.returncode is not None:
             pytest.skip(f"no network namespace can be made here: {log.read_text().strip()}")
@@ -42,8 +42,8 @@ class Host:
         if done.returncode:
             pytest.skip(f"{' '.join(command)} is not permitted here: {done.stderr.strip()}")
 
-    def start(self, *command: str, log: Path, environment: dict[str, str]) -> KeptProcess:
-        return KeptProcess([*self.prefix, sys.executable, *command], log=log, environment=environment)
+    def start(self, *command: str, log: Path, environment: dict[str, str]) -> SupervisedProcess:
+        return SupervisedProcess([*self.prefix, sys.executable, *command], log=log, environment=environment)
 
 
 class Network:

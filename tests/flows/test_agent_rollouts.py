@@ -20,7 +20,7 @@ from rollmill.inference.ports import PortReservation
 from rollmill.inference.probe import healthy
 from rollmill.inference.script import Conversation, Script
 from rollmill.inference.scripted import ScriptedServer
-from rollmill.inference.supervised_process import KeptProcess
+from rollmill.inference.supervised_process import SupervisedProcess
 from rollmill.sandboxes.images import copy_image
 from tests.flows.conftest import ROOT, Job, journal_lines, processes_of
 from tests.flows.test_cluster import cluster_in
@@ -166,7 +166,7 @@ def service(name: str, *arguments: str, log: Path, environment: dict[str, str]) 
     """A service of ours on a free port; its address."""
     port = PortReservation(None)
     command = [sys.executable, "-m", f"rollmill.services.{name}", "--port", str(port.port), *arguments]
-    process = KeptProcess(command, log=log, environment=environment)
+    process = SupervisedProcess(command, log=log, environment=environment)
     try:
         wait_until(lambda: healthy(f"http://127.0.0.1:{port.port}") or process.returncode is not None)
         assert process.returncode is None, log.read_text()

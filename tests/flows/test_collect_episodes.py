@@ -16,7 +16,7 @@ from rollmill.environments.search.environment import OWN_QUESTIONS
 from rollmill.environments.search.index import open_index
 from rollmill.inference.script import Conversation, Script
 from rollmill.inference.scripted import ScriptedServer
-from rollmill.inference.supervised_process import KeptProcess
+from rollmill.inference.supervised_process import SupervisedProcess
 from tests.flows.conftest import ROOT, Job, journal_lines, processes_of, script
 from tests.flows.test_cluster import cluster_in
 from tests.flows.test_many_machines import REGISTERED, dask_process, makers, rows_in, said_by, servers
@@ -137,7 +137,7 @@ def digits(*more: str, latency_s: float) -> list[str]:
     return [*TOY, *small, *script(completion="{digit}", latency_s=latency_s), *more]
 
 
-def serving(job: Job, worker: KeptProcess) -> bool:
+def serving(job: Job, worker: SupervisedProcess) -> bool:
     """Whether a Dask worker has a server."""
     return any(dask_process(worker) in server.parents() for server in servers(job.folder))
 

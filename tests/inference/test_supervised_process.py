@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from rollmill.inference.supervised_process import KeptProcess
+from rollmill.inference.supervised_process import SupervisedProcess
 from rollmill.terminal import process_supervisor
 from tests.inference.processes import Tree
 from tests.waiting import wait_until
@@ -16,9 +16,9 @@ from tests.waiting import wait_until
 OWNER = """
 import os, sys, time
 from pathlib import Path
-from rollmill.inference.supervised_process import KeptProcess
+from rollmill.inference.supervised_process import SupervisedProcess
 
-kept = KeptProcess(sys.argv[3:], log=Path(sys.argv[1]), grace_s=0.5)
+kept = SupervisedProcess(sys.argv[3:], log=Path(sys.argv[1]), grace_s=0.5)
 if sys.argv[2] == "forks" and os.fork() == 0:
     Path(sys.argv[1] + ".forked").write_text(str(os.getpid()))
 time.sleep(600)
@@ -46,7 +46,7 @@ def owner(tree, log, how="plain"):
 
 
 def test_end_ends_the_whole_tree(tree, log):
-    kept = KeptProcess(tree.command, log=log)
+    kept = SupervisedProcess(tree.command, log=log)
     wait_until(tree.stands)
     assert kept.returncode is None
     kept.end()
@@ -56,7 +56,7 @@ def test_end_ends_the_whole_tree(tree, log):
 
 
 def test_a_tree_that_is_ended_while_it_starts(tree, log):
-    KeptProcess(tree.command, log=log, grace_s=0.2).end()
+    SupervisedProcess(tree.command, log=log, grace_s=0.2).end()
     assert tree.is_gone()
 
 
@@ -82,7 +82,7 @@ def test_forked_child_of_the_owner_does_not_keep_the_tree(tree, log):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_the_tree_ends_when_the_keeper_is_asked_to(tree, log, number):
-    kept = KeptProcess(tree.command, log=log)
+    kept = SupervisedProcess(tree.command, log=log)
     wait_until(tree.stands)
     os.kill(kept.pid, number)
     assert kept.wait(10) == 143
@@ -91,7 +91,7 @@ def test_the_tree_ends_when_the_keeper_is_asked_to(tree, log, number):
 
 
 def test_the_tree_ends_when_its_keeper_was_killed(tree, log):
-    kept = KeptProcess(tree.command, log=log)
+    kept = SupervisedProcess(tree.command, log=log)
     wait_until(tree.stands)
     os.kill(kept.pid, signal.SIGKILL)
     assert kept.wait(10) == -signal.SIGKILL
@@ -101,14 +101,16 @@ def test_the_tree_ends_when_its_keeper_was_killed(tree, log):
 
 def test_process_ignoring_sigterm_is_killed_after_the_grace(log):
     tree = Tree(before="trap '' TERM; ")
-    kept = KeptProcess(tree.command, log=log, grace_s=0.5)
+    kept = SupervisedProcess(tree.command, log=log, grace_s=0.5)
     wait_until(tree.stands)
     kept.end()
     assert tree.is_gone()
 
 
 def test_process_obeying_sigterm_has_the_grace(log):
-    kept = KeptProcess(["bash", "-c", "trap 'sleep 0.3; echo goodbye; exit 0' TERM; echo up; sleep 60 & wait"], log=log)
+    kept = SupervisedProcess(
+        ["bash", "-c", "trap 'sleep 0.3; echo goodbye; exit 0' TERM; echo up; sleep 60 & wait"], log=log
+    )
     wait_until(lambda: "up" in log.read_text())
     kept.end()
     assert log.read_text() == "up\ngoodbye\n"
@@ -118,14 +120,14 @@ def test_process_obeying_sigterm_has_the_grace(log):
     ("script", "code"), [("exit 0", 0), ("exit 7", 7), ("kill -9 $$", 137), ("kill -TERM $$", 143)]
 )
 def test_exit_codes_pass_through(log, script, code):
-    kept = KeptProcess(["bash", "-c", script], log=log)
+    kept = SupervisedProcess(["bash", "-c", script], log=log)
     assert kept.wait(10) == kept.returncode == code
     kept.end()
 
 
 def test_a_command_that_ends_by_itself_leaves_no_children(log):
     tree = Tree(after="sleep 0.2; exit 3")
-    kept = KeptProcess(tree.command, log=log)
+    kept = SupervisedProcess(tree.command, log=log)
     assert kept.wait(10) == 3
     assert tree.is_gone()
     kept.end()
@@ -133,20 +135,20 @@ def test_a_command_that_ends_by_itself_leaves_no_children(log):
 
 @pytest.mark.parametrize("after_s", [0.03, 0.06, 0.1])
 def test_process_born_during_the_end_is_terminated_too(tree, log, after_s):
-    kept = KeptProcess(tree.command, log=log, grace_s=3600)
+    kept = SupervisedProcess(tree.command, log=log, grace_s=3600)
     kept.wait(after_s)
     kept.end()  # does not wait for the grace, or the test takes too long
     assert tree.is_gone()
 
 
 def test_waiting_has_a_limit(tree, log):
-    kept = KeptProcess(tree.command, log=log)
+    kept = SupervisedProcess(tree.command, log=log)
     assert kept.wait(0.05) is None
     kept.end()
 
 
 def test_a_command_that_is_not_there(log):
-    kept = KeptProcess(["/no/such/program"], log=log)
+    kept = SupervisedProcess(["/no/such/program"], log=log)
     assert kept.wait(10) not in (None, 0)
     assert "/no/such/program" in log.read_text()
     kept.end()
@@ -157,7 +159,7 @@ def test_surroundings_of_the_command(log):
     log.write_text("before\n")
     opened = psutil.Process().num_fds()
     script = 'echo "$THING $HOME"; cat; ls /proc/self/fd | wc -l; ps -o sid= -p $$'
-    kept = KeptProcess(["bash", "-c", script], log=log, environment={"THING": "thing"})
+    kept = SupervisedProcess(["bash", "-c", script], log=log, environment={"THING": "thing"})
     assert kept.wait(10) == 0
     kept.end()
     before, message, files, session = log.read_text().splitlines()

@@ -113,10 +113,10 @@ with report_errors("job"), interruptible():
 """
 KEEPS = """
 from pathlib import Path
-from rollmill.inference.supervised_process import KeptProcess
+from rollmill.inference.supervised_process import SupervisedProcess
 
 with report_errors("job"), interruptible():
-    KeptProcess(["bash", "-c", "trap 'sleep 0.5; echo goodbye; exit' TERM; sleep 600 & wait"], log=Path("LOG"))
+    SupervisedProcess(["bash", "-c", "trap 'sleep 0.5; echo goodbye; exit' TERM; sleep 600 & wait"], log=Path("LOG"))
     while not subprocess.run(["pgrep", "-f", "trap .sleep 0.5; echo"], capture_output=True).stdout:
         time.sleep(0.05)
     time.sleep(0.5)

@@ -18,7 +18,7 @@ from rollmill.inference.devices import driver_version, gpu_names, use_line
 from rollmill.inference.machine import has_accelerator, machine_arguments
 from rollmill.inference.server import ServerConfig
 from rollmill.inference.server_log import ServerLog
-from rollmill.inference.supervised_process import KeptProcess
+from rollmill.inference.supervised_process import SupervisedProcess
 from rollmill.jobs.optimal_sampling.model_spec import PairSpec, logits_of
 from rollmill.jobs.optimal_sampling.pair_engine.link import Listener
 from rollmill.jobs.optimal_sampling.samples import Decoded, SampleRequest
@@ -96,7 +96,7 @@ class VllmPair:
         listener = Listener(path)
         command = [config.interpreter(), "-m", _WORKER, str(path)]
         _log.info("starting vLLM: %s", shlex.join(arguments))
-        self._process = KeptProcess(command, log=log, environment=environment, grace_s=config.grace_s)
+        self._process = SupervisedProcess(command, log=log, environment=environment, grace_s=config.grace_s)
         try:
             while (link := listener.wait(_POLL_S)) is None:
                 if self._process.returncode is not None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rollmill.errors import InputError, RunStoppedError
 from rollmill.inference.devices import listed_gpus, use_line, wants_cpu
-from rollmill.inference.supervised_process import KeptProcess
+from rollmill.inference.supervised_process import SupervisedProcess
 from rollmill.jobs.training.advice import less_memory
 from rollmill.jobs.training.hardware import used_device
 from rollmill.jobs.training.work import LOGS, TrainingWork, read_outcome
@@ -35,7 +35,7 @@ def run_worker(work: TrainingWork, stop: Callable[[], bool] | None = None) -> No
     work.write()
     log = work.directory / LOGS / LOG
     log_begin = log.stat().st_size if log.exists() else 0
-    process = KeptProcess(worker_command(work), log=log, environment=_environment(work, os.environ))
+    process = SupervisedProcess(worker_command(work), log=log, environment=_environment(work, os.environ))
     announced = work.stage == "merge"
     try:
         while (code := process.wait(_POLL_S)) is None:
