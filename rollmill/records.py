@@ -123,7 +123,7 @@ class Failure(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     type: str
-    """A word by which failures are counted: `timeout`, `connection`, `http_400`, `malformed_response`, `verifier_raised`, ..."""
+    """A word by which failures are counted: `timeout`, `http_400`, `malformed_response`, `verifier_raised`, ..."""
     message: str
 
 

@@ -1,4 +1,4 @@
-"""A command line made from a pydantic model: one flag per field, one line per mistake."""
+"""Build a command line from a pydantic model: one flag per field, and one line per mistake."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ _TEXTS = {
 
 
 class _Flag:
-    """One field as a flag."""
+    """The command line flag of one field."""
 
     def __init__(self, name: str, field: FieldInfo) -> None:
         self.name = name
@@ -73,7 +73,7 @@ class _Flag:
         self.group = str(extra.get("group", ""))
         self.aliases = field_aliases(field)
         self.env = environment_variables(name, field)
-        """Environment variables that set it; the first that is set does."""
+        """Environment variables that set it; the first one that is set counts."""
         kinds = _members(field.annotation)
         collections = [kind for kind in kinds if get_origin(kind) in (list, tuple, set, frozenset)]
         self.many = bool(collections) or extra.get("several") is True
@@ -86,7 +86,7 @@ class _Flag:
         self.metavar = str(extra.get("metavar", "{" + ",".join(self.choices) + "}" if self.choices else kind))
 
     def add_to(self, group: argparse._ArgumentGroup) -> None:
-        """Declare the flag; values stay text, pydantic reads them."""
+        """Declare the flag; values remain text, which pydantic parses."""
         common: dict[str, Any] = {"dest": self.name, "default": argparse.SUPPRESS}
         look: dict[str, Any] = {"action": "store_true"} if self.switch else {"metavar": self.metavar}
         if self.many:
@@ -94,7 +94,7 @@ class _Flag:
         group.add_argument(f"--{self.name}", help=self.help(), **look, **common)
         if self.negatable:
             group.add_argument(f"--no_{self.name}", action="store_false", help=f"not --{self.name}", **common)
-        for alias in self.aliases:  # listed by the help of the flag itself
+        for alias in self.aliases:  # hidden: the help of the flag itself lists them
             group.add_argument(f"--{alias}", help=argparse.SUPPRESS, **look, **common)
             if self.negatable:
                 group.add_argument(f"--no_{alias}", action="store_false", help=argparse.SUPPRESS, **common)
@@ -122,11 +122,11 @@ class _Flag:
         return (f"{text} ({'; '.join(notes)})" if notes else text).strip().replace("%", "%%")
 
     def from_environment(self, value: str) -> Any:
-        """Return the value that an environment variable holds. Raises `ValueError` (shlex's)."""
+        """Return the value of an environment variable. Raises `ValueError` (shlex's)."""
         return shlex.split(value) if self.many else value.strip()
 
     def choose(self, value: Any) -> Any:
-        """Return the choice for its text where it is no text, as in `Literal[1, 2]`: pydantic would refuse the text."""
+        """Return the choice for its text; in `Literal[1, 2]` choices are not text, and pydantic would refuse `"1"`."""
         if isinstance(value, list):
             return [self.choose(item) for item in value]
         return self.choices.get(value, value) if isinstance(value, str) else value
@@ -152,24 +152,23 @@ def parse_command_line(
 ) -> ModelT:
     """Parse the parameters of one call: flags over environment variables over the model's defaults.
 
-    A field's `json_schema_extra` may hold `group`, `metavar`, `aliases`, and `env` (True for the name in capitals, or
-    names).
-    An environment variable that is set but empty counts as not set.
-    Every mistake is one line on stderr that names the flag or variable; then the exit status is 2.
+    A field's `json_schema_extra` may have `group`, `metavar`, `aliases`, and `env` (names, or True for the field's name
+    in capitals). An environment variable that is set but empty counts as not set. Every mistake is reported in one line
+    on stderr that names the flag or variable; then the process exits with status 2.
 
     Args:
-        model: The parameters' model.
-        argv: The arguments; None for the process's own.
+        model: The model of the parameters.
+        argv: Arguments; None for those of the process.
         prog: Name of the command, for the usage and the messages.
-        description: What the command does, for `--help`.
-        examples: Calls, for `--help`.
-        environ: Environment variables; None for the process's own.
-        settle: Merges the values that the environment gives with those that the flags give, both by field.
+        description: Description of the command, for `--help`.
+        examples: Example calls, for `--help`.
+        environ: Environment variables; None for those of the process.
+        settle: Merges the values of environment variables (first argument) and of flags, both by field name.
     """
     prog = program_name(prog)
     flags = _flags(model)
-    parser = _build(flags, prog, description, examples)
-    tokens = _normal(list(sys.argv[1:] if argv is None else argv), parser)
+    parser = _build_parser(flags, prog, description, examples)
+    tokens = _normalize(list(sys.argv[1:] if argv is None else argv), parser)
     parsed, unknown = parser.parse_known_args(tokens)
     if unknown:
         refused = getattr(model, "refused", {})
@@ -178,6 +177,7 @@ def parse_command_line(
     from_flags = vars(parsed)
     spelled = {name: _spellings(flags[name], tokens) for name in from_flags}
     sources |= {name: used[-1] if used else f"--{name}" for name, used in spelled.items()}
+    # A flag overrides a malformed environment variable.
     mistakes = {name: text for name, text in mistakes.items() if name not in from_flags}
     if mistakes:
         _fail(prog, list(mistakes.values()))
@@ -198,39 +198,48 @@ def parse_command(
     description: str,
     examples: str,
 ) -> BaseModel:
-    """Parse the parameters of the command that the first argument names, `-` and `_` alike; see `parse_command_line`.
+    """Parse the parameters of the command that the first argument names; see `parse_command_line`.
 
-    A model's docstring says what its command does. Without a command, all of them are listed.
+    `-` and `_` are interchangeable. A model's docstring is the description of its command. Without a command, all
+    commands are listed.
 
     Args:
-        commands: The model of each command's parameters.
-        argv: The arguments; None for the process's own.
+        commands: The parameter models, by command.
+        argv: Arguments; None for those of the process.
         prog: Name of the program, for the usage and the messages.
-        description: What the program does, for the list of commands.
-        examples: Calls, for the list of commands.
+        description: Description of the program, for the list of commands.
+        examples: Example calls, for the list of commands.
     """
     prog = program_name(prog)
     arguments = list(sys.argv[1:] if argv is None else argv)
     name = arguments[0].replace("-", "_") if arguments else ""
     if name in commands:
         return parse_command_line(
-            commands[name], arguments[1:], prog=f"{prog} {name}", description=_what(commands[name]), examples=""
+            commands[name], arguments[1:], prog=f"{prog} {name}", description=_describe(commands[name]), examples=""
         )
     if not arguments or arguments[0] in {"-h", "--help", "help"}:
         sys.stdout.write(_list_commands(commands, prog, description, examples))
         raise SystemExit(0 if arguments else 2)
     close = difflib.get_close_matches(name, commands, n=1)
     hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(commands)}"
-    return _fail(prog, [f"{_shown(arguments[0])} is no command: {hint}"])
+    return _fail(prog, [f"{_shown(arguments[0])} is not a command: {hint}"])
 
 
-def _what(model: type[BaseModel]) -> str:
+def _describe(model: type[BaseModel]) -> str:
     return inspect.cleandoc(model.__doc__ or "")
 
 
 def _list_commands(commands: Mapping[str, type[BaseModel]], prog: str, description: str, examples: str) -> str:
+    """Return the help text of a program with commands.
+
+    Args:
+        commands: The parameter models, by command.
+        prog: Name of the program.
+        description: Description of the program.
+        examples: Example calls, one a line.
+    """
     width = max(map(len, commands))
-    lines = [f"  {name:{width}}  {_what(model).partition(chr(10))[0]}".rstrip() for name, model in commands.items()]
+    lines = [f"  {name:{width}}  {_describe(model).partition(chr(10))[0]}".rstrip() for name, model in commands.items()]
     return "\n".join(
         [f"usage: {prog} COMMAND [flags]", "", description, "", "commands:", *lines, "",
          f"{prog} COMMAND --help lists a command's flags.", "", "examples:", renamed_calls(examples)]
@@ -239,12 +248,11 @@ def _list_commands(commands: Mapping[str, type[BaseModel]], prog: str, descripti
 
 @contextmanager
 def report_errors(prog: str) -> Iterator[None]:
-    """End the process on what the user should read: status 1 and one line for `RollmillError`, 130 for Ctrl-C.
+    """Exit on expected errors with a message and a status; works as a `with` block and as a decorator.
 
-    143 for SIGTERM, where the block is `interruptible`, in which no signal raises anything until it is looked at. The
-    same as for `RollmillError` for files that cannot be used, see `file_error`. Status 141, and nothing said, where
-    nobody reads the output any more (`| head`).
-    Anything else is a bug and keeps its traceback. Works as a `with` block and as a decorator.
+    `RollmillError`, and files that cannot be used (see `file_error`): one line and status 1. Ctrl-C: status 130.
+    SIGTERM in an `interruptible` block: 143. An output that is not read any more (`| head`): 141, without a message.
+    Any other exception is a bug and keeps its traceback.
     """
     prog = program_name(prog)
     try:
@@ -256,14 +264,14 @@ def report_errors(prog: str) -> Iterator[None]:
                     look(again=True)
                 raise
             finally:
-                sys.stdout.flush()  # a pipe that nobody reads shows here, and not when the interpreter ends
+                sys.stdout.flush()  # raises BrokenPipeError here rather than at the interpreter's exit
     except RollmillError as error:
         sys.stderr.write(f"{prog}: {visible(str(error))}\n")
-        if watch.stalled:  # the interpreter would wait at its end for threads that never end
+        if watch.stalled:  # at its exit the interpreter would wait for stalled threads
             sys.stderr.flush()
             os._exit(1)
         raise SystemExit(1) from None
-    except BrokenPipeError:  # whoever read has read enough
+    except BrokenPipeError:  # the reader has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(141) from None
     except OSError as error:
@@ -276,7 +284,15 @@ def report_errors(prog: str) -> Iterator[None]:
         raise SystemExit(status(error)) from None
 
 
-def _build(flags: Mapping[str, _Flag], prog: str, description: str, examples: str) -> _Parser:
+def _build_parser(flags: Mapping[str, _Flag], prog: str, description: str, examples: str) -> _Parser:
+    """Return the argparse parser of a command.
+
+    Args:
+        flags: The flags, by field name.
+        prog: Name of the command.
+        description: Description of the command.
+        examples: Example calls, one a line; empty for none.
+    """
     needed = [f"--{flag.name} {flag.metavar}" for flag in flags.values() if flag.field.is_required()]
     parser = _Parser(
         prog=prog,
@@ -320,10 +336,10 @@ def declare_flags(parser: argparse.ArgumentParser, model: type[BaseModel]) -> li
     return actions
 
 
-def _normal(argv: list[str], parser: argparse.ArgumentParser) -> list[str]:
+def _normalize(argv: list[str], parser: argparse.ArgumentParser) -> list[str]:
     """Rewrite arguments for argparse: `--num-rollout` as `--num_rollout`, and `--x -1e-3` as `--x=-1e-3`.
 
-    Argparse would take such a value for a flag.
+    Argparse would mistake such a value for a flag.
     """
     known = parser._option_string_actions
     tokens: list[str] = []
@@ -341,9 +357,9 @@ def _normal(argv: list[str], parser: argparse.ArgumentParser) -> list[str]:
 
 
 def _spellings(flag: _Flag, tokens: Sequence[str]) -> list[str]:
-    """Return the names by which a flag is given, in order: the last gives the value.
+    """Return the names with which a flag was given, in order, of which the last one sets the value.
 
-    The negation of a switch counts as its name.
+    For a switch, `--no_x` counts as `--x`.
     """
     used = [token.partition("=")[0] for token in tokens]
     named = [option for option in used if option in flag.options]
@@ -361,13 +377,13 @@ def _unknown_texts(unknown: Sequence[str], known: Sequence[str], refused: Mappin
                 continue
             close = difflib.get_close_matches(f"--{spelled}", known, n=1)
             texts.append(f"{name}: unknown flag" + (f"; did you mean {close[0]}?" if close else "; see --help"))
-    return texts or [f"{_shown(unknown[0])} follows no flag that takes it; see --help"]
+    return texts or [f"{_shown(unknown[0])} follows no flag that takes a value; see --help"]
 
 
 def _read_environment(
     flags: Mapping[str, _Flag], environ: Mapping[str, str]
 ) -> tuple[dict[str, Any], dict[str, str], dict[str, str]]:
-    """Return values, where each came from, and mistakes, by field name."""
+    """Return the values of environment variables, their sources, and mistakes, each by field name."""
     values: dict[str, Any] = {}
     sources: dict[str, str] = {}
     mistakes: dict[str, str] = {}
@@ -385,7 +401,7 @@ def _read_environment(
 
 
 def _error_texts(error: ValidationError, flags: Mapping[str, _Flag], sources: Mapping[str, str]) -> list[str]:
-    """Return one line per wrong value; the messages of a union's members about the same value are joined."""
+    """Return one line per invalid value; messages of a union's members about the same value are joined by "or"."""
     texts_by_value: dict[tuple[str, str], list[str]] = {}
     for detail in error.errors(include_url=False):
         name = str(detail["loc"][0]) if detail["loc"] else ""
@@ -426,7 +442,7 @@ def _fail(prog: str, texts: Sequence[str]) -> NoReturn:
 
 
 def _members(annotation: Any) -> list[Any]:
-    """Return the types that a field may hold: `Annotated` opened, `Optional` and unions taken apart, None left out."""
+    """Return the types of a field's values: `Annotated`, `Optional` and unions resolved, None left out."""
     if get_origin(annotation) is Annotated:
         return _members(get_args(annotation)[0])
     if get_origin(annotation) in (Union, types.UnionType):

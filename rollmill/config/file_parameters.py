@@ -1,4 +1,4 @@
-"""What the parameters of several jobs say of files: where results are copied to."""
+"""Parameters of files that several jobs share."""
 
 from __future__ import annotations
 
@@ -11,4 +11,4 @@ STORE_BLOCK = parameter(
     "Name of a result-store block: a shared folder or S3 that the results are copied to, too.",
     metavar="BLOCK",
 )
-"""`store_block: str | None` of a job; no part of what its run is."""
+"""The parameter `store_block: str | None` of a job; not part of a run's identity."""

@@ -1,4 +1,4 @@
-"""A job's parameters as a form in Prefect's pages."""
+"""JSON schemas of a job's parameters that make readable forms in Prefect's UI."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 
 _LAST = "Results"
 _SHOWN_ONLY = {"title", "description", "default", "position", "group", "env", "metavar"}
-"""What a field's schema says to people."""
+"""Keys of a field's schema that are for display only."""
 _FLAG = re.compile(r"--(no_)?(\w+)")
 
 
 class Form(Parameters):
-    """Parameters whose JSON schema reads well as a form.
+    """Parameters whose JSON schema is arranged for Prefect's form.
 
-    Prefect's form has no headings: fields are sorted by their groups, and labelled `Group: Title`. Their help says the
-    bounds, and names other fields as the form does. What may be missing is an empty field, not a choice of types.
+    The form has no headings: fields are sorted by group, and labelled `Group: Title`. Descriptions include the bounds,
+    and refer to other fields by their labels. An optional field is an empty input, not a choice of types.
     """
 
     @classmethod
@@ -30,28 +30,30 @@ class Form(Parameters):
         schema = handler(core_schema)
         model = handler.resolve_ref_schema(schema)
         aliases = {name: field.pop("aliases", []) for name, field in model["properties"].items()}
-        model["properties"] = _arranged(model["properties"])
+        model["properties"] = _arrange(model["properties"])
         if any(aliases.values()):
             _accept_aliases(model, aliases)
         return schema
 
 
 def _accept_aliases(model: dict[str, Any], aliases: dict[str, list[str]]) -> None:
-    """Let stored parameters of deployments use the names that parameters had before.
+    """Accept earlier names of parameters, which deployments may have stored.
 
-    As patterns, since Prefect's form shows whatever is a property, while its server takes what the schema takes.
+    They become pattern properties: Prefect's form shows all properties, but its server accepts all that the schema
+    allows.
     """
     patterns = {}
     for name, others in aliases.items():
         if others:
             value = {key: value for key, value in model["properties"][name].items() if key not in _SHOWN_ONLY}
-            # Prefect's server lets optional properties be null by itself, but not what a pattern matches.
+            # Prefect's server accepts null for optional properties, but not for those that match a pattern.
             patterns[f"^({'|'.join(others)})$"] = {"anyOf": [value, {"type": "null"}]}
     model["patternProperties"] = patterns
     required = model.get("required", [])
     model["required"] = [name for name in required if not aliases[name]]
     renamed = [name for name in required if aliases[name]]
-    assert len(renamed) <= 1, "one condition holds one parameter, and Prefect's form shows no list of conditions"
+    assert len(renamed) <= 1, "a condition is for one parameter, and Prefect's form does not support several"
+    # Nested conditions: the parameter is required unless one of its aliases is given.
     for name in renamed:
         missing: dict[str, Any] = {"required": [name]}
         for alias in aliases[name]:
@@ -59,17 +61,17 @@ def _accept_aliases(model: dict[str, Any], aliases: dict[str, list[str]]) -> Non
         model |= missing
 
 
-def _arranged(fields: dict[str, Any]) -> dict[str, Any]:
+def _arrange(fields: dict[str, Any]) -> dict[str, Any]:
     groups = list(dict.fromkeys(field["group"] for field in fields.values()))
     titles = {name: field["title"] for name, field in fields.items()}
     ordered = sorted(fields, key=lambda name: (fields[name]["group"] == _LAST, groups.index(fields[name]["group"])))
-    # A database may store the fields in another order: the form goes by `position`.
-    return {name: _shown(fields[name], titles) | {"position": at} for at, name in enumerate(ordered)}
+    # A database may store the fields in another order: the form sorts by `position`.
+    return {name: _for_display(fields[name], titles) | {"position": at} for at, name in enumerate(ordered)}
 
 
-def _shown(field: dict[str, Any], titles: dict[str, str]) -> dict[str, Any]:
+def _for_display(field: dict[str, Any], titles: dict[str, str]) -> dict[str, Any]:
     shown = _without_none(field)
-    description = _FLAG.sub(lambda flag: _named(flag, titles), field["description"])
+    description = _FLAG.sub(lambda flag: _title_of(flag, titles), field["description"])
     shown["description"] = " ".join([description, *_bounds(shown)])
     group, title = field["group"], field["title"]
     shown["title"] = title if title.startswith(group) else f"{group}: {title}"
@@ -79,7 +81,7 @@ def _shown(field: dict[str, Any], titles: dict[str, str]) -> dict[str, Any]:
 def _without_none(field: dict[str, Any]) -> dict[str, Any]:
     """Replace the union of one type and null by the type.
 
-    Prefect's server lets what is not required and has no default be null anyway, unless it is a choice.
+    Prefect's server accepts null for an optional property without a default anyway, unless it is an enumeration.
     """
     members = [member for member in field.get("anyOf", []) if member != {"type": "null"}]
     if len(members) != 1:
@@ -91,7 +93,7 @@ def _without_none(field: dict[str, Any]) -> dict[str, Any]:
     return shown | {"enum": [shown.pop("const")]} if "const" in shown else shown
 
 
-def _named(flag: re.Match[str], titles: dict[str, str]) -> str:
+def _title_of(flag: re.Match[str], titles: dict[str, str]) -> str:
     negated, name = flag.groups()
     if name not in titles:
         return flag[0]

@@ -1,4 +1,4 @@
-"""Names that a user gives to runs, and so to files, folders and served models: what they may hold."""
+"""Checks of names and paths that users give: of runs, files, folders and models."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from pydantic import AfterValidator
 from rollmill.terminal.escapes import hidden_sign
 
 LONGEST_NAME = 200
-"""Bytes of one name of a file or folder that is created. Systems take 255, and something is put around most."""
-LONGEST_THERE = 255
-"""Bytes of one that is there already, or is not ours to create."""
+"""Bytes of the name of a new file or folder. File systems allow 255, but most names get a prefix or suffix."""
+LONGEST_EXISTING_NAME = 255
+"""Bytes of the name of an existing file or folder."""
 LONGEST_PATH = 3000
-"""Bytes of a whole path. Linux takes 4096."""
+"""Bytes of a complete path. Linux allows 4096."""
 
 
 def check_model_path(path: str) -> str:
-    """Return the path or name of what others have made. Raises `ValueError` for one that would not show as it is."""
+    """Return a path, or the name of a model. Raises `ValueError` for invisible characters and for excessive length."""
     hidden = hidden_sign(path)
     if hidden is not None:
-        raise ValueError(f"holds {hidden!a}, which would not show: give a name without it")
+        raise ValueError(f"contains {hidden!a}, which is invisible: give a name without it")
     longest = max(path.split("/"), key=_bytes)
-    if _bytes(longest) > LONGEST_THERE:  # no system could look for it
-        raise ValueError(f"a name in it has {_bytes(longest):,} bytes: give one of at most {LONGEST_THERE}")
+    if _bytes(longest) > LONGEST_EXISTING_NAME:  # no file system could look it up
+        raise ValueError(f"a name in it has {_bytes(longest):,} bytes: give one of at most {LONGEST_EXISTING_NAME}")
     if _bytes(path) > LONGEST_PATH:
         raise ValueError(f"has {_bytes(path):,} bytes: give a path of at most {LONGEST_PATH:,}")
     return path
 
 
 def check_path(path: str) -> str:
-    """Return a path to be written to. Raises `ValueError` as `check_model_path`, and for a new name that is too long.
+    """Return a path to write to. Raises `ValueError` as `check_model_path` does, and for a new name that is too long.
 
-    Older versions bounded no names: what they have written stays where it is.
+    Existing names may be longer, since older versions did not limit them.
     """
     parts = check_model_path(path).split("/")
     for number, part in enumerate(parts, 1):
@@ -44,17 +44,17 @@ def check_path(path: str) -> str:
 
 
 def check_run_name(name: str) -> str:
-    """Return a run's name, which may have folders in it. Raises `ValueError` as `check_model_path`, and for no name."""
+    """Return a run's name, which may contain folders. Raises `ValueError` as `check_model_path`, and for an empty name."""
     if not name.strip() or name != name.strip() or any(part in ("", ".", "..") for part in name.split("/")):
         raise ValueError("cannot be the name of a folder")
-    if _bytes(name) > LONGEST_THERE:
+    if _bytes(name) > LONGEST_EXISTING_NAME:
         raise ValueError(f"has {_bytes(name):,} bytes: give a name of at most {LONGEST_NAME}")
     return check_model_path(name)
 
 
 def check_new_run(name: str, directory: Path) -> None:
-    """Raise `ValueError` for a run's name that is too long, unless the run is there already."""
-    if _bytes(name) > LONGEST_NAME and not os.path.lexists(directory / name):  # a log's name has all of it
+    """Raise `ValueError` for a run's name that is too long, unless the run exists already."""
+    if _bytes(name) > LONGEST_NAME and not os.path.lexists(directory / name):  # the log's name contains all of it
         raise ValueError(f"a new run's name has {_bytes(name):,} bytes: give one of at most {LONGEST_NAME}")
 
 
@@ -62,10 +62,10 @@ NewPath = Annotated[str, AfterValidator(check_path)]
 """A file or folder that a job writes."""
 
 ModelPath = Annotated[str, AfterValidator(check_model_path)]
-"""A model's directory or hub id, or the name under which a server has it."""
+"""A model's directory or hub id, or its name on a server."""
 
 RunName = Annotated[str, AfterValidator(check_run_name)]
-"""The name of a run, of its folder and of the model that is served for it: see `check_new_run`."""
+"""The name of a run, which is also that of its folder and of its model on the server: see `check_new_run`."""
 
 
 def _bytes(text: str) -> int:

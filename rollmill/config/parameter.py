@@ -1,4 +1,4 @@
-"""The parameters of flows: what the command line, the form and the deployment say of each."""
+"""Declare parameters of flows, with what the command line, the form and the documentation show of them."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def _check_shell_line(line: str) -> str:
 
 
 ShellLine = Annotated[str, AfterValidator(_check_shell_line)]
-"""Arguments in one string, as in a shell: quotes are closed."""
+"""Arguments in one string, in shell syntax."""
 
 
 def _read_json_object(value: Any) -> Any:
-    """Return the object that a text holds; anything else as it is. Raises `ValueError` for a text that holds none."""
+    """Parse a text as a JSON object; return other values unchanged. Raises `ValueError` for any other text."""
     if not isinstance(value, str):
         return value
     try:
@@ -30,12 +30,12 @@ def _read_json_object(value: Any) -> Any:
     except (ValueError, RecursionError):
         parsed = None
     if not isinstance(parsed, dict):
-        raise ValueError("""is no JSON object: give one, as in '{"enable_thinking": false}'""")
+        raise ValueError("""is not a JSON object: give one, as in '{"enable_thinking": false}'""")
     return parsed
 
 
 def _check_json_object(value: dict[str, Any]) -> dict[str, Any]:
-    """Check that a request's JSON can hold an object, which may have been read from YAML."""
+    """Return a mapping that can be sent as JSON, which one from YAML may not be. Raises `ValueError`."""
     import orjson
 
     try:
@@ -47,19 +47,19 @@ def _check_json_object(value: dict[str, Any]) -> dict[str, Any]:
 
 
 JsonObject = Annotated[dict[str, Any], BeforeValidator(_read_json_object), AfterValidator(_check_json_object)]
-"""A JSON object: as text on the command line, as a mapping in files and in Python."""
+"""A JSON object: text on the command line, a mapping in files and in Python."""
 
 
 class Parameters(BaseModel):
     """Parameters of a flow, or a part of them that several flows share.
 
-    Their validators are built when they are first used: `--help` uses none, and of a command's models only one is.
+    Validators are built at first use: `--help` needs none, and a program with several commands only one model's.
     """
 
     model_config = ConfigDict(defer_build=True)
 
     refused: ClassVar[dict[str, str]] = {}
-    """Parameters of other flows that have no meaning in this one, and why."""
+    """Parameters of other flows that this one does not have, each with the reason."""
 
     @model_validator(mode="before")
     @classmethod
@@ -70,19 +70,19 @@ class Parameters(BaseModel):
             raise ValueError(f"--{name}: {cls.refused[name]}: leave it out")
         return canonical_names(cls, values)
 
-    if not TYPE_CHECKING:  # which is to find code of ours that reads an earlier name
+    if not TYPE_CHECKING:  # mypy must report code of ours that uses an earlier name
 
         def __getattr__(self, name: str) -> Any:
-            """Return a parameter by an earlier name, for code of users."""
+            """Return a parameter by an earlier name, for users' code."""
             field = alias_names(type(self)).get(name)
             return super().__getattr__(name) if field is None else getattr(self, field)
 
 
 def canonical_names(model: type[BaseModel], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values by the names of the model's fields, whatever alias each was given by.
+    """Return the values with aliases replaced by the names of the model's fields.
 
-    Prefect's form sends the defaults of all fields beside what a deployment has stored: an alias wins over its field's
-    default. Raises `ValueError` where a parameter is given by two of its names otherwise.
+    Prefect's form sends the defaults of all fields together with stored values: an alias overrides its field's default.
+    Otherwise a parameter with two of its names raises `ValueError`.
     """
     names = alias_names(model)
     resolved = {name: value for name, value in values.items() if name not in names}
@@ -103,12 +103,12 @@ def _is_default(field: FieldInfo, value: Any) -> bool:
 
 @cache
 def alias_names(model: type[BaseModel]) -> dict[str, str]:
-    """Return the field that each alias of a model stands for."""
+    """Return a mapping of aliases to the fields of a model."""
     return {alias: name for name, field in model.model_fields.items() for alias in field_aliases(field)}
 
 
 def field_aliases(field: FieldInfo) -> tuple[str, ...]:
-    """Return the other names that a parameter can be given by."""
+    """Return the aliases of a parameter."""
     extra = field.json_schema_extra
     aliases = extra.get("aliases") if isinstance(extra, dict) else None
     return tuple(map(str, aliases)) if isinstance(aliases, list) else ()
@@ -120,17 +120,19 @@ def environment_variables(name: str, field: FieldInfo) -> tuple[str, ...]:
     env = extra.get("env") if isinstance(extra, dict) else None
     if env is True:
         return (name.upper(),)
-    return (env,) if isinstance(env, str) else tuple(map(str, env)) if isinstance(env, list) else ()
+    if isinstance(env, str):
+        return (env,)
+    return tuple(map(str, env)) if isinstance(env, list) else ()
 
 
 def redefine(model: type[BaseModel], name: str, default: Any = ..., **changes: Any) -> Any:
-    """Return a field like that of a shared model, for a job where it has another default, text or further aliases.
+    """Return a field like that of a shared model, with another default or other texts.
 
     Args:
         model: The shared model that declares the field.
-        name: The field's name.
-        default: The job's default; `...` where the field is required.
-        **changes: `title`, `description`, `group`, `aliases`, `metavar`, `env`, which take the place of the model's.
+        name: Name of the field.
+        default: Default in this job; `...` where the field is required.
+        **changes: `title`, `description`, `group`, `aliases`, `metavar` and `env` that replace those of the model.
     """
     field = model.model_fields[name]
     extra = field.json_schema_extra
@@ -141,10 +143,10 @@ def redefine(model: type[BaseModel], name: str, default: Any = ..., **changes: A
 
 
 def _bounds(piece: object) -> list[tuple[str, Any]]:
-    """Return what one of pydantic's constraints says, as `Field` takes it."""
+    """Return the bounds in one of pydantic's constraints, as arguments of `Field`."""
     names = ("ge", "gt", "le", "lt", "min_length", "max_length")
     bounds = [(name, getattr(piece, name)) for name in names if hasattr(piece, name)]
-    is_repeated = isinstance(piece, AfterValidator | BeforeValidator | WithJsonSchema)  # by the job's own annotation
+    is_repeated = isinstance(piece, AfterValidator | BeforeValidator | WithJsonSchema)  # the job's annotation has it
     assert bounds or is_repeated, f"redefine does not know the constraint {piece!r}"
     return bounds
 
@@ -164,16 +166,16 @@ def parameter(
     """Return a field of a parameter model.
 
     Args:
-        default: The default; `...` for a required parameter.
-        group: Its heading in `--help` and in the form.
-        title: Its label in the form.
-        description: What it does, in one sentence.
-        metavar: What its value is called in `--help`.
-        env: Whether the environment variable of its name in capitals sets it, too; or the variables that do.
-        aliases: Names that it had, or that it has elsewhere: flags, settings in files and stored parameters of
-            deployments may use them.
-        several: Whether the flag of a text takes several values, which a validator of the field joins.
-        **bounds: `ge`, `lt`, `min_length` and so on, as pydantic's `Field` takes them.
+        default: Default value; `...` for a required parameter.
+        group: Heading in `--help` and in the form.
+        title: Label in the form.
+        description: One sentence on the effect.
+        metavar: Placeholder of the value in `--help`.
+        env: Environment variables that set it, too; True for its name in capitals.
+        aliases: Earlier names, and names in other tools, which flags, files of settings and stored parameters of
+            deployments may use.
+        several: Whether the flag of a text field accepts several values, which a validator of the field joins.
+        **bounds: `ge`, `lt`, `min_length` and so on, as in pydantic's `Field`.
     """
     extra: dict[str, Any] = {"group": group, "env": env if isinstance(env, bool) else list(env)}
     if aliases:

@@ -1,4 +1,4 @@
-"""A file of settings, YAML or JSON: what it says, and where, for one line about every mistake."""
+"""Read files of settings, YAML or JSON, with line numbers for messages about mistakes."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ _SERVER_OPTIONS = frozenset(f"--{name}" for name in _OPTION_NAMES.split())
 
 
 class SettingsFile(NamedTuple):
-    """What a file says."""
+    """The settings in a file, with their locations."""
 
     path: str
     settings: dict[str, Any]
     lines: dict[str, int]
-    """Of YAML, the line of each setting; nested ones by their names joined with dots."""
+    """Line of each setting in YAML, from 1; the names of nested ones are joined with dots. Empty for JSON."""
     written: Mapping[str, str] = {}
-    """Setting -> its name in the file, where that is an alias."""
+    """Names in the file that are aliases, by the setting's name."""
 
     def location(self, name: str) -> str:
-        """Return where a setting stands: the beginning of a message."""
+        """Return the location of a setting, with which messages begin."""
         line = f" line {self.lines[name]}" if name in self.lines else ""
         return f"{self.path}{line}: {self.written.get(name, name)}"
 
     def refusal(self, error: ValidationError) -> str:
-        """Return what is wrong with the settings, in one line."""
+        """Return a one-line message on the first invalid setting."""
         first = error.errors(include_url=False)[0]
         message = first["msg"].removeprefix("Value error, ")[:500]
         if not first["loc"]:
@@ -50,40 +50,38 @@ class SettingsFile(NamedTuple):
 
 
 def refuse_code(location: str, name: str, value: object, known: Collection[str]) -> None:
-    """Refuse a setting of a file that names code to run, such as `package.module:Name`.
+    """Raise `InputError` for a setting in a file that names code to run, such as `package.module:Name`.
 
-    A file may be anybody's: it names one of `known`; what runs the user's own code is named on the command line.
-    Raises `InputError`.
+    A file may come from anybody: it may only choose one of `known`. Users name their own code on the command line.
 
     Args:
-        location: Where the setting stands, see `SettingsFile.location`.
-        name: The setting's.
-        value: Its value.
-        known: The names that a file may give.
+        location: Location of the setting, see `SettingsFile.location`.
+        name: Name of the setting, and of the flag in the message.
+        value: Value of the setting.
+        known: Names that a file may use.
     """
     if isinstance(value, str) and value not in known:
         raise InputError(
-            f"{location}: {shown(value)}: a file names {', '.join(known)} and no other code: give what is your own as "
+            f"{location}: {shown(value)}: a file may name {', '.join(known)} and no other code: give your own as "
             f"--{name} on the command line"
         )
 
 
 def refuse_server_options(location: str, line: object) -> None:
-    """Refuse vLLM's arguments in a file, but for those that say how large and how fast.
+    """Raise `InputError` for vLLM arguments in a file, except those that concern size and speed.
 
-    Others load code (`--trust-remote-code`, `--worker-cls`, `--tool-parser-plugin`, ...) or read files. Raises
-    `InputError`.
+    Others load code (`--trust-remote-code`, `--worker-cls`, `--tool-parser-plugin`, ...) or read files.
     """
     try:
         words = shlex.split(line) if isinstance(line, str) else []
     except ValueError:
-        return  # the parameter's own check says it
+        return  # the parameter's validator reports unbalanced quotes
     for word in words:
         name = word.partition("=")[0].replace("_", "-")
         if word.startswith("-") and not _is_number(word) and name not in _SERVER_OPTIONS:
             raise InputError(
-                f"{location}: {shown(word)}: a file sets sizes and speed of a server, and no other option: give it as "
-                "--vllm_args on the command line"
+                f"{location}: {shown(word)}: a file may set options of a server's size and speed, and no other: give "
+                "it as --vllm_args on the command line"
             )
 
 
@@ -92,13 +90,13 @@ def _is_number(word: str) -> bool:
 
 
 def shown(value: object) -> str:
-    """Return a value as a message shows it."""
+    """Return a value for a message, shortened to 80 characters."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def read_settings_file(path: str) -> SettingsFile:
-    """Read a file of settings, `.json` or else YAML. Raises `InputError` where it is unreadable or no mapping."""
+    """Read a file of settings: JSON if its name ends in `.json`, otherwise YAML. Raises `InputError` if it cannot."""
     try:
         text = Path(path).expanduser().read_bytes()
     except OSError as error:
@@ -107,7 +105,7 @@ def read_settings_file(path: str) -> SettingsFile:
 
 
 def _parse_json(path: str, text: bytes) -> SettingsFile:
-    from rollmill.files.rows import (  # with what reads rows, which a command line without does not need
+    from rollmill.files.rows import (  # late: it imports readers that a command line without a file does not need
         BadRow,
         parse_line,
     )
@@ -116,12 +114,16 @@ def _parse_json(path: str, text: bytes) -> SettingsFile:
     if isinstance(settings, BadRow):
         raise InputError(f"{path}: {settings.reason}")
     if _is_deeper(settings, _DEEPEST):
-        raise InputError(f"{path}: it nests more than {_DEEPEST} deep: settings do not")
+        raise InputError(f"{path}: it nests more than {_DEEPEST} levels deep: settings do not")
     return SettingsFile(path, settings, {})
 
 
 def _is_deeper(value: Any, most: int) -> bool:
-    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    parts: Collection[Any] = ()
+    if isinstance(value, dict):
+        parts = value.values()
+    elif isinstance(value, list):
+        parts = value
     return most == 0 or any(_is_deeper(part, most - 1) for part in parts)
 
 
@@ -134,7 +136,7 @@ def _parse_yaml(path: str, text: bytes) -> SettingsFile:
         where = f" line {error.line}" if error.line else ""
         raise InputError(f"{path}{where}: {error}") from error
     if not isinstance(document.value, dict):
-        raise InputError(f"{path}: expected parameters, as in `temperature: 0.7`, found none")
+        raise InputError(f"{path}: expected parameters, as in `temperature: 0.7`, but there are none")
     lines: dict[str, int] = {}
     for name, line in _names(document.node, "", type(document.node)):
         if name in lines:

@@ -1,9 +1,9 @@
-"""Arrow columns as JSON values, by their types and by what `datasets` says of them, at any depth.
+"""Convert Arrow columns to JSON values, by their types and by the features of `datasets`, at any depth.
 
-Null fields of structs are left out: where rows share columns, a field that one row has is null in all others. Values
-that JSON has no form for get one: decimals and durations (in seconds) are numbers, dates and times ISO 8601, bytes
-text, in base64 where they are not UTF-8. NaN and Infinity stay what Python's `json` writes for them, and are found by
-whoever decodes the row.
+Null fields of structs are left out, since a field that one row has is null in all others of the column. Types that JSON
+does not have are converted: decimals and durations (in seconds) to numbers, dates and times to ISO 8601, bytes to text,
+or to base64 where they are not UTF-8. NaN and Infinity remain as Python's `json` writes them, for the code that decodes
+the row to handle.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ _SECONDS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 
 def json_columns(schema: Any, texts: frozenset[str] = frozenset()) -> Callable[[Any], list[Row]]:
-    """Return what makes rows of a record batch of this schema: values that orjson writes, null columns included.
+    """Return a function that converts record batches of a schema to rows of values that orjson can write.
 
-    Of the columns in `texts` binary values must be text too, but for the files that they hold under `bytes` or `data`.
-    Raises `ValueError` for text that is no UTF-8 or no JSON, `OverflowError` for dates beyond Python's.
+    In the columns named in `texts`, binary values must be UTF-8 text, too, except files under `bytes` or `data`. The
+    function raises `ValueError` for text that is not UTF-8 or not JSON, and `OverflowError` for dates out of Python's
+    range.
     """
     features = _features(schema)
 
@@ -43,7 +44,7 @@ def json_columns(schema: Any, texts: frozenset[str] = frozenset()) -> Callable[[
 
 
 def _check_text(array: Any, name: str) -> None:
-    """Raise `ValueError` where a binary value is no text, at any depth."""
+    """Raise `ValueError` where a binary value is not UTF-8 text, at any depth."""
     import pyarrow as pa
 
     kind = array.type
@@ -64,11 +65,11 @@ def _check_text(array: Any, name: str) -> None:
             try:
                 (value or b"").decode()
             except UnicodeDecodeError as error:
-                raise ValueError(f"{name} holds bytes that are no text: {error}") from None
+                raise ValueError(f"{name} has bytes that are not text: {error}") from None
 
 
 def _features(schema: Any) -> dict[str, Any]:
-    """Return the features that `datasets` has noted in a schema; empty where it has not written it."""
+    """Return the features of `datasets` in a schema's metadata; empty where another program wrote the file."""
     try:
         features = orjson.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
     except (KeyError, TypeError, orjson.JSONDecodeError):
@@ -103,7 +104,7 @@ def _values(array: Any, feature: Any) -> list[Any]:
 
 
 def _json(array: Any) -> list[Any]:
-    """Return JSON text as the values that it holds. Null is null; so is the JSON text `null`."""
+    """Return the values of a column of JSON text. Arrow's null and the JSON text `null` are both None."""
     return [None if value is None else _fragment(value) for value in _scalars(array)]
 
 
@@ -119,7 +120,7 @@ def _fragment(value: Any) -> Any:
 
 
 def is_json_of_python(text: str) -> bool:
-    """Return whether text is what Python's `json` takes for JSON: NaN and halves of characters stay for the reader."""
+    """Return whether Python's `json` can parse a text, which includes NaN and lone surrogates."""
     try:
         json.loads(text)
     except (ValueError, RecursionError):
@@ -149,8 +150,10 @@ def _structs(array: Any, feature: Any) -> list[Any]:
 def _lists(array: Any, feature: Any) -> list[Any]:
     import pyarrow.compute as pc
 
-    # `List` and its kin have the feature of their items under `feature`; older versions a list of one.
-    inner = feature.get("feature") if isinstance(feature, dict) else feature[0] if isinstance(feature, list) else None
+    # `List` and similar features have that of their items under `feature`; in older versions they are lists of one.
+    inner = feature.get("feature") if isinstance(feature, dict) else None
+    if isinstance(feature, list):
+        inner = feature[0]
     items = iter(_values(array.flatten(), inner))
     lengths = pc.list_value_length(array).to_pylist()
     return [None if length is None else list(islice(items, length)) for length in lengths]
@@ -191,7 +194,9 @@ def _number(value: Any) -> Any:
     number = float(value)
     if math.isfinite(number):
         return number
-    return orjson.Fragment("NaN" if math.isnan(number) else "Infinity" if number > 0 else "-Infinity")
+    if math.isnan(number):
+        return orjson.Fragment("NaN")
+    return orjson.Fragment("Infinity" if number > 0 else "-Infinity")
 
 
 def _scalar(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Arrow batches as rows."""
+"""Read rows from Arrow record batches."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from rollmill.files.rows import BadRow, Row
 
 BATCH_ROWS = 64
-"""Rows held at once: few, because a row may hold images of megabytes."""
+"""Rows in memory at a time: few, because a row may contain images of megabytes."""
 
 ToRows = Callable[[Any], list[Row]]
 
@@ -18,9 +18,9 @@ def _as_python(batch: Any) -> list[Row]:
 
 
 def read_batches(batches: Iterable[Any], to_rows: ToRows = _as_python) -> Iterator[tuple[int, Row | BadRow]]:
-    """Yield (1-based position, row) of Arrow record batches or tables, images undecoded.
+    """Yield (position from 1, row) of Arrow record batches or tables; images are not decoded.
 
-    `to_rows` makes rows of one batch, and raises `ValueError` or `OverflowError` where one of them cannot be read.
+    `to_rows` converts one batch, and raises `ValueError` or `OverflowError` if one of its rows cannot be converted.
     """
     position = 0
     for batch in batches:
@@ -32,7 +32,7 @@ def read_batches(batches: Iterable[Any], to_rows: ToRows = _as_python) -> Iterat
 def _read_batch(batch: Any, to_rows: ToRows) -> list[Row | BadRow]:
     try:
         return list(to_rows(batch))
-    except (ValueError, OverflowError) as error:  # text that is not UTF-8, a date beyond Python's: find the row
+    except (ValueError, OverflowError) as error:  # text that is not UTF-8, a date out of range: convert row by row
         if batch.num_rows == 1:
             return [BadRow(0, None, f"cannot be read: {error}", f"columns {', '.join(batch.schema.names)}")]
         return [row for start in range(batch.num_rows) for row in _read_batch(batch.slice(start, 1), to_rows)]

@@ -1,4 +1,4 @@
-"""Output files that appear whole or not at all."""
+"""Atomic writing of files: they appear completely or not at all."""
 
 from __future__ import annotations
 
@@ -15,20 +15,21 @@ _BUFFER = 1 << 20
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """Open a file beside `path` that takes its name when the block ends well, and is removed when it does not.
+    """Open a temporary file that is renamed to `path` when the block succeeds, and removed when it fails.
 
-    The bytes are on disk (fsync) before the name is. Raises `OSError` as the file system does.
+    The content is on disk (fsync) before the rename. Raises `OSError` as the file system does.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with beside.open("wb", buffering=_BUFFER) as file:
+        with temporary.open("wb", buffering=_BUFFER) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        beside.replace(path)
+        temporary.replace(path)
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
+    # The rename itself is durable only when the folder is on disk, too.
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
@@ -37,11 +38,11 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 
 
 def atomic_write_bytes(path: Path, content: bytes) -> None:
-    """Write one file whole."""
+    """Write one file atomically."""
     with atomic_write(path) as file:
         file.write(content)
 
 
 def atomic_write_json(path: Path, value: object) -> None:
-    """Write one indented JSON file whole; floats that are not finite become null."""
+    """Write one indented JSON file atomically; floats that are not finite become null."""
     atomic_write_bytes(path, orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))

@@ -1,7 +1,7 @@
-"""Read YAML that may be anybody's: plain values only, and no more of them than the text is long.
+"""Read untrusted YAML: plain values only, with limits on size, depth and expanded aliases.
 
-`yaml.safe_load` makes no objects of Python's, but follows aliases without end: nine lines of them stand for a billion
-values, which fill the memory as soon as somebody walks over them.
+`yaml.safe_load` creates no arbitrary Python objects, but expands aliases without a limit: nine lines can stand for a
+billion values, which fill the memory as soon as code iterates over them.
 """
 
 from __future__ import annotations
@@ -11,29 +11,29 @@ from typing import Any, NamedTuple
 import yaml  # type: ignore[import-untyped]  # stubs are a package of their own
 
 LONGEST = 1_000_000
-"""Characters, or bytes."""
+"""Longest text, in characters or bytes."""
 MOST_VALUES = 100_000
-"""With what aliases stand for counted as often as it stands there."""
+"""Most values, counting what an alias refers to at each occurrence."""
 DEEPEST = 50
 LONGEST_NUMBER = 300
-"""Characters: the time for one grows with their square, and Python writes no integer of over 4,300 digits."""
+"""Characters of a number: parsing takes quadratic time, and Python formats no integer of more than 4,300 digits."""
 _LARGEST_INT = 10**LONGEST_NUMBER
 
 
-_OF_A_TAG = (ValueError, OverflowError, LookupError, AttributeError, TypeError)
-"""What PyYAML fails with on a value that its tag is not true of: a date that is none, `!!bool x`, `!!int ''`."""
+_TAG_ERRORS = (ValueError, OverflowError, LookupError, AttributeError, TypeError)
+"""Errors that PyYAML raises for a value that does not fit its tag: an impossible date, `!!bool x`, `!!int ''`."""
 
 
 class YamlDocument(NamedTuple):
-    """What a text says."""
+    """A parsed document."""
 
     value: Any
     node: Any
-    """PyYAML's own, which knows lines; None for an empty text."""
+    """PyYAML's node, which has line numbers; None for an empty text."""
 
 
 class BadYamlError(ValueError):
-    """A text that is no YAML, or too much of it; `line` is where, from 1 on, where that is known."""
+    """A text that is not valid YAML, or exceeds the limits; `line`, counted from 1, is None where it is not known."""
 
     def __init__(self, message: str, line: int | None = None) -> None:
         super().__init__(message)
@@ -41,14 +41,14 @@ class BadYamlError(ValueError):
 
 
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # it has no types
-    """PyYAML's safe loader, whose nodes are counted before anything is made of them."""
+    """PyYAML's safe loader with limits on depth and on the length of numbers."""
 
     def __init__(self, text: str | bytes) -> None:
         super().__init__(text)
         self._depth = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        """Read a node and what is in it."""
+        """Parse a node with its children."""
         self._depth += 1
         if self._depth > DEEPEST:
             raise BadYamlError(f"it nests more than {DEEPEST} deep", self.line + 1)
@@ -58,7 +58,7 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # it has no types
             self._depth -= 1
 
     def construct_yaml_int(self, node: Any) -> Any:
-        """Make an integer that is also a float's size."""
+        """Return an integer that is small enough to be converted to a float."""
         self._check_length(node)
         value = super().construct_yaml_int(node)
         if abs(value) >= _LARGEST_INT:
@@ -66,7 +66,7 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # it has no types
         return value
 
     def construct_yaml_float(self, node: Any) -> Any:
-        """Make a float."""
+        """Return a float."""
         self._check_length(node)
         return super().construct_yaml_float(node)
 
@@ -75,8 +75,8 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # it has no types
             raise self._too_long(node)
 
     def _too_long(self, node: Any) -> BadYamlError:
-        what = f"{node.value[:40]}... is no number of at most {LONGEST_NUMBER} digits: a text is put in quotes"
-        return BadYamlError(what, node.start_mark.line + 1)
+        message = f"{node.value[:40]}... is not a number of at most {LONGEST_NUMBER} digits: put a text in quotes"
+        return BadYamlError(message, node.start_mark.line + 1)
 
 
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
@@ -84,7 +84,7 @@ _Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_yaml_float)
 
 
 def read_yaml(text: str | bytes) -> YamlDocument:
-    """Return the one document in a text. Raises `BadYamlError`."""
+    """Parse a text with one document. Raises `BadYamlError`."""
     if len(text) > LONGEST:
         raise BadYamlError(f"it is {len(text):,} characters long, at most {LONGEST:,} are read")
     try:
@@ -95,14 +95,14 @@ def read_yaml(text: str | bytes) -> YamlDocument:
         size = _measure(node, {})
         if size.values > MOST_VALUES or size.depth > DEEPEST:
             bounds = f"{MOST_VALUES:,} values, {DEEPEST} deep"
-            raise BadYamlError(f"with its aliases written out it is larger than what is read ({bounds})")
+            raise BadYamlError(f"with its aliases expanded it is larger than the limit ({bounds})")
         return YamlDocument(loader.construct_document(node), node)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         raise BadYamlError(f"not valid YAML: {str(error.problem)[:300]}", mark.line + 1 if mark else None) from error
     except BadYamlError:
         raise
-    except (yaml.YAMLError, *_OF_A_TAG) as error:
+    except (yaml.YAMLError, *_TAG_ERRORS) as error:
         raise BadYamlError(f"not valid YAML in UTF-8: {' '.join(str(error).split())[:300]}") from error
 
 
@@ -112,13 +112,13 @@ class _Size(NamedTuple):
 
 
 def _measure(node: Any, known: dict[int, _Size | None]) -> _Size:
-    """Return a node's size with its aliases written out."""
+    """Return a node's size with its aliases expanded, without expanding them: `known` has the sizes by node id."""
     if id(node) in known:
         size = known[id(node)]
         if size is None:
-            raise BadYamlError("a setting is part of itself: write it out")
+            raise BadYamlError("a setting contains itself by an alias: write it out")
         return size
-    known[id(node)] = None
+    known[id(node)] = None  # in progress: reaching it again is a cycle
     parts: list[Any] = []
     if isinstance(node, yaml.MappingNode):
         parts = [part for pair in node.value for part in pair]

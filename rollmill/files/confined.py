@@ -1,4 +1,4 @@
-"""Reading files whose names come from data: from given folders only, regular files, up to a bound."""
+"""Read files that untrusted data name: only regular files in given folders, up to a size limit."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _READ_AT_ONCE = 1 << 20
 
 
 class ConfinedFileError(Exception):
-    """The file may not, or cannot, be read. `reason` is a word to count by; nothing here shows what a file holds."""
+    """A file that may not or cannot be read. `reason` is for counting; nothing reveals the content of a file."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
@@ -22,18 +22,18 @@ class ConfinedFileError(Exception):
 
 
 def confined_path(name: str, folders: Sequence[Path]) -> Path:
-    """Return the real path of a file that data name, symbolic links followed.
+    """Return the real path of a file that data name, with symbolic links resolved.
+
+    Raises `ConfinedFileError`, with the same message whether or not a file outside the folders exists.
 
     Args:
-        name: a path or `file://` URL; a relative path starts from the first of `folders` in which it is there.
-        folders: the file must lie in one of these. Without any, no file is read.
-
-    Raises `ConfinedFileError`, with the same words whether or not a file outside is there.
+        name: A path or `file://` URL; a relative path is relative to the first of `folders` in which it exists.
+        folders: The file must be in one of these. If there are none, no file may be read.
     """
     local = _local_path(name)
     try:
         roots = [os.path.realpath(folder) for folder in folders]
-        # An absolute name stays what it is when it is joined.
+        # Joining an absolute name returns that name.
         paths = [os.path.realpath(os.path.join(root, local)) for root in roots]  # noqa: PTH118
         inside = [path for path in paths if any(os.path.commonpath([root, path]) == root for root in roots)]
         resolved = next((path for path in inside if os.path.lexists(path)), None)
@@ -49,13 +49,13 @@ def confined_path(name: str, folders: Sequence[Path]) -> Path:
 def read_confined(name: str, folders: Sequence[Path], *, limit: int) -> bytes:
     """Return the content of a regular file of at most `limit` bytes; see `confined_path`.
 
-    Pipes, sockets, devices and folders are refused without waiting for them. At most `limit` + 1 bytes are read,
-    however long the file says it is. Raises `ConfinedFileError`.
+    Pipes, sockets, devices and folders are refused without blocking. At most `limit` + 1 bytes are read, whatever size
+    the file reports. Raises `ConfinedFileError`.
     """
     path = confined_path(name, folders)
     try:
         _check_regular(path.lstat(), name)
-        # The path is real: whoever puts a link or a pipe in its place meanwhile gets an error, and nothing waits.
+        # The path is resolved: a link or pipe that replaces the file meanwhile causes an error, and never blocks.
         file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
         try:
             status = os.fstat(file)
@@ -78,7 +78,7 @@ def _local_path(name: str) -> str:
     host, _, path = name[7:].partition("/")
     if host.lower() not in ("", "localhost"):
         raise ConfinedFileError("file URL names another machine", name[:_SHOWN])
-    return unquote(f"/{path}")  # with what looks like a query or a fragment: files are called so, and have neither
+    return unquote(f"/{path}")  # `?` and `#` are part of the name: file URLs have neither query nor fragment here
 
 
 def _check_regular(status: os.stat_result, name: str) -> None:
@@ -95,4 +95,4 @@ def _read(file: int, most: int) -> bytes:
 
 
 def _reason(name: str, error: Exception) -> str:
-    return f"{name[:_SHOWN]}: {getattr(error, 'strerror', None) or 'no name of a file'}"
+    return f"{name[:_SHOWN]}: {getattr(error, 'strerror', None) or 'not the name of a file'}"

@@ -1,4 +1,4 @@
-"""What a file holds, by its name and, where that is not enough, its beginning."""
+"""Detect the format of a file of rows by its name and, where that is not enough, by its beginning."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from rollmill.files.raw_row import BYTE_ORDER_MARK, LIST_KEYS
 from rollmill.files.rows import parse_json, parse_line
 
 Kind = Literal["lines", "document", "documents", "parquet", "zip"]
-"""`lines`: JSON Lines. `document`: JSON with the rows in an array. `documents`: JSON documents one behind the other,
-each a row, or one. `zip`: JSON files packed together, each a row."""
+"""`lines`: JSON Lines. `document`: JSON with the rows in an array. `documents`: one or more concatenated JSON documents,
+each a row. `zip`: a zip file of JSON files, each a row."""
 
 COMPRESSED = (".gz", ".zst", ".xz", ".bz2")
 _SUFFIXES: dict[str, Kind] = {".jsonl": "lines", ".ndjson": "lines", ".json": "document", ".parquet": "parquet"}
@@ -19,13 +19,13 @@ SUFFIXES = tuple(_SUFFIXES)
 _BEGINNING = 1 << 20
 _ZIP, _PARQUET = b"PK\x03\x04", b"PAR1"
 _NO_JSON = object()
-_OF_A_ROLLOUT = frozenset({"instance_id", "messages", "completion"})
+_ROLLOUT_KEYS = frozenset({"instance_id", "messages", "completion"})
 _PRETTY = re.compile(rb'\[[\s\[{]*[\r\n]|\{\s*[\r\n]\s*["}]')
-"""How JSON on several lines begins: with brackets and a line's end, and in an object then a key."""
+"""The beginning of JSON on several lines: brackets and a line end, in an object followed by a key."""
 
 
 def kind_by_name(path: str) -> Kind | None:
-    """Return the kind that a name or URL promises, compressed or not; None for any other name."""
+    """Return the kind by the suffix of a name or URL, compressed or not; None for other suffixes."""
     name = path.lower().split("?", 1)[0] if "://" in path else path.lower()
     for suffix in COMPRESSED:
         name = name.removesuffix(suffix)
@@ -33,19 +33,16 @@ def kind_by_name(path: str) -> Kind | None:
 
 
 def file_kind(path: str) -> Kind | None:
-    """Return the kind by name; a `.json` file that holds JSON Lines is `lines`.
+    """Return the kind by name, except that a `.json` file with JSON Lines in it is `lines`.
 
     Raises `InputError` where the beginning of a `.json` file cannot be read.
     """
     kind = kind_by_name(path)
-    return "lines" if kind == "document" and _holds_lines(path) else kind
+    return "lines" if kind == "document" and _has_lines(path) else kind
 
 
-def _holds_lines(path: str) -> bool:
-    """Return whether the first line is an object by itself.
-
-    Then something follows it, or it has no array of rows in it.
-    """
+def _has_lines(path: str) -> bool:
+    """Return whether the first line is a complete object which more lines follow, or which has no array of rows."""
     with open_binary(path) as file:
         first, _, more = file.read(_BEGINNING).removeprefix(BYTE_ORDER_MARK).lstrip().partition(b"\n")
     value = parse_line(1, first)
@@ -55,10 +52,10 @@ def _holds_lines(path: str) -> bool:
 
 
 def content_kind(path: str, named: Kind | None) -> Kind | None:
-    """Return the kind by the content, whatever the name; None where it is no kind that is known.
+    """Return the kind by the content; None for an unknown one.
 
-    `named` is what the name promises: it holds where the content does not tell otherwise. Raises `InputError` where the
-    beginning of the file cannot be read.
+    `named` is the kind by the name, which is returned where the content does not contradict it. Raises `InputError`
+    where the beginning of the file cannot be read.
     """
     with open_binary(path) as file:
         head = file.read(_BEGINNING)
@@ -71,17 +68,18 @@ def content_kind(path: str, named: Kind | None) -> Kind | None:
         return named
     first, line_end, more = text.partition(b"\n")
     if not line_end and len(head) == _BEGINNING and named == "lines":
-        return named  # a row that is longer than what was read
-    kind = _kind_of_lines(_parsed(first), more, named)
+        return named  # the first row is longer than what was read
+    kind = _kind_of_lines(_parse(first), more, named)
     if kind is None and named == "lines" and not _PRETTY.match(text):
-        return named  # its first row is bad
-    return kind or ("document" if _holds_rows(path) else "documents")
+        return named  # JSON Lines with an invalid first row
+    return kind or ("document" if _has_rows(path) else "documents")
 
 
 def _kind_of_lines(value: Any, more: bytes, named: Kind | None) -> Kind | None:
-    """Return the kind of a file by its first line; None where that is no JSON by itself.
+    """Return the kind of a file by the parsed first line; None where that is not JSON by itself.
 
-    An object with rows under a usual key is a document; in a file of lines it is one unless it is itself a rollout.
+    An object with an array under one of `LIST_KEYS` is a document, but not in a file named as JSON Lines if it has the
+    keys of a rollout.
     """
     if value is _NO_JSON:
         return None
@@ -89,20 +87,20 @@ def _kind_of_lines(value: Any, more: bytes, named: Kind | None) -> Kind | None:
         return "lines"
     if isinstance(value, list):
         return "document"
-    if named == "lines" and not _OF_A_ROLLOUT.isdisjoint(value):
+    if named == "lines" and not _ROLLOUT_KEYS.isdisjoint(value):
         return "lines"
     return "document" if any(isinstance(value.get(key), list) for key in LIST_KEYS) else "lines"
 
 
-def _parsed(line: bytes) -> Any:
+def _parse(line: bytes) -> Any:
     try:
         return parse_json(line)
     except ValueError:
         return _NO_JSON
 
 
-def _holds_rows(path: str) -> bool:
-    from rollmill.files.json_array import JsonArray  # it brings numpy
+def _has_rows(path: str) -> bool:
+    from rollmill.files.json_array import JsonArray  # late: it imports numpy
 
     with open_binary(path) as file:
         return JsonArray(file).has_rows()

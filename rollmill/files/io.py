@@ -1,4 +1,4 @@
-"""Opening files: local or remote, plain or compressed, one way for all readers."""
+"""Open files for reading: local or remote, plain or compressed."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from typing import Any, BinaryIO, cast
 from rollmill.errors import InputError
 from rollmill.files.remote import is_remote
 
-_BUFFER = 1 << 20  # lines of tens of kilobytes, read with Python's 8 kB, cost seven times as much
+_BUFFER = 1 << 20  # with Python's default of 8 kB, reading lines of tens of kilobytes takes seven times as long
 
 
 MOST_MEMORY = 128 << 20
-"""Bytes that the window or dictionary of a packed file may take while it is read; `xz -9` takes 65 MiB.
+"""Bytes of memory for the window or dictionary of a compressed file; `xz -9` needs 65 MiB.
 
-Of zstd, Arrow allows as much by itself. gzip and bzip2 take less than a megabyte and ten, whatever the file says.
+For zstd, Arrow has the same limit. gzip never needs more than 1 MB, bzip2 never more than 10 MB.
 """
 
 _NO_MEMORY = ("too much memory", "memory usage limit", "window too large")  # zstd, xz
-_REPACK = "pack it with a smaller window (zstd without --long or --ultra, xz -9 or less), or unpack it first"
+_REPACK = "compress it with a smaller window (zstd without --long or --ultra, xz -9 or less), or decompress it first"
 
 
 class _XzFile(io.RawIOBase):
-    """Reads `.xz` and `.lzma`, one stream behind the other, within `MOST_MEMORY`: `lzma.LZMAFile` has no limit."""
+    """Reads `.xz` and `.lzma` with concatenated streams, within `MOST_MEMORY`: `lzma.LZMAFile` has no memory limit."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -34,11 +34,11 @@ class _XzFile(io.RawIOBase):
         self._packed = b""
 
     def readable(self) -> bool:
-        """Return True: it can always be read."""
+        """Return True."""
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Read into a buffer. Raises `lzma.LZMAError`, and `EOFError` where the file is cut off."""
+        """Decompress into a buffer. Raises `lzma.LZMAError`, and `EOFError` where the file is cut off."""
         while self._stream or self._next_stream():
             assert self._stream is not None
             packed = self._read_packed() if self._stream.needs_input else b""
@@ -57,7 +57,7 @@ class _XzFile(io.RawIOBase):
         return packed or self._file.read(_BUFFER)
 
     def _next_stream(self) -> bool:
-        """Begin the next stream, if there is one. Zero bytes between two, and at the end, are padding."""
+        """Begin the next stream; return whether there is one. Zero bytes between streams are padding."""
         while packed := self._read_packed():
             self._packed = packed.lstrip(b"\0")
             if self._packed:
@@ -99,13 +99,13 @@ def _open_xz(file: BinaryIO) -> io.BufferedReader:
 
 
 def is_packed(path: str) -> bool:
-    """Return whether a path's name says that it is compressed."""
+    """Return whether a path has the suffix of a compressed file."""
     return _compression(path) is not None
 
 
 @contextmanager
 def open_binary(path: str) -> Iterator[BinaryIO]:
-    """Open a local path or any fsspec URL for reading; `.gz`, `.zst`, `.xz`, `.bz2` are read through.
+    """Open a local path or any fsspec URL for reading; `.gz`, `.zst`, `.xz`, `.bz2` are decompressed.
 
     Raises `InputError` where the file cannot be opened or, inside the block, read.
     """
@@ -122,18 +122,18 @@ def open_binary(path: str) -> Iterator[BinaryIO]:
                 yield file
     except InputError:
         raise
-    except Exception as error:  # every file system and decompressor raises types of its own
+    except Exception as error:  # each file system and decompressor has its own exceptions
         raise InputError(f"cannot read {path}: {why_unread(error)}") from error
 
 
 def why_unread(error: Exception) -> str:
-    """Return what a file system or decompressor says; where memory is the matter, also what to do."""
+    """Return the message of a file system or decompressor, with a remedy where it needs too much memory."""
     message = str(error) or type(error).__name__
     if any(words in message.lower() for words in _NO_MEMORY):
-        return f"unpacking it needs more memory than {MOST_MEMORY:,} bytes ({message}): {_REPACK}"
+        return f"decompressing it needs more memory than {MOST_MEMORY:,} bytes ({message}): {_REPACK}"
     if isinstance(error, MemoryError):
         return (
-            f"it needs more memory than there is ({message}): split it into smaller files, or read it where there is "
-            "more"
+            f"it needs more memory than there is ({message}): split it into smaller files, or read it on a machine "
+            "with more"
         )
     return message

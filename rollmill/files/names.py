@@ -1,4 +1,4 @@
-"""Names of files that rooms below the one that writes them have to know."""
+"""Names of files that are used below the package that writes them."""
 
 MANIFEST = "manifest.json"
-"""In a run directory: what the run is."""
+"""The manifest in a run directory."""

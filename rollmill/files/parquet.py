@@ -1,4 +1,4 @@
-"""Opening Parquet files, local or remote, compressed from outside or not."""
+"""Open Parquet files, local or remote, also ones inside a compressed file."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def open_parquet(path: str) -> Iterator[Any]:
             if not is_packed(path):
                 yield pq.ParquetFile(file)
                 return
-            # Parquet is read from its end, where a packed stream cannot begin.
+            # Parquet is read from its end, which a compressed stream cannot seek to: decompress it first.
             with tempfile.TemporaryFile() as unpacked:
                 shutil.copyfileobj(file, unpacked)
                 yield pq.ParquetFile(unpacked)
     except InputError:
         raise
-    except Exception as error:  # Arrow raises types of its own
+    except Exception as error:  # Arrow has its own exceptions
         raise InputError(f"cannot read {path}: {why_unread(error)}") from error

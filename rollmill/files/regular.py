@@ -1,4 +1,4 @@
-"""Files of the project's own, where somebody may have put something else."""
+"""Check that a path of our own files is not occupied by something else."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ _KINDS = {
 
 
 def require_regular(path: Path) -> None:
-    """Raise `InputError` unless a file, or nothing at all, stands at `path`.
+    """Raise `InputError` unless there is a regular file, or nothing, at `path`.
 
-    Opening a pipe waits for ever, and through a link to nothing a file would be made somewhere else. Raises `OSError`
-    as the file system does.
+    Opening a pipe would block forever, and opening a dangling link for writing would create a file somewhere else.
+    Raises `OSError` as the file system does.
     """
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
         if path.is_symlink():
             raise InputError(
-                f"{path} is a link to {path.readlink()}, which is not there: mount or restore that, or remove the link"
+                f"{path} is a link to {path.readlink()}, which does not exist: mount or restore that, or remove the link"
             ) from None
         return
     if not stat.S_ISREG(mode):
         kind = _KINDS.get(stat.S_IFMT(mode), "something else")
-        raise InputError(f"{path} is {kind}, and no file: move it away, or write elsewhere")
+        raise InputError(f"{path} is {kind}, not a file: move it away, or write elsewhere")

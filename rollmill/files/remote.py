@@ -1,4 +1,4 @@
-"""Which paths are URLs of file systems elsewhere."""
+"""Recognize URLs of remote file systems."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ _REMOTE = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]*(://|::)")
 
 
 def is_remote(path: str) -> bool:
-    """Return whether a path is a URL of fsspec's."""
+    """Return whether a path is an fsspec URL."""
     return _REMOTE.match(path) is not None

@@ -1,4 +1,4 @@
-"""The one reader of JSON and JSON Lines, streaming, local or remote, plain or compressed."""
+"""Read rows of JSON and JSON Lines as a stream; local or remote, plain or compressed."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ Row = dict[str, Any]
 
 
 class BadRow(NamedTuple):
-    """A row that cannot be used. `number` is 1-based: the line of a JSON Lines file, the position anywhere else."""
+    """A row that cannot be used. `number`, from 1, is the line in JSON Lines and the position in other formats."""
 
     number: int
     field: str | None
     reason: str
     raw: str
-    """The beginning of what stood there."""
+    """The beginning of the row's text."""
 
     def to_json(self) -> Row:
         """Return one line of a quarantine file."""
@@ -34,15 +34,15 @@ class BadRow(NamedTuple):
 def dump_line(value: object) -> bytes:
     """Return one line of JSON, newline included; floats that are not finite become null.
 
-    Raises `TypeError` (orjson's) for what JSON in UTF-8 cannot hold, such as a lone surrogate.
+    Raises `TypeError` (orjson's) for values that JSON in UTF-8 cannot represent, such as a lone surrogate.
     """
     return orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY)
 
 
 def parse_line(number: int, line: bytes) -> Row | BadRow:
-    """Return the object on one line, or why there is none; NaN and Infinity, which Python's `json` writes, are read."""
+    """Return the JSON object on a line, or the reason why there is none; NaN and Infinity are accepted."""
     if not line:
-        return BadRow(number, None, "nothing stands here: the document is cut off, or has a comma too many", "")
+        return BadRow(number, None, "there is no row: the document is cut off, or has a comma too many", "")
     try:
         value = parse_json(line)
     except ValueError as error:
@@ -53,7 +53,7 @@ def parse_line(number: int, line: bytes) -> Row | BadRow:
 
 
 def parse_json(text: bytes) -> Any:
-    """Return what is written as JSON, NaN and Infinity as Python's `json` writes them. Raises `ValueError`."""
+    """Parse JSON, with NaN and Infinity as Python's `json` writes them. Raises `ValueError`."""
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError:
@@ -64,7 +64,7 @@ def parse_json(text: bytes) -> Any:
 
 
 def raw_json_lines(path: str, *, offset: int = 0, lines: int = 0) -> Iterator[RawRow]:
-    """Yield every line that is not blank, its end included; from `offset` on, which `lines` lines stand before.
+    """Yield every line that is not blank, with its line end, beginning at byte `offset`, after `lines` lines.
 
     Raises `InputError` where the file cannot be read, or a line is longer than `LARGEST_ROW`.
     """
@@ -75,8 +75,8 @@ def raw_json_lines(path: str, *, offset: int = 0, lines: int = 0) -> Iterator[Ra
             look()
             if len(line) > LARGEST_ROW:
                 raise InputError(
-                    f"{path} line {number} has more than {LARGEST_ROW:,} bytes, which are not read: "
-                    "give each row a line, and large files as paths"
+                    f"{path} line {number} has more than {LARGEST_ROW:,} bytes, the limit of a row: "
+                    "write one row per line, and large files as paths"
                 )
             text = line.removeprefix(BYTE_ORDER_MARK) if number == 1 else line
             if text and not text.isspace():
@@ -87,11 +87,10 @@ def raw_json_lines(path: str, *, offset: int = 0, lines: int = 0) -> Iterator[Ra
 def raw_json_array(path: str, rest: Row | None = None) -> Iterator[RawRow]:
     """Yield every row of a document that is an array, or an object with one.
 
-    What else the object holds goes into `rest`.
-
-    Raises `InputError` where the file cannot be read or holds no such array; see `json_array.JsonArray`.
+    The object's other keys are added to `rest` at the end. Raises `InputError` where the file cannot be read or has no
+    such array; see `json_array.JsonArray`.
     """
-    from rollmill.files.json_array import JsonArray  # it brings numpy
+    from rollmill.files.json_array import JsonArray  # late: it imports numpy
 
     with open_binary(path) as file:
         array = JsonArray(file)
@@ -106,11 +105,11 @@ def raw_json_array(path: str, rest: Row | None = None) -> Iterator[RawRow]:
 
 
 def raw_json_documents(path: str) -> Iterator[RawRow]:
-    """Yield every document of a file that holds several, one behind the other, or one.
+    """Yield every document of a file of one or more concatenated documents.
 
     Raises `InputError` where the file cannot be read, or a document has more than `LARGEST_ROW` bytes.
     """
-    from rollmill.files.json_array import JsonDocuments  # it brings numpy
+    from rollmill.files.json_array import JsonDocuments  # late: it imports numpy
 
     with open_binary(path) as file:
         try:
@@ -124,7 +123,7 @@ def raw_json_documents(path: str) -> Iterator[RawRow]:
 def read_json_lines(path: str) -> Iterator[tuple[int, Row | BadRow]]:
     """Yield (line number, row) for every line that is not blank.
 
-    `path` is a local path or any fsspec URL; `.gz`, `.zst`, `.xz`, `.bz2` are read through.
+    `path` is a local path or any fsspec URL; `.gz`, `.zst`, `.xz`, `.bz2` are decompressed.
     Raises `InputError` where the file cannot be opened or read.
     """
     for number, text, _ in raw_json_lines(path):
@@ -141,12 +140,12 @@ def read_json(path: str) -> Iterator[tuple[int, Row | BadRow]]:
 
 
 def _parse_with_constants(line: bytes) -> Any:
-    """Return what stands on a line that is JSON but for NaN and Infinity; None where that is not the matter."""
+    """Return the value of a line that is JSON except for NaN and Infinity; None if it is invalid for other reasons."""
     if b"NaN" not in line and b"Infinity" not in line:
         return None
     try:
-        value = json.loads(line, parse_int=orjson.loads)  # integers as they are read elsewhere
-        dump_line(value)  # which a lone surrogate has no place in
+        value = json.loads(line, parse_int=orjson.loads)  # with orjson's limits on integers
+        dump_line(value)  # raises for lone surrogates
     except (ValueError, TypeError, RecursionError):
         return None
     return value

@@ -1,4 +1,4 @@
-"""A place for results that outlives one machine: a folder that machines share, or a bucket of S3."""
+"""A store for results beyond one machine: a shared folder, or an S3 bucket."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from rollmill.files.names import MANIFEST
 from rollmill.files.remote import is_remote
 
 ATTEMPTS = 5
-"""How often botocore sends a request that meets no connection, a reset, 5xx or "slow down"; it waits in between."""
+"""Attempts of botocore, with pauses, for a request that fails with a connection error, 5xx or "slow down"."""
 _CONNECT_S = 10
 _S3 = ("s3", "s3a")
-_APPEAR_WHOLE = (*_S3, "gs", "gcs", "az", "abfs", "abfss")
-"""Object stores: what is sent is there when all of it is."""
+_ATOMIC = (*_S3, "gs", "gcs", "az", "abfs", "abfss")
+"""Object stores, where an upload becomes visible only when it is complete."""
 _BLOCK = "in the result-store block"
 
 
 class StoreConfig(BaseModel):
-    """Where results go, and the key to that place."""
+    """Address and key of a store."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -48,26 +48,26 @@ class Stored(NamedTuple):
 
 
 class Copied(NamedTuple):
-    """What a job left, in the store: the folder, and the files in it."""
+    """A job's results in the store: the folder's URL, and the files."""
 
     url: str
     files: list[Stored]
 
     def line(self) -> str:
-        """Return what a user should read."""
+        """Return a one-line summary for users."""
         size = sum(file.bytes for file in self.files)
         return f"{len(self.files):,} files ({size:,} bytes) copied to {self.url}"
 
 
 class Store:
-    """Files by their names beneath one URL.
+    """Writes and reads files below one URL.
 
-    A file appears whole or not at all, and is as long as its source. What S3 keeps is what was read: botocore sends a
-    checksum of its own with every part, which S3 compares.
+    A file appears completely or not at all, with the length of its source. S3 verifies the content by the checksums
+    that botocore sends with every part.
     """
 
     def __init__(self, config: StoreConfig) -> None:
-        """Connect to nothing yet. Raises `InputError` for a URL that is none, or that needs what is not installed."""
+        """Prepare the file system without connecting. Raises `InputError` for an invalid or unsupported URL."""
         self.url = store_url(config.url)
         self._scheme = urlsplit(self.url).scheme
         try:
@@ -78,12 +78,12 @@ class Store:
         self._local = isinstance(self._files, LocalFileSystem)
 
     def check(self) -> str:
-        """Write, read and delete a small file; return one line that says so.
+        """Write, read and delete a small file; return a one-line report.
 
-        Raises `InputError` where there is no such bucket or folder, or where the key is refused, and `RunStoppedError`
-        where nothing answers.
+        Raises `InputError` where the bucket or folder does not exist, or the key is refused, and `RunStoppedError`
+        where the store does not answer.
         """
-        if self._local and not Path(self._root).is_dir():  # a share that is not mounted must not become a folder here
+        if self._local and not Path(self._root).is_dir():  # never create the mount point of a share that is not mounted
             raise InputError(f"{self.url}: there is no such folder: make or mount it, or correct the url {_BLOCK}")
         path, content = f"{self._root}/.check-{uuid.uuid4().hex}", b"written by a check, which deletes it\n"
         with self._checking():
@@ -94,16 +94,16 @@ class Store:
             returned = self._files.cat_file(path)
             self._files.rm_file(path)
         if returned != content:
-            raise RunStoppedError(f"{self.url} gave back other bytes than were written: it is no place for results")
+            raise RunStoppedError(f"{self.url} returned other bytes than were written: use another store for results")
         return f"{self.url}: a file was written, read and deleted"
 
     def copy(self, source: Path, name: str) -> Stored:
-        """Copy a file. Raises `RunStoppedError` where another length arrives, else as the file system does."""
+        """Copy a file. Raises `RunStoppedError` if the copy has another length, otherwise as the file system does."""
         path = f"{self._root}/{name}"
         if self._local:
             with source.open("rb") as file, atomic_write(Path(path)) as copied:
                 shutil.copyfileobj(file, copied)
-        elif self._scheme in _APPEAR_WHOLE:
+        elif self._scheme in _ATOMIC:
             self._files.put_file(str(source), path)
         else:
             folder, _, last = path.rpartition("/")
@@ -132,34 +132,31 @@ class Store:
             ) from error
         except FileNotFoundError as error:
             raise InputError(
-                f"{self.url}: there is no such place ({_reason(error)}): make the bucket, or correct the url {_BLOCK}"
+                f"{self.url} does not exist ({_reason(error)}): create the bucket, or correct the url {_BLOCK}"
             ) from error
-        except Exception as error:  # every file system raises types of its own
+        except Exception as error:  # each file system has its own exceptions
             raise RunStoppedError(
                 f"{self.url} cannot be written ({_reason(error)}): correct the result-store block, or run without it"
             ) from error
 
 
 def store_url(url: str) -> str:
-    """Return an absolute folder, or a URL with a place in it, without a slash at its end.
-
-    Raises `InputError` for others.
-    """
+    """Return an absolute folder or a URL, without a trailing slash. Raises `InputError` for anything else."""
     trimmed = url.strip().rstrip("/")
-    shown = url.rpartition("@")[2]  # what stands before may be a password
+    shown = url.rpartition("@")[2]  # the part before may be a password
     parts = urlsplit(trimmed)
     if "@" in parts.netloc:
-        raise InputError(f"{shown!r}: a key has no place in a url: give it as key and secret {_BLOCK}")
+        raise InputError(f"{shown!r}: a key must not be in a url: give it as key and secret {_BLOCK}")
     if not (is_remote(trimmed) if parts.scheme else trimmed.startswith("/")):
-        raise InputError(f"{shown!r} is no place for results: give an absolute folder or s3://bucket/prefix {_BLOCK}")
+        raise InputError(f"{shown!r} is not a store: give an absolute folder or s3://bucket/prefix {_BLOCK}")
     return trimmed
 
 
 def copy_results(config: StoreConfig, directory: Path, files: Iterable[Path]) -> Copied:
-    """Copy a job's files to `<url>/<its directory>/`; where there is a manifest, the copy is complete.
+    """Copy a job's files to `<url>/<its directory>/`, the manifest last: a copy with a manifest is complete.
 
-    Of a directory that is absolute, or not below the working directory, only the name counts.
-    Raises `InputError` where another run is there, and `RunStoppedError` where it cannot be copied.
+    For a directory that is absolute, or not below the working directory, only its name is used. Raises `InputError`
+    where the store has another run there, and `RunStoppedError` where the files cannot be copied.
     """
     store = Store(config)
     below = not directory.is_absolute() and ".." not in directory.parts and directory.parts
@@ -171,17 +168,18 @@ def copy_results(config: StoreConfig, directory: Path, files: Iterable[Path]) ->
         return Copied(url, [store.copy(file, f"{name}/{relative}") for relative, file in chosen.items()])
     except InputError:
         raise
-    except Exception as error:  # every file system raises types of its own
+    except Exception as error:  # each file system has its own exceptions
         raise RunStoppedError(
             f"the results are in {directory}, but could not be copied to {url} ({_reason(error)}): "
-            "the same command copies them again"
+            "run the same command again to copy them"
         ) from error
 
 
 def result_files(directory: Path, files: Iterable[Path]) -> dict[str, Path]:
-    """Return files, also those in folders, by their names in the store, and last the directory's manifest.
+    """Return files, and those in folders, by their names in the store; the directory's manifest is the last one.
 
-    `files` are in the directory or elsewhere. Hidden files are left out, and links in folders, which may lead anywhere.
+    `files` may be in the directory or elsewhere. Hidden files are left out, and so are links in folders, which may lead
+    anywhere.
     """
     named: dict[str, Path] = {}
     for path in files:
@@ -201,13 +199,13 @@ def _check_same_run(remote: bytes | None, directory: Path, url: str) -> None:
     if remote is None or not local.is_file() or _generation_of(remote) == _generation_of(local.read_bytes()):
         return
     raise InputError(
-        f"{url} holds another run: the results are in {directory} alone: give the run another name, or the "
-        "result-store block another url, or move away what is there"
+        f"{url} has another run: the results are in {directory} only: give the run another name, or the "
+        "result-store block another url, or move the other run away"
     )
 
 
 def _generation_of(manifest: bytes) -> tuple[Any, Any]:
-    """Return what kind of run it is, and what determines what it generates."""
+    """Return a manifest's job and the generation part of its identity; None for both in an invalid one."""
     try:
         content = orjson.loads(manifest)
         return content["job"], content["identity"]["generation"]
@@ -216,7 +214,7 @@ def _generation_of(manifest: bytes) -> tuple[Any, Any]:
 
 
 def _options(config: StoreConfig, scheme: str) -> dict[str, Any]:
-    """Return the options as fsspec's file system takes them."""
+    """Return the options of fsspec's file system."""
     if scheme not in _S3:
         if config.key or config.secret or config.endpoint_url:
             raise InputError(f"key, secret and endpoint_url are for s3:// urls, not for {config.url!r}: leave them out")

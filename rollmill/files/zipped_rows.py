@@ -1,4 +1,4 @@
-"""JSON files in a zip file, each a row: bounded, whatever the zip file says of itself."""
+"""Read JSON files in a zip file as rows, with limits against zip bombs."""
 
 from __future__ import annotations
 
@@ -15,38 +15,40 @@ from rollmill.terminal.interruption import look
 
 ZIP_MARK = b"PK\x03\x04"
 MOST_RATIO = 300
-"""Unpacked bytes for each packed one: beyond `_SLACK`, no honest log has so many."""
+"""Largest ratio of decompressed to compressed bytes beyond `_SLACK`, which no real log reaches."""
 _SLACK = 16 << 20
-"""Bytes that are unpacked whatever the ratio is."""
+"""Bytes that are decompressed whatever the ratio is."""
 _ZSTD = 93
 _LOCAL_HEADER = struct.Struct("<26xHH")
 _PIECE = 1 << 20
 
 
 class _ZipFaultError(Exception):
-    """A file in it that is not read."""
+    """A file in the zip file that exceeds the limits or is encrypted."""
 
 
 def raw_zipped_rows(path: str, folder: str) -> Iterator[RawRow]:
-    """Yield every `.json` file in a folder of a zip file; of two with one name the last.
+    """Yield every `.json` file in a folder of a zip file; of files with the same name, the last.
 
-    Raises `InputError` where the file cannot be read, holds none, or one that is larger than `LARGEST_ROW` or than its
-    packed bytes can honestly become.
+    Raises `InputError` where the zip file cannot be read, contains none, or one that exceeds `LARGEST_ROW` or the
+    largest ratio.
     """
     with open_binary(path) as file:
         try:
             with zipfile.ZipFile(file) as archive:
-                found = {info.filename: info for info in archive.infolist()}
-                wanted = [info for name, info in found.items() if name.startswith(folder) and name.endswith(".json")]
-                if not wanted:
-                    raise InputError(f"{path} holds no {folder}*.json: of zip files the logs of inspect_ai are read")
-                for number, info in enumerate(wanted, start=1):
+                members = {info.filename: info for info in archive.infolist()}
+                logs = [info for name, info in members.items() if name.startswith(folder) and name.endswith(".json")]
+                if not logs:
+                    raise InputError(
+                        f"{path} has no {folder}*.json: the only zip files that are read are inspect_ai logs"
+                    )
+                for number, info in enumerate(logs, start=1):
                     look()
                     yield RawRow(number, _content(archive, file, info))
         except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
             raise InputError(f"{path} cannot be read as a zip file: {error}") from error
         except _ZipFaultError as error:
-            raise InputError(f"{path} is not read: {error}") from error
+            raise InputError(f"{path} cannot be read: {error}") from error
 
 
 def _content(archive: zipfile.ZipFile, file: BinaryIO, info: zipfile.ZipInfo) -> bytes:
@@ -55,7 +57,7 @@ def _content(archive: zipfile.ZipFile, file: BinaryIO, info: zipfile.ZipInfo) ->
     for piece in _zstd_pieces(file, info) if info.compress_type == _ZSTD else _pieces(archive, info):
         content += piece
         if len(content) > limit:
-            raise _ZipFaultError(f"{info.filename} unpacks to more than {limit:,} bytes")
+            raise _ZipFaultError(f"{info.filename} decompresses to more than {limit:,} bytes")
     return bytes(content)
 
 
@@ -66,7 +68,7 @@ def _pieces(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[bytes]:
 
 
 def _zstd_pieces(file: BinaryIO, info: zipfile.ZipInfo) -> Iterator[bytes]:
-    """Yield what zstd has packed, which Python's zip files know from 3.14 on."""
+    """Yield the content of a member compressed with zstd, which Python's zipfile supports from 3.14 on."""
     import pyarrow as pa
 
     if info.flag_bits & 1:

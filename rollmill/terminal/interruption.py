@@ -1,8 +1,8 @@
-"""Interruptions: SIGINT and SIGTERM are noted when they come, and raised where the main thread looks at them.
+"""Handling of SIGINT and SIGTERM: handlers only record a signal, and the main thread raises it at safe points.
 
-A signal's handler may run between any two steps of the main thread: an exception there can leave a lock taken that
-others wait for, such as that of `logging`, for ever. So the handler of a command only notes the signal. The main thread
-looks wherever it waits (`look`, `result_of`), and raises it there. What stands still all the same is ended by the guard
+A signal handler may run between any two bytecodes of the main thread: an exception raised there can leave a lock
+acquired forever, such as that of `logging`. So the handler of a command only records the signal. The main thread checks
+wherever it waits (`look`, `result_of`), and raises it there. A process that hangs nevertheless is ended by the guard
 (see `guard`): 15 s after the first signal, or at the second one.
 """
 
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 LOOK_S = 0.2
-"""How often whoever waits looks."""
+"""Seconds between two checks for signals while waiting."""
 BOTH = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupted(KeyboardInterrupt):
-    """The main thread has looked at a signal."""
+    """Raised in the main thread when it finds that a signal was received."""
 
     def __init__(self, number: int) -> None:
         super().__init__(f"interrupted by {signal.Signals(number).name}")
@@ -46,18 +46,18 @@ class Interrupted(KeyboardInterrupt):
 class _State:
     prog = "rollmill"
     first: int | None = None
-    """The first signal that came."""
+    """The first signal that was received."""
     raised = False
-    """Whether `look` has raised it: what is cleaned up after that is not interrupted again."""
+    """Whether `look` has raised it: the clean-up after that is not interrupted again."""
     command = False
-    """Whether this process is a command's, within `interruptible`."""
+    """Whether this process is a command within `interruptible`."""
     guard: _GuardProcess | None = None
     inherited: _GuardProcess | None = None
-    """Of the process that forked this one."""
+    """The guard of the process that forked this one."""
 
 
 class _GuardProcess:
-    """The guard of this process, see `guard`; all that this process starts from here on is marked as its."""
+    """The guard of this process, see `guard`; processes that this one starts from now on carry its mark."""
 
     def __init__(self, prog: str, numbers: Sequence[int]) -> None:
         import subprocess
@@ -78,11 +78,11 @@ class _GuardProcess:
             os.close(reading)
         self._outer = os.environ.get(guard.MARK)
         os.environ[guard.MARK] = f"{self._outer} {mark}" if self._outer else mark
-        # Written by the handler in C, which runs also where no thread of Python can.
+        # Written by Python's C-level handler, which runs even when no Python thread can.
         self._wakeup_before = signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
 
     def dismiss(self) -> None:
-        """End it, and the marking."""
+        """End the guard, and stop marking processes."""
         signal.set_wakeup_fd(self._wakeup_before)
         with suppress(BrokenPipeError):
             os.write(self._writing, b"\0")
@@ -95,10 +95,10 @@ class _GuardProcess:
 
 
 def leave_when_interrupted(prog: str) -> None:
-    """From now on a signal ends this process at once, with one line and the usual status (130 or 143).
+    """Let signals end this process at once, with one line and the usual status (130 or 143).
 
-    For the beginning of a command, while it holds nothing and imports for seconds; see `interruptible` for the rest.
-    Until then nothing looks for garbage: what is imported is none, and to look through it takes a sixth of the time.
+    For the beginning of a command, while it only imports modules, for seconds; see `interruptible` for the rest.
+    Until then garbage collection is off: it would take a sixth of the time, and imported modules are not garbage.
     """
     gc.disable()
     _State.prog, _State.first, _State.raised = program_name(prog), None, False
@@ -108,9 +108,9 @@ def leave_when_interrupted(prog: str) -> None:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Run the work of a command, whose beginning was `leave_when_interrupted`: signals are noted and looked at.
+    """Record signals for `look` within the block, which is the main part of a command, and guard the process.
 
-    From here to its end the process is guarded. Raises `Interrupted` at the end at the latest.
+    Raises `Interrupted` at the end of the block at the latest.
     """
     imported = not gc.isenabled()
     if imported:
@@ -118,7 +118,7 @@ def interruptible() -> Iterator[None]:
         gc.enable()
     if _State.guard is None:
         _State.guard = _GuardProcess(_State.prog, BOTH)
-    for number in BOTH:  # libraries may have put their own in front
+    for number in BOTH:  # libraries may have installed their own handlers
         signal.signal(number, note)
     signal.signal(signal.SIGTSTP, watch.stop_process)
     _State.command = watch.ends_process = True
@@ -126,7 +126,7 @@ def interruptible() -> Iterator[None]:
         yield
         look(again=True)
     finally:
-        if imported:  # more may be imported, before more is done
+        if imported:  # the command may import more before its next part
             gc.disable()
         _State.command = watch.ends_process = False
         signal.signal(signal.SIGTSTP, signal.SIG_DFL)
@@ -136,9 +136,9 @@ def interruptible() -> Iterator[None]:
 
 @contextmanager
 def terminable(prog: str) -> Iterator[None]:
-    """For work in a process of somebody else's: SIGTERM is noted and looked at, and the process guarded, meanwhile.
+    """Record SIGTERM for `look` within the block, and guard the process: for work in another program's process.
 
-    Changes nothing within `interruptible`, nor in a thread that is not the main one.
+    Does nothing within `interruptible`, nor in a thread other than the main one.
     """
     if _State.guard is not None or not in_main_thread():
         yield
@@ -151,16 +151,17 @@ def terminable(prog: str) -> Iterator[None]:
         look(again=True)
     finally:
         signal.signal(signal.SIGTERM, before)
-        # A deployment's run is to end after a signal, with the tasks that its runner still waits for: its guard stays.
+        # After a signal, the process of a deployment's run has to end, although its runner waits for tasks: keep the
+        # guard.
         if _State.first is None or RUN_OF_DEPLOYMENT not in os.environ:
             _State.guard.dismiss()
             _State.guard, _State.first, _State.raised = None, None, False
 
 
 def look(*, again: bool = False) -> None:
-    """Raise `Interrupted` in the main thread once a signal was noted, and `RunStoppedError` in another one.
+    """If a signal was received, raise `Interrupted` in the main thread, or `RunStoppedError` in another one.
 
-    In the main thread once only, so that what is cleaned up after it comes to its end, or `again`.
+    The main thread raises it only once, so that the clean-up is not interrupted, unless `again`.
     """
     if _State.first is None:
         return
@@ -172,7 +173,7 @@ def look(*, again: bool = False) -> None:
 
 
 def wait_for(future: Future[Any], *, limit_s: float = math.inf) -> None:
-    """Wait for the end of a future, and look for interruptions meanwhile. Raises `TimeoutError` after `limit_s`."""
+    """Wait for a future, checking for interruptions. Raises `TimeoutError` after `limit_s` seconds."""
     from concurrent.futures import wait
 
     end = time.monotonic() + limit_s
@@ -183,9 +184,9 @@ def wait_for(future: Future[Any], *, limit_s: float = math.inf) -> None:
 
 
 def call_within(limit_s: float, function: Callable[[], T]) -> T:
-    """Call what may never return, in a thread of its own, and look for interruptions while waiting for its result.
+    """Call a function that may never return in a daemon thread; wait for its result, checking for interruptions.
 
-    Raises `TimeoutError` after `limit_s` seconds; the thread is left behind then, and does not keep the process.
+    Raises `TimeoutError` after `limit_s` seconds; the thread is then abandoned, and does not keep the process alive.
     """
     from concurrent.futures import Future
 
@@ -203,16 +204,16 @@ def call_within(limit_s: float, function: Callable[[], T]) -> T:
 
 
 def result_of(future: Future[T]) -> T:
-    """Return what a future gives, or raise what it raises; look for interruptions while it waits."""
+    """Return a future's result, or raise its exception; check for interruptions while waiting."""
     wait_for(future)
     return future.result()
 
 
 @contextmanager
 def interruptions_noted() -> Iterator[None]:
-    """Note Ctrl-C within the block of a main thread, for `interrupted`; `KeyboardInterrupt` is raised as ever.
+    """Record Ctrl-C within the block, for `interrupted`; `KeyboardInterrupt` is raised as usual.
 
-    Changes nothing in another thread, or where somebody handles SIGINT already.
+    Does nothing in a thread other than the main one, or where SIGINT has another handler.
     """
     if not in_main_thread() or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield
@@ -227,15 +228,12 @@ def interruptions_noted() -> Iterator[None]:
 
 
 def noted() -> bool:
-    """Return whether a signal has come, for threads that have something of their own to end then."""
+    """Return whether a signal was received, for threads that must then end something themselves."""
     return _State.first is not None
 
 
 def interrupted() -> bool:
-    """Return whether an error in the main thread can be what a library made of Ctrl-C.
-
-    Pydantic's serializer does that.
-    """
+    """Return whether an error in the main thread may be Ctrl-C, converted by a library such as Pydantic."""
     return _State.first is not None and in_main_thread()
 
 
@@ -245,7 +243,7 @@ def status(error: KeyboardInterrupt) -> int:
 
 
 def note(number: int, frame: FrameType | None = None) -> None:
-    """Note a signal, which is looked at later."""
+    """Record a signal; `look` raises it later."""
     if _State.first is None:
         _State.first = number
 
@@ -261,14 +259,14 @@ def in_main_thread() -> bool:
 
 
 def _reset_in_child() -> None:
-    """Reset signals in a child that was forked: they are its own, and none of the guard's business."""
+    """Reset signal handling in a forked child, which the parent's guard does not watch."""
     if _State.guard is None:
         return
     signal.set_wakeup_fd(-1)
     for number in BOTH:
         if signal.getsignal(number) in (note, _leave):
             signal.signal(number, signal.SIG_DFL)
-    _State.inherited, _State.guard = _State.guard, None  # kept, or the guard's process would be missed
+    _State.inherited, _State.guard = _State.guard, None  # a reference, or Popen's finalizer would complain in the child
     _State.command, _State.first = False, None
 
 
@@ -281,7 +279,7 @@ def _raise(number: int, frame: FrameType | None) -> None:
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
-    if _State.first is None:  # else somebody has said so
+    if _State.first is None:  # otherwise the message has been written
         with suppress(OSError):
             os.write(2, f"\n{_State.prog}: stopped: run the same command again to continue\n".encode())
     os._exit(128 + number)

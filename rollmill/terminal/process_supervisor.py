@@ -1,10 +1,10 @@
-"""Keeps one command, and ends it with all its descendants when whoever asked for it is gone.
+"""Supervises one command: ends it with all its descendants when the caller ends.
 
-Run by path with nothing but the standard library: `process_supervisor.py WATCHED_FD GRACE_SECONDS COMMAND...`. The
-caller keeps the other end of the pipe WATCHED_FD: when that closes, even by SIGKILL, or when the keeper gets SIGTERM
-or SIGINT, every descendant of the keeper gets SIGTERM and, after the grace, SIGKILL. Descendants that left the group
-or lost their parent are found too: the keeper is their subreaper. When the command ends by itself, what it left
-behind is killed, and the keeper exits with its code (128 + signal number for a signal).
+Run by path, with only the standard library: `process_supervisor.py WATCHED_FD GRACE_SECONDS COMMAND...`. The caller has
+the other end of the pipe WATCHED_FD. When that is closed, even because of SIGKILL, or when the supervisor gets SIGTERM
+or SIGINT, every descendant gets SIGTERM and, after the grace period, SIGKILL. Descendants that left the group or lost
+their parent are found, too, since the supervisor is their subreaper. When the command ends by itself, processes
+that it left behind are ended, and the supervisor exits with its code (128 + signal number for a signal).
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ PR_SET_CHILD_SUBREAPER = 36
 
 
 def descendants(*roots: int) -> dict[int, int]:
-    """Return the living descendants of processes and the parent of each, from /proc; zombies are left out."""
+    """Return the living descendants of processes, each with its parent, from /proc; zombies are left out."""
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
-                # The second field is the name in parentheses, and may hold spaces and parentheses itself.
+                # The second field is the name in parentheses, which may contain spaces and parentheses itself.
                 state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
             except (OSError, ValueError):
                 continue
@@ -34,24 +34,24 @@ def descendants(*roots: int) -> dict[int, int]:
                 children.setdefault(int(parent), []).append(int(entry.name))
     parent_of: dict[int, int] = {}
     parents = list(roots)
-    for pid in parents:  # grows while it is walked
-        born = children.get(pid, [])
-        parent_of.update(dict.fromkeys(born, pid))
-        parents.extend(born)
+    for pid in parents:  # the list grows during the iteration: breadth first
+        its_children = children.get(pid, [])
+        parent_of.update(dict.fromkeys(its_children, pid))
+        parents.extend(its_children)
     return parent_of
 
 
 def send(pids: list[int], number: int) -> None:
-    """Signal processes, those that are gone already excepted."""
+    """Send a signal to processes; those that have ended are ignored."""
     for pid in pids:
         try:
             os.kill(pid, number)
-        except (ProcessLookupError, PermissionError):  # gone, or another user's
+        except (ProcessLookupError, PermissionError):  # ended, or another user's
             continue
 
 
 def reap() -> None:
-    """Collect every child that has ended, adopted ones included."""
+    """Reap every child that has ended, including adopted ones."""
     while True:
         try:
             if os.waitpid(-1, os.WNOHANG)[0] == 0:
@@ -61,17 +61,20 @@ def reap() -> None:
 
 
 def end_all(grace: float) -> None:
-    """Send SIGTERM to all descendants, SIGKILL to what is left after `grace` seconds, until none is left."""
-    me = os.getpid()
+    """Send SIGTERM to all descendants, and SIGKILL after `grace` seconds, until none is left."""
+    supervisor = os.getpid()
     signalled: set[int] = set()
     deadline = time.monotonic() + grace
-    while living := descendants(me):
+    while living := descendants(supervisor):
         if time.monotonic() > deadline:
             send(list(living), signal.SIGKILL)
         else:
-            # All at first, then those that were born meanwhile and lost their parent. What a parent starts in order to
-            # end well is left to it.
-            new = [pid for pid, parent in living.items() if pid not in signalled and (not signalled or parent == me)]
+            # First all, later only orphans that appeared since: a process that shuts down may start children for that.
+            new = [
+                pid
+                for pid, parent in living.items()
+                if pid not in signalled and (not signalled or parent == supervisor)
+            ]
             send(new, signal.SIGTERM)
             signalled.update(new)
         time.sleep(0.05)
@@ -79,9 +82,9 @@ def end_all(grace: float) -> None:
 
 
 def owner() -> list[int]:
-    """Return a file that becomes readable when the caller ends.
+    """Return a file descriptor (in a list) that becomes readable when the caller ends; empty where unsupported.
 
-    A child that it forked may hold the pipe open longer.
+    The pipe alone is not enough: a forked child of the caller may keep it open.
     """
     try:
         return [os.pidfd_open(os.getppid())]
@@ -90,8 +93,8 @@ def owner() -> list[int]:
 
 
 def main(watched: int, grace: float, command: list[str]) -> int:
-    """Keep `command` until it ends or must end; return the exit code to leave with."""
-    import ctypes  # both for a keeper's own process: a guard, and every command, import this module for the rest
+    """Run `command` until it ends or must end; return the exit code."""
+    import ctypes  # late, both: the guard and every command import this module only for its other functions
     import subprocess
 
     libc = ctypes.CDLL(None, use_errno=True)
@@ -108,7 +111,7 @@ def main(watched: int, grace: float, command: list[str]) -> int:
         if set(ends) & set(ready) or set(os.read(wake_read, 4096)) - {signal.SIGCHLD}:
             end_all(grace)
             return 143
-    # Popen has reaped it: what is left of its tree is ours now. It may still have shared memory to remove.
+    # The command has ended. Its descendants are adopted by this process, and may still have to free shared memory.
     end_all(min(grace, 5.0))
     return child.returncode if child.returncode >= 0 else 128 - child.returncode
 

@@ -1,4 +1,4 @@
-"""The terminal's progress bar, of anything that is watched."""
+"""A progress bar for the terminal, of anything with snapshots."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ _PLAIN_EVERY_S = 30.0
 
 
 class Snapshot(Protocol):
-    """Something at one moment."""
+    """Progress at one moment."""
 
     @property
     def done(self) -> int:
-        """How many of `total`."""
+        """Return how many of `total` are done."""
 
     @property
     def total(self) -> int | None:
-        """None while nobody knows."""
+        """Return the total; None while it is not known."""
 
     def describe(self) -> str:
-        """Return the moment in one line."""
+        """Return the details in one line."""
 
 
 class Watched(Protocol):
-    """What can be watched, from any thread."""
+    """A source of snapshots; thread-safe."""
 
     def snapshot(self) -> Snapshot:
-        """Return the state as it is now."""
+        """Return the current progress."""
 
 
 @contextmanager
 def progress_bar(progress: Watched, title: str, *, console: Console | None = None) -> Iterator[None]:
-    """Show progress on stderr for the time of the block: a bar on a terminal, else a line every 30 s.
+    """Show progress on stderr during the block: a bar on a terminal, otherwise a line every 30 s.
 
-    `console` is the one that log lines are printed to, so that they appear above the bar and not in it.
+    `console` is the one that log lines are printed to, so that they appear above the bar.
     """
     ended = threading.Event()
     arguments: tuple[Any, ...] = (progress, title, ended)
@@ -57,11 +57,19 @@ def progress_bar(progress: Watched, title: str, *, console: Console | None = Non
 
 
 def _show_bar(progress: Watched, title: str, ended: threading.Event, console: Console | None) -> None:
+    """Draw a progress bar until the event is set.
+
+    Args:
+        progress: Source of snapshots.
+        title: Text before the bar.
+        ended: Set when the work has ended.
+        console: Console that log lines are printed to; None for a new one.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, TextColumn
     from rich.progress import Progress as Bar
 
-    # Styles by their colours: a console that is made for log lines need not know rich's own names.
+    # Plain colours: a console that was created for log lines may not know the names of rich's styles.
     columns = (
         TextColumn("{task.description}", style="bold", markup=False),
         BarColumn(style="grey50", complete_style="cyan", finished_style="green", pulse_style="cyan"),

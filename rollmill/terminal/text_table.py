@@ -1,4 +1,4 @@
-"""Tables in plain text."""
+"""Tables of plain text for the terminal."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from rollmill.terminal.escapes import visible_line
 
 
 def aligned(titles: Sequence[str], rows: Sequence[Mapping[str, str]]) -> list[str]:
-    """Return lines of a table: titles, a rule, the rows; the first column to the left, the others to the right.
+    """Return the lines of a table: titles, a rule, rows; the first column aligned left, the others right.
 
-    What a cell's text hides is written out.
+    Invisible characters in cells are escaped.
     """
     cells = [[visible_line(cell) for cell in line] for line in (titles, *(row.values() for row in rows))]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]

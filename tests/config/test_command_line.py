@@ -168,7 +168,7 @@ def test_wrong_environment_does_not_matter_under_a_flag():
         (["--num_rolout", "3"], "--num_rolout: unknown flag; did you mean --num_rollout?"),
         (["--num_roll", "3"], "--num_roll: unknown flag; did you mean --num_rollout?"),
         (["--qqqqqq", "3"], "--qqqqqq: unknown flag; see --help"),
-        (["--seed", "3", "4"], "4 follows no flag that takes it; see --help"),
+        (["--seed", "3", "4"], "4 follows no flag that takes a value; see --help"),
         (["--model_name", "o"], "--model_path and --model_name must name as many models"),
     ],
 )
@@ -352,13 +352,13 @@ def test_commands_by_either_spelling(capsys, name):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["lok"], "job: 'lok' is no command: did you mean look?"),
-        (["look-awy"], "job: 'look-awy' is no command: did you mean look_away?"),
-        (["zzz", "--path", "x"], "job: 'zzz' is no command: there are look, look_away"),
-        (["--path", "x"], "job: '--path' is no command: there are look, look_away"),
-        (["a\nb"], "job: 'a\\nb' is no command: there are look, look_away"),
+        (["lok"], "job: 'lok' is not a command: did you mean look?"),
+        (["look-awy"], "job: 'look-awy' is not a command: did you mean look_away?"),
+        (["zzz", "--path", "x"], "job: 'zzz' is not a command: there are look, look_away"),
+        (["--path", "x"], "job: '--path' is not a command: there are look, look_away"),
+        (["a\nb"], "job: 'a\\nb' is not a command: there are look, look_away"),
         (["look"], "job look: --path: required"),
-        (["look", "--path", "x", "more"], "job look: 'more' follows no flag that takes it; see --help"),
+        (["look", "--path", "x", "more"], "job look: 'more' follows no flag that takes a value; see --help"),
         (["look-away", "--pth", "x"], "job look_away: --pth: unknown flag; did you mean --path?"),
     ],
 )

@@ -316,8 +316,8 @@ SFT = ("export_sft", "--input", "raw.json", "--output")
 @pytest.mark.parametrize(
     ("argv", "status", "message"),
     [
-        (("analyse", "--input", "raw.json"), 2, "'analyse' is no command: did you mean analyze?"),
-        (("zzz",), 2, "'zzz' is no command: there are analyze, filter_data, export_sft, export_trajectory"),
+        (("analyse", "--input", "raw.json"), 2, "'analyse' is not a command: did you mean analyze?"),
+        (("zzz",), 2, "'zzz' is not a command: there are analyze, filter_data, export_sft, export_trajectory"),
         (("analyze", "--input", "nowhere.json"), 1, "nowhere.json: there is no such file or folder"),
         (("analyze", "--input", "*.parquet"), 1, "*.parquet: no file matches this pattern"),
         (("analyze",), 2, "--input: required"),

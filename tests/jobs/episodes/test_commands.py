@@ -73,7 +73,7 @@ def test_a_key_is_no_parameter(monkeypatch):
     ("argv", "why"),
     [
         ([], "--model_path: required: who plays; or --policy (or set MODEL_PATH in the environment)"),
-        (["--model_path", "m", "stray"], "'stray' follows no flag that takes it; see --help"),
+        (["--model_path", "m", "stray"], "'stray' follows no flag that takes a value; see --help"),
         (["--model_path", "m", "--num_episode", "1"], "--num_episode: unknown flag; did you mean --num_episodes?"),
         (["--model_path", "m", "--num_episodes", "0"], "--num_episodes: 0 is too small: must be at least 1"),
         (["--model_path", "m", "training.sft_num_episode=1"],
