@@ -44,7 +44,7 @@ def check_path(path: str) -> str:
 
 
 def check_run_name(name: str) -> str:
-    """Return a run's name, which may contain folders. Raises `ValueError` as `check_model_path`, and for an empty name."""
+    """Return a run's name, which may contain folders. Raises `ValueError` as `check_model_path`, and if empty."""
     if not name.strip() or name != name.strip() or any(part in ("", ".", "..") for part in name.split("/")):
         raise ValueError("cannot be the name of a folder")
     if _bytes(name) > LONGEST_EXISTING_NAME:

@@ -10,8 +10,8 @@ from rollmill.files.raw_row import BYTE_ORDER_MARK, LIST_KEYS
 from rollmill.files.rows import parse_json, parse_line
 
 Kind = Literal["lines", "document", "documents", "parquet", "zip"]
-"""`lines`: JSON Lines. `document`: JSON with the rows in an array. `documents`: one or more concatenated JSON documents,
-each a row. `zip`: a zip file of JSON files, each a row."""
+"""`lines`: JSON Lines. `document`: JSON with the rows in an array. `documents`: one or more JSON documents after one
+another, each a row. `zip`: a zip file of JSON files, each a row."""
 
 COMPRESSED = (".gz", ".zst", ".xz", ".bz2")
 _SUFFIXES: dict[str, Kind] = {".jsonl": "lines", ".ndjson": "lines", ".json": "document", ".parquet": "parquet"}

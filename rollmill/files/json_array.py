@@ -122,7 +122,7 @@ class JsonArray(_JsonText):
             pending += text[start:]
             _check_length(pending, f"row {number + 1}")
             text = self._read()
-        # The document is cut off: yield what there is of its last row, and an empty row, which shows that more followed.
+        # The document is cut off: yield the rest of its last row, and an empty row, which shows that more followed.
         if pending.strip():
             yield RawRow(number := number + 1, pending.strip())
         yield RawRow(number + 1, b"")

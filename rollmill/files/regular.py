@@ -27,7 +27,8 @@ def require_regular(path: Path) -> None:
     except FileNotFoundError:
         if path.is_symlink():
             raise InputError(
-                f"{path} is a link to {path.readlink()}, which does not exist: mount or restore that, or remove the link"
+                f"{path} is a link to {path.readlink()}, which does not exist: mount or restore that, or remove "
+                "the link"
             ) from None
         return
     if not stat.S_ISREG(mode):

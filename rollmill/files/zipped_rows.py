@@ -40,7 +40,7 @@ def raw_zipped_rows(path: str, folder: str) -> Iterator[RawRow]:
                 logs = [info for name, info in members.items() if name.startswith(folder) and name.endswith(".json")]
                 if not logs:
                     raise InputError(
-                        f"{path} has no {folder}*.json: the only zip files that are read are inspect_ai logs"
+                        f"{path} has no {folder}*.json: only zip files of inspect_ai logs are read"
                     )
                 for number, info in enumerate(logs, start=1):
                     look()

@@ -224,7 +224,7 @@ def parquet_corpus(tmp_path, **columns):
 def test_binary_completion_is_a_bad_row(tmp_path, kind):
     corpus, [reason] = parquet_corpus(tmp_path, completion=pa.array([b"5", b"\xff"], kind))
     assert corpus.table["instance_id"].to_list() == ["p"]
-    assert "completion holds bytes that are no text" in reason
+    assert "completion has bytes that are not text" in reason
 
 
 def test_binary_content_is_a_bad_row(tmp_path):

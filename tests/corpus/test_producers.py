@@ -242,7 +242,7 @@ def test_zipped_log_is_read_as_the_plain_one(tmp_path, pack):
 @pytest.mark.parametrize(
     ("contents", "words"),
     [
-        ([b"[" * (32 << 20)], "unpacks to more than"),
+        ([b"[" * (32 << 20)], "decompresses to more than"),
         ([], "holds no samples/"),
         (None, "cannot be read as a zip file"),
     ],

@@ -410,7 +410,7 @@ DEEP = b'{"instance_id": "p", "x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
             "not valid JSON in UTF-8: number is infinity",
         ),
         (DEEP, "not valid JSON in UTF-8: depth limit exceeded"),
-        (b"", "nothing stands here"),
+        (b"", "there is no row"),
     ],
 )
 def test_invalid_record_is_a_fault(text, reason):

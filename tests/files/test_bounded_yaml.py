@@ -89,7 +89,7 @@ def test_aliases_take_neither_time_nor_memory(tmp_path, name):
     file.write_text(HOSTILE[name])
     done = subprocess.run([sys.executable, "-c", WALK, str(file)], capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert "with its aliases written out it is larger than what is read" in done.stderr
+    assert "with its aliases expanded it is larger than the limit" in done.stderr
 
 
 def test_long_number_is_reported_with_its_line(tmp_path):
@@ -103,7 +103,7 @@ def test_long_number_is_reported_with_its_line(tmp_path):
 def test_deep_json_is_one_line(tmp_path):
     file = tmp_path / "theirs.json"
     file.write_text('{"a":' * 900 + "1" + "}" * 900)
-    with pytest.raises(InputError, match="it nests more than 50 deep"):
+    with pytest.raises(InputError, match="it nests more than 50 levels deep"):
         read_settings_file(str(file))
 
 

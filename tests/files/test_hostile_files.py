@@ -57,7 +57,7 @@ def lzma_with_dictionary(size: int) -> bytes:
 def test_compression_window_over_the_limit_is_refused_with_advice(tmp_path, name, content):
     path = tmp_path / name
     path.write_bytes(content)
-    with pytest.raises(InputError, match=r"needs more memory than 134,217,728 bytes.* unpack it first") as raised:
+    with pytest.raises(InputError, match=r"needs more memory than 134,217,728 bytes.* decompress it first") as raised:
         list(read_json_lines(str(path)))
     assert str(path) in str(raised.value)
     assert "\n" not in str(raised.value)
@@ -115,7 +115,7 @@ def test_endless_line_is_reported_with_its_position(tmp_path, monkeypatch, pack,
     path.write_bytes(packing(LINE + content))
     read = read_json_lines(str(path))
     assert next(read) == (1, {"a": 1})
-    with pytest.raises(InputError, match=r"line 2 has more than 1,000 bytes.*give each row a line"):
+    with pytest.raises(InputError, match=r"line 2 has more than 1,000 bytes.*write one row per line"):
         next(read)
 
 

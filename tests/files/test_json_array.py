@@ -56,7 +56,7 @@ def test_a_torn_document_keeps_its_whole_rows(cut):
 def test_a_quote_too_many_ends_before_memory_does(monkeypatch):
     monkeypatch.setattr(json_array, "LARGEST_ROW", 1000)
     text = b'[{"a": 1}, {"b": "x""}, ' + b'{"c": 1}, ' * 1000 + b"1]"
-    with pytest.raises(ValueError, match="row 2 has more than 1,000 bytes, or a quote too many"):
+    with pytest.raises(ValueError, match="row 2 has more than 1,000 bytes, or an unbalanced quote"):
         list(JsonArray(io.BytesIO(text)))
 
 

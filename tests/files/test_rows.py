@@ -128,8 +128,8 @@ def test_a_document_that_is_cut_off_keeps_its_whole_rows(tmp_path, content):
         (b'{"data": [1], "x": }', "cannot be read as a JSON document: "),
         (b"[1] [2]", "cannot be read as a JSON document: "),
         (b'{"\xff": 1}', "cannot be read as a JSON document: "),
-        (b"7", "holds neither a JSON array nor an object with one under examples, data"),
-        (b'{"data": {"a": 1}}', "holds neither a JSON array"),
+        (b"7", "is neither a JSON array nor an object with one under examples, data"),
+        (b'{"data": {"a": 1}}', "is neither a JSON array"),
     ],
 )
 def test_invalid_array_is_refused(tmp_path, content, words):

@@ -123,7 +123,7 @@ def test_another_run_is_not_overwritten_and_the_same_is(s3, run):
     copy_results(config, run, files_of(run))
     assert s3.held()["mine/out/statistics.txt"] == b"more\n"
     write_manifest(run, 2)
-    with pytest.raises(InputError, match="s3://results/mine/out holds another run: the results are in") as raised:
+    with pytest.raises(InputError, match="s3://results/mine/out has another run: the results are in") as raised:
         copy_results(config, run, files_of(run))
     one_line(raised)
 
@@ -133,7 +133,7 @@ def test_another_run_is_not_overwritten_and_the_same_is(s3, run):
     [
         ({"secret": SecretStr("other-canary")}, "may not be written .* correct the key"),
         ({"key": SecretStr("other-canary")}, "may not be written .* correct the key"),
-        ({"url": "s3://nowhere/x"}, "there is no such place"),
+        ({"url": "s3://nowhere/x"}, "does not exist"),
     ],
 )
 def test_wrong_key_and_wrong_bucket_are_reported(s3, changes, message):
@@ -157,7 +157,7 @@ def test_a_store_that_is_away_loses_nothing(run, monkeypatch):
         copy_results(config, run, files_of(run))
     message = one_line(raised)
     assert f"the results are in {run}" in message
-    assert message.endswith("the same command copies them again")
+    assert message.endswith("run the same command again to copy them")
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
@@ -171,12 +171,12 @@ def test_other_bytes_than_were_read_are_no_copy(run, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("url", ["", "results", "./results", "s3:", "s3://", "/", "s3:bucket", "file:///"])
 def test_invalid_store_url_is_refused(url):
-    with pytest.raises(InputError, match="is no place for results"):
+    with pytest.raises(InputError, match="is not a store"):
         store_url(url)
 
 
 def test_a_key_in_a_url_is_not_repeated():
-    with pytest.raises(InputError, match="a key has no place in a url") as raised:
+    with pytest.raises(InputError, match="a key must not be in a url") as raised:
         Store(StoreConfig(url="s3://me:canary@bucket/x"))
     assert "canary" not in str(raised.value)
 

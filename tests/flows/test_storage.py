@@ -85,7 +85,7 @@ def test_failing_store_at_the_end_loses_nothing(
     folder = tmp_path / "reject_sampling_results/scripted"
     with ScriptedServer(Script()) as server:
         at = (*base, "--base_url", server.base_url, "--store_block")
-        for block, said in (("closed", "correct the key"), ("nowhere", "there is no such place"), ("no", "no block")):
+        for block, said in (("closed", "correct the key"), ("nowhere", "does not exist"), ("no", "no block")):
             refused = job.run(*at, block)
             assert refused.returncode == 1
             assert said in only_line(refused.stderr)
@@ -97,7 +97,7 @@ def test_failing_store_at_the_end_loses_nothing(
         assert failed.returncode == 1
         said = only_line(failed.stderr)
         assert "the results are in reject_sampling_results/scripted, but could not be copied" in said
-        assert said.endswith("the same command copies them again")
+        assert said.endswith("run the same command again to copy them")
         assert len(journal_lines(folder)) == 16
         assert (folder / "statistics.txt").exists()
         assert "runs/reject_sampling_results/scripted/manifest.json" not in s3.held(), (

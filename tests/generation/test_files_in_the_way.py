@@ -38,13 +38,13 @@ def refusal(folder, kind=InputError):
 
 
 SWAPS = {
-    "folder": (Path.mkdir, "is a folder, and no file: move it away"),
-    "pipe": (os.mkfifo, "is a pipe, and no file: move it away"),
+    "folder": (Path.mkdir, "is a folder, not a file: move it away"),
+    "pipe": (os.mkfifo, "is a pipe, not a file: move it away"),
     "link to nothing": (
         lambda path: path.symlink_to("/nowhere/at/all"),
-        "is a link to /nowhere/at/all, which is not there",
+        "is a link to /nowhere/at/all, which does not exist",
     ),
-    "link to a device": (lambda path: path.symlink_to("/dev/zero"), "is a device, and no file"),
+    "link to a device": (lambda path: path.symlink_to("/dev/zero"), "is a device, not a file"),
 }
 
 

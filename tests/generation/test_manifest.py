@@ -38,7 +38,7 @@ def test_garbage_is_refused_in_one_line(tmp_path, content):
 
 def test_a_manifest_that_may_not_be_read(tmp_path):
     (tmp_path / MANIFEST).mkdir()
-    with pytest.raises(InputError, match=r"manifest\.json is a folder, and no file: move it away"):
+    with pytest.raises(InputError, match=r"manifest\.json is a folder, not a file: move it away"):
         read_manifest(tmp_path)
 
 

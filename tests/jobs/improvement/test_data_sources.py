@@ -151,7 +151,7 @@ def test_feed_file_cannot_name_code_to_import(tmp_path, monkeypatch, text):
     write(tmp_path / "evil.py", "open('pwned', 'w')\nclass Verifier: pass\n")
     path = write(tmp_path / "f.yaml", text)
     with pytest.raises(
-        InputError, match=r"f\.yaml line 1: verifier: .*give what is your own as --verifier on the comm"
+        InputError, match=r"f\.yaml line 1: verifier: .*give your own as --verifier on the comm"
     ):
         read_feeds([f"reject_sampling={path}"])
     assert not (tmp_path / "pwned").exists()
