@@ -51,6 +51,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "rollmill/jobs/curation/parameters.py": frozenset({"whole"}),  # the flag --whole
     # A field of flows' results, which Prefect stores as JSON.
     "rollmill/generation/outcome.py": frozenset({"made"}),
+    "rollmill/jobs/episodes/statistics.py": frozenset({"wanted"}),  # a key of `sft_data_<time>_stats.json`
 }
 """Words by file: data that is read, such as words that a verifier looks for in an answer."""
 

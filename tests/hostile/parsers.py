@@ -39,7 +39,7 @@ from rollmill.grading.path_policy import refusal
 from rollmill.grading.test_summary import summary
 from rollmill.inference.client import RequestFailedError
 from rollmill.inference.server_log import ServerLog
-from rollmill.jobs.episodes.config_file import read_asked
+from rollmill.jobs.episodes.config_file import read_overlay
 from rollmill.jobs.episodes.override_values import split_policy
 from rollmill.jobs.improvement.held_out import _stands_in
 from rollmill.jobs.training.rendered_text import _CLOSED, _NO_THOUGHTS, _OPENER
@@ -143,7 +143,7 @@ def _paths(text: str) -> None:
 
 def _settings(text: str) -> None:
     for values in ({"model_name": text}, {f"x{n}": f"${{x{n + 1}}}" * 9 for n in range(60)} | {"x60": ""}):
-        read_asked(SettingsFile("f", values, {}), ())
+        read_overlay(SettingsFile("f", values, {}), ())
 
 
 def _template(text: str) -> None:

@@ -7,7 +7,7 @@ from rollmill.errors import InputError
 from rollmill.generation.sampling import OPTIONS
 from rollmill.jobs.agent_rollouts.job import AgentRolloutsJob
 from rollmill.jobs.agent_rollouts.parameters import AgentRollouts
-from rollmill.jobs.episodes.config_file import laid_under, read_asked
+from rollmill.jobs.episodes.config_file import merge_overlay, read_overlay
 from rollmill.jobs.episodes.job import EpisodesJob
 from rollmill.jobs.episodes.parameters import CollectEpisodes
 from rollmill.jobs.evaluation.train_and_evaluate import TrainAndEvaluate
@@ -132,7 +132,7 @@ SETTINGS = {
 
 def test_objects_in_a_file_of_settings():
     lines = [f"{name}={orjson.dumps(value).decode()}" for name, value in SETTINGS.items()]
-    values = laid_under(read_asked(None, lines), {}, {})
+    values = merge_overlay(read_overlay(None, lines), {}, {})
     parameters = CollectEpisodes.model_validate(values)
     first, second = parameters.policies
     assert first.sampling.chat_template_kwargs == second.sampling.chat_template_kwargs == {"enable_thinking": False}

@@ -1,1 +1,1 @@
-"""Episodes: collected in environments, filtered by success, written as training rows."""
+"""Episodes of agents in environments: collected, filtered by success, written as training rows."""

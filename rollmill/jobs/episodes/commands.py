@@ -12,8 +12,8 @@ from rollmill.config.parameter import parameter
 from rollmill.config.settings_file import read_settings_file
 from rollmill.errors import InputError
 from rollmill.inference.api_key import secret_out_of
-from rollmill.jobs.episodes.config_file import laid_under, read_asked
-from rollmill.jobs.episodes.override_keys import ROOTS, Asked
+from rollmill.jobs.episodes.config_file import merge_overlay, read_overlay
+from rollmill.jobs.episodes.override_keys import ROOTS, ParameterOverlay
 from rollmill.jobs.episodes.parameters import CollectEpisodes
 from rollmill.terminal.program import program_name
 
@@ -23,7 +23,7 @@ _SHOWN = 6
 
 
 class EpisodesCommand(CollectEpisodes):
-    """What a command line says beyond the parameters."""
+    """Flags of the command line beside the parameters."""
 
     config: str | None = parameter(
         None, _CONFIGURATION, "Configuration", "YAML file of settings, by the names of flags or by dotted names.",
@@ -46,54 +46,54 @@ def parse(argv: Sequence[str], *, description: str, examples: str) -> CollectEpi
     Flags win over overrides (`training.sft_num_episodes=500`, with Hydra's `+` or without), these over the file, and
     that over environment variables. `--api-key KEY` goes to `VLLM_API_KEY` of this process.
     """
-    passed_over: list[str] = []
+    ignored: list[str] = []
 
     def settle(environment: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any]:
         overlay = _overlay(flags)
-        passed_over.extend(overlay.passed_over)
-        return laid_under(overlay, environment, flags)
+        ignored.extend(overlay.ignored)
+        return merge_overlay(overlay, environment, flags)
 
     parsed = parse_command_line(
-        EpisodesCommand, _spelled_out(secret_out_of(argv)), prog=_PROG, description=description, examples=examples,
+        EpisodesCommand, _add_override_flag(secret_out_of(argv)), prog=_PROG, description=description, examples=examples,
         settle=settle,
     )  # fmt: skip
-    if passed_over:
-        sys.stderr.write(f"{program_name(_PROG)}: passed over, as of reinforcement learning: {_listed(passed_over)}\n")
+    if ignored:
+        sys.stderr.write(f"{program_name(_PROG)}: ignored settings of reinforcement learning: {_format_names(ignored)}\n")
     return CollectEpisodes.model_validate(parsed.model_dump(include=set(CollectEpisodes.model_fields)))
 
 
-def _overlay(flags: Mapping[str, Any]) -> Asked:
+def _overlay(flags: Mapping[str, Any]) -> ParameterOverlay:
     path, name = flags.get("config"), flags.get("config_name")
     if path is not None and name is not None:
         raise InputError("give --config or --config_name, not both")
     if name is not None:
         path = str(Path(flags.get("config_path", ".")) / (name if name.endswith((".yaml", ".yml")) else f"{name}.yaml"))
-    return read_asked(None if path is None else read_settings_file(path), flags.get("override", []), typed=flags)
+    return read_overlay(None if path is None else read_settings_file(path), flags.get("override", []), typed=flags)
 
 
-def _spelled_out(argv: Sequence[str]) -> list[str]:
-    """Move bare overrides behind `--override`, at the end of the arguments.
+def _add_override_flag(argv: Sequence[str]) -> list[str]:
+    """Return the arguments with positional overrides behind `--override`, at the end.
 
-    Bare is what has `=` and is no flag's value; among the values of a flag that takes many, what begins with a known
-    section and a dot.
+    A positional override has `=` and is not the value of a flag; behind a flag that takes many values, it begins with a
+    known section and a dot.
     """
     others: list[str] = []
     overrides: list[str] = []
-    takes = "none"
+    expects = "none"
     for argument in argv:
         if argument.startswith("--"):
-            takes = _takes(argument)
-        elif takes == "one":
-            takes = "none"
-        elif _is_override(argument, among_values=takes == "many"):
+            expects = _value_count(argument)
+        elif expects == "one":
+            expects = "none"
+        elif _is_override(argument, among_values=expects == "many"):
             overrides.append(argument)
             continue
         others.append(argument)
     return [*others, "--override", *overrides] if overrides else others
 
 
-def _takes(argument: str) -> str:
-    """Return how many values follow a flag: `none`, `one` or `many`."""
+def _value_count(argument: str) -> str:
+    """Return the number of values that follow a flag: `none`, `one` or `many`."""
     name, equals, _ = argument[2:].replace("-", "_").partition("=")
     field = EpisodesCommand.model_fields.get(name)
     if equals or field is None or field.annotation is bool:
@@ -108,6 +108,7 @@ def _is_override(argument: str, *, among_values: bool) -> bool:
     return bool(equals) or argument.startswith("~")
 
 
-def _listed(names: Sequence[str]) -> str:
+def _format_names(names: Sequence[str]) -> str:
+    """Return the first names, each to its third part, and the number of the others."""
     short = list(dict.fromkeys(".".join(name.split(".")[:3]) for name in names))
     return ", ".join(short[:_SHOWN]) + (f" and {len(short) - _SHOWN} more" if len(short) > _SHOWN else "")

@@ -1,4 +1,4 @@
-"""Settings from a file and from dotted overrides, laid under the flags of a call."""
+"""Reads settings from a file and from dotted overrides, and merges them with the flags of a call."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from rollmill.config.settings_file import SettingsFile, refuse_code, refuse_server_options, shown
 from rollmill.environments.registry import ENVIRONMENTS
 from rollmill.errors import InputError
-from rollmill.jobs.episodes.override_keys import Asked, UnusableSettingError, flat, passes_over
+from rollmill.jobs.episodes.override_keys import ParameterOverlay, UnusableSettingError, flat, is_ignored
 from rollmill.jobs.episodes.override_values import policy_text, read_value
 from rollmill.jobs.episodes.parameters import CollectEpisodes
 
@@ -24,28 +24,29 @@ _LONGEST_IN_ALL = 300_000
 _MOST_NESTED = 50
 
 
-def read_asked(file: SettingsFile | None, overrides: Sequence[str], typed: Collection[str] = ()) -> Asked:
-    """Collect what a file and `NAME=VALUE` overrides set; overrides win. `typed`: the parameters that flags give.
+def read_overlay(file: SettingsFile | None, overrides: Sequence[str], typed: Collection[str] = ()) -> ParameterOverlay:
+    """Return the settings of a file and of `NAME=VALUE` overrides; overrides win. `typed` are parameters set by flags.
 
-    Raises `InputError`, naming the line or the override, for a setting that is unknown or wrong by itself, and for one
-    of the file that would run code and is given nowhere else.
+    Raises `InputError`, with the line or the override, for a setting that is unknown or wrong by itself, and for one of
+    the file that would run code and is not set by an override or a flag.
     """
     from_file, from_overrides = list(_in_file(file)), list(_in_overrides(overrides))
     settings = [*from_file, *from_overrides]
     values = {name: value for name, value, _ in settings}
-    overlay = Asked()
+    overlay = ParameterOverlay()
     locations: dict[str, str] = {}
     references = _References(values)
     for name, value, location in settings:
-        if passes_over(name):
-            overlay.passed_over.append(name)
+        if is_ignored(name):
+            overlay.ignored.append(name)
             continue
         try:
-            field = overlay.set(name, references.filled(value, (name,)))
+            field = overlay.set(name, references.resolve(value, (name,)))
         except UnusableSettingError as error:
             raise InputError(f"{location}: {error}") from None
         if field is not None:
             locations[field] = location
+    # The user has typed overrides and flags: only a file, which may come from others, must not name code to run.
     overridden = {location for _, _, location in from_overrides}
     _check_code(
         {name: location for name, location in locations.items() if location not in overridden and name not in typed},
@@ -55,8 +56,8 @@ def read_asked(file: SettingsFile | None, overrides: Sequence[str], typed: Colle
     return overlay
 
 
-def laid_under(overlay: Asked, environment: Mapping[str, Any], flags: Mapping[str, Any]) -> Values:
-    """Merge parameters: flags over the overlay over the environment; `KEY=VALUE` items one by one.
+def merge_overlay(overlay: ParameterOverlay, environment: Mapping[str, Any], flags: Mapping[str, Any]) -> Values:
+    """Merge parameters: flags win over the overlay, and that over the environment; lists of `KEY=VALUE` by their keys.
 
     Raises `InputError` for a policy without a model.
     """
@@ -65,25 +66,24 @@ def laid_under(overlay: Asked, environment: Mapping[str, Any], flags: Mapping[st
     for name, items in pairs.items():
         from_flags = list(flags.get(name, []))
         keys = {item.partition("=")[0] for item in from_flags}
-        below = [f"{key}={text}" for key, text in items.items() if key not in keys]
-        if below or from_flags:
-            values[name] = below + from_flags
+        others = [f"{key}={text}" for key, text in items.items() if key not in keys]
+        if others or from_flags:
+            values[name] = others + from_flags
     return {**environment, **values}
 
 
 def _policies(
-    overlay: Asked, values: Values, flags: Mapping[str, Any], environment: Mapping[str, Any]
+    overlay: ParameterOverlay, values: Values, flags: Mapping[str, Any], environment: Mapping[str, Any]
 ) -> dict[str, str]:
-    """Return the text of each policy.
+    """Return the flag value of each policy.
 
-    A policy named `model_name` that says a model and nothing else becomes `model_path` in `values`.
-
+    A policy named `model_name` that has a model and nothing else becomes `model_path` in `values`.
 
     Args:
-        overlay: What the file and the overrides set.
+        overlay: Settings of the file and of overrides.
         values: The parameters so far; `model_path` is changed.
-        flags: What flags give.
-        environment: What environment variables give.
+        flags: Parameters set by flags.
+        environment: Parameters set by environment variables.
     """
     specs = overlay.policies()
     default = str(values.get("model_name", CollectEpisodes.model_fields["model_name"].default))
@@ -121,57 +121,61 @@ def _in_overrides(overrides: Sequence[str]) -> Iterator[tuple[str, Any, str]]:
 
 
 class _References:
-    """What `${name}` stands for in a file and its overrides, within a length for each text and for all of them."""
+    """Resolves `${name}` in a file and its overrides.
+
+    The length of each result, and of all together, is bounded: references to references grow exponentially.
+    """
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         self._values = values
         self._known: Values = {}
         self._remaining = _LONGEST_IN_ALL
 
-    def filled(self, value: Any, names: tuple[str, ...]) -> Any:
-        """Replace `${name}` in the value by that setting's value; `names`: the settings that it stands in."""
+    def resolve(self, value: Any, names: tuple[str, ...]) -> Any:
+        """Replace `${name}` in a value by that setting's value; `names` are the settings that refer to the value."""
         if not isinstance(value, str):
             return value
         length = 0
 
-        def replaced(match: re.Match[str]) -> str:
+        def replace(match: re.Match[str]) -> str:
             nonlocal length
-            text = str(self._named(match, names))
+            text = str(self._look_up(match, names))
             length += len(text)
             if length > _LONGEST:
-                raise UnusableSettingError(f"with what it names it has more than {_LONGEST:,} characters")
+                raise UnusableSettingError(f"with its references it has more than {_LONGEST:,} characters")
             return text
 
-        whole = _INTERPOLATION.fullmatch(value)
-        return self._named(whole, names) if whole else _INTERPOLATION.sub(replaced, value)
+        # A reference alone keeps the type of what it refers to; within a text it becomes text.
+        reference = _INTERPOLATION.fullmatch(value)
+        return self._look_up(reference, names) if reference else _INTERPOLATION.sub(replace, value)
 
-    def _named(self, match: re.Match[str], names: tuple[str, ...]) -> Any:
+    def _look_up(self, match: re.Match[str], names: tuple[str, ...]) -> Any:
         name = match[1].strip()
         if name not in self._values or name in names or len(names) > _MOST_NESTED:
             raise UnusableSettingError(f"{match[0]} names no setting that has a value")
         if name not in self._known:
-            self._known[name] = self.filled(self._values[name], (*names, name))
+            self._known[name] = self.resolve(self._values[name], (*names, name))
         value = self._known[name]
         self._remaining -= len(str(value))
-        if self._remaining < 0:  # each is parsed again where it stands
-            raise UnusableSettingError(f"all that is named by ${{...}} has more than {_LONGEST_IN_ALL:,} characters")
+        if self._remaining < 0:  # known values count, too: each is parsed again at every reference
+            raise UnusableSettingError(f"all references ${{...}} have more than {_LONGEST_IN_ALL:,} characters")
         return value
 
 
-def _check_code(locations: Mapping[str, str], overlay: Asked) -> None:
-    """Refuse what a file says of code to run; `places`: the parameters that it decides."""
+def _check_code(locations: Mapping[str, str], overlay: ParameterOverlay) -> None:
+    """Refuse settings of a file that would run code; `locations` has the parameters that the file sets."""
     if "env_name" in locations:
         refuse_code(locations["env_name"], "env_name", overlay.fields["env_name"], ENVIRONMENTS)
     if "vllm_args" in locations:
         refuse_server_options(locations["vllm_args"], overlay.fields["vllm_args"])
 
 
-def _check(overlay: Asked, locations: Mapping[str, str]) -> None:
+def _check(overlay: ParameterOverlay, locations: Mapping[str, str]) -> None:
     try:
         CollectEpisodes.model_validate(overlay.fields)
     except ValidationError as error:
         for detail in error.errors(include_url=False):
-            if detail["loc"]:  # what concerns several settings is judged with the flags
+            if detail["loc"]:  # errors that concern several settings are checked later, together with the flags
                 location = locations[str(detail["loc"][0])]
                 message = detail["msg"].removeprefix("Value error, ")
                 raise InputError(f"{location}: {shown(detail['input'])}: {message[:500]}") from None

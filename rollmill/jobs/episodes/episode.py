@@ -1,4 +1,4 @@
-"""Plays one episode: agents are asked in turn until it is over."""
+"""Runs one episode: agents act in turn until the environment is done."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ from rollmill.verifiers.failure import VerifierFailed, describe
 ResultT = TypeVar("ResultT")
 
 RAISED = "environment_raised"
-"""The error type of an episode that its environment's own code ended."""
+"""The error type of an episode that ended with an exception of the environment's own code."""
 
 InThread = Callable[[Callable[[], Any]], Awaitable[Any]]
-"""Calls in a thread what blocks: all that belongs to an environment."""
+"""Runs a blocking function, such as any of an environment, in a thread."""
 
 
 class Cast(NamedTuple):
-    """Who plays."""
+    """The policies of an episode's agents, and the settings of their prompts."""
 
     policies: Mapping[str, Policy]
-    """By agent."""
+    """The policy of each agent, by the agent's name."""
     max_turns: int
     pictures: PictureFolder
     drop_reasoning: bool = False
-    """Whether an agent's earlier thoughts are left out of its prompts."""
+    """Leave an agent's earlier thoughts out of its prompts."""
 
     def in_episode(self, group: str, stack: ExitStack) -> Cast:
         """Return the cast for one episode, until the stack ends; see `Policy.in_episode`."""
@@ -52,78 +52,89 @@ class Cast(NamedTuple):
 
 @dataclass
 class PlayedEpisode:
-    """What was played, up to the end or to what broke it off."""
+    """Record of an episode, complete or up to an error."""
 
     messages: list[Message] = field(default_factory=list)
     turns: list[EpisodeTurn] = field(default_factory=list)
     contexts: list[dict[str, Any]] = field(default_factory=list)
-    """Of each turn: what its prompt was rendered with beside its messages."""
+    """The chat template's inputs of each turn, beside messages."""
     success: bool | None = None
-    """None where `error` is not."""
+    """None where the episode ended with an error."""
     error: Failure | None = None
     usage: Usage = field(default_factory=Usage)
     tokens: list[SampledTokens] = field(default_factory=list)
-    """Of each turn's answer; an empty one where they are not known."""
+    """Tokens of each turn's answer; empty where they are not known."""
     calls: int = 0
     finish_reason: str | None = None
     seconds: float = 0.0
 
 
-class _BrokenOffError(Exception):
+class _EpisodeFailedError(Exception):
     def __init__(self, error: Failure) -> None:
         super().__init__(error.message)
         self.error = error
 
 
 async def play(make: Callable[[], Environment], cast: Cast, *, seed: int, in_thread: InThread) -> PlayedEpisode:
-    """Play one episode. What fails on the way is `error`, with the agent, the turn and the call that failed.
+    """Run one episode. A failure becomes `error`, whose message has the agent, the turn and the call that failed.
 
-    Raises what concerns the whole run: `ServingError` and `RunStoppedError` of the policies.
+    Raises errors of the whole run: `ServingError` and `RunStoppedError` of the policies.
 
     Args:
         make: Makes the environment, in a thread.
-        cast: Who plays.
-        seed: The rollout's.
+        cast: The policies of the agents.
+        seed: Seed of the rollout.
         in_thread: Runs a function in a thread of the environments.
     """
-    played = PlayedEpisode()
-    began = time.monotonic()
+    record = PlayedEpisode()
+    begin = time.monotonic()
     try:
-        await _Episode(cast, seed, in_thread, played).play(make)
-    except _BrokenOffError as broken:
-        played.error = broken.error
-    played.seconds = time.monotonic() - began
-    return played
+        await _Episode(cast, seed, in_thread, record).play(make)
+    except _EpisodeFailedError as failed:
+        record.error = failed.error
+    record.seconds = time.monotonic() - begin
+    return record
 
 
-At = Callable[[str], None]
-"""Notes, in a thread, which of an environment's names is called next: what raises is attributed to it."""
+MarkCall = Callable[[str], None]
+"""Records, in a thread, the environment's attribute that is used next, for the message of an exception."""
 
 
-class _Ended(NamedTuple):
-    """What stands when an agent has acted."""
+class _TurnResult(NamedTuple):
+    """State of the environment after an agent has acted."""
 
     step: Step
     order: Sequence[str]
-    """Of the next turn, where this one is over."""
+    """Agents of the next turn, where the agent was the last of this one."""
     success: bool | None
-    """None while the episode goes on."""
+    """None while the episode continues."""
 
 
 class _Episode:
-    def __init__(self, cast: Cast, seed: int, in_thread: InThread, played: PlayedEpisode) -> None:
+    """Runs one episode, and records it.
+
+    Args:
+        cast: The policies of the agents.
+        seed: Seed of the rollout.
+        in_thread: Runs a function in a thread of the environments.
+        record: Gets all that happens.
+    """
+
+    def __init__(self, cast: Cast, seed: int, in_thread: InThread, record: PlayedEpisode) -> None:
         self._cast = cast
         self._seed = seed
         self._in_thread = in_thread
-        self._played = played
+        self._record = record
         self._thoughts: dict[tuple[str, str], tuple[str, str]] = {}
-        """Agent and the text of an answer of its own -> its thoughts, and the server's name for them."""
+        """(agent, text of one of its answers) -> (thoughts of the answer, the server's key for them)."""
 
     async def play(self, make: Callable[[], Environment]) -> None:
-        def begin(at: At) -> tuple[Environment, Sequence[str]]:
-            at("making the environment")
+        """Make the environment, and run the episode to its end."""
+
+        def begin(mark: MarkCall) -> tuple[Environment, Sequence[str]]:
+            mark("making the environment")
             environment = make()
-            at("turn_order")
+            mark("turn_order")
             return environment, _order(environment)
 
         environment, order = await self._call("", begin)
@@ -131,63 +142,63 @@ class _Episode:
             for position, agent_name in enumerate(order, start=1):
                 last = position == len(order)
                 final = last and turn_idx + 1 == self._cast.max_turns
-                ended = await self._play_turn(environment, agent_name, turn_idx, last=last, final=final)
-                if ended.success is not None:
-                    self._played.success = ended.success
+                result = await self._play_turn(environment, agent_name, turn_idx, last=last, final=final)
+                if result.success is not None:
+                    self._record.success = result.success
                     return
-            order = ended.order
+            order = result.order
 
     async def _play_turn(
         self, environment: Environment, agent_name: str, turn_idx: int, *, last: bool, final: bool
-    ) -> _Ended:
-        """Play one agent's turn. Every hop into a thread costs: one is made before the answer and one after it.
+    ) -> _TurnResult:
+        """Run one agent's turn. Calls in threads take time: there is one before the answer, and one after it.
 
         Args:
-            environment: The environment, which is used in its thread alone.
-            agent_name: The agent's.
+            environment: The environment, which is used in threads only.
+            agent_name: Name of the agent.
             turn_idx: Number of the turn, from 0.
             last: Whether the agent is the last of the turn.
-            final: Whether the episode ends with this turn.
+            final: Whether the episode ends with this turn in any case.
         """
-        where = f"{agent_name}, turn {turn_idx}: "
+        label = f"{agent_name}, turn {turn_idx}: "
 
-        def show(at: At) -> tuple[Agent, list[Message]]:
-            at("agents")
+        def show(mark: MarkCall) -> tuple[Agent, list[Message]]:
+            mark("agents")
             agent = environment.agents[agent_name]
-            at("prompt")
+            mark("prompt")
             return agent, self._with_thoughts(agent_name, self._cast.pictures.keep(agent.prompt()))
 
-        agent, shown = await self._call(where, show)
-        answer, seed = await self._ask(agent, agent_name, turn_idx, shown)
-        turn = self._note(agent_name, turn_idx, shown, answer, seed)
+        agent, prompt = await self._call(label, show)
+        answer, seed = await self._request(agent, agent_name, turn_idx, prompt)
+        turn = self._record_answer(agent_name, turn_idx, prompt, answer, seed)
 
-        def act(at: At) -> _Ended:
-            at("act")
+        def act(mark: MarkCall) -> _TurnResult:
+            mark("act")
             step = _checked(agent.act(answer.text))
-            at("done")
-            over = _bool("done", environment.done) or final
-            at("success" if over else "turn_order")
-            success = _bool("success", environment.success) if over else None
-            return _Ended(step, _order(environment) if last and not over else (), success)
+            mark("done")
+            is_over = _bool("done", environment.done) or final
+            mark("success" if is_over else "turn_order")
+            success = _bool("success", environment.success) if is_over else None
+            return _TurnResult(step, _order(environment) if last and not is_over else (), success)
 
-        ended = await self._call(where, act)
-        info = dict(ended.step.info)
-        self._played.turns[-1] = turn.model_copy(update={"reward": ended.step.reward, "info": info})
-        return ended
+        result = await self._call(label, act)
+        info = dict(result.step.info)
+        self._record.turns[-1] = turn.model_copy(update={"reward": result.step.reward, "info": info})
+        return result
 
-    def _note(
-        self, agent_name: str, turn_idx: int, shown: list[Message], answer: PolicyAnswer, seed: int
+    def _record_answer(
+        self, agent_name: str, turn_idx: int, prompt: list[Message], answer: PolicyAnswer, seed: int
     ) -> EpisodeTurn:
-        """Record the answer, before anything is made of it.
+        """Record prompt and answer, before the environment gets the answer: it may fail on it.
 
         Args:
-            agent_name: The agent's.
+            agent_name: Name of the agent.
             turn_idx: Number of the turn, from 0.
-            shown: The messages that the agent was shown.
+            prompt: The agent's prompt.
             answer: The policy's answer.
             seed: The seed that it was sampled with.
         """
-        first = len(self._played.messages)
+        first = len(self._record.messages)
         reply: Message = {"role": "assistant", "content": answer.text}
         if answer.reasoning is not None:
             reply["reasoning_content"] = answer.reasoning
@@ -198,29 +209,29 @@ class _Episode:
             reply["finish_reason"] = answer.finish_reason
         if answer.stop_text is not None:
             reply["stop_text"] = answer.stop_text
-        self._played.messages += [*shown, reply]
-        self._played.tokens.append(answer.tokens or NO_TOKENS)
-        self._played.contexts.append(self._cast.policies[agent_name].context)
+        self._record.messages += [*prompt, reply]
+        self._record.tokens.append(answer.tokens or NO_TOKENS)
+        self._record.contexts.append(self._cast.policies[agent_name].context)
         turn = EpisodeTurn(
             agent_name=agent_name,
             policy_name=self._cast.policies[agent_name].name,
             turn_idx=turn_idx,
             first=first,
-            end=len(self._played.messages),
+            end=len(self._record.messages),
             reward=None,
             seed=seed,
             finish_reason=answer.finish_reason,
         )
-        self._played.turns.append(turn)
+        self._record.turns.append(turn)
         return turn
 
-    def _with_thoughts(self, agent_name: str, shown: list[Message]) -> list[Message]:
-        """Give an agent's earlier answers in its prompt the thoughts that it had, which environments do not know."""
+    def _with_thoughts(self, agent_name: str, prompt: list[Message]) -> list[Message]:
+        """Return a prompt with the thoughts of the agent's earlier answers, which environments do not keep."""
         if self._cast.drop_reasoning or not self._thoughts:
-            return shown
+            return prompt
         return [
             message | {"reasoning_content": thoughts[0]} if thoughts is not None else message
-            for message in shown
+            for message in prompt
             for thoughts in [self._thoughts_of(agent_name, message)]
         ]
 
@@ -230,67 +241,81 @@ class _Episode:
             return None
         return self._thoughts.get((agent_name, content))
 
-    def _sent(self, agent_name: str, shown: list[Message]) -> list[Message]:
-        """Return a prompt for a server: pictures as data, thoughts by the name that it has for them."""
-        sent = []
-        for message in self._cast.pictures.sent(shown):
+    def _messages_for_server(self, agent_name: str, prompt: list[Message]) -> list[Message]:
+        """Return a prompt for a server: images as data, thoughts under the server's own key."""
+        messages = []
+        for message in self._cast.pictures.sent(prompt):
             content = message.get("content")
             known = self._thoughts.get((agent_name, content)) if isinstance(content, str) else None
             thoughts = message.get("reasoning_content")
             if known is not None and thoughts == known[0]:
                 message = {key: value for key, value in message.items() if key != "reasoning_content"}
                 message[known[1]] = thoughts
-            sent.append(message)
-        return sent
+            messages.append(message)
+        return messages
 
-    async def _ask(
-        self, agent: Agent, agent_name: str, turn_idx: int, shown: list[Message]
+    async def _request(
+        self, agent: Agent, agent_name: str, turn_idx: int, prompt: list[Message]
     ) -> tuple[PolicyAnswer, int]:
+        """Return the policy's answer, and the seed that it was sampled with.
+
+        Args:
+            agent: The agent, for demonstrations.
+            agent_name: Name of the agent.
+            turn_idx: Number of the turn, from 0.
+            prompt: The agent's prompt.
+        """
         policy = self._cast.policies[agent_name]
         seed = rollout_seed(self._seed, agent_name, turn_idx)
-        where = f"{agent_name}, turn {turn_idx}: "
+        label = f"{agent_name}, turn {turn_idx}: "
+        messages = self._messages_for_server(agent_name, prompt)
         try:
-            answer = await policy.answer(agent, self._sent(agent_name, shown), seed, self._demonstrated(where))
+            answer = await policy.answer(agent, messages, seed, self._demonstration_caller(label))
         except RequestFailedError as failure:
-            self._played.calls += failure.calls
-            raise _BrokenOffError(Failure(type=failure.type, message=f"{where}{failure.message}")) from None
-        before = self._played.usage
-        self._played.usage = Usage(
+            self._record.calls += failure.calls
+            raise _EpisodeFailedError(Failure(type=failure.type, message=f"{label}{failure.message}")) from None
+        before = self._record.usage
+        self._record.usage = Usage(
             prompt_tokens=before.prompt_tokens + answer.usage.prompt_tokens,
             completion_tokens=before.completion_tokens + answer.usage.completion_tokens,
         )
-        self._played.calls += answer.calls
-        self._played.finish_reason = answer.finish_reason
+        self._record.calls += answer.calls
+        self._record.finish_reason = answer.finish_reason
         return answer, seed
 
-    def _demonstrated(self, where: str) -> Callable[[Callable[[], str]], Awaitable[str]]:
+    def _demonstration_caller(self, label: str) -> Callable[[Callable[[], str]], Awaitable[str]]:
+        """Return a function that runs a demonstration in a thread; its exceptions end the episode, as in `_call`."""
+
         async def call(demonstration: Callable[[], str]) -> str:
-            def demonstrate(at: At) -> str:
-                at("demonstration")
+            def demonstrate(mark: MarkCall) -> str:
+                mark("demonstration")
                 return demonstration()
 
-            return await self._call(where, demonstrate)
+            return await self._call(label, demonstrate)
 
         return call
 
-    async def _call(self, where: str, call: Callable[[At], ResultT]) -> ResultT:
-        """Call the environment's code. Whatever it raises ends the episode, and nothing else."""
+    async def _call(self, label: str, call: Callable[[MarkCall], ResultT]) -> ResultT:
+        """Run the environment's code in a thread. Any exception ends this episode only.
+
+        `label` is the agent and the turn, for messages.
+        """
         names: list[str] = []
         try:
             result: ResultT = await self._in_thread(lambda: call(names.append))
         except (SandboxError, VerifierFailed) as failure:
-            error = Failure(type=failure.type, message=f"{where}{names[-1]}: {failure}")
-            raise _BrokenOffError(error) from failure
+            error = Failure(type=failure.type, message=f"{label}{names[-1]}: {failure}")
+            raise _EpisodeFailedError(error) from failure
         except RollmillError as failure:
-            raise _BrokenOffError(Failure(type="tool", message=f"{where}{names[-1]}: {failure}")) from failure
+            raise _EpisodeFailedError(Failure(type="tool", message=f"{label}{names[-1]}: {failure}")) from failure
         except Exception as error:
-            message = f"{where}{names[-1]}: {describe(error)}{_source_line(error)}"
-            raise _BrokenOffError(Failure(type=RAISED, message=message)) from error
+            message = f"{label}{names[-1]}: {describe(error)}{_source_line(error)}"
+            raise _EpisodeFailedError(Failure(type=RAISED, message=message)) from error
         return result
 
 
 def _checked(step: Step) -> Step:
-    """Check a step. Raises `TypeError` or `ValueError` for what cannot stand in a journal."""
+    """Return a step that the journal can store. Raises `TypeError` or `ValueError` for others."""
     reward, info = step
     if isinstance(reward, bool) or not isinstance(reward, float | int) or not math.isfinite(reward):
         raise ValueError(f"a step's reward is {reward!r}: it must be a finite number")

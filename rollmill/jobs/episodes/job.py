@@ -1,4 +1,4 @@
-"""The run of a collection of episodes: the environment, its tools, and the policies of its agents."""
+"""The generation job of episodes: the environment, its tools, and the policies of its agents."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from rollmill.inference.endpoints import EndpointPool
 from rollmill.inference.generation_config import recommended_sampling, sampling_notes
 from rollmill.inference.trial import TrialRequest
 from rollmill.jobs.episodes.episode import Cast
-from rollmill.jobs.episodes.maker import EpisodesMaker, Stage
+from rollmill.jobs.episodes.maker import EpisodeSetup, EpisodesMaker
 from rollmill.jobs.episodes.outcome import CollectionOutcome, write_collection
 from rollmill.jobs.episodes.override_values import PolicySpec, as_pairs, close_to
 from rollmill.jobs.episodes.parameters import CollectEpisodes
@@ -48,53 +48,53 @@ _MOST_THREADS = 64
 
 @dataclass(frozen=True)
 class EpisodesJob(GenerationJob[CollectionOutcome]):
-    """Episodes of one or several agents in an environment. `recipe_version` goes with the environment's own version."""
+    """Episodes of one or several agents in an environment, whose own version is part of the identity, too."""
 
     kind: ClassVar[str] = "collect_episodes"
     recipe_version: ClassVar[int] = 1
 
     parameters: CollectEpisodes
     policies: tuple[PolicySpec, ...]
-    """Those that play."""
+    """The policies of the run's agents."""
     cast: tuple[tuple[str, str], ...]
-    """(agent, name of the policy that plays it)."""
+    """(agent, name of its policy)."""
 
     @classmethod
     def of(cls, parameters: CollectEpisodes) -> Self:
         """Resolve the parameters.
 
-        Raises `InputError` for an environment, a setting, a policy or an agent that is none, and for a policy whose
-        recommended sampling is wanted and not to be had.
+        Raises `InputError` for an unknown environment, setting, policy or agent, and for a policy whose recommended
+        sampling cannot be read.
         """
         environment = find_environment(parameters.env_name)
         settings = environment_settings(parameters, environment)
-        policies = [_resolved(spec, parameters) for spec in policies_of(parameters)]
+        policies = [_with_recommended_sampling(spec, parameters) for spec in policies_of(parameters)]
         cast = cast_agents(policies, environment.agent_names(settings), parameters)
         return cls(parameters, tuple(policies), tuple(cast.items()))
 
     @property
     def environment(self) -> type[Environment]:
-        """Look up the environment by its name: a user's own class is imported in the process that plays."""
+        """The environment's class, by name: a user's own class is imported in the process that uses it."""
         return find_environment(self.parameters.env_name)
 
     @property
     def settings(self) -> Any:
-        """Return the environment's settings."""
+        """The environment's settings."""
         return environment_settings(self.parameters, self.environment)
 
     @property
     def directory(self) -> Path:
-        """Return the run's directory."""
+        """The run's directory."""
         return self.parameters.directory
 
     @property
     def slots(self) -> Concurrency:
-        """Return how many episodes are in flight, on every worker."""
+        """Number of episodes in flight on every worker."""
         return self.parameters.concurrency
 
     @property
     def notes(self) -> list[str]:
-        """Return what generation_config.json of the policies' models recommends, beside what is asked for."""
+        """Notes where the models' `generation_config.json` recommend other sampling than the parameters."""
         return [
             f"policy {spec.name}: {note}"
             for spec in self.policies
@@ -108,7 +108,7 @@ class EpisodesJob(GenerationJob[CollectionOutcome]):
         ]
 
     def load_problems(self, folder: Path, quarantine: Path) -> LoadedProblems:
-        """Load the user's data set, or the problems that the environment brings; raises `InputError`."""
+        """Load the user's data set, or the environment's own problems. Raises `InputError`."""
         return load_problems(
             self._source(folder),
             folder,
@@ -117,10 +117,10 @@ class EpisodesJob(GenerationJob[CollectionOutcome]):
         )
 
     def identity(self, loaded: LoadedProblems) -> Identity:
-        """Return what makes the run the run it is; how many episodes there are is no part of it."""
+        """Return the identity of the run; the number of episodes is not part of it."""
         parameters, environment = self.parameters, self.environment
         identity_of = getattr(environment, "identity", None)
-        environment_identity = identity_of(self.settings) if identity_of and not self._searches_elsewhere else {}
+        environment_identity = identity_of(self.settings) if identity_of and not self._uses_search_service else {}
         generation: dict[str, Any] = {
             "recipe_version": self.recipe_version,
             "problems": loaded.sha256,
@@ -128,7 +128,7 @@ class EpisodesJob(GenerationJob[CollectionOutcome]):
                 "name": environment.name,
                 "version": environment.version,
                 "settings": self.settings.model_dump(mode="json"),
-                **({"search": "service"} if self._searches_elsewhere else environment_identity),
+                **({"search": "service"} if self._uses_search_service else environment_identity),
             },
             "max_turns": parameters.max_turns,
             "policies": policies_identity(self.policies),
@@ -144,16 +144,16 @@ class EpisodesJob(GenerationJob[CollectionOutcome]):
         return Identity(generation=generation, verification={})
 
     def expected_rollouts(self, loaded: LoadedProblems) -> int:
-        """Return how many episodes the whole run has."""
+        """Return the number of episodes of the run."""
         return self.parameters.total_rollouts
 
     def trials(self, services: Services) -> dict[str, TrialRequest]:
-        """Return the request of each policy that is tried on running servers."""
+        """Return the trial request of each policy on running servers, by its name."""
         return policy_trials(self.parameters, self.policies, services.endpoint)
 
     @contextmanager
     def open_generator(self, context: GeneratorContext) -> Iterator[EpisodesMaker]:
-        """Serve the policies and play; see `GenerationJob`."""
+        """Serve the policies and yield the generator; see `GenerationJob`."""
         serving = serving_cast(
             self.parameters,
             self.policies,
@@ -167,7 +167,7 @@ class EpisodesJob(GenerationJob[CollectionOutcome]):
             yield self.player(servers, context.services)
 
     def player(self, served: Mapping[str, Served], services: Services) -> EpisodesMaker:
-        """Return what plays the run's episodes; `served` holds the models by policy.
+        """Return the generator of the run's episodes; `served` are the models by policy.
 
         Raises `InputError` where the environment's tools cannot be used.
         """
@@ -183,7 +183,7 @@ class EpisodesJob(GenerationJob[CollectionOutcome]):
             search=services.search,
         )
         return EpisodesMaker(
-            Stage(self.environment, self.settings, parameters.seed, {"max_tokens": parameters.max_tokens}),
+            EpisodeSetup(self.environment, self.settings, parameters.seed, {"max_tokens": parameters.max_tokens}),
             Cast(
                 {agent: policies[name] for agent, name in self.cast},
                 parameters.max_turns,
@@ -208,7 +208,7 @@ class EpisodesJob(GenerationJob[CollectionOutcome]):
         return replace(
             self,
             parameters=worker_parameters,
-            policies=tuple(_anywhere(spec, external=parameters.external) for spec in self.policies),
+            policies=tuple(_with_absolute_paths(spec, external=parameters.external) for spec in self.policies),
         )
 
     def report(self, run: Run, progress: Progress) -> CollectionOutcome:
@@ -216,29 +216,29 @@ class EpisodesJob(GenerationJob[CollectionOutcome]):
         return write_collection(run, self.parameters, progress)
 
     def _source(self, folder: Path) -> ProblemSource:
-        """Return the user's data set, or the problems that the environment brings."""
+        """Return the source of the user's data set, or of the environment's own problems."""
         parameters = self.parameters
         if parameters.source is not None:
             if parameters.answer_field is None and getattr(self.environment, "without_answers", False):
                 return parameters.source.model_copy(update={"answer_field": ""})
             return parameters.source
-        if self._searches_elsewhere:
+        if self._uses_search_service:
             raise InputError(
-                f"--dataset: required with a search service: the questions that {self.environment.name} brings are on "
-                "a corpus of its own"
+                f"--dataset: required with a search service: the built-in questions of {self.environment.name} are on "
+                "its own corpus"
             )
         limits = {"max_problems": parameters.max_problems, "max_bad_share": parameters.max_bad_share}
         return self.environment.source(self.settings, folder).model_copy(update=limits)
 
     @property
-    def _searches_elsewhere(self) -> bool:
+    def _uses_search_service(self) -> bool:
         service = self.parameters.search_server or self.parameters.search_block
         return "search" in self.environment.needs and bool(service)
 
     @property
     def _sandbox(self) -> dict[str, Any]:
         return {
-            "place": self.parameters.sandbox_kind,
+            "place": self.parameters.sandbox_kind,  # the key that the identities of earlier runs have
             "image": self.parameters.sandbox_image,
             "timeout_s": self.parameters.code_timeout,
             "memory_mb": self.parameters.memory_mb,
@@ -252,7 +252,7 @@ def jobs(parameters: CollectEpisodes) -> list[EpisodesJob]:
 
 
 def environment_settings(parameters: CollectEpisodes, environment: type[Environment]) -> Any:
-    """Return the environment's settings. Raises `InputError` for one that it does not have, and for a wrong value."""
+    """Return the environment's settings. Raises `InputError` for an unknown setting, and for a wrong value."""
     try:
         return environment.Settings.model_validate(parameters.env_settings)
     except ValidationError as error:
@@ -265,16 +265,16 @@ def environment_settings(parameters: CollectEpisodes, environment: type[Environm
         raise InputError(f"--env {key + '=' if key else ''}{first['input']}: {message}") from error
 
 
-def _resolved(spec: PolicySpec, parameters: CollectEpisodes) -> PolicySpec:
-    """Return the policy with what its model recommends, where that is wanted."""
+def _with_recommended_sampling(spec: PolicySpec, parameters: CollectEpisodes) -> PolicySpec:
+    """Return the policy with its model's recommended sampling, unless `--sampling flags`."""
     if spec.demonstration or parameters.sampling == "flags":
         return spec
     recommended = recommended_sampling(spec.model)
-    return spec._replace(sampling=spec.sampling.with_recommended(recommended, parameters.set_names | spec.given))
+    return spec._replace(sampling=spec.sampling.with_recommended(recommended, parameters.set_names | spec.overrides))
 
 
-def _anywhere(spec: PolicySpec, *, external: bool) -> PolicySpec:
-    """Return the policy as a process in another folder finds it; a running server's name for it stays."""
+def _with_absolute_paths(spec: PolicySpec, *, external: bool) -> PolicySpec:
+    """Return the policy with absolute paths, for a process in another folder; a name on a running server stays."""
     folder = Path(spec.model)
     is_local_folder = folder.is_dir() and not (spec.demonstration or spec.base_urls or external)
     return spec._replace(

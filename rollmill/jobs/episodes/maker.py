@@ -1,4 +1,4 @@
-"""Makes episodes: an environment, agents that play in it, a journal's row."""
+"""Generates episodes: makes an environment, lets agents act in it, and returns a journal row."""
 
 from __future__ import annotations
 
@@ -25,19 +25,20 @@ from rollmill.jobs.episodes.tools import VerifierPools
 from rollmill.records import Problem, Verdict
 
 
-class Stage(NamedTuple):
-    """The environment of a run, and what makes its episodes the ones they are."""
+class EpisodeSetup(NamedTuple):
+    """The environment of a run with its settings."""
 
     environment: type[Environment]
     settings: Any
+    """An instance of the environment's `Settings`."""
     seed: int
-    """Of the run."""
+    """Seed of the run."""
     metadata: Mapping[str, Any]
-    """Of every row: `max_tokens`, ..."""
+    """Metadata of every row: `max_tokens`, ..."""
 
 
 class EpisodeWork(NamedTuple):
-    """One episode to make."""
+    """One episode to generate."""
 
     problem: Problem
     sample_id: int
@@ -45,30 +46,30 @@ class EpisodeWork(NamedTuple):
 
 
 class EpisodesMaker:
-    """Makes episodes, as many at a time as the engine has slots.
+    """Generates episodes, as many at a time as the engine has slots.
 
-    What belongs to an environment blocks, so that it is called in threads; policies are asked from the event loop.
+    Environments' code blocks, so it is called in threads; requests to policies are sent from the event loop.
     """
 
     def __init__(
         self,
-        stage: Stage,
+        setup: EpisodeSetup,
         cast: Cast,
         *,
         clients: list[ChatClient],
         open_tools: Callable[[ExitStack], Tools],
         threads: int,
     ) -> None:
-        """Prepare to make episodes; nothing is opened yet.
+        """Create a generator; `opened` opens connections and tools.
 
         Args:
-            stage: The environment, and what makes its episodes the ones they are.
-            cast: Who plays.
-            clients: Of the servers that policies are asked on.
-            open_tools: Opens all tools but verification; what ends them goes to the stack.
-            threads: Threads for the environments' code.
+            setup: The environment with its settings.
+            cast: The policies of the agents.
+            clients: Clients of the policies' servers.
+            open_tools: Opens all tools except verification, and registers their closing in the stack.
+            threads: Number of threads for the environments' code.
         """
-        self._stage = stage
+        self._setup = setup
         self._cast = cast
         self._clients = clients
         self._open_tools = open_tools
@@ -76,7 +77,7 @@ class EpisodesMaker:
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:
-        """Hold connections, tools and threads; at the end give up environments under way.
+        """Open connections, tools and threads for the time of a block; at its end abandon running episodes.
 
         Raises `InputError` where a tool cannot be used.
         """
@@ -95,12 +96,12 @@ class EpisodesMaker:
             await asyncio.to_thread(self._threads.shutdown)
 
     def work(self, run: PendingRollouts, problems: list[Problem], *, first: int | None = None) -> Iterator[EpisodeWork]:
-        """Yield what a run still wants of some problems."""
-        groups = ((each.instance_id, self._of_problem(each, run, first)) for each in problems)
-        # Where several policies play, they are asked in turn: it is the first one's servers that work is spread over.
-        return (
-            self._clients[0].endpoints.in_turns(groups) if self._clients else chain.from_iterable(w for _, w in groups)
-        )
+        """Yield the pending episodes of some problems; with `first`, only of their first so many samples."""
+        groups = ((problem.instance_id, self._of_problem(problem, run, first)) for problem in problems)
+        if not self._clients:
+            return chain.from_iterable(work for _, work in groups)
+        # With several policies, work is balanced over the servers of the first.
+        return self._clients[0].endpoints.in_turns(groups)
 
     @staticmethod
     def _of_problem(problem: Problem, run: PendingRollouts, first: int | None) -> Iterator[EpisodeWork]:
@@ -109,30 +110,30 @@ class EpisodesMaker:
 
     @property
     def stall_limit_s(self) -> float:
-        """Return the limit of one request, also for what an environment does between two."""
+        """Seconds without progress that count as a stall: those of one request, also for environments' code."""
         return max((client.request_timeout_s for client in self._clients), default=ClientConfig().request_timeout_s)
 
     @property
     def congested(self) -> int:
-        """Return the tries so far that a server had no room for."""
+        """Number of requests so far that a server refused for lack of capacity."""
         return sum(client.endpoints.congested for client in self._clients)
 
     async def __call__(self, work: EpisodeWork) -> CompletedRollout:
-        """Make one episode; a failure on the way is the row's `error`."""
-        seed = rollout_seed(self._stage.seed, work.problem.instance_id, work.sample_id, work.attempt)
-        make = partial(self._stage.environment.make, work.problem, seed, self._stage.settings, self._tools)
+        """Generate one episode; an error in it becomes the row's `error`."""
+        seed = rollout_seed(self._setup.seed, work.problem.instance_id, work.sample_id, work.attempt)
+        make = partial(self._setup.environment.make, work.problem, seed, self._setup.settings, self._tools)
         with ExitStack() as episode:
             cast = self._cast.in_episode(work.problem.instance_id, episode)
             played = await play(make, cast, seed=seed, in_thread=self._in_thread)
         record = self._record(work, seed, played)
         row = record.model_dump(mode="json")
-        failed = record.error.message if record.error else None
+        failure = record.error.message if record.error else None
         return CompletedRollout(
             work.problem.instance_id,
             work.sample_id,
             dump_line(row),
             RolloutOutcome.of_row(row),
-            failed,
+            failure,
             known_tokens(played.tokens),
         )
 
@@ -140,7 +141,7 @@ class EpisodesMaker:
         return await asyncio.get_running_loop().run_in_executor(self._threads, call)
 
     def _record(self, work: EpisodeWork, seed: int, played: PlayedEpisode) -> EpisodeRollout:
-        environment = self._stage.environment
+        environment = self._setup.environment
         shared = _shared_context(played)
         verdict = None
         if played.success is not None:
@@ -165,7 +166,7 @@ class EpisodesMaker:
             finish_reason=played.finish_reason,
             model_calls=played.calls,
             metadata={
-                **self._stage.metadata,
+                **self._setup.metadata,
                 "attempt": work.attempt,
                 **({"reasoning_dropped": True} if self._cast.drop_reasoning else {}),
             },
@@ -176,7 +177,7 @@ class EpisodesMaker:
 
 
 def _shared_context(played: PlayedEpisode) -> dict[str, Any] | None:
-    """Return the context of all turns, for the row; None where it is not the same, and each turn has its own."""
+    """Return the chat template inputs that all turns share, for the row; None where turns differ."""
     contexts = played.contexts
     return contexts[0] if contexts and all(context == contexts[0] for context in contexts) else None
 

@@ -1,4 +1,4 @@
-"""What a collection leaves: the training rows, honest counts of them, a picture."""
+"""Writes the results of a collection: training rows, statistics, a plot."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _MOST_WORDS = 10
 
 
 class CollectionOutcome(JobOutcome):
-    """A collection when it is over."""
+    """Results of a finished collection."""
 
     title: ClassVar[str] = "Episodes"
     artifact_key: ClassVar[str] = "collect-episodes"
@@ -36,14 +36,14 @@ class CollectionOutcome(JobOutcome):
     episodes: int
     successes: int
     failed: int
-    """Failed on the way: neither a success nor none."""
+    """Episodes that ended with an error: neither successful nor unsuccessful."""
     rows: int
     adapter: Path | None = None
-    """Where it was trained."""
+    """The trained adapter; None without a training."""
 
     @property
     def files(self) -> dict[str, Path]:
-        """Return the paths of what was written, each by what it is."""
+        """The files that were written, by their content."""
         files = {
             "training rows": self.data,
             "statistics": self.statistics,
@@ -64,7 +64,7 @@ class CollectionOutcome(JobOutcome):
 
 
 def write_collection(run: Run, parameters: CollectEpisodes, progress: Progress) -> CollectionOutcome:
-    """Write the rows from the journal, in the order of the problems, and what describes them; also with no row."""
+    """Write the rows of the journal, in the order of problems, with statistics and a plot; also without any row."""
     stamp = re.sub(r"[^0-9]", "", run.manifest.started_at)[:14]
     name = f"sft_data_{stamp[:8]}_{stamp[8:]}"
     data, counts = run.directory / f"{name}.jsonl", run.directory / f"{name}_stats.json"
@@ -92,7 +92,7 @@ def write_collection(run: Run, parameters: CollectEpisodes, progress: Progress) 
 
 
 def selection_of(parameters: CollectEpisodes) -> Selection:
-    """Return which turns the parameters keep."""
+    """Return the rules of the parameters for the turns to keep."""
     return Selection(
         only_success=parameters.successful_only,
         agents=tuple(parameters.keep_agents),
@@ -103,20 +103,20 @@ def selection_of(parameters: CollectEpisodes) -> Selection:
 
 
 def write_rows(run: Run, selection: Selection, path: Path, env_name: str) -> EpisodeStatistics:
-    """Write the selected turns as JSON Lines, whole or not at all; return their statistics.
+    """Write the selected turns as JSON Lines, atomically; return their statistics.
 
     Args:
         run: The run.
-        selection: Which turns are kept.
+        selection: Rules for the turns to keep.
         path: The file.
         env_name: The environment's name, for the statistics.
     """
-    chosen: dict[str, Any] = selection.model_dump(mode="json")
+    rules: dict[str, Any] = selection.model_dump(mode="json")
     statistics = EpisodeStatistics(
         env_name=env_name,
         wanted=run.expected,
         data_file=path.name,
-        selection=chosen,
+        selection=rules,
         failed_words=failure_words(run)[:_MOST_WORDS],
     )
     with atomic_write(path) as file:

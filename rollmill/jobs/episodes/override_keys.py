@@ -1,4 +1,4 @@
-"""Dotted names of settings (`training.sft_num_episodes`), and the parameters that they stand for."""
+"""Maps dotted names of settings (`training.sft_num_episodes`) to parameters."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from rollmill.jobs.episodes.override_values import POLICY_KEYS, as_pairs, as_tex
 from rollmill.jobs.episodes.parameters import SFT_KEYS, CollectEpisodes
 
 PAIRS = ("env", "sft_config", "agent", "policy")
-"""Parameters whose items have names of their own."""
+"""Parameters that are lists of `KEY=VALUE` items."""
 
+# Names of PettingLLMs' configuration files, which users bring along.
 _FIELDS = {
     "env.name": "env_name",
     "env.max_turns": "max_turns",
@@ -28,7 +29,8 @@ _POLICIES = {"policy", "policies", "models", "base_models"}
 _ENTRY = {"path": "model", "model_path": "model", "model": "model", "name": "name"} | {key: key for key in POLICY_KEYS}
 _CAST = "agent_policy_configs.agent_configs."
 _SFT = "training.sft_config."
-_PASSED_OVER = re.compile(
+# PettingLLMs' settings of reinforcement learning, which mean nothing here.
+_IGNORED = re.compile(
     r"(defaults|specialization|lora_rank|lora_alpha|resource|multi_agent_interaction"
     r"|env\.(resolve|multi_modal|batched_init)"
     r"|models\.\w+\.ppo_trainer_config"
@@ -37,11 +39,11 @@ _PASSED_OVER = re.compile(
     r"|ray_\w+|validate_\w+|val_freq|resample_freq|max_prompt_length|lora_rank|lora_alpha|sft_mode|collect_mode)"
     r")(\..*)?"
 )
-_WHOLE = re.compile(
+_MAPPING_VALUE = re.compile(
     r"(env|sft_config|training\.sft_config)\.\w+"
     r"|((sampling|(policy|policies|models|base_models)\.[^.]+)\.)?(chat_template_kwargs|extra_body)"
 )
-"""Settings whose value may be a mapping."""
+"""Settings whose value may be a mapping, so that its keys are not further parts of a dotted name."""
 
 
 def _group_of(name: str) -> str:
@@ -51,9 +53,9 @@ def _group_of(name: str) -> str:
 
 _ALIASES = alias_names(CollectEpisodes)
 FIELDS = {name: _group_of(_ALIASES.get(name, name)) for name in (*CollectEpisodes.model_fields, *_ALIASES)}
-"""The parameters, by all their names, and the groups that dotted names may put before them."""
+"""All names of the parameters, each with the group that a dotted name may begin with."""
 ROOTS = frozenset({*FIELDS.values(), *_POLICIES, "env", "sft_config", "agent", "agents", "agent_policy_configs"})
-"""What dotted names begin with."""
+"""First parts of dotted names."""
 _KNOWN = [
     *_FIELDS,
     *(name for name in FIELDS if name not in PAIRS),
@@ -62,28 +64,28 @@ _KNOWN = [
 ]
 
 
-def passes_over(name: str) -> bool:
-    """Tell whether a setting decides nothing here, and is none of ours: what files for PettingLLMs say of training."""
-    return _PASSED_OVER.fullmatch(name) is not None
+def is_ignored(name: str) -> bool:
+    """Return whether a setting of PettingLLMs' files has no meaning here, and is ignored."""
+    return _IGNORED.fullmatch(name) is not None
 
 
 class UnusableSettingError(Exception):
-    """A dotted name that stands for nothing, or a value that it cannot have."""
+    """An unknown dotted name, or a value that it cannot have."""
 
 
-class Asked:
-    """The parameters that settings come to; what is set later wins."""
+class ParameterOverlay:
+    """Parameters collected from settings by dotted names; later ones win."""
 
     def __init__(self) -> None:
         self.fields: dict[str, Any] = {}
-        """Parameters, but for `PAIRS`."""
+        """Parameters, except for `PAIRS`."""
         self.pairs: dict[str, dict[str, str]] = {"env": {}, "sft_config": {}, "agent": {}}
-        self.passed_over: list[str] = []
+        self.ignored: list[str] = []
         self._policies: dict[str, dict[str, Any]] = {}
         self._cast: dict[str, dict[str, Any]] = {}
 
     def set(self, name: str, value: Any) -> str | None:
-        """Set one setting; return the parameter that it stands for, if it is one by itself.
+        """Set one setting; return the parameter that it sets, None for an item of `PAIRS`.
 
         Raises `UnusableSettingError`.
         """
@@ -102,7 +104,7 @@ class Asked:
         return field
 
     def policies(self) -> dict[str, dict[str, Any]]:
-        """Return the settings of each policy, by its name; `model` is its model."""
+        """Return the settings of each policy, by its name; the key `model` is its model."""
         specs: dict[str, dict[str, Any]] = {}
         # An entry's key in a file (`policy_0`) is only that: agents refer to its `name`, where it has one. Entries of
         # one name are one policy.
@@ -118,6 +120,14 @@ class Asked:
         return {str(entry["name"]): str(entry["policy_name"]) for entry in entries} | self.pairs["agent"]
 
     def _set_pair(self, root: str, parts: list[str], name: str, value: Any) -> bool:
+        """Set an item of `PAIRS`; return False where the name is none.
+
+        Args:
+            root: The first part of the name, normalized.
+            parts: All parts of the name.
+            name: The dotted name as given.
+            value: The value.
+        """
         # `training.sft_config.KEY` is `sft_config.KEY`: without its first part, it is the same from here on.
         if name.startswith(_SFT):
             root, parts = "sft_config", parts[1:]
@@ -139,7 +149,7 @@ class Asked:
         return True
 
     def _set_list(self, root: str, value: Any) -> bool:
-        """Set `KEY=VALUE` items, as flags take them."""
+        """Set a list of `KEY=VALUE` items, as flags take them; return False where `root` takes none."""
         if root not in PAIRS:
             return False
         items = [] if value is None else as_pairs(value)
@@ -156,6 +166,7 @@ class Asked:
         return True
 
     def _set_policy(self, parts: list[str], value: Any) -> bool:
+        """Set the model (`policy.NAME`) or an option (`policy.NAME.KEY`) of a policy; return False for other names."""
         entry, *keys = parts
         if not keys:
             self._policies.setdefault(entry, {})["model"] = value
@@ -169,10 +180,10 @@ class Asked:
 
 
 def flat(settings: dict[Any, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield settings by their dotted names: mappings opened, lists as they are."""
+    """Yield settings by their dotted names: mappings are flattened, lists stay. `above` is the prefix of all names."""
     for key, value in settings.items():
         name = f"{above}{key}"
-        if isinstance(value, dict) and not _WHOLE.fullmatch(name):
+        if isinstance(value, dict) and not _MAPPING_VALUE.fullmatch(name):
             yield from flat(value, f"{name}.")
         else:
             yield name, value

@@ -1,4 +1,4 @@
-"""What flags of episodes say in small: `KEY=VALUE` settings, and policies."""
+"""Parses the values of flags of episodes: `KEY=VALUE` settings, and policies."""
 
 from __future__ import annotations
 
@@ -21,58 +21,61 @@ DEMONSTRATIONS = ("oracle", "random")
 _NAME = re.compile(r"[\w.\-]+(/[\w.\-]+)*")
 _KEY = re.compile(r"\w+")
 POLICY_KEYS = ("adapter", "base_url", "temperature", "top_p", "max_tokens", *OPTIONS)
-"""What a policy's flag may say after its model."""
+"""Keys of the options that a policy's flag may have behind its model."""
 
 
 class PolicySpec(NamedTuple):
-    """A policy as a user describes it."""
+    """A policy of the user."""
 
     name: str
-    """As rows say it, and as a server of our own serves it."""
+    """Name in rows, and on a server that the run starts."""
     model: str
-    """Directory, hub id, name on servers that run, `oracle` or `random`."""
+    """Directory, hub id, name on running servers, `oracle` or `random`."""
     sampling: Sampling
     adapter: str = ""
     """Directory of an adapter on the model; empty for none."""
     base_urls: tuple[str, ...] = ()
-    """Of servers that run and serve this policy; empty where the run's own servers do."""
-    given: frozenset[str] = frozenset()
-    """What of its sampling is said of this policy alone."""
+    """Addresses of running servers of this policy; empty where the run's own servers serve it."""
+    overrides: frozenset[str] = frozenset()
+    """Names of the sampling parameters that are set for this policy alone."""
 
     @property
     def demonstration(self) -> bool:
-        """Tell whether the agents' own demonstrations play, and no model."""
+        """True if the policy is the agents' own demonstrations, and not a model."""
         return self.model in DEMONSTRATIONS
 
 
 def as_pairs(value: Any) -> Any:
-    """Return `KEY=VALUE` texts of a mapping; one text as a list of it; anything else as it is."""
+    """Return a mapping as a list of `KEY=VALUE` texts, and one text as a list; anything else as it is."""
     if isinstance(value, Mapping):
         return [f"{key}={as_text(item)}" for key, item in value.items()]
     return [value] if isinstance(value, str) else value
 
 
 def as_policies(value: Any) -> Any:
-    """Return policies' flags of a mapping from names to models or to `model` and `POLICY_KEYS`; else `as_pairs`."""
+    """Return a mapping from names to models, or to mappings with `model` and `POLICY_KEYS`, as a list of flag values.
+
+    Anything else as `as_pairs`.
+    """
     if not isinstance(value, Mapping):
         return as_pairs(value)
     return [f"{name}={policy_text(str(name), spec)}" for name, spec in value.items()]
 
 
 def as_text(value: Any) -> str:
-    """Return a text that `read_value` reads back as the value."""
+    """Return a text that `read_value` reads as this value."""
     if isinstance(value, str):
         try:
-            plain = read_value(value) == value
+            is_unambiguous = read_value(value) == value
         except ValueError:
-            plain = False
-        if plain:
+            is_unambiguous = False
+        if is_unambiguous:
             return value
     return json.dumps(value, default=str)
 
 
 def read_value(text: str) -> Any:
-    """Read a value as JSON or YAML has it; what is none of JSON's kinds (a date, say) stays text.
+    """Parse a value as JSON, else as YAML; values of other types than JSON's (a date, say) stay text.
 
     Raises `ValueError` for text that is neither.
     """
@@ -92,7 +95,7 @@ def read_value(text: str) -> Any:
 
 
 def read_pairs(items: Iterable[str], *, known: Collection[str] | None = None) -> dict[str, str]:
-    """Return the texts of `KEY=VALUE` items by key. Raises `ValueError` for one that is none, unknown or repeated."""
+    """Return the texts of `KEY=VALUE` items by key. Raises `ValueError` for malformed, unknown and repeated items."""
     pairs: dict[str, str] = {}
     for item in items:
         key, equals, value = item.partition("=")
@@ -107,18 +110,18 @@ def read_pairs(items: Iterable[str], *, known: Collection[str] | None = None) ->
 
 
 def read_settings(items: Iterable[str], *, known: Collection[str] | None = None) -> dict[str, Any]:
-    """Return the values of `KEY=VALUE` items by key, read as YAML; raises as `read_pairs` and `read_value` do."""
+    """Return the values of `KEY=VALUE` items by key, parsed as YAML. Raises as `read_pairs` and `read_value` do."""
     return {key: read_value(value) for key, value in read_pairs(items, known=known).items()}
 
 
 def split_policy(text: str) -> list[tuple[str, str]]:
-    """Split `MODEL[,KEY=VALUE...]` into key and value of each part; the first is `model`'s."""
+    """Split `MODEL[,KEY=VALUE...]` into (key, value) of each part; the first has the key `model`."""
     model, *options = re.split(r",(?=\w+=)", text)
     return [("model", home(model)), *((key, value) for key, _, value in (option.partition("=") for option in options))]
 
 
 def read_policy(item: str, sampling: Sampling) -> PolicySpec:
-    """Read the policy of `NAME=MODEL[,KEY=VALUE...]`; `sampling` has the defaults. Raises `ValueError`."""
+    """Parse the policy of `NAME=MODEL[,KEY=VALUE...]`; `sampling` has the defaults. Raises `ValueError`."""
     name, _, text = item.partition("=")
     (_, model), *options = split_policy(text)
     if not model:
@@ -132,7 +135,8 @@ def read_policy(item: str, sampling: Sampling) -> PolicySpec:
     urls = check_urls([value for key, value in options if key == "base_url"])
     settings = {key: value for key, value in options if key != "base_url"}
     adapter = home(settings.pop("adapter", ""))
-    spec = PolicySpec(name, model, _sampling(name, sampling, settings), adapter, tuple(urls), given=frozenset(settings))
+    policy_sampling = _sampling(name, sampling, settings)
+    spec = PolicySpec(name, model, policy_sampling, adapter, tuple(urls), overrides=frozenset(settings))
     if spec.demonstration and options:
         raise ValueError(f"{name}: {model} is no model: it takes no {options[0][0]}")
     if adapter and urls:
@@ -144,25 +148,25 @@ def read_policy(item: str, sampling: Sampling) -> PolicySpec:
 
 
 def home(path: str) -> str:
-    """Write out a path's `~`: behind `=` no shell does it."""
+    """Expand `~` in a path: behind `=` no shell does."""
     try:
         return str(Path(path).expanduser()) if path.startswith("~") else path
-    except RuntimeError:  # of nobody that this machine knows
+    except RuntimeError:  # `~name` of an unknown user
         return path
 
 
 def check_name(name: str) -> str:
-    """Check a policy's name. Raises `ValueError` for what a server cannot serve as one."""
+    """Return a policy's name. Raises `ValueError` for one that a server cannot use as a model's name."""
     shown = f"'{visible_line(name)}' cannot be a policy's name"
     if not _NAME.fullmatch(name) or hidden_sign(name):
         raise ValueError(f"{shown}: use letters, digits, '_', '-', '.' and '/'")
-    if len(name.encode()) > LONGEST_NAME // 2 or ".." in name.split("/"):  # the name of a log has a run's, too
+    if len(name.encode()) > LONGEST_NAME // 2 or ".." in name.split("/"):  # a log's name has the run's, too
         raise ValueError(f"{shown}: give one of at most {LONGEST_NAME // 2} bytes, no '..'")
     return name
 
 
 def close_to(name: str, known: Collection[str]) -> str:
-    """Return the end of a message on an unknown name: the known one that it is like, or all of them."""
+    """Return the end of a message on an unknown name: the most similar known one, or all of them."""
     close = difflib.get_close_matches(name, known, n=1)
     return f"; did you mean {close[0]}?" if close else f": there are {', '.join(known) or 'none'}"
 
@@ -170,7 +174,7 @@ def close_to(name: str, known: Collection[str]) -> str:
 def _sampling(name: str, sampling: Sampling, settings: Mapping[str, str]) -> Sampling:
     values: dict[str, Any] = dict(settings)
     if "stop" in values:
-        values["stop"] = _texts(values["stop"])
+        values["stop"] = _parse_stops(values["stop"])
     try:
         return Sampling.model_validate({**sampling.model_dump(), **values})
     except ValidationError as error:
@@ -178,8 +182,8 @@ def _sampling(name: str, sampling: Sampling, settings: Mapping[str, str]) -> Sam
         raise ValueError(f"{name}: {first['loc'][0]}: {first['input']!r}: {first['msg']}") from None
 
 
-def _texts(text: str) -> Any:
-    """Return the texts of a JSON list, or the one that is none."""
+def _parse_stops(text: str) -> Any:
+    """Return the items of a JSON list, or a list of the text itself."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
@@ -188,13 +192,13 @@ def _texts(text: str) -> Any:
 
 
 def policy_text(name: str, value: Any) -> str:
-    """Return what a policy's flag says after its name. Raises `ValueError` for a policy without a model."""
+    """Return the value of a policy's flag behind its name. Raises `ValueError` for a policy without a model."""
     if not isinstance(value, Mapping):
         return str(value)
     settings = dict(value)
     model = settings.pop("model", None)
     if model is None:
-        raise ValueError(f"{name}: says no model")
+        raise ValueError(f"{name}: has no model")
     urls = settings.pop("base_url", [])
     options = [f"base_url={url}" for url in ([urls] if isinstance(urls, str) else urls)]
     options += [f"{key}={value if isinstance(value, str) else as_text(value)}" for key, value in settings.items()]

@@ -37,11 +37,11 @@ SFT_KEYS = tuple(
     for name in (*Hyperparameters.model_fields, *Material.model_fields)
     if name not in {"train_data", "output_dir"}  # the run's own
 )
-"""What `sft_config` may set."""
+"""Parameters that `sft_config` may set."""
 
 
 class EnvironmentParameters(Parameters):
-    """What is played."""
+    """The environment and its settings."""
 
     env_name: EnvironmentName = ENVIRONMENT
     env: list[str] = parameter(
@@ -51,11 +51,11 @@ class EnvironmentParameters(Parameters):
 
 
 class PolicyParameters(Parameters):
-    """Who plays."""
+    """The policies of the agents."""
 
     model_path: ModelPath | None = parameter(
         None, "Policies", "Model path",
-        "Directory or hub id to serve, its name on servers that run, or oracle or random; plays every agent.",
+        "Directory or hub id to serve, its name on running servers, or oracle or random; the policy of every agent.",
         metavar="PATH", env=True,
     )  # fmt: skip
     model_name: str = parameter("shared_model", "Policies", "Model name", "Name of that policy.", metavar="NAME")
@@ -65,25 +65,28 @@ class PolicyParameters(Parameters):
         "MODEL), base_url (servers that serve it), and those of sampling: temperature, top_p, max_tokens, top_k, ...",
     )  # fmt: skip
     agent: list[str] = parameter(
-        [], "Policies", "Agents", "AGENT=POLICY: which policy plays an agent; the others are played by --model_path's.",
+        [], "Policies", "Agents", "AGENT=POLICY: the policy of an agent; the other agents have --model_path's.",
         metavar="AGENT=POLICY",
     )  # fmt: skip
 
 
 class RowParameters(Parameters):
-    """How many episodes there are, and which of their turns become training rows."""
+    """The number of episodes, and the turns that become training rows."""
 
     total_rollouts: int = parameter(
         100, "Sampling", "Episodes", "Episodes of the whole run, spread over the problems in order; "
         "raising it later continues the run.", ge=1, aliases=("num_episodes",),
     )  # fmt: skip
     successful_only: bool = parameter(
-        True, "Rows", "Only successful", "Keep only the turns of episodes that ended in success.",
+        True, "Rows", "Only successful", "Keep only the turns of successful episodes.",
         aliases=("only_success",),
     )  # fmt: skip
     keep_agents: list[str] = parameter([], "Rows", "Agents kept", "Only turns of these agents.", metavar="AGENT")
     keep_truncated: bool = parameter(
-        False, "Rows", "Keep truncated", "Also answers that were cut off; their rows say so, and teach no end."
+        False,
+        "Rows",
+        "Keep truncated",
+        "Also keep answers that were cut off; their rows are marked, and no end-of-turn token is trained on.",
     )
     balance_success: bool = parameter(
         False, "Rows", "Balance success", "As many episodes that failed as succeeded; needs --no_successful_only."
@@ -141,7 +144,7 @@ class CollectEpisodes(
         metavar="KEY=VALUE",
     )  # fmt: skip
     sft_model_dir: NewPath = parameter(
-        "./sft_model", "Training", "Model directory", "Where the trained model goes.", metavar="DIR"
+        "./sft_model", "Training", "Model directory", "Directory of the trained model.", metavar="DIR"
     )
 
     @field_validator("env", "sft_config", "agent", mode="before")
@@ -165,7 +168,7 @@ class CollectEpisodes(
         return check_name(name)
 
     @model_validator(mode="after")
-    def _says_what_it_means(self) -> Self:
+    def _has_policies(self) -> Self:
         for flag, read in (("env", lambda: self.env_settings), ("agent", lambda: self.cast),
                            ("policy", lambda: self.policies)):  # fmt: skip
             try:
@@ -173,7 +176,9 @@ class CollectEpisodes(
             except ValueError as error:
                 raise ValueError(f"--{flag}: {error}") from None
         if not self.policies:
-            raise ValueError("--model_path: required: who plays; or --policy (or set MODEL_PATH in the environment)")
+            raise ValueError(
+                "--model_path: required: the policy of the agents; or --policy (or set MODEL_PATH in the environment)"
+            )
         return self
 
     @model_validator(mode="after")
@@ -188,8 +193,8 @@ class CollectEpisodes(
             self._training("rows.jsonl")
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
-            where = f"{first['loc'][0]}: {first['input']!r}: " if first["loc"] else ""
-            raise ValueError(f"--sft_config: {where}{first['msg'].removeprefix('Value error, ')}") from None
+            location = f"{first['loc'][0]}: {first['input']!r}: " if first["loc"] else ""
+            raise ValueError(f"--sft_config: {location}{first['msg'].removeprefix('Value error, ')}") from None
         except ValueError as error:
             raise ValueError(f"--sft_config: {error}") from None
         if self.run_sft_training and self._trained is None:
@@ -201,17 +206,17 @@ class CollectEpisodes(
 
     @property
     def env_settings(self) -> dict[str, Any]:
-        """Return the environment's settings by name, as its `Settings` takes them."""
+        """The environment's settings by name, as its `Settings` takes them."""
         return read_settings(self.env)
 
     @property
     def cast(self) -> dict[str, str]:
-        """Return the policy of each agent that `agent` names."""
+        """The policy of each agent that `agent` names."""
         return read_pairs(self.agent)
 
     @property
     def policies(self) -> list[PolicySpec]:
-        """Return the policies that can play: `model_path`'s first. Each has a name of its own."""
+        """The policies, `model_path`'s first, with unique names."""
         default_policies = (
             []
             if self.model_path is None
@@ -221,24 +226,25 @@ class CollectEpisodes(
         names = [spec.name for spec in specs]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice:
-            raise ValueError(f"there are two policies {twice!r}: give each a name of its own")
+            raise ValueError(f"there are two policies {twice!r}: give each another name")
         return specs
 
     @property
     def directory(self) -> Path:
-        """Return the run's directory."""
+        """The run's directory."""
         return Path(self.output_dir)
 
     def training(self, train_data: str) -> TrainLora | None:
-        """Return the training on the rows in a file; None where none is wanted."""
+        """Return the training on the rows in a file; None without --run_sft_training."""
         return self._training(train_data) if self.run_sft_training else None
 
     @property
     def _trained(self) -> str | None:
-        """Return the model that is trained."""
-        named = read_settings(self.sft_config).get("model_path")
-        models = [spec.model for spec in self.policies if not spec.demonstration]
-        return str(named) if named else models[0] if models else None
+        """The model to train: that of `sft_config`, else the first policy's that is a model; None for none."""
+        configured = read_settings(self.sft_config).get("model_path")
+        if configured:
+            return str(configured)
+        return next((spec.model for spec in self.policies if not spec.demonstration), None)
 
     def _training(self, train_data: str) -> TrainLora:
         settings = read_settings(self.sft_config, known=SFT_KEYS)

@@ -1,4 +1,4 @@
-"""Images that environments show: kept in the run's folder, named by their content."""
+"""Stores the images that environments show in the run's folder, named by their content."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ class PictureFolder:
     """The images of one run."""
 
     def __init__(self, directory: Path) -> None:
-        """Keep images in `directory`, the run's."""
+        """Store images in `directory`, the run's."""
         self._directory = directory
-        # An environment's code makes them, as bytes, at every turn: they need no look at their pixels.
+        # Made by an environment's code, at every turn: decoding the pixels to check them would only take time.
         self._store = ImageStore(directory / IMAGES, None, decoded=False)
-        self._one_at_a_time = threading.Lock()  # two episodes may show the same picture
+        self._lock = threading.Lock()  # two episodes may show the same image
 
     def keep(self, messages: list[Message]) -> list[Message]:
-        """Keep the messages' images as files. Raises `UnusableCellError` for no image.
+        """Store the messages' images as files; return the messages as in the journal, with the names of files.
 
-        Returns the messages as the journal holds them: image parts name files.
+        Raises `UnusableCellError` for an image part that is no image.
         """
         return [
             {**message, "content": [self._keep_part(part) for part in message["content"]]}
@@ -35,12 +35,12 @@ class PictureFolder:
         ]
 
     def sent(self, messages: list[Message]) -> list[Message]:
-        """Return the kept messages as the OpenAI API takes them."""
+        """Return messages of `keep` as the OpenAI API takes them."""
         return to_openai(messages, self._directory)
 
     def _keep_part(self, part: dict[str, Any]) -> dict[str, Any]:
         if part.get("type") != "image":
             return part
-        with self._one_at_a_time:
+        with self._lock:
             (image,) = self._store.keep_all(part["image"], "image")
         return {"type": "image", "image": image.path, "media_type": image.media_type}

@@ -1,4 +1,4 @@
-"""What answers an agent's prompt: a model, or the environment's own demonstrations."""
+"""Policies, which answer an agent's prompts: a model, or the environment's own demonstrations."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from rollmill.records import Message, Usage
 
 
 class PolicyAnswer(NamedTuple):
-    """What a policy says."""
+    """A policy's answer to one prompt."""
 
     text: str
     usage: Usage = Usage()
@@ -29,49 +29,59 @@ class PolicyAnswer(NamedTuple):
     calls: int = 0
     reasoning: str | None = None
     reasoning_key: str = "reasoning_content"
-    """The server's own name for the thoughts, by which it takes them back."""
+    """The server's key for the thoughts, under which they are sent back in later prompts."""
     tool_calls: tuple[ToolCall, ...] = ()
     stop_text: str | None = None
     """The stop text that ended the answer; see `Completion.stop_text`."""
     tokens: SampledTokens | None = None
-    """None where they are not known."""
+    """Token ids of prompt and answer; None where they are not known."""
 
 
 InThread = Callable[[Callable[[], str]], Awaitable[str]]
-"""Calls what belongs to an environment in a thread."""
+"""Runs an environment's function in a thread."""
 
 
 class Policy(Protocol):
-    """Plays any number of agents in any number of episodes."""
+    """Acts for any number of agents in any number of episodes."""
 
     @property
     def name(self) -> str:
-        """Return the policy's name, as rows have it."""
+        """The policy's name in rows."""
         ...
 
     @property
     def context(self) -> dict[str, Any]:
-        """Return what a prompt is rendered with beside its messages; see `request_context`."""
+        """The chat template's inputs beside messages; see `request_context`."""
         ...
 
     def in_episode(self, group: str) -> AbstractContextManager[Policy]:
-        """Return the policy for one episode of a group, whose prompts begin alike: each goes to one server."""
+        """Return the policy for one episode.
+
+        Episodes of a `group` share the beginning of their prompts, so that they go to one server and its prefix cache.
+        """
         ...
 
     async def answer(self, agent: Agent, messages: list[Message], seed: int, in_thread: InThread) -> PolicyAnswer:
         """Answer `messages`, which are ready for the OpenAI API. Raises `RequestFailedError`, `ServingError`.
 
         Args:
-            agent: The agent that is played.
-            messages: What it was shown.
-            seed: Of the sampling.
-            in_thread: Runs the agent's own code.
+            agent: The agent to act for.
+            messages: The agent's prompt.
+            seed: Seed of sampling.
+            in_thread: Runs the agent's own code in a thread.
         """
         ...
 
 
 class ModelPolicy:
-    """A model that is asked over HTTP."""
+    """A model behind an OpenAI-compatible server.
+
+    Args:
+        name: The policy's name in rows.
+        client: Client of the servers.
+        model: The model's name on the servers.
+        sampling: Sampling parameters of all requests.
+    """
 
     def __init__(self, name: str, client: ChatClient, *, model: str, sampling: Sampling) -> None:
         self.name = name
@@ -86,7 +96,7 @@ class ModelPolicy:
 
     @contextmanager
     def in_episode(self, group: str) -> Iterator[Policy]:
-        """Yield the policy for one episode, whose turns are one conversation; see `Policy`."""
+        """Yield the policy for one episode, whose turns stay on one server; see `Policy`."""
         with self._client.endpoints.conversation(group) as conversation:
             policy = copy(self)
             policy._conversation = conversation
@@ -96,10 +106,10 @@ class ModelPolicy:
         """Request one completion; see `Policy`.
 
         Args:
-            agent: The agent that is played.
-            messages: What it was shown.
-            seed: Of the sampling.
-            in_thread: Runs the agent's own code.
+            agent: Not used: the model answers.
+            messages: The agent's prompt.
+            seed: Seed of sampling.
+            in_thread: Not used.
         """
         body = orjson.dumps({**self._fixed, "messages": messages, "seed": seed})
         completion = await self._client.complete(body, self._conversation)
@@ -117,7 +127,7 @@ class ModelPolicy:
 
 
 class DemonstrationPolicy:
-    """An agent's own demonstrations: `oracle` or `random`."""
+    """The demonstrations of an agent's class: its method `oracle` or `random`."""
 
     def __init__(self, name: str, kind: str) -> None:
         self.name = name
@@ -130,13 +140,13 @@ class DemonstrationPolicy:
         yield self
 
     async def answer(self, agent: Agent, messages: list[Message], seed: int, in_thread: InThread) -> PolicyAnswer:
-        """Return what the agent's method of this kind says. Raises `InputError` where it has none; see `Policy`.
+        """Return the answer of the agent's method. Raises `InputError` where it has no such method; see `Policy`.
 
         Args:
-            agent: The agent that is played.
-            messages: What it was shown.
-            seed: Of the sampling.
-            in_thread: Runs the agent's own code.
+            agent: The agent to act for.
+            messages: Not used: the agent knows its state.
+            seed: Seed of `random`.
+            in_thread: Runs the agent's own code in a thread.
         """
         method = getattr(agent, self._kind, None)
         if method is None:

@@ -1,4 +1,4 @@
-"""Who plays whom: policies as a user describes them, the agents that they play, and the servers that they need."""
+"""Assigns policies to agents, and starts or finds the servers that the policies need."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ from rollmill.jobs.training.base_check import check_adapter
 
 
 def policies_of(parameters: CollectEpisodes) -> list[PolicySpec]:
-    """Return the policies that may play: those that `agent` names, and the one for the other agents.
+    """Return the policies that agents may have: those that `agent` names, and the default policy.
 
-    Raises `InputError` for a policy that there is not, and for an adapter on servers that run already.
+    Raises `InputError` for an unknown policy, and for an adapter on running servers.
     """
     names = [spec.name for spec in parameters.policies]
     for agent, name in parameters.cast.items():
         if name not in names:
             raise InputError(f"--agent {agent}={name}: there is no policy {name!r}: there are {', '.join(names)}")
-    wanted = {*parameters.cast.values(), _for_the_rest(parameters)}
-    specs = [spec for spec in parameters.policies if spec.name in wanted]
+    used = {*parameters.cast.values(), _default_policy(parameters)}
+    specs = [spec for spec in parameters.policies if spec.name in used]
     for spec in specs:
         if spec.adapter and parameters.external:
             raise InputError(
@@ -60,17 +60,19 @@ def cast_agents(specs: Sequence[PolicySpec], agents: Sequence[str], parameters: 
         if agent not in agents:
             raise InputError(f"{flag}: {parameters.env_name} has no agent {agent!r}: there are {', '.join(agents)}")
     names = {spec.name for spec in specs}
-    rest = _for_the_rest(parameters)
-    cast = {agent: name for agent in agents if (name := parameters.cast.get(agent, rest)) in names}
-    alone = [agent for agent in agents if agent not in cast]
-    if alone:
+    default = _default_policy(parameters)
+    cast = {agent: name for agent in agents if (name := parameters.cast.get(agent, default)) in names}
+    unassigned = [agent for agent in agents if agent not in cast]
+    if unassigned:
         known = ", ".join(spec.name for spec in parameters.policies)
-        raise InputError(f"--agent: nobody plays {', '.join(alone)}: give AGENT=POLICY for each, POLICY one of {known}")
+        raise InputError(
+            f"--agent: no policy for {', '.join(unassigned)}: give AGENT=POLICY for each, POLICY one of {known}"
+        )
     return cast
 
 
 def policies_identity(specs: Sequence[PolicySpec]) -> dict[str, dict[str, Any]]:
-    """Return what identifies each policy, by its name: model, adapter, sampling.
+    """Return the identity of each policy, by its name: model, adapter, sampling.
 
     Raises `InputError` as `check_adapter` does.
     """
@@ -78,9 +80,9 @@ def policies_identity(specs: Sequence[PolicySpec]) -> dict[str, dict[str, Any]]:
 
 
 def served_models(specs: Sequence[PolicySpec], parameters: CollectEpisodes) -> list[ServedModel]:
-    """Return what servers of our own serve: one for each base model, with all adapters on it.
+    """Return the models of the servers to start: one for each base model, with all adapters on it.
 
-    Raises `InputError` as `check_adapter` does, and for one port for several servers.
+    Raises `InputError` as `check_adapter` does, and where one port is given for several servers.
     """
     bases: dict[str, list[PolicySpec]] = {}
     for spec in specs:
@@ -106,40 +108,42 @@ def serving_cast(
     log_of: Callable[[Path], Path] = lambda path: path,
     changes: Mapping[str, RequestChanges] = MappingProxyType({}),
 ) -> Iterator[dict[str, Served]]:
-    """Serve each policy that is a model, for the time of the block; yield what serves it, by its name.
+    """Serve each policy that is a model for the time of the block; yield the served models by policy.
 
-    Policies on one base share a server, which writes to `log_of` its log's path. When it `is_given_up`, starts end at
-    once, and models may not be there. Raises `ServingError` as `serve_model` does, `InputError` as `served_models`.
+    Policies on one base share a server. When `is_given_up()`, the start of servers ends at once, and models may be
+    missing. Raises `ServingError` as `serve_model` does, and `InputError` as `served_models` does.
 
     Args:
-        parameters: The call's.
-        specs: The policies that play.
-        server: How servers of our own start.
-        endpoint: Servers that run already.
-        is_given_up: Says when nobody waits any more: starting a server then ends at once.
-        log_of: From where a log would go to where this process writes it.
-        changes: What running servers want otherwise in a policy's requests, by its name.
+        parameters: The call's parameters.
+        specs: The policies of the agents.
+        server: Configuration of the servers to start; None for the default.
+        endpoint: Running servers of a block; None without a block.
+        is_given_up: Returns True when nobody waits any more.
+        log_of: Maps the usual path of a log to the path that this process writes.
+        changes: Changes that running servers need in a policy's requests, by its name.
     """
     served = _on_running_servers(parameters, specs, endpoint, changes)
     models = served_models(specs, parameters)
-    wanted = [model._replace(log_path=log_of(model.log_path)) for model in models]
-    configs = assign_devices(server or ServerConfig(), len(wanted))
+    models = [model._replace(log_path=log_of(model.log_path)) for model in models]
+    configs = assign_devices(server or ServerConfig(), len(models))
     servers = [
         make_local_server(parameters, model, config, is_given_up=is_given_up)
-        for model, config in zip(wanted, configs, strict=True)
+        for model, config in zip(models, configs, strict=True)
     ]
-    clients = [local_client_config(parameters, model, config) for model, config in zip(wanted, configs, strict=True)]
+    clients = [local_client_config(parameters, model, config) for model, config in zip(models, configs, strict=True)]
     with start_servers(servers, together=can_start_together(configs)):
-        for model, started_server, client in zip(wanted, servers, clients, strict=True):
+        for model, started_server, client in zip(models, servers, clients, strict=True):
             for name in (model.name, *model.also):
                 served[name] = Served(endpoints=[started_server.endpoint], model=name, client=client)
         yield served
 
 
-def _for_the_rest(parameters: CollectEpisodes) -> str | None:
-    """Return the policy of agents that `agent` does not name: `model_path`'s, or the only one."""
+def _default_policy(parameters: CollectEpisodes) -> str | None:
+    """Return the policy of agents that `agent` does not name: `model_path`'s, or the only one; None for none."""
     names = [spec.name for spec in parameters.policies]
-    return parameters.model_name if parameters.model_name in names else names[0] if len(names) == 1 else None
+    if parameters.model_name in names:
+        return parameters.model_name
+    return names[0] if len(names) == 1 else None
 
 
 def _identity(spec: PolicySpec) -> dict[str, Any]:
@@ -158,6 +162,14 @@ def _adapter(spec: PolicySpec) -> Adapter | None:
 
 
 def _served_model(base: str, group: Sequence[PolicySpec], parameters: CollectEpisodes, *, alone: bool) -> ServedModel:
+    """Return one model to serve, for a group of policies.
+
+    Args:
+        base: Directory or hub id of the base model.
+        group: The policies on this base, with different adapters.
+        parameters: The call's parameters.
+        alone: Whether it is the run's only server, whose log has the run's name.
+    """
     first, *others = group
     run = parameters.directory.resolve().name
     name = run if alone else f"{run}_{first.name.replace('/', '_')}"
@@ -173,7 +185,7 @@ def _served_model(base: str, group: Sequence[PolicySpec], parameters: CollectEpi
 def policy_trials(
     parameters: CollectEpisodes, specs: Sequence[PolicySpec], endpoint: EndpointConfig | None
 ) -> dict[str, TrialRequest]:
-    """Return the request of each policy that is tried on servers that run, by its name."""
+    """Return the trial request of each policy on running servers, by its name."""
     return {
         spec.name: TrialRequest(parameters, urls, (spec.model, spec.name), spec.sampling.request_fields(), block)
         for spec in specs
@@ -185,8 +197,8 @@ def policy_trials(
 def _running_urls(
     parameters: CollectEpisodes, spec: PolicySpec, endpoint: EndpointConfig | None
 ) -> tuple[tuple[str, ...], EndpointConfig | None]:
-    """Return where a policy's servers run, and the block with their key, if there is one."""
-    block = None if spec.base_urls else endpoint  # a block's key is for the block's servers
+    """Return the addresses of a policy's running servers, and the block with their API key, if any."""
+    block = None if spec.base_urls else endpoint  # a block's key must not go to other servers
     return tuple(spec.base_urls or (block.base_urls if block else parameters.base_urls)), block
 
 
@@ -196,7 +208,14 @@ def _on_running_servers(
     endpoint: EndpointConfig | None,
     changes: Mapping[str, RequestChanges],
 ) -> dict[str, Served]:
-    """Return the policies on servers that run; those on one server share their `Endpoint`."""
+    """Return the policies on running servers; those on one server share its `Endpoint`.
+
+    Args:
+        parameters: The call's parameters.
+        specs: The policies of the agents.
+        endpoint: Running servers of a block; None without a block.
+        changes: Changes that the servers need in a policy's requests, by its name.
+    """
     shared: dict[str, Endpoint] = {}
     served_by_name: dict[str, Served] = {}
     for spec in specs:
@@ -204,7 +223,7 @@ def _on_running_servers(
             continue
         urls, block = _running_urls(parameters, spec, endpoint)
         names = spec.model, spec.name
-        served = use_running_servers(urls, names, parameters, block, changes=changes.get(spec.name, NO_CHANGES))
-        endpoints = [shared.setdefault(each.base_url, each) for each in served.endpoints]
+        served = running(urls, names, parameters, block, changes=changes.get(spec.name, NO_CHANGES))
+        endpoints = [shared.setdefault(item.base_url, item) for item in served.endpoints]
         served_by_name[spec.name] = served.model_copy(update={"endpoints": endpoints})
     return served_by_name

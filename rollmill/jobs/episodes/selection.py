@@ -1,4 +1,4 @@
-"""Which turns of which episodes become rows."""
+"""Selects the turns of episodes that become training rows."""
 
 from __future__ import annotations
 
@@ -22,39 +22,39 @@ REASONING_ONLY = "answer is thoughts alone"
 
 
 class Selection(BaseModel):
-    """What a user wants of the episodes."""
+    """The user's rules for the turns to keep."""
 
     model_config = ConfigDict(frozen=True)
 
     only_success: bool = True
-    """Only successful episodes: all turns of one, or none."""
+    """Keep only successful episodes: all turns of an episode, or none."""
     agents: tuple[str, ...] = ()
-    """Only the turns of these; empty for all."""
+    """Keep only the turns of these agents; empty for all."""
     balance_success: bool = False
-    """As many episodes that did not succeed as did: of what there is more of, a part that the seed picks."""
+    """Keep equal numbers of successful and unsuccessful episodes: of the larger group, a part that the seed selects."""
     seed: int = 0
     keep_truncated: bool = False
-    """Answers that were cut off, too; their rows say so."""
+    """Also keep answers that were cut off; their rows are marked `truncated`."""
 
 
 class Episode(NamedTuple):
     """One episode of a run."""
 
     env_idx: int
-    """0-based number of its problem."""
+    """Number of its problem in the run, from 0."""
     rollout: EpisodeRollout
 
 
 class Row(NamedTuple):
-    """One turn."""
+    """One turn, as a training row or as left out."""
 
     episode: Episode
     turn: EpisodeTurn
     left_out: str | None
-    """Why it is no row; None where it is one."""
+    """The reason why it is left out; None for a training row."""
 
     def to_json(self, tokens: TokenLocation | None = None) -> dict[str, Any]:
-        """Return the training row, by the names that its readers know; `tokens` are the episode's, if known."""
+        """Return the training row; `tokens` is the location of the episode's token ids, if known."""
         rollout, turn = self.episode.rollout, self.turn
         row: dict[str, Any] = {
             "messages": _messages(rollout.turn_messages(turn)),
@@ -78,47 +78,52 @@ class Row(NamedTuple):
         return row
 
     def _tokens_of_turn(self, tokens: TokenLocation) -> dict[str, Any]:
-        """Return where the turn's tokens are: the calls of an episode are those of its turns, in their order."""
+        """Return the location of the turn's tokens: an episode has one model call for each turn, in order."""
         rollout = self.episode.rollout
-        named = {"instance_id": rollout.instance_id, "sample_id": rollout.sample_id}
-        return tokens.model_copy(update={**named, "calls": (rollout.turns.index(self.turn),)}).model_dump(mode="json")
+        identity = {"instance_id": rollout.instance_id, "sample_id": rollout.sample_id}
+        return tokens.model_copy(update={**identity, "calls": (rollout.turns.index(self.turn),)}).model_dump(
+            mode="json"
+        )
 
 
 def _messages(turn: Sequence[Message]) -> list[Message]:
-    """Return a turn as training takes it: why answers ended stands in the journal alone, earlier ones are context.
+    """Return a turn's messages for training: earlier answers with weight 0, all without `finish_reason`.
 
-    Each earlier answer is learnt in the row of its own turn, in the context that it had there.
+    Each earlier answer is trained on in the row of its own turn, behind the prompt that it had there.
     """
-    context = [_bare(message) | ({"weight": 0} if message["role"] == "assistant" else {}) for message in turn[:-1]]
-    return [*context, _bare(turn[-1])]
+    context = [
+        _without_finish_reason(message) | ({"weight": 0} if message["role"] == "assistant" else {})
+        for message in turn[:-1]
+    ]
+    return [*context, _without_finish_reason(turn[-1])]
 
 
-def _bare(message: Message) -> Message:
+def _without_finish_reason(message: Message) -> Message:
     return {key: value for key, value in message.items() if key != "finish_reason"}
 
 
 def episodes(run: Run) -> Iterator[Episode]:
-    """Yield a run's episodes in the order of its problems, each read when its turn comes. Raises `InputError`."""
+    """Yield a run's episodes in the order of its problems, reading one at a time. Raises `InputError`."""
     for env_idx, (_, rollouts) in enumerate(run.groups(EpisodeRollout)):
         yield from (Episode(env_idx, rollout) for rollout in rollouts if rollout is not None)
 
 
 def selected(run: Run, selection: Selection) -> Iterator[tuple[Episode, list[Row]]]:
-    """Yield a run's episodes, each with all its turns and why one is left out. Reads the run twice for balance."""
+    """Yield a run's episodes with all their turns, kept or left out. Reads the run twice for `balance_success`."""
     unbalanced = _unbalanced(run, selection.seed) if selection.balance_success else frozenset()
     for episode in episodes(run):
         key = episode.rollout.instance_id, episode.rollout.sample_id
-        why = _why_not(episode.rollout, selection, unbalanced=key in unbalanced)
+        reason = _episode_reason(episode.rollout, selection, unbalanced=key in unbalanced)
         yield (
             episode,
             [
-                Row(episode, turn, why or _why_no_row(episode.rollout, turn, selection))
+                Row(episode, turn, reason or _turn_reason(episode.rollout, turn, selection))
                 for turn in episode.rollout.turns
             ],
         )
 
 
-def _why_no_row(rollout: EpisodeRollout, turn: EpisodeTurn, selection: Selection) -> str | None:
+def _turn_reason(rollout: EpisodeRollout, turn: EpisodeTurn, selection: Selection) -> str | None:
     if selection.agents and turn.agent_name not in selection.agents:
         return OTHER_AGENT
     if rollout.is_reasoning_only(turn):
@@ -126,7 +131,8 @@ def _why_no_row(rollout: EpisodeRollout, turn: EpisodeTurn, selection: Selection
     return TRUNCATED if is_cut_off(turn.finish_reason) and not selection.keep_truncated else None
 
 
-def _why_not(rollout: EpisodeRollout, selection: Selection, *, unbalanced: bool) -> str | None:
+def _episode_reason(rollout: EpisodeRollout, selection: Selection, *, unbalanced: bool) -> str | None:
+    """Return the reason why all turns of an episode are left out; None where they are not."""
     if rollout.success is None:
         return FAILED
     if selection.only_success and not rollout.success:
@@ -135,12 +141,13 @@ def _why_not(rollout: EpisodeRollout, selection: Selection, *, unbalanced: bool)
 
 
 def _unbalanced(run: Run, seed: int) -> Collection[tuple[str, int]]:
-    """Return the episodes to leave out so that as many succeeded as did not."""
+    """Return the episodes to leave out, as (instance_id, sample_id), so that equally many succeeded and did not."""
     outcomes: dict[bool, list[tuple[str, int]]] = {True: [], False: []}
     for _, rollout in episodes(run):
         if rollout.success is not None:
             outcomes[rollout.success].append((rollout.instance_id, rollout.sample_id))
     fewer = min(map(len, outcomes.values()))
+    # Ordered by a hash of seed and episode, so that the choice is random, and the same in every call.
     return frozenset(
         key
         for keys in outcomes.values()

@@ -1,4 +1,4 @@
-"""Honest counts of a run's episodes, and what they say to its user."""
+"""Statistics of a run's episodes, and notes on them for the user."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MANY_TRUNCATED = 0.2
 
 
 class AgentStatistics(BaseModel):
-    """One agent's turns."""
+    """Statistics of one agent's turns."""
 
     policy_name: str
     turns: int = 0
@@ -24,15 +24,17 @@ class AgentStatistics(BaseModel):
     reward_sum: float = Field(default=0.0, exclude=True)
     judged: int = Field(default=0, exclude=True)
     mean_reward: float | None = None
-    """Over turns that have a reward."""
+    """Mean over the turns that have a reward."""
     truncated: int = 0
     """Answers that were cut off by --max_tokens."""
 
     def add(self, row: Row) -> None:
         """Count one turn."""
         self.turns += 1
-        self.rows += row.left_out is None
-        self.truncated += is_cut_off(row.turn.finish_reason)
+        if row.left_out is None:
+            self.rows += 1
+        if is_cut_off(row.turn.finish_reason):
+            self.truncated += 1
         if row.turn.reward is not None:
             self.reward_sum += row.turn.reward
             self.judged += 1
@@ -40,7 +42,7 @@ class AgentStatistics(BaseModel):
 
 
 class EpisodeStatistics(BaseModel):
-    """`sft_data_<time>_stats.json`."""
+    """Statistics of a run: `sft_data_<time>_stats.json`."""
 
     model_config = ConfigDict(validate_assignment=False)
 
@@ -48,20 +50,20 @@ class EpisodeStatistics(BaseModel):
     wanted: int
     """Episodes of the whole run."""
     episodes: int = 0
-    """Those that were played, to their end or to what broke them off."""
+    """Episodes that were played, completely or up to an error."""
     successes: int = 0
     unsuccessful: int = 0
     failed: int = 0
-    """Broken off on the way: neither a success nor none."""
+    """Episodes that ended with an error: neither successful nor unsuccessful."""
     errors: dict[str, int] = {}
-    """What broke episodes off, by type."""
+    """Number of errors, by type."""
     failed_words: list[FailureWords] = []
-    """The same by words, the commonest first."""
+    """Number of errors by message, most frequent first."""
     turns: int = 0
     rows: int = 0
     """Turns that were kept: lines of the data file."""
     left_out: dict[str, int] = {}
-    """Turns that were not, by reason."""
+    """Turns that were left out, by reason."""
     agents: dict[str, AgentStatistics] = {}
     model_calls: int = 0
     prompt_tokens: int = 0
@@ -71,7 +73,7 @@ class EpisodeStatistics(BaseModel):
 
     @property
     def success_rate(self) -> float | None:
-        """Return the share of successes among episodes that were played to their end; None where there is none."""
+        """Share of successes among the episodes without an error; None where there is no such episode."""
         judged = self.successes + self.unsuccessful
         return self.successes / judged if judged else None
 
@@ -79,8 +81,10 @@ class EpisodeStatistics(BaseModel):
         """Count one episode."""
         rollout = episode.rollout
         self.episodes += 1
-        self.successes += rollout.success is True
-        self.unsuccessful += rollout.success is False
+        if rollout.success is True:
+            self.successes += 1
+        elif rollout.success is False:
+            self.unsuccessful += 1
         if rollout.error is not None:
             self.failed += 1
             self.errors[rollout.error.type] = self.errors.get(rollout.error.type, 0) + 1
@@ -99,7 +103,7 @@ class EpisodeStatistics(BaseModel):
         agent.add(row)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the statistics as they stand in the file."""
+        """Return the statistics as in the file."""
         return {**self.model_dump(mode="json"), "success_rate": self.success_rate}
 
     def table(self) -> list[dict[str, str]]:
@@ -117,7 +121,7 @@ class EpisodeStatistics(BaseModel):
         ]
 
     def notes(self) -> list[str]:
-        """Return the lines that a user should look at."""
+        """Return notes on what a user should look at."""
         notes = []
         if self.failed:
             kinds = ", ".join(f"{count} {kind}" for kind, count in self.errors.items())
@@ -125,14 +129,14 @@ class EpisodeStatistics(BaseModel):
             note = failure_note(self.failed_words, self.episodes, "episodes")
             notes += [note] if note else []
         if self.episodes and not self.rows:
-            notes.append(f"no row was kept: {self._why_none()}")
+            notes.append(f"no row was kept: {self._no_row_reason()}")
         for name, agent in self.agents.items():
             if agent.truncated > _MANY_TRUNCATED * agent.turns:
                 share = agent.truncated / agent.turns
                 notes.append(f"{share:.0%} of the answers of {name} were cut off: raise --max_tokens")
         return notes
 
-    def _why_none(self) -> str:
+    def _no_row_reason(self) -> str:
         if self.successes:
             return "no agent of --keep_agents acted in an episode that succeeded"
         if self.selection.get("only_success") and self.unsuccessful:

@@ -1,4 +1,4 @@
-"""What a collection of episodes uses of sandboxes and of search."""
+"""Parameters of the tools of environments: sandboxes and search."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rollmill.sandboxes.registry import SANDBOXES
 
 
 class ToolParameters(SandboxParameters):
-    """Where code of agents runs, and where documents are found."""
+    """Sandboxes for the code of agents, and the search index."""
 
     sandbox_image: str = parameter(
         "", "Sandboxes", "Image", "Docker image with python3, for docker and remote; bubblewrap needs none.",
@@ -21,15 +21,15 @@ class ToolParameters(SandboxParameters):
     code_timeout: float = parameter(
         10.0, "Sandboxes", "Code time-out", "Seconds that one program may run.", metavar="SECONDS", gt=0
     )
-    memory_mb: int = parameter(1024, "Sandboxes", "Memory", "Of one sandbox, in MiB.", ge=16)
-    processes: int = parameter(64, "Sandboxes", "Processes", "Of one sandbox.", ge=1)
+    memory_mb: int = parameter(1024, "Sandboxes", "Memory", "Memory of one sandbox, in MiB.", ge=16)
+    processes: int = parameter(64, "Sandboxes", "Processes", "Most processes in one sandbox.", ge=1)
     max_sandboxes: int | None = parameter(
-        None, "Sandboxes", "Most sandboxes", "At a time; else as many as there are cores.", ge=1, le=4096,
+        None, "Sandboxes", "Most sandboxes", "Sandboxes at a time; else as many as there are cores.", ge=1, le=4096,
         aliases=("sandboxes_at_once",),
     )  # fmt: skip
 
     search_server: str | None = parameter(
-        None, "Search", "Search server", "host:port of a search service; else an index made here.",
+        None, "Search", "Search server", "host:port of a search service; else an index on this machine.",
         metavar="HOST:PORT",
     )  # fmt: skip
     search_block: str | None = parameter(

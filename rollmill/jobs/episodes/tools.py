@@ -1,4 +1,4 @@
-"""The tools that a run's environments use, opened for the time of the run."""
+"""Opens the tools of a run's environments: code execution, search, verification."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ def open_tools(
     sandboxes: ServiceConfig | None,
     search: ServiceConfig | None,
 ) -> Tools:
-    """Open the tools that an environment needs, but for verification; `closing` ends them.
+    """Open the tools that an environment needs, except verification.
 
-    `sandboxes` and `search` come from blocks. Raises `InputError` for a place or a corpus that cannot be used.
+    Raises `InputError` for a kind of sandbox or a corpus that cannot be used.
 
     Args:
-        parameters: The call's.
-        needs: Which tools the environment needs.
-        settings: The environment's.
-        closing: Gets what ends the tools.
-        sandboxes: The service for sandboxes, of a block.
-        search: The service for search, of a block.
+        parameters: The call's parameters.
+        needs: The tools that the environment needs.
+        settings: The environment's settings.
+        closing: Stack that closes the tools.
+        sandboxes: The sandbox service of a block; None without a block.
+        search: The search service of a block; None without a block.
     """
     return Tools(
         python=_open_python(parameters, closing, sandboxes) if "python" in needs else None,
@@ -66,6 +66,14 @@ def _open_python(parameters: CollectEpisodes, closing: ExitStack, service: Servi
 def _open_searcher(
     parameters: CollectEpisodes, settings: Any, closing: ExitStack, service: ServiceConfig | None
 ) -> Searcher:
+    """Open the search service, or an index of the environment's corpus on this machine.
+
+    Args:
+        parameters: The call's parameters.
+        settings: The environment's settings.
+        closing: Stack that closes the searcher.
+        service: The search service of a block; None without a block.
+    """
     if parameters.search_server:
         address = service_url(parameters.search_server)
         service = ServiceConfig(address=address, token=token_from_environment(SEARCH_TOKEN))
@@ -77,7 +85,10 @@ def _open_searcher(
 
 
 class VerifierPools:
-    """Verifiers by name, for the threads of environments; an asynchronous context manager."""
+    """Pools of verifiers by name, opened when first used; called from the threads of environments.
+
+    An asynchronous context manager.
+    """
 
     def __init__(self) -> None:
         self._pools: dict[str, VerifierPool] = {}
@@ -95,7 +106,7 @@ class VerifierPools:
         await self._stack.aclose()
 
     def verify(self, verifier: str, problem: Problem, completion: str) -> Verdict:
-        """Return the verdict of a verifier; see `Verification`. Called from any thread but the loop's own."""
+        """Return the verdict of a verifier; see `Verification`. Call it from any thread but the event loop's."""
         return asyncio.run_coroutine_threadsafe(self._verify(verifier, problem, completion), self._loop).result()
 
     async def _verify(self, verifier: str, problem: Problem, completion: str) -> Verdict:

@@ -57,7 +57,7 @@ def test_ignored_keys_are_reported(tmp_path, capsys):
     (tmp_path / "a.yaml").write_text(f"{text}resource: {{nnodes: 1, n_gpus_per_node: 8}}\n")
     asked("--model_path", "m", "--config", str(tmp_path / "a.yaml"))
     assert capsys.readouterr().err == (
-        "collect_episodes: passed over, as of reinforcement learning: training.device, training.val_freq, "
+        "collect_episodes: ignored settings of reinforcement learning: training.device, training.val_freq, "
         "training.logger, training.resample_freq, training.project_name, resource.nnodes and 1 more\n"
     )
 
@@ -72,7 +72,7 @@ def test_a_key_is_no_parameter(monkeypatch):
 @pytest.mark.parametrize(
     ("argv", "why"),
     [
-        ([], "--model_path: required: who plays; or --policy (or set MODEL_PATH in the environment)"),
+        ([], "--model_path: required: the policy of the agents; or --policy (or set MODEL_PATH in the environment)"),
         (["--model_path", "m", "stray"], "'stray' follows no flag that takes a value; see --help"),
         (["--model_path", "m", "--num_episode", "1"], "--num_episode: unknown flag; did you mean --num_episodes?"),
         (["--model_path", "m", "--num_episodes", "0"], "--num_episodes: 0 is too small: must be at least 1"),
@@ -88,7 +88,7 @@ def test_a_key_is_no_parameter(monkeypatch):
         (["--config", "a", "--config-name", "b"], "give --config or --config_name, not both"),
         (["--model_path", "m", "training.sft_config.lora_s=1"],
          "--sft_config: there is no 'lora_s'; did you mean lora_r?"),
-        (["--model_path", "m", "models.b.temperature=1"], "policy b: says no model: give its path, or leave it out"),
+        (["--model_path", "m", "models.b.temperature=1"], "policy b: has no model: give its path, or leave it out"),
     ],
 )  # fmt: skip
 def test_mistakes_are_one_line(argv, why, capsys):

@@ -6,7 +6,7 @@ import pytest
 
 from rollmill.config.settings_file import read_settings_file
 from rollmill.errors import InputError
-from rollmill.jobs.episodes.config_file import laid_under, read_asked
+from rollmill.jobs.episodes.config_file import merge_overlay, read_overlay
 from rollmill.jobs.episodes.parameters import CollectEpisodes
 
 
@@ -16,7 +16,7 @@ def asked(tmp_path, text="", *overrides, environment=(), **flags):
     if text:
         (tmp_path / "run.yaml").write_text(text)
         file = read_settings_file(str(tmp_path / "run.yaml"))
-    values = laid_under(read_asked(file, overrides), dict(environment), flags)
+    values = merge_overlay(read_overlay(file, overrides), dict(environment), flags)
     return CollectEpisodes.model_validate({"model_path": "m"} | values)
 
 
@@ -171,7 +171,7 @@ def test_a_file_for_pettingllms(tmp_path):
         "env_name": "math_env", "max_turns": 5, "model_path": "org/base", "policy": ["tool_model=org/tool/v2048"],
         "agent": ["reasoner=shared_model", "tool_user=tool_model"], "temperature": 0.5, "max_tokens": 2048,
     }  # fmt: skip
-    passed = read_asked(read_settings_file(str(tmp_path / "run.yaml")), ()).passed_over
+    passed = read_overlay(read_settings_file(str(tmp_path / "run.yaml")), ()).ignored
     assert "resource.n_gpus_per_node" in passed
     assert "training.lora_rank" in passed
     assert "models.model_0.ppo_trainer_config.actor_rollout_ref.model.path" in passed
@@ -195,7 +195,7 @@ def test_a_file_for_pettingllms(tmp_path):
          "{} line 3: policies.a.lora: no such setting of a policy: there are path, model_path, model, name, adapter, "
          "base_url, temperature, top_p, max_tokens, top_k, min_p, presence_penalty, frequency_penalty, "
          "repetition_penalty, stop, reasoning_effort, chat_template_kwargs, extra_body"),
-        ("policies:\n  a:\n    top_p: 1", "", "policy a: says no model: give its path, or leave it out"),
+        ("policies:\n  a:\n    top_p: 1", "", "policy a: has no model: give its path, or leave it out"),
         ("model_path: ${nowhere}", "", "{} line 1: model_path: ${{nowhere}} names no setting that has a value"),
         ("model_path: ${model_path}", "", "{} line 1: model_path: ${{model_path}} names no setting that has a value"),
         ("env: 3", "", "{} line 1: env: 3 is no mapping: give KEY: VALUE"),
@@ -263,7 +263,7 @@ def test_config_file_cannot_name_an_environment_to_import(tmp_path, monkeypatch,
 def test_what_flags_give_is_not_the_files(tmp_path):
     (tmp_path / "run.yaml").write_text("env_name: mine:Environment\nvllm_args: --worker-cls mine.Worker")
     file = read_settings_file(str(tmp_path / "run.yaml"))
-    assert read_asked(file, (), typed={"env_name", "vllm_args"}).fields["env_name"] == "mine:Environment"
+    assert read_overlay(file, (), typed={"env_name", "vllm_args"}).fields["env_name"] == "mine:Environment"
 
 
 @pytest.mark.parametrize("text", ["${env.x}", "a ${env.x}"])
@@ -272,6 +272,6 @@ def test_all_that_is_named_has_a_length(tmp_path, named, text):
     file = tmp_path / "run.json"
     file.write_text(json.dumps({"env": {"x": named} | {f"k{n}": text for n in range(400)}}))
     with pytest.raises(InputError, match="more than 300,000 characters") as refused:
-        read_asked(read_settings_file(str(file)), ())
+        read_overlay(read_settings_file(str(file)), ())
     assert str(refused.value).startswith(f"{file}: env.k")
     assert len(str(refused.value)) < 500

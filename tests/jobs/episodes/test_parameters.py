@@ -78,7 +78,7 @@ def test_policies(monkeypatch):
 @pytest.mark.parametrize(
     ("given", "why"),
     [
-        ({"model_path": None}, "--model_path: required: who plays; or --policy (or set MODEL_PATH in the environment)"),
+        ({"model_path": None}, "--model_path: required: the policy of the agents; or --policy (or set MODEL_PATH in the environment)"),
         ({"env": ["size"]}, "--env: 'size' is not KEY=VALUE"),
         ({"env": ["a=1", "a=2"]}, "--env: 'a' is given twice"),
         ({"env": ["a=[1"]}, "--env: '[1' is no YAML value: put it in quotes"),
@@ -96,8 +96,8 @@ def test_policies(monkeypatch):
          "--policy: a: running servers decide what they serve: leave out adapter, and give the name under which they "
          "serve it as MODEL"),
         ({"policy": ["shared_model=m"]},
-         "--policy: there are two policies 'shared_model': give each a name of its own"),
-        ({"policy": {"a": {"adapter": "x"}}}, "policy: a: says no model"),
+         "--policy: there are two policies 'shared_model': give each another name"),
+        ({"policy": {"a": {"adapter": "x"}}}, "policy: a: has no model"),
         ({"model_name": "a="},
          "model_name: 'a=' cannot be a policy's name: use letters, digits, '_', '-', '.' and '/'"),
         ({"balance_success": True},

@@ -60,7 +60,7 @@ def test_unused_policy_is_ignored():
         ({"agent": "first=big"}, "--agent first=big: there is no policy 'big': there are shared_model, small"),
         ({"keep_agents": "third"}, "--keep_agents third: code_env has no agent 'third': there are first, second"),
         ({"model_path": None, "policy": ["small=m", "big=n"], "agent": "first=small"},
-         "--agent: nobody plays second: give AGENT=POLICY for each, POLICY one of small, big"),
+         "--agent: no policy for second: give AGENT=POLICY for each, POLICY one of small, big"),
         ({"policy": "small=m,adapter=a", "agent": "first=small", "base_url": "http://a"},
          "--policy small: running servers decide what they serve: leave out adapter, and give the name under which "
          "they serve it as MODEL"),

@@ -7,7 +7,7 @@ from rollmill.inference.client import ChatClient, ClientConfig
 from rollmill.inference.endpoints import Endpoint, EndpointPool
 from rollmill.inference.scripted import Conversation, Script, ScriptedAnswer, ScriptedServer
 from rollmill.jobs.episodes.episode import Cast, play
-from rollmill.jobs.episodes.maker import EpisodesMaker, EpisodeWork, Stage
+from rollmill.jobs.episodes.maker import EpisodeSetup, EpisodesMaker, EpisodeWork
 from rollmill.jobs.episodes.pictures import PictureFolder
 from rollmill.jobs.episodes.policies import ModelPolicy
 from rollmill.jobs.episodes.record import EpisodeRollout
@@ -63,7 +63,7 @@ def episode(folder, *, first=PLAIN, second=PLAIN, drop_reasoning=False, keys=("r
                     lambda: RememberingEnvironment(problem("6"), Settings()), cast, seed=1, in_thread=in_thread
                 )
             maker = EpisodesMaker(
-                Stage(RememberingEnvironment, Settings(), 0, {}), cast, clients=[], open_tools=None, threads=1
+                EpisodeSetup(RememberingEnvironment, Settings(), 0, {}), cast, clients=[], open_tools=None, threads=1
             )
             return maker._record(EpisodeWork(problem("6"), 0, 0), 1, played)
 
