@@ -1,1 +1,1 @@
-"""Agent rollouts: many attempts at each coding problem, in sandboxes, graded by tests and speed."""
+"""Agent rollouts: attempts of an agent at coding problems, in sandboxes, graded by tests and speed."""

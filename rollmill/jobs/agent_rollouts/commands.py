@@ -1,4 +1,4 @@
-"""The commands, by the names that users know."""
+"""Command line of agent rollouts: `generate_multi` and `generate_single`."""
 
 from __future__ import annotations
 

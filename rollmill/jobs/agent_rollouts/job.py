@@ -1,4 +1,4 @@
-"""The run of an agent rollouts call: the agent, its sandboxes, the grading, the model that acts."""
+"""The generation job of agent rollouts: the agent, its sandboxes, the grading, the model."""
 
 from __future__ import annotations
 
@@ -50,11 +50,11 @@ class AgentRolloutsJob(GenerationJob[AgentOutcome]):
 
     parameters: AgentRollouts
     settings: AgentSettings
-    """The agent's configuration, with what the flags change."""
+    """The agent's configuration, with the changes of flags."""
     ladder: RewardSchedule
     """Rewards by speedup."""
     sampling: Sampling
-    """What the flags say of it, or the model's files; requests say what the agent's configuration does, too."""
+    """Sampling parameters of flags, or recommended by the model; the agent's configuration may add more to requests."""
 
     @classmethod
     def of(cls, parameters: AgentRollouts) -> Self:
@@ -63,9 +63,10 @@ class AgentRolloutsJob(GenerationJob[AgentOutcome]):
         Raises `InputError` where the agent's configuration, the ladder or the model's recommendations cannot be used.
         """
         settings = read_agent_config(parameters.config)
-        # What the file says of these is the agent's, but for what flags always say.
-        given = frozenset(settings.request) - {"temperature", "top_p", "max_tokens"}
-        sampling = parameters.sampling_of(parameters.model_path, overridden=given)
+        # Parameters that the agent's configuration sets win over the model's recommendation. Not these three: flags
+        # always have a value for them, which wins over the configuration.
+        set_by_agent = frozenset(settings.request) - {"temperature", "top_p", "max_tokens"}
+        sampling = parameters.sampling_of(parameters.model_path, overridden=set_by_agent)
         settings = settings.with_overrides(
             sampling.request_fields(),
             step_limit=parameters.step_limit,
@@ -77,17 +78,17 @@ class AgentRolloutsJob(GenerationJob[AgentOutcome]):
 
     @property
     def directory(self) -> Path:
-        """Return the run's directory."""
+        """The run's directory."""
         return self.parameters.directory
 
     @property
     def slots(self) -> int:
-        """Return how many attempts are made at a time, on every worker."""
+        """Number of attempts at a time on every worker."""
         return self.parameters.concurrency
 
     @property
     def notes(self) -> list[str]:
-        """Return what the model's generation_config.json recommends, or a server adds, beside what is asked for."""
+        """Notes where the model's `generation_config.json`, or a server, adds to the sampling parameters."""
         parameters = self.parameters
         return sampling_notes(
             self.settings.request,
@@ -97,12 +98,12 @@ class AgentRolloutsJob(GenerationJob[AgentOutcome]):
         )
 
     def load_problems(self, folder: Path, quarantine: Path) -> LoadedProblems:
-        """Load the problems, or the one that is wanted; raises `InputError`."""
+        """Load the problems, or the one of --instance. Raises `InputError`."""
         source = problem_source(self.parameters, folder)
         return load_problems(source, folder, problem_fault=problem_fault, quarantine_path=quarantine)
 
     def identity(self, loaded: LoadedProblems) -> Identity:
-        """Return what makes the run the run it is."""
+        """Return the identity of the run."""
         parameters = self.parameters
         generation: dict[str, Any] = {
             "recipe_version": self.recipe_version,
@@ -111,7 +112,7 @@ class AgentRolloutsJob(GenerationJob[AgentOutcome]):
             "agent": self.settings.model_dump(mode="json", exclude={"model_name"}),
             "sampling": self.sampling.model_dump(),
             "sandbox": {
-                "place": parameters.sandbox_kind,
+                "place": parameters.sandbox_kind,  # the key that the identities of earlier runs have
                 "memory_mb": parameters.memory_mb,
                 "processes": parameters.processes,
             },
@@ -123,16 +124,16 @@ class AgentRolloutsJob(GenerationJob[AgentOutcome]):
         return Identity(generation=generation, verification={})
 
     def expected_rollouts(self, loaded: LoadedProblems) -> int:
-        """Return how many attempts the whole run has."""
+        """Return the number of attempts of the run."""
         return loaded.count * self.parameters.num_rollout
 
     def trials(self, services: Services) -> dict[str, TrialRequest]:
-        """Return the request that is tried on running servers."""
+        """Return the trial request for running servers."""
         return model_trials(self.parameters, services, self._model, chat_fields(self.settings))
 
     @contextmanager
     def open_generator(self, context: GeneratorContext) -> Iterator[AgentRolloutsMaker]:
-        """Serve the model, open the sandboxes and the grading, and make attempts; see `GenerationJob`."""
+        """Serve the model, open sandboxes and grading, and yield the generator; see `GenerationJob`."""
         with context.serve(self.parameters, self._model, self.changes_for()) as servers, ExitStack() as closing:
             host, grader = self._open_sandboxes(context.services, closing)
             yield AgentRolloutsMaker(
@@ -148,7 +149,7 @@ class AgentRolloutsJob(GenerationJob[AgentOutcome]):
             )
 
     def for_worker(self) -> Self:
-        """Return the job with absolute paths; what the agent's configuration and the ladder say travels along."""
+        """Return the job with absolute paths; the contents of the agent's configuration and of the ladder are in it."""
         parameters = self.parameters
         paths = {"output": Path(parameters.output), "log_dir": Path(parameters.log_dir)}
         paths["images"] = parameters.image_folder
@@ -158,7 +159,7 @@ class AgentRolloutsJob(GenerationJob[AgentOutcome]):
         return replace(self, parameters=parameters.model_copy(update=absolute))
 
     def report(self, run: Run, progress: Progress) -> AgentOutcome:
-        """Write the document of all attempts, and what describes it."""
+        """Write the document of all attempts, statistics and a plot."""
         return write_outcome(run, self.parameters, progress)
 
     @property
@@ -168,11 +169,11 @@ class AgentRolloutsJob(GenerationJob[AgentOutcome]):
 
     @property
     def _limits(self) -> Limits:
-        """Return the limits of every sandbox."""
+        """Limits of every sandbox."""
         return Limits(memory_mb=self.parameters.memory_mb, processes=self.parameters.processes)
 
     def _open_sandboxes(self, services: Services, closing: ExitStack) -> tuple[SandboxHost, Grader]:
-        """Open where attempts run, and where they are graded; `closing` ends both.
+        """Open the host of the sandboxes, and the grader; `closing` closes both.
 
         Raises `InputError` where one of them cannot be used.
         """
@@ -188,7 +189,7 @@ class AgentRolloutsJob(GenerationJob[AgentOutcome]):
             closing.callback(remote.close)
             return host, remote
         grading = host
-        if sandboxes is not None:  # the service keeps places for grading, so that agents cannot hold them all
+        if sandboxes is not None:  # the service reserves sandboxes for grading, so that agents cannot occupy all
             grading = RemoteHost(sandboxes.address, token=sandboxes.token, for_grading=True)
             closing.callback(grading.close)
         local = LocalGrader(grading, ladder=self.ladder, limits=self._limits)
@@ -196,7 +197,7 @@ class AgentRolloutsJob(GenerationJob[AgentOutcome]):
         return host, local
 
     def sandbox_host(self, service: ServiceConfig | None) -> SandboxHost:
-        """Open where attempts run: at the service, for a remote kind. Raises `InputError` where that cannot be."""
+        """Open the host of the sandboxes; `service` is for a remote kind. Raises `InputError` if it cannot be used."""
         return open_host(
             self.parameters.sandbox_kind,
             HostSettings(images=self.parameters.image_folder, service=service, start_config=self.settings.start_config),

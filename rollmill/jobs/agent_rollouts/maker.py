@@ -1,4 +1,4 @@
-"""Makes agent rollouts: a sandbox, an agent that plays in it, a grade for what it left, a journal's row."""
+"""Generates agent rollouts: starts a sandbox, runs an agent in it, grades the result, and returns a journal row."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from rollmill.sandboxes.sandbox import Limits, SandboxError, SandboxHost, Sandbo
 
 
 class AgentWork(NamedTuple):
-    """One attempt to make."""
+    """One attempt to generate."""
 
     problem: GradedProblem
     sample_id: int
@@ -39,7 +39,7 @@ class AgentWork(NamedTuple):
 
 
 class _AttemptClient(NamedTuple):
-    """Completes one attempt's requests, which are a conversation."""
+    """Client of one attempt, whose requests are one conversation and go to one server."""
 
     request: Callable[[bytes, RoutedConversation], Completion]
     conversation: RoutedConversation
@@ -50,9 +50,10 @@ class _AttemptClient(NamedTuple):
 
 
 class AgentRolloutsMaker:
-    """Makes attempts, as many at a time as there are workers; what an `Engine` calls.
+    """Generates attempts for an `Engine`, as many at a time as `workers`.
 
-    Agents, sandboxes and grading block, so that each attempt has a thread; the model is asked from the event loop.
+    Agents, sandboxes and grading block, so each attempt has a thread; requests to the model are sent from the event
+    loop.
     """
 
     def __init__(
@@ -68,18 +69,18 @@ class AgentRolloutsMaker:
         workers: int,
         closing: ExitStack,
     ) -> None:
-        """Prepare to make attempts; nothing is opened yet.
+        """Create a generator; `opened` opens connections and threads.
 
         Args:
-            client: Completes the agents' requests.
-            host: Opens sandboxes.
+            client: Client of the model's servers.
+            host: Starts sandboxes.
             grader: Grades attempts.
-            settings: The agent's.
-            model: The model's name on its server.
-            sampling: How the model samples.
-            limits: Of every sandbox.
+            settings: The agent's configuration.
+            model: The model's name on its servers.
+            sampling: Sampling parameters of the model.
+            limits: Limits of every sandbox.
             workers: Attempts at a time.
-            closing: What is closed at the end: it ends the sandboxes.
+            closing: Stack that ends the sandboxes, closed at the end.
         """
         self._client = client
         self._host = host
@@ -95,7 +96,7 @@ class AgentRolloutsMaker:
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:
-        """Hold connections and threads; at the end cancel attempts under way, and end their sandboxes."""
+        """Open connections and threads for the time of a block; at its end cancel attempts, and end their sandboxes."""
         self._loop = asyncio.get_running_loop()
         self._threads = ThreadPoolExecutor(self._workers, thread_name_prefix="agent")
         try:
@@ -111,30 +112,30 @@ class AgentRolloutsMaker:
             await asyncio.to_thread(self._threads.shutdown)
 
     def work(self, run: PendingRollouts, problems: list[Problem], *, first: int | None = None) -> Iterator[AgentWork]:
-        """Yield what a run still wants of some problems."""
-        groups = ((each.instance_id, self._of_problem(each, run, first)) for each in problems)
+        """Yield the pending attempts at some problems; with `first`, only of their first so many samples."""
+        groups = ((problem.instance_id, self._of_problem(problem, run, first)) for problem in problems)
         return self._client.endpoints.in_turns(groups)
 
     @staticmethod
     def _of_problem(problem: Problem, run: PendingRollouts, first: int | None) -> Iterator[AgentWork]:
-        wanted = run.pending(problem, first)
-        if wanted:
+        pending = run.pending(problem, first)
+        if pending:
             graded = graded_problem(problem)
-            for sample_id, attempt in wanted:
+            for sample_id, attempt in pending:
                 yield AgentWork(graded, sample_id, attempt)
 
     @property
     def stall_limit_s(self) -> float:
-        """Return the limit of one request; commands declare their own."""
+        """Seconds without progress that count as a stall: those of one request; commands declare their own."""
         return self._client.request_timeout_s
 
     @property
     def congested(self) -> int:
-        """Return the tries so far that a server had no room for."""
+        """Number of requests so far that a server refused for lack of capacity."""
         return self._client.endpoints.congested
 
     async def __call__(self, work: AgentWork) -> CompletedRollout:
-        """Make one attempt; a failure on the way is the row's `error`."""
+        """Generate one attempt; an error in it becomes the row's `error`."""
         with self._client.endpoints.conversation(work.problem.instance_id) as conversation:
             client = _AttemptClient(self.complete, conversation)
             return await self._loop.run_in_executor(self._threads, self._make, work, client)
@@ -152,12 +153,13 @@ class AgentRolloutsMaker:
             metadata["reasoning_dropped"] = True
         record = make_record(problem, played, evaluation, sample_id=work.sample_id, seed=seed, metadata=metadata)
         row = record.model_dump(mode="json")
-        failed = record.error.message if record.error else None
+        failure = record.error.message if record.error else None
         return CompletedRollout(
-            problem.instance_id, work.sample_id, dump_line(row), RolloutOutcome.of_row(row), failed, played.tokens
+            problem.instance_id, work.sample_id, dump_line(row), RolloutOutcome.of_row(row), failure, played.tokens
         )
 
     def _play(self, problem: GradedProblem, seed: int, client: BlockingClient) -> tuple[AgentRun, Evaluation | None]:
+        """Run the agent in a sandbox, and grade its result there; None in place of a grade after an error."""
         played: AgentRun | None = None
         try:
             with closing(self._host.start(self._spec(problem))) as sandbox:
@@ -173,7 +175,7 @@ class AgentRolloutsMaker:
             return (replace(played, error=error) if played else unplayed(error)), None
 
     def complete(self, body: bytes, conversation: RoutedConversation) -> Completion:
-        """Request one completion, for an attempt's thread. Raises as `ChatClient.complete` does."""
+        """Request one completion, from an attempt's thread. Raises as `ChatClient.complete` does."""
         request = asyncio.run_coroutine_threadsafe(self._client.complete(body, conversation), self._loop)
         self._requests.add(request)
         try:

@@ -1,4 +1,4 @@
-"""What a run of agents leaves: the document of all attempts, its analysis, its picture."""
+"""Writes the results of agent rollouts: the document of all attempts, statistics, a plot."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ PLOT = "overview.png"
 
 
 class AgentOutcome(JobOutcome):
-    """A run of agents when it is over."""
+    """Results of a finished run."""
 
     title: ClassVar[str] = "Agent rollouts"
     artifact_key: ClassVar[str] = "agent-rollouts"
@@ -41,11 +41,11 @@ class AgentOutcome(JobOutcome):
     attempts: int
     successful: int
     failed: int
-    """Failed on the way: without a reward."""
+    """Attempts that ended with an error, without a reward."""
 
     @property
     def files(self) -> dict[str, Path]:
-        """Return the paths of what was written, each by what it is."""
+        """The files that were written, by their content."""
         return {
             "document": self.output,
             "statistics": self.directory / STATISTICS,
@@ -60,7 +60,7 @@ class AgentOutcome(JobOutcome):
 
 
 def write_outcome(run: Run, parameters: AgentRollouts, progress: Progress) -> AgentOutcome:
-    """Write the document from the journal, in the order of the problems, and what describes it."""
+    """Write the document of the journal's attempts, in the order of problems, with statistics and a plot."""
     corpus = index_run(run.directory, run.num_rollout)
     table = in_order(corpus.table, read_instance_ids(run.directory / PROBLEMS))
     output = Path(parameters.output)
@@ -96,20 +96,20 @@ def write_outcome(run: Run, parameters: AgentRollouts, progress: Progress) -> Ag
 
 
 def outcome_notes(failures: Sequence[FailureWords], analysis: Analysis) -> list[str]:
-    """Return what a user should look at; of failures the servers' words, in place of the analysis's types alone."""
+    """Return notes on what a user should look at; the note on failures has messages, not types as the analysis's."""
     note = failure_note(failures, analysis.rollouts, "attempts")
-    return [*([note] if note else []), *(each for each in analysis.notes if each != failed_note(analysis))]
+    return [*([note] if note else []), *(item for item in analysis.notes if item != failed_note(analysis))]
 
 
 def in_order(table: pl.DataFrame, instance_ids: list[str]) -> pl.DataFrame:
     """Sort the rows by problem, in the order of the data set, and then by sample."""
-    places = pl.DataFrame({"instance_id": instance_ids, "place": range(len(instance_ids))})
-    placed = table.join(places, on="instance_id", how="left", maintain_order="left")
-    return placed.sort("place", "sample_id", maintain_order=True).drop("place")
+    ranks = pl.DataFrame({"instance_id": instance_ids, "rank": range(len(instance_ids))})
+    ranked = table.join(ranks, on="instance_id", how="left", maintain_order="left")
+    return ranked.sort("rank", "sample_id", maintain_order=True).drop("rank")
 
 
 def document_metadata(run: Run, parameters: AgentRollouts) -> dict[str, object]:
-    """Return the document's `metadata`, by the names that its readers know."""
+    """Return the document's `metadata`."""
     return {
         "model_name": parameters.model_path,
         **run.manifest.identity.generation["sampling"],

@@ -23,7 +23,7 @@ from rollmill.sandboxes.parameters import SandboxParameters
 
 
 class CodingProblems(Parameters):
-    """Which problems are attempted."""
+    """The problems to attempt."""
 
     dataset: str | None = parameter(
         None, "Problems", "Data set", "JSON or JSON Lines file of problems; see examples/performance_problems.",
@@ -35,39 +35,39 @@ class CodingProblems(Parameters):
 
 
 class AgentParameters(Parameters):
-    """Which model acts, by which agent."""
+    """The model, and the agent that it drives."""
 
     model_path: ModelPath = parameter(
-        ..., "Model", "Model path", "Directory or hub id to serve, or its name on servers that run.",
+        ..., "Model", "Model path", "Directory or hub id to serve, or its name on running servers.",
         metavar="PATH", aliases=("model",),
     )  # fmt: skip
     config: str = parameter(
         "mini.yaml", "Agent", "Configuration",
-        "mini-swe-agent's YAML: a file, or mini.yaml (tool calls) or mini_textbased.yaml (text) of its own.",
+        "YAML of mini-swe-agent: a file, or its own mini.yaml (tool calls) or mini_textbased.yaml (text).",
         metavar="FILE",
     )  # fmt: skip
     step_limit: int | None = parameter(
-        None, "Agent", "Step limit", "Model calls of one attempt; else the configuration's; 0 for no limit.", ge=0
+        None, "Agent", "Step limit", "Most model calls of one attempt; else the configuration's; 0 for no limit.", ge=0
     )
     time_limit: int | None = parameter(
-        None, "Agent", "Time limit", "Seconds of one attempt; else the configuration's; 0 for no limit.", ge=0
+        None, "Agent", "Time limit", "Most seconds of one attempt; else the configuration's; 0 for no limit.", ge=0
     )
 
 
 class Grading(SandboxParameters):
-    """What sandboxes are like, and how attempts are graded."""
+    """Sandboxes of attempts, and their grading."""
 
     images: str | None = parameter(
         None, "Sandboxes", "Images", "Folder of bubblewrap's images; else `images` beside the data set.", metavar="DIR"
     )
     command_timeout: float | None = parameter(
-        None, "Sandboxes", "Command time-out", "Seconds of one command; else the configuration's.", gt=0
+        None, "Sandboxes", "Command time-out", "Most seconds of one command; else the configuration's.", gt=0
     )
-    memory_mb: int = parameter(2048, "Sandboxes", "Memory", "Of one sandbox, in MiB.", ge=16)
-    processes: int = parameter(256, "Sandboxes", "Processes", "Of one sandbox.", ge=1)
+    memory_mb: int = parameter(2048, "Sandboxes", "Memory", "Memory of one sandbox, in MiB.", ge=16)
+    processes: int = parameter(256, "Sandboxes", "Processes", "Most processes in one sandbox.", ge=1)
 
     eval_server: str | None = parameter(
-        None, "Grading", "Evaluation server", "host:port of an evaluation service (/evaluate_v3); else here.",
+        None, "Grading", "Evaluation server", "host:port of an evaluation service (/evaluate_v3); else graded here.",
         metavar="HOST:PORT",
     )  # fmt: skip
     eval_block: str | None = parameter(
@@ -125,8 +125,7 @@ class AgentRollouts(
     def _is_a_number(cls, value: Any) -> Any:
         if value == AUTO:
             raise ValueError(
-                "each attempt has a sandbox, so that memory and cores decide how many there may be, not the servers: "
-                "give a number"
+                "each attempt has a sandbox, so that memory and cores limit their number, not servers: give a number"
             )
         return value
 
@@ -142,7 +141,9 @@ class AgentRollouts(
         if self.dataset is None and self.instance is None:
             raise ValueError("--dataset: required: the file of the problems; or --instance: the file of one")
         if self.dataset is None and not Path(str(self.instance)).is_file():
-            raise ValueError(f"--instance {self.instance}: no such file; of an id, --dataset says in which file it is")
+            raise ValueError(
+                f"--instance {self.instance}: no such file; if it is an id, give the file that has it as --dataset"
+            )
         return self
 
     @model_validator(mode="after")
@@ -164,27 +165,27 @@ class AgentRollouts(
 
     @property
     def grades_elsewhere(self) -> bool:
-        """Tell whether a service grades."""
+        """True if an evaluation service grades."""
         return self.eval_server is not None or self.eval_block is not None
 
     @property
     def directory(self) -> Path:
-        """Return the run's directory."""
+        """The run's directory."""
         return Path(self.output).with_suffix("")
 
     @property
     def image_folder(self) -> Path:
-        """Return where bubblewrap's images are."""
+        """Folder of bubblewrap's images."""
         return Path(self.images) if self.images else Path(self.problem_file).parent / "images"
 
     @property
     def problem_file(self) -> str:
-        """Return where the problems are: the data set, or the one problem's own file."""
+        """File of the problems: the data set, or the file of the one problem."""
         return self.dataset if self.dataset is not None else str(self.instance)
 
     @property
     def instance_id(self) -> str | None:
-        """Return the only problem of the data set that is wanted; None for all."""
+        """Id of the only problem of the data set to attempt; None for all."""
         return self.instance if self.dataset is not None else None
 
 

@@ -1,4 +1,4 @@
-"""The problems of a call."""
+"""Reads the coding problems of a call."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from rollmill.records import Problem
 
 
 def graded_problem(problem: Problem) -> GradedProblem:
-    """Return a problem with what its grading needs. Raises pydantic's `ValidationError`."""
+    """Return a problem with the fields that grading needs. Raises pydantic's `ValidationError` where one is missing."""
     statement = problem.prompt if isinstance(problem.prompt, str) else problem.prompt[-1].get("content", "")
     columns = {"instance_id": problem.instance_id, "problem_statement": statement}
     return GradedProblem.model_validate({**problem.fields, **columns})
 
 
 def problem_fault(problem: Problem) -> str | None:
-    """Return why a problem cannot be worked on; None where it can."""
+    """Return the reason why a problem cannot be attempted; None where it can."""
     try:
         graded_problem(problem)
     except ValidationError as error:
@@ -35,9 +35,9 @@ def problem_fault(problem: Problem) -> str | None:
 
 
 def problem_source(parameters: AgentRollouts, folder: Path) -> ProblemSource:
-    """Return where the problems are; for one that is named by its id, a file of its own is made in `folder`.
+    """Return the source of the problems; with --instance ID, it is a file in `folder` with that problem.
 
-    Raises `InputError` where there is no such file, or no such problem in it.
+    Raises `InputError` where the file does not exist, or has no such problem.
     """
     file = parameters.problem_file
     if not Path(file).is_file():
@@ -53,7 +53,7 @@ def problem_source(parameters: AgentRollouts, folder: Path) -> ProblemSource:
 
 
 def source_of(parameters: AgentRollouts, file: str) -> ProblemSource:
-    """Return how the rows of a file are read."""
+    """Return the source of problems in a file, with its columns."""
     return ProblemSource(
         dataset=file,
         prompt_field="problem_statement",

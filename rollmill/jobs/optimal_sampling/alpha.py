@@ -19,7 +19,7 @@ from rollmill.jobs.optimal_sampling.mixture import SAFE_LOG_Z, entropy, refuse_d
 METHODS = ("fixed", "kl_symmetry", "reverse_kl_symmetry", "ess_balance", "entropy")
 
 RESOLUTION = 4
-"""In units of the dtype's precision: where x varies less than that, the KL at the root (an eighth of it) is noise."""
+"""In units of the dtype's precision: at a smaller variance of x, the KL at the root (an eighth of it) is rounding."""
 MAX_SQUARED_MEAN = 100
 """Squared mean over variance of x up to which cumulants from moments about 0 keep their digits: no cancellation."""
 FREE_STEPS = 8

@@ -1,1 +1,1 @@
-"""Rejection sampling: from the rollouts of a run to its results, statistics and warnings."""
+"""Rejection sampling: N rollouts for each problem, verified; results, statistics and training data."""

@@ -1,4 +1,4 @@
-"""Advice: what a user should be told about a run without asking."""
+"""Advice: warnings to the user about the results of a run."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from rollmill.generation.verification import REASONING_ONLY, REFUSED
 from rollmill.jobs.rejection_sampling.statistics import Statistics
 from rollmill.statistics.failures import FailureWords
 
+# Shares of the rollouts from which on, or up to which, there is a warning.
 _FEW_PARSED = 0.5
 _RARELY_ACCEPTED = 0.01
 _MANY_TRUNCATED = 0.1
@@ -15,7 +16,7 @@ _MANY_WITHOUT_TEXT = 0.05
 
 
 def advice(statistics: Statistics, *, temperature: float) -> list[str]:
-    """Return a sentence or two per thing that looks wrong, worst first; empty where nothing does."""
+    """Return a sentence or two for each problem of the results, the worst first; none where all is well."""
     texts = [
         _failed(statistics),
         _refused(statistics),
@@ -37,7 +38,7 @@ def _failed(statistics: Statistics) -> str | None:
     if not attempted or failed / attempted < _MANY_FAILED:
         return None
     if statistics.failed_words:
-        words = [each for each in statistics.failed_words if each.type != REFUSED]
+        words = [failure for failure in statistics.failed_words if failure.type != REFUSED]
     else:
         words = [FailureWords(kind, "", count) for kind, count in kinds_failed.items()]
     return failure_note(words, attempted)
@@ -49,7 +50,7 @@ def _refused(statistics: Statistics) -> str | None:
         return None
     return (
         f"{refused:,} rollouts are of problems that the verifier cannot judge ({REFUSED}): they are in no rate, and "
-        "their errors say why"
+        "their errors have the reason"
     )
 
 
@@ -96,9 +97,9 @@ def _rarely_accepted(statistics: Statistics) -> str | None:
     rate = statistics.accepted_of_judged
     if rate is None or rate >= _RARELY_ACCEPTED or statistics.coverage.ok == 0:
         return None
-    what = "none" if statistics.accepted == 0 else f"{rate:.2%}"
+    accepted = "none" if statistics.accepted == 0 else f"{rate:.2%}"
     return (
-        f"{what} of {statistics.coverage.judged:,} answers accepted: too hard for this model, or --accept_error, "
+        f"{accepted} of {statistics.coverage.judged:,} answers accepted: too hard for this model, or --accept_error, "
         "--verifier or --answer_field does not fit; look at some rows of the results"
     )
 

@@ -1,4 +1,4 @@
-"""How far a judge and a second verifier agree, on a sample of a run's rollouts."""
+"""Measures the agreement of a judge and a second verifier, on a sample of a run's rollouts."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from rollmill.records import Problem, Rollout
 from rollmill.verifiers import CompletionJudge, VerifierFailed
 
 MOST = 200
-"""Rollouts of the sample, the same ones in every call."""
+"""Size of the sample, which has the same rollouts in every call."""
 
 
 class JudgeAgreement(BaseModel):
-    """Counts of the rollouts that both judged."""
+    """Counts of the rollouts that both have judged."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -30,11 +30,11 @@ class JudgeAgreement(BaseModel):
     """Accepted by the judge alone."""
     verifier_alone: int
     failed: int
-    """Rollouts of the sample on which the second verifier had no verdict."""
+    """Rollouts of the sample on which the second verifier failed."""
 
     @property
     def judged(self) -> int:
-        """Return how many rollouts both judged."""
+        """Number of rollouts that both have judged."""
         return self.both_accept + self.both_refuse + self.judge_alone + self.verifier_alone
 
     def line(self) -> str:
@@ -53,18 +53,21 @@ def measure_agreement(run: Run, verifiers: CompletionJudge, name: str) -> JudgeA
     Args:
         run: The run, whose verdicts are the judge's.
         verifiers: The second verifier.
-        name: What it is called.
+        name: Name of the second verifier.
     """
-    sample = heapq.nsmallest(MOST, _judged(run), key=_place)
+    sample = heapq.nsmallest(MOST, _judged(run), key=_sampling_key)
     return asyncio.run(_measure(sample, verifiers, name))
 
 
 def _judged(run: Run) -> Iterator[tuple[Problem, Rollout]]:
     for problem, rollouts in run.groups():
-        yield from ((problem, each) for each in rollouts if each and each.verdict and each.completion is not None)
+        yield from (
+            (problem, rollout) for rollout in rollouts if rollout and rollout.verdict and rollout.completion is not None
+        )
 
 
-def _place(pair: tuple[Problem, Rollout]) -> bytes:
+def _sampling_key(pair: tuple[Problem, Rollout]) -> bytes:
+    """Return a hash of a rollout's identity: the smallest ones are a sample that is the same in every call."""
     return hashlib.sha256(f"{pair[1].instance_id} {pair[1].sample_id}".encode(errors="replace")).digest()
 
 

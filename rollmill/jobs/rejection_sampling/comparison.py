@@ -1,4 +1,4 @@
-"""Comparison: several runs beside each other, one row each."""
+"""Comparison of several runs: a table with one row for each."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from rollmill.terminal.text_table import aligned
 
 
 class ComparisonRow(BaseModel):
-    """One run; None is what it cannot say."""
+    """One run; None for a value that it does not have."""
 
     model_config = ConfigDict(frozen=True)
 
     model: str
     problems: int
     rollouts: int
-    """Judged ones: ok and unparseable."""
+    """Number of judged rollouts: ok and unparseable."""
     parse_rate: float | None
     accepted: float | None
-    """Share of the judged rollouts."""
+    """Accepted share of the judged rollouts."""
     mean_error: float | None
     mean_least_error: float | None
     pass_at_1: float | None
@@ -46,7 +46,7 @@ _SHARES = {"parse_rate", "accepted", "pass_at_1", "pass_at_n"}
 
 
 def compare(runs: Iterable[tuple[str, Statistics]]) -> list[ComparisonRow]:
-    """Return one row per (model's name, its statistics), in the order given."""
+    """Return one row per (name of the model, statistics), in this order."""
     return [
         ComparisonRow(
             model=model,
@@ -65,12 +65,12 @@ def compare(runs: Iterable[tuple[str, Statistics]]) -> list[ComparisonRow]:
 
 
 def comparison_cells(rows: Sequence[ComparisonRow]) -> list[dict[str, str]]:
-    """Return the rows as readable text by column title, for a table of any kind."""
+    """Return the rows as texts by column title."""
     return [{title: _cell(row, name) for name, title in _COLUMNS.items()} for row in rows]
 
 
 def format_comparison(rows: Sequence[ComparisonRow]) -> str:
-    """Return an aligned text table, newline at the end."""
+    """Return an aligned text table, with a newline at the end."""
     return "\n".join(aligned(list(_COLUMNS.values()), comparison_cells(rows))) + "\n"
 
 

@@ -1,4 +1,4 @@
-"""Several runs of one call, compared in files beside their folders."""
+"""Writes the comparison of several runs of one call, beside their directories."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rollmill.reports.plots.comparison import ModelCurve, draw_comparison
 
 
 class ComparisonFiles(NamedTuple):
-    """What was written, and the table's cells."""
+    """Files of a comparison, and the cells of its table."""
 
     table: Path
     plot: Path
@@ -24,12 +24,12 @@ class ComparisonFiles(NamedTuple):
 
     @property
     def directory(self) -> Path:
-        """Return the output directory, which holds the runs' directories."""
+        """The output directory, which also has the runs' directories."""
         return self.table.parent
 
     @property
     def files(self) -> dict[str, Path]:
-        """Return the paths of what was written, each by what it is."""
+        """The files that were written, by their content."""
         return {"comparison": self.table, "plot": self.plot}
 
 
@@ -44,7 +44,7 @@ def write_comparison(parameters: RejectSampling, outcomes: Sequence[RunOutcome])
     curves = [
         ModelCurve(
             name=row.model,
-            pass_at_k=[(rung.k, rung.value) for rung in outcome.statistics.pass_at_k],
+            pass_at_k=[(point.k, point.value) for point in outcome.statistics.pass_at_k],
             mean_error=row.mean_error,
             mean_least_error=row.mean_least_error,
             guess_baseline=row.guess_baseline,

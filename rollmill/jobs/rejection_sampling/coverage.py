@@ -1,4 +1,4 @@
-"""Coverage: where every expected rollout went."""
+"""Coverage: the status of every expected rollout."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt, model_validator
 
 
 class CoverageError(RuntimeError):
-    """Rollouts were lost or counted twice. A bug of rollmill, never the user's mistake."""
+    """Rollouts were lost or counted twice: a bug in rollmill, never the user's mistake."""
 
 
 class Coverage(BaseModel):
-    """Counts of rollouts; `expected = ok + unparseable + failed + missing`, or there is no such object.
+    """Counts of rollouts: `expected = ok + unparseable + failed + missing`.
 
     Raises `CoverageError` where the sum is wrong.
     """
@@ -21,7 +21,7 @@ class Coverage(BaseModel):
     ok: NonNegativeInt
     unparseable: NonNegativeInt
     failed: NonNegativeInt
-    """Failed outside the model: no wrong answer, no reward."""
+    """Failed outside the model: not a wrong answer, and without a reward."""
     missing: NonNegativeInt
     """Not attempted yet."""
 
@@ -36,11 +36,11 @@ class Coverage(BaseModel):
 
     @property
     def judged(self) -> int:
-        """Return how many rollouts say something about the model: ok and unparseable."""
+        """Number of rollouts that were judged: ok and unparseable."""
         return self.ok + self.unparseable
 
     def line(self) -> str:
-        """Return the counts on one line."""
+        """Return the counts in one line."""
         return (
             f"expected {self.expected:,} = ok {self.ok:,} + unparseable {self.unparseable:,}"
             f" + failed {self.failed:,} + missing {self.missing:,}"

@@ -1,4 +1,4 @@
-"""What a call prints at its end."""
+"""Prints the results of a call."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from rollmill.terminal.escapes import visible, visible_line
 
 
 def print_outcomes(outcomes: Sequence[RunOutcome]) -> None:
-    """Print a table of the runs, their notes, and the paths of what was written, on stdout."""
+    """Print a table of the runs, their notes and the paths of their files, on stdout."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     def shown(text: object, style: str = "") -> Text:
-        """Show text from outside: what looks like rich's markup is none."""
+        """Return text from outside for rich, which must not interpret markup in it."""
         return Text(visible(str(text)), style)
 
     console = Console(width=None if Console().is_terminal else 120, highlight=False)
@@ -34,8 +34,8 @@ def print_outcomes(outcomes: Sequence[RunOutcome]) -> None:
         colour = "yellow" if outcome.health[1:] else ""
         for line in outcome.health:
             console.print(shown(f"{outcome.name}: ") + shown(line, colour), soft_wrap=True)
-        for what, path in outcome.files.items():
-            console.print(shown(f"  {what:<14} {path}"), soft_wrap=True)
+        for name, path in outcome.files.items():
+            console.print(shown(f"  {name:<14} {path}"), soft_wrap=True)
     if len(outcomes) > 1:
         comparison = outcomes[0].directory.parent / "comparison.txt"
         console.print(shown(f"  {'comparison':<14} {comparison}, comparison.png"))

@@ -1,4 +1,4 @@
-"""The run of one model of a rejection sampling call."""
+"""The generation job of rejection sampling: the run of one model."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from rollmill.verifiers import CompletionJudge, Verifier, make_verifiers, open_v
 
 @dataclass(frozen=True)
 class RejectionSamplingJob(GenerationJob[RunOutcome]):
-    """Single completions of one model, verified."""
+    """Completions of one model, verified."""
 
     kind: ClassVar[str] = "reject_sampling"
     recipe_version: ClassVar[int] = 1
@@ -52,22 +52,22 @@ class RejectionSamplingJob(GenerationJob[RunOutcome]):
 
     @property
     def directory(self) -> Path:
-        """Return the run's directory."""
+        """The run's directory."""
         return Path(self.parameters.output_dir) / self.model.name
 
     @property
     def name(self) -> str:
-        """Return the run's name, which may have folders in it."""
+        """The run's name, which may have slashes: folders."""
         return self.model.name
 
     @property
     def slots(self) -> Concurrency:
-        """Return how many requests are in flight at most, of every worker."""
+        """Most requests in flight on every worker."""
         return self.parameters.slots
 
     @property
     def notes(self) -> list[str]:
-        """Return what the model's generation_config.json recommends, or a server adds, beside what is asked for."""
+        """Notes where the model's `generation_config.json`, or a server, adds to the sampling parameters."""
         parameters = self.parameters
         return sampling_notes(
             self.sampling.model_dump(), self.model.path, external=parameters.external, vllm_args=parameters.vllm_args
@@ -75,23 +75,26 @@ class RejectionSamplingJob(GenerationJob[RunOutcome]):
 
     @property
     def reverify(self) -> bool:
-        """Tell whether the completions on disk are scored again, and nothing is made."""
+        """True if the completions on disk are scored again, and nothing is generated."""
         return self.parameters.reverify
 
     @property
     def tries_canary(self) -> bool:
-        """Tell whether a few problems are tried first."""
+        """True if a few problems are tried first."""
         return self.parameters.canary
 
     def load_problems(self, folder: Path, quarantine: Path) -> LoadedProblems:
-        """Load the problems; raises `InputError`, also for a template that names the answer's column."""
+        """Load the problems. Raises `InputError`, also for a template that names the answer's column."""
         source, parameters = self.parameters.source, self.parameters
         old = read_manifest(self.directory) if parameters.reverify else None
+        # Scoring again keeps all problems of the run, also those that the new verifier cannot judge.
         if old is not None and (problems := self.directory / PROBLEMS).is_file():
             loaded = load_problems_again(source, folder, problems, quarantined=int(old.problems["quarantined"]))
         else:
             verifiers = make_verifiers(parameters.verifier, **parameters.readings)
-            if source.answer_field is None and all(getattr(each, "without_answers", False) for each in verifiers):
+            if source.answer_field is None and all(
+                getattr(verifier, "without_answers", False) for verifier in verifiers
+            ):
                 source = source.model_copy(update={"answer_field": ""})
             fault = partial(first_fault, verifiers)
             loaded = load_problems(source, folder, problem_fault=fault, quarantine_path=quarantine)
@@ -99,7 +102,7 @@ class RejectionSamplingJob(GenerationJob[RunOutcome]):
         return loaded
 
     def identity(self, loaded: LoadedProblems) -> Identity:
-        """Return what makes the run the run it is."""
+        """Return the identity of the run."""
         generation: dict[str, Any] = {
             "recipe_version": self.recipe_version,
             "model": model_identity(self.model.path),
@@ -112,20 +115,20 @@ class RejectionSamplingJob(GenerationJob[RunOutcome]):
         return Identity(generation=generation, verification=self.verifiers().identity)
 
     def expected_rollouts(self, loaded: LoadedProblems) -> int:
-        """Return how many rollouts the whole run has."""
+        """Return the number of rollouts of the run."""
         return loaded.count * self.parameters.num_rollout
 
     def verifiers(self) -> CompletionJudge:
-        """Return the verifier, ready to be opened."""
+        """Return the verifier, not opened yet."""
         parameters = self.parameters
         return open_verifiers(parameters.verifier, **parameters.readings, judge=parameters.judge)
 
     def trials(self, services: Services) -> dict[str, TrialRequest]:
-        """Return the request that is tried on running servers."""
+        """Return the trial request for running servers."""
         return model_trials(self.parameters, services, self.model, self.sampling.request_fields())
 
     def context_notes(self, run: Run, services: Services) -> list[str]:
-        """Return that the longest prompts leave no room for answers, where that can be told."""
+        """Return a note if the longest prompts leave no room for answers in the model's context, where it is known."""
         trials = self.trials(services)
         if trials:
             length, count = running_context(trials[MODEL], self.model.path)
@@ -137,7 +140,7 @@ class RejectionSamplingJob(GenerationJob[RunOutcome]):
 
     @contextmanager
     def open_generator(self, context: GeneratorContext) -> Iterator[ChatRollouts]:
-        """Serve the model and make its rollouts; see `GenerationJob`."""
+        """Serve the model and yield the generator; see `GenerationJob`."""
         with context.serve(self.parameters, self.model, self.changes_for()) as servers:
             yield ChatRollouts(
                 ChatClient(EndpointPool(servers.endpoints), servers.client),
@@ -148,10 +151,10 @@ class RejectionSamplingJob(GenerationJob[RunOutcome]):
             )
 
     def score_again(self, run: Run) -> int:
-        """Score the completions on disk with the verifier of the parameters; return how many."""
+        """Score the completions on disk with the verifier of the parameters; return their number."""
         parameters = self.parameters
-        judging = make_verifiers(parameters.verifier, **parameters.readings)
-        return reverify(run, self.verifiers(), fault=partial(first_fault, judging))
+        verifiers = make_verifiers(parameters.verifier, **parameters.readings)
+        return reverify(run, self.verifiers(), fault=partial(first_fault, verifiers))
 
     def verify_failed(self, run: Run) -> int:
         """See `GenerationJob`."""
@@ -173,16 +176,15 @@ class RejectionSamplingJob(GenerationJob[RunOutcome]):
 
 
 def jobs(parameters: RejectSampling) -> list[RejectionSamplingJob]:
-    """Return a call's jobs, one for each model, in its order.
+    """Return the jobs of a call, one for each model, in their order.
 
-    Raises `InputError` for an adapter that is none or another base's, for a verifier, a template or examples that
-    cannot be used, and for a model whose recommended sampling is wanted and not to be had.
+    Raises `InputError` for an adapter that is none or has another base, for a verifier, a template or examples that
+    cannot be used, and for a model whose recommended sampling cannot be read.
     """
     verifiers = make_verifiers(parameters.verifier, **parameters.readings)
     prompting = Prompting.from_flags(parameters.prompt_template, parameters.few_shot, parameters.system_prompt)
     shows_choices = any(getattr(verifier, "shows_choices", False) for verifier in verifiers)
     log_dir = Path(parameters.log_dir)
-    again = parameters.reverify
     return [
         RejectionSamplingJob(
             parameters,
@@ -192,7 +194,9 @@ def jobs(parameters: RejectSampling) -> list[RejectionSamplingJob]:
                 log_dir / f"{name.replace('/', '--')}_vllm.log",
                 check_adapter(adapter, path) if adapter else None,
             ),
-            prompting=prompting.model_copy(update={"choices": _has_shown(directory) if again else shows_choices}),
+            prompting=prompting.model_copy(
+                update={"choices": _has_shown_choices(directory) if parameters.reverify else shows_choices}
+            ),
             sampling=parameters.sampling_of(path),
         )
         for path, name, adapter, directory in zip(
@@ -201,12 +205,12 @@ def jobs(parameters: RejectSampling) -> list[RejectionSamplingJob]:
     ]
 
 
-def _has_shown(directory: Path) -> bool:
-    """Tell whether the prompts of the run on disk show choices: its completions are judged as they were asked for."""
+def _has_shown_choices(directory: Path) -> bool:
+    """Return whether the prompts of the run on disk show choices: scoring again does not change its prompts."""
     old = read_manifest(directory)
     return old is not None and bool(old.identity.generation.get("prompting", {}).get("choices", False))
 
 
 def first_fault(verifiers: Sequence[Verifier], problem: Problem) -> str | None:
-    """Return why one of the verifiers cannot judge a problem, or None."""
+    """Return the reason why one of the verifiers cannot judge a problem; None where all can."""
     return next((fault for verifier in verifiers if (fault := problem_fault(verifier, problem))), None)

@@ -1,4 +1,4 @@
-"""What one run leaves in its directory: results, statistics, plot, training data."""
+"""Writes the results of one run into its directory: results, statistics, plots, training data."""
 
 from __future__ import annotations
 
@@ -40,24 +40,24 @@ SFT = "sft.jsonl"
 ACCEPTED = Filters(
     drop_errors=["any"], drop_unparseable=True, successful_only=True, drop_empty=True, drop_duplicates=True
 )
-"""Which rollouts are training data: of equal completions to one problem, the first."""
+"""Filters for the rollouts that become training data; of equal completions of a problem, the first is kept."""
 
 
 class RunOutcome(JobOutcome):
-    """One model's run when it is over."""
+    """Results of one model's finished run."""
 
     title: ClassVar[str] = "Rejection sampling"
     artifact_key: ClassVar[str] = "reject-sampling"
 
     statistics: Statistics
     kept: int
-    """Rollouts in the training data."""
+    """Number of rollouts in the training data."""
     tokens_per_s: float | None
-    """Completion tokens of this call by its time on the server; None when it made none."""
+    """Completion tokens of this call per second; None where it generated none."""
 
     @property
     def files(self) -> dict[str, Path]:
-        """Return the paths of what was written, each by what it is."""
+        """The files that were written, by their content."""
         return {
             "results": self.directory / RESULTS,
             "statistics": self.directory / STATISTICS,
@@ -71,11 +71,11 @@ class RunOutcome(JobOutcome):
 
     @property
     def picture(self) -> Path:
-        """Return the picture of the errors' distribution."""
+        """The plot of the errors' distribution."""
         return self.files["plot"]
 
     def artifact_keys(self) -> ArtifactKeys:
-        """Return the keys of the outcome's artifacts: a call may have several runs."""
+        """Return the keys of the run's artifacts, which have its name: a call may have several runs."""
         run = re.sub("[^a-z0-9]+", "-", self.name.lower()).strip("-") or "run"
         key = f"{self.artifact_key}-{run}"
         return ArtifactKeys(f"{key}-summary", f"{key}-statistics", f"{key}-errors", f"{key}-files")
@@ -89,9 +89,9 @@ def _row(name: str, statistics: Statistics, kept: int, tokens_per_s: float | Non
     """Return the run as one row of a table.
 
     Args:
-        name: The run's.
-        statistics: The run's.
-        kept: How many rollouts became training data.
+        name: Name of the run.
+        statistics: Statistics of the run.
+        kept: Number of rollouts in the training data.
         tokens_per_s: Completion tokens per second; None where nothing was generated.
     """
     return {
@@ -110,16 +110,16 @@ def _row(name: str, statistics: Statistics, kept: int, tokens_per_s: float | Non
 def write_outcome(
     run: Run, parameters: RejectSampling, model: ServedModel, sampling: Sampling, *, progress: Progress
 ) -> RunOutcome:
-    """Write everything that users find in `<output_dir>/<model_name>/`, from the journal.
+    """Write all results of `<output_dir>/<model_name>/` from the journal.
 
     Coverage is checked before anything is exported; see `rollmill.jobs.rejection_sampling.coverage`.
 
     Args:
         run: The run.
-        parameters: The call's.
+        parameters: The call's parameters.
         model: The model of the run.
-        sampling: How it samples.
-        progress: How much of the run this call made.
+        sampling: Its sampling parameters.
+        progress: Counts of the rollouts that this call generated.
     """
     numeric = parameters.verifier == "numeric"
     metadata: dict[str, Any] = {
@@ -189,6 +189,6 @@ def write_outcome(
 
 
 def export_accepted(run: Run, model: str, corpus: Corpus) -> ExportOutcome:
-    """Write the training data of a run, whose rollouts are the corpus."""
+    """Write the training data of a run; `corpus` has its rollouts."""
     exporter, filters = sft_exporter(run.directory / SFT, Sft(), ACCEPTED, allow_empty=True)
     return export_corpus(corpus, filters, exporter, origin={"model": model, "identity": run.manifest.identity_key})

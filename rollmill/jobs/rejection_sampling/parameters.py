@@ -25,13 +25,13 @@ from rollmill.verifiers.parameters import VerificationParameters
 
 
 class Checkpoints(Parameters):
-    """The models of a call: one run each."""
+    """The models of a call, with one run for each."""
 
     model_path: list[ModelPath] = parameter(
         ...,
         "Model",
         "Model path",
-        "Directory or hub id of the model; several give one run each.",
+        "Directory or hub id of the model; several models have one run each.",
         metavar="PATH",
         env=True,
         min_length=1,
@@ -62,7 +62,7 @@ class Checkpoints(Parameters):
     @classmethod
     def _names_differ(cls, names: list[str]) -> list[str]:
         if len(set(names)) < len(names):
-            raise ValueError("every run needs a name of its own")
+            raise ValueError("two runs have the same name: give each another name")
         return names
 
     @model_validator(mode="after")
@@ -79,7 +79,7 @@ class Checkpoints(Parameters):
 
     @property
     def adapters(self) -> list[str]:
-        """Return a directory, or nothing, for each model path."""
+        """Directory of the adapter of each model path; empty for none."""
         return self.adapter or [""] * len(self.model_path)
 
 
@@ -168,40 +168,40 @@ class RejectSampling(
 
     @property
     def external(self) -> bool:
-        """Tell whether servers that are running already are used."""
+        """True if running servers are used."""
         return self.skip_vllm_launch or super().external
 
     @property
     def base_urls(self) -> list[str]:
-        """Return the addresses of the running servers."""
+        """Addresses of the running servers."""
         return self.base_url or [f"http://127.0.0.1:{self.model_port or 8000}/v1"]
 
     @property
     def source(self) -> ProblemSource:
-        """Return where the problems are."""
+        """The source of the problems."""
         source = super().source
         assert source is not None
         return source
 
     @property
     def directories(self) -> list[Path]:
-        """Return the run directory of each model."""
+        """The run directory of each model."""
         return [Path(self.output_dir) / name for name in self.model_name]
 
     @property
     def canary(self) -> bool:
-        """Tell whether a few problems are tried first: not where only parts of a run are redone."""
+        """True if a few problems are tried first: not where only parts of a run are redone."""
         return not self.no_canary and self.retry is None
 
     @property
     def slots(self) -> Concurrency:
-        """Return how many requests are in flight at most, of every worker."""
+        """Most requests in flight on every worker."""
         problems = self.concurrent_problems
         return AUTO if problems == AUTO else problems * self.num_rollout
 
 
 class HeldOutSampling(RejectSampling):
-    """The run that evaluates a model for a command whose user names the problems by `--held_out`."""
+    """Parameters of an evaluation, for commands with `--held_out`: messages name that flag."""
 
     source_flags: ClassVar[Mapping[Flag, str]] = {
         "dataset": "--held_out",
@@ -211,7 +211,7 @@ class HeldOutSampling(RejectSampling):
 
 
 class LoopSampling(RejectSampling):
-    """The run on the problems of a command whose user names the data set, and none of its columns."""
+    """Parameters of rejection sampling in the improvement loop, which has no flags for columns: see `source_flags`."""
 
     source_flags: ClassVar[Mapping[Flag, str]] = {
         "dataset": "--dataset",

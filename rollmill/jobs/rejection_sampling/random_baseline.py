@@ -1,4 +1,4 @@
-"""Guessing: the least error that drawing answers from the ground truths' own distribution would reach."""
+"""Baseline of guessing: the least error of answers drawn at random from the ground truths' own distribution."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from pydantic import BaseModel, ConfigDict
 from rollmill.statistics.summary import Numbers, summarize
 
 _BUDGET = 100_000_000
-"""Distances looked at, about two seconds' worth; above it a seeded sample of problems stands for all."""
+"""Number of distances to compute, about two seconds; above it the baseline is that of a seeded sample of problems."""
 
 
 class GuessBaseline(BaseModel):
-    """What guessing reaches on the problems where the model reached a least error."""
+    """Least error of guessing on the problems where the model has a least error."""
 
     model_config = ConfigDict(frozen=True)
 
     mean_least_error: float | None
     model_mean_least_error: float | None
-    """The model's, on the same problems."""
+    """The model's mean least error on the same problems."""
     problems: int = 0
     sampled: int = 0
-    """Problems that the expectation was computed for; fewer than `problems` where there are very many."""
+    """Number of problems that the expectation was computed for: fewer than `problems` where there are very many."""
     reason: str | None = None
-    """Why there is no baseline."""
+    """The reason why there is no baseline; None where there is one."""
 
 
 def least_error_of_guesses(truth: float, draws: int, values: Numbers, weights: Numbers) -> float:
@@ -35,9 +35,9 @@ def least_error_of_guesses(truth: float, draws: int, values: Numbers, weights: N
 
     Args:
         truth: The problem's ground truth.
-        draws: How many guesses.
-        values: The distribution's distinct values, ascending.
-        weights: The share of each value; they add up to 1.
+        draws: Number of guesses.
+        values: Distinct values of the distribution, ascending.
+        weights: Probability of each value; they add up to 1.
     """
     distances = np.abs(values - truth)
     order = np.argsort(distances, kind="stable")  # two ascending runs: a merge, not a sort
@@ -47,14 +47,14 @@ def least_error_of_guesses(truth: float, draws: int, values: Numbers, weights: N
 
 
 def guess_baseline(truths: Numbers, targets: Numbers, draws: Numbers, least_errors: Numbers) -> GuessBaseline:
-    """Return what guessing reaches on the problems where the model reached a least error.
+    """Return the baseline of guessing on the problems where the model has a least error.
 
-    O(n log n) per distinct (target, draws), exact; over a seeded sample of problems above a fixed amount of work.
+    Exact, in O(n log n) for each distinct (target, draws); above a fixed amount of work over a seeded sample of these.
 
     Args:
-        truths: The ground truths of all problems, from which guesses are drawn.
-        targets: The ground truth of each problem.
-        draws: How many rollouts of each problem were judged: the guesser has as many tries.
+        truths: Ground truths of all problems, from which guesses are drawn.
+        targets: Ground truth of each problem.
+        draws: Number of judged rollouts of each problem, which is also the number of guesses.
         least_errors: The model's least error on each problem.
     """
     if targets.size == 0:

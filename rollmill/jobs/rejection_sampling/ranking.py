@@ -1,7 +1,4 @@
-"""Ranking: which rollouts of one problem are better than others.
-
-In tables, `rollmill.jobs.curation.rules.beyond_best` does the same.
-"""
+"""Ranks the rollouts of one problem. `rollmill.jobs.curation.rules.beyond_best` does the same in tables."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ from rollmill.records import Rollout
 
 
 def rollout_error(rollout: Rollout | None) -> float | None:
-    """Return the error of a rollout that is ok; None of any other."""
+    """Return the error of a rollout that is ok; None for any other."""
     return rollout.verdict.distance if rollout and rollout.verdict and rollout.status == "ok" else None
 
 

@@ -1,4 +1,4 @@
-"""Report: `statistics.txt`, the statistics as text for people."""
+"""Formats the statistics as text: `statistics.txt`."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _NO_TEXT = {
 def format_statistics(
     statistics: Statistics, *, title: str, warnings: Iterable[str] = (), health: Iterable[str] = ()
 ) -> str:
-    """Format the whole text, newline at the end.
+    """Return the text, with a newline at the end.
 
     Args:
-        statistics: The run's.
-        title: Its first line.
-        warnings: What a user should look at.
-        health: The verdict on the rollouts as data.
+        statistics: The run's statistics.
+        title: First line of the text.
+        warnings: Messages on what a user should look at.
+        health: Lines of the check of the rollouts as training data.
     """
     coverage = statistics.coverage
     head = [
@@ -47,7 +47,7 @@ def format_statistics(
     if coverage.judged:
         sections += [_rollouts(statistics), _least_errors(statistics), curve_table(statistics.curves)]
     if coverage.ok:
-        sections.append([_hidden(statistics)])
+        sections.append([_best_of_n_caveat(statistics)])
     sections.append([f"WARNING: {visible(warning)}" for warning in warnings])
     sections.append([visible(line) for line in health])
     return "\n\n".join("\n".join(lines) for lines in sections if lines) + "\n"
@@ -72,7 +72,7 @@ def _rollouts(statistics: Statistics) -> list[str]:
         _line("  accepted", f"{statistics.accepted:,}", tolerance.strip()),
         _line("  accepted of ok", share(statistics.accepted_of_ok)),
         _line("  accepted of ok + unparseable", share(statistics.accepted_of_judged)),
-        *_spread("error", statistics.error),
+        *_summary_lines("error", statistics.error),
     ]
 
 
@@ -84,7 +84,7 @@ def _least_errors(statistics: Statistics) -> list[str]:
     ]
     if statistics.least_error:
         lines.append(_line("  least error exactly 0", share(statistics.share_exact)))
-    lines += _spread("least error", statistics.least_error)
+    lines += _summary_lines("least error", statistics.least_error)
     if baseline.mean_least_error is None:
         return [*lines, _line("  guessing's mean least error", "-", f"not applicable: {baseline.reason}")]
     note = f"expected, drawing {statistics.num_rollout} of the ground truths at random per problem"
@@ -93,10 +93,10 @@ def _least_errors(statistics: Statistics) -> list[str]:
     return [*lines, _line("  guessing's mean least error", number(baseline.mean_least_error), note)]
 
 
-def _spread(what: str, values: SummaryStats | None) -> list[str]:
+def _summary_lines(name: str, values: SummaryStats | None) -> list[str]:
     if values is None:
         return []
-    shown = {
+    statistics = {
         "mean": values.mean,
         "median": values.median,
         "std": values.std,
@@ -108,12 +108,13 @@ def _spread(what: str, values: SummaryStats | None) -> list[str]:
         "max": values.max,
     }
     return [
-        _line(f"  {what}: {name}", number(value), f"over {values.count:,}" if name == "mean" else "")
-        for name, value in shown.items()
+        _line(f"  {name}: {statistic}", number(value), f"over {values.count:,}" if statistic == "mean" else "")
+        for statistic, value in statistics.items()
     ]
 
 
-def _hidden(statistics: Statistics) -> str:
+def _best_of_n_caveat(statistics: Statistics) -> str:
+    """Return a warning that the least of N errors overstates the model: it is selected by the ground truth."""
     n, error, least = statistics.num_rollout, statistics.error, statistics.least_error
     if n == 1:
         return "With one rollout per problem, the least error is that rollout's error."
@@ -134,7 +135,7 @@ def number(value: float | None) -> str:
 
 
 def share(value: float | None) -> str:
-    """Format a share in per cent with one digit, or as a dash."""
+    """Format a share in percent with one decimal, or as a dash."""
     return "-" if value is None else f"{value:.1%}"
 
 

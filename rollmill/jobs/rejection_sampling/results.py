@@ -23,13 +23,13 @@ Group = tuple[Problem, list[Rollout | None]]
 
 
 class Results(NamedTuple):
-    """What the results file says, and the numbers for plots."""
+    """Statistics of the results file, and arrays for plots."""
 
     statistics: Statistics
     least_errors: Numbers
-    """One per problem that has one, in input order."""
+    """Least error of each problem that has one, in the order of problems."""
     errors: Numbers
-    """One per rollout that has one."""
+    """Error of each rollout that has one."""
 
 
 def write_results(
@@ -44,21 +44,21 @@ def write_results(
     failed_words: Sequence[FailureWords] = (),
     logprobs: LogprobReader | None = None,
 ) -> Results:
-    """Write `{"metadata", "results", "summary"}` whole, one row per problem, in the order of `groups`.
+    """Write `{"metadata", "results", "summary"}` atomically, with one row per problem in the order of `groups`.
 
-    With `numeric`, ground truths are written as numbers, and guessing is a baseline. Memory grows
-    by a few numbers per rollout, not by its text.
-    Raises `CoverageError`, and writes nothing, where the groups are not `problems` x `num_rollout` rollouts.
+    Memory grows by a few numbers per rollout, not by its text. Raises `CoverageError`, and writes nothing, where the
+    groups are not `problems` x `num_rollout` rollouts.
 
     Args:
         path: The file.
         groups: Every problem with its rollouts.
-        metadata: What the file says of the run.
-        problems: How many problems the run has.
+        metadata: `metadata` of the file.
+        problems: Number of problems of the run.
         num_rollout: Rollouts per problem.
         accept_error: The greatest error that counts as success; None where the verifier decides.
-        numeric: Whether errors are distances between numbers.
-        failed_words: What the failed rollouts say, most frequent first.
+        numeric: Whether errors are distances between numbers: ground truths are then written as numbers, and there is a
+            baseline of guessing.
+        failed_words: Messages of the failed rollouts, most frequent first.
         logprobs: Reads recorded log-probabilities; None for none.
     """
     tally = ProblemTally(num_rollout)

@@ -1,4 +1,4 @@
-"""Statistics of one run: what the rollouts came to, and what the least of N hides."""
+"""Statistics of one run: coverage, errors, accuracy and pass@k."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MOST_WORDS = 10
 
 
 class Statistics(BaseModel):
-    """Every share is between 0 and 1, and None where it would be a share of nothing.
+    """Statistics of a run. Every share is between 0 and 1, and None where it would be a share of nothing.
 
     A judged rollout is ok or unparseable: an unparseable answer is the model's failure, a failed rollout is not.
     """
@@ -34,39 +34,39 @@ class Statistics(BaseModel):
     failed_kinds: dict[str, int]
     """Failed rollouts by the type of their error, most frequent first."""
     failed_words: list[FailureWords] = []
-    """The same by the words of their errors: the commonest."""
+    """Failed rollouts by the message of their error: the most frequent ones."""
 
     least_error: SummaryStats | None
-    """Over problems: the least error of each that has one."""
+    """Over problems: the least error of each problem that has one."""
     share_exact: float | None
-    """Of judged problems: those whose least error is exactly 0."""
+    """Share of the judged problems whose least error is exactly 0."""
     share_solved: float | None
-    """Of judged problems: those with at least one accepted rollout."""
+    """Share of the judged problems with at least one accepted rollout."""
 
     error: SummaryStats | None
-    """Over rollouts: the error of each that has one."""
+    """Over rollouts: the error of each rollout that has one."""
     accepted: int
-    """Rollouts that the verifier calls a success: within `accept_error` where errors are numbers."""
+    """Rollouts that are a success by the verifier: within `accept_error` where errors are numbers."""
     accepted_of_ok: float | None
     accepted_of_judged: float | None
     parse_rate: float | None
-    """ok of judged rollouts."""
+    """Share of ok rollouts among the judged ones."""
     truncation_rate: float | None
-    """Of the rollouts with a completion: those that ended at the token limit."""
+    """Share of the completions that ended at the token limit."""
     truncated: int
     reasoning_only: int = 0
-    """Rollouts whose model thought and said nothing: unparseable."""
+    """Rollouts with thoughts alone, without content: unparseable."""
     no_text: dict[str, int] = {}
-    """Rollouts without text by the reason, thoughts alone among them: unparseable."""
+    """Rollouts without content, by reason, thoughts alone among them: unparseable."""
 
     pass_at_k: list[CurvePoint]
     selection_curves: list[SamplingCurve] = []
-    """What k rollouts are worth where one answer is chosen without the ground truth: maj@k, and by scores there are."""
+    """Accuracy of k rollouts of which one is selected without the ground truth: maj@k, and by the available scores."""
     guess_baseline: GuessBaseline
 
     @property
     def curves(self) -> list[SamplingCurve]:
-        """Return all curves over k, pass@k first."""
+        """All curves over k, pass@k first."""
         return [SamplingCurve(name=ANY_RIGHT, points=self.pass_at_k), *self.selection_curves]
 
 
@@ -83,11 +83,11 @@ def make_statistics(
     Raises `CoverageError` where the rollouts do not add up to `expected`.
 
     Args:
-        tally: The rollouts, counted.
-        expected: How many rollouts the run should have, by its parameters and not by its rollouts.
+        tally: Counts of all rollouts.
+        expected: Number of rollouts that the run should have, by its parameters.
         num_rollout: Rollouts per problem.
         accept_error: The greatest error that counts as success; None where the verifier decides.
-        failed_words: What the failed rollouts say, most frequent first.
+        failed_words: Messages of the failed rollouts, most frequent first.
     """
     coverage = tally.coverage(expected)
     judged_problems = sum(times for (n, _), times in tally.judged.items() if n)
@@ -119,5 +119,5 @@ def make_statistics(
     )
 
 
-def _share(part: int, whole: int) -> float | None:
-    return part / whole if whole else None
+def _share(part: int, total: int) -> float | None:
+    return part / total if total else None

@@ -1,4 +1,4 @@
-"""Summary: one problem's rollouts as one row of the results."""
+"""Summarises the rollouts of one problem as a row of the results."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from rollmill.statistics.summary import mean, median
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What the rollouts of one problem came to. Everything but the texts is kept until the statistics are made."""
+    """Summary of one problem's rollouts. All but the texts is kept in memory until the statistics are computed."""
 
     index: int
-    """0-based, in the order of the input."""
+    """Number of the problem in the run, from 0."""
     instance_id: str
     ground_truth: float | str | None
-    """A number where the run's errors are distances between numbers."""
+    """The problem's answer, as a number where the run's errors are distances between numbers."""
     min_error: float | None
     best_sample_id: int | None
     best_completion: str | None
@@ -33,26 +33,27 @@ class Summary:
     mean_error: float | None
     median_error: float | None
     errors: list[float | None]
-    """One per rollout, in sample order; None where there is no error to speak of."""
+    """Error of each rollout, in the order of samples; None where it has none."""
     counts: dict[str, int]
     accepted: int
     truncated: int
     generated: int
-    """Rollouts with a completion."""
+    """Number of rollouts with a completion."""
     failed_kinds: Counter[str]
+    """Failed rollouts by the type of their error."""
     no_text: Counter[str] = field(default_factory=Counter)
-    """Rollouts without text by the reason: unparseable."""
+    """Rollouts without content, by reason: unparseable."""
     best_reasoning_content: str | None = None
     attempts: list[Attempt] = field(default_factory=list)
     """The judged rollouts, for curves over k."""
 
     @property
     def judged(self) -> int:
-        """Return how many rollouts say something about the model: ok and unparseable."""
+        """Number of judged rollouts: ok and unparseable."""
         return self.counts["ok"] + self.counts["unparseable"]
 
     def to_json(self) -> dict[str, Any]:
-        """Return the row as it stands in `reject_sampling_results.json`."""
+        """Return the row of `reject_sampling_results.json`."""
         row = {name: getattr(self, name) for name in _COLUMNS}
         if self.best_reasoning_content is not None:
             row["best_reasoning_content"] = self.best_reasoning_content
@@ -71,10 +72,10 @@ def summarise(
     numeric: bool,
     logprobs: LogprobReader | None = None,
 ) -> Summary:
-    """Summarise one problem in a row.
+    """Summarise the rollouts of one problem.
 
-    The best rollout is the ok one with the least error, then the highest reward, then the lowest sample id.
-    Raises `CoverageError` where a rollout stands in another's place.
+    The best rollout is the ok one with the least error, then the highest reward, then the lowest sample id. Raises
+    `CoverageError` where a rollout is not at the index of its sample id, or of another problem.
 
     Args:
         index: Number of the problem in the run.
@@ -107,9 +108,9 @@ def summarise(
         median_error=median(known),
         errors=errors,
         counts={status: counts[status] for status in ("ok", "unparseable", "failed", "missing")},
-        accepted=sum(rollout.success is True for rollout in usable),
-        truncated=sum(is_cut_off(rollout.finish_reason) for rollout in present),
-        generated=sum(rollout.completion is not None for rollout in present),
+        accepted=len([rollout for rollout in usable if rollout.success is True]),
+        truncated=len([rollout for rollout in present if is_cut_off(rollout.finish_reason)]),
+        generated=len([rollout for rollout in present if rollout.completion is not None]),
         failed_kinds=Counter(
             rollout.error.type if rollout.error else "?" for rollout in present if not rollout.verdict
         ),

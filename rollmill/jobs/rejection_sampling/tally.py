@@ -1,4 +1,4 @@
-"""Tally: the numbers of a run, added up problem by problem; no text is kept."""
+"""Tally: counts and errors of a run, collected problem by problem; no text is kept."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rollmill.statistics.summary import Numbers
 
 
 class ProblemTally:
-    """Counts and errors of the problems seen so far: about 8 bytes a rollout and 200 a problem."""
+    """Counts and errors of the problems so far, in about 8 bytes per rollout and 200 per problem."""
 
     def __init__(self, num_rollout: int) -> None:
         self.problems = 0
@@ -23,19 +23,19 @@ class ProblemTally:
         self.accepted = 0
         self.truncated = 0
         self.no_text: Counter[str] = Counter()
-        """Rollouts without text, by the reason."""
+        """Rollouts without content, by reason."""
         self.generated = 0
         self.exact = 0
-        """Problems whose least error is exactly 0."""
+        """Number of problems whose least error is exactly 0."""
         self.failed_kinds: Counter[str] = Counter()
         self.judged: Counter[tuple[int, int]] = Counter()
-        """How many problems have (judged rollouts, accepted rollouts)."""
+        """Number of problems by (judged rollouts, accepted rollouts)."""
         self.curves = CurveTally(num_rollout)
         self._errors = array("d")
         self._least_errors = array("d")
         self._truths = array("d")
         self._guessed = array("d")
-        """Flat triples (truth, judged rollouts, least error) of the problems to hold against guessing."""
+        """Flat triples (ground truth, judged rollouts, least error) of the problems to compare with guessing."""
 
     def add(self, summary: Summary) -> None:
         """Count one problem."""
@@ -45,7 +45,8 @@ class ProblemTally:
         self.truncated += summary.truncated
         self.no_text.update(summary.no_text)
         self.generated += summary.generated
-        self.exact += summary.min_error == 0
+        if summary.min_error == 0:
+            self.exact += 1
         self.failed_kinds.update(summary.failed_kinds)
         self.judged[summary.judged, summary.accepted] += 1
         self.curves.add(summary.attempts)
@@ -67,11 +68,11 @@ class ProblemTally:
         return np.array(self._errors, dtype=np.float64)
 
     def least_errors(self) -> Numbers:
-        """Return the least error of every problem that has one, in input order."""
+        """Return the least error of every problem that has one, in the order of problems."""
         return np.array(self._least_errors, dtype=np.float64)
 
     def guess_baseline(self) -> GuessBaseline:
-        """Return the least error that guessing would reach, or why there is none."""
+        """Return the baseline of guessing, or the reason why there is none."""
         if not self._truths:
             reason = "the ground truths are not compared as numbers"
             return GuessBaseline(mean_least_error=None, model_mean_least_error=None, reason=reason)

@@ -78,7 +78,7 @@ def test_policies(monkeypatch):
 @pytest.mark.parametrize(
     ("given", "why"),
     [
-        ({"model_path": None}, "--model_path: required: the policy of the agents; or --policy (or set MODEL_PATH in the environment)"),
+        ({"model_path": None}, "--model_path: required: the policy of the agents; or --policy (or set MODEL_PATH"),
         ({"env": ["size"]}, "--env: 'size' is not KEY=VALUE"),
         ({"env": ["a=1", "a=2"]}, "--env: 'a' is given twice"),
         ({"env": ["a=[1"]}, "--env: '[1' is no YAML value: put it in quotes"),
