@@ -256,7 +256,7 @@ def test_a_data_source_is_one_file(run):
     Path("days/1.jsonl").write_text('{"instance_id": "old", "completion": "a", "reward": 1.0}\n')
     Path("days/2.jsonl").write_text('{"instance_id": "new", "completion": "b", "reward": 1.0}\n')
     [planned] = Improve(model_path="m", held_out="h", feed=["latest=days"]).plan_sources(1, "m")
-    print(planned.name, planned.made, read_corpus(planned.inputs).table["instance_id"].to_list())
+    print(planned.name, planned.is_generated, read_corpus(planned.inputs).table["instance_id"].to_list())
     """
     shown, planned = run("rollmill.jobs.improvement.sources", source, script)
     assert "latest=FOLDER (the latest file of a folder)" in shown

@@ -17,8 +17,8 @@ from rollmill.verifiers.surroundings import sandbox_missing
 from tests.generation.made import opened
 from tests.generation.test_chat import make
 from tests.inference.vllm_processes import ONE_THREAD, prepared_vllm
-from tests.jobs.optimal_sampling.made import make_model
-from tests.jobs.training.made import make_base, make_byte_tokenizer
+from tests.jobs.optimal_sampling.tiny_pairs import make_model
+from tests.jobs.training.tiny_models import make_base, make_byte_tokenizer
 from tests.prepared_python import prepared_python
 
 ROOT = Path(__file__).parent.parent.parent

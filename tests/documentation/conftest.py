@@ -7,7 +7,7 @@ import pytest
 from tests.documentation.reader import World
 from tests.flows.conftest import MACHINE, end_prepared, prefect_environment, prepared, sandboxes, stand_in
 from tests.inference.adapters import make_adapter
-from tests.jobs.training.made import make_base
+from tests.jobs.training.tiny_models import make_base
 
 __all__ = ["end_prepared", "prefect_environment", "sandboxes", "stand_in"]
 

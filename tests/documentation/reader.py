@@ -25,7 +25,7 @@ from rollmill.inference.supervised_process import SupervisedProcess
 from rollmill.problems.gym import read_problems
 from rollmill.services import evaluation, sandbox
 from tests.documentation.pages import ELSEWHERE, PAGES, ROOT, blocks, commands, plain, service
-from tests.jobs.training.made import row
+from tests.jobs.training.tiny_models import row
 
 MODELS = ("models/qwen", "models/a", "models/c", "models/SmolLM2-135M-Instruct", "ckpt/step18", "ckpt/step36",
           "ckpt/step54", "shared/qwen")  # fmt: skip

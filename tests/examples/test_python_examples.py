@@ -19,7 +19,7 @@ import pytest
 
 from tests.exports.made import lines_of
 from tests.flows.conftest import MACHINE, ROOT
-from tests.jobs.training.made import CHATML, make_base
+from tests.jobs.training.tiny_models import CHATML, make_base
 from tests.services.running import Service
 
 FOLDER = ROOT / "examples/python"

@@ -15,7 +15,7 @@ import pytest
 from rollmill.jobs.training.metrics import METRICS, read_metrics
 from tests.flows.clusters import Cluster, cluster_in
 from tests.flows.conftest import Job, processes_of, script, write_problems
-from tests.jobs.training.made import CHATML, make_base, row, write_rows
+from tests.jobs.training.tiny_models import CHATML, make_base, row, write_rows
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]

@@ -21,7 +21,7 @@ from tests.flows.conftest import ROOT, Job, journal_lines, processes_of, script
 from tests.flows.test_cluster import cluster_in
 from tests.flows.test_many_machines import REGISTERED, dask_process, makers, rows_in, said_by, servers
 from tests.inference.raw_server import RawServer
-from tests.jobs.training.made import make_base
+from tests.jobs.training.tiny_models import make_base
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]

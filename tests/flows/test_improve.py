@@ -12,8 +12,8 @@ import pytest
 from rollmill.jobs.improvement.data_sources import SOURCES, source_kind
 from tests.exports.sample_corpus import lines_of
 from tests.flows.conftest import ROOT, Job, processes_of
-from tests.jobs.improvement.made import recorded, write_lines
-from tests.jobs.training.made import CHATML, make_base
+from tests.jobs.improvement.recorded_rollouts import recorded, write_lines
+from tests.jobs.training.tiny_models import CHATML, make_base
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]

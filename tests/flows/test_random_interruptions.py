@@ -28,7 +28,7 @@ from tests.flows.test_agent_rollouts import FOLDER
 from tests.flows.test_agent_rollouts import flags as agent_flags
 from tests.flows.test_improve import flags as improve_flags
 from tests.flows.test_improve import write
-from tests.jobs.training.made import CHATML, make_base, row, write_rows
+from tests.jobs.training.tiny_models import CHATML, make_base, row, write_rows
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]

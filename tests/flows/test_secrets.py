@@ -22,7 +22,7 @@ from tests.flows.conftest import Job, journal_lines, script, write_problems
 from tests.flows.guarded import SECRETS, SEEN, agent, all_that_is_left, chat, guarded, retriever
 from tests.flows.stores import check_copied, save_blocks
 from tests.flows.test_agent_rollouts import FOLDER, service
-from tests.jobs.training.made import CHATML, make_base, row, write_rows
+from tests.jobs.training.tiny_models import CHATML, make_base, row, write_rows
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 

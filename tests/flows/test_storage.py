@@ -17,7 +17,7 @@ from rollmill.inference.scripted import ScriptedServer
 from tests.files.s3 import S3Server
 from tests.flows.conftest import ROOT, Job, journal_lines, script, write_problems
 from tests.flows.stores import check_copied, save_blocks
-from tests.jobs.training.made import write_rows
+from tests.jobs.training.tiny_models import write_rows
 from tests.problems.conftest import make_png
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]

@@ -13,7 +13,7 @@ import pytest
 
 from tests.flows.conftest import Job, journal_lines, processes_of, stop, write_problems
 from tests.inference.adapters import make_adapter
-from tests.jobs.training.made import CHATML, make_base, row, write_rows
+from tests.jobs.training.tiny_models import CHATML, make_base, row, write_rows
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]

@@ -22,7 +22,7 @@ from tests.flows.conftest import ROOT, Job, journal_lines, processes_of, stop, w
 from tests.inference.adapters import make_adapter
 from tests.inference.vllm_processes import ONE_THREAD, prepared_vllm
 from tests.jobs.episodes.asking import answer_of
-from tests.jobs.training.made import CHATML, make_base
+from tests.jobs.training.tiny_models import CHATML, make_base
 from tests.waiting import wait_until
 
 MODEL = ROOT / "models" / "SmolLM2-135M-Instruct"

@@ -41,7 +41,7 @@ from rollmill.inference.client import RequestFailedError
 from rollmill.inference.server_log import ServerLog
 from rollmill.jobs.episodes.config_file import read_overlay
 from rollmill.jobs.episodes.override_values import split_policy
-from rollmill.jobs.improvement.held_out import _stands_in
+from rollmill.jobs.improvement.held_out import _is_separate
 from rollmill.jobs.training.rendered_text import _CLOSED, _NO_THOUGHTS, _OPENER
 from rollmill.records import Problem
 from rollmill.reports.viewing.blocks import message_blocks
@@ -151,8 +151,8 @@ def _template(text: str) -> None:
 
 
 def _question(text: str) -> None:
-    _stands_in(text[: N // 2] + "b", text)
-    _stands_in(text[: N // 100], text)
+    _is_separate(text[: N // 2] + "b", text)
+    _is_separate(text[: N // 100], text)
 
 
 def _actions(text: str) -> None:

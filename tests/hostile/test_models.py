@@ -37,7 +37,7 @@ class Payload:
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    from tests.jobs.training.made import make_base
+    from tests.jobs.training.tiny_models import make_base
 
     return make_base(tmp_path_factory.mktemp("models") / "base")
 
@@ -161,7 +161,7 @@ def test_a_checkpoint_that_somebody_has_changed_runs_nothing(base, tmp_path, mon
     from rollmill.jobs.training.checkpoints import CHECKPOINTS, checkpoint_path, whole_checkpoints
     from rollmill.jobs.training.parameters import TrainLora
     from rollmill.jobs.training.training import run_training
-    from tests.jobs.training.made import row, write_rows
+    from tests.jobs.training.tiny_models import row, write_rows
     from tests.jobs.training.prepared_workers import prepared_workers
 
     rows = write_rows(tmp_path / "train.jsonl", [row(n, "ab" * (n % 5 + 1)) for n in range(24)])

@@ -11,7 +11,7 @@ from rollmill.inference.sampled_tokens import SampledTokens
 from rollmill.records import TokenLocation
 from rollmill.reports.attempts import LogprobReader, attempts_of, corpus_curves, vote
 from rollmill.statistics.sampling_curves import ANY_RIGHT, LIKELIEST, MAJORITY
-from tests.jobs.rejection_sampling.made import group
+from tests.jobs.rejection_sampling.rollout_rows import group
 
 
 def test_votes_of_right_and_wrong_answers():

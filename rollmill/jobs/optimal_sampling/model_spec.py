@@ -119,11 +119,12 @@ def _resolve_model(
     """
     if adapter is not None:
         check_adapter(adapter, base, **rules._asdict())
+    # First: a model that cannot be loaded is reported as such, not by its missing tokenizer.
+    configured = _end_tokens(base)
     source = _tokenizer_source(base, adapter)
     if source not in tokenizers:
         tokenizers[source] = _tokenizer(source)
     tokenizer = tokenizers[source]
-    configured = _end_tokens(base)
     end_ids = tokenizer.eos_token_id if configured is None else configured
     if end_ids is None:
         end_ids = []

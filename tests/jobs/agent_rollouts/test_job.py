@@ -28,17 +28,17 @@ SCRIPTED = ServerConfig(python=sys.executable, module="rollmill.inference.script
 with_bubblewrap = pytest.mark.skipif(not shutil.which("bwrap"), reason="bubblewrap is not installed")
 
 
-def asked(kind=AgentRollouts, **given):
-    return kind(**{"model_path": "m", "dataset": "data.json", "output": "out/one.json", "temperature": 0.5} | given)
+def make_parameters(kind=AgentRollouts, **options):
+    return kind(**{"model_path": "m", "dataset": "data.json", "output": "out/one.json", "temperature": 0.5} | options)
 
 
-def job_in(folder, **given):
+def job_in(folder, **options):
     images = folder / "images/p"
     images.mkdir(parents=True)
     (images / "a.py").write_text("A = 1\n")
-    own = {"dataset": "data.json", "output": "out.json", "log_dir": "logs"}
-    paths = {name: str(folder / path) for name, path in own.items()}
-    return AgentRolloutsJob.of(asked(**paths, config=CONFIG, model_path=str(folder), **given)).for_worker()
+    custom = {"dataset": "data.json", "output": "out.json", "log_dir": "logs"}
+    paths = {name: str(folder / path) for name, path in custom.items()}
+    return AgentRolloutsJob.of(make_parameters(**paths, config=CONFIG, model_path=str(folder), **options)).for_worker()
 
 
 def shard_of(samples):
@@ -54,7 +54,7 @@ def scripted() -> Services:
 def test_job_for_a_worker_has_absolute_paths(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "model").mkdir()
-    job = AgentRolloutsJob.of(asked(GenerateMulti, model_path="model")).for_worker()
+    job = AgentRolloutsJob.of(make_parameters(GenerateMulti, model_path="model")).for_worker()
     assert pickle.loads(pickle.dumps(job)) == job
     assert type(job.parameters) is GenerateMulti
     assert job.directory == tmp_path / "out/one"
@@ -67,37 +67,39 @@ def test_job_for_a_worker_has_absolute_paths(tmp_path, monkeypatch):
 def test_the_name_of_a_model_on_a_server_or_the_hub_is_no_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "model").mkdir()
-    running = AgentRolloutsJob.of(asked(model_path="model", base_url="http://a"))
+    running = AgentRolloutsJob.of(make_parameters(model_path="model", base_url="http://a"))
     assert running.for_worker().parameters.model_path == "model"
-    assert AgentRolloutsJob.of(asked(model_path="org/model")).for_worker().parameters.model_path == "org/model"
+    assert (
+        AgentRolloutsJob.of(make_parameters(model_path="org/model")).for_worker().parameters.model_path == "org/model"
+    )
 
 
 def test_what_files_say_travels_with_the_job(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "steps.json").write_text('{"steps": [{"above": 1.5, "reward": 1.0}]}')
-    job = AgentRolloutsJob.of(asked(ladder="steps.json", config="mini_textbased.yaml", command_timeout=7))
+    job = AgentRolloutsJob.of(make_parameters(ladder="steps.json", config="mini_textbased.yaml", command_timeout=7))
     (tmp_path / "steps.json").unlink()
     assert [step.reward for step in job.ladder.steps] == [1.0]
     assert job.for_worker().settings.timeout_s == 7
 
 
-@pytest.mark.parametrize("given", [{"config": "nowhere.yaml"}, {"ladder": "nowhere.json"}])
-def test_files_that_are_not_there_are_refused_before_anything_starts(given):
+@pytest.mark.parametrize("options", [{"config": "nowhere.yaml"}, {"ladder": "nowhere.json"}])
+def test_files_that_are_not_there_are_refused_before_anything_starts(options):
     with pytest.raises(InputError, match="nowhere"):
-        AgentRolloutsJob.of(asked(**given))
+        AgentRolloutsJob.of(make_parameters(**options))
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("options", "message"),
     [
         ({"cluster_block": "b", "gpu_workers": 2}, "give --cluster_block or --gpu_workers, not both"),
         ({"gpu_workers": 2, "model_port": 8000}, "--model_port 8000: there are 2 servers with --gpu_workers"),
     ],
 )
-def test_places_that_exclude_each_other(given, said):
-    with pytest.raises(ValueError, match=said):
-        asked(**given)
-    assert asked(gpu_workers=2, model_port=8000, base_url="http://a").gpu_workers == 2
+def test_places_that_exclude_each_other(options, message):
+    with pytest.raises(ValueError, match=message):
+        make_parameters(**options)
+    assert make_parameters(gpu_workers=2, model_port=8000, base_url="http://a").gpu_workers == 2
 
 
 @with_bubblewrap
@@ -117,16 +119,16 @@ def test_a_worker_serves_the_model_and_has_the_sandboxes(tmp_path):
 @with_bubblewrap
 def test_all_turns_of_an_attempt_go_to_one_server(tmp_path):
     script = Script(model="out", conversations=[Conversation(answers=[act("true"), act("true"), act(SUBMIT)])])
-    with ScriptedServer(script) as one, ScriptedServer(script) as other:
-        job = job_in(tmp_path, base_url=[one.base_url, other.base_url], concurrency=4)
+    with ScriptedServer(script) as item, ScriptedServer(script) as other:
+        job = job_in(tmp_path, base_url=[item.base_url, other.base_url], concurrency=4)
         rollouts = job.make_shard(shard_of(8), scripted, caller="test")
         end_kept()
     rows = [orjson.loads(rollout.line) for rollout in rollouts.completed]
     assert len(rows) == 8
     for row in rows:
         seeds = {call_seed(row["seed"], call) for call in (1, 2, 3)}
-        assert [len(seeds & set(server.seeds)) for server in (one, other)] in ([3, 0], [0, 3])
-    assert min(one.requests, other.requests) >= 6  # one problem, and yet both have work
+        assert [len(seeds & set(server.seeds)) for server in (item, other)] in ([3, 0], [0, 3])
+    assert min(item.requests, other.requests) >= 6  # one problem, and yet both have work
 
 
 @with_bubblewrap
@@ -135,14 +137,14 @@ def test_attempts_that_nobody_wants_any_more_end_at_once(tmp_path):
     sleep, sleeping = marked()
     conversation = Conversation(answers=[act(sleep)])
     script = Script(model="out", faults=["503"], retry_after="600", conversations=[conversation])
-    gone = threading.Event()
+    missing = threading.Event()
     with ScriptedServer(script) as server:
         job = job_in(tmp_path, base_url=server.base_url, command_timeout=900)
-        made = in_thread(lambda: job.make_shard(shard_of(2), scripted, caller="test", is_given_up=gone.is_set))
+        result = in_thread(lambda: job.make_shard(shard_of(2), scripted, caller="test", is_given_up=missing.is_set))
         wait_until(lambda: sleeping() and server.requests >= 2, 60)
-        gone.set()
-        rollouts = made(60)
-        again = job.make_shard(shard_of(1), scripted, caller="test", is_given_up=gone.is_set)
+        missing.set()
+        rollouts = result(60)
+        again = job.make_shard(shard_of(1), scripted, caller="test", is_given_up=missing.is_set)
     assert (rollouts.completed, rollouts.given_up) == ([], True)
     assert (again.completed, again.given_up) == ([], True)
     assert not sleeping()

@@ -15,9 +15,9 @@ def test_all_turns_of_an_episode_go_to_one_server(tmp_path):
         urls = [server.base_url for server in servers]
         job = job_of(model_path="scripted", base_url=urls, total_rollouts=60, concurrency=12, output_dir=str(tmp_path))
         with shard_of(job) as shard:
-            made = job.make_shard(shard, scripted, caller="test").completed
+            result = job.make_shard(shard, scripted, caller="test").completed
         end_kept()
-    seeds = [[turn["seed"] for turn in orjson.loads(rollout.line)["turns"]] for rollout in made]
+    seeds = [[turn["seed"] for turn in orjson.loads(rollout.line)["turns"]] for rollout in result]
     assert len(seeds) == 60
     assert sum(map(len, seeds)) > 120
     for episode in seeds:

@@ -14,21 +14,21 @@ def _bare_environment(monkeypatch):
         monkeypatch.delenv(name, raising=False)
 
 
-def asked(*argv):
+def parse_flags(*argv):
     return parse(argv, description="Collects.", examples="  none")
 
 
 def test_flags_and_overrides_stand_in_any_order():
-    one = asked(
+    item = parse_flags(
         "training.sft_num_episodes=500", "--env", "size=3", "world=sokoban", "env.max_turns=5", "--only_success",
         "+training.run_sft_training=False", "--sft-config", "lora_r=8", "training.sft_config.lora_alpha=32",
         "--model-path", "some=path", "sampling.top_p=0.5", "--output_dir", "training.x=1", "--seed=3", "concurrency=9",
     )  # fmt: skip
-    assert type(one) is CollectEpisodes
-    assert (one.total_rollouts, one.max_turns, one.top_p, one.seed, one.concurrency) == (500, 5, 0.5, 3, 9)
-    assert one.env == ["size=3", "world=sokoban"]
-    assert one.sft_config == ["lora_alpha=32", "lora_r=8"]
-    assert (one.model_path, one.output_dir, one.run_sft_training) == ("some=path", "training.x=1", False)
+    assert type(item) is CollectEpisodes
+    assert (item.total_rollouts, item.max_turns, item.top_p, item.seed, item.concurrency) == (500, 5, 0.5, 3, 9)
+    assert item.env == ["size=3", "world=sokoban"]
+    assert item.sft_config == ["lora_alpha=32", "lora_r=8"]
+    assert (item.model_path, item.output_dir, item.run_sft_training) == ("some=path", "training.x=1", False)
 
 
 def test_a_file_by_its_path_or_as_hydra_names_it(tmp_path, monkeypatch):
@@ -38,24 +38,24 @@ def test_a_file_by_its_path_or_as_hydra_names_it(tmp_path, monkeypatch):
         ["--config", "code.yaml"], ["--config-path", str(tmp_path), "--config-name", "code"],
         ["--config_name=code.yaml"], ["--config_path=.", "--config-name=code"],
     ):  # fmt: skip
-        one = asked(*flags, "env.max_turns=4", "--num_episodes", "2")
-        assert (one.max_turns, one.model_path, one.total_rollouts) == (4, "org/m", 2)
+        item = parse_flags(*flags, "env.max_turns=4", "--num_episodes", "2")
+        assert (item.max_turns, item.model_path, item.total_rollouts) == (4, "org/m", 2)
 
 
 def test_the_environment_is_beneath_the_file(tmp_path, monkeypatch):
     monkeypatch.setenv("MODEL_PATH", "org/env")
     monkeypatch.setenv("CONCURRENCY", "7")
     (tmp_path / "a.yaml").write_text("concurrency: 8\n")
-    assert (asked().model_path, asked().concurrency) == ("org/env", 7)
-    assert asked("--config", str(tmp_path / "a.yaml")).concurrency == 8
-    assert asked("--config", str(tmp_path / "a.yaml"), "--concurrency", "9").concurrency == 9
+    assert (parse_flags().model_path, parse_flags().concurrency) == ("org/env", 7)
+    assert parse_flags("--config", str(tmp_path / "a.yaml")).concurrency == 8
+    assert parse_flags("--config", str(tmp_path / "a.yaml"), "--concurrency", "9").concurrency == 9
 
 
 def test_ignored_keys_are_reported(tmp_path, capsys):
     names = ["device: cuda", "val_freq: 10", "logger: [console]", "resample_freq: 3", "project_name: x"]
     text = "training:\n" + "".join(f"  {name}\n" for name in names)
     (tmp_path / "a.yaml").write_text(f"{text}resource: {{nnodes: 1, n_gpus_per_node: 8}}\n")
-    asked("--model_path", "m", "--config", str(tmp_path / "a.yaml"))
+    parse_flags("--model_path", "m", "--config", str(tmp_path / "a.yaml"))
     assert capsys.readouterr().err == (
         "collect_episodes: ignored settings of reinforcement learning: training.device, training.val_freq, "
         "training.logger, training.resample_freq, training.project_name, resource.nnodes and 1 more\n"
@@ -64,9 +64,9 @@ def test_ignored_keys_are_reported(tmp_path, capsys):
 
 def test_a_key_is_no_parameter(monkeypatch):
     monkeypatch.setenv("VLLM_API_KEY", "before")
-    one = asked("--model_path", "m", "--api-key", "sk-secret")
+    item = parse_flags("--model_path", "m", "--api-key", "sk-secret")
     assert os.environ["VLLM_API_KEY"] == "sk-secret"
-    assert "sk-secret" not in one.model_dump_json()
+    assert "sk-secret" not in item.model_dump_json()
 
 
 @pytest.mark.parametrize(
@@ -93,14 +93,14 @@ def test_a_key_is_no_parameter(monkeypatch):
 )  # fmt: skip
 def test_mistakes_are_one_line(argv, why, capsys):
     with pytest.raises(SystemExit) as caught:
-        asked(*argv)
+        parse_flags(*argv)
     assert caught.value.code == 2
     assert capsys.readouterr().err == f"collect_episodes: {why}\n"
 
 
 def test_help_tells_of_overrides(capsys):
     with pytest.raises(SystemExit):
-        asked("--help")
+        parse_flags("--help")
     message = " ".join(capsys.readouterr().out.split())
     assert "Dotted names, also without the flag: training.sft_num_episodes=500" in message
     assert "--config FILE.yaml YAML file of settings" in message

@@ -10,7 +10,7 @@ from rollmill.jobs.episodes.config_file import merge_overlay, read_overlay
 from rollmill.jobs.episodes.parameters import CollectEpisodes
 
 
-def asked(tmp_path, text="", *overrides, environment=(), **flags):
+def read_settings(tmp_path, text="", *overrides, environment=(), **flags):
     """The parameters that all of it comes to."""
     file = None
     if text:
@@ -20,9 +20,9 @@ def asked(tmp_path, text="", *overrides, environment=(), **flags):
     return CollectEpisodes.model_validate({"model_path": "m"} | values)
 
 
-def changed(one):
+def changed(item):
     """What is not as by default."""
-    return {name: value for name, value in one if value != CollectEpisodes.model_fields[name].default}
+    return {name: value for name, value in item if value != CollectEpisodes.model_fields[name].default}
 
 
 SEED = """\
@@ -46,14 +46,14 @@ env:
 
 
 def test_the_names_that_users_of_the_seed_know(tmp_path):
-    one = asked(tmp_path, SEED)
-    assert changed(one) == {
+    item = read_settings(tmp_path, SEED)
+    assert changed(item) == {
         "env_name": "math_env", "max_turns": 5, "env": ["dataset=chain_sum"], "model_path": "m", "total_rollouts": 500,
         "successful_only": False, "run_sft_training": True, "output_dir": "./data", "sft_model_dir": "./model",
         "sft_config": ["model_path=org/base", "use_lora=true", "lora_r=32", 'learning_rate="5e-5"',
                        'target_modules=["q_proj", "v_proj"]'],
     }  # fmt: skip
-    training = one.training("x")
+    training = item.training("x")
     assert (training.model_path, training.lora_r, training.learning_rate) == ("org/base", 32, 5e-5)
     assert training.target_modules == ["q_proj", "v_proj"]
 
@@ -64,10 +64,10 @@ def test_one_setting_may_be_said_in_many_ways(tmp_path):
         "total_rollouts: 7", "sampling: {total-rollouts: 7}",
         "training.sft_num_episodes: 7", '{"sampling": {"num-episodes": 7}}',
     ):  # fmt: skip
-        assert changed(asked(tmp_path, text)) == {"model_path": "m", "total_rollouts": 7}, text
+        assert changed(read_settings(tmp_path, text)) == {"model_path": "m", "total_rollouts": 7}, text
     for override in ("num_episodes=7", "+training.sft_num_episodes=7", "++sampling.num_episodes=7",
                      "training={sft_num_episodes: 7}"):  # fmt: skip
-        assert changed(asked(tmp_path, "", override)) == {"model_path": "m", "total_rollouts": 7}, override
+        assert changed(read_settings(tmp_path, "", override)) == {"model_path": "m", "total_rollouts": 7}, override
 
 
 def test_overrides_flags_environment_and_file_in_order(tmp_path):
@@ -76,7 +76,7 @@ def test_overrides_flags_environment_and_file_in_order(tmp_path):
     )
     overrides = ["training.sft_num_episodes=2", "sampling.temperature=0.2", "env.b=2", "env.c=2"]
     environment = {"temperature": "0.9", "concurrency": "9", "top_p": "0.9"}
-    one = asked(
+    item = read_settings(
         tmp_path,
         text,
         *overrides,
@@ -85,19 +85,21 @@ def test_overrides_flags_environment_and_file_in_order(tmp_path):
         env=["c=3", "d=3"],
         sft_config=["lora_r=3"],
     )
-    assert (one.total_rollouts, one.temperature, one.top_p, one.max_turns, one.concurrency) == (3, 0.2, 0.1, 1, 9)
-    assert one.env_settings == {"a": 1, "b": 2, "c": 3, "d": 3}
-    assert one.sft_config == ["seed=1", "lora_r=3"]
+    assert (item.total_rollouts, item.temperature, item.top_p, item.max_turns, item.concurrency) == (3, 0.2, 0.1, 1, 9)
+    assert item.env_settings == {"a": 1, "b": 2, "c": 3, "d": 3}
+    assert item.sft_config == ["seed=1", "lora_r=3"]
 
 
 def test_an_environment_s_setting_may_be_a_mapping(tmp_path):
-    assert asked(tmp_path, "env: {weights: {a: 1, b: {c: 2}}}").env_settings == {"weights": {"a": 1, "b": {"c": 2}}}
+    assert read_settings(tmp_path, "env: {weights: {a: 1, b: {c: 2}}}").env_settings == {
+        "weights": {"a": 1, "b": {"c": 2}}
+    }
 
 
 def test_lists_as_flags_have_them(tmp_path):
     text = "env: [size=3]\npolicy: ['small=s,base_url=http://a,base_url=http://b,top_p=1']\nagent: first=small\n"
-    one = asked(tmp_path, text)
-    assert (one.env, one.policy, one.agent) == (
+    item = read_settings(tmp_path, text)
+    assert (item.env, item.policy, item.agent) == (
         ["size=3"], ["small=s,base_url=http://a,base_url=http://b,top_p=1"], ["first=small"],
     )  # fmt: skip
 
@@ -107,25 +109,25 @@ def test_policies(tmp_path, root):
     text = (
         f"{root}:\n  small: {{path: org/s, adapter: lora, temperature: 0.3}}\n  big: org/b\nagents: {{first: small}}\n"
     )
-    one = asked(
+    item = read_settings(
         tmp_path, text, f"{root}.big.top_p=0.5", f"{root}.far.model=m2", f"{root}.far.base_url=[http://a, http://b]"
     )
-    assert one.policy == [
+    assert item.policy == [
         "small=org/s,adapter=lora,temperature=0.3", "big=org/b,top_p=0.5", "far=m2,base_url=http://a,base_url=http://b",
     ]  # fmt: skip
-    assert one.cast == {"first": "small"}
+    assert item.cast == {"first": "small"}
 
 
 def test_the_shared_policy_is_the_model_path(tmp_path):
     text = "models: {model_0: {path: org/a, name: shared_model}}\n"
-    assert changed(asked(tmp_path, text)) == {"model_path": "org/a"}
-    assert asked(tmp_path, text, model_path="flag").model_path == "flag"
-    assert asked(tmp_path, text, environment={"model_path": "env"}).model_path == "org/a"
-    tuned = asked(tmp_path, text, "models.model_0.temperature=0.1")
+    assert changed(read_settings(tmp_path, text)) == {"model_path": "org/a"}
+    assert read_settings(tmp_path, text, model_path="flag").model_path == "flag"
+    assert read_settings(tmp_path, text, environment={"model_path": "env"}).model_path == "org/a"
+    tuned = read_settings(tmp_path, text, "models.model_0.temperature=0.1")
     assert (tuned.model_path, tuned.policy) == (None, ["shared_model=org/a,temperature=0.1"])
-    tuned = asked(tmp_path, text, "models.model_0.temperature=0.1", model_path="flag")
+    tuned = read_settings(tmp_path, text, "models.model_0.temperature=0.1", model_path="flag")
     assert (tuned.model_path, tuned.policy) == (None, ["shared_model=flag,temperature=0.1"])
-    tuned = asked(tmp_path, "", "policies.me.top_p=0.1", environment={"model_path": "env"}, model_name="me")
+    tuned = read_settings(tmp_path, "", "policies.me.top_p=0.1", environment={"model_path": "env"}, model_name="me")
     assert (tuned.model_path, tuned.policy) == (None, ["me=env,top_p=0.1"])
 
 
@@ -166,8 +168,8 @@ models:
 
 
 def test_a_file_for_pettingllms(tmp_path):
-    one = asked(tmp_path, PETTING, "base_models.policy_0.path=org/base")
-    assert changed(one) == {
+    item = read_settings(tmp_path, PETTING, "base_models.policy_0.path=org/base")
+    assert changed(item) == {
         "env_name": "math_env", "max_turns": 5, "model_path": "org/base", "policy": ["tool_model=org/tool/v2048"],
         "agent": ["reasoner=shared_model", "tool_user=tool_model"], "temperature": 0.5, "max_tokens": 2048,
     }  # fmt: skip
@@ -210,13 +212,13 @@ def test_a_file_for_pettingllms(tmp_path):
 )  # fmt: skip
 def test_mistakes_say_where_they_stand(tmp_path, text, override, why):
     with pytest.raises(InputError) as caught:
-        asked(tmp_path, text, *([override] if override else []))
+        read_settings(tmp_path, text, *([override] if override else []))
     assert str(caught.value) == why.format(tmp_path / "run.yaml")
 
 
 def test_file_and_flags_are_validated_together(tmp_path):
-    one = asked(tmp_path, "balance_success: true", only_success=False)
-    assert one.balance_success
+    item = read_settings(tmp_path, "balance_success: true", only_success=False)
+    assert item.balance_success
 
 
 CODE_IN_VLLM = [
@@ -238,13 +240,13 @@ CODE_IN_VLLM = [
 @pytest.mark.parametrize("arguments", CODE_IN_VLLM)
 def test_a_file_gives_a_server_no_code(tmp_path, arguments):
     with pytest.raises(InputError, match=r"line 1: vllm_args: .*give it as --vllm_args on the command line"):
-        asked(tmp_path, f"vllm_args: {json.dumps(arguments)}")
-    assert asked(tmp_path, "", f"vllm_args={json.dumps(arguments)}").vllm_args == arguments
+        read_settings(tmp_path, f"vllm_args: {json.dumps(arguments)}")
+    assert read_settings(tmp_path, "", f"vllm_args={json.dumps(arguments)}").vllm_args == arguments
 
 
 def test_a_file_says_how_large_a_server_is(tmp_path):
     line = "--max-model-len 512 --gpu_memory_utilization=0.5 --seed -1"
-    assert asked(tmp_path, f"vllm_args: {line}").vllm_args == line
+    assert read_settings(tmp_path, f"vllm_args: {line}").vllm_args == line
 
 
 @pytest.mark.parametrize("name", ["evil:Environment", "evil.Environment", "os.system"])
@@ -254,10 +256,10 @@ def test_config_file_cannot_name_an_environment_to_import(tmp_path, monkeypatch,
     (tmp_path / "evil.py").write_text("open('pwned', 'w')\nclass Environment: pass\n")
     for text in (f"env_name: {name}", f"env:\n  name: {name}", f"x: {name}\nenv_name: ${{x}}"):
         with pytest.raises(InputError, match=r"no other code|no such setting"):
-            asked(tmp_path, text)
+            read_settings(tmp_path, text)
     assert not (tmp_path / "pwned").exists()
-    assert asked(tmp_path, "env_name: math_env").env_name == "math_env"
-    assert asked(tmp_path, "env_name: math_env", f"env_name={name}").env_name == name
+    assert read_settings(tmp_path, "env_name: math_env").env_name == "math_env"
+    assert read_settings(tmp_path, "env_name: math_env", f"env_name={name}").env_name == name
 
 
 def test_what_flags_give_is_not_the_files(tmp_path):

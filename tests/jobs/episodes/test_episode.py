@@ -25,13 +25,13 @@ class Says:
 
     async def answer(self, agent, messages, seed, in_thread):
         self.asked.append((messages, seed))
-        said = self.answers.pop(0)
-        if isinstance(said, Exception):
-            raise said
+        message = self.answers.pop(0)
+        if isinstance(message, Exception):
+            raise message
         return (
-            said
-            if isinstance(said, PolicyAnswer)
-            else PolicyAnswer(said, Usage(prompt_tokens=10, completion_tokens=1), "stop", 1)
+            message
+            if isinstance(message, PolicyAnswer)
+            else PolicyAnswer(message, Usage(prompt_tokens=10, completion_tokens=1), "stop", 1)
         )
 
 
@@ -69,9 +69,9 @@ def test_it_ends_after_its_last_turn(tmp_path):
 
 
 def test_seeds_are_each_turns_own_and_the_same_again(tmp_path):
-    one, two = Says("0", "0", "0"), Says("0", "0", "0")
-    played(tmp_path, {"first": one, "second": two}, seed=11)
-    seeds = [seed for _, seed in one.asked + two.asked]
+    item, two = Says("0", "0", "0"), Says("0", "0", "0")
+    played(tmp_path, {"first": item, "second": two}, seed=11)
+    seeds = [seed for _, seed in item.asked + two.asked]
     assert seeds == [rollout_seed(11, name, turn) for name in ("first", "second") for turn in range(3)]
     assert len(set(seeds)) == 6
 

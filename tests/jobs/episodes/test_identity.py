@@ -7,8 +7,8 @@ from rollmill.jobs.episodes.job import EpisodesJob, environment_settings
 from rollmill.jobs.episodes.parameters import CollectEpisodes
 
 
-def parameters(**given):
-    return CollectEpisodes.model_validate({"model_path": "oracle"} | given)
+def parameters(**options):
+    return CollectEpisodes.model_validate({"model_path": "oracle"} | options)
 
 
 @pytest.mark.parametrize(
@@ -48,9 +48,9 @@ def test_all_built_in_environments_are_listed():
     assert [find_environment(name).name for name in ENVIRONMENTS] == list(ENVIRONMENTS)
 
 
-def opened(folder, **given):
-    asked = parameters(output_dir=str(folder), env_name="tests.jobs.episodes.toy:ToyEnvironment", **given)
-    with opened_run(EpisodesJob.of(asked)) as run:
+def opened(folder, **options):
+    requested = parameters(output_dir=str(folder), env_name="tests.jobs.episodes.toy:ToyEnvironment", **options)
+    with opened_run(EpisodesJob.of(requested)) as run:
         return run.manifest.identity_key, run.expected
 
 
@@ -61,13 +61,13 @@ def test_episode_count_and_concurrency_do_not_change_the_identity(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "given",
+    "options",
     [
         {"max_turns": 2}, {"seed": 1}, {"model_path": "random"}, {"env": ["gives=nan"]}, {"max_data": 2},
         {"policy": ["other=random"], "agent": ["second=other"]},
     ],
 )  # fmt: skip
-def test_changed_sampling_makes_another_run(tmp_path, given):
+def test_changed_sampling_makes_another_run(tmp_path, options):
     opened(tmp_path / "run")
     with pytest.raises(InputError, match="holds another run"):
-        opened(tmp_path / "run", **given)
+        opened(tmp_path / "run", **options)

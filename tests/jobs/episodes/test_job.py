@@ -58,13 +58,13 @@ class Sleeping(ToyEnvironment):
         self.python.run("import time\ntime.sleep(6000)")
 
 
-def asked(**given):
+def make_parameters(**options):
     toy = {"env_name": "tests.jobs.episodes.toy:ToyEnvironment", "total_rollouts": 12}
-    return CollectEpisodes.model_validate(toy | given)
+    return CollectEpisodes.model_validate(toy | options)
 
 
-def job_of(**given):
-    return EpisodesJob.of(asked(**given))
+def job_of(**options):
+    return EpisodesJob.of(make_parameters(**options))
 
 
 def scripted() -> Services:
@@ -82,17 +82,17 @@ def test_job_for_a_worker_has_absolute_paths(tmp_path, monkeypatch):
     (tmp_path / "model").mkdir()
     write_adapter(tmp_path / "lora")
     policy = ["a=model,adapter=lora", "b=org/m", "c=model,base_url=http://a", "d=oracle"]
-    given = {"policy": policy, "agent": {"w": "a", "x": "b", "y": "c", "z": "d"}, "env_name": WORDS}
-    job = job_of(**given, env={"words": "texts"}, seed=3)
-    there = job.for_worker()
-    assert [(spec.model, spec.adapter) for spec in there.policies] == [
+    options = {"policy": policy, "agent": {"w": "a", "x": "b", "y": "c", "z": "d"}, "env_name": WORDS}
+    job = job_of(**options, env={"words": "texts"}, seed=3)
+    worker_job = job.for_worker()
+    assert [(spec.model, spec.adapter) for spec in worker_job.policies] == [
         (str(tmp_path / "model"), str(tmp_path / "lora")), ("org/m", ""), ("model", ""), ("oracle", ""),
     ]  # fmt: skip
-    assert [spec.sampling for spec in there.policies] == [spec.sampling for spec in job.policies]
-    assert there.directory == tmp_path / "sft_data"
-    assert there.parameters.log_dir == str(tmp_path / "logs")
-    assert there.settings.words == tmp_path / "texts"
-    assert pickle.loads(pickle.dumps(there)) == there
+    assert [spec.sampling for spec in worker_job.policies] == [spec.sampling for spec in job.policies]
+    assert worker_job.directory == tmp_path / "sft_data"
+    assert worker_job.parameters.log_dir == str(tmp_path / "logs")
+    assert worker_job.settings.words == tmp_path / "texts"
+    assert pickle.loads(pickle.dumps(worker_job)) == worker_job
 
 
 def test_the_name_of_a_model_on_a_server_is_no_path(tmp_path, monkeypatch):
@@ -103,8 +103,8 @@ def test_the_name_of_a_model_on_a_server_is_no_path(tmp_path, monkeypatch):
 
 def test_defaults_of_settings_that_name_files_are_absolute_too(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    there = job_of(model_path="oracle", env_name=WORDS).for_worker()
-    assert there.settings.words == tmp_path / "words.txt"
+    worker_job = job_of(model_path="oracle", env_name=WORDS).for_worker()
+    assert worker_job.settings.words == tmp_path / "words.txt"
 
 
 def test_a_policy_that_there_is_not_is_refused_before_anything_starts():
@@ -129,9 +129,9 @@ def test_a_worker_serves_policies_on_servers_of_its_own(tmp_path):
     # The answer of problem n is n + 2, and each turn adds one.
     players = [(turn["agent_name"], turn["policy_name"]) for turn in rows["toy-1", 0]["turns"]]
     assert players == [("first", "one"), ("second", "two"), ("first", "one")]
-    own = worker().replace(":", "-")
+    custom = worker().replace(":", "-")
     assert {path.name for path in (tmp_path / "logs").iterdir()} == {
-        f"run_one_vllm.{own}.log", f"run_two_vllm.{own}.log",
+        f"run_one_vllm.{custom}.log", f"run_two_vllm.{custom}.log",
     }  # fmt: skip
     assert not [process for process in servers if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
 
@@ -167,7 +167,7 @@ def test_given_up_episodes_under_way_end_and_their_sandboxes_too(tmp_path, sandb
     sleeping = "tests.jobs.episodes.test_job:Sleeping"
     job = job_of(model_path="oracle", env_name=sleeping, code_timeout=6000,
                  sandboxes_at_once=2, concurrency=4, output_dir=str(tmp_path / "run"))  # fmt: skip
-    gone = threading.Event()
+    missing = threading.Event()
     before = set(psutil.Process().children(recursive=True))
 
     def running():
@@ -177,10 +177,10 @@ def test_given_up_episodes_under_way_end_and_their_sandboxes_too(tmp_path, sandb
                 yield next(iter(process.cmdline()), "")
 
     with shard_of(job) as shard, ThreadPoolExecutor(1) as threads, ExitStack() as stack:
-        stack.callback(gone.set)
-        making = threads.submit(job.make_shard, shard, Services, caller="test", is_given_up=gone.is_set)
+        stack.callback(missing.set)
+        making = threads.submit(job.make_shard, shard, Services, caller="test", is_given_up=missing.is_set)
         wait_until(lambda: list(running()).count("python3") == 2)
-        gone.set()
+        missing.set()
         rollouts = making.result(60)
     assert (rollouts.completed, rollouts.given_up) == ([], True)
     assert list(running()) == []

@@ -9,36 +9,41 @@ from rollmill.jobs.episodes.override_values import as_policies, as_text, read_va
 from rollmill.jobs.episodes.parameters import CollectEpisodes
 
 
-def asked(**given):
-    return CollectEpisodes.model_validate({"model_path": "org/m"} | given)
+def make_parameters(**options):
+    return CollectEpisodes.model_validate({"model_path": "org/m"} | options)
 
 
-def refusal(**given):
+def refusal(**options):
     with pytest.raises(ValidationError) as caught:
-        asked(**given)
+        make_parameters(**options)
     [error] = caught.value.errors()
     return ": ".join([*map(str, error["loc"]), error["msg"].removeprefix("Value error, ")])
 
 
 def test_defaults():
-    one = asked()
-    assert (one.env_name, one.max_turns, one.total_rollouts, one.successful_only) == ("code_env", 3, 100, True)
-    assert (one.temperature, one.max_tokens, one.concurrency) == (1.0, 1024, 64)
-    assert (one.cluster_block, one.gpu_workers) == (None, None)
-    assert (one.sandbox_kind, one.source, one.external, one.training("rows.jsonl")) == ("bubblewrap", None, False, None)
-    [policy] = one.policies
+    item = make_parameters()
+    assert (item.env_name, item.max_turns, item.total_rollouts, item.successful_only) == ("code_env", 3, 100, True)
+    assert (item.temperature, item.max_tokens, item.concurrency) == (1.0, 1024, 64)
+    assert (item.cluster_block, item.gpu_workers) == (None, None)
+    assert (item.sandbox_kind, item.source, item.external, item.training("rows.jsonl")) == (
+        "bubblewrap",
+        None,
+        False,
+        None,
+    )
+    [policy] = item.policies
     assert (policy.name, policy.model, policy.adapter, policy.demonstration) == ("shared_model", "org/m", "", False)
 
 
 def test_settings_are_taken_as_flags_and_as_mappings():
-    flags = asked(env=["size=3", "world=sokoban", "noise=null", "steps=[1, x]"])
-    mapping = asked(env={"size": 3, "world": "sokoban", "noise": None, "steps": [1, "x"]})
+    flags = make_parameters(env=["size=3", "world=sokoban", "noise=null", "steps=[1, x]"])
+    mapping = make_parameters(env={"size": 3, "world": "sokoban", "noise": None, "steps": [1, "x"]})
     assert flags.env_settings == mapping.env_settings == {
         "size": 3, "world": "sokoban", "noise": None, "steps": [1, "x"],
     }  # fmt: skip
-    assert asked(env={"answer": "yes"}).env_settings == {"answer": "yes"}  # and not True
-    assert asked(env="day=2024-01-31").env_settings == {"day": "2024-01-31"}
-    assert asked(agent={"first": "shared_model"}).cast == {"first": "shared_model"}
+    assert make_parameters(env={"answer": "yes"}).env_settings == {"answer": "yes"}  # and not True
+    assert make_parameters(env="day=2024-01-31").env_settings == {"day": "2024-01-31"}
+    assert make_parameters(agent={"first": "shared_model"}).cast == {"first": "shared_model"}
 
 
 SCALARS = (
@@ -58,9 +63,9 @@ def test_a_value_is_read_back_from_its_text(value):
 def test_policies(monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
     urls = ",base_url=http://a:8000,base_url=https://b/v1/"
-    one = asked(policy=["small=~/a,b,adapter=~/c=d,temperature=0.7", f"big=m{urls},max_tokens=9"], top_p=0.9)
-    own, small, big = one.policies
-    assert (own.sampling.temperature, own.sampling.top_p) == (1.0, 0.9)
+    item = make_parameters(policy=["small=~/a,b,adapter=~/c=d,temperature=0.7", f"big=m{urls},max_tokens=9"], top_p=0.9)
+    custom, small, big = item.policies
+    assert (custom.sampling.temperature, custom.sampling.top_p) == (1.0, 0.9)
     assert (small.model, small.adapter, small.base_urls) == ("/home/me/a,b", "/home/me/c=d", ())
     assert (small.sampling.temperature, small.sampling.top_p, small.sampling.max_tokens) == (0.7, 0.9, 1024)
     assert (big.base_urls, big.sampling.max_tokens) == (("http://a:8000/v1", "https://b/v1"), 9)
@@ -68,17 +73,18 @@ def test_policies(monkeypatch):
         "small": {"model": "~/a,b", "adapter": "~/c=d", "temperature": 0.7},
         "big": {"model": "m", "base_url": ["http://a:8000", "https://b/v1/"], "max_tokens": 9},
     }
-    assert asked(policy=mapping, top_p=0.9).policies == one.policies
+    assert make_parameters(policy=mapping, top_p=0.9).policies == item.policies
     assert as_policies({"a": "m"}) == ["a=m"]
-    assert [spec.demonstration for spec in asked(model_path="oracle", policy=["x=random", "y=./oracle"]).policies] == [
+    assert [spec.demonstration for spec in make_parameters(model_path="oracle", policy=["x=random", "y=./oracle"]).policies] == [
         True, True, False,
     ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("given", "why"),
+    ("options", "why"),
     [
-        ({"model_path": None}, "--model_path: required: the policy of the agents; or --policy (or set MODEL_PATH"),
+        ({"model_path": None},
+         "--model_path: required: the policy of the agents; or --policy (or set MODEL_PATH in the environment)"),
         ({"env": ["size"]}, "--env: 'size' is not KEY=VALUE"),
         ({"env": ["a=1", "a=2"]}, "--env: 'a' is given twice"),
         ({"env": ["a=[1"]}, "--env: '[1' is no YAML value: put it in quotes"),
@@ -124,24 +130,28 @@ def test_policies(monkeypatch):
          "--sft_config model_path=PATH"),
     ],
 )  # fmt: skip
-def test_mistakes_are_one_line(given, why):
-    assert refusal(**given) == why
+def test_mistakes_are_one_line(options, why):
+    assert refusal(**options) == why
 
 
 def test_the_training_that_follows():
     flags = ["num_train_epochs=1", "learning_rate=5e-5", "lora_r=32", "target_modules=[q_proj, v_proj]"]
-    one = asked(run_sft_training=True, sft_config=flags, sft_model_dir="out")
-    training = one.training("rows.jsonl")
+    item = make_parameters(run_sft_training=True, sft_config=flags, sft_model_dir="out")
+    training = item.training("rows.jsonl")
     assert (training.model_path, training.train_data, training.output_dir) == ("org/m", ["rows.jsonl"], "out")
     assert (training.num_train_epochs, training.learning_rate, training.lora_r) == (1, 5e-5, 32)
     assert training.target_modules == ["q_proj", "v_proj"]
-    played = asked(model_path="oracle", run_sft_training=True, sft_config={"model_path": "org/other", "merge": True})
+    played = make_parameters(
+        model_path="oracle", run_sft_training=True, sft_config={"model_path": "org/other", "merge": True}
+    )
     assert (played.training("x").model_path, played.training("x").merge) == ("org/other", True)
-    several = asked(model_path="oracle", policy=["a=org/a", "b=org/b"], run_sft_training=True)
+    several = make_parameters(model_path="oracle", policy=["a=org/a", "b=org/b"], run_sft_training=True)
     assert several.training("x").model_path == "org/a"
 
 
 def test_what_a_stored_run_says_is_read_again():
-    one = asked(env={"a": [1]}, policy={"b": {"model": "m", "top_p": 0.5}}, sft_config={"lora_r": 8}, agent={"x": "b"})
-    assert CollectEpisodes.model_validate(one.model_dump()) == one
-    assert CollectEpisodes.model_validate_json(one.model_dump_json()) == one
+    item = make_parameters(
+        env={"a": [1]}, policy={"b": {"model": "m", "top_p": 0.5}}, sft_config={"lora_r": 8}, agent={"x": "b"}
+    )
+    assert CollectEpisodes.model_validate(item.model_dump()) == item
+    assert CollectEpisodes.model_validate_json(item.model_dump_json()) == item

@@ -28,12 +28,12 @@ from tests.jobs.episodes.asking import answer_of
 ROOT = Path(__file__).parents[3]
 
 
-def asked(**given):
-    return CollectEpisodes.model_validate(given)
+def make_parameters(**options):
+    return CollectEpisodes.model_validate(options)
 
 
-def cast(agents=("first", "second"), **given):
-    parameters = asked(**given)
+def cast(agents=("first", "second"), **options):
+    parameters = make_parameters(**options)
     return cast_agents(policies_of(parameters), agents, parameters)
 
 
@@ -47,13 +47,13 @@ def test_agents_are_assigned_to_policies():
 
 
 def test_unused_policy_is_ignored():
-    parameters = asked(policy=["a=m", "b=n", "c=o"], agent=["first=a", "second=c"])
+    parameters = make_parameters(policy=["a=m", "b=n", "c=o"], agent=["first=a", "second=c"])
     assert [spec.name for spec in policies_of(parameters)] == ["a", "c"]
-    assert [spec.name for spec in policies_of(asked(model_path="m", policy="b=n"))] == ["shared_model"]
+    assert [spec.name for spec in policies_of(make_parameters(model_path="m", policy="b=n"))] == ["shared_model"]
 
 
 @pytest.mark.parametrize(
-    ("given", "why"),
+    ("options", "why"),
     [
         ({"agent": "third=shared_model"},
          "--agent third=shared_model: code_env has no agent 'third': there are first, second"),
@@ -66,15 +66,15 @@ def test_unused_policy_is_ignored():
          "they serve it as MODEL"),
     ],
 )  # fmt: skip
-def test_mistakes_are_one_line(given, why):
+def test_mistakes_are_one_line(options, why):
     with pytest.raises(InputError) as caught:
-        cast(**{"model_path": "m", "policy": "small=n"} | given)
+        cast(**{"model_path": "m", "policy": "small=n"} | options)
     assert str(caught.value) == why
 
 
 def test_policy_identity_and_settings(tmp_path):
     lora = write_adapter(tmp_path / "lora")
-    parameters = asked(
+    parameters = make_parameters(
         policy=["a=org/base,temperature=0.5", f"b=org/base,adapter={lora}", "c=random"], seed=3,
         agent={"x": "a", "y": "b", "z": "c"},
     )  # fmt: skip
@@ -90,12 +90,12 @@ def test_policy_identity_and_settings(tmp_path):
 
 
 def test_policies_on_one_base_share_a_server(tmp_path, monkeypatch):
-    one, two = write_adapter(tmp_path / "one", r=4), write_adapter(tmp_path / "two", r=9)
-    policy = [f"a=org/base,adapter={one}", "hot=org/base,temperature=2", f"b=org/base,adapter={two}", "far=x,base_url=http://h",
+    item, two = write_adapter(tmp_path / "one", r=4), write_adapter(tmp_path / "two", r=9)
+    policy = [f"a=org/base,adapter={item}", "hot=org/base,temperature=2", f"b=org/base,adapter={two}", "far=x,base_url=http://h",
               "o=oracle", "else=org/other"]  # fmt: skip
-    parameters = asked(policy=policy, log_dir=str(tmp_path), output_dir=str(tmp_path / "run"))
+    parameters = make_parameters(policy=policy, log_dir=str(tmp_path), output_dir=str(tmp_path / "run"))
     first, second = served_models(parameters.policies, parameters)
-    assert (first.path, first.name, first.adapter.folder, first.also["hot"]) == ("org/base", "a", one, None)
+    assert (first.path, first.name, first.adapter.folder, first.also["hot"]) == ("org/base", "a", item, None)
     assert (list(first.also), first.also["b"].folder) == (["hot", "b"], two)
     assert first.log_path == tmp_path / "run_a_vllm.log"
     assert (second.path, second.name, second.also) == ("org/other", "else", {})
@@ -107,14 +107,14 @@ def test_policies_on_one_base_share_a_server(tmp_path, monkeypatch):
     assert [model.log_path for model in alone] == [tmp_path / "run_vllm.log"]
     (tmp_path / "model").mkdir()
     monkeypatch.chdir(tmp_path)
-    spelled = asked(policy=["a=./model", f"b={tmp_path}/model/", "c=model"])
+    spelled = make_parameters(policy=["a=./model", f"b={tmp_path}/model/", "c=model"])
     [shared] = served_models(spelled.policies, spelled)
     assert (shared.path, list(shared.also)) == (str(tmp_path / "model"), ["b", "c"])
 
 
 def test_an_adapter_of_another_base_starts_nothing(tmp_path):
     lora = write_adapter(tmp_path / "lora")
-    parameters = asked(policy=f"a=org/other,adapter={lora}", log_dir=str(tmp_path / "logs"))
+    parameters = make_parameters(policy=f"a=org/other,adapter={lora}", log_dir=str(tmp_path / "logs"))
     with pytest.raises(InputError, match="was trained for org/base, not for org/other"):
         serving_cast(parameters, policies_of(parameters)).__enter__()
     assert not (tmp_path / "logs").exists()
@@ -133,21 +133,21 @@ def scripts(base, learned):
 
 @pytest.mark.slow
 def test_each_base_has_one_server_with_its_adapters(tmp_path, server):
-    one, two = write_adapter(tmp_path / "one", r=4), write_adapter(tmp_path / "two", r=9)
-    policy = [f"a=org/base,adapter={one}", "plain=org/base", "hot=org/base", f"b=org/base,adapter={two}",
+    item, two = write_adapter(tmp_path / "one", r=4), write_adapter(tmp_path / "two", r=9)
+    policy = [f"a=org/base,adapter={item}", "plain=org/base", "hot=org/base", f"b=org/base,adapter={two}",
               "other=org/other", "o=oracle"]  # fmt: skip
-    parameters = asked(policy=policy, vllm_args=scripts("base", "learned"), log_dir=str(tmp_path / "logs"))
+    parameters = make_parameters(policy=policy, vllm_args=scripts("base", "learned"), log_dir=str(tmp_path / "logs"))
     before = set(psutil.Process().children())
     with serving_cast(parameters, parameters.policies, server=server) as served:
         children = set(psutil.Process().children()) - before
         assert len(children) == 2
-        assert {name: one.model for name, one in served.items()} == {
+        assert {name: item.model for name, item in served.items()} == {
             name: name for name in ("a", "plain", "hot", "b", "other")
         }
-        assert {name: answer_of(one) for name, one in served.items()} == {
+        assert {name: answer_of(item) for name, item in served.items()} == {
             "a": "learned", "plain": "base", "hot": "base", "b": "learned", "other": "base",
         }  # fmt: skip
-        assert len({id(one.endpoints[0]) for one in served.values()}) == 2
+        assert len({id(item.endpoints[0]) for item in served.values()}) == 2
         line = next(child.cmdline() for child in children if "org/base" in child.cmdline())
     names = line[line.index("--served-model-name") + 1 :]
     assert names[:8] == ["plain", "hot", "--enable-lora", "--max-lora-rank", "16", "--max-loras", "3", "--lora-modules"]
@@ -157,27 +157,29 @@ def test_each_base_has_one_server_with_its_adapters(tmp_path, server):
 
 def test_running_servers_are_used_as_they_are(tmp_path):
     with (
-        ScriptedServer(Script(model="m", completion="m")) as here,
-        ScriptedServer(Script(model="n", completion="n")) as there,
+        ScriptedServer(Script(model="m", completion="m")) as local,
+        ScriptedServer(Script(model="n", completion="n")) as remote,
     ):
-        parameters = asked(policy=["a=m", "b=m", f"c=n,base_url={there.base_url}"], base_url=here.base_url)
+        parameters = make_parameters(
+            policy=["a=m", "b=m", f"c=n,base_url={remote.base_url}"], base_url=local.base_url
+        )
         with serving_cast(parameters, parameters.policies) as served:
-            assert {name: (one.model, answer_of(one)) for name, one in served.items()} == {
+            assert {name: (item.model, answer_of(item)) for name, item in served.items()} == {
                 "a": ("m", "m"), "b": ("m", "m"), "c": ("n", "n"),
             }  # fmt: skip
             assert served["a"].endpoints[0] is served["b"].endpoints[0]
-        wrong = asked(policy=f"c=m,base_url={there.base_url}")
+        wrong = make_parameters(policy=f"c=m,base_url={remote.base_url}")
         with pytest.raises(ServingError, match=r"does not serve 'm' but 'n'"):
             serving_cast(wrong, wrong.policies).__enter__()
-        block = EndpointConfig(base_urls=(there.base_url,), api_key="sk-block")
-        blocked = asked(policy=["a=n", f"b=m,base_url={here.base_url}"], endpoint_block="block")
+        block = EndpointConfig(base_urls=(remote.base_url,), api_key="sk-block")
+        blocked = make_parameters(policy=["a=n", f"b=m,base_url={local.base_url}"], endpoint_block="block")
         with serving_cast(blocked, blocked.policies, endpoint=block) as served:
             assert served["a"].client.api_key.get_secret_value() == "sk-block"
             assert served["b"].client.api_key is None  # the block's key is for its servers alone
 
 
 def test_demonstrations_need_no_server():
-    parameters = asked(model_path="oracle", policy="r=random")
+    parameters = make_parameters(model_path="oracle", policy="r=random")
     with serving_cast(parameters, parameters.policies) as served:
         assert served == {}
 
@@ -193,7 +195,7 @@ def test_where_one_does_not_start_none_stays(tmp_path, server, monkeypatch, toge
         server = server.model_copy(update={"environment": {**server.environment, **devices}})
     lora = write_adapter(tmp_path / "lora")
     start_s = 600 if together else 0  # longer than this test may take: its end is not waited for
-    parameters = asked(
+    parameters = make_parameters(
         policy=["a=org/other", f"b=org/base,adapter={lora}"], log_dir=str(tmp_path / "logs"),
         vllm_args=f"""--max-lora-rank 1 --script '{{"start_s": {start_s}}}'""",
     )  # fmt: skip

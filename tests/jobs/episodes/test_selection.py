@@ -16,17 +16,17 @@ from tests.generation.made import opened
 def episode(number, sample_id, success, *, turns=2, finish_reason="stop"):
     """An episode of two agents who act in turn; `success` None for one that failed on the way."""
     messages, played = [], []
-    for place in range(turns):
-        messages += [{"role": "user", "content": f"ask {place}"}, {"role": "assistant", "content": f"say {place}"}]
+    for index in range(turns):
+        messages += [{"role": "user", "content": f"ask {index}"}, {"role": "assistant", "content": f"say {index}"}]
         played.append(
             EpisodeTurn(
-                agent_name=("coder", "tester")[place % 2],
+                agent_name=("coder", "tester")[index % 2],
                 policy_name="m",
-                turn_idx=place // 2,
-                first=2 * place,
-                end=2 * place + 2,
-                reward=0.5 * place,
-                seed=place,
+                turn_idx=index // 2,
+                first=2 * index,
+                end=2 * index + 2,
+                reward=0.5 * index,
+                seed=index,
                 finish_reason=finish_reason,
             )
         )
@@ -43,10 +43,10 @@ def episode(number, sample_id, success, *, turns=2, finish_reason="stop"):
 @contextmanager
 def run_of(folder, *episodes, problems=3, expected=9):
     with opened(folder, rows=problems, expected=expected) as run:
-        for one in episodes:
-            row = one.model_dump(mode="json")
+        for item in episodes:
+            row = item.model_dump(mode="json")
             outcome = RolloutOutcome.of_row(row)
-            run.journal.append(CompletedRollout(one.instance_id, one.sample_id, dump_line(row), outcome))
+            run.journal.append(CompletedRollout(item.instance_id, item.sample_id, dump_line(row), outcome))
         yield run
 
 
@@ -75,8 +75,8 @@ def test_a_row_is_the_seeds(tmp_path):
 
 
 def test_all_turns_of_an_episode_or_none(tmp_path):
-    made = [episode(0, 0, True, turns=3), episode(0, 1, False, turns=4), episode(1, 0, None, turns=1)]
-    with run_of(tmp_path, *made) as run:
+    result = [episode(0, 0, True, turns=3), episode(0, 1, False, turns=4), episode(1, 0, None, turns=1)]
+    with run_of(tmp_path, *result) as run:
         rows, statistics = written(tmp_path, run)
         assert keys(rows) == [(0, 0, 0), (0, 0, 0), (0, 0, 1)]
         assert statistics.left_out == {"episode did not succeed": 4, "episode failed on the way": 1}
@@ -87,8 +87,8 @@ def test_all_turns_of_an_episode_or_none(tmp_path):
 
 
 def test_statistics_are_honest(tmp_path):
-    made = [episode(0, 0, True), episode(0, 1, False, finish_reason="length"), episode(1, 0, None)]
-    with run_of(tmp_path, *made) as run:
+    result = [episode(0, 0, True), episode(0, 1, False, finish_reason="length"), episode(1, 0, None)]
+    with run_of(tmp_path, *result) as run:
         _, statistics = written(tmp_path, run)
     counted = statistics.to_json()
     assert {name: counted[name] for name in ("wanted", "episodes", "successes", "unsuccessful", "failed")} == {
@@ -118,15 +118,15 @@ def test_only_some_agents(tmp_path):
 
 @pytest.mark.parametrize(("successes", "others"), [(3, 9), (9, 3), (4, 4), (0, 5)])
 def test_balance(tmp_path, successes, others):
-    made = [episode(number, 0, number < successes, turns=1) for number in range(successes + others)]
-    with run_of(tmp_path, *made, problems=len(made), expected=len(made)) as run:
+    result = [episode(number, 0, number < successes, turns=1) for number in range(successes + others)]
+    with run_of(tmp_path, *result, problems=len(result), expected=len(result)) as run:
         rows, statistics = written(tmp_path, run, only_success=False, balance_success=True, seed=1)
         again, _ = written(tmp_path, run, only_success=False, balance_success=True, seed=1)
         other, _ = written(tmp_path, run, only_success=False, balance_success=True, seed=2)
     fewer = min(successes, others)
     assert [row["metadata"]["env_success"] for row in rows].count(True) == fewer
     assert [row["metadata"]["env_success"] for row in rows].count(False) == fewer
-    assert statistics.left_out.get("episode left out for balance", 0) == len(made) - 2 * fewer
+    assert statistics.left_out.get("episode left out for balance", 0) == len(result) - 2 * fewer
     assert rows == again
     assert (rows == other) == (fewer == 0 or successes == others)
 
@@ -152,8 +152,8 @@ def test_an_answer_that_was_cut_off_is_no_row_unless_it_is_wanted(tmp_path, reas
 
 
 def test_an_answer_of_thoughts_alone_is_no_row(tmp_path):
-    one = episode(0, 0, True)
-    one.messages[1] |= {"content": "", "reasoning_content": "hm"}
-    with run_of(tmp_path, one) as run:
+    item = episode(0, 0, True)
+    item.messages[1] |= {"content": "", "reasoning_content": "hm"}
+    with run_of(tmp_path, item) as run:
         rows, statistics = written(tmp_path, run)
     assert (len(rows), statistics.left_out) == (1, {REASONING_ONLY: 1})

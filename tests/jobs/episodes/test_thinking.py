@@ -79,8 +79,8 @@ def rows(rollout):
 
 
 def test_every_turn_is_trained_in_the_context_of_its_request(tmp_path):
-    for given in ({}, {"drop_reasoning": True}, {"first": WITHOUT}, {"first": WITHOUT, "second": WITHOUT}):
-        rollout, bodies = episode(tmp_path, **given)
+    for options in ({}, {"drop_reasoning": True}, {"first": WITHOUT}, {"first": WITHOUT, "second": WITHOUT}):
+        rollout, bodies = episode(tmp_path, **options)
         assert len(bodies) == len(rollout.turns) == 4
         for body, row in zip(bodies, rows(rollout), strict=True):
             assert rendered_by_a_server(body) == render(row["messages"][:-1], row)
@@ -107,6 +107,6 @@ def test_arguments_of_all_turns_stand_on_the_row_and_others_on_the_turns(tmp_pat
     both, _ = episode(tmp_path, first=WITHOUT, second=WITHOUT)
     assert both.chat_template_kwargs == {"enable_thinking": False}
     assert [turn.chat_template_kwargs for turn in both.turns] == [None] * 4
-    one, _ = episode(tmp_path, first=WITHOUT)
-    assert one.chat_template_kwargs is None
-    assert [turn.chat_template_kwargs for turn in one.turns] == [{"enable_thinking": False}, None] * 2
+    item, _ = episode(tmp_path, first=WITHOUT)
+    assert item.chat_template_kwargs is None
+    assert [turn.chat_template_kwargs for turn in item.turns] == [{"enable_thinking": False}, None] * 2

@@ -149,9 +149,9 @@ def played(tmp_path, policies=None, *, answer="5", max_turns=3, seed=7, environm
 
     async def run():
         async with threads() as in_thread:
-            given = environment.Settings(**settings)
+            options = environment.Settings(**settings)
             return await play(
-                lambda: environment.make(problem(answer), seed, given, None), cast, seed=seed, in_thread=in_thread
+                lambda: environment.make(problem(answer), seed, options, None), cast, seed=seed, in_thread=in_thread
             )
 
     return asyncio.run(run())

@@ -8,7 +8,7 @@ from rollmill.jobs.evaluation.train_and_evaluate import TrainAndEvaluate
 from rollmill.jobs.training.manifest import Trained
 
 
-def given(**more):
+def make_parameters(**more):
     return TrainAndEvaluate(model_path="base", train_data="sft.jsonl", output_dir="out", **more)
 
 
@@ -32,10 +32,10 @@ def trained(*, adapter=None, merged=None):
 )
 def test_what_is_served_and_that_no_more_is_merged(monkeypatch, serve, accelerator, more, adapter):
     monkeypatch.setattr(train_and_evaluate, "has_accelerator", lambda: accelerator)
-    parameters = given(serve=serve, held_out="test.jsonl", **more)
+    parameters = make_parameters(serve=serve, held_out="test.jsonl", **more)
     assert parameters.training().merge is not adapter
-    assert not given(serve=serve, **more).training().merge
-    assert given(serve=serve, held_out="test.jsonl", merge=True, **more).training().merge
+    assert not make_parameters(serve=serve, **more).training().merge
+    assert make_parameters(serve=serve, held_out="test.jsonl", merge=True, **more).training().merge
     after = parameters.after(trained(adapter=Path("out"), merged=None if adapter else Path("out/merged")))
     assert (after.model_path, after.adapter) == ((["base"], ["out"]) if adapter else (["out/merged"], []))
     assert (after.model_name, after.output_dir) == (["evaluation"], "out/after")
@@ -44,15 +44,17 @@ def test_what_is_served_and_that_no_more_is_merged(monkeypatch, serve, accelerat
 
 
 def test_evaluations_run_where_the_user_says():
-    assert given(held_out="test.jsonl", cluster_block="gpus").before().cluster_block == "gpus"
-    assert given(held_out="test.jsonl", gpu_workers=4).after(trained(merged=Path("out/merged"))).gpu_workers == 4
-    assert given(held_out="test.jsonl").before().gpu_workers is None
+    assert make_parameters(held_out="test.jsonl", cluster_block="gpus").before().cluster_block == "gpus"
+    assert (
+        make_parameters(held_out="test.jsonl", gpu_workers=4).after(trained(merged=Path("out/merged"))).gpu_workers == 4
+    )
+    assert make_parameters(held_out="test.jsonl").before().gpu_workers is None
 
 
 @pytest.mark.parametrize("accelerator", [True, False])
 def test_a_whole_model_is_served_as_it_is(monkeypatch, accelerator):
     monkeypatch.setattr(train_and_evaluate, "has_accelerator", lambda: accelerator)
-    parameters = given(use_lora=False, held_out="test.jsonl")
+    parameters = make_parameters(use_lora=False, held_out="test.jsonl")
     assert not parameters.training().merge
     after = parameters.after(trained())
     assert (after.model_path, after.adapter) == (["out"], [])
@@ -70,12 +72,12 @@ def test_a_whole_model_is_served_as_it_is(monkeypatch, accelerator):
 )
 def test_mistakes(mistake, words):
     with pytest.raises(ValidationError, match=words):
-        given(**mistake)
+        make_parameters(**mistake)
 
 
 def test_comparison_names_its_files():
-    found = before_after.BeforeAfter(*3 * [None], picture=Path("out/evaluation.png"))
-    assert found.directory == Path("out")
-    assert sorted(map(str, found.files.values())) == [
+    result = before_after.BeforeAfter(*3 * [None], picture=Path("out/evaluation.png"))
+    assert result.directory == Path("out")
+    assert sorted(map(str, result.files.values())) == [
         "out/after", "out/before", "out/evaluation.json", "out/evaluation.png",
     ]  # fmt: skip

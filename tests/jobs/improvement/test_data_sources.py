@@ -24,15 +24,20 @@ def context(**more):
 
 @pytest.mark.parametrize("name", ["feed.yaml", "feed.json"])
 def test_feed_file_and_policy_give_the_flow_parameters(tmp_path, name):
-    given = {"dataset": "other.jsonl", "num-rollout": 16, "verifier": "math", "temperature": 1, "seed": 5}
-    [feed] = read_feeds([f"reject-sampling={write(tmp_path / name, given)}"])
+    options = {"dataset": "other.jsonl", "num-rollout": 16, "verifier": "math", "temperature": 1, "seed": 5}
+    [feed] = read_feeds([f"reject-sampling={write(tmp_path / name, options)}"])
     assert (feed.name, feed.kind) == ("reject_sampling_1", "reject_sampling")
     planned = feed.plan(context())
-    asked = planned.parameters
-    assert (asked.model_path, asked.model_name, asked.output_dir) == (["m"], ["reject_sampling_1"], "r")
-    assert (asked.dataset, asked.num_rollout, asked.verifier, asked.temperature) == ("other.jsonl", 16, "math", 1.0)
-    assert (asked.seed, asked.concurrent_problems) == (7, 4)
-    assert (asked.server_block, asked.vllm_args, asked.no_canary) == ("here", "--x", True)
+    parameters = planned.parameters
+    assert (parameters.model_path, parameters.model_name, parameters.output_dir) == (["m"], ["reject_sampling_1"], "r")
+    assert (parameters.dataset, parameters.num_rollout, parameters.verifier, parameters.temperature) == (
+        "other.jsonl",
+        16,
+        "math",
+        1.0,
+    )
+    assert (parameters.seed, parameters.concurrent_problems) == (7, 4)
+    assert (parameters.server_block, parameters.vllm_args, parameters.no_canary) == ("here", "--x", True)
     assert planned.inputs == ["r/reject_sampling_1"]
     assert planned.is_generated
 
@@ -47,13 +52,13 @@ def test_what_the_feed_says_of_serving_stands(tmp_path):
 
 
 def test_agents_are_planned_at_a_policy(tmp_path):
-    given = {"dataset": "problems.json", "samples-per-task": 4, "config": "mini_textbased.yaml", "seed": 5}
-    given["gpu_workers"] = 2
-    [feed] = read_feeds([f"agent-rollouts={write(tmp_path / 'feed.json', given)}"])
+    options = {"dataset": "problems.json", "samples-per-task": 4, "config": "mini_textbased.yaml", "seed": 5}
+    options["gpu_workers"] = 2
+    [feed] = read_feeds([f"agent-rollouts={write(tmp_path / 'feed.json', options)}"])
     planned = feed.plan(context())
-    asked = planned.parameters
-    assert (asked.model_path, asked.output, asked.num_rollout) == ("m", "r/agent_rollouts_1.json", 4)
-    assert (asked.seed, asked.server_block, asked.vllm_args, asked.gpu_workers) == (7, "here", "--x", 2)
+    parameters = planned.parameters
+    assert (parameters.model_path, parameters.output, parameters.num_rollout) == ("m", "r/agent_rollouts_1.json", 4)
+    assert (parameters.seed, parameters.server_block, parameters.vllm_args, parameters.gpu_workers) == (7, "here", "--x", 2)
     assert planned.inputs == ["r/agent_rollouts_1.json"]
     assert planned.prompting is None  # what an agent was told stays
     assert planned.is_generated

@@ -8,7 +8,7 @@ from rollmill.corpus.corpus import read_corpus
 from rollmill.jobs.curation.filter_spec import Filters
 from rollmill.jobs.curation.select_rollouts import select
 from rollmill.jobs.improvement.diversity import at_most_different, farthest_first
-from tests.jobs.improvement.made import recorded, write_lines
+from tests.jobs.improvement.recorded_rollouts import recorded, write_lines
 
 SAME = "first add the tens and then add the ones to get the answer which is {}"
 OTHER = "count upwards on all of your fingers until nothing is left at all"
@@ -58,4 +58,4 @@ def test_farthest_first_keeps_distinct_rows_first(rows, count):
     assert len(chosen) == min(count, len(rows))
     assert chosen[0] == 0
     distinct = len({tuple(row) for row in rows})
-    assert len({tuple(rows[place]) for place in chosen}) == min(count, distinct)
+    assert len({tuple(rows[index]) for index in chosen}) == min(count, distinct)

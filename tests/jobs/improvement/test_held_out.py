@@ -11,34 +11,34 @@ from rollmill.jobs.improvement.held_out import HeldOut, question_key
 from rollmill.problems import ProblemSource
 from rollmill.records import Image, Problem
 from tests.generation.made import append, opened
-from tests.jobs.improvement.made import recorded, write_lines
+from tests.jobs.improvement.recorded_rollouts import recorded, write_lines
 
 QUESTION = "Which number is larger, 51 or 14?"
 
 
 def held_out(*prompts, **more):
-    return HeldOut(Problem(instance_id=f"h{place}", prompt=prompt, **more) for place, prompt in enumerate(prompts))
+    return HeldOut(Problem(instance_id=f"h{index}", prompt=prompt, **more) for index, prompt in enumerate(prompts))
 
 
-def within(tmp_path, held, *rows):
-    return held.within([write_lines(tmp_path / "rows.jsonl", rows)])
+def within(tmp_path, held_out_problems, *rows):
+    return held_out_problems.within([write_lines(tmp_path / "rows.jsonl", rows)])
 
 
 def test_questions_are_the_same_but_for_space_and_capitals():
-    one = Problem(instance_id="a", prompt="What is\n 1+1?")
+    item = Problem(instance_id="a", prompt="What is\n 1+1?")
     other = Problem(instance_id="b", prompt="what is 1+1?", answer="2")
-    assert question_key(one) == question_key(other)
-    assert question_key(one) != question_key(Problem(instance_id="a", prompt="What is 1+2?"))
+    assert question_key(item) == question_key(other)
+    assert question_key(item) != question_key(Problem(instance_id="a", prompt="What is 1+2?"))
 
 
 def test_among_problems_the_whole_question_counts(tmp_path):
     rows = [("a", f"{QUESTION} Say why."), ("b", "x")]
-    path = write_lines(tmp_path / "t.jsonl", [{"id": place, "prompt": prompt, "answer": 1} for place, prompt in rows])
+    path = write_lines(tmp_path / "t.jsonl", [{"id": index, "prompt": prompt, "answer": 1} for index, prompt in rows])
     assert held_out(QUESTION, " X ").among(ProblemSource(dataset=path)) == {"h1": f"b of {path}"}
 
 
 @pytest.mark.parametrize(
-    ("question", "message", "found"),
+    ("question", "message", "result"),
     [
         (QUESTION, "which  number is\nLARGER, 51 or 14?", True),
         (QUESTION, f"Solve this.\n\nQuestion: {QUESTION} Answer in tags.", True),
@@ -61,10 +61,10 @@ def test_among_problems_the_whole_question_counts(tmp_path):
         ),
     ],
 )
-def test_a_question_is_found_in_what_users_say(tmp_path, question, message, found):
-    held = held_out("another that nobody asks here", question)
-    place = f"row 1 of {tmp_path / 'rows.jsonl'}"
-    assert within(tmp_path, held, recorded("t", message)) == ({"h1": place} if found else {})
+def test_a_question_is_found_in_what_users_say(tmp_path, question, message, result):
+    held_out_problems = held_out("another that nobody asks here", question)
+    index = f"row 1 of {tmp_path / 'rows.jsonl'}"
+    assert within(tmp_path, held_out_problems, recorded("t", message)) == ({"h1": index} if result else {})
 
 
 def test_a_run_s_problems_are_looked_through_too(tmp_path):
@@ -90,24 +90,24 @@ def test_conversation_matches_only_if_all_user_turns_appear(tmp_path):
         {"role": "assistant", "content": "hi"},
         {"role": "user", "content": QUESTION},
     ]
-    held = HeldOut([Problem(instance_id="h", prompt=prompt)])
+    held_out_problems = HeldOut([Problem(instance_id="h", prompt=prompt)])
     both = [{"role": "user", "content": "Hello"}, {"role": "user", "content": QUESTION}]
-    assert within(tmp_path, held, recorded("t", QUESTION)) == {}
-    assert within(tmp_path, held, recorded("t", "", messages=both)).keys() == {"h"}
+    assert within(tmp_path, held_out_problems, recorded("t", QUESTION)) == {}
+    assert within(tmp_path, held_out_problems, recorded("t", "", messages=both)).keys() == {"h"}
 
 
 def test_the_same_words_about_another_image_are_another_question(tmp_path):
     (tmp_path / "a.png").write_bytes(b"a")
     (tmp_path / "b.png").write_bytes(b"b")
     image = Image(path="images/x.png", media_type="image/png", sha256=hashlib.sha256(b"a").hexdigest())
-    held = held_out(QUESTION, images=(image,))
+    held_out_problems = held_out(QUESTION, images=(image,))
 
     def shown(path):
         return recorded("t", [{"type": "image", "image": path}, {"type": "text", "text": QUESTION}])
 
-    assert within(tmp_path, held, shown("b.png"), recorded("t", QUESTION)) == {}
-    assert within(tmp_path, held, shown("a.png")).keys() == {"h0"}
-    assert within(tmp_path, held, shown(f"elsewhere/{image.sha256}.png")).keys() == {"h0"}
+    assert within(tmp_path, held_out_problems, shown("b.png"), recorded("t", QUESTION)) == {}
+    assert within(tmp_path, held_out_problems, shown("a.png")).keys() == {"h0"}
+    assert within(tmp_path, held_out_problems, shown(f"elsewhere/{image.sha256}.png")).keys() == {"h0"}
 
 
 def test_images_that_rollouts_name_elsewhere_are_not_opened(tmp_path):
@@ -118,14 +118,14 @@ def test_images_that_rollouts_name_elsewhere_are_not_opened(tmp_path):
     (tmp_path / "a.png").write_bytes(b"a")
     (folder / "link.png").symlink_to(tmp_path / "a.png")
     image = Image(path="images/x.png", media_type="image/png", sha256=hashlib.sha256(b"a").hexdigest())
-    held = held_out(QUESTION, images=(image,))
+    held_out_problems = held_out(QUESTION, images=(image,))
     for path in ("pipe.png", "link.png", "../a.png", str(tmp_path / "a.png"), "/dev/zero", "a\0.png"):
         row = recorded("t", [{"type": "image", "image": path}, {"type": "text", "text": QUESTION}])
-        assert within(folder, held, row) == {}
+        assert within(folder, held_out_problems, row) == {}
 
 
 def test_the_first_row_that_asks_is_named_in_every_batch(tmp_path):
-    rows = [recorded("t", f"number {place}") for place in range(700)]
+    rows = [recorded("t", f"number {index}") for index in range(700)]
     rows[600] = rows[650] = recorded("t", QUESTION)
     assert within(tmp_path, held_out(QUESTION), *rows) == {"h0": f"row 601 of {tmp_path / 'rows.jsonl'}"}
 
@@ -134,5 +134,5 @@ def test_the_first_row_that_asks_is_named_in_every_batch(tmp_path):
 @given(st.text("ab \n1.,", max_size=60), st.text("ab \n1.,"), st.text("ab \n1.,"))
 def test_a_question_on_lines_of_its_own_is_always_found(tmp_path_factory, question, before, after):
     folder = tmp_path_factory.mktemp("held_out")
-    found = within(folder, held_out(question), recorded("t", f"{before}\n{question}\n{after}"))
-    assert found.keys() == ({"h0"} if question.strip() else set())
+    result = within(folder, held_out(question), recorded("t", f"{before}\n{question}\n{after}"))
+    assert result.keys() == ({"h0"} if question.strip() else set())

@@ -71,7 +71,7 @@ def test_its_runs_reports_are_written_anew(plan):
     for parameters in generations(plan):
         outcomes = report_complete(jobs(parameters))
         assert outcomes is not None
-        assert all(path.exists() for path in chain.from_iterable(one.files.values() for one in outcomes))
+        assert all(path.exists() for path in chain.from_iterable(item.files.values() for item in outcomes))
 
 
 def test_its_rows_are_chosen_again(folder, plan):

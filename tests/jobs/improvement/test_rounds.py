@@ -21,7 +21,7 @@ from rollmill.jobs.improvement.rounds import (
 from rollmill.jobs.training.manifest import Trained
 from rollmill.problems import Prompting
 from tests.generation.made import append, opened
-from tests.jobs.improvement.made import recorded, write_lines
+from tests.jobs.improvement.recorded_rollouts import recorded, write_lines
 
 PROBLEMS = 12
 
@@ -169,8 +169,8 @@ def test_history_counts_rows_by_feed(tmp_path, parameters):
     evaluated(fed.folder(0), 0, WITH_EXAMPLES)
     history, plan, chosen = play(fed, begin(fed), 12)
     assert [feed.name for feed in plan.to_generate] == ["rollouts"]
-    one = history.rounds[0]
-    assert (one.rollouts, one.right, one.rows, one.feeds) == (4, 2, 2, {"rollouts": 1, "data_1": 1})
+    item = history.rounds[0]
+    assert (item.rollouts, item.right, item.rows, item.feeds) == (4, 2, 2, {"rollouts": 1, "data_1": 1})
     assert round_rows(history)[-1]["trained on"] == "2 (rollouts 1, data_1 1)"
     assert chosen.line() == (
         "2 rows of 2 problems (rollouts 1, data_1 1); dropped: failed 1, not_successful 1, over_limit 1, unverified 1"

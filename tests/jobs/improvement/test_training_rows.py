@@ -12,7 +12,7 @@ from rollmill.jobs.improvement.candidate_pool import is_verified
 from rollmill.jobs.improvement.training_rows import write_training_rows
 from tests.exports.sample_corpus import lines_of
 from tests.generation.made import append, opened
-from tests.jobs.improvement.made import existing, recorded, sampled, write_lines
+from tests.jobs.improvement.recorded_rollouts import existing, recorded, sampled, write_lines
 
 ACCEPTED = Filters(
     drop_errors=["any"], drop_unparseable=True, successful_only=True, drop_empty=True, drop_duplicates=True
@@ -22,21 +22,21 @@ ACCEPTED = Filters(
 def make_run(directory, *completions, questions=("question 0", "question 1"), **fields):
     """A run in which the right completions of p0, p1, ... are these; a text or several."""
     directory.parent.mkdir(parents=True, exist_ok=True)
-    rows = [{"id": f"p{place}", "prompt": question, "answer": "1"} for place, question in enumerate(questions)]
+    rows = [{"id": f"p{index}", "prompt": question, "answer": "1"} for index, question in enumerate(questions)]
     with opened(directory, rows=rows, num_rollout=8) as run:
-        for place, some in enumerate(completions):
+        for index, some in enumerate(completions):
             for sample, text in enumerate([some] if isinstance(some, str) else some):
-                append(run.journal, f"p{place}", sample, completion=text, **fields)
+                append(run.journal, f"p{index}", sample, completion=text, **fields)
 
 
 def chosen(tmp_path, feeds, at_most_k=1, accepted=ACCEPTED):
-    found = write_training_rows(feeds, tmp_path / "rows", accepted=accepted, at_most_k=at_most_k)
+    result = write_training_rows(feeds, tmp_path / "rows", accepted=accepted, at_most_k=at_most_k)
     rows = lines_of(tmp_path / "rows/sft.jsonl")
-    assert found.rows == len(rows) == sum(found.feeds.values())
-    return found, rows
+    assert result.rows == len(rows) == sum(result.feeds.values())
+    return result, rows
 
 
-def said(rows):
+def message(rows):
     return [
         (row["metadata"]["instance_id"], row["messages"][-2]["content"], row["messages"][-1]["content"]) for row in rows
     ]
@@ -47,10 +47,10 @@ def test_the_same_ids_of_different_feeds_are_different_problems(tmp_path):
     make_run(tmp_path / "reject_sampling_1", "c", "d", questions=("other 0", "other 1"))
     data = write_lines(tmp_path / "data.jsonl", [recorded("p0", "third 0", "e"), recorded("p0", "third 0", "f")])
     feeds = [sampled(tmp_path), sampled(tmp_path, "reject_sampling_1"), existing(data)]
-    found, rows = chosen(tmp_path, feeds)
-    assert found.feeds == {"rollouts": 2, "reject_sampling_1": 2, "data_2": 1}
-    assert found.dropped == {"over_limit": 1}
-    assert said(rows) == [
+    result, rows = chosen(tmp_path, feeds)
+    assert result.feeds == {"rollouts": 2, "reject_sampling_1": 2, "data_2": 1}
+    assert result.dropped == {"over_limit": 1}
+    assert message(rows) == [
         ("rollouts:p0", "question 0", "a"),
         ("rollouts:p1", "question 1", "b"),
         ("reject_sampling_1:p0", "other 0", "c"),
@@ -70,13 +70,13 @@ def test_a_question_is_one_problem_whichever_feeds_have_it(tmp_path):
         existing(write_lines(tmp_path / "data.jsonl", rows)),
         existing(tmp_path / "old", "data_3"),
     ]
-    found, rows = chosen(tmp_path, feeds)
+    result, rows = chosen(tmp_path, feeds)
     ids = ["rollouts:p0", "rollouts:p1", "reject_sampling_1:p0", "data_2:y"]
     assert [row["metadata"]["instance_id"] for row in rows] == ids
-    assert found.dropped == {"over_limit": 3, "duplicate_completion": 1}
-    assert found.feeds == {"rollouts": 2, "reject_sampling_1": 1, "data_2": 1, "data_3": 0}
-    found, rows = chosen(tmp_path, feeds, at_most_k=3)
-    assert found.rows == 7
+    assert result.dropped == {"over_limit": 3, "duplicate_completion": 1}
+    assert result.feeds == {"rollouts": 2, "reject_sampling_1": 1, "data_2": 1, "data_3": 0}
+    result, rows = chosen(tmp_path, feeds, at_most_k=3)
+    assert result.rows == 7
 
 
 def test_nothing_unverified_is_trained_on(tmp_path):
@@ -93,10 +93,10 @@ def test_nothing_unverified_is_trained_on(tmp_path):
         recorded("failed", "q6", success=False),
     ]
     rows[5:7] = reversed(rows[5:7])  # takes no other's place
-    found, rows = chosen(tmp_path, [sampled(tmp_path), existing(write_lines(tmp_path / "data.jsonl", rows))])
+    result, rows = chosen(tmp_path, [sampled(tmp_path), existing(write_lines(tmp_path / "data.jsonl", rows))])
     assert [row["metadata"]["instance_id"] for row in rows] == ["rollouts:p0", "data_2:evaluated", "data_2:judged"]
-    assert found.dropped == {"unverified": 4, "not_successful": 2}
-    assert "unverified 4" in found.line()
+    assert result.dropped == {"unverified": 4, "not_successful": 2}
+    assert "unverified 4" in result.line()
     aside = lines_of(tmp_path / "rows/chosen.dropped.jsonl")
     assert [(row["drop_reason"], row["row"], row["instance_id"]) for row in aside] == [
         ("unverified", 1, "claimed"),
@@ -111,8 +111,8 @@ def test_nothing_unverified_is_trained_on(tmp_path):
 
 def test_a_run_s_own_rollout_needs_a_verdict(tmp_path):
     make_run(tmp_path / "rollouts", "a", "b", verdict=None)
-    found, rows = chosen(tmp_path, [sampled(tmp_path)])
-    assert (rows, found.dropped) == ([], {"unverified": 2})
+    result, rows = chosen(tmp_path, [sampled(tmp_path)])
+    assert (rows, result.dropped) == ([], {"unverified": 2})
 
 
 @pytest.mark.parametrize(
@@ -169,10 +169,10 @@ def test_of_a_problem_s_rollouts_those_that_differ_are_kept(tmp_path):
     make_run(tmp_path / "rollouts", [same.format(n) for n in (1, 2, 3)])
     rows = [recorded("x", "question 0", "a table of sums says so and it is never wrong")]
     feeds = [sampled(tmp_path), existing(write_lines(tmp_path / "data.jsonl", rows))]
-    found, rows = chosen(tmp_path, feeds, at_most_k=2)
+    result, rows = chosen(tmp_path, feeds, at_most_k=2)
     assert [row["metadata"]["instance_id"] for row in rows] == ["rollouts:p0", "data_2:x"]
     before = hashlib.sha256((tmp_path / "rows/sft.jsonl").read_bytes()).hexdigest()
-    assert chosen(tmp_path, feeds, at_most_k=2)[0].dropped == found.dropped == {"over_limit": 2}
+    assert chosen(tmp_path, feeds, at_most_k=2)[0].dropped == result.dropped == {"over_limit": 2}
     assert hashlib.sha256((tmp_path / "rows/sft.jsonl").read_bytes()).hexdigest() == before
     near = ACCEPTED.model_copy(update={"near_duplicates": 0.5})
     assert chosen(tmp_path, feeds, at_most_k=3, accepted=near)[0].dropped == {"near_duplicate": 2}
@@ -186,5 +186,5 @@ def test_data_given_in_two_feeds_is_refused(tmp_path):
 
 def test_rows_that_make_no_training_row_are_not_counted(tmp_path):
     rows = [recorded("x", "q"), recorded("y", "q", messages=[{"role": "narrator", "content": "n"}])]
-    found, _ = chosen(tmp_path, [existing(write_lines(tmp_path / "data.jsonl", rows))])
-    assert (found.feeds, found.dropped) == ({"data_2": 1}, {"empty_completion": 1})
+    result, _ = chosen(tmp_path, [existing(write_lines(tmp_path / "data.jsonl", rows))])
+    assert (result.feeds, result.dropped) == ({"data_2": 1}, {"empty_completion": 1})

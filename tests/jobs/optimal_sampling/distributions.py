@@ -11,4 +11,4 @@ def pairs(batch, size, spread=3.0, apart=1.0, seed=0, dtype=torch.float64):
 
 
 def numbers(*tensors):
-    return tuple(one.double().numpy() for one in tensors)
+    return tuple(item.double().numpy() for item in tensors)

@@ -18,44 +18,44 @@ def write_rows(path: Path, rows) -> str:
 
 def questions(count: int):
     """Prompts in the words of `made`'s models, one of them in several lengths."""
-    asked = [f"w{3 + number % 9}" + " w4" * (number % 3) for number in range(count)]
-    return [{"question": question, "answer": f"w{number}"} for number, question in enumerate(asked)]
+    requested = [f"w{3 + number % 9}" + " w4" * (number % 3) for number in range(count)]
+    return [{"question": question, "answer": f"w{number}"} for number, question in enumerate(requested)]
 
 
-def parameters(folder: Path, rows=None, **given) -> OptimalSampling:
+def parameters(folder: Path, rows=None, **options) -> OptimalSampling:
     """Those of a call in a folder: `base` and `other` are its models, `rows` its data set."""
     dataset = str(folder / "rows.jsonl") if rows is None else write_rows(folder / "rows.jsonl", rows)
-    own = {
+    custom = {
         "model_theta": str(folder / "base"), "dataset": dataset, "output": str(folder / "out.jsonl"),
         "max_new_tokens": 6, "batch_size": 3, "shard_size": 8, "device": "cpu",
     }  # fmt: skip
-    return OptimalSampling.model_validate(own | given)
+    return OptimalSampling.model_validate(custom | options)
 
 
-def opened(asked: OptimalSampling):
-    return opened_run(OptimalSamplingJob.of(asked))
+def opened(requested: OptimalSampling):
+    return opened_run(OptimalSamplingJob.of(requested))
 
 
-def shards_of(asked: OptimalSampling, run):
+def shards_of(requested: OptimalSampling, run):
     """All that a call draws, as shards."""
-    job = OptimalSamplingJob.of(asked)
+    job = OptimalSamplingJob.of(requested)
     scheduler = job.scheduler(run, job.progress(run))
     return list(iter(lambda: scheduler.cut(1), None))
 
 
-def sample(asked: OptimalSampling, shard, **more):
+def sample(requested: OptimalSampling, shard, **more):
     """What a worker makes of a shard."""
-    return OptimalSamplingJob.of(asked).make_shard(shard, Services, caller="test", **more)
+    return OptimalSamplingJob.of(requested).make_shard(shard, Services, caller="test", **more)
 
 
-def draw(asked: OptimalSampling, most: int | None = None):
+def draw(requested: OptimalSampling, most: int | None = None):
     """What the flow does, in this process; `most` ends it after so many rows, in the middle of a shard."""
-    job = OptimalSamplingJob.of(asked)
+    job = OptimalSamplingJob.of(requested)
     with opened_run(job) as run:
         progress = job.progress(run)
         scheduler = job.scheduler(run, progress)
         while shard := scheduler.cut(1):
-            samples = sample(asked, shard)
+            samples = sample(requested, shard)
             if most is not None:
                 samples = samples._replace(completed=samples.completed[: most - progress.tally.done])
             scheduler.take(shard, samples)

@@ -45,12 +45,12 @@ def bisected(theta, t, steps=45):
 @pytest.mark.parametrize(("batch", "size"), SHAPES)
 def test_kl_symmetry_is_the_root(batch, size, spread, apart, dtype):
     theta, t = pairs(batch, size, spread, apart, dtype=dtype)
-    found = compute_alpha(theta, t)
+    result = compute_alpha(theta, t)
     exact = numbers(theta, t)
     root = bisected(*exact, steps=45 if size < 10_000 else 34)
     precision = torch.finfo(dtype).eps
-    assert found.dtype == dtype
-    (alpha,) = numbers(found)
+    assert result.dtype == dtype
+    (alpha,) = numbers(result)
     mean, variance, log_z = moments(*exact, alpha)
     # what float rounding of the sums lets one know, over the slope
     slope = np.minimum(variance, moments(*exact, root)[1])
@@ -109,9 +109,9 @@ def test_ess_balance_is_the_root(spread, apart):
 def test_kl_symmetry_does_not_balance_ess():
     theta, t = pairs(20, 300, 3, 3)
     alpha = compute_alpha(theta, t)
-    told = token_diagnostics(theta, t, log_mixture(theta, t, alpha)[0], alpha)
-    assert told.kl_gap.max() < 1e-4
-    assert (told.ess_ratio.log().abs() > 0.1).any()
+    diagnostics = token_diagnostics(theta, t, log_mixture(theta, t, alpha)[0], alpha)
+    assert diagnostics.kl_gap.max() < 1e-4
+    assert (diagnostics.ess_ratio.log().abs() > 0.1).any()
 
 
 def test_entropy_is_the_share():
@@ -181,9 +181,9 @@ def test_tokens_outside_one_support_have_no_part():
 
 def test_without_a_root_the_end_that_d_points_to():
     theta, t = torch.tensor([[0.5, 0.5, 0]]).log(), torch.tensor([[0.9, 0, 0.1]]).log()
-    found = torch.cat([compute_alpha(theta, t), compute_alpha(t, theta)])
-    assert 1 - 2e-6 < found[0] < 1
-    assert 0 < found[1] < 2e-6
+    result = torch.cat([compute_alpha(theta, t), compute_alpha(t, theta)])
+    assert 1 - 2e-6 < result[0] < 1
+    assert 0 < result[1] < 2e-6
 
 
 @pytest.mark.parametrize("method", SEARCHED)

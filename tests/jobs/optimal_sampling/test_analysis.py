@@ -10,37 +10,37 @@ from rollmill.jobs.optimal_sampling.sampler import means, token_lists
 from rollmill.reports.plots.optimal_sampling import draw_by_position
 
 
-def told(alpha, kl_theta=None, **more):
+def diagnostics_line(alpha, kl_theta=None, **more):
     lists = {
         "alpha": alpha,
         "kl_theta": kl_theta or [1.0] * len(alpha),
         "kl_t": [3.0] * len(alpha),
         "ess_ratio": [2.0] * len(alpha),
     }
-    own = {f"{name}_mean": sum(values) / len(values) for name, values in lists.items()}
-    return {**own, "kl_gap_mean": 0.5, "tokens": len(alpha), "alpha_method": "entropy", **lists, **more}
+    custom = {f"{name}_mean": sum(values) / len(values) for name, values in lists.items()}
+    return {**custom, "kl_gap_mean": 0.5, "tokens": len(alpha), "alpha_method": "entropy", **lists, **more}
 
 
 def measured(*rows):
-    found = Measured("f")
+    result = Measured("f")
     for row in rows:
-        found.add(row)
-    return found
+        result.add(row)
+    return result
 
 
 def test_means_are_over_tokens():
-    found = measured(told([0.2]), told([0.5, 0.7, 0.6]))
-    assert (found.samples, found.tokens) == (2, 4)
-    assert found.mean("alpha") == pytest.approx(0.5)
-    assert found.mean("kl_gap") == pytest.approx(0.5)
-    row = found.row()
+    result = measured(diagnostics_line([0.2]), diagnostics_line([0.5, 0.7, 0.6]))
+    assert (result.samples, result.tokens) == (2, 4)
+    assert result.mean("alpha") == pytest.approx(0.5)
+    assert result.mean("kl_gap") == pytest.approx(0.5)
+    row = result.row()
     assert row["std"] == f"{np.std([0.2, 0.5, 0.7, 0.6]):.4g}"
     assert (row["min"], row["max"], row["KL theta"], row["KL t"], row["ESS ratio"]) == ("0.2", "0.7", "1", "3", "2")
 
 
 def test_a_curve_by_position():
-    found = measured(told([0.1, 0.2]), told([0.3, 0.4]), told([0.5]))
-    curve = found.curve("alpha")
+    result = measured(diagnostics_line([0.1, 0.2]), diagnostics_line([0.3, 0.4]), diagnostics_line([0.5]))
+    curve = result.curve("alpha")
     assert curve.position.tolist() == [1, 2]
     assert curve.mean == pytest.approx([0.3, 0.3])
     assert curve.low == pytest.approx([0.14, 0.22])
@@ -48,31 +48,34 @@ def test_a_curve_by_position():
 
 
 def test_positions_that_hardly_any_sample_reaches_are_left_out():
-    curve = measured(*[told([0.5] * 4)] * 99, told([0.5] * 50)).curve("alpha")
+    curve = measured(*[diagnostics_line([0.5] * 4)] * 99, diagnostics_line([0.5] * 50)).curve("alpha")
     assert curve.position.tolist() == [1, 2, 3, 4]
 
 
 def test_long_answers_are_put_together():
-    curve = measured(told([0.25] * 300)).curve("alpha")
+    curve = measured(diagnostics_line([0.25] * 300)).curve("alpha")
     assert len(curve.position) == 100
     assert curve.position[:2].tolist() == [2, 5]
     assert set(curve.mean) == {0.25}
 
 
 def test_numbers_that_are_none_do_not_count():
-    found = measured(told([0.5, 0.7], ess_ratio=[None, 4.0], ess_ratio_mean=4.0), told([0.2], ess_ratio_mean=None))
-    assert found.mean("ess_ratio") == 4.0
-    assert found.curve("ess_ratio").mean.tolist() == [2.0, 4.0]
+    result = measured(
+        diagnostics_line([0.5, 0.7], ess_ratio=[None, 4.0], ess_ratio_mean=4.0),
+        diagnostics_line([0.2], ess_ratio_mean=None),
+    )
+    assert result.mean("ess_ratio") == 4.0
+    assert result.curve("ess_ratio").mean.tolist() == [2.0, 4.0]
 
 
 def test_a_file_of_means_alone_as_others_wrote_them():
-    found = Measured("f")
-    found.add({"sample_idx": 0, "alpha_mean": 0.4, "ess_ratio_mean": 1.0, "kl_theta_mean": 0.3, "kl_t_mean": 0.1})
-    found.add({"sample_idx": 1, "alpha_mean": 0.6, "ess_ratio_mean": 1.0, "kl_theta_mean": 0.1, "kl_t_mean": 0.1})
-    row = found.row()
+    result = Measured("f")
+    result.add({"sample_idx": 0, "alpha_mean": 0.4, "ess_ratio_mean": 1.0, "kl_theta_mean": 0.3, "kl_t_mean": 0.1})
+    result.add({"sample_idx": 1, "alpha_mean": 0.6, "ess_ratio_mean": 1.0, "kl_theta_mean": 0.1, "kl_t_mean": 0.1})
+    row = result.row()
     assert (row["method"], row["samples"], row["alpha"], row["min"], row["|gap|"]) == ("?", "2", "0.5", "0.4", "0.1")
-    assert found.curve("alpha") is None
-    assert draw_by_position([found]).startswith(b"\x89PNG")
+    assert result.curve("alpha") is None
+    assert draw_by_position([result]).startswith(b"\x89PNG")
 
 
 def test_nothing_at_all_is_drawn_too():
@@ -81,14 +84,14 @@ def test_nothing_at_all_is_drawn_too():
 
 
 def test_many_files_of_any_name_and_wide_ratios_are_drawn():
-    files = [measured(told([0.1, 0.9], ess_ratio=[1e-3, 1e3])) for _ in range(10)]
+    files = [measured(diagnostics_line([0.1, 0.9], ess_ratio=[1e-3, 1e3])) for _ in range(10)]
     files[0].name = "$x_1$ 名前\n" * 20
     assert draw_by_position(files).startswith(b"\x89PNG")
 
 
 def test_means_and_lists_of_a_sample():
-    found = means({"alpha": [0.25, 0.75], "kl_gap": [1e-9, 3e-9], "ess_ratio": [math.nan, 2.0], "kl_t": [math.inf]})
-    assert found == {
+    result = means({"alpha": [0.25, 0.75], "kl_gap": [1e-9, 3e-9], "ess_ratio": [math.nan, 2.0], "kl_t": [math.inf]})
+    assert result == {
         "alpha_mean": 0.5, "alpha_std": 0.25, "kl_gap_mean": 2e-9, "ess_ratio_mean": 2.0, "ess_ratio_std": 0.0,
         "kl_t_mean": None,
     }  # fmt: skip
@@ -96,6 +99,6 @@ def test_means_and_lists_of_a_sample():
 
 
 @given(st.lists(st.floats(0, 1), min_size=1), st.integers(0, 30))
-def test_a_number_that_is_none_changes_no_mean(values, place):
-    with_nan = [*values[:place], math.nan, *values[place:]]
+def test_a_number_that_is_none_changes_no_mean(values, index):
+    with_nan = [*values[:index], math.nan, *values[index:]]
     assert means({"alpha": with_nan}) == means({"alpha": values})

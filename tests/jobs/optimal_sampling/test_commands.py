@@ -7,13 +7,13 @@ from rollmill.jobs.optimal_sampling.commands import analyze_diagnostics, parse
 from rollmill.jobs.optimal_sampling.parameters import AnalyzeDiagnostics, OptimalSampling
 
 
-def asked(*argv):
+def parse_flags(*argv):
     return parse(argv, description="", examples="")
 
 
 @pytest.mark.parametrize("name", ["analyze_diagnostics", "analyze-diagnostics"])
 @pytest.mark.parametrize(
-    ("given", "files", "output"),
+    ("options", "files", "output"),
     [
         (("a", "b"), ["a", "b"], "analysis.png"),
         (("a", "--output", "x.png", "b"), ["a", "b"], "x.png"),
@@ -21,24 +21,24 @@ def asked(*argv):
         (("--output=x.png", "a"), ["a"], "x.png"),
     ],
 )
-def test_files_need_no_flag(name, given, files, output):
-    found = asked(name, *given)
-    assert isinstance(found, AnalyzeDiagnostics)
-    assert (found.files, found.output) == (files, output)
+def test_files_need_no_flag(name, options, files, output):
+    result = parse_flags(name, *options)
+    assert isinstance(result, AnalyzeDiagnostics)
+    assert (result.files, result.output) == (files, output)
 
 
 def test_everything_else_is_sampling():
-    found = asked("--model_theta", "m", "--dataset", "d", "--output", "o.jsonl")
-    assert isinstance(found, OptimalSampling)
+    result = parse_flags("--model_theta", "m", "--dataset", "d", "--output", "o.jsonl")
+    assert isinstance(result, OptimalSampling)
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("options", "message"),
     [((), "--files: required"), (("a", "--output", "x.pdf"), "ends in .png"), (("a", "--x"), "--x")],
 )
-def test_mistakes(given, message, capsys):
+def test_mistakes(options, message, capsys):
     with pytest.raises(SystemExit):
-        asked("analyze_diagnostics", *given)
+        parse_flags("analyze_diagnostics", *options)
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("optimal_sampling analyze_diagnostics: ")
     assert message in line
@@ -59,7 +59,7 @@ def test_the_table_and_the_picture(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for name, alpha in (("fixed", [0.5, 0.5]), ("entropy", [0.25, 0.75, 0.5])):
         (tmp_path / f"{name}.diagnostics.jsonl").write_text(json.dumps(row(name, alpha)) + "\n")
-    analyze_diagnostics(asked("analyze_diagnostics", "fixed.diagnostics.jsonl", "entropy.diagnostics.jsonl"))
+    analyze_diagnostics(parse_flags("analyze_diagnostics", "fixed.diagnostics.jsonl", "entropy.diagnostics.jsonl"))
     shown = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert shown[2] == ["fixed", "fixed", "1", "2", "0.5", "0", "0.5", "0.5", "0.1", "0.2", "0.1", "1"]
     assert shown[3] == ["entropy", "entropy", "1", "3", "0.5", "0.2041", "0.25", "0.75", "0.1", "0.2", "0.1", "1"]
@@ -73,9 +73,9 @@ def test_the_table_and_the_picture(tmp_path, monkeypatch, capsys):
 def test_files_that_hold_none(tmp_path, text, message):
     (tmp_path / "x.jsonl").write_text(text)
     with pytest.raises(InputError, match=message):
-        analyze_diagnostics(asked("analyze_diagnostics", str(tmp_path / "x.jsonl")))
+        analyze_diagnostics(parse_flags("analyze_diagnostics", str(tmp_path / "x.jsonl")))
 
 
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(InputError, match="nowhere"):
-        analyze_diagnostics(asked("analyze_diagnostics", str(tmp_path / "nowhere.jsonl")))
+        analyze_diagnostics(parse_flags("analyze_diagnostics", str(tmp_path / "nowhere.jsonl")))

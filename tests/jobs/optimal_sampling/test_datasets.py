@@ -13,7 +13,7 @@ from rollmill.jobs.optimal_sampling.datasets import (
 from rollmill.problems import read_problems
 from tests.jobs.optimal_sampling.runs import parameters
 
-OWN = """
+ADAPTER = """
 class Mine:
     def __init__(self, name, split):
         self.name, self.split = name, split
@@ -49,15 +49,15 @@ class NotOne:
 """
 
 
-def load(folder, rows=None, **given):
-    asked = parameters(folder, rows, **given)
-    loaded = load_data_set(asked, folder, folder / "quarantine.jsonl")
-    return asked, loaded, list(read_problems(loaded.path))
+def load(folder, rows=None, **options):
+    requested = parameters(folder, rows, **options)
+    loaded = load_data_set(requested, folder, folder / "quarantine.jsonl")
+    return requested, loaded, list(read_problems(loaded.path))
 
 
 @pytest.fixture
-def own(tmp_path, monkeypatch):
-    (tmp_path / "own_data.py").write_text(OWN)
+def adapter(tmp_path, monkeypatch):
+    (tmp_path / "own_data.py").write_text(ADAPTER)
     monkeypatch.syspath_prepend(tmp_path)
     yield lambda name: load(tmp_path, [{}], dataset_adapter=f"own_data:{name}", dataset="set", dataset_split="test")
     sys.modules.pop("own_data", None)
@@ -73,34 +73,34 @@ def test_the_prompt_is_found(tmp_path, column, adapter):
 
 @pytest.mark.parametrize("column", ["response", "answer", "output", "completion"])
 def test_the_response_is_found(tmp_path, column):
-    asked, loaded, [problem, empty] = load(tmp_path, [{"prompt": "q", column: 5}, {"prompt": "p", column: None}])
-    found = response_column(asked, loaded.path)
-    assert (found, response_of(problem, found), response_of(empty, found)) == (column, "5", None)
+    requested, loaded, [problem, empty] = load(tmp_path, [{"prompt": "q", column: 5}, {"prompt": "p", column: None}])
+    result = response_column(requested, loaded.path)
+    assert (result, response_of(problem, result), response_of(empty, result)) == (column, "5", None)
 
 
 def test_messages_are_prompt_and_response(tmp_path):
     turns = [{"role": role, "content": role[0]} for role in ("system", "user", "assistant")]
-    asked, loaded, [problem] = load(tmp_path, [{"messages": turns, "level": 1}])
+    requested, loaded, [problem] = load(tmp_path, [{"messages": turns, "level": 1}])
     assert [turn["role"] for turn in problem.prompt] == ["system", "user"]
-    assert response_column(asked, loaded.path) is None
+    assert response_column(requested, loaded.path) is None
     assert response_of(problem, None) == "a"
     assert original_fields(problem, loaded.fields) == {"level": 1}
 
 
 def test_named_columns(tmp_path):
     rows = [{"text": "no", "extra": {"q": "yes", "level": 1}, "gold": "g"}]
-    given = {"dataset_adapter": "generic", "prompt_field": "extra.q", "response_field": "gold"}
-    asked, loaded, [problem] = load(tmp_path, rows, **given)
-    assert (problem.prompt, response_of(problem, response_column(asked, loaded.path))) == ("yes", "g")
+    options = {"dataset_adapter": "generic", "prompt_field": "extra.q", "response_field": "gold"}
+    requested, loaded, [problem] = load(tmp_path, rows, **options)
+    assert (problem.prompt, response_of(problem, response_column(requested, loaded.path))) == ("yes", "g")
     assert original_fields(problem, loaded.fields) == {"text": "no", "extra": {"level": 1}, "gold": "g"}
 
 
 def test_a_column_that_is_not_there(tmp_path):
     with pytest.raises(InputError, match=r"no column 'nope' \(--prompt_field\)"):
         load(tmp_path, [{"text": "q"}], prompt_field="nope")
-    asked, loaded, _ = load(tmp_path, [{"text": "q", "gold": 1}], response_field="nope")
+    requested, loaded, _ = load(tmp_path, [{"text": "q", "gold": 1}], response_field="nope")
     with pytest.raises(InputError, match=r"no column 'nope' \(--response_field\); its columns: gold"):
-        response_column(asked, loaded.path)
+        response_column(requested, loaded.path)
 
 
 def test_rows_keep_their_numbers(tmp_path):
@@ -128,11 +128,11 @@ def test_procedural_problems_have_numbers_and_answers(tmp_path):
     assert original_fields(problems[0], loaded.fields)["answer"] == response_of(problems[0], None)
 
 
-def test_a_class_of_ones_own(own):
-    _, loaded, problems = own("Mine")
+def test_a_class_of_ones_own(adapter):
+    _, loaded, problems = adapter("Mine")
     assert [problem.prompt for problem in problems] == [f"set test {number}" for number in range(3)]
     assert [original_fields(problem, loaded.fields) for problem in problems] == [{"level": n} for n in (0, 2, 4)]
-    assert own("Chat")[2][1].prompt == [{"role": "user", "content": "chat 1"}]
+    assert adapter("Chat")[2][1].prompt == [{"role": "user", "content": "chat 1"}]
 
 
 @pytest.mark.parametrize(
@@ -141,13 +141,13 @@ def test_a_class_of_ones_own(own):
         ("Nobody", "the module 'own_data' has no 'Nobody'"),
         ("NotOne", "it has no get_prompt, get_metadata, __len__"),
         ("Broken", "get_prompt(0) failed: IndexError: pop from empty list"),
-        ("Listing", "get_metadata(0) gave list: give a dict"),
+        ("Listing", "get_metadata(0) returned list: return a dict"),
         ("Sets", "failed: TypeError"),
         ("Unmade", "Unmade('set', 'test') failed: KeyError: 'test'"),
     ],
 )
-def test_a_class_that_does_not_work_is_one_line(own, name, message):
+def test_a_class_that_does_not_work_is_one_line(adapter, name, message):
     with pytest.raises(InputError) as raised:
-        own(name)
+        adapter(name)
     assert message in str(raised.value)
     assert f"--dataset_adapter own_data:{name}" in str(raised.value)

@@ -12,7 +12,7 @@ from rollmill.jobs.optimal_sampling.decoding import Decoder
 from rollmill.jobs.optimal_sampling.samples import SampleRequest
 from rollmill.jobs.optimal_sampling.token_sampler import FIELDS
 from tests.inference.adapters import make_adapter
-from tests.jobs.optimal_sampling.made import (
+from tests.jobs.optimal_sampling.tiny_pairs import (
     count_passes,
     cut,
     decode,
@@ -48,58 +48,58 @@ def pair(folders):
 
 @pytest.mark.parametrize("method", ["fixed", "kl_symmetry", "entropy"])
 def test_what_is_told_is_what_whole_passes_say(method, folders, pair):
-    found = decode(pair, requests(PROMPTS), alpha_method=method, fixed_alpha=0.3, max_new_tokens=9, batch_size=3)
-    assert any(one.finish_reason == "stop" and len(one.token_ids) < 9 for one in found.values())
+    result = decode(pair, requests(PROMPTS), alpha_method=method, fixed_alpha=0.3, max_new_tokens=9, batch_size=3)
+    assert any(item.finish_reason == "stop" and len(item.token_ids) < 9 for item in result.values())
     for key, (prompt_theta, prompt_t) in enumerate(PROMPTS):
-        one = found[key]
-        assert tuple(one.diagnostics) == FIELDS
-        assert {len(numbers) for numbers in one.diagnostics.values()} == {len(one.token_ids)}
-        for place in range(len(one.token_ids)):
-            before = one.token_ids[:place]
+        item = result[key]
+        assert tuple(item.diagnostics) == FIELDS
+        assert {len(numbers) for numbers in item.diagnostics.values()} == {len(item.token_ids)}
+        for index in range(len(item.token_ids)):
+            before = item.token_ids[:index]
             log_theta, log_t = log_probs(folders[0], prompt_theta + before), log_probs(folders[1], prompt_t + before)
             alpha = weight(log_theta, log_t, method, 0.3)
             log_q = mixture(log_theta, log_t, alpha)
             q = np.exp(log_q)
             kl_theta, kl_t = (q * (log_q - log_theta)).sum(), (q * (log_q - log_t)).sum()
             ess_theta, ess_t = (1 / (np.exp(2 * log_p) / q).sum() for log_p in (log_theta, log_t))
-            wanted = [alpha, kl_theta, kl_t, abs(kl_theta - kl_t), ess_theta / ess_t]
-            told = [one.diagnostics[name][place] for name in FIELDS]
-            assert told == pytest.approx(wanted, rel=1e-3, abs=1e-4)
+            expected = [alpha, kl_theta, kl_t, abs(kl_theta - kl_t), ess_theta / ess_t]
+            messages = [item.diagnostics[name][index] for name in FIELDS]
+            assert messages == pytest.approx(expected, rel=1e-3, abs=1e-4)
 
 
 @pytest.mark.parametrize("cuts", [{}, {"temperature": 0.7, "top_p": 0.9, "top_k": 5}, {"temperature": 0.0}])
 def test_log_probabilities_are_of_what_was_drawn_from(cuts, folders, pair):
-    found = decode(pair, requests(PROMPTS[:3]), alpha_method="fixed", max_new_tokens=4, **cuts)
+    result = decode(pair, requests(PROMPTS[:3]), alpha_method="fixed", max_new_tokens=4, **cuts)
     for key, (prompt_theta, prompt_t) in enumerate(PROMPTS[:3]):
-        one = found[key]
-        assert len(one.logprobs) == len(one.token_ids)
-        for place, token in enumerate(one.token_ids):
-            before = one.token_ids[:place]
+        item = result[key]
+        assert len(item.logprobs) == len(item.token_ids)
+        for index, token in enumerate(item.token_ids):
+            before = item.token_ids[:index]
             log_theta, log_t = log_probs(folders[0], prompt_theta + before), log_probs(folders[1], prompt_t + before)
-            wanted = np.log(cut(mixture(log_theta, log_t, 0.5), **cuts)[token])
-            assert one.logprobs[place] == pytest.approx(wanted, rel=1e-3, abs=1e-4)
+            expected = np.log(cut(mixture(log_theta, log_t, 0.5), **cuts)[token])
+            assert item.logprobs[index] == pytest.approx(expected, rel=1e-3, abs=1e-4)
 
 
 def test_answers_end_with_either_models_end_token(pair):
-    found = decode(pair, requests(PROMPTS * 6), max_new_tokens=12)
-    last = {one.token_ids[-1] for one in found.values() if one.finish_reason == "stop"}
+    result = decode(pair, requests(PROMPTS * 6), max_new_tokens=12)
+    last = {item.token_ids[-1] for item in result.values() if item.finish_reason == "stop"}
     assert last == {1, 2}
-    for one in found.values():
-        assert not {1, 2} & set(one.token_ids[:-1])
-        assert one.finish_reason == "stop" or len(one.token_ids) == 12
+    for item in result.values():
+        assert not {1, 2} & set(item.token_ids[:-1])
+        assert item.finish_reason == "stop" or len(item.token_ids) == 12
 
 
 def test_neighbours_order_and_padding_change_nothing(pair):
     samples = requests(PROMPTS * 3)
     alone = decode(pair, samples, max_new_tokens=10, batch_size=1)
-    assert len({tuple(one.token_ids) for one in alone.values()}) > 10
+    assert len({tuple(item.token_ids) for item in alone.values()}) > 10
     for batch_size, order in ((2, samples), (5, samples[::-1]), (21, samples[7:] + samples[:7])):
-        found = decode(pair, order, max_new_tokens=10, batch_size=batch_size)
-        for key, one in alone.items():
-            assert found[key].token_ids == one.token_ids
-            assert found[key].finish_reason == one.finish_reason
-            for name, numbers in one.diagnostics.items():
-                assert found[key].diagnostics[name] == pytest.approx(numbers, rel=1e-3, abs=1e-4)
+        result = decode(pair, order, max_new_tokens=10, batch_size=batch_size)
+        for key, item in alone.items():
+            assert result[key].token_ids == item.token_ids
+            assert result[key].finish_reason == item.finish_reason
+            for name, numbers in item.diagnostics.items():
+                assert result[key].diagnostics[name] == pytest.approx(numbers, rel=1e-3, abs=1e-4)
 
 
 @pytest.fixture(scope="module")
@@ -135,15 +135,15 @@ def test_no_draw_depends_on_its_neighbours_to_the_bit(wide_pairs, which, lengths
 def test_fewer_tokens_are_the_beginning_of_more(pair):
     short = decode(pair, requests(PROMPTS), max_new_tokens=3)
     long = decode(pair, requests(PROMPTS), max_new_tokens=10)
-    assert all(long[key].token_ids[:3] == one.token_ids for key, one in short.items())
+    assert all(long[key].token_ids[:3] == item.token_ids for key, item in short.items())
 
 
 def test_ended_rows_are_replaced_at_once(folders):
     pair, batch = load_pair(*folders), 4
     passes = count_passes(pair.theta.network)
     samples = requests([([4, 5 + n % 5], [3, 4]) for n in range(30)])
-    found = decode(pair, samples, batch_size=batch, max_new_tokens=10, alpha_method="fixed")
-    lengths = [len(one.token_ids) for one in found.values()]
+    result = decode(pair, samples, batch_size=batch, max_new_tokens=10, alpha_method="fixed")
+    lengths = [len(item.token_ids) for item in result.values()]
     assert len(set(lengths)) > 4
     steps = [rows for rows, tokens in passes if tokens == 1]
     assert sum(rows for rows, tokens in passes if tokens > 1) == len(samples)
@@ -182,10 +182,10 @@ def test_memory_that_runs_out_halves_the_batch(folders, caplog):
     pair.t.network.model.register_forward_pre_hook(too_many, with_kwargs=True)
     decoder = Decoder(pair, batch_size=7, max_new_tokens=10)
     with caplog.at_level(logging.WARNING):
-        found = list(decoder.decode(requests(PROMPTS)))
-    assert sorted(one.key for one in found) == list(range(7))
-    for one in found:
-        assert one.token_ids == plain[one.key].token_ids
+        result = list(decoder.decode(requests(PROMPTS)))
+    assert sorted(item.key for item in result) == list(range(7))
+    for item in result:
+        assert item.token_ids == plain[item.key].token_ids
     assert decoder.batch_size == 3
     assert [line.getMessage() for line in caplog.records] == [
         "memory ran out with 7 samples at once (batch 7): going on with 3"
@@ -204,9 +204,9 @@ def test_memory_that_runs_out_midway(folders, caplog):
             torch.empty(2**60)
 
     pair.t.network.model.register_forward_pre_hook(sometimes)
-    found = list(Decoder(pair, batch_size=5, max_new_tokens=10).decode(samples))
-    assert sorted(one.key for one in found) == list(range(14))
-    assert all(one.token_ids == plain[one.key].token_ids for one in found)
+    result = list(Decoder(pair, batch_size=5, max_new_tokens=10).decode(samples))
+    assert sorted(item.key for item in result) == list(range(14))
+    assert all(item.token_ids == plain[item.key].token_ids for item in result)
     assert caplog.text.count("memory ran out") == 1
 
 
@@ -229,9 +229,9 @@ def test_a_context_that_is_full_ends_an_answer(tmp_path):
     pair = load_pair(make_model(tmp_path / "m", kind="gpt2", n_positions=8, eos=None))
     pair = type(pair)(pair.theta, pair.t, pair.vocabulary, frozenset(), pair.device, pair.used)
     samples = requests([([3] * 7, [4]), ([3], [4] * 5)])
-    found = decode(pair, samples, max_new_tokens=50)
-    assert [len(found[key].token_ids) for key in range(2)] == [1, 3]
-    assert {one.finish_reason for one in found.values()} == {"length"}
+    result = decode(pair, samples, max_new_tokens=50)
+    assert [len(result[key].token_ids) for key in range(2)] == [1, 3]
+    assert {item.finish_reason for item in result.values()} == {"length"}
     with pytest.raises(InputError, match=r"^the prompt of 0 has 8 tokens, and the models take 8 with the answer"):
         decode(pair, requests([([3], [4] * 8)]))
 
@@ -249,22 +249,22 @@ def test_nothing_to_draw(pair):
 
 def test_alpha_is_recorded_without_diagnostics(pair):
     plain = decode(pair, requests(PROMPTS), max_new_tokens=6)
-    found = decode(pair, requests(PROMPTS), max_new_tokens=6, diagnostics=False)
-    for key, one in found.items():
-        assert one.diagnostics == {"alpha": plain[key].diagnostics["alpha"]}
-        assert one.token_ids == plain[key].token_ids
+    result = decode(pair, requests(PROMPTS), max_new_tokens=6, diagnostics=False)
+    for key, item in result.items():
+        assert item.diagnostics == {"alpha": plain[key].diagnostics["alpha"]}
+        assert item.token_ids == plain[key].token_ids
 
 
 def test_a_support_constraint_keeps_to_the_targets_tokens(folders, pair):
-    found = decode(pair, requests(PROMPTS * 4), max_new_tokens=6, support_top_k=2)
-    for key, one in found.items():
-        for place, token in enumerate(one.token_ids):
-            log_t = log_probs(folders[1], PROMPTS[key % 7][1] + one.token_ids[:place])
+    result = decode(pair, requests(PROMPTS * 4), max_new_tokens=6, support_top_k=2)
+    for key, item in result.items():
+        for index, token in enumerate(item.token_ids):
+            log_t = log_probs(folders[1], PROMPTS[key % 7][1] + item.token_ids[:index])
             assert token in np.argsort(-log_t)[:2]
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("options", "message"),
     [
         ({"alpha_method": "magic"}, "alpha_method magic: give one of fixed, kl_symmetry,"),
         ({"fixed_alpha": 1.5}, "fixed_alpha 1.5: give from 0 to 1"),
@@ -278,7 +278,7 @@ def test_a_support_constraint_keeps_to_the_targets_tokens(folders, pair):
         ({"support_top_p": 1.1}, "support_top_p 1.1: give above 0, up to 1"),
     ],
 )
-def test_settings_out_of_range_are_refused(pair, given, message):
+def test_settings_out_of_range_are_refused(pair, options, message):
     with pytest.raises(InputError) as caught:
-        Decoder(pair, **given)
+        Decoder(pair, **options)
     assert str(caught.value).startswith(message)

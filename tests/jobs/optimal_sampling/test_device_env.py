@@ -10,7 +10,7 @@ SEE = "CUDA_VISIBLE_DEVICES"
 
 
 @pytest.mark.parametrize(
-    ("gpus", "visible", "given", "found"),
+    ("gpus", "visible", "options", "result"),
     [
         (0, None, {}, [{}]),
         (0, None, {"workers": 2}, [{}, {}]),
@@ -22,10 +22,10 @@ SEE = "CUDA_VISIBLE_DEVICES"
         (2, None, {"backend": "vllm"}, [{SEE: "0"}, {SEE: "1"}]),
     ],
 )
-def test_a_process_for_each_gpu(tmp_path, monkeypatch, gpus, visible, given, found):
+def test_a_process_for_each_gpu(tmp_path, monkeypatch, gpus, visible, options, result):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     environ = {} if visible is None else {SEE: visible}
-    assert environments(parameters(tmp_path, **{"device": "auto", **given}), environ) == found
+    assert environments(parameters(tmp_path, **{"device": "auto", **options}), environ) == result
 
 
 def test_unusable_gpu_is_refused_before_processes_start(tmp_path, monkeypatch):

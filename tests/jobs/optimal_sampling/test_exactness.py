@@ -7,15 +7,15 @@ import torch
 from transformers import LogitsProcessor
 
 from rollmill.jobs.optimal_sampling.truncation import draw, sampling_distribution
-from tests.jobs.optimal_sampling.made import (
+from tests.jobs.optimal_sampling.tiny_pairs import (
     answers,
     chi_square,
     decode,
+    load_model,
     load_pair,
     make_model,
     requests,
     upper_bound,
-    whole,
 )
 
 ENDS = (1, 2)
@@ -52,29 +52,29 @@ def models(tmp_path_factory):
     ],
 )
 def test_whole_answers_have_the_probabilities_of_q(tiny, draws, settings):
-    wanted = answers(tiny, PROMPTS, ENDS, LENGTH, **settings)
-    given = {"alpha_method": settings["method"], "fixed_alpha": settings.get("fixed", 0.5)}
-    given |= {name: settings[name] for name in ("temperature", "top_p", "top_k") if name in settings}
-    found = decode(
+    expected = answers(tiny, PROMPTS, ENDS, LENGTH, **settings)
+    options = {"alpha_method": settings["method"], "fixed_alpha": settings.get("fixed", 0.5)}
+    options |= {name: settings[name] for name in ("temperature", "top_p", "top_k") if name in settings}
+    result = decode(
         load_pair(*tiny),
         requests([PROMPTS] * draws),
         batch_size=2048,
         max_new_tokens=LENGTH,
         diagnostics=False,
-        **given,
+        **options,
     )
-    counts = Counter(tuple(one.token_ids) for one in found.values())
+    counts = Counter(tuple(item.token_ids) for item in result.values())
     assert sum(counts.values()) == draws
-    assert all(wanted.get(answer, 0) > 0 for answer in counts)
-    statistic, degrees = chi_square(counts, wanted)
+    assert all(expected.get(answer, 0) > 0 for answer in counts)
+    statistic, degrees = chi_square(counts, expected)
     assert degrees > 5
     assert statistic < upper_bound(degrees)
 
 
 @pytest.mark.slow
 def test_the_test_can_fail(tiny):
-    wanted = answers(tiny, PROMPTS, ENDS, LENGTH, method="fixed", fixed=0.3)
-    found = decode(
+    expected = answers(tiny, PROMPTS, ENDS, LENGTH, method="fixed", fixed=0.3)
+    result = decode(
         load_pair(*tiny),
         requests([PROMPTS] * 20_000),
         batch_size=2048,
@@ -83,8 +83,8 @@ def test_the_test_can_fail(tiny):
         fixed_alpha=0.36,
         diagnostics=False,
     )
-    counts = Counter(tuple(one.token_ids) for one in found.values())
-    statistic, degrees = chi_square(counts, wanted)
+    counts = Counter(tuple(item.token_ids) for item in result.values())
+    statistic, degrees = chi_square(counts, expected)
     assert statistic > upper_bound(degrees)
 
 
@@ -102,10 +102,10 @@ class DrawByUniforms(LogitsProcessor):
 
 def generate(folder, prompt, processors, tokens=12):
     """Transformers' own answer, without its prompt."""
-    model = whole(folder, torch.float32)
+    model = load_model(folder, torch.float32)
     ids = torch.tensor([prompt])
-    given = {"attention_mask": torch.ones_like(ids), "pad_token_id": 0, "eos_token_id": list(ENDS)}
-    out = model.generate(ids, max_new_tokens=tokens, do_sample=False, logits_processor=processors, **given)
+    options = {"attention_mask": torch.ones_like(ids), "pad_token_id": 0, "eos_token_id": list(ENDS)}
+    out = model.generate(ids, max_new_tokens=tokens, do_sample=False, logits_processor=processors, **options)
     return out[0, len(prompt) :].tolist()
 
 
@@ -122,13 +122,13 @@ def test_alpha_1_and_0_are_the_models_alone(models, alpha, cuts):
     pairs = [([3 + n % 30] * (1 + n % 5), [5, 4 + n]) for n in range(12)]
     samples = requests(pairs)
     settings = {"alpha_method": "fixed", "fixed_alpha": alpha, "batch_size": 5, "max_new_tokens": 12}
-    found = decode(load_pair(*models), samples, **settings, **cuts)
+    result = decode(load_pair(*models), samples, **settings, **cuts)
     texts = set()
     for sample in samples:
         prompt = sample.prompt_ids_theta if alpha else sample.prompt_ids_t
         greedy = cuts["temperature"] == 0
         plain = generate(models[0 if alpha else 1], prompt, [] if greedy else [DrawByUniforms(sample.seed, cuts)])
-        assert found[sample.key].token_ids == plain
+        assert result[sample.key].token_ids == plain
         texts.add(tuple(plain))
     assert len(texts) > 3
 
@@ -138,8 +138,8 @@ def test_weights_in_half_precision_draw_from_the_same_distribution_nearly(models
     settings = {"alpha_method": "kl_symmetry", "max_new_tokens": 1, "batch_size": 64}
     plain = decode(load_pair(*models), samples, **settings)
     for dtype, share in (("float16", 0.99), ("bfloat16", 0.95)):
-        found = decode(load_pair(*models, dtype=dtype), samples, **settings)
-        same = sum(found[key].token_ids == one.token_ids for key, one in plain.items())
+        result = decode(load_pair(*models, dtype=dtype), samples, **settings)
+        same = sum(result[key].token_ids == item.token_ids for key, item in plain.items())
         assert share * 300 <= same
 
 
@@ -147,6 +147,6 @@ def test_one_set_of_weights_draws_as_two(models, tmp_path):
     """Two prompts on one model: the rows of both in one pass."""
     pairs = [([3 + n, 7], [5, 4 + n, 9]) for n in range(8)]
     copy = make_model(tmp_path / "copy", words=40)  # the same seed
-    one = decode(load_pair(models[0]), requests(pairs), max_new_tokens=10)
+    item = decode(load_pair(models[0]), requests(pairs), max_new_tokens=10)
     two = decode(load_pair(models[0], copy), requests(pairs), max_new_tokens=10)
-    assert {key: drawn.token_ids for key, drawn in one.items()} == {key: drawn.token_ids for key, drawn in two.items()}
+    assert {key: drawn.token_ids for key, drawn in item.items()} == {key: drawn.token_ids for key, drawn in two.items()}

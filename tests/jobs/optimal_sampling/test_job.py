@@ -12,8 +12,8 @@ from rollmill.jobs.optimal_sampling.job import models_identity
 from rollmill.jobs.optimal_sampling.network import Network
 from rollmill.records import Rollout
 from tests.inference.adapters import make_adapter
-from tests.jobs.optimal_sampling.made import WORDS, make_model, make_tokenizer
 from tests.jobs.optimal_sampling.runs import draw, opened, parameters, questions, read, sample, shards_of
+from tests.jobs.optimal_sampling.tiny_pairs import WORDS, make_model, make_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -26,23 +26,23 @@ def models(tmp_path_factory):
 def call(tmp_path, models):
     """Parameters of a call in a folder of its own."""
 
-    def make(name="out", rows=20, **given):
-        own = {"model_theta": str(models[0]), "model_t": str(models[1]), "save_diagnostics": True}
-        return parameters(tmp_path, questions(rows), output=str(tmp_path / f"{name}.jsonl"), **own | given)
+    def make(name="out", rows=20, **options):
+        custom = {"model_theta": str(models[0]), "model_t": str(models[1]), "save_diagnostics": True}
+        return parameters(tmp_path, questions(rows), output=str(tmp_path / f"{name}.jsonl"), **custom | options)
 
     return make
 
 
-def written(asked):
+def written(requested):
     """The samples, but for the name of the run in which they find their tokens, and the diagnostics."""
-    samples = asked.directory.with_suffix(".jsonl").read_bytes()
-    return samples.replace(f'"{asked.directory.name}/'.encode(), b'"run/'), asked.diagnostics.read_bytes()
+    samples = requested.directory.with_suffix(".jsonl").read_bytes()
+    return samples.replace(f'"{requested.directory.name}/'.encode(), b'"run/'), requested.diagnostics.read_bytes()
 
 
 def test_log_probabilities_stand_beside_the_recorded_ids(call):
-    asked = call(rows=3)
-    draw(asked)
-    with opened(asked) as run:
+    requested = call(rows=3)
+    draw(requested)
+    with opened(requested) as run:
         rollouts = [Rollout.model_validate(row) for row in read(run.journal.path)]
         with closing(TokenReader(run.journal.path.parent)) as reader:
             calls = [reader.read(rollout.tokens, rollout.instance_id, 0).calls[0] for rollout in rollouts]
@@ -53,11 +53,11 @@ def test_log_probabilities_stand_beside_the_recorded_ids(call):
 
 def test_samples_end_by_themselves_or_are_cut_off(call):
     outcome = draw(call(max_new_tokens=12))
-    rows, told = read(outcome.output), read(outcome.diagnostics)
-    assert [row["sample_idx"] for row in rows] == [row["sample_idx"] for row in told] == list(range(20))
+    rows, messages = read(outcome.output), read(outcome.diagnostics)
+    assert [row["sample_idx"] for row in rows] == [row["sample_idx"] for row in messages] == list(range(20))
     reasons = Counter(row["optimal_sampling"]["finish_reason"] for row in rows)
     assert set(reasons) == {"stop", "length"}
-    for row, numbers in zip(rows, told, strict=True):
+    for row, numbers in zip(rows, messages, strict=True):
         assert {len(numbers[name]) for name in ("alpha", "kl_theta", "kl_t", "ess_ratio")} == {numbers["tokens"]}
         assert (numbers["tokens"] == 12) >= (row["optimal_sampling"]["finish_reason"] == "length")
         assert 0 <= numbers["kl_gap_mean"] < 1e-4
@@ -66,22 +66,22 @@ def test_samples_end_by_themselves_or_are_cut_off(call):
 @pytest.mark.parametrize(("backend", "dtype", "is_said"), [("vllm", "bfloat16", True), ("vllm", "float32", False),
                                                             ("transformers", "bfloat16", False)])  # fmt: skip
 def test_it_is_said_where_a_draw_depends_on_its_batch(call, backend, dtype, is_said):
-    asked = call(rows=3, backend=backend, dtype=dtype, **({"device": "auto"} if backend == "vllm" else {}))
-    with opened(asked) as run:
+    requested = call(rows=3, backend=backend, dtype=dtype, **({"device": "auto"} if backend == "vllm" else {}))
+    with opened(requested) as run:
         assert ("in any batch" in " ".join(run.manifest.notes)) == is_said
 
 
 def test_the_manifest_says_on_what_samples_were_drawn(call):
-    asked = call(rows=3)
-    draw(asked)
+    requested = call(rows=3)
+    draw(requested)
     used = {"device": "cpu", "dtype": "float32", "count": 1}
-    assert read_manifest(asked.directory).devices == [used]
-    with opened(asked) as run:
+    assert read_manifest(requested.directory).devices == [used]
+    with opened(requested) as run:
         for worker in ("a:7", "a:8", "a:7"):
             run.note_device({"device": "cuda", "dtype": "bfloat16", "count": 1, "names": ["NVIDIA H200"]}, worker)
         run.finish({})
     gpus = {"device": "cuda", "dtype": "bfloat16", "names": ["NVIDIA H200"], "count": 2}
-    assert read_manifest(asked.directory).devices == [used, gpus]
+    assert read_manifest(requested.directory).devices == [used, gpus]
 
 
 def test_too_little_memory_for_one_sample_is_reported_in_one_line(call, monkeypatch):
@@ -98,21 +98,21 @@ def test_too_little_memory_for_one_sample_is_reported_in_one_line(call, monkeypa
 
 @pytest.mark.slow
 def test_run_interrupted_within_a_shard_ends_with_equal_bytes(call):
-    whole, broken = call("whole"), call("broken")
-    draw(whole)
+    total, broken = call("whole"), call("broken")
+    draw(total)
     for most in (3, 6, 5):  # in the first shard twice, then over its end
         assert draw(broken, most) is None
     outcome = draw(broken)
     assert (outcome.made, outcome.samples) == (6, 20)
-    assert written(broken) == written(whole)
+    assert written(broken) == written(total)
     lines = (broken.directory / "rollouts/0001.jsonl").read_bytes().splitlines()
     assert len(lines) == len(set(lines)) == 20
 
 
 @pytest.mark.slow
 def test_parts_in_any_order_give_equal_bytes(call):
-    whole = call("whole")
-    draw(whole)
+    total = call("whole")
+    draw(total)
     counts = []
     for start, count in ((13, 3), (0, 5), (18, None), (3, 12)):
         parts = call("parts", start_idx=start, num_samples=count)
@@ -120,29 +120,29 @@ def test_parts_in_any_order_give_equal_bytes(call):
     assert counts == [(3, 3), (5, 8), (2, 10), (8, 18)]
     assert [row["sample_idx"] for row in read(call("parts").output)] == [*range(16), 18, 19]
     draw(call("parts"))
-    assert written(call("parts")) == written(whole)
+    assert written(call("parts")) == written(total)
     assert draw(call("parts")).lines()[1] == "already complete, nothing was generated"
 
 
 def test_rows_behind_the_last_that_is_wanted_are_not_drawn(call, monkeypatch):
     drawn = []
-    asked = call(start_idx=2, num_samples=1, batch_size=1)
-    with opened(asked) as run:
-        [shard] = shards_of(asked, run)
-        samples = sample(asked, shard)
+    requested = call(start_idx=2, num_samples=1, batch_size=1)
+    with opened(requested) as run:
+        [shard] = shards_of(requested, run)
+        samples = sample(requested, shard)
         decoder = sampler._loaded.decoder
         step = decoder._step
-        monkeypatch.setattr(decoder, "_step", lambda *given: (drawn.append(1), step(*given))[1])
-        again = sample(asked, shard)
+        monkeypatch.setattr(decoder, "_step", lambda *options: (drawn.append(1), step(*options))[1])
+        again = sample(requested, shard)
     assert [rollout.instance_id for rollout in samples.completed] == ["row-2"]
     assert again.completed == samples.completed
-    assert len(drawn) <= 3 * asked.max_tokens
+    assert len(drawn) <= 3 * requested.max_tokens
 
 
 def test_models_are_loaded_once_and_one_pair_at_a_time(call):
-    def loaded(asked):
-        with opened(asked) as run:
-            return [sample(asked, shard).ready_s is not None for shard in shards_of(asked, run)]
+    def loaded(requested):
+        with opened(requested) as run:
+            return [sample(requested, shard).ready_s is not None for shard in shards_of(requested, run)]
 
     assert loaded(call("a", seed=3)) == [True, False, False]
     assert loaded(call("b", seed=3)) == [False] * 3
@@ -151,51 +151,51 @@ def test_models_are_loaded_once_and_one_pair_at_a_time(call):
 
 
 def test_abandoned_shard_ends(call):
-    asked = call()
-    with opened(asked) as run:
-        shard = shards_of(asked, run)[0]
-    samples = sample(asked, shard, is_given_up=lambda: True)
+    requested = call()
+    with opened(requested) as run:
+        shard = shards_of(requested, run)[0]
+    samples = sample(requested, shard, is_given_up=lambda: True)
     assert samples.given_up
     assert samples.completed == []
 
 
 def test_what_was_drawn_before_a_worker_is_given_up_counts(call):
-    asked, looks = call(), iter([False, False, True])
-    with opened(asked) as run:
-        shard = shards_of(asked, run)[0]
-    assert len(sample(asked, shard, is_given_up=lambda: next(looks)).completed) == 2
+    requested, looks = call(), iter([False, False, True])
+    with opened(requested) as run:
+        shard = shards_of(requested, run)[0]
+    assert len(sample(requested, shard, is_given_up=lambda: next(looks)).completed) == 2
 
 
 def test_worker_with_less_memory_than_asked_for_notes_it(call, monkeypatch):
-    asked = call(rows=8, seed=11)
-    with opened(asked) as run:
-        [shard] = shards_of(asked, run)
+    requested = call(rows=8, seed=11)
+    with opened(requested) as run:
+        [shard] = shards_of(requested, run)
     admit, refusals = Network.admit, iter([True])
 
-    def short_of_memory(*given, **more):
+    def short_of_memory(*options, **more):
         if next(refusals, False):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-        return admit(*given, **more)
+        return admit(*options, **more)
 
     monkeypatch.setattr(Network, "admit", short_of_memory)
-    note = "memory ran out: it goes on with 1 samples at once; --batch_size 1 draws the same so"
-    assert sample(asked, shard).notes == (note,)
-    assert sample(asked, shard).notes == (note,)
+    note = "memory ran out: the run continues with 1 samples at once; --batch_size 1 gives the same samples"
+    assert sample(requested, shard).notes == (note,)
+    assert sample(requested, shard).notes == (note,)
 
 
 def test_prompts_that_do_not_fit_cost_their_rows_alone(tmp_path, models):
     small = make_model(tmp_path / "small", seed=0, kind="gpt2")
     rows = questions(6)
     rows[2]["question"] = "w3 " * 200
-    asked = parameters(tmp_path, rows, model_theta=str(small), output=str(tmp_path / "o.jsonl"))
-    outcome = draw(asked)
+    requested = parameters(tmp_path, rows, model_theta=str(small), output=str(tmp_path / "o.jsonl"))
+    outcome = draw(requested)
     assert (outcome.samples, outcome.failed) == (5, 1)
     assert [row["sample_idx"] for row in read(outcome.output)] == [0, 1, 3, 4, 5]
     assert any("1 rows have no sample" in note for note in outcome.notes)
-    [failed] = [row for row in read(asked.directory / "rollouts/0001.jsonl") if row["error"]]
+    [failed] = [row for row in read(requested.directory / "rollouts/0001.jsonl") if row["error"]]
     assert (failed["instance_id"], failed["error"]["type"]) == ("row-2", "prompt")
     assert "the models take 128 with the answer" in failed["error"]["message"]
-    assert draw(asked).made == 0
+    assert draw(requested).made == 0
 
 
 def test_a_hint_makes_two_of_one_model(tmp_path, models):
@@ -230,7 +230,7 @@ def test_models_without_a_chat_template_get_the_text(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("given", "differs"),
+    ("options", "differs"),
     [
         ({"alpha_method": "entropy"}, "alpha_method"),
         ({"alpha_method": "fixed", "fixed_alpha": 0.25}, "fixed_alpha"),
@@ -247,33 +247,36 @@ def test_models_without_a_chat_template_get_the_text(tmp_path):
         ({"rows": 21}, "problems"),
     ],
 )
-def test_another_run_is_no_part_of_this_one(call, given, differs):
+def test_another_run_is_no_part_of_this_one(call, options, differs):
     with opened(call(rows=20)):
         pass
-    with pytest.raises(InputError, match=rf"holds another run: .*\b{differs}\b"), opened(call(**{"rows": 20} | given)):
+    with (
+        pytest.raises(InputError, match=rf"holds another run: .*\b{differs}\b"),
+        opened(call(**{"rows": 20} | options)),
+    ):
         pass
 
 
 @pytest.mark.parametrize(
-    "given", [{"start_idx": 4}, {"num_samples": 3}, {"save_diagnostics": False}, {"workers": 2}, {"device": "auto"}]
+    "options", [{"start_idx": 4}, {"num_samples": 3}, {"save_diagnostics": False}, {"workers": 2}, {"device": "auto"}]
 )
-def test_unrelated_parameters_do_not_change_the_identity(call, given):
+def test_unrelated_parameters_do_not_change_the_identity(call, options):
     with opened(call()):
         pass
-    with opened(call(**given)) as run:
+    with opened(call(**options)) as run:
         assert run.expected == 20
 
 
 def test_the_models_count_and_not_their_places(tmp_path, call, models):
-    asked = call()
+    requested = call()
     moved = make_model(tmp_path / "moved", seed=1)
-    assert models_identity(call(model_t=str(moved))) == models_identity(asked)
+    assert models_identity(call(model_t=str(moved))) == models_identity(requested)
     make_model(tmp_path / "moved", seed=2)
-    assert models_identity(call(model_t=str(moved))) != models_identity(asked)
+    assert models_identity(call(model_t=str(moved))) != models_identity(requested)
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("options", "message"),
     [
         ({"model_theta": "/nowhere/m"}, r"--model_theta /nowhere/m: there is no such directory"),
         ({"model_t": "./nowhere"}, r"--model_t ./nowhere: there is no such directory"),
@@ -283,6 +286,6 @@ def test_the_models_count_and_not_their_places(tmp_path, call, models):
         ({"hint": "{level}"}, r"--hint names \{level\}, which row-0 does not have: it has prompt, response, answer"),
     ],
 )
-def test_mistakes_are_one_line(call, given, message):
+def test_mistakes_are_one_line(call, options, message):
     with pytest.raises(InputError, match=message):
-        draw(call(**given))
+        draw(call(**options))

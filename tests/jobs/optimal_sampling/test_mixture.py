@@ -24,7 +24,7 @@ def with_holes(dtype=torch.float32):
 def test_the_mixture_is_the_geometric_mean(alpha, dtype):
     theta, t = with_holes(dtype)
     log_q, log_z = log_mixture(theta, t, alpha)
-    p_theta, p_t = (np.exp(one) for one in numbers(theta, t))
+    p_theta, p_t = (np.exp(item) for item in numbers(theta, t))
     terms = p_theta**alpha * p_t ** (1 - alpha)
     close = 2e-6 if dtype == torch.float32 else 1e-12
     np.testing.assert_allclose(log_q.exp().numpy(), terms / terms.sum(-1, keepdims=True), rtol=close * 10, atol=1e-30)
@@ -74,11 +74,11 @@ def test_no_token_in_common_is_refused():
 def test_figures_are_their_definitions():
     theta, t = pairs(50, 30, 2, 1)
     log_q, _ = log_mixture(theta, t, 0.4)
-    p_theta, p_t, q = (np.exp(one) for one in numbers(theta, t, log_q))
+    p_theta, p_t, q = (np.exp(item) for item in numbers(theta, t, log_q))
     alpha = torch.full((50,), 0.4)
     for dtype, close in ((torch.float64, 1e-5), (torch.float32, 1e-4)):
-        told = token_diagnostics(theta.to(dtype), t.to(dtype), log_q.to(dtype), alpha)
-        wanted = {
+        diagnostics = token_diagnostics(theta.to(dtype), t.to(dtype), log_q.to(dtype), alpha)
+        expected = {
             "alpha": np.full(50, 0.4),
             "kl_theta": (q * np.log(q / p_theta)).sum(-1),
             "kl_t": (q * np.log(q / p_t)).sum(-1),
@@ -89,11 +89,11 @@ def test_figures_are_their_definitions():
             "entropy_theta": -(p_theta * np.log(p_theta)).sum(-1),
             "entropy_t": -(p_t * np.log(p_t)).sum(-1),
         }
-        assert set(wanted) == set(told._fields)
-        for name, value in wanted.items():
-            given = getattr(told, name)
-            assert given.dtype == torch.float32
-            np.testing.assert_allclose(given.numpy(), value, rtol=close, atol=1e-6, err_msg=name)
+        assert set(expected) == set(diagnostics._fields)
+        for name, value in expected.items():
+            options = getattr(diagnostics, name)
+            assert options.dtype == torch.float32
+            np.testing.assert_allclose(options.numpy(), value, rtol=close, atol=1e-6, err_msg=name)
 
 
 def test_figures_outside_a_support():
@@ -104,9 +104,14 @@ def test_figures_outside_a_support():
     assert ess(p, q).item() == pytest.approx(0.5)
     assert ess(q, p).item() == 0
     theta, t = torch.tensor([[0.5, 0.5, 0.0]]).log(), torch.tensor([[0.5, 0.0, 0.5]]).log()
-    told = token_diagnostics(theta, t, log_mixture(theta, t, 0.5)[0], torch.tensor([0.5]))
-    assert (told.ess_theta.item(), told.ess_t.item(), told.ess_ratio.item(), told.kl_gap.item()) == (0, 0, 1, 0)
-    assert told.kl_t.item() == pytest.approx(np.log(2))
+    diagnostics = token_diagnostics(theta, t, log_mixture(theta, t, 0.5)[0], torch.tensor([0.5]))
+    assert (diagnostics.ess_theta.item(), diagnostics.ess_t.item(), diagnostics.ess_ratio.item(), diagnostics.kl_gap.item()) == (
+        0,
+        0,
+        1,
+        0,
+    )
+    assert diagnostics.kl_t.item() == pytest.approx(np.log(2))
 
 
 def test_a_distribution_against_itself():

@@ -7,7 +7,7 @@ import torch
 from rollmill.errors import InputError
 from rollmill.jobs.optimal_sampling.token_sampler import FIELDS
 from rollmill.optimal_sampling import OptimalSamplingModel, create_optimal_sampling_model
-from tests.jobs.optimal_sampling.made import log_probs, make_model, make_tokenizer
+from tests.jobs.optimal_sampling.tiny_pairs import log_probs, make_model, make_tokenizer
 
 PROMPTS = ["w3 w4", "w5", "w6 w7 w8 w9"]
 OTHER = "w4 {% for m in messages %}{{ m.content }} {% endfor %}"

@@ -10,8 +10,8 @@ from rollmill.generation.tally import RolloutOutcome, Tally
 from rollmill.jobs.optimal_sampling.outcome import write_samples
 from rollmill.jobs.training.rows import TrainingRow, read_training_rows
 from rollmill.records import Rollout
-from tests.jobs.optimal_sampling.made import make_model
 from tests.jobs.optimal_sampling.runs import opened, parameters, questions, read
+from tests.jobs.optimal_sampling.tiny_pairs import make_model
 
 
 @pytest.fixture(scope="module")
@@ -21,17 +21,17 @@ def model(tmp_path_factory):
 
 def sample(number, text="w5 w6", *, alpha=0.5, gap=0.0, reason="stop", error=None):
     """A journal row as the sampler makes it."""
-    told = {"alpha_mean": alpha, "alpha_std": 0.0, "kl_theta_mean": 0.25, "kl_t_mean": 0.25, "kl_gap_mean": gap,
+    messages = {"alpha_mean": alpha, "alpha_std": 0.0, "kl_theta_mean": 0.25, "kl_t_mean": 0.25, "kl_gap_mean": gap,
             "ess_ratio_mean": 1.0, "ess_ratio_std": 0.0}  # fmt: skip
     tokens = {"alpha": [alpha] * 2, "kl_theta": [0.25] * 2, "kl_t": [0.25] * 2, "ess_ratio": [1.0, None]}
-    made = {} if error else {"diagnostics": told, "tokens": tokens}
+    result = {} if error else {"diagnostics": messages, "tokens": tokens}
     return {
         "schema_version": 1, "instance_id": f"row-{number}", "sample_id": 0, "seed": number,
         "messages": [{"role": "user", "content": f"w{3 + number}"}], "completion": None if error else text,
         "reward": None, "success": None, "verdict": None, "error": error,
         "usage": {"prompt_tokens": 1, "completion_tokens": 0 if error else 2}, "latency_s": None,
         "finish_reason": None if error else reason, "model_calls": 0,
-        "metadata": {"model": "m", "attempt": 0, "max_tokens": 6, **made},
+        "metadata": {"model": "m", "attempt": 0, "max_tokens": 6, **result},
     }  # fmt: skip
 
 
@@ -39,17 +39,17 @@ def sample(number, text="w5 w6", *, alpha=0.5, gap=0.0, reason="stop", error=Non
 def write(tmp_path, model):
     """Writes a run of such rows; its outcome."""
 
-    def make(*rows, **given):
-        given = {"model_t": str(model), "hint": "h"} | given
-        asked = parameters(tmp_path, questions(len(rows)), model_theta=str(model), **given)
+    def make(*rows, **options):
+        options = {"model_t": str(model), "hint": "h"} | options
+        requested = parameters(tmp_path, questions(len(rows)), model_theta=str(model), **options)
         progress = Progress(total=len(rows), left=len(rows), before=Tally())
-        with opened(asked) as run:
+        with opened(requested) as run:
             for row in rows:
                 if run.pending(next(p for p in run.problems() if p.instance_id == row["instance_id"])):
                     outcome = RolloutOutcome.of_row(row)
                     run.journal.append(CompletedRollout(row["instance_id"], 0, dump_line(row), outcome))
                     progress.observe(outcome)
-            return write_samples(run, asked, progress)
+            return write_samples(run, requested, progress)
 
     return make
 
@@ -105,7 +105,7 @@ def test_a_fixed_weight_is_noted(write, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("rows", "given", "message"),
+    ("rows", "options", "message"),
     [
         ([sample(0)], {}, []),
         ([sample(0, alpha=0.85)], {}, ["the mean of alpha is 0.850, outside 0.2..0.8"]),
@@ -121,10 +121,10 @@ def test_a_fixed_weight_is_noted(write, tmp_path):
         ([sample(0, error=FAILED)], {}, ["1 rows have no sample"]),
     ],
 )
-def test_notes(write, rows, given, message):
-    notes = write(*rows, **given).notes
+def test_notes(write, rows, options, message):
+    notes = write(*rows, **options).notes
     assert len(notes) == len(message)
-    assert all(one in note for one, note in zip(message, notes, strict=True))
+    assert all(item in note for item, note in zip(message, notes, strict=True))
 
 
 def test_sample_without_verdict_or_error_is_ok_and_unjudged():

@@ -10,7 +10,7 @@ from rollmill.jobs.optimal_sampling.model_spec import resolve_pair
 from rollmill.jobs.optimal_sampling.network import BASE, Network
 from tests.gpus import FakeMachine
 from tests.inference.adapters import make_adapter
-from tests.jobs.optimal_sampling.made import (
+from tests.jobs.optimal_sampling.tiny_pairs import (
     count_passes,
     decode,
     load_pair,
@@ -40,15 +40,15 @@ class Driven:
 
     def __init__(self, kind):
         torch.manual_seed(1)
-        self.model = Network(torch.nn.Module.eval(_made(kind)), kind)
+        self.model = Network(torch.nn.Module.eval(_load(kind)), kind)
         self.texts = {}
 
     def admit(self, *lengths):
         prompts = [[int(n) for n in torch.randint(0, 12, (length,))] for length in lengths]
         rows, logits = self.model.admit(prompts, [BASE] * len(prompts))
-        for row, prompt, got in zip(rows, prompts, logits, strict=True):
+        for row, prompt, actual in zip(rows, prompts, logits, strict=True):
             self.texts[row] = prompt
-            self.check(row, got)
+            self.check(row, actual)
         return rows
 
     def advance(self, times):
@@ -68,12 +68,12 @@ class Driven:
         moved = self.model.compact()
         self.texts = {moved[row]: text for row, text in self.texts.items()}
 
-    def check(self, row, got):
+    def check(self, row, actual):
         plain = self.model.model(torch.tensor([self.texts[row]]), use_cache=False).logits[0, -1]
-        torch.testing.assert_close(got, plain, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(actual, plain, rtol=1e-4, atol=1e-4)
 
 
-def _made(kind):
+def _load(kind):
     from transformers import AutoModelForCausalLM
 
     return AutoModelForCausalLM.from_config(make_config(kind, 12, eos_token_id=1))
@@ -134,10 +134,10 @@ def test_memory_is_the_rows_times_the_longest():
 
 
 def test_longest_row_follows_from_the_architecture():
-    assert Network(_made("mistral"), "m").longest == 48
-    assert Network(_made("gpt2"), "m").longest == 128
+    assert Network(_load("mistral"), "m").longest == 48
+    assert Network(_load("gpt2"), "m").longest == 128
     with pytest.raises(InputError, match=r"^m \(mamba\) has layers that keep more than keys and values \(Linear"):
-        Network(_made("mamba"), "m")
+        Network(_load("mamba"), "m")
 
 
 def test_weights_are_loaded_once(base, tmp_path):
@@ -156,8 +156,8 @@ def test_two_models(base, tmp_path):
     pair = load_pair(base, other)
     assert not pair.shared
     assert (pair.vocabulary, pair.end_tokens, pair.longest) == (12, {1, 2, 3}, 128)
-    found = decode(pair, requests(PROMPTS), max_new_tokens=6, alpha_method="fixed", fixed_alpha=0.3)
-    assert max(token for one in found.values() for token in one.token_ids) < 12
+    result = decode(pair, requests(PROMPTS), max_new_tokens=6, alpha_method="fixed", fixed_alpha=0.3)
+    assert max(token for item in result.values() for token in item.token_ids) < 12
 
 
 def test_the_tokenizers_end_token_where_the_model_has_none(tmp_path):
@@ -183,12 +183,12 @@ def test_an_adapter_and_its_base_share_weights(base, adapter, tmp_path):
 
 def test_one_pass_of_base_and_adapter_equals_two(base, adapter, tmp_path):
     apart = str(shutil.copytree(base, tmp_path / "apart"))
-    one, two = load_pair(base, adapter), load_pair(base, apart, adapter_t=adapter)
+    item, two = load_pair(base, adapter), load_pair(base, apart, adapter_t=adapter)
     assert not two.shared
-    passes = count_passes(one.theta.network)
+    passes = count_passes(item.theta.network)
     settings = {"max_new_tokens": 12, "batch_size": 3}
-    found, plain = decode(one, requests(PROMPTS), **settings), decode(two, requests(PROMPTS), **settings)
-    for key, drawn in found.items():
+    result, plain = decode(item, requests(PROMPTS), **settings), decode(two, requests(PROMPTS), **settings)
+    for key, drawn in result.items():
         assert drawn.token_ids == plain[key].token_ids
         for name, numbers in drawn.diagnostics.items():
             assert numbers == pytest.approx(plain[key].diagnostics[name], rel=2e-3, abs=1e-5)
@@ -200,9 +200,9 @@ def test_two_adapters_in_one_pass(base, adapter, tmp_path):
     second = str(make_adapter(tmp_path / "second", base, rank=4, scale=0.2))
     apart = str(shutil.copytree(base, tmp_path / "apart"))
     settings = {"max_new_tokens": 8, "alpha_method": "entropy"}
-    one = decode(load_pair(adapter, second), requests(PROMPTS), **settings)
+    item = decode(load_pair(adapter, second), requests(PROMPTS), **settings)
     two = decode(load_pair(adapter, apart, adapter_t=second), requests(PROMPTS), **settings)
-    assert [one[key].token_ids for key in range(4)] == [two[key].token_ids for key in range(4)]
+    assert [item[key].token_ids for key in range(4)] == [two[key].token_ids for key in range(4)]
 
 
 def adapted_log_probs(base, adapter, ids):
@@ -265,37 +265,37 @@ def test_what_vllm_does_not_serve_names_the_sides_flag(base, tmp_path, side):
 def test_one_model_with_one_prompt_has_one_row(base):
     pair = load_pair(base)
     passes = count_passes(pair.theta.network)
-    found = decode(pair, requests([([3, 4], [3, 4]), ([5], [6, 7])]), max_new_tokens=3, alpha_method="fixed")
+    result = decode(pair, requests([([3, 4], [3, 4]), ([5], [6, 7])]), max_new_tokens=3, alpha_method="fixed")
     assert passes[:2] == [(1, 2), (2, 2)]
-    assert found[0].diagnostics["kl_theta"] == pytest.approx([0] * len(found[0].token_ids), abs=1e-6)
-    assert found[1].diagnostics["kl_theta"][0] > 1e-4
+    assert result[0].diagnostics["kl_theta"] == pytest.approx([0] * len(result[0].token_ids), abs=1e-6)
+    assert result[1].diagnostics["kl_theta"][0] > 1e-4
 
 
 def test_half_precision_weights_give_float32_probabilities(base):
     pair = load_pair(base, dtype="bfloat16")
     assert next(pair.theta.network.model.parameters()).dtype == torch.bfloat16
-    found = decode(pair, requests([([3, 4], [5])]), max_new_tokens=1, alpha_method="fixed", fixed_alpha=0.25)[0]
+    result = decode(pair, requests([([3, 4], [5])]), max_new_tokens=1, alpha_method="fixed", fixed_alpha=0.25)[0]
     log_theta, log_t = (log_probs(base, ids, torch.bfloat16) for ids in ([3, 4], [5]))
     log_q = torch.tensor(0.25 * log_theta + 0.75 * log_t).log_softmax(-1).numpy()
     kl = float((2.718281828459045**log_q * (log_q - log_theta)).sum())
-    assert found.diagnostics["kl_theta"][0] == pytest.approx(kl, rel=0.05)
+    assert result.diagnostics["kl_theta"][0] == pytest.approx(kl, rel=0.05)
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("options", "message"),
     [
         ({"model_theta": "/no/such/model"}, "cannot load the model /no/such/model: "),
         ({"device": "cuda:0"}, "device 'cuda:0': this machine has no GPU: give cpu"),
-        ({"device": "abacus"}, "device 'abacus': there is no such kind: give cuda or cpu"),
+        ({"device": "abacus"}, "device 'abacus': there is no such device: give cuda or cpu"),
         ({"dtype": "int4"}, "dtype 'int4': give one of float16, bfloat16, float32"),
         ({"adapter_t": "nowhere"}, "there is no adapter directory nowhere: "),
     ],
 )
-def test_unloadable_model_is_reported_in_one_line(base, given, message, monkeypatch, tmp_path):
+def test_unloadable_model_is_reported_in_one_line(base, options, message, monkeypatch, tmp_path):
     FakeMachine(tmp_path, monkeypatch)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(InputError) as caught:
-        load_pair(**{"model_theta": base, **given})
+        load_pair(**{"model_theta": base, **options})
     assert str(caught.value).startswith(message)
 
 

@@ -15,19 +15,34 @@ def parse(*flags):
 
 
 def test_the_seeds_commands_are_read():
-    asked = parse("--model_t", "n", "--alpha_method", "fixed", "--fixed_alpha", "0.3", "--num-samples", "1000",
+    requested = parse("--model_t", "n", "--alpha_method", "fixed", "--fixed_alpha", "0.3", "--num-samples", "1000",
                   "--batch_size", "8", "--save_diagnostics", "--dtype", "bfloat16", "--top_k", "-1",
                   "--start_idx", "500", "--dataset_adapter", "generic", "--prompt_field", "q")  # fmt: skip
-    assert (asked.fixed_alpha, asked.total_rollouts, asked.start_idx, asked.top_k) == (0.3, 1000, 500, -1)
-    assert asked.save_diagnostics
-    assert str(asked.directory) == "data/generated"
-    assert str(asked.diagnostics) == "data/generated.diagnostics.jsonl"
+    assert (requested.fixed_alpha, requested.total_rollouts, requested.start_idx, requested.top_k) == (
+        0.3,
+        1000,
+        500,
+        -1,
+    )
+    assert requested.save_diagnostics
+    assert str(requested.directory) == "data/generated"
+    assert str(requested.diagnostics) == "data/generated.diagnostics.jsonl"
 
 
 def test_defaults():
-    asked = parse()
-    assert (asked.alpha_method, asked.batch_size, asked.max_tokens, asked.temperature) == ("kl_symmetry", 8, 512, 1)
-    assert (asked.dataset_split, asked.dataset_adapter, asked.shard_size, asked.dtype) == ("train", "auto", 64, "auto")
+    requested = parse()
+    assert (requested.alpha_method, requested.batch_size, requested.max_tokens, requested.temperature) == (
+        "kl_symmetry",
+        8,
+        512,
+        1,
+    )
+    assert (requested.dataset_split, requested.dataset_adapter, requested.shard_size, requested.dtype) == (
+        "train",
+        "auto",
+        64,
+        "auto",
+    )
 
 
 def test_the_methods_are_those_of_the_solver():
@@ -36,7 +51,7 @@ def test_the_methods_are_those_of_the_solver():
 
 
 @pytest.mark.parametrize(
-    ("given", "is_policy"),
+    ("options", "is_policy"),
     [
         ((), True),
         (("--model_t", "./m"), True),
@@ -46,12 +61,12 @@ def test_the_methods_are_those_of_the_solver():
         (("--adapter_theta", "a", "--adapter_t", "a"), True),
     ],
 )
-def test_whether_both_are_the_same(given, is_policy):
-    assert parse(*given).is_policy == is_policy
+def test_whether_both_are_the_same(options, is_policy):
+    assert parse(*options).is_policy == is_policy
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("options", "message"),
     [
         (("--backend", "abacus"), "--backend: 'abacus' is not one of transformers, vllm"),
         (("--vllm_args", "--seed 1"), "--vllm_args is for --backend vllm"),
@@ -78,9 +93,9 @@ def test_whether_both_are_the_same(given, is_policy):
         (("--output", "./d.jsonl"), "--output ./d.jsonl is the data set"),
     ],
 )
-def test_mistakes_are_one_line(given, message, capsys):
+def test_mistakes_are_one_line(options, message, capsys):
     with pytest.raises(SystemExit) as ended:
-        parse(*given)
+        parse(*options)
     assert ended.value.code == 2
     [line] = capsys.readouterr().err.splitlines()
     assert message in line

@@ -4,8 +4,8 @@ from rollmill.errors import InputError
 from rollmill.jobs.optimal_sampling.hint import Hint
 from rollmill.jobs.optimal_sampling.job import OptimalSamplingJob
 from rollmill.records import Problem
-from tests.jobs.optimal_sampling.made import make_model
 from tests.jobs.optimal_sampling.runs import opened, parameters, questions, shards_of
+from tests.jobs.optimal_sampling.tiny_pairs import make_model
 
 
 @pytest.fixture
@@ -14,16 +14,16 @@ def folder(tmp_path):
     return tmp_path
 
 
-def cut(asked):
+def cut(requested):
     """(Row numbers, those that are wanted) of each shard."""
-    with opened(asked) as run:
-        found = [
+    with opened(requested) as run:
+        result = [
             ([int(row.instance_id[4:]) for row in shard.rows], [row.is_pending for row in shard.rows])
-            for shard in shards_of(asked, run)
+            for shard in shards_of(requested, run)
         ]
-        progress = OptimalSamplingJob.of(asked).progress(run)
-    assert progress.total == progress.left == sum(sum(wanted) for _, wanted in found)
-    return [(numbers, [n for n, wants in zip(numbers, wanted, strict=True) if wants]) for numbers, wanted in found]
+        progress = OptimalSamplingJob.of(requested).progress(run)
+    assert progress.total == progress.left == sum(sum(expected) for _, expected in result)
+    return [(numbers, [n for n, wants in zip(numbers, expected, strict=True) if wants]) for numbers, expected in result]
 
 
 def test_shards_begin_at_multiples_of_their_size(folder):
@@ -45,14 +45,14 @@ def test_a_part_is_cut_as_the_whole_is(folder):
 def test_rows_that_cannot_be_used_leave_their_places_empty(folder):
     rows = questions(6)
     rows[1] = {"question": ""}
-    asked = parameters(folder, rows, shard_size=3, max_bad_share=0.5)
-    assert cut(asked) == [([0, 2], [0, 2]), ([3, 4, 5], [3, 4, 5])]
+    requested = parameters(folder, rows, shard_size=3, max_bad_share=0.5)
+    assert cut(requested) == [([0, 2], [0, 2]), ([3, 4, 5], [3, 4, 5])]
 
 
 def test_the_hint_is_for_the_target_alone(folder):
-    asked = parameters(folder, questions(1), hint="It is {answer}: {response}.")
-    with opened(asked) as run:
-        [shard] = shards_of(asked, run)
+    requested = parameters(folder, questions(1), hint="It is {answer}: {response}.")
+    with opened(requested) as run:
+        [shard] = shards_of(requested, run)
     assert shard.rows[0].messages == [{"role": "user", "content": "w3"}]
     assert shard.rows[0].messages_t == [{"role": "user", "content": "It is w0: w0.\n\nw3"}]
     assert (shard.first, shard.last) == (0, 0)

@@ -15,16 +15,16 @@ P = torch.tensor([[0.1, 0.4, 0.2, 0.05, 0.25]])
 
 
 def kept(p=P, **options):
-    made = sampling_distribution(p.log(), **({"temperature": 1.0, "top_p": 1.0, "top_k": -1} | options))
-    torch.testing.assert_close(made.sum(-1), torch.ones(len(p)))
-    return made[0].nonzero().squeeze(-1).tolist()
+    result = sampling_distribution(p.log(), **({"temperature": 1.0, "top_p": 1.0, "top_k": -1} | options))
+    torch.testing.assert_close(result.sum(-1), torch.ones(len(p)))
+    return result[0].nonzero().squeeze(-1).tolist()
 
 
 def test_nothing_asked_for_is_q_itself():
     log_q, _ = pairs(3, 100)
     for top_k in (-1, 0, 100, 1000):
-        made = sampling_distribution(log_q, temperature=1.0, top_p=1.0, top_k=top_k)
-        torch.testing.assert_close(made, log_q.exp(), rtol=1e-12, atol=0)
+        result = sampling_distribution(log_q, temperature=1.0, top_p=1.0, top_k=top_k)
+        torch.testing.assert_close(result, log_q.exp(), rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize(
@@ -54,10 +54,10 @@ def test_top_p_is_of_what_top_k_leaves():
 
 
 def test_temperature_is_applied_first():
-    made = sampling_distribution(P.double().log(), temperature=0.5, top_p=0.9, top_k=-1)
+    result = sampling_distribution(P.double().log(), temperature=0.5, top_p=0.9, top_k=-1)
     squares = P.double() ** 2 / (P.double() ** 2).sum()
     chosen = squares >= 0.04 / (P.double() ** 2).sum() - 1e-9  # 0.16 + 0.0625 is 83% of it
-    torch.testing.assert_close(made, torch.where(chosen, squares, 0) / squares[chosen].sum())
+    torch.testing.assert_close(result, torch.where(chosen, squares, 0) / squares[chosen].sum())
 
 
 def test_tokens_outside_the_support_stay_out():
@@ -71,13 +71,15 @@ def test_tokens_outside_the_support_stay_out():
 @settings(max_examples=60, deadline=None)
 def test_top_p_is_the_smallest_set_that_reaches_it(seed, size, top_p, spread):
     log_q, _ = pairs(2, size, spread, seed=seed)
-    for p, made in zip(log_q.exp(), sampling_distribution(log_q, temperature=1.0, top_p=top_p, top_k=-1), strict=True):
+    for p, result in zip(
+        log_q.exp(), sampling_distribution(log_q, temperature=1.0, top_p=top_p, top_k=-1), strict=True
+    ):
         ordered = np.sort(p.numpy())[::-1]
         needed = min(int((np.cumsum(ordered) < top_p - 1e-12).sum()) + 1, size)
-        count = int((made > 0).sum())
+        count = int((result > 0).sum())
         assert count >= needed - (top_p == 1)
         assert ordered[:count].sum() - ordered[count - 1] * (ordered == ordered[count - 1]).sum() < top_p + 1e-9
-        assert (p[made > 0].min() > p[made == 0]).all() or count == size
+        assert (p[result > 0].min() > p[result == 0]).all() or count == size
 
 
 def test_the_support_of_t_constrains_both():

@@ -23,7 +23,8 @@ from rollmill.jobs.optimal_sampling.sampler import SamplerSettings
 from rollmill.jobs.optimal_sampling.vllm_decoding import VllmDecoder, VllmPair
 from tests.inference.adapters import make_adapter
 from tests.inference.vllm_processes import ONE_THREAD, prepared_vllm
-from tests.jobs.optimal_sampling.made import (
+from tests.jobs.optimal_sampling.runs import draw, parameters, questions
+from tests.jobs.optimal_sampling.tiny_pairs import (
     answers,
     chi_square,
     decode,
@@ -32,7 +33,6 @@ from tests.jobs.optimal_sampling.made import (
     requests,
     upper_bound,
 )
-from tests.jobs.optimal_sampling.runs import draw, parameters, questions
 from tests.waiting import wait_until
 
 WORDS = 12
@@ -88,17 +88,17 @@ def pair(model):
 
 def drawn(pair, samples, **settings):
     """Key -> what was drawn."""
-    return {one.key: one for one in VllmDecoder(pair, **{"batch_size": 64, **settings}).decode(samples)}
+    return {item.key: item for item in VllmDecoder(pair, **{"batch_size": 64, **settings}).decode(samples)}
 
 
-def differing(found, wanted, rel=1e-3):
+def differing(result, expected, rel=1e-3):
     """Answers that are not the same, and numbers of the others that are not nearly."""
-    assert found.keys() == wanted.keys()
-    others = [key for key in wanted if found[key].token_ids != wanted[key].token_ids]
-    for key in wanted.keys() - set(others):
-        assert found[key].finish_reason == wanted[key].finish_reason
-        for name, numbers in wanted[key].diagnostics.items():
-            assert found[key].diagnostics[name] == pytest.approx(numbers, rel=rel, abs=1e-4)
+    assert result.keys() == expected.keys()
+    others = [key for key in expected if result[key].token_ids != expected[key].token_ids]
+    for key in expected.keys() - set(others):
+        assert result[key].finish_reason == expected[key].finish_reason
+        for name, numbers in expected[key].diagnostics.items():
+            assert result[key].diagnostics[name] == pytest.approx(numbers, rel=rel, abs=1e-4)
     return others
 
 
@@ -123,10 +123,10 @@ def remove_log(error):
 )
 def test_the_tokens_are_those_of_transformers(folders, pair, settings):
     samples = requests(PROMPTS)
-    wanted = decode(load_pair(*folders), samples, batch_size=64, max_new_tokens=24, **settings)
-    found = drawn(pair, samples, max_new_tokens=24, **settings)
-    assert {"stop", "length"} == {one.finish_reason for one in wanted.values()}
-    assert differing(found, wanted) == []
+    expected = decode(load_pair(*folders), samples, batch_size=64, max_new_tokens=24, **settings)
+    result = drawn(pair, samples, max_new_tokens=24, **settings)
+    assert {"stop", "length"} == {item.finish_reason for item in expected.values()}
+    assert differing(result, expected) == []
 
 
 def test_neighbours_change_nothing(pair):
@@ -137,13 +137,13 @@ def test_neighbours_change_nothing(pair):
 
 def test_whole_answers_have_the_probabilities_of_q(folders, pair):
     prompts, most = ([3, 4, 0], [4]), 3
-    wanted = answers(folders, prompts, (1, 2), most, words=WORDS, method="kl_symmetry", temperature=1.2)
+    expected = answers(folders, prompts, (1, 2), most, words=WORDS, method="kl_symmetry", temperature=1.2)
     settings = {"max_new_tokens": most, "temperature": 1.2, "diagnostics": False}
-    found = drawn(pair, requests([prompts] * 10_000), **settings)
-    counts = Counter(tuple(one.token_ids) for one in found.values())
+    result = drawn(pair, requests([prompts] * 10_000), **settings)
+    counts = Counter(tuple(item.token_ids) for item in result.values())
     assert sum(counts.values()) == 10_000
-    assert all(wanted.get(answer, 0) > 0 for answer in counts)
-    statistic, degrees = chi_square(counts, wanted)
+    assert all(expected.get(answer, 0) > 0 for answer in counts)
+    statistic, degrees = chi_square(counts, expected)
     assert degrees > 50
     assert statistic < upper_bound(degrees)
     cold = answers(folders, prompts, (1, 2), most, words=WORDS, method="kl_symmetry", temperature=1.1)
@@ -156,7 +156,7 @@ def test_who_wants_no_more_ends_it_early(pair):
     first = list(islice(decoding, 3))
     decoding.close()
     again = drawn(pair, requests(PROMPTS)[:20], max_new_tokens=20)
-    assert all(again[one.key].token_ids == one.token_ids for one in first)
+    assert all(again[item.key].token_ids == item.token_ids for item in first)
 
 
 @pytest.mark.parametrize(
@@ -169,34 +169,34 @@ def test_prompts_that_it_does_not_take(pair, prompts, message):
 
 
 def test_a_context_that_is_full_ends_an_answer(pair):
-    found = drawn(pair, requests([([3] * 120, [4] * 126)]), max_new_tokens=50)[0]
-    assert len(found.token_ids) <= 2
+    result = drawn(pair, requests([([3] * 120, [4] * 126)]), max_new_tokens=50)[0]
+    assert len(result.token_ids) <= 2
 
 
 def test_what_theta_sees_and_what_t_sees_with_a_hint(folders, model):
     prompts, hinted = ["w3 w4 w5", "w6"], ["w7 w8 w3 w4 w5", "w9 w6"]
     settings = {"max_new_tokens": 20, "prompts_t": hinted}
-    wanted = OptimalSamplingModel(*folders).generate(prompts, **settings)
-    assert model.generate(prompts, **settings).token_ids == wanted.token_ids
+    expected = OptimalSamplingModel(*folders).generate(prompts, **settings)
+    assert model.generate(prompts, **settings).token_ids == expected.token_ids
 
 
 def test_run_interrupted_within_a_shard_ends_with_equal_bytes(folders, model, tmp_path, monkeypatch):
-    given = {"model_theta": folders[0], "model_t": folders[1], "backend": "vllm", "device": "auto"}
-    whole, broken = (
-        parameters(tmp_path, questions(20), output=str(tmp_path / f"{name}.jsonl"), save_diagnostics=True, **given)
+    options = {"model_theta": folders[0], "model_t": folders[1], "backend": "vllm", "device": "auto"}
+    total, broken = (
+        parameters(tmp_path, questions(20), output=str(tmp_path / f"{name}.jsonl"), save_diagnostics=True, **options)
         for name in ("whole", "broken")
     )
-    settings = SamplerSettings.of(whole)
-    decoder = model.decoder(batch_size=whole.batch_size, **settings.decoding)
+    settings = SamplerSettings.of(total)
+    decoder = model.decoder(batch_size=total.batch_size, **settings.decoding)
     monkeypatch.setattr(sampler, "_loaded", sampler._LoadedPair(settings, model, decoder, None))
-    draw(whole)
+    draw(total)
     for most in (3, 6, 5):  # in the first shard twice, then over its end
         assert draw(broken, most) is None
     outcome = draw(broken)
     assert (outcome.made, outcome.samples) == (6, 20)
     rows = broken.directory.with_suffix(".jsonl").read_bytes().replace(b"broken/rollouts", b"whole/rollouts")
-    assert rows == whole.directory.with_suffix(".jsonl").read_bytes()
-    assert broken.diagnostics.read_bytes() == whole.diagnostics.read_bytes()
+    assert rows == total.directory.with_suffix(".jsonl").read_bytes()
+    assert broken.diagnostics.read_bytes() == total.diagnostics.read_bytes()
 
 
 def test_unsynchronised_rows_are_detected_and_drawn_again(folders, monkeypatch, caplog):
@@ -210,14 +210,14 @@ def test_unsynchronised_rows_are_detected_and_drawn_again(folders, monkeypatch, 
         chosen, **{name: replace(getattr(chosen, name), end_tokens=frozenset()) for name in ("theta", "t")}
     )
     samples = requests(PROMPTS[:40])
-    wanted = decode(pair_module.load_pair(endless), samples, max_new_tokens=40)
+    expected = decode(pair_module.load_pair(endless), samples, max_new_tokens=40)
     started = VllmPair(endless, batch_size=8, arguments=few)
     try:
-        found = drawn(started, samples, max_new_tokens=40, batch_size=8)
+        result = drawn(started, samples, max_new_tokens=40, batch_size=8)
     finally:
         started.close()
-    assert differing(found, wanted) == []
-    assert {len(one.token_ids) for one in found.values()} == {40}
+    assert differing(result, expected) == []
+    assert {len(item.token_ids) for item in result.values()} == {40}
     redone = re.search(r"(\d+) times a sample of 40 fell out of step", caplog.text)
     assert redone
     assert int(redone[1]) >= 5
@@ -246,4 +246,4 @@ def test_nan_logits_or_a_killed_engine_end_the_run(model):
         model.generate(["w3 w4 w5"])
     model.close()
     remove_log(caught.value)
-    wait_until(lambda: not any(one.is_running() for one in [keeper, *workers]), timeout=20)
+    wait_until(lambda: not any(item.is_running() for item in [keeper, *workers]), timeout=20)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from rollmill.errors import InputError
 from rollmill.jobs.optimal_sampling.vocabulary import check_vocabularies, common_size
-from tests.jobs.optimal_sampling.made import (
+from tests.jobs.optimal_sampling.tiny_pairs import (
     decode,
     load_pair,
     log_probs,
@@ -69,7 +69,7 @@ def test_tokens_that_nobody_uses_may_differ(words, extra, longer):
     if longer is not None and longer not in names[0] + names[1]:
         names[1].append(longer)
     size, excluded = check_vocabularies(*(make_tokenizer(names=list(side)) for side in names), names=NAMES)
-    agreed = {index for index, (one, other) in enumerate(zip(*names, strict=False)) if one == other}
+    agreed = {index for index, (item, other) in enumerate(zip(*names, strict=False)) if item == other}
     assert set(range(size)) - set(excluded) == agreed
 
 
@@ -90,9 +90,9 @@ def test_a_token_that_ends_answers_is_used():
 
 def test_q_is_exact_over_what_both_share(tmp_path):
     words = [f"w{number}" for number in range(12)]
-    one = make_tokenizer(names=[*words[:5], "<|reserved_special_token_0|>", *words[5:], "<pad>"])
+    item = make_tokenizer(names=[*words[:5], "<|reserved_special_token_0|>", *words[5:], "<pad>"])
     other = make_tokenizer(names=[*words[:5], "<|pad|>", *words[5:]])
-    theta = make_model(tmp_path / "theta", tokenizer=one, ids=20)
+    theta = make_model(tmp_path / "theta", tokenizer=item, ids=20)
     t = make_model(tmp_path / "t", tokenizer=other, ids=16, seed=1)
     pair = load_pair(theta, t)
     assert (pair.vocabulary, pair.excluded) == (13, (5,))
@@ -101,10 +101,10 @@ def test_q_is_exact_over_what_both_share(tmp_path):
     log_theta, log_t = (log_p - np.logaddexp.reduce(log_p) for log_p in logs)
     alpha = weight(log_theta, log_t, "kl_symmetry")
     kl = np.exp(mixture(log_theta, log_t, alpha)) @ (mixture(log_theta, log_t, alpha) - log_theta)
-    found = decode(pair, requests([([3, 4], [3, 4])] * 40), max_new_tokens=1)
-    assert 5 not in {drawn.token_ids[0] for drawn in found.values()}
-    assert found[0].diagnostics["alpha"] == pytest.approx([alpha], abs=1e-4)
-    assert found[0].diagnostics["kl_theta"] == pytest.approx([kl], rel=1e-3)
+    result = decode(pair, requests([([3, 4], [3, 4])] * 40), max_new_tokens=1)
+    assert 5 not in {drawn.token_ids[0] for drawn in result.values()}
+    assert result[0].diagnostics["alpha"] == pytest.approx([alpha], abs=1e-4)
+    assert result[0].diagnostics["kl_theta"] == pytest.approx([kl], rel=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ def export(run):
     return done, lines_of(run.directory / SFT)
 
 
-def places(rows):
+def locations_of(rows):
     return [(row["metadata"]["instance_id"], row["metadata"]["sample_id"]) for row in rows]
 
 
@@ -35,7 +35,7 @@ def test_what_is_kept_and_why_the_rest_is_not(tmp_path):
         append(run.journal, "p0", 7, state="failed:timeout")
         append(run.journal, "p0", 8, completion=" \n")
         done, rows = export(run)
-    assert [sample for _, sample in places(rows)] == [0, 1, 3]
+    assert [sample for _, sample in locations_of(rows)] == [0, 1, 3]
     reasons = {"duplicate_completion": 1, "not_successful": 1, "unparseable": 1, "failed": 1, "empty_completion": 1}
     assert (done.read, done.kept, done.reasons) == (8, 3, reasons)
     assert {row["sample_id"]: row["drop_reason"] for row in lines_of(tmp_path / "run" / "sft.dropped.jsonl")} == {
@@ -88,7 +88,7 @@ def test_rows_follow_problems_and_duplicates_count_within_one_problem(tmp_path):
         for problem, sample in (("p2", 1), ("p0", 1), ("p2", 0), ("p1", 0), ("p0", 0)):
             append(run.journal, problem, sample, completion="same" if sample == 0 else f"{problem} again")
         done, rows = export(run)
-    assert places(rows) == [("p0", 0), ("p0", 1), ("p1", 0), ("p2", 0), ("p2", 1)]
+    assert locations_of(rows) == [("p0", 0), ("p0", 1), ("p1", 0), ("p2", 0), ("p2", 1)]
     assert done.exported.problems == {"train": 3}
 
 
@@ -161,7 +161,9 @@ def test_kept_and_dropped_are_what_was_read(tmp_path_factory, made_rollouts):
         done, rows = export(run)
     assert done.read == sum(map(len, made_rollouts)) == done.kept + sum(done.reasons.values())
     assert len(rows) == done.kept
-    accepted = [{text for state, error, text in one if (state, error) == ("ok", 0.0) and text} for one in made_rollouts]
+    accepted = [
+        {text for state, error, text in item if (state, error) == ("ok", 0.0) and text} for item in made_rollouts
+    ]
     assert done.kept == sum(map(len, accepted))
     assert all(row["messages"][-1]["role"] == "assistant" for row in rows)
 

@@ -25,8 +25,8 @@ def scripted() -> Services:
     return Services(server=SCRIPTED)
 
 
-def job_of(**given):
-    parameters = RejectSampling(**{"model_path": "m", "model_name": "n", "max_tokens": 100} | given)
+def job_of(**options):
+    parameters = RejectSampling(**{"model_path": "m", "model_name": "n", "max_tokens": 100} | options)
     return jobs(parameters)[0]
 
 
@@ -94,7 +94,7 @@ def test_a_server_that_nobody_waits_for_any_more_ends_before_it_is_ready(tmp_pat
     assert looks > 3
 
 
-def given(*adapters, **more):
+def make_parameters(*adapters, **more):
     count = max(1, len(adapters))
     names = {"model_path": ["org/base"] * count, "model_name": [f"m{n}" for n in range(count)]}
     return RejectSampling(**{**names, "adapter": list(adapters), **more})
@@ -114,28 +114,28 @@ def identity_of(parameters, tmp_path, index=0):
 
 
 def test_without_an_adapter_a_run_is_what_it_always_was(tmp_path):
-    found = identity_of(given(), tmp_path)
-    assert found.key == "efea1f9ea59b33e6abe2d5544510a321e9aed7af9d0c0cffd1b2513b547cad6f"
-    older = identity_of(given(answer="first", strict_numbers=True), tmp_path)
+    result = identity_of(make_parameters(), tmp_path)
+    assert result.key == "efea1f9ea59b33e6abe2d5544510a321e9aed7af9d0c0cffd1b2513b547cad6f"
+    older = identity_of(make_parameters(answer="first", strict_numbers=True), tmp_path)
     assert older.key == "c02f6b5fb82747f33fc46d39210c72a3a1763c8150ca7e35c5fb6b7c2357de1d"  # of numeric@1
-    assert identity_of(given("", str(write_adapter(tmp_path / "a"))), tmp_path) == found
+    assert identity_of(make_parameters("", str(write_adapter(tmp_path / "a"))), tmp_path) == result
 
 
 def test_an_adapter_makes_another_run_wherever_it_lies(tmp_path):
-    base = identity_of(given(), tmp_path)
-    one = identity_of(given(str(write_adapter(tmp_path / "one"))), tmp_path)
-    assert list(base.differences(one)) == ["adapter"]
+    base = identity_of(make_parameters(), tmp_path)
+    item = identity_of(make_parameters(str(write_adapter(tmp_path / "one"))), tmp_path)
+    assert list(base.differences(item)) == ["adapter"]
     (tmp_path / "one").rename(tmp_path / "moved")
-    assert identity_of(given(str(tmp_path / "moved")), tmp_path) == one
-    assert identity_of(given(str(write_adapter(tmp_path / "two", lora_alpha=3))), tmp_path) != one
+    assert identity_of(make_parameters(str(tmp_path / "moved")), tmp_path) == item
+    assert identity_of(make_parameters(str(write_adapter(tmp_path / "two", lora_alpha=3))), tmp_path) != item
 
 
 def test_all_adapters_are_checked_before_the_first_is_served(tmp_path):
     good, bad = write_adapter(tmp_path / "good"), write_adapter(tmp_path / "bad", base_model_name_or_path="org/other")
-    models = [job.model for job in jobs(given(str(good), ""))]
+    models = [job.model for job in jobs(make_parameters(str(good), ""))]
     assert [model.adapter and model.adapter.folder for model in models] == [good, None]
     with pytest.raises(InputError, match="was trained for org/other, not for org/base"):
-        jobs(given(str(good), str(bad)))
+        jobs(make_parameters(str(good), str(bad)))
 
 
 @pytest.mark.parametrize(
@@ -154,12 +154,12 @@ def test_all_adapters_are_checked_before_the_first_is_served(tmp_path):
 )
 def test_mistakes(mistake, words):
     with pytest.raises(ValidationError, match=words):
-        given(**mistake)
+        make_parameters(**mistake)
 
 
 def test_on_the_command_line():
     line = ["--model_path", "m", "m", "--model_name", "a", "b", "--adapter", "", "dir"]
     parsed = parse_command_line(RejectSampling, line, prog="x", description="", examples="", environ={})
     assert parsed.adapters == ["", "dir"]
-    assert given(adapter="", base_url="http://there").adapters == [""]
-    assert given(model_path=["a", "b"], model_name=["a", "b"]).adapters == ["", ""]
+    assert make_parameters(adapter="", base_url="http://there").adapters == [""]
+    assert make_parameters(model_path=["a", "b"], model_name=["a", "b"]).adapters == ["", ""]

@@ -39,8 +39,8 @@ def test_guessing_agrees_with_a_simulation():
 @pytest.mark.timeout(120)
 def test_guessing_for_ten_thousand_distinct_truths_is_exact():
     truths = np.random.default_rng(0).normal(size=10_000)
-    got = baseline(truths, 16)
-    assert got.sampled == got.problems == 10_000
+    actual = baseline(truths, 16)
+    assert actual.sampled == actual.problems == 10_000
 
 
 def test_guessing_samples_above_its_budget(monkeypatch):
@@ -64,17 +64,17 @@ finite = st.floats(allow_nan=False, allow_infinity=False)
 
 @given(st.lists(finite, min_size=1, max_size=30))
 def test_spread_of_any_finite_numbers_is_finite(numbers):
-    got = summarize(np.array(numbers))
-    assert got.min <= got.p25 <= got.median <= got.p75 <= got.p90 <= got.p95 <= got.max
+    actual = summarize(np.array(numbers))
+    assert actual.min <= actual.p25 <= actual.median <= actual.p75 <= actual.p90 <= actual.p95 <= actual.max
     assert math.isfinite(mean(numbers))
     close = 1e-9 * max(map(abs, numbers))
-    assert median(numbers) == pytest.approx(got.median, rel=1e-9, abs=close)
-    assert mean(numbers) == pytest.approx(got.mean, rel=1e-6, abs=close)
+    assert median(numbers) == pytest.approx(actual.median, rel=1e-9, abs=close)
+    assert mean(numbers) == pytest.approx(actual.mean, rel=1e-6, abs=close)
 
 
 def test_spread_by_hand():
-    got = summarize(np.array([0.0, 1.0, 2.0, 5.0]))
-    assert (got.mean, got.median, got.min, got.max, got.count) == (2.0, 1.5, 0.0, 5.0, 4)
-    assert (got.p25, got.p75, got.std) == (0.75, 2.75, pytest.approx(math.sqrt(3.5)))
+    actual = summarize(np.array([0.0, 1.0, 2.0, 5.0]))
+    assert (actual.mean, actual.median, actual.min, actual.max, actual.count) == (2.0, 1.5, 0.0, 5.0, 4)
+    assert (actual.p25, actual.p75, actual.std) == (0.75, 2.75, pytest.approx(math.sqrt(3.5)))
     assert (summarize(np.array([])), mean([]), median([])) == (None, None, None)
     assert mean([0.1] * 10) == 0.1

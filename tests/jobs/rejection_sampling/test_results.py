@@ -12,7 +12,7 @@ from rollmill.jobs.rejection_sampling.coverage import CoverageError
 from rollmill.jobs.rejection_sampling.report import format_statistics
 from rollmill.jobs.rejection_sampling.results import write_results
 from rollmill.records import Problem
-from tests.jobs.rejection_sampling.made import group, rollout
+from tests.jobs.rejection_sampling.rollout_rows import group, rollout
 
 
 def write(path, groups, num_rollout, **changes):
@@ -44,10 +44,10 @@ GROUPS = [
 
 def test_rows_by_hand(tmp_path):
     write(tmp_path / "r.json", GROUPS, 4)
-    found = strictly((tmp_path / "r.json").read_text())
-    assert found["metadata"] == {"model": "m"}
-    assert [row["index"] for row in found["results"]] == [0, 1, 2, 3]
-    assert found["results"][0] == {
+    result = strictly((tmp_path / "r.json").read_text())
+    assert result["metadata"] == {"model": "m"}
+    assert [row["index"] for row in result["results"]] == [0, 1, 2, 3]
+    assert result["results"][0] == {
         "index": 0,
         "instance_id": "p0",
         "ground_truth": 1.0,
@@ -62,50 +62,50 @@ def test_rows_by_hand(tmp_path):
         "accepted": 2,
         "truncated": 0,
     }
-    assert found["results"][1]["errors"] == [None, None, 0.05, 2.0]
-    assert found["results"][1]["counts"] == {"ok": 2, "unparseable": 0, "failed": 1, "missing": 1}
-    nothing = found["results"][2]
+    assert result["results"][1]["errors"] == [None, None, 0.05, 2.0]
+    assert result["results"][1]["counts"] == {"ok": 2, "unparseable": 0, "failed": 1, "missing": 1}
+    nothing = result["results"][2]
     assert [nothing[key] for key in ("min_error", "mean_error", "median_error", "best_completion")] == [None] * 4
 
 
 def test_the_summary_is_the_statistics(tmp_path):
-    found = write(tmp_path / "r.json", GROUPS, 4).statistics
-    assert strictly((tmp_path / "r.json").read_text())["summary"] == json.loads(found.model_dump_json())
+    result = write(tmp_path / "r.json", GROUPS, 4).statistics
+    assert strictly((tmp_path / "r.json").read_text())["summary"] == json.loads(result.model_dump_json())
 
 
 def test_shares_by_hand(tmp_path):
-    found = write(tmp_path / "r.json", GROUPS, 4).statistics
-    assert found.coverage.model_dump() == {"expected": 16, "ok": 5, "unparseable": 5, "failed": 3, "missing": 3}
-    assert found.failed_kinds == {"timeout": 2, "http_400": 1}
-    assert (found.problems, found.judged_problems, found.accepted) == (4, 3, 3)
-    assert (found.share_exact, found.share_solved) == (1 / 3, 2 / 3)
-    assert (found.accepted_of_ok, found.accepted_of_judged, found.parse_rate) == (3 / 5, 3 / 10, 0.5)
-    assert (found.truncation_rate, found.truncated) == (0.0, 0)
+    result = write(tmp_path / "r.json", GROUPS, 4).statistics
+    assert result.coverage.model_dump() == {"expected": 16, "ok": 5, "unparseable": 5, "failed": 3, "missing": 3}
+    assert result.failed_kinds == {"timeout": 2, "http_400": 1}
+    assert (result.problems, result.judged_problems, result.accepted) == (4, 3, 3)
+    assert (result.share_exact, result.share_solved) == (1 / 3, 2 / 3)
+    assert (result.accepted_of_ok, result.accepted_of_judged, result.parse_rate) == (3 / 5, 3 / 10, 0.5)
+    assert (result.truncation_rate, result.truncated) == (0.0, 0)
 
 
 def test_errors_by_hand(tmp_path):
-    got = write(tmp_path / "r.json", GROUPS, 4)
-    found = got.statistics
-    assert (found.least_error.count, found.least_error.mean) == (2, 0.025)
-    assert found.error.mean == pytest.approx(2.55 / 5)
-    assert list(got.least_errors) == [0.0, 0.05]
-    assert len(got.errors) == 5
+    actual = write(tmp_path / "r.json", GROUPS, 4)
+    result = actual.statistics
+    assert (result.least_error.count, result.least_error.mean) == (2, 0.025)
+    assert result.error.mean == pytest.approx(2.55 / 5)
+    assert list(actual.least_errors) == [0.0, 0.05]
+    assert len(actual.errors) == 5
 
 
 def test_pass_at_k_by_hand(tmp_path):
-    found = write(tmp_path / "r.json", GROUPS, 4).statistics
+    result = write(tmp_path / "r.json", GROUPS, 4).statistics
     # a failed rollout counts neither way: n is 4, 2 and 4, and one problem has none
-    assert found.pass_at_k[0].value == pytest.approx((2 / 4 + 1 / 2 + 0) / 3)
-    assert [(rung.k, rung.problems, rung.left_out) for rung in found.pass_at_k] == [(1, 3, 1), (2, 3, 1), (4, 2, 2)]
+    assert result.pass_at_k[0].value == pytest.approx((2 / 4 + 1 / 2 + 0) / 3)
+    assert [(rung.k, rung.problems, rung.left_out) for rung in result.pass_at_k] == [(1, 3, 1), (2, 3, 1), (4, 2, 2)]
 
 
 def test_the_random_baseline_by_hand(tmp_path):
-    found = write(tmp_path / "r.json", GROUPS, 4).statistics
+    result = write(tmp_path / "r.json", GROUPS, 4).statistics
     # guesses from {1, 2, 3, 4}: truth 1 in 4 tries, truth 2 in 2 tries
     first = (3 / 4) ** 4 + (2 / 4) ** 4 + (1 / 4) ** 4
     second = (3 / 4) ** 2 + (1 / 4) ** 2
-    assert found.guess_baseline.mean_least_error == pytest.approx((first + second) / 2)
-    assert found.guess_baseline.model_mean_least_error == 0.025
+    assert result.guess_baseline.mean_least_error == pytest.approx((first + second) / 2)
+    assert result.guess_baseline.model_mean_least_error == 0.025
 
 
 def test_truncated_and_errors_that_are_no_numbers(tmp_path):
@@ -116,14 +116,14 @@ def test_truncated_and_errors_that_are_no_numbers(tmp_path):
         rollout(3, "failed:verifier_raised"),
     ]
     groups = [(Problem(instance_id="p0", prompt="q", answer="007"), rollouts)]
-    found = write(tmp_path / "r.json", groups, 4, numeric=False, accept_error=None).statistics
+    result = write(tmp_path / "r.json", groups, 4, numeric=False, accept_error=None).statistics
     row = strictly((tmp_path / "r.json").read_text())["results"][0]
     assert (row["ground_truth"], row["min_error"], row["best_sample_id"], row["truncated"]) == ("007", None, 0, 2)
-    assert (found.least_error, found.error, found.truncation_rate) == (None, None, 2 / 3)
-    assert found.accepted == 1
-    assert found.guess_baseline.mean_least_error is None
-    assert "not compared as numbers" in found.guess_baseline.reason
-    assert "pass@1 is what one answer is worth" in format_statistics(found, title="t")
+    assert (result.least_error, result.error, result.truncation_rate) == (None, None, 2 / 3)
+    assert result.accepted == 1
+    assert result.guess_baseline.mean_least_error is None
+    assert "not compared as numbers" in result.guess_baseline.reason
+    assert "pass@1 is what one answer is worth" in format_statistics(result, title="t")
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -150,15 +150,15 @@ truths = st.one_of(st.none(), st.sampled_from(["3", "nan", "inf", "x", "1e308", 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(1, 5).flatmap(lambda n: st.lists(st.tuples(st.lists(states, min_size=n, max_size=n), truths))))
 @pytest.mark.filterwarnings("ignore:overflow")
-def test_any_rollouts_give_valid_json_and_text(tmp_path, made):
-    groups = [group(index, found, truth=truth) for index, (found, truth) in enumerate(made)]
-    num_rollout = len(made[0][0]) if made else 3
-    found = write(tmp_path / "r.json", groups, num_rollout).statistics
+def test_any_rollouts_give_valid_json_and_text(tmp_path, built):
+    groups = [group(index, result, truth=truth) for index, (result, truth) in enumerate(built)]
+    num_rollout = len(built[0][0]) if built else 3
+    result = write(tmp_path / "r.json", groups, num_rollout).statistics
     content = strictly((tmp_path / "r.json").read_text())
-    assert len(content["results"]) == len(made)
+    assert len(content["results"]) == len(built)
     coverage = content["summary"]["coverage"]
     assert coverage["expected"] == sum(coverage[key] for key in ("ok", "unparseable", "failed", "missing"))
-    text = format_statistics(found, title="t")
+    text = format_statistics(result, title="t")
     assert "nan" not in text
     assert "inf" not in text
 
@@ -168,7 +168,7 @@ import resource, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from rollmill.jobs.rejection_sampling.results import write_results
-from tests.jobs.rejection_sampling.made import group
+from tests.jobs.rejection_sampling.rollout_rows import group
 
 def groups(problems):
     for index in range(problems):

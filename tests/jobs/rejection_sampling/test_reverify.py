@@ -18,12 +18,12 @@ ROWS = [
 ]
 
 
-def job_of(folder, verifier, rows=ROWS, **given):
+def job_of(folder, verifier, rows=ROWS, **options):
     folder.mkdir(exist_ok=True)
     path = folder / "data.jsonl"
     path.write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
     parameters = {"model_path": "m", "model_name": "n", "dataset": str(path), "num_rollout": 1, "max_bad_share": 0.5}
-    return jobs(RejectSampling(**parameters, output_dir=str(folder), verifier=verifier, **given))[0]
+    return jobs(RejectSampling(**parameters, output_dir=str(folder), verifier=verifier, **options))[0]
 
 
 @pytest.fixture
@@ -34,8 +34,8 @@ def run_of_exact(tmp_path):
     return tmp_path
 
 
-def score_again(folder, verifier, **given):
-    job = job_of(folder, verifier, reverify=True, **given)
+def score_again(folder, verifier, **options):
+    job = job_of(folder, verifier, reverify=True, **options)
     with opened_run(job) as run:
         count = job.score_again(run)
         outcome = job.report(run, progress_of(run))
@@ -70,13 +70,13 @@ def test_other_problems_are_another_run_also_then(run_of_exact):
 
 
 def test_prompts_show_the_choices_where_the_run_was_made_for_them(run_of_exact, tmp_path):
-    asked = job_of(tmp_path, "choice")
-    assert asked.prompting.identity["choices"] is True
+    requested = job_of(tmp_path, "choice")
+    assert requested.prompting.identity["choices"] is True
     again = job_of(run_of_exact, "choice", reverify=True)
     assert "choices" not in again.prompting.identity
     with opened_run(job_of(tmp_path / "other", "choice", rows=ROWS[:2])) as run:
         problem = next(run.problems())
-    assert build_messages(problem, asked.prompting)[-1]["content"] == "1 + 1?\n\nA. 1\nB. 3\nC. 2"
+    assert build_messages(problem, requested.prompting)[-1]["content"] == "1 + 1?\n\nA. 1\nB. 3\nC. 2"
     assert build_messages(problem, again.prompting)[-1]["content"] == "1 + 1?"
 
 

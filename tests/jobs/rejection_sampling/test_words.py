@@ -6,7 +6,7 @@ from rollmill.jobs.rejection_sampling.report import format_statistics
 from rollmill.jobs.rejection_sampling.statistics import make_statistics
 from rollmill.jobs.rejection_sampling.summary import summarise
 from rollmill.jobs.rejection_sampling.tally import ProblemTally
-from tests.jobs.rejection_sampling.made import group
+from tests.jobs.rejection_sampling.rollout_rows import group
 
 
 def statistics(*groups, num_rollout=4, truncate=0):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import trl
 
-from tests.jobs.training.made import make_tokenizer
+from tests.jobs.training.tiny_models import make_tokenizer
 
 FOLDER = Path(trl.__file__).parent / "chat_templates"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.jinja") if not path.stem.endswith("_training"))
@@ -26,8 +26,8 @@ def source(name):
 @cache
 def tokenizer_of(name):
     """A byte-level tokenizer with a template of TRL and the special tokens that it writes."""
-    found = sorted(set(_SPECIAL.findall(source(name))))
-    eos = _OTHER_ENDS.get(name) or next((end for end in _ENDS if end in found), "<eos>")
+    result = sorted(set(_SPECIAL.findall(source(name))))
+    eos = _OTHER_ENDS.get(name) or next((end for end in _ENDS if end in result), "<eos>")
     return make_tokenizer(
-        source(name), eos, list(dict.fromkeys(["<pad>", "<eos>", "<bos>", eos, *found])), bos_token="<bos>"
+        source(name), eos, list(dict.fromkeys(["<pad>", "<eos>", "<bos>", eos, *result])), bos_token="<bos>"
     )

@@ -25,16 +25,20 @@ from rollmill.jobs.training.process import visible_devices, worker_command
 from rollmill.jobs.training.work import TrainingWork
 from rollmill.jobs.training.worker_lock import wait_until_free
 
-GIVEN = {"model_path": "m", "train_data": ["a.jsonl"], "output_dir": "out"}
+ARGUMENTS = {"model_path": "m", "train_data": ["a.jsonl"], "output_dir": "out"}
 DATA = DataFiles([DataFile("a.jsonl", "1")], [])
 
 
 def test_the_defaults_are_the_seeds():
-    made = TrainLora(model_path="m", train_data="a.jsonl", output_dir="out")
-    assert (made.num_train_epochs, made.per_device_train_batch_size, made.gradient_accumulation_steps) == (3, 2, 8)
-    assert (made.learning_rate, made.lora_r, made.lora_alpha, made.lora_dropout) == (5e-5, 64, 16, 0.05)
-    assert made.train_data == ["a.jsonl"]
-    assert made.use_lora
+    result = TrainLora(model_path="m", train_data="a.jsonl", output_dir="out")
+    assert (result.num_train_epochs, result.per_device_train_batch_size, result.gradient_accumulation_steps) == (
+        3,
+        2,
+        8,
+    )
+    assert (result.learning_rate, result.lora_r, result.lora_alpha, result.lora_dropout) == (5e-5, 64, 16, 0.05)
+    assert result.train_data == ["a.jsonl"]
+    assert result.use_lora
 
 
 @pytest.mark.parametrize(
@@ -50,11 +54,11 @@ def test_the_defaults_are_the_seeds():
 )
 def test_bounds_are_in_the_model(more, message):
     with pytest.raises(ValidationError, match=message):
-        TrainLora(**GIVEN, **more)
+        TrainLora(**ARGUMENTS, **more)
 
 
 def test_what_determines_weights_is_the_identity():
-    base = TrainLora(**GIVEN)
+    base = TrainLora(**ARGUMENTS)
 
     def key(data=DATA, model="x", **more):
         return training_identity(base.model_copy(update=more), model, data).key
@@ -76,12 +80,12 @@ def test_what_determines_weights_is_the_identity():
 def test_a_process_in_another_folder_finds_the_same_files(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "m").mkdir()
-    given = TrainLora(**{**GIVEN, "train_data": ["a.jsonl", "s3://b/c.jsonl", "/d.jsonl"]})
-    there = given.with_absolute_paths()
-    assert (there.model_path, there.output_dir) == (str(tmp_path / "m"), str(tmp_path / "out"))
-    assert there.train_data == [str(tmp_path / "a.jsonl"), "s3://b/c.jsonl", "/d.jsonl"]
-    assert there.model_copy(update=GIVEN) == TrainLora(**GIVEN)
-    assert given.model_copy(update={"model_path": "org/model"}).with_absolute_paths().model_path == "org/model"
+    options = TrainLora(**{**ARGUMENTS, "train_data": ["a.jsonl", "s3://b/c.jsonl", "/d.jsonl"]})
+    absolute = options.with_absolute_paths()
+    assert (absolute.model_path, absolute.output_dir) == (str(tmp_path / "m"), str(tmp_path / "out"))
+    assert absolute.train_data == [str(tmp_path / "a.jsonl"), "s3://b/c.jsonl", "/d.jsonl"]
+    assert absolute.model_copy(update=ARGUMENTS) == TrainLora(**ARGUMENTS)
+    assert options.model_copy(update={"model_path": "org/model"}).with_absolute_paths().model_path == "org/model"
 
 
 def test_metrics_are_read_while_written_and_cut_at_a_step(tmp_path):
@@ -100,11 +104,11 @@ def test_metrics_are_read_while_written_and_cut_at_a_step(tmp_path):
     assert MetricsTail(path).skip_existing().read_new() == []
 
 
-def checkpoint(folder, step, *, whole=True, **more):
+def checkpoint(folder, step, *, total=True, **more):
     path = checkpoint_path(folder, step)
     path.mkdir(parents=True)
     (path / "weights").write_text("w")
-    if whole:
+    if total:
         mark_complete(folder, TrainingCheckpoint(step=step, **more))
 
 
@@ -113,20 +117,20 @@ def test_incomplete_folder_is_no_checkpoint(tmp_path):
     checkpoint(tmp_path, 2)
     checkpoint(tmp_path, 10, best_step=2)
     checkpoint(tmp_path, 4, best_step=4)
-    checkpoint(tmp_path, 12, whole=False)
-    assert [one.step for one in complete_checkpoints(tmp_path)] == [2, 4, 10]
+    checkpoint(tmp_path, 12, total=False)
+    assert [item.step for item in complete_checkpoints(tmp_path)] == [2, 4, 10]
     assert last_checkpoint(tmp_path) == TrainingCheckpoint(step=10, best_step=2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-10", "checkpoint-2"]
     keep_checkpoints(tmp_path, {10})
-    assert [one.step for one in complete_checkpoints(tmp_path)] == [10]
+    assert [item.step for item in complete_checkpoints(tmp_path)] == [10]
 
 
 def test_memory_advice_names_parameters_and_values():
-    assert less_memory(TrainLora(**GIVEN)) == (
+    assert less_memory(TrainLora(**ARGUMENTS)) == (
         "lower --per_device_train_batch_size to 1 (and raise --gradient_accumulation_steps to 16), "
         "add --gradient_checkpointing, lower --max_length from 2048, or lower --lora_r from 64"
     )
-    tight = TrainLora(**GIVEN, per_device_train_batch_size=1, gradient_checkpointing=True, use_lora=False)
+    tight = TrainLora(**ARGUMENTS, per_device_train_batch_size=1, gradient_checkpointing=True, use_lora=False)
     assert less_memory(tight) == "lower --max_length from 2048, or train an adapter (--use_lora)"
 
 
@@ -152,7 +156,7 @@ def test_only_so_many_devices_are_shown_to_the_worker():
 
 
 @pytest.mark.parametrize(
-    ("given", "environment", "visible"),
+    ("options", "environment", "visible"),
     [
         ({}, {}, "0"),
         ({"num_gpus": 2}, {"CUDA_VISIBLE_DEVICES": "3,5,7"}, "3,5"),
@@ -161,22 +165,22 @@ def test_only_so_many_devices_are_shown_to_the_worker():
         ({"device": "cuda"}, {"ROLLMILL_KIND": "cpu"}, "0"),
     ],
 )
-def test_cpu_device_hides_all_gpus_from_the_worker(tmp_path, given, environment, visible):
-    asked = TrainLora(**GIVEN, **given)
-    work = TrainingWork(stage="train", parameters=asked, base="m", train=[], validation=[], directory=tmp_path)
+def test_cpu_device_hides_all_gpus_from_the_worker(tmp_path, options, environment, visible):
+    requested = TrainLora(**ARGUMENTS, **options)
+    work = TrainingWork(stage="train", parameters=requested, base="m", train=[], validation=[], directory=tmp_path)
     assert process._environment(work, environment)["CUDA_VISIBLE_DEVICES"] == visible
 
 
 @pytest.mark.parametrize(("device", "gpus"), [("cpu", 2), ("cuda", 0)])
 def test_contradicting_device_and_gpu_count_are_refused(device, gpus):
     with pytest.raises(ValidationError, match=f"--device {device}: "):
-        TrainLora(**GIVEN, device=device, num_gpus=gpus)
+        TrainLora(**ARGUMENTS, device=device, num_gpus=gpus)
 
 
 def test_several_gpus_have_a_process_each(tmp_path):
     def command(gpus, stage="train"):
-        given = TrainLora(**GIVEN, num_gpus=gpus)
-        work = TrainingWork(stage=stage, parameters=given, base="m", train=[], validation=[], directory=tmp_path)
+        options = TrainLora(**ARGUMENTS, num_gpus=gpus)
+        work = TrainingWork(stage=stage, parameters=options, base="m", train=[], validation=[], directory=tmp_path)
         return " ".join(worker_command(work))
 
     assert "torch.distributed.run --standalone --nproc_per_node 4 -m rollmill" in command(4)

@@ -11,7 +11,7 @@ from rollmill.jobs.training.chat_template import RefusedError
 from rollmill.jobs.training.masks import IGNORED, Masks
 from rollmill.jobs.training.rows import training_row
 from rollmill.jobs.training.turns import render_turns
-from tests.jobs.training import made
+from tests.jobs.training import tiny_models
 
 SMOLLM2 = (
     "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
@@ -21,23 +21,23 @@ SMOLLM2 = (
 )
 MODEL = Path(__file__).parents[3] / "models" / "SmolLM2-135M-Instruct"
 ENDS = {
-    "plain": (made.PLAIN, "<eos>"),
+    "plain": (tiny_models.PLAIN, "<eos>"),
     "smollm2": (SMOLLM2, "<|im_end|>"),
-    "chatml": (made.CHATML, "<|im_end|>"),
-    "marked": (made.MARKED, "<|im_end|>"),
-    "marked_content": (made.MARKED_CONTENT, "<|im_end|>"),
-    "llama": (made.LLAMA, "<|eot_id|>"),
-    "qwen": (made.QWEN, "<|im_end|>"),
-    "tools": (made.TOOLS, "<|im_end|>"),
+    "chatml": (tiny_models.CHATML, "<|im_end|>"),
+    "marked": (tiny_models.MARKED, "<|im_end|>"),
+    "marked_content": (tiny_models.MARKED_CONTENT, "<|im_end|>"),
+    "llama": (tiny_models.LLAMA, "<|eot_id|>"),
+    "qwen": (tiny_models.QWEN, "<|im_end|>"),
+    "tools": (tiny_models.TOOLS, "<|im_end|>"),
 }
-TOKENIZERS = {name: made.make_tokenizer(template) for name, (template, _) in ENDS.items()}
+TOKENIZERS = {name: tiny_models.make_tokenizer(template) for name, (template, _) in ENDS.items()}
 
 
-def said(role, content, **more):
+def turn(role, content, **more):
     return {"role": role, "content": content, **more}
 
 
-def learnt(name, *messages, tokenizer=None, longest=10_000, **more):
+def trained_texts(name, *messages, tokenizer=None, longest=10_000, **more):
     """The runs of learnt tokens, each decoded."""
     row = more or {"messages": list(messages)}
     tokenizer = tokenizer or TOKENIZERS[name]
@@ -56,37 +56,42 @@ def learnt(name, *messages, tokenizer=None, longest=10_000, **more):
 @pytest.mark.parametrize("name", ["plain", "smollm2", "chatml", "marked", "marked_content", "llama", "tools"])
 def test_each_assistant_turn_with_its_end_and_nothing_else(name):
     end = ENDS[name][1]
-    turns = [said("user", "a?"), said("assistant", "first é"), said("user", "b?"), said("assistant", "second\nline")]
-    assert learnt(name, *turns) == [f"first é{end}", f"second\nline{end}"]
-    assert learnt(name, said("system", "be brief"), *turns[:2]) == [f"first é{end}"]
+    turns = [
+        turn("user", "a?"),
+        turn("assistant", "first é"),
+        turn("user", "b?"),
+        turn("assistant", "second\nline"),
+    ]
+    assert trained_texts(name, *turns) == [f"first é{end}", f"second\nline{end}"]
+    assert trained_texts(name, turn("system", "be brief"), *turns[:2]) == [f"first é{end}"]
 
 
 @pytest.mark.parametrize("name", ENDS)
 def test_of_prompt_and_completion_only_the_completion_is_learnt(name):
-    prompt = [said("user", "a?"), said("assistant", "shown"), said("user", "b?")]
-    answer = [said("assistant", "c"), said("user", "d?"), said("assistant", "e")]
+    prompt = [turn("user", "a?"), turn("assistant", "shown"), turn("user", "b?")]
+    answer = [turn("assistant", "c"), turn("user", "d?"), turn("assistant", "e")]
     end = ENDS[name][1]
-    first, *more = learnt(name, prompt=prompt, completion=answer[:1])
+    first, *more = trained_texts(name, prompt=prompt, completion=answer[:1])
     assert more == []
     assert first.endswith(f"c{end}")
-    assert learnt(name, prompt=prompt, completion=answer)[0].endswith(f"c{end}")
-    assert len(learnt(name, prompt=prompt, completion=answer)) == 2
-    assert learnt(name, prompt="q", completion="a")[0].endswith(f"a{end}")
+    assert trained_texts(name, prompt=prompt, completion=answer)[0].endswith(f"c{end}")
+    assert len(trained_texts(name, prompt=prompt, completion=answer)) == 2
+    assert trained_texts(name, prompt="q", completion="a")[0].endswith(f"a{end}")
 
 
 def test_a_template_that_trims_is_followed():
-    assert learnt("llama", said("user", " a "), said("assistant", "  yes \n")) == ["yes<|eot_id|>"]
+    assert trained_texts("llama", turn("user", " a "), turn("assistant", "  yes \n")) == ["yes<|eot_id|>"]
 
 
 def test_each_turn_is_learnt_in_the_form_that_it_was_written_in():
     """The template drops the thoughts of earlier turns: in the context of later ones, not where they were written."""
-    turns = [said("user", "a"), said("assistant", "<think>why</think>b"), said("user", "c")]
-    last = said("assistant", "d", reasoning_content="because")
-    assert learnt("qwen", *turns, last) == [
+    turns = [turn("user", "a"), turn("assistant", "<think>why</think>b"), turn("user", "c")]
+    last = turn("assistant", "d", reasoning_content="because")
+    assert trained_texts("qwen", *turns, last) == [
         "<think>why</think>b<|im_end|>",
         "<think>\nbecause\n</think>\n\nd<|im_end|>",
     ]
-    assert learnt("qwen", *turns, said("assistant", "d"))[1] == "<think>\n\n</think>\n\nd<|im_end|>"
+    assert trained_texts("qwen", *turns, turn("assistant", "d"))[1] == "<think>\n\n</think>\n\nd<|im_end|>"
     row = training_row(1, {"messages": [*turns, last]})
     first, second = Masks(TOKENIZERS["qwen"], "M").encode_all(row, 1000).texts
     assert "why" in TOKENIZERS["qwen"].decode(first.input_ids)
@@ -98,52 +103,54 @@ def test_each_turn_is_learnt_in_the_form_that_it_was_written_in():
 def test_tool_calls_are_learnt_and_tools_answers_are_not():
     call = {"type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}
     turns = [
-        said("user", "1+?"),
-        said("assistant", None, tool_calls=[call]),
-        said("tool", "2"),
-        said("assistant", "2!"),
+        turn("user", "1+?"),
+        turn("assistant", None, tool_calls=[call]),
+        turn("tool", "2"),
+        turn("assistant", "2!"),
     ]
     written = '<tool_call>add {"a": 1}</tool_call><|im_end|>'
-    assert learnt("tools", *turns) == [written, "2!<|im_end|>"]
+    assert trained_texts("tools", *turns) == [written, "2!<|im_end|>"]
 
 
 @pytest.mark.parametrize("name", ENDS)
 def test_an_assistant_who_speaks_first(name):
     """Is learnt unless the template writes something else before nothing, so that nobody can have prompted for it."""
-    found = learnt(name, said("assistant", "hello"), said("user", "b"), said("assistant", "c"))
+    result = trained_texts(name, turn("assistant", "hello"), turn("user", "b"), turn("assistant", "c"))
     answers = ["c"] if name == "smollm2" else ["hello", "c"]
-    assert [run.rpartition("\n")[2] for run in found] == [answer + ENDS[name][1] for answer in answers]
+    assert [run.rpartition("\n")[2] for run in result] == [answer + ENDS[name][1] for answer in answers]
 
 
 def test_a_turn_that_nobody_can_prompt_for_is_left_out():
-    template = "{% if messages | length < 3 %}{{ raise_exception('too short') }}{% endif %}" + made.CHATML
-    turns = [said("user", "a"), said("assistant", "b"), said("user", "c"), said("assistant", "d")]
-    assert learnt("", *turns, tokenizer=made.make_tokenizer(template)) == ["d<|im_end|>"]
+    template = "{% if messages | length < 3 %}{{ raise_exception('too short') }}{% endif %}" + tiny_models.CHATML
+    turns = [turn("user", "a"), turn("assistant", "b"), turn("user", "c"), turn("assistant", "d")]
+    assert trained_texts("", *turns, tokenizer=tiny_models.make_tokenizer(template)) == ["d<|im_end|>"]
     with pytest.raises(RefusedError, match="too short") as caught:
-        learnt("", *turns[:2], tokenizer=made.make_tokenizer(template))
+        trained_texts("", *turns[:2], tokenizer=tiny_models.make_tokenizer(template))
     assert caught.value.reason == "template_refused"
 
 
 def test_content_that_the_template_changes_is_not_learnt():
-    upper = made.CHATML.replace("{{ m.content }}", "{{ m.content | upper if m.role == 'assistant' else m.content }}")
+    upper = tiny_models.CHATML.replace(
+        "{{ m.content }}", "{{ m.content | upper if m.role == 'assistant' else m.content }}"
+    )
     with pytest.raises(RefusedError, match="the model: its chat template leaves the content of turn 2 out") as caught:
-        learnt("", said("user", "a"), said("assistant", "Bb"), tokenizer=made.make_tokenizer(upper))
+        trained_texts("", turn("user", "a"), turn("assistant", "Bb"), tokenizer=tiny_models.make_tokenizer(upper))
     assert caught.value.reason == "content_not_written"
 
 
 def test_markers_that_enclose_the_header_are_not_followed():
-    template = made.CHATML.replace("<|im_start|>{{ m.role }}", "{% generation %}<|im_start|>{{ m.role }}", 1).replace(
-        "<|im_end|>\n{% endfor", "<|im_end|>\n{% endgeneration %}{% endfor", 1
-    )
-    assert learnt("", said("user", "a"), said("assistant", "b"), tokenizer=made.make_tokenizer(template)) == [
-        "b<|im_end|>"
-    ]
+    template = tiny_models.CHATML.replace(
+        "<|im_start|>{{ m.role }}", "{% generation %}<|im_start|>{{ m.role }}", 1
+    ).replace("<|im_end|>\n{% endfor", "<|im_end|>\n{% endgeneration %}{% endfor", 1)
+    assert trained_texts(
+        "", turn("user", "a"), turn("assistant", "b"), tokenizer=tiny_models.make_tokenizer(template)
+    ) == ["b<|im_end|>"]
 
 
 def test_a_turn_whose_end_stands_only_before_the_next_ends_with_it():
-    template = made.PLAIN.replace("<eos>", "{% if not loop.last or m.role == 'user' %}<eos>{% endif %}")
-    turns = [said("user", "a"), said("assistant", "b")]
-    assert learnt("", *turns, tokenizer=made.make_tokenizer(template)) == ["b<eos>"]
+    template = tiny_models.PLAIN.replace("<eos>", "{% if not loop.last or m.role == 'user' %}<eos>{% endif %}")
+    turns = [turn("user", "a"), turn("assistant", "b")]
+    assert trained_texts("", *turns, tokenizer=tiny_models.make_tokenizer(template)) == ["b<eos>"]
 
 
 def test_a_token_that_closes_each_call_is_not_the_end():
@@ -154,8 +161,11 @@ def test_a_token_that_closes_each_call_is_not_the_end():
         "{% if add_generation_prompt %}<|assistant|>{% endif %}"
     )
     with pytest.raises(RefusedError, match="writes no end behind the call of turn 2") as caught:
-        learnt(
-            "", said("user", "a"), said("assistant", "b", tool_calls=[call]), tokenizer=made.make_tokenizer(template)
+        trained_texts(
+            "",
+            turn("user", "a"),
+            turn("assistant", "b", tool_calls=[call]),
+            tokenizer=tiny_models.make_tokenizer(template),
         )
     assert caught.value.reason == "end_not_written"
 
@@ -167,15 +177,15 @@ def test_one_end_is_learnt_where_each_rendering_ends_with_what_begins_the_next_t
         "<bos>{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|tool|><|im_end|>{% endfor %}"
         "<|im_start|>{% if add_generation_prompt %}assistant\n{% endif %}"
     )
-    turns = [said("user", "a"), said("assistant", answer), said("user", "c"), said("assistant", "d")]
-    tokenizer = made.make_tokenizer(template, eos)
-    assert learnt("", *turns, tokenizer=tokenizer) == [f"{answer}<|tool|><|im_end|>", "d<|tool|><|im_end|>"]
+    turns = [turn("user", "a"), turn("assistant", answer), turn("user", "c"), turn("assistant", "d")]
+    tokenizer = tiny_models.make_tokenizer(template, eos)
+    assert trained_texts("", *turns, tokenizer=tokenizer) == [f"{answer}<|tool|><|im_end|>", "d<|tool|><|im_end|>"]
 
 
 def test_an_added_token_that_the_model_stops_at_is_as_good_as_a_special_one():
-    tokenizer = made.make_tokenizer(made.CHATML.replace("<|im_end|>", "<end>"))
+    tokenizer = tiny_models.make_tokenizer(tiny_models.CHATML.replace("<|im_end|>", "<end>"))
     tokenizer.add_tokens(["<end>"])
-    turns = [said("user", "a"), said("assistant", "b"), said("user", "c"), said("assistant", "to <end> it")]
+    turns = [turn("user", "a"), turn("assistant", "b"), turn("user", "c"), turn("assistant", "to <end> it")]
     encoded = Masks(tokenizer, "M", ["<end>"]).encode_all(training_row(1, {"messages": turns}), 1000)
     assert dict(encoded.ends) == {"<end>": 1}
     assert [error.reason for error in encoded.refused] == ["special_token_in_text"]
@@ -186,8 +196,8 @@ def test_the_next_speakers_token_is_the_end_behind_a_prompt_that_closes_thoughts
         "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}"
         "{% if add_generation_prompt %}<|assistant|><think></think>{% endif %}"
     )
-    row = training_row(1, {"messages": [said("user", "a"), said("assistant", "b")]})
-    encoded = Masks(made.make_tokenizer(template), "M", ["<|user|>"]).encode_all(row, 1000)
+    row = training_row(1, {"messages": [turn("user", "a"), turn("assistant", "b")]})
+    encoded = Masks(tiny_models.make_tokenizer(template), "M", ["<|user|>"]).encode_all(row, 1000)
     assert (dict(encoded.ends), encoded.endless) == ({"<|user|>": 1}, 0)
 
 
@@ -200,7 +210,7 @@ RAW, APART = {"content": "<think>hm</think>one"}, {"content": "one", "reasoning_
 
 
 @pytest.mark.parametrize(
-    ("options", "message", "prompt", "found"),
+    ("options", "message", "prompt", "result"),
     [
         ({}, {"content": "one"}, "</think>", "one<eos>"),
         ({}, RAW, "<think>", "hm</think>one<eos>"),
@@ -210,22 +220,22 @@ RAW, APART = {"content": "<think>hm</think>one"}, {"content": "one", "reasoning_
         ({"thinking": False}, {"content": "one"}, "</think>", "one<eos>"),
     ],
 )
-def test_thoughts_are_learnt_behind_the_prompt_that_opens_them(options, message, prompt, found):
-    row = {"messages": [said("user", "a"), {"role": "assistant", **message}], "chat_template_kwargs": options}
-    tokenizer = made.make_tokenizer(DEEPSEEK_V31)
-    assert learnt("", tokenizer=tokenizer, **row) == [found]
+def test_thoughts_are_learnt_behind_the_prompt_that_opens_them(options, message, prompt, result):
+    row = {"messages": [turn("user", "a"), {"role": "assistant", **message}], "chat_template_kwargs": options}
+    tokenizer = tiny_models.make_tokenizer(DEEPSEEK_V31)
+    assert trained_texts("", tokenizer=tokenizer, **row) == [result]
     tokens = Masks(tokenizer, "M").encode(training_row(1, row), 1000)
-    assert tokenizer.decode(tokens.input_ids) == f"<|user|>a<|assistant|>{prompt}{found}"
+    assert tokenizer.decode(tokens.input_ids) == f"<|user|>a<|assistant|>{prompt}{result}"
 
 
 @pytest.mark.parametrize("message", [RAW, APART])
 def test_thoughts_are_not_learnt_behind_a_prompt_that_closes_them(message):
     row = {
-        "messages": [said("user", "a"), {"role": "assistant", **message}],
+        "messages": [turn("user", "a"), {"role": "assistant", **message}],
         "chat_template_kwargs": {"thinking": False},
     }
     with pytest.raises(RefusedError, match="closes the thoughts in the prompt") as caught:
-        learnt("", tokenizer=made.make_tokenizer(DEEPSEEK_V31), **row)
+        trained_texts("", tokenizer=tiny_models.make_tokenizer(DEEPSEEK_V31), **row)
     assert caught.value.reason == "thoughts_not_written"
 
 
@@ -240,70 +250,81 @@ def test_a_block_of_no_thoughts_stands_in_the_prompt_only(block, context):
         "<|im_end|>\n{% endfor %}"
         f"{{% if add_generation_prompt %}}<|im_start|>assistant\n{block}{{% endif %}}"
     )
-    tokenizer = made.make_tokenizer(template)
-    turns = [said("user", "a"), said("assistant", "<b>"), said("user", "c"), said("assistant", "d")]
-    assert learnt("", *turns, tokenizer=tokenizer) == ["<b><|im_end|>", "d<|im_end|>"]
+    tokenizer = tiny_models.make_tokenizer(template)
+    turns = [turn("user", "a"), turn("assistant", "<b>"), turn("user", "c"), turn("assistant", "d")]
+    assert trained_texts("", *turns, tokenizer=tokenizer) == ["<b><|im_end|>", "d<|im_end|>"]
     tokens = Masks(tokenizer, "M").encode(training_row(1, {"messages": turns[:2]}), 1000)
     prompt = f"<|im_start|>user\n{context}a<|im_end|>\n<|im_start|>assistant\n{block}"
     assert tokenizer.decode(tokens.input_ids) == f"{prompt}<b><|im_end|>"
 
 
 def test_what_is_marked_is_context_only():
-    turns = [said("user", "a"), said("assistant", "b", weight=0), said("user", "c"), said("assistant", "d", weight=1)]
-    assert learnt("plain", *turns) == ["d<eos>"]
+    turns = [
+        turn("user", "a"),
+        turn("assistant", "b", weight=0),
+        turn("user", "c"),
+        turn("assistant", "d", weight=1),
+    ]
+    assert trained_texts("plain", *turns) == ["d<eos>"]
     row = training_row(1, {"messages": turns})
     assert "b<eos>" in TOKENIZERS["plain"].decode(Masks(TOKENIZERS["plain"], "M").encode(row, 1000).input_ids)
 
 
 def test_the_end_of_a_truncated_turn_is_not_learnt():
-    turns = [said("user", "a"), said("assistant", "b"), said("user", "c"), said("assistant", "d e")]
-    assert learnt("plain", messages=turns, metadata={"truncated": True}) == ["b<eos>", "d e"]
-    thoughts = [said("user", "a"), said("assistant", "", reasoning_content="hm hm")]
-    assert learnt("qwen", messages=thoughts, metadata={"truncated": True}) == ["<think>\nhm hm"]
+    turns = [turn("user", "a"), turn("assistant", "b"), turn("user", "c"), turn("assistant", "d e")]
+    assert trained_texts("plain", messages=turns, metadata={"truncated": True}) == ["b<eos>", "d e"]
+    thoughts = [turn("user", "a"), turn("assistant", "", reasoning_content="hm hm")]
+    assert trained_texts("qwen", messages=thoughts, metadata={"truncated": True}) == ["<think>\nhm hm"]
 
 
 def test_the_end_of_an_earlier_turn_that_was_cut_off_is_not_learnt():
-    turns = [said("user", "a"), said("assistant", "b", finish_reason="length"), said("user", "c")]
-    assert learnt("plain", *turns, said("assistant", "d", finish_reason="stop")) == ["b", "d<eos>"]
+    turns = [turn("user", "a"), turn("assistant", "b", finish_reason="length"), turn("user", "c")]
+    assert trained_texts("plain", *turns, turn("assistant", "d", finish_reason="stop")) == ["b", "d<eos>"]
 
 
 def test_an_empty_turn_is_left_out():
-    turns = [said("user", "a"), said("assistant", None), said("user", "c"), said("assistant", "d")]
+    turns = [turn("user", "a"), turn("assistant", None), turn("user", "c"), turn("assistant", "d")]
     row = training_row(1, {"messages": turns})
     made_row = Masks(TOKENIZERS["plain"], "M").encode_all(row, 1000)
     assert [error.reason for error in made_row.refused] == ["turn_empty"]
-    assert learnt("plain", *turns) == ["d<eos>"]
+    assert trained_texts("plain", *turns) == ["d<eos>"]
 
 
 def test_ids_of_nine_letters_for_templates_that_insist():
-    template = made.TOOLS.replace(
+    template = tiny_models.TOOLS.replace(
         "<tool_call>", "{% if c.id | length != 9 %}{{ raise_exception('9 letters') }}{% endif %}<tool_call>{{ c.id }} "
     )
     call = {"id": "chatcmpl-tool-1", "function": {"name": "add", "arguments": "{}"}}
-    turns = [said("user", "1"), said("assistant", "", tool_calls=[call]), said("tool", "2", tool_call_id=call["id"])]
-    assert learnt("", *turns, tokenizer=made.make_tokenizer(template)) == [
+    turns = [
+        turn("user", "1"),
+        turn("assistant", "", tool_calls=[call]),
+        turn("tool", "2", tool_call_id=call["id"]),
+    ]
+    assert trained_texts("", *turns, tokenizer=tiny_models.make_tokenizer(template)) == [
         "<tool_call>callaaaaa add {}</tool_call><|im_end|>"
     ]
 
 
 def test_a_template_without_end_of_turn_learns_the_contents():
-    template = made.PLAIN.replace("<eos>", "")
-    turns = [said("user", "a"), said("assistant", "b"), said("user", "c"), said("assistant", "d")]
-    assert learnt("", *turns, tokenizer=made.make_tokenizer(template)) == ["b", "d"]
+    template = tiny_models.PLAIN.replace("<eos>", "")
+    turns = [turn("user", "a"), turn("assistant", "b"), turn("user", "c"), turn("assistant", "d")]
+    assert trained_texts("", *turns, tokenizer=tiny_models.make_tokenizer(template)) == ["b", "d"]
 
 
 def test_too_long_row_is_refused_and_never_truncated():
-    turns = [said("user", "a"), said("assistant", "b")]
-    whole = len(TOKENIZERS["plain"](made.make_tokenizer().apply_chat_template(turns, tokenize=False))["input_ids"])
-    assert learnt("plain", *turns, longest=whole) == ["b<eos>"]
-    with pytest.raises(RefusedError, match=f"{whole} tokens, more than --max_length {whole - 1}") as caught:
-        learnt("plain", *turns, longest=whole - 1)
+    turns = [turn("user", "a"), turn("assistant", "b")]
+    total = len(
+        TOKENIZERS["plain"](tiny_models.make_tokenizer().apply_chat_template(turns, tokenize=False))["input_ids"]
+    )
+    assert trained_texts("plain", *turns, longest=total) == ["b<eos>"]
+    with pytest.raises(RefusedError, match=f"{total} tokens, more than --max_length {total - 1}") as caught:
+        trained_texts("plain", *turns, longest=total - 1)
     assert caught.value.reason == "over_max_length"
 
 
 def test_missing_chat_template_is_reported_in_one_line():
     with pytest.raises(InputError, match="base has no chat template: give --model_path an instruction-tuned model"):
-        Masks(made.make_tokenizer(None), "base")
+        Masks(tiny_models.make_tokenizer(None), "base")
 
 
 @pytest.mark.skipif(not MODEL.is_dir(), reason="needs scripts/demo_model")
@@ -312,12 +333,12 @@ def test_the_real_tokenizer():
 
     tokenizer = AutoTokenizer.from_pretrained(MODEL)
     turns = [
-        said("user", "Wie geht's?"),
-        said("assistant", " gut, 谢谢 "),
-        said("user", "b"),
-        said("assistant", "c\n\n"),
+        turn("user", "Wie geht's?"),
+        turn("assistant", " gut, 谢谢 "),
+        turn("user", "b"),
+        turn("assistant", "c\n\n"),
     ]
-    assert learnt("", *turns, tokenizer=tokenizer) == [" gut, 谢谢 <|im_end|>", "c\n\n<|im_end|>"]
+    assert trained_texts("", *turns, tokenizer=tokenizer) == [" gut, 谢谢 <|im_end|>", "c\n\n<|im_end|>"]
 
 
 def made_of_pieces(scheme, merges=()):
@@ -325,14 +346,14 @@ def made_of_pieces(scheme, merges=()):
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    pieces = [*made.SPECIAL, *(f"<0x{byte:02X}>" for byte in range(256)), "▁", *"abcdefghijklmnopqrstuvwxyz?."]
+    pieces = [*tiny_models.SPECIAL, *(f"<0x{byte:02X}>" for byte in range(256)), "▁", *"abcdefghijklmnopqrstuvwxyz?."]
     pieces += [first + second for first, second in merges]
     made_here = Tokenizer(models.BPE({piece: n for n, piece in enumerate(pieces)}, list(merges), byte_fallback=True))
     made_here.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme, split=False)
     made_here.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
-    made_here.add_special_tokens([AddedToken(one, special=True, normalized=False) for one in made.SPECIAL])
+    made_here.add_special_tokens([AddedToken(item, special=True, normalized=False) for item in tiny_models.SPECIAL])
     return PreTrainedTokenizerFast(
-        tokenizer_object=made_here, pad_token="<pad>", eos_token="<eos>", chat_template=made.CHATML
+        tokenizer_object=made_here, pad_token="<pad>", eos_token="<eos>", chat_template=tiny_models.CHATML
     )
 
 
@@ -344,7 +365,7 @@ PIECES = {
 @pytest.mark.parametrize("scheme", PIECES)
 @pytest.mark.parametrize("answer", ["ab", " ab", "谢谢", "e\u0301 \U0001f600", "\nab\n"])
 def test_no_space_of_the_tokenizers_own_is_learnt(scheme, answer):
-    assert learnt("", said("user", "q?"), said("assistant", answer), tokenizer=PIECES[scheme]) == [
+    assert trained_texts("", turn("user", "q?"), turn("assistant", answer), tokenizer=PIECES[scheme]) == [
         answer + "<|im_end|>"
     ]
 
@@ -372,12 +393,12 @@ words = st.text(st.sampled_from("ab é\n<|>谢\u0301\U0001f600"), max_size=12)
     system=st.none() | words,
 )
 def test_any_conversation(name, turns, system):
-    messages = [said("system", system)] if system is not None else []
+    messages = [turn("system", system)] if system is not None else []
     for question, answer in turns:
-        messages += [said("user", question), said("assistant", answer)]
+        messages += [turn("user", question), turn("assistant", answer)]
     end = ENDS[name][1]
     answers = [answer.strip() if name == "llama" else answer for _, answer in turns]
-    assert learnt(name, *messages) == [answer + end for answer in answers]
+    assert trained_texts(name, *messages) == [answer + end for answer in answers]
 
 
 @settings(max_examples=60)
@@ -388,28 +409,28 @@ def test_any_conversation(name, turns, system):
 def test_any_tokenizer(tokenizer, turns):
     messages = []
     for question, answer, thoughts in turns:
-        messages += [said("user", question), said("assistant", answer)]
+        messages += [turn("user", question), turn("assistant", answer)]
         if tokenizer is TOKENIZERS["qwen"]:
             messages[-1]["reasoning_content"] = thoughts
     row = training_row(1, {"messages": messages})
     check_contexts(tokenizer, row)
-    found = learnt("", *messages, tokenizer=tokenizer)
-    assert len(found) == len(turns)
-    for text, (_, answer, _) in zip(found, turns, strict=True):
+    result = trained_texts("", *messages, tokenizer=tokenizer)
+    assert len(result) == len(turns)
+    for text, (_, answer, _) in zip(result, turns, strict=True):
         assert text.endswith(answer + "<|im_end|>") or tokenizer is TOKENIZERS["qwen"]
 
 
 def test_a_template_that_writes_the_generation_prompt_behind_everything():
-    always = made.CHATML.replace("{% if add_generation_prompt %}", "{% if true %}")
-    turns = [said("user", "a?"), said("assistant", "one"), said("user", "b?"), said("assistant", "two")]
-    tokenizer = made.make_tokenizer(always, "<|im_end|>")
-    assert learnt("chatml", *turns, tokenizer=tokenizer) == ["one<|im_end|>", "two<|im_end|>"]
+    always = tiny_models.CHATML.replace("{% if add_generation_prompt %}", "{% if true %}")
+    turns = [turn("user", "a?"), turn("assistant", "one"), turn("user", "b?"), turn("assistant", "two")]
+    tokenizer = tiny_models.make_tokenizer(always, "<|im_end|>")
+    assert trained_texts("chatml", *turns, tokenizer=tokenizer) == ["one<|im_end|>", "two<|im_end|>"]
 
 
 @pytest.mark.parametrize("name", ["plain", "chatml", "llama"])
 def test_the_end_of_turns_that_the_model_did_not_end_is_context(name):
     end = ENDS[name][1]
-    first, second = said("assistant", "first", stop_text="END"), said("assistant", "second")
-    turns = [said("user", "a?"), first, said("user", "b?"), second]
-    assert learnt(name, *turns) == ["first", f"second{end}"]
-    assert learnt(name, messages=turns, metadata={"no_end": True}) == ["first", "second"]
+    first, second = turn("assistant", "first", stop_text="END"), turn("assistant", "second")
+    turns = [turn("user", "a?"), first, turn("user", "b?"), second]
+    assert trained_texts(name, *turns) == ["first", f"second{end}"]
+    assert trained_texts(name, messages=turns, metadata={"no_end": True}) == ["first", "second"]

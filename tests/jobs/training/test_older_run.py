@@ -72,4 +72,4 @@ def metrics_lines(directory):
 
 
 def losses(directory):
-    return [one.loss or one.eval_loss for one in read_metrics(directory / METRICS)]
+    return [item.loss or item.eval_loss for item in read_metrics(directory / METRICS)]

@@ -9,7 +9,7 @@ from rollmill.exports.splitting import Split
 from rollmill.jobs.training.advice import many_texts
 from rollmill.jobs.training.masks import Masks, Tokens
 from rollmill.jobs.training.prepared import TRAIN, VALIDATION, pack_rows, prepare_rows, read_prepared, rows_file
-from tests.jobs.training.made import QWEN, make_tokenizer, row, write_rows
+from tests.jobs.training.tiny_models import QWEN, make_tokenizer, row, write_rows
 
 TOKENIZER = make_tokenizer()
 LENGTH = len("question 0") + len("yes") + 4
@@ -52,14 +52,14 @@ def test_every_row_is_used_or_left_out_with_a_reason(tmp_path):
     assert prepared.validation.rows == prepared.validation.problems == 1
     assert prepared.dropped == {"unusable": 2, "over_max_length": 2}
     left_out = [orjson.loads(line) for line in (tmp_path / "dropped.jsonl").read_bytes().splitlines()]
-    assert [(one["file"].rpartition("/")[2], one["line"], one["reason"]) for one in left_out] == [
+    assert [(item["file"].rpartition("/")[2], item["line"], item["reason"]) for item in left_out] == [
         ("train0.jsonl", 2, "unusable"),
         ("train0.jsonl", 3, "unusable"),
         ("train0.jsonl", 4, "over_max_length"),
         ("validation0.jsonl", 2, "over_max_length"),
     ]
     assert read_prepared(tmp_path) == prepared
-    assert [TOKENIZER.decode([one for one in tokens.labels if one >= 0]) for tokens in
+    assert [TOKENIZER.decode([item for item in tokens.labels if item >= 0]) for tokens in
             learnt_rows(rows_file(tmp_path, TRAIN))] == ["yes<eos>", "no<eos>", "yes<eos>"]  # fmt: skip
 
 
@@ -154,14 +154,14 @@ def test_packs_hold_every_row_whole(tmp_path):
     apart = sorted(tuple(tokens.input_ids) for tokens in learnt_rows(rows_file(tmp_path / "plain", TRAIN)))
     with pa.memory_map(str(rows_file(tmp_path / "packed", TRAIN))) as file, pa.ipc.open_stream(file) as stream:
         packs = stream.read_all().to_pylist()
-    found = []
+    result = []
     for pack in packs:
         assert len(pack["input_ids"]) == len(pack["labels"]) == sum(pack["seq_lengths"]) <= 64
         begin = 0
         for length in pack["seq_lengths"]:
-            found.append(tuple(pack["input_ids"][begin : begin + length]))
+            result.append(tuple(pack["input_ids"][begin : begin + length]))
             begin += length
-    assert sorted(found) == apart
+    assert sorted(result) == apart
     assert len(packs) < 20
 
 

@@ -10,8 +10,8 @@ from rollmill.terminal.progress_bar import Watched
 def step(number, *, seconds=None, **more):
     """One line: a step a second, 50 tokens each."""
     seconds = float(number) if seconds is None else seconds
-    given = {"step": number, "steps": 100, "epoch": number / 50, "loss": 1 / number, "tokens": 50 * number}
-    return MetricsLine(**{**given, "seconds": seconds, **more})
+    options = {"step": number, "steps": 100, "epoch": number / 50, "loss": 1 / number, "tokens": 50 * number}
+    return MetricsLine(**{**options, "seconds": seconds, **more})
 
 
 def evaluation(number, loss):

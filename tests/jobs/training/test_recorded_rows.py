@@ -11,8 +11,8 @@ from rollmill.generation.token_file import RolloutTokens, TokenFile
 from rollmill.inference.sampled_tokens import SampledTokens, TokenSource
 from rollmill.jobs.training.masks import Masks
 from rollmill.jobs.training.prepared import TRAIN, prepare_rows, rows_file
-from tests.jobs.training.made import make_tokenizer
 from tests.jobs.training.test_prepared import learnt_rows
+from tests.jobs.training.tiny_models import make_tokenizer
 
 TOKENIZER = make_tokenizer()
 HASH = "0123456789abcdef"
@@ -42,10 +42,10 @@ def record(folder, *calls, tokenizer=HASH):
 def row(*messages, **metadata):
     """A training row whose tokens, if it has some, are those of its text."""
     pairs = [{"role": role, "content": content} for role, content in messages]
-    made = {"messages": pairs, "metadata": {"instance_id": "p", "sample_id": 0, **metadata}}
+    result = {"messages": pairs, "metadata": {"instance_id": "p", "sample_id": 0, **metadata}}
     if isinstance(metadata.get("tokens"), dict):
-        made["metadata"]["tokens"] = metadata["tokens"] | {"digest": row_digest(made)}
-    return made
+        result["metadata"]["tokens"] = metadata["tokens"] | {"digest": row_digest(result)}
+    return result
 
 
 def prepare(folder, *rows, **options):
@@ -112,12 +112,12 @@ def test_a_cut_off_answer_has_no_end(tmp_path):
     ],
 )
 def test_rows_whose_ids_are_not_theirs_are_encoded(tmp_path, change, reason):
-    given = {"tokenizer": HASH, "metadata": {}} | change
-    location = record(tmp_path, (ids(PROMPT), odd("yes")), tokenizer=given["tokenizer"])
-    if given.get("gone"):
+    options = {"tokenizer": HASH, "metadata": {}} | change
+    location = record(tmp_path, (ids(PROMPT), odd("yes")), tokenizer=options["tokenizer"])
+    if options.get("gone"):
         (tmp_path / "0001.tokens").unlink()
-    asked = row(("user", "one?"), ("assistant", "yes"), **{"tokens": location} | given["metadata"])
-    prepared = prepare(tmp_path, asked)
+    requested = row(("user", "one?"), ("assistant", "yes"), **{"tokens": location} | options["metadata"])
+    prepared = prepare(tmp_path, requested)
     assert (prepared.recorded_rows, prepared.encoded_anew) == (0, {reason: 1})
     (text,) = texts(tmp_path)
     assert text.input_ids == ids(PROMPT) + ids("yes<eos>")
@@ -157,11 +157,11 @@ def test_rows_that_somebody_changed_since_are_encoded(tmp_path, change):
 def test_ids_in_the_row_are_taken_as_they_are(tmp_path):
     prompt, written = ids(PROMPT), odd("yes")
     labels = [IGNORED] * len(prompt) + written
-    whole = row(("user", "one?"), ("assistant", "yes"), tokenizer=HASH) | {
+    total = row(("user", "one?"), ("assistant", "yes"), tokenizer=HASH) | {
         "input_ids": prompt + written,
         "labels": labels,
     }
-    prepared = prepare(tmp_path, whole)
+    prepared = prepare(tmp_path, total)
     assert prepared.recorded_rows == 1
     assert texts(tmp_path)[0].labels == labels
 

@@ -18,8 +18,8 @@ from rollmill.jobs.training.data_files import find_data
 from rollmill.jobs.training.rows import TrainingRow, read_training_rows, training_row
 from tests.corpus.sample_records import make_run, record
 from tests.corpus.test_producers import FILES
-from tests.exports.sample_corpus import InMemoryCorpus, rollout
-from tests.jobs.training.made import row, write_rows
+from tests.exports.completed import InMemoryCorpus, rollout
+from tests.jobs.training.tiny_models import row, write_rows
 
 ASSISTANT = {"role": "assistant", "content": "b"}
 USER = {"role": "user", "content": "a"}
@@ -44,21 +44,23 @@ USER = {"role": "user", "content": "a"}
     ],
 )
 def test_what_teaches_nothing_says_why(bad, reason):
-    made = training_row(7, bad)
-    assert isinstance(made, BadRow)
-    assert made.number == 7
-    assert reason in made.reason
+    result = training_row(7, bad)
+    assert isinstance(result, BadRow)
+    assert result.number == 7
+    assert reason in result.reason
 
 
 @pytest.mark.parametrize("name", sorted(NOT_FOR_TEMPLATES))
 def test_a_row_does_not_say_how_it_is_rendered(name):
-    made = training_row(1, {"messages": [USER, ASSISTANT], "chat_template_kwargs": {"enable_thinking": True, name: 1}})
-    assert (made.field, made.reason) == ("chat_template_kwargs", f"{name} is not a variable of templates")
+    result = training_row(
+        1, {"messages": [USER, ASSISTANT], "chat_template_kwargs": {"enable_thinking": True, name: 1}}
+    )
+    assert (result.field, result.reason) == ("chat_template_kwargs", f"{name} is not a variable of templates")
 
 
 def test_all_parameters_of_rendering_are_known():
-    own = signature(PreTrainedTokenizerBase.apply_chat_template).parameters
-    assert own.keys() - NOT_FOR_TEMPLATES == {"documents"}
+    custom = signature(PreTrainedTokenizerBase.apply_chat_template).parameters
+    assert custom.keys() - NOT_FOR_TEMPLATES == {"documents"}
     assert training_row(1, {**row(), "chat_template_kwargs": {"documents": []}}).options == {"documents": []}
 
 
@@ -67,8 +69,8 @@ def test_messages_are_as_templates_expect_them():
     call = {"id": None, "function": {"name": "f", "arguments": '{"n": 1}'}}
     broken = {"function": {"name": "f", "arguments": "{n"}}
     spoken = {"role": "assistant", "content": None, "tool_calls": [call, broken], "name": None}
-    made = training_row(1, {"messages": [{"role": "user", "content": parts}, spoken]})
-    assert made.messages == [
+    result = training_row(1, {"messages": [{"role": "user", "content": parts}, spoken]})
+    assert result.messages == [
         {"role": "user", "content": "x\ny"},
         {
             "role": "assistant",
@@ -107,9 +109,9 @@ def test_messages_are_as_templates_expect_them():
     ],
 )
 def test_turns_that_are_marked_are_not_learnt(mark, untrained):
-    made = training_row(1, {"messages": [USER, {**ASSISTANT, **mark}, USER, ASSISTANT]})
-    assert made.trained == ((3,) if untrained else (1, 3))
-    assert made.messages[1] == ASSISTANT
+    result = training_row(1, {"messages": [USER, {**ASSISTANT, **mark}, USER, ASSISTANT]})
+    assert result.trained == ((3,) if untrained else (1, 3))
+    assert result.messages[1] == ASSISTANT
 
 
 @pytest.mark.parametrize(
@@ -124,9 +126,9 @@ def test_rows_that_are_marked_are_left_out(mark):
 
 @pytest.mark.parametrize("end", [{"finish_reason": "length"}, {"stop_reason": "max_tokens"}])
 def test_a_turn_that_says_so_was_cut_off(end):
-    made = training_row(1, {"messages": [USER, {**ASSISTANT, **end}, USER, {**ASSISTANT, "finish_reason": "stop"}]})
-    assert (made.cut_off, made.endless) == ({1}, {1})
-    assert made.messages[1] == ASSISTANT
+    result = training_row(1, {"messages": [USER, {**ASSISTANT, **end}, USER, {**ASSISTANT, "finish_reason": "stop"}]})
+    assert (result.cut_off, result.endless) == ({1}, {1})
+    assert result.messages[1] == ASSISTANT
 
 
 @pytest.mark.parametrize("more", [{"metadata": {"truncated": True}}, {"finish_reason": "max_tokens"}])
@@ -135,15 +137,15 @@ def test_a_row_that_says_so_was_cut_off_at_its_last_turn(more):
 
 
 def test_a_row_of_marked_turns_only_is_unusable():
-    made = training_row(1, {"messages": [USER, {**ASSISTANT, "weight": 0}]})
-    assert made.field == "marked_not_for_training"
-    assert made.reason == "all turns of the assistant are marked as not to be trained on"
+    result = training_row(1, {"messages": [USER, {**ASSISTANT, "weight": 0}]})
+    assert result.field == "marked_not_for_training"
+    assert result.reason == "all turns of the assistant are marked as not to be trained on"
 
 
 @pytest.mark.parametrize("name", ["reasoning_content", "reasoning", "thinking"])
 def test_thoughts_have_one_name(name):
-    made = training_row(1, {"messages": [USER, {**ASSISTANT, name: "hm"}]})
-    assert made.messages[1] == {**ASSISTANT, "reasoning_content": "hm"}
+    result = training_row(1, {"messages": [USER, {**ASSISTANT, name: "hm"}]})
+    assert result.messages[1] == {**ASSISTANT, "reasoning_content": "hm"}
     blank = training_row(1, {"messages": [USER, {**ASSISTANT, "reasoning_content": "", name: "hm"}]})
     assert blank.messages[1].get("reasoning_content") == "hm"
     assert "reasoning_content" not in training_row(1, {"messages": [USER, {**ASSISTANT, name: " "}]}).messages[1]
@@ -151,8 +153,8 @@ def test_thoughts_have_one_name(name):
 
 def test_arguments_keep_their_text():
     call = {"function": {"name": "f", "arguments": '{"n":1,  "m": 2}'}}
-    made = training_row(1, {"messages": [USER, {**ASSISTANT, "tool_calls": [call]}]})
-    arguments = made.messages[1]["tool_calls"][0]["function"]["arguments"]
+    result = training_row(1, {"messages": [USER, {**ASSISTANT, "tool_calls": [call]}]})
+    arguments = result.messages[1]["tool_calls"][0]["function"]["arguments"]
     assert (arguments, arguments.text) == ({"n": 1, "m": 2}, '{"n":1,  "m": 2}')
 
 
@@ -161,25 +163,25 @@ def test_arguments_keep_their_text():
 def test_arguments_are_not_nested_without_end(as_text, deep, usable):
     text = f'{{"a": {"[" * deep}1{"]" * deep}}}'
     call = {"function": {"name": "f", "arguments": text if as_text else orjson.loads(text)}}
-    made = training_row(1, {"messages": [USER, {**ASSISTANT, "tool_calls": [call]}]})
-    assert isinstance(made, BadRow) != usable
-    assert usable or made.reason == "arguments of a call that are nested more than 100 levels deep"
+    result = training_row(1, {"messages": [USER, {**ASSISTANT, "tool_calls": [call]}]})
+    assert isinstance(result, BadRow) != usable
+    assert usable or result.reason == "arguments of a call that are nested more than 100 levels deep"
 
 
 @pytest.mark.parametrize("name", ["arguments", "args", "input", "parameters"])
 @pytest.mark.parametrize("arguments", [{"n": 1}, '{"n": 1}'])
 def test_flat_calls_become_openais(name, arguments):
     calls = [{"id": "c", "name": "f", name: arguments}, {"name": "g"}]
-    made = training_row(1, {"messages": [USER, {**ASSISTANT, "tool_calls": calls}]})
-    assert made.messages[1]["tool_calls"] == [
+    result = training_row(1, {"messages": [USER, {**ASSISTANT, "tool_calls": calls}]})
+    assert result.messages[1]["tool_calls"] == [
         {"id": "c", "type": "function", "function": {"name": "f", "arguments": {"n": 1}}},
         {"type": "function", "function": {"name": "g", "arguments": {}}},
     ]
 
 
 def test_no_calls_are_no_key():
-    made = training_row(1, {"messages": [USER, {**ASSISTANT, "tool_calls": []}]})
-    assert "tool_calls" not in made.messages[1]
+    result = training_row(1, {"messages": [USER, {**ASSISTANT, "tool_calls": []}]})
+    assert "tool_calls" not in result.messages[1]
 
 
 def test_the_problem_is_the_id_else_the_prompt():
@@ -190,45 +192,45 @@ def test_the_problem_is_the_id_else_the_prompt():
 
 def test_lines_that_are_no_rows_are_numbered(tmp_path):
     path = write_rows(tmp_path / "a.jsonl", [row(), "", "{", "[]", row(1)])
-    found = dict(read_training_rows(path))
-    assert [number for number, one in found.items() if isinstance(one, BadRow)] == [3, 4]
-    assert sorted(found) == [1, 3, 4, 5]
+    result = dict(read_training_rows(path))
+    assert [number for number, item in result.items() if isinstance(item, BadRow)] == [3, 4]
+    assert sorted(result) == [1, 3, 4, 5]
 
 
 def exported(folder: Path, name="sft", split=0.3):
     corpus = InMemoryCorpus([rollout(f"p{number}", 0, 1.0, answer=f"a{number}") for number in range(8)])
-    made = export_sft(folder / f"{name}.jsonl", corpus, corpus.table, split=Split(split) if split else None)
-    write_card(made, corpus=corpus)
-    return made
+    result = export_sft(folder / f"{name}.jsonl", corpus, corpus.table, split=Split(split) if split else None)
+    write_card(result, corpus=corpus)
+    return result
 
 
 def test_a_folder_stands_for_its_export(tmp_path):
-    made = exported(tmp_path)
+    result = exported(tmp_path)
     data = find_data([str(tmp_path)], [])
     assert [Path(file.path).name for file in data.train] == ["sft.jsonl"]
     assert [Path(file.path).name for file in data.validation] == ["sft.validation.jsonl"]
     assert find_data([str(tmp_path)], [], own_validation=False).validation == []
-    assert len(list(read_training_rows(data.train[0].path))) == made.rows["train"]
-    assert find_data([str(made.files["train"])], [str(tmp_path)]) == data
+    assert len(list(read_training_rows(data.train[0].path))) == result.rows["train"]
+    assert find_data([str(result.files["train"])], [str(tmp_path)]) == data
 
 
 def test_hashes_are_of_the_content(tmp_path):
-    one, two, other = (write_rows(tmp_path / f"{name}.jsonl", [row(name == "c")]) for name in "abc")
-    hashes = [find_data([path], []).train[0].sha256 for path in (one, two, other)]
+    item, two, other = (write_rows(tmp_path / f"{name}.jsonl", [row(name == "c")]) for name in "abc")
+    hashes = [find_data([path], []).train[0].sha256 for path in (item, two, other)]
     assert hashes[0] == hashes[1] != hashes[2]
 
 
 def test_invalid_training_data_is_refused(tmp_path):
     path = write_rows(tmp_path / "a.jsonl", [row()])
     (tmp_path / "b.txt").write_text("no rows")
-    for given, message in (
+    for options, message in (
         ([path, path], "given twice"),
         ([str(tmp_path / "b.jsonl")], "there is no file"),
         ([str(tmp_path / "b.txt")], "b.txt is of no kind that can be read"),
         ([str(tmp_path)], "has no card of an export that trains"),
     ):
         with pytest.raises(InputError, match=message):
-            find_data(given, [])
+            find_data(options, [])
     with pytest.raises(InputError, match="given twice"):
         find_data([path], [path])
     exported(tmp_path, "one", None)
@@ -244,16 +246,16 @@ def test_training_reads_what_curation_reads(path, tmp_path):
     export_sft(tmp_path / "sft.jsonl", corpus, usable, keep_truncated=True)
     exported = [row.messages for _, row in read_training_rows(str(tmp_path / "sft.jsonl"))]
     rows = [row for _, row in read_training_rows(str(path))]
-    learnt = [row.messages for row in rows if isinstance(row, TrainingRow)]
-    assert learnt == exported
+    trained = [row.messages for row in rows if isinstance(row, TrainingRow)]
+    assert trained == exported
 
 
 @pytest.mark.parametrize("label", [False, 0, "false"])
 def test_an_answer_that_is_not_wanted_is_not_learnt(label):
     rows = [{"prompt": "q", "completion": "a", "label": each} for each in (label, True)]
-    refused, learnt = (training_row(1, row) for row in rows)
+    refused, trained = (training_row(1, row) for row in rows)
     assert refused.field == "rejected_side_of_a_preference"
-    assert isinstance(learnt, TrainingRow)
+    assert isinstance(trained, TrainingRow)
 
 
 def test_a_class_beside_messages_is_no_label():
@@ -262,14 +264,14 @@ def test_a_class_beside_messages_is_no_label():
 
 @pytest.mark.parametrize("name", ["system", "system_prompt"])
 def test_a_system_prompt_beside_messages_is_learnt_with_them(name):
-    made = training_row(1, {name: "s", "messages": [USER, ASSISTANT]})
-    assert [message["role"] for message in made.messages] == ["system", "user", "assistant"]
+    result = training_row(1, {name: "s", "messages": [USER, ASSISTANT]})
+    assert [message["role"] for message in result.messages] == ["system", "user", "assistant"]
 
 
 def test_messages_as_json_text_are_a_conversation(tmp_path):
     messages = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
     path = write_rows(tmp_path / "a.jsonl", [{"instance_id": "p", "messages": json.dumps(messages)}])
-    assert [found.messages for _, found in read_training_rows(path)] == [messages]
+    assert [result.messages for _, result in read_training_rows(path)] == [messages]
 
 
 def test_a_run_trains_by_its_journal(tmp_path):
@@ -279,11 +281,11 @@ def test_a_run_trains_by_its_journal(tmp_path):
     assert [isinstance(row, TrainingRow) for row in rows] == [False, True]
 
 
-def arguments_of(given):
-    call = {"type": "function", "function": {"name": "f", "arguments": given}}
+def arguments_of(options):
+    call = {"type": "function", "function": {"name": "f", "arguments": options}}
     row = {"messages": [USER, {"role": "assistant", "content": "", "tool_calls": [call]}]}
-    found = training_row(1, row)
-    return found.reason if isinstance(found, BadRow) else found.messages[1]["tool_calls"][0]["function"]["arguments"]
+    result = training_row(1, row)
+    return result.reason if isinstance(result, BadRow) else result.messages[1]["tool_calls"][0]["function"]["arguments"]
 
 
 def test_whole_numbers_of_any_length_are_learnt_as_they_were_written():
@@ -301,5 +303,5 @@ def test_thoughts_that_the_content_begins_with_are_learnt_once():
 def test_conversations_of_langchain_are_trained_on(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_bytes(orjson.dumps({"messages": [{"type": "human", "content": "a"}, {"type": "ai", "content": "b"}]}))
-    [(_, found)] = read_training_rows(str(path))
-    assert found.messages == [USER, ASSISTANT]
+    [(_, result)] = read_training_rows(str(path))
+    assert result.messages == [USER, ASSISTANT]

@@ -33,8 +33,8 @@ from rollmill.jobs.training.training import run_training
 from rollmill.jobs.training.work import TrainingWork
 from tests.flows.conftest import end_prepared, prepared
 from tests.jobs.training import cpu_worker
-from tests.jobs.training.made import make_base, row, write_rows
 from tests.jobs.training.prepared_workers import prepared_workers
+from tests.jobs.training.tiny_models import make_base, row, write_rows
 from tests.waiting import wait_until
 
 __all__ = ["end_prepared"]
@@ -47,15 +47,15 @@ ROWS = [row(n, "ab" * (n % 5 + 1)) for n in range(96)]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    made = tmp_path_factory.mktemp("training")
-    make_base(made / "base")
-    write_rows(made / "train.jsonl", [*ROWS, "{", row(199, "a" * 300)])
-    write_rows(made / "validation.jsonl", [row(n, "abab") for n in range(140, 144)])
-    return made
+    result = tmp_path_factory.mktemp("training")
+    make_base(result / "base")
+    write_rows(result / "train.jsonl", [*ROWS, "{", row(199, "a" * 300)])
+    write_rows(result / "validation.jsonl", [row(n, "abab") for n in range(140, 144)])
+    return result
 
 
 def parameters(folder, name, **more):
-    given = {
+    options = {
         "model_path": str(folder / "base"),
         "train_data": str(folder / "train.jsonl"),
         "validation_data": str(folder / "validation.jsonl"),
@@ -68,7 +68,7 @@ def parameters(folder, name, **more):
         "save_steps": 5,
         "eval_steps": 10,
     }
-    return TrainLora(**{**given, **more})
+    return TrainLora(**{**options, **more})
 
 
 @pytest.fixture(scope="module")
@@ -84,15 +84,15 @@ def adapter(directory):
 
 def test_what_a_run_leaves(folder, finished):
     trained, directory = finished, folder / "whole"
-    told = read_metrics(directory / METRICS)
+    messages = read_metrics(directory / METRICS)
     assert (trained.directory, trained.adapter, trained.merged) == (directory, directory, directory / "merged")
     assert (trained.steps, trained.epochs, trained.rows, trained.validation_rows) == (72, 3.0, 96, 4)
     assert trained.dropped == {"unusable": 1, "over_max_length": 1}
-    steps = [one for one in told if one.loss is not None]
-    assert [one.step for one in steps] == list(range(1, 73))
-    assert trained.train_loss == pytest.approx(sum(one.loss for one in steps) / 72)
+    steps = [item for item in messages if item.loss is not None]
+    assert [item.step for item in steps] == list(range(1, 73))
+    assert trained.train_loss == pytest.approx(sum(item.loss for item in steps) / 72)
     assert trained.tokens == steps[-1].tokens
-    evaluated = {one.step: one.eval_loss for one in told if one.eval_loss is not None}
+    evaluated = {item.step: item.eval_loss for item in messages if item.eval_loss is not None}
     assert sorted(evaluated) == [10, 20, 24, 30, 40, 48, 50, 60, 70, 72]
     assert trained.eval_loss == min(evaluated.values()) == evaluated[trained.best_step]
     assert {path.name for path in directory.iterdir()} == {
@@ -114,14 +114,14 @@ def test_the_manifest_says_what_it_was_trained_on(folder, finished):
 def test_the_card_tells_it_all(folder, finished):
     card = (folder / "whole" / "README.md").read_text()
     sha = orjson.loads((folder / "whole" / "manifest.json").read_bytes())["data"]["train"][0]["sha256"]
-    for said in (
+    for message in (
         sha,
         "| train | 96 | 96 |",
         "1 unusable, 1 over\\_max\\_length",
         "| lora\\_r | 4 |",
         "![Loss](loss.png)",
     ):
-        assert said in card
+        assert message in card
     assert f"| weights of step | {finished.best_step} |" in card
 
 
@@ -170,25 +170,27 @@ def test_an_adapter_for_another_base_is_refused(folder, finished, tmp_path):
 
 def workers(directory: Path):
     """The processes that work for a run."""
-    found = []
+    result = []
     for process in psutil.process_iter(["cmdline", "status"]):
         line = process.info["cmdline"] or []
         if process.info["status"] != psutil.STATUS_ZOMBIE and any(str(directory) in part for part in line):
-            found.append(process)
-    return [one for one in found if one.info["cmdline"][1:3] == ["-m", "rollmill.jobs.training.worker"]]  # no keepers
+            result.append(process)
+    return [
+        item for item in result if item.info["cmdline"][1:3] == ["-m", "rollmill.jobs.training.worker"]
+    ]  # no keepers
 
 
 def steps_of(directory: Path):
-    return max((one.step for one in read_metrics(directory / METRICS)), default=0)
+    return max((item.step for item in read_metrics(directory / METRICS)), default=0)
 
 
-def train_in_the_background(given):
-    run_training(given)
+def train_in_the_background(options):
+    run_training(options)
 
 
 def test_killed_twice_a_run_ends_with_the_same_weights(folder, finished):
     """Once the worker, at any step; then the owner, later. Bit for bit, metrics included."""
-    given, directory = parameters(folder, "killed"), folder / "killed"
+    options, directory = parameters(folder, "killed"), folder / "killed"
     at = random.SystemRandom().randrange(4, 16)
 
     def kill():
@@ -200,11 +202,11 @@ def test_killed_twice_a_run_ends_with_the_same_weights(folder, finished):
     with pytest.raises(
         InputError, match="was killed, most likely because the machine's memory ran out: lower --per_dev"
     ):
-        run_training(given, stop=kill)
+        run_training(options, stop=kill)
     reached = steps_of(directory)
     assert at <= reached < 72
 
-    owner = multiprocessing.get_context("spawn").Process(target=train_in_the_background, args=(given,))
+    owner = multiprocessing.get_context("spawn").Process(target=train_in_the_background, args=(options,))
     owner.start()
     later = random.SystemRandom().randrange(reached + 4, reached + 12)
     wait_until(lambda: steps_of(directory) >= later, 60)
@@ -216,14 +218,14 @@ def test_killed_twice_a_run_ends_with_the_same_weights(folder, finished):
     assert snapshot.done == complete_checkpoints(directory / CHECKPOINTS)[-1].step > 0
     assert snapshot.describe() == f"{snapshot.done}/72 steps, loading model and rows"
     with prepared_workers():
-        trained = run_training(given)
+        trained = run_training(options)
     expected = adapter(folder / "whole")
     for name, weight in adapter(directory).items():
         assert torch.equal(weight, expected.pop(name)), f"{name} differs, killed at {at} and {later}"
     assert not expected
 
     def numbers(run):
-        return [(one.step, one.loss, one.eval_loss, one.tokens) for one in read_metrics(folder / run / METRICS)]
+        return [(item.step, item.loss, item.eval_loss, item.tokens) for item in read_metrics(folder / run / METRICS)]
 
     assert numbers("killed") == numbers("whole")
     assert (trained.best_step, trained.eval_loss) == (finished.best_step, finished.eval_loss)
@@ -234,13 +236,13 @@ def test_stopped_a_run_of_all_weights_ends_with_the_same_weights(folder):
     small = {"use_lora": False, "num_train_epochs": 1, "learning_rate": 1e-3}
     with prepared_workers():
         run_training(parameters(folder, "all_whole", **small))
-    given, directory = parameters(folder, "all_stopped", **small), folder / "all_stopped"
+    options, directory = parameters(folder, "all_stopped", **small), folder / "all_stopped"
     with pytest.raises(RunStoppedError, match=r"training in .*/all_stopped was stopped from outside; run the same"):
-        run_training(given, stop=lambda: steps_of(directory) >= 7)
+        run_training(options, stop=lambda: steps_of(directory) >= 7)
     assert workers(directory) == []
     assert complete_checkpoints(directory / CHECKPOINTS)[-1].step in range(5, 24)
     with prepared_workers():
-        trained = run_training(given)
+        trained = run_training(options)
     assert (trained.adapter, trained.steps) == (None, 24)
     written, expected = (load_file(folder / run / "model.safetensors") for run in ("all_stopped", "all_whole"))
     before = load_file(folder / "base" / "model.safetensors")
@@ -251,22 +253,22 @@ def test_stopped_a_run_of_all_weights_ends_with_the_same_weights(folder):
 
 def test_a_run_that_never_began_gives_way(folder, tmp_path):
     path = write_rows(tmp_path / "long.jsonl", [row(n, "a" * 300) for n in range(2)])
-    given = parameters(folder, "given_up", train_data=path, num_train_epochs=1)
+    options = parameters(folder, "given_up", train_data=path, num_train_epochs=1)
     with prepared_workers():
         with pytest.raises(
             InputError, match="all 2 rows of the train data have more than --max_length 128 tokens: raise it"
         ):
-            run_training(given)
-        trained = run_training(given.model_copy(update={"max_length": 512}))
+            run_training(options)
+        trained = run_training(options.model_copy(update={"max_length": 512}))
     assert (trained.rows, trained.steps, trained.dropped) == (2, 1, {})
 
 
 def test_two_processes_share_the_steps(folder, monkeypatch):
     """As on two GPUs, but on the CPU: half the steps, checkpoints with both processes' random states."""
-    given = parameters(folder, "two", num_gpus=2, num_train_epochs=1)
+    options = parameters(folder, "two", num_gpus=2, num_train_epochs=1)
     work = TrainingWork(
-        stage="prepare", parameters=given, base=str(folder / "base"), train=given.train_data,
-        validation=given.validation_data, directory=folder / "two",
+        stage="prepare", parameters=options, base=str(folder / "base"), train=options.train_data,
+        validation=options.validation_data, directory=folder / "two",
     )  # fmt: skip
     work.folder.mkdir(parents=True)
     work.write()
@@ -278,7 +280,7 @@ def test_two_processes_share_the_steps(folder, monkeypatch):
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     metrics = read_metrics(work.directory / METRICS)
-    assert [one.step for one in metrics if one.loss is not None] == list(range(1, 13))
+    assert [item.step for item in metrics if item.loss is not None] == list(range(1, 13))
     assert metrics[-1].epoch == 1
     assert metrics[-1].tokens == read_prepared(work.folder).train.tokens
     last = last_checkpoint(work.checkpoints)

@@ -8,8 +8,8 @@ import pytest
 from rollmill.jobs.training.chat_template import RefusedError
 from rollmill.jobs.training.masks import IGNORED, Masks
 from rollmill.jobs.training.rows import training_row
-from tests.jobs.training.made import make_tokenizer
 from tests.jobs.training.templates import NAMES, source, tokenizer_of
+from tests.jobs.training.tiny_models import make_tokenizer
 
 
 def user(content):
@@ -65,14 +65,14 @@ def encoded(name, row):
     return Masks(tokenizer_of(name), "M").encode_all(training_row(1, row), 100_000)
 
 
-def learnt(name, row):
+def trained_texts(name, row):
     """What is learnt of each turn, decoded, and why other turns are not."""
     tokenizer, runs = tokenizer_of(name), []
     try:
-        made = encoded(name, row)
+        result = encoded(name, row)
     except RefusedError as error:
         return [error.reason]
-    for tokens in made.texts:
+    for tokens in result.texts:
         before = IGNORED
         for label in tokens.labels:
             if label != IGNORED and before == IGNORED:
@@ -80,7 +80,7 @@ def learnt(name, row):
             if label != IGNORED:
                 runs[-1].append(label)
             before = label
-    return [tokenizer.decode(run) for run in runs] + [error.reason for error in made.refused]
+    return [tokenizer.decode(run) for run in runs] + [error.reason for error in result.refused]
 
 
 EXPECTED = {
@@ -140,21 +140,21 @@ EXPECTED = {
 
 @pytest.mark.parametrize(("name", "kind"), EXPECTED)
 def test_a_turn_is_learnt_as_the_model_wrote_it(name, kind):
-    assert learnt(name, ROWS[kind]) == EXPECTED[name, kind]
+    assert trained_texts(name, ROWS[kind]) == EXPECTED[name, kind]
 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("kind", ROWS)
 def test_nothing_is_lost_without_a_word(name, kind):
     """Each turn is learnt with its thoughts, content and calls, or left out by a reason."""
-    row, found = ROWS[kind], learnt(name, ROWS[kind])
+    row, result = ROWS[kind], trained_texts(name, ROWS[kind])
     spoken = [message for message in row["messages"] if message["role"] == "assistant"]
-    if found[0].endswith(("_refused", "_missing", "_written", "_found")):
+    if result[0].endswith(("_refused", "_missing", "_written", "_found")):
         return
-    assert len(found) == len(spoken)
-    kept = [text for text in found if not text.endswith(("_refused", "_missing", "_written", "_found"))]
-    whole = [message for message in spoken if any(all(word in text for word in words(message)) for text in kept)]
-    assert len(whole) == len(kept)
+    assert len(result) == len(spoken)
+    kept = [text for text in result if not text.endswith(("_refused", "_missing", "_written", "_found"))]
+    total = [message for message in spoken if any(all(word in text for word in words(message)) for text in kept)]
+    assert len(total) == len(kept)
 
 
 def words(message):
@@ -170,10 +170,10 @@ def test_the_context_is_the_prompt_of_the_server(name, kind):
     """Renders each prompt as a server does, and compares with the tokens that stand before the turn."""
     tokenizer, row = tokenizer_of(name), ROWS[kind]
     try:
-        made = encoded(name, row)
+        result = encoded(name, row)
     except RefusedError:
         pytest.skip("the template takes no such row")
-    contexts = [tokens.input_ids[:begin] for tokens in made.texts for begin in begins(tokens.labels)]
+    contexts = [tokens.input_ids[:begin] for tokens in result.texts for begin in begins(tokens.labels)]
     assert contexts == [
         prompt_ids(tokenizer, row["messages"][:number], parts=has_parts(name))
         for number, message in enumerate(row["messages"])
@@ -193,13 +193,13 @@ def has_parts(name):
 
 def prompt_ids(tokenizer, messages, *, parts):
     if parts:
-        messages = [{**one, "content": [{"type": "text", "text": one["content"]}]} for one in messages]
+        messages = [{**item, "content": [{"type": "text", "text": item["content"]}]} for item in messages]
     text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     return tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "message", "prompt", "found"),
+    ("name", "options", "message", "prompt", "result"),
     [
         ("qwen3", {"enable_thinking": False}, {}, "<think>\n\n</think>\n\n", ["one<|im_end|>"]),
         ("qwen3", {}, {}, "assistant\n", ["<think>\n\n</think>\n\none<|im_end|>"]),
@@ -209,9 +209,9 @@ def prompt_ids(tokenizer, messages, *, parts):
          ["hm\n</think>\none<|im_end|>"]),
     ],
 )  # fmt: skip
-def test_thinking_follows_the_recorded_options_else_the_turn(name, options, message, prompt, found):
+def test_thinking_follows_the_recorded_options_else_the_turn(name, options, message, prompt, result):
     row = {"messages": [user("q"), assistant("one", **message)], "chat_template_kwargs": options}
-    assert learnt(name, row) == found
+    assert trained_texts(name, row) == result
     tokens = encoded(name, row).texts[0]
     assert tokenizer_of(name).decode(tokens.input_ids[: begins(tokens.labels)[0]]).endswith(prompt)
 
@@ -221,14 +221,14 @@ def test_thoughts_that_the_recorded_options_forbid_are_not_learnt():
         "messages": [user("q"), assistant("one", reasoning_content="hm")],
         "chat_template_kwargs": {"enable_thinking": False},
     }
-    assert learnt("qwen3", row) == ["thoughts_not_written"]
+    assert trained_texts("qwen3", row) == ["thoughts_not_written"]
 
 
 def test_a_call_is_learnt_as_text_where_the_template_wants_text():
     odd = {**CALL, "function": {"name": "add", "arguments": '{"a":1,  "b": [true, null]}'}}
     row = {"messages": [user("q"), assistant(None, tool_calls=[odd], reasoning_content="hm")]}
-    assert '```json\n{"a":1,  "b": [true, null]}\n```' in learnt("deepseekv3", row)[0]
-    assert '"arguments": {"a": 1, "b": [true, null]}}' in learnt("qwen2_5", {"messages": [
+    assert '```json\n{"a":1,  "b": [true, null]}\n```' in trained_texts("deepseekv3", row)[0]
+    assert '"arguments": {"a": 1, "b": [true, null]}}' in trained_texts("qwen2_5", {"messages": [
         user("q"), assistant(None, tool_calls=[odd])]})[0]  # fmt: skip
 
 
@@ -236,14 +236,14 @@ def test_a_call_is_learnt_as_text_where_the_template_wants_text():
 @pytest.mark.parametrize("value", ["\n", "im_end|>", "call", "a"])
 def test_the_end_is_found_whatever_the_call_says(name, value):
     odd = {**CALL, "function": {"name": "a", "arguments": f'{{"a": {orjson.dumps(value).decode()}}}'}}
-    made = encoded(name, {"messages": [user("q"), assistant("", tool_calls=[odd])]})
-    assert (made.ends.total(), made.endless) == (1, 0)
+    result = encoded(name, {"messages": [user("q"), assistant("", tool_calls=[odd])]})
+    assert (result.ends.total(), result.endless) == (1, 0)
 
 
 @pytest.mark.parametrize("content", ["im_end", "assistant", "rollmillturn", "a<|im_end>\n b", "<|im_end|\n"])
 def test_the_end_is_found_whatever_the_content_says(content):
-    found = learnt("qwen2_5", {"messages": [user("q"), assistant(content)]})
-    assert found == [content + "<|im_end|>"]
+    result = trained_texts("qwen2_5", {"messages": [user("q"), assistant(content)]})
+    assert result == [content + "<|im_end|>"]
 
 
 @pytest.mark.parametrize(
@@ -261,14 +261,14 @@ def test_the_end_is_found_whatever_the_content_says(content):
 @pytest.mark.parametrize("name", ["qwen2_5", "qwen3"])
 def test_a_turn_with_a_special_token_as_text_is_left_out(name, message):
     """Whether the model wrote that token, or its letters, is not known."""
-    assert learnt(name, {"messages": [user("q"), message]}) == ["special_token_in_text"]
+    assert trained_texts(name, {"messages": [user("q"), message]}) == ["special_token_in_text"]
 
 
 OPEN = "<think>\nI was thinking ab"
 
 
 @pytest.mark.parametrize(
-    ("name", "found"),
+    ("name", "result"),
     [
         ("qwen3", OPEN),
         ("qwen2_5", OPEN),
@@ -278,26 +278,28 @@ OPEN = "<think>\nI was thinking ab"
         ("nemotron_3_nano", "I was thinking ab"),
     ],
 )
-def test_thoughts_that_were_cut_off_are_learnt_as_they_stand_behind_the_prompt(name, found):
+def test_thoughts_that_were_cut_off_are_learnt_as_they_stand_behind_the_prompt(name, result):
     row = {"messages": [user("q"), assistant(OPEN)], "metadata": {"truncated": True}}
-    assert learnt(name, row) == [found]
-    assert learnt(name, {"messages": row["messages"]}) == ["thoughts_not_closed"]
+    assert trained_texts(name, row) == [result]
+    assert trained_texts(name, {"messages": row["messages"]}) == ["thoughts_not_closed"]
 
 
 @pytest.mark.parametrize("name", ["qwen3_5_think", "deepseek_r1_distill", "nemotron_3_nano"])
 def test_a_content_that_was_cut_off_behind_opened_thoughts_is_thoughts(name):
     row = {"messages": [user("q"), assistant("I was thinking ab")], "metadata": {"truncated": True}}
-    assert learnt(name, row) == ["I was thinking ab"]
-    assert learnt("qwen3", row) == ["<think>\n\n</think>\n\nI was thinking ab"]
+    assert trained_texts(name, row) == ["I was thinking ab"]
+    assert trained_texts("qwen3", row) == ["<think>\n\n</think>\n\nI was thinking ab"]
 
 
 def test_cut_off_thoughts_are_not_learnt_behind_a_prompt_that_closes_them():
     row = {"messages": [user("q"), assistant(OPEN)], "metadata": {"truncated": True}}
-    assert learnt("qwen3", {**row, "chat_template_kwargs": {"enable_thinking": False}}) == ["thoughts_not_written"]
+    assert trained_texts("qwen3", {**row, "chat_template_kwargs": {"enable_thinking": False}}) == [
+        "thoughts_not_written"
+    ]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "found"),
+    ("arguments", "result"),
     [
         ('{"tool": 1}', '{"tool": 1'),
         ('{"l": 2}', '{"l": 2'),
@@ -307,10 +309,10 @@ def test_cut_off_thoughts_are_not_learnt_behind_a_prompt_that_closes_them():
         ('{"a": true, "b": "Rome\\n"}', '{"a": true, "b": "Rome\\n'),
     ],
 )
-def test_a_call_that_was_cut_off_is_learnt_up_to_its_last_value(arguments, found):
+def test_a_call_that_was_cut_off_is_learnt_up_to_its_last_value(arguments, result):
     call = {**CALL, "function": {"name": "add", "arguments": arguments}}
     row = {"messages": [user("q"), assistant("ok", tool_calls=[call])], "metadata": {"truncated": True}}
-    assert learnt("qwen2_5", row) == ['ok\n<tool_call>\n{"name": "add", "arguments": ' + found]
+    assert trained_texts("qwen2_5", row) == ['ok\n<tool_call>\n{"name": "add", "arguments": ' + result]
     assert encoded("qwen2_5", row).endless == 1
 
 
@@ -318,26 +320,26 @@ def test_a_call_that_was_cut_off_is_learnt_up_to_its_last_value(arguments, found
 def test_a_call_of_no_value_that_was_cut_off_is_left_out(arguments):
     call = {**CALL, "function": {"name": "add", "arguments": arguments}}
     row = {"messages": [user("q"), assistant("ok", tool_calls=[call])], "metadata": {"truncated": True}}
-    assert learnt("qwen2_5", row) == ["cut_off_in_call"]
+    assert trained_texts("qwen2_5", row) == ["cut_off_in_call"]
 
 
 def test_special_tokens_of_others_stay_as_servers_encode_them():
     row = {"messages": [user("what is <|im_end|>?"), assistant("a token"), user("<|im_start|>"), assistant("so")]}
-    assert learnt("qwen2_5", row) == ["a token<|im_end|>", "so<|im_end|>"]
+    assert trained_texts("qwen2_5", row) == ["a token<|im_end|>", "so<|im_end|>"]
 
 
 def test_arguments_that_are_no_json_are_not_quoted():
     odd = {**CALL, "function": {"name": "add", "arguments": '{"a": '}}
-    assert learnt("qwen2_5", {"messages": [user("q"), assistant("x", tool_calls=[odd])]}) == ["call_not_written"]
+    assert trained_texts("qwen2_5", {"messages": [user("q"), assistant("x", tool_calls=[odd])]}) == ["call_not_written"]
 
 
 def test_the_next_speakers_token_is_the_end_where_the_model_stops_at_it():
     tokenizer = tokenizer_of("glm4moe")
     row = training_row(1, ROWS["multi"])
-    made = Masks(tokenizer, "M", ["<|user|>", "<|observation|>"]).encode_all(row, 10_000)
-    assert (dict(made.ends), made.endless) == ({"<|user|>": 2}, 0)
-    made = Masks(tokenizer, "M", ["<|user|>", "<|observation|>"]).encode_all(training_row(1, ROWS["tools"]), 10_000)
-    assert dict(made.ends) == {"<|observation|>": 1, "<|user|>": 1}
+    result = Masks(tokenizer, "M", ["<|user|>", "<|observation|>"]).encode_all(row, 10_000)
+    assert (dict(result.ends), result.endless) == ({"<|user|>": 2}, 0)
+    result = Masks(tokenizer, "M", ["<|user|>", "<|observation|>"]).encode_all(training_row(1, ROWS["tools"]), 10_000)
+    assert dict(result.ends) == {"<|observation|>": 1, "<|user|>": 1}
     assert Masks(tokenizer, "M").encode_all(row, 10_000).endless == 2
 
 
@@ -345,8 +347,8 @@ def test_the_next_speakers_token_is_the_end_behind_a_special_token_that_closes_a
     special = ["<pad>", "<eos>", "[gMASK]", "<sop>", "<|user|>", "<|assistant|>", "<|observation|>", "<|system|>"]
     tokenizer = make_tokenizer(source("glm4moe"), "<eos>", [*special, "<tool_call>", "</tool_call>"])
     row = training_row(1, ROWS["tools"])
-    made = Masks(tokenizer, "M", ["<|user|>", "<|observation|>"]).encode_all(row, 10_000)
-    assert (dict(made.ends), made.refused) == ({"<|observation|>": 1, "<|user|>": 1}, [])
+    result = Masks(tokenizer, "M", ["<|user|>", "<|observation|>"]).encode_all(row, 10_000)
+    assert (dict(result.ends), result.refused) == ({"<|observation|>": 1, "<|user|>": 1}, [])
 
 
 def test_the_reason_is_that_of_the_form_that_the_template_takes():
@@ -362,14 +364,14 @@ def test_the_reason_is_that_of_the_form_that_the_template_takes():
     assert caught.value.reason == "call_not_written"
 
 
-@pytest.mark.parametrize(("name", "found"), [("qwen2_5", True), ("qwen3", False)])
-def test_an_answer_that_quotes_the_mark_behind_thoughts_has_none(name, found):
+@pytest.mark.parametrize(("name", "result"), [("qwen2_5", True), ("qwen3", False)])
+def test_an_answer_that_quotes_the_mark_behind_thoughts_has_none(name, result):
     row = training_row(1, {"messages": [user("q?"), assistant("Use the `</think>` tag.")]})
     masks = Masks(tokenizer_of(name), "M")
-    if found:
+    if result:
         [tokens] = masks.encode_all(row, 10_000).texts
-        learnt = [token for token in tokens.labels if token != IGNORED]
-        assert masks.decode(learnt) == "Use the `</think>` tag.<|im_end|>"
+        trained = [token for token in tokens.labels if token != IGNORED]
+        assert masks.decode(trained) == "Use the `</think>` tag.<|im_end|>"
     else:
         with pytest.raises(RefusedError, match="content"):
             masks.encode_all(row, 10_000)

@@ -16,7 +16,7 @@ from rollmill.jobs.training.parameters import TrainLora
 from rollmill.jobs.training.prepared import read_prepared
 from rollmill.jobs.training.work import TrainingWork, read_outcome
 from tests.gpus import FakeMachine
-from tests.jobs.training.made import make_base, make_tokenizer, row, write_rows
+from tests.jobs.training.tiny_models import make_base, make_tokenizer, row, write_rows
 
 pytestmark = [
     pytest.mark.slow,
@@ -37,10 +37,10 @@ def train_here(tmp_path, base, monkeypatch):
 
     def train(rows=ROWS, *, name="run", model=base, validation=(), **more):
         directory = tmp_path / name
-        given = {"lora_r": 4, "lora_dropout": 0.0, "learning_rate": 1e-2, "num_gpus": 0, "num_train_epochs": 1}
+        options = {"lora_r": 4, "lora_dropout": 0.0, "learning_rate": 1e-2, "num_gpus": 0, "num_train_epochs": 1}
         paths = [write_rows(tmp_path / f"{name}.jsonl", rows)]
         held_out = [write_rows(tmp_path / f"{name}.v.jsonl", validation)] if validation else []
-        parameters = TrainLora(model_path="m", train_data=paths, output_dir=str(directory), **{**given, **more})
+        parameters = TrainLora(model_path="m", train_data=paths, output_dir=str(directory), **{**options, **more})
         work = TrainingWork(
             stage="train", parameters=parameters, base=str(model), train=paths, validation=held_out, directory=directory
         )
@@ -55,7 +55,7 @@ def train_here(tmp_path, base, monkeypatch):
 
 
 def losses(work):
-    return [one.loss for one in read_metrics(work.directory / METRICS) if one.loss is not None]
+    return [item.loss for item in read_metrics(work.directory / METRICS) if item.loss is not None]
 
 
 @pytest.mark.parametrize(
@@ -90,10 +90,10 @@ def test_one_row_trains(train_here):
     work, error = train_here([row()], num_train_epochs=3)
     assert error is None
     metrics = read_metrics(work.directory / METRICS)
-    assert [(one.step, one.steps, one.epoch) for one in metrics] == [(1, 3, 1.0), (2, 3, 2.0), (3, 3, 3.0)]
+    assert [(item.step, item.steps, item.epoch) for item in metrics] == [(1, 3, 1.0), (2, 3, 2.0), (3, 3, 3.0)]
     assert metrics[2].loss < metrics[0].loss
     assert metrics[2].tokens == 3 * read_prepared(work.folder).train.tokens
-    assert all(one.tokens_per_s > 0 and one.peak_memory_mb > 10 and one.seconds > 0 for one in metrics)
+    assert all(item.tokens_per_s > 0 and item.peak_memory_mb > 10 and item.seconds > 0 for item in metrics)
     assert last_checkpoint(work.checkpoints).over
     assert (checkpoint_path(work.checkpoints, 3) / "adapter_model.safetensors").exists()
 
@@ -159,14 +159,14 @@ def test_the_loss_is_that_of_the_answers(train_here, base):
     work, _ = train_here(per_device_train_batch_size=10, gradient_accumulation_steps=1, max_steps=1)
     model, tokenizer = AutoModelForCausalLM.from_pretrained(base), AutoTokenizer.from_pretrained(base)
     total, count = 0.0, 0
-    for one in ROWS:
-        question, answer = (message["content"] for message in one["messages"])
+    for item in ROWS:
+        question, answer = (message["content"] for message in item["messages"])
         prompt = tokenizer(f"<|user|>{question}<eos><|assistant|>")["input_ids"]
         ids = torch.tensor([prompt + tokenizer(f"{answer}<eos>")["input_ids"]])
         with torch.no_grad():
-            told = model(ids).logits[0].log_softmax(-1)
-        for place in range(len(prompt), ids.shape[1]):
-            total, count = total - told[place - 1, ids[0, place]].item(), count + 1
+            messages = model(ids).logits[0].log_softmax(-1)
+        for index in range(len(prompt), ids.shape[1]):
+            total, count = total - messages[index - 1, ids[0, index]].item(), count + 1
     assert losses(work) == pytest.approx([total / count], rel=1e-5)
     assert count == read_prepared(work.folder).train.learnt_tokens
 
@@ -179,7 +179,7 @@ def test_training_stops_when_evaluation_gets_no_better(train_here):
     )  # fmt: skip
     assert error is None
     last = last_checkpoint(work.checkpoints)
-    evaluated = {one.step: one.eval_loss for one in read_metrics(work.directory / METRICS) if one.eval_loss}
+    evaluated = {item.step: item.eval_loss for item in read_metrics(work.directory / METRICS) if item.eval_loss}
     assert last.over
     assert last.step < 100
     assert min(evaluated, key=evaluated.get) == last.best_step == sorted(evaluated)[-3]

@@ -14,8 +14,8 @@ def write_lines(path, rows):
 
 def sampled(folder, name="rollouts", **more):
     """A feed whose run is `<folder>/<name>`."""
-    own = {"model_path": "m", "model_name": name, "output_dir": str(folder), "dataset": "d"}
-    return PlannedSource(name, "reject_sampling", RejectSampling.model_validate(own | more))
+    custom = {"model_path": "m", "model_name": name, "output_dir": str(folder), "dataset": "d"}
+    return PlannedSource(name, "reject_sampling", RejectSampling.model_validate(custom | more))
 
 
 def existing(path, name="data_2"):

@@ -52,12 +52,12 @@ def make_tokenizer(template=PLAIN, eos="<eos>", special=SPECIAL, **more):
     from transformers import PreTrainedTokenizerFast
 
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    made = Tokenizer(models.BPE({token: number for number, token in enumerate([*special, *letters])}, []))
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    made.decoder = decoders.ByteLevel()
-    made.add_special_tokens(special)
+    result = Tokenizer(models.BPE({token: number for number, token in enumerate([*special, *letters])}, []))
+    result.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    result.decoder = decoders.ByteLevel()
+    result.add_special_tokens(special)
     return PreTrainedTokenizerFast(
-        tokenizer_object=made, pad_token="<pad>", eos_token=eos, chat_template=template, **more
+        tokenizer_object=result, pad_token="<pad>", eos_token=eos, chat_template=template, **more
     )
 
 
@@ -68,12 +68,12 @@ def make_byte_tokenizer(template=PLAIN, special=SPECIAL, **more):
     from transformers.convert_slow_tokenizer import bytes_to_unicode
 
     vocabulary = {letter: number for number, letter in bytes_to_unicode().items()}
-    made = Tokenizer(models.BPE(vocabulary | {token: 256 + n for n, token in enumerate(special)}, []))
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    made.decoder = decoders.ByteLevel()
-    made.add_special_tokens(special)
+    result = Tokenizer(models.BPE(vocabulary | {token: 256 + n for n, token in enumerate(special)}, []))
+    result.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    result.decoder = decoders.ByteLevel()
+    result.add_special_tokens(special)
     return PreTrainedTokenizerFast(
-        tokenizer_object=made, pad_token="<pad>", eos_token="<eos>", chat_template=template, **more
+        tokenizer_object=result, pad_token="<pad>", eos_token="<eos>", chat_template=template, **more
     )
 
 
@@ -108,5 +108,7 @@ def row(number=0, answer="yes", **more):
 def write_rows(path: Path, rows):
     """JSON Lines; text stands as it is."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(b"".join((one.encode() if isinstance(one, str) else orjson.dumps(one)) + b"\n" for one in rows))
+    path.write_bytes(
+        b"".join((item.encode() if isinstance(item, str) else orjson.dumps(item)) + b"\n" for item in rows)
+    )
     return str(path)

@@ -32,9 +32,9 @@ def make_tokenizer(words=WORDS, template=TEMPLATE, eos="w1", names=None):
     from tokenizers import Tokenizer, models, pre_tokenizers
 
     names = names or [f"w{number}" for number in range(words)]
-    made = Tokenizer(models.WordLevel({name: number for number, name in enumerate(names)}, unk_token="w0"))
-    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return PreTrainedTokenizerFast(tokenizer_object=made, eos_token=eos, chat_template=template)
+    result = Tokenizer(models.WordLevel({name: number for number, name in enumerate(names)}, unk_token="w0"))
+    result.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=result, eos_token=eos, chat_template=template)
 
 
 def make_config(kind, ids, **more):
@@ -58,7 +58,7 @@ def make_model(folder, *, kind="llama", seed=0, words=WORDS, ids=None, eos=1, to
 
 
 @functools.cache
-def whole(folder, dtype=torch.float64):
+def load_model(folder, dtype=torch.float64):
     """The model, as Transformers loads it."""
     return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
 
@@ -66,7 +66,7 @@ def whole(folder, dtype=torch.float64):
 def log_probs(folder, ids, dtype=torch.float64):
     """log pi(. | ids) by one pass without any cache."""
     with torch.inference_mode():
-        logits = whole(folder, dtype)(torch.tensor([ids]), use_cache=False).logits[0, -1]
+        logits = load_model(folder, dtype)(torch.tensor([ids]), use_cache=False).logits[0, -1]
     return logits.double().log_softmax(-1).numpy()
 
 
@@ -80,8 +80,8 @@ def weight(log_theta, log_t, method, fixed=0.5):
     if method == "fixed":
         return fixed
     if method == "entropy":
-        one, other = (-(np.exp(p) * p).sum() for p in (log_theta, log_t))
-        return one / (one + other)
+        item, other = (-(np.exp(p) * p).sum() for p in (log_theta, log_t))
+        return item / (item + other)
     assert method == "kl_symmetry"
     low, high = 0.0, 1.0
     for _ in range(60):
@@ -123,7 +123,7 @@ def requests(pairs, first=0):
 
 def decode(pair, samples, **settings):
     """Key -> what was drawn."""
-    return {one.key: one for one in Decoder(pair, **settings).decode(samples)}
+    return {item.key: item for item in Decoder(pair, **settings).decode(samples)}
 
 
 def count_passes(network):
@@ -144,22 +144,22 @@ def answers(folders, prompts, ends, most, *, words=5, method, fixed=0.5, **cuts)
         log_theta, log_t = (log_p - np.logaddexp.reduce(log_p) for log_p in known)
         return cut(mixture(log_theta, log_t, weight(log_theta, log_t, method, fixed)), **cuts)
 
-    found = {}
+    result = {}
     for length in range(1, most + 1):
         for answer in itertools.product(range(words), repeat=length):
             if set(answer[:-1]) & set(ends) or (length < most and answer[-1] not in ends):
                 continue
-            found[answer] = np.prod([follow(answer[:place])[answer[place]] for place in range(length)])
-    assert abs(sum(found.values()) - 1) < 1e-12
-    return found
+            result[answer] = np.prod([follow(answer[:index])[answer[index]] for index in range(length)])
+    assert abs(sum(result.values()) - 1) < 1e-12
+    return result
 
 
-def chi_square(counts, wanted):
+def chi_square(counts, expected):
     """The statistic and its degrees of freedom; answers that should come less than 10 times are counted as one."""
     total = sum(counts.values())
-    rare = [answer for answer, p in wanted.items() if p * total < 10]
-    cells = [([answer], wanted[answer]) for answer in wanted if answer not in set(rare)]
-    cells += [(rare, sum(wanted[answer] for answer in rare))]
+    rare = [answer for answer, p in expected.items() if p * total < 10]
+    cells = [([answer], expected[answer]) for answer in expected if answer not in set(rare)]
+    cells += [(rare, sum(expected[answer] for answer in rare))]
     cells = [(sum(counts.get(answer, 0) for answer in group), p * total) for group, p in cells if p > 0]
     return sum((seen - p) ** 2 / p for seen, p in cells), len(cells) - 1
 
