@@ -1,1 +1,1 @@
-"""Coding agents: mini-swe-agent plays in a sandbox with a model behind this project's endpoints."""
+"""Coding agents: mini-swe-agent in a sandbox, with a model behind an OpenAI-compatible endpoint."""

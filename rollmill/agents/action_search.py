@@ -1,6 +1,6 @@
-"""Find actions in an answer by the regular expression of a configuration, for a limited time.
+"""Find actions in an answer with the configuration's regular expression, under a time limit.
 
-Both may be somebody else's: an expression such as `(a+)+$` takes for ever on an answer that is made for it.
+Both may come from others: an expression such as `(a+)+$` backtracks forever on an adversarial answer.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from typing import Any
 import regex  # type: ignore[import-untyped]  # it has no types
 
 LIMIT_S = 10.0
-"""A thousand times what an expression for blocks of code needs, on a busy machine, too."""
+"""Seconds of one search: a thousand times what an expression for code blocks needs, on a busy machine, too."""
 LONGEST = 4000
-"""Characters of an expression."""
+"""Maximum length of an expression, in characters."""
 MOST_PARTS = 10_000
-"""Parts of an expression with those that are repeated written out, as `regex` does: 260 bytes each."""
+"""Maximum number of nodes with repetitions expanded, as `regex` compiles them: 260 bytes each."""
 _SPACE_IN_COUNT = re.compile(r"(?:^|[^\\])(?:\\\\)*\{[\d,]*[\s#]")
 _VERBOSE = re.compile(r"\(\?[A-Za-z-]*x")
 
 
 class ActionSearchError(Exception):
-    """The expression did not come to an end with an answer."""
+    """The search took too much time or memory, or the expression is invalid."""
 
 
 class ActionSearch:
-    """What of `re` mini-swe-agent's parser uses."""
+    """The part of `re` that mini-swe-agent's parser uses; stands in for the module there."""
 
     DOTALL = re.DOTALL
 
@@ -48,7 +48,7 @@ class ActionSearch:
 
     @staticmethod
     def groups(pattern: str) -> int:
-        """Return how many groups it has. Raises `ValueError` for what is no regular expression, or too large a one."""
+        """Count the groups of an expression. Raises `ValueError` for an invalid or too large expression."""
         try:
             _compiled(pattern, re.DOTALL)
             count: int = re.compile(pattern, re.DOTALL).groups
@@ -61,7 +61,8 @@ class ActionSearch:
 def _compiled(pattern: str, flags: int) -> Any:
     if len(pattern) > LONGEST:
         raise ValueError(f"it has {len(pattern):,} characters: at most {LONGEST:,} are read")
-    if _VERBOSE.search(pattern) and _SPACE_IN_COUNT.search(pattern):  # a count to `regex`, and plain text to `re`
+    # With (?x), `regex` reads `{1, 2}` as a count and `re` as plain text: refuse what they read differently.
+    if _VERBOSE.search(pattern) and _SPACE_IN_COUNT.search(pattern):
         raise ValueError("with (?x), a count is written without white space and comments in it")
     if _parts(importlib.import_module("re._parser").parse(pattern, flags)) > MOST_PARTS:
         raise ValueError(f"with its repetitions written out it has more than {MOST_PARTS:,} parts")
@@ -69,7 +70,7 @@ def _compiled(pattern: str, flags: int) -> Any:
 
 
 def _parts(parsed: Any) -> int:
-    """Return how many parts what `re` has parsed has, with the fewest repetitions of each written out."""
+    """Count the nodes of `re`'s parse tree, each repetition expanded to its minimum count."""
     if isinstance(parsed, tuple) and len(parsed) == 2 and str(parsed[0]).endswith("_REPEAT"):
         least, _, repeated = parsed[1]
         return max(1, int(least)) * _parts(repeated)

@@ -1,4 +1,4 @@
-"""Reads mini-swe-agent's YAML configuration as it is: `agent`, `environment` and `model` sections."""
+"""Reads mini-swe-agent's YAML configuration unchanged: its `agent`, `environment` and `model` sections."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 _SECTIONS = ("agent", "environment", "model")
 _NAMES = {"timeout_s": "environment.timeout", "wall_time_limit_s": "agent.wall_time_limit_seconds"}
-_PLACES = {
+_SECTION_OF = {
     "cwd": "environment",
     "env": "environment",
     "model_name": "model",
@@ -44,10 +44,10 @@ _SAYS_V1_TEXT = re.compile(r"\b(one|single)\b[^.]{0,40}\b(code block|triple back
 
 
 def read_agent_config(config: str, *, mode: Mode | None = None) -> AgentSettings:
-    """Return the settings of a file, or of a configuration of mini-swe-agent's own (`mini`, `mini_textbased`, ...).
+    """Read the settings from a file, or from a configuration that mini-swe-agent ships (`mini`, `mini_textbased`, ...).
 
-    `mode` overrules what the file says. Warns of every key that is read as another, or has no meaning here. Raises
-    `InputError` for what is no such file, in one line.
+    `mode` overrides the mode that is inferred from the file. Warns of every key that is renamed or ignored. Raises
+    `InputError` for a file that is no such configuration, in one line.
     """
     path, packaged = _find(config)
     agent, environment, model = _sections(path)
@@ -77,11 +77,11 @@ def read_agent_config(config: str, *, mode: Mode | None = None) -> AgentSettings
 
 
 def _find(config: str) -> tuple[Path, bool]:
-    """Return the file, and whether it comes with mini-swe-agent."""
+    """Return the file's path, and whether it comes with mini-swe-agent."""
     path = Path(config).expanduser()
     if path.is_file():
         return path, False
-    spec = importlib.util.find_spec("minisweagent")  # found without being imported
+    spec = importlib.util.find_spec("minisweagent")  # finds the package without importing it
     folders = [Path(location, "config") for location in (spec.submodule_search_locations if spec else None) or ()]
     known = {
         file.stem: file for folder in folders for file in (*folder.glob("*.yaml"), *folder.glob("benchmarks/*.yaml"))
@@ -116,11 +116,11 @@ def _sections(path: Path) -> list[Section]:
 def _check_agent_class(path: Path, agent: Section) -> None:
     agent_class = agent.pop("agent_class", "default")
     if str(agent_class).rsplit(".", 1)[-1] not in {"default", "interactive", "DefaultAgent", "InteractiveAgent"}:
-        raise InputError(f"{path}: agent.agent_class is {agent_class}: only mini-swe-agent's default agent plays here")
+        raise InputError(f"{path}: agent.agent_class is {agent_class}: give mini-swe-agent's default agent")
 
 
 def _mode(agent: Section, model: Section, *, is_v1: bool) -> Mode:
-    """Return what the file is written for: its classes and keys tell it, or else its templates."""
+    """Infer whether commands are in the text or in tool calls: from classes and keys, or else from the templates."""
     if is_v1 or "action_regex" in model or "textbased" in str(model.get("model_class")).lower():
         return "text"
     instructions = _instructions(agent, model)
@@ -130,15 +130,21 @@ def _mode(agent: Section, model: Section, *, is_v1: bool) -> Mode:
 
 
 def _instructions(agent: Section, model: Section) -> str:
-    """Return all that the model is told of how to answer."""
+    """Join all templates that instruct the model how to answer."""
     templates = (agent.get("system_template"), agent.get("instance_template"), model.get("format_error_template"))
     return "\n".join(str(template) for template in templates)
 
 
 def _defaults(mode: Mode, agent: Section, model: Section, *, is_v1: bool) -> dict[str, Any]:
-    """Return mini-swe-agent's own defaults; the regular expression is for the blocks that templates show.
+    """Return mini-swe-agent's defaults; the regular expression matches the code blocks that the templates show.
 
-    A file that is of version 1 by its keys has that version's, whatever words its templates have for a block.
+    A file whose keys are of version 1 gets that version's defaults, whatever its templates call a block.
+
+    Args:
+        mode: Whether commands are in the text or in tool calls.
+        agent: The section `agent` of the file.
+        model: The section `model` of the file.
+        is_v1: Whether the file has keys of version 1.
     """
     instructions = _instructions(agent, model)
     shows_v1 = is_v1 or "```bash" in instructions
@@ -157,7 +163,7 @@ def _validated(path: Path, fields: dict[str, Any]) -> AgentSettings:
         first = error.errors(include_url=False)[0]
         key = ".".join(str(part) for part in first["loc"])
         name = str(first["loc"][0])
-        key = _NAMES.get(name) or f"{_PLACES.get(name, 'agent')}.{key}"
+        key = _NAMES.get(name) or f"{_SECTION_OF.get(name, 'agent')}.{key}"
         shown_value = "" if first["type"] == "missing" else f" ({first['input']!r:.80})"
         raise InputError(f"{path}: {key}{shown_value}: {first['msg']}") from None
     for name, key in TEMPLATES.items():

@@ -1,4 +1,4 @@
-"""What the keys of a mini-swe-agent configuration become, those of version 1 among them.
+"""Translates the keys of a mini-swe-agent configuration, including those of version 1.
 
 Sources: mini-swe-agent 2.4.6's classes, and its guide to migration from version 1.
 """
@@ -12,7 +12,7 @@ from rollmill.agents.settings import STEPS_FOR_COSTS
 
 Section = dict[str, Any]
 Warn = Callable[[str, str], None]
-"""Takes a key (`agent.mode`) and what is said of it."""
+"""Called with a key (`agent.mode`) and what becomes of it."""
 
 _MOVED = {
     "action_observation_template": "observation_template",
@@ -43,7 +43,7 @@ _NOT_USED = {
     "agent.whitelist_actions": "not used: nobody is asked, every command runs in its sandbox",
     "agent.confirm_exit": "not used: nobody is asked, the agent ends when it submits",
     "agent.output_path": "not used: the run's journal has the trajectories",
-    "environment.environment_class": "not used: where sandboxes are is told where the run is started",
+    "environment.environment_class": "not used: sandboxes are chosen where the run is started",
     "environment.image": "not used: the problem names its image",
     "environment.interpreter": "not used: commands are bash's",
     "model.cost_tracking": "not used: endpoints here have no prices",
@@ -56,12 +56,12 @@ _SAMPLING = """
     repetition_penalty logit_bias parallel_tool_calls tool_choice reasoning_effort chat_template_kwargs
 """
 _SENT = frozenset(_SAMPLING.split())
-_OWN = frozenset(("model", "messages", "seed", "tools", "stream", "n"))
+_SET_PER_REQUEST = frozenset(("model", "messages", "seed", "tools", "stream", "n"))
 _CONNECTION = frozenset(("api_base", "base_url", "api_key", "custom_llm_provider"))
 
 
 def from_version_1(agent: Section, model: Section, warn: Warn) -> bool:
-    """Move what version 1 had elsewhere, in place; return whether the file is of that version."""
+    """Move keys of version 1 to where version 2 has them, in place; return whether the file is of version 1."""
     is_v1 = any(key in agent for key in (*_MOVED, *_V1_ONLY))
     for key, name in _MOVED.items():
         if key in agent:
@@ -81,14 +81,14 @@ def from_version_1(agent: Section, model: Section, warn: Warn) -> bool:
 
 
 def _with_exception(template: Any) -> Any:
-    """Return an observation that tells what ended a command, which version 1 told elsewhere."""
+    """Prepend `output.exception_info` to an observation template: version 1 reported it in another template."""
     if not isinstance(template, str) or "exception_info" in template:
         return template
     return "{% if output.exception_info %}{{ output.exception_info }}\n{% endif %}" + template
 
 
 def _with_timeout(timeout: Any, observation: Any) -> Any:
-    """Return one template of two: version 1 gave the first `action` and, as text, `output`."""
+    """Merge the two templates into one; in version 1 the one for timeouts had `action`, and `output` as text."""
     if not isinstance(timeout, str) or not isinstance(observation, str | None):
         return observation if isinstance(timeout, str) else timeout
     rest = observation if observation is not None else "{{ output.output }}"
@@ -100,9 +100,9 @@ def _with_timeout(timeout: Any, observation: Any) -> Any:
 
 
 def drop_costs(agent: Section, warn: Warn) -> None:
-    """Replace a limit of costs by one of steps where it was the only one, in place.
+    """Replace a cost limit by a step limit where it was the only limit, in place.
 
-    A file that names no limit of costs has one all the same, of 3 dollars.
+    A file without `cost_limit` has mini-swe-agent's default of 3 dollars.
     """
     named = "cost_limit" in agent
     limited = agent.pop("cost_limit", 3.0)
@@ -114,7 +114,7 @@ def drop_costs(agent: Section, warn: Warn) -> None:
 
 
 def drop_unused(name: str, section: Section, warn: Warn) -> None:
-    """Remove the keys that have no meaning here, in place."""
+    """Remove unused keys with a warning, in place."""
     for key in [key for key in section if key not in _USED[name]]:
         del section[key]
         full_key = f"{name}.{key}"
@@ -122,7 +122,7 @@ def drop_unused(name: str, section: Section, warn: Warn) -> None:
 
 
 def start_config(environment: Section, warn: Warn) -> Section:
-    """Return what says how containers are started, taken out of the section."""
+    """Take the options for starting containers out of the section."""
     options = {key: environment.pop(key) for key in _START if key in environment}
     for key in options:
         warn(f"environment.{key}", "for a sandbox service, and not used for sandboxes of this machine")
@@ -130,19 +130,19 @@ def start_config(environment: Section, warn: Warn) -> Section:
 
 
 def request_fields(model_kwargs: Section, warn: Warn) -> Section:
-    """Return what of `model_kwargs` is sent with every request."""
+    """Return the fields of `model_kwargs` that are sent with every request."""
     fields: Section = {}
     for key, value in model_kwargs.items():
         if key == "extra_body" and isinstance(value, dict):
-            fields |= {name: setting for name, setting in value.items() if name not in _OWN}
-            for name in sorted(_OWN & value.keys()):
+            fields |= {name: setting for name, setting in value.items() if name not in _SET_PER_REQUEST}
+            for name in sorted(_SET_PER_REQUEST & value.keys()):
                 warn(f"model.model_kwargs.extra_body.{name}", "not used: every request has its own")
         elif key in _SENT:
             fields[key] = value
-        elif key in _OWN:
+        elif key in _SET_PER_REQUEST:
             warn(f"model.model_kwargs.{key}", "not used: every request has its own")
         elif key in _CONNECTION:
-            warn(f"model.model_kwargs.{key}", "not used: servers and keys are told where the run is started")
+            warn(f"model.model_kwargs.{key}", "not used: servers and keys are chosen where the run is started")
         elif key != "drop_params":  # litellm's own, and in all of mini-swe-agent's files
             warn(f"model.model_kwargs.{key}", "unknown, and not used")
     return fields

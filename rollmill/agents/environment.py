@@ -1,4 +1,4 @@
-"""The environment: mini-swe-agent's interface over a sandbox."""
+"""Implements mini-swe-agent's environment interface on a sandbox."""
 
 from __future__ import annotations
 
@@ -12,16 +12,23 @@ from rollmill.sandboxes.sandbox import Sandbox
 from rollmill.sandboxes.shell import printable, refused
 
 _SENTINELS = frozenset(("COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT", "MINI_SWE_AGENT_FINAL_OUTPUT"))
-"""First lines that submit: of version 2, and of version 1."""
+"""First lines of output that submit: of version 2, and of version 1."""
 _UNAME = {"system": "s", "node": "n", "release": "r", "version": "v", "machine": "m", "processor": "p"}
 _SHORTEST_S = 1.0
 
 
 class SandboxEnvironment:
-    """One rollout's environment. Template variables tell of the sandbox, never of the machine that this runs on."""
+    """One rollout's environment. Template variables describe the sandbox, never the host machine."""
 
     def __init__(self, sandbox: Sandbox, settings: AgentSettings, *, cwd: str, ends_at: float | None) -> None:
-        """`ends_at`: the time (`time.monotonic`) past which no command runs on. Raises `SandboxError`."""
+        """Read the sandbox's system names. Raises `SandboxError`.
+
+        Args:
+            sandbox: A started sandbox.
+            settings: Environment variables and the time limit of commands.
+            cwd: Folder that commands run in; empty for the sandbox's default.
+            ends_at: Deadline of every command, by `time.monotonic`; None for none.
+        """
         self.config = settings
         self._sandbox = sandbox
         self._cwd = cwd
@@ -33,9 +40,9 @@ class SandboxEnvironment:
     def execute(self, action: dict[str, Any], cwd: str = "") -> dict[str, Any]:
         """Run `action["command"]`.
 
-        Return `output`, `returncode`, and in `exception_info` what ended it before its time.
+        Return `output`, `returncode` and `exception_info`: why it was ended early, or an empty string.
 
-        Raises `Submitted` where its output begins with the line that submits, and `SandboxError`.
+        Raises `Submitted` if its output begins with the line that submits, and `SandboxError`.
         """
         command, cwd, timeout_s = printable(action["command"]), cwd or self._cwd, self._timeout_s()
         done = refused(command, cwd) or self._sandbox.execute(
@@ -57,11 +64,11 @@ class SandboxEnvironment:
         return min(self.config.timeout_s, max(_SHORTEST_S, self._ends_at - time.monotonic()))
 
     def get_template_vars(self, **kwargs: Any) -> dict[str, Any]:
-        """`system`, `node`, `release`, `version`, `machine` and `processor` of the sandbox; `cwd`, `env`, `timeout`."""
+        """Return what `uname` says of the sandbox (`system`, `node`, ...), and `cwd`, `env` and `timeout`."""
         return {**self._system, "cwd": self._cwd, "env": self.config.env, "timeout": self.config.timeout_s, **kwargs}
 
     def serialize(self) -> dict[str, Any]:
-        """Nothing: the rollout's row and the run's manifest have it."""
+        """Return nothing: the rollout's row and the run's manifest record it."""
         return {}
 
 

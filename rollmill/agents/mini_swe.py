@@ -1,7 +1,7 @@
-"""mini-swe-agent without what it does when it is imported: it greets, and makes a folder in the home directory.
+"""Imports mini-swe-agent without its side effects: a greeting, and a new folder in the home directory.
 
-Its own way to templates and to actions is replaced: it renders a file's templates outside of any sandbox, and matches
-its regular expression without a limit.
+Its template rendering and action search are replaced by safe ones: it renders a file's templates unsandboxed, and
+matches the file's regular expression without a time limit.
 """
 
 from __future__ import annotations

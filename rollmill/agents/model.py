@@ -1,4 +1,4 @@
-"""The model: mini-swe-agent's interface over this project's client."""
+"""Implements mini-swe-agent's model interface on the chat client."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from rollmill.records import Message, Usage, is_cut_off
 _FOR_TOOLS = ("parallel_tool_calls", "tool_choice")
 _SENT = ("role", "content", "tool_calls", "tool_call_id")
 MALFORMED = "malformed_arguments"
-"""The key of a JSON object that holds the arguments of a call which are none."""
+"""Key of the JSON object that wraps a tool call's arguments that are no JSON object."""
 
 
 class BlockingClient(Protocol):
-    """`ChatClient` for a thread that waits."""
+    """Synchronous `ChatClient`."""
 
     def complete(self, body: bytes) -> Completion:
         """Complete as `ChatClient.complete` does."""
@@ -54,39 +54,47 @@ def is_too_long(failure: RequestFailedError) -> bool:
 
 
 def chat_fields(settings: AgentSettings) -> dict[str, Any]:
-    """Return what every request says beside model, messages and seed."""
+    """Return the fields of every request except model, messages and seed."""
     if settings.mode == "tools":
         return {**settings.request, "tools": [BASH_TOOL]}
-    # Servers refuse what is for tools where there are none.
+    # Servers refuse tool options in a request without tools.
     return {name: value for name, value in settings.request.items() if name not in _FOR_TOOLS}
 
 
 class ChatModel:
-    """One rollout's model: asks, finds the actions in the answers, and counts."""
+    """One rollout's model: sends requests, parses the actions of answers, and counts requests and tokens."""
 
     def __init__(self, client: BlockingClient, settings: AgentSettings, *, model: str, seed: int) -> None:
+        """Build the fields that all requests share.
+
+        Args:
+            client: Sends the requests.
+            settings: Mode, templates and sampling fields.
+            model: Served model name of every request.
+            seed: The rollout's seed; each request's is derived from it (`call_seed`).
+        """
         self.config = settings
         self._client = client
         self._model = model
         self._seed = seed
         self._fixed = {**chat_fields(settings), "model": model}
         self.context = request_context(self._fixed)
-        """What every request is rendered with beside its messages, as a row has it."""
+        """Inputs of the chat template beside the messages (`tools`, `chat_template_kwargs`), as in a row."""
         self._stops = stop_texts(self._fixed)
         self.requests = 0
-        """Turns asked for."""
+        """Assistant turns requested."""
         self.calls = 0
         """Requests sent, retries included."""
         self.usage = Usage()
         self.tokens: list[SampledTokens] = []
-        """Of each answer; an empty one where they are not known."""
+        """Sampled tokens of each answer; empty where the server did not return them."""
         self.finish_reason: str | None = None
         """Of the last answer."""
 
     def query(self, messages: list[Message], **kwargs: Any) -> Message:
         """Return the next answer, its commands in `extra.actions`.
 
-        Raises `FormatError`, with the answer and what is said of it, where it has no commands that can be run;
+        Raises `FormatError`, with the answer and the message for the model, if it has no commands that can be run;
         `ContextLengthExceeded`; `RequestFailedError` and `ServingError` as the client does.
         """
         completion = self._ask(messages)
@@ -122,7 +130,8 @@ class ChatModel:
             completion = self._client.complete(orjson.dumps(body))
         except RequestFailedError as failure:
             self.calls += failure.calls
-            if self.requests > 1 and is_too_long(failure):  # a first request that is too long is not the agent's doing
+            # A first request that is too long is the problem's fault, not the agent's.
+            if self.requests > 1 and is_too_long(failure):
                 raise ContextLengthExceeded(exit_message("ContextLengthExceeded", failure.message)) from None
             raise
         self.calls += completion.calls
@@ -161,13 +170,13 @@ class ChatModel:
         raise FormatError({"role": "user", "content": content, "extra": {"interrupt_type": "FormatError"}})
 
     def format_message(self, **kwargs: Any) -> Message:
-        """Return a message as it is."""
+        """Return the fields as a message, unchanged."""
         return kwargs
 
     def format_observation_messages(
         self, message: Message, outputs: list[dict[str, Any]], template_vars: dict[str, Any] | None = None
     ) -> list[Message]:
-        """Return what an answer's commands did, for the model to read."""
+        """Render the outputs of an answer's commands as messages to the model."""
         rendered: dict[str, Any] = {
             "observation_template": self.config.observation_template,
             "template_vars": template_vars,
@@ -182,7 +191,7 @@ class ChatModel:
         return observations
 
     def get_template_vars(self, **kwargs: Any) -> dict[str, Any]:
-        """`model_name` and `model_kwargs`."""
+        """Return `model_name` and `model_kwargs`."""
         return {"model_name": self._model, "model_kwargs": self.config.request}
 
     def serialize(self) -> dict[str, Any]:
@@ -196,10 +205,10 @@ def exit_message(status: str, content: str = "") -> Message:
 
 
 def sendable(message: Message, *, drop_reasoning: bool = False) -> Message:
-    """Return a message as servers take it: chat templates read a tool call's arguments as a JSON object.
+    """Return a message as servers accept it: chat templates parse a tool call's arguments as a JSON object.
 
-    Thoughts go back by the name that the server itself has for them: some take no other, and a few refuse all, for
-    which they are dropped.
+    Reasoning is sent back under the key in which the server returned it: some servers accept no other, and a few
+    refuse reasoning at all, for which `drop_reasoning` removes it.
     """
     sent = {key: message[key] for key in _SENT if key in message}
     if "reasoning_content" in message and not drop_reasoning:
@@ -213,7 +222,7 @@ def sendable(message: Message, *, drop_reasoning: bool = False) -> Message:
 
 
 def sent_arguments(arguments: str) -> str:
-    """Return the JSON object that a call's arguments are, or one that shows what they are instead."""
+    """Return a tool call's arguments if they are a JSON object, else one that wraps them as text."""
     try:
         if isinstance(orjson.loads(arguments), dict):
             return arguments
@@ -223,7 +232,7 @@ def sent_arguments(arguments: str) -> str:
 
 
 def _error_messages(error: Message, calls: list[ToolCall]) -> list[Message]:
-    """Return what is wrong with an answer; of tool calls each is to be answered, and none was run."""
+    """Return the error as user message, or as tool message for each call: every call needs an answer, none was run."""
     if not calls:
         return [error]
     return [error | {"role": "tool", "tool_call_id": call.id} for call in calls]

@@ -1,4 +1,4 @@
-"""Playing: one agent, one problem, one sandbox, to its end."""
+"""Runs one agent on one problem in one sandbox to its end."""
 
 from __future__ import annotations
 
@@ -21,38 +21,38 @@ from rollmill.records import Failure, Message, Usage
 from rollmill.sandboxes.sandbox import Sandbox, SandboxError
 
 CANCELLED = "cancelled"
-"""Type of the error of a rollout that was told to stop."""
+"""Error type of a rollout that was cancelled with its run."""
 FAILED = "error"
-"""Exit status where something outside of the agent failed."""
+"""Exit status if something outside of the agent failed."""
 _KEPT = ("role", "content", "reasoning_content", "tool_calls", "tool_call_id", "finish_reason", "stop_text")
 _KEPT_EXTRA = ("returncode", "exception_info", "interrupt_type", "sent_arguments")
 
 
 @dataclass(frozen=True)
 class AgentRun:
-    """What an agent did."""
+    """The result of one agent: its conversation, how it ended, and what it used."""
 
     messages: list[Message]
-    """The conversation in OpenAI's shape, malformed answers and errors of tools in it. `extra`: what else is known of a
-    message, such as a command's `returncode`; `sent_arguments`: those of its calls as later requests have them, where
-    they were no JSON objects."""
+    """The conversation in OpenAI's format, including malformed answers and tool errors. `extra`: more facts about a
+    message, such as a command's `returncode`; `sent_arguments`: its calls' arguments as later requests contain them,
+    if they were no JSON objects."""
     exit_status: str
     """`Submitted`, `LimitsExceeded`, `TimeExceeded`, `RepeatedFormatError`, `ContextLengthExceeded`; `error`."""
     submission: str
     error: Failure | None
-    """What failed on the outside, and left the agent no chance."""
+    """The failure outside of the agent that ended it."""
     model_calls: int
     """Requests sent, retries included."""
     steps: int
-    """Answers that the model was asked for."""
+    """Assistant turns requested."""
     usage: Usage
     finish_reason: str | None
     """Of the last answer."""
     seconds: float
     context: dict[str, Any] = field(default_factory=dict)
-    """What every request was rendered with beside its messages: `tools`, `chat_template_kwargs`."""
+    """Inputs of the chat template beside the messages: `tools`, `chat_template_kwargs`."""
     tokens: tuple[SampledTokens, ...] = ()
-    """Of each answer, in order; nothing where they are not recorded."""
+    """Sampled tokens of each answer, in order; empty if they are not recorded."""
 
 
 class _Cancelled(InterruptAgentFlow):
@@ -60,20 +60,20 @@ class _Cancelled(InterruptAgentFlow):
 
 
 class _Agent(DefaultAgent):
-    """mini-swe-agent's default agent, that can be stopped, and that records what ran before an end came."""
+    """mini-swe-agent's default agent that can be stopped, and that records the commands run before an early end."""
 
     def __init__(self, *args: Any, stop: threading.Event, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._stop = stop
 
     def query(self) -> Message:
-        """Return the next answer."""
+        """Return the next answer, unless the run is stopped."""
         self._check_stop()
         answer: Message = super().query()
         return answer
 
     def execute_actions(self, message: Message) -> list[Message]:
-        """Run an answer's commands, and add what they did."""
+        """Run an answer's commands and add their observations, also those before a failure."""
         actions = message["extra"]["actions"]
         outputs: list[dict[str, Any]] = []
         try:
@@ -81,8 +81,8 @@ class _Agent(DefaultAgent):
                 self._check_stop()
                 outputs.append(self.env.execute(action))
         finally:
-            ran = message | {"extra": {"actions": actions[: len(outputs)]}}
-            observations = self.model.format_observation_messages(ran, outputs, self.get_template_vars())
+            executed = message | {"extra": {"actions": actions[: len(outputs)]}}
+            observations = self.model.format_observation_messages(executed, outputs, self.get_template_vars())
             self.add_messages(*observations)
         return list(observations)
 
@@ -101,10 +101,19 @@ def play(
     seed: int,
     stop: threading.Event | None = None,
 ) -> AgentRun:
-    """Play one rollout in a sandbox that is there; `stop` ends it before the next request or command.
+    """Run one rollout in a started sandbox.
 
-    Nothing that the agent does raises: it is the exit status. A sandbox or request that fails for good is the `error`.
-    Raises `InputError` where a template cannot be filled in, and `ServingError` where no server is left.
+    Nothing that the agent does raises: it becomes the exit status. A sandbox or request that fails permanently becomes
+    the `error`. Raises `InputError` if a template cannot be rendered, and `ServingError` if no server is left.
+
+    Args:
+        problem: Its statement and fields fill the templates.
+        sandbox: Where commands run; not closed here.
+        client: Sends the model's requests.
+        model: Served model name.
+        settings: Templates, limits and sampling fields.
+        seed: Seed of the rollout's requests.
+        stop: When set, ends the rollout before its next request or command; None for never.
     """
     started = time.monotonic()
     stop = stop or threading.Event()
@@ -127,7 +136,8 @@ def play(
         raise InputError(f"{where} cannot be filled in: {mistake}: correct the template") from mistake
     messages = agent.messages if agent else []
     end = messages[-1]["extra"] if messages and not error else {"exit_status": FAILED, "submission": ""}
-    if end["exit_status"] == CANCELLED or (error and stop.is_set()):  # what is ended under it fails
+    # Stopping a run ends its servers and sandboxes, so a failure after `stop` is a consequence of the stop.
+    if end["exit_status"] == CANCELLED or (error and stop.is_set()):
         error, end = Failure(type=CANCELLED, message="the run was stopped"), end | {"exit_status": FAILED}
     answers = sum(message["role"] == "assistant" for message in messages)
     return AgentRun(
@@ -146,12 +156,12 @@ def play(
 
 
 def unplayed(error: Failure) -> AgentRun:
-    """Return what there is of an agent that never began."""
+    """Return the empty result of an agent that never started."""
     return AgentRun([], FAILED, "", error, model_calls=0, steps=0, usage=Usage(), finish_reason=None, seconds=0.0)
 
 
 def _limits(settings: AgentSettings) -> dict[str, Any]:
-    """Return the agent's own part of the settings, by mini-swe-agent's names."""
+    """Return the agent's templates and limits by mini-swe-agent's names."""
     return {
         "system_template": settings.system_template,
         "instance_template": settings.instance_template,
@@ -163,7 +173,7 @@ def _limits(settings: AgentSettings) -> dict[str, Any]:
 
 
 def _for_journal(message: Message) -> Message:
-    """Return a message for the journal."""
+    """Reduce a message to the fields that the journal records."""
     kept = {key: message[key] for key in _KEPT if key in message and (key, message[key]) != ("finish_reason", None)}
     extra = {key: value for key in _KEPT_EXTRA if (value := message.get("extra", {}).get(key)) not in (None, "")}
     return kept | ({"extra": extra} if extra else {})

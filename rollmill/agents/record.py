@@ -1,4 +1,4 @@
-"""The journal's row of one agent rollout."""
+"""Builds the journal's row of one agent rollout."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ VERIFIER = "performance@1"
 
 
 class AgentRollout(Rollout):
-    """A rollout with what documents of agents' rollouts have besides.
+    """A rollout with the additional fields of agent rollouts.
 
-    `completion` is null: what the agent made is `git_diff`. `latency_s`: seconds that it played. `finish_reason`: of
-    the model's last answer.
+    `completion` is null: the agent's result is `git_diff`. `latency_s`: seconds that the agent ran. `finish_reason`:
+    of the model's last answer.
     """
 
     problem_statement: str
     git_diff: str | None
-    """One patch against the start commit; null where nobody looked."""
+    """One patch against the start commit; null if it was not taken."""
     exit_status: str
     speedup: float | None = Field(allow_inf_nan=False)
     evaluation_info: dict[str, Any] | None
-    """The `Evaluation`."""
+    """The grader's `Evaluation`."""
 
 
 def make_record(
@@ -40,10 +40,16 @@ def make_record(
     metadata: dict[str, Any],
     git_diff: str | None = None,
 ) -> AgentRollout:
-    """Return the row: a verdict where the agent played and its work was graded, else what failed on the way.
+    """Build the row: with a verdict if the agent ran and was graded, else with the error.
 
-    `evaluation` is None where `played` has an error. `git_diff` is the evaluation's where none is given. `metadata` is
-    the run's (`model`, `attempt`, ...); `steps` and the agent's `submission` join it.
+    Args:
+        problem: The graded problem.
+        played: The agent's result.
+        evaluation: Its grade; None if `played` has an error.
+        sample_id: Index among the problem's rollouts.
+        seed: Seed of the rollout's requests.
+        metadata: The run's (`model`, `attempt`, ...); `steps` and the agent's `submission` are added.
+        git_diff: Patch against the start commit; None for the evaluation's.
     """
     error = played.error or (_grading_error(evaluation) if evaluation else None)
     if evaluation is None and error is None:
@@ -80,7 +86,7 @@ def _grading_error(evaluation: Evaluation) -> Failure | None:
     if evaluation.error is not None:
         return Failure(type=evaluation.error_type or "grading", message=evaluation.error)
     if evaluation.reward is None or evaluation.success is None:
-        return Failure(type="grading", message="the evaluation says neither reward nor error")
+        return Failure(type="grading", message="the evaluation has neither reward nor error")
     return None
 
 

@@ -1,4 +1,4 @@
-"""How an agent plays: what a configuration file comes down to."""
+"""The settings of an agent, as read from a configuration file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 Mode = Literal["text", "tools"]
 
 TEXT_REGEX = r"```mswea_bash_command\s*\n(.*?)\n```"
-"""Where an action stands in a text, as in mini-swe-agent 2."""
+"""Matches the action in an answer's text, as in mini-swe-agent 2."""
 V1_REGEX = r"```bash\s*\n(.*?)\n```"
 """The same, as in mini-swe-agent 1."""
 OBSERVATION = (
@@ -20,8 +20,8 @@ OBSERVATION = (
 TEXT_ERROR = "Please always provide EXACTLY ONE action in triple backticks, found {{actions|length}} actions."
 TOOL_ERROR = "{{ error }}"
 STEPS_FOR_COSTS = 250
-"""Steps of an agent that only its costs were to limit: endpoints here have no prices. As mini-swe-agent's SWE-bench
-configuration has it."""
+"""Step limit of an agent that only a cost limit bounds, since endpoints here have no prices. The same as in
+mini-swe-agent's SWE-bench configuration."""
 
 TEMPLATES = {
     "system_template": "agent.system_template",
@@ -29,47 +29,47 @@ TEMPLATES = {
     "observation_template": "model.observation_template",
     "format_error_template": "model.format_error_template",
 }
-"""The settings that are templates, and where a file has them."""
+"""Settings that are templates, with their keys in a configuration file."""
 
 
 class AgentSettings(BaseModel):
-    """An agent's templates, limits and requests. All of it determines what comes out: part of a run's identity."""
+    """An agent's templates, limits and request fields. All of them affect results: part of a run's identity."""
 
     model_config = ConfigDict(frozen=True)
 
     mode: Mode
-    """`text`: a command stands in the answer's text. `tools`: it is the argument of a call of the tool `bash`."""
+    """`text`: commands are code blocks in the answer's text. `tools`: arguments of calls of the tool `bash`."""
     system_template: str
     instance_template: str
     observation_template: str
     format_error_template: str
     action_regex: str
-    """Finds the commands in a text (`re.DOTALL`); not used in tool mode."""
+    """Matches the commands in a text (`re.DOTALL`); not used in tool mode."""
     step_limit: int = Field(default=0, ge=0)
-    """Answers of the model; 0 for no limit."""
+    """Maximum number of model answers; 0 for no limit."""
     wall_time_limit_s: int = Field(default=0, ge=0)
-    """From the first request on; 0 for no limit. No command runs on past it by more than a second."""
+    """Seconds from the first request on; 0 for no limit. No command runs past it by more than a second."""
     max_consecutive_format_errors: int = Field(default=3, ge=0)
-    """0 for no limit."""
+    """Format errors in a row that end the agent; 0 for no limit."""
     cwd: str = ""
-    """Where commands run; empty for where the sandbox runs them."""
+    """Folder that commands run in; empty for the sandbox's default."""
     env: dict[str, str] = Field(default_factory=dict)
-    """Of every command."""
+    """Environment variables of every command."""
     timeout_s: float = Field(default=30.0, gt=0)
-    """Of a command."""
+    """Time limit of a command, in seconds."""
     start_config: dict[str, Any] = Field(default_factory=dict)
-    """What the file says of how a sandbox service is to start containers (`run_args`, `pull_timeout`, ...)."""
+    """Options for a sandbox service to start containers with (`run_args`, `pull_timeout`, ...)."""
     model_name: str | None = None
     """The model that the file names."""
     request: dict[str, Any] = Field(default_factory=dict)
     """Fields of every chat request, such as `temperature`."""
     drop_reasoning: bool = Field(default=False, exclude_if=lambda value: not value)
-    """Whether the model's earlier thoughts are left out of its requests."""
+    """Whether the model's earlier reasoning is left out of its requests."""
     origin: str = Field(default="", exclude=True)
-    """The file that says so, for messages."""
+    """The configuration file, for messages."""
 
     def template_origin(self, template: str) -> str:
-        """Return where a template stands: the beginning of a message."""
+        """Return the file and key of a template: the beginning of a message."""
         fields = (name for name in TEMPLATES if getattr(self, name) == template)
         return f"{self.origin or 'the configuration'}: {TEMPLATES.get(next(fields, ''), 'agent')}"
 
@@ -82,16 +82,17 @@ class AgentSettings(BaseModel):
         timeout_s: float | None = None,
         drop_reasoning: bool = False,
     ) -> Self:
-        """Return settings with what is given here instead of what the file says.
+        """Return a copy in which these values replace the file's.
 
         Args:
             request: Fields of every chat request.
-            step_limit: Answers of the model.
-            wall_time_limit_s: Seconds from the first request on.
-            timeout_s: Seconds of a command.
-            drop_reasoning: Whether the model's earlier thoughts are left out of its requests.
+            step_limit: Maximum number of model answers; None for the file's.
+            wall_time_limit_s: Seconds from the first request on; None for the file's.
+            timeout_s: Time limit of a command, in seconds; None for the file's.
+            drop_reasoning: Whether the model's earlier reasoning is left out of its requests.
         """
         overrides = dict(request or {})
+        # The two names mean the same, and servers refuse a request with both.
         replaced = {"max_completion_tokens"} if "max_tokens" in overrides else set()
         request = {name: value for name, value in self.request.items() if name not in replaced} | overrides
         limits = {"step_limit": step_limit, "wall_time_limit_s": wall_time_limit_s, "timeout_s": timeout_s}

@@ -1,4 +1,4 @@
-"""What a template's operations cost: paid for before, or right after, their result is made."""
+"""Prices the operations of a template: each is charged before, or right after, its result is computed."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from jinja2 import TemplateRuntimeError, Undefined
 from jinja2.exceptions import SecurityError
 
 BUDGET = 40_000_000
-"""Units of one rendering: well under a second, and at most about 200 MB."""
+"""Units of one rendering: they last well under a second, and at most about 200 MB."""
 STEP = 100
 """Units of an operation, however small its result."""
 _ITEM = 20
 """Units of an item in a list or a mapping: looking at one takes as long as copying that many characters."""
 LIMIT_S = 5.0
-"""Of CPU in one rendering: ten times what the budget takes, for work that is priced too low."""
+"""CPU seconds of one rendering: ten times what the budget takes, for operations that are priced too low."""
 _DEEPEST = 50
 _LONGEST_ATTRIBUTE = 200
 _MOST_BITS = 20_000
@@ -36,13 +36,13 @@ METHODS = {
     tuple: frozenset(("count", "index")),
 }
 _BACKWARDS = frozenset(("rfind", "rindex", "rpartition", "rsplit", "strip", "lstrip", "rstrip"))
-"""Methods that Python has no quick way for: they may look through the argument at every character."""
+"""Methods without a fast algorithm in CPython: they may scan the argument at every character."""
 _WIDE = re.compile(r"[%)][ #0+\-.]*+(?:\d*+\.\s*+)?+(?:0*+[1-9]\d{3}|\*|\d{1,3}\*)")
 """A width or a precision of four digits, or one that is given beside the text; a `)` ends the name in `%(name)s`."""
 
 
 class Meter:
-    """What is left of one rendering's budget. `step`: units of an operation, those of the text around it included."""
+    """The remaining budget of one rendering. `step`: units of an operation, with those of the text around it."""
 
     def __init__(self, step: int) -> None:
         self._left = BUDGET
@@ -50,21 +50,21 @@ class Meter:
         self.step = step
 
     def pay_step(self) -> None:
-        """Pay for an operation. Raises `TemplateRuntimeError` where nothing is left, or after `LIMIT_S`."""
+        """Charge one operation. Raises `TemplateRuntimeError` if the budget is exhausted, or after `LIMIT_S`."""
         self.charge(self.step)
         if time.thread_time() > self._ends:
             raise TemplateRuntimeError(f"it takes more than {LIMIT_S:g} s")
 
     def charge(self, units: int) -> None:
-        """Pay for something. Raises `TemplateRuntimeError` where nothing is left."""
+        """Charge units. Raises `TemplateRuntimeError` if the budget is exhausted."""
         self._left -= units
         if self._left < 0:
-            raise TemplateRuntimeError(f"it does more than a template may ({BUDGET:,} characters and items, all told)")
+            raise TemplateRuntimeError(f"it does more than a template may ({BUDGET:,} characters and items in total)")
 
     def weigh(self, value: Any) -> int:
-        """Pay for a value with all that is in it, however often; return what it weighs."""
+        """Charge a value and everything nested in it, repeated references each time; return the units charged."""
         before = self._left
-        waiting = [(value, 0)]
+        waiting = [(value, 0)]  # a stack, not recursion: values may be nested deeper than Python's stack
         while waiting:
             part, depth = waiting.pop()
             if isinstance(part, str):
@@ -72,7 +72,8 @@ class Meter:
             elif isinstance(part, int) and part.bit_length() > _MOST_BITS:
                 raise TemplateRuntimeError(f"it computes with a number of more than {_MOST_BITS:,} bits")
             elif isinstance(part, int):
-                self.charge(1 + (part.bit_length() ** 2 >> 16))  # digits, products and quotients take the square
+                # Formatting, multiplying and dividing take the square of the bits.
+                self.charge(1 + (part.bit_length() ** 2 >> 16))
             elif part is None or isinstance(part, float | Undefined):
                 self.charge(1)
             elif depth >= _DEEPEST:
@@ -89,7 +90,7 @@ class Meter:
         return before - self._left
 
     def counted(self, items: Iterable[Any]) -> Iterator[Any]:
-        """Yield the items, each paid for as a step."""
+        """Yield the items, each charged as a step."""
         for item in items:
             self.pay_step()
             yield item
@@ -99,7 +100,14 @@ METER: ContextVar[Meter] = ContextVar("meter")
 
 
 def check_operands(meter: Meter, operator: str, left: Any, right: Any) -> None:
-    """Pay for what an operation will make, before it is made."""
+    """Charge the result of a binary operation before it is computed.
+
+    Args:
+        meter: Is charged.
+        operator: As in the template: `*`, `**`, `%` and `+` have prices, others none.
+        left: Left operand.
+        right: Right operand.
+    """
     if operator == "*":
         for value, count in ((left, right), (right, left)):
             if isinstance(count, int) and not isinstance(value, int | float):
@@ -115,7 +123,17 @@ def check_operands(meter: Meter, operator: str, left: Any, right: Any) -> None:
 
 
 def check_method(meter: Meter, receiver: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Pay for what a method of a text, list or mapping will make. Raises `SecurityError` for one not in `METHODS`."""
+    """Charge the result of a method of a text, list or mapping before it is called.
+
+    Raises `SecurityError` for a method that is not in `METHODS`.
+
+    Args:
+        meter: Is charged.
+        receiver: The object of the method.
+        name: The method's.
+        args: Positional arguments of the call.
+        kwargs: Named arguments of the call.
+    """
     if not any(isinstance(receiver, kind) and name in names for kind, names in METHODS.items()):
         raise SecurityError(f"the method {name} of {type(receiver).__name__} is not for templates")
     for value in (*args, *kwargs.values()):
@@ -138,10 +156,26 @@ def _check_format(meter: Meter, text: Any, *args: Any, **kwargs: Any) -> None:
 
 
 def _check_replace(meter: Meter, text: Any, old: Any = "", new: Any = "", *_: Any, **__: Any) -> None:
+    """Charge `replace`.
+
+    Args:
+        meter: Is charged.
+        text: Where it replaces.
+        old: An empty one matches between all characters.
+        new: Inserted for each match.
+    """
     meter.charge((str(text).count(str(old)) + 1) * len(str(new)))
 
 
 def _check_join(meter: Meter, values: Any, d: Any = "", attribute: Any = None) -> None:
+    """Charge the separators of `join`; its items are charged as arguments.
+
+    Args:
+        meter: Is charged.
+        values: The items.
+        d: Separator, by Jinja's name.
+        attribute: Of the items; charged by `check_attribute`.
+    """
     meter.charge(len(values) * len(str(d)))
 
 
@@ -152,10 +186,18 @@ def _check_indent(meter: Meter, text: Any, width: Any = 4, *_: Any, **__: Any) -
 def _check_wrap(
     meter: Meter, text: Any, width: Any = 79, break_long_words: Any = True, wrapstring: Any = None, *_: Any, **__: Any
 ) -> None:
+    """Charge `wordwrap`.
+
+    Args:
+        meter: Is charged.
+        text: To wrap.
+        width: Characters of a line.
+        break_long_words: Not priced.
+        wrapstring: Joins the lines; None for a newline.
+    """
     meter.charge(len(str(text)) * (1 + len(str(wrapstring or ""))) * 10)  # textwrap is slow
-    longest = max(
-        map(len, re.findall(r"[^\S\n]+|\S+", str(text))), default=0
-    )  # of which it copies the rest for every line
+    # For every line that it cuts from a long word, textwrap copies the rest of the word.
+    longest = max(map(len, re.findall(r"[^\S\n]+|\S+", str(text))), default=0)
     meter.charge(longest**2 // max(_size(width), 1) // 32)
 
 
@@ -166,7 +208,7 @@ def _check_product(meter: Meter, text: Any, *args: Any, **kwargs: Any) -> None:
 
 
 def check_attribute(meter: Meter, items: Any, attribute: Any) -> None:
-    """Pay for looking up an attribute, or several in each other, of every item."""
+    """Charge the lookup of an attribute, or of a path of attributes, for every item."""
     if isinstance(attribute, str):
         if len(attribute) > _LONGEST_ATTRIBUTE:
             raise TemplateRuntimeError(f"an attribute has at most {_LONGEST_ATTRIBUTE} characters")
@@ -188,6 +230,14 @@ def _check_json(meter: Meter, value: Any, indent: Any = None) -> None:
 
 
 def _check_sum(meter: Meter, value: Any, attribute: Any = None, start: Any = 0) -> None:
+    """Refuse `sum` of anything but numbers: lists would be copied for every item.
+
+    Args:
+        meter: Not charged: the items are charged as arguments.
+        value: The items.
+        attribute: Of the items; charged by `check_attribute`.
+        start: First summand.
+    """
     if not isinstance(start, int | float):
         raise TemplateRuntimeError("sum adds numbers")
 
@@ -198,7 +248,7 @@ def _size(value: Any) -> int:
 
 ATTRIBUTES = {"groupby": 1, "join": 2, "map": 9, "max": 2, "min": 2, "rejectattr": 1, "selectattr": 1, "sort": 3,
               "sum": 1, "unique": 2}  # fmt: skip
-"""Filters that look up an attribute, and which of their arguments that is where it has no name."""
+"""Filters that look up an attribute, with its position where it is passed as positional argument."""
 CHECKS: dict[str, Callable[..., None]] = {
     "batch": _check_number,
     "center": _check_number,

@@ -1,9 +1,9 @@
-"""Render agents' templates, which a shared file may hold: they write text, and can neither run code nor go on for ever.
+"""Render agents' templates, which may be untrusted: they can neither run code nor use unbounded time or memory.
 
 Jinja's immutable sandbox keeps templates from Python's objects. It does not bound them: nested loops, `'x' * 10**10` or
-a doubling list use up any time and memory. Here every operation whose result has a size is paid for, before or right
-after it, from a budget of about one unit for each character or item. The bound is a count, so that a
-template is refused on every machine or on none; a limit of CPU time, far beyond it, is for what is priced too low.
+a doubling list use up any time and memory. Here every operation whose result has a size is charged, before or right
+after it, to a budget of about one unit per character or item. The bound is a count, so that a template is refused on
+every machine or on none; a limit of CPU time, far beyond it, catches operations that are priced too low.
 """
 
 from __future__ import annotations
@@ -35,24 +35,24 @@ from rollmill.agents.template_meter import (
 )
 
 LONGEST = 100_000
-"""Characters of a template."""
+"""Maximum length of a template, in characters."""
 MOST_STATEMENTS = 500
-"""`{% %}`s of a template: jinja's compiler takes as long as there are of them, times the names that are set."""
+"""Maximum number of `{% %}`: jinja's compile time grows with their number times that of the assigned names."""
 _FILTER_NAMES = """
     abs attr batch capitalize center count d default dictsort e escape filesizeformat first float forceescape format
     groupby indent int items join last length list lower map max min reject rejectattr replace reverse round safe select
     selectattr slice sort string sum title tojson trim truncate unique upper urlencode wordcount wordwrap
 """
 _FILTERS = frozenset(_FILTER_NAMES.split())
-"""Jinja's own, less those whose result has no bound that can be told beforehand, and `random`."""
-_MADE = (safe_range, dict, Namespace, Cycler, Joiner)
+"""Jinja's filters, except those whose result size is not known beforehand, and `random`."""
+_CONSTRUCTORS = (safe_range, dict, Namespace, Cycler, Joiner)
 _OF_JINJA = (Macro, BlockReference, LoopContext, Cycler, Joiner)
 
 
 class AgentTemplate:
-    """A template as `jinja2.Template` is used by mini-swe-agent: made of its text, rendered with keywords.
+    """Replacement of `jinja2.Template` in mini-swe-agent: built from its text, rendered with keyword arguments.
 
-    Raises `jinja2.TemplateError`, and nothing else, for whatever is wrong with it.
+    Raises only `jinja2.TemplateError`, whatever is wrong with the template.
     """
 
     def __init__(self, source: str, **_: Any) -> None:
@@ -65,11 +65,11 @@ class AgentTemplate:
             self._compiled = _compiled(source)
         except TemplateError:
             raise
-        except Exception as error:  # what nests too deeply fails in Python's own compiler, in several ways
+        except Exception as error:  # deep nesting fails in Python's compiler with several exceptions
             raise TemplateSyntaxError(f"it cannot be compiled: {type(error).__name__}", 1) from error
 
     def render(self, **variables: Any) -> str:
-        """Return the text. `TemplateFailedError` knows the template's own text."""
+        """Render the template. Raises `TemplateFailedError`, which carries the template's source."""
         token = METER.set(Meter(STEP + len(self.source)))
         try:
             text: str = self._compiled.render(variables)
@@ -84,7 +84,7 @@ class AgentTemplate:
 
 
 class TemplateFailedError(TemplateRuntimeError):
-    """A template could not be filled in; `source` is its text."""
+    """A template could not be rendered; `source` is its text."""
 
     def __init__(self, message: str, source: str) -> None:
         super().__init__(message)
@@ -97,7 +97,7 @@ def _compiled(source: str) -> Any:
 
 
 class _Environment(ImmutableSandboxedEnvironment):
-    """Jinja's sandbox, in which every operation is paid for."""
+    """Jinja's sandbox, in which every operation is charged to the `METER`."""
 
     intercepted_binops = frozenset(ImmutableSandboxedEnvironment.default_binop_table)
 
@@ -106,14 +106,21 @@ class _Environment(ImmutableSandboxedEnvironment):
         self.globals = {name: value for name, value in self.globals.items() if name != "lipsum"}
         of_numbers: dict[str, Any] = {name: _of_numbers(self.tests[name]) for name in ("divisibleby", "even", "odd")}
         self.tests = {name: _tested(name, test) for name, test in {**self.tests, **of_numbers}.items()}
-        self.filters = {name: _metered(name, FILTERS[name]) for name in _FILTERS} | _OWN
+        self.filters = {name: _metered(name, FILTERS[name]) for name in _FILTERS} | _METER_FILTERS
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
         template = cast(nodes.Template, _Metering().visit(super()._parse(source, name, filename)))
         return cast(nodes.Template, template.set_environment(self))
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        """Do arithmetic; also what `*`, `**` and `%` do to text and lists."""
+        """Charge and compute a binary operation.
+
+        Args:
+            context: Jinja's rendering context.
+            operator: As in the template.
+            left: Left operand.
+            right: Right operand.
+        """
         meter = METER.get()
         meter.pay_step()
         for value in (left, right):
@@ -125,7 +132,7 @@ class _Environment(ImmutableSandboxedEnvironment):
         return result
 
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
-        """Call a macro, one of `_MADE`, or a method of `METHODS`."""
+        """Call a macro, one of `_CONSTRUCTORS`, or a method of `METHODS`."""
         meter = METER.get()
         meter.pay_step()
         receiver = getattr(__obj, "__self__", None)
@@ -133,9 +140,9 @@ class _Environment(ImmutableSandboxedEnvironment):
             check_method(meter, receiver, __obj.__name__, args, kwargs)
         elif isinstance(__obj, LoopContext) and args:
             args = (meter.counted(args[0]), *args[1:])
-        elif __obj not in _MADE and not isinstance(__obj, _OF_JINJA) and not isinstance(receiver, _OF_JINJA):
+        elif __obj not in _CONSTRUCTORS and not isinstance(__obj, _OF_JINJA) and not isinstance(receiver, _OF_JINJA):
             _refuse_call(__obj)
-        else:  # `m(*items)` copies them; jinja's own helpers also look through them
+        else:  # `m(*items)` copies them, and jinja's constructors iterate over them
             meter.weigh([None] * (len(args) + len(kwargs)))
             if not isinstance(__obj, Macro | BlockReference):
                 for value in (*args, *kwargs.values()):
@@ -147,21 +154,21 @@ class _Environment(ImmutableSandboxedEnvironment):
 
 
 class _Metering(NodeTransformer):
-    """Puts what pays around the nodes that the environment is not asked about."""
+    """Wraps nodes that call no hook of the environment in filters that charge them."""
 
     def visit_For(self, node: nodes.For) -> nodes.Node:  # noqa: N802
-        """Pay for every pass."""
+        """Charge every iteration."""
         self.generic_visit(node)
         node.iter = _filter_node("counted", node.iter)
         return node
 
     def visit_Concat(self, node: nodes.Concat) -> nodes.Node:  # noqa: N802
-        """Pay for what `~` joins."""
+        """Charge the result of `~`."""
         self.generic_visit(node)
         return _filter_node("joined", nodes.List(node.nodes, lineno=node.lineno))
 
     def visit_Compare(self, node: nodes.Compare) -> nodes.Node:  # noqa: N802
-        """Pay for what is looked through."""
+        """Charge both sides of a comparison."""
         self.generic_visit(node)
         node.expr = _filter_node("paid", node.expr)
         for operand in node.ops:
@@ -169,7 +176,7 @@ class _Metering(NodeTransformer):
         return node
 
     def visit_Getitem(self, node: nodes.Getitem) -> nodes.Node:  # noqa: N802
-        """Pay for slices, and for keys, of which a tuple is looked through."""
+        """Charge slices, and keys, which may be tuples of any length."""
         self.generic_visit(node)
         if isinstance(node.arg, nodes.Slice):
             return _filter_node("paid", node)
@@ -216,7 +223,7 @@ def _join(values: list[Any]) -> str:
     return "".join(map(str, values))
 
 
-_OWN: dict[str, Callable[..., Any]] = {
+_METER_FILTERS: dict[str, Callable[..., Any]] = {
     "rollmill_counted": lambda items: METER.get().counted(items),
     "rollmill_paid": _charged,
     "rollmill_built": _built,
@@ -225,9 +232,9 @@ _OWN: dict[str, Callable[..., Any]] = {
 
 
 def _metered(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a filter of Jinja whose arguments and result are paid for.
+    """Wrap a Jinja filter so that its arguments and result are charged.
 
-    What it makes piece by piece is made at once.
+    A generator that it returns is evaluated to a list.
     """
     skipped = 1 if hasattr(function, "jinja_pass_arg") else 0  # the context or the environment
 
@@ -256,7 +263,7 @@ def _metered(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _tested(name: str, test: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a test of Jinja whose values are paid for, unless it is whether there is anything to test."""
+    """Wrap a Jinja test so that its arguments are charged, except `defined` and `undefined`."""
     if name in ("defined", "undefined"):
         return test
     skipped = 1 if hasattr(test, "jinja_pass_arg") else 0
@@ -272,7 +279,7 @@ def _tested(name: str, test: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _of_numbers(test: Any) -> Callable[..., bool]:
-    """Return a test that divides: of a text, `%` would make another one, of any width."""
+    """Restrict a test that divides to numbers: on text, `%` would format a string of any width."""
     return lambda *values: all(isinstance(value, int | float) for value in values) and bool(test(*values))
 
 

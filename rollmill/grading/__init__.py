@@ -1,1 +1,1 @@
-"""Grading: whether a change to a repository is allowed, right and faster."""
+"""Grades changes to repositories: allowed files, passing tests, correct output, measured speedup."""

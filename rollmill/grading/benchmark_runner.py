@@ -1,4 +1,4 @@
-"""The benchmark, before and after, each run in a sandbox of its own."""
+"""Runs the benchmark at the start commit and with the change, each run in a fresh sandbox."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from rollmill.grading.prepared import BuiltProblem, failure
 from rollmill.sandboxes.sandbox import Execution
 
 _LEAST_S = 0.001
-"""A run counts for at least this, whatever the overhead that was taken off."""
+"""Minimum seconds of a run after the overhead is subtracted: a ratio needs positive times."""
 _MUCH_SLOWER, _GRACE_S = 10.0, 10.0
 
 
 class WrongBenchmarkError(Exception):
-    """The changed benchmark failed or gave another result; the message says so."""
+    """The benchmark failed or printed another result with the change; the message says which."""
 
 
 class Measurement:
-    """Runs of one change, and of the start commit on the same inputs.
+    """Measures one change against the start commit on the same inputs.
 
-    Every run is in a fresh sandbox with the built tree, so that nothing is left from an earlier one, neither in the
-    work tree nor elsewhere. Times are taken by the sandbox's host, less that of the fastest empty command.
+    Every run is in a fresh sandbox with the built tree, so that no run affects a later one, in the work tree or
+    elsewhere. Times are taken by the sandbox's host, minus that of the fastest empty command.
     """
 
     def __init__(self, prepared: BuiltProblem, changed: Overlay) -> None:
@@ -28,25 +28,27 @@ class Measurement:
         self._limit_s = prepared.problem.timeout_s
         self.overhead_s = float("inf")
         self.last = Execution(output="", returncode=0)
-        """The latest run of the change."""
+        """The latest run with the change."""
 
     def run_pair(self, seed: int, changed_first: bool) -> tuple[float, float]:
-        """Return seconds before and after, on the inputs of that seed.
+        """Return the seconds before and after the change, on the inputs of that seed.
 
-        Raises `WrongBenchmarkError` where the change's output is not that of the start commit, `ProblemError` where
-        the start commit's own run fails or does not give the same twice, `SandboxError`.
+        Raises `WrongBenchmarkError` if the output differs from the start commit's, `ProblemError` if the start
+        commit's run fails or its output is not reproducible, `SandboxError`.
         """
         runs = {changed: self._run(changed, seed) for changed in (changed_first, not changed_first)}
         before, after = runs[False], runs[True]
         self.last = after
         self._require_baseline(before)
         before_s = self._seconds(before)
+        # A change that is ten times slower has lost: its next run need not use the problem's whole time limit.
         self._limit_s = min(self._prepared.problem.timeout_s, _MUCH_SLOWER * before_s + _GRACE_S)
         why = failure(after)
         if why:
             slower = f" (the start commit took {before_s:.2f} s)" if after.timed_out else ""
             raise WrongBenchmarkError(f"the benchmark failed: {why}{slower}")
         if after.output != before.output:
+            # Only a benchmark that reproduces its output can prove a change wrong.
             self._require_baseline_again(seed, before)
             raise WrongBenchmarkError(
                 f"the benchmark's output is wrong: {_first_difference(before.output, after.output)}"
@@ -86,7 +88,7 @@ class Measurement:
 
 
 def _first_difference(expected: str, actual: str) -> str:
-    """Return the first line in which they differ."""
+    """Describe the first line in which two outputs differ."""
     lines, others = expected.splitlines(), actual.splitlines()
     for number, line in enumerate(lines):
         other = others[number] if number < len(others) else None

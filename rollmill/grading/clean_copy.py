@@ -1,4 +1,4 @@
-"""Fresh sandboxes of a problem's image, brought to the state that is to be judged."""
+"""Starts fresh sandboxes of a problem's image, and applies patches and built trees in them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rollmill.sandboxes.files import read_file, read_tree, write_file
 from rollmill.sandboxes.sandbox import Execution, Limits, Sandbox, SandboxError, SandboxHost, SandboxSpec
 
 COMMAND_ENVIRONMENT = {"PYTHONHASHSEED": "0", "PYTHONNOUSERSITE": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-"""Of every build, test and benchmark: what a set's order decides is the same in every run."""
+"""Environment of every build, test and benchmark: a fixed hash seed makes the order of sets reproducible."""
 
 _APPLY = f"""set -e
 git init --quiet --bare --template= "$stage/clean.git"
@@ -23,10 +23,10 @@ printf '%s' '{ATTRIBUTES}' > "$stage/clean.git/info/attributes"
 export GIT_DIR="$stage/clean.git" GIT_WORK_TREE="$PWD"
 git -c core.bare=false -c core.autocrlf=false apply --whitespace=nowarn "$input"
 """
-# All files get one time, so that make finds nothing older than what it was made from.
+# All files get one mtime, so that make finds no target older than its sources.
 _RESTORE = """set -e
 tar -xf "$input" --no-same-owner -C "$stage"
-xargs -0 -r rm -rf -- < "$stage/gone"
+xargs -0 -r rm -rf -- < "$stage/deleted"
 if [ -d "$stage/new" ]; then
     find "$stage/new" -exec touch --no-dereference -d "@$(date +%s.%N)" {} +
     cp -a --no-preserve=ownership --remove-destination "$stage/new/." .
@@ -39,7 +39,7 @@ git -c safe.directory='*' ls-tree -r -z --name-only --full-tree HEAD > "$input"
 
 
 class ProblemError(SandboxError):
-    """The problem itself cannot be graded: nothing that an agent did."""
+    """The problem itself cannot be graded, whatever the agent did."""
 
     def __init__(self, message: str, *, details: str = "") -> None:
         super().__init__(message, type_="problem", details=details)
@@ -50,28 +50,36 @@ class NoRepositoryError(BadTreeError):
 
 
 class Overlay(NamedTuple):
-    """What makes a built work tree of one as it starts."""
+    """The difference from the start tree to a built one: files to write, and paths to delete."""
 
     files: Tree
-    gone: list[bytes]
+    deleted: list[bytes]
 
 
 class Start(NamedTuple):
-    """What an image's work tree holds before anybody touched it."""
+    """The work tree of an image before any change."""
 
     folder: str
-    """The repository's root inside."""
+    """The repository's root inside the sandbox."""
     prefix: str
-    """From there to where commands run; empty or with `/` at its end."""
+    """Path from there to the folder that commands run in; empty, or ends in `/`."""
     commit: str
     tracked: list[bytes]
     tree: Tree
 
 
 class CleanCopies:
-    """Fresh sandboxes of one problem."""
+    """Starts fresh sandboxes of one problem."""
 
     def __init__(self, host: SandboxHost, problem: GradedProblem, limits: Limits, most_bytes: int) -> None:
+        """Prepare the sandboxes' specification.
+
+        Args:
+            host: Starts the sandboxes.
+            problem: Gives image, work folder and time limit.
+            limits: Memory, processes and files of each sandbox.
+            most_bytes: Maximum content of a work tree.
+        """
         self._host = host
         self._spec = SandboxSpec(
             image=problem.image_name, cwd=problem.workdir, timeout_s=problem.timeout_s, limits=limits
@@ -85,9 +93,9 @@ class CleanCopies:
             yield sandbox
 
     def read(self, sandbox: Sandbox, folder: str) -> Tree:
-        """Return a work tree's files. Raises `BadTreeError` for one that cannot be taken, `SandboxError`."""
+        """Read a work tree's files. Raises `BadTreeError` for one that is too large or malformed, `SandboxError`."""
         try:
-            archive = read_tree(sandbox, folder, most=2 * self._most)
+            archive = read_tree(sandbox, folder, most=2 * self._most)  # a tar of small files is mostly headers
         except SandboxError as error:
             if error.type != "contents":
                 raise
@@ -95,10 +103,7 @@ class CleanCopies:
         return read_tar(archive, most=self._most)
 
     def read_start(self, sandbox: Sandbox) -> Start:
-        """Read the start of a fresh sandbox.
-
-        Raises `ProblemError` where its work tree is no repository with a commit.
-        """
+        """Read the work tree of a fresh sandbox. Raises `ProblemError` if it is no repository with a commit."""
         path = _new_path()
         done = _run(sandbox, _TRACKED, path)
         if done.returncode:
@@ -111,31 +116,32 @@ class CleanCopies:
         return Start(folder, prefix, commit, tracked.split(b"\0")[:-1], self.read(sandbox, folder))
 
     def apply(self, sandbox: Sandbox, folder: str, diff: str) -> None:
-        """`git apply` in a fresh sandbox. Raises `SandboxError` where it fails: the patch was made for this tree."""
+        """Run `git apply` in a fresh sandbox. Raises `SandboxError` if it fails: the patch was made for this tree."""
         _run_with_input(
             sandbox, folder, diff.encode(), _APPLY, "the patch cannot be applied to a clean copy", CLEAN_GIT
         )
 
     def restore(self, sandbox: Sandbox, folder: str, overlay: Overlay) -> None:
-        """Make a fresh sandbox's work tree the built one. Raises `SandboxError`."""
-        if not overlay.files and not overlay.gone:
+        """Turn a fresh sandbox's work tree into the built one. Raises `SandboxError`."""
+        if not overlay.files and not overlay.deleted:
             return
-        first = [*overlay.gone, *overlay.files]
-        parts: Tree = {b"gone": TreeEntry(REGULAR, b"".join(b"./%s\0" % path for path in first))}
+        # Files that will be written are deleted first, too: a folder may be in the way of a file, or a link.
+        removed = [*overlay.deleted, *overlay.files]
+        parts: Tree = {b"deleted": TreeEntry(REGULAR, b"".join(b"./%s\0" % path for path in removed))}
         parts |= {b"new/" + path: file for path, file in overlay.files.items()}
         _run_with_input(sandbox, folder, write_tar(parts), _RESTORE, "a built tree cannot be restored", {})
 
 
 def difference(start: Marks, tree: Tree) -> Overlay:
-    """Return what makes `tree` of the start's."""
+    """Return the overlay that turns the start tree into `tree`."""
     files = {path: file for path, file in tree.items() if start.get(path) != file.mark}
     return Overlay(files, [path for path in start if path not in tree])
 
 
 def read_agent_tree(copies: CleanCopies, sandbox: Sandbox, folder: str) -> Tree:
-    """Return the tree that an agent left in its own sandbox; its repository is not asked for anything.
+    """Read the tree that an agent left in its sandbox, without running git there: its repository is untrusted.
 
-    Raises `BadTreeError` where the agent made it unreadable, `SandboxError` where the sandbox does not answer.
+    Raises `BadTreeError` if the agent made it unreadable, `SandboxError` if the sandbox does not answer.
     """
     if sandbox.execute("[ -e .git ]", cwd=folder, timeout_s=30).returncode:
         raise NoRepositoryError("it is no git repository any more")
@@ -145,6 +151,16 @@ def read_agent_tree(copies: CleanCopies, sandbox: Sandbox, folder: str) -> Tree:
 def _run_with_input(
     sandbox: Sandbox, folder: str, content: bytes, script: str, failure: str, env: Mapping[str, str]
 ) -> None:
+    """Run a script that reads `content` from the file `$input`. Raises `SandboxError` if it fails.
+
+    Args:
+        sandbox: Where it runs.
+        folder: Working directory.
+        content: Of the input file.
+        script: Of bash.
+        failure: Beginning of the error's message.
+        env: Environment variables.
+    """
     path = _new_path()
     write_file(sandbox, path, content)
     done = _run(sandbox, f"{script} rm -f {path}", path, env, folder)
@@ -153,7 +169,15 @@ def _run_with_input(
 
 
 def _run(sandbox: Sandbox, script: str, path: str, env: Mapping[str, str] | None = None, cwd: str = "") -> Execution:
-    """Run a script that knows the file `$input` and a folder `$stage` that goes with it."""
+    """Run a script with the variables `$input`, a file, and `$stage`, a scratch folder that is removed afterwards.
+
+    Args:
+        sandbox: Where it runs.
+        script: Of bash.
+        path: The input file inside the sandbox.
+        env: Environment variables; None for no others.
+        cwd: Working directory; empty for the sandbox's default.
+    """
     begin = f"input={path}; stage={path}.stage; mkdir $stage; trap 'rm -rf $stage' EXIT\n"
     return sandbox.execute(begin + script, env=env, cwd=cwd)
 

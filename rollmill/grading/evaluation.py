@@ -1,4 +1,4 @@
-"""The evaluation of one change, with the fields of the seeds' service at `/evaluate_v3`."""
+"""The evaluation of one change, with the fields of a service's answer at `/evaluate_v3`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rollmill.grading.problem import GradedProblem
 
 
 class GitPrecheck(BaseModel):
-    """What was changed, and whether that is allowed."""
+    """The changed files, and whether the changes are allowed."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -18,9 +18,9 @@ class GitPrecheck(BaseModel):
     ok: bool
     changed_files: list[str] = Field(default_factory=list)
     raw_status: str = ""
-    """As `git status --porcelain` against the start commit."""
+    """Changes against the start commit, as `git status --porcelain` prints them."""
     raw_diff: str = ""
-    """One patch against the start commit, staged, unstaged and untracked changes in it; `git apply` takes it."""
+    """One patch against the start commit with staged, unstaged and untracked changes, for `git apply`."""
     reason: str | None = None
 
 
@@ -41,7 +41,7 @@ class SpeedupDetails(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     average_speedup: float
-    """Geometric mean of the pairs'."""
+    """Geometric mean of the pairs' speedups."""
     min_speedup: float
     max_speedup: float
     low: float
@@ -52,19 +52,19 @@ class SpeedupDetails(BaseModel):
 
 
 class Evaluation(BaseModel):
-    """What a change is worth. `error`: grading itself failed, and there is no reward."""
+    """The grade of a change. `error`: grading itself failed, and there is no reward."""
 
     model_config = ConfigDict(frozen=True)
 
     instance_id: str
     success: bool | None
-    """Allowed, built, right and faster beyond noise; None where grading failed."""
+    """Allowed, built, correct and faster beyond noise; None if grading failed."""
     reward: float | None = Field(allow_inf_nan=False)
     speedup: float | None = Field(default=None, allow_inf_nan=False)
     reason: str | None = None
-    """Why it is no success, in words."""
+    """Why it is no success."""
     phase: str | None = None
-    """Where it ended: `git_precheck`, `build`, `test`, `benchmark`; None where all was passed."""
+    """Phase that failed: `git_precheck`, `build`, `test`, `benchmark`; None if all passed."""
     error: str | None = None
     error_type: str | None = None
     git_precheck: GitPrecheck | None = None
@@ -79,8 +79,8 @@ class Evaluation(BaseModel):
 
 
 class Grader(Protocol):
-    """Grades what an agent left in a sandbox; in this process or behind a service."""
+    """Grades the work tree that an agent left in a sandbox; in this process or by a service."""
 
     def grade(self, problem: GradedProblem, sandbox_id: str) -> Evaluation:
-        """Never raises for what the change did; an evaluation with an `error` is a failure of grading."""
+        """Grade the change. Never raises because of it; an evaluation with an `error` is a failure of grading."""
         ...

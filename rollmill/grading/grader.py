@@ -1,4 +1,4 @@
-"""Grading in this process: precheck, clean copy, build, tests, benchmark."""
+"""Grades changes in this process: precheck, clean copy, build, tests, benchmark."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ from rollmill.sandboxes.owned_folder import OwnedFolder
 from rollmill.sandboxes.sandbox import Execution, Limits, Sandbox, SandboxHost
 
 OUTPUT_BYTES = 20_000
-"""Of each phase, in an evaluation."""
+"""Maximum output of each phase that an evaluation keeps."""
 
 
 class LocalGrader:
-    """Grades in this process what agents left in a host's sandboxes; may be used from several threads.
+    """Grades the work trees that agents left in a host's sandboxes; thread-safe.
 
-    Nothing of the agent's sandbox but its files' content is believed. What they change is made one patch, looked at,
-    and applied in new sandboxes of the image, where it is built, tested and measured against the start commit. One
-    benchmark runs at a time, of all processes of this user on this machine. The start commit is built and tested once
-    for each problem.
+    The agent's sandbox is untrusted: only its files' content is read. The changes become one patch, which is checked
+    and applied in fresh sandboxes of the image, where it is built, tested and measured against the start commit. Only
+    one benchmark runs at a time, among all processes of this user on this machine. The start commit is built and tested
+    once per problem.
     """
 
     def __init__(
@@ -50,7 +50,15 @@ class LocalGrader:
         limits: Limits | None = None,
         most_bytes: int = 256 << 20,
     ) -> None:
-        """`limits` are those of the clean sandboxes, `most_bytes` bounds a work tree's content."""
+        """Open a scratch folder and the machine's lock for measuring.
+
+        Args:
+            host: Has the agents' sandboxes, and starts the clean ones.
+            ladder: Rewards by speedup.
+            pairs: Number of measured pairs of runs; None for the defaults.
+            limits: Of the clean sandboxes; None for the defaults.
+            most_bytes: Maximum content of a work tree.
+        """
         self._host = host
         self._ladder = ladder
         self._pairs = pairs or PairCount()
@@ -65,7 +73,7 @@ class LocalGrader:
         self._measuring = Turns(root / "measuring.lock")
 
     def close(self) -> None:
-        """Give no grade to changes that wait to be measured."""
+        """Fail the grading of changes that wait to be measured."""
         self._measuring.close()
 
     def grade(self, problem: GradedProblem, sandbox_id: str) -> Evaluation:
@@ -83,6 +91,7 @@ class LocalGrader:
 
     def _prepare(self, problem: GradedProblem) -> BuiltProblem:
         key = problem.model_dump_json()
+        # One lock per problem: threads that grade the same problem share its build, others do not wait for it.
         with self._preparing[key]:
             if key not in self._prepared:
                 copies = CleanCopies(self._host, problem, self._limits, self._most)
@@ -103,6 +112,14 @@ class LocalGrader:
         return case.evaluation("benchmark", f"{kind}: {measured}", reward)
 
     def _measure(self, case: _Case, prepared: BuiltProblem, patch: Patch, changed: Overlay) -> SpeedupDetails:
+        """Run the benchmark before and after the change. Raises `_EndedError` if its output is wrong.
+
+        Args:
+            case: Collects the results.
+            prepared: The start commit, built.
+            patch: The change; determines the random order of runs.
+            changed: The built tree with the change.
+        """
         measurement = Measurement(prepared, changed)
         order = random.Random(prepared.problem.instance_id + hashlib.sha256(patch.diff.encode()).hexdigest())
         try:
@@ -121,7 +138,7 @@ class LocalGrader:
 
 
 class _EndedError(Exception):
-    """The change failed: in which phase, and why."""
+    """The change failed in `phase` because of `reason`."""
 
     def __init__(self, phase: str, reason: str) -> None:
         super().__init__(reason)
@@ -129,20 +146,20 @@ class _EndedError(Exception):
 
 
 class _Case:
-    """What is found out about one change, phase by phase."""
+    """The facts about one change, collected phase by phase."""
 
     def __init__(self, instance_id: str) -> None:
         self._instance_id = instance_id
         self.facts: dict[str, Any] = {}
 
     def note(self, phase: str, done: Execution) -> None:
-        """Keep what a phase's command left."""
+        """Record the return code and output of a phase's command."""
         output = CappedOutput(OUTPUT_BYTES)
         output.add(done.output.encode("utf-8", "replace"))
         self.facts |= {f"{phase}_returncode": done.returncode, f"{phase}_output": output.text()}
 
     def evaluation(self, phase: str | None, reason: str | None, reward: float) -> Evaluation:
-        """Return the verdict with all that was found; no phase where all were passed."""
+        """Return the grade with all facts; `phase` is the failed one, None if all passed."""
         return Evaluation(
             instance_id=self._instance_id,
             success=phase is None,
@@ -153,7 +170,7 @@ class _Case:
         )
 
     def error(self, message: str, type_: str, details: str = "") -> Evaluation:
-        """No verdict, since grading failed."""
+        """Return an evaluation without a grade, since grading failed."""
         if details:
             self.facts["metadata"] = {**self.facts.get("metadata", {}), "error_details": details[-OUTPUT_BYTES:]}
         return Evaluation(
@@ -187,7 +204,7 @@ def _take_patch(case: _Case, prepared: BuiltProblem, agent_sandbox: Sandbox) -> 
 
 
 def _build_and_test(case: _Case, prepared: BuiltProblem, patch: Patch) -> Overlay:
-    """Return what makes the built work tree of a fresh one; it is taken before the tests run anything in it."""
+    """Build and test the change; return the overlay of the built tree, which is read before the tests can alter it."""
     problem, copies = prepared.problem, prepared.copies
     with copies.fresh() as sandbox:
         copies.apply(sandbox, prepared.folder, patch.diff)
@@ -215,9 +232,9 @@ def _build_and_test(case: _Case, prepared: BuiltProblem, patch: Patch) -> Overla
 
 
 def _require_own_changes(prepared: BuiltProblem, patch: Patch, overlay: Overlay) -> None:
-    """Refuse a build that changes tracked files other than it does at the start commit; it may make files."""
+    """Refuse a build that changes tracked files which it does not change at the start commit; new files are allowed."""
     mine = {change.path for change in patch.changes}
-    also = {*prepared.overlay.files, *prepared.overlay.gone}
-    for path in (*overlay.files, *overlay.gone):
+    also = {*prepared.overlay.files, *prepared.overlay.deleted}
+    for path in (*overlay.files, *overlay.deleted):
         if path in prepared.start.tracked and path not in also and show(path) not in mine:
             raise _EndedError("build", f"the build changed {show(path)}")

@@ -1,4 +1,4 @@
-"""Turns: what one process of this machine does at a time, such as measuring."""
+"""A lock among all processes of this machine, for work such as measuring that must run alone."""
 
 from __future__ import annotations
 
@@ -17,11 +17,14 @@ from rollmill.terminal.stall_watch import TimedStep
 _LOOK_S = 0.05
 _LONGEST_WAIT_S = 7200.0
 _AFTER_OWN_S = 2 * _LOOK_S
-"""A process that had its turn lets others look first."""
+"""Seconds that a process waits after its own turn, so that others get the lock first."""
 
 
 class Turns:
-    """Turns of all threads of all processes that name the same file, which stays; one that dies leaves its turn."""
+    """A lock shared by all threads of all processes that use the same file; a process that dies releases it.
+
+    The file is never removed: another process could lock a new file at the same path.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -31,11 +34,11 @@ class Turns:
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """Wait for a turn and have it for the time of the block. After `close`: `SandboxError`, of type `closed`."""
+        """Hold the lock for the block. Raises `SandboxError` of type `closed` after `close`."""
         with self._threads:
             file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
             try:
-                with TimedStep(_LONGEST_WAIT_S):  # that others have their turns is no stall of this process
+                with TimedStep(_LONGEST_WAIT_S):  # waiting for other processes is no stall of this one
                     self._wait(file)
                 yield
             finally:
@@ -43,11 +46,11 @@ class Turns:
                 os.close(file)
 
     def close(self) -> None:
-        """Who waits for a turn gets none."""
+        """Fail all threads that wait for the lock."""
         self._closing.set()
 
     def _wait(self, file: int) -> None:
-        # Asking again and again, since a thread that the lock puts to sleep could not be woken by `close`.
+        # Polls, since `close` could not wake a thread that is blocked in flock.
         pause = max(0.0, self._ended + _AFTER_OWN_S - time.monotonic())
         while not self._closing.wait(pause):
             try:

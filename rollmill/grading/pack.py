@@ -1,4 +1,4 @@
-"""A folder of graded problems with known solutions, and the proof that it is sound.
+"""A folder of graded problems with known solutions, and the check that rewards are as expected for them.
 
 FOLDER/dataset.json                             the problems
 FOLDER/images/IMAGE/...                         the repository that agents of a problem see
@@ -42,7 +42,7 @@ _PATCH = "/tmp/solution.patch"  # noqa: S108
 
 
 class Pack:
-    """The folder; `problems` are those of its dataset. Raises `InputError` where that cannot be read."""
+    """A pack's folder; `problems` are those of its dataset. Raises `InputError` if that cannot be read."""
 
     def __init__(self, folder: Path) -> None:
         folder = folder.resolve()
@@ -52,7 +52,7 @@ class Pack:
         self._solutions = folder / "solutions"
 
     def solution(self, instance_id: str, kind: str) -> bytes:
-        """Return the `good` or the `wrong` patch of a problem. Raises `InputError` where there is none."""
+        """Read the `good` or the `wrong` patch of a problem. Raises `InputError` if there is none."""
         name = f"{instance_id}/{kind}.patch"
         try:
             return read_confined(name, [self._solutions], limit=_LARGEST_PATCH)
@@ -63,20 +63,21 @@ class Pack:
             ) from None
 
     def write_commits(self) -> int:
-        """Make `commit_id` of every row that of its image; return how many changed. Raises `InputError`."""
+        """Set `commit_id` of every row to that of its image; return how many changed. Raises `InputError`."""
         rows = [row for _, row in read_json(str(self.dataset)) if isinstance(row, dict)]
         changed = 0
         for row in rows:
             with TemporaryDirectory(prefix="rollmill-pack-") as scratch:
                 commit = image_commit(image_folder(self.images, row["image_name"]), Path(scratch) / "tree")
-            changed += row.get("commit_id") != commit
-            row["commit_id"] = commit
+            if row.get("commit_id") != commit:
+                row["commit_id"] = commit
+                changed += 1
         atomic_write_json(self.dataset, rows)
         return changed
 
 
 class Proof(NamedTuple):
-    """One problem graded three times."""
+    """The evaluations of one problem: unchanged, with the good patch, with the wrong one."""
 
     instance_id: str
     unchanged: Evaluation
@@ -85,7 +86,7 @@ class Proof(NamedTuple):
 
     @property
     def faults(self) -> list[str]:
-        """What is not as it has to be, in words."""
+        """Evaluations that are not as required, in words."""
         faults = [
             f"{name}: {evaluation.error_type}: {evaluation.error}"
             for name, evaluation in (("unchanged", self.unchanged), ("good", self.good), ("wrong", self.wrong))
@@ -107,7 +108,7 @@ class Proof(NamedTuple):
         return faults
 
     def row(self) -> dict[str, str]:
-        """For a table of proofs."""
+        """Return the row of a table of proofs."""
         details = self.good.speedup_details
         interval = f"{details.low:.1f}-{details.high:.1f}" if details else "-"
         return {
@@ -123,9 +124,15 @@ class Proof(NamedTuple):
 
 
 def prove(pack: Pack, host: SandboxHost, grader: Grader, instance_id: str) -> Proof:
-    """Grade the start, the good and the wrong patch, each in a sandbox of its own.
+    """Grade the start, the good and the wrong patch, each in a fresh sandbox.
 
     Raises `InputError` for a patch that is missing or does not apply, `SandboxError`.
+
+    Args:
+        pack: Has the problem and its patches.
+        host: Starts the sandboxes.
+        grader: Grades them.
+        instance_id: The problem.
     """
     problem = pack.problems[instance_id]
 
@@ -142,7 +149,7 @@ def prove(pack: Pack, host: SandboxHost, grader: Grader, instance_id: str) -> Pr
 
 
 def prove_all(pack: Pack, instances: Collection[str], pairs: PairCount) -> Iterator[Proof]:
-    """Yield the proofs of these problems, one after the other, on bubblewrap; of all where none is named."""
+    """Yield the proofs of these problems, or of all if none is named, one after the other, on bubblewrap."""
     with BubblewrapHost(pack.images, packages=()) as host:
         grader = LocalGrader(host, pairs=pairs)
         for instance_id in instances or pack.problems:

@@ -1,7 +1,7 @@
-"""One patch of all that was changed since the start commit, made by a git that the changed tree cannot reach.
+"""Builds one patch of all changes since the start commit, with a git that the changed tree cannot influence.
 
-Nothing is unpacked: both trees are handed to `git fast-import`, so there is no file to follow, no index to believe and
-no hook, filter or attribute of the tree to obey. The start commit's own `.gitignore` files say what is no change.
+Nothing is unpacked: both trees go to `git fast-import`, so that no symbolic link is followed, no index trusted, and no
+hook, filter or attribute of the tree applied. Files that the start commit's `.gitignore` files exclude are no change.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from rollmill.grading.tree import LINK, BadTreeError, Marks, Tree, marks, show
 from rollmill.sandboxes.sandbox import SandboxError
 
 ATTRIBUTES = "* -text !eol -filter -ident -working-tree-encoding !diff !merge -whitespace -export-subst\n"
-"""For `info/attributes`, which stands above every `.gitattributes`: files are the bytes that they are."""
+"""For `info/attributes`, which overrides every `.gitattributes`: content is compared byte by byte."""
 CLEAN_GIT = {
     "GIT_CONFIG_NOSYSTEM": "1",
     "GIT_CONFIG_GLOBAL": "/dev/null",
@@ -25,20 +25,20 @@ CLEAN_GIT = {
     "GIT_TERMINAL_PROMPT": "0",
     "LC_ALL": "C",
 }
-"""Environment of a git that reads no configuration but its repository's."""
+"""Environment of a git that reads only its repository's configuration."""
 
 _AUTHOR = b"rollmill <rollmill@localhost> 0 +0000\n"
 _SETTINGS = ("core.quotepath=true", "core.protectHFS=false", "core.protectNTFS=false", "core.hooksPath=/dev/null")
 
 
 class Change(NamedTuple):
-    """One file that is not as at the start commit."""
+    """One file that differs from the start commit."""
 
     status: str
-    """`A` added, `M` content or mode changed, `T` another kind of file now, `D` deleted."""
+    """`A` added, `M` content or mode changed, `T` type changed, `D` deleted."""
     path: str
     mode: str
-    """After the change, in git's notation; `000000` where the file is gone."""
+    """File mode after the change, in git's notation; `000000` for a deleted file."""
 
 
 class Patch(NamedTuple):
@@ -46,21 +46,21 @@ class Patch(NamedTuple):
 
     changes: list[Change]
     diff: str
-    """For `git apply`; empty where nothing was changed. Files that are no UTF-8 are in it as binary ones."""
+    """For `git apply`; empty without changes. Files that are not UTF-8 are in it as binary patches."""
 
     @property
     def status(self) -> str:
-        """As `git status --porcelain` shows them, by paths quoted in git's way where they have to be."""
+        """The changes as `git status --porcelain` prints them, with git's quoting of paths."""
         marks = {"A": "??"}
         return "".join(f"{marks.get(change.status, ' ' + change.status)} {change.path}\n" for change in self.changes)
 
 
 class StartTree:
-    """The tree that agents start from, kept as a repository in a scratch folder, and the patches against it.
+    """The tree that agents start from, as a repository in a scratch folder; makes patches against it.
 
-    `tree` is the work tree at its start, `tracked` the paths that its commit holds. Files that are neither tracked nor
-    free of the start commit's `.gitignore` are of no interest on either side. Raises `SandboxError` where the git
-    of this machine fails. May be used from several threads.
+    `tree` is the work tree at its start, `tracked` the paths of its commit. Untracked files that the start commit's
+    `.gitignore` excludes are left out on both sides. Raises `SandboxError` if the git of this machine fails.
+    Thread-safe.
     """
 
     def __init__(self, tree: Tree, tracked: Iterable[bytes], scratch: Path) -> None:
@@ -75,7 +75,7 @@ class StartTree:
                 target.write_bytes(file.content)
         _init(self._git)
         self.marks: Marks = marks(tree)
-        """Of every file at the start, ignored ones too."""
+        """Digests of all files at the start, including ignored ones."""
         ignored = self._ignored(tree)
         self._base: Marks = {path: mark for path, mark in self.marks.items() if path not in ignored}
         kept: Tree = {path: tree[path] for path in self._base}
@@ -84,25 +84,26 @@ class StartTree:
 
     @property
     def tracked(self) -> frozenset[bytes]:
-        """The paths that the start commit holds."""
+        """Paths of the start commit."""
         return self._tracked
 
     def take_patch(self, after: Tree) -> Patch:
-        """Return what has to be done to the start tree to get this one.
+        """Return the patch from the start tree to this one.
 
-        Raises `BadTreeError` where no patch in UTF-8 can say it, `SandboxError` where git fails.
+        Raises `BadTreeError` if no patch in UTF-8 can express it, `SandboxError` if git fails.
         """
         ignored = self._ignored(path for path in after if path not in self._base)
         changed = {
             path: file for path, file in after.items() if path not in ignored and self._base.get(path) != file.mark
         }
-        gone = [path for path in self._base if path not in after]
-        if not changed and not gone:
+        deleted = [path for path in self._base if path not in after]
+        if not changed and not deleted:
             return Patch([], "")
         with TemporaryDirectory(dir=self._git.parent) as folder:
+            # A repository of its own per patch, on the start's objects: threads share nothing that they write.
             git = Path(folder) / "patch.git"
             _init(git, alternate=self._git / "objects")
-            _import(git, "changed", changed, gone, self._commit)
+            _import(git, "changed", changed, deleted, self._commit)
             return self._diff(git)
 
     def _diff(self, git: Path) -> Patch:
@@ -141,12 +142,20 @@ def _init(git: Path, *, alternate: Path | None = None) -> None:
         (git / "objects/info/alternates").write_text(f"{alternate}\n")
 
 
-def _import(git: Path, branch: str, files: Tree, gone: Iterable[bytes], parent: str | None) -> None:
-    """Make a commit of `files`, and of the parent's that are not `gone`."""
+def _import(git: Path, branch: str, files: Tree, deleted: Iterable[bytes], parent: str | None) -> None:
+    """Commit the parent's tree with changes.
+
+    Args:
+        git: The repository.
+        branch: Gets the commit.
+        files: Written over the parent's.
+        deleted: Paths of the parent to remove.
+        parent: Commit; None for a root commit.
+    """
     stream = [b"commit refs/heads/%s\ncommitter %sdata 0\n" % (branch.encode(), _AUTHOR)]
     if parent:
         stream.append(b"from %s\n" % parent.encode())
-    stream += [b"D %s\n" % _quoted(path) for path in gone]
+    stream += [b"D %s\n" % _quoted(path) for path in deleted]
     for path, file in files.items():
         stream.append(b"M %s inline %s\ndata %d\n" % (file.mode.encode(), _quoted(path), len(file.content)))
         stream.append(file.content + b"\n")
@@ -155,13 +164,21 @@ def _import(git: Path, branch: str, files: Tree, gone: Iterable[bytes], parent: 
 
 
 def _quoted(path: bytes) -> bytes:
-    """Return a path in the quotes of C, as fast-import reads them."""
+    """Quote a path as a C string, as fast-import reads them."""
     plain = (b"%c" if 32 <= byte < 127 and byte not in b'"\\' else b"\\%03o" for byte in path)
     return b'"' + b"".join(form % byte for form, byte in zip(plain, path, strict=True)) + b'"'
 
 
 def _run(git: Path, command: str, *arguments: str, tree: Path | None = None, stdin: bytes | None = None) -> bytes:
-    """Run a git command and return its output. Raises `SandboxError` where it fails."""
+    """Run a git command and return its output. Raises `SandboxError` if it fails.
+
+    Args:
+        git: The repository.
+        command: Of git.
+        arguments: Of the command.
+        tree: Work tree; None for commands without one.
+        stdin: Input; None for none.
+    """
     settings = [part for setting in _SETTINGS for part in ("-c", setting)]
     environment: Mapping[str, str] = {"PATH": os.environ.get("PATH", os.defpath), "GIT_DIR": str(git), **CLEAN_GIT}
     if tree:
@@ -177,6 +194,7 @@ def _run(git: Path, command: str, *arguments: str, tree: Path | None = None, std
         )
     except OSError as error:
         raise SandboxError(f"git cannot be run here: {error}", type_="git") from error
+    # check-ignore exits with 1 if it prints no path.
     nothing_ignored = command == "check-ignore" and done.returncode == 1
     if done.returncode and not nothing_ignored:
         raise SandboxError(

@@ -1,4 +1,4 @@
-"""A problem made ready for grading: what its start commit holds, builds and says when it is tested."""
+"""Prepares a problem for grading: reads, builds and tests its start commit."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class BuiltProblem(NamedTuple):
     problem: GradedProblem
     copies: CleanCopies
     folder: str
-    """The repository's root inside."""
+    """The repository's root inside the sandbox."""
     allowed: list[str]
-    """The patterns, from there."""
+    """Patterns of files that may change, relative to the root."""
     commit: str
     start: StartTree
     overlay: Overlay
@@ -32,7 +32,7 @@ class BuiltProblem(NamedTuple):
 def prepare(problem: GradedProblem, copies: CleanCopies, scratch: Path) -> BuiltProblem:
     """Build and test the start commit in a fresh sandbox.
 
-    Raises `ProblemError` where that fails, since then no change can be judged; `SandboxError`.
+    Raises `ProblemError` if that fails, since no change could be judged; `SandboxError`.
     """
     if not problem.benchmark_command:
         raise ProblemError(f"{problem.instance_id} has no benchmark_command: it says what is to be measured")
@@ -60,12 +60,12 @@ def prepare(problem: GradedProblem, copies: CleanCopies, scratch: Path) -> Built
 
 
 def run_command(sandbox: Sandbox, command: str) -> Execution:
-    """Run a problem's own command; an empty one does nothing well."""
+    """Run a problem's command; an empty one succeeds."""
     return sandbox.execute(command, env=COMMAND_ENVIRONMENT) if command else Execution(output="", returncode=0)
 
 
 def failure(execution: Execution) -> str | None:
-    """Return why a command did not end well, in words; None where it did."""
+    """Return why a command failed, in words; None if it succeeded."""
     if execution.timed_out:
         return "its time was over"
     if execution.killed_by:

@@ -1,4 +1,4 @@
-"""Reading a dataset of problems that are graded by tests and speed."""
+"""Reads a dataset of problems that are graded by tests and speed."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from rollmill.problems.data_files import read_data_file
 
 
 def read_graded_problems(path: str) -> dict[str, GradedProblem]:
-    """Return the problems of a file, by `instance_id`, in the file's order: JSON, JSON Lines or Parquet.
+    """Read the problems of a JSON, JSON Lines or Parquet file, by `instance_id`, in the file's order.
 
-    Raises `InputError`, with file, row and field, for the first row that is no problem, for an id that stands there
-    twice, and for a file that cannot be read or holds no row.
+    Raises `InputError`, with file, row and field, for the first row that is no problem, for a duplicate id, and for a
+    file that cannot be read or is empty.
     """
     problems: dict[str, GradedProblem] = {}
     rows_of: dict[str, int] = {}

@@ -1,4 +1,4 @@
-"""Grading by a service that answers `/evaluate_v3`, this project's own or another."""
+"""Grades by a service that answers `/evaluate_v3`, this project's or another."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TOKEN_VARIABLE = "ROLLMILL_EVALUATION_TOKEN"  # noqa: S105 - a name
 """The environment variable that holds an evaluation service's token, at the service and at its clients."""
 
 INFRASTRUCTURE = "infrastructure"
-"""The `phase` of an answer without a grade."""
+"""The `phase` of an answer without a grade, because grading failed."""
 
 _LOOK_S = 0.25
 
@@ -30,15 +30,23 @@ _STEPS = ("build", "test", "benchmark")
 
 
 class RemoteGrader:
-    """Asks the service at `host:port` or a URL; may be used by many threads.
+    """Client of an evaluation service; thread-safe.
 
-    `timeout_s`: of one evaluation, its wait in the service's queue included. A request that did not reach the service
-    is sent again, `max_retries` times, and one that it had no room for, for as long; no other is.
+    A request that did not reach the service is retried up to `max_retries` times, one that was refused because the
+    service is full, for up to `timeout_s`; no others are, since grading is expensive and may have begun.
     """
 
     def __init__(
         self, address: str, *, token: SecretStr | None = None, timeout_s: float = 3600.0, max_retries: int = 5
     ) -> None:
+        """Connect lazily, with the first request.
+
+        Args:
+            address: `host:port` or a URL.
+            token: Bearer token of the service; None for none.
+            timeout_s: Of one evaluation, including its wait in the service's queue.
+            max_retries: Of a request that did not reach the service.
+        """
         self._connection = ServiceConnection(address, token)
         self._timeout_s = timeout_s
         self._max_retries = max_retries
@@ -52,25 +60,25 @@ class RemoteGrader:
     def grade(self, problem: GradedProblem, sandbox_id: str) -> Evaluation:
         """Return the service's grade; see `Grader`.
 
-        What fails on the way is the evaluation's `error`, without a reward.
-
-        The service is told the problem's `instance_id`, and knows the rest.
+        A failed request becomes the evaluation's `error`, without a reward. The request contains only the problem's
+        `instance_id`: the service has the rest.
         """
-        answered: Future[Evaluation] = Future()
+        response: Future[Evaluation] = Future()
 
-        def ask() -> None:
+        def request() -> None:
             try:
-                answered.set_result(self._ask(problem.instance_id, sandbox_id))
-            except BaseException as error:  # handed to the thread that waits for it
-                answered.set_exception(error)
+                response.set_result(self._request(problem.instance_id, sandbox_id))
+            except BaseException as error:  # re-raised in the thread that waits
+                response.set_exception(error)
 
-        threading.Thread(target=ask, name="grading", daemon=True).start()
-        while not wait([answered], _LOOK_S).done:
+        # In a daemon thread, so that closing the grader does not wait for an evaluation that takes an hour.
+        threading.Thread(target=request, name="grading", daemon=True).start()
+        while not wait([response], _LOOK_S).done:
             if self._connection.closing:
                 return _failed(problem.instance_id, "the grader was closed before the service answered", "closed")
-        return answered.result()
+        return response.result()
 
-    def _ask(self, instance_id: str, sandbox_id: str) -> Evaluation:
+    def _request(self, instance_id: str, sandbox_id: str) -> Evaluation:
         try:
             answer = self._connection.post_again(
                 "/evaluate_v3",
@@ -85,20 +93,20 @@ class RemoteGrader:
         return read_evaluation(instance_id, answer)
 
     def close(self) -> None:
-        """Give up what is asked, and the connections."""
+        """Abandon pending requests, and close the connections."""
         self._connection.close()
 
 
 def read_evaluation(instance_id: str, answer: Mapping[str, Any]) -> Evaluation:
-    """Return what a service's answer says.
+    """Convert a service's answer to an evaluation.
 
-    A grade is a finite `reward` with a success, or with a reason why it is none; anything else is a failure of the
-    service. Fields that `Evaluation` does not have are in its `metadata`.
+    A grade is a finite `reward` with a success, or with a reason why it is no success; anything else is a failure of
+    the service. Unknown fields are kept in `metadata`.
     """
     reward, reason = _number(answer.get("reward")), _text(answer.get("reason"))
     error, phase = _text(answer.get("error")), _text(answer.get("phase"))
-    won = answer.get("success") is True
-    if reward is None or phase == INFRASTRUCTURE or not (won or reason or phase):
+    succeeded = answer.get("success") is True
+    if reward is None or phase == INFRASTRUCTURE or not (succeeded or reason or phase):
         message = error or reason or f"no grade in the service's answer ({', '.join(sorted(answer)) or 'empty'})"
         return _failed(instance_id, message, _text(answer.get("error_type")) or "evaluation", _rest(answer))
     details = _valid(SpeedupDetails, answer.get("speedup_details"))
@@ -111,7 +119,7 @@ def read_evaluation(instance_id: str, answer: Mapping[str, Any]) -> Evaluation:
         steps[f"{step}_returncode"] = _code(answer, step)
     return Evaluation(
         instance_id=instance_id,
-        success=won,
+        success=succeeded,
         reward=reward,
         speedup=_number(answer.get("speedup")),
         reason=reason or error,
@@ -124,6 +132,14 @@ def read_evaluation(instance_id: str, answer: Mapping[str, Any]) -> Evaluation:
 
 
 def _failed(instance_id: str, error: str, error_type: str, metadata: dict[str, Any] | None = None) -> Evaluation:
+    """Return an evaluation without a grade.
+
+    Args:
+        instance_id: The problem.
+        error: The failure, in words.
+        error_type: Its kind, such as `timeout`.
+        metadata: The answer's other fields; None for none.
+    """
     return Evaluation(
         instance_id=instance_id,
         success=None,

@@ -1,4 +1,4 @@
-"""The ladder: which reward a speedup earns."""
+"""Maps speedups to rewards by a ladder of steps."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from rollmill.errors import InputError
 
 
 class RewardStep(BaseModel):
-    """From which speedup on there is which reward."""
+    """The reward of speedups above a bound."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     above: float = Field(ge=0, allow_inf_nan=False)
-    """The speedup has to be more than this: at exactly 1.05 it is still the step beneath."""
+    """Exclusive bound: a speedup of exactly 1.05 gets the reward of the step below."""
     reward: float = Field(allow_inf_nan=False)
 
 
 class RewardSchedule(BaseModel):
-    """Steps of speedup, and what there is beneath them. The highest step that is reached counts.
+    """Steps of speedup, and the rewards below them. The highest step that is exceeded counts.
 
-    The default pays nothing for no change and for noise, and stays between 0 and 1:
+    The default gives no reward for no change and for noise, and stays between 0 and 1:
 
     | lower bound of the speedup's interval | reward |
     |---|---|
@@ -48,12 +48,12 @@ class RewardSchedule(BaseModel):
         RewardStep(above=2.0, reward=1.0),
     )
     not_faster: float = Field(default=0.0, allow_inf_nan=False)
-    """Beneath the first step."""
+    """Reward below the first step."""
     failed: float = Field(default=0.0, allow_inf_nan=False)
-    """For no change, and for one that is forbidden, does not build or is wrong."""
+    """Reward of no change, and of one that is forbidden, does not build or is wrong."""
     by: Literal["low", "average"] = "low"
-    """What climbs: the lower bound of the 95% interval, so that noise alone seldom reaches a first step at 1 (see
-    `PairCount`); or the average, which noise lifts above 1 in every second case."""
+    """The compared value: the lower bound of the 95% interval, so that noise alone seldom exceeds a first step at 1
+    (see `PairCount`); or the average, which noise lifts above 1 in half of all cases."""
 
     @model_validator(mode="after")
     def _check_ascending(self) -> Self:
@@ -65,7 +65,7 @@ class RewardSchedule(BaseModel):
         return self
 
     def reward(self, average: float, low: float) -> float:
-        """Return what a speedup with that average and that lower bound of its interval earns."""
+        """Return the reward of a speedup, from its average and the lower bound of its interval."""
         value = low if self.by == "low" else average
         reached = [step.reward for step in self.steps if value > step.above]
         return reached[-1] if reached else self.not_faster
@@ -85,16 +85,16 @@ OBSERVED = RewardSchedule(
     failed=-1.0,
     by="average",
 )
-"""The ladder seen at a service in use. It pays noise: a change that does nothing lands between 0.95 and 1.05, so it
-earns 0.3 or 0.7 by chance, 0.5 in the mean. To compare with older data, not to train on."""
+"""The ladder of an existing service. It rewards noise: a change that does nothing measures between 0.95 and 1.05, so
+it gets 0.3 or 0.7 by chance, 0.5 on average. For comparison with older data, not for training."""
 
 LADDERS = {"default": DEFAULT, "observed": OBSERVED}
 
 
 def read_ladder(source: str) -> RewardSchedule:
-    """Return the ladder of that name (`default`, `observed`), or that of a JSON file with `RewardSchedule`'s fields.
+    """Return the ladder of that name (`default`, `observed`), or read one from a JSON file of `RewardSchedule`.
 
-    Raises `InputError` where there is no such name or file, or where the file is no ladder.
+    Raises `InputError` if there is no such name or file, or if the file is no ladder.
     """
     if source in LADDERS:
         return LADDERS[source]

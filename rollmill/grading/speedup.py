@@ -1,4 +1,4 @@
-"""How much faster: interleaved pairs of runs, and the interval of their mean ratio."""
+"""Estimates a speedup from interleaved pairs of runs, with the confidence interval of their mean ratio."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rollmill.grading.evaluation import SpeedupDetails, TimedPair
 LEVEL = 0.95
 
 _SEED_BITS = 53
-"""As many as every reader of JSON keeps."""
+"""Bits that every JSON parser preserves in a number."""
 _EXPANSION = (
     ((1, 1), 4),
     ((3, 16, 5), 96),
@@ -27,18 +27,18 @@ _EXPANSION = (
 
 
 class PairCount(BaseModel):
-    """How many pairs of runs there are. One more comes before them, whose times do not count."""
+    """The number of measured pairs of runs. One warm-up pair comes before them, whose times do not count."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     least: int = Field(default=5, ge=3)
     most: int = Field(default=15, ge=3)
     narrow: float = Field(default=0.04, gt=0)
-    """No more pairs once the 95% interval is the mean plus or minus this share, and a fifth of how far (in logarithms)
-    the mean is from 1: the smaller the difference, the finer it is measured. Which side of 1 it is on plays no part.
-    Looking after every pair has its price all the same: pure noise is called faster in 2.5 to 4 cases of a hundred."""
+    """Stop once the half width of the 95% interval, in logarithms, is at most this plus a fifth of the mean's distance
+    from 1: the smaller the difference, the more precisely it is measured, whichever side of 1 it is on. Checking after
+    every pair costs some precision: pure noise is called faster in 2.5 to 4 cases of a hundred."""
     seconds: float = Field(default=180.0, gt=0)
-    """No more pairs after this time; `least` of them are run all the same."""
+    """Stop after this time, but not before `least` pairs."""
 
     @model_validator(mode="after")
     def _ordered(self) -> PairCount:
@@ -55,7 +55,7 @@ class Interval(NamedTuple):
     high: float
 
     def settled(self, pairs: PairCount) -> bool:
-        """Return whether it is narrow enough."""
+        """Return whether it is narrow enough (`PairCount.narrow`)."""
         half = math.log(self.high / self.mean)
         return half <= pairs.narrow + 0.2 * abs(math.log(self.mean))
 
@@ -85,17 +85,17 @@ def student(freedom: int) -> float:
 
 
 Measure = Callable[[int, bool], tuple[float, float]]
-"""Runs both sides on the inputs of a seed, the changed one first where the flag says so: seconds before and after."""
+"""Runs both versions on the inputs of a seed, the changed one first if the flag is set: seconds before and after."""
 
 
 def compare(measure: Measure, pairs: PairCount, order: random.Random) -> SpeedupDetails:
-    """Run pairs until the interval is narrow, there are enough, or time is up; what `measure` raises goes through."""
+    """Run pairs until the interval is narrow, the maximum is reached, or time is up; exceptions of `measure` pass."""
     ends = time.monotonic() + pairs.seconds
-    measure(_new_seed(), False)  # the first run fills caches and compiles modules: its times say nothing
+    measure(_new_seed(), False)  # warm-up: the first run fills caches and compiles modules
     comparisons: list[TimedPair] = []
     while True:
         seed = _new_seed()
-        # Which side runs first is drawn by lot: what a first run leaves warm or hot then helps or hurts both alike.
+        # In random order, so that warm caches or a hot CPU after the first run favour neither version.
         before, after = measure(seed, order.random() < 0.5)
         comparisons.append(TimedPair(seed=seed, before_s=before, after_s=after, speedup=before / after))
         if len(comparisons) < pairs.least:

@@ -1,4 +1,4 @@
-"""A work tree's content in memory, read from an archive that nobody vouches for; it never touches a file system."""
+"""A work tree's content in memory, read from an untrusted archive without touching a file system."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import tarfile
 from typing import NamedTuple
 
 REGULAR, EXECUTABLE, LINK = "100644", "100755", "120000"
-"""The modes that git knows of files."""
+"""Git's file modes."""
 
 
 class BadTreeError(Exception):
-    """What was left cannot be taken as a work tree; the message says why."""
+    """An archive that cannot be used as a work tree; the message says why."""
 
 
 class TreeEntry(NamedTuple):
@@ -20,28 +20,27 @@ class TreeEntry(NamedTuple):
 
     mode: str
     content: bytes
-    """A link's is where it points."""
+    """Of a symbolic link: its target."""
 
     @property
     def mark(self) -> bytes:
-        """Equal for equal files alone."""
+        """SHA-256 of mode and content."""
         return hashlib.sha256(self.mode.encode() + self.content).digest()
 
 
 Tree = dict[bytes, TreeEntry]
 """Files by path: relative to the work tree's root, `/` between names, as the file system's bytes."""
 Marks = dict[bytes, bytes]
-"""Files' marks by path."""
+"""Files' digests by path."""
 
 _LONGEST_PATH = 4000
 
 
 def read_tar(archive: bytes, *, most: int) -> Tree:
-    """Return the files of a tar, at most `most` bytes of content.
+    """Read the files of a tar, at most `most` bytes of content.
 
-    Git's own folders, empty folders and devices left out.
-
-    Raises `BadTreeError` for an archive that is damaged, too large, or names what lies outside.
+    Leaves out `.git` folders, empty folders and devices. Raises `BadTreeError` for an archive that is damaged, too
+    large, or has paths outside of its root.
     """
     tree: Tree = {}
     size = 0
@@ -65,7 +64,7 @@ def read_tar(archive: bytes, *, most: int) -> Tree:
 
 
 def write_tar(tree: Tree) -> bytes:
-    """Return a tar of these files."""
+    """Write these files to a tar."""
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w", format=tarfile.GNU_FORMAT, errors="surrogateescape") as tar:
         for path, file in tree.items():
@@ -82,17 +81,17 @@ def write_tar(tree: Tree) -> bytes:
 
 
 def marks(tree: Tree) -> Marks:
-    """Return what is needed to tell later which files changed."""
+    """Return the digests of all files, to detect changes later."""
     return {path: file.mark for path, file in tree.items()}
 
 
 def show(path: bytes) -> str:
-    """Return a path as text; bytes that are no UTF-8 by their numbers."""
+    """Decode a path for display; bytes that are not UTF-8 become backslash escapes."""
     return path.decode("utf-8", "backslashreplace")
 
 
 def _names(name: str) -> list[bytes]:
-    """Return the names on the way to a member; none where it is git's own. Raises `BadTreeError` for one outside."""
+    """Split a member's path; empty for one in `.git`. Raises `BadTreeError` for a path outside of the root."""
     path = name.encode("utf-8", "surrogateescape")
     names = [part for part in path.split(b"/") if part not in {b"", b"."}]
     if path.startswith(b"/") or b".." in names or b"\0" in path:
@@ -103,6 +102,14 @@ def _names(name: str) -> list[bytes]:
 
 
 def _read_member(tar: tarfile.TarFile, member: tarfile.TarInfo, most: int, tree: Tree) -> TreeEntry | None:
+    """Read one member; None for a device. Raises `BadTreeError`.
+
+    Args:
+        tar: Opened for reading.
+        member: To read.
+        most: Maximum bytes of its content.
+        tree: The members before it, which hard links may name.
+    """
     if member.issym():
         return TreeEntry(LINK, member.linkname.encode("utf-8", "surrogateescape"))
     if member.islnk():

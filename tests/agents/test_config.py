@@ -151,7 +151,7 @@ def test_the_file_of_the_seeds(read):
     assert settings.request == {"temperature": 0.0}
     assert messages == [
         "mine.yaml: agent.cost_limit is not used: endpoints here have no prices; step_limit is 250 instead",
-        "mine.yaml: environment.environment_class is not used: where sandboxes are is told where the run is started",
+        "mine.yaml: environment.environment_class is not used: sandboxes are chosen where the run is started",
     ]
 
 

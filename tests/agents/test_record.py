@@ -113,8 +113,8 @@ def test_an_agent_that_had_no_chance_has_no_reward(evaluation):
         (UNGRADED, "connection", "refused"),
         (UNGRADED.model_copy(update={"error_type": None}), "grading", "refused"),
         (UNGRADED.model_copy(update={"reward": 0.0}), "connection", "refused"),
-        (FASTER.model_copy(update={"reward": None}), "grading", "the evaluation says neither reward nor error"),
-        (FASTER.model_copy(update={"success": None}), "grading", "the evaluation says neither reward nor error"),
+        (FASTER.model_copy(update={"reward": None}), "grading", "the evaluation has neither reward nor error"),
+        (FASTER.model_copy(update={"success": None}), "grading", "the evaluation has neither reward nor error"),
     ],
 )
 def test_grading_that_failed_is_no_reward(evaluation, type_, message):

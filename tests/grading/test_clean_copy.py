@@ -28,7 +28,7 @@ def test_a_built_tree_is_restored_as_it_was(host: BubblewrapHost, problems: dict
         )
         built = copies.read(sandbox, folder)
     overlay = difference(marks(tree), built)
-    assert overlay.gone == [b"bench.c"]
+    assert overlay.deleted == [b"bench.c"]
     assert {b"run_bench", b"link", b"new\nline", b"\xff", b"bench.c/x", b"total.h"} <= overlay.files.keys()
     assert b"test.c" not in overlay.files
     assert overlay.files[b"link"] == TreeEntry(LINK, b"total.h")
