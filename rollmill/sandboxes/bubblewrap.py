@@ -1,4 +1,4 @@
-"""Sandboxes on this machine by bubblewrap: no daemon, no network, every command in namespaces of its own."""
+"""Sandboxes on this machine by bubblewrap: no daemon, no network, each command in its own Linux namespaces."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from rollmill.terminal.stall_watch import TimedStep
 ENTRY = SandboxEntry("bubblewrap", "BubblewrapHost", "on this machine", from_folders=True)
 
 WORKSPACE = "/workspace"
-"""The work tree inside."""
+"""Mount point of the work tree in the sandbox."""
 
 _KILLED = 137
 _USERS_PER_PROCESS = 256
@@ -124,6 +124,16 @@ class BubblewrapSandbox:
         system: list[str],
         forget: Callable[[str], None],
     ) -> None:
+        """Prepare the bwrap settings; nothing is started yet.
+
+        Args:
+            sandbox_id: Unique on its host.
+            spec: Limits, environment and work folder.
+            folder: Has the subfolders `work` and `tmp`.
+            launcher: Command that starts bwrap as another user; empty for this one.
+            system: bwrap settings that mount the system's files.
+            forget: Called with the id when the sandbox is closed.
+        """
         self._id = sandbox_id
         self._spec = spec
         self._folder = folder
@@ -150,19 +160,26 @@ class BubblewrapSandbox:
         timeout_s: float | None = None,
         env: Mapping[str, str] | None = None,
     ) -> Execution:
-        """Run a bash command to its end; see `Sandbox`. Raises `InputError` for an `env` that no process can have."""
-        given = check_environment({**ENVIRONMENT, **self._spec.env, **(env or {})})
+        """Run a bash command to its end; see `Sandbox`. Raises `InputError` for an invalid `env`.
+
+        Args:
+            command: Text for `bash -c`.
+            cwd: Folder to run in; the work tree if empty.
+            timeout_s: Time limit in seconds; None for the sandbox's default.
+            env: More environment variables.
+        """
+        variables = check_environment({**ENVIRONMENT, **self._spec.env, **(env or {})})
         cwd = cwd or self._spec.cwd or WORKSPACE
-        no = refused(command, cwd)
-        if no:
-            return no
-        variables = [part for name, value in given.items() for part in ("--setenv", name, value)]
+        refusal = refused(command, cwd)
+        if refusal:
+            return refusal
+        setenv = [part for name, value in variables.items() for part in ("--setenv", name, value)]
         with self._one_at_a_time:
             with self._state:
                 if self._closed:
                     raise SandboxError(f"sandbox {self._id} is closed", type_="unknown_sandbox")
                 arguments = shell_arguments(command, cwd, self._spec.limits)
-                self._running = Namespace(self._mark, self._launcher, [*self._settings, *variables], arguments)
+                self._running = Namespace(self._mark, self._launcher, [*self._settings, *setenv], arguments)
             limit_s = self._spec.timeout_s if timeout_s is None else timeout_s
             try:
                 with TimedStep(limit_s):
@@ -204,9 +221,10 @@ class BubblewrapSandbox:
             message = output.text().strip()
             last = message.splitlines()[-1:] or ["it was killed"]
             raise SandboxError(f"bubblewrap could not run a command: {last[0]}", type_="start", details=message)
+        returncode = _KILLED if broken or code is None else code
         return Execution(
             output=output.text(),
-            returncode=TIMED_OUT if late else _KILLED if broken or code is None else code,
+            returncode=TIMED_OUT if late else returncode,
             timed_out=late,
             truncated=output.full,
             killed_by=broken,
@@ -239,6 +257,7 @@ def _user_number(count: int) -> int | None:
     """
     if os.geteuid() != 0:
         return None
+    # The upper half of the mapped ids, away from the system's accounts; 256 per process, by its number.
     mapped = [line.split() for line in Path("/proc/self/uid_map").read_text().splitlines()]
     span = max(int(length) for first, _, length in mapped if first == "0")
     upper = min(span, 1 << 31) // 2

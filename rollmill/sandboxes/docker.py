@@ -1,4 +1,4 @@
-"""Sandboxes on a Docker engine: every one a container without a network."""
+"""Sandboxes on a Docker engine: each a container without network."""
 
 from __future__ import annotations
 
@@ -29,12 +29,11 @@ _LONGEST_END_S = 10.0
 _SIGNALLED = 128
 _KILLED = 137
 
-# The first process of a container waits, adopts what is orphaned, and kills all others when it is told to. It starts
-# nothing for that: where a command has used up all processes, nothing can be started. And it is the one process that
-# nothing in the container can kill.
+# The first process of a container waits, reaps orphans, and kills all others on SIGUSR1, without starting a process:
+# a command may have used up all of them. As process 1 it cannot be killed from inside the container.
 _FIRST = 'trap "kill -9 -1" USR1; exec {f}<> <(:); while (( SECONDS < $0 )); do read -rt 0.2 -u $f; done; exit 0'
-# Kills what the command leaves behind, then says so, with how often the container's memory was out so far: without that
-# line, it was ended from outside.
+# Kills the command's remaining processes, then prints a last line with the return code and the count of OOM kills so
+# far. Without that line the command was killed from outside.
 _OUT_OF_MEMORY = (
     "for f in /sys/fs/cgroup/memory.events /sys/fs/cgroup/memory/memory.oom_control; do "
     '[ -r $f ] && while read -r k v; do [ "$k" = oom_kill ] && n=$v; done < $f; done'
@@ -101,7 +100,7 @@ class DockerHost(StartedSandboxes["DockerSandbox"]):
             life = str(math.ceil(self._container_timeout_s))
             self._engine.call("run", *settings, "--", spec.image, "-c", _FIRST, life)
         except BaseException:
-            self._engine.remove([name])  # made, perhaps, but not started
+            self._engine.remove([name])  # it may have been created, but not started
             raise
         return self._add(DockerSandbox(name, spec, self._engine, self._forget))
 
@@ -117,6 +116,14 @@ class DockerSandbox:
     """One container; runs one command at a time, others wait."""
 
     def __init__(self, name: str, spec: SandboxSpec, engine: DockerEngine, forget: Callable[[str], None]) -> None:
+        """Wrap a started container.
+
+        Args:
+            name: The container's.
+            spec: Limits, environment and work folder.
+            engine: Where it runs.
+            forget: Called with the name when the sandbox is closed.
+        """
         self._name = name
         self._spec = spec
         self._engine = engine
@@ -138,19 +145,26 @@ class DockerSandbox:
         timeout_s: float | None = None,
         env: Mapping[str, str] | None = None,
     ) -> Execution:
-        """Run a bash command to its end; see `Sandbox`. Raises `InputError` for an `env` that no process can have."""
-        given = check_environment({**self._spec.env, **(env or {})})
+        """Run a bash command to its end; see `Sandbox`. Raises `InputError` for an invalid `env`.
+
+        Args:
+            command: Text for `bash -c`.
+            cwd: Folder to run in; the image's default if empty.
+            timeout_s: Time limit in seconds; None for the sandbox's default.
+            env: More environment variables.
+        """
+        variables = check_environment({**self._spec.env, **(env or {})})
         cwd = cwd or self._spec.cwd
-        no = refused(command, cwd)
-        if no:
-            return no
+        refusal = refused(command, cwd)
+        if refusal:
+            return refusal
         mark = uuid.uuid4().hex
-        variables = [part for name, value in given.items() for part in ("--env", printable(f"{name}={value}"))]
+        options = [part for name, value in variables.items() for part in ("--env", printable(f"{name}={value}"))]
         around = ["/bin/bash", "-c", _AROUND, mark, *shell_arguments(command, cwd)]
         with self._one_at_a_time:
             if self._closed:
                 raise SandboxError(f"sandbox {self._name} is closed", type_="unknown_sandbox")
-            arguments = [*self._engine.command, "exec", *variables, self._name, *around]
+            arguments = [*self._engine.command, "exec", *options, self._name, *around]
             limit_s = self._spec.timeout_s if timeout_s is None else timeout_s
             with TimedStep(limit_s):
                 return self._follow(arguments, mark, limit_s)
@@ -216,7 +230,7 @@ class DockerSandbox:
         """Raise `SandboxError` unless the command itself killed the shell that runs it."""
         running = not self._closed and self._engine.call("inspect", "--format", "{{.State.Running}}", self._name)
         if code <= _SIGNALLED or running != "true":
-            last = output.strip().splitlines()[-1:] or ["without a word"]
+            last = output.strip().splitlines()[-1:] or ["no output"]
             raise SandboxError(
                 f"a command in container {self._name} was lost: {last[0]}", type_="engine", details=output
             )

@@ -1,4 +1,4 @@
-"""The docker command, its answers and its failures."""
+"""Runs the docker command and raises its failures."""
 
 from __future__ import annotations
 
@@ -82,4 +82,4 @@ class DockerEngine:
 
 
 def _last_line(text: str) -> str:
-    return text.splitlines()[-1] if text else "it failed without a word"
+    return text.splitlines()[-1] if text else "it failed without a message"

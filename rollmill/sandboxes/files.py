@@ -1,7 +1,7 @@
-"""Files in and out of any sandbox, by its commands alone.
+"""Copies files into and out of any sandbox, using only commands in it.
 
-What ran in a sandbox may have replaced its programs. Then a file fails to come or comes with other content, and no
-more: what is read is bounded, and never unpacked here.
+Untrusted commands may have replaced the sandbox's programs. Then a copy fails or has other content, which harms nothing
+on this side: what is read is bounded, and never unpacked here.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from rollmill.sandboxes.sandbox import Execution, Sandbox, SandboxError
 _WRITTEN_AT_ONCE = 90_000
 """Bytes; 120,000 as base64, below the 131,071 that one argument of a process may have."""
 _READ_AT_ONCE = 540_000
-"""Bytes; 720,000 as base64, below the million of output that is kept where nothing else is said."""
+"""Bytes; 720,000 as base64, below the million that `Limits.output_bytes` keeps by default."""
 _LEAST_READ = 256
 _TIMEOUT_S = 120.0
 _CLEAN = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "BASH_ENV": "", "LD_PRELOAD": "", "LD_LIBRARY_PATH": ""}
@@ -59,9 +59,9 @@ def read_file(sandbox: Sandbox, path: str, *, most: int) -> bytes:
             raise SandboxError(f"{path} cannot be read from a sandbox: {why}", type_="contents", details=done.output)
         size, piece = _take_piece(done)
         if piece is None:
-            at_once //= 2  # more than this sandbox's output holds
+            at_once //= 2  # the output was truncated: this sandbox keeps less
             if at_once < _LEAST_READ:
-                raise SandboxError(f"{path} does not come whole from a sandbox", type_="contents")
+                raise SandboxError(f"{path} cannot be read completely from a sandbox", type_="contents")
             continue
         data += piece
         if len(data) == size:
@@ -79,7 +79,7 @@ def read_tree(sandbox: Sandbox, cwd: str, *, most: int) -> bytes:
     archive = f"/tmp/.{uuid.uuid4().hex}.tar"  # noqa: S108
     pack = f"tar -cf - --exclude=./.git -C {shlex.quote(cwd)} . | head -c {most + 1} > {archive}"
     try:
-        # More than is taken ends by a broken pipe; that is said as what it is when the archive is read.
+        # Beyond `most`, tar ends with a broken pipe: `read_file` then reports the size.
         _must(sandbox, f'{pack}; [ "${{PIPESTATUS[0]}}" = 0 ] || [ $(wc -c < {archive}) -gt {most} ]', cwd)
         return read_file(sandbox, archive, most=most)
     finally:

@@ -1,7 +1,7 @@
-"""The key that opens the places that a sandbox service keeps for grading.
+"""The secret key for the slots that a sandbox service reserves for grading.
 
-On one machine a user's services and graders share it by a file that nobody else can read; on several, by a variable of
-the environment on both sides.
+On one machine a user's services and graders share it in a file that only the user can read; across machines, in an
+environment variable on both sides.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ def service_keys() -> list[SecretStr]:
 
     Raises `InputError` where the file's folder belongs to another user.
     """
-    given = os.environ.get(KEY_VARIABLE, "").strip()
+    environment_key = os.environ.get(KEY_VARIABLE, "").strip()
     shared = _read_key() or _make_key()
-    return [*([SecretStr(given)] if given else []), shared]
+    return [*([SecretStr(environment_key)] if environment_key else []), shared]
 
 
 def key_for(url: str) -> SecretStr | None:
-    """Return the key to send to the service at a URL; None where there is none for it."""
-    given = os.environ.get(KEY_VARIABLE, "").strip()
-    if given:
-        return SecretStr(given)
+    """Return the key to send to the service at a URL; None if there is none for it."""
+    environment_key = os.environ.get(KEY_VARIABLE, "").strip()
+    if environment_key:
+        return SecretStr(environment_key)
     host = urlsplit(url).hostname or ""
     try:
-        here = host == "localhost" or ipaddress.ip_address(host).is_loopback
+        is_local = host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
-        here = False
-    return _read_key() if here else None
+        is_local = False
+    return _read_key() if is_local else None
 
 
 def _folder() -> Path:
@@ -53,7 +53,7 @@ def _folder() -> Path:
 
 
 def _read_key() -> SecretStr | None:
-    """Return the key in the file; None where there is none, or where other users could have read or written it."""
+    """Return the key in the file; None if there is none, or other users could have read or written it."""
     try:
         folder = os.open(_folder(), os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:

@@ -20,7 +20,7 @@ from rollmill.sandboxes.sandbox import SandboxError
 from rollmill.sandboxes.strays import end_strays, marked_bwrap, wait_for_end
 from rollmill.sandboxes.system_calls import filter_program
 
-# This is all that the namespace's first process shows of an environment in its /proc/1/environ.
+# The command can read this environment in /proc/1/environ: it must not contain the host's.
 BWRAP_ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin"}
 _LONGEST_PROBE_S = 10.0
 
@@ -78,9 +78,9 @@ class Namespace(FollowedProcess):
             self._ready(self._status)
             code = self._code()
             if self._first >= 0:
-                self.kill()  # bwrap may have been killed before that one was bound to die with it
+                self.kill()  # bwrap may have been killed before its child called PR_SET_PDEATHSIG
                 wait_for_end(self._first)
-            elif code is None:  # it may have been started all the same, but bwrap was killed before it said so
+            elif code is None:  # bwrap was killed before it reported its child, which may exist
                 end_strays([self._mark])
         except SandboxError:
             self._close()
@@ -89,8 +89,8 @@ class Namespace(FollowedProcess):
         return code
 
     def _code(self) -> int | None:
-        whole = self._report.rpartition(b"\n")[0]  # bwrap may have been killed in the middle of a line
-        reports = [orjson.loads(line) for line in whole.splitlines() if line.strip()]
+        complete = self._report.rpartition(b"\n")[0]  # bwrap may have been killed in the middle of a line
+        reports = [orjson.loads(line) for line in complete.splitlines() if line.strip()]
         codes = [int(line["exit-code"]) for line in reports if "exit-code" in line]
         return codes[0] if codes else None
 
@@ -170,7 +170,7 @@ def sandbox_fault(owner: str, launcher: Sequence[str], settings: Sequence[str], 
 
 
 def _in_memory(content: bytes) -> int:
-    file = os.memfd_create("given")
+    file = os.memfd_create("arguments")
     os.write(file, content)
     os.lseek(file, 0, os.SEEK_SET)
     return file

@@ -24,11 +24,11 @@ class OwnedFolder:
 
     def __init__(self, root: Path) -> None:
         root.mkdir(parents=True, exist_ok=True)
-        # In a folder that all may write to, the name may have been taken by somebody else.
+        # In a folder that all users can write to, another user may have created the path first.
         if root.is_symlink() or root.stat().st_uid != os.geteuid():
             raise InputError(f"{root} is not this user's own folder: remove it, or give another for sandboxes")
         root.chmod(0o711)
-        with _alone_in(root):  # nobody may sweep the new folder before it is locked
+        with _alone_in(root):  # or another process could sweep the new folder before it is locked
             sweep(root)
             self.path = root / uuid.uuid4().hex
             self.path.mkdir(0o711)
@@ -82,7 +82,7 @@ def _is_left(folder: Path) -> bool:
 
 def remove_tree(path: Path) -> None:
     """Delete a tree of any depth, size and mode. Raises `SandboxError` where something is left."""
-    # rm and chmod walk by open folders: shutil.rmtree ends where a path or the recursion gets too long.
+    # rm and chmod use folder descriptors: shutil.rmtree fails if a path or the recursion gets too long.
     for command in (["rm"], ["chmod", "-R", "u+rwX"], ["rm"]):
         arguments = [*command, *(["-rf", "--one-file-system"] if command == ["rm"] else []), "--", str(path)]
         done = subprocess.run(arguments, check=False, capture_output=True, stdin=subprocess.DEVNULL)

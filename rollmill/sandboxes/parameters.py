@@ -1,4 +1,4 @@
-"""Parameters of jobs that select their sandboxes."""
+"""Command-line parameters that select a job's sandboxes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ else:  # command line, form and documentation take the choices from the type
     SandboxKind = Literal[tuple(SANDBOXES)]
     """The name of a kind of sandboxes."""
     LocalSandboxKind = Literal[tuple(name for name, kind in SANDBOXES.items() if not kind.remote)]
-    """One that needs no service."""
+    """The name of a kind that needs no service."""
 
 
 class SandboxParameters(Parameters):

@@ -1,4 +1,4 @@
-"""What a process and all its descendants take, read from Linux's /proc."""
+"""Measures the memory and CPU time of a process tree, from Linux's /proc."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class ResourceUsage:
 
     pids: list[int]
     resident: int
-    """Bytes, a page that processes share counted for each of them."""
+    """Resident bytes; pages that processes share count for each of them."""
     cpu_s: float
-    """User and system time, that of children which were waited for included."""
+    """User and system time, including reaped children."""
 
 
 def usage(pid: int) -> ResourceUsage:
@@ -29,7 +29,8 @@ def usage(pid: int) -> ResourceUsage:
         process = waiting.pop()
         try:
             stat = Path(f"/proc/{process}/stat").read_bytes()
-            # Fields after the name, which may hold anything: 11 to 14 are the times, 21 the resident pages.
+            # The process name may contain spaces and parentheses, so fields count from the last `)`: 11 to 14 are
+            # the times, 21 the resident pages.
             fields = stat[stat.rindex(b")") + 2 :].split()
             ticks += sum(map(int, fields[11:15]))
             resident += int(fields[21]) * _PAGE

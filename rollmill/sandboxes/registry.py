@@ -1,4 +1,4 @@
-"""From the name of a kind of sandboxes to the host that starts them."""
+"""Registry of the kinds of sandboxes: opens the host that starts them, by name."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:  # every command line lists the names, and needs none of this
 
 @dataclass(frozen=True)
 class SandboxEntry(Entry):
-    """What a module declares of its kind of sandboxes; the target is an `OpenableHost`."""
+    """A module's declaration of a kind of sandboxes; the target is an `OpenableHost`."""
 
     remote: bool = field(default=False, kw_only=True)
     """Whether its sandboxes are at a service, whose address it needs; the sandbox service itself cannot use it."""
     from_folders: bool = field(default=False, kw_only=True)
     """Whether its images are folders of `HostSettings.images`, and need no Python of their own."""
     in_containers: bool = field(default=False, kw_only=True)
-    """Whether a container command starts them: then the service checks what its clients ask of that command."""
+    """Whether a container command starts them: then the service checks the arguments that clients request for it."""
 
 
 class HostSettings(NamedTuple):
@@ -34,13 +34,13 @@ class HostSettings(NamedTuple):
     images: Path | None = None
     """The folder with the images, for a kind whose images are folders."""
     packages: Sequence[str] = ("pytest",)
-    """What Python has there, for a kind whose images bring no Python."""
+    """Packages of the sandbox's Python, for a kind whose images bring no Python."""
     service: ServiceConfig | None = None
     """Address and token, for a remote kind."""
     start_config: Mapping[str, Any] = {}
     """More of `/start`'s `config`, for a remote kind."""
     engine: str | None = None
-    """The address of the container engine; None for the usual one."""
+    """The address of the container engine; None for the default."""
     executable: str = "docker"
     """The container command."""
     run_args: Sequence[str] = ()

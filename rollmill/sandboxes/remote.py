@@ -95,15 +95,15 @@ class RemoteHost(StartedSandboxes["RemoteSandbox"]):
         config = {"image": spec.image, "env": spec.env, "timeout": math.ceil(spec.timeout_s)}
         if spec.cwd:
             config["cwd"] = spec.cwd
-        # The id makes it safe to ask again. Only `config` is common to all services: what else is known here stands
-        # beside it, where those that do not know it look over it.
+        # The request id makes a retry safe: the service returns the same sandbox. Only `config` is common to all
+        # services; fields beside it are ignored by those that do not know them.
         body = {
             "config": {**config, **self._start_config},
             "request_id": uuid.uuid4().hex,
             "limits": spec.limits.model_dump(),
             "client": self._name,
         }
-        sandbox_id = self._ask_for_one(body)
+        sandbox_id = self._request_start(body)
         return self._add(RemoteSandbox(sandbox_id, self._connection, spec, self._slack_s, self._forget))
 
     def find(self, sandbox_id: str) -> RemoteSandbox:
@@ -124,7 +124,7 @@ class RemoteHost(StartedSandboxes["RemoteSandbox"]):
     def _refusal(self) -> SandboxError:
         return SandboxError("the sandboxes were closed while one was started", type_="closed")
 
-    def _ask_for_one(self, body: dict[str, Any]) -> str:
+    def _request_start(self, body: dict[str, Any]) -> str:
         key = key_for(self._connection.url) if self._for_grading else None
         try:
             answer = self._connection.post_again(
@@ -150,7 +150,7 @@ class RemoteHost(StartedSandboxes["RemoteSandbox"]):
         if self._for_grading and answer.get("for_grading") is False and not self._warned_of_grading:
             self._warned_of_grading = True
             log.warning(
-                "%s gives none of the places that it keeps for grading: agents may hold all others until they are "
+                "%s gives none of the slots that it reserves for grading: agents may hold all others until they are "
                 "graded. Set %s to the same value here and at the service", self._connection.url, KEY_VARIABLE,
             )  # fmt: skip
         return sandbox_id
@@ -169,7 +169,7 @@ class RemoteHost(StartedSandboxes["RemoteSandbox"]):
             try:
                 self._connection.post("/alive", {"client": self._name}, timeout_s=_ALIVE_S)
             except CallFailedError as failure:
-                log.debug("%s", failure)  # the next beat may come through
+                log.debug("%s", failure)  # the next heartbeat may succeed
 
 
 class RemoteSandbox:
@@ -183,6 +183,15 @@ class RemoteSandbox:
         slack_s: float,
         forget: Callable[[str], None],
     ) -> None:
+        """Wrap a sandbox that the service has started.
+
+        Args:
+            sandbox_id: The service's `container_id`.
+            connection: To the service.
+            spec: As it was started; None for another client's sandbox.
+            slack_s: Seconds to wait for a command's answer beyond the command's limit.
+            forget: Called with the id when the sandbox is closed.
+        """
         self._id = sandbox_id
         self._connection = connection
         self._cwd = spec.cwd if spec else ""
@@ -206,13 +215,20 @@ class RemoteSandbox:
         timeout_s: float | None = None,
         env: Mapping[str, str] | None = None,
     ) -> Execution:
-        """Run a bash command to its end; see `Sandbox`. Raises `SandboxError` for failures of the connection."""
+        """Run a bash command to its end; see `Sandbox`. Raises `SandboxError` for failures of the connection.
+
+        Args:
+            command: Text for `bash -c`.
+            cwd: Folder to run in; the work tree if empty.
+            timeout_s: Time limit in seconds; None for the sandbox's default.
+            env: More environment variables.
+        """
         if self._closed:
             raise SandboxError(f"sandbox {self._id} is closed", type_="unknown_sandbox")
         timeout_s = self._timeout_s if timeout_s is None else timeout_s
-        no = refused(command, cwd or self._cwd)
-        if no:
-            return no
+        refusal = refused(command, cwd or self._cwd)
+        if refusal:
+            return refusal
         variables = {printable(name): printable(value) for name, value in {**self._env, **(env or {})}.items()}
         body = {
             "container_id": self._id,
@@ -226,8 +242,8 @@ class RemoteSandbox:
         try:
             answer = self._connection.post("/execute", body, timeout_s=timeout_s + self._slack_s)
         except CallFailedError as failure:
-            known = "unknown_sandbox" if failure.status == 404 else failure.type
-            raise SandboxError(str(failure), type_=known) from failure
+            error_type = "unknown_sandbox" if failure.status == 404 else failure.type
+            raise SandboxError(str(failure), type_=error_type) from failure
         return self._execution(answer, time.monotonic() - began, timeout_s)
 
     def close(self) -> None:
@@ -250,12 +266,12 @@ class RemoteSandbox:
                 log.warning("sandbox %s may be left at its service: %s", visible_line(self._id)[:200], failure)
 
     def _execution(self, answer: Mapping[str, Any], seconds: float, timeout_s: float) -> Execution:
-        """Return an answer as an execution; some services send only `output` and `returncode`."""
+        """Convert an answer to an execution; some services send only `output` and `returncode`."""
         output, code = answer.get("output"), answer.get("returncode")
         if not isinstance(output, str) or not isinstance(code, int) or isinstance(code, bool):
             raise SandboxError("the sandbox service's answer lacks output or returncode", type_="malformed_answer")
         if "truncated" in answer:
-            return _whole_execution(answer)
+            return _complete_execution(answer)
         capped = CappedOutput(self._limits.output_bytes)
         capped.add(output.encode(errors="replace"))
         return Execution(
@@ -267,7 +283,7 @@ class RemoteSandbox:
         )
 
 
-def _whole_execution(answer: Mapping[str, Any]) -> Execution:
+def _complete_execution(answer: Mapping[str, Any]) -> Execution:
     try:
         return Execution.model_validate(answer)
     except ValueError as error:

@@ -15,7 +15,7 @@ TIMED_OUT = 124
 
 
 class SandboxError(RollmillError):
-    """Raised where the sandbox itself failed: no verdict on the code in it. `type` is a word to count by."""
+    """The sandbox itself failed, not the code in it. `type`: category for statistics, such as `start`."""
 
     def __init__(self, message: str, *, type_: str = "sandbox", details: str = "") -> None:
         super().__init__(message, details=details)
@@ -28,12 +28,12 @@ class Limits(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     memory_mb: int = Field(default=2048, ge=16)
-    """Resident memory of all processes together, in MiB, its /tmp included where that is memory."""
+    """Resident memory of all processes together, in MiB, including /tmp if that is in memory."""
     processes: int = Field(default=256, ge=1)
     cpu_s: float = Field(default=600.0, gt=0)
     """CPU seconds of one command and all its children."""
     disk_mb: int = Field(default=2048, ge=1)
-    """Work tree and /tmp together, in MiB; looked at, not enforced to the byte."""
+    """Work tree and /tmp together, in MiB; checked periodically, so it can be exceeded briefly."""
     output_bytes: int = Field(default=1_000_000, ge=1000)
     """Bytes kept of one command's output: its beginning and its end."""
 
@@ -44,12 +44,12 @@ class SandboxSpec(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     image: str
-    """What it starts from: a folder of the image folder for bubblewrap, an image's name for Docker."""
+    """A subfolder of the image folder for bubblewrap, an image's name for Docker."""
     cwd: str = ""
-    """Where commands run; empty for the image's own work tree."""
+    """Folder that commands run in; empty for the image's work tree."""
     env: dict[str, str] = Field(default_factory=dict)
     timeout_s: float = Field(default=60.0, gt=0)
-    """Time limit in seconds of a command that names none."""
+    """Default time limit of a command, in seconds."""
     limits: Limits = Limits()
 
 
@@ -59,16 +59,16 @@ class Execution(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     output: str
-    """Standard output and error together, in the order in which they came; bytes that are no UTF-8 replaced."""
+    """Standard output and error, interleaved as written; bytes that are not UTF-8 are replaced."""
     returncode: int
     timed_out: bool = False
-    """It exceeded its time limit: `returncode` is 124, `output` ends there, and its processes were killed."""
+    """Whether it exceeded its time limit: then `returncode` is 124, and its processes were killed."""
     truncated: bool = False
-    """`output` is not all of it."""
+    """Whether `output` is incomplete."""
     killed_by: str | None = None
-    """The limit that ended it, in words; None for none."""
+    """The limit that ended the command, in words; None for none."""
     seconds: float = 0.0
-    """Wall time from the start of the command to its end, without the start of the sandbox around it where known."""
+    """Wall time of the command, without the start of its sandbox where that is known."""
 
 
 class Sandbox(Protocol):

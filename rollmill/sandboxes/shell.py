@@ -1,4 +1,4 @@
-"""A bash command as arguments of a process, the same for every kind of sandbox."""
+"""Builds the process arguments that run a bash command, the same for every kind of sandbox."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from rollmill.errors import InputError
 from rollmill.sandboxes.sandbox import Execution, Limits
 
 LONGEST = (1 << 17) - 1
-"""Bytes of one argument of a process (MAX_ARG_STRLEN of Linux, less its end)."""
+"""Bytes of one argument of a process (Linux's MAX_ARG_STRLEN without the terminating NUL)."""
 
 LONGEST_PATH = 4095
-"""Bytes of a path (PATH_MAX of Linux, less its end)."""
+"""Bytes of a path (Linux's PATH_MAX without the terminating NUL)."""
 MOST_ENVIRONMENT = 1 << 20
 """Bytes of all variables together: half of what Linux gives a process for its arguments and environment."""
 
@@ -39,7 +39,7 @@ def shell_arguments(command: str, cwd: str, limits: Limits | None = None) -> lis
         math.ceil(limits.cpu_s) + 1,
         limits.memory_mb * 1024 * 2,
     ]
-    # Where a limit is lower already, or the file cannot be written, the command runs all the same.
+    # If a limit is lower already, or the file cannot be written, the command runs anyway.
     return ["/bin/bash", "-c", f"{{ {_BACKSTOPS}; }} 2> /dev/null; {_START}", *arguments, *map(str, numbers)]
 
 

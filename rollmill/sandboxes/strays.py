@@ -1,8 +1,8 @@
-"""Processes of bwrap whose own watch over each other has failed, found by a mark in their arguments.
+"""Kills orphaned bwrap processes, which are identified by a mark in their arguments.
 
-bwrap's two processes die with their parents, but only from when they have asked the kernel for that: the namespace's
-first one asks at the end of its set-up. Where bwrap is killed before, that process stays for ever, its parent then
-process 1, and waits for a word of bwrap's or even runs the command.
+bwrap's two processes die with their parents, but only after they called PR_SET_PDEATHSIG: the namespace's first process
+does so at the end of its set-up. If bwrap is killed before, that process is reparented to process 1 and stays forever,
+waiting for bwrap or even running the command.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ def marked_bwrap(mark: str) -> list[str]:
 
 
 def end_strays(beginnings: Sequence[str]) -> None:
-    """Kill all processes whose marks begin so, with their namespaces, and wait until they have exited.
+    """Kill all processes whose marks have one of these prefixes, with their namespaces, and wait until they exit.
 
     Raises `SandboxError` where they do not exit.
     """
-    wanted = [b"\0".join(map(os.fsencode, ["", *marked_bwrap(each)])) for each in beginnings]
+    patterns = [b"\0".join(map(os.fsencode, ["", *marked_bwrap(each)])) for each in beginnings]
     deadline = time.monotonic() + _LONGEST_END_S
-    # One that is killed may have started another meanwhile.
-    while killed := [file for pid in _processes() if (file := _kill(pid, wanted)) is not None]:
+    # Again, since a process may have started another before it was killed.
+    while killed := [file for pid in _processes() if (file := _kill(pid, patterns)) is not None]:
         try:
             for file in killed:
                 wait_for_end(file, deadline - time.monotonic())
@@ -53,26 +53,26 @@ def _processes() -> list[int]:
     return [int(folder.name) for folder in Path("/proc").iterdir() if folder.name.isdigit()]
 
 
-def _kill(pid: int, wanted: Sequence[bytes]) -> int | None:
-    """Kill a process if it is one of those wanted, and return its pidfd; None otherwise."""
-    if not _is_wanted(pid, wanted):
+def _kill(pid: int, patterns: Sequence[bytes]) -> int | None:
+    """Kill a process if its arguments contain a pattern, and return its pidfd; None otherwise."""
+    if not _matches(pid, patterns):
         return None
     file = -1
     try:
         file = os.pidfd_open(pid)
-        if _is_wanted(pid, wanted):  # not another that has got the number since
+        if _matches(pid, patterns):  # checked again: the number may have been reused before the pidfd was open
             signal.pidfd_send_signal(file, signal.SIGKILL)
             return file
-    except OSError:  # it has ended, or is another user's and only looks like one of ours
+    except OSError:  # it has ended, or belongs to another user
         pass
     if file >= 0:
         os.close(file)
     return None
 
 
-def _is_wanted(pid: int, wanted: Sequence[bytes]) -> bool:
+def _matches(pid: int, patterns: Sequence[bytes]) -> bool:
     try:
         arguments = b"\0" + Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False
-    return any(each in arguments for each in wanted)
+    return any(pattern in arguments for pattern in patterns)

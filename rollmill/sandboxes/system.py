@@ -1,4 +1,4 @@
-"""The system that a bubblewrap sandbox sees: the host's programs without its users' files."""
+"""Builds the file system of a bubblewrap sandbox: the host's programs without its users' files."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from pathlib import Path
 from rollmill.errors import InputError
 
 PYTHON = "/opt/python"
-"""A virtual environment inside every sandbox, first on PATH: python3 with the packages that the host was given."""
+"""Virtual environment in every sandbox, first on PATH: python3 with the packages of `BubblewrapHost`."""
 ENVIRONMENT = {
     "PATH": f"{PYTHON}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "HOME": "/tmp",  # noqa: S108
     "USER": "sandbox",
     "LANG": "C.UTF-8",
     "TERM": "dumb",
-    "PYTHONDONTWRITEBYTECODE": "1",  # `git status` is to show what was changed, not what was run
+    "PYTHONDONTWRITEBYTECODE": "1",  # or `git status` would list __pycache__ folders
 }
-"""What commands find in their environment, beside what they are given."""
+"""Default environment variables of commands."""
 
 NAMESPACES = [
     *("--unshare-all", "--unshare-user", "--disable-userns", "--die-with-parent", "--new-session"),
@@ -56,9 +56,9 @@ def build_system(folder: Path, packages: Sequence[str]) -> list[str]:
     settings = [*NAMESPACES, *_read_only(["/usr", "/bin", "/sbin", *_LIBRARIES])]
     settings += ["--ro-bind", str(folder / "etc"), "/etc", "--ro-bind", str(folder / "python"), PYTHON]
     if base:
-        settings += ["--ro-bind", str(base), str(base)]  # its libraries may be found by their paths
+        settings += ["--ro-bind", str(base), str(base)]  # its libraries may be linked by absolute path
     settings += ["--proc", "/proc", "--dev", "/dev", "--size", str(_SHARED_MEMORY_BYTES), "--tmpfs", "/dev/shm"]  # noqa: S108
-    # Both are memory, which nobody would count.
+    # /var/tmp and /dev would be in memory that no limit counts.
     return [*settings, "--symlink", "../tmp", "/var/tmp", "--remount-ro", "/dev", "--chdir", "/"]  # noqa: S108
 
 
@@ -102,7 +102,7 @@ def _make_etc(etc: Path) -> None:
         (etc / name).chmod(0o644)
     if Path("/etc/ld.so.cache").exists():
         shutil.copy2("/etc/ld.so.cache", etc)
-    if Path("/etc/alternatives").is_dir():  # where Debian's /usr/bin/cc, awk and others lead
+    if Path("/etc/alternatives").is_dir():  # targets of Debian's /usr/bin/cc, awk and others
         shutil.copytree("/etc/alternatives", etc / "alternatives", symlinks=True)
 
 
@@ -112,8 +112,8 @@ def _make_python(folder: Path, packages: Sequence[str]) -> Path | None:
     if executable is None:
         (folder / "bin").mkdir(parents=True)
         return None
-    asked = "import sys; print(sys.base_prefix, *sys.version_info[:2])"
-    arguments = [str(executable), "-I", "-S", "-c", asked]
+    script = "import sys; print(sys.base_prefix, *sys.version_info[:2])"
+    arguments = [str(executable), "-I", "-S", "-c", script]
     prefix, major, minor = subprocess.run(arguments, check=True, capture_output=True, text=True).stdout.rsplit(
         maxsplit=2
     )
@@ -156,7 +156,7 @@ def _with_requirements(names: Sequence[str]) -> list[Distribution]:
         try:
             distributions[name] = distribution(name)
         except PackageNotFoundError:
-            raise InputError(f"Python package {name!r}, wanted in sandboxes, is not installed: install it") from None
+            raise InputError(f"Python package {name!r}, required in sandboxes, is not installed: install it") from None
         required = map(Requirement, distributions[name].requires or [])
         waiting += [each.name for each in required if each.marker is None or each.marker.evaluate({"extra": ""})]
     return list(distributions.values())
@@ -167,7 +167,7 @@ def _copy_package(package: Distribution, library: Path, programs: Path) -> None:
         source = Path(str(package.locate_file(file)))
         if ".." not in file.parts and source.is_file():
             (library / file).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(source, library / file)  # times kept: what is compiled stays valid
+            shutil.copy2(source, library / file)  # keeps mtimes, so that .pyc files stay valid
     for entry in package.entry_points.select(group="console_scripts"):
         program = programs / entry.name
         call = f"import sys\nfrom {entry.module} import {entry.attr}\nsys.exit({entry.attr}())\n"

@@ -1,9 +1,9 @@
-"""System calls that a bubblewrap sandbox does not have, as a seccomp filter.
+"""Builds the seccomp filter of a bubblewrap sandbox.
 
-They hold memory that counts for no process (memory files, System V shared memory), keys of the user that the host
-keeps, or are much of the kernel that no program under test needs. As Docker's own profile does, they answer ENOSYS,
-which programs take for an older kernel. A process that is to compute and nothing else lacks those, too, by which it
-could start, signal, change or look into a process, open a socket or a message queue, or make a file writable.
+It denies system calls that allocate memory which counts for no process (memfd, System V shared memory), that reach the
+host's keyrings, or that expose large parts of the kernel which no program under test needs. As in Docker's profile,
+they return ENOSYS, which programs take for an older kernel. A compute-only process is also denied the calls that start,
+signal, change or inspect processes, open sockets or message queues, or make files writable.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _OF_PROCESSES = {
     },
 }  # fmt: skip
 _ARCHITECTURE = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
-"""AUDIT_ARCH_* of linux/audit.h: a program of another one would come by other numbers."""
+"""AUDIT_ARCH_* of linux/audit.h: a program of another architecture would use other call numbers."""
 _FIRST_OF_X32 = 0x40000000
 _LOAD, _IF_EQUAL, _IF_AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06
 _AT_NUMBER, _AT_ARCHITECTURE = 0, 4
@@ -64,7 +64,7 @@ def filter_program(machine: str | None = None, *, processes: bool = True) -> byt
     if machine not in _NUMBERS:
         return b""
     numbers = sorted({**_NUMBERS[machine], **({} if processes else _OF_PROCESSES[machine])}.values())
-    last = len(numbers)  # jumps go over what is left of the list, to the refusal at its end
+    last = len(numbers)  # BPF jumps are relative: each skips the rest of the list to the last instruction, which denies
     program = [
         (_LOAD, 0, 0, _AT_ARCHITECTURE),
         (_IF_EQUAL, 0, last + 3, _ARCHITECTURE[machine]),

@@ -1,4 +1,4 @@
-"""Enforcement of a command's limits while it runs."""
+"""Enforces a command's limits while it runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rollmill.sandboxes.sandbox import Limits
 _EVERY_S = 0.05
 _DISK_EVERY_S = 1.0
 _DISK_SHARE = 20
-"""`du` may run for at most one part in this many of the time."""
+"""`du` may run for at most 1/20 of the time."""
 _MIB = 1 << 20
 
 
@@ -36,13 +36,13 @@ class Watch:
         """Return the limit that is exceeded, in words; None where none is."""
         if self.due_s() > 0:
             return None
-        seen = usage(self._pid)
+        current = usage(self._pid)
         self._next = time.monotonic() + _EVERY_S
         most = self._limits.memory_mb * _MIB
-        # What processes share counts once; that is dearer to find out.
-        if seen.resident > most and proportional(seen.pids) > most:
+        # Shared pages count once, but that is expensive to measure: only where the upper bound exceeds the limit.
+        if current.resident > most and proportional(current.pids) > most:
             return f"memory limit of {self._limits.memory_mb} MiB"
-        if seen.cpu_s > self._limits.cpu_s:
+        if current.cpu_s > self._limits.cpu_s:
             return f"CPU limit of {self._limits.cpu_s:g} s"
         if self._disk.broken():
             return f"disk limit of {self._limits.disk_mb} MiB"

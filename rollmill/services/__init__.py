@@ -1,1 +1,1 @@
-"""Sandboxes and grading for other machines, by HTTP."""
+"""HTTP services for sandboxes and grading on other machines."""

@@ -1,4 +1,4 @@
-"""Bounds on what clients send to the services, and on how long they may take. Seconds, bytes and characters."""
+"""Limits on clients' requests to the services, and on their duration. In seconds, bytes and characters."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BODY_BYTES = 4 << 20
 A command is one argument of a process, 128 KiB; files go in and out in pieces of that size.
 """
 BODY_PIECES = 8192
-"""Chunks, or reads, of one body: each costs time in which nobody else is served."""
+"""Chunks, or reads, of one body: each takes time of the event loop."""
 BODIES_BYTES = 512 << 20
 """All bodies of requests in progress together."""
 
@@ -31,12 +31,12 @@ KEEP_ALIVE_S = 75
 """Between two requests."""
 
 CONNECTIONS = 8192
-"""At a time, where as many files can be open; a new one takes the place of the one that has been waiting longest."""
+"""Open connections, if the limit on open files allows; a new one replaces the one that has been idle longest."""
 WAITING_STARTS = 1024
-"""Starts that wait for a place."""
+"""Starts that wait for a free slot."""
 
 ID_LENGTH = 200
-"""A sandbox, a client, a request. Paths, commands and variables: see `rollmill.sandboxes.shell`."""
+"""Of a sandbox, a client, a request. Paths, commands and variables: see `rollmill.sandboxes.shell`."""
 INSTANCE_LENGTH = 512
 IMAGE_LENGTH = 255
 VARIABLE_NAME_LENGTH = 255

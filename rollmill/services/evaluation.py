@@ -14,12 +14,16 @@ PORT = 9528
 
 
 class EvaluationServiceOptions(Parameters):
-    """Grades what agents left in the sandboxes of a sandbox service."""
+    """Grades the work trees that agents left in the sandboxes of a sandbox service."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     dataset: str = parameter(
-        ..., "Grading", "Data set", "JSON or JSON Lines file of the problems that can be asked for.", metavar="FILE"
+        ...,
+        "Grading",
+        "Data set",
+        "JSON or JSON Lines file of the problems that clients can have graded.",
+        metavar="FILE",
     )
     sandbox_server: str = parameter(
         "127.0.0.1:9527", "Grading", "Sandbox server", "The service that has the sandboxes.", metavar="HOST:PORT"
@@ -42,11 +46,11 @@ class EvaluationServiceOptions(Parameters):
 
 
 def main() -> None:
-    """Serve until it is ended; its own sandboxes end with it."""
+    """Serve until the process is ended; the sandboxes that it started end with it."""
     parameters = parse_command_line(
         EvaluationServiceOptions,
         prog=PROG,
-        description="Grades what agents left in the sandboxes of a sandbox service.\n"
+        description="Grades the work trees that agents left in the sandboxes of a sandbox service.\n"
         "Clients send the token that ROLLMILL_EVALUATION_TOKEN holds in this process's environment; the sandbox "
         "service's is in ROLLMILL_SANDBOX_TOKEN.",
         examples=f"  {PROG} --dataset examples/performance_problems/problems.jsonl --sandbox_server 127.0.0.1:9527",

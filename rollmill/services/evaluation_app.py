@@ -1,4 +1,4 @@
-"""The evaluation service's paths."""
+"""The evaluation service's HTTP endpoints."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _CLIENT_CLOSED_REQUEST = 499
 
 
 class Evaluations:
-    """A grader's work, `concurrency` evaluations at a time; others wait in the order in which they came."""
+    """Queue of evaluations: `concurrency` at a time, first come, first served."""
 
     def __init__(self, grader: Grader, concurrency: int) -> None:
         self._grader = grader
@@ -31,7 +31,7 @@ class Evaluations:
         self._done = 0
 
     async def grade(self, request: Request, problem: GradedProblem, sandbox_id: str) -> Evaluation | None:
-        """Return the evaluation; None where the client hung up before it began."""
+        """Return the evaluation; None if the client disconnected before it began."""
         self._received += 1
         try:
             async with self._capacity:
@@ -45,7 +45,7 @@ class Evaluations:
             self._done += 1
 
     def counts(self) -> dict[str, int]:
-        """Return what there is now."""
+        """Return the numbers of running, waiting and finished evaluations."""
         under_way = self._received - self._done
         return {
             "workers": self._concurrency,
@@ -55,14 +55,17 @@ class Evaluations:
         }
 
     def shut_down(self) -> None:
-        """Wait for what runs; for after the event loop's end, and after what it works with was closed."""
+        """Wait for running evaluations. Call it after the event loop's end, with grader and sandboxes closed."""
         self._threads.shutdown(cancel_futures=True)
 
 
 def evaluation_app(
     evaluations: Evaluations, problems: Mapping[str, GradedProblem], *, token: SecretStr | None
 ) -> FastAPI:
-    """`/evaluate_v3`, `/status`, and `/health` for anybody. `problems` by `instance_id`: those it can be asked for."""
+    """Return the application: `/evaluate_v3`, `/status`, and `/health` without a token.
+
+    `problems` are those that clients can have graded, by `instance_id`.
+    """
     app = FastAPI(title="rollmill evaluation", openapi_url=None, redirect_slashes=False)
     guard(app, token)
 
@@ -88,9 +91,10 @@ def evaluation_app(
 
 
 def answer(evaluation: Evaluation, container_id: str) -> dict[str, Any]:
-    """Return an evaluation as clients in use read it: its own fields, and theirs.
+    """Return an evaluation's fields, with those that existing clients read in addition.
 
-    `success` is true or false, `error` says why it is false. Without a grade `reward` is null, and `phase` says so.
+    `success` is true or false, `error` the reason if false. Without a grade, `reward` is null and `phase` is
+    `infrastructure`.
     """
     fields = evaluation.model_dump(mode="json")
     for phase in ("build", "test", "benchmark"):

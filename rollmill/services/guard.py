@@ -1,4 +1,4 @@
-"""What stands before every path of a service: who may ask, from where, how much, and errors in one line."""
+"""Middleware of the services: authentication, limits on requests, and errors in one line."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ _BODILESS = frozenset({"GET", "HEAD"})
 
 
 def json_response(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """Return an answer; what is no UTF-8 or no finite number is not in it."""
+    """Return a JSON response; orjson encodes NaN and infinity as null."""
     return Response(orjson.dumps(content), status, headers, "application/json")
 
 
 def failure(status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:
-    """Return an answer that says what went wrong, in one line of bounded length."""
+    """Return an error response with one line of bounded length."""
     shown = "".join(mark if mark.isprintable() else ascii(mark)[1:-1] for mark in detail[: bounds.SHOWN])
     return json_response({"detail": shown}, status, headers)
 
 
 def guard(app: FastAPI, token: SecretStr | None, grading_keys: Iterable[SecretStr] = ()) -> None:
-    """Add to an application what every path has: bounds, the token, and errors as `{"detail": "..."}`.
+    """Add limits, authentication and error responses (`{"detail": "..."}`) to an application.
 
-    Without a token only requests to a loopback host are answered; with one, requests that bear it, and `/health`. A
-    request that bears one of the `grading_keys` is a grader's: see `is_grader`.
+    Without a token only requests to a loopback host are accepted; with one, requests that carry it, and `/health`. A
+    request that carries one of the `grading_keys` is a grader's: see `is_grader`.
     """
     app.add_middleware(_Guard, token=token, grading_keys=list(grading_keys))
 
@@ -60,7 +60,7 @@ def guard(app: FastAPI, token: SecretStr | None, grading_keys: Iterable[SecretSt
 
 
 def is_grader(request: Request) -> bool:
-    """Return whether a request bears a key of those who grade."""
+    """Return whether a request carries a grading key."""
     return bool(request.state.grader)
 
 
@@ -70,12 +70,12 @@ class _RefusedError(Exception):
         self.response = failure(status, detail, headers)
 
 
-class _ClientGoneError(Exception):
+class _ClientDisconnectedError(Exception):
     pass
 
 
 class _Guard:
-    """Refuses what may not ask; reads bodies whole, so that nothing behind it sees one that is too long or no JSON."""
+    """ASGI middleware: refuses unauthorized requests, and reads and checks bodies before the application sees them."""
 
     def __init__(self, app: ASGIApp, token: SecretStr | None, grading_keys: Sequence[SecretStr]) -> None:
         self._app = app
@@ -97,14 +97,14 @@ class _Guard:
             return await self._app(scope, _replaying(bytes(body), receive), send)
         except _RefusedError as refused:
             return await refused.response(scope, receive, send)
-        except _ClientGoneError:
+        except _ClientDisconnectedError:
             return None
         finally:
             self._in_progress -= 1
             self._bodies -= len(body)
 
     def _check(self, scope: Scope) -> None:
-        """Raise `_RefusedError` for what is refused before its body is read."""
+        """Check a request before its body is read. Raises `_RefusedError`."""
         if not scope["path"].startswith("/"):
             raise _RefusedError(400, "the request's target must be a path")
         headers = _headers(scope)
@@ -117,7 +117,7 @@ class _Guard:
         key = b"".join(headers.get(KEY_HEADER.lower().encode(), []))
         grader = any(hmac.compare_digest(key, grading_key) for grading_key in self._keys)
         scope.setdefault("state", {})["grader"] = grader
-        # A share is left for graders, and for `/health` beyond: it answers however busy the service is.
+        # Graders get a reserve, and `/health` has no limit: it answers however busy the service is.
         most = BoundedProtocol.most_connections * (6 if grader else 5) // 8
         if self._in_progress > most and scope["path"] != OPEN_PATH:
             raise _RefusedError(503, f"{most} requests are in progress: come again", _COME_AGAIN)
@@ -125,12 +125,12 @@ class _Guard:
             _check_body_headers(headers)
 
     async def _read(self, receive: Receive, body: bytearray, *, grader: bool) -> None:
-        most = bounds.BODIES_BYTES * (8 if grader else 6) // 8  # a share is left for graders here, too
+        most = bounds.BODIES_BYTES * (8 if grader else 6) // 8  # with the same reserve for graders
         more = True
         while more:
             message = await receive()
             if message["type"] == "http.disconnect":
-                raise _ClientGoneError
+                raise _ClientDisconnectedError
             piece = message.get("body", b"")
             if len(body) + len(piece) > bounds.BODY_BYTES:
                 raise _RefusedError(413, f"a body of more than {bounds.BODY_BYTES} bytes")
@@ -149,11 +149,14 @@ def _headers(scope: Scope) -> dict[bytes, list[bytes]]:
 
 
 def _check_local(headers: Mapping[bytes, list[bytes]]) -> None:
-    """Check that a request without a token is local: web pages may ask by a name that they had resolved to loopback."""
+    """Check that a request without a token is local.
+
+    By the Host header, against DNS rebinding: a web page may use a name of its own that resolves to loopback.
+    """
     hosts = headers.get(b"host", [])
     if len(hosts) != 1 or not is_loopback_host(hosts[0].decode("latin-1")):
         shown = b", ".join(hosts).decode("latin-1")[: bounds.ID_LENGTH]
-        raise _RefusedError(403, f"Host {shown!r} is refused: without a token this service is asked as 127.0.0.1")
+        raise _RefusedError(403, f"Host {shown!r} is refused: without a token this service accepts 127.0.0.1 only")
     if b"origin" in headers:
         raise _RefusedError(403, "requests of web pages are refused: this service has no token")
 
@@ -195,7 +198,7 @@ def _check_json(body: bytearray) -> None:
 
 
 def _replaying(body: bytes, receive: Receive) -> Receive:
-    """Return the body, then what else comes, which is the client's hanging up."""
+    """Return a `receive` that gives the body again, then waits for the client's disconnect."""
     sent = False
 
     async def replay() -> Message:

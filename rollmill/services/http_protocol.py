@@ -1,4 +1,4 @@
-"""HTTP/1.1 on one connection, with deadlines and bounds that uvicorn does not have."""
+"""HTTP/1.1 protocol of uvicorn with deadlines and limits that uvicorn itself lacks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PHRASES[431] = b"Request Header Fields Too Large"
 
 
 class _Connection(h11.Connection):
-    """Bounds what h11 does not: a head that arrives in one read, and the number of a body's pieces."""
+    """Adds limits that h11 lacks: on a head that arrives in one read, and on the number of chunks of a body."""
 
     def __init__(self) -> None:
         super().__init__(h11.SERVER, bounds.HEAD_BYTES)
@@ -50,9 +50,9 @@ def _check_head(request: h11.Request) -> None:
 
 
 class BoundedProtocol(H11Protocol):
-    """Ends connections that stand still, and makes room for new ones by ending those that wait longest.
+    """Closes stalled connections, and closes those that have been idle longest to make room for new ones.
 
-    The server calls `end_overdue` about once a second. What counts as standing still is in `bounds`.
+    The server calls `end_overdue` about once a second. The deadlines are in `bounds`.
     """
 
     most_connections = bounds.CONNECTIONS
@@ -61,15 +61,15 @@ class BoundedProtocol(H11Protocol):
         super().__init__(*args, **options)
         self.conn = _Connection()
         self._began = time.monotonic()
-        """Of the state that the connection is in."""
+        """Start of the connection's current state, by `time.monotonic`."""
         self._state: Any = h11.IDLE
-        self._head_begun = True  # a new connection owes a request at once; one that has had its answer does not
+        self._head_begun = True  # a new connection has HEAD_S for its first request; between requests it may be idle
         self._closing_since: float | None = None
         self._stuck_since: float | None = None
         self._refused = False
 
     def connection_made(self, transport: Any) -> None:
-        """Accept a connection. Beyond the bound, those that have waited longest are ended."""
+        """Accept a connection. Beyond the limit, those that have waited longest are closed."""
         super().connection_made(transport)
         if len(self.connections) > self.most_connections:
             waiting = [
@@ -78,19 +78,19 @@ class BoundedProtocol(H11Protocol):
                 if isinstance(connection, BoundedProtocol) and connection.waits
             ]
             waiting.sort(key=lambda connection: connection._began)
-            # Several at once, so that a flood of connections does not sort them all for each.
+            # Several at once, so that a flood of connections does not sort all of them for each new one.
             for connection in waiting[: max(1, self.most_connections // _SHARE_AT_ONCE)]:
                 if connection is not self:
                     connection.abort()
 
     @property
     def waits(self) -> bool:
-        """Whether this connection has no complete request that is being answered."""
+        """Return whether no request is being answered on this connection."""
         answered = self.cycle is None or self.cycle.response_complete
         return answered or self._refused or self.conn.their_state in _RECEIVING
 
     def data_received(self, data: bytes) -> None:
-        """Take what the client sent; the first byte of a request starts its time."""
+        """Receive bytes; the first byte of a request starts its deadline."""
         if self._refused or self.transport.is_closing():
             return
         if self._state is h11.IDLE and not self._head_begun:
@@ -111,22 +111,22 @@ class BoundedProtocol(H11Protocol):
             self._head_begun = False
 
     def pause_writing(self) -> None:
-        """Note since when the client has not been reading."""
+        """Record that the client stopped reading."""
         super().pause_writing()
         self._stuck_since = time.monotonic()
 
     def resume_writing(self) -> None:
-        """Note that the client reads."""
+        """Record that the client reads again."""
         super().resume_writing()
         self._stuck_since = None
 
     def abort(self) -> None:
-        """End the connection at once; what was not sent is lost."""
+        """Close the connection at once, discarding unsent bytes."""
         self._unset_keepalive_if_required()
         self.transport.abort()
 
     def end_overdue(self, now: float) -> None:
-        """End the connection where a bound on its time is passed; a request that was begun is answered by 408."""
+        """Close the connection if a deadline has passed; an incomplete request is answered with 408."""
         if self._refused or self.transport.is_closing():
             self._closing_since = self._closing_since or now
             if now > self._closing_since + bounds.CLOSE_S:
@@ -145,14 +145,14 @@ class BoundedProtocol(H11Protocol):
         return float("inf")
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what is no request, with the reason and the status that h11 has for it."""
+        """Answer a malformed request with h11's reason and status."""
         error = sys.exception()
         status = getattr(error, "error_status_hint", 400)
-        # h11 says 501 to encodings that it does not know: what is wrong is the request all the same.
+        # h11 suggests 501 for unknown transfer encodings: for clients that is a wrong request as well.
         self.answer_in_one_line(status if status < 500 else 400, str(error or msg)[: bounds.SHOWN])
 
     def answer_in_one_line(self, status: int, detail: str) -> None:
-        """Answer in the application's place where it has not begun to, and end the connection."""
+        """Answer instead of the application, unless it has begun to, and close the connection."""
         if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE) or not self._has_received():
             self.abort()
             return
@@ -166,7 +166,7 @@ class BoundedProtocol(H11Protocol):
         if self.cycle is not None:  # the application must not answer, too
             self.cycle.disconnected = True
             self.cycle.message_event.set()
-        # Closing now would reset the connection of a client that is still sending, which then sees no answer.
+        # Half-close: a full close would reset the connection of a client that is still sending, and lose the answer.
         self._refused = True
         self.transport.write_eof()
 
@@ -174,7 +174,7 @@ class BoundedProtocol(H11Protocol):
         return self.conn.their_state is not h11.IDLE or bool(self.conn.trailing_data[0])
 
     def shutdown(self) -> None:
-        """Close the connection when its request is answered; at once where none is being answered."""
+        """Close the connection after its current response; at once if there is none."""
         if self.waits or self._stuck_since is not None:
             self.abort()
         else:
@@ -182,7 +182,7 @@ class BoundedProtocol(H11Protocol):
 
 
 def end_overdue(connections: Iterable[Any]) -> None:
-    """Have every connection look at its time."""
+    """Close all connections whose deadline has passed."""
     now = time.monotonic()
     for connection in list(connections):
         if isinstance(connection, BoundedProtocol):
@@ -190,10 +190,10 @@ def end_overdue(connections: Iterable[Any]) -> None:
 
 
 def room_for_connections() -> int:
-    """Raise the limit on open files; how many connections there may be: half of it, the rest is for sandboxes."""
+    """Raise the limit on open files; return the maximum of connections: half of it, the rest is for sandboxes."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     enough = 4 * bounds.CONNECTIONS
-    # No further, since sandboxes' processes inherit it: some programs walk through all files that they could have open.
+    # Not more, since sandboxes' processes inherit it: some programs close all possible descriptors one by one.
     raised = enough if hard == resource.RLIM_INFINITY else min(hard, enough)
     if soft != resource.RLIM_INFINITY and soft < raised:
         resource.setrlimit(resource.RLIMIT_NOFILE, (raised, hard))

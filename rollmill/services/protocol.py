@@ -1,4 +1,4 @@
-"""What is asked of the services: the bodies of their requests, and what of a request for a sandbox is granted."""
+"""Request bodies of the services, and the limits on what clients can request of a sandbox."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rollmill.services import bounds
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)")
 _DURATION_LENGTH = 32
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
-# What every sandbox does anyway: it is gone when it ends.
+# Every sandbox is removed at its end anyway.
 _HARMLESS = frozenset({"--rm"})
 
 
@@ -54,48 +54,48 @@ class _Body(BaseModel):
 
 
 class StartConfig(_Body):
-    """What a client wants of its sandbox, by the names that clients in use have; others are ignored."""
+    """A client's settings of its sandbox, with the field names of existing clients; other fields are ignored."""
 
     image: str = Field(min_length=1, max_length=bounds.IMAGE_LENGTH)
     """A folder in `--images`, or a Docker image."""
     cwd: _Path = ""
-    """Where commands run; empty for the image's own work tree."""
+    """Folder that commands run in; empty for the image's work tree."""
     env: _Variables = {}
     """Environment variables of all commands."""
     forward_env: _Names = []
-    """Names of variables of the service's own environment."""
+    """Names of the service's environment variables to pass on."""
     timeout: _Seconds = 60.0
-    """Seconds of a command that names none."""
+    """Default time limit of a command, in seconds."""
     executable: _Argument = ""
     """Empty, or the service's own `--executable`."""
     run_args: list[_Argument] = Field(default=[], max_length=bounds.ARGUMENTS)
     """Arguments of `docker run`: only those of the service's own `--run_args`, and `--rm`."""
     container_timeout: _Duration | None = None
-    """How long the sandbox may live: seconds, or as `sleep` takes it: `2h`."""
+    """Maximum lifetime of the sandbox: seconds, or a duration as for `sleep`: `2h`."""
     pull_timeout: float | None = None
-    """Taken and of no effect: images are here, or the start fails."""
+    """Accepted and ignored: images are on the service's machine, or the start fails."""
 
 
 class StartRequest(_Body):
-    """Of `POST /start`."""
+    """Body of `POST /start`."""
 
     config: StartConfig
     """The sandbox, see below."""
     request_id: _Id | None = None
-    """The same request with the same id is answered with the same sandbox: one whose answer was lost can be sent again.
+    """Idempotency key: the same request with the same id returns the same sandbox, so a start can be retried.
 
-    Another request with that id is refused as long as the sandbox lives.
+    Another request with that id is refused while the sandbox exists.
     """
     limits: Limits | None = None
-    """Of the sandbox; the service's own count where they are lower."""
+    """Limits of the sandbox; the service's apply if they are lower."""
     client: _Id | None = None
-    """Name of the client: one that gives it, and then sends no `/alive` for too long, loses its sandboxes."""
+    """The client's id: sandboxes of a client with an id are closed when its heartbeats end."""
     for_grading: bool = False
-    """Without effect, and refused without the key: that opens the places for grading, see `grading_key`."""
+    """Refused without the grading key, and no effect with it: the key alone selects the slots, see `grading_key`."""
 
 
 class ExecuteRequest(_Body):
-    """Of `POST /execute`."""
+    """Body of `POST /execute`."""
 
     container_id: _Id
     """As `/start` answered."""
@@ -106,7 +106,7 @@ class ExecuteRequest(_Body):
     timeout: _Seconds | None = None
     """Time limit in seconds; null for that of `config`."""
     timeout_s: _Seconds | None = None
-    """The same to a fraction of a second; counts where both are given."""
+    """The same with fractions of a second; takes precedence over `timeout`."""
     env: _Variables = {}
     """More environment variables, for this command."""
     forward_env: _Names = []
@@ -116,7 +116,7 @@ class ExecuteRequest(_Body):
 
 
 class CleanupRequest(_Body):
-    """Of `POST /cleanup`."""
+    """Body of `POST /cleanup`."""
 
     container_id: _Id
     """As `/start` answered."""
@@ -125,14 +125,14 @@ class CleanupRequest(_Body):
 
 
 class AliveRequest(_Body):
-    """Of `POST /alive`."""
+    """Body of `POST /alive`."""
 
     client: _Id
     """The name in `/start`."""
 
 
 class EvaluateRequest(_Body):
-    """Of `POST /evaluate_v3`."""
+    """Body of `POST /evaluate_v3`."""
 
     instance_id: str = Field(min_length=1, max_length=bounds.INSTANCE_LENGTH)
     """A problem of the service's `--dataset`."""
@@ -144,19 +144,19 @@ class EvaluateRequest(_Body):
 
 @dataclass(frozen=True)
 class Grants:
-    """What clients may have. What is refused raises `InputError`, so that nobody believes to have got it."""
+    """Limits on clients' requests. Anything beyond them raises `InputError` rather than being ignored silently."""
 
     limits: Limits = field(default_factory=Limits)
-    """The most that a sandbox has."""
+    """Upper limits of a sandbox."""
     forward_env: frozenset[str] = frozenset()
-    """Variables of the service's environment that may be handed on."""
+    """The service's environment variables that clients can request."""
     executable: str = ""
-    """What runs containers; empty where nothing does, and then what clients say of it does not matter."""
+    """The container command; empty for sandboxes without one, where clients' `executable` is ignored."""
     run_args: frozenset[str] = frozenset()
-    """What every container is started with, so that clients may ask for it."""
+    """Arguments that every container is started with, so clients may repeat them."""
 
     def spec(self, request: StartRequest) -> SandboxSpec:
-        """Return the sandbox to start."""
+        """Return the specification of the sandbox to start."""
         config = request.config
         self.check_executable(config.executable)
         refused = [argument for argument in config.run_args if argument not in _HARMLESS | self.run_args]
@@ -173,12 +173,12 @@ class Grants:
         )
 
     def check_executable(self, executable: str) -> None:
-        """Check what a client names to run containers: it may name it, and changes nothing by it."""
+        """Check a client's container command: it must be empty or the service's own."""
         if self.executable and executable not in {"", self.executable}:
             raise InputError(f"executable {executable!r} is refused: this service runs {self.executable}")
 
     def environment(self, forward_env: list[str], env: dict[str, str]) -> dict[str, str]:
-        """Return variables of the service's own that are asked for, granted and set, and over them those given."""
+        """Return the requested variables of the service's environment that are set, overridden by `env`."""
         refused = [name for name in forward_env if name not in self.forward_env]
         if refused:
             raise InputError(f"forward_env {refused[0]!r} is refused: the service hands on what --forward_env names")
@@ -186,7 +186,7 @@ class Grants:
 
 
 def lifetime_s(config: StartConfig) -> float | None:
-    """Return seconds that `container_timeout` asks for; None for no end. Raises `InputError`."""
+    """Parse `container_timeout` to seconds; None for no limit. Raises `InputError`."""
     if config.container_timeout is None:
         return None
     match = _DURATION.fullmatch(str(config.container_timeout).strip())
@@ -195,5 +195,5 @@ def lifetime_s(config: StartConfig) -> float | None:
     return float(match[1]) * _UNITS[match[2]]
 
 
-def _lower(most: Limits, wanted: Limits) -> Limits:
-    return Limits(**{name: min(getattr(most, name), getattr(wanted, name)) for name in Limits.model_fields})
+def _lower(most: Limits, requested: Limits) -> Limits:
+    return Limits(**{name: min(getattr(most, name), getattr(requested, name)) for name in Limits.model_fields})

@@ -19,11 +19,11 @@ PROG = "python -m rollmill.services.sandbox"
 PORT = 9527
 _DEFAULTS = Limits()
 _LONGEST_CONTAINER_S = 86400.0
-"""Containers end by themselves after a day; the service ends them before that, at what clients ask for."""
+"""Containers end by themselves after a day, in case the service cannot end them; clients may request less."""
 
 
 class SandboxServiceOptions(Parameters):
-    """Starts sandboxes and runs commands in them for clients that ask by HTTP."""
+    """Starts sandboxes and runs commands in them for HTTP clients."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -33,16 +33,18 @@ class SandboxServiceOptions(Parameters):
     images: Path | None = parameter(
         None, "Sandboxes", "Images", "Folder of bubblewrap's images, one folder each.", metavar="DIR"
     )
-    max_sandboxes: int = parameter(8, "Sandboxes", "Most sandboxes", "At a time; more wait.", ge=1, le=4096)
+    max_sandboxes: int = parameter(
+        8, "Sandboxes", "Most sandboxes", "Maximum at a time; further starts wait.", ge=1, le=4096
+    )
     grading_sandboxes: int = parameter(
         4, "Sandboxes", "Sandboxes for grading", "More, kept for graders: agents that wait for them hold the others.",
         ge=0, le=4096,
     )  # fmt: skip
     queue_s: float = parameter(
-        300.0, "Sandboxes", "Queue", "Seconds that a start waits for a place before it is told to come again.", ge=0
+        300.0, "Sandboxes", "Queue", "Seconds that a start waits for a free slot before it is refused with 503.", ge=0
     )
     idle_s: float = parameter(
-        1800.0, "Sandboxes", "Idle time", "Seconds after which a sandbox that is asked nothing is closed.", gt=0
+        1800.0, "Sandboxes", "Idle time", "Seconds without a command after which a sandbox is closed.", gt=0
     )
     heartbeat_timeout_s: float = parameter(
         90.0,
@@ -89,12 +91,12 @@ class SandboxServiceOptions(Parameters):
 
     @property
     def limits(self) -> Limits:
-        """The most that a sandbox has."""
+        """Upper limits of a sandbox."""
         return Limits(**{name: getattr(self, name) for name in Limits.model_fields})
 
 
 def host_settings(parameters: SandboxServiceOptions) -> HostSettings:
-    """Build the settings of what makes sandboxes."""
+    """Build the settings of the sandbox host."""
     return HostSettings(
         images=parameters.images,
         engine=parameters.docker_host,
@@ -105,7 +107,7 @@ def host_settings(parameters: SandboxServiceOptions) -> HostSettings:
 
 
 def grants(parameters: SandboxServiceOptions) -> Grants:
-    """Return what clients may have."""
+    """Return the limits on clients' requests."""
     containers = SANDBOXES[parameters.sandbox].in_containers
     return Grants(
         limits=parameters.limits,
@@ -116,13 +118,13 @@ def grants(parameters: SandboxServiceOptions) -> Grants:
 
 
 def main() -> None:
-    """Serve until it is ended; no sandbox outlives it."""
+    """Serve until the process is ended; no sandbox outlives it."""
     parameters = parse_command_line(
         SandboxServiceOptions,
         prog=PROG,
-        description="Starts sandboxes and runs commands in them for clients that ask by HTTP.\n"
-        "Clients send the token that ROLLMILL_SANDBOX_TOKEN holds in this process's environment. The places for\n"
-        "grading open to this user's graders on this machine, and to those that have the same ROLLMILL_GRADING_KEY.",
+        description="Starts sandboxes and runs commands in them for HTTP clients.\n"
+        "Clients send the token that ROLLMILL_SANDBOX_TOKEN holds in this process's environment. The slots for\n"
+        "grading are open to this user's graders on this machine, and to those with the same ROLLMILL_GRADING_KEY.",
         examples=f"  {PROG} --images examples/performance_problems/images\n"
         f"  {PROG} --sandbox docker --max_sandboxes 32",
     )

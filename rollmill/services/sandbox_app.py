@@ -1,4 +1,4 @@
-"""The sandbox service's paths."""
+"""The sandbox service's HTTP endpoints."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from rollmill.sandboxes.grading_key import KEY_VARIABLE
 from rollmill.sandboxes.sandbox import SandboxError
 from rollmill.services.guard import failure, guard, is_grader, json_response
 from rollmill.services.protocol import AliveRequest, CleanupRequest, ExecuteRequest, Grants, StartRequest, lifetime_s
-from rollmill.services.sandbox_pool import ClientGoneError, FullError, ReusedIdError, SandboxPool
-from rollmill.services.serving import until_gone
+from rollmill.services.sandbox_pool import ClientDisconnectedError, FullError, ReusedIdError, SandboxPool
+from rollmill.services.serving import wait_for_disconnect
 
 _RETRY_AFTER = {"Retry-After": "1"}
 _CLIENT_CLOSED_REQUEST = 499
@@ -30,9 +30,14 @@ def sandbox_app(
     token: SecretStr | None,
     grading_keys: Sequence[SecretStr] = (),
 ) -> FastAPI:
-    """Return the application: `/start`, `/execute`, `/cleanup`, `/alive`, `/status`, and `/health` for anybody.
+    """Return the application: `/start`, `/execute`, `/cleanup`, `/alive`, `/status`, and `/health` without a token.
 
-    `kind`: what `/status` calls the host. `grading_keys` open the places that are kept for grading.
+    Args:
+        pool: Has the sandboxes.
+        grants: Limits on clients' requests.
+        kind: Name of the kind of sandboxes, for `/status`.
+        token: Bearer token that clients must send; None for loopback only.
+        grading_keys: Keys for the slots that are reserved for grading.
     """
 
     @asynccontextmanager
@@ -59,10 +64,10 @@ def sandbox_app(
     async def start(request: Request, body: StartRequest) -> Response:
         for_grading = is_grader(request)
         if body.for_grading and not for_grading:
-            return failure(403, f"for_grading: these places open to those who have the service's {KEY_VARIABLE}")
+            return failure(403, f"for_grading: these slots need the service's {KEY_VARIABLE}")
         container_id = await pool.start(
             grants.spec(body),
-            partial(until_gone, request),
+            partial(wait_for_disconnect, request),
             request_id=body.request_id,
             lifetime_s=lifetime_s(body.config),
             for_grading=for_grading,
@@ -70,7 +75,7 @@ def sandbox_app(
             content={**body.config.model_dump(), **body.model_dump(exclude={"config", "request_id"})},
         )
         started = {"container_id": container_id, "status": "started", "for_grading": for_grading}
-        return json_response({**started, "beat_s": pool.heartbeat_interval_s})  # the name that clients in use read
+        return json_response({**started, "beat_s": pool.heartbeat_interval_s})  # the key that existing clients read
 
     @app.post("/alive")
     async def alive(body: AliveRequest) -> Response:
@@ -83,7 +88,7 @@ def sandbox_app(
         execution = await pool.execute(
             body.container_id,
             body.command,
-            partial(until_gone, request),
+            partial(wait_for_disconnect, request),
             cwd=body.cwd,
             timeout_s=body.timeout_s or body.timeout,
             env=grants.environment(body.forward_env, body.env),
@@ -105,7 +110,7 @@ def _answer_errors(app: FastAPI) -> None:
         return failure(400, str(error))
 
     @app.exception_handler(SandboxError)
-    async def broken(request: Request, error: SandboxError) -> Response:
+    async def sandbox_failed(request: Request, error: SandboxError) -> Response:
         return failure(404 if error.type == "unknown_sandbox" else 500, str(error))
 
     @app.exception_handler(FullError)
@@ -116,6 +121,6 @@ def _answer_errors(app: FastAPI) -> None:
     async def reused(request: Request, error: ReusedIdError) -> Response:
         return failure(409, str(error))
 
-    @app.exception_handler(ClientGoneError)
-    async def gone(request: Request, error: ClientGoneError) -> Response:
+    @app.exception_handler(ClientDisconnectedError)
+    async def disconnected(request: Request, error: ClientDisconnectedError) -> Response:
         return failure(_CLIENT_CLOSED_REQUEST, str(error))

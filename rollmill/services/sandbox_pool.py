@@ -1,4 +1,4 @@
-"""The sandboxes of a service's clients: how many there may be, whose turn it is, when they end."""
+"""Pool of the sandboxes of a service's clients: limits their number, queues starts, and closes expired ones."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-Gone = Callable[[], Coroutine[Any, Any, None]]
-"""What ends when the client has hung up."""
+WaitForDisconnect = Callable[[], Coroutine[Any, Any, None]]
+"""Returns when the client has disconnected."""
 
 UNCLAIMED_S = 120.0
-"""A sandbox whose client hung up before it was started is kept so long for the client to ask again."""
+"""Seconds that a sandbox whose client disconnected during the start is kept for the client's retry."""
 _LONGEST_SWEEP_S = 1.0
 _AT_A_TIME = 8
 
 
 class FullError(RollmillError):
-    """No place became free in time."""
+    """No slot became free in time."""
 
 
-class ClientGoneError(RollmillError):
-    """Nobody waits for the answer any more."""
+class ClientDisconnectedError(RollmillError):
+    """The client disconnected before its answer."""
 
 
 class ReusedIdError(RollmillError):
-    """A request id stands for another request already."""
+    """A request id is in use for another request."""
 
 
 @dataclass
@@ -57,28 +57,26 @@ class _PooledSandbox:
 @dataclass
 class _Start:
     content: dict[str, Any]
-    """Everything that was asked for."""
+    """All fields of the request, to compare retries with."""
     task: asyncio.Task[str] | None = None
     waiting: int = 0
     queued: bool = True
 
 
 class SandboxPool:
-    """Keep at most `max_sandboxes` of a host at a time, and `grading_sandboxes` besides for those who grade.
+    """Keeps at most `max_sandboxes` of a host at a time, and in addition `grading_sandboxes` for graders.
 
-    Commands of one sandbox run one after another, those of several side by side. All methods belong to one event loop;
-    the host's run in threads.
+    Commands of one sandbox run one after another, those of several concurrently. All methods belong to one event loop;
+    the host's run in threads. A sandbox is also closed when its client disconnects during a command.
 
     Args:
-        host: makes the sandboxes.
-        max_sandboxes: sandboxes at a time; a start beyond them waits, first come first served.
-        grading_sandboxes: those that are kept for grading, which agents cannot take.
-        queue_s: seconds that a start waits at most.
-        idle_s: seconds without a command after which a sandbox is closed.
-        heartbeat_timeout_s: seconds without a sign of life after which a client's sandboxes are closed. Only clients
-            that named themselves are expected to give one; see `heartbeat_interval_s`.
-
-    A sandbox is also closed when its client hangs up in the middle of a command.
+        host: Starts the sandboxes.
+        max_sandboxes: Sandboxes at a time; a start beyond them waits, first come first served.
+        grading_sandboxes: Slots reserved for grading, which agents cannot take.
+        queue_s: Maximum seconds that a start waits.
+        idle_s: Seconds without a command after which a sandbox is closed.
+        heartbeat_timeout_s: Seconds without a heartbeat after which a client's sandboxes are closed. Only clients
+            that sent an id are expected to send heartbeats; see `heartbeat_interval_s`.
     """
 
     def __init__(
@@ -101,14 +99,14 @@ class SandboxPool:
         self._waiting = 0
         self._sandboxes: dict[str, _PooledSandbox] = {}
         self._starts: dict[str, _Start] = {}
-        # A sandbox's processes may die with the thread that started them: these stay until the end.
+        # PR_SET_PDEATHSIG kills a sandbox's processes when the thread that started them ends: these never do.
         self._commands = ThreadPoolExecutor(max_sandboxes + grading_sandboxes, thread_name_prefix="command")
-        # Graders' are their own, and closing waits for no start: one may take minutes until an image has been pulled.
+        # Separate threads for graders and for closing, since a start may block for minutes while an image is pulled.
         self._starting = _threads("start")
         self._closing = _threads("close")
 
     def counts(self) -> dict[str, int]:
-        """Return what there is now."""
+        """Return the numbers of sandboxes, slots and waiting starts."""
         return {
             "sandboxes": len(self._sandboxes),
             "max_sandboxes": self._max[False],
@@ -119,17 +117,17 @@ class SandboxPool:
 
     @property
     def heartbeat_interval_s(self) -> float:
-        """Seconds between two signs of life that a client should send: three may be lost before it counts as dead."""
+        """Seconds between a client's heartbeats: three may be lost before it counts as dead."""
         return self._heartbeat_timeout_s / 4
 
     def alive(self, client: str) -> None:
-        """Note a sign of life of a client."""
+        """Record a client's heartbeat."""
         self._last_heard[client] = time.monotonic()
 
     async def start(
         self,
         spec: SandboxSpec,
-        gone: Gone,
+        wait_for_disconnect: WaitForDisconnect,
         *,
         request_id: str | None = None,
         lifetime_s: float | None = None,
@@ -139,9 +137,16 @@ class SandboxPool:
     ) -> str:
         """Return the id of a new sandbox, or of the one that was started for the same `request_id`.
 
-        `gone` ends when the client hangs up: then nobody takes the place that is waited for. `content`: what else of
-        the request must be the same where its id is. Raises `FullError`, `ClientGoneError`, `ReusedIdError`, and as
-        `SandboxHost.start` does.
+        Raises `FullError`, `ClientDisconnectedError`, `ReusedIdError`, and as `SandboxHost.start` does.
+
+        Args:
+            spec: The sandbox to start.
+            wait_for_disconnect: Returns when the client disconnects: then it leaves the queue.
+            request_id: Idempotency key; None for a new one.
+            lifetime_s: Seconds until the sandbox is closed; None for no limit.
+            for_grading: Whether it takes a slot that is reserved for grading.
+            client: Id of the client that sends heartbeats; None for one that sends none.
+            content: More fields of the request that must be equal in a retry.
         """
         request_id = request_id or uuid.uuid4().hex
         options = {"lifetime_s": lifetime_s, "for_grading": for_grading, "client": client}
@@ -153,15 +158,15 @@ class SandboxPool:
             start.task.add_done_callback(partial(self._forget_failed, request_id, start))
         start.waiting += 1
         try:
-            await _wait_unless_gone(start.task, gone)
+            await _wait_unless_disconnected(start.task, wait_for_disconnect)
         finally:
             start.waiting -= 1
-            # The last client that waited for it hung up: nobody would use the sandbox. Once it has its place it is
-            # started all the same, since the client may ask again by the same `request_id`.
+            # The last client that waited for it disconnected: nobody would use the sandbox. Once it has its slot it is
+            # started nevertheless, since the client may retry with the same `request_id`.
             if not start.waiting and start.queued and start.task.cancel():
                 self._forget(request_id, start)
         if not start.task.done():
-            raise ClientGoneError("the client hung up")
+            raise ClientDisconnectedError("the client hung up")
         if start.task.cancelled():
             raise FullError("the service is ending")
         container_id = start.task.result()
@@ -173,32 +178,42 @@ class SandboxPool:
         self,
         container_id: str,
         command: str,
-        gone: Gone,
+        wait_for_disconnect: WaitForDisconnect,
         *,
         cwd: str,
         timeout_s: float | None,
         env: Mapping[str, str],
     ) -> Execution:
-        """Run a command in one of the sandboxes; raises as `Sandbox.execute` does."""
+        """Run a command in one of the sandboxes; raises as `Sandbox.execute` does.
+
+        Args:
+            container_id: The sandbox.
+            command: Text for `bash -c`.
+            wait_for_disconnect: Returns when the client disconnects: then the sandbox is closed.
+            cwd: Folder to run in; the work tree if empty.
+            timeout_s: Time limit in seconds; None for the sandbox's default.
+            env: More environment variables.
+        """
         pooled = self._find(container_id)
         call = partial(pooled.sandbox.execute, command, cwd=cwd, timeout_s=timeout_s, env=env)
         task = asyncio.create_task(self._in_turn(pooled, call))
         try:
-            await _wait_unless_gone(task, gone)
+            await _wait_unless_disconnected(task, wait_for_disconnect)
         finally:
             if not task.done():
-                task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # nobody else takes it
+                # Mark the exception as retrieved, or asyncio logs a warning.
+                task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
         if not task.done():
             await self._close(pooled)
-            raise ClientGoneError("the client hung up")
+            raise ClientDisconnectedError("the client hung up")
         return task.result()
 
     async def close(self, container_id: str) -> None:
-        """End one, whatever runs in it, and free its place."""
+        """Close a sandbox, including running commands, and free its slot."""
         await self._close(self._find(container_id))
 
     async def expire(self) -> None:
-        """Close, for ever, what has been idle or lived for too long."""
+        """Close idle and expired sandboxes, in an endless loop."""
         while True:
             await asyncio.sleep(min(_LONGEST_SWEEP_S, self._idle_s / 4, self.heartbeat_interval_s))
             for pooled in list(self._sandboxes.values()):
@@ -213,22 +228,22 @@ class SandboxPool:
         if now >= pooled.ends_at:
             return "its container_timeout is over"
         if pooled.client and now >= self._last_heard.get(pooled.client, now) + self._heartbeat_timeout_s:
-            return "its client is gone"
-        return "nothing was asked of it" if not pooled.busy and now >= pooled.expires_at else None
+            return "its client sends no heartbeats any more"
+        return "it was idle" if not pooled.busy and now >= pooled.expires_at else None
 
     async def end(self) -> None:
-        """End all sandboxes, and with them the commands that run in them; nobody waits for a place any more."""
+        """Close all sandboxes with their running commands, and refuse the starts that wait."""
         for start in self._starts.values():
             if start.queued and start.task:
                 start.task.cancel()
         await self._call(self._closing[True], self._host.close)
 
     def shut_down(self) -> None:
-        """End all sandboxes and return when none of their commands runs. For after the event loop's end."""
+        """Close all sandboxes and wait for their commands. Call it after the event loop's end."""
         self._host.close()
         for threads in (self._commands, *self._starting.values(), *self._closing.values()):
             threads.shutdown(cancel_futures=True)
-        self._host.close()  # what a thread was starting meanwhile
+        self._host.close()  # again, for a sandbox that a thread was starting meanwhile
 
     async def _start(
         self,
@@ -239,7 +254,17 @@ class SandboxPool:
         for_grading: bool,
         client: str | None,
     ) -> str:
-        await self._take_place(for_grading)
+        """Wait for a slot and start a sandbox in it; return its id.
+
+        Args:
+            start: The request, marked as not queued once it has its slot.
+            spec: The sandbox to start.
+            request_id: Idempotency key.
+            lifetime_s: Seconds until the sandbox is closed; None for no limit.
+            for_grading: Whether it takes a slot that is reserved for grading.
+            client: Id of the client that sends heartbeats; None for one that sends none.
+        """
+        await self._take_slot(for_grading)
         start.queued = False
         try:
             sandbox = await self._call(self._starting[for_grading], partial(self._host.start, spec))
@@ -254,9 +279,9 @@ class SandboxPool:
         self._sandboxes[sandbox.id] = _PooledSandbox(sandbox, request_id, for_grading, client, ends_at, claimed_by)
         return sandbox.id
 
-    async def _take_place(self, for_grading: bool) -> None:
+    async def _take_slot(self, for_grading: bool) -> None:
         if self._waiting >= bounds.WAITING_STARTS and not for_grading:
-            raise FullError(f"{self._waiting} starts wait for a place already")
+            raise FullError(f"{self._waiting} starts wait for a slot already")
         self._waiting += 1
         try:
             async with asyncio.timeout(self._queue_s):
@@ -285,7 +310,7 @@ class SandboxPool:
         self._starts.pop(pooled.request_id, None)
         try:
             await self._call(self._closing[pooled.for_grading], pooled.sandbox.close)
-        except Exception:  # whatever it is, the others have to be closed in their time
+        except Exception:  # must not end `expire`, which closes the others
             log.exception("sandbox %s could not be closed", pooled.sandbox.id)
         finally:
             self._capacity[pooled.for_grading].release()
@@ -310,9 +335,9 @@ class SandboxPool:
 
 
 def _threads(what: str) -> dict[bool, ThreadPoolExecutor]:
-    """Return threads for graders (True) and for the others."""
+    """Return thread pools by whether they are for graders."""
     return {
-        grading: ThreadPoolExecutor(_AT_A_TIME, thread_name_prefix=f"{'grading ' * grading}{what}")
+        grading: ThreadPoolExecutor(_AT_A_TIME, thread_name_prefix=f"grading {what}" if grading else what)
         for grading in (False, True)
     }
 
@@ -325,9 +350,9 @@ def _check_same(request_id: str, known: Mapping[str, Any], request: Mapping[str,
         )
 
 
-async def _wait_unless_gone(task: asyncio.Task[T], gone: Gone) -> None:
-    """Return when the task has ended, or the client is gone."""
-    watching = asyncio.create_task(gone())
+async def _wait_unless_disconnected(task: asyncio.Task[T], wait_for_disconnect: WaitForDisconnect) -> None:
+    """Return when the task has ended, or the client has disconnected."""
+    watching = asyncio.create_task(wait_for_disconnect())
     try:
         await asyncio.wait({task, watching}, return_when=asyncio.FIRST_COMPLETED)
     finally:

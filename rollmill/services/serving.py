@@ -1,4 +1,4 @@
-"""What the services share: the address they listen at, their connections, their end."""
+"""Runs a service: opens its socket, starts uvicorn, and shuts it down."""
 
 from __future__ import annotations
 
@@ -24,17 +24,23 @@ _TICKS_PER_SECOND = 10
 """How often uvicorn calls `on_tick`."""
 
 
-async def until_gone(request: Request) -> None:
-    """Return when the client has hung up."""
+async def wait_for_disconnect(request: Request) -> None:
+    """Return when the client has disconnected."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
 
 
 def listen(host: str, port: int, token: SecretStr | None, variable: str) -> socket.socket:
-    """Open a socket at that address; port 0 for a free one.
+    """Open a listening socket.
 
-    Raises `InputError` for an address that others reach where there is no token, and for no address of this machine;
+    Raises `InputError` for an address that is not loopback without a token, and for one that is not this machine's;
     `ServingError` for a port that is taken.
+
+    Args:
+        host: Address or name to listen at.
+        port: 0 for a free one.
+        token: The service's token; None for none, which allows loopback only.
+        variable: Environment variable of the token, for the error message.
     """
     if token is None:
         _check_loopback(host, host, variable)
@@ -43,7 +49,7 @@ def listen(host: str, port: int, token: SecretStr | None, variable: str) -> sock
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or "no name of a host"
         raise InputError(f"--host {host}: {reason}: give an address of this machine") from error
-    if token is None:  # localhost, too, is what the machine's own tables say
+    if token is None:  # /etc/hosts may map even localhost to another address
         _check_loopback(host, str(address[0]), variable)
     listening = socket.socket(family, kind, protocol)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -93,18 +99,21 @@ class _Server(uvicorn.Server):
 def serve(app: FastAPI, listening: socket.socket, what: str, ending: Callable[[], Awaitable[None]]) -> None:
     """Answer requests until SIGTERM (then raise `SystemExit`) or SIGINT (then return).
 
-    Writes its address and `what` it is to standard output once it answers. `ending` is called first at its end: it
-    ends what requests wait for, so that they are answered.
+    Args:
+        app: The application.
+        listening: Its socket.
+        what: Description, printed after the address once the service answers.
+        ending: Called first at the shutdown: it ends pending work, so that open requests are answered.
     """
     BoundedProtocol.most_connections = room = room_for_connections()
-    # What clients send wrongly is answered, and is no line of the log: they could fill the disk with it.
+    # Clients' errors are answered but not logged: they could fill the disk.
     config = uvicorn.Config(
         app, http=BoundedProtocol, log_level="error", access_log=False, ws="none", proxy_headers=False,
         backlog=max(1, room // 16), timeout_keep_alive=bounds.KEEP_ALIVE_S, timeout_graceful_shutdown=_LAST_ANSWERS_S,
     )  # fmt: skip
-    # uvicorn ends with the signal that it got: the default handler would leave the sandboxes running.
+    # uvicorn raises the received signal again at its end: the default handler would leave the sandboxes running.
     signal.signal(signal.SIGTERM, _exit)
-    # A signal now would be raised amid uvicorn's coroutines: it waits until uvicorn's own handlers are there.
+    # Blocked until uvicorn has installed its handlers: a signal now would raise inside its coroutines.
     signal.pthread_sigmask(signal.SIG_BLOCK, _ENDS)
     try:
         _Server(config, f"{address_of(listening)}: {what}", ending).run(sockets=[listening])

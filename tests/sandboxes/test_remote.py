@@ -223,7 +223,7 @@ def test_missing_grading_key_is_reported_once(monkeypatch, caplog):
         graders.start(PLAIN)
         graders.start(PLAIN)
     assert [record.message for record in caplog.records if "ROLLMILL_GRADING_KEY" in record.message] == [
-        f"http://{address(server)} gives none of the places that it keeps for grading: agents may hold all others "
+        f"http://{address(server)} gives none of the slots that it reserves for grading: agents may hold all others "
         "until they are graded. Set ROLLMILL_GRADING_KEY to the same value here and at the service"
     ]
 

@@ -16,7 +16,7 @@ from rollmill.errors import InputError
 from rollmill.sandboxes.bubblewrap import BubblewrapHost
 from rollmill.sandboxes.sandbox import SandboxError, SandboxSpec
 from rollmill.services import sandbox_pool as pool_module
-from rollmill.services.sandbox_pool import ClientGoneError, FullError, SandboxPool
+from rollmill.services.sandbox_pool import ClientDisconnectedError, FullError, SandboxPool
 from tests.services.running import PLAIN, marked
 from tests.waiting import async_wait_until
 
@@ -58,7 +58,7 @@ def test_unclaimed_start_is_closed(host, monkeypatch):
 
     async def run():
         async with opened_pool(host, heartbeat_timeout_s=0.4) as pool:
-            with pytest.raises(ClientGoneError):
+            with pytest.raises(ClientDisconnectedError):
                 await pool.start(PLAIN, partial(start_begun, pool), request_id="r")
             await async_wait_until(lambda: pool.counts()["sandboxes"] == 1)
             await async_wait_until(lambda: pool.counts()["sandboxes"] == 0)
@@ -72,7 +72,7 @@ def test_late_claim_gets_the_same_sandbox_and_keeps_it(host, monkeypatch):
 
     async def run():
         async with opened_pool(host, heartbeat_timeout_s=0.4) as pool:
-            with pytest.raises(ClientGoneError):
+            with pytest.raises(ClientDisconnectedError):
                 await pool.start(PLAIN, partial(start_begun, pool), request_id="r")
             await async_wait_until(lambda: pool.counts()["sandboxes"] == 1)
             claimed = await pool.start(PLAIN, stays, request_id="r")
@@ -92,7 +92,7 @@ def test_a_start_with_two_waiters_goes_on_when_one_leaves(host):
             other = asyncio.create_task(pool.start(PLAIN, stays, request_id="r"))
             await async_wait_until(lambda: pool.counts()["waiting"] == 1)
             leaving.set()
-            with pytest.raises(ClientGoneError):
+            with pytest.raises(ClientDisconnectedError):
                 await one
             assert pool.counts()["waiting"] == 1
             await pool.close(first)
@@ -202,7 +202,7 @@ def test_places_are_neither_lost_nor_made(host, monkeypatch):
                 assert pool.counts()["sandboxes"] <= 2
                 await pool.execute(sandbox, "true", stays, cwd="", timeout_s=5, env={})
                 await pool.close(sandbox)
-            except (ClientGoneError, SandboxError):
+            except (ClientDisconnectedError, SandboxError):
                 continue
 
     async def run():
