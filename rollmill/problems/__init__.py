@@ -28,7 +28,7 @@ __all__ = [
     "to_openai",
 ]
 
-# Imported when they are asked for: a command's `--help` needs the source alone, the others bring numpy and fsspec.
+# Imported on first use: a command's `--help` needs `source` alone, the other modules import numpy and fsspec.
 __getattr__ = lazy_exports(
     __name__,
     {

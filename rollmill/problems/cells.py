@@ -1,4 +1,4 @@
-"""Cells: what one value of a row means as an id, an answer, a prompt or a further field."""
+"""Convert one value of a row to an id, an answer, a prompt or a further field."""
 
 from __future__ import annotations
 
@@ -13,28 +13,31 @@ from rollmill.records import Message
 
 
 class Missing:
-    """The type of `MISSING`: nothing stands there, as opposed to null."""
+    """Type of `MISSING`: the row has no such column, as opposed to a null in it."""
 
 
 MISSING: Final = Missing()
 
 IMAGE_MARKER = "<image>"
-"""In a prompt's text: an image belongs here."""
+"""Marks the position of an image in a prompt's text."""
 
 PLACEHOLDER: Final = object()
-"""An image in a message that has its content elsewhere: the next one of the row's column of images."""
+"""Stands for an image part without content: its content is the next image of the row's image column."""
 
 _IMAGE_PARTS = ("image", "image_url", "input_image")
 _IMAGE_KEYS = ("image", "image_url", "url", "path", "base64", "source")
 _TEXT_PARTS = ("text", "input_text", None)
 _MAX_DEPTH = 100
 _EXACT_INTEGERS = 2**63
+"""JSON parsers read integers from here on as floats."""
 _FULL_DIGITS = 16
+"""Significant digits from which a float may have been rounded."""
 _DROPPED = object()
+"""Returned for a value that JSON cannot hold."""
 
 
 class UnusableCellError(Exception):
-    """A row cannot be used because of what stands in one field. `reason` is a word to count by; `detail` varies."""
+    """Raised for a row with an unusable value. Rows are counted by `reason`; `detail` varies from row to row."""
 
     def __init__(self, field: str | None, reason: str, detail: str = "") -> None:
         super().__init__(f"{reason}: {detail}" if detail else reason)
@@ -52,8 +55,8 @@ def read_answer(value: Any, field: str) -> str:
 
 
 def read_answers(value: Any, field: str) -> tuple[str, ...]:
-    """Return ground truths that are equally right, each once: those of a list, or one. Raises `UnusableCellError`."""
-    value = _opened_list(value)
+    """Return the distinct equivalent ground truths: the items of a list, or one. Raises `UnusableCellError`."""
+    value = _parse_json_list(value)
     if not isinstance(value, list):
         return (read_answer(value, field),)
     if not value:
@@ -61,8 +64,8 @@ def read_answers(value: Any, field: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(read_answer(item, field) for item in value))
 
 
-def _opened_list(value: Any) -> Any:
-    """Return the one text of a list that is JSON text, as some data sets of verl's form hold the ground truth."""
+def _parse_json_list(value: Any) -> Any:
+    """Parse a JSON text of a list with one text, as some data sets in verl's format hold it; return others as is."""
     if not isinstance(value, str) or not (value.startswith('["') and value.endswith('"]')):
         return value
     try:
@@ -73,10 +76,10 @@ def _opened_list(value: Any) -> Any:
 
 
 def read_prompt(value: Any, field: str, images: list[Any] | None = None) -> str | list[Message]:
-    """Return the question: text as it stands, or chat messages less an assistant turn at their end.
+    """Return the question: the text unchanged, or chat messages without an assistant turn at the end.
 
-    A message's content comes out as text; images in it become `<image>`, and what they hold goes into `images`, in
-    order: `PLACEHOLDER` for one that has its content elsewhere. Raises `UnusableCellError`.
+    The content of each message becomes text. Each image part becomes `<image>` in it, and its cell is appended to
+    `images`, or `PLACEHOLDER` for a part without content. Raises `UnusableCellError`.
     """
     cells = [] if images is None else images
     _require(value, field)
@@ -96,7 +99,7 @@ def read_prompt(value: Any, field: str, images: list[Any] | None = None) -> str 
 
 
 def read_response(value: Any, field: str) -> str | None:
-    """Return the text of the assistant turn that chat messages end with; None where there is none.
+    """Return the text of the assistant turn at the end of chat messages; None if there is none.
 
     Raises `UnusableCellError`.
     """
@@ -107,7 +110,7 @@ def read_response(value: Any, field: str) -> str | None:
 
 
 def read_fields(row: dict[str, Any]) -> dict[str, Any]:
-    """Return the columns that JSON can hold, as JSON holds them; bytes are dropped. Raises `UnusableCellError`."""
+    """Convert a row to what JSON can hold; bytes are dropped. Raises `UnusableCellError`."""
     fields: dict[str, Any] = {}
     for column, value in row.items():
         kept = _to_json(value, column, 0)
@@ -129,6 +132,7 @@ def _text_or_number(value: Any, field: str) -> str:
         if not value.strip():
             raise UnusableCellError(field, "is empty")
         return value
+    # bool is a subclass of int.
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
         raise UnusableCellError(field, "expected text or a number", f"found {_kind(value)}")
     if not math.isfinite(value):
@@ -139,7 +143,7 @@ def _text_or_number(value: Any, field: str) -> str:
 
 
 def _lost_digits(value: float) -> bool:
-    """JSON integers beyond 64 bits arrive as floats: full of digits where they were not exact."""
+    """Return whether a float was an integer beyond 64 bits in JSON, whose last digits the parser rounded away."""
     digits = repr(value).partition("e")[0].replace(".", "").strip("-0")
     return abs(value) >= _EXACT_INTEGERS and len(digits) >= _FULL_DIGITS
 
@@ -176,12 +180,13 @@ def _read_part(part: Any, field: str, images: list[Any]) -> str:
 
 
 def _image_cell(part: dict[str, Any]) -> Any:
-    """Return what a part says of its image; `PLACEHOLDER` where it says nothing.
+    """Return the image cell of a content part; `PLACEHOLDER` if the part has no content.
 
     Qwen's and Transformers' parts have `image`, `url`, `path` or `base64`, OpenAI's `image_url`, Anthropic's `source`.
     """
     for key in _IMAGE_KEYS:
         cell = part.get(key)
+        # OpenAI nests `{"url": ...}`, Anthropic `{"data": ...}`; `{"bytes", "path"}` is a cell as it is.
         while isinstance(cell, dict) and not cell.get("bytes"):
             cell = next((cell[inner] for inner in ("path", "url", "data") if cell.get(inner)), None)
         if cell:
@@ -190,11 +195,13 @@ def _image_cell(part: dict[str, Any]) -> Any:
 
 
 def _to_json(value: Any, field: str, depth: int) -> Any:
+    """Convert a value to what JSON can hold; `_DROPPED` if that is impossible. `depth` counts enclosing containers."""
     if depth > _MAX_DEPTH:
         raise UnusableCellError(field, "is nested too deeply", f"more than {_MAX_DEPTH} levels")
     if value is None or isinstance(value, bool | str):
         return value
     if isinstance(value, int):
+        # orjson writes signed and unsigned 64-bit integers.
         return value if -_EXACT_INTEGERS <= value < 2 * _EXACT_INTEGERS else str(value)
     if isinstance(value, float):
         return value if math.isfinite(value) else None

@@ -1,4 +1,4 @@
-"""Chat: a problem and its prompting become the messages of a request."""
+"""Build the chat messages of a request from a problem and its prompting."""
 
 from __future__ import annotations
 
@@ -18,16 +18,19 @@ from rollmill.terminal.escapes import visible
 
 
 def build_messages(problem: Problem, prompting: Prompting) -> list[Message]:
-    """Return the conversation to answer: system turn, few-shot turns, the problem's own.
+    """Build the conversation to complete: system turn, few-shot turns, the problem's turns.
 
-    Content is text, or a list of `{"type": "text", "text"}` and `{"type": "image", "image": path, "media_type"}` in
-    messages that show the images. As many `<image>` in the first user turn, or else in all turns that the model did not
-    write, as there are images: each stands for one; any other number: the images come first, in the first user turn.
-    The template applies to the last user turn, and a system prompt replaces the chat prompt's own. Lettered choices
-    follow the question of the last one.
+    The template applies to the last user turn, whose question is followed by the lettered choices, if they are shown.
+    A system prompt replaces that of a chat prompt.
+
+    Content is text, or in messages with images a list of `{"type": "text", "text"}` and
+    `{"type": "image", "image": path, "media_type"}`. If there are as many `<image>` markers as images, in the first
+    user turn or else in all turns but the assistant's, each image takes the position of its marker; otherwise all
+    images come first in the first user turn.
+
     Raises `InputError` where the template names a column that the problem does not have.
     """
-    turns = _own_turns(problem, prompting)
+    turns = _render_turns(problem, prompting)
     system = [turn for turn in turns[:1] if turn["role"] == "system"]
     turns = turns[len(system) :]
     if problem.images:
@@ -38,10 +41,10 @@ def build_messages(problem: Problem, prompting: Prompting) -> list[Message]:
 
 
 def to_openai(messages: list[Message], folder: Path) -> list[Message]:
-    """Return the messages as the OpenAI API takes them: image parts carry the file's bytes as a data URL.
+    """Convert messages to those of the OpenAI API: image parts carry the file's bytes as a data URL.
 
-    `folder` is where the images' paths start, and all of them lie. Raises `InputError` where an image file cannot be
-    read, or lies elsewhere.
+    Image paths are relative to `folder`. Raises `InputError` where an image file cannot be read, or lies outside of
+    `folder`.
     """
     return [
         {**message, "content": [_to_openai_part(part, folder) for part in message["content"]]}
@@ -51,7 +54,8 @@ def to_openai(messages: list[Message], folder: Path) -> list[Message]:
     ]
 
 
-def _own_turns(problem: Problem, prompting: Prompting) -> list[Message]:
+def _render_turns(problem: Problem, prompting: Prompting) -> list[Message]:
+    """Return the problem's turns with the template and the choices applied to the last user turn."""
     if isinstance(problem.prompt, str):
         turns: list[Message] = [{"role": "user", "content": problem.prompt}]
     else:
@@ -80,7 +84,9 @@ def _few_shot_turns(prompting: Prompting) -> list[Message]:
 
 
 def _show_images(turns: list[Message], images: tuple[Image, ...]) -> list[Message]:
+    """Return the turns with the images inserted: see `build_messages` for their positions."""
     first = next(index for index, turn in enumerate(turns) if turn["role"] == "user")
+    # A marker in an assistant turn is text that a model wrote.
     marked = [index for index, turn in enumerate(turns) if turn["role"] != "assistant" and _markers(turn)]
     remaining = list(images)
     shown = list(turns)
@@ -98,6 +104,7 @@ def _markers(turn: Message) -> int:
 
 
 def _interleave(text: str, images: Sequence[Image]) -> list[dict[str, Any]]:
+    """Return content parts with the images at their markers, or first where the numbers differ."""
     shown = [{"type": "image", "image": image.path, "media_type": image.media_type} for image in images]
     texts = text.split(IMAGE_MARKER)
     if len(texts) - 1 != len(images):

@@ -1,4 +1,4 @@
-"""Multiple choice: the choices of a problem, as data sets hold them, and their letters."""
+"""Multiple choice: read the choices of a problem from its columns, and give them letters."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 COLUMNS = ("choices", "options", "endings")
-"""Columns that hold the choices; else columns `A`, `B`, ... hold one each."""
+"""Columns that may hold all choices; without one of them, columns `A`, `B`, ... hold one each."""
 MOST_CHOICES = len(string.ascii_uppercase)
 _LABELLED = re.compile(r"\s*[(\[]?([A-Z])[)\].:]\s*(.*)", re.DOTALL)
 _LETTER = re.compile(r"[(\[]?\s*([A-Za-z])\s*[)\].:]*")
@@ -19,16 +19,17 @@ class Choices(NamedTuple):
 
     texts: tuple[str, ...]
     labels: tuple[str, ...] = ()
-    """What the data call them (ARC: `A` to `D`, or `1` to `4`); empty where they have no names."""
+    """Their labels in the data (ARC: `A` to `D`, or `1` to `4`); empty where they have none."""
 
     @property
     def letters(self) -> str:
-        """Return the letters that the choices are shown with."""
+        """Return the letters under which the model is shown the choices."""
         return string.ascii_uppercase[: len(self.texts)]
 
     def letter_of(self, truth: str) -> str | None:
-        """Return the letter of a ground truth: a label, a letter, a number from 0, or the text of one choice."""
+        """Return the letter of a ground truth: a label, a letter, a 0-based number, or the text of one choice."""
         truth = truth.strip()
+        # Labels first: with the labels 1 to 4, "1" is the first choice, not the one at index 1.
         if truth in self.labels:
             return self.letters[self.labels.index(truth)]
         letter = _LETTER.fullmatch(truth)
@@ -39,21 +40,21 @@ class Choices(NamedTuple):
         return self.letter_of_text(truth)
 
     def letter_of_text(self, text: str) -> str | None:
-        """Return the letter of the one choice that has this text, less case and white space; None without one."""
-        wanted = fold_choice(text)
-        found = [
+        """Return the letter of the only choice with this text, ignoring case and white space; None if there is none."""
+        folded = fold_choice(text)
+        letters = [
             letter
-            for letter, each in zip(self.letters, self.texts, strict=True)
-            if wanted and fold_choice(each) == wanted
+            for letter, choice in zip(self.letters, self.texts, strict=True)
+            if folded and fold_choice(choice) == folded
         ]
-        return found[0] if len(found) == 1 else None
+        return letters[0] if len(letters) == 1 else None
 
     def lines(self) -> str:
         """Return the choices as lettered lines, such as `A. Paris`."""
         return "\n".join(f"{letter}. {text}" for letter, text in zip(self.letters, self.texts, strict=True))
 
     def shown_after(self, question: str) -> str:
-        """Return the question and the lettered lines, or the question alone where it lists the choices itself."""
+        """Return the question followed by the lettered lines; unchanged if it already lists the choices."""
         folded = " ".join(question.split())
         pairs = list(zip(self.letters, (" ".join(text.split()) for text in self.texts), strict=True))
         marks = (". ", ") ", ": ", ".", ")", ":")
@@ -63,15 +64,15 @@ class Choices(NamedTuple):
 
 
 def fold_choice(text: str) -> str:
-    """Return a choice's text for comparison: lower case, single spaces, no full stop at its end."""
+    """Normalize a choice's text for comparison: lower case, single spaces, no full stop at the end."""
     return " ".join(text.casefold().split()).rstrip(".")
 
 
 def read_choices(fields: Mapping[str, Any]) -> Choices | None:
-    """Return the choices of a problem's row; None where it has none.
+    """Read the choices from a problem's columns; None where it has none.
 
-    Read: a list of texts (MMLU), `{"text": [...], "label": [...]}` (ARC), a list of `{"label", "text"}`, `{"A": ...}`,
-    or columns `A`, `B`, .... Raises `ValueError` for a column that holds something else.
+    Accepted forms: a list of texts (MMLU), `{"text": [...], "label": [...]}` (ARC), a list of `{"label", "text"}`,
+    `{"A": ...}`, or columns `A`, `B`, .... Raises `ValueError` for a column that holds something else.
     """
     for name in COLUMNS:
         value = fields.get(name)
@@ -113,7 +114,7 @@ def _is_text(value: Any) -> bool:
 
 
 def _without_labels(texts: tuple[str, ...]) -> tuple[str, ...]:
-    """Return texts without the letters that some data put before each (`A)21`)."""
+    """Remove the letters that some data sets put before each text (`A)21`), if all have one, in order."""
     labelled = [_LABELLED.fullmatch(text) for text in texts]
     letters = "".join(match[1] for match in labelled if match)
     if letters != string.ascii_uppercase[: len(texts)]:

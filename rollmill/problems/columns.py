@@ -1,4 +1,4 @@
-"""Columns: which one holds what, decided once, and how a dotted path reaches into nested ones."""
+"""Choose the columns of prompt, answer, id and images once per data set, and read nested ones by dotted path."""
 
 from __future__ import annotations
 
@@ -46,22 +46,22 @@ ANSWER_COLUMNS = (
     "label",
     "score",
 )
-"""The first of these that a data set has is the ground truth: names that can only mean it, then an answer of any kind,
-then a worked solution; a class or a number that may as well be a rating comes last."""
+"""The first of these that a data set has is the ground truth. Unambiguous names come first, then answers of any kind,
+then worked solutions; labels and scores, which may also be ratings, come last."""
 RESPONSE_COLUMNS = ("response", "answer", "output", "completion")
-"""Where a data set may hold an answer as somebody gave it, right or wrong."""
+"""Columns that may hold a response of a model or person, right or wrong."""
 ID_COLUMNS = ("instance_id", "id", "problem_id", "task_id", "uid", "index")
 IMAGE_COLUMNS = ("images", "decoded_image", "image")
-"""Besides these, numbered ones (`image_1`, `image_2`, ...), all of a row together; or else the one column of a row that
-holds images as bytes or data URLs, whatever its name."""
+"""Without these: all numbered columns (`image_1`, `image_2`, ...) of a row; without those: the only column of a row
+that holds images as bytes or data URLs, whatever its name."""
 MOST_BAD_IDS = 0.1
-"""A column with a larger share of rows whose id is missing, no id, or another row's is no column of ids."""
+"""Largest share of rows with a missing, unusable or duplicate id in a column that is detected as the id."""
 
 _NUMBERED_IMAGE = re.compile(r"image([1-9][0-9]?)")
 
 
 class Columns(NamedTuple):
-    """Which column (a dotted path) holds what."""
+    """The column (a dotted path) of each role; None where the data set has none."""
 
     prompt: str
     answer: str | None
@@ -69,12 +69,13 @@ class Columns(NamedTuple):
     images: str | None
 
     def to_fields(self) -> dict[str, str]:
-        """Return what was taken for prompt, answer, id and images; what there is not is left out."""
+        """Return the columns of prompt, answer, id and images, without the roles that have none."""
         return {role: column for role, column in self._asdict().items() if column is not None}
 
 
 def get(row: Row, column: str) -> Any | Missing:
-    """Return what stands in a column, or `MISSING`. A column whose own name has dots goes before a nested one."""
+    """Return the value of a column, a dotted path into nested ones, or `MISSING`."""
+    # A column whose name contains dots takes precedence over a nested one.
     if column in row:
         return row[column]
     value: Any = row
@@ -86,7 +87,7 @@ def get(row: Row, column: str) -> Any | Missing:
 
 
 def without(row: Row, columns: Iterable[str]) -> Row:
-    """Return the row less some columns; of a nested column only the named leaf goes."""
+    """Return a copy of the row without some columns; of a nested column only the named leaf is removed."""
     rest = dict(row)
     for column in columns:
         if column in rest:
@@ -97,23 +98,23 @@ def without(row: Row, columns: Iterable[str]) -> Row:
             child = level.get(key)
             if not isinstance(child, dict):
                 break
-            level[key] = level = dict(child)
+            level[key] = level = dict(child)  # copied on the way down, so that the caller's row stays as it is
         else:
             level.pop(leaf, None)
     return rest
 
 
 def choose_columns(source: ProblemSource, head: Sequence[Row], *, no_ids: Collection[str] = ()) -> Columns:
-    """Decide from the first rows which column holds what.
+    """Choose the column of each role from the first rows.
 
-    Names count in any case, with or without `_`, `-` and spaces. A column that the source names must stand in at least
-    one of the rows; one that is detected must hold what can be used. One of images may begin later: see
+    Names match in any case, with or without `_`, `-` and spaces. A column that the source names must exist in at least
+    one of the rows; a detected one must hold usable values. An image column may appear in later rows only: see
     `ImageColumns`. Raises `InputError`, listing the columns, where a named column is absent or none can be detected.
 
     Args:
-        source: The data set, and what the user says of it.
+        source: The data set, with the columns that the user names.
         head: Its first rows.
-        no_ids: Columns that are known to hold no ids.
+        no_ids: Columns that are known to hold no unique ids.
     """
     table = _Table(head)
     prompt = _check_named(source, table, "prompt") or table.first(PROMPT_COLUMNS, read_prompt)
@@ -136,35 +137,38 @@ def choose_columns(source: ProblemSource, head: Sequence[Row], *, no_ids: Collec
 
 
 def first_column(head: Sequence[Row], candidates: Iterable[str]) -> str | None:
-    """Return the first of the candidates, in any case, that holds more than nulls; None where there is none."""
+    """Return the first of the candidate columns with a value that is not null; None if there is none.
+
+    Names match in any case.
+    """
     return _Table(head).first(candidates)
 
 
 class ImageColumns:
-    """Finds the columns that hold the images of each row, so that none is left out because others have none."""
+    """Finds the image columns of each row, since rows of one data set may have images in different columns."""
 
     def __init__(self, columns: Columns, image_field: str) -> None:
-        """Look in one column where the user names it, nowhere where they name none, else in those of usual names."""
+        """Search the column that the user names, no column if `image_field` is empty, else those of usual names."""
         self._named = columns.images if image_field not in ("", IMAGE_COLUMNS[0]) else None
-        self._looks = image_field == IMAGE_COLUMNS[0]
+        self._detects = image_field == IMAGE_COLUMNS[0]
         self._others = frozenset({columns.prompt, columns.answer, columns.id} - {None})
         self._keys: tuple[str, ...] = ()
         self._groups: list[list[str]] = []
+        # True as long as no row has the column that the user named.
         self.is_missing = self._named is not None
-        """Whether the user named a column that no row has had."""
 
     def of(self, row: Row) -> list[str]:
-        """Return the columns that hold the row's images, in order; empty where there are none.
+        """Return the columns that hold the row's images, in order; empty if there are none.
 
-        Raises `UnusableCellError` where none has a usual name, and several hold images.
+        Raises `UnusableCellError` if several columns hold images and none has a usual name.
         """
         if self._named is not None:
             self.is_missing = self.is_missing and get(row, self._named) is MISSING
             return [self._named]
-        if not self._looks:
+        if not self._detects:
             return []
         keys = tuple(row)
-        if keys != self._keys:  # rows of one data set mostly have the same columns
+        if keys != self._keys:  # cached, since rows of one data set mostly have the same columns
             self._keys, self._groups = keys, self._group(keys)
         for group in self._groups:
             if filled := [column for column in group if not is_no_image(row[column])]:
@@ -175,6 +179,7 @@ class ImageColumns:
         return others
 
     def _group(self, keys: Sequence[str]) -> list[list[str]]:
+        """Return the columns with usual image names, in groups; the first group that holds an image is used."""
         names = {key: normalized(key) for key in keys if key not in self._others}
         alike = ([key for key, name in names.items() if name == normalized(column)][:1] for column in IMAGE_COLUMNS)
         numbered = [(int(match[1]), key) for key, name in names.items() if (match := _NUMBERED_IMAGE.fullmatch(name))]
@@ -182,12 +187,12 @@ class ImageColumns:
 
 
 def is_no_image(cell: Any) -> bool:
-    """Return whether a cell of a column of images says that there is none."""
+    """Return whether a cell of an image column is empty."""
     return cell is MISSING or cell is None or (isinstance(cell, str | list) and not cell)
 
 
 def _is_image(value: Any) -> bool:
-    """Return whether a value is an image by what it holds: bytes, or a data URL. Paths and addresses only name one."""
+    """Return whether a value contains an image, as bytes or a data URL. Paths and URLs only name one."""
     first = value[0] if isinstance(value, list) and value else value
     content = first.get("bytes") if isinstance(first, dict) else first
     if isinstance(content, str):
@@ -196,12 +201,12 @@ def _is_image(value: Any) -> bool:
 
 
 def normalized(name: str) -> str:
-    """Return a column's name without case, spaces, `_` and `-`."""
+    """Normalize a column's name for comparison: lower case, without spaces, `_` and `-`."""
     return re.sub(r"[\s_-]+", "", str(name).casefold())
 
 
 class _Table:
-    """The columns of the first rows, by their names in any case."""
+    """Columns of the first rows, found by name in any case."""
 
     def __init__(self, head: Sequence[Row]) -> None:
         self._head = head
@@ -218,7 +223,7 @@ class _Table:
         return len(self._head)
 
     def find(self, name: str) -> str | None:
-        """Return the column of that name, or else in another case; dots may reach into it at any depth."""
+        """Return the column with this exact name, a dotted path of any depth, or else one that differs in case."""
         if any(get(row, name) is not MISSING for row in self._head):
             return name
         return next(iter(self._alike.get(normalized(name), ())), None)
@@ -229,12 +234,12 @@ class _Table:
         read: Callable[[Any, str], object] | None = None,
         others: Collection[str | None] = (),
     ) -> str | None:
-        """Return the first column of these names that holds what `read` reads, or else more than nulls.
+        """Return the first column with these names that has a usable value, or else one that is not null.
 
         Args:
-            names: In order.
-            read: Raises `UnusableCellError` for a value that cannot be used.
-            others: Columns that are taken already.
+            names: Candidate names, in order of preference.
+            read: Raises `UnusableCellError` for an unusable value; None accepts every value that is not null.
+            others: Columns that already have a role.
         """
         filled = [
             column
@@ -248,13 +253,14 @@ class _Table:
         return next(usable, next(iter(filled), None))
 
     def first_ids(self, others: Collection[str | None]) -> str | None:
-        """Return the first column of ids whose values are such."""
+        """Return the first column with a usual id name whose values are unique ids."""
         candidates = [name for name in ID_COLUMNS if self.first([name], None, others) is not None]
         columns = (self.first([name], None, others) for name in candidates)
         return next((column for column in columns if column is not None and self._holds_ids(column)), None)
 
     def _holds_ids(self, column: str) -> bool:
         values = [get(row, column) for row in self._head]
+        # Floats are measurements, not ids, even where they are unique.
         texts = [str(value) for value in values if not isinstance(value, float) and _reads(read_id, value, column)]
         return len(values) - len(set(texts)) <= MOST_BAD_IDS * len(values)
 
@@ -287,6 +293,15 @@ def _check_named(source: ProblemSource, table: _Table, role: Role) -> str | None
 def _undetected_error(
     source: ProblemSource, table: _Table, what: str, role: Role, candidates: Sequence[str]
 ) -> InputError:
+    """Return the error for a role whose column cannot be detected.
+
+    Args:
+        source: The data set.
+        table: Its columns, which the message lists.
+        what: Noun for the role in the message.
+        role: The role, whose flag the message names.
+        candidates: Column names that were tried.
+    """
     flag = source.flag(role)
     advice = f"name it with {flag}" if flag else f"call it {candidates[0]}"
     if flag and role == "answer":

@@ -1,4 +1,4 @@
-"""Data files: JSON Lines, JSON and Parquet, local or remote, plain or compressed."""
+"""Read data files: JSON Lines, JSON and Parquet, local or remote, plain or compressed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LFS_ADVICE = "its content is still at Git LFS: `git lfs pull` in its folder fetc
 
 
 def is_data_file(dataset: str) -> bool:
-    """Return whether a source means one file, by its name (`.jsonl`, `.json.gz`, ...), its URL, or what is on disk."""
+    """Return whether a source is a single file, by its suffix (`.jsonl`, `.json.gz`, ...), as a URL, or on disk."""
     return (
         kind_by_name(dataset) is not None
         or "://" in dataset
@@ -28,7 +28,7 @@ def is_data_file(dataset: str) -> bool:
 
 
 def read_data_file(path: str) -> Iterator[tuple[int, Row | BadRow]]:
-    """Yield (1-based line or position, row), streaming but for `.json`.
+    """Yield (1-based line or position, row); all formats but `.json` are streamed.
 
     A `.json` file holds an array, an object with one, or JSON Lines. Raises `InputError` where the file cannot be
     read or is of no known kind.
@@ -47,7 +47,7 @@ def read_data_file(path: str) -> Iterator[tuple[int, Row | BadRow]]:
 
 
 def is_lfs_pointer(path: Path) -> bool:
-    """Return whether a local file stands for one that Git LFS has not fetched."""
+    """Return whether a local file is a Git LFS pointer, whose content is not fetched."""
     try:
         with path.open("rb") as file:
             return file.read(len(_LFS_POINTER)) == _LFS_POINTER
@@ -56,7 +56,7 @@ def is_lfs_pointer(path: Path) -> bool:
 
 
 def folder_of(path: str) -> Path | None:
-    """Return the folder in which a local file lies; None for a remote one."""
+    """Return the folder of a local file; None for a remote one."""
     return None if "://" in path else Path(path).expanduser().resolve().parent
 
 

@@ -1,4 +1,4 @@
-"""reasoning-gym's procedural problems: the one module that knows how its entries are made again."""
+"""Adapter of reasoning-gym: generates its procedural problems, and regenerates single entries for scoring."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ PREFIX = "reasoning_gym:"
 DEFAULT_SIZE = 500
 DEFAULT_SEED = 42
 
-# Their generators walk through sets (measured on 0.1.25, 41 problems of each of 105 data sets under two hash seeds).
+# Their generators iterate over sets, whose order depends on Python's hash seed (measured on 0.1.25: 41 problems of each
+# of 105 data sets under two hash seeds).
 _FOLLOW_HASH_SEED = frozenset(
     {
         "codeio",
@@ -39,7 +40,7 @@ _FOLLOW_HASH_SEED = frozenset(
 
 
 def known_names() -> list[str]:
-    """Return the names that reasoning-gym registers. Imports it, which takes seconds."""
+    """Return the names of reasoning-gym's data sets. Imports it, which takes seconds."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # its dependencies' SyntaxWarnings
         from reasoning_gym.factory import DATASETS
@@ -47,16 +48,16 @@ def known_names() -> list[str]:
 
 
 def close_names(name: str) -> list[str]:
-    """Return registered names that look like `name`."""
+    """Return up to three registered names similar to `name`."""
     return difflib.get_close_matches(name, known_names(), n=3)
 
 
 def read_problems(spec: str, max_problems: int | None) -> Iterator[tuple[int, Problem | BadRow]]:
     """Yield (1-based position, problem) of `NAME?size=100&seed=7&min_digits=1`, with or without `reasoning_gym:`.
 
-    There are `size` problems (500), or `max_problems` where that is fewer. Problem i is the same whatever the two are.
-    `fields["reasoning_gym"]` holds the `name`, `config` and `index` from which `make_entry` makes the entry again. An
-    entry without an answer, to be scored by reasoning-gym alone, makes a problem without one. Raises `InputError` for
+    There are `size` problems (default 500), at most `max_problems`. Problem i does not depend on these two.
+    `fields["reasoning_gym"]` holds the `name`, `config` and `index` from which `make_entry` regenerates the entry. An
+    entry without an answer, which only reasoning-gym can score, becomes a problem without one. Raises `InputError` for
     an unknown name and a bad configuration.
     """
     name, _, query = spec.removeprefix(PREFIX).partition("?")
@@ -69,7 +70,8 @@ def read_problems(spec: str, max_problems: int | None) -> Iterator[tuple[int, Pr
             raise InputError(f"reasoning_gym {name}: {key} must be an integer, found {value!r}")
     if size < 1:
         raise InputError(f"reasoning_gym {name}: size must be at least 1, found {size}")
-    # A few data sets (acre) make other problems for another size: so small ones are the beginning of the default one.
+    # A few data sets (acre) generate other problems for another size. With at least the default size, a small data set
+    # is a prefix of the default one.
     rest = {key: config[key] for key in sorted(config) if key not in {"seed", "size"}}
     config = {**rest, "seed": seed, "size": max(size, DEFAULT_SIZE)}
     dataset = create_dataset(name, config)
@@ -77,7 +79,7 @@ def read_problems(spec: str, max_problems: int | None) -> Iterator[tuple[int, Pr
 
 
 def create_dataset(name: str, config: dict[str, Any]) -> Any:
-    """Make reasoning-gym's data set, its warnings kept quiet. Raises `InputError` for a configuration it refuses."""
+    """Create a reasoning-gym data set, without its warnings. Raises `InputError` for a configuration it refuses."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import reasoning_gym
@@ -87,14 +89,14 @@ def create_dataset(name: str, config: dict[str, Any]) -> Any:
             raise InputError(f"reasoning_gym {name} refuses its configuration: {fault}")
         try:
             return reasoning_gym.create_dataset(name, **config)
-        except Exception as error:  # its data sets check with assertions and let the rest happen
+        except Exception as error:  # its data sets check with assertions, and raise anything else for what those miss
             raise InputError(f"reasoning_gym {name} refuses its configuration {config}: {error}") from error
 
 
 def make_entry(dataset: Any, index: int) -> dict[str, Any]:
-    """Return one entry of a data set (`question`, `answer`, `metadata`), the same each time.
+    """Generate one entry of a data set (`question`, `answer`, `metadata`), deterministically.
 
-    Some generators (list_functions) draw from Python's global generator too: it is seeded for the entry.
+    Some generators (list_functions) also draw from Python's global random state, so it is seeded per entry.
     """
     with _restored_state(dataset), warnings.catch_warnings():
         random.seed(f"{dataset.seed}-{index}")
@@ -104,8 +106,8 @@ def make_entry(dataset: Any, index: int) -> dict[str, Any]:
 
 
 def score_answer(dataset: Any, answer: Any, entry: dict[str, Any]) -> float:
-    """Return the score that a data set gives to an answer to one of its entries, the same whatever was made before."""
-    # knight_swap keeps the boards of a right answer in the metadata.
+    """Return the data set's score of an answer to one of its entries, independent of earlier calls."""
+    # A copy: knight_swap's scorer writes the boards of a right answer into the metadata.
     entry = {**entry, "metadata": dict(entry["metadata"])}
     with _restored_state(dataset):
         return float(dataset.score_answer(answer, entry))
@@ -113,10 +115,10 @@ def score_answer(dataset: Any, answer: Any, entry: dict[str, Any]) -> float:
 
 @contextmanager
 def _restored_state(dataset: Any) -> Iterator[None]:
-    """Put back what generators and scorers set for the process: its random states and its decimal context.
+    """Restore the process's global random states and decimal context, which generators and scorers change.
 
-    decimal_arithmetic sets the precision to that of its configuration where it makes an entry, and counts on it where
-    it scores one; every other data set counts on Python's own.
+    decimal_arithmetic sets the precision of its configuration when it generates an entry, and relies on it when it
+    scores one; all other data sets rely on Python's default.
     """
     import numpy
 
@@ -130,6 +132,14 @@ def _restored_state(dataset: Any) -> Iterator[None]:
 
 
 def _make_all(dataset: Any, name: str, config: dict[str, Any], count: int) -> Iterator[tuple[int, Problem | BadRow]]:
+    """Yield (1-based position, problem) of the first entries.
+
+    Args:
+        dataset: The data set created from `name` and `config`.
+        name: reasoning-gym's name of it.
+        config: Its configuration, which each problem records.
+        count: Number of entries.
+    """
     for index in range(count):
         source = {"name": name, "config": config, "index": index}
         try:
@@ -175,14 +185,14 @@ def _parse_query(name: str, query: str) -> dict[str, Any]:
 
 
 def _parse_value(text: str) -> Any:
-    """Read JSON or a Python literal where it is one (`true`, `[1, 2]`, `None`), else text."""
+    """Parse a value as JSON or as a Python literal (`true`, `[1, 2]`, `None`); return other text unchanged."""
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError:
         pass
     try:
         value = ast.literal_eval(text)
-        orjson.dumps(value)
+        orjson.dumps(value)  # the configuration is recorded with each problem
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return text
     return value

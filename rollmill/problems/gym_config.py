@@ -1,6 +1,7 @@
-"""What a configuration of a reasoning-gym data set may say: it can come from a row of a data file.
+"""Validate configurations of reasoning-gym data sets, which may come from an untrusted data file.
 
-A few data sets hand texts of it on: to sympy's parser, which evaluates them, or to `open`. Those texts are names here.
+A few data sets pass texts of their configuration to sympy's parser, which evaluates them, or to `open`. Such texts must
+be plain names.
 """
 
 from __future__ import annotations
@@ -14,19 +15,19 @@ _SYMBOL = re.compile(r"[A-Za-z][A-Za-z0-9]{0,19}(?:_[A-Za-z0-9]{1,20})?", re.ASC
 _FILE_NAME = re.compile(r"[A-Za-z0-9_-]{1,80}(?:\.[A-Za-z0-9]{1,10})?", re.ASCII)
 
 _NAMES: dict[tuple[str, str], tuple[re.Pattern[str], str]] = {
-    # The scorers parse integrands and products that these symbols stand in, and so evaluate them.
+    # The scorers parse, and thereby evaluate, integrands and products that contain these symbols.
     ("intermediate_integration", "symbols"): (_SYMBOL, "a symbol's name"),
     ("polynomial_multiplication", "variables"): (_SYMBOL, "a symbol's name"),
     ("simple_integration", "symbols"): (_SYMBOL, "a symbol's name"),
-    # A file of the package: it would open a path elsewhere as well.
+    # A file of the package; the data set would also open a path outside of it.
     ("spell_backward", "data_file"): (_FILE_NAME, "the name of a file of reasoning-gym's own data"),
 }
 
 
 def config_fault(name: str, config_class: type, config: Mapping[str, Any]) -> str | None:
-    """Return why the data set `name` is not made from `config`, or None; what its own checks find is left to them.
+    """Return why the data set `name` must not be created from `config`, or None. Its own checks come afterwards.
 
-    Texts where a number belongs are refused for all data sets, since some evaluate problems written with them.
+    Text in a number's place is refused for all data sets, since some evaluate problems that contain it.
     """
     if name == "composite":
         return "composite is made of other data sets, whose configurations cannot be given: name one of those instead"
@@ -49,7 +50,7 @@ def _is_number(field: Field[Any]) -> bool:
 
 
 def _shown(value: Any) -> str:
-    """Return a text, cut; of anything else only its type, since it may be large and deep."""
+    """Return a text, truncated, for a message; for other values only their type, since they may be large and deep."""
     if isinstance(value, str):
         return repr(value if len(value) <= 60 else value[:60] + "...")
     return f"a value of type {type(value).__name__}"

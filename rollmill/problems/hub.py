@@ -1,4 +1,4 @@
-"""Data sets of the Hugging Face hub and local dataset directories: the one module that knows `datasets`."""
+"""Adapter of `datasets`: reads data sets of the Hugging Face hub and local data set directories."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ _HUB = "https://huggingface.co"
 _SPLIT = re.compile(r"[^A-Za-z]")
 _SPLIT_NAMES = {"train", "training", "test", "testing", "validation", "valid", "val", "dev", "eval", "dataset"}
 _MOST_LOOKED_AT = 1000
+"""Files of a folder that are checked for being Git LFS pointers."""
 
 
 def read_hub(source: ProblemSource, hint: str = "") -> Iterator[tuple[int, Row | BadRow]]:
-    """Yield (1-based position, row) of a hub data set, `org/name` or `org/name:config`, images undecoded.
+    """Yield (1-based position, row) of a hub data set, `org/name` or `org/name:config`, with images undecoded.
 
-    `HF_ENDPOINT`, `HF_TOKEN`, `HF_HOME` and `HF_HUB_OFFLINE` count as everywhere. Raises `InputError` where the hub
-    cannot be reached, or has no such data set, config or split; `hint` ends its message.
+    Respects `HF_ENDPOINT`, `HF_TOKEN`, `HF_HOME` and `HF_HUB_OFFLINE`. Raises `InputError` where the hub cannot be
+    reached, or has no such data set, config or split; `hint` is appended to its message.
     """
     from datasets import load_dataset
 
@@ -45,22 +46,22 @@ def read_hub(source: ProblemSource, hint: str = "") -> Iterator[tuple[int, Row |
 
 
 def split_config(dataset: str) -> tuple[Path, str | None] | None:
-    """Return the folder of `folder` or `folder:config`, and the config; None where there is no such folder."""
-    whole = Path(dataset).expanduser()
-    if whole.is_dir():
-        return whole.resolve(), None
+    """Split `folder` or `folder:config` into the folder and the config; None if there is no such folder."""
+    path = Path(dataset).expanduser()  # a folder's own name may contain a colon
+    if path.is_dir():
+        return path.resolve(), None
     name, colon, config = dataset.rpartition(":")
     folder = Path(name).expanduser()
-    if not colon or "://" in dataset or not name or not config or whole.exists() or not folder.is_dir():
+    if not colon or "://" in dataset or not name or not config or path.exists() or not folder.is_dir():
         return None
     return folder.resolve(), config
 
 
 def read_directory(folder: Path, config: str | None, source: ProblemSource) -> Iterator[tuple[int, Row | BadRow]]:
-    """Yield (1-based position, row) of a directory that `save_to_disk` made, one of data files, or a hub clone.
+    """Yield (1-based position, row) of a directory: by `save_to_disk`, of data files, or a clone of a hub data set.
 
-    Configs are those of the README.md, or else subfolders that have the same files each. Raises `InputError` where
-    the directory holds none of these, has no such config or split, or has several configs and none is named.
+    Configs are those of the README.md, or else subfolders with the same splits. Raises `InputError` where the directory
+    is none of these, has no such config or split, or has several configs and none is named.
     """
     from datasets import load_dataset
 
@@ -91,21 +92,21 @@ def _with_config(source: ProblemSource, config: str) -> str:
 
 
 def _configs_of_card(folder: Path) -> list[str]:
-    """Return the configs that the README.md of a data set names; none where it names none, or cannot be read."""
+    """Return the configs that a data set's README.md names; empty if it names none or cannot be read."""
     from datasets.utils.metadata import MetadataConfigs
     from huggingface_hub import DatasetCard
 
     try:
         card = DatasetCard.load(folder / "README.md")
         return list(MetadataConfigs.from_dataset_card_data(card.data))
-    except Exception:  # whatever a file of anybody's holds: loading says what is wrong with it
+    except Exception:  # the file is untrusted; loading the data set reports what is wrong with it
         return []
 
 
 def _folders_of_configs(folder: Path) -> list[str]:
-    """Return the subfolders that hold the same splits each, as `main/train-*` and `socratic/train-*`.
+    """Return the subfolders that hold the same splits, such as `main/train-*` and `socratic/train-*`.
 
-    Loaded together they would be mixed. One that `save_to_disk` made counts, too.
+    `datasets` would mix their rows. A subfolder by `save_to_disk` counts as well.
     """
     splits: dict[str, set[str]] = {}
     for child in sorted(folder.iterdir()):
@@ -126,15 +127,24 @@ def _has_pointers(folder: Path) -> bool:
 
 
 def _check_files(dataset: str, folders: Sequence[Path], name: str, config: str | None) -> None:
-    """Raise `InputError` where the data set's own card names data files of this machine outside of its folders."""
+    """Check that the data set's card, which is untrusted, names no local data file outside of its folders.
+
+    Args:
+        dataset: The data set as the user names it, for the message.
+        folders: Folders in which its files may lie.
+        name: Hub id or folder, as `datasets` takes it.
+        config: Name of the config; None for the only or default one.
+
+    Raises `InputError`.
+    """
     from datasets import load_dataset_builder
 
     files = load_dataset_builder(name, config).config.data_files or {}
     for path in chain.from_iterable(files.values()):
-        local = path.rpartition("::")[2].removeprefix("file://")
+        local = path.rpartition("::")[2].removeprefix("file://")  # fsspec chains: `zip://a.json::/data/b.zip`
         if "://" in local:
             continue
-        # Links are followed: a user's own folders, and the hub's cache, have them where the files are elsewhere.
+        # Not `resolve()`: users' folders and the hub's cache contain links to files elsewhere, which are allowed.
         path = Path(os.path.normpath(local))
         if not any(path.is_relative_to(folder) for folder in folders):
             raise InputError(
@@ -144,7 +154,7 @@ def _check_files(dataset: str, folders: Sequence[Path], name: str, config: str |
 
 
 def hub_folders(dataset: str) -> list[Path]:
-    """Return the folders in which the files of a hub data set lie once it is loaded: what its loader names is there."""
+    """Return the cache folders that contain the files of a hub data set once it is loaded."""
     from huggingface_hub.constants import HF_HUB_CACHE
     from huggingface_hub.file_download import repo_folder_name
 
@@ -154,9 +164,9 @@ def hub_folders(dataset: str) -> list[Path]:
 
 
 def unpacked_folders(folder: Path) -> list[Path]:
-    """Return the folders into which `datasets` has unpacked the archives in `folder`, a data set's own.
+    """Return the folders into which `datasets` has unpacked the archives of the data set in `folder`.
 
-    They lie beside those of all other data sets, under the hash of the archive's path.
+    They lie beside those of all other data sets, each named by the hash of the archive's path.
     """
     from datasets import config
     from datasets.utils.file_utils import hash_url_to_filename
@@ -170,9 +180,9 @@ def unpacked_folders(folder: Path) -> list[Path]:
 
 
 def snapshot_folders(folder: Path) -> list[Path]:
-    """Return where the links of `folder` lead, if it lies in a snapshot of the hub's cache: to the files beside it.
+    """Return the target folder of the links in `folder`, if it lies in a snapshot of the hub's cache; else no folder.
 
-    `<repo>/snapshots/<revision>` holds links to `<repo>/blobs`, which is no link itself.
+    `<repo>/snapshots/<revision>` contains links into `<repo>/blobs`. A `blobs` that is itself a link is not trusted.
     """
     for snapshots in folder.parents:
         blobs = snapshots.parent / "blobs"
@@ -200,7 +210,7 @@ def _load_saved(folder: Path, source: ProblemSource) -> Any:
 
 
 def _read(rows: Any) -> Iterator[tuple[int, Row | BadRow]]:
-    # The arrow format hands out what is stored: images stay bytes and paths, and nothing is decoded on the way.
+    # The arrow format returns what is stored: images stay bytes and paths, and nothing is decoded.
     return read_batches(rows.with_format("arrow").iter(batch_size=BATCH_ROWS))
 
 

@@ -1,4 +1,4 @@
-"""Images: found in a row, recognised by their bytes, kept beside the problems under the hash of their content."""
+"""Read the images of a row, check them, and store them beside the problems under the hash of their content."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ _EXTENSIONS = {
     "image/tiff": "tiff",
 }
 LARGEST_IMAGE = 64 << 20
-"""Bytes of one image, packed as it is in its file."""
+"""Largest size of an image file, in bytes."""
 MOST_PIXELS = 89_478_485
-"""Pixels of one image, a third of a gigabyte once they are decoded: where Pillow begins to warn of bombs."""
+"""Most pixels of one image, a third of a gigabyte decoded; Pillow warns of decompression bombs from here."""
 _MOST_SCANS = 200
-"""Scans of one JPEG: each goes through all of its blocks again, in some bytes."""
+"""Most scans of a progressive JPEG: a scan of a few bytes makes the decoder process all blocks again."""
 _LARGEST_TILE = 1 << 24
-"""Pixels of a TIFF's tile, where the picture has fewer: tiles are unpacked whole."""
+"""Most pixels of a TIFF tile if the picture has fewer: a tile is always decoded in full."""
 _MARKER = re.compile(rb"\xff([^\x00\xff])")
 _SHORTEST_BASE64 = 32
-"""Characters that hold the beginning of any image."""
+"""Base64 characters that contain the signature of every media type."""
 _LONGEST_DATA_URL = 3 * LARGEST_IMAGE  # every byte may be written as `%XX`
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://|file:/", re.IGNORECASE)  # files may have a colon in their name
 
 
 def media_type(content: bytes) -> str | None:
-    """Return what an image's first bytes say it is: png, jpeg, gif, webp, bmp or tiff; None for anything else."""
+    """Return the media type by an image's first bytes: png, jpeg, gif, webp, bmp or tiff; None for anything else."""
     if content.startswith(b"\x89PNG\r\n\x1a\n"):
         return "image/png"
     if content.startswith(b"\xff\xd8\xff"):
@@ -50,7 +50,7 @@ def media_type(content: bytes) -> str | None:
         return "image/gif"
     if content.startswith(b"RIFF") and content[8:12] == b"WEBP":
         return "image/webp"
-    if content.startswith(b"BM") and content[6:10] == bytes(4):  # two letters alone begin many a text
+    if content.startswith(b"BM") and content[6:10] == bytes(4):  # "BM" alone also begins texts
         return "image/bmp"
     if content.startswith((b"II*\x00", b"MM\x00*")):
         return "image/tiff"
@@ -58,9 +58,9 @@ def media_type(content: bytes) -> str | None:
 
 
 def check_picture(content: bytes, kind: str) -> str | None:
-    """Return why an image of a media type cannot be used: it is too large, or does not decode. None where it can.
+    """Return why an image cannot be used (too large, or not decodable); None if it can.
 
-    The size is read from the head before anything is unpacked, and only the first frame is decoded.
+    The dimensions are read from the header before anything is decoded, and only the first frame is decoded.
     """
     from PIL import Image as Pictures
 
@@ -75,36 +75,36 @@ def check_picture(content: bytes, kind: str) -> str | None:
                 return f"image has more than {MOST_PIXELS:,} pixels"
             if kind == "image/tiff" and _tile_pixels(picture) > max(_LARGEST_TILE, 2 * width * height):
                 return "image has tiles that are far larger than it is"
-            picture.draft(None, (width // 8 or 1, height // 8 or 1))  # a JPEG is decoded to an eighth, which is faster
+            picture.draft(None, (width // 8 or 1, height // 8 or 1))  # decode a JPEG at 1/8 scale, which is faster
             picture.load()
     except (Pictures.DecompressionBombError, Pictures.DecompressionBombWarning):
         return f"image has more than {MOST_PIXELS:,} pixels"
-    except Exception as error:  # decoders raise whatever they meet; what they say may show what the file holds
+    except Exception as error:  # decoders raise anything; their message is not shown, as it may quote the file
         return f"image cannot be decoded ({type(error).__name__})"
     return None
 
 
 def _has_many_scans(content: bytes) -> bool:
-    """Return whether a JPEG has more than `_MOST_SCANS`, found as its decoder finds them.
+    """Return whether a JPEG has more than `_MOST_SCANS` scans.
 
-    Other parts may hold such bytes.
+    Follows the markers as the decoder does, since other segments may contain the bytes of a scan marker.
     """
     at, scans = 2, 0
     while marker := _MARKER.search(content, at):
         kind, at = marker[1][0], marker.end()
-        if kind == 0xD9:  # the end
+        if kind == 0xD9:  # end of image
             return False
-        if kind == 0xDA:
+        if kind == 0xDA:  # start of scan
             scans += 1
             if scans > _MOST_SCANS:
                 return True
-        if kind != 0x01 and not 0xD0 <= kind <= 0xD8:  # these have no length
+        if kind != 0x01 and not 0xD0 <= kind <= 0xD8:  # those are markers without a length field
             at += int.from_bytes(content[at : at + 2], "big")
     return False
 
 
 def _tile_pixels(picture: Any) -> int:
-    """Of a TIFF; 0 where it has strips. Raises where a side is not a number."""
+    """Return the pixels of a TIFF's tile; 0 if it has strips. Raises where a side is not a number."""
     return int(picture.tag_v2.get(322, 0)) * int(picture.tag_v2.get(323, 0))
 
 
@@ -113,7 +113,7 @@ def _too_large(content: bytes) -> str | None:
 
 
 class ImageStore:
-    """Keeps images in a folder, each once, as `<sha256>.<extension>`."""
+    """Stores images in a folder, each once, as `<sha256>.<extension>`."""
 
     def __init__(
         self,
@@ -124,14 +124,15 @@ class ImageStore:
         decoded: bool = True,
         advice: str = " (--image_folders names further ones)",
     ) -> None:
-        """Keep images in `folder`.
+        """Store images in `folder`.
 
         Args:
-            folder: where they are kept.
-            beside: the folder in which rows may name files, and from which relative paths start; None for no such.
-            further: more folders in which rows may name files. Files anywhere else are never opened.
-            decoded: only images that decode are kept; see `check_picture`.
-            advice: what a user may do about a file that lies elsewhere.
+            folder: Folder of the stored images.
+            beside: Folder of the data, in which rows may name files and to which relative paths refer; None if the
+                data have no local folder.
+            further: More folders in which rows may name files. Files anywhere else are never opened.
+            decoded: Whether images that do not decode are refused; see `check_picture`.
+            advice: What the user may do about a file in another folder; ends the message.
         """
         self._advice = advice  # a part of the reason, which is what a summary shows
         self._folder = folder
@@ -139,9 +140,9 @@ class ImageStore:
         self._folders = [*([] if beside is None else [beside]), *further]
 
     def keep_all(self, value: Any, field: str) -> tuple[Image, ...]:
-        """Keep the images of one cell, in order; a cell that is missing, null or an empty list holds none.
+        """Store the images of one cell, in order; a cell that is missing, null or an empty list has none.
 
-        A cell is an image or a list of them; an image is bytes, `{"bytes", "path"}`, a path, a data URL or base64.
+        A cell is an image or a list of images; an image is bytes, `{"bytes", "path"}`, a path, a data URL or base64.
         Raises `UnusableCellError`.
         """
         if value is MISSING or value is None:
@@ -150,11 +151,11 @@ class ImageStore:
         return tuple(self.keep(cell, field) for cell in cells)
 
     def keep(self, cell: Any, field: str) -> Image:
-        """Keep one image; see `keep_all`. Raises `UnusableCellError`."""
+        """Store one image; see `keep_all`. Raises `UnusableCellError`."""
         content, named = self._read(cell, field)
         kind = media_type(content)
         if kind is None:
-            # Of a file that the row merely names nothing is shown, not even how it begins.
+            # Never show the content of a named file: the row may name one that is not the author's to read.
             shown = f"begins {content[:12]!r}" if named is None else named[:200]
             raise UnusableCellError(field, "not a png, jpeg, gif, webp, bmp or tiff image", shown)
         sha256 = hashlib.sha256(content).hexdigest()
@@ -167,7 +168,7 @@ class ImageStore:
         return Image(path=f"{self._folder.name}/{path.name}", media_type=kind, sha256=sha256)
 
     def _read(self, cell: Any, field: str) -> tuple[bytes, str | None]:
-        """Return the bytes of one image, and the name of the file that they are from, where they are from one."""
+        """Return the bytes of one image, and the path as the row gives it if they come from a file, else None."""
         if isinstance(cell, dict):
             cell = cell.get("bytes") or cell.get("path")
         if isinstance(cell, bytes | bytearray | memoryview):
@@ -194,10 +195,11 @@ class ImageStore:
 
 
 def _read_base64(text: str) -> bytes | None:
-    """Return the image that a text is in base64; None where it is none, as a path is."""
+    """Decode a text that is an image in base64; None if it is not, such as a path."""
     if len(text) < _SHORTEST_BASE64 or len(text) > 2 * LARGEST_IMAGE:
         return None
     try:
+        # The signature first, so that long texts of another kind are not decoded.
         if media_type(base64.b64decode(text[:_SHORTEST_BASE64])) is None:
             return None
         return base64.b64decode("".join(text.split()), validate=True)

@@ -1,4 +1,4 @@
-"""Loading: rows from a source become `problems.jsonl`, and what cannot be used becomes `quarantine.jsonl`."""
+"""Load problems: rows of a source are written to `problems.jsonl`, unusable ones to `quarantine.jsonl`."""
 
 from __future__ import annotations
 
@@ -40,49 +40,53 @@ from rollmill.terminal.escapes import visible_line
 _log = logging.getLogger(__name__)
 
 HEAD_ROWS = 20
-"""Readable rows from which the columns are chosen."""
+"""Number of readable rows from which the columns are chosen."""
 _MOST_BAD_AT_FIRST = 1000
-"""Unreadable rows before the first readable one, after which the rest is not looked at."""
+"""Reading stops after so many unreadable rows without a readable one."""
 
 _ID = "instance_id"
 
 ProblemFault = Callable[[Problem], str | None]
+"""Returns why a problem cannot be used although its row is valid, or None."""
 _Outcomes = Iterator[tuple[int, Problem | BadRow]]
 _Rows = Iterator[tuple[int, Row | BadRow]]
 
 
 class LoadedProblems(BaseModel):
-    """What `load_problems` left behind."""
+    """The result of `load_problems`."""
 
     model_config = ConfigDict(frozen=True)
 
     path: Path
     """`problems.jsonl`, one `Problem` a line."""
     sha256: str
-    """Of `problems.jsonl`, which names images by their own hash."""
+    """Hash of `problems.jsonl`, which in turn names images by their hash."""
     count: int
     quarantined: int
     quarantine_path: Path | None
-    """`quarantine.jsonl`, one `{"row", "field", "reason", "raw"}` a line; None where nothing was rejected."""
+    """`quarantine.jsonl`, one `{"row", "field", "reason", "raw"}` a line; None where no row was rejected."""
     fields: dict[str, str]
-    """Which column was taken for `prompt`, `answer`, `id`, `images`."""
+    """Column used for each of `prompt`, `answer`, `id`, `images`."""
     reasons: dict[str, int]
     """Rejected rows by reason, most frequent first."""
 
 
 class _TooManyBadError(InputError):
-    """The rows were read, and too few can be used."""
+    """Raised after reading where too few rows can be used; the quarantine is kept."""
 
 
 class _Opened(NamedTuple):
+    """An opened source: problems and bad rows as they are read, and facts that are known after the last row."""
+
     outcomes: _Outcomes
     fields: Callable[[], dict[str, str]] = dict[str, str]
-    """Which column was taken for what, once all are read."""
+    """Returns the column used for each role; image columns are known only after all rows are read."""
     lacks_images: Callable[[], bool] = bool
+    """Returns whether no row had the image column that the user named."""
 
 
 class _NotAnIdError(Exception):
-    """A column that was taken for ids holds none."""
+    """Raised where a column that was detected as the id turns out not to be unique."""
 
     def __init__(self, column: str) -> None:
         super().__init__(column)
@@ -98,13 +102,17 @@ def load_problems(
 ) -> LoadedProblems:
     """Stream a source's rows into `folder`: `problems.jsonl`, `quarantine.jsonl`, `images/<sha256>.<ext>`.
 
-    The quarantine goes to `quarantine_path` where that is given. A column that was taken for ids and turns out to hold
-    none (see `MOST_BAD_IDS`) makes the rows be read again without it.
+    If the detected id column turns out not to be unique (see `MOST_BAD_IDS`), the rows are read again without it. Both
+    files are written atomically. Raises `InputError` where the source cannot be read, its columns cannot be detected,
+    no row can be used, or a share above `max_bad_share` cannot; in the last two cases the quarantine is written, the
+    problems are not.
 
-    `problem_fault` says why a problem that reads well cannot be used all the same (its verifier cannot parse the
-    answer, say), or None. Both files appear whole or not at all. Raises `InputError` where the source cannot be
-    read, its columns cannot be told, no row can be used, or more than `max_bad_share` cannot; in the last two cases
-    the quarantine is written, the problems are not.
+    Args:
+        source: The data set and its columns.
+        folder: Output folder; created if missing.
+        problem_fault: Returns why a problem cannot be used although its row is valid (for example because its
+            verifier cannot parse the answer), or None.
+        quarantine_path: File for rejected rows; by default `quarantine.jsonl` in `folder`.
     """
     quarantine_path = quarantine_path or folder.resolve() / "quarantine.jsonl"
     no_ids: list[str] = []
@@ -124,7 +132,15 @@ def load_problems(
 def _load(
     source: ProblemSource, folder: Path, fault: ProblemFault | None, quarantine_path: Path, no_ids: Collection[str]
 ) -> LoadedProblems:
-    """Load the rows once. Raises as `load_problems` does, and `_NotAnIdError`."""
+    """Load the rows once. Raises as `load_problems` does, and `_NotAnIdError`.
+
+    Args:
+        source: The data set and its columns.
+        folder: Absolute output folder.
+        fault: See `load_problems`.
+        quarantine_path: File for rejected rows.
+        no_ids: Columns that an earlier pass found not to be unique ids.
+    """
     problems_path = folder / "problems.jsonl"
     refusal: InputError | None = None
     with atomic_write(quarantine_path) as rejected:
@@ -132,6 +148,7 @@ def _load(
             with atomic_write(problems_path) as usable:
                 opened = _open(source, folder / "images", no_ids)
                 sieve = _Sieve(usable, rejected, fault)
+                # Closed at once when there are enough problems: a generator may hold a file or connection open.
                 with closing(opened.outcomes) as outcomes:  # type: ignore[type-var]  # they are all generators
                     sieve.take_all(outcomes, source.max_problems)
                 fields = opened.fields()
@@ -144,6 +161,7 @@ def _load(
                         f"the {sieve.seen:,} rows that were read"
                     )
         except _TooManyBadError as error:
+            # Raised only outside of the outer block, so that the quarantine is kept and the problems are not.
             refusal = error
     if refusal:
         raise refusal
@@ -161,17 +179,25 @@ def _load(
 
 
 def load_problems_again(source: ProblemSource, folder: Path, problems: Path, *, quarantined: int) -> LoadedProblems:
-    """Load from the source the problems that an earlier call has left at `problems`, whatever refused others then.
+    """Load from the source the problems that an earlier call wrote, without the filter that rejected others then.
 
-    Files and errors are those of `load_problems`; no quarantine is left, and `quarantined` is the earlier call's.
+    Files and errors are those of `load_problems`, except that no quarantine is kept.
+
+    Args:
+        source: The data set and its columns.
+        folder: Output folder.
+        problems: `problems.jsonl` of the earlier call.
+        quarantined: Number of rows that the earlier call rejected; returned in the result.
     """
-    wanted = set(read_instance_ids(problems))
+    earlier_ids = set(read_instance_ids(problems))
     everything = source.model_copy(update={"max_bad_share": 1.0})
     with tempfile.TemporaryDirectory(prefix="rollmill-quarantine-") as rest:
         loaded = load_problems(
             everything,
             folder,
-            problem_fault=lambda problem: None if problem.instance_id in wanted else "no problem of the run on disk",
+            problem_fault=lambda problem: (
+                None if problem.instance_id in earlier_ids else "no problem of the run on disk"
+            ),
             quarantine_path=Path(rest) / "quarantine.jsonl",
         )
     return loaded.model_copy(update={"quarantined": quarantined, "quarantine_path": None, "reasons": {}})
@@ -191,6 +217,8 @@ def read_problems(path: Path) -> Iterator[Problem]:
 
 
 class _Identified(msgspec.Struct):
+    """The id of a line; the decoder skips all other keys, which is faster than validating the problem."""
+
     instance_id: str
 
 
@@ -207,7 +235,7 @@ def read_instance_ids(path: Path) -> list[str]:
 
 
 class _Sieve:
-    """Takes outcomes one by one: problems to one file, bad rows to the other, and counts."""
+    """Writes problems to one file and bad rows to the other, and counts both."""
 
     def __init__(self, usable: BinaryIO, rejected: BinaryIO, fault: ProblemFault | None) -> None:
         self._usable = usable
@@ -221,22 +249,22 @@ class _Sieve:
 
     @property
     def count(self) -> int:
-        """Usable problems so far."""
+        """Return the number of usable problems so far."""
         return len(self._first_at)
 
     @property
     def seen(self) -> int:
-        """Rows so far, usable or not."""
+        """Return the number of rows so far, usable or not."""
         return self.count + self.quarantined
 
     def check_ids(self, column: str) -> None:
-        """Raise `_NotAnIdError` where too many rows have no id in a column, or one that others have."""
+        """Check that few rows have a missing or duplicate id in the detected column. Raises `_NotAnIdError`."""
         bad = self._bad_fields[column] + self._bad_fields[_ID]
         if bad > MOST_BAD_IDS * self.seen:
             raise _NotAnIdError(column)
 
     def take_all(self, outcomes: _Outcomes, max_problems: int | None) -> None:
-        """Take outcomes until they end or there are enough problems."""
+        """Consume outcomes until they end or there are `max_problems` usable problems."""
         for number, outcome in outcomes:
             bad = outcome if isinstance(outcome, BadRow) else self._take(number, outcome)
             if bad:
@@ -254,7 +282,7 @@ class _Sieve:
             return BadRow(number, None, fault, show(row))
         try:
             line = dump_line(row)
-        except TypeError as error:  # a lone surrogate that some other reader let through
+        except TypeError as error:  # a lone surrogate, which UTF-8 cannot encode and not all readers refuse
             return BadRow(number, None, f"cannot be written as JSON: {error}", show(row))
         self._first_at[problem.instance_id] = number
         self._usable.write(line)
@@ -264,12 +292,14 @@ class _Sieve:
     def _reject(self, row: BadRow) -> None:
         self.quarantined += 1
         self._bad_fields[row.field] += 1
+        # What follows a colon or comma varies from row to row; reasons are counted without it.
         reason = re.split(r"[:,]", row.reason, maxsplit=1)[0]
         self.reasons[f"{row.field}: {reason}" if row.field else reason] += 1
         self._rejected.write(dump_line(row.to_json()))
 
 
 def _open(source: ProblemSource, image_folder: Path, no_ids: Collection[str]) -> _Opened:
+    """Open a source by its kind: reasoning-gym, a directory, a file, or the hub."""
     dataset = source.dataset
     if dataset.startswith(gym.PREFIX):
         return _open_gym(source)
@@ -282,7 +312,8 @@ def _open(source: ProblemSource, image_folder: Path, no_ids: Collection[str]) ->
         return _open_rows(source, rows, store(folder, further), no_ids)
     if is_data_file(dataset):
         rows = read_data_file(dataset)
-        # A snapshot's file is a link to where files have hashes for names: those that rows give are beside the link.
+        # A file of a hub snapshot is a link into `blobs`, where files are named by hashes. Relative paths in its rows
+        # refer to the folder of the link, so `resolve()` would be wrong here.
         beside = Path(dataset).expanduser().absolute().parent
         if blobs := snapshot_folders(beside):
             return _open_rows(source, rows, store(beside, [*further, *blobs]), no_ids)
@@ -290,6 +321,7 @@ def _open(source: ProblemSource, image_folder: Path, no_ids: Collection[str]) ->
     if dataset.startswith((".", "/", "~")):
         raise InputError(f"{dataset} does not exist")
     hint = ""
+    # A name without an organisation is first a reasoning-gym data set, then one of the hub's old unscoped ones.
     if "/" not in dataset:
         name = dataset.partition("?")[0]
         if name in gym.known_names():
@@ -306,7 +338,7 @@ def _folder_advice(source: ProblemSource) -> str:
 
 
 def _image_folders(source: ProblemSource) -> list[Path]:
-    """Return the further folders of images. Raises `InputError` for one that is not there."""
+    """Return the further image folders that the user names. Raises `InputError` for one that does not exist."""
     folders = [Path(folder).expanduser() for folder in source.image_folders]
     missing = next((folder for folder in folders if not folder.is_dir()), None)
     if missing is not None:
@@ -321,6 +353,14 @@ def _open_gym(source: ProblemSource) -> _Opened:
 
 
 def _open_rows(source: ProblemSource, rows: _Rows, images: ImageStore, no_ids: Collection[str]) -> _Opened:
+    """Choose the columns from the first rows, and map all rows with them.
+
+    Args:
+        source: The data set, with the columns that the user names.
+        rows: Its (number, row), unread.
+        images: Store of the rows' images.
+        no_ids: Columns that are known not to be unique ids.
+    """
     head: list[tuple[int, Row | BadRow]] = []
     readable: list[Row] = []
     while len(readable) < HEAD_ROWS and (readable or len(head) < _MOST_BAD_AT_FIRST):

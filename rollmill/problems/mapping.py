@@ -1,4 +1,4 @@
-"""Mapping: a row becomes a problem, or a bad row with its reason."""
+"""Map a row to a problem, or to a bad row with the reason."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SHOWN = 2000
 
 
 class RowMapper:
-    """Maps the rows of one data set with the columns that were chosen for it."""
+    """Maps the rows of one data set to problems, by the columns chosen for it."""
 
     def __init__(self, columns: Columns, images: ImageStore, image_field: str) -> None:
         self._columns = columns
@@ -35,9 +35,12 @@ class RowMapper:
         self._shown: dict[str, None] = {} if columns.images is None else {columns.images: None}
 
     def map(self, number: int, position: int, row: Row) -> Problem | BadRow:
-        """Map a row to a problem.
+        """Map a row to a problem, or to a bad row.
 
-        `number` is the row's own (see `BadRow`); `position` counts from 0, and makes an id where there is none.
+        Args:
+            number: Line or row number in the source, 1-based; see `BadRow`.
+            position: 0-based position among the rows read, which makes an id where there is no id column.
+            row: The row.
         """
         prompt, answer, identity, _ = self._columns
         parts: list[Any] = []
@@ -60,19 +63,24 @@ class RowMapper:
 
     @property
     def fields(self) -> dict[str, str]:
-        """Return which column was taken for what, images by what the rows until now had."""
-        found = self._columns.to_fields()
-        return found | {"images": ", ".join(self._shown)} if self._shown else found
+        """Return the column used for each role; for images, the columns in which the rows so far had some."""
+        fields = self._columns.to_fields()
+        return fields | {"images": ", ".join(self._shown)} if self._shown else fields
 
     @property
     def lacks_images(self) -> bool:
-        """Tell whether no row until now had the column of images that the user named."""
+        """Return whether no row so far had the image column that the user named."""
         return self._image_columns.is_missing
 
     def _keep(self, row: Row, columns: list[str], parts: list[Any]) -> tuple[Image, ...]:
-        """Keep a row's images in the order in which its messages show them.
+        """Store a row's images in the order in which its messages show them.
 
-        Those of the column that no message shows, and that are not in the messages themselves, come after them.
+        Images of the columns that no message shows come after them, without duplicates of those in the messages.
+
+        Args:
+            row: The row.
+            columns: Its image columns.
+            parts: Cells of the image parts in its messages; `PLACEHOLDER` takes the next image of the columns.
         """
         prompt = self._columns.prompt
         if parts and self._refuses_images:
@@ -88,13 +96,13 @@ class RowMapper:
         inside = {image.sha256 for image in shown}
         others = [image for image in rest if image.sha256 not in inside]
         self._shown.update(dict.fromkeys(column for column, _ in listed))
-        if len(shown) > len(listed) - len(others):
+        if len(shown) > len(listed) - len(others):  # some images came from the messages themselves
             self._shown[prompt] = None
         return (*shown, *others)
 
 
 def show(row: Row) -> str:
-    """Return the beginning of a row, for people."""
+    """Return a row as truncated JSON text, for messages and the quarantine."""
     try:
         return orjson.dumps(row, default=_name_kind, option=orjson.OPT_NON_STR_KEYS)[:_SHOWN].decode("utf-8", "ignore")
     except TypeError:  # nested too deeply, or text that UTF-8 cannot hold

@@ -1,4 +1,4 @@
-"""What a job's parameters say of its problems, and of how they are asked."""
+"""Parameters of jobs that read problems and prompt models with them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rollmill.problems.source import FLAGS, Flag, ProblemSource
 
 
 class ProblemLimits(Parameters):
-    """How many problems are read, and how many rows may be unusable."""
+    """Limits on the number of problems and the share of unusable rows."""
 
     max_problems: int | None = parameter(
         None,
@@ -33,7 +33,7 @@ class ProblemLimits(Parameters):
 
 
 class ImageParameters(Parameters):
-    """Which image files rows may name."""
+    """Folders in which rows may name image files."""
 
     image_folders: list[str] = parameter(
         [],
@@ -50,7 +50,7 @@ class ImageParameters(Parameters):
 
 
 class DatasetColumns(Parameters):
-    """Which data set holds the problems, and in which columns."""
+    """The data set of the problems, and its columns."""
 
     dataset: str | None = parameter(
         None,
@@ -85,14 +85,14 @@ class DatasetColumns(Parameters):
 
 
 class DatasetParameters(ProblemLimits, ImageParameters, DatasetColumns):
-    """Where problems are, and how their rows are read."""
+    """The source of the problems: data set, columns and limits."""
 
     source_flags: ClassVar[Mapping[Flag, str]] = FLAGS
-    """The flags by which the user of the command says it."""
+    """The command's flags by meaning, for messages."""
 
     @property
     def source(self) -> ProblemSource | None:
-        """Where the problems are; None where no data set is named."""
+        """Return the source of the problems; None where no data set is named."""
         if self.dataset is None:
             return None
         return ProblemSource(
@@ -110,7 +110,7 @@ class DatasetParameters(ProblemLimits, ImageParameters, DatasetColumns):
 
 
 class PromptingParameters(Parameters):
-    """How problems become messages."""
+    """Prompt template and system prompt."""
 
     prompt_template: str | None = parameter(
         None,
@@ -124,7 +124,7 @@ class PromptingParameters(Parameters):
 
 
 class FewShotParameters(PromptingParameters):
-    """How problems become messages, with examples before the question."""
+    """Prompt template, system prompt and few-shot examples."""
 
     few_shot: str | None = parameter(
         None,

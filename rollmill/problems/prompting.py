@@ -1,4 +1,4 @@
-"""Prompting: what stands around a problem's question, the same for every problem of a run."""
+"""Prompt template, system prompt and few-shot examples, the same for every problem of a run."""
 
 from __future__ import annotations
 
@@ -25,16 +25,17 @@ _LATEX = (
     "noindent nolimits nonumber norm normalsize not notin nparallel nprec nrightarrow nsim nsubseteq nsucc nsupseteq "
     "nu num nwarrow"
 )
+# `\\n` is an escaped backslash before n; `\n` is a line break unless it begins one of LaTeX's commands.
 _LINE_BREAK = re.compile(r"\\(\\n|n(?!(?:" + "|".join(name[1:] for name in _LATEX.split()) + r")(?![A-Za-z])))")
 _MOST_COLUMNS = 1000
-"""In a template: each may be as long as a prompt."""
+"""Most columns in a template, since each value may be as long as a prompt."""
 PROMPT = "prompt"
 _USUAL = frozenset(map(normalized, _QUESTIONS))
 _LEAKS = "it would show the model the ground truth"
 
 
 class _Piece(NamedTuple):
-    """Literal text, then maybe a column's value."""
+    """Literal text of a template, followed by the value of a column unless that is None."""
 
     literal: str
     column: str | None
@@ -43,27 +44,31 @@ class _Piece(NamedTuple):
 
 
 class Prompting(BaseModel):
-    """Template, system prompt and examples. Raises `InputError` for a template that cannot work."""
+    """Template, system prompt and few-shot examples. Raises `InputError` for an unusable template."""
 
     model_config = ConfigDict(frozen=True)
 
     template: str | None = None
-    """Text with `{prompt}` and maybe `{column}`s in it; `{{` and `}}` make braces. A question's column by one of its
-    usual names (`{question}`, `{problem}`) is `{prompt}` where that does not stand in it."""
+    """Text with `{prompt}`, and optionally other `{column}`s; `{{` and `}}` are literal braces. Without `{prompt}`, the
+    first usual name of a question's column (`{question}`, `{problem}`) is the prompt."""
     system_prompt: str | None = None
     few_shot: tuple[tuple[str, str], ...] = ()
-    """(question, answer) pairs; questions go through the template, answers stand as they are."""
+    """(question, answer) pairs; the template applies to questions, answers are unchanged."""
     choices: bool = False
-    """Whether a problem's choices follow its question as lettered lines, where the template does not name them."""
+    """Show a problem's choices after its question, as lettered lines, unless the template names their column."""
 
     @classmethod
     def from_flags(cls, template: str | None, few_shot_path: str | None, system_prompt: str | None) -> Self:
-        r"""Read what the flags name.
+        r"""Build the prompting from a command's flags.
 
-        A template that is the path of a file is read from it, less one newline at its end; in one that is written on
-        one line, and in such a system prompt, `\n` is a line break: see `with_line_breaks`. The examples' file is JSON
-        Lines or JSON (or Parquet) with a question (`prompt`, `question`, `problem`, ...) and an answer (`completion`,
-        `answer`, `response`, ...) per row. Raises `InputError`, for a row with file, row and field.
+        Args:
+            template: Text, or the path of a file with it, whose final newline is removed. In a text on one line `\n`
+                is a line break: see `with_line_breaks`.
+            few_shot_path: JSON Lines, JSON or Parquet file with a question (`prompt`, `question`, `problem`, ...) and
+                an answer (`completion`, `answer`, `response`, ...) per row.
+            system_prompt: Text; `\n` as in the template.
+
+        Raises `InputError`, for a bad row with file, row and field.
         """
         few_shot = tuple(_read_examples(few_shot_path)) if few_shot_path else ()
         system = None if system_prompt is None else with_line_breaks(system_prompt)
@@ -71,23 +76,24 @@ class Prompting(BaseModel):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What of it determines a run's outputs."""
+        """Return what determines a run's outputs."""
         return {
             "template": self.template,
             "system_prompt": self.system_prompt,
             "few_shot": [list(pair) for pair in self.few_shot],
+            # Left out if false, so that runs from before the option keep their identity.
             **({"choices": True} if self.choices else {}),
         }
 
     @property
     def shows_choices(self) -> bool:
-        """Tell whether choices follow the question."""
+        """Return whether choices follow the question."""
         return self.choices and not any(piece.column in CHOICE_COLUMNS for piece in self._pieces)
 
     def check_columns(self, fields: dict[str, str]) -> None:
-        """Refuse a template that names the answer's column, or not the question's. `fields`: `LoadedProblems.fields`.
+        """Check that the template names the question's column and not the answer's. Raises `InputError`.
 
-        Raises `InputError`.
+        `fields` is `LoadedProblems.fields`.
         """
         named, question = self._question, fields.get("prompt", PROMPT)
         if self.template is not None and named != PROMPT and normalized(str(named)) != normalized(question):
@@ -100,9 +106,12 @@ class Prompting(BaseModel):
                 raise InputError(f"the prompt template names the answer's column {{{column}}}: {_LEAKS}")
 
     def render(self, question: str, columns: dict[str, Any], where: str) -> str:
-        """Return the template with a question and its row's other columns put in; without a template, the question.
+        """Fill the template with a question and the other columns of its row; without a template, return the question.
 
-        `where` begins the message of the `InputError` for a column that is missing.
+        Args:
+            question: The question.
+            columns: Other columns of the row.
+            where: Start of the message of the `InputError` for a missing column.
         """
         if self.template is None:
             return question
@@ -111,7 +120,7 @@ class Prompting(BaseModel):
 
     @cached_property
     def _question(self) -> str | None:
-        """The name by which the template has the question in it; None where it has none."""
+        """Return the name under which the template refers to the question; None if it does not."""
         columns = [piece.column for piece in self._pieces if piece.column is not None]
         usual = (column for column in columns if normalized(column) in _USUAL)
         return PROMPT if PROMPT in columns else next(usual, None)
@@ -135,10 +144,10 @@ class Prompting(BaseModel):
 
 
 def with_line_breaks(text: str) -> str:
-    r"""Return a text of one line with line breaks for `\n`, which a shell hands on as it is.
+    r"""Replace `\n` in a one-line text by a line break, since a shell passes it on literally.
 
-    `\\n` is `\n` itself. LaTeX's commands (`\neq`, `\nu`) and all other backslashes stay, and so does a text with line
-    breaks of its own.
+    `\\n` becomes a literal `\n`. LaTeX commands (`\neq`, `\nu`) and all other backslashes are unchanged, and so is a
+    text that already has line breaks.
     """
     return text if "\n" in text else _LINE_BREAK.sub(lambda match: "\n" if match[1] == "n" else "\\n", text)
 
@@ -150,7 +159,7 @@ def _read_template(template: str | None) -> str | None:
         path = Path(template).expanduser()
         if not path.is_file():
             return with_line_breaks(template)
-    except (OSError, RuntimeError):  # a text too long to be a path, or with a ~ that is no home
+    except (OSError, RuntimeError):  # the text is too long for a path, or begins with a ~ that is no user's home
         return with_line_breaks(template)
     try:
         return path.read_text("utf-8").removesuffix("\n")
@@ -169,7 +178,9 @@ def _parse(template: str) -> list[_Piece]:
             raise _malformed(template, f"{{{column}}} names no column")
         if "{" in (spec or ""):
             raise _malformed(template, f"{{{column}:{spec}}} is nested")
-        if re.search(r"\d{4}", spec or ""):  # in any script, as `format` reads it; the template may be anybody's
+        # `\d` matches digits of any script, as `format` accepts them. A large width would exhaust memory, and the
+        # template may come from an untrusted file.
+        if re.search(r"\d{4}", spec or ""):
             raise _malformed(template, f"{{{column}:{spec}}} is more than 999 wide")
         pieces.append(_Piece(literal, column, conversion, spec or ""))
     if sum(piece.column is not None for piece in pieces) > _MOST_COLUMNS:
@@ -221,6 +232,14 @@ def _read_examples(path: str) -> list[tuple[str, str]]:
 
 
 def _cell(path: str, number: int, row: dict[str, Any], candidates: tuple[str, ...]) -> str:
+    """Return the text of the first candidate column that is not null. Raises `InputError`.
+
+    Args:
+        path: File of the examples, for messages.
+        number: 1-based line or row, for messages.
+        row: The row.
+        candidates: Column names, in order of preference.
+    """
     column = next((name for name in candidates if row.get(name) is not None), None)
     if column is None:
         columns = ", ".join(row) or "none"

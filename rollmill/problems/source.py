@@ -1,4 +1,4 @@
-"""What to load: the parameters that say where problems come from and which columns matter."""
+"""Description of a data set to load: its location, columns and limits."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Role = Literal["prompt", "answer", "id", "image"]
-"""What a column may hold."""
+"""Roles of columns."""
 Flag = Literal["dataset", "split", "prompt", "answer", "id", "image", "image_folders", "max_bad_share"]
 
 FLAGS: dict[Flag, str] = {
@@ -24,7 +24,7 @@ FLAGS: dict[Flag, str] = {
 
 
 class ProblemSource(BaseModel):
-    """Where problems come from, and how their rows are read."""
+    """A data set of problems: its location, columns and limits."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
@@ -40,29 +40,29 @@ class ProblemSource(BaseModel):
     answer_field: str | None = None
     """Column with the ground truth (`reward_model.ground_truth`); None: detected; empty: the data have none."""
     id_field: str | None = None
-    """Column with the instance id; None: detected, where its values are ids; empty, or where there is none:
+    """Column with the instance id; None: detected if its values are unique. Empty or not detected: ids are
     `row-<0-based number>`."""
     image_field: str = "images"
-    """Column with the prompt's images; by default `images`, or else of each row the first of `IMAGE_COLUMNS` that holds
-    any. Empty: no images, and rows with images in their messages are refused."""
+    """Column with the prompt's images. The default `images` means the first of `IMAGE_COLUMNS` that holds any, for each
+    row. Empty: no images, and rows with images in their messages are refused."""
     image_folders: tuple[str, ...] = ()
     """Further folders in which rows may name image files: by default only the folder of the data set itself."""
     max_problems: int | None = Field(default=None, ge=1)
-    """Usable problems after which reading stops."""
+    """Number of usable problems after which reading stops."""
     max_bad_share: float = Field(default=0.1, ge=0, le=1)
-    """Refuse the data when more than this share of the rows read cannot be used."""
+    """Largest share of unusable rows; the data set is refused above it."""
     flags: dict[Flag, str] = Field(default=FLAGS)
-    """Those of the command that reads the data, for messages; what its user cannot say is left out."""
+    """Flags of the command that reads the data, for messages; without those that the command does not have."""
 
     def flag(self, name: Flag) -> str | None:
-        """Return the flag by which the user says this; None where they cannot."""
+        """Return the command's flag; None if the command has none."""
         return self.flags.get(name)
 
     def in_brackets(self, name: Flag) -> str:
-        """Return the flag for the middle of a message."""
+        """Return the flag as ` (--flag)` for use within a message; empty if the command has none."""
         return f" ({self.flags[name]})" if name in self.flags else ""
 
     def named(self, role: Role) -> str | None:
-        """Return the column that the user names for something."""
+        """Return the column that the user names for a role; None if it is to be detected."""
         names = {"prompt": self.prompt_field, "answer": self.answer_field, "id": self.id_field}
         return names.get(role, self.image_field)
