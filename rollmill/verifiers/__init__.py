@@ -24,7 +24,7 @@ __all__ = [
     "problem_fault",
 ]
 
-# Imported when they are asked for: the process of a verifier of somebody's own needs none but its own.
+# Imported on first use: a worker process imports only its own verifier.
 __getattr__ = lazy_exports(
     __name__,
     {

@@ -1,4 +1,4 @@
-"""Kinds of answers that are not computed: words, dates, codes; and lists, of which each item is an answer."""
+"""Recognize answers that are compared as text (words, dates, codes), and split lists into items."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _CAPITALS = re.compile(
     r"[A-Z][0-9]+[A-Z0-9]*|[0-9]+[A-Z]|[0-9A-Z]+\s*_\s*\{?\s*[0-9]{1,2}\s*\}?"
 )  # squares, seats; digits to a base
 _CODE_IN_PROSE = re.compile(r"(?<![\w.])[0-9A-Za-z+]*[0-9][\w.:/+-]*(?:\s?[ap]m\b)?")
-_OPENED = {"(": ")", "[": "]", "{": "}", "\\{": "\\}"}
+_BRACKETS = {"(": ")", "[": "]", "{": "}", "\\{": "\\}"}
 _NAME = re.compile(r"\s*([A-Za-z](?:_?\{?[0-9A-Za-z]{1,3}\}?)?)\s*=(?!=)")
 _PLUS_MINUS = re.compile(r"(?P<before>.*)±(?P<after>.+)", re.DOTALL)
 _NAMED_TUPLE = re.compile(r"\s*\((?P<names>\s*\\?[A-Za-z]+\s*(?:,\s*\\?[A-Za-z]+\s*)+)\)\s*=\s*(?=[(\\])")
@@ -72,27 +72,27 @@ _ANY_ORDER = re.compile(
 
 
 ROW = "¶"
-r"""Stands for `\\\\` between the rows of a matrix."""
+r"""Replaces `\\\\` between the rows of a matrix, so that it survives the removal of markup."""
 
 
 class Intervals(NamedTuple):
-    """Intervals, with the name of what lies in them where it has one."""
+    """Intervals as LaTeX, and the name of the variable that lies in them, empty without one."""
 
     name: str
     intervals: list[str]
 
 
 class AnswerList(NamedTuple):
-    """Several answers in one."""
+    """A list of answers with its brackets."""
 
     opening: str
-    """The bracket that it begins with, or nothing."""
+    """Opening bracket; empty without one."""
     closing: str
     items: list[str]
 
 
 def date_of(text: str) -> tuple[int, int, int] | None:
-    """Return year (0 without), month and day of a date with a named month or with its year first; None for others."""
+    """Parse a date with a named month or with the year first into year (0 if missing), month and day; else None."""
     for pattern in _DATES:
         if match := pattern.fullmatch(text.strip()):
             groups = match.groupdict()
@@ -102,20 +102,21 @@ def date_of(text: str) -> tuple[int, int, int] | None:
 
 
 def is_words(text: str) -> bool:
-    """Return whether a plain text is words: letters, and what stands between words; a single letter counts."""
+    """Return whether a plain text consists of words: letters, spaces and punctuation; a single letter counts."""
     return _WORDS.fullmatch(text.strip()) is not None
 
 
 def is_code(text: str) -> bool:
-    """Return whether a plain text is a date, time, version, address, telephone number or name with digits in it."""
+    """Return whether a plain text is a date, time, version, address, telephone number or name with digits."""
     text = text.strip()
+    # A difference of terms looks like a code with hyphens.
     if _DIFFERENCE.fullmatch(text) and re.search(r"[a-z]", text):
         return False  # 2x-1
     return any(pattern.fullmatch(text) for pattern in (_CODE, _CAPITALS)) or date_of(text) is not None
 
 
 def same_code(truth: str, answer: str) -> bool:
-    """Compare two codes as text, but for spaces and case; dates by what they name."""
+    """Return whether two codes are the same: dates by value, others as text without spaces and case."""
     dates = date_of(truth), date_of(answer)
     if dates[0] is not None and dates[1] is not None:
         return dates[0] == dates[1]
@@ -123,32 +124,33 @@ def same_code(truth: str, answer: str) -> bool:
 
 
 def code_in(line: str) -> str | None:
-    """Return the one word with digits in a line of prose; None where there is none, or more than one."""
+    """Return the only word with digits in a line of prose; None if there is none, or more than one."""
     codes = _CODE_IN_PROSE.findall(line)
     return codes[0].rstrip(".:/-+") if len(codes) == 1 else None
 
 
 def read_list(text: str, *, by_words: bool = False) -> AnswerList | None:
-    """Split a plain text into the items of a list; None where it is none.
+    """Split a plain text into the items of a list; None if it is not a list.
 
-    `by_words` splits at "and", "or" and semicolons, too.
+    With `by_words` it is also split at "and", "or" and semicolons.
     """
     text = text.strip().removesuffix(".").strip()
     opening = next((mark for mark in ("\\{", "(", "[", "{") if text.startswith(mark)), "")
     closing = next((mark for mark in ("\\}", ")", "]", "}") if text.endswith(mark)), "")
     if opening and closing and _encloses(text, opening, closing):
         items = _split(text[len(opening) : -len(closing)])
+        # (5) is a number in brackets, but {5} is a set of one.
         if len(items) > 1 or "{" in opening:
             return AnswerList(opening.strip("\\"), closing.strip("\\"), items)
         return None
     items = [part for item in _split(text) for part in (_AND_OR.split(item) if by_words else [item])]
     items = [_LEADING_AND.sub("", item) if by_words and position else item for position, item in enumerate(items)]
-    items = [each for item in items for each in _both_signs(item)]
+    items = [signed for item in items for signed in _expand_plus_minus(item)]
     return AnswerList("", "", [item.strip() for item in items if item.strip()]) if len(items) > 1 else None
 
 
 def named_items(items: list[str]) -> tuple[list[str], list[str]]:
-    """Return the names of items such as `x = 1`, empty where there is none, and the items without them."""
+    """Split items such as `x = 1` into names (empty without one) and values."""
     names, values = [], []
     for item in items:
         match = _NAME.match(item)
@@ -160,7 +162,10 @@ def named_items(items: list[str]) -> tuple[list[str], list[str]]:
 
 
 def without_names(text: str) -> str:
-    """Return a tuple without its names before it, as in `(x, y) = (2, -1)`, where they stand in alphabetical order."""
+    """Remove the names before a tuple, `(x, y) = (2, -1)`, if they are in alphabetical order.
+
+    In another order, the values would have to be reordered: the text is unchanged.
+    """
     match = _NAMED_TUPLE.match(text)
     if not match:
         return text
@@ -170,12 +175,12 @@ def without_names(text: str) -> str:
 
 
 def without_member(text: str) -> str:
-    r"""Return a set without the name of what is in it, as in `x \in [-2, 7]`."""
+    r"""Remove the variable before a set, as in `x \in [-2, 7]`."""
     return _MEMBER.sub("", text, count=1)
 
 
 def matrix_of(text: str) -> list[list[str]] | None:
-    """Return the rows of a text that is a matrix in round or square brackets, `ROW` between them; None for others."""
+    r"""Split a LaTeX matrix, with `ROW` in place of `\\\\`, into rows of cells; None for other texts."""
     match = _MATRIX.fullmatch(text.strip())
     if not match:
         return None
@@ -184,20 +189,22 @@ def matrix_of(text: str) -> list[list[str]] | None:
 
 
 def intervals_of(text: str) -> Intervals | None:
-    """Return the intervals that inequalities or a union are, `x < -2 or x ≥ 3`; None for anything else."""
+    """Convert inequalities or a union, `x < -2 or x ≥ 3`, to intervals; None for other texts."""
     bare = _MEMBER.sub("", text.strip().rstrip("."), count=1)
     if _ALL_REAL.fullmatch(bare.strip()):
         return Intervals("", ["(-\\infty,\\infty)"])
     parts = re.split(r"\\cup\b|\\lor\b|,?\s*\bor\b", bare)
     read = [_interval(part.replace("<=", "≤").replace(">=", "≥").strip()) for part in parts]
+    # A single interval without a variable or inequality may as well be a pair: the caller decides.
     if None in read or (len(parts) == 1 and bare == text.strip().rstrip(".") and not _ORDER.search(text)):
         return None
-    found = [each for each in read if each is not None]
-    names = {name for name, _ in found if name}
-    return Intervals(names.pop() if names else "", [each for _, each in found]) if len(names) <= 1 else None
+    intervals = [each for each in read if each is not None]
+    names = {name for name, _ in intervals if name}
+    return Intervals(names.pop() if names else "", [each for _, each in intervals]) if len(names) <= 1 else None
 
 
 def _interval(part: str) -> tuple[str, str] | None:
+    """Convert one inequality or interval to (variable, interval); None for other texts."""
     if part[:1] in {"(", "["} and part[-1:] in {")", "]"} and len(_split(part[1:-1])) == 2:
         return "", part
     match = _INEQUALITY.fullmatch(part)
@@ -209,6 +216,7 @@ def _interval(part: str) -> tuple[str, str] | None:
             continue
         if not re.search(r"[0-9]|\\(?:pi|infty|sqrt)", bound):
             return None
+        # a < x bounds x from below, and so does x > b.
         if (sign in "<≤") == is_before:
             lower = ("[" if sign in "≤≥" else "(") + bound.strip()
         else:
@@ -217,16 +225,17 @@ def _interval(part: str) -> tuple[str, str] | None:
 
 
 def is_ordered(truth: AnswerList, prompt: str, *, are_numbers: bool, is_sorted: bool) -> bool:
-    """Return whether the order of a list's items counts.
+    """Return whether the order of a list's items matters.
 
-    In tuples and intervals it does, in sets it does not. Of a list without brackets the problem's words decide; else
-    one of words is in order, and one of numbers where it is not sorted, as a set would be written.
+    It does in tuples and intervals, and does not in sets. For a list without brackets the problem's words decide.
+    Without such words, it matters in a list of words, and in a list of numbers unless these are sorted, as one would
+    write a set.
 
     Args:
-        truth: The true list.
+        truth: The list of the ground truth.
         prompt: The problem's text.
         are_numbers: Whether its items are mathematics, not words.
-        is_sorted: Whether its items are numbers that increase.
+        is_sorted: Whether its items are increasing numbers.
     """
     if truth.opening:
         return truth.opening != "{"
@@ -247,10 +256,13 @@ def _month_number(name: str) -> int:
 
 
 def _encloses(text: str, opening: str, closing: str) -> bool:
-    """Tell whether a text's first bracket is closed by its last one; an interval may mix round and square ones."""
+    """Return whether a text's last bracket closes its first; an interval may mix round and square brackets."""
     depth = 0
     for position, character in enumerate(text):
-        depth += (character in "([{") - (character in ")]}")
+        if character in "([{":
+            depth += 1
+        elif character in ")]}":
+            depth -= 1
         if depth == 0 and position >= len(opening) - 1 and position < len(text) - 1 and character in ")]}":
             return False
     curly = ("{" in opening) == ("}" in closing)
@@ -258,7 +270,7 @@ def _encloses(text: str, opening: str, closing: str) -> bool:
 
 
 def _split(text: str) -> list[str]:
-    """Split at commas and semicolons that stand in no bracket."""
+    """Split at commas and semicolons outside of brackets."""
     items, depth, start = [], 0, 0
     for position, character in enumerate(text):
         if character in "([{":
@@ -271,7 +283,8 @@ def _split(text: str) -> list[str]:
     return [item.strip() for item in (*items, text[start:])]
 
 
-def _both_signs(item: str) -> list[str]:
+def _expand_plus_minus(item: str) -> list[str]:
+    """Split `1 ± 2` into `1 +2` and `1 -2`; return other items unchanged."""
     match = _PLUS_MINUS.fullmatch(item)
     if not match:
         return [item]

@@ -1,7 +1,7 @@
-"""The answer in a completion: what follows the thoughts, and of that what the `<answer>` tags hold.
+"""Extract the answer from a completion: remove the reasoning, then read the `<answer>` tags.
 
-This is the one place that decides what is judged. Two readings: `last`, as a person reads, and `first`, which takes the
-first pair of tags wherever it stands, thoughts included.
+All verifiers use it. There are two readings: `last` takes the last pair of tags after the reasoning, as a person would,
+and `first` takes the first pair anywhere, the reasoning included.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ OPEN = "<answer>"
 CLOSE = "</answer>"
 
 AnswerReading = Literal["last", "first"]
-"""Which pair of tags counts: the last one after the thoughts that holds an answer, or the first in the whole text."""
+"""The pair of tags that is judged: the last one after the reasoning that holds an answer, or the first in the text."""
 
-# Marks around thoughts that servers without a reasoning parser leave in the text. XML-like ones are DeepSeek's, Qwen's
-# and what people ask for in prompts; the others of Magistral, Kimi, Sky-T1, Cohere, Seed-OSS, Gemma and gpt-oss.
+# Marks around reasoning that servers without a reasoning parser leave in the text. XML-like ones are used by DeepSeek,
+# Qwen and in prompts; the others by Magistral, Kimi, Sky-T1, Cohere, Seed-OSS, Gemma and gpt-oss.
 _NAMES = r"(?:[a-z]{1,12}[:_])?(?:think(?:ing)?|thoughts?|reasoning|scratchpad|inner_monologue)"
 _BEGIN = (
     rf"<\s*{_NAMES}\s*>|\[THINK\]|◁think▷|<\|begin_of_thought\|>|<\|START_THINKING\|>|<unused94>thought|"
@@ -26,9 +26,9 @@ _END = (
     rf"<\s*/\s*{_NAMES}\s*>|\[/THINK\]|◁/think▷|<\|end_of_thought\|>|<\|END_THINKING\|>|<unused95>|"
     r"<\|channel\|>\s*final\s*(?:<\|[^|<>\n]{1,40}\|>[^|<>\n]{0,40})?<\|message\|>|<channel\|>"
 )
-_MARK_START = re.compile(r"[<\[◁]")  # searched for first: forty alternatives at each character would take long
+_MARK_START = re.compile(r"[<\[◁]")  # searched first: trying forty alternatives at each character would be slow
 _THOUGHT_MARK = re.compile(rf"(?P<end>{_END})|(?P<begin>{_BEGIN})", re.IGNORECASE)
-# gpt-oss's marks as they look where a server left out special tokens.
+# gpt-oss's marks after a server with `skip_special_tokens`.
 _BARE_CHANNEL = re.compile(r"\s*analysis(?=[A-Z])")
 _BARE_FINAL = "assistantfinal"
 _TAG = re.compile(r"<\s*(?P<close>/?)\s*answer\s*>", re.IGNORECASE)
@@ -40,9 +40,9 @@ _LONGEST_END_TOKEN = 40
 
 
 def after_thoughts(completion: str) -> str | None:
-    """Return what a completion says after its thoughts, less tokens of its end; None where they do not end.
+    """Return a completion's text after its reasoning, less end-of-turn tokens; None if the reasoning never ends.
 
-    A completion may begin within them: templates put the opening mark into the prompt.
+    A completion may begin within the reasoning, since chat templates put the opening mark into the prompt.
     """
     bare = _BARE_CHANNEL.match(completion)
     if bare:
@@ -50,7 +50,7 @@ def after_thoughts(completion: str) -> str | None:
         if not final:
             return None
     start, is_open = 0, False
-    marks = (_THOUGHT_MARK.match(completion, found.start()) for found in _MARK_START.finditer(completion))
+    marks = (_THOUGHT_MARK.match(completion, bracket.start()) for bracket in _MARK_START.finditer(completion))
     for mark in filter(None, marks):
         is_open = mark["begin"] is not None
         if not is_open:
@@ -59,11 +59,11 @@ def after_thoughts(completion: str) -> str | None:
 
 
 def tagged_answer(completion: str, reading: AnswerReading = "last") -> str | None:
-    """Return the stripped text of the pair of tags that counts; None where there is none.
+    """Return the stripped text in the pair of tags that is judged; None if there is none.
 
-    A pair that is not closed reads to the end: servers cut at the stop string `</answer>`. In the reading `last`,
-    a pair with nothing in it, or with dots, is passed over, and so is a tag that is only spoken of ("in <answer>
-    tags"); where the text ends with such a pair and no other holds anything, the answer is empty.
+    A pair without a closing tag extends to the end, since servers cut at the stop string `</answer>`. The reading
+    `last` skips pairs that are empty or a placeholder (`...`), and tags that are only mentioned ("in <answer> tags").
+    If the text ends with such a pair and no other pair has an answer, the answer is empty.
     """
     if reading == "first":
         return _first_pair(completion)
@@ -74,9 +74,9 @@ def tagged_answer(completion: str, reading: AnswerReading = "last") -> str | Non
 
 
 def answer_or_all(completion: str, reading: AnswerReading = "last") -> str:
-    """Return the tagged answer where tags are, else all that follows the thoughts, stripped.
+    """Return the tagged answer if there is one, else all text after the reasoning, stripped.
 
-    It is empty where the thoughts do not end.
+    It is empty if the reasoning never ends.
     """
     answer = tagged_answer(completion, reading)
     if answer is not None:
@@ -86,14 +86,14 @@ def answer_or_all(completion: str, reading: AnswerReading = "last") -> str:
 
 
 def encodable(text: str) -> str:
-    """Return `text` with every lone surrogate, which UTF-8 and so JSON cannot hold, replaced by `?`."""
+    """Replace every lone surrogate in `text`, which UTF-8 and therefore JSON cannot hold, by `?`."""
     if text.isascii():
         return text
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def shown(text: str, limit: int = 80) -> str:
-    """Return `text` as a quoted line for a message, cut at `limit` characters."""
+def quote(text: str, limit: int = 80) -> str:
+    """Return `text` quoted on one line for a message, truncated to `limit` characters."""
     return repr(text if len(text) <= limit else text[:limit] + "...")
 
 
@@ -109,10 +109,10 @@ def _first_pair(completion: str) -> str | None:
 def _last_pair(text: str) -> str | None:
     answer: str | None = None
     opened: re.Match[str] | None = None
-    is_empty, end = False, len(text.rstrip())  # of what stands last
+    is_empty, end = False, len(text.rstrip())  # whether the text ends with a pair that has no answer
     for tag in _TAG.finditer(text):
         if not tag["close"]:
-            opened = None if _is_spoken_of(text, tag) else tag
+            opened = None if _is_mentioned(text, tag) else tag
         elif opened:
             content = text[opened.end() : tag.start()]
             is_empty = _NO_ANSWER.fullmatch(content) is not None and tag.end() >= end
@@ -128,15 +128,15 @@ def _last_pair(text: str) -> str | None:
 
 
 def _without_end_tokens(text: str) -> str:
-    """Return the text less tokens such as `<|im_end|>`, which some servers leave at its end."""
+    """Remove end-of-turn tokens such as `<|im_end|>`, which some servers leave at the end of the text."""
     text = text.rstrip()
     while end := _END_TOKEN.search(text, max(0, len(text) - _LONGEST_END_TOKEN)):
         text = text[: end.start()].rstrip()
     return text
 
 
-def _is_spoken_of(text: str, tag: re.Match[str]) -> bool:
-    """Tell whether an opening tag stands in prose about it: quoted, or before the word "tag"."""
+def _is_mentioned(text: str, tag: re.Match[str]) -> bool:
+    """Return whether an opening tag is only mentioned: it is quoted, or the word "tag" follows."""
     quote = text[tag.start() - 1 : tag.start()]
     is_quoted = quote in _QUOTES and text.startswith(quote, tag.end()) if quote else False
     return is_quoted or _TAG_WORD.match(text, tag.end()) is not None

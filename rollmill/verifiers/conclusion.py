@@ -1,7 +1,7 @@
-r"""The clause in which prose concludes: `... = 288 seats, so it can seat 288 people`, `15 stickers (and keeps 25)`.
+r"""Reduce prose to its conclusion: `... = 288 seats, so it can seat 288 people`, `15 stickers (and keeps 25)`.
 
-What is cut away changes nothing of the answer: the way to it, a reason, a remark, what it is not, a check of it. Where
-the part to cut doubts the answer, nothing is cut.
+Only parts that do not change the answer are removed: the derivation, a reason, a remark, a denied alternative, a check.
+A part that doubts the answer is kept.
 """
 
 from __future__ import annotations
@@ -52,14 +52,14 @@ _LONGEST = 2000
 
 
 def without_struck(text: str) -> str:
-    """Return a text without what is struck out in it, and without ticks."""
+    """Remove struck-out text and check marks."""
     if "~~" in text or "<" in text or "\\s" in text:
         text = _STRUCK.sub(" ", text)
     return text if text.isascii() else _MARKS.sub("", text)
 
 
 def without_check(text: str) -> str:
-    """Return a text less a check of its answer at its end, where that doubts nothing and states no other answer."""
+    """Remove a check of the answer from the end of a text, unless it doubts the answer or states another one."""
     for match in _CHECK.finditer(text, max(0, len(text) - _LONGEST)):
         before, check = text[: match.start()], text[match.start() :]
         if before.strip() and not _DOUBT.search(check) and not _FAILED.search(check):
@@ -73,10 +73,11 @@ def last_sentence(line: str) -> str:
 
 
 def conclusion(sentence: str) -> str:
-    """Return the clause in which a sentence concludes, less what only comments on it."""
+    """Return the concluding clause of a sentence, without reasons, remarks and denied alternatives."""
     sentence = _GAP.sub("  ", sentence[-_LONGEST:])
     starts = [match.end() for match in _SO.finditer(sentence) if sentence[: match.start()].strip()]
     clause = without_comment(sentence[starts[-1] :] if starts else _LEADING_REASON.sub("", sentence))
+    # "15, not 20": the denied number would make two candidates.
     denial = _DENIAL.search(clause)
     if denial and re.search(r"[0-9]", clause[: denial.start()]):
         clause = clause[: denial.start()] + clause[denial.end() :]
@@ -84,27 +85,27 @@ def conclusion(sentence: str) -> str:
 
 
 def without_comment(text: str) -> str:
-    """Return a text less a reason, and a remark in brackets or behind a dash, at its end."""
+    """Remove a reason, and a remark in brackets or after a dash, from the end of a text."""
     text = without_reason(text)
     for pattern in (_DASH, _REMARK):
         match = pattern.search(text)
         if match and text[: match.start()].strip() and not _DOUBT.search(match[0]):
-            text = _joined(text, match)
+            text = _cut_remark(text, match)
     return text.strip()
 
 
 def without_reason(text: str) -> str:
-    """Return a text less what follows a "because" and the like."""
+    """Remove a "because", "since" or "which" and all text after it."""
     reason = _REASON.search(text)
     return text[: reason.start()] if reason and text[: reason.start()].strip() else text
 
 
 def readings(clause: str, *, is_final: bool) -> Iterator[str]:
-    """Yield the parts of a clause with several numbers that may hold the one that it comes to.
+    """Yield parts of a clause with several numbers that may contain its result alone.
 
     Args:
         clause: The clause, as `conclusion` returns it.
-        is_final: Whether nothing else is said, so that it answers even without a word such as "so".
+        is_final: Whether it is the whole text, so that it is the answer even without a word such as "so".
     """
     if result := _RESULT.search(clause):
         yield result["result"]
@@ -113,8 +114,8 @@ def readings(clause: str, *, is_final: bool) -> Iterator[str]:
         yield clause[: phrase.start()]
 
 
-def _joined(text: str, match: re.Match[str]) -> str:
-    r"""Cut a comment; one that is an equation, as in `55 (= 80 - 25)`, is part of the text."""
+def _cut_remark(text: str, match: re.Match[str]) -> str:
+    r"""Remove the match from the text, but keep a remark that is an equation, as in `55 (= 80 - 25)`."""
     remark = match.groupdict().get("remark") or ""
     kept = f" {remark.strip()}" if remark.lstrip().startswith(("=", "≈")) else ""
     return text[: match.start()] + kept + text[match.end() :]

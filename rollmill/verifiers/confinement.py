@@ -1,4 +1,4 @@
-"""Restrictions that a process imposes on itself before it judges answers."""
+"""Restrict the own process before it judges answers: resource limits, and a filter of system calls."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ _SECCOMP_MODE_FILTER = 2
 _STATUS = Path("/proc/self/status")
 _HAS_STATUS = _STATUS.exists()
 MOST_FILES = 1024
-"""Open at a time; a new process's first ones have the lowest numbers."""
+"""Most open file descriptors, and therefore also above the highest one that can be open."""
 _MIB = 1 << 20
 _MAPPED = 4
 """Multiple of the memory limit that a process may map."""
 
 
 class _Program(ctypes.Structure):
-    """`struct sock_fprog`."""
+    """The kernel's `struct sock_fprog`: a seccomp filter."""
 
     _fields_ = (("length", ctypes.c_ushort), ("steps", ctypes.c_char_p))
 
 
 def bind(limits: Limits) -> None:
-    """Limit this process and its forks: no writing of files, no core dump, no tracing by others; memory as a backstop.
+    """Apply resource limits to this process and its forks: no file writes, no core dump, no ptrace, bounded memory.
 
-    A verifier may mistake a lack of memory for a wrong answer. A process may therefore map several times its limit,
+    A verifier may mistake a `MemoryError` for a wrong answer. A process may therefore map several times its limit,
     and whether it used more is checked afterwards (`memory_peak`) or watched (`fork`).
 
-    From now on its output is discarded: it is not needed, and could be endless.
+    Its standard streams are redirected to /dev/null, since the output is not needed and could be unbounded.
     """
     _lower(resource.RLIMIT_AS, _MAPPED * limits.memory_mb * _MIB)
     _lower(resource.RLIMIT_FSIZE, 0)
@@ -54,7 +54,7 @@ def bind(limits: Limits) -> None:
 
 
 def close_scratch() -> None:
-    """Make a sandbox's `SCRATCH` read-only for this process, for good."""
+    """Make a sandbox's `SCRATCH` permanently read-only for this process."""
     for folder, _, _ in os.walk(SCRATCH, topdown=False):
         Path(folder).chmod(0o555)
 
@@ -62,11 +62,11 @@ def close_scratch() -> None:
 def compute_only(cpu_s: float | None = None, memory_mb: int | None = None) -> None:
     """Forbid this process to start, signal or inspect processes and to open sockets.
 
-    Raises `OSError` where the kernel does not filter system calls. On processors for which no filter is known, it
-    still cannot start a process unless it runs as root.
+    Raises `OSError` where the kernel does not support seccomp filters. On processors without a known filter, the
+    process still cannot start others unless it runs as root.
 
     Args:
-        cpu_s: CPU seconds from now on after which the process is killed.
+        cpu_s: CPU seconds after which the kernel kills the process.
         memory_mb: Memory that the process may map, in MiB.
     """
     if cpu_s is not None:
@@ -82,9 +82,9 @@ def compute_only(cpu_s: float | None = None, memory_mb: int | None = None) -> No
 
 @contextmanager
 def cpu_limit(limit_s: float) -> Iterator[None]:
-    """Have the kernel end this process with SIGPROF once the block has used `limit_s` seconds of CPU time.
+    """Let the kernel kill this process with SIGPROF once the block has used `limit_s` seconds of CPU time.
 
-    No handler of Python's: it would wait for the end of a computation in C.
+    A Python handler would not run before a computation in C has ended, so the default action is used.
     """
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_PROF, limit_s)
@@ -95,22 +95,24 @@ def cpu_limit(limit_s: float) -> Iterator[None]:
 
 
 def memory_peak() -> int:
-    """Return the most bytes of memory that this process has used."""
-    # `getrusage` tells the peak of what started this process, too, unless a namespace's first process did; there,
-    # no /proc is.
+    """Return the peak memory of this process, in bytes."""
+    # `getrusage` includes the peak of the parent before `exec`, so /proc is preferred. In a sandbox there is no /proc,
+    # but there the parent is the small first process of the namespace.
     if _HAS_STATUS:
         return int(_STATUS.read_text().split("\nVmHWM:", 1)[1].split(None, 1)[0]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1024 if sys.platform == "linux" else 1)
 
 
 def _lower(kind: int, limit: int) -> None:
+    """Set a resource limit, hard and soft, without raising an existing one."""
     most = resource.getrlimit(kind)[1]
     limit = limit if most == resource.RLIM_INFINITY else min(limit, most)
     resource.setrlimit(kind, (limit, limit))
 
 
 def _prctl(option: int, *arguments: object) -> None:
-    given = [ctypes.c_ulong(each) if isinstance(each, int) else each for each in arguments]
-    given += [ctypes.c_ulong(0)] * (4 - len(given))
-    if ctypes.CDLL(None, use_errno=True).prctl(option, *given) != 0:
+    # prctl reads all five arguments as unsigned long; missing ones would be garbage.
+    values = [ctypes.c_ulong(each) if isinstance(each, int) else each for each in arguments]
+    values += [ctypes.c_ulong(0)] * (4 - len(values))
+    if ctypes.CDLL(None, use_errno=True).prctl(option, *values) != 0:
         raise OSError(ctypes.get_errno(), "prctl")

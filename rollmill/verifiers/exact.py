@@ -1,4 +1,4 @@
-"""Equality of texts."""
+"""Verify by equality of texts."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ ENTRY = VerifierEntry("exact", "ExactVerifier", "the same text", trusted=True)
 
 
 def fold(text: str) -> str:
-    """Return `text` in Unicode's NFC, stripped, with every run of white space as one space."""
+    """Normalize `text`: Unicode NFC, stripped, with every run of white space as one space."""
     return " ".join(unicodedata.normalize("NFC", text).split())
 
 
 class ExactVerifier:
-    """Accepts an answer that is the ground truth, letter for letter, but for white space and Unicode's composition.
+    """Accepts an answer that equals the ground truth, except for white space and Unicode composition.
 
-    The answer is what stands in the `<answer>` pair, or all that follows the thoughts where there is none. Of several
-    ground truths one is enough. The error is 0 or 1; `accept_error` changes nothing.
+    The answer is the content of the `<answer>` pair, or without one all text after the reasoning. It has to equal one
+    of the ground truths. The error is 0 or 1; `accept_error` has no effect.
 
     Args:
-        answer: Which pair of tags counts.
+        answer: The pair of tags that is judged.
     """
 
     name = "exact"
 
     def __init__(self, *, answer: AnswerReading = "last") -> None:
         self._reading: AnswerReading = answer
-        self.version = "2" + "-first" * (answer == "first")
+        self.version = "2-first" if answer == "first" else "2"
 
     def problem_fault(self, problem: Problem) -> str | None:
-        """Return why there is no ground truth to compare with, or None."""
+        """Return that there is no ground truth, or None."""
         return None if _folded_truths(problem) else "there is no answer"
 
     def verify(self, problem: Problem, completion: str) -> Verdict:
@@ -60,5 +60,5 @@ class ExactVerifier:
 
 
 def _folded_truths(problem: Problem) -> set[str]:
-    """Return the ground truths; one that is a JSON list of texts is right as it stands, too."""
+    """Return the normalized ground truths, including the literal text of one that is a JSON list."""
     return {folded for text in (problem.answer or "", *truths_of(problem)) if (folded := fold(text))}

@@ -1,4 +1,4 @@
-"""Messages between a pool and its workers: JSON objects, each after its length in 8 bytes, big-endian."""
+"""Wire format between a pool and its workers: JSON objects, each preceded by its length as 8 bytes, big-endian."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ _PREFIX = 8
 
 
 def pack(message: dict[str, Any]) -> bytes:
-    """Return a message as one frame. Raises `TypeError` (orjson's) for what JSON cannot hold."""
+    """Encode a message as one frame. Raises orjson's `TypeError` for a value that JSON cannot hold."""
     payload = orjson.dumps(message)
     return len(payload).to_bytes(_PREFIX) + payload
 
 
 def read(file: BinaryIO) -> dict[str, Any] | None:
-    """Read the next message of a blocking file, or None at its end."""
+    """Read the next message of a blocking file; None at its end."""
     prefix = file.read(_PREFIX)
     if len(prefix) < _PREFIX:
         return None
@@ -26,9 +26,9 @@ def read(file: BinaryIO) -> dict[str, Any] | None:
 
 
 def take(buffer: bytearray, most_bytes: int) -> dict[str, Any] | None:
-    """Remove the first complete message from `buffer` and return it; None where there is none yet.
+    """Remove the first complete message from `buffer` and return it; None if there is none yet.
 
-    Raises `ValueError` for one that is no object of JSON, or would be longer than `most_bytes`.
+    Raises `ValueError` for a message that is not a JSON object, or is longer than `most_bytes`.
     """
     end = _PREFIX + int.from_bytes(buffer[:_PREFIX])
     if len(buffer) >= _PREFIX and end > most_bytes:

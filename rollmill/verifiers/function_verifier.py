@@ -1,4 +1,4 @@
-"""A verifier that is a function."""
+"""Adapter that makes a user's function a verifier."""
 
 from __future__ import annotations
 
@@ -19,18 +19,19 @@ from rollmill.verifiers.tolerance import is_accepted
 class FunctionVerifier:
     """Judges by a user's function `(problem, completion) -> float | bool | Verdict`.
 
-    A number is the reward, True is 1.0 and False is 0.0. The distance is 1 - reward, 0 for more than 1, and a success
-    is a distance of at most `accept_error`: by default the full reward. A `Verdict` stands as it is, but for its
-    `verifier`. The name is the function's. The version is the function's `verifier_version` if it has that, else a
-    hash of the file that defines it, since the functions beside it may decide, too, and of the one that names it.
+    A number is the reward, True is 1.0 and False is 0.0. The distance is 1 - reward, or 0 for a reward above 1; success
+    is a distance of at most `accept_error`, by default the full reward. A returned `Verdict` is used as it is, except
+    for its `verifier`. The name is the function's. The version is the function's `verifier_version` if it has one, else
+    a hash of the file that defines it (other functions of that file may affect the verdict) and of the file that names
+    it.
 
     Args:
-        spec: How the user names the function, for messages.
-        function: What is called with the problem and the completion.
-        module: The imported module that names it.
+        spec: Path of the function as the user gave it, for messages.
+        function: Called with the problem and the completion.
+        module: Name of the imported module that `spec` refers to.
         accept_error: Largest distance of a success.
 
-    Raises `InputError` for a function that cannot be called so, or whose version cannot be known.
+    Raises `InputError` for a function that cannot be called with these arguments, or whose version is unknown.
     """
 
     def __init__(self, spec: str, function: Callable[..., Any], *, module: str, accept_error: float = 0.0) -> None:
@@ -42,7 +43,10 @@ class FunctionVerifier:
         self.version = _version(spec, function, (sys.modules[module], definition))
 
     def verify(self, problem: Problem, completion: str) -> Verdict:
-        """Call the function. Raises what it raises, and `TypeError` or `ValueError` for what is no finite number."""
+        """Call the function and return its verdict.
+
+        Raises what the function raises, and `TypeError` or `ValueError` if it returns no finite number.
+        """
         returned = self._function(problem, completion)
         verifier = f"{self.name}@{self.version}"
         if isinstance(returned, Verdict):
@@ -58,7 +62,7 @@ class FunctionVerifier:
         )
 
     def _reward(self, returned: Any) -> float:
-        # Scalars of NumPy and PyTorch are numbers that `isinstance` does not know.
+        # Scalars of NumPy and PyTorch are not instances of `int` or `float`.
         number = returned.item() if callable(getattr(returned, "item", None)) else returned
         if not isinstance(number, bool | int | float):
             raise TypeError(f"{self.name} returned {type(returned).__name__}, not a number, a bool or a Verdict")
@@ -74,7 +78,7 @@ def _check_call(spec: str, function: Callable[..., Any]) -> None:
     try:
         signature = inspect.signature(function)
     except ValueError:
-        return  # some functions in C do not say: the first call will
+        return  # some functions in C have no signature; the first call shows whether it fits
     try:
         signature.bind("problem", "completion")
     except TypeError as error:
@@ -82,7 +86,7 @@ def _check_call(spec: str, function: Callable[..., Any]) -> None:
 
 
 def _definition(function: Any) -> Any:
-    """Return the function, or the class of an object, whose source decides: behind decorators and partial calls."""
+    """Return the function, or the class of a callable object, without decorators and `partial`."""
     function = inspect.unwrap(function)
     while isinstance(function, partial):
         function = inspect.unwrap(function.func)
@@ -90,12 +94,12 @@ def _definition(function: Any) -> Any:
 
 
 def _version(spec: str, function: Callable[..., Any], sources: Iterable[Any]) -> str:
-    """Return the version that a function states, or a hash of the files of `sources`."""
-    given = getattr(function, "verifier_version", None)
-    if given is not None:
-        if not isinstance(given, str) or not given:
+    """Return the function's `verifier_version`, or a hash of the files that define `sources`."""
+    version = getattr(function, "verifier_version", None)
+    if version is not None:
+        if not isinstance(version, str) or not version:
             raise InputError(f"verifier {spec!r}: its verifier_version is no text: give it one")
-        return given
+        return version
     try:
         paths = dict.fromkeys(inspect.getsourcefile(source) or "" for source in sources)
         content = b"".join(Path(path).read_bytes() for path in paths)

@@ -1,4 +1,4 @@
-"""Ground truths: one text, or several that are equally right."""
+"""Read the ground truths of a problem: one text, or several equivalent ones."""
 
 from __future__ import annotations
 
@@ -13,23 +13,24 @@ _MOST = 1000
 
 
 def truths_of(problem: Problem) -> list[str]:
-    """Return the texts of which an answer has to meet one; none where a problem has no ground truth.
+    """Return the equivalent ground truths as texts; empty if the problem has none.
 
-    An answer that is a JSON list of texts stands for each of them, and a whole solution for its final answer.
+    A JSON list of texts is split into its items, and a worked solution is reduced to its final answer.
     """
     answers = [problem.answer, *problem.equivalent_answers]
     return [_final_part(text) for answer in answers if answer is not None for text in _equivalent(answer)]
 
 
 def numbers_of(problem: Problem) -> list[str]:
-    """Return the numbers, as text, of which one has to be met: a JSON list stands for each, whatever is in it."""
+    """Return the equivalent ground truths of a numeric problem as texts; a JSON list of scalars is split."""
     answers = [problem.answer, *problem.equivalent_answers]
     return [text for answer in answers if answer is not None for text in _equivalent_numbers(answer)]
 
 
 def _equivalent(answer: str) -> list[str]:
     items = _json_list(answer)
-    is_texts = answer.count('"') >= 2 * len(items)  # [0, 1] is an interval
+    # Numbers were parsed as texts, too; only quotes tell `["0", "1"]` from `[0, 1]`, which is an interval.
+    is_texts = answer.count('"') >= 2 * len(items)
     if items and is_texts and all(isinstance(item, str) and item.strip() for item in items):
         return [str(item).strip() for item in items]
     return [answer.strip()]
@@ -43,7 +44,7 @@ def _equivalent_numbers(answer: str) -> list[str]:
 
 
 def _final_part(truth: str) -> str:
-    """Return the answer of a solution that marks it, as GSM8K's and MATH's do; any other text as it is."""
+    """Return the final answer of a solution that marks it, as in GSM8K and MATH; other texts unchanged."""
     return (stated_answer(truth) if _SOLUTION.search(truth) else None) or truth
 
 
@@ -51,7 +52,7 @@ def _json_list(answer: str) -> list[object]:
     if not answer.lstrip().startswith("["):
         return []
     try:
-        items = json.loads(answer, parse_int=str, parse_float=str)
+        items = json.loads(answer, parse_int=str, parse_float=str)  # numbers keep all their digits
     except (ValueError, RecursionError):
         return []
     return items if isinstance(items, list) and len(items) <= _MOST else []

@@ -1,4 +1,4 @@
-"""A judge: a model that scores completions by a rubric."""
+"""LLM judge: a model scores completions by a rubric."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from rollmill.inference.request_changes import NO_CHANGES, RequestChanges, refus
 from rollmill.problems.chat import build_messages
 from rollmill.problems.prompting import Prompting
 from rollmill.records import Problem, Verdict
-from rollmill.verifiers.answer_tag import after_thoughts, encodable, shown
+from rollmill.verifiers.answer_tag import after_thoughts, encodable, quote
 from rollmill.verifiers.failure import VerifierFailed
 from rollmill.verifiers.registry import VerifierEntry
 
@@ -32,11 +32,13 @@ ENTRY = VerifierEntry("judge", "JudgeVerifier", "a model scores the answer by --
 KEY_VARIABLE = "JUDGE_API_KEY"
 """Environment variable with the key of the judge's servers; no parameter holds it."""
 _TRIES = 2
-"""Requests for one score, where what comes holds none."""
+"""Requests per completion, as long as the response has no score."""
 _REFUSALS = ("http_400", "http_422")
 _OPTIONAL = ("temperature", "max_tokens", "max_completion_tokens", "seed")
 _MOST_WORDS = 20_000
+"""Characters of the judge's response that a verdict records."""
 _MOST_TEXT = 200_000
+"""Characters of the question, reference and answer each that the judge sees."""
 _SCORE = re.compile(r"[*_`\s]*SCORE[*_`\s]*:[*_`\s]*(0(?:\.[0-9]+)?|1(?:\.0+)?|\.[0-9]+)[*_`\s]*\.?")
 _TAG = re.compile(r"<(?=\s*/?\s*(?:question|reference|answer)_[0-9a-f]{8})", re.IGNORECASE)
 _INSTRUCTIONS = """You judge an answer to a question by this rubric:
@@ -50,16 +52,16 @@ SCORE: X"""
 
 
 class JudgeConfig(BaseModel):
-    """Which model judges, and how."""
+    """Configuration of the judge: servers, model and rubric."""
 
     model_config = ConfigDict(frozen=True)
 
     base_urls: tuple[str, ...] = Field(min_length=1)
-    """OpenAI-compatible servers, by addresses that end in `/v1`."""
+    """Base URLs of OpenAI-compatible servers, which end in `/v1`."""
     model: str
     rubric: str
     threshold: float = Field(default=0.5, ge=0, le=1)
-    """The least score of a success."""
+    """Least score of a success."""
     max_tokens: int = Field(default=1024, ge=1)
     api_key: SecretStr | None = None
     request_timeout_s: float = Field(default=600.0, gt=0)
@@ -67,23 +69,22 @@ class JudgeConfig(BaseModel):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Return what of it determines verdicts."""
+        """Return the parameters that determine verdicts."""
         return self.model_dump(include={"model", "rubric", "threshold", "max_tokens"})
 
 
 class JudgeVerifier:
-    """Asks a model for a score from 0 to 1, which is the reward; success is at least the threshold.
+    """Requests a score from 0 to 1 from a model. The score is the reward; success is a score of at least the threshold.
 
-    The verdict's `metadata` holds the judge's words, its score, its seed and its tokens. An answer of the judge's
-    without a score is asked for once more. Where there is none then, or no server answers, there is no verdict: never
-    a 0.
+    The verdict's `metadata` holds the judge's response, score, seed and token usage. A response without a score is
+    requested once more. If that has none either, or no server responds, there is no verdict, rather than a reward of 0.
     """
 
     name = "judge"
     version = "1"
 
     def __init__(self, config: JudgeConfig | None = None) -> None:
-        """Keep the configuration; without one, the verifier can be named and not opened."""
+        """Store the configuration; without one, the verifier has a name and version but cannot be opened."""
         self._config = config
         self._client: ChatClient | None = None
         self._changes = NO_CHANGES
@@ -94,7 +95,7 @@ class JudgeVerifier:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Return what determines verdicts beside name and version."""
+        """Return what determines verdicts in addition to name and version."""
         return {} if self._config is None else {"judge": self._config.identity}
 
     async def __aenter__(self) -> Self:
@@ -114,12 +115,12 @@ class JudgeVerifier:
             await self._client.__aexit__(kind, error, trace)
 
     async def verify(self, problem: Problem, completion: str, *, seed: int = 0) -> Verdict:
-        """Judge a completion. Raises `VerifierFailed` where the judge has no score for it.
+        """Judge a completion. Raises `VerifierFailed` where the judge gives no score.
 
         Args:
-            problem: What the completion answers.
-            completion: Its text.
-            seed: The rollout's, from which the judge's own follows.
+            problem: The problem that the completion answers.
+            completion: Text of the completion.
+            seed: Seed of the rollout, from which the judge's seed is derived.
         """
         assert self._client is not None, "the verifier is not open"
         assert self._config is not None
@@ -137,27 +138,38 @@ class JudgeVerifier:
                 return self._verdict(score, answer, own_seed, attempt + 1)
             words = answer.text
         last = words.strip().splitlines()[-1:] or [""]
-        message = f"the judge's last line is no score from 0 to 1: {shown(encodable(last[0]))}"
+        message = f"the judge's last line is no score from 0 to 1: {quote(encodable(last[0]))}"
         raise VerifierFailed("verifier_unparseable", message)
 
     async def _complete(self, client: ChatClient, body: bytes) -> Completion:
-        """Return the judge's answer, with what its server refuses of a request renamed or left out from then on."""
+        """Request the judge's response.
+
+        Parameters that the server refuses are renamed or left out, in this request and all later ones.
+        """
         while True:
             changes = self._changes
             sent = changes.apply(body)
             try:
                 return await client.complete(sent)
             except RequestFailedError as failure:
-                changed = _changed(changes, sent, failure)
+                changed = _adapt_changes(changes, sent, failure)
                 if changed is None:
                     raise
-            if self._changes == changes:  # else another request was faster
+            if self._changes == changes:  # else a concurrent request has already adapted them
                 self._changes = changed
                 log.warning(
                     "the judge's server refuses a parameter, which changes all requests to it: %s", changed.model_dump()
                 )
 
     def _verdict(self, score: float, answer: Completion, seed: int, tries: int) -> Verdict:
+        """Return the verdict for a score.
+
+        Args:
+            score: Score from 0 to 1.
+            answer: The judge's response.
+            seed: Seed of the judge's request.
+            tries: Number of requests that were made.
+        """
         assert self._config is not None
         return Verdict(
             verifier="judge@1",
@@ -178,8 +190,8 @@ class JudgeVerifier:
         )
 
 
-def _changed(changes: RequestChanges, sent: bytes, failure: RequestFailedError) -> RequestChanges | None:
-    """Return the changes with one more for what a server refuses; None where it refuses nothing that can be changed."""
+def _adapt_changes(changes: RequestChanges, sent: bytes, failure: RequestFailedError) -> RequestChanges | None:
+    """Return the changes with one more for the parameter that a server refuses; None if that cannot be changed."""
     if failure.type not in _REFUSALS or not failure.final or failure.too_long:
         return None
     fields = {name: value for name, value in orjson.loads(sent).items() if name in _OPTIONAL}
@@ -188,14 +200,14 @@ def _changed(changes: RequestChanges, sent: bytes, failure: RequestFailedError) 
 
 
 def read_score(words: str) -> float | None:
-    """Return the score in the last line of a judge's words; None where that is no score from 0 to 1."""
+    """Return the score in the last line of a judge's response; None if that is no score from 0 to 1."""
     lines = words.strip().splitlines()
-    found = _SCORE.fullmatch(lines[-1].strip()) if lines else None
-    return float(found[1]) if found else None
+    match = _SCORE.fullmatch(lines[-1].strip()) if lines else None
+    return float(match[1]) if match else None
 
 
 def read_rubric(rubric: str) -> str:
-    """Return a rubric, or the content of the file that has this name. Raises `InputError`."""
+    """Return the rubric's text, or the content of the file that it names. Raises `InputError`."""
     try:
         path = Path(rubric).expanduser()
         if "\n" in rubric or not path.is_file():
@@ -218,12 +230,20 @@ def _judge_seed(seed: int, attempt: int) -> int:
 
 
 def _request(config: JudgeConfig, problem: Problem, completion: str, seed: int) -> bytes:
-    # What is judged cannot know the mark; its own tags are made harmless all the same.
+    """Return the body of the judge's request as JSON.
+
+    Args:
+        config: Model, rubric and token limit.
+        problem: Question and reference.
+        completion: Completion to judge, with its reasoning.
+        seed: Seed of the request, which also makes the tags unpredictable.
+    """
+    # Against prompt injection: a completion cannot know the mark in the tags. Tags in it are escaped all the same.
     mark = f"{seed:08x}"
     question = "\n\n".join(str(turn.get("content") or "") for turn in build_messages(problem, Prompting()))
     answer = after_thoughts(completion) or ""
     parts = {"question": question, "reference": problem.answer or "", "answer": answer}
-    text = "\n\n".join(_delimited(name, mark, part) for name, part in parts.items() if part or name == "answer")
+    text = "\n\n".join(_delimit(name, mark, part) for name, part in parts.items() if part or name == "answer")
     body = {
         "model": config.model,
         "messages": [
@@ -237,6 +257,6 @@ def _request(config: JudgeConfig, problem: Problem, completion: str, seed: int) 
     return orjson.dumps(body)
 
 
-def _delimited(name: str, mark: str, text: str) -> str:
+def _delimit(name: str, mark: str, text: str) -> str:
     inner = _TAG.sub("&lt;", encodable(text[:_MOST_TEXT])).replace(mark, "-" * len(mark))
     return f"<{name}_{mark}>\n{inner}\n</{name}_{mark}>"

@@ -1,4 +1,4 @@
-"""Mathematical equality: words, dates and numbers as a person compares them, expressions as math-verify does."""
+"""Verify by mathematical equality: expressions by math-verify, numbers, words, dates and lists by own rules."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 
 from rollmill.records import Problem, Verdict
 from rollmill.verifiers import answer_kinds as kinds
-from rollmill.verifiers.answer_tag import AnswerReading, answer_or_all, shown, tagged_answer
+from rollmill.verifiers.answer_tag import AnswerReading, answer_or_all, quote, tagged_answer
 from rollmill.verifiers.conclusion import conclusion, last_sentence, without_check, without_struck
 from rollmill.verifiers.ground_truth import truths_of
 from rollmill.verifiers.numeric import read_stated
-from rollmill.verifiers.plain_text import DOLLAR, LONGEST, fold, to_latex, undress
+from rollmill.verifiers.plain_text import DOLLAR, LONGEST, fold, strip_markup, to_latex
 from rollmill.verifiers.registry import VerifierEntry
 from rollmill.verifiers.stated_answer import bold_answer, last_line, stated_answer
 from rollmill.verifiers.units import is_hedged, is_unit
@@ -23,8 +23,9 @@ from rollmill.verifiers.written_number import SUM_OF_NAMES, WrittenNumber, read_
 ENTRY = VerifierEntry("math", "MathVerifier", "mathematically equal, by math-verify")
 
 _TOLERANCE = Fraction(101, 10**8)
-"""Relative, of a decimal to what it rounds: 0.333333 is 1/3."""
+"""Relative tolerance between a rounded decimal and the exact value: 0.333333 equals 1/3."""
 _EXACT = 1e-12
+"""Relative tolerance between values without decimals."""
 _DELIMITERS = ("$", "\\boxed", "\\(", "\\[")
 _EXPONENT = re.compile(r"([+-]?[0-9.]+)[eE]([+-]?[0-9]+)")
 _MATH_SPAN = re.compile(r"\$\$([^$]+)\$\$|\$(?=\S)([^$]*[^$\s])\$(?![0-9])|\\\((.+?)\\\)|\\\[(.+?)\\\]")
@@ -52,11 +53,11 @@ _UNCHECKED = re.compile(
     r"°|\\(?:sin|cos|tan|cot|sec|csc|arc\w+|lim|int|iint|sum|prod|gcd|lcm|max|min|det|vec|overline|angle|bmod|pmod|"
     r"lfloor|lceil)\b|\|"
 )
-"""In a side of an equation that is not computed: what it comes to is on the other side."""
+"""Notation in a side of an equation that is not evaluated; its value is on the other side."""
 _ARTICLE = re.compile(r"^(?:an?|the)\s+(?=\w{2})")
 _GAP = re.compile(r"\s{3,}")
 _ROW = re.compile(r"\\\\(?:\[[0-9.]+[a-z]+\])?")
-_SAID = re.compile(r".*(?:\b(?:is|are|equals|was|be|by)\s*:?|[A-Za-z]\s?:)\s+(?P<said>\S.*)$", re.DOTALL)
+_ASSERTION = re.compile(r".*(?:\b(?:is|are|equals|was|be|by)\s*:?|[A-Za-z]\s?:)\s+(?P<answer>\S.*)$", re.DOTALL)
 _SUBJECT = re.compile(
     r"(?:(?:So|Thus|Therefore|Hence|so|thus|therefore|hence),?\s+)?(?P<name>[A-Z][a-z]+)\s+"
     r"(?:has|had|is|was|wins|won|runs|ran|gets|got)\s+the\b[^A-Z]*"
@@ -68,56 +69,58 @@ _LATEX_OF = str.maketrans(
 )
 _BASE = re.compile(r"[0-9]\s*_\s*\{?\s*[0-9]")
 _POINTS = ((0.7310585786, 1.3), (1.9184023, 0.61), (2.41803, 2.2))
+"""Points at which expressions are compared: value of the first variable, and step from each to the next."""
 _DEEPEST = 3
+"""Deepest nesting of lists that is compared item by item."""
 
 
 class MathVerifier:
     r"""Accepts an answer that equals the ground truth as mathematics: `\frac12`, 0.5 and 1/2 are the same.
 
-    The answer stands between the `<answer>` tags; without them it is the last `\boxed{}`, what follows "the answer is",
-    what is bold at the end, or the mathematics of the last sentence. Numbers are read with their dress and compared
-    by value; a decimal of 6 digits equals what it rounds. Words, dates, versions and other codes are compared as text,
-    lists item by item, in order where the ground truth has one; whatever else is mathematics by math-verify, numbers
-    with a relative tolerance. The error is 0 or 1; `accept_error` changes nothing.
-    Runs without a time limit of its own, and simplification can take for ever: meant for a worker.
+    The answer is between the `<answer>` tags; without them it is the last `\boxed{}`, the text after "the answer is",
+    bold text at the end, or the mathematics of the last sentence. Numbers are read with units, currencies and scales
+    and compared by value; a decimal of 6 digits equals the value that it rounds. Words, dates, versions and other codes
+    are compared as text, lists item by item, in order if the order matters in the ground truth. Other mathematics is
+    compared by math-verify, numbers with a relative tolerance. The error is 0 or 1; `accept_error` has no effect.
+    Simplification may not terminate and has no time limit here, so the verifier must run in a worker.
 
     Args:
-        answer: Which pair of tags counts.
+        answer: The pair of tags that is judged.
     """
 
     name = "math"
 
     def __init__(self, *, answer: AnswerReading = "last") -> None:
         self._reading: AnswerReading = answer
-        # For math-verify 0.9.0, which pyproject.toml pins: another release is another version here.
-        self.version = "2" + "-first" * (answer == "first")
+        # For math-verify 0.9.0, which pyproject.toml pins: raise it with another release.
+        self.version = "2-first" if answer == "first" else "2"
 
     def prepare(self) -> None:
         """Import math-verify, which takes one to two seconds."""
         _math_verify()
 
     def problem_fault(self, problem: Problem) -> str | None:
-        """Return why there is no ground truth to compare with, or None; whether it parses is not checked here."""
+        """Return that there is no ground truth, or None; parsing it would be too slow here."""
         return None if any(truths_of(problem)) else "there is no answer"
 
     def verify(self, problem: Problem, completion: str) -> Verdict:
-        """Judge a completion. Raises `ValueError`, naming the instance, without a ground truth that parses."""
+        """Judge a completion. Raises `ValueError`, naming the instance, if no ground truth can be parsed."""
         truths = [text for text in truths_of(problem) if text]
         if not truths or not any(map(_is_readable, truths)):
-            fault = self.problem_fault(problem) or f"answer {shown(problem.answer or '')} is not mathematics"
+            fault = self.problem_fault(problem) or f"answer {quote(problem.answer or '')} is not mathematics"
             raise ValueError(f"{problem.instance_id}: {fault}")
         tagged = tagged_answer(completion, self._reading)
         text = answer_or_all(completion, self._reading) if tagged is None else tagged
         text = without_struck(text)
         answer = _Answer(text, is_all_answer=tagged is not None)
-        said = answer.said()
-        if said and (not answer.text or _is_beside_the_point(truths, answer)):
-            answer = said
-        if not text or not (answer.text or answer.number) or _is_beside_the_point(truths, answer):
-            reason = f"no mathematics in {shown(text)}" if text else "the answer is empty"
+        assertion = answer.assertion()
+        if assertion and (not answer.text or _lacks_mathematics(truths, answer)):
+            answer = assertion
+        if not text or not (answer.text or answer.number) or _lacks_mathematics(truths, answer):
+            reason = f"no mathematics in {quote(text)}" if text else "the answer is empty"
             return self._verdict("unparseable", reason=reason)
         prompt = problem.prompt if isinstance(problem.prompt, str) else ""
-        answers = [answer, said] if said else [answer]
+        answers = [answer, assertion] if assertion else [answer]
         right = any(_is_right(truth, each, prompt) for truth in truths for each in answers)
         return self._verdict("ok", answer=answer.text or str(answer.number), right=right)
 
@@ -130,7 +133,7 @@ class MathVerifier:
 
 
 class _Answer:
-    """What a completion gives as its answer: as text, and as the number that it states where it states one."""
+    """The answer of a completion: its text, and its number if it states one."""
 
     def __init__(self, text: str, *, is_all_answer: bool) -> None:
         self.line = last_line(text)
@@ -140,21 +143,21 @@ class _Answer:
             self.number = None
         self.text = _GAP.sub("  ", _candidate(text, is_all_answer=is_all_answer)[:LONGEST])
 
-    def said(self) -> _Answer | None:
-        """Return what a sentence says something to be, "The length is 2√13 cm"; None where it doubts it."""
-        match = None if self.number else _SAID.fullmatch(self.text)
+    def assertion(self) -> _Answer | None:
+        """Return the right side of an assertion, "The length is 2√13 cm", as an answer; None if there is none."""
+        match = None if self.number else _ASSERTION.fullmatch(self.text)
         if match is None or is_hedged(_MATH_SPAN.sub(" ", self.text)):
             return None
-        return _Answer.of(match["said"])
+        return _Answer.of(match["answer"])
 
     @classmethod
     def of(cls, text: str) -> _Answer:
-        """Return a text that is all answer, as an item of a list is."""
+        """Return the answer of a text that is nothing but an answer, such as an item of a list."""
         return cls(text, is_all_answer=True)
 
 
 def _candidate(text: str, *, is_all_answer: bool) -> str:
-    """Return the part of a text that is its answer; empty where there is none, or a hedge."""
+    """Return the part of a text that is its answer; empty if there is none, or it hedges."""
     stated = stated_answer(text)
     if stated is not None:
         return stated
@@ -164,36 +167,39 @@ def _candidate(text: str, *, is_all_answer: bool) -> str:
     bold = bold_answer(text)
     if bold is not None:
         return bold
-    whole = last_line(text).replace("\\$", DOLLAR)
-    line = conclusion(last_sentence(whole))
+    full_line = last_line(text).replace("\\$", DOLLAR)
+    line = conclusion(last_sentence(full_line))
     if not re.search(r"[0-9$\\]", line):
-        line = whole
+        line = full_line
     spans = [next(filter(None, match.groups())) for match in _MATH_SPAN.finditer(line)]
     if is_hedged(_MATH_SPAN.sub(" ", line)):
         return ""
-    return spans[-1].strip() if len(spans) == 1 else _LEAD.sub("", line, count=1) if len(line) <= 80 else ""
+    if len(spans) == 1:
+        return spans[0].strip()
+    return _LEAD.sub("", line, count=1) if len(line) <= 80 else ""
 
 
 def _is_readable(truth: str) -> bool:
-    return _number(truth) is not None or _is_text(_undressed(truth)) or bool(_parse_bare(_undressed(truth)))
+    return _try_read(truth) is not None or _is_text(_to_plain(truth)) or bool(_parse_bare(_to_plain(truth)))
 
 
-def _is_beside_the_point(truths: list[str], answer: _Answer) -> bool:
-    """Tell whether an answer is words, or nothing that can be read, where mathematics is asked for."""
-    given = _undressed(answer.text)
-    if kinds.matrix_of(given) or kinds.intervals_of(given):
+def _lacks_mathematics(truths: list[str], answer: _Answer) -> bool:
+    """Return whether an answer is prose or cannot be parsed, although the ground truth is mathematics."""
+    text = _to_plain(answer.text)
+    if kinds.matrix_of(text) or kinds.intervals_of(text):
         return False
-    if answer.number is not None or any(_is_text(plain) or _is_prose(plain) for plain in map(_undressed, truths)):
+    if answer.number is not None or any(_is_text(plain) or _is_prose(plain) for plain in map(_to_plain, truths)):
         return False
-    given = _without_unit(given)
-    return kinds.read_list(given, by_words=True) is None and (
-        _is_prose(given) or not (_is_text(given) or _parse_bare(given))
+    text = _without_unit(text)
+    return kinds.read_list(text, by_words=True) is None and (
+        _is_prose(text) or not (_is_text(text) or _parse_bare(text))
     )
 
 
-def _undressed(text: str) -> str:
+def _to_plain(text: str) -> str:
+    """Return a text without markup, as LaTeX, without names before a tuple."""
     text = _FULL_STOP.sub("", text)
-    plain = kinds.without_names(to_latex(undress(_ROW.sub(kinds.ROW, _GAP.sub("  ", text[:LONGEST])))))
+    plain = kinds.without_names(to_latex(strip_markup(_ROW.sub(kinds.ROW, _GAP.sub("  ", text[:LONGEST])))))
     return plain if "matrix" in plain else plain.replace(kinds.ROW, " ")
 
 
@@ -201,7 +207,7 @@ def _is_text(plain: str) -> bool:
     return kinds.is_code(plain) or kinds.is_words(plain)
 
 
-def _number(text: str) -> WrittenNumber | None:
+def _try_read(text: str) -> WrittenNumber | None:
     try:
         return read_written(text)
     except ValueError:
@@ -209,78 +215,108 @@ def _number(text: str) -> WrittenNumber | None:
 
 
 def _is_right(truth: str, answer: _Answer, prompt: str, depth: int = 0) -> bool:
-    plain, given = _undressed(truth), _undressed(answer.text)
-    name, _, value = given.partition("=")
-    if value and "=" not in plain + value and _is_name(name.strip()):
-        given = value.strip()
-    if kinds.is_code(plain):
-        return kinds.same_code(plain, given) or kinds.same_code(plain, kinds.code_in(answer.line) or given)
-    if _have_other_names(plain, given):
+    """Return whether an answer equals a ground truth, by the first kind of comparison that fits the ground truth.
+
+    Args:
+        truth: Text of the ground truth.
+        answer: The answer.
+        prompt: The problem's text, which may tell whether the order of a list matters.
+        depth: Number of lists around the two.
+    """
+    truth_text, answer_text = _to_plain(truth), _to_plain(answer.text)
+    # A bare value for x = 5: the name is dropped, unless the ground truth has one to compare it with.
+    name, _, value = answer_text.partition("=")
+    if value and "=" not in truth_text + value and _is_name(name.strip()):
+        answer_text = value.strip()
+    if kinds.is_code(truth_text):
+        return kinds.same_code(truth_text, answer_text) or kinds.same_code(
+            truth_text, kinds.code_in(answer.line) or answer_text
+        )
+    if _have_other_names(truth_text, answer_text):
         return False
-    if (number := _number(truth)) is not None:
+    if (number := _try_read(truth)) is not None:
         if answer.number is not None:
             return _are_equal_numbers(number, answer.number)
-        return _is_equal_expression(truth, answer.text, plain, given)
-    if answer.text and fold(plain) == fold(given):
+        return _is_equal_expression(answer.text, truth_text, answer_text)
+    if answer.text and fold(truth_text) == fold(answer_text):
         return True
-    if (matrix := kinds.matrix_of(plain)) is not None:
-        return _is_same_matrix(matrix, kinds.matrix_of(given) or [], prompt, depth)
-    if (right := _are_same_intervals(plain, given, prompt, depth)) is not None:
-        return right
-    plain, given = _without_unit(plain), _without_unit(given)
-    if kinds.is_words(plain) and (len(plain) > 1 or not re.search(r"[\\^*+/=]", given)):
-        expected = kinds.read_list(plain, by_words=True)
-        return _are_same_words(plain, given) if expected is None else _is_right_list(expected, given, prompt, depth)
-    expected = kinds.read_list(plain, by_words=True)
-    if expected is not None and depth < _DEEPEST and "\\cup" not in plain:
-        return _is_right_list(expected, given, prompt, depth)
-    return _is_equal_expression(truth, answer.text, plain, given)
+    if (matrix := kinds.matrix_of(truth_text)) is not None:
+        return _is_same_matrix(matrix, kinds.matrix_of(answer_text) or [], prompt, depth)
+    if (is_same := _are_same_intervals(truth_text, answer_text, prompt, depth)) is not None:
+        return is_same
+    truth_text, answer_text = _without_unit(truth_text), _without_unit(answer_text)
+    if kinds.is_words(truth_text) and (len(truth_text) > 1 or not re.search(r"[\\^*+/=]", answer_text)):
+        expected = kinds.read_list(truth_text, by_words=True)
+        return (
+            _are_same_words(truth_text, answer_text)
+            if expected is None
+            else _is_right_list(expected, answer_text, prompt, depth)
+        )
+    expected = kinds.read_list(truth_text, by_words=True)
+    if expected is not None and depth < _DEEPEST and "\\cup" not in truth_text:
+        return _is_right_list(expected, answer_text, prompt, depth)
+    return _is_equal_expression(answer.text, truth_text, answer_text)
 
 
 def _is_same_matrix(truth: list[list[str]], answer: list[list[str]], prompt: str, depth: int) -> bool:
+    """Compare two matrices cell by cell.
+
+    Args:
+        truth: Rows of cells of the ground truth.
+        answer: Rows of cells of the answer.
+        prompt: The problem's text.
+        depth: Number of lists around the two.
+    """
     if [len(row) for row in truth] != [len(row) for row in answer]:
         return False
     return all(_are_same_items(row, other, prompt, depth) for row, other in zip(truth, answer, strict=True))
 
 
 def _are_same_intervals(truth: str, answer: str, prompt: str, depth: int) -> bool | None:
-    """Compare inequalities and unions as intervals; None where one of the two is neither that nor an interval."""
-    expected, given = kinds.intervals_of(truth), kinds.intervals_of(answer)
-    if expected is None and given is None:
+    """Compare inequalities and unions as intervals; None if neither of the two is one.
+
+    Args:
+        truth: Plain text of the ground truth.
+        answer: Plain text of the answer.
+        prompt: The problem's text.
+        depth: Number of lists around the two.
+    """
+    expected, actual = kinds.intervals_of(truth), kinds.intervals_of(answer)
+    if expected is None and actual is None:
         return None
-    if expected is None and _is_plainly_interval(truth):
+    if expected is None and _is_unambiguous_interval(truth):
         expected = kinds.intervals_of(f"x \\in {truth}")
-    given = given or kinds.intervals_of(f"x \\in {answer}")
-    if expected is None or given is None:
+    actual = actual or kinds.intervals_of(f"x \\in {answer}")
+    if expected is None or actual is None:
         return (
             _is_same_set([truth], [bare], prompt, depth) if (bare := kinds.without_member(answer)) != answer else None
         )
-    if expected.name and given.name and expected.name != given.name:
+    if expected.name and actual.name and expected.name != actual.name:
         return False
-    same_length = len(expected.intervals) == len(given.intervals)
-    return same_length and depth < _DEEPEST and _is_same_set(expected.intervals, given.intervals, prompt, depth)
+    same_length = len(expected.intervals) == len(actual.intervals)
+    return same_length and depth < _DEEPEST and _is_same_set(expected.intervals, actual.intervals, prompt, depth)
 
 
-def _is_plainly_interval(text: str) -> bool:
-    """Tell an interval from a pair or a list in brackets: [2, 5] can be each of them."""
+def _is_unambiguous_interval(text: str) -> bool:
+    """Return whether a text in brackets can only be an interval; [2, 5] may also be a pair or a list."""
     return "infty" in text or "\\cup" in text or (text[:1] + text[-1:]) in {"(]", "[)"}
 
 
 def _without_unit(plain: str) -> str:
-    """Return mathematics without a unit behind it, as in `2√13 cm`."""
+    """Remove a unit after mathematics, as in `2√13 cm`."""
     match = _WITH_UNIT.fullmatch(plain)
     is_long = match is not None and all(len(word) > 2 or word in _UNITS for word in match["unit"].split())
     return match["value"] if match and is_long and is_unit(match["unit"], spaced=True) else plain
 
 
 def _have_other_names(truth: str, answer: str) -> bool:
-    """Tell whether two equations give values to different names: y = 3 is not x = 3."""
+    """Return whether two equations assign values to different names: y = 3 is not x = 3."""
     names, _ = kinds.named_items([truth, answer])
     return all(names) and names[0] != names[1] and "," not in truth
 
 
 def _are_same_words(truth: str, answer: str) -> bool:
-    """Compare words as text, but for case, an article, and the brackets of a choice; "Yes, ..." says yes."""
+    """Compare words as text without case, article, and the brackets of a choice; "Yes, ..." equals "yes"."""
     if _ARTICLE.sub("", fold(truth)) == _ARTICLE.sub("", fold(_LEAD.sub("", answer, count=1))):
         return True
     choices = _CHOICE.fullmatch(truth), _CHOICE.fullmatch(answer)
@@ -288,27 +324,28 @@ def _are_same_words(truth: str, answer: str) -> bool:
         return choices[0][1].casefold() == choices[1][1].casefold()
     if truth[:1].isupper() and len(truth) > 1 and (subject := _SUBJECT.fullmatch(answer)):
         return fold(truth) == fold(subject["name"]) and not is_hedged(answer)
-    if _YES_NO.fullmatch(truth) and (said := _YES_NO.match(answer)):
-        return said[1].casefold() == truth.casefold()
+    if _YES_NO.fullmatch(truth) and (word := _YES_NO.match(answer)):
+        return word[1].casefold() == truth.casefold()
     return False
 
 
 def _are_equal_numbers(truth: WrittenNumber, answer: WrittenNumber) -> bool:
+    # For a true 25%, both 25 and 0.25 are right.
     values = {truth.value, truth.value / 100} if truth.percent and not answer.percent else {truth.value}
     if answer.value in values:
         return True
-    return any(_rounds(answer.value, value) or _rounds(value, answer.value) for value in values)
+    return any(_is_rounded(answer.value, value) or _is_rounded(value, answer.value) for value in values)
 
 
-def _rounds(decimal: Fraction, exact: Fraction) -> bool:
-    """Tell whether a decimal of at least 6 digits is what a fraction without an end rounds to."""
-    if _ends(exact) or not _ends(decimal) or decimal.denominator == 1:
+def _is_rounded(decimal: Fraction, exact: Fraction) -> bool:
+    """Return whether a decimal is a fraction with an infinite expansion, rounded to at least 6 digits."""
+    if _is_finite_decimal(exact) or not _is_finite_decimal(decimal) or decimal.denominator == 1:
         return False
     return abs(decimal - exact) <= abs(exact) * _TOLERANCE
 
 
-def _ends(value: Fraction) -> bool:
-    """Tell whether a number's decimals end."""
+def _is_finite_decimal(value: Fraction) -> bool:
+    """Return whether a number has a finite decimal expansion: its denominator has no factors but 2 and 5."""
     rest = value.denominator
     for factor in (2, 5):
         while rest % factor == 0:
@@ -316,14 +353,22 @@ def _ends(value: Fraction) -> bool:
     return rest == 1
 
 
-def _is_right_list(truth: kinds.AnswerList, given: str, prompt: str, depth: int) -> bool:
-    answer = kinds.read_list(given, by_words=True)
+def _is_right_list(truth: kinds.AnswerList, text: str, prompt: str, depth: int) -> bool:
+    """Compare a list with the ground truth: brackets, names, then items, in order if that matters.
+
+    Args:
+        truth: List of the ground truth.
+        text: Plain text of the answer.
+        prompt: The problem's text.
+        depth: Number of lists around the two.
+    """
+    answer = kinds.read_list(text, by_words=True)
     if answer is None or len(answer.items) != len(truth.items):
         return False
     if answer.opening and truth.opening and (answer.opening, answer.closing) != (truth.opening, truth.closing):
         return False
     if not answer.opening and truth.opening + truth.closing not in {"", "()", "{}"}:
-        return False  # an interval without its brackets is none
+        return False  # without its brackets, an interval is just two numbers
     names, expected = kinds.named_items(truth.items)
     answer_names, items = kinds.named_items(answer.items)
     if len(set(names)) > 1 and any(answer_names):
@@ -332,23 +377,40 @@ def _is_right_list(truth: kinds.AnswerList, given: str, prompt: str, depth: int)
         return len(values) == len(names) and _are_same_items(expected, items, prompt, depth)
     is_tuple = answer.opening in {"(", "["} and not truth.opening
     has_names = len(set(names)) > 1 or len(set(answer_names)) > 1
-    if is_tuple or has_names or _counts_order(truth, expected, prompt):
+    if is_tuple or has_names or _is_order_relevant(truth, expected, prompt):
         return _are_same_items(expected, items, prompt, depth)
     return _is_same_set(expected, items, prompt, depth)
 
 
 def _are_same_items(truths: list[str], items: list[str], prompt: str, depth: int) -> bool:
+    """Compare items in order.
+
+    Args:
+        truths: Items of the ground truth.
+        items: As many items of the answer.
+        prompt: The problem's text.
+        depth: Number of lists around the items' list.
+    """
     return all(_is_right_item(truth, item, prompt, depth) for truth, item in zip(truths, items, strict=True))
 
 
-def _counts_order(truth: kinds.AnswerList, items: list[str], prompt: str) -> bool:
-    numbers = [number.value for item in items if (number := _number(item))]
+def _is_order_relevant(truth: kinds.AnswerList, items: list[str], prompt: str) -> bool:
+    numbers = [number.value for item in items if (number := _try_read(item))]
     is_sorted = len(numbers) == len(items) and numbers == sorted(numbers)
     are_numbers = not any(_is_text(item) for item in items)
     return kinds.is_ordered(truth, prompt, are_numbers=are_numbers, is_sorted=is_sorted)
 
 
 def _is_same_set(truths: list[str], items: list[str], prompt: str, depth: int) -> bool:
+    """Compare items in any order.
+
+    Args:
+        truths: Items of the ground truth.
+        items: Items of the answer.
+        prompt: The problem's text.
+        depth: Number of lists around the items' list.
+    """
+    # Greedy matching suffices: items that equal the same item practically always equal each other.
     rest = list(items)
     for truth in truths:
         match = next((item for item in rest if _is_right_item(truth, item, prompt, depth)), None)
@@ -359,32 +421,45 @@ def _is_same_set(truths: list[str], items: list[str], prompt: str, depth: int) -
 
 
 def _is_right_item(truth: str, item: str, prompt: str, depth: int) -> bool:
+    """Compare one item of a list.
+
+    Args:
+        truth: Item of the ground truth.
+        item: Item of the answer.
+        prompt: The problem's text.
+        depth: Number of lists around the item's list.
+    """
     return _is_right(truth, _Answer.of(item), prompt, depth + 1)
 
 
-def _is_equal_expression(truth: str, answer: str, plain: str, given: str) -> bool:
-    """Compare by math-verify what is mathematics and nothing else."""
+def _is_equal_expression(answer: str, truth_text: str, answer_text: str) -> bool:
+    """Compare two texts by math-verify, if the answer is nothing but mathematics of the same form.
+
+    math-verify ignores prose and picks one of several expressions, so these are refused before. `answer` is the
+    original text, `truth_text` and `answer_text` are plain.
+    """
     if (
         not answer
-        or _UNFINISHED.search(given)
-        or _is_prose(given)
-        or (_is_text(given) and len(given) > 1 and not _is_text(plain))
+        or _UNFINISHED.search(answer_text)
+        or _is_prose(answer_text)
+        or (_is_text(answer_text) and len(answer_text) > 1 and not _is_text(truth_text))
     ):
         return False
-    if kinds.read_list(given) is not None and kinds.read_list(plain) is None and "\\cup" not in plain:
+    if kinds.read_list(answer_text) is not None and kinds.read_list(truth_text) is None and "\\cup" not in truth_text:
         return False
-    if _BASE.search(given) and not _BASE.search(plain):
+    if _BASE.search(answer_text) and not _BASE.search(truth_text):
         return False
-    if not _COMPARED.search(plain) and _COMPARED.search(given):
+    if not _COMPARED.search(truth_text) and _COMPARED.search(answer_text):
         return False
-    if "=" in given and "=" not in plain:
-        *sides, last = (side.strip() for side in given.split("="))
+    # In 2x + 3 = 7 + 3 = 10 the last side is the answer; the other sides must not contradict it.
+    if "=" in answer_text and "=" not in truth_text:
+        *sides, last = (side.strip() for side in answer_text.split("="))
         are_checked = all(_is_name(side) or _UNCHECKED.search(side) or _is_same_value(side, last) for side in sides)
-        return are_checked and _is_same_value(plain, last)
-    if "=" in plain and "=" not in given:
-        name, _, value = plain.partition("=")
-        return _is_name(name.strip()) and "=" not in value and _is_same_value(value, given)
-    return _is_same_value(plain, given)
+        return are_checked and _is_same_value(truth_text, last)
+    if "=" in truth_text and "=" not in answer_text:
+        name, _, value = truth_text.partition("=")
+        return _is_name(name.strip()) and "=" not in value and _is_same_value(value, answer_text)
+    return _is_same_value(truth_text, answer_text)
 
 
 def _is_prose(plain: str) -> bool:
@@ -418,24 +493,27 @@ def _is_number(expression: Any) -> bool:
 
 
 def _are_close(first: Any, second: Any, tolerance: float) -> bool:
-    """Compare two numbers of sympy with a relative tolerance."""
+    """Return whether two sympy numbers are equal within a relative tolerance."""
     if first == second:
         return True
     if first.is_finite is False or second.is_finite is False:
         return False
     try:
-        one, other = (_evaluated(each) for each in (first, second))
-        return bool(abs(one - other) <= tolerance * max(abs(one), abs(other)))
+        left, right = (_evaluate(each) for each in (first, second))
+        return bool(abs(left - right) <= tolerance * max(abs(left), abs(right)))
     except (TypeError, ValueError, OverflowError):  # infinity, and what has no value
         return False
 
 
-def _evaluated(expression: Any) -> Any:
+def _evaluate(expression: Any) -> Any:
     return expression.evalf(40)
 
 
 def _agree_at_points(first: Any, second: Any) -> bool:
-    """Tell whether two expressions in the same names have the same values: math-verify rounds small factors to 0."""
+    """Return whether two expressions in the same variables agree at sample points.
+
+    A second check, since math-verify rounds small factors to 0.
+    """
     symbols: set[Any] = getattr(first, "free_symbols", set())
     if not symbols or symbols != getattr(second, "free_symbols", set()) or not hasattr(first, "evalf"):
         return True
@@ -443,17 +521,17 @@ def _agree_at_points(first: Any, second: Any) -> bool:
     for start, step in _POINTS:
         values = {symbol: start + step * index for index, symbol in enumerate(ordered)}
         try:
-            one, other = complex(first.subs(values).evalf(20)), complex(second.subs(values).evalf(20))
+            left, right = complex(first.subs(values).evalf(20)), complex(second.subs(values).evalf(20))
         except (TypeError, ValueError, OverflowError, AttributeError):
-            continue  # it has no value there, or is no expression: a relation, a set
-        if abs(one - other) > 1e-6 * max(abs(one), abs(other)):
+            continue  # undefined at this point, or not an expression but a relation or a set
+        if abs(left - right) > 1e-6 * max(abs(left), abs(right)):
             return False
     return True
 
 
 @functools.cache
 def _math_verify() -> Any:
-    # It warns once that its time limits are off, which is what is wanted here.
+    # It warns once that its time limits are off, which is intended here: the worker has a limit.
     logging.getLogger("math_verify").setLevel(logging.ERROR)
     import math_verify
 
@@ -462,9 +540,9 @@ def _math_verify() -> Any:
 
 @functools.lru_cache(maxsize=256)
 def _parse_bare(text: str) -> tuple[Any, ...]:
-    r"""Parse text that is all answer; LaTeX without delimiters (`x^2+1`) is accepted.
+    r"""Parse a text that is nothing but an answer, such as LaTeX without delimiters (`x^2+1`).
 
-    math-verify knows LaTeX only between delimiters, and takes the e of 1.5e3 there for Euler's number.
+    math-verify recognizes LaTeX only between delimiters, where it reads the e of 1.5e3 as Euler's number.
     """
     text = text.translate(_LATEX_OF)
     if text and not any(delimiter in text for delimiter in _DELIMITERS):

@@ -1,4 +1,4 @@
-"""Numbers in English words: zero, twenty-one, one hundred and five, two million."""
+"""Parse numbers in English words: zero, twenty-one, one hundred and five, two million."""
 
 from __future__ import annotations
 
@@ -37,10 +37,11 @@ _WORD = re.compile(r"[\s-]*([A-Za-z]+)")
 
 
 def read_words(text: str) -> tuple[int, str] | None:
-    """Return the number that a text begins with in words, and the text after it; None where it begins otherwise.
+    """Parse the number in words at the beginning of a text and return it with the rest; None if there is none.
 
-    Words that do not make one number (`five six`) are left in the text after it.
+    Words that do not continue the number (`five six`) are left in the rest.
     """
+    # `total` sums the parts up to the last thousand or million, `part` is the number below 1000 after it.
     total, part, last = 0, 0, None
     at, is_begun = 0, False
     while match := _WORD.match(text, at):
@@ -56,6 +57,7 @@ def read_words(text: str) -> tuple[int, str] | None:
         elif word == "hundred" and 0 < part < 100 and last in _UNITS:
             part *= 100
         elif word in _THOUSANDS and is_begun and 0 < part < 1000:
+            # Scales must decrease: "two thousand three million" is no number.
             if total and total % (1000 * _THOUSANDS[word]):
                 break
             total, part = total + part * _THOUSANDS[word], 0
@@ -66,7 +68,10 @@ def read_words(text: str) -> tuple[int, str] | None:
 
 
 def _continues(part: int, last: str | None, value: int) -> bool:
-    """Tell whether a small number may follow: the first, or after a hundred, a thousand, or below ten after tens."""
+    """Return whether a number below 100 may follow the word `last`: as the first, after a scale, or 1 to 9 after tens.
+
+    `part` is the number so far.
+    """
     if last is None or last == "hundred" or last in _THOUSANDS:
         return value > 0 or last is None
     return last in _TENS and 0 < value < 10

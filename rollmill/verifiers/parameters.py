@@ -14,17 +14,17 @@ if TYPE_CHECKING:  # it brings an HTTP client
 
 
 def _join(value: Any) -> Any:
-    """Return several values, as a command line or a file gives them, as one text."""
+    """Join several values from a command line or file into one text."""
     is_texts = isinstance(value, list | tuple) and all(isinstance(each, str) for each in value)
     return " ".join(value) if is_texts else value
 
 
 VerifierName = Annotated[str, BeforeValidator(_join), AfterValidator(check_verifiers)]
-"""A name of `VERIFIERS`, or the path of a function or class, or several with weights; a path is not imported yet."""
+"""A name of `VERIFIERS`, the path of a function or class, or several with weights. Paths are not imported here."""
 
 
 class VerificationParameters(Parameters):
-    """How completions are judged."""
+    """The verifier of completions, and its options."""
 
     verifier: VerifierName = parameter(
         "numeric",
@@ -71,7 +71,7 @@ class VerificationParameters(Parameters):
 
     @property
     def readings(self) -> dict[str, Any]:
-        """Return what `make_verifiers` and `open_verifiers` take beside the verifiers' names."""
+        """Return the keyword arguments of `make_verifiers` and `open_verifiers`."""
         return {"accept_error": self.accept_error, "answer": self.answer, "strict_numbers": self.strict_numbers}
 
     @field_validator("judge_base_url", mode="before")
@@ -87,19 +87,19 @@ class VerificationParameters(Parameters):
         return check_urls(urls)
 
     @model_validator(mode="after")
-    def _judge_is_whole(self) -> Self:
-        given = [flag for flag in ("judge_base_url", "judge_model", "judge_rubric") if getattr(self, flag)]
+    def _check_judge(self) -> Self:
+        flags = [flag for flag in ("judge_base_url", "judge_model", "judge_rubric") if getattr(self, flag)]
         judges = any(each.spec == "judge" for each in read_verifiers(self.verifier))
-        if judges and len(given) < 3:
+        if judges and len(flags) < 3:
             raise ValueError("--verifier judge needs --judge_base_url, --judge_model and --judge_rubric")
-        if not judges and (given or self.judge_agreement):
-            name = [*given, "judge_agreement"][0]
+        if not judges and (flags or self.judge_agreement):
+            name = [*flags, "judge_agreement"][0]
             raise ValueError(f"--{name} is for --verifier judge: give that, or leave it out")
         return self
 
     @property
     def judge(self) -> JudgeConfig | None:
-        """Return which model judges; None where none does. Raises `InputError` for a rubric that cannot be read."""
+        """Return the judge's configuration; None without a judge. Raises `InputError` for an unreadable rubric."""
         if not (self.judge_base_url and self.judge_model and self.judge_rubric):
             return None
         from rollmill.verifiers.judge import JudgeConfig, read_rubric

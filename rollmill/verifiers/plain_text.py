@@ -1,11 +1,11 @@
-r"""Text of an answer without its dress: Markdown, LaTeX for spacing and style, and typographic characters."""
+r"""Remove markup from answers: Markdown, LaTeX for spacing and style, and typographic characters."""
 
 from __future__ import annotations
 
 import re
 
 LONGEST = 2000
-"""Characters of an answer that is read as a number or compared as text; longer ones are prose."""
+"""Most characters of an answer that is parsed as a number or compared as text; longer answers are prose."""
 
 _SPACES = "\u00a0\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000"
 _CHARACTERS = str.maketrans(
@@ -78,13 +78,13 @@ _CALLED_ROOT = re.compile(
 )
 _GROUP_EXPONENT = re.compile(r"\^\s*(?:\(((?:[^()]|\([^()]*\))*)\)|([+-]?[0-9]{2,}|[+-][0-9A-Za-z]))")
 DOLLAR = "¤"
-r"""Stands for `\$` while dollars that delimit mathematics are taken away, and for the sign of dollars after."""
+r"""Replaces `\$` while the dollars that delimit mathematics are removed, and is the currency sign afterwards."""
 
 
-def undress(text: str) -> str:
-    r"""Return `text` in plain characters, less Markdown's emphasis, delimiters of mathematics, and LaTeX for style.
+def strip_markup(text: str) -> str:
+    r"""Convert `text` to plain characters, without Markdown emphasis, mathematics delimiters, and LaTeX for style.
 
-    `\frac` and other mathematics stay; the sign of dollars comes out as `¤`. Expects at most `LONGEST` characters.
+    `\frac` and other mathematics are kept; a dollar sign becomes `¤`. Expects at most `LONGEST` characters.
     """
     text = text.translate(_CHARACTERS)
     text = _SUPERSCRIPT.sub(lambda match: "^" + match[0].translate(_SUPERSCRIPTS), text)
@@ -95,17 +95,18 @@ def undress(text: str) -> str:
     text = _MATH.sub(lambda match: match["display"] or match["inline"], text)
     for mark in ("\\(", "\\)", "\\[", "\\]"):
         text = text.replace(mark, " ")
-    text = _EMPHASIS.sub("", _unstyled(text).replace("**", ""))
+    text = _EMPHASIS.sub("", _strip_styles(text).replace("**", ""))
     text = _DEGREES.sub("°", text)
     text = _SPACING.sub(" ", text)
     text = _ESCAPED.sub(r"\1", text)
     text = _COMMAND.sub(lambda match: _NAMED.get(match[1], match[0]), text)
-    text = _unwrapped(_MATH.sub(lambda match: match["display"] or match["inline"], text).strip())
+    # Again: delimiters within a style command only match now.
+    text = _strip_wrapping(_MATH.sub(lambda match: match["display"] or match["inline"], text).strip())
     return text.replace("$", DOLLAR)
 
 
 def to_latex(text: str) -> str:
-    r"""Return undressed mathematics, with characters and a program's notation as LaTeX: `2*sqrt(3)`, `√3`, `x**2`."""
+    r"""Convert Unicode and programming notation in mathematics without markup to LaTeX: `2*sqrt(3)`, `√3`, `x**2`."""
     text = _NAME.sub(lambda match: f"\\{_NAMES[match[0].lower()]} ", text)
     if not text.isascii():
         text = _GREEK_SIGN.sub(lambda match: f"\\{_SIGNS[match[0]]} ", text)
@@ -120,7 +121,7 @@ def _root(sign: str, inside: str) -> str:
 
 
 def _call_roots(text: str) -> str:
-    r"""Write `sqrt(...)` and `\sqrt(...)` with braces, from the inside."""
+    r"""Rewrite `sqrt(...)` and `\sqrt(...)` with braces, from the inside out."""
     for _ in range(6):
         text, count = _CALLED_ROOT.subn(
             lambda match: rf"\sqrt{'[3]' if match['cube'] else ''}{{{match['inside'] or match['bare']}}}", text
@@ -131,12 +132,12 @@ def _call_roots(text: str) -> str:
 
 
 def fold(text: str) -> str:
-    """Return plain text in lower case, every run of white space as one space, without a full stop at its end."""
+    """Normalize plain text for comparison: lower case, single spaces, no punctuation at the end."""
     return " ".join(text.split()).rstrip(".,;: ").casefold()
 
 
-def _unstyled(text: str) -> str:
-    r"""Take the content out of `\text{}` and the like, from the inside."""
+def _strip_styles(text: str) -> str:
+    r"""Replace `\text{}` and other style commands by their content, from the inside out."""
     for _ in range(6):
         text, count = _STYLED.subn(r"\1", text)
         if not count:
@@ -144,7 +145,8 @@ def _unstyled(text: str) -> str:
     return text
 
 
-def _unwrapped(text: str) -> str:
+def _strip_wrapping(text: str) -> str:
+    """Remove quotes and emphasis around the whole text, and brackets around a signed number."""
     for _ in range(4):
         match = _WRAPPED.fullmatch(text)
         if not match:

@@ -1,4 +1,4 @@
-"""Verification for a run: in this process for trusted verifiers, in worker processes for all others."""
+"""Run a verifier: in this process if it is trusted, in worker processes otherwise."""
 
 from __future__ import annotations
 
@@ -31,37 +31,37 @@ if TYPE_CHECKING:  # it brings an HTTP client
     from rollmill.verifiers.judge import JudgeConfig
 
 _GRACE_S = 5.0
-"""Seconds beyond a fork's own time limit before its worker is killed."""
+"""Seconds beyond a fork's time limit before its worker is killed."""
 _ATTEMPTS = 2
-"""Of a built-in verifier, where its worker dies or gets no CPU time."""
+"""Attempts of a built-in verifier if its worker dies or gets no CPU time."""
 
 
 class VerifierPool:
-    """Verifies completions for one event loop; an asynchronous context manager.
+    """Verifies completions in one event loop; an asynchronous context manager.
 
-    A trusted verifier is called in this process, and one that waits is awaited in it. Any other runs in up to
-    `workers` processes, started when they are needed, one verification at a time in each; one that uses more than
-    `time_limit_s` seconds of CPU time is a verdict, `unparseable` by the reason `verifier_timeout`: the answer is to
-    blame. One that gets so little CPU time that it takes four times as long, or whose process dies, fails alone, for a
-    built-in verifier after a second try; its worker is replaced. A worker's `problem` has been through JSON: tuples
-    arrive as lists.
+    A trusted or an asynchronous verifier runs in this process. Any other runs in up to `workers` processes, which are
+    started on demand and run one verification at a time. A verification that uses more than `time_limit_s` seconds of
+    CPU time yields a verdict, `unparseable` with the reason `verifier_timeout`, because the answer is to blame. A
+    verification that takes four times as long for lack of CPU time, or whose process dies, fails without affecting
+    others, for a built-in verifier after a second attempt; its worker is replaced. A worker receives the problem as
+    JSON, so tuples arrive as lists.
 
-    Built-in verifiers run in a sandbox with an empty environment. Where none is available, they run without, with one
-    warning; but answers that are judged by running them as programs are then refused. A user's own verifier runs with
-    the user's rights. Raises `InputError` as `make_verifier` does.
+    Built-in verifiers run in a sandbox with an empty environment. If no sandbox is available, they run without one,
+    after one warning, except that answers that run as programs are refused. A user's own verifier runs with the user's
+    rights. Raises `InputError` as `make_verifier` does.
 
     Args:
         spec: The verifier, see `make_verifier`.
         accept_error: Largest distance of a success.
-        answer: Which pair of `<answer>` tags counts.
-        strict_numbers: Whether only a bare number between tags is one.
-        time_limit_s: CPU time that one verification in a worker may take, in seconds.
-        workers: Worker processes at most.
-        judge: Which model judges, where the verifier is `judge`.
+        answer: The pair of `<answer>` tags that is judged.
+        strict_numbers: Whether only a bare number between tags is accepted.
+        time_limit_s: CPU time limit of one verification in a worker, in seconds.
+        workers: Maximum number of worker processes.
+        judge: Configuration of the judge, for the verifier `judge`.
     """
 
     identity: dict[str, Any]
-    """What determines the verdicts: `{"verifier": "numeric@1", "accept_error": 0.0}`."""
+    """The parameters that determine the verdicts: `{"verifier": "numeric@1", "accept_error": 0.0}`."""
 
     def __init__(
         self,
@@ -114,17 +114,17 @@ class VerifierPool:
         await asyncio.gather(*(self._end(worker) for worker in workers))
 
     async def verify(self, problem: Problem, completion: str, *, seed: int = 0) -> Verdict:
-        """Return the verdict on one completion. Raises `VerifierFailed` where there is none.
+        """Return the verdict on one completion. Raises `VerifierFailed` if there is none.
 
-        Raises `InputError` for a problem whose answers would be run as programs where there is no sandbox.
+        Raises `InputError` for a problem whose answers run as programs if there is no sandbox.
 
         Args:
-            problem: What the completion answers.
-            completion: Its text.
-            seed: The rollout's, for verifiers that draw.
+            problem: The problem that the completion answers.
+            completion: Text of the completion.
+            seed: Seed of the rollout, for verifiers that sample.
         """
         if self._waits:
-            return await self._await_verdict(problem, completion, seed)
+            return await self._verify_async(problem, completion, seed)
         if not self._trusted:
             return await self._verify_in_workers(problem, completion)
         try:
@@ -132,10 +132,10 @@ class VerifierPool:
         except Exception as error:
             raise VerifierFailed("verifier_raised", describe(error)) from error
 
-    async def _await_verdict(self, problem: Problem, completion: str, seed: int) -> Verdict:
-        given = {"seed": seed} if self._takes_seed else {}
+    async def _verify_async(self, problem: Problem, completion: str, seed: int) -> Verdict:
+        options = {"seed": seed} if self._takes_seed else {}
         try:
-            verdict: object = await self._verifier.verify(problem, completion, **given)  # type: ignore[misc]
+            verdict: object = await self._verifier.verify(problem, completion, **options)  # type: ignore[misc]
         except (VerifierFailed, InputError):
             raise
         except Exception as error:
@@ -145,7 +145,7 @@ class VerifierPool:
         return verdict
 
     async def _verify_in_workers(self, problem: Problem, completion: str) -> Verdict:
-        """Verify in a worker, and once more in another where it failed and the answer need not be why."""
+        """Verify in a worker; try again in another one if it failed and the answer may not be the cause."""
         attempts = _ATTEMPTS if self._built_in else 1
         while True:
             attempts -= 1
@@ -161,7 +161,7 @@ class VerifierPool:
         frame = _request(problem, completion, self._time_limit_s)
         limit_s = WALL_PER_CPU * self._time_limit_s
         if evaluates(self._verifier, problem):
-            await asyncio.to_thread(sandbox_missing)
+            await asyncio.to_thread(sandbox_missing)  # fills the cache of the next line, which would block the loop
             problem_fault(self._verifier, problem)
             limit_s += _GRACE_S
         async with self._slots:
@@ -169,13 +169,13 @@ class VerifierPool:
                 raise VerifierFailed("verifier_died", "the verifier pool is closed")
             worker = await self._worker()
             try:
-                reply = await worker.ask(frame, limit_s, cpu_s=self._time_limit_s)
+                reply = await worker.request(frame, limit_s, cpu_s=self._time_limit_s)
             finally:
                 if worker.usable:
                     self._idle.append(worker)
                 else:
                     await self._end(worker)
-        return _verdict(reply)
+        return _read_reply(reply)
 
     async def _worker(self) -> WorkerProcess:
         """Return an idle worker, or a new one; workers that died while idle are skipped."""
@@ -213,7 +213,7 @@ def _request(problem: Problem, completion: str, limit_s: float) -> bytes:
         raise VerifierFailed("verifier_raised", message) from error
 
 
-def _verdict(reply: dict[str, Any]) -> Verdict:
+def _read_reply(reply: dict[str, Any]) -> Verdict:
     if "raised" in reply:
         raise VerifierFailed("verifier_raised", str(reply["raised"]))
     if "failed" in reply:

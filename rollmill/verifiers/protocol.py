@@ -1,4 +1,4 @@
-"""The interface of verifiers."""
+"""Interfaces of verifiers and of objects that judge completions."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ class Verifier(Protocol):
 
     Two more methods are optional:
 
-    `problem_fault(problem) -> str | None` says why a problem cannot be judged at all ("answer 'abc' is not a
-    number"), before any completion is there; cheap, since loaders ask it for every problem in their own process.
+    `problem_fault(problem) -> str | None` returns why a problem cannot be judged at all ("answer 'abc' is not a
+    number"), before there is any completion. It must be cheap, since loaders call it for every problem.
 
-    `prepare()` does what is slow and done once, such as heavy imports: a worker calls it before its first
-    verification, outside that one's time limit.
+    `prepare()` does slow one-time work, such as heavy imports. A worker calls it before its first verification, outside
+    of the time limit.
 
-    Two more are for built-in verifiers, which judge untrusted answers: `evaluates(problem) -> bool` says that judging
-    runs the answer as a program, which is then done in a fork, in a sandbox only; `prepare_problem(problem)` does
-    before the fork what is the same for all answers.
+    Two more are for built-in verifiers, which judge untrusted answers: `evaluates(problem) -> bool` returns whether
+    judging runs the answer as a program, which is then done in a fork, and only in a sandbox;
+    `prepare_problem(problem)` does before the fork what is the same for all answers.
 
-    `verify` may be a coroutine function, for verifiers that wait for something else: a sandbox, a model. It is then
-    awaited in the run's own process, and the verifier entered where it is an asynchronous context manager. Where it has
-    a parameter `seed`, that is the rollout's.
+    `verify` may be a coroutine function, for verifiers that wait for a sandbox or a model. It is then awaited in the
+    run's process, and the verifier is entered if it is an asynchronous context manager. A parameter `seed`, if it has
+    one, receives the rollout's seed.
     """
 
     name: str
     version: str
-    """Changes whenever the judgement may change: part of a run's identity."""
+    """Must change whenever verdicts may change; part of a run's identity."""
 
     def verify(self, problem: Problem, completion: str) -> Verdict:
         """Judge one completion.
@@ -42,27 +42,27 @@ class Verifier(Protocol):
 
 
 class CompletionJudge(Protocol):
-    """What judges a run's completions, by whatever verifiers; an asynchronous context manager."""
+    """Judges a run's completions by one or several verifiers; an asynchronous context manager."""
 
     identity: dict[str, Any]
-    """What determines the verdicts: `{"verifier": "numeric@1", "accept_error": 0.0}`."""
+    """The parameters that determine the verdicts: `{"verifier": "numeric@1", "accept_error": 0.0}`."""
 
     async def __aenter__(self) -> object:
-        """Open what judging needs."""
+        """Acquire resources such as worker processes or connections."""
         ...
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close it."""
+        """Release the resources."""
         ...
 
     async def verify(self, problem: Problem, completion: str, *, seed: int = 0) -> Verdict:
-        """Return the verdict on one completion. Raises `VerifierFailed` where there is none.
+        """Return the verdict on one completion. Raises `VerifierFailed` if there is none.
 
         Args:
-            problem: What the completion answers.
-            completion: Its text.
-            seed: The rollout's, for verifiers that draw.
+            problem: The problem that the completion answers.
+            completion: Text of the completion.
+            seed: Seed of the rollout, for verifiers that sample.
         """
         ...

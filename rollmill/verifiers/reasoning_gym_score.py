@@ -1,4 +1,4 @@
-"""The score that a reasoning-gym data set gives to an answer."""
+"""Verify by the score of a reasoning-gym data set."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ ENTRY = VerifierEntry("reasoning_gym", "ReasoningGymVerifier", "the score of its
 
 
 class ReasoningGymVerifier:
-    """The data set's own score, 0 to 1, as reward; the error is 1 - score.
+    """Verifies by the data set's own score, from 0 to 1, which is the reward; the error is 1 - score.
 
     Success is an error of at most `accept_error`, by default the full score.
 
-    `problem.fields["reasoning_gym"]` is `{"name": str, "config": dict, "index": int}`: the entry that the scorer wants
-    is made again from it, since its metadata does not survive JSON. The answer is what stands in the `<answer>` pair,
-    or all that follows the thoughts where there is none. What is outside the grammar of the data set's answers
-    (`answer_fault`) is unparseable: the scorer, which may evaluate an answer, does not see it.
+    `problem.fields["reasoning_gym"]` is `{"name": str, "config": dict, "index": int}`, from which the entry that the
+    scorer needs is generated again, since its metadata does not survive JSON. The answer is the content of the
+    `<answer>` pair, or without one all text after the reasoning. An answer outside of the data set's grammar
+    (`answer_fault`) is unparseable and is not passed to the scorer, which might evaluate it.
 
     Args:
         accept_error: Largest distance of a success.
-        answer: Which pair of tags counts.
+        answer: The pair of tags that is judged.
     """
 
     name = "reasoning_gym"
@@ -41,9 +41,9 @@ class ReasoningGymVerifier:
     def __init__(self, *, accept_error: float = 0.0, answer: AnswerReading = "last") -> None:
         self.accept_error = accept_error
         self._reading: AnswerReading = answer
-        own = "2" if answer == "first" else "3"  # version 2 read the first pair
+        major = "2" if answer == "first" else "3"  # version 2 read the first pair
         try:
-            self.version = f"{own}+{importlib.metadata.version('reasoning-gym')}"
+            self.version = f"{major}+{importlib.metadata.version('reasoning-gym')}"
         except importlib.metadata.PackageNotFoundError:
             raise InputError("the verifier reasoning_gym needs the package reasoning-gym: install it") from None
 
@@ -54,7 +54,7 @@ class ReasoningGymVerifier:
     def problem_fault(self, problem: Problem) -> str | None:
         """Return why the entry cannot be generated again, or None; only its form is checked.
 
-        Raises `InputError` where the scorer runs answers as programs, and no sandbox can be had for it here.
+        Raises `InputError` if the scorer runs answers as programs, and no sandbox is available here.
         """
         fault = self._origin_fault(problem)
         if fault is None and self.evaluates(problem):
@@ -66,7 +66,7 @@ class ReasoningGymVerifier:
         return self._origin_fault(problem) is None and evaluates(problem.fields["reasoning_gym"]["name"])
 
     def prepare_problem(self, problem: Problem) -> None:
-        """Generate and cache the entry, and warm up its scorer. Raises as `verify` does."""
+        """Generate and cache the entry, and warm up its scorer. Raises `ValueError` as `verify` does."""
         self._entry(problem)
         _warm_up(problem.fields["reasoning_gym"]["name"])
 
@@ -96,7 +96,8 @@ class ReasoningGymVerifier:
         try:
             score = _gym().score_answer(dataset, answer, entry)
         except Exception as error:
-            # Some scorers (prime_factorization) raise on an answer that they cannot read, and only on that.
+            # Some scorers (prime_factorization) raise on an answer that they cannot parse. If scoring the correct
+            # answer raises as well, the scorer is at fault, and that exception propagates.
             _gym().score_answer(dataset, entry["answer"], entry)
             return self._unparseable(f"the scorer cannot read the answer: {describe(error, limit=200)}")
         if not 0 <= score <= 1:
@@ -142,11 +143,11 @@ def _gym() -> ModuleType:
 
 @functools.cache
 def _warm_up(name: str) -> None:
-    """Make a scorer import and cache what it needs, which takes sympy a tenth of a second.
+    """Make a scorer import and cache what it needs; with sympy that takes a tenth of a second.
 
-    Uses an entry of the library's own, since the problem's may hold what its scorer would run.
+    Scores an entry of the default configuration, since the problem's own entry may contain code that the scorer runs.
     """
-    with suppress(Exception):  # composite has no settings of its own
+    with suppress(Exception):  # composite has no default configuration
         dataset = _gym().create_dataset(name, {"seed": 0, "size": 1})
         entry = _gym().make_entry(dataset, 0)
         _gym().score_answer(dataset, entry["answer"], entry)

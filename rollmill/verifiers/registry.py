@@ -1,4 +1,4 @@
-"""From a verifier's name to the verifier."""
+"""Registry of verifiers, and construction of a verifier from its name or path."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:  # every command line lists the names, and needs none of this
 
 @dataclass(frozen=True)
 class VerifierEntry(Entry):
-    """What a module declares about its verifier."""
+    """Declaration of a verifier in its module."""
 
     trusted: bool = field(default=False, kw_only=True)
-    """Whether it always ends soon and cannot harm the process: then it is called in place, without a worker."""
+    """True if it always terminates quickly and cannot harm the process; it is then called without a worker."""
 
 
 VERIFIERS = Registry(
@@ -33,11 +33,11 @@ VERIFIERS = Registry(
     custom="a function or class",
     also=["rollmill.environments.code.verifier"],
 )
-"""All verifiers by name; a module adds one by its `ENTRY`, an installed package by an entry point."""
+"""All verifiers by name. A module of this package registers one by its `ENTRY`, another package by an entry point."""
 
 
-_READINGS = {"answer": "last", "strict_numbers": False}
-"""The ways to read an answer that not every verifier knows, with their defaults."""
+_OPTIONS = {"answer": "last", "strict_numbers": False}
+"""Options that not every verifier has, with their defaults."""
 
 
 class WeightedName(NamedTuple):
@@ -45,13 +45,13 @@ class WeightedName(NamedTuple):
 
     spec: str
     weight: float
-    """As it was given; shares are these over their sum."""
+    """Weight as the user gave it; the share is the weight divided by the sum of all."""
 
 
 def read_verifiers(spec: str) -> list[WeightedName]:
-    """Read one verifier (`math`), or several with weights (`math=0.8 code=0.2`); import nothing.
+    """Parse one verifier (`math`), or several with weights (`math=0.8 code=0.2`), without importing them.
 
-    Raises `ValueError` with what is wrong.
+    Raises `ValueError`.
     """
     parts = spec.split()
     if len(parts) == 1 and "=" not in parts[0]:
@@ -67,9 +67,9 @@ def read_verifiers(spec: str) -> list[WeightedName]:
 
 
 def check_verifiers(spec: str) -> str:
-    """Return `spec`, written in one way, if it names one verifier or several with weights; import nothing.
+    """Validate `spec` and return it in canonical form, without importing the verifiers.
 
-    Raises `ValueError` as `read_verifiers` does, for the validator of a parameter.
+    Raises `ValueError` as `read_verifiers` does.
     """
     if not spec.split() or (len(spec.split()) == 1 and "=" not in spec):
         return VERIFIERS.check_name(spec)
@@ -93,8 +93,8 @@ def _read_weight(part: str) -> WeightedName:
 def make_verifiers(spec: str, **arguments: Any) -> list[Verifier]:
     """Make the verifiers that `spec` names, with the arguments of `make_verifier`.
 
-    Of several each takes those that it knows. Raises `InputError` as `make_verifier` does, and for an argument that is
-    not a default and that none of them takes.
+    Each of several receives the arguments that it has. Raises `InputError` as `make_verifier` does, and for an argument
+    other than the default that none of them has.
     """
     try:
         weighted = read_verifiers(spec)
@@ -104,10 +104,10 @@ def make_verifiers(spec: str, **arguments: Any) -> list[Verifier]:
 
 
 def share_arguments(weighted: Sequence[WeightedName], arguments: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    """Return each verifier's name with the arguments for it. Raises `InputError`, see `make_verifiers`."""
+    """Return each verifier's name with its arguments. Raises `InputError`, see `make_verifiers`."""
     if len(weighted) == 1:
         return [(weighted[0].spec, arguments)]
-    chosen = _chosen(arguments)
+    chosen = _non_default(arguments)
     knows = {each.spec: {name for name in chosen if _knows(each.spec, name)} for each in weighted}
     for name, value in chosen.items():
         if not any(name in known for known in knows.values()):
@@ -123,42 +123,42 @@ def make_verifier(
 ) -> Verifier:
     """Make the verifier that `spec` names: one of `VERIFIERS`, or `package.module:Name` (or `package.module.Name`).
 
-    `Name` is a class, called with those of the arguments that it takes, or an instance, or a function
-    `(problem, completion)`, see `FunctionVerifier`.
-    Raises `InputError` where there is no such verifier, it cannot be made, or it does not take what is not a default.
+    `Name` is a class, called with those of the arguments that it has, or an instance, or a function
+    `(problem, completion)`, see `FunctionVerifier`. Raises `InputError` if there is no such verifier, it cannot be
+    made, or it does not have an argument that is not the default.
 
     Args:
-        spec: The name or the path.
+        spec: Name or path.
         accept_error: Largest distance of a success.
-        answer: Which pair of `<answer>` tags counts.
-        strict_numbers: Whether only a bare number between tags is one.
+        answer: The pair of `<answer>` tags that is judged.
+        strict_numbers: Whether only a bare number between tags is accepted.
     """
     if not (math.isfinite(accept_error) and accept_error >= 0):
         raise InputError(f"accept_error must be a number from 0, not {accept_error}")
-    chosen = _chosen({"answer": answer, "strict_numbers": strict_numbers})
+    chosen = _non_default({"answer": answer, "strict_numbers": strict_numbers})
     verifier = VERIFIERS.load(spec)
     _check_takes(spec, verifier, chosen)
     if isinstance(verifier, type):
-        given = {"accept_error": accept_error} if _takes(verifier, "accept_error") else {}
-        verifier = _make(spec, verifier, given | chosen)
+        arguments = {"accept_error": accept_error} if _takes(verifier, "accept_error") else {}
+        verifier = _make(spec, verifier, arguments | chosen)
     if callable(verifier) and not hasattr(verifier, "verify"):
         from rollmill.verifiers.function_verifier import FunctionVerifier
 
         module, _ = split_path(VERIFIERS[spec].path if spec in VERIFIERS else spec)
         verifier = FunctionVerifier(spec, verifier, module=module, accept_error=accept_error)
-    return _checked(spec, verifier)
+    return _check_interface(spec, verifier)
 
 
 def is_trusted(verifier: Verifier) -> bool:
-    """Return whether a verifier always ends soon and cannot harm the process, so that it may run in this process."""
+    """Return whether a verifier may run in this process, as it terminates quickly and cannot harm the process."""
     name = built_in_name(verifier)
     return name is not None and VERIFIERS[name].trusted
 
 
 def built_in_name(verifier: Verifier) -> str | None:
-    """Return the name of a verifier of this package; None for a user's own, be it a subclass of one."""
+    """Return the name of a verifier of this package; None for a user's own, even if it is a subclass of a built-in."""
     kind = type(verifier)
-    names = (name for name, entry in VERIFIERS.items() if entry.built_in and kind is _loaded(entry.path))
+    names = (name for name, entry in VERIFIERS.items() if entry.built_in and kind is _imported_class(entry.path))
     return next(names, None)
 
 
@@ -169,21 +169,21 @@ def is_built_in(spec: str) -> bool:
 
 def evaluates(verifier: Verifier, problem: Problem) -> bool:
     """Return whether a built-in verifier judges the problem's answers by running them as programs."""
-    ask = getattr(verifier, "evaluates", None)
-    return built_in_name(verifier) is not None and ask is not None and bool(ask(problem))
+    method = getattr(verifier, "evaluates", None)
+    return built_in_name(verifier) is not None and method is not None and bool(method(problem))
 
 
 def problem_fault(verifier: Verifier, problem: Problem) -> str | None:
-    """Return why `verifier` cannot judge `problem` ("answer 'abc' is not a number"); None if it can or does not say.
+    """Return why `verifier` cannot judge `problem` ("answer 'abc' is not a number"); None if it can, or has no check.
 
-    Raises `InputError` where it could judge such problems, but not on this machine.
+    Raises `InputError` if it could judge such problems, but not on this machine.
     """
-    ask = getattr(verifier, "problem_fault", None)
-    return ask(problem) if ask else None
+    method = getattr(verifier, "problem_fault", None)
+    return method(problem) if method else None
 
 
-def _loaded(path: str) -> object:
-    """Return the class of a built-in verifier if its module is imported: of others there are no instances."""
+def _imported_class(path: str) -> object:
+    """Return a class if its module is imported, without importing it: otherwise there are no instances to compare."""
     module, _, name = path.partition(":")
     return getattr(sys.modules.get(module), name, None)
 
@@ -197,9 +197,9 @@ def _make(spec: str, kind: type, arguments: dict[str, Any]) -> object:
         raise InputError(f"verifier {spec!r} cannot be made: {describe(error)}") from error
 
 
-def _chosen(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Return those of the arguments that are no default, and that a verifier may not know."""
-    return {name: arguments[name] for name, default in _READINGS.items() if arguments.get(name, default) != default}
+def _non_default(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments in `_OPTIONS` whose values are not the defaults."""
+    return {name: arguments[name] for name, default in _OPTIONS.items() if arguments.get(name, default) != default}
 
 
 def _check_takes(spec: str, verifier: object, chosen: dict[str, Any]) -> None:
@@ -229,7 +229,7 @@ def _takes(kind: type, name: str) -> bool:
     )
 
 
-def _checked(spec: str, verifier: object) -> Verifier:
+def _check_interface(spec: str, verifier: object) -> Verifier:
     if not callable(getattr(verifier, "verify", None)):
         raise InputError(
             f"verifier {spec!r} has no method verify(problem, completion), and is no function of the two either"

@@ -1,6 +1,6 @@
-r"""The final answer as models state it: `#### 42`, the last `\boxed{}`, "the answer is 42", a bold one at the end.
+r"""Find the final answer that a text states: `#### 42`, the last `\boxed{}`, "the answer is 42", bold text at the end.
 
-A statement that hedges ("4 or 5", "4. Or 5", "maybe") or is taken back ("wait, ...") states nothing.
+A statement that hedges ("4 or 5", "4. Or 5", "maybe") or is retracted ("wait, ...") is an empty answer.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ _MOST_PHRASES = 20
 
 
 class Statement(NamedTuple):
-    """An answer that a text states."""
+    """An answer that a text states, with the span of the statement in characters."""
 
     text: str
     start: int
@@ -64,9 +64,9 @@ class Statement(NamedTuple):
 
 
 def stated_answer(text: str) -> str | None:
-    """Return the final answer that a text states by a mark or phrase; None where none is stated.
+    """Return the final answer that a text states by a mark or phrase; None if it states none.
 
-    It is empty where the text hedges about it, or takes it back.
+    It is empty if the text hedges about it, or retracts it.
     """
     statements = [statement for find in (_boxed, _hashes, _json, _phrases) if (statement := find(text))]
     if not statements:
@@ -76,7 +76,7 @@ def stated_answer(text: str) -> str | None:
 
 
 def bold_answer(text: str) -> str | None:
-    """Return what is bold last, where that is on the text's last line; None where nothing is, empty for a hedge."""
+    """Return the last bold text on a text's last line; None if there is none, empty if the line hedges about it."""
     line = last_line(text)
     marks = list(_BOLD.finditer(line))
     if not marks:
@@ -87,7 +87,7 @@ def bold_answer(text: str) -> str | None:
 
 
 def last_line(text: str) -> str:
-    """Return the last line of a text that is not empty or a code fence, its last characters at most."""
+    """Return the last line of a text that is not empty or only markup, at most its last `_LAST_LINES` characters."""
     for line in reversed(text[-_LAST_LINES:].splitlines()):
         if line.strip(" \t`*_-\\[]()$"):
             return line.strip()
@@ -95,7 +95,7 @@ def last_line(text: str) -> str:
 
 
 def is_doubtful(text: str, statement: Statement) -> bool:
-    """Tell whether the text around a statement hedges about it, or takes it back."""
+    """Return whether the text around a statement hedges about it, or retracts it."""
     after, before = text[statement.end :], text[max(0, statement.start - 80) : statement.start]
     is_asked = after.lstrip(" *_$`)").startswith("?")
     return bool(is_asked or _HEDGE_AFTER.match(after) or _HEDGE_BEFORE.search(before) or _TAKEN_BACK.search(after))
@@ -104,9 +104,9 @@ def is_doubtful(text: str, statement: Statement) -> bool:
 def boxes(text: str) -> list[Statement]:
     r"""Return every outermost non-empty `\boxed{...}` with matching braces, in time linear in the text's length."""
     opened: list[tuple[int, int] | None] = []
-    found: list[Statement] = []
+    statements: list[Statement] = []
     if "\\boxed" not in text and "\\fbox" not in text:
-        return found
+        return statements
     for mark in _BRACES.finditer(text):
         if mark[0].startswith(("\\boxed", "\\fbox")):
             opened.append((mark.start(), mark.end()))
@@ -114,34 +114,39 @@ def boxes(text: str) -> list[Statement]:
             opened.append(None)
         elif mark[0] == "}" and opened and (span := opened.pop()):
             content = text[span[1] : mark.start()].strip()
-            while found and found[-1].start > span[0]:
-                found.pop()  # it is inside of this one
+            while statements and statements[-1].start > span[0]:
+                statements.pop()  # it is inside of this one
             if content:
-                found.append(Statement(content, span[0], mark.end()))
-    return found
+                statements.append(Statement(content, span[0], mark.end()))
+    return statements
 
 
 def _boxed(text: str) -> Statement | None:
-    found = boxes(text)
-    if not found:
+    found_boxes = boxes(text)
+    if not found_boxes:
         return None
-    last = found[-1]
-    if len(found) > 1 and found[-2].text != last.text and _BETWEEN.fullmatch(text[found[-2].end : last.start]):
-        return _side_by_side(text, found)
+    last = found_boxes[-1]
+    if (
+        len(found_boxes) > 1
+        and found_boxes[-2].text != last.text
+        and _BETWEEN.fullmatch(text[found_boxes[-2].end : last.start])
+    ):
+        return _side_by_side(text, found_boxes)
     return last
 
 
-def _side_by_side(text: str, found: list[Statement]) -> Statement:
-    """Return boxes with a comma or "and" between them as one list, and nothing where one of them is an alternative."""
-    first = len(found) - 1
-    while first and (between := text[found[first - 1].end : found[first].start]) and _BETWEEN.fullmatch(between):
+def _side_by_side(text: str, adjacent: list[Statement]) -> Statement:
+    """Join boxes with a comma or "and" between them to one list; empty if an "or" makes one of them an alternative."""
+    first = len(adjacent) - 1
+    while first and (between := text[adjacent[first - 1].end : adjacent[first].start]) and _BETWEEN.fullmatch(between):
         if re.search(r"\bor\b", between):
-            return Statement("", found[-1].start, found[-1].end)
+            return Statement("", adjacent[-1].start, adjacent[-1].end)
         first -= 1
-    return Statement(", ".join(box.text for box in found[first:]), found[first].start, found[-1].end)
+    return Statement(", ".join(box.text for box in adjacent[first:]), adjacent[first].start, adjacent[-1].end)
 
 
 def _hashes(text: str) -> Statement | None:
+    """Return the last `#### 42`; earlier lines of this form count only if they begin as a value, not as a heading."""
     last, end = None, len(text.rstrip())
     if "####" not in text:
         return None
@@ -153,21 +158,22 @@ def _hashes(text: str) -> Statement | None:
 
 
 def _json(text: str) -> Statement | None:
-    """Return the answer in an object of JSON."""
-    found = list(_JSON.finditer(text)) if "{" in text else []
-    if not found:
+    """Return the answer in the last JSON object with a key such as `answer`."""
+    matches = list(_JSON.finditer(text)) if "{" in text else []
+    if not matches:
         return None
-    value = found[-1]["value"]
+    value = matches[-1]["value"]
     if value.startswith('"'):
         try:
             value = str(json.loads(value))
         except ValueError:  # LaTeX with single backslashes, as models write it
             value = value[1:-1]
-    return Statement(value.strip(), found[-1].start(), found[-1].end())
+    return Statement(value.strip(), matches[-1].start(), matches[-1].end())
 
 
 def _phrases(text: str) -> Statement | None:
-    phrases = (_PHRASE.match(text, found.start()) for found in _WORD_ANSWER.finditer(text))
+    """Return the last statement of the form "the answer is 42", or below a heading "Answer"."""
+    phrases = (_PHRASE.match(text, word.start()) for word in _WORD_ANSWER.finditer(text))
     headings = _HEADING.finditer(text) if "#" in text else ()
     matches = sorted((*filter(None, phrases), *headings), key=re.Match.start)
     statements = (_after_phrase(text, match) for match in reversed(matches[-_MOST_PHRASES:]))
@@ -175,7 +181,7 @@ def _phrases(text: str) -> Statement | None:
 
 
 def _after_phrase(text: str, match: re.Match[str]) -> Statement | None:
-    """Return what follows a phrase in its sentence; None where nothing does."""
+    """Return the rest of the sentence after a phrase; None if it is empty."""
     following = text[match.end() : match.end() + _LAST_LINES]
     end = _SENTENCE_END.search(following)
     assert end is not None  # the end of the text is one

@@ -1,4 +1,4 @@
-"""Comparison of an error with its tolerance."""
+"""Compare an error with its tolerance."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import math
 
 
 def is_accepted(error: float, accept_error: float, magnitude: float) -> bool:
-    """Return whether `error` <= `accept_error`, forgiving the rounding of decimals to binary floats.
+    """Return whether `error` <= `accept_error`, with a tolerance for the rounding of decimals to binary floats.
 
     3.4 - 3.3 is 0.10000000000000009 in floats, yet must pass `accept_error` 0.1. Both numbers, their difference and
     the limit are each rounded to the nearest float, which adds up to less than 4 units in the last place of
-    `magnitude`, the larger of the two numbers' absolute values: that much is forgiven. `accept_error` 0 asks for the
-    same number and forgives nothing.
+    `magnitude`, the larger of the two numbers' absolute values. `accept_error` 0 requires the same number.
     """
     if accept_error == 0:
         return error == 0

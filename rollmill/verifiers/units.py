@@ -1,4 +1,4 @@
-"""What may stand behind a number and changes nothing of it: units, names of things counted, remarks."""
+"""Recognize text after a number that does not change it: units, counted nouns, remarks."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from rollmill.verifiers.number_words import NUMBER_WORDS
 
 _MOST_WORDS = 14
 _LETTERS = frozenset("mgshlLtAVWNJCFK")
-"""Units of one letter; others, and these in another case, could be variables."""
+"""Units of one letter; other letters, and these in another case, may be variables."""
 _SHORT = frozenset(
     """
     km cm mm nm kg mg ug µm µg lb lbs oz ft in yd mi hr hrs min sec ms ns ml dl cl kw mw wh
     hz pa kpa mb gb kb tb ph am pm st nd rd th mph kph rpm px sq cu bc ad
     """.split()  # noqa: SIM905
 )
-"""Units and endings of two or three letters: others of two could be variables (3ab)."""
+"""Units and endings of two or three letters; other pairs of letters may be variables (3ab)."""
 _CONNECTING = frozenset({"a", "an", "of", "in", "on", "at", "is", "per", "by", "as", "he", "we", "it", "to", "my"})
 _PRONOUNS = frozenset({"it", "me", "us", "he", "we"})
 _BEFORE_PRONOUNS = frozenset({"in", "of", "on", "for", "with", "at", "to", "from", "does", "has"})
@@ -29,7 +29,7 @@ _CHANGING = NUMBER_WORDS | frozenset(
     actually sorry oops nothing none least most approximately lakh crore dozen i isn't aren't wasn't don't doesn't
     """.split()  # noqa: SIM905
 )
-"""Words that change what a number says, or say that it is not the one."""
+"""Words that change the value of a number, or deny that it is the answer."""
 
 _HEDGE = re.compile(
     r"\?|n['’]t\b|(?<!left )\bover\b|\b(?:or|nor|not|cannot|maybe|perhaps|possibly|probably|might|may|could|either|if|"
@@ -47,9 +47,9 @@ _WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?")
 
 
 def is_unit(text: str, *, spaced: bool = False) -> bool:
-    """Return whether a text behind a number is empty, or a unit or remark that leaves the number as it is.
+    """Return whether the text after a number is empty, or a unit or remark that does not change the number.
 
-    `spaced` says that the text does not touch the number, whatever it begins with.
+    `spaced` tells that there is a space before the text even if it begins with a letter.
     """
     spaced = spaced or not text[:1].isalpha()
     text = _EXPONENT.sub("", text.rstrip(" .,;\t"))
@@ -63,7 +63,7 @@ def is_unit(text: str, *, spaced: bool = False) -> bool:
 
 
 def is_prose(text: str) -> bool:
-    """Return whether a text behind a number is words that go on from it, and no mathematics with the number in it."""
+    """Return whether the text after a number is prose, and not mathematics that the number is part of."""
     if re.search(r"[\\^*/+=<>|≤≥≠±!]", text) or _JOINED_TO.match(text):
         return False
     return _are_harmless(_WORD.findall(text)[:3], spaced=True)
@@ -86,5 +86,5 @@ def _are_harmless(words: list[str], *, spaced: bool) -> bool:
 
 
 def is_hedged(sentence: str) -> bool:
-    """Return whether a sentence with a number in it does not say that this is the answer."""
+    """Return whether a sentence with a number does not assert that the number is the answer."""
     return _HEDGE.search(sentence) is not None

@@ -1,4 +1,4 @@
-"""Several verifiers, whose rewards add up by their weights."""
+"""Combine several verifiers by a weighted mean of their rewards."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:  # it brings an HTTP client
 
 
 def open_verifiers(spec: str, *, judge: JudgeConfig | None = None, **arguments: Any) -> CompletionJudge:
-    """Return what judges completions by one verifier, or by several with weights, ready to be entered.
+    """Return an unopened judge of completions by one verifier, or by several with weights.
 
-    Raises `InputError` as `make_verifiers` does, whose other arguments it takes.
+    The other arguments, and the `InputError`s, are those of `make_verifiers`.
     """
     named = read_verifiers(spec)
     pools = [VerifierPool(name, **taken, judge=judge) for name, taken in share_arguments(named, arguments)]
@@ -30,11 +30,12 @@ def open_verifiers(spec: str, *, judge: JudgeConfig | None = None, **arguments: 
 class WeightedVerifiers:
     """Judges by each of several verifiers; an asynchronous context manager.
 
-    The reward is the mean of theirs, weighted; success is that of all. Where one of them fails, there is no verdict.
+    The reward is the weighted mean of their rewards; success is the success of all. If one of them fails, there is no
+    verdict.
 
     Args:
-        pools: One of each verifier.
-        weights: Each one's, above 0; only their ratios count.
+        pools: One pool per verifier.
+        weights: Weight of each pool, above 0; only ratios matter.
     """
 
     def __init__(self, pools: Sequence[VerifierPool], weights: Sequence[float]) -> None:
@@ -59,7 +60,7 @@ class WeightedVerifiers:
         await self._stack.aclose()
 
     async def verify(self, problem: Problem, completion: str, *, seed: int = 0) -> Verdict:
-        """Return the verdict of all. Raises `VerifierFailed` where one has none, once all have ended."""
+        """Return the combined verdict. Raises `VerifierFailed`, after all have ended, if one has no verdict."""
         judged = await asyncio.gather(
             *(pool.verify(problem, completion, seed=seed) for pool in self._pools), return_exceptions=True
         )
@@ -68,9 +69,9 @@ class WeightedVerifiers:
             if isinstance(each, BaseException):
                 raise each
             verdicts.append(each)
-        return self._combined(verdicts)
+        return self._combine(verdicts)
 
-    def _combined(self, verdicts: Sequence[Verdict]) -> Verdict:
+    def _combine(self, verdicts: Sequence[Verdict]) -> Verdict:
         total = sum(self._weights)
         parsed = [verdict for verdict in verdicts if verdict.status == "ok"]
         weighted = list(zip(verdicts, self._weights, strict=True))

@@ -1,8 +1,8 @@
-"""The process that runs one untrusted verifier: `python -m rollmill.verifiers.worker PARENT_PID`.
+"""Worker process of one untrusted verifier: `python -m rollmill.verifiers.worker PARENT_PID`.
 
-It reads `{"spec", "arguments", "limits", "path", "environment"}` once and answers `{"ready": true}`; then it
-answers each `{"problem", "completion", "limit_s"}` with `{"verdict"}`, `{"raised"}` or `{"failed"}`. It ends with its
-input, and with its parent. A built-in verifier has limits, a user's own the user's search path and environment.
+It reads `{"spec", "arguments", "limits", "path", "environment"}` once and replies `{"ready": true}`; then it replies to
+each `{"problem", "completion", "limit_s"}` with `{"verdict"}`, `{"raised"}` or `{"failed"}`. It exits at the end of its
+input, and with its parent. `limits` is set for a built-in verifier, `path` and `environment` for a user's own.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from rollmill.records import Problem, Verdict
 from rollmill.sandboxes.sandbox import Limits
 from rollmill.verifiers import frames
 from rollmill.verifiers.confinement import bind, close_scratch, compute_only, cpu_limit, memory_peak
-from rollmill.verifiers.fork import failed, judge_in_fork
+from rollmill.verifiers.fork import failure_reply, judge_in_fork
 from rollmill.verifiers.protocol import Verifier
 from rollmill.verifiers.reasoning_gym_score import ReasoningGymVerifier
 from rollmill.verifiers.registry import evaluates, make_verifier
 
 PR_SET_PDEATHSIG = 1
 _FIRST = 1
-"""The parent in a sandbox: its namespace's first process."""
+"""Process id of the parent in a sandbox: the first process of its namespace."""
 _BYTES_PER_CHARACTER = 12
-"""Of an answer in JSON at most, where each is an escape or a pair of them."""
+"""Most bytes of one character of an answer in JSON: a pair of escaped surrogates."""
 
 
 def main(parent: int) -> None:
@@ -50,7 +50,7 @@ def main(parent: int) -> None:
     else:
         sys.path[:] = start["path"]
         restore_environment(start["environment"])
-    verifier = prepared(start["spec"], start["arguments"])
+    verifier = prepare_verifier(start["spec"], start["arguments"])
     if limits:
         confine(verifier, sandboxed=parent == _FIRST)
     message: dict[str, Any] = {"ready": True}
@@ -63,7 +63,7 @@ def main(parent: int) -> None:
             return
         message = reply_to(verifier, request, limits)
         if os.getpid() != me:
-            os._exit(1)  # a child that the verifier forked and lost: a second answer would go to the next question
+            os._exit(1)  # a child that the verifier forked and that returned: its reply would go to the next request
 
 
 def die_with(parent: int) -> None:
@@ -71,7 +71,7 @@ def die_with(parent: int) -> None:
     if sys.platform != "linux":
         return
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:  # it ended before the kernel was asked
+    if os.getppid() != parent:  # the parent ended before the call above
         os._exit(1)
 
 
@@ -107,7 +107,7 @@ def restore_environment(original: dict[str, str | None]) -> None:
             os.environ[name] = value
 
 
-def prepared(spec: str, arguments: dict[str, Any]) -> Verifier | str:
+def prepare_verifier(spec: str, arguments: dict[str, Any]) -> Verifier | str:
     """Make and prepare the verifier; return the error message where that fails."""
     try:
         verifier = make_verifier(spec, **arguments)
@@ -120,13 +120,13 @@ def prepared(spec: str, arguments: dict[str, Any]) -> Verifier | str:
 
 
 def confine(verifier: Verifier | str, *, sandboxed: bool) -> None:
-    """Drop the rights of a prepared process that judging does not need."""
+    """Drop rights that judging does not need, after the verifier is prepared."""
     if not sandboxed:
-        with suppress(OSError):  # where a kernel does not filter system calls, nothing can be had
+        with suppress(OSError):  # without seccomp in the kernel, there is no further restriction
             compute_only()
         return
     close_scratch()
-    if not hasattr(verifier, "evaluates"):  # what does it in forks has to make them
+    if not hasattr(verifier, "evaluates"):  # a verifier that evaluates answers must still be able to fork
         compute_only()
 
 
@@ -156,13 +156,16 @@ def reply_to(verifier: Verifier | str, request: dict[str, Any], limits: Limits |
     with cpu_limit(request["limit_s"]):
         message = judge()
     if memory_peak() > limits.memory_mb << 20:
-        # It may have met its limit and taken that for a wrong answer; and this process would stay as large.
-        return {**failed("verifier_died", f"the verification took more than {limits.memory_mb} MiB"), "last": True}
+        # The verifier may have mistaken a `MemoryError` for a wrong answer. `last` ends the process, which stays large.
+        return {
+            **failure_reply("verifier_died", f"the verification took more than {limits.memory_mb} MiB"),
+            "last": True,
+        }
     return message
 
 
 def answer(verifier: Verifier, problem: Problem, completion: str) -> dict[str, Any]:
-    """Return the reply about one completion; all that the verifier raises, `SystemExit` included, becomes a reply."""
+    """Judge one completion and return the reply; every exception of the verifier, even `SystemExit`, becomes one."""
     try:
         verdict: object = verifier.verify(problem, completion)
         if not isinstance(verdict, Verdict):

@@ -1,4 +1,4 @@
-"""One worker process, controlled by the run that started it."""
+"""Control of one worker process by the run that started it."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from rollmill.verifiers.surroundings import LIMITS, built_in_process
 MOST_REPLY_BYTES = 1 << 28
 """Size limit of one reply; a worker that exceeds it is killed."""
 START_LIMIT_S = 120.0
-"""Seconds for a worker's start, heavy imports of its verifier included."""
+"""Time limit of a worker's start, including heavy imports of its verifier, in seconds."""
 
-_LAST_WORDS_S = 0.2
+_LAST_REPLY_S = 0.2
 _SIGNALLED = 128
 
 
 class WorkerProcess(asyncio.SubprocessProtocol):
-    """A worker in a session of its own that answers one request at a time.
+    """A worker process, in its own POSIX session, that handles one request at a time.
 
-    `usable` is false while it is busy, and for good once it exceeded a limit, died, or was interrupted during a
-    request; `end` it then.
+    `usable` is false while it is busy, and stays false once it has exceeded a limit, died, or was interrupted during a
+    request; the caller must then call `end`.
     """
 
     def __init__(self) -> None:
@@ -47,13 +47,13 @@ class WorkerProcess(asyncio.SubprocessProtocol):
 
     @classmethod
     async def spawn(cls, *, built_in: bool) -> WorkerProcess:
-        """Start a worker. Raises `VerifierFailed` where none can be started.
+        """Start a worker. Raises `VerifierFailed` if that fails.
 
-        A built-in verifier's process has an empty environment, and a sandbox where there is one; a user's own verifier
+        A built-in verifier's process has an empty environment, and a sandbox if one is available; a user's own verifier
         has the user's environment.
         """
         try:
-            with built_in_process(_hash_seed()) if built_in else _users_process() as (command, environment, files):
+            with built_in_process(_hash_seed()) if built_in else _custom_process() as (command, environment, files):
                 transport, worker = await asyncio.get_running_loop().subprocess_exec(
                     cls, *command, stderr=None, env=environment, pass_fds=files, start_new_session=True
                 )
@@ -73,17 +73,19 @@ class WorkerProcess(asyncio.SubprocessProtocol):
             first["limits"] = LIMITS.model_dump()
         else:
             first["path"] = _search_path()
-            first["environment"] = {name: os.environ.get(name) for name in _own_environment()}
-        await self.ask(frames.pack(first), START_LIMIT_S, "start")
+            first["environment"] = {name: os.environ.get(name) for name in _worker_environment()}
+        await self.request(frames.pack(first), START_LIMIT_S, "start")
 
-    async def ask(self, frame: bytes, limit_s: float, what: str = "verdict", *, cpu_s: float = 0.0) -> dict[str, Any]:
-        """Send a frame and return the reply. Raises `VerifierFailed` where none arrives.
+    async def request(
+        self, frame: bytes, limit_s: float, what: str = "verdict", *, cpu_s: float = 0.0
+    ) -> dict[str, Any]:
+        """Send a request and return the reply. Raises `VerifierFailed` if none arrives.
 
         Args:
-            frame: The request.
-            limit_s: Seconds until it must be there, however little CPU time the worker had.
-            what: What is waited for, for messages.
-            cpu_s: The CPU time after which the worker ends itself: then a `CpuTimeExceededError` is raised.
+            frame: The encoded request.
+            limit_s: Wall-clock limit in seconds, however little CPU time the worker gets.
+            what: Name of the reply, for messages.
+            cpu_s: The worker's own CPU time limit in seconds; if that ends it, `CpuTimeExceededError` is raised.
         """
         self.usable = False
         self._reply = asyncio.get_running_loop().create_future()
@@ -100,7 +102,7 @@ class WorkerProcess(asyncio.SubprocessProtocol):
             await asyncio.wait({self._exited}, timeout=1)
             if self._returncode() == -signal.SIGPROF:
                 raise CpuTimeExceededError(cpu_s)
-            raise VerifierFailed("verifier_died", self._fault or _how_it_ended(self._returncode()))
+            raise VerifierFailed("verifier_died", self._fault or _exit_message(self._returncode()))
         self.usable = not reply.get("last", False)
         return reply
 
@@ -143,8 +145,8 @@ class WorkerProcess(asyncio.SubprocessProtocol):
         """Record the end of the process; its last reply may still be in the pipe."""
         if not self._exited.done():
             self._exited.set_result(None)
-        # The pipe's own end may never come, where a process that the verifier left behind holds it.
-        asyncio.get_running_loop().call_later(_LAST_WORDS_S, self._settle_ended)
+        # The pipe may never be closed, if a process that the verifier left behind still has it open.
+        asyncio.get_running_loop().call_later(_LAST_REPLY_S, self._settle_ended)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Record that the process is reaped and all pipes are closed."""
@@ -154,7 +156,7 @@ class WorkerProcess(asyncio.SubprocessProtocol):
     def _returncode(self) -> int | None:
         code = self._transport.get_returncode()
         if self._built_in and code is not None and code > _SIGNALLED:
-            return _SIGNALLED - code  # bubblewrap's, of a process in it that a signal has ended
+            return _SIGNALLED - code  # bubblewrap exits with 128 + n if signal n ended the process in it
         return code
 
     def _settle_ended(self) -> None:
@@ -172,24 +174,24 @@ def _search_path() -> list[str]:
 
 
 @contextmanager
-def _users_process() -> Iterator[tuple[list[str], dict[str, str], list[int]]]:
-    """Yield the process of a user's own verifier, as `built_in_process` does."""
+def _custom_process() -> Iterator[tuple[list[str], dict[str, str], list[int]]]:
+    """Yield the command of a user's own verifier's process, as `built_in_process` does."""
     command = [sys.executable, "-P", "-m", "rollmill.verifiers.worker", str(os.getpid())]
-    yield command, {**os.environ, **_own_environment()}, []
+    yield command, {**os.environ, **_worker_environment()}, []
 
 
-def _own_environment() -> dict[str, str]:
+def _worker_environment() -> dict[str, str]:
     return {"PYTHONPATH": os.pathsep.join(_search_path()), "PYTHONHASHSEED": _hash_seed()}
 
 
 def _hash_seed() -> str:
-    # What walks over sets (sympy, some of reasoning-gym) must do the same in every worker, and, where the user has
-    # fixed the hash seed, the same as in this process.
-    given = os.environ.get("PYTHONHASHSEED", "")
-    return given if given.isdecimal() else "0"
+    # Code that iterates over sets (sympy, some of reasoning-gym) must behave the same in every worker, and the same as
+    # in this process if the user has fixed the hash seed.
+    seed = os.environ.get("PYTHONHASHSEED", "")
+    return seed if seed.isdecimal() else "0"
 
 
-def _how_it_ended(returncode: int | None) -> str:
+def _exit_message(returncode: int | None) -> str:
     if returncode is None:
         return "the worker closed its pipe"
     if returncode >= 0:

@@ -1,6 +1,6 @@
-r"""Numbers as data sets and models write them: `1,250`, `$1250`, `\frac{3}{4}`, `7.2 million`, `-7°C`, `12 + 24 = 36`.
+r"""Parse numbers as people write them: `1,250`, `$1250`, `\frac{3}{4}`, `7.2 million`, `-7°C`, `12 + 24 = 36`.
 
-What could be read in two ways is no number: `1.250,00`, `5K`, `5!`, `4 or 5`.
+Ambiguous texts are not numbers: `1.250,00`, `5K`, `5!`, `4 or 5`.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from fractions import Fraction
 from typing import NamedTuple
 
-from rollmill.verifiers.answer_tag import shown
+from rollmill.verifiers.answer_tag import quote
 from rollmill.verifiers.number_words import NUMBER_WORDS, read_words
-from rollmill.verifiers.plain_text import DOLLAR, LONGEST, undress
+from rollmill.verifiers.plain_text import DOLLAR, LONGEST, strip_markup
 from rollmill.verifiers.units import is_prose, is_unit
 
 _MOST_DIGITS = 400
@@ -54,7 +54,7 @@ _SCALES = {
 _LETTER = re.compile(r"(k|K|mn|M|m|bn|B|b|tn|T)(?![A-Za-z0-9^/])")
 _LETTERS = {"k": 10**3, "m": 10**6, "mn": 10**6, "b": 10**9, "bn": 10**9, "t": 10**12, "tn": 10**12}
 _AMBIGUOUS_LETTERS = frozenset({"K", "M", "B", "b", "T", "mn", "bn", "tn"})
-"""After a number without a currency: kelvin or thousand, metres or millions."""
+"""Ambiguous after a number without a currency: kelvin or thousand, metres or millions."""
 _LEAD = re.compile(
     r"(?:[=≈~⇒:→]+|"
     r"(?:so|thus|therefore|hence|then|and|is|are|it is|it's|it was|that is|that's|this is|equals|we get|we have|"
@@ -79,7 +79,7 @@ _WORD_SIGNS = (
 SUM_OF_NAMES = re.compile(
     r"[A-Za-z](?:_\{?\w{1,3}\}?)?(?:\s*\+\s*[A-Za-z](?:_\{?\w{1,3}\}?)?){1,5}|[fghpqFGHPQ]'{0,2}\([-0-9./A-Za-z\\{}]{1,20}\)"
 )
-"""What an equation may name before its value, with digits that are no value: x_1 + x_2, f(2)."""
+"""Left side of an equation whose digits are not values: x_1 + x_2, f(2)."""
 _BOUNDS = re.compile(r"\\(sum|prod|lim|int)\s*(?:[_^]\s*(?:\{[^{}]{0,40}\}|\\?\w+)\s*){1,2}")
 _UNCHECKED = re.compile(r"\\(?:sum|prod|lim|int|gcd|lcm|max|min|lfloor|lceil|det)\b|\b(?:gcd|lcm)\(")
 _AFTER_WORDS = re.compile(r"[A-Za-z]{2,}\s+(?P<expression>[^A-Za-z]*[0-9][^A-Za-z]*)$")
@@ -94,18 +94,18 @@ _ANY_WORD = re.compile(r"[A-Za-z]+")
 
 
 class WrittenNumber(NamedTuple):
-    """A number that was read."""
+    """A parsed number."""
 
     value: Fraction
-    """With a percent sign: the number before it."""
+    """Exact value; with a percent sign, the number before the sign."""
     percent: bool = False
 
     def __str__(self) -> str:
-        return written(self.value) + ("%" if self.percent else "")
+        return format_number(self.value) + ("%" if self.percent else "")
 
 
-def written(value: Fraction) -> str:
-    """Return a number as text: as a whole number or a decimal where it is one, else as a fraction."""
+def format_number(value: Fraction) -> str:
+    """Format a number as an integer or decimal if that is exact, else as a fraction."""
     if value.denominator == 1 and abs(value) < 10**18:
         return str(value.numerator)
     try:
@@ -116,17 +116,17 @@ def written(value: Fraction) -> str:
 
 
 def read_written(text: str) -> WrittenNumber:
-    """Read a text that is one number and its dress. Raises `ValueError`, with what it is instead."""
+    """Parse a text that is one number with its sign, currency, scale and unit. Raises `ValueError` with the text."""
     if len(text) <= LONGEST and "\n" not in text.strip():
-        number = _read(undress(text))
+        number = _read(strip_markup(text))
         if number is not None:
             return number
-    raise ValueError(f"{shown(text)} is not a number")
+    raise ValueError(f"{quote(text)} is not a number")
 
 
 def read_only_number(sentence: str) -> WrittenNumber | None:
-    """Return the one number of a sentence, in digits or else in words; None where there is none, or more than one."""
-    text = re.sub(r"(?<=[A-Za-z])\^\{?-?[1-3]\}?", "", undress(sentence[:LONGEST]))
+    """Return the only number of a sentence, in digits or else in words; None if there is none, or more than one."""
+    text = re.sub(r"(?<=[A-Za-z])\^\{?-?[1-3]\}?", "", strip_markup(sentence[:LONGEST]))
     if re.search(r"[<>≤≥≠±|]|\\in\b", text):
         return None
     at = _FIRST_DIGIT.search(text)
@@ -147,19 +147,19 @@ def _negative(number: WrittenNumber | None) -> WrittenNumber | None:
 
 
 def _prefix_number(text: str) -> WrittenNumber | None:
-    """Return the number that a text begins with, where nothing after it holds a digit or belongs to it."""
+    """Return the number at the beginning of a text; None if other digits or a part of it follow later in the text."""
     words = re.search(r"[ ,.;)][^0-9]*$", text)
-    number = _dressed(text)
+    number = _read_quantity(text)
     if number is not None or words is None:
         return number
-    for end in _ends(text, words.start()):
-        if is_prose(text[end:]) and (number := _dressed(text[:end])) is not None:
+    for end in _quantity_ends(text, words.start()):
+        if is_prose(text[end:]) and (number := _read_quantity(text[:end])) is not None:
             return number
     return None
 
 
-def _ends(text: str, start: int) -> Iterator[int]:
-    """Yield where a number with its unit may end: before each of the first words behind the last digit."""
+def _quantity_ends(text: str, start: int) -> Iterator[int]:
+    """Yield possible end positions of a number with its unit: before each of the first words after the last digit."""
     ends = [match.start() for match in re.finditer(r"(?=[ ,.;)])", text[: start + 80]) if match.start() >= start]
     yield from reversed(ends[:4])
 
@@ -169,6 +169,7 @@ def _only_words(text: str) -> WrittenNumber | None:
     at = 0
     while word := _ANY_WORD.search(text, at):
         read = read_words(text[word.start() :]) if word[0].lower() in NUMBER_WORDS else None
+        # "one" is mostly a pronoun.
         if read is None or (read[0] == 1 and word[0].lower() == "one"):
             at = word.end()
             continue
@@ -181,20 +182,20 @@ def _only_words(text: str) -> WrittenNumber | None:
 
 
 def _read(text: str) -> WrittenNumber | None:
-    text = _PERIODIC.sub(_periodic, text)
-    text = _NEGATIVE_FRAC.sub(r"-\\frac{\1\3}{\2\4}", _without_lead(text))
-    number = _dressed(text)
+    text = _PERIODIC.sub(_periodic_fraction, text)
+    text = _NEGATIVE_FRAC.sub(r"-\\frac{\1\3}{\2\4}", _strip_lead(text))
+    number = _read_quantity(text)
     if number is None and _EQUALS.search(text):
-        return _equation(text)
+        return _read_equation(text)
     if number is None and (equation := _WORD_EQUALS.sub(" = ", text)) != text:
-        return _equation(equation)
+        return _read_equation(equation)
     if number is None and (label := _LABEL.match(text)) and is_unit(label[0].rstrip(": "), spaced=True):
         return _read(text[label.end() :])
     return number
 
 
-def _without_lead(text: str) -> str:
-    """Take away what leads to a number and changes nothing: "= ", "about ", "the answer is "."""
+def _strip_lead(text: str) -> str:
+    """Remove introductions that do not change a number: "= ", "about ", "the answer is "."""
     for _ in range(6):
         match = _LEAD.match(text)
         if not match or match.end() == len(text):
@@ -203,14 +204,14 @@ def _without_lead(text: str) -> str:
     return text.strip()
 
 
-def _dressed(text: str) -> WrittenNumber | None:
-    """Read sign, currency, number, scale, percent sign and unit; None for anything else."""
+def _read_quantity(text: str) -> WrittenNumber | None:
+    """Parse sign, currency, number, scale, percent sign and unit; None for other texts."""
     head = _HEAD.match(text)
-    assert head is not None  # it matches nothing as well
+    assert head is not None  # it also matches the empty text
     if head["sign"] and head["inner"]:
         return None
     rest = text[head.end() :]
-    read = _core(_slashed(rest)) or _words(rest)
+    read = _read_core(_rewrite_frac(rest)) or _read_number_words(rest)
     if read is None:
         return None
     value, rest = read
@@ -220,8 +221,8 @@ def _dressed(text: str) -> WrittenNumber | None:
     return _with_suffix(value, rest, has_currency=head["currency"] is not None)
 
 
-def _slashed(text: str) -> str:
-    r"""Return a text that begins with `\frac{3}{4}` or `1\frac{3}{4}` with `3/4` or `1 3/4` in its place."""
+def _rewrite_frac(text: str) -> str:
+    r"""Rewrite `\frac{3}{4}` or `1\frac{3}{4}` at the beginning of a text as `3/4` or `1 3/4`."""
     match = _FRAC.search(text, 0, 200)
     if not match or not re.fullmatch(r"\s*[0-9]{0,9}\s*", text[: match.start()]):
         return text
@@ -229,8 +230,8 @@ def _slashed(text: str) -> str:
     return f"{text[: match.start()]} {top}/{bottom}{text[match.end() :]}".lstrip()
 
 
-def _core(text: str) -> tuple[Fraction, str] | None:
-    """Return the number that a text begins with and the text after it."""
+def _read_core(text: str) -> tuple[Fraction, str] | None:
+    """Parse the number at the beginning of a text and return it with the rest; None if there is none."""
     match = _CORE.match(text)
     if not match or len(match[0]) > _MOST_DIGITS:
         return None
@@ -253,8 +254,8 @@ def _core(text: str) -> tuple[Fraction, str] | None:
     return value, rest
 
 
-def _words(text: str) -> tuple[Fraction, str] | None:
-    """Return the number that a text begins with in words, and the text after it."""
+def _read_number_words(text: str) -> tuple[Fraction, str] | None:
+    """Parse the number in words at the beginning of a text and return it with the rest; None if there is none."""
     read = read_words(text)
     if read is None:
         return None
@@ -269,6 +270,7 @@ def _decimal(text: str) -> Fraction:
 
 
 def _power(base: Fraction, exponent: int) -> Fraction | None:
+    """Return base**exponent; None if it is undefined or would have too many digits."""
     bits = max(abs(base.numerator).bit_length(), base.denominator.bit_length())
     if bits * abs(exponent) > _MOST_BITS or (base == 0 and exponent < 0):
         return None
@@ -276,6 +278,7 @@ def _power(base: Fraction, exponent: int) -> Fraction | None:
 
 
 def _with_suffix(value: Fraction, rest: str, *, has_currency: bool) -> WrittenNumber | None:
+    """Apply the scale, percent sign and unit in `rest` to a value; None if anything else follows it."""
     letter = _LETTER.match(rest)
     if letter and (has_currency or letter[1] in _AMBIGUOUS_LETTERS | {"k"}):
         if not has_currency and letter[1] != "k":
@@ -292,22 +295,22 @@ def _with_suffix(value: Fraction, rest: str, *, has_currency: bool) -> WrittenNu
     return WrittenNumber(value, percent is not None)
 
 
-def _equation(text: str) -> WrittenNumber | None:
-    """Read what stands after the last sign of equality, where the sides before do not contradict it."""
+def _read_equation(text: str) -> WrittenNumber | None:
+    """Parse the side after the last equals sign; None if an earlier side contradicts it."""
     if _COMPARED.search(text) or ";" in text or re.search(r",\s", text):
         return None
     *sides, last = (side.strip() for side in _EQUALS.split(_BOUNDS.sub(r"\\\1 ", text)))
-    number = _dressed(last)
+    number = _read_quantity(last)
     if number is None and len(sides) == 1:  # 108 = 36 + 72
-        first = _dressed(sides[0]) or read_only_number(sides[0])
-        return first if first is not None and _comes_to(last, first) else None
+        first = _read_quantity(sides[0]) or read_only_number(sides[0])
+        return first if first is not None and _has_value(last, first) else None
     if number is None or not all(_agrees(side, number) for side in sides):
         return None
     return number
 
 
 def _agrees(side: str, number: WrittenNumber) -> bool:
-    """Tell whether one side of an equation does not contradict its result: by its value, or as it is a name."""
+    """Return whether one side of an equation is consistent with its result: it has that value, or is a name."""
     if _UNCHECKED.search(side) or SUM_OF_NAMES.fullmatch(side):
         return True
     expression = _expression_of(side)
@@ -318,7 +321,7 @@ def _agrees(side: str, number: WrittenNumber) -> bool:
         )
     value = evaluate(expression)
     if value is None:
-        return (tail := _AFTER_WORDS.search(side)) is not None and _comes_to(tail["expression"], number)
+        return (tail := _AFTER_WORDS.search(side)) is not None and _has_value(tail["expression"], number)
     results = {number.value, number.value / 100} if number.percent else {number.value}
     if "%" in expression and not number.percent:
         results.add(number.value / 100)
@@ -328,21 +331,21 @@ def _agrees(side: str, number: WrittenNumber) -> bool:
     return is_computed and any(_is_rounded(value, result) for result in results)
 
 
-def _comes_to(expression: str, number: WrittenNumber) -> bool:
-    """Tell whether an expression with nothing but numbers and signs has the value of a number."""
+def _has_value(expression: str, number: WrittenNumber) -> bool:
+    """Return whether an expression of nothing but numbers and operators has the value of a number."""
     value = None if re.search(r"[A-Za-z\\]", expression) else evaluate(_expression_of(expression))
     return value is not None and value == number.value
 
 
 def _is_rounded(value: Fraction, result: Fraction) -> bool:
-    """Tell whether a result is its expression's value, rounded: by half at most where it is whole, else by 0.5 %."""
+    """Return whether a result is the rounded value of its expression: to an integer, or within 0.5 %."""
     if result.denominator == 1 and value.denominator != 1 and abs(value) > 1:
         return abs(value - result) <= Fraction(1, 2)
     return value.denominator not in {1, 2, 4, 5} and abs(value - result) <= abs(value) / 200
 
 
-def _periodic(match: re.Match[str]) -> str:
-    r"""Return the fraction that a decimal with a period is, `0.1\overline{6}` or `0.333...`."""
+def _periodic_fraction(match: re.Match[str]) -> str:
+    r"""Convert a repeating decimal, `0.1\overline{6}` or `0.333...`, to a fraction."""
     period = match["marked"] or match["bracketed"] or match["repeated"]
     fixed = match["fixed"]
     top = int((match["whole"] or "0") + fixed + period) - int((match["whole"] or "0") + fixed)
@@ -351,7 +354,7 @@ def _periodic(match: re.Match[str]) -> str:
 
 
 def _expression_of(side: str) -> str:
-    """Return what can be computed of one side of an equation: without names, units and currencies."""
+    """Return one side of an equation without names, units and currencies, so that it can be evaluated."""
     for words, sign in _WORD_SIGNS:
         side = words.sub(sign, side)
     side = re.sub(r"[A-Za-z]_?\{?[0-9]{1,3}\}?", " ", _FRAC.sub(r"((\1\2)/(\3\4))", side))
@@ -364,7 +367,7 @@ _TOKEN = re.compile(rf"\s*(?:(?P<number>{_DECIMAL})|(?P<sign>[-+*/×·÷^()%]))"
 
 
 def evaluate(expression: str) -> Fraction | None:
-    """Compute sums, products and small powers of plain numbers; None for anything else."""
+    """Evaluate sums, products and small powers of plain numbers exactly; None for other texts."""
     tokens: list[str] = []
     at = 0
     expression = expression.strip()
@@ -383,6 +386,8 @@ def evaluate(expression: str) -> Fraction | None:
 
 
 class _Tokens:
+    """A stream of tokens with a lookahead of one."""
+
     def __init__(self, tokens: list[str]) -> None:
         self._rest: Iterator[str] = iter(tokens)
         self.next: str | None = next(self._rest, None)

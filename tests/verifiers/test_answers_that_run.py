@@ -173,7 +173,7 @@ async def peek(problem, expressions):
     try:
         await worker.prepare("bare:Peek", {})
         asked = [{"problem": problem.model_dump(), "completion": each, "limit_s": 9.0} for each in expressions]
-        return [await worker.ask(frames.pack(each), 9.0) for each in asked]
+        return [await worker.request(frames.pack(each), 9.0) for each in asked]
     finally:
         await worker.end()
 

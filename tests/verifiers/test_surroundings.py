@@ -89,7 +89,7 @@ def test_missing_sandbox_still_forbids_starting_processes(no_bubblewrap, make_pr
         try:
             await worker.prepare("bare:Peek", {})
             asked = {"problem": make_problem().model_dump(), "completion": expression, "limit_s": 9.0}
-            return (await worker.ask(frames.pack(asked), 9.0))["verdict"]["answer"]
+            return (await worker.request(frames.pack(asked), 9.0))["verdict"]["answer"]
         finally:
             await worker.end()
 
