@@ -39,9 +39,7 @@ def raw_zipped_rows(path: str, folder: str) -> Iterator[RawRow]:
                 members = {info.filename: info for info in archive.infolist()}
                 logs = [info for name, info in members.items() if name.startswith(folder) and name.endswith(".json")]
                 if not logs:
-                    raise InputError(
-                        f"{path} has no {folder}*.json: only zip files of inspect_ai logs are read"
-                    )
+                    raise InputError(f"{path} has no {folder}*.json: only zip files of inspect_ai logs are read")
                 for number, info in enumerate(logs, start=1):
                     look()
                     yield RawRow(number, _content(archive, file, info))

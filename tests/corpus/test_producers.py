@@ -339,7 +339,7 @@ def test_missing_field_of_the_user(tmp_path, fields, reason):
 
 def test_rows_of_no_known_form_are_refused_with_their_fields(tmp_path):
     (tmp_path / "x.jsonl").write_bytes(lines([{"instance_id": "p", "dialogue": [["q", "a"]], "points": 1}]))
-    words = "their fields are instance_id, dialogue, points: name the messages with --messages_field, the reward with --reward"
+    words = "their fields are instance_id, dialogue, points: name the messages with --messages_field, the reward with"
     with pytest.raises(InputError, match=words):
         read_corpus([str(tmp_path / "x.jsonl")])
 

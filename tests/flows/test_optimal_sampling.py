@@ -18,8 +18,8 @@ from tests.flows.conftest import ROOT, Job, journal_lines, processes_of, stop
 from tests.flows.test_cluster import cluster_in
 from tests.inference.adapters import make_adapter
 from tests.inference.vllm_processes import ONE_THREAD
-from tests.jobs.optimal_sampling.tiny_pairs import make_model
 from tests.jobs.optimal_sampling.runs import draw, parameters
+from tests.jobs.optimal_sampling.tiny_pairs import make_model
 from tests.jobs.training.tiny_models import make_base
 from tests.waiting import wait_until
 

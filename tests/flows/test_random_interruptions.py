@@ -137,9 +137,10 @@ def interrupt(flow: Flow, job: Job, moments: random.Random) -> None:
     # Where the machine is slow, the guard may have ended what was on its way to an end of its own. A command that is
     # done has no handler any more when its interpreter ends.
     assert process.returncode in {0, ENDED[number], -signal.SIGKILL, -number}, f"{what}: {process.returncode}: {said}"
-    assert process.returncode in {0, -number} or said.count(f"{flow.name}: stopped: run the same command again to continue") >= 1, (
-        said
-    )
+    assert (
+        process.returncode in {0, -number}
+        or said.count(f"{flow.name}: stopped: run the same command again to continue") >= 1
+    ), said
     after = journals(job.folder)
     assert {path: after[path][: len(lines)] for path, lines in before.items()} == before
     if process.returncode == 0:

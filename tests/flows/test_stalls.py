@@ -97,7 +97,9 @@ def test_run_without_another_worker_ends_and_can_be_continued(
             assert "stand_still" in stacks(job.folder)
             if how == "endless call":
                 last = said.strip().splitlines()[-1]
-                assert re.search(r"no request, command or rollout has completed .* run the same command again to continue$", last)
+                assert re.search(
+                    r"no request, command or rollout has completed .* run the same command again to continue$", last
+                )
             wait_until(lambda: not processes_of(str(job.folder)), timeout=20, every=0.3)  # noqa: B023
             done = job.run(*flags(server), timeout=300)
             assert done.returncode == 0, done.stderr

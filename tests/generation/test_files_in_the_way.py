@@ -136,7 +136,9 @@ def test_no_room_for_the_lock(small_disk):
     state = os.statvfs(small_disk)
     (small_disk / "filler").write_bytes(bytes(state.f_bavail * state.f_bsize))
     message = refusal(small_disk / "run", RunStoppedError)
-    assert message.startswith(f"No space left on device: {small_disk}/run/{LOCK}; free some space, then run the same command")
+    assert message.startswith(
+        f"No space left on device: {small_disk}/run/{LOCK}; free some space, then run the same command"
+    )
 
 
 def test_no_descriptors_left(tmp_path, monkeypatch):

@@ -161,8 +161,8 @@ def test_a_checkpoint_that_somebody_has_changed_runs_nothing(base, tmp_path, mon
     from rollmill.jobs.training.checkpoints import CHECKPOINTS, checkpoint_path, whole_checkpoints
     from rollmill.jobs.training.parameters import TrainLora
     from rollmill.jobs.training.training import run_training
-    from tests.jobs.training.tiny_models import row, write_rows
     from tests.jobs.training.prepared_workers import prepared_workers
+    from tests.jobs.training.tiny_models import row, write_rows
 
     rows = write_rows(tmp_path / "train.jsonl", [row(n, "ab" * (n % 5 + 1)) for n in range(24)])
     given = TrainLora(

@@ -28,8 +28,8 @@ from tests.generation.made import opened
 from tests.generation.test_chat import make
 from tests.jobs.episodes.test_thinking import episode, rows
 from tests.jobs.optimal_sampling.runs import parameters
-from tests.jobs.training.tiny_models import make_byte_tokenizer, make_tokenizer
 from tests.jobs.training.test_prepared import learnt_rows
+from tests.jobs.training.tiny_models import make_byte_tokenizer, make_tokenizer
 
 HASH = "0123456789abcdef"
 SOURCE = TokenSource(HASH, "processed_logprobs")

@@ -54,11 +54,17 @@ def parse(argv: Sequence[str], *, description: str, examples: str) -> CollectEpi
         return merge_overlay(overlay, environment, flags)
 
     parsed = parse_command_line(
-        EpisodesCommand, _add_override_flag(secret_out_of(argv)), prog=_PROG, description=description, examples=examples,
+        EpisodesCommand,
+        _add_override_flag(secret_out_of(argv)),
+        prog=_PROG,
+        description=description,
+        examples=examples,
         settle=settle,
-    )  # fmt: skip
+    )
     if ignored:
-        sys.stderr.write(f"{program_name(_PROG)}: ignored settings of reinforcement learning: {_format_names(ignored)}\n")
+        sys.stderr.write(
+            f"{program_name(_PROG)}: ignored settings of reinforcement learning: {_format_names(ignored)}\n"
+        )
     return CollectEpisodes.model_validate(parsed.model_dump(include=set(CollectEpisodes.model_fields)))
 
 

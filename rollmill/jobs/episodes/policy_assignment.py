@@ -223,7 +223,7 @@ def _on_running_servers(
             continue
         urls, block = _running_urls(parameters, spec, endpoint)
         names = spec.model, spec.name
-        served = running(urls, names, parameters, block, changes=changes.get(spec.name, NO_CHANGES))
+        served = use_running_servers(urls, names, parameters, block, changes=changes.get(spec.name, NO_CHANGES))
         endpoints = [shared.setdefault(item.base_url, item) for item in served.endpoints]
         served_by_name[spec.name] = served.model_copy(update={"endpoints": endpoints})
     return served_by_name

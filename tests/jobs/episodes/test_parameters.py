@@ -75,9 +75,8 @@ def test_policies(monkeypatch):
     }
     assert make_parameters(policy=mapping, top_p=0.9).policies == item.policies
     assert as_policies({"a": "m"}) == ["a=m"]
-    assert [spec.demonstration for spec in make_parameters(model_path="oracle", policy=["x=random", "y=./oracle"]).policies] == [
-        True, True, False,
-    ]  # fmt: skip
+    policies = make_parameters(model_path="oracle", policy=["x=random", "y=./oracle"]).policies
+    assert [spec.demonstration for spec in policies] == [True, True, False]
 
 
 @pytest.mark.parametrize(

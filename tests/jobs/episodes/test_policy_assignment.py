@@ -160,9 +160,7 @@ def test_running_servers_are_used_as_they_are(tmp_path):
         ScriptedServer(Script(model="m", completion="m")) as local,
         ScriptedServer(Script(model="n", completion="n")) as remote,
     ):
-        parameters = make_parameters(
-            policy=["a=m", "b=m", f"c=n,base_url={remote.base_url}"], base_url=local.base_url
-        )
+        parameters = make_parameters(policy=["a=m", "b=m", f"c=n,base_url={remote.base_url}"], base_url=local.base_url)
         with serving_cast(parameters, parameters.policies) as served:
             assert {name: (item.model, answer_of(item)) for name, item in served.items()} == {
                 "a": ("m", "m"), "b": ("m", "m"), "c": ("n", "n"),

@@ -58,7 +58,12 @@ def test_agents_are_planned_at_a_policy(tmp_path):
     planned = feed.plan(context())
     parameters = planned.parameters
     assert (parameters.model_path, parameters.output, parameters.num_rollout) == ("m", "r/agent_rollouts_1.json", 4)
-    assert (parameters.seed, parameters.server_block, parameters.vllm_args, parameters.gpu_workers) == (7, "here", "--x", 2)
+    assert (parameters.seed, parameters.server_block, parameters.vllm_args, parameters.gpu_workers) == (
+        7,
+        "here",
+        "--x",
+        2,
+    )
     assert planned.inputs == ["r/agent_rollouts_1.json"]
     assert planned.prompting is None  # what an agent was told stays
     assert planned.is_generated
@@ -155,9 +160,7 @@ def test_feed_file_cannot_name_code_to_import(tmp_path, monkeypatch, text):
     monkeypatch.syspath_prepend(tmp_path)
     write(tmp_path / "evil.py", "open('pwned', 'w')\nclass Verifier: pass\n")
     path = write(tmp_path / "f.yaml", text)
-    with pytest.raises(
-        InputError, match=r"f\.yaml line 1: verifier: .*give your own as --verifier on the comm"
-    ):
+    with pytest.raises(InputError, match=r"f\.yaml line 1: verifier: .*give your own as --verifier on the comm"):
         read_feeds([f"reject_sampling={path}"])
     assert not (tmp_path / "pwned").exists()
     [feed] = read_feeds([f"reject_sampling={write(tmp_path / 'own.yaml', 'verifier: mine:V')}"], verifier="mine:V")

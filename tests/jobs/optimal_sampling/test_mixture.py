@@ -105,7 +105,12 @@ def test_figures_outside_a_support():
     assert ess(q, p).item() == 0
     theta, t = torch.tensor([[0.5, 0.5, 0.0]]).log(), torch.tensor([[0.5, 0.0, 0.5]]).log()
     diagnostics = token_diagnostics(theta, t, log_mixture(theta, t, 0.5)[0], torch.tensor([0.5]))
-    assert (diagnostics.ess_theta.item(), diagnostics.ess_t.item(), diagnostics.ess_ratio.item(), diagnostics.kl_gap.item()) == (
+    assert (
+        diagnostics.ess_theta.item(),
+        diagnostics.ess_t.item(),
+        diagnostics.ess_ratio.item(),
+        diagnostics.kl_gap.item(),
+    ) == (
         0,
         0,
         1,
