@@ -52,6 +52,8 @@ ALLOWED: dict[str, frozenset[str]] = {
     # A field of flows' results, which Prefect stores as JSON.
     "rollmill/generation/outcome.py": frozenset({"made"}),
     "rollmill/jobs/episodes/statistics.py": frozenset({"wanted"}),  # a key of `sft_data_<time>_stats.json`
+    # A prompt: another word would make another version of the environment.
+    "rollmill/environments/search/agents.py": frozenset({"learnt"}),
 }
 """Words by file: data that is read, such as words that a verifier looks for in an answer."""
 

@@ -21,7 +21,7 @@ from rollmill.corpus.field_values import (
 from rollmill.corpus.message_columns import message_columns
 from rollmill.corpus.raw_json import NOTHING, parse_raw_text
 from rollmill.corpus.record import Record, is_cut_off_word
-from rollmill.corpus.typed_record import TypedRecord, Verdict
+from rollmill.corpus.typed_record import TypedRecord, TypedVerdict
 
 _METADATA_FIELDS = ("instance_id", "sample_id", "reward", "success", "speedup", "model_calls")
 _ERROR_TYPE = re.compile(r"[A-Za-z_][\w.]*")
@@ -53,7 +53,7 @@ class _Metadata(msgspec.Struct):
     model_calls: Any = None
 
 
-_verdict = msgspec.json.Decoder(Verdict | None)
+_verdict = msgspec.json.Decoder(TypedVerdict | None)
 _evaluation = msgspec.json.Decoder(_Evaluation | None)
 _metadata = msgspec.json.Decoder(_Metadata | None)
 

@@ -22,7 +22,7 @@ _RARE_METADATA = (*MARKS, *FINISH_FIELDS, "reasoning_content", "reasoning", "thi
 _Count = Annotated[int, msgspec.Meta(ge=0, le=LARGEST)]
 
 
-class Verdict(msgspec.Struct, gc=False):
+class TypedVerdict(msgspec.Struct, gc=False):
     """The parts of a verifier's verdict that the table has."""
 
     status: Any = None
@@ -51,7 +51,7 @@ class TypedRecord(Record, gc=False):
     model_calls: _Count | None = None
     latency_s: float | None = None
     usage: _Usage | None = None
-    verdict: Verdict | None = None  # type: ignore[assignment]
+    verdict: TypedVerdict | None = None  # type: ignore[assignment]
 
 
 def _typed_decoder(message: type[PlainMessage]) -> msgspec.json.Decoder[TypedRecord]:

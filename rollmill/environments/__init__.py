@@ -1,1 +1,1 @@
-"""Environments: worlds in which agents act, turn by turn, until an episode is over."""
+"""Environments: agents act in them, turn by turn, until an episode is over."""

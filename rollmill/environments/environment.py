@@ -1,4 +1,4 @@
-"""The interface of environments: the world of one episode, and the agents that act in it."""
+"""Interfaces of environments and of the agents that act in them."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ class Step(NamedTuple):
     """The outcome of one action."""
 
     reward: float
-    """Of the agent, for this turn; finite."""
+    """Reward of the agent for this turn; finite."""
     info: Mapping[str, Any] = {}
     """Details as JSON, for the journal."""
 
 
 class Agent(Protocol):
-    """One role in an episode: reads the state that it shares with the other agents, and acts on it.
+    """One role in an episode: observes the state that it shares with the other agents, and acts on it.
 
-    Two more methods are optional, see `Demonstrator`: `oracle() -> str`, the answer of a player who knows the solution,
-    and `random(rng: random.Random) -> str`, a well-formed action drawn at random. With them the policies `oracle` and
-    `random` can play the role.
+    Two more methods are optional, see `Demonstrator`: `oracle() -> str`, the completion of a player who knows the
+    solution, and `random(rng: random.Random) -> str`, a random well-formed completion. They make the policies `oracle`
+    and `random` available for the role.
     """
 
     def prompt(self) -> list[Message]:
@@ -40,43 +40,44 @@ class Agent(Protocol):
         ...
 
     def act(self, completion: str) -> Step:
-        """Apply a completion to the state. Malformed text is a step with its reward, never an exception.
+        """Apply a completion to the state. A malformed completion is a step with a reward, never an exception.
 
-        Raises `SandboxError`, or another `RollmillError`, where something outside fails.
+        Raises `SandboxError`, or another `RollmillError`, if the infrastructure fails.
         """
         ...
 
 
 class Demonstrator(Agent, Protocol):
-    """An agent that can be played without a model."""
+    """An agent with policies that need no model."""
 
     def oracle(self) -> str:
-        """Return what a player who knows the solution would answer now."""
+        """Return the completion of a player who knows the solution."""
         ...
 
     def random(self, rng: random.Random) -> str:
-        """Return a well-formed action, drawn at random."""
+        """Return a random well-formed completion."""
         ...
 
 
 class Environment(Protocol):
-    """The world of one episode: made from a problem, a seed and settings, and thrown away at the end.
+    """The environment of one episode, made from a problem, a seed and settings.
 
-    A turn is one round over `turn_order`; it breaks off as soon as `done`. Nothing here is asynchronous: what it does
-    blocks a thread of its own. The class itself says what its episodes need.
+    A turn is one round over `turn_order`, which ends early once `done` is true. Methods are synchronous and may block:
+    each episode has its own thread. Class attributes describe what the episodes need.
 
-    Two more names are optional: `without_answers = True` where the ground truth is in the problem's
-    `fields`, so that data sets need no column of answers, and the class method `identity(settings) -> dict`, what else
-    determines its episodes (the hash of a file that the settings name).
+    Two more names are optional: `without_answers = True` if the ground truth is in the problem's `fields`, so that data
+    sets need no answer column, and the class method `identity(settings) -> dict`, which returns what else determines
+    the episodes (such as the hash of a file that the settings name).
     """
 
     name: ClassVar[str]
     version: ClassVar[str]
-    """Changes whenever prompts, transitions or rewards may change: part of a run's identity."""
+    """Must change whenever prompts, transitions or rewards may change; part of a run's identity."""
     Settings: ClassVar[type[BaseModel]]
-    """What a user may set (`env.<name>=...`), frozen, `extra="forbid"`, with a default for everything.
+    """Model of the settings (`env.<name>=...`), frozen, `extra="forbid"`, with a default for every field.
 
-    What names a file is a `Path` (or a `rollmill.environments.paths.PathText`): workers in other folders find it, too.
+    A field that names a file must be a `Path` (or a `rollmill.environments.paths.PathText`), so that its path is made
+    absolute for workers with another working directory.
     """
     needs: ClassVar[frozenset[Tool]]
     """The tools that its episodes use."""
@@ -93,7 +94,7 @@ class Environment(Protocol):
 
     @classmethod
     def problem_fault(cls, settings: Any, problem: Problem) -> str | None:
-        """Return why a problem cannot be played ("fields.test is missing"); None where it can. Must be fast."""
+        """Return why a problem cannot be played ("fields.test is missing"); None if it can. Must be fast."""
         ...
 
     @classmethod
@@ -103,8 +104,8 @@ class Environment(Protocol):
         Args:
             problem: The problem to play; `problem_fault` returned None for it.
             seed: Seed of all random choices of the episode.
-            settings: An instance of the environment's settings model.
-            tools: Sandboxed Python, verification and search, as far as the environment needs them.
+            settings: Instance of `Settings`.
+            tools: Sandboxed Python, verification and search; None for tools that are not in `needs`.
         """
         ...
 
@@ -167,7 +168,7 @@ class FixedCast:
 
     @property
     def turn_order(self) -> Sequence[str]:
-        """Return all agents' names, in the order in which they were given."""
+        """Return all agents' names, in the order of the constructor's mapping."""
         return tuple(self._agents)
 
     @property

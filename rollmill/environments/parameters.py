@@ -1,4 +1,4 @@
-"""The parameter that names an environment."""
+"""The parameter of jobs that selects an environment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Blocks in a completion after its thoughts: the last well-formed one counts, in time linear in the text's length."""
+"""Extract blocks from a completion after its reasoning, in time linear in the text's length."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def last_python(text: str) -> str | None:
 
 
 def last_tagged(text: str, *tags: str) -> tuple[str, str] | None:
-    """Return the tag and the stripped content of the last non-empty `<tag>...</tag>`; None without one."""
+    """Return tag and stripped content of the last non-empty `<tag>...</tag>` of any of the tags; None without one."""
     answer = after_thoughts(text) or ""
     ends = [(pairs[-1][0], tag, pairs[-1][1]) for tag in tags if (pairs := _pairs(answer, tag))]
     return max(ends)[1:] if ends else None

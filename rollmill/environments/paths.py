@@ -1,4 +1,4 @@
-"""Settings of environments that name files."""
+"""Find the settings of environments that name files, and make their paths absolute."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rollmill.files.remote import is_remote
 _NAMES_A_FILE = "names a file"
 
 PathText = Annotated[str, _NAMES_A_FILE]
-"""A setting that may name a file or a folder, or a URL, or nothing."""
+"""Type of a setting that may be the path of a file or folder, a URL, or empty."""
 
 
 def absolute_paths(settings: BaseModel) -> dict[str, str]:

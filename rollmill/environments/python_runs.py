@@ -1,4 +1,4 @@
-"""Runs untrusted Python programs, each in a fresh sandbox."""
+"""Run untrusted Python programs, each in a fresh sandbox."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from pathlib import Path
 from rollmill.sandboxes.sandbox import Execution, Limits, Sandbox, SandboxError, SandboxHost, SandboxSpec
 
 IMAGE = "python"
-"""The one image of `empty_images`."""
+"""Name of the only image of `empty_images`."""
 LIMITS = Limits(memory_mb=1024, processes=64, cpu_s=120.0, disk_mb=64, output_bytes=200_000)
-"""Of one run, where nothing else is said."""
+"""Default limits of one run."""
 TIMEOUT_S = 10.0
-"""Of one run, where nothing else is said."""
+"""Default time limit of one run, in seconds."""
 
-_PROGRAM, _STDIN = "/tmp/program.py", "/tmp/stdin"  # noqa: S108 - of the sandbox
+_PROGRAM, _STDIN = "/tmp/program.py", "/tmp/stdin"  # noqa: S108 - paths in the sandbox
 _AT_ONCE = 90_000
-"""Bytes in one command; 120,000 as base64, below the 131,071 that one argument of a process may have."""
+"""Bytes in one command; as base64 120,000, below Linux's limit of 131,071 for one argument of a process."""
 _WRITE_TIMEOUT_S = 60.0
-# With -I, Python would draw a new hash seed for every run: the order of a set would change from run to run.
+# Not -I, which ignores PYTHONHASHSEED, so that the order of a set would change from run to run.
 _ENVIRONMENT = {"PYTHONHASHSEED": "0", "PYTHONSAFEPATH": "1", "PYTHONUTF8": "1"}
 
 
@@ -31,7 +31,7 @@ class SandboxedPython:
     """A `PythonRunner` over any sandbox host; thread-safe.
 
     Args:
-        host: Where the sandboxes are started.
+        host: Starts the sandboxes.
         spec: The sandbox of every run; its image has bash, coreutils and python3.
         at_once: Concurrent runs, by default the number of cores, since more would use up each other's time limits.
             Waiting for a free slot does not count towards a run's time limit.
@@ -40,21 +40,21 @@ class SandboxedPython:
     def __init__(self, host: SandboxHost, *, spec: SandboxSpec, at_once: int | None = None) -> None:
         self._host = host
         self._spec = spec
-        self._places = threading.BoundedSemaphore(at_once or os.cpu_count() or 1)
+        self._slots = threading.BoundedSemaphore(at_once or os.cpu_count() or 1)
 
     @property
     def timeout_s(self) -> float:
-        """Return the time limit in seconds of a run that names none."""
+        """Return the default time limit of a run, in seconds."""
         return self._spec.timeout_s
 
     def run(self, program: str, *, stdin: str = "", timeout_s: float | None = None) -> Execution:
         """Run Python source to its end; see `PythonRunner`.
 
-        Hashing is fixed, so that sets have the same order in every run. While the program runs, `stdin` is in no
-        process's arguments and in no file: only the program's own processes can read it.
+        The hash seed is fixed, so that sets have the same order in every run. While the program runs, `stdin` is in no
+        process's arguments and in no file, so that only the program's own processes can read it.
         """
         *writes, start = _commands(program.encode(errors="replace"), stdin.encode(errors="replace"))
-        with self._places:
+        with self._slots:
             sandbox = self._host.start(self._spec)
             try:
                 for command in writes:
@@ -82,13 +82,13 @@ def bubblewrap_python(
     root: Path | None = None,
     packages: Sequence[str] = (),
 ) -> Iterator[SandboxedPython]:
-    """Yield a runner of Python in bubblewrap on this machine, which is closed at the end of the block.
+    """Yield a runner of Python in bubblewrap on this machine, and close it at the end of the block.
 
-    Raises `InputError` where bubblewrap is missing.
+    Raises `InputError` if bubblewrap is missing.
 
     Args:
         limits: Limits of each sandbox.
-        timeout_s: Time limit of a run that names none, in seconds.
+        timeout_s: Default time limit of a run, in seconds.
         at_once: Concurrent runs; by default the number of cores.
         root: Folder for the sandboxes' files, see `BubblewrapHost`.
         packages: Distributions that Python has in the sandboxes, see `BubblewrapHost`.
@@ -101,10 +101,10 @@ def bubblewrap_python(
 
 
 def _commands(program: bytes, stdin: bytes) -> list[str]:
-    """Return as few commands as can write the two files, and last the command that starts the program.
+    """Return the shell commands that write the two files, as few as possible, and last the one that runs the program.
 
-    A command is readable by all processes that it starts. Standard input is therefore written by separate processes,
-    which have ended when the program starts.
+    A command's arguments are readable by all processes that it starts. Standard input is therefore written by separate
+    processes, which have ended before the program starts.
     """
     commands: list[list[str]] = [[]]
     room = _AT_ONCE

@@ -1,4 +1,4 @@
-"""A problem's question as agents are shown it."""
+"""Convert a problem's question to text for prompts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from rollmill.records import Problem
 
 
 def question_text(problem: Problem) -> str:
-    """Return the question as one text; a chat prompt's messages show their roles where one is the model's."""
+    """Return the question as one text; messages of a chat prompt have their roles if one is the assistant's."""
     if isinstance(problem.prompt, str):
         return problem.prompt.strip()
     turns = [(str(turn["role"]), str(turn["content"]).strip()) for turn in problem.prompt]

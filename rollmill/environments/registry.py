@@ -1,4 +1,4 @@
-"""From an environment's name to its class."""
+"""Registry of environments, and import of an environment by its name or path."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ _EPISODE = ("agents", "turn_order", "done", "success")
 
 @dataclass(frozen=True)
 class EnvironmentEntry(Entry):
-    """What a module or package declares about its environment."""
+    """Declaration of an environment in its module or package."""
 
     success: str = field(default="", kw_only=True)
-    """When an episode succeeds, for the documentation."""
+    """Condition of success, for the documentation."""
 
 
 ENVIRONMENTS = Registry("environment", "rollmill.environments", EnvironmentEntry, custom="a class")
-"""All environments by name; a module adds one by its `ENTRY`, an installed package by an entry point."""
+"""All environments by name. A module of this package adds one by its `ENTRY`, another package by an entry point."""
 
 
 def find_environment(spec: str) -> type[Environment]:
     """Import the environment that `spec` names: one of `ENVIRONMENTS`, or `package.module:Name`.
 
-    `package.module.Name` is the same. Raises `InputError`, with the error of its import, where it cannot be had or is
-    no environment.
+    `package.module.Name` is the same. Raises `InputError` if it cannot be imported, with that error, or is not an
+    environment.
     """
     value = ENVIRONMENTS.load(spec)
     missing = [name for name in (*_CLASS, *_EPISODE) if not hasattr(value, name)]

@@ -1,4 +1,4 @@
-"""Tools that environments may use: sandboxed Python, verification, search."""
+"""Interfaces of the tools that environments may use: sandboxed Python, verification, search."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ Tool = Literal["python", "verifier", "search"]
 
 
 class Document(NamedTuple):
-    """One document that a search returned."""
+    """A document returned by a search."""
 
     id: str
     title: str
     text: str
     score: float
-    """Greater is better; comparable within one search."""
+    """Relevance, greater for better documents; comparable within one search only."""
 
 
 class PythonRunner(Protocol):
-    """Runs untrusted programs, each in a sandbox of its own that ends with it."""
+    """Runs untrusted programs, each in a fresh sandbox."""
 
     @property
     def timeout_s(self) -> float:
-        """Return the time limit in seconds of a run that names none."""
+        """Return the default time limit of a run, in seconds."""
         ...
 
     def run(self, program: str, *, stdin: str = "", timeout_s: float | None = None) -> Execution:
-        """Run Python source to its end. Raises `SandboxError` where the sandbox failed, never for the program."""
+        """Run Python source to its end. Raises `SandboxError` if the sandbox failed, never because of the program."""
         ...
 
 
 class Verification(Protocol):
-    """Judges answers, in processes that can be stopped."""
+    """Judges answers by verifiers, with a time limit."""
 
     def verify(self, verifier: str, problem: Problem, completion: str) -> Verdict:
         """Return the verdict of a verifier (`math`, `reasoning_gym`) on a completion; see `Verifier`.
 
-        Raises `VerifierFailed` where there is none. Called from an environment's thread.
+        Raises `VerifierFailed` if there is none. Called from an environment's thread.
         """
         ...
 
@@ -53,7 +53,7 @@ class Searcher(Protocol):
 
 
 class Tools(NamedTuple):
-    """The tools of a run's episodes; None for one that its environment does not need."""
+    """The tools of a run's episodes; None for a tool that its environment does not need."""
 
     python: PythonRunner | None = None
     verification: Verification | None = None

@@ -243,7 +243,7 @@ def test_zipped_log_is_read_as_the_plain_one(tmp_path, pack):
     ("contents", "words"),
     [
         ([b"[" * (32 << 20)], "decompresses to more than"),
-        ([], "holds no samples/"),
+        ([], "has no samples/"),
         (None, "cannot be read as a zip file"),
     ],
 )

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.exports.made import lines_of
+from tests.exports.sample_corpus import lines_of
 from tests.flows.conftest import MACHINE, ROOT
 from tests.jobs.training.tiny_models import CHATML, make_base
 from tests.services.running import Service

@@ -156,7 +156,7 @@ def _question(text: str) -> None:
 
 
 def _actions(text: str) -> None:
-    for pattern in (blocksworld._ACTION, eight_queens._ACTION, sudoku._PLACE, sudoku._CLEAR):
+    for pattern in (blocksworld._ACTION, eight_queens._ACTION, sudoku._WRITE, sudoku._CLEAR):
         pattern.fullmatch(text)
 
 

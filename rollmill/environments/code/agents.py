@@ -1,4 +1,4 @@
-"""The roles: one writes the code, one the tests; or one alone."""
+"""Agents of the code environment: one writes the code, one the tests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rollmill.records import Message
 
 _LONGEST = 20_000
 _SHOWN = 4000
-"""Characters of code or tests in a prompt."""
+"""Most characters of code or tests in a prompt."""
 _WRITE_CODE = """You write a Python function. Write the whole program, with its imports, in one block that begins with
 a line ```python and ends with a line ```. Only the last block counts.
 
@@ -35,10 +35,10 @@ Good tests hold for every right program and fail for wrong ones: think of edge c
 
 
 class CodeGenerator:
-    """Writes the code; is shown its last program, the tests, and how they failed on it."""
+    """Writes the code. Its prompt has its last program, the tests, and their failures on it."""
 
     def __init__(self, work: CodeState, *, others: str) -> None:
-        """Keep the state; `others` describes the tests in the prompt ("Another programmer's tests")."""
+        """Store the state; `others` is the title of the tests in the prompt ("Another programmer's tests")."""
         self._work = work
         self._others = others
         self._refused = ""
@@ -57,10 +57,10 @@ class CodeGenerator:
             parts.append(f"What failed on your program:\n{_listed(work.fit.failures)}")
         if work.fit and work.fit.passed:
             parts.append("They pass on your program.")
-        asked = f"Write the function {work.subject.entry}."
+        request = f"Write the function {work.subject.entry}."
         if work.code:
-            asked = f"Write the whole program again, better. Tests may be wrong: keep to the problem.\n{asked}"
-        return _messages(_WRITE_CODE, [*parts, asked])
+            request = f"Write the whole program again, better. Tests may be wrong: keep to the problem.\n{request}"
+        return _messages(_WRITE_CODE, [*parts, request])
 
     def act(self, completion: str) -> Step:
         """Judge the program in a completion; see `CodeState.take_code`. Raises `SandboxError`.
@@ -77,12 +77,12 @@ class CodeGenerator:
         return _block(self._work.subject.reference)
 
     def random(self, rng: random.Random) -> str:
-        """Return a function that returns a random number, whatever its arguments are."""
+        """Return a function that ignores its arguments and returns a random number."""
         return _block(f"def {self._work.subject.entry}(*args, **kwargs):\n    return {rng.randrange(1000, 10**6)}\n")
 
 
 class TestGenerator:
-    """Writes the tests; is shown its last tests, and what they reported on the code."""
+    """Writes the tests. Its prompt has its last tests, and their failures on the code."""
 
     def __init__(self, work: CodeState) -> None:
         self._work = work
@@ -119,7 +119,7 @@ class TestGenerator:
 
 
 def _read(completion: str) -> tuple[str, str]:
-    """Return the block of Python and an empty text, or an empty text and why there is none."""
+    """Return the Python block and an empty text, or an empty text and the reason."""
     block = last_python(completion)
     if block is None or not block.strip():
         return "", "Your last answer had no closed ```python block."

@@ -1,4 +1,4 @@
-"""Judges programs by tests in a sandbox, by the program of `rollmill.environments.code.inside`."""
+"""Judge programs by tests in a sandbox, with the judge of `rollmill.environments.code.inside`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rollmill.verifiers.answer_tag import encodable
 
 _PACKAGE = "rollmill.environments.code.inside"
 _MODULES = ("values", "process", "mirror", "link", "program", "tester", "judge")
-"""In import order: each after those that it imports."""
+"""Modules of the judge in import order: each after those that it imports."""
 _PROGRAM = """import os, sys, types
 try:
     for name, source in {sources!r}.items():
@@ -30,21 +30,21 @@ except Exception as error:
 module.main()
 """
 _NOT_JUDGED = (SET_UP_FAILED, 126, 127)
-"""Return codes that code under test cannot produce: the judge's own, and the shell's where there is no Python."""
+"""Return codes that code under test cannot produce: the judge's own, and the shell's if Python is missing."""
 _START_S = 5.0
 """Seconds for the judge's start, added to the sum of the cases' time limits."""
 _MOST_CASES = 8
-"""Cases per sandbox; each is two processes."""
+"""Most cases per sandbox; each needs two processes."""
 _FAILURES_SHOWN = 3
 
 
 class Case(NamedTuple):
-    """Tests, and the code that they run on."""
+    """Tests and the code that they run on."""
 
     code: str
     tests: str
     secret: bool = False
-    """Whether agents may learn no more than whether the tests pass."""
+    """If true, agents learn only whether the tests pass, not which ones fail."""
 
 
 class CaseOutcome(NamedTuple):
@@ -55,7 +55,7 @@ class CaseOutcome(NamedTuple):
     (the code does not run or lacks the function), `malformed` (the tests do not parse or have no assert), `unused`
     (they never call the code)."""
     failures: tuple[str, ...] = ()
-    """The first ones, a line each, for agents; of secret tests none, but why the code does not load."""
+    """The first failures, one line each, for agents. Secret tests have none, except why the code does not load."""
 
     @property
     def passed(self) -> bool:
@@ -78,11 +78,11 @@ class Checker:
     def check(self, cases: Sequence[Case], *, timeout_s: float | None = None) -> list[CaseOutcome]:
         """Run the cases and return their outcomes in order.
 
-        Code of one case can end the process that judges the others of the same call. Raises `SandboxError` where the
-        sandbox failed, never for code or tests.
+        The code of one case can kill the process that judges the other cases of the same call. Raises `SandboxError`
+        if the sandbox failed, never because of code or tests.
 
         Args:
-            cases: The tests, each with the code that they run on.
+            cases: Tests, each with the code that they run on.
             timeout_s: Time limit of each case, in seconds; None for the checker's own.
         """
         seconds = self._python.timeout_s if timeout_s is None else timeout_s
@@ -93,22 +93,21 @@ class Checker:
 
     def _check(self, cases: Sequence[Case], seconds: float) -> list[CaseOutcome]:
         key = secrets.token_bytes(32)
-        given = {"key": key.hex(), "cases": [self._given(case, seconds) for case in cases]}
+        batch = {"key": key.hex(), "cases": [self._encode_case(case, seconds) for case in cases]}
         done = self._python.run(
             judge_program(),
-            stdin=f"{len(cases)}\n{json.dumps(given)}",  # orjson refuses half a character
+            stdin=f"{len(cases)}\n{json.dumps(batch)}",  # orjson refuses lone surrogates
             timeout_s=len(cases) * seconds + _START_S,
         )
         outcomes = _signed_line(done.output, key)
         if outcomes is None:
             _require_set_up(done)
             reason = "time" if done.timed_out else "ended"
-            outcomes = [{"reason": reason, "failures": [done.killed_by or "the process of the tests was ended"]}] * len(
-                cases
-            )
+            outcome = {"reason": reason, "failures": [done.killed_by or "the process of the tests was ended"]}
+            outcomes = [outcome] * len(cases)
         return [_outcome(each, case) for each, case in zip(outcomes, cases, strict=True)]
 
-    def _given(self, case: Case, seconds: float) -> dict[str, Any]:
+    def _encode_case(self, case: Case, seconds: float) -> dict[str, Any]:
         return {
             "prelude": self._subject.prelude,
             "code": case.code,
@@ -122,7 +121,7 @@ class Checker:
 
 @cache
 def judge_program() -> str:
-    """Return the judge's modules as one program for any Python, without a package of rollmill's."""
+    """Return the judge's modules as one program, which needs no installed package."""
     folder = resources.files(_PACKAGE)
     sources = {f"{_PACKAGE}.{name}": folder.joinpath(f"{name}.py").read_text("utf-8") for name in _MODULES}
     return _PROGRAM.format(sources=sources, failed=SET_UP_FAILED)
@@ -141,7 +140,7 @@ def _signed_line(output: str, key: bytes) -> list[dict[str, Any]] | None:
 
 def _require_set_up(done: Execution) -> None:
     if done.returncode in _NOT_JUDGED:
-        last = done.output.strip().splitlines()[-1:] or ["it said nothing"]
+        last = done.output.strip().splitlines()[-1:] or ["it printed nothing"]
         raise SandboxError(f"code cannot be judged in this sandbox: {last[0]}", type_="judge", details=done.output)
 
 

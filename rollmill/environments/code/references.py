@@ -1,4 +1,4 @@
-"""Reference solutions: a problem whose own one fails its tests says nothing about a model."""
+"""Check reference solutions: a problem whose reference fails its own tests cannot judge a model."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _KEPT = 1000
 
 
 class ResultCache(Generic[ResultT]):
-    """Results by problem: each is computed once, also for concurrent callers; the latest are kept."""
+    """LRU-like cache by problem, in which each result is computed once, also for concurrent callers."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._results: OrderedDict[object, Future[ResultT]] = OrderedDict()
 
     def get(self, key: object, find: Callable[[], ResultT]) -> ResultT:
-        """Return the result for a key, computed by `find` where it is not there; what that raises is not kept."""
+        """Return the result for a key, computed by `find` if it is missing; exceptions are not cached."""
         with self._lock:
             future = self._results.get(key)
             is_first = future is None
@@ -46,9 +46,9 @@ _cache: ResultCache[str | None] = ResultCache()
 
 
 def require_sound(subject: Subject, checker: Checker) -> None:
-    """Run the reference solution, where a problem has one, by its own tests; once for each problem.
+    """Check that a problem's reference solution, if it has one, passes the problem's tests; cached.
 
-    Raises `VerifierFailed` (`problem_refused`) where it fails them, and `SandboxError`.
+    Raises `VerifierFailed` (`problem_refused`) if it fails them, and `SandboxError`.
     """
     fault = _cache.get((subject, checker.timeout_s), lambda: _fault(subject, checker))
     if fault:

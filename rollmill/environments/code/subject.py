@@ -1,4 +1,4 @@
-"""A programming problem as it is played: what agents see, the ground truth, the reference solution."""
+"""Read a programming problem: its text, ground-truth tests and reference solution."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from rollmill.records import Problem
 _REFERENCES = ("canonical_solution", "code", "solution")
 _BUILT_IN = frozenset(dir(builtins))
 UNPARSED = (SyntaxError, ValueError, RecursionError, MemoryError)
-"""What Python's parser raises for a text: the last two for one that nests too deeply."""
+"""Exceptions of Python's parser; the last two for a text that is nested too deeply."""
 
 
 class Subject(NamedTuple):
     """One programming problem."""
 
     text: str
-    """What agents are shown."""
+    """Text of the problem in prompts."""
     prelude: str
-    """Python that the problem gives: imports and functions that code and tests may use. Empty for prose."""
+    """Python code of the problem: imports and functions that code and tests may use. Empty if there is none."""
     names: tuple[str, ...]
-    """What the tests call, the entry point first."""
+    """Names that the tests call, the entry point first."""
     truth: str
     """The ground-truth tests."""
     reference: str | None
-    """A whole program that solves the problem; None where the data have none."""
+    """A complete program that solves the problem; None if the data have none."""
 
     @property
     def entry(self) -> str:
@@ -37,7 +37,7 @@ class Subject(NamedTuple):
 
     @property
     def signature(self) -> str:
-        """Return the function's first line, with its parameters' names where the problem or the reference has them."""
+        """Return the function's first line, with its parameters if the problem or the reference has them."""
         for source in (self.prelude, self.reference or ""):
             function = find_function(_parse(source), self.entry)
             if function:
@@ -46,10 +46,11 @@ class Subject(NamedTuple):
 
 
 def read_subject(problem: Problem) -> Subject:
-    """Read a problem whose fields are those of HumanEval (`test`, `entry_point`) or MBPP (`test_list`).
+    """Read a problem with the fields of HumanEval (`test`, `entry_point`) or MBPP (`test_list`).
 
-    `test` holds assertions, or a function `check(candidate)`. The reference is `canonical_solution`, `code` or
-    `solution`, a whole program or what follows the prompt, or else the answer. Raises `ValueError` with the fault.
+    `test` has assertions, or a function `check(candidate)`. The reference is `canonical_solution`, `code` or
+    `solution`, or else the answer: a complete program, or the continuation of the prompt. Raises `ValueError` with the
+    fault.
     """
     fault = question_fault(problem)
     if fault:
@@ -75,7 +76,7 @@ def read_subject(problem: Problem) -> Subject:
 
 
 def find_function(tree: ast.AST | None, name: str) -> ast.FunctionDef | None:
-    """Return the last function of that name at the top level of a module; None without one."""
+    """Return the last top-level function with this name; None if there is none."""
     definition = None
     for node in tree.body if isinstance(tree, ast.Module) else ():
         if isinstance(node, ast.FunctionDef) and node.name == name:
@@ -84,7 +85,7 @@ def find_function(tree: ast.AST | None, name: str) -> ast.FunctionDef | None:
 
 
 def defines(program: str, name: str) -> bool:
-    """Tell whether a program parses and binds a name anywhere."""
+    """Return whether a program parses and binds a name anywhere."""
     return name in _defined(_parse(program))
 
 
@@ -99,9 +100,9 @@ def _read_tests(fields: dict[str, Any]) -> str:
 
 
 def _read_prelude(problem: Problem) -> str:
-    """Return HumanEval's prompt, which is Python, or MBPP's `test_setup_code` and `test_imports`."""
-    given = problem.fields.get("test_imports")
-    parts = [each for each in given if isinstance(each, str)] if isinstance(given, list) else []
+    """Return HumanEval's prompt, which is Python code, or MBPP's `test_setup_code` and `test_imports`."""
+    imports = problem.fields.get("test_imports")
+    parts = [each for each in imports if isinstance(each, str)] if isinstance(imports, list) else []
     setup = problem.fields.get("test_setup_code")
     parts += [setup] if isinstance(setup, str) else []
     prompt = problem.prompt if isinstance(problem.prompt, str) else ""
@@ -132,7 +133,7 @@ def _parse(source: str) -> ast.Module | None:
 
 
 def _defined(tree: ast.AST | None) -> set[str]:
-    """Return all names that are bound anywhere."""
+    """Return all names that a module binds, anywhere."""
     names = set()
     for node in ast.walk(tree) if tree else ():
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):

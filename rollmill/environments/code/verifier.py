@@ -1,4 +1,4 @@
-"""The verifier `code`: a completion's program is judged by tests in a sandbox."""
+"""The verifier `code`: judges a completion's program by tests in a sandbox."""
 
 from __future__ import annotations
 
@@ -24,16 +24,15 @@ from rollmill.verifiers.registry import VerifierEntry
 ENTRY = VerifierEntry("code", "CodeVerifier", "tests in a sandbox pass on the program")
 
 TIMEOUT_S = 10.0
-"""Of all assertions of a problem, or of one input of a program."""
+"""Time limit in seconds of all assertions of a problem, or of one input of a program."""
 _LONGEST = 500_000
-"""Characters of an answer, or of a problem's solutions, that are looked at: Python's parser takes what memory it
-likes."""
+"""Most characters of an answer or of a problem's solutions, since the memory of Python's parser is not limited."""
 _FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})[ \t]*([\w+#.-]*)[^\n]*$", re.MULTILINE)
 _CLASS = "Solution"
 _SETUP = (
     "from typing import *\nfrom collections import *\nimport math, itertools, functools, heapq, bisect, re, string\n"
 )
-"""What programs for tests of functions may use without importing it: the data's own judges import it."""
+"""Imports for programs with tests of functions, as the data sets' own judges have them."""
 _PYTHON = {"", "python", "py", "python3", "py3", "python2"}
 _references: ResultCache[str | None] = ResultCache()
 
@@ -42,9 +41,9 @@ class CodeVerifier:
     """Accepts a completion whose program passes the problem's tests.
 
     The tests are those of HumanEval (`test`, `entry_point`), of MBPP (`test_list`), or pairs of input and output, see
-    `read_stdin_tests`. The program is the last fenced block that has what the tests call, or the whole completion; for
-    a prompt that is Python, also what follows it. The problem's own solution is run first: where it fails, no
-    completion is judged. The distance is 0 or 1.
+    `read_stdin_tests`. The program is the last fenced block that defines the names that the tests call, or the whole
+    completion; for a prompt that is Python code, it may also be the continuation of the prompt. The problem's own
+    solution is run first; if it fails, no completion is judged. The distance is 0 or 1.
     """
 
     name = "code"
@@ -52,7 +51,7 @@ class CodeVerifier:
     without_answers = True
 
     def __init__(self, *, python: PythonRunner | None = None) -> None:
-        """Keep where programs run; None for bubblewrap on this machine, from when the verifier is entered."""
+        """Store the runner of programs; None starts bubblewrap on this machine when the verifier is entered."""
         self._python = python
         self._closing = ExitStack()
 
@@ -67,7 +66,7 @@ class CodeVerifier:
         await asyncio.to_thread(self._closing.close)
 
     def problem_fault(self, problem: Problem) -> str | None:
-        """Return why the problem has no usable tests, or None."""
+        """Return why the problem has no usable tests, or None if it has."""
         try:
             _read(problem)
         except ValueError as fault:
@@ -75,7 +74,7 @@ class CodeVerifier:
         return None
 
     async def verify(self, problem: Problem, completion: str) -> Verdict:
-        """Judge a completion. Raises `VerifierFailed` where the sandbox or the problem is at fault."""
+        """Judge a completion. Raises `VerifierFailed` if the sandbox or the problem is at fault."""
         return await asyncio.to_thread(self._verify, problem, completion)
 
     def _verify(self, problem: Problem, completion: str) -> Verdict:
@@ -83,7 +82,7 @@ class CodeVerifier:
         try:
             tests = _read(problem)
             code = read_program(completion, tests)
-            reason = _judged(self._python, problem, tests, code)
+            reason = _find_failure(self._python, problem, tests, code)
         except SandboxError as error:
             raise VerifierFailed("verifier_unavailable", f"{error.type}: {error}") from error
         except ValueError as fault:
@@ -104,7 +103,7 @@ class CodeVerifier:
 
 
 def read_program(completion: str, tests: Subject | StdinTests) -> str | None:
-    """Return the program of a completion; None without one."""
+    """Return the program of a completion; None if there is none."""
     text = answer_or_all(completion)
     if len(text) > _LONGEST:
         return None
@@ -117,17 +116,17 @@ def read_program(completion: str, tests: Subject | StdinTests) -> str | None:
     if isinstance(tests, Subject):
         (code,) = candidates
         begun = tests.prelude.rstrip("\n")
-        # The stripped text of a body has lost the indentation of its first line alone, or has none.
+        # A body that continues the prompt: stripping removed the indentation of its first line, or it has none.
         candidates += [f"{begun}\n{body}" for body in (code, f"    {code}", _indented(code))]
-        if found := next((each for each in candidates if defines_more(each, tests)), None):
-            return found
+        if program := next((each for each in candidates if defines_more(each, tests)), None):
+            return program
     if blocks:
         return blocks[-1]
     return encodable(text) if text.strip() and _parses(text) else None
 
 
 def defines_more(program: str, subject: Subject) -> bool:
-    """Tell whether a program defines the entry point, with more than the prompt's own stub of it."""
+    """Return whether a program defines the entry point, and is more than the prompt's own stub of it."""
     if not defines(program, subject.entry) or program.strip() == subject.prelude.strip():
         return False
     try:
@@ -137,14 +136,14 @@ def defines_more(program: str, subject: Subject) -> bool:
 
 
 def _returns_outside(node: ast.AST) -> bool:
-    """Tell whether a `return` stands in no function, which Python's parser alone does not refuse."""
+    """Return whether there is a `return` outside of a function, which Python's parser accepts."""
     inner = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
     children = [child for child in ast.iter_child_nodes(node) if not isinstance(child, inner)]
     return any(isinstance(child, ast.Return) or _returns_outside(child) for child in children)
 
 
 def _blocks(text: str) -> list[str]:
-    """Return the fenced blocks that may be Python, in their order; one that nothing closes reads to the end."""
+    """Return the fenced blocks that may be Python, in order; an unclosed block extends to the end."""
     blocks, opened = [], None
     for fence in _FENCE.finditer(text):
         if opened is None:
@@ -187,12 +186,12 @@ def _read(problem: Problem) -> Subject | StdinTests:
 
 
 def _are_pairs(problem: Problem, tests: Subject) -> bool:
-    """Return whether tests of a function are the problem's pairs, not assertions, which say what they call."""
+    """Return whether the tests of a function were made from pairs of input and output."""
     return "test_list" not in problem.fields and problem.fields.get("test") != tests.truth
 
 
 def as_function(program: str, name: str) -> str:
-    """Return a program with a function of that name, where it has it as a method of `Solution`, as LeetCode asks."""
+    """Add a function that calls the method `name` of a class `Solution`, as in LeetCode; else return the program."""
     try:
         body = ast.parse(program).body
     except UNPARSED:
@@ -206,8 +205,15 @@ def as_function(program: str, name: str) -> str:
     return f"{program}\n\ndef {name}(*args):\n    return {_CLASS}().{name}(*args)\n"
 
 
-def _judged(python: PythonRunner, problem: Problem, tests: Subject | StdinTests, code: str | None) -> str | None:
-    """Return why a program fails; None where it passes. Raises `VerifierFailed` for an unsound problem."""
+def _find_failure(python: PythonRunner, problem: Problem, tests: Subject | StdinTests, code: str | None) -> str | None:
+    """Return why a program fails; None if it passes. Raises `VerifierFailed` if the problem's reference fails.
+
+    Args:
+        python: Runs programs.
+        problem: The problem.
+        tests: Its tests.
+        code: The program; None to check the problem alone.
+    """
     if isinstance(tests, Subject):
         checker = Checker(python, tests)
         require_sound(tests, checker)
@@ -228,7 +234,7 @@ def _judged(python: PythonRunner, problem: Problem, tests: Subject | StdinTests,
 
 
 def _reference(problem: Problem) -> str | None:
-    """Return the first Python solution of a problem with inputs and outputs; None where it has none."""
+    """Return the first Python solution of a problem with inputs and outputs; None if it has none."""
     values = [problem.fields.get(name) for name in ("canonical_solution", "code", "solution", "solutions")]
     for value in values:
         if isinstance(value, str) and len(value) > _LONGEST:

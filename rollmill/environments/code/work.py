@@ -1,4 +1,4 @@
-"""The state that the agents of one episode share: the code, the tests, and their results."""
+"""State that the agents of one episode share: the code, the tests, and their results."""
 
 from __future__ import annotations
 
@@ -11,20 +11,28 @@ from rollmill.environments.code.subject import Subject
 from rollmill.environments.environment import Step
 
 MALFORMED = -0.5
-"""Reward of a completion without a block of Python."""
+"""Reward of a completion without a Python block."""
 
 
 class CodeState:
-    """The state of an episode; `checks` are fixed tests from the problem, which no agent writes, or empty."""
+    """State of an episode.
+
+    Args:
+        subject: The problem.
+        checker: Runs tests.
+        seed: Seed of the order in which mutants are judged.
+        mutants: Number of mutants.
+        checks: Fixed tests from the problem, for an episode without a test generator; else empty.
+    """
 
     def __init__(self, subject: Subject, checker: Checker, *, seed: int, mutants: int, checks: str = "") -> None:
         self.subject = subject
         self.code = ""
         self.tests = checks
         self.fit: CaseOutcome | None = None
-        """Outcome of the tests on the code; None without either of them."""
+        """Outcome of the tests on the code; None if one of the two is missing."""
         self.load_failure = ""
-        """Why the code does not even run."""
+        """Reason why the code cannot be loaded; empty if it can."""
         self.truth: CaseOutcome | None = None
         """Outcome of the ground-truth tests on the code, without their failures."""
         self._checker = checker
@@ -32,9 +40,9 @@ class CodeState:
         self._mutants = mutants
 
     def take_code(self, code: str) -> Step:
-        """Judge new code: reward 1.0 where the ground-truth tests pass, else 0.0."""
+        """Judge new code: reward 1.0 if the ground-truth tests pass, else 0.0."""
         self.code = code
-        # Tests that somebody wrote run by themselves: they could end what judges the code by the ground truth.
+        # In a call of its own: an agent's tests could kill the process that judges by the ground truth.
         (self.truth,) = self._checker.check([Case(code, self.subject.truth, secret=True)])
         self.load_failure = "; ".join(self.truth.failures)
         self._fit()
@@ -61,7 +69,7 @@ class CodeState:
         mutants = find_mutants(self.subject, self._checker, self._mutants)
         if not mutants:
             return 0.0, {"reason": "the reference solution fails the ground truth"}
-        # Shuffled, and the reference twice: tests that keep notes or draw lots cannot tell which is which.
+        # Shuffled, and with the reference twice, so that tests with a memory or random choices cannot recognize it.
         sources = [reference, reference, *mutants]
         order = list(range(len(sources)))
         random.Random(f"{self._seed} {self.tests}").shuffle(order)

@@ -1,4 +1,4 @@
-"""Mathematics: one agent reasons, another computes, and they have to agree."""
+"""Mathematics: one agent reasons, another one writes programs, and their answers have to agree."""
 
 from rollmill.environments.registry import EnvironmentEntry
 

@@ -1,4 +1,4 @@
-"""The roles: one reasons, one writes programs."""
+"""Agents of the mathematics environment: one reasons, one writes programs."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Reasoner:
 
 
 class ToolUser:
-    """Answers by a program, which runs in a sandbox."""
+    """Answers by the output of a program, which runs in a sandbox."""
 
     def __init__(self, state: MathState, name: str, python: PythonRunner) -> None:
         self._state = state

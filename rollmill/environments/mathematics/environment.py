@@ -1,4 +1,4 @@
-"""Problems of mathematics, alone or by two agents that have to agree."""
+"""Environment of mathematics problems, for one agent, or for two that have to agree."""
 
 from __future__ import annotations
 
@@ -31,16 +31,15 @@ class MathSettings(BaseModel):
     single_agent: bool = False
     """One agent that reasons, instead of two."""
     dataset: str = Field(default="gsm_symbolic", min_length=1)
-    """The problems where no data set is named: one of reasoning-gym's whose answers are one line, as
-    `NAME?size=100&seed=7&key=value`."""
+    """Default problems: a reasoning-gym data set with answers of one line, as `NAME?size=100&seed=7&key=value`."""
 
 
 class MathEnvironment(FixedCast):
-    r"""Agents state answers until they agree, and succeed where these are right.
+    r"""Agents state answers until they agree, and succeed if the agreed answer is right.
 
-    Every well-formed answer is judged against the ground truth: reward 1.0 for a right one, 0.0 for a wrong one, and
-    -0.5 for a completion without an answer and for a program that fails. Agreement ends the episode, whatever it is
-    on; without agreement nothing is solved. A single agent's first well-formed answer is final.
+    Every well-formed answer is judged against the ground truth: reward 1.0 if it is right, 0.0 if it is wrong, and -0.5
+    for a completion without an answer and for a program that fails. Agreement ends the episode, right or wrong; without
+    agreement the problem is not solved. A single agent's first well-formed answer is final.
     """
 
     name: ClassVar[str] = "math_env"
@@ -74,7 +73,14 @@ class MathEnvironment(FixedCast):
 
     @classmethod
     def make(cls, problem: Problem, seed: int, settings: MathSettings, tools: Tools) -> Self:
-        """See `Environment`; the environment is deterministic, and `seed` is not used."""
+        """See `Environment`.
+
+        Args:
+            problem: The problem.
+            seed: Not used, since the environment is deterministic.
+            settings: Number of agents.
+            tools: Needs verification, and sandboxed Python for two agents.
+        """
         if tools.verification is None:
             raise ValueError("math_env needs a verifier")
         names = cls.agent_names(settings)

@@ -1,4 +1,4 @@
-"""The state that the agents of one problem of mathematics share."""
+"""State that the agents of one mathematics episode share."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rollmill.records import Message
 RIGHT = 1.0
 WRONG = 0.0
 MALFORMED = -0.5
-"""Reward of a completion without an answer, and of a program that fails or prints none."""
+"""Reward of a completion without an answer, and of a program that fails or prints no answer."""
 
 
 class Answer(NamedTuple):
@@ -29,14 +29,14 @@ class MathState:
 
     question: str
     ground_truth: str | None
-    """The ground truth as text, for play without a model; None where only a scorer knows it."""
+    """The ground truth as text, for the policies `oracle` and `random`; None if only a scorer knows it."""
     judge: Judge
     agents: int
-    """How many have to agree."""
+    """Number of agents that have to agree."""
     answers: dict[str, Answer] = field(default_factory=dict)
-    """By agent."""
+    """Last answer by agent."""
     faults: dict[str, str] = field(default_factory=dict)
-    """By agent: what was wrong with its last completion."""
+    """Fault of the last completion, by agent."""
     agreed: bool = False
 
     @property
@@ -56,7 +56,7 @@ class MathState:
         return Step(RIGHT if answer.right else WRONG, {"answer": text, "right": answer.right, "agreed": self.agreed})
 
     def refuse(self, agent: str, fault: str) -> Step:
-        """Return a malformed step for a completion without an answer; the agent's last answer stays."""
+        """Return a malformed step for a completion without an answer, and keep the agent's last answer."""
         self.faults[agent] = fault
         return Step(MALFORMED, {"fault": fault})
 

@@ -1,4 +1,4 @@
-"""The roles: one splits the question, one searches, one answers."""
+"""Agents of the search environment: one splits the question, one searches, one answers."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ class SearchAgent:
 
 
 class Answerer:
-    """Answers, or says what is missing. A right answer is worth 1.0, a wrong one and none 0.0."""
+    """Answers, or names the missing information. The reward is 1.0 for a right answer, else 0.0."""
 
     def __init__(self, state: SearchState) -> None:
         self._state = state

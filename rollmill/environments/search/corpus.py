@@ -1,4 +1,4 @@
-"""A corpus: documents from a data file or a folder of texts, one at a time."""
+"""Read a corpus: stream documents from a data file or a folder of texts."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from rollmill.files.rows import BadRow, Row
 from rollmill.problems.data_files import read_data_file
 
 OWN_CORPUS = Path(__file__).with_name("corpus.jsonl")
-"""121 documents on islands that do not exist, so that no model has learnt of them."""
+"""121 documents about fictional islands, so that no model has seen them in training."""
 OWN_QUESTIONS = Path(__file__).with_name("questions.jsonl")
-"""60 questions that it answers, half of them by way of two documents."""
+"""60 questions about them; half of them need two documents."""
 
 _TEXTS = (".txt", ".md")
 
@@ -33,9 +33,9 @@ class CorpusDocument(NamedTuple):
 def read_corpus(corpus: str) -> Iterator[CorpusDocument]:
     """Yield the documents of a data file (JSON Lines, JSON, Parquet) or of a folder's `.txt` and `.md` files.
 
-    A row has `text`, or `contents`: the title in quotes, a line's end, the text, as Search-R1's corpora have it; and
-    it may have `id` (else `row-<number>`) and `title`. A file's id is its path in the folder, its title its name.
-    "" is the corpus that ships. Raises `InputError` for what is missing, broken or empty.
+    A row has `text`, or `contents` as in Search-R1's corpora: the title in quotes, a newline, the text. It may have
+    `id` (default `row-<number>`) and `title`. A file's id is its path in the folder, its title its name. "" is the
+    built-in corpus. Raises `InputError` for a corpus that is missing, malformed or empty.
     """
     path = Path(corpus).expanduser() if corpus else OWN_CORPUS
     documents = _read_folder(path) if path.is_dir() else _read_rows(str(path) if path.exists() else corpus)
@@ -49,7 +49,7 @@ def read_corpus(corpus: str) -> Iterator[CorpusDocument]:
 
 
 def corpus_sha256(corpus: str) -> str:
-    """Return a hash of all documents in their order. Raises `InputError` as `read_corpus` does."""
+    """Return a hash of all documents in order. Raises `InputError` as `read_corpus` does."""
     digest = hashlib.sha256()
     for document in read_corpus(corpus):
         digest.update(orjson.dumps([*document], option=orjson.OPT_APPEND_NEWLINE))
@@ -57,7 +57,7 @@ def corpus_sha256(corpus: str) -> str:
 
 
 def split_contents(contents: str) -> tuple[str, str]:
-    """Return title and text of a Search-R1 document: the first line without quotes, and the rest; one line is text."""
+    """Split a Search-R1 document into title (first line, without quotes) and text; a single line is text."""
     title, newline, text = contents.partition("\n")
     return (title.strip().strip('"'), text) if newline and text.strip() else ("", contents)
 

@@ -1,4 +1,4 @@
-"""Questions that a corpus answers, looked up by agents with three roles."""
+"""Environment of questions that three agents answer by searching a corpus."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ _LISTS = ("aliases", "supports", "queries")
 
 
 class SearchEnvironment(FixedCast):
-    """A question is split, looked up and answered, and looked up further as long as the answerer wants more.
+    """A decomposer splits a question, a searcher searches, and an answerer answers or requests more searches.
 
-    An answer ends the episode; it succeeds where the answer equals the ground truth, or one of `fields["aliases"]`,
-    once normalised (see `normalized`): never because one holds the other. `fields["supports"]` names the documents
-    that are needed, by id or title.
+    An answer ends the episode. It succeeds if the answer equals the ground truth or one of `fields["aliases"]` after
+    normalization (see `normalized`); containing it is not enough. `fields["supports"]` names the supporting documents,
+    by id or title.
 
-    Rewards: an answer that is right 1.0, that is wrong 0.0; asking for more 0.0; a decomposer the share of the
-    supports that are found already or that its sub-questions find as queries; a searcher the share that is found
-    after its searches; both 0.0 where no supports are named; malformed completions -0.5.
+    Rewards: 1.0 for a right answer, 0.0 for a wrong one and for a request for more. The decomposer receives the share
+    of the supporting documents that are already found or that its sub-questions find as queries, the searcher the share
+    that is found after its searches; both 0.0 if no supporting documents are named. Malformed completions -0.5.
     """
 
     name: ClassVar[str] = "search_env"
@@ -78,7 +78,14 @@ class SearchEnvironment(FixedCast):
 
     @classmethod
     def make(cls, problem: Problem, seed: int, settings: SearchSettings, tools: Tools) -> Self:
-        """See `Environment`; the environment is deterministic, and `seed` is not used."""
+        """See `Environment`.
+
+        Args:
+            problem: The question.
+            seed: Not used, since the environment is deterministic.
+            settings: Corpus and limits.
+            tools: Needs a searcher.
+        """
         if tools.searcher is None:
             raise ValueError("search_env needs something to search in")
         if fault := cls.problem_fault(settings, problem):

@@ -1,4 +1,4 @@
-"""A full-text index over a corpus: SQLite's FTS5, ranked by BM25."""
+"""Full-text index of a corpus: SQLite's FTS5, ranked by BM25."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from rollmill.errors import InputError, ServingError
 from rollmill.sandboxes.owned_folder import OwnedFolder
 
 _MOST_WORDS = 64
-"""Words of a query that are searched; SQLite refuses expressions of more than a thousand."""
+"""Most words of a query; SQLite refuses expressions with more than a thousand."""
 _MOST_SCORED = 20_000
-"""Documents that a query's words may stand in, together: scoring takes about ten microseconds for each."""
+"""Most documents that are scored for a query; scoring takes about ten microseconds per document."""
 _COUNTED_WORDS = 1 << 16
 _WORD = re.compile(r"[^\W_]+")
 _COMMON = """
@@ -52,14 +52,14 @@ ORDER BY found.score, found.rowid
 
 
 class FullTextIndex:
-    """Finds documents of one corpus, for many threads; a `Searcher` and a context manager.
+    """A thread-safe `Searcher` of one corpus, and a context manager.
 
-    The index is a temporary file, which goes with `close`, or when the next index is made where this process was
-    killed. A document's score is its BM25 (k1 1.2, b 0.75: SQLite's `bm25()`), a word in the title weighing twice.
+    The index is a temporary file, which `close` removes, or the next index if this process was killed. A document's
+    score is its BM25 (k1 1.2, b 0.75: SQLite's `bm25()`) with the weight 2 for words in the title.
     """
 
     def __init__(self, documents: Iterable[CorpusDocument]) -> None:
-        """Build the index. Raises `InputError` where two documents have one id, or as reading them does."""
+        """Build the index. Raises `InputError` for a duplicate id, and as reading the documents does."""
         self._folder = OwnedFolder(Path(tempfile.gettempdir()) / f"rollmill-search-{os.geteuid()}")
         self._path = self._folder.path / "index.sqlite"
         self._lock = threading.Lock()
@@ -75,9 +75,9 @@ class FullTextIndex:
     def search(self, query: str, top_k: int) -> list[Document]:
         """Return the best documents first, at most `top_k`, of those with any of the query's words; see `Searcher`.
 
-        Only the query's words count, the first 64 of them; stop words ("the") only where there are no others. Of these
-        the rarest are searched: as many as occur in at most 20,000 documents together, and at least one, so that a
-        query takes milliseconds in a corpus of any size.
+        The first 64 words are used, without stop words ("the") unless there are no others. Of these the rarest are
+        searched, as many as occur in at most 20,000 documents together, but at least one, so that a query takes
+        milliseconds in a corpus of any size.
         """
         words = _words(query)
         if not words or top_k < 1:
@@ -106,7 +106,7 @@ class FullTextIndex:
         self.close()
 
     def _rarest(self, words: Sequence[str]) -> list[str]:
-        """Return the rarest words within the bound; all of them where they are few and rare."""
+        """Return the rarest words that occur in at most `_MOST_SCORED` documents together, at least one word."""
         counts = {word: self._count(word) for word in words}
         selected: list[str] = []
         left = _MOST_SCORED
@@ -118,7 +118,7 @@ class FullTextIndex:
         return selected
 
     def _count_documents(self, word: str) -> int:
-        """Return the number of documents that contain a word, counted up to the bound."""
+        """Count the documents that contain a word, up to `_MOST_SCORED`."""
         with self._connection() as connection:
             ((count,),) = connection.execute(_COUNT, (word, _MOST_SCORED))
         return int(count)
@@ -166,7 +166,7 @@ def _build(path: Path, documents: Iterable[CorpusDocument]) -> int:
 
 
 def _words(query: str) -> list[str]:
-    """Return the words of a query that are searched, each as an FTS5 expression."""
+    """Return the significant words of a query, each as an FTS5 expression."""
     words = list(dict.fromkeys(_WORD.findall(query.lower())))
     significant = [word for word in words if word not in _STOP_WORDS] or words
     return [f'"{word}"' for word in significant[:_MOST_WORDS]]

@@ -1,4 +1,4 @@
-"""Search by a service that answers `/retrieve`, as the retrieval servers of Search-R1 do."""
+"""Client of search services with the protocol of Search-R1's retrieval servers (`/retrieve`)."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from rollmill.inference.http_service import CallFailedError, ServiceConnection
 from rollmill.verifiers.answer_tag import encodable
 
 TOKEN_VARIABLE = "ROLLMILL_SEARCH_TOKEN"  # noqa: S105 - a name
-"""The environment variable that holds a search service's token."""
+"""Environment variable with the search service's token."""
 
 _PATIENCE_S = 600.0
+"""Seconds after which retries end."""
 
 
 class RemoteSearcher:
@@ -29,7 +30,7 @@ class RemoteSearcher:
         address: `host:port` or a URL.
         token: Bearer token of the service.
         timeout_s: Time limit of one request, in seconds.
-        max_retries: How often a request is sent again after connection failures and 5xx.
+        max_retries: Maximum number of retries of a request after connection failures and 5xx.
     """
 
     def __init__(
@@ -40,7 +41,7 @@ class RemoteSearcher:
         self._max_retries = max_retries
 
     def search(self, query: str, top_k: int) -> list[Document]:
-        """Search; see `Searcher`. Raises `ServingError` where the service is unavailable or its answer is malformed."""
+        """Search; see `Searcher`. Raises `ServingError` if the service is unavailable or its answer is malformed."""
         query = encodable(query.strip())
         if not query or top_k < 1:
             return []
@@ -80,5 +81,5 @@ def _document(item: Any, rank: int) -> Document:
         raise TypeError("a document's title and text must be texts")
     if "text" not in document and not title:
         title, text = split_contents(text)
-    # Where the service has no ids, a text is its own.
+    # If the service has no ids, the text identifies the document.
     return Document(str(document.get("id", text)), title, text, float(item.get("score", -rank)))

@@ -8,7 +8,7 @@ from rollmill.environments.paths import PathText
 
 
 class SearchSettings(BaseModel):
-    """The corpus, and how much of it the agents are shown."""
+    """Settings of the search environment: the corpus, and limits on searches and prompts."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -16,10 +16,10 @@ class SearchSettings(BaseModel):
     """A folder of `.txt` and `.md` files, or a data file whose rows have `id`, `title` and `text` (or `contents`);
     empty for the built-in corpus. Not used where a search service is named."""
     top_k: int = Field(default=3, ge=1, le=100)
-    """Documents returned for one query."""
+    """Number of documents returned for one query."""
     max_queries: int = Field(default=4, ge=1, le=32)
-    """Queries, and sub-questions, in one turn; more are left out."""
+    """Most queries, and most sub-questions, in one turn; more are left out."""
     max_documents: int = Field(default=12, ge=1, le=1000)
-    """Documents shown in a prompt: the latest of those found."""
+    """Most documents in a prompt: the latest ones."""
     document_chars: int = Field(default=1200, ge=50)
-    """Characters shown of one document: its beginning."""
+    """Most characters of one document in a prompt, from its beginning."""

@@ -1,4 +1,4 @@
-"""The state that the agents of one question share."""
+"""State that the agents of one search episode share."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ class SearchState:
 
     question: str
     accepted: Sequence[str]
-    """The answer and its other names."""
+    """Accepted answers: the ground truth and its aliases."""
     supports: frozenset[str]
-    """Ids or titles of the supporting documents; empty where none are named."""
+    """Ids or titles of the supporting documents; empty if none are named."""
     queries: Sequence[str]
-    """Queries that find the supporting documents, for play without a model."""
+    """Queries that find the supporting documents, for the policy `oracle`."""
     searcher: Searcher
     settings: SearchSettings
     parts: list[str] = field(default_factory=list)
     """The sub-questions."""
     searched: dict[str, int] = field(default_factory=dict)
-    """By query: how many documents it added."""
+    """Number of new documents, by query."""
     documents: dict[str, Document] = field(default_factory=dict)
-    """By id, in the order in which they were found."""
+    """Documents by id, in the order in which they were found."""
     missing: str | None = None
-    """What the answerer asked for."""
+    """Missing information, in the answerer's words."""
     answer: str | None = None
     faults: dict[str, str] = field(default_factory=dict)
-    """By agent: what was wrong with its last completion."""
+    """Fault of the last completion, by agent."""
 
     @property
     def right(self) -> bool:
@@ -48,7 +48,7 @@ class SearchState:
         return self.answer is not None and is_exact_match(self.answer, self.accepted)
 
     def support_share(self, also: Sequence[Document] = ()) -> float:
-        """Return the share of the supporting documents that are found, with those in `also`; 0 where none are named."""
+        """Return the share of the supporting documents that are found or in `also`; 0 if none are named."""
         if not self.supports:
             return 0.0
         names = {name for document in (*self.documents.values(), *also) for name in (document.id, document.title)}
@@ -59,7 +59,7 @@ class SearchState:
         return self.searcher.search(query, self.settings.top_k)
 
     def refuse(self, agent: str, fault: str) -> Step:
-        """Return a malformed step for a completion without an action; the state stays as it is."""
+        """Return a malformed step for a completion without an action, and leave the state unchanged."""
         self.faults[agent] = fault
         return Step(MALFORMED, {"fault": fault})
 

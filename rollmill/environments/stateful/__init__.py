@@ -1,4 +1,4 @@
-"""Small worlds with a state: an agent plans, another acts, and the state says how far they have come."""
+"""Puzzles with a state: one agent plans, another one acts, and rewards follow the distance to the goal."""
 
 from rollmill.environments.registry import EnvironmentEntry
 

@@ -1,4 +1,4 @@
-"""The two roles: one plans, one acts."""
+"""Agents of the stateful environment: one plans, one acts."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from rollmill.environments.stateful.game import Game
 from rollmill.environments.stateful.pictures import draw
 from rollmill.environments.stateful.settings import StatefulSettings
 from rollmill.records import Message
-from rollmill.verifiers.answer_tag import shown
+from rollmill.verifiers.answer_tag import quote
 
 _LONGEST_PLAN = 2000
-"""Characters of a plan that the tool caller is shown."""
+"""Most characters of a plan in the tool caller's prompt."""
 _PLAN_PARTS = re.compile(r"[,;\n]")
 _NUMBERING = re.compile(r"^(?:[-*]|\d+[.)])\s+")
 
 
 class Planner:
-    """Writes the plan; the state does not change."""
+    """Writes a plan, which does not change the state."""
 
     def __init__(self, game: Game, settings: StatefulSettings) -> None:
         self._game = game
@@ -64,7 +64,7 @@ class Planner:
         return f"<plan>{', '.join(_walk(self._game, self._settings, rng))}</plan>"
 
     def _actions(self, plan: str) -> list[str]:
-        """Return the parts of a plan that are actions of the world; the rest is text for the reader."""
+        """Return the parts of a plan that are actions of the world; other parts are comments."""
         parts = (_NUMBERING.sub("", part.strip()).strip(" .") for part in _PLAN_PARTS.split(plan))
         return [part for part in parts if self._game.world.read_action(part) is not None]
 
@@ -73,7 +73,7 @@ class ToolCaller:
     """Applies actions to the state."""
 
     def __init__(self, game: Game, settings: StatefulSettings, *, planned: bool) -> None:
-        """Keep the game and its settings; `planned` tells whether the episode has a planner."""
+        """Store the game and its settings; `planned` tells whether the episode has a planner."""
         self._game = game
         self._settings = settings
         self._planned = planned
@@ -99,7 +99,7 @@ class ToolCaller:
         actions = lists[-1]
         outcome = self._game.perform(actions[: self._settings.max_actions])
         left = outcome.left + max(0, len(actions) - self._settings.max_actions)
-        invalid = None if outcome.invalid is None else shown(outcome.invalid)
+        invalid = None if outcome.invalid is None else quote(outcome.invalid)
         info = {
             "done": outcome.done,
             "invalid": invalid,
@@ -113,7 +113,7 @@ class ToolCaller:
         return Step(self._reward(len(outcome.done), outcome.invalid is not None), info)
 
     def oracle(self) -> str:
-        """Return the solver's actions from the current state; any legal one where there are none."""
+        """Return the solver's actions from the current state; if it finds none, a legal action."""
         plan = _solution(self._game) or self._game.world.legal_actions(self._game.state)[:1]
         return _as_actions(plan[: self._settings.max_actions])
 
@@ -124,7 +124,7 @@ class ToolCaller:
     def _reward(self, done: int, invalid: bool) -> float:
         """Return the reward of a turn; see `StatefulSettings`."""
         settings, game = self._settings, self._game
-        reward = -settings.step_cost * done - settings.invalid_penalty * invalid
+        reward = -settings.step_cost * done - (settings.invalid_penalty if invalid else 0.0)
         if not game.solved:
             return reward
         bonus = min(1.0, game.shortest / game.used) if game.shortest else 0.0
@@ -137,6 +137,14 @@ def _described(game: Game, settings: StatefulSettings) -> str:
 
 
 def _messages(system: str, game: Game, settings: StatefulSettings, more: list[str]) -> list[Message]:
+    """Return the prompt of an agent: system text, state, further paragraphs, and the report of the last actions.
+
+    Args:
+        system: Text of the system turn.
+        game: The game, whose state is shown.
+        settings: Whether the state is text or an image.
+        more: Further paragraphs.
+    """
     paragraphs = [*more, f"What became of the last actions: {game.report}"] if game.report else more
     content: str | list[dict[str, Any]]
     if settings.render == "text":

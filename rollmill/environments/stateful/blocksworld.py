@@ -1,4 +1,4 @@
-"""Blocksworld: stacks of blocks are built anew with one hand, as in PDDL's four operators."""
+"""Blocksworld: rearrange stacks of blocks with one hand, by PDDL's four operators."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from rollmill.environments.stateful.world import Difficulty, IllegalActionError
 
 _ACTION = re.compile(r"(pick up|put down) ([A-Z])|(stack) ([A-Z]) on ([A-Z])|(unstack) ([A-Z]) from ([A-Z])")
 _KINDS: dict[Difficulty, tuple[int, int]] = {"easy": (6, 8), "medium": (7, 12), "hard": (9, 18)}
-"""Blocks, and actions of the shortest plan, at least."""
+"""Number of blocks, and least number of actions of the shortest plan."""
 _MOST = 12
 
 
 class Blocks(NamedTuple):
-    """A state: the stacks, sorted, each from its lowest block up; and the block in the hand."""
+    """A state: the sorted stacks, each from its lowest block up, and the block in the hand."""
 
     stacks: Stacks
-    held: str | None = None
+    in_hand: str | None = None
 
 
 class Blocksworld:
-    """Blocks on a table.
+    """A blocksworld puzzle.
 
     Stored as `{"stacks": [["A", "B"], ...], "held": null, "goal": [["B", "A"], ...]}`, every stack from its lowest
     block up; blocks are letters, 12 at most. `easy` has 6 blocks and a shortest plan of at least 8 actions, `medium` 7
@@ -43,8 +43,8 @@ class Blocksworld:
     example: ClassVar[tuple[str, ...]] = ("unstack A from B", "put down A", "pick up B", "stack B on C")
 
     def __init__(self, start: Blocks, goal_stacks: Stacks) -> None:
-        """Set up the puzzle. Raises `ValueError` where start and goal do not have the same blocks, each once."""
-        blocks = sorted([*chain(*start.stacks), *([start.held] if start.held else [])])
+        """Set up the puzzle. Raises `ValueError` if start and goal do not have the same blocks, each once."""
+        blocks = sorted([*chain(*start.stacks), *([start.in_hand] if start.in_hand else [])])
         if len(set(blocks)) != len(blocks) or blocks != sorted(chain(*goal_stacks)):
             raise ValueError("the start and the goal do not have the same blocks, each once")
         self.start = start
@@ -62,14 +62,14 @@ class Blocksworld:
     @classmethod
     def parse(cls, stored: Mapping[str, Any]) -> Self:
         """See `World`."""
-        held = stored.get("held")
-        if held is not None and not _is_block(held):
+        in_hand = stored.get("held")
+        if in_hand is not None and not _is_block(in_hand):
             raise ValueError("held is neither null nor a letter")
-        return cls(Blocks(_read_stacks(stored, "stacks"), held), _read_stacks(stored, "goal"))
+        return cls(Blocks(_read_stacks(stored, "stacks"), in_hand), _read_stacks(stored, "goal"))
 
     def dump(self, state: Blocks) -> dict[str, Any]:
         """See `World`."""
-        return {"stacks": [*map(list, state.stacks)], "held": state.held, "goal": [*map(list, self._goal)]}
+        return {"stacks": [*map(list, state.stacks)], "held": state.in_hand, "goal": [*map(list, self._goal)]}
 
     @property
     def goal(self) -> str:
@@ -79,7 +79,7 @@ class Blocksworld:
     def read_action(self, text: str) -> str | None:
         """See `World`."""
         *words, last = " ".join(text.split()).lower().split(" ")
-        # Blocks are the last word, and in the longer actions the second, too.
+        # Blocks are upper case: the last word, and in "stack A on B" also the second.
         if len(words) == 3:
             words[1] = words[1].upper()
         action = " ".join([*words, last.upper()])
@@ -87,8 +87,8 @@ class Blocksworld:
 
     def legal_actions(self, state: Blocks) -> list[str]:
         """See `World`."""
-        if state.held:
-            return [f"put down {state.held}"] + [f"stack {state.held} on {stack[-1]}" for stack in state.stacks]
+        if state.in_hand:
+            return [f"put down {state.in_hand}"] + [f"stack {state.in_hand} on {stack[-1]}" for stack in state.stacks]
         return [
             f"pick up {stack[0]}" if len(stack) == 1 else f"unstack {stack[-1]} from {stack[-2]}"
             for stack in state.stacks
@@ -116,22 +116,22 @@ class Blocksworld:
     def plan(self, state: Blocks) -> list[str]:
         """Return a shortest plan."""
         actions: list[str] = []
-        for block, below, onto in fewest_moves(state.stacks, self._goal, state.held):
-            if block != state.held or actions:
+        for block, below, onto in fewest_moves(state.stacks, self._goal, state.in_hand):
+            if block != state.in_hand or actions:
                 actions.append(f"unstack {block} from {below}" if below else f"pick up {block}")
             actions.append(f"stack {block} on {onto}" if onto else f"put down {block}")
         return actions
 
     def render(self, state: Blocks) -> str:
         """See `World`."""
-        held = f"In the hand: {state.held}" if state.held else "The hand is empty."
-        return f"{_lines(state.stacks)}\n{held}" if state.stacks else held
+        hand = f"In the hand: {state.in_hand}" if state.in_hand else "The hand is empty."
+        return f"{_lines(state.stacks)}\n{hand}" if state.stacks else hand
 
     def picture(self, state: Blocks) -> Picture:
         """Return the stacks side by side, and the hand in a column of its own on the right, at the top."""
         height = max([len(stack) for stack in state.stacks], default=0) + 1
         columns = [[*stack, *[""] * (height - len(stack))] for stack in state.stacks]
-        columns += [[""] * height, [*[""] * (height - 1), state.held or ""]]
+        columns += [[""] * height, [*[""] * (height - 1), state.in_hand or ""]]
         rows = [[_tile(column[level]) for column in columns] for level in reversed(range(height))]
         return Picture(rows, [(_tile("A"), "a block; the one at the top right is in the hand")])
 
@@ -139,11 +139,11 @@ class Blocksworld:
         verb, block, other = _read(action)
         tops = {stack[-1]: stack for stack in state.stacks}
         if verb in ("put down", "stack"):
-            if block != state.held:
+            if block != state.in_hand:
                 return f"{block} is not in the hand"
             return f"{other} is covered, or there is none" if other and other not in tops else None
-        if state.held:
-            return f"the hand holds {state.held}"
+        if state.in_hand:
+            return f"the hand holds {state.in_hand}"
         if block not in tops:
             return f"{block} is covered, or there is none"
         below = tops[block][-2] if len(tops[block]) > 1 else None

@@ -1,4 +1,4 @@
-"""The fewest moves from one arrangement of blocks to another, by A*."""
+"""Find the fewest moves from one arrangement of blocks to another, by A*."""
 
 from __future__ import annotations
 
@@ -8,59 +8,59 @@ from itertools import count
 from typing import NamedTuple
 
 Stacks = tuple[tuple[str, ...], ...]
-"""Each from its lowest block up; sorted."""
+"""Sorted stacks, each from its lowest block up."""
 
 
 class Move(NamedTuple):
-    """One block moved from its stack to another place."""
+    """Move of one block to another stack or to the table."""
 
     block: str
     below: str | None
-    """What it stood on; None for the table, and for the hand."""
+    """Block under it before the move; None for the table and the hand."""
     onto: str | None
-    """What it is put on; None for the table."""
+    """Block under it after the move; None for the table."""
 
 
 def arranged(stacks: Iterable[tuple[str, ...]]) -> Stacks:
-    """Return the stacks sorted and without empty ones, so that equal arrangements are equal."""
+    """Return the stacks in canonical form: sorted and without empty ones."""
     return tuple(sorted(stack for stack in stacks if stack))
 
 
-def fewest_moves(stacks: Stacks, goal: Stacks, held: str | None = None) -> list[Move]:
-    """Return a shortest sequence of moves; the first one puts down the block in the hand, where there is one.
+def fewest_moves(stacks: Stacks, goal: Stacks, in_hand: str | None = None) -> list[Move]:
+    """Return a shortest sequence of moves; the first one puts down the block in the hand, if there is one.
 
-    A* (Hart, Nilsson, Raphael 1968). Every block that is not in its final position moves at least once, and twice
-    where it is above a block that it must be above at the end. A move to a final position is always optimal, and every
-    other move may as well go to the table (Gupta and Nau, "On the complexity of blocks-world planning", 1992).
+    A* (Hart, Nilsson, Raphael 1968). Heuristic: every block that is not in its final position moves at least once, and
+    twice if it is above a block that it must be above in the goal. A move to a final position is always optimal, and
+    every other move may go to the table (Gupta and Nau, "On the complexity of blocks-world planning", 1992).
     """
     beneath = {block: stack[:level] for stack in goal for level, block in enumerate(stack)}
     number = count()
     queue: list[tuple[int, int, Stacks, list[Move]]] = []
-    if held is None:
+    if in_hand is None:
         queue.append((_estimate(stacks, beneath), next(number), stacks, []))
     else:
-        put = _finally(stacks, held, None, beneath) or _on_table(stacks, held, None)
-        queue.append((0, next(number), put[1], [put[0]]))
+        first = _finally(stacks, in_hand, None, beneath) or _on_table(stacks, in_hand, None)
+        queue.append((0, next(number), first[1], [first[0]]))
     closed = set()
     while True:
-        _, _, here, moves = heapq.heappop(queue)
-        if here == goal:
+        _, _, state, moves = heapq.heappop(queue)
+        if state == goal:
             return moves
-        if here in closed:
+        if state in closed:
             continue
-        closed.add(here)
-        for move, after in _moves(here, beneath):
+        closed.add(state)
+        for move, after in _moves(state, beneath):
             if after not in closed:
                 estimate = len(moves) + 1 + _estimate(after, beneath)
                 heapq.heappush(queue, (estimate, next(number), after, [*moves, move]))
 
 
 _Beneath = dict[str, tuple[str, ...]]
-"""What each block is to have beneath it, lowest first."""
+"""Blocks beneath each block in the goal, lowest first."""
 
 
 def _moves(stacks: Stacks, beneath: _Beneath) -> list[tuple[Move, Stacks]]:
-    """Return one move to a final position where there is one, else every useful move to the table."""
+    """Return one move to a final position if there is one, else all moves of misplaced blocks to the table."""
     to_table = []
     for stack in stacks:
         block = stack[-1]
@@ -76,21 +76,21 @@ def _moves(stacks: Stacks, beneath: _Beneath) -> list[tuple[Move, Stacks]]:
 
 
 def _finally(stacks: Stacks, block: str, below: str | None, beneath: _Beneath) -> tuple[Move, Stacks] | None:
-    """Return the move of a block to its final position; None where that position is not ready.
+    """Return the move of a block to its final position and the stacks after it; None if that is not yet possible.
 
     Args:
         stacks: The stacks, without empty ones.
         block: The block to move.
         below: The block under it now; None on the table.
-        beneath: For each block, the block under it in the goal.
+        beneath: For each block, the blocks beneath it in the goal.
     """
-    wanted = beneath[block]
-    if not wanted:
+    goal_below = beneath[block]
+    if not goal_below:
         return _on_table(stacks, block, below)
-    if wanted not in stacks:
+    if goal_below not in stacks:
         return None
-    after = arranged((*stack, block) if stack == wanted else stack for stack in stacks)
-    return Move(block, below, wanted[-1]), after
+    after = arranged((*stack, block) if stack == goal_below else stack for stack in stacks)
+    return Move(block, below, goal_below[-1]), after
 
 
 def _on_table(stacks: Stacks, block: str, below: str | None) -> tuple[Move, Stacks]:
@@ -98,6 +98,7 @@ def _on_table(stacks: Stacks, block: str, below: str | None) -> tuple[Move, Stac
 
 
 def _estimate(stacks: Stacks, beneath: _Beneath) -> int:
+    """Return a lower bound of the number of moves; see `fewest_moves`."""
     moves = 0
     for stack in stacks:
         for level, block in enumerate(stack):

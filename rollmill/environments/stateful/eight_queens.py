@@ -1,4 +1,4 @@
-"""Eight queens: none may attack another."""
+"""Eight queens: place queens so that none attacks another."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from rollmill.environments.stateful.world import Difficulty, IllegalActionError
 Queens = frozenset[Cell]
 _ACTION = re.compile(r"(place|remove) r([1-9][0-9]?)c([1-9][0-9]?)")
 _KINDS: dict[Difficulty, tuple[int, int]] = {"easy": (4, 1), "medium": (2, 3), "hard": (1, 5)}
-"""Queens that are given, and queens that stand anywhere at the start."""
+"""Number of given queens, and of queens at random positions at the start."""
 _SIDES = range(4, 13)
 
 
 class EightQueens:
-    """A board of 8 x 8 with some queens given. A state is the positions of the other queens.
+    """A board of 8 x 8 with some given queens. A state is the set of positions of the other queens.
 
     Stored as `{"grid": ["...Q....", ...]}`, `Q` for a given queen, `q` for another; the side may be 4 to 12. `easy`
-    has four queens given and one more that stands anywhere, `medium` two and three, `hard` one and five.
+    has four given queens and one more at a random position, `medium` two and three, `hard` one and five.
     """
 
     name: ClassVar[str] = "eight_queens"
@@ -34,13 +34,13 @@ class EightQueens:
     symbols: ClassVar[str] = ". a free square, Q a given queen, q a queen of yours"
     example: ClassVar[tuple[str, ...]] = ("place r2c3", "remove r4c4")
 
-    def __init__(self, side: int, given: Queens, start: Queens) -> None:
-        """Set up the puzzle. Raises `ValueError` where the given queens leave no solution."""
+    def __init__(self, side: int, fixed: Queens, start: Queens) -> None:
+        """Set up the puzzle; `fixed` are the given queens. Raises `ValueError` if they leave no solution."""
         self._side = side
-        self._given = given
+        self._fixed = fixed
         self.start = start
-        if len(given) + len(start) > side:
-            raise ValueError(f"there are {len(given) + len(start)} queens: {side} at most")
+        if len(fixed) + len(start) > side:
+            raise ValueError(f"there are {len(fixed) + len(start)} queens: {side} at most")
         if self._solution(frozenset()) is None:
             raise ValueError("the given queens leave no solution")
 
@@ -51,8 +51,8 @@ class EightQueens:
             columns = rng.sample(range(8), 8)
             queens = list(enumerate(columns))
             if not _attacks(queens):
-                given, missing = _KINDS[difficulty]
-                kept = frozenset(rng.sample(queens, given))
+                fixed, missing = _KINDS[difficulty]
+                kept = frozenset(rng.sample(queens, fixed))
                 free = [(r, c) for r in range(8) for c in range(8) if (r, c) not in kept]
                 return cls(8, kept, frozenset(rng.sample(free, missing)))
 
@@ -74,7 +74,7 @@ class EightQueens:
         """See `World`."""
         return (
             f"{self._side} queens stand on the board, and no two of them share a row, a column or a diagonal. "
-            f"{len(self._given)} of them are given."
+            f"{len(self._fixed)} of them are given."
         )
 
     def read_action(self, text: str) -> str | None:
@@ -85,10 +85,10 @@ class EightQueens:
     def legal_actions(self, state: Queens) -> list[str]:
         """See `World`."""
         removals = [f"remove {name_cell(cell)}" for cell in sorted(state)]
-        if len(state) + len(self._given) == self._side:
+        if len(state) + len(self._fixed) == self._side:
             return removals
         cells = ((r, c) for r in range(self._side) for c in range(self._side))
-        return [f"place {name_cell(cell)}" for cell in cells if cell not in state | self._given] + removals
+        return [f"place {name_cell(cell)}" for cell in cells if cell not in state | self._fixed] + removals
 
     def after(self, state: Queens, action: str) -> Queens:
         """See `World`."""
@@ -98,7 +98,7 @@ class EightQueens:
         cell = (int(row) - 1, int(column) - 1)
         if max(cell) >= self._side:
             raise IllegalActionError(f"rows and columns go from 1 to {self._side}")
-        if cell in self._given:
+        if cell in self._fixed:
             raise IllegalActionError("a given queen stands there")
         if verb == "remove":
             if cell not in state:
@@ -106,13 +106,13 @@ class EightQueens:
             return state - {cell}
         if cell in state:
             raise IllegalActionError("a queen stands there")
-        if len(state) + len(self._given) == self._side:
+        if len(state) + len(self._fixed) == self._side:
             raise IllegalActionError(f"there are {self._side} queens: remove one first")
         return state | {cell}
 
     def is_goal(self, state: Queens) -> bool:
         """See `World`."""
-        queens = state | self._given
+        queens = state | self._fixed
         return len(queens) == self._side and not _attacks(queens)
 
     def distance(self, state: Queens) -> int:
@@ -120,44 +120,45 @@ class EightQueens:
         return len(self.plan(state))
 
     def plan(self, state: Queens) -> list[str]:
-        """Return the actions to a solution that keeps the most queens: first removals, then placements."""
+        """Return the actions to the solution that keeps the most queens: removals, then placements."""
         solution = self._solution(state)
-        assert solution is not None  # so it was made
+        assert solution is not None  # checked by the constructor
         removals = [f"remove {name_cell(cell)}" for cell in sorted(state - solution)]
-        return removals + [f"place {name_cell(cell)}" for cell in sorted(solution - state - self._given)]
+        return removals + [f"place {name_cell(cell)}" for cell in sorted(solution - state - self._fixed)]
 
     def render(self, state: Queens) -> str:
         """See `World`."""
         lines = [" ".join(row) for row in self.dump(state)["grid"]]
-        pairs = [f"{name_cell(a)} and {name_cell(b)}" for a, b in _attacks(state | self._given)]
+        pairs = [f"{name_cell(a)} and {name_cell(b)}" for a, b in _attacks(state | self._fixed)]
         return "\n".join([*lines, f"They attack each other: {'; '.join(pairs)}"] if pairs else lines)
 
     def picture(self, state: Queens) -> Picture:
         """See `World`."""
-        given, added = Tile(GREY, "disc", BLACK, "Q"), Tile(GREY, "disc", BLUE, "Q")
+        fixed, added = Tile(GREY, "disc", BLACK, "Q"), Tile(GREY, "disc", BLUE, "Q")
         rows = []
         for r, line in enumerate(self.dump(state)["grid"]):
             fills = [WHITE if (r + c) % 2 == 0 else GREY for c in range(self._side)]
-            drawn = {"Q": given, "q": added}
+            drawn = {"Q": fixed, "q": added}
             rows.append(
                 [
                     drawn[symbol]._replace(fill=fill) if symbol in drawn else Tile(fill)
                     for symbol, fill in zip(line, fills, strict=True)
                 ]
             )
-        return Picture(rows, [(given, "a given queen"), (added, "a queen of yours")], numbered=True)
+        return Picture(rows, [(fixed, "a given queen"), (added, "a queen of yours")], numbered=True)
 
     def _symbol(self, cell: Cell, state: Queens) -> str:
-        if cell in self._given:
+        if cell in self._fixed:
             return "Q"
         return "q" if cell in state else "."
 
     def _solution(self, kept: Queens) -> Queens | None:
         """Return the first solution with all given queens and the most of `kept`, by branch and bound."""
-        if _attacks(self._given):
+        if _attacks(self._fixed):
             return None
-        given_rows = {r for r, _ in self._given}
+        given_rows = {r for r, _ in self._fixed}
         rows = [r for r in range(self._side) if r not in given_rows]
+        # Rows with a queen to keep first, so that the bound below prunes early.
         rows.sort(key=lambda r: not any(row == r for row, _ in kept))
         left = [sum(any(row == r for row, _ in kept) for r in rows[at:]) for at in range(len(rows) + 1)]
         best: tuple[int, Queens | None] = (-1, None)
@@ -174,7 +175,7 @@ class EightQueens:
                 if not any(_attack(cell, queen) for queen in queens):
                     search(at + 1, [*queens, cell], matches + (cell in kept))
 
-        search(0, sorted(self._given), 0)
+        search(0, sorted(self._fixed), 0)
         return best[1]
 
 

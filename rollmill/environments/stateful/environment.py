@@ -1,4 +1,4 @@
-"""Planner and tool caller in a small world with a state."""
+"""Environment of puzzles with a state, for a planner and a tool caller."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from rollmill.records import Problem
 
 
 class StatefulEnvironment(FixedCast):
-    """Path finding, sokoban, sudoku, eight queens or blocksworld, as each problem says.
+    """Path finding, sokoban, sudoku, eight queens or blocksworld; each problem names its world.
 
-    A problem's `fields` hold `world`, `state` as the world stores it, and `optimal_length`; or it is one of
-    reasoning-gym's sokoban, sudoku, mini_sudoku, n_queens and shortest_path. The episode is over when the goal is
-    reached, or where the world sees that it never will be.
+    A problem's `fields` are `world`, `state` as the world stores it, and `optimal_length`; or it is a reasoning-gym
+    problem of sokoban, sudoku, mini_sudoku, n_queens or shortest_path. The episode ends when the goal is reached, or
+    when the world detects that it cannot be reached any more.
     """
 
     name: ClassVar[str] = "stateful_env"
@@ -62,7 +62,14 @@ class StatefulEnvironment(FixedCast):
 
     @classmethod
     def make(cls, problem: Problem, seed: int, settings: StatefulSettings, tools: Tools) -> Self:
-        """See `Environment`; the environment is deterministic, and `seed` is not used."""
+        """See `Environment`.
+
+        Args:
+            problem: The puzzle.
+            seed: Not used, since the environment is deterministic.
+            settings: Prompts and rewards.
+            tools: Not used.
+        """
         world = world_of(problem)
         shortest = _stored_length(problem)
         if shortest is None:

@@ -1,4 +1,4 @@
-"""One episode's world: the state that all agents share, and the actions applied to it."""
+"""State that the agents of one stateful episode share, and the actions applied to it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from rollmill.environments.stateful.world import IllegalActionError, World
-from rollmill.verifiers.answer_tag import shown
+from rollmill.verifiers.answer_tag import quote
 
 
 class ActionsOutcome(NamedTuple):
@@ -15,23 +15,23 @@ class ActionsOutcome(NamedTuple):
     state: Any
     done: list[str]
     invalid: str | None
-    """The first invalid action, as it was written; the actions after it are not applied."""
+    """Text of the first invalid action; the actions after it are not applied."""
     fault: str | None
-    """Why the action is invalid."""
+    """Reason why the action is invalid."""
     left: int
-    """Actions that were not reached."""
+    """Number of actions after the invalid one or the goal, which were not applied."""
 
 
 class Game:
     """A world and its current state."""
 
     def __init__(self, world: World[Any], shortest: int | None) -> None:
-        """Start the game; `shortest` is the number of actions of the shortest solution, None where it is unknown."""
+        """Start the game; `shortest` is the number of actions of the shortest solution, None if it is unknown."""
         self.world = world
         self.shortest = shortest
         self.state = world.start
         self.used = 0
-        """Actions done."""
+        """Number of actions done."""
         self.plan: str | None = None
         """The planner's plan of this turn."""
         self.report: str | None = None
@@ -77,6 +77,6 @@ class Game:
         self.used += len(outcome.done)
         message = f"Done: {', '.join(outcome.done) or 'nothing'}."
         if outcome.invalid is not None:
-            message += f" Then {shown(outcome.invalid)} was invalid: {outcome.fault}. Nothing after it was done."
+            message += f" Then {quote(outcome.invalid)} was invalid: {outcome.fault}. Nothing after it was done."
         self.report = message
         return outcome

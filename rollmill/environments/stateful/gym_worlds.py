@@ -1,4 +1,4 @@
-"""Puzzles that reasoning-gym's questions show plainly, as the worlds here store them."""
+"""Convert puzzles in reasoning-gym's questions to the stored form of the worlds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _Read = Callable[[str, str], dict[str, Any]]
 def read_gym_problem(problem: Problem) -> tuple[str, dict[str, Any]]:
     """Return world and stored state of a reasoning-gym problem. Raises `ValueError` for one without a world here.
 
-    The board is read from the question, so that the problem need not be generated again.
+    The board is parsed from the question, so that the entry need not be generated again.
     """
     origin = problem.fields["reasoning_gym"]
     name = origin.get("name") if isinstance(origin, dict) else None

@@ -1,4 +1,4 @@
-"""The problems that the environment brings."""
+"""Generate the built-in problems of the stateful environment."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from rollmill.files.rows import dump_line
 def make_problems(settings: StatefulSettings) -> Iterator[dict[str, Any]]:
     """Yield `settings.problems` rows: `instance_id`, `prompt`, `world`, `difficulty`, `state`, `optimal_length`.
 
-    Row i follows from the seed, the world, the difficulty and i alone.
+    Row i depends only on the seed, the world, the difficulty and i.
     """
     for number in range(settings.problems):
         name = NAMES[number % len(NAMES)] if settings.world == "mixed" else settings.world
         identity = f"{name}-{settings.difficulty}-{settings.seed}-{number}"
         world = WORLDS[name].generate(random.Random(identity), settings.difficulty)
         plan = world.plan(world.start)
-        assert plan is not None  # so it was generated
+        assert plan is not None  # `generate` returns solvable puzzles only
         yield {
             "instance_id": identity,
             "prompt": f"{world.rules}\n({world.symbols}.)\nThe goal: {world.goal}\n\n{world.render(world.start)}",

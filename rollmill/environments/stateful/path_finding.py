@@ -1,4 +1,4 @@
-"""Path finding: a grid with walls, from one cell to another."""
+"""Path finding: walk from one cell of a grid with walls to another."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _SYMBOLS = "#.@G+"
 class _Kind(NamedTuple):
     side: int
     walls: float
-    """Share of the cells."""
+    """Share of cells that are walls."""
     at_least: int
-    """Steps of the shortest path."""
+    """Least number of steps of the shortest path."""
 
 
 _KINDS: dict[Difficulty, _Kind] = {
@@ -46,7 +46,7 @@ class PathFinding:
     goal = "You stand on the goal."
 
     def __init__(self, size: Cell, walls: frozenset[Cell], start: Cell, goal_cell: Cell) -> None:
-        """Set up the puzzle. Raises `ValueError` where no path leads to the goal.
+        """Set up the puzzle. Raises `ValueError` if no path leads to the goal.
 
         Args:
             size: Rows and columns.
@@ -151,13 +151,14 @@ class PathFinding:
         return 0 <= cell[0] < self._size[0] and 0 <= cell[1] < self._size[1] and cell not in self._walls
 
     def _steps_from(self, cell: Cell) -> dict[Cell, int]:
+        """Return the steps from a cell to each reachable cell, by breadth-first search."""
         steps = {cell: 0}
         queue = deque([cell])
         while queue:
-            here = queue.popleft()
+            current = queue.popleft()
             for direction in DIRECTIONS:
-                neighbour = beside(here, direction)
+                neighbour = beside(current, direction)
                 if neighbour not in steps and self._is_free(neighbour):
-                    steps[neighbour] = steps[here] + 1
+                    steps[neighbour] = steps[current] + 1
                     queue.append(neighbour)
         return steps

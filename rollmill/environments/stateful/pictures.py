@@ -1,4 +1,4 @@
-"""Boards drawn as PNG images, each with a legend."""
+"""Draw boards as PNG images with a legend."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ WHITE, DARK, GREY, BLACK = "#ffffff", "#3d3d3d", "#d9d9d9", "#000000"
 BLUE, GREEN, BROWN, RED = "#1f5fd1", "#2a9d4a", "#a8682a", "#c62828"
 
 _SIDE = 40
-"""Pixels of a cell."""
+"""Side of a cell in pixels."""
 _MARGIN = 28
 _FONT = 20
 
 
 class Tile(NamedTuple):
-    """One cell."""
+    """Appearance of one cell."""
 
     fill: str
     shape: Literal["", "disc", "ring", "box"] = ""
     ink: str = BLACK
-    """Of the shape and the text; text in a shape is white."""
+    """Colour of the shape and the text; text in a shape is white."""
     text: str = ""
 
 
@@ -35,13 +35,13 @@ class Picture(NamedTuple):
     rows: Sequence[Sequence[Tile]]
     legend: Sequence[tuple[Tile, str]]
     numbered: bool = False
-    """Whether rows and columns have numbers, from 1."""
+    """Draw the numbers of rows and columns, from 1."""
     block: tuple[int, int] = (0, 0)
-    """Rows and columns between thick lines; 0 for none."""
+    """Number of rows and columns between thick lines; 0 for no lines."""
 
 
 def draw(picture: Picture) -> bytes:
-    """Draw the board with its legend beneath, as a PNG; the same picture gives the same bytes."""
+    """Draw the board with its legend below, as a PNG; the same picture gives the same bytes."""
     from PIL import Image, ImageDraw
 
     height, width = len(picture.rows), len(picture.rows[0])
@@ -72,6 +72,14 @@ def draw(picture: Picture) -> bytes:
 
 
 def _draw_tile(canvas: ImageDraw.ImageDraw, tile: Tile, left: float, top: float) -> None:
+    """Draw one cell.
+
+    Args:
+        canvas: Canvas to draw on.
+        tile: Appearance of the cell.
+        left: Left edge in pixels.
+        top: Top edge in pixels.
+    """
     canvas.rectangle((left, top, left + _SIDE, top + _SIDE), tile.fill, "#8c8c8c")
     inner = (left + 7, top + 7, left + _SIDE - 7, top + _SIDE - 7)
     if tile.shape == "disc":
@@ -85,6 +93,14 @@ def _draw_tile(canvas: ImageDraw.ImageDraw, tile: Tile, left: float, top: float)
 
 
 def _draw_block_lines(canvas: ImageDraw.ImageDraw, picture: Picture, height: int, width: int) -> None:
+    """Draw the thick lines between blocks.
+
+    Args:
+        canvas: Canvas to draw on.
+        picture: Picture whose `block` is drawn.
+        height: Rows of the board.
+        width: Columns of the board.
+    """
     rows, columns = picture.block
     right, bottom = _MARGIN + width * _SIDE, _MARGIN + height * _SIDE
     for r in range(0, height + 1, rows) if rows else ():
@@ -94,6 +110,15 @@ def _draw_block_lines(canvas: ImageDraw.ImageDraw, picture: Picture, height: int
 
 
 def _write(canvas: ImageDraw.ImageDraw, text: str, x: float, y: float, ink: str) -> None:
+    """Write a centred text.
+
+    Args:
+        canvas: Canvas to draw on.
+        text: The text.
+        x: Horizontal centre in pixels.
+        y: Vertical centre in pixels.
+        ink: Colour.
+    """
     canvas.text((x, y), text, ink, _font(), anchor="mm")
 
 

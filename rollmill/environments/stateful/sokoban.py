@@ -1,4 +1,4 @@
-"""Sokoban: boxes are pushed onto goals, and never pulled."""
+"""Sokoban: push boxes onto goals; they cannot be pulled."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PUSHES = {f"push {direction}": direction for direction in DIRECTIONS}
 _LETTERS = dict(zip("UDLR", DIRECTIONS, strict=True))
 _LETTER_OF = {direction: letter for letter, direction in _LETTERS.items()}
 _SEARCHED = 1500
-"""States that a search for a new puzzle looks at; rooms that want more are passed over."""
+"""Most states that are searched for a new puzzle; rooms that need more are skipped."""
 
 
 class Layout(NamedTuple):
@@ -28,12 +28,12 @@ class Layout(NamedTuple):
 
 class _Kind(NamedTuple):
     side: int
-    """With the walls around."""
+    """Side of the room in cells, including the outer walls."""
     boxes: int
     walls: int
-    """Inside."""
+    """Number of inner walls."""
     at_least: int
-    """Actions of the shortest solution."""
+    """Least number of actions of the shortest solution."""
 
 
 _KINDS: dict[Difficulty, _Kind] = {
@@ -44,10 +44,10 @@ _KINDS: dict[Difficulty, _Kind] = {
 
 
 class Sokoban:
-    """A warehouse.
+    """A Sokoban puzzle.
 
-    Stored as `{"grid": [...]}` in the characters that are usual for Sokoban, with `-` or a space for floor, and
-    perhaps `"solution"`, one of U, D, L, R for each step, which is then the plan along its way. `easy` has one box
+    Stored as `{"grid": [...]}` in Sokoban's usual characters, with `-` or a space for floor, and optionally
+    `"solution"`, a letter of U, D, L, R for each step, which is the plan for all states along it. `easy` has one box
     and a shortest solution of at least 12 actions, `medium` two boxes and 16, on 7 x 7 cells; `hard` three boxes and
     24 on 8 x 8.
     """
@@ -82,7 +82,7 @@ class Sokoban:
             room = Room(frozenset(inside) - frozenset(walls), frozenset(rest[1 : kind.boxes + 1]))
             start = Layout(rest[0], frozenset(rest[kind.boxes + 1 :]))
             if (room.least_pushes(start.boxes) or 0) * 2 < kind.at_least - 4:
-                continue  # cheaper than the search below, which most rooms would not pass
+                continue  # a cheap filter before the search below, which most rooms would fail
             steps = solve(room, start.player, start.boxes, _SEARCHED)
             if steps is not None and len(steps) >= kind.at_least:
                 return cls(room, start, "".join(_LETTER_OF[step] for step in steps))
@@ -131,14 +131,14 @@ class Sokoban:
         return state.boxes == self._room.goals
 
     def distance(self, state: Layout) -> int | None:
-        """Return a lower bound of the pushes left; None where some box can never reach a goal.
+        """Return a lower bound of the remaining pushes; None if a box can never reach a goal.
 
-        Every box is counted as if it were alone in the room, so that not every dead end is detected.
+        Every box is treated as alone in the room, so not every dead end is detected.
         """
         return self._room.least_pushes(state.boxes)
 
     def plan(self, state: Layout) -> list[str] | None:
-        """Return the rest of the stored solution where the state is on its way, else the shortest solution."""
+        """Return the rest of the stored solution if the state is on it, else the shortest solution."""
         known = self._known.get(state)
         if known is not None:
             return known
@@ -179,7 +179,7 @@ class Sokoban:
         return "another box is behind the box" if behind in state.boxes else None
 
     def _spell(self, state: Layout, steps: list[str]) -> list[str]:
-        """Return directions as actions."""
+        """Convert directions to actions: moves and pushes."""
         actions = []
         for direction in steps:
             action = f"push {direction}" if beside(state.player, direction) in state.boxes else direction
@@ -188,7 +188,7 @@ class Sokoban:
         return actions
 
     def _follow(self, solution: str) -> dict[Layout, list[str]]:
-        """Return the rest of the stored solution for each state on its way."""
+        """Return the rest of the stored solution for each state along it. Raises `ValueError` for a wrong solution."""
         if not solution:
             return {}
         try:

@@ -1,4 +1,4 @@
-"""The shortest solutions of Sokoban, by A* over pushes."""
+"""Find shortest solutions of Sokoban, by A* over pushes."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from rollmill.environments.stateful.cells import DIRECTIONS, Cell, beside
 
 Boxes = frozenset[Cell]
 SEARCH_LIMIT = 60_000
-"""States after pushes that a search looks at before it gives up: some seconds."""
+"""Most states after pushes that a search expands, which takes some seconds."""
 
 
 class Room:
-    """The parts of a puzzle that never change: floor, goals, size."""
+    """The immutable parts of a puzzle: floor, goals, size."""
 
     def __init__(self, floor: frozenset[Cell], goals: frozenset[Cell], size: Cell | None = None) -> None:
         """Set up the room: `floor` is all cells but walls, `size` rows and columns (None if walls enclose it)."""
@@ -25,16 +25,19 @@ class Room:
         self._pushes = {goal: self._pushes_to(goal) for goal in sorted(goals)}
         reaching = frozenset().union(*self._pushes.values())
         self.nearest = {cell: min(to[cell] for to in self._pushes.values() if cell in to) for cell in reaching}
-        """Pushes to the nearest goal, by cell; a box elsewhere is stuck for good."""
+        """Pushes to the nearest goal, by cell; from any other cell a box cannot reach a goal."""
         self.around = {
             cell: [(d, neighbour, beside(neighbour, d)) for d in DIRECTIONS if (neighbour := beside(cell, d)) in floor]
             for cell in floor
         }
-        """By cell: the ways on, each with the next cell and the one behind it."""
+        """By cell: direction, next cell and the cell behind that, for each direction without a wall."""
 
     def least_pushes(self, boxes: Boxes) -> int | None:
-        """Return the fewest pushes of all boxes, each alone to a goal of its own; None where there is no way."""
-        table: dict[int, int] = {0: 0}
+        """Return the fewest pushes of all boxes, each treated as alone, to distinct goals; None if impossible.
+
+        An assignment problem, solved by dynamic programming over sets of occupied goals.
+        """
+        table: dict[int, int] = {0: 0}  # bit mask of occupied goals -> pushes
         for box in sorted(boxes):
             longer: dict[int, int] = {}
             for taken, pushes in table.items():
@@ -47,7 +50,7 @@ class Room:
         return min(table.values(), default=None)
 
     def _pushes_to(self, goal: Cell) -> dict[Cell, int]:
-        """Return the pushes that bring a box to the goal, by cell: a backward search that pulls the box."""
+        """Return the pushes that bring a box from each cell to the goal, by a backward search that pulls the box."""
         pushes = {goal: 0}
         queue = deque([goal])
         while queue:
@@ -61,7 +64,7 @@ class Room:
 
 
 def solve(room: Room, player: Cell, boxes: Boxes, limit: int = SEARCH_LIMIT) -> list[str] | None:
-    """Return the fewest directions that solve the puzzle; None where there are none, or past `limit` states.
+    """Return the fewest directions that solve the puzzle; None if there are none, or beyond `limit` states.
 
     A* (Hart, Nilsson, Raphael 1968) over states after a push. The heuristic, the sum of every box's pushes to its
     nearest goal, never overestimates the steps left.
@@ -70,7 +73,7 @@ def solve(room: Room, player: Cell, boxes: Boxes, limit: int = SEARCH_LIMIT) -> 
         room: Floor and goals.
         player: Cell of the player.
         boxes: Cells of the boxes.
-        limit: States to expand at most.
+        limit: Maximum number of states to expand.
     """
     start = (player, boxes)
     best = {start: 0}
@@ -87,44 +90,46 @@ def solve(room: Room, player: Cell, boxes: Boxes, limit: int = SEARCH_LIMIT) -> 
         closed.add(state)
         estimate = sum(room.nearest[box] for box in state[1])
         walks = _walk(room, *state)
-        for here, (steps, _) in walks.items():
-            for direction, box, behind in room.around[here]:
+        for position, (steps, _) in walks.items():
+            for direction, box, behind in room.around[position]:
                 if box not in state[1] or behind not in room.nearest or behind in state[1]:
                     continue
                 after = (box, state[1] - {box} | {behind})
                 total = best[state] + steps + 1
                 if total < best.get(after, total + 1):
                     best[after] = total
-                    came[after] = _Push(state, here, direction)
+                    came[after] = _Push(state, position, direction)
                     left = estimate - room.nearest[box] + room.nearest[behind]
                     heapq.heappush(queue, (total + left, next(number), after))
     return None
 
 
 _State = tuple[Cell, Boxes]
-"""Player and boxes."""
+"""Cells of the player and the boxes."""
 
 
 class _Push(NamedTuple):
+    """The push by which the search reached a state."""
+
     before: _State
-    here: Cell
-    """Where the player pushed from."""
+    position: Cell
+    """Cell from which the player pushed."""
     direction: str
 
 
 _Walk = dict[Cell, tuple[int, tuple[Cell, str] | None]]
-"""By cell that the player can reach: steps, and the cell and direction that lead there."""
+"""For each cell that the player can reach: number of steps, and the previous cell with the direction from it."""
 
 
 def _walk(room: Room, player: Cell, boxes: Boxes) -> _Walk:
     reached: _Walk = {player: (0, None)}
     queue = deque([player])
     while queue:
-        here = queue.popleft()
-        steps = reached[here][0] + 1
-        for direction, neighbour, _ in room.around[here]:
+        current = queue.popleft()
+        steps = reached[current][0] + 1
+        for direction, neighbour, _ in room.around[current]:
             if neighbour not in reached and neighbour not in boxes:
-                reached[neighbour] = (steps, (here, direction))
+                reached[neighbour] = (steps, (current, direction))
                 queue.append(neighbour)
     return reached
 
@@ -132,10 +137,10 @@ def _walk(room: Room, player: Cell, boxes: Boxes) -> _Walk:
 def _retrace(room: Room, came: dict[_State, _Push], state: _State) -> list[str]:
     steps: list[str] = []
     while state in came:
-        state, here, direction = came[state]
+        state, position, direction = came[state]
         steps.append(direction)
         reached = _walk(room, *state)
-        while (leg := reached[here][1]) is not None:
-            here, direction = leg
+        while (leg := reached[position][1]) is not None:
+            position, direction = leg
             steps.append(direction)
     return steps[::-1]

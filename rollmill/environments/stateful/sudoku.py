@@ -1,4 +1,4 @@
-"""Sudoku, with one solution."""
+"""Sudoku puzzles with exactly one solution."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from rollmill.environments.stateful.sudoku_solver import BLOCKS, Digits, peers, 
 from rollmill.environments.stateful.world import Difficulty, IllegalActionError
 
 _SYMBOLS = ".123456789"
-_PLACE = re.compile(r"r([1-9])c([1-9]) ?= ?([1-9])")
+_WRITE = re.compile(r"r([1-9])c([1-9]) ?= ?([1-9])")
 _CLEAR = re.compile(r"clear r([1-9])c([1-9])")
 _KINDS: dict[Difficulty, tuple[int, int]] = {"easy": (6, 16), "medium": (9, 30), "hard": (9, 50)}
-"""Side, and empty cells."""
+"""Side, and number of empty cells."""
 
 
 class Sudoku:
-    """A puzzle of side 4, 6 or 9. A state is all digits, row by row, 0 for an empty cell.
+    """A sudoku of side 4, 6 or 9. A state has all digits, row by row, 0 for an empty cell.
 
     Stored as `{"grid": ["53..7....", ...], "givens": [...]}`; without `givens`, all digits of the grid are given.
     `easy` has side 6 and 16 empty cells, `medium` side 9 and 30, `hard` side 9 and 50.
@@ -35,7 +35,7 @@ class Sudoku:
     example: ClassVar[tuple[str, ...]] = ("r2c3=4", "clear r1c1", "r1c1=2")
 
     def __init__(self, givens: Digits, start: Digits) -> None:
-        """Set up the puzzle. Raises `ValueError` where the givens do not have exactly one solution."""
+        """Set up the puzzle. Raises `ValueError` if the givens do not have exactly one solution."""
         self._side = int(len(givens) ** 0.5)
         self._givens = givens
         self.start = start
@@ -64,7 +64,7 @@ class Sudoku:
         start = _read_digits(stored, "grid")
         givens = _read_digits(stored, "givens") if "givens" in stored else start
         if len(start) != len(givens) or any(
-            given and given != digit for given, digit in zip(givens, start, strict=True)
+            fixed and fixed != digit for fixed, digit in zip(givens, start, strict=True)
         ):
             raise ValueError("a given digit is not in the grid")
         world = cls(givens, start)
@@ -86,7 +86,7 @@ class Sudoku:
     def read_action(self, text: str) -> str | None:
         """See `World`."""
         text = spelled(text)
-        if match := _PLACE.fullmatch(text):
+        if match := _WRITE.fullmatch(text):
             row, column, digit = match.groups()
             return f"r{row}c{column}={digit}"
         return text if _CLEAR.fullmatch(text) else None
@@ -104,7 +104,7 @@ class Sudoku:
 
     def after(self, state: Digits, action: str) -> Digits:
         """See `World`."""
-        match = _PLACE.fullmatch(action) or _CLEAR.fullmatch(action)
+        match = _WRITE.fullmatch(action) or _CLEAR.fullmatch(action)
         assert match, action
         row, column, *written = map(int, match.groups())
         if max(row, column, *written) > self._side:
@@ -120,7 +120,7 @@ class Sudoku:
         return state == self._solution
 
     def distance(self, state: Digits) -> int:
-        """Return the number of actions left: one for every empty cell, two for every wrong digit."""
+        """Return the number of remaining actions: one for every empty cell, two for every wrong digit."""
         return sum(1 if not digit else 2 for digit, right in zip(state, self._solution, strict=True) if digit != right)
 
     def plan(self, state: Digits) -> list[str]:
@@ -146,8 +146,8 @@ class Sudoku:
     def picture(self, state: Digits) -> Picture:
         """See `World`."""
         tiles = [
-            Tile(GREY if given else WHITE, "", BLACK if given else BLUE, str(digit or ""))
-            for given, digit in zip(self._givens, state, strict=True)
+            Tile(GREY if fixed else WHITE, "", BLACK if fixed else BLUE, str(digit or ""))
+            for fixed, digit in zip(self._givens, state, strict=True)
         ]
         rows = [tiles[at : at + self._side] for at in range(0, len(tiles), self._side)]
         legend = [(Tile(GREY, "", BLACK, "1"), "given"), (Tile(WHITE, "", BLUE, "1"), "yours")]

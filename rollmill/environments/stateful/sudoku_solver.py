@@ -1,4 +1,4 @@
-"""Solutions of a sudoku: the cell with the fewest digits left is tried first."""
+"""Solve sudokus by depth-first search; the cell with the fewest candidates is tried first."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import functools
 import random
 
 Digits = tuple[int, ...]
-"""All cells, row by row; 0 for an empty one."""
+"""Digits of all cells, row by row; 0 for an empty cell."""
 
 BLOCKS = {4: (2, 2), 6: (2, 3), 9: (3, 3)}
 """Rows and columns of a box, by side."""
@@ -35,8 +35,7 @@ def peers(side: int) -> list[tuple[int, ...]]:
 def solutions(digits: Digits, at_most: int, rng: random.Random | None = None) -> list[Digits]:
     """Return the first solutions of a depth-first search; digits are tried in order, or shuffled by `rng`."""
     side = int(len(digits) ** 0.5)
-    left = [(1 << side) - 1] * len(digits)
-    """Bit d - 1: digit d may stand there."""
+    left = [(1 << side) - 1] * len(digits)  # candidates of each cell as a bit mask: bit d - 1 for digit d
     cells = list(digits)
     for cell, digit in enumerate(digits):
         if digit and not left[cell] >> (digit - 1) & 1:
@@ -52,6 +51,16 @@ def solutions(digits: Digits, at_most: int, rng: random.Random | None = None) ->
 def _search(
     cells: list[int], left: list[int], side: int, at_most: int, rng: random.Random | None, solved: list[Digits]
 ) -> None:
+    """Append solutions to `solved`, up to `at_most`.
+
+    Args:
+        cells: Digits of all cells; restored before the function returns.
+        left: Bit masks of the candidates of all cells; restored likewise.
+        side: Side of the sudoku.
+        at_most: Number of solutions after which the search ends.
+        rng: Shuffles the digits that are tried; None for increasing order.
+        solved: Solutions found so far.
+    """
     empty = [cell for cell, digit in enumerate(cells) if not digit]
     if not empty:
         solved.append(tuple(cells))

@@ -1,4 +1,4 @@
-"""The interface of worlds: one puzzle with a start, actions, a goal, and a solver."""
+"""Interface of worlds: a puzzle with a start, actions, a goal, and a solver."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ class IllegalActionError(Exception):
 
 
 class World(Protocol[StateT]):
-    """One puzzle. States are immutable values: no method changes one."""
+    """A puzzle. States are immutable values: no method changes one."""
 
     name: ClassVar[str]
     rules: ClassVar[str]
-    """All actions and what they do, for a prompt."""
+    """Description of all actions, for a prompt."""
     symbols: ClassVar[str]
-    """What the characters of `render` mean; a picture has a legend of its own."""
+    """Meaning of the characters of `render`; a picture has its own legend."""
     example: ClassVar[tuple[str, ...]]
-    """A few actions, to show their form."""
+    """Example actions, for a prompt."""
     start: StateT
 
     @classmethod
     def generate(cls, rng: random.Random, difficulty: Difficulty) -> Self:
-        """Generate a puzzle that the solver has solved, so that the goal can be reached."""
+        """Generate a solvable puzzle: the solver has found a solution."""
         ...
 
     @classmethod
@@ -48,7 +48,7 @@ class World(Protocol[StateT]):
         ...
 
     def read_action(self, text: str) -> str | None:
-        """Return an action in its canonical spelling; None for text that is no action of this world in any state."""
+        """Parse an action to its canonical spelling; None for text that is no action in any state of this world."""
         ...
 
     def legal_actions(self, state: StateT) -> list[str]:
@@ -64,11 +64,11 @@ class World(Protocol[StateT]):
         ...
 
     def distance(self, state: StateT) -> int | None:
-        """Return a lower bound of the actions to the goal, 0 only there; None where it can never be reached."""
+        """Return a lower bound of the actions to the goal, 0 only there; None if it can never be reached."""
         ...
 
     def plan(self, state: StateT) -> list[str] | None:
-        """Return actions that lead to the goal; None where there are none, or none was found."""
+        """Return actions that lead to the goal; None if there are none, or none was found."""
         ...
 
     def render(self, state: StateT) -> str:

@@ -1,4 +1,4 @@
-"""The worlds by name, and the one that a problem holds."""
+"""Worlds by name, and construction of a problem's world."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ WORLDS: dict[str, type[World[Any]]] = {
 
 
 def world_of(problem: Problem) -> World[Any]:
-    """Build the puzzle of `fields.world` and `fields.state`, or of reasoning-gym's question.
+    """Build the puzzle of `fields.world` and `fields.state`, or of a reasoning-gym question.
 
-    Raises `ValueError` where there is none, or where it cannot be solved or is solved already.
+    Raises `ValueError` if there is none, or if it cannot be solved or is solved already.
     """
     if "world" in problem.fields or "reasoning_gym" not in problem.fields:
         name, stored = problem.fields.get("world"), problem.fields.get("state")

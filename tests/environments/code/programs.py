@@ -400,7 +400,7 @@ CHEATS: dict[str, tuple[str, str]] = {
         "import sys\ndef f(key):\n    link = key._rollmill_link\n    index = key._rollmill_of\n"
         "    for do, args in (('getattr', ['__globals__']), ('special', ['__getattribute__', '__globals__']),\n"
         "                     ('names', [['SECRET']]), ('source', [])):\n"
-        "        try: return link.ask(do, key, tuple(args), {})['SECRET']\n        except Exception: pass\n    return 0",
+        "        try: return link.request(do, key, tuple(args), {})['SECRET']\n        except Exception: pass\n    return 0",
         "SECRET = 4711\ndef key(x): return SECRET\nassert f(key) == SECRET\n",
     ),
     "sets the names of the tests": (

@@ -18,7 +18,7 @@ from rollmill.jobs.training.data_files import find_data
 from rollmill.jobs.training.rows import TrainingRow, read_training_rows, training_row
 from tests.corpus.sample_records import make_run, record
 from tests.corpus.test_producers import FILES
-from tests.exports.completed import InMemoryCorpus, rollout
+from tests.exports.sample_corpus import InMemoryCorpus, rollout
 from tests.jobs.training.tiny_models import row, write_rows
 
 ASSISTANT = {"role": "assistant", "content": "b"}

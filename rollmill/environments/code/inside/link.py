@@ -1,4 +1,4 @@
-"""Processes that use each other's objects, through pipes."""
+"""Remote objects over pipes: two processes use each other's objects through proxies."""
 
 from __future__ import annotations
 
@@ -22,69 +22,71 @@ from rollmill.environments.code.inside.mirror import (
     special_methods,
     value_type,
 )
-from rollmill.environments.code.inside.process import Pipe, shortened, shown
+from rollmill.environments.code.inside.process import Pipe, describe, truncated
 from rollmill.environments.code.inside.values import decode, encode, import_standard, standard_path
 
 LONGEST_TEXT = 1 << 16
 
 
 class Link:
-    """One end of the pipes between two processes, with the objects of both."""
+    """One end of the pipes between two processes, with tables of the objects of both."""
 
     guarded = False
-    """Whether the other process is not trusted."""
+    """True if the other process is not trusted."""
 
     def __init__(self, pipe: Pipe, operations: dict[str, Callable[..., Any]]) -> None:
         self._pipe = pipe
         self._operations = operations
+        # Objects of this process that the other one has handles of, and the index of each by its id.
         self._objects: list[Any] = []
-        self._places: dict[int, int] = {}
+        self._indices: dict[int, int] = {}
         self._described: set[int] = set()
-        self._news: list[dict[str, Any]] = []
+        self._new_classes: list[dict[str, Any]] = []
+        # Encoded content of mutable objects as the other process knows it, by index.
         self._sent: dict[int, Any] = {}
         self._classes: dict[int, Any] = {}
         self._proxies: dict[int, Any] = {}
-        self.given: dict[str, type] = {}
-        """Classes that both processes have, by name: their objects cross by what they hold."""
+        self.shared_classes: dict[str, type] = {}
+        """Classes that both processes define, by name; their instances are sent by value."""
         self.calls = 0
         self.ended = False
         self.equal: list[tuple[Any, Any]] = []
-        """Pairs of the other process's objects that it called equal."""
-        self.made: dict[int, tuple[Any, tuple[Any, ...], dict[str, Any]]] = {}
-        """The class and the arguments of the other process's objects that this one asked for, by index."""
+        """Pairs of the other process's objects that it reported as equal."""
+        self.constructed: dict[int, tuple[Any, tuple[Any, ...], dict[str, Any]]] = {}
+        """Class and arguments of the other process's objects that this one constructed, by index."""
 
-    # What a subclass says.
+    # Hooks of subclasses.
 
-    def may_hold(self, value: Any) -> None:
-        """Raise `TypeError` for an object of this process that the other one may not have."""
+    def check_sendable(self, value: Any) -> None:
+        """Raise `TypeError` for an object of this process that must not be sent to the other one."""
 
-    def allow(self, operation: str, target: Any, args: list[Any]) -> None:
-        """Raise `TypeError` for what the other process may not ask."""
+    def check_allowed(self, operation: str, target: Any, args: list[Any]) -> None:
+        """Raise `TypeError` for an operation that the other process must not request."""
 
     def printed(self) -> list[str]:
-        """Return what was printed here since it was asked last, and written as errors, for the other process to do."""
+        """Return output and error output of this process since the last call, for the other process to print."""
         return []
 
-    def take_printed(self, text: str, errors: str) -> None:
-        """Print what was printed in the other process, and write its errors."""
+    def write_output(self, text: str, errors: str) -> None:
+        """Print output and error output of the other process."""
 
     def changed_names(self) -> dict[str, Any]:
-        """Return what names of this process, which the other one knows, stand for since they were told last."""
+        """Return the new values of this process's global names that the other one knows, since the last call."""
         return {}
 
-    def take_names(self, values: dict[str, Any]) -> None:
-        """Take what names of the other process stand for now."""
+    def update_names(self, values: dict[str, Any]) -> None:
+        """Store the new values of the other process's global names."""
 
-    # Asking.
+    # Requests to the other process.
 
-    def ask(self, operation: str, of: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Have the other process apply an operation to its object, and return the result.
+    def request(self, operation: str, of: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Let the other process apply an operation to its object, and return the result.
 
-        Raises what that raised, `TypeError` for values that cannot be sent, `ProgramEnded`.
+        Raises the exception of the operation, `TypeError` for values that cannot be sent, and `ProgramEnded`.
 
         Args:
-            operation: Its name, such as `call`.
-            of: The proxy of the object; None for the process itself.
+            operation: Name of the operation, such as `call`.
+            of: Proxy of the object; None for the process itself.
             args: Positional arguments.
             kwargs: Keyword arguments.
         """
@@ -97,18 +99,28 @@ class Link:
         if error:
             raise error
         if self.guarded and of is not None:
-            value = self._checked(operation, of, value)
+            value = self._check_result(operation, of, value)
             if operation == "call" and isinstance(of, type) and is_remote(value):
-                self.made[self._index(value)] = (of, args, kwargs)
+                self.constructed[self._index(value)] = (of, args, kwargs)
         return value
 
     def special(self, name: str, of: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Have the other process call a special method of its object."""
-        operation = "call" if name == "__call__" else "special"
-        return self.ask(operation, of, args if operation == "call" else (name, *args), kwargs)
+        """Let the other process call a special method of its object.
 
-    def _checked(self, operation: str, of: Any, value: Any) -> Any:
-        """Return a result; what comes of a tainted object is tainted, and only its attributes and texts are values."""
+        Args:
+            name: Name of the method, such as `__add__`.
+            of: Proxy of the object.
+            args: Positional arguments.
+            kwargs: Keyword arguments.
+        """
+        operation = "call" if name == "__call__" else "special"
+        return self.request(operation, of, args if operation == "call" else (name, *args), kwargs)
+
+    def _check_result(self, operation: str, of: Any, value: Any) -> Any:
+        """Check a result of an untrusted process, and return it.
+
+        Results of a tainted object are tainted as well, and only its attributes and texts may be values.
+        """
         if isinstance(of, type) or not of._rollmill_tainted or operation in {"repr", "str", "hash", "setattr", "equal"}:
             return value
         if is_remote(value) and not isinstance(value, type):
@@ -120,6 +132,7 @@ class Link:
     def _exchange(self, request: dict[str, Any], args: tuple[Any, ...]) -> tuple[Any, BaseException | None]:
         try:
             self._send(request)
+            # Before it answers, the other process may itself request operations on its arguments.
             while "do" in (answer := self._receive()):
                 self._send(self._answer(answer))
             self.calls += 1
@@ -134,6 +147,7 @@ class Link:
         return value, None
 
     def _send(self, message: dict[str, Any]) -> None:
+        """Send a message, together with all changes that the other process does not know of."""
         names = self.changed_names()
         contents = []
         for index, before in list(self._sent.items()):
@@ -141,9 +155,9 @@ class Link:
             if now != before:
                 self._sent[index] = now
                 contents.append([index, now])
-        news, self._news = self._news, []
-        told = {"contents": contents, "classes": news, "printed": self.printed()}
-        self._pipe.send({**message, **told, **({"names": names} if names else {})})
+        news, self._new_classes = self._new_classes, []
+        updates = {"contents": contents, "classes": news, "printed": self.printed()}
+        self._pipe.send({**message, **updates, **({"names": names} if names else {})})
 
     def _receive(self) -> dict[str, Any]:
         message: dict[str, Any] = self._pipe.receive()
@@ -152,12 +166,12 @@ class Link:
         for index, content in message.get("contents", ()):
             _change_value(self._proxies[index], self.decode(content))
         if message.get("printed"):
-            self.take_printed(*map(str, message["printed"]))
+            self.write_output(*map(str, message["printed"]))
         if message.get("names"):
-            self.take_names({str(name): self.decode(each) for name, each in message["names"].items()})
+            self.update_names({str(name): self.decode(each) for name, each in message["names"].items()})
         return message
 
-    # Answering.
+    # Requests of the other process.
 
     def serve(self) -> None:
         """Answer requests until the pipe is closed."""
@@ -169,7 +183,8 @@ class Link:
             target = self if request["of"] is None else self._objects[request["of"]]
             args = [self.decode(each) for each in request["args"]]
             kwargs = {name: self.decode(each) for name, each in request["kwargs"].items()}
-            self.allow(request["do"], target, args)
+            self.check_allowed(request["do"], target, args)
+            # Arguments that are sent by value may be changed by the call: the caller applies the changes to its own.
             before = [self.encode(each) for each in args]
             value = self._operations[request["do"]](target, *args, **kwargs)
             after = [self.encode(each) for each in args]
@@ -185,7 +200,7 @@ class Link:
 
     def _raised(self, error: BaseException) -> dict[str, Any]:
         kinds = [kind.__name__ for kind in type.mro(type(error))]
-        answer = {"raised": kinds, "words": shown(error), "text": _safe_text(error)}
+        answer = {"raised": kinds, "words": describe(error), "text": _safe_text(error)}
         try:
             if isinstance(error, Exception):
                 answer["error"] = self.encode(error)
@@ -196,7 +211,7 @@ class Link:
         return answer
 
     def _error(self, answer: dict[str, Any]) -> BaseException:
-        """Return the error that the other process raised, as itself where tests can expect its type."""
+        """Return the exception that the other process raised, with its own type if this process has it."""
         error = self.decode(answer.get("error"))
         if isinstance(error, Exception):
             cause = self.decode(answer.get("cause"))
@@ -214,38 +229,39 @@ class Link:
     # Values and handles.
 
     def encode(self, value: Any) -> Any:
-        """Encode a value, or a handle of an object. Raises `TypeError` for what the other process may not have."""
-        return encode(value, self._hold)
+        """Encode a value, or a handle of an object. Raises `TypeError` for an object that must not be sent."""
+        return encode(value, self._make_handle)
 
     def decode(self, value: Any) -> Any:
-        """Decode what the other process sent. Raises any `Exception` for malformed input."""
+        """Decode a value of the other process. Raises any `Exception` for malformed input."""
         return decode(value, self._resolve)
 
     def _index(self, of: Any) -> int:
         index: int = type.__getattribute__(of, "_rollmill_of") if isinstance(of, type) else of._rollmill_of
         return index
 
-    def _hold(self, value: Any) -> Any:
+    def _make_handle(self, value: Any) -> Any:
+        """Return the JSON that represents an object which is no literal."""
         if is_remote(value):
             return {"yours": self._index(value)}
         kind = type(value)
-        if self.given.get(kind.__name__) and kind.__module__ == self.given[kind.__name__].__module__:
+        if self.shared_classes.get(kind.__name__) and kind.__module__ == self.shared_classes[kind.__name__].__module__:
             return {"given": [kind.__name__, self.encode(dict(vars(value)))]}
         if isinstance(value, types.TracebackType):
             return None
         if isinstance(value, Exception) and standard_path(kind):
             return {"error": [self.encode(kind), self.encode(list(value.args))]}
-        self.may_hold(value)
+        self.check_sendable(value)
         if isinstance(value, type):
             self._describe(value)
-            return {"class": self._place(value)}
+            return {"class": self._object_index(value)}
         self._describe(kind)
-        index = self._place(value)
-        handle: list[Any] = [index, self._place(kind), shortened(str(getattr(value, "__name__", kind.__name__)))]
+        index = self._object_index(value)
+        handle: list[Any] = [index, self._object_index(kind), truncated(str(getattr(value, "__name__", kind.__name__)))]
         if value_type(kind):
             content = self._content(value)
             if issubclass(kind, CHANGING):
-                self._sent.setdefault(index, content)  # what it holds now is told beside
+                self._sent.setdefault(index, content)  # later changes are sent as `contents`
             handle.append(content)
         return {"held": handle}
 
@@ -253,14 +269,15 @@ class Link:
         base = value_type(type(value))
         return self.encode(VALUES[base](value)) if base else None
 
-    def _place(self, value: Any) -> int:
-        if id(value) not in self._places:  # what is held lives on, and keeps its id
-            self._places[id(value)] = len(self._objects)
+    def _object_index(self, value: Any) -> int:
+        if id(value) not in self._indices:  # the list keeps objects alive, so that ids are not reused
+            self._indices[id(value)] = len(self._objects)
             self._objects.append(value)
-        return self._places[id(value)]
+        return self._indices[id(value)]
 
     def _describe(self, kind: type) -> None:
-        index = self._place(kind)
+        """Queue the description of a class and its bases, from which the other process makes a mirrored class."""
+        index = self._object_index(kind)
         if index in self._described:
             return
         self._described.add(index)
@@ -272,11 +289,11 @@ class Link:
                 bases += [root.__name__] if root and root.__name__ not in bases else []
             else:
                 self._describe(base)
-                bases.append(self._place(base))
+                bases.append(self._object_index(base))
         above = value_type(kind) or object
         fields = kind.__dict__.get("__dataclass_fields__")
         doc = kind.__dict__.get("__doc__")
-        self._news.append(
+        self._new_classes.append(
             {
                 "index": index,
                 "name": kind.__name__,
@@ -301,37 +318,47 @@ class Link:
             return self._classes[content]
         if kind == "given":
             name, state = content
-            given: Any = object.__new__(self.given[name])
-            given.__dict__.update(self.decode(state))
-            return given
+            instance: Any = object.__new__(self.shared_classes[name])
+            instance.__dict__.update(self.decode(state))
+            return instance
         if kind == "error":
             return _make_error(self.decode(content[0]), self.decode(content[1]))
         if kind != "held":
             raise ValueError(kind)
         index, of, name, *value = content
         if index not in self._proxies:
-            self._proxies[index] = self._proxy(int(index), self._classes[of], shortened(str(name)), value)
+            self._proxies[index] = self._make_proxy(int(index), self._classes[of], truncated(str(name)), value)
         return self._proxies[index]
 
-    def _proxy(self, index: int, kind: Any, name: str, value: list[Any]) -> Any:
+    def _make_proxy(self, index: int, kind: Any, name: str, value: list[Any]) -> Any:
+        """Return a proxy of an object of the other process.
+
+        Args:
+            index: Index of the object there.
+            kind: Mirrored class.
+            name: Name of a function or class; else that of its class.
+            value: Empty, or the encoded content of an object that is also a list, number or similar.
+        """
         base = value_type(kind)
-        made: Any
+        proxy: Any
         if base:
             content = self.decode(value[0])
             if type(content) is not base:
                 raise ValueError("no value of that type")
-            made = base.__new__(kind) if issubclass(base, CHANGING) else base.__new__(kind, content)
-            _change_value(made, content)
+            proxy = base.__new__(kind) if issubclass(base, CHANGING) else base.__new__(kind, content)
+            _change_value(proxy, content)
         else:
+            # `object.__new__` refuses subclasses of built-in types such as exceptions.
             above: Any = next((each for each in type.mro(kind) if each.__module__ == "builtins"), object)
-            made = above.__new__(kind)
-        object.__setattr__(made, "_rollmill_link", self)
-        object.__setattr__(made, "_rollmill_of", index)
-        object.__setattr__(made, "_rollmill_name", name)
-        return made
+            proxy = above.__new__(kind)
+        object.__setattr__(proxy, "_rollmill_link", self)
+        object.__setattr__(proxy, "_rollmill_of", index)
+        object.__setattr__(proxy, "_rollmill_name", name)
+        return proxy
 
     def _add_class(self, described: dict[str, Any]) -> None:
-        name = shortened(str(described["name"]))
+        """Make the mirrored class of a description; see `_describe`."""
+        name = truncated(str(described["name"]))
         bases = [self._classes[each] for each in described["bases"] if isinstance(each, int)] or [Remote]
         natives = [native for each in described["bases"] if isinstance(each, str) and (native := _native(each))]
         space: dict[str, Any] = {"__module__": str(described["module"]), "__qualname__": name}
@@ -350,13 +377,13 @@ class Link:
         space |= {"_rollmill_link": self, "_rollmill_of": int(described["index"])}
         try:
             kind = RemoteClass(name, (*bases, *natives), space)
-        except TypeError:
+        except TypeError:  # the bases' layouts conflict
             kind = RemoteClass(name, (Remote,), space)
         self._classes[int(described["index"])] = kind
 
 
 def _shared_base(kind: type) -> type | None:
-    """Return the first class that both processes have and that matters: of values or of exceptions."""
+    """Return the first built-in class of values or exceptions that a class derives from; None without one."""
     return next((each for each in type.mro(kind) if _native(each.__name__) is each), None)
 
 
@@ -383,13 +410,13 @@ def _make_error(kind: Any, args: list[Any]) -> Exception:
 
 def _safe_text(error: BaseException) -> str:
     try:
-        return shortened(str(error))
+        return truncated(str(error))
     except BaseException:
         return ""
 
 
 def _change(original: Any, now: Any) -> None:
-    """Apply the changes that the other process made to what it was passed."""
+    """Apply the changes that the other process made to an argument."""
     if is_remote(original) or type(original) is not type(now):
         return
     if isinstance(original, CHANGING) or hasattr(original, "maxlen"):
@@ -415,9 +442,9 @@ def _change_value(original: Any, now: Any) -> None:
         original.extend(now)
 
 
-def equal_to_nothing_else(of: Any, other: Any) -> bool:
-    """Tell whether two objects are equal; never where the first one equals any object whatever."""
-    if not of == other:  # noqa: SIM201 - its own `__ne__` is another question
+def is_equal(of: Any, other: Any) -> bool:
+    """Return whether two objects are equal; False if the first one claims to equal any object."""
+    if not of == other:  # noqa: SIM201 - `!=` would call its own `__ne__`
         return False
     try:
         return not bool(of == object())
@@ -431,7 +458,7 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "copy": copy.copy,
     "deepcopy": copy.deepcopy,
     "delattr": delattr,
-    "equal": equal_to_nothing_else,
+    "equal": is_equal,
     "getattr": getattr,
     "getitem": lambda of, key: of[key],
     "hash": hash,

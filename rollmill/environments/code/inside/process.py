@@ -1,4 +1,4 @@
-"""Processes of the judge: how they are forked, protected from each other, and exchange messages."""
+"""Processes of the judge: forking, protection from each other, and messages over pipes."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from collections.abc import Callable
 from typing import Any
 
 MOST_SHOWN = 300
-"""Characters of one value in a message."""
+"""Most characters of one value in a message."""
 _MOST_BYTES = 1 << 24
+"""Most bytes of one message."""
 _PR_SET_DUMPABLE = 4
 _MOST_FILES = 1024
 
 
 class Pipe:
-    """A pair of file descriptors, one to read and one to write; a message is its length and then its JSON."""
+    """Two file descriptors, one to read and one to write. A message is its length in 8 bytes, then JSON."""
 
     def __init__(self, reads: int, writes: int) -> None:
         self._reads, self._writes = reads, writes
@@ -53,7 +54,7 @@ class Pipe:
 
 
 def fork(play: Callable[[], None], *files: int) -> int:
-    """Start a process with only `files` open; its standard input and output are /dev/null."""
+    """Fork a process that runs `play` with only `files` open; its standard streams are /dev/null."""
     pid = os.fork()
     if pid:
         return pid
@@ -74,20 +75,20 @@ def fork(play: Callable[[], None], *files: int) -> int:
 
 
 def set_dumpable(dumpable: bool) -> None:
-    """Set whether processes of the same user may inspect this one, by /proc or ptrace. Raises `OSError`."""
+    """Allow or forbid processes of the same user to inspect this one by /proc or ptrace. Raises `OSError`."""
     if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, int(dumpable), 0, 0, 0):
         raise OSError(ctypes.get_errno(), "prctl")
 
 
-def shown(value: Any) -> str:
-    """Return a value, or an error with its type, as one line; errors in the value's own methods are caught."""
+def describe(value: Any) -> str:
+    """Return a value, or an exception with its type, as one line; exceptions of its own methods are caught."""
     try:
         text = f"{type(value).__name__}: {value}" if isinstance(value, BaseException) else repr(value)
-        return shortened(" ".join(text.split()))
+        return truncated(" ".join(text.split()))
     except BaseException:
         return type(value).__name__
 
 
-def shortened(text: str) -> str:
-    """Return a text, cut at `MOST_SHOWN` characters."""
+def truncated(text: str) -> str:
+    """Return a text, truncated to `MOST_SHOWN` characters."""
     return text if len(text) <= MOST_SHOWN else text[: MOST_SHOWN - 3] + "..."

@@ -1,4 +1,4 @@
-"""The process of the code under test: called through pipes, it sees arguments and nothing else."""
+"""Process of the code under test, which is called through pipes and sees nothing but arguments."""
 
 from __future__ import annotations
 
@@ -10,71 +10,73 @@ import types
 from typing import Any
 
 from rollmill.environments.code.inside.link import OPERATIONS, Link
-from rollmill.environments.code.inside.process import Pipe, set_dumpable, shown
-from rollmill.environments.code.inside.values import given_classes
+from rollmill.environments.code.inside.process import Pipe, describe, set_dumpable
+from rollmill.environments.code.inside.values import shared_classes
 
 _NAME, _FILE = "solution", "<code>"
 _VALUES = frozenset({bool, int, float, str, list, dict, tuple, set})
-"""Types of what a program counts and collects in."""
+"""Types of global variables whose changes are sent to the tests."""
 _MOST_PRINTED = 1 << 20
-"""Bytes between two messages; more is dropped."""
+"""Most bytes of output between two messages; more is dropped."""
 
 
-def play_program(given: Pipe, calls: Pipe) -> None:
-    """Load the code that arrives on `given` and answer `calls` until the pipe is closed."""
-    set_dumpable(True)  # there is nothing to hide, and who watches over memory has to look in
-    _Program(calls, given.receive()).serve()
+def run_program(source: Pipe, calls: Pipe) -> None:
+    """Load the code that arrives on `source`, and serve `calls` until the pipe is closed."""
+    set_dumpable(True)  # it has no secrets, and the sandbox must be able to measure its memory
+    _Program(calls, source.receive()).serve()
 
 
 class _Program(Link):
-    def __init__(self, pipe: Pipe, given: dict[str, Any]) -> None:
+    def __init__(self, pipe: Pipe, code: dict[str, Any]) -> None:
         super().__init__(pipe, {**OPERATIONS, "load": _Program.load, "names": _Program.find, "source": _source})
-        self._code = given
+        self._code = code
         self._module = types.ModuleType(_NAME)
-        self._told: dict[str, Any] = {}
-        self._out, self._errors = _Printed(), _Printed()
+        self._sent_values: dict[str, Any] = {}
+        self._out, self._errors = _Output(), _Output()
         sys.stdout = io.TextIOWrapper(self._out, "utf-8", "surrogatepass", newline="\n", write_through=True)
         sys.stderr = io.TextIOWrapper(self._errors, "utf-8", "surrogatepass", newline="\n", write_through=True)
-        sys.stdin = io.TextIOWrapper(io.BufferedReader(_Typed(self)), "utf-8", "surrogatepass")
+        sys.stdin = io.TextIOWrapper(io.BufferedReader(_Stdin(self)), "utf-8", "surrogatepass")
         builtins.input = self._input
 
     def load(self) -> str | None:
-        """Run the code, and return why it cannot be used, if so."""
+        """Run the code; return why it cannot be used, or None."""
         names = self._module.__dict__
         names["__file__"] = _FILE
-        # Classes name their module: pickle, dataclasses, enum and typing look it up.
+        # pickle, dataclasses, enum and typing look up the module that a class names.
         sys.modules[_NAME] = sys.modules["__main__"] = self._module
         linecache.cache[_FILE] = (len(self._code["code"]), None, self._code["code"].splitlines(True), _FILE)
         try:
-            # Without `dont_inherit`, the future statements of this very file would hold in the code.
+            # Without `dont_inherit`, the `__future__` imports of this file would apply to the code.
             exec(compile(self._code["prelude"], "<given>", "exec", dont_inherit=True), names)  # noqa: S102
             for name in self._code["names"]:
                 names.pop(name, None)
             exec(compile(self._code["code"], _FILE, "exec", dont_inherit=True), names)  # noqa: S102
         except BaseException as error:
-            return f"the code does not run: {shown(error)}"
+            return f"the code does not run: {describe(error)}"
         missing = [name for name in self._code["names"] if name not in names]
-        self.given = given_classes(self._code["prelude"], self._code["names"], names)
+        self.shared_classes = shared_classes(self._code["prelude"], self._code["names"], names)
         self.printed()
         return f"the code defines no {', '.join(missing)}" if missing else None
 
-    def find(self, wanted: list[str]) -> list[dict[str, Any]]:
-        """Return those of the names that the code defines: the values, and the names of modules."""
-        found = {name: self._module.__dict__[name] for name in wanted if name in self._module.__dict__}
-        modules = {name: each.__name__ for name, each in found.items() if isinstance(each, types.ModuleType)}
-        values = {name: each for name, each in found.items() if name not in modules}
-        self._told = {name: encoded for name, each in values.items() if (encoded := self._encoded(each)) is not None}
+    def find(self, names: list[str]) -> list[dict[str, Any]]:
+        """Return the values of the names that the code defines, and apart from them the names of modules."""
+        available = {name: self._module.__dict__[name] for name in names if name in self._module.__dict__}
+        modules = {name: each.__name__ for name, each in available.items() if isinstance(each, types.ModuleType)}
+        values = {name: each for name, each in available.items() if name not in modules}
+        self._sent_values = {
+            name: encoded for name, each in values.items() if (encoded := self._encoded(each)) is not None
+        }
         return [values, modules]
 
     def changed_names(self) -> dict[str, Any]:
         """See `Link`."""
-        now = {name: self._encoded(self._module.__dict__.get(name)) for name in self._told}
-        changed = {name: each for name, each in now.items() if each is not None and each != self._told[name]}
-        self._told |= changed
+        now = {name: self._encoded(self._module.__dict__.get(name)) for name in self._sent_values}
+        changed = {name: each for name, each in now.items() if each is not None and each != self._sent_values[name]}
+        self._sent_values |= changed
         return changed
 
     def _encoded(self, value: Any) -> Any:
-        """Return a value for the other process; None for what it knows as an object, which stays the same."""
+        """Return the JSON of a value; None for an object that the other process has a proxy of, which stays valid."""
         if type(value) not in _VALUES:
             return None
         try:
@@ -88,12 +90,12 @@ class _Program(Link):
         return printed if any(printed) else []
 
     def _input(self, prompt: object = "", /) -> str:
-        line: str = self.ask("input", None, (str(prompt),), {})
+        line: str = self.request("input", None, (str(prompt),), {})
         return line
 
 
-class _Printed(io.RawIOBase):
-    """Standard output or error, kept for the process of the tests."""
+class _Output(io.RawIOBase):
+    """Standard output or error, buffered for the process of the tests."""
 
     def __init__(self) -> None:
         self._content = bytearray()
@@ -111,8 +113,8 @@ class _Printed(io.RawIOBase):
         return content.decode("utf-8", "replace")
 
 
-class _Typed(io.RawIOBase):
-    """Standard input: that of the process of the tests, a line at a time."""
+class _Stdin(io.RawIOBase):
+    """Standard input, read line by line from the process of the tests."""
 
     def __init__(self, link: Link) -> None:
         self._link = link
@@ -123,7 +125,7 @@ class _Typed(io.RawIOBase):
 
     def readinto(self, buffer: Any, /) -> int:
         if not self._rest:
-            self._rest = self._link.ask("readline", None, (), {}).encode("utf-8", "surrogatepass")
+            self._rest = self._link.request("readline", None, (), {}).encode("utf-8", "surrogatepass")
         piece, self._rest = self._rest[: len(buffer)], self._rest[len(buffer) :]
         buffer[: len(piece)] = piece
         return len(piece)

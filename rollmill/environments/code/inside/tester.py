@@ -1,4 +1,4 @@
-"""The process of the tests: runs them against code in another process."""
+"""Process of the tests: runs them against code in another process."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from typing import Any
 
 from rollmill.environments.code.inside.link import OPERATIONS, Link
 from rollmill.environments.code.inside.mirror import SPECIALS, ProgramEnded, is_remote
-from rollmill.environments.code.inside.process import MOST_SHOWN, Pipe, set_dumpable, shortened, shown
-from rollmill.environments.code.inside.values import given_classes, import_module
+from rollmill.environments.code.inside.process import MOST_SHOWN, Pipe, describe, set_dumpable, truncated
+from rollmill.environments.code.inside.values import import_module, shared_classes
 
 _NAME, _TESTS = "tests", "<tests>"
 _NAMES = ("__name__", "__qualname__", "__doc__")
-"""What the code may know of any function."""
+"""Attributes that the code may read of any function."""
 _MOST_COMPARED = 4
-"""Pairs of equal objects whose equality is looked at."""
+"""Most pairs of equal objects whose equality is checked."""
 
 
-def play_tester(given: Pipe, calls: Pipe) -> None:
-    """Read the tests from `given`, run them against the code behind `calls`, and write the outcome to `given`."""
-    tests = given.receive()
+def run_tester(control: Pipe, calls: Pipe) -> None:
+    """Read the tests from `control`, run them against the code behind `calls`, and write the outcome to `control`."""
+    tests = control.receive()
     if not tests["secret"]:
         set_dumpable(True)
-    given.send(_outcome(tests, calls))
+    control.send(_outcome(tests, calls))
 
 
 def _outcome(tests: dict[str, Any], calls: Pipe) -> dict[str, Any]:
     link = _LinkToCode(calls, with_calls=not tests["secret"])
     try:
-        load = link.ask("load", None, (), {})
+        load = link.request("load", None, (), {})
     except BaseException:
         return {"reason": "ended", "failures": ["the code ended its process"]}
     if load is not None:
@@ -41,7 +41,7 @@ def _outcome(tests: dict[str, Any], calls: Pipe) -> dict[str, Any]:
     try:
         tree = ast.parse(tests["tests"])
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        return {"reason": "malformed", "failures": [f"the tests do not parse: {shown(error)}"]}
+        return {"reason": "malformed", "failures": [f"the tests do not parse: {describe(error)}"]}
     if not any(isinstance(node, ast.Assert) for node in ast.walk(tree)):
         return {"reason": "malformed", "failures": ["the tests have no assert"]}
     try:
@@ -52,7 +52,7 @@ def _outcome(tests: dict[str, Any], calls: Pipe) -> dict[str, Any]:
 
 
 class _LinkToCode(Link):
-    """The tests' end: the code may have what the tests pass to it, and only use it."""
+    """The tests' end of the link. The code may use objects that the tests pass to it, and may not inspect them."""
 
     guarded = True
 
@@ -60,43 +60,50 @@ class _LinkToCode(Link):
         super().__init__(pipe, {**OPERATIONS, "input": _input, "readline": lambda _: sys.stdin.readline()})
         self._with_calls = with_calls
         self.shared: dict[str, Any] = {}
-        """The names of the tests."""
+        """Global names of the tests."""
         self.live: frozenset[str] = frozenset()
-        """Those that stand for what the code's stand for."""
+        """Global names of the tests that follow the values of the code's global names."""
         self.last = ""
-        """The latest call in words, where `with_calls`."""
+        """Text of the latest call, if `with_calls`."""
 
-    def ask(self, operation: str, of: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """See `Link`."""
+    def request(self, operation: str, of: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Request an operation, and record the text of a call.
+
+        Args:
+            operation: Name of the operation.
+            of: Proxy of the object.
+            args: Positional arguments.
+            kwargs: Keyword arguments.
+        """
         if not self._with_calls or operation != "call":
-            return super().ask(operation, of, args, kwargs)
+            return super().request(operation, of, args, kwargs)
         name = of.__name__ if isinstance(of, type) else of._rollmill_name
-        given = [*map(shown, args), *(f"{key}={shown(each)}" for key, each in kwargs.items())]
-        called = f"{name}({', '.join(given)})"
+        arguments = [*map(describe, args), *(f"{key}={describe(each)}" for key, each in kwargs.items())]
+        called = f"{name}({', '.join(arguments)})"
         try:
-            value = super().ask(operation, of, args, kwargs)
+            value = super().request(operation, of, args, kwargs)
         except Exception as error:
-            self.last = f"{called} raises {shown(error)}"
+            self.last = f"{called} raises {describe(error)}"
             raise
-        self.last = f"{called} is {shown(value)}"
+        self.last = f"{called} is {describe(value)}"
         return value
 
-    def may_hold(self, value: Any) -> None:
+    def check_sendable(self, value: Any) -> None:
         """See `Link`."""
-        if not (_is_own(value) or callable(value) or isinstance(value, Iterator)):
+        if not (_is_tests_class(value) or callable(value) or isinstance(value, Iterator)):
             raise TypeError(f"tests cannot pass a {type(value).__name__} to the code")
 
-    def allow(self, operation: str, target: Any, args: list[Any]) -> None:
-        """Let the code call what it was passed and use objects of the tests' own classes, without a look inside."""
+    def check_allowed(self, operation: str, target: Any, args: list[Any]) -> None:
+        """Allow the code to call its arguments and to use public attributes of the tests' own classes."""
         name = args[0] if operation in {"special", "getattr", "setattr", "delattr"} else ""
         if target is self:
             allowed = operation in {"input", "readline"}
         elif operation == "special":
-            allowed = name in SPECIALS and (_is_own(target) or name in {"__next__", "__iter__"})
+            allowed = name in SPECIALS and (_is_tests_class(target) or name in {"__next__", "__iter__"})
         elif operation in {"getattr", "setattr", "delattr"}:
-            allowed = name in _NAMES or (_is_own(target) and isinstance(name, str) and not name.startswith("_"))
+            allowed = name in _NAMES or (_is_tests_class(target) and isinstance(name, str) and not name.startswith("_"))
         elif operation == "call":
-            allowed = _is_own(target) or not isinstance(target, type)
+            allowed = _is_tests_class(target) or not isinstance(target, type)
         else:
             allowed = operation in OPERATIONS
         if not allowed:
@@ -104,51 +111,60 @@ class _LinkToCode(Link):
                 f"the code cannot {operation} {name} of what it was passed"
             )
 
-    def take_printed(self, text: str, errors: str) -> None:
+    def write_output(self, text: str, errors: str) -> None:
         """See `Link`."""
         for file, written in ((sys.stdout, text), (sys.stderr, errors)):
             if written:
                 file.write(written)
 
-    def take_names(self, values: dict[str, Any]) -> None:
+    def update_names(self, values: dict[str, Any]) -> None:
         """See `Link`."""
         self.shared.update({name: each for name, each in values.items() if name in self.live})
 
-    def degenerate(self) -> str:
-        """Return the name of a class of the code whose objects are equal whatever they are made of; else nothing.
+    def find_degenerate_class(self) -> str:
+        """Return the name of a class of the code whose instances are all equal; empty if there is none.
 
-        An object that the tests made is made again of other arguments: what equalled it should not equal all of these.
+        An object that the tests constructed is constructed again with other arguments. An object that was equal to it
+        must not be equal to all of these.
         """
         for pair in self.equal[:_MOST_COMPARED]:
-            for one, other in (pair, pair[::-1]):
-                made = self.made.get(other._rollmill_of)
-                if made and self._equals_all(one, *made):
-                    return str(type(other).__name__)
+            for left, right in (pair, pair[::-1]):
+                construction = self.constructed.get(right._rollmill_of)
+                if construction and self._equals_all(left, *construction):
+                    return str(type(right).__name__)
         return ""
 
-    def _equals_all(self, one: Any, kind: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    def _equals_all(self, candidate: Any, kind: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Return whether an object equals all instances of a class with varied arguments.
+
+        Args:
+            candidate: The object.
+            kind: The class.
+            args: Positional arguments of the original instance.
+            kwargs: Keyword arguments of the original instance.
+        """
         equal = []
         for other_args, other_kwargs in _variants(args, kwargs):
             try:
                 sibling = kind(*other_args, **other_kwargs)
-            except Exception:  # noqa: S112 - what the class does not take shows nothing
+            except Exception:  # noqa: S112 - arguments that the class refuses prove nothing
                 continue
-            equal.append(is_remote(sibling) and one == sibling)
+            equal.append(is_remote(sibling) and candidate == sibling)
         return bool(equal) and all(equal)
 
 
 def _variants(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
-    """Yield the arguments with one of them replaced, each in its turn."""
+    """Yield copies of the arguments with one of them replaced."""
     for index, each in enumerate(args):
-        for varied in _varied(each):
+        for varied in _other_values(each):
             yield (*args[:index], varied, *args[index + 1 :]), kwargs
     for name, each in kwargs.items():
-        for varied in _varied(each):
+        for varied in _other_values(each):
             yield args, {**kwargs, name: varied}
 
 
-def _varied(value: Any) -> list[Any]:
-    """Return another value of the same kind, if there is one."""
+def _other_values(value: Any) -> list[Any]:
+    """Return a different value of the same type, if there is one."""
     if isinstance(value, bool):
         return [not value]
     if isinstance(value, (int, float, complex)):
@@ -156,7 +172,7 @@ def _varied(value: Any) -> list[Any]:
     if isinstance(value, str):
         return [value + "x"]
     if isinstance(value, (list, tuple)):
-        return [type(value)([each, *value[1:]]) for each in _varied(value[0])] if value else []
+        return [type(value)([each, *value[1:]]) for each in _other_values(value[0])] if value else []
     return []
 
 
@@ -164,13 +180,13 @@ def _input(_: Any, prompt: str) -> str:
     return input(prompt)
 
 
-def _is_own(value: Any) -> bool:
-    """Tell whether the tests define a class, or the class of an object."""
+def _is_tests_class(value: Any) -> bool:
+    """Return whether the tests define this class, or the class of this object."""
     return (value if isinstance(value, type) else type(value)).__module__ == _NAME
 
 
 class _Tester:
-    """Runs the tests statement by statement, then the functions `check(candidate)` and `test...()` that they define."""
+    """Runs the tests statement by statement, then their functions `check(candidate)` and `test...()`."""
 
     def __init__(self, tests: dict[str, Any], tree: ast.Module, link: _LinkToCode) -> None:
         self._link = link
@@ -180,41 +196,44 @@ class _Tester:
         self._reason = ""
         module = sys.modules[_NAME] = types.ModuleType(_NAME)
         self._names = module.__dict__
-        # Without `dont_inherit`, the future statements of this very file would hold in the tests.
+        # Without `dont_inherit`, the `__future__` imports of this file would apply to the tests.
         exec(compile(tests["prelude"], "<given>", "exec", dont_inherit=True), self._names)  # noqa: S102
         self._flags = _future_flags(tree)
-        link.given = given_classes(tests["prelude"], tests["names"], self._names)
+        link.shared_classes = shared_classes(tests["prelude"], tests["names"], self._names)
         self._bind(tests["names"])
         self._candidate = self._names["candidate"] = self._names[tests["names"][0]]
         link.calls = 0
         _patch_inspect(link)
 
     def _bind(self, called: list[str]) -> None:
-        """Bind what the tests use and the code defines: what they call, and what they only name, such as exceptions.
+        """Bind the names that the tests use and the code defines: functions, and others such as exceptions.
 
-        What the problem gives, Python's own names and modules are never the code's.
+        Names of the problem's prelude, built-in names and modules are never taken from the code.
         """
         nodes = list(ast.walk(self._tree))
         loaded = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
-        wanted = loaded - set(called) - set(dir(builtins)) - set(self._names)
-        values, modules = self._link.ask("names", None, ([*called, *sorted(wanted)],), {})
-        of = {node.value.id for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)}
-        for name in wanted & set(modules):
+        needed = loaded - set(called) - set(dir(builtins)) - set(self._names)
+        values, modules = self._link.request("names", None, ([*called, *sorted(needed)],), {})
+        namespaces = {
+            node.value.id for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
+        }
+        for name in needed & set(modules):
             try:
                 self._names[name] = import_module(modules[name])
             except ValueError:
                 continue
-        for name in (wanted & set(values)) | set(called):
-            # A namespace of functions that compare, such as `np`, would decide in the tests' place.
-            if name in called or name not in of or name[:1].isupper():
+        for name in (needed & set(values)) | set(called):
+            # A namespace of comparison functions, such as `np`, would decide instead of the tests.
+            if name in called or name not in namespaces or name[:1].isupper():
                 self._names[name] = values[name]
         self._link.shared = self._names
-        self._link.live = frozenset(wanted & set(values)) - of - _bound(nodes) - set(called)
+        self._link.live = frozenset(needed & set(values)) - namespaces - _bound(nodes) - set(called)
 
     def run(self) -> dict[str, Any]:
-        """Run the tests and return `reason` and the failed statements.
+        """Run the tests and return `reason` and `failures`.
 
-        `reason` is `passed`, `wrong` (an assertion), `raised`, `ended` or `unused`; `failures` holds the statements.
+        `reason` is `passed`, `wrong` (an assertion), `raised`, `ended` or `unused`; `failures` lists the failed
+        statements.
         """
         for statement in self._tree.body:
             self._try(lambda each=statement: self._execute(each))  # type: ignore[misc]
@@ -228,15 +247,15 @@ class _Tester:
         elif not self._reason and not self._link.calls:
             self._reason, self._failures = "unused", ["the tests never call the code"]
         elif not self._reason:
-            self._try(self._look_at_equality)
+            self._try(self._check_equality)
         return {"reason": self._reason or "passed", "failures": self._failures}
 
     def _execute(self, statement: ast.stmt) -> None:
         code = compile(ast.Module([statement], []), _TESTS, "exec", flags=self._flags, dont_inherit=True)
         exec(code, self._names)  # noqa: S102
 
-    def _look_at_equality(self) -> None:
-        name = self._link.degenerate()
+    def _check_equality(self) -> None:
+        name = self._link.find_degenerate_class()
         if name:
             raise AssertionError(f"objects of {name} are equal whatever they are made of")
 
@@ -251,7 +270,7 @@ class _Tester:
         except BaseException as error:
             wrong = isinstance(error, AssertionError)
             self._reason = self._reason or ("wrong" if wrong else "raised")
-            parts = [self._location(error), "" if wrong and not str(error) else shown(error), self._link.last]
+            parts = [self._location(error), "" if wrong and not str(error) else describe(error), self._link.last]
             self._failures.append("; ".join(filter(None, parts)))
 
     def _location(self, error: BaseException) -> str:
@@ -266,11 +285,11 @@ class _Tester:
         if not around:
             return "the tests fail"
         innermost = max(around, key=lambda node: (node.lineno, -(node.end_lineno or 0)))
-        return shortened(" ".join(ast.unparse(innermost).split()))
+        return truncated(" ".join(ast.unparse(innermost).split()))
 
 
 def _bound(nodes: list[ast.AST]) -> set[str]:
-    """Return the names that the tests themselves give a meaning, anywhere."""
+    """Return all names that the tests themselves bind, anywhere."""
     bound = {node.id for node in nodes if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)}
     # Functions, classes, caught errors and captures of patterns.
     bound |= {name for node in nodes for key in ("name", "rest") if isinstance(name := getattr(node, key, None), str)}
@@ -279,7 +298,7 @@ def _bound(nodes: list[ast.AST]) -> set[str]:
 
 
 def _future_flags(tree: ast.Module) -> int:
-    """Return the compiler's flags for the future statements of the tests, which hold for all of their statements."""
+    """Return the compiler flags of the tests' `__future__` imports, since each statement is compiled by itself."""
     import __future__
 
     flags = 0
@@ -291,10 +310,10 @@ def _future_flags(tree: ast.Module) -> int:
 
 
 def _patch_inspect(link: Link) -> None:
-    """Have `inspect.getsource` return the code's source, which is in the other process."""
+    """Make `inspect.getsource` work for objects of the code, whose source is in the other process."""
     original = inspect.getsource
 
     def getsource(of: Any) -> str:
-        return str(link.ask("source", of, (), {})) if is_remote(of) else original(of)
+        return str(link.request("source", of, (), {})) if is_remote(of) else original(of)
 
     inspect.getsource = getsource  # type: ignore[assignment]

@@ -1,4 +1,4 @@
-"""Values as JSON: literals, values of the standard library, and handles of all other objects."""
+"""Encode values as JSON: literals, values of the standard library, and handles of all other objects."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ _STANDARD: dict[tuple[str, str], Callable[[Any], list[Any]]] = {
     ("types", "SimpleNamespace"): lambda value: [dict(vars(value))],
     ("uuid", "UUID"): lambda value: [str(value)],
 }
-"""Arguments that make a value again. Modules are imported where their values come up: every judge would wait for all
-of them."""
+"""Constructor arguments of a value, by its class. Modules are imported only when a value of theirs arrives, since
+importing all of them would slow down every judge."""
 _WITH_FOLD = {("datetime", "datetime"), ("datetime", "time")}
 _IMPORTED = frozenset(
     [
@@ -84,13 +84,13 @@ _IMPORTED = frozenset(
         "uuid",
     ]
 )
-"""Modules whose functions and classes are the same ones in both processes."""
+"""Modules whose functions and classes are identical in both processes, and are sent by name."""
 
 
 def encode(value: Any, make_handle: Callable[[Any], Any]) -> Any:
-    """Encode a value as JSON; `make_handle` returns what stands for an object that no literal expresses, or raises.
+    """Encode a value as JSON; `make_handle` returns the JSON of an object that is no literal, or raises.
 
-    Only values of exactly these types are encoded: an object of a class derived from one may be anything.
+    Only instances of exactly these types are encoded by value, since a subclass may behave differently.
     """
     kind = type(value)
     if value is None or kind in (bool, float, str):
@@ -121,7 +121,10 @@ def encode(value: Any, make_handle: Callable[[Any], Any]) -> Any:
 
 
 def decode(value: Any, resolve: Callable[[str, Any], Any]) -> Any:
-    """Decode what `encode` made; `resolve` gives the object of a handle. Raises any `Exception` for malformed input."""
+    """Decode the result of `encode`; `resolve` returns the object of a handle.
+
+    Raises any `Exception` for malformed input.
+    """
     if isinstance(value, list):
         return [decode(each, resolve) for each in value]
     if not isinstance(value, dict):
@@ -137,50 +140,58 @@ def decode(value: Any, resolve: Callable[[str, Any], Any]) -> Any:
         return _CONSTANTS[content]
     if kind == "standard":
         module, name, parts = content
-        return _standard(module, name, parts, resolve)
+        return _make_standard(module, name, parts, resolve)
     return import_standard(*content) if kind == "import" else resolve(kind, content)
 
 
 def standard_path(value: Any) -> list[str] | None:
-    """Return module and name of a function or class of the standard library; None for anything else."""
+    """Return module and name of a function or class of the standard library; None for other objects."""
     if not _is_importable(value):
         return None
     module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
     if module not in _IMPORTED or module not in sys.modules or not isinstance(name, str):
         return None
-    found = sys.modules[module]
+    attribute = sys.modules[module]
     for part in name.split("."):
-        found = getattr(found, part, None)  # type: ignore[assignment]
-    return [module, name] if found is value else None
+        attribute = getattr(attribute, part, None)  # type: ignore[assignment]
+    return [module, name] if attribute is value else None
 
 
 def import_standard(module: str, name: str) -> Any:
-    """Return a function or class of the standard library. Raises `ValueError` for anything else."""
+    """Import a function or class of the standard library by name. Raises `ValueError` for other names."""
     if module not in _IMPORTED:
         raise ValueError(f"{module} is not shared")
-    found = importlib.import_module(module)
+    attribute = importlib.import_module(module)
     for part in name.split("."):
-        found = getattr(found, part)
-    if not _is_importable(found):
+        attribute = getattr(attribute, part)
+    if not _is_importable(attribute):
         raise ValueError(f"{module}.{name} is no function and no class")
-    return found
+    return attribute
 
 
 def import_module(name: str) -> Any:
-    """Return a module that is shared. Raises `ValueError` for another one."""
+    """Import a module of `_IMPORTED`. Raises `ValueError` for another one."""
     if name not in _IMPORTED:
         raise ValueError(f"{name} is not shared")
     return importlib.import_module(name)
 
 
 def _is_importable(value: Any) -> bool:
-    kind = type(value)  # a proxy's `__class__` says what it stands for
+    kind = type(value)  # not `__class__`, which a proxy forges
     if kind is types.BuiltinFunctionType:
         return value.__self__ is None or isinstance(value.__self__, types.ModuleType)
     return issubclass(kind, type) or kind in (types.FunctionType, types.MethodDescriptorType)
 
 
-def _standard(module: str, name: str, parts: list[Any], resolve: Callable[[str, Any], Any]) -> Any:
+def _make_standard(module: str, name: str, parts: list[Any], resolve: Callable[[str, Any], Any]) -> Any:
+    """Construct a value of the standard library.
+
+    Args:
+        module: Module of its class.
+        name: Name of its class.
+        parts: Encoded arguments, as in `_STANDARD`.
+        resolve: Returns the object of a handle.
+    """
     if (module, name) not in _STANDARD:
         raise ValueError(f"no value is a {module}.{name}")
     kind = getattr(importlib.import_module(module), name)
@@ -192,10 +203,10 @@ def _standard(module: str, name: str, parts: list[Any], resolve: Callable[[str, 
     return kind(*arguments)
 
 
-def given_classes(prelude: str, names: list[str], namespace: dict[str, Any]) -> dict[str, type]:
-    """Return the classes that a problem gives to code and tests alike, whose objects are what their attributes are.
+def shared_classes(prelude: str, names: list[str], namespace: dict[str, Any]) -> dict[str, type]:
+    """Return the classes of a problem's prelude whose instances can be sent as their attributes.
 
-    Those that the code is to write (`names`) are none.
+    Code and tests both run the prelude. Classes that the code is to write (`names`) are excluded.
     """
     import ast
 
