@@ -175,7 +175,7 @@ def _candidate(text: str, *, is_all_answer: bool) -> str:
     if is_hedged(_MATH_SPAN.sub(" ", line)):
         return ""
     if len(spans) == 1:
-        return spans[0].strip()
+        return str(spans[0]).strip()
     return _LEAD.sub("", line, count=1) if len(line) <= 80 else ""
 
 

@@ -26,7 +26,7 @@ from rollmill.environments.parsing import all_tagged, last_boxed, last_python, l
         ("", None),
     ],
 )
-def test_the_last_box_whose_braces_match_counts(text, found):
+def test_last_box_with_matching_braces_is_read(text, found):
     assert last_boxed(text) == found
 
 
@@ -46,11 +46,11 @@ def test_the_last_box_whose_braces_match_counts(text, found):
         ("```\ntext\n```\n```python\n3\n```\n```\ntext\n```", "3\n"),
     ],
 )
-def test_the_last_closed_block_of_python_counts(text, found):
+def test_last_closed_python_block_is_read(text, found):
     assert last_python(text) == found
 
 
-def test_the_last_pair_of_tags_with_something_in_it_counts():
+def test_last_non_empty_pair_of_tags_is_read():
     text = "<a>1</a> <b>2</b> <a> 3 </a> <b> </b> <a>4"
     assert last_tagged(text, "a") == ("a", "3")
     assert last_tagged(text, "b") == ("b", "2")

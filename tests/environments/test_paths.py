@@ -30,7 +30,7 @@ def test_settings_that_name_files_become_absolute(tmp_path, monkeypatch, given, 
     assert absolute_paths(Settings(**given)) == {name: path.format(here=tmp_path) for name, path in found.items()}
 
 
-def test_the_corpus_is_one(tmp_path, monkeypatch):
+def test_corpus_setting_becomes_absolute(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert absolute_paths(SearchSettings(corpus="mine")) == {"corpus": str(tmp_path / "mine")}
     assert absolute_paths(SearchSettings()) == {}

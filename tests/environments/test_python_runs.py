@@ -25,7 +25,7 @@ def test_a_program_runs_to_its_end(python: SandboxedPython) -> None:
     assert (done.output, done.returncode, done.timed_out) == ("ä 42\n", 3, False)
 
 
-def test_standard_input_comes_whole_and_is_in_no_file(python: SandboxedPython) -> None:
+def test_standard_input_is_complete_and_in_no_file(python: SandboxedPython) -> None:
     text = "'\"$x\n\0ä" * 40_000  # more than one command holds
     program = (
         "import os, sys\nleft = os.path.exists('/tmp/stdin')\n"
@@ -44,7 +44,7 @@ def test_an_empty_program_runs(python: SandboxedPython) -> None:
     assert python.run("").returncode == 0
 
 
-def test_runs_know_nothing_of_each_other_and_order_sets_alike(python: SandboxedPython) -> None:
+def test_runs_are_isolated_and_order_sets_alike(python: SandboxedPython) -> None:
     program = (
         "import os\nprint(list(set('abcdefgh')), sorted(os.listdir('/tmp')), os.listdir('/workspace'))\n"
         "open('/tmp/left', 'w').close()"
@@ -72,7 +72,7 @@ def test_fork_bomb_ends_at_its_time_limit(python: SandboxedPython) -> None:
     assert python.run("print(1)").output == "1\n"
 
 
-def test_no_more_run_at_a_time_than_are_allowed() -> None:
+def test_concurrent_runs_are_limited() -> None:
     class Host:
         running = most = 0
         lock = threading.Lock()

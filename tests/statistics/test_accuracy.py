@@ -20,14 +20,14 @@ def test_accuracy_is_the_mean_over_problems_not_over_rollouts():
     assert 0 <= found.low <= 0.5 <= found.high <= 1
 
 
-def test_nothing_judged():
+def test_accuracy_without_verdicts_is_refused():
     with pytest.raises(InputError, match="none of 1 rollouts has a verdict"):
         accuracy(table({"a": [None]}))
     with pytest.raises(InputError, match="share no judged problem"):
         paired_difference(table({"a": [True]}), table({"b": [True]}))
 
 
-def test_pairing_sees_what_two_intervals_do_not():
+def test_paired_difference_is_significant_where_intervals_overlap():
     """Every problem is better by a tenth, while the problems differ much among themselves."""
     hard = {f"p{n}": [index < n for index in range(10)] for n in range(10)}
     easier = {f"p{n}": [index < n + 1 for index in range(10)] for n in range(10)}
@@ -39,7 +39,7 @@ def test_pairing_sees_what_two_intervals_do_not():
     assert paired_difference(table(easier), table(hard)).worse
 
 
-def test_the_interval_covers_the_truth_as_often_as_it_says():
+def test_interval_has_its_nominal_coverage():
     rng = np.random.default_rng(1)
     covered = 0
     for run in range(200):
@@ -49,7 +49,7 @@ def test_the_interval_covers_the_truth_as_often_as_it_says():
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=8), st.integers(0, 9))
-def test_orders_and_bounds(shares, seed):
+def test_difference_has_the_right_sign_and_bounds(shares, seed):
     before = table({f"p{n}": [index < one for index in range(4)] for n, (one, _) in enumerate(shares)})
     after = table({f"p{n}": [index < other for index in range(4)] for n, (_, other) in enumerate(shares)})
     difference = paired_difference(before, after, seed=seed)
@@ -59,6 +59,6 @@ def test_orders_and_bounds(shares, seed):
     assert difference.mean == pytest.approx(accuracy(after).mean - accuracy(before).mean)
 
 
-def test_a_few_problems_prove_nothing():
+def test_few_problems_have_no_significant_difference():
     few = paired_difference(table({"a": [False]}), table({"a": [True]}))
     assert (few.low, few.better) == (1.0, False)

@@ -1,7 +1,7 @@
 from rollmill.statistics.failures import FailureCounts, FailureWords
 
 
-def test_failures_that_differ_in_numbers_alone_are_the_same():
+def test_failures_that_differ_only_in_numbers_are_grouped():
     counts = FailureCounts()
     for tokens in (5000, 6000, 7):
         counts.add("http_400", f"you requested\n{tokens} tokens")
@@ -13,7 +13,7 @@ def test_failures_that_differ_in_numbers_alone_are_the_same():
     assert counts.total == 4
 
 
-def test_however_many_words_there_are_they_are_bounded():
+def test_number_of_groups_is_bounded():
     counts = FailureCounts()
     for number in range(3000):
         counts.add("http_500", chr(0x4E00 + number) * 10_000)

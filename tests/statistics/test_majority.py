@@ -57,7 +57,7 @@ def test_rollouts_without_an_answer_do_not_vote():
 
 @settings(max_examples=20)
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=6), st.integers(0, 10))
-def test_a_sample_of_subsets_comes_near_the_expectation(counts, blank):
+def test_sampled_subsets_approximate_the_expectation(counts, blank):
     """As what is done for more rollouts than the exact sum is quick for."""
     counts = counts if sum(counts) + blank <= 64 else counts[:1]
     votes = [Votes(count, float(index == 0)) for index, count in enumerate(counts)]

@@ -24,7 +24,7 @@ def test_pass_at_k_of_many(nck):
     assert 0 <= pass_at_k(n, c, k) <= 1
 
 
-def test_pass_at_k_refuses_nonsense():
+def test_pass_at_k_rejects_invalid_counts():
     for n, c, k in [(4, 5, 1), (4, -1, 1), (4, 1, 0), (4, 1, 5), (0, 0, 1)]:
         with pytest.raises(ValueError, match="pass@k"):
             pass_at_k(n, c, k)

@@ -53,18 +53,18 @@ def test_problems_with_too_few_rollouts_are_left_out_and_counted():
     assert (four.value, four.problems, four.left_out) == (0.5, 2, 2)
 
 
-def test_nothing_is_known_of_no_problem():
+def test_without_problems_there_are_no_values():
     [point] = curves([], 1)[ANY_RIGHT]
     assert (point.value, point.low, point.problems) == (None, None, 0)
 
 
-def test_success_alone_makes_no_curve_by_reward():
+def test_rewards_equal_to_success_have_no_curve():
     known = curves([attempts(1, 0), attempts(0, 0)], 2)
     assert list(known) == [ANY_RIGHT, MAJORITY]
     assert list(curves([[Attempt(right=True, reward=1.0)]], 1)) == [ANY_RIGHT]
 
 
-def test_graded_rewards_and_probabilities_make_curves_of_their_own():
+def test_graded_rewards_and_logprobs_have_curves():
     problem = [Attempt(True, "x", 0.9, -0.5), Attempt(False, "y", 0.2, -0.1), Attempt(False, "y", 0.3, -0.2)]
     known = {name: points[-1].value for name, points in curves([problem], 3).items()}
     assert known == {
@@ -83,7 +83,7 @@ def test_a_problem_without_recorded_probabilities_is_left_out_of_their_curve():
 
 
 @pytest.mark.parametrize(("right", "low", "high"), [(1, 0.7, 1.0), (0, 0.0, 0.3)])
-def test_all_alike_is_no_certainty(right, low, high):
+def test_equal_values_have_a_wilson_interval(right, low, high):
     [point] = curves([attempts(right)] * 10, 1)[ANY_RIGHT]
     assert (point.value, round(point.low, 1), round(point.high, 1)) == (right, low, high)
 

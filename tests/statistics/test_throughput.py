@@ -22,18 +22,18 @@ def test_seconds(seconds, text):
     assert format_seconds(seconds) == text
 
 
-def test_nothing_has_happened_yet():
+def test_rates_are_zero_at_the_start():
     assert RateMeter(5.0, 3, 4).rates(5.0, 3, 4) == [0.0, 0.0]
 
 
-def test_each_count_has_its_rate_from_where_it_began():
+def test_rates_are_relative_to_the_initial_counts():
     recent = RateMeter(10.0, 100, 5)
     recent.mark(12.0, 110, 5)
     assert recent.rates(14.0, 120, 7) == [5.0, 0.5]
 
 
 @given(rate=st.integers(1, 1000), before=st.integers(0, 1000), gap=st.sampled_from([1, 2, 7, 45]))
-def test_what_was_before_the_last_minute_does_not_count(rate, before, gap):
+def test_counts_before_the_last_minute_are_ignored(rate, before, gap):
     recent, now, count = RateMeter(0.0, 0), 0.0, 0
     for pace, seconds in ((before, 300), (rate, 120)):
         for _ in range(0, seconds, gap):
@@ -42,7 +42,7 @@ def test_what_was_before_the_last_minute_does_not_count(rate, before, gap):
     assert recent.rates(now, count) == [rate]
 
 
-def test_steps_longer_than_a_minute_are_counted_by_the_last():
+def test_marks_more_than_a_minute_apart_use_the_last_one():
     recent = RateMeter(0.0, 0)
     for step in range(1, 5):
         recent.mark(100.0 * step, step)

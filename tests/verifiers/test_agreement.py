@@ -31,7 +31,7 @@ def test_numeric_judges_gsm8k_as_a_person(truth):
     assert disagreements("numeric", cases("gsm"), truth) == []
 
 
-def test_numeric_judges_other_dress_as_a_person():
+def test_numeric_judges_other_notations_as_a_person():
     assert disagreements("numeric", cases("numeric")) == []
 
 

@@ -34,7 +34,7 @@ plain_text = st.text(st.characters(exclude_categories=("Cs",), exclude_character
         ("", None),
     ],
 )
-def test_the_last_pair_that_holds_an_answer_is_read(completion, answer):
+def test_last_pair_with_an_answer_is_read(completion, answer):
     assert tagged_answer(completion) == answer
 
 
@@ -49,7 +49,7 @@ def test_the_last_pair_that_holds_an_answer_is_read(completion, answer):
         ("in <answer> tags: <answer>4</answer>", "tags: <answer>4"),
     ],
 )
-def test_the_first_pair_is_read_where_that_is_chosen(completion, answer):
+def test_first_reading_takes_the_first_pair(completion, answer):
     assert tagged_answer(completion, "first") == answer
 
 
@@ -70,32 +70,32 @@ def test_the_first_pair_is_read_where_that_is_chosen(completion, answer):
         ("analysisWe ", "assistantfinal"),
     ],
 )
-def test_thoughts_are_not_judged(before, after):
+def test_reasoning_is_removed(before, after):
     thought = f"{before}perhaps <answer>1</answer>"
     assert tagged_answer(f"{thought}{after}<answer>2</answer>") == "2"
     assert answer_or_all(f"{thought}{after} 2 ") == "2"
     assert (tagged_answer(thought), answer_or_all(thought)) == (None, "")
 
 
-def test_thoughts_may_begin_in_the_prompt():
+def test_reasoning_may_begin_in_the_prompt():
     assert answer_or_all("perhaps <answer>1</answer></think>\n2") == "2"
 
 
-def test_thoughts_that_begin_again_have_no_answer():
+def test_unclosed_reasoning_has_no_answer():
     assert after_thoughts("<think>a</think><answer>1</answer><think>b") is None
 
 
-def test_without_tags_all_is_the_answer():
+def test_without_tags_the_whole_text_is_the_answer():
     assert answer_or_all("  yes\n") == "yes"
     assert answer_or_all("  no <answer> yes </answer>") == "yes"
 
 
 @given(plain_text, plain_text.filter(lambda text: text.strip(" .…_*-") and "answer" not in text.lower()), plain_text)
-def test_one_pair_is_read_wherever_it_stands(before, inside, after):
+def test_single_pair_is_read_at_any_position(before, inside, after):
     assert tagged_answer(f"{before}\n<answer>{inside}</answer>\n{after}") == encodable(inside.strip())
 
 
 @given(any_text)
-def test_answers_can_be_written_as_utf_8(text):
+def test_answers_are_encodable_as_utf_8(text):
     answer_or_all(text).encode()
     answer_or_all(f"<answer>{text}").encode()

@@ -85,7 +85,7 @@ NAMES = [*attacks.HOLD, *attacks.ENDLESS, *attacks.reaching(0, "")]
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_an_answer_that_runs_gets_nothing_and_changes_nothing(came_to, name):
+def test_attacks_in_a_sandbox_have_no_effect(came_to, name):
     after = came_to[name]
     assert isinstance(after.outcome, VerifierFailed) or after.outcome in {0, "verifier_timeout"}
     assert (after.right, after.wrong, after.same_worker) == (1, 0, True)
@@ -93,14 +93,14 @@ def test_an_answer_that_runs_gets_nothing_and_changes_nothing(came_to, name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", attacks.ENDLESS)
-def test_one_without_end_is_ended_alone(came_to, name):
+def test_endless_answer_is_killed_and_later_ones_are_judged(came_to, name):
     outcome = came_to[name].outcome
     assert outcome == "verifier_timeout" or outcome.type in {"verifier_timeout", "verifier_died"}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", attacks.OUT_OF_MEMORY)
-def test_a_lack_of_memory_is_no_wrong_answer(came_to, name):
+def test_lack_of_memory_is_not_a_wrong_answer(came_to, name):
     assert str(came_to[name].outcome) == "verifier_died: the judgement ran out of memory"
 
 
@@ -120,7 +120,7 @@ def test_missing_verdict_has_a_reason(came_to, name, message):
 
 
 @pytest.mark.parametrize("name", ["n_queens", "string_insertion"])
-def test_the_answer_that_ran_as_the_user_does_not(tmp_path, monkeypatch, name):
+def test_answer_does_not_run_with_the_users_rights(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     _, problem = entry_of(name)
 
@@ -132,7 +132,7 @@ def test_the_answer_that_ran_as_the_user_does_not(tmp_path, monkeypatch, name):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_needs_no_fork_has_the_same_around_it(make_problem, monkeypatch, tmp_path):
+def test_verifier_without_a_fork_is_confined_as_well(make_problem, monkeypatch, tmp_path):
     bare(monkeypatch)
     monkeypatch.setenv("VLLM_API_KEY", "secret")
     asked = {
@@ -160,7 +160,7 @@ def test_answer_exceeding_memory_in_process_gives_no_verdict(make_problem, monke
     assert large == {"failed": {"type": "verifier_died", "message": message}, "last": True}
 
 
-def test_how_a_worker_in_a_sandbox_died_is_said(make_problem, monkeypatch):
+def test_cause_of_death_in_a_sandbox_is_reported(make_problem, monkeypatch):
     bare(monkeypatch)
     with pytest.raises(VerifierFailed, match="verifier_died: the worker left with exit code 7"):
         asyncio.run(peek(make_problem(), ["os._exit(7)"]))
@@ -178,7 +178,7 @@ async def peek(problem, expressions):
         await worker.end()
 
 
-def test_kill_of_what_holds_the_sandbox_ends_all_in_it(make_problem):
+def test_killing_bubblewrap_ends_all_processes_in_the_sandbox(make_problem):
     async def run():
         async with VerifierPool("math", accept_error=0.0, workers=1) as pool:
             await pool.verify(make_problem(), "7")

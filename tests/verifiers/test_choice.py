@@ -41,13 +41,13 @@ WRONG = [
 
 
 @pytest.mark.parametrize("completion", RIGHT)
-def test_the_right_choice_is_read_as_models_write_it(completion: str) -> None:
+def test_right_choice_is_read_in_usual_forms(completion: str) -> None:
     verdict = ChoiceVerifier().verify(problem(), completion)
     assert (verdict.answer, verdict.reward, verdict.success) == ("B", 1.0, True), verdict
 
 
 @pytest.mark.parametrize("completion", WRONG)
-def test_others_two_letters_and_doubts_are_not_right(completion: str) -> None:
+def test_wrong_several_and_hedged_letters_are_not_right(completion: str) -> None:
     assert not ChoiceVerifier().verify(problem(), completion).success
 
 
@@ -67,12 +67,12 @@ def test_others_two_letters_and_doubts_are_not_right(completion: str) -> None:
         ("(b)", {"options": [1, 2.5]}, "B"),
     ],
 )
-def test_a_truth_becomes_its_letter(truth: str, fields: dict[str, Any], letter: str) -> None:
+def test_ground_truth_is_converted_to_its_letter(truth: str, fields: dict[str, Any], letter: str) -> None:
     verdict = ChoiceVerifier().verify(problem(truth, **fields), f"The answer is {letter}")
     assert verdict.success
 
 
-def test_labels_of_the_data_are_what_choices_are_called() -> None:
+def test_labels_of_the_data_take_precedence() -> None:
     labelled = problem("3", choices={"text": TEXTS, "label": ["1", "2", "3", "4"]})
     assert ChoiceVerifier().verify(labelled, "The answer is C").success
     assert not ChoiceVerifier().verify(labelled, "The answer is B").success
@@ -91,7 +91,7 @@ def test_labels_of_the_data_are_what_choices_are_called() -> None:
         ("Paris", {"choices": ["Paris", "paris"]}, "answer 'Paris' is none of the 2 choices"),
     ],
 )
-def test_problems_that_cannot_be_judged_say_why(answer: str | None, fields: dict[str, Any], fault: str) -> None:
+def test_problem_that_cannot_be_judged_has_a_reason(answer: str | None, fields: dict[str, Any], fault: str) -> None:
     judged = problem(answer, **fields)
     assert (ChoiceVerifier().problem_fault(judged) or "").startswith(fault)
     with pytest.raises(ValueError, match="one: "):

@@ -27,7 +27,7 @@ from rollmill.verifiers.numeric import NumericVerifier
         "Since there were 11, we get 15.",
     ],
 )
-def test_what_stands_around_a_number_changes_nothing(make_problem, sentence):
+def test_text_around_a_number_does_not_change_the_verdict(make_problem, sentence):
     assert NumericVerifier().verify(make_problem("15"), sentence).success
 
 
@@ -51,11 +51,11 @@ def test_what_stands_around_a_number_changes_nothing(make_problem, sentence):
         "There are 15 birds.\nLet me check: 11 + 4 is not 15.",
     ],
 )
-def test_a_doubt_a_contradiction_or_another_number_is_not_right(make_problem, sentence):
+def test_hedges_contradictions_and_other_numbers_are_wrong(make_problem, sentence):
     assert not NumericVerifier().verify(make_problem("15"), sentence).success
 
 
-def test_a_doubt_is_not_cut_away():
+def test_hedges_are_not_removed():
     assert conclusion("It is 4 (or 5).") == "It is 4 (or 5)."
     assert without_check("It is 4.\nCheck: this is wrong") == "It is 4.\nCheck: this is wrong"
     assert without_struck("~~4~~ 5").strip() == "5"

@@ -10,7 +10,7 @@ messages = st.lists(st.dictionaries(st.text(), st.text() | st.none() | st.intege
 
 
 @given(messages, st.integers(1, 50))
-def test_messages_survive_any_cutting(sent, step):
+def test_messages_are_parsed_from_chunks_of_any_size(sent, step):
     stream = b"".join(map(frames.pack, sent))
     buffer, taken = bytearray(), []
     for start in range(0, len(stream), step):
@@ -24,11 +24,11 @@ def test_messages_survive_any_cutting(sent, step):
 
 
 @pytest.mark.parametrize("broken", [b"\xff" * 8, (93).to_bytes(8), (2).to_bytes(8) + b"[]", (2).to_bytes(8) + b"xx"])
-def test_invalid_message_is_an_error_at_once(broken):
+def test_invalid_message_raises_immediately(broken):
     with pytest.raises(ValueError, match=r"a message of|a message that|unexpected"):
         frames.take(bytearray(broken), 100)
 
 
 @pytest.mark.parametrize("kept", [0, 3, 8, 12])
-def test_a_torn_message_is_none(kept):
+def test_truncated_message_is_none(kept):
     assert frames.read(io.BytesIO(frames.pack({"a": "b"})[:kept])) is None

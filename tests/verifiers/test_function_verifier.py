@@ -40,7 +40,7 @@ def test_the_accepted_error_is_the_distance_from_the_full_reward(custom, make_pr
     assert judge(make_problem, "half", accept_error=accept_error).success is success
 
 
-def test_a_verdict_stands_and_carries_the_function_s_version(custom, make_problem):
+def test_returned_verdict_is_kept_with_the_functions_version(custom, make_problem):
     verdict = judge(make_problem, "verdict")
     assert (verdict.status, verdict.reason) == ("unparseable", "no number")
     assert verdict.verifier == f"value@{make_verifier('functions:value').version}"
@@ -58,14 +58,14 @@ def test_a_verdict_stands_and_carries_the_function_s_version(custom, make_proble
         ("unknown", "KeyError: 'unknown'"),
     ],
 )
-def test_what_is_no_finite_number_fails_alone(custom, make_problem, completion, message):
+def test_result_that_is_no_finite_number_fails_alone(custom, make_problem, completion, message):
     (failure, answer) = ask(make_problem(), completion, "true", spec="functions:value")
     assert failure.type == "verifier_raised"
     assert message in failure.message
     assert answer is None  # a function reads no answer
 
 
-def test_a_function_runs_in_the_verifiers_process_as_classes_do(custom, make_problem, capfd):
+def test_function_runs_in_a_worker_as_classes_do(custom, make_problem, capfd):
     pid, printed, forked, left, again = ask(
         make_problem(), "pid", "prints", "forks", "leaves", "pid", spec="functions:unruly"
     )
@@ -74,7 +74,7 @@ def test_a_function_runs_in_the_verifiers_process_as_classes_do(custom, make_pro
     assert capfd.readouterr().out == ""
 
 
-def test_a_function_over_its_limit_is_ended(custom, make_problem):
+def test_function_that_exceeds_its_limit_is_killed(custom, make_problem):
     late, fine = ask(make_problem(), "sleeps", "fine 1", spec="functions:unruly", time_limit_s=0.5)
     assert (late.type, fine) == ("verifier_timeout", "1")
 
@@ -95,12 +95,12 @@ def test_the_version_is_a_hash_of_the_file_that_defines_it(custom, spec, name):
     assert (verifier.name, verifier.version) == (name, version)
 
 
-def test_a_function_that_another_module_names_is_a_version_of_both(custom):
+def test_version_hashes_the_naming_and_the_defining_module(custom):
     content = SOURCE.with_name("renaming.py").read_bytes() + SOURCE.read_bytes()
     assert make_verifier("renaming:stricter").version == f"source-{hashlib.sha256(content).hexdigest()[:12]}"
 
 
-def test_a_version_of_ones_own_is_part_of_the_run_s_identity(custom):
+def test_verifier_version_is_part_of_the_runs_identity(custom):
     async def identity():
         async with VerifierPool("functions:pinned", accept_error=0.0) as pool:
             return pool.identity["verifier"]
@@ -109,7 +109,7 @@ def test_a_version_of_ones_own_is_part_of_the_run_s_identity(custom):
 
 
 @pytest.mark.parametrize("spec", ["functions:Called", "functions:called", "functions:partly", "functions:wrapped"])
-def test_what_can_be_called_is_a_function(custom, make_problem, spec):
+def test_callable_objects_are_accepted_as_functions(custom, make_problem, spec):
     assert make_verifier(spec).verify(make_problem(), "true").success
 
 

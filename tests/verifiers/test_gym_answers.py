@@ -53,7 +53,7 @@ def test_right_answers_of_more_entries_are_scored_as_before(name):
 
 
 @pytest.mark.parametrize("name", EVALUATING)
-def test_the_own_answer_of_a_data_set_scores_in_full(name):
+def test_answer_of_the_entry_itself_scores_in_full(name):
     for index in range(4):
         _, entry, problem = made(name, index=index)
         assert ReasoningGymVerifier().verify(problem, entry["answer"]).success
@@ -119,7 +119,7 @@ def matrix(answer):
         ("polynomial_multiplication", lambda answer: f"{answer} + 1_000 - 1_000"),
     ],
 )
-def test_other_ways_to_write_it_are_scored_as_before(name, written):
+def test_other_notations_are_scored_as_by_the_scorer_alone(name, written):
     entry = made(name)[1]
     answer = written(entry["answer"])
     assert fault(name, answer) is None
@@ -145,12 +145,12 @@ def test_other_ways_to_write_it_are_scored_as_before(name, written):
         "Rational(48, 2)",
     ],
 )
-def test_arithmetic_beyond_the_four_operations_is_read(answer):
+def test_arithmetic_with_powers_and_functions_is_accepted(answer):
     assert fault("puzzle24", answer) is None
 
 
 @pytest.mark.parametrize("name", EVALUATING)
-def test_a_wrong_answer_is_wrong_and_not_unparseable(name):
+def test_wrong_answer_is_not_unparseable(name):
     wrong = {"n_queens": "Q _\n_ Q", "string_insertion": "AB"}.get(name, "1")
     verdict = ReasoningGymVerifier().verify(made(name)[2], wrong)
     assert (verdict.status, verdict.success) == ("ok", False)
@@ -185,7 +185,7 @@ def test_answers_that_cost_too_much_are_refused(name, answer):
     assert name in fault(name, answer)
 
 
-def test_the_length_has_no_bound_below_a_completion():
+def test_length_limit_is_above_that_of_completions():
     assert fault("leg_counting", "so it is 4. " * 50_000) is None
 
 
@@ -240,7 +240,7 @@ def reached(function, cls, seen):
     return names
 
 
-def test_every_registered_data_set_has_been_read():
+def test_every_registered_data_set_is_reviewed():
     assert {*gym.known_names()} == REVIEWED | {"composite"}
 
 

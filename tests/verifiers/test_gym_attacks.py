@@ -223,7 +223,7 @@ def test_code_in_an_answer_does_not_run(name, tmp_path):
     assert not target.exists()
 
 
-def test_a_composite_asks_for_the_data_set_of_the_entry():
+def test_composite_is_checked_as_the_entrys_data_set():
     entry = made("n_queens")[1]
     assert "n_queens" in answer_fault("composite", "print(1)", entry)
     assert answer_fault("composite", entry["answer"], entry) is None

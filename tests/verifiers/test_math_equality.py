@@ -6,7 +6,7 @@ import pytest
 from rollmill.verifiers.math_equality import MathVerifier
 
 
-def test_its_version_belongs_to_one_release_of_math_verify():
+def test_version_belongs_to_one_release_of_math_verify():
     found = (MathVerifier().version, importlib.metadata.version("math-verify"))
     assert found == ("2", "0.9.0"), "another math-verify judges otherwise: raise the verifier's version"
 
@@ -91,7 +91,7 @@ def test_mathematics_is_compared(make_problem, truth, completion, right):
         ("May 12", ["12 May", "12th of May"], ["May 21"]),
     ],
 )
-def test_one_value_in_many_notations(make_problem, truth, same, other):
+def test_many_notations_of_one_value_are_equal(make_problem, truth, same, other):
     verifier = MathVerifier()
     tagged = {
         text: verifier.verify(make_problem(truth), f"<answer>{text}</answer>").success for text in (*same, *other)
@@ -99,7 +99,7 @@ def test_one_value_in_many_notations(make_problem, truth, same, other):
     assert tagged == {**dict.fromkeys(same, True), **dict.fromkeys(other, False)}
 
 
-def test_the_reading_of_the_first_pair_has_a_version_of_its_own(make_problem):
+def test_first_reading_has_its_own_version(make_problem):
     verifier = MathVerifier(answer="first")
     verdict = verifier.verify(make_problem("7"), "<think><answer>7</answer></think><answer>8</answer>")
     assert (verdict.verifier, verdict.success) == ("math@2-first", True)
@@ -119,7 +119,7 @@ def test_one_of_several_ground_truths_is_enough(make_problem):
         ("Sort the numbers.", "<answer>3, 2</answer>", True),
     ],
 )
-def test_the_problem_says_whether_order_counts(make_problem, prompt, completion, right):
+def test_problem_text_decides_whether_order_matters(make_problem, prompt, completion, right):
     problem = make_problem("3, 2").model_copy(update={"prompt": prompt})
     assert MathVerifier().verify(problem, completion).success == right
 
@@ -143,7 +143,7 @@ def test_a_faulty_ground_truth_is_named(make_problem):
         verifier.verify(make_problem("}{"), "7")
 
 
-def test_its_time_limits_are_off_without_a_word(make_problem, caplog):
+def test_math_verify_has_no_time_limits_and_no_warnings(make_problem, caplog):
     with caplog.at_level(logging.WARNING):
         MathVerifier().verify(make_problem("7"), "7")
     assert caplog.text == ""

@@ -55,14 +55,14 @@ numbers = st.integers(-(10**9), 10**9).map(str) | st.decimals(-(10**6), 10**6, p
 
 
 @given(numbers, st.data())
-def test_a_number_is_right_in_every_dress(number, data):
+def test_right_number_is_accepted_in_every_notation(number, data):
     text = data.draw(st.sampled_from(dressed(number)))
     for completion in (f"<answer>{text}</answer>", f"The final answer is {text}.", f"Some words.\n#### {text}"):
         assert NumericVerifier().verify(problem(number), completion).success, completion
 
 
 @given(numbers, numbers, st.data())
-def test_another_number_is_right_in_no_dress(number, truth, data):
+def test_wrong_number_is_rejected_in_every_notation(number, truth, data):
     assume(float(number) != float(truth))
     text = data.draw(st.sampled_from(dressed(number)))
     for completion in (f"<answer>{text}</answer>", f"The final answer is {text}.", f"Some words.\n#### {text}", text):
@@ -70,7 +70,7 @@ def test_another_number_is_right_in_no_dress(number, truth, data):
 
 
 @given(numbers, numbers, st.sampled_from([" or ", ". Or ", ", maybe ", " to ", "; ", ", ", " and ", "-", " = ", ":"]))
-def test_two_numbers_are_right_for_neither(number, other, between):
+def test_two_numbers_are_rejected(number, other, between):
     assume(float(number) != float(other))
     for truth in (number, other):
         completion = f"<answer>{number}{between}{other}</answer>"
@@ -126,7 +126,7 @@ def test_bare_numbers_are_read_strictly(text, error):
     "text",
     ["7 apples", "", "1_000", "1,000", "٧", "７", "seven", "0x7", "$7", "7%", "1e", "e5", ".", "--7", "1 2", "7</b>"],
 )
-def test_other_text_is_no_number_strictly(text):
+def test_strict_reading_rejects_other_texts(text):
     verdict = STRICT.verify(problem(), f"<answer>{text}</answer>")
     assert (verdict.status, verdict.distance, verdict.answer, verdict.reward) == ("unparseable", None, None, 0)
     assert "is not a number" in verdict.reason
@@ -135,7 +135,7 @@ def test_other_text_is_no_number_strictly(text):
 @pytest.mark.parametrize(
     "text", ["1e", "e5", ".", "--7", "0x7", "1.250,00", "12,5", "5K", "7!", "7?", "3/0", "2024-01-05"]
 )
-def test_what_can_be_read_in_two_ways_is_no_number(text):
+def test_ambiguous_text_is_not_a_number(text):
     assert NumericVerifier().verify(problem(), f"<answer>{text}</answer>").status == "unparseable"
 
 
@@ -155,13 +155,13 @@ def test_without_a_tag_there_is_no_strict_answer():
     assert (verdict.status, verdict.reason) == ("unparseable", "there is no <answer> tag")
 
 
-def test_the_accepted_error_is_inside():
+def test_error_equal_to_accept_error_is_a_success():
     verifier = NumericVerifier(accept_error=0.1)
     assert verifier.verify(problem("3.3"), "<answer>3.4</answer>").success
     assert not verifier.verify(problem("3.3"), "<answer>3.4001</answer>").success
 
 
-def test_a_distance_beyond_every_float_stays_a_number():
+def test_distance_beyond_the_largest_float_is_finite():
     verdict = NumericVerifier().verify(problem("-1.7e308"), "<answer>1.7e308</answer>")
     assert verdict.distance == 1.7976931348623157e308
 
@@ -200,6 +200,6 @@ def test_every_float_is_read_back(truth, answer):
 
 
 @given(number_like.filter(lambda text: "<" not in text), any_text)
-def test_what_follows_the_first_pair_changes_nothing_in_that_reading(inside, after):
+def test_first_reading_ignores_text_after_the_first_pair(inside, after):
     first = f"<answer>{inside}</answer>"
     assert STRICT.verify(problem(), first + after) == STRICT.verify(problem(), first)

@@ -41,7 +41,7 @@ def ask(problem, *completions, spec="unruly:Unruly", time_limit_s=20.0, workers=
     return asyncio.run(run())
 
 
-def test_a_trusted_verifier_answers_in_place(make_problem):
+def test_trusted_verifier_runs_without_a_worker(make_problem):
     async def run():
         async with VerifierPool("numeric", accept_error=0.1) as pool:
             assert pool.identity == {"verifier": "numeric@2", "accept_error": 0.1}
@@ -65,7 +65,7 @@ def test_a_verifier_that_raises_fails_alone(make_problem):
     assert first == second
 
 
-def test_garbage_is_no_verdict(make_problem):
+def test_invalid_result_is_a_failure(make_problem):
     messages = {
         "text": "verify returned str, not a Verdict",
         "nothing": "verify returned NoneType, not a Verdict",
@@ -97,7 +97,7 @@ def test_a_worker_that_sends_no_reply_is_replaced(make_problem, reply):
     assert first != second
 
 
-def test_a_worker_over_its_limit_is_replaced(make_problem):
+def test_worker_that_exceeds_its_limit_is_replaced(make_problem):
     slept, fine = ask(make_problem(), "sleeps", "fine 1", time_limit_s=0.5)
     assert (slept.type, slept.message) == ("verifier_timeout", "no verdict within 2 s")
     assert fine == "1"
@@ -133,7 +133,7 @@ def test_a_built_in_verifier_whose_worker_dies_is_tried_again(make_problem, monk
     assert (asyncio.run(run()), tries) == ("a verdict", ["7", "7"])
 
 
-def test_the_limit_is_not_for_the_start(make_problem):
+def test_time_limit_excludes_the_start(make_problem):
     assert ask(make_problem(), "fine 1", spec="unruly:SlowStart", time_limit_s=0.5) == ["1"]
 
 
@@ -174,7 +174,7 @@ def test_a_problem_that_json_cannot_hold_fails_alone(make_problem):
     assert "p-1: the problem cannot be sent to a worker as JSON" in failure.message
 
 
-def test_a_cancelled_verification_takes_its_worker_along(make_problem):
+def test_cancelled_verification_ends_its_worker(make_problem):
     async def run():
         async with VerifierPool("unruly:Unruly", accept_error=0.0, workers=1) as pool:
             await pool.verify(make_problem(), "fine 1")
@@ -190,7 +190,7 @@ def test_a_cancelled_verification_takes_its_worker_along(make_problem):
     asyncio.run(run())
 
 
-def test_a_worker_that_dies_idle_costs_nothing(make_problem):
+def test_worker_that_dies_idle_is_replaced_without_a_failure(make_problem):
     async def run():
         async with VerifierPool("unruly:Unruly", accept_error=0.0, workers=1) as pool:
             pid = int((await pool.verify(make_problem(), "pid")).answer)
@@ -213,7 +213,7 @@ def test_closing_ends_running_verifications(make_problem, delay):
     assert {failure.type for failure in failures} == {"verifier_died"}
 
 
-def test_it_works_outside_the_main_thread(make_problem):
+def test_pool_works_outside_the_main_thread(make_problem):
     answers = []
     thread = threading.Thread(target=lambda: answers.extend(ask(make_problem(), "fine 1", "leaves", "fine 2")))
     thread.start()

@@ -14,11 +14,11 @@ def entry_of(name, index=1, **config):
     return entry, Problem(instance_id="p-1", prompt=entry["question"], fields={"reasoning_gym": origin})
 
 
-def test_its_version_names_the_installed_release():
+def test_version_contains_the_installed_release():
     assert ReasoningGymVerifier().version == "3+" + importlib.metadata.version("reasoning-gym")
 
 
-def test_the_reading_of_the_first_pair_is_version_2():
+def test_first_reading_is_version_2():
     entry, problem = entry_of("leg_counting")
     verifier = ReasoningGymVerifier(answer="first")
     verdict = verifier.verify(problem, f"<think><answer>{entry['answer']}</answer></think><answer>x</answer>")
@@ -33,7 +33,7 @@ def test_the_right_answer_scores_fully(completion):
     assert verdict.verifier.startswith("reasoning_gym@3+")
 
 
-def test_a_part_of_the_score_is_the_reward():
+def test_partial_score_is_the_reward():
     entry, problem = entry_of("leg_counting")
     completion = f"<answer>{entry['answer'].ljust(5, '.')}</answer>"
     score = len(entry["answer"]) / 5
@@ -42,7 +42,7 @@ def test_a_part_of_the_score_is_the_reward():
     assert ReasoningGymVerifier(accept_error=1 - score).verify(problem, completion).success
 
 
-def test_a_scorer_without_one_right_answer_judges_too():
+def test_entry_without_an_answer_is_scored():
     _, problem = entry_of("graph_color")
     assert ReasoningGymVerifier().verify(problem, "<answer>{}</answer>").reward < 1
 
@@ -57,7 +57,7 @@ def test_answer_that_the_scorer_cannot_read_is_unparseable(name, completion):
     assert verdict.reason
 
 
-def test_no_row_changes_the_verdict_of_another():
+def test_verdicts_do_not_depend_on_other_rows():
     entry, problem = entry_of("power_function")
     _, other = entry_of("decimal_arithmetic", precision=2, min_num_decimal_places=0, max_num_decimal_places=0)
     verifier = ReasoningGymVerifier()
@@ -83,7 +83,7 @@ def test_the_prompt_may_surround_the_question():
     assert ReasoningGymVerifier().verify(as_chat, entry["answer"]).success
 
 
-def test_another_entry_than_the_prompt_asks_for_is_an_error():
+def test_entry_that_differs_from_the_prompt_is_an_error():
     _, problem = entry_of("leg_counting")
     other = problem.model_copy(update={"prompt": "How many legs has a cat?"})
     with pytest.raises(ValueError, match="p-1: entry 1 of leg_counting made again asks something else"):

@@ -17,7 +17,7 @@ def test_built_in_verifiers_have_names_versions_and_faults(spec):
     assert spec == "judge" or problem_fault(verifier, Problem(instance_id="p", prompt="?"))
 
 
-def test_only_what_ends_soon_is_trusted(custom):
+def test_only_fast_verifiers_are_trusted(custom):
     assert [spec for spec in VERIFIERS if is_trusted(make_verifier(spec))] == ["choice", "exact", "numeric"]
     assert is_trusted(make_verifier("rollmill.verifiers.numeric:NumericVerifier"))
     assert not is_trusted(type("Own", (NumericVerifier,), {})())
@@ -25,7 +25,7 @@ def test_only_what_ends_soon_is_trusted(custom):
 
 
 @pytest.mark.parametrize("spec", ["unruly:Unruly", "unruly.Unruly", "unruly:ready"])
-def test_a_verifier_of_ones_own_is_found(custom, spec):
+def test_custom_verifier_is_imported_by_path(custom, spec):
     verifier = make_verifier(spec)
     assert (verifier.name, verifier.version) == ("unruly", "1")
     assert problem_fault(verifier, Problem(instance_id="p", prompt="?")) is None
@@ -36,7 +36,7 @@ def test_the_accepted_error_is_passed_on(custom):
     assert make_verifier("numeric", accept_error=0.5).accept_error == 0.5
 
 
-def test_the_reading_is_passed_on_to_what_takes_it(custom):
+def test_reading_is_passed_to_verifiers_that_have_it(custom):
     assert make_verifier("exact", answer="first").version == "2-first"
     assert make_verifier("numeric", answer="first", strict_numbers=True).version == "1"
     with pytest.raises(InputError, match="'exact' knows no --strict_numbers: leave it out"):
@@ -74,7 +74,7 @@ def test_the_accepted_error_is_a_distance(accept_error):
         make_verifier("numeric", accept_error=accept_error)
 
 
-def test_what_is_slow_to_import_is_not_imported():
+def test_heavy_packages_are_not_imported():
     code = """
 import sys
 from rollmill.verifiers import VERIFIERS, make_verifier

@@ -50,7 +50,7 @@ def test_missing_sandbox_is_reported_once_and_verdicts_continue(no_bubblewrap, m
 
 
 @pytest.mark.slow
-def test_without_a_sandbox_scorers_that_do_not_evaluate_go_on(no_bubblewrap):
+def test_without_a_sandbox_scorers_that_do_not_evaluate_still_work(no_bubblewrap):
     problem = of("leg_counting")
     entry = gym.make_entry(gym.create_dataset("leg_counting", {"seed": 7, "size": 20}), 1)
     assert [verdict.success for verdict in ask("reasoning_gym", problem, entry["answer"])] == [True]
@@ -66,7 +66,7 @@ def test_without_a_sandbox_scorers_that_evaluate_are_refused(no_bubblewrap, name
     assert problem_fault(verifier, of("leg_counting")) is None
 
 
-def test_without_a_sandbox_mathematics_refuses_them_too(no_bubblewrap):
+def test_without_a_sandbox_math_env_refuses_evaluating_scorers(no_bubblewrap):
     problem = of("countdown").model_copy(update={"prompt": "?", "answer": "1"})
     with pytest.raises(InputError, match="reasoning_gym countdown: "):
         MathEnvironment.problem_fault(MathSettings(), problem)
@@ -96,7 +96,7 @@ def test_missing_sandbox_still_forbids_starting_processes(no_bubblewrap, make_pr
     assert asyncio.run(run("attempt(os.fork)")) == "'Function not implemented'"
 
 
-def test_without_a_sandbox_the_environment_is_empty_all_the_same(no_bubblewrap, monkeypatch):
+def test_environment_is_empty_without_a_sandbox(no_bubblewrap, monkeypatch):
     monkeypatch.setenv("VLLM_API_KEY", "secret")
     with surroundings.built_in_process("7") as (command, environment, files):
         assert (command[0].rpartition("/")[2][:6], files) == ("python", [])
@@ -105,7 +105,7 @@ def test_without_a_sandbox_the_environment_is_empty_all_the_same(no_bubblewrap, 
 
 
 @pytest.mark.skipif(surroundings.sandbox_missing() is not None, reason="there is no bubblewrap here")
-def test_packages_that_are_not_in_site_packages_are_there_alone(monkeypatch, tmp_path):
+def test_only_editable_packages_are_mounted_from_outside_site_packages(monkeypatch, tmp_path):
     package = tmp_path / "beside" / "checked_out"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text("")

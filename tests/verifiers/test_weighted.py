@@ -34,7 +34,7 @@ def test_rewards_add_up_by_weights_and_each_verdict_is_recorded() -> None:
     assert judge("numeric=0.6 exact=0.2", "<answer>5</answer>").success
 
 
-def test_one_verifier_is_as_it_was() -> None:
+def test_single_verifier_is_not_wrapped() -> None:
     verdict = judge("exact", "5")
     assert "metadata" not in verdict.model_dump()
     assert open_verifiers("exact", accept_error=0.0).identity == {"verifier": "exact@2", "accept_error": 0.0}
@@ -45,14 +45,14 @@ def test_identity_has_all_verifiers_with_their_weights() -> None:
     assert identity == {"verifier": "choice@1=2 exact@2=0.5", "accept_error": 0.1}
 
 
-def test_a_reading_goes_to_those_that_know_it() -> None:
+def test_options_are_passed_to_verifiers_that_have_them() -> None:
     readings = {"accept_error": 0.0, "answer": "first", "strict_numbers": True}
     assert open_verifiers("numeric=1 exact=1", **readings).identity["verifier"] == "numeric@1=1 exact@2-first=1"
     with pytest.raises(InputError, match=r"none of the verifiers knows --answer first: leave it out"):
         open_verifiers("choice=1 code=1", accept_error=0.0, answer="first")
 
 
-def test_one_that_fails_leaves_no_verdict() -> None:
+def test_failure_of_one_verifier_leaves_no_verdict() -> None:
     with pytest.raises(VerifierFailed, match="there are no choices"):
         judge("exact=1 choice=1", "5")
 
@@ -72,12 +72,12 @@ def test_one_that_fails_leaves_no_verdict() -> None:
         ("", "no such verifier"),
     ],
 )
-def test_what_is_wrong_with_several_is_said(spec: str, message: str) -> None:
+def test_faults_of_weighted_specs_are_reported(spec: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         check_verifiers(spec)
 
 
-def test_specs_have_one_spelling() -> None:
+def test_specs_have_a_canonical_form() -> None:
     assert check_verifiers("  math=0.80   exact=2 ") == "math=0.8 exact=2"
     assert check_verifiers("math=3") == "math"
     assert [each.spec for each in read_verifiers("own.module:Name=1 exact=1")] == ["own.module:Name", "exact"]

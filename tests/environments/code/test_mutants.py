@@ -45,7 +45,7 @@ def test_each_mutation_changes_one_place() -> None:
     assert sorted(changed) == sorted(line.strip() for line in wanted.strip().splitlines())
 
 
-def test_mutants_end_and_fail_the_ground_truth(python: SandboxedPython, problem: Problem) -> None:
+def test_mutants_terminate_and_fail_the_ground_truth(python: SandboxedPython, problem: Problem) -> None:
     subject = read_subject(problem)
     checker = Checker(python, subject)
     mutants = find_mutants(subject, checker, 3)
@@ -61,12 +61,12 @@ def test_mutant_returning_none_is_used_when_no_other_is_found(python: SandboxedP
     assert mutant.endswith("def larger(*_, **__):\n    return None\n")
 
 
-def test_a_reference_that_is_wrong_has_none(python: SandboxedPython) -> None:
+def test_wrong_reference_has_no_mutants(python: SandboxedPython) -> None:
     subject = read_subject(make_problem(canonical_solution="    return a\n"))
     assert find_mutants(subject, Checker(python, subject), 5) == ()
 
 
-def test_mutants_are_looked_for_once_and_again_after_a_failure() -> None:
+def test_mutants_are_cached_but_not_failures() -> None:
     known: ResultCache[tuple[str, ...]] = ResultCache()
     lock, calls = threading.Lock(), []
 

@@ -75,7 +75,7 @@ def test_unusable_problem_is_refused_with_a_reason(problem: Problem, fault: str)
     assert CodeEnvironment.problem_fault(CodeSettings(), problem) == fault
 
 
-def test_examples_are_tests_where_they_say_what_comes() -> None:
+def test_examples_with_a_result_become_tests() -> None:
     prompt = (
         "def f(a):\n"
         '    """Does it.\n'

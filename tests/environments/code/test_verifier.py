@@ -46,7 +46,7 @@ RIGHT = "def larger(a, b):\n    return max(a, b)\n"
         f"```python\n{RIGHT}",
     ],
 )
-def test_the_program_of_a_completion_is_found(python: SandboxedPython, completion: str) -> None:
+def test_program_is_extracted_from_a_completion(python: SandboxedPython, completion: str) -> None:
     verdict = judge(python, completion, make_problem())
     assert (verdict.success, verdict.reward, verdict.status) == (True, 1.0, "ok"), verdict
 
@@ -63,7 +63,7 @@ def test_the_program_of_a_completion_is_found(python: SandboxedPython, completio
         ("return " + "-" * 900 + "1", "ok"),
     ],
 )
-def test_others_are_not_right(python: SandboxedPython, completion: str, status: str) -> None:
+def test_wrong_programs_are_rejected(python: SandboxedPython, completion: str, status: str) -> None:
     verdict = judge(python, completion, make_problem())
     assert (verdict.success, verdict.reward, verdict.status) == (False, 0.0, status), verdict
 
@@ -87,7 +87,7 @@ FUNCTIONAL = {
 @pytest.mark.parametrize(
     "fields", [{"input_output": CALLS}, {"input_output": CALLS, "solutions": [SOLUTION]}, FUNCTIONAL]
 )
-def test_methods_of_a_class_as_leetcode_asks(python: SandboxedPython, fields: dict[str, Any]) -> None:
+def test_methods_of_class_solution_are_called(python: SandboxedPython, fields: dict[str, Any]) -> None:
     assert judge(python, f"```python\n{SOLUTION}```", problem_of(**fields)).success
     wrong = judge(python, f"```python\n{SOLUTION.replace('+ bonus', '')}```", problem_of(**fields))
     assert (wrong.success, wrong.reason) == (False, "wrong")
@@ -103,7 +103,7 @@ def test_a_function_that_the_tests_do_not_name_is_a_fault() -> None:
     assert "func_name" in str(CodeVerifier().problem_fault(problem_of(**fields)))
 
 
-def test_programs_are_judged_by_what_they_write(python: SandboxedPython) -> None:
+def test_programs_are_judged_by_their_output(python: SandboxedPython) -> None:
     assert judge(python, f"```python\n{RIGHT_SUM}\n```", problem_of(**SUMS)).success
     main = f"import sys\nif __name__ == '__main__':\n    {RIGHT_SUM}\n    sys.exit(0)"
     assert judge(python, main, problem_of(**SUMS)).success
@@ -154,7 +154,7 @@ def test_a_sound_reference_is_run_once(python: SandboxedPython) -> None:
     assert not judge(python, "print(1)", sound).success
 
 
-def test_pairs_are_read_in_their_public_forms() -> None:
+def test_pairs_are_read_in_the_forms_of_public_data_sets() -> None:
     expected = (("1", "2"), ("3", "4"))
     forms = [
         {"input_output": {"inputs": ["1", "3"], "outputs": ["2", "4"]}},
@@ -177,7 +177,7 @@ def test_pairs_are_read_in_their_public_forms() -> None:
         ({"tests": [{"input": "1"}]}, "tests has an input without an output"),
     ],
 )
-def test_problems_without_usable_tests_say_why(fields: dict[str, Any], fault: str) -> None:
+def test_problem_without_usable_tests_has_a_reason(fields: dict[str, Any], fault: str) -> None:
     assert (CodeVerifier().problem_fault(problem_of(**fields)) or "").startswith(fault)
 
 

@@ -19,7 +19,7 @@ def shown(environment, agent):
     return "\n".join(message["content"] for message in environment.agents[agent].prompt())
 
 
-def test_it_is_the_math_env():
+def test_math_env_is_registered():
     assert find_environment("math_env") is MathEnvironment
     assert MathEnvironment.agent_names(MathSettings()) == ("reasoner", "tool_user")
     assert MathEnvironment.agent_names(MathSettings(single_agent=True)) == ("math_single_agent",)
@@ -56,7 +56,7 @@ def test_reasoner_agreeing_with_the_tool_user_ends_the_episode(python):
     assert (environment.done, environment.success) == (True, True)
 
 
-def test_a_malformed_message_leaves_the_last_answer_standing(python):
+def test_malformed_message_keeps_the_last_answer(python):
     environment = new(python=python)
     steps = say(environment, box("918273"), program("print(1)"), "no box", program("print(918273)"))
     assert [step.reward for step in steps] == [1.0, 0.0, -0.5, 1.0]
@@ -77,7 +77,7 @@ def test_wrong_percentage_fails_under_both_readings(python):
     assert environment.success is False
 
 
-def test_one_alone_is_done_with_its_first_well_formed_answer():
+def test_single_agent_is_done_after_its_first_well_formed_answer():
     environment = new(single_agent=True)
     assert say(environment, "hm")[0].reward == -0.5
     assert not environment.done
@@ -144,7 +144,7 @@ def test_program_without_an_answer_is_penalised(python, message, fault):
     ],
     ids=lambda lines: lines[-1],
 )
-def test_a_hostile_program_costs_a_step_and_no_more(python, lines):
+def test_hostile_program_is_only_a_failed_step(python, lines):
     environment = new(python=python)
     _, step = say(environment, box("918273"), program(*lines))
     assert step.reward == -0.5
@@ -155,7 +155,7 @@ def test_a_hostile_program_costs_a_step_and_no_more(python, lines):
     assert environment.success is True
 
 
-def test_each_sees_the_other_ones_answer_and_its_own_program(python):
+def test_agents_see_the_others_answer_and_their_own_program(python):
     environment = new(python=python)
     assert "918273" not in shown(environment, "reasoner") + shown(environment, "tool_user")
     say(environment, box("111"), program("print('half way')", "print(222)"))
@@ -243,7 +243,7 @@ def test_the_last_right_answer_of_a_quoted_text_is_printed(python):
     assert python.run(text.removeprefix("```python\n").removesuffix("\n```")).output == "\\frac{'1'}{2}\n"
 
 
-def test_equality_of_answers():
+def test_equal_answers_are_recognized():
     judge = Judge(problem(), VERIFIERS)
     assert judge.is_same("yes", "yes")
     assert judge.is_same("1/2", "0.5")

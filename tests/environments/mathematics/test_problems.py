@@ -33,7 +33,7 @@ def problems(tmp_path_factory):
     return list(read_problems(loaded.path))
 
 
-def test_the_oracle_solves_all_and_chance_none(problems):
+def test_oracle_solves_all_problems_and_random_none(problems):
     for number, problem in enumerate(problems):
         knows = new(problem, single_agent=True)
         (agent,) = knows.agents.values()

@@ -70,7 +70,7 @@ def test_the_hash_is_of_the_content_alone(tmp_path):
         (b"[1]\n", "row 1: expected a JSON object"),
     ],
 )
-def test_a_broken_corpus_is_one_line(tmp_path, content, message):
+def test_malformed_corpus_is_reported_in_one_line(tmp_path, content, message):
     path = tmp_path / "c.jsonl"
     path.write_bytes(content)
     with pytest.raises(InputError, match=re.escape(message)) as raised:
@@ -79,7 +79,7 @@ def test_a_broken_corpus_is_one_line(tmp_path, content, message):
     assert "\n" not in str(raised.value)
 
 
-def test_a_missing_corpus_is_one_line(tmp_path):
+def test_missing_corpus_is_reported_in_one_line(tmp_path):
     with pytest.raises(InputError, match=r"there is no corpus /nowhere: name a folder of texts, or a .jsonl"):
         list(read_corpus("/nowhere"))
     with pytest.raises(InputError, match=r"holds no .txt or .md files"):

@@ -31,7 +31,7 @@ def found(index, queries):
     return {document.id for query in queries for document in index.search(query, TOP_K)}
 
 
-def test_there_are_enough_and_half_take_two_documents():
+def test_half_of_the_questions_need_two_documents():
     assert len(DOCUMENTS) >= 120
     assert len(QUESTIONS) == 60
     assert sum(len(question["supports"]) == 2 for question in QUESTIONS) == 30
@@ -55,7 +55,7 @@ def test_answer_is_in_the_last_document_but_not_the_question(question):
     )
 
 
-def test_two_documents_hang_together_by_a_name():
+def test_two_documents_are_linked_by_a_name():
     """The subject of one stands in the other: who read the first knows what to look for next."""
     for question in QUESTIONS:
         if len(question["supports"]) == 2:

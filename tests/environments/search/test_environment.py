@@ -77,7 +77,7 @@ def shown(environment, agent):
     return environment.agents[agent].prompt()[-1]["content"]
 
 
-def test_it_is_the_search_env():
+def test_search_env_is_registered():
     assert find_environment("search_env") is SearchEnvironment
     assert SearchEnvironment.agent_names(SearchSettings()) == ("decomposer", "searcher", "answerer")
 
@@ -89,7 +89,7 @@ def play_first_turn(environment):
     say(environment, "answerer", "<more>her birthplace</more>")
 
 
-def test_each_agent_is_shown_what_the_one_before_it_found(index):
+def test_each_prompt_has_the_results_of_the_agents_before(index):
     environment = new(index)
     assert environment.turn_order == ("decomposer", "searcher", "answerer")
     step = say(environment, "decomposer", "<questions>\nWho founded Arden?\n- And then what?\n\n</questions>")
@@ -280,13 +280,13 @@ def test_the_oracle_solves_all_and_finds_every_support(problems, own_index, tmp_
         assert [turn.reward for turn in episode.turns] == [1.0, 1.0, 1.0]
 
 
-def test_chance_solves_none(problems, own_index, tmp_path):
+def test_random_policy_solves_no_problem(problems, own_index, tmp_path):
     for seed in range(0, 1000, 100):
         for episode in episodes("random", problems, own_index, tmp_path, seed):
             assert (episode.success, episode.error) == (False, None)
 
 
-def test_the_same_again_is_the_same(problems, own_index, tmp_path):
+def test_episodes_are_reproducible(problems, own_index, tmp_path):
     first, again = (episodes("random", problems[:5], own_index, tmp_path, 3) for _ in range(2))
     assert [(episode.messages, episode.turns) for episode in first] == [
         (episode.messages, episode.turns) for episode in again

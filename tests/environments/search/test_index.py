@@ -34,7 +34,7 @@ def ids(found):
     return [document.id for document in found]
 
 
-def test_the_best_comes_first(index):
+def test_best_document_comes_first(index):
     found = index.search("cat", 10)
     assert ids(found) == ["cat", "dog"]
     assert found[0].title == "The cat"
@@ -77,7 +77,7 @@ def test_no_text_is_a_syntax_error(index, query):
     assert len(index.search(query, 2)) <= 2
 
 
-def test_frequent_words_count_only_without_rarer_ones(monkeypatch):
+def test_frequent_words_are_searched_only_without_rarer_ones(monkeypatch):
     monkeypatch.setattr("rollmill.environments.search.index._MOST_SCORED", 3)
     with FullTextIndex(DOCUMENTS) as index:
         assert ids(index.search("cat dog", 9)) == ["dog", "cat"]  # 2 + 1 documents
@@ -96,7 +96,7 @@ def test_many_threads_search_at_once(index):
     assert found == [["cat"], ["dog"], ["house"], ["cafe"]] * 100
 
 
-def test_nothing_is_left_when_it_is_closed():
+def test_closed_index_leaves_no_files():
     index = FullTextIndex(DOCUMENTS)
     folder = index._folder.path
     assert folder.is_dir()
@@ -108,7 +108,7 @@ def test_nothing_is_left_when_it_is_closed():
         index.search("cat", 1)
 
 
-def test_nothing_is_left_where_it_cannot_be_made():
+def test_failed_index_leaves_no_files():
     root = Path(tempfile.gettempdir()) / f"rollmill-search-{os.geteuid()}"
     before = set(root.iterdir()) if root.exists() else set()
     with pytest.raises(InputError, match="the corpus has two documents with the id 'cat'"):
@@ -118,7 +118,7 @@ def test_nothing_is_left_where_it_cannot_be_made():
     assert set(root.iterdir()) <= before
 
 
-def test_what_a_killed_process_left_goes_with_the_next_index():
+def test_next_index_removes_files_of_a_killed_process():
     code = (
         "import time; from rollmill.environments.search.index import open_index; index = open_index('');"
         "print(index._folder.path, flush=True); time.sleep(600)"

@@ -73,7 +73,7 @@ def test_other_shapes_of_documents(searching):
         ]
 
 
-def test_a_query_without_anything_is_not_sent(searching):
+def test_empty_query_is_not_sent(searching):
     with Service(found()) as service:
         searcher = searching(service)
         assert searcher.search("  ", 3) == searcher.search("a", 0) == []
@@ -81,7 +81,7 @@ def test_a_query_without_anything_is_not_sent(searching):
         assert searcher.search("a", 3) == []
 
 
-def test_failures_on_the_way_are_sent_again(searching, monkeypatch):
+def test_transient_failures_are_retried(searching, monkeypatch):
     monkeypatch.setattr(backoff, "_LONGEST_BACKOFF_S", 0.01)
     with Service((500, b"oh"), (503, b"busy"), (502, b""), found(ITEM)) as service:
         assert len(searching(service).search("q", 3)) == 1

@@ -24,7 +24,7 @@ from rollmill.environments.search.scoring import is_exact_match, normalized
         ("50%", "50"),
     ],
 )
-def test_case_punctuation_articles_and_spaces_say_nothing(given, wanted):
+def test_case_punctuation_articles_and_spaces_are_ignored(given, wanted):
     assert is_exact_match(given, [wanted])
 
 
@@ -50,17 +50,17 @@ def test_case_punctuation_articles_and_spaces_say_nothing(given, wanted):
         ("...", "!"),
     ],
 )
-def test_a_part_or_more_is_not_the_answer(given, wanted):
+def test_part_of_or_more_than_the_answer_is_wrong(given, wanted):
     assert not is_exact_match(given, [wanted])
 
 
-def test_any_of_those_accepted_will_do():
+def test_every_accepted_answer_is_right():
     assert is_exact_match("seven arches", ["seven", "7", "Seven Arches"])
     assert not is_exact_match("seven", [])
 
 
 @given(st.text())
-def test_normalising_settles(text):
+def test_normalization_is_idempotent(text):
     once = normalized(text)
     assert once == " ".join(once.split())
     assert normalized(f"The {once}!") == normalized(once)

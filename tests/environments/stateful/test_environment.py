@@ -26,7 +26,7 @@ CORNER = {"grid": ["#######", "#--@--#", "#--$-.#", "#-----#", "#######"]}
 """Pushed down, the box stands at a wall and never reaches its goal."""
 
 
-def test_it_is_listed():
+def test_environment_is_registered():
     assert find_environment("stateful_env") is StatefulEnvironment
 
 
@@ -41,7 +41,7 @@ def test_the_oracle_solves_every_problem_and_the_random_policy_none(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("difficulty", ["easy", "medium", "hard"])
-def test_the_oracle_takes_the_shortest_way_and_chance_finds_none(name, difficulty):
+def test_oracle_takes_the_shortest_path_and_random_finds_none(name, difficulty):
     chosen = StatefulSettings(world=name, difficulty=difficulty, problems=40, single_agent=True)
     problems = list(brought(chosen))
     assert len({orjson.dumps(one.fields["state"]) for one in problems}) >= 39
@@ -155,7 +155,7 @@ def test_a_dead_end_ends_the_episode_without_success():
     assert environment.agents["stateful_single_agent"].oracle() == '<actions>["up"]</actions>'
 
 
-def test_a_turn_has_so_many_actions_and_no_more():
+def test_actions_of_a_turn_are_limited():
     environment = begin("path_finding", CORRIDOR, max_actions=2)
     act = environment.agents["tool_caller"].act
     assert act('<actions>["right", "right", "right"]</actions>').info["not_done"] == 1
@@ -177,7 +177,7 @@ def test_a_turn_has_so_many_actions_and_no_more():
         ("<actions>" * 100_000, None),
     ],
 )
-def test_the_last_list_that_can_be_read_counts(message, done):
+def test_last_valid_list_is_used(message, done):
     step = begin("path_finding", CORRIDOR).agents["tool_caller"].act(message)
     assert ("malformed" in step.info) if done is None else (len(step.info["done"]) == done)
 
@@ -230,6 +230,6 @@ def test_demonstrations_are_the_same_each_time_and_legal():
         ({"world": "path_finding", "state": {"grid": ["@G"]}}, None),
     ],
 )
-def test_problems_that_cannot_be_played_say_why(fields, fault):
+def test_unplayable_problem_has_a_reason(fields, fault):
     one = problem("x", {}).model_copy(update={"fields": fields})
     assert StatefulEnvironment.problem_fault(StatefulSettings(), one) == fault

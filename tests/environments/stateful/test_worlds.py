@@ -58,7 +58,7 @@ def unchanging(name: str, stored: dict[str, Any]) -> Any:
 @pytest.mark.parametrize("name", NAMES)
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 5), choices=st.lists(st.tuples(st.booleans(), st.integers(0, 10**6)), max_size=40))
-def test_any_sequence_of_actions_keeps_what_the_rules_keep(name, seed, choices):
+def test_every_action_sequence_keeps_the_invariants(name, seed, choices):
     world = easy(name, seed)
     state, universe = world.start, UNIVERSES[name]
     kept = unchanging(name, world.dump(state))
@@ -86,7 +86,7 @@ def test_any_sequence_of_actions_keeps_what_the_rules_keep(name, seed, choices):
 @pytest.mark.parametrize("name", NAMES)
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 5), choices=st.lists(st.integers(0, 10**6), max_size=12))
-def test_the_solver_leads_to_the_goal_from_wherever_one_went(name, seed, choices):
+def test_solver_reaches_the_goal_from_every_state(name, seed, choices):
     world = easy(name, seed)
     state = world.start
     for number in choices:
@@ -195,7 +195,7 @@ def test_plans_for_queens_are_shortest(rows):
     assert len(world.plan(world.start)) == fewest_actions(world, world.start)
 
 
-def test_eight_queens_keeps_as_many_queens_as_can_be():
+def test_eight_queens_plan_keeps_the_most_queens():
     one, two = ["q.......", ".q......"], ["q.......", ".....q.."]
     for rows, kept in ((one, 1), (two, 2)):
         world = EightQueens.parse({"grid": [*rows, *["........"] * 6]})
@@ -203,7 +203,7 @@ def test_eight_queens_keeps_as_many_queens_as_can_be():
         assert len([action for action in world.plan(world.start) if action.startswith("remove")]) == 2 - kept
 
 
-def test_a_sudoku_is_solved_by_clearing_what_is_wrong():
+def test_sudoku_plan_clears_wrong_digits():
     givens = ["1234", "34.2", "2.43", "4321"]
     world = Sudoku.parse({"grid": givens})
     assert world.plan(world.start) == ["r2c3=1", "r3c2=1"]
@@ -259,7 +259,7 @@ def test_invalid_puzzle_is_refused(name, stored, fault):
     assert str(error.value) == fault
 
 
-def test_a_push_and_a_step_are_two_things():
+def test_push_and_step_are_different_actions():
     world = Sokoban.parse({"grid": ["######", "#@-$.#", "######"]})
     near = world.after(world.start, "right")
     with pytest.raises(IllegalActionError, match='a box is there: "push right" would push it'):
