@@ -1,1 +1,1 @@
-"""Prefect blocks: where outside things are, and the secrets to them."""
+"""Prefect blocks: addresses of servers, services, clusters and stores, and their secrets."""

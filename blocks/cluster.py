@@ -1,4 +1,4 @@
-"""The Dask cluster whose workers have the GPUs."""
+"""The block of a Dask cluster whose workers have the GPUs."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ CONNECT_S = 10
 
 
 class Offers(NamedTuple):
-    """The workers of a cluster, and how much each has of the resource."""
+    """The workers of a cluster, and the amount of the resource that each has."""
 
     cluster: DaskCluster
     supplies: dict[str, float]
-    """Worker's address -> amount; 0 where it has none."""
+    """Amount of the resource by worker's address; 0 for none."""
 
     def suffices(self, amount: int) -> bool:
-        """Return whether any worker has as much."""
+        """Return whether any worker has that amount."""
         return any(supply >= max(amount, 1) for supply in self.supplies.values())
 
     def describe(self) -> str:
-        """Return one line."""
+        """Return one line with the number of workers and their amounts."""
         resource, having = self.cluster.resource, {name: had for name, had in self.supplies.items() if had > 0}
         named = ": " + ", ".join(f"{name} {had:g}" for name, had in having.items()) if having else ""
         return f"{self.cluster.scheduler}: {len(self.supplies)} workers, {len(having)} with {resource}{named}"
 
 
 class DaskCluster(Block):
-    """A running Dask cluster; what it shall run needs this project and this machine's files on its workers.
+    """A running Dask cluster; its workers need this project and see this machine's files.
 
-    `--cluster_block NAME` of a flow lets its workers do what needs GPUs.
+    With `--cluster_block NAME` a flow runs its work that needs GPUs on these workers.
     """
 
     _block_type_name = "Dask cluster"
@@ -56,7 +56,7 @@ class DaskCluster(Block):
     )
 
     def check(self) -> str:
-        """Return its workers, and how many have the resource. Raises `RunStoppedError` where no scheduler answers."""
+        """Return the numbers of workers, all and with the resource. Raises `RunStoppedError` without a scheduler."""
         from distributed import Client
 
         try:
@@ -66,20 +66,21 @@ class DaskCluster(Block):
             raise self.no_answer(error) from error
 
     def offers(self, client: Client) -> Offers:
-        """Return what its workers have now."""
+        """Return the current workers and their amounts of the resource."""
         workers = client.scheduler_info()["workers"]
         return Offers(self, {name: facts["resources"].get(self.resource, 0) for name, facts in workers.items()})
 
     def no_worker(self, offers: Offers, amount: int) -> str:
-        """Return what to say when none of its workers has as much."""
-        wanted = f"{self.resource}={max(amount, 1)}"
+        """Return the error message for when none of its workers has that amount."""
+        resource = f"{self.resource}={max(amount, 1)}"
         return (
-            f"no worker has {wanted} ({offers.describe()}): "
-            f"start one with `dask worker {self.scheduler} --resources {wanted}`; the same command continues"
+            f"no worker has {resource} ({offers.describe()}): "
+            f"start one with `dask worker {self.scheduler} --resources {resource}`, then run the same command again "
+            "to continue"
         )
 
     def no_answer(self, error: OSError) -> RunStoppedError:
-        """Return what to say when its scheduler cannot be reached."""
+        """Return the error for when its scheduler cannot be reached."""
         return RunStoppedError(
             f"no Dask scheduler answers at {self.scheduler}: start it (`dask scheduler`), or correct the address "
             "in the dask-cluster block",
@@ -88,16 +89,16 @@ class DaskCluster(Block):
 
 
 def dask_cluster(name: str | None) -> DaskCluster | None:
-    """Return a saved `DaskCluster`; None for no name. Raises `InputError` where there is no such block."""
+    """Return a saved `DaskCluster`; None for no name. Raises `InputError` if there is no such block."""
     return None if name is None else load_block(DaskCluster, name)
 
 
 def given_up() -> Callable[[], bool] | None:
-    """For a task on a worker of a cluster: whether that no longer wants it, or is ending itself; elsewhere None.
+    """Return a function that tells whether the current Dask task was cancelled or its worker is closing; else None.
 
-    A scheduler forgets a task when the client that wants it is gone, however that ended.
+    None outside of Dask workers. A scheduler cancels a task when its client has disconnected, for whatever reason.
     """
-    distributed = sys.modules.get("distributed")  # a worker has it
+    distributed = sys.modules.get("distributed")  # imported in every worker
     if distributed is None:
         return None
     try:

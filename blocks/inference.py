@@ -1,4 +1,4 @@
-"""Inference: servers that run somewhere, and how this machine starts its own."""
+"""The blocks of inference: running servers, and the settings for starting vLLM on a machine."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
 
 
 class InferenceEndpoint(Block):
-    """OpenAI-compatible servers that are running, and the key to them.
+    """Running OpenAI-compatible servers, and their key.
 
-    `--endpoint_block NAME` of a flow asks these servers instead of starting one.
+    With `--endpoint_block NAME` a flow uses these servers instead of starting one.
     """
 
     _block_type_name = "Inference endpoint"
@@ -66,14 +66,15 @@ class InferenceEndpoint(Block):
         )
 
     def to_config(self) -> EndpointConfig:
-        """Return the domain's own config object."""
+        """Return the configuration object of the domain."""
         return EndpointConfig(base_urls=tuple(self.base_urls), api_key=self.api_key, headers=self.secret_headers)
 
 
 class VLLMServer(Block):
-    """How a machine starts vLLM.
+    """Settings for starting vLLM on a machine.
 
-    `--server_block NAME` of a flow starts its servers so; without, the Python of `make setup` and vLLM's defaults do.
+    With `--server_block NAME` a flow starts its servers with them; without, with the Python of `make setup` and vLLM's
+    defaults.
     """
 
     _block_type_name = "vLLM server"
@@ -93,12 +94,12 @@ class VLLMServer(Block):
     def check(self) -> str:
         """Return the Python that will be used, its vLLM and this machine's GPUs, in one line.
 
-        Asks that Python. Raises `InputError` where it is not there, and `ServingError` where it has no vLLM.
+        Runs that Python. Raises `InputError` if it does not exist, and `ServingError` if it has no vLLM.
         """
         return describe_vllm(self.to_config().interpreter(), self.environment)
 
     def to_config(self) -> ServerConfig:
-        """Return the domain's own config object."""
+        """Return the configuration object of the domain."""
         return ServerConfig(
             python=self.python,
             arguments=tuple(self.arguments),

@@ -1,4 +1,4 @@
-"""All kinds of blocks, as they are registered."""
+"""All block types that are registered."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Saved blocks by their names."""
+"""Loads saved blocks by name."""
 
 from __future__ import annotations
 

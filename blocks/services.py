@@ -1,4 +1,4 @@
-"""Services that run somewhere: sandboxes, evaluation, search; and all that a job's parameters name by blocks."""
+"""The blocks of services: sandboxes, evaluation, search; loads all blocks that a job's parameters name."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from rollmill.inference.http_service import ServiceConfig, service_url
 
 
 class ServiceBlock(Block):
-    """The address of a service, and the token to it."""
+    """The address of a service, and its token."""
 
     address: str = Field(description="Where it is: host:port or a URL.")
     token: SecretStr | None = Field(default=None, description="Sent as a bearer token; leave empty for none.")
 
     def check(self) -> str:
-        """Return what is there, in one line. Raises `ServingError` where nothing answers or the token is refused."""
+        """Return a description of the service, in one line. Raises `ServingError` if it does not answer or refuses."""
         return self.to_config().describe()
 
     def to_config(self) -> ServiceConfig:
-        """Return the domain's own config object. Raises `InputError` for what is no address."""
+        """Return the configuration object of the domain. Raises `InputError` for an invalid address."""
         return ServiceConfig(address=service_url(self.address), token=self.token)
 
 
 class SandboxService(ServiceBlock):
-    """A service that starts sandboxes and runs commands in them, and the token to it.
+    """A service that starts sandboxes and runs commands in them, and its token.
 
-    `--sandbox_block NAME` of a flow lets agents' commands run there; `python -m rollmill.services.sandbox` is one.
+    With `--sandbox_block NAME` a flow runs agents' commands there; `python -m rollmill.services.sandbox` is one.
     """
 
     _block_type_name = "Sandbox service"
@@ -41,9 +41,9 @@ class SandboxService(ServiceBlock):
 
 
 class EvaluationService(ServiceBlock):
-    """A service that grades what agents left in sandboxes, and the token to it.
+    """A service that grades the work trees that agents left in sandboxes, and its token.
 
-    `--eval_block NAME` of a flow has attempts graded there; `python -m rollmill.services.evaluation` is one.
+    With `--eval_block NAME` a flow grades attempts there; `python -m rollmill.services.evaluation` is one.
     """
 
     _block_type_name = "Evaluation service"
@@ -54,9 +54,9 @@ class EvaluationService(ServiceBlock):
 
 
 class SearchService(ServiceBlock):
-    """A service that finds documents by `/retrieve`, and the token to it.
+    """A service that retrieves documents by `/retrieve`, and its token.
 
-    `--search_block NAME` of `collect_episodes` lets agents search there.
+    With `--search_block NAME`, `collect_episodes` lets agents search there.
     """
 
     _block_type_name = "Search service"
@@ -67,14 +67,14 @@ class SearchService(ServiceBlock):
 
 
 def service_config(kind: type[ServiceBlock], name: str | None) -> ServiceConfig | None:
-    """Return the config of a saved service; None for no name. Raises `InputError` where there is no such block."""
+    """Return the configuration of a saved service; None for no name. Raises `InputError` if there is no such block."""
     return None if name is None else load_block(kind, name).to_config()
 
 
 def find_services(parameters: GenerationParameters) -> Services:
-    """Read the blocks that a job's parameters name, as far as it has such parameters.
+    """Load the blocks that a job's parameters name; not every job has a parameter for each.
 
-    Raises `InputError` where there is no such block.
+    Raises `InputError` if there is no such block.
     """
 
     def name(field: str) -> str | None:

@@ -1,4 +1,4 @@
-"""Storage: where results are copied to, and the key to that place."""
+"""The block of a result store, and its key."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from rollmill.files.store import Store, StoreConfig
 
 
 class ResultStore(Block):
-    """A place that the results of runs are copied to, besides the output directory: a shared folder, or S3.
+    """A store that results of runs are copied to, in addition to the output directory: a shared folder, or S3.
 
-    `--store_block NAME` of a flow copies what the run leaves to `<url>/<name of the run's directory>/`.
+    With `--store_block NAME` a flow copies the run's results to `<url>/<name of the run's directory>/`.
     """
 
     _block_type_name = "Result store"
@@ -35,14 +35,14 @@ class ResultStore(Block):
     secret: SecretStr | None = Field(default=None, description="Secret access key for S3; goes with the key.")
 
     def check(self) -> str:
-        """Write, read and delete a small file there; return one line that says so.
+        """Write, read and delete a small file there; return a one-line confirmation.
 
-        Raises `InputError` where there is no such place or the key is refused, `RunStoppedError` where nothing answers.
+        Raises `InputError` if the store does not exist or refuses the key, `RunStoppedError` if nothing answers.
         """
         return Store(self.to_config()).check()
 
     def to_config(self) -> StoreConfig:
-        """Return the domain's own config object."""
+        """Return the configuration object of the domain."""
         return StoreConfig(url=self.url, endpoint_url=self.endpoint_url, key=self.key, secret=self.secret)
 
 

@@ -1,4 +1,4 @@
-"""What the Prefect server does by itself: dead runs are noticed and started again once, people are told."""
+"""The Prefect server's automations: mark dead runs as crashed, restart crashed runs once, send notifications."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ _DEPLOYED: dict[str, str | list[str]] = {
     "prefect.resource.id": "prefect.deployment.*",
 }
 _FIRST_TIME = ["0", "1"]
-"""How often a run had begun, the time that crashed included."""
+"""Values of a run's count at its first crash."""
 
 
 _ONCE = timedelta(seconds=10)
 _STARTING_S = 600.0
-"""Seconds from a worker's taking a run to its beginning."""
+"""Seconds from a worker's claim of a run to the run's start."""
 
 
 def automations(*, silent_s: float, late_s: float, notification: UUID | None) -> Iterator[AutomationCore]:
-    """Yield all of them; those that tell somebody only where there is a notification block.
+    """Yield all automations; those that send notifications only if there is a notification block.
 
-    `silent_s`: seconds without a heartbeat after which a run is dead; `late_s`: for how long a run may be late before
-    somebody is told.
+    `silent_s`: seconds without a heartbeat after which a run is dead; `late_s`: seconds that a run may be late before a
+    notification is sent.
     """
     yield AutomationCore(
         name="rollmill: a silent run has crashed",
-        description="No heartbeat: its process or its machine is gone. The run is marked as crashed.",
+        description="No heartbeat: its process or its machine has ended. The run is marked as crashed.",
         trigger=_absent({"prefect.flow-run.heartbeat"}, {"prefect.flow-run.heartbeat", *_ENDS}, silent_s),
-        actions=[_crashed(f"no sign of life for {silent_s:g} s: its process or its machine is gone")],
+        actions=[_crashed(f"no heartbeat for {silent_s:g} s: its process or its machine has ended")],
     )
     yield AutomationCore(
         name="rollmill: a run that never began has crashed",
@@ -84,12 +84,12 @@ def _absent(after: set[str], expected: set[str], within_s: float) -> EventTrigge
 
 
 def _seen(state: str, match: dict[str, Any] | None = None) -> EventTrigger:
-    # Prefect's server may deliver one event several times: within some seconds only the first counts.
+    # Prefect's server may deliver an event several times: within some seconds only the first counts.
     return _trigger(posture=Posture.Reactive, expect={f"prefect.flow-run.{state}"}, within=_ONCE, match=match or {})
 
 
 def _trigger(*, match: dict[str, Any], **how: Any) -> EventTrigger:
-    """Of runs of deployments: a run in a terminal has somebody who sees it end."""
+    """Build a trigger for runs of deployments only: a run in a terminal has a user who sees its end."""
     return EventTrigger(
         match={"prefect.resource.id": "prefect.flow-run.*", **match},
         match_related=_DEPLOYED,

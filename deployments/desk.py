@@ -1,4 +1,4 @@
-"""The earlier name of `python -m deployments.local`, which scripts of users still call."""
+"""The former name of `python -m deployments.local`, kept for users' scripts."""
 
 from deployments.local import PROG, main
 from rollmill.config.command_line import report_errors

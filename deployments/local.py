@@ -1,4 +1,4 @@
-"""A Prefect server, a worker and everything registered, on one machine: `python -m deployments.local up`."""
+"""Starts a Prefect server and a worker on one machine, with everything registered: `python -m deployments.local up`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _LOOK_S = 0.5
 
 
 class StateDirectory(BaseModel):
-    """Where the server's database and the logs are."""
+    """The folder of the server's database and the logs."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -49,15 +49,15 @@ class Up(StateDirectory, Registration):
 
 
 class RunInForeground(Up):
-    """The same in the foreground, until it is ended."""
+    """Runs the Prefect server and the worker in the foreground, until the process is ended."""
 
 
 class Down(StateDirectory):
-    """Ends the server, the worker and all that runs on it; runs that were under way continue after the next `up`."""
+    """Ends the server, the worker and its runs; unfinished runs continue after the next `up`."""
 
 
 def up(parameters: Up) -> str:
-    """Start `run` in the background; return what to type next. Raises `ServingError` where it does not come up."""
+    """Start `run` in the background; return instructions for the shell. Raises `ServingError` if it does not start."""
     process = _holder(parameters.folder)
     if process is None:
         process = _start(parameters)
@@ -88,7 +88,7 @@ def _start(parameters: Up) -> psutil.Popen:
 
 
 def down(parameters: Down) -> str:
-    """End what `up` started; return one line. Raises `ServingError` where it does not end."""
+    """End the processes that `up` started; return one line. Raises `ServingError` if they do not end."""
     process = _holder(parameters.folder)
     if process is None:
         return "nothing runs\n"
@@ -101,9 +101,9 @@ def down(parameters: Down) -> str:
 
 
 def run(parameters: RunInForeground) -> NoReturn:
-    """Keep server and worker until this process is ended; whatever ends it, they end too.
+    """Keep server and worker running until this process ends, however it ends.
 
-    One that ends is started again. Raises `ServingError` where one of them does not start.
+    Restarts one that ends. Raises `ServingError` if one of them does not start.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with lock_directory(parameters.folder, flag="--folder"), _Server(parameters) as server:
@@ -118,7 +118,7 @@ def run(parameters: RunInForeground) -> NoReturn:
 
 
 class _Server:
-    """Prefect's server, for a `with` block."""
+    """Prefect's server as a context manager."""
 
     def __init__(self, parameters: Up) -> None:
         self.api = f"http://{parameters.host}:{parameters.port}/api"
@@ -139,7 +139,7 @@ class _Server:
         self._end()
 
     def keep_up(self) -> None:
-        """Start it again where it has ended; runs go on meanwhile. Raises `ServingError` where it does not start."""
+        """Restart the server if it has ended; runs continue meanwhile. Raises `ServingError` if it does not start."""
         if self._process.returncode is not None:
             sys.stderr.write(f"the Prefect server ended with code {self._process.returncode}: it is started again\n")
             self._process.end()
@@ -162,7 +162,7 @@ class _Server:
 
 
 def _register(parameters: Up, api: str) -> None:
-    """Register in a process of its own: Prefect reads where its server is when it is imported."""
+    """Register in a separate process: Prefect reads its server's address when it is imported."""
     flags = parameters.model_dump(include=set(Registration.model_fields), exclude_none=True)
     command = [sys.executable, "-m", "deployments.registration", *(f"--{name}={flags[name]}" for name in flags)]
     environment = {**os.environ, **_environment(parameters.folder), "PREFECT_API_URL": api}
@@ -174,7 +174,7 @@ def _register(parameters: Up, api: str) -> None:
 
 @contextmanager
 def _worker(parameters: Up, api: str) -> Iterator[SupervisedProcess]:
-    """Yield a worker of the pool, once the server knows it."""
+    """Start a worker of the pool, and yield it once it is connected to the server."""
     command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, "--name", "desk"]
     log = parameters.folder / "worker.log"
     before = log.stat().st_size if log.exists() else 0
@@ -188,6 +188,15 @@ def _worker(parameters: Up, api: str) -> Iterator[SupervisedProcess]:
 
 
 def _wait(process: SupervisedProcess, is_ready: Callable[[], bool], timeout_s: float, log: Path, what: str) -> None:
+    """Wait until a process is ready. Raises `ServingError` if it ends or takes too long.
+
+    Args:
+        process: The process.
+        is_ready: Tells whether it is ready.
+        timeout_s: Seconds to wait.
+        log: Its log, for the error.
+        what: Its name in the error.
+    """
     deadline = time.monotonic() + timeout_s
     while not is_ready():
         if process.returncode is not None or time.monotonic() > deadline:
@@ -196,13 +205,13 @@ def _wait(process: SupervisedProcess, is_ready: Callable[[], bool], timeout_s: f
 
 
 def _environment(folder: Path) -> dict[str, str]:
-    """Return where Prefect keeps its files, unless the user named a place."""
+    """Return the variables for Prefect's home in the folder, unless the user has set PREFECT_HOME."""
     home = os.environ.get("PREFECT_HOME") or str(folder / "prefect")
     return {"PREFECT_HOME": home, "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
 
 
 def _holder(folder: Path) -> psutil.Process | None:
-    """Return the process that runs there."""
+    """Return the process that holds the folder's lock; None if nothing runs."""
     try:
         with lock_directory(folder):
             return None
@@ -222,7 +231,7 @@ COMMANDS: Mapping[str, type[BaseModel]] = {"up": Up, "down": Down, "run": RunInF
 
 
 def main() -> None:
-    """Do what the command line says."""
+    """Run the command."""
     parameters = parse_command(COMMANDS, prog=PROG, description=__doc__ or "", examples="")
     if isinstance(parameters, RunInForeground):
         run(parameters)

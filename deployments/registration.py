@@ -1,6 +1,6 @@
 """Registers blocks, pool, queues, deployments and automations: `python -m deployments.registration`.
 
-Any number of times: what is there is brought up to date, and schedules that somebody switched on stay on.
+Can be repeated: existing objects are updated, and schedules that somebody activated stay active.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ GPU, CPU = "gpu", "cpu"
 
 
 class Registration(BaseModel):
-    """What a Prefect server is told of this project."""
+    """Registers this project's blocks, queues, deployments and automations at a Prefect server."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -38,19 +38,21 @@ class Registration(BaseModel):
     )
     cpu_runs: int = parameter(4, "Limits", "Other runs", "At a time; more wait.", ge=1, le=10_000)
     silent_s: float = parameter(
-        120.0, "Limits", "Silence", "Seconds without a sign of life after which a run counts as crashed.", ge=45
+        120.0, "Limits", "Silence", "Seconds without a heartbeat after which a run counts as crashed.", ge=45
     )
-    late_s: float = parameter(3600.0, "Notification", "Late", "Seconds of being late that are worth telling.", ge=10)
+    late_s: float = parameter(
+        3600.0, "Notification", "Late", "Seconds that a run is late before a notification is sent.", ge=10
+    )
     notify: str | None = parameter(
         None, "Notification", "Notification block",
-        "Told of runs that fail, crash or are late: TYPE/NAME, such as slack-webhook/team.", metavar="TYPE/NAME",
+        "Is sent runs that fail, crash or are late: TYPE/NAME, such as slack-webhook/team.", metavar="TYPE/NAME",
     )  # fmt: skip
 
 
 def register(parameters: Registration) -> None:
     """Register everything at the server that `PREFECT_API_URL` names.
 
-    Raises `InputError` for a notification block that is not there, `ServingError` where the server does not answer or
+    Raises `InputError` for a notification block that does not exist, `ServingError` if the server does not answer or
     refuses a deployment.
     """
     from prefect.client.orchestration import get_client
@@ -92,7 +94,7 @@ def _deploy() -> None:
 
 
 def _active_schedules(client: SyncPrefectClient) -> set[tuple[UUID, str]]:
-    """(Deployment, slug) of the schedules that are on."""
+    """Return (deployment id, slug) of the active schedules."""
     return {
         (deployment.id, schedule.slug)
         for deployment in client.read_deployments()

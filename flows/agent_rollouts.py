@@ -5,7 +5,7 @@ import sys
 from rollmill.terminal.interruption import interruptible, leave_when_interrupted
 
 if __name__ == "__main__":
-    leave_when_interrupted("agent_rollouts")  # first of all: the rest is imported for seconds
+    leave_when_interrupted("agent_rollouts")  # before all else: the other imports take seconds
 
 from rollmill.config.command_line import report_errors
 from rollmill.generation.finished import finished_outcomes
@@ -33,7 +33,7 @@ The same command again continues a run that was interrupted. VLLM_API_KEY holds 
 """
 
 if __name__ == "__main__":
-    # Before Prefect is imported, which takes seconds: help, mistakes, and calls that are complete answer at once.
+    # Before Prefect is imported, which takes seconds: help, errors and finished runs answer at once.
     with report_errors("agent_rollouts"):
         call_parameters = parse(sys.argv[1:], description=DESCRIPTION, examples=EXAMPLES)
         complete = finished_outcomes(
@@ -61,7 +61,7 @@ from tasks.run_job import run_job, waiting_threads
 )
 @report_failure
 def agent_rollouts(parameters: AgentRollouts) -> AgentOutcome:
-    """Give every coding problem N attempts by an agent in a sandbox, and score each by tests and speed."""
+    """Run N attempts of an agent at every coding problem, each in a sandbox, and score them by tests and speed."""
     with logged_to(parameters.log_file), storing(parameters.store_block) as store:
         return run_job(AgentRolloutsJob.of(parameters), store)
 

@@ -1,11 +1,11 @@
-"""Environments: episodes of one or several agents, filtered by success, that become training data."""
+"""Episodes: rollouts of one or several agents in an environment, filtered by success to training data."""
 
 import sys
 
 from rollmill.terminal.interruption import interruptible, leave_when_interrupted
 
 if __name__ == "__main__":
-    leave_when_interrupted("collect_episodes")  # first of all: the rest is imported for seconds
+    leave_when_interrupted("collect_episodes")  # before all else: the other imports take seconds
 
 from rollmill.config.command_line import report_errors
 from rollmill.generation.finished import finished_outcomes
@@ -27,7 +27,7 @@ The same command again continues a run that was interrupted. VLLM_API_KEY holds 
 """
 
 if __name__ == "__main__":
-    # Before Prefect is imported, which takes seconds: help, mistakes, and calls that are complete answer at once.
+    # Before Prefect is imported, which takes seconds: help, errors and finished runs answer at once.
     with report_errors("collect_episodes"):
         call_parameters = parse(sys.argv[1:], description=CollectEpisodes.__doc__ or "", examples=EXAMPLES)
         complete = finished_outcomes(call_parameters, [call_parameters.directory], "rollmill.jobs.episodes.job:jobs")
@@ -53,7 +53,7 @@ from tasks.training import train_watched
 )
 @report_failure
 def collect_episodes(parameters: CollectEpisodes) -> CollectionOutcome:
-    """Play episodes in an environment, keep the turns of those that succeed, and train on them if asked to."""
+    """Collect episodes in an environment, keep the turns of successful ones, and train on them if requested."""
     with storing(parameters.store_block) as store:
         outcome = store(run_job(EpisodesJob.of(parameters)))
         training = parameters.training(str(outcome.data)) if outcome.rows else None

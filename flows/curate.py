@@ -1,11 +1,11 @@
-"""Curation: look at rollouts, filter them, export them; as quick commands, and as a flow."""
+"""Curation: analyse, filter and export rollouts; as quick commands, and as a flow."""
 
 import sys
 
 from rollmill.terminal.interruption import interruptible, leave_when_interrupted
 
 if __name__ == "__main__":
-    leave_when_interrupted("curate")  # first of all: the rest is imported for seconds
+    leave_when_interrupted("curate")  # before all else: the other imports take seconds
 
 from rollmill.config.command_line import parse_command, report_errors
 from rollmill.jobs.curation.parameters import COMMANDS, Curate
@@ -28,7 +28,7 @@ EXAMPLES = """\
 """
 
 if __name__ == "__main__":
-    # Before Prefect is imported, which takes seconds, and which the quick commands never need.
+    # Before Prefect is imported, which takes seconds, and which the quick commands do not need.
     with report_errors("curate"):
         command = parse_command({**COMMANDS, "run": Curate}, prog="curate", description=DESCRIPTION, examples=EXAMPLES)
         if not isinstance(command, Curate):
@@ -56,7 +56,7 @@ from tasks.result_upload import storing
 )
 @report_failure
 def curate(parameters: Curate) -> Curated:
-    """Analyse rollouts, filter them, and export what is left."""
+    """Analyse rollouts, filter them, and export the kept ones."""
     with storing(parameters.store_block) as store:
         result_of(analyse_rollouts.submit(parameters))
         kept = result_of(filter_rollouts.submit(parameters))

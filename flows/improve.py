@@ -1,4 +1,4 @@
-"""The loop: rounds of rollouts, training and evaluation, kept only where they make the policy better."""
+"""The improvement loop: rounds of rollouts, training and evaluation, kept only if they improve the policy."""
 
 import sys
 from importlib import import_module
@@ -7,7 +7,7 @@ from typing import Any
 from rollmill.terminal.interruption import interruptible, leave_when_interrupted
 
 if __name__ == "__main__":
-    leave_when_interrupted("improve")  # first of all: the rest is imported for seconds
+    leave_when_interrupted("improve")  # before all else: the other imports take seconds
 
 from rollmill.config.command_line import parse_command_line, report_errors
 from rollmill.jobs.improvement.parameters import Improve
@@ -25,7 +25,7 @@ The same command again continues where it was interrupted. What a round makes is
 """
 
 if __name__ == "__main__":
-    # Before Prefect is imported, which takes seconds: help and mistakes answer at once.
+    # Before Prefect is imported, which takes seconds: help and errors answer at once.
     call_parameters = parse_command_line(Improve, prog="improve", description=Improve.__doc__ or "", examples=EXAMPLES)
 
 from prefect import Flow, flow, runtime
@@ -44,7 +44,7 @@ from tasks.training import train_watched
 
 
 def generating_flow(kind: str) -> Flow[..., Any]:
-    """Return the flow that makes the rollouts of a kind of data source: both have one name."""
+    """Return the flow that generates the rollouts of a kind of data source; both have the same name."""
     flow: Flow[..., Any] = getattr(import_module(f"flows.{kind}"), kind)
     return flow
 
@@ -52,7 +52,7 @@ def generating_flow(kind: str) -> Flow[..., Any]:
 @flow(name="improve", flow_run_name=lambda: f"improve {runtime.flow_run.parameters['parameters'].model_path}")
 @report_failure
 def improve(parameters: Improve) -> LoopResult:
-    """Make a policy better on its own filtered rollouts, as long as held-out problems show that it gets better."""
+    """Train a policy on its own filtered rollouts, as long as it improves on held-out problems."""
     parameters = dated(parameters)
     with lock_loop(parameters), storing(parameters.store_block) as store:
         result_of(check_problems.submit(parameters))
@@ -60,12 +60,12 @@ def improve(parameters: Improve) -> LoopResult:
             reject_sampling(evaluation)
         history = result_of(begin_history.submit(parameters))
         while history.continues(parameters.rounds):
-            history = play_round(parameters, history)
+            history = run_round(parameters, history)
         return store(result_of(end_history.submit(parameters, history)))
 
 
-def play_round(parameters: Improve, history: History) -> History:
-    """Play one round; only what it still misses is made."""
+def run_round(parameters: Improve, history: History) -> History:
+    """Run one round, or the rest of an interrupted one: rollouts, training rows, training, evaluation."""
     plan = plan_round(parameters, history)
     for feed in plan.to_generate:
         generating_flow(feed.kind)(feed.parameters)

@@ -1,11 +1,11 @@
-"""Optimal sampling: training data drawn from q*, between a current policy and a target model."""
+"""Optimal sampling: draws training data from q*, a mixture of a current policy and a target model."""
 
 import sys
 
 from rollmill.terminal.interruption import interruptible, leave_when_interrupted
 
 if __name__ == "__main__":
-    leave_when_interrupted("optimal_sampling")  # first of all: the rest is imported for seconds
+    leave_when_interrupted("optimal_sampling")  # before all else: the other imports take seconds
 
 from rollmill.config.command_line import report_errors
 from rollmill.generation.finished import finished_outcomes
@@ -32,7 +32,7 @@ The same command again continues a run that was interrupted; --start_idx and --t
 """
 
 if __name__ == "__main__":
-    # Before Prefect is imported, which takes seconds, and which the comparison of files never needs.
+    # Before Prefect is imported, which takes seconds, and which `analyze_diagnostics` does not need.
     with report_errors("optimal_sampling"):
         call = parse(sys.argv[1:], description=DESCRIPTION, examples=EXAMPLES)
         if isinstance(call, AnalyzeDiagnostics):
@@ -63,7 +63,7 @@ from tasks.run_job import run_job
 )
 @report_failure
 def optimal_sampling(parameters: OptimalSampling) -> SamplingOutcome:
-    """Draw the samples that are missing from q*, and write all that there are."""
+    """Draw the missing samples from q*, and write all samples."""
     with storing(parameters.store_block) as store:
         return run_job(OptimalSamplingJob.of(parameters), store)
 

@@ -1,9 +1,9 @@
-"""Rejection sampling: N rollouts for every problem, each scored; the errors reported, the good ones kept."""
+"""Rejection sampling: generates and scores N rollouts of every problem, reports errors, keeps the accepted ones."""
 
 from rollmill.terminal.interruption import interruptible, leave_when_interrupted
 
 if __name__ == "__main__":
-    leave_when_interrupted("reject_sampling")  # first of all: the rest is imported for seconds
+    leave_when_interrupted("reject_sampling")  # before all else: the other imports take seconds
 
 from rollmill.config.command_line import parse_command_line, report_errors
 from rollmill.generation.finished import finished_outcomes
@@ -25,7 +25,7 @@ VLLM_API_KEY the key of the server, ROLLMILL_VLLM_PYTHON the Python that has vLL
 """
 
 if __name__ == "__main__":
-    # Before Prefect is imported, which takes seconds: help, mistakes, and calls that are complete answer at once.
+    # Before Prefect is imported, which takes seconds: help, errors and finished runs answer at once.
     call_parameters = parse_command_line(
         RejectSampling, prog="reject_sampling", description=RejectSampling.__doc__ or "", examples=EXAMPLES
     )
@@ -64,7 +64,7 @@ from tasks.run_job import run_job, waiting_threads
 )
 @report_failure
 def reject_sampling(parameters: RejectSampling) -> list[RunOutcome]:
-    """Give every problem N rollouts, score each, report the errors, keep the good ones as training data."""
+    """Generate and score N rollouts of every problem, report errors, keep the accepted ones as training data."""
     parameters = dated(parameters)
     calls = jobs(parameters)
     with storing(parameters.store_block) as store:

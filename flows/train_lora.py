@@ -5,7 +5,7 @@ import sys
 from rollmill.terminal.interruption import interruptible, leave_when_interrupted
 
 if __name__ == "__main__":
-    leave_when_interrupted("train_lora")  # first of all: the rest is imported for seconds
+    leave_when_interrupted("train_lora")  # before all else: the other imports take seconds
 
 from rollmill.config.command_line import parse_command_line, report_errors
 from rollmill.jobs.evaluation.train_and_evaluate import TrainAndEvaluate
@@ -23,7 +23,7 @@ The same command again continues from the last checkpoint.
 """
 
 if __name__ == "__main__":
-    # Before Prefect is imported, which takes seconds: help and mistakes answer at once.
+    # Before Prefect is imported, which takes seconds: help and errors answer at once.
     call_parameters = parse_command_line(
         TrainAndEvaluate, prog="train_lora", description=TrainAndEvaluate.__doc__ or "", examples=EXAMPLES
     )
@@ -42,7 +42,7 @@ from tasks.training import check_evaluation, compare, train_watched
 @flow(name="train-lora", flow_run_name=lambda: f"train-lora {runtime.flow_run.parameters['parameters'].output_dir}")
 @report_failure
 def train_lora(parameters: TrainAndEvaluate) -> Trained:
-    """Train an adapter and, where there are held-out problems, show what it changed."""
+    """Train an adapter and, given held-out problems, evaluate the model before and after."""
     with storing(parameters.store_block) as store:
         check_evaluation(parameters)
         trained = store(train_watched(parameters.training(), parameters.cluster_block))

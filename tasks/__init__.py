@@ -1,5 +1,5 @@
 """Thin Prefect tasks: each calls one function of the domain and logs one line.
 
-What is done is decided by the journal, not by Prefect's cache (`NO_CACHE`): a cached result may name a file that is no
-longer there, while the journal is the file.
+The journal decides what is left to do, not Prefect's cache (`NO_CACHE`): a cached result may name a file that no longer
+exists, while the journal is the file.
 """

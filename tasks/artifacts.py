@@ -1,4 +1,4 @@
-"""Watching a run: its progress as a Prefect artifact, its end as table, text and picture."""
+"""Publishes a run as Prefect artifacts: its progress, and its results as table, text and picture."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _EVERY_S = 5.0
 
 @contextmanager
 def track_progress(progress: Watched, title: str) -> Iterator[None]:
-    """Show progress in the terminal and in a progress artifact, for the time of the block."""
+    """Show progress in the terminal and in a progress artifact while the block runs."""
     ended = threading.Event()
     artifact = cast(UUID, create_progress_artifact(_share(progress), description=_described(progress, title)))
 
@@ -45,7 +45,7 @@ def track_progress(progress: Watched, title: str) -> Iterator[None]:
         while not ended.wait(_EVERY_S):
             _update(artifact, progress, title)
 
-    # A thread begins with an empty context, and without the run's context Prefect looks for another server.
+    # A thread starts with an empty context, and without the flow run's context Prefect would use another server.
     thread = threading.Thread(target=copy_context().run, args=(update,), name="progress-artifact", daemon=True)
     thread.start()
     try:
@@ -60,7 +60,7 @@ def track_progress(progress: Watched, title: str) -> Iterator[None]:
 
 @contextmanager
 def logged_to(path: str | None) -> Iterator[None]:
-    """Write what is logged to the end of a file, too, for the time of the block; None for no file."""
+    """Append log records to a file, too, while the block runs; None for no file."""
     if path is None:
         yield
         return
@@ -114,26 +114,26 @@ def show_text(key: str, text: str, description: str) -> None:
 
 
 def show_picture(key: str, path: Path, description: str) -> None:
-    """Create an image artifact with the picture itself: the server that shows it may not see this machine's files."""
+    """Create an image artifact that embeds the picture: the Prefect server may not see this machine's files."""
     url = "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
     create_image_artifact(url, key=key, description=visible_line(description))
 
 
 def show_files(key: str, name: str, directory: Path, files: Mapping[str, Path]) -> None:
-    """Create a table artifact of where the results are: the machine, the directory, and the files' paths within it.
+    """Create a table artifact of the result files: the machine, the directory, and the paths within it.
 
     Args:
         key: The artifact's.
-        name: What the results are of, for the description.
+        name: The job's, for the description.
         directory: The job's.
-        files: The paths, by what they are.
+        files: The paths, by their meaning.
     """
     rows = [{"what": what, "where": os.path.relpath(path, directory)} for what, path in files.items()]
     show_table(key, rows, f"Results of {name}: {directory.absolute()} on {socket.gethostname()}")
 
 
 def show_outcome(outcome: JobOutcome) -> None:
-    """Show a run when it is over: its table, `statistics`, picture and files as artifacts, its notes as warnings."""
+    """Publish a finished run: its table, `statistics`, picture and files as artifacts, its notes as warnings."""
     keys, name, title = outcome.artifact_keys(), outcome.name, outcome.title
     show_table(keys.table, outcome.table, f"{title}: {name}")
     show_text(keys.statistics, outcome.files["statistics"].read_text(), f"Statistics of {name}")

@@ -1,4 +1,4 @@
-"""A task on a worker of a Dask cluster."""
+"""Runs one Prefect task on a worker of a Dask cluster."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 
 LOOK_S = 2.0
 PATIENCE_S = 20.0
-"""How long a cluster may be without a worker that could run the task."""
+"""Seconds that a cluster may be without a worker that could run the task."""
 
 R = TypeVar("R")
 
 
 def run_on_cluster(cluster: DaskCluster, task: Task[..., R], parameters: dict[str, Any], *, amount: int) -> R:
-    """Run a task, to its end, on a worker that has the amount of the cluster's resource; wait for one that is busy.
+    """Run a task to its end on a worker that has the amount of the cluster's resource, waiting if all are busy.
 
-    The cluster gives the task up when this process ends. Raises `RunStoppedError` where no scheduler answers, where no
-    worker has as much, and where the cluster loses the task.
+    The cluster cancels the task when this process ends. Raises `RunStoppedError` if no scheduler answers, no worker has
+    that amount, or the cluster loses the task.
 
     Args:
         cluster: The cluster.
@@ -53,7 +53,7 @@ def run_on_cluster(cluster: DaskCluster, task: Task[..., R], parameters: dict[st
 
 
 def _wait(cluster: DaskCluster, client: Client, future: PrefectDaskFuture[Any], amount: int) -> None:
-    """Return when the task is over; raise `RunStoppedError` where no worker could run it for a while.
+    """Wait for the task's end. Raises `RunStoppedError` if no worker could run it for `PATIENCE_S`.
 
     Args:
         cluster: The cluster.
@@ -74,7 +74,9 @@ def _wait(cluster: DaskCluster, client: Client, future: PrefectDaskFuture[Any], 
 
 def _result(cluster: DaskCluster, future: PrefectDaskFuture[R]) -> R:
     """Return what the task returned, or raise what it raised."""
-    lost = future.wrapped_future.status != "finished"  # of the task's own failures Dask knows nothing
+    lost = (
+        future.wrapped_future.status != "finished"
+    )  # Prefect returns a task's own failure as a state: to Dask it has finished
     try:
         return future.result()
     except Exception as error:
@@ -82,5 +84,5 @@ def _result(cluster: DaskCluster, future: PrefectDaskFuture[R]) -> R:
             raise
         raise RunStoppedError(
             f"the Dask cluster at {cluster.scheduler} lost the task ({type(error).__name__}: {str(error)[:300]}): "
-            "its workers need this project in the same version; the same command continues"
+            "its workers need this project in the same version; fix this, then run the same command again to continue"
         ) from error

@@ -1,4 +1,4 @@
-"""The steps of curation, and what they show."""
+"""The steps of curation as tasks that publish artifacts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A Prefect server for one command at a desk, where no server is configured."""
+"""Starts a Prefect server for the time of one command, if no server is configured."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _DRAIN_S = 10.0
 
 @contextmanager
 def desk_server() -> Iterator[None]:
-    """Run Prefect's server for the time of the block, unless `PREFECT_API_URL` names one.
+    """Run Prefect's server while the block runs, unless `PREFECT_API_URL` names one.
 
-    Prefect would start one of its own too, but that one outlives a process that is killed. Its records are in
-    Prefect's usual database, so that `prefect server start` shows them later.
-    Raises `ServingError` when it does not start in the time that Prefect's settings give it, and `RunStoppedError` for
-    a flow that failed and whose error a server that was slow to answer did not give back: its message is the error's.
+    Prefect would start one itself, but that one outlives a process that is killed. Its records are in Prefect's usual
+    database, so that `prefect server start` shows them later.
+    Raises `ServingError` if it does not start in the time of Prefect's settings, and `RunStoppedError` for a failed
+    flow whose exception a slow server did not return: with the message of the flow's state.
     """
     try:
         with signals_noted():
@@ -74,7 +74,7 @@ def _temporary_server() -> Iterator[None]:
 
 @contextmanager
 def _drained() -> Iterator[None]:
-    """Send all of Prefect's logs and events to its server at the end of the block, before the server ends."""
+    """Flush all of Prefect's logs and events to its server at the end of the block, before the server ends."""
     try:
         yield
     finally:
@@ -83,6 +83,14 @@ def _drained() -> Iterator[None]:
 
 
 def _wait(server: SupervisedProcess, api: str, log: Path, *, timeout_s: float) -> None:
+    """Wait until the server answers. Raises `ServingError` if it ends or is not ready in time.
+
+    Args:
+        server: Its process.
+        api: URL of its API.
+        log: Its log, for the error.
+        timeout_s: Seconds to wait.
+    """
     deadline = time.monotonic() + timeout_s
     while not healthy(api):
         look()

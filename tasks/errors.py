@@ -1,4 +1,4 @@
-"""How flows and tasks end: a mistake or an outside failure is a failed state with its one line, not a traceback."""
+"""Turns users' mistakes and outside failures into failed states with a one-line message instead of a traceback."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ R = TypeVar("R")
 
 
 def report_failure(function: Callable[P, R]) -> Callable[P, R]:
-    """Turn a `RollmillError` of the function under `@flow` or `@task` into a failed state with the error's message.
+    """Decorate a flow's or task's function so that a `RollmillError` becomes a failed state with the error's message.
 
-    Tasks are then to be submitted: Prefect hands a state that a task returns to a direct caller as it is, unraised.
+    Submit such tasks rather than call them: Prefect returns the state to a direct caller without raising its error.
     """
 
     @functools.wraps(function)
@@ -43,7 +43,7 @@ def report_failure(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def _failure(error: Exception) -> RollmillError | None:
-    """Return the error that the user should read; None for a bug, which keeps its traceback."""
+    """Return the error to show to the user; None for a bug, which keeps its traceback."""
     if isinstance(error, RollmillError):
         return error
     return file_error(error) if isinstance(error, OSError) else None

@@ -1,4 +1,4 @@
-"""Making rollouts in this process: a canary, then shard after shard."""
+"""Generates rollouts in this process: first a canary, then shard by shard."""
 
 from __future__ import annotations
 
@@ -28,42 +28,42 @@ from tasks.interruption import result_of
 SHARD_S = 15.0
 """Seconds of work in one shard, at the rate of the last minute."""
 LEAST_SHARD, MOST_SHARD = 512, 16_384
-"""Bounds of a shard, in rollouts."""
+"""Bounds of a shard's size, in rollouts."""
 
 
 class RolloutMaker(Protocol):
-    """Makes a run's rollouts, wherever that is."""
+    """Generates a run's rollouts, in this process or on workers."""
 
     def try_canary(self) -> None:
-        """Make a few rollouts, say what the rest will cost, and stop where it is not worth it."""
+        """Generate a few rollouts, log the projected cost of the rest, and stop if that is not worth it."""
         ...
 
     def make_all(self) -> None:
-        """Make all that the run still misses. Raises what ended the first shard that failed."""
+        """Generate all missing rollouts. Raises the error of the first shard that failed."""
         ...
 
 
 class LocalRollouts:
-    """Makes a run's rollouts in this process, with the slots of one session: each is journaled as soon as it is made.
+    """Generates a run's rollouts in this process, with the slots of one session; each is journaled at once.
 
-    Shards are handed in ahead of the slots, as many as these need: a straggler of one shard holds up no other.
+    Shards are submitted ahead of the slots' need, so that a straggler of one shard does not delay the next.
     """
 
     def __init__(self, session: RolloutSession) -> None:
         self._session = session
 
     def try_canary(self) -> None:
-        """Make a few rollouts, say what the rest will cost, and stop where it is not worth it."""
+        """Generate a few rollouts, log the projected cost of the rest, and stop if that is not worth it."""
         result_of(try_canary.submit(self._session))
 
     def make_all(self) -> None:
-        """Make all that the run still misses. Raises what ended the first shard that failed."""
+        """Generate all missing rollouts. Raises the error of the first shard that failed."""
         generate_all(self._session)
 
 
 @contextmanager
 def rollouts_here(job: GenerationJob[Any], run: Run, progress: Progress) -> Iterator[LocalRollouts]:
-    """Open a job's servers and sandboxes for the time of the block, and make its rollouts with them.
+    """Open a job's servers and sandboxes while the block runs, to generate its rollouts with them.
 
     Raises as the job's `open_generator` does.
     """
@@ -77,7 +77,7 @@ def rollouts_here(job: GenerationJob[Any], run: Run, progress: Progress) -> Iter
 @task(name="canary", cache_policy=NO_CACHE)
 @report_failure
 def try_canary(session: RolloutSession) -> None:
-    """Make a few rollouts, say what the rest will cost, and stop the run where it is not worth it."""
+    """Generate a few rollouts, log the projected cost of the rest, and stop the run if that is not worth it."""
     run = session.run
     chosen = canary.choose(run.problems(), run.problem_count)
     session.generate(chosen, first=canary.CANARY_ROLLOUTS)
@@ -85,7 +85,7 @@ def try_canary(session: RolloutSession) -> None:
 
 
 def judge_canary(run: Run, chosen: Sequence[Problem], *, slots: int) -> None:
-    """Log what the canary's rollouts predict for the rest. Raises `RunStoppedError` where that is not worth it."""
+    """Log the cost of the run as projected from the canary. Raises `RunStoppedError` if that is not worth it."""
     rollouts = canary.canary_rollouts(run, chosen)
     canary.check_some_answered(rollouts, directory=run.directory)
     projection = canary.project(run, rollouts, slots=slots)
@@ -97,10 +97,10 @@ def judge_canary(run: Run, chosen: Sequence[Problem], *, slots: int) -> None:
 @task(name="rollouts", task_run_name="rollouts of {first}..{last}", cache_policy=NO_CACHE)
 @report_failure
 def generate_shard(session: RolloutSession, problems: Sequence[Problem], first: int, last: int) -> None:
-    """Make what the run still wants of some problems.
+    """Generate the missing rollouts of some problems.
 
     Args:
-        session: Makes the rollouts.
+        session: Generates the rollouts.
         problems: The shard's.
         first: Number of the first problem, for the task's name.
         last: Number of the last problem, for the task's name.
@@ -110,21 +110,21 @@ def generate_shard(session: RolloutSession, problems: Sequence[Problem], first: 
 
 
 def generate_all(session: RolloutSession) -> None:
-    """Hand in all problems, shard by shard, ahead of the slots, and wait for the end.
+    """Submit all problems, shard by shard, ahead of the slots' need, and wait for the end.
 
-    Raises what ended the first shard that failed.
+    Raises the error of the first shard that failed.
     """
     futures: list[PrefectFuture[None]] = []
     for first, shard in shards(session):
         futures.append(generate_shard.submit(session, shard, first, first + len(shard) - 1))
-        if session.stopped:  # the shard just handed in raises why
+        if session.stopped:  # the shard just submitted raises the error
             break
     for future in futures:
         result_of(future)
 
 
 def shards(session: RolloutSession) -> Iterator[tuple[int, list[Problem]]]:
-    """Yield (number of the first problem, problems), each when the slots will soon need it."""
+    """Yield shards as (number of the first problem, problems), each when the slots will soon need it."""
     problems = session.run.problems()
     first = 0
     while True:
@@ -137,6 +137,6 @@ def shards(session: RolloutSession) -> Iterator[tuple[int, list[Problem]]]:
 
 
 def shard_size(progress: Progress, num_rollout: int) -> int:
-    """Return how many problems make a shard: seconds of work, beside which Prefect's own work for each is small."""
+    """Return the number of problems of a shard: about `SHARD_S` of work, so that Prefect's overhead is small."""
     rollouts = progress.snapshot().rollouts_per_s * SHARD_S
     return -(-int(min(max(rollouts, LEAST_SHARD), MOST_SHARD)) // num_rollout)

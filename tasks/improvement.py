@@ -1,4 +1,4 @@
-"""The steps of the improvement loop, and what they show."""
+"""The steps of the improvement loop as tasks that publish artifacts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def check_problems(parameters: Improve) -> None:
 @task(name="begin", cache_policy=NO_CACHE)
 @report_failure
 def begin_history(parameters: Improve) -> History:
-    """Read the base's evaluations."""
+    """Read the evaluations of the base model."""
     history = rounds.begin(parameters)
     _show(history)
     return history
@@ -35,7 +35,7 @@ def begin_history(parameters: Improve) -> History:
 @task(name="choose training rows", cache_policy=NO_CACHE)
 @report_failure
 def choose_training_rows(parameters: Improve, plan: Plan) -> TrainingRows:
-    """Write the rows of a round."""
+    """Select and write the training rows of a round."""
     chosen = rounds.choose_rows(parameters, plan)
     get_run_logger().info("round %d: %s", plan.number, chosen.line())
     return chosen
@@ -44,12 +44,12 @@ def choose_training_rows(parameters: Improve, plan: Plan) -> TrainingRows:
 @task(name="judge", cache_policy=NO_CACHE)
 @report_failure
 def judge_round(parameters: Improve, history: History, plan: Plan, chosen: TrainingRows, trained: Trained) -> History:
-    """Keep a round or roll it back.
+    """Accept a round or roll it back, by its held-out evaluation.
 
     Args:
-        parameters: The loop's.
+        parameters: Of the whole loop.
         history: The rounds before.
-        plan: The round's.
+        plan: The round's data sources, training and folder.
         chosen: The rows that the round trained on.
         trained: The training's result.
     """

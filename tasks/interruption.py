@@ -1,4 +1,4 @@
-"""Interruptions within Prefect, whose own handler of SIGTERM raises at whatever place the main thread is at."""
+"""Handles SIGINT and SIGTERM within Prefect, whose own SIGTERM handler raises anywhere in the main thread."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ R = TypeVar("R")
 
 @contextmanager
 def signals_noted() -> Iterator[None]:
-    """Let Prefect's flow engine install our handler, which only notes the signal, in place of its own.
+    """Make Prefect's flow engine install our handler, which only records the signal, instead of its own.
 
-    The engine compares by identity whether its handler is installed, and tells a worker that cancels so. Therefore it
-    is replaced where it is defined.
+    The engine recognizes a worker's cancellation by comparing the installed handler with its own by identity. Therefore
+    it is replaced in the module that defines it.
     """
     before = engine._prefect_sigterm_handler
     engine._prefect_sigterm_handler = note  # type: ignore[assignment]
@@ -33,11 +33,11 @@ def signals_noted() -> Iterator[None]:
 
 @contextmanager
 def interruptible_flow() -> Iterator[None]:
-    """Make the body of a flow interruptible, in whatever process it runs; for a task this changes nothing.
+    """Make the body of a flow interruptible, in whatever process it runs; no effect in a task.
 
-    In a command, which is `interruptible` as a whole, raises `Interrupted` where a signal came before. In the process
-    of a deployment's run, or of a program that calls the flow, SIGTERM is noted, and raised where the main thread looks
-    at it, as the `TerminationSignal` that the flow engine knows.
+    In a command, all of which is `interruptible`, raises `Interrupted` if a signal arrived before. In the process of a
+    deployment's run, or of a program that calls the flow, SIGTERM is recorded, and raised at the main thread's next
+    `look` as the `TerminationSignal` that the flow engine handles.
     """
     if FlowRunContext.get() is None or not in_main_thread():
         yield
@@ -54,6 +54,6 @@ def interruptible_flow() -> Iterator[None]:
 
 
 def result_of(future: PrefectFuture[R]) -> R:
-    """Return the result of a task on a thread of this process, or raise its error; look for interruptions meanwhile."""
+    """Wait for a task on a thread of this process, checking for interruptions; return its result or raise its error."""
     wait_for(cast("PrefectConcurrentFuture[R]", future).wrapped_future)
     return future.result()

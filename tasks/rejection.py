@@ -1,4 +1,4 @@
-"""The end of a rejection sampling call of several models."""
+"""Compares the runs of a rejection sampling call with several models."""
 
 from __future__ import annotations
 

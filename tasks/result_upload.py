@@ -1,4 +1,4 @@
-"""Copying results to a store, and saying where they are."""
+"""Copies results to a store, and publishes their addresses."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tasks.interruption import result_of
 
 
 class JobResult(Protocol):
-    """What a job left."""
+    """A finished job's directory and files."""
 
     @property
     def directory(self) -> Path:
@@ -30,27 +30,27 @@ class JobResult(Protocol):
 
     @property
     def files(self) -> Mapping[str, Path]:
-        """Return the files and folders, by what they are."""
+        """Return the files and folders, by their meaning."""
         ...
 
 
 OutcomeT = TypeVar("OutcomeT", bound=JobResult)
 
 _ONE_AT_A_TIME = threading.Lock()
-"""Two outcomes of one run, a training's and its evaluation's, both have its manifest."""
+"""Serializes copies: a training's outcome and its evaluation's both contain the run's manifest."""
 
 
 @task(name="check store", cache_policy=NO_CACHE)
 @report_failure
 def check_store(block: str) -> None:
-    """Refuse a store that cannot be written, before anything is made for it."""
+    """Check that a store can be written, before a run generates anything for it."""
     get_run_logger().info(Store(result_store(block)).check())
 
 
 @task(name="store results", cache_policy=NO_CACHE)
 @report_failure
 def store_results(block: str, directory: Path, files: Sequence[Path]) -> None:
-    """Copy a job's results, and show where they are."""
+    """Copy a job's results, and publish their addresses."""
     with _ONE_AT_A_TIME:
         copied = copy_results(result_store(block), directory, files)
     rows = [{"file": file.url, "bytes": f"{file.bytes:,}"} for file in copied.files]
@@ -59,7 +59,7 @@ def store_results(block: str, directory: Path, files: Sequence[Path]) -> None:
 
 
 class ResultUploader:
-    """Hands outcomes on, and has them copied meanwhile."""
+    """Copies outcomes to a store in the background."""
 
     def __init__(self, block: str | None) -> None:
         self._block = block
@@ -79,10 +79,10 @@ class ResultUploader:
 
 @contextmanager
 def storing(block: str | None) -> Iterator[ResultUploader]:
-    """Yield what copies outcomes to the store of a block; None for no store.
+    """Yield an uploader of outcomes to the store of a block; None for no store.
 
-    The store is tried first: raises `InputError` or `RunStoppedError` where it cannot be written, and at the end
-    where something was not copied.
+    Raises `InputError` or `RunStoppedError` at the beginning if the store cannot be written, and at the end if a copy
+    failed.
     """
     if block is not None:
         result_of(check_store.submit(block))

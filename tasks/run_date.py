@@ -1,4 +1,4 @@
-"""The date of a run, for parameters that stay the same from one scheduled run to the next."""
+"""Fills the date of a run into parameters that are the same for all scheduled runs."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ ParametersT = TypeVar("ParametersT", bound=BaseModel)
 
 
 def dated(parameters: ParametersT) -> ParametersT:
-    """Replace `{date}` in the parameters' `output_dir` by the day, in UTC, on which the run was to begin.
+    """Replace `{date}` in the parameters' `output_dir` by the run's scheduled start date, in UTC.
 
-    A run that is started again later keeps its day, and so its folder.
+    A retry on a later day keeps the date, and so the folder.
     """
     folder: Any = getattr(parameters, "output_dir", None)
     if not isinstance(folder, str) or DATE not in folder:

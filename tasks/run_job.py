@@ -1,4 +1,4 @@
-"""Running a generating job: what its run still misses is made, here or on workers, and its results are written."""
+"""Runs a generating job: generates its missing rollouts, in this process or on workers, and writes its results."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ OutcomeT = TypeVar("OutcomeT", bound=JobOutcome)
 def waiting_threads() -> Any:
     """Return the task runner of a flow that runs a job.
 
-    A shard's thread only waits, and as long as its last straggler: too few threads would keep the next shard back.
+    A shard's thread only waits for its last straggler: with too few threads the next shard would have to wait.
     """
     return ThreadPoolTaskRunner(max_workers=512)
 
 
 def run_job(job: GenerationJob[OutcomeT], store: ResultUploader | None = None) -> OutcomeT:
-    """Make what a job's run still misses, write its results anew, and show them.
+    """Generate the missing rollouts of a job, rewrite its results, and publish them. Call it in a flow.
 
-    With a `store` the results are copied before another process may write them. Called by a flow. Raises as the job's
-    methods and the store do, and `RunStoppedError` where something ended the work, or all rollouts failed.
+    With a `store` the results are copied while the run is locked, so that no other process changes them. Raises as the
+    job's methods and the store do, and `RunStoppedError` if the work was stopped, or all rollouts failed.
     """
-    services = cache(partial(find_services, job.parameters))  # Prefect is asked for blocks once, where they are needed
+    services = cache(partial(find_services, job.parameters))  # reads the blocks once, and only if needed
     is_new = changes_on_disk(job) is None
     if is_new and not job.reverify:
-        job = adapted_to_servers(job, services())  # before its identity is made
+        job = adapted_to_servers(job, services())  # before its identity is computed
     with opened_run(job) as run:
         if job.retry == "failed":
             result_of(verify_failed.submit(job, run))
@@ -72,10 +72,10 @@ def run_job(job: GenerationJob[OutcomeT], store: ResultUploader | None = None) -
 
 
 def make_rollouts(job: GenerationJob[Any], run: Run, progress: Progress) -> None:
-    """Make the rollouts that are missing, in the place that the parameters say."""
-    making: AbstractContextManager[RolloutMaker]
-    making = rollouts_on_workers(job, run, progress) if job.on_workers else rollouts_here(job, run, progress)
-    with making as rollouts:
+    """Generate the missing rollouts, in this process or on workers, as the parameters say."""
+    generation: AbstractContextManager[RolloutMaker]
+    generation = rollouts_on_workers(job, run, progress) if job.on_workers else rollouts_here(job, run, progress)
+    with generation as rollouts:
         if job.tries_canary:
             rollouts.try_canary()
         rollouts.make_all()
@@ -84,7 +84,7 @@ def make_rollouts(job: GenerationJob[Any], run: Run, progress: Progress) -> None
 @task(name="score again", cache_policy=NO_CACHE)
 @report_failure
 def score_again(job: GenerationJob[Any], run: Run) -> None:
-    """Score the completions on disk with the verifier of the parameters."""
+    """Score the completions on disk again, with the verifier of the parameters."""
     count = job.score_again(run)
     get_run_logger().info("%d completions scored again, now in %s", count, run.manifest.journal)
 
@@ -92,7 +92,7 @@ def score_again(job: GenerationJob[Any], run: Run) -> None:
 @task(name="verify again", cache_policy=NO_CACHE)
 @report_failure
 def verify_failed(job: GenerationJob[Any], run: Run) -> None:
-    """Judge the completions that a verifier has failed on, as they are."""
+    """Verify the completions again on which the verifier failed, without new requests."""
     if count := job.verify_failed(run):
         get_run_logger().info("%d completions judged that a verifier had failed on", count)
 
@@ -100,7 +100,7 @@ def verify_failed(job: GenerationJob[Any], run: Run) -> None:
 @task(name="write results", cache_policy=NO_CACHE)
 @report_failure
 def write_results(job: GenerationJob[OutcomeT], run: Run, progress: Progress) -> OutcomeT:
-    """Write the results from the journal, and show them."""
+    """Write the results from the journal, and publish them."""
     run.note_slots(progress.slots)
     outcome = job.report(run, progress)
     show_outcome(outcome)

@@ -1,4 +1,4 @@
-"""Making rollouts on workers: a canary, then shard after shard, each journaled here when it is back."""
+"""Generates rollouts on workers: first a canary, then shard by shard, each journaled in this process on return."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ if TYPE_CHECKING:
     from prefect_dask.task_runners import PrefectDaskFuture
 
 WAVES = 4
-"""Rollouts per slot in one shard; more where these take less than `SHARD_S`."""
+"""Rollouts per slot in one shard; more if these take less than `SHARD_S`."""
 MOST_SHARDS_PER_S = 4.0
-"""Of all workers together: with many of them shards become longer, since Prefect notes several events of each."""
+"""Of all workers together: with many workers shards become longer, since Prefect records several events of each."""
 
 
 @contextmanager
 def rollout_workers(job: GenerationJob[Any]) -> Iterator[Workers]:
-    """Open the workers of a cluster, or processes here; at the end, end the sessions that they keep.
+    """Open the workers of a cluster, or processes on this machine; at the end, close the sessions that they keep.
 
     Raises as `dask_cluster`, `workers_of` and the job's `worker_environments` do.
     """
@@ -58,19 +58,19 @@ def rollout_workers(job: GenerationJob[Any]) -> Iterator[Workers]:
 
 
 async def end_session() -> None:
-    """End the session that this worker keeps, unless a shard is being made."""
+    """Close the session that this worker keeps, unless it is generating a shard."""
     await asyncio.to_thread(end_kept)
 
 
 @task(name="rollouts", task_run_name="rollouts of {first}..{last}", cache_policy=NO_CACHE)
 @report_failure
 def make_shard(job: GenerationJob[Any], shard: Shard, *, caller: str, first: int, last: int) -> ShardRollouts:
-    """Make a shard on a worker, which keeps its session open for the next one of the job.
+    """Generate a shard on a worker, which keeps its session open for the job's next shard.
 
     Args:
-        job: The job, as a worker can do it.
-        shard: What is to be made.
-        caller: Names the run's process.
+        job: The job with absolute paths (`for_worker`).
+        shard: The problems and the rollouts that are missing.
+        caller: Unique id of the run's process.
         first: Number of the first problem, for the task's name.
         last: Number of the last problem, for the task's name.
     """
@@ -78,9 +78,17 @@ def make_shard(job: GenerationJob[Any], shard: Shard, *, caller: str, first: int
 
 
 class ShardedRollouts:
-    """Makes a run's rollouts on workers, to which the job travels: this process alone writes."""
+    """Generates a run's rollouts on workers, which get the pickled job; only this process writes the journal."""
 
     def __init__(self, job: GenerationJob[Any], run: Run, progress: Progress, workers: Workers) -> None:
+        """Prepare the scheduler of shards.
+
+        Args:
+            job: The generating job.
+            run: Its opened run.
+            progress: Counts the rollouts.
+            workers: Generate the shards.
+        """
         self._job = job
         self._worker_job = job.for_worker()
         self._run = run
@@ -90,36 +98,36 @@ class ShardedRollouts:
         self._scheduler = job.scheduler(run, progress)
         self._pending: dict[PrefectDaskFuture[ShardRollouts], Shard] = {}
         self._notes: set[tuple[str, str]] = set()
-        """What each worker has noted, which is said once."""
+        """(Worker, note) pairs that are logged already: each only once."""
         self._stacks_seen: set[Path] = set(new_stacks(run.directory, set()))
 
     def try_canary(self) -> None:
-        """Make a few rollouts on one worker, say what the rest will cost, and stop where it is not worth it."""
+        """Generate a few rollouts on one worker, log the projected cost of the rest, and stop if not worth it."""
         chosen = canary.choose(self._run.problems(), self._run.problem_count)
-        self._hand_in(self._scheduler.cut_first(chosen, canary.CANARY_ROLLOUTS))
+        self._submit(self._scheduler.cut_first(chosen, canary.CANARY_ROLLOUTS))
         self._take_all(self._scheduler.cut_returned)
         judge_canary(self._run, chosen, slots=self._slots * self._workers.count)
 
     def make_all(self) -> None:
-        """Hand in shards, ahead of the workers, and journal what returns. Raises what ended a shard that failed."""
+        """Submit shards ahead of the workers, and journal their results. Raises the error of a shard that failed."""
         self._take_all(lambda: self._scheduler.cut(self._shard_size()))
 
     def _take_all(self, cut: Callable[[], Shard | None]) -> None:
         while True:
-            # Ahead of the workers, so that none is idle while its result travels, but not all at once: a shard's size
-            # depends on the rate, and on how much is still to be cut. No more than that many are lost with a worker.
-            while len(self._pending) < self._job.shards_ahead * self._workers.count and self._hand_in(cut()):
+            # Ahead of the workers, so that none is idle while its result is sent, but not all at once: a shard's size
+            # depends on the rate and on the rest, and the pending shards of a worker are lost if it dies.
+            while len(self._pending) < self._job.shards_ahead * self._workers.count and self._submit(cut()):
                 continue
             if not self._pending:
                 return
             done = self._workers.first_done(list(self._pending))
             rollouts = self._workers.result(done)
-            # Journal before leaving the worker out: it may have made a part of the shard before it refused.
+            # Journal before excluding the worker: it may have generated a part of the shard before it refused.
             self._take(self._pending.pop(done), rollouts)
             if rollouts.refused is not None:
-                self._leave_out(done, rollouts.worker, rollouts.refused)
+                self._exclude(done, rollouts.worker, rollouts.refused)
 
-    def _hand_in(self, shard: Shard | None) -> bool:
+    def _submit(self, shard: Shard | None) -> bool:
         if shard is None:
             return False
         parameters = {
@@ -129,12 +137,12 @@ class ShardedRollouts:
             "first": shard.first,
             "last": shard.last,
         }
-        # The amounts of the shards that a worker makes at a time add up to 1 of the cluster's resource.
+        # The concurrent shards of a worker together take 1 of the cluster's resource.
         self._pending[self._workers.submit(make_shard, parameters, amount=1 / self._job.shards_at_once)] = shard
         return True
 
-    def _leave_out(self, done: PrefectDaskFuture[ShardRollouts], worker: str, error: RollmillError) -> None:
-        """Go on without a worker that cannot serve the model. Raises its error where no other is left."""
+    def _exclude(self, done: PrefectDaskFuture[ShardRollouts], worker: str, error: RollmillError) -> None:
+        """Continue without a worker that cannot serve the model. Raises its error if no other is left."""
         if self._workers.leave_out(done):
             get_run_logger().warning("%s gets no more of this run: %s", worker, error)
         if not self._workers.any_left:
@@ -158,7 +166,7 @@ class ShardedRollouts:
 
     @property
     def _slots(self) -> int:
-        """Return how many rollouts each worker makes at a time, as far as that is known."""
+        """Return the number of concurrent rollouts of each worker; an estimate while `auto` is searching."""
         if self._job.slots != AUTO:
             return self._job.slots
         return max(PLANNED, (self._progress.slots or 0) // self._workers.count)
@@ -175,27 +183,27 @@ class ShardedRollouts:
 
 @contextmanager
 def rollouts_on_workers(job: GenerationJob[Any], run: Run, progress: Progress) -> Iterator[ShardedRollouts]:
-    """Make a job's rollouts on workers, which are there for the time of the block. Raises as `rollout_workers` does."""
+    """Open workers while the block runs, to generate a job's rollouts on them. Raises as `rollout_workers` does."""
     with track_progress(progress, job.name), rollout_workers(job) as workers:
         progress.start()
         yield ShardedRollouts(job, run, progress, workers)
 
 
 def shard_size(*, rate: float, workers: int, slots: int, ahead: int, uncut: int) -> int:
-    """Return how many rollouts make a shard.
+    """Return the number of rollouts of a shard.
 
-    Smaller at the beginning, so that all workers begin at once, and towards the end, so that they end together.
+    Smaller at the beginning, so that all workers start at once, and towards the end, so that they finish together.
 
     Args:
         rate: Rollouts per second, of all workers together.
-        workers: How many there are.
-        slots: Rollouts in flight, of each.
-        ahead: Shards in the hands of each.
-        uncut: Rollouts that are to be made.
+        workers: Number of workers.
+        slots: Concurrent rollouts of each worker.
+        ahead: Pending shards of each worker.
+        uncut: Rollouts that are in no shard yet.
     """
     # Prefect stores several events of each shard: with many workers a shard takes longer, to bound their rate.
     each_s = max(SHARD_S, workers / MOST_SHARDS_PER_S)
-    # Without a rate yet, one rollout per slot: the first shards return soon, and tell the rate.
+    # Without a rate yet, one rollout per slot: the first shards return soon, and give the rate.
     steady = max(rate / workers * each_s, WAVES * slots) if rate else slots
     # Near the end, equal parts of what is left, so that no worker gets a last long shard while others are idle.
     share = max(uncut / (ahead * workers), slots / ahead)

@@ -1,4 +1,4 @@
-"""Training, and what it changed."""
+"""Trains an adapter, and compares the model before and after."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from tasks.interruption import result_of
 @task(name="train", cache_policy=NO_CACHE, tags=["training"])
 @report_failure
 def train(parameters: TrainLora, stop: threading.Event | None = None) -> Trained:
-    """Train in a process of its own, until `stop` is set; continue what was interrupted."""
+    """Train in a separate process until the end or until `stop` is set; continue an interrupted training."""
     trained = run_training(parameters, stop=stop.is_set if stop else given_up())
     get_run_logger().info("%d steps on %d rows, loss %.4g", trained.steps, trained.rows, trained.train_loss)
     if line := many_texts(trained.rows, trained.texts):
@@ -59,7 +59,7 @@ def train(parameters: TrainLora, stop: threading.Event | None = None) -> Trained
 
 
 def check_evaluation(parameters: TrainAndEvaluate) -> None:
-    """Check that the evaluations can begin, before hours of training.
+    """Check that the evaluations can start, before hours of training.
 
     Raises `InputError` for held-out problems, a verifier or a template that cannot be used, and as `check_server` does.
     """
@@ -71,9 +71,9 @@ def check_evaluation(parameters: TrainAndEvaluate) -> None:
 
 
 def check_server(parameters: TrainAndEvaluate) -> None:
-    """Check that what evaluates here can start, before hours of training.
+    """Check that the evaluation's server can start on this machine, before hours of training.
 
-    Nothing where nothing is evaluated, where a cluster serves, and where the training is over. Raises as
+    Checks nothing if there is no evaluation, if it runs on a cluster, or if the training is finished. Raises as
     `ServerConfig.vllm` does.
     """
     if parameters.held_out is None or parameters.cluster_block:
@@ -84,9 +84,9 @@ def check_server(parameters: TrainAndEvaluate) -> None:
 
 
 def train_watched(parameters: TrainLora, cluster_block: str | None) -> Trained:
-    """Train here, or on a worker of the cluster that a block names, and show how far that is.
+    """Train on this machine, or on a worker of the cluster that a block names, and show the progress.
 
-    Raises `InputError` where there is no such block, and `RunStoppedError` where that worker's files are not seen here.
+    Raises `InputError` if there is no such block, and `RunStoppedError` if the worker's files are not visible here.
     """
     cluster, directory = dask_cluster(cluster_block), Path(parameters.output_dir)
     with track_progress(TrainingProgress(directory), f"train {directory}"):
@@ -104,11 +104,11 @@ def train_watched(parameters: TrainLora, cluster_block: str | None) -> Trained:
 
 
 def _train_locally(parameters: TrainLora) -> Trained:
-    """Train on this machine; a signal that ends the flow ends the training, too."""
+    """Train on this machine; a signal that stops the flow stops the training, too."""
     stop = threading.Event()
     try:
         return result_of(train.submit(parameters, stop))
-    except BaseException:  # Ctrl-C, SIGTERM: the task's thread gets neither, and the flow waits for it
+    except BaseException:  # Ctrl-C, SIGTERM: they do not reach the task's thread, for which the flow waits
         stop.set()
         raise
 
@@ -116,7 +116,7 @@ def _train_locally(parameters: TrainLora) -> Trained:
 @task(name="compare before and after", cache_policy=NO_CACHE)
 @report_failure
 def compare(trained: Trained) -> BeforeAfter:
-    """Show what training changed on held-out problems."""
+    """Compare the model before and after training on held-out problems."""
     comparison = compare_before_after(trained.directory)
     show_table("train-evaluation", comparison.rows(), "Right on held-out problems, before and after")
     show_picture("train-evaluation-picture", comparison.picture, "Right on held-out problems, before and after")

@@ -1,4 +1,4 @@
-"""Dask workers that stay for many tasks: a cluster's, or processes here."""
+"""Dask workers that run many tasks: a cluster's, or processes on this machine."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ _log = logging.getLogger(__name__)
 
 _DASK = "distributed"
 RESTART_S = 300.0
-"""How long a process here may take to start again: its imports alone take minutes on a machine that is overloaded."""
+"""Seconds for a local process to restart: its imports alone take minutes on an overloaded machine."""
 _END_S = 60.0
-"""Seconds for what runs on all workers, such as ending their servers."""
+"""Seconds for a function that runs on all workers, such as one that ends their servers."""
 
 R = TypeVar("R")
 
 
 class Workers:
-    """Where tasks run."""
+    """Submits tasks to Dask workers, and keeps track of the workers that can run them."""
 
     def __init__(self, runner: DaskTaskRunner, cluster: DaskCluster | None) -> None:
         self._runner = runner
@@ -47,13 +47,13 @@ class Workers:
 
     @property
     def count(self) -> int:
-        """Return how many tasks can run, at least 1; as it was 2 s ago at most."""
+        """Return the number of concurrent tasks, at least 1; cached for `LOOK_S`."""
         return max(1, int(sum(self._available().values())))
 
     def _available(self) -> dict[str, float]:
-        """Return how much of the resource each worker has, by address, without those that are excluded.
+        """Return the amount of the resource of each worker, by address, without excluded ones.
 
-        As it was 2 s ago at most, since a large cluster takes time to say it.
+        Cached for `LOOK_S`, since a large cluster takes time to answer.
         """
         now = time.monotonic()
         if now - self._seen[0] > LOOK_S:
@@ -67,7 +67,7 @@ class Workers:
         return dict.fromkeys(self._runner.client.scheduler_info()["workers"], 1.0)
 
     def submit(self, task: Task[..., R], parameters: dict[str, Any], *, amount: float = 1) -> PrefectDaskFuture[R]:
-        """Hand in a task; it begins when a worker of the cluster has as much of the resource to spare."""
+        """Submit a task; it starts when a worker has that amount of the resource free."""
         from dask.base import annotate
 
         where: dict[str, Any] = {"resources": {self._cluster.resource: amount}} if self._cluster else {}
@@ -80,7 +80,7 @@ class Workers:
         return future
 
     def leave_out(self, future: PrefectDaskFuture[Any]) -> bool:
-        """Exclude the worker that ran this task; return False where it was excluded before, or is gone."""
+        """Exclude the worker that ran this task; return False if it was excluded before, or has left."""
         done = future.wrapped_future
         holders = self._runner.client.who_has([done])  # type: ignore[no-untyped-call]
         newly_excluded = set(holders[done.key]) - self._excluded
@@ -89,21 +89,21 @@ class Workers:
 
     @property
     def any_left(self) -> bool:
-        """Tell whether any worker is not excluded."""
+        """Return whether any worker is not excluded."""
         return bool(self._available())
 
     def everywhere(self, function: Callable[[], Awaitable[None]]) -> None:
-        """Call a function on every worker, and wait; leave out one that cannot be reached or does not know it."""
+        """Call a function on every worker and wait; ignore workers that cannot be reached or cannot import it."""
         try:
             call_within(_END_S, partial(self._runner.client.run, function, on_error="ignore"))
         except TimeoutError as error:
-            _log.warning("not every worker has ended what it holds for this run, a server perhaps: %s", error)
+            _log.warning("not every worker has closed its session of this run, which may have a server: %s", error)
 
     def first_done(self, futures: Sequence[PrefectDaskFuture[R]]) -> PrefectDaskFuture[R]:
         """Wait for the first of the futures that is done, and return it.
 
-        Raises `RunStoppedError` where for a while no worker of the cluster could run any, and where those that could
-        are gone and others left out.
+        Raises `RunStoppedError` if no worker could run any task for a while, and if the workers that a task was bound
+        to have left while others are excluded.
         """
         from distributed import TimeoutError as NotYet
         from distributed import wait
@@ -121,8 +121,9 @@ class Workers:
                 self._check()
 
     def result(self, future: PrefectDaskFuture[R]) -> R:
-        """Return what the task returned, or raise what it raised, and `RunStoppedError` where its worker died of it."""
-        lost = future.wrapped_future.status != "finished"  # of the task's own failures Dask knows nothing
+        """Return a task's result or raise its error. Raises `RunStoppedError` if its worker died."""
+        # Prefect returns a task's own failure as a state: to Dask it has finished.
+        lost = future.wrapped_future.status != "finished"
         try:
             return future.result()
         except Exception as error:
@@ -131,15 +132,16 @@ class Workers:
             where = f"the Dask cluster at {self._cluster.scheduler}" if self._cluster else "this machine"
             raise RunStoppedError(
                 f"the workers of {where} lost a task ({type(error).__name__}: {str(error)[:300]}): memory may have run "
-                "out, or a cluster's worker has another version of this project; the same command continues"
+                "out, or a cluster's worker has another version of this project; fix this, then run the same command "
+                "again to continue"
             ) from error
 
     def _check(self) -> None:
         available = self._available()
         if not all(available.keys() & bound for bound in self._bound.values()):
             raise RunStoppedError(
-                f"the workers are gone that could run a task, and {', '.join(self._excluded)} cannot: the same command "
-                "continues"
+                f"the workers that could run a task have left, and {', '.join(self._excluded)} cannot: run the same "
+                "command again to continue"
             )
         if self._can_work():
             self._possible = time.monotonic()
@@ -152,11 +154,11 @@ class Workers:
         return self._cluster.offers(self._runner.client).suffices(1)
 
     def _no_worker(self) -> str:
-        """Return what to say when no worker has come back for long."""
+        """Return the error message for when no worker has returned in time."""
         if self._cluster is None:
             return (
-                f"no worker process here has started again in {RESTART_S:.0f} s: memory may have run out; the same "
-                "command continues"
+                f"no worker process here has started again in {RESTART_S:.0f} s: memory may have run out; fix "
+                "this, then run the same command again to continue"
             )
         return self._cluster.no_worker(self._cluster.offers(self._runner.client), 1)
 
@@ -179,16 +181,16 @@ def workers_of(cluster: DaskCluster) -> Iterator[Workers]:
 
 @contextmanager
 def workers_here(environments: Sequence[Mapping[str, str]], *, threads: int = 1) -> Iterator[Workers]:
-    """Start a process for each environment, laid over this one's. They end with the block, and with this process.
+    """Start a worker process for each environment. They end with the block, and with this process.
 
-    `threads` is how many tasks each runs at a time.
+    Each environment is merged over this process's; `threads` is the number of concurrent tasks of each.
     """
     import dask.config
     from distributed import Scheduler, SpecCluster
     from distributed.gc import disable_gc_diagnosis
     from prefect_dask.task_runners import DaskTaskRunner
 
-    # Dask would give each the whole machine's memory divided by their number, and end those that take more.
+    # No memory limit: Dask's default is the machine's memory divided by their number, and it kills those above it.
     common: dict[str, Any] = {"host": LOOPBACK, "dashboard": False, "dashboard_address": f"{LOOPBACK}:0"}
     options = {**common, "nthreads": threads, "memory_limit": 0}
     defaults = {"OMP_NUM_THREADS": _threads(len(environments)), "TOKENIZERS_PARALLELISM": "false", "TQDM_DISABLE": "1"}
@@ -198,22 +200,22 @@ def workers_here(environments: Sequence[Mapping[str, str]], *, threads: int = 1)
         for number, environment in enumerate(environments)
     }
     scheduler = {"cls": Scheduler, "options": {**common, "port": 0}}
-    # Of the `DeadlockGuard`: each worker is guarded as it starts, by what it preloads. To ask them all at the end of a
-    # run whose interruption has ended them too would only make Dask complain.
-    # A worker that died may take longer to start again than the 15 s after which Dask would end its nanny, and the run
-    # would wait for it for ever.
+    # Each worker installs the `DeadlockGuard` as a preload. Unregistering it at the end, as on a cluster, would make
+    # Dask complain where an interruption has ended the workers, too.
+    # A worker that died may take longer to restart than the 15 s after which Dask would end its nanny, and the run
+    # would wait for it forever.
     settings = {"distributed.worker.profile.enabled": False, "distributed.deploy.lost-worker-timeout": "1 hour"}
-    quiet = dask.config.set(settings)  # workers inherit it
-    with _quieter(logging.WARNING), quiet, SpecCluster(workers=spec, scheduler=scheduler) as cluster:
+    configuration = dask.config.set(settings)  # workers inherit it
+    with _log_level(logging.WARNING), configuration, SpecCluster(workers=spec, scheduler=scheduler) as cluster:
         disable_gc_diagnosis(force=True)  # the scheduler in this process has turned it on
         with DaskTaskRunner(cluster=cluster) as runner:
             yield Workers(runner, None)
-        logging.getLogger(_DASK).setLevel(logging.ERROR)  # it warns of processes that take their time to end
+        logging.getLogger(_DASK).setLevel(logging.ERROR)  # it warns of processes that end slowly
 
 
 @contextmanager
-def _quieter(level: int) -> Iterator[None]:
-    """Keep Dask's messages about its connections out of the log."""
+def _log_level(level: int) -> Iterator[None]:
+    """Set the level of Dask's logger while the block runs, to keep messages about connections out of the log."""
     logger = logging.getLogger(_DASK)
     before = logger.level
     logger.setLevel(level)
