@@ -1,1 +1,1 @@
-"""Scripts that measure what docs/benchmarks.md quotes, each run as `python -m benchmarks.<name>`; loopback only."""
+"""Benchmarks of the documented figures, each run as `python -m benchmarks.<name>`; they use loopback only."""

@@ -1,7 +1,7 @@
-"""Share of a problem's rollouts on its main server, and the rate, with affinity and without.
+"""Measures prefix affinity: the share of a problem's rollouts on its main server, and the rate, with and without.
 
-Several servers, whose latencies have a tail; each does a part of the slots at a time, and more at the cost of all: a
-server that gets more than its part would lower the rate. Both take turns, and medians are shown.
+Several servers have heavy-tailed latencies. Each serves its part of the slots at a time and slows down beyond it, so
+that an unbalanced load would lower the rate. Both ways alternate; medians are shown.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ def measure(
 
     Args:
         kind: How requests are spread.
-        script: What each server does.
-        servers: How many there are.
-        requests: How many, in whole problems.
-        slots: Requests at a time, of all servers together.
+        script: Behaviour of each server.
+        servers: Number of servers.
+        requests: Number of rollouts, in whole problems.
+        slots: Concurrent requests, of all servers together.
     """
     with ExitStack() as stack:
         running = [stack.enter_context(scripted_process(script)) for _ in range(servers)]

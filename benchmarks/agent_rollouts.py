@@ -1,8 +1,7 @@
-"""Agent rollouts: what a command costs in each kind of sandbox, attempts per second by workers, and what kill -9 costs.
+"""Measures agent rollouts: seconds per command by kind of sandbox, attempts per second by workers, losses by kill -9.
 
-Agents are scripted and change nothing, so that what is measured is everything around them: sandboxes, commands, model
-calls, the precheck of the grading, the journal. The sandbox service and the evaluation service run in processes of
-their own.
+Agents are scripted and change nothing, so that only the overhead is measured: sandboxes, commands, model calls, the
+precheck of the grading, the journal. The sandbox service and the evaluation service run in separate processes.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ KILLED = {"flow": "the flow", "sandbox": "the sandbox service", "evaluation": "t
 
 
 class Workspace:
-    """A folder that sandboxes' users may enter, and the environment of what runs in it."""
+    """A folder that sandboxes' users can enter, and the environment of processes that use it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -57,13 +56,13 @@ class Workspace:
 
 @contextmanager
 def temporary_workspace() -> Iterator[Workspace]:
-    """For the time of the block."""
+    """Yield a workspace that is removed after the block."""
     with tempfile.TemporaryDirectory(prefix="agent-rollouts-") as folder:
         yield Workspace(Path(folder))
 
 
 class Service:
-    """A service of ours, in a process of its own on a port that stays the same."""
+    """A service in a separate process, on a port that stays the same after restarts."""
 
     def __init__(self, workspace: Workspace, name: str, *flags: str) -> None:
         self._workspace, self._name = workspace, name
@@ -73,7 +72,7 @@ class Service:
         self.start()
 
     def start(self) -> None:
-        """Start it, and wait until it answers. Raises `RuntimeError` with its last words."""
+        """Start it, and wait until it answers. Raises `RuntimeError` with the end of its log."""
         log = self._workspace.folder / f"{self._name}.log"
         self._process = SupervisedProcess(self._command, log=log, environment=self._workspace.environment)
         deadline = time.monotonic() + START_S
@@ -83,12 +82,12 @@ class Service:
             time.sleep(0.05)
 
     def kill(self) -> None:
-        """By SIGKILL."""
+        """Kill it by SIGKILL."""
         subprocess.run(["pkill", "-KILL", "-f", f"services.{self._name} --port {self._port.port}"], check=False)
         self._process.end()
 
     def close(self) -> None:
-        """End it."""
+        """End it, and release its port."""
         self._process.end()
         self._port.release()
 
@@ -104,7 +103,7 @@ def time_commands(execute: Callable[[], object], count: int) -> list[float]:
 
 
 def overheads(count: int, image: str) -> dict[str, list[float]]:
-    """Return seconds of each command `true`, one after the other, by where it runs."""
+    """Return the seconds of each of `count` commands `true`, run in sequence, by kind of sandbox."""
     bare = ["bash", "-c", "true"]
     times = {"bare subprocess": time_commands(lambda: subprocess.run(bare, check=True), count)}
     with temporary_workspace() as workspace, ExitStack() as stack:
@@ -116,14 +115,14 @@ def overheads(count: int, image: str) -> dict[str, list[float]]:
         }
         if (engine := _docker(stack)) is not None:
             hosts["Docker"] = engine
-        for name, (host, wanted) in hosts.items():
-            with host, closing(host.start(SandboxSpec(image=wanted))) as sandbox:
+        for name, (host, host_image) in hosts.items():
+            with host, closing(host.start(SandboxSpec(image=host_image))) as sandbox:
                 times[name] = time_commands(lambda: sandbox.execute("true"), count)
     return times
 
 
 def _docker(stack: ExitStack) -> tuple[SandboxHost, str] | None:
-    """Return a host on an engine of its own; None, and said, where none can be started."""
+    """Return a host on a new Docker engine; print why and return None if none can be started."""
     from tests.sandboxes.engine import IMAGE, import_image, running_engine, why_no_engine
 
     if why := why_no_engine():
@@ -141,13 +140,22 @@ class Run(NamedTuple):
     """From its first journaled attempt to its last, scaled to all of them."""
     attempts: int
     lost: int
-    """Attempts that failed on the way."""
+    """Attempts that failed because of the infrastructure."""
 
 
 class Runs:
-    """Runs of the flow over both services."""
+    """Runs the flow over both services."""
 
     def __init__(self, workspace: Workspace, url: str, sandboxes: Service, evaluations: Service, attempts: int) -> None:
+        """Split the attempts over at most 10 problems.
+
+        Args:
+            workspace: Where the runs are written.
+            url: Of the scripted model.
+            sandboxes: The sandbox service.
+            evaluations: The evaluation service.
+            attempts: Of each run.
+        """
         self._workspace, self._url = workspace, url
         self._services = ["--docker_server", sandboxes.address, "--eval_server", evaluations.address]
         self._tasks = min(10, attempts)
@@ -155,7 +163,7 @@ class Runs:
         self.attempts = self._tasks * self._samples
 
     def start(self, name: str, workers: int, *more: str) -> subprocess.Popen[bytes]:
-        """Start the flow; what it says goes to `<name>.log`."""
+        """Start the flow; its output goes to `<name>.log`."""
         flags = ["--dataset", str(FOLDER / "dataset.json"), "--max_tasks", str(self._tasks), "--config", CONFIG]
         flags += ["--samples_per_task", str(self._samples), "--model", "scripted", "--base_url", self._url]
         flags += ["--workers", str(workers), "--output", str(self._workspace.folder / f"{name}.json"), *self._services]
@@ -166,14 +174,14 @@ class Runs:
             )  # fmt: skip
 
     def finish(self, name: str, process: subprocess.Popen[bytes]) -> Run:
-        """Wait for the end. Raises `RuntimeError` with the flow's last words where it failed."""
+        """Wait for the end. Raises `RuntimeError` with the end of the log if the flow failed."""
         if process.wait(1800):
             raise RuntimeError((self._workspace.folder / f"{name}.log").read_text(errors="replace")[-2000:])
         examples = json.loads((self._workspace.folder / f"{name}.json").read_bytes())["examples"]
         return Run(0.0, len(examples), sum(example["error"] is not None for example in examples))
 
     def run(self, name: str, workers: int, *more: str) -> Run:
-        """Return the flow, from its start to its end, timed by its journal."""
+        """Run the flow; return its result, timed by its journal."""
         process = self.start(name, workers, *more)
         first = self.wait_for(name, 1, process)
         last = self.wait_for(name, self.attempts, process)
@@ -181,31 +189,38 @@ class Runs:
         return run._replace(seconds=(last - first) * self.attempts / max(self.attempts - 1, 1))
 
     def lines(self, name: str) -> list[bytes]:
-        """Return the journal's whole lines."""
+        """Return the journal's complete lines."""
         path = self._workspace.folder / name / "rollouts/0001.jsonl"
         return path.read_bytes().rpartition(b"\n")[0].splitlines() if path.exists() else []
 
     def wait_for(self, name: str, count: int, process: subprocess.Popen[bytes]) -> float:
-        """Wait until the journal has `count` lines, and return when that was."""
+        """Wait until the journal has `count` lines, and return the time."""
         while len(self.lines(name)) < count and process.poll() is None:
             time.sleep(0.02)
         return time.perf_counter()
 
 
 class Killed(NamedTuple):
-    """A run in whose middle something was killed."""
+    """The result of a run during which a process was killed."""
 
     journaled: int
     lost: int
-    """Of these, at the end."""
+    """Of the journaled attempts, missing at the end."""
     failed: int
-    """Attempts that the kill cost: they have an error, and no reward."""
+    """Attempts with an error and no reward because of the kill."""
     remaining: int
-    """Of these, after the same command with --retry failed."""
+    """Of the failed attempts, those that still have an error after the same command with --retry failed."""
 
 
 def kill_in_the_middle(runs: Runs, name: str, kill: Callable[[subprocess.Popen[bytes]], None], workers: int) -> Killed:
-    """Kill when a third is journaled, let the run end, redo what failed."""
+    """Kill a process when a third is journaled, let the run end, retry failed attempts.
+
+    Args:
+        runs: Starts the flow.
+        name: Of the run.
+        kill: Kills, given the flow's process.
+        workers: Concurrent sandboxes.
+    """
     process = runs.start(name, workers)
     runs.wait_for(name, runs.attempts // 3, process)
     kill(process)
@@ -220,7 +235,15 @@ def kill_in_the_middle(runs: Runs, name: str, kill: Callable[[subprocess.Popen[b
 def kills(
     runs: Runs, sandboxes: Service, evaluations: Service, workers: int, which: Sequence[str]
 ) -> dict[str, Killed]:
-    """By what is killed, of `KILLED`."""
+    """Return the results by the process that is killed.
+
+    Args:
+        runs: Starts the flow.
+        sandboxes: The sandbox service.
+        evaluations: The evaluation service.
+        workers: Concurrent sandboxes.
+        which: Keys of `KILLED`.
+    """
 
     def kill_service(service: Service) -> Callable[[subprocess.Popen[bytes]], None]:
         def kill(_: subprocess.Popen[bytes]) -> None:
@@ -278,7 +301,7 @@ def main() -> None:
 
 
 def report_overheads(times: dict[str, list[float]], where: str) -> None:
-    """Print what a command costs."""
+    """Print the seconds of a command by kind of sandbox."""
     bare = statistics.median(times["bare subprocess"])
     rows = [
         {
@@ -293,7 +316,14 @@ def report_overheads(times: dict[str, list[float]], where: str) -> None:
 
 
 def report_workers(runs: Runs, many: Runs, options: argparse.Namespace, targets: Targets) -> None:
-    """Run with each number of workers, `many` with the most of them, and print the rates."""
+    """Run with each number of workers, and print the rates.
+
+    Args:
+        runs: For all but the greatest number of workers.
+        many: For the greatest number, with more attempts.
+        options: Of the command line.
+        targets: Gets the number of lost attempts.
+    """
     rows, lost = [], 0
     for workers in options.workers:
         run = (many if workers == max(options.workers) else runs).run(f"workers-{workers}", workers)
@@ -313,7 +343,7 @@ def report_workers(runs: Runs, many: Runs, options: argparse.Namespace, targets:
 
 
 def report_kills(outcomes: dict[str, Killed], targets: Targets) -> None:
-    """Print what kill -9 cost."""
+    """Print the losses by kill -9."""
     names = {
         "journaled": "journaled then",
         "lost": "of those lost",

@@ -1,4 +1,4 @@
-"""Milliseconds to choose alpha for a batch of tokens, by method, beside 20 steps of bisection for KL symmetry.
+"""Measures the milliseconds to compute alpha for a batch of tokens, by method, against 20 bisection steps.
 
 The pairs are like a policy and its tuned self: logits of standard deviation 3, and a difference of `--apart`.
 """
@@ -25,7 +25,7 @@ MOST_GAP = 1e-5
 
 def main() -> None:
     parser = arguments(__doc__)
-    parser.add_argument("--seconds", type=float, default=1.0, help="each is repeated for so long; the fastest is told")
+    parser.add_argument("--seconds", type=float, default=1.0, help="seconds of repetitions of each; the fastest counts")
     parser.add_argument("--apart", type=float, default=1.0, help="standard deviation of the difference of logits")
     options = parser.parse_args()
     where = machine()
@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def fastest(way: Callable[[], Tensor], seconds: float) -> float:
-    """Seconds; the fastest, since others use the machine, too."""
+    """Return the fewest seconds of a call, since other processes use the machine, too."""
     spent: list[float] = []
     while len(spent) < 3 or sum(spent) < seconds:
         begun = time.perf_counter()

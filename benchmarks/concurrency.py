@@ -1,7 +1,7 @@
-"""Completions per second with `--concurrency auto`, beside fixed numbers of rollouts at a time.
+"""Measures completions per second with `--concurrency auto` against fixed numbers of concurrent rollouts.
 
-The server does a hidden number of requests at a time; beyond it each takes longer, so that the rate stays (mild) or
-falls (hard). Of auto the whole run is counted, with its search from the beginning on.
+The server handles a hidden number of requests at a time; beyond it each takes longer, so that the rate stays (mild) or
+falls (hard). For auto the whole run counts, including its search.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Running a contender in a process of its own."""
+"""Runs a contender in a separate process."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ LONGEST_S = 900.0
 
 
 class Contender(NamedTuple):
-    """A way to make the requests."""
+    """A program that makes the requests in its own way."""
 
     name: str
     module: str
     flags: tuple[str, ...] = ()
     optional: bool = False
-    """Lives in `.venv-benchmarks`."""
+    """Whether it is installed in `.venv-benchmarks`."""
 
     @property
     def python(self) -> Path:
-        """Whose interpreter runs it."""
+        """The interpreter that runs it."""
         return OPTIONAL_PYTHON if self.optional else Path(sys.executable)
 
     @property
     def installed(self) -> bool:
-        """Whether it can run here."""
+        """Return whether its interpreter exists."""
         return self.python.exists()
 
 
@@ -57,7 +57,15 @@ OTHERS = (
 def run_contender(
     contender: Contender, base_url: str, *, requests: int, in_flight: int, flags: tuple[str, ...] = ()
 ) -> dict[str, Any]:
-    """Return the figures that the contender reports. Raises `RuntimeError` with its last words where it fails."""
+    """Run a contender; return the figures that it reports. Raises `RuntimeError` with the end of its output.
+
+    Args:
+        contender: The program.
+        base_url: Of the scripted server.
+        requests: Number of requests, in whole problems.
+        in_flight: Concurrent requests.
+        flags: More arguments.
+    """
     with scratch_folder() as folder:
         command = [str(contender.python), "-m", f"benchmarks.contenders.{contender.module}"]
         command += ["--base_url", base_url, "--requests", str(requests), "--in_flight", str(in_flight)]
@@ -72,7 +80,7 @@ def run_contender(
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """Return what keeps caches in the folder, and telemetry and the network out."""
+    """Return an environment with caches in the folder, without telemetry and network."""
     return os.environ | {
         "HOME": str(folder),
         "HF_HOME": str(folder),
@@ -90,7 +98,7 @@ def environment(folder: Path) -> dict[str, str]:
 
 @contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """Yield a folder for the time of the block, on the disk of the checkout: a journal in memory would cost nothing."""
+    """Yield a temporary folder on the disk of the checkout: writing a journal to memory would cost nothing."""
     (ROOT / "build").mkdir(exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="benchmark-", dir=ROOT / "build"))
     try:

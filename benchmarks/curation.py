@@ -1,7 +1,7 @@
-"""Filtering trajectories by reward and success and writing messages and metadata: time, and peak memory.
+"""Measures time and peak memory of filtering trajectories by reward and success, writing messages and metadata.
 
-Every contender reads the same file, in a process of its own, after its imports, with the file in the page cache. Output
-goes to memory (/dev/shm), where there is room, since the disk is not what is measured.
+Every contender reads the same file from the page cache in a separate process; imports do not count. Output goes to
+memory (/dev/shm) if there is room, since the disk is not to be measured.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def main() -> None:
 
 
 def report(best: dict[str, dict[str, Any]], title: str, check: bool) -> None:
-    """Print the table and how the targets came out."""
+    """Print the table and the targets."""
     loop = best["orjson loop"]["seconds"]
     rows = [
         {
@@ -97,7 +97,14 @@ def report(best: dict[str, dict[str, Any]], title: str, check: bool) -> None:
 
 
 def measure(via: str, source: Path, target: Path, home: Path) -> dict[str, Any]:
-    """Return seconds and peak memory of one contender. Raises `RuntimeError` with its last words where it fails."""
+    """Return seconds and peak memory of one contender. Raises `RuntimeError` with the end of its output if it fails.
+
+    Args:
+        via: The contender's name.
+        source: File or run that it reads.
+        target: Folder for its output; emptied first.
+        home: Folder for caches.
+    """
     for entry in target.iterdir():
         shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
     command = [sys.executable, "-m", "benchmarks.contenders.curation", via, str(source), str(target / "out.jsonl")]
@@ -108,7 +115,7 @@ def measure(via: str, source: Path, target: Path, home: Path) -> dict[str, Any]:
 
 
 def make_run(directory: Path, journal: Path) -> Path:
-    """Make a run directory whose journal is that file, indexed as at the end of a run."""
+    """Make a run directory with that file as its journal, indexed as at the end of a run."""
     (directory / "rollouts").mkdir(parents=True)
     (directory / "rollouts/0001.jsonl").hardlink_to(journal)
     with (directory / PROBLEMS).open("wb") as problems, journal.open("rb", buffering=1 << 20) as rows:

@@ -1,8 +1,8 @@
-"""Episodes per second against the number in flight, with a scripted model of set latency.
+"""Measures episodes per second by the number in flight, with a scripted model of fixed latency.
 
-No agent ever solves anything, so that every episode asks the model the same number of times: the ideal is
-in flight / (calls x latency). The scripted server is another process; environments, sandboxes, the journal are in this
-one, and real.
+No agent ever solves anything, so that every episode makes the same number of model calls: the ideal rate is
+in flight / (calls x latency). The scripted server is a separate process; environments, sandboxes and the journal are
+real, and in this process.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ LOST_ANSWERS = {
     "search_env": "<questions>\nwho\n</questions> <search>harbour</search> <more>more</more>",
     "code_env": "```python\nassert False\n```",
 }
-"""What never solves anything, in the right form."""
+"""Well-formed answers that never solve anything, by environment."""
 
 
 class Collected(NamedTuple):
-    """One run."""
+    """One run of episodes."""
 
     env_name: str
     in_flight: int
@@ -52,7 +52,7 @@ class Collected(NamedTuple):
 
     @property
     def of_ideal(self) -> float:
-        """The rate as a share of what the model alone would allow."""
+        """The rate as a share of the ideal rate, which the model's latency alone allows."""
         return self.calls * self.latency_s / self.in_flight / self.seconds
 
     def row(self) -> dict[str, str]:
@@ -68,7 +68,7 @@ class Collected(NamedTuple):
 
 
 def collect(env_name: str, in_flight: int, options: argparse.Namespace) -> Collected:
-    """Play episodes in a new folder."""
+    """Collect episodes in a new folder."""
     episodes = in_flight * options.rounds
     script = Script(completion=LOST_ANSWERS[env_name], latency_s=options.latency_s)
     with scripted_process(script) as server, TemporaryDirectory() as folder:

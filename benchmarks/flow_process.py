@@ -1,4 +1,4 @@
-"""The flow as a user starts it, with a Prefect home of its own."""
+"""Runs the flow as a user starts it, with a separate Prefect home."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ class FlowRun(NamedTuple):
 
     rollouts: int
     wall_s: float
-    """Of the whole command: imports, Prefect's server, loading, generating, results."""
+    """Seconds of the whole command: imports, Prefect's server, loading, generating, results."""
     generating_s: float
     """From the start of the first shard's task to the end of the last one's."""
     longest_pause_s: float
-    """The longest time in which no shard ended."""
+    """The longest time between two shards' ends."""
     task_runs: dict[str, int]
-    """Task runs of the flow run by the task's name."""
+    """Number of task runs by the task's name."""
 
 
 class DeskFlow:
-    """Starts `python -m flows.reject_sampling` in a Prefect home where Prefect has made its database already."""
+    """Starts `python -m flows.reject_sampling` in a Prefect home whose database exists already."""
 
     def __init__(self, folder: Path, flags: Sequence[str] = (), environment: Mapping[str, str] | None = None) -> None:
         self._folder = folder
@@ -53,15 +53,15 @@ class DeskFlow:
 
     @property
     def results(self) -> Path:
-        """Where the runs are written."""
+        """Folder of the runs."""
         return self._folder / "results"
 
     def work(self, base_url: str, *, requests: int, in_flight: int) -> Work:
-        """Work with its problems in this flow's folder."""
+        """Return work with its problems in this flow's folder."""
         return Work(base_url, requests, in_flight, self._folder)
 
     def start(self, work: Work, name: str) -> subprocess.Popen[bytes]:
-        """Start the command; what it says goes to `<name>.log`."""
+        """Start the command; its output goes to `<name>.log`."""
         environment = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT_")}
         environment |= {"PREFECT_HOME": str(self._folder / "prefect"), "NO_PROXY": "127.0.0.1,localhost"}
         environment |= self._environment
@@ -76,7 +76,7 @@ class DeskFlow:
             )
 
     def run(self, work: Work, name: str) -> FlowRun:
-        """Start the command and wait. Raises `RuntimeError` with its last words where it fails."""
+        """Start the command and wait. Raises `RuntimeError` with the end of its log if it fails."""
         before = self._flow_runs()
         started = time.perf_counter()
         process = self.start(work, name)

@@ -1,7 +1,8 @@
-"""Time over the lower bound where latencies have a long tail: no slot may wait for another's straggler.
+"""Measures time over the lower bound with heavy-tailed latencies: no slot may wait for another's straggler.
 
-Latencies are Pareto distributed. No scheduler can end before max(longest, sum / slots), whatever it knows beforehand;
-the parameters make that sum / slots. The barrier loop, several times slower, makes an eighth of the rollouts.
+Latencies are Pareto distributed. No scheduler can finish before max(longest, sum / slots), whatever it knows
+beforehand; with these parameters that is sum / slots. The barrier loop, several times slower, makes an eighth of the
+rollouts.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The machine that figures were measured on."""
+"""Describes the machine that figures were measured on."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def machine() -> str:
-    """Cores, processor, Python and load in one line."""
+    """Return cores, processor, Python and load in one line."""
     names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     processor = names[0].partition(":")[2].strip() if names else platform.machine()
     cores = len(os.sched_getaffinity(0))
@@ -17,9 +17,9 @@ def machine() -> str:
 
 
 def peak_mb() -> float:
-    """Return the greatest resident memory of this process, in MB.
+    """Return the peak resident memory of this process, in MB.
 
-    Not `getrusage`, whose peak a child process inherits from the parent that started it.
+    Not by `getrusage`, whose peak a child process inherits from its parent.
     """
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmHWM:"):

@@ -1,4 +1,4 @@
-"""Peak memory of a whole run (engine, journal, results) and how it grows with the number of rollouts."""
+"""Measures peak memory of a whole run (engine, journal, results) and its growth with the number of rollouts."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""q* beside plain generation: tokens per second by method and batch, on the real small model and an adapter of it.
+"""Measures tokens per second of q* by method and batch against plain generation, on a small model and its adapter.
 
-The bound is what two models alone would allow: plain Hugging Face `generate` of each, the times added. End tokens are
-ignored, so that everybody draws the same number of tokens. Contenders take turns, and the best of each counts. What one
-method costs over another is told by single steps, in which all draw from the same logits.
+The bound is the added time of both models alone: plain Hugging Face `generate` of each. End tokens are ignored, so that
+all contenders draw the same number of tokens. They alternate, and the best of each counts. The methods are compared
+with each other by single steps, in which all draw from the same logits.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ PASS = "pass"
 
 
 def make_adapter(folder: Path, model: Path) -> Path:
-    """Make an adapter that changes what the model says."""
+    """Make a random adapter that changes the model's distribution noticeably."""
     torch.manual_seed(0)
     config = LoraConfig(r=16, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
     adapted = get_peft_model(AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32), config)
@@ -59,7 +59,7 @@ def some_prompts(batch: int) -> Tensor:
 
 
 class Contenders:
-    """Everybody, on weights that are loaded once."""
+    """All contenders, on weights that are loaded once."""
 
     def __init__(self, model: Path, adapter: Path, tokens: int) -> None:
         self._tokens = tokens
@@ -78,11 +78,11 @@ class Contenders:
         return loaded
 
     def step_costs(self, batch: int) -> dict[str, float]:
-        """See `step_costs`."""
+        """Return seconds of one step by method; see the function `step_costs`."""
         return step_costs(self._pair, some_prompts(batch), self._tokens)
 
     def calls(self, batch: int) -> dict[str, Callable[[], None]]:
-        """By name, each drawing `tokens` tokens for `batch` prompts."""
+        """Return the contenders by name, each of which draws `tokens` tokens for `batch` prompts."""
         prompts = some_prompts(batch)
         calls: dict[str, Callable[[], None]] = {
             "generate, base": lambda: self._generate(self._base, prompts),
@@ -109,7 +109,7 @@ class Contenders:
 
 
 def measure(contenders: Contenders, batch: int, options: argparse.Namespace) -> dict[str, float]:
-    """Return tokens per second by name: the best of several turns."""
+    """Return tokens per second by name: the best of several repetitions."""
     seconds: dict[str, list[float]] = defaultdict(list)
     for _ in range(options.repeat):
         for name, call in contenders.calls(batch).items():
@@ -120,7 +120,7 @@ def measure(contenders: Contenders, batch: int, options: argparse.Namespace) -> 
 
 
 class _Timed(Decoder):
-    """Draws by every method from the same logits, step by step, and notes the seconds; it goes on with its own."""
+    """Draws by every method from the same logits in each step, timed; continues with its own method's tokens."""
 
     def __init__(self, pair: Pair, **settings: Any) -> None:
         super().__init__(pair, **settings)
@@ -134,7 +134,7 @@ class _Timed(Decoder):
 
     def _draw(self, flights: list[Any], logits_theta: Tensor, logits_t: Tensor) -> None:
         ids = self.pair.vocabulary
-        self._order.rotate()  # the first one finds nothing in the processor's cache
+        self._order.rotate()  # the first one has a cold CPU cache: rotate, so that it is not always the same
         for method in self._order:
             with self._timed(method):
                 self._drawers[method].draw(logits_theta[:, :ids], logits_t[:, :ids], [0.5] * len(flights))
@@ -148,7 +148,7 @@ class _Timed(Decoder):
 
 
 def step_costs(pair: Pair, prompts: Tensor, tokens: int) -> dict[str, float]:
-    """Return seconds of one step by method, the models' pass and the draw: medians over the steps of one batch."""
+    """Return seconds of one step by method, forward pass and draw: medians over the steps of one batch."""
     decoder = _Timed(pair, batch_size=len(prompts), max_new_tokens=tokens)
     requests = [SampleRequest(index, prompt, prompt, index) for index, prompt in enumerate(prompts.tolist())]
     assert len(list(decoder.decode(requests))) == len(prompts)
@@ -192,7 +192,7 @@ def main() -> None:
 
 
 def bound(figures: dict[str, float]) -> float:
-    """Return tokens per second where each takes both models' time and nothing more."""
+    """Return tokens per second if each token took exactly the time of both models."""
     return 1 / (1 / figures["generate, base"] + 1 / figures["generate, adapter"])
 
 

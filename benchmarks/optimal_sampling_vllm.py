@@ -1,8 +1,8 @@
-"""q* with both models in one vLLM, beside that vLLM alone with the same number of rows, on the real small model.
+"""Measures q* with both models in one vLLM against that vLLM alone with the same number of rows, on a small model.
 
-Alone: as many requests as q* has rows, with the same prompts and adapters, sampled as ever; its tokens are halved,
-since two rows of q* make one answer. A base with an adapter of it, and one model with two prompts. End tokens are
-ignored. Contenders take turns in one process, and the best of each counts.
+Alone: as many requests as q* has rows, with the same prompts and adapters, and vLLM's own sampling; its tokens are
+halved, since two rows of q* make one answer. The pairs: a base with its adapter, and one model with two prompts. End
+tokens are ignored. Contenders alternate in one process, and the best of each counts.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ OF_ALONE = 0.7
 
 
 def measure(chosen: PairSpec, options: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """Batch -> name -> seconds. Raises `RuntimeError` with its last words where vLLM fails."""
+    """Return seconds by batch and name. Raises `RuntimeError` with the end of its output if vLLM fails."""
     arguments, environment = engine_arguments(chosen, None, max(options.batches), "--max-model-len 1024")
     spec: dict[str, Any] = {name: getattr(options, name) for name in ("batches", "tokens", "repeat")}
     spec |= {"arguments": arguments, "adapters": [chosen.theta.adapter, chosen.t.adapter]}

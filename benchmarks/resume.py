@@ -1,4 +1,4 @@
-"""What kill -9 costs: which requests are repeated, and how long a journal of a million rows takes to open."""
+"""Measures the cost of kill -9: repeated requests, and the time to open a journal of a million rows."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ LONGEST_OPENING_S_PER_MILLION = 15.0
 
 
 class Repeated(NamedTuple):
-    """What a killed and continued run asked for."""
+    """Counts of the requests of a run that was killed and continued."""
 
     rollouts: int
     journaled: int
     """Rows in the journal when the process was dead."""
     in_flight: int
-    """Requests that the server had got by then and whose rollouts were not journaled."""
+    """Requests that the server had received by then and whose rollouts were not journaled."""
     twice: int
-    """Seeds that were asked for more than once."""
+    """Seeds that were requested more than once."""
     twice_though_journaled: int
     missing: int
-    """Rollouts that the finished run has not."""
+    """Rollouts that the finished run lacks."""
 
 
 def kill_and_continue(options: argparse.Namespace) -> Repeated:
@@ -73,18 +73,18 @@ def kill_and_continue(options: argparse.Namespace) -> Repeated:
 
 
 def lines(path: Path) -> int:
-    """Return how many lines a file has."""
+    """Count the lines of a file."""
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
 def seeds(journal: Path) -> set[str]:
-    """Return the seeds of the whole rows of a journal."""
-    whole = journal.read_bytes().rpartition(b"\n")[0].splitlines()
-    return {str(orjson.loads(line)["seed"]) for line in whole}
+    """Return the seeds of the complete rows of a journal."""
+    rows = journal.read_bytes().rpartition(b"\n")[0].splitlines()
+    return {str(orjson.loads(row)["seed"]) for row in rows}
 
 
 def write_journal(path: Path, rows: int, row_bytes: int) -> None:
-    """Write a journal as the engine writes it."""
+    """Write a journal with rows as the engine writes them."""
     verdict = Verdict(verifier="numeric@1", status="ok", answer="3", distance=0.0, reward=1.0, success=True)
     owner = journal_owner()
     with path.open("wb", buffering=1 << 20) as file:
@@ -105,13 +105,13 @@ def write_journal(path: Path, rows: int, row_bytes: int) -> None:
 
 
 def journal_owner() -> Ownership:
-    """Return whose the journal's rows are."""
+    """Return the identity that stamps the journal's rows."""
     sampling = {"temperature": 1.0, "max_tokens": 2048}
     return Ownership(Identity(generation={"sampling": sampling}, verification={}), has_manifest=True)
 
 
 def open_journal(path: Path) -> dict[str, Any]:
-    """Open a journal; return seconds, rows that it found, and peak memory before and after."""
+    """Open a journal; return seconds, number of rows, and peak memory before and after."""
     before = peak_mb()
     started = time.perf_counter()
     with Journal(path, journal_owner()) as journal:
@@ -120,7 +120,7 @@ def open_journal(path: Path) -> dict[str, Any]:
 
 
 def measure_opening(rows: int, row_bytes: int) -> dict[str, Any]:
-    """Open a journal of that many rows in a fresh process. Raises `RuntimeError` where the disk has no room for it."""
+    """Open a journal of that many rows in a new process. Raises `RuntimeError` if the disk has no room for it."""
     with scratch_folder() as folder:
         needed, free = rows * row_bytes, shutil.disk_usage(folder).free
         if free < 1.5 * needed:

@@ -1,8 +1,8 @@
-"""Completions per second of the engine, of the flow and of other libraries, beside a bare aiohttp loop.
+"""Measures completions per second of the engine, the flow and other libraries against a bare aiohttp loop.
 
-Every contender makes the same requests with as many in flight, in a process of its own, against a scripted server in
-another; start-up of the interpreter is not counted. Repetitions take turns, and medians are shown. The flow is compared
-with the engine in runs of --minutes each, which take most of the time.
+Every contender makes the same requests with the same number in flight, in a separate process, against a scripted server
+in another; start-up of the interpreter does not count. Repetitions alternate, and medians are shown. The flow is
+compared with the engine in runs of --minutes each, which take most of the time.
 """
 
 from __future__ import annotations
@@ -36,14 +36,21 @@ LATENCIES_S = (0.5, 0.0)
 
 
 class Rates:
-    """Completions per second by contender and latency, and how busy that kept the server's core."""
+    """Completions per second by contender and latency, and the server's CPU use."""
 
     def __init__(self) -> None:
         self._rates: dict[tuple[str, float], list[float]] = defaultdict(list)
         self._busy: dict[tuple[str, float], list[float]] = defaultdict(list)
 
     def measure(self, contender: Contender, latency_s: float, *, requests: int, in_flight: int) -> None:
-        """Measure one repetition."""
+        """Measure one repetition.
+
+        Args:
+            contender: The program.
+            latency_s: Of the server.
+            requests: Number of requests.
+            in_flight: Concurrent requests.
+        """
         with scripted_process(Script(latency_s=latency_s)) as server:
             result = run_contender(contender, server.base_url, requests=requests, in_flight=in_flight)
             self._busy[contender.name, latency_s].append(server.cpu_s / result["seconds"])
@@ -54,7 +61,7 @@ class Rates:
         return median(self._rates[contender.name, latency_s])
 
     def of_bare(self, contender: Contender, latency_s: float) -> float:
-        """Return the rate as a share of bare aiohttp's, which asks for the same."""
+        """Return the rate as a share of bare aiohttp's with the same requests."""
         bare = BARE_WITH_TOKENS if contender in (BARE_WITH_TOKENS, ENGINE_WITH_TOKENS) else BARE
         return self.rate(contender, latency_s) / self.rate(bare, latency_s)
 
@@ -72,7 +79,7 @@ class Rates:
 
 
 def compare(options: argparse.Namespace) -> Rates:
-    """Bare, engine, bare, engine, ..., then the others."""
+    """Measure in turns (bare, engine, ..., bare, engine, ...), then the other libraries."""
     rates = Rates()
     size = {"requests": options.requests, "in_flight": options.in_flight}
     contenders = [BARE, ENGINE, SESSION, BARE_WITH_TOKENS, ENGINE_WITH_TOKENS]
@@ -92,7 +99,7 @@ def compare(options: argparse.Namespace) -> Rates:
 
 
 class Pair:
-    """The flow and the engine at the same long work."""
+    """The rates of flow and engine on the same long work."""
 
     def __init__(self, latency_s: float, requests: int) -> None:
         self.latency_s = latency_s
@@ -137,7 +144,7 @@ class Pair:
 
 
 def compare_flow(options: argparse.Namespace, rates: Rates) -> list[Pair]:
-    """Engine, flow, engine, flow, ... at work that takes the engine about --minutes."""
+    """Measure in turns (engine, flow, engine, flow, ...) on work that takes the engine about --minutes."""
     pairs = []
     for latency_s in LATENCIES_S:
         per_s = options.in_flight / latency_s if latency_s else rates.rate(ENGINE, latency_s)

@@ -1,4 +1,4 @@
-"""What data drawn from q* is worth: the same model trained on as many samples of q*, of pi_t and of pi_theta.
+"""Compares training data: the same model trained on as many samples of q*, of pi_t and of pi_theta.
 
 pi_theta is a small real model on bare problems; pi_t is the same with worked examples in its prompt. Each training is a
 LoRA on the bare problems with the drawn answers. Then, on held-out problems: the loss on answers that pi_t draws there,
@@ -32,7 +32,7 @@ DRAWN = {"q* (kl_symmetry)": ("kl_symmetry", 0.5), "pi_t": ("fixed", 0.0), "pi_t
 
 
 class Answers(NamedTuple):
-    """Problems and an answer to each."""
+    """Problems with one answer each."""
 
     prompts: list[str]
     texts: list[str]
@@ -40,7 +40,7 @@ class Answers(NamedTuple):
 
 
 class Worth(NamedTuple):
-    """What one training came to."""
+    """The held-out evaluation of one trained model."""
 
     loss_under_t: float
     """Nats per token of pi_t's held-out answers."""
@@ -49,7 +49,15 @@ class Worth(NamedTuple):
 
 
 def draw(options: argparse.Namespace, prompts: list[str], method: str, alpha: float, seed: int) -> Answers:
-    """Return one answer to each problem."""
+    """Draw one answer to each problem from q*.
+
+    Args:
+        options: Of the command line.
+        prompts: The problems.
+        method: Of alpha.
+        alpha: Weight of pi_theta, for the method `fixed`.
+        seed: Of the sampling.
+    """
     model = OptimalSamplingModel(
         str(options.model), alpha_method=method, fixed_alpha=alpha, device="cpu", dtype="float32", batch_size=16
     )
@@ -91,21 +99,28 @@ def train(options: argparse.Namespace, answers: Answers, folder: Path) -> Path:
 
 
 def judge(model: Any, adapter: Path | None, tokenizer: Any, held_out: Answers) -> Worth:
-    """Judge the trained model, or the base itself, on pi_t's answers."""
+    """Compute loss and drift of a trained model, or of the base itself, on pi_t's answers.
+
+    Args:
+        model: The base.
+        adapter: The trained adapter; None for the base.
+        tokenizer: The base's.
+        held_out: Problems and pi_t's answers.
+    """
     judged = model if adapter is None else PeftModel.from_pretrained(model, adapter).eval()
     losses, drifts = [], []
     for prompt, tokens in zip(held_out.prompts, held_out.tokens, strict=True):
         prompt_ids = tokenizer.apply_chat_template(
             [message("user", prompt)], add_generation_prompt=True, return_tensors="pt", return_dict=False
         )
-        whole = torch.cat([prompt_ids, torch.tensor([tokens])], dim=1)
+        input_ids = torch.cat([prompt_ids, torch.tensor([tokens])], dim=1)
         with torch.inference_mode():
-            log_probs = judged(whole).logits[0, prompt_ids.shape[1] - 1 : -1].log_softmax(-1)
+            log_probs = judged(input_ids).logits[0, prompt_ids.shape[1] - 1 : -1].log_softmax(-1)
             if adapter is None:
                 base = log_probs
             else:
                 with judged.disable_adapter():
-                    base = judged(whole).logits[0, prompt_ids.shape[1] - 1 : -1].log_softmax(-1)
+                    base = judged(input_ids).logits[0, prompt_ids.shape[1] - 1 : -1].log_softmax(-1)
         losses.append(-log_probs.gather(1, torch.tensor(tokens)[:, None]).mean().item())
         drifts.append(kl(log_probs, base).mean().item())
     if adapter is not None:

@@ -1,4 +1,4 @@
-"""Rejection sampling on 1, 2 and 4 Dask workers: the rate of n over n times the rate of one."""
+"""Measures the scaling of rejection sampling on 1, 2 and 4 Dask workers: the rate of n over n times the rate of one."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ SAVE_BLOCK = "import sys; from blocks.cluster import DaskCluster; DaskCluster(sc
 
 
 class Costs(NamedTuple):
-    """What Prefect's server and Dask's scheduler have spent."""
+    """Resources that Prefect's server and Dask's scheduler have used."""
 
     server_s: float
-    """Processor seconds."""
+    """CPU seconds."""
     scheduler_s: float
     events: int
     rows: int
-    """Of states and of log lines."""
+    """Database rows of states and of log lines."""
     database_kb: float
 
     def since(self, before: Costs) -> Costs:
@@ -51,7 +51,7 @@ class Costs(NamedTuple):
 
 
 class Team(NamedTuple):
-    """What serves the flow: Prefect's server, and a Dask scheduler."""
+    """The processes that serve the flow: Prefect's server, and a Dask scheduler."""
 
     folder: Path
     environment: dict[str, str]
@@ -61,7 +61,7 @@ class Team(NamedTuple):
 
     @contextmanager
     def workers(self, count: int) -> Iterator[None]:
-        """So many workers."""
+        """Run that many workers while the block runs."""
         with ExitStack() as stack:
             for number in range(count):
                 more = (
@@ -80,7 +80,7 @@ class Team(NamedTuple):
             yield
 
     def costs(self) -> Costs:
-        """So far."""
+        """Return the costs so far."""
         with closing(sqlite3.connect(f"file:{self.folder}/prefect/prefect.db?mode=ro", uri=True)) as database:
             events, rows, pages, size = (
                 int(database.execute(sql).fetchone()[0])
@@ -100,7 +100,7 @@ class Scaled(NamedTuple):
     workers: int
     run: FlowRun
     flow_cpu_s: float
-    """Processor seconds of the flow's own process, imports included."""
+    """CPU seconds of the flow's process, including imports."""
     costs: Costs
 
     @property
@@ -110,7 +110,7 @@ class Scaled(NamedTuple):
 
     @property
     def task_runs(self) -> int:
-        """Of all kinds."""
+        """Number of task runs of all kinds."""
         return sum(self.run.task_runs.values())
 
 
@@ -121,7 +121,7 @@ def _cpu_s(process: SupervisedProcess) -> float:
 
 @contextmanager
 def team(folder: Path) -> Iterator[Team]:
-    """Start it, and save the block that names the scheduler."""
+    """Start the processes, and save a block with the scheduler's address."""
     api, dask = PortReservation(None), PortReservation(None)
     home = {"PREFECT_HOME": str(folder / "prefect"), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
     environment = home | {
@@ -152,7 +152,16 @@ def team(folder: Path) -> Iterator[Team]:
 
 
 def measure(team: Team, count: int, *, rollouts: int, slots: int, latency_s: float, settle_s: float) -> Scaled:
-    """Measure one run on `count` workers, with `rollouts` for each."""
+    """Measure one run on `count` workers.
+
+    Args:
+        team: Serves the flow.
+        count: Number of workers.
+        rollouts: Of each worker.
+        slots: Concurrent rollouts of each worker.
+        latency_s: Of the model server.
+        settle_s: Seconds to wait for Prefect's server to write its events.
+    """
     flow = DeskFlow(team.folder, ("--cluster_block", BLOCK), team.environment)
     with team.workers(count), scripted_process(Script(latency_s=latency_s)) as server:
         before, processes_before = team.costs(), resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -1,4 +1,4 @@
-"""Scripted agents on a problem pack, whose outcome follows from their seeds: good, wrong, nothing, forbidden."""
+"""Scripts agents on a problem pack whose seeds determine their change: good, wrong, nothing, forbidden."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ SUBMIT = "echo COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT"
 DOES: list[Doing] = [
     "good", "good", "good", "good", "wrong", "wrong", "nothing", "nothing", "forbidden", "forbidden",
 ]  # fmt: skip
-"""What an agent does, by the last decimal of the seed of its second request."""
+"""The agent's change, by the last decimal digit of the seed of its second request."""
 CONFIG = "mini_textbased.yaml"
 
 
 def script_of(pack: Pack, doing: Collection[Doing] = (), *, latency_s: float = 0.0) -> Script:
-    """Agents that look, act, look again, and submit; with `doing` all of them do the first of these."""
+    """Script agents that look, act, look again, and submit; with `doing`, all make the first of these changes."""
     conversations = [
         Conversation(
             when=problem.problem_statement,
@@ -43,7 +43,7 @@ def act(command: str) -> str:
 
 
 def does(run_seed: int, instance_id: str, sample_id: int) -> Doing:
-    """Return what the agent of a sample does."""
+    """Return the change that the agent of a sample makes."""
     return DOES[call_seed(rollout_seed(run_seed, instance_id, sample_id), 2) % 10]
 
 

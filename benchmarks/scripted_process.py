@@ -1,4 +1,4 @@
-"""The scripted server in a process of its own, so that it shares no interpreter with what is measured."""
+"""Runs the scripted server in a separate process, so that it shares no interpreter with the measured code."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ class ScriptedProcess:
 
     @property
     def cpu_s(self) -> float:
-        """Processor seconds that the server has used since it listens."""
+        """CPU seconds of the server since its start."""
         return self._cpu_s() - self._start_cpu_s
 
     def facts(self) -> dict[str, Any]:
-        """Return what was asked so far; see `ScriptedServer.facts`."""
+        """Return counts of the requests so far; see `ScriptedServer.facts`."""
         with _no_proxy.open(self._facts_url, timeout=60) as response:
             return dict(orjson.loads(response.read()))
 
 
 @contextmanager
 def scripted_process(script: Script) -> Iterator[ScriptedProcess]:
-    """Serve for the time of the block."""
+    """Run a scripted server while the block runs."""
     command = [sys.executable, "-m", "rollmill.inference.scripted", "--script", script.model_dump_json()]
     with subprocess.Popen(
         [*command, "--served-model-name", script.model], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True

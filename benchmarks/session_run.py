@@ -1,4 +1,4 @@
-"""One run through a session in this process, against scripted servers in others."""
+"""Runs rollouts through a session in this process, against scripted servers in others."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from rollmill.jobs.rejection_sampling.job import jobs
 
 
 class SessionRun(NamedTuple):
-    """What a run came to."""
+    """The rate of a run."""
 
     rate: float
     """Completions per second."""
     slots: int | None
-    """Rollouts at a time that were found to be best."""
+    """Number of slots that `auto` chose; None for a fixed number."""
 
 
 def run_session(base_url: str, *, requests: int, slots: Concurrency, pool: EndpointPool | None = None) -> SessionRun:
-    """Make `requests` rollouts.
+    """Generate `requests` rollouts, and measure the rate.
 
     Args:
-        base_url: The server's address; not used where there is a pool.
-        requests: How many, in whole problems.
-        slots: Rollouts at a time.
-        pool: Where requests go, where there are several servers.
+        base_url: The server's address; not used with a pool.
+        requests: Number of rollouts, in whole problems.
+        slots: Concurrent rollouts.
+        pool: Several servers; None for the one.
     """
     with scratch_folder() as folder:
         [job] = jobs(parameters_of(Work(base_url, requests, in_flight=1, folder=folder)))

@@ -1,4 +1,4 @@
-"""Figures in columns."""
+"""Prints tables."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 
 def show(title: str, rows: Sequence[Mapping[str, str]]) -> None:
-    """Print rows of cells under their names: the first column to the left, the others to the right."""
+    """Print rows of cells under their column names: the first column left-aligned, the others right-aligned."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
     widths = {name: max(len(name), *(len(row.get(name, "")) for row in rows)) for name in columns}
     print(f"\n{title}")

@@ -1,4 +1,4 @@
-"""Prefect task runs of a large flow run: at most one per 256 rollouts."""
+"""Counts the Prefect task runs of a large flow run: at most one per 256 rollouts."""
 
 from __future__ import annotations
 

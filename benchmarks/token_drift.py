@@ -1,8 +1,8 @@
-"""How many sampled answers are trained on other ids than were sampled: their text encoded anew, and with recorded ids.
+"""Counts sampled answers whose training ids differ from the sampled ids: with re-encoded text, and with recorded ids.
 
-Answers of a real model at temperature 1, journaled with their tokens by `flows.reject_sampling` on a vLLM of its own,
-or of a run that exists (--run). Rows are made and prepared as `train_lora` prepares them, once without and once with
-the recorded ids. The size of the file of tokens is compared with the journal's.
+The answers are a real model's at temperature 1, journaled with their tokens by `flows.reject_sampling` on a new vLLM,
+or those of an existing run (--run). Rows are prepared as in `train_lora`, once without and once with the recorded ids.
+The size of the token file is compared with the journal's.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def make_run(model: str, folder: Path, answers: int) -> Path:
 
 
 def sampled_ids(journal: Path) -> dict[Answer, list[int]]:
-    """Return the ids that each answer was sampled as."""
+    """Return the sampled token ids of each answer."""
     reader = TokenReader(journal.parent)
     try:
         rollouts = map(Rollout.model_validate_json, journal.read_bytes().splitlines())
@@ -69,14 +69,14 @@ def sampled_ids(journal: Path) -> dict[Answer, list[int]]:
         reader.close()
 
 
-def learnt_ids(export: Path, folder: Path, model: str, tokenizer: str | None) -> dict[Answer, list[int]]:
-    """Prepare rows as `train_lora` does, by recorded ids of a `tokenizer` or, without, by their text.
+def training_ids(export: Path, folder: Path, model: str, tokenizer: str | None) -> dict[Answer, list[int]]:
+    """Prepare rows as `train_lora` does, and return the token ids in each row's loss.
 
     Args:
         export: The training rows.
-        folder: Where they are prepared.
+        folder: New folder for the prepared rows.
         model: Directory or hub id of the model.
-        tokenizer: The hash of its tokenizer; None to encode the text.
+        tokenizer: Hash of the tokenizer, to use recorded ids; None to encode the text.
     """
     from transformers import AutoTokenizer
 
@@ -94,13 +94,13 @@ def learnt_ids(export: Path, folder: Path, model: str, tokenizer: str | None) ->
     }
 
 
-def drifted(sampled: Mapping[Answer, list[int]], learnt: Mapping[Answer, list[int]]) -> int:
-    """Return how many answers are learnt as other ids than they were sampled as."""
-    return sum(ids != sampled[answer] for answer, ids in learnt.items())
+def drifted(sampled: Mapping[Answer, list[int]], trained: Mapping[Answer, list[int]]) -> int:
+    """Count the answers whose training ids differ from the sampled ids."""
+    return len([answer for answer, ids in trained.items() if ids != sampled[answer]])
 
 
 def main() -> None:
-    """Measure, print a table, compare with what is wanted."""
+    """Measure, print a table, compare with the targets."""
     parser = arguments(__doc__)
     parser.add_argument("--model", default="models/SmolLM2-135M-Instruct", help="directory of the model")
     parser.add_argument("--answers", type=int, default=160, help="answers to sample")
@@ -117,18 +117,18 @@ def main() -> None:
         sampled = sampled_ids(journal)
         corpus = read_corpus([str(run)])
         export_sft(folder / "sft.jsonl", corpus, corpus.table, keep_truncated=True)
-        by_text = learnt_ids(folder / "sft.jsonl", folder / "text", options.model, None)
-        by_ids = learnt_ids(folder / "sft.jsonl", folder / "ids", options.model, tokenizer_hash(options.model))
+        by_text = training_ids(folder / "sft.jsonl", folder / "text", options.model, None)
+        by_ids = training_ids(folder / "sft.jsonl", folder / "ids", options.model, tokenizer_hash(options.model))
         rows = [
             {
                 "trained on": how,
-                "answers": f"{len(learnt)}",
-                "other ids than sampled": f"{drifted(sampled, learnt)}",
-                "share": f"{drifted(sampled, learnt) / len(learnt):.0%}",
+                "answers": f"{len(trained)}",
+                "other ids than sampled": f"{drifted(sampled, trained)}",
+                "share": f"{drifted(sampled, trained) / len(trained):.0%}",
             }
-            for how, learnt in (("their text, encoded anew", by_text), ("recorded ids", by_ids))
+            for how, trained in (("their text, encoded again", by_text), ("recorded ids", by_ids))
         ]
-        show("what is learnt of sampled answers", rows)
+        show("training ids of sampled answers", rows)
         share = journal.with_suffix(".tokens").stat().st_size / journal.stat().st_size
     targets.at_most("answers that drift with recorded ids", drifted(sampled, by_ids), 0)
     targets.at_most("the file of tokens, as a share of the journal", share, MOST_OF_JOURNAL)

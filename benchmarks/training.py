@@ -1,7 +1,7 @@
-"""LoRA training: tokens/s of the worker against the bare TRL script with the same settings, and peak memory beside it.
+"""Measures LoRA training: tokens/s and peak memory of the worker against a bare TRL script with the same settings.
 
-Each trains one epoch on the same rows in a process of its own, several times in turn; the best counts. Loading and
-tokenising are not timed, a checkpoint at the end is. Peak memory is the GPU's, or without one the process's.
+Each trains one epoch on the same rows in a separate process, several times in turn; the best counts. Loading and
+tokenizing are not timed, a checkpoint at the end is. Peak memory is the GPU's, or without one the process's.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def report(best: dict[str, dict[str, Any]], title: str, *, check: bool) -> None:
 def measure(contender: str, model: Path, rows: int) -> dict[str, Any]:
     """Return seconds, tokens and peak memory of one contender.
 
-    Raises `RuntimeError` with its last words where it fails.
+    Raises `RuntimeError` with the end of its output if it fails.
     """
     with scratch_folder() as folder:
         data = folder / "rows.jsonl"

@@ -1,4 +1,4 @@
-"""Made-up agent trajectories of realistic size: about 40 kB and 28 messages each, in the seeds' record format."""
+"""Generates synthetic agent trajectories of realistic size: about 40 kB and 28 messages each."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ROWS_PER_GB = 25_000
 
 
 def trajectories(rows: int, seed: int = 0) -> Iterator[bytes]:
-    """Yield lines of JSON, 8 rollouts of every problem; 40% succeed, with rewards from 0.3 to 2."""
+    """Yield JSON lines, 8 rollouts of every problem; 40% succeed, with rewards from 0.3 to 2."""
     rng = random.Random(seed)
     words = ["".join(rng.choices("etaoinshrdlucm", k=rng.randint(2, 9))) for _ in range(5000)]
     texts = [_text(rng, words) for _ in range(2000)]
@@ -50,13 +50,13 @@ def trajectories(rows: int, seed: int = 0) -> Iterator[bytes]:
 
 
 def _text(rng: random.Random, words: list[str]) -> str:
-    """Return a turn of about 1.4 kB: prose, and a block of code."""
+    """Return a message of about 1.4 kB: prose, and a block of code."""
     prose = " ".join(rng.choices(words, k=150))
     code = "\n".join(f'    {a} = {b}["{c}"]' for a, b, c in zip(*[iter(rng.choices(words, k=60))] * 3, strict=True))
     return f"{prose}\n\n```python\n{code}\n```\n"
 
 
 def write_trajectories(path: Path, rows: int) -> None:
-    """Write the file."""
+    """Write that many trajectories to a JSON Lines file."""
     with path.open("wb", buffering=1 << 20) as file:
         file.writelines(trajectories(rows))

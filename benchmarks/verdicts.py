@@ -1,7 +1,7 @@
-"""Verdicts per second in sandboxes, beside the same verifiers in processes without one.
+"""Measures verdicts per second in sandboxes against the same verifiers in plain processes.
 
-Both take turns, and the fastest round of each counts. `n_queens` has a scorer that evaluates its answers, each of which
-is judged in a fork; the others are judged in the process that waits for them.
+Both alternate, and the fastest round of each counts. The scorer of `n_queens` evaluates answers as Python, so each is
+judged in a forked process; the others are judged in the worker process itself.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PLAIN = "benchmarks.contenders.plain_verifiers"
 
 
 class Work(NamedTuple):
-    """What is judged."""
+    """A verifier, with a problem and answers to judge."""
 
     name: str
     verifier: str
@@ -74,7 +74,14 @@ def everything() -> Iterator[Work]:
 
 
 async def measure(work: Work, count: int, rounds: int, workers: int) -> tuple[float, float]:
-    """Verdicts per second, sandboxed and plain."""
+    """Return verdicts per second, sandboxed and plain.
+
+    Args:
+        work: To judge.
+        count: Verdicts of a round.
+        rounds: The fastest one counts.
+        workers: Processes of each pool.
+    """
     best = [0.0, 0.0]
     async with (
         VerifierPool(work.verifier, accept_error=0.0, workers=workers) as sandboxed,

@@ -1,8 +1,8 @@
-r"""Verdicts beside those of a person, over labelled completions.
+r"""Measures the agreement of verifiers with human labels of completions.
 
-The built-in verifiers, math-verify as its README uses it, and two regular expressions as people write them (the last
-number, the last `\boxed{}`) judge the rows of `benchmarks/verifier_cases` that each is for. A problem that a verifier
-refuses counts as refused completions. The last table is GSM8K's form with each of three verifiers.
+The built-in verifiers, math-verify as in its README, and two common regular expressions (the last number, the last
+`\boxed{}`) judge the rows of `benchmarks/verifier_cases` that each is for. A problem that a verifier refuses counts as
+refused completions. The last table is GSM8K's form with each of three verifiers.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ JUDGES = {
     "last number": (f"{PLAIN}:last_number", "numeric"),
     "last boxed": (f"{PLAIN}:last_boxed", "math"),
 }
-"""From a judge's name to its verifier, and the verifier whose rows it gets."""
-GIVEN = ("given", "gsm8k, given")
+"""By a judge's name: its verifier, and the verifier whose rows it gets."""
+GIVEN_FORMS = ("given", "gsm8k, given")
 GSM8K = ("numeric", "exact", "math")
 
 
@@ -49,7 +49,7 @@ class Case(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """A case with what a judge makes of it."""
+    """A case with a judge's verdict."""
 
     case: Case
     right: bool
@@ -66,12 +66,12 @@ def main() -> None:
     options = parser.parse_args()
     where = machine()
     cases = load_cases()[:: options.every]
-    asked = [name for name in options.only or JUDGES if name != "choice" or "choice" in VERIFIERS]
-    judged = {name: asyncio.run(judge(name, cases, options.workers, options.limit_s)) for name in asked}
+    names = [name for name in options.only or JUDGES if name != "choice" or "choice" in VERIFIERS]
+    judged = {name: asyncio.run(judge(name, cases, options.workers, options.limit_s)) for name in names}
     show(f"verdicts beside a person's, on {where}", list(agreement_rows(judged)))
     show("all forms", [summary(name, rows, "all") for name, rows in judged.items() if rows])
-    if given := [given_row(name, rows) for name, rows in judged.items() if name in GSM8K]:
-        show("the form of GSM8K, the given rows", given)
+    if given_rows := [given_row(name, rows) for name, rows in judged.items() if name in GSM8K]:
+        show("the form of GSM8K, the given rows", given_rows)
     if options.show:
         for name, rows in judged.items():
             for row in disagreements(rows):
@@ -104,14 +104,21 @@ def _case(row: dict[str, Any], number: int) -> Case:
 
 def _given_gsm8k(row: dict[str, Any], number: int) -> Case:
     problem = Problem(instance_id=f"gsm8k-given-{number}", prompt=row["question"], answer=row["answer"])
-    return Case(GIVEN[1], GSM8K, problem, row["completion"], row["want"] == "right", "")
+    return Case(GIVEN_FORMS[1], GSM8K, problem, row["completion"], row["want"] == "right", "")
 
 
 async def judge(name: str, cases: Sequence[Case], workers: int, limit_s: float) -> list[Judged]:
-    """Return what a judge makes of the rows that it is for."""
+    """Return a judge's verdicts on the rows that it is for.
+
+    Args:
+        name: The judge's, of `JUDGES`.
+        cases: All labelled completions.
+        workers: Processes.
+        limit_s: Time limit of one verdict, in seconds.
+    """
     spec, kind = JUDGES[name]
     verifier = make_verifier(spec)
-    meant = [case for case in cases if kind in case.verifiers]
+    selected = [case for case in cases if kind in case.verifiers]
     async with VerifierPool(spec, accept_error=0.0, workers=workers, time_limit_s=limit_s) as pool:
 
         async def verdict(case: Case) -> Judged:
@@ -123,7 +130,7 @@ async def judge(name: str, cases: Sequence[Case], workers: int, limit_s: float) 
                 return Judged(case, right=False, reason=str(error))
             return Judged(case, seen.success, seen.reason or f"read {seen.answer!r}")
 
-        return list(await asyncio.gather(*map(verdict, meant)))
+        return list(await asyncio.gather(*map(verdict, selected)))
 
 
 def agreement_rows(judged: dict[str, list[Judged]]) -> Iterable[dict[str, str]]:
@@ -131,8 +138,8 @@ def agreement_rows(judged: dict[str, list[Judged]]) -> Iterable[dict[str, str]]:
     forms = dict.fromkeys(row.case.form for rows in judged.values() for row in rows)
     for form in forms:
         for name, rows in judged.items():
-            if meant := [row for row in rows if row.case.form == form]:
-                yield summary(name, meant, form)
+            if of_form := [row for row in rows if row.case.form == form]:
+                yield summary(name, of_form, form)
 
 
 def summary(name: str, rows: Sequence[Judged], form: str) -> dict[str, str]:
@@ -147,12 +154,12 @@ def summary(name: str, rows: Sequence[Judged], form: str) -> dict[str, str]:
 
 
 def given_row(name: str, rows: Sequence[Judged]) -> dict[str, str]:
-    given = [row for row in rows if row.case.form == GIVEN[1]]
+    gsm8k_rows = [row for row in rows if row.case.form == GIVEN_FORMS[1]]
     return {
         "verifier": name,
-        "right by hand": f"{sum(row.case.right for row in given)} of {len(given)}",
-        "counted right": str(sum(row.right for row in given)),
-        "wrong but accepted": str(false_accepts(given)),
+        "right by hand": f"{sum(row.case.right for row in gsm8k_rows)} of {len(gsm8k_rows)}",
+        "counted right": str(sum(row.right for row in gsm8k_rows)),
+        "wrong but accepted": str(false_accepts(gsm8k_rows)),
     }
 
 
@@ -169,9 +176,9 @@ def disagreements(rows: Iterable[Judged]) -> list[Judged]:
 
 
 def described(name: str, row: Judged) -> str:
-    wanted = "should be right" if row.case.right else "should not be right"
+    label = "should be right" if row.case.right else "should not be right"
     truth = row.case.problem.answer
-    return f"{name}, {row.case.form}: {wanted} for {truth!r}: {row.case.completion!r} ({row.reason}) {row.case.why}"
+    return f"{name}, {row.case.form}: {label} for {truth!r}: {row.case.completion!r} ({row.reason}) {row.case.why}"
 
 
 def check(judged: dict[str, list[Judged]], *, check: bool) -> None:
@@ -181,8 +188,8 @@ def check(judged: dict[str, list[Judged]], *, check: bool) -> None:
         if rows := judged.get(name):
             agreed = 1 - len(disagreements(rows)) / len(rows)
             targets.at_least(f"{name}, agreement", agreed, LEAST_AGREEMENT)
-            given = [row for row in rows if row.case.form in GIVEN]
-            targets.at_most(f"{name}, false accepts among the given", false_accepts(given), 0)
+            given_rows = [row for row in rows if row.case.form in GIVEN_FORMS]
+            targets.at_most(f"{name}, false accepts among the given", false_accepts(given_rows), 0)
     targets.end(check=check)
 
 

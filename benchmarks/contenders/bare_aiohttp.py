@@ -1,4 +1,4 @@
-"""The limit: workers that do nothing but post a body with aiohttp and parse the answer."""
+"""The upper limit: workers that only post a body with aiohttp and parse the answer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rollmill.inference.sampled_tokens import REQUEST_FIELDS
 
 
 def bodies(work: Work) -> list[bytes]:
-    """Byte for byte what the engine sends."""
+    """Return the request bodies, byte for byte as the engine sends them."""
     encoded = []
     for index, messages in enumerate(work.conversations):
         seed = rollout_seed(0, f"p{index // ROLLOUTS}", index % ROLLOUTS)

@@ -1,4 +1,4 @@
-"""One way to filter a file by reward and success and write messages and metadata to the disk; prints its figures."""
+"""Filters a file by reward and success and writes messages and metadata, in one of several ways; prints its figures."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ LEAST = 0.7
 
 
 def kept(row: dict[str, Any]) -> bool:
-    """Return the filter that every contender applies."""
+    """Return whether a row passes the filter of every contender."""
     return bool(row["success"]) and row["reward"] >= LEAST
 
 
 def sample(row: dict[str, Any]) -> dict[str, Any]:
-    """Return what every contender writes."""
+    """Return the row that every contender writes."""
     names = ("instance_id", "sample_id", "reward", "speedup", "model_calls")
     return {"messages": row["messages"], "metadata": {name: row[name] for name in names}}
 
 
 def orjson_loop(source: str, target: Path) -> None:
-    """Do the work as the shortest good program does."""
+    """Filter with a loop over orjson."""
     with Path(source).open("rb") as rows, target.open("wb") as file:
         for line in rows:
             row = orjson.loads(line)
@@ -38,7 +38,7 @@ def orjson_loop(source: str, target: Path) -> None:
 
 
 def json_loop(source: str, target: Path) -> None:
-    """Do the same with the standard library."""
+    """Filter with a loop over the standard library's json."""
     with Path(source).open(encoding="utf-8") as rows, target.open("w", encoding="utf-8") as file:
         for line in rows:
             row = json.loads(line)
@@ -47,7 +47,7 @@ def json_loop(source: str, target: Path) -> None:
 
 
 def polars_stream(source: str, target: Path) -> None:
-    """Polars from scan to sink."""
+    """Filter with Polars, streaming from scan to sink."""
     import polars as pl
 
     metadata = pl.struct("instance_id", "sample_id", "reward", "speedup", "model_calls").alias("metadata")
@@ -56,7 +56,7 @@ def polars_stream(source: str, target: Path) -> None:
 
 
 def datasets_filter(source: str, target: Path) -> None:
-    """Hugging Face datasets."""
+    """Filter with Hugging Face datasets."""
     import datasets
 
     datasets.disable_progress_bars()
@@ -66,7 +66,7 @@ def datasets_filter(source: str, target: Path) -> None:
 
 
 def rollmill_export(source: str, target: Path) -> None:
-    """`export_sft`: also leaves bookkeeping behind, merges turns, and writes the card and every dropped row's place."""
+    """Run `export_sft`, which also writes metadata, merges turns, and writes the card and the dropped rows' lines."""
     from rollmill.corpus.corpus import read_corpus
     from rollmill.jobs.curation.export_job import export_corpus
     from rollmill.jobs.curation.exporters import sft_exporter
@@ -78,7 +78,7 @@ def rollmill_export(source: str, target: Path) -> None:
 
 
 def rollmill_filter(source: str, target: Path) -> None:
-    """`filter_data`: writes whole records, the kept and the dropped."""
+    """Run `filter_data`, which writes complete records, both kept and dropped."""
     from rollmill.corpus.corpus import read_corpus
     from rollmill.jobs.curation.apply_filters import filter_corpus
     from rollmill.jobs.curation.filter_spec import Filters
@@ -87,7 +87,7 @@ def rollmill_filter(source: str, target: Path) -> None:
 
 
 def rollmill_filter_places(source: str, target: Path) -> None:
-    """`filter_data --dropped places`: writes whole records of the kept, and where the dropped stand."""
+    """Run `filter_data --dropped places`, which writes the kept records, and the line numbers of dropped ones."""
     from rollmill.corpus.corpus import read_corpus
     from rollmill.jobs.curation.apply_filters import filter_corpus
     from rollmill.jobs.curation.filter_spec import Filters
@@ -98,7 +98,7 @@ def rollmill_filter_places(source: str, target: Path) -> None:
 
 
 def rollmill_analyze(source: str, target: Path) -> None:
-    """`analyze`."""
+    """Run `analyze`."""
     from rollmill.corpus.corpus import read_corpus
     from rollmill.jobs.curation.analysis import analyse
 
@@ -126,7 +126,7 @@ def main() -> None:
             __import__(module)
     started = time.perf_counter()
     CONTENDERS[options.contender](options.source, options.target)
-    with options.target.open("rb") as written:  # what rollmill waits for anyway: the others' output is safe, too
+    with options.target.open("rb") as written:  # as rollmill does: so the others' output is durable, too
         os.fsync(written.fileno())
     print(json.dumps({"seconds": time.perf_counter() - started, "peak_mb": peak_mb()}))
 

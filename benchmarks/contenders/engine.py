@@ -1,7 +1,7 @@
-"""rollmill's engine with everything that a run has: retries, verifier, journal on disk, resume; no Prefect.
+"""rollmill's engine with all of a run: retries, verifier, journal on disk, resume; without Prefect.
 
-`--via session` hands the problems in as the flow does, in shards from several threads; `--via barrier` hands in as
-many rollouts as there are slots and waits for the last of them before the next.
+`--via session` submits the problems as the flow does, in shards from several threads; `--via barrier` submits as many
+rollouts as there are slots and waits for the last of them before the next batch.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SHARD_PROBLEMS = 256 // ROLLOUTS
 
 
 def parameters_of(work: Work) -> RejectSampling:
-    """Return the flow's own parameters for this work."""
+    """Return the flow's parameters for this work."""
     return RejectSampling(
         model_path=[MODEL],
         model_name=[MODEL],
@@ -50,7 +50,7 @@ def parameters_of(work: Work) -> RejectSampling:
 
 
 def rollouts_of(job: RejectionSamplingJob, pool: EndpointPool | None = None) -> ChatRollouts:
-    """Return what the engine calls."""
+    """Return the generator that the engine calls."""
     return ChatRollouts(
         ChatClient(
             pool or EndpointPool([Endpoint(url) for url in job.parameters.base_urls]),
@@ -64,7 +64,7 @@ def rollouts_of(job: RejectionSamplingJob, pool: EndpointPool | None = None) -> 
 
 
 @asynccontextmanager
-async def opened(
+async def open_engine(
     run: Run, job: RejectionSamplingJob, progress: Progress
 ) -> AsyncIterator[tuple[Engine[ChatWork], ChatRollouts]]:
     """Yield the engine, ready for work."""
@@ -77,14 +77,14 @@ async def opened(
 async def through_engine(run: Run, job: RejectionSamplingJob, progress: Progress) -> None:
     """Generate all problems in one batch."""
     problems = list(run.problems())
-    async with opened(run, job, progress) as (engine, rollouts):
+    async with open_engine(run, job, progress) as (engine, rollouts):
         await engine.add(rollouts.work(run, problems), run.expected)
 
 
 async def through_barriers(run: Run, job: RejectionSamplingJob, progress: Progress) -> None:
-    """As many rollouts as there are slots, and the next only when the last of them is there."""
+    """Generate in batches of as many rollouts as there are slots, each after the end of the previous one."""
     problems = list(run.problems())
-    async with opened(run, job, progress) as (engine, rollouts):
+    async with open_engine(run, job, progress) as (engine, rollouts):
         work: Iterator[ChatWork] = rollouts.work(run, problems)
         while batch := list(itertools.islice(work, job.slots)):
             await engine.add(iter(batch), len(batch))
@@ -98,14 +98,14 @@ def through_session(
     pool: EndpointPool | None = None,
     slots: Concurrency | None = None,
 ) -> None:
-    """Shards of problems from several threads, each handed in when the slots will soon need it.
+    """Generate shards of problems from several threads, each submitted when the slots will soon need it.
 
     Args:
         run: The run.
         job: Its job.
-        progress: Its progress.
-        pool: Where requests go; None for the job's own servers.
-        slots: Rollouts at a time; None for the job's.
+        progress: Counts the rollouts.
+        pool: Servers; None for the job's.
+        slots: Concurrent rollouts; None for the job's.
     """
     session = RolloutSession(run, rollouts_of(job, pool), slots=slots or job.slots, progress=progress)
     problems: Iterator[Problem] = run.problems()
@@ -119,7 +119,14 @@ def through_session(
 
 
 def generate(run: Run, job: RejectionSamplingJob, progress: Progress, via: str) -> float:
-    """Return seconds for all rollouts, until the last is on disk."""
+    """Return the seconds until all rollouts are on disk.
+
+    Args:
+        run: The run.
+        job: Its job.
+        progress: Counts the rollouts.
+        via: `engine`, `session` or `barrier`.
+    """
     started = time.perf_counter()
     if via == "session":
         through_session(run, job, progress)

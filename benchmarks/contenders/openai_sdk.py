@@ -1,4 +1,4 @@
-"""The `openai` SDK's asynchronous client, on httpx as it comes or on aiohttp."""
+"""The `openai` SDK's asynchronous client, on its default httpx or on aiohttp."""
 
 from __future__ import annotations
 

@@ -25,14 +25,14 @@ IDS = 40_000
 
 
 def requests(batch: int, tokens: int) -> list[SampleRequest]:
-    """Return random prompts, another one for each side."""
+    """Return random prompts, different ones for the two models."""
     generator = torch.Generator().manual_seed(batch)
     prompts = torch.randint(100, IDS, (2, batch, tokens), generator=generator).tolist()
     return [SampleRequest(index, prompts[0][index], prompts[1][index], index) for index in range(batch)]
 
 
 def alone(engine: PairEngine, samples: list[SampleRequest], tokens: int) -> int:
-    """Ordinary sampling of the same prompts with the same adapters; the tokens that all rows gave."""
+    """Sample the same prompts with the same adapters without q*; return the number of tokens of all rows."""
     params = SamplingParams(
         temperature=1.0, max_tokens=tokens, ignore_eos=True, detokenize=False, output_kind=RequestOutputKind.DELTA
     )
@@ -46,8 +46,15 @@ def alone(engine: PairEngine, samples: list[SampleRequest], tokens: int) -> int:
     return count
 
 
-def mixed(engine: PairEngine, samples: list[SampleRequest], tokens: int, method: str) -> int:
-    """Draw samples of q*; return the tokens that all rows gave."""
+def sample_mixture(engine: PairEngine, samples: list[SampleRequest], tokens: int, method: str) -> int:
+    """Draw samples of q*; return the number of tokens of all rows.
+
+    Args:
+        engine: Has both models.
+        samples: Prompts of both models.
+        tokens: New tokens of each sample.
+        method: Of alpha.
+    """
     job = Job({"alpha_method": method, "diagnostics": True}, IDS, [], tokens, len(samples))
     return 2 * sum(len(sample.token_ids) for sample in engine.decode(job, samples))
 
@@ -60,7 +67,7 @@ def main() -> None:
         samples = requests(batch, spec["prompt_tokens"])
         calls: dict[str, Callable[[], int]] = {ALONE: lambda samples=samples: alone(engine, samples, spec["tokens"])}
         for method in spec["methods"]:
-            calls[f"q*, {method}"] = lambda samples=samples, method=method: mixed(
+            calls[f"q*, {method}"] = lambda samples=samples, method=method: sample_mixture(
                 engine, samples, spec["tokens"], method
             )
         seconds = defaultdict(list)

@@ -1,4 +1,4 @@
-"""Readings of an answer that people use without a framework, as verifiers of a user's own."""
+"""Common simple ways to read an answer, as custom verifiers to compare with."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Built-in verifiers as a user's own would be: in processes without a sandbox, without limits, without forks."""
+"""Built-in verifiers as custom ones: in processes without sandbox, limits and forks."""
 
 from __future__ import annotations
 

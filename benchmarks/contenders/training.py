@@ -1,4 +1,4 @@
-"""One way to train a LoRA adapter on the same rows with the same settings; prints seconds, tokens and peak memory."""
+"""Trains a LoRA adapter with TRL alone or with rollmill; prints seconds, tokens and peak memory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Ready = tuple[Callable[[], Any], Callable[[], int]]
 
 
 def bare_trl(model: str, rows: str, folder: Path) -> Ready:
-    """Prepare the shortest good script: `SFTTrainer` and `LoraConfig`, on the completions."""
+    """Prepare a minimal TRL script: `SFTTrainer` and `LoraConfig`, loss on the completions."""
     import torch
     from datasets import load_dataset
     from peft import LoraConfig
@@ -45,10 +45,7 @@ def bare_trl(model: str, rows: str, folder: Path) -> Ready:
 
 
 def rollmill_worker(model: str, rows: str, folder: Path) -> Ready:
-    """Prepare what the worker process of `run_training` does.
-
-    It also counts, writes metrics, and keeps whole checkpoints.
-    """
+    """Prepare the training of `run_training`'s worker process, which also writes metrics and full checkpoints."""
     from transformers import AutoTokenizer
 
     from rollmill.jobs.training.parameters import TrainLora
@@ -89,7 +86,7 @@ def main() -> None:
 
 
 def device_mb() -> float:
-    """Return the most memory of the GPU, in MB; 0 without one."""
+    """Return the peak memory of the GPU, in MB; 0 without one."""
     import torch
 
     return torch.cuda.max_memory_allocated() / 1e6 if torch.cuda.is_available() else 0.0

@@ -1,6 +1,6 @@
-"""The requests that every contender makes, and the line in which it says how long they took.
+"""The requests that every contender makes, and the line of figures that it prints.
 
-Imports nothing but the standard library: it is also used where rollmill is not installed.
+Imports only the standard library: it is also used where rollmill is not installed.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ MAX_TOKENS = 64
 
 
 class Work(NamedTuple):
-    """Where to send what."""
+    """The requests of a contender, and the server that they go to."""
 
     base_url: str
     requests: int
     in_flight: int
     folder: Path
     tokens: bool = False
-    """Whether every answer is to have the ids and log-probabilities of its tokens."""
+    """Whether to request token ids and logprobs with every answer."""
 
     @property
     def problems(self) -> int:
-        """How many problems the requests are for."""
+        """Return the number of problems that the requests are for."""
         return -(-self.requests // ROLLOUTS)
 
     @property
     def prompts(self) -> list[str]:
-        """One per problem."""
+        """One prompt per problem."""
         return [
             f"What is the last digit of {index}? Answer as <answer>digit</answer>." for index in range(self.problems)
         ]
 
     @property
     def conversations(self) -> list[list[dict[str, str]]]:
-        """The messages of every request: each problem's as often as it has rollouts."""
+        """The messages of every request: each problem's repeated by its number of rollouts."""
         prompts = self.prompts
         return [[{"role": "user", "content": prompts[index // ROLLOUTS]}] for index in range(self.requests)]
 
@@ -55,12 +55,12 @@ class Work(NamedTuple):
 
 
 def in_whole_problems(text: str) -> int:
-    """Read a number of requests, raised to whole problems."""
+    """Parse a number of requests, rounded up to whole problems."""
     return -(-int(text) // ROLLOUTS) * ROLLOUTS
 
 
 def parser() -> argparse.ArgumentParser:
-    """Build the parser of what makes a `Work`."""
+    """Build the command-line parser of a `Work`."""
     built = argparse.ArgumentParser(allow_abbrev=False)
     built.add_argument("--base_url", required=True)
     built.add_argument("--requests", type=in_whole_problems, required=True)
@@ -71,10 +71,10 @@ def parser() -> argparse.ArgumentParser:
 
 
 def work_of(options: argparse.Namespace) -> Work:
-    """Return what the command line asks for."""
+    """Return the work of the command line."""
     return Work(options.base_url, options.requests, options.in_flight, options.folder, options.tokens)
 
 
 def report(**figures: float) -> None:
-    """Print the figures where the benchmark looks for them."""
+    """Print the figures as the last line, which the benchmark reads."""
     print(json.dumps(figures), flush=True)
