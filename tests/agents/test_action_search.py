@@ -11,7 +11,7 @@ from rollmill.agents.config import read_agent_config
 from rollmill.agents.settings import TEXT_REGEX, V1_REGEX
 from rollmill.errors import InputError
 from rollmill.inference.scripted import Conversation, Script, ScriptedServer
-from tests.agents.made import ShellSandbox, play_on, text_settings
+from tests.agents.scripted_agents import ShellSandbox, play_on, text_settings
 
 ANSWERS = [
     "",

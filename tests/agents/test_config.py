@@ -66,7 +66,7 @@ def read(tmp_path, caplog):
         path = tmp_path / "mine.yaml"
         path.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
         with caplog.at_level(logging.WARNING):
-            return read_agent_config(str(path), **settings), [one.getMessage() for one in caplog.records]
+            return read_agent_config(str(path), **settings), [record.getMessage() for record in caplog.records]
 
     return read
 
@@ -199,11 +199,11 @@ def test_the_mode_can_be_given(read):
 
 
 def test_supported_model_kwargs_are_sent(read):
-    given = {
+    arguments = {
         "temperature": 0.5, "max_tokens": 9, "seed": 3, "api_key": "sk-secret", "api_base": "http://there", "odd": 1,
         "extra_body": {"top_k": 20, "model": "other"}, "drop_params": True,
     }  # fmt: skip
-    settings, messages = read(changed("model", model_kwargs=given))
+    settings, messages = read(changed("model", model_kwargs=arguments))
     assert settings.request == {"temperature": 0.5, "max_tokens": 9, "top_k": 20}
     named = [line.split(" ")[1].removeprefix("model.model_kwargs.") for line in messages[1:]]
     assert sorted(named) == ["api_base", "api_key", "extra_body.model", "odd", "seed"]
@@ -221,9 +221,9 @@ def test_how_a_service_starts_containers(read):
 def test_overrides(read):
     settings, _ = read(changed("model", model_kwargs={"temperature": 0.0, "max_completion_tokens": 5}))
     assert settings.with_overrides() == settings
-    made = settings.with_overrides({"temperature": 0.7, "max_tokens": 8000}, step_limit=4, wall_time_limit_s=60)
-    assert made.request == {"temperature": 0.7, "max_tokens": 8000}
-    assert (made.step_limit, made.wall_time_limit_s, made.timeout_s) == (4, 60, settings.timeout_s)
+    overridden = settings.with_overrides({"temperature": 0.7, "max_tokens": 8000}, step_limit=4, wall_time_limit_s=60)
+    assert overridden.request == {"temperature": 0.7, "max_tokens": 8000}
+    assert (overridden.step_limit, overridden.wall_time_limit_s, overridden.timeout_s) == (4, 60, settings.timeout_s)
 
 
 @pytest.mark.parametrize(

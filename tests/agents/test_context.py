@@ -8,7 +8,16 @@ from rollmill.agents.record import make_record
 from rollmill.files.rows import dump_line
 from rollmill.inference.scripted import Conversation, Script, ScriptedAnswer, ScriptedServer
 from rollmill.records import Failure
-from tests.agents.made import PROBLEM, SUBMIT, ShellSandbox, bash, call, play_on, text_settings, tool_settings
+from tests.agents.scripted_agents import (
+    PROBLEM,
+    SUBMIT,
+    ShellSandbox,
+    bash,
+    call,
+    play_on,
+    text_settings,
+    tool_settings,
+)
 from tests.chat_template import answers, rendered_by_a_server, rendered_for_training
 
 ODD = {"name": "bash", "arguments": '{"command"'}

@@ -12,7 +12,7 @@ from rollmill.agents.playing import CANCELLED, FAILED
 from rollmill.inference.scripted import Conversation, Script, ScriptedAnswer, ScriptedServer
 from rollmill.sandboxes.bubblewrap import BubblewrapHost
 from rollmill.sandboxes.sandbox import Limits, SandboxSpec
-from tests.agents.made import SUBMIT, bash, call, play_on, text_settings, tool_settings
+from tests.agents.scripted_agents import SUBMIT, bash, call, play_on, text_settings, tool_settings
 
 pytestmark = pytest.mark.skipif(not shutil.which("bwrap"), reason="bubblewrap is not installed")
 
@@ -37,8 +37,8 @@ def sandbox(host):
 
 
 def playing(sandbox, settings, *answers, **rest):
-    made = [one if isinstance(one, str) else ScriptedAnswer(**one) for one in answers]
-    with ScriptedServer(Script(conversations=[Conversation(answers=made)])) as server:
+    scripted = [answer if isinstance(answer, str) else ScriptedAnswer(**answer) for answer in answers]
+    with ScriptedServer(Script(conversations=[Conversation(answers=scripted)])) as server:
         return play_on(server, sandbox, settings, **rest)
 
 
@@ -52,19 +52,19 @@ def test_a_change_and_its_diff(sandbox):
 def test_by_tool_calls(sandbox):
     played = playing(sandbox, tool_settings(), call("echo 3 > a.py", "cat a.py"), call(SUBMIT))
     assert played.exit_status == "Submitted"
-    assert [one["content"].split('"output": ')[1] for one in played.messages[3:5]] == ['""\n}', '"3\\n"\n}']
+    assert [answer["content"].split('"output": ')[1] for answer in played.messages[3:5]] == ['""\n}', '"3\\n"\n}']
 
 
 def test_nothing_of_the_host_is_told(sandbox, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     played = playing(sandbox, text_settings(), bash("env; echo $PAGER"), bash(SUBMIT))
-    told = played.messages[3]["content"]
-    assert "PAGER=cat" in told
-    assert "hf_secret" not in told
+    observation = played.messages[3]["content"]
+    assert "PAGER=cat" in observation
+    assert "hf_secret" not in observation
 
 
 @pytest.mark.parametrize(
-    ("command", "found"),
+    ("command", "expected"),
     [
         ("kill -9 -1; kill -9 $$", 137),
         ("rm -rf /workspace/* /workspace/.git; cd /; rmdir /workspace", 1),
@@ -75,10 +75,10 @@ def test_nothing_of_the_host_is_told(sandbox, monkeypatch):
         ("(", 2),
     ],
 )
-def test_any_command_gives_an_observation(sandbox, command, found):
+def test_any_command_gives_an_observation(sandbox, command, expected):
     played = playing(sandbox, text_settings(), bash(command), bash(SUBMIT))
     assert (played.exit_status, played.error) == ("Submitted", None)
-    assert played.messages[3]["extra"]["returncode"] == found
+    assert played.messages[3]["extra"]["returncode"] == expected
 
 
 def test_timeout_is_reported(sandbox):

@@ -10,7 +10,7 @@ from rollmill.agents.model import ChatModel, ContextLengthExceeded, call_seed, c
 from rollmill.inference.answers import Completion, ToolCall
 from rollmill.inference.client import RequestFailedError
 from rollmill.records import Usage
-from tests.agents.made import bash, text_settings, tool_settings
+from tests.agents.scripted_agents import bash, text_settings, tool_settings
 
 MODES = {"text": text_settings(), "tools": tool_settings()}
 FIRST = [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]
@@ -31,7 +31,7 @@ class Answers:
         return answer
 
 
-def said(text="", *calls, finish="stop", reasoning=None, requests=1):
+def answer_of(text="", *calls, finish="stop", reasoning=None, requests=1):
     usage = Usage(prompt_tokens=10, completion_tokens=3)
     return Completion(text, reasoning, finish, usage, 0.1, requests, tuple(ToolCall(*call) for call in calls))
 
@@ -55,7 +55,8 @@ def test_what_is_for_tools_is_sent_with_tools_alone():
 
 def test_a_text_and_its_command():
     chat = model(
-        text_settings(request={"temperature": 0.5, "seed": 1, "tool_choice": "auto"}), said(bash("ls -l"), requests=3)
+        text_settings(request={"temperature": 0.5, "seed": 1, "tool_choice": "auto"}),
+        answer_of(bash("ls -l"), requests=3),
     )
     assert chat.query(FIRST) == {
         "role": "assistant",
@@ -69,7 +70,9 @@ def test_a_text_and_its_command():
 
 def test_calls_and_usage_are_summed_and_seeds_differ():
     failure = RequestFailedError("http_500", "no", 4)
-    chat = model(text_settings(), said(bash("a"), requests=2), said("no action"), said(bash("b")), failure)
+    chat = model(
+        text_settings(), answer_of(bash("a"), requests=2), answer_of("no action"), answer_of(bash("b")), failure
+    )
     chat.query(FIRST)
     with pytest.raises(FormatError):
         chat.query(FIRST)
@@ -83,15 +86,16 @@ def test_calls_and_usage_are_summed_and_seeds_differ():
 
 def test_seeds_of_calls():
     assert call_seed(0, 1) == int(hashlib.sha256(b"[0,1]").hexdigest()[:8], 16) >> 1 == 589272268
-    found = {call_seed(seed, call) for seed in range(30) for call in range(30)}
-    assert len(found) == 900
-    assert all(0 <= seed < 2**31 for seed in found)
+    seeds = {call_seed(seed, call) for seed in range(30) for call in range(30)}
+    assert len(seeds) == 900
+    assert all(0 <= seed < 2**31 for seed in seeds)
 
 
 def test_tool_calls():
     calls = [("a", "bash", '{"command": "ls"}'), ("", "bash", '{"command": "pwd"}')]
     chat = model(
-        tool_settings(request={"tool_choice": "auto"}), said("I look.", *calls, finish="tool_calls", reasoning="hm")
+        tool_settings(request={"tool_choice": "auto"}),
+        answer_of("I look.", *calls, finish="tool_calls", reasoning="hm"),
     )
     answer = chat.query(FIRST)
     assert answer == {
@@ -117,15 +121,15 @@ def test_tool_calls():
 
 @pytest.mark.parametrize("text", ["nothing", bash("a") + bash("b"), ""])
 def test_a_text_without_exactly_one_command(text):
-    answer, told = refused(text_settings(), said(text))
+    answer, errors = refused(text_settings(), answer_of(text))
     assert answer == {
         "role": "assistant",
         "content": text,
         "finish_reason": "stop",
         "extra": {"reasoning_key": "reasoning_content"},
     }
-    assert (told["role"], told["extra"]["interrupt_type"]) == ("user", "FormatError")
-    assert f"Expected exactly 1 action, found {text.count('mswea')}." in told["content"]
+    assert (errors["role"], errors["extra"]["interrupt_type"]) == ("user", "FormatError")
+    assert f"Expected exactly 1 action, found {text.count('mswea')}." in errors["content"]
 
 
 @pytest.mark.parametrize(
@@ -146,37 +150,37 @@ def test_a_text_without_exactly_one_command(text):
 )
 def test_malformed_tool_calls_are_kept_and_each_is_answered(name, arguments, words):
     good = ("a", "bash", '{"command": "ls"}')
-    answer, *told = refused(tool_settings(), said("", good, ("b", name, arguments)))
+    answer, *errors = refused(tool_settings(), answer_of("", good, ("b", name, arguments)))
     assert answer["tool_calls"][1]["function"] == {"name": name, "arguments": arguments}
-    assert [(one["role"], one["tool_call_id"]) for one in told] == [("tool", "a"), ("tool", "b")]
-    assert all(words in one["content"] for one in told)
+    assert [(item["role"], item["tool_call_id"]) for item in errors] == [("tool", "a"), ("tool", "b")]
+    assert all(words in item["content"] for item in errors)
     for call in sendable(answer)["tool_calls"]:
         assert isinstance(orjson.loads(call["function"]["arguments"]), dict)
 
 
 def test_no_tool_call():
-    answer, told = refused(tool_settings(), said("I am done."))
+    answer, errors = refused(tool_settings(), answer_of("I am done."))
     assert answer["content"] == "I am done."
     assert "tool_calls" not in answer
-    assert told["role"] == "user"
-    assert "No tool calls found in the response." in told["content"]
+    assert errors["role"] == "user"
+    assert "No tool calls found in the response." in errors["content"]
 
 
 def test_tool_calls_in_text_mode_are_not_looked_at():
-    answer, _ = refused(text_settings(), said("", ("a", "bash", '{"command": "ls"}')))
+    answer, _ = refused(text_settings(), answer_of("", ("a", "bash", '{"command": "ls"}')))
     assert "tool_calls" not in answer
 
 
 @pytest.mark.parametrize("mode", ["text", "tools"])
 @pytest.mark.parametrize("finish", ["length", "MAX_TOKENS", "model_length"])
 def test_truncated_answer_is_explained_to_the_model(mode, finish):
-    *_, told = refused(MODES[mode], said("and then", finish=finish))
-    assert "reached the output token limit (finish_reason=length)" in told["content"]
+    *_, errors = refused(MODES[mode], answer_of("and then", finish=finish))
+    assert "reached the output token limit (finish_reason=length)" in errors["content"]
 
 
 def test_an_answer_of_wrong_mode_is_told_all_variables():
-    *_, told = refused(tool_settings(mode="text"), said("x", finish="tool_calls"))
-    assert "reached the output token limit" in told["content"]
+    *_, errors = refused(tool_settings(mode="text"), answer_of("x", finish="tool_calls"))
+    assert "reached the output token limit" in errors["content"]
 
 
 @pytest.mark.parametrize(
@@ -206,7 +210,7 @@ def test_what_a_conversation_that_is_too_long_looks_like(type_, words, too_long)
 
 def test_context_overflow_ends_the_agent_except_at_the_first_prompt():
     failure = RequestFailedError("http_400", "maximum context length is 9", 1)
-    chat = model(text_settings(), said(bash("a")), failure)
+    chat = model(text_settings(), answer_of(bash("a")), failure)
     chat.query(FIRST)
     with pytest.raises(ContextLengthExceeded) as end:
         chat.query(FIRST)
@@ -218,7 +222,7 @@ def test_context_overflow_ends_the_agent_except_at_the_first_prompt():
 @settings(deadline=None)
 @given(st.text(), st.lists(st.tuples(st.text(), st.text(), st.text()), max_size=3), st.sampled_from(["text", "tools"]))
 def test_any_completion_is_an_action_or_a_format_error(text, calls, mode):
-    chat = model(MODES[mode], said(text, *calls))
+    chat = model(MODES[mode], answer_of(text, *calls))
     try:
         messages = [chat.query(FIRST)]
     except FormatError as error:

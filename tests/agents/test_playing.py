@@ -6,12 +6,21 @@ from rollmill.agents.model import call_seed
 from rollmill.agents.playing import CANCELLED, FAILED
 from rollmill.errors import InputError, ServingError
 from rollmill.inference.scripted import Conversation, Script, ScriptedAnswer, ScriptedServer
-from tests.agents.made import PROBLEM, SUBMIT, ShellSandbox, bash, call, play_on, text_settings, tool_settings
+from tests.agents.scripted_agents import (
+    PROBLEM,
+    SUBMIT,
+    ShellSandbox,
+    bash,
+    call,
+    play_on,
+    text_settings,
+    tool_settings,
+)
 
 
 def served(*answers, **script):
-    made = [one if isinstance(one, str) else ScriptedAnswer(**one) for one in answers]
-    return ScriptedServer(Script(conversations=[Conversation(answers=made)], **script))
+    scripted = [entry if isinstance(entry, str) else ScriptedAnswer(**entry) for entry in answers]
+    return ScriptedServer(Script(conversations=[Conversation(answers=scripted)], **script))
 
 
 @pytest.fixture
@@ -70,7 +79,7 @@ def test_tool_mode_to_its_submission(playing):
         "content": '{\n  "returncode": 4,\n  "output": "two\\n"\n}',
         "extra": {"returncode": 4},
     }
-    assert [one["function"]["arguments"] for one in played.messages[5]["tool_calls"]] == [
+    assert [entry["function"]["arguments"] for entry in played.messages[5]["tool_calls"]] == [
         '{"command": "echo three"}',
         f'{{"command": "{SUBMIT}"}}',
         '{"command": "echo never"}',
@@ -83,10 +92,10 @@ def test_agent_continues_after_malformed_turns(playing):
     played, server = playing("I think.", bash("ls") + bash("ls"), bash("false"), "again", bash(SUBMIT))
     assert played.exit_status == "Submitted"
     assert roles(played)[2:] == ["assistant", "user"] * 4 + ["assistant"]
-    assert [one["content"] for one in played.messages[2:10:2]] == [
+    assert [entry["content"] for entry in played.messages[2:10:2]] == [
         "I think.", bash("ls") + bash("ls"), bash("false"), "again",
     ]  # fmt: skip
-    marks = [one.get("extra") for one in played.messages[3:10:2]]
+    marks = [entry.get("extra") for entry in played.messages[3:10:2]]
     assert marks == [{"interrupt_type": "FormatError"}] * 2 + [{"returncode": 1}, {"interrupt_type": "FormatError"}]
     assert len(server.bodies[-1]["messages"]) == 10
 
@@ -97,8 +106,8 @@ def test_malformed_tool_calls_are_in_the_conversation(playing):
     assert played.exit_status == "Submitted"
     assert roles(played)[2:] == ["assistant", "tool", "tool", "assistant", "tool", "assistant"]
     first = played.messages[2]["tool_calls"]
-    assert [one["function"]["arguments"] for one in first] == ['{"command"', "{}"]
-    assert [one["tool_call_id"] for one in played.messages[3:5]] == [one["id"] for one in first]
+    assert [entry["function"]["arguments"] for entry in first] == ['{"command"', "{}"]
+    assert [entry["tool_call_id"] for entry in played.messages[3:5]] == [entry["id"] for entry in first]
     sent = server.bodies[-1]["messages"][2]["tool_calls"][0]["function"]["arguments"]
     assert sent == '{"malformed_arguments":"{\\"command\\""}'
 
@@ -212,14 +221,14 @@ def test_stopped_before_it_began(sandbox):
 
 
 def test_no_server_left_stops_the_run_and_is_no_rollout(sandbox):
-    class Gone:
+    class ClosedClient:
         def complete(self, body):
             raise ServingError("no server left")
 
     from rollmill.agents.playing import play
 
     with pytest.raises(ServingError, match="no server left"):
-        play(PROBLEM, sandbox=sandbox, client=Gone(), model="m", settings=text_settings(), seed=0)
+        play(PROBLEM, sandbox=sandbox, client=ClosedClient(), model="m", settings=text_settings(), seed=0)
 
 
 def test_side_by_side(tmp_path):
@@ -228,12 +237,12 @@ def test_side_by_side(tmp_path):
     done = {}
     with served(*answers, latency_s=0.02) as server:
 
-        def one(number):
+        def entry(number):
             folder = tmp_path / str(number)
             folder.mkdir()
             done[number] = play_on(server, ShellSandbox(folder), settings, seed=number)
 
-        threads = [threading.Thread(target=one, args=(number,)) for number in range(6)]
+        threads = [threading.Thread(target=entry, args=(number,)) for number in range(6)]
         for thread in threads:
             thread.start()
         for thread in threads:

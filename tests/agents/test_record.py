@@ -9,7 +9,7 @@ from rollmill.generation.tally import RolloutOutcome
 from rollmill.grading.evaluation import Evaluation, GitPrecheck, SpeedupDetails, TimedPair
 from rollmill.records import Failure, Usage
 from rollmill.reports.viewing.trajectory import read_trajectory
-from tests.agents.made import PROBLEM
+from tests.agents.scripted_agents import PROBLEM
 from tests.corpus.sample_records import make_run
 
 MESSAGES = [
@@ -139,7 +139,7 @@ ROWS = [
     record(played(), UNGRADED, sample_id=2),
     record(played(FAILED, error=Failure(type="http_500", message="no")), None, sample_id=3),
 ]
-FOUND = {
+EVALUATION = {
     "sample_id": [0, 1, 2, 3],
     "reward": [2.0, -0.2, None, None],
     "success": [True, False, None, None],
@@ -161,11 +161,11 @@ def test_the_corpus_reads_the_rows(tmp_path, kind):
         path = tmp_path / "run"
     else:
         path = tmp_path / "rows.json"
-        whole = orjson.dumps({"metadata": {"model_name": "m"}, "examples": rows, "summary": {}})
-        path.write_bytes(whole if kind == "document" else b"".join(map(dump_line, rows)))
+        document = orjson.dumps({"metadata": {"model_name": "m"}, "examples": rows, "summary": {}})
+        path.write_bytes(document if kind == "document" else b"".join(map(dump_line, rows)))
     corpus = read_corpus([str(path)])
     assert (corpus.quarantined, corpus.repaired) == (0, 0)
-    assert {name: corpus.table[name].to_list() for name in FOUND} == FOUND
+    assert {name: corpus.table[name].to_list() for name in EVALUATION} == EVALUATION
     first = next(corpus.records(corpus.table))
     shown = read_trajectory(first)
     assert [turn.role for turn in shown.turns] == ["system", "user", "assistant", "tool", "assistant"]
@@ -174,11 +174,11 @@ def test_the_corpus_reads_the_rows(tmp_path, kind):
 
 def test_journal_counts_attempts_by_status():
     counted = [RolloutOutcome.of_row(orjson.loads(dump_line(row.model_dump()))) for row in ROWS]
-    assert [(one.status, one.success, one.error_type) for one in counted] == [
+    assert [(item.status, item.success, item.error_type) for item in counted] == [
         ("ok", True, None),
         ("ok", False, None),
         ("failed", False, "connection"),
         ("failed", False, "http_500"),
     ]
-    for one in counted:
-        one.check()
+    for item in counted:
+        item.check()

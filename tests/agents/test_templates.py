@@ -14,7 +14,7 @@ from rollmill.agents.templates import AgentTemplate, TemplateFailedError
 from rollmill.errors import InputError
 from rollmill.inference.scripted import Conversation, Script, ScriptedServer
 from tests.agents import hostile_templates
-from tests.agents.made import SUBMIT, ShellSandbox, bash, play_on, text_settings
+from tests.agents.scripted_agents import SUBMIT, ShellSandbox, bash, play_on, text_settings
 
 TOUCH = "cycler.__init__.__globals__.os.system('touch pwned')"
 WRITTEN = [
@@ -100,8 +100,8 @@ def test_no_template_of_an_agent_runs_code(tmp_path, monkeypatch, name):
     script = Script(conversations=[Conversation(answers=answers)])
     with ScriptedServer(script) as server, pytest.raises(InputError) as refused:
         play_on(server, ShellSandbox(tmp_path / "sandbox"), settings)
-    place = "model" if name == "observation_template" else "agent"
-    assert str(refused.value).startswith(f"theirs.yaml: {place}.{name} cannot be filled in: access to attribute")
+    section = "model" if name == "observation_template" else "agent"
+    assert str(refused.value).startswith(f"theirs.yaml: {section}.{name} cannot be filled in: access to attribute")
     assert "\n" not in str(refused.value)
     assert not list(tmp_path.rglob("pwned"))
 

@@ -4,7 +4,7 @@ from rollmill.exports.token_sequences import IGNORED, join_calls
 from rollmill.inference.sampled_tokens import TokenSource
 from rollmill.inference.script import rendered
 from rollmill.inference.scripted import Conversation, Script, ScriptedAnswer, ScriptedServer
-from tests.agents.made import SUBMIT, ShellSandbox, call, play_on, tool_settings
+from tests.agents.scripted_agents import SUBMIT, ShellSandbox, call, play_on, tool_settings
 
 SOURCE = TokenSource("0123456789abcdef", "processed_logprobs")
 TURNS = [call("echo one", reasoning="I look first."), call({"name": "bash", "arguments": "{"}), call(SUBMIT)]
@@ -28,8 +28,8 @@ def test_a_conversation_that_only_grows_is_learnt_in_one_sequence(tmp_path):
     with ScriptedServer(Script(conversations=[Conversation(answers=answers)])) as server:
         run = play_on(server, ShellSandbox(tmp_path), tool_settings(), token_source=SOURCE)
     (sequence,) = join_calls(run.tokens)
-    learnt = bytes(label for label in sequence.labels if label != IGNORED)
-    assert learnt == b"".join(bytes(list(tokens.ids)) for tokens in run.tokens)
+    trained = bytes(label for label in sequence.labels if label != IGNORED)
+    assert trained == b"".join(bytes(list(tokens.ids)) for tokens in run.tokens)
 
 
 def test_without_a_source_there_are_none(tmp_path):

@@ -61,22 +61,24 @@ def python(tmp_path_factory):
     folder = tmp_path_factory.mktemp("home")
     environment = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HOME": str(folder), "HF_HUB_OFFLINE": "1"}
     environment["PREFECT_HOME"] = str(folder / "prefect")
-    with prepared_python(imported=f"{IMPORTED} {' '.join(BENCHMARKS)}", runs=RUNS, environment=environment) as made:
-        yield made
+    with prepared_python(
+        imported=f"{IMPORTED} {' '.join(BENCHMARKS)}", runs=RUNS, environment=environment
+    ) as python_with_imports:
+        yield python_with_imports
 
 
-def start(python, module, *flags, **given):
+def start(python, module, *flags, **popen_options):
     return subprocess.run(
-        [python, "-m", module, *flags], cwd=ROOT, capture_output=True, text=True, timeout=580, **given
+        [python, "-m", module, *flags], cwd=ROOT, capture_output=True, text=True, timeout=580, **popen_options
     )
 
 
 @pytest.fixture
 def run(python):
-    """Runs a benchmark; what it said."""
+    """Run a benchmark; return its output."""
 
-    def run(name, *flags, python=python, **given):
-        done = start(python, f"benchmarks.{name}", *flags, **given)
+    def run(name, *flags, python=python, **popen_options):
+        done = start(python, f"benchmarks.{name}", *flags, **popen_options)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -91,113 +93,113 @@ def cells(output, start):
 
 def test_help_says_what_each_measures(python):
     """In one process: what takes long is what they import."""
-    asked = json.dumps([[name, "--help"] for name in BENCHMARKS])
-    done = start(python, "tests.flows.one_process", input=asked)
+    requested = json.dumps([[name, "--help"] for name in BENCHMARKS])
+    done = start(python, "tests.flows.one_process", input=requested)
     assert done.returncode == 0, done.stderr
-    for name, (code, said) in zip(NAMES, map(json.loads, done.stdout.splitlines()), strict=True):
+    for name, (code, printed) in zip(NAMES, map(json.loads, done.stdout.splitlines()), strict=True):
         assert code == 0, name
-        assert "--check" in said, name
+        assert "--check" in printed, name
 
 
 @pytest.mark.slow
 def test_heavy_tail(run):
-    said = run("heavy_tail", "--requests", "64", "--in_flight", "16", "--least_s", "0.01", "--longest_s", "0.1")
-    rollouts, longest, shared, took, over = map(float, cells(said, "rollmill engine")[1:])
+    printed = run("heavy_tail", "--requests", "64", "--in_flight", "16", "--least_s", "0.01", "--longest_s", "0.1")
+    rollouts, longest, shared, took, over = map(float, cells(printed, "rollmill engine")[1:])
     assert rollouts == 64
     assert 0.01 <= longest <= 0.1
     assert over == pytest.approx(took / max(longest, shared), rel=0.1)
-    assert cells(said, "a barrier after every batch")[1] == "16"
-    assert "engine over the bound" in said
+    assert cells(printed, "a barrier after every batch")[1] == "16"
+    assert "engine over the bound" in printed
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sandbox_missing() is not None, reason="there is no bubblewrap here")
 def test_verdicts(run):
-    said = run("verdicts", "--verdicts", "40", "--rounds", "1", "--workers", "1")
-    sandboxed, plain, ratio = (float(cell.replace(",", "")) for cell in cells(said, "math")[1:])
+    printed = run("verdicts", "--verdicts", "40", "--rounds", "1", "--workers", "1")
+    sandboxed, plain, ratio = (float(cell.replace(",", "")) for cell in cells(printed, "math")[1:])
     assert ratio == pytest.approx(sandboxed / plain, abs=0.02)
-    assert float(cells(said, "reasoning_gym n_queens, in forks")[1]) > 0
-    assert "reasoning_gym leg_counting, of plain" in said
+    assert float(cells(printed, "reasoning_gym n_queens, in forks")[1]) > 0
+    assert "reasoning_gym leg_counting, of plain" in printed
 
 
 def test_verifier_agreement(run):
-    said = run("verifier_agreement", "--every", "8", "--only", "exact", "last number", "--workers", "1", "--show")
-    rows, agreement = cells(said, "all, last number")[1:3]
-    shown = said.count("\nlast number, ")
+    printed = run("verifier_agreement", "--every", "8", "--only", "exact", "last number", "--workers", "1", "--show")
+    rows, agreement = cells(printed, "all, last number")[1:3]
+    shown = printed.count("\nlast number, ")
     assert float(agreement) == pytest.approx(1 - shown / int(rows), abs=0.001)
-    assert cells(said, "gsm8k, given, exact")[1] == "10"
-    assert cells(said, "verifier  right by hand")
+    assert cells(printed, "gsm8k, given, exact")[1] == "10"
+    assert cells(printed, "verifier  right by hand")
 
 
 def test_memory(run):
     little = ("--few", "32", "--many", "320", "--in_flight", "16")
-    said = run("memory", *little, python=sys.executable)  # what is imported before would count as its own
-    assert float(cells(said, "32 ")[1]) > 10
-    assert float(cells(said, "320 ")[2].replace(",", "")) > 0
-    assert "growth of peak memory" in said
+    printed = run("memory", *little, python=sys.executable)  # what is imported before would count as its own
+    assert float(cells(printed, "32 ")[1]) > 10
+    assert float(cells(printed, "320 ")[2].replace(",", "")) > 0
+    assert "growth of peak memory" in printed
 
 
 @pytest.mark.slow
 def test_scaling(run):
     sizes = ("--workers", "1", "2", "--rollouts", "64", "--slots", "16", "--latency_s", "0.01", "--settle_s", "1")
-    said = run("scaling", *sizes)
-    [first, second] = [cells(said, f"{count}  ") for count in (1, 2)]
+    printed = run("scaling", *sizes)
+    [first, second] = [cells(printed, f"{count}  ") for count in (1, 2)]
     assert (first[1], first[4], second[1]) == ("64", "1.000", "128")
     assert float(second[4]) == pytest.approx(float(second[3]) / 2 / float(first[3]), abs=0.02)
-    assert "efficiency of 2 workers" in said
-    assert "what a run costs its orchestrators" in said
+    assert "efficiency of 2 workers" in printed
+    assert "what a run costs its orchestrators" in printed
 
 
 @pytest.mark.slow
 def test_affinity(run):
-    said = run(
+    printed = run(
         "affinity", "--servers", "2", "--slots", "16", "--requests", "256", "--latency_s", "0.01", "--repeat", "1"
     )
-    without, affinity = (list(map(float, cells(said, name)[1:])) for name in ("least load", "affinity  "))
+    without, affinity = (list(map(float, cells(printed, name)[1:])) for name in ("least load", "affinity  "))
     assert without[1] == 1.0
     assert affinity[2] > without[2]
     assert affinity[1] == pytest.approx(affinity[0] / without[0], abs=0.01)
-    assert "requests on their problem's main server" in said
+    assert "requests on their problem's main server" in printed
 
 
 @pytest.mark.slow
 def test_concurrency(run):
-    said = run("concurrency", "--limit", "16", "--latency_s", "0.02", "--requests", "512", "--fixed", "8", "16")
-    rate, of_best, found = cells(said, "auto ")[1:]
+    printed = run("concurrency", "--limit", "16", "--latency_s", "0.02", "--requests", "512", "--fixed", "8", "16")
+    rate, of_best, slots = cells(printed, "auto ")[1:]
     assert float(rate) > 0
     assert float(of_best) > 0.2
-    assert int(found) >= 4
-    assert "auto of the best fixed number, hard" in said
+    assert int(slots) >= 4
+    assert "auto of the best fixed number, hard" in printed
 
 
 @pytest.mark.slow
 def test_rollout_overhead(run):
-    said = run(
+    printed = run(
         "rollout_overhead", "--requests", "64", "--in_flight", "16", "--repeat", "1", "--minutes", "0.02", "--no_others"
     )
-    bare = cells(said, "bare aiohttp")
+    bare = cells(printed, "bare aiohttp")
     assert bare[2] == bare[5] == "1.000"
-    assert 0 < float(cells(said, "rollmill engine")[1]) <= 32
-    assert float(cells(said, "flow")[5]) > 0
-    assert "flow of engine at 0.5 s" in said
+    assert 0 < float(cells(printed, "rollmill engine")[1]) <= 32
+    assert float(cells(printed, "flow")[5]) > 0
+    assert "flow of engine at 0.5 s" in printed
 
 
 @pytest.mark.slow
 def test_resume(run):
-    said = run("resume", "--requests", "256", "--in_flight", "32", "--rows", "1000", "--latency_s", "0.2")
-    asked, journaled, in_flight, twice, twice_though_journaled, missing = map(int, cells(said, "256 "))
-    assert asked == 256
+    printed = run("resume", "--requests", "256", "--in_flight", "32", "--rows", "1000", "--latency_s", "0.2")
+    requested, journaled, in_flight, twice, twice_though_journaled, missing = map(int, cells(printed, "256 "))
+    assert requested == 256
     assert journaled >= 128
     assert twice <= in_flight <= 32
     assert twice_though_journaled == missing == 0
-    assert cells(said, "1,000 ")[1] == "2"
+    assert cells(printed, "1,000 ")[1] == "2"
 
 
 @pytest.mark.slow
 def test_task_runs(run):
-    said = run("task_runs", "--requests", "1024")
-    assert 2 <= int(cells(said, "all ")[1]) <= 8
-    assert "rollouts per task run" in said
+    printed = run("task_runs", "--requests", "1024")
+    assert 2 <= int(cells(printed, "all ")[1]) <= 8
+    assert "rollouts per task run" in printed
 
 
 @pytest.mark.slow
@@ -212,17 +214,17 @@ def test_a_missed_target_counts_only_when_asked(python):
 
 @pytest.mark.slow
 def test_curation(run):
-    said = run("curation", "--rows", "40", "--repeat", "1")
-    assert "40 trajectories" in said
-    assert float(cells(said, "orjson loop")[2]) == 1
+    printed = run("curation", "--rows", "40", "--repeat", "1")
+    assert "40 trajectories" in printed
+    assert float(cells(printed, "orjson loop")[2]) == 1
     for name in ("datasets", "polars scan to sink", "rollmill export_sft", "rollmill analyze, from a run"):
-        assert float(cells(said, name)[3].replace(",", "")) > 10
-    assert "filter_data, places of the dropped, from a run, over the orjson loop" in said
+        assert float(cells(printed, name)[3].replace(",", "")) > 10
+    assert "filter_data, places of the dropped, from a run, over the orjson loop" in printed
 
 
 @pytest.mark.slow
 def test_agent_rollouts(run):
-    said = run(
+    printed = run(
         "agent_rollouts",
         "--commands",
         "3",
@@ -238,22 +240,22 @@ def test_agent_rollouts(run):
         "sandbox",
         "--check",
     )
-    assert float(cells(said, "bubblewrap")[1]) > 0
-    assert float(cells(said, "service over bubblewrap")[1]) > 0
-    assert cells(said, "2 ")[1] == "6"
-    killed = cells(said, "the sandbox service")
+    assert float(cells(printed, "bubblewrap")[1]) > 0
+    assert float(cells(printed, "service over bubblewrap")[1]) > 0
+    assert cells(printed, "2 ")[1] == "6"
+    killed = cells(printed, "the sandbox service")
     assert killed[2] == killed[4] == "0"
 
 
 @pytest.mark.slow
 def test_episodes(run):
-    said = run("episodes", "--in_flight", "4", "--rounds", "2", "--latency_s", "0.2", "--sandboxed", "2")
+    printed = run("episodes", "--in_flight", "4", "--rounds", "2", "--latency_s", "0.2", "--sandboxed", "2")
     for name, in_flight, calls in (("stateful_env", 4, 48), ("search_env", 4, 72), ("math_env", 2, 24)):
-        row = cells(said, name)
+        row = cells(printed, name)
         assert [int(row[1]), int(row[2])] == [in_flight, 2 * in_flight]
         assert int(row[3]) == calls
         assert 0 < float(row[5]) <= 1
-    assert int(cells(said, "code_env")[2]) == 4
+    assert int(cells(printed, "code_env")[2]) == 4
 
 
 @pytest.fixture(scope="module")
@@ -265,9 +267,9 @@ def small_model(tmp_path_factory):
 
 @pytest.mark.slow
 def test_optimal_sampling(run, small_model):
-    said = run("optimal_sampling", "--model", small_model, "--batches", "1", "2", "--tokens", "4", "--repeat", "1")
-    assert all(float(cell) > 0 for cell in cells(said, "q*, kl_symmetry  ")[1:])
-    assert "batch 2, kl_symmetry over fixed, time of a step: " in said
+    printed = run("optimal_sampling", "--model", small_model, "--batches", "1", "2", "--tokens", "4", "--repeat", "1")
+    assert all(float(cell) > 0 for cell in cells(printed, "q*, kl_symmetry  ")[1:])
+    assert "batch 2, kl_symmetry over fixed, time of a step: " in printed
 
 
 @pytest.mark.slow
@@ -277,17 +279,21 @@ def test_optimal_sampling_vllm(run, small_model):
     """Both pairs' engines are forks of one process that has imported vLLM."""
     flags = ("--model", small_model, "--batches", "2", "--tokens", "4", "--repeat", "1")
     with prepared_vllm("benchmarks.contenders.pair_engine") as vllm:
-        said = run("optimal_sampling_vllm", *flags, env=os.environ | ONE_THREAD | {"ROLLMILL_VLLM_PYTHON": str(vllm)})
+        printed = run(
+            "optimal_sampling_vllm", *flags, env=os.environ | ONE_THREAD | {"ROLLMILL_VLLM_PYTHON": str(vllm)}
+        )
     for pair in ("base and adapter", "two prompts"):
-        assert float(cells(said, f"{pair}: vLLM alone")[2]) == 1
-        assert float(cells(said, f"{pair}: q*, kl_symmetry")[2]) > 0
+        assert float(cells(printed, f"{pair}: vLLM alone")[2]) == 1
+        assert float(cells(printed, f"{pair}: q*, kl_symmetry")[2]) > 0
 
 
 @pytest.mark.slow
 def test_sampling_worth(run, tmp_path):
     make_base(tmp_path / "base")
-    said = run("sampling_worth", "--model", str(tmp_path / "base"), "--samples", "4", "--judged", "2", "--tokens", "4")
-    assert float(cells(said, "q* (kl_symmetry)")[1]) > 0
+    printed = run(
+        "sampling_worth", "--model", str(tmp_path / "base"), "--samples", "4", "--judged", "2", "--tokens", "4"
+    )
+    assert float(cells(printed, "q* (kl_symmetry)")[1]) > 0
 
 
 def test_token_drift(run, tmp_path):
@@ -296,6 +302,6 @@ def test_token_drift(run, tmp_path):
     with opened(tmp_path / "run", rows=2, num_rollout=2) as journaled, ScriptedServer(Script()) as server:
         for rollout in make(journaled, server.base_url, token_source=source):
             journaled.journal.append(rollout)
-    said = run("token_drift", "--model", str(tmp_path / "base"), "--run", str(tmp_path / "run"))
-    assert cells(said, "their text")[1:] == ["4", "4", "100%"]  # the scripted model ends in another way
-    assert cells(said, "recorded ids")[1:] == ["4", "0", "0%"]
+    printed = run("token_drift", "--model", str(tmp_path / "base"), "--run", str(tmp_path / "run"))
+    assert cells(printed, "their text")[1:] == ["4", "4", "100%"]  # the scripted model ends in another way
+    assert cells(printed, "recorded ids")[1:] == ["4", "0", "0%"]

@@ -25,14 +25,14 @@ def own_fields(kind):
 
 
 def test_all_are_listed_once():
-    found = {
+    fields = {
         value
         for module in pkgutil.iter_modules(blocks.__path__)
         for value in vars(importlib.import_module(f"blocks.{module.name}")).values()
         if isinstance(value, type) and issubclass(value, Block) and value not in (Block, ServiceBlock)
     }
-    assert set(BLOCKS) == found
-    assert len({kind.get_block_type_slug() for kind in BLOCKS}) == len(BLOCKS) == len(found)
+    assert set(BLOCKS) == fields
+    assert len({kind.get_block_type_slug() for kind in BLOCKS}) == len(BLOCKS) == len(fields)
 
 
 @EVERY
@@ -56,7 +56,7 @@ def test_no_address_of_others_is_shown(kind):
 @EVERY
 def test_secrets_are_secret(kind):
     for name, field in own_fields(kind).items():
-        types = {one for one in get_args(field.annotation) or (field.annotation,) if one is not NoneType}
+        types = {item for item in get_args(field.annotation) or (field.annotation,) if item is not NoneType}
         if get_origin(field.annotation) is dict:
             types -= {str}  # of its names
         assert (SecretStr in types) == bool(SECRET.search(name)), name

@@ -22,9 +22,9 @@ def test_a_folder_needs_no_key(tmp_path):
 
 
 def test_a_block_keeps_its_key_secret():
-    made = ResultStore(url="s3://b", key=SecretStr("canary-1"), secret=SecretStr("canary-2"))
-    config = made.to_config()
-    assert "canary" not in repr(made) + repr(config) + config.model_dump_json()
+    store = ResultStore(url="s3://b", key=SecretStr("canary-1"), secret=SecretStr("canary-2"))
+    config = store.to_config()
+    assert "canary" not in repr(store) + repr(config) + config.model_dump_json()
     assert config.key is not None
     assert config.secret is not None
     assert (config.key.get_secret_value(), config.secret.get_secret_value()) == ("canary-1", "canary-2")

@@ -35,8 +35,8 @@ def why_no_builder(docker: str) -> str:
 
 def builder() -> str:
     """A client that can build. Raises `RuntimeError` with the reason where there is none."""
-    found = {path for name in ("docker", "/usr/bin/docker") if (path := shutil.which(name))}
-    reasons = {path: why_no_builder(path) for path in sorted(found)}
+    docker_paths = {path for name in ("docker", "/usr/bin/docker") if (path := shutil.which(name))}
+    reasons = {path: why_no_builder(path) for path in sorted(docker_paths)}
     for path, why in reasons.items():
         if not why:
             return path
@@ -44,7 +44,7 @@ def builder() -> str:
 
 
 def build(docker: str, engine: str, *arguments: str | Path) -> str:
-    """Builds an image without a network; what the engine said of it."""
+    """Build an image without network; return the engine's output."""
     command = [docker, "-H", engine, "build", "--network=none", "--progress=plain", *map(str, arguments)]
     done = subprocess.run(
         command, env=os.environ | {"DOCKER_BUILDKIT": "1"}, capture_output=True, text=True, check=False
@@ -69,8 +69,8 @@ def make_environments(docker: str, engine: str, folder: Path, name: str) -> None
     (environment / "pyvenv.cfg").write_text("home = /usr/bin\ninclude-system-site-packages = false\n")
     _copy_packages(environment / "lib" / python / "site-packages")
     loaded = [*programs, *environment.rglob("*.so"), *Path(f"/usr/lib/{python}/lib-dynload").glob("*.so")]
-    said = subprocess.run(["ldd", *map(str, loaded)], capture_output=True, text=True, check=True).stdout
-    for library in {Path(path) for path in re.findall(r"=> (/(?:usr/)?lib/\S+)", said)}:
+    output = subprocess.run(["ldd", *map(str, loaded)], capture_output=True, text=True, check=True).stdout
+    for library in {Path(path) for path in re.findall(r"=> (/(?:usr/)?lib/\S+)", output)}:
         _copy(library, tree / "usr" / "lib" / library.name)
     recipe = folder / "Dockerfile"
     recipe.write_text("FROM rollmill-test-system:1\nCOPY . /\n")

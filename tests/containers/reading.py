@@ -18,7 +18,7 @@ SETTINGS = {"COMPOSE_PROFILES": "cpu", "POSTGRES_PASSWORD": "from-the-settings"}
 def stages() -> dict[str, list[tuple[str, str]]]:
     """Of every stage of the Dockerfile, its instructions: (word, rest), continued lines joined, without comments."""
     lines = [line for line in DOCKERFILE.read_text().splitlines() if not line.startswith("#")]
-    found: dict[str, list[tuple[str, str]]] = {}
+    instructions: dict[str, list[tuple[str, str]]] = {}
     name = ""
     for line in re.sub(r"\\\n\s*", " ", "\n".join(lines)).splitlines():
         if not line:
@@ -26,14 +26,14 @@ def stages() -> dict[str, list[tuple[str, str]]]:
         word, _, rest = line.partition(" ")
         if word == "FROM":
             name = rest.rpartition(" AS ")[2]
-        found.setdefault(name, []).append((word, rest))
-    return found
+        instructions.setdefault(name, []).append((word, rest))
+    return instructions
 
 
 def linked_folders() -> set[str]:
     """The project's folders that lead to the volume."""
-    made = [rest for word, rest in stages()["rollmill"] if word == "RUN" and "ln --symbolic" in rest]
-    return set(re.findall(r"for folder in ([\w ]+);", made[0])[0].split())
+    links = [rest for word, rest in stages()["rollmill"] if word == "RUN" and "ln --symbolic" in rest]
+    return set(re.findall(r"for folder in ([\w ]+);", links[0])[0].split())
 
 
 def services(settings: dict[str, str] = SETTINGS) -> dict[str, dict[str, Any]]:

@@ -70,10 +70,10 @@ def test_a_change_of_code_installs_nothing():
 
 
 def test_stand_ins_of_the_packages_are_those_that_are_installed():
-    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]["find"]["include"]
-    made = re.search(r"for package in ([\w ]+);", next(rest for word, rest in stages()["locks"] if word == "RUN"))
-    assert made
-    assert [name.removesuffix("*") for name in sorted(wanted)] == made[1].split()
+    expected = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]["find"]["include"]
+    match = re.search(r"for package in ([\w ]+);", next(rest for word, rest in stages()["locks"] if word == "RUN"))
+    assert match
+    assert [name.removesuffix("*") for name in sorted(expected)] == match[1].split()
 
 
 def test_both_kinds_can_be_made():
@@ -126,8 +126,8 @@ def test_server_is_local_and_database_is_private_to_it():
 def test_everything_is_watched_and_waits_for_what_it_needs():
     started = services()
     for name, service in started.items():
-        own = service.get("healthcheck", {})
-        assert "test" in own or name in {"setup", "worker-cpu", "worker-gpu"}, name  # a worker's is the image's
+        healthcheck = service.get("healthcheck", {})
+        assert "test" in healthcheck or name in {"setup", "worker-cpu", "worker-gpu"}, name  # a worker's is the image's
     assert started["setup"]["healthcheck"] == {"disable": True}
     assert any(word == "HEALTHCHECK" for word, _ in stages()["rollmill"])
     waits = {name: service.get("depends_on") for name, service in started.items()}
@@ -205,8 +205,8 @@ def test_commands_are_those_of_prefect_and_of_the_project():
             assert importlib.util.find_spec(command[2]), command
             continue
         words = [word for word in command[1:] if not word.startswith("-") and word != "local"]
-        asked = [sys.executable, "-m", "prefect", *words, "--help"]
-        message = subprocess.run(asked, capture_output=True, text=True, check=True).stdout
+        request = [sys.executable, "-m", "prefect", *words, "--help"]
+        message = subprocess.run(request, capture_output=True, text=True, check=True).stdout
         for flag in [word.partition("=")[0] for word in command if word.startswith("--")]:
             assert flag in message, command
     assert len(commands) == 3
@@ -214,8 +214,8 @@ def test_commands_are_those_of_prefect_and_of_the_project():
 
 def test_what_runs_write_by_default_is_on_the_volume():
     deployments = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
-    given = [deployment["parameters"]["parameters"] for deployment in deployments]
-    paths = [each[name] for each in given for name in ("output", "output_dir", "log_dir") if name in each]
+    parameters = [deployment["parameters"]["parameters"] for deployment in deployments]
+    paths = [each[name] for each in parameters for name in ("output", "output_dir", "log_dir") if name in each]
     assert len(paths) >= 5
     for file in (ROOT / "rollmill").rglob("parameters.py"):
         module = ".".join(file.relative_to(ROOT).with_suffix("").parts)

@@ -128,10 +128,10 @@ def test_image_holds_only_code_from_the_build_context(engine, worker):
 def test_runs_write_to_the_volume_and_nowhere_else(engine, worker):
     engine(*worker, "sh", "-c", "mkdir reject_sampling_results/a && echo kept > reject_sampling_results/a/row")
     assert engine(*worker, "cat", "/data/reject_sampling_results/a/row").stdout == "kept\n"
-    for place in ("lost", "flows/__init__.py", ".venv/lost", "/etc/lost"):
-        refused = engine(*worker, "sh", "-c", f"echo lost >> {place}", check=False)
-        assert refused.returncode != 0, place
-        assert "Permission denied" in refused.stderr, place
+    for path in ("lost", "flows/__init__.py", ".venv/lost", "/etc/lost"):
+        refused = engine(*worker, "sh", "-c", f"echo lost >> {path}", check=False)
+        assert refused.returncode != 0, path
+        assert "Permission denied" in refused.stderr, path
 
 
 def test_sandboxes_start_with_what_the_compose_file_permits(engine, worker):

@@ -39,21 +39,21 @@ class Project:
         path.write_text(text)
         path.chmod(0o755)
 
-    def set_up(self, found: str, *, fails: bool = False, **environment: str) -> tuple[list[str], list[str]]:
+    def set_up(self, hardware: str, *, fails: bool = False, **environment: str) -> tuple[list[str], list[str]]:
         """What `make setup` says on a machine of a kind, and what uv is asked to synchronise."""
-        self._program("scripts/device_kind", f"#!/bin/sh\necho {found}\n")
+        self._program("scripts/device_kind", f"#!/bin/sh\necho {hardware}\n")
         for name in ("asked", "debian", "fails"):
             (self.folder / name).unlink(missing_ok=True)
         if fails:
             (self.folder / "fails").touch()
-        given = {name: value for name, value in os.environ.items() if name != "ROLLMILL_KIND"}
-        given |= {"UV_FIND_LINKS": "/wheels", **environment}
+        variables = {name: value for name, value in os.environ.items() if name != "ROLLMILL_KIND"}
+        variables |= {"UV_FIND_LINKS": "/wheels", **environment}
         done = subprocess.run(
-            ["scripts/setup"], cwd=self.folder, env=given, capture_output=True, text=True, check=False
+            ["scripts/setup"], cwd=self.folder, env=variables, capture_output=True, text=True, check=False
         )
         assert (done.returncode != 0) == fails, done.stderr
-        asked = self.folder / "asked"
-        calls = asked.read_text().splitlines() if asked.exists() else []
+        requests_log = self.folder / "asked"
+        calls = requests_log.read_text().splitlines() if requests_log.exists() else []
         return done.stdout.splitlines(), [call for call in calls if "pip sync" in call]
 
     def debian(self) -> list[str]:

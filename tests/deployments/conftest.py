@@ -113,8 +113,8 @@ class Desk:
     def start(self, name: str, **parameters: Any) -> str:
         """A run with the deployment's parameters, these laid over them; its id."""
         deployment = self.deployment(name)
-        given = deployment["parameters"]["parameters"] | parameters
-        body = {"parameters": {"parameters": given}, "state": {"type": "SCHEDULED"}}
+        merged = deployment["parameters"]["parameters"] | parameters
+        body = {"parameters": {"parameters": merged}, "state": {"type": "SCHEDULED"}}
         return str(self.ask(f"deployments/{deployment['id']}/create_flow_run", body)["id"])
 
     def run(self, run_id: str) -> Any:
@@ -125,25 +125,25 @@ class Desk:
 
     def wait(self, run_id: str, *states: str, timeout: float = 240) -> Any:
         """The run, once it is in one of the states (ended, unless others are named)."""
-        wanted = set(states) or ENDED
-        wait_until(lambda: self.state(run_id) in wanted, timeout=timeout, every=0.5)
+        expected = set(states) or ENDED
+        wait_until(lambda: self.state(run_id) in expected, timeout=timeout, every=0.5)
         return self.run(run_id)
 
     def artifacts(self, run_id: str) -> list[dict[str, Any]]:
-        found = self.ask("artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [run_id]}}})
-        return list(found)
+        matching = self.ask("artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [run_id]}}})
+        return list(matching)
 
 
 def running(desk: Desk, words: str) -> list[psutil.Process]:
     """Processes of this desk with these words in their command lines."""
-    found = []
+    matching = []
     for process in processes_of(desk.mark):
         try:
             if words in " ".join(process.cmdline()):
-                found.append(process)
+                matching.append(process)
         except psutil.Error:
             continue
-    return found
+    return matching
 
 
 def of_vllm(desk: Desk) -> list[psutil.Process]:
@@ -156,7 +156,7 @@ def script(**behaviour: Any) -> str:
     return f"--script '{json.dumps(behaviour)}'"
 
 
-def asked(folder: Path, count: int = 4, **behaviour: Any) -> dict[str, Any]:
+def call_parameters(folder: Path, count: int = 4, **behaviour: Any) -> dict[str, Any]:
     """Parameters of a rejection-sampling run with the stand-in, `count` problems of two rollouts."""
     return {
         "model_path": ["m"], "model_name": ["m"], "few_shot": None, "num_rollout": 2, "no_canary": True,
@@ -178,21 +178,22 @@ def standing_desk(desk: Desk) -> Iterator[Desk]:
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
     """One whose processes have their imports done: for tests that do not look at how these end."""
-    with standing_desk(Desk(tmp_path_factory.mktemp("desk"), prepared())) as made:
-        yield made
+    with standing_desk(Desk(tmp_path_factory.mktemp("desk"), prepared())) as instance:
+        yield instance
 
 
 def automation_names(desk: Desk) -> set[str]:
-    automations = [one["name"] for one in desk.ask("automations/filter", {})]
+    automations = [automation["name"] for automation in desk.ask("automations/filter", {})]
     assert len(set(automations)) == len(automations), "registered a second time"
     return {name.removeprefix("rollmill: ") for name in automations if name.startswith("rollmill: ")}
 
 
 @pytest.fixture(scope="module")
 def messages(desk: Desk) -> Iterator[list[str]]:
-    """What is told to the notification block `custom-webhook/team`."""
-    told: list[str] = []
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Told", (Told,), {"messages": told}))
+    """Messages sent to the notification block `custom-webhook/team`."""
+    notifications: list[str] = []
+    receiver = type("Receiver", (NotificationReceiver,), {"messages": notifications})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), receiver)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     kind = desk.get("block_types/slug/custom-webhook")["id"]
     [schema, *_] = desk.ask("block_schemas/filter", {"block_schemas": {"block_type_id": {"any_": [kind]}}})
@@ -200,13 +201,13 @@ def messages(desk: Desk) -> Iterator[list[str]]:
     hook |= {"json_data": {"told": "{{subject}} {{body}}"}}
     document = {"name": "team", "data": hook, "block_type_id": kind, "block_schema_id": schema["id"]}
     desk.ask("block_documents/", document)
-    yield told
+    yield notifications
     server.shutdown()
     server.server_close()
 
 
-class Told(BaseHTTPRequestHandler):
-    """Takes down what it is told."""
+class NotificationReceiver(BaseHTTPRequestHandler):
+    """Records the messages that are posted to it."""
 
     messages: list[str]
 
@@ -221,7 +222,7 @@ class Told(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def notified(desk: Desk, messages: list[str]) -> list[str]:
-    """What people are told, by a desk that tells them."""
+    """Notifications of a server whose automations send them."""
     if "tell of failures" not in automation_names(desk):
         desk.up(NOTIFY, *FLAGS, python=prepared())  # at a desk that stands it only registers
     return messages

@@ -20,9 +20,9 @@ PASSWORD = "a-password-of-tests"
 
 def binaries() -> Path | None:
     """Where initdb and postgres are: Debian keeps them off the path."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    installations = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     on_path = shutil.which("initdb")
-    return found[-1].parent if found else Path(on_path).parent if on_path else None
+    return installations[-1].parent if installations else Path(on_path).parent if on_path else None
 
 
 @contextmanager
@@ -38,8 +38,16 @@ def running_postgresql() -> Iterator[str]:
             owner = pwd.getpwnam(account)
             for path in (folder, folder / "password"):
                 os.chown(path, owner.pw_uid, owner.pw_gid)
-        made = ["-D", f"{folder}/data", "-U", "rollmill", "--auth=scram-sha-256", f"--pwfile={folder}/password", "-N"]
-        subprocess.run([str(where / "initdb"), *made], check=True, capture_output=True, user=account, timeout=120)
+        arguments = [
+            "-D",
+            f"{folder}/data",
+            "-U",
+            "rollmill",
+            "--auth=scram-sha-256",
+            f"--pwfile={folder}/password",
+            "-N",
+        ]
+        subprocess.run([str(where / "initdb"), *arguments], check=True, capture_output=True, user=account, timeout=120)
         port = PortReservation(None)
         port.release()
         options = ["-D", f"{folder}/data", "-p", str(port.port), "-k", str(folder), "-h", "127.0.0.1", "-F"]

@@ -25,8 +25,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
     """One whose processes are as users have them."""
-    with standing_desk(Desk(tmp_path_factory.mktemp("desk"))) as made:
-        yield made
+    with standing_desk(Desk(tmp_path_factory.mktemp("desk"))) as instance:
+        yield instance
 
 
 def test_dead_worker_is_reported_and_its_run_continues_on_another(
@@ -43,12 +43,12 @@ def test_dead_worker_is_reported_and_its_run_continues_on_another(
     before = journal_lines(tmp_path / "out")
     assert 6 <= len(before) < 30
     wait_until(lambda: of_vllm(desk) == [], timeout=30, every=0.5)
-    found = desk.wait(run, "COMPLETED", "FAILED", "CANCELLED", timeout=400)
-    assert found["state"]["type"] == "COMPLETED", desk.logs()
-    assert found["run_count"] == 2
-    assert any("reject-sampling crashed" in one and found["name"] in one for one in notified)
+    finished = desk.wait(run, "COMPLETED", "FAILED", "CANCELLED", timeout=400)
+    assert finished["state"]["type"] == "COMPLETED", desk.logs()
+    assert finished["run_count"] == 2
+    assert any("reject-sampling crashed" in entry and finished["name"] in entry for entry in notified)
     states = [
-        one["name"] for one in sorted(desk.get(f"flow_run_states/?flow_run_id={run}"), key=lambda s: s["timestamp"])
+        entry["name"] for entry in sorted(desk.get(f"flow_run_states/?flow_run_id={run}"), key=lambda s: s["timestamp"])
     ]
     assert [name for name in states if name in {"Running", "Crashed", "AwaitingRetry", "Completed"}] == [
         "Running", "Crashed", "AwaitingRetry", "Running", "Completed",
@@ -56,14 +56,14 @@ def test_dead_worker_is_reported_and_its_run_continues_on_another(
     after = journal_lines(tmp_path / "out")
     assert after[: len(before)] == before
     rollouts = [json.loads(line) for line in after]
-    assert len({(one["instance_id"], one["sample_id"]) for one in rollouts}) == len(rollouts) == 30
+    assert len({(entry["instance_id"], entry["sample_id"]) for entry in rollouts}) == len(rollouts) == 30
 
 
 def test_cancelling_ends_sandboxes(desk: Desk, tmp_path: Path) -> None:
     pack = Pack(ROOT / "examples/performance_problems")
     command, living = marked()
     answers = [act(command)]
-    conversations = [Conversation(when=one.problem_statement, answers=answers) for one in pack.problems.values()]
+    conversations = [Conversation(when=entry.problem_statement, answers=answers) for entry in pack.problems.values()]
     with ScriptedServer(Script(conversations=conversations)) as server:
         run = desk.start(
             "agent-rollouts/agent-rollouts", model_path="scripted", base_url=[server.base_url], config=CONFIG,
@@ -84,8 +84,8 @@ def test_a_dead_server_is_started_again_and_down_ends_everything(tmp_path: Path,
     wait_until(lambda: healthy(f"{desk.url}/api"), timeout=300)  # it is started again
     desk.start(FULL, **asked(tmp_path, 400, latency_s=1.0), concurrency=2)
     wait_until(lambda: journal_lines(tmp_path / "out"), timeout=180)
-    said = desk.command("down", timeout=60)
-    assert said.returncode == 0, said.stderr
-    assert said.stdout == f"ended; what was recorded stays in {desk.folder}\n"
+    output = desk.command("down", timeout=60)
+    assert output.returncode == 0, output.stderr
+    assert output.stdout == f"ended; what was recorded stays in {desk.folder}\n"
     assert processes_of(desk.mark) == []
     assert desk.command("down").stdout == "nothing runs\n"

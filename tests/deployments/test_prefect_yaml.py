@@ -14,18 +14,20 @@ from rollmill.config.command_line import parse_command_line
 from rollmill.jobs.improvement.parameters import Improve
 from tests.flows.conftest import ROOT
 
-DEPLOYMENTS = {one["name"]: one for one in yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]}
+DEPLOYMENTS = {
+    deployment["name"]: deployment for deployment in yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+}
 
 
 def given_to(name: str) -> dict[str, Any]:
     """The parameters of one deployment."""
-    given: dict[str, Any] = DEPLOYMENTS[name]["parameters"]["parameters"]
-    return given
+    parameters: dict[str, Any] = DEPLOYMENTS[name]["parameters"]["parameters"]
+    return parameters
 
 
 def test_every_flow_is_deployed() -> None:
     flows = {path.stem for path in (ROOT / "flows").glob("*.py")} - {"__init__"}
-    assert {one["entrypoint"].split("/")[1].split(".")[0] for one in DEPLOYMENTS.values()} == flows
+    assert {deployment["entrypoint"].split("/")[1].split(".")[0] for deployment in DEPLOYMENTS.values()} == flows
 
 
 @pytest.mark.slow
@@ -40,13 +42,13 @@ def test_a_deployment_binds_to_its_flow(name: str) -> None:
 
 @pytest.mark.parametrize("name", DEPLOYMENTS)
 def test_deployments_have_descriptions_and_concurrency_limits(name: str) -> None:
-    one = DEPLOYMENTS[name]
-    assert one["description"].endswith(".")
-    assert one["tags"]
-    assert one["concurrency_limit"] == {"limit": 1, "collision_strategy": "ENQUEUE"}
-    assert one["work_pool"]["work_queue_name"] == ("cpu" if name == "curate" else "gpu")
-    assert one["work_pool"]["job_variables"]["env"]["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] == "30"
-    for schedule in one.get("schedules", []):
+    deployment = DEPLOYMENTS[name]
+    assert deployment["description"].endswith(".")
+    assert deployment["tags"]
+    assert deployment["concurrency_limit"] == {"limit": 1, "collision_strategy": "ENQUEUE"}
+    assert deployment["work_pool"]["work_queue_name"] == ("cpu" if name == "curate" else "gpu")
+    assert deployment["work_pool"]["job_variables"]["env"]["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] == "30"
+    for schedule in deployment.get("schedules", []):
         assert schedule["active"] is False
         assert "{date}" in given_to(name)["output_dir"], "the second time there would be nothing to do"
         Cron(schedule["cron"], timezone=schedule["timezone"])
@@ -65,6 +67,8 @@ def test_chained_deployments_read_the_previous_output() -> None:
 
 def test_the_improve_deployments_are_the_example() -> None:
     script = (ROOT / "examples/improve.sh").read_text().partition("flows.improve")[2].partition('"$@"')[0]
-    given = parse_command_line(Improve, shlex.split(script.replace("\\\n", " ")), prog="", description="", examples="")
+    parameters = parse_command_line(
+        Improve, shlex.split(script.replace("\\\n", " ")), prog="", description="", examples=""
+    )
     for name in ("improve", "improve-nightly"):
-        assert Improve.model_validate(given_to(name) | {"output_dir": given.output_dir}) == given
+        assert Improve.model_validate(given_to(name) | {"output_dir": parameters.output_dir}) == parameters

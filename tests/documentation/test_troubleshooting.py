@@ -40,7 +40,7 @@ def all_literals() -> frozenset[str]:
     return frozenset(" ".join(text.split()) for path in sources for text in literals(path.read_text()))
 
 
-def said(message: str) -> bool:
+def is_in_sources(message: str) -> bool:
     """Whether one text in the source has the fixed words of a message, in their order."""
     fixed = [re.escape(part.strip()) for part in message.split("…") if part.strip()]
     assert sum(map(len, fixed)) >= 12, f"too few fixed words to look for: {message!r}"
@@ -50,14 +50,14 @@ def said(message: str) -> bool:
 
 @pytest.mark.parametrize("message", QUOTED)
 def test_a_quoted_message_is_in_the_source(message: str) -> None:
-    assert said(message)
+    assert is_in_sources(message)
 
 
 def test_other_messages_are_not() -> None:
     assert len(QUOTED) > 50
     assert len(set(QUOTED)) == len(QUOTED)
-    assert not said("no server replies at …: …")
-    assert not said("… at no server answers: …")  # the same words in another order
+    assert not is_in_sources("no server replies at …: …")
+    assert not is_in_sources("… at no server answers: …")  # the same words in another order
 
 
 def test_texts_in_parts_are_put_together(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from rollmill.inference.ports import PortReservation
 from rollmill.inference.supervised_process import SupervisedProcess
 from tests.flows.conftest import journal_lines, processes_of
 
-MADE = re.compile(r"(\S+:\d+): (\d+) rollouts: \d+ ok")
+ROLLOUTS_LINE = re.compile(r"(\S+:\d+): (\d+) rollouts: \d+ ok")
 REGISTERED = "Registered to"
 
 
@@ -48,10 +48,18 @@ class Cluster:
 
     def start_worker(self, resources: str, *more: str, threads: int = 1) -> SupervisedProcess:
         """In a folder of its own: relative paths mean nothing there."""
-        there = self.folder / "worker's"
-        there.mkdir(exist_ok=True)
-        own = ("--host", "127.0.0.1", "--nthreads", str(threads), "--no-dashboard", "--local-directory", str(there))
-        self.processes.append(self.dask("worker", self.address, *own, "--resources", resources, *more))
+        worker_folder = self.folder / "worker's"
+        worker_folder.mkdir(exist_ok=True)
+        options = (
+            "--host",
+            "127.0.0.1",
+            "--nthreads",
+            str(threads),
+            "--no-dashboard",
+            "--local-directory",
+            str(worker_folder),
+        )
+        self.processes.append(self.dask("worker", self.address, *options, "--resources", resources, *more))
         return self.processes[-1]
 
     def end_workers(self) -> None:
@@ -82,18 +90,18 @@ def dask_process(worker: SupervisedProcess) -> psutil.Process:
 
 def servers(folder: Path) -> list[psutil.Process]:
     """The stand-ins for vLLM."""
-    found = []
+    free_gpus = []
     for process in processes_of(str(folder)):
         with suppress(psutil.Error):
             if "vllm.entrypoints.cli.main" in process.cmdline():
-                found.append(process)
-    return found
+                free_gpus.append(process)
+    return free_gpus
 
 
-def makers(said: str) -> dict[str, int]:
+def makers(output: str) -> dict[str, int]:
     """Rollouts by worker."""
     counts: dict[str, int] = {}
-    for worker, count in MADE.findall(said):
+    for worker, count in ROLLOUTS_LINE.findall(output):
         counts[worker] = counts.get(worker, 0) + int(count)
     return counts
 

@@ -92,8 +92,8 @@ class Job:
 
     def run(self, *arguments: str, timeout: float = 120, **environment: str) -> subprocess.CompletedProcess[str]:
         """Runs it to its end, with imports that are done, unless these read what the environment says."""
-        whole = {**self.environment, **environment}
-        changed = [name for name, value in whole.items() if os.environ.get(name) != value]
+        variables = {**self.environment, **environment}
+        changed = [name for name, value in variables.items() if os.environ.get(name) != value]
         done = not any(name.startswith(READ_ONCE) and name != "PYTHONPATH" for name in changed)
         process = self._start(self.command(*arguments, python=str(prepared()) if done else sys.executable), environment)
         try:
@@ -106,16 +106,16 @@ class Job:
 
     def fail_each(self, *commands: Sequence[str], timeout: float = 300) -> Iterator[tuple[int, str]]:
         """Exit code and last line of each, all in one process: its start takes longest. None may print a traceback."""
-        asked = json.dumps([[f"flows.{self.name}", *each] for each in commands])
+        command_lines = json.dumps([[f"flows.{self.name}", *each] for each in commands])
         done = subprocess.run(
             [prepared(), "-m", "tests.flows.one_process"], cwd=self.folder, env=self.environment,
-            input=asked, capture_output=True, text=True, timeout=timeout,
+            input=command_lines, capture_output=True, text=True, timeout=timeout,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         results = [json.loads(line) for line in done.stdout.splitlines()]
-        assert "Traceback" not in done.stderr + "".join(said for _, said in results)
-        for code, said in results:
-            yield code, said.strip().splitlines()[-1]
+        assert "Traceback" not in done.stderr + "".join(printed for _, printed in results)
+        for code, printed in results:
+            yield code, printed.strip().splitlines()[-1]
 
     def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
         """Starts it as a user does, in an interpreter of its own: for tests of how it ends."""
@@ -168,20 +168,20 @@ def journal_lines(folder: Path) -> list[bytes]:
 
 def processes_of(marker: str) -> list[psutil.Process]:
     """Living processes whose environment or command line holds a marker."""
-    found = []
+    result = []
     for process in psutil.process_iter():
         try:
             if process.status() != psutil.STATUS_ZOMBIE and process.pid != os.getpid():
                 values = [*process.environ().values(), *process.cmdline()]
                 if any(marker in value for value in values):
-                    found.append(process)
+                    result.append(process)
         except psutil.Error:
             continue
-    return found
+    return result
 
 
 def stop(process: subprocess.Popen[str], number: signal.Signals, timeout: float = 60.0) -> tuple[int, str]:
-    """Sends a signal, waits for the end; the exit code and what was said."""
+    """Send a signal and wait for the end; return the exit code and the output."""
     process.send_signal(number)
     output, errors = process.communicate(timeout=timeout)
     return process.returncode, output + errors

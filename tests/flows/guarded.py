@@ -29,8 +29,8 @@ def guarded(name: str, answer: Callable[[bytes], bytes], used: set[str]) -> RawS
     """A server that answers who has the secret; `used` notes that somebody had."""
 
     def check(headers: dict[str, str], body: bytes) -> tuple[int, bytes]:
-        given = {header.lower(): value for header, value in headers.items()}
-        if given.get("authorization") != f"Bearer {SECRETS[name]}":
+        received = {header.lower(): value for header, value in headers.items()}
+        if received.get("authorization") != f"Bearer {SECRETS[name]}":
             return 401, b'{"detail": "not the right one"}'
         used.add(name)
         return 200, answer(body)
@@ -61,10 +61,11 @@ def retriever(index: FullTextIndex) -> Callable[[bytes], bytes]:
     """Answers searches from an index, as a search service does."""
 
     def answer(body: bytes) -> bytes:
-        asked = json.loads(body)
-        found = index.search(asked["queries"][0], asked["topk"])
+        query = json.loads(body)
+        result = index.search(query["queries"][0], query["topk"])
         documents = [
-            {"document": {"id": one.id, "contents": f'"{one.title}"\n{one.text}'}, "score": 1} for one in found
+            {"document": {"id": document.id, "contents": f'"{document.title}"\n{document.text}'}, "score": 1}
+            for document in result
         ]
         return json.dumps({"result": [documents]}).encode()
 
@@ -81,9 +82,9 @@ def _tables(path: Path) -> Iterator[tuple[str, bytes]]:
             yield f"{path.name}: {name}", b"\n".join(texts)
 
 
-def all_that_is_left(folders: list[Path], said: dict[str, str], stored: dict[str, bytes]) -> dict[str, bytes]:
+def all_that_is_left(folders: list[Path], outputs: dict[str, str], stored: dict[str, bytes]) -> dict[str, bytes]:
     """Everything that runs, servers and services have left anywhere, by where it is."""
-    left = {where: text.encode() for where, text in said.items()}
+    left = {where: text.encode() for where, text in outputs.items()}
     left |= {f"s3: {name}": content for name, content in stored.items()}
     for folder in folders:
         for path in folder.rglob("*"):

@@ -14,7 +14,7 @@ import pytest
 from rollmill.inference.supervised_process import SupervisedProcess
 from tests.waiting import wait_until
 
-HOLD = 'hostname "$0" && echo ready && exec sleep 86400'
+HOLD_OPEN = 'hostname "$0" && echo ready && exec sleep 86400'
 
 
 class Host:
@@ -24,7 +24,7 @@ class Host:
         self.name = name
         self.address = address
         log = folder / f"{name}.log"
-        command = ["unshare", "--net", "--uts", "sh", "-c", HOLD, name]
+        command = ["unshare", "--net", "--uts", "sh", "-c", HOLD_OPEN, name]
         self.holder = SupervisedProcess(command, log=log)
         wait_until(lambda: self.holder.returncode is not None or "ready" in log.read_text())
         if self.holder.returncode is not None:
@@ -64,7 +64,7 @@ class Network:
             host.do("ip", "link", "set", "eth0", "up")
 
     def cut_off(self, name: str) -> None:
-        """From now on nothing goes to or from the host, and nobody is told."""
+        """Drop all packets to and from the host, without closing connections."""
         self.hub.do("ip", "link", "set", name, "down")
 
 

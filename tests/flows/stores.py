@@ -22,7 +22,7 @@ def save_blocks(environment: dict[str, str], *blocks: tuple[str, str, dict[str, 
 
 def check_copied(stored: dict[str, bytes], start: str, folder: Path, *beside: Path) -> set[str]:
     """All whose name in a store begins so is as it is in the folder, or beside it; the names, without their start."""
-    held = {name.removeprefix(start): content for name, content in stored.items() if name.startswith(start)}
+    contents = {name.removeprefix(start): content for name, content in stored.items() if name.startswith(start)}
     elsewhere = {path.name: path for path in beside}
-    assert held == {name: elsewhere.get(name, folder / name).read_bytes() for name in held}
-    return set(held)
+    assert contents == {name: elsewhere.get(name, folder / name).read_bytes() for name in contents}
+    return set(contents)

@@ -1,4 +1,4 @@
-"""An environment in which one process, the first that finds a file, stands still for ever."""
+"""An environment in which one process, the first that finds a file, hangs forever."""
 
 import ctypes
 import gc
@@ -13,7 +13,7 @@ from tests.jobs.episodes.toy import ToyEnvironment
 
 
 class StuckEnvironment(ToyEnvironment):
-    """The toy, and the trap: `ROLLMILL_TEST_STUCK` names a file that says how to stand still."""
+    """A toy environment that hangs as the file says that `ROLLMILL_TEST_STUCK` names."""
 
     name = "stuck_env"
 
@@ -37,7 +37,7 @@ def stand_still(how):
 
 
 def deadlock():
-    """CPython's gh-106883, within seconds; where that is mended, an endless call."""
+    """Trigger CPython's gh-106883 within seconds, or, where that is fixed, make an endless call."""
     gc.callbacks.append(lambda phase, info: time.sleep(0))  # lets other threads run in the middle of a collection
     gc.set_threshold(1, 1, 1)
     for _ in range(2):

@@ -49,22 +49,22 @@ def flags(url: str, *more: str, output: str = "out.json", samples: int = 4, task
 
 
 def document(job: Job, name: str = "out.json") -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((job.folder / name).read_text())
-    return found
+    result: dict[str, Any] = json.loads((job.folder / name).read_text())
+    return result
 
 
 def check_outcomes(examples: list[dict[str, Any]], tasks: int, samples: int) -> None:
     expected = list(Pack(FOLDER).problems)[:tasks]
-    assert [(one["instance_id"], one["sample_id"]) for one in examples] == [
+    assert [(item["instance_id"], item["sample_id"]) for item in examples] == [
         (instance, sample) for instance in expected for sample in range(samples)
     ]
-    for one in examples:
-        deed, phase = does(0, one["instance_id"], one["sample_id"]), (one["evaluation_info"] or {}).get("phase")
-        assert one["error"] is None
-        assert one["exit_status"] == "Submitted"
-        assert one["success"] == (deed == "good"), (one["instance_id"], deed, one["evaluation_info"])
-        assert (one["reward"] > 0) == (deed == "good")
-        assert bool(one["git_diff"]) == (deed != "nothing")
+    for item in examples:
+        deed, phase = does(0, item["instance_id"], item["sample_id"]), (item["evaluation_info"] or {}).get("phase")
+        assert item["error"] is None
+        assert item["exit_status"] == "Submitted"
+        assert item["success"] == (deed == "good"), (item["instance_id"], deed, item["evaluation_info"])
+        assert (item["reward"] > 0) == (deed == "good")
+        assert bool(item["git_diff"]) == (deed != "nothing")
         if deed in {"nothing", "forbidden"}:
             assert phase == "git_precheck"
         if deed == "wrong":
@@ -75,21 +75,21 @@ def test_known_outcomes_and_the_document_format(job: Job, sandboxes: Path) -> No
     with ScriptedServer(script_of(Pack(FOLDER))) as server:
         done = job.run(*flags(server.base_url), timeout=300, VLLM_API_KEY="k-canary-1")
         assert done.returncode == 0, done.stderr
-        asked = server.requests
+        request_count = server.requests
         again = job.run(*flags(server.base_url), "--api-key", "k-canary-2", timeout=120)
         assert again.returncode == 0, again.stderr
-        assert server.requests == asked
+        assert server.requests == request_count
     assert "already complete, nothing was generated" in again.stdout
     assert "Flow run" not in again.stderr
-    found = document(job)
-    assert set(found) == {"metadata", "examples", "summary"}
-    check_outcomes(found["examples"], 2, 4)
-    assert all(set(one) >= SEEDS_KEYS for one in found["examples"])
-    good = sum(bool(one["success"]) for one in found["examples"])
+    result = document(job)
+    assert set(result) == {"metadata", "examples", "summary"}
+    check_outcomes(result["examples"], 2, 4)
+    assert all(set(item) >= SEEDS_KEYS for item in result["examples"])
+    good = sum(bool(item["success"]) for item in result["examples"])
     assert 0 < good < 8
-    assert found["summary"]["successful"] == good
-    assert found["metadata"]["total_samples"] == 8
-    assert found["metadata"]["samples_per_task"] == 4
+    assert result["summary"]["successful"] == good
+    assert result["metadata"]["total_samples"] == 8
+    assert result["metadata"]["samples_per_task"] == 4
     for path in [*job.folder.rglob("*.json"), *job.folder.rglob("*.jsonl"), *job.folder.rglob("*.txt")]:
         assert b"k-canary" not in path.read_bytes(), path
     assert processes_of(str(sandboxes)) == []
@@ -147,18 +147,18 @@ def test_run_on_several_workers_survives_a_killed_one(job: Job, sandboxes: Path)
         wait_until(lambda: any(plays(sandboxes, pid) for pid in pids) or process.poll() is not None, timeout=200)
         assert process.poll() is None, process.communicate()
         os.kill(next(pid for pid in pids if plays(sandboxes, pid)), signal.SIGKILL)
-        _, said = process.communicate(timeout=300)
-        assert process.returncode == 0, said
+        _, printed = process.communicate(timeout=300)
+        assert process.returncode == 0, printed
         left = [process for process in processes_of(str(sandboxes)) if process.pid not in others]
     assert left == []  # the run is over, the other worker was there
     after = journal_lines(job.folder)
     assert after[:2] == before
     assert len(after) == 8
-    assert sum(makers(said).values()) == 6
+    assert sum(makers(printed).values()) == 6
     examples = document(job)["examples"]
     expected = [(instance, sample) for instance in list(Pack(FOLDER).problems)[:2] for sample in range(4)]
-    assert [(one["instance_id"], one["sample_id"]) for one in examples] == expected
-    assert [(one["error"], one["reward"]) for one in examples] == [(None, 0.0)] * 8
+    assert [(item["instance_id"], item["sample_id"]) for item in examples] == expected
+    assert [(item["error"], item["reward"]) for item in examples] == [(None, 0.0)] * 8
 
 
 @contextmanager
@@ -178,15 +178,17 @@ def service(name: str, *arguments: str, log: Path, environment: dict[str, str]) 
 
 def test_known_outcomes_over_both_services(job: Job) -> None:
     tokens = {"ROLLMILL_SANDBOX_TOKEN": "t-1", "ROLLMILL_EVALUATION_TOKEN": "t-2"}
-    own = os.environ | tokens | {"PYTHONPATH": str(ROOT), "TMPDIR": job.environment["TMPDIR"]}
-    starting = service("sandbox", "--images", str(FOLDER / "images"), log=job.folder / "sandbox.log", environment=own)
+    extra = os.environ | tokens | {"PYTHONPATH": str(ROOT), "TMPDIR": job.environment["TMPDIR"]}
+    starting = service("sandbox", "--images", str(FOLDER / "images"), log=job.folder / "sandbox.log", environment=extra)
     with starting as sandbox_address, ScriptedServer(script_of(Pack(FOLDER))) as server:
-        given = ["--sandbox_server", sandbox_address, "--dataset", str(FOLDER / "dataset.json")]
-        with service("evaluation", *given, log=job.folder / "evaluation.log", environment=own) as evaluation_address:
-            there = ["--docker-server", sandbox_address, "--eval-server", evaluation_address]
-            done = job.run(*flags(server.base_url, *there), timeout=400, **tokens)
+        options = ["--sandbox_server", sandbox_address, "--dataset", str(FOLDER / "dataset.json")]
+        with service(
+            "evaluation", *options, log=job.folder / "evaluation.log", environment=extra
+        ) as evaluation_address:
+            remote = ["--docker-server", sandbox_address, "--eval-server", evaluation_address]
+            done = job.run(*flags(server.base_url, *remote), timeout=400, **tokens)
             assert done.returncode == 0, done.stderr
-            refused = job.run(*flags(server.base_url, *there, output="other.json", tasks=1, samples=1), timeout=120)
+            refused = job.run(*flags(server.base_url, *remote, output="other.json", tasks=1, samples=1), timeout=120)
     check_outcomes(document(job)["examples"], 2, 4)
     assert refused.returncode == 1
     assert "token" in refused.stderr
@@ -214,9 +216,9 @@ def test_errors_of_agents_are_their_exit_status(job: Job) -> None:
     problem = next(iter(Pack(FOLDER).problems.values()))
     endless = Conversation(when=problem.problem_statement, answers=[act("yes | head -c 3000000; false")])
     with ScriptedServer(Script(conversations=[endless])) as server:
-        one = ["--dataset", str(FOLDER / "dataset.json"), "--instance", problem.instance_id, "--output", "one.json"]
+        item = ["--dataset", str(FOLDER / "dataset.json"), "--instance", problem.instance_id, "--output", "one.json"]
         agent = ["--model", "scripted", "--base-url", server.base_url, "--config", CONFIG, "--step_limit", "3"]
-        done = job.run("generate_single", *one, *agent, timeout=120)
+        done = job.run("generate_single", *item, *agent, timeout=120)
         assert done.returncode == 0, done.stderr
     [example] = document(job, "one.json")["examples"]
     assert example["exit_status"] == "LimitsExceeded"
@@ -240,20 +242,22 @@ def test_server_failures_are_recorded_without_rewards(job: Job) -> None:
     assert done.returncode == 1
     assert "all 2 rollouts failed: 2 x http_400: " in done.stderr
     examples = document(job)["examples"]
-    assert [(one["reward"], one["success"], one["error"]["type"]) for one in examples] == [(None, None, "http_400")] * 2
+    assert [(item["reward"], item["success"], item["error"]["type"]) for item in examples] == [
+        (None, None, "http_400")
+    ] * 2
     with ScriptedServer(script_of(Pack(FOLDER), ["nothing"])) as server:
         done = job.run(*flags(server.base_url, "--retry", "failed", samples=1), timeout=120)
         assert done.returncode == 0, done.stderr
-    assert [(one["reward"], one["error"]) for one in document(job)["examples"]] == [(0.0, None)] * 2
+    assert [(item["reward"], item["error"]) for item in document(job)["examples"]] == [(0.0, None)] * 2
 
 
 def test_the_example_scripts_take_more_flags(job: Job) -> None:
     for script in sorted((ROOT / "examples").glob("generate_*_dataset.sh")):
         with ScriptedServer(Script(completion=act(SUBMIT))) as server:
             more = ["--base-url", server.base_url, "--config", CONFIG, "--max-tasks", "1", "--samples-per-task", "2"]
-            own = {"MODEL": "scripted", "OUTPUT": str(job.folder / f"{script.stem}.json"), "WORKERS": "2"}
+            extra = {"MODEL": "scripted", "OUTPUT": str(job.folder / f"{script.stem}.json"), "WORKERS": "2"}
             done = subprocess.run(
-                [script, *more], env=job.environment | own, capture_output=True, text=True, timeout=120
+                [script, *more], env=job.environment | extra, capture_output=True, text=True, timeout=120
             )
         assert done.returncode == 0, done.stderr
         assert document(job, f"{script.stem}.json")["summary"]["total_examples"] == 2
@@ -271,7 +275,7 @@ MISTAKES = [
 
 def test_mistakes_are_one_line(job: Job) -> None:
     with ScriptedServer(Script()) as server:
-        given = [flags(server.base_url, *more, output=f"out_{at}.json") for at, (more, _) in enumerate(MISTAKES)]
-        for (code, line), (_, said) in zip(job.fail_each(*given), MISTAKES, strict=True):
+        options = [flags(server.base_url, *more, output=f"out_{at}.json") for at, (more, _) in enumerate(MISTAKES)]
+        for (code, line), (_, printed) in zip(job.fail_each(*options), MISTAKES, strict=True):
             assert code in (1, 2)
-            assert said in line
+            assert printed in line

@@ -32,8 +32,8 @@ def job(tmp_path: Path, stand_in: dict[str, str]) -> Job:
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory, stand_in: dict[str, str]) -> Iterator[Cluster]:
-    with cluster_in(tmp_path_factory.mktemp("cluster"), stand_in | SMALL) as made:
-        yield made
+    with cluster_in(tmp_path_factory.mktemp("cluster"), stand_in | SMALL) as makers_seen:
+        yield makers_seen
 
 
 @pytest.fixture(scope="module")
@@ -51,12 +51,12 @@ def flags(output: str) -> list[str]:
 
 def training(job: Job) -> list[psutil.Process]:
     """The processes that train."""
-    found = []
+    values = []
     for process in processes_of(str(job.folder)):
         with suppress(psutil.Error):
             if "rollmill.jobs.training.worker" in process.cmdline():
-                found.append(process)
-    return found
+                values.append(process)
+    return values
 
 
 def weights(job: Job, output: str) -> bytes:
@@ -64,30 +64,30 @@ def weights(job: Job, output: str) -> bytes:
 
 
 def steps(job: Job, output: str) -> int:
-    return max((one.step for one in read_metrics(job.folder / output / METRICS)), default=0)
+    return max((item.step for item in read_metrics(job.folder / output / METRICS)), default=0)
 
 
 def test_run_killed_during_training_on_a_worker_resumes_to_the_same_result(job: Job, with_gpu: Cluster) -> None:
-    here = job.run(*flags("here"), timeout=200)
-    assert here.returncode == 0, here.stderr
-    assert re.search(r"train here: 192/192 steps, epoch 6\.00, loss \S+, \d+ tokens/s, 0 s left", here.stderr)
+    local = job.run(*flags("here"), timeout=200)
+    assert local.returncode == 0, local.stderr
+    assert re.search(r"train here: 192/192 steps, epoch 6\.00, loss \S+, \d+ tokens/s, 0 s left", local.stderr)
 
     write_problems(job.folder / "held_out.jsonl", 4)
     evaluated = ["--held_out", "held_out.jsonl", "--serve", "adapter", *script()]
-    there = [*flags("there"), "--cluster_block", with_gpu.block, *evaluated]
-    process = job.start(*there)
+    remote = [*flags("there"), "--cluster_block", with_gpu.block, *evaluated]
+    process = job.start(*remote)
     wait_until(lambda: steps(job, "there") >= 15 or process.poll() is not None, timeout=200)
     assert process.poll() is None, process.communicate()
     trainers = training(job)
     assert trainers
-    assert not [one for one in trainers if process.pid in {parent.pid for parent in one.parents()}]
+    assert not [item for item in trainers if process.pid in {parent.pid for parent in item.parents()}]
     process.send_signal(signal.SIGKILL)
     process.communicate()
     wait_until(lambda: not training(job), timeout=20)
     reached = steps(job, "there")
     assert 15 <= reached < 192
 
-    done = job.run(*there, timeout=200)
+    done = job.run(*remote, timeout=200)
     assert done.returncode == 0, done.stderr + (with_gpu.folder / "worker.log").read_text()[-3000:]
     assert "train there: 192/192 steps" in done.stderr
     assert weights(job, "there") == weights(job, "here")
@@ -111,13 +111,13 @@ def test_missing_cluster_resources_are_one_line(job: Job, cluster: Cluster) -> N
     """The last: it ends the cluster of the other tests."""
     cluster.end_workers()
     cluster.start_worker("MEMORY=8")
-    there = [*flags("there"), "--cluster_block"]
-    failed = job.run(*there, cluster.block, timeout=200)
+    remote = [*flags("there"), "--cluster_block"]
+    failed = job.run(*remote, cluster.block, timeout=200)
     assert failed.returncode == 1
     assert f"no worker has GPU=1 ({cluster.address}: 1 workers, 0 with GPU): start one with" in failed.stderr
     assert "Traceback" not in failed.stderr
     cluster.end()
-    ended, missing = job.fail_each([*there, cluster.block], [*there, "nobody"])
+    ended, missing = job.fail_each([*remote, cluster.block], [*remote, "nobody"])
     assert (ended[0], missing[0]) == (1, 1)
     assert f"no Dask scheduler answers at {cluster.address}: start it (`dask scheduler`)" in ended[1]
     assert "there is no block dask-cluster/nobody on the Prefect server" in missing[1]

@@ -36,8 +36,8 @@ def job(tmp_path: Path, sandboxes: Path, stand_in: dict[str, str]) -> Job:
 
 def data_file(folder: Path) -> Path:
     """The only one."""
-    [found] = folder.glob("sft_data_*.jsonl")
-    return found
+    [result] = folder.glob("sft_data_*.jsonl")
+    return result
 
 
 def rows_of(folder: Path) -> list[dict[str, Any]]:
@@ -46,8 +46,8 @@ def rows_of(folder: Path) -> list[dict[str, Any]]:
 
 def statistics_of(folder: Path) -> dict[str, Any]:
     path = data_file(folder)
-    found: dict[str, Any] = json.loads(path.with_name(f"{path.stem}_stats.json").read_text())
-    return found
+    result: dict[str, Any] = json.loads(path.with_name(f"{path.stem}_stats.json").read_text())
+    return result
 
 
 def where(row: dict[str, Any]) -> tuple[int, int, int, str]:
@@ -112,15 +112,15 @@ def test_run_without_kept_episodes_writes_its_output(job: Job) -> None:
 
 def test_each_agent_uses_its_own_policy(job: Job) -> None:
     with (
-        ScriptedServer(Script(model="a", completion="1")) as one,
+        ScriptedServer(Script(model="a", completion="1")) as item,
         ScriptedServer(Script(model="b", completion="0")) as two,
     ):
-        policies = [f"left=a,base_url={one.base_url}", f"right=b,base_url={two.base_url},temperature=0"]
+        policies = [f"left=a,base_url={item.base_url}", f"right=b,base_url={two.base_url},temperature=0"]
         cast = ["--agent", "first=left", "second=right"]
         done = job.run(*TOY, "--policy", *policies, *cast, "--num_episodes", "2", "--max_turns", "3")
         assert done.returncode == 0, done.stderr
         # Problems 2 and 3: two turns of one and three of them; the second agent adds nothing.
-        assert (one.requests, two.requests) == (5, 3)
+        assert (item.requests, two.requests) == (5, 3)
     rows = rows_of(job.folder / "sft_data")
     assert {(row["metadata"]["agent_name"], row["metadata"]["policy_name"]) for row in rows} == {
         ("first", "left"), ("second", "right"),
@@ -157,15 +157,15 @@ def test_killed_local_run_resumes_on_workers_to_the_same_result(job: Job) -> Non
         wait_until(lambda: len(journal_lines(job.folder)) > len(before) or process.poll() is not None, timeout=300)
         assert process.poll() is None, process.communicate()
         dask_process(next(worker for worker in workers if serving(job, worker))).send_signal(signal.SIGKILL)
-        _, said = process.communicate(timeout=300)
-        assert process.returncode == 0, said
+        _, output = process.communicate(timeout=300)
+        assert process.returncode == 0, output
         assert servers(job.folder) == []  # the run is over, the other worker is there
     after = journal_lines(job.folder)
     assert after[: len(before)] == before
-    assert sum(makers(said).values()) == 80 - len(before)
+    assert sum(makers(output).values()) == 80 - len(before)
 
-    whole = job.run(*digits("--output_dir", "whole", latency_s=0.01), timeout=300)
-    assert whole.returncode == 0, whole.stderr
+    full = job.run(*digits("--output_dir", "whole", latency_s=0.01), timeout=300)
+    assert full.returncode == 0, full.stderr
     assert len({(row["instance_id"], row["sample_id"]) for row in map(json.loads, after)}) == len(after) == 80
     assert rows_in(job.folder / "sft_data") == rows_in(job.folder / "whole")
     assert rows_of(job.folder / "sft_data") == rows_of(job.folder / "whole")
@@ -192,14 +192,14 @@ def test_exceptions_of_an_environment_are_recorded_and_reported(job: Job) -> Non
 
 
 def test_episodes_use_a_search_service(job: Job) -> None:
-    asked: list[Any] = []
+    payload: list[Any] = []
 
     def retrieve(headers: Any, body: bytes) -> tuple[int, bytes]:
-        asked.append(json.loads(body))
-        [query] = asked[-1]["queries"]
-        found = index.search(query, asked[-1]["topk"])
+        payload.append(json.loads(body))
+        [query] = payload[-1]["queries"]
+        result = index.search(query, payload[-1]["topk"])
         documents = [
-            {"document": {"id": one.id, "contents": f'"{one.title}"\n{one.text}'}, "score": 1} for one in found
+            {"document": {"id": item.id, "contents": f'"{item.title}"\n{item.text}'}, "score": 1} for item in result
         ]
         return 200, json.dumps({"result": [documents]}).encode()
 
@@ -211,8 +211,8 @@ def test_episodes_use_a_search_service(job: Job) -> None:
     assert refused.returncode == 1
     assert "--dataset: required with a search service" in refused.stderr
     assert done.returncode == 0, done.stderr
-    assert len(asked) >= 3
-    assert {request["topk"] for request in asked} == {2}
+    assert len(payload) >= 3
+    assert {request["topk"] for request in payload} == {2}
     assert {headers["Authorization"] for headers in service.headers} == {"Bearer t-9"}
     counted = statistics_of(job.folder / "sft_data")
     assert (counted["successes"], counted["agents"]["searcher"]["mean_reward"]) == (3, 1.0)
@@ -274,8 +274,8 @@ def test_the_example_scripts(job: Job, base: Path) -> None:
 
     def run(name: str, *flags: str, **environment: str) -> None:
         script = ROOT / f"examples/code_sft_{name}.sh"
-        own = job.environment | {"MODEL_PATH": str(base)} | environment
-        done = subprocess.run([script, *flags], env=own, capture_output=True, text=True, timeout=300, check=False)
+        options = job.environment | {"MODEL_PATH": str(base)} | environment
+        done = subprocess.run([script, *flags], env=options, capture_output=True, text=True, timeout=300, check=False)
         assert done.returncode == 0, (name, done.stderr)
 
     play = ["--model_path", "oracle", "--sft_config", f"model_path={base}", "max_length=8000", "max_steps=1"]
@@ -309,9 +309,9 @@ def test_example_scripts_of_code_and_mathematics_match(job: Job) -> None:
     for of_code, of_math in pairs:
         texts = [(ROOT / "examples" / name).read_text() for name in (of_code, of_math)]
         assert texts[0].replace("code", "math") == texts[1]
-    given = ["training.sft_num_episodes=4", f"training.sft_data_dir={job.folder}/data", "--model_path", "oracle"]
+    arguments = ["training.sft_num_episodes=4", f"training.sft_data_dir={job.folder}/data", "--model_path", "oracle"]
     script = ROOT / "examples/math_sft_collect_only.sh"
-    own = job.environment | {"MODEL_PATH": "oracle"}
-    done = subprocess.run([script, *given], env=own, capture_output=True, text=True, timeout=300, check=False)
+    options = job.environment | {"MODEL_PATH": "oracle"}
+    done = subprocess.run([script, *arguments], env=options, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert len({where(row)[:2] for row in rows_of(job.folder / "data")}) == 4

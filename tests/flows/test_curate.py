@@ -49,11 +49,11 @@ def test_a_run_of_the_flow(job: Job) -> None:
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     assert "1 row could not be used; they are in out/rollouts.quarantine.jsonl" in done.stderr
-    said = done.stdout.splitlines()
-    assert said[0] == "kept 4 of 5 rollouts, of 2 problems: out/rollouts.jsonl"
-    assert said[1] == "dropped 1 (duplicate_completion 1): out/rollouts.dropped.jsonl"
-    assert "train: 3 rows of 2 problems: out/sft.jsonl" in said
-    assert "report: out/quality_report.html" in said
+    output = done.stdout.splitlines()
+    assert output[0] == "kept 4 of 5 rollouts, of 2 problems: out/rollouts.jsonl"
+    assert output[1] == "dropped 1 (duplicate_completion 1): out/rollouts.dropped.jsonl"
+    assert "train: 3 rows of 2 problems: out/sft.jsonl" in output
+    assert "report: out/quality_report.html" in output
     folder = job.folder / "out"
     kept = [row for number, row in enumerate(ROWS) if number != 1]
     assert lines_of(folder / "rollouts.jsonl") == kept
@@ -100,16 +100,16 @@ def test_without_report_and_exports(job: Job) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "output"),
     [
         (("--input", "nowhere.json"), "nowhere.json: there is no such file or folder"),
         (("--input", "raw.jsonl", "--output_dir", "raw.jsonl"), "raw.jsonl"),
     ],
 )
-def test_mistakes_are_one_line(job: Job, arguments: tuple[str, ...], said: str) -> None:
+def test_mistakes_are_one_line(job: Job, arguments: tuple[str, ...], output: str) -> None:
     failed = job.run("run", *arguments)
     assert failed.returncode == 1
     assert "Traceback" not in failed.stdout + failed.stderr
     last = failed.stderr.strip().splitlines()[-1]
     assert last.startswith("curate: ")
-    assert said in last
+    assert output in last

@@ -21,19 +21,19 @@ TOY = ["--env_name", "tests.jobs.episodes.toy:ToyEnvironment", "--model_path", "
 MODEL = ["--model_path", "m", "--model_name", "run"]
 AGENTS = ["generate-multi", "--model", "m", "--dataset", str(ROOT / "examples/performance_problems/dataset.json")]
 FLOWS: dict[str, Callable[[str], list[str]]] = {
-    "reject_sampling": lambda place: [*MODEL, "--dataset", "p.jsonl", "--output_dir", place],
-    "collect_episodes": lambda place: [*TOY, "--output_dir", place],
-    "agent_rollouts": lambda place: [*AGENTS, "--base-url", "http://127.0.0.1:9", "--output", f"{place}/out.json"],
-    "optimal_sampling": lambda place: [
+    "reject_sampling": lambda path: [*MODEL, "--dataset", "p.jsonl", "--output_dir", path],
+    "collect_episodes": lambda path: [*TOY, "--output_dir", path],
+    "agent_rollouts": lambda path: [*AGENTS, "--base-url", "http://127.0.0.1:9", "--output", f"{path}/out.json"],
+    "optimal_sampling": lambda path: [
         "--model_theta",
         "base",
         "--dataset",
         "p.jsonl",
         "--output",
-        f"{place}/out.jsonl",
+        f"{path}/out.jsonl",
     ],
-    "train_lora": lambda place: ["--model_path", "base", "--train_data", "rows.jsonl", "--output_dir", place],
-    "improve": lambda place: [
+    "train_lora": lambda path: ["--model_path", "base", "--train_data", "rows.jsonl", "--output_dir", path],
+    "improve": lambda path: [
         "--model_path",
         "base",
         "--dataset",
@@ -41,7 +41,7 @@ FLOWS: dict[str, Callable[[str], list[str]]] = {
         "--held_out",
         "p.jsonl",
         "--output_dir",
-        place,
+        path,
     ],
 }
 """Each flow with the folder that it is to write to."""
@@ -50,8 +50,8 @@ FLOWS: dict[str, Callable[[str], list[str]]] = {
 @pytest.fixture
 def environment(tmp_path: Path, prefect_environment: dict[str, str]) -> dict[str, str]:
     write_problems(tmp_path / "p.jsonl", 2)
-    own = {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "MARK": str(tmp_path)}
-    return prefect_environment | own
+    options = {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "MARK": str(tmp_path)}
+    return prefect_environment | options
 
 
 @pytest.mark.parametrize("name", FLOWS)
@@ -62,13 +62,13 @@ def test_output_that_cannot_be_written(tmp_path: Path, environment: dict[str, st
     (tmp_path / "file").touch()
     (tmp_path / "link").symlink_to("/nowhere/at/all")
     (tmp_path / "disk").mkdir()
-    places = {"file": "file", "file/below": "file/below", "link": "link", "disk/new": "Read-only file system: disk/new"}
+    paths = {"file": "file", "file/below": "file/below", "link": "link", "disk/new": "Read-only file system: disk/new"}
     with mounted("-t", "tmpfs", "-o", "ro", "tmpfs", str(tmp_path / "disk")):
         job = Job(name, tmp_path, environment)
-        for (code, said), expected in zip(job.fail_each(*map(FLOWS[name], places)), places.values(), strict=True):
-            assert code == 1, said
-            assert expected in said
-            assert "write elsewhere" in said
+        for (code, output), expected in zip(job.fail_each(*map(FLOWS[name], paths)), paths.values(), strict=True):
+            assert code == 1, output
+            assert expected in output
+            assert "write elsewhere" in output
 
 
 def in_the_way(finished: Path, copies: Path) -> Iterator[tuple[Path, Path, bool]]:
@@ -76,24 +76,24 @@ def in_the_way(finished: Path, copies: Path) -> Iterator[tuple[Path, Path, bool]
 
     Yields the copy, what it is that is wrong there, and whether it may be put right without a word.
     """
-    for number, there in enumerate(sorted(finished.rglob("*"))):
+    for number, remote_folder in enumerate(sorted(finished.rglob("*"))):
         swaps: dict[str, Callable[[Path], None]] = {"file": Path.touch}
-        if not there.is_dir():
+        if not remote_folder.is_dir():
             swaps = {"folder": Path.mkdir, "pipe": os.mkfifo}
         for name, swap in swaps.items():
             copy = copies / f"{number}_{name}"
             shutil.copytree(finished, copy)
-            place = copy / there.relative_to(finished)
-            shutil.rmtree(place) if place.is_dir() else place.unlink()
-            swap(place)
-            yield copy, place, name == "pipe"
+            path = copy / remote_folder.relative_to(finished)
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            swap(path)
+            yield copy, path, name == "pipe"
 
 
-def check(job: Job, asked: list[tuple[list[str], Path, bool]]) -> None:
-    results = job.fail_each(*(command for command, _, _ in asked), timeout=500)
-    for (code, said), (command, place, may_pass) in zip(results, asked, strict=True):
-        assert code == 1 or (may_pass and code == 0), (command, place, said)
-        assert code == 0 or place.name in said, (command, place, said)
+def check(job: Job, request: list[tuple[list[str], Path, bool]]) -> None:
+    results = job.fail_each(*(command for command, _, _ in request), timeout=500)
+    for (code, output), (command, path, may_pass) in zip(results, request, strict=True):
+        assert code == 1 or (may_pass and code == 0), (command, path, output)
+        assert code == 0 or path.name in output, (command, path, output)
 
 
 def test_output_in_the_way_of_rejection_sampling(tmp_path: Path, environment: dict[str, str]) -> None:

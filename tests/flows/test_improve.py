@@ -59,24 +59,24 @@ def numbers(job: Job) -> dict[str, Any]:
 def test_loop_stops_without_improvement_and_refuses_contaminated_problems(job: Job) -> None:
     done = job.run(*flags(), timeout=400)
     assert done.returncode == 0, done.stderr
-    found = numbers(job)
-    assert [one["kept"] for one in found["rounds"]] == [True, False]
-    assert found["base_accuracy"]["mean"] < 0.5
-    assert found["rounds"][0]["accuracy"]["mean"] == 1.0
-    assert found["stopped"] == "round 2 was not better beyond noise, and was rolled back"
+    result = numbers(job)
+    assert [item["kept"] for item in result["rounds"]] == [True, False]
+    assert result["base_accuracy"]["mean"] < 0.5
+    assert result["rounds"][0]["accuracy"]["mean"] == 1.0
+    assert result["stopped"] == "round 2 was not better beyond noise, and was rolled back"
     assert "policy: improved/round_01/adapter/merged" in done.stdout
     assert (job.folder / "improved/improvement.png").read_bytes().startswith(b"\x89PNG")
     rows = lines_of(job.folder / "improved/round_01/training_data/sft.jsonl")
-    assert len(rows) == found["rounds"][0]["rows"] > 0
+    assert len(rows) == result["rounds"][0]["rows"] > 0
     assert all([turn["role"] for turn in row["messages"]] == ["user", "assistant"] for row in rows)
     assert processes_of(str(job.folder)) == []
 
     write(job.folder / "both_sides.jsonl", 20, "train")
     overlapping = ["--held_out", "both_sides.jsonl", "--output_dir", "refused"]
-    (again, _), (refused, said) = job.fail_each(flags(), [*flags(), *overlapping])
+    (again, _), (refused, output) = job.fail_each(flags(), [*flags(), *overlapping])
     assert (again, refused) == (0, 1)
-    assert numbers(job) == found
-    assert "12 of 20 held-out problems are trained on" in said
+    assert numbers(job) == result
+    assert "12 of 20 held-out problems are trained on" in output
     assert not (job.folder / "refused/base").exists()
 
 
@@ -84,8 +84,8 @@ def test_mistakes_in_a_data_source_file_are_one_line_before_the_start(job: Job) 
     (job.folder / "other.yaml").write_text("dataset: other.jsonl\nnum_rollouts: 8\n")
     done = job.run(*flags(), "--feed", "reject_sampling=other.yaml")
     assert done.returncode == 2
-    place = "improve: --feed reject_sampling: other.yaml line 2: num_rollouts"
-    assert done.stderr == f"{place}: no such parameter; did you mean num_rollout?\n"
+    position = "improve: --feed reject_sampling: other.yaml line 2: num_rollouts"
+    assert done.stderr == f"{position}: no such parameter; did you mean num_rollout?\n"
     assert not (job.folder / "improved").exists()
 
 
@@ -113,14 +113,14 @@ def test_loop_killed_at_every_stage_resumes_to_the_same_result(job: Job, tmp_pat
         wait_until(lambda: processes_of(str(job.folder)) == [])
     done = job.run(*command, timeout=300)
     assert done.returncode == 0, done.stderr
-    found = numbers(job)
-    assert [one["kept"] for one in found["rounds"]] == [False]
-    assert found["stopped"].startswith("round 1 was not better")
-    one = found["rounds"][0]
-    assert one["rollouts"] == (12 + 6) * 8
-    assert one["feeds"]["data_2"] == 2
-    assert all(0 < rows <= most for rows, most in zip(one["feeds"].values(), (12, 6, 2), strict=True))
-    assert one["rows"] == sum(one["feeds"].values())
+    result = numbers(job)
+    assert [item["kept"] for item in result["rounds"]] == [False]
+    assert result["stopped"].startswith("round 1 was not better")
+    item = result["rounds"][0]
+    assert item["rollouts"] == (12 + 6) * 8
+    assert item["feeds"]["data_2"] == 2
+    assert all(0 < rows <= most for rows, most in zip(item["feeds"].values(), (12, 6, 2), strict=True))
+    assert item["rows"] == sum(item["feeds"].values())
     assert "unverified 1" in done.stderr + done.stdout
     [dropped] = (
         row
@@ -130,7 +130,7 @@ def test_loop_killed_at_every_stage_resumes_to_the_same_result(job: Job, tmp_pat
     assert dropped["instance_id"] == "e2"
     (job.folder / "improved").rename(tmp_path / "killed")
     assert job.run(*command, timeout=300).returncode == 0
-    assert numbers(job) == found
+    assert numbers(job) == result
     first, second = (
         root / "round_01/adapter/adapter_model.safetensors" for root in (tmp_path / "killed", job.folder / "improved")
     )

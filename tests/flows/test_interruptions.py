@@ -25,15 +25,15 @@ pytestmark = pytest.mark.slow
 MODEL = ("--model_path", "m", "--model_name", "m", "--dataset", "problems.jsonl", "--num_rollout", "4", "--no_canary")
 
 
-def made(folder: Path, environment: dict[str, str]) -> Job:
-    """A job whose processes can be told from those of all others."""
+def make_job(folder: Path, environment: dict[str, str]) -> Job:
+    """Make a job whose processes can be distinguished from all others by an environment variable."""
     write_problems(folder / "problems.jsonl", 40)
     return Job("reject_sampling", folder, environment | {"ROLLMILL_TEST": uuid.uuid4().hex})
 
 
 @pytest.fixture
 def job(tmp_path: Path, stand_in: dict[str, str]) -> Job:
-    return made(tmp_path, stand_in)
+    return make_job(tmp_path, stand_in)
 
 
 def all_ended(job: Job, timeout: float) -> None:
@@ -50,13 +50,13 @@ def test_interrupted_runs_leave_no_process_and_repeat_nothing(job: Job, number: 
     slow = script(latency_s=0.3, children=True)
     process = job.start(*MODEL, *slow, "--concurrency", "2")
     wait_until(lambda: len(journal_lines(job.folder)) >= 30)
-    code, said = stop(process, number)
+    code, printed = stop(process, number)
     assert code != 0
     all_ended(job, 20)
     before = journal_lines(job.folder)
     assert 30 <= len(before) < 160
     if number != signal.SIGKILL:
-        assert "Traceback" not in said
+        assert "Traceback" not in printed
     done = job.run(*MODEL, *slow, "--concurrency", "32")
     assert done.returncode == 0, done.stderr
     after = journal_lines(job.folder)
@@ -72,11 +72,11 @@ def test_killed_run_repeats_only_requests_in_flight(job: Job) -> None:
         process = job.start(*outside)
         wait_until(lambda: server.requests >= 60)
         stop(process, signal.SIGKILL)
-        asked, kept = server.requests, len(journal_lines(job.folder))
-        assert asked - kept <= 8
+        request, kept = server.requests, len(journal_lines(job.folder))
+        assert request - kept <= 8
         assert job.run(*outside).returncode == 0
         assert len(server.seeds) == 160
-        assert server.requests == 160 + asked - kept
+        assert server.requests == 160 + request - kept
 
 
 def test_a_server_that_dies_is_started_again(job: Job) -> None:
@@ -176,11 +176,11 @@ def test_a_full_disk_before_the_first_rollout(job: Job, small_disk: Path) -> Non
 
 
 def test_two_servers_share_the_work_and_a_dead_one_is_left_out(job: Job) -> None:
-    with ScriptedServer(Script(model="m", latency_s=0.05)) as one:
-        urls = ("--base_url", one.base_url, "--concurrency", "2")
+    with ScriptedServer(Script(model="m", latency_s=0.05)) as item:
+        urls = ("--base_url", item.base_url, "--concurrency", "2")
         with ScriptedServer(Script(model="m", latency_s=0.05)) as two:
             process = job.start(*MODEL, *urls, "--base_url", two.base_url)
-            wait_until(lambda: two.requests >= 20 and one.requests >= 20)
+            wait_until(lambda: two.requests >= 20 and item.requests >= 20)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
     lines = journal_lines(job.folder)
@@ -223,7 +223,7 @@ FLOW, WORKER = "flows.reject_sampling", "spawn_main"
 
 @contextmanager
 def standing_still(job: Job, where: str, how: str, workers: int = 2) -> Iterator[subprocess.Popen[str]]:
-    """A flow with workers in which something stands still from now on, however that ends."""
+    """Start a flow with workers in which one process hangs."""
     (job.folder / "sitecustomize.py").write_text(STUCK.format(where=where, how=how))
     path = f"{job.folder}{os.pathsep}{job.environment['PYTHONPATH']}"
     slow = script(latency_s=0.3, children=True)
@@ -256,7 +256,7 @@ def test_blocked_processes_end_within_20_s_of_a_signal(
         running = []
         for way, (where, how) in enumerate(WAYS):
             (tmp_path / f"{way}").mkdir()
-            job = made(tmp_path / f"{way}", stand_in)
+            job = make_job(tmp_path / f"{way}", stand_in)
             workers = 2 if where == WORKER else 1
             running.append((job, stack.enter_context(standing_still(job, where, how, workers))))
         before = [journal_lines(job.folder) for job, _ in running]
@@ -264,9 +264,9 @@ def test_blocked_processes_end_within_20_s_of_a_signal(
             process.send_signal(number)
         deadline = time.monotonic() + 18
         for (job, process), journal in zip(running, before, strict=True):
-            said = "".join(process.communicate(timeout=max(0.1, deadline - time.monotonic())))
-            assert "reject_sampling: stopped: run the same command again to continue" in said
-            assert "Traceback" not in said, said
+            printed = "".join(process.communicate(timeout=max(0.1, deadline - time.monotonic())))
+            assert "reject_sampling: stopped: run the same command again to continue" in printed
+            assert "Traceback" not in printed, printed
             all_ended(job, 5)
             assert journal_lines(job.folder)[: len(journal)] == journal
 
@@ -275,10 +275,10 @@ def test_second_signal_kills_blocked_processes_at_once(job: Job) -> None:
     with standing_still(job, FLOW, THE_INTERPRETER) as process:
         process.send_signal(signal.SIGINT)
         time.sleep(1)
-        code, said = stop(process, signal.SIGINT, timeout=5)
+        code, printed = stop(process, signal.SIGINT, timeout=5)
         assert code == -signal.SIGKILL
         # Python's resource tracker may have its say after that, of what the killed process has left.
-        assert "\nreject_sampling: stopped: run the same command again to continue\n" in said
+        assert "\nreject_sampling: stopped: run the same command again to continue\n" in printed
         all_ended(job, 5)
 
 

@@ -44,17 +44,17 @@ def job(tmp_path: Path, stand_in: dict[str, str]) -> Job:
 
 @pytest.fixture
 def cluster(tmp_path: Path, job: Job) -> Iterator[Cluster]:
-    with cluster_in(tmp_path / "cluster", job.environment) as made:
-        yield made
+    with cluster_in(tmp_path / "cluster", job.environment) as running:
+        yield running
 
 
 def flags(output: str, *more: str, latency_s: float = 0.3) -> list[str]:
     return [*BASE, "--output_dir", output, "--concurrency", "2", *script(latency_s=latency_s), *more]
 
 
-def hosts_in(said: str) -> set[str]:
+def hosts_in(printed: str) -> set[str]:
     """Those whose rollouts are journaled."""
-    return {worker.partition(":")[0] for worker in makers(said)}
+    return {worker.partition(":")[0] for worker in makers(printed)}
 
 
 def reaches(job: Job, process: subprocess.Popen[str], count: int) -> None:
@@ -65,8 +65,8 @@ def reaches(job: Job, process: subprocess.Popen[str], count: int) -> None:
 
 
 def test_run_with_killed_flow_and_worker_resumes_to_the_same_result(job: Job, cluster: Cluster) -> None:
-    here = job.run(*flags("here", latency_s=0.01), timeout=300)
-    assert here.returncode == 0, here.stderr
+    local_run = job.run(*flags("here", latency_s=0.01), timeout=300)
+    assert local_run.returncode == 0, local_run.stderr
 
     workers = [cluster.start_worker("GPU=1", "--no-nanny", threads=4) for _ in range(2)]
     wait_until(lambda: said_by(cluster.folder / "worker.log", REGISTERED) == 2, timeout=200)
@@ -81,35 +81,35 @@ def test_run_with_killed_flow_and_worker_resumes_to_the_same_result(job: Job, cl
     reaches(job, process, len(before) + 60)
     dask_process(workers[0]).send_signal(signal.SIGKILL)
     wait_until(lambda: len(servers(job.folder)) <= 1, timeout=60, every=0.3)
-    _, said = process.communicate(timeout=300)
-    assert process.returncode == 0, said
+    _, printed = process.communicate(timeout=300)
+    assert process.returncode == 0, printed
     assert journal_lines(job.folder / "there")[: len(before)] == before
     assert rows_in(job.folder / "there") == rows_in(job.folder / "here")
-    assert sum(makers(said).values()) == 200 - len(before)
-    assert "could ask the model after" in said
-    assert "m: 200/200 rollouts" in said
+    assert sum(makers(printed).values()) == 200 - len(before)
+    assert "could ask the model after" in printed
+    assert "m: 200/200 rollouts" in printed
     assert servers(job.folder) == []  # the run is over, the other worker is there
 
 
 def test_each_local_worker_has_its_own_server(job: Job) -> None:
     process = job.start(*flags("there", "--gpu_workers", "2", "--no_canary", latency_s=0.2))
     wait_until(lambda: len(servers(job.folder)) == 2 or process.poll() is not None, timeout=200, every=0.3)
-    _, said = process.communicate(timeout=300)
-    assert process.returncode == 0, said
-    assert len(makers(said)) == 2
-    assert sum(makers(said).values()) == len(rows_in(job.folder / "there")) == 200
+    _, printed = process.communicate(timeout=300)
+    assert process.returncode == 0, printed
+    assert len(makers(printed)) == 2
+    assert sum(makers(printed).values()) == len(rows_in(job.folder / "there")) == 200
     assert servers(job.folder) == []
 
 
 def test_worker_that_cannot_serve_is_excluded(job: Job) -> None:
     with cluster_in(job.folder / "cluster", job.environment) as cluster:
-        asked = flags("there", "--cluster_block", cluster.block, latency_s=0.05)
+        request = flags("there", "--cluster_block", cluster.block, latency_s=0.05)
         cluster.start_worker("GPU=1", threads=4)
         wait_until(lambda: said_by(cluster.folder / "worker.log", REGISTERED) == 1, timeout=200)
         cluster.environment = cluster.environment | {"ROLLMILL_VLLM_PYTHON": "/nowhere/python"}
         cluster.start_worker("GPU=1", threads=4)
         wait_until(lambda: said_by(cluster.folder / "worker.log", REGISTERED) == 2, timeout=200)
-        done = job.run(*asked, "--no_canary", timeout=300)
+        done = job.run(*request, "--no_canary", timeout=300)
         assert done.returncode == 0, done.stderr
         [left_out] = re.findall(r"(\S+:\d+) gets no more of this run: (.*)", done.stderr)
         assert "/nowhere/python" in left_out[1]
@@ -147,9 +147,9 @@ def team(folder: Path, environment: dict[str, str]) -> Iterator[tuple[Network, H
         scheduler = f"tcp://{hub.address}:8786"
         save_block(environment, scheduler, BLOCK)
         copy_database(Path(environment["PREFECT_HOME"]), home)
-        there = f"{hub.address},127.0.0.1,localhost"
-        own = {"PREFECT_HOME": str(home), "PREFECT_API_URL": f"http://{hub.address}:4200/api", "MARK": str(folder)}
-        environment = {**environment, **own, **DASK, "NO_PROXY": there, "no_proxy": there}
+        no_proxy = f"{hub.address},127.0.0.1,localhost"
+        options = {"PREFECT_HOME": str(home), "PREFECT_API_URL": f"http://{hub.address}:4200/api", "MARK": str(folder)}
+        environment = {**environment, **options, **DASK, "NO_PROXY": no_proxy, "no_proxy": no_proxy}
 
         def start(host: Host, name: str, *command: str) -> None:
             process = host.start(*command, log=folder / f"{name}.log", environment=environment)
@@ -175,8 +175,11 @@ def team(folder: Path, environment: dict[str, str]) -> Iterator[tuple[Network, H
 def copy_database(home: Path, to: Path) -> None:
     """Prefect's, tables made: making them takes long."""
     to.mkdir()
-    with closing(sqlite3.connect(home / "prefect.db")) as there, closing(sqlite3.connect(to / "prefect.db")) as here:
-        there.backup(here)
+    with (
+        closing(sqlite3.connect(home / "prefect.db")) as source,
+        closing(sqlite3.connect(to / "prefect.db")) as target,
+    ):
+        source.backup(target)
 
 
 def test_run_completes_when_a_host_is_disconnected(tmp_path: Path, stand_in: dict[str, str]) -> None:

@@ -25,7 +25,7 @@ from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-OWN = """
+OPTIONS = """
 class Counting:
     def __init__(self, name, split):
         self.name = name
@@ -61,9 +61,9 @@ def job(tmp_path: Path, models: Path, prefect_environment: dict[str, str]) -> Jo
     write_questions(tmp_path, 24)
     for name in ("theta", "t"):
         (tmp_path / name).symlink_to(models / name)
-    (tmp_path / "own_data.py").write_text(OWN)
-    own = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "MARK": str(tmp_path)}
-    return Job("optimal_sampling", tmp_path, prefect_environment | own)
+    (tmp_path / "own_data.py").write_text(OPTIONS)
+    options = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "MARK": str(tmp_path)}
+    return Job("optimal_sampling", tmp_path, prefect_environment | options)
 
 
 def flags(output: str, *more: str, tokens: int = 8) -> list[str]:
@@ -73,11 +73,11 @@ def flags(output: str, *more: str, tokens: int = 8) -> list[str]:
 
 def workers(process: subprocess.Popen[str]) -> list[psutil.Process]:
     """The processes in which a flow's samples are drawn."""
-    found = []
+    result = []
     for child in psutil.Process(process.pid).children(recursive=True):
         with suppress(psutil.Error):
-            found += [child] if any("spawn_main" in argument for argument in child.cmdline()) else []
-    return found
+            result += [child] if any("spawn_main" in argument for argument in child.cmdline()) else []
+    return result
 
 
 def samples(job: Job) -> list[bytes]:
@@ -85,11 +85,11 @@ def samples(job: Job) -> list[bytes]:
     return journal_lines(job.folder / "killed")
 
 
-def loaders(said: str) -> set[str]:
+def loaders(printed: str) -> set[str]:
     """The workers that have loaded the models, each of them once."""
-    found = re.findall(rf"(\S+:\d+) {LOADED}", said)
-    assert len(found) == len(set(found)), said
-    return set(found)
+    result = re.findall(rf"(\S+:\d+) {LOADED}", printed)
+    assert len(result) == len(set(result)), printed
+    return set(result)
 
 
 def bytes_of(job: Job, name: str) -> tuple[bytes, bytes]:
@@ -105,11 +105,11 @@ def rows_of(job: Job, name: str) -> list[dict[str, Any]]:
 def test_killed_run_leaves_no_process_and_resumes_to_the_same_bytes(job: Job) -> None:
     """The flow is killed with its two workers, then interrupted; at last its worker is killed alone, and it ends."""
     write_questions(job.folder, ROWS)
-    whole = job.run(*flags("whole.jsonl", *LONG, "--workers", "2"), timeout=400)
-    assert whole.returncode == 0, whole.stderr
-    assert f"{ROWS} samples, " in whole.stdout
-    assert len(loaders(whole.stderr)) == 2
-    assert f"whole: {ROWS}/{ROWS} samples, mean alpha 0.5" in whole.stderr
+    complete = job.run(*flags("whole.jsonl", *LONG, "--workers", "2"), timeout=400)
+    assert complete.returncode == 0, complete.stderr
+    assert f"{ROWS} samples, " in complete.stdout
+    assert len(loaders(complete.stderr)) == 2
+    assert f"whole: {ROWS}/{ROWS} samples, mean alpha 0.5" in complete.stderr
     first = rows_of(job, "whole")[0]
     assert set(first) == {"messages", "sample_idx", "question", "answer", "level", "optimal_sampling", "metadata"}
     assert first["messages"][0] == {"role": "user", "content": "what is 0?"}
@@ -130,19 +130,19 @@ def test_killed_run_leaves_no_process_and_resumes_to_the_same_bytes(job: Job) ->
 
     process = job.start(*killed)
     wait_until(lambda: len(samples(job)) > len(before) or process.poll() is not None, timeout=200)
-    code, said = stop(process, signal.SIGINT)
-    assert code == 130, said
+    code, printed = stop(process, signal.SIGINT)
+    assert code == 130, printed
     assert processes_of(str(job.folder)) == []
 
-    made = len(samples(job))
+    instance = len(samples(job))
     process = job.start(*killed)
     wait_until(lambda: workers(process) or process.poll() is not None, timeout=200)
     [worker] = workers(process)
-    wait_until(lambda: len(samples(job)) > made or process.poll() is not None, timeout=200, every=0.01)
+    wait_until(lambda: len(samples(job)) > instance or process.poll() is not None, timeout=200, every=0.01)
     worker.kill()  # another one takes its place, and draws the shard again
     assert len(samples(job)) < ROWS
-    _, said = process.communicate(timeout=400)
-    assert process.returncode == 0, said
+    _, printed = process.communicate(timeout=400)
+    assert process.returncode == 0, printed
     assert bytes_of(job, "killed") == bytes_of(job, "whole")
     after = samples(job)
     assert after[: len(before)] == before
@@ -169,7 +169,15 @@ def test_both_models_in_one_vllm(job: Job) -> None:
     base = make_model(job.folder / "base", words=40, initializer_range=0.3, eos=39, **sizes)
     adapter = make_adapter(job.folder / "adapter", base, scale=0.3)
     rows = [{"question": f"w{number} w{number + 3}"} for number in range(24)]
-    asked = (*flags("killed.jsonl", tokens=100), "--model_theta", "base", "--model_t", "base", "--adapter_t", "adapter")
+    request = (
+        *flags("killed.jsonl", tokens=100),
+        "--model_theta",
+        "base",
+        "--model_t",
+        "base",
+        "--adapter_t",
+        "adapter",
+    )
     expected = parameters(
         job.folder, rows, model_t=base, adapter_t=str(adapter),
         max_new_tokens=100, batch_size=24, shard_size=24, save_diagnostics=True,
@@ -178,7 +186,7 @@ def test_both_models_in_one_vllm(job: Job) -> None:
     draw(expected)
 
     vllm = ("--save_diagnostics", "--backend", "vllm", "--vllm_args", "--max-model-len 256")
-    process = job.start(*asked, *vllm, **ONE_THREAD)
+    process = job.start(*request, *vllm, **ONE_THREAD)
     wait_until(lambda: len(samples(job)) >= 4 or process.poll() is not None, timeout=200)
     assert process.poll() is None, process.communicate()
     process.send_signal(signal.SIGKILL)
@@ -186,7 +194,7 @@ def test_both_models_in_one_vllm(job: Job) -> None:
     wait_until(lambda: processes_of(str(job.folder)) == [], timeout=30)
     before = samples(job)
     assert len(before) < 24
-    done = job.run(*asked, *vllm, timeout=400, **ONE_THREAD)
+    done = job.run(*request, *vllm, timeout=400, **ONE_THREAD)
     assert done.returncode == 0, done.stderr
     assert "24 samples, " in done.stdout
     assert len(loaders(done.stderr)) == 1
@@ -194,14 +202,14 @@ def test_both_models_in_one_vllm(job: Job) -> None:
     assert samples(job)[: len(before)] == before
     for name in ("sample_idx", "messages", "question"):
         assert [row[name] for row in rows_of(job, "killed")] == [row[name] for row in rows_of(job, "expected")]
-    for found, wanted in zip(rows_of(job, "killed.diagnostics"), rows_of(job, "expected.diagnostics"), strict=True):
+    for result, required in zip(rows_of(job, "killed.diagnostics"), rows_of(job, "expected.diagnostics"), strict=True):
         for name in ("alpha", "kl_theta", "kl_t", "ess_ratio"):
-            assert found[name] == pytest.approx(wanted[name], rel=1e-3, abs=1e-4)
+            assert result[name] == pytest.approx(required[name], rel=1e-3, abs=1e-4)
 
 
 def test_custom_dataset_class_with_hint_and_warnings(job: Job) -> None:
-    own = ["--dataset_adapter", "own_data:Counting", "--hint", "Level {level}."]
-    done = job.run(*flags("own.jsonl", *own, "--dataset", "set", "--alpha_method", "entropy"), timeout=300)
+    options = ["--dataset_adapter", "own_data:Counting", "--hint", "Level {level}."]
+    done = job.run(*flags("own.jsonl", *options, "--dataset", "set", "--alpha_method", "entropy"), timeout=300)
     assert done.returncode == 0, done.stderr
     assert [(row["messages"][0]["content"], row["level"]) for row in rows_of(job, "own")] == [
         ("set 0", 0), ("set 1", 1), ("set 2", 2),
@@ -214,12 +222,12 @@ def test_custom_dataset_class_with_hint_and_warnings(job: Job) -> None:
 
 def test_on_a_cluster(job: Job, tmp_path: Path) -> None:
     with cluster_in(tmp_path / "cluster", job.environment) as cluster:
-        there = flags("there.jsonl", "--cluster_block", cluster.block)
-        alone = job.run(*there, timeout=300)
+        remote_folder = flags("there.jsonl", "--cluster_block", cluster.block)
+        alone = job.run(*remote_folder, timeout=300)
         assert alone.returncode == 1
         assert f"no worker has GPU=1 ({cluster.address}: 0 workers, 0 with GPU)" in alone.stderr
         cluster.start_worker("GPU=1")
-        done = job.run(*there, timeout=300)
+        done = job.run(*remote_folder, timeout=300)
         assert done.returncode == 0, done.stderr + (tmp_path / "cluster/worker.log").read_text()[-3000:]
     assert len(rows_of(job, "there")) == 24
 
@@ -244,8 +252,8 @@ MISTAKES = [
 def test_mistakes_are_one_line(job: Job) -> None:
     (job.folder / "broken").mkdir()
     (job.folder / "broken/config.json").write_text("{}")
-    failed = job.fail_each(*(flags(f"out_{at}.jsonl", *given) for at, (given, _, _) in enumerate(MISTAKES)))
-    for (code, line), (_, expected, said) in zip(failed, MISTAKES, strict=True):
+    failed = job.fail_each(*(flags(f"out_{at}.jsonl", *arguments) for at, (arguments, _, _) in enumerate(MISTAKES)))
+    for (code, line), (_, expected, printed) in zip(failed, MISTAKES, strict=True):
         assert code == expected, line
         assert line.startswith("optimal_sampling: ")
-        assert said in line
+        assert printed in line

@@ -86,7 +86,7 @@ def curating(folder: Path) -> Flow:
     rows = [
         rollout(f"p{number}", 0, (number % 4) / 4, answer=f"{answers[number % 3]} {number}") for number in range(40_000)
     ]
-    (folder / "raw.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
+    (folder / "raw.jsonl").write_text("".join(json.dumps(item) + "\n" for item in rows))
     data = ["run", "--input", "raw.jsonl", "--output_dir", "out", "--drop-duplicates"]
     return Flow("curate", [*data, "--export", "sft", "trajectories", "preferences"], "out", 11)
 
@@ -114,8 +114,8 @@ def started(flow: Flow, job: Job, **environment: str) -> Iterator[subprocess.Pop
 
 def journals(folder: Path) -> dict[Path, list[bytes]]:
     """The whole lines of every journal under a folder."""
-    found = {path: path.read_bytes().splitlines(keepends=True) for path in folder.rglob("rollouts/[0-9]*.jsonl")}
-    return {path: [line for line in lines if line.endswith(b"\n")] for path, lines in found.items()}
+    result = {path: path.read_bytes().splitlines(keepends=True) for path in folder.rglob("rollouts/[0-9]*.jsonl")}
+    return {path: [line for line in lines if line.endswith(b"\n")] for path, lines in result.items()}
 
 
 def interrupt(flow: Flow, job: Job, moments: random.Random) -> None:
@@ -127,20 +127,22 @@ def interrupt(flow: Flow, job: Job, moments: random.Random) -> None:
     what = f"{number.name} by {send.__name__} after {after_s:.2f} s"
     with started(flow, job, ROLLMILL_TEST=mark) as process:
         try:
-            said = "".join(process.communicate(timeout=after_s))
+            printed = "".join(process.communicate(timeout=after_s))
         except subprocess.TimeoutExpired:
             send(process.pid, number)
-            said = "".join(process.communicate(timeout=END_S))
+            printed = "".join(process.communicate(timeout=END_S))
         wait_until(lambda: processes_of(mark) == [], END_S, every=0.3)
-    print(what, process.returncode, said.strip().splitlines()[-1:])  # noqa: T201  # shown where the test fails
-    assert "Traceback" not in said, f"{what}: {said}"
+    print(what, process.returncode, printed.strip().splitlines()[-1:])  # noqa: T201  # shown where the test fails
+    assert "Traceback" not in printed, f"{what}: {printed}"
     # Where the machine is slow, the guard may have ended what was on its way to an end of its own. A command that is
     # done has no handler any more when its interpreter ends.
-    assert process.returncode in {0, ENDED[number], -signal.SIGKILL, -number}, f"{what}: {process.returncode}: {said}"
+    assert process.returncode in {0, ENDED[number], -signal.SIGKILL, -number}, (
+        f"{what}: {process.returncode}: {printed}"
+    )
     assert (
         process.returncode in {0, -number}
-        or said.count(f"{flow.name}: stopped: run the same command again to continue") >= 1
-    ), said
+        or printed.count(f"{flow.name}: stopped: run the same command again to continue") >= 1
+    ), printed
     after = journals(job.folder)
     assert {path: after[path][: len(lines)] for path, lines in before.items()} == before
     if process.returncode == 0:
@@ -152,8 +154,8 @@ def test_interruptions_at_random_moments(
     make: Callable[[Path], Flow], tmp_path: Path, sandboxes: Path, stand_in: dict[str, str]
 ) -> None:
     flow = make(tmp_path)
-    here = {"TMPDIR": str(sandboxes), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    job = Job(flow.name, tmp_path, stand_in | here)
+    variables = {"TMPDIR": str(sandboxes), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    job = Job(flow.name, tmp_path, stand_in | variables)
     moments = random.Random(f"{SEED} {flow.name}")
     for _ in range(COUNT):
         interrupt(flow, job, moments)

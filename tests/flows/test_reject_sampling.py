@@ -35,7 +35,7 @@ def at(server: ScriptedServer) -> tuple[str, ...]:
 
 
 def only_line(text: str) -> str:
-    """What the user is told: the last line; there must be no traceback anywhere."""
+    """Return the last line, which is the error's message; check that there is no traceback."""
     assert "Traceback" not in text
     return text.strip().splitlines()[-1]
 
@@ -77,9 +77,9 @@ def test_run_writes_its_files_and_the_second_run_does_nothing(job: Job) -> None:
     assert f"| kept | {len(kept)} |" in (folder / "README.md").read_text()
     analysed = Job("curate", job.folder, job.environment).run("analyze", "--input", str(folder), "--json")
     assert analysed.returncode == 0, analysed.stderr
-    found = json.loads(analysed.stdout)
-    assert (found["rollouts"], found["problems"], found["successes"]) == (80, 20, accepted)
-    assert found["duplicates"] >= dropped.count("duplicate_completion")
+    analysis = json.loads(analysed.stdout)
+    assert (analysis["rollouts"], analysis["problems"], analysis["successes"]) == (80, 20, accepted)
+    assert analysis["duplicates"] >= dropped.count("duplicate_completion")
 
 
 def test_more_rollouts_continue_the_run_and_other_parameters_are_refused(job: Job) -> None:
@@ -89,9 +89,9 @@ def test_more_rollouts_continue_the_run_and_other_parameters_are_refused(job: Jo
         assert server.requests == 120
         refused = job.run(*at(server), "--temperature", "0.5", "--verifier", "exact")
     assert refused.returncode == 1
-    said = only_line(refused.stderr)
-    assert "temperature (1.0 on disk, 0.5 now)" in said
-    assert 'verifier ("numeric@2" on disk, "exact@2" now)' in said
+    output = only_line(refused.stderr)
+    assert "temperature (1.0 on disk, 0.5 now)" in output
+    assert 'verifier ("numeric@2" on disk, "exact@2" now)' in output
     assert len(journal_lines(job.folder)) == 120
 
 
@@ -100,10 +100,10 @@ def test_reverify_scores_again_without_generating(job: Job) -> None:
     with ScriptedServer(Script()) as server:
         assert job.run(*at(server)).returncode == 0
         before = json.loads((folder / "reject_sampling_results.json").read_text())["summary"]["accepted"]
-        asked = server.requests
+        counts = server.requests
         loose = (*at(server), "--accept_error", "3", "--reverify")
         assert job.run(*loose).returncode == 0
-        assert server.requests == asked
+        assert server.requests == counts
     after = json.loads((folder / "reject_sampling_results.json").read_text())["summary"]["accepted"]
     assert after > before
     assert sorted(path.name for path in (folder / "rollouts").glob("*.jsonl")) == ["0001.jsonl", "0002.jsonl"]
@@ -168,23 +168,25 @@ def said_as(form: int) -> bytes:
         b'data: {"choices": [{"delta": {"content": "It is <answer>4</answer>."}}]}\n\ndata: [DONE]\n\n',
         b'{"error": {"message": "upstream went away", "code": 400}}',
     ]
-    said = forms[form % len(forms)]
-    return said if isinstance(said, bytes) else json.dumps({"choices": [{"finish_reason": "stop", **said}]}).encode()
+    output = forms[form % len(forms)]
+    return (
+        output if isinstance(output, bytes) else json.dumps({"choices": [{"finish_reason": "stop", **output}]}).encode()
+    )
 
 
 def test_what_a_server_says_is_read_as_what_it_means(job: Job) -> None:
-    asked: list[int] = []
+    counts: list[int] = []
 
     def answer(_headers: Any, body: bytes) -> tuple[int, bytes]:
         if body == b"/v1/models":
             return 200, b'[{"id": "scripted", "owned_by": "sglang"}]'
-        asked.append(1)
-        return 200, said_as(len(asked))
+        counts.append(1)
+        return 200, said_as(len(counts))
 
     with RawServer(answer) as server:
         done = job.run(*BASE, "--base_url", server.base_url, "--verifier", "exact", "--no_canary")
     assert done.returncode == 0, done.stderr
-    assert len(asked) == 80
+    assert len(counts) == 80
     rows = [json.loads(line) for line in journal_lines(job.folder)]
     reasons = Counter(
         (row["verdict"] or {}).get("reason") or row["verdict"]["status"] for row in rows if row["verdict"]
@@ -255,7 +257,7 @@ MISTAKES = {
 
 def test_mistakes_are_one_line(job: Job) -> None:
     with ScriptedServer(Script()) as server:
-        given = [
+        command_lines = [
             [
                 *(BASE if flags[0] in ("--base_url", "--endpoint_block") else at(server)),
                 "--output_dir",
@@ -264,9 +266,9 @@ def test_mistakes_are_one_line(job: Job) -> None:
             ]
             for number, flags in enumerate(MISTAKES)
         ]
-        for (code, said), expected in zip(job.fail_each(*given), MISTAKES.values(), strict=True):
-            assert code in (1, 2), said
-            assert expected in said
+        for (code, output), expected in zip(job.fail_each(*command_lines), MISTAKES.values(), strict=True):
+            assert code in (1, 2), output
+            assert expected in output
 
 
 def test_wrong_model_name_names_what_is_served(job: Job) -> None:
@@ -289,10 +291,10 @@ def test_unusable_input_is_one_line(job: Job) -> None:
     for number, content in enumerate(UNUSABLE):
         (job.folder / f"file_{number}.jsonl").write_bytes(content)
     with ScriptedServer(Script()) as server:
-        given = [[*at(server), "--dataset", f"file_{number}.jsonl"] for number in range(len(UNUSABLE))]
-        for (code, said), expected in zip(job.fail_each(*given), UNUSABLE.values(), strict=True):
-            assert code == 1, said
-            assert expected in said
+        command_lines = [[*at(server), "--dataset", f"file_{number}.jsonl"] for number in range(len(UNUSABLE))]
+        for (code, output), expected in zip(job.fail_each(*command_lines), UNUSABLE.values(), strict=True):
+            assert code == 1, output
+            assert expected in output
 
 
 def test_bad_rows_are_quarantined_and_reported(job: Job) -> None:
@@ -354,8 +356,8 @@ def test_blocks_name_servers_and_their_key(job: Job, stand_in: dict[str, str]) -
         assert server.requests == 80
     assert not [path for path in job.folder.rglob("*") if path.is_file() and key.encode() in path.read_bytes()]
     job.environment = {**stand_in, "ROLLMILL_VLLM_PYTHON": "/nowhere"}
-    own = ("--model_path", "m", "--model_name", "own", "--dataset", "problems.jsonl", "--num_rollout", "2")
-    done = job.run(*own, "--server_block", "desk")
+    options = ("--model_path", "m", "--model_name", "own", "--dataset", "problems.jsonl", "--num_rollout", "2")
+    done = job.run(*options, "--server_block", "desk")
     assert done.returncode == 0, done.stderr
 
 
@@ -392,15 +394,15 @@ class Broken:
 def test_rows_of_a_broken_verifier_are_reverified_without_generating(job: Job) -> None:
     (job.folder / "broken.py").write_text(BROKEN_VERIFIER)
     folder = job.folder / "reject_sampling_results" / "scripted"
-    own = ("--verifier", "broken:Broken", "--no_canary")
+    options = ("--verifier", "broken:Broken", "--no_canary")
     with ScriptedServer(Script()) as server:
-        done = job.run(*at(server), *own)
+        done = job.run(*at(server), *options)
         assert done.returncode == 0, done.stderr
         assert "fix the verifier, then --reverify" in done.stdout.replace("\n", " ")
         statistics = (folder / "statistics.txt").read_text()
         assert "expected 80 = ok 4 + unparseable 0 + failed 76 + missing 0" in statistics
         (job.folder / "mended").touch()
-        assert job.run(*at(server), *own, "--reverify").returncode == 0
+        assert job.run(*at(server), *options, "--reverify").returncode == 0
         assert server.requests == 80
     assert "expected 80 = ok 80" in (folder / "statistics.txt").read_text()
 

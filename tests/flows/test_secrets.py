@@ -59,7 +59,7 @@ LEARNED = f"--learned '{json.dumps({'completion': '<answer>7</answer>'})}'"
 
 
 class Address(NamedTuple):
-    """Where the servers are that runs are told of by address; the others are in blocks."""
+    """Addresses of the servers that runs get by flags; the others are in blocks."""
 
     sandboxes: str
     evaluations: str
@@ -124,17 +124,19 @@ def servers(
     folder: Path, sandboxes: Path, environment: dict[str, str], used: set[str]
 ) -> Iterator[tuple[Address, S3Server]]:
     """All that runs ask, each with a secret of its own; blocks `good` and `wrong` for them, and `share`, a folder."""
-    own = {"ROLLMILL_SANDBOX_TOKEN": SECRETS["sandbox"], "ROLLMILL_EVALUATION_TOKEN": SECRETS["evaluation"]}
-    there = environment | own | {"TMPDIR": str(sandboxes)}
+    tokens = {"ROLLMILL_SANDBOX_TOKEN": SECRETS["sandbox"], "ROLLMILL_EVALUATION_TOKEN": SECRETS["evaluation"]}
+    service_environment = environment | tokens | {"TMPDIR": str(sandboxes)}
     with ExitStack() as stack:
         s3 = stack.enter_context(S3Server(SECRETS["store_key"], SECRETS["store_secret"]))
         endpoint = stack.enter_context(guarded("endpoint", chat, used)).base_url
         model = stack.enter_context(guarded("VLLM_API_KEY", agent, used)).base_url
         search = stack.enter_context(guarded("search", retriever(stack.enter_context(open_index(""))), used))
         images = ["--images", str(FOLDER / "images")]
-        at = stack.enter_context(service("sandbox", *images, log=folder / "sandbox.log", environment=there))
+        at = stack.enter_context(
+            service("sandbox", *images, log=folder / "sandbox.log", environment=service_environment)
+        )
         graded = ["--sandbox_server", at, "--dataset", str(FOLDER / "dataset.json")]
-        grader = service("evaluation", *graded, log=folder / "evaluation.log", environment=there)
+        grader = service("evaluation", *graded, log=folder / "evaluation.log", environment=service_environment)
         grading = stack.enter_context(grader)
         store = {"url": "s3://results", "endpoint_url": s3.url, "key": s3.key, "secret": s3.secret}
         (folder / "share").mkdir()
@@ -167,26 +169,26 @@ def ran(tmp_path_factory: pytest.TempPathFactory, stand_in: dict[str, str]) -> R
         sandboxes.chmod(0o755)
         hub_url = stack.enter_context(guarded("HF_TOKEN", hub, used)).base_url[:-3]
         at, s3 = stack.enter_context(servers(folder, sandboxes, stand_in, used))
-        given = {name: value for name, value in SECRETS.items() if name.isupper()}
-        given |= {"TMPDIR": str(sandboxes), "HF_ENDPOINT": hub_url, "HF_HOME": str(folder / "hub")}
-        given |= {"HF_HUB_OFFLINE": "0", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+        variables = {name: value for name, value in SECRETS.items() if name.isupper()}
+        variables |= {"TMPDIR": str(sandboxes), "HF_ENDPOINT": hub_url, "HF_HOME": str(folder / "hub")}
+        variables |= {"HF_HUB_OFFLINE": "0", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
         def run(flow: str, arguments: list[str]) -> subprocess.CompletedProcess[str]:
-            return Job(flow, folder, stand_in | given).run(*arguments, timeout=1200)
+            return Job(flow, folder, stand_in | variables).run(*arguments, timeout=1200)
 
         with ThreadPoolExecutor(AT_ONCE) as pool:
             running = {name: pool.submit(run, *what) for name, what in runs(at).items()}
         done = {name: future.result() for name, future in running.items()}
-        said = {name: one.stdout + one.stderr for name, one in done.items()}
-        left = all_that_is_left([folder, sandboxes, Path(stand_in["PREFECT_HOME"])], said, s3.held())
+        outputs = {name: process.stdout + process.stderr for name, process in done.items()}
+        left = all_that_is_left([folder, sandboxes, Path(stand_in["PREFECT_HOME"])], outputs, s3.held())
         return Ran(folder, done, left, s3.held(), used)
 
 
 def test_runs_have_the_expected_status_and_use_the_secrets(ran: Ran) -> None:
     for name, done in ran.done.items():
-        said = done.stdout + done.stderr
-        assert (done.returncode != 0) == name.startswith("fails_"), said
-        assert "Traceback" not in said, said
+        outputs = done.stdout + done.stderr
+        assert (done.returncode != 0) == name.startswith("fails_"), outputs
+        assert "Traceback" not in outputs, outputs
     assert ran.used == {"endpoint", "search", "VLLM_API_KEY", "HF_TOKEN", *HUB}
     looked = b"".join(journal_lines(ran.folder / "a"))
     assert b"PATH=" in looked, "the agent has looked at its environment"
@@ -207,16 +209,16 @@ def test_no_secret_is_written_anywhere(ran: Ran) -> None:
 @pytest.mark.parametrize(("name", "directory", "least"), STORED, ids=[name for name, *_ in STORED])
 def test_results_of_a_flow_are_in_the_store(ran: Ran, name: str, directory: str, least: str) -> None:
     beside = (ran.folder / f"{directory}.json", ran.folder / f"{directory}.jsonl")
-    found = check_copied(ran.stored, f"{directory}/", ran.folder / directory, *beside)
-    assert found >= set(least.split())
-    assert not [place for place in found if place.startswith(("checkpoints", "logs", "."))]
+    copied = check_copied(ran.stored, f"{directory}/", ran.folder / directory, *beside)
+    assert copied >= set(least.split())
+    assert not [path for path in copied if path.startswith(("checkpoints", "logs", "."))]
     assert f"copied to s3://results/{directory}\n" in ran.left[name].decode()
 
 
 def test_a_shared_folder_takes_results_too(ran: Ran) -> None:
     shared = ran.folder / "share/sft_data"
     stored = {f"{path.relative_to(shared)}": path.read_bytes() for path in shared.rglob("*") if path.is_file()}
-    found = check_copied(stored, "", ran.folder / "sft_data")
-    assert {"manifest.json", "overview.png", "rollouts/0001.jsonl"} <= found
-    assert {name.rpartition("_")[2] for name in found if name.startswith("sft_data_")} >= {"stats.json"}
+    copied = check_copied(stored, "", ran.folder / "sft_data")
+    assert {"manifest.json", "overview.png", "rollouts/0001.jsonl"} <= copied
+    assert {name.rpartition("_")[2] for name in copied if name.startswith("sft_data_")} >= {"stats.json"}
     assert f"copied to {shared}\n" in ran.left["episodes"].decode()

@@ -1,4 +1,4 @@
-"""Work that stands still is noticed: here it ends the run, on one of several workers it costs that worker."""
+"""Hanging work is detected: in the run's process it ends the run, on one of several workers only that worker."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ def server() -> Iterator[ScriptedServer]:
         yield server
 
 
-def made(folder: Path, environment: dict[str, str]) -> Job:
-    """A job whose processes can be told from those of all others."""
-    own = {"ROLLMILL_TEST_STUCK": str(folder / "trap"), "MARK": str(folder)}
-    return Job("collect_episodes", folder, environment | own)
+def make_job(folder: Path, environment: dict[str, str]) -> Job:
+    """Make a job whose processes can be distinguished from all others by an environment variable."""
+    variables = {"ROLLMILL_TEST_STUCK": str(folder / "trap"), "MARK": str(folder)}
+    return Job("collect_episodes", folder, environment | variables)
 
 
 @pytest.fixture
 def job(tmp_path: Path, stand_in: dict[str, str]) -> Job:
-    return made(tmp_path, stand_in)
+    return make_job(tmp_path, stand_in)
 
 
 def flags(server: ScriptedServer, *more: str) -> list[str]:
@@ -68,11 +68,11 @@ def test_a_stopped_worker_is_replaced(job: Job, server: ScriptedServer) -> None:
     wait_until(lambda: len(journal_lines(job.folder)) >= 4 or process.poll() is not None, timeout=200)
     assert process.poll() is None, process.communicate()
     workers = [
-        one for one in psutil.Process(process.pid).children(recursive=True) if "spawn_main" in str(one.cmdline())
+        child for child in psutil.Process(process.pid).children(recursive=True) if "spawn_main" in str(child.cmdline())
     ]
     workers[0].send_signal(signal.SIGSTOP)
-    _, said = process.communicate(timeout=300)
-    assert process.returncode == 0, said
+    _, output = process.communicate(timeout=300)
+    assert process.returncode == 0, output
     assert len(set(episodes(job.folder))) == len(episodes(job.folder)) == 40
     assert not processes_of(str(job.folder))
 
@@ -84,7 +84,7 @@ def test_run_without_another_worker_ends_and_can_be_continued(
 
     def ends(how: str) -> tuple[Job, str]:
         (tmp_path / how).mkdir()
-        job = made(tmp_path / how, stand_in)
+        job = make_job(tmp_path / how, stand_in)
         (job.folder / "trap").write_text(how)
         stopped = job.run(*flags(server), timeout=300)
         assert stopped.returncode == 1
@@ -92,11 +92,11 @@ def test_run_without_another_worker_ends_and_can_be_continued(
 
     hows = ["endless call", "interpreter lock held"]
     with ThreadPoolExecutor() as pool:
-        for how, (job, said) in zip(hows, pool.map(ends, hows), strict=True):
-            assert "Traceback" not in said
+        for how, (job, output) in zip(hows, pool.map(ends, hows), strict=True):
+            assert "Traceback" not in output
             assert "stand_still" in stacks(job.folder)
             if how == "endless call":
-                last = said.strip().splitlines()[-1]
+                last = output.strip().splitlines()[-1]
                 assert re.search(
                     r"no request, command or rollout has completed .* run the same command again to continue$", last
                 )

@@ -29,18 +29,18 @@ PNG = make_png(1)
 def s3(prefect_environment: dict[str, str]) -> Iterator[S3Server]:
     """With the blocks `store`, `closed` (a wrong secret) and `nowhere` (no such bucket)."""
     with S3Server() as server:
-        given = {"url": "s3://results/runs", "endpoint_url": server.url, "key": server.key, "secret": server.secret}
+        fields = {"url": "s3://results/runs", "endpoint_url": server.url, "key": server.key, "secret": server.secret}
         save_blocks(
             prefect_environment,
-            ("result-store", "store", given),
-            ("result-store", "closed", given | {"secret": "canary-wrong"}),
-            ("result-store", "nowhere", given | {"url": "s3://nowhere"}),
+            ("result-store", "store", fields),
+            ("result-store", "closed", fields | {"secret": "canary-wrong"}),
+            ("result-store", "nowhere", fields | {"url": "s3://nowhere"}),
         )
         yield server
 
 
 def only_line(text: str) -> str:
-    """What the user is told: the last line; there must be no traceback anywhere."""
+    """Return the last line, which is the error's message; check that there is no traceback."""
     assert "Traceback" not in text
     return text.strip().splitlines()[-1]
 
@@ -48,8 +48,8 @@ def only_line(text: str) -> str:
 def test_all_blocks_are_registered(prefect_environment: dict[str, str], s3: S3Server) -> None:
     url = f"{prefect_environment['PREFECT_API_URL']}/block_types/filter"
     with urllib.request.urlopen(urllib.request.Request(url, method="POST"), timeout=30) as response:
-        found = {one["slug"]: one["description"] for one in json.loads(response.read())}
-    assert {kind.get_block_type_slug(): kind._description for kind in BLOCKS}.items() <= found.items()
+        result = {item["slug"]: item["description"] for item in json.loads(response.read())}
+    assert {kind.get_block_type_slug(): kind._description for kind in BLOCKS}.items() <= result.items()
 
 
 def test_checkpoints_are_copied_and_shown(tmp_path: Path, stand_in: dict[str, str], s3: S3Server) -> None:
@@ -61,11 +61,11 @@ def test_checkpoints_are_copied_and_shown(tmp_path: Path, stand_in: dict[str, st
     models = ("--model_path", "a", "b", "--model_name", "step1", "step2", "--dataset", "problems.jsonl")
     done = job.run(*models, "--num_rollout", "2", "--store_block", "store", *script())
     assert done.returncode == 0, done.stderr
-    found = check_copied(s3.held(), "runs/reject_sampling_results/", tmp_path / "reject_sampling_results")
+    result = check_copied(s3.held(), "runs/reject_sampling_results/", tmp_path / "reject_sampling_results")
     files = ["manifest.json", "reject_sampling_results.json", "statistics.txt", "error_distribution.png", "sft.jsonl"]
     files += ["README.md", "rollouts/0001.jsonl", "quarantine.jsonl", f"images/{hashlib.sha256(PNG).hexdigest()}.png"]
-    assert found >= {f"{run}/{name}" for run in ("step1", "step2") for name in files}
-    assert found >= {"comparison.txt", "comparison.png"}
+    assert result >= {f"{run}/{name}" for run in ("step1", "step2") for name in files}
+    assert result >= {"comparison.txt", "comparison.png"}
     for copied in ("/step1", "/step2", ""):
         assert f"copied to s3://results/runs/reject_sampling_results{copied}\n" in done.stdout + done.stderr
     url = f"{job.environment['PREFECT_API_URL']}/artifacts/results-stored/latest"
@@ -73,7 +73,7 @@ def test_checkpoints_are_copied_and_shown(tmp_path: Path, stand_in: dict[str, st
         shown = json.loads(response.read())
     stored = "s3://results/runs/reject_sampling_results"
     assert shown["description"].startswith(f"Copied to {stored}")
-    assert all(one["file"].startswith(stored) for one in json.loads(shown["data"]))
+    assert all(item["file"].startswith(stored) for item in json.loads(shown["data"]))
 
 
 def test_failing_store_at_the_end_loses_nothing(
@@ -85,27 +85,31 @@ def test_failing_store_at_the_end_loses_nothing(
     folder = tmp_path / "reject_sampling_results/scripted"
     with ScriptedServer(Script()) as server:
         at = (*base, "--base_url", server.base_url, "--store_block")
-        for block, said in (("closed", "correct the key"), ("nowhere", "does not exist"), ("no", "no block")):
+        for block, message in (
+            ("closed", "correct the key"),
+            ("nowhere", "there is no such place"),
+            ("no", "no block"),
+        ):
             refused = job.run(*at, block)
             assert refused.returncode == 1
-            assert said in only_line(refused.stderr)
+            assert message in only_line(refused.stderr)
             assert "canary" not in refused.stdout + refused.stderr
         assert server.requests == 0, "a store that cannot be written costs no rollouts"
         s3.closed_to = "statistics.txt"
         failed = job.run(*at, "store")
         s3.closed_to = None
         assert failed.returncode == 1
-        said = only_line(failed.stderr)
-        assert "the results are in reject_sampling_results/scripted, but could not be copied" in said
-        assert said.endswith("run the same command again to copy them")
+        message = only_line(failed.stderr)
+        assert "the results are in reject_sampling_results/scripted, but could not be copied" in message
+        assert message.endswith("the same command copies them again")
         assert len(journal_lines(folder)) == 16
         assert (folder / "statistics.txt").exists()
         assert "runs/reject_sampling_results/scripted/manifest.json" not in s3.held(), (
             "what is not complete has no manifest"
         )
-        asked = server.requests
+        request_count = server.requests
         again = job.run(*at, "store")
         assert again.returncode == 0, again.stderr
-        assert server.requests == asked
+        assert server.requests == request_count
     assert "already complete" in again.stdout
     assert "statistics.txt" in check_copied(s3.held(), "runs/reject_sampling_results/scripted/", folder)

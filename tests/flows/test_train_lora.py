@@ -24,17 +24,17 @@ SERVED = ("adapter", "merged")
 
 
 class Finished(NamedTuple):
-    """Runs from beginning to end, and what each said, by its way of serving."""
+    """Finished runs and their outputs, by the way of serving."""
 
     job: Job
-    said: dict[str, subprocess.CompletedProcess[str]]
+    output: dict[str, subprocess.CompletedProcess[str]]
 
     def folder(self, serve: str) -> Path:
         return self.job.folder / f"trained_{serve}"
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def base_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base, another one, and an adapter for the first that PEFT made; nobody writes in here."""
     folder = tmp_path_factory.mktemp("made")
     make_base(folder / "base", CHATML)
@@ -43,8 +43,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def job_in(folder: Path, made: Path, environment: dict[str, str]) -> Job:
-    shutil.copytree(made, folder, dirs_exist_ok=True)
+def job_in(folder: Path, base_folder: Path, environment: dict[str, str]) -> Job:
+    shutil.copytree(base_folder, folder, dirs_exist_ok=True)
     write_rows(folder / "train.jsonl", [row(number, "<answer>7</answer>") for number in range(12)])
     problems = [{"id": f"p{number}", "prompt": f"{number}?", "answer": 7} for number in range(20)]
     write_rows(folder / "held_out.jsonl", problems)
@@ -52,17 +52,17 @@ def job_in(folder: Path, made: Path, environment: dict[str, str]) -> Job:
 
 
 @pytest.fixture
-def job(made: Path, tmp_path: Path, stand_in: dict[str, str]) -> Job:
-    return job_in(tmp_path, made, stand_in)
+def job(base_folder: Path, tmp_path: Path, stand_in: dict[str, str]) -> Job:
+    return job_in(tmp_path, base_folder, stand_in)
 
 
 def flags(serve: str = "auto", *, output_dir: str = "trained", **more: str) -> list[str]:
-    given = {
+    fields = {
         "model_path": "base", "train_data": "train.jsonl", "held_out": "held_out.jsonl", "output_dir": output_dir,
         "serve": serve, "lora_r": "12", "num_train_epochs": "1", "gradient_accumulation_steps": "1",
         "save_steps": "2", "max_length": "256", "max_tokens": "16", "vllm_args": f"{SCRIPT} {LEARNED}",
     }  # fmt: skip
-    return [word for name, value in (given | more).items() for word in (f"--{name}", value)]
+    return [word for name, value in (fields | more).items() for word in (f"--{name}", value)]
 
 
 def numbers(folder: Path) -> dict[str, Any]:
@@ -83,26 +83,26 @@ def states(folder: Path) -> dict[Path, int]:
 
 
 @pytest.fixture(scope="module")
-def finished(made: Path, tmp_path_factory: pytest.TempPathFactory, stand_in: dict[str, str]) -> Finished:
+def finished(base_folder: Path, tmp_path_factory: pytest.TempPathFactory, stand_in: dict[str, str]) -> Finished:
     """A run of the adapter's and one of the merged weights, in one folder; nobody writes in here but they again."""
-    job = job_in(tmp_path_factory.mktemp("finished"), made, stand_in)
-    said = {serve: job.run(*flags(serve, output_dir=f"trained_{serve}"), timeout=300) for serve in SERVED}
-    return Finished(job, said)
+    job = job_in(tmp_path_factory.mktemp("finished"), base_folder, stand_in)
+    output = {serve: job.run(*flags(serve, output_dir=f"trained_{serve}"), timeout=300) for serve in SERVED}
+    return Finished(job, output)
 
 
 @pytest.mark.parametrize("serve", SERVED)
 def test_before_and_after_in_both_ways_of_serving(finished: Finished, serve: str) -> None:
-    done = finished.said[serve]
+    done = finished.output[serve]
     assert done.returncode == 0, done.stderr
     folder = finished.folder(serve)
-    found = numbers(folder)
-    means = {name: one["mean"] for name, one in found["evaluation"].items()}
+    figures = numbers(folder)
+    means = {name: interval["mean"] for name, interval in figures["evaluation"].items()}
     assert means == {"before": 0, "after": 1, "difference": 1}
-    assert found["evaluation"]["difference"]["problems"] == 20
-    assert len(found["steps"]) == 6
+    assert figures["evaluation"]["difference"]["problems"] == 20
+    assert len(figures["steps"]) == 6
     assert (folder / "evaluation.png").read_bytes().startswith(b"\x89PNG")
     assert (folder / "merged").exists() == (serve == "merged")
-    assert ("adapter" in found["generation"]) == (serve == "adapter")
+    assert ("adapter" in figures["generation"]) == (serve == "adapter")
     assert [word in done.stderr for word in ("held-out", "100.0%", "difference")] == [True] * 3
     assert ("many times slower with an adapter" in done.stderr) == (serve == "adapter")
     assert processes_of(str(finished.job.folder)) == []
@@ -110,32 +110,32 @@ def test_before_and_after_in_both_ways_of_serving(finished: Finished, serve: str
 
 def test_finished_run_is_not_changed(finished: Finished) -> None:
     job = finished.job
-    before, found, log = {}, {}, (job.folder / "logs/evaluation_vllm.log").read_bytes()
+    before, figures, log = {}, {}, (job.folder / "logs/evaluation_vllm.log").read_bytes()
     for serve in SERVED:
-        before[serve], found[serve] = states(finished.folder(serve)), numbers(finished.folder(serve))
+        before[serve], figures[serve] = states(finished.folder(serve)), numbers(finished.folder(serve))
     assert log.count(b"serving on port") == 4
     again = job.fail_each(*(flags(serve, output_dir=f"trained_{serve}") for serve in SERVED))
-    for serve, (code, said) in zip(SERVED, again, strict=True):
-        assert (code, said) == (0, finished.said[serve].stdout.strip().splitlines()[-1])
+    for serve, (code, output) in zip(SERVED, again, strict=True):
+        assert (code, output) == (0, finished.output[serve].stdout.strip().splitlines()[-1])
         assert states(finished.folder(serve)) == before[serve]
-        assert numbers(finished.folder(serve)) == found[serve]
+        assert numbers(finished.folder(serve)) == figures[serve]
     assert (job.folder / "logs/evaluation_vllm.log").read_bytes() == log, "a server was started again"
 
 
 def test_run_killed_in_training_and_evaluation_resumes_to_the_same_result(job: Job, finished: Finished) -> None:
     slow = json.dumps({"completion": "<answer>7</answer>", "latency_s": 0.5})
-    given = flags("adapter", slots="4", vllm_args=f"{SCRIPT} --learned '{slow}'")
+    fields = flags("adapter", slots="4", vllm_args=f"{SCRIPT} --learned '{slow}'")
     folder = job.folder / "trained"
     stages = ["metrics.jsonl", "before/evaluation/rollouts/0001.jsonl", "after/evaluation/rollouts/0001.jsonl"]
     for stage in stages:
-        process = job.start(*given)
+        process = job.start(*fields)
         wait_until(lambda: (folder / stage).exists() or process.poll() is not None, timeout=200)  # noqa: B023
         assert process.poll() is None, process.communicate()
         process.send_signal(signal.SIGKILL)
         process.communicate(timeout=60)
         wait_until(lambda: processes_of(str(job.folder)) == [])
     assert len(journal_lines(folder / "after")) < 20
-    done = job.run(*given, timeout=300)
+    done = job.run(*fields, timeout=300)
     assert done.returncode == 0, done.stderr
     assert len(journal_lines(folder / "after")) == 20
     assert numbers(folder) == numbers(finished.folder("adapter"))
@@ -143,13 +143,13 @@ def test_run_killed_in_training_and_evaluation_resumes_to_the_same_result(job: J
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal_during_training_ends_the_run(job: Job, number: signal.Signals) -> None:
-    given = flags("adapter", num_train_epochs="400", max_steps="2000")
+    fields = flags("adapter", num_train_epochs="400", max_steps="2000")
     metrics = job.folder / "trained/metrics.jsonl"
-    process = job.start(*given)
+    process = job.start(*fields)
     wait_until(lambda: metrics.exists() or process.poll() is not None, timeout=200)
-    code, said = stop(process, number, timeout=60)
+    code, output = stop(process, number, timeout=60)
     assert code != 0
-    assert "Traceback" not in said
+    assert "Traceback" not in output
     assert processes_of(str(job.folder)) == []
     assert len(metrics.read_bytes().splitlines()) < 1500
 
@@ -163,8 +163,8 @@ def test_mistakes_in_how_to_serve_are_one_line(job: Job) -> None:
 
 def sampling(job: Job, *more: str) -> tuple[Job, list[str]]:
     write_problems(job.folder / "problems.jsonl", 10)
-    given = ["--dataset", "problems.jsonl", "--num_rollout", "2", "--no_canary"]
-    return Job("reject_sampling", job.folder, job.environment), [*given, *more]
+    fields = ["--dataset", "problems.jsonl", "--num_rollout", "2", "--no_canary"]
+    return Job("reject_sampling", job.folder, job.environment), [*fields, *more]
 
 
 def answers(folder: Path) -> set[str]:
@@ -174,9 +174,9 @@ def answers(folder: Path) -> set[str]:
 def test_base_and_adapter_side_by_side_and_a_server_that_dies(job: Job) -> None:
     """The server with the adapter dies at its sixth request; it comes back with the adapter."""
     learned = json.dumps({"completion": "<answer>7</answer>", "die_after": 6})
-    given = ["--model_path", "base", "base", "--model_name", "plain", "adapted", "--adapter", "", "adapter"]
+    fields = ["--model_path", "base", "base", "--model_name", "plain", "adapted", "--adapter", "", "adapter"]
     script = ["--vllm_args", f"{SCRIPT} --learned '{learned}'", "--concurrency", "1"]
-    other, line = sampling(job, *given, *script)
+    other, line = sampling(job, *fields, *script)
     done = other.run(*line, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "restart 1 of 3" in done.stderr
@@ -186,8 +186,10 @@ def test_base_and_adapter_side_by_side_and_a_server_that_dies(job: Job) -> None:
     assert len(journal_lines(results / "adapted")) == 20
     before = journal_lines(results)
     _, swapped = sampling(job, "--model_path", "base", "--model_name", "adapted", *script)
-    (again, said), (twice, too_many), (refused, differs) = other.fail_each(line, [*line, "--adapter", "", ""], swapped)
-    assert (again, said) == (0, done.stdout.strip().splitlines()[-1])
+    (again, output), (twice, too_many), (refused, differs) = other.fail_each(
+        line, [*line, "--adapter", "", ""], swapped
+    )
+    assert (again, output) == (0, done.stdout.strip().splitlines()[-1])
     assert journal_lines(results) == before
     assert twice == 2, "flags add up"
     assert "4 --adapter but 2 --model_path" in too_many
@@ -197,7 +199,7 @@ def test_base_and_adapter_side_by_side_and_a_server_that_dies(job: Job) -> None:
 
 def test_adapter_of_another_base_is_refused_before_the_start(job: Job) -> None:
     both = ["--model_path", "base", "other", "--model_name", "good", "bad", "--adapter", "adapter", "adapter"]
-    nowhere, whole = (["--model_path", "base", "--model_name", "m", "--adapter", name] for name in ("nowhere", "base"))
+    nowhere, full = (["--model_path", "base", "--model_name", "m", "--adapter", name] for name in ("nowhere", "base"))
     other, _ = sampling(job)
     trained_for = json.loads((job.folder / "adapter/adapter_config.json").read_bytes())["base_model_name_or_path"]
     expected = [
@@ -205,10 +207,10 @@ def test_adapter_of_another_base_is_refused_before_the_start(job: Job) -> None:
         ("there is no adapter directory nowhere: give a local one",),
         ("base is not a LoRA adapter but a complete model: give it as --model_path",),
     ]
-    refused = other.fail_each(*(sampling(job, *given, "--vllm_args", SCRIPT)[1] for given in (both, nowhere, whole)))
-    for (code, said), words in zip(refused, expected, strict=True):
+    refused = other.fail_each(*(sampling(job, *fields, "--vllm_args", SCRIPT)[1] for fields in (both, nowhere, full)))
+    for (code, output), words in zip(refused, expected, strict=True):
         assert code == 1
-        assert all(part in said for part in words), said
+        assert all(part in output for part in words), output
     results = job.folder / "reject_sampling_results"
     assert not any((results / name).exists() for name in ("good", "bad"))
     assert not (job.folder / "logs").exists()

@@ -54,10 +54,10 @@ def test_killed_server_and_killed_flow(tmp_path: Path, prefect_environment: dict
     wait_until(lambda: len(journal_lines(tmp_path)) >= 12 or process.poll() is not None, timeout=400)
     assert process.poll() is None, process.communicate()
     servers = [
-        found for found in processes_of("vllm.entrypoints.launchers.api_server.entry") if found in processes_of(mark)
+        result for result in processes_of("vllm.entrypoints.launchers.api_server.entry") if result in processes_of(mark)
     ]
     assert len(processes_of(mark)) >= 4, "the flow, the keeper, vLLM's API and its engine"
-    api = next(found for found in servers if "process_supervisor" not in " ".join(found.cmdline()))
+    api = next(result for result in servers if "process_supervisor" not in " ".join(result.cmdline()))
     api.kill()
     before = len(journal_lines(tmp_path))
     wait_until(lambda: len(journal_lines(tmp_path)) >= before + 20 or process.poll() is not None, timeout=600)
@@ -127,10 +127,10 @@ def cast(models: Path, vllm: str) -> Iterator[dict[str, Served]]:
 
 
 def test_a_base_and_two_adapters_on_one_server(cast: dict[str, Served]) -> None:
-    asked = {"messages": [{"role": "user", "content": "Tell me about rivers."}], "max_tokens": 12, "temperature": 0}
-    said = {name: answer_of(one, **asked) for name, one in cast.items()}
-    assert said["plain"] == said["again"]
-    assert len(set(said.values())) == 3
+    sampling = {"messages": [{"role": "user", "content": "Tell me about rivers."}], "max_tokens": 12, "temperature": 0}
+    answers = {name: answer_of(item, **sampling) for name, item in cast.items()}
+    assert answers["plain"] == answers["again"]
+    assert len(set(answers.values())) == 3
 
 
 def test_server_of_a_job_on_a_worker_serves_an_adapter(
@@ -140,16 +140,16 @@ def test_server_of_a_job_on_a_worker_serves_an_adapter(
     environment = prefect_environment | {"PYTHONPATH": str(ROOT), "ROLLMILL_VLLM_PYTHON": vllm} | SMALL
     job = Job("reject_sampling", tmp_path, environment)
     model = ("--model_path", str(models / "base"), "--model_name", "adapted", "--adapter", str(models / "rank_4"))
-    asked = ("--dataset", "problems.jsonl", "--num_rollout", "1", "--temperature", "0", "--max_tokens", "12")
+    sampling = ("--dataset", "problems.jsonl", "--num_rollout", "1", "--temperature", "0", "--max_tokens", "12")
     where = ("--gpu_workers", "1", "--no_canary", "--vllm_args", "--max-model-len 2048")  # on a Dask worker
-    done = job.run(*model, *asked, *where, timeout=800)
+    done = job.run(*model, *sampling, *where, timeout=800)
     assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in journal_lines(tmp_path)]
     assert [row["error"] for row in rows] == [None] * 4
     assert all(row["usage"]["completion_tokens"] > 0 for row in rows)
     for row in rows:
-        given = {"messages": row["messages"], "max_tokens": 12, "temperature": 0}
-        assert row["completion"] == answer_of(cast["a"], **given) != answer_of(cast["plain"], **given)
+        body = {"messages": row["messages"], "max_tokens": 12, "temperature": 0}
+        assert row["completion"] == answer_of(cast["a"], **body) != answer_of(cast["plain"], **body)
 
 
 def test_agents(tmp_path: Path, prefect_environment: dict[str, str], cast: dict[str, Served]) -> None:
@@ -160,16 +160,16 @@ def test_agents(tmp_path: Path, prefect_environment: dict[str, str], cast: dict[
     done = job.run("generate_multi", *pack, *agent, *model, timeout=800)
     assert done.returncode == 0, done.stderr
     examples = json.loads((tmp_path / "out.json").read_text())["examples"]
-    assert len({(one["instance_id"], one["sample_id"]) for one in examples}) == len(examples) == 4
-    for one in examples:
-        assert one["error"] is None
-        assert one["exit_status"] in {"LimitsExceeded", "Submitted"}
-        assert one["reward"] == 0.0
-        assert one["evaluation_info"]["phase"] == "git_precheck"
-        roles = [turn["role"] for turn in one["messages"]]
+    assert len({(item["instance_id"], item["sample_id"]) for item in examples}) == len(examples) == 4
+    for item in examples:
+        assert item["error"] is None
+        assert item["exit_status"] in {"LimitsExceeded", "Submitted"}
+        assert item["reward"] == 0.0
+        assert item["evaluation_info"]["phase"] == "git_precheck"
+        roles = [turn["role"] for turn in item["messages"]]
         assert roles[:3] == ["system", "user", "assistant"]
-        assert one["usage"]["completion_tokens"] > 0
-    assert len({one["seed"] for one in examples}) == 4
+        assert item["usage"]["completion_tokens"] > 0
+    assert len({item["seed"] for item in examples}) == 4
 
 
 def test_episodes(
@@ -178,9 +178,9 @@ def test_episodes(
     environment = prefect_environment | {"PYTHONPATH": str(ROOT), "TMPDIR": str(sandboxes)}
     job = Job("collect_episodes", tmp_path, environment)
     model = ("--model_path", "plain", "--base_url", address(cast), "--max_turns", "1", "--max_tokens", "48")
-    asked = (*model, "--num_episodes", "4", "--no_only_success", "--keep_truncated")
+    sampling = (*model, "--num_episodes", "4", "--no_only_success", "--keep_truncated")
     names = ("code_env", "math_env", "search_env", "stateful_env")
-    ends = list(job.fail_each(*(("--env_name", name, "--output_dir", name, *asked) for name in names), timeout=800))
+    ends = list(job.fail_each(*(("--env_name", name, "--output_dir", name, *sampling) for name in names), timeout=800))
     assert [code for code, _ in ends] == [0] * 4, ends
     for name in names:
         rows = [json.loads(line) for line in journal_lines(tmp_path / name)]

@@ -21,9 +21,9 @@ Play = Callable[..., Evaluation]
 
 def write(images: Path, name: str, files: dict[str, str]) -> None:
     for path, text in files.items():
-        place = images / name / path
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_text(text)
+        file = images / name / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
 
 
 @pytest.fixture(scope="session")

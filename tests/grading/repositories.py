@@ -149,5 +149,5 @@ PROBLEMS: list[dict[str, Any]] = [
 ]
 
 
-def put(path: str, text: str) -> str:
+def write_command(path: str, text: str) -> str:
     return f"cat > {path} <<'END_OF_FILE'\n{text}\nEND_OF_FILE"

@@ -18,14 +18,14 @@ from rollmill.grading.reward_schedule import DEFAULT
 from rollmill.sandboxes.bubblewrap import BubblewrapHost, BubblewrapSandbox
 from rollmill.sandboxes.sandbox import SandboxError, SandboxSpec
 from tests.grading.conftest import Play
-from tests.grading.repositories import C_FAST, FAST, PYTHON, put
+from tests.grading.repositories import C_FAST, FAST, PYTHON, write_command
 
 
 @pytest.fixture(scope="module")
 def fast(host: BubblewrapHost, grader: LocalGrader, problems: dict[str, GradedProblem]) -> Evaluation:
     """The grade of a change that is fast and right."""
     with closing(host.start(SandboxSpec(image="py"))) as sandbox:
-        sandbox.execute(put("lib/total.py", FAST))
+        sandbox.execute(write_command("lib/total.py", FAST))
         return grader.grade(problems["py"], sandbox.id)
 
 
@@ -59,17 +59,17 @@ def test_its_evaluation_holds_what_commands_wrote(fast: Evaluation) -> None:
 
 @pytest.mark.slow
 def test_a_fast_c_change_is_built_once_and_measured(play: Play) -> None:
-    found = play("c", put("total.c", C_FAST))
-    assert (found.success, found.reason) == (True, None)
-    assert found.build_returncode == 0
-    assert found.test_output == "2 of 2 tests passed\n"
+    result = play("c", write_command("total.c", C_FAST))
+    assert (result.success, result.reason) == (True, None)
+    assert result.build_returncode == 0
+    assert result.test_output == "2 of 2 tests passed\n"
 
 
 def test_nothing_changed_earns_nothing(play: Play) -> None:
-    found = play("py", "python3 -m unittest discover; touch a.log; git commit -q --allow-empty -m x")
-    assert (found.success, found.reward, found.reason, found.phase) == (False, 0.0, "no change", "git_precheck")
-    assert found.git_precheck is not None
-    assert (found.git_precheck.is_git, found.git_precheck.ok, found.git_precheck.raw_diff) == (True, True, "")
+    result = play("py", "python3 -m unittest discover; touch a.log; git commit -q --allow-empty -m x")
+    assert (result.success, result.reward, result.reason, result.phase) == (False, 0.0, "no change", "git_precheck")
+    assert result.git_precheck is not None
+    assert (result.git_precheck.is_git, result.git_precheck.ok, result.git_precheck.raw_diff) == (True, True, "")
 
 
 @pytest.mark.slow
@@ -78,33 +78,33 @@ def test_a_change_that_does_nothing_earns_nothing(play: Play) -> None:
     tries = [play("py", "echo '# faster' >> lib/total.py")]
     if tries[-1].success:
         tries.append(play("py", "echo '# faster' >> lib/total.py"))
-    found = tries[-1]
-    assert (found.success, found.reward, found.phase) == (False, 0.0, "benchmark")
-    assert str(found.reason).startswith("not faster beyond noise: ") or str(found.reason).startswith("slower: ")
-    assert found.speedup is not None
+    result = tries[-1]
+    assert (result.success, result.reward, result.phase) == (False, 0.0, "benchmark")
+    assert str(result.reason).startswith("not faster beyond noise: ") or str(result.reason).startswith("slower: ")
+    assert result.speedup is not None
 
 
 @pytest.mark.slow
 def test_slower_change_is_reported_as_slower(play: Play) -> None:
-    found = play("py", "sed -i 's/1.3/4.5/' lib/total.py")
-    assert (found.success, found.reward) == (False, 0.0)
-    assert str(found.reason).startswith("slower: 0.")
+    result = play("py", "sed -i 's/1.3/4.5/' lib/total.py")
+    assert (result.success, result.reward) == (False, 0.0)
+    assert str(result.reason).startswith("slower: 0.")
 
 
 def test_a_wrong_change_fails_its_tests(play: Play) -> None:
-    found = play("py", put("lib/total.py", "def total(numbers):\n    return 6\n"))
-    assert (found.success, found.reward, found.phase) == (False, 0.0, "test")
-    assert found.reason == "the tests failed: return code 1"
-    assert "FAILED (failures=1)" in found.test_output
-    assert found.speedup is None
+    result = play("py", write_command("lib/total.py", "def total(numbers):\n    return 6\n"))
+    assert (result.success, result.reward, result.phase) == (False, 0.0, "test")
+    assert result.reason == "the tests failed: return code 1"
+    assert "FAILED (failures=1)" in result.test_output
+    assert result.speedup is None
 
 
 def test_a_change_that_does_not_compile_fails_its_build(play: Play) -> None:
-    found = play("c", "echo 'int x = ;' >> total.c")
-    assert (found.success, found.reward, found.phase) == (False, 0.0, "build")
-    assert found.build_returncode == 2
-    assert found.reason == "the build failed: return code 2"
-    assert "error: expected expression" in found.build_output
+    result = play("c", "echo 'int x = ;' >> total.c")
+    assert (result.success, result.reward, result.phase) == (False, 0.0, "build")
+    assert result.build_returncode == 2
+    assert result.reason == "the build failed: return code 2"
+    assert "error: expected expression" in result.build_output
 
 
 def test_commands_may_run_in_a_folder_of_the_repository(
@@ -112,50 +112,50 @@ def test_commands_may_run_in_a_folder_of_the_repository(
 ) -> None:
     sandbox = host.start(SandboxSpec(image="py", cwd="/workspace/lib"))
     sandbox.execute("echo 'def total(numbers): return 6' > total.py")
-    found = grader.grade(problems["within"], sandbox.id)
+    result = grader.grade(problems["within"], sandbox.id)
     sandbox.execute("touch ../total.py")
     outside = grader.grade(problems["within"], sandbox.id)
     sandbox.close()
-    assert (found.phase, found.reason) == ("test", "the tests failed: return code 1")
-    assert found.git_precheck is not None
-    assert found.git_precheck.changed_files == ["lib/total.py"]
+    assert (result.phase, result.reason) == ("test", "the tests failed: return code 1")
+    assert result.git_precheck is not None
+    assert result.git_precheck.changed_files == ["lib/total.py"]
     assert outside.reason == "not allowed: total.py was added, and only lib/total.py may be"
 
 
 def test_long_output_is_cut(play: Play) -> None:
-    found = play("py", put("lib/total.py", "print('x' * 300_000 + 'the end')\nraise SystemExit(3)"))
-    assert found.phase == "test"
-    assert 20_000 <= len(found.test_output.encode()) < 20_200
-    assert found.test_output.startswith("xxx")
+    result = play("py", write_command("lib/total.py", "print('x' * 300_000 + 'the end')\nraise SystemExit(3)"))
+    assert result.phase == "test"
+    assert 20_000 <= len(result.test_output.encode()) < 20_200
+    assert result.test_output.startswith("xxx")
 
 
 def test_patch_holds_every_change_to_the_tree(play: Play, tmp_path: Path) -> None:
-    found = play(
+    result = play(
         "py",
         "echo staged > lib/staged.py; git add -A; echo more >> lib/staged.py",
         "echo committed > lib/committed.py; git add -A; git commit -qm x; git rm -q lib/__init__.py",
         "printf '\\0\\1' > 'lib/b é'; chmod +x lib/total.py; echo 'x = (' >> lib/total.py; printf x > lib/new.txt",
     )
-    assert found.git_precheck is not None
+    assert result.git_precheck is not None
     for path, text in PYTHON.items():
         (tmp_path / path).parent.mkdir(exist_ok=True)
         (tmp_path / path).write_text(text)
     subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
-    subprocess.run(["git", "apply"], cwd=tmp_path, input=found.git_precheck.raw_diff.encode(), check=True)
-    assert sorted(place.name for place in (tmp_path / "lib").iterdir()) == sorted(
+    subprocess.run(["git", "apply"], cwd=tmp_path, input=result.git_precheck.raw_diff.encode(), check=True)
+    assert sorted(file.name for file in (tmp_path / "lib").iterdir()) == sorted(
         ["staged.py", "committed.py", "b é", "total.py", "new.txt"]
     )
     assert (tmp_path / "lib/staged.py").read_text() == "staged\nmore\n"
     assert (tmp_path / "lib/b é").read_bytes() == b"\0\1"
     assert os.access(tmp_path / "lib/total.py", os.X_OK)
-    assert "?? lib/staged.py\n" in found.git_precheck.raw_status
+    assert "?? lib/staged.py\n" in result.git_precheck.raw_status
 
 
-def failed(found: Evaluation) -> str | None:
-    assert (found.success, found.reward) == (None, None)
-    assert found.error is not None
-    assert "\n" not in found.error
-    return found.error_type
+def failed(result: Evaluation) -> str | None:
+    assert (result.success, result.reward) == (None, None)
+    assert result.error is not None
+    assert "\n" not in result.error
+    return result.error_type
 
 
 @pytest.mark.parametrize(
@@ -171,17 +171,17 @@ def test_ungradable_problem_is_an_error(
     host: BubblewrapHost, grader: LocalGrader, problems: dict[str, GradedProblem], instance_id: str, message: str
 ) -> None:
     sandbox = host.start(SandboxSpec(image="py"))
-    found = grader.grade(problems[instance_id], sandbox.id)
+    result = grader.grade(problems[instance_id], sandbox.id)
     sandbox.close()
-    assert failed(found) == "problem"
-    assert message in str(found.error)
+    assert failed(result) == "problem"
+    assert message in str(result.error)
 
 
 @pytest.mark.slow
 def test_unreproducible_benchmark_is_an_error_not_a_failure(host: BubblewrapHost, play: Play) -> None:
-    found = play("flaky", "echo '# new' >> lib/total.py")
-    assert failed(found) == "problem"
-    assert "gave two results for one BENCH_SEED at the start commit" in str(found.error)
+    result = play("flaky", "echo '# new' >> lib/total.py")
+    assert failed(result) == "problem"
+    assert "gave two results for one BENCH_SEED at the start commit" in str(result.error)
 
 
 def test_what_is_not_there_is_an_error(
@@ -189,10 +189,10 @@ def test_what_is_not_there_is_an_error(
 ) -> None:
     assert failed(grader.grade(problems["py"], "nobody")) == "unknown_sandbox"
     sandbox = host.start(SandboxSpec(image="py"))
-    found = grader.grade(problems["imageless"], sandbox.id)
+    result = grader.grade(problems["imageless"], sandbox.id)
     sandbox.close()
-    assert failed(found) == "input"
-    assert "nowhere" in str(found.error)
+    assert failed(result) == "input"
+    assert "nowhere" in str(result.error)
     assert failed(grader.grade(problems["py"], sandbox.id)) == "unknown_sandbox"
 
 
@@ -200,11 +200,11 @@ def test_oversized_work_tree_fails_the_attempt(host: BubblewrapHost, problems: d
     grader = LocalGrader(host, most_bytes=100_000)
     sandbox = host.start(SandboxSpec(image="py"))
     sandbox.execute("head -c 300000 /dev/zero > lib/zeros")
-    found = grader.grade(problems["py"], sandbox.id)
+    result = grader.grade(problems["py"], sandbox.id)
     sandbox.close()
-    assert (found.success, found.reward, found.phase) == (False, 0.0, "git_precheck")
-    assert "the work tree cannot be judged" in str(found.reason)
-    assert found.git_precheck == GitPrecheck(is_git=True, ok=False, reason=found.reason)
+    assert (result.success, result.reward, result.phase) == (False, 0.0, "git_precheck")
+    assert "the work tree cannot be judged" in str(result.reason)
+    assert result.git_precheck == GitPrecheck(is_git=True, ok=False, reason=result.reason)
 
 
 def test_a_host_that_fails_in_the_middle_gives_no_verdict(
@@ -224,10 +224,10 @@ def test_a_host_that_fails_in_the_middle_gives_no_verdict(
             return start(spec)
 
         monkeypatch.setattr(host, "start", failing)
-        found = grader.grade(problems["py"], sandbox.id)
-        assert failed(found) == "start"
-        assert found.error == "the host is gone"
-        assert (found.git_precheck is not None) == noted
+        result = grader.grade(problems["py"], sandbox.id)
+        assert failed(result) == "start"
+        assert result.error == "the host is gone"
+        assert (result.git_precheck is not None) == noted
     sandbox.close()
 
 
@@ -244,8 +244,8 @@ def test_a_sandbox_that_ends_in_the_middle_gives_no_verdict(
 
     with closing(start(SandboxSpec(image="py"))) as sandbox:
         monkeypatch.setattr(host, "start", started)
-        found = grader.grade(problems["py"], sandbox.id)
-    assert failed(found)
+        result = grader.grade(problems["py"], sandbox.id)
+    assert failed(result)
 
 
 def test_many_are_graded_side_by_side(host: BubblewrapHost, problems: dict[str, GradedProblem]) -> None:
@@ -254,8 +254,8 @@ def test_many_are_graded_side_by_side(host: BubblewrapHost, problems: dict[str, 
     for number, sandbox in enumerate(sandboxes):
         sandbox.execute(f"echo {number} > {number}.txt")
     with ThreadPoolExecutor(4) as threads:
-        found = list(threads.map(lambda sandbox: grader.grade(problems["py"], sandbox.id), sandboxes))
-    for number, evaluation in enumerate(found):
+        result = list(threads.map(lambda sandbox: grader.grade(problems["py"], sandbox.id), sandboxes))
+    for number, evaluation in enumerate(result):
         sandboxes[number].close()
         assert evaluation.git_precheck is not None
         assert evaluation.git_precheck.changed_files == [f"{number}.txt"]

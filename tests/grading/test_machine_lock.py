@@ -53,14 +53,14 @@ def test_processes_take_turns_and_a_killed_one_frees_the_lock(tmp_path: Path) ->
     noted.touch()
     with taking_turns(lock, noted, 0.02) as first, taking_turns(lock, noted, 0.02) as second:
         both = [str(first.pid), str(second.pid)]
-        wait_until(lambda: all(sum(pid == one for pid, _ in notes(noted)) > 6 for one in both))
-    found = notes(noted)
-    if found[-1][1] == "begins":  # killed in its turn
-        found.pop()
-    assert [what for _, what in found] == ["begins", "ends"] * (len(found) // 2)
-    assert all(begins[0] == ends[0] for begins, ends in zip(found[::2], found[1::2], strict=True))
-    takers = [pid for pid, _ in found[::2]]
-    assert [one for one in both if one * 12 in "".join(takers)] == []  # nobody waits for long
+        wait_until(lambda: all(sum(pid == item for pid, _ in notes(noted)) > 6 for item in both))
+    outcome = notes(noted)
+    if outcome[-1][1] == "begins":  # killed in its turn
+        outcome.pop()
+    assert [what for _, what in outcome] == ["begins", "ends"] * (len(outcome) // 2)
+    assert all(begins[0] == ends[0] for begins, ends in zip(outcome[::2], outcome[1::2], strict=True))
+    takers = [pid for pid, _ in outcome[::2]]
+    assert [item for item in both if item * 12 in "".join(takers)] == []  # nobody waits for long
 
     noted.write_text("")
     with taking_turns(lock, noted, 600) as holder:
@@ -88,11 +88,11 @@ def test_threads_take_turns_until_it_is_closed(tmp_path: Path) -> None:
         with Turns(tmp_path / "lock").turn():  # another's
             waiting = [threads.submit(take, number) for number in (4, 5)]
             threading.Timer(0.2, turns.close).start()
-            assert {str(one.exception(20)) for one in waiting} == {"grading ended before this change was measured"}
+            assert {str(item.exception(20)) for item in waiting} == {"grading ended before this change was measured"}
     assert len(inside) == 4
-    with pytest.raises(SandboxError) as found, turns.turn():
+    with pytest.raises(SandboxError) as outcome, turns.turn():
         pass
-    assert found.value.type == "closed"
+    assert outcome.value.type == "closed"
 
 
 def test_a_change_is_measured_when_no_other_process_measures(
@@ -116,5 +116,5 @@ def test_a_change_is_measured_when_no_other_process_measures(
         with taking_turns(lock, noted, 600):
             graded = threads.submit(grader.grade, problems["quick"], sandbox.id)
             grader.close()
-            found = graded.result(60)
-    assert (found.success, found.reward, found.error_type, found.test_returncode) == (None, None, "closed", 0)
+            outcome = graded.result(60)
+    assert (outcome.success, outcome.reward, outcome.error_type, outcome.test_returncode) == (None, None, "closed", 0)

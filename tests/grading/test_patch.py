@@ -24,38 +24,38 @@ START: Tree = {
 }
 
 
-def git(folder: Path, *arguments: str, given: bytes | None = None) -> bytes:
+def git(folder: Path, *arguments: str, stdin: bytes | None = None) -> bytes:
     return subprocess.run(
         ["git", "-c", "core.autocrlf=false", *arguments],
         cwd=folder,
-        input=given,
+        input=stdin,
         env={**os.environ, **CLEAN_GIT},
         check=True,
         capture_output=True,
     ).stdout
 
 
-def put(folder: Path, tree: Tree) -> None:
+def write_tree(folder: Path, tree: Tree) -> None:
     for path, file in tree.items():
-        place = folder / os.fsdecode(path)
-        place.parent.mkdir(parents=True, exist_ok=True)
+        target = folder / os.fsdecode(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
         if file.mode == LINK:
-            place.symlink_to(os.fsdecode(file.content))
+            target.symlink_to(os.fsdecode(file.content))
         else:
-            place.write_bytes(file.content)
-            place.chmod(0o755 if file.mode == EXECUTABLE else 0o644)
+            target.write_bytes(file.content)
+            target.chmod(0o755 if file.mode == EXECUTABLE else 0o644)
 
 
 def look(folder: Path) -> Tree:
     tree: Tree = {}
-    for place in folder.rglob("*"):
-        path = os.fsencode(place.relative_to(folder))
+    for target in folder.rglob("*"):
+        path = os.fsencode(target.relative_to(folder))
         if path.split(b"/")[0] == b".git":
             continue
-        if place.is_symlink():
-            tree[path] = TreeEntry(LINK, os.fsencode(place.readlink()))
-        elif place.is_file():
-            tree[path] = TreeEntry(EXECUTABLE if place.stat().st_mode & 0o100 else REGULAR, place.read_bytes())
+        if target.is_symlink():
+            tree[path] = TreeEntry(LINK, os.fsencode(target.readlink()))
+        elif target.is_file():
+            tree[path] = TreeEntry(EXECUTABLE if target.stat().st_mode & 0o100 else REGULAR, target.read_bytes())
     return tree
 
 
@@ -64,12 +64,12 @@ def applied(start: Tree, diff: str) -> Tree:
     with TemporaryDirectory() as name:
         folder = Path(name)
         git(folder, "init", "-q")
-        put(folder, start)
+        write_tree(folder, start)
         (folder / ".git/info").mkdir(exist_ok=True)
         (folder / ".git/info/attributes").write_text("* -text !eol -filter -ident\n")
         git(folder, "add", "-A", "-f")
         if diff:
-            git(folder, "apply", "--whitespace=nowarn", given=diff.encode())
+            git(folder, "apply", "--whitespace=nowarn", stdin=diff.encode())
         return look(folder)
 
 
@@ -202,7 +202,7 @@ def member(name: str, kind: bytes = tarfile.REGTYPE, target: str = "") -> tarfil
 
 
 @pytest.mark.parametrize(
-    ("made", "reason"),
+    ("archive_bytes", "reason"),
     [
         (archive((member("/etc/passwd"), b"x")), "lies outside"),
         (archive((member("a/../../x"), b"x")), "lies outside"),
@@ -216,29 +216,31 @@ def member(name: str, kind: bytes = tarfile.REGTYPE, target: str = "") -> tarfil
         (archive((member("a"), b"x" * 50))[:520], "cannot be read|cut off"),
     ],
 )
-def test_an_archive_that_reaches_out_is_refused(made: bytes, reason: str) -> None:
+def test_an_archive_that_reaches_out_is_refused(archive_bytes: bytes, reason: str) -> None:
     with pytest.raises(BadTreeError, match=reason):
-        read_tar(made, most=100)
+        read_tar(archive_bytes, most=100)
 
 
 @given(st.lists(st.tuples(st.integers(0, 1535), st.integers(0, 255)), max_size=6))
 @settings(max_examples=200, deadline=None)
 def test_a_damaged_archive_is_refused_or_read(damage: list[tuple[int, int]]) -> None:
-    made = bytearray(archive((member("a"), b"x" * 60), (member("b", tarfile.SYMTYPE, "a"), b"")))
-    for place, byte in damage:
-        made[place] = byte
+    archive_bytes = bytearray(archive((member("a"), b"x" * 60), (member("b", tarfile.SYMTYPE, "a"), b"")))
+    for offset, byte in damage:
+        archive_bytes[offset] = byte
     for header in (0, 1024):
-        made[header + 148 : header + 156] = b" " * 8
-        made[header + 148 : header + 156] = b"%06o\0 " % (sum(made[header : header + 512]) % 0o1000000)
+        archive_bytes[header + 148 : header + 156] = b" " * 8
+        archive_bytes[header + 148 : header + 156] = b"%06o\0 " % (
+            sum(archive_bytes[header : header + 512]) % 0o1000000
+        )
     try:
-        tree = read_tar(bytes(made), most=5000)
+        tree = read_tar(bytes(archive_bytes), most=5000)
     except BadTreeError:
         return
     assert all(not path.startswith(b"/") and b".." not in path.split(b"/") for path in tree)
 
 
 def test_devices_folders_and_nested_repositories_are_left_out() -> None:
-    made = archive(
+    archive_bytes = archive(
         (member("./"), b""),
         (member("./pipe", tarfile.FIFOTYPE), b""),
         (member("./disk", tarfile.BLKTYPE), b""),
@@ -246,7 +248,10 @@ def test_devices_folders_and_nested_repositories_are_left_out() -> None:
         (member("./sub/file"), b"x"),
         (member("./same", tarfile.LNKTYPE, "./sub/file"), b""),
     )
-    assert read_tar(made, most=100) == {b"sub/file": TreeEntry(REGULAR, b"x"), b"same": TreeEntry(REGULAR, b"x")}
+    assert read_tar(archive_bytes, most=100) == {
+        b"sub/file": TreeEntry(REGULAR, b"x"),
+        b"same": TreeEntry(REGULAR, b"x"),
+    }
 
 
 def test_what_a_tree_says_to_git_is_content_alone(tmp_path: Path) -> None:

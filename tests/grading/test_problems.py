@@ -14,10 +14,10 @@ REAL = Path(__file__).parents[3] / "shared/data/rocprim_v5.json"
 
 def test_rows_of_a_list_and_of_lines_are_the_same(tmp_path: Path) -> None:
     rows = [ROW, {**ROW, "instance_id": "b", "allowed_paths": ["x/*"], "version": 3}]
-    whole, lines = tmp_path / "whole.json", tmp_path / "lines.jsonl"
-    whole.write_bytes(orjson.dumps(rows))
+    document, lines = tmp_path / "whole.json", tmp_path / "lines.jsonl"
+    document.write_bytes(orjson.dumps(rows))
     lines.write_bytes(b"\n".join(map(orjson.dumps, rows)))
-    problems = read_graded_problems(str(whole))
+    problems = read_graded_problems(str(document))
     assert problems == read_graded_problems(str(lines))
     assert list(problems) == ["a", "b"]
     assert problems["a"].allowed == ["a.py"]
@@ -40,10 +40,10 @@ def test_rows_of_a_list_and_of_lines_are_the_same(tmp_path: Path) -> None:
 def test_bad_row_is_reported_in_one_line(tmp_path: Path, rows: list[object], message: str) -> None:
     file = tmp_path / "problems.json"
     file.write_bytes(orjson.dumps(rows))
-    with pytest.raises(InputError) as found:
+    with pytest.raises(InputError) as refused:
         read_graded_problems(str(file))
-    assert str(found.value).startswith(f"{file} {message}")
-    assert "\n" not in str(found.value)
+    assert str(refused.value).startswith(f"{file} {message}")
+    assert "\n" not in str(refused.value)
 
 
 @pytest.mark.skipif(not REAL.exists(), reason=f"{REAL} is not here")

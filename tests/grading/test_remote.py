@@ -38,12 +38,12 @@ def no_grade(evaluation):
 def test_real_answers_are_read():
     rows = json.loads(REAL.read_text())
     infos = [row["evaluation_info"] for row in rows]
-    found = [read_evaluation("p", info["response"]["json"]) for info in infos if "response" in info]
-    assert len(found) == 23
-    assert all(evaluation.error is None for evaluation in found)
-    assert sorted({evaluation.reward for evaluation in found}) == [-1.0, -0.2, 0.3]
-    assert {evaluation.phase for evaluation in found} == {None, "git_precheck", "build"}
-    [best] = [evaluation for evaluation in found if evaluation.reward == 0.3]
+    result = [read_evaluation("p", info["response"]["json"]) for info in infos if "response" in info]
+    assert len(result) == 23
+    assert all(evaluation.error is None for evaluation in result)
+    assert sorted({evaluation.reward for evaluation in result}) == [-1.0, -0.2, 0.3]
+    assert {evaluation.phase for evaluation in result} == {None, "git_precheck", "build"}
+    [best] = [evaluation for evaluation in result if evaluation.reward == 0.3]
     assert best.success
     assert best.speedup == 0.9952063634913164
     assert best.reason == "Slight performance degradation (speedup: 0.9952)"
@@ -57,9 +57,9 @@ def test_real_answers_are_read():
 
 
 def test_a_failed_build_is_a_grade():
-    found = read_evaluation("p", FAILED)
-    assert (found.success, found.reward, found.error, found.phase) == (False, -1.0, None, "build")
-    assert found.reason == "Build failed"
+    result = read_evaluation("p", FAILED)
+    assert (result.success, result.reward, result.error, result.phase) == (False, -1.0, None, "build")
+    assert result.reason == "Build failed"
 
 
 @pytest.mark.parametrize(
@@ -76,22 +76,22 @@ def test_a_failed_build_is_a_grade():
     ],
 )
 def test_no_grade_is_no_reward(response, error):
-    found = read_evaluation("p", response)
-    assert no_grade(found)
-    assert (found.error, found.error_type) == (error, "evaluation")
+    result = read_evaluation("p", response)
+    assert no_grade(result)
+    assert (result.error, result.error_type) == (error, "evaluation")
 
 
 def test_odd_fields_do_no_harm():
-    found = read_evaluation(
+    result = read_evaluation(
         "p",
         {
             "success": "yes", "reward": 1, "speedup": "fast", "reason": "r", "git_precheck": "ok", "test_output": None,
             "test_exit_code": "0", "benchmark_success": False, "speedup_details": [1], "metadata": 5, "gpu_id": 1,
         },
     )  # fmt: skip
-    assert (found.success, found.reward, found.speedup, found.git_precheck) == (False, 1.0, None, None)
-    assert (found.test_output, found.test_returncode, found.benchmark_returncode) == ("", None, 1)
-    assert found.metadata == {"speedup_details": [1], "gpu_id": 1}
+    assert (result.success, result.reward, result.speedup, result.git_precheck) == (False, 1.0, None, None)
+    assert (result.test_output, result.test_returncode, result.benchmark_returncode) == ("", None, 1)
+    assert result.metadata == {"speedup_details": [1], "gpu_id": 1}
 
 
 @pytest.mark.parametrize(
@@ -112,9 +112,9 @@ def test_odd_fields_do_no_harm():
 )  # fmt: skip
 def test_our_own_service_s_answers_come_back_as_they_were(evaluation):
     response = json.loads(json.dumps(answer(evaluation, "c0ffee"), allow_nan=False))
-    found = read_evaluation("p", response)
-    found.metadata.pop("container_id")
-    assert found == evaluation
+    result = read_evaluation("p", response)
+    result.metadata.pop("container_id")
+    assert result == evaluation
 
 
 def test_our_own_answers_have_what_clients_of_the_seeds_read():
@@ -156,11 +156,11 @@ def test_transport_failure_is_reported_without_a_retry(response, type_):
 
     with RawServer(reply) as server:
         grader = RemoteGrader(server.base_url.removesuffix("/v1"))
-        found = grader.grade(PROBLEM, "c")
+        result = grader.grade(PROBLEM, "c")
         grader.close()
-    assert no_grade(found)
-    assert found.error_type == type_
-    assert found.error
+    assert no_grade(result)
+    assert result.error_type == type_
+    assert result.error
     assert sent == [{"instance_id": "p", "container_id": "c", "mode": "benchmark"}]
 
 
@@ -170,10 +170,10 @@ def test_a_reset_is_not_sent_again():
         reset(connection)
 
     with RawTCP(reply) as server:
-        found = RemoteGrader(server.address).grade(PROBLEM, "c")
+        result = RemoteGrader(server.address).grade(PROBLEM, "c")
         assert server.connections == 1
-    assert no_grade(found)
-    assert found.error_type == "connection"
+    assert no_grade(result)
+    assert result.error_type == "connection"
 
 
 def test_a_service_that_is_too_slow():
@@ -182,28 +182,28 @@ def test_a_service_that_is_too_slow():
         time.sleep(2)
 
     with RawTCP(reply) as server:
-        found = RemoteGrader(server.address, timeout_s=0.3).grade(PROBLEM, "c")
-    assert no_grade(found)
-    assert found.error_type == "timeout"
+        result = RemoteGrader(server.address, timeout_s=0.3).grade(PROBLEM, "c")
+    assert no_grade(result)
+    assert result.error_type == "timeout"
 
 
 def test_closing_the_grader_abandons_a_slow_service():
-    asked, over = threading.Event(), threading.Event()
+    requested, over = threading.Event(), threading.Event()
 
     def reply(connection, number):
         read_request(connection)
-        asked.set()
+        requested.set()
         over.wait(60)
 
     with RawTCP(reply) as server:
         grader = RemoteGrader(server.address)
         graded = in_thread(lambda: grader.grade(PROBLEM, "c"))
-        assert asked.wait(20)
+        assert requested.wait(20)
         grader.close()
-        found = graded(20)
+        result = graded(20)
         over.set()
-    assert no_grade(found)
-    assert found.error_type == "closed"
+    assert no_grade(result)
+    assert result.error_type == "closed"
 
 
 def test_a_service_that_is_not_there_yet_is_waited_for(monkeypatch):
@@ -211,9 +211,9 @@ def test_a_service_that_is_not_there_yet_is_waited_for(monkeypatch):
     monkeypatch.setattr("rollmill.inference.http_service.backoff_s", lambda retry: waits.append(retry) or 0.05)
     with RawTCP(lambda connection, number: None) as server:
         nobody = server.address
-    found = RemoteGrader(nobody, max_retries=2).grade(PROBLEM, "c")
-    assert no_grade(found)
-    assert found.error_type == "connection"
+    result = RemoteGrader(nobody, max_retries=2).grade(PROBLEM, "c")
+    assert no_grade(result)
+    assert result.error_type == "connection"
     assert waits[:2] == [0, 1]
 
 

@@ -39,8 +39,8 @@ def test_the_observed_one_pays_noise(average: float, reward: float) -> None:
 
 
 @given(st.floats(0.01, 100), st.floats(0.01, 100))
-def test_a_faster_change_never_earns_less(one: float, other: float) -> None:
-    low, high = sorted((one, other))
+def test_a_faster_change_never_earns_less(speedup: float, other: float) -> None:
+    low, high = sorted((speedup, other))
     for ladder in (DEFAULT, OBSERVED):
         assert ladder.reward(low, low) <= ladder.reward(high, high)
         assert 0 <= DEFAULT.reward(high, low) <= 1
@@ -68,10 +68,10 @@ def test_ladders_are_read_by_name_and_from_files(tmp_path: Path) -> None:
 def test_invalid_schedule_is_refused_in_one_line(tmp_path: Path, text: str, message: str) -> None:
     file = tmp_path / "own.json"
     file.write_text(text)
-    with pytest.raises(InputError, match=message) as found:
+    with pytest.raises(InputError, match=message) as refused:
         read_ladder(str(file))
-    assert "\n" not in str(found.value)
-    assert str(file) in str(found.value)
+    assert "\n" not in str(refused.value)
+    assert str(file) in str(refused.value)
 
 
 def test_unknown_name_is_refused_with_the_known_ones() -> None:

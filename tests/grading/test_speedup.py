@@ -21,20 +21,20 @@ def test_students_quantiles_are_the_tables(freedom: int, quantile: float, within
 
 def test_an_interval_worked_by_hand() -> None:
     # logarithms 0, 1, 2: mean 1, deviation 1, t(2) = 4.303
-    found = interval([1.0, math.e, math.e**2])
+    result = interval([1.0, math.e, math.e**2])
     half = 4.303 / math.sqrt(3)
-    assert found.mean == pytest.approx(math.e)
-    assert math.log(found.low) == pytest.approx(1 - half, abs=0.02)
-    assert math.log(found.high) == pytest.approx(1 + half, abs=0.02)
+    assert result.mean == pytest.approx(math.e)
+    assert math.log(result.low) == pytest.approx(1 - half, abs=0.02)
+    assert math.log(result.high) == pytest.approx(1 + half, abs=0.02)
 
 
 @given(st.lists(st.floats(0.01, 100), min_size=3, max_size=20))
 def test_turning_the_sides_around_turns_the_interval_around(ratios: list[float]) -> None:
-    found, turned = interval(ratios), interval([1 / ratio for ratio in ratios])
-    assert found.low <= found.mean * (1 + 1e-9)
-    assert found.mean <= found.high * (1 + 1e-9)
-    assert turned.mean == pytest.approx(1 / found.mean)
-    assert turned.low == pytest.approx(1 / found.high)
+    result, turned = interval(ratios), interval([1 / ratio for ratio in ratios])
+    assert result.low <= result.mean * (1 + 1e-9)
+    assert result.mean <= result.high * (1 + 1e-9)
+    assert turned.mean == pytest.approx(1 / result.mean)
+    assert turned.low == pytest.approx(1 / result.high)
 
 
 def test_noise_is_seldom_called_faster() -> None:
@@ -53,25 +53,25 @@ def test_a_difference_is_found_through_noise() -> None:
     def measure(_seed: int, _first: bool) -> tuple[float, float]:
         return 0.5 * math.exp(noise.gauss(0, 0.05)), 0.25 * math.exp(noise.gauss(0, 0.05))
 
-    found = [compare(measure, PairCount(), random.Random(0)) for _ in range(50)]
-    assert all(details.low > 1.5 and details.high < 2.7 for details in found)
-    assert all(details.total_comparisons == len(details.comparisons) for details in found)
+    result = [compare(measure, PairCount(), random.Random(0)) for _ in range(50)]
+    assert all(details.low > 1.5 and details.high < 2.7 for details in result)
+    assert all(details.total_comparisons == len(details.comparisons) for details in result)
 
 
 def test_pairs_interleave_with_fresh_seeds_and_a_dropped_warm_up() -> None:
-    asked: list[tuple[int, bool]] = []
+    calls: list[tuple[int, bool]] = []
 
     def measure(seed: int, first: bool) -> tuple[float, float]:
-        asked.append((seed, first))
-        return (100.0 if len(asked) == 1 else 3.0), 1.5
+        calls.append((seed, first))
+        return (100.0 if len(calls) == 1 else 3.0), 1.5
 
     details = compare(measure, PairCount(least=10, most=10), random.Random(3))
-    assert len(asked) == 11
-    assert len({seed for seed, _ in asked}) == 11
-    assert max(seed for seed, _ in asked).bit_length() <= 53
-    assert [comparison.seed for comparison in details.comparisons] == [seed for seed, _ in asked[1:]]
-    assert {first for _, first in asked[1:]} == {True, False}
-    assert asked[0][1] is False
+    assert len(calls) == 11
+    assert len({seed for seed, _ in calls}) == 11
+    assert max(seed for seed, _ in calls).bit_length() <= 53
+    assert [comparison.seed for comparison in details.comparisons] == [seed for seed, _ in calls[1:]]
+    assert {first for _, first in calls[1:]} == {True, False}
+    assert calls[0][1] is False
     assert (details.average_speedup, details.min_speedup, details.max_speedup) == pytest.approx((2.0, 2.0, 2.0))
 
 

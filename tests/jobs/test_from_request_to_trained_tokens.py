@@ -22,7 +22,16 @@ from rollmill.jobs.optimal_sampling.outcome import sample_row
 from rollmill.jobs.training.masks import Masks
 from rollmill.jobs.training.prepared import TRAIN, prepare_rows, rows_file
 from rollmill.records import Failure, Problem, Rollout
-from tests.agents.made import PROBLEM, SUBMIT, ShellSandbox, bash, call, play_on, text_settings, tool_settings
+from tests.agents.scripted_agents import (
+    PROBLEM,
+    SUBMIT,
+    ShellSandbox,
+    bash,
+    call,
+    play_on,
+    text_settings,
+    tool_settings,
+)
 from tests.chat_template import TEMPLATE
 from tests.generation.made import opened
 from tests.generation.test_chat import make

@@ -59,10 +59,10 @@ def running_engine() -> Iterator[str]:
     """The address of an engine that ends with the block. Raises `RuntimeError` with its last words."""
     folder = Path(tempfile.mkdtemp(prefix="rollmill-engine-"))
     address = f"unix://{folder}/docker.sock"
-    places = ["--data-root", str(folder / "data"), "--exec-root", str(folder / "exec"), "-H", address]
+    options = ["--data-root", str(folder / "data"), "--exec-root", str(folder / "exec"), "-H", address]
     with (folder / "log").open("wb") as log:
         daemon = subprocess.Popen(
-            ["dockerd", *_FLAGS, *places, "--pidfile", str(folder / "pid")],
+            ["dockerd", *_FLAGS, *options, "--pidfile", str(folder / "pid")],
             stdout=log,
             stderr=log,
             start_new_session=True,
@@ -129,8 +129,8 @@ def _add_system(tar: tarfile.TarFile) -> None:
 
 
 def _libraries(program: Path) -> set[str]:
-    said = subprocess.run(["ldd", str(program)], capture_output=True, text=True, check=True).stdout
-    return set(re.findall(r"(/\S+) \(0x", said))
+    output = subprocess.run(["ldd", str(program)], capture_output=True, text=True, check=True).stdout
+    return set(re.findall(r"(/\S+) \(0x", output))
 
 
 def _small(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:

@@ -135,12 +135,12 @@ def test_closing_a_sandbox_ends_its_command_and_forgets_it(host):
 
 
 def test_commands_are_serial_within_a_sandbox_and_parallel_across(start):
-    one, two = start(), start()
+    one_sandbox, other_sandbox = start(), start()
     with ThreadPoolExecutor(3) as pool:
-        first = pool.submit(one.execute, "sleep 0.5; echo 1 > f")
+        first = pool.submit(one_sandbox.execute, "sleep 0.5; echo 1 > f")
         time.sleep(0.1)
-        second = pool.submit(one.execute, "cat f")
-        other = pool.submit(two.execute, "cat f 2> /dev/null || echo none")
+        second = pool.submit(one_sandbox.execute, "cat f")
+        other = pool.submit(other_sandbox.execute, "cat f 2> /dev/null || echo none")
         assert [each.result().output for each in (first, second, other)] == ["", "1\n", "none\n"]
 
 
@@ -208,17 +208,17 @@ def opt() -> Iterator[Path]:
 @pytest.mark.slow
 def test_an_interpreter_outside_usr_is_lent_as_it_is(images, root, opt, monkeypatch):
     prefix, name = Path(sys.base_prefix), f"python{sys.version_info.major}.{sys.version_info.minor}"
-    own = opt / "own"
-    (own / "bin").mkdir(parents=True)
-    shutil.copy2(prefix / "bin" / name, own / "bin" / name)
+    prefix_copy = opt / "own"
+    (prefix_copy / "bin").mkdir(parents=True)
+    shutil.copy2(prefix / "bin" / name, prefix_copy / "bin" / name)
     left_out = shutil.ignore_patterns("site-packages", "test", "tests", "__pycache__", "config-*", "idlelib", "lib2to3")
-    shutil.copytree(prefix / "lib" / name, own / "lib" / name, ignore=left_out)
-    monkeypatch.setattr(sys, "_base_executable", str(own / "bin" / name))
+    shutil.copytree(prefix / "lib" / name, prefix_copy / "lib" / name, ignore=left_out)
+    monkeypatch.setattr(sys, "_base_executable", str(prefix_copy / "bin" / name))
     with BubblewrapHost(images, root=root) as host:
         sandbox = host.start(SandboxSpec(image="small"))
         code = "import json, pytest, sys; print(sys.base_prefix, sys.prefix)"
         done = sandbox.execute(f'python3 -c "{code}"; pytest --version', timeout_s=60)
-        assert done.output.splitlines() == [f"{own} /opt/python", f"pytest {pytest.__version__}"]
+        assert done.output.splitlines() == [f"{prefix_copy} /opt/python", f"pytest {pytest.__version__}"]
         sandbox.close()
 
 
@@ -283,11 +283,11 @@ def test_a_package_that_is_not_installed_is_named(images, root):
 
 def running(mark: str) -> list[int]:
     """Processes `sleep MARK`."""
-    found = []
+    processes = []
     for process in psutil.process_iter():
         try:
             if process.cmdline() == ["sleep", mark] and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process.pid)
+                processes.append(process.pid)
         except psutil.Error:
             continue
-    return found
+    return processes

@@ -43,8 +43,8 @@ def test_the_hosts_and_the_repositorys_files_are_nowhere(start, tmp_path):
 
 
 def test_other_sandboxes_files_and_processes_are_not_seen(start):
-    one, two = start(), start()
-    one.execute("echo secret > /tmp/mine; echo secret > mine")
+    first, two = start(), start()
+    first.execute("echo secret > /tmp/mine; echo secret > mine")
     seen = two.execute("cat /tmp/mine mine; ls /tmp; ls / | tr '\\n' ' '")
     assert "secret" not in seen.output
     assert two.execute("ls -d /proc/[0-9]* | wc -l").output.strip() in {"3", "4", "5"}  # the namespace's own
@@ -168,13 +168,13 @@ def test_the_filter_refuses_what_it_names_and_nothing_else(machine, processes):
 def verdict(machine: str, number: int, architecture: int, processes: bool) -> int:
     """What the filter says, played as the kernel does."""
     steps = list(struct.iter_unpack("=HBBI", filter_program(machine, processes=processes)))
-    place, value = 0, 0
+    position, value = 0, 0
     while True:
-        code, yes, no, operand = steps[place]
-        place += 1
+        code, yes, no, operand = steps[position]
+        position += 1
         if code == 0x06:
             return operand
         if code == 0x20:
             value = {0: number, 4: architecture}[operand]
         else:
-            place += yes if (value == operand if code == 0x15 else value >= operand) else no
+            position += yes if (value == operand if code == 0x15 else value >= operand) else no

@@ -23,7 +23,7 @@ def shown(key):
 def test_services_and_graders_of_one_user_share_a_key(folder):
     assert key_for("http://127.0.0.1:9527") is None
     [key] = service_keys()
-    assert [shown(one) for one in service_keys()] == [shown(key)]
+    assert [shown(service_key) for service_key in service_keys()] == [shown(key)]
     assert len(shown(key)) == 64
     for url in ("http://127.0.0.1:9527", "http://localhost:1", "http://[::1]:2", "http://127.8.8.8"):
         assert shown(key_for(url)) == shown(key)

@@ -60,9 +60,9 @@ except OSError:
 
 def test_processes_of_one_sandbox_do_not_count_for_another(start):
     many = "for i in $(seq 20); do sleep 0.3 & done; wait; echo done"
-    one, two = start(processes=25), start(processes=25)
+    first, two = start(processes=25), start(processes=25)
     for _ in range(2):
-        assert [one.execute(many).output, two.execute(many).output] == ["done\n", "done\n"]
+        assert [first.execute(many).output, two.execute(many).output] == ["done\n", "done\n"]
 
 
 def test_output_without_end_costs_no_memory_and_keeps_both_ends(start):

@@ -11,13 +11,13 @@ def test_both_ends_are_kept_whatever_the_pieces(pieces, most):
     output = CappedOutput(most)
     for piece in pieces:
         output.add(piece)
-    whole, half = b"".join(pieces), most // 2
-    assert output.full == (len(whole) > 2 * half)
+    complete, half = b"".join(pieces), most // 2
+    assert output.full == (len(complete) > 2 * half)
     if not output.full:
-        assert output.text() == whole.decode(errors="replace")
+        assert output.text() == complete.decode(errors="replace")
     else:
-        head, tail = whole[:half].decode(errors="replace"), whole[-half:].decode(errors="replace")
-        dropped = len(whole) - 2 * half
+        head, tail = complete[:half].decode(errors="replace"), complete[-half:].decode(errors="replace")
+        dropped = len(complete) - 2 * half
         assert output.text() == f"{head}\n[{dropped} bytes of output are left out here]\n{tail}"
 
 

@@ -282,7 +282,7 @@ def test_no_proxy_comes_between(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("given", "url"),
+    ("text", "url"),
     [
         ("host:9527", "http://host:9527"),
         (" 10.0.0.1:1/ ", "http://10.0.0.1:1"),
@@ -290,16 +290,16 @@ def test_no_proxy_comes_between(monkeypatch):
         ("[::1]:9527", "http://[::1]:9527"),
     ],
 )
-def test_addresses(given, url):
-    assert service_url(given) == url
+def test_addresses(text, url):
+    assert service_url(text) == url
 
 
 @pytest.mark.parametrize(
-    "given", ["", "http://", "ftp://host", "host:port", "http://user:pass@host", "host:99999", "a b"]
+    "text", ["", "http://", "ftp://host", "host:port", "http://user:pass@host", "host:99999", "a b"]
 )
-def test_invalid_address_is_refused(given):
+def test_invalid_address_is_refused(text):
     with pytest.raises(InputError, match="is no address"):
-        service_url(given)
+        service_url(text)
 
 
 @pytest.fixture(scope="module")
@@ -331,13 +331,13 @@ def test_a_command_whose_answer_was_lost_ran_once(service):
 
 @pytest.mark.slow
 def test_a_sandbox_is_found_by_another_client(service):
-    with service.remote() as one, service.remote() as other:
-        sandbox = one.start(PLAIN)
+    with service.remote() as item, service.remote() as other:
+        sandbox = item.start(PLAIN)
         sandbox.execute("echo left > here")
         assert other.find(sandbox.id).execute("cat here").output == "left\n"
         other.close()
         assert sandbox.execute("cat here").output == "left\n"
-        one.find(sandbox.id).close()
+        item.find(sandbox.id).close()
         with pytest.raises(SandboxError) as caught:
             sandbox.execute("true")
         assert caught.value.type == "unknown_sandbox"

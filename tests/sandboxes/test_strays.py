@@ -27,15 +27,15 @@ from rollmill.sandboxes.sandbox import SandboxError, SandboxSpec
 from rollmill.sandboxes.strays import end_strays, marked_bwrap
 from tests.waiting import wait_until
 
-# Starts bwrap so that it comes no further: "untold": not to say who its child is, which waits for a word of bwrap's;
-# "told": it has given that word, and its child waits at the end of its set-up.
-HELD = """
+# Starts bwrap so that it comes no further: "before_report": it does not report its child, which waits for bwrap;
+# "after_report": it has reported its child, which waits at the end of its set-up.
+HOLD_SCRIPT = """
 import os, sys
 place, *arguments = sys.argv[1:]
 read, write = os.pipe()
 os.set_inheritable(read, True)
 os.set_inheritable(write, True)
-if place == "untold":
+if place == "before_report":
     os.set_blocking(write, False)
     try:
         while True:
@@ -49,11 +49,11 @@ else:
     arguments[end:end] = ["--block-fd", str(read)]
 os.execvp(arguments[0], arguments)
 """
-PLACES = ["untold", "told"]
+POSITIONS = ["before_report", "after_report"]
 
 
-def held(place: str) -> list[str]:
-    return [sys.executable, "-c", HELD, place]
+def hold_command(position: str) -> list[str]:
+    return [sys.executable, "-c", HOLD_SCRIPT, position]
 
 
 def children(process: psutil.Process) -> list[psutil.Process]:
@@ -70,18 +70,18 @@ def is_bwrap(process: psutil.Process) -> bool:
 
 def held_pair(starter: psutil.Process) -> tuple[psutil.Process, psutil.Process]:
     """bwrap and the namespace's first process, both come as far as they get."""
-    found: list[psutil.Process] = []
+    result: list[psutil.Process] = []
 
     def both() -> bool:
-        found[:] = [each for outside in filter(is_bwrap, children(starter)) for each in (outside, *children(outside))]
-        if len(found) != 2:
+        result[:] = [each for outside in filter(is_bwrap, children(starter)) for each in (outside, *children(outside))]
+        if len(result) != 2:
             return False
-        before = found[1].num_ctx_switches()
+        before = result[1].num_ctx_switches()
         time.sleep(0.2)
-        return found[1].num_ctx_switches() == before
+        return result[1].num_ctx_switches() == before
 
     wait_until(both, 20)
-    return found[0], found[1]
+    return result[0], result[1]
 
 
 def lives(process: psutil.Process) -> bool:
@@ -104,11 +104,11 @@ def seen() -> Iterator[list[psutil.Process]]:
                 process.stdout.close()
 
 
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("position", POSITIONS)
 @pytest.mark.parametrize("by", ["its sandbox", "another"])
-def test_a_start_that_is_killed_half_way_leaves_no_process(host, monkeypatch, seen, place, by):
+def test_a_start_that_is_killed_half_way_leaves_no_process(host, monkeypatch, seen, position, by):
     usual = bubblewrap.as_other_user
-    monkeypatch.setattr(bubblewrap, "as_other_user", lambda uid: [*held(place), *usual(uid)])
+    monkeypatch.setattr(bubblewrap, "as_other_user", lambda uid: [*hold_command(position), *usual(uid)])
     sandbox = host.start(SandboxSpec(image="small"))
     with ThreadPoolExecutor(1) as pool:
         execution = pool.submit(sandbox.execute, "sleep 60")
@@ -138,21 +138,21 @@ OWNER = """
 
 
 def started_owner(images: Path, root: Path, launcher: list[str], command: str) -> psutil.Popen:
-    given = {"images": str(images), "root": str(root), "launcher": launcher, "command": command}
-    code = textwrap.dedent(OWNER).format(**given)
+    arguments = {"images": str(images), "root": str(root), "launcher": launcher, "command": command}
+    code = textwrap.dedent(OWNER).format(**arguments)
     owner = psutil.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, start_new_session=True)
     assert owner.stdout.readline() == b"ready\n"
     return owner
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("place", PLACES)
-def test_next_host_ends_only_processes_of_the_killed_owner(host, images, root, seen, place):
-    dead = started_owner(images, root, held(place), "sleep 60")
+@pytest.mark.parametrize("position", POSITIONS)
+def test_next_host_ends_only_processes_of_the_killed_owner(host, images, root, seen, position):
+    dead = started_owner(images, root, hold_command(position), "sleep 60")
     seen.append(dead)
     outside, stray = held_pair(dead)
     [left] = root.iterdir()
-    living = started_owner(images, root, held(place), "sleep 60")
+    living = started_owner(images, root, hold_command(position), "sleep 60")
     seen.append(living)
     its_pair = held_pair(living)
     seen += [outside, stray, *its_pair]
@@ -196,12 +196,12 @@ def test_starts_that_are_killed_at_any_moment_leave_nothing(host):
 
 def marked(mark: str) -> list[int]:
     """Processes that have a text like that among their arguments."""
-    found = []
+    result = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
             if any(mark in argument for argument in process.cmdline()):
-                found.append(process.pid)
-    return found
+                result.append(process.pid)
+    return result
 
 
 def test_only_those_whose_mark_begins_so_are_ended(seen):

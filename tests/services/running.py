@@ -44,8 +44,8 @@ class Service:
         )
         self.line = self.process.stdout.readline()
         if not self.line:
-            _, said = self.process.communicate()
-            raise AssertionError(f"the {name} service ended: {said}")
+            _, output = self.process.communicate()
+            raise AssertionError(f"the {name} service ended: {output}")
         self.url = self.line.split(": ")[0]
         self.port = int(self.url.rsplit(":", 1)[1])
 
@@ -57,12 +57,12 @@ class Service:
             self.end(signal.SIGTERM)
 
     def end(self, number):
-        """Ends it; its exit status and what it said, in which there is nothing that it did not mean to say."""
+        """End it; return its exit status and its output, which must have no traceback."""
         self.process.send_signal(number)
-        _, said = self.process.communicate(timeout=30)
-        assert "Traceback" not in said
-        assert "never awaited" not in said
-        return self.process.returncode, said
+        _, output = self.process.communicate(timeout=30)
+        assert "Traceback" not in output
+        assert "never awaited" not in output
+        return self.process.returncode, output
 
     def ask(self, path, body=None, *, token=None, **options):
         """A bare request."""

@@ -82,28 +82,28 @@ def grader(evaluation):
 
 def test_a_faster_solution_is_graded(agent, grader):
     agent.execute(f"cat > double.py <<'END'\n{FAST}END")
-    found = grader.grade(DOUBLE, agent.id)
-    assert (found.error, found.success, found.phase) == (None, True, None)
-    assert found.reward is not None
-    assert found.reward > 0
-    assert found.speedup is not None
-    assert found.speedup > 1.2
-    assert found.git_precheck is not None
-    assert found.git_precheck.changed_files == ["double.py"]
-    assert found.test_output == "2 passed\n"
-    assert found.speedup_details is not None
-    assert found.speedup_details.low > 1
+    result = grader.grade(DOUBLE, agent.id)
+    assert (result.error, result.success, result.phase) == (None, True, None)
+    assert result.reward is not None
+    assert result.reward > 0
+    assert result.speedup is not None
+    assert result.speedup > 1.2
+    assert result.git_precheck is not None
+    assert result.git_precheck.changed_files == ["double.py"]
+    assert result.test_output == "2 passed\n"
+    assert result.speedup_details is not None
+    assert result.speedup_details.low > 1
 
 
 def test_nothing_changed(agent, grader):
-    found = grader.grade(DOUBLE, agent.id)
-    assert (found.success, found.reward, found.phase, found.reason) == (False, 0.0, "git_precheck", "no change")
+    result = grader.grade(DOUBLE, agent.id)
+    assert (result.success, result.reward, result.phase, result.reason) == (False, 0.0, "git_precheck", "no change")
 
 
 def test_a_wrong_solution(agent, evaluation):
     agent.execute("printf 'def double(number):\\n    return 6\\n' > double.py")
-    asked = {"instance_id": "double", "container_id": agent.id, "mode": "benchmark"}
-    response = evaluation.ask("/evaluate_v3", asked).json()
+    request = {"instance_id": "double", "container_id": agent.id, "mode": "benchmark"}
+    response = evaluation.ask("/evaluate_v3", request).json()
     assert (response["success"], response["reward"], response["phase"], response["test_success"]) == (
         False,
         0.0,
@@ -116,16 +116,16 @@ def test_a_wrong_solution(agent, evaluation):
 
 
 def test_a_sandbox_that_is_not_there_is_no_grade(grader):
-    found = grader.grade(DOUBLE, "nobody")
-    assert (found.success, found.reward, found.error_type) == (None, None, "unknown_sandbox")
+    result = grader.grade(DOUBLE, "nobody")
+    assert (result.success, result.reward, result.error_type) == (None, None, "unknown_sandbox")
 
 
 def test_a_problem_that_is_not_there_is_404(evaluation, grader):
     answer = evaluation.ask("/evaluate_v3", {"instance_id": "absent", "container_id": "c", "mode": "benchmark"})
     assert answer.status_code == 404
     assert "there is no problem 'absent'" in answer.json()["detail"]
-    found = grader.grade(DOUBLE.model_copy(update={"instance_id": "absent"}), "c")
-    assert (found.reward, found.error_type) == (None, "http_404")
+    result = grader.grade(DOUBLE.model_copy(update={"instance_id": "absent"}), "c")
+    assert (result.reward, result.error_type) == (None, "http_404")
 
 
 @pytest.mark.parametrize(
@@ -178,10 +178,10 @@ def test_an_evaluator_that_ends_in_the_middle(folder, sandboxes, agent, number):
         graded = in_thread(lambda: grader.grade(GradedProblem.model_validate(HANGS), agent.id))
         wait_until(hanging, 20)
         status, _ = running.end(number)
-        found = graded()
+        result = graded()
         grader.close()
-    assert (found.success, found.reward) == (None, None)
-    assert found.error_type
+    assert (result.success, result.reward) == (None, None)
+    assert result.error_type
     assert status == {signal.SIGTERM: 143, signal.SIGKILL: -9}[number]
     wait_until(lambda: not hanging())  # its sandboxes end with it
 
@@ -195,9 +195,9 @@ def test_a_sandbox_service_that_ends_in_the_middle(folder):
         graded = in_thread(lambda: grader.grade(GradedProblem.model_validate(HANGS), agent.id))
         wait_until(hanging, 20)
         sandboxes.end(signal.SIGKILL)
-        found = graded(60)
+        result = graded(60)
         grader.close()
-    assert (found.success, found.reward, found.error_type) == (None, None, "connection")
+    assert (result.success, result.reward, result.error_type) == (None, None, "connection")
     wait_until(lambda: not hanging())
 
 
@@ -212,8 +212,8 @@ def test_a_sandbox_service_that_ends_in_the_middle(folder):
     ],
 )
 def test_mistakes_are_one_line(folder, arguments, status, says):
-    given = [str(folder / "problems.jsonl") if one == "PROBLEMS" else one for one in arguments]
-    command = [sys.executable, "-m", "rollmill.services.evaluation", *given]
+    flags = [str(folder / "problems.jsonl") if argument == "PROBLEMS" else argument for argument in arguments]
+    command = [sys.executable, "-m", "rollmill.services.evaluation", *flags]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (done.returncode, len(done.stderr.splitlines())) == (status, 1)
     assert says in done.stderr

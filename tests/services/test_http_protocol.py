@@ -1,4 +1,4 @@
-"""Connections that stand still, drip or flood: real sockets against a service that is a process of its own."""
+"""Connections that stall, drip or flood: real sockets against a service in a separate process."""
 
 from __future__ import annotations
 
@@ -63,8 +63,8 @@ class Echo:
     """A service of one path, with other bounds than usual."""
 
     def __init__(self, **settings):
-        given = {"files": 8192, "HEAD_S": 2.0, "BODY_S": 2.0, "REFUSED_BODY_S": 1.0, "CLOSE_S": 1.0, "ANSWER_S": 2.0}
-        arguments = [f"{name}={value}" for name, value in {**given, **settings}.items()]
+        limits = {"files": 8192, "HEAD_S": 2.0, "BODY_S": 2.0, "REFUSED_BODY_S": 1.0, "CLOSE_S": 1.0, "ANSWER_S": 2.0}
+        arguments = [f"{name}={value}" for name, value in {**limits, **settings}.items()]
         self.process = subprocess.Popen(
             [sys.executable, "-c", PROGRAM, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
@@ -103,8 +103,10 @@ class Echo:
         return client.getsockname()[1] in self._remote_ports()
 
     def _remote_ports(self):
-        found = psutil.Process(self.process.pid).net_connections("tcp")
-        return [one.raddr.port for one in found if one.raddr and one.status == "ESTABLISHED"]
+        result = psutil.Process(self.process.pid).net_connections("tcp")
+        return [
+            connection.raddr.port for connection in result if connection.raddr and connection.status == "ESTABLISHED"
+        ]
 
 
 def head(length=None, *, path="/echo", more=()):
@@ -210,11 +212,11 @@ def test_a_client_that_does_not_read_its_answer_is_ended(echo):
 
 
 def test_an_idle_connection_is_kept_for_the_next_request(echo):
-    asked = b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
-    client = echo.connect(asked)
+    request = b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+    client = echo.connect(request)
     assert read_answer(client).startswith(b"HTTP/1.1 200")
     time.sleep(4)  # longer than a request may take to come
-    client.sendall(asked)
+    client.sendall(request)
     assert read_answer(client).startswith(b"HTTP/1.1 200")
 
 
@@ -315,7 +317,7 @@ def test_requests_in_one_piece_are_answered_one_after_another(echo):
     data = b""
     while data.count(b'{"status":"ok"}') < 50:
         data += client.recv(65536)
-    client.sendall(b"POST /echo HTT")  # and the fifty-first stands still
+    client.sendall(b"POST /echo HTT")  # and the fifty-first stalls
     assert read_answer(client).startswith(b"HTTP/1.1 408")
 
 
@@ -393,8 +395,8 @@ def test_bodies_of_others_leave_room_for_graders():
     with Echo(BODIES_BYTES=1_000_000, BODY_S=30) as echo:
         for _ in range(4):
             echo.connect(head(200_000) + b"x" * 185_000)
-        whole = head(20_000) + b'{"a": "' + b"x" * 19_991 + b'"}'
-        wait_until(lambda: read_answer(echo.connect(whole)).startswith(b"HTTP/1.1 503"))
+        complete = head(20_000) + b'{"a": "' + b"x" * 19_991 + b'"}'
+        wait_until(lambda: read_answer(echo.connect(complete)).startswith(b"HTTP/1.1 503"))
         grader = echo.connect(head(200_000, more=[f"{KEY_HEADER}: key"]) + b'{"a": "' + b"x" * 199_991 + b'"}')
         assert read_answer(grader).startswith(b"HTTP/1.1 200")
 

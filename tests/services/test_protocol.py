@@ -8,23 +8,23 @@ from rollmill.services.protocol import Grants, StartConfig, StartRequest, lifeti
 
 
 @pytest.mark.parametrize(
-    ("given", "seconds"),
+    ("text", "seconds"),
     [(None, None), ("2h", 7200), ("30m", 1800), ("1.5d", 129600), ("45", 45), ("45s", 45), (90, 90), (0.5, 0.5)],
 )
-def test_lifetimes(given, seconds):
-    assert lifetime_s(StartConfig(image="i", container_timeout=given)) == seconds
+def test_lifetimes(text, seconds):
+    assert lifetime_s(StartConfig(image="i", container_timeout=text)) == seconds
 
 
-@pytest.mark.parametrize("given", ["", "0", "-5", "2w", "inf", "h", "1e3"])
-def test_invalid_lifetime_is_refused(given):
+@pytest.mark.parametrize("text", ["", "0", "-5", "2w", "inf", "h", "1e3"])
+def test_invalid_lifetime_is_refused(text):
     with pytest.raises(InputError, match="container_timeout"):
-        lifetime_s(StartConfig(image="i", container_timeout=given))
+        lifetime_s(StartConfig(image="i", container_timeout=text))
 
 
 def test_limits_are_the_lower_ones_each_by_itself():
-    own = Limits(memory_mb=100, processes=10)
-    asked = Limits(memory_mb=50, processes=20)
-    spec = Grants(limits=own).spec(StartRequest(config=StartConfig(image="i"), limits=asked))
+    limits = Limits(memory_mb=100, processes=10)
+    requested = Limits(memory_mb=50, processes=20)
+    spec = Grants(limits=limits).spec(StartRequest(config=StartConfig(image="i"), limits=requested))
     assert (spec.limits.memory_mb, spec.limits.processes) == (50, 10)
 
 

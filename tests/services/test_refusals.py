@@ -215,8 +215,8 @@ def test_with_a_token_any_host_is_answered(images):
 def test_limits_as_low_as_they_may_be(service):
     lowest = {"memory_mb": 16, "processes": 1, "cpu_s": 1e-9, "disk_mb": 1, "output_bytes": 1000}
     answer = service.ask("/start", {**START, "limits": lowest})
-    asked = {"container_id": answer.json()["container_id"], "command": "echo a"}
-    assert service.ask("/execute", asked).status_code == 200
+    request = {"container_id": answer.json()["container_id"], "command": "echo a"}
+    assert service.ask("/execute", request).status_code == 200
     cleaned(service, answer)
 
 

@@ -42,7 +42,7 @@ def test_a_client_of_the_seeds_is_served(service):
     assert answer.status_code == 200
     started = answer.json()
     assert started["status"] == "started"
-    asked = {
+    request = {
         "container_id": started["container_id"],
         "command": 'cat word.txt; echo "$COLOUR $SIZE"; pwd; exit 3',
         "cwd": "/workspace",
@@ -51,11 +51,11 @@ def test_a_client_of_the_seeds_is_served(service):
         "forward_env": [],
         "executable": "docker",
     }
-    done = service.ask("/execute", asked).json()
+    done = service.ask("/execute", request).json()
     assert (done["output"], done["returncode"]) == ("hello\nblue 7\n/workspace\n", 3)
     cleaned = service.ask("/cleanup", {"container_id": started["container_id"], "executable": "docker"})
     assert cleaned.status_code == 200
-    assert service.ask("/execute", asked).status_code == 404
+    assert service.ask("/execute", request).status_code == 404
 
 
 @pytest.mark.parametrize("path", ["/execute", "/cleanup"])
@@ -99,12 +99,12 @@ def test_a_wrong_body_is_answered_in_one_line(service, body, detail):
 
 def test_only_granted_variables_are_handed_on(service):
     sandbox = service.start()
-    asked = {"container_id": sandbox, "command": "env", "forward_env": ["GRANTED"]}
-    output = service.ask("/execute", asked).json()["output"]
+    request = {"container_id": sandbox, "command": "env", "forward_env": ["GRANTED"]}
+    output = service.ask("/execute", request).json()["output"]
     assert "GRANTED=given\n" in output
     assert "canary" not in output
     assert "secret" not in output
-    refused = service.ask("/execute", {**asked, "forward_env": ["ROLLMILL_SANDBOX_TOKEN"]})
+    refused = service.ask("/execute", {**request, "forward_env": ["ROLLMILL_SANDBOX_TOKEN"]})
     assert refused.status_code == 400
     service.ask("/cleanup", {"container_id": sandbox})
 
@@ -125,13 +125,13 @@ def test_health_needs_no_token(service):
 
 def test_the_same_request_id_is_the_same_sandbox(service):
     with ThreadPoolExecutor(4) as threads:
-        found = set(threads.map(lambda _: service.start(request_id="again"), range(4)))
-    assert len(found) == 1
-    assert service.start(request_id="other") not in found
+        result = set(threads.map(lambda _: service.start(request_id="again"), range(4)))
+    assert len(result) == 1
+    assert service.start(request_id="other") not in result
     before = service.counts()["sandboxes"]
-    service.ask("/cleanup", {"container_id": found.pop()})
+    service.ask("/cleanup", {"container_id": result.pop()})
     assert service.counts()["sandboxes"] == before - 1
-    assert service.start(request_id="again") not in found
+    assert service.start(request_id="again") not in result
 
 
 def test_a_command_that_is_too_long_gives_what_it_said(remote):
@@ -224,9 +224,9 @@ def test_a_full_host_queues_first_come_first_served(small_service):
     third = in_thread(small_service.start)
     wait_until(lambda: small_service.counts()["waiting"] == 2)
     small_service.ask("/cleanup", {"container_id": first})
-    got = second()
+    received = second()
     assert small_service.counts()["waiting"] == 1
-    small_service.ask("/cleanup", {"container_id": got})
+    small_service.ask("/cleanup", {"container_id": received})
     small_service.ask("/cleanup", {"container_id": third()})
     assert small_service.counts()["sandboxes"] == 0
 
@@ -268,10 +268,10 @@ def test_who_hangs_up_while_waiting_takes_no_place(small_service):
 
 def test_idle_sandboxes_are_closed_and_busy_ones_are_not(small_service):
     sandbox = small_service.start()
-    asked = {"container_id": sandbox, "command": "sleep 4.5; echo done"}
-    assert small_service.ask("/execute", asked).json()["output"] == "done\n"
+    request = {"container_id": sandbox, "command": "sleep 4.5; echo done"}
+    assert small_service.ask("/execute", request).json()["output"] == "done\n"
     wait_until(lambda: small_service.counts()["sandboxes"] == 0, 6)
-    assert small_service.ask("/execute", asked).status_code == 404
+    assert small_service.ask("/execute", request).status_code == 404
 
 
 def test_client_disconnecting_mid_command_loses_its_sandbox(small_service):
@@ -309,8 +309,8 @@ def test_a_sandbox_whose_client_says_nothing_of_itself_stays(images):
 def test_container_timeout_ends_a_busy_sandbox(small_service):
     command, living = marked()
     answer = small_service.ask("/start", {"config": {"image": "plain", "container_timeout": "2s"}})
-    asked = {"container_id": answer.json()["container_id"], "command": command}
-    assert small_service.ask("/execute", asked).status_code == 404
+    request = {"container_id": answer.json()["container_id"], "command": command}
+    assert small_service.ask("/execute", request).status_code == 404
     assert living() == []
 
 

@@ -88,12 +88,12 @@ def test_a_start_with_two_waiters_goes_on_when_one_leaves(host):
         async with opened_pool(host, max_sandboxes=1) as pool:
             first = await pool.start(PLAIN, stays)
             leaving = asyncio.Event()
-            one = asyncio.create_task(pool.start(PLAIN, leaving.wait, request_id="r"))
+            item = asyncio.create_task(pool.start(PLAIN, leaving.wait, request_id="r"))
             other = asyncio.create_task(pool.start(PLAIN, stays, request_id="r"))
             await async_wait_until(lambda: pool.counts()["waiting"] == 1)
             leaving.set()
             with pytest.raises(ClientDisconnectedError):
-                await one
+                await item
             assert pool.counts()["waiting"] == 1
             await pool.close(first)
             assert await other in pool._sandboxes
@@ -123,9 +123,9 @@ def test_who_waits_at_the_end_is_told_to_come_again(host):
             running = asyncio.create_task(pool.execute(first, command, stays, cwd="", timeout_s=90, env={}))
             await async_wait_until(living)
             await pool.end()
-            for one in waiting:
+            for item in waiting:
                 with pytest.raises(FullError, match="ending"):
-                    await one
+                    await item
             with pytest.raises(SandboxError):
                 await running
             assert living() == []

@@ -15,8 +15,8 @@ def progress(rate: float) -> Any:
 
 def session_of(problems: int, num_rollout: int, rate: float) -> Any:
     """As much of a session as shards are cut from."""
-    made = (Problem(instance_id=str(number), prompt="q") for number in range(problems))
-    run = SimpleNamespace(problems=lambda: made, num_rollout=num_rollout)
+    problem_rows = (Problem(instance_id=str(number), prompt="q") for number in range(problems))
+    run = SimpleNamespace(problems=lambda: problem_rows, num_rollout=num_rollout)
     return cast(Any, SimpleNamespace(run=run, wait_for_room=lambda: None, progress=progress(rate)))
 
 

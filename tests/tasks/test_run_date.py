@@ -8,7 +8,9 @@ from prefect import runtime
 from rollmill.jobs.rejection_sampling.parameters import RejectSampling
 from tasks.run_date import dated
 
-GIVEN = RejectSampling(model_path=["m"], model_name=["m"], output_dir="weekly/{date}", prompt_template="{date} {q}")
+PARAMETERS = RejectSampling(
+    model_path=["m"], model_name=["m"], output_dir="weekly/{date}", prompt_template="{date} {q}"
+)
 
 
 @pytest.mark.parametrize(
@@ -20,11 +22,11 @@ GIVEN = RejectSampling(model_path=["m"], model_name=["m"], output_dir="weekly/{d
 )
 def test_folder_has_the_scheduled_date_of_the_run(monkeypatch, begun, day):
     monkeypatch.setattr(runtime.flow_run, "scheduled_start_time", begun, raising=False)
-    assert dated(GIVEN) == GIVEN.model_copy(update={"output_dir": f"weekly/{day}"})
+    assert dated(PARAMETERS) == PARAMETERS.model_copy(update={"output_dir": f"weekly/{day}"})
 
 
 def test_at_a_desk_it_is_today(monkeypatch):
     monkeypatch.setattr(runtime.flow_run, "scheduled_start_time", None, raising=False)
-    assert dated(GIVEN).output_dir.startswith("weekly/20")
-    plain = GIVEN.model_copy(update={"output_dir": "weekly"})
+    assert dated(PARAMETERS).output_dir.startswith("weekly/20")
+    plain = PARAMETERS.model_copy(update={"output_dir": "weekly"})
     assert dated(plain) is plain

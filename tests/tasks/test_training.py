@@ -18,18 +18,23 @@ def _no_python(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ROLLMILL_VLLM_PYTHON", "/nowhere/python")
 
 
-def asked(folder: Path, **given: Any) -> TrainAndEvaluate:
-    own = {"model_path": "org/m", "train_data": "t.jsonl", "output_dir": str(folder / "out"), "held_out": "h.jsonl"}
-    return TrainAndEvaluate.model_validate({**own, "verifier": "exact", **given})
+def make_parameters(folder: Path, **fields: Any) -> TrainAndEvaluate:
+    defaults = {
+        "model_path": "org/m",
+        "train_data": "t.jsonl",
+        "output_dir": str(folder / "out"),
+        "held_out": "h.jsonl",
+    }
+    return TrainAndEvaluate.model_validate({**defaults, "verifier": "exact", **fields})
 
 
 def test_unstartable_server_is_reported_before_the_training(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"'/nowhere/python' does not exist"):
-        check_server(asked(tmp_path))
+    with pytest.raises(InputError, match=r"'/nowhere/python' is not there"):
+        check_server(make_parameters(tmp_path))
 
 
 @pytest.mark.parametrize(
-    ("given", "words"),
+    ("fields", "words"),
     [
         ({"held_out": "nowhere.jsonl"}, "nowhere.jsonl"),
         ({"verifier": "no.such:verifier"}, "no.such"),
@@ -37,11 +42,11 @@ def test_unstartable_server_is_reported_before_the_training(tmp_path: Path) -> N
     ],
 )
 def test_what_an_evaluation_refuses_is_said_before_the_training(
-    tmp_path: Path, given: dict[str, Any], words: str
+    tmp_path: Path, fields: dict[str, Any], words: str
 ) -> None:
     (tmp_path / "h.jsonl").write_text('{"question": "1 + 1", "answer": "2"}\n')
     with pytest.raises(InputError, match=words):
-        check_evaluation(asked(tmp_path, **{"held_out": str(tmp_path / "h.jsonl"), **given}))
+        check_evaluation(make_parameters(tmp_path, **{"held_out": str(tmp_path / "h.jsonl"), **fields}))
 
 
 def test_a_refused_check_leaves_only_the_rows_that_its_message_names(
@@ -49,11 +54,11 @@ def test_a_refused_check_leaves_only_the_rows_that_its_message_names(
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with pytest.raises(InputError):
-        check_evaluation(asked(tmp_path, held_out="nowhere.jsonl"))
+        check_evaluation(make_parameters(tmp_path, held_out="nowhere.jsonl"))
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "h.jsonl").write_text('{"question": "", "answer": "2"}\n')
     with pytest.raises(InputError) as refused:
-        check_evaluation(asked(tmp_path, held_out=str(tmp_path / "h.jsonl")))
+        check_evaluation(make_parameters(tmp_path, held_out=str(tmp_path / "h.jsonl")))
     [rows] = tmp_path.glob("rollmill-problems-*/quarantine.jsonl")
     assert str(rows) in str(refused.value)
 
@@ -61,10 +66,10 @@ def test_a_refused_check_leaves_only_the_rows_that_its_message_names(
 def test_a_check_leaves_the_trainings_folder_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tasks.training.check_server", lambda parameters: None)
     (tmp_path / "h.jsonl").write_text('{"question": "1 + 1", "answer": "2"}\n')
-    check_evaluation(asked(tmp_path, held_out=str(tmp_path / "h.jsonl")))
+    check_evaluation(make_parameters(tmp_path, held_out=str(tmp_path / "h.jsonl")))
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("given", [{"held_out": None}, {"cluster_block": "gpus"}])
-def test_server_that_starts_elsewhere_is_not_checked(tmp_path: Path, given: dict[str, Any]) -> None:
-    check_server(asked(tmp_path, **given))
+@pytest.mark.parametrize("fields", [{"held_out": None}, {"cluster_block": "gpus"}])
+def test_server_that_starts_elsewhere_is_not_checked(tmp_path: Path, fields: dict[str, Any]) -> None:
+    check_server(make_parameters(tmp_path, **fields))

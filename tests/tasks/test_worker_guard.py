@@ -23,9 +23,9 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def client():
     """A cluster as a user starts it, with the profiler on; two workers."""
-    here = {"host": "127.0.0.1", "dashboard": False, "dashboard_address": "127.0.0.1:0"}
-    workers = {number: {"cls": Nanny, "options": {**here, "nthreads": 1, "memory_limit": 0}} for number in range(2)}
-    scheduler = {"cls": Scheduler, "options": {**here, "port": 0}}
+    options = {"host": "127.0.0.1", "dashboard": False, "dashboard_address": "127.0.0.1:0"}
+    workers = {number: {"cls": Nanny, "options": {**options, "nthreads": 1, "memory_limit": 0}} for number in range(2)}
+    scheduler = {"cls": Scheduler, "options": {**options, "port": 0}}
     with SpecCluster(workers=workers, scheduler=scheduler) as cluster, Client(cluster) as client:
         yield client
 

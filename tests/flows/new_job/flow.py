@@ -7,9 +7,9 @@ from rollmill.generation.finished import finished_outcomes
 from tests.flows.new_job.parameters import Paraphrase
 
 if __name__ == "__main__":
-    given = parse_command_line(Paraphrase, prog="paraphrase", description=Paraphrase.__doc__ or "", examples="")
+    arguments = parse_command_line(Paraphrase, prog="paraphrase", description=Paraphrase.__doc__ or "", examples="")
     with report_errors("paraphrase"):
-        complete = finished_outcomes(given, [given.directory], "tests.flows.new_job.job:jobs")
+        complete = finished_outcomes(arguments, [arguments.directory], "tests.flows.new_job.job:jobs")
         if complete:
             sys.stdout.write("\n".join(complete[0].lines()) + "\n")
             raise SystemExit(0)
@@ -31,4 +31,4 @@ def paraphrase(parameters: Paraphrase) -> ParaphraseOutcome:
 
 if __name__ == "__main__":
     with report_errors("paraphrase"), interruptible(), desk_server():
-        sys.stdout.write("\n".join(paraphrase(given).lines()) + "\n")
+        sys.stdout.write("\n".join(paraphrase(arguments).lines()) + "\n")

@@ -40,9 +40,9 @@ class WithAdapters(ScriptedServer):
 def check_adapter(module: dict[str, str], rank: int) -> None:
     """As vLLM does it when it starts."""
     folder = Path(module["path"])
-    own = orjson.loads((folder / "adapter_config.json").read_bytes())["r"]
-    if own > rank:
-        sys.exit(f"ValueError: LoRA rank {own} is greater than max_lora_rank {rank}.")
+    extra = orjson.loads((folder / "adapter_config.json").read_bytes())["r"]
+    if extra > rank:
+        sys.exit(f"ValueError: LoRA rank {extra} is greater than max_lora_rank {rank}.")
     if not (folder / "adapter_model.safetensors").exists():
         sys.exit(f"ValueError: {folder} doesn't contain tensors")
 

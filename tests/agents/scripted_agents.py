@@ -32,10 +32,10 @@ class ShellSandbox:
             raise SandboxError("the sandbox is gone", type_="sandbox_gone")
         started = time.monotonic()
         where = self.folder / cwd
-        whole = {"PATH": "/usr/bin:/bin"} | dict(env or {})
+        variables = {"PATH": "/usr/bin:/bin"} | dict(env or {})
         try:
             done = subprocess.run(
-                ["bash", "-c", command], cwd=where, env=whole, timeout=timeout_s,
+                ["bash", "-c", command], cwd=where, env=variables, timeout=timeout_s,
                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
             )  # fmt: skip
         except subprocess.TimeoutExpired as late:
