@@ -48,7 +48,7 @@ def test_a_block_keeps_its_token_secret(block):
 
 @BLOCKS
 def test_invalid_address_is_refused(block):
-    with pytest.raises(InputError, match="is no address"):
+    with pytest.raises(InputError, match="is not the address of a service"):
         block(address="ftp://x").to_config()
 
 

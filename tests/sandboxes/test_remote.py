@@ -298,7 +298,7 @@ def test_addresses(text, url):
     "text", ["", "http://", "ftp://host", "host:port", "http://user:pass@host", "host:99999", "a b"]
 )
 def test_invalid_address_is_refused(text):
-    with pytest.raises(InputError, match="is no address"):
+    with pytest.raises(InputError, match="is not the address of a service"):
         service_url(text)
 
 

@@ -29,7 +29,7 @@ def make_parameters(folder: Path, **fields: Any) -> TrainAndEvaluate:
 
 
 def test_unstartable_server_is_reported_before_the_training(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"'/nowhere/python' is not there"):
+    with pytest.raises(InputError, match=r"'/nowhere/python' does not exist"):
         check_server(make_parameters(tmp_path))
 
 
