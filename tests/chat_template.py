@@ -36,7 +36,7 @@ def render(messages, context):
 
 
 def rendered_by_a_server(body):
-    """What vLLM makes of a request: thoughts by either name, arguments opened, effort told to the template."""
+    """Prepare a request as vLLM does: reasoning under either key, arguments parsed, effort passed to the template."""
     messages = []
     for message in body["messages"]:
         thoughts = message.get("reasoning") or message.get("reasoning_content")

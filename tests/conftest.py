@@ -47,5 +47,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     of_vllm = {item.path for item in items if item.get_closest_marker("vllm")}
     others = [path for path in files if path not in of_vllm]
     pairs = zip_longest((path for path in files if path in of_vllm), others)
-    places = {path: place for place, path in enumerate(chain.from_iterable(pairs)) if path is not None}
-    items.sort(key=lambda item: places[item.path])
+    order = {path: index for index, path in enumerate(chain.from_iterable(pairs)) if path is not None}
+    items.sort(key=lambda item: order[item.path])

@@ -58,7 +58,7 @@ class OlderRun(Generic[P]):
         return opened_run(job)
 
     def report(self) -> Any:
-        """Write the run's results anew, and return its outcome."""
+        """Write the run's results again, and return its outcome."""
         [outcome] = report_complete(self.jobs(self.parameters())) or [None]
         return outcome
 

@@ -77,10 +77,10 @@ class _Sys:
         return getattr(sys, name)
 
 
-class Asked(NamedTuple):
+class Request(NamedTuple):
     """A command, as an interpreter would be started for it."""
 
-    given: list[str]
+    arguments: list[str]
     cwd: str
     environment: dict[str, str]
     python: str
@@ -113,8 +113,8 @@ def prepared_python(
         try:
             wait_until(lambda: address.exists() or server.returncode is not None, timeout=300)
             assert server.returncode is None, log.read_text()
-            given = {"python": str(interpreter), "runs": tuple(runs), "spawn": _SPAWN, "address": str(address)}
-            python.write_text(_CLIENT.format(**given))
+            settings = {"python": str(interpreter), "runs": tuple(runs), "spawn": _SPAWN, "address": str(address)}
+            python.write_text(_CLIENT.format(**settings))
             python.chmod(0o755)
             yield python
         finally:
@@ -135,26 +135,26 @@ class Server:
         Path(f"{address}.new").rename(address)
         self._running: dict[socket.socket, int] = {}
 
-    def serve(self) -> Asked:
+    def serve(self) -> Request:
         """For good; returns in every fork, with what it is to run."""
         while True:
             ready = select.select([self._listener, self._woken, *self._running], [], [])[0]
             if self._woken in ready:
                 os.read(self._woken, 4096)
                 self._tell_of_ends()
-            for client in [one for one in ready if one in self._running]:  # it was killed
+            for client in [process for process in ready if process in self._running]:  # it was killed
                 os.kill(self._running[client], signal.SIGKILL)
                 os.waitpid(self._running.pop(client), 0)
                 client.close()
             if self._listener in ready:
                 client = self._listener.accept()[0]
-                asked, files = receive(client)
+                request, files = receive(client)
                 pid = os.fork()
                 if pid == 0:
                     client.close()
                     self._leave()
-                    take_files(files, asked.files)
-                    return asked
+                    take_files(files, request.files)
+                    return request
                 for fd in files:
                     os.close(fd)
                 self._running[client] = pid
@@ -173,21 +173,21 @@ class Server:
         """Makes a fork no server."""
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        for one in (self._listener, *self._running):
-            one.close()
+        for file in (self._listener, *self._running):
+            file.close()
         os.close(self._woken)
         os.close(self._wake)
 
 
-def receive(client: socket.socket) -> tuple[Asked, list[int]]:
+def receive(client: socket.socket) -> tuple[Request, list[int]]:
     """What is asked, and its files."""
     length, ancillary, _, _ = client.recvmsg(8, socket.CMSG_SPACE(_MOST_FILES * 4))
     files = array.array("i")
     files.frombytes(ancillary[0][2])
-    asked = bytearray()
-    while len(asked) < int.from_bytes(length, "little"):
-        asked += client.recv(1 << 20)
-    return Asked(*marshal.loads(bytes(asked))), list(files)
+    received = bytearray()
+    while len(received) < int.from_bytes(length, "little"):
+        received += client.recv(1 << 20)
+    return Request(*marshal.loads(bytes(received))), list(files)
 
 
 def take_files(files: list[int], numbers: list[int]) -> None:
@@ -200,27 +200,27 @@ def take_files(files: list[int], numbers: list[int]) -> None:
         os.close(fd)
 
 
-def become(asked: Asked, paths: list[str]) -> None:
+def become(request: Request, paths: list[str]) -> None:
     """Makes this process what the interpreter would be that was started for it."""
     import multiprocessing
     import tempfile
 
     os.setsid()
-    os.chdir(asked.cwd)
+    os.chdir(request.cwd)
     os.environ.clear()
-    os.environ.update(asked.environment)
-    first = asked.cwd if asked.given[0] == "-m" else ""
-    sys.path[:] = [first, *python_path(asked.environment), *paths]
+    os.environ.update(request.environment)
+    first = request.cwd if request.arguments[0] == "-m" else ""
+    sys.path[:] = [first, *python_path(request.environment), *paths]
     sys.path_importer_cache.clear()
-    sys.argv[:] = asked.given[1:] if asked.given[0] == "-m" else ["-c", *asked.given[2:]]
-    sys.orig_argv[:] = [asked.python, *asked.given]
+    sys.argv[:] = request.arguments[1:] if request.arguments[0] == "-m" else ["-c", *request.arguments[2:]]
+    sys.orig_argv[:] = [request.python, *request.arguments]
     tempfile.tempdir = None
-    multiprocessing.set_executable(asked.python)
-    if asked.environment.get("PYTHONUNBUFFERED"):
+    multiprocessing.set_executable(request.python)
+    if request.environment.get("PYTHONUNBUFFERED"):
         sys.stdout.reconfigure(write_through=True)  # type: ignore[union-attr]
     if "prefect.context" in sys.modules:
         sys.modules["prefect.context"].refresh_global_settings_context()
-    real, sys.executable = sys.executable, asked.python
+    real, sys.executable = sys.executable, request.python
     for name in _SANDBOXING & sys.modules.keys():
         sys.modules[name].sys = _Sys(real)
 
@@ -240,9 +240,9 @@ def main(address: str, imported: Sequence[str]) -> list[str]:
     gc.collect()
     gc.freeze()
     gc.enable()
-    asked = Server(address).serve()
-    become(asked, paths)
-    return asked.given
+    request = Server(address).serve()
+    become(request, paths)
+    return request.arguments
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """How `make test` spreads files over processes: one for every core, and one more for the tests that wait.
 
-Some tests wait for most of their time: for a schedule, for a worker to be missed, for a process that stands still to
+Some tests wait for most of their time: for a schedule, for a worker to be missed, for a process that hangs to
 be ended. In a process of every core they would leave it idle; a process more for any file would disturb those that
 measure speed.
 """
@@ -34,9 +34,9 @@ class WaitingApart(LoadFileScheduling):
     def _assign_work_unit(self, node: WorkerController) -> None:
         waits = len(self.nodes) > 1 and node is self.nodes[-1]
         files = list(self.workqueue)
-        own = [file for file in files if file.startswith(WAITING) == waits]
+        selected = [file for file in files if file.startswith(WAITING) == waits]
         # The last files are the quickest: whoever has none left takes these, to disturb and to delay the end least.
-        self.workqueue.move_to_end(own[0] if own else files[-1], last=False)
+        self.workqueue.move_to_end(selected[0] if selected else files[-1], last=False)
         super()._assign_work_unit(node)
 
 

@@ -11,10 +11,10 @@ ROOMS = ("rollmill", "tasks", "blocks", "flows", "deployments")
 
 
 def test_no_public_class_name_is_used_twice():
-    places = defaultdict(list)
+    paths = defaultdict(list)
     for path in (path for room in ROOMS for path in (ROOT / room).rglob("*.py")):
         for statement in ast.parse(path.read_text()).body:
             if isinstance(statement, ast.ClassDef) and not statement.name.startswith("_"):
-                places[statement.name].append(str(path.relative_to(ROOT)))
-    assert len(places) > 300
-    assert {name: where for name, where in places.items() if len(where) > 1} == {}
+                paths[statement.name].append(str(path.relative_to(ROOT)))
+    assert len(paths) > 300
+    assert {name: where for name, where in paths.items() if len(where) > 1} == {}

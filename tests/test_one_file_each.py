@@ -76,10 +76,10 @@ ENTRY = VerifierEntry("word_limit", "WordLimit", "at most as many words", truste
     print(RejectSampling(model_path="m", model_name="n", verifier="word_limit").verifier)
     asyncio.run(judge())
     """
-    shown, form, given, judged = run("rollmill.verifiers", WORD_LIMIT + declared, script)
+    shown, form, command_line, judged = run("rollmill.verifiers", WORD_LIMIT + declared, script)
     assert "word_limit (at most as many words)" in shown
     assert "word_limit (at most as many words)" in form
-    assert (given, judged) == ("word_limit", "word_limit@1 True")
+    assert (command_line, judged) == ("word_limit", "word_limit@1 True")
 
 
 def test_a_verifier_of_an_installed_package_works_in_a_worker(tmp_path):

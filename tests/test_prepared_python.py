@@ -36,8 +36,8 @@ if __name__ == "__main__":
 @pytest.fixture(scope="module")
 def python() -> Iterator[Path]:
     environment = {"PYTHONPATH": str(ROOT)}
-    with prepared_python(imported="colorsys", runs=["prog", "spawns"], environment=environment) as made:
-        yield made
+    with prepared_python(imported="colorsys", runs=["prog", "spawns"], environment=environment) as python_of_session:
+        yield python_of_session
 
 
 @pytest.fixture
@@ -49,13 +49,18 @@ def folder(tmp_path: Path) -> Path:
 
 def test_prepared_python_runs_a_module_like_the_real_one(python: Path, folder: Path) -> None:
     environment = dict(os.environ, SAID="hello", PYTHONPATH="/somewhere")
-    found = [
+    results = [
         subprocess.run(
-            [one, "-m", "prog", "a", "b c"], cwd=folder, env=environment, input="given", capture_output=True, text=True
+            [program, "-m", "prog", "a", "b c"],
+            cwd=folder,
+            env=environment,
+            input="given",
+            capture_output=True,
+            text=True,
         )
-        for one in (sys.executable, python)
+        for program in (sys.executable, python)
     ]
-    real, prepared = (f"{one.returncode} {one.stdout}{one.stderr}" for one in found)
+    real, prepared = (f"{program.returncode} {program.stdout}{program.stderr}" for program in results)
     assert (
         real == f"3 ['a', 'b c'] hello {folder} given False __main__\n{[str(folder), '/somewhere']} {sys.executable}\n"
     )

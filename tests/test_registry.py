@@ -84,7 +84,7 @@ def test_a_declaration_that_cannot_be_read_is_named(tools, sources, message):
 
 
 @pytest.mark.parametrize(
-    ("own", "spec", "message"),
+    ("custom", "spec", "message"),
     [
         ("", "plane", "there is no tool 'plane': use hammer, saw$"),
         ("", "hamer", r"there is no tool 'hamer': use hammer, saw; did you mean hammer\?$"),
@@ -95,8 +95,8 @@ def test_a_declaration_that_cannot_be_read_is_named(tools, sources, message):
         ("", "saw", r"tool 'saw': cannot import .*\(ImportError: imported\)"),
     ],
 )
-def test_what_cannot_be_loaded_is_one_line(tools, own, spec, message):
-    registry = tools(own, a=declaring("saw"), b=declaring("hammer"))
+def test_what_cannot_be_loaded_is_one_line(tools, custom, spec, message):
+    registry = tools(custom, a=declaring("saw"), b=declaring("hammer"))
     with pytest.raises(InputError, match=message):
         registry.load(spec)
 

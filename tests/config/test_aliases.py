@@ -100,7 +100,7 @@ def test_a_job_may_have_another_default_and_further_names() -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "given"),
+    ("model", "arguments"),
     [
         (RejectSampling, {"model_path": "m", "model_name": "n", "max_data": 3, "concurrency": 2}),
         (AgentRollouts, {"model": "m", "dataset": "d.json", "output": "o.json", "max_tasks": 2, "samples_per_task": 3,
@@ -112,8 +112,10 @@ def test_a_job_may_have_another_default_and_further_names() -> None:
         (Improve, {"model_path": "m", "dataset": "d", "held_out": "h", "max_data": 3, "slots": 4}),
     ],
 )  # fmt: skip
-def test_names_of_earlier_versions_are_taken_by_every_job(model: type[Parameters], given: dict[str, object]) -> None:
-    parameters = model.model_validate(given)
+def test_names_of_earlier_versions_are_taken_by_every_job(
+    model: type[Parameters], arguments: dict[str, object]
+) -> None:
+    parameters = model.model_validate(arguments)
     values = parameters.model_dump(exclude_unset=True)
-    assert len(values) == len(given)
+    assert len(values) == len(arguments)
     assert model.model_validate(values) == parameters

@@ -91,8 +91,14 @@ def mistakes(capsys, *argv, environ=None):
 
 
 def test_defaults_and_required():
-    got = parse(*BASE)
-    assert (got.model_path, got.num_rollout, got.plots, got.no_canary, got.retry) == (["m"], 16, True, False, None)
+    parameters = parse(*BASE)
+    assert (
+        parameters.model_path,
+        parameters.num_rollout,
+        parameters.plots,
+        parameters.no_canary,
+        parameters.retry,
+    ) == (["m"], 16, True, False, None)
 
 
 @pytest.mark.parametrize("flag", ["--num_rollout", "--num-rollout"])
@@ -102,15 +108,15 @@ def test_dash_and_underscore_are_alike(flag):
 
 
 def test_lists_take_several_values_and_repeat():
-    got = parse("--model_path", "a", "b", "--model-path=c", "--model_name", "x", "y", "z", "--gpus", "0", "-1")
-    assert got.model_path == ["a", "b", "c"]
-    assert got.gpus == [0, -1]
+    parameters = parse("--model_path", "a", "b", "--model-path=c", "--model_name", "x", "y", "z", "--gpus", "0", "-1")
+    assert parameters.model_path == ["a", "b", "c"]
+    assert parameters.gpus == [0, -1]
     assert parse(*BASE, "--size", "3", "4").size == (3, 4)
 
 
 def test_switches():
-    got = parse(*BASE, "--skip-vllm-launch", "--no-canary", "--no-plots")
-    assert (got.skip_vllm_launch, got.no_canary, got.plots) == (True, True, False)
+    parameters = parse(*BASE, "--skip-vllm-launch", "--no-canary", "--no-plots")
+    assert (parameters.skip_vllm_launch, parameters.no_canary, parameters.plots) == (True, True, False)
 
 
 def test_negative_numbers_are_values():
@@ -119,21 +125,26 @@ def test_negative_numbers_are_values():
 
 
 def test_choices_of_every_kind():
-    got = parse(*BASE, "--scoring", "exact", "--level", "2", "--retry", "failed", "--verifier", "my.own")
-    assert (got.scoring, got.level, got.retry, got.verifier) == (Verifier.EXACT, 2, "failed", "my.own")
+    parameters = parse(*BASE, "--scoring", "exact", "--level", "2", "--retry", "failed", "--verifier", "my.own")
+    assert (parameters.scoring, parameters.level, parameters.retry, parameters.verifier) == (
+        Verifier.EXACT,
+        2,
+        "failed",
+        "my.own",
+    )
 
 
 def test_environment_under_flags_over_defaults():
     environ = {"MODEL_PATH": "a 'b c'", "MODEL_NAME": "x y", "NUM_ROLLOUT": "4", "TEMP": " 0.5 ", "SEED": "7"}
-    got = parse("--num_rollout", "5", environ=environ)
-    assert (got.model_path, got.model_name) == (["a", "b c"], ["x", "y"])
-    assert (got.num_rollout, got.temperature, got.seed) == (5, 0.5, None)
+    parameters = parse("--num_rollout", "5", environ=environ)
+    assert (parameters.model_path, parameters.model_name) == (["a", "b c"], ["x", "y"])
+    assert (parameters.num_rollout, parameters.temperature, parameters.seed) == (5, 0.5, None)
 
 
 @pytest.mark.parametrize(("text", "value"), [("1", True), ("0", False), ("Yes", True), ("no", False), ("TRUE", True)])
 def test_booleans_in_the_environment(text, value):
-    got = parse(*BASE, environ={"SKIP_VLLM_LAUNCH": text, "PLOTS": text})
-    assert (got.skip_vllm_launch, got.plots) == (value, value)
+    parameters = parse(*BASE, environ={"SKIP_VLLM_LAUNCH": text, "PLOTS": text})
+    assert (parameters.skip_vllm_launch, parameters.plots) == (value, value)
 
 
 def test_empty_environment_variable_is_not_set():
@@ -241,7 +252,7 @@ def test_report_errors(capsys):
         raise ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
 
 
-class Given(BaseModel):
+class NumberParameters(BaseModel):
     """Its serializer is interrupted."""
 
     @model_serializer
@@ -252,9 +263,9 @@ class Given(BaseModel):
 
 def test_ctrl_c_wrapped_by_a_library_error_still_interrupts():
     with pytest.raises(PydanticSerializationError):
-        Given().model_dump()
+        NumberParameters().model_dump()
     with pytest.raises(SystemExit) as stop, report_errors("job"):
-        Given().model_dump()
+        NumberParameters().model_dump()
     assert stop.value.code == 130
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     with pytest.raises(ZeroDivisionError), report_errors("job"):  # and nobody remembers it
@@ -331,12 +342,12 @@ COMMANDS = {"look": Look, "look_away": LookAway}
 
 
 def command(capsys, *argv):
-    """Parameters, or the exit status; what was printed, and what was said on stderr."""
+    """Parameters, or the exit status; what was printed to stdout and to stderr."""
     try:
-        found = parse_command(COMMANDS, argv, prog="job", description="Does it.", examples="  job look --path x")
+        result = parse_command(COMMANDS, argv, prog="job", description="Does it.", examples="  job look --path x")
     except SystemExit as stop:
-        found = stop.code
-    return (found, *capsys.readouterr())
+        result = stop.code
+    return (result, *capsys.readouterr())
 
 
 def test_the_first_argument_names_the_command(capsys):
@@ -368,8 +379,8 @@ def test_a_mistake_in_a_command_is_one_line(capsys, argv, message):
 
 @pytest.mark.parametrize(("argv", "status"), [([], 2), (["--help"], 0), (["-h"], 0), (["help"], 0)])
 def test_the_commands_are_listed(capsys, argv, status):
-    found, out, err = command(capsys, *argv)
-    assert (found, err) == (status, "")
+    result, out, err = command(capsys, *argv)
+    assert (result, err) == (status, "")
     assert out == (
         "usage: job COMMAND [flags]\n\nDoes it.\n\ncommands:\n  look       Looks at it.\n  look_away\n\n"
         "job COMMAND --help lists a command's flags.\n\nexamples:\n  job look --path x\n"
@@ -377,8 +388,8 @@ def test_the_commands_are_listed(capsys, argv, status):
 
 
 def test_help_of_one_command_is_its_docstring(capsys):
-    found, out, err = command(capsys, "look", "--help")
-    assert (found, err) == (0, "")
+    result, out, err = command(capsys, "look", "--help")
+    assert (result, err) == (0, "")
     assert out.startswith("usage: job look --path TEXT [flags]\n\nLooks at it.\n\nTwice, where\n    needed.\n")
 
 
@@ -394,7 +405,7 @@ def test_any_words_give_parameters_or_an_exit(argv):
 
 
 class ClosedPipe(io.StringIO):
-    """What is left of a pipe when its reader has gone: writing is buffered, flushing fails."""
+    """A pipe whose reader has closed it: writing is buffered, flushing fails."""
 
     def __init__(self, file):
         super().__init__()
@@ -427,8 +438,8 @@ def test_what_else_is_given_is_settled_before_it_is_judged(capsys):
             environ={"NUM_ROLLOUT": "3"}, settle=settle,
         )  # fmt: skip
 
-    given = settled(settle)
-    assert (given.num_rollout, given.level, given.seed) == (5, 2, 7)
+    values = settled(settle)
+    assert (values.num_rollout, values.level, values.seed) == (5, 2, 7)
 
     def refuse(environment, flags):
         raise InputError("file line 3: no")

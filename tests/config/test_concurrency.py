@@ -15,8 +15,8 @@ REJECT = {"model_path": "m", "model_name": "n", "dataset": "d"}
 
 
 def parsed(*argv):
-    given = [part for name, value in REJECT.items() for part in (f"--{name}", value)]
-    return parse_command_line(RejectSampling, [*given, *argv], prog="job", description="", examples="", environ={})
+    arguments = [part for name, value in REJECT.items() for part in (f"--{name}", value)]
+    return parse_command_line(RejectSampling, [*arguments, *argv], prog="job", description="", examples="", environ={})
 
 
 @pytest.mark.parametrize("argv", [("--concurrency", "auto"), ("--concurrent-problems", "auto"), ("--concurrency=0",)])

@@ -1,4 +1,4 @@
-"""What Prefect's server and pages are told of the jobs' parameters."""
+"""The JSON schemas of the jobs' parameters, as Prefect's server and forms use them."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_help_says_bounds_and_names_fields_as_the_form_does() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "taken"),
+    ("values", "taken"),
     [
         ({}, True),
         ({"few_shot": None, "max_data": None, "model_port": None}, True),
@@ -82,8 +82,8 @@ def test_help_says_bounds_and_names_fields_as_the_form_does() -> None:
         ({"unknown": 1}, False),
     ],
 )
-def test_schema_accepts_the_same_values_as_the_model(given: dict[str, Any], taken: bool) -> None:
-    parameters = {"model_path": ["m"], "model_name": ["m"], **given}
+def test_schema_accepts_the_same_values_as_the_model(values: dict[str, Any], taken: bool) -> None:
+    parameters = {"model_path": ["m"], "model_name": ["m"], **values}
     assert is_valid({"parameters": parameters}, schema_of(RejectSampling)) is taken
 
 

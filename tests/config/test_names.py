@@ -85,11 +85,11 @@ def test_a_long_name_is_taken_where_it_is_there_already(tmp_path, name):
 
 
 def test_a_run_that_is_there_continues_by_its_long_name(tmp_path):
-    given = {"model_path": ["m"], "model_name": ["x" * 201], "output_dir": str(tmp_path)}
+    arguments = {"model_path": ["m"], "model_name": ["x" * 201], "output_dir": str(tmp_path)}
     with pytest.raises(ValidationError, match="new run's name has 201 bytes"):
-        RejectSampling(**given)
+        RejectSampling(**arguments)
     (tmp_path / ("x" * 201)).mkdir()
-    assert RejectSampling(**given).model_name == ["x" * 201]
+    assert RejectSampling(**arguments).model_name == ["x" * 201]
 
 
 @pytest.mark.parametrize(

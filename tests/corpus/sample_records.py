@@ -10,7 +10,7 @@ import pyarrow as pa
 from rollmill.corpus.scan import Scan
 from rollmill.corpus.table import SCHEMA
 from rollmill.generation.manifest import Manifest
-from tests.generation.made import identity
+from tests.generation.run_factory import identity
 
 PACKERS = {
     "": bytes,

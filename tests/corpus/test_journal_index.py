@@ -17,7 +17,7 @@ from rollmill.corpus.corpus import index_run, read_corpus
 from rollmill.corpus.journal_index import Indexed, JournalState, index_path, read_index
 from rollmill.corpus.scan import COLUMNS, Scan
 from tests.corpus.sample_records import lines, make_run, record, without_places
-from tests.generation.made import append, opened
+from tests.generation.run_factory import append, opened
 
 ROWS = [record("a", 0), record("b", 1), record("b", 0), record("a", 1)]
 

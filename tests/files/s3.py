@@ -1,4 +1,4 @@
-"""An S3 server (moto's) that knows one key, checks every signature, and fails when it is told to."""
+"""An S3 server (moto's) with one key, which checks every signature, and fails on request."""
 
 import json
 import logging
@@ -17,7 +17,7 @@ _ACCOUNT = "123456789012"
 
 
 class S3Server:
-    """With one bucket, `results`. What it holds is gone when it ends."""
+    """With one bucket, `results`. Its content is deleted when it ends."""
 
     def __init__(self, key="canary-key-id", secret="canary-secret"):
         self.key = key
@@ -33,8 +33,8 @@ class S3Server:
         s3_backends[_ACCOUNT]["aws"].create_bucket("results", "us-east-1")
         users = iam_backends[_ACCOUNT]["aws"]
         users.create_user("us-east-1", "user")
-        own = users.create_access_key("user")
-        own.access_key_id, own.secret_access_key = self.key, self.secret
+        access_key = users.create_access_key("user")
+        access_key.access_key_id, access_key.secret_access_key = self.key, self.secret
         allowed = {"Effect": "Allow", "Action": "s3:*", "Resource": "*"}
         users.put_user_policy("user", "all", json.dumps({"Version": "2012-10-17", "Statement": [allowed]}))
         self._moto = DomainDispatcherApplication(create_backend_app)
@@ -62,10 +62,10 @@ class S3Server:
 
     def config(self, url="s3://results/runs", **changes):
         """How it is reached; a block takes the same."""
-        own = {"endpoint_url": self.url, "key": SecretStr(self.key), "secret": SecretStr(self.secret)}
-        return StoreConfig(url=url, **own | changes)
+        settings = {"endpoint_url": self.url, "key": SecretStr(self.key), "secret": SecretStr(self.secret)}
+        return StoreConfig(url=url, **settings | changes)
 
-    def held(self):
+    def objects(self):
         """Name -> bytes of all that it holds."""
         keys = s3_backends[_ACCOUNT]["aws"].buckets["results"].keys
         return {name: key.value for name, key in keys.items()}

@@ -52,14 +52,14 @@ SCALARS = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "given", "read"), SCALARS, ids=lambda value: str(value)[:40])
-def test_every_type_is_read_also_in_lists_and_structs(kind, given, read):
-    whole = pa.array([None, given], kind)
-    assert values(whole) == [None, read]
-    assert values(whole.slice(1)) == [read]
-    lists = pa.ListArray.from_arrays(pa.array([0, 1, 2], pa.int32()), whole)
+@pytest.mark.parametrize(("kind", "item", "read"), SCALARS, ids=lambda value: str(value)[:40])
+def test_every_type_is_read_also_in_lists_and_structs(kind, item, read):
+    column = pa.array([None, item], kind)
+    assert values(column) == [None, read]
+    assert values(column.slice(1)) == [read]
+    lists = pa.ListArray.from_arrays(pa.array([0, 1, 2], pa.int32()), column)
     assert values(lists) == [[None], [read]]
-    assert values(pa.StructArray.from_arrays([whole], names=["a"])) == [{}, {"a": read}]
+    assert values(pa.StructArray.from_arrays([column], names=["a"])) == [{}, {"a": read}]
 
 
 def test_other_encodings_are_read():

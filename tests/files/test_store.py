@@ -82,8 +82,8 @@ def test_store_without_atomic_writes_ends_with_whole_files_only(run):
     assert len(copied.files) == 4
     import fsspec
 
-    found = fsspec.filesystem("memory").find("/somewhere")
-    assert found == sorted(f"/somewhere/out/{name}" for name in NAMES)
+    files = fsspec.filesystem("memory").find("/somewhere")
+    assert files == sorted(f"/somewhere/out/{name}" for name in NAMES)
 
 
 def test_a_run_below_the_working_directory_keeps_its_path(run, tmp_path, monkeypatch):
@@ -100,9 +100,9 @@ def test_a_run_below_the_working_directory_keeps_its_path(run, tmp_path, monkeyp
 def test_s3_takes_results(s3, run):
     config = s3.config()
     assert Store(config).check() == "s3://results/runs: a file was written, read and deleted"
-    assert s3.held() == {}
+    assert s3.objects() == {}
     assert copy_results(config, run, files_of(run)).url == "s3://results/runs/out"
-    assert s3.held() == {
+    assert s3.objects() == {
         f"runs/out/{name}": path.read_bytes() for name, path in result_files(run, files_of(run)).items()
     }
     assert Store(config).read("out/nothing") is None
@@ -121,7 +121,7 @@ def test_another_run_is_not_overwritten_and_the_same_is(s3, run):
     write_manifest(run, 1, ended_at="later")
     (run / "statistics.txt").write_text("more\n")
     copy_results(config, run, files_of(run))
-    assert s3.held()["mine/out/statistics.txt"] == b"more\n"
+    assert s3.objects()["mine/out/statistics.txt"] == b"more\n"
     write_manifest(run, 2)
     with pytest.raises(InputError, match="s3://results/mine/out has another run: the results are in") as raised:
         copy_results(config, run, files_of(run))

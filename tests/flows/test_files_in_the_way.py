@@ -12,7 +12,7 @@ import pytest
 
 from rollmill.inference.scripted import Script, ScriptedServer
 from tests.flows.conftest import ROOT, Job, write_problems
-from tests.generation.made import mounted
+from tests.generation.run_factory import mounted
 from tests.jobs.training.tiny_models import make_base
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]

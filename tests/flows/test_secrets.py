@@ -180,8 +180,8 @@ def ran(tmp_path_factory: pytest.TempPathFactory, stand_in: dict[str, str]) -> R
             running = {name: pool.submit(run, *what) for name, what in runs(at).items()}
         done = {name: future.result() for name, future in running.items()}
         outputs = {name: process.stdout + process.stderr for name, process in done.items()}
-        left = all_that_is_left([folder, sandboxes, Path(stand_in["PREFECT_HOME"])], outputs, s3.held())
-        return Ran(folder, done, left, s3.held(), used)
+        left = all_that_is_left([folder, sandboxes, Path(stand_in["PREFECT_HOME"])], outputs, s3.objects())
+        return Ran(folder, done, left, s3.objects(), used)
 
 
 def test_runs_have_the_expected_status_and_use_the_secrets(ran: Ran) -> None:

@@ -61,7 +61,7 @@ def test_checkpoints_are_copied_and_shown(tmp_path: Path, stand_in: dict[str, st
     models = ("--model_path", "a", "b", "--model_name", "step1", "step2", "--dataset", "problems.jsonl")
     done = job.run(*models, "--num_rollout", "2", "--store_block", "store", *script())
     assert done.returncode == 0, done.stderr
-    result = check_copied(s3.held(), "runs/reject_sampling_results/", tmp_path / "reject_sampling_results")
+    result = check_copied(s3.objects(), "runs/reject_sampling_results/", tmp_path / "reject_sampling_results")
     files = ["manifest.json", "reject_sampling_results.json", "statistics.txt", "error_distribution.png", "sft.jsonl"]
     files += ["README.md", "rollouts/0001.jsonl", "quarantine.jsonl", f"images/{hashlib.sha256(PNG).hexdigest()}.png"]
     assert result >= {f"{run}/{name}" for run in ("step1", "step2") for name in files}
@@ -104,7 +104,7 @@ def test_failing_store_at_the_end_loses_nothing(
         assert message.endswith("the same command copies them again")
         assert len(journal_lines(folder)) == 16
         assert (folder / "statistics.txt").exists()
-        assert "runs/reject_sampling_results/scripted/manifest.json" not in s3.held(), (
+        assert "runs/reject_sampling_results/scripted/manifest.json" not in s3.objects(), (
             "what is not complete has no manifest"
         )
         request_count = server.requests
@@ -112,4 +112,4 @@ def test_failing_store_at_the_end_loses_nothing(
         assert again.returncode == 0, again.stderr
         assert server.requests == request_count
     assert "already complete" in again.stdout
-    assert "statistics.txt" in check_copied(s3.held(), "runs/reject_sampling_results/scripted/", folder)
+    assert "statistics.txt" in check_copied(s3.objects(), "runs/reject_sampling_results/scripted/", folder)

@@ -1,6 +1,6 @@
 import pytest
 
-from tests.generation.made import mounted
+from tests.generation.run_factory import mounted
 
 
 @pytest.fixture

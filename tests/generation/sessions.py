@@ -7,7 +7,7 @@ from rollmill.generation.session import RolloutSession
 from rollmill.inference.client import ChatClient, ClientConfig
 from rollmill.inference.endpoints import Endpoint, EndpointPool
 from rollmill.verifiers import VerifierPool
-from tests.generation.made import PLAIN
+from tests.generation.run_factory import PLAIN
 
 
 def asking(*urls, prompting=PLAIN, fatal_error=None, max_retries=0):

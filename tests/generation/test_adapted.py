@@ -13,23 +13,23 @@ from rollmill.jobs.rejection_sampling.parameters import RejectSampling
 from tests.inference.test_trial import server_that, unsupported
 
 
-def job(tmp_path, server, **given):
+def job(tmp_path, server, **arguments):
     tmp_path.mkdir(exist_ok=True)
     data = tmp_path / "problems.jsonl"
     data.write_text('{"prompt": "What is 2+2?", "answer": "4"}\n')
     fields = {"model_path": "m", "model_name": "m", "dataset": str(data), "num_rollout": 1, "temperature": 0.7}
-    places = {"base_url": server.base_url, "output_dir": str(tmp_path / "out"), "log_dir": str(tmp_path / "logs")}
-    (made,) = jobs(RejectSampling(**{**fields, **places, **given}))
-    return made
+    paths = {"base_url": server.base_url, "output_dir": str(tmp_path / "out"), "log_dir": str(tmp_path / "logs")}
+    (result,) = jobs(RejectSampling(**{**fields, **paths, **arguments}))
+    return result
 
 
 def refusing(*names):
     return server_that(lambda request: next((unsupported(name) for name in names if name in request), None))
 
 
-def run_of(asked):
-    with opened_run(asked) as run, asked.open_generator(GeneratorContext()) as generator:
-        with RolloutSession(run, generator, slots=1, progress=asked.progress(run)) as session:
+def run_of(adapted):
+    with opened_run(adapted) as run, adapted.open_generator(GeneratorContext()) as generator:
+        with RolloutSession(run, generator, slots=1, progress=adapted.progress(run)) as session:
             session.generate(list(run.problems()))
         return run.manifest, [rollout for _, rollouts in run.groups() for rollout in rollouts]
 
@@ -61,8 +61,8 @@ def test_other_names_and_a_missing_seed_make_no_other_run(tmp_path):
 
 def test_a_run_goes_on_as_it_was_begun(tmp_path):
     with refusing("temperature") as server:
-        asked = adapted_to_servers(job(tmp_path, server, drop_params=True))
-        manifest, _ = run_of(asked)
+        adapted = adapted_to_servers(job(tmp_path, server, drop_params=True))
+        manifest, _ = run_of(adapted)
         again = job(tmp_path, server, drop_params=True)
         assert changes_on_disk(again) == manifest.request_changes
         with opened_run(again) as run:  # no server is asked for what is complete
@@ -76,9 +76,9 @@ def test_a_run_goes_on_as_it_was_begun(tmp_path):
 
 def test_a_job_for_a_worker_keeps_its_changes(tmp_path):
     with refusing("seed") as server:
-        asked = adapted_to_servers(job(tmp_path, server))
-    assert asked.for_worker().changes_for() == asked.changes_for() == RequestChanges(left_out=("seed",))
-    assert hash(asked.request_changes)
+        adapted = adapted_to_servers(job(tmp_path, server))
+    assert adapted.for_worker().changes_for() == adapted.changes_for() == RequestChanges(left_out=("seed",))
+    assert hash(adapted.request_changes)
 
 
 def test_a_manifest_of_before_has_no_changes(tmp_path):

@@ -4,7 +4,7 @@ from collections import Counter
 from contextlib import ExitStack
 
 from rollmill.inference.scripted import Script, ScriptedServer
-from tests.generation.made import opened
+from tests.generation.run_factory import opened
 from tests.generation.sessions import session
 
 SERVERS = 3
@@ -14,9 +14,9 @@ def test_all_rollouts_of_a_problem_go_to_one_server(tmp_path):
     script = Script(latency_s=0.005, tail=1.5, longest_s=0.1, completion="<answer>{digit}</answer>")
     with opened(tmp_path, rows=60, num_rollout=16) as run, ExitStack() as stack:
         servers = [stack.enter_context(ScriptedServer(script)) for _ in range(SERVERS)]
-        with session(run, *(server.base_url for server in servers), slots=48) as made:
-            made.generate(list(run.problems())[:8], first=2)  # as a canary does
-            made.generate(list(run.problems()))
+        with session(run, *(server.base_url for server in servers), slots=48) as maker:
+            maker.generate(list(run.problems())[:8], first=2)  # as a canary does
+            maker.generate(list(run.problems()))
         assert run.missing() == 0
     prompts = sum((server.prompts for server in servers), Counter())
     assert set(prompts.values()) == {16}

@@ -3,7 +3,7 @@ import pytest
 from rollmill.errors import RunStoppedError
 from rollmill.generation import canary
 from rollmill.records import Problem, Verdict
-from tests.generation.made import append, opened, rollout
+from tests.generation.run_factory import append, opened, rollout
 
 
 def problems(count):
@@ -11,11 +11,13 @@ def problems(count):
 
 
 @pytest.mark.parametrize(
-    ("count", "places"),
+    ("count", "indices"),
     [(0, []), (1, [0]), (3, [0, 1, 2]), (8, list(range(8))), (9, [0, 1, 2, 3, 4, 5, 6, 7]), (800, range(0, 800, 100))],
 )
-def test_the_chosen_are_spread_evenly(count, places):
-    assert [one.instance_id for one in canary.choose(iter(problems(count)), count)] == [f"p{place}" for place in places]
+def test_the_chosen_are_spread_evenly(count, indices):
+    assert [problem.instance_id for problem in canary.choose(iter(problems(count)), count)] == [
+        f"p{index}" for index in indices
+    ]
 
 
 def test_the_projection_by_hand(tmp_path):
@@ -34,7 +36,7 @@ def test_the_projection_by_hand(tmp_path):
     assert wide.shortest_s == 45 * 2.0 / 9
     assert wide.longest_s == 45 * 2.0 / 3  # three at once is all that the canary has tried
     assert wide.tokens == 45 * 5
-    sizes = [len(one.model_dump_json()) for one in rollouts if one.verdict]
+    sizes = [len(rollout.model_dump_json()) for rollout in rollouts if rollout.verdict]
     assert wide.disk_bytes == round(45 * sum(sizes) / 3)
     assert (narrow.shortest_s, narrow.longest_s) == (45.0, 45.0)
     assert wide.describe().startswith(

@@ -15,7 +15,7 @@ from rollmill.inference.scripted import Script, ScriptedServer
 from rollmill.problems import Prompting
 from rollmill.records import Problem, Rollout
 from rollmill.verifiers import VerifierFailed, VerifierPool
-from tests.generation.made import PLAIN, append, opened
+from tests.generation.run_factory import PLAIN, append, opened
 from tests.inference.raw_server import RawServer
 from tests.problems.conftest import make_png
 
@@ -23,7 +23,7 @@ SAMPLING = Sampling(temperature=0.7, top_p=0.9, max_tokens=64, seed=5)
 
 
 def make(run, url, *, problem=None, prompting=PLAIN, sampling=SAMPLING, **config):
-    """All rollouts that the run wants (of one problem), as the journal's rows and as what the engine is told."""
+    """Return all pending rollouts of a run (of one problem), as journal rows and as outcomes for the engine."""
 
     async def main():
         client = ChatClient(EndpointPool([Endpoint(url)]), ClientConfig(**{"max_retries": 0} | config))
@@ -35,18 +35,18 @@ def make(run, url, *, problem=None, prompting=PLAIN, sampling=SAMPLING, **config
     return asyncio.run(main())
 
 
-def read(made):
-    assert made.line.endswith(b"\n")
-    assert made.line.count(b"\n") == 1
-    return Rollout.model_validate_json(made.line)
+def read(completed):
+    assert completed.line.endswith(b"\n")
+    assert completed.line.count(b"\n") == 1
+    return Rollout.model_validate_json(completed.line)
 
 
 def test_every_field_of_a_row(tmp_path):
     script = Script(completion="<answer>0</answer> é")
     with opened(tmp_path, rows=1, num_rollout=2) as run, ScriptedServer(script) as server:
-        made = make(run, server.base_url)
+        completed = make(run, server.base_url)
         bodies = server.bodies
-    first, second = map(read, made)
+    first, second = map(read, completed)
     seed = rollout_seed(5, "p0", 0)
     assert bodies[0] == {
         "model": "scripted",
@@ -93,30 +93,38 @@ def test_every_field_of_a_row(tmp_path):
         "tokens",
         "stop_text",
     }
-    assert orjson.loads(made[0].line).keys() == Rollout.model_fields.keys() - left_out
-    assert orjson.loads(made[0].line) == first.model_dump(mode="json")
-    assert (made[0].instance_id, made[0].sample_id, made[0].failure) == ("p0", 0, None)
-    assert (made[0].outcome.status, made[0].outcome.success, made[0].outcome.completion_tokens) == ("ok", True, 6)
+    assert orjson.loads(completed[0].line).keys() == Rollout.model_fields.keys() - left_out
+    assert orjson.loads(completed[0].line) == first.model_dump(mode="json")
+    assert (completed[0].instance_id, completed[0].sample_id, completed[0].failure) == ("p0", 0, None)
+    assert (completed[0].outcome.status, completed[0].outcome.success, completed[0].outcome.completion_tokens) == (
+        "ok",
+        True,
+        6,
+    )
 
 
 def test_a_bad_answer_is_data(tmp_path):
     script = Script(completion="I do not know", finish_reason="length")
     with opened(tmp_path, rows=1, num_rollout=1) as run, ScriptedServer(script) as server:
-        (made,) = make(run, server.base_url)
-    row = read(made)
+        (completed,) = make(run, server.base_url)
+    row = read(completed)
     assert (row.status, row.reward, row.success, row.error) == ("unparseable", 0.0, False, None)
-    assert (made.outcome.status, made.outcome.truncated, made.outcome.failed) == ("unparseable", True, False)
+    assert (completed.outcome.status, completed.outcome.truncated, completed.outcome.failed) == (
+        "unparseable",
+        True,
+        False,
+    )
 
 
 def test_a_failed_request_is_a_row_with_an_error(tmp_path):
     with opened(tmp_path, rows=1, num_rollout=1) as run, ScriptedServer(Script(always="400")) as server:
-        (made,) = make(run, server.base_url)
-    row = read(made)
+        (completed,) = make(run, server.base_url)
+    row = read(completed)
     assert (row.error.type, row.error.message) == ("http_400", f"{server.base_url} answers 400: scripted 400")
     assert (row.completion, row.reward, row.success, row.verdict, row.latency_s) == (None,) * 5
     assert (row.finish_reason, row.model_calls, row.usage.completion_tokens) == (None, 1, 0)
-    assert made.failure == row.error.message
-    assert (made.outcome.status, made.outcome.error_type) == ("failed", "http_400")
+    assert completed.failure == row.error.message
+    assert (completed.outcome.status, completed.outcome.error_type) == ("failed", "http_400")
 
 
 def test_failing_verifier_gives_an_error_row_with_the_completion(tmp_path, monkeypatch):
@@ -125,13 +133,13 @@ def test_failing_verifier_gives_an_error_row_with_the_completion(tmp_path, monke
 
     monkeypatch.setattr(VerifierPool, "verify", verify)
     with opened(tmp_path, rows=1, num_rollout=1) as run, ScriptedServer(Script()) as server:
-        (made,) = make(run, server.base_url)
-    row = read(made)
+        (completed,) = make(run, server.base_url)
+    row = read(completed)
     assert (row.error.type, row.error.message) == ("verifier_timeout", "no verdict within 1 s")
     assert row.completion.startswith("It is <answer>")
     assert (row.reward, row.success, row.verdict) == (None, None, None)
     assert (row.finish_reason, row.model_calls) == ("stop", 1)
-    assert made.outcome.failed
+    assert completed.outcome.failed
 
 
 def answering(message, **choice):
@@ -142,42 +150,42 @@ def answering(message, **choice):
 def test_reasoning_is_kept(tmp_path):
     thinking = answering({"content": None, "reasoning": "hm"}, finish_reason="length")
     with opened(tmp_path, rows=1, num_rollout=1) as run, thinking as server:
-        (made,) = make(run, server.base_url)
-    row = read(made)
+        (completed,) = make(run, server.base_url)
+    row = read(completed)
     assert (row.completion, row.reasoning_content, row.status) == ("", "hm", "unparseable")
 
 
 def test_lone_surrogates_in_a_completion(tmp_path):
     content = rb'{"choices": [{"message": {"content": "<answer>0</answer> \ud800"}, "finish_reason": "stop"}]}'
     with opened(tmp_path, rows=1, num_rollout=1) as run, RawServer(lambda *_: (200, content)) as server:
-        (made,) = make(run, server.base_url)
-    row = read(made)
+        (completed,) = make(run, server.base_url)
+    row = read(completed)
     assert (row.completion, row.success) == ("<answer>0</answer> ?", True)
 
 
 @pytest.mark.parametrize("text", ["\x00\x1f", "\u2028 \u2029 \x85", "line\nline\r\n", "🦙" * 100, '"\\'])
 def test_any_text_is_one_line_of_json(tmp_path, text):
     with opened(tmp_path, rows=1, num_rollout=1) as run, answering({"content": text}) as server:
-        (made,) = make(run, server.base_url)
-        run.journal.append(made)
+        (completed,) = make(run, server.base_url)
+        run.journal.append(completed)
         assert run.journal.group("p0", 1)[0].completion == text
 
 
 def test_images_are_sent_and_their_paths_kept(tmp_path):
-    pngs = [make_png(place) for place in range(3)]
-    for place, png in enumerate(pngs):
-        (tmp_path / f"{place}.png").write_bytes(png)
+    pngs = [make_png(index) for index in range(3)]
+    for index, png in enumerate(pngs):
+        (tmp_path / f"{index}.png").write_bytes(png)
     row = {"id": "p0", "prompt": "Look: <image> <image> <image>", "answer": "1", "images": ["2.png", "0.png", "1.png"]}
     with opened(tmp_path, rows=[row], num_rollout=1) as run, ScriptedServer(Script()) as server:
-        (made,) = make(run, server.base_url)
+        (completed,) = make(run, server.base_url)
         (problem,) = run.problems()
         parts = server.bodies[0]["messages"][0]["content"]
     urls = [part["image_url"]["url"] for part in parts if part["type"] == "image_url"]
-    assert urls == [f"data:image/png;base64,{base64.b64encode(pngs[place]).decode()}" for place in (2, 0, 1)]
-    kept = [part for part in read(made).messages[0]["content"] if part["type"] == "image"]
+    assert urls == [f"data:image/png;base64,{base64.b64encode(pngs[index]).decode()}" for index in (2, 0, 1)]
+    kept = [part for part in read(completed).messages[0]["content"] if part["type"] == "image"]
     assert [part["image"] for part in kept] == [image.path for image in problem.images]
-    assert [(tmp_path / part["image"]).read_bytes() for part in kept] == [pngs[place] for place in (2, 0, 1)]
-    assert b"base64" not in made.line
+    assert [(tmp_path / part["image"]).read_bytes() for part in kept] == [pngs[index] for index in (2, 0, 1)]
+    assert b"base64" not in completed.line
 
 
 def test_only_requested_samples_are_generated(tmp_path):
@@ -185,17 +193,17 @@ def test_only_requested_samples_are_generated(tmp_path):
         append(run.journal, "p0", 0)
         append(run.journal, "p0", 1)
         append(run.journal, "p1", 1)
-        assert [(made.instance_id, made.sample_id) for made in make(run, server.base_url)] == [("p1", 0)]
+        assert [(completed.instance_id, completed.sample_id) for completed in make(run, server.base_url)] == [("p1", 0)]
 
 
 def test_another_attempt_has_another_seed(tmp_path):
     with opened(tmp_path, rows=1, num_rollout=1) as run:
         append(run.journal, "p0", 0, finish_reason="length")
     with opened(tmp_path, rows=1, num_rollout=1, retry="truncated") as run, ScriptedServer(Script()) as server:
-        (made,) = make(run, server.base_url)
-    row = read(made)
+        (completed,) = make(run, server.base_url)
+    row = read(completed)
     assert row.seed == rollout_seed(5, "p0", 0, 1)
-    assert row.metadata["attempt"] == made.outcome.attempt == 1
+    assert row.metadata["attempt"] == completed.outcome.attempt == 1
 
 
 def test_a_problem_is_prepared_when_its_turn_comes(tmp_path, monkeypatch):

@@ -25,10 +25,10 @@ SERVERS = {
 @pytest.mark.parametrize("server", SERVERS.values(), ids=SERVERS)
 def test_it_ends_near_the_best_rate(server):
     make = partial(SimulatedServer, **server)
-    found = Simulation(make(seed=1), ConcurrencyController()).run(150 * server["limit"])
+    result = Simulation(make(seed=1), ConcurrencyController()).run(150 * server["limit"])
     best = best_rate(make)
-    assert found.rate(after=0.5) >= 0.9 * best
-    assert found.rate() >= 0.8 * best  # the search itself costs little
+    assert result.rate(after=0.5) >= 0.9 * best
+    assert result.rate() >= 0.8 * best  # the search itself costs little
 
 
 @settings(max_examples=8, deadline=None)
@@ -41,8 +41,8 @@ def test_it_ends_near_the_best_rate(server):
 )
 def test_servers_of_many_kinds(**server):
     make = partial(SimulatedServer, **server)
-    found = Simulation(make(seed=1), ConcurrencyController()).run(120 * server["limit"])
-    assert found.rate(after=0.5) >= 0.87 * best_rate(make)  # with the numbers that are tried again and again
+    result = Simulation(make(seed=1), ConcurrencyController()).run(120 * server["limit"])
+    assert result.rate(after=0.5) >= 0.87 * best_rate(make)  # with the numbers that are tried again and again
 
 
 @given(st.lists(st.tuples(st.floats(0, 1000), st.floats(0, 1e6), st.integers(0, 50)), max_size=300), st.integers(1, 64))
@@ -100,8 +100,8 @@ def measure(controller, seconds_each, *, congested=lambda limit: 0, count=2000):
 
 def test_refusals_count_although_the_rate_grows():
     """A server that answers 429 to each beyond 32: those are sent again, and cost the others."""
-    found = measure(ConcurrencyController(), lambda limit: 1.0, congested=lambda limit: 4 * max(0, limit - 32))
-    assert 20 <= found <= 45
+    result = measure(ConcurrencyController(), lambda limit: 1.0, congested=lambda limit: 4 * max(0, limit - 32))
+    assert 20 <= result <= 45
 
 
 def test_what_is_measured_without_enough_work_does_not_count():
@@ -138,6 +138,6 @@ def test_files_and_memory_bound_the_number(monkeypatch):
     assert most_at_a_time() == concurrency.START
 
 
-@pytest.mark.parametrize(("given", "num_rollout", "problems"), [("auto", 4, "auto"), (64, 16, 4), (3, 16, 1)])
-def test_problems_at_a_time(given, num_rollout, problems):
-    assert problems_at_a_time(given, num_rollout) == problems
+@pytest.mark.parametrize(("concurrency", "num_rollout", "problems"), [("auto", 4, "auto"), (64, 16, 4), (3, 16, 1)])
+def test_problems_at_a_time(concurrency, num_rollout, problems):
+    assert problems_at_a_time(concurrency, num_rollout) == problems

@@ -11,7 +11,7 @@ from tokenizers.pre_tokenizers import Whitespace
 from rollmill.generation.context_length import context_note, local_counter, own_context, running_context
 from rollmill.inference.trial import TrialRequest
 from rollmill.problems import Prompting
-from tests.generation.made import opened
+from tests.generation.run_factory import opened
 from tests.inference.raw_server import RawServer
 from tests.inference.test_trial import parameters
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rollmill.errors import RunStoppedError
 from rollmill.generation import engine as engine_module
 from rollmill.generation.engine import Engine
-from tests.generation.made import made, open_journal
+from tests.generation.run_factory import completed_rollout, open_journal
 from tests.waiting import async_wait_until
 
 
@@ -27,7 +27,7 @@ class Attempts:
     def __init__(self, state="ok"):
         self.state = state
         self.running = self.most = 0
-        self.made = Counter()
+        self.calls = Counter()
         self.order = []
         self.cancelled = 0
 
@@ -43,8 +43,8 @@ class Attempts:
             raise
         finally:
             self.running -= 1
-        self.made[name, sample] += 1
-        return made(name, sample, state=self.state)
+        self.calls[name, sample] += 1
+        return completed_rollout(name, sample, state=self.state)
 
 
 def work(name, count, seconds=0.0):
@@ -60,7 +60,7 @@ def test_slots_are_never_exceeded_and_always_filled(journal):
         async def attempt(piece):
             started.append(piece)
             await may_end.acquire()
-            return made(*piece[:2])
+            return completed_rollout(*piece[:2])
 
         async with Engine(attempt, journal, slots=4) as engine:
             batches = [engine.add(work("a", 9), 9), engine.add(work("b", 7), 7)]
@@ -91,9 +91,9 @@ def test_work_is_taken_when_a_slot_is_free(journal):
     attempts, taken = Attempts(), []
 
     def lazy():
-        for place in range(10):
-            taken.append(place)
-            yield "a", place, 0.02
+        for index in range(10):
+            taken.append(index)
+            yield "a", index, 0.02
 
     async def run():
         async with Engine(attempts, journal, slots=3) as engine:
@@ -107,7 +107,7 @@ def test_work_is_taken_when_a_slot_is_free(journal):
             assert engine.waiting == 0
 
     asyncio.run(run())
-    assert attempts.order == [("a", place) for place in range(10)]
+    assert attempts.order == [("a", number) for number in range(10)]
 
 
 def test_waiting_count_is_right_when_a_batch_is_short(journal):
@@ -131,7 +131,7 @@ def test_everything_is_journaled_and_observed(journal):
     assert tally == journal.tally
     assert tally.counts() == (5, 0, 5, 0)
     assert len(seen) == 5
-    assert [one.sample_id for one in journal.group("a", 5)] == list(range(5))
+    assert [rollout.sample_id for rollout in journal.group("a", 5)] == list(range(5))
 
 
 @given(st.lists(st.tuples(st.integers(0, 7), st.integers(0, 2)), max_size=8), st.integers(1, 5))
@@ -141,8 +141,8 @@ def test_every_piece_of_work_is_made_once(batches, slots):
     async def run(journal):
         futures = []
         async with Engine(attempts, journal, slots=slots) as engine:
-            for place, (size, pause) in enumerate(batches):
-                futures.append(engine.add(work(f"b{place}", size), size))
+            for index, (size, pause) in enumerate(batches):
+                futures.append(engine.add(work(f"b{index}", size), size))
                 for _ in range(pause):
                     await asyncio.sleep(0)
             tallies = await asyncio.gather(*futures)
@@ -152,8 +152,8 @@ def test_every_piece_of_work_is_made_once(batches, slots):
     with tempfile.TemporaryDirectory() as folder, open_journal(Path(folder) / "j") as journal:
         asyncio.run(run(journal))
         assert journal.tally.done == sum(size for size, _ in batches)
-    expected = {(f"b{place}", sample): 1 for place, (size, _) in enumerate(batches) for sample in range(size)}
-    assert attempts.made == expected
+    expected = {(f"b{index}", sample): 1 for index, (size, _) in enumerate(batches) for sample in range(size)}
+    assert attempts.calls == expected
     assert attempts.most <= slots
 
 
@@ -181,7 +181,7 @@ def test_an_attempt_that_raises_stops_everything(journal):
 
     asyncio.run(run())
     assert 2 <= journal.tally.done <= 4
-    assert attempts.made.total() == journal.tally.done  # what was made is journaled
+    assert attempts.calls.total() == journal.tally.done  # what was made is journaled
 
 
 def test_several_attempts_that_raise_at_once(journal):
@@ -229,7 +229,7 @@ def run_failing(journal, states, slots=4):
 
     async def attempt(work):
         await asyncio.sleep(0)
-        return made(*work[:2], state=next(states))
+        return completed_rollout(*work[:2], state=next(states))
 
     async def run(count):
         async with Engine(attempt, journal, slots=slots) as engine:
@@ -253,7 +253,7 @@ def test_with_many_slots_it_takes_more_failures(journal):
 
 def test_a_verifier_that_fails_every_time_does_not_stop_it(journal):
     async def attempt(work):
-        return made(*work[:2], state="failed:verifier_raised", completion="there is one")
+        return completed_rollout(*work[:2], state="failed:verifier_raised", completion="there is one")
 
     async def run():
         async with Engine(attempt, journal, slots=2) as engine:

@@ -3,7 +3,7 @@ import pytest
 from rollmill.errors import RunStoppedError
 from rollmill.generation.failures import check_not_all_failed, failure_note, failure_words, remedy, shown_words
 from rollmill.statistics.failures import FailureWords
-from tests.generation.made import append, opened
+from tests.generation.run_factory import append, opened
 
 
 def test_the_words_of_a_journal(tmp_path):

@@ -12,7 +12,7 @@ import pytest
 from rollmill.errors import InputError, RollmillError, RunStoppedError
 from rollmill.files.names import MANIFEST
 from rollmill.generation.lock import LOCK, lock_directory
-from tests.generation.made import append, mounted, opened
+from tests.generation.run_factory import append, mounted, opened
 
 JOURNAL = "rollouts/0001.jsonl"
 

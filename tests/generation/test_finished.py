@@ -11,7 +11,7 @@ from rollmill.errors import InputError
 from rollmill.files.names import MANIFEST
 from rollmill.generation.finished import has_finished
 from rollmill.generation.manifest import Manifest
-from tests.generation.made import identity
+from tests.generation.run_factory import identity
 
 
 class Parameters(BaseModel):

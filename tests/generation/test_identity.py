@@ -2,7 +2,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rollmill.generation.identity import Identity, content_key, rollout_seed
-from tests.generation.made import identity
+from tests.generation.run_factory import identity
 
 
 def test_the_key_is_that_of_the_content():
@@ -23,8 +23,8 @@ def test_differences_name_old_and_new():
 
 
 def test_it_survives_json():
-    there = identity(few_shot=[["q", "a"]])
-    assert Identity.model_validate_json(there.model_dump_json()).key == there.key
+    with_examples = identity(few_shot=[["q", "a"]])
+    assert Identity.model_validate_json(with_examples.model_dump_json()).key == with_examples.key
 
 
 def test_rollout_seeds_are_unchanged():

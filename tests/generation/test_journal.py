@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rollmill.errors import InputError, RunStoppedError
-from tests.generation.made import append, journaled, made, open_journal
+from tests.generation.run_factory import append, completed_rollout, journaled, open_journal
 
 _UNTIL_FULL = 10_000
 
@@ -57,31 +57,31 @@ def test_a_line_of_10_mb(path):
     with open_journal(path) as journal:
         append(journal, completion=long)
         append(journal, "p", 1)
-        assert [one.completion for one in journal.group("p", 2)] == [long, "<answer>1</answer>"]
+        assert [rollout.completion for rollout in journal.group("p", 2)] == [long, "<answer>1</answer>"]
     with open_journal(path) as journal:
         assert journal.group("p", 1)[0].completion == long
 
 
-ROWS = [made("p", place, completion="x" * size) for place, size in enumerate([0, 3, 900, 70_000, 1])]
+ROWS = [completed_rollout("p", index, completion="x" * size) for index, size in enumerate([0, 3, 900, 70_000, 1])]
 CONTENT = b"".join(row.line for row in ROWS)
 ENDS = [sum(len(row.line) for row in ROWS[: count + 1]) for count in range(len(ROWS))]
 
 
 @given(st.integers(0, len(CONTENT)) | st.sampled_from([end + by for end in ENDS for by in (-1, 0, 1)]))
 def test_a_file_torn_anywhere_keeps_every_whole_line(cut):
-    whole = sum(end <= cut for end in ENDS)
+    complete = sum(end <= cut for end in ENDS)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "journal.jsonl"
         path.write_bytes(CONTENT[:cut])
         with open_journal(path) as journal:
-            assert journal.tally.done == whole
-            assert journal.repaired_bytes == min(cut, len(CONTENT)) - (ENDS[whole - 1] if whole else 0)
+            assert journal.tally.done == complete
+            assert journal.repaired_bytes == min(cut, len(CONTENT)) - (ENDS[complete - 1] if complete else 0)
             assert journal.garbage_lines == []
             append(journal, "q", 0)
         with open_journal(path) as journal:
-            assert (journal.tally.done, journal.repaired_bytes, journal.garbage_lines) == (whole + 1, 0, [])
-            assert [one.completion for one in journal.group("p", whole)] == [
-                "x" * n for n in [0, 3, 900, 70_000, 1][:whole]
+            assert (journal.tally.done, journal.repaired_bytes, journal.garbage_lines) == (complete + 1, 0, [])
+            assert [rollout.completion for rollout in journal.group("p", complete)] == [
+                "x" * n for n in [0, 3, 900, 70_000, 1][:complete]
             ]
             assert journal.group("q", 1) == [journaled("q")]
 
@@ -128,7 +128,7 @@ def test_a_garbage_line_is_passed_over_and_counted(path, garbage, caplog):
     with open_journal(path) as journal:
         assert journal.garbage_lines == [2]
         assert journal.tally.done == 2
-        assert [one and one.sample_id for one in journal.group("p", 3)] == [None, 1, 2]
+        assert [rollout and rollout.sample_id for rollout in journal.group("p", 3)] == [None, 1, 2]
     assert "1 lines are not rollouts and are skipped: 2" in caplog.text
     assert path.read_bytes() == content
 
@@ -197,7 +197,7 @@ def test_a_full_disk_stops_with_a_whole_last_line(small_disk, size):
         fill(small_disk, 16384)
         written = []
         with pytest.raises(RunStoppedError, match=r"cannot write .*journal\.jsonl: the disk is full; free some space"):
-            written.extend(append(journal, "p", place, completion="x" * size) for place in range(_UNTIL_FULL))
+            written.extend(append(journal, "p", index, completion="x" * size) for index in range(_UNTIL_FULL))
         assert path.read_bytes() == b"".join(written)
         assert len(written) >= 2
         (small_disk / "filler").unlink()

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from rollmill.errors import RunStoppedError
 from rollmill.generation.token_file import TokenReader
 from rollmill.inference.sampled_tokens import SampledTokens, TokenSource
-from tests.generation.made import made, open_journal
+from tests.generation.run_factory import completed_rollout, open_journal
 
 SOURCE = TokenSource("0123456789abcdef", "processed_logprobs")
 
@@ -29,7 +29,7 @@ def sampled(*ids):
 
 
 def append(journal, sample_id, **fields):
-    journal.append(made("p", sample_id, **fields)._replace(tokens=(sampled(sample_id, 7), sampled(8))))
+    journal.append(completed_rollout("p", sample_id, **fields)._replace(tokens=(sampled(sample_id, 7), sampled(8))))
 
 
 def fill(journal):
@@ -50,14 +50,14 @@ def test_a_row_names_its_tokens(path):
     with open_journal(path) as journal:
         append(journal, 0)
         append(journal, 1)
-        journal.append(made("p", 2))
+        journal.append(completed_rollout("p", 2))
         assert tokens_of(journal, 1) == (sampled(1, 7), sampled(8))
         assert journal.group("p", 3)[2].tokens is None
 
 
 def test_a_run_without_tokens_has_no_file_of_them(path):
     with open_journal(path) as journal:
-        journal.append(made("p", 0))
+        journal.append(completed_rollout("p", 0))
     assert [file.name for file in path.parent.iterdir()] == ["0001.jsonl"]
 
 

@@ -12,9 +12,9 @@ from rollmill.errors import InputError, RunStoppedError
 from rollmill.generation import lock as lock_module
 from rollmill.generation.lock import LOCK, lock_directory
 from rollmill.generation.manifest import host
-from tests.generation.made import append, mounted, open_journal
+from tests.generation.run_factory import append, mounted, open_journal
 
-HOLD = """
+LOCK_PROGRAM = """
 import sys
 from pathlib import Path
 from rollmill.generation.lock import lock_directory
@@ -30,7 +30,7 @@ def lock(directory):
         pass
 
 
-def holder(directory, program=HOLD):
+def holder(directory, program=LOCK_PROGRAM):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     command = [sys.executable, "-c", program, directory]
     process = subprocess.Popen(command, stdin=-1, stdout=-1, text=True, env=environment)
@@ -152,7 +152,7 @@ def test_a_file_system_that_cannot_lock_folders(tmp_path, monkeypatch):
 JOURNAL = """
 import sys
 from pathlib import Path
-from tests.generation.made import append, open_journal
+from tests.generation.run_factory import append, open_journal
 
 with open_journal(Path(sys.argv[1])) as journal:
     append(journal)
@@ -163,24 +163,24 @@ with open_journal(Path(sys.argv[1])) as journal:
 
 @pytest.mark.parametrize("way", ["hard link", "link", "linked folder", "no lock file"])
 def test_one_journal_of_two_directories(tmp_path, way):
-    here, there = tmp_path / "here", tmp_path / "there"
-    path = here / "rollouts" / "0001.jsonl"
+    original, link = tmp_path / "here", tmp_path / "there"
+    path = original / "rollouts" / "0001.jsonl"
     path.parent.mkdir(parents=True)
     path.touch()
     if way == "linked folder":
-        there.mkdir()
-        (there / "rollouts").symlink_to(path.parent)
+        link.mkdir()
+        (link / "rollouts").symlink_to(path.parent)
     else:
-        (there / "rollouts").mkdir(parents=True)
-        other = there / "rollouts" / "0001.jsonl"
+        (link / "rollouts").mkdir(parents=True)
+        other = link / "rollouts" / "0001.jsonl"
         other.hardlink_to(path) if way == "hard link" else other.symlink_to(path)
-    asked = path if way == "no lock file" else there / "rollouts" / "0001.jsonl"
+    path_in_message = path if way == "no lock file" else link / "rollouts" / "0001.jsonl"
     with holder(path, JOURNAL) as process:
-        with pytest.raises(InputError, match=f"{asked} is in use by process {process.pid} on {host()}"):
-            open_journal(asked)
+        with pytest.raises(InputError, match=f"{path_in_message} is in use by process {process.pid} on {host()}"):
+            open_journal(path_in_message)
         process.kill()
         process.wait()
-    with open_journal(asked) as journal:
+    with open_journal(path_in_message) as journal:
         assert journal.tally.done == 1
 
 

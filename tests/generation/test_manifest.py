@@ -5,7 +5,7 @@ import pytest
 from rollmill.errors import InputError
 from rollmill.files.names import MANIFEST
 from rollmill.generation.manifest import check_unaltered, git_commit, now, read_manifest, versions
-from tests.generation.made import identity, opened
+from tests.generation.run_factory import identity, opened
 
 
 def test_manifest_of_a_finished_run(tmp_path):
@@ -43,10 +43,10 @@ def test_a_manifest_that_may_not_be_read(tmp_path):
 
 
 def test_an_edited_manifest(tmp_path):
-    one, other = identity(), identity(model="other")
-    check_unaltered(tmp_path / MANIFEST, one, one.key)
-    with pytest.raises(InputError, match=f"was edited: its identity has the key {one.row_key}.*is {other.row_key}"):
-        check_unaltered(tmp_path / MANIFEST, one, other.key)
+    first, other = identity(), identity(model="other")
+    check_unaltered(tmp_path / MANIFEST, first, first.key)
+    with pytest.raises(InputError, match=f"was edited: its identity has the key {first.row_key}.*is {other.row_key}"):
+        check_unaltered(tmp_path / MANIFEST, first, other.key)
 
 
 def test_versions_and_commit():

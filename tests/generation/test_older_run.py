@@ -35,7 +35,9 @@ def test_its_rollouts_are_read(older):
     with older.open(**AS_JUDGED) as run:
         groups = [rollouts for _, rollouts in run.groups()]
     assert [len(rollouts) for rollouts in groups] == [2] * 4
-    assert all(isinstance(one, Rollout) and one.run_identity is None for rollouts in groups for one in rollouts)
+    assert all(
+        isinstance(rollout, Rollout) and rollout.run_identity is None for rollouts in groups for rollout in rollouts
+    )
 
 
 @pytest.mark.parametrize("index", [True, False])

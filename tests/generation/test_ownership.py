@@ -8,9 +8,9 @@ from rollmill.errors import InputError
 from rollmill.files.names import MANIFEST
 from rollmill.generation.reverify import reverify
 from rollmill.verifiers import VerifierPool
-from tests.generation.made import append, identity, made, opened, owner
+from tests.generation.run_factory import append, completed_rollout, identity, opened, owner
 
-HERE, OTHER = identity(), identity(model="other")
+IDENTITY, OTHER = identity(), identity(model="other")
 
 
 def rows_of(folder, name="0001"):
@@ -56,8 +56,8 @@ def test_every_row_says_of_which_run_it_is(tmp_path):
 
 
 def test_what_stood_in_the_line_before_does_not_count(tmp_path):
-    line = made("p0").line.replace(b"{", b'{"run_identity":"0000000000000000",', 1)
-    assert orjson.loads(owner().stamp(line))["run_identity"] == HERE.row_key
+    line = completed_rollout("p0").line.replace(b"{", b'{"run_identity":"0000000000000000",', 1)
+    assert orjson.loads(owner().stamp(line))["run_identity"] == IDENTITY.row_key
 
 
 def test_without_its_manifest_a_run_continues_as_what_it_is(tmp_path):
@@ -75,7 +75,7 @@ def test_without_its_manifest_a_run_becomes_no_other(tmp_path):
     before = contents(tmp_path)
     message = refusal(tmp_path, same=OTHER, flags="--place")
     assert message == (
-        f"{tmp_path}/rollouts/0001.jsonl: line 1 is of the run {HERE.row_key}, the run asked for is "
+        f"{tmp_path}/rollouts/0001.jsonl: line 1 is of the run {IDENTITY.row_key}, the run asked for is "
         f"{OTHER.row_key}, and {tmp_path} has no {MANIFEST}: put the {MANIFEST} back, or give another --place"
     )
     assert contents(tmp_path) == before
@@ -94,7 +94,7 @@ def test_a_row_of_another_run_is_named(tmp_path, has_manifest):
     before = contents(tmp_path / "here")
     message = refusal(tmp_path / "here")
     assert message.startswith(f"{journal}: line 3 is of the run {OTHER.row_key}, ")
-    assert HERE.row_key in message
+    assert IDENTITY.row_key in message
     assert contents(tmp_path / "here") == before
 
 
@@ -103,7 +103,7 @@ def test_manifest_of_another_run_does_not_claim_the_rows(tmp_path):
     begun(tmp_path / "there", same=OTHER)
     shutil.copy(tmp_path / "there" / MANIFEST, tmp_path / "here" / MANIFEST)
     message = refusal(tmp_path / "here", same=OTHER)
-    assert "line 1 is of the run " + HERE.row_key in message
+    assert "line 1 is of the run " + IDENTITY.row_key in message
     assert f"a journal or a {MANIFEST} was copied or edited" in message
 
 
@@ -119,15 +119,19 @@ def test_edited_manifest_does_not_change_the_run(tmp_path, old):
     manifest["identity_key"] = OTHER.key
     (tmp_path / MANIFEST).write_bytes(orjson.dumps(manifest))
     if not old:
-        assert "line 1 is of the run " + HERE.row_key in refusal(tmp_path, same=OTHER)
+        assert "line 1 is of the run " + IDENTITY.row_key in refusal(tmp_path, same=OTHER)
 
 
-def places(value, *path):
-    """Every place in a JSON value."""
-    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, one in inner:
+def key_paths(value, *path):
+    """Yield the path of keys to every value in a JSON value."""
+    inner = ()
+    if isinstance(value, dict):
+        inner = value.items()
+    elif isinstance(value, list):
+        inner = enumerate(value)
+    for key, item in inner:
         yield (*path, key)
-        yield from places(one, *path, key)
+        yield from key_paths(item, *path, key)
 
 
 LARGE = 10**30
@@ -138,22 +142,22 @@ def test_any_manifest_edit_is_accepted_or_refused_in_one_line(tmp_path):
     begun(tmp_path, rows=1)
     path = tmp_path / MANIFEST
     manifest = path.read_text()
-    said = []
-    for place in places({**json.loads(manifest), "versions": {}}):
+    messages = []
+    for location in key_paths({**json.loads(manifest), "versions": {}}):
         for edit in EDITS:
             edited = json.loads(manifest)
             inner = edited
-            for key in place[:-1]:
+            for key in location[:-1]:
                 inner = inner[key]
-            inner[place[-1]] = edit
+            inner[location[-1]] = edit
             path.write_text(json.dumps(edited))
             try:
                 with opened(tmp_path):
                     pass
             except InputError as error:
-                said.append(str(error))
-    assert len(said) > 50
-    assert [message for message in said if not message.isprintable()] == []
+                messages.append(str(error))
+    assert len(messages) > 50
+    assert [message for message in messages if not message.isprintable()] == []
 
 
 @pytest.mark.parametrize(
@@ -191,7 +195,7 @@ def test_rows_of_older_versions_continue_with_their_manifest_only(tmp_path):
         append(run.journal, "p1", 1)
     with opened(tmp_path) as run:
         assert run.missing() == 1
-    assert [row.get("run_identity") for row in rows_of(tmp_path)] == [None] * 4 + [HERE.row_key]
+    assert [row.get("run_identity") for row in rows_of(tmp_path)] == [None] * 4 + [IDENTITY.row_key]
     (tmp_path / MANIFEST).unlink()
     for _ in range(2):  # the first try leaves nothing that the second would take for the run
         assert "line 1 does not say of which run it is" in refusal(tmp_path)
@@ -203,16 +207,16 @@ def test_unstamped_rows_do_not_belong_to_a_new_run(tmp_path):
     begun(tmp_path / "new", rows=0)
     shutil.copy(tmp_path / "old/rollouts/0001.jsonl", tmp_path / "new/rollouts/0001.jsonl")
     assert (
-        f"line 1 does not say of which run it is, and {tmp_path}/new is the run {HERE.row_key}: a journal"
+        f"line 1 does not say of which run it is, and {tmp_path}/new is the run {IDENTITY.row_key}: a journal"
         in refusal(tmp_path / "new")
     )
 
 
-@pytest.mark.parametrize("found", [7, [], {}, "", "x" * 5000, True, HERE.key])
-def test_an_identity_that_is_none_is_another(tmp_path, found):
+@pytest.mark.parametrize("stored", [7, [], {}, "", "x" * 5000, True, IDENTITY.key])
+def test_an_identity_that_is_none_is_another(tmp_path, stored):
     begun(tmp_path)
     with (tmp_path / "rollouts" / "0001.jsonl").open("ab") as file:
-        file.write(orjson.dumps(orjson.loads(made("p2", 1).line) | {"run_identity": found}) + b"\n")
+        file.write(orjson.dumps(orjson.loads(completed_rollout("p2", 1).line) | {"run_identity": stored}) + b"\n")
     message = refusal(tmp_path)
     assert "line 5 is of the run" in message
     assert len(message) < 1000
@@ -225,9 +229,9 @@ def test_a_raised_limit_keeps_the_rows_and_nothing_else_does(tmp_path):
         append(run.journal, "p0", 0, max_tokens=200)
     with opened(tmp_path, same=raised) as run:
         assert run.missing() == 5
-    assert {row["run_identity"] for row in rows_of(tmp_path)} == {HERE.row_key, raised.row_key}
+    assert {row["run_identity"] for row in rows_of(tmp_path)} == {IDENTITY.row_key, raised.row_key}
     with (tmp_path / "rollouts" / "0001.jsonl").open("ab") as file:
-        file.write(owner(identity(max_tokens=300)).stamp(made("p1", 1, max_tokens=300).line))
+        file.write(owner(identity(max_tokens=300)).stamp(completed_rollout("p1", 1, max_tokens=300).line))
     assert "line 6 is of the run" in refusal(tmp_path, same=raised)
 
 
@@ -240,7 +244,7 @@ def test_without_a_manifest_a_raised_limit_is_another_run(tmp_path):
 def test_a_run_that_was_scored_again(tmp_path):
     begun(tmp_path)
     pool = VerifierPool("numeric", accept_error=3.0)
-    scored = HERE.model_copy(update={"verification": pool.identity})
+    scored = IDENTITY.model_copy(update={"verification": pool.identity})
     with opened(tmp_path, same=scored, reverify=True) as run:
         assert reverify(run, pool) == 4
     assert {row["run_identity"] for row in rows_of(tmp_path, "0002")} == {scored.row_key}

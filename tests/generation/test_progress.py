@@ -3,7 +3,7 @@ import pytest
 from rollmill.generation import progress as module
 from rollmill.generation.progress import Progress, RolloutSnapshot, progress_of
 from rollmill.generation.tally import RolloutOutcome, Tally
-from tests.generation.made import append, opened, rollout
+from tests.generation.run_factory import append, opened, rollout
 
 
 @pytest.fixture
@@ -52,8 +52,8 @@ def test_rates_are_those_of_the_last_minute(clock):
 
 def test_failures_count_apart(clock):
     progress = Progress(total=4, left=4, before=Tally())
-    for one in (outcome(), outcome(state="unparseable"), outcome(state="failed")):
-        progress.observe(one)
+    for each in (outcome(), outcome(state="unparseable"), outcome(state="failed")):
+        progress.observe(each)
     snapshot = progress.snapshot()
     assert (snapshot.success_rate, snapshot.mean_error, snapshot.failed) == (0.5, 0.0, 1)
     assert snapshot.describe().endswith(" left, 1 failed")

@@ -5,7 +5,7 @@ from rollmill.generation.token_file import TokenReader
 from rollmill.inference.sampled_tokens import TokenSource
 from rollmill.inference.script import rendered, written
 from rollmill.inference.scripted import Conversation, Script, ScriptedAnswer, ScriptedServer
-from tests.generation.made import opened
+from tests.generation.run_factory import opened
 from tests.generation.test_chat import make
 
 SOURCE = TokenSource("0123456789abcdef", "processed_logprobs")
@@ -15,8 +15,8 @@ def recorded(folder, answer, **config):
     """The journal's rollout of one problem, its tokens, and the server."""
     script = Script(conversations=[Conversation(answers=[answer])])
     with opened(folder, rows=1, num_rollout=1) as run, ScriptedServer(script) as server:
-        (made,) = make(run, server.base_url, token_source=SOURCE, **config)
-        run.journal.append(made)
+        (completed,) = make(run, server.base_url, token_source=SOURCE, **config)
+        run.journal.append(completed)
         [[rollout]] = [rollouts for _, rollouts in run.groups()]
         reader = TokenReader(run.journal.path.parent)
         tokens = rollout.tokens and reader.read(rollout.tokens, rollout.instance_id, rollout.sample_id)
@@ -28,9 +28,9 @@ def test_what_is_learnt_is_what_was_sampled(tmp_path):
     answer = ScriptedAnswer(content="<answer>0</answer>", reasoning="hm")
     rollout, tokens, server = recorded(tmp_path, answer)
     (sequence,) = join_calls(tokens.calls)
-    learnt = bytes(label for label in sequence.labels if label != IGNORED)
-    assert bytes(sequence.input_ids) == rendered(server.bodies[0]["messages"]) + learnt
-    assert learnt == written({"content": rollout.completion, "reasoning_content": rollout.reasoning_content})
+    trained = bytes(label for label in sequence.labels if label != IGNORED)
+    assert bytes(sequence.input_ids) == rendered(server.bodies[0]["messages"]) + trained
+    assert trained == written({"content": rollout.completion, "reasoning_content": rollout.reasoning_content})
     assert tokens.calls[0].source == SOURCE
 
 
@@ -41,5 +41,5 @@ def test_a_cut_off_answer_has_no_end_to_learn(tmp_path):
 
 def test_a_failed_rollout_has_no_tokens(tmp_path):
     with opened(tmp_path, rows=1, num_rollout=1) as run, ScriptedServer(Script(always="400")) as server:
-        (made,) = make(run, server.base_url, token_source=SOURCE)
-    assert made.tokens == ()
+        (completed,) = make(run, server.base_url, token_source=SOURCE)
+    assert completed.tokens == ()

@@ -4,7 +4,7 @@ from rollmill.generation import reverify as module
 from rollmill.generation.reverify import reverify, verify_failed
 from rollmill.generation.run import Run
 from rollmill.verifiers import VerifierPool
-from tests.generation.made import append, identity, opened
+from tests.generation.run_factory import append, identity, opened
 
 
 @pytest.fixture
@@ -50,8 +50,8 @@ def test_verdicts_change_and_nothing_else(run_of_four):
     assert missing is None
     assert (failed.error.type, failed.success, failed.reward) == ("http_400", None, None)
     kept = {"verdict", "error", "reward", "success"}
-    for there, here in zip(before, (right, close, none), strict=True):
-        assert there.model_dump(exclude=kept) == here.model_dump(exclude=kept)
+    for earlier, later in zip(before, (right, close, none), strict=True):
+        assert earlier.model_dump(exclude=kept) == later.model_dump(exclude=kept)
 
 
 def test_again_and_again(run_of_four):
@@ -83,7 +83,7 @@ def test_many_rollouts_keep_their_order(tmp_path):
     same = identity().model_copy(update={"verification": pool.identity})
     with opened(tmp_path, rows=rows, num_rollout=5, same=same, reverify=True) as run:
         assert reverify(run, pool) == 200
-        assert all(one.success for _, group in run.groups() for one in group)
+        assert all(rollout.success for _, group in run.groups() for rollout in group)
 
 
 class Crash(BaseException):

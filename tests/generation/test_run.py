@@ -6,7 +6,7 @@ from rollmill.errors import InputError
 from rollmill.generation.manifest import read_manifest
 from rollmill.generation.run import loading_folder
 from rollmill.records import Problem
-from tests.generation.made import append, identity, opened
+from tests.generation.run_factory import append, identity, opened
 from tests.problems.conftest import make_png
 
 P0 = Problem(instance_id="p0", prompt="q")
@@ -39,7 +39,7 @@ def test_it_continues_where_it_was(tmp_path):
         assert run.manifest.started_at == started
         assert run.manifest.totals == {"done": 1}
         assert run.manifest.ended_at is None
-        assert [one and one.sample_id for one in next(run.groups())[1]] == [None, 1]
+        assert [rollout and rollout.sample_id for rollout in next(run.groups())[1]] == [None, 1]
 
 
 def test_more_rollouts_continue_a_run(tmp_path):
@@ -63,10 +63,10 @@ def test_rollouts_that_do_not_come_out_even(tmp_path, expected, shares):
         assert (run.expected, run.missing(), run.num_rollout) == (expected, expected, max(shares))
 
 
-@pytest.mark.parametrize(("first", "wanted"), [(None, [0, 1, 2]), (0, []), (1, [0]), (2, [0, 1]), (9, [0, 1, 2])])
-def test_only_the_first_few(tmp_path, first, wanted):
+@pytest.mark.parametrize(("first", "pending"), [(None, [0, 1, 2]), (0, []), (1, [0]), (2, [0, 1]), (9, [0, 1, 2])])
+def test_only_the_first_few(tmp_path, first, pending):
     with opened(tmp_path, num_rollout=3) as run:
-        assert [sample for sample, _ in run.pending(P0, first)] == wanted
+        assert [sample for sample, _ in run.pending(P0, first)] == pending
 
 
 def test_what_differs_is_named_with_old_and_new_value(tmp_path):

@@ -43,7 +43,7 @@ def test_what_turns_something_off_is_said(value):
 
 
 @pytest.mark.parametrize(
-    ("given", "words"),
+    ("fields", "words"),
     [
         ({"top_k": 0}, "must be -1, for all tokens, or at least 1"),
         ({"top_k": -2}, "must be -1, for all tokens, or at least 1"),
@@ -69,10 +69,10 @@ def test_what_turns_something_off_is_said(value):
         ({"reasoning_effort": ""}, "at least 1 character"),
     ],
 )
-def test_values_that_cannot_be(given, words):
+def test_values_that_cannot_be(fields, words):
     for model in (SamplingParameters, Sampling):
         with pytest.raises(ValidationError, match=words):
-            model(**given)
+            model(**fields)
 
 
 def test_json_is_read_from_text_and_from_mappings():

@@ -2,17 +2,19 @@ import orjson
 
 from rollmill.generation.progress import progress_of
 from rollmill.generation.shard import ProblemScheduler, ShardRollouts, ShardRun
-from tests.generation.made import append, made, opened
+from tests.generation.run_factory import append, completed_rollout, opened
 
 
 def ids(shard):
-    return [(one.problem.instance_id, [sample_id for sample_id, _ in one.pending]) for one in shard.problems]
+    return [(part.problem.instance_id, [sample_id for sample_id, _ in part.pending]) for part in shard.problems]
 
 
 def rows_of(shard, **fields):
-    """All of a shard, made."""
+    """Return completed rollouts for all of a shard."""
     return [
-        made(one.problem.instance_id, sample_id, **fields) for one in shard.problems for sample_id, _ in one.pending
+        completed_rollout(part.problem.instance_id, sample_id, **fields)
+        for part in shard.problems
+        for sample_id, _ in part.pending
     ]
 
 
@@ -41,9 +43,14 @@ def test_every_rollout_is_journaled_once(tmp_path):
         shard = sharding.cut(4)
         rows = rows_of(shard)
         assert sharding.take(shard, ShardRollouts(rows, "w")).counts() == (4, 4, 0, 0)
-        assert sharding.take(shard, ShardRollouts([*rows, made("nobody", 0)], "w")).counts() == (0, 0, 0, 0)
+        assert sharding.take(shard, ShardRollouts([*rows, completed_rollout("nobody", 0)], "w")).counts() == (
+            0,
+            0,
+            0,
+            0,
+        )
         assert journaled(run) == [("p0", 0), ("p0", 1), ("p1", 0), ("p1", 1)]
-        assert run.journal.path.read_bytes() == b"".join(run.journal.owner.stamp(one.line) for one in rows)
+        assert run.journal.path.read_bytes() == b"".join(run.journal.owner.stamp(row.line) for row in rows)
         assert progress.snapshot().done == 4
         assert run.missing() == 0
 
@@ -52,7 +59,7 @@ def test_returned_rollouts_are_cut_again_but_failures_are_not(tmp_path):
     with opened(tmp_path, rows=3, num_rollout=2) as run:
         sharding = ProblemScheduler(run, progress_of(run))
         shard = sharding.cut(4)
-        kept = [made("p0", 0), made("p1", 1, state="failed:timeout")]
+        kept = [completed_rollout("p0", 0), completed_rollout("p1", 1, state="failed:timeout")]
         assert sharding.take(shard, ShardRollouts(kept, "w", given_up=True)).counts() == (2, 1, 0, 1)
         assert sharding.left == 4
         again = sharding.cut(1)
@@ -71,7 +78,7 @@ def test_failed_rollouts_are_handed_out_once_on_retry(tmp_path):
     with opened(tmp_path, rows=2, num_rollout=2, retry="failed") as run:
         sharding = ProblemScheduler(run, progress_of(run))
         shard = sharding.cut(100)
-        assert [one.pending for one in shard.problems] == [[(0, 3), (1, 3)]]
+        assert [part.pending for part in shard.problems] == [[(0, 3), (1, 3)]]
         assert sharding.take(shard, ShardRollouts(rows_of(shard, state="failed:timeout"), "w")).counts()[3] == 2
         assert sharding.cut(1) is None
 
@@ -81,7 +88,7 @@ def test_a_canary_is_not_cut_again(tmp_path):
         sharding = ProblemScheduler(run, progress_of(run))
         canary = sharding.cut_first(run.problems(), 2)
         assert ids(canary) == [("p0", [0, 1]), ("p1", [0, 1])]
-        sharding.take(canary, ShardRollouts([made("p0", 0)], "w", given_up=True))
+        sharding.take(canary, ShardRollouts([completed_rollout("p0", 0)], "w", given_up=True))
         assert ids(sharding.cut(1)) == [("p0", [1]), ("p1", [0, 1])]
         assert ids(sharding.cut(100)) == [("p0", [2]), ("p1", [2])]
         assert sharding.cut_first([], 2) is None
@@ -90,12 +97,12 @@ def test_a_canary_is_not_cut_again(tmp_path):
 def test_a_part_sorts_what_is_made_by_shard(tmp_path):
     with opened(tmp_path, rows=3, num_rollout=1) as run:
         sharding = ProblemScheduler(run, progress_of(run))
-        one, other = sharding.cut(2), sharding.cut(2)
+        shard, other = sharding.cut(2), sharding.cut(2)
     part = ShardRun(tmp_path)
-    first, second = part.take(one), part.take(other)
-    for row in (made("p2", 0), made("p1", 0)):
+    first, second = part.take(shard), part.take(other)
+    for row in (completed_rollout("p2", 0), completed_rollout("p1", 0)):
         part.append(row)
-    part.release(one)
-    part.append(made("p0", 0))  # nobody's any more
+    part.release(shard)
+    part.append(completed_rollout("p0", 0))  # nobody's any more
     assert [[row.instance_id for row in rows] for rows in (first, second)] == [["p1"], ["p2"]]
     assert part.pending(other.problems[0].problem, 0) == []

@@ -10,7 +10,7 @@ from rollmill.generation.progress import Progress, progress_of
 from rollmill.generation.session import RolloutSession
 from rollmill.generation.tally import Tally
 from rollmill.inference.scripted import Script, ScriptedServer
-from tests.generation.made import made, open_journal, opened
+from tests.generation.run_factory import completed_rollout, open_journal, opened
 from tests.generation.sessions import asking
 
 
@@ -20,11 +20,11 @@ def test_a_session_finds_more_than_it_begins_with(tmp_path):
         progress = progress_of(run)
         with RolloutSession(run, asking(server.base_url), slots="auto", progress=progress) as session:
             session.generate(list(run.problems()))
-            found = session.found_slots
+            best = session.found_slots
         assert run.missing() == 0
     assert server.requests == 960  # none was sent twice: changing the number costs no rollout
     assert server.most_in_flight > 8
-    assert progress.snapshot().describe().endswith(f"{found} at a time")
+    assert progress.snapshot().describe().endswith(f"{best} at a time")
 
 
 class Falling(ConcurrencyController):
@@ -42,7 +42,7 @@ def test_slots_that_are_too_many_end_with_their_rollouts(tmp_path):
         at_once = len(running)
         await asyncio.sleep(0)
         running.remove(work)
-        return made("a", work, latency_s=float(at_once))
+        return completed_rollout("a", work, latency_s=float(at_once))
 
     async def run(journal):
         async with Engine(attempt, journal, slots=Falling(start=8)) as engine:

@@ -1,5 +1,5 @@
 from rollmill.generation.tally import RolloutOutcome, Tally
-from tests.generation.made import rollout
+from tests.generation.run_factory import rollout
 
 
 def outcome(**fields):
@@ -8,14 +8,14 @@ def outcome(**fields):
 
 def test_counting():
     tally = Tally()
-    for one in (
+    for each in (
         outcome(error=0.0),
         outcome(error=2.0, finish_reason="length"),
         outcome(state="unparseable"),
         outcome(state="failed:timeout"),
         outcome(state="failed:http_400"),
     ):
-        tally.add(one)
+        tally.add(each)
     assert tally.counts() == (5, 2, 1, 2)
     assert tally.success == 1
     assert (tally.error_sum, tally.errors_counted) == (2.0, 2)

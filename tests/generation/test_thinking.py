@@ -10,7 +10,7 @@ from rollmill.inference.scripted import Conversation, Script, ScriptedAnswer, Sc
 from rollmill.records import Rollout
 from rollmill.verifiers import VerifierPool
 from tests.chat_template import render, rendered_by_a_server
-from tests.generation.made import opened
+from tests.generation.run_factory import opened
 from tests.generation.test_chat import make, read
 from tests.inference.raw_server import RawServer
 
@@ -25,8 +25,8 @@ def test_thoughts_and_template_arguments_are_journaled(tmp_path):
     sampling = Sampling(chat_template_kwargs={"enable_thinking": False}, extra_body={"tools": [LOOK_UP]}, top_k=20)
     thinking = answering(content="<answer>0</answer>", reasoning="hm")
     with opened(tmp_path, rows=1, num_rollout=1) as run, thinking as server:
-        (made,) = make(run, server.base_url, sampling=sampling)
-    row = orjson.loads(made.line)
+        (completed,) = make(run, server.base_url, sampling=sampling)
+    row = orjson.loads(completed.line)
     (body,) = server.bodies
     assert body["top_k"] == 20
     assert (row["completion"], row["reasoning_content"], row["success"]) == ("<answer>0</answer>", "hm", True)
@@ -37,11 +37,11 @@ def test_thoughts_and_template_arguments_are_journaled(tmp_path):
 def test_thoughts_alone_are_an_empty_completion(tmp_path):
     thoughts = answering(content=None, reasoning="It is <answer>0</answer>.", finish_reason="length")
     with opened(tmp_path, rows=1, num_rollout=1) as run, thoughts as server:
-        (made,) = make(run, server.base_url)
-        run.journal.append(made)
-        row = read(made)
+        (completed,) = make(run, server.base_url)
+        run.journal.append(completed)
+        row = read(completed)
         assert (row.completion, row.status, row.verdict.reason) == ("", "unparseable", REASONING_ONLY)
-        assert made.outcome.truncated
+        assert completed.outcome.truncated
         reverify(run, VerifierPool("exact", accept_error=0.0))
         [[again]] = [rollouts for _, rollouts in run.groups()]
     assert (again.verdict.reason, again.verdict.verifier[:5]) == (REASONING_ONLY, "exact")
@@ -62,10 +62,10 @@ def test_thoughts_alone_are_an_empty_completion(tmp_path):
 def test_no_text_is_judged_once_and_counted_by_its_reason(tmp_path, message, finish_reason, reason):
     body = orjson.dumps({"choices": [{"message": message, "finish_reason": finish_reason}]})
     with opened(tmp_path, rows=1, num_rollout=1) as run, RawServer(lambda *_: (200, body)) as server:
-        (made,) = make(run, server.base_url)
+        (completed,) = make(run, server.base_url)
         assert len(server.headers) == 1
-        run.journal.append(made)
-        row = read(made)
+        run.journal.append(completed)
+        row = read(completed)
         reverify(run, VerifierPool("exact", accept_error=0.0))
         [[again]] = [rollouts for _, rollouts in run.groups()]
     assert (row.completion.strip(), row.status, row.verdict.reason) == ("", "unparseable", reason)
@@ -77,10 +77,10 @@ def test_a_call_of_a_tool_is_not_lost(tmp_path):
     call = {"id": "a", "type": "function", "function": {"name": "look_up", "arguments": '{"x": 1}'}}
     calling = answering(content=None, tool_calls=[call], reasoning="hm", finish_reason="tool_calls")
     with opened(tmp_path, rows=1, num_rollout=1) as run, calling as server:
-        (made,) = make(run, server.base_url, sampling=Sampling(extra_body={"tools": [LOOK_UP]}))
-    row = read(made)
+        (completed,) = make(run, server.base_url, sampling=Sampling(extra_body={"tools": [LOOK_UP]}))
+    row = read(completed)
     assert (row.completion, row.tool_calls) == ("", [call])
-    older = orjson.loads(made.line)
+    older = orjson.loads(completed.line)
     older["metadata"]["tool_calls"] = older.pop("tool_calls")
     assert Rollout.model_validate(older).tool_calls == [call]
     assert row.verdict.reason != REASONING_ONLY

@@ -32,13 +32,13 @@ def sampled(draw, beginning=()):
 @st.composite
 def rollouts(draw):
     prompt = draw(ids)
-    made = []
+    result = []
     for sample_id in range(draw(st.integers(1, 4))):
         calls = [draw(sampled(prompt))]
         for _ in range(draw(st.integers(0, 3))):
             calls.append(draw(sampled(draw(st.sampled_from(calls)).sequence)))
-        made.append(RolloutTokens(draw(st.text(max_size=5)), sample_id, calls))
-    return made
+        result.append(RolloutTokens(draw(st.text(max_size=5)), sample_id, calls))
+    return result
 
 
 def tokens_of(prompt: list[int], written: list[int], sample_id: int = 0) -> RolloutTokens:
@@ -47,11 +47,11 @@ def tokens_of(prompt: list[int], written: list[int], sample_id: int = 0) -> Roll
 
 
 @given(rollouts())
-def test_what_is_read_is_what_was_written(tmp_path_factory, made):
+def test_what_is_read_is_what_was_written(tmp_path_factory, recorded):
     folder = tmp_path_factory.mktemp("tokens")
     file, reader = TokenFile(folder / "0001.tokens"), TokenReader(folder)
-    locations = [file.append(tokens) for tokens in made]
-    for tokens, location in zip(made, locations, strict=True):
+    locations = [file.append(tokens) for tokens in recorded]
+    for tokens, location in zip(recorded, locations, strict=True):
         assert reader.read(location, tokens.instance_id, tokens.sample_id) == tokens
     file.close()
     reader.close()

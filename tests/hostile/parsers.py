@@ -174,7 +174,7 @@ PARSERS: dict[str, Callable[[str], object]] = {
     "episodes.config_file": _settings,
     "episodes.policy": split_policy,
     "exports.card": lambda text: list(read_sections(text)),
-    "exports.front matter": lambda text: _CONFIGS.sub("", found[1]) if (found := _FRONT_MATTER.match(text)) else None,
+    "exports.front matter": lambda text: _CONFIGS.sub("", match[1]) if (match := _FRONT_MATTER.match(text)) else None,
     "exports.is_blank": lambda text: is_blank(json.dumps(text).encode()),
     "files.json_array": _array,
     "files.rows": lambda text: parse_line(1, text.encode("utf-8", "replace")),
@@ -201,7 +201,7 @@ _REFUSALS = (InputError, ValueError, TemplateError)
 
 def parse_all(name: str) -> None:
     """Parses every text by one parser, in this process; what it is at is on stderr."""
-    for text in [*((one * N)[:N] for one in REPEATED), *MIXED]:
+    for text in [*((text_part * N)[:N] for text_part in REPEATED), *MIXED]:
         began = resource.getrusage(resource.RUSAGE_SELF).ru_utime
         resource.setrlimit(resource.RLIMIT_CPU, (int(began) + LIMIT_S + 1, -1))
         try:

@@ -55,6 +55,6 @@ def test_sections_are_found_between_what_people_wrote():
     config = {"name": "a", "files": {"train": "a.jsonl"}}
     ours = f"<!-- rollmill:export {json.dumps(config)} -->\n\nA\n\n<!-- rollmill:end -->\n"
     card = f"# T\n<!-- rollmill:export {{no json}} -->\n\nx\n\n<!-- rollmill:end -->\n\n{ours}\ntext\n{ours}"
-    found = list(read_sections(card))
-    assert [section.config for section in found] == [config, config]
-    assert [card[section.begin : section.end] for section in found] == [ours, ours]
+    sections = list(read_sections(card))
+    assert [section.config for section in sections] == [config, config]
+    assert [card[section.begin : section.end] for section in sections] == [ours, ours]

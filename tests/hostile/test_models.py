@@ -55,12 +55,12 @@ def with_code(base, tmp_path, marker):
     """A model whose configuration, weights and tokenizer all name classes in a file beside them."""
     folder = Path(shutil.copytree(base, tmp_path / "theirs"))
     (folder / "evil.py").write_text(CODE.format(marker=str(marker)))
-    for name, own in (
+    for name, class_name in (
         ("config.json", {"model_type": "evil", "auto_map": {"AutoConfig": "evil.Config",
                          "AutoModelForCausalLM": "evil.Model", "AutoTokenizer": ["evil.Tokenizer", None]}}),
         ("tokenizer_config.json", {"tokenizer_class": "Evil", "auto_map": {"AutoTokenizer": ["evil.Tokenizer", None]}}),
     ):  # fmt: skip
-        (folder / name).write_text(json.dumps(json.loads((folder / name).read_text()) | own))
+        (folder / name).write_text(json.dumps(json.loads((folder / name).read_text()) | class_name))
     return folder
 
 
@@ -132,9 +132,9 @@ def test_a_module_that_an_adapter_names_is_not_imported(base, tmp_path, monkeypa
     monkeypatch.syspath_prepend(tmp_path)
     make_adapter(tmp_path / "adapter", str(base))
     config = tmp_path / "adapter/adapter_config.json"
-    own = {"megatron_config": {"a": 1}, "megatron_core": "evil", "auto_mapping": {"base_model_class": "Model",
+    settings = {"megatron_config": {"a": 1}, "megatron_core": "evil", "auto_mapping": {"base_model_class": "Model",
            "parent_library": "evil"}}  # fmt: skip
-    config.write_text(json.dumps(json.loads(config.read_text()) | own))
+    config.write_text(json.dumps(json.loads(config.read_text()) | settings))
     with contextlib.suppress(ValueError):  # PEFT refuses the name
         load_pair(resolve_pair(str(base), adapter_theta=str(tmp_path / "adapter")))
     assert not marker.exists()
@@ -165,19 +165,19 @@ def test_a_checkpoint_that_somebody_has_changed_runs_nothing(base, tmp_path, mon
     from tests.jobs.training.tiny_models import row, write_rows
 
     rows = write_rows(tmp_path / "train.jsonl", [row(n, "ab" * (n % 5 + 1)) for n in range(24)])
-    given = TrainLora(
+    parameters = TrainLora(
         model_path=str(base), train_data=rows, output_dir=str(tmp_path / "run"), max_length=128, lora_r=4, save_steps=2,
         num_train_epochs=6, num_gpus=0,
     )  # fmt: skip
     checkpoints = tmp_path / "run" / CHECKPOINTS
     with prepared_workers(), pytest.raises(RunStoppedError):
-        run_training(given, stop=lambda: bool(whole_checkpoints(checkpoints)))
+        run_training(parameters, stop=lambda: bool(whole_checkpoints(checkpoints)))
     for checkpoint in whole_checkpoints(checkpoints):  # whichever is the one that it continues from
         torch.save({"state": Payload(marker)}, checkpoint_path(checkpoints, checkpoint.step) / name)
     with prepared_workers():
         if name == "training_args.bin":
-            run_training(given)  # nobody reads it
+            run_training(parameters)  # nobody reads it
         else:
             with pytest.raises(InputError, match="holds more than numbers, and is not read"):
-                run_training(given)
+                run_training(parameters)
     assert not marker.exists()

@@ -18,8 +18,8 @@ def write_safetensors(path, shapes):
 def write_adapter(folder, shapes=None, **config):
     """An adapter of rank 4 for `org/base`; `config` changes its configuration."""
     write_safetensors(folder / "adapter_model.safetensors", shapes or {})
-    given = {"base_model_name_or_path": "org/base", "peft_type": "LORA", "r": 4, **config}
-    (folder / "adapter_config.json").write_bytes(orjson.dumps(given))
+    fields = {"base_model_name_or_path": "org/base", "peft_type": "LORA", "r": 4, **config}
+    (folder / "adapter_config.json").write_bytes(orjson.dumps(fields))
     return folder
 
 

@@ -19,11 +19,11 @@ def ask(*urls, content=None, count=1, together=True, **config):
         pool = EndpointPool([Endpoint(url) for url in urls])
         client = ChatClient(pool, ClientConfig(**config))
         async with client:
-            asked = [client.complete(body() if content is None else content) for _ in range(count)]
+            requests = [client.complete(body() if content is None else content) for _ in range(count)]
             if together:
-                answers = await asyncio.gather(*asked, return_exceptions=True)
+                answers = await asyncio.gather(*requests, return_exceptions=True)
             else:
-                answers = [await one for one in asked]
+                answers = [await request for request in requests]
         assert [e.outstanding for e in pool.endpoints] == [0] * len(urls)
         return answers, client
 

@@ -7,13 +7,13 @@ import psutil
 
 
 def living(pids):
-    """Those of `pids` that still run: zombies do not."""
-    found = []
+    """Return those of `pids` that still run; zombies do not."""
+    running = []
     for pid in pids:
         with suppress(psutil.NoSuchProcess):
             if psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
-                found.append(pid)
-    return found
+                running.append(pid)
+    return running
 
 
 class Tree:
@@ -25,16 +25,16 @@ class Tree:
         self.command = ["bash", "-c", f"{before}{sleep} & setsid {sleep} & (setsid {sleep} &); {after}"]
 
     def processes(self, name=None):
-        """Those whose command line has the mark, of one program or of all (keeper included)."""
-        found = []
+        """Return the processes whose command line has the mark, of one program or of all, with the supervisor."""
+        matching = []
         for process in psutil.process_iter(["cmdline", "status"]):
             line = process.info["cmdline"] or []
             marked = any(self.mark in part for part in line) and process.info["status"] != psutil.STATUS_ZOMBIE
             if marked and name in (None, line[0]):
-                found.append(process)
-        return found
+                matching.append(process)
+        return matching
 
-    def stands(self):
+    def is_running(self):
         return len(self.processes("sleep")) == 3
 
     def is_gone(self):

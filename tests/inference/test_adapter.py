@@ -8,19 +8,19 @@ from tests.inference.adapters import write_adapter
 
 
 @pytest.fixture(params=[True, False])
-def places(request, monkeypatch):
-    """Those of one adapter, and of two: on a CPU one more, which stays empty."""
+def max_loras(request, monkeypatch):
+    """The arguments for one adapter, and for two: on a CPU one slot more, which stays empty."""
     monkeypatch.setattr(adapter_module, "has_accelerator", lambda: request.param)
     return ([], ["--max-loras", "2"]) if request.param else (["--max-loras", "2"], ["--max-loras", "3"])
 
 
-def test_adapter_gives_the_vllm_arguments(tmp_path, monkeypatch, places):
+def test_adapter_gives_the_vllm_arguments(tmp_path, monkeypatch, max_loras):
     write_adapter(tmp_path / "a=1,b")
     monkeypatch.chdir(tmp_path)
     adapter = read_adapter("a=1,b")
     assert (adapter.folder, adapter.base, adapter.rank) == (tmp_path / "a=1,b", "org/base", 4)
     *flags, module = adapter.arguments("run=1,a")
-    assert flags == ["--enable-lora", "--max-lora-rank", "8", *places[0], "--lora-modules"]
+    assert flags == ["--enable-lora", "--max-lora-rank", "8", *max_loras[0], "--lora-modules"]
     assert orjson.loads(module) == {"name": "run=1,a", "path": str(tmp_path / "a=1,b")}
 
 
@@ -32,10 +32,10 @@ def test_an_adapter_brings_the_ends_that_it_was_taught(tmp_path):
     assert flags[flags.index("--generation-config") + 1] == str(tmp_path / "b")
 
 
-def test_several_are_served_in_one_batch_by_the_greatest_rank(tmp_path, places):
+def test_several_are_served_in_one_batch_by_the_greatest_rank(tmp_path, max_loras):
     adapters = {name: read_adapter(write_adapter(tmp_path / name, r=rank)) for name, rank in (("a", 4), ("b", 9))}
     *flags, a, b = adapter_arguments(adapters)
-    assert flags == ["--enable-lora", "--max-lora-rank", "16", *places[1], "--lora-modules"]
+    assert flags == ["--enable-lora", "--max-lora-rank", "16", *max_loras[1], "--lora-modules"]
     assert [orjson.loads(module)["name"] for module in (a, b)] == ["a", "b"]
     assert adapter_arguments({}) == []
 

@@ -54,8 +54,8 @@ def test_a_conversation_leaves_an_endpoint_that_fails_for_good():
 def test_conversations_between_their_turns_count():
     async def run():
         pool = pool_of(2)
-        with pool.conversation("a") as one, pool.conversation("b") as other:
-            assert await endpoint_of(pool, one) is not await endpoint_of(pool, other)
+        with pool.conversation("a") as first, pool.conversation("b") as other:
+            assert await endpoint_of(pool, first) is not await endpoint_of(pool, other)
 
     asyncio.run(run())
 

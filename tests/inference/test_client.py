@@ -156,9 +156,9 @@ def test_one_server_of_two_refuses(hurried, closed_port):
 
 
 def test_requests_are_balanced():
-    with ScriptedServer(Script(latency_s=0.2)) as one, ScriptedServer(Script(latency_s=0.2)) as two:
-        ask(one.base_url, two.base_url, count=10)
-        assert (one.requests, two.requests) == (5, 5)
+    with ScriptedServer(Script(latency_s=0.2)) as first, ScriptedServer(Script(latency_s=0.2)) as second:
+        ask(first.base_url, second.base_url, count=10)
+        assert (first.requests, second.requests) == (5, 5)
 
 
 def test_a_server_that_is_gone_for_good():
@@ -418,7 +418,7 @@ def test_no_tool_calls(none):
 
 
 @pytest.mark.parametrize(
-    ("called", "found"),
+    ("called", "calls"),
     [
         ([tool_call(name="bash", arguments={"command": "ls"})], [("a", "bash", '{"command":"ls"}')]),
         ([tool_call(name=None, arguments=None)], [("a", "", "")]),
@@ -429,8 +429,8 @@ def test_no_tool_calls(none):
         ("ls", [("", "", "ls")]),
     ],
 )
-def test_malformed_tool_call_is_kept_and_no_failure(called, found):
-    assert completion({"content": None, "tool_calls": called}).tool_calls == tuple(ToolCall(*one) for one in found)
+def test_malformed_tool_call_is_kept_and_no_failure(called, calls):
+    assert completion({"content": None, "tool_calls": called}).tool_calls == tuple(ToolCall(*call) for call in calls)
 
 
 def test_tool_calls_arrive():

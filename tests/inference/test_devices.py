@@ -1,4 +1,4 @@
-"""What a machine has, and what is said where torch cannot use it. The torch is the real one, a build for CPUs here."""
+"""Detection of GPUs, and messages where torch cannot use them. The torch is the real one, a build for CPUs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeMachine:
 
 @pytest.fixture
 def cuda(monkeypatch: pytest.MonkeyPatch):
-    """Makes torch a build for CUDA 13.0 that says what it is told to, or that runs on the CPU what it is given."""
+    """Makes torch a build for CUDA 13.0 that returns given values, or runs kernels on the CPU."""
 
     def make(why: str | None = None, *, warned: bool = False, kernel: str | None = None) -> None:
         def available() -> bool:
@@ -226,9 +226,9 @@ def test_hidden_gpu_is_reported(machine: FakeMachine, cuda, monkeypatch) -> None
 
 def test_amd_gpu_is_refused_unless_cpu_is_requested(machine: FakeMachine, monkeypatch) -> None:
     machine.show("kfd")
-    for wanted in ("auto", "cuda"):
+    for choice in ("auto", "cuda"):
         with pytest.raises(InputError, match=r"^the AMD GPU here .* --base_url; or ask for the CPU: --device cpu"):
-            choose_device(wanted)
+            choose_device(choice)
     assert choose_device("cpu") == "cpu"
     monkeypatch.setenv("ROLLMILL_KIND", "cpu")
     assert choose_device() == "cpu"

@@ -38,9 +38,9 @@ endpoint = st.builds(
 
 
 @given(st.lists(endpoint, min_size=1, max_size=6))
-def test_pick_takes_the_least_busy_of_the_usable(made):
-    usable = [e for e in made if e.fatal_error is None and not e.recovering and e.rests_until <= time.monotonic()]
-    picked = EndpointPool(made).pick()
+def test_pick_takes_the_least_busy_of_the_usable(endpoints):
+    usable = [e for e in endpoints if e.fatal_error is None and not e.recovering and e.rests_until <= time.monotonic()]
+    picked = EndpointPool(endpoints).pick()
     if usable:
         assert picked in usable
         assert picked.outstanding == min(e.outstanding for e in usable)
@@ -52,14 +52,14 @@ def test_pick_takes_the_least_busy_of_the_usable(made):
 def test_requests_are_spread_evenly(count, steps):
     async def run():
         pool = pool_of(*"abcde"[:count])
-        held = []
+        acquired = []
         for takes in steps:
-            if takes or not held:
-                held.append(await pool.acquire())
+            if takes or not acquired:
+                acquired.append(await pool.acquire())
             else:
-                pool.release(held.pop())  # the latest, which keeps the spread even
+                pool.release(acquired.pop())  # the latest, which keeps the spread even
             outstanding = [e.outstanding for e in pool.endpoints]
-            assert sum(outstanding) == len(held)
+            assert sum(outstanding) == len(acquired)
             assert max(outstanding) - min(outstanding) <= 1
 
     asyncio.run(run())
@@ -125,8 +125,8 @@ def test_waiting_for_one_that_is_being_restarted():
 def test_all_gone():
     async def run():
         pool = pool_of("a", "b")
-        for place, one in enumerate(pool.endpoints):
-            one.fatal_error = f"reason {place}"
+        for index, endpoint in enumerate(pool.endpoints):
+            endpoint.fatal_error = f"reason {index}"
         with pytest.raises(ServingError, match="http://a/v1: reason 0; http://b/v1: reason 1"):
             await pool.acquire()
 

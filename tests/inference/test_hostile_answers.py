@@ -306,12 +306,12 @@ def test_a_redirect_that_is_not_followed_names_the_address_to_use():
 
 def test_where_a_redirect_leads_is_shown_escaped():
     with ByteServer(answering(b"", "Location: http://a/\x1b[2J\u202e", status="302 Found")) as server:
-        for message in (failing(server.base_url).message, _said(lambda: call(server.base_url))):
+        for message in (failing(server.base_url).message, _error_text(lambda: call(server.base_url))):
             assert message.isprintable()
 
 
-def _said(act):
-    with pytest.raises(Exception) as raised:  # noqa: PT011  # what is said matters, not by which class
+def _error_text(act):
+    with pytest.raises(Exception) as raised:  # noqa: PT011  # the message matters, not the class
         act()
     return str(raised.value)
 
@@ -338,7 +338,7 @@ def test_sandboxes_and_searches_fail_outside_when_they_are_redirected():
 NESTED = b'{"choices": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
 
 
-def said(content: str, **more) -> bytes:
+def chat_answer(content: str, **more) -> bytes:
     return orjson.dumps({"choices": [{"message": {"content": content}, "finish_reason": "stop"}], **more})
 
 
@@ -356,10 +356,10 @@ def said(content: str, **more) -> bytes:
         b'{"choices": [{"message": {"content": 7}}]}',
         b'{"choices": [{"message": {"content": NaN}}]}',
         b'{"choices": {"0": {}}}',
-        said("a")
+        chat_answer("a")
         .replace(b'"a"', b'"a\\ud800"')
         .replace(b"}]}", b'}], "usage": {"prompt_tokens": 1' + b"0" * 5000 + b"}}"),
-        said("a")[:-1],
+        chat_answer("a")[:-1],
         b"<html>no model here</html>",
         b'data: {"choices": []}\n\ndata: [DONE]\n\n',
     ],
@@ -418,7 +418,7 @@ def test_server_messages_are_shown_escaped(status):
     content = orjson.dumps({"error": {"message": "\x1b]0;owned\x07 \u202e no"}, "detail": "\x1b]0;owned\x07"})
     with ByteServer(answering(content, status=status)) as server:
         assert "\\x1b]0;owned" in failing(server.base_url).message
-        assert "\\x1b]0;owned" in _said(lambda: call(server.base_url))
+        assert "\\x1b]0;owned" in _error_text(lambda: call(server.base_url))
 
 
 def test_a_wait_that_a_server_asks_for_is_bounded():
@@ -524,15 +524,15 @@ def test_any_response_is_an_answer_or_a_failure(any_server, status, headers, bod
 @given(st.lists(st.binary(max_size=40), max_size=8), st.integers(0, 200))
 def test_a_body_is_what_was_sent_or_refused(pieces, limit):
     body = AnswerBody("http://a", {}, limit=limit)
-    whole = b"".join(pieces)
+    content = b"".join(pieces)
     try:
         for piece in pieces:
             body.add(piece)
     except AnswerError:
-        assert len(whole) > limit
+        assert len(content) > limit
     else:
-        assert body.content() == whole
-        assert len(whole) <= limit
+        assert body.content() == content
+        assert len(content) <= limit
 
 
 @given(st.binary(max_size=300), st.integers(0, 300), st.sampled_from(["gzip", "deflate", "raw"]))

@@ -49,9 +49,9 @@ def test_large_weights_are_sampled_from_first_to_last_byte(checkpoint):
     with weights.open("wb") as file:
         file.truncate(20_000_000)
     seen = {model_identity(str(checkpoint))}
-    for place in (0, 19_999_999):
+    for offset in (0, 19_999_999):
         with weights.open("r+b") as file:
-            file.seek(place)
+            file.seek(offset)
             file.write(b"x")
         seen.add(model_identity(str(checkpoint)))
     assert len(seen) == 3

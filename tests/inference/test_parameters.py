@@ -5,7 +5,7 @@ from rollmill.inference.parameters import check_urls
 
 
 @pytest.mark.parametrize(
-    ("given", "asked"),
+    ("url", "address"),
     [
         ("http://h:8000", "http://h:8000/v1/chat/completions"),
         ("http://h:8000/", "http://h:8000/v1/chat/completions"),
@@ -25,8 +25,8 @@ from rollmill.inference.parameters import check_urls
         ("https://p/chat/completions", "https://p/chat/completions"),
     ],
 )
-def test_where_requests_go(given, asked):
-    assert Endpoint(check_urls([given])[0]).chat_url == asked
+def test_where_requests_go(url, address):
+    assert Endpoint(check_urls([url])[0]).chat_url == address
 
 
 @pytest.mark.parametrize(

@@ -14,14 +14,14 @@ from rollmill.inference.scripted import Script, ScriptedServer
 
 @pytest.fixture
 def reservation():
-    made = PortReservation(None)
-    yield made
-    made.release()
+    reserved = PortReservation(None)
+    yield reserved
+    reserved.release()
 
 
 def test_a_port_in_use_names_its_holder():
-    with socket.create_server((LOOPBACK, 0)) as held:
-        port = held.getsockname()[1]
+    with socket.create_server((LOOPBACK, 0)) as listener:
+        port = listener.getsockname()[1]
         with pytest.raises(ServingError) as caught:
             PortReservation(port)
     message = str(caught.value)

@@ -65,7 +65,7 @@ def test_an_error_is_not_healthy():
 
 
 def test_nothing_answers():
-    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and says nothing
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts connections, and never answers
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/v1"
         with pytest.raises(NotAnsweringError, match=r"no server answers at .*timed out"):
             served_models(url, timeout_s=0.2)

@@ -142,8 +142,8 @@ def test_only_the_last_lines_are_shown(log):
 
 def test_a_port_in_use_starts_nothing(log):
     holder = f"process {os.getpid()} "
-    with socket.create_server(("127.0.0.1", 0)) as held, pytest.raises(ServingError, match=holder):
-        model_server(log, port=held.getsockname()[1]).__enter__()
+    with socket.create_server(("127.0.0.1", 0)) as listener, pytest.raises(ServingError, match=holder):
+        model_server(log, port=listener.getsockname()[1]).__enter__()
     assert not log.exists()
 
 
@@ -191,8 +191,8 @@ def test_server_waits_for_its_adapter_after_a_restart_too(log, tmp_path):
         wait_until(lambda: server.restarts == 1 and not server.endpoint.recovering)
         after = psutil.Process(server.pid).cmdline()
     start = before.index("--served-model-name")
-    told = ["m-base", *adapter.arguments("m")]
-    assert before[start + 1 : start + 1 + len(told)] == told
+    expected = ["m-base", *adapter.arguments("m")]
+    assert before[start + 1 : start + 1 + len(expected)] == expected
     assert after[after.index("-m") :] == before[before.index("-m") :]
 
 

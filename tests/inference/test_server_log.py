@@ -24,10 +24,12 @@ RuntimeError: Engine core initialization failed. See root cause above.
 def test_cause_in_a_log_is_the_last_named_error(tmp_path, log, why):
     path = tmp_path / "vllm.log"
     path.write_text("RuntimeError: of the server before\n")
-    there = ServerLog(path)
+    server_log = ServerLog(path)
     with path.open("a") as file:
         file.write(log)
-    assert str(there.death(1, "while starting")) == f"the server ended with code 1 while starting{why} (log: {path})"
+    assert (
+        str(server_log.death(1, "while starting")) == f"the server ended with code 1 while starting{why} (log: {path})"
+    )
 
 
 KV_CACHE = (
@@ -38,7 +40,7 @@ KV_CACHE = (
     "initializing the engine. See https://docs.vllm.ai/en/latest/configuration/conserving_memory/ for more details.\n"
 )
 NO_BLOCKS = "ValueError: No available memory for the cache blocks. Try increasing `gpu_memory_utilization`\n"
-HELD = (
+OCCUPIED = (
     "ValueError: Free memory on device cuda:0 (3.2/23.6 GiB) on startup is less than desired GPU memory utilization "
     "(0.9, 21.2 GiB). Decrease GPU memory utilization or reduce GPU memory used by other processes.\n"
 )
@@ -52,9 +54,9 @@ DRIVER = "RuntimeError: The NVIDIA driver on your system is too old (found versi
 
 def death(tmp_path, log):
     path = tmp_path / "vllm.log"
-    there = ServerLog(path)
+    server_log = ServerLog(path)
     path.write_text(log)
-    return str(there.death(1, "while starting"))
+    return str(server_log.death(1, "while starting"))
 
 
 @pytest.mark.parametrize(
@@ -70,7 +72,7 @@ def death(tmp_path, log):
             "ValueError: No available memory for the cache",
             "out of memory: the weights leave no room",
         ),
-        (HELD + ABOVE, "ValueError: Free memory on device cuda:0", "out of memory: lower --gpu-memory-utilization"),
+        (OCCUPIED + ABOVE, "ValueError: Free memory on device cuda:0", "out of memory: lower --gpu-memory-utilization"),
         (
             TORCH + ABOVE,
             "torch.OutOfMemoryError: CUDA out of",
@@ -116,9 +118,9 @@ def test_an_unknown_cause_has_no_advice(tmp_path):
 
 def test_a_context_that_was_reduced_is_read(tmp_path):
     path = tmp_path / "vllm.log"
-    there = ServerLog(path)
-    assert there.reduced_length() is None
+    server_log = ServerLog(path)
+    assert server_log.reduced_length() is None
     path.write_text(
         "INFO Auto-fit max_model_len: reduced from 131072 to 37024 to fit in available KV cache memory (4 GiB)\n"
     )
-    assert there.reduced_length() == (131072, 37024)
+    assert server_log.reduced_length() == (131072, 37024)

@@ -27,9 +27,9 @@ time.sleep(600)
 
 @pytest.fixture
 def tree():
-    made = Tree()
-    yield made
-    left = made.processes()
+    process_tree = Tree()
+    yield process_tree
+    left = process_tree.processes()
     for process in left:
         process.kill()
     assert not left
@@ -71,7 +71,7 @@ def test_the_tree_ends_with_its_owner(tree, log, number):
 def test_forked_child_of_the_owner_does_not_keep_the_tree(tree, log):
     with owner(tree, log, "forks") as process:
         forked = Path(f"{log}.forked")
-        wait_until(lambda: tree.stands() and forked.exists() and forked.read_text())
+        wait_until(lambda: tree.is_running() and forked.exists() and forked.read_text())
         process.kill()
     try:
         wait_until(lambda: {p.pid for p in tree.processes()} == {int(forked.read_text())})

@@ -1,4 +1,4 @@
-"""Tokenizers are told apart by their vocabularies, not by their files."""
+"""Tokenizers are distinguished by their vocabularies, not by their files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What running servers refuse of a request is found before the run, and said, renamed or left out."""
+"""Request fields that running servers refuse are found before the run, and reported, renamed or left out."""
 
 from types import SimpleNamespace
 
@@ -35,13 +35,13 @@ def server_that(answer, models=({"id": "m"},), listing=None):
     return server
 
 
-def parameters(**given):
+def parameters(**arguments):
     defaults = {"request_timeout": 5.0, "max_retries": 0, "drop_params": False, "record_tokens": None}
-    return SimpleNamespace(**{**defaults, **given})
+    return SimpleNamespace(**{**defaults, **arguments})
 
 
-def tried(server, *, names=("m",), fields=FIELDS, endpoint=None, **given):
-    return find_changes(TrialRequest(parameters(**given), (server.base_url,), names, fields, endpoint))
+def tried(server, *, names=("m",), fields=FIELDS, endpoint=None, **arguments):
+    return find_changes(TrialRequest(parameters(**arguments), (server.base_url,), names, fields, endpoint))
 
 
 def unsupported(name):
@@ -170,8 +170,8 @@ def test_where_no_request_can_be_answered_the_run_does_not_begin(answer, words):
 
 def test_a_server_without_v1_is_told_apart_by_its_words():
     with server_that(lambda request: (404, b'{"detail": "Not Found"}'), listing=(404, b"{}")) as server:
-        whole = server.base_url.removesuffix("/v1") + "/chat/completions"
-        with pytest.raises(ServingError, match=f"404: Not Found .*no /v1, give {whole} as --base_url"):
+        complete_url = server.base_url.removesuffix("/v1") + "/chat/completions"
+        with pytest.raises(ServingError, match=f"404: Not Found .*no /v1, give {complete_url} as --base_url"):
             tried(server)
     refusal = 404, b'{"error": "model m not found"}'
     with server_that(lambda request: refusal) as server, pytest.raises(ServingError, match=r"model m not found$"):

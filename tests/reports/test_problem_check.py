@@ -8,7 +8,7 @@ from rollmill.generation.manifest import read_manifest
 from rollmill.records import Problem, Verdict
 from rollmill.reports.problem_check import ProblemCheck, _forms, check_problems, check_run_problems
 from rollmill.verifiers import VerifierPool
-from tests.generation.made import opened
+from tests.generation.run_factory import opened
 
 
 def problem(name, answer):

@@ -1,4 +1,4 @@
-"""Signals that are noted and looked at, and the guard that ends what stands still."""
+"""Signals that are recorded and raised later, and the guard that ends processes that hang."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.flows.conftest import processes_of
 from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
-SAID = "\njob: stopped: run the same command again to continue\n"
+MESSAGE = "\njob: stopped: run the same command again to continue\n"
 BEGINNING = """
 import ctypes, logging, os, signal, subprocess, sys, threading, time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -137,11 +137,14 @@ class Command:
         )  # fmt: skip
         assert self.process.stdout is not None
         assert self.process.stdout.readline() == "ready\n"
-        self.tree = [self.process.pid, *(one.pid for one in psutil.Process(self.process.pid).children(recursive=True))]
+        self.tree = [
+            self.process.pid,
+            *(child.pid for child in psutil.Process(self.process.pid).children(recursive=True)),
+        ]
 
     def end(self, timeout: float = 60) -> tuple[int, str]:
-        """Waits for the end of it and of all that it started; code and what it said."""
-        self.said, errors = self.process.communicate(timeout=timeout)
+        """Wait for the end of the command and of all that it started; return its exit code and stderr."""
+        self.stdout, errors = self.process.communicate(timeout=timeout)
         wait_until(lambda: not processes_of(self.mark) and not any(map(alive, self.tree)), timeout)
         return self.process.returncode, errors
 
@@ -162,7 +165,7 @@ def started() -> Iterator[list[Command]]:
 def test_a_signal_ends_the_waiting_and_what_was_started(started, number, status):
     started.append(command := Command(WAITS))
     command.process.send_signal(number)
-    assert command.end() == (status, SAID)
+    assert command.end() == (status, MESSAGE)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -173,7 +176,7 @@ def test_the_second_signal_ends_what_stands_still(started, script, number):
     with pytest.raises(subprocess.TimeoutExpired):
         command.process.communicate(timeout=1)
     command.process.send_signal(number)
-    assert command.end() == (-signal.SIGKILL, SAID)
+    assert command.end() == (-signal.SIGKILL, MESSAGE)
 
 
 @pytest.mark.slow
@@ -183,7 +186,7 @@ def test_what_stands_still_is_ended_in_20_s(started):
     for command in started:
         command.process.send_signal(signal.SIGINT)
     for command in started:
-        assert command.end(timeout=20) == (-signal.SIGKILL, SAID)
+        assert command.end(timeout=20) == (-signal.SIGKILL, MESSAGE)
 
 
 def test_a_signal_that_comes_twice_at_once_is_one(started):
@@ -191,8 +194,8 @@ def test_a_signal_that_comes_twice_at_once_is_one(started):
     command.process.send_signal(signal.SIGTERM)
     time.sleep(0.1)
     command.process.send_signal(signal.SIGTERM)
-    assert command.end() == (143, SAID)
-    assert command.said == "cleaned up\n"
+    assert command.end() == (143, MESSAGE)
+    assert command.stdout == "cleaned up\n"
 
 
 @pytest.mark.parametrize("crash", [True, False])
@@ -214,13 +217,13 @@ def test_what_has_a_keeper_may_end_well(started, tmp_path):
 def test_a_signal_while_nothing_is_held_yet(started, number, status):
     started.append(command := Command(IMPORTS))
     command.process.send_signal(number)
-    assert command.end() == (status, SAID)
+    assert command.end() == (status, MESSAGE)
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_after_the_last_waiting(started, number, status):
     started.append(command := Command(ENDS_WHILE_INTERRUPTED.replace("SIGTERM", number.name)))
-    assert command.end() == (status, SAID)
+    assert command.end() == (status, MESSAGE)
 
 
 TERMINABLE = """
@@ -248,14 +251,14 @@ def test_sigterm_in_a_process_of_somebody_else(started):
     assert command.process.wait(30) == 0
     send(command.tree[1:], signal.SIGKILL)  # which was not its to end
     command.end()
-    assert command.said.splitlines() == ["interrupted by SIGTERM", "1"]
+    assert command.stdout.splitlines() == ["interrupted by SIGTERM", "1"]
 
 
 def test_work_in_other_threads_is_stopped_too(started):
     started.append(command := Command(IN_A_THREAD))
     command.process.send_signal(signal.SIGINT)
-    assert command.end() == (130, SAID)
-    assert command.said == "RunStoppedError: the run was stopped; run the same command again to continue it\n"
+    assert command.end() == (130, MESSAGE)
+    assert command.stdout == "RunStoppedError: the run was stopped; run the same command again to continue it\n"
 
 
 def test_a_guard_within_a_guard_marks_for_both(monkeypatch):

@@ -47,7 +47,7 @@ def test_escaped_text_renders_unchanged_and_without_markup(text):
     escaped = plain_markdown(text)
     assert escaped.isprintable()
     reader = Text()
-    reader.feed(re.sub(r"\\([\\`*_\[\]|#~$])", lambda found: f"&#{ord(found[1])};", escaped))
+    reader.feed(re.sub(r"\\([\\`*_\[\]|#~$])", lambda match: f"&#{ord(match[1])};", escaped))
     reader.close()
     assert reader.tags == []
     assert reader.text == visible_line(text)

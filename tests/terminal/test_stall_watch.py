@@ -1,4 +1,4 @@
-"""Processes that stand still end, and leave the stacks of their threads."""
+"""Stalled processes end, and leave the stacks of their threads."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ with stall_watch.watch.exit_on_stall(1.5, Path("logs/stacks.txt")):
 """
 
 
-WHOLE = "print('whole')"
+COMPLETE = "print('whole')"
 BODIES = {
     **{name: (line, "print('went on')") for name, line in STANDING_STILL.items()},
-    "steps complete": ("for _ in range(40): time.sleep(0.1); stall_watch.note_progress()", WHOLE),
-    "a step with a limit of its own": ("with stall_watch.TimedStep(30): time.sleep(4)", WHOLE),
-    "longer and longer gaps": ("for gap in (1.0, 1.8, 4.5): time.sleep(gap); stall_watch.note_progress()", WHOLE),
-    "a step that has ended": ("with stall_watch.TimedStep(30): pass", "time.sleep(20)", WHOLE),
-    "a long step": ("with stall_watch.TimedStep(30): time.sleep(4)", "time.sleep(10)", WHOLE),
+    "steps complete": ("for _ in range(40): time.sleep(0.1); stall_watch.note_progress()", COMPLETE),
+    "a step with a limit of its own": ("with stall_watch.TimedStep(30): time.sleep(4)", COMPLETE),
+    "longer and longer gaps": ("for gap in (1.0, 1.8, 4.5): time.sleep(gap); stall_watch.note_progress()", COMPLETE),
+    "a step that has ended": ("with stall_watch.TimedStep(30): pass", "time.sleep(20)", COMPLETE),
+    "a long step": ("with stall_watch.TimedStep(30): time.sleep(4)", "time.sleep(10)", COMPLETE),
     "after the block": ("pass\ntime.sleep(4)\nprint('whole')",),
 }
 
 
 class Ended(NamedTuple):
-    """How a program ended, what it said, and where it left its files."""
+    """Exit code, output and folder of a program."""
 
     returncode: int
-    said: str
+    output: str
     folder: Path
 
 
@@ -67,16 +67,16 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ended]:
 
 @pytest.mark.parametrize("name", STANDING_STILL)
 def test_a_process_that_stands_still_ends_and_leaves_its_stacks(ended: dict[str, Ended], name: str) -> None:
-    found = ended[name]
-    assert found.returncode == 1
-    assert "went on" not in found.said
-    assert 'File "<string>", line 7' in (found.folder / "logs/stacks.txt").read_text()
+    result = ended[name]
+    assert result.returncode == 1
+    assert "went on" not in result.output
+    assert 'File "<string>", line 7' in (result.folder / "logs/stacks.txt").read_text()
 
 
 def test_completed_steps_keep_the_process_alive_without_a_file(ended: dict[str, Ended]) -> None:
-    found = ended["steps complete"]
-    assert found[:2] == (0, "whole\n")
-    assert not (found.folder / "logs/stacks.txt").exists()
+    result = ended["steps complete"]
+    assert result[:2] == (0, "whole\n")
+    assert not (result.folder / "logs/stacks.txt").exists()
 
 
 def test_a_step_may_take_as_long_as_its_own_limit(ended: dict[str, Ended]) -> None:

@@ -22,7 +22,7 @@ from rollmill.jobs.curation.exporters import sft_exporter
 from rollmill.jobs.curation.filter_spec import Filters
 from rollmill.jobs.curation.parameters import Sft
 from tests.exports.sample_corpus import lines_of, rollout
-from tests.generation.made import append, opened
+from tests.generation.run_factory import append, opened
 
 KINDS = [".json", ".jsonl", ".json.gz", ".jsonl.gz", ".json.zst", ".jsonl.zst"]
 GOOD = Filters(min_reward=0.5)

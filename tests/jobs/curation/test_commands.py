@@ -22,7 +22,7 @@ from rollmill.jobs.curation.flow_steps import write_export, write_filtered
 from rollmill.jobs.curation.parameters import COMMANDS, Curate, FilterData
 from tests.corpus.test_producers import FILES
 from tests.exports.sample_corpus import lines_of, rollout
-from tests.generation.made import append, opened
+from tests.generation.run_factory import append, opened
 
 ROOT = Path(__file__).parents[3]
 ROWS = [

@@ -13,7 +13,7 @@ from rollmill.jobs.curation.exporters import preference_exporter, sft_exporter, 
 from rollmill.jobs.curation.filter_spec import Filters
 from rollmill.jobs.curation.parameters import PairOptions, Sft, Splitting
 from tests.exports.sample_corpus import lines_of, rollout
-from tests.generation.made import append, opened
+from tests.generation.run_factory import append, opened
 
 FAILED = {"instance_id": "p0", "sample_id": 3, "reward": 1.0, "success": True, "error": {"type": "timeout"}}
 ROWS = [

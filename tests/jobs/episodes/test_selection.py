@@ -10,7 +10,7 @@ from rollmill.jobs.episodes.outcome import write_rows
 from rollmill.jobs.episodes.record import EpisodeRollout, EpisodeTurn
 from rollmill.jobs.episodes.selection import REASONING_ONLY, TRUNCATED, Selection
 from rollmill.records import Failure, Usage, Verdict
-from tests.generation.made import opened
+from tests.generation.run_factory import opened
 
 
 def episode(number, sample_id, success, *, turns=2, finish_reason="stop"):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rollmill.jobs.improvement.held_out import HeldOut, question_key
 from rollmill.problems import ProblemSource
 from rollmill.records import Image, Problem
-from tests.generation.made import append, opened
+from tests.generation.run_factory import append, opened
 from tests.jobs.improvement.recorded_rollouts import recorded, write_lines
 
 QUESTION = "Which number is larger, 51 or 14?"

@@ -20,7 +20,7 @@ from rollmill.jobs.improvement.rounds import (
 )
 from rollmill.jobs.training.manifest import Trained
 from rollmill.problems import Prompting
-from tests.generation.made import append, opened
+from tests.generation.run_factory import append, opened
 from tests.jobs.improvement.recorded_rollouts import recorded, write_lines
 
 PROBLEMS = 12

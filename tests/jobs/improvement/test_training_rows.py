@@ -11,7 +11,7 @@ from rollmill.jobs.curation.filter_spec import Filters
 from rollmill.jobs.improvement.candidate_pool import is_verified
 from rollmill.jobs.improvement.training_rows import write_training_rows
 from tests.exports.sample_corpus import lines_of
-from tests.generation.made import append, opened
+from tests.generation.run_factory import append, opened
 from tests.jobs.improvement.recorded_rollouts import existing, recorded, sampled, write_lines
 
 ACCEPTED = Filters(

@@ -11,7 +11,7 @@ from rollmill.corpus.corpus import index_run, read_corpus
 from rollmill.jobs.curation.analysis import analyse
 from rollmill.jobs.rejection_sampling.outcome import SFT, export_accepted
 from tests.exports.sample_corpus import lines_of
-from tests.generation.made import append, made, opened
+from tests.generation.run_factory import append, made, opened
 
 
 def export(run):

@@ -2,7 +2,7 @@
 
 from rollmill.jobs.rejection_sampling.agreement import measure_agreement
 from rollmill.verifiers import open_verifiers
-from tests.generation.made import append, opened
+from tests.generation.run_factory import append, opened
 
 
 def test_agreement_is_counted_over_what_both_judged(tmp_path):

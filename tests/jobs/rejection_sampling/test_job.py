@@ -15,7 +15,7 @@ from rollmill.inference.server import ServerConfig
 from rollmill.jobs.rejection_sampling.job import jobs
 from rollmill.jobs.rejection_sampling.parameters import RejectSampling
 from rollmill.problems.loading import LoadedProblems
-from tests.generation.made import opened
+from tests.generation.run_factory import opened
 from tests.inference.adapters import write_adapter
 
 SCRIPTED = ServerConfig(python=sys.executable, module="rollmill.inference.scripted")

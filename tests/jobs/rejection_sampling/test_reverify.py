@@ -9,7 +9,7 @@ from rollmill.generation.progress import progress_of
 from rollmill.jobs.rejection_sampling.job import jobs
 from rollmill.jobs.rejection_sampling.parameters import RejectSampling
 from rollmill.problems import build_messages
-from tests.generation.made import append
+from tests.generation.run_factory import append
 
 ROWS = [
     {"id": "a", "prompt": "1 + 1?", "answer": "2", "choices": ["1", "3", "2"]},

@@ -1,4 +1,4 @@
-"""Rollouts, journals' rows and runs made by hand."""
+"""Builders of rollouts, journal rows and runs for tests."""
 
 import subprocess
 from contextlib import contextmanager
@@ -28,8 +28,8 @@ def rollout(
         failure = Failure(type=state.partition(":")[2] or "timeout", message="m")
     else:
         good = state == "ok" and error == 0
-        said = {"answer": "1", "error": error} if state == "ok" else {"reason": "no tags"}
-        verdict = Verdict(verifier="numeric@1", status=state, reward=float(good), success=good, **said)
+        details = {"answer": "1", "error": error} if state == "ok" else {"reason": "no tags"}
+        verdict = Verdict(verifier="numeric@1", status=state, reward=float(good), success=good, **details)
     return Rollout.model_validate(
         {
             "instance_id": instance_id,
@@ -52,26 +52,26 @@ def rollout(
 
 
 def journaled(*where, **fields):
-    """A rollout as it is read from a journal."""
+    """Return a rollout as it is read from a journal."""
     return rollout(*where, run_identity=identity().row_key, **fields)
 
 
-def made(*where, **fields):
-    """A rollout as an engine's attempt makes it."""
+def completed_rollout(*where, **fields):
+    """Return a rollout as an engine's attempt returns it."""
     row = rollout(*where, **fields).model_dump(mode="json")
     failure = row["error"]["message"] if row["error"] else None
     return CompletedRollout(row["instance_id"], row["sample_id"], dump_line(row), RolloutOutcome.of_row(row), failure)
 
 
 def append(journal, *where, **fields):
-    """One more row; its line as it stands in the file."""
-    one = made(*where, **fields)
-    journal.append(one)
-    return journal.owner.stamp(one.line)
+    """Append a rollout to a journal; return its line in the file."""
+    completed = completed_rollout(*where, **fields)
+    journal.append(completed)
+    return journal.owner.stamp(completed.line)
 
 
 def identity(*, model="m", max_tokens=100, verifier="numeric@1", **generation):
-    """A run's identity."""
+    """Return a run's identity."""
     sampling = {"temperature": 1.0, "max_tokens": max_tokens}
     return Identity(
         generation={"model": model, "sampling": sampling} | generation,
