@@ -1,4 +1,4 @@
-"""A chat template in the style of Qwen's, and what a server and a training render with it."""
+"""A chat template in Qwen's style, and the prompts that a server and a training render with it."""
 
 import jinja2
 import orjson

@@ -1,4 +1,4 @@
-"""Machines with GPUs, as files and programs show them: what a driver leaves in /dev and /proc, and nvidia-smi."""
+"""Simulated machines with GPUs: the driver's files in /dev and /proc, and nvidia-smi."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run directories that version 0.1 wrote: each lies in the folder `written_by_1` beside the tests that continue it."""
+"""Run directories of version 0.1, in the folder `written_by_1` next to the tests that continue them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A `python` whose imports are done: what it is asked to run, a fork of one process runs that has them already.
+"""A `python` that starts fast: each program runs in a fork of a process that has done the imports already.
 
 Most of a command's time would go into importing torch and Prefect once more, and not into what a test wants to see. The
 executable that `prepared_python` makes stands in a shell's `PATH` for `python`, and is the `sys.executable` of what it

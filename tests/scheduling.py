@@ -1,4 +1,4 @@
-"""How `make test` spreads files over processes: one for every core, and one more for the tests that wait.
+"""Distribution of test files over processes: one for every core, and one more for tests that mostly wait.
 
 Some tests wait for most of their time: for a schedule, for a worker to be missed, for a process that hangs to
 be ended. In a process of every core they would leave it idle; a process more for any file would disturb those that

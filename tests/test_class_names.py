@@ -1,4 +1,4 @@
-"""One word, one meaning: no public class of the project has the name of another."""
+"""No two public classes of the project have the same name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A verifier, an environment, a kind of sandboxes, a data source, a producer: each is one file in its room."""
+"""A verifier, an environment, a sandbox kind, a data source and a producer are each added by one file."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""What a prepared `python` runs is as the real one would run it."""
+"""A prepared `python` runs programs as the real one does."""
 
 from __future__ import annotations
 

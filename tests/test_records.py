@@ -1,4 +1,4 @@
-"""The records that every room knows."""
+"""The record types that all packages share."""
 
 from __future__ import annotations
 

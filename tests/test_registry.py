@@ -95,7 +95,7 @@ def test_a_declaration_that_cannot_be_read_is_named(tools, sources, message):
         ("", "saw", r"tool 'saw': cannot import .*\(ImportError: imported\)"),
     ],
 )
-def test_what_cannot_be_loaded_is_one_line(tools, custom, spec, message):
+def test_load_errors_are_one_line(tools, custom, spec, message):
     registry = tools(custom, a=declaring("saw"), b=declaring("hammer"))
     with pytest.raises(InputError, match=message):
         registry.load(spec)

@@ -1,4 +1,4 @@
-"""A test that was late beside the others gets one more chance, alone; one that is wrong stays wrong."""
+"""A test that failed only because the machine was busy passes when it is repeated alone; a wrong one fails again."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Which files a process of the test run takes."""
+"""Distribution of test files over the processes of a test run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A parameter has one name; those that it had before are taken wherever parameters are given."""
+"""Parameters have one name; earlier names are accepted in all places where parameters are given."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_a_job_may_have_another_default_and_further_names() -> None:
         (Improve, {"model_path": "m", "dataset": "d", "held_out": "h", "max_data": 3, "slots": 4}),
     ],
 )  # fmt: skip
-def test_names_of_earlier_versions_are_taken_by_every_job(
+def test_earlier_parameter_names_are_accepted_by_every_job(
     model: type[Parameters], arguments: dict[str, object]
 ) -> None:
     parameters = model.model_validate(arguments)

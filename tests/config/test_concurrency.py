@@ -1,4 +1,4 @@
-"""`--concurrency` of every job: a number, or `auto` where that makes sense."""
+"""`--concurrency` of every job: a number, or `auto` in jobs that support it."""
 
 import pytest
 from prefect.utilities.schema_tools.validation import is_valid

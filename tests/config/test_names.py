@@ -1,4 +1,4 @@
-"""Names of runs, and of what they write: refused in one line where they would hide something or be no file's."""
+"""Names of runs and of their files: refused in one line if they hide characters or cannot be file names."""
 
 import unicodedata
 

@@ -1,4 +1,4 @@
-"""Parquet columns as JSON, by their types, at any depth."""
+"""Conversion of Parquet columns to JSON by their types, at any depth."""
 
 import datetime
 import decimal
@@ -76,7 +76,7 @@ def test_nulls_of_structs_are_left_out_and_those_of_lists_stay():
     assert values(pa.array([[1, None]])) == [[1, None]]
 
 
-def test_what_datasets_notes_as_json_is_opened():
+def test_json_features_of_datasets_are_parsed():
     features = {"x": {"_type": "List", "feature": {"_type": "Json"}}}
     about = {b"huggingface": orjson.dumps({"info": {"features": features}})}
     table = pa.table({"x": [['{"a":1}', "null"]]}).replace_schema_metadata(about)

@@ -1,4 +1,4 @@
-"""Packed files that would take all memory, and lines and documents that do not end."""
+"""Compressed files that would fill the memory, and lines and documents without an end."""
 
 import bz2
 import gzip

@@ -1,4 +1,4 @@
-"""Sessions that generate on scripted servers."""
+"""Sessions that generate with scripted servers."""
 
 from rollmill.generation.chat import ChatRollouts
 from rollmill.generation.progress import progress_of

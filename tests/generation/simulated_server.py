@@ -1,4 +1,4 @@
-"""A server and the slots that ask it, in simulated time."""
+"""A simulation of a server and its clients' slots, in simulated time."""
 
 import heapq
 import itertools

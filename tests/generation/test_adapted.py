@@ -1,4 +1,4 @@
-"""A run's requests as its servers take them: in its identity, its manifest, and when it goes on."""
+"""Requests adapted to servers: in a run's identity, in its manifest, and when it is continued."""
 
 import orjson
 import pytest

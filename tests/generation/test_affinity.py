@@ -1,4 +1,4 @@
-"""Rollouts on several servers: each problem's on one, and as many on each."""
+"""Rollouts on several servers: those of a problem on one server, and equally many on each."""
 
 from collections import Counter
 from contextlib import ExitStack

@@ -106,7 +106,7 @@ def test_it_stops_with_advice_when_nearly_nothing_can_be_read(check):
     ("reason", "advice"),
     [("reasoning_only", "reasoning parser"), ("refusal", "refuses"), ("content_filter", "filter"), ("no_text", "see")],
 )
-def test_it_stops_with_other_advice_when_nearly_nothing_has_a_text(check, reason, advice):
+def test_canary_stops_with_the_reason_for_empty_completions(check, reason, advice):
     verdict = Verdict(verifier="numeric@1", status="unparseable", reason=reason, reward=0.0, success=False)
     empty = MUTE.model_copy(update={"verdict": verdict, "completion": ""})
     with pytest.raises(

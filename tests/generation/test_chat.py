@@ -127,7 +127,7 @@ def test_a_failed_request_is_a_row_with_an_error(tmp_path):
     assert (completed.outcome.status, completed.outcome.error_type) == ("failed", "http_400")
 
 
-def test_failing_verifier_gives_an_error_row_with_the_completion(tmp_path, monkeypatch):
+def test_verifier_failure_gives_an_error_row_with_the_completion(tmp_path, monkeypatch):
     async def verify(self, problem, completion, **_):
         raise VerifierFailed("verifier_timeout", "no verdict within 1 s")
 

@@ -104,7 +104,7 @@ def test_refusals_count_although_the_rate_grows():
     assert 20 <= result <= 45
 
 
-def test_what_is_measured_without_enough_work_does_not_count():
+def test_measurements_with_idle_slots_do_not_count():
     controller = ConcurrencyController()
     for now in range(200):
         ticket = controller.started(float(now))

@@ -1,4 +1,4 @@
-"""Whether the longest prompts leave room for answers."""
+"""Notes on prompts that leave no room for completions in the model's context."""
 
 import re
 

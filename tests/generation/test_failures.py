@@ -17,7 +17,7 @@ def test_the_words_of_a_journal(tmp_path):
         check_not_all_failed(run)
 
 
-def test_a_run_of_which_all_failed_is_an_error_until_one_is_made_again(tmp_path):
+def test_a_run_of_failed_rollouts_only_is_an_error_until_one_succeeds(tmp_path):
     with opened(tmp_path, rows=1, num_rollout=2) as run:
         check_not_all_failed(run)
         append(run.journal, "p0", 0, state="failed:http_401")
@@ -58,13 +58,13 @@ def test_completions_that_could_not_be_judged(tmp_path):
         ("http_424", "generation failed", "see the server's log"),
     ],
 )
-def test_what_to_do(type_, words, text):
+def test_remedy_names_what_to_do(type_, words, text):
     advice = remedy([FailureWords(type_, words, 3)])
     assert text in advice
     assert advice.endswith("then run the same command with --retry failed")
 
 
-def test_a_verifier_that_fails_is_mended_without_new_completions():
+def test_completions_are_kept_while_a_failing_verifier_is_fixed():
     assert remedy([FailureWords("verifier_raised", "x", 3)]) == "fix the verifier, then --reverify"
 
 

@@ -1,4 +1,4 @@
-"""Something else stands where a run has its files, or the file system refuses: one line with the path."""
+"""Obstacles at the paths of a run's files, and errors of the file system: one line with the path."""
 
 import errno
 import os

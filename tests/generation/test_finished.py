@@ -1,4 +1,4 @@
-"""Which calls have come to their end before."""
+"""Detection of calls that have finished before."""
 
 from __future__ import annotations
 

@@ -208,7 +208,7 @@ def test_a_full_disk_stops_with_a_whole_last_line(small_disk, size):
         assert (journal.tally.done, journal.repaired_bytes, journal.garbage_lines) == (len(written), 0, [])
 
 
-def test_closing_brings_to_disk_and_closes_even_when_that_fails(path, monkeypatch):
+def test_close_closes_the_file_even_if_the_sync_fails(path, monkeypatch):
     synced = []
     monkeypatch.setattr(os, "fdatasync", synced.append)
     journal = open_journal(path)

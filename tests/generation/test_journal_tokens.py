@@ -1,4 +1,4 @@
-"""A line in a journal implies its tokens, however the process or the machine ended."""
+"""A line in a journal implies its token record, however the process or the machine ended."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_tokens_without_a_line_are_cut_off(path):
 
 @settings(max_examples=50, deadline=None)
 @given(st.integers(0, 5), st.data())
-def test_where_the_machine_failed_rows_have_their_tokens_or_are_made_again(kept, data):
+def test_after_a_crash_rows_have_tokens_or_are_sampled_again(kept, data):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "run/rollouts/0001.jsonl")
         ends = []
@@ -105,7 +105,7 @@ def test_where_the_machine_failed_rows_have_their_tokens_or_are_made_again(kept,
             assert [tokens_of(journal, i) for i in range(6)] == [(sampled(i, 7), sampled(8)) for i in range(6)]
 
 
-def test_rows_whose_tokens_somebody_deleted_still_count(path, caplog):
+def test_rows_with_deleted_tokens_still_count(path, caplog):
     with open_journal(path) as journal:
         append(journal, 0)
         append(journal, 1)

@@ -1,4 +1,4 @@
-"""`written_by_1` is a run of rejection sampling that version 0.1 made: 4 problems with 2 rollouts each."""
+"""`written_by_1` is a run of rejection sampling by version 0.1: 4 problems with 2 rollouts each."""
 
 import pytest
 

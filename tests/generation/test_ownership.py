@@ -213,7 +213,7 @@ def test_unstamped_rows_do_not_belong_to_a_new_run(tmp_path):
 
 
 @pytest.mark.parametrize("stored", [7, [], {}, "", "x" * 5000, True, IDENTITY.key])
-def test_an_identity_that_is_none_is_another(tmp_path, stored):
+def test_an_invalid_row_identity_is_refused(tmp_path, stored):
     begun(tmp_path)
     with (tmp_path / "rollouts" / "0001.jsonl").open("ab") as file:
         file.write(orjson.dumps(orjson.loads(completed_rollout("p2", 1).line) | {"run_identity": stored}) + b"\n")

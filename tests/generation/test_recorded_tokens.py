@@ -1,4 +1,4 @@
-"""Rejection sampling with its tokens: from the request to what a training sequence is made of."""
+"""Rejection sampling with recorded tokens, from the request to the training sequence."""
 
 from rollmill.exports.token_sequences import IGNORED, join_calls
 from rollmill.generation.token_file import TokenReader

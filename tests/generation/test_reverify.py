@@ -122,7 +122,7 @@ def test_problems_that_the_verifier_refuses_have_no_verdict(run_of_four):
     assert failed.error.type == "http_400"
 
 
-def test_only_the_verification_of_what_a_verifier_failed_on_is_done_again(run_of_four):
+def test_retry_repeats_only_the_verification_that_failed(run_of_four):
     pool = VerifierPool("numeric", accept_error=0.5)
     with opened(run_of_four, retry="failed") as run:
         assert verify_failed(run, pool) == 1

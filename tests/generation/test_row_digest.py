@@ -1,4 +1,4 @@
-"""Rows that say the same have one digest, however they were written; others have others."""
+"""Rows with the same conversation have the same digest, however they were written; others have different ones."""
 
 import orjson
 import pytest

@@ -69,7 +69,7 @@ def test_what_turns_something_off_is_said(value):
         ({"reasoning_effort": ""}, "at least 1 character"),
     ],
 )
-def test_values_that_cannot_be(fields, words):
+def test_invalid_values_are_refused(fields, words):
     for model in (SamplingParameters, Sampling):
         with pytest.raises(ValidationError, match=words):
             model(**fields)

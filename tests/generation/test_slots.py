@@ -1,4 +1,4 @@
-"""Sessions that find out by themselves how many rollouts are best made at a time."""
+"""Sessions that search for the best concurrency."""
 
 import asyncio
 

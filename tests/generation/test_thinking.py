@@ -1,4 +1,4 @@
-"""Rejection sampling of a thinking model, from its requests to its journal's rows."""
+"""Rejection sampling with a reasoning model, from its requests to the journal's rows."""
 
 import orjson
 import pytest

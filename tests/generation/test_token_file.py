@@ -1,4 +1,4 @@
-"""Files of tokens: what is read is what was written, however it was cut off."""
+"""Token files: what is written is read again, wherever a file is cut off."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def tokens_of(prompt: list[int], written: list[int], sample_id: int = 0) -> Roll
 
 
 @given(rollouts())
-def test_what_is_read_is_what_was_written(tmp_path_factory, recorded):
+def test_tokens_are_read_as_they_were_written(tmp_path_factory, recorded):
     folder = tmp_path_factory.mktemp("tokens")
     file, reader = TokenFile(folder / "0001.tokens"), TokenReader(folder)
     locations = [file.append(tokens) for tokens in recorded]
@@ -67,7 +67,7 @@ def test_a_prompt_that_rollouts_share_is_written_once(tmp_path):
     assert third.offset - second.offset < 200 < second.offset - first.offset
 
 
-def test_the_latest_record_of_a_rollout_is_found_without_its_place(tmp_path):
+def test_the_latest_record_of_a_rollout_is_found_without_an_offset(tmp_path):
     file, reader = TokenFile(tmp_path / "0001.tokens"), TokenReader(tmp_path)
     for sample_id, written in ((0, [3]), (1, [4]), (0, [5])):
         file.append(tokens_of([1, 2], written, sample_id))
@@ -102,7 +102,7 @@ def test_a_record_of_another_rollout_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("damage", [lambda data: data[:-1], lambda data: data[:-3] + b"xyz", lambda data: data[:3]])
-def test_a_torn_record_is_no_record(tmp_path, damage):
+def test_a_torn_record_is_refused(tmp_path, damage):
     path = tmp_path / "0001.tokens"
     file = TokenFile(path)
     location = file.append(tokens_of([1], [2]))
@@ -120,7 +120,7 @@ def test_a_torn_record_is_no_record(tmp_path, damage):
     reader.close()
 
 
-def test_an_opened_file_goes_on_behind_the_end_that_it_is_given(tmp_path):
+def test_an_opened_file_is_truncated_to_the_given_end(tmp_path):
     file = TokenFile(tmp_path / "0001.tokens")
     kept, lost = file.append(tokens_of([1], [2])), file.append(tokens_of([1], [3], 1))
     file.close()
@@ -134,7 +134,7 @@ def test_an_opened_file_goes_on_behind_the_end_that_it_is_given(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["/etc/passwd", "0001.jsonl", "a\0.tokens", "..", ""])
-def test_a_location_leads_to_files_of_tokens_only(tmp_path, name):
+def test_a_location_names_token_files_only(tmp_path, name):
     with pytest.raises(TokenFileError, match="not the name of a token file"):
         TokenReader(tmp_path / "rollouts").read(TokenLocation(file=name, offset=0), "p0", 0)
 
@@ -154,7 +154,7 @@ def test_a_location_may_name_the_rollout_and_some_of_its_calls(tmp_path):
 
 
 @pytest.mark.parametrize("offset", [-1, 1, 10**6, 2**62, 2**70])
-def test_an_offset_that_is_none_holds_nothing(tmp_path, offset):
+def test_an_invalid_offset_has_no_record(tmp_path, offset):
     file = TokenFile(tmp_path / "0001.tokens")
     file.append(tokens_of([1], [2]))
     file.close()

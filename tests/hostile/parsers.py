@@ -1,4 +1,4 @@
-"""Feeds each parser of other people's text what makes it slow: `python -m tests.hostile.parsers`.
+"""Measure the time of each parser of untrusted text on difficult input: `python -m tests.hostile.parsers`.
 
 Each text is parsed in a fork that the kernel ends after some seconds of CPU, where a parser whose time grows with the
 square of 60,000 characters takes several times that. Writes a JSON object of what did not end, or ended in a traceback.

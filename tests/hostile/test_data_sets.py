@@ -1,4 +1,4 @@
-"""A data set's folder is somebody else's: nothing in it runs, and it names nothing outside."""
+"""Data sets from others: no code in the folder is run, and no file outside of it is read."""
 
 import json
 import pickle

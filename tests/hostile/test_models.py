@@ -1,4 +1,4 @@
-"""A model's, an adapter's or a checkpoint's folder is somebody else's: nothing in it runs."""
+"""Models, adapters and checkpoints from others: no code in the folder is run."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""No parser of other people's text takes more than time in proportion to its length."""
+"""Parsers of untrusted text take linear time."""
 
 import json
 import subprocess

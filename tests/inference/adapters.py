@@ -1,4 +1,4 @@
-"""Adapters on disk: made by hand in a moment, or by PEFT."""
+"""LoRA adapters on disk, written by hand or by PEFT."""
 
 import warnings
 

@@ -1,4 +1,4 @@
-"""A server that answers every request with whatever bytes a test says, HTTP or not."""
+"""A server that answers every request with given bytes, HTTP or not."""
 
 import socket
 import threading

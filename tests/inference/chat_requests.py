@@ -1,4 +1,4 @@
-"""Requests to chat servers, each by a client of its own."""
+"""Requests to chat servers, each with a client of its own."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Watching processes come and go."""
+"""Find and watch the processes of a test."""
 
 import random
 from contextlib import suppress

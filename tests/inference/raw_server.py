@@ -1,4 +1,4 @@
-"""An HTTP server that answers a chat request with whatever a test says, and remembers what it was sent."""
+"""An HTTP server that answers chat requests with given responses, and records the requests."""
 
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer

@@ -24,7 +24,7 @@ def test_adapter_gives_the_vllm_arguments(tmp_path, monkeypatch, max_loras):
     assert orjson.loads(module) == {"name": "run=1,a", "path": str(tmp_path / "a=1,b")}
 
 
-def test_an_adapter_brings_the_ends_that_it_was_taught(tmp_path):
+def test_an_adapter_with_stop_tokens_sets_the_generation_config(tmp_path):
     adapters = {name: read_adapter(write_adapter(tmp_path / name)) for name in "ab"}
     assert "--generation-config" not in adapter_arguments(adapters)
     (tmp_path / "b" / "generation_config.json").write_text('{"eos_token_id": [1, 2]}')
@@ -32,7 +32,7 @@ def test_an_adapter_brings_the_ends_that_it_was_taught(tmp_path):
     assert flags[flags.index("--generation-config") + 1] == str(tmp_path / "b")
 
 
-def test_several_are_served_in_one_batch_by_the_greatest_rank(tmp_path, max_loras):
+def test_several_adapters_are_served_with_the_highest_rank(tmp_path, max_loras):
     adapters = {name: read_adapter(write_adapter(tmp_path / name, r=rank)) for name, rank in (("a", 4), ("b", 9))}
     *flags, a, b = adapter_arguments(adapters)
     assert flags == ["--enable-lora", "--max-lora-rank", "16", *max_loras[1], "--lora-modules"]
@@ -117,7 +117,7 @@ def test_its_identity_is_what_is_served_and_nothing_beside_it(tmp_path):
         {"alpha_pattern": {"(?:.|..){1,99}x": 4}},
     ],
 )
-def test_a_pattern_that_may_match_for_ever_is_refused(tmp_path, config):
+def test_an_exponential_module_pattern_is_refused(tmp_path, config):
     with pytest.raises(InputError, match="has a pattern of modules that may take forever to match"):
         read_adapter(write_adapter(tmp_path, **config))
 

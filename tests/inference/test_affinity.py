@@ -1,4 +1,4 @@
-"""Requests that belong together go to one server, and all servers get as many."""
+"""Requests of one group go to one server, and all servers get equally many."""
 
 import asyncio
 from collections import Counter, defaultdict

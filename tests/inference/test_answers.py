@@ -1,4 +1,4 @@
-"""What a server says is read as what it means: an answer, an empty completion, or a failure with its words."""
+"""Parsing of servers' responses: a completion, an empty completion, or a failure with its message."""
 
 import json
 

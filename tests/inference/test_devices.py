@@ -196,7 +196,7 @@ def test_old_driver_is_refused_with_reason_and_required_version(machine: FakeMac
 
 
 @pytest.mark.parametrize("names", [["nvidiactl"], ["dxg", "libcuda.so.1"]])
-def test_a_gpu_that_runs_nothing_is_refused(machine: FakeMachine, cuda, names: list[str]) -> None:
+def test_a_gpu_without_a_usable_kernel_is_refused(machine: FakeMachine, cuda, names: list[str]) -> None:
     machine.show(*names, driver="580.65.06")
     cuda(kernel="CUDA error: no kernel image is available for execution on the device\nCompile with ...")
     with pytest.raises(

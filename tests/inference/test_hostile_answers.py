@@ -1,4 +1,4 @@
-"""Servers that answer with too much, with something else, or by leading elsewhere: each is a failure outside."""
+"""Servers that send too much, something else, or redirects: each is a failure outside the model."""
 
 import asyncio
 import functools

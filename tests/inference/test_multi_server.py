@@ -1,4 +1,4 @@
-"""Several servers at a time: who gets which device."""
+"""Several servers at a time: the assignment of GPUs."""
 
 import pytest
 

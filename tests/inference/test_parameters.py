@@ -25,7 +25,7 @@ from rollmill.inference.parameters import check_urls
         ("https://p/chat/completions", "https://p/chat/completions"),
     ],
 )
-def test_where_requests_go(url, address):
+def test_base_urls_are_normalized(url, address):
     assert Endpoint(check_urls([url])[0]).chat_url == address
 
 

@@ -1,4 +1,4 @@
-"""Tokens in a server's answer."""
+"""Tokens in a server's response."""
 
 from __future__ import annotations
 

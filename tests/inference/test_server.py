@@ -147,7 +147,7 @@ def test_a_port_in_use_starts_nothing(log):
     assert not log.exists()
 
 
-def test_an_interpreter_that_is_not_there(log, monkeypatch):
+def test_a_missing_interpreter_is_refused(log, monkeypatch):
     with pytest.raises(InputError, match=r"'/no/python' does not exist: .* `make setup`"):
         model_server(log, config={"python": "/no/python"}).__enter__()
     monkeypatch.setenv("ROLLMILL_VLLM_PYTHON", "/no/other")

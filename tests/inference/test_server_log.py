@@ -105,7 +105,7 @@ def death(tmp_path, log):
         ),
     ],
 )
-def test_a_known_cause_is_told_from_its_beginning_with_advice(tmp_path, log, begins, advice):
+def test_a_known_error_is_shown_with_advice(tmp_path, log, begins, advice):
     message = death(tmp_path, log)
     assert message.startswith(f"the server ended with code 1 while starting: {begins}")
     assert f"; {advice}" in message

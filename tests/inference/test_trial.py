@@ -71,7 +71,7 @@ def test_a_server_that_is_known_to_take_everything_is_not_asked(owner):
         "unknown field `max_tokens`",
     ],
 )
-def test_the_limit_of_tokens_has_another_name(words):
+def test_max_tokens_is_renamed_for_servers_with_another_name(words):
     with server_that(lambda request: refusing(words) if "max_tokens" in request else None) as server:
         changes = tried(server)
     assert changes == RequestChanges(renamed={"max_tokens": "max_completion_tokens"})
@@ -96,7 +96,7 @@ def test_a_seed_is_left_out_and_said(refusal):
     assert "other completions" in changes.notes()[0]
 
 
-def test_sampling_is_left_out_only_where_that_is_wanted():
+def test_sampling_is_left_out_only_with_drop_params():
     with server_that(lambda request: unsupported("temperature") if "temperature" in request else None) as server:
         with pytest.raises(
             InputError, match=r"refuses temperature 0\.7: .*give another --temperature, or --drop_params"
@@ -178,7 +178,7 @@ def test_a_server_without_v1_is_told_apart_by_its_words():
         tried(server)
 
 
-def test_a_server_that_takes_no_tools():
+def test_a_server_without_tools_is_refused():
     fields = FIELDS | {"tools": [{"type": "function"}]}
     with (
         server_that(lambda request: unsupported("tools") if "tools" in request else None) as server,

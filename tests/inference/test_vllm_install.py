@@ -1,4 +1,4 @@
-"""Which vLLM an interpreter has, what it is started by, and what it may be started on; the packages are empty ones."""
+"""Detection of an interpreter's vLLM, its command, and the devices it can use; the packages are empty fakes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Real vLLMs for tests: as little of the machine as will do, and a python that has imported vLLM."""
+"""Real vLLM servers for tests, with little memory, and a Python that has imported vLLM."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ended]:
 
 
 @pytest.mark.parametrize("name", STANDING_STILL)
-def test_a_process_that_stands_still_ends_and_leaves_its_stacks(ended: dict[str, Ended], name: str) -> None:
+def test_a_stalled_process_ends_and_leaves_its_stacks(ended: dict[str, Ended], name: str) -> None:
     result = ended[name]
     assert result.returncode == 1
     assert "went on" not in result.output
@@ -153,7 +153,7 @@ print("went on")
     assert "went on" not in done.stdout
 
 
-def test_processes_that_share_a_folder_of_logs_make_and_remove_it_safely(tmp_path: Path) -> None:
+def test_processes_create_and_remove_a_shared_log_folder_safely(tmp_path: Path) -> None:
     program = """
 import sys
 from pathlib import Path
