@@ -47,7 +47,7 @@ def owner(tree, log, how="plain"):
 
 def test_end_ends_the_whole_tree(tree, log):
     kept = SupervisedProcess(tree.command, log=log)
-    wait_until(tree.stands)
+    wait_until(tree.is_running)
     assert kept.returncode is None
     kept.end()
     assert tree.is_gone()
@@ -63,7 +63,7 @@ def test_a_tree_that_is_ended_while_it_starts(tree, log):
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_the_tree_ends_with_its_owner(tree, log, number):
     with owner(tree, log) as process:
-        wait_until(tree.stands)
+        wait_until(tree.is_running)
         process.send_signal(number)
     wait_until(tree.is_gone)
 
@@ -83,7 +83,7 @@ def test_forked_child_of_the_owner_does_not_keep_the_tree(tree, log):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_the_tree_ends_when_the_keeper_is_asked_to(tree, log, number):
     kept = SupervisedProcess(tree.command, log=log)
-    wait_until(tree.stands)
+    wait_until(tree.is_running)
     os.kill(kept.pid, number)
     assert kept.wait(10) == 143
     assert tree.is_gone()
@@ -92,7 +92,7 @@ def test_the_tree_ends_when_the_keeper_is_asked_to(tree, log, number):
 
 def test_the_tree_ends_when_its_keeper_was_killed(tree, log):
     kept = SupervisedProcess(tree.command, log=log)
-    wait_until(tree.stands)
+    wait_until(tree.is_running)
     os.kill(kept.pid, signal.SIGKILL)
     assert kept.wait(10) == -signal.SIGKILL
     kept.end()
@@ -102,7 +102,7 @@ def test_the_tree_ends_when_its_keeper_was_killed(tree, log):
 def test_process_ignoring_sigterm_is_killed_after_the_grace(log):
     tree = Tree(before="trap '' TERM; ")
     kept = SupervisedProcess(tree.command, log=log, grace_s=0.5)
-    wait_until(tree.stands)
+    wait_until(tree.is_running)
     kept.end()
     assert tree.is_gone()
 
