@@ -21,7 +21,7 @@ from rollmill.records import Rollout
 from tests.flows.conftest import ROOT, Job, journal_lines, processes_of, stop, write_problems
 from tests.inference.adapters import make_adapter
 from tests.inference.vllm_processes import ONE_THREAD, prepared_vllm
-from tests.jobs.episodes.asking import answer_of
+from tests.jobs.episodes.policy_requests import answer_of
 from tests.jobs.training.tiny_models import CHATML, make_base
 from tests.waiting import wait_until
 

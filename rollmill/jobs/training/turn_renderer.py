@@ -300,7 +300,7 @@ class TurnRenderer:
         return self._end_before_mark(written, {**self._message, "tool_calls": [*calls, last]}, mark, options)
 
     def _end_before_mark(self, written: str, marked: dict[str, Any], mark: str, options: dict[str, Any]) -> int | None:
-        """Return where a text ends in the rendered turn; None where that cannot be told.
+        """Return where a text ends in the rendered turn; None where that is not known.
 
         What the template writes behind the mark, it writes behind the text: so its length gives the end, also of short
         texts that occur by chance in what the template writes behind them.
@@ -374,7 +374,7 @@ class TurnRenderer:
         return text.removesuffix(end or "")
 
     def _with_next_stop(self, written: str, content_end: int, options: dict[str, Any]) -> tuple[str, str | None]:
-        """Return a text without end token, with the stop token that the template writes before the next message.
+        """Return a text that has no end token, with the stop token that the template writes before the next message.
 
         Some templates leave the end of the last turn to the model, and for some the next role's token is the end. The
         text stays as it is, and the token is None, where no stop token follows.

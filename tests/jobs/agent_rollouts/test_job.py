@@ -64,7 +64,7 @@ def test_job_for_a_worker_has_absolute_paths(tmp_path, monkeypatch):
     }  # fmt: skip
 
 
-def test_the_name_of_a_model_on_a_server_or_the_hub_is_no_path(tmp_path, monkeypatch):
+def test_the_name_of_a_model_on_a_server_or_the_hub_is_not_made_absolute(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "model").mkdir()
     running = AgentRolloutsJob.of(make_parameters(model_path="model", base_url="http://a"))
@@ -74,7 +74,7 @@ def test_the_name_of_a_model_on_a_server_or_the_hub_is_no_path(tmp_path, monkeyp
     )
 
 
-def test_what_files_say_travels_with_the_job(tmp_path, monkeypatch):
+def test_contents_of_files_are_part_of_the_job(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "steps.json").write_text('{"steps": [{"above": 1.5, "reward": 1.0}]}')
     job = AgentRolloutsJob.of(make_parameters(ladder="steps.json", config="mini_textbased.yaml", command_timeout=7))
@@ -84,7 +84,7 @@ def test_what_files_say_travels_with_the_job(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("options", [{"config": "nowhere.yaml"}, {"ladder": "nowhere.json"}])
-def test_files_that_are_not_there_are_refused_before_anything_starts(options):
+def test_missing_files_are_refused_before_anything_starts(options):
     with pytest.raises(InputError, match="nowhere"):
         AgentRolloutsJob.of(make_parameters(**options))
 
@@ -96,7 +96,7 @@ def test_files_that_are_not_there_are_refused_before_anything_starts(options):
         ({"gpu_workers": 2, "model_port": 8000}, "--model_port 8000: there are 2 servers with --gpu_workers"),
     ],
 )
-def test_places_that_exclude_each_other(options, message):
+def test_contradicting_sandboxes_and_graders_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         make_parameters(**options)
     assert make_parameters(gpu_workers=2, model_port=8000, base_url="http://a").gpu_workers == 2
@@ -132,7 +132,7 @@ def test_all_turns_of_an_attempt_go_to_one_server(tmp_path):
 
 
 @with_bubblewrap
-def test_attempts_that_nobody_wants_any_more_end_at_once(tmp_path):
+def test_abandoned_attempts_end_at_once(tmp_path):
     """One waits for the server to be asked again, the other for a command."""
     sleep, sleeping = marked()
     conversation = Conversation(answers=[act(sleep)])

@@ -15,11 +15,11 @@ def older(tmp_path, monkeypatch):
     return OlderRun(enter_copy(__file__, tmp_path, monkeypatch) / "attempts", AgentRollouts, jobs)
 
 
-def test_it_continues(older):
+def test_the_run_continues(older):
     older.check_continues(expected=2, more={"samples_per_task": 3}, missing=1)
 
 
-def test_it_is_read_and_its_results_are_written_anew(older):
+def test_the_run_is_read_and_its_results_are_written_again(older):
     corpus = read_corpus(["attempts"])
     assert (corpus.table.height, corpus.table["success"].sum()) == (2, 1)
     outcome = older.report()

@@ -4,7 +4,7 @@ from rollmill.statistics.failures import FailureWords
 from tests.jobs.curation.made_rollouts import made_table
 
 
-def test_failures_have_one_line_which_has_the_servers_words():
+def test_failures_are_noted_once_with_the_servers_message():
     analysis = analyse(made_table(*[{"status": "failed", "error_type": "http_400"}] * 3))
     assert "failed outside the model (http_400 3)" in analysis.notes[0]
     notes = outcome_notes([FailureWords("http_400", "no such field", 3)], analysis)

@@ -1,4 +1,4 @@
-"""Episodes on several servers: all turns of one on one server, and as many episodes on each."""
+"""Episodes on several servers: all turns of an episode on one server, and equally many episodes on each."""
 
 from contextlib import ExitStack
 

@@ -18,7 +18,7 @@ def parse_flags(*argv):
     return parse(argv, description="Collects.", examples="  none")
 
 
-def test_flags_and_overrides_stand_in_any_order():
+def test_flags_and_overrides_in_any_order():
     item = parse_flags(
         "training.sft_num_episodes=500", "--env", "size=3", "world=sokoban", "env.max_turns=5", "--only_success",
         "+training.run_sft_training=False", "--sft-config", "lora_r=8", "training.sft_config.lora_alpha=32",
@@ -31,7 +31,7 @@ def test_flags_and_overrides_stand_in_any_order():
     assert (item.model_path, item.output_dir, item.run_sft_training) == ("some=path", "training.x=1", False)
 
 
-def test_a_file_by_its_path_or_as_hydra_names_it(tmp_path, monkeypatch):
+def test_a_file_by_path_or_by_hydras_flags(tmp_path, monkeypatch):
     (tmp_path / "code.yaml").write_text("env: {name: code_env, max_turns: 2}\nmodel_path: org/m\n")
     monkeypatch.chdir(tmp_path)
     for flags in (
@@ -42,7 +42,7 @@ def test_a_file_by_its_path_or_as_hydra_names_it(tmp_path, monkeypatch):
         assert (item.max_turns, item.model_path, item.total_rollouts) == (4, "org/m", 2)
 
 
-def test_the_environment_is_beneath_the_file(tmp_path, monkeypatch):
+def test_the_file_wins_over_environment_variables(tmp_path, monkeypatch):
     monkeypatch.setenv("MODEL_PATH", "org/env")
     monkeypatch.setenv("CONCURRENCY", "7")
     (tmp_path / "a.yaml").write_text("concurrency: 8\n")
@@ -62,7 +62,7 @@ def test_ignored_keys_are_reported(tmp_path, capsys):
     )
 
 
-def test_a_key_is_no_parameter(monkeypatch):
+def test_an_api_key_is_not_a_parameter(monkeypatch):
     monkeypatch.setenv("VLLM_API_KEY", "before")
     item = parse_flags("--model_path", "m", "--api-key", "sk-secret")
     assert os.environ["VLLM_API_KEY"] == "sk-secret"
@@ -98,7 +98,7 @@ def test_mistakes_are_one_line(argv, why, capsys):
     assert capsys.readouterr().err == f"collect_episodes: {why}\n"
 
 
-def test_help_tells_of_overrides(capsys):
+def test_help_describes_overrides(capsys):
     with pytest.raises(SystemExit):
         parse_flags("--help")
     message = " ".join(capsys.readouterr().out.split())

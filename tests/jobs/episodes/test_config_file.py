@@ -1,4 +1,4 @@
-"""Settings from a file and from dotted overrides: what they come to, and where a mistake stands."""
+"""Settings from a file and from dotted overrides: their parameters, and the locations of mistakes."""
 
 import json
 
@@ -45,7 +45,7 @@ env:
 """
 
 
-def test_the_names_that_users_of_the_seed_know(tmp_path):
+def test_names_of_pettingllms_are_accepted(tmp_path):
     item = read_settings(tmp_path, SEED)
     assert changed(item) == {
         "env_name": "math_env", "max_turns": 5, "env": ["dataset=chain_sum"], "model_path": "m", "total_rollouts": 500,
@@ -58,7 +58,7 @@ def test_the_names_that_users_of_the_seed_know(tmp_path):
     assert training.target_modules == ["q_proj", "v_proj"]
 
 
-def test_one_setting_may_be_said_in_many_ways(tmp_path):
+def test_a_setting_has_several_dotted_names(tmp_path):
     for text in (
         "num_episodes: 7", "num-episodes: 7", "sampling: {num_episodes: 7}", "training: {sft_num_episodes: 7}",
         "total_rollouts: 7", "sampling: {total-rollouts: 7}",
@@ -210,7 +210,7 @@ def test_a_file_for_pettingllms(tmp_path):
         ("", "env.a=[", "env.a=[: '[' is no YAML value: put it in quotes"),
     ],
 )  # fmt: skip
-def test_mistakes_say_where_they_stand(tmp_path, text, override, why):
+def test_mistakes_are_reported_with_their_location(tmp_path, text, override, why):
     with pytest.raises(InputError) as caught:
         read_settings(tmp_path, text, *([override] if override else []))
     assert str(caught.value) == why.format(tmp_path / "run.yaml")
@@ -238,13 +238,13 @@ CODE_IN_VLLM = [
 
 
 @pytest.mark.parametrize("arguments", CODE_IN_VLLM)
-def test_a_file_gives_a_server_no_code(tmp_path, arguments):
+def test_a_file_cannot_set_options_that_run_code(tmp_path, arguments):
     with pytest.raises(InputError, match=r"line 1: vllm_args: .*give it as --vllm_args on the command line"):
         read_settings(tmp_path, f"vllm_args: {json.dumps(arguments)}")
     assert read_settings(tmp_path, "", f"vllm_args={json.dumps(arguments)}").vllm_args == arguments
 
 
-def test_a_file_says_how_large_a_server_is(tmp_path):
+def test_a_file_may_set_the_servers_size(tmp_path):
     line = "--max-model-len 512 --gpu_memory_utilization=0.5 --seed -1"
     assert read_settings(tmp_path, f"vllm_args: {line}").vllm_args == line
 
@@ -262,7 +262,7 @@ def test_config_file_cannot_name_an_environment_to_import(tmp_path, monkeypatch,
     assert read_settings(tmp_path, "env_name: math_env", f"env_name={name}").env_name == name
 
 
-def test_what_flags_give_is_not_the_files(tmp_path):
+def test_values_of_flags_are_not_checked_as_the_files(tmp_path):
     (tmp_path / "run.yaml").write_text("env_name: mine:Environment\nvllm_args: --worker-cls mine.Worker")
     file = read_settings_file(str(tmp_path / "run.yaml"))
     assert read_overlay(file, (), typed={"env_name", "vllm_args"}).fields["env_name"] == "mine:Environment"
@@ -270,7 +270,7 @@ def test_what_flags_give_is_not_the_files(tmp_path):
 
 @pytest.mark.parametrize("text", ["${env.x}", "a ${env.x}"])
 @pytest.mark.parametrize("named", ["a " * 45_000, ["a"] * 19_000])
-def test_all_that_is_named_has_a_length(tmp_path, named, text):
+def test_references_are_limited_in_length(tmp_path, named, text):
     file = tmp_path / "run.json"
     file.write_text(json.dumps({"env": {"x": named} | {f"k{n}": text for n in range(400)}}))
     with pytest.raises(InputError, match="more than 300,000 characters") as refused:

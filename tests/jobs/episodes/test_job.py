@@ -1,4 +1,4 @@
-"""Episodes on a worker: what it is told, what it makes, and how it ends."""
+"""Episodes on a worker: its job, its rollouts, and its end."""
 
 import pickle
 import shutil
@@ -95,7 +95,7 @@ def test_job_for_a_worker_has_absolute_paths(tmp_path, monkeypatch):
     assert pickle.loads(pickle.dumps(worker_job)) == worker_job
 
 
-def test_the_name_of_a_model_on_a_server_is_no_path(tmp_path, monkeypatch):
+def test_the_name_of_a_model_on_a_server_is_not_made_absolute(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "model").mkdir()
     assert job_of(model_path="model", base_url="http://a").for_worker().policies[0].model == "model"
@@ -107,7 +107,7 @@ def test_defaults_of_settings_that_name_files_are_absolute_too(tmp_path, monkeyp
     assert worker_job.settings.words == tmp_path / "words.txt"
 
 
-def test_a_policy_that_there_is_not_is_refused_before_anything_starts():
+def test_an_unknown_policy_is_refused_before_anything_starts():
     with pytest.raises(InputError, match="--agent x=b: there is no policy 'b'"):
         job_of(model_path="m", agent="x=b")
 
@@ -163,7 +163,7 @@ def sandboxes(monkeypatch):
 
 
 @pytest.mark.skipif(not shutil.which("bwrap"), reason="bubblewrap is not installed")
-def test_given_up_episodes_under_way_end_and_their_sandboxes_too(tmp_path, sandboxes):
+def test_abandoned_episodes_end_with_their_sandboxes(tmp_path, sandboxes):
     sleeping = "tests.jobs.episodes.test_job:Sleeping"
     job = job_of(model_path="oracle", env_name=sleeping, code_timeout=6000,
                  sandboxes_at_once=2, concurrency=4, output_dir=str(tmp_path / "run"))  # fmt: skip

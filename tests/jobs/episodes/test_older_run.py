@@ -15,11 +15,11 @@ def older(tmp_path, monkeypatch):
     return OlderRun(enter_copy(__file__, tmp_path, monkeypatch) / "run", CollectEpisodes, jobs)
 
 
-def test_it_continues(older):
+def test_the_run_continues(older):
     older.check_continues(expected=3, more={"num_episodes": 5}, missing=2)
 
 
-def test_it_is_read_and_its_results_are_written_anew(older):
+def test_the_run_is_read_and_its_results_are_written_again(older):
     corpus = read_corpus(["run"])
     assert (corpus.table.height, corpus.table["success"].sum()) == (3, 3)
     outcome = older.report()

@@ -1,4 +1,4 @@
-"""What a collection is asked for, and every mistake in one line."""
+"""Parameters of a collection, and mistakes in one line."""
 
 import pytest
 from hypothesis import given
@@ -133,7 +133,7 @@ def test_mistakes_are_one_line(options, why):
     assert refusal(**options) == why
 
 
-def test_the_training_that_follows():
+def test_parameters_of_the_training():
     flags = ["num_train_epochs=1", "learning_rate=5e-5", "lora_r=32", "target_modules=[q_proj, v_proj]"]
     item = make_parameters(run_sft_training=True, sft_config=flags, sft_model_dir="out")
     training = item.training("rows.jsonl")
@@ -148,7 +148,7 @@ def test_the_training_that_follows():
     assert several.training("x").model_path == "org/a"
 
 
-def test_what_a_stored_run_says_is_read_again():
+def test_stored_parameters_are_read_again():
     item = make_parameters(
         env={"a": [1]}, policy={"b": {"model": "m", "top_p": 0.5}}, sft_config={"lora_r": 8}, agent={"x": "b"}
     )

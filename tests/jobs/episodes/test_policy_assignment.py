@@ -1,4 +1,4 @@
-"""Who plays whom, and on which servers: those of our own are started for real, with a scripted one in vLLM's place."""
+"""Policies of agents, and their servers, which are real processes with a scripted server in place of vLLM."""
 
 import json
 import os
@@ -23,7 +23,7 @@ from rollmill.jobs.episodes.policy_assignment import (
     serving_cast,
 )
 from tests.inference.adapters import write_adapter
-from tests.jobs.episodes.asking import answer_of
+from tests.jobs.episodes.policy_requests import answer_of
 
 ROOT = Path(__file__).parents[3]
 
@@ -185,7 +185,7 @@ def test_demonstrations_need_no_server():
 @pytest.mark.slow
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("together", [False, True])
-def test_where_one_does_not_start_none_stays(tmp_path, server, monkeypatch, together):
+def test_if_one_server_does_not_start_all_end(tmp_path, server, monkeypatch, together):
     """The second one ends at once: the first is running by then, or, side by side, still starting."""
     if together:
         monkeypatch.setattr(multi_server, "has_accelerator", lambda *_: True)

@@ -60,7 +60,7 @@ def keys(rows):
     return [(row["metadata"]["env_idx"], row["metadata"]["rollout_idx"], row["metadata"]["turn_idx"]) for row in rows]
 
 
-def test_a_row_is_the_seeds(tmp_path):
+def test_a_row_has_the_documented_keys(tmp_path):
     with run_of(tmp_path, episode(1, 2, True, turns=1)) as run:
         rows, _ = written(tmp_path, run)
     assert rows == [
@@ -86,7 +86,7 @@ def test_all_turns_of_an_episode_or_none(tmp_path):
         assert statistics.left_out == {"episode failed on the way": 1}
 
 
-def test_statistics_are_honest(tmp_path):
+def test_statistics_count_every_episode_and_turn(tmp_path):
     result = [episode(0, 0, True), episode(0, 1, False, finish_reason="length"), episode(1, 0, None)]
     with run_of(tmp_path, *result) as run:
         _, statistics = written(tmp_path, run)
@@ -106,7 +106,7 @@ def test_statistics_are_honest(tmp_path):
     assert "33% of the answers of coder were cut off: raise --max_tokens" in statistics.notes()
 
 
-def test_only_some_agents(tmp_path):
+def test_keep_agents_selects_their_turns(tmp_path):
     with run_of(tmp_path, episode(0, 0, True, turns=4)) as run:
         rows, statistics = written(tmp_path, run, agents=("tester",))
         assert [row["metadata"]["agent_name"] for row in rows] == ["tester", "tester"]
@@ -117,7 +117,7 @@ def test_only_some_agents(tmp_path):
 
 
 @pytest.mark.parametrize(("successes", "others"), [(3, 9), (9, 3), (4, 4), (0, 5)])
-def test_balance(tmp_path, successes, others):
+def test_balance_success_keeps_equal_numbers(tmp_path, successes, others):
     result = [episode(number, 0, number < successes, turns=1) for number in range(successes + others)]
     with run_of(tmp_path, *result, problems=len(result), expected=len(result)) as run:
         rows, statistics = written(tmp_path, run, only_success=False, balance_success=True, seed=1)
@@ -131,7 +131,7 @@ def test_balance(tmp_path, successes, others):
     assert (rows == other) == (fewer == 0 or successes == others)
 
 
-def test_nothing_played_is_an_empty_file_that_says_so(tmp_path):
+def test_without_episodes_the_file_is_empty_and_noted(tmp_path):
     with run_of(tmp_path) as run:
         rows, statistics = written(tmp_path, run)
     assert rows == []
@@ -142,7 +142,7 @@ def test_nothing_played_is_an_empty_file_that_says_so(tmp_path):
 
 
 @pytest.mark.parametrize("reason", ["length", "max_tokens"])
-def test_an_answer_that_was_cut_off_is_no_row_unless_it_is_wanted(tmp_path, reason):
+def test_a_truncated_answer_is_a_row_only_with_keep_truncated(tmp_path, reason):
     with run_of(tmp_path, episode(0, 0, True, finish_reason=reason), episode(1, 0, True)) as run:
         rows, statistics = written(tmp_path, run)
         assert (len(rows), statistics.left_out) == (2, {TRUNCATED: 2})
@@ -151,7 +151,7 @@ def test_an_answer_that_was_cut_off_is_no_row_unless_it_is_wanted(tmp_path, reas
     assert [row["metadata"].get("truncated") for row in rows] == [True, True, None, None]
 
 
-def test_an_answer_of_thoughts_alone_is_no_row(tmp_path):
+def test_an_answer_of_thoughts_alone_gives_no_row(tmp_path):
     item = episode(0, 0, True)
     item.messages[1] |= {"content": "", "reasoning_content": "hm"}
     with run_of(tmp_path, item) as run:

@@ -78,7 +78,7 @@ def rows(rollout):
     return [Row(Episode(0, rollout), turn, None).to_json() for turn in rollout.turns]
 
 
-def test_every_turn_is_trained_in_the_context_of_its_request(tmp_path):
+def test_every_turn_is_trained_on_behind_its_own_prompt(tmp_path):
     for options in ({}, {"drop_reasoning": True}, {"first": WITHOUT}, {"first": WITHOUT, "second": WITHOUT}):
         rollout, bodies = episode(tmp_path, **options)
         assert len(bodies) == len(rollout.turns) == 4
@@ -97,13 +97,13 @@ def test_thoughts_and_ends_are_on_the_messages(tmp_path):
     assert rows(rollout)[-1]["messages"][-1].keys() == {"role", "content", "reasoning_content"}
 
 
-def test_thoughts_that_are_dropped(tmp_path):
+def test_dropped_thoughts_are_not_sent_again(tmp_path):
     rollout, bodies = episode(tmp_path, drop_reasoning=True)
     assert bodies[-1]["messages"][1] == {"role": "assistant", "content": "1"}
     assert rollout.metadata["reasoning_dropped"] is True
 
 
-def test_arguments_of_all_turns_stand_on_the_row_and_others_on_the_turns(tmp_path):
+def test_shared_template_kwargs_are_on_the_row_and_others_on_the_turns(tmp_path):
     both, _ = episode(tmp_path, first=WITHOUT, second=WITHOUT)
     assert both.chat_template_kwargs == {"enable_thinking": False}
     assert [turn.chat_template_kwargs for turn in both.turns] == [None] * 4

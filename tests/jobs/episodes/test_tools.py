@@ -7,7 +7,7 @@ from rollmill.verifiers.failure import VerifierFailed
 from tests.jobs.episodes.toy import problem
 
 
-def test_an_environment_that_is_given_up_verifies_nothing_more():
+def test_an_abandoned_environment_cannot_verify():
     async def use():
         pools = VerifierPools()
         async with pools:

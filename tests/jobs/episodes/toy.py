@@ -1,4 +1,4 @@
-"""A small environment of two agents who add up to a number, and what can go wrong in it."""
+"""A small environment of two agents who add up to a number, with failures on request."""
 
 import asyncio
 import random
@@ -34,7 +34,7 @@ class Settings(BaseModel):
 
 
 class Player:
-    """Says a number that is added."""
+    """FixedAnswers a number that is added."""
 
     def __init__(self, world, name):
         self._world = world

@@ -30,7 +30,7 @@ def trained(*, adapter=None, merged=None):
         ("merged", True, {}, False),
     ],
 )
-def test_what_is_served_and_that_no_more_is_merged(monkeypatch, serve, accelerator, more, adapter):
+def test_adapter_or_merged_model_is_served(monkeypatch, serve, accelerator, more, adapter):
     monkeypatch.setattr(train_and_evaluate, "has_accelerator", lambda: accelerator)
     parameters = make_parameters(serve=serve, held_out="test.jsonl", **more)
     assert parameters.training().merge is not adapter
@@ -52,7 +52,7 @@ def test_evaluations_run_where_the_user_says():
 
 
 @pytest.mark.parametrize("accelerator", [True, False])
-def test_a_whole_model_is_served_as_it_is(monkeypatch, accelerator):
+def test_a_fully_trained_model_is_served_as_it_is(monkeypatch, accelerator):
     monkeypatch.setattr(train_and_evaluate, "has_accelerator", lambda: accelerator)
     parameters = make_parameters(use_lora=False, held_out="test.jsonl")
     assert not parameters.training().merge
@@ -70,7 +70,7 @@ def test_a_whole_model_is_served_as_it_is(monkeypatch, accelerator):
         ({"serve": "both"}, "'auto', 'adapter' or 'merged'"),
     ],
 )
-def test_mistakes(mistake, words):
+def test_mistakes_are_refused(mistake, words):
     with pytest.raises(ValidationError, match=words):
         make_parameters(**mistake)
 

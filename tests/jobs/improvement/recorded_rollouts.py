@@ -1,4 +1,4 @@
-"""Feeds made by hand."""
+"""Data sources with recorded rollouts."""
 
 import json
 
@@ -13,17 +13,17 @@ def write_lines(path, rows):
 
 
 def sampled(folder, name="rollouts", **more):
-    """A feed whose run is `<folder>/<name>`."""
+    """Return a data source whose run is `<folder>/<name>`."""
     custom = {"model_path": "m", "model_name": name, "output_dir": str(folder), "dataset": "d"}
     return PlannedSource(name, "reject_sampling", RejectSampling.model_validate(custom | more))
 
 
 def existing(path, name="data_2"):
-    """A feed of rollouts that are there."""
+    """Return a data source of existing rollouts."""
     return PlannedSource(name, "data", Existing(input=[str(path)]))
 
 
 def recorded(instance_id, question, answer="a", **more):
-    """A rollout of another producer, its verdict a success."""
+    """Return a rollout of another producer with a successful verdict."""
     turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
     return {"instance_id": instance_id, "messages": turns, "success": True, "verdict": {"success": True}} | more

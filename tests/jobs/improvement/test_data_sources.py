@@ -1,4 +1,4 @@
-"""Feeds as a user names them: what they come to, and mistakes in one line."""
+"""Data sources of `--feed`: their parameters, and mistakes in one line."""
 
 import json
 from pathlib import Path
@@ -42,7 +42,7 @@ def test_feed_file_and_policy_give_the_flow_parameters(tmp_path, name):
     assert planned.is_generated
 
 
-def test_what_the_feed_says_of_serving_stands(tmp_path):
+def test_serving_settings_of_the_feed_file_win(tmp_path):
     text = "concurrency: 3\nvllm_args: --max-model-len=512\nsystem_prompt: be brief\nfew_shot: no.jsonl\n"
     [feed] = read_feeds([f"reject_sampling={write(tmp_path / 'f.yml', text)}"])
     planned = feed.plan(context())
@@ -69,7 +69,7 @@ def test_agents_are_planned_at_a_policy(tmp_path):
     assert planned.is_generated
 
 
-def test_data_is_there_already(tmp_path):
+def test_existing_data_is_not_generated(tmp_path):
     path = write(tmp_path / "rows.jsonl", "{}\n")
     feed = read_feeds([f"data={path}", f"data={path}"])[1]
     planned = feed.plan(context())
@@ -118,14 +118,14 @@ def test_a_mistake_in_a_flag_is_one_line(flag, message):
         read_feeds([flag])
 
 
-def test_json_s_mistakes(tmp_path):
+def test_mistakes_in_json_are_reported(tmp_path):
     with pytest.raises(InputError, match=r"f\.json: not valid JSON"):
         read_feeds([f"reject_sampling={write(tmp_path / 'f.json', '{')}"])
     with pytest.raises(InputError, match=r"f\.json: tempersture: no such parameter; did you mean temperature"):
         read_feeds([f"reject_sampling={write(tmp_path / 'f.json', {'tempersture': 1})}"])
 
 
-def test_the_command_line_says_so_before_anything_starts(tmp_path, capsys):
+def test_mistakes_are_reported_before_anything_starts(tmp_path, capsys):
     path = write(tmp_path / "f.yaml", "num_rollouts: 3\n")
     command = ["--model_path", "m", "--held_out", "h", "--feed", f"reject_sampling={path}"]
     with pytest.raises(SystemExit) as ended:
@@ -137,7 +137,7 @@ def test_the_command_line_says_so_before_anything_starts(tmp_path, capsys):
     )
 
 
-def test_there_must_be_something_to_learn_from(tmp_path):
+def test_a_data_set_or_feed_is_required(tmp_path):
     data = f"data={write(tmp_path / 'rows.jsonl', '{}')}"
     with pytest.raises(ValueError, match="--dataset: required where there is no --feed"):
         Improve(model_path="m", held_out="h")
@@ -149,7 +149,7 @@ def test_there_must_be_something_to_learn_from(tmp_path):
     assert [feed.name for feed in both.feeds] == ["rollouts", "data_1"]
 
 
-def test_what_the_loop_sets_is_a_parameter_of_the_flow():
+def test_parameters_set_by_the_loop_exist_in_the_flow():
     for kind in map(source_kind, SOURCES):
         assert kind.decided - {"adapter"} <= set(kind.model.model_fields)
 

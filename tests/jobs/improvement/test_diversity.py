@@ -1,4 +1,4 @@
-"""Which of a problem's rollouts are kept where they are too many."""
+"""Selection of a problem's most different rollouts."""
 
 import numpy as np
 from hypothesis import given
@@ -23,7 +23,7 @@ def kept(tmp_path, answers, count, **filters):
     return judged["drop_reason"].to_list()
 
 
-def test_the_first_is_kept_and_then_what_differs_most(tmp_path):
+def test_the_first_and_the_most_different_rollouts_are_kept(tmp_path):
     answers = [("p", SAME.format(n)) for n in (1, 2, 3)] + [("p", OTHER), ("p", THIRD)]
     over = "over_limit"
     assert kept(tmp_path, answers, 1) == [None, over, over, over, over]
@@ -32,7 +32,7 @@ def test_the_first_is_kept_and_then_what_differs_most(tmp_path):
     assert kept(tmp_path, list(reversed(answers)), 3) == [None, None, None, over, over]
 
 
-def test_near_duplicates_take_no_place(tmp_path):
+def test_near_duplicates_do_not_count_toward_the_limit(tmp_path):
     answers = [("p", SAME.format(1)), ("p", SAME.format(2)), ("p", OTHER)]
     assert kept(tmp_path, answers, 2, near_duplicates=0.6) == [None, "near_duplicate", None]
     assert kept(tmp_path, answers, 3, near_duplicates=0.6) == [None, "near_duplicate", None]

@@ -24,14 +24,14 @@ def within(tmp_path, held_out_problems, *rows):
     return held_out_problems.within([write_lines(tmp_path / "rows.jsonl", rows)])
 
 
-def test_questions_are_the_same_but_for_space_and_capitals():
+def test_questions_match_without_case_and_white_space():
     item = Problem(instance_id="a", prompt="What is\n 1+1?")
     other = Problem(instance_id="b", prompt="what is 1+1?", answer="2")
     assert question_key(item) == question_key(other)
     assert question_key(item) != question_key(Problem(instance_id="a", prompt="What is 1+2?"))
 
 
-def test_among_problems_the_whole_question_counts(tmp_path):
+def test_among_problems_the_complete_question_counts(tmp_path):
     rows = [("a", f"{QUESTION} Say why."), ("b", "x")]
     path = write_lines(tmp_path / "t.jsonl", [{"id": index, "prompt": prompt, "answer": 1} for index, prompt in rows])
     assert held_out(QUESTION, " X ").among(ProblemSource(dataset=path)) == {"h1": f"b of {path}"}
@@ -61,13 +61,13 @@ def test_among_problems_the_whole_question_counts(tmp_path):
         ),
     ],
 )
-def test_a_question_is_found_in_what_users_say(tmp_path, question, message, result):
+def test_a_question_is_found_in_user_turns(tmp_path, question, message, result):
     held_out_problems = held_out("another that nobody asks here", question)
     index = f"row 1 of {tmp_path / 'rows.jsonl'}"
     assert within(tmp_path, held_out_problems, recorded("t", message)) == ({"h1": index} if result else {})
 
 
-def test_a_run_s_problems_are_looked_through_too(tmp_path):
+def test_a_runs_problems_are_searched_too(tmp_path):
     rows = [{"id": "a", "prompt": "3 + 1", "answer": "4"}, {"id": "b", "prompt": "3 + 2", "answer": "5"}]
     with opened(tmp_path / "run", rows=rows) as run:
         append(run.journal, "a", 0, messages=[{"role": "user", "content": "Solve 3 + 1 and say why."}])

@@ -53,11 +53,11 @@ def generations(plan):
     ]
 
 
-def test_its_problems_are_accepted():
+def test_the_problems_are_accepted():
     assert check_problems(PARAMETERS) == 12
 
 
-def test_its_runs_are_complete(folder, plan):
+def test_the_runs_are_complete(folder, plan):
     for name, parameters in zip(RUNS, generations(plan), strict=True):
         key, journal = read_manifest(folder / name)["identity_key"], folder / name / "rollouts/0001.jsonl"
         before = journal.read_bytes()
@@ -67,20 +67,20 @@ def test_its_runs_are_complete(folder, plan):
         assert journal.read_bytes() == before
 
 
-def test_its_runs_reports_are_written_anew(plan):
+def test_reports_are_written_again(plan):
     for parameters in generations(plan):
         outcomes = report_complete(jobs(parameters))
         assert outcomes is not None
         assert all(path.exists() for path in chain.from_iterable(item.files.values() for item in outcomes))
 
 
-def test_its_rows_are_chosen_again(folder, plan):
+def test_rows_are_selected_again(folder, plan):
     before = (folder / "round_01/training_data/sft.jsonl").read_bytes()
     assert choose_rows(PARAMETERS, plan).rows == 1
     assert (folder / "round_01/training_data/sft.jsonl").read_bytes() == before
 
 
-def test_its_training_is_left_as_it_is(folder, plan):
+def test_the_training_is_left_as_it_is(folder, plan):
     adapter = folder / "round_01/adapter"
     before = [(adapter / name).read_bytes() for name in ("manifest.json", "adapter_model.safetensors")]
     trained = run_training(plan.training)
@@ -88,7 +88,7 @@ def test_its_training_is_left_as_it_is(folder, plan):
     assert [(adapter / name).read_bytes() for name in ("manifest.json", "adapter_model.safetensors")] == before
 
 
-def test_its_history_is_the_same(folder, plan):
+def test_the_history_is_the_same(folder, plan):
     kept = json.loads((folder / "rounds.json").read_bytes())
     history = judge(PARAMETERS, begin(PARAMETERS), plan, choose_rows(PARAMETERS, plan), run_training(plan.training))
     improved = write_history(PARAMETERS, history)
@@ -97,6 +97,6 @@ def test_its_history_is_the_same(folder, plan):
     assert all(path.exists() for path in improved.files.values())
 
 
-def test_it_is_curated():
+def test_the_run_is_curated():
     corpus = read_corpus([f"improved/{name}" for name in RUNS])
     assert (corpus.table.height, corpus.table["success"].sum()) == (12 + 12 + 32 + 12, 1 + 1 + 2 + 12)

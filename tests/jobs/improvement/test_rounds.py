@@ -1,4 +1,4 @@
-"""The loop's steps, on runs made by hand."""
+"""The steps of the loop, on recorded runs."""
 
 import json
 
@@ -102,7 +102,7 @@ def test_held_out_problems_are_required(parameters):
         Improve(model_path="m", dataset="d")
 
 
-def test_rows_are_asked_without_the_examples(parameters):
+def test_rows_have_prompts_without_the_examples(parameters):
     evaluated(parameters.folder(0), 0)
     evaluated(parameters.folder(0), 5, WITH_EXAMPLES)
     history = begin(parameters)
@@ -137,7 +137,7 @@ def test_better_round_is_kept_and_the_next_starts_from_it(parameters):
 
 
 @pytest.mark.parametrize("right", [6, 7, 2])
-def test_round_not_better_beyond_noise_is_rolled_back(parameters, right):
+def test_a_round_that_is_not_significantly_better_is_rolled_back(parameters, right):
     evaluated(parameters.folder(0), 6)
     evaluated(parameters.folder(0), 6, WITH_EXAMPLES)
     history, _, _ = play(parameters, begin(parameters), right)
@@ -147,7 +147,7 @@ def test_round_not_better_beyond_noise_is_rolled_back(parameters, right):
     assert not history.continues(parameters.rounds)
 
 
-def test_everything_is_written(parameters):
+def test_all_files_are_written(parameters):
     evaluated(parameters.folder(0), 0)
     evaluated(parameters.folder(0), 4, WITH_EXAMPLES)
     history, _, _ = play(parameters, begin(parameters), 12)

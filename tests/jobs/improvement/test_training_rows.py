@@ -1,4 +1,4 @@
-"""What is chosen from several feeds to train on."""
+"""Selection of training rows from several data sources."""
 
 import hashlib
 
@@ -164,7 +164,7 @@ def test_rows_use_the_feed_prompt_or_the_recorded_messages(tmp_path):
     ]
 
 
-def test_of_a_problem_s_rollouts_those_that_differ_are_kept(tmp_path):
+def test_the_most_different_rollouts_of_a_problem_are_kept(tmp_path):
     same = "add the tens first and the ones after them to get to the answer {}"
     make_run(tmp_path / "rollouts", [same.format(n) for n in (1, 2, 3)])
     rows = [recorded("x", "question 0", "a table of sums says so and it is never wrong")]

@@ -1,4 +1,4 @@
-"""Rows whose contents cannot be read end no round: the export drops them by name."""
+"""Rows whose contents cannot be read do not end a round: the export drops them with a reason."""
 
 import orjson
 
@@ -7,7 +7,7 @@ from rollmill.jobs.improvement.candidate_pool import record_key
 from rollmill.jobs.improvement.held_out import user_turns
 
 UNREADABLE = b'{"instance_id": "p", "messages": [{"role": "user", "content": [1e999]}], "completion": "4"}'
-"""A number beyond all bounds: nobody decodes the contents of users while the table is made."""
+"""A number out of range, which is found only when the contents are decoded, not when the table is made."""
 READABLE = orjson.dumps({"instance_id": "p", "prompt": "2 + 2?", "completion": "4"})
 
 

@@ -1,4 +1,4 @@
-"""Random distributions over tokens, two that belong together."""
+"""Random pairs of distributions over tokens."""
 
 import torch
 

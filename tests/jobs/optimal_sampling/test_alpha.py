@@ -1,4 +1,4 @@
-"""Alpha against a root finder of its own in float64, and what must hold at the root."""
+"""Alpha is compared with another root finder in float64, and checked for the properties of the root."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ torch.set_num_threads(1)
 SEARCHED = ("kl_symmetry", "reverse_kl_symmetry", "ess_balance")
 SHAPES = [(600, 2), (400, 5), (400, 50), (100, 1000), (8, 49_152), (2, 151_936)]
 SPREADS = [(1, 0.03), (1, 0.3), (0.1, 0.1), (3, 1), (3, 3), (8, 8), (20, 20)]
-"""Of theta's logits, and of what t adds to them: near and far, flat and peaked, up to hardly a token in common."""
+"""Scales of theta's logits, and of t's difference: near and far, flat and peaked, up to hardly any common token."""
 
 
 def moments(theta, t, alpha):
@@ -81,7 +81,7 @@ def test_root_minimises_log_z_and_gives_chernoff_information(size):
         ).all()
 
 
-def test_the_difference_of_the_kl_falls_with_alpha():
+def test_the_difference_of_the_kl_decreases_with_alpha():
     theta, t = pairs(200, 100, 3, 3)
     gaps = []
     for alpha in torch.linspace(0.0, 1.0, 41).tolist():
@@ -124,7 +124,7 @@ def test_entropy_is_the_share():
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_half_where_the_two_agree(method):
+def test_alpha_is_one_half_where_the_distributions_agree(method):
     theta, _ = pairs(50, 1000, 5, dtype=torch.float32)
     theta[0, :900] = -torch.inf
     theta = theta.log_softmax(-1)
@@ -158,7 +158,7 @@ def test_a_row_does_not_depend_on_its_neighbours(method, dtype):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("method", METHODS)
-def test_half_precision_is_taken_up(method, dtype):
+def test_half_precision_is_converted_to_float32(method, dtype):
     theta, t = pairs(8, 500, 2, 1, dtype=dtype)
     alpha = compute_alpha(theta, t, method=method)
     up = compute_alpha(theta.float().log_softmax(-1), t.float().log_softmax(-1), method=method)
@@ -166,7 +166,7 @@ def test_half_precision_is_taken_up(method, dtype):
     assert torch.equal(alpha, up)
 
 
-def test_tokens_outside_one_support_have_no_part():
+def test_tokens_outside_the_common_support_are_ignored():
     theta, t = pairs(200, 40, 2, 1)
     theta[:, :5], t[:, 3:9] = -torch.inf, -torch.inf
     theta, t = theta.log_softmax(-1), t.log_softmax(-1)
@@ -179,7 +179,7 @@ def test_tokens_outside_one_support_have_no_part():
         torch.testing.assert_close(given_all, compute_alpha(*inner, method=method, tol=1e-9), atol=1e-8, rtol=0)
 
 
-def test_without_a_root_the_end_that_d_points_to():
+def test_without_a_root_alpha_is_the_end_with_the_smaller_k():
     theta, t = torch.tensor([[0.5, 0.5, 0]]).log(), torch.tensor([[0.9, 0, 0.1]]).log()
     result = torch.cat([compute_alpha(theta, t), compute_alpha(t, theta)])
     assert 1 - 2e-6 < result[0] < 1

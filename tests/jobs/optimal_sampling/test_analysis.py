@@ -52,14 +52,14 @@ def test_positions_that_hardly_any_sample_reaches_are_left_out():
     assert curve.position.tolist() == [1, 2, 3, 4]
 
 
-def test_long_answers_are_put_together():
+def test_long_answers_are_binned():
     curve = measured(diagnostics_line([0.25] * 300)).curve("alpha")
     assert len(curve.position) == 100
     assert curve.position[:2].tolist() == [2, 5]
     assert set(curve.mean) == {0.25}
 
 
-def test_numbers_that_are_none_do_not_count():
+def test_missing_values_do_not_count():
     result = measured(
         diagnostics_line([0.5, 0.7], ess_ratio=[None, 4.0], ess_ratio_mean=4.0),
         diagnostics_line([0.2], ess_ratio_mean=None),
@@ -68,7 +68,7 @@ def test_numbers_that_are_none_do_not_count():
     assert result.curve("ess_ratio").mean.tolist() == [2.0, 4.0]
 
 
-def test_a_file_of_means_alone_as_others_wrote_them():
+def test_a_file_with_means_alone_is_read():
     result = Measured("f")
     result.add({"sample_idx": 0, "alpha_mean": 0.4, "ess_ratio_mean": 1.0, "kl_theta_mean": 0.3, "kl_t_mean": 0.1})
     result.add({"sample_idx": 1, "alpha_mean": 0.6, "ess_ratio_mean": 1.0, "kl_theta_mean": 0.1, "kl_t_mean": 0.1})
@@ -78,12 +78,12 @@ def test_a_file_of_means_alone_as_others_wrote_them():
     assert draw_by_position([result]).startswith(b"\x89PNG")
 
 
-def test_nothing_at_all_is_drawn_too():
+def test_an_empty_file_is_plotted():
     assert draw_by_position([Measured("f")]).startswith(b"\x89PNG")
     assert Measured("f").row()["alpha"] == "-"
 
 
-def test_many_files_of_any_name_and_wide_ratios_are_drawn():
+def test_many_files_with_any_names_and_wide_ratios_are_plotted():
     files = [measured(diagnostics_line([0.1, 0.9], ess_ratio=[1e-3, 1e3])) for _ in range(10)]
     files[0].name = "$x_1$ 名前\n" * 20
     assert draw_by_position(files).startswith(b"\x89PNG")
@@ -99,6 +99,6 @@ def test_means_and_lists_of_a_sample():
 
 
 @given(st.lists(st.floats(0, 1), min_size=1), st.integers(0, 30))
-def test_a_number_that_is_none_changes_no_mean(values, index):
+def test_values_that_are_not_finite_change_no_mean(values, index):
     with_nan = [*values[:index], math.nan, *values[index:]]
     assert means({"alpha": with_nan}) == means({"alpha": values})

@@ -21,13 +21,13 @@ def parse_flags(*argv):
         (("--output=x.png", "a"), ["a"], "x.png"),
     ],
 )
-def test_files_need_no_flag(name, options, files, output):
+def test_positional_file_names_are_accepted(name, options, files, output):
     result = parse_flags(name, *options)
     assert isinstance(result, AnalyzeDiagnostics)
     assert (result.files, result.output) == (files, output)
 
 
-def test_everything_else_is_sampling():
+def test_other_commands_are_sampling():
     result = parse_flags("--model_theta", "m", "--dataset", "d", "--output", "o.jsonl")
     assert isinstance(result, OptimalSampling)
 
@@ -36,7 +36,7 @@ def test_everything_else_is_sampling():
     ("options", "message"),
     [((), "--files: required"), (("a", "--output", "x.pdf"), "ends in .png"), (("a", "--x"), "--x")],
 )
-def test_mistakes(options, message, capsys):
+def test_mistakes_are_refused(options, message, capsys):
     with pytest.raises(SystemExit):
         parse_flags("analyze_diagnostics", *options)
     [line] = capsys.readouterr().err.splitlines()
@@ -55,7 +55,7 @@ def row(method, alpha, **more):
     return {"sample_idx": 0, **means, "kl_gap_mean": 0.1, "tokens": len(alpha), "alpha_method": method, **lists, **more}
 
 
-def test_the_table_and_the_picture(tmp_path, monkeypatch, capsys):
+def test_table_and_plot_are_written(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for name, alpha in (("fixed", [0.5, 0.5]), ("entropy", [0.25, 0.75, 0.5])):
         (tmp_path / f"{name}.diagnostics.jsonl").write_text(json.dumps(row(name, alpha)) + "\n")
@@ -70,12 +70,12 @@ def test_the_table_and_the_picture(tmp_path, monkeypatch, capsys):
     ("text", "message"),
     [("", "holds no samples"), ('{"a": 1}\n', "line 1 holds no diagnostics"), ("{\n", "line 1: not valid JSON")],
 )
-def test_files_that_hold_none(tmp_path, text, message):
+def test_files_without_diagnostics_are_refused(tmp_path, text, message):
     (tmp_path / "x.jsonl").write_text(text)
     with pytest.raises(InputError, match=message):
         analyze_diagnostics(parse_flags("analyze_diagnostics", str(tmp_path / "x.jsonl")))
 
 
-def test_a_file_that_is_not_there(tmp_path):
+def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(InputError, match="nowhere"):
         analyze_diagnostics(parse_flags("analyze_diagnostics", str(tmp_path / "nowhere.jsonl")))

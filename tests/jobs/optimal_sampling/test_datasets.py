@@ -65,14 +65,14 @@ def adapter(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("column", ["prompt", "question", "instruction", "input", "text"])
 @pytest.mark.parametrize("adapter", ["auto", "deepscaler"])
-def test_the_prompt_is_found(tmp_path, column, adapter):
+def test_the_prompt_column_is_detected(tmp_path, column, adapter):
     _, loaded, [problem] = load(tmp_path, [{"id": 7, column: "q", "level": 3}], dataset_adapter=adapter)
     assert (loaded.fields, problem.prompt, problem.instance_id) == ({"prompt": column}, "q", "row-0")
     assert original_fields(problem, loaded.fields) == {column: "q", "id": 7, "level": 3}
 
 
 @pytest.mark.parametrize("column", ["response", "answer", "output", "completion"])
-def test_the_response_is_found(tmp_path, column):
+def test_the_response_column_is_detected(tmp_path, column):
     requested, loaded, [problem, empty] = load(tmp_path, [{"prompt": "q", column: 5}, {"prompt": "p", column: None}])
     result = response_column(requested, loaded.path)
     assert (result, response_of(problem, result), response_of(empty, result)) == (column, "5", None)
@@ -95,7 +95,7 @@ def test_named_columns(tmp_path):
     assert original_fields(problem, loaded.fields) == {"text": "no", "extra": {"level": 1}, "gold": "g"}
 
 
-def test_a_column_that_is_not_there(tmp_path):
+def test_a_missing_column_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"no column 'nope' \(--prompt_field\)"):
         load(tmp_path, [{"text": "q"}], prompt_field="nope")
     requested, loaded, _ = load(tmp_path, [{"text": "q", "gold": 1}], response_field="nope")
@@ -103,7 +103,7 @@ def test_a_column_that_is_not_there(tmp_path):
         response_column(requested, loaded.path)
 
 
-def test_rows_keep_their_numbers(tmp_path):
+def test_quarantined_rows_keep_their_numbers(tmp_path):
     rows = [{"id": "a", "prompt": "p"}, {"id": "a", "prompt": ""}, {"id": "a", "prompt": "q"}]
     _, loaded, problems = load(tmp_path, rows, max_bad_share=0.5)
     assert [row_number(problem.instance_id) for problem in problems] == [0, 2]
@@ -128,7 +128,7 @@ def test_procedural_problems_have_numbers_and_answers(tmp_path):
     assert original_fields(problems[0], loaded.fields)["answer"] == response_of(problems[0], None)
 
 
-def test_a_class_of_ones_own(adapter):
+def test_a_custom_dataset_class(adapter):
     _, loaded, problems = adapter("Mine")
     assert [problem.prompt for problem in problems] == [f"set test {number}" for number in range(3)]
     assert [original_fields(problem, loaded.fields) for problem in problems] == [{"level": n} for n in (0, 2, 4)]
@@ -146,7 +146,7 @@ def test_a_class_of_ones_own(adapter):
         ("Unmade", "Unmade('set', 'test') failed: KeyError: 'test'"),
     ],
 )
-def test_a_class_that_does_not_work_is_one_line(adapter, name, message):
+def test_errors_of_a_custom_class_are_one_line(adapter, name, message):
     with pytest.raises(InputError) as raised:
         adapter(name)
     assert message in str(raised.value)

@@ -47,7 +47,7 @@ def pair(folders):
 
 
 @pytest.mark.parametrize("method", ["fixed", "kl_symmetry", "entropy"])
-def test_what_is_told_is_what_whole_passes_say(method, folders, pair):
+def test_diagnostics_equal_those_of_passes_without_a_cache(method, folders, pair):
     result = decode(pair, requests(PROMPTS), alpha_method=method, fixed_alpha=0.3, max_new_tokens=9, batch_size=3)
     assert any(item.finish_reason == "stop" and len(item.token_ids) < 9 for item in result.values())
     for key, (prompt_theta, prompt_t) in enumerate(PROMPTS):
@@ -68,7 +68,7 @@ def test_what_is_told_is_what_whole_passes_say(method, folders, pair):
 
 
 @pytest.mark.parametrize("cuts", [{}, {"temperature": 0.7, "top_p": 0.9, "top_k": 5}, {"temperature": 0.0}])
-def test_log_probabilities_are_of_what_was_drawn_from(cuts, folders, pair):
+def test_log_probabilities_are_those_of_the_sampling_distribution(cuts, folders, pair):
     result = decode(pair, requests(PROMPTS[:3]), alpha_method="fixed", max_new_tokens=4, **cuts)
     for key, (prompt_theta, prompt_t) in enumerate(PROMPTS[:3]):
         item = result[key]
@@ -89,7 +89,7 @@ def test_answers_end_with_either_models_end_token(pair):
         assert item.finish_reason == "stop" or len(item.token_ids) == 12
 
 
-def test_neighbours_order_and_padding_change_nothing(pair):
+def test_samples_do_not_depend_on_batch_order_or_padding(pair):
     samples = requests(PROMPTS * 3)
     alone = decode(pair, samples, max_new_tokens=10, batch_size=1)
     assert len({tuple(item.token_ids) for item in alone.values()}) > 10
@@ -123,7 +123,7 @@ def wide_pairs(tmp_path_factory):
     batch_size=st.integers(2, 9),
     seed=st.integers(0, 2**31),
 )
-def test_no_draw_depends_on_its_neighbours_to_the_bit(wide_pairs, which, lengths, batch_size, seed):
+def test_logits_do_not_depend_on_the_batch_to_the_bit(wide_pairs, which, lengths, batch_size, seed):
     words = random.Random(seed)
     prompts = [tuple([words.randrange(3, 40) for _ in range(length)] for length in both) for both in lengths]
     samples = requests(prompts, first=seed)
@@ -132,7 +132,7 @@ def test_no_draw_depends_on_its_neighbours_to_the_bit(wide_pairs, which, lengths
     assert together == alone
 
 
-def test_fewer_tokens_are_the_beginning_of_more(pair):
+def test_a_lower_token_limit_gives_a_prefix(pair):
     short = decode(pair, requests(PROMPTS), max_new_tokens=3)
     long = decode(pair, requests(PROMPTS), max_new_tokens=10)
     assert all(long[key].token_ids[:3] == item.token_ids for key, item in short.items())
@@ -171,7 +171,7 @@ def test_samples_are_taken_as_they_are_needed(pair):
     assert pair.theta.network._cache.lengths == []
 
 
-def test_memory_that_runs_out_halves_the_batch(folders, caplog):
+def test_out_of_memory_halves_the_batch(folders, caplog):
     plain = decode(load_pair(*folders), requests(PROMPTS), max_new_tokens=10)
     pair = load_pair(*folders)
 
@@ -192,7 +192,7 @@ def test_memory_that_runs_out_halves_the_batch(folders, caplog):
     ]
 
 
-def test_memory_that_runs_out_midway(folders, caplog):
+def test_out_of_memory_within_a_step(folders, caplog):
     samples = requests(PROMPTS * 2)
     plain = decode(load_pair(*folders), samples, max_new_tokens=10)
     pair = load_pair(*folders)
@@ -217,7 +217,7 @@ def test_too_little_memory_for_one_sample_is_an_error(folders):
         decode(pair, requests(PROMPTS), max_new_tokens=4, batch_size=4)
 
 
-def test_logits_that_are_no_numbers_end_the_run(tmp_path):
+def test_logits_that_are_not_finite_end_the_run(tmp_path):
     pair = load_pair(make_model(tmp_path / "m"))
     with torch.no_grad():
         pair.theta.network.model.get_input_embeddings().weight[5] = torch.nan
@@ -225,7 +225,7 @@ def test_logits_that_are_no_numbers_end_the_run(tmp_path):
         decode(pair, [SampleRequest("a", [3], [3], 0), SampleRequest("b", [5], [5], 0)])
 
 
-def test_a_context_that_is_full_ends_an_answer(tmp_path):
+def test_a_full_context_ends_an_answer(tmp_path):
     pair = load_pair(make_model(tmp_path / "m", kind="gpt2", n_positions=8, eos=None))
     pair = type(pair)(pair.theta, pair.t, pair.vocabulary, frozenset(), pair.device, pair.used)
     samples = requests([([3] * 7, [4]), ([3], [4] * 5)])
@@ -243,7 +243,7 @@ def test_a_prompt_without_tokens_is_refused(pair):
     assert Decoder(pair).refusal(SampleRequest(0, [3], [4], 0)) is None
 
 
-def test_nothing_to_draw(pair):
+def test_no_requests(pair):
     assert decode(pair, []) == {}
 
 
@@ -255,7 +255,7 @@ def test_alpha_is_recorded_without_diagnostics(pair):
         assert item.token_ids == plain[key].token_ids
 
 
-def test_a_support_constraint_keeps_to_the_targets_tokens(folders, pair):
+def test_a_support_constraint_limits_q_to_the_targets_tokens(folders, pair):
     result = decode(pair, requests(PROMPTS * 4), max_new_tokens=6, support_top_k=2)
     for key, item in result.items():
         for index, token in enumerate(item.token_ids):

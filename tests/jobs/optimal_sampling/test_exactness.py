@@ -1,4 +1,4 @@
-"""Whether q is what is drawn: whole answers are enumerated in float64 by other code, and counted."""
+"""Samples have the distribution q: all answers are enumerated in float64 by other code, and counted."""
 
 from collections import Counter
 
@@ -51,7 +51,7 @@ def models(tmp_path_factory):
         (20_000, {"method": "entropy", "temperature": 1.5, "top_p": 0.9, "top_k": 4}),
     ],
 )
-def test_whole_answers_have_the_probabilities_of_q(tiny, draws, settings):
+def test_answers_have_the_probabilities_of_q(tiny, draws, settings):
     expected = answers(tiny, PROMPTS, ENDS, LENGTH, **settings)
     options = {"alpha_method": settings["method"], "fixed_alpha": settings.get("fixed", 0.5)}
     options |= {name: settings[name] for name in ("temperature", "top_p", "top_k") if name in settings}
@@ -72,7 +72,7 @@ def test_whole_answers_have_the_probabilities_of_q(tiny, draws, settings):
 
 
 @pytest.mark.slow
-def test_the_test_can_fail(tiny):
+def test_the_test_rejects_another_distribution(tiny):
     expected = answers(tiny, PROMPTS, ENDS, LENGTH, method="fixed", fixed=0.3)
     result = decode(
         load_pair(*tiny),
@@ -133,7 +133,7 @@ def test_alpha_1_and_0_are_the_models_alone(models, alpha, cuts):
     assert len(texts) > 3
 
 
-def test_weights_in_half_precision_draw_from_the_same_distribution_nearly(models):
+def test_half_precision_weights_sample_nearly_the_same_distribution(models):
     samples = requests([([3 + n % 30, 7], [5, 4 + n % 30]) for n in range(300)])
     settings = {"alpha_method": "kl_symmetry", "max_new_tokens": 1, "batch_size": 64}
     plain = decode(load_pair(*models), samples, **settings)
@@ -143,7 +143,7 @@ def test_weights_in_half_precision_draw_from_the_same_distribution_nearly(models
         assert share * 300 <= same
 
 
-def test_one_set_of_weights_draws_as_two(models, tmp_path):
+def test_shared_weights_sample_like_two_sets(models, tmp_path):
     """Two prompts on one model: the rows of both in one pass."""
     pairs = [([3 + n, 7], [5, 4 + n, 9]) for n in range(8)]
     copy = make_model(tmp_path / "copy", words=40)  # the same seed

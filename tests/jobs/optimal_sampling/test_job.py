@@ -39,7 +39,7 @@ def written(requested):
     return samples.replace(f'"{requested.directory.name}/'.encode(), b'"run/'), requested.diagnostics.read_bytes()
 
 
-def test_log_probabilities_stand_beside_the_recorded_ids(call):
+def test_log_probabilities_are_recorded_with_the_ids(call):
     requested = call(rows=3)
     draw(requested)
     with opened(requested) as run:
@@ -65,13 +65,13 @@ def test_samples_end_by_themselves_or_are_cut_off(call):
 
 @pytest.mark.parametrize(("backend", "dtype", "is_said"), [("vllm", "bfloat16", True), ("vllm", "float32", False),
                                                             ("transformers", "bfloat16", False)])  # fmt: skip
-def test_it_is_said_where_a_draw_depends_on_its_batch(call, backend, dtype, is_said):
+def test_vllm_in_16_bits_is_noted_to_depend_on_the_batch(call, backend, dtype, is_said):
     requested = call(rows=3, backend=backend, dtype=dtype, **({"device": "auto"} if backend == "vllm" else {}))
     with opened(requested) as run:
         assert ("in any batch" in " ".join(run.manifest.notes)) == is_said
 
 
-def test_the_manifest_says_on_what_samples_were_drawn(call):
+def test_the_manifest_has_the_device(call):
     requested = call(rows=3)
     draw(requested)
     used = {"device": "cpu", "dtype": "float32", "count": 1}
@@ -110,7 +110,7 @@ def test_run_interrupted_within_a_shard_ends_with_equal_bytes(call):
 
 
 @pytest.mark.slow
-def test_parts_in_any_order_give_equal_bytes(call):
+def test_calls_for_parts_in_any_order_give_equal_bytes(call):
     total = call("whole")
     draw(total)
     counts = []
@@ -124,7 +124,7 @@ def test_parts_in_any_order_give_equal_bytes(call):
     assert draw(call("parts")).lines()[1] == "already complete, nothing was generated"
 
 
-def test_rows_behind_the_last_that_is_wanted_are_not_drawn(call, monkeypatch):
+def test_rows_behind_the_last_pending_one_are_not_sampled(call, monkeypatch):
     drawn = []
     requested = call(start_idx=2, num_samples=1, batch_size=1)
     with opened(requested) as run:
@@ -150,7 +150,7 @@ def test_models_are_loaded_once_and_one_pair_at_a_time(call):
     assert loaded(call("d", seed=3)) == [True, False, False]
 
 
-def test_abandoned_shard_ends(call):
+def test_an_abandoned_shard_ends(call):
     requested = call()
     with opened(requested) as run:
         shard = shards_of(requested, run)[0]
@@ -159,7 +159,7 @@ def test_abandoned_shard_ends(call):
     assert samples.completed == []
 
 
-def test_what_was_drawn_before_a_worker_is_given_up_counts(call):
+def test_samples_completed_before_a_shard_is_abandoned_count(call):
     requested, looks = call(), iter([False, False, True])
     with opened(requested) as run:
         shard = shards_of(requested, run)[0]
@@ -183,7 +183,7 @@ def test_worker_with_less_memory_than_asked_for_notes_it(call, monkeypatch):
     assert sample(requested, shard).notes == (note,)
 
 
-def test_prompts_that_do_not_fit_cost_their_rows_alone(tmp_path, models):
+def test_prompts_that_do_not_fit_fail_their_own_rows_only(tmp_path, models):
     small = make_model(tmp_path / "small", seed=0, kind="gpt2")
     rows = questions(6)
     rows[2]["question"] = "w3 " * 200
@@ -198,7 +198,7 @@ def test_prompts_that_do_not_fit_cost_their_rows_alone(tmp_path, models):
     assert draw(requested).made == 0
 
 
-def test_a_hint_makes_two_of_one_model(tmp_path, models):
+def test_a_hint_tells_two_uses_of_one_model_apart(tmp_path, models):
     hinted = parameters(
         tmp_path, questions(6), model_theta=str(models[0]), hint="w5 w6 {answer}", save_diagnostics=True
     )
@@ -215,7 +215,7 @@ def test_a_hint_makes_two_of_one_model(tmp_path, models):
     assert {row["alpha_mean"] for row in read(outcome.diagnostics)} == {0.5}
 
 
-def test_an_adapter_makes_two_of_one_model(tmp_path, models):
+def test_an_adapter_tells_two_uses_of_one_model_apart(tmp_path, models):
     adapter = make_adapter(tmp_path / "adapter", models[0], scale=0.5)
     outcome = draw(
         parameters(tmp_path, questions(6), model_theta=str(models[0]), adapter_t=str(adapter), save_diagnostics=True)
@@ -223,7 +223,7 @@ def test_an_adapter_makes_two_of_one_model(tmp_path, models):
     assert min(row["kl_theta_mean"] for row in read(outcome.diagnostics)) > 1e-6
 
 
-def test_models_without_a_chat_template_get_the_text(tmp_path):
+def test_models_without_a_chat_template_get_plain_text(tmp_path):
     base = make_model(tmp_path / "plain", tokenizer=make_tokenizer(WORDS, template=None))
     outcome = draw(parameters(tmp_path, questions(3), model_theta=str(base)))
     assert outcome.samples == 3
@@ -247,7 +247,7 @@ def test_models_without_a_chat_template_get_the_text(tmp_path):
         ({"rows": 21}, "problems"),
     ],
 )
-def test_another_run_is_no_part_of_this_one(call, options, differs):
+def test_changed_parameters_are_refused_as_another_run(call, options, differs):
     with opened(call(rows=20)):
         pass
     with (
@@ -267,7 +267,7 @@ def test_unrelated_parameters_do_not_change_the_identity(call, options):
         assert run.expected == 20
 
 
-def test_the_models_count_and_not_their_places(tmp_path, call, models):
+def test_moved_models_continue_the_run(tmp_path, call, models):
     requested = call()
     moved = make_model(tmp_path / "moved", seed=1)
     assert models_identity(call(model_t=str(moved))) == models_identity(requested)

@@ -1,4 +1,4 @@
-"""The mixture and its figures against their definitions in float64."""
+"""The mixture and its diagnostics are compared with their definitions in float64."""
 
 import subprocess
 import sys
@@ -45,7 +45,7 @@ def test_alpha_0_and_1_are_the_models_bit_for_bit(dtype):
     assert torch.equal(log_q[[2, 5]], log_mixture(theta[[2, 5]], t[[2, 5]], 0.5)[0])
 
 
-def test_far_apart_is_not_lost_to_underflow():
+def test_distant_distributions_do_not_underflow():
     theta, t = torch.tensor([[0.0, -300.0, -250.0]]), torch.tensor([[-300.0, 0.0, -250.0]])
     log_q, log_z = log_mixture(theta, t, 0.5)
     assert log_z.item() == pytest.approx(-150 + np.log(2), rel=1e-6)
@@ -71,7 +71,7 @@ def test_no_token_in_common_is_refused():
         log_mixture(torch.tensor([[0.0], [torch.nan]]), torch.zeros(2, 1), 0.5)
 
 
-def test_figures_are_their_definitions():
+def test_diagnostics_equal_their_definitions():
     theta, t = pairs(50, 30, 2, 1)
     log_q, _ = log_mixture(theta, t, 0.4)
     p_theta, p_t, q = (np.exp(item) for item in numbers(theta, t, log_q))
@@ -96,7 +96,7 @@ def test_figures_are_their_definitions():
             np.testing.assert_allclose(options.numpy(), value, rtol=close, atol=1e-6, err_msg=name)
 
 
-def test_figures_outside_a_support():
+def test_diagnostics_outside_a_support():
     p, q = torch.tensor([[0.5, 0.5, 0.0]]).log(), torch.tensor([[1.0, 0.0, 0.0]]).log()
     assert entropy(p).item() == pytest.approx(np.log(2))
     assert kl(q, p).item() == pytest.approx(np.log(2))

@@ -43,11 +43,11 @@ def test_generate_returns_samples_and_diagnostics(model):
         assert text.split() == [f"w{number}" for number in ids if number != 1]  # w1 is special
 
 
-def test_seeds(model):
+def test_answers_depend_on_the_seed(model):
     first, again, other = (model.generate(PROMPTS, max_new_tokens=9, seed=seed) for seed in (1, 1, 2))
     assert first.token_ids == again.token_ids != other.token_ids
     assert bool((first.alpha_values == again.alpha_values).all())
-    # One prompt in several places is drawn anew.
+    # The same prompt at several indices gets different answers.
     assert len({tuple(ids) for ids in model.generate(["w3"] * 9, max_new_tokens=9).token_ids}) > 4
 
 
@@ -63,7 +63,7 @@ def test_no_prompts(model):
     assert (out.generated_texts, out.alpha_values.numel(), out.mask.numel()) == ([], 0, 0)
 
 
-def test_messages_go_through_each_models_own_template(model):
+def test_messages_are_rendered_by_each_models_own_template(model):
     messages = [{"role": "user", "content": "w3"}, {"role": "user", "content": "w5"}]
     request = model.request("key", messages, None, 7)
     assert (request.prompt_ids_theta, request.prompt_ids_t, request.seed) == ([3, 2, 5, 2], [4, 3, 5], 7)
@@ -79,7 +79,7 @@ def test_a_hint_for_the_target_alone(folders):
     assert out.diagnostics["kl_t"].abs().max() < 1e-6 < out.diagnostics["kl_theta"].max()
 
 
-def test_a_smaller_batch_is_kept(folders, caplog):
+def test_a_reduced_batch_size_stays(folders, caplog):
     model = OptimalSamplingModel(folders[0], batch_size=4)
 
     def too_many(_, args, kwargs):

@@ -30,7 +30,7 @@ def answers(samples):
     return [json.loads(line)["messages"][-1]["content"] for line in samples.splitlines()]
 
 
-def test_it_is_complete(older):
+def test_the_run_is_complete(older):
     journal, key = older.journal(), read_manifest(older.directory)["identity_key"]
     with opened(older.parameters()) as run:
         assert (run.missing(), run.expected) == (0, ROWS)
@@ -43,7 +43,7 @@ def without_cut_off(content):
     return content.replace(b',"metadata":{"truncated":true}', b"")
 
 
-def test_its_results_are_written_anew(older):
+def test_results_are_written_again(older):
     results = [without_cut_off(content) for content in read_results(older)]
     for name in RESULTS:
         (older.directory.parent / name).unlink()
@@ -55,13 +55,13 @@ def test_its_results_are_written_anew(older):
     assert all(path.exists() for path in outcome.files.values())
 
 
-def test_it_is_curated():
+def test_the_run_is_curated():
     corpus = read_corpus(["out"])
     assert corpus.table.height == ROWS
     assert len(list(corpus.records(corpus.table))) == ROWS
 
 
-def test_interrupted_it_draws_the_same_samples(older):
+def test_the_interrupted_run_draws_the_same_samples(older):
     samples, _ = read_results(older)
     lines = older.journal().splitlines(keepends=True)
     (older.directory / "rollouts/0001.jsonl").write_bytes(b"".join(lines[:6]))
@@ -71,7 +71,7 @@ def test_interrupted_it_draws_the_same_samples(older):
     assert answers(read_results(older)[0]) == answers(samples)
 
 
-def test_with_another_model_it_is_another_run(older):
+def test_another_model_is_another_run(older):
     other = older.parameters(model_t="base")
     with pytest.raises(InputError, match=r"model_t \(.* on disk, .* now\)"), opened(other):
         pass

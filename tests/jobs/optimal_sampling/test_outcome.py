@@ -121,7 +121,7 @@ def test_a_fixed_weight_is_noted(write, tmp_path):
         ([sample(0, error=FAILED)], {}, ["1 rows have no sample"]),
     ],
 )
-def test_notes(write, rows, options, message):
+def test_notes_on_the_diagnostics(write, rows, options, message):
     notes = write(*rows, **options).notes
     assert len(notes) == len(message)
     assert all(item in note for item, note in zip(message, notes, strict=True))
@@ -135,7 +135,7 @@ def test_sample_without_verdict_or_error_is_ok_and_unjudged():
     assert Rollout.model_validate(sample(0, error=FAILED)).status == "failed"
 
 
-def test_others_read_the_run_and_the_samples(write, tmp_path):
+def test_curation_and_training_read_the_run_and_the_samples(write, tmp_path):
     write(sample(0, "w7"), sample(1), sample(2, error=FAILED))
     table = read_corpus([str(tmp_path / "out")]).table
     assert table["status"].to_list() == ["ok", "ok", "failed"]

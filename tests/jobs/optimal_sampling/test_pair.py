@@ -81,7 +81,7 @@ def _load(kind):
 
 @torch.inference_mode()
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3", "gpt2", "mistral"])
-def test_rows_are_as_if_they_were_alone(kind):
+def test_rows_do_not_depend_on_each_other(kind):
     driven = Driven(kind)
     assert driven.admit(3, 9, 1) == [0, 1, 2]
     driven.advance(4)
@@ -114,7 +114,7 @@ def test_idle_rows_change_nothing(kind):
 
 
 @torch.inference_mode()
-def test_memory_is_the_rows_times_the_longest():
+def test_cache_memory_is_rows_times_the_longest_row():
     driven = Driven("llama")
     slots = driven.model._cache
     driven.admit(60, 3)
@@ -140,7 +140,7 @@ def test_longest_row_follows_from_the_architecture():
         Network(_load("mamba"), "m")
 
 
-def test_weights_are_loaded_once(base, tmp_path):
+def test_shared_weights_are_loaded_once(base, tmp_path):
     (tmp_path / "link").symlink_to(base)
     for other in (None, base, base + "/", str(tmp_path / "link")):
         pair = load_pair(base, other)
@@ -230,7 +230,7 @@ DORA = ("dora", True)
 @pytest.mark.parametrize(
     ("kind", "mixed"), [(kind, mixed) for kind in KINDS_OF_ADAPTERS for mixed in (False, True) if (kind, mixed) != DORA]
 )
-def test_adapters_that_peft_runs_and_vllm_does_not(tmp_path, kind, mixed):
+def test_adapters_that_only_peft_runs(tmp_path, kind, mixed):
     base = make_model(tmp_path / "base", kind="qwen2")  # it has biases
     adapter = str(make_adapter(tmp_path / "adapter", base, scale=0.3, **KINDS_OF_ADAPTERS[kind]))
     other = base if mixed else str(shutil.copytree(base, tmp_path / "apart"))
@@ -239,14 +239,14 @@ def test_adapters_that_peft_runs_and_vllm_does_not(tmp_path, kind, mixed):
     assert drawn.diagnostics["alpha"] == pytest.approx([weight(log_theta, log_t, "kl_symmetry")], abs=1e-4)
 
 
-def test_a_dora_adapter_runs_beside_nothing_else(base, tmp_path):
+def test_a_dora_adapter_cannot_be_mixed_with_others(base, tmp_path):
     adapter = str(make_adapter(tmp_path / "adapter", base, use_dora=True))
     assert load_pair(adapter, adapter).same
     with pytest.raises(InputError, match=r"does not run .* is a DoRA adapter: merge it .* give that as --model_t$"):
         load_pair(base, adapter_t=adapter)
 
 
-def test_biases_that_take_the_place_of_the_bases(tmp_path):
+def test_adapters_that_replace_biases(tmp_path):
     base = make_model(tmp_path / "base", kind="qwen2")
     adapter = str(make_adapter(tmp_path / "adapter", base, scale=0.3, bias="all"))
     load_pair(base, str(shutil.copytree(base, tmp_path / "apart")), adapter_theta=adapter)
@@ -256,7 +256,7 @@ def test_biases_that_take_the_place_of_the_bases(tmp_path):
 
 
 @pytest.mark.parametrize("side", ["theta", "t"])
-def test_what_vllm_does_not_serve_names_the_sides_flag(base, tmp_path, side):
+def test_adapters_that_vllm_cannot_serve_are_refused_with_their_flag(base, tmp_path, side):
     adapter = str(make_adapter(tmp_path / "adapter", base, use_dora=True))
     with pytest.raises(InputError, match=rf"vLLM does not serve .* DoRA adapter: .* give that as --model_{side}$"):
         resolve_pair(base, base, runner="vllm", **{f"adapter_{side}": adapter})
@@ -314,7 +314,7 @@ def test_unusable_gpu_never_falls_back_to_the_cpu(base, monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     "error", [torch.OutOfMemoryError("CUDA out of memory. Tried"), OSError(12, "Cannot allocate memory")]
 )
-def test_memory_that_runs_out_while_loading_is_one_line(base, monkeypatch, error):
+def test_out_of_memory_on_a_device_while_loading_is_one_line(base, monkeypatch, error):
     def no_room(*_, **__):
         raise error
 

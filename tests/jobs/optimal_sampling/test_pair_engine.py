@@ -1,4 +1,4 @@
-"""The rows of vLLM's batch, without vLLM."""
+"""Pairing of the rows of vLLM's batch, without vLLM."""
 
 import pytest
 import torch
@@ -32,7 +32,7 @@ def alone(theta, t, seed, index=0):
     return TokenSampler().draw(*cut, [Uniforms(seed)[index]]).tokens[0]
 
 
-def test_rows_of_a_pair_give_one_token_wherever_they_are(batch):
+def test_rows_of_a_pair_get_the_same_token_at_any_index(batch):
     batch.update([], [(0, row(1, 0)), (1, row(2, 1)), (2, None), (3, row(2, 0)), (4, row(1, 1))], [])
     options = logits(5)
     before = options.clone()
@@ -45,7 +45,7 @@ def test_rows_of_a_pair_give_one_token_wherever_they_are(batch):
     assert batch.samples[1].logprob < 0
 
 
-def test_rows_that_moved_and_went_are_followed(batch):
+def test_moved_and_removed_rows_are_followed(batch):
     batch.update([], [(0, row(1, 0)), (1, row(1, 1)), (2, row(2, 0)), (3, row(2, 1))], [])
     batch.update([0], [], [(3, 0, False)])  # 1's first row went, and 2's second one took its place
     batch.update([], [(3, row(3, 0))], [(2, 3, True)])
@@ -64,7 +64,7 @@ def test_row_without_its_partner_or_behind_it_is_unchanged(batch):
     assert batch.samples[1].position == -1
 
 
-def test_a_place_that_is_drawn_again_has_the_same_number(batch):
+def test_a_position_sampled_again_has_the_same_uniform(batch):
     """Both rows may be read in parts: what is drawn in between is not given, and drawn again."""
     first, second = row(1, 0), row(1, 1)
     batch.update([], [(0, first), (1, second)], [])
@@ -80,7 +80,7 @@ def test_a_place_that_is_drawn_again_has_the_same_number(batch):
     assert batch.samples[1].position == 1
 
 
-def test_logits_that_are_no_numbers(batch):
+def test_logits_that_are_not_finite(batch):
     batch.update([], [(0, row(1, 0)), (1, row(1, 1)), (2, row(2, 0, 4)), (3, row(2, 1, 4))], [])
     options = logits(4)
     options[3, 2] = torch.nan
@@ -88,7 +88,7 @@ def test_logits_that_are_no_numbers(batch):
         batch.draw_into(options)
 
 
-def test_nothing_of_ours_in_the_batch(batch):
+def test_a_batch_without_pairs_is_unchanged(batch):
     options = logits(3)
     assert torch.equal(batch.draw_into(options), options)
     batch.update([0, 1], [(0, None)], [(2, 1, False), (4, 5, True)])

@@ -14,7 +14,7 @@ def parse(*flags):
     return parse_command_line(OptimalSampling, [*NEEDED, *flags], prog="optimal_sampling", description="", examples="")
 
 
-def test_the_seeds_commands_are_read():
+def test_known_commands_are_parsed():
     requested = parse("--model_t", "n", "--alpha_method", "fixed", "--fixed_alpha", "0.3", "--num-samples", "1000",
                   "--batch_size", "8", "--save_diagnostics", "--dtype", "bfloat16", "--top_k", "-1",
                   "--start_idx", "500", "--dataset_adapter", "generic", "--prompt_field", "q")  # fmt: skip
@@ -61,7 +61,7 @@ def test_the_methods_are_those_of_the_solver():
         (("--adapter_theta", "a", "--adapter_t", "a"), True),
     ],
 )
-def test_whether_both_are_the_same(options, is_policy):
+def test_equal_models_are_recognised(options, is_policy):
     assert parse(*options).is_policy == is_policy
 
 

@@ -34,7 +34,7 @@ def test_shards_begin_at_multiples_of_their_size(folder):
     ]
 
 
-def test_a_part_is_cut_as_the_whole_is(folder):
+def test_parts_of_the_data_set_are_cut_like_all_of_it(folder):
     assert cut(parameters(folder, questions(10), shard_size=4, start_idx=3, num_samples=3)) == [
         ([0, 1, 2, 3], [3]),
         ([4, 5, 6, 7], [4, 5]),
@@ -42,7 +42,7 @@ def test_a_part_is_cut_as_the_whole_is(folder):
     assert cut(parameters(folder, start_idx=9, num_samples=100, shard_size=4)) == [([8, 9], [9])]
 
 
-def test_rows_that_cannot_be_used_leave_their_places_empty(folder):
+def test_quarantined_rows_leave_gaps(folder):
     rows = questions(6)
     rows[1] = {"question": ""}
     requested = parameters(folder, rows, shard_size=3, max_bad_share=0.5)
@@ -81,12 +81,12 @@ def test_hint_template_places_the_prompt_and_may_be_a_file(tmp_path):
         ("{}", "--hint: .*names no column"),
     ],
 )
-def test_a_hint_that_cannot_be(hint, message):
+def test_invalid_hints_are_refused(hint, message):
     with pytest.raises(InputError, match=message):
         Hint.from_flag(hint).messages(problem(level=1), "r")
 
 
-def test_what_a_worker_did_not_draw_is_cut_again_in_its_batch(folder):
+def test_unfinished_rows_are_cut_again_in_their_batch(folder):
     with opened(parameters(folder, questions(3), shard_size=4)) as run:
         [shard] = shards_of(parameters(folder, shard_size=4), run)
     rest = shard.without({("row-0", 0), ("row-2", 0)})

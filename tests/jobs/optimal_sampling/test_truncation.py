@@ -1,4 +1,4 @@
-"""Temperature, top-k and top-p keep what they say, and a draw is the inverse CDF."""
+"""Temperature, top-k, top-p, and draws by the inverse CDF."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def kept(p=P, **options):
     return result[0].nonzero().squeeze(-1).tolist()
 
 
-def test_nothing_asked_for_is_q_itself():
+def test_no_truncation_gives_q():
     log_q, _ = pairs(3, 100)
     for top_k in (-1, 0, 100, 1000):
         result = sampling_distribution(log_q, temperature=1.0, top_p=1.0, top_k=top_k)
@@ -37,18 +37,18 @@ def test_top_p_keeps_the_token_at_its_boundary(top_p, tokens):
 @pytest.mark.parametrize(
     ("top_k", "tokens"), [(1, [1]), (2, [1, 4]), (4, [0, 1, 2, 4]), (5, [0, 1, 2, 3, 4]), (9, [0, 1, 2, 3, 4])]
 )
-def test_top_k(top_k, tokens):
+def test_top_k_keeps_the_most_probable_tokens(top_k, tokens):
     assert kept(top_k=top_k) == tokens
 
 
-def test_equals_are_kept_together():
+def test_equally_probable_tokens_are_kept_together():
     p = torch.tensor([[0.125, 0.25, 0.25, 0.25, 0.125]])
     assert kept(p, top_k=2) == [1, 2, 3]
     assert kept(p, top_p=0.5) == [1, 2, 3]
     assert kept(p, temperature=0) == [1]
 
 
-def test_top_p_is_of_what_top_k_leaves():
+def test_top_p_applies_after_top_k():
     assert kept(top_k=2, top_p=0.6) == [1]
     assert kept(top_p=0.6) == [1, 4]
 
@@ -101,7 +101,7 @@ def test_invalid_options_are_refused(options):
         kept(**options)
 
 
-def test_a_draw_is_the_inverse_cdf():
+def test_draws_follow_the_inverse_cdf():
     p = torch.tensor([0.25, 0, 0.5, 0.25, 0])
     uniforms = torch.tensor([0, 0.2499, 0.25, 0.5, 0.7499, 0.75, 0.9999999, 1.0])
     assert draw(p.expand(8, 5), uniforms).tolist() == [0, 0, 2, 2, 2, 3, 3, 3]
@@ -119,7 +119,7 @@ def test_no_token_of_probability_0_is_drawn(seed, size, spread, double):
     assert (p[0, tokens] > 0).all()
 
 
-def test_draws_are_distributed_as_they_should_be():
+def test_draws_have_the_distribution():
     p = torch.tensor([0.5, 0.3, 0.15, 0.04, 0.01])
     uniforms = torch.rand(100_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     counts = draw(p.expand(100_000, 5), uniforms).bincount(minlength=5).double()

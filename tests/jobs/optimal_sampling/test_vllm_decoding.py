@@ -1,4 +1,4 @@
-"""Both models in a real vLLM: what is drawn is what two models in Transformers give."""
+"""Both models in a real vLLM: samples equal those of two models in transformers."""
 
 import random
 import re
@@ -54,7 +54,7 @@ pytestmark = [
 def folders(tmp_path_factory):
     """A model of a few words, with ids that are no words as real ones have, and an adapter of it that says other ones.
 
-    Behind `NO_NUMBERS` its logits are no numbers.
+    Behind `NO_NUMBERS` its logits are not finite.
     """
     folder = tmp_path_factory.mktemp("models")
     base = make_model(folder / "base", ids=WORDS + 4, eos=[1, 2], initializer_range=0.3, **SIZES)
@@ -121,7 +121,7 @@ def remove_log(error):
         {"alpha_method": "fixed", "fixed_alpha": 0.0},
     ],
 )
-def test_the_tokens_are_those_of_transformers(folders, pair, settings):
+def test_tokens_equal_those_of_transformers(folders, pair, settings):
     samples = requests(PROMPTS)
     expected = decode(load_pair(*folders), samples, batch_size=64, max_new_tokens=24, **settings)
     result = drawn(pair, samples, max_new_tokens=24, **settings)
@@ -129,13 +129,13 @@ def test_the_tokens_are_those_of_transformers(folders, pair, settings):
     assert differing(result, expected) == []
 
 
-def test_neighbours_change_nothing(pair):
+def test_samples_do_not_depend_on_the_batch(pair):
     samples = requests(PROMPTS[:40])
     together = drawn(pair, samples, max_new_tokens=30)
     assert differing(drawn(pair, samples[::-1], max_new_tokens=30, batch_size=3), together) == []
 
 
-def test_whole_answers_have_the_probabilities_of_q(folders, pair):
+def test_answers_have_the_probabilities_of_q(folders, pair):
     prompts, most = ([3, 4, 0], [4]), 3
     expected = answers(folders, prompts, (1, 2), most, words=WORDS, method="kl_symmetry", temperature=1.2)
     settings = {"max_new_tokens": most, "temperature": 1.2, "diagnostics": False}
@@ -148,10 +148,10 @@ def test_whole_answers_have_the_probabilities_of_q(folders, pair):
     assert statistic < upper_bound(degrees)
     cold = answers(folders, prompts, (1, 2), most, words=WORDS, method="kl_symmetry", temperature=1.1)
     statistic, degrees = chi_square(counts, cold)
-    assert statistic > upper_bound(degrees)  # what is nearly q is told from it
+    assert statistic > upper_bound(degrees)  # a distribution close to q is rejected
 
 
-def test_who_wants_no_more_ends_it_early(pair):
+def test_closing_the_generator_ends_the_job_early(pair):
     decoding = VllmDecoder(pair, batch_size=4, max_new_tokens=20).decode(requests(PROMPTS))
     first = list(islice(decoding, 3))
     decoding.close()
@@ -163,17 +163,17 @@ def test_who_wants_no_more_ends_it_early(pair):
     ("prompts", "message"),
     [(([3] * 127, [3] * 128), "has 128 tokens, and the models take 128 with the answer"), (([], [3]), "has no tokens")],
 )
-def test_prompts_that_it_does_not_take(pair, prompts, message):
+def test_prompts_that_do_not_fit_are_refused(pair, prompts, message):
     with pytest.raises(InputError, match=f"the prompt of 0 {message}"):
         drawn(pair, requests([prompts]))
 
 
-def test_a_context_that_is_full_ends_an_answer(pair):
+def test_a_full_context_ends_an_answer(pair):
     result = drawn(pair, requests([([3] * 120, [4] * 126)]), max_new_tokens=50)[0]
     assert len(result.token_ids) <= 2
 
 
-def test_what_theta_sees_and_what_t_sees_with_a_hint(folders, model):
+def test_theta_and_t_get_their_own_prompts_with_a_hint(folders, model):
     prompts, hinted = ["w3 w4 w5", "w6"], ["w7 w8 w3 w4 w5", "w9 w6"]
     settings = {"max_new_tokens": 20, "prompts_t": hinted}
     expected = OptimalSamplingModel(*folders).generate(prompts, **settings)

@@ -60,7 +60,7 @@ USED = ["</s>", "<think>", "<|im_end|>", "pad", "reserved", "<tool_call>", "<|im
     extra=st.lists(st.tuples(st.integers(0, 11), st.sampled_from(UNUSED), st.sampled_from(UNUSED)), max_size=3),
     longer=st.sampled_from([None, *UNUSED]),
 )
-def test_tokens_that_nobody_uses_may_differ(words, extra, longer):
+def test_reserved_tokens_may_differ(words, extra, longer):
     names = [[f"w{number}" for number in range(words)] for _ in range(2)]
     for index, *pair in extra:
         if pair[0] not in names[0] and pair[1] not in names[1]:
@@ -74,7 +74,7 @@ def test_tokens_that_nobody_uses_may_differ(words, extra, longer):
 
 
 @pytest.mark.parametrize("token", USED)
-def test_tokens_that_somebody_uses_may_not(token):
+def test_used_tokens_may_not_differ(token):
     names = ["w0", "v1", "v2"]
     with pytest.raises(InputError, match=rf"differ in 1 tokens: '{re.escape(token)}' is 3 and missing: give"):
         check_vocabularies(
@@ -82,7 +82,7 @@ def test_tokens_that_somebody_uses_may_not(token):
         )
 
 
-def test_a_token_that_ends_answers_is_used():
+def test_a_token_that_ends_answers_may_not_differ():
     names = [f"w{number}" for number in range(7)]
     with pytest.raises(InputError, match="'<pad>' is 7 and missing"):
         check_vocabularies(make_tokenizer(names=[*names, "<pad>"]), make_tokenizer(7), names=NAMES, end_tokens={7})

@@ -1,4 +1,4 @@
-"""Tiny random models over a few words, on disk, and what their answers should be, by other code than the package's."""
+"""Tiny random models over a few words, and the expected answers, computed by code other than the package's."""
 
 import functools
 import itertools
@@ -48,7 +48,7 @@ def make_model(folder, *, kind="llama", seed=0, words=WORDS, ids=None, eos=1, to
     torch.manual_seed(seed)
     config = make_config(kind, ids or words, eos_token_id=eos, **more)
     model = AutoModelForCausalLM.from_config(config)
-    with torch.no_grad():  # biases and the like begin at 0
+    with torch.no_grad():  # biases and norms begin at constants
         for weight in model.parameters():
             if weight.dim() == 1:
                 weight.add_(torch.randn_like(weight) * 0.1)

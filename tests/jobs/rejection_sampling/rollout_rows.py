@@ -1,4 +1,4 @@
-"""Rollouts and groups made by hand."""
+"""Rollouts and problems with given states."""
 
 from rollmill.records import Failure, Problem, Rollout, Verdict
 
@@ -30,7 +30,7 @@ def rollout(sample_id, state=0.0, *, instance_id="p0", accept=0.1, completion=No
 
 
 def group(index, states, *, truth="3.0"):
-    """One problem whose rollouts have these states; "missing" for one that is not there."""
+    """Return a problem and its rollouts with these states; "missing" for None."""
     name = f"p{index}"
     rollouts = [None if s == "missing" else rollout(i, s, instance_id=name) for i, s in enumerate(states)]
     return Problem(instance_id=name, prompt="q", answer=truth), rollouts

@@ -1,4 +1,4 @@
-"""The training data of a run: which rollouts, why not the others, what a row is, and how much memory it takes."""
+"""The training data of a run: selected rollouts, reasons for the others, rows, and memory."""
 
 import subprocess
 import sys
@@ -24,7 +24,7 @@ def locations_of(rows):
     return [(row["metadata"]["instance_id"], row["metadata"]["sample_id"]) for row in rows]
 
 
-def test_what_is_kept_and_why_the_rest_is_not(tmp_path):
+def test_rows_are_kept_or_dropped_with_a_reason(tmp_path):
     with opened(tmp_path / "run", rows=1, num_rollout=9) as run:
         append(run.journal, "p0", 0, completion="a")
         append(run.journal, "p0", 1, completion="b")
@@ -47,7 +47,7 @@ def test_what_is_kept_and_why_the_rest_is_not(tmp_path):
     }
 
 
-def test_a_row(tmp_path):
+def test_keys_of_a_row(tmp_path):
     messages = [{"role": "system", "content": "s"}, {"role": "user", "content": "q"}]
     with opened(tmp_path / "run", rows=1) as run:
         append(run.journal, "p0", 1, completion="the answer", messages=messages)
@@ -110,7 +110,7 @@ def test_nothing_accepted_is_an_empty_file(tmp_path):
     assert (rows, done.kept, done.exported.problems) == ([], 0, {"train": 0})
 
 
-def test_the_index_that_is_left_reads_as_the_journal(tmp_path):
+def test_the_index_reads_like_the_journal(tmp_path):
     with opened(tmp_path / "run", rows=2) as run:
         append(run.journal, "p1", 0)
         append(run.journal, "p0", 1, error=0.5)
@@ -125,7 +125,7 @@ def test_the_index_that_is_left_reads_as_the_journal(tmp_path):
     assert analyse(indexed.table).rollouts == 3
 
 
-def test_nothing_appears_where_the_journal_breaks(tmp_path, monkeypatch):
+def test_a_broken_journal_writes_no_file(tmp_path, monkeypatch):
     def broken(*_):
         raise OSError("disk")
         yield b""
@@ -151,7 +151,7 @@ rollouts_of_problems = st.lists(
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25, deadline=None)
 @given(rollouts_of_problems)
-def test_kept_and_dropped_are_what_was_read(tmp_path_factory, made_rollouts):
+def test_kept_and_dropped_add_up_to_all_rollouts(tmp_path_factory, made_rollouts):
     folder = tmp_path_factory.mktemp("run")
     with opened(folder / "run", rows=len(made_rollouts), num_rollout=4) as run:
         for problem, rollouts in enumerate(made_rollouts):

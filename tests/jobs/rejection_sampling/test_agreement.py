@@ -1,11 +1,11 @@
-"""How far a judge and a second verifier agree."""
+"""Agreement of a judge and a second verifier."""
 
 from rollmill.jobs.rejection_sampling.agreement import measure_agreement
 from rollmill.verifiers import open_verifiers
 from tests.generation.run_factory import append, opened
 
 
-def test_agreement_is_counted_over_what_both_judged(tmp_path):
+def test_agreement_is_counted_over_rollouts_that_both_judged(tmp_path):
     rows = [{"id": f"p{n}", "prompt": "q", "answer": answer} for n, answer in enumerate(["1", "2", "3", "x"])]
     with opened(tmp_path, rows=rows, num_rollout=2) as run:
         append(run.journal, "p0", 0, completion="1")

@@ -8,7 +8,7 @@ counts = st.integers(0, 10_000)
 
 
 @given(counts, counts, counts, counts, counts)
-def test_coverage_adds_up_or_does_not_exist(expected, ok, unparseable, failed, missing):
+def test_coverage_adds_up_or_raises(expected, ok, unparseable, failed, missing):
     def make(expected):
         return Coverage(expected=expected, ok=ok, unparseable=unparseable, failed=failed, missing=missing)
 

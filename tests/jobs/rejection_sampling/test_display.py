@@ -18,7 +18,7 @@ def outcome():
     )
 
 
-def test_what_others_wrote_is_neither_markup_nor_an_escape_sequence(capsys):
+def test_foreign_text_is_neither_markup_nor_an_escape_sequence(capsys):
     print_outcomes([outcome(), outcome()])
     printed = capsys.readouterr().out
     assert "\x1b" not in printed

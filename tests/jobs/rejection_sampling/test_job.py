@@ -42,7 +42,7 @@ def test_job_for_a_worker_has_absolute_paths(tmp_path, monkeypatch):
     assert pickle.loads(pickle.dumps(job)) == job
 
 
-def test_the_name_of_a_model_on_a_server_or_the_hub_is_no_path(tmp_path, monkeypatch):
+def test_the_name_of_a_model_on_a_server_or_the_hub_is_not_made_absolute(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "model").mkdir()
     assert job_of(model_path="model", base_url="http://a").for_worker().model.path == "model"
@@ -56,7 +56,7 @@ def test_the_name_of_a_model_on_a_server_or_the_hub_is_no_path(tmp_path, monkeyp
         ({"prompt_template": "no prompt"}, "no {prompt} in it"),
     ],
 )
-def test_what_parameters_name_is_checked_before_anything_starts(mistake, words):
+def test_files_of_parameters_are_checked_before_anything_starts(mistake, words):
     with pytest.raises(InputError, match=words):
         job_of(**mistake)
 
@@ -75,7 +75,7 @@ def test_a_worker_serves_the_model_itself(tmp_path):
 
 
 @pytest.mark.timeout(300)
-def test_a_server_that_nobody_waits_for_any_more_ends_before_it_is_ready(tmp_path):
+def test_an_abandoned_server_ends_before_it_is_ready(tmp_path):
     job = job_of(
         output_dir=str(tmp_path), log_dir=str(tmp_path), vllm_args="""--script '{"start_s": 600}'""", num_rollout=1
     )
@@ -113,7 +113,7 @@ def identity_of(parameters, tmp_path, index=0):
     return jobs(parameters)[index].identity(loaded)
 
 
-def test_without_an_adapter_a_run_is_what_it_always_was(tmp_path):
+def test_the_identity_without_an_adapter_has_not_changed(tmp_path):
     result = identity_of(make_parameters(), tmp_path)
     assert result.key == "efea1f9ea59b33e6abe2d5544510a321e9aed7af9d0c0cffd1b2513b547cad6f"
     older = identity_of(make_parameters(answer="first", strict_numbers=True), tmp_path)
@@ -121,7 +121,7 @@ def test_without_an_adapter_a_run_is_what_it_always_was(tmp_path):
     assert identity_of(make_parameters("", str(write_adapter(tmp_path / "a"))), tmp_path) == result
 
 
-def test_an_adapter_makes_another_run_wherever_it_lies(tmp_path):
+def test_an_adapters_content_is_part_of_the_identity(tmp_path):
     base = identity_of(make_parameters(), tmp_path)
     item = identity_of(make_parameters(str(write_adapter(tmp_path / "one"))), tmp_path)
     assert list(base.differences(item)) == ["adapter"]
@@ -152,12 +152,12 @@ def test_all_adapters_are_checked_before_the_first_is_served(tmp_path):
         ({"vllm_args": "--max-model-len 'oops"}, "No closing quotation"),
     ],
 )
-def test_mistakes(mistake, words):
+def test_mistakes_are_refused(mistake, words):
     with pytest.raises(ValidationError, match=words):
         make_parameters(**mistake)
 
 
-def test_on_the_command_line():
+def test_adapters_on_the_command_line():
     line = ["--model_path", "m", "m", "--model_name", "a", "b", "--adapter", "", "dir"]
     parsed = parse_command_line(RejectSampling, line, prog="x", description="", examples="", environ={})
     assert parsed.adapters == ["", "dir"]

@@ -53,7 +53,7 @@ def test_guessing_samples_above_its_budget(monkeypatch):
     assert sampled.mean_least_error == pytest.approx(exact.mean_least_error, rel=0.3)
 
 
-def test_guessing_says_why_not():
+def test_a_missing_baseline_has_a_reason():
     assert baseline([], 4).reason == "no problem has a least error"
     with np.errstate(all="ignore"):
         assert "too large" in baseline([1e308, -1e308], 1).reason

@@ -42,7 +42,7 @@ GROUPS = [
 ]
 
 
-def test_rows_by_hand(tmp_path):
+def test_rows_have_the_expected_values(tmp_path):
     write(tmp_path / "r.json", GROUPS, 4)
     result = strictly((tmp_path / "r.json").read_text())
     assert result["metadata"] == {"model": "m"}
@@ -133,7 +133,7 @@ def test_lost_problems_are_a_bug_and_write_nothing(tmp_path, count):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_rollout_in_anothers_place_is_a_bug(tmp_path):
+def test_a_rollout_at_another_samples_index_is_a_bug(tmp_path):
     problem, rollouts = group(0, [0.0, 0.0])
     with pytest.raises(CoverageError, match="rollout 1 of p0 stands where"):
         write(tmp_path / "r.json", [(problem, rollouts[::-1])], 2)

@@ -43,7 +43,7 @@ def score_again(folder, verifier, **options):
     return count, outcome, groups
 
 
-def test_another_verifier_takes_over_and_refused_problems_are_in_no_rate(run_of_exact):
+def test_another_verifier_scores_again_and_refused_problems_are_in_no_rate(run_of_exact):
     count, outcome, rollouts = score_again(run_of_exact, "choice")
     assert count == 2
     assert {name: each.success for name, each in rollouts.items()} == {"a": True, "b": True, "c": None}
@@ -54,7 +54,7 @@ def test_another_verifier_takes_over_and_refused_problems_are_in_no_rate(run_of_
     assert any("1 rollouts are of problems that the verifier cannot judge" in note for note in outcome.notes)
 
 
-def test_and_back_again_and_to_several(run_of_exact):
+def test_scoring_again_with_several_verifiers_and_back(run_of_exact):
     score_again(run_of_exact, "numeric")
     _, _, rollouts = score_again(run_of_exact, "exact=1 choice=3")
     assert [each.reward for name, each in rollouts.items() if name != "c"] == [0.75, 1.0]
@@ -63,7 +63,7 @@ def test_and_back_again_and_to_several(run_of_exact):
     assert outcome.statistics.coverage.failed == 0
 
 
-def test_other_problems_are_another_run_also_then(run_of_exact):
+def test_other_problems_are_another_run_when_scoring_again(run_of_exact):
     changed = [{**ROWS[0], "prompt": "2 + 2?"}, *ROWS[1:]]
     with pytest.raises(InputError, match="holds another run: problems"):
         score_again(run_of_exact, "choice", rows=changed)

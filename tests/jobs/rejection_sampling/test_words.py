@@ -21,7 +21,7 @@ def statistics(*groups, num_rollout=4, truncate=0):
 GOOD = statistics(group(0, [0.0, 0.05, 1.0, 3.0], truth="1"), group(1, [0.1, 0.2, 0.0, 0.3], truth="50"))
 
 
-def test_nothing_to_say_about_a_good_run():
+def test_a_good_run_has_no_warnings():
     assert advice(GOOD, temperature=1.0) == []
 
 
@@ -36,7 +36,7 @@ def test_nothing_to_say_about_a_good_run():
         (statistics(group(0, [0.05] * 4)), 1.0, "no better than guessing"),
     ],
 )
-def test_a_warning_for_each_thing_that_is_wrong(run, temperature, words):
+def test_each_problem_has_a_warning(run, temperature, words):
     assert any(words in text for text in advice(run, temperature=temperature))
 
 

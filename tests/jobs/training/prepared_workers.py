@@ -1,4 +1,4 @@
-"""Training workers whose imports are done, which take longest: for runs of whose workers' ends nothing is asked."""
+"""Training workers forked from a process with all imports done, which take longest: for tests that do not kill them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.flows.conftest import prepared
 
 @contextmanager
 def prepared_workers() -> Iterator[None]:
-    """Lets every run in the block have such workers."""
+    """Use such workers for every run in the block."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "executable", str(prepared()))
         yield

@@ -1,4 +1,4 @@
-"""Chat templates as the families write them: those that TRL ships, and tokenizers that have their special tokens."""
+"""Chat templates of model families, as TRL ships them, and tokenizers with their special tokens."""
 
 import re
 from functools import cache
@@ -19,13 +19,13 @@ _OTHER_ENDS = {"phi3": "<|endoftext|>", "phi3_5": "<|endoftext|>"}  # their temp
 
 
 def source(name):
-    """A template as TRL ships it."""
+    """Return a template of TRL."""
     return (FOLDER / f"{name}.jinja").read_text()
 
 
 @cache
 def tokenizer_of(name):
-    """A byte-level tokenizer with a template of TRL and the special tokens that it writes."""
+    """Return a byte-level tokenizer with a template of TRL and the special tokens that it writes."""
     result = sorted(set(_SPECIAL.findall(source(name))))
     eos = _OTHER_ENDS.get(name) or next((end for end in _ENDS if end in result), "<eos>")
     return make_tokenizer(

@@ -18,7 +18,7 @@ def base(tmp_path, shape, layer="model.layers.0.self_attn.q_proj"):
     return str(write_safetensors(tmp_path / "base" / "model.safetensors", {f"{layer}.weight": shape}))
 
 
-def test_an_adapter_of_others_is_judged_by_name_and_shapes(tmp_path, adapter):
+def test_adapters_without_a_manifest_are_checked_by_name_and_shapes(tmp_path, adapter):
     assert check_adapter(adapter, "org/base").folder == adapter
     check_adapter(adapter, base(tmp_path, [16, 32]))
     with pytest.raises(InputError, match=r"was trained for org/base, not for org/other \(their names differ\)"):

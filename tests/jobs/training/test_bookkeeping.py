@@ -29,7 +29,7 @@ ARGUMENTS = {"model_path": "m", "train_data": ["a.jsonl"], "output_dir": "out"}
 DATA = DataFiles([DataFile("a.jsonl", "1")], [])
 
 
-def test_the_defaults_are_the_seeds():
+def test_defaults():
     result = TrainLora(model_path="m", train_data="a.jsonl", output_dir="out")
     assert (result.num_train_epochs, result.per_device_train_batch_size, result.gradient_accumulation_steps) == (
         3,
@@ -52,12 +52,12 @@ def test_the_defaults_are_the_seeds():
         ({"warmup_ratio": 1.0}, "less than 1"),
     ],
 )
-def test_bounds_are_in_the_model(more, message):
+def test_values_out_of_bounds_are_refused(more, message):
     with pytest.raises(ValidationError, match=message):
         TrainLora(**ARGUMENTS, **more)
 
 
-def test_what_determines_weights_is_the_identity():
+def test_identity_is_what_determines_the_weights():
     base = TrainLora(**ARGUMENTS)
 
     def key(data=DATA, model="x", **more):
@@ -77,7 +77,7 @@ def test_what_determines_weights_is_the_identity():
     assert len({key(), *(key(**more) for more in other), *(key(data) for data in more_data)}) == 9
 
 
-def test_a_process_in_another_folder_finds_the_same_files(tmp_path, monkeypatch):
+def test_paths_become_absolute_for_another_process(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "m").mkdir()
     options = TrainLora(**{**ARGUMENTS, "train_data": ["a.jsonl", "s3://b/c.jsonl", "/d.jsonl"]})
@@ -112,7 +112,7 @@ def checkpoint(folder, step, *, total=True, **more):
         mark_complete(folder, TrainingCheckpoint(step=step, **more))
 
 
-def test_incomplete_folder_is_no_checkpoint(tmp_path):
+def test_incomplete_checkpoints_are_ignored_and_removed(tmp_path):
     assert last_checkpoint(tmp_path) is None
     checkpoint(tmp_path, 2)
     checkpoint(tmp_path, 10, best_step=2)
@@ -146,7 +146,7 @@ def test_out_of_memory_errors_are_recognised():
     assert not is_out_of_memory(ValueError("CUDA out of memory"))
 
 
-def test_only_so_many_devices_are_shown_to_the_worker():
+def test_worker_sees_the_first_visible_gpus():
     assert visible_devices(1, {}) == "0"
     assert visible_devices(0, {}) == ""
     assert visible_devices(2, {"CUDA_VISIBLE_DEVICES": "3,5,7"}) == "3,5"
@@ -177,7 +177,7 @@ def test_contradicting_device_and_gpu_count_are_refused(device, gpus):
         TrainLora(**ARGUMENTS, device=device, num_gpus=gpus)
 
 
-def test_several_gpus_have_a_process_each(tmp_path):
+def test_torchrun_starts_a_process_per_gpu(tmp_path):
     def command(gpus, stage="train"):
         options = TrainLora(**ARGUMENTS, num_gpus=gpus)
         work = TrainingWork(stage=stage, parameters=options, base="m", train=[], validation=[], directory=tmp_path)
@@ -187,7 +187,7 @@ def test_several_gpus_have_a_process_each(tmp_path):
     assert "torch" not in command(1) + command(0) + command(4, "prepare") + command(4, "merge")
 
 
-def test_the_next_owner_waits_for_the_last_ones_worker(tmp_path):
+def test_a_resumed_run_waits_for_the_previous_worker(tmp_path):
     path = tmp_path / "logs" / ".worker"
     wait_until_free(path)
     code = "import sys; from pathlib import Path; from rollmill.jobs.training.worker_lock import lock_until_exit\n"
@@ -202,7 +202,7 @@ def test_the_next_owner_waits_for_the_last_ones_worker(tmp_path):
     wait_until_free(path, 0.3)
 
 
-def test_the_owner_needs_no_torch():
+def test_starting_a_run_does_not_import_torch():
     code = "import sys, rollmill.jobs.training.training\n"
     code += "print({'torch', 'transformers', 'trl', 'peft'} & sys.modules.keys())"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout == b"set()\n"

@@ -1,4 +1,4 @@
-"""The labels of a conversation say exactly what the assistant wrote, and where it stopped."""
+"""The loss mask of a conversation covers exactly the assistant's turns and their end tokens."""
 
 from pathlib import Path
 
@@ -38,7 +38,7 @@ def turn(role, content, **more):
 
 
 def trained_texts(name, *messages, tokenizer=None, longest=10_000, **more):
-    """The runs of learnt tokens, each decoded."""
+    """Return the runs of tokens that carry the loss, each decoded."""
     row = more or {"messages": list(messages)}
     tokenizer = tokenizer or TOKENIZERS[name]
     tokens = Masks(tokenizer, "the model").encode(training_row(1, row), longest)
@@ -54,7 +54,7 @@ def trained_texts(name, *messages, tokenizer=None, longest=10_000, **more):
 
 
 @pytest.mark.parametrize("name", ["plain", "smollm2", "chatml", "marked", "marked_content", "llama", "tools"])
-def test_each_assistant_turn_with_its_end_and_nothing_else(name):
+def test_only_assistant_turns_with_their_end_tokens_carry_the_loss(name):
     end = ENDS[name][1]
     turns = [
         turn("user", "a?"),
@@ -67,7 +67,7 @@ def test_each_assistant_turn_with_its_end_and_nothing_else(name):
 
 
 @pytest.mark.parametrize("name", ENDS)
-def test_of_prompt_and_completion_only_the_completion_is_learnt(name):
+def test_only_the_completion_carries_the_loss(name):
     prompt = [turn("user", "a?"), turn("assistant", "shown"), turn("user", "b?")]
     answer = [turn("assistant", "c"), turn("user", "d?"), turn("assistant", "e")]
     end = ENDS[name][1]
@@ -79,11 +79,11 @@ def test_of_prompt_and_completion_only_the_completion_is_learnt(name):
     assert trained_texts(name, prompt="q", completion="a")[0].endswith(f"a{end}")
 
 
-def test_a_template_that_trims_is_followed():
+def test_a_template_that_trims_content_is_followed():
     assert trained_texts("llama", turn("user", " a "), turn("assistant", "  yes \n")) == ["yes<|eot_id|>"]
 
 
-def test_each_turn_is_learnt_in_the_form_that_it_was_written_in():
+def test_thoughts_dropped_later_are_trained_on_in_their_own_turn():
     """The template drops the thoughts of earlier turns: in the context of later ones, not where they were written."""
     turns = [turn("user", "a"), turn("assistant", "<think>why</think>b"), turn("user", "c")]
     last = turn("assistant", "d", reasoning_content="because")
@@ -100,7 +100,7 @@ def test_each_turn_is_learnt_in_the_form_that_it_was_written_in():
     assert joined.input_ids == first.input_ids + second.input_ids
 
 
-def test_tool_calls_are_learnt_and_tools_answers_are_not():
+def test_tool_calls_carry_the_loss_and_tool_results_do_not():
     call = {"type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}
     turns = [
         turn("user", "1+?"),
@@ -113,14 +113,14 @@ def test_tool_calls_are_learnt_and_tools_answers_are_not():
 
 
 @pytest.mark.parametrize("name", ENDS)
-def test_an_assistant_who_speaks_first(name):
-    """Is learnt unless the template writes something else before nothing, so that nobody can have prompted for it."""
+def test_an_assistant_turn_may_be_the_first_message(name):
+    """It carries the loss, unless the template writes something before the first message: then no prompt fits."""
     result = trained_texts(name, turn("assistant", "hello"), turn("user", "b"), turn("assistant", "c"))
     answers = ["c"] if name == "smollm2" else ["hello", "c"]
     assert [run.rpartition("\n")[2] for run in result] == [answer + ENDS[name][1] for answer in answers]
 
 
-def test_a_turn_that_nobody_can_prompt_for_is_left_out():
+def test_a_turn_whose_prompt_the_template_refuses_is_left_out():
     template = "{% if messages | length < 3 %}{{ raise_exception('too short') }}{% endif %}" + tiny_models.CHATML
     turns = [turn("user", "a"), turn("assistant", "b"), turn("user", "c"), turn("assistant", "d")]
     assert trained_texts("", *turns, tokenizer=tiny_models.make_tokenizer(template)) == ["d<|im_end|>"]
@@ -129,7 +129,7 @@ def test_a_turn_that_nobody_can_prompt_for_is_left_out():
     assert caught.value.reason == "template_refused"
 
 
-def test_content_that_the_template_changes_is_not_learnt():
+def test_a_turn_whose_content_the_template_changes_is_left_out():
     upper = tiny_models.CHATML.replace(
         "{{ m.content }}", "{{ m.content | upper if m.role == 'assistant' else m.content }}"
     )
@@ -138,7 +138,7 @@ def test_content_that_the_template_changes_is_not_learnt():
     assert caught.value.reason == "content_not_written"
 
 
-def test_markers_that_enclose_the_header_are_not_followed():
+def test_generation_markers_around_the_header_are_ignored():
     template = tiny_models.CHATML.replace(
         "<|im_start|>{{ m.role }}", "{% generation %}<|im_start|>{{ m.role }}", 1
     ).replace("<|im_end|>\n{% endfor", "<|im_end|>\n{% endgeneration %}{% endfor", 1)
@@ -147,13 +147,13 @@ def test_markers_that_enclose_the_header_are_not_followed():
     ) == ["b<|im_end|>"]
 
 
-def test_a_turn_whose_end_stands_only_before_the_next_ends_with_it():
+def test_the_end_token_may_be_written_only_before_the_next_turn():
     template = tiny_models.PLAIN.replace("<eos>", "{% if not loop.last or m.role == 'user' %}<eos>{% endif %}")
     turns = [turn("user", "a"), turn("assistant", "b")]
     assert trained_texts("", *turns, tokenizer=tiny_models.make_tokenizer(template)) == ["b<eos>"]
 
 
-def test_a_token_that_closes_each_call_is_not_the_end():
+def test_a_token_that_closes_each_call_is_not_the_end_token():
     call = {"function": {"name": "f", "arguments": "{}"}}
     template = (
         "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% for c in m.tool_calls or [] %}{{ c.function.name }}"
@@ -172,7 +172,7 @@ def test_a_token_that_closes_each_call_is_not_the_end():
 
 @pytest.mark.parametrize("eos", ["<|im_end|>", "<eos>"])
 @pytest.mark.parametrize("answer", ["b", "<", "|>", "im_end", "a longer answer than any header is"])
-def test_one_end_is_learnt_where_each_rendering_ends_with_what_begins_the_next_turn(eos, answer):
+def test_one_end_token_where_renderings_end_with_the_next_turns_beginning(eos, answer):
     template = (
         "<bos>{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|tool|><|im_end|>{% endfor %}"
         "<|im_start|>{% if add_generation_prompt %}assistant\n{% endif %}"
@@ -182,7 +182,7 @@ def test_one_end_is_learnt_where_each_rendering_ends_with_what_begins_the_next_t
     assert trained_texts("", *turns, tokenizer=tokenizer) == [f"{answer}<|tool|><|im_end|>", "d<|tool|><|im_end|>"]
 
 
-def test_an_added_token_that_the_model_stops_at_is_as_good_as_a_special_one():
+def test_stop_tokens_need_not_be_flagged_as_special():
     tokenizer = tiny_models.make_tokenizer(tiny_models.CHATML.replace("<|im_end|>", "<end>"))
     tokenizer.add_tokens(["<end>"])
     turns = [turn("user", "a"), turn("assistant", "b"), turn("user", "c"), turn("assistant", "to <end> it")]
@@ -191,7 +191,7 @@ def test_an_added_token_that_the_model_stops_at_is_as_good_as_a_special_one():
     assert [error.reason for error in encoded.refused] == ["special_token_in_text"]
 
 
-def test_the_next_speakers_token_is_the_end_behind_a_prompt_that_closes_thoughts():
+def test_the_next_roles_token_is_the_end_behind_a_prompt_that_closes_thoughts():
     template = (
         "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}"
         "{% if add_generation_prompt %}<|assistant|><think></think>{% endif %}"
@@ -220,7 +220,7 @@ RAW, APART = {"content": "<think>hm</think>one"}, {"content": "one", "reasoning_
         ({"thinking": False}, {"content": "one"}, "</think>", "one<eos>"),
     ],
 )
-def test_thoughts_are_learnt_behind_the_prompt_that_opens_them(options, message, prompt, result):
+def test_thoughts_are_trained_on_behind_the_prompt_that_opens_them(options, message, prompt, result):
     row = {"messages": [turn("user", "a"), {"role": "assistant", **message}], "chat_template_kwargs": options}
     tokenizer = tiny_models.make_tokenizer(DEEPSEEK_V31)
     assert trained_texts("", tokenizer=tokenizer, **row) == [result]
@@ -229,7 +229,7 @@ def test_thoughts_are_learnt_behind_the_prompt_that_opens_them(options, message,
 
 
 @pytest.mark.parametrize("message", [RAW, APART])
-def test_thoughts_are_not_learnt_behind_a_prompt_that_closes_them(message):
+def test_turns_with_thoughts_are_left_out_where_the_prompt_closes_them(message):
     row = {
         "messages": [turn("user", "a"), {"role": "assistant", **message}],
         "chat_template_kwargs": {"thinking": False},
@@ -243,7 +243,7 @@ def test_thoughts_are_not_learnt_behind_a_prompt_that_closes_them(message):
     "block", ["<|channel>thought\n<channel|>", "<think>\n\n</think>\n", "</think>", "[THINK][/THINK]"]
 )
 @pytest.mark.parametrize("context", ["", "/no_think "])
-def test_a_block_of_no_thoughts_stands_in_the_prompt_only(block, context):
+def test_an_empty_thoughts_block_of_the_prompt_is_not_trained_on(block, context):
     template = (
         "{% for m in messages %}<|im_start|>{{ m.role }}\n"
         f"{{% if add_generation_prompt and loop.last %}}{context}{{% endif %}}{{{{ m.content }}}}"
@@ -258,7 +258,7 @@ def test_a_block_of_no_thoughts_stands_in_the_prompt_only(block, context):
     assert tokenizer.decode(tokens.input_ids) == f"{prompt}<b><|im_end|>"
 
 
-def test_what_is_marked_is_context_only():
+def test_turns_with_weight_0_are_context_only():
     turns = [
         turn("user", "a"),
         turn("assistant", "b", weight=0),
@@ -270,14 +270,14 @@ def test_what_is_marked_is_context_only():
     assert "b<eos>" in TOKENIZERS["plain"].decode(Masks(TOKENIZERS["plain"], "M").encode(row, 1000).input_ids)
 
 
-def test_the_end_of_a_truncated_turn_is_not_learnt():
+def test_a_truncated_turn_has_no_end_token():
     turns = [turn("user", "a"), turn("assistant", "b"), turn("user", "c"), turn("assistant", "d e")]
     assert trained_texts("plain", messages=turns, metadata={"truncated": True}) == ["b<eos>", "d e"]
     thoughts = [turn("user", "a"), turn("assistant", "", reasoning_content="hm hm")]
     assert trained_texts("qwen", messages=thoughts, metadata={"truncated": True}) == ["<think>\nhm hm"]
 
 
-def test_the_end_of_an_earlier_turn_that_was_cut_off_is_not_learnt():
+def test_an_earlier_truncated_turn_has_no_end_token():
     turns = [turn("user", "a"), turn("assistant", "b", finish_reason="length"), turn("user", "c")]
     assert trained_texts("plain", *turns, turn("assistant", "d", finish_reason="stop")) == ["b", "d<eos>"]
 
@@ -290,7 +290,7 @@ def test_an_empty_turn_is_left_out():
     assert trained_texts("plain", *turns) == ["d<eos>"]
 
 
-def test_ids_of_nine_letters_for_templates_that_insist():
+def test_call_ids_get_nine_letters_for_templates_that_require_them():
     template = tiny_models.TOOLS.replace(
         "<tool_call>", "{% if c.id | length != 9 %}{{ raise_exception('9 letters') }}{% endif %}<tool_call>{{ c.id }} "
     )
@@ -305,7 +305,7 @@ def test_ids_of_nine_letters_for_templates_that_insist():
     ]
 
 
-def test_a_template_without_end_of_turn_learns_the_contents():
+def test_a_template_without_end_tokens_trains_the_contents():
     template = tiny_models.PLAIN.replace("<eos>", "")
     turns = [turn("user", "a"), turn("assistant", "b"), turn("user", "c"), turn("assistant", "d")]
     assert trained_texts("", *turns, tokenizer=tiny_models.make_tokenizer(template)) == ["b", "d"]
@@ -328,7 +328,7 @@ def test_missing_chat_template_is_reported_in_one_line():
 
 
 @pytest.mark.skipif(not MODEL.is_dir(), reason="needs scripts/demo_model")
-def test_the_real_tokenizer():
+def test_smollm2_tokenizer():
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(MODEL)
@@ -342,7 +342,7 @@ def test_the_real_tokenizer():
 
 
 def made_of_pieces(scheme, merges=()):
-    """A tokenizer as sentencepiece makes them: spaces are letters, and some come of their own."""
+    """Return a tokenizer like SentencePiece's: spaces are tokens, and one may be added before a text."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -364,14 +364,14 @@ PIECES = {
 
 @pytest.mark.parametrize("scheme", PIECES)
 @pytest.mark.parametrize("answer", ["ab", " ab", "谢谢", "e\u0301 \U0001f600", "\nab\n"])
-def test_no_space_of_the_tokenizers_own_is_learnt(scheme, answer):
+def test_a_tokenizers_added_space_is_not_trained_on(scheme, answer):
     assert trained_texts("", turn("user", "q?"), turn("assistant", answer), tokenizer=PIECES[scheme]) == [
         answer + "<|im_end|>"
     ]
 
 
 def check_contexts(tokenizer, row):
-    """Each turn stands behind the tokens of its whole prompt."""
+    """Each turn follows the tokens of its complete prompt."""
     masks = Masks(tokenizer, "M")
     turns = render_turns(masks._template, row).turns
     contexts = []
@@ -392,7 +392,7 @@ words = st.text(st.sampled_from("ab é\n<|>谢\u0301\U0001f600"), max_size=12)
     turns=st.lists(st.tuples(words, words.filter(str.strip)), min_size=1, max_size=4),
     system=st.none() | words,
 )
-def test_any_conversation(name, turns, system):
+def test_any_conversation_trains_its_answers(name, turns, system):
     messages = [turn("system", system)] if system is not None else []
     for question, answer in turns:
         messages += [turn("user", question), turn("assistant", answer)]
@@ -406,7 +406,7 @@ def test_any_conversation(name, turns, system):
     tokenizer=st.sampled_from([*PIECES.values(), TOKENIZERS["chatml"], TOKENIZERS["qwen"]]),
     turns=st.lists(st.tuples(words, words.filter(str.strip), words), min_size=1, max_size=4),
 )
-def test_any_tokenizer(tokenizer, turns):
+def test_any_tokenizer_trains_its_answers(tokenizer, turns):
     messages = []
     for question, answer, thoughts in turns:
         messages += [turn("user", question), turn("assistant", answer)]
@@ -420,7 +420,7 @@ def test_any_tokenizer(tokenizer, turns):
         assert text.endswith(answer + "<|im_end|>") or tokenizer is TOKENIZERS["qwen"]
 
 
-def test_a_template_that_writes_the_generation_prompt_behind_everything():
+def test_a_template_that_always_writes_the_generation_prompt():
     always = tiny_models.CHATML.replace("{% if add_generation_prompt %}", "{% if true %}")
     turns = [turn("user", "a?"), turn("assistant", "one"), turn("user", "b?"), turn("assistant", "two")]
     tokenizer = tiny_models.make_tokenizer(always, "<|im_end|>")
@@ -428,7 +428,7 @@ def test_a_template_that_writes_the_generation_prompt_behind_everything():
 
 
 @pytest.mark.parametrize("name", ["plain", "chatml", "llama"])
-def test_the_end_of_turns_that_the_model_did_not_end_is_context(name):
+def test_turns_ended_by_a_stop_text_have_no_end_token(name):
     end = ENDS[name][1]
     first, second = turn("assistant", "first", stop_text="END"), turn("assistant", "second")
     turns = [turn("user", "a?"), first, turn("user", "b?"), second]

@@ -39,18 +39,18 @@ def test_a_finished_run_is_left_as_it_is(folder):
     assert files_of(folder / "finished") == before
 
 
-def test_a_finished_run_is_no_other_run(folder):
+def test_a_finished_run_is_not_replaced_by_another(folder):
     with pytest.raises(InputError, match=r"holds another run: lora_r \(1 on disk, 2 now\)"):
         run_training(parameters(folder, "finished", lora_r=2))
 
 
-def test_a_stopped_run_whose_rows_are_gone_is_refused(folder):
+def test_a_stopped_run_without_its_prepared_rows_is_refused(folder):
     (folder / "interrupted" / ".work" / "rows.json").unlink()
     with pytest.raises(InputError, match="was begun by an older version, and the rows that it prepared are missing"):
         run_training(parameters(folder, "interrupted"))
 
 
-def test_its_adapter_fits_its_base(folder):
+def test_the_adapter_fits_its_base(folder):
     check_adapter(folder / "finished", str(folder / "base"))
 
 

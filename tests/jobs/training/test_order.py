@@ -19,7 +19,7 @@ def test_epochs_and_seeds_differ():
     assert len(set(orders[::2])) == len(set(orders[1::2])) == 4
 
 
-def test_groups_are_of_like_length_and_the_longest_comes_first():
+def test_groups_have_similar_lengths_and_the_longest_row_is_first():
     rows = [(7 * n) % 100 + 1 for n in range(400)]
     order = epoch_order(rows, seed=0, epoch=0, group=8)
     assert rows[order[0]] == 100

@@ -63,7 +63,7 @@ def test_every_row_is_used_or_left_out_with_a_reason(tmp_path):
             learnt_rows(rows_file(tmp_path, TRAIN))] == ["yes<eos>", "no<eos>", "yes<eos>"]  # fmt: skip
 
 
-def test_rows_that_become_many_texts_are_said(tmp_path):
+def test_many_texts_per_row_are_noted(tmp_path):
     """A template that drops the thoughts of earlier turns makes a text of each turn."""
     turns = [{"role": role, "content": "a"} for _ in range(5) for role in ("user", "assistant")]
     path = write_rows(tmp_path / "a.jsonl", [{"messages": turns}])
@@ -83,7 +83,7 @@ def test_turns_left_out_of_rows_that_are_used_are_counted(tmp_path):
     assert (left_out["line"], left_out["turn"], left_out["reason"]) == (1, True, "turn_empty")
 
 
-def test_a_row_becomes_several_texts_where_earlier_turns_are_written_otherwise(tmp_path):
+def test_a_row_becomes_several_texts_where_earlier_turns_are_rewritten(tmp_path):
     messages = [*row(0, "<think>why</think>yes")["messages"], {"role": "user", "content": "more?"},
                 {"role": "assistant", "content": "no"}]  # fmt: skip
     write_rows(tmp_path / "a.jsonl", [{"messages": messages}])
@@ -93,7 +93,7 @@ def test_a_row_becomes_several_texts_where_earlier_turns_are_written_otherwise(t
     assert len(learnt_rows(rows_file(tmp_path, TRAIN))) == 2
 
 
-def test_data_that_teaches_no_end_is_refused_unless_allowed(tmp_path):
+def test_data_without_end_tokens_is_refused_unless_allowed(tmp_path):
     rows = [row(n, metadata={"instance_id": f"p{n}", "truncated": True}) for n in range(3)]
     with pytest.raises(
         InputError, match=r"none of the 3 turns to train on ends with an end-of-turn token.*--allow_no_end"
@@ -104,7 +104,7 @@ def test_data_that_teaches_no_end_is_refused_unless_allowed(tmp_path):
     assert (prepared.ends, prepared.turns_without_end) == ({}, 3)
 
 
-def test_ends_that_the_base_does_not_stop_at_are_handed_on(tmp_path):
+def test_end_tokens_at_which_the_base_does_not_stop_are_reported(tmp_path):
     added = []
     assert prepare(tmp_path / "a", [[row()]], add_stops=added.extend).stops_added == ["<eos>"] == added
     path = write_rows(tmp_path / "rows.jsonl", [row()])
@@ -133,7 +133,7 @@ def test_empty_training_data_is_reported_in_one_line(tmp_path, rows, message):
     assert not rows_file(tmp_path, TRAIN).exists()
 
 
-def test_validation_shares_no_problem_with_training(tmp_path):
+def test_problems_in_training_and_validation_data_are_refused(tmp_path):
     with pytest.raises(InputError, match="2 problems are in both the training and the validation data, such as 'p1'"):
         prepare(tmp_path, [[row(n) for n in range(3)]], [[row(1), row(2, "other"), row(7)]])
 
@@ -147,7 +147,7 @@ def test_a_share_is_set_aside_by_problem(tmp_path):
     assert len(list(learnt_rows(rows_file(tmp_path, VALIDATION)))) == prepared.validation.rows
 
 
-def test_packs_hold_every_row_whole(tmp_path):
+def test_packs_have_every_row_uncut(tmp_path):
     rows = [row(n, "a" * (n * 7 % 30 + 1)) for n in range(30)]
     plain = prepare(tmp_path / "plain", [rows])
     assert prepare(tmp_path / "packed", [rows], packing=True) == plain
@@ -174,6 +174,6 @@ def test_packing_loses_nothing_and_is_never_worse_than_next_fit(lengths):
     assert sum(total <= 25 for total in sums) <= 1
 
 
-def test_a_row_longer_than_a_pack_is_a_mistake():
+def test_a_row_longer_than_a_pack_is_an_error():
     with pytest.raises(ValueError, match="row 1 has 51 tokens"):
         pack_rows([3, 51], 50)

@@ -35,7 +35,7 @@ def test_before_the_first_step_it_is_loading(tmp_path):
     assert snapshot.describe() == "loading model and rows"
 
 
-def test_steps_losses_rates_and_what_is_left(tmp_path):
+def test_snapshot_has_steps_losses_rates_and_eta(tmp_path):
     progress = TrainingProgress(tmp_path)
     note(tmp_path, *(step(number) for number in range(1, 21)), evaluation(20, 0.25), step(21), step(22))
     snapshot = progress.snapshot()
@@ -67,7 +67,7 @@ def test_a_resumed_run_begins_at_its_checkpoint(tmp_path):
     assert (snapshot.tokens_per_s, snapshot.eta_s) == (50.0, 68.0)
 
 
-def test_another_worker_goes_on_from_an_earlier_checkpoint(tmp_path):
+def test_another_worker_resumes_from_an_earlier_checkpoint(tmp_path):
     progress = TrainingProgress(tmp_path)
     note(tmp_path, *(step(number) for number in range(1, 38)))
     assert progress.snapshot().done == 37

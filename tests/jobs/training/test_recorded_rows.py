@@ -1,4 +1,4 @@
-"""Rows with recorded ids: they are trained on just these."""
+"""Rows with recorded token ids are trained on exactly these."""
 
 from array import array
 
@@ -25,12 +25,12 @@ def ids(text):
 
 
 def odd(text):
-    """Other ids than the text is encoded to: of each letter its own, and the end."""
+    """Return ids that differ from the encoded text: one for each letter, and the end token."""
     return [*(TOKENIZER.convert_tokens_to_ids(letter) for letter in text), END]
 
 
 def record(folder, *calls, tokenizer=HASH):
-    """Write a rollout's tokens; return where they are."""
+    """Write a rollout's tokens; return their location."""
     file = TokenFile(folder / "0001.tokens")
     source = TokenSource(tokenizer, "processed_logprobs")
     sampled = [SampledTokens(array("I", prompt), array("I", written), None, source) for prompt, written in calls]
@@ -40,7 +40,7 @@ def record(folder, *calls, tokenizer=HASH):
 
 
 def row(*messages, **metadata):
-    """A training row whose tokens, if it has some, are those of its text."""
+    """Return a training row; its tokens, if it has any, are those of its text."""
     pairs = [{"role": role, "content": content} for role, content in messages]
     result = {"messages": pairs, "metadata": {"instance_id": "p", "sample_id": 0, **metadata}}
     if isinstance(metadata.get("tokens"), dict):
@@ -61,7 +61,7 @@ def texts(folder):
     return learnt_rows(rows_file(folder / "rows", TRAIN))
 
 
-def test_what_was_sampled_is_learnt_behind_what_was_asked(tmp_path):
+def test_sampled_ids_are_trained_on_behind_their_prompt(tmp_path):
     prompt, written = ids(PROMPT), odd("yes")
     location = record(tmp_path, (prompt, written))
     prepared = prepare(tmp_path, row(("user", "one?"), ("assistant", "yes"), tokens=location))
@@ -71,7 +71,7 @@ def test_what_was_sampled_is_learnt_behind_what_was_asked(tmp_path):
     assert (prepared.recorded_rows, prepared.encoded_anew, prepared.ends) == (1, {}, {"<eos>": 1})
 
 
-def test_turns_go_on_from_one_another_and_unlearnt_ones_are_context(tmp_path):
+def test_turns_share_a_text_and_untrained_ones_are_context(tmp_path):
     first = ids(PROMPT), odd("yes")
     second = first[0] + first[1] + ids("<|user|>two?<eos><|assistant|>"), odd("no")
     turns = [("user", "one?"), ("assistant", "yes"), ("user", "two?"), ("assistant", "no")]
@@ -85,14 +85,14 @@ def test_turns_go_on_from_one_another_and_unlearnt_ones_are_context(tmp_path):
     assert [label for label in last.labels if label != IGNORED] == second[1]
 
 
-def test_behind_another_prompt_only_what_was_written_counts(tmp_path):
+def test_behind_another_prompt_only_the_sampled_ids_are_used(tmp_path):
     location = record(tmp_path, (ids("<|user|>an example, and one?<eos><|assistant|>"), odd("yes")))
     prepare(tmp_path, row(("user", "one?"), ("assistant", "yes"), tokens=location | {"other_prompt": True}))
     (text,) = texts(tmp_path)
     assert text.input_ids == ids(PROMPT) + odd("yes")
 
 
-def test_a_cut_off_answer_has_no_end(tmp_path):
+def test_a_truncated_answer_has_no_end_token(tmp_path):
     location = record(tmp_path, (ids(PROMPT), odd("yes")[:-1]))
     cut = row(("user", "one?"), ("assistant", "yes"), tokens=location, truncated=True)
     prepared = prepare(tmp_path, cut, allow_no_end=True)
@@ -111,7 +111,7 @@ def test_a_cut_off_answer_has_no_end(tmp_path):
         ({"metadata": {"tokens": "0001.tokens"}}, "not_recorded"),
     ],
 )
-def test_rows_whose_ids_are_not_theirs_are_encoded(tmp_path, change, reason):
+def test_rows_with_unusable_ids_are_encoded_from_text(tmp_path, change, reason):
     options = {"tokenizer": HASH, "metadata": {}} | change
     location = record(tmp_path, (ids(PROMPT), odd("yes")), tokenizer=options["tokenizer"])
     if options.get("gone"):
@@ -146,7 +146,7 @@ def change_in(*path, value):
         lambda row: row["metadata"]["tokens"].pop("digest"),
     ],
 )
-def test_rows_that_somebody_changed_since_are_encoded(tmp_path, change):
+def test_rows_edited_since_recording_are_encoded_from_text(tmp_path, change):
     location = record(tmp_path, (ids(PROMPT), odd("yes")))
     changed = row(("user", "one?"), ("assistant", "yes"), tokens=location)
     change(changed)
@@ -154,7 +154,7 @@ def test_rows_that_somebody_changed_since_are_encoded(tmp_path, change):
     assert (prepared.recorded_rows, prepared.encoded_anew) == (0, {"tokens_of_another_text": 1})
 
 
-def test_ids_in_the_row_are_taken_as_they_are(tmp_path):
+def test_ids_in_the_row_are_used_unchanged(tmp_path):
     prompt, written = ids(PROMPT), odd("yes")
     labels = [IGNORED] * len(prompt) + written
     total = row(("user", "one?"), ("assistant", "yes"), tokenizer=HASH) | {
@@ -181,7 +181,7 @@ def test_rows_of_recorded_ids_that_are_too_long_are_left_out(tmp_path):
 
 
 @pytest.mark.parametrize("written", [[*ids("no"), END], [10**6, END]])
-def test_ids_that_spell_another_text_are_not_trained_on(tmp_path, written):
+def test_ids_that_decode_to_another_text_are_not_trained_on(tmp_path, written):
     location = record(tmp_path, (ids(PROMPT), written))
     prepared = prepare(tmp_path, row(("user", "one?"), ("assistant", "yes"), tokens=location))
     assert prepared.encoded_anew == {"tokens_of_another_text": 1}

@@ -43,7 +43,7 @@ USER = {"role": "user", "content": "a"}
         ({"messages": [USER, ASSISTANT], "chat_template_kwargs": 3}, "not an object"),
     ],
 )
-def test_what_teaches_nothing_says_why(bad, reason):
+def test_unusable_rows_have_a_reason(bad, reason):
     result = training_row(7, bad)
     assert isinstance(result, BadRow)
     assert result.number == 7
@@ -51,14 +51,14 @@ def test_what_teaches_nothing_says_why(bad, reason):
 
 
 @pytest.mark.parametrize("name", sorted(NOT_FOR_TEMPLATES))
-def test_a_row_does_not_say_how_it_is_rendered(name):
+def test_rendering_parameters_in_a_row_are_refused(name):
     result = training_row(
         1, {"messages": [USER, ASSISTANT], "chat_template_kwargs": {"enable_thinking": True, name: 1}}
     )
     assert (result.field, result.reason) == ("chat_template_kwargs", f"{name} is not a variable of templates")
 
 
-def test_all_parameters_of_rendering_are_known():
+def test_all_parameters_of_apply_chat_template_are_refused():
     custom = signature(PreTrainedTokenizerBase.apply_chat_template).parameters
     assert custom.keys() - NOT_FOR_TEMPLATES == {"documents"}
     assert training_row(1, {**row(), "chat_template_kwargs": {"documents": []}}).options == {"documents": []}
@@ -108,7 +108,7 @@ def test_messages_are_as_templates_expect_them():
         ({}, False),
     ],
 )
-def test_turns_that_are_marked_are_not_learnt(mark, untrained):
+def test_marked_turns_do_not_carry_the_loss(mark, untrained):
     result = training_row(1, {"messages": [USER, {**ASSISTANT, **mark}, USER, ASSISTANT]})
     assert result.trained == ((3,) if untrained else (1, 3))
     assert result.messages[1] == ASSISTANT
@@ -118,21 +118,21 @@ def test_turns_that_are_marked_are_not_learnt(mark, untrained):
     "mark",
     [{"train": False}, {"trainable": "no"}, {"is_trainable": 0}, {"exclude_from_training": True}],
 )
-def test_rows_that_are_marked_are_left_out(mark):
+def test_marked_rows_are_left_out(mark):
     for marked in (mark, {"metadata": {**mark, "reward": 1}}):
         assert training_row(1, {"messages": [USER, ASSISTANT], **marked}).field == "marked_not_for_training"
     assert not isinstance(training_row(1, {"messages": [USER, ASSISTANT], "train": True}), BadRow)
 
 
 @pytest.mark.parametrize("end", [{"finish_reason": "length"}, {"stop_reason": "max_tokens"}])
-def test_a_turn_that_says_so_was_cut_off(end):
+def test_turns_are_marked_as_cut_off_by_their_finish_reason(end):
     result = training_row(1, {"messages": [USER, {**ASSISTANT, **end}, USER, {**ASSISTANT, "finish_reason": "stop"}]})
     assert (result.cut_off, result.endless) == ({1}, {1})
     assert result.messages[1] == ASSISTANT
 
 
 @pytest.mark.parametrize("more", [{"metadata": {"truncated": True}}, {"finish_reason": "max_tokens"}])
-def test_a_row_that_says_so_was_cut_off_at_its_last_turn(more):
+def test_rows_marked_as_truncated_are_cut_off_at_the_last_turn(more):
     assert training_row(1, {"messages": [USER, ASSISTANT, USER, ASSISTANT], **more}).cut_off == {3}
 
 
@@ -143,7 +143,7 @@ def test_a_row_of_marked_turns_only_is_unusable():
 
 
 @pytest.mark.parametrize("name", ["reasoning_content", "reasoning", "thinking"])
-def test_thoughts_have_one_name(name):
+def test_thoughts_get_one_key(name):
     result = training_row(1, {"messages": [USER, {**ASSISTANT, name: "hm"}]})
     assert result.messages[1] == {**ASSISTANT, "reasoning_content": "hm"}
     blank = training_row(1, {"messages": [USER, {**ASSISTANT, "reasoning_content": "", name: "hm"}]})
@@ -160,7 +160,7 @@ def test_arguments_keep_their_text():
 
 @pytest.mark.parametrize("as_text", [True, False])
 @pytest.mark.parametrize(("deep", "usable"), [(99, True), (101, False), (900, False)])
-def test_arguments_are_not_nested_without_end(as_text, deep, usable):
+def test_deeply_nested_arguments_are_refused(as_text, deep, usable):
     text = f'{{"a": {"[" * deep}1{"]" * deep}}}'
     call = {"function": {"name": "f", "arguments": text if as_text else orjson.loads(text)}}
     result = training_row(1, {"messages": [USER, {**ASSISTANT, "tool_calls": [call]}]})
@@ -170,7 +170,7 @@ def test_arguments_are_not_nested_without_end(as_text, deep, usable):
 
 @pytest.mark.parametrize("name", ["arguments", "args", "input", "parameters"])
 @pytest.mark.parametrize("arguments", [{"n": 1}, '{"n": 1}'])
-def test_flat_calls_become_openais(name, arguments):
+def test_flat_calls_get_openais_form(name, arguments):
     calls = [{"id": "c", "name": "f", name: arguments}, {"name": "g"}]
     result = training_row(1, {"messages": [USER, {**ASSISTANT, "tool_calls": calls}]})
     assert result.messages[1]["tool_calls"] == [
@@ -179,18 +179,18 @@ def test_flat_calls_become_openais(name, arguments):
     ]
 
 
-def test_no_calls_are_no_key():
+def test_an_empty_list_of_calls_is_dropped():
     result = training_row(1, {"messages": [USER, {**ASSISTANT, "tool_calls": []}]})
     assert "tool_calls" not in result.messages[1]
 
 
-def test_the_problem_is_the_id_else_the_prompt():
+def test_the_problem_is_the_instance_id_or_the_prompt():
     assert training_row(1, row(3)).problem == "p3"
     first, same, other = ({"prompt": text, "completion": answer} for text, answer in ("ab", "ac", "bb"))
     assert training_row(1, first).problem == training_row(1, same).problem != training_row(1, other).problem
 
 
-def test_lines_that_are_no_rows_are_numbered(tmp_path):
+def test_bad_lines_have_their_line_numbers(tmp_path):
     path = write_rows(tmp_path / "a.jsonl", [row(), "", "{", "[]", row(1)])
     result = dict(read_training_rows(path))
     assert [number for number, item in result.items() if isinstance(item, BadRow)] == [3, 4]
@@ -251,19 +251,19 @@ def test_training_reads_what_curation_reads(path, tmp_path):
 
 
 @pytest.mark.parametrize("label", [False, 0, "false"])
-def test_an_answer_that_is_not_wanted_is_not_learnt(label):
+def test_rejected_answers_are_not_trained_on(label):
     rows = [{"prompt": "q", "completion": "a", "label": each} for each in (label, True)]
     refused, trained = (training_row(1, row) for row in rows)
     assert refused.field == "rejected_side_of_a_preference"
     assert isinstance(trained, TrainingRow)
 
 
-def test_a_class_beside_messages_is_no_label():
+def test_an_unrelated_label_column_is_ignored():
     assert isinstance(training_row(1, {"messages": [USER, ASSISTANT], "label": 0}), TrainingRow)
 
 
 @pytest.mark.parametrize("name", ["system", "system_prompt"])
-def test_a_system_prompt_beside_messages_is_learnt_with_them(name):
+def test_a_system_prompt_beside_messages_becomes_the_first_message(name):
     result = training_row(1, {name: "s", "messages": [USER, ASSISTANT]})
     assert [message["role"] for message in result.messages] == ["system", "user", "assistant"]
 
@@ -274,7 +274,7 @@ def test_messages_as_json_text_are_a_conversation(tmp_path):
     assert [result.messages for _, result in read_training_rows(path)] == [messages]
 
 
-def test_a_run_trains_by_its_journal(tmp_path):
+def test_a_runs_directory_stands_for_its_journal(tmp_path):
     journal = make_run(tmp_path / "run", [record("a"), record("b", error={"type": "http"})])
     assert [file.path for file in find_data([str(tmp_path / "run")], []).train] == [str(journal)]
     rows = [row for _, row in read_training_rows(str(journal))]
@@ -288,14 +288,14 @@ def arguments_of(options):
     return result.reason if isinstance(result, BadRow) else result.messages[1]["tool_calls"][0]["function"]["arguments"]
 
 
-def test_whole_numbers_of_any_length_are_learnt_as_they_were_written():
+def test_integers_of_any_length_stay_exact():
     assert arguments_of('{"n": 123456789012345678901234567890}') == {"n": 123456789012345678901234567890}
     assert "not read exactly" in arguments_of(orjson.loads(b'{"n": [123456789012345678901234567890]}'))
     assert "not read exactly" in arguments_of('{"n": 1e999}')
     assert arguments_of('{"n": NaN}') == '{"n": NaN}'
 
 
-def test_thoughts_that_the_content_begins_with_are_learnt_once():
+def test_thoughts_repeated_in_the_content_are_removed_there():
     turn = {"role": "assistant", "content": "<think>\nhm\n</think>\n\nb", "reasoning": "hm"}
     assert training_row(1, {"messages": [USER, turn]}).messages[1] == ASSISTANT | {"reasoning_content": "hm"}
 

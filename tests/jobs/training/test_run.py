@@ -1,4 +1,4 @@
-"""Whole runs, worker process and all: what they leave, and what kill -9 does to them."""
+"""Complete runs with their worker processes: results, and recovery after kill -9."""
 
 import multiprocessing
 import os
@@ -73,7 +73,7 @@ def parameters(folder, name, **more):
 
 @pytest.fixture(scope="module")
 def finished(folder):
-    """A run from beginning to end."""
+    """Return a finished run."""
     with prepared_workers():
         return run_training(parameters(folder, "whole", merge=True))
 
@@ -82,7 +82,7 @@ def adapter(directory):
     return load_file(directory / "adapter_model.safetensors")
 
 
-def test_what_a_run_leaves(folder, finished):
+def test_files_of_a_finished_run(folder, finished):
     trained, directory = finished, folder / "whole"
     messages = read_metrics(directory / METRICS)
     assert (trained.directory, trained.adapter, trained.merged) == (directory, directory, directory / "merged")
@@ -104,14 +104,14 @@ def test_what_a_run_leaves(folder, finished):
     assert [orjson.loads(line)["line"] for line in (directory / "dropped.jsonl").read_bytes().splitlines()] == [97, 98]
 
 
-def test_the_manifest_says_what_it_was_trained_on(folder, finished):
+def test_the_manifest_has_the_device(folder, finished):
     manifest = orjson.loads((folder / "whole" / "manifest.json").read_bytes())
     if not torch.cuda.is_available():
         assert manifest["device"] == {"device": "cpu", "dtype": "float32", "count": 1}
     assert "device" not in manifest["identity"]["generation"]
 
 
-def test_the_card_tells_it_all(folder, finished):
+def test_the_model_card_has_data_hyperparameters_and_result(folder, finished):
     card = (folder / "whole" / "README.md").read_text()
     sha = orjson.loads((folder / "whole" / "manifest.json").read_bytes())["data"]["train"][0]["sha256"]
     for message in (
@@ -125,7 +125,7 @@ def test_the_card_tells_it_all(folder, finished):
     assert f"| weights of step | {finished.best_step} |" in card
 
 
-def test_merged_weights_say_what_the_adapter_says(folder, finished):
+def test_merged_weights_give_the_adapters_logits(folder, finished):
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
@@ -169,7 +169,7 @@ def test_an_adapter_for_another_base_is_refused(folder, finished, tmp_path):
 
 
 def workers(directory: Path):
-    """The processes that work for a run."""
+    """Return the worker processes of a run."""
     result = []
     for process in psutil.process_iter(["cmdline", "status"]):
         line = process.info["cmdline"] or []
@@ -188,8 +188,8 @@ def train_in_the_background(options):
     run_training(options)
 
 
-def test_killed_twice_a_run_ends_with_the_same_weights(folder, finished):
-    """Once the worker, at any step; then the owner, later. Bit for bit, metrics included."""
+def test_a_run_killed_twice_ends_with_the_same_weights(folder, finished):
+    """First the worker is killed, at a random step, later the main process. Equal bit for bit, metrics included."""
     options, directory = parameters(folder, "killed"), folder / "killed"
     at = random.SystemRandom().randrange(4, 16)
 
@@ -231,8 +231,8 @@ def test_killed_twice_a_run_ends_with_the_same_weights(folder, finished):
     assert (trained.best_step, trained.eval_loss) == (finished.best_step, finished.eval_loss)
 
 
-def test_stopped_a_run_of_all_weights_ends_with_the_same_weights(folder):
-    """Without LoRA: optimizer state of every weight; the worker ends as soon as it is told to."""
+def test_a_stopped_full_training_ends_with_the_same_weights(folder):
+    """Without LoRA: optimizer state of every weight; the worker ends as soon as it is stopped."""
     small = {"use_lora": False, "num_train_epochs": 1, "learning_rate": 1e-3}
     with prepared_workers():
         run_training(parameters(folder, "all_whole", **small))
@@ -251,7 +251,7 @@ def test_stopped_a_run_of_all_weights_ends_with_the_same_weights(folder):
     assert not any(torch.equal(written[name], before[name]) for name in written if "proj" in name)
 
 
-def test_a_run_that_never_began_gives_way(folder, tmp_path):
+def test_a_run_without_a_checkpoint_may_be_replaced(folder, tmp_path):
     path = write_rows(tmp_path / "long.jsonl", [row(n, "a" * 300) for n in range(2)])
     options = parameters(folder, "given_up", train_data=path, num_train_epochs=1)
     with prepared_workers():
@@ -264,7 +264,7 @@ def test_a_run_that_never_began_gives_way(folder, tmp_path):
 
 
 def test_two_processes_share_the_steps(folder, monkeypatch):
-    """As on two GPUs, but on the CPU: half the steps, checkpoints with both processes' random states."""
+    """Like two GPUs, but on the CPU: half the steps, checkpoints with the random states of both processes."""
     options = parameters(folder, "two", num_gpus=2, num_train_epochs=1)
     work = TrainingWork(
         stage="prepare", parameters=options, base=str(folder / "base"), train=options.train_data,

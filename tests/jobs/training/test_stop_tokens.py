@@ -19,14 +19,14 @@ def config(path, text):
         ("[", [5]),
     ],
 )
-def test_the_stops_are_those_of_the_generation_config_else_of_the_model(tmp_path, text, stops):
+def test_stop_ids_are_read_from_the_generation_config_or_the_model_config(tmp_path, text, stops):
     model = config(tmp_path / "config.json", '{"eos_token_id": 5}')
     assert read_stop_ids(config(tmp_path / "generation_config.json", text), model) == stops
     assert read_stop_ids(None, model) == [5]
     assert read_stop_ids(None, None) == []
 
 
-def test_all_else_of_the_base_stays_in_the_generation_config(tmp_path):
+def test_other_settings_of_the_generation_config_stay(tmp_path):
     base = config(tmp_path / "base.json", '{"eos_token_id": 2, "temperature": 0.6}')
     write_generation_config(tmp_path / "new.json", base, [2, 7])
     assert orjson.loads((tmp_path / "new.json").read_bytes()) == {"eos_token_id": [2, 7], "temperature": 0.6}

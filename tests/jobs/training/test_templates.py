@@ -1,4 +1,4 @@
-"""What is learnt of a turn, for every chat template that TRL ships and every kind of row."""
+"""Loss masks of turns, for every chat template that TRL ships and every kind of row."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def encoded(name, row):
 
 
 def trained_texts(name, row):
-    """What is learnt of each turn, decoded, and why other turns are not."""
+    """Return the texts that carry the loss, and the reasons why other turns are refused."""
     tokenizer, runs = tokenizer_of(name), []
     try:
         result = encoded(name, row)
@@ -139,14 +139,14 @@ EXPECTED = {
 
 
 @pytest.mark.parametrize(("name", "kind"), EXPECTED)
-def test_a_turn_is_learnt_as_the_model_wrote_it(name, kind):
+def test_turns_are_trained_on_as_the_model_wrote_them(name, kind):
     assert trained_texts(name, ROWS[kind]) == EXPECTED[name, kind]
 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("kind", ROWS)
-def test_nothing_is_lost_without_a_word(name, kind):
-    """Each turn is learnt with its thoughts, content and calls, or left out by a reason."""
+def test_every_turn_is_trained_on_or_refused_with_a_reason(name, kind):
+    """Each turn is trained on with its thoughts, content and calls, or left out with a reason."""
     row, result = ROWS[kind], trained_texts(name, ROWS[kind])
     spoken = [message for message in row["messages"] if message["role"] == "assistant"]
     if result[0].endswith(("_refused", "_missing", "_written", "_found")):
@@ -166,8 +166,8 @@ def words(message):
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("kind", ["single", "multi", "system"])
-def test_the_context_is_the_prompt_of_the_server(name, kind):
-    """Renders each prompt as a server does, and compares with the tokens that stand before the turn."""
+def test_the_context_is_the_servers_prompt(name, kind):
+    """Render each prompt as a server does, and compare it with the tokens before the turn."""
     tokenizer, row = tokenizer_of(name), ROWS[kind]
     try:
         result = encoded(name, row)
@@ -178,7 +178,7 @@ def test_the_context_is_the_prompt_of_the_server(name, kind):
         prompt_ids(tokenizer, row["messages"][:number], parts=has_parts(name))
         for number, message in enumerate(row["messages"])
         if message["role"] == "assistant"
-    ] or name.startswith("nemotron")  # thinks unless it is told not to: see test_thinking_follows_the_turn
+    ] or name.startswith("nemotron")  # thinks by default: see test_thinking_follows_the_turn
 
 
 def begins(labels):
@@ -209,14 +209,14 @@ def prompt_ids(tokenizer, messages, *, parts):
          ["hm\n</think>\none<|im_end|>"]),
     ],
 )  # fmt: skip
-def test_thinking_follows_the_recorded_options_else_the_turn(name, options, message, prompt, result):
+def test_thinking_is_set_by_the_recorded_options_or_by_the_turn(name, options, message, prompt, result):
     row = {"messages": [user("q"), assistant("one", **message)], "chat_template_kwargs": options}
     assert trained_texts(name, row) == result
     tokens = encoded(name, row).texts[0]
     assert tokenizer_of(name).decode(tokens.input_ids[: begins(tokens.labels)[0]]).endswith(prompt)
 
 
-def test_thoughts_that_the_recorded_options_forbid_are_not_learnt():
+def test_thoughts_against_the_recorded_options_are_refused():
     row = {
         "messages": [user("q"), assistant("one", reasoning_content="hm")],
         "chat_template_kwargs": {"enable_thinking": False},
@@ -224,7 +224,7 @@ def test_thoughts_that_the_recorded_options_forbid_are_not_learnt():
     assert trained_texts("qwen3", row) == ["thoughts_not_written"]
 
 
-def test_a_call_is_learnt_as_text_where_the_template_wants_text():
+def test_arguments_are_text_for_templates_that_write_text():
     odd = {**CALL, "function": {"name": "add", "arguments": '{"a":1,  "b": [true, null]}'}}
     row = {"messages": [user("q"), assistant(None, tool_calls=[odd], reasoning_content="hm")]}
     assert '```json\n{"a":1,  "b": [true, null]}\n```' in trained_texts("deepseekv3", row)[0]
@@ -234,14 +234,14 @@ def test_a_call_is_learnt_as_text_where_the_template_wants_text():
 
 @pytest.mark.parametrize("name", ["gptoss", "qwen2_5", "lfm2_2_5", "gemma4"])
 @pytest.mark.parametrize("value", ["\n", "im_end|>", "call", "a"])
-def test_the_end_is_found_whatever_the_call_says(name, value):
+def test_the_end_token_is_found_behind_any_call(name, value):
     odd = {**CALL, "function": {"name": "a", "arguments": f'{{"a": {orjson.dumps(value).decode()}}}'}}
     result = encoded(name, {"messages": [user("q"), assistant("", tool_calls=[odd])]})
     assert (result.ends.total(), result.endless) == (1, 0)
 
 
 @pytest.mark.parametrize("content", ["im_end", "assistant", "rollmillturn", "a<|im_end>\n b", "<|im_end|\n"])
-def test_the_end_is_found_whatever_the_content_says(content):
+def test_the_end_token_is_found_behind_any_content(content):
     result = trained_texts("qwen2_5", {"messages": [user("q"), assistant(content)]})
     assert result == [content + "<|im_end|>"]
 
@@ -260,7 +260,7 @@ def test_the_end_is_found_whatever_the_content_says(content):
 )
 @pytest.mark.parametrize("name", ["qwen2_5", "qwen3"])
 def test_a_turn_with_a_special_token_as_text_is_left_out(name, message):
-    """Whether the model wrote that token, or its letters, is not known."""
+    """It is not known if the model generated that token or its letters."""
     assert trained_texts(name, {"messages": [user("q"), message]}) == ["special_token_in_text"]
 
 
@@ -278,20 +278,20 @@ OPEN = "<think>\nI was thinking ab"
         ("nemotron_3_nano", "I was thinking ab"),
     ],
 )
-def test_thoughts_that_were_cut_off_are_learnt_as_they_stand_behind_the_prompt(name, result):
+def test_cut_off_thoughts_are_trained_on_behind_the_prompt(name, result):
     row = {"messages": [user("q"), assistant(OPEN)], "metadata": {"truncated": True}}
     assert trained_texts(name, row) == [result]
     assert trained_texts(name, {"messages": row["messages"]}) == ["thoughts_not_closed"]
 
 
 @pytest.mark.parametrize("name", ["qwen3_5_think", "deepseek_r1_distill", "nemotron_3_nano"])
-def test_a_content_that_was_cut_off_behind_opened_thoughts_is_thoughts(name):
+def test_content_cut_off_behind_opened_thoughts_is_thoughts(name):
     row = {"messages": [user("q"), assistant("I was thinking ab")], "metadata": {"truncated": True}}
     assert trained_texts(name, row) == ["I was thinking ab"]
     assert trained_texts("qwen3", row) == ["<think>\n\n</think>\n\nI was thinking ab"]
 
 
-def test_cut_off_thoughts_are_not_learnt_behind_a_prompt_that_closes_them():
+def test_cut_off_thoughts_are_refused_behind_a_prompt_that_closes_them():
     row = {"messages": [user("q"), assistant(OPEN)], "metadata": {"truncated": True}}
     assert trained_texts("qwen3", {**row, "chat_template_kwargs": {"enable_thinking": False}}) == [
         "thoughts_not_written"
@@ -309,7 +309,7 @@ def test_cut_off_thoughts_are_not_learnt_behind_a_prompt_that_closes_them():
         ('{"a": true, "b": "Rome\\n"}', '{"a": true, "b": "Rome\\n'),
     ],
 )
-def test_a_call_that_was_cut_off_is_learnt_up_to_its_last_value(arguments, result):
+def test_a_cut_off_call_is_trained_on_up_to_its_last_value(arguments, result):
     call = {**CALL, "function": {"name": "add", "arguments": arguments}}
     row = {"messages": [user("q"), assistant("ok", tool_calls=[call])], "metadata": {"truncated": True}}
     assert trained_texts("qwen2_5", row) == ['ok\n<tool_call>\n{"name": "add", "arguments": ' + result]
@@ -317,23 +317,23 @@ def test_a_call_that_was_cut_off_is_learnt_up_to_its_last_value(arguments, resul
 
 
 @pytest.mark.parametrize("arguments", ["{}", '{"a": []}'])
-def test_a_call_of_no_value_that_was_cut_off_is_left_out(arguments):
+def test_a_cut_off_call_without_a_value_is_left_out(arguments):
     call = {**CALL, "function": {"name": "add", "arguments": arguments}}
     row = {"messages": [user("q"), assistant("ok", tool_calls=[call])], "metadata": {"truncated": True}}
     assert trained_texts("qwen2_5", row) == ["cut_off_in_call"]
 
 
-def test_special_tokens_of_others_stay_as_servers_encode_them():
+def test_special_tokens_in_user_turns_are_encoded_as_by_servers():
     row = {"messages": [user("what is <|im_end|>?"), assistant("a token"), user("<|im_start|>"), assistant("so")]}
     assert trained_texts("qwen2_5", row) == ["a token<|im_end|>", "so<|im_end|>"]
 
 
-def test_arguments_that_are_no_json_are_not_quoted():
+def test_arguments_that_are_no_json_must_not_be_quoted():
     odd = {**CALL, "function": {"name": "add", "arguments": '{"a": '}}
     assert trained_texts("qwen2_5", {"messages": [user("q"), assistant("x", tool_calls=[odd])]}) == ["call_not_written"]
 
 
-def test_the_next_speakers_token_is_the_end_where_the_model_stops_at_it():
+def test_the_next_roles_token_is_the_end_where_the_model_stops_at_it():
     tokenizer = tokenizer_of("glm4moe")
     row = training_row(1, ROWS["multi"])
     result = Masks(tokenizer, "M", ["<|user|>", "<|observation|>"]).encode_all(row, 10_000)
@@ -343,7 +343,7 @@ def test_the_next_speakers_token_is_the_end_where_the_model_stops_at_it():
     assert Masks(tokenizer, "M").encode_all(row, 10_000).endless == 2
 
 
-def test_the_next_speakers_token_is_the_end_behind_a_special_token_that_closes_a_call():
+def test_the_next_roles_token_is_the_end_behind_a_token_that_closes_a_call():
     special = ["<pad>", "<eos>", "[gMASK]", "<sop>", "<|user|>", "<|assistant|>", "<|observation|>", "<|system|>"]
     tokenizer = make_tokenizer(source("glm4moe"), "<eos>", [*special, "<tool_call>", "</tool_call>"])
     row = training_row(1, ROWS["tools"])
@@ -351,8 +351,8 @@ def test_the_next_speakers_token_is_the_end_behind_a_special_token_that_closes_a
     assert (dict(result.ends), result.refused) == ({"<|observation|>": 1, "<|user|>": 1}, [])
 
 
-def test_the_reason_is_that_of_the_form_that_the_template_takes():
-    """It refuses ids of other lengths; what it leaves out is the call."""
+def test_the_refusal_is_that_of_the_form_which_the_template_accepts():
+    """The template refuses ids of other lengths, and omits the call."""
     template = (
         "{% for m in messages %}{% for c in m.tool_calls or [] %}{% if c.id | length != 9 %}"
         "{{ raise_exception('9 letters') }}{% endif %}{% endfor %}<|{{ m.role }}|>{{ m.content }}<eos>{% endfor %}"
@@ -365,7 +365,7 @@ def test_the_reason_is_that_of_the_form_that_the_template_takes():
 
 
 @pytest.mark.parametrize(("name", "result"), [("qwen2_5", True), ("qwen3", False)])
-def test_an_answer_that_quotes_the_mark_behind_thoughts_has_none(name, result):
+def test_a_quoted_think_tag_is_not_the_end_of_thoughts(name, result):
     row = training_row(1, {"messages": [user("q?"), assistant("Use the `</think>` tag.")]})
     masks = Masks(tokenizer_of(name), "M")
     if result:

@@ -1,4 +1,4 @@
-"""The worker's work, done in this process: the smallest of models, a few steps."""
+"""Training in this process, without a worker: tiny models, a few steps."""
 
 import math
 
@@ -32,7 +32,7 @@ def base(tmp_path_factory):
 
 @pytest.fixture
 def train_here(tmp_path, base, monkeypatch):
-    """Trains in a directory of that name; the work, and what went wrong."""
+    """Train in a directory of that name; return the work, and the error message."""
     monkeypatch.setattr(worker.warnings, "simplefilter", lambda *_: None)  # not for the tests that follow
 
     def train(rows=ROWS, *, name="run", model=base, validation=(), **more):
@@ -73,8 +73,8 @@ def test_model_length_follows_the_rope_settings(tmp_path, more, takes):
     assert worker.model_length(str(tmp_path)) == takes
 
 
-def test_learnt_positions_bound_the_rows(train_here, tmp_path):
-    """A model that has a vector for each of 64 positions, and none for the 65th."""
+def test_learned_position_embeddings_limit_the_row_length(train_here, tmp_path):
+    """A model with learned position embeddings for 64 positions."""
     tokenizer = make_tokenizer()
     config = GPT2Config(vocab_size=len(tokenizer), n_positions=64, n_embd=16, n_layer=1, n_head=2, bos_token_id=None,
                         eos_token_id=tokenizer.eos_token_id)  # fmt: skip
@@ -99,7 +99,7 @@ def test_one_row_trains(train_here):
 
 
 @pytest.mark.parametrize("accumulation", [1, 3])
-def test_an_epoch_has_the_steps_that_were_announced(train_here, accumulation):
+def test_an_epoch_has_the_computed_number_of_steps(train_here, accumulation):
     work, _ = train_here(gradient_accumulation_steps=accumulation, num_train_epochs=2)
     metrics = read_metrics(work.directory / METRICS)
     assert metrics[-1].step == metrics[-1].steps == 2 * math.ceil(5 / accumulation)
@@ -109,7 +109,7 @@ def test_an_epoch_has_the_steps_that_were_announced(train_here, accumulation):
 
 
 @pytest.mark.parametrize("kind", ["mamba", "bloom"])
-def test_models_that_cannot_tell_packed_rows_apart_are_refused(train_here, tmp_path, kind):
+def test_packing_is_refused_for_models_that_attend_across_rows(train_here, tmp_path, kind):
     tokenizer = make_tokenizer()
     size = {"n_layer": 1, "n_head": 2} if kind == "bloom" else {"num_hidden_layers": 1}
     config = AutoConfig.for_model(kind, vocab_size=len(tokenizer), hidden_size=16, **size)
@@ -120,13 +120,13 @@ def test_models_that_cannot_tell_packed_rows_apart_are_refused(train_here, tmp_p
     assert "leave it out" in error
 
 
-def test_what_peft_refuses_is_one_line(train_here):
+def test_refusals_of_peft_are_one_line(train_here):
     _, error = train_here(target_modules=["no_such_layer"])
     assert "no_such_layer" in error
     assert error.endswith("give --target_modules that the model has, or all-linear")
 
 
-def test_an_end_that_the_base_does_not_stop_at_is_added(train_here, tmp_path):
+def test_an_end_token_is_added_to_the_generation_config(train_here, tmp_path):
     base = make_base(tmp_path / "base")
     (base / "generation_config.json").write_text('{"eos_token_id": 2, "top_p": 0.9}')
     work, error = train_here([row()], model=base, max_steps=1)
@@ -152,7 +152,7 @@ def test_gradient_checkpointing_changes_memory_only(train_here):
     assert losses(recomputed) == pytest.approx(losses(plain), rel=1e-6)
 
 
-def test_the_loss_is_that_of_the_answers(train_here, base):
+def test_the_loss_is_over_the_answers_tokens(train_here, base):
     """The first loss is the mean of -log p over the assistant's tokens, computed here by hand."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -171,7 +171,7 @@ def test_the_loss_is_that_of_the_answers(train_here, base):
     assert count == read_prepared(work.folder).train.learnt_tokens
 
 
-def test_training_stops_when_evaluation_gets_no_better(train_here):
+def test_training_stops_early_when_the_loss_does_not_fall(train_here):
     held_out = [row(n, "zzz") for n in range(20, 23)]
     work, error = train_here(
         validation=held_out, num_train_epochs=20, early_stopping_patience=2, gradient_accumulation_steps=1,
@@ -186,7 +186,7 @@ def test_training_stops_when_evaluation_gets_no_better(train_here):
     assert checkpoint_path(work.checkpoints, last.best_step).is_dir()
 
 
-def test_a_loss_that_is_no_number_stops_the_run(train_here, base, tmp_path):
+def test_a_loss_that_is_not_finite_stops_the_run(train_here, base, tmp_path):
     import shutil
 
     broken = shutil.copytree(base, tmp_path / "broken")
@@ -202,7 +202,7 @@ def test_a_loss_that_is_no_number_stops_the_run(train_here, base, tmp_path):
     assert last_checkpoint(work.checkpoints) is None
 
 
-def test_memory_that_runs_out_becomes_advice(train_here, monkeypatch):
+def test_out_of_memory_becomes_advice(train_here, monkeypatch):
     from rollmill.jobs.training.trainer import RowsTrainer
 
     def no_room(*_):
@@ -223,7 +223,7 @@ def test_all_weights_train_without_lora(train_here, base):
     assert any(not torch.equal(before[name], after[name]) for name in before)
 
 
-def test_more_gpus_than_there_are(train_here):
+def test_more_gpus_than_the_machine_has_are_refused(train_here):
     if torch.cuda.device_count() < 63:
         _, error = train_here(num_gpus=63)
         assert error == f"--num_gpus 63: this machine shows {torch.cuda.device_count()}"

@@ -1,4 +1,4 @@
-"""The smallest of models, tokenizers with one chat template or another, and rows."""
+"""Tiny models, byte-level tokenizers with various chat templates, and training rows."""
 
 from pathlib import Path
 
@@ -62,7 +62,7 @@ def make_tokenizer(template=PLAIN, eos="<eos>", special=SPECIAL, **more):
 
 
 def make_byte_tokenizer(template=PLAIN, special=SPECIAL, **more):
-    """A tokenizer whose tokens are the bytes, each by its number, as a scripted server says them."""
+    """A tokenizer whose token ids are the bytes' values, as a scripted server returns them."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
     from transformers.convert_slow_tokenizer import bytes_to_unicode
@@ -106,7 +106,7 @@ def row(number=0, answer="yes", **more):
 
 
 def write_rows(path: Path, rows):
-    """JSON Lines; text stands as it is."""
+    """Write JSON Lines; texts are written as they are."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(
         b"".join((item.encode() if isinstance(item, str) else orjson.dumps(item)) + b"\n" for item in rows)

@@ -1,4 +1,4 @@
-"""Asking a served policy."""
+"""Requests to a served policy."""
 
 import asyncio
 import json
