@@ -65,7 +65,7 @@ def test_agents_are_planned_at_a_policy(tmp_path):
         2,
     )
     assert planned.inputs == ["r/agent_rollouts_1.json"]
-    assert planned.prompting is None  # what an agent was told stays
+    assert planned.prompting is None  # rows keep the agent's own prompts
     assert planned.is_generated
 
 

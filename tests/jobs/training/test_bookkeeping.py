@@ -177,7 +177,7 @@ def test_contradicting_device_and_gpu_count_are_refused(device, gpus):
         TrainLora(**ARGUMENTS, device=device, num_gpus=gpus)
 
 
-def test_torchrun_starts_a_process_per_gpu(tmp_path):
+def test_each_gpu_has_a_process(tmp_path):
     def command(gpus, stage="train"):
         options = TrainLora(**ARGUMENTS, num_gpus=gpus)
         work = TrainingWork(stage=stage, parameters=options, base="m", train=[], validation=[], directory=tmp_path)
