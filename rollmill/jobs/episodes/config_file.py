@@ -89,6 +89,7 @@ def _policies(
     default = str(values.get("model_name", CollectEpisodes.model_fields["model_name"].default))
     default_spec = specs.get(default)
     if default_spec is not None:
+        # A policy of the file may have the default policy's name: then it is that policy, with options of its own.
         model = flags.get("model_path") or default_spec.get("model") or {**environment, **values}.get("model_path")
         specs = {default: default_spec | {"model": model}} | {
             name: spec for name, spec in specs.items() if name != default

@@ -198,6 +198,7 @@ class _Episode:
             answer: The policy's answer.
             seed: The seed that it was sampled with.
         """
+        # Turns are stored one after the other, each with its complete prompt.
         first = len(self._record.messages)
         reply: Message = {"role": "assistant", "content": answer.text}
         if answer.reasoning is not None:

@@ -216,6 +216,7 @@ def _on_running_servers(
         endpoint: Running servers of a block; None without a block.
         changes: Changes that the servers need in a policy's requests, by its name.
     """
+    # One `Endpoint` for each server: it counts the requests in flight there, of all policies together.
     shared: dict[str, Endpoint] = {}
     served_by_name: dict[str, Served] = {}
     for spec in specs:

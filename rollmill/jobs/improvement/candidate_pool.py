@@ -65,6 +65,7 @@ class CandidatePool:
         # Rules that count rollouts of a problem see one problem, whichever sources it has come from.
         problem = pl.coalesce("problem", "instance_id").alias("instance_id")
         others = identified.filter(pl.col("verified").fill_null(True)).with_columns(problem).drop("problem", "verified")
+        # `select` works on the corpus' table: it is replaced for the time of the call.
         corpus.table = others
         try:
             selected = select(corpus, accepted)

@@ -87,7 +87,7 @@ class HeldOut:
         }
         numbers = corpus.table.select("source", "number").iter_rows()
         records = zip(numbers, corpus.records(corpus.table), strict=True)
-        # In batches: Polars searches all texts of a batch for all questions in one pass (Aho-Corasick).
+        # In batches, for memory: Polars searches all texts of a batch for all questions in one pass (Aho-Corasick).
         while batch := list(islice(records, _BATCH)):
             conversations = [user_turns(record) for _, record in batch]
             matches = self._find_texts(conversations)
@@ -142,6 +142,7 @@ def question_key(problem: Problem) -> str:
     """Return a key that is equal for equal questions."""
     turns = [problem.prompt] if isinstance(problem.prompt, str) else [turn.get("content") for turn in problem.prompt]
     texts = [_normalize(turn) if isinstance(turn, str) else turn for turn in turns]
+    # All turns count, system prompts included: among problems, the complete question has to be equal.
     return content_key([texts, [image.sha256 for image in problem.images]])
 
 
@@ -186,6 +187,7 @@ def _is_separate(question: str, text: str) -> bool:
     """Return whether a question is in a text as words of its own: "3 + 1" is not in "13 + 12", nor in "3 + 1.5"."""
     if question[0] == "\n":  # complete lines
         return True
+    # A word must not continue before or behind it; nor a number, as in "3 + 1.5".
     before = re.compile(rf"(?<![{_WORD}])(?<!\d[.,])" if re.match(rf"[{_WORD}]", question[0]) else "")
     after = re.compile(rf"(?![{_WORD}]|[.,]\d)" if re.match(rf"[{_WORD}]", question[-1]) else "")
     index = text.find(question)

@@ -56,16 +56,19 @@ class Network:
     def admit(self, prompts: Sequence[Sequence[int]], adapters: Sequence[str]) -> tuple[list[int], Tensor]:
         """Prefill prompts in one pass, each with its adapter; return their rows, and the logits after them [n, ids]."""
         rows = self._cache.fill([len(prompt) for prompt in prompts])
+        # New rows of the cache, before they are assigned an adapter.
         self._adapters += [BASE] * (len(self._cache.lengths) - len(self._adapters))
         for row, adapter in zip(rows, adapters, strict=True):
             self._adapters[row] = adapter
         longest = max(len(prompt) for prompt in prompts)
+        # Right-padded: causal attention keeps the prompts' tokens from seeing the padding, so that no mask is needed.
         padded = torch.tensor([[*prompt, *[0] * (longest - len(prompt))] for prompt in prompts], device=self.device)
         last = torch.tensor([len(prompt) - 1 for prompt in prompts], device=self.device)
         indices = torch.arange(len(prompts), device=self.device)
         with self._last_logits_only(indices, last):
             positions = torch.arange(longest, device=self.device).expand(len(prompts), -1)
             logits = self._forward(padded, positions, None, list(adapters))
+        # Recurrent models ignore the cache that they are given, and keep their own state.
         if not self._cache.is_initialized:
             raise InputError(f"{self.name} ({self.model.config.model_type}) does not keep keys and values for each row")
         return rows, logits[indices, last] if logits.shape[1] > 1 else logits[:, 0]
@@ -100,6 +103,7 @@ class Network:
             mask: Positions that each row attends to, [rows, width]; None for causal attention to its own tokens.
             adapters: Adapter of each row.
         """
+        # In place: the hooks of PEFT's layers refer to this list.
         self._pass_adapters[:] = adapters
         output = self.model(
             input_ids=ids,
@@ -164,6 +168,7 @@ def _read_limits(model: Any, name: str) -> tuple[int, int | None, int | None]:
             f"({', '.join(sorted(unsupported))}): give models of plain attention"
         )
     window = min(limits, default=None)
+    # These RoPE types change their frequencies once a batch is longer than the original length, for all of its rows.
     rope = getattr(config, "rope_parameters", None) or {}
     most = getattr(config, "max_position_embeddings", None)
     if rope.get("rope_type") in ("dynamic", "longrope"):

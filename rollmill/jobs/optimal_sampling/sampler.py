@@ -111,6 +111,7 @@ def sample_shard(
 
     Raises `InputError` and `RunStoppedError` as loading and decoding do.
     """
+    # A hung kernel cannot be interrupted: the process ends, and the shard is given to another worker.
     watched = watch.exit_on_stall(STALL_S, stacks_file(run), interpreter_s=INTERPRETER_S)
     with _lock, watched:  # one shard at a time: the models' memory is for one
         load_s = _load_models(settings)

@@ -109,7 +109,7 @@ class TokenSampler:
 
     def _log_probs(self, logits: Tensor) -> Tensor:
         if self._excluded:
-            logits = logits.clone()
+            logits = logits.clone()  # the caller's tensor may be a view of the model's output
             logits[:, self._excluded] = -torch.inf
         return _log_softmax(logits)
 

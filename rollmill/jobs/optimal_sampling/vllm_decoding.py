@@ -98,6 +98,7 @@ class VllmPair:
         _log.info("starting vLLM: %s", shlex.join(arguments))
         self._process = SupervisedProcess(command, log=log, environment=environment, grace_s=config.grace_s)
         try:
+            # The worker connects once vLLM is imported; meanwhile it may end with an error.
             while (link := listener.wait(_POLL_S)) is None:
                 if self._process.returncode is not None:
                     raise self._death("while starting")
@@ -226,6 +227,7 @@ class VllmDecoder:
 
     def refusal(self, request: SampleRequest) -> str | None:
         """Return the reason why a prompt cannot be answered; None where it can."""
+        # Both prompts must be read in one step: a prompt split over steps (chunked prefill) puts its row out of step.
         tokens, most = len(request.prompt_ids_theta) + len(request.prompt_ids_t), self.pair.step_tokens
         if tokens > most:
             return (

@@ -61,6 +61,7 @@ def guess_baseline(truths: Numbers, targets: Numbers, draws: Numbers, least_erro
         return GuessBaseline(mean_least_error=None, model_mean_least_error=None, reason="no problem has a least error")
     values, counts = np.unique(truths, return_counts=True)
     weights = counts / truths.size
+    # Problems with the same ground truth and number of guesses have the same expectation.
     pairs, times = np.unique(np.stack([targets, draws], axis=1), axis=0, return_counts=True)
     limit = max(100, _BUDGET // values.size)
     if len(pairs) > limit:

@@ -162,6 +162,7 @@ class Masks:
         """
         if before is None or not before.stable or not prompt.startswith(before.string):
             return self._encode(prompt)
+        # Encoded behind the last end token, which separates the texts, so that it is tokenised as in the complete one.
         end = before.turns[-1].end or ""
         new = self._encode(end + prompt[len(before.string) :])
         if new[:1] != before.tokens.input_ids[-1:]:
@@ -173,6 +174,7 @@ class Masks:
 
         Checked from the prompt's last separator on: what is before it does not change the tokens behind it.
         """
+        # Encoding the whole prompt again for every turn would be quadratic in the length of a conversation.
         cut = max((turn.prompt.rfind(token) for token in self._separators), default=-1)
         if turn.end not in self._separators or cut < 0:
             return False
@@ -229,6 +231,7 @@ class _Text:
 
     def add(self, prompt: list[int], generated: list[int], turn: RenderedTurn) -> None:
         """Add what of the prompt is new, masked, and behind it the turn, with the loss."""
+        # Lists are extended in place: a text of n turns is not copied n times.
         ids, labels = self.tokens
         new = prompt[len(ids) :]
         ids.extend([*new, *generated])

@@ -115,6 +115,7 @@ def prepare_rows(
     """
     writer = _RowWriter(folder, masks, max_length, model_length, tokenizer)
     with ExitStack() as stack:
+        # Files are closed before rows are packed, and are incomplete, hence absent, where a check raises.
         writer.open(stack, [TRAIN, VALIDATION] if validation or split else [TRAIN])
         aside = _validation_problems(train, split) if split else frozenset()
         for path in train:
@@ -127,6 +128,7 @@ def prepare_rows(
     prepared = writer.prepared()
     if prepared.stops_added and add_stops is not None:
         add_stops(prepared.stops_added)
+    # Last: this file tells that all others are complete.
     atomic_write_json(folder / SUMMARY, prepared.model_dump())
     return prepared
 
@@ -162,6 +164,7 @@ def _pack(path: Path, most: int) -> None:
     lengths = pc.list_value_length(rows["input_ids"]).to_pylist()
     packs = pack_rows(lengths, most)
     schema = _SCHEMA.append(pa.field("seq_lengths", pa.list_(pa.int32())))
+    # Written over the unpacked rows, which are still mapped: replacing a file does not change what is mapped.
     with atomic_write(path) as packed, pa.ipc.new_stream(packed, schema) as writer:
         for begin in range(0, len(packs), _BATCH):
             batch = [_join_rows(rows.take(pack).to_pylist()) for pack in packs[begin : begin + _BATCH]]
@@ -272,7 +275,7 @@ class _RowWriter:
             self._files[side].add(tokens)
             total.update(texts=1, tokens=len(tokens.input_ids), learnt_tokens=tokens.trained)
             total["longest"] = max(total["longest"], len(tokens.input_ids))
-        if side == TRAIN:
+        if side == TRAIN:  # validation rows train nothing
             self._ends += encoded.ends
             self._endless += encoded.endless
 

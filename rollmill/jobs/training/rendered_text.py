@@ -73,6 +73,7 @@ def closing_text(opened: str, tag: str, silent: str) -> str:
         tag: The tag that closes them.
         silent: What the template writes from there on for a turn without thoughts.
     """
+    # Line breaks around the tag differ between templates: take them from the block that this one writes, if any.
     empty = _NO_THOUGHTS.match(silent)
     if empty and empty[0].strip().endswith(tag):
         return empty[0].removeprefix(opened).removeprefix(opened.rstrip())
@@ -108,7 +109,8 @@ def has_call(text: str, call: Any) -> bool:
     name, arguments = function.get("name"), function.get("arguments")
     if not isinstance(name, str) or not name or name not in text:
         return False
-    if isinstance(arguments, str):  # no JSON: quoted, it would be another text than the model wrote
+    # Arguments that are no JSON object stay text: a template that quotes them writes another text than the model.
+    if isinstance(arguments, str):
         return arguments in text and (not arguments or json.dumps(arguments) not in text)
     # A template that writes `{{ arguments }}` shows Python's repr, which no model has written.
     is_python = isinstance(arguments, dict | list) and arguments and str(arguments) in text
@@ -130,6 +132,7 @@ def mark_last_value(value: Any) -> tuple[Any, str] | None:
         return _NUMBER_MARK, str(_NUMBER_MARK)
     if not value:
         return None
+    # The value that is rendered last, whatever the template writes between the values.
     last = next(reversed(value)) if isinstance(value, dict) else -1
     marked = mark_last_value(value[last])
     if marked is None:

@@ -125,6 +125,7 @@ def holds_training_rows(path: str) -> bool:
     if not isinstance(first, dict):
         return True  # its rows are reported as bad, each with its line
     messages = first.get("messages")
+    # A rollout's `messages` are its prompt, and the answer is in `completion`; other producers' have no roles.
     is_rollout = "messages" in first and (first.get("completion") is not None or not _have_roles(messages))
     return not is_rollout and (is_training_row(first) or "instance_id" not in first) and "chosen" not in first
 
@@ -265,6 +266,7 @@ def _ids_match_text(row: Row, metadata: dict[str, Any], recorded: RecordedIds | 
 
 
 def _are_ids(ids: Any) -> bool:
+    # `type`, not `isinstance`: True is an int.
     return isinstance(ids, list) and len(ids) > 0 and all(type(id_) is int and 0 <= id_ < _LARGEST_ID for id_ in ids)
 
 

@@ -114,11 +114,13 @@ class TurnRenderer:
     def _render_under(self, options: dict[str, Any]) -> RenderedTurn:
         prompt = self._template.render(self._before, self._row, options, prompt=True)
         thinks = bool(self._thoughts.strip())
+        # The prompt switched thinking off, and the turn has thoughts: it was not generated behind this prompt.
         if thinks and find_closed_thoughts(prompt):
             raise RefusedError(
                 THOUGHTS_NOT_WRITTEN,
                 f"{self._label} closes the thoughts in the prompt of turn {self._number}, which has some",
             )
+        # Templates would close these thoughts or drop them: the content itself is the generated text.
         if self._open or self._is_cut_in_opened_thoughts(prompt):
             return RenderedTurn(prompt, self._text_behind_opener(self._content, prompt), None)
         try:
@@ -133,6 +135,7 @@ class TurnRenderer:
         if self._calls:
             content_end = self._end_of_calls(written, content_end, options)
         elif 0 < len(self._answer.strip()) < _UNIQUE_LENGTH:
+            # A short answer may also occur in what the template writes behind it: a mark shows where it really ends.
             marked = {**self._message, "content": write_content(self._content + TEXT_MARK, self._form, calls=False)}
             content_end = self._end_before_mark(written, marked, TEXT_MARK, options) or content_end
         if self._endless:
@@ -152,6 +155,7 @@ class TurnRenderer:
             raise RefusedError(
                 THOUGHTS_MISSING, f"{self._label} opens thoughts in the prompt, and turn {self._number} has none"
             )
+        # From here on: the template rewrites earlier messages when the turn is there, so the prompt is no prefix.
         refusal = RefusedError(TURNS_NOT_FOUND, f"{self._label} writes turn {self._number} not behind its prompt")
         if not self._before:
             raise refusal
@@ -162,6 +166,7 @@ class TurnRenderer:
         ending = self._template.render(marked, self._row, options, prompt=True).rpartition(TEXT_MARK)[2]
         rest = self._template.render([*marked, self._message], self._row, options).rpartition(TEXT_MARK)[2]
         written = text_behind_prompt(rest, ending)
+        # The mark must not have changed what is written behind it, in the prompt and in the rendering.
         if written is None or not prompt.endswith(ending) or not rendering.endswith(rest):
             raise refusal
         return written
@@ -183,6 +188,7 @@ class TurnRenderer:
         plain = {key: value for key, value in self._message.items() if key != self._form.reasoning}
         plain = {**plain, "content": write_content(self._answer.strip(), self._form, calls=bool(self._calls))}
         rendering = self._template.render([*self._before, plain], self._row, options)
+        # Earlier messages have to be the same: else nothing tells where the turn begins.
         if not rendering.startswith(header):
             raise error
         rest = rendering.removeprefix(header)
@@ -244,6 +250,7 @@ class TurnRenderer:
         content_end, rest = 0, written
         if self._thoughts.strip() and has_empty_thoughts(written):
             raise self._omission(THOUGHTS_NOT_WRITTEN, "the thoughts")
+        # Raw thoughts may be written as they are, within the content, or in the template's own form.
         is_verbatim = self._raw and self._content.strip() in written
         thoughts, answer = ("", self._content) if is_verbatim else (self._thoughts, self._answer)
         for text, reason, what in (
@@ -328,6 +335,7 @@ class TurnRenderer:
 
     def _with_end(self, written: str, content_end: int, options: dict[str, Any]) -> tuple[str, str | None]:
         """Return the text up to one end-of-turn token, and that token."""
+        # Behind the content: line breaks, tags that close a call, the end token, and perhaps the next header.
         tail = written[content_end:]
         specials = self._template.specials(tail)
         last = specials[-1] if specials else None
@@ -337,7 +345,9 @@ class TurnRenderer:
                 return written[: content_end + stop.end()], stop[0]
             return self._with_next_stop(written, content_end, options)
         if len(specials) > 1:
+            # For example `<|im_end|>` and a `<|endoftext|>` that is written at the end of every conversation.
             last = self._choose_end(specials, self._shared_with_next(tail, options), options)
+        # The only special token may close the call, with the end token written before the next message only.
         if self._calls and not self._template.is_stop(last[0]) and self._closes_a_call(last[0], options):
             text, end = self._with_next_stop(written, content_end + last.end(), options)
             if end:
@@ -410,6 +420,7 @@ class TurnRenderer:
             first = self._message["tool_calls"][0]
             identity = first.get("id") if isinstance(first, dict) else None
             reply = {**reply, "role": "tool", **({"tool_call_id": identity} if identity else {})}
+        # Without thoughts: many templates drop them once the conversation goes on, which would be no common beginning.
         plain = {key: value for key, value in self._message.items() if key != self._form.reasoning}
         try:
             prompt = self._template.render(self._before, self._row, options, prompt=True)

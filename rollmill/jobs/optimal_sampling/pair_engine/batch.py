@@ -72,6 +72,7 @@ class PairBatch:
             rows.pop(index, None)
         for index, row in added:
             _set_row(rows, index, row)
+        # Both rows are taken out first: a swap would overwrite one of them.
         for source, target, is_swap in moved:
             moving, displaced = rows.pop(source, None), rows.pop(target, None)
             _set_row(rows, target, moving)
@@ -87,6 +88,7 @@ class PairBatch:
         pairs = self._pairs_in_step()
         if not pairs or self.sampler is None:
             return logits
+        # [pairs, 2]: indices of theta's row and of t's in the batch.
         rows = torch.tensor([[theta, t] for theta, t, _ in pairs], device=logits.device)
         theta, t = (logits[rows[:, side], : self.vocabulary] for side in (0, 1))
         samples = [(self.samples[row.sample], len(row.tokens)) for _, _, row in pairs]
@@ -97,6 +99,7 @@ class PairBatch:
             raise RunStoppedError(non_finite_message(sample.key, position)) from None
         for (sample, position), token, diagnostics, logprob in zip(samples, *step, strict=True):
             sample.position, sample.token, sample.diagnostics, sample.logprob = position, token, diagnostics, logprob
+        # The rows are requested with temperature 0: vLLM takes the greatest logit, which is now the drawn token's.
         tokens = torch.tensor(step.tokens, device=logits.device)
         logits[rows.T.flatten(), tokens.repeat(2)] = torch.finfo(logits.dtype).max
         return logits
@@ -104,6 +107,7 @@ class PairBatch:
     def _pairs_in_step(self) -> list[tuple[int, int, PairRow]]:
         """Return (index of theta's row, index of t's row, theta's row) of each sample that is in step."""
         sides: dict[int, dict[int, tuple[int, PairRow]]] = {}
+        # In the order of the batch, so that pairs are drawn in the same order in every run.
         for index, row in sorted(self._rows.items()):
             if row.sample in self.samples:
                 sides.setdefault(row.sample, {})[row.side] = index, row

@@ -104,6 +104,7 @@ class PairEngine:
                     sides = emitted.get(number)
                     if sides is None:
                         continue
+                    # A row that vLLM has scheduled without its partner got a token of its own model, not of q.
                     if not self._append_token(pair, sides):
                         self._remove(number, active)
                         waiting.appendleft((pair.request, self._next_attempt(pair)))
