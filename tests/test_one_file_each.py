@@ -242,7 +242,7 @@ def test_a_data_source_is_one_file(run):
         model=Existing,
         plan=lambda settings, name, context: Existing(**settings),
         inputs=latest,
-        contaminated=lambda given, held_out: held_out.within(latest(given)),
+        contaminated=lambda given, held_out: held_out.find_in_conversations(latest(given)),
         exists=True,
     )
     """

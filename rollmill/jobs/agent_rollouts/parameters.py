@@ -197,7 +197,7 @@ class GenerateSingle(AgentRollouts):
     """Attempts at one problem: --instance is its JSON file, or its id in --dataset."""
 
     @model_validator(mode="after")
-    def _is_one(self) -> Self:
+    def _needs_an_instance(self) -> Self:
         if self.instance is None:
             raise ValueError("--instance: required: the problem's JSON file, or its id in --dataset")
         return self

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from rollmill.config.settings_file import SettingsFile, refuse_code, refuse_server_options, shown
 from rollmill.environments.registry import ENVIRONMENTS
 from rollmill.errors import InputError
-from rollmill.jobs.episodes.override_keys import ParameterOverlay, UnusableSettingError, flat, is_ignored
+from rollmill.jobs.episodes.override_keys import ParameterOverlay, UnusableSettingError, flatten, is_ignored
 from rollmill.jobs.episodes.override_values import policy_text, read_value
 from rollmill.jobs.episodes.parameters import CollectEpisodes
 
@@ -106,7 +106,7 @@ def _policies(
 
 def _in_file(file: SettingsFile | None) -> Iterator[tuple[str, Any, str]]:
     if file is not None:
-        yield from ((name, value, file.location(name)) for name, value in flat(file.settings))
+        yield from ((name, value, file.location(name)) for name, value in flatten(file.settings))
 
 
 def _in_overrides(overrides: Sequence[str]) -> Iterator[tuple[str, Any, str]]:
@@ -118,7 +118,7 @@ def _in_overrides(overrides: Sequence[str]) -> Iterator[tuple[str, Any, str]]:
             value = read_value(text)
         except ValueError as error:
             raise InputError(f"{override}: {error}") from None
-        yield from ((key, value, override) for key, value in flat({name: value}))
+        yield from ((key, value, override) for key, value in flatten({name: value}))
 
 
 class _References:

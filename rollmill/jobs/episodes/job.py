@@ -29,7 +29,7 @@ from rollmill.inference.trial import TrialRequest
 from rollmill.jobs.episodes.episode import Cast
 from rollmill.jobs.episodes.maker import EpisodeSetup, EpisodesMaker
 from rollmill.jobs.episodes.outcome import CollectionOutcome, write_collection
-from rollmill.jobs.episodes.override_values import PolicySpec, as_pairs, close_to
+from rollmill.jobs.episodes.override_values import PolicySpec, as_pairs, suggest_name
 from rollmill.jobs.episodes.parameters import CollectEpisodes
 from rollmill.jobs.episodes.pictures import PictureFolder
 from rollmill.jobs.episodes.policies import DemonstrationPolicy, ModelPolicy, Policy
@@ -260,7 +260,9 @@ def environment_settings(parameters: CollectEpisodes, environment: type[Environm
         key = str(first["loc"][0]) if first["loc"] else ""
         if first["type"] == "extra_forbidden":
             known = environment.Settings.model_fields
-            raise InputError(f"--env {key}: {environment.name} has no such setting{close_to(key, known)}") from error
+            raise InputError(
+                f"--env {key}: {environment.name} has no such setting{suggest_name(key, known)}"
+            ) from error
         message = first["msg"].removeprefix("Value error, ")
         raise InputError(f"--env {key + '=' if key else ''}{first['input']}: {message}") from error
 

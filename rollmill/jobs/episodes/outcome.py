@@ -16,7 +16,7 @@ from rollmill.generation.progress import Progress
 from rollmill.generation.run import Run, problem_files
 from rollmill.jobs.curation.overview_plot import draw_overview
 from rollmill.jobs.episodes.parameters import CollectEpisodes
-from rollmill.jobs.episodes.selection import Selection, selected
+from rollmill.jobs.episodes.selection import Selection, select_turns
 from rollmill.jobs.episodes.statistics import EpisodeStatistics
 from rollmill.reports.health import check_health
 
@@ -120,7 +120,7 @@ def write_rows(run: Run, selection: Selection, path: Path, env_name: str) -> Epi
         failed_words=failure_words(run)[:_MOST_WORDS],
     )
     with atomic_write(path) as file:
-        for episode, rows in selected(run, selection):
+        for episode, rows in select_turns(run, selection):
             statistics.add_episode(episode)
             location = episode.rollout.tokens
             tokens = relocate(location, run.journal.path.parent, path.parent) if location else None

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from rollmill.config.parameter import alias_names
-from rollmill.jobs.episodes.override_values import POLICY_KEYS, as_pairs, as_text, close_to, split_policy
+from rollmill.jobs.episodes.override_values import POLICY_KEYS, as_pairs, as_text, split_policy, suggest_name
 from rollmill.jobs.episodes.parameters import SFT_KEYS, CollectEpisodes
 
 PAIRS = ("env", "sft_config", "agent", "policy")
@@ -173,17 +173,17 @@ class ParameterOverlay:
         elif len(keys) == 1 and keys[0] in _ENTRY:
             self._policies.setdefault(entry, {})[_ENTRY[keys[0]]] = value
         elif len(keys) == 1:
-            raise UnusableSettingError(f"no such setting of a policy{close_to(keys[0], _ENTRY)}")
+            raise UnusableSettingError(f"no such setting of a policy{suggest_name(keys[0], _ENTRY)}")
         else:
             return False
         return True
 
 
-def flat(settings: dict[Any, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(settings: dict[Any, Any], above: str = "") -> Iterator[tuple[str, Any]]:
     """Yield settings by their dotted names: mappings are flattened, lists stay. `above` is the prefix of all names."""
     for key, value in settings.items():
         name = f"{above}{key}"
         if isinstance(value, dict) and not _MAPPING_VALUE.fullmatch(name):
-            yield from flat(value, f"{name}.")
+            yield from flatten(value, f"{name}.")
         else:
             yield name, value

@@ -102,7 +102,7 @@ def read_pairs(items: Iterable[str], *, known: Collection[str] | None = None) ->
         if not equals or not _KEY.fullmatch(key):
             raise ValueError(f"{item!r} is not KEY=VALUE")
         if known is not None and key not in known:
-            raise ValueError(f"there is no {key!r}{close_to(key, known)}")
+            raise ValueError(f"there is no {key!r}{suggest_name(key, known)}")
         if key in pairs:
             raise ValueError(f"{key!r} is given twice")
         pairs[key] = value
@@ -117,7 +117,8 @@ def read_settings(items: Iterable[str], *, known: Collection[str] | None = None)
 def split_policy(text: str) -> list[tuple[str, str]]:
     """Split `MODEL[,KEY=VALUE...]` into (key, value) of each part; the first has the key `model`."""
     model, *options = re.split(r",(?=\w+=)", text)
-    return [("model", home(model)), *((key, value) for key, _, value in (option.partition("=") for option in options))]
+    pairs = (option.partition("=") for option in options)
+    return [("model", expand_home(model)), *((key, value) for key, _, value in pairs)]
 
 
 def read_policy(item: str, sampling: Sampling) -> PolicySpec:
@@ -129,12 +130,12 @@ def read_policy(item: str, sampling: Sampling) -> PolicySpec:
     check_name(name)
     for key, _ in options:
         if key not in POLICY_KEYS:
-            raise ValueError(f"{name}: there is no {key!r}{close_to(key, POLICY_KEYS)}")
+            raise ValueError(f"{name}: there is no {key!r}{suggest_name(key, POLICY_KEYS)}")
         if key != "base_url" and [option for option, _ in options].count(key) > 1:
             raise ValueError(f"{name}: {key!r} is given twice")
     urls = check_urls([value for key, value in options if key == "base_url"])
     settings = {key: value for key, value in options if key != "base_url"}
-    adapter = home(settings.pop("adapter", ""))
+    adapter = expand_home(settings.pop("adapter", ""))
     policy_sampling = _sampling(name, sampling, settings)
     spec = PolicySpec(name, model, policy_sampling, adapter, tuple(urls), overrides=frozenset(settings))
     if spec.demonstration and options:
@@ -147,7 +148,7 @@ def read_policy(item: str, sampling: Sampling) -> PolicySpec:
     return spec
 
 
-def home(path: str) -> str:
+def expand_home(path: str) -> str:
     """Expand `~` in a path: behind `=` no shell does."""
     try:
         return str(Path(path).expanduser()) if path.startswith("~") else path
@@ -165,7 +166,7 @@ def check_name(name: str) -> str:
     return name
 
 
-def close_to(name: str, known: Collection[str]) -> str:
+def suggest_name(name: str, known: Collection[str]) -> str:
     """Return the end of a message on an unknown name: the most similar known one, or all of them."""
     close = difflib.get_close_matches(name, known, n=1)
     return f"; did you mean {close[0]}?" if close else f": there are {', '.join(known) or 'none'}"

@@ -23,18 +23,18 @@ from rollmill.jobs.episodes.override_values import (
     as_pairs,
     as_policies,
     check_name,
-    home,
+    expand_home,
     read_pairs,
     read_policy,
     read_settings,
 )
 from rollmill.jobs.episodes.tool_parameters import ToolParameters
-from rollmill.jobs.training.parameters import Hyperparameters, Material, TrainLora
+from rollmill.jobs.training.parameters import Hyperparameters, TrainingInputs, TrainLora
 from rollmill.problems.parameters import DatasetColumns, DatasetParameters, ProblemLimits
 
 SFT_KEYS = tuple(
     name
-    for name in (*Hyperparameters.model_fields, *Material.model_fields)
+    for name in (*Hyperparameters.model_fields, *TrainingInputs.model_fields)
     if name not in {"train_data", "output_dir"}  # the run's own
 )
 """Parameters that `sft_config` may set."""
@@ -159,7 +159,7 @@ class CollectEpisodes(
 
     @field_validator("keep_agents", mode="before")
     @classmethod
-    def _one_is_a_list(cls, value: Any) -> Any:
+    def _wrap_in_list(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) else value
 
     @field_validator("model_name")
@@ -220,7 +220,7 @@ class CollectEpisodes(
         default_policies = (
             []
             if self.model_path is None
-            else [PolicySpec(self.model_name, home(self.model_path), self.sampling_of_flags)]
+            else [PolicySpec(self.model_name, expand_home(self.model_path), self.sampling_of_flags)]
         )
         specs = [*default_policies, *(read_policy(item, self.sampling_of_flags) for item in self.policy)]
         names = [spec.name for spec in specs]

@@ -50,9 +50,9 @@ def policies_of(parameters: CollectEpisodes) -> list[PolicySpec]:
 
 
 def cast_agents(specs: Sequence[PolicySpec], agents: Sequence[str], parameters: CollectEpisodes) -> dict[str, str]:
-    """Return the name of the policy, one of `specs`, that plays each agent of an environment.
+    """Return the name of the policy, one of `specs`, of each agent of an environment.
 
-    Raises `InputError` for an agent that there is not, and for one that nobody plays.
+    Raises `InputError` for an unknown agent, and for one without a policy.
     """
     agents_by_flag = {f"--agent {agent}={name}": agent for agent, name in parameters.cast.items()}
     agents_by_flag |= {f"--keep_agents {agent}": agent for agent in parameters.keep_agents}

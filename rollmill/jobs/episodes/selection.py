@@ -108,7 +108,7 @@ def episodes(run: Run) -> Iterator[Episode]:
         yield from (Episode(env_idx, rollout) for rollout in rollouts if rollout is not None)
 
 
-def selected(run: Run, selection: Selection) -> Iterator[tuple[Episode, list[Row]]]:
+def select_turns(run: Run, selection: Selection) -> Iterator[tuple[Episode, list[Row]]]:
     """Yield a run's episodes with all their turns, kept or left out. Reads the run twice for `balance_success`."""
     unbalanced = _unbalanced(run, selection.seed) if selection.balance_success else frozenset()
     for episode in episodes(run):

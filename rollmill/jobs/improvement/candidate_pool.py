@@ -16,7 +16,7 @@ from rollmill.generation.run import PROBLEMS
 from rollmill.jobs.curation.filter_spec import Filters
 from rollmill.jobs.curation.select_rollouts import select
 from rollmill.jobs.improvement.data_sources import PlannedSource
-from rollmill.jobs.improvement.diversity import at_most_different
+from rollmill.jobs.improvement.diversity import limit_per_problem
 from rollmill.jobs.improvement.held_out import prompt_key, question_key
 from rollmill.problems import read_problems
 from rollmill.records import Problem
@@ -69,7 +69,7 @@ class CandidatePool:
         corpus.table = others
         try:
             selected = select(corpus, accepted)
-            judged = at_most_different(corpus, selected.judged, at_most_k)
+            judged = limit_per_problem(corpus, selected.judged, at_most_k)
         finally:
             corpus.table = table
         reasons = pl.concat([part.select("row", "drop_reason") for part in (unverified, judged)])

@@ -14,7 +14,7 @@ from rollmill.jobs.curation.text_features import with_text_features
 OVER_LIMIT = "over_limit"
 
 
-def at_most_different(corpus: Corpus, judged: pl.DataFrame, count: int) -> pl.DataFrame:
+def limit_per_problem(corpus: Corpus, judged: pl.DataFrame, count: int) -> pl.DataFrame:
     """Drop the rollouts of a problem beyond `count`, with the reason `over_limit`; `judged` has a `drop_reason`.
 
     The first is kept; then, each time, the one that is least similar to the most similar of those kept, the earlier of

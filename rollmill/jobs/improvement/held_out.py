@@ -65,14 +65,14 @@ class HeldOut:
     def __len__(self) -> int:
         return len(self._questions)
 
-    def among(self, source: ProblemSource) -> dict[str, str]:
+    def find_in_problems(self, source: ProblemSource) -> dict[str, str]:
         """Map each held-out problem that a source also has to the source's problem with the same question.
 
         Raises `InputError` as `load_problems` does.
         """
         return self._shared(_problems(source), source.dataset)
 
-    def within(self, inputs: Sequence[str]) -> dict[str, str]:
+    def find_in_conversations(self, inputs: Sequence[str]) -> dict[str, str]:
         """Map each held-out problem to the first conversation that contains it; all user turns are searched.
 
         The question may be surrounded by a template or examples: see `LONG`. A run's problems are searched, too. Raises

@@ -88,7 +88,7 @@ class Improve(Form, Hyperparameters, EvaluationParameters, LoopParameters):
 
     @field_validator("feed", mode="before")
     @classmethod
-    def _one_is_a_list(cls, value: Any) -> Any:
+    def _wrap_in_list(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) else value
 
     @model_validator(mode="after")

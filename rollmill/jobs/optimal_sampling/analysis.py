@@ -34,7 +34,7 @@ class PositionCurve(NamedTuple):
     """The 90th percentile."""
 
 
-class Measured:
+class DiagnosticsSummary:
     """Collects the diagnostics of one file."""
 
     def __init__(self, name: str) -> None:
@@ -119,9 +119,9 @@ class Measured:
         return PositionCurve(middle, np.array([group.mean() for group in groups]), low, high)
 
 
-def read_diagnostics(path: str) -> Measured:
+def read_diagnostics(path: str) -> DiagnosticsSummary:
     """Read a file of diagnostics. Raises `InputError` where it cannot be read, or has a line of another kind."""
-    measured = Measured(path.removesuffix(SUFFIX))
+    measured = DiagnosticsSummary(path.removesuffix(SUFFIX))
     for line, row in read_json_lines(path):
         try:
             if isinstance(row, BadRow):

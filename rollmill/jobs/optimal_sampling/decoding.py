@@ -86,7 +86,7 @@ class Decoder:
 
     def refusal(self, request: SampleRequest) -> str | None:
         """Return the reason why a prompt cannot be answered; None where it can."""
-        return request.refusal(self.pair.longest)
+        return request.refusal(self.pair.context_length)
 
     def _step_runs_out_of_memory(
         self, active: list[_ActiveSequence], waiting: _RequestQueue, done: list[Decoded]
@@ -146,9 +146,9 @@ class Decoder:
     def _activate(self, request: SampleRequest) -> _ActiveSequence:
         if refusal := self.refusal(request):
             raise InputError(f"the prompt of {request.key} {refusal}")
-        max_tokens, longest = self.max_new_tokens, self.pair.longest
-        if longest is not None:
-            max_tokens = min(max_tokens, longest - request.longer)
+        max_tokens, context_length = self.max_new_tokens, self.pair.context_length
+        if context_length is not None:
+            max_tokens = min(max_tokens, context_length - request.longer_prompt)
         return _ActiveSequence(request, Uniforms(request.seed), max_tokens)
 
     def _group_by_shape(self, sequences: list[_ActiveSequence]) -> list[list[_ActiveSequence]]:

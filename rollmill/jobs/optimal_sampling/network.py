@@ -41,7 +41,7 @@ class Network:
         self.device: torch.device = model.device
         self.ids: int = model.get_output_embeddings().weight.shape[0]
         """Number of logits."""
-        self._layers, self.longest, self._window = _read_limits(model, name)
+        self._layers, self.context_length, self._window = _read_limits(model, name)
         self.reset()
 
     def reset(self, least: Sequence[str] = ()) -> None:

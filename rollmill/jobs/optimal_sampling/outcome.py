@@ -18,7 +18,7 @@ from rollmill.generation.outcome import JobOutcome
 from rollmill.generation.progress import Progress
 from rollmill.generation.row_digest import row_digest
 from rollmill.generation.run import JOURNALS, Run, problem_files
-from rollmill.jobs.optimal_sampling.analysis import Measured
+from rollmill.jobs.optimal_sampling.analysis import DiagnosticsSummary
 from rollmill.jobs.optimal_sampling.datasets import original_fields, row_number
 from rollmill.jobs.optimal_sampling.parameters import CONVENTION, OptimalSampling
 from rollmill.records import Problem, Rollout, is_cut_off
@@ -90,7 +90,7 @@ def write_samples(run: Run, parameters: OptimalSampling, progress: Progress) -> 
 
     Diagnostics are written with --save_diagnostics, and where an earlier call has written them.
     """
-    measured, counts = Measured(parameters.directory.name), _Counts()
+    measured, counts = DiagnosticsSummary(parameters.directory.name), _Counts()
     wants_diagnostics = parameters.save_diagnostics or parameters.diagnostics.exists()
     columns = run.manifest.identity.generation["columns"]
     with ExitStack() as files:
@@ -185,7 +185,9 @@ def _journaled(run: Run) -> Iterator[tuple[Problem, Rollout]]:
             yield problem, rollout
 
 
-def _notes(measured: Measured, counts: _Counts, failed: Sequence[str], parameters: OptimalSampling) -> Iterator[str]:
+def _notes(
+    measured: DiagnosticsSummary, counts: _Counts, failed: Sequence[str], parameters: OptimalSampling
+) -> Iterator[str]:
     """Yield notes on what a user should look at.
 
     Args:

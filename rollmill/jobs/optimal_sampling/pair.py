@@ -69,9 +69,11 @@ class Pair:
         return self.shared and self.theta.adapter == self.t.adapter
 
     @property
-    def longest(self) -> int | None:
+    def context_length(self) -> int | None:
         """Context length: tokens of prompt and answer that both models take; None for no limit."""
-        return min((network.longest for network in self.networks if network.longest is not None), default=None)
+        return min(
+            (network.context_length for network in self.networks if network.context_length is not None), default=None
+        )
 
 
 def load_pair(spec: PairSpec, *, device: str | None = None, dtype: str | torch.dtype | None = None) -> Pair:

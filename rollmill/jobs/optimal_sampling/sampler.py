@@ -188,7 +188,7 @@ def _unload_models() -> None:
 def _sample_rows(
     loaded: _LoadedPair, shard: RowRange, is_given_up: Callable[[], bool] | None
 ) -> Iterator[CompletedRollout]:
-    """Yield samples as they are completed; end with the last pending row, or when nobody waits for them any more."""
+    """Yield samples as they are completed; end with the last pending row, or when `is_given_up()`."""
     rows = {row.instance_id: row for row in shard.rows}
     remaining = {row.instance_id for row in shard.rows if row.is_pending}
     requests: dict[str, SampleRequest] = {}
@@ -250,7 +250,7 @@ def _sample(loaded: _LoadedPair, row: ShardRow, request: SampleRequest, decoded:
         decoded: The answer.
     """
     journal_row = _row(loaded.settings, row)
-    diagnostics = {"diagnostics": means(decoded.diagnostics), "tokens": token_lists(decoded.diagnostics)}
+    diagnostics = {"diagnostics": mean_diagnostics(decoded.diagnostics), "tokens": token_lists(decoded.diagnostics)}
     return journal_row | {
         "completion": loaded.model.text(decoded.token_ids),
         "usage": {"prompt_tokens": len(request.prompt_ids_theta), "completion_tokens": len(decoded.token_ids)},
@@ -291,7 +291,7 @@ def _row(settings: SamplerSettings, row: ShardRow) -> dict[str, Any]:
     }
 
 
-def means(diagnostics: dict[str, list[float]]) -> dict[str, float | None]:
+def mean_diagnostics(diagnostics: dict[str, list[float]]) -> dict[str, float | None]:
     """Return means over an answer's tokens, and two standard deviations; values that are not finite do not count."""
     summary: dict[str, float | None] = {}
     for name, values in diagnostics.items():

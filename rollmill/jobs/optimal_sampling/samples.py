@@ -19,17 +19,17 @@ class SampleRequest:
     seed: int
 
     @property
-    def longer(self) -> int:
+    def longer_prompt(self) -> int:
         """Number of tokens of the longer prompt."""
         return max(len(self.prompt_ids_theta), len(self.prompt_ids_t))
 
-    def refusal(self, longest: int | None) -> str | None:
-        """Return the reason why models with a context of `longest` tokens cannot answer it; None where they can."""
+    def refusal(self, context_length: int | None) -> str | None:
+        """Return the reason why models with this context length, in tokens, cannot answer it; None where they can."""
         if not self.prompt_ids_theta or not self.prompt_ids_t:
             return "has no tokens: give it a word, or leave it out"
-        if longest is not None and self.longer >= longest:
+        if context_length is not None and self.longer_prompt >= context_length:
             return (
-                f"has {self.longer:,} tokens, and the models take {longest:,} with the answer: "
+                f"has {self.longer_prompt:,} tokens, and the models take {context_length:,} with the answer: "
                 "shorten it, or leave it out"
             )
         return None

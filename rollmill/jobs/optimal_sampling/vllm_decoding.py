@@ -110,7 +110,7 @@ class VllmPair:
             raise
         finally:
             listener.close()
-        self.longest: int = ready["longest"]
+        self.context_length: int = ready["longest"]
         """Context length: tokens of prompt and answer that both models take."""
         self.step_tokens: int = ready["step_tokens"]
         """Most tokens of one engine step (`max_num_batched_tokens`)."""
@@ -234,7 +234,7 @@ class VllmDecoder:
                 f"has {tokens:,} tokens for both models, and vLLM reads {most:,} in one step: "
                 f"--vllm_args '--max-num-batched-tokens {tokens}' lets it"
             )
-        return request.refusal(self.pair.longest)
+        return request.refusal(self.pair.context_length)
 
     def _stop(self) -> None:
         """Stop the job, and read its remaining messages, so that the next job begins with its own."""

@@ -55,7 +55,7 @@ class Checkpoints(Parameters):
 
     @field_validator("model_path", "model_name", "adapter", mode="before")
     @classmethod
-    def _one_is_a_list(cls, value: Any) -> Any:
+    def _wrap_in_list(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) else value
 
     @field_validator("model_name")
@@ -66,7 +66,7 @@ class Checkpoints(Parameters):
         return names
 
     @model_validator(mode="after")
-    def _are_as_many(self) -> Self:
+    def _have_equal_lengths(self) -> Self:
         if len(self.model_path) != len(self.model_name):
             raise ValueError(
                 f"{len(self.model_path)} --model_path but {len(self.model_name)} --model_name: give as many"

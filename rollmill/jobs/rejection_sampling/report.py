@@ -121,8 +121,8 @@ def _best_of_n_caveat(statistics: Statistics) -> str:
     if not error or not least:
         return f"Best of {n} calls a problem solved when 1 of {n} answers is right: pass@1 is what one answer is worth."
     text = (
-        f"What the least of {n} hides: it picks the answer with the ground truth in hand, so it shrinks as N grows"
-        f"\nfor any model, even a guessing one. One answer errs by {number(error.mean)} on average"
+        f"The least of {n} overstates the model: it selects the answer by the ground truth, so it shrinks as N grows"
+        f"\nfor any model, even for guesses. One answer errs by {number(error.mean)} on average"
         f" (median {number(error.median)}), the least of {n} by {number(least.mean)}"
     )
     guess = statistics.guess_baseline.mean_least_error

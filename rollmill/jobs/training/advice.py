@@ -25,7 +25,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError | OSError) and any(text in str(error).lower() for text in _OUT_OF_MEMORY)
 
 
-def less_memory(parameters: TrainLora) -> str:
+def memory_advice(parameters: TrainLora) -> str:
     """Return the parameters to change for less memory, with values, most effective first."""
     batch, accumulation = parameters.per_device_train_batch_size, parameters.gradient_accumulation_steps
     ways = []
@@ -45,7 +45,7 @@ def less_memory(parameters: TrainLora) -> str:
     return ", or ".join([", ".join(ways[:-1]), ways[-1]]) if len(ways) > 1 else ways[0]
 
 
-def refused(error: Exception, parameters: TrainLora) -> str:
+def refusal_message(error: Exception, parameters: TrainLora) -> str:
     """Return the message where TRL, PEFT or transformers refuse the parameters or the model."""
     reason = " ".join(str(error).split())[:300]
     if parameters.packing and any(
@@ -61,7 +61,7 @@ def refused(error: Exception, parameters: TrainLora) -> str:
     return f"the model cannot be trained so ({reason}): {advice}"
 
 
-def no_packing(reason: str) -> str:
+def packing_refusal(reason: str) -> str:
     """Return the message where rows of one pack would attend to each other."""
     return (
         f"--packing: {reason}, so that the rows of a pack would see each other: leave it out (--group_by_length helps)"
@@ -80,7 +80,7 @@ def many_texts(rows: int, texts: int) -> str:
     )
 
 
-def not_a_number(step: int, parameters: TrainLora, *, what: str) -> str:
+def divergence_message(step: int, parameters: TrainLora, *, what: str) -> str:
     """Return the message where training has diverged; `what` is the value that is not finite."""
     return (
         f"the {what} is not a finite number at step {step}: training has diverged; "

@@ -32,7 +32,7 @@ class Tokens(NamedTuple):
     @property
     def trained(self) -> int:
         """Number of tokens that carry the loss."""
-        return sum(label != IGNORED for label in self.labels)
+        return len(self.labels) - self.labels.count(IGNORED)
 
 
 class EncodedRow(NamedTuple):

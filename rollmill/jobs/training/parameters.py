@@ -15,7 +15,7 @@ Schedule = Literal["cosine", "linear", "constant", "constant_with_warmup"]
 ALL_LINEAR = "all-linear"
 
 
-class Material(Parameters):
+class TrainingInputs(Parameters):
     """Model, data and output directory of a training run."""
 
     model_path: ModelPath = parameter(
@@ -114,14 +114,14 @@ class Hyperparameters(Parameters):
         return self
 
 
-class TrainLora(Hyperparameters, Material):
+class TrainLora(Hyperparameters, TrainingInputs):
     """Train a LoRA adapter on conversations; the loss is on the assistant's turns only."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     @field_validator("train_data", "validation_data", "target_modules", mode="before")
     @classmethod
-    def _one_is_a_list(cls, value: Any) -> Any:
+    def _wrap_in_list(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) else value
 
     @model_validator(mode="after")

@@ -12,7 +12,7 @@ from pathlib import Path
 from rollmill.errors import InputError, RunStoppedError
 from rollmill.inference.devices import listed_gpus, use_line, wants_cpu
 from rollmill.inference.supervised_process import SupervisedProcess
-from rollmill.jobs.training.advice import less_memory
+from rollmill.jobs.training.advice import memory_advice
 from rollmill.jobs.training.hardware import used_device
 from rollmill.jobs.training.work import LOGS, TrainingWork, read_outcome
 
@@ -110,7 +110,7 @@ def _raise_failure(work: TrainingWork, code: int, log: Path, log_begin: int) -> 
     if code in _KILLED or "exitcode  : -9" in output or "exitcode: -9" in output:
         raise InputError(
             f"the training process was killed, most likely because the machine's memory ran out: "
-            f"{less_memory(work.parameters)}; if somebody ended it, run the same command again to continue",
+            f"{memory_advice(work.parameters)}; if somebody ended it, run the same command again to continue",
             details=output,
         )
     last = output.splitlines()[-1] if output else "it wrote nothing to its log"

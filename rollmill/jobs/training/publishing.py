@@ -36,7 +36,9 @@ def publish(work: TrainingWork, step: int) -> None:
             _copy_atomically(work.folder / name, work.directory / name)
 
 
-def explain(manifest: TrainingManifest, prepared: PreparedRows, metrics: list[MetricsLine], directory: Path) -> None:
+def write_card_and_plot(
+    manifest: TrainingManifest, prepared: PreparedRows, metrics: list[MetricsLine], directory: Path
+) -> None:
     """Write the loss plot and the model card.
 
     Args:

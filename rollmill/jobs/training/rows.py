@@ -148,13 +148,13 @@ def _training_row(row: Row) -> TrainingRow:
     if kto_label(row) is False:
         raise UnusableRowError(REJECTED_SIDE, "the row's label marks the answer as rejected")
     if row.get("messages") is not None:
-        originals, first = _chat(row | {"messages": _with_system(row)}, "messages", "user"), 0
+        originals, first = _read_chat(row | {"messages": _with_system(row)}, "messages", "user"), 0
     elif row.get("prompt") is not None and row.get("completion") is not None:
-        prompt = _chat(row, "prompt", "user")
-        originals, first = prompt + _chat(row, "completion", ASSISTANT), len(prompt)
+        prompt = _read_chat(row, "prompt", "user")
+        originals, first = prompt + _read_chat(row, "completion", ASSISTANT), len(prompt)
     else:
         raise UnusableRowError("messages", "neither messages, nor prompt and completion")
-    messages = [_message(message) for message in originals]
+    messages = [_clean_message(message) for message in originals]
     turns = [number for number in range(first, len(messages)) if messages[number]["role"] == ASSISTANT]
     if not turns:
         raise UnusableRowError("messages", "no assistant turn to train on")
@@ -170,11 +170,11 @@ def _training_row(row: Row) -> TrainingRow:
     trained = tuple(number for number in turns if not is_untrained_message(originals[number]))
     if not trained:
         raise UnusableRowError(MARKED, "all turns of the assistant are marked as not to be trained on")
-    options = _options(row.get("chat_template_kwargs"))
-    recorded = _recorded(row, metadata)
+    options = _template_options(row.get("chat_template_kwargs"))
+    recorded = _recorded_ids(row, metadata)
     return TrainingRow(
         messages,
-        _context(originals, messages, dropped=metadata.get("reasoning_dropped") is True),
+        _context_messages(originals, messages, dropped=metadata.get("reasoning_dropped") is True),
         trained,
         cut_off,
         cut_off | _stopped(originals, turns, last=metadata.get("no_end") is True),
@@ -183,11 +183,11 @@ def _training_row(row: Row) -> TrainingRow:
         recorded,
         recorded is not None and _ids_match_text(row, metadata, recorded),
         _sample_id(metadata),
-        _problem(row, messages),
+        _problem_key(row, messages),
     )
 
 
-def _options(options: Any) -> dict[str, Any]:
+def _template_options(options: Any) -> dict[str, Any]:
     if not options:
         return {}
     if not isinstance(options, dict):
@@ -206,7 +206,7 @@ def _rendering_parameters() -> frozenset[str]:
     return frozenset(signature(PreTrainedTokenizerBase.apply_chat_template).parameters) - {"documents"}
 
 
-def _context(originals: Chat, messages: Chat, *, dropped: bool) -> Chat:
+def _context_messages(originals: Chat, messages: Chat, *, dropped: bool) -> Chat:
     """Return messages as later requests had them; `dropped` tells that thoughts were not sent again.
 
     A message that was sent as it is, is the same object in both.
@@ -243,7 +243,7 @@ def _stopped(originals: Chat, turns: list[int], *, last: bool) -> frozenset[int]
     return frozenset(stopped | ({turns[-1]} if last else set()))
 
 
-def _recorded(row: Row, metadata: dict[str, Any]) -> RecordedIds | TokenLocation | None:
+def _recorded_ids(row: Row, metadata: dict[str, Any]) -> RecordedIds | TokenLocation | None:
     ids, labels = row.get("input_ids"), row.get("labels")
     if ids is None:
         return token_location(metadata.get("tokens"))
@@ -280,7 +280,7 @@ def has_answer(message: dict[str, Any]) -> bool:
     return bool(message["content"].strip() or message.get("tool_calls"))
 
 
-def _chat(row: Row, field: str, role: str) -> Chat:
+def _read_chat(row: Row, field: str, role: str) -> Chat:
     value = row[field]
     if isinstance(value, str):
         value = [{"role": role, "content": value}]
@@ -289,7 +289,7 @@ def _chat(row: Row, field: str, role: str) -> Chat:
     for message in value:
         if not isinstance(message, dict) or not isinstance(message.get("role"), str):
             raise UnusableRowError(field, "a message without a role")
-    return [{**message, "content": _text(field, message.get("content"))} for message in value]
+    return [{**message, "content": _content_text(field, message.get("content"))} for message in value]
 
 
 def _with_system(row: Row) -> Any:
@@ -300,7 +300,7 @@ def _with_system(row: Row) -> Any:
     return with_system(messages, row) if messages else messages
 
 
-def _message(message: dict[str, Any]) -> dict[str, Any]:
+def _clean_message(message: dict[str, Any]) -> dict[str, Any]:
     """Return a message for templates: no nulls, no marks, thoughts under one key, arguments of calls as objects."""
     kept = {key: value for key, value in message.items() if value is not None and key not in _NOT_FOR_TEMPLATES}
     if isinstance(calls := kept.pop("tool_calls", None), list) and calls:
@@ -312,7 +312,7 @@ def _message(message: dict[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def _text(field: str, content: Any) -> str:
+def _content_text(field: str, content: Any) -> str:
     """Return a content as text: parts of text joined by newlines, as `rollmill.exports.token_counter` counts them."""
     if content is None or isinstance(content, str):
         return content or ""
@@ -336,7 +336,7 @@ def _tools(tools: Any) -> list[Any] | None:
     return tools or None
 
 
-def _problem(row: Row, messages: Chat) -> str:
+def _problem_key(row: Row, messages: Chat) -> str:
     metadata = row.get("metadata")
     named = metadata.get("instance_id") if isinstance(metadata, dict) else None
     if named is not None:

@@ -26,7 +26,7 @@ from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 from rollmill.errors import InputError
-from rollmill.jobs.training.advice import no_packing, not_a_number, refused
+from rollmill.jobs.training.advice import divergence_message, packing_refusal, refusal_message
 from rollmill.jobs.training.checkpoints import (
     TrainingCheckpoint,
     checkpoint_path,
@@ -147,7 +147,7 @@ class Recorder(TrainerCallback):
         logs = logs or {}
         for name, what in (("loss", "loss"), ("grad_norm", "gradient"), ("eval_loss", "loss in evaluation")):
             if not math.isfinite(logs.get(name, 0.0)):
-                raise InputError(not_a_number(state.global_step, self._parameters, what=what))
+                raise InputError(divergence_message(state.global_step, self._parameters, what=what))
         if not state.is_world_process_zero or not {"loss", "eval_loss"} & logs.keys():
             return
         now = time.perf_counter()
@@ -212,7 +212,7 @@ def make_trainer(work: TrainingWork, tokenizer: Any) -> RowsTrainer:
             ],
         )
     except (ValueError, TypeError, NotImplementedError, ImportError) as error:
-        raise InputError(refused(error, parameters)) from error
+        raise InputError(refusal_message(error, parameters)) from error
 
 
 def check_packing(model: PreTrainedModel) -> None:
@@ -238,12 +238,12 @@ def check_packing(model: PreTrainedModel) -> None:
                 )
             )
     except (TypeError, ValueError, NotImplementedError) as error:
-        raise InputError(no_packing(f"the model takes no positions ({str(error)[:100]})")) from error
+        raise InputError(packing_refusal(f"the model takes no positions ({str(error)[:100]})")) from error
     finally:
         model.train(was_training)
     # Kernels differ by rounding: packed logits have to be nearer to those alone than half of what attention changes.
     if (packed - alone).abs().max() > (joined - alone).abs().max() / 2:
-        raise InputError(no_packing("the model does not separate rows by their positions"))
+        raise InputError(packing_refusal("the model does not separate rows by their positions"))
 
 
 def train(work: TrainingWork, tokenizer: Any) -> None:

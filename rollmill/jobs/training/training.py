@@ -29,7 +29,7 @@ from rollmill.jobs.training.metrics import METRICS, MetricsLine, cut_metrics, re
 from rollmill.jobs.training.parameters import TrainLora
 from rollmill.jobs.training.prepared import PreparedRows, read_prepared
 from rollmill.jobs.training.process import run_worker
-from rollmill.jobs.training.publishing import explain, publish
+from rollmill.jobs.training.publishing import publish, write_card_and_plot
 from rollmill.jobs.training.work import LOGS, WORK, Stage, TrainingWork
 from rollmill.jobs.training.worker_lock import wait_until_free
 
@@ -80,7 +80,7 @@ def _train(manifest: TrainingManifest, work: TrainingWork, stop: Stop | None) ->
     metrics = read_metrics(work.directory / METRICS)
     result = _result(work, last, prepared, metrics)
     manifest = manifest.model_copy(update={"ended_at": now(), "result": result, "device": used_device(work)})
-    explain(manifest, prepared, metrics, work.directory)
+    write_card_and_plot(manifest, prepared, metrics, work.directory)
     manifest.write(work.directory)
     return manifest
 

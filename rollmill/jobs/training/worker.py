@@ -20,7 +20,7 @@ from rollmill.errors import InputError, RollmillError
 from rollmill.exports.splitting import Split
 from rollmill.files.atomic import atomic_write_bytes
 from rollmill.inference.tokenizer_hash import tokenizer_hash
-from rollmill.jobs.training.advice import is_out_of_memory, less_memory
+from rollmill.jobs.training.advice import is_out_of_memory, memory_advice
 from rollmill.jobs.training.hardware import take_device
 from rollmill.jobs.training.masks import Masks
 from rollmill.jobs.training.prepared import PreparedRows, prepare_rows, read_prepared
@@ -56,7 +56,7 @@ def main(spec: Path) -> int:
         if not is_out_of_memory(error):
             raise
         traceback.print_exc()
-        outcome = TrainingOutcome(error=f"memory ran out: {less_memory(work.parameters)}")
+        outcome = TrainingOutcome(error=f"memory ran out: {memory_advice(work.parameters)}")
     if outcome.error or first:
         atomic_write_bytes(work.outcome, outcome.model_dump_json().encode())
     return 1 if outcome.error else 0

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from rollmill.corpus.corpus import read_corpus
 from rollmill.jobs.curation.filter_spec import Filters
 from rollmill.jobs.curation.select_rollouts import select
-from rollmill.jobs.improvement.diversity import at_most_different, farthest_first
+from rollmill.jobs.improvement.diversity import farthest_first, limit_per_problem
 from tests.jobs.improvement.recorded_rollouts import recorded, write_lines
 
 SAME = "first add the tens and then add the ones to get the answer which is {}"
@@ -18,7 +18,7 @@ THIRD = "a table of sums says so, and tables are never wrong about it"
 def kept(tmp_path, answers, count, **filters):
     rows = [recorded(problem, "q", answer) for problem, answer in answers]
     corpus = read_corpus([write_lines(tmp_path / "rows.jsonl", rows)])
-    judged = at_most_different(corpus, select(corpus, Filters(**filters)).judged, count)
+    judged = limit_per_problem(corpus, select(corpus, Filters(**filters)).judged, count)
     assert judged["row"].to_list() == list(range(len(rows)))
     return judged["drop_reason"].to_list()
 

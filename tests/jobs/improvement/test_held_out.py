@@ -21,7 +21,7 @@ def held_out(*prompts, **more):
 
 
 def within(tmp_path, held_out_problems, *rows):
-    return held_out_problems.within([write_lines(tmp_path / "rows.jsonl", rows)])
+    return held_out_problems.find_in_conversations([write_lines(tmp_path / "rows.jsonl", rows)])
 
 
 def test_questions_match_without_case_and_white_space():
@@ -34,7 +34,7 @@ def test_questions_match_without_case_and_white_space():
 def test_among_problems_the_complete_question_counts(tmp_path):
     rows = [("a", f"{QUESTION} Say why."), ("b", "x")]
     path = write_lines(tmp_path / "t.jsonl", [{"id": index, "prompt": prompt, "answer": 1} for index, prompt in rows])
-    assert held_out(QUESTION, " X ").among(ProblemSource(dataset=path)) == {"h1": f"b of {path}"}
+    assert held_out(QUESTION, " X ").find_in_problems(ProblemSource(dataset=path)) == {"h1": f"b of {path}"}
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,9 @@ def test_a_runs_problems_are_searched_too(tmp_path):
     rows = [{"id": "a", "prompt": "3 + 1", "answer": "4"}, {"id": "b", "prompt": "3 + 2", "answer": "5"}]
     with opened(tmp_path / "run", rows=rows) as run:
         append(run.journal, "a", 0, messages=[{"role": "user", "content": "Solve 3 + 1 and say why."}])
-    assert held_out("3 + 1", "3 + 3").within([str(tmp_path / "run")]) == {"h0": f"a of {tmp_path / 'run'}"}
+    assert held_out("3 + 1", "3 + 3").find_in_conversations([str(tmp_path / "run")]) == {
+        "h0": f"a of {tmp_path / 'run'}"
+    }
 
 
 def test_user_turns_count_but_model_turns_do_not(tmp_path):

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rollmill.jobs.optimal_sampling.analysis import Measured
-from rollmill.jobs.optimal_sampling.sampler import means, token_lists
+from rollmill.jobs.optimal_sampling.analysis import DiagnosticsSummary
+from rollmill.jobs.optimal_sampling.sampler import mean_diagnostics, token_lists
 from rollmill.reports.plots.optimal_sampling import draw_by_position
 
 
@@ -22,7 +22,7 @@ def diagnostics_line(alpha, kl_theta=None, **more):
 
 
 def measured(*rows):
-    result = Measured("f")
+    result = DiagnosticsSummary("f")
     for row in rows:
         result.add(row)
     return result
@@ -69,7 +69,7 @@ def test_missing_values_do_not_count():
 
 
 def test_a_file_with_means_alone_is_read():
-    result = Measured("f")
+    result = DiagnosticsSummary("f")
     result.add({"sample_idx": 0, "alpha_mean": 0.4, "ess_ratio_mean": 1.0, "kl_theta_mean": 0.3, "kl_t_mean": 0.1})
     result.add({"sample_idx": 1, "alpha_mean": 0.6, "ess_ratio_mean": 1.0, "kl_theta_mean": 0.1, "kl_t_mean": 0.1})
     row = result.row()
@@ -79,8 +79,8 @@ def test_a_file_with_means_alone_is_read():
 
 
 def test_an_empty_file_is_plotted():
-    assert draw_by_position([Measured("f")]).startswith(b"\x89PNG")
-    assert Measured("f").row()["alpha"] == "-"
+    assert draw_by_position([DiagnosticsSummary("f")]).startswith(b"\x89PNG")
+    assert DiagnosticsSummary("f").row()["alpha"] == "-"
 
 
 def test_many_files_with_any_names_and_wide_ratios_are_plotted():
@@ -90,7 +90,9 @@ def test_many_files_with_any_names_and_wide_ratios_are_plotted():
 
 
 def test_means_and_lists_of_a_sample():
-    result = means({"alpha": [0.25, 0.75], "kl_gap": [1e-9, 3e-9], "ess_ratio": [math.nan, 2.0], "kl_t": [math.inf]})
+    result = mean_diagnostics(
+        {"alpha": [0.25, 0.75], "kl_gap": [1e-9, 3e-9], "ess_ratio": [math.nan, 2.0], "kl_t": [math.inf]}
+    )
     assert result == {
         "alpha_mean": 0.5, "alpha_std": 0.25, "kl_gap_mean": 2e-9, "ess_ratio_mean": 2.0, "ess_ratio_std": 0.0,
         "kl_t_mean": None,
@@ -101,4 +103,4 @@ def test_means_and_lists_of_a_sample():
 @given(st.lists(st.floats(0, 1), min_size=1), st.integers(0, 30))
 def test_values_that_are_not_finite_change_no_mean(values, index):
     with_nan = [*values[:index], math.nan, *values[index:]]
-    assert means({"alpha": with_nan}) == means({"alpha": values})
+    assert mean_diagnostics({"alpha": with_nan}) == mean_diagnostics({"alpha": values})

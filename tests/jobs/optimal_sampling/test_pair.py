@@ -134,8 +134,8 @@ def test_cache_memory_is_rows_times_the_longest_row():
 
 
 def test_longest_row_follows_from_the_architecture():
-    assert Network(_load("mistral"), "m").longest == 48
-    assert Network(_load("gpt2"), "m").longest == 128
+    assert Network(_load("mistral"), "m").context_length == 48
+    assert Network(_load("gpt2"), "m").context_length == 128
     with pytest.raises(InputError, match=r"^m \(mamba\) has layers that keep more than keys and values \(Linear"):
         Network(_load("mamba"), "m")
 
@@ -148,14 +148,14 @@ def test_shared_weights_are_loaded_once(base, tmp_path):
         assert pair.same
         chosen = resolve_pair(base, other)
         assert chosen.theta.tokenizer is chosen.t.tokenizer
-    assert (pair.vocabulary, pair.end_tokens, pair.longest) == (12, {1}, 2048)
+    assert (pair.vocabulary, pair.end_tokens, pair.context_length) == (12, {1}, 2048)
 
 
 def test_two_models(base, tmp_path):
     other = make_model(tmp_path / "other", kind="gpt2", seed=1, ids=16, eos=[2, 3])
     pair = load_pair(base, other)
     assert not pair.shared
-    assert (pair.vocabulary, pair.end_tokens, pair.longest) == (12, {1, 2, 3}, 128)
+    assert (pair.vocabulary, pair.end_tokens, pair.context_length) == (12, {1, 2, 3}, 128)
     result = decode(pair, requests(PROMPTS), max_new_tokens=6, alpha_method="fixed", fixed_alpha=0.3)
     assert max(token for item in result.values() for token in item.token_ids) < 12
 

@@ -47,7 +47,7 @@ def test_one_sample_at_temperature_zero_is_fine():
 def test_report():
     text = format_statistics(GOOD, title="Run m", warnings=["look out"])
     assert "coverage                          expected 8 = ok 8 + unparseable 0 + failed 0 + missing 0\n" in text
-    assert "What the least of 4 hides" in text
+    assert "The least of 4 overstates the model" in text
     assert text.endswith("WARNING: look out\n")
     assert all(len(line) < 130 for line in text.splitlines())
 

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from rollmill.errors import InputError
 from rollmill.jobs.training import process
-from rollmill.jobs.training.advice import is_out_of_memory, less_memory
+from rollmill.jobs.training.advice import is_out_of_memory, memory_advice
 from rollmill.jobs.training.checkpoints import (
     TrainingCheckpoint,
     checkpoint_path,
@@ -126,12 +126,12 @@ def test_incomplete_checkpoints_are_ignored_and_removed(tmp_path):
 
 
 def test_memory_advice_names_parameters_and_values():
-    assert less_memory(TrainLora(**ARGUMENTS)) == (
+    assert memory_advice(TrainLora(**ARGUMENTS)) == (
         "lower --per_device_train_batch_size to 1 (and raise --gradient_accumulation_steps to 16), "
         "add --gradient_checkpointing, lower --max_length from 2048, or lower --lora_r from 64"
     )
     tight = TrainLora(**ARGUMENTS, per_device_train_batch_size=1, gradient_checkpointing=True, use_lora=False)
-    assert less_memory(tight) == "lower --max_length from 2048, or train an adapter (--use_lora)"
+    assert memory_advice(tight) == "lower --max_length from 2048, or train an adapter (--use_lora)"
 
 
 def test_out_of_memory_errors_are_recognised():

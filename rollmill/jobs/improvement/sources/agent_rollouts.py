@@ -20,7 +20,7 @@ def _plan(settings: Settings, name: str, context: RoundContext) -> AgentRollouts
 def _contaminated(parameters: AgentRollouts, held_out: HeldOut) -> dict[str, str]:
     from rollmill.jobs.agent_rollouts.problems import source_of
 
-    return held_out.among(source_of(parameters, parameters.problem_file))
+    return held_out.find_in_problems(source_of(parameters, parameters.problem_file))
 
 
 SOURCE = SourceKind(

@@ -21,6 +21,6 @@ SOURCE = SourceKind(
     model=Existing,
     plan=lambda settings, name, context: Existing.model_validate(settings),
     inputs=lambda parameters: parameters.input,
-    contaminated=lambda parameters, held_out: held_out.within(parameters.input),
+    contaminated=lambda parameters, held_out: held_out.find_in_conversations(parameters.input),
     exists=True,
 )

@@ -32,6 +32,6 @@ SOURCE = SourceKind(
     ),
     plan=_plan,
     inputs=lambda parameters: [str(Path(parameters.output_dir) / parameters.model_name[0])],
-    contaminated=lambda parameters, held_out: held_out.among(parameters.source),
+    contaminated=lambda parameters, held_out: held_out.find_in_problems(parameters.source),
     prompting=lambda parameters: Prompting.from_flags(parameters.prompt_template, None, parameters.system_prompt),
 )

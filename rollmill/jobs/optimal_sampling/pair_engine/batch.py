@@ -65,7 +65,7 @@ class PairBatch:
     ) -> None:
         """Apply vLLM's changes of its batch, in vLLM's order: removals, additions, moves.
 
-        `added` are (index, row), None for a request of somebody else; `moved` are (source, target, is a swap).
+        `added` are (index, row), None for a request that is not ours; `moved` are (source, target, is a swap).
         """
         rows = self._rows
         for index in removed:

@@ -80,7 +80,7 @@ class PairEngine:
         self._rows = int(config.scheduler_config.max_num_seqs)
         self.step_tokens = int(config.scheduler_config.max_num_batched_tokens)
         """Most tokens of one step."""
-        self.longest = min(int(config.model_config.max_model_len), self._blocks // 2 * self._block)
+        self.context_length = min(int(config.model_config.max_model_len), self._blocks // 2 * self._block)
         """Most tokens of a row, prompt and answer, so that both rows of a sample fit into the KV cache."""
         self.redone = 0
         """Number of times that a sample fell out of step and began again."""
@@ -159,8 +159,8 @@ class PairEngine:
         tokens = self.step_tokens - 2 * len(active)  # each active row takes one token of the step
         while waiting and 2 * len(active) < rows:
             request, attempts = waiting[0]
-            max_tokens = min(job.max_new_tokens, self.longest - request.longer)
-            pair_blocks = 2 * -(-(request.longer + max_tokens) // self._block)
+            max_tokens = min(job.max_new_tokens, self.context_length - request.longer_prompt)
+            pair_blocks = 2 * -(-(request.longer_prompt + max_tokens) // self._block)
             length = len(request.prompt_ids_theta) + len(request.prompt_ids_t)
             # With nothing else active it is admitted in any case: waiting would not help.
             if active and not self._fits(pair_blocks <= blocks, length <= tokens):

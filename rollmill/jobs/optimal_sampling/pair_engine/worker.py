@@ -29,7 +29,7 @@ def main(argv: Sequence[str]) -> None:
     with closing(PairSocket.to(argv[0])) as link:
         start = link.receive()
         engine = PairEngine(start["arguments"], start["adapters"])
-        link.send({"ready": {"longest": engine.longest, "step_tokens": engine.step_tokens}})
+        link.send({"ready": {"longest": engine.context_length, "step_tokens": engine.step_tokens}})
         while True:
             try:
                 message = link.receive()
