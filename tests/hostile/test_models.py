@@ -158,7 +158,7 @@ def test_a_checkpoint_that_somebody_has_changed_runs_nothing(base, tmp_path, mon
     import torch
 
     from rollmill.errors import InputError, RunStoppedError
-    from rollmill.jobs.training.checkpoints import CHECKPOINTS, checkpoint_path, whole_checkpoints
+    from rollmill.jobs.training.checkpoints import CHECKPOINTS, checkpoint_path, complete_checkpoints
     from rollmill.jobs.training.parameters import TrainLora
     from rollmill.jobs.training.training import run_training
     from tests.jobs.training.prepared_workers import prepared_workers
@@ -171,8 +171,8 @@ def test_a_checkpoint_that_somebody_has_changed_runs_nothing(base, tmp_path, mon
     )  # fmt: skip
     checkpoints = tmp_path / "run" / CHECKPOINTS
     with prepared_workers(), pytest.raises(RunStoppedError):
-        run_training(parameters, stop=lambda: bool(whole_checkpoints(checkpoints)))
-    for checkpoint in whole_checkpoints(checkpoints):  # whichever is the one that it continues from
+        run_training(parameters, stop=lambda: bool(complete_checkpoints(checkpoints)))
+    for checkpoint in complete_checkpoints(checkpoints):  # whichever is the one that it continues from
         torch.save({"state": Payload(marker)}, checkpoint_path(checkpoints, checkpoint.step) / name)
     with prepared_workers():
         if name == "training_args.bin":
