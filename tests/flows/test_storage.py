@@ -101,7 +101,7 @@ def test_failing_store_at_the_end_loses_nothing(
         assert failed.returncode == 1
         message = only_line(failed.stderr)
         assert "the results are in reject_sampling_results/scripted, but could not be copied" in message
-        assert message.endswith("the same command copies them again")
+        assert message.endswith("run the same command again to copy them")
         assert len(journal_lines(folder)) == 16
         assert (folder / "statistics.txt").exists()
         assert "runs/reject_sampling_results/scripted/manifest.json" not in s3.objects(), (
