@@ -8,7 +8,7 @@ from rollmill.environments.parsing import all_tagged, last_boxed, last_python, l
 
 
 @pytest.mark.parametrize(
-    ("text", "found"),
+    ("text", "expected"),
     [
         (r"so \boxed{42}.", "42"),
         (r"\boxed{1} no, \boxed{ 2 }", "2"),
@@ -26,12 +26,12 @@ from rollmill.environments.parsing import all_tagged, last_boxed, last_python, l
         ("", None),
     ],
 )
-def test_last_box_with_matching_braces_is_read(text, found):
-    assert last_boxed(text) == found
+def test_last_box_with_matching_braces_is_read(text, expected):
+    assert last_boxed(text) == expected
 
 
 @pytest.mark.parametrize(
-    ("text", "found"),
+    ("text", "expected"),
     [
         ("a\n```python\nprint(1)\n```\nb", "print(1)\n"),
         ("```python\n1\n```\n```python\n2\n\n```", "2\n\n"),
@@ -46,8 +46,8 @@ def test_last_box_with_matching_braces_is_read(text, found):
         ("```\ntext\n```\n```python\n3\n```\n```\ntext\n```", "3\n"),
     ],
 )
-def test_last_closed_python_block_is_read(text, found):
-    assert last_python(text) == found
+def test_last_closed_python_block_is_read(text, expected):
+    assert last_python(text) == expected
 
 
 def test_last_non_empty_pair_of_tags_is_read():
@@ -81,5 +81,5 @@ def test_any_text_is_read_in_linear_time(piece):
 @given(st.text(), st.text(alphabet=st.characters(exclude_characters="{}\\", exclude_categories=["Cs"]), min_size=1))
 def test_a_box_after_anything_is_found(before, answer):
     # A backslash right before would escape the box's own.
-    found = last_boxed(f"{before} \\boxed{{{answer}}}")
-    assert found == (answer.strip() or last_boxed(before))
+    content = last_boxed(f"{before} \\boxed{{{answer}}}")
+    assert content == (answer.strip() or last_boxed(before))

@@ -15,7 +15,7 @@ class Settings(BaseModel):
 
 
 @pytest.mark.parametrize(
-    ("given", "found"),
+    ("path", "expected"),
     [
         ({}, {"words": "{here}/words.txt"}),
         ({"words": "/there/w", "more": "m"}, {"words": "/there/w", "more": "{here}/m"}),
@@ -24,10 +24,10 @@ class Settings(BaseModel):
         ({"texts": "s3://bucket/t"}, {"words": "{here}/words.txt"}),
     ],
 )
-def test_settings_that_name_files_become_absolute(tmp_path, monkeypatch, given, found):
+def test_settings_that_name_files_become_absolute(tmp_path, monkeypatch, values, expected):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", "/home/me")
-    assert absolute_paths(Settings(**given)) == {name: path.format(here=tmp_path) for name, path in found.items()}
+    assert absolute_paths(Settings(**values)) == {name: path.format(here=tmp_path) for name, path in expected.items()}
 
 
 def test_corpus_setting_becomes_absolute(tmp_path, monkeypatch):

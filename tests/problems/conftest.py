@@ -21,7 +21,7 @@ from rollmill.records import Problem
 
 
 def make_png(shade: int) -> bytes:
-    """A real 1 x 1 grey PNG."""
+    """Return a real grey PNG of 1 x 1 pixels."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -32,7 +32,7 @@ def make_png(shade: int) -> bytes:
 
 
 class Loaded:
-    """What a load left, read back."""
+    """Files of a load, read back."""
 
     def __init__(self, report: LoadedProblems) -> None:
         self.report = report
@@ -43,7 +43,7 @@ class Loaded:
 
 @pytest.fixture
 def write_lines(tmp_path: Path) -> Callable[..., str]:
-    """Writes rows (dicts, or raw bytes) as JSON Lines and gives the path."""
+    """Write rows (dicts, or raw bytes) as JSON Lines and return the path."""
 
     def write(*rows: dict[str, Any] | bytes, name: str = "data.jsonl") -> str:
         path = tmp_path / name
@@ -55,7 +55,7 @@ def write_lines(tmp_path: Path) -> Callable[..., str]:
 
 @pytest.fixture
 def load(tmp_path: Path) -> Callable[..., Loaded]:
-    """Loads a source into a folder of its own; all rows may be bad but one, unless the test says otherwise."""
+    """Load a source into a new folder; by default, all rows but one may be unusable."""
 
     def run(dataset: str, *, into: str = "run", problem_fault: Any = None, **settings: Any) -> Loaded:
         source = ProblemSource(dataset=dataset, **{"max_bad_share": 1.0, **settings})

@@ -78,7 +78,7 @@ def test_every_form_of_an_image_in_a_message(part, cell):
     content = [part, {"type": "text", "text": "what?", "image": None}]
     (message,) = read_prompt([{"role": "user", "content": content}], "prompt", images)
     assert message["content"] == "<image>what?"
-    assert [found.get("bytes") if isinstance(found, dict) else found for found in images] == [cell]
+    assert [image.get("bytes") if isinstance(image, dict) else image for image in images] == [cell]
 
 
 def test_images_of_the_answer_are_not_the_prompts():
@@ -128,7 +128,7 @@ def test_fields_are_json_and_bytes_are_dropped():
     assert read_fields(row) == {"a": 1, "c": {"path": "p"}, "d": [1, None], "e": "1.5", "f": str(2**70)}
 
 
-def test_fields_nested_beyond_what_can_be_written():
+def test_too_deeply_nested_fields_are_refused():
     value: object = 1
     for _ in range(500):
         value = [value]
@@ -146,5 +146,5 @@ def test_fields_nested_beyond_what_can_be_written():
         ('["a"', ('["a"',)),
     ],
 )
-def test_a_truth_in_a_list_that_is_json_text(value, answers):
+def test_ground_truth_in_a_json_list_is_unwrapped(value, answers):
     assert read_answers(value, "answer") == answers

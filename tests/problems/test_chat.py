@@ -8,7 +8,7 @@ from rollmill.problems import Prompting, build_messages, to_openai
 from rollmill.records import Image, Problem
 
 PLAIN = Prompting()
-ONE, TWO = (Image(path=f"/images/{name}.png", media_type="image/png", sha256=name) for name in "ab")
+FIRST, SECOND = (Image(path=f"/images/{name}.png", media_type="image/png", sha256=name) for name in "ab")
 
 
 def text(content: str) -> dict:
@@ -46,14 +46,14 @@ def test_chat_prompt():
         {"role": "assistant", "content": "yes"},
         {"role": "user", "content": "last"},
     ]
-    problem = Problem(instance_id="i", prompt=chat, images=(ONE,))
+    problem = Problem(instance_id="i", prompt=chat, images=(FIRST,))
     assert build_messages(Problem(instance_id="i", prompt=chat), PLAIN) == chat
     prompting = Prompting(template="{prompt}!", system_prompt="S", few_shot=(("a", "b"),))
     assert build_messages(problem, prompting) == [
         {"role": "system", "content": "S"},
         {"role": "user", "content": "a!"},
         {"role": "assistant", "content": "b"},
-        {"role": "user", "content": [text("first "), shown(ONE)]},
+        {"role": "user", "content": [text("first "), shown(FIRST)]},
         {"role": "assistant", "content": "yes"},
         {"role": "user", "content": "last!"},
     ]
@@ -66,28 +66,28 @@ def test_missing_column_names_the_row():
 
 
 def test_images_without_markers_come_first():
-    assert user_content("q", ONE, TWO) == [shown(ONE), shown(TWO), text("q")]
+    assert user_content("q", FIRST, SECOND) == [shown(FIRST), shown(SECOND), text("q")]
 
 
 def test_as_many_markers_as_images_interleave():
-    assert user_content("a <image> b <image>c", ONE, TWO) == [
+    assert user_content("a <image> b <image>c", FIRST, SECOND) == [
         text("a "),
-        shown(ONE),
+        shown(FIRST),
         text(" b "),
-        shown(TWO),
+        shown(SECOND),
         text("c"),
     ]
-    assert user_content("<image><image>", ONE, TWO) == [shown(ONE), shown(TWO)]
+    assert user_content("<image><image>", FIRST, SECOND) == [shown(FIRST), shown(SECOND)]
 
 
-def test_another_number_of_markers_leaves_the_text_alone():
-    assert user_content("a <image> b", ONE, TWO) == [shown(ONE), shown(TWO), text("a <image> b")]
+def test_other_number_of_markers_leaves_the_text_unchanged():
+    assert user_content("a <image> b", FIRST, SECOND) == [shown(FIRST), shown(SECOND), text("a <image> b")]
     assert user_content("a <image> b") == "a <image> b"
 
 
-def test_markers_of_the_template_count():
+def test_markers_in_the_template_are_used():
     prompting = Prompting(template="<image>\n{prompt}")
-    assert user_content("q", ONE, prompting=prompting) == [shown(ONE), text("\nq")]
+    assert user_content("q", FIRST, prompting=prompting) == [shown(FIRST), text("\nq")]
 
 
 def test_to_openai_reads_the_files(tmp_path: Path):
@@ -112,7 +112,7 @@ def test_each_turn_shows_the_images_that_it_marks():
         {"role": "assistant", "content": "a literal <image>"},
         {"role": "user", "content": "<image> other"},
     ]
-    first, answer, second = build_messages(Problem(instance_id="i", prompt=chat, images=(ONE, TWO)), PLAIN)
-    assert first["content"] == [text("one "), shown(ONE)]
+    first, answer, second = build_messages(Problem(instance_id="i", prompt=chat, images=(FIRST, SECOND)), PLAIN)
+    assert first["content"] == [text("one "), shown(FIRST)]
     assert answer == chat[1]
-    assert second["content"] == [shown(TWO), text(" other")]
+    assert second["content"] == [shown(SECOND), text(" other")]

@@ -39,7 +39,7 @@ def test_a_column_of_nulls_is_not_detected():
     assert choose({"prompt": None, "question": "q", "answer": "a"}).prompt == "question"
 
 
-def test_named_columns_win():
+def test_named_columns_take_precedence():
     row = {"prompt": "q", "x": {"y": "q"}, "answer": "a", "b": "c", "k": 1}
     assert choose(row, prompt_field="x.y", answer_field="b", id_field="k")[:3] == ("x.y", "b", "k")
 
@@ -64,7 +64,7 @@ def test_no_answer_and_no_images_on_request():
     assert columns == ("prompt", None, None, None)
 
 
-def test_advice_names_no_flag_that_the_command_has_not():
+def test_advice_names_only_flags_of_the_command():
     with pytest.raises(InputError, match=r"holds the question: call it prompt; its columns: foo, answer"):
         choose({"foo": 1, "answer": 2}, flags={})
     with pytest.raises(InputError, match=r"d has no column 'x' in its first row; its columns: foo"):
@@ -80,23 +80,23 @@ def respell(column: str, case: str, mark: str) -> str:
     case=st.sampled_from(["upper", "lower", "title"]),
     mark=st.sampled_from(["_", " ", "-", ""]),
 )
-def test_the_ground_truth_is_the_first_by_name_in_any_spelling_and_order(names, case, mark):
+def test_ground_truth_is_the_first_candidate_in_any_spelling(names, case, mark):
     row = {"Question": "q", **{respell(name, case, mark): "a" for name in names}}
     assert choose(row).answer == respell(min(names, key=ANSWER_COLUMNS.index), case, mark)
 
 
 @pytest.mark.parametrize("better", ["expected_answer", "answer", "solution", "ground_truth", "target", "Answer"])
 @pytest.mark.parametrize("rating", ["score", "label", "Label", "SCORE", "correct"])
-def test_a_rating_never_beats_an_answer(better, rating):
+def test_answer_takes_precedence_over_a_rating(better, rating):
     assert choose({"question": "q", rating: 1, better: "a"}).answer == better
 
 
-def test_a_column_that_cannot_be_used_gives_way():
+def test_unusable_column_is_skipped():
     row = {"prompt": {"text": "q"}, "question": "q", "answer": {"spans": []}, "solution": "a"}
     assert choose(row)[:2] == ("question", "solution")
 
 
-def test_exact_names_go_before_others():
+def test_exact_names_take_precedence():
     assert choose({"Answer": 1, "answer": 2, "PROMPT": "a", "prompt": "b"})[:2] == ("prompt", "answer")
 
 

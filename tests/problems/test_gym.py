@@ -15,7 +15,7 @@ def questions(load, dataset, **settings):
     return [problem.prompt for problem in load(dataset, **settings).problems]
 
 
-def test_problems_carry_how_to_make_them_again(load):
+def test_problems_record_how_to_regenerate_them(load):
     loaded = load("reasoning_gym:chain_sum?size=5&seed=7&min_digits=2")
     assert loaded.report.count == 5
     problem = loaded.problems[3]
@@ -51,7 +51,7 @@ def test_entries_without_an_answer(load):
     assert load("graph_color?size=2").problems[0].answer is None
 
 
-def test_generator_that_draws_globally_repeats_itself_and_leaves_no_trace():
+def test_generator_with_global_random_state_is_deterministic_and_restores_it():
     dataset = gym.create_dataset("list_functions", {"seed": 7, "size": 500})
     random.seed(1)
     before = random.getstate()
@@ -75,7 +75,7 @@ def test_entries_and_scores_leave_the_process_state_unchanged(name):
     assert process_state() == before
 
 
-def test_a_scorer_adds_nothing_to_the_entry():
+def test_scorer_does_not_change_the_entry():
     dataset = gym.create_dataset("knight_swap", {"seed": 7, "size": 500, "impossible_ratio": 0.0})
     entry = gym.make_entry(dataset, 0)
     before = sorted(entry["metadata"])
@@ -114,7 +114,7 @@ def test_entry_that_cannot_be_made_is_quarantined(load, monkeypatch):
         ("reasoning_gym:chain_sum?size=1&size=2", "each once"),
     ],
 )
-def test_bad_specifications_are_one_line(load, dataset, message):
+def test_bad_specification_is_reported_in_one_line(load, dataset, message):
     with pytest.raises(InputError, match=message) as caught:
         load(dataset)
     assert "\n" not in str(caught.value)
@@ -185,7 +185,7 @@ CODE = "__import__('os').system('id')"
         ("number_sorting", "min_value", [[[CODE]]]),
     ],
 )
-def test_what_would_be_evaluated_or_opened_is_refused_by_name(name, key, value):
+def test_configuration_that_would_be_evaluated_or_opened_is_refused(name, key, value):
     with pytest.raises(
         InputError, match=f"reasoning_gym {name} refuses its configuration: {key} must be .*, found"
     ) as refused:
@@ -204,12 +204,12 @@ def test_what_would_be_evaluated_or_opened_is_refused_by_name(name, key, value):
         ("chain_sum", {"allow_negation": True, "min_terms": 3}),
     ],
 )
-def test_names_and_numbers_are_what_they_were(name, config):
+def test_plain_names_and_numbers_are_accepted(name, config):
     dataset = gym.create_dataset(name, {"seed": 1, "size": 5, **config})
     entry = gym.make_entry(dataset, 0)
     assert dataset.score_answer(entry["answer"], entry) == 1
 
 
-def test_a_composite_is_refused_with_what_to_do():
+def test_composite_is_refused_with_the_remedy():
     with pytest.raises(InputError, match=r"composite is made of other data sets.*name one of those"):
         gym.create_dataset("composite", {"seed": 1, "size": 5, "datasets": [{"name": "ab"}]})

@@ -1,4 +1,4 @@
-"""Rows that name files of the host, or pictures that would take all memory."""
+"""Rows that name files of the host, or images that would exhaust memory."""
 
 import base64
 import io
@@ -31,7 +31,7 @@ SECRET = "token-of-the-host"
 
 @pytest.fixture
 def folders(tmp_path: Path) -> Path:
-    """A data set's folder, `data`, with all kinds of entries in it, and files beside it."""
+    """Make a data set's folder, `data`, with all kinds of entries, and files beside it."""
     data = tmp_path / "data"
     (data / "inside").mkdir(parents=True)
     (tmp_path / "other").mkdir()
@@ -114,7 +114,7 @@ def test_files_of_the_folder_are_read(folders, tmp_path, cell):
 @pytest.mark.parametrize(
     "name", ["a#b.png", "q?x.png", "photo-2024-01-01T12:30.png", "scan:1.png", "a;b.png", "A b.png", "\u00fc.png"]
 )
-def test_names_that_are_much_like_urls(folders, tmp_path, name):
+def test_file_names_that_resemble_urls_are_read(folders, tmp_path, name):
     (folders / name).write_bytes(make_png(3))
     for cell in (
         name,
@@ -128,11 +128,11 @@ def test_names_that_are_much_like_urls(folders, tmp_path, name):
 
 
 @pytest.mark.parametrize("whole_folder", [False, True])
-@pytest.mark.parametrize("there", [False, True])
-def test_symlinked_image_folder_is_refused_naming_the_flag(load, tmp_path, whole_folder, there):
+@pytest.mark.parametrize("exists", [False, True])
+def test_symlinked_image_folder_is_refused_naming_the_flag(load, tmp_path, whole_folder, exists):
     (tmp_path / "ds").mkdir()
     (tmp_path / "ds" / "images").symlink_to("../big")
-    if there:
+    if exists:
         (tmp_path / "big").mkdir()
         (tmp_path / "big" / "1.png").write_bytes(make_png(1))
     lines = tmp_path / "ds" / "train.jsonl"
@@ -141,13 +141,13 @@ def test_symlinked_image_folder_is_refused_naming_the_flag(load, tmp_path, whole
     with pytest.raises(InputError, match=r"1 x image: image file lies outside the folders .*--image_folders") as raised:
         load(dataset)
     assert "big" not in str(raised.value)
-    if there:
+    if exists:
         assert load(dataset, image_folders=(str(tmp_path / "big"),)).report.count == 1
 
 
 @pytest.fixture
 def snapshot(tmp_path):
-    """A data set as the hub's cache keeps it: links to files that have hashes for names."""
+    """Make a data set as in the hub's cache: links to files that are named by hashes."""
     repo = tmp_path / "datasets--x--y"
     (repo / "blobs").mkdir(parents=True)
     (repo / "snapshots" / "abc" / "images").mkdir(parents=True)
@@ -163,7 +163,7 @@ def test_hub_snapshot_given_by_path_is_read(load, snapshot, name):
     assert load(str(snapshot / name)).report.count == 1
 
 
-def test_a_snapshot_does_not_say_where_its_files_are(load, snapshot, tmp_path):
+def test_snapshot_cannot_redirect_its_blobs_folder(load, snapshot, tmp_path):
     blobs = snapshot.parents[1] / "blobs"
     blobs.rename(tmp_path / "elsewhere")
     blobs.symlink_to(tmp_path / "elsewhere")
@@ -171,18 +171,18 @@ def test_a_snapshot_does_not_say_where_its_files_are(load, snapshot, tmp_path):
         load(str(snapshot))
 
 
-def test_archives_of_other_data_sets_are_not_this_ones(tmp_path, monkeypatch):
+def test_archives_of_other_data_sets_are_not_read(tmp_path, monkeypatch):
     monkeypatch.setattr("datasets.config.EXTRACTED_DATASETS_PATH", tmp_path / "extracted")
-    own = {}
+    environment = {}
     for name in ("a", "b"):
         (tmp_path / name / "inside").mkdir(parents=True)
         with zipfile.ZipFile(tmp_path / name / "inside" / "images.zip", "w") as archive:
             archive.writestr("1.png", make_png(1))
         manager = ExtractManager(str(tmp_path))
         manager.extract_dir = str(tmp_path / "extracted")
-        own[name] = Path(manager.extract(str(tmp_path / name / "inside" / "images.zip")))
-    assert own["a"] != own["b"]
-    for name, folder in own.items():
+        environment[name] = Path(manager.extract(str(tmp_path / name / "inside" / "images.zip")))
+    assert environment["a"] != environment["b"]
+    for name, folder in environment.items():
         assert (folder / "1.png").is_file()
         assert unpacked_folders(tmp_path / name) == [folder]
     assert unpacked_folders(tmp_path / "a" / "nothing") == []
@@ -218,10 +218,10 @@ def test_growing_file_is_read_up_to_the_limit(tmp_path, monkeypatch):
     original = os.fstat
 
     def grown(file):
-        found = original(file)
+        status = original(file)
         with (tmp_path / "a").open("ab") as more:
             more.write(bytes(1000))
-        return found
+        return status
 
     monkeypatch.setattr(confined.os, "fstat", grown)
     with pytest.raises(ConfinedFileError, match="too large"):
@@ -229,7 +229,7 @@ def test_growing_file_is_read_up_to_the_limit(tmp_path, monkeypatch):
 
 
 def test_named_pipe_in_place_of_a_file_does_not_block(tmp_path, monkeypatch):
-    """Between the look and the opening."""
+    """The file is replaced between the check and the opening."""
     (tmp_path / "a").write_bytes(b"x")
     original = os.open
 
@@ -244,7 +244,7 @@ def test_named_pipe_in_place_of_a_file_does_not_block(tmp_path, monkeypatch):
 
 
 @given(name=st.text(max_size=30) | st.lists(st.sampled_from(["..", ".", "a", "to_top", "/", "file://"])).map("/".join))
-def test_whatever_the_name_is_the_path_stays_inside(tmp_path_factory, name):
+def test_path_stays_inside_the_folder_for_any_name(tmp_path_factory, name):
     folder = tmp_path_factory.getbasetemp() / "confined"
     (folder / "a").mkdir(parents=True, exist_ok=True)
     if not (folder / "a" / "to_top").is_symlink():
@@ -277,7 +277,7 @@ def segment(marker: int, data: bytes) -> bytes:
 
 
 def jpeg_of_scans(count: int) -> bytes:
-    """A progressive JPEG of 8 x 8 pixels: one scan of it, and then the same further one again and again."""
+    """Return a progressive JPEG of 8 x 8 pixels whose second scan is repeated many times."""
     tables = segment(0xDB, b"\0" + b"\1" * 64) + segment(0xC2, struct.pack(">BHHB", 8, 8, 8, 1) + b"\1\x11\0")
     tables += b"".join(segment(0xC4, bytes([kind, 1]) + bytes(16)) for kind in (0x00, 0x10))
     scans = segment(0xDA, b"\1\1\0\0\0\0") + b"\x7f" + (segment(0xDA, b"\1\1\0\1\x3f\0") + b"\x7f") * (count - 1)
@@ -285,7 +285,7 @@ def jpeg_of_scans(count: int) -> bytes:
 
 
 def tiff_of_a_tile(side: int) -> bytes:
-    """A grey TIFF of 16 x 16 pixels in one packed tile."""
+    """Return a grey TIFF of 16 x 16 pixels in one compressed tile."""
     data = zlib.compress(bytes(side * side), 1)
     tags = {
         256: 16,
@@ -357,7 +357,7 @@ def test_pictures_of_every_kind_are_kept(tmp_path, kind, mode):
     assert image.media_type == f"image/{kind}"
 
 
-def test_images_beyond_the_bound_of_bytes(tmp_path, monkeypatch):
+def test_too_large_images_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(images, "LARGEST_IMAGE", 50)
     monkeypatch.setattr(images, "_LONGEST_DATA_URL", 150)
     (tmp_path / "a.png").write_bytes(make_png(1))
@@ -405,7 +405,7 @@ def test_parquet_that_names_files(load, tmp_path, whole_folder):
 
 
 def test_a_folder_of_pictures(load, tmp_path):
-    """`datasets` hands out absolute paths, which are those of the folder's own files."""
+    """`datasets` returns absolute paths of the folder's own files."""
     folder = tmp_path / "pictures"
     folder.mkdir()
     for number in range(2):
@@ -440,7 +440,7 @@ def test_a_folder_whose_card_names_data_files_elsewhere_is_refused(load, tmp_pat
         {"type": "image", "path": "/dev/zero", "url": "file:///etc/passwd"},
     ],
 )
-def test_parts_of_messages_open_and_send_no_file(load, write_lines, part):
+def test_message_parts_cannot_read_other_files(load, write_lines, part):
     content = [part, {"type": "text", "text": "q"}]
     fine = {"prompt": "q", "answer": 1}
     loaded = load(write_lines(fine, {"prompt": [{"role": "user", "content": content}], "answer": 1}))
@@ -451,7 +451,7 @@ def test_parts_of_messages_open_and_send_no_file(load, write_lines, part):
     assert b"192.0.2.1" not in sent
 
 
-def test_image_folders_reach_the_rows_and_must_be_there(load, write_lines, tmp_path):
+def test_image_folders_are_used_and_must_exist(load, write_lines, tmp_path):
     (tmp_path / "pictures").mkdir()
     (tmp_path / "pictures" / "a.png").write_bytes(make_png(1))
     (tmp_path / "data").mkdir()
@@ -474,7 +474,7 @@ def test_a_run_whose_problems_were_changed_sends_no_other_files(tmp_path, name):
         to_openai([{"role": "user", "content": [part]}], tmp_path / "run")
 
 
-def test_threads_keep_pictures_at_a_time(tmp_path):
+def test_threads_store_images_concurrently(tmp_path):
     store = ImageStore(tmp_path / "images", None)
     kept = []
     threads = [threading.Thread(target=lambda n=n: kept.append(store.keep_all(make_png(n), "i"))) for n in range(8)]

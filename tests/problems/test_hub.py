@@ -13,11 +13,11 @@ PROMPTS = ["what?", "and <image>?", "text alone"]
 def dataset_with_images(column: str):
     from datasets import Dataset, Features, Image, List, Value
 
-    one, two = make_png(1), make_png(2)
+    first, second = make_png(1), make_png(2)
     if column == "image":
-        feature, cells = Image(), [{"bytes": one}, {"bytes": two}, None]
+        feature, cells = Image(), [{"bytes": first}, {"bytes": second}, None]
     else:
-        feature, cells = List(Image()), [[{"bytes": one}, {"bytes": two}], [{"bytes": two}], []]
+        feature, cells = List(Image()), [[{"bytes": first}, {"bytes": second}], [{"bytes": second}], []]
     features = Features({"prompt": Value("string"), "answer": Value("int64"), column: feature})
     return Dataset.from_dict({"prompt": PROMPTS, "answer": [1, 2, 3], column: cells}, features=features)
 
@@ -79,7 +79,7 @@ def test_folder_that_cannot_be_loaded(load, tmp_path: Path):
 
 
 def write_clone(folder: Path, *names: str, card: str = "") -> Path:
-    """A clone of a hub data set whose files say in their question where they lie."""
+    """Make a clone of a hub data set; each question is the path of its file."""
     from datasets import Dataset
 
     for name in names:
@@ -114,7 +114,7 @@ def test_clone_with_configs(load, tmp_path: Path, card):
         load(f"{folder}:main", split="dev")
 
 
-def test_clone_with_a_default_config_and_one_that_it_has_not(load, tmp_path: Path):
+def test_clone_with_a_default_and_with_an_unknown_config(load, tmp_path: Path):
     card = CARD.replace("config_name: main\n", "config_name: main\n  default: true\n")
     folder = write_clone(tmp_path / "clone", *NAMES, card=card)
     assert load(str(folder)).problems[0].prompt == "main/train"
@@ -128,7 +128,7 @@ def test_clone_without_configs(load, tmp_path: Path, names):
     assert [load(str(folder), split=split).problems[0].prompt for split in ("train", "test")] == list(names)
 
 
-def test_clone_whose_files_are_still_at_git_lfs(load, tmp_path: Path):
+def test_clone_with_git_lfs_pointers_is_explained(load, tmp_path: Path):
     folder = write_clone(tmp_path / "clone", "data/train")
     file = folder / "data" / "train-00000-of-00001.parquet"
     file.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12\n")
@@ -138,7 +138,7 @@ def test_clone_whose_files_are_still_at_git_lfs(load, tmp_path: Path):
 
 
 @pytest.mark.slow
-def test_unreachable_hub_is_one_line(tmp_path: Path):
+def test_unreachable_hub_is_reported_in_one_line(tmp_path: Path):
     code = f"""
 import time
 time.sleep = lambda seconds: None  # the hub's client waits between its tries

@@ -80,18 +80,18 @@ def test_quarantine(load, write_lines, row, field, reason):
 
 
 @pytest.mark.parametrize("ids", [[1, 1], [0.5, 1.5], [None, 1], [[1], [2]], [True, False], ["", "a"]])
-def test_a_column_that_holds_no_ids_is_not_taken(load, write_lines, ids):
+def test_column_without_unique_values_is_not_the_id(load, write_lines, ids):
     loaded = load(write_lines(*({"id": value, "prompt": "q", "answer": 1} for value in ids)))
     assert [problem.instance_id for problem in loaded.problems] == ["row-0", "row-1"]
     assert "id" not in loaded.report.fields
 
 
-def test_the_next_column_of_ids_is_taken(load, write_lines):
+def test_next_id_column_is_used(load, write_lines):
     rows = [{"id": "same", "task_id": f"t{n}", "prompt": "q", "answer": 1} for n in range(30)]
     assert load(write_lines(*rows)).problems[29].instance_id == "t29"
 
 
-def test_a_column_that_repeats_itself_behind_the_first_rows_is_not_taken(load, write_lines, caplog):
+def test_column_with_duplicates_after_the_first_rows_is_not_the_id(load, write_lines, caplog):
     rows = [{"id": min(n, 25), "prompt": "q", "answer": 1} for n in range(40)]
     loaded = load(write_lines(*rows), max_bad_share=0.1)
     assert (loaded.report.count, loaded.problems[39].instance_id) == (40, "row-39")
@@ -99,14 +99,14 @@ def test_a_column_that_repeats_itself_behind_the_first_rows_is_not_taken(load, w
     assert "'id' holds the same value in many rows, and is not taken for ids" in caplog.text
 
 
-def test_a_few_rows_with_another_rows_id_are_put_aside(load, write_lines):
+def test_few_rows_with_duplicate_ids_are_quarantined(load, write_lines):
     rows = [{"id": min(n, 37), "prompt": "q", "answer": 1} for n in range(40)]
     loaded = load(write_lines(*rows))
     assert (loaded.report.count, loaded.report.reasons) == (38, {"instance_id: duplicate id": 2})
 
 
 @pytest.mark.parametrize("answer", [["5"], "5", 5, [5, 5]])
-def test_a_list_of_one_ground_truth_is_that_one(load, write_lines, answer):
+def test_list_with_one_ground_truth_is_that_ground_truth(load, write_lines, answer):
     (problem,) = load(write_lines({"question": "2+3?", "answer": answer})).problems
     assert (problem.answer, problem.equivalent_answers) == ("5", ())
 
@@ -125,7 +125,7 @@ JSON = st.recursive(
 
 @settings(max_examples=60)
 @given(other=JSON)
-def test_no_value_in_a_column_that_nobody_needs_refuses_a_row(scratch, other):
+def test_values_of_unused_columns_never_refuse_a_row(scratch, other):
     row = {"id": "a", "question": "2+2?", "answer": 4, "difficulty": [float("nan"), other]}
     (scratch / "nan.jsonl").write_text(json.dumps(row))
     report = load_problems(ProblemSource(dataset=str(scratch / "nan.jsonl")), scratch / "nan")
@@ -255,7 +255,7 @@ def test_sha256_follows_the_content(load, write_lines):
     assert digest(*rows[:2], {"prompt": "q2", "answer": 3}, into="d") != first
 
 
-def test_sha256_counts_what_images_show_and_not_where_they_lie(load, write_lines, tmp_path):
+def test_sha256_depends_on_the_content_of_images_not_their_path(load, write_lines, tmp_path):
     def digest(shade, into):
         (tmp_path / "a.png").write_bytes(make_png(shade))
         return load(write_lines({"prompt": "q", "answer": 1, "image": "a.png"}), into=into).report.sha256

@@ -1,4 +1,4 @@
-"""No image of a row is left out without a word, wherever it stands."""
+"""Every image of a row is shown or refused, in any column or message."""
 
 import base64
 
@@ -40,9 +40,9 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("multimodal")
 
 
-def load(folder, rows, **asked):
+def load(folder, rows, **options):
     (folder / "rows.jsonl").write_bytes(b"".join(dump_line({"answer": 1, **row}) for row in rows))
-    report = load_problems(ProblemSource(dataset=str(folder / "rows.jsonl"), **asked), folder / "run")
+    report = load_problems(ProblemSource(dataset=str(folder / "rows.jsonl"), **options), folder / "run")
     return report, list(read_problems(report.path))
 
 
@@ -66,12 +66,12 @@ def test_every_image_of_every_row_is_shown_once(folder, form, counts, at):
 @pytest.mark.parametrize(
     ("form", "column"), [("Image", "Image"), ("qwen", "messages"), ("numbered", "image_1, image_2")]
 )
-def test_the_report_says_where_images_were(folder, form, column):
+def test_fields_name_the_columns_of_images(folder, form, column):
     report, _ = load(folder, [FORMS[form]([])] * 25 + [FORMS[form]([data_url(1), data_url(2)])])
     assert report.fields["images"] == column
 
 
-def test_rows_of_both_kinds_show_their_own(folder):
+def test_rows_with_images_in_different_columns_show_their_own(folder):
     _, (first, second) = load(
         folder, [{"question": "q", "image": data_url(1)}, {"question": "q", "images": [data_url(2)]}]
     )
@@ -79,7 +79,7 @@ def test_rows_of_both_kinds_show_their_own(folder):
 
 
 @pytest.mark.parametrize(
-    ("row", "asked", "reason"),
+    ("row", "options", "reason"),
     [
         ({"prompt": turns([{"type": "image"}])}, {}, "shows an image that is nowhere in the row"),
         ({"prompt": turns([{"type": "image"}] * 2), "images": [data_url(1)]}, {}, "shows an image that is nowhere"),
@@ -94,12 +94,12 @@ def test_rows_of_both_kinds_show_their_own(folder):
         ({"prompt": turns([{"type": "video", "video": "v"}])}, {}, "neither text nor image"),
     ],
 )
-def test_an_image_that_cannot_be_shown_refuses_its_row(folder, row, asked, reason):
-    report, _ = load(folder, [{"prompt": "q"}, row], max_bad_share=0.5, **asked)
+def test_an_image_that_cannot_be_shown_refuses_its_row(folder, row, options, reason):
+    report, _ = load(folder, [{"prompt": "q"}, row], max_bad_share=0.5, **options)
     assert reason in " ".join(report.reasons)
 
 
-def test_a_named_column_may_begin_late_and_has_to_begin(folder):
+def test_named_image_column_may_appear_late_but_must_appear(folder):
     rows = [{"question": "q"}] * 25
     _, problems = load(folder, [*rows, {"question": "q", "picture": data_url(1)}], image_field="picture")
     assert len(problems[25].images) == 1

@@ -49,7 +49,7 @@ def test_templates_that_cannot_work(template, message):
 
 
 @pytest.mark.parametrize(
-    ("written", "meant"),
+    ("written", "expected"),
     [
         (r"Q: {prompt}\nA:", "Q: {prompt}\nA:"),
         (r"{prompt}\n\nanswer: \nno", "{prompt}\n\nanswer: \nno"),
@@ -61,20 +61,20 @@ def test_templates_that_cannot_work(template, message):
         ("{prompt}\n\\nu\\nA", "{prompt}\n\\nu\\nA"),
     ],
 )
-def test_line_breaks_in_a_template_of_one_line(written, meant, tmp_path: Path):
-    assert Prompting.from_flags(written, None, None).template == meant
-    assert Prompting.from_flags(None, None, written).system_prompt == meant
+def test_line_breaks_in_a_template_of_one_line(written, expected, tmp_path: Path):
+    assert Prompting.from_flags(written, None, None).template == expected
+    assert Prompting.from_flags(None, None, written).system_prompt == expected
     (tmp_path / "template").write_text(written)
     assert Prompting.from_flags(str(tmp_path / "template"), None, None).template == written
 
 
 @given(lines=st.lists(st.text(st.characters(codec="ascii", exclude_characters="\\\n{}"), max_size=6), min_size=2))
-def test_lines_that_a_shell_joins_are_lines_again(lines):
+def test_escaped_line_breaks_become_line_breaks(lines):
     written = "{prompt}" + "\\n ".join(lines)
     assert Prompting.from_flags(written, None, None).template == "{prompt}" + "\n ".join(lines)
 
 
-def test_the_question_by_the_name_of_its_column():
+def test_template_may_name_the_questions_column():
     prompting = Prompting(template="Q: {question} ({topic})")
     assert prompting.render("1+1?", {"topic": "sums"}, "x") == "Q: 1+1? (sums)"
     prompting.check_columns({"prompt": "Question", "answer": "label"})
@@ -142,23 +142,23 @@ def test_few_shot_file_that_is_empty_or_absent(tmp_path: Path):
         Prompting.from_flags(None, str(tmp_path / "none.jsonl"), None)
 
 
-def test_examples_cannot_fill_a_template_of_further_columns():
+def test_few_shot_examples_are_refused_with_other_columns():
     with pytest.raises(InputError, match=r"\{topic\}, which few-shot examples do not have"):
         Prompting(template="{topic} {prompt}", few_shot=(("q", "a"),))
 
 
 def test_identity_is_content(tmp_path: Path):
-    def made(folder: str, answer: str) -> Prompting:
+    def make_prompting(folder: str, answer: str) -> Prompting:
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "template").write_text("T {prompt}")
         (tmp_path / folder / "shots.jsonl").write_bytes(orjson.dumps({"prompt": "q", "completion": answer}))
         paths = (str(tmp_path / folder / name) for name in ("template", "shots.jsonl"))
         return Prompting.from_flags(*paths, "s")
 
-    first = made("a", "1")
+    first = make_prompting("a", "1")
     assert first.identity == {"template": "T {prompt}", "system_prompt": "s", "few_shot": [["q", "1"]]}
-    assert made("b", "1").identity == first.identity
-    assert made("c", "2").identity != first.identity
+    assert make_prompting("b", "1").identity == first.identity
+    assert make_prompting("c", "2").identity != first.identity
     assert pickle.loads(pickle.dumps(first)) == first
 
 
@@ -175,7 +175,7 @@ def test_identity_is_content(tmp_path: Path):
         "{prompt}" * 1001,
     ],
 )
-def test_no_template_is_wider_than_any_prompt(template):
+def test_width_of_a_template_field_is_bounded(template):
     with pytest.raises(InputError, match=r"is more than 999 wide|is nested|more than 1,000 of them name columns"):
         Prompting(template=template)
 
@@ -183,12 +183,12 @@ def test_no_template_is_wider_than_any_prompt(template):
 @pytest.mark.parametrize(
     "template", ["{prompt.__class__}", "{prompt!r:.0}{x.__init__.__globals__}", "{0}", "{prompt[0]}"]
 )
-def test_a_template_reaches_columns_and_nothing_of_python_s(template):
+def test_template_cannot_access_python_attributes(template):
     with pytest.raises(InputError):
         Prompting(template=template).render("question", {"x": {"y": 1}}, "row 1")
 
 
-def test_a_number_that_cannot_be_formatted_is_one_line():
+def test_formatting_error_is_reported_in_one_line():
     with pytest.raises(InputError, match=r"row 1: the prompt template cannot format \{n\}"):
         Prompting(template="{prompt}{n:c}").render("q", {"n": 1 << 40}, "row 1")
 

@@ -9,15 +9,15 @@ from rollmill.statistics.accuracy import accuracy, paired_difference
 
 
 def table(outcomes):
-    """`outcomes`: problem -> successes (True, False, None)."""
-    rows = [(problem, success) for problem, made in outcomes.items() for success in made]
+    """Return a table of rollouts; `outcomes` maps problems to successes (True, False, None)."""
+    rows = [(problem, success) for problem, successes in outcomes.items() for success in successes]
     return pl.DataFrame(rows, schema={"instance_id": pl.String, "success": pl.Boolean}, orient="row")
 
 
 def test_accuracy_is_the_mean_over_problems_not_over_rollouts():
-    found = accuracy(table({"a": [True], "b": [False, False, False], "c": [None]}))
-    assert (found.problems, found.rollouts, found.failed, found.mean) == (2, 4, 1, 0.5)
-    assert 0 <= found.low <= 0.5 <= found.high <= 1
+    result = accuracy(table({"a": [True], "b": [False, False, False], "c": [None]}))
+    assert (result.problems, result.rollouts, result.failed, result.mean) == (2, 4, 1, 0.5)
+    assert 0 <= result.low <= 0.5 <= result.high <= 1
 
 
 def test_accuracy_without_verdicts_is_refused():
@@ -28,7 +28,7 @@ def test_accuracy_without_verdicts_is_refused():
 
 
 def test_paired_difference_is_significant_where_intervals_overlap():
-    """Every problem is better by a tenth, while the problems differ much among themselves."""
+    """Every problem is better by 0.1, while problems differ much from each other."""
     hard = {f"p{n}": [index < n for index in range(10)] for n in range(10)}
     easier = {f"p{n}": [index < n + 1 for index in range(10)] for n in range(10)}
     difference = paired_difference(table(hard), table(easier))
@@ -43,14 +43,14 @@ def test_interval_has_its_nominal_coverage():
     rng = np.random.default_rng(1)
     covered = 0
     for run in range(200):
-        found = accuracy(table({f"p{n}": [bool(rng.random() < 0.3)] for n in range(100)}), seed=run)
-        covered += found.low <= 0.3 <= found.high
+        result = accuracy(table({f"p{n}": [bool(rng.random() < 0.3)] for n in range(100)}), seed=run)
+        covered += result.low <= 0.3 <= result.high
     assert 176 <= covered <= 200
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=8), st.integers(0, 9))
 def test_difference_has_the_right_sign_and_bounds(shares, seed):
-    before = table({f"p{n}": [index < one for index in range(4)] for n, (one, _) in enumerate(shares)})
+    before = table({f"p{n}": [index < first for index in range(4)] for n, (first, _) in enumerate(shares)})
     after = table({f"p{n}": [index < other for index in range(4)] for n, (_, other) in enumerate(shares)})
     difference = paired_difference(before, after, seed=seed)
     assert -1 <= difference.low <= difference.mean + 1e-9

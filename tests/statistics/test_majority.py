@@ -11,7 +11,7 @@ ANSWERS = st.lists(st.sampled_from(["a", "a", "b", "c", "d", None]), min_size=1,
 
 
 def by_hand(answers, right, weights, k):
-    """The mean over all subsets; an answer is right with its share of right rollouts."""
+    """Return the mean over all subsets; an answer is right with its share of right rollouts."""
     shares = defaultdict(list)
     for answer, each in zip(answers, right, strict=True):
         shares[answer].append(each)
@@ -58,7 +58,7 @@ def test_rollouts_without_an_answer_do_not_vote():
 @settings(max_examples=20)
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=6), st.integers(0, 10))
 def test_sampled_subsets_approximate_the_expectation(counts, blank):
-    """As what is done for more rollouts than the exact sum is quick for."""
+    """Sampling is used for more rollouts than the exact sum can handle quickly."""
     counts = counts if sum(counts) + blank <= 64 else counts[:1]
     votes = [Votes(count, float(index == 0)) for index, count in enumerate(counts)]
     total = sum(counts) + blank

@@ -47,10 +47,10 @@ def test_every_interval_contains_its_point(problems):
 
 
 def test_problems_with_too_few_rollouts_are_left_out_and_counted():
-    [one, two, four] = curves([attempts(1, 1, 0, 0), attempts(0, 0, 0, 0), attempts(1), []], 4)[ANY_RIGHT]
-    assert (one.value, one.problems, one.left_out) == (pytest.approx((0.5 + 0 + 1) / 3), 3, 1)
-    assert (two.value, two.problems, two.left_out) == (pytest.approx((1 - 1 / 6) / 2), 2, 2)
-    assert (four.value, four.problems, four.left_out) == (0.5, 2, 2)
+    [at_1, at_2, at_4] = curves([attempts(1, 1, 0, 0), attempts(0, 0, 0, 0), attempts(1), []], 4)[ANY_RIGHT]
+    assert (at_1.value, at_1.problems, at_1.left_out) == (pytest.approx((0.5 + 0 + 1) / 3), 3, 1)
+    assert (at_2.value, at_2.problems, at_2.left_out) == (pytest.approx((1 - 1 / 6) / 2), 2, 2)
+    assert (at_4.value, at_4.problems, at_4.left_out) == (0.5, 2, 2)
 
 
 def test_without_problems_there_are_no_values():

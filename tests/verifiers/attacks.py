@@ -1,4 +1,4 @@
-"""Answers that are programs. Each sets `ok` where it gets what it wants, and scores then."""
+"""Answers that are programs. An attack sets `ok` if it succeeds, and then scores in full."""
 
 import textwrap
 
@@ -103,7 +103,7 @@ _MONKEYPATCHES = """
             each["answer"] = "x"
     ok = False
 """
-HOLD = {
+KEEP_ALIVE = {
     **{f"starts a {name}": f"ok = {code}" for name, code in _STARTS.items()},
     **{f"reaches for {name}": f"ok = {code}" for name, code in _REACHES.items()},
     "reads the environment": "ok = [name for name in os.environ if 'KEY' in name or name in ('HOME', 'USER', 'PATH')]",
@@ -126,7 +126,7 @@ HOLD = {
     "replies without end": "while True: os.write(3, b'x' * 10**6)",
     "prints without end": "for each in range(200): print('x' * 10**6)\nok = False",
 }
-"""None of them gets anything, and each ends soon."""
+"""Attacks that fail and terminate quickly."""
 OUT_OF_MEMORY = ("allocates at once", "allocates and hides it")
 ENDLESS = {
     "loops": "while True: pass",
@@ -135,11 +135,11 @@ ENDLESS = {
     "hears no signal": "import signal\nfor each in (15, 24): signal.signal(each, signal.SIG_IGN)\nwhile True: pass",
     "closes its pipe and stays": "os.closerange(0, 99)\nwhile True: pass",
 }
-"""These have to be ended."""
+"""Attacks that must be killed."""
 
 
 def reaching(port: int, home: str) -> dict[str, str]:
-    """Those that want what is there: a server on loopback, a file of the user's."""
+    """Return attacks on resources that exist: a server on loopback, a file of the user."""
     return {
         "connects": _NETWORK.format(port=port),
         "reads a user's file": _READS.format(paths=[home + "/secret"]),
@@ -148,6 +148,6 @@ def reaching(port: int, home: str) -> dict[str, str]:
 
 
 def as_answer(code: str, right: str) -> str:
-    """A list for `string_insertion`, whose scorer evaluates it: the right answer where `code` sets `ok`."""
+    """Return a list for `string_insertion`, whose scorer evaluates it: the right answer if `code` sets `ok`."""
     program = "import ctypes, os, sys\nok = None\n" + textwrap.dedent(code)
     return f"[{right!r} if (lambda space: (exec({program!r}, space), space['ok'])[1])({{}}) else 'wrong']"

@@ -7,7 +7,7 @@ from rollmill.records import Problem
 
 @pytest.fixture
 def custom(monkeypatch):
-    """Puts the folder of a user's own verifiers where a user's current directory would be."""
+    """Put the folder of custom verifiers into `sys.path`, in the position of the current directory."""
     monkeypatch.syspath_prepend(Path(__file__).parent / "custom")
 
 

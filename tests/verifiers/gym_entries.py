@@ -1,4 +1,4 @@
-"""Entries of reasoning-gym's data sets, made once for all tests."""
+"""Entries of reasoning-gym's data sets, generated once for all tests."""
 
 import functools
 
@@ -18,8 +18,8 @@ def _dataset(name, **config):
 
 
 @functools.cache
-def made(name, seed=7, index=0, **config):
-    """A data set, one of its entries and the problem that comes of it."""
+def make_gym_entry(name, seed=7, index=0, **config):
+    """Return a data set, one of its entries, and the problem made of it."""
     config = {"seed": seed, "size": 500, **config}
     dataset = _dataset(name, **config)
     entry = gym.make_entry(dataset, index)
@@ -28,10 +28,10 @@ def made(name, seed=7, index=0, **config):
 
 
 def fault(name, answer):
-    """The fault of an answer that is not the data set's own."""
-    return answer_fault(name, answer, {**made(name)[1], "answer": "another"})
+    """Return the fault of an answer."""
+    return answer_fault(name, answer, {**make_gym_entry(name)[1], "answer": "another"})
 
 
 def score(name, answer):
-    dataset, entry, _ = made(name)
+    dataset, entry, _ = make_gym_entry(name)
     return dataset.score_answer(answer, entry)

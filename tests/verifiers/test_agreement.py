@@ -1,4 +1,4 @@
-"""Verdicts that a person gave on completions, against the verifiers'."""
+"""Compare the verifiers' verdicts with a person's on the same completions."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ def cases(name):
 
 
 def disagreements(verifier, rows, truth="truth"):
-    """Return ground truth, completion and the person's verdict where the verifier gives the other one."""
+    """Return ground truth, completion and the person's verdict for each disagreement."""
     judged = make_verifier(verifier)
     return [
         (row[truth], row["completion"], row["right"])

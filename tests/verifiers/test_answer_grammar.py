@@ -1,4 +1,4 @@
-"""What the grammars accept, as Python's own parser and sympy read it."""
+"""Check texts that the grammars accept against Python's own parser and sympy."""
 
 import ast
 import functools
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.verifiers.gym_entries import EVALUATING, LITERAL, fault, made
+from tests.verifiers.gym_entries import EVALUATING, LITERAL, fault, make_gym_entry
 
 SIGNS = [*"0123456789xXyCQ_AEeNSO+-*/%^!().,[]'\"{}:;=@&|~<>?\\ \n\t", "**", "//", "__", "0x1", "1e3", "1.5", "9**9"]
 CALLED = ["Pow(", "pow(", "root(", "log(", "Rational(", "Integer(", "S("]
@@ -71,7 +71,7 @@ def sympy_names():
 
 
 def evaluated(name, text):
-    """The code that the scorer evaluates, or None where it gives up before that."""
+    """Return the code that the scorer evaluates, or None if it gives up before that."""
     if name in LITERAL:
         return text.lstrip(" \t")
     from sympy.parsing.sympy_parser import TokenError, standard_transformations, stringify_expr
@@ -93,7 +93,7 @@ def harmless(node):
 
 @pytest.mark.parametrize("name", EVALUATING)
 def test_accepted_text_parses_to_harmless_python_nodes_only(name):
-    made(name)
+    make_gym_entry(name)
 
     @EVERY_TIME
     @given(TEXTS)
@@ -117,12 +117,12 @@ AS_OPERATOR = {"Pow": ast.Pow(), "pow": ast.Pow(), "root": ast.Pow(), "Rational"
 
 
 def second(node):
-    """The second argument of a power; of a root, one over it."""
+    """Return the exponent of a power; of a root, its reciprocal."""
     return ast.BinOp(ast.Constant(1), ast.Div(), node.args[1]) if node.func.id == "root" else node.args[1]
 
 
 def worked_out(node):
-    """The exact value; None where there is none. Fails before it would work out a large one."""
+    """Return the exact value; None if it is undefined. Fails before it would compute a large one."""
     if isinstance(node, ast.Call):
         if node.func.id in {"Integer", "Float"} and isinstance(node.args[0], ast.Constant):
             return Fraction(str(node.args[0].value))
@@ -157,7 +157,7 @@ def worked_out(node):
 
 
 def test_accepted_arithmetic_has_a_bounded_value():
-    made("countdown")
+    make_gym_entry("countdown")
     sizes = []
 
     @EVERY_TIME

@@ -1,4 +1,4 @@
-"""The sandbox alone, without the check of answers that comes before: scorers are handed programs."""
+"""Attacks on the sandbox alone: scorers receive programs without the check of answers that comes before."""
 
 import asyncio
 import gc
@@ -22,7 +22,7 @@ LIMIT_S = 1.5
 
 
 class After(NamedTuple):
-    """What an answer came to, and the two that came next in the same worker."""
+    """Result of an answer, and of the next two answers in the same worker."""
 
     outcome: float | str | VerifierFailed
     right: float
@@ -37,21 +37,21 @@ def entry_of(name, **config):
 
 
 def bare(patch):
-    """Shows the package `bare` to workers of built-in verifiers."""
+    """Make the package `bare` importable in workers of built-in verifiers."""
     patch.syspath_prepend(Path(__file__).parent / "custom")
     patch.setattr(surroundings, "_PACKAGES", (*surroundings._PACKAGES, "bare"))
 
 
 @pytest.fixture(scope="module")
 def came_to(tmp_path_factory):
-    """Each attack's name -> `After`: one worker for as long as it lives."""
+    """Map the name of each attack to its `After`; one worker is used as long as it lives."""
     folder = tmp_path_factory.mktemp("work")
     (folder / "secret").write_text("secret")
     with pytest.MonkeyPatch.context() as patch, socket.create_server(("127.0.0.1", 0)) as server:
         bare(patch)
         patch.chdir(folder)
         patch.setenv("VLLM_API_KEY", "secret")
-        known = {**attacks.HOLD, **attacks.ENDLESS, **attacks.reaching(server.getsockname()[1], str(folder))}
+        known = {**attacks.KEEP_ALIVE, **attacks.ENDLESS, **attacks.reaching(server.getsockname()[1], str(folder))}
         outcomes = asyncio.run(attacked(known))
         assert [each.name for each in folder.iterdir()] == ["secret"]
     gc.collect()
@@ -80,7 +80,7 @@ async def attacked(known):
     return outcomes
 
 
-NAMES = [*attacks.HOLD, *attacks.ENDLESS, *attacks.reaching(0, "")]
+NAMES = [*attacks.KEEP_ALIVE, *attacks.ENDLESS, *attacks.reaching(0, "")]
 
 
 @pytest.mark.slow
@@ -135,7 +135,7 @@ def test_answer_does_not_run_with_the_users_rights(tmp_path, monkeypatch, name):
 def test_verifier_without_a_fork_is_confined_as_well(make_problem, monkeypatch, tmp_path):
     bare(monkeypatch)
     monkeypatch.setenv("VLLM_API_KEY", "secret")
-    asked = {
+    request = {
         "sorted(os.environ)": [
             *("LANG", "MPLCONFIGDIR", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"),
             *("PWD", "PYTHONDONTWRITEBYTECODE", "PYTHONHASHSEED"),
@@ -146,8 +146,8 @@ def test_verifier_without_a_fork_is_confined_as_well(make_problem, monkeypatch, 
         "attempt(os.mkdir, '/here')": "Read-only file system",
         "attempt(os.mkdir, '/scratch/here')": "Permission denied",
     }
-    replies = asyncio.run(peek(make_problem(), list(asked)))
-    assert [reply["verdict"]["answer"] for reply in replies] == [repr(answer) for answer in asked.values()]
+    replies = asyncio.run(peek(make_problem(), list(request)))
+    assert [reply["verdict"]["answer"] for reply in replies] == [repr(answer) for answer in request.values()]
 
 
 def test_answer_exceeding_memory_in_process_gives_no_verdict(make_problem, monkeypatch):
@@ -172,8 +172,8 @@ async def peek(problem, expressions):
     worker = await WorkerProcess.spawn(built_in=True)
     try:
         await worker.prepare("bare:Peek", {})
-        asked = [{"problem": problem.model_dump(), "completion": each, "limit_s": 9.0} for each in expressions]
-        return [await worker.request(frames.pack(each), 9.0) for each in asked]
+        requests = [{"problem": problem.model_dump(), "completion": each, "limit_s": 9.0} for each in expressions]
+        return [await worker.request(frames.pack(each), 9.0) for each in requests]
     finally:
         await worker.end()
 

@@ -1,4 +1,4 @@
-"""The clause in which prose concludes, by kinds of what stands around it."""
+"""Conclusions of prose, by the kind of text around them."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Verifiers that are a user's functions."""
+"""Users' functions as verifiers."""
 
 import asyncio
 import hashlib

@@ -9,7 +9,7 @@ import pytest
 from rollmill.problems import gym
 from rollmill.verifiers.gym_answers import LONGEST_ANSWER, REVIEWED, answer_fault, evaluates
 from rollmill.verifiers.reasoning_gym_score import ReasoningGymVerifier
-from tests.verifiers.gym_entries import EVALUATING, fault, made, score
+from tests.verifiers.gym_entries import EVALUATING, fault, make_gym_entry, score
 
 
 def right_answer(entry):
@@ -31,7 +31,7 @@ def test_which_scorers_evaluate():
 def check_right_answers(name, seeds, count):
     for seed in seeds:
         for index in range(count):
-            dataset, entry, problem = made(name, seed, index)
+            dataset, entry, problem = make_gym_entry(name, seed, index)
             answer = right_answer(entry)
             if answer is None:  # boxnet and rush_hour know none
                 continue
@@ -55,7 +55,7 @@ def test_right_answers_of_more_entries_are_scored_as_before(name):
 @pytest.mark.parametrize("name", EVALUATING)
 def test_answer_of_the_entry_itself_scores_in_full(name):
     for index in range(4):
-        _, entry, problem = made(name, index=index)
+        _, entry, problem = make_gym_entry(name, index=index)
         assert ReasoningGymVerifier().verify(problem, entry["answer"]).success
 
 
@@ -72,7 +72,7 @@ def test_answer_of_the_entry_itself_scores_in_full(name):
 def test_large_problems_have_large_answers(name):
     name, config = name
     for index in range(3):
-        entry = made(name, index=index, **config)[1]
+        entry = make_gym_entry(name, index=index, **config)[1]
         # As a model would write it, so not the data set's own text; its length is known.
         assert answer_fault(name, entry["answer"] + " ", entry) is None
 
@@ -120,7 +120,7 @@ def matrix(answer):
     ],
 )
 def test_other_notations_are_scored_as_by_the_scorer_alone(name, written):
-    entry = made(name)[1]
+    entry = make_gym_entry(name)[1]
     answer = written(entry["answer"])
     assert fault(name, answer) is None
     assert score(name, answer) >= 0.1 or "1.0" in answer
@@ -152,7 +152,7 @@ def test_arithmetic_with_powers_and_functions_is_accepted(answer):
 @pytest.mark.parametrize("name", EVALUATING)
 def test_wrong_answer_is_not_unparseable(name):
     wrong = {"n_queens": "Q _\n_ Q", "string_insertion": "AB"}.get(name, "1")
-    verdict = ReasoningGymVerifier().verify(made(name)[2], wrong)
+    verdict = ReasoningGymVerifier().verify(make_gym_entry(name)[2], wrong)
     assert (verdict.status, verdict.success) == ("ok", False)
 
 
@@ -213,7 +213,7 @@ NOT_THE_ANSWER = {
 
 
 def reached(function, cls, seen):
-    """The names that a scorer calls, with those that the functions of its class and module call for it."""
+    """Return the names that a scorer calls, directly or through functions of its class and module."""
     if function in seen:
         return set()
     seen.add(function)
@@ -224,16 +224,16 @@ def reached(function, cls, seen):
         return set()
     for node in ast.walk(ast.parse(textwrap.dedent(source))):
         if isinstance(node, ast.Name):
-            called, found = node.id, function.__globals__.get(node.id)
+            called, callee = node.id, function.__globals__.get(node.id)
         elif isinstance(node, ast.Attribute):
             called = node.attr
-            found = getattr(cls, called, None) or getattr(
+            callee = getattr(cls, called, None) or getattr(
                 function.__globals__.get(getattr(node.value, "id", "")), called, None
             )
         else:
             continue
         names.add(called)
-        for method in vars(found).values() if inspect.isclass(found) else [found]:
+        for method in vars(callee).values() if inspect.isclass(callee) else [callee]:
             method = getattr(method, "__func__", method)
             if inspect.isfunction(method) and method.__module__.startswith("reasoning_gym"):
                 names |= reached(method, cls, seen)

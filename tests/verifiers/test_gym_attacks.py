@@ -2,7 +2,7 @@ import pytest
 
 from rollmill.verifiers.gym_answers import answer_fault
 from rollmill.verifiers.reasoning_gym_score import ReasoningGymVerifier
-from tests.verifiers.gym_entries import EVALUATING, IN_VARIABLES, fault, made
+from tests.verifiers.gym_entries import EVALUATING, IN_VARIABLES, fault, make_gym_entry
 
 ATTACKS = {
     "import": "__import__('os').system('id')",
@@ -217,13 +217,13 @@ def test_code_in_an_answer_does_not_run(name, tmp_path):
     target = tmp_path / "pwned"
     codes = [f"open({str(target)!r}, 'w')", f"[open({str(target)!r}, 'w')]"]
     for code in codes:
-        verdict = ReasoningGymVerifier().verify(made(name)[2], f"<answer>{code}</answer>")
+        verdict = ReasoningGymVerifier().verify(make_gym_entry(name)[2], f"<answer>{code}</answer>")
         assert (verdict.status, verdict.reward, verdict.success) == ("unparseable", 0, False)
         assert f"is no answer that {name} reads" in verdict.reason
     assert not target.exists()
 
 
 def test_composite_is_checked_as_the_entrys_data_set():
-    entry = made("n_queens")[1]
+    entry = make_gym_entry("n_queens")[1]
     assert "n_queens" in answer_fault("composite", "print(1)", entry)
     assert answer_fault("composite", entry["answer"], entry) is None

@@ -155,13 +155,13 @@ def test_a_rubric_may_be_a_file(tmp_path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("flags", "message"),
     [
         ({"verifier": "judge"}, "--verifier judge needs --judge_base_url, --judge_model and --judge_rubric"),
         ({"judge_model": "m"}, "--judge_model is for --verifier judge"),
         ({"judge_agreement": "exact"}, "--judge_agreement is for --verifier judge"),
     ],
 )
-def test_flags_of_the_judge_go_together(given: dict[str, str], message: str) -> None:
+def test_flags_of_the_judge_go_together(flags: dict[str, str], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
-        RejectSampling(model_path=["m"], model_name=["n"], **given)
+        RejectSampling(model_path=["m"], model_name=["n"], **flags)

@@ -7,8 +7,8 @@ from rollmill.verifiers.math_equality import MathVerifier
 
 
 def test_version_belongs_to_one_release_of_math_verify():
-    found = (MathVerifier().version, importlib.metadata.version("math-verify"))
-    assert found == ("2", "0.9.0"), "another math-verify judges otherwise: raise the verifier's version"
+    versions = (MathVerifier().version, importlib.metadata.version("math-verify"))
+    assert versions == ("2", "0.9.0"), "another math-verify judges otherwise: raise the verifier's version"
 
 
 @pytest.mark.parametrize(

@@ -16,10 +16,10 @@ def problem(answer: str | None = "7") -> Problem:
 
 
 def dressed(number):
-    """Return dresses of a decimal's text, of which each is the same number."""
+    """Return notations of the same number, made from a decimal's text."""
     sign, digits = ("-", number[1:]) if number.startswith("-") else ("", number)
-    whole, point, rest = digits.partition(".")
-    grouped = f"{int(whole):,}"
+    integer, point, rest = digits.partition(".")
+    grouped = f"{int(integer):,}"
     return [
         number,
         f"+{number}" if not sign else f"\u2212{digits}",

@@ -26,9 +26,9 @@ def _nothing_stays(custom):
 
 
 def ask(problem, *completions, spec="unruly:Unruly", time_limit_s=20.0, workers=1):
-    """Each completion's answer, or its failure; asked all at once, answered in their order."""
+    """Verify all completions concurrently; return the answer or failure of each, in order."""
 
-    async def one(pool, completion):
+    async def verify_one(pool, completion):
         try:
             return (await pool.verify(problem, completion)).answer
         except VerifierFailed as failure:
@@ -36,7 +36,7 @@ def ask(problem, *completions, spec="unruly:Unruly", time_limit_s=20.0, workers=
 
     async def run():
         async with VerifierPool(spec, accept_error=0.0, time_limit_s=time_limit_s, workers=workers) as pool:
-            return await asyncio.gather(*(one(pool, completion) for completion in completions))
+            return await asyncio.gather(*(verify_one(pool, completion) for completion in completions))
 
     return asyncio.run(run())
 
@@ -205,9 +205,9 @@ def test_worker_that_dies_idle_is_replaced_without_a_failure(make_problem):
 def test_closing_ends_running_verifications(make_problem, delay):
     async def run():
         async with VerifierPool("unruly:Unruly", accept_error=0.0, workers=1) as pool:
-            asked = [asyncio.create_task(pool.verify(make_problem(), "sleeps")) for _ in range(3)]
+            tasks = [asyncio.create_task(pool.verify(make_problem(), "sleeps")) for _ in range(3)]
             await asyncio.sleep(delay)
-        return await asyncio.gather(*asked, return_exceptions=True)
+        return await asyncio.gather(*tasks, return_exceptions=True)
 
     failures = asyncio.run(run())
     assert {failure.type for failure in failures} == {"verifier_died"}

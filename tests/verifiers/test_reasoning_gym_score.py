@@ -66,8 +66,8 @@ def test_verdicts_do_not_depend_on_other_rows():
 
 
 def test_decimal_arithmetic_is_scored_in_the_precision_of_its_configuration():
-    places = {"precision": 4, "min_num_decimal_places": 2, "max_num_decimal_places": 2}
-    entry, problem = entry_of("decimal_arithmetic", **places)
+    config = {"precision": 4, "min_num_decimal_places": 2, "max_num_decimal_places": 2}
+    entry, problem = entry_of("decimal_arithmetic", **config)
     nearly = Decimal(entry["answer"]) + Decimal("0.010004")  # a hundredth off in four digits
     for precision in (12, 4):
         assert ReasoningGymVerifier().verify(problem, f"{nearly}").success

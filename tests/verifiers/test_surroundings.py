@@ -88,8 +88,8 @@ def test_missing_sandbox_still_forbids_starting_processes(no_bubblewrap, make_pr
         worker = await WorkerProcess.spawn(built_in=True)
         try:
             await worker.prepare("bare:Peek", {})
-            asked = {"problem": make_problem().model_dump(), "completion": expression, "limit_s": 9.0}
-            return (await worker.request(frames.pack(asked), 9.0))["verdict"]["answer"]
+            request = {"problem": make_problem().model_dump(), "completion": expression, "limit_s": 9.0}
+            return (await worker.request(frames.pack(request), 9.0))["verdict"]["answer"]
         finally:
             await worker.end()
 

@@ -38,11 +38,11 @@ def problem() -> Problem:
 
 
 def make_problem(**fields: Any) -> Problem:
-    """In HumanEval's form: the larger of two numbers."""
+    """Return a problem in HumanEval's form: the larger of two numbers."""
     prompt = 'def larger(a, b):\n    """The larger of two numbers.\n\n    >>> larger(1, 2)\n    2\n    """\n'
-    given = {
+    defaults = {
         "entry_point": "larger",
         "test": "def check(candidate):\n    assert candidate(3, 5) == 5\n    assert candidate(7, 5) == 7\n",
         "canonical_solution": "    if a > b:\n        return a\n    return b\n",
     }
-    return Problem(instance_id="larger", prompt=prompt, fields={**given, **fields})
+    return Problem(instance_id="larger", prompt=prompt, fields={**defaults, **fields})

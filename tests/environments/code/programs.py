@@ -1,4 +1,4 @@
-"""Programs with tests that plain Python passes, and programs that would cheat."""
+"""Programs that pass their tests in plain Python, and programs that cheat."""
 
 # ruff: noqa: E501 - a line of a program that is long is a line of the table
 
@@ -314,7 +314,7 @@ PLAIN: dict[str, tuple[str, str]] = {
         "assert f(LIMIT) == math.sqrt(3)\ntry: f(4)\nexcept Bad: pass\nelse: assert False\n",
     ),
 }
-"""Code and tests by what they use; all pass where the tests stand behind the code in one file."""
+"""Code and tests by the features that they use; all pass if the tests follow the code in one file."""
 
 CHEATS: dict[str, tuple[str, str]] = {
     "equal to everything": ("class A:\n    def __eq__(self, o): return True\ndef f(x): return A()", "assert f(1) == 2"),

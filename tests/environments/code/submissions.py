@@ -1,4 +1,4 @@
-"""Code that is right, code that cheats or attacks, and how it is judged."""
+"""Code that is right, cheats or attacks, with its expected verdicts."""
 
 from __future__ import annotations
 

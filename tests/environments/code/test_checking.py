@@ -128,16 +128,16 @@ def test_state_arguments_and_exceptions_are_as_in_one_process(python: SandboxedP
 
 
 def test_prelude_is_available_to_code_and_tests(python: SandboxedPython) -> None:
-    given = "from typing import List\ndef double(n): return 2 * n\ndef f(x: List[int]): 'stub'\n"
+    prelude = "from typing import List\ndef double(n): return 2 * n\ndef f(x: List[int]): 'stub'\n"
     tests = "def check(candidate):\n    assert candidate([1]) == double(1)\n"
-    found = checker(python, given).check(
+    outcomes = checker(python, prelude).check(
         [
             Case("def f(x: List[int]): return double(x[0])", tests),
             Case("def double(n): return 0\ndef f(x): return 0", tests),
             Case("", tests),
         ]
     )
-    assert [each.reason for each in found] == ["passed", "wrong", "load"]
+    assert [each.reason for each in outcomes] == ["passed", "wrong", "load"]
 
 
 @pytest.mark.slow
@@ -151,7 +151,7 @@ def test_hostile_code_fails_and_later_code_still_passes(python: SandboxedPython,
 
 
 def test_no_memory_and_no_file_holds_the_tests(python: SandboxedPython) -> None:
-    """The code searches all that it can read, its own memory too; the same search finds what is there."""
+    """The code searches all that it can read, including its own memory; the search finds a planted text."""
     assert judge(python, SEARCH, SEARCHED.format("=="), secret=True) == CaseOutcome("passed")
     planted = "planted = 'Quetzalcoatl'\n" + SEARCH
     assert judge(python, planted, SEARCHED.format("!="), secret=True) == CaseOutcome("passed")
@@ -159,7 +159,7 @@ def test_no_memory_and_no_file_holds_the_tests(python: SandboxedPython) -> None:
 
 
 class Silent:
-    """Python that is not there."""
+    """A sandbox without Python."""
 
     timeout_s = 1.0
 
@@ -167,7 +167,7 @@ class Silent:
         self.done = done
 
     def run(self, program: str, *, stdin: str = "", timeout_s: float | None = None) -> Execution:
-        self.given = json.loads(stdin.partition("\n")[2])
+        self.batch = json.loads(stdin.partition("\n")[2])
         return self.done
 
 
@@ -181,7 +181,7 @@ def test_sandbox_without_python_is_an_error(returncode: int) -> None:
 def test_unsigned_outcome_is_ignored() -> None:
     forged = 'outcomes 00 [{"reason": "passed", "failures": []}]\noutcomes\noutcomes \udcff x\n'
     silent = Silent(Execution(output=forged, returncode=137))
-    found = checker(silent).check([Case(RIGHT, TRUTH, secret=True), Case(RIGHT, TRUTH)])  # type: ignore[arg-type]
-    assert found == [CaseOutcome("ended"), CaseOutcome("ended", ("the process of the tests was ended",))]
+    outcomes = checker(silent).check([Case(RIGHT, TRUTH, secret=True), Case(RIGHT, TRUTH)])  # type: ignore[arg-type]
+    assert outcomes == [CaseOutcome("ended"), CaseOutcome("ended", ("the process of the tests was ended",))]
     late = Silent(Execution(output="", returncode=124, timed_out=True))
     assert checker(late).check([Case(RIGHT, TRUTH, secret=True)]) == [CaseOutcome("time")]  # type: ignore[arg-type]

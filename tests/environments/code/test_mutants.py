@@ -22,7 +22,7 @@ def test_each_mutation_changes_one_place() -> None:
         "import os\ndef f(a: int=1) -> bool:\n    'a text'\n"
         "    if a < 2 and (not a):\n        return min(a, -3)\n    return f'{a}' + 'b'\n"
     )
-    wanted = """
+    expected = """
     if not (a < 2 and (not a)):
     if a < 2 or not a:
     if a <= 2 and (not a):
@@ -42,7 +42,7 @@ def test_each_mutation_changes_one_place() -> None:
         lines = mutated.splitlines()
         (line,) = [new for old, new in zip(before, lines, strict=True) if old != new]
         changed.append(line.strip())
-    assert sorted(changed) == sorted(line.strip() for line in wanted.strip().splitlines())
+    assert sorted(changed) == sorted(line.strip() for line in expected.strip().splitlines())
 
 
 def test_mutants_terminate_and_fail_the_ground_truth(python: SandboxedPython, problem: Problem) -> None:

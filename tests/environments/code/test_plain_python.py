@@ -1,4 +1,4 @@
-"""Programs are judged as plain Python does, but where they decide on themselves."""
+"""Verdicts equal those of plain Python, except for programs that forge equality."""
 
 from __future__ import annotations
 

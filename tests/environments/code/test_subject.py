@@ -12,12 +12,12 @@ from tests.environments.code.conftest import make_problem
 
 
 def mbpp(**fields: Any) -> Problem:
-    given = {
+    defaults = {
         "code": "import re\ndef first_word(text):\n    return re.split(' ', text)[0]\n",
         "test_list": ["assert first_word('a b') == 'a'", "assert first_word(str(1)) == '1'"],
         "test_setup_code": "",
     }
-    return Problem(instance_id="601", prompt="Write a function to find the first word.", fields={**given, **fields})
+    return Problem(instance_id="601", prompt="Write a function to find the first word.", fields={**defaults, **fields})
 
 
 def test_a_problem_of_human_eval() -> None:

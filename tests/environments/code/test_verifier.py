@@ -195,5 +195,5 @@ def test_problem_without_usable_tests_has_a_reason(fields: dict[str, Any], fault
         ("Yes", "YES", False),
     ],
 )
-def test_outputs_are_compared_word_by_word(output: str, wanted: str, same: bool) -> None:
-    assert is_same_output(output, wanted) is same
+def test_outputs_are_compared_word_by_word(output: str, expected: str, same: bool) -> None:
+    assert is_same_output(output, expected) is same

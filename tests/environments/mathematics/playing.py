@@ -1,4 +1,4 @@
-"""What the tests of mathematics play with: verifiers at hand, and episodes by hand."""
+"""Play episodes of mathematics in tests, with verifiers in this process."""
 
 from rollmill.environments.mathematics.environment import MathEnvironment, MathSettings
 from rollmill.environments.tools import Tools
@@ -11,13 +11,13 @@ class Verifiers:
     """A real `Verification` in this process."""
 
     def __init__(self):
-        self._made = {}
+        self._verifiers = {}
 
     def verify(self, verifier, problem, completion):
-        if verifier not in self._made:
-            self._made[verifier] = make_verifier(verifier)
+        if verifier not in self._verifiers:
+            self._verifiers[verifier] = make_verifier(verifier)
         try:
-            return self._made[verifier].verify(problem, completion)
+            return self._verifiers[verifier].verify(problem, completion)
         except Exception as error:
             raise VerifierFailed("verifier_raised", describe(error)) from error
 
@@ -26,7 +26,7 @@ VERIFIERS = Verifiers()
 
 
 class NoPython:
-    """For episodes in which nobody writes a program."""
+    """A runner for episodes without programs."""
 
     def run(self, program, *, stdin="", timeout_s=None):
         raise AssertionError(f"a program was run: {program}")
@@ -36,16 +36,16 @@ def problem(answer="918273", **fields):
     return Problem(instance_id="p", prompt="What is it?", answer=answer, fields=fields)
 
 
-def new(given=None, python=None, **settings):
+def new(custom_problem=None, python=None, **settings):
     tools = Tools(python=python or NoPython(), verification=VERIFIERS)
-    return MathEnvironment.make(given or problem(), 0, MathSettings(**settings), tools)
+    return MathEnvironment.make(custom_problem or problem(), 0, MathSettings(**settings), tools)
 
 
-def say(environment, *said):
-    """The agents' steps, in turn order from the first agent on, until the episode is done."""
+def say(environment, *completions):
+    """Apply completions in turn order, from the first agent on, and return the steps."""
     steps = []
     names = environment.turn_order
-    for number, text in enumerate(said):
+    for number, text in enumerate(completions):
         assert not environment.done
         agent = environment.agents[names[number % len(names)]]
         agent.prompt()

@@ -197,8 +197,8 @@ def test_any_text_is_a_step(text):
 
 
 def test_unusable_problem_is_refused_with_a_reason():
-    def fault(given, **settings):
-        return MathEnvironment.problem_fault(MathSettings(**settings), given)
+    def fault(custom_problem, **settings):
+        return MathEnvironment.problem_fault(MathSettings(**settings), custom_problem)
 
     assert fault(problem()) is None
     assert fault(problem(None)) == "there is no answer"

@@ -1,4 +1,4 @@
-"""The problems that the environment brings, played by those who know and by those who guess."""
+"""Built-in problems of mathematics, played by the policies `oracle` and `random`."""
 
 import asyncio
 import random

@@ -50,10 +50,10 @@ def test_a_folder_of_texts_is_read_in_order(tmp_path):
 
 
 def test_the_hash_is_of_the_content_alone(tmp_path):
-    one = rows(tmp_path / "one.jsonl", {"id": "a", "title": "", "text": "x"}, {"id": "b", "text": "y"})
+    first = rows(tmp_path / "one.jsonl", {"id": "a", "title": "", "text": "x"}, {"id": "b", "text": "y"})
     same = rows(tmp_path / "same.jsonl", {"text": "x", "id": "a"}, {"id": "b", "text": "y", "more": 1})
     other = rows(tmp_path / "other.jsonl", {"id": "b", "text": "y"}, {"id": "a", "text": "x"})
-    assert corpus_sha256(one) == corpus_sha256(same) != corpus_sha256(other)
+    assert corpus_sha256(first) == corpus_sha256(same) != corpus_sha256(other)
     assert re.fullmatch("[0-9a-f]{64}", corpus_sha256(""))
 
 

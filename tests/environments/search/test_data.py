@@ -1,4 +1,4 @@
-"""The corpus and the questions that ship."""
+"""The built-in corpus and questions."""
 
 import orjson
 import pytest
@@ -15,8 +15,8 @@ QUESTIONS = [orjson.loads(line) for line in OWN_QUESTIONS.read_bytes().splitline
 
 @pytest.fixture(scope="module")
 def index():
-    with open_index("") as made:
-        yield made
+    with open_index("") as built:
+        yield built
 
 
 def words(text):
@@ -27,7 +27,7 @@ def subject(document):
     return set(words(document.title).split()) - {"opera", "frigate", "of"}
 
 
-def found(index, queries):
+def find_ids(index, queries):
     return {document.id for query in queries for document in index.search(query, TOP_K)}
 
 
@@ -56,7 +56,7 @@ def test_answer_is_in_the_last_document_but_not_the_question(question):
 
 
 def test_two_documents_are_linked_by_a_name():
-    """The subject of one stands in the other: who read the first knows what to look for next."""
+    """The second document's subject is named in the first: the first tells which query comes next."""
     for question in QUESTIONS:
         if len(question["supports"]) == 2:
             first, second = (DOCUMENTS[support] for support in question["supports"])
@@ -65,13 +65,13 @@ def test_two_documents_are_linked_by_a_name():
 
 def test_the_queries_find_the_documents(index):
     for question in QUESTIONS:
-        assert set(question["supports"]) <= found(index, question["queries"]), question["id"]
+        assert set(question["supports"]) <= find_ids(index, question["queries"]), question["id"]
 
 
 def test_the_question_alone_finds_one_document_but_often_not_two(index):
     both = 0
     for question in QUESTIONS:
-        hits = found(index, [question["question"]]) >= set(question["supports"])
+        hits = find_ids(index, [question["question"]]) >= set(question["supports"])
         if len(question["supports"]) == 1:
             assert hits, question["id"]
         else:

@@ -35,24 +35,24 @@ FIELDS = {
 
 @pytest.fixture(scope="module")
 def index():
-    with FullTextIndex(DOCUMENTS) as made:
-        yield made
+    with FullTextIndex(DOCUMENTS) as built:
+        yield built
 
 
 @pytest.fixture(scope="module")
 def own_index():
-    with open_index("") as made:
-        yield made
+    with open_index("") as built:
+        yield built
 
 
 @pytest.fixture(scope="module")
 def problems(tmp_path_factory):
     folder = tmp_path_factory.mktemp("problems")
-    given = SearchSettings()
+    settings = SearchSettings()
     loaded = load_problems(
-        SearchEnvironment.source(given, folder),
+        SearchEnvironment.source(settings, folder),
         folder,
-        problem_fault=lambda problem: SearchEnvironment.problem_fault(given, problem),
+        problem_fault=lambda problem: SearchEnvironment.problem_fault(settings, problem),
     )
     assert (loaded.count, loaded.quarantined) == (60, 0)
     return list(read_problems(loaded.path))
@@ -62,9 +62,9 @@ def problem(answer="Lower Wick", **fields):
     return Problem(instance_id="p", prompt="Where was the founder of Arden born?", answer=answer, fields=fields)
 
 
-def new(searcher, given=None, **values):
+def new(searcher, custom_problem=None, **values):
     return SearchEnvironment.make(
-        given or problem(**FIELDS), 0, SearchSettings(**{"top_k": 1} | values), Tools(searcher=searcher)
+        custom_problem or problem(**FIELDS), 0, SearchSettings(**{"top_k": 1} | values), Tools(searcher=searcher)
     )
 
 
@@ -83,7 +83,7 @@ def test_search_env_is_registered():
 
 
 def play_first_turn(environment):
-    """A turn whose answerer asks for more."""
+    """Play a turn whose answerer requests more."""
     say(environment, "decomposer", "<questions>Who founded Arden?</questions>")
     say(environment, "searcher", "<search>Arden founded</search>")
     say(environment, "answerer", "<more>her birthplace</more>")
@@ -211,17 +211,17 @@ def test_any_text_is_a_step(index, text):
 
 
 def test_unreachable_search_service_is_a_failure():
-    class Gone:
+    class Unreachable:
         def search(self, query, top_k):
             raise ServingError("it is gone")
 
     with pytest.raises(ServingError):
-        say(new(Gone()), "searcher", "<search>a</search>")
+        say(new(Unreachable()), "searcher", "<search>a</search>")
 
 
 def test_unusable_problem_is_refused_with_a_reason():
-    def fault(given):
-        return SearchEnvironment.problem_fault(SearchSettings(), given)
+    def fault(custom_problem):
+        return SearchEnvironment.problem_fault(SearchSettings(), custom_problem)
 
     assert fault(problem(**FIELDS)) is None
     assert fault(problem()) is None
@@ -245,11 +245,11 @@ def test_another_corpus_needs_other_questions(tmp_path):
 
 def test_the_corpus_is_part_of_the_identity(tmp_path):
     (tmp_path / "a.txt").write_text("one")
-    own, other = SearchSettings(), SearchSettings(corpus=str(tmp_path))
-    one = SearchEnvironment.identity(other)
-    assert one != SearchEnvironment.identity(own) == SearchEnvironment.identity(own)
+    built_in, other = SearchSettings(), SearchSettings(corpus=str(tmp_path))
+    first = SearchEnvironment.identity(other)
+    assert first != SearchEnvironment.identity(built_in) == SearchEnvironment.identity(built_in)
     (tmp_path / "a.txt").write_text("two")
-    assert SearchEnvironment.identity(other) != one
+    assert SearchEnvironment.identity(other) != first
 
 
 def episodes(kind, problems, searcher, folder, seed=0):

@@ -26,20 +26,20 @@ DOCUMENTS = [
 
 @pytest.fixture(scope="module")
 def index():
-    with FullTextIndex(DOCUMENTS) as made:
-        yield made
+    with FullTextIndex(DOCUMENTS) as built:
+        yield built
 
 
-def ids(found):
-    return [document.id for document in found]
+def ids(documents):
+    return [document.id for document in documents]
 
 
 def test_best_document_comes_first(index):
-    found = index.search("cat", 10)
-    assert ids(found) == ["cat", "dog"]
-    assert found[0].title == "The cat"
-    assert found[0].text == DOCUMENTS[0].text
-    assert found[0].score > found[1].score > 0
+    documents = index.search("cat", 10)
+    assert ids(documents) == ["cat", "dog"]
+    assert documents[0].title == "The cat"
+    assert documents[0].text == DOCUMENTS[0].text
+    assert documents[0].score > documents[1].score > 0
     assert ids(index.search("cat", 1)) == ["cat"]
     assert index.search("cat", 0) == []
     assert index.documents == 4
@@ -92,8 +92,8 @@ def test_a_query_without_words_finds_nothing(index):
 def test_many_threads_search_at_once(index):
     queries = ["cat", "dog", "house", "coffee"] * 100
     with ThreadPoolExecutor(16) as threads:
-        found = list(threads.map(lambda query: ids(index.search(query, 1)), queries))
-    assert found == [["cat"], ["dog"], ["house"], ["cafe"]] * 100
+        results = list(threads.map(lambda query: ids(index.search(query, 1)), queries))
+    assert results == [["cat"], ["dog"], ["house"], ["cafe"]] * 100
 
 
 def test_closed_index_leaves_no_files():
@@ -140,7 +140,7 @@ def test_a_large_corpus_takes_little_memory_and_time():
 
     def documents():
         for number in range(30_000):
-            text = " ".join(words[(number * 7919 + place * place * 104729) % 20_000] for place in range(100))
+            text = " ".join(words[(number * 7919 + position * position * 104729) % 20_000] for position in range(100))
             yield CorpusDocument(str(number), words[number % 20_000], f"the house of {text}")
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -12,7 +12,7 @@ from tests.inference.raw_server import RawServer
 
 
 class Service:
-    """Answers in turn with what it was given; the last one for ever."""
+    """Sends its responses in turn, and repeats the last one."""
 
     def __init__(self, *answers):
         self.answers = list(answers)
@@ -34,7 +34,7 @@ class Service:
         self._server.__exit__(*error)
 
 
-def found(*items):
+def response(*items):
     return {"result": [list(items)]}
 
 
@@ -55,7 +55,7 @@ def searching(request):
 
 
 def test_the_protocol_of_search_r1(searching):
-    with Service(found(ITEM, {**ITEM, "score": 3})) as service:
+    with Service(response(ITEM, {**ITEM, "score": 3})) as service:
         documents = searching(service, token=SecretStr("k")).search(" a query \ud800", 1)
         assert documents == [Document("12", "A title", "The text\nof it", 7.5)]
         assert service.bodies == [{"queries": ["a query ?"], "topk": 1, "return_scores": True}]
@@ -64,7 +64,9 @@ def test_the_protocol_of_search_r1(searching):
 
 def test_other_shapes_of_documents(searching):
     with Service(
-        found({"id": 3, "title": "T", "text": "x"}, {"document": {"contents": "no id"}, "score": "0.5"}, {"text": "y"})
+        response(
+            {"id": 3, "title": "T", "text": "x"}, {"document": {"contents": "no id"}, "score": "0.5"}, {"text": "y"}
+        )
     ) as service:
         assert searching(service).search("q", 5) == [
             Document("3", "T", "x", -1.0),
@@ -74,7 +76,7 @@ def test_other_shapes_of_documents(searching):
 
 
 def test_empty_query_is_not_sent(searching):
-    with Service(found()) as service:
+    with Service(response()) as service:
         searcher = searching(service)
         assert searcher.search("  ", 3) == searcher.search("a", 0) == []
         assert service.bodies == []
@@ -83,7 +85,7 @@ def test_empty_query_is_not_sent(searching):
 
 def test_transient_failures_are_retried(searching, monkeypatch):
     monkeypatch.setattr(backoff, "_LONGEST_BACKOFF_S", 0.01)
-    with Service((500, b"oh"), (503, b"busy"), (502, b""), found(ITEM)) as service:
+    with Service((500, b"oh"), (503, b"busy"), (502, b""), response(ITEM)) as service:
         assert len(searching(service).search("q", 3)) == 1
         assert len(service.bodies) == 4
 

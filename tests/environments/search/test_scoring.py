@@ -6,7 +6,7 @@ from rollmill.environments.search.scoring import is_exact_match, normalized
 
 
 @pytest.mark.parametrize(
-    ("given", "wanted"),
+    ("answer", "expected"),
     [
         ("The Grinder", "the grinder"),
         ("  a   barometer. ", "barometer"),
@@ -24,12 +24,12 @@ from rollmill.environments.search.scoring import is_exact_match, normalized
         ("50%", "50"),
     ],
 )
-def test_case_punctuation_articles_and_spaces_are_ignored(given, wanted):
-    assert is_exact_match(given, [wanted])
+def test_case_punctuation_articles_and_spaces_are_ignored(answer, expected):
+    assert is_exact_match(answer, [expected])
 
 
 @pytest.mark.parametrize(
-    ("given", "wanted"),
+    ("answer", "expected"),
     [
         ("Saltwick Regis", "Saltwick"),
         ("Saltwick", "Saltwick Regis"),
@@ -50,8 +50,8 @@ def test_case_punctuation_articles_and_spaces_are_ignored(given, wanted):
         ("...", "!"),
     ],
 )
-def test_part_of_or_more_than_the_answer_is_wrong(given, wanted):
-    assert not is_exact_match(given, [wanted])
+def test_part_of_or_more_than_the_answer_is_wrong(answer, expected):
+    assert not is_exact_match(answer, [expected])
 
 
 def test_every_accepted_answer_is_right():

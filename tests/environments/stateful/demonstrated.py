@@ -1,4 +1,4 @@
-"""Episodes without a model, and problems for them."""
+"""Play episodes without a model, and make problems for them."""
 
 from __future__ import annotations
 
@@ -32,8 +32,10 @@ def brought(settings: StatefulSettings) -> Iterator[Problem]:
         yield Problem(instance_id=row["instance_id"], prompt=row["prompt"], fields=fields)
 
 
-def play(one: Problem, settings: StatefulSettings, kind: str, *, seed: int = 0, turns: int = 3) -> StatefulEnvironment:
-    environment = StatefulEnvironment.make(one, seed, settings, Tools())
+def play(
+    puzzle: Problem, settings: StatefulSettings, kind: str, *, seed: int = 0, turns: int = 3
+) -> StatefulEnvironment:
+    environment = StatefulEnvironment.make(puzzle, seed, settings, Tools())
     rng = random.Random(seed)
     for _ in range(turns):
         for name in environment.turn_order:
@@ -45,7 +47,7 @@ def play(one: Problem, settings: StatefulSettings, kind: str, *, seed: int = 0, 
 
 
 def fewest_actions(world: World[Any], start: Any) -> int:
-    """Breadth first, by nothing but the rules."""
+    """Find the shortest plan by breadth-first search, with nothing but the rules."""
     distance = {start: 0}
     queue = deque([start])
     while queue:

@@ -23,7 +23,7 @@ from rollmill.problems import load_problems, read_problems
 from tests.environments.stateful.demonstrated import CORRIDOR, begin, brought, play, problem
 
 CORNER = {"grid": ["#######", "#--@--#", "#--$-.#", "#-----#", "#######"]}
-"""Pushed down, the box stands at a wall and never reaches its goal."""
+"""A puzzle whose box, once pushed down, is at a wall and cannot reach its goal."""
 
 
 def test_environment_is_registered():
@@ -34,8 +34,8 @@ def test_environment_is_registered():
 def test_the_oracle_solves_every_problem_and_the_random_policy_none(name):
     chosen = StatefulSettings(world=name, problems=12)
     problems = list(brought(chosen))
-    assert [play(one, chosen, "oracle").success for one in problems] == [True] * 12
-    assert sum(play(one, chosen, "random", seed=seed).success for seed, one in enumerate(problems)) == 0
+    assert [play(puzzle, chosen, "oracle").success for puzzle in problems] == [True] * 12
+    assert sum(play(puzzle, chosen, "random", seed=seed).success for seed, puzzle in enumerate(problems)) == 0
 
 
 @pytest.mark.slow
@@ -44,13 +44,13 @@ def test_the_oracle_solves_every_problem_and_the_random_policy_none(name):
 def test_oracle_takes_the_shortest_path_and_random_finds_none(name, difficulty):
     chosen = StatefulSettings(world=name, difficulty=difficulty, problems=40, single_agent=True)
     problems = list(brought(chosen))
-    assert len({orjson.dumps(one.fields["state"]) for one in problems}) >= 39
-    for one in problems:
-        assert StatefulEnvironment.problem_fault(chosen, one) is None
-        solved = play(one, chosen, "oracle")
+    assert len({orjson.dumps(puzzle.fields["state"]) for puzzle in problems}) >= 39
+    for puzzle in problems:
+        assert StatefulEnvironment.problem_fault(chosen, puzzle) is None
+        solved = play(puzzle, chosen, "oracle")
         assert solved.success is True
-        assert solved._game.used == one.fields["optimal_length"]
-    lucky = sum(play(one, chosen, "random", seed=seed).success for seed, one in enumerate(problems))
+        assert solved._game.used == puzzle.fields["optimal_length"]
+    lucky = sum(play(puzzle, chosen, "random", seed=seed).success for seed, puzzle in enumerate(problems))
     assert lucky <= 1
 
 
@@ -58,11 +58,11 @@ def test_problems_are_loaded_as_they_were_made(tmp_path):
     chosen = StatefulSettings(world="mixed", problems=10)
     source = StatefulEnvironment.source(chosen, tmp_path / "made")
     loaded = load_problems(
-        source, tmp_path / "run", problem_fault=lambda one: StatefulEnvironment.problem_fault(chosen, one)
+        source, tmp_path / "run", problem_fault=lambda puzzle: StatefulEnvironment.problem_fault(chosen, puzzle)
     )
     problems = list(read_problems(loaded.path))
-    assert [one.fields["world"] for one in problems] == [*NAMES, *NAMES]
-    assert all(play(one, chosen, "oracle").success for one in problems)
+    assert [puzzle.fields["world"] for puzzle in problems] == [*NAMES, *NAMES]
+    assert all(play(puzzle, chosen, "oracle").success for puzzle in problems)
     assert problems[3].instance_id == "eight_queens-medium-0-3"
     written = Path(source.dataset).read_bytes()
     StatefulEnvironment.source(StatefulSettings(world="mixed", problems=12), tmp_path / "more")
@@ -191,11 +191,11 @@ def test_last_valid_list_is_used(message, done):
         st.lists(st.text()).map(lambda texts: f"<actions>{orjson.dumps(texts).decode()}</actions><plan>{texts}</plan>"),
     ),
 )
-def test_no_agent_text_raises(world, said):
+def test_no_agent_text_raises(world, text):
     environment = begin(*world)
     for name in environment.turn_order:
         environment.agents[name].prompt()
-        step = environment.agents[name].act(said)
+        step = environment.agents[name].act(text)
         assert math.isfinite(step.reward)
         orjson.dumps(dict(step.info))
         orjson.dumps(environment.agents[name].prompt())
@@ -203,10 +203,10 @@ def test_no_agent_text_raises(world, said):
 
 
 def test_demonstrations_are_the_same_each_time_and_legal():
-    for one in brought(StatefulSettings(world="mixed", problems=5)):
+    for puzzle in brought(StatefulSettings(world="mixed", problems=5)):
         message = []
         for _ in range(2):
-            environment = StatefulEnvironment.make(one, 0, StatefulSettings(), Tools())
+            environment = StatefulEnvironment.make(puzzle, 0, StatefulSettings(), Tools())
             acting = environment.agents["tool_caller"]
             message.append((acting.oracle(), acting.random(random.Random(1))))
             assert acting.act(message[-1][1]).info["invalid"] is None
@@ -231,5 +231,5 @@ def test_demonstrations_are_the_same_each_time_and_legal():
     ],
 )
 def test_unplayable_problem_has_a_reason(fields, fault):
-    one = problem("x", {}).model_copy(update={"fields": fields})
-    assert StatefulEnvironment.problem_fault(StatefulSettings(), one) == fault
+    puzzle = problem("x", {}).model_copy(update={"fields": fields})
+    assert StatefulEnvironment.problem_fault(StatefulSettings(), puzzle) == fault

@@ -39,7 +39,7 @@ def easy(name: str, seed: int) -> World[Any]:
 
 
 def unchanging(name: str, stored: dict[str, Any]) -> Any:
-    """What no action may change."""
+    """Return the properties that no action may change."""
     if name == "blocksworld":
         blocks = "".join(map("".join, stored["stacks"])) + (stored["held"] or "")
         return sorted(blocks), stored["goal"]
@@ -132,10 +132,10 @@ def test_every_legal_action_is_read_in_any_spelling(name):
 def test_the_same_seed_makes_the_same_puzzle(name, difficulty):
     if (name, difficulty) == ("sokoban", "hard"):
         difficulty = "easy"  # the slow test makes hard ones
-    one, two, other = (WORLDS[name].generate(random.Random(seed), difficulty) for seed in ("a", "a", "b"))
-    assert one.dump(one.start) == two.dump(two.start)
-    assert one.dump(one.start) != other.dump(other.start)
-    assert one.plan(one.start) == two.plan(two.start)
+    first, again, other = (WORLDS[name].generate(random.Random(seed), difficulty) for seed in ("a", "a", "b"))
+    assert first.dump(first.start) == again.dump(again.start)
+    assert first.dump(first.start) != other.dump(other.start)
+    assert first.plan(first.start) == again.plan(again.start)
 
 
 @pytest.mark.parametrize("seed", range(25))
@@ -158,11 +158,11 @@ def test_plans_for_blocks_are_shortest(seed):
     rng = random.Random(seed)
 
     def stacks() -> Any:
-        found: list[tuple[str, ...]] = [()] * 4
+        stacks: list[tuple[str, ...]] = [()] * 4
         for block in rng.sample("ABCDE", 5):
-            place = rng.randrange(4)
-            found[place] = (*found[place], block)
-        return arranged(found)
+            index = rng.randrange(4)
+            stacks[index] = (*stacks[index], block)
+        return arranged(stacks)
 
     world = Blocksworld(Blocks(stacks()), stacks())
     state = world.start
@@ -196,8 +196,8 @@ def test_plans_for_queens_are_shortest(rows):
 
 
 def test_eight_queens_plan_keeps_the_most_queens():
-    one, two = ["q.......", ".q......"], ["q.......", ".....q.."]
-    for rows, kept in ((one, 1), (two, 2)):
+    first, second = ["q.......", ".q......"], ["q.......", ".....q.."]
+    for rows, kept in ((first, 1), (second, 2)):
         world = EightQueens.parse({"grid": [*rows, *["........"] * 6]})
         assert world.distance(world.start) == (2 - kept) + (8 - kept)
         assert len([action for action in world.plan(world.start) if action.startswith("remove")]) == 2 - kept

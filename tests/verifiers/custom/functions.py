@@ -1,4 +1,4 @@
-"""Verifiers that are functions, and what is none."""
+"""Functions that are verifiers, and objects that are not."""
 
 from decimal import Decimal
 from functools import partial, wraps
@@ -63,8 +63,8 @@ class Called:
 
 
 @wraps(value)
-def wrapped(*given):
-    return value(*given)
+def wrapped(*arguments):
+    return value(*arguments)
 
 
 partly = partial(value)

@@ -1,4 +1,4 @@
-"""A verifier of a user's own that does whatever the completion tells it to."""
+"""A user's verifier that obeys the completion."""
 
 import contextlib
 import os
@@ -74,7 +74,7 @@ class Unruly:
         return _verdict(answer="printed")
 
     def garbles(self, argument, problem):
-        """Writes to all it has, the pipe of replies among that."""
+        """Write to all open file descriptors, including the pipe of replies."""
         for file in range(3, 64):
             with contextlib.suppress(OSError):
                 os.write(file, bytes.fromhex(argument))
@@ -87,7 +87,7 @@ class Unruly:
         return _verdict(answer="parent" if child else "child")
 
     def orphans(self, argument, problem):
-        """Leaves a child in the worker's group, which holds its file descriptors, and dies."""
+        """Leave a child in the worker's process group, which keeps its file descriptors open, and die."""
         subprocess.Popen(["sleep", "4242.25"], close_fds=False)
         os._exit(1)
 

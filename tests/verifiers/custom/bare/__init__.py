@@ -1,4 +1,4 @@
-"""The scorers themselves, in the worker of a built-in verifier: no check of an answer comes before them."""
+"""Call scorers directly in the worker of a built-in verifier, without the check of answers."""
 
 import os
 
@@ -12,7 +12,7 @@ verifier = reasoning_gym_score.ReasoningGymVerifier()
 
 
 class Peek:
-    """What is around a verifier that has no fork."""
+    """Reports the environment of a verifier that runs without a fork."""
 
     name = "peek"
     version = "1"
