@@ -21,6 +21,7 @@ def last_boxed(text: str) -> str | None:
             opened.append(None)
         elif mark[0] == "}" and opened:
             start = opened.pop()
+            # Boxes are closed from the inside out: a later end with an earlier start is an outer box, which is skipped.
             if start is not None and start > begin and (content := text[start : mark.start()].strip()):
                 last, begin = content, start
     return None if last is None else encodable(last)

@@ -118,7 +118,7 @@ def _commands(program: bytes, stdin: bytes) -> list[str]:
                 commands.append([])
                 room = _AT_ONCE
     if stdin and commands[-1]:
-        commands.append([])
+        commands.append([])  # the last command's arguments, which the program can read, must not contain stdin
     commands[-1] += [f"exec < {_STDIN}", f"rm {_STDIN}", f"exec python3 -s -B {_PROGRAM}"]
     return [f"set -o pipefail; {' && '.join(each)}" for each in commands]
 

@@ -15,7 +15,7 @@ class Settings(BaseModel):
 
 
 @pytest.mark.parametrize(
-    ("path", "expected"),
+    ("values", "expected"),
     [
         ({}, {"words": "{here}/words.txt"}),
         ({"words": "/there/w", "more": "m"}, {"words": "/there/w", "more": "{here}/m"}),

@@ -132,6 +132,7 @@ def _signed_line(output: str, key: bytes) -> list[dict[str, Any]] | None:
         if line.startswith("outcomes ") and line.count(" ") >= 2:
             _, signed, payload = line.split(" ", 2)
             expected = hashlib.blake2b(payload.encode(errors="replace"), key=key).hexdigest()
+            # Any program can print such a line, but only the judge knows the key.
             if secrets.compare_digest(signed.encode(errors="replace"), expected.encode()):
                 outcomes: list[dict[str, Any]] = json.loads(payload)
                 return outcomes
@@ -146,5 +147,6 @@ def _require_set_up(done: Execution) -> None:
 
 def _outcome(outcome: dict[str, Any], case: Case) -> CaseOutcome:
     reason = outcome["reason"]
+    # Failures of secret tests would show them to the agent; a load failure is the code's own.
     shown = not case.secret or reason == "load"
     return CaseOutcome(reason, tuple(map(encodable, outcome["failures"])) if shown else ())

@@ -42,7 +42,7 @@ def mutations(source: str) -> Iterator[str]:
             return
         index += 1
         after = ast.unparse(ast.fix_missing_locations(tree))
-        if after != before:
+        if after != before:  # a mutation may be without effect, such as "" for ""
             yield after
 
 
@@ -64,6 +64,7 @@ def _find(subject: Subject, checker: Checker, count: int) -> tuple[str, ...]:
     random.Random(reference).shuffle(candidates)
     candidates = candidates[:_TRIED]
     killed: list[str] = []
+    # In batches, since most mutations are detected and the rest need not be run.
     while candidates and len(killed) < count:
         tried, candidates = candidates[:_TRIED_AT_ONCE], candidates[_TRIED_AT_ONCE:]
         killed += _detected(tried, subject, checker, limit_s)
@@ -92,6 +93,7 @@ class _Mutator(ast.NodeTransformer):
         self.done = False
 
     def visit(self, node: ast.AST) -> ast.AST:
+        # The parts of an f-string are constants whose mutation may not be valid syntax.
         if self.done or isinstance(node, ast.Import | ast.ImportFrom | ast.JoinedStr):
             return node
         for mutated in _alternatives(node):

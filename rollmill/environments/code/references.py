@@ -32,6 +32,7 @@ class ResultCache(Generic[ResultT]):
                 future = self._results[key] = Future()
                 while len(self._results) > _KEPT:
                     self._results.popitem(last=False)
+        # Outside of the lock, so that other problems are not blocked; callers of the same key wait for the future.
         if is_first:
             try:
                 future.set_result(find())

@@ -136,7 +136,7 @@ def _is_same_word(actual: str, expected: str) -> bool:
     if actual == expected:
         return True
     if "." not in expected:
-        return False
+        return False  # integers and words must be the same
     try:
         number, target = float(actual), float(expected)
     except ValueError:
@@ -153,6 +153,7 @@ def _run(python: PythonRunner, code: str, inputs: list[str], seconds: float) -> 
         inputs: Standard input of each run.
         seconds: Time limit of each run.
     """
+    # The program cannot know the mark in advance, so that it cannot print a line of outcomes itself.
     mark = secrets.token_hex(16)
     batch = {"code": code, "inputs": inputs, "seconds": seconds, "most": _MOST_OUTPUT // len(inputs), "mark": mark}
     done = python.run(_RUNNER, stdin=json.dumps(batch) + "\n", timeout_s=len(inputs) * seconds + _START_S)
@@ -204,6 +205,7 @@ def _call(arguments: Any, result: Any) -> tuple[list[Any], Any]:
     if isinstance(arguments, str):
         arguments = [json.loads(line) for line in arguments.split("\n") if line.strip()]
         result = json.loads(result) if isinstance(result, str) else result
+    # LiveCodeBench: one JSON value per line for each argument. APPS: a list of arguments.
     elif isinstance(result, list) and len(result) == 1:
         result = result[0]
     if not isinstance(arguments, list):

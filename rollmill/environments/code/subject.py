@@ -110,7 +110,7 @@ def _read_prelude(problem: Problem) -> str:
     if tree and any(isinstance(node, ast.FunctionDef | ast.ClassDef) for node in tree.body):
         parts.append(prompt)
     prelude = "\n".join(parts)
-    return prelude if _parse(prelude) else ""
+    return prelude if _parse(prelude) else ""  # the parts may parse alone, but not together
 
 
 def _read_reference(problem: Problem, entry: str) -> str | None:
@@ -119,6 +119,7 @@ def _read_reference(problem: Problem, entry: str) -> str | None:
         if not isinstance(value, str) or not value.strip():
             continue
         prompt = problem.prompt if isinstance(problem.prompt, str) else ""
+        # HumanEval's solution is the function's body only.
         for program in (value, prompt + value):
             if find_function(_parse(program), entry) or (entry in _defined(_parse(program))):
                 return program

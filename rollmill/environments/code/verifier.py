@@ -221,6 +221,7 @@ def _find_failure(python: PythonRunner, problem: Problem, tests: Subject | Stdin
             return "there is no program"
         if _are_pairs(problem, tests):
             code = as_function(code, tests.entry)
+        # Secret, so that the verdict's reason, which later prompts may contain, does not quote the tests.
         (outcome,) = checker.check([Case(code, tests.truth, secret=True)])
         return None if outcome.passed else "; ".join([outcome.reason, *outcome.failures])
     reference = _reference(problem)

@@ -59,6 +59,7 @@ class Decomposer:
         most = self._state.settings.max_queries
         self._state.parts = lines[:most]
         self._state.faults.pop(DECOMPOSER, None)
+        # These searches only score the sub-questions; their documents are not added to the state.
         hits = [document for part in self._state.parts for document in self._state.search(part)]
         return Step(
             self._state.support_share(hits), {"questions": self._state.parts, "left_out": max(len(lines) - most, 0)}

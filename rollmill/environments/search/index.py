@@ -134,7 +134,7 @@ class FullTextIndex:
         try:
             yield connection
         except BaseException:
-            connection.close()
+            connection.close()  # it may have an unfinished query
             raise
         with self._lock:
             if not self._closed:
@@ -160,7 +160,7 @@ def _build(path: Path, documents: Iterable[CorpusDocument]) -> int:
             except sqlite3.IntegrityError:
                 raise InputError(f"the corpus has two documents with the id {document.id!r}") from None
             connection.execute("INSERT INTO words (rowid, title, text) VALUES (?, ?, ?)", (number, *document[1:]))
-        connection.execute("INSERT INTO words (words) VALUES ('optimize')")
+        connection.execute("INSERT INTO words (words) VALUES ('optimize')")  # merges the index for faster queries
         connection.execute("COMMIT")
     return number
 

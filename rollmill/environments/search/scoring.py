@@ -31,6 +31,7 @@ def _without_marks(word: str) -> str:
     if number:
         head = ("-" if number["sign"] else "") + ("0." if number["point"] else "")
         word = word[number.end() :]
+    # U+2212 is the minus sign, which is not in `string.punctuation`.
     kept = {mark.start() for mark in _KEPT.finditer(word)}
     return head + _MARKS.sub(lambda mark: mark[0].replace("\u2212", "-") if mark.start() in kept else "", word)
 

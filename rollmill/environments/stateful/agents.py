@@ -51,6 +51,7 @@ class Planner:
         info = {"tried": outcome.done, "fault": outcome.fault, "distance": now, "distance_after_plan": then}
         if not now:
             return Step(0.0, info)
+        # None is a dead end; a plan that leads far away is no worse than that.
         progress = -1.0 if then is None else max(-1.0, (now - then) / now)
         return Step(self._settings.plan_reward * progress, info)
 

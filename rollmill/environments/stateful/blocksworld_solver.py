@@ -34,7 +34,7 @@ def fewest_moves(stacks: Stacks, goal: Stacks, in_hand: str | None = None) -> li
     every other move may go to the table (Gupta and Nau, "On the complexity of blocks-world planning", 1992).
     """
     beneath = {block: stack[:level] for stack in goal for level, block in enumerate(stack)}
-    number = count()
+    number = count()  # breaks ties in the heap
     queue: list[tuple[int, int, Stacks, list[Move]]] = []
     if in_hand is None:
         queue.append((_estimate(stacks, beneath), next(number), stacks, []))
@@ -65,11 +65,12 @@ def _moves(stacks: Stacks, beneath: _Beneath) -> list[tuple[Move, Stacks]]:
     for stack in stacks:
         block = stack[-1]
         if stack[:-1] == beneath[block]:
-            continue
+            continue  # in its final position, together with all blocks beneath it
         rest = arranged(other[:-1] if other == stack else other for other in stacks)
         below = stack[-2] if len(stack) > 1 else None
         if final := _finally(rest, block, below, beneath):
             return [final]
+        # A block that is already on the table gains nothing by a move to the table.
         if below:
             to_table.append(_on_table(rest, block, below))
     return to_table

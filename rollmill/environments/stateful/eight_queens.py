@@ -165,15 +165,17 @@ class EightQueens:
 
         def search(at: int, queens: list[Cell], matches: int) -> None:
             nonlocal best
+            # Bound: even if every row to come keeps its queen, the best solution so far is not exceeded.
             if matches + left[at] <= best[0]:
                 return
             if at == len(rows):
                 best = (matches, frozenset(queens))
                 return
             cells = [(rows[at], c) for c in range(self._side)]
+            # Queens to keep are tried first: a good solution early makes the bound tight.
             for cell in sorted(cells, key=lambda cell: cell not in kept):
                 if not any(_attack(cell, queen) for queen in queens):
-                    search(at + 1, [*queens, cell], matches + (cell in kept))
+                    search(at + 1, [*queens, cell], matches + 1 if cell in kept else matches)
 
         search(0, sorted(self._fixed), 0)
         return best[1]

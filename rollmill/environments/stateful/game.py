@@ -58,6 +58,7 @@ class Game:
         """Apply the actions to a copy of the state, up to the first invalid one, or to the goal."""
         state, done = self.state, list[str]()
         for number, text in enumerate(actions):
+            # Actions after the goal would only cost reward, or leave the goal again.
             if self.world.is_goal(state):
                 return ActionsOutcome(state, done, None, None, len(actions) - number)
             action = self.world.read_action(text)

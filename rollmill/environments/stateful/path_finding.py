@@ -70,6 +70,7 @@ class PathFinding:
         while True:
             walls = frozenset(cell for cell in cells if rng.random() < kind.walls)
             goal = rng.choice([cell for cell in cells if cell not in walls])
+            # Start and goal are the same here: only the distances of all cells to the goal are needed.
             steps = cls((kind.side, kind.side), walls, goal, goal)._steps
             far = [cell for cell in cells if steps.get(cell, 0) >= kind.at_least]
             if far:

@@ -56,6 +56,7 @@ class Room:
         while queue:
             cell = queue.popleft()
             for direction in DIRECTIONS:
+                # To pull the box one cell, the player needs a free cell behind that one.
                 before, player = beside(cell, direction), beside(cell, direction, 2)
                 if before in self.floor and player in self.floor and before not in pushes:
                     pushes[before] = pushes[cell] + 1
@@ -78,20 +79,22 @@ def solve(room: Room, player: Cell, boxes: Boxes, limit: int = SEARCH_LIMIT) -> 
     start = (player, boxes)
     best = {start: 0}
     came: dict[_State, _Push] = {}
-    number = count()
+    number = count()  # breaks ties in the heap, since states are not ordered
     queue = [(sum(room.nearest[box] for box in boxes), next(number), start)] if boxes <= room.nearest.keys() else []
     closed: set[_State] = set()
     while queue and len(closed) < limit:
         _, _, state = heapq.heappop(queue)
         if state in closed:
-            continue
+            continue  # a longer way to a state that was expanded already
         if state[1] == room.goals:
             return _retrace(room, came, state)
         closed.add(state)
         estimate = sum(room.nearest[box] for box in state[1])
+        # Walking is free of choices that matter: only pushes make new states, each after a shortest walk.
         walks = _walk(room, *state)
         for position, (steps, _) in walks.items():
             for direction, box, behind in room.around[position]:
+                # A cell without a way to any goal is a dead end for a box.
                 if box not in state[1] or behind not in room.nearest or behind in state[1]:
                     continue
                 after = (box, state[1] - {box} | {behind})
@@ -99,7 +102,7 @@ def solve(room: Room, player: Cell, boxes: Boxes, limit: int = SEARCH_LIMIT) -> 
                 if total < best.get(after, total + 1):
                     best[after] = total
                     came[after] = _Push(state, position, direction)
-                    left = estimate - room.nearest[box] + room.nearest[behind]
+                    left = estimate - room.nearest[box] + room.nearest[behind]  # only one box has moved
                     heapq.heappush(queue, (total + left, next(number), after))
     return None
 
@@ -137,6 +140,7 @@ def _walk(room: Room, player: Cell, boxes: Boxes) -> _Walk:
 def _retrace(room: Room, came: dict[_State, _Push], state: _State) -> list[str]:
     steps: list[str] = []
     while state in came:
+        # Backwards: the push, then the walk that led to it.
         state, position, direction = came[state]
         steps.append(direction)
         reached = _walk(room, *state)

@@ -53,6 +53,7 @@ class Sudoku:
             givens = list(full)
             for cell in rng.sample(range(side * side), side * side):
                 digit, givens[cell] = givens[cell], 0
+                # A digit without which the solution is not unique has to stay.
                 if len(solutions(tuple(givens), 2)) > 1:
                     givens[cell] = digit
                 if givens.count(0) == empty:

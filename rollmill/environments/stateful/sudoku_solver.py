@@ -71,6 +71,7 @@ def _search(
         rng.shuffle(digits)
     for digit in digits:
         bit = 1 << (digit - 1)
+        # Only peers that had the candidate get it back after the recursion.
         changed = [peer for peer in peers(side)[cell] if left[peer] & bit]
         cells[cell] = digit
         for peer in changed:

@@ -182,7 +182,7 @@ def test_problem_without_usable_tests_has_a_reason(fields: dict[str, Any], fault
 
 
 @pytest.mark.parametrize(
-    ("output", "wanted", "same"),
+    ("output", "expected", "same"),
     [
         ("5\n", "5", True),
         ("1 2 \n3", "1 2\n3\n", True),

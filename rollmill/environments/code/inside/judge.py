@@ -41,6 +41,7 @@ class _Case:
             fork(lambda: run_program(Pipe(code[0], _NONE), Pipe(requests[0], replies[1])), *of_program),
             fork(lambda: run_tester(Pipe(tests[0], report[1]), Pipe(replies[0], requests[1])), *of_tester),
         ]
+        # A pipe only ends for its reader when all copies of its writing end are closed.
         for file in (*of_program, *of_tester):
             os.close(file)
         self._program = Pipe(_NONE, code[1])
@@ -69,6 +70,7 @@ def main() -> None:
     try:
         set_dumpable(False)
         number = b""
+        # Byte by byte: a larger read could take tests and key into memory before the processes are forked.
         while not number.endswith(b"\n"):
             number += os.read(0, 1)
         cases = [_Case() for _ in range(int(number))]

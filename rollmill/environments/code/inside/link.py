@@ -191,6 +191,7 @@ class Link:
             answer: dict[str, Any] = {
                 "changed": [[index, each] for index, each in enumerate(after) if each != before[index]]
             }
+            # A function that returns its argument must return the caller's own object.
             same = [index for index, each in enumerate(args) if each is value]
             return answer | ({"same": same[0]} if same else {"value": self.encode(value)})
         except ProgramEnded:
@@ -215,7 +216,7 @@ class Link:
         error = self.decode(answer.get("error"))
         if isinstance(error, Exception):
             cause = self.decode(answer.get("cause"))
-            error.__cause__ = cause if isinstance(cause, Exception) else None
+            error.__cause__ = cause if isinstance(cause, Exception) else None  # untrusted: it may be any value
             return error
         for name in answer["raised"]:
             kind = getattr(builtins, name, None)
@@ -248,7 +249,7 @@ class Link:
         if self.shared_classes.get(kind.__name__) and kind.__module__ == self.shared_classes[kind.__name__].__module__:
             return {"given": [kind.__name__, self.encode(dict(vars(value)))]}
         if isinstance(value, types.TracebackType):
-            return None
+            return None  # frames would give access to all variables
         if isinstance(value, Exception) and standard_path(kind):
             return {"error": [self.encode(kind), self.encode(list(value.args))]}
         self.check_sendable(value)

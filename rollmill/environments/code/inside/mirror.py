@@ -99,7 +99,7 @@ class RemoteClass(type):
         return is_remote(item) and bool(_request(cls, "contains", item))
 
     def __bool__(cls) -> bool:
-        return True
+        return True  # without this, `__len__` above would be asked
 
     def __repr__(cls) -> str:
         return _text(cls, "repr")
@@ -139,6 +139,7 @@ class Remote(metaclass=RemoteClass):
         return equal if equal is NotImplemented else not equal
 
     def __hash__(self) -> int:
+        # `int` makes a value of a proxy or subclass.
         return hash(int(_request(self, "hash")))
 
     def __repr__(self) -> str:
@@ -191,6 +192,7 @@ def _make_special(name: str) -> Callable[..., Any]:
         if name in _ORDER and plain:
             return NotImplemented
         result = link.special(name, self, args, kwargs)
+        # A container that also claims to contain a random value contains everything: its answer does not count.
         if name == "__contains__":
             return bool(result) and not (plain and link.special(name, self, (_random_like(args[0]),), {}))
         if name in _ARITHMETIC and plain and result is not NotImplemented:

@@ -59,6 +59,7 @@ def fork(play: Callable[[], None], *files: int) -> int:
     if pid:
         return pid
     try:
+        # Close all gaps between the descriptors that stay open.
         low = 3
         for file in sorted(files):
             os.closerange(low, file)
@@ -68,7 +69,7 @@ def fork(play: Callable[[], None], *files: int) -> int:
         for standard in range(3):
             os.dup2(nothing, standard)
         os.close(nothing)
-        random.seed(0)
+        random.seed(0)  # verdicts must not depend on chance
         play()
     finally:
         os._exit(0)

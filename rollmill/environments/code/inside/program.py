@@ -48,6 +48,7 @@ class _Program(Link):
         try:
             # Without `dont_inherit`, the `__future__` imports of this file would apply to the code.
             exec(compile(self._code["prelude"], "<given>", "exec", dont_inherit=True), names)  # noqa: S102
+            # Stubs in the prelude must not pass as the code's own functions.
             for name in self._code["names"]:
                 names.pop(name, None)
             exec(compile(self._code["code"], _FILE, "exec", dont_inherit=True), names)  # noqa: S102
@@ -55,7 +56,7 @@ class _Program(Link):
             return f"the code does not run: {describe(error)}"
         missing = [name for name in self._code["names"] if name not in names]
         self.shared_classes = shared_classes(self._code["prelude"], self._code["names"], names)
-        self.printed()
+        self.printed()  # output while loading is dropped
         return f"the code defines no {', '.join(missing)}" if missing else None
 
     def find(self, names: list[str]) -> list[dict[str, Any]]:

@@ -202,7 +202,7 @@ class _Tester:
         link.shared_classes = shared_classes(tests["prelude"], tests["names"], self._names)
         self._bind(tests["names"])
         self._candidate = self._names["candidate"] = self._names[tests["names"][0]]
-        link.calls = 0
+        link.calls = 0  # requests for names are no calls of the code
         _patch_inspect(link)
 
     def _bind(self, called: list[str]) -> None:
@@ -244,6 +244,7 @@ class _Tester:
                 self._try(lambda name=statement.name: self._names[name]())  # type: ignore[misc]
         if self._link.ended:
             self._reason = "ended"
+        # Tests that never use the code would pass for every program.
         elif not self._reason and not self._link.calls:
             self._reason, self._failures = "unused", ["the tests never call the code"]
         elif not self._reason:
