@@ -171,6 +171,7 @@ def _read_prose(text: str, choices: Choices) -> tuple[str | None, str | None]:
     lines = [line for line in text.splitlines() if line]
     if not lines:
         return None, "the answer is empty"
+    # A last line that is only a letter or a choice is the answer, unless it ends a repeated question.
     if (read := _read_line(lines[-1], choices)) and not _lists_choices(lines, choices):
         return read
     last: tuple[int, str, str] | None = None
@@ -188,6 +189,7 @@ def _read_prose(text: str, choices: Choices) -> tuple[str | None, str | None]:
             if last is None or match.end() > last[0]:
                 last = (match.end(), letter, after)
     if last:
+        # Another letter counts as a hedge only within the sentence of the statement.
         end, letter, after = last
         start = max(text.rfind(mark, 0, end) for mark in ("\n", ". ", "? ", "! ")) + 1
         sentence = text[start:end] + re.split(r"\n|(?<=[.!?])\s", after, maxsplit=1)[0]

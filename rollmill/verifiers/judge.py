@@ -258,5 +258,6 @@ def _request(config: JudgeConfig, problem: Problem, completion: str, seed: int) 
 
 
 def _delimit(name: str, mark: str, text: str) -> str:
+    # Also without the mark: a model might take a tag with another mark for the real one.
     inner = _TAG.sub("&lt;", encodable(text[:_MOST_TEXT])).replace(mark, "-" * len(mark))
     return f"<{name}_{mark}>\n{inner}\n</{name}_{mark}>"

@@ -114,6 +114,7 @@ class MathVerifier:
         text = without_struck(text)
         answer = _Answer(text, is_all_answer=tagged is not None)
         assertion = answer.assertion()
+        # "The length is 2√13 cm": the sentence itself is no mathematics, but its end is.
         if assertion and (not answer.text or _lacks_mathematics(truths, answer)):
             answer = assertion
         if not text or not (answer.text or answer.number) or _lacks_mathematics(truths, answer):
@@ -187,7 +188,7 @@ def _lacks_mathematics(truths: list[str], answer: _Answer) -> bool:
     """Return whether an answer is prose or cannot be parsed, although the ground truth is mathematics."""
     text = _to_plain(answer.text)
     if kinds.matrix_of(text) or kinds.intervals_of(text):
-        return False
+        return False  # compared by own rules, whether or not math-verify can parse them
     if answer.number is not None or any(_is_text(plain) or _is_prose(plain) for plain in map(_to_plain, truths)):
         return False
     text = _without_unit(text)
@@ -228,6 +229,7 @@ def _is_right(truth: str, answer: _Answer, prompt: str, depth: int = 0) -> bool:
     name, _, value = answer_text.partition("=")
     if value and "=" not in truth_text + value and _is_name(name.strip()):
         answer_text = value.strip()
+    # Codes before numbers: 1.10 as a version is not 1.1, and 10:30 is not a ratio.
     if kinds.is_code(truth_text):
         return kinds.same_code(truth_text, answer_text) or kinds.same_code(
             truth_text, kinds.code_in(answer.line) or answer_text
@@ -252,6 +254,7 @@ def _is_right(truth: str, answer: _Answer, prompt: str, depth: int = 0) -> bool:
             if expected is None
             else _is_right_list(expected, answer_text, prompt, depth)
         )
+    # A union is a set of intervals, whose commas separate bounds.
     expected = kinds.read_list(truth_text, by_words=True)
     if expected is not None and depth < _DEEPEST and "\\cup" not in truth_text:
         return _is_right_list(expected, answer_text, prompt, depth)
@@ -293,6 +296,7 @@ def _are_same_intervals(truth: str, answer: str, prompt: str, depth: int) -> boo
         )
     if expected.name and actual.name and expected.name != actual.name:
         return False
+    # The order of intervals in a union does not matter.
     same_length = len(expected.intervals) == len(actual.intervals)
     return same_length and depth < _DEEPEST and _is_same_set(expected.intervals, actual.intervals, prompt, depth)
 
@@ -334,11 +338,13 @@ def _are_equal_numbers(truth: WrittenNumber, answer: WrittenNumber) -> bool:
     values = {truth.value, truth.value / 100} if truth.percent and not answer.percent else {truth.value}
     if answer.value in values:
         return True
+    # Either side may be the rounded one.
     return any(_is_rounded(answer.value, value) or _is_rounded(value, answer.value) for value in values)
 
 
 def _is_rounded(decimal: Fraction, exact: Fraction) -> bool:
     """Return whether a decimal is a fraction with an infinite expansion, rounded to at least 6 digits."""
+    # A finite decimal is exact: 0.5 is not a rounded 0.4999999.
     if _is_finite_decimal(exact) or not _is_finite_decimal(decimal) or decimal.denominator == 1:
         return False
     return abs(decimal - exact) <= abs(exact) * _TOLERANCE
@@ -369,6 +375,7 @@ def _is_right_list(truth: kinds.AnswerList, text: str, prompt: str, depth: int) 
         return False
     if not answer.opening and truth.opening + truth.closing not in {"", "()", "{}"}:
         return False  # without its brackets, an interval is just two numbers
+    # x = 1, y = 2 is compared by name, whatever the order.
     names, expected = kinds.named_items(truth.items)
     answer_names, items = kinds.named_items(answer.items)
     if len(set(names)) > 1 and any(answer_names):
@@ -448,7 +455,7 @@ def _is_equal_expression(answer: str, truth_text: str, answer_text: str) -> bool
     if kinds.read_list(answer_text) is not None and kinds.read_list(truth_text) is None and "\\cup" not in truth_text:
         return False
     if _BASE.search(answer_text) and not _BASE.search(truth_text):
-        return False
+        return False  # 101_2 is not 101
     if not _COMPARED.search(truth_text) and _COMPARED.search(answer_text):
         return False
     # In 2x + 3 = 7 + 3 = 10 the last side is the answer; the other sides must not contradict it.
@@ -514,6 +521,7 @@ def _agree_at_points(first: Any, second: Any) -> bool:
 
     A second check, since math-verify rounds small factors to 0.
     """
+    # Without common variables there is nothing to evaluate: math-verify's verdict stands.
     symbols: set[Any] = getattr(first, "free_symbols", set())
     if not symbols or symbols != getattr(second, "free_symbols", set()) or not hasattr(first, "evalf"):
         return True

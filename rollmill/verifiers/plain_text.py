@@ -93,6 +93,7 @@ def strip_markup(text: str) -> str:
     text = text.replace("\\$", DOLLAR).replace("{,}", ",")
     text = _NEGATIVE_SPACE.sub("", text)
     text = _MATH.sub(lambda match: match["display"] or match["inline"], text)
+    # Blanks, not nothing: the words around must not grow together.
     for mark in ("\\(", "\\)", "\\[", "\\]"):
         text = text.replace(mark, " ")
     text = _EMPHASIS.sub("", _strip_styles(text).replace("**", ""))

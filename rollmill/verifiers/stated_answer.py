@@ -71,6 +71,7 @@ def stated_answer(text: str) -> str | None:
     statements = [statement for find in (_boxed, _hashes, _json, _phrases) if (statement := find(text))]
     if not statements:
         return None
+    # The last statement wins, whatever its form: models state intermediate results before it.
     last = max(statements, key=lambda statement: statement.start)
     return "" if is_doubtful(text, last) else encodable(last.text)
 
@@ -114,6 +115,7 @@ def boxes(text: str) -> list[Statement]:
             opened.append(None)
         elif mark[0] == "}" and opened and (span := opened.pop()):
             content = text[span[1] : mark.start()].strip()
+            # An outer box replaces the boxes inside of it.
             while statements and statements[-1].start > span[0]:
                 statements.pop()  # it is inside of this one
             if content:

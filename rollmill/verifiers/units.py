@@ -57,6 +57,7 @@ def is_unit(text: str, *, spaced: bool = False) -> bool:
         if not _are_harmless(_WORD.findall(remark[0]), spaced=True):
             return False
         text = text[: remark.start()].rstrip()
+    # Digits or a hyphen after a number may make another number of it: 3-4, 5 of 6.
     if re.search(r"[0-9]", text) or not _ALLOWED.fullmatch(text) or _JOINED.match(text):
         return False
     return _are_harmless(_WORD.findall(text), spaced=spaced)

@@ -64,6 +64,7 @@ class WeightedVerifiers:
         judged = await asyncio.gather(
             *(pool.verify(problem, completion, seed=seed) for pool in self._pools), return_exceptions=True
         )
+        # All have ended by now, so that no verification continues in the background after an error.
         verdicts = []
         for each in judged:
             if isinstance(each, BaseException):

@@ -50,6 +50,7 @@ def main(parent: int) -> None:
     else:
         sys.path[:] = start["path"]
         restore_environment(start["environment"])
+    # Prepared before it is confined: imports need files, and some start processes.
     verifier = prepare_verifier(start["spec"], start["arguments"])
     if limits:
         confine(verifier, sandboxed=parent == _FIRST)

@@ -99,6 +99,7 @@ class WorkerProcess(asyncio.SubprocessProtocol):
             raise VerifierFailed("verifier_timeout", f"no {what} within {limit_s:g} s")
         reply = self._reply.result()
         if reply is None:
+            # The pipe may close shortly before the exit code is known.
             await asyncio.wait({self._exited}, timeout=1)
             if self._returncode() == -signal.SIGPROF:
                 raise CpuTimeExceededError(cpu_s)

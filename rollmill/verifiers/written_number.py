@@ -126,9 +126,10 @@ def read_written(text: str) -> WrittenNumber:
 
 def read_only_number(sentence: str) -> WrittenNumber | None:
     """Return the only number of a sentence, in digits or else in words; None if there is none, or more than one."""
+    # The exponent of a unit (cm^2) is no second number.
     text = re.sub(r"(?<=[A-Za-z])\^\{?-?[1-3]\}?", "", strip_markup(sentence[:LONGEST]))
     if re.search(r"[<>≤≥≠±|]|\\in\b", text):
-        return None
+        return None  # a bound or an interval, not a value
     at = _FIRST_DIGIT.search(text)
     if at:
         head = _HEAD_BEFORE.search(text, 0, at.start())
@@ -209,7 +210,7 @@ def _read_quantity(text: str) -> WrittenNumber | None:
     head = _HEAD.match(text)
     assert head is not None  # it also matches the empty text
     if head["sign"] and head["inner"]:
-        return None
+        return None  # -$-5 is ambiguous
     rest = text[head.end() :]
     read = _read_core(_rewrite_frac(rest)) or _read_number_words(rest)
     if read is None:
@@ -238,6 +239,7 @@ def _read_core(text: str) -> tuple[Fraction, str] | None:
     rest = text[match.end() :]
     if match["whole"]:
         over, under = int(match["over"]), int(match["under"])
+        # 1 3/4 is a mixed number; 1 5/4 is not.
         return (int(match["whole"]) + Fraction(over, under), rest) if 0 < over < under else None
     if match["top"]:
         bottom = _decimal(match["bottom"])
@@ -247,7 +249,7 @@ def _read_core(text: str) -> tuple[Fraction, str] | None:
         return None if value is None else (value, rest)
     exponent = int(match["exponent"] or match["ten"] or 0)
     if abs(exponent) > _MOST_EXPONENT:
-        return None
+        return None  # beyond the range of floats, and slow to compute exactly
     value = _decimal(match["decimal"]) * Fraction(10) ** exponent
     if half := _HALF.match(rest):
         return (value + Fraction(1, 2), rest[half.end() :]) if value.denominator == 1 else None
@@ -280,6 +282,7 @@ def _power(base: Fraction, exponent: int) -> Fraction | None:
 def _with_suffix(value: Fraction, rest: str, *, has_currency: bool) -> WrittenNumber | None:
     """Apply the scale, percent sign and unit in `rest` to a value; None if anything else follows it."""
     letter = _LETTER.match(rest)
+    # After a currency, $5M is a scale; 5M alone may be metres or a variable, so only k is read.
     if letter and (has_currency or letter[1] in _AMBIGUOUS_LETTERS | {"k"}):
         if not has_currency and letter[1] != "k":
             return None
@@ -289,6 +292,7 @@ def _with_suffix(value: Fraction, rest: str, *, has_currency: bool) -> WrittenNu
     percent = _PERCENT.match(rest)
     if percent:
         rest = rest[percent.end() :]
+    # "5 EUR": a currency may also follow the number.
     rest = re.sub(rf"\s*{_CURRENCY}", " ", rest, count=1) if re.match(rf"\s*{_CURRENCY}", rest) else rest
     if not is_unit(rest, spaced=percent is not None):
         return None
@@ -298,7 +302,7 @@ def _with_suffix(value: Fraction, rest: str, *, has_currency: bool) -> WrittenNu
 def _read_equation(text: str) -> WrittenNumber | None:
     """Parse the side after the last equals sign; None if an earlier side contradicts it."""
     if _COMPARED.search(text) or ";" in text or re.search(r",\s", text):
-        return None
+        return None  # a comparison, or several equations
     *sides, last = (side.strip() for side in _EQUALS.split(_BOUNDS.sub(r"\\\1 ", text)))
     number = _read_quantity(last)
     if number is None and len(sides) == 1:  # 108 = 36 + 72
@@ -327,6 +331,7 @@ def _agrees(side: str, number: WrittenNumber) -> bool:
         results.add(number.value / 100)
     if value in results:
         return True
+    # Only a computed side may be rounded: 3.14 = 3 contradicts itself, 22/7 = 3.14 does not.
     is_computed = re.search(r"[0-9)%]\s*[-+*/×·÷^]", expression) is not None
     return is_computed and any(_is_rounded(value, result) for result in results)
 
@@ -348,6 +353,7 @@ def _periodic_fraction(match: re.Match[str]) -> str:
     r"""Convert a repeating decimal, `0.1\overline{6}` or `0.333...`, to a fraction."""
     period = match["marked"] or match["bracketed"] or match["repeated"]
     fixed = match["fixed"]
+    # x = a.bccc...: 10^(len(b) + len(c)) x - 10^len(b) x is an integer.
     top = int((match["whole"] or "0") + fixed + period) - int((match["whole"] or "0") + fixed)
     value = Fraction(top, 10 ** len(fixed) * (10 ** len(period) - 1))
     return f"{value.numerator}/{value.denominator}"
@@ -355,6 +361,7 @@ def _periodic_fraction(match: re.Match[str]) -> str:
 
 def _expression_of(side: str) -> str:
     """Return one side of an equation without names, units and currencies, so that it can be evaluated."""
+    # The order matters: words become signs before all other letters are removed.
     for words, sign in _WORD_SIGNS:
         side = words.sub(sign, side)
     side = re.sub(r"[A-Za-z]_?\{?[0-9]{1,3}\}?", " ", _FRAC.sub(r"((\1\2)/(\3\4))", side))
@@ -414,6 +421,7 @@ def _product(tokens: _Tokens, depth: int) -> Fraction:
         sign = tokens.take() if tokens.next != "(" else "*"
         factor = _factor(tokens, depth)
         value = value / factor if sign in {"/", "÷"} else value * factor
+        # Repeated multiplication must not grow without bound.
         if max(abs(value.numerator), value.denominator).bit_length() > _MOST_BITS:
             raise ValueError("it is too large")
     return value

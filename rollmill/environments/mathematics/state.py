@@ -52,7 +52,7 @@ class MathState:
         self.answers[agent] = answer
         self.faults.pop(agent, None)
         others = [other.text for name, other in self.answers.items() if name != agent]
-        # Compared with the new answer only: the others did not agree before, or the episode would have ended.
+        # Comparing all others with the new answer suffices, since equality is transitive.
         self.agreed = len(self.answers) == self.agents and all(self.judge.is_same(text, other) for other in others)
         return Step(RIGHT if answer.right else WRONG, {"answer": text, "right": answer.right, "agreed": self.agreed})
 

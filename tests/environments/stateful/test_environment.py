@@ -185,7 +185,7 @@ def test_last_valid_list_is_used(message, done):
 @settings(max_examples=150, deadline=None)
 @given(
     world=st.sampled_from([("path_finding", CORRIDOR), ("sokoban", CORNER)]),
-    said=st.one_of(
+    text=st.one_of(
         st.text(st.characters()),
         st.lists(st.text(st.characters())).map(lambda texts: f"<actions>{texts}</actions>"),
         st.lists(st.text()).map(lambda texts: f"<actions>{orjson.dumps(texts).decode()}</actions><plan>{texts}</plan>"),
