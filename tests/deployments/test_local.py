@@ -14,7 +14,7 @@ from rollmill.grading.pack import Pack
 from rollmill.inference.probe import healthy
 from rollmill.inference.script import Conversation, Script
 from rollmill.inference.scripted import ScriptedServer
-from tests.deployments.conftest import CANCEL_S, FULL, Desk, asked, of_vllm, running, standing_desk
+from tests.deployments.conftest import CANCEL_S, FULL, Desk, call_parameters, of_vllm, running, standing_desk
 from tests.flows.conftest import ROOT, journal_lines, processes_of
 from tests.services.running import marked
 from tests.waiting import wait_until
@@ -32,7 +32,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
 def test_dead_worker_is_reported_and_its_run_continues_on_another(
     desk: Desk, tmp_path: Path, notified: list[str]
 ) -> None:
-    run = desk.start(FULL, **asked(tmp_path, 15, latency_s=1.5), concurrency=2)
+    run = desk.start(FULL, **call_parameters(tmp_path, 15, latency_s=1.5), concurrency=2)
     wait_until(lambda: len(journal_lines(tmp_path / "out")) >= 6, timeout=180)
     workers = running(desk, "worker start --pool")
     for process in [*workers, *(child for worker in workers for child in worker.children(recursive=True))]:
@@ -82,7 +82,7 @@ def test_a_dead_server_is_started_again_and_down_ends_everything(tmp_path: Path,
         process.kill()
     wait_until(lambda: not healthy(f"{desk.url}/api"))
     wait_until(lambda: healthy(f"{desk.url}/api"), timeout=300)  # it is started again
-    desk.start(FULL, **asked(tmp_path, 400, latency_s=1.0), concurrency=2)
+    desk.start(FULL, **call_parameters(tmp_path, 400, latency_s=1.0), concurrency=2)
     wait_until(lambda: journal_lines(tmp_path / "out"), timeout=180)
     output = desk.command("down", timeout=60)
     assert output.returncode == 0, output.stderr

@@ -15,8 +15,8 @@ import pytest
 
 from rollmill.generation.job import GenerationJob
 from tests.flows.clusters import (
-    MADE,
     REGISTERED,
+    ROLLOUTS_LINE,
     Cluster,
     cluster_in,
     dask_process,
@@ -114,7 +114,7 @@ def test_worker_that_cannot_serve_is_excluded(job: Job) -> None:
         [left_out] = re.findall(r"(\S+:\d+) gets no more of this run: (.*)", done.stderr)
         assert "/nowhere/python" in left_out[1]
         assert len(rows_in(job.folder / "there")) == 200
-        shards = [int(count) for worker, count in MADE.findall(done.stderr) if worker == left_out[0]]
+        shards = [int(count) for worker, count in ROLLOUTS_LINE.findall(done.stderr) if worker == left_out[0]]
         assert 1 <= len(shards) <= GenerationJob.shards_ahead, "what it had in hand, and no more"
         assert sum(shards) == 0
         assert sum(makers(done.stderr).values()) == 200
