@@ -24,7 +24,7 @@ ANSWERS = [
 
 @pytest.mark.parametrize("pattern", [TEXT_REGEX, V1_REGEX, r"<cmd>(.*?)</cmd>", r"(?im)^run: (.*)$"])
 @pytest.mark.parametrize("answer", ANSWERS)
-def test_it_finds_what_re_finds(pattern, answer):
+def test_search_matches_re_findall(pattern, answer):
     assert ActionSearch.findall(pattern, answer, re.DOTALL) == re.findall(pattern, answer, re.DOTALL)
 
 
@@ -36,7 +36,7 @@ def test_it_finds_what_re_finds(pattern, answer):
         (r"(?:(?:(?:a{1,100}){1,100}){1,100})!", "a" * 3000),
     ],
 )
-def test_a_search_without_end_is_a_failure_of_the_rollout(monkeypatch, tmp_path, pattern, answer):
+def test_catastrophic_backtracking_fails_the_rollout(monkeypatch, tmp_path, pattern, answer):
     monkeypatch.setattr(action_search, "LIMIT_S", 0.05)
     with pytest.raises(ActionSearchError, match="takes more than"):
         ActionSearch.findall(pattern, answer, re.DOTALL)
@@ -82,14 +82,14 @@ for pattern in json.loads(sys.argv[1]):
 """
 
 
-def test_an_expression_that_fills_the_memory_is_not_compiled():
+def test_expression_that_exhausts_memory_is_refused():
     command = [sys.executable, "-c", BOUNDED, json.dumps(LARGE)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("pattern", LARGE)
-def test_a_large_expression_is_one_line(tmp_path, pattern):
+def test_large_expression_is_refused_in_one_line(tmp_path, pattern):
     file = tmp_path / "mine.json"
     model = {"action_regex": pattern}
     file.write_text(json.dumps({"agent": {"system_template": "a", "instance_template": "b"}, "model": model}))
@@ -99,5 +99,5 @@ def test_a_large_expression_is_one_line(tmp_path, pattern):
     assert "\n" not in str(refused.value)
 
 
-def test_usual_repetitions_are_taken():
+def test_usual_repetitions_are_accepted():
     assert ActionSearch.groups(r"(?x) ^ \d{4} - \d{2} \s* `{3,} (?: \w{1,99} [ ]? ){0,1000} (.*?) \{ a # brace") == 1

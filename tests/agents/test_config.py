@@ -91,7 +91,7 @@ def render(template, **variables):
         ("swebench_xml", "text"),
     ],
 )
-def test_packaged_configurations_are_taken_as_they_are(name, mode, caplog):
+def test_packaged_configurations_are_read_unchanged(name, mode, caplog):
     settings = read_agent_config(name)
     assert settings.mode == mode
     assert settings.step_limit == (0 if name == "default" else STEPS_FOR_COSTS)
@@ -100,7 +100,7 @@ def test_packaged_configurations_are_taken_as_they_are(name, mode, caplog):
     assert settings.observation_template != OBSERVATION
 
 
-def test_a_version_1_file_is_mapped_and_every_key_named(read):
+def test_version_1_file_is_mapped_with_a_warning_per_key(read):
     settings, messages = read(V1)
     assert settings.model_dump(exclude={"system_template", "instance_template", "observation_template"}) == {
         "mode": "text",
@@ -145,7 +145,7 @@ def test_observations_of_a_version_1_file(read):
     assert render(template, output=late) == "<command>sleep 9</command> timed out.\n<output>out</output>"
 
 
-def test_the_file_of_the_seeds(read):
+def test_configuration_of_an_existing_project(read):
     settings, messages = read(SEED)
     assert (settings.mode, settings.step_limit, settings.timeout_s) == ("text", STEPS_FOR_COSTS, 60)
     assert settings.request == {"temperature": 0.0}
@@ -166,7 +166,7 @@ def test_the_file_of_the_seeds(read):
         ({}, STEPS_FOR_COSTS, 1),
     ],
 )
-def test_a_limit_of_costs_becomes_one_of_steps(read, limits, steps, warned):
+def test_cost_limit_becomes_a_step_limit(read, limits, steps, warned):
     settings, messages = read({"agent": {"system_template": "s", "instance_template": "i"} | limits})
     assert (settings.step_limit, len(messages)) == (steps, warned)
 
@@ -187,12 +187,12 @@ def test_a_limit_of_costs_becomes_one_of_steps(read, limits, steps, warned):
         ("environment", {"environment_class": "docker"}, "tools", TEXT_REGEX),
     ],
 )
-def test_the_mode_follows_from_the_file(read, section, keys, mode, regex):
+def test_mode_is_inferred_from_the_file(read, section, keys, mode, regex):
     settings, _ = read(changed(section, **keys))
     assert (settings.mode, settings.action_regex) == (mode, regex)
 
 
-def test_the_mode_can_be_given(read):
+def test_mode_can_be_overridden(read):
     assert read(LEAST, mode="text")[0].mode == "text"
     assert read(V1, mode="tools")[0].mode == "tools"
     assert read(LEAST)[0].format_error_template == TOOL_ERROR
@@ -210,7 +210,7 @@ def test_supported_model_kwargs_are_sent(read):
     assert "sk-secret" not in f"{messages}{settings}"
 
 
-def test_how_a_service_starts_containers(read):
+def test_container_options_become_the_start_config(read):
     settings, messages = read(changed("environment", run_args=["--rm"], pull_timeout=9, image="i", timeout=5))
     assert (settings.start_config, settings.timeout_s) == ({"run_args": ["--rm"], "pull_timeout": 9}, 5)
     assert [line.split(" ")[1] for line in messages[1:]] == [
@@ -259,12 +259,12 @@ def test_mistakes_are_reported_with_file_and_key(read, content, words):
     assert "\n" not in str(error.value)
 
 
-def test_a_configuration_that_is_not_there():
+def test_missing_configuration_names_the_known_ones():
     with pytest.raises(InputError, match=r"--config nowhere: no such file, and none of .*mini, mini_textbased"):
         read_agent_config("nowhere")
 
 
-def test_importing_says_nothing_and_leaves_nothing(tmp_path):
+def test_import_prints_nothing_and_creates_no_folder(tmp_path):
     code = (
         "import sys, rollmill.agents.config as c; c.read_agent_config('mini');"
         "assert 'minisweagent' not in sys.modules;"

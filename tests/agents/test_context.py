@@ -55,14 +55,14 @@ SETTINGS = {
 
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
 @pytest.mark.parametrize("keys", [["reasoning"], ["reasoning_content"], ["reasoning", "reasoning_content"]])
-def test_the_context_of_each_turn_is_its_requests(tmp_path, settings, keys):
+def test_context_of_each_turn_is_that_of_its_request(tmp_path, settings, keys):
     row, bodies = row_of(tmp_path, settings, keys=keys)
     assert len(bodies) == len(answers(row)) == 4
     for body, before in zip(bodies, answers(row), strict=True):
         assert rendered_by_a_server(body) == rendered_for_training(row, before)
 
 
-def test_what_the_journal_keeps_of_a_turn(tmp_path):
+def test_journal_fields_of_a_turn(tmp_path):
     row, _ = row_of(tmp_path, tool_settings())
     first, odd, spaced, last = (row["messages"][at] for at in answers(row))
     assert (first["content"], first["reasoning_content"], first["finish_reason"]) == (
@@ -80,7 +80,7 @@ def test_what_the_journal_keeps_of_a_turn(tmp_path):
 
 
 @pytest.mark.parametrize("key", ["reasoning", "reasoning_content"])
-def test_thoughts_go_back_by_the_servers_own_name(tmp_path, key):
+def test_reasoning_is_sent_back_under_the_servers_key(tmp_path, key):
     _, bodies = row_of(tmp_path, tool_settings(), keys=[key])
     sent = bodies[-1]["messages"][2]
     assert sent[key] == "I look first.\n"

@@ -64,7 +64,7 @@ def test_exceeded_limit_is_reported(make_environment):
     }
 
 
-def test_no_command_runs_on_past_the_end(make_environment, tmp_path):
+def test_no_command_runs_past_the_wall_time_limit(make_environment, tmp_path):
     sandbox = ShellSandbox(tmp_path)
     make_environment(sandbox, ends_at=time.monotonic() + 20, timeout_s=500.0).execute({"command": "true"})
     make_environment(sandbox, ends_at=time.monotonic() - 20, timeout_s=500.0).execute({"command": "true"})
@@ -99,7 +99,7 @@ def test_no_submission(make_environment, command):
     assert make_environment().execute({"command": command})["exception_info"] == ""
 
 
-def test_commands_that_no_shell_takes(make_environment):
+def test_invalid_commands_are_observations(make_environment):
     sandbox = FixedOutputSandbox()
     environment = make_environment(sandbox)
     for command, words in (("echo a\0b", "NUL byte"), ("#" * 200_000, "Argument list too long")):
@@ -110,7 +110,7 @@ def test_commands_that_no_shell_takes(make_environment):
     assert make_environment().execute({"command": "echo a\ud800b"})["output"] == "a?b\n"
 
 
-def test_output_without_lone_surrogates(make_environment):
+def test_lone_surrogates_in_output_are_replaced(make_environment):
     assert (
         make_environment(FixedOutputSandbox(Execution(output="a\udfffb", returncode=0))).execute({"command": "x"})[
             "output"
@@ -119,7 +119,7 @@ def test_output_without_lone_surrogates(make_environment):
     )
 
 
-def test_template_variables_are_the_sandboxes(make_environment, monkeypatch):
+def test_template_variables_describe_the_sandbox(make_environment, monkeypatch):
     monkeypatch.setenv("SECRET", "s3cret")
     variables = make_environment(
         FixedOutputSandbox(), cwd="/w", env={"PAGER": "cat"}, timeout_s=9.0
@@ -132,7 +132,7 @@ def test_template_variables_are_the_sandboxes(make_environment, monkeypatch):
     assert (real["system"], real["machine"]) == (os.uname().sysname, os.uname().machine)
 
 
-def test_a_sandbox_that_fails_is_no_output(make_environment, tmp_path):
+def test_failed_sandbox_raises(make_environment, tmp_path):
     environment = make_environment(ShellSandbox(tmp_path, dies_at=2))
     with pytest.raises(SandboxError, match="the sandbox is gone"):
         environment.execute({"command": "true"})

@@ -42,20 +42,20 @@ def playing(sandbox, settings, *answers, **rest):
         return play_on(server, sandbox, settings, **rest)
 
 
-def test_a_change_and_its_diff(sandbox):
+def test_agent_changes_a_file_and_submits(sandbox):
     played = playing(sandbox, text_settings(), bash("sed -i s/1/2/ a.py"), bash(f"{SUBMIT}; git diff"))
     assert (played.exit_status, played.error) == ("Submitted", None)
     assert "-A = 1\n+A = 2\n" in played.submission
     assert f"Linux {Path('/proc/sys/kernel/osrelease').read_text().strip()}" in played.messages[1]["content"]
 
 
-def test_by_tool_calls(sandbox):
+def test_agent_uses_tool_calls(sandbox):
     played = playing(sandbox, tool_settings(), call("echo 3 > a.py", "cat a.py"), call(SUBMIT))
     assert played.exit_status == "Submitted"
     assert [answer["content"].split('"output": ')[1] for answer in played.messages[3:5]] == ['""\n}', '"3\\n"\n}']
 
 
-def test_nothing_of_the_host_is_told(sandbox, monkeypatch):
+def test_prompts_contain_nothing_of_the_host(sandbox, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     played = playing(sandbox, text_settings(), bash("env; echo $PAGER"), bash(SUBMIT))
     observation = played.messages[3]["content"]
@@ -98,14 +98,14 @@ def test_exceeded_limit_is_reported(sandbox):
     assert "memory" in played.messages[3]["content"]
 
 
-def test_a_sandbox_that_is_closed_in_the_middle(sandbox):
+def test_sandbox_closed_during_a_command_is_an_error(sandbox):
     threading.Timer(1.0, sandbox.close).start()
     played = playing(sandbox, text_settings(), bash("echo go; sleep 20"))
     assert (played.exit_status, played.error.type) == (FAILED, "unknown_sandbox")
     assert [message["role"] for message in played.messages] == ["system", "user", "assistant"]
 
 
-def test_a_sandbox_that_is_closed_because_the_run_ends(sandbox):
+def test_sandbox_closed_by_the_runs_end_is_a_cancellation(sandbox):
     stop = threading.Event()
     threading.Timer(0.8, stop.set).start()
     threading.Timer(1.0, sandbox.close).start()

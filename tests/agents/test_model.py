@@ -46,14 +46,14 @@ def refused(how, answer):
     return error.value.messages
 
 
-def test_what_is_for_tools_is_sent_with_tools_alone():
+def test_tool_options_are_sent_only_with_tools():
     request = {"temperature": 0.5, "parallel_tool_calls": True}
     assert chat_fields(text_settings(request=request)) == {"temperature": 0.5}
     with_tools = chat_fields(tool_settings(request=request))
     assert (with_tools["parallel_tool_calls"], len(with_tools["tools"])) == (True, 1)
 
 
-def test_a_text_and_its_command():
+def test_command_in_a_text_answer():
     chat = model(
         text_settings(request={"temperature": 0.5, "seed": 1, "tool_choice": "auto"}),
         answer_of(bash("ls -l"), requests=3),
@@ -120,7 +120,7 @@ def test_tool_calls():
 
 
 @pytest.mark.parametrize("text", ["nothing", bash("a") + bash("b"), ""])
-def test_a_text_without_exactly_one_command(text):
+def test_text_without_exactly_one_command_is_a_format_error(text):
     answer, errors = refused(text_settings(), answer_of(text))
     assert answer == {
         "role": "assistant",
@@ -148,7 +148,7 @@ def test_a_text_without_exactly_one_command(text):
         ("", "", "Unknown tool ''."),
     ],
 )
-def test_malformed_tool_calls_are_kept_and_each_is_answered(name, arguments, words):
+def test_malformed_tool_calls_are_recorded_and_answered(name, arguments, words):
     good = ("a", "bash", '{"command": "ls"}')
     answer, *errors = refused(tool_settings(), answer_of("", good, ("b", name, arguments)))
     assert answer["tool_calls"][1]["function"] == {"name": name, "arguments": arguments}
@@ -158,7 +158,7 @@ def test_malformed_tool_calls_are_kept_and_each_is_answered(name, arguments, wor
         assert isinstance(orjson.loads(call["function"]["arguments"]), dict)
 
 
-def test_no_tool_call():
+def test_answer_without_tool_call_is_a_format_error():
     answer, errors = refused(tool_settings(), answer_of("I am done."))
     assert answer["content"] == "I am done."
     assert "tool_calls" not in answer
@@ -166,7 +166,7 @@ def test_no_tool_call():
     assert "No tool calls found in the response." in errors["content"]
 
 
-def test_tool_calls_in_text_mode_are_not_looked_at():
+def test_tool_calls_are_ignored_in_text_mode():
     answer, _ = refused(text_settings(), answer_of("", ("a", "bash", '{"command": "ls"}')))
     assert "tool_calls" not in answer
 
@@ -178,7 +178,7 @@ def test_truncated_answer_is_explained_to_the_model(mode, finish):
     assert "reached the output token limit (finish_reason=length)" in errors["content"]
 
 
-def test_an_answer_of_wrong_mode_is_told_all_variables():
+def test_format_error_template_gets_all_variables():
     *_, errors = refused(tool_settings(mode="text"), answer_of("x", finish="tool_calls"))
     assert "reached the output token limit" in errors["content"]
 
@@ -204,7 +204,7 @@ def test_an_answer_of_wrong_mode_is_told_all_variables():
         ("timeout", "maximum context length", False),
     ],
 )
-def test_what_a_conversation_that_is_too_long_looks_like(type_, words, too_long):
+def test_too_long_requests_are_recognized(type_, words, too_long):
     assert is_too_long(RequestFailedError(type_, f"http://h/v1 answers 400: {words}", 1)) == too_long
 
 

@@ -100,7 +100,7 @@ def test_agent_continues_after_malformed_turns(playing):
     assert len(server.bodies[-1]["messages"]) == 10
 
 
-def test_malformed_tool_calls_are_in_the_conversation(playing):
+def test_conversation_contains_malformed_tool_calls(playing):
     odd = call({"name": "bash", "arguments": '{"command"'}, {"name": "open", "arguments": "{}"}, ids=False)
     played, server = playing(odd, call("true"), call(SUBMIT), settings=tool_settings())
     assert played.exit_status == "Submitted"
@@ -113,13 +113,13 @@ def test_malformed_tool_calls_are_in_the_conversation(playing):
 
 
 @pytest.mark.parametrize("settings", [text_settings(), tool_settings()])
-def test_format_errors_in_a_row_end_it(playing, settings):
+def test_consecutive_format_errors_end_the_agent(playing, settings):
     played, _ = playing("no", settings=settings)
     assert (played.exit_status, played.error, played.model_calls) == ("RepeatedFormatError", None, 3)
     assert roles(played)[2:] == ["assistant", "user"] * 3
 
 
-def test_as_many_format_errors_as_configured(playing):
+def test_number_of_consecutive_format_errors_is_configurable(playing):
     played, _ = playing("no", settings=text_settings(max_consecutive_format_errors=1))
     assert (played.exit_status, played.model_calls) == ("RepeatedFormatError", 1)
     played, _ = playing("no", settings=text_settings(max_consecutive_format_errors=0, step_limit=6))
@@ -140,7 +140,7 @@ def test_wall_time_limit(playing):
     assert played.messages[-1]["extra"]["returncode"] == -1
 
 
-def test_a_conversation_that_no_longer_fits(playing):
+def test_context_overflow_is_the_exit_status(playing):
     script = {"context_tokens": 3000}
     played, server = playing(bash("seq 2000"), settings=text_settings(), script=script)
     assert (played.exit_status, played.error) == ("ContextLengthExceeded", None)
@@ -148,20 +148,20 @@ def test_a_conversation_that_no_longer_fits(playing):
     assert roles(played)[-2:] == ["assistant", "user"]
 
 
-def test_a_first_prompt_that_does_not_fit_is_nobodys_try(playing):
+def test_too_long_first_prompt_is_an_error(playing):
     played, _ = playing(bash("true"), script={"context_tokens": 10})
     assert (played.exit_status, played.error.type) == (FAILED, "http_400")
     assert "maximum context length is 10 tokens" in played.error.message
     assert roles(played) == ["system", "user"]
 
 
-def test_a_server_that_fails_for_good(playing):
+def test_permanent_server_failure_is_an_error(playing):
     played, _ = playing(bash("true"), script={"faults": ["429"], "always": "400"}, max_retries=1)
     assert (played.exit_status, played.error.type, played.model_calls) == (FAILED, "http_400", 2)
     assert "scripted 400" in played.error.message
 
 
-def test_a_server_that_fails_on_the_way_is_asked_again(playing):
+def test_transient_server_failure_is_retried(playing):
     played, server = playing(bash(SUBMIT), script={"faults": ["garbage"]}, max_retries=1)
     assert (played.exit_status, played.model_calls, server.requests) == ("Submitted", 2, 2)
     assert set(server.seeds.values()) == {2}
@@ -172,7 +172,7 @@ def test_a_server_that_fails_on_the_way_is_asked_again(playing):
     (2, text_settings(), ["system", "user", "assistant"]),
     (3, tool_settings(), ["system", "user", "assistant", "tool"]),
 ])  # fmt: skip
-def test_a_sandbox_that_dies(tmp_path, dies_at, settings, left):
+def test_dead_sandbox_is_an_error(tmp_path, dies_at, settings, left):
     answer = bash("echo 1") if settings.mode == "text" else call("echo 1", "echo 2")
     with served(answer) as server:
         played = play_on(server, ShellSandbox(tmp_path, dies_at=dies_at), settings)
@@ -181,7 +181,7 @@ def test_a_sandbox_that_dies(tmp_path, dies_at, settings, left):
     assert roles(played) == left
 
 
-def test_where_commands_run(playing, sandbox):
+def test_working_directory_of_commands(playing, sandbox):
     for name in ("of_problem", "of_file"):
         (sandbox.folder / name).mkdir()
     settings = text_settings(cwd="of_file")
@@ -191,7 +191,7 @@ def test_where_commands_run(playing, sandbox):
     assert playing(*answers, settings=settings, problem=problem)[0].submission == "of_problem\n"
 
 
-def test_templates_can_name_the_problems_fields(playing):
+def test_templates_can_use_the_problems_fields(playing):
     settings = text_settings(instance_template="{{task}} in {{problem.path_in_repo}}, {{step_limit}}, {{cwd}}.")
     played, _ = playing(bash(SUBMIT), settings=settings)
     assert played.messages[1]["content"] == "make it fast in a.py, 250, ."
@@ -211,7 +211,7 @@ def test_stop_event_cancels_the_attempt(sandbox):
     assert 1 <= played.model_calls <= 3
 
 
-def test_stopped_before_it_began(sandbox):
+def test_stop_before_the_first_request_cancels_the_attempt(sandbox):
     stop = threading.Event()
     stop.set()
     with served(bash("true")) as server:
@@ -220,7 +220,7 @@ def test_stopped_before_it_began(sandbox):
     assert (played.error.type, roles(played)) == (CANCELLED, ["system", "user"])
 
 
-def test_no_server_left_stops_the_run_and_is_no_rollout(sandbox):
+def test_no_server_left_stops_the_run(sandbox):
     class ClosedClient:
         def complete(self, body):
             raise ServingError("no server left")
@@ -231,7 +231,7 @@ def test_no_server_left_stops_the_run_and_is_no_rollout(sandbox):
         play(PROBLEM, sandbox=sandbox, client=ClosedClient(), model="m", settings=text_settings(), seed=0)
 
 
-def test_side_by_side(tmp_path):
+def test_agents_run_concurrently(tmp_path):
     answers = [bash("echo $RANDOM > mine; cat mine"), bash(f"{SUBMIT}; cat mine; pwd")]
     settings = text_settings()
     done = {}

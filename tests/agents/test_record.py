@@ -52,7 +52,7 @@ def record(done, evaluation, *, sample_id=0, **more):
     )  # fmt: skip
 
 
-def test_a_row_that_was_graded():
+def test_record_of_a_graded_attempt():
     row = record(played(), FASTER, sample_id=2)
     assert row.model_dump() == {
         "schema_version": 1,
@@ -93,7 +93,7 @@ def test_a_row_is_one_line_of_valid_json():
     assert AgentRollout.model_validate(orjson.loads(line)).evaluation_info["speedup"] == 1.8
 
 
-def test_what_an_agent_did_wrong_is_graded_all_the_same():
+def test_failed_exit_status_is_still_graded():
     row = record(played("LimitsExceeded", submission=""), SLOWER)
     assert (row.reward, row.success, row.speedup, row.error) == (-0.2, False, 0.9, None)
     assert (row.exit_status, row.verdict.reason, row.git_diff) == ("LimitsExceeded", "slower", None)
@@ -101,7 +101,7 @@ def test_what_an_agent_did_wrong_is_graded_all_the_same():
 
 
 @pytest.mark.parametrize("evaluation", [None, FASTER])
-def test_an_agent_that_had_no_chance_has_no_reward(evaluation):
+def test_agent_error_has_no_reward(evaluation):
     error = Failure(type="sandbox_gone", message="gone")
     row = record(played(FAILED, error=error), evaluation)
     assert (row.reward, row.success, row.speedup, row.verdict, row.error) == (None, None, None, None, error)
@@ -117,14 +117,14 @@ def test_an_agent_that_had_no_chance_has_no_reward(evaluation):
         (FASTER.model_copy(update={"success": None}), "grading", "the evaluation has neither reward nor error"),
     ],
 )
-def test_grading_that_failed_is_no_reward(evaluation, type_, message):
+def test_failed_grading_has_no_reward(evaluation, type_, message):
     row = record(played(), evaluation)
     assert (row.reward, row.success, row.speedup, row.verdict) == (None, None, None, None)
     assert row.error == Failure(type=type_, message=message)
     assert row.evaluation_info["phase"] == evaluation.phase
 
 
-def test_a_diff_that_is_given_counts():
+def test_given_diff_overrides_the_evaluations():
     assert record(played(), FASTER, git_diff="other").git_diff == "other"
 
 

@@ -63,13 +63,13 @@ def test_a_hostile_template_is_refused_in_a_bounded_process(outcomes, template):
 
 
 @pytest.mark.parametrize("template", WRITTEN)
-def test_what_templates_are_for_is_written_as_jinja_writes_it(template):
+def test_ordinary_templates_render_as_in_jinja(template):
     output = {"output": "one\ntwo & <three>\n" * 3, "returncode": 0}
     expected = jinja2.Template(template, undefined=StrictUndefined).render(output=output)
     assert AgentTemplate(template).render(output=output) == expected
 
 
-def test_a_long_output_fits_the_usual_templates():
+def test_usual_templates_render_long_output():
     text = "x" * 2_000_000
     assert len(AgentTemplate(WRITTEN[0]).render(output={"output": text})) == 5000
 
@@ -80,13 +80,13 @@ def test_usual_methods_of_a_long_output_are_within_the_budget():
     assert AgentTemplate(template).render(out=text) == "one two799999two"
 
 
-def test_work_that_is_priced_too_low_ends_by_its_time(monkeypatch):
+def test_underpriced_work_ends_at_the_cpu_limit(monkeypatch):
     monkeypatch.setattr(template_meter, "LIMIT_S", 0)
     with pytest.raises(TemplateFailedError, match="it takes more than 0 s"):
         AgentTemplate("{% for i in range(1000) %}{% endfor %}").render()
 
 
-def test_mini_swe_agents_own_modules_render_by_it():
+def test_mini_swe_agent_modules_use_the_safe_template():
     modules = (mini_swe.default, mini_swe.actions_text, mini_swe.actions_toolcall)
     assert {module.Template for module in modules} == {AgentTemplate}
 
@@ -125,7 +125,7 @@ def test_template_including_other_files_is_refused_before_the_run(tmp_path):
     )
 
 
-def test_the_error_knows_its_template():
+def test_error_names_its_template():
     with pytest.raises(TemplateFailedError) as failed:
         AgentTemplate("{{ 1 / 0 }}").render()
     assert (failed.value.source, failed.value.message) == ("{{ 1 / 0 }}", "ZeroDivisionError: division by zero")

@@ -16,14 +16,14 @@ def played(folder, **config):
         return play_on(server, ShellSandbox(folder), tool_settings(), **config), server.bodies
 
 
-def test_each_answer_has_its_tokens_behind_the_prompt_of_its_request(tmp_path):
+def test_each_answer_has_the_tokens_of_its_request(tmp_path):
     run, bodies = played(tmp_path, token_source=SOURCE)
     assert sum(message["role"] == "assistant" for message in run.messages) == len(run.tokens) == 3
     for body, tokens in zip(bodies, run.tokens, strict=True):
         assert bytes(list(tokens.prompt)) == rendered(body["messages"])
 
 
-def test_a_conversation_that_only_grows_is_learnt_in_one_sequence(tmp_path):
+def test_append_only_conversation_is_one_training_sequence(tmp_path):
     answers = [ScriptedAnswer(**turn) for turn in (call("echo one", reasoning="First."), call(SUBMIT))]
     with ScriptedServer(Script(conversations=[Conversation(answers=answers)])) as server:
         run = play_on(server, ShellSandbox(tmp_path), tool_settings(), token_source=SOURCE)
@@ -32,6 +32,6 @@ def test_a_conversation_that_only_grows_is_learnt_in_one_sequence(tmp_path):
     assert trained == b"".join(bytes(list(tokens.ids)) for tokens in run.tokens)
 
 
-def test_without_a_source_there_are_none(tmp_path):
+def test_no_tokens_without_a_token_source(tmp_path):
     run, _ = played(tmp_path)
     assert run.tokens == ()

@@ -91,7 +91,7 @@ def cells(output, start):
     return re.split(r"\s{2,}", line.strip())
 
 
-def test_help_says_what_each_measures(python):
+def test_help_describes_each_benchmark(python):
     """In one process: what takes long is what they import."""
     requested = json.dumps([[name, "--help"] for name in BENCHMARKS])
     done = start(python, "tests.flows.one_process", input=requested)

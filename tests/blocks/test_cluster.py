@@ -37,7 +37,7 @@ def test_unreachable_scheduler_is_reported_in_one_line(monkeypatch):
 
 
 @pytest.mark.slow
-def test_check_asks_the_scheduler_and_abandoned_work_is_given_up(tmp_path):
+def test_check_connects_and_abandoned_tasks_are_given_up(tmp_path):
     """In a process of its own: the cluster's threads and sockets end with it."""
     code = """
 import pathlib, time
@@ -80,5 +80,5 @@ def test_no_name_is_no_block():
     assert dask_cluster(None) is None
 
 
-def test_outside_a_cluster_nothing_is_given_up():
+def test_given_up_is_none_outside_a_cluster():
     assert given_up() is None

@@ -56,7 +56,7 @@ def test_headers_are_sent_and_kept_secret():
 
 
 @pytest.mark.parametrize(("name", "value"), [("api key", "x"), ("", "x"), ("a:b", "x"), ("api-key", "x\nHost: y")])
-def test_what_is_no_header_is_refused_without_showing_it(name, value):
+def test_invalid_header_is_refused_without_showing_its_value(name, value):
     with pytest.raises((ValueError, InputError)) as raised:
         InferenceEndpoint(base_urls=["http://h/v1"], secret_headers={name: SecretStr(value)})
     assert "Host" not in str(raised.value)

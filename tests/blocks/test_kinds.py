@@ -24,7 +24,7 @@ def own_fields(kind):
     return {name: field for name, field in kind.model_fields.items() if name not in Block.model_fields}
 
 
-def test_all_are_listed_once():
+def test_all_blocks_are_listed_once():
     fields = {
         value
         for module in pkgutil.iter_modules(blocks.__path__)
@@ -48,7 +48,7 @@ def test_block_and_its_fields_have_descriptions(kind):
 
 
 @EVERY
-def test_no_address_of_others_is_shown(kind):
+def test_no_external_address_is_shown(kind):
     assert kind._logo_url is None
     assert kind._documentation_url is None
 
@@ -65,7 +65,7 @@ def test_secrets_are_secret(kind):
 
 
 @EVERY
-def test_it_can_be_checked(kind):
+def test_every_block_can_be_checked(kind):
     check = kind.check
     assert check.__annotations__ == {"return": "str"}
     assert "Raises" in check.__doc__

@@ -21,7 +21,7 @@ def test_check_describes_the_service_in_one_line(block):
 
 
 @BLOCKS
-def test_a_service_of_others_may_say_nothing(block):
+def test_foreign_service_without_status_passes_the_check(block):
     with RawServer(lambda headers, path: (404, b"")) as server:
         url = server.base_url.removesuffix("/v1")
         assert block(address=url).check() == f"{url}: a server answers, but it has no /status"
@@ -52,5 +52,5 @@ def test_invalid_address_is_refused(block):
         block(address="ftp://x").to_config()
 
 
-def test_no_names_of_blocks_are_no_services():
+def test_no_block_names_give_no_services():
     assert find_services(AgentRollouts(model_path="m", dataset="d.json", output="o.json")) == Services()

@@ -8,7 +8,7 @@ from rollmill.errors import InputError
 from tests.files.s3 import S3Server
 
 
-def test_a_check_writes_and_says_so():
+def test_check_writes_a_file():
     with S3Server() as server:
         block = ResultStore(**dict(server.config()))
         assert block.check() == "s3://results/runs: a file was written, read and deleted"

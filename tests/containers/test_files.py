@@ -34,7 +34,7 @@ def test_compose_file_keeps_to_its_specification():
     lint(sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", COMPOSE)
 
 
-def test_images_of_others_have_a_version():
+def test_external_images_are_pinned():
     base = re.search(r"^ARG BASE=(\S+)$", DOCKERFILE.read_text(), re.MULTILINE)
     others = [service["image"] for service in services().values() if "build" not in service]
     assert base
@@ -55,7 +55,7 @@ def test_copied_files_exist_and_are_in_the_build_context():
         assert allowed & {str(parent) for parent in [Path(name), *Path(name).parents]}, name
 
 
-def test_a_change_of_code_installs_nothing():
+def test_code_change_reinstalls_nothing():
     before = [name for name in stages() if name != "rollmill"]
     assert before == ["", "system", "locks", "environments-cpu", "environments-gpu"]
     copied = {
@@ -76,7 +76,7 @@ def test_stand_ins_of_the_packages_are_those_that_are_installed():
     assert [name.removesuffix("*") for name in sorted(expected)] == match[1].split()
 
 
-def test_both_kinds_can_be_made():
+def test_cpu_and_gpu_images_can_be_built():
     for kind in ("cpu", "gpu"):
         installed = [rest for word, rest in stages()[f"environments-{kind}"] if word == "RUN"]
         assert f"ROLLMILL_KIND={kind} scripts/setup" in installed[-1]
@@ -123,7 +123,7 @@ def test_server_is_local_and_database_is_private_to_it():
     assert yaml.safe_load(COMPOSE.read_text())["networks"]["database"] == {"internal": True}
 
 
-def test_everything_is_watched_and_waits_for_what_it_needs():
+def test_services_have_health_checks_and_wait_for_dependencies():
     started = services()
     for name, service in started.items():
         healthcheck = service.get("healthcheck", {})
@@ -155,7 +155,7 @@ def test_one_worker_a_kind_and_only_one_has_gpus():
     assert services({**SETTINGS, "COMPOSE_PROFILES": "gpu"})["worker-gpu"]["image"] == "rollmill:gpu"
 
 
-def test_passwords_come_from_outside_only():
+def test_passwords_are_not_in_the_compose_file():
     for missing in SETTINGS:
         with pytest.raises(KeyError, match=missing):
             services({name: value for name, value in SETTINGS.items() if name != missing})
@@ -197,7 +197,7 @@ def test_the_server_finds_its_database():
 
 
 @pytest.mark.slow
-def test_commands_are_those_of_prefect_and_of_the_project():
+def test_commands_of_services_exist():
     commands = [service["command"] for service in services().values() if "command" in service]
     commands.append(yaml.safe_load(next(rest for word, rest in stages()["rollmill"] if word == "CMD")))
     for command in commands:
@@ -212,7 +212,7 @@ def test_commands_are_those_of_prefect_and_of_the_project():
     assert len(commands) == 3
 
 
-def test_what_runs_write_by_default_is_on_the_volume():
+def test_default_output_folders_are_on_the_volume():
     deployments = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
     parameters = [deployment["parameters"]["parameters"] for deployment in deployments]
     paths = [each[name] for each in parameters for name in ("output", "output_dir", "log_dir") if name in each]

@@ -66,7 +66,7 @@ def project(tmp_path: Path) -> Project:
 
 
 @pytest.mark.parametrize("kind", ["cpu", "gpu"])
-def test_the_build_of_the_machine_is_installed_once(project: Project, kind: str) -> None:
+def test_vllm_build_is_installed_once(project: Project, kind: str) -> None:
     lines, synced = project.set_up(kind)
     assert lines == [
         f"setup: the project, in .venv (requirements/training-{kind}.txt)",
@@ -112,7 +112,7 @@ def test_amd_gpu_gets_a_message_and_the_cpu_build(project: Project) -> None:
     assert [call.split()[-1] for call in synced] == ["requirements/training-cpu.txt", "requirements/vllm-cpu.txt"]
 
 
-def test_a_lock_that_has_changed_is_installed(project: Project) -> None:
+def test_changed_lock_is_installed(project: Project) -> None:
     project.set_up("cpu")
     lock = project.folder / "requirements/vllm-cpu.txt"
     lock.write_text(lock.read_text() + "six==1.17.0\n")
@@ -121,14 +121,14 @@ def test_a_lock_that_has_changed_is_installed(project: Project) -> None:
     assert ["reinstall" in call for call in synced] == [False]
 
 
-def test_an_installation_that_failed_is_done_again(project: Project) -> None:
+def test_failed_installation_is_repeated(project: Project) -> None:
     project.set_up("cpu")
     project.set_up("gpu", fails=True)
     _, synced = project.set_up("cpu")
     assert any("training-cpu.txt" in call and "--reinstall-package torch" in call for call in synced)
 
 
-def test_a_kind_that_is_none_is_refused(project: Project) -> None:
+def test_unknown_kind_is_refused(project: Project) -> None:
     lines, _ = project.set_up("cpu", fails=True, ROLLMILL_KIND="rocm")
     assert lines == ["setup: ROLLMILL_KIND=rocm: give cpu or gpu"]
 
@@ -148,7 +148,7 @@ def test_a_kind_that_is_none_is_refused(project: Project) -> None:
         (["kfd", "nvidiactl"], "gpu"),
     ],
 )
-def test_which_device_files_make_which_kind(tmp_path: Path, files: list[str], kind: str) -> None:
+def test_kind_is_detected_from_device_files(tmp_path: Path, files: list[str], kind: str) -> None:
     (tmp_path / "wsl").mkdir()
     for name in files:
         (tmp_path / name).touch(mode=0o755)

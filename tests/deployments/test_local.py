@@ -76,7 +76,7 @@ def test_cancelling_ends_sandboxes(desk: Desk, tmp_path: Path) -> None:
         assert desk.wait(run)["state"]["type"] == "CANCELLED"
 
 
-def test_a_dead_server_is_started_again_and_down_ends_everything(tmp_path: Path, desk: Desk) -> None:
+def test_dead_server_is_restarted_and_down_ends_everything(tmp_path: Path, desk: Desk) -> None:
     """The last: it ends the desk of the other tests."""
     for process in running(desk, "prefect server start"):
         process.kill()

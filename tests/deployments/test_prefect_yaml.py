@@ -32,7 +32,7 @@ def test_every_flow_is_deployed() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", DEPLOYMENTS)
-def test_a_deployment_binds_to_its_flow(name: str) -> None:
+def test_deployment_parameters_fit_its_flow(name: str) -> None:
     flow = load_flow_from_entrypoint(str(ROOT / DEPLOYMENTS[name]["entrypoint"]))
     bound = flow.validate_parameters({"parameters": given_to(name)})["parameters"]
     for field, value in given_to(name).items():
@@ -65,7 +65,7 @@ def test_chained_deployments_read_the_previous_output() -> None:
     assert trained["merge"]
 
 
-def test_the_improve_deployments_are_the_example() -> None:
+def test_improve_deployments_match_the_example() -> None:
     script = (ROOT / "examples/improve.sh").read_text().partition("flows.improve")[2].partition('"$@"')[0]
     parameters = parse_command_line(
         Improve, shlex.split(script.replace("\\\n", " ")), prog="", description="", examples=""

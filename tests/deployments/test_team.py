@@ -226,7 +226,7 @@ def test_second_run_waits_for_the_gpu_and_its_delay_sends_a_notification(
     assert begun >= desk.run(first)["end_time"]
 
 
-def test_a_schedule_fires_and_dates_its_folder(desk: Desk, tmp_path: Path) -> None:
+def test_scheduled_run_has_the_date_in_its_folder(desk: Desk, tmp_path: Path) -> None:
     deployment = desk.deployment(QUICK)
     parameters = (
         deployment["parameters"]["parameters"] | call_parameters(tmp_path) | {"output_dir": str(tmp_path / "of-{date}")}

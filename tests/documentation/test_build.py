@@ -28,7 +28,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_every_page_is_built_and_fetches_nothing(site: Path) -> None:
+def test_pages_are_built_without_external_resources(site: Path) -> None:
     built = {path.relative_to(site).with_suffix("") for path in site.rglob("*.html")} - {Path("404")}
     assert built == {
         path.relative_to(ROOT / "docs").with_suffix("") for path in PAGES if (ROOT / "docs") in path.parents
@@ -52,7 +52,7 @@ def test_the_reference_has_every_parameter_and_block(site: Path) -> None:
         assert all(f"<td><code>{name}</code></td>" in blocks for name in block.model_fields if name[0] != "_")
 
 
-def test_the_tables_of_what_can_be_named_have_every_entry(site: Path) -> None:
+def test_tables_list_every_registry_entry(site: Path) -> None:
     tables = {
         "how-to/rejection-sampling": VERIFIERS,
         "how-to/episodes": ENVIRONMENTS,
@@ -65,7 +65,7 @@ def test_the_tables_of_what_can_be_named_have_every_entry(site: Path) -> None:
             assert re.search(rf"<td><code>{entry.name}\b.*</code></td>\s*<td>{re.escape(entry.description)}</td>", page)
 
 
-def test_no_mark_is_left_and_records_are_described(site: Path) -> None:
+def test_no_placeholder_is_left_and_records_are_described(site: Path) -> None:
     marks = re.compile(r"<!-- (parameters|record|blocks|deployments|entries)\b")
     assert not [(page.name, match[0]) for page in site.rglob("*.html") for match in marks.finditer(page.read_text())]
     records = (site / "concepts/records.html").read_text()

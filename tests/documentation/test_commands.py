@@ -25,7 +25,7 @@ def test_every_command_is_run() -> None:
     assert not unknown, "nothing runs these: say in pages.py how they are run"
 
 
-def test_what_is_run_elsewhere_is_there_and_said() -> None:
+def test_commands_run_elsewhere_are_documented_and_tested() -> None:
     targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     documented = {plain(line) for _, line in COMMANDS}
     for command, location in ELSEWHERE.items():
@@ -35,12 +35,12 @@ def test_what_is_run_elsewhere_is_there_and_said() -> None:
         assert not is_ours(command)
 
 
-def test_the_first_page_says_nothing_that_no_other_says() -> None:
+def test_first_page_commands_are_on_other_pages() -> None:
     documented = {plain(line) for _, line in COMMANDS}
     assert [line for line in commands(ROOT / "README.md") if plain(line) not in documented] == []
 
 
-def test_the_tutorial_says_what_the_demo_does() -> None:
+def test_tutorial_has_the_demos_commands() -> None:
     script = (ROOT / "examples/demo.sh").read_text().partition("-m flows.reject_sampling")[2]
     demo = script.replace("\\\n", " ").replace('"$@"', "")
     assert plain(f"python -m flows.reject_sampling {demo}") in map(plain, commands(ROOT / "docs/tutorial.md"))
@@ -108,7 +108,7 @@ def test_own_commands_are_recognised(line: str, ours: bool) -> None:
 
 
 @pytest.mark.slow
-def test_what_fails_and_what_is_not_left_is_said(tmp_path: Path) -> None:
+def test_failed_commands_and_missing_files_are_reported(tmp_path: Path) -> None:
     world, page = (
         World(tmp_path, tmp_path, Path(sys.executable), dict(os.environ, PYTHONPATH=str(ROOT))),
         tmp_path / "page.md",

@@ -18,7 +18,7 @@ ROWS = [
 NAMED = sorted({name for row in ROWS for name in re.findall(r"`(tests/[^`]+)`", row[-1])})
 
 
-def test_every_place_says_why_and_names_a_test() -> None:
+def test_commands_run_elsewhere_have_a_reason_and_a_test() -> None:
     assert len(ROWS) >= 30
     for row in ROWS:
         assert len(row) == 5

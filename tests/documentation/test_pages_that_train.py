@@ -13,5 +13,5 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 
 @pytest.mark.parametrize("page", TRAIN, ids=name)
-def test_what_a_page_says_runs_and_leaves_what_it_says(page: Path, world: World) -> None:
+def test_pages_commands_run_and_write_their_files(page: Path, world: World) -> None:
     run_page(page, world)

@@ -20,7 +20,7 @@ def first_cells(after: str) -> list[str]:
     return [name for row in rows[1].splitlines()[2:] for name in re.findall(r"`(\w+)`", row.split("|")[1])]
 
 
-def test_a_row_of_results() -> None:
+def test_result_row_matches_the_documentation() -> None:
     row = summarise(0, Problem(instance_id="p", prompt="?", answer="1"), [None], numeric=True).to_json()
     left_out = {"best_reasoning_content"}  # where nobody thought
     assert sorted(set(first_cells("A row of `results`:\n")) - left_out) == sorted(row)
@@ -29,7 +29,7 @@ def test_a_row_of_results() -> None:
     assert re.findall(r"`(\w+)`", counts[1]) == list(row["counts"])
 
 
-def test_an_episode_s_row_is_the_one_that_is_written() -> None:
+def test_episode_row_matches_the_documentation() -> None:
     from rollmill.jobs.episodes.record import EpisodeRollout, EpisodeTurn
     from rollmill.jobs.episodes.selection import Episode, Row
 

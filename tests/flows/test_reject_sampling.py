@@ -138,7 +138,7 @@ def test_canary_stops_a_run_without_usable_answers(job: Job) -> None:
         assert server.requests == 80
 
 
-def test_where_everything_fails_the_reason_is_on_the_screen(job: Job) -> None:
+def test_reason_is_printed_if_all_rollouts_fail(job: Job) -> None:
     with ScriptedServer(Script(context_tokens=1)) as server:
         stopped = job.run(*at(server))
         assert stopped.returncode == 1
@@ -174,7 +174,7 @@ def said_as(form: int) -> bytes:
     )
 
 
-def test_what_a_server_says_is_read_as_what_it_means(job: Job) -> None:
+def test_server_errors_are_classified(job: Job) -> None:
     counts: list[int] = []
 
     def answer(_headers: Any, body: bytes) -> tuple[int, bytes]:
@@ -199,7 +199,7 @@ def test_what_a_server_says_is_read_as_what_it_means(job: Job) -> None:
     assert "no text: refusal" in statistics
 
 
-def test_requests_are_sent_as_the_server_takes_them(job: Job) -> None:
+def test_requests_have_the_fields_that_the_server_accepts(job: Job) -> None:
     def refuses(request: dict[str, Any]) -> Any:
         return next((unsupported(name) for name in ("max_tokens", "seed", "temperature") if name in request), None)
 
@@ -407,7 +407,7 @@ def test_rows_of_a_broken_verifier_are_reverified_without_generating(job: Job) -
     assert "expected 80 = ok 80" in (folder / "statistics.txt").read_text()
 
 
-def test_what_the_model_recommends_is_said_and_can_be_taken(job: Job) -> None:
+def test_recommended_sampling_is_shown_and_can_be_used(job: Job) -> None:
     (job.folder / "model").mkdir()
     (job.folder / "model/generation_config.json").write_text('{"temperature": 0.6, "top_k": 20}')
     call = ("--model_path", "model", *BASE[2:], "--max_problems", "1", "--no_canary")

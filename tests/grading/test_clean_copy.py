@@ -15,7 +15,7 @@ from tests.grading.repositories import C_FAST
 MOST = 1 << 20
 
 
-def test_a_built_tree_is_restored_as_it_was(host: BubblewrapHost, problems: dict[str, GradedProblem]) -> None:
+def test_built_tree_is_restored_exactly(host: BubblewrapHost, problems: dict[str, GradedProblem]) -> None:
     copies = CleanCopies(host, problems["c"], Limits(), MOST)
     with copies.fresh() as sandbox:
         folder, prefix, commit, tracked, tree = copies.read_start(sandbox)

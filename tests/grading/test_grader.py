@@ -38,7 +38,7 @@ def test_a_fast_and_right_change_is_a_success(fast: Evaluation) -> None:
 
 
 @pytest.mark.slow
-def test_its_reward_follows_from_pairs_of_runs(fast: Evaluation) -> None:
+def test_reward_follows_from_pairs_of_runs(fast: Evaluation) -> None:
     details = fast.speedup_details
     assert details is not None
     assert details.total_comparisons == 3
@@ -50,7 +50,7 @@ def test_its_reward_follows_from_pairs_of_runs(fast: Evaluation) -> None:
 
 
 @pytest.mark.slow
-def test_its_evaluation_holds_what_commands_wrote(fast: Evaluation) -> None:
+def test_evaluation_contains_command_output(fast: Evaluation) -> None:
     assert (fast.build_returncode, fast.test_returncode, fast.benchmark_returncode) == (0, 0, 0)
     assert "Ran 2 tests" in fast.test_output
     assert len(fast.benchmark_output.strip()) == 64
@@ -65,7 +65,7 @@ def test_a_fast_c_change_is_built_once_and_measured(play: Play) -> None:
     assert result.test_output == "2 of 2 tests passed\n"
 
 
-def test_nothing_changed_earns_nothing(play: Play) -> None:
+def test_no_change_gets_no_reward(play: Play) -> None:
     result = play("py", "python3 -m unittest discover; touch a.log; git commit -q --allow-empty -m x")
     assert (result.success, result.reward, result.reason, result.phase) == (False, 0.0, "no change", "git_precheck")
     assert result.git_precheck is not None
@@ -73,7 +73,7 @@ def test_nothing_changed_earns_nothing(play: Play) -> None:
 
 
 @pytest.mark.slow
-def test_a_change_that_does_nothing_earns_nothing(play: Play) -> None:
+def test_change_without_effect_gets_no_reward(play: Play) -> None:
     # An interval of 95 % misses once in twenty times, on either side: twice in a row, on the same, it does not.
     tries = [play("py", "echo '# faster' >> lib/total.py")]
     if tries[-1].success:
@@ -184,7 +184,7 @@ def test_unreproducible_benchmark_is_an_error_not_a_failure(host: BubblewrapHost
     assert "gave two results for one BENCH_SEED at the start commit" in str(result.error)
 
 
-def test_what_is_not_there_is_an_error(
+def test_missing_sandbox_is_an_error(
     host: BubblewrapHost, grader: LocalGrader, problems: dict[str, GradedProblem]
 ) -> None:
     assert failed(grader.grade(problems["py"], "nobody")) == "unknown_sandbox"
@@ -248,7 +248,7 @@ def test_a_sandbox_that_ends_in_the_middle_gives_no_verdict(
     assert failed(result)
 
 
-def test_many_are_graded_side_by_side(host: BubblewrapHost, problems: dict[str, GradedProblem]) -> None:
+def test_changes_are_graded_concurrently(host: BubblewrapHost, problems: dict[str, GradedProblem]) -> None:
     grader = LocalGrader(host)
     sandboxes = [host.start(SandboxSpec(image="py")) for _ in range(4)]
     for number, sandbox in enumerate(sandboxes):
@@ -274,7 +274,7 @@ def test_a_grader_leaves_no_files(host: BubblewrapHost, problems: dict[str, Grad
     assert not scratch.exists()
 
 
-def test_the_next_grader_sweeps_up_after_one_that_was_killed(host: BubblewrapHost) -> None:
+def test_next_grader_removes_files_of_a_killed_one(host: BubblewrapHost) -> None:
     script = (
         "import os; from rollmill.grading.grader import LocalGrader; grader = LocalGrader(None);"
         "(grader._scratch / 'left').touch(); print(grader._scratch, flush=True); os.kill(os.getpid(), 9)"

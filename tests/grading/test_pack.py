@@ -61,7 +61,7 @@ def test_a_changed_image_has_another_commit(tmp_path: Path) -> None:
     assert again.write_commits() == 0
 
 
-def test_solutions_and_images_that_are_missing(tmp_path: Path) -> None:
+def test_missing_solutions_and_images_are_reported(tmp_path: Path) -> None:
     pack = Pack(one_problem(tmp_path, "spanset__merge"))
     (tmp_path / "solutions/spanset__merge/wrong.patch").unlink()
     with pytest.raises(InputError, match=r"wrong\.patch is missing"):
@@ -124,7 +124,7 @@ def test_only_the_good_patch_earns_a_reward(instance_id: str, host: BubblewrapHo
 
 
 @pytest.mark.slow
-def test_a_pack_with_bad_solutions_is_not_sound(tmp_path: Path) -> None:
+def test_pack_with_bad_solutions_fails_the_check(tmp_path: Path) -> None:
     pack = Pack(one_problem(tmp_path, "spanset__merge"))
     patches = tmp_path / "solutions/spanset__merge"
     (patches / "good.patch").rename(patches / "kept")

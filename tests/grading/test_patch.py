@@ -103,12 +103,12 @@ def test_every_kind_of_change_is_in_one_patch(tmp_path: Path) -> None:
     assert applied(START, patch.diff) == expected
 
 
-def test_text_stays_readable_and_the_trees_attributes_count_for_nothing(tmp_path: Path) -> None:
+def test_patch_is_text_and_ignores_gitattributes(tmp_path: Path) -> None:
     after = {**START, b"src/a.py": TreeEntry(REGULAR, b"x = 2\n")}
     assert StartTree(START, START, tmp_path).take_patch(after).diff.splitlines()[-2:] == ["-x = 1", "+x = 2"]
 
 
-def test_an_agents_gitignore_hides_nothing(tmp_path: Path) -> None:
+def test_agents_gitignore_is_ignored(tmp_path: Path) -> None:
     after = {**START, b".gitignore": TreeEntry(REGULAR, b"*\n"), b"evil.py": TreeEntry(REGULAR, b"")}
     patch = StartTree(START, START, tmp_path).take_patch(after)
     assert [change.path for change in patch.changes] == [".gitignore", "evil.py"]
@@ -126,7 +126,7 @@ def test_patch_excludes_ignored_files_of_the_image(tmp_path: Path) -> None:
     assert start.take_patch(dict(START)) == ([], "")
 
 
-def test_a_link_that_no_patch_can_hold_is_refused(tmp_path: Path) -> None:
+def test_link_to_a_non_utf8_name_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadTreeError, match="no UTF-8"):
         StartTree(START, START, tmp_path).take_patch({**START, b"a": TreeEntry(LINK, b"\xff")})
 
@@ -216,7 +216,7 @@ def member(name: str, kind: bytes = tarfile.REGTYPE, target: str = "") -> tarfil
         (archive((member("a"), b"x" * 50))[:520], "cannot be read|cut off"),
     ],
 )
-def test_an_archive_that_reaches_out_is_refused(archive_bytes: bytes, reason: str) -> None:
+def test_archive_with_outside_paths_is_refused(archive_bytes: bytes, reason: str) -> None:
     with pytest.raises(BadTreeError, match=reason):
         read_tar(archive_bytes, most=100)
 
@@ -254,7 +254,7 @@ def test_devices_folders_and_nested_repositories_are_left_out() -> None:
     }
 
 
-def test_what_a_tree_says_to_git_is_content_alone(tmp_path: Path) -> None:
+def test_git_configuration_of_a_tree_is_not_applied(tmp_path: Path) -> None:
     """Names that are options or patterns, attributes with helpers, a repository within: none of it is obeyed."""
     (tmp_path / "home").mkdir()
     marker = tmp_path / "pwned"

@@ -24,7 +24,7 @@ def change(path: str, status: str = "M", mode: str = "100644") -> Change:
         (".gitignore", [".gitignore"]),
     ],
 )
-def test_a_pattern_that_fits_allows(path: str, patterns: list[str]) -> None:
+def test_matching_pattern_allows_a_change(path: str, patterns: list[str]) -> None:
     assert refusal([change(path)], patterns) is None
 
 
@@ -58,7 +58,7 @@ def test_links_and_hidden_modules_are_refused() -> None:
     assert refusal([change("src/json/fast.py", "A")], ["src/**"]) is None
 
 
-def test_what_was_done_is_named() -> None:
+def test_refusal_names_the_kind_of_change() -> None:
     assert "x was added" in str(refusal([change("x", "A")], ["y"]))
     assert "x was deleted" in str(refusal([change("x", "D", "000000")], ["y"]))
     assert refusal([], []) is None

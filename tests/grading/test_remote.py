@@ -81,7 +81,7 @@ def test_no_grade_is_no_reward(response, error):
     assert (result.error, result.error_type) == (error, "evaluation")
 
 
-def test_odd_fields_do_no_harm():
+def test_malformed_fields_are_ignored():
     result = read_evaluation(
         "p",
         {
@@ -110,7 +110,7 @@ def test_odd_fields_do_no_harm():
         Evaluation(instance_id="p", success=None, reward=None, error="the host is gone", error_type="connection"),
     ],
 )  # fmt: skip
-def test_our_own_service_s_answers_come_back_as_they_were(evaluation):
+def test_own_services_answers_round_trip(evaluation):
     response = json.loads(json.dumps(answer(evaluation, "c0ffee"), allow_nan=False))
     result = read_evaluation("p", response)
     result.metadata.pop("container_id")
@@ -176,7 +176,7 @@ def test_a_reset_is_not_sent_again():
     assert result.error_type == "connection"
 
 
-def test_a_service_that_is_too_slow():
+def test_slow_service_is_a_timeout_error():
     def reply(connection, number):
         read_request(connection)
         time.sleep(2)
@@ -206,7 +206,7 @@ def test_closing_the_grader_abandons_a_slow_service():
     assert result.error_type == "closed"
 
 
-def test_a_service_that_is_not_there_yet_is_waited_for(monkeypatch):
+def test_unreachable_service_is_retried(monkeypatch):
     waits = []
     monkeypatch.setattr("rollmill.inference.http_service.backoff_s", lambda retry: waits.append(retry) or 0.05)
     with RawTCP(lambda connection, number: None) as server:

@@ -26,7 +26,7 @@ from rollmill.grading.reward_schedule import DEFAULT, OBSERVED, read_ladder
         (100.0, 1.0),
     ],
 )
-def test_the_default_pays_by_the_lower_bound(low: float, reward: float) -> None:
+def test_default_rewards_the_lower_bound(low: float, reward: float) -> None:
     assert DEFAULT.reward(average=1000.0, low=low) == reward
 
 
@@ -34,12 +34,12 @@ def test_the_default_pays_by_the_lower_bound(low: float, reward: float) -> None:
     ("average", "reward"),
     [(0.9, -0.2), (0.9952, 0.3), (1.0, 0.3), (1.01, 0.7), (1.05, 0.7), (1.1, 1.0), (1.2, 1.5), (1.21, 2.0)],
 )
-def test_the_observed_one_pays_noise(average: float, reward: float) -> None:
+def test_observed_ladder_rewards_noise(average: float, reward: float) -> None:
     assert OBSERVED.reward(average, low=0.5) == reward
 
 
 @given(st.floats(0.01, 100), st.floats(0.01, 100))
-def test_a_faster_change_never_earns_less(speedup: float, other: float) -> None:
+def test_reward_is_monotonic_in_speedup(speedup: float, other: float) -> None:
     low, high = sorted((speedup, other))
     for ladder in (DEFAULT, OBSERVED):
         assert ladder.reward(low, low) <= ladder.reward(high, high)

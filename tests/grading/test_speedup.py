@@ -29,7 +29,7 @@ def test_an_interval_worked_by_hand() -> None:
 
 
 @given(st.lists(st.floats(0.01, 100), min_size=3, max_size=20))
-def test_turning_the_sides_around_turns_the_interval_around(ratios: list[float]) -> None:
+def test_interval_of_inverse_ratios_is_the_inverse(ratios: list[float]) -> None:
     result, turned = interval(ratios), interval([1 / ratio for ratio in ratios])
     assert result.low <= result.mean * (1 + 1e-9)
     assert result.mean <= result.high * (1 + 1e-9)
@@ -89,7 +89,7 @@ def test_the_order_can_be_repeated() -> None:
     assert orders() == orders()
 
 
-def test_it_ends_early_when_narrow_and_late_when_not() -> None:
+def test_measurement_ends_early_if_the_interval_is_narrow() -> None:
     noise = random.Random(5)
     few = compare(lambda *_: (1.0, 1.0), PairCount(least=4, most=20), random.Random(0))
     many = compare(lambda *_: (math.exp(noise.gauss(0, 1)), 1.0), PairCount(least=4, most=20), random.Random(0))

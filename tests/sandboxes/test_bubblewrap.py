@@ -72,7 +72,7 @@ def test_python_pytest_git_make_and_a_compiler_are_there(start):
     assert lines[2:] == ["5", "sandbox"]
 
 
-def test_what_no_shell_can_run_is_the_commands_failure(start):
+def test_invalid_command_fails_like_in_a_shell(start):
     sandbox = start()
     assert sandbox.execute("echo " + "x" * 200_000).returncode == 126
     assert sandbox.execute("echo a\0b").returncode == 126
@@ -93,7 +93,7 @@ def test_a_variable_cannot_become_a_setting_of_bubblewrap(start):
 
 
 @pytest.mark.parametrize("name", ["", "none", "..", "small/../..", "/etc", "small\0"])
-def test_an_image_that_is_not_there_is_named(host, name):
+def test_missing_image_is_named(host, name):
     with pytest.raises(InputError, match="name one of its subfolders"):
         host.start(SandboxSpec(image=name))
 
@@ -184,7 +184,7 @@ def test_killed_owner_leaves_no_process_and_the_next_removes_its_files(images, r
         assert not left.exists()
 
 
-def test_a_host_that_is_closed_starts_no_more(images, root):
+def test_closed_host_refuses_starts(images, root):
     with BubblewrapHost(images, root=root) as host:
         sandbox = host.start(SandboxSpec(image="small"))
     with pytest.raises(SandboxError, match="is closed"):
@@ -206,7 +206,7 @@ def opt() -> Iterator[Path]:
 
 
 @pytest.mark.slow
-def test_an_interpreter_outside_usr_is_lent_as_it_is(images, root, opt, monkeypatch):
+def test_interpreter_outside_usr_is_mounted(images, root, opt, monkeypatch):
     prefix, name = Path(sys.base_prefix), f"python{sys.version_info.major}.{sys.version_info.minor}"
     prefix_copy = opt / "own"
     (prefix_copy / "bin").mkdir(parents=True)
@@ -222,7 +222,7 @@ def test_an_interpreter_outside_usr_is_lent_as_it_is(images, root, opt, monkeypa
         sandbox.close()
 
 
-def test_many_sandboxes_at_once_each_have_their_own(host):
+def test_concurrent_sandboxes_are_separate(host):
     def play(number: int) -> str:
         sandbox = host.start(SandboxSpec(image="small"))
         try:
@@ -269,7 +269,7 @@ def test_a_root_that_sandboxes_users_cannot_reach_is_refused(images, root):
         BubblewrapHost(images, root=root / "closed" / "here")
 
 
-def test_a_root_that_somebody_put_there_is_refused(images, root, tmp_path):
+def test_root_of_another_user_is_refused(images, root, tmp_path):
     (root / "link").symlink_to(tmp_path)
     with pytest.raises(InputError, match="is not this user's own folder"):
         BubblewrapHost(images, root=root / "link")

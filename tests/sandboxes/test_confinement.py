@@ -17,7 +17,7 @@ from rollmill.sandboxes.system_calls import _ARCHITECTURE, _NUMBERS, _OF_PROCESS
     "path",
     ["/root", "/home", "/work", "/var/log", "/run", "/sys", "/boot", "/srv", "/mnt", "/etc/shadow", "/etc/hostname"],
 )
-def test_the_hosts_folders_are_not_there(start, path):
+def test_host_folders_are_missing(start, path):
     done = start().execute(f"ls -d {path}")
     assert done.returncode == 2
     assert "No such file or directory" in done.output
@@ -64,7 +64,7 @@ def test_no_file_of_the_host_is_open(start):
     assert done.output == "/dev/null\npipe:[]\n"
 
 
-def test_nothing_can_be_gained(start):
+def test_privileges_cannot_be_gained(start):
     done = start().execute("grep -E 'Cap(Prm|Eff|Bnd|Amb)|NoNewPrivs' /proc/self/status | cut -f2 | tr '\\n' ' '")
     assert done.output.split() == ["0" * 16] * 4 + ["1"]
     assert start().execute("unshare --user true || unshare --mount true || mount -t tmpfs x /tmp").returncode != 0
@@ -74,7 +74,7 @@ def test_nothing_can_be_gained(start):
         assert work > 65_536
 
 
-def test_no_socket_leads_out(start, root):
+def test_network_is_unreachable(start, root):
     with socket.create_server(("127.0.0.1", 0)) as server, socket.socket(socket.AF_UNIX) as unix:
         unix.bind(str(root / "socket"))
         unix.listen()
@@ -112,7 +112,7 @@ END""")
     assert done.output == "nobody\n-1 No such process\n"
 
 
-def test_killing_everything_ends_no_more_than_the_command(start):
+def test_kill_all_ends_only_the_command(start):
     sandbox, other = start(), start()
     beside = threading.Thread(target=lambda: results.append(other.execute("sleep 1; echo alive").output))
     results: list[str] = []
@@ -137,7 +137,7 @@ def test_what_a_command_makes_executable_gains_nothing(start):
 
 
 @pytest.mark.skipif(not filter_program(), reason="no filter for this kind of processor")
-def test_system_calls_that_hide_memory_are_not_there(start):
+def test_system_calls_that_hide_memory_are_denied(start):
     done = start().execute("""python3 - << 'END'
 import ctypes, errno, mmap, os, platform
 try:

@@ -72,7 +72,7 @@ def test_timed_out_command_ends_with_its_children(sandbox):
     assert alone(sandbox)
 
 
-def test_nothing_that_a_command_leaves_is_left(sandbox):
+def test_background_processes_are_ended(sandbox):
     done = sandbox.execute("setsid nohup sleep 300 > /dev/null & yes > /dev/null & echo over")
     assert (done.output, done.returncode) == ("over\n", 0)
     assert alone(sandbox)
@@ -97,20 +97,20 @@ def test_memory_and_processes_of_the_container_are_bounded(sandbox):
     assert sandbox.execute("echo next").output == "next\n"
 
 
-def test_output_without_end_keeps_both_ends(sandbox):
+def test_endless_output_keeps_both_ends(sandbox):
     done = sandbox.execute("echo first; yes", timeout_s=2)
     assert (done.timed_out, done.truncated, done.output[:8]) == (True, True, "first\ny\n")
     done = sandbox.execute("echo first; head -c 50000 /dev/zero | tr '\\0' y; echo; echo last; exit 3")
     assert (done.returncode, done.truncated, done.output[:7], done.output[-6:]) == (3, True, "first\ny", "\nlast\n")
 
 
-def test_an_image_that_cannot_be_had_is_named(host):
+def test_unavailable_image_is_named(host):
     for name in ("no-such-image:9", "--privileged", ""):
         with pytest.raises(InputError, match=f"image '{name}'"):
             host.start(SandboxSpec(image=name))
 
 
-def test_a_container_that_is_gone_is_the_sandboxs_failure(host, engine):
+def test_removed_container_is_a_sandbox_error(host, engine):
     sandbox = host.start(SandboxSpec(image=IMAGE))
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(sandbox.execute, "touch /tmp/began; sleep 60")

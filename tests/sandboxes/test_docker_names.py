@@ -45,7 +45,7 @@ def test_invalid_image_name_is_refused(engine, name):
 
 
 @pytest.mark.parametrize("name", ["ubuntu", "ghcr.io/org/image:1.2", "localhost:5000/a/b@sha256:" + "0" * 64, "a" * 64])
-def test_an_image_s_name_is_asked_about(engine, name):
+def test_image_name_is_checked_at_the_engine(engine, name):
     docker, calls = engine
     docker.provide(name, 1.0)
     assert calls.read_text().endswith(f"-- {name}\n")

@@ -27,7 +27,7 @@ def test_a_small_output_cap_is_met_with_smaller_pieces(start):
     assert read_file(sandbox, "/workspace/x", most=20_000) == data
 
 
-def test_what_is_no_file_or_too_long_is_refused(start):
+def test_missing_and_too_long_files_are_refused(start):
     sandbox = start()
     sandbox.execute(
         "mkfifo /tmp/pipe; head -c 1001 /dev/zero > /tmp/long; ln -s /dev/zero /tmp/endless; touch /tmp/shut"
@@ -91,7 +91,7 @@ def test_programs_that_were_replaced_are_not_used(start):
     assert read_file(sandbox, "/tmp/x", most=10) == b"right"
 
 
-def test_answers_that_are_made_up_do_no_more_than_fail():
+def test_forged_answers_only_fail():
     class Hostile:
         """A sandbox whose programs all print the same."""
 

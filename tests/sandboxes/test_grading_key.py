@@ -33,7 +33,7 @@ def test_services_and_graders_of_one_user_share_a_key(folder):
 @pytest.mark.parametrize(
     "url", ["http://10.0.0.1:9527", "https://host", "http://localhost.example:1", "http://127.evil.example"]
 )
-def test_the_key_of_this_machine_stays_on_it(url):
+def test_local_key_is_only_sent_to_loopback(url):
     service_keys()
     assert key_for(url) is None
 

@@ -76,7 +76,7 @@ def test_an_empty_image_is_an_empty_commit(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["", ".", "/", "..", "../images", "absent", "/etc", "a\0"])
-def test_names_that_are_no_image(images, name):
+def test_invalid_image_names_are_refused(images, name):
     with pytest.raises(InputError, match="name one of its subfolders"):
         image_folder(images, name)
 
@@ -106,7 +106,7 @@ def test_an_image_has_no_second_name(images, tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["small", "small/src", "im\u00e9"])
-def test_an_image_s_own_name(images, tmp_path, name):
+def test_image_is_found_by_its_name(images, tmp_path, name):
     folder = tmp_path / "images"
     shutil.copytree(images, folder)
     (folder / "im\u00e9").mkdir()
@@ -142,7 +142,7 @@ def hostile_repository(folder, marker):
 
 
 @pytest.mark.parametrize("kind", ["its own", "nested", "submodule", "bare", "names"])
-def test_an_image_s_repository_runs_nothing_here(tmp_path, kind):
+def test_hooks_of_an_image_do_not_run(tmp_path, kind):
     marker = tmp_path / "pwned"
     image = tmp_path / "image"
     image.mkdir()

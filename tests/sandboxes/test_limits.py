@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 
-def test_one_process_that_takes_ten_gigabytes_is_refused_them(start):
+def test_process_memory_limit_is_enforced(start):
     sandbox = start(memory_mb=128)
     done = sandbox.execute("python3 -c 'bytearray(10 << 30)'")
     assert (done.returncode, "MemoryError" in done.output) == (1, True)
@@ -65,7 +65,7 @@ def test_processes_of_one_sandbox_do_not_count_for_another(start):
         assert [first.execute(many).output, two.execute(many).output] == ["done\n", "done\n"]
 
 
-def test_output_without_end_costs_no_memory_and_keeps_both_ends(start):
+def test_endless_output_is_bounded_and_keeps_both_ends(start):
     sandbox = start(output_bytes=10_000)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     done = sandbox.execute("echo first; yes", timeout_s=1)
@@ -101,6 +101,6 @@ def test_many_files_over_the_disk_limit_end_the_command(start):
 
 
 @pytest.mark.parametrize("what", ["setsid sleep 300 &", "(trap '' HUP TERM INT; sleep 300) & disown;"])
-def test_a_process_that_hides_does_not_hold_its_command(start, what):
+def test_detached_process_does_not_delay_the_end(start, what):
     done = start().execute(f"{what} echo over", timeout_s=60)
     assert (done.returncode, done.timed_out) == (0, False)
