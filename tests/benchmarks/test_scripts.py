@@ -1,4 +1,4 @@
-"""Every benchmark, tiny: it ends, and its figures are there."""
+"""Runs every benchmark at a tiny size, and checks that it prints its figures."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What all blocks have in common. That they register is in tests/flows/test_storage.py, where a Prefect server is."""
+"""Properties of all blocks. Their registration is tested in tests/flows/test_storage.py, with a Prefect server."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ print(*sorted({file.removeprefix(site).split(os.sep)[0] for file in files if fil
 
 
 def why_no_builder(docker: str) -> str:
-    """Why this client cannot build with BuildKit; empty where it can. From release 23 on it needs a plugin."""
+    """Return why this client cannot build with BuildKit; empty if it can. From release 23 on it needs a plugin."""
     client = subprocess.run([docker, "--version"], capture_output=True, text=True, check=True).stdout.split()[2]
     plugin = subprocess.run([docker, "buildx", "version"], capture_output=True, check=False).returncode == 0
     return "" if plugin or int(client.partition(".")[0]) < 23 else f"{docker} {client} has no plugin buildx"

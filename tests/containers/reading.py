@@ -1,4 +1,4 @@
-"""The files of the containers, read."""
+"""Parses the Dockerfile and the compose file."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ def engine(context: Path, tmp_path_factory: pytest.TempPathFactory, request: pyt
 
 @pytest.fixture(scope="module")
 def worker(engine: Engine) -> Iterator[list[str]]:
-    """What runs a command in a container that may do what the compose file lets a worker do."""
+    """Return a function that runs a command in a container with the permissions of a worker in the compose file."""
     container = engine.container(*services()["worker-cpu"]["security_opt"])
     yield ["exec", container, "/usr/bin/tini", "--"]
     engine("rm", "--force", container)

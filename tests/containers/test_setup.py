@@ -40,7 +40,7 @@ class Project:
         path.chmod(0o755)
 
     def set_up(self, hardware: str, *, fails: bool = False, **environment: str) -> tuple[list[str], list[str]]:
-        """What `make setup` says on a machine of a kind, and what uv is asked to synchronise."""
+        """Run `make setup` on a machine of a kind; return its output and uv's synchronized requirements."""
         self._program("scripts/device_kind", f"#!/bin/sh\necho {hardware}\n")
         for name in ("asked", "debian", "fails"):
             (self.folder / name).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""A desk as `make up` makes it, with the stand-in where vLLM would be."""
+"""A local deployment as `make up` starts it, with the scripted server instead of vLLM."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ SHORT = {
 
 
 class Desk:
-    """`python -m deployments.local` in a folder of its own, and what a user asks of it."""
+    """Runs `python -m deployments.local` in a separate folder, and calls its Prefect API."""
 
     def __init__(self, folder: Path, python: str | Path = sys.executable) -> None:
         self.folder = folder
@@ -75,7 +75,7 @@ class Desk:
     def command(
         self, *arguments: str, timeout: float = 500, python: str | Path = ""
     ) -> subprocess.CompletedProcess[str]:
-        """`up` or `down`."""
+        """Run `up` or `down`."""
         return subprocess.run(
             [python or self.python, "-m", "deployments.local", *arguments, f"--folder={self.folder}"],
             cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=timeout,
@@ -167,7 +167,7 @@ def call_parameters(folder: Path, count: int = 4, **behaviour: Any) -> dict[str,
 
 @contextmanager
 def standing_desk(desk: Desk) -> Iterator[Desk]:
-    """Brings it up, for the time of the block."""
+    """Keep it up while the block runs."""
     desk.up(*FLAGS)
     try:
         yield desk

@@ -1,4 +1,4 @@
-"""How what runs at a desk ends: dead workers, cancelling, a dead server, `down`."""
+"""Ends of runs in a local deployment: dead workers, cancelling, a dead server, `down`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Prefect does for a team: everything registered, one GPU shared, schedules, telling, all of it in a browser."""
+"""Prefect for a team, in a browser: registration, one shared GPU, schedules, notifications."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ clicked = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: see req
 
 
 def limits(desk: Desk) -> tuple[int, int]:
-    """How many runs each queue lets go on at a time: gpu, cpu."""
+    """Return the concurrency limits of the queues gpu and cpu."""
     queues = {entry["name"]: entry["concurrency_limit"] for entry in desk.ask("work_pools/local/queues/filter", {})}
     return queues["gpu"], queues["cpu"]
 

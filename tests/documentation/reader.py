@@ -1,4 +1,4 @@
-"""The reader's world made small: what the pages' commands name is there, and as little of it as will do."""
+"""Small versions of everything that the pages' commands name: models, servers, data."""
 
 from __future__ import annotations
 
@@ -50,11 +50,11 @@ SMALLER = {
     # The time of the collection that the page has shown before.
     "sft_data_20250101_120000.jsonl": "sft_data_????????_??????.jsonl",
 }
-"""What would take long, or is not here, and what is run instead."""
+"""Replacements of arguments that would take long, or that are not available in tests."""
 
 
 class World:
-    """A folder with what commands name, and the servers that they ask."""
+    """A folder with the files that commands name, and the servers that they use."""
 
     def __init__(self, folder: Path, models: Path, python: Path, environment: dict[str, str]) -> None:
         self.folder = folder
@@ -79,7 +79,7 @@ class World:
         write_files(folder)
 
     def localize(self, text: str) -> str:
-        """What a page says, with the places and numbers that there are here."""
+        """Replace a page's paths, addresses and sizes by the test's."""
         return replaced(text, SMALLER | self.paths)
 
     def run(self, line: str) -> None:
@@ -142,7 +142,7 @@ class World:
 
 
 def run_page(page: Path, world: World) -> None:
-    """Runs a page's commands in their order; each must succeed, and leave what the page says."""
+    """Run a page's commands in order; each must succeed, and write the files that the page names."""
     with ExitStack() as running:
         open_servers(page, world, running)
         if page.stem == "training":  # it begins where the page on curation ends
@@ -163,7 +163,7 @@ def run_page(page: Path, world: World) -> None:
 
 
 def open_servers(page: Path, world: World, running: ExitStack) -> None:
-    """Starts what a page says is running, and saves the blocks that it names."""
+    """Start the servers that a page assumes, and save the blocks that it names."""
     text = "\n".join(commands(page))
     for host, model in (("gpu", "Qwen/Qwen3-8B"), ("gpu1", "qwen"), ("gpu2", "qwen")):
         if f"http://{host}:8000" in text:
@@ -190,7 +190,7 @@ def save(kind: str, name: str, world: World, **values: Any) -> None:
 
 
 def answers(model: str = "scripted") -> Script:
-    """What all models say: what solves the problem, an agent's last command, else a number."""
+    """Return all models' script: the solution of a problem, an agent's last command, else a number."""
     submit = {"name": "bash", "arguments": json.dumps({"command": SUBMIT})}
     done = ScriptedAnswer(content="Done.", tool_calls=[{"id": "1", "type": "function", "function": submit}])
     conversations = [Conversation(when=question, answers=[answer]) for question, answer in solutions().items()]
@@ -232,14 +232,14 @@ def link(folder: Path, models: Path) -> None:
 
 
 def replaced(text: str, replacements: dict[str, str]) -> str:
-    """With each key's value in its place."""
+    """Replace each key by its value."""
     for key, value in replacements.items():
         text = text.replace(key, value)
     return text
 
 
 def write_files(folder: Path) -> None:
-    """The data that commands name and no page shows."""
+    """Write the data files that commands name and no page shows."""
     for name in PROBLEMS:
         questions = ({"id": f"{name}{n}", "question": f"{name} {n}?", "answer": n % 10} for n in range(12))
         write(folder / f"{name}.jsonl", questions)

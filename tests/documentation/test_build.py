@@ -1,4 +1,4 @@
-"""The documentation is built strictly, of itself alone, and says what the code says."""
+"""The documentation builds strictly, without external resources, and matches the code."""
 
 from __future__ import annotations
 

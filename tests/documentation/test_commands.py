@@ -1,4 +1,4 @@
-"""Every command in the documentation is run by a test, and code that pages show is what it says it is."""
+"""Every command in the documentation is run by a test, and code blocks have the language of their mark."""
 
 from __future__ import annotations
 

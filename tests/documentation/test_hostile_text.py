@@ -1,4 +1,4 @@
-"""Every test that the page on hostile text names is there."""
+"""Every test that the page on hostile text names exists."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What pages list by hand of files' fields is what stands in the files."""
+"""The fields that pages list by hand are the fields of the files."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ VALUE = "\0"
 
 
 def literals(source: str) -> Iterator[str]:
-    """The texts in a module, whole where they are written in parts; every value that is put in is one `\\0`."""
+    """Yield the string literals of a module, concatenated parts joined; each interpolated value is one `\\0`."""
     tree = ast.parse(source)
     inside = {part for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in ast.walk(node)} - {
         node for node in ast.walk(tree) if isinstance(node, ast.JoinedStr)
@@ -41,7 +41,7 @@ def all_literals() -> frozenset[str]:
 
 
 def is_in_sources(message: str) -> bool:
-    """Whether one text in the source has the fixed words of a message, in their order."""
+    """Return whether one literal in the sources has the fixed words of a message, in their order."""
     fixed = [re.escape(part.strip()) for part in message.split("…") if part.strip()]
     assert sum(map(len, fixed)) >= 12, f"too few fixed words to look for: {message!r}"
     pattern = re.compile(".*".join(fixed))

@@ -1,4 +1,4 @@
-"""Dask clusters: real schedulers and workers on loopback, the blocks that name them, and what runs there leave."""
+"""Dask clusters for tests: real schedulers and workers on loopback, their blocks, and readers of runs' files."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def save_block(environment: dict[str, str], scheduler: str, name: str) -> None:
 
 
 class Cluster:
-    """A scheduler on loopback, and workers that are started when they are wanted."""
+    """A scheduler on loopback, and workers that tests start when they need them."""
 
     def __init__(self, folder: Path, environment: dict[str, str], port: int) -> None:
         self.folder = folder
@@ -47,7 +47,7 @@ class Cluster:
         return SupervisedProcess(command, log=self.folder / f"{kind}.log", environment=self.environment)
 
     def start_worker(self, resources: str, *more: str, threads: int = 1) -> SupervisedProcess:
-        """In a folder of its own: relative paths mean nothing there."""
+        """Start a worker in a separate folder, where relative paths do not resolve."""
         worker_folder = self.folder / "worker's"
         worker_folder.mkdir(exist_ok=True)
         options = (
@@ -83,13 +83,13 @@ def cluster_in(folder: Path, environment: dict[str, str]) -> Iterator[Cluster]:
 
 
 def dask_process(worker: SupervisedProcess) -> psutil.Process:
-    """The worker itself, under its keeper."""
+    """Return the worker processes below the supervisor process."""
     [process] = psutil.Process(worker.pid).children()
     return process
 
 
 def servers(folder: Path) -> list[psutil.Process]:
-    """The stand-ins for vLLM."""
+    """Return the processes of the scripted servers that replace vLLM."""
     free_gpus = []
     for process in processes_of(str(folder)):
         with suppress(psutil.Error):
@@ -99,7 +99,7 @@ def servers(folder: Path) -> list[psutil.Process]:
 
 
 def makers(output: str) -> dict[str, int]:
-    """Rollouts by worker."""
+    """Count rollouts by worker."""
     counts: dict[str, int] = {}
     for worker, count in ROLLOUTS_LINE.findall(output):
         counts[worker] = counts.get(worker, 0) + int(count)
@@ -107,7 +107,7 @@ def makers(output: str) -> dict[str, int]:
 
 
 def rows_in(folder: Path) -> list[dict[str, Any]]:
-    """A run's journal, in order, less what differs from one time to the next."""
+    """Return a run's journal in order, without fields that differ between runs."""
     rows = [json.loads(line) for line in journal_lines(folder)]
     assert all(row.pop("latency_s") for row in rows)
     for row in rows:
@@ -116,5 +116,5 @@ def rows_in(folder: Path) -> list[dict[str, Any]]:
 
 
 def said_by(log: Path, words: str) -> int:
-    """How often a log says something."""
+    """Count a text's occurrences in a log."""
     return log.read_text().count(words)

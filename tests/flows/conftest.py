@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="session")
 def prefect_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """The environment of a job: a Prefect server of the session's own."""
+    """Return the environment of a job, with the session's Prefect server."""
     home = tmp_path_factory.mktemp("prefect")
     port = PortReservation(None)
     environment = {"PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
@@ -60,7 +60,7 @@ IMPORTED = """
     transformers.models.llama.modeling_llama uvicorn.lifespan.on uvicorn.loops.auto
 """
 READ_ONCE = ("HF_", "DASK_", "MPL", "PYTHON")
-"""How the names begin of what modules, or the interpreter, read of the environment when they are imported."""
+"""Prefixes of the environment variables that modules or the interpreter read when they are imported."""
 _session = ExitStack()
 
 
@@ -73,14 +73,14 @@ def prepared() -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def end_prepared() -> Iterator[None]:
-    """Ends it with the session, or with the last module that has this fixture."""
+    """End it with the session, or with the last module that uses this fixture."""
     yield
     _session.close()
     prepared.cache_clear()
 
 
 class Job:
-    """Runs one flow as a user does, in a folder of its own."""
+    """Runs one flow as a user does, in a separate folder."""
 
     def __init__(self, name: str, folder: Path, environment: dict[str, str]) -> None:
         self.name = name
@@ -91,7 +91,7 @@ class Job:
         return [python, "-m", f"flows.{self.name}", *arguments]
 
     def run(self, *arguments: str, timeout: float = 120, **environment: str) -> subprocess.CompletedProcess[str]:
-        """Runs it to its end, with imports that are done, unless these read what the environment says."""
+        """Run it to its end in a process forked after the imports, unless a changed variable affects these."""
         variables = {**self.environment, **environment}
         changed = [name for name, value in variables.items() if os.environ.get(name) != value]
         done = not any(name.startswith(READ_ONCE) and name != "PYTHONPATH" for name in changed)
@@ -105,7 +105,7 @@ class Job:
         return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
     def fail_each(self, *commands: Sequence[str], timeout: float = 300) -> Iterator[tuple[int, str]]:
-        """Exit code and last line of each, all in one process: its start takes longest. None may print a traceback."""
+        """Yield exit code and last line of each command, all run in one process; none may print a traceback."""
         command_lines = json.dumps([[f"flows.{self.name}", *each] for each in commands])
         done = subprocess.run(
             [prepared(), "-m", "tests.flows.one_process"], cwd=self.folder, env=self.environment,
@@ -118,7 +118,7 @@ class Job:
             yield code, printed.strip().splitlines()[-1]
 
     def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
-        """Starts it as a user does, in an interpreter of its own: for tests of how it ends."""
+        """Start it as a user does, in a new interpreter: for tests of its end."""
         return self._start(self.command(*arguments), environment)
 
     def _start(self, command: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[str]:
@@ -134,7 +134,7 @@ class Job:
 
 @pytest.fixture(scope="session")
 def stand_in(prefect_environment: dict[str, str]) -> dict[str, str]:
-    """Lets jobs start the scripted server in vLLM's place."""
+    """Let jobs start the scripted server instead of vLLM."""
     path = os.pathsep.join([str(ROOT), str(Path(__file__).parent / "stand_in")])
     kind = {"ROLLMILL_KIND": "cpu"}  # it says that it is the build for CPUs, which on a machine with a GPU is refused
     return prefect_environment | kind | {"ROLLMILL_VLLM_PYTHON": sys.executable, "PYTHONPATH": path}
@@ -142,7 +142,7 @@ def stand_in(prefect_environment: dict[str, str]) -> dict[str, str]:
 
 @pytest.fixture
 def sandboxes() -> Iterator[Path]:
-    """Where the job's sandboxes are: in a folder that other users may enter, as those of pytest are not."""
+    """Return a folder for sandboxes that other users can enter, unlike pytest's temporary folders."""
     with TemporaryDirectory(prefix="sandboxes-of-a-test-") as folder:
         Path(folder).chmod(0o755)
         yield Path(folder)
@@ -154,20 +154,20 @@ def script(**behaviour: Any) -> tuple[str, str]:
 
 
 def write_problems(path: Path, count: int) -> Path:
-    """Problems whose answers are the last digits of their numbers."""
+    """Write problems whose answers are the last digits of their numbers."""
     rows = [{"id": f"p{number}", "question": f"{number} modulo 10?", "answer": number % 10} for number in range(count)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
 
 
 def journal_lines(folder: Path) -> list[bytes]:
-    """The whole lines of every journal under a folder."""
+    """Return the complete lines of every journal under a folder."""
     lines = [line for path in folder.rglob("rollouts/*.jsonl") for line in path.read_bytes().splitlines(keepends=True)]
     return [line for line in lines if line.endswith(b"\n")]
 
 
 def processes_of(marker: str) -> list[psutil.Process]:
-    """Living processes whose environment or command line holds a marker."""
+    """Return the running processes whose environment or command line contains a marker."""
     result = []
     for process in psutil.process_iter():
         try:

@@ -1,4 +1,4 @@
-"""Canaries: secrets that servers want to see, and that are then looked for in everything that anybody has left."""
+"""Canary secrets: servers require them, and tests then search for them in all output, files and databases."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ NAMES = (
 )  # fmt: skip
 SECRETS = {name: f"canary{uuid.uuid4().hex}" for name in NAMES}
 SEEN = f"seen{uuid.uuid4().hex}"
-"""What is no secret, and must be found wherever secrets are looked for."""
+"""Texts that are no secrets, and must be found by the same search, as a check of the search itself."""
 LOOK = "env; cat /proc/*/environ; ls /root /home; cat /etc/passwd"
-"""What an agent that looks for secrets runs in its sandbox."""
+"""The command of an agent that searches for secrets in its sandbox."""
 
 
 def guarded(name: str, answer: Callable[[bytes], bytes], used: set[str]) -> RawServer:
-    """A server that answers who has the secret; `used` notes that somebody had."""
+    """Serve requests that carry the secret; record that in `used`."""
 
     def check(headers: dict[str, str], body: bytes) -> tuple[int, bytes]:
         received = {header.lower(): value for header, value in headers.items()}
@@ -39,12 +39,12 @@ def guarded(name: str, answer: Callable[[bytes], bytes], used: set[str]) -> RawS
 
 
 def chat(body: bytes) -> bytes:
-    """A model that knows one answer."""
+    """A model with one fixed answer."""
     return _completion(body, ["<answer>1</answer>"])
 
 
 def agent(body: bytes) -> bytes:
-    """A model that looks for secrets and submits."""
+    """A model that searches for secrets and submits."""
     return _completion(body, [act(LOOK), act(SUBMIT)])
 
 
@@ -73,7 +73,7 @@ def retriever(index: FullTextIndex) -> Callable[[bytes], bytes]:
 
 
 def _tables(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Every table of a database, and all that its rows hold."""
+    """Dump every table of a database with all its rows."""
     with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
         names = [name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
         for name in names:
@@ -83,7 +83,7 @@ def _tables(path: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def all_that_is_left(folders: list[Path], outputs: dict[str, str], stored: dict[str, bytes]) -> dict[str, bytes]:
-    """Everything that runs, servers and services have left anywhere, by where it is."""
+    """Collect all output, files and stored objects of runs, servers and services, by location."""
     left = {where: text.encode() for where, text in outputs.items()}
     left |= {f"s3: {name}": content for name, content in stored.items()}
     for folder in folders:

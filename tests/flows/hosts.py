@@ -1,4 +1,4 @@
-"""Hosts on one machine: network namespaces with names of their own, joined by a bridge in the first."""
+"""Simulated hosts on one machine: network namespaces with their own host names, joined by a bridge in the first."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Host:
 
     @property
     def prefix(self) -> list[str]:
-        """Runs a command on the host."""
+        """Run a command on the host."""
         return ["nsenter", "--target", str(self.pid), "--net", "--uts"]
 
     def do(self, *command: str) -> None:
@@ -70,7 +70,7 @@ class Network:
 
 @contextmanager
 def network(folder: Path, *names: str) -> Iterator[Network]:
-    """Hosts with addresses of the documentation's range. Skips the test where they cannot be made."""
+    """Create hosts with addresses of the documentation range (RFC 5737). Skip the test if that is not possible."""
     with ExitStack() as stack:
         hosts = []
         for number, name in enumerate(("hub", *names), start=1):

@@ -1,4 +1,4 @@
-"""Blocks at a Prefect server, and what is in the stores that some of them name."""
+"""Saves blocks at a Prefect server, and compares the contents of stores."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from blocks.kinds import BLOCKS
 
 
 def save_blocks(environment: dict[str, str], *blocks: tuple[str, str, dict[str, Any]]) -> None:
-    """Registers all kinds at the server of an environment, and saves blocks: (kind, name, values)."""
+    """Register all block types at the server of an environment, and save blocks: (kind, name, values)."""
     kinds = {kind.get_block_type_slug(): kind for kind in BLOCKS}
     with temporary_settings({PREFECT_API_URL: environment["PREFECT_API_URL"]}):
         for kind in BLOCKS:
@@ -21,7 +21,7 @@ def save_blocks(environment: dict[str, str], *blocks: tuple[str, str, dict[str, 
 
 
 def check_copied(stored: dict[str, bytes], start: str, folder: Path, *beside: Path) -> set[str]:
-    """All whose name in a store begins so is as it is in the folder, or beside it; the names, without their start."""
+    """Check that all objects with a prefix equal the files in the folder; return their names without the prefix."""
     contents = {name.removeprefix(start): content for name, content in stored.items() if name.startswith(start)}
     elsewhere = {path.name: path for path in beside}
     assert contents == {name: elsewhere.get(name, folder / name).read_bytes() for name in contents}

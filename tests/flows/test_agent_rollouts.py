@@ -1,4 +1,4 @@
-"""Agent rollouts as users meet them: scripted agents of known outcome in real sandboxes, really graded."""
+"""The agent rollouts flow: scripted agents of known outcome in real sandboxes, with real grading."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_killed_run_resumes_without_repeats_to_the_same_result(job: Job, sandbox
 
 
 def plays(sandboxes: Path, pid: int) -> bool:
-    """Whether a process has a sandbox."""
+    """Return whether a process has a sandbox."""
     with suppress(FileNotFoundError):  # hosts come and go
         owners = [owner for owner in sandboxes.glob("*/*/owner.json") if f'"pid":{pid}}}' in owner.read_text()]
         return any(list(owner.parent.glob("*/work")) for owner in owners)
@@ -163,7 +163,7 @@ def test_run_on_several_workers_survives_a_killed_one(job: Job, sandboxes: Path)
 
 @contextmanager
 def service(name: str, *arguments: str, log: Path, environment: dict[str, str]) -> Iterator[str]:
-    """A service of ours on a free port; its address."""
+    """Start a service on a free port; yield its address."""
     port = PortReservation(None)
     command = [sys.executable, "-m", f"rollmill.services.{name}", "--port", str(port.port), *arguments]
     process = SupervisedProcess(command, log=log, environment=environment)

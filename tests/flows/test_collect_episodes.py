@@ -1,4 +1,4 @@
-"""Episodes as users collect them: environments, policies and sandboxes are real, models are scripted."""
+"""The episodes flow: environments, policies and sandboxes are real, models are scripted."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def digits(*more: str, latency_s: float) -> list[str]:
 
 
 def serving(job: Job, worker: SupervisedProcess) -> bool:
-    """Whether a Dask worker has a server."""
+    """Return whether a Dask worker has a server."""
     return any(dask_process(worker) in server.parents() for server in servers(job.folder))
 
 
@@ -254,7 +254,7 @@ def test_hostile_code_fails_only_its_own_row(job: Job, sandboxes: Path) -> None:
 
 
 def fenced(problem: dict[str, Any], url: str) -> str:
-    """What the model says: the hostile program before a definition, or the right solution."""
+    """Return the model's answer: the hostile program before a definition, or the right solution."""
     hostile = HOSTILE.get(problem["task_id"])
     right = problem["prompt"] + problem["canonical_solution"]
     port = url.rsplit(":", 1)[1].split("/")[0]

@@ -1,4 +1,4 @@
-"""Curation as a flow: what it leaves on disk and shows, and how it says what is wrong."""
+"""The curation flow: its files, artifacts and error messages."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def job(tmp_path: Path, prefect_environment: dict[str, str]) -> Job:
 
 
 def latest_artifact(job: Job, key: str) -> dict[str, Any]:
-    """What Prefect shows under a key."""
+    """Return the artifact of a key."""
     with urllib.request.urlopen(f"{job.environment['PREFECT_API_URL']}/artifacts/{key}/latest", timeout=30) as response:
         return json.loads(response.read())
 

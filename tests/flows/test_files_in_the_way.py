@@ -1,4 +1,4 @@
-"""Something else stands where a job has its files: each is one line that names it, and nothing hangs."""
+"""A wrong kind of file at the path of a job's file: the error is one line that names it, and nothing hangs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a command line costs before anything runs."""
+"""The imports of `--help`, which must be cheap."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The loop as users meet it: a round that makes it better, one that does not, and kill -9 at every stage."""
+"""The improvement loop: a round that improves the policy, one that does not, and kill -9 at every stage."""
 
 from __future__ import annotations
 

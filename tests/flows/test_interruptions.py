@@ -1,4 +1,4 @@
-"""What a run survives: kill -9, SIGTERM, Ctrl-C, a full disk, a second process, a dying server."""
+"""Runs survive kill -9, SIGTERM, Ctrl-C, a full disk, a second process, a dying server."""
 
 from __future__ import annotations
 

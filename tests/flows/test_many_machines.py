@@ -53,12 +53,12 @@ def flags(output: str, *more: str, latency_s: float = 0.3) -> list[str]:
 
 
 def hosts_in(printed: str) -> set[str]:
-    """Those whose rollouts are journaled."""
+    """Return the hosts whose rollouts are journaled."""
     return {worker.partition(":")[0] for worker in makers(printed)}
 
 
 def reaches(job: Job, process: subprocess.Popen[str], count: int) -> None:
-    """Waits for so many lines in the journal of a run that goes on then."""
+    """Wait until the journal of a running job has that many lines."""
     folder = job.folder / "there"
     wait_until(lambda: len(journal_lines(folder)) >= count or process.poll() is not None, timeout=300)
     assert process.poll() is None, process.communicate()
@@ -125,7 +125,7 @@ DASK = {
     "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "10s",
     "DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "20s",
 }
-"""After how long a host that says nothing is given up."""
+"""Seconds without contact after which a host counts as lost."""
 LOOK = "import sys, urllib.request as r; r.build_opener(r.ProxyHandler({})).open(sys.argv[1], timeout=10)"
 
 
@@ -173,7 +173,7 @@ def team(folder: Path, environment: dict[str, str]) -> Iterator[tuple[Network, H
 
 
 def copy_database(home: Path, to: Path) -> None:
-    """Prefect's, tables made: making them takes long."""
+    """Copy Prefect's database with its tables, since creating them takes long."""
     to.mkdir()
     with (
         closing(sqlite3.connect(home / "prefect.db")) as source,

@@ -1,4 +1,4 @@
-"""The job as users meet it: run, continued, refused, interrupted."""
+"""The rejection sampling flow: run, continued, refused, interrupted."""
 
 from __future__ import annotations
 

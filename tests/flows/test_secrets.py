@@ -1,4 +1,4 @@
-"""All flows with a store and with secrets: no secret is anywhere but where it belongs, and results are in the store."""
+"""All flows with a store and with secrets: no secret leaks anywhere, and all results are in the store."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 AT_ONCE = 4
 """Runs: what one waits for, another one uses."""
 HUB = ("nobody/model", "nobody/data")
-"""What is asked of the hub, which has none of it."""
+"""Repositories that runs request from the hub, which has none of them."""
 STORED = [
     (
         "improve",
@@ -67,12 +67,12 @@ class Address(NamedTuple):
 
 
 class Ran(NamedTuple):
-    """What all runs did."""
+    """The outcome of all runs."""
 
     folder: Path
     done: dict[str, subprocess.CompletedProcess[str]]
     left: dict[str, bytes]
-    """All there is, by where it is."""
+    """All output, files and stored objects, by location."""
     stored: dict[str, bytes]
     used: set[str]
     """The secrets that servers were shown, and what was asked of the hub with its."""

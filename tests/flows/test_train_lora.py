@@ -1,4 +1,4 @@
-"""Training as users meet it: evaluated before and after, the adapter served or merged, and kill -9 on the way."""
+"""The training flow: evaluated before and after, the adapter served or merged, and kill -9 during it."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def numbers(folder: Path) -> dict[str, Any]:
 
 
 def states(folder: Path) -> dict[Path, int]:
-    """When each file of training and journal was written."""
+    """Return the modification time of each file of training and journal."""
     lasting = [*folder.glob("*.safetensors"), folder / "metrics.jsonl", *folder.rglob("rollouts/*.jsonl")]
     return {path: path.stat().st_mtime_ns for path in lasting}
 

@@ -1,4 +1,4 @@
-"""The Prefect server of one command, and what becomes of its errors."""
+"""The Prefect server of one command, and its errors."""
 
 from __future__ import annotations
 

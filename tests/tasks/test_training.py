@@ -1,4 +1,4 @@
-"""What is looked at before a training begins."""
+"""Checks before a training starts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Workers here that die."""
+"""Local workers that die."""
 
 from __future__ import annotations
 
